@@ -16,6 +16,7 @@ from agent.cli.alerts import command as alerts
 from agent.cli.command import Group
 from agent.cli.copies import move_in, snapshots, trash
 from agent.cli.doctor import command as doctor
+from agent.cli.fleet import command as fleet
 from agent.cli.sessions import (
     instances,
     pair,
@@ -43,6 +44,7 @@ GROUPS: tuple[Group, ...] = (
     repairs,
     reasons,
     events,
+    fleet,
     webhooks,
     snapshots,
     move_in,

@@ -30,8 +30,14 @@ Cli = Callable[..., Awaitable[Said]]
 
 @pytest.fixture
 def cli(house: House, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Cli:
+    return calling(house.socket_path, capsys, monkeypatch)
+
+
+def calling(
+    socket: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> Cli:
     """Run one command in a thread of its own, as the server lives in this one."""
-    monkeypatch.setenv("WA_AGENT_SOCKET", str(house.socket_path))
+    monkeypatch.setenv("WA_AGENT_SOCKET", str(socket))
     for name in ("WA_AGENT_URL", "WA_AGENT_KEY", "WA_AGENT_CONFIG"):
         monkeypatch.delenv(name, raising=False)
 

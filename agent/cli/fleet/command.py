@@ -1,0 +1,48 @@
+"""`wa-agent fleet`: its commands and their arguments."""
+
+import argparse
+
+from agent.cli.command import (
+    Run,
+    Subparsers,
+    add_command,
+    add_group,
+    add_instance_command,
+)
+from agent.cli.fleet import machines, sessions, status
+from agent.cli.fleet.waiting import add_wait_option
+
+
+def add(commands: Subparsers) -> None:
+    among = add_group(commands, "fleet", "many machines, one owner for each session", "status")
+    add_command(among, "status", status.status, "show the machines, and what waits or moves")
+
+    summary = "move all sessions of a machine to others, and give it no new ones"
+    add_wait_option(_of_machine(among, "drain", machines.drain, summary))
+    _of_machine(among, "undrain", machines.undrain, "let a drained machine take sessions again")
+    summary = "say that a lost machine is dead, so that others may take its sessions"
+    parser = _of_machine(among, "forget", machines.forget, summary)
+    parser.add_argument("--confirm", metavar="NAME", help="the name again; skips the question")
+    summary = "accept that the fleet's database lost records; owners may change again"
+    _with_yes(add_command(among, "accept", machines.accept, summary))
+
+    summary = "move a session to another machine"
+    parser = add_instance_command(among, "move", sessions.move, summary, "--to b")
+    parser.add_argument("--to", metavar="NAME", help="the machine")
+    add_wait_option(parser)
+    summary = "show which machine runs a session, why, and how old its copy is"
+    add_instance_command(among, "why", sessions.why, summary)
+    summary = "show how a command ended that was stored while the owner was away"
+    parser = add_command(among, "command", sessions.command, summary, "5f1c02aa")
+    parser.add_argument("command_id", metavar="COMMAND", help="its id, as it was printed")
+    add_wait_option(parser)
+
+
+def _of_machine(among: Subparsers, name: str, run: Run, summary: str) -> argparse.ArgumentParser:
+    parser = add_command(among, name, run, summary, "b")
+    parser.add_argument("name", metavar="NAME", help="the machine")
+    return parser
+
+
+def _with_yes(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--yes", action="store_true", help="skips the question")

@@ -1,0 +1,79 @@
+"""`fleet move | why | command`: where one session runs, and commands that wait for its owner."""
+
+import argparse
+from typing import Any
+from urllib.parse import quote
+
+from agent.cli.client import Client
+from agent.cli.command import client_of
+from agent.cli.fleet.waiting import ask_until
+from agent.cli.terminal.answer import print_answer
+from agent.cli.terminal.show import duration, moment, pair_lines
+from agent.errors import Refused
+
+_FAILOVER = {
+    "wait": "waits for this machine if it is lost",
+    "newest": "starts elsewhere from the newest copy if this machine is lost",
+}
+_EXITS = {"done": 0, "refused": 4}
+
+
+def move(options: argparse.Namespace) -> int:
+    client, id = client_of(options), options.id
+    before = client.get(f"/api/instance/{id}/fleet")["machine"]
+    answer = client.post(f"/api/instance/{id}/move", {"to": options.to} if options.to else {})
+    if options.wait is None:
+        follow = f"look at it: wa-agent fleet why {id}"
+        return print_answer(options, answer, f"{id} moves away from {before}", follow)
+    session = _until_moved(client, id, before, options.wait)
+    return print_answer(options, session, f"{id} is on {session['machine']} now")
+
+
+def _until_moved(client: Client, id: str, before: str, seconds: float) -> dict[str, Any]:
+    def is_over(session: dict[str, Any]) -> bool:
+        if session["machine"] != before:
+            return True
+        if not any(it["id"] == id for it in client.get("/api/fleet")["moving"]):
+            session = client.get(f"/api/instance/{id}/fleet")  # it may have ended in between
+            if session["machine"] == before:
+                raise Refused(
+                    f"cannot move {id}: it runs on {before} as before; wa-agent events {id}",
+                    code="not_moved",
+                )
+        return False
+
+    path = f"/api/instance/{id}/fleet"
+    return ask_until(lambda: client.get(path), is_over, seconds, f"{id} to move")
+
+
+def why(options: argparse.Namespace) -> int:
+    session = client_of(options).get(f"/api/instance/{options.id}/fleet")
+    age, size = session["copy_age_seconds"], session["copy_bytes"]
+    copy = "none is stored" if age is None else f"{duration(age)} old, {size} bytes"
+    pairs = {
+        "id": session["id"],
+        "machine": session["machine"],
+        "since": f"{moment(session['moved_at'])}: {session['why']}",
+        "epoch": session["epoch"],
+        "copy": copy,
+        "failover": f"{session['failover']}: {_FAILOVER.get(session['failover'], '')}",
+    }
+    return print_answer(options, session, *pair_lines(pairs))
+
+
+def command(options: argparse.Namespace) -> int:
+    client, path = client_of(options), f"/api/fleet/commands/{quote(options.command_id, safe='')}"
+    if options.wait is None:
+        stored = client.get(path)
+    else:
+        what = f"the command {options.command_id}"
+        stored = ask_until(
+            lambda: client.get(path), lambda it: it["state"] == "ended", options.wait, what
+        )
+    about = f"{stored['verb']} {stored['instance']}"
+    age = duration(stored["age_seconds"])
+    if stored["state"] == "ended":
+        print_answer(options, stored, f"{about}: {stored['outcome']}. {stored['sentence']}".strip())
+        return _EXITS.get(stored["outcome"], 1)
+    begun = "runs on" if stored["state"] == "begun" else "waits for"
+    return print_answer(options, stored, f"{about}: {begun} {stored['machine']}, asked {age} ago")
