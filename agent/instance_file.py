@@ -33,6 +33,8 @@ class InstanceFile:
     override_boot: str = ""
     generation: int = 0
     needs_passkey: bool = False
+    leased: bool = False
+    """Its worker connects only with a lease from the agent (a session of a fleet)."""
 
 
 _KINDS: Mapping[str, type | tuple[type, ...]] = {
@@ -48,6 +50,7 @@ _KINDS: Mapping[str, type | tuple[type, ...]] = {
     "override_boot": str,
     "generation": int,
     "needs_passkey": bool,
+    "leased": bool,
 }
 
 

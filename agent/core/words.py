@@ -66,6 +66,8 @@ SUSPECT = "unpaired_suspect"
 PASSKEY_REQUIRED, PASSKEY_SUSPECTED = "passkey_required", "passkey_suspected"
 """The reason codes of a pairing that WhatsApp wants a passkey for, and of one that it accepted and
 never completed."""
+NO_LEASE = "no_lease"
+"""The reason code of a session of a fleet whose machine holds no lease."""
 
 UNPAIRING = frozenset(
     {"logout", "multidevice_mismatch", "account_locked", "tos_block", "banned", "remote_missing"}

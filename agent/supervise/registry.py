@@ -41,6 +41,9 @@ class Registry:
         """`facts` is filled here; others may hold it already."""
         self.facts = {} if facts is None else facts
         self.durations = Durations()
+        self.leased = False
+        """Whether this machine is one of a fleet: then all its sessions but a backend's need its
+        lease, and their files say so."""
         self._views: dict[InstanceId, InstanceView] = {}
         self._stale: dict[InstanceId, None] = {}
         self._store = store
@@ -48,6 +51,7 @@ class Registry:
         self._session_root = session_root
 
     def add(self, instance: Instance, record: SessionRecord) -> Facts:
+        instance = self._with_lease(instance)
         facts = Facts(
             instance,
             record,
@@ -66,6 +70,7 @@ class Registry:
 
     async def create(self, instance: Instance, sentence: str) -> Facts:
         """Lay out its folder, then write its row: a crash in between leaves an empty folder."""
+        instance = self._with_lease(instance)
         await asyncio.to_thread(create_folder, self._session_root, instance)
         now_wall = time.time()
         record = SessionRecord(status_since_wall=now_wall)
@@ -74,6 +79,22 @@ class Registry:
         facts = self.add(instance, record)
         facts.saved.identity = identity_of(facts)
         return facts
+
+    async def set_leased(self, leased: bool) -> None:
+        """The machine joined a fleet, or left it; VaultError where a file does not say so."""
+        self.leased, behind = leased, []
+        for facts in [one for one in self.facts.values() if not one.instance.backend]:
+            if facts.instance.leased != leased:
+                facts.instance = facts.saved.instance = replace(facts.instance, leased=leased)
+                await self._write_identity(facts)
+            if facts.saved.identity_behind:
+                behind.append(facts.id)
+        if behind:
+            raise VaultError(f"cannot write the identity files of {', '.join(behind)}")
+
+    def _with_lease(self, instance: Instance) -> Instance:
+        wanted = self.leased and not instance.backend
+        return replace(instance, leased=True) if wanted else instance
 
     def drop(self, facts: Facts) -> None:
         facts.gone = True

@@ -73,7 +73,11 @@ async def _take_in_folders(registry: Registry, store: Store, root: Path) -> None
         facts = registry.facts.get(found.id)
         if facts is None:
             await _take_in(registry, store, found)
-        elif found.identity is None:
+            continue
+        if found.identity is not None and found.identity.instance.leased:
+            # Also without [fleet]: another machine may run it.
+            facts.instance = facts.saved.instance = replace(facts.instance, leased=True)
+        if found.identity is None:
             said = bound(Category.SESSION, found.id)
             said.error("%s; the agent writes the database's version into it", found.problem)
         elif found.identity.generation > facts.record.generation:

@@ -153,6 +153,7 @@ def put_identity(
         identity.override_boot,
         identity.generation,
         identity.needs_passkey,
+        instance.leased,
     )
     try:
         raw = render_instance_file(file, others)
@@ -174,7 +175,7 @@ def parse_identity(raw: bytes, folder: Path) -> Identity:
     except ValueError as error:
         raise VaultError(f"cannot read {folder / FILE}: {error}", code="damaged") from None
     return Identity(
-        Instance(file.id, file.engine, file.enabled, file.settings, file.created_wall),
+        Instance(file.id, file.engine, file.enabled, file.settings, file.created_wall, file.leased),
         file.paired,
         file.account,
         file.lineage,

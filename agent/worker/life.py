@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.core.words import Category
-from agent.errors import ConfigError, WaError
+from agent.errors import ConfigError, LeaseOver, WaError
 from agent.host.notify import notifier_from, watchdog_from
 from agent.link.messages import Hello
 from agent.link.server import LinkServer
@@ -76,7 +76,7 @@ class Life:
             self._loop.add_signal_handler(number, self._ask)
 
     def crashed(self, error: BaseException) -> None:
-        """The engine is in an unknown state: end without a save."""
+        """The engine is in an unknown state, or may do no more: end without a save."""
         if not self._crash.done():
             self._crash.set_result(error)
 
@@ -96,6 +96,9 @@ class Life:
         `status` is the manager's status text at READY; `stop` says whether all was saved.
         """
         crash = await self._until_wanted({"ready": self._say_ready(status), **works})
+        if isinstance(crash, LeaseOver):
+            log.warning("%s", crash)
+            return crash.exit_status
         if crash is not None:
             # Its memory is in an unknown state: what the disk holds is better than a save.
             log.error("the engine crashed: %s: %s", type(crash).__name__, crash, exc_info=crash)

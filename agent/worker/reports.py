@@ -26,6 +26,7 @@ class Reports:
         "_server",
         "changed",
         "crashed",
+        "instead",
         "said",
         "told_at",
     )
@@ -43,6 +44,8 @@ class Reports:
         """
         self.changed = changed
         self.crashed = crashed
+        self.instead: Claim | None = None
+        """What is claimed in place of the engine's claims."""
         self.said = False
         """Whether anything is known of the session yet."""
         self.told_at = 0.0
@@ -70,6 +73,7 @@ class Reports:
         """Take what a probe found as the newest claim, without telling it at once."""
         if self._pairing is not None:
             claim = self._pairing.judge(claim)
+        claim = self.instead or claim
         before, self._at = self._claim, boot_now()
         if _moved(before, claim):
             self._moved_at = self._at
@@ -117,6 +121,8 @@ class Reports:
             self._server.claim(self._id, self.current())
 
     def status_text(self) -> str:
+        if self.instead is not None:
+            return self.instead.raw
         claim = self._claim
         text = _words(claim)
         if claim.progress is not None:

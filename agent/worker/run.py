@@ -4,7 +4,7 @@ import asyncio
 import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from agent.core.words import Claim, InstanceId
 from agent.engines.base import Engine
@@ -25,6 +25,9 @@ from agent.worker.reports import Reports
 from agent.worker.stop import stop_in_order
 from agent.worker.watch import tell_status, watch_engine
 
+if TYPE_CHECKING:
+    from agent.worker.fence import Fence
+
 log = logging.getLogger(__name__)
 
 REFUGE = "refuge"
@@ -43,10 +46,28 @@ async def _work(identity: Identity, link_path: Path) -> int:
     reports = Reports(identity.id, asyncio.Event(), life.crashed, pairing)
     share_session(identity.folder)  # of a worker that was killed
     engine = _open_engine(identity, reports)
-    works = _works(identity, engine, reports, life, link_path.parent)
+    fence = _make_fence(engine, reports, life, open=False) if identity.leased else None
+
+    async def lease(args: Mapping[str, Any]) -> Answer:
+        nonlocal fence
+        until = args.get("until")
+        if fence is None and until is not None:
+            fence = _make_fence(engine, reports, life, open=True)
+        if fence is not None:
+            await fence.take(until)
+        return {}
+
+    works = {**_works(identity, engine, reports, life, link_path.parent), "lease": lease}
 
     async def answer(call: Call) -> Answer:
+        if fence is not None:
+            fence.admit(call.do)
         return await answer_with(works, call)
+
+    async def stop() -> bool:
+        if fence is not None and fence.waits:
+            return True  # nothing was begun
+        return await stop_in_order(engine, reports.progressed, life.notifier, life.hurry)
 
     def current() -> Mapping[InstanceId, Claim]:
         return {identity.id: reports.current()}
@@ -56,12 +77,12 @@ async def _work(identity: Identity, link_path: Path) -> int:
     try:
         return await life.spend(
             {
-                "connect": _connect(engine),
+                "connect": _connect(engine, fence),
                 "status": tell_status(reports.changed, reports.status_text, life.notifier),
                 "watch": watch_engine(engine, reports, life.notifier, life.watchdog),
             },
             reports.status_text,
-            lambda: stop_in_order(engine, reports.progressed, life.notifier, life.hurry),
+            stop,
         )
     finally:
         share_session(identity.folder)
@@ -121,7 +142,15 @@ def _open_engine(identity: Identity, reports: Reports) -> Engine:
     return open_engine(engine_folder(identity.folder, "session"), identity.settings, reports)
 
 
-async def _connect(engine: Engine) -> None:
+def _make_fence(engine: Engine, reports: Reports, life: Life, *, open: bool) -> "Fence":
+    from agent.worker.fence import Fence  # the memory of a session without a fleet is spared it
+
+    return Fence(engine, reports, life, open=open)
+
+
+async def _connect(engine: Engine, fence: "Fence | None") -> None:
+    if fence is not None:
+        await fence.opened()
     try:
         async with asyncio.timeout(FIRST_CONNECT):
             await engine.connect()

@@ -41,6 +41,15 @@ ROWS = (
         base=1.0,
     ),
     Reason(
+        "no_lease",
+        "it is a session of a fleet, and its machine holds no lease",
+        Permanence.PROBE_SLOWLY,
+        _DISCONNECTED,
+        "Nothing to do while the fleet's database is away. Without [fleet] in agent.toml it stays"
+        " so: another machine may run it.",
+        counts_as_failure=False,
+    ),
+    Reason(
         "restart_required",
         "WhatsApp asks for a new connection (usual after a pairing)",
         Permanence.AT_ONCE,

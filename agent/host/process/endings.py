@@ -4,8 +4,9 @@ import signal
 
 from agent.host.process.child import Exit
 
-NEVER_RESTARTED = (66, 78)
-"""As the units' RestartPreventExitStatus=: its folder cannot be used; a setting is wrong."""
+NEVER_RESTARTED = (66, 77, 78)
+"""As the units' RestartPreventExitStatus=: its folder cannot be used; the lease of its machine
+ended; a setting is wrong."""
 _CLEAN_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGPIPE)
 
 

@@ -63,6 +63,8 @@ class Observer:
     first_probe: float
     """No probe of a worker that starts before this moment of the agent's life."""
     folders: FolderLooks
+    attached: Callable[[InstanceId], None] | None = None
+    """Called when a link to a session's own worker is open; None: nobody asked."""
 
     @property
     def health(self) -> HealthPolicy:
@@ -136,6 +138,8 @@ async def _attach_if_it_runs(facts: Facts, observer: Observer) -> None:
         if facts.run.claim is None:
             facts.next_probe = 0.0
         return
+    if observer.attached is not None:
+        observer.attached(facts.id)
     await _wait_for_first_words(facts)
     facts.run.linked_since = boot_now()
     # What ran before us is adopted only after it answered; a new worker is given its time.

@@ -1,0 +1,127 @@
+"""The fence of a session of a fleet: it connects with a lease only, and ends with its last one.
+
+The agent sends each new lease. Past the last one another machine may run the session. So the worker
+disconnects its engine and ends, whether an agent lives or not; what it did not save stays
+unsaved. Only the worker of such a session imports this.
+"""
+
+import asyncio
+import logging
+import os
+import signal
+from typing import Any
+
+from agent.clock import boot_now
+from agent.core.words import NO_LEASE, Claim, ConnectionStatus
+from agent.engines.base import Engine
+from agent.errors import EngineError, InvalidRequest, LeaseOver
+from agent.worker.boot_timer import BootTimer
+from agent.worker.life import Life
+from agent.worker.reports import Reports
+
+log = logging.getLogger(__name__)
+
+DISCONNECT, END, KERNEL = 1.0, 1.5, 2.0
+"""Seconds past the lease: until the engine must be disconnected; until the process must have ended;
+until the kernel ends a process whose event loop stands still, or stood still all the while. What
+`[fleet] margin` leaves beyond the first is for clocks of different speed."""
+LONGEST = 86400.0
+"""Seconds: a moment that is further away is none of the boot clock's."""
+PATIENCE = 2.0
+"""Seconds for which a worker that began waits without a word."""
+WITHOUT_LEASE = frozenset({"lease", "probe", "own_use", "qr", "prepare_stop", "close"})
+"""The calls that neither reach WhatsApp nor write into the session's folder."""
+WAITING = Claim(
+    ConnectionStatus.DISCONNECTED, reason=NO_LEASE, raw="waiting for this machine's lease"
+)
+
+
+class Fence:
+    """`open`: the session may run as it does, until the first lease sets an end to that."""
+
+    def __init__(self, engine: Engine, reports: Reports, life: Life, *, open: bool) -> None:
+        self._engine = engine
+        self._reports = reports
+        self._life = life
+        self._timer = BootTimer(self._rang)
+        self._until: float | None = None
+        self._opened = asyncio.Event()
+        self._over = False
+        self._ending: asyncio.Task[None] | None = None
+        if open:
+            self._opened.set()
+
+    @property
+    def waits(self) -> bool:
+        return not self._opened.is_set()
+
+    async def opened(self) -> None:
+        """Return when the worker may connect."""
+        try:
+            async with asyncio.timeout(PATIENCE):
+                await self._opened.wait()
+        except TimeoutError:
+            log.warning("not connecting: %s", WAITING.raw)
+            self._reports.instead = WAITING
+            self._reports.claim(WAITING)
+            await self._opened.wait()
+
+    def admit(self, do: str) -> None:
+        """Refuse a call that the lease does not allow."""
+        self._must_hold()
+        if self.waits and do not in WITHOUT_LEASE:
+            raise EngineError(f"cannot {do}: it is {WAITING.raw}", code=NO_LEASE)
+
+    async def take(self, until: object) -> None:
+        """A new lease; None: the machine left its fleet."""
+        self._must_hold()
+        moment = None if until is None else _moment(until)
+        self._timer.set(moment or 0.0)
+        left = 0.0 if moment is None else moment - boot_now()
+        # A process that does not run any more gets no turn to end itself.
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.setitimer(signal.ITIMER_REAL, left + KERNEL if moment is not None else 0.0)
+        self._until = moment
+        if lease := getattr(self._engine, "lease", None):
+            await lease(moment)
+        self._reports.instead = None
+        self._opened.set()
+
+    def _must_hold(self) -> None:
+        """A lease that ended stays so, even where a newer one waits in the link: what happened
+        meanwhile is not known here."""
+        if self._over or (self._until is not None and boot_now() >= self._until):
+            raise LeaseOver("cannot go on: the lease of this machine ended")
+
+    def _rang(self) -> None:
+        if not self._over and self._until is not None and boot_now() >= self._until:
+            self._over = True
+            self._timer.set(0.0)
+            self._ending = asyncio.create_task(self._end(self._until), name="fence")
+
+    async def _end(self, until: float) -> None:
+        self._life.notifier.stopping("stopping: the lease of this machine ended")
+        # The first keeps the engine from connecting again, whatever it was at.
+        last = (self._engine.prepare_stop(), self._engine.disconnect())
+        try:
+            async with asyncio.timeout(until + DISCONNECT - boot_now()):
+                await asyncio.gather(*last)
+        except TimeoutError:
+            log.error("the lease of this machine ended, and the engine does not disconnect")
+            os._exit(LeaseOver.exit_status)
+        except Exception as error:
+            log.error("cannot disconnect in order: %s: %s", type(error).__name__, error)
+        self._life.crashed(LeaseOver("the lease of this machine ended: disconnected"))
+        await asyncio.sleep(until + END - boot_now())
+        os._exit(LeaseOver.exit_status)
+
+
+def _moment(until: Any) -> float:
+    if not isinstance(until, int | float) or isinstance(until, bool):
+        raise InvalidRequest("cannot take a lease: until is not a number", field="until")
+    left = until - boot_now()
+    if not left <= LONGEST:
+        raise InvalidRequest("cannot take a lease: until is too far away", field="until")
+    if left <= 0:
+        raise LeaseOver("cannot take a lease: it has ended")
+    return float(until)

@@ -1,0 +1,144 @@
+"""The fence of a session of a fleet: with a lease only, and not a moment past it."""
+
+import asyncio
+import os
+import signal
+from typing import Any
+
+import pytest
+
+from agent.clock import boot_now
+from agent.core.model import ConnectionStatus as Status
+from agent.errors import EngineError, LeaseOver
+
+OVER = LeaseOver.exit_status
+
+
+async def lease(bench: Any, seconds: float) -> float:
+    until = boot_now() + seconds
+    assert await bench.link.call("lease", {"until": until}) == {}
+    return until
+
+
+def start(bench: Any, *, leased: bool = True, **settings: Any) -> None:
+    bench.identity(settings={**bench.quick, **settings}, leased=leased)
+    bench.start(identity=False)
+
+
+async def test_without_a_lease_it_waits_and_touches_nothing(bench: Any) -> None:
+    start(bench)
+    link = await bench.linked()
+    claim = await bench.status(Status.DISCONNECTED, "no_lease")
+    assert claim.raw == "waiting for this machine's lease"
+    await bench.until(lambda: f"STATUS={claim.raw}" in bench.notices)
+    assert (await link.call("probe"))["claim"]["reason"] == "no_lease"
+    for do, args in (
+        ("connect", {}),
+        ("send", {"message": {"to": "x", "text": "y"}}),
+        ("regenerate_keys", {"peers": ["x"]}),
+        ("save", {}),
+        ("logout", {}),
+        ("command", {"name": "scan", "arguments": {}}),
+    ):
+        with pytest.raises(EngineError, match="waiting for this machine's lease") as refused:
+            await link.call(do, args)
+        assert refused.value.code == "no_lease"
+    assert list(bench.session.iterdir()) == []
+    await lease(bench, 30)
+    await bench.status(Status.CONNECTED)
+
+
+async def test_a_stop_while_it_waits_touches_nothing(bench: Any) -> None:
+    start(bench)
+    await bench.linked()
+    bench.process.terminate()
+    assert await bench.ended() == 0
+    assert list(bench.session.iterdir()) == []
+
+
+async def test_past_its_lease_it_disconnects_saves_nothing_and_ends(bench: Any) -> None:
+    start(bench)
+    await bench.linked()
+    until = await lease(bench, 1.0)
+    await bench.status(Status.CONNECTED)
+    before = (bench.session / "sandbox.json").read_bytes()
+    await bench.link.call("send", {"message": {"to": "x", "text": "y"}})
+    assert await bench.ended() == OVER
+    assert 0 <= boot_now() - until < 1.0
+    assert bench.claims[-1].status is Status.DISCONNECTED and bench.claims[-1].paired
+    assert (bench.session / "sandbox.json").read_bytes() == before
+    assert any(notice.startswith("STOPPING=1") for notice in bench.notices)
+    assert "the lease of this machine ended: disconnected" in bench.errors()
+
+
+async def test_each_lease_replaces_the_one_before(bench: Any) -> None:
+    start(bench)
+    await bench.linked()
+    for _ in range(5):
+        await lease(bench, 0.6)
+        await asyncio.sleep(0.3)
+    await bench.status(Status.CONNECTED)
+    assert bench.process.poll() is None
+    until = await lease(bench, 0.2)
+    assert await bench.ended() == OVER and boot_now() - until < 1.0
+
+
+async def test_a_running_worker_whose_machine_joins_and_leaves_a_fleet(bench: Any) -> None:
+    link = await bench.connected()
+    await link.call("lease", {"until": None})
+    await lease(bench, 30)
+    await link.call("lease", {"until": None})
+    await link.call("send", {"message": {"to": "x", "text": "y"}})
+    until = await lease(bench, 0.3)
+    assert await bench.ended() == OVER and boot_now() - until < 1.0
+
+
+@pytest.mark.parametrize(
+    ("until", "code"),
+    [
+        pytest.param("soon", "invalid_request", id="text"),
+        pytest.param(True, "invalid_request", id="a truth"),
+        pytest.param([], "invalid_request", id="a list"),
+        pytest.param(1.7e12, "invalid_request", id="another clock's"),
+        pytest.param(2**60, "invalid_request", id="huge"),
+        pytest.param(-1.0, "lease_over", id="negative"),
+        pytest.param(0, "lease_over", id="zero"),
+    ],
+)
+async def test_what_is_no_lease_opens_nothing(bench: Any, until: object, code: str) -> None:
+    start(bench)
+    link = await bench.linked()
+    with pytest.raises(EngineError) as refused:
+        await link.call("lease", {"until": until})
+    assert refused.value.code == code
+    with pytest.raises(EngineError, match="waiting"):
+        await link.call("connect")
+
+
+async def test_a_frozen_worker_ends_when_it_goes_on_whatever_waits_for_it(bench: Any) -> None:
+    start(bench)
+    link = await bench.linked()
+    until = await lease(bench, 1.0)
+    await bench.status(Status.CONNECTED)
+    os.kill(bench.process.pid, signal.SIGSTOP)
+    calls = [
+        asyncio.create_task(link.call("lease", {"until": boot_now() + left}))
+        for left in (0.1, 0.5, 60)
+    ]
+    await bench.until(lambda: boot_now() > until)
+    os.kill(bench.process.pid, signal.SIGCONT)
+    assert await bench.ended() == OVER
+    assert all(
+        isinstance(each, Exception) for each in await asyncio.gather(*calls, return_exceptions=True)
+    )
+
+
+async def test_a_worker_frozen_for_long_never_runs_again(bench: Any) -> None:
+    start(bench)
+    await bench.linked()
+    until = await lease(bench, 0.5)
+    os.kill(bench.process.pid, signal.SIGSTOP)
+    await bench.until(lambda: boot_now() > until + 2.1)
+    os.kill(bench.process.pid, signal.SIGCONT)
+    assert await bench.ended() == -signal.SIGALRM
+    assert "lease" not in bench.errors()
