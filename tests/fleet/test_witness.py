@@ -9,8 +9,11 @@ import pytest
 from agent.core.words import ConnectionStatus
 from agent.engines.sandbox.engine import SandboxEngine, open_engine
 from tests.conftest import Eventually
+from tests.engines.baileys.conftest import Bench, bench, cache, whatsapp
 from tests.engines.sandbox.test_engine import QUICK, Heard
 from tests.standin.witness import Witness, witness
+
+__all__ = ["bench", "cache", "whatsapp"]
 
 
 @pytest.fixture
@@ -58,3 +61,20 @@ async def test_one_machine_after_the_other_is_no_overlap_and_a_new_pairing_is_se
     await eventually(lambda: len(seen.connections("shop")) == 2 and seen.connected() == {})
     assert seen.overlaps() == []
     assert len(seen.devices()["shop"]) == 2, "its folder did not come along"
+
+
+async def test_the_stand_in_for_whatsapp_knows_which_logins_overlapped(
+    bench: Bench, tmp_path: Path
+) -> None:
+    await bench.pair()
+    await bench.stop()
+    other = Bench(bench.whatsapp, shutil.copytree(bench.folder, tmp_path / "elsewhere"))
+    await bench.restart()
+    assert bench.whatsapp.overlaps() == []
+    try:
+        await other.start()
+        await other.is_now("CONNECTED")
+        (sentence,) = bench.whatsapp.overlaps()
+        assert sentence.startswith(f"{bench.account} logged in while")
+    finally:
+        await other.stop()

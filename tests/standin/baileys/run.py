@@ -4,12 +4,14 @@ Real processes: they end with their standard input, so that none outlives its te
 """
 
 import json
+import math
 import shutil
 import subprocess
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -58,8 +60,8 @@ def call(
 class Program:
     """A Node program that says on a line of its log where it listens."""
 
-    def __init__(self, arguments: list[str], log: Path) -> None:
-        self.log = log
+    def __init__(self, arguments: list[str], log: Path, host: str = "127.0.0.1") -> None:
+        self.log, self._host = log, host
         written = log.stat().st_size if log.exists() else 0
         with log.open("ab") as out:
             self._process = subprocess.Popen(
@@ -75,7 +77,7 @@ class Program:
         deadline = time.monotonic() + 20
         while time.monotonic() < deadline and self._process.poll() is None:
             for line in self.log.read_text()[written:].splitlines(keepends=True):
-                _, found, port = line.partition("http://127.0.0.1:")
+                _, found, port = line.partition(f"http://{self._host}:")
                 if found and port.endswith("\n"):
                     return found + port.strip()
             time.sleep(0.02)
@@ -109,9 +111,11 @@ def make_certificate(folder: Path) -> tuple[Path, Path]:
 class WhatsApp(Program):
     """The stand-in for WhatsApp's server, with its people."""
 
-    def __init__(self, log: Path, tls: tuple[Path, Path] | None = None) -> None:
+    def __init__(
+        self, log: Path, tls: tuple[Path, Path] | None = None, host: str = "127.0.0.1"
+    ) -> None:
         """`tls`: key and certificate of its media servers; without, it takes no files."""
-        super().__init__(["whatsapp/main.js", "0", *map(str, tls or ())], log)
+        super().__init__(["whatsapp/main.js", f"{host}:0", *map(str, tls or ())], log, host)
         self.socket = self.url.replace("http", "ws", 1) + "/ws/chat"
 
     def scan(self, qr: str, user: str) -> None:
@@ -155,6 +159,17 @@ class WhatsApp(Program):
         """The newest linked device of that account; {} when there is none."""
         devices = call(self.url + "/state")["devices"]
         return next((each for each in reversed(devices) if each["user"] == user), {})
+
+    def overlaps(self) -> list[str]:
+        """A sentence for each login that came while another one of the device was open."""
+        every = call(self.url + "/state")["logins"]
+        pairs = [(a, b) for a, b in combinations(every, 2) if a["device"] == b["device"]]
+        return [
+            f"{new['user']} logged in while its login of {new['begun'] - old['begun']} ms before"
+            " was open"
+            for old, new in pairs
+            if (old["ended"] or math.inf) > new["begun"]
+        ]
 
     def receipts(self, user: str, id: str) -> list[str]:
         """The types of the receipts that the account's device gave for one message."""

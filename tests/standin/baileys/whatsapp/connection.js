@@ -9,6 +9,8 @@ const BEFORE_THE_FIRST_STANZA = 200;
 export class Connection {
   dialect = null;
   device = null;
+  /** What it counts as among all logins. */
+  login = null;
   /** The client has asked for what waits for it. */
   active = false;
   silent = false;

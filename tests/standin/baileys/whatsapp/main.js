@@ -1,5 +1,5 @@
 // Stands in for WhatsApp's server: ws://127.0.0.1:PORT/ws/chat for clients, http for commands.
-// Arguments: PORT [KEY CERTIFICATE], the last two where it takes files, too.
+// Arguments: [HOST:]PORT [KEY CERTIFICATE], the last two where it takes files, too.
 // Prints its address when it listens; ends when its standard input does.
 import { readFileSync } from 'node:fs';
 import { createServer } from 'node:http';
@@ -10,7 +10,8 @@ import { WhatsApp } from './whatsapp.js';
 
 const whatsapp = new WhatsApp();
 const certificates = makeCertificates();
-const [port = 0, ...tls] = process.argv.slice(2);
+const [listen = '0', ...tls] = process.argv.slice(2);
+const [port, host = '127.0.0.1'] = listen.split(':').reverse();
 if (tls.length) await whatsapp.media.open(...tls.map((file) => readFileSync(file)));
 
 const showDevice = (device) => ({
@@ -29,6 +30,7 @@ const COMMANDS = {
   'GET /state': () => ({
     devices: [...whatsapp.devices.values()].map(showDevice),
     people: [...whatsapp.people.values()].map(showPerson),
+    logins: whatsapp.logins,
   }),
   'POST /scan': ({ qr, user }) => whatsapp.scan(qr, user),
   'POST /enter_code': ({ user }) => whatsapp.enterCode(user),
@@ -70,7 +72,7 @@ new WebSocketServer({ server, path: '/ws/chat' }).on('connection', (socket) => {
   new Connection(socket, whatsapp, certificates);
 });
 
-server.listen(Number(port), '127.0.0.1', () => {
-  console.log(`http://127.0.0.1:${server.address().port}`);
+server.listen(Number(port), host, () => {
+  console.log(`http://${host}:${server.address().port}`);
 });
 process.stdin.resume().on('end', () => process.exit(0));

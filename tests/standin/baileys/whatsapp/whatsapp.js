@@ -24,6 +24,8 @@ export class WhatsApp {
   devices = new Map();
   groups = new Groups(this);
   media = new Media();
+  /** Every login of a device, in order: of two of one device, the first must have ended. */
+  logins = [];
   #waiting = new Map();
   #nextDevice = 1;
   #nextId = 1;
@@ -180,6 +182,8 @@ export class WhatsApp {
       device.connection = connection;
       connection.device = device;
       device.logins += 1;
+      connection.login = { user: device.user, device: device.number, begun: Date.now(), ended: null };
+      this.logins.push(connection.login);
       const lid = `${this.person(device.user).lid}:${device.number}@lid`;
       connection.send(node('success', { t: String(now()), lid, location: 'stand-in' }));
     }
@@ -202,7 +206,8 @@ export class WhatsApp {
   }
 
   gone(connection) {
-    const { device } = connection;
+    const { device, login } = connection;
+    if (login) login.ended = Date.now();
     if (device?.connection === connection) device.connection = null;
     for (const [ref, each] of this.#waiting) if (each === connection) this.#waiting.delete(ref);
   }
