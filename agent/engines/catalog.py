@@ -35,6 +35,8 @@ class EngineEntry:
     one worker per backend holds them all."""
     packable: bool = False
     """True where several workers' sessions may share one process: `open_pack` is offered."""
+    profile: bool = False
+    """True where a session is a browser's profile: too large to be copied at each change."""
     finds_records: bool = False
     """True where it finds a session's damaged records by reading them."""
     counts_messages: bool = True
@@ -49,6 +51,7 @@ CATALOG = {
             "WhatsApp Web in one headless browser per instance",
             "agent.engines.web",
             tls=False,
+            profile=True,
         ),
         EngineEntry(
             "baileys",

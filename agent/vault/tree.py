@@ -111,10 +111,13 @@ def _walk(here: Open, excluded: Excluded, verb: str, way: tuple[str, ...]) -> It
                 yield from _walk(Open(path, inner), excluded, verb, (*way, name))
 
 
-def signatures(top: Open, excluded: Excluded) -> dict[str, Signature]:
-    """What tells a changed file from an unchanged one, by relative path."""
+def signatures(top: Open, excluded: Excluded, *, settled: bool = True) -> dict[str, Signature]:
+    """What tells a changed file from an unchanged one, by relative path.
+
+    `settled=False`: of two changes within a tick of the clock the second may not show.
+    """
     found, newest = _signatures(top, excluded)
-    if abs(time.time() - newest) < _COARSE:
+    if settled and abs(time.time() - newest) < _COARSE:
         # Written a moment ago: a second write in the same tick would not show. Let the tick pass.
         time.sleep(_COARSE)
         found, _ = _signatures(top, excluded)

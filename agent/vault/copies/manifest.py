@@ -53,6 +53,8 @@ class Manifest:
     """Made because something was wrong: evidence, and not what a repair goes back to."""
     needs_passkey: bool = False
     """Its account needs a passkey to link a device."""
+    ended: str = ""
+    """The final reason after which its worker may not log in by itself; "" = it may."""
 
     @property
     def good(self) -> bool:
@@ -76,6 +78,7 @@ def render_manifest(manifest: Manifest) -> bytes:
         "why": manifest.why,
         "backup": manifest.backup,
         "needs_passkey": manifest.needs_passkey,
+        "ended": manifest.ended,
         "state": manifest.state.value,
         "consistent": True,
         "files": [{"path": f.path, "size": f.size, "sha256": f.sha256} for f in listing.files],
@@ -105,6 +108,7 @@ def parse_manifest(raw: bytes, path: Path) -> Manifest:
             lineage=told["lineage"],
             backup=told["backup"],
             needs_passkey=told.get("needs_passkey") is True,  # older archives do not say
+            ended=str(told.get("ended", "")),
         )
     except (ValueError, OverflowError, RecursionError, InvalidRequest) as error:
         raise VaultError(f"cannot use {path}: {error}", code="damaged") from None

@@ -4,7 +4,7 @@ import gzip
 import hashlib
 import io
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -17,6 +17,7 @@ from agent.vault.folders import OURS
 from agent.vault.formats import is_left_out
 from agent.vault.locate import open_root
 from agent.vault.tree import (
+    FileEntry,
     Listing,
     Open,
     Tick,
@@ -53,6 +54,20 @@ def export_snapshot(root: Path, snapshot: Snapshot, out: Out, *, tick: Tick = no
 
 def pack(raw: bytes, manifest: Manifest, files: Open, out: Out, tick: Tick = no_tick) -> Packed:
     """Any folder with its manifest as an archive."""
+
+    def pieces_of(file: FileEntry) -> Iterator[bytes]:
+        return checked(files.path / file.path, read_file(files, file.path), file)
+
+    return pack_pieces(raw, manifest, pieces_of, out, tick)
+
+
+def pack_pieces(
+    raw: bytes,
+    manifest: Manifest,
+    pieces_of: Callable[[FileEntry], Iterator[bytes]],
+    out: Out,
+    tick: Tick = no_tick,
+) -> Packed:
     digesting = _Digesting(out)
     # No name and no time in the head: the same session gives the same bytes.
     with (
@@ -61,8 +76,7 @@ def pack(raw: bytes, manifest: Manifest, files: Open, out: Out, tick: Tick = no_
     ):
         _add(tar, FILE, len(raw), manifest.taken_wall, io.BytesIO(raw))
         for file in manifest.listing.files:
-            pieces = checked(files.path / file.path, read_file(files, file.path), file)
-            source = _Pieces(pieces, tick)
+            source = _Pieces(pieces_of(file), tick)
             _add(tar, INNER + file.path, file.size, manifest.taken_wall, source)
             source.finish()
     return Packed(digesting.size, digesting.digest.hexdigest())

@@ -7,10 +7,10 @@ nothing has happened; without it, the new one belongs there.
 
 import fcntl
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from agent.core.model import InstanceId, parse_instance_id
 from agent.errors import InvalidRequest, Refused, VaultError
@@ -25,7 +25,7 @@ from agent.vault.tree import Open
 
 _READY = ".ready"
 
-Kind = Literal["restore", "import"]
+Kind = Literal["restore", "import", "arrival"]
 """What it is made for; one of each kind may be made for an id at a time."""
 
 _log = bound(name=__name__)
@@ -57,11 +57,19 @@ def discard(root: Path, id: InstanceId, kind: Kind) -> None:
 
 
 def put_in_place(
-    root: Path, kind: Kind, identity: Identity, *, lineage: str, why: str, replace: bool
+    root: Path,
+    kind: Kind,
+    identity: Identity,
+    *,
+    lineage: str,
+    why: str,
+    replace: bool,
+    others: Mapping[str, Any] | None = None,
 ) -> Retired | None:
     """Give what was staged its identity and its place; return what had to make way.
 
     The worker must not run; should it run all the same, its lock says so and nothing happens.
+    `others`: further keys of the identity file.
     """
     id = identity.instance.id
     name, ready = f"{id}.{kind}", id + _READY
@@ -69,8 +77,8 @@ def put_in_place(
     with open_own(root, STAGING) as (root_fd, staging_fd):
         try:
             with open_folder(path / name, name, staging_fd) as fd:
-                others = {"lineage": lineage}
-                put_identity(path / name, fd, identity, modes_of(root_fd), others)
+                content = {**(others or {}), "lineage": lineage}
+                put_identity(path / name, fd, identity, modes_of(root_fd), content)
                 os.fsync(fd)
             with _no_worker(root / id):
                 if os.path.lexists(root / id) and not replace:

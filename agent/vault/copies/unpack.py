@@ -10,7 +10,7 @@ from agent.failpoint import failpoint
 from agent.vault.check import inspect_session
 from agent.vault.copies.manifest import FILE, Manifest, parse_manifest
 from agent.vault.copies.pack import INNER
-from agent.vault.copies.staging import staged
+from agent.vault.copies.staging import Kind, staged
 from agent.vault.copies.untar import Archive, Limits, Member, read_members, refuse
 from agent.vault.folders import OURS
 from agent.vault.free_space import look_for_room
@@ -50,6 +50,7 @@ def unpack(
     id: InstanceId,
     limits: Limits,
     *,
+    kind: Kind = "import",
     tick: Tick = no_tick,
 ) -> Arrived:
     """Stage the archive's session under this id; InvalidRequest for an archive that is not whole.
@@ -60,7 +61,7 @@ def unpack(
     members = read_members(source, limits)
     manifest = _read_manifest(members, limits)
     _check_room(root, manifest)
-    with staged(root, id, "import") as target:
+    with staged(root, id, kind) as target:
         with open_root(root) as root_fd:
             modes = modes_of(root_fd)
         return _unpack_all(members, manifest, target, modes, tick)

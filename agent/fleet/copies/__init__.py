@@ -1,0 +1,1 @@
+"""Copies of sessions for other machines: sealed in the database, browser profiles by restic."""

@@ -1,0 +1,125 @@
+"""A sealed copy becomes a session's folder: opened, unpacked apart, checked, put in place."""
+
+import io
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from agent.core.model import Instance, InstanceId, SessionFiles, parse_instance_id
+from agent.engines.catalog import file_rules
+from agent.errors import TooLarge, TryLater, VaultError
+from agent.fleet.coordinator import Owned, Stored
+from agent.fleet.copies.take import LARGEST_SEALED, LIMITS
+from agent.fleet.key import FleetKey, copy_context
+from agent.instance_file import NAME, parse_object
+from agent.vault.atomic import read_plain_file
+from agent.vault.copies.manifest import Manifest
+from agent.vault.copies.staging import Kind, discard, put_in_place, staged
+from agent.vault.copies.unpack import unpack
+from agent.vault.identity import Identity, new_lineage
+from agent.vault.locate import open_instance
+from agent.vault.trash import Retired
+
+EPOCH = "fleet_epoch"
+"""Key of the identity file: the epoch in which this machine got the folder; missing = 0."""
+KIND: Kind = "arrival"
+"""Bytes that a seal adds at most."""
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    identity: Identity
+    retired: Retired | None
+    """What was there from an earlier ownership."""
+
+
+def epoch_here(root: Path, id: InstanceId) -> int | None:
+    """In which epoch the folder came here; None: there is none, -1: it does not say."""
+    try:
+        with open_instance(root, id) as fd:
+            found = parse_object(read_plain_file(root / id, fd, NAME)).get(EPOCH, 0)
+    except ValueError:
+        return -1
+    except VaultError as error:
+        if error.code != "absent":
+            return -1
+        return -1 if (root / id).exists() else None
+    return found if isinstance(found, int) else -1
+
+
+def open_copy(owned: Owned, stored: Stored, key: FleetKey) -> bytes:
+    """What was sealed; VaultError for all that is not the copy of this session and its epoch."""
+    if stored.epoch > owned.epoch:
+        raise TryLater(
+            f"cannot fetch {owned.id}: its copy is of epoch {stored.epoch}, and this machine has"
+            f" it in epoch {owned.epoch}; another one owns it by now",
+            code="copy_newer",
+        )
+    if len(stored.packed) > LARGEST_SEALED:
+        raise TooLarge(
+            f"cannot fetch {owned.id}: its copy has {len(stored.packed)} bytes, and"
+            f" {LARGEST_SEALED} are allowed",
+            code="copy_too_large",
+        )
+    return key.open(copy_context(owned.id, stored.epoch), stored.packed)
+
+
+def place_archive(root: Path, owned: Owned, archive: bytes) -> Placed:
+    """Unpack it apart, check it, and put it in place; nothing is left behind where that fails."""
+    id = parse_instance_id(owned.id)
+    arrived = unpack(root, io.BytesIO(archive), id, LIMITS, kind=KIND)
+    manifest = arrived.manifest
+    try:
+        check_manifest(owned, manifest, arrived.state)
+        return put_arrival(root, owned, manifest)
+    finally:
+        discard(root, id, KIND)
+
+
+def place_empty(root: Path, owned: Owned) -> Placed:
+    """The folder of a session that never paired."""
+    with staged(root, parse_instance_id(owned.id), KIND):
+        pass
+    return put_arrival(root, owned, None)
+
+
+def check_manifest(owned: Owned, manifest: Manifest, state: SessionFiles) -> None:
+    if (manifest.id, manifest.engine) != (owned.id, owned.engine):
+        raise VaultError(
+            f"cannot use the copy of {owned.id}, engine {owned.engine}: it says that it is of"
+            f" {manifest.id}, engine {manifest.engine}",
+            code="damaged",
+        )
+    if not manifest.paired:
+        return
+    problem = file_rules(owned.engine).lacks([file.path for file in manifest.listing.files])
+    if state is not SessionFiles.WHOLE:
+        problem = f"its session is {state}"
+    if problem:
+        raise VaultError(f"cannot use the copy of {owned.id}: {problem}", code="not_whole")
+
+
+def put_arrival(root: Path, owned: Owned, manifest: Manifest | None) -> Placed:
+    """Give what was staged its identity and its place; what is there goes to the trash."""
+    instance = Instance(
+        parse_instance_id(owned.id), owned.engine, owned.wanted == "running", owned.settings
+    )
+    identity = Identity(instance)
+    if manifest is not None:
+        identity = Identity(
+            replace(instance, created_wall=manifest.created_wall),
+            manifest.paired,
+            manifest.account,
+            manifest.lineage,
+            manifest.ended,
+            needs_passkey=manifest.needs_passkey,
+        )
+    retired = put_in_place(
+        root,
+        KIND,
+        identity,
+        lineage=identity.lineage or new_lineage(),
+        why=f"this machine has the session again, in epoch {owned.epoch} of the fleet",
+        replace=True,
+        others={EPOCH: owned.epoch, "leased": True},
+    )
+    return Placed(identity, retired)

@@ -1,0 +1,282 @@
+"""Browser profiles in a restic repository that all machines of the fleet reach.
+
+restic gets the repository and its password through its environment and an open file: neither
+stands in a command line. Its repository is encrypted with a password that follows from the fleet's
+key.
+"""
+
+import asyncio
+import hashlib
+import json
+import os
+import shutil
+import signal
+import tarfile
+import tempfile
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any, TypeVar
+
+from agent.core.model import InstanceId
+from agent.errors import ConfigError, Refused, TryLater, VaultError, WaError
+from agent.vault.tree import Listing
+
+PROGRAM = "restic"
+KEEP = 3
+"""Snapshots of each instance that stay."""
+QUICK, LONG = 120.0, 3600.0
+"""Seconds for a question to the repository, and for moving a profile."""
+_GRACE = 5.0
+_MOST_OUTPUT = 1 << 20
+_PIECE = 1 << 16
+_OWN = ("RESTIC_", "LD_")
+"""Variables with these beginnings are not taken from the file."""
+
+_INHERITED = ("PATH", "HOME", "LANG", "TMPDIR", "SSH_AUTH_SOCK")
+_CAUSES = (
+    ("already locked", "profiles_locked"),
+    ("wrong password or no key found", "profiles_password"),
+    ("is there a repository at", "profiles_absent"),
+    ("no space left on device", "profiles_full"),
+    ("disk quota exceeded", "profiles_full"),
+)
+"""Words of restic's, in lower case, and the code of the error that they mean."""
+_PASSING = ("profiles_locked",)
+
+Result = TypeVar("Result")
+
+
+def read_env_file(path: Path) -> Mapping[str, str]:
+    """NAME=VALUE lines: what the repository's storage needs to let us in."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        with os.fdopen(fd, encoding="utf-8") as file:
+            status = os.fstat(fd)
+            if status.st_mode & 0o077 or status.st_uid not in (0, os.geteuid()):
+                raise _bad_env(path, "it is not ours alone: mode 0600, and owner us or root")
+            lines = file.read(_MOST_OUTPUT).splitlines()
+    except UnicodeDecodeError:
+        raise _bad_env(path, "it is not UTF-8") from None
+    except OSError as error:
+        raise _bad_env(path, error.strerror or str(error)) from error
+    found = {}
+    for number, line in enumerate(lines, 1):
+        if not line.strip() or line.startswith("#"):
+            continue
+        name, equals, value = line.partition("=")
+        if not equals or not name.isidentifier() or name.startswith(_OWN):
+            raise _bad_env(path, f"line {number} is no NAME=VALUE of a storage")
+        found[name] = value
+    return found
+
+
+def _bad_env(path: Path, cause: str) -> ConfigError:
+    return ConfigError(f"cannot read {path}: {cause}", field="fleet.profiles_env_file")
+
+
+@dataclass(slots=True, eq=False)
+class Restic:
+    repository: str = field(repr=False)
+    password: str = field(repr=False)
+    cache: Path
+    env: Mapping[str, str] = field(default_factory=dict, repr=False)
+    _ready: bool = field(init=False, default=False)
+
+    async def prepare(self) -> None:
+        """Make the repository where there is none; of two machines at once, one makes it."""
+        if self._ready:
+            return
+        try:
+            await self._run("cat", "config")
+        except WaError as error:
+            if error.code != "profiles_absent":
+                raise
+            try:
+                await self._run("init")
+            except WaError:
+                await self._run("cat", "config")
+        self._ready = True
+
+    async def save(self, folder: Path, id: InstanceId, epoch: int) -> str:
+        """The new snapshot's id. The folder must not change meanwhile."""
+        tags = f"instance={id},epoch={epoch}"
+        words = ("backup", "--json", "--host", "wa-fleet", "--tag", tags, ".")
+        raw = await self._run(*words, cwd=folder, limit=LONG)
+        try:
+            return str(json.loads(raw.splitlines()[-1])["snapshot_id"])
+        except (ValueError, KeyError, IndexError, TypeError) as error:
+            raise _error("restic answered without a snapshot's id", "profiles") from error
+
+    async def verify(self, snapshot: str, below: str, listing: Listing) -> None:
+        """Read all of it from the repository: VaultError unless it is what was saved."""
+
+        def compare(stream: IO[bytes]) -> str:
+            return _first_fault(stream, below, listing)
+
+        fault = await self._call(("dump", snapshot, "/"), compare, None, LONG)
+        if fault:
+            raise _error(f"snapshot {snapshot} is not what was saved: {fault}", "damaged")
+
+    async def restore(self, snapshot: str, target: Path) -> None:
+        await self._run("restore", snapshot, "--target", str(target), limit=LONG)
+
+    async def forget(self, id: InstanceId) -> None:
+        """All but the newest snapshots of this instance; `prune` frees their room."""
+        words = ("forget", "--tag", f"instance={id}", "--group-by", "", "--keep-last", str(KEEP))
+        await self._run(*words)
+
+    async def prune(self) -> None:
+        await self._run("prune", "--max-repack-size", "1G", limit=LONG)
+
+    # inside
+
+    async def _run(self, *words: str, cwd: Path | None = None, limit: float = QUICK) -> bytes:
+        return await self._call(words, _read_all, cwd, limit)
+
+    async def _call(
+        self,
+        words: tuple[str, ...],
+        consume: Callable[[IO[bytes]], Result],
+        cwd: Path | None,
+        limit: float,
+    ) -> Result:
+        try:
+            return await self._try(words, consume, cwd, limit)
+        except TryLater as error:
+            if error.code != "profiles_locked":
+                raise
+        # Of a restic that was killed: this removes locks of processes that ended, and no other.
+        await self._try(("unlock",), _read_all, None, QUICK)
+        return await self._try(words, consume, cwd, limit)
+
+    async def _try(
+        self,
+        words: tuple[str, ...],
+        consume: Callable[[IO[bytes]], Result],
+        cwd: Path | None,
+        limit: float,
+    ) -> Result:
+        if shutil.which(PROGRAM) is None:
+            raise Refused(
+                "cannot move browser profiles: restic is not installed: apt install restic",
+                code="no_restic",
+            )
+        with tempfile.TemporaryFile() as errors:
+            out, process = await self._start(words, cwd, errors)
+            reading = asyncio.ensure_future(asyncio.to_thread(_consume, out, consume))
+            try:
+                async with asyncio.timeout(limit):
+                    code = await process.wait()
+                    # A child of a killed restic may hold the pipe open.
+                    await asyncio.wait({reading})
+            except TimeoutError:
+                raise TryLater(
+                    f"restic {words[0]} did not end within {limit:g} s", code="profiles_timeout"
+                ) from None
+            finally:
+                await _end(process, reading)
+            errors.seek(0)
+            said = errors.read(_MOST_OUTPUT).decode(errors="replace")
+        if code:
+            raise self._explained(words[0], code, said)
+        return reading.result()
+
+    async def _start(
+        self, words: tuple[str, ...], cwd: Path | None, errors: IO[bytes]
+    ) -> tuple[int, asyncio.subprocess.Process]:
+        password = os.memfd_create("password")
+        out, into = os.pipe()
+        try:
+            os.write(password, self.password.encode())
+            env = {name: os.environ[name] for name in _INHERITED if name in os.environ}
+            env |= self.env
+            env |= {
+                "RESTIC_REPOSITORY": self.repository,
+                "RESTIC_PASSWORD_FILE": f"/dev/fd/{password}",
+                "RESTIC_CACHE_DIR": str(self.cache),
+                "RESTIC_PROGRESS_FPS": "0.01",
+            }
+            process = await asyncio.create_subprocess_exec(
+                PROGRAM,
+                *words,
+                cwd=cwd,
+                env=env,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=into,
+                stderr=errors,
+                pass_fds=(password,),
+                start_new_session=True,
+            )
+        except BaseException as error:
+            os.close(out)
+            if isinstance(error, OSError):
+                raise _error(f"restic cannot be started: {error}", "profiles") from error
+            raise
+        finally:
+            os.close(into)
+            os.close(password)
+        return out, process
+
+    def _explained(self, verb: str, code: int, said: str) -> WaError:
+        for secret in (self.repository, *self.env.values()):
+            if len(secret) > 3:
+                said = said.replace(secret, "(hidden)")
+        lines = [line.strip() for line in said.splitlines() if line.strip()]
+        fatal = [line for line in lines if line.startswith("Fatal: ")]
+        line = (fatal or lines or [f"it ended with {code}"])[0].removeprefix("Fatal: ")
+        error = f"restic {verb}: {line[:300]}"
+        for words, name in _CAUSES:
+            if words in said.lower():
+                return TryLater(error, code=name) if name in _PASSING else _error(error, name)
+        return _error(error, "profiles")
+
+
+async def _end(process: asyncio.subprocess.Process, reading: "asyncio.Future[Any]") -> None:
+    """Whatever is left of it: an interrupted restic takes its lock away, a killed one does not."""
+    for sent in (signal.SIGINT, signal.SIGKILL):
+        if process.returncode is None:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, sent)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_GRACE):
+                    await process.wait()
+    if not reading.done():
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)  # a child of its own holds the pipe
+        await asyncio.wait({reading})
+
+
+def _read_all(stream: IO[bytes]) -> bytes:
+    return stream.read(_MOST_OUTPUT)
+
+
+def _consume(out: int, consume: Callable[[IO[bytes]], Result]) -> Result:
+    with os.fdopen(out, "rb") as stream:
+        try:
+            return consume(stream)
+        finally:
+            while stream.read(_PIECE):
+                pass  # a pipe that nobody reads would end restic with an error of its own
+
+
+def _first_fault(stream: IO[bytes], below: str, listing: Listing) -> str:
+    """Where the files below a folder of a tar differ from what they should be; "" = nowhere."""
+    expected = {below + file.path: file for file in listing.files}
+    with tarfile.open(fileobj=stream, mode="r|") as tar:
+        for member in tar:
+            file = expected.pop(member.name, None) if member.isfile() else None
+            content = tar.extractfile(member) if file is not None else None
+            if file is None or content is None:
+                continue
+            digest = hashlib.sha256()
+            while piece := content.read(_PIECE):
+                digest.update(piece)
+            if digest.hexdigest() != file.sha256:
+                return f"{member.name!r} is another one"
+    return f"{next(iter(expected))!r} is missing" if expected else ""
+
+
+def _error(cause: str, code: str) -> VaultError:
+    return VaultError(f"cannot move a browser profile: {cause}", code=code)

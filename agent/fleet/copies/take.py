@@ -1,0 +1,148 @@
+"""A small session's files in one archive, taken in memory while its worker runs.
+
+Each file of a store is replaced in one step, so each is read whole. The files fit each other:
+those that changed while the others were read are read again, until none did.
+"""
+
+import io
+import time
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
+
+from agent.core.model import InstanceId, SessionFiles
+from agent.engines.catalog import file_rules
+from agent.engines.files import FilesReport
+from agent.errors import TooLarge, TryLater, VaultError
+from agent.vault.check import inspect_session
+from agent.vault.copies.manifest import Manifest, render_manifest
+from agent.vault.copies.pack import pack_pieces
+from agent.vault.copies.snapshots import lineage_of
+from agent.vault.copies.untar import Limits
+from agent.vault.formats import is_left_out
+from agent.vault.identity import Identity
+from agent.vault.locate import SESSION, Modes, modes_of, open_folder, open_instance, open_root
+from agent.vault.tree import FileEntry, Listing, Open, Signature, read_file, signatures, sum_up
+
+LARGEST = 32 << 20
+"""Bytes of a packed copy: it is one value of one row."""
+LARGEST_SEALED = LARGEST + 1024
+LIMITS = Limits(packed=LARGEST, unpacked=256 << 20, files=20_000)
+TRIES = 20
+QUIET = 0.05
+"""Seconds without a change after which the next change surely shows in a file's time."""
+
+Stamp = tuple[int, int]
+Content = Mapping[str, bytes | None]
+"""By relative path, folders before what is in them; None for a folder."""
+
+
+def look(session: Path) -> tuple[Stamp | None, bool]:
+    """What changes with every change of a store, by one stat; None where there is no folder.
+
+    Each write of a store renames a file into its folder. False: the last one was a moment ago.
+    """
+    try:
+        status = session.stat(follow_symlinks=False)
+    except OSError:
+        return None, True
+    quiet = abs(time.time() - status.st_mtime) >= QUIET
+    return (status.st_ino, status.st_mtime_ns), quiet
+
+
+def take_copy(root: Path, identity: Identity, *, exact: bool, wall: float) -> bytes:
+    """The archive; VaultError `not_whole` for files that no machine could go on with.
+
+    `exact`: its worker does not run, and every write shows.
+    """
+    instance = identity.instance
+    path = root / instance.id / SESSION
+    with open_root(root) as root_fd:
+        modes = modes_of(root_fd)
+    with open_instance(root, instance.id) as folder, open_folder(path, SESSION, folder) as fd:
+        content, report = _read_unchanged(Open(path, fd), identity, modes, exact=exact)
+    files = [(path, piece) for path, piece in content.items() if piece is not None]
+    listing = Listing(
+        tuple(sum_up(path, (piece,)) for path, piece in files),
+        tuple(path for path, piece in content.items() if piece is None),
+    )
+    if problem := _problem(identity, report, [path for path, _ in files]):
+        raise VaultError(f"cannot copy {instance.id} for the fleet: {problem}", code="not_whole")
+    manifest = Manifest(
+        id=instance.id,
+        engine=instance.engine,
+        account=identity.account,
+        paired=identity.paired,
+        taken_wall=wall,
+        why="for the fleet",
+        state=report.files,
+        listing=listing,
+        settings=instance.settings,
+        created_wall=instance.created_wall,
+        lineage=lineage_of(root / instance.id),
+        needs_passkey=identity.needs_passkey,
+        ended=identity.ended,
+    )
+    return _packed(manifest, content)
+
+
+def _problem(identity: Identity, report: FilesReport, paths: Collection[str]) -> str:
+    if identity.paired and report.files is SessionFiles.WHOLE:
+        return file_rules(identity.instance.engine).lacks(paths)
+    if not identity.paired and report.files in (SessionFiles.WHOLE, SessionFiles.UNPAIRED):
+        return ""
+    return report.problem or f"it is paired, and its files are {report.files}"
+
+
+def _read_unchanged(
+    top: Open, identity: Identity, modes: Modes, *, exact: bool
+) -> tuple[Content, FilesReport]:
+    """What the files hold at one moment, and what they are worth."""
+    engine = identity.instance.engine
+    excluded = is_left_out(engine)
+    content: Content = {}
+    known: dict[str, Signature] = {}
+    for _ in range(TRIES):
+        try:
+            found = signatures(top, excluded, settled=exact)
+            _refuse_large(identity, found)
+            content = {
+                path: content[path] if known.get(path) == signed else _read(top, path, signed)
+                for path, signed in found.items()
+            }
+            known = found
+            report = inspect_session(top.path, top.fd, engine, identity.paired, modes)
+            if signatures(top, excluded, settled=exact) == found:
+                return content, report
+        except VaultError as error:
+            if error.code != "absent":
+                raise
+    raise TryLater(
+        f"cannot copy {identity.instance.id} for the fleet: its files changed {TRIES} times"
+        " while they were read",
+        code="changing",
+    )
+
+
+def _read(top: Open, path: str, signed: Signature) -> bytes | None:
+    return None if len(signed) == 1 else b"".join(read_file(top, path))
+
+
+def _refuse_large(identity: Identity, found: Mapping[str, Signature]) -> None:
+    size = sum(signed[1] for signed in found.values() if len(signed) > 1)
+    if size > LIMITS.unpacked or len(found) > LIMITS.files:
+        raise _too_large(identity.instance.id, f"it has {len(found)} files of {size} bytes")
+
+
+def _too_large(id: InstanceId, cause: str) -> TooLarge:
+    return TooLarge(f"cannot copy {id} for the fleet: {cause}", code="copy_too_large")
+
+
+def _packed(manifest: Manifest, content: Content) -> bytes:
+    def pieces_of(file: FileEntry) -> Iterator[bytes]:
+        yield content[file.path] or b""
+
+    out = io.BytesIO()
+    pack_pieces(render_manifest(manifest), manifest, pieces_of, out)
+    if out.tell() > LARGEST:
+        raise _too_large(manifest.id, f"packed it has {out.tell()} bytes, {LARGEST} are allowed")
+    return out.getvalue()

@@ -1,0 +1,271 @@
+"""Keeps a copy of each session of this machine in the fleet's database, under the session's epoch.
+
+A small store is copied soon after it changed, while its worker runs; a browser profile when a
+snapshot of it was made. A copy that the database refuses is the sign of another owner: no further
+one is sent.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from agent.clock import boot_now
+from agent.core.model import InstanceId
+from agent.engines.catalog import entry_of
+from agent.errors import Refused, TryLater, VaultError, WaError
+from agent.fleet.coordinator import Coordinator, Member, Owned, Stored
+from agent.fleet.copies.profile import parse_pointer, render_pointer, save_profile
+from agent.fleet.copies.restic import Restic
+from agent.fleet.copies.take import look, take_copy
+from agent.fleet.key import FleetKey, copy_context
+from agent.log import about
+from agent.supervise.copies.snapshots import Keeping
+from agent.supervise.facts import Facts
+from agent.supervise.fleet.arrivals import NO_PROFILES
+from agent.supervise.registry import Registry, identity_of
+from agent.vault.copies.snapshots import Snapshot, newest_good
+from agent.vault.locate import SESSION
+
+log = logging.getLogger(__name__)
+
+AT_ONCE = 4
+"""Copies on their way to the database."""
+SHARE = 5.0
+"""A session's copies take at most one part in so many of the time."""
+FIRST_PAUSE, LONGEST_PAUSE = 1.0, 30.0
+"""Seconds until the next try after a failure."""
+PRUNE_EVERY = 86400.0
+
+Mark = tuple[object, ...]
+"""Tells whether a session is as it was when it was copied."""
+
+
+@dataclass(slots=True, eq=False)
+class Replica:
+    """How far the stored copy of one session is. Times are of the boot clock."""
+
+    epoch: int
+    mark: Mark | None = None
+    """Of what the stored copy holds; None = nothing was stored in this epoch by this agent."""
+    stored_at: float | None = None
+    size: int = 0
+    seconds: float = 0.0
+    """That the last one took, from the first file read to the answer."""
+    changed_at: float | None = None
+    """Since when it differs from its copy."""
+    not_before: float = 0.0
+    problem: str = ""
+    """Why there is no newer one."""
+    refused: bool = False
+    turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+
+@dataclass(slots=True, eq=False, repr=False)
+class Replicas:
+    coordinator: Coordinator
+    """With a connection of its own: a renewal must not wait for a large copy."""
+    key: FleetKey
+    keeping: Keeping
+    registry: Registry
+    root: Path
+    lag: float
+    """Seconds after a change until its copy is stored."""
+    member: Callable[[], Member]
+    owned: Callable[[], Mapping[str, Owned]]
+    restic: Restic | None = None
+    _of: dict[InstanceId, Replica] = field(init=False, default_factory=dict)
+    _few: asyncio.Semaphore = field(init=False, default_factory=lambda: asyncio.Semaphore(AT_ONCE))
+    _packing: asyncio.Lock = field(init=False, default_factory=asyncio.Lock)
+    _saving: asyncio.Lock = field(init=False, default_factory=asyncio.Lock)
+    _not_before: float = field(init=False, default=0.0)
+    """While the database is away, nothing is packed for it."""
+    _pause: float = field(init=False, default=FIRST_PAUSE)
+    _pruned_at: float = field(init=False, default_factory=boot_now)
+
+    async def run(self) -> None:
+        async with asyncio.TaskGroup() as group:
+            while True:
+                begun = boot_now()
+                await self._look_at_all(group)
+                await asyncio.sleep(max(self.lag / 4 - (boot_now() - begun), 0.05))
+
+    async def flush(self, facts: Facts) -> Replica:
+        """The exact copy of a stopped session: it was read back when this returns."""
+        owned = self.owned().get(facts.id)
+        if owned is None:
+            raise Refused(f"cannot copy {facts.id}: this machine does not own it", code="not_owned")
+        self._refuse_unfit(facts)
+        replica = self._replica(facts.id, owned.epoch)
+        async with replica.turn:
+            if entry_of(facts.instance.engine).profile:
+                await self._save_profile(facts, replica, exact=True)
+            else:
+                await self._send(facts, replica, exact=True)
+        return replica
+
+    def of(self, id: InstanceId) -> Replica | None:
+        return self._of.get(id)
+
+    def behind_seconds(self) -> float:
+        """The age of the oldest change that no stored copy holds."""
+        since = [it.changed_at for it in self._of.values() if it.changed_at is not None]
+        return boot_now() - min(since) if since else 0.0
+
+    def stored_bytes(self) -> int:
+        return sum(replica.size for replica in self._of.values())
+
+    # looking
+
+    async def _look_at_all(self, group: asyncio.TaskGroup) -> None:
+        owned = self.owned()
+        for id in self._of.keys() - owned.keys():
+            del self._of[id]
+        here = [it for it in self.registry.facts.values() if it.id in owned and self._copies(it)]
+        looked = await asyncio.to_thread(self._look, here)
+        now = boot_now()
+        for facts, (mark, quiet) in zip(here, looked, strict=True):
+            replica = self._replica(facts.id, owned[facts.id].epoch)
+            if mark is None or mark == replica.mark or replica.refused:
+                replica.changed_at = None
+                continue
+            replica.changed_at = replica.changed_at or now
+            waited = now - replica.changed_at >= self.lag / 2
+            due = now >= max(replica.not_before, self._not_before) and (quiet or waited)
+            if due and not replica.turn.locked():
+                group.create_task(self._copy(facts, replica), name=f"copy {facts.id}")
+
+    def _look(self, here: Sequence[Facts]) -> list[tuple[Mark | None, bool]]:
+        return [self._mark(facts) for facts in here]
+
+    def _mark(self, facts: Facts) -> tuple[Mark | None, bool]:
+        if entry_of(facts.instance.engine).profile:
+            taken = facts.last_snapshot_wall
+            return (None if taken is None else (taken,)), True
+        stamp, quiet = look(self.root / facts.id / SESSION)
+        identity = identity_of(facts)
+        said = (identity.paired, identity.account, identity.ended, identity.needs_passkey)
+        return (None if stamp is None else (stamp, *said)), quiet
+
+    def _copies(self, facts: Facts) -> bool:
+        profile = entry_of(facts.instance.engine).profile
+        return not facts.instance.backend and (not profile or self.restic is not None)
+
+    def _replica(self, id: InstanceId, epoch: int) -> Replica:
+        found = self._of.get(id)
+        if found is None or found.epoch != epoch:
+            found = self._of[id] = Replica(epoch)
+        return found
+
+    def _refuse_unfit(self, facts: Facts) -> None:
+        if facts.instance.backend:
+            raise Refused(
+                f"cannot copy {facts.id}: its session's files are on {facts.instance.backend}",
+                code="on_a_backend",
+            )
+        if not self._copies(facts):
+            raise Refused("cannot move: " + NO_PROFILES.format(id=facts.id), code="no_profiles")
+        if facts.unit.runs:
+            raise Refused(f"cannot copy {facts.id}: its worker runs", code="still_running")
+
+    # copying
+
+    async def _copy(self, facts: Facts, replica: Replica) -> None:
+        """One try; the next look sees whether another is needed."""
+        async with replica.turn:
+            try:
+                if entry_of(facts.instance.engine).profile:
+                    await self._save_profile(facts, replica, exact=False)
+                else:
+                    await self._send(facts, replica, exact=False)
+            except WaError as error:
+                self._failed(facts, replica, error)
+            else:
+                self._pause, replica.problem = FIRST_PAUSE, ""
+                pause = max(self.lag / 2, (SHARE - 1) * replica.seconds)
+                replica.not_before = boot_now() + pause
+
+    def _failed(self, facts: Facts, replica: Replica, error: WaError) -> None:
+        now, sentence = boot_now(), str(error)
+        if error.code == "fleet_database":
+            self._not_before = now + self._pause
+            self._pause = min(self._pause * 2, LONGEST_PAUSE)
+        else:
+            replica.not_before = now + (self.lag if error.code == "changing" else LONGEST_PAUSE)
+        if sentence != replica.problem:
+            log.error("%s", sentence, extra=about(facts.id))
+        replica.problem = sentence
+
+    async def _send(self, facts: Facts, replica: Replica, *, exact: bool) -> None:
+        async with self._few:
+            async with self._packing:
+                begun = boot_now()
+                mark, quiet = await asyncio.to_thread(self._mark, facts)
+                archive = await asyncio.to_thread(
+                    take_copy, self.root, identity_of(facts), exact=exact, wall=time.time()
+                )
+            await self._store(facts, replica, archive, exact=exact)
+        replica.seconds = boot_now() - begun
+        # A change within the same tick of the clock would not show: then it is copied once more.
+        replica.mark = mark if quiet or exact else None
+
+    async def _save_profile(self, facts: Facts, replica: Replica, *, exact: bool) -> None:
+        assert self.restic is not None
+        async with self._saving:
+            if exact:
+                await self.keeping.take(facts, "for its move to another machine")
+            begun = boot_now()
+            async with self.keeping.locks[facts.id]:
+                taken = facts.last_snapshot_wall
+                snapshot = await asyncio.to_thread(newest_good, self.root, facts.id)
+                if snapshot is None:
+                    raise VaultError(
+                        f"cannot copy {facts.id}: it has no good snapshot", code="not_whole"
+                    )
+                if exact or not await self._is_stored(facts.id, replica.epoch, snapshot):
+                    pointer = await save_profile(self.restic, snapshot, replica.epoch, exact=exact)
+                    content = render_pointer(pointer)
+                    await self._store(facts, replica, content, exact=exact)
+            replica.seconds, replica.mark = boot_now() - begun, (taken,)
+            await self._tidy(facts.id)
+
+    async def _is_stored(self, id: InstanceId, epoch: int, snapshot: Snapshot) -> bool:
+        """Whether an agent before this one saved it."""
+        found = await self.coordinator.stored(id)
+        if found is None or found.epoch != epoch:
+            return False
+        try:
+            content = self.key.open(copy_context(id, epoch), found.packed)
+            return parse_pointer(content).name == snapshot.name
+        except VaultError:
+            return False
+
+    async def _tidy(self, id: InstanceId) -> None:
+        assert self.restic is not None
+        try:
+            await self.restic.forget(id)
+            if boot_now() - self._pruned_at >= PRUNE_EVERY:
+                self._pruned_at = boot_now()
+                await self.restic.prune()
+        except WaError as error:
+            log.warning("%s", error)  # nothing but room in the repository is lost by it
+
+    async def _store(self, facts: Facts, replica: Replica, content: bytes, *, exact: bool) -> None:
+        id, epoch = facts.id, replica.epoch
+        sealed = await asyncio.to_thread(self.key.seal, copy_context(id, epoch), content)
+        if not await self.coordinator.store_copy(self.member(), id, epoch, sealed):
+            replica.refused = True
+            raise Refused(
+                f"the fleet's database refused a copy of {id} in epoch {epoch}: another machine"
+                " owns the session, or took this one's over",
+                code="copy_refused",
+            )
+        replica.stored_at, replica.size = boot_now(), len(sealed)
+        replica.changed_at = None
+        if exact and await self.coordinator.stored(id) != Stored(epoch, sealed):
+            raise TryLater(
+                f"the fleet's database does not give back the copy of {id} that it took",
+                code="copy_differs",
+            )
