@@ -89,7 +89,7 @@ class Tasks:
             "stop": self._end_when_asked(),
         }
         if parts.ground.backend_host is not None:
-            found["backends"] = supervision.backends.loop.run()
+            found["backends"] = supervision.backend_loop.run()
         if parts.alerting.alertmanager is not None:
             found["alertmanager"] = parts.alerting.alertmanager.run()
         return found

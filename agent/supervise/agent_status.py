@@ -1,4 +1,4 @@
-"""The agent's own figures: is the loop turning, is everything brought back, what does it cost."""
+"""The agent's own figures: does its loop turn, are sessions brought back, what does it cost."""
 
 import asyncio
 import contextlib
@@ -47,8 +47,6 @@ class CheckTimes:
 
 @dataclass(slots=True, eq=False, repr=False, kw_only=True)
 class OwnFigures:
-    """Measured as it runs; `status` is the picture of the moment."""
-
     host: Host
     store: Store
     loop: Loop
@@ -69,15 +67,15 @@ class OwnFigures:
     """Those of them that came to nothing yet."""
 
     def expect(self, instances: Iterable[InstanceId]) -> None:
-        """These are to be looked at before the agent calls itself ready."""
+        """`status` is ready only after a pass has seen all of these."""
         self._pending = set(instances)
         self._to_restore = len(self._pending)
 
     async def watch_lag(self) -> None:
-        """How late the event loop comes back to a sleeper."""
+        """Measure how late the event loop wakes a sleeper."""
         while True:
             begun = boot_now()
-            # At a whole second, with the turns of the loop and the pulse of the host.
+            # At whole seconds, so that the loop of passes and the host's clock share the wake-up.
             wait = LAG_EVERY - begun % LAG_EVERY
             await asyncio.sleep(wait)
             self._lag = max(boot_now() - begun - wait, 0.0)
@@ -108,7 +106,9 @@ class OwnFigures:
             jobs_pending=self.host.jobs_pending,
             incidents=self.incidents.members(),
             incident_reasons={
-                group: one.code for group, one in self.incidents.active.items() if one.code
+                group: incident.code
+                for group, incident in self.incidents.active.items()
+                if incident.code
             },
             repairs=self.repairs(),
             repairs_before=self.repairs_before,
@@ -124,17 +124,16 @@ class OwnFigures:
         )
 
     def _brought_back(self) -> tuple[bool, int]:
-        """Whether a pass has seen every instance, and how many starts have an outcome. An outcome
-        counts once: a session that drops later is no part of the start any more.
-        """
+        """Whether passes have seen all instances, and how many starts have ended in a state that
+        stays. A start counts once, whatever the session does later."""
         facts = self.registry.facts
         there = [(id, facts[id]) for id in self._pending if id in facts]
-        self._pending = {id for id, one in there if not _is_settled(one)}
-        return all(one.observed for _, one in there), self._to_restore - len(self._pending)
+        self._pending = {id for id, its in there if not _is_settled(its)}
+        return all(its.observed for _, its in there), self._to_restore - len(self._pending)
 
 
 def _size_of(database: Path) -> int:
-    """With what is written and not yet taken into it."""
+    """Bytes of the database with its write-ahead log."""
     size = 0
     for name in (database.name, f"{database.name}-wal"):
         with contextlib.suppress(OSError):
@@ -143,7 +142,7 @@ def _size_of(database: Path) -> int:
 
 
 def _is_settled(facts: Facts) -> bool:
-    """A start that came to something, or none that is wanted."""
+    """Whether its start has ended, or it should not run."""
     on_its_way = (
         ConnectionStatus.INITIALIZING,
         ConnectionStatus.LOADING,

@@ -1,4 +1,4 @@
-"""Builds supervision from its parts, once; the one place that knows them all."""
+"""Builds supervision from its parts."""
 
 import random
 from dataclasses import dataclass
@@ -10,7 +10,8 @@ from agent.core.model import Happening, InstanceId
 from agent.host.base import Host
 from agent.supervise.agent_status import OwnFigures
 from agent.supervise.backends.face import BackendFace
-from agent.supervise.backends.registry import Backends
+from agent.supervise.backends.passes import BackendPasses
+from agent.supervise.backends.registry import RETRY_AFTER, Backends
 from agent.supervise.copies.archives import Moving
 from agent.supervise.copies.invites import Candidate, Invites
 from agent.supervise.copies.schedule import SnapshotClock
@@ -32,7 +33,6 @@ from agent.supervise.reach.watch import Reaching
 from agent.supervise.registry import Registry
 from agent.supervise.requests.calls import Asking
 from agent.supervise.requests.checks import Checking
-from agent.supervise.requests.creation import Creation
 from agent.supervise.requests.repairs import Repairs, is_paired
 from agent.supervise.settings import Settings
 from agent.supervise.shared import Ground, Shared, build_shared
@@ -41,13 +41,12 @@ from agent.supervise.turns.incidents import Incidents
 from agent.supervise.turns.memory import Room
 
 PASSES_AT_ONCE = 256
+BACKENDS_AT_ONCE = 64
 CHECKS_AT_ONCE = 64
 
 
 @dataclass(frozen=True, slots=True)
 class Supervision:
-    """What the daemon runs."""
-
     settings: Settings
     registry: Registry
     loop: Loop
@@ -59,6 +58,7 @@ class Supervision:
     carried: CarriedCounters
     snapshots: SnapshotClock
     backends: Backends
+    backend_loop: Loop
     packs: Packs
     rounds: Rounds
     trends: Trends
@@ -74,6 +74,9 @@ def assemble(config: Config, ground: Ground) -> Supervision:
     ladder = _ladder(base)
     passes = _passes(base, ladder)
     loop = _loop(base, passes)
+    backend_passes = BackendPasses(
+        base.backends, base.adoption, settings=lambda: settings.config.backends
+    )
     figures = OwnFigures(
         host=base.host,
         store=ground.store,
@@ -111,6 +114,12 @@ def assemble(config: Config, ground: Ground) -> Supervision:
             base.keeping, registry, config.session_root, lambda: settings.config.sessions
         ),
         backends=base.backends,
+        backend_loop=Loop(
+            ground.backend_wakes,
+            backend_passes.run,
+            parallel=BACKENDS_AT_ONCE,
+            retry_after=lambda: RETRY_AFTER,
+        ),
         packs=base.packs,
         rounds=Rounds(
             registry,
@@ -203,19 +212,6 @@ def _supervisor(
 
     asking = Asking(registry, store, base.wake)
     checking = Checking(registry, passes, base.wake, at_once=CHECKS_AT_ONCE)
-    creation = Creation(
-        registry=registry,
-        backends=base.backends,
-        room=base.turns.room,
-        wake=base.wake,
-    )
-    face = BackendFace(
-        base.backends,
-        registry.facts,
-        store,
-        creation.create,
-        discover_every=lambda: settings.config.backends.discover,
-    )
     return Supervisor(
         registry=registry,
         store=store,
@@ -249,8 +245,8 @@ def _supervisor(
             forget=forget,
             wake=base.wake,
         ),
-        backends=face,
-        creation=creation,
+        backends=BackendFace(base.backends, base.adoption, store),
+        creation=base.creation,
         trends=base.trends,
     )
 

@@ -1,4 +1,4 @@
-"""What the agent knows of one instance right now: the only mutable thing of supervision.
+"""What the agent knows of one instance right now: the only mutable value of supervision.
 
 Callbacks of the link and the host write here and wake the loop; the pass reads.
 """
@@ -37,7 +37,7 @@ from agent.vault.identity import Identity
 
 @dataclass(slots=True)
 class RunFacts:
-    """What is known of the present run of its worker; the next run begins with none of it."""
+    """What is known of its worker's present run; replaced as a whole when the next run begins."""
 
     linked_since: float | None = None
     next_attach: float = 0.0
@@ -47,58 +47,58 @@ class RunFacts:
     cpu_seconds: float | None = None
     processes: int | None = None
     figures: Mapping[str, float] = field(default_factory=dict)
-    """Those of session_figures, as its worker told them last."""
+    """The counts of session_figures, as its worker told them last."""
     memory_history: MemoryHistory = field(default_factory=MemoryHistory)
     folder_lost: str = ""
-    """What became of its folder under its live worker; "" = it is where the worker has it."""
+    """What became of its folder under its live worker; "" = it is in its place."""
     folder_deleted: bool = False
-    """What it had on the disk is gone: its worker holds the only copy."""
+    """Its files are gone from the disk: its worker has the only copy."""
     refuge_tried: ProbeFact | None = None
-    """The probe after which saving it elsewhere was tried last."""
+    """The probe after which the agent last tried to save it elsewhere."""
 
 
 @dataclass(slots=True)
 class FolderFacts:
-    """Its folder and its disk, as they were when they were looked at last."""
+    """Its folder and its disk, as last looked at."""
 
     files: SessionFiles = SessionFiles.UNPAIRED
     problem: str = ""
-    """What stands in the way of reading them; "" = nothing."""
+    """What prevents reading them; "" = nothing."""
     away_since: float | None = None
-    """Since when its folder is away or unreadable, at each look."""
+    """Since when each look has found its folder away or unreadable."""
     disk_problem: str = ""
-    """Why no worker may begin to write where sessions lie; looked at while none runs."""
+    """Why no worker may start on the disk of sessions; looked at while no worker runs."""
 
 
 @dataclass(slots=True)
 class Asked:
-    """What a person or a check asked for, until a pass carries it out."""
+    """Orders of an operator or a check, until a pass carries them out."""
 
     start: bool = False
-    """A person said: start it now, whatever made it fail before."""
+    """An operator's order: start now, whatever made it fail before."""
     try_at_once: bool = False
     """Its own delay is waived once."""
     past_looks: bool = False
-    """An operator asked for a try now: no look at its address is waited for, once."""
+    """An operator's order: try now without waiting for its address, once."""
     restart_for: str = ""
-    """Why it should be restarted gracefully; "" = it should not."""
+    """Why to restart it gracefully; "" = no restart is asked for."""
     logout: bool = False
-    """The agent ended its pairing: the logout that follows is no error of WhatsApp's."""
+    """The agent ended its pairing: the logout that follows is no error."""
     new_limits: bool = False
-    """Its settings changed: its worker is not yet held to their limits."""
+    """Its settings changed: the limits of its worker are not set yet."""
 
 
 @dataclass(slots=True)
 class ActionFacts:
-    """The action under way, and how the last ones went."""
+    """The action under way, and how the last ones ended."""
 
     task: "asyncio.Task[Any] | None" = None
     is_start: bool = False
     """True while the action under way is a start, which a stop may interrupt."""
     refusal: str = ""
-    """Why the last start, reconnect or repair step failed; "" = it did not."""
+    """Why the last start, reconnect or repair step failed; "" = it succeeded."""
     failures: int = 0
-    """Plans in a row that failed."""
+    """Failed plans in a row."""
     started_run: str = ""
     """The run that the agent started itself."""
 
@@ -108,7 +108,7 @@ class RepairFacts:
     last: Repair | None = None
     """The last repair, over or not."""
     waiters: asyncio.Event | None = None
-    """Set at its end; None while no request waits for it."""
+    """Set when the repair ends; None while no request waits for it."""
 
 
 @dataclass(slots=True)
@@ -116,14 +116,14 @@ class SavedFacts:
     """What is on the disk."""
 
     identity: Identity | None = None
-    """What its identity file holds; None = it was not read or written yet."""
+    """What its identity file says; None = not read or written yet."""
     identity_behind: bool = False
-    """The identity file does not yet hold what is recorded."""
+    """The record is newer than the identity file."""
     instance: Instance | None = None
     record: SessionRecord | None = None
-    """The rows of the database, and so what may be shown; None = not written, or it failed."""
+    """The rows in the database, which views show; None = not written, or writing failed."""
     writing: asyncio.Lock = field(default_factory=asyncio.Lock)
-    """Held while the identity file is written: the last state must be the last in the file."""
+    """Locked while the identity file is written: the newest state must be written last."""
 
 
 @dataclass(slots=True)
@@ -152,7 +152,7 @@ class Counters:
 
 @dataclass(slots=True)
 class Facts:
-    """One instance. Times are of the boot clock unless the name says `wall`."""
+    """Times are of the boot clock unless the name says `wall`."""
 
     instance: Instance
     record: SessionRecord
@@ -167,16 +167,16 @@ class Facts:
     verdict: HealthVerdict | None = None
     sentence: str = ""
     wait_reason: str = ""
-    """Why it waits for others, as the last pass found it."""
+    """Why it waits for others, as of the last pass."""
     link: WorkerLink | None = None
     awaited: asyncio.Event | None = None
-    """Set at the next claim or the link's end; None while no pass waits for them."""
+    """Set at the next claim or at the link's end; None while no pass waits for it."""
     begun_at: float = 0.0
-    """When its server was last asked to begin it again; 0 = not in this life of the agent."""
+    """When its server was last told to begin it again; 0 = not since the agent's start."""
     next_probe: float = 0.0
     next_deep: float = 0.0
     disagrees: str = ""
-    """What the last deep probe found to contradict itself."""
+    """The contradiction that the last deep probe found."""
     lacks: tuple[str, ...] = ()
     """Parts of its engine's page that the last deep probe, connected, did not find."""
     engine_version: str = ""
@@ -184,21 +184,21 @@ class Facts:
     pack: str = ""
     """The pack of its worker, as of its last start; "" = none."""
     limited_run: str = ""
-    """The run whose worker is held to its limits; another run may have begun past us."""
+    """The run whose worker has its limits; a run may have begun without the agent."""
     busy: asyncio.Lock = field(default_factory=asyncio.Lock)
-    """Held by a pass, and by a deletion."""
+    """Locked by a pass, and by a deletion."""
     gone: bool = False
     """Deleted: nothing may be written about it any more."""
     observed: bool = False
-    """False until the first pass of this agent's life."""
+    """False until the first pass since the agent's start."""
     passkey_asked: bool = False
-    """Its last claim said that WhatsApp asks for one: that was noted once."""
+    """Its last claim says that WhatsApp asks for a passkey, and the journal has it."""
     noted_drop: tuple[str, str, float] = ("", "", 0.0)
-    """Which ending was counted last."""
+    """The ending that was counted last."""
     lost_at: float | None = None
     """When it was connected last; None while it is, or never was."""
     lost_because: str = ""
-    """Why it is no longer connected, until it is again."""
+    """Why it is no longer connected; "" once it is again."""
     connected_since_wall: float | None = None
     last_snapshot_wall: float | None = None
     status_time: StatusTime = field(default_factory=StatusTime)
@@ -212,7 +212,7 @@ class Facts:
     """Since it was moved in; None: it was paired here."""
     hour_wall: float = 0.0
     hour_messages: int = 0
-    """When the hour began that silence is learned from, and the count of messages then."""
+    """Begin of the hour that `silence` learns from, and the message count at that time."""
     freed_at: float | None = None
     memory_restart_at: float | None = None
 
@@ -221,12 +221,12 @@ class Facts:
         return self.instance.id
 
     def heard(self, claim: Claim, now: float) -> bool:
-        """Take in a claim of the present run; True when it says more than a newer proof."""
+        """Take in a claim of the present run; True when more than its proof is new."""
         before = self.run.claim
         self.engine_version = claim.version or self.engine_version
         same_status = before is not None and before.claim.status is claim.status
         same_phase = before is not None and same_status and before.claim.phase == claim.phase
-        # By the worker's word where we did not see it begin: an agent before us may have.
+        # `status_age`: the status may have begun before this agent saw it.
         begun = max(now - claim.still_for, self.begun_at)
         self.run.claim = ClaimFact(
             claim,
@@ -243,15 +243,14 @@ class Facts:
         return before is None or _words(before.claim) != _words(claim)
 
     def begin_again(self, now: float) -> None:
-        """A server was asked to begin this session again: what was claimed before that says
-        nothing about what it does now, and its time begins here. Pings that failed and what
-        its list contradicts stay until an answer says otherwise."""
+        """A server was told to begin this session again: earlier claims prove nothing, and its time
+        starts here. Failed pings and contradictions stay until a probe says otherwise."""
         self.begun_at = self.run.linked_since = now
         self.run.claim = None
         self.next_probe = self.next_deep = 0.0
 
     def stirred(self) -> None:
-        """The worker said something, or will not any more."""
+        """Let a pass that waits for the first claim go on."""
         if self.awaited is not None:
             self.awaited.set()
 
@@ -262,7 +261,7 @@ class Facts:
 
 
 def _words(claim: Claim) -> tuple[object, ...]:
-    """All that it says, but how old it and its proof are."""
+    """All of a claim but its age and the age of its proof."""
     return (
         claim.status,
         claim.reason,

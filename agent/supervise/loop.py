@@ -20,8 +20,7 @@ from agent.log import about
 log = logging.getLogger(__name__)
 
 TURN = 1.0
-"""The loop turns at each of these, though nothing is due: at whole seconds, as other clocks of the
-agent do, so that they share one wake-up."""
+"""At whole seconds, as other clocks of the agent, so that they share one wake-up."""
 FAR = 10.0
 TICK = 0.5
 """What is due later than FAR is due at a common tick, so that many share one wake-up."""
@@ -31,7 +30,7 @@ RunPass = Callable[[InstanceId], Awaitable[float | None]]
 
 
 class Wakes:
-    """Woken instances, in order; any code in the event loop may wake one without waiting."""
+    """Woken instances, in order; wake() never waits."""
 
     def __init__(self) -> None:
         self.woken: dict[InstanceId, None] = {}
@@ -44,10 +43,10 @@ class Wakes:
 
 @dataclass(slots=True, eq=False, repr=False)
 class Loop:
-    """Runs passes side by side, bounded, each instance by itself.
+    """Runs passes side by side, bounded, one at a time for each instance.
 
-    `lane_of`: what passes share a fate with others wait for, "" = nothing. Each such lane has its
-    own places, so that a slow server leaves those of other lanes free.
+    `lane_of`: the backend that a pass may wait for, "" = none. Each lane has its own places, so
+    that a slow server delays no others.
     """
 
     wakes: Wakes
@@ -65,7 +64,7 @@ class Loop:
     _sleeps_until: float = field(init=False, default=0.0)
     _stopping: bool = field(init=False, default=False)
     _full_since: float | None = field(init=False, default=None)
-    """Since then every place is taken, a pass waits for one, and none has ended."""
+    """Since then all places are taken, a pass waits for a place, and none has ended."""
     turned_at: float = field(init=False, default_factory=boot_now)
     passes: int = field(init=False, default=0)
     passes_failed: int = field(init=False, default=0)
@@ -122,7 +121,7 @@ class Loop:
                 group.create_task(self._one_pass(instance), name=f"pass {instance}")
 
     async def _sleep(self, now: float) -> None:
-        """Until an instance is woken or the nearest is due; the watchdog wants to see it turn."""
+        """Until an instance is woken or the nearest is due; at most TURN, for the watchdog."""
         turn = math.floor(now / TURN + 1.0) * TURN
         self._sleeps_until = min(self._heap[0][0], turn) if self._heap else turn
         with contextlib.suppress(TimeoutError):
@@ -136,7 +135,7 @@ class Loop:
         try:
             again = await self.run_pass(instance)
         except Exception:
-            # One instance's trouble must not end the others' supervision.
+            # One instance's failure must not end the others' supervision.
             self.passes_failed += 1
             log.exception(
                 "a pass for %s failed; the next one tries again", instance, extra=about(instance)
@@ -146,7 +145,9 @@ class Loop:
             self._taken[lane] -= 1
             if not lane:
                 self._full_since = None
-            if self.wakes.woken:  # who waited for this place, or was woken during the pass
+            if (
+                self.wakes.woken
+            ):  # for the pass that waits for this place, or was woken during this one
                 self.wakes.rung.set()
         now = boot_now()
         self.passes += 1

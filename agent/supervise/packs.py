@@ -1,7 +1,7 @@
-"""Packs: sessions that share one process with others, where `[worker] pack` is more than 1.
+"""Packs: sessions that share one Node process, where `[worker] pack` is more than 1.
 
-Each session's folder says which pack it has, so that its worker finds it without the agent, and
-the next agent moves none. A change of the setting moves a session at its next start.
+Each session's folder names its pack, so that its worker finds it without the agent, and the next
+agent moves none. A change of the setting moves a session at its next start.
 """
 
 import asyncio
@@ -31,7 +31,7 @@ FIRST_DELAY, LONGEST_DELAY = 2.0, 60.0
 
 
 class Packs:
-    """Keeps the process of each pack running while a session of it does."""
+    """Keeps the process of each pack running while one of its sessions runs."""
 
     def __init__(
         self,
@@ -51,10 +51,10 @@ class Packs:
         self._acting: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._needed_at: dict[str, float] = {}
         self._failed: dict[str, tuple[int, float]] = {}
-        """Starts of a pack that failed in a row, and when the next may be tried."""
+        """Failed starts of a pack in a row, and when the next may be tried."""
 
     def take_over(self) -> None:
-        """Read which pack each session has."""
+        """Read the pack of each session."""
         for facts in self._facts.values():
             if entry_of(facts.instance.engine).packable:
                 place = read_place(self._root / facts.id)
@@ -63,11 +63,11 @@ class Packs:
                     self._needed_at[facts.pack] = boot_now()
 
     async def place(self, facts: Facts) -> None:
-        """Before each start of a session's worker: choose its pack, and have that run."""
+        """Before a session's worker starts: choose its pack and start that pack's process."""
         engine = facts.instance.engine
         if not entry_of(engine).packable:
             return
-        places = {each.id: each.pack for each in self._facts.values() if each.pack}
+        places = {facts.id: facts.pack for facts in self._facts.values() if facts.pack}
         name = choose_pack(places, facts.id, engine, self._size())
         if name != facts.pack:
             words = f"pack {name}" if name else "a process of its own"
@@ -83,7 +83,7 @@ class Packs:
             raise HostError(f"cannot note the pack of {facts.id}: {error}") from error
 
     async def run(self) -> None:
-        """Look after the packs until cancelled."""
+        """Start and stop packs until cancelled."""
         while True:
             await asyncio.sleep(LOOK_EVERY)
             try:
@@ -120,7 +120,7 @@ class Packs:
                 log.info("pack %s is stopped: no session uses it", name)
 
     async def _ensure(self, name: str) -> None:
-        """Have its process run; what keeps it from that is logged, and tried again."""
+        """Start its process; a failure is logged, and tried again later."""
         id = InstanceId(name)
         async with self._acting[name]:
             failures, next_at = self._failed.get(name, (0, 0.0))

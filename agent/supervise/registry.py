@@ -1,4 +1,4 @@
-"""All instances of this machine: what is known of each, how it looks, and how it is saved."""
+"""All instances of this machine: their facts, their views, and how they are saved."""
 
 import asyncio
 import json
@@ -29,8 +29,6 @@ log = logging.getLogger(__name__)
 
 
 class Registry:
-    """All instances of this machine, what is known of them and how they look from outside."""
-
     def __init__(
         self,
         store: Store,
@@ -56,13 +54,13 @@ class Registry:
             instance,
             record,
             repair=RepairFacts(repair_of(record, time.time())),
-            # Counted from here on, not from where the record says that the status began: an
-            # earlier agent counted that time already, or it passed while no agent ran.
+            # Counted from here on: an earlier agent counted the time since the record's status
+            # began, or no agent ran.
             status_time=StatusTime(record.status, boot_now()),
             durations=self.durations,
             first_messages=first_messages.read_stored(record.first_messages),
         )
-        # Who adds one has written it, or has just read it.
+        # The caller has just written or read its row.
         facts.saved.instance, facts.saved.record = instance, record
         self.facts[instance.id] = facts
         self.touch(facts)
@@ -110,7 +108,7 @@ class Registry:
         return facts
 
     def touch(self, facts: Facts) -> None:
-        """Something changed: the next view is made from the facts."""
+        """Its facts changed: make its view again."""
         if not facts.gone:
             facts.status_time = facts.status_time.enter(facts.record.status, boot_now())
             self._stale[facts.id] = None
@@ -128,7 +126,7 @@ class Registry:
         return self._views
 
     async def save(self, facts: Facts, entries: Sequence[JournalEntry] = ()) -> None:
-        """Record and identity: what must be on the disk before anybody acts on it."""
+        """Write record and identity: they must be on the disk before a plan is carried out."""
         if facts.gone:
             return
         if facts.saved.identity_behind or not says_the_same(
@@ -143,7 +141,7 @@ class Registry:
         try:
             await self._store.save_record(facts.id, record, *entries)
         except BaseException:
-            facts.saved.record = None  # what is shown is at least what is done
+            facts.saved.record = None  # views show at least what the agent acts on
             self.touch(facts)
             raise
         facts.saved.record = record
@@ -154,7 +152,7 @@ class Registry:
         await self.save_row(facts, *entries)
 
     async def save_order(self, facts: Facts, *entries: JournalEntry) -> None:
-        """As `save_instance`, for an operator's order: a refused one is not carried out later."""
+        """As `save_instance`, for an order: one that cannot be written is not carried out."""
         instance, record = facts.saved.instance, facts.saved.record
         try:
             await self.save_instance(facts, *entries)
@@ -176,7 +174,7 @@ class Registry:
 
     async def save_row(self, facts: Facts, *entries: JournalEntry) -> None:
         """As `save_instance`, of what came from the identity file itself."""
-        # Asked for together, so that both go down with one commit.
+        # Asked for together, so that one commit has both.
         await asyncio.gather(
             self._save_instance(facts, *entries),
             self._save_record(facts),
@@ -196,7 +194,8 @@ class Registry:
         """Every record in one commit. `closing`: the agent itself ends the workers."""
         for facts in self.facts.values():
             if closing:
-                # A worker found stopped in this same boot was stopped by hand, unless we did it.
+                # A worker found stopped in this same boot was stopped by an operator, unless the
+                # agent did it.
                 facts.record = replace(facts.record, stopped_run=facts.record.seen_run)
         await asyncio.gather(*(self._save_record(facts) for facts in self.facts.values()))
 
@@ -210,7 +209,7 @@ class Registry:
             try:
                 await asyncio.to_thread(replace_identity, self._session_root, identity)
             except VaultError as error:
-                # The database still knows, and it counts as newer: tried again with each save.
+                # The database has it and counts as newer; each save tries the file again.
                 facts.saved.identity_behind = True
                 said = bound(Category.SESSION, facts.id)
                 said.warning("cannot write its identity file: %s", error)
@@ -219,7 +218,7 @@ class Registry:
 
 
 def repair_of(record: SessionRecord, now_wall: float) -> Repair | None:
-    """The repair that an earlier run of the agent recorded, ready to go on."""
+    """The repair in the record, ready to go on."""
     if not record.repair:
         return None
     try:
@@ -230,7 +229,6 @@ def repair_of(record: SessionRecord, now_wall: float) -> Repair | None:
 
 
 def identity_of(facts: Facts) -> Identity:
-    """What its identity file should say."""
     record = facts.record
     return Identity(
         facts.instance,
@@ -251,6 +249,6 @@ def says_the_same(written: Identity | None, wanted: Identity) -> bool:
 
 
 def _ended(facts: Facts) -> str:
-    """What its worker must know to not log in; a backend's worker logs in no session by itself."""
+    """The reason of a final end, with which its worker must not log in; "" on a backend."""
     code = "" if facts.instance.backend else facts.record.reason
     return code if code and reason_of(code).final else ""

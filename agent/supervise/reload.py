@@ -20,8 +20,6 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Reload:
-    """What a reload reaches."""
-
     settings: Settings
     registry: Registry
     wakes: Wakes
@@ -29,39 +27,39 @@ class Reload:
 
 
 async def take_on(config: Config, reach: Reload) -> None:
-    """In force at once; what waits for the next start is named."""
+    """Take on the settings; log the keys that wait for the agent's next start."""
     registry = reach.registry
     before = reach.settings.config
     reach.settings.take(config)
     for key in changes_that_need_restart(before, config):
         log.warning("%s takes effect at the agent's next start", key)
     await _add_backends(before, config, reach)
-    new = {one.id for one in config.instance if one.id not in registry.facts}
-    for one in config.instance:
-        if one not in before.instance and one.id not in new:
+    new = {declared.id for declared in config.instance if declared.id not in registry.facts}
+    for declared in config.instance:
+        if declared not in before.instance and declared.id not in new:
             log.warning(
                 "%s exists: [[instance]] applies at its creation only",
-                one.id,
-                extra=about(one.id),
+                declared.id,
+                extra=about(declared.id),
             )
-    await _create([one for one in config.instance if one.id in new], reach)
+    await _create([declared for declared in config.instance if declared.id in new], reach)
     for facts in registry.facts.values():
         _look_in_time(facts, config)
         reach.wakes.wake(facts.id)
 
 
 async def _add_backends(before: Config, config: Config, reach: Reload) -> None:
-    known = {one.name for one in before.backend}
-    for one in config.backend:
-        if one.name in known:
+    known = {backend.name for backend in before.backend}
+    for backend in config.backend:
+        if backend.name in known:
             continue
         try:
-            if await reach.backends.add(one):
-                log.info("backend %s is new: the agent starts its worker", one.name)
+            if await reach.backends.add(backend):
+                log.info("backend %s is new: the agent starts its worker", backend.name)
                 continue
         except WaError as error:
-            log.error("cannot start backend %s: %s", one.name, error)
-        log.warning("backend %s takes effect at the agent's next start", one.name)
+            log.error("cannot start backend %s: %s", backend.name, error)
+        log.warning("backend %s takes effect at the agent's next start", backend.name)
 
 
 async def _create(declared: Sequence[Declaration], reach: Reload) -> None:

@@ -1,6 +1,6 @@
-"""A session that is over makes way: its folder goes to the trash, an empty one takes its place.
+"""Retires the folder of a session that is over and lays out an empty one.
 
-Its worker does not run, and what must outlive a kill in between is written down by the caller.
+Its worker does not run; the caller writes down what must outlive a kill in between.
 """
 
 from pathlib import Path
@@ -12,14 +12,13 @@ from agent.vault.trash import list_trash, retire
 
 
 def set_aside(root: Path, facts: Facts, why: str) -> str:
-    """Retire an instance's folder and lay out an empty one; its name in the trash.
-
-    The same again does no harm: an earlier life of the agent may have come any part of the way.
-    """
+    """Its name in the trash. Repeating it does no harm: an earlier agent may have done a part."""
     if (root / facts.id).exists():
         name = retire(root, facts.id, why).name
     else:
-        name = next((one.name for one in list_trash(root) if one.id == facts.id), "nothing")
+        name = next(
+            (retired.name for retired in list_trash(root) if retired.id == facts.id), "nothing"
+        )
     failpoint("set_aside")
     create(root, facts.instance)
     return name

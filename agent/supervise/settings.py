@@ -1,4 +1,4 @@
-"""What supervision asks of the configuration in force: policies, limits, what is idle enough."""
+"""What supervision asks of the configuration: policies, limits, whether the machine is idle."""
 
 import os
 import time
@@ -16,7 +16,7 @@ from agent.host.machine.memory import machine_memory
 from agent.supervise.facts import Facts
 
 BEHIND = 1.25
-"""So many times what an instance may use is where it is killed: the gentle steps come first."""
+"""The host kills a worker at so many times its allowance: the gentle steps come first."""
 
 
 @dataclass(slots=True)
@@ -26,7 +26,7 @@ class Settings:
     config: Config
     read_wall: float = field(default_factory=time.time)
     refused: bool = False
-    """It was to be read again since, and could not be."""
+    """The last reload failed: the file could not be read."""
     _machine: int = field(default_factory=lambda: machine_memory().total)
 
     def take(self, config: Config) -> None:
@@ -39,19 +39,19 @@ class Settings:
         return self.config.start_policy(os.cpu_count() or 1)
 
     def remote_start_policy(self) -> StartPolicy:
-        """On a backend no process of ours begins; the budget of logins is the machine's."""
+        """A start on a backend begins no process here; the budget of logins is the machine's."""
         parallel = self.config.start.remote_parallel
         return replace(self.start_policy(), stagger=0.0, parallel=parallel)
 
     def limits(self, facts: Facts) -> Limits:
-        """What the host holds it to; more than the memory that its own setting grants."""
+        """The limits that the host sets; more than memory_max where its own setting grants more."""
         chosen = self.config.worker
         own = _own_limit(facts)
 
         def wall(limit: int, least: float) -> int | None:
             if limit == 0:
                 return None
-            # 0 takes one away that was set before.
+            # 0 takes away a limit that was set before.
             return 0 if own == 0 else max(limit, int(least))
 
         return Limits(
@@ -63,7 +63,7 @@ class Settings:
     def memory_limit(self, facts: Facts) -> int:
         """Bytes, 0 = no limit: its own setting, else `[memory] instance`."""
         if facts.instance.backend:
-            return 0  # no process here is its own
+            return 0  # it has no process of its own here
         own = _own_limit(facts)
         if own is not None:
             return own
@@ -86,4 +86,4 @@ def _own_limit(facts: Facts) -> int | None:
     own = facts.instance.settings.get("memory_limit")
     if not isinstance(own, int) or own < 0:
         return None
-    return own and max(own, LEAST_MEMORY)  # an older version took less than a worker needs
+    return own and max(own, LEAST_MEMORY)  # an older version accepted less than a worker needs

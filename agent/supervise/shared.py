@@ -1,4 +1,4 @@
-"""What deciding, acting and asking share: built first, and handed on as one value."""
+"""What deciding, acting and asking share, as one value."""
 
 import random
 from collections.abc import Awaitable, Callable
@@ -14,6 +14,7 @@ from agent.host.base import Host
 from agent.link.client import LinkStats
 from agent.store.database import Store
 from agent.supervise.agent_status import CheckTimes
+from agent.supervise.backends.adoption import Adoption
 from agent.supervise.backends.host import Seats
 from agent.supervise.backends.registry import Backends
 from agent.supervise.copies.snapshots import Keeping
@@ -23,6 +24,7 @@ from agent.supervise.packs import Packs
 from agent.supervise.passes.picture import desired_of
 from agent.supervise.reach.watch import Reaching, ReachNews
 from agent.supervise.registry import Registry
+from agent.supervise.requests.creation import Creation
 from agent.supervise.settings import Settings
 from agent.supervise.story import Notes
 from agent.supervise.turns.incidents import Incidents
@@ -34,8 +36,6 @@ from agent.supervise.views import ViewSources
 
 @dataclass(frozen=True, slots=True)
 class Ground:
-    """What supervision stands on."""
-
     store: Store
     host: Host
     backend_host: Host | None
@@ -57,6 +57,8 @@ class Shared:
     turns: Turns
     registry: Registry
     backends: Backends
+    creation: Creation
+    adoption: Adoption
     packs: Packs
     host: Host
     """Local workers and seats with backends alike."""
@@ -79,7 +81,7 @@ def build_shared(config: Config, ground: Ground) -> Shared:
         policy=lambda: settings.config.reconnect.reach,
         session_root=config.session_root,
         wake=wake,
-        wanted=lambda one: _waits_for_its_address(one, ground.host),
+        wanted=lambda its: _waits_for_its_address(its, ground.host),
     )
     backends = Backends(
         host=ground.backend_host,
@@ -106,6 +108,14 @@ def build_shared(config: Config, ground: Ground) -> Shared:
     turns = Turns(_gates(settings, wake), room, reaching, backends.ask)
     sources = ViewSources(ground.host, turns, settings, incidents.has, backends.server_version)
     registry = Registry(ground.store, sources, config.session_root, facts)
+    creation = Creation(registry=registry, backends=backends, room=room, wake=wake)
+    adoption = Adoption(
+        backends,
+        facts,
+        ground.store,
+        creation.create,
+        discover_every=lambda: settings.config.backends.discover,
+    )
     packs = Packs(
         open_host=ground.open_packs,
         size=lambda: settings.config.worker.pack,
@@ -129,6 +139,8 @@ def build_shared(config: Config, ground: Ground) -> Shared:
         turns=turns,
         registry=registry,
         backends=backends,
+        creation=creation,
+        adoption=adoption,
         packs=packs,
         host=host,
         incidents=incidents,
@@ -143,7 +155,7 @@ def build_shared(config: Config, ground: Ground) -> Shared:
 def _pass_news_on(
     reaching: Reaching, backends: Backends, incidents: Incidents, notes: Notes
 ) -> None:
-    """What the looks at addresses find out."""
+    """Hand on what the looks at addresses find."""
 
     def take_news(news: ReachNews) -> None:
         if news.entry is not None:

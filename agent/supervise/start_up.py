@@ -57,76 +57,78 @@ async def load_instances(
 async def line_up(registry: Registry, host: Host, room: Room) -> list[InstanceId]:
     """Mark sessions that wait for a start; all ids in the order of their first passes."""
     running = {id for id, unit in (await host.list()).items() if unit.runs}
-    every = list(registry.facts.values())
-    for facts in every:
+    all_facts = list(registry.facts.values())
+    for facts in all_facts:
         if facts.id in running:
             room.promise(facts)  # before the first pass: no other start may take its memory
         facts.enabled_by_operator = host.enabled_by_operator(facts.id)
     # Asked for together, so that all go down with one commit.
-    await asyncio.gather(*(_mark_reconnecting(registry, facts, host, running) for facts in every))
+    await asyncio.gather(
+        *(_mark_reconnecting(registry, facts, host, running) for facts in all_facts)
+    )
     return _in_line(registry.facts.values(), running)
 
 
 async def _take_in_folders(registry: Registry, store: Store, root: Path) -> None:
     """Compare each folder with its row: the newer holds, and both say the same from then on."""
-    for found in await asyncio.to_thread(scan, root):
-        facts = registry.facts.get(found.id)
+    for folder in await asyncio.to_thread(scan, root):
+        facts = registry.facts.get(folder.id)
         if facts is None:
-            await _take_in(registry, store, found)
+            await _take_in(registry, store, folder)
             continue
-        if found.identity is not None and found.identity.instance.leased:
+        if folder.identity is not None and folder.identity.instance.leased:
             # Also without [fleet]: another machine may run it.
             facts.instance = facts.saved.instance = replace(facts.instance, leased=True)
-        if found.identity is None:
-            said = bound(Category.SESSION, found.id)
-            said.error("%s; the agent writes the database's version into it", found.problem)
-        elif found.identity.generation > facts.record.generation:
-            await _follow_folder(registry, facts, found.identity)
+        if folder.identity is None:
+            said = bound(Category.SESSION, folder.id)
+            said.error("%s; the agent writes the database's version into it", folder.problem)
+        elif folder.identity.generation > facts.record.generation:
+            await _follow_folder(registry, facts, folder.identity)
         else:
-            facts.saved.identity = found.identity
+            facts.saved.identity = folder.identity
             # Written by an earlier version, or cut off: the first pass writes what the row says.
-            facts.saved.identity_behind = not says_the_same(found.identity, identity_of(facts))
+            facts.saved.identity_behind = not says_the_same(folder.identity, identity_of(facts))
 
 
-async def _take_in(registry: Registry, store: Store, found: Found) -> None:
+async def _take_in(registry: Registry, store: Store, folder: Found) -> None:
     """A folder without a row: a creation that was cut short, or a folder moved here by hand."""
-    if found.identity is None:
+    if folder.identity is None:
         log.error(
             "the agent leaves the folder of %s alone: %s",
-            found.id,
-            found.problem,
-            extra=about(found.id),
+            folder.id,
+            folder.problem,
+            extra=about(folder.id),
         )
         return
-    record = replace(found.identity.record, status_since_wall=time.time())
+    record = replace(folder.identity.record, status_since_wall=time.time())
     said = JournalEntry(
         "created",
         "the agent adopted it from its session folder, which had no record",
-        instance=found.id,
+        instance=folder.id,
         wall=time.time(),
     )
-    await store.add(found.identity.instance, record, said)
-    registry.add(found.identity.instance, record).saved.identity = found.identity
+    await store.add(folder.identity.instance, record, said)
+    registry.add(folder.identity.instance, record).saved.identity = folder.identity
 
 
 async def _follow_folder(registry: Registry, facts: Facts, identity: Identity) -> None:
     """The database lost what was written down of it last: an older copy came back."""
-    before, told = facts.record, identity.record
+    before, written = facts.record, identity.record
     sentence = (
         f"its folder is newer than the database (generation {identity.generation},"
         f" {before.generation}): the agent takes settings, pairing and operators' orders from it"
     )
     facts.instance = identity.instance
-    record = before if told.reason or not _final(before.reason) else forgive(before)
+    record = before if written.reason or not _final(before.reason) else forgive(before)
     facts.record = replace(
         record,
-        reason=told.reason or record.reason,
-        override=told.override,
-        override_boot=told.override_boot,
-        paired=told.paired,
-        account=told.account,
-        needs_passkey=told.needs_passkey,
-        generation=told.generation,
+        reason=written.reason or record.reason,
+        override=written.override,
+        override_boot=written.override_boot,
+        paired=written.paired,
+        account=written.account,
+        needs_passkey=written.needs_passkey,
+        generation=written.generation,
     )
     facts.saved.identity = identity
     bound(Category.SESSION, facts.id).warning("%s", sentence)
@@ -151,7 +153,9 @@ async def create_declared(registry: Registry, declared: Iterable[Declaration]) -
 async def _lay_out_missing(registry: Registry, store: Store, root: Path) -> None:
     """A row without a folder: finish what was cut short; a lost pairing is never papered over."""
     # The newest of each name is listed first.
-    in_trash = {one.id: one for one in reversed(await asyncio.to_thread(list_trash, root))}
+    in_trash = {
+        retired.id: retired for retired in reversed(await asyncio.to_thread(list_trash, root))
+    }
     for facts in list(registry.facts.values()):
         if (root / facts.id).exists():
             continue
@@ -194,7 +198,7 @@ async def _mark_reconnecting(
         await registry.save(facts)
 
 
-def _in_line(every: Iterable[Facts], running: Collection[InstanceId]) -> list[InstanceId]:
+def _in_line(all_facts: Iterable[Facts], running: Collection[InstanceId]) -> list[InstanceId]:
     """What runs first (adopting costs nothing and ends doubt), then the rest by last activity."""
     return restore_order(
         Candidate(
@@ -202,7 +206,7 @@ def _in_line(every: Iterable[Facts], running: Collection[InstanceId]) -> list[In
             priority=1 if facts.id in running else 0,
             active_wall=facts.record.status_since_wall if facts.record.paired else 0.0,
         )
-        for facts in every
+        for facts in all_facts
     )
 
 

@@ -199,8 +199,8 @@ def read_mark(folder: Path, name: str = MARK) -> StateMark | None:
 
 def _parse(text: str | None) -> StateMark | None:
     try:
-        told: Any = json.loads(text or "")
-        mark = StateMark(told["id"], told["generation"], told.get("path", ""))
+        raw: Any = json.loads(text or "")
+        mark = StateMark(raw["id"], raw["generation"], raw.get("path", ""))
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
     whole = isinstance(mark.id, str) and mark.id.isalnum() and type(mark.generation) is int

@@ -33,28 +33,30 @@ def entry(
     return JournalEntry(kind, sentence, category, facts.id, time.time(), detail)
 
 
-def is_trouble(one: JournalEntry) -> bool:
+def is_trouble(entry: JournalEntry) -> bool:
     """Whether the log tells it as a warning: a session goes down, is stuck, banned, given up,
     cannot read after it was moved in, or its circuit opens."""
-    if one.kind == SESSION_CIRCUIT_OPEN:
+    if entry.kind == SESSION_CIRCUIT_OPEN:
         return True
-    reason = str(one.detail.get("reason", ""))
-    if one.kind == "first_messages":
-        return bool(one.detail.get("unread"))
-    if one.kind == "status":
-        down = one.detail.get("before") == ConnectionStatus.CONNECTED or reason_of(reason).hopeless
+    reason = str(entry.detail.get("reason", ""))
+    if entry.kind == "first_messages":
+        return bool(entry.detail.get("unread"))
+    if entry.kind == "status":
+        down = (
+            entry.detail.get("before") == ConnectionStatus.CONNECTED or reason_of(reason).hopeless
+        )
         return down and reason not in _MEANT
-    if one.kind == "verdict":
-        bad = one.detail.get("verdict") in _BAD_VERDICTS
+    if entry.kind == "verdict":
+        bad = entry.detail.get("verdict") in _BAD_VERDICTS
         lasts = reason in REASONS and reason_of(reason).permanence in _PERSISTENT
         return bad or (lasts and reason not in _MEANT)
     return False
 
 
-def tell(one: JournalEntry, *, failed: bool = False) -> None:
+def tell(entry: JournalEntry, *, failed: bool = False) -> None:
     """Into the log, too."""
-    level = logging.WARNING if failed or is_trouble(one) else logging.INFO
-    bound(one.category, one.instance, __name__).log(level, "%s", one.sentence)
+    level = logging.WARNING if failed or is_trouble(entry) else logging.INFO
+    bound(entry.category, entry.instance, __name__).log(level, "%s", entry.sentence)
 
 
 class Notes:

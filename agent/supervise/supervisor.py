@@ -184,8 +184,8 @@ class Supervisor:
         said = entry(facts, "operator", "an operator asked for a restart")
         return await self._intend(facts, said)
 
-    def must_confirm_passkey(self, id: InstanceId, doing: str, told: str) -> None:
-        must_confirm_passkey(self._registry.get(id), doing, told)
+    def must_confirm_passkey(self, id: InstanceId, doing: str, confirmation: str) -> None:
+        must_confirm_passkey(self._registry.get(id), doing, confirmation)
 
     async def mark_passkey(self, id: InstanceId, needed: bool) -> InstanceView:
         """By an operator: whether its account needs a passkey to link a device."""

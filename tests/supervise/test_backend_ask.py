@@ -30,7 +30,7 @@ class Server:
         self.checks += 1
         await asyncio.sleep(0)
         reason = "" if self.up else "failing"
-        self._backends._server(self._one, ServerClaim(self.up, reason))
+        self._backends.news.server(self._one, ServerClaim(self.up, reason))
 
 
 def facts(id):
@@ -81,7 +81,7 @@ async def test_a_bad_answer_wakes_nobody_and_the_next_check_is_its_workers_own(h
     assert not backends.may_begin(sessions[A])
     assert backends.ask(sessions[A], boot_now()) is not None
     assert (server.checks, woken, one.checking) == (1, [], None)
-    backends._server(one, ServerClaim(True))
+    backends.news.server(one, ServerClaim(True))
     assert woken == [A]
     assert backends.ask(sessions[A], boot_now()) is None
     assert backends.may_begin(sessions[A])

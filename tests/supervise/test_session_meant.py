@@ -4,7 +4,7 @@ import pytest
 
 from agent.core.model import RemoteSession
 from agent.errors import NotFound, Refused
-from agent.supervise.backends.face import session_meant
+from agent.supervise.backends.adoption import session_meant
 
 THERE = (
     RemoteSession("7", title="Sales"),

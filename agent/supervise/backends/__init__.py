@@ -1,1 +1,1 @@
-"""Backends: their workers, their circuits, and the sessions they hold."""
+"""Backends: their workers, circuits and sessions."""

@@ -1,9 +1,8 @@
 """One circuit breaker per backend: failures of its server in a row open it, one trial closes it.
 
-It hears of each check of the server, and of each call that makes the server work for a session.
-A server that cannot be reached opens it not: no call gets there, and a look says when it is back.
-While it is open no session there is started, connected or repaired; the server's own check goes
-on, for it costs nothing, and after failed checks a good one is the trial (`trial = "check"`).
+Checks of the server and calls for its sessions count, but not a server that cannot be reached.
+While the circuit is open the agent starts, connects and repairs none of its sessions; checks go
+on, and after failed checks a good check is the trial (`trial = "check"`).
 """
 
 import asyncio
@@ -21,7 +20,7 @@ ACTS = frozenset({"connect", "restart", "renew", "regenerate_keys"})
 """Calls that make a server work for a session."""
 
 Noted = asyncio.Future[list[JournalEntry]]
-"""Done when the entries are on the disk, or when they cannot be."""
+"""Done when the entries are on the disk, or when writing them failed."""
 Call = Callable[[], Awaitable[Mapping[str, Any]]]
 
 
@@ -31,25 +30,25 @@ class Circuit:
     check_is_trial: Callable[[], bool]
     """Whether a good check may close it before its pause is over."""
     changed: Callable[[BreakerState], None]
-    """Told when it opens, and when it closes."""
+    """Called when it opens, and when it closes."""
     breaker: Breaker = field(default_factory=Breaker)
     trial: InstanceId | None = None
     """Whose call is the trial of a half-open circuit."""
     noted: Noted | None = None
-    """Done when its last change is in the history, from which the next agent takes it over."""
+    """Done when its last change is in the history; the next agent takes it over from there."""
     by_checks: bool = False
-    """Whether the last failure was a check's: then a good check says something."""
+    """Whether the last failure was a check's; only then a good check closes it."""
 
     @property
     def state(self) -> BreakerState:
-        """As people see it: while its one trial is under way it is half open, not open."""
+        """Open also while it is half open and its trial has not begun."""
         state = self.breaker.state(boot_now(), self.policy())
         trying = self.trial is not None and state is BreakerState.OPEN
         return BreakerState.HALF_OPEN if trying else state
 
     @property
     def shown(self) -> BreakerState:
-        """The state that may be published: a kill must not take it back."""
+        """The state as the history has it: a kill must not take back what was published."""
         if self.noted is None or self.noted.done():
             return self.state
         return BreakerState.OPEN if self.state is BreakerState.CLOSED else BreakerState.CLOSED
@@ -64,7 +63,7 @@ class Circuit:
 
     @property
     def sentence(self) -> str:
-        """Why nothing of its sessions is tried; "" while it is closed."""
+        """Why the agent tries none of its sessions; "" while it is closed."""
         state, failures = self.state, self.breaker.failures
         if state is BreakerState.CLOSED:
             return ""
@@ -75,7 +74,7 @@ class Circuit:
         return f"its circuit is open for {self.opens_in:.0f} s more after {failures} failures"
 
     def take_over(self, opened_ago: float, *, by_checks: bool) -> None:
-        """It was open when the agent before us ended: a restart is no reason to try at once."""
+        """Open it as the agent before this one left it."""
         self.breaker = Breaker(self.policy().failures, boot_now() - max(0.0, opened_ago))
         self.by_checks = by_checks
 
@@ -84,7 +83,7 @@ class Circuit:
         return self.breaker.may_try(boot_now(), self.policy()) or id == self.trial
 
     def begin(self, id: InstanceId) -> bool:
-        """It is about to act: False when it may not, and the one trial begins with the first."""
+        """Whether this session may act now; the first one while half open is the trial."""
         if not self.lets(id):
             return False
         if self.breaker.state(boot_now(), self.policy()) is BreakerState.HALF_OPEN:
@@ -93,13 +92,13 @@ class Circuit:
         return True
 
     def checked(self, *, up: bool, reached: bool = True) -> None:
-        """`reached`: False where nothing of the server was, which is no failure of it."""
+        """A check ended. `reached`: False where it did not get to the server: no failure."""
         if not up and not reached:
-            # What failed beside it had the same cause, and ends with the next good check.
+            # Calls that failed beside it had the same cause: the next good check ends that too.
             self.by_checks = True
             return
         if not up:
-            # A check that fails when the pause is over was the trial.
+            # A check that fails after the pause was the trial.
             self.breaker = self.breaker.after_try(boot_now(), self.policy())
             self._failed(by_check=True)
             return
@@ -108,7 +107,7 @@ class Circuit:
             self.close()
 
     async def act(self, id: InstanceId, do: str, call: Call) -> Mapping[str, Any]:
-        """Carry a session's call out if it may be, and hear how the server took it."""
+        """Call a session's worker if the circuit allows it, and count how the server answered."""
         if do in ACTS and not self.begin(id):
             raise EngineError(f"cannot {do} {id}: {self.sentence}", code="circuit_open")
         try:
@@ -134,7 +133,7 @@ class Circuit:
             self.changed(BreakerState.CLOSED)
 
     def _learned_nothing(self, id: InstanceId) -> None:
-        """Its trial was broken off, or the session itself refused it: another one may try."""
+        """The trial was cancelled, or the session refused it: another session may try."""
         if id == self.trial:
             self.trial, self.breaker = None, replace(self.breaker, trial_at=None)
 
@@ -147,7 +146,7 @@ class Circuit:
 
 
 def _is_the_servers(error: WaError) -> bool:
-    """A server that does not answer; what it answers, however unkind, is about the session."""
+    """Whether the server failed to answer; a refusal that it answers is about the session."""
     if isinstance(error, LinkError):
         return error.code == "timeout"
     return error.code == "backend_down"

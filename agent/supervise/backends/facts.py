@@ -24,8 +24,6 @@ from agent.supervise.worker_link import Listener
 
 @dataclass(frozen=True, slots=True)
 class SeatLink:
-    """One session's share of the link to its backend's worker."""
-
     link: Link
     id: InstanceId
     circuit: Circuit
@@ -43,7 +41,7 @@ class SeatLink:
         )
 
     async def close(self) -> None:
-        """Only this session's: the others still speak over it."""
+        """End this session's share; the link stays open for the others."""
         self.forget(self.id)
 
 
@@ -60,7 +58,7 @@ class BackendFacts:
     unit: UnitStatus = UNIT_ABSENT
     link: Link | None = None
     run: str = ""
-    """The worker's newest run that was reached."""
+    """The newest run of its worker that the agent attached to."""
     attached_at: float = 0.0
     next_attach: float = 0.0
     failed_starts: int = 0
@@ -72,7 +70,7 @@ class BackendFacts:
     """The kind of warning that was said last."""
     checked_wall: float = 0.0
     checked_at: float = float("-inf")
-    """When its server's last claim came."""
+    """When the last claim about its server came."""
     asking: set[InstanceId] = field(default_factory=set)
     """Sessions that want to try, and wait for a good check."""
     next_check_wall: float | None = None
@@ -91,9 +89,9 @@ class BackendFacts:
     words: dict[InstanceId, tuple[Claim, float]] = field(default_factory=dict)
     """The newest claim of each session in this run, and when it arrived."""
     names: tuple[RemoteSession, ...] = ()
-    """Its server's own list, as it was last read."""
+    """The server's list of sessions, as last read."""
     checking: asyncio.Task[None] | None = None
-    """A check that was asked for between the worker's own."""
+    """A check on demand, between those that the worker makes by itself."""
     next_look: float = 0.0
     list_error: str = ""
 
@@ -116,16 +114,16 @@ class BackendFacts:
 
     @property
     def warning(self) -> str:
-        """What its worker warns of while its server is up: a log that it cannot read, errors that
-        name no session. "" = nothing."""
+        """What its worker warns of while its server is up (a log that it cannot read, errors that
+        name no session); "" = nothing."""
         return self.server.sentence if self.server is not None and self.server.up else ""
 
     def last_words(self, id: InstanceId) -> Claim | None:
-        """What that session's engine claimed last: its proof has grown older since."""
-        found = self.words.get(id)
-        if found is None:
+        """The last claim of that session, its proof aged by the time since."""
+        words = self.words.get(id)
+        if words is None:
             return None
-        claim, at = found
+        claim, at = words
         if claim.proof_age is None:
             return claim
         return replace(claim, proof_age=claim.proof_age + boot_now() - at)

@@ -1,7 +1,7 @@
 """The host as supervision sees it: local workers, and seats in the workers of backends.
 
-A session on a backend has no process of its own. Starting it means that its backend's worker
-holds it, stopping it that the worker lets go; the session over there is not touched by that.
+A session on a backend has no process. Starting it makes its backend's worker watch it, stopping it
+ends that; the session on the server stays as it is.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ RESTART_TIMEOUT = 120.0
 
 
 class Seats:
-    """A Host for both kinds: whose instance is on a backend has a seat, the others a worker."""
+    """A Host whose instances are workers or, on a backend, seats in its worker."""
 
     def __init__(
         self,
@@ -45,43 +45,43 @@ class Seats:
         self._packs = packs
 
     async def list(self) -> Mapping[InstanceId, UnitStatus]:
-        found = dict(await self._host.list())
-        for one in self._backends.all.values():
-            found |= {id: _seat(one) for id in one.roster}
-        return found
+        units = dict(await self._host.list())
+        for backend in self._backends.all.values():
+            units |= {id: _seat(backend) for id in backend.roster}
+        return units
 
     async def status(self, instance: InstanceId) -> UnitStatus:
         if not (name := self._backend_of(instance)):
             return await self._host.status(instance)
-        one = self._backends.all.get(name)
-        return UNIT_ABSENT if one is None or instance not in one.roster else _seat(one)
+        backend = self._backends.all.get(name)
+        return UNIT_ABSENT if backend is None or instance not in backend.roster else _seat(backend)
 
     async def start(self, instance: InstanceId) -> None:
         if not (name := self._backend_of(instance)):
             await self._place(instance)
             await self._host.start(instance)
             return
-        one = self._reached(name, instance)
-        await self._backends.seats.take(one, instance)
-        if await self._needs_connect(one, instance):
-            await self._call(one, "connect", instance, HOLD_TIMEOUT)
+        backend = self._reached(name, instance)
+        await self._backends.seats.take(backend, instance)
+        if await self._needs_connect(backend, instance):
+            await self._call(backend, "connect", instance, HOLD_TIMEOUT)
         else:
             self._no_login(boot_now())
 
     async def stop(self, instance: InstanceId) -> None:
         if not (name := self._backend_of(instance)):
             await self._host.stop(instance)
-        elif (one := self._backends.all.get(name)) is not None:
-            await self._backends.seats.leave(one, instance)
+        elif (backend := self._backends.all.get(name)) is not None:
+            await self._backends.seats.leave(backend, instance)
 
     async def restart(self, instance: InstanceId) -> None:
         if not (name := self._backend_of(instance)):
             await self._place(instance)
             await self._host.restart(instance)
             return
-        one = self._reached(name, instance)
-        await self._backends.seats.take(one, instance)
-        await self._call(one, "restart", instance, RESTART_TIMEOUT)
+        backend = self._reached(name, instance)
+        await self._backends.seats.take(backend, instance)
+        await self._call(backend, "restart", instance, RESTART_TIMEOUT)
 
     async def reset_failed(self, instance: InstanceId) -> None:
         if not self._backend_of(instance):
@@ -129,40 +129,40 @@ class Seats:
             await self._packs.place(facts)
 
     def _reached(self, name: str, instance: InstanceId) -> BackendFacts:
-        one = self._backends.all.get(name)
-        if one is None:
+        backend = self._backends.all.get(name)
+        if backend is None:
             raise HostError(f"cannot start {instance}: agent.toml declares no [[backend]] {name}")
-        if one.link is None:
-            raise HostError(f"cannot start {instance} on {name}: {one.sentence}")
-        return one
+        if backend.link is None:
+            raise HostError(f"cannot start {instance} on {name}: {backend.sentence}")
+        return backend
 
-    async def _needs_connect(self, one: BackendFacts, instance: InstanceId) -> bool:
-        """Ask the session itself: one that is connected already is left alone."""
+    async def _needs_connect(self, backend: BackendFacts, instance: InstanceId) -> bool:
+        """Ask the server: the agent leaves a session alone that is connected already."""
         try:
-            told = await self._call(one, "probe", instance, FIRST_LOOK)
+            answer = await self._call(backend, "probe", instance, FIRST_LOOK)
         except EngineError as error:
             if error.code == "backend_down":
-                return False  # the next probe tells
+                return False  # the next probe reports it
             raise
-        found = told.get("claim")
+        claim = answer.get("claim")
         facts = self._facts_of(instance)
         paired = facts is None or facts.record.paired
-        return needs_connect(parse_claim(found if isinstance(found, dict) else {}), paired=paired)
+        return needs_connect(parse_claim(claim if isinstance(claim, dict) else {}), paired=paired)
 
     async def _call(
-        self, one: BackendFacts, do: str, instance: InstanceId, limit: float
+        self, backend: BackendFacts, do: str, instance: InstanceId, limit: float
     ) -> Mapping[str, object]:
-        link = one.link
+        link = backend.link
         if link is None:
-            raise HostError(f"cannot {do} {instance} on {one.name}: {one.sentence}")
+            raise HostError(f"cannot {do} {instance} on {backend.name}: {backend.sentence}")
         async with asyncio.timeout(limit + 5.0):
-            return await one.circuit.act(
+            return await backend.circuit.act(
                 instance, do, lambda: link.call(do, {}, timeout=limit, id=instance)
             )
 
 
-def _seat(one: BackendFacts) -> UnitStatus:
-    """While its backend's worker is away for a moment, a seat is as it was."""
-    if one.link is None and one.outage.down:
-        return UnitStatus(UnitState.ACTIVATING, run=one.run, since=one.unit.since)
-    return UnitStatus(UnitState.ACTIVE, run=one.run, since=one.attached_at)
+def _seat(backend: BackendFacts) -> UnitStatus:
+    """While its backend's worker is away for a moment, a seat keeps its status."""
+    if backend.link is None and backend.outage.down:
+        return UnitStatus(UnitState.ACTIVATING, run=backend.run, since=backend.unit.since)
+    return UnitStatus(UnitState.ACTIVE, run=backend.run, since=backend.attached_at)

@@ -14,7 +14,7 @@ from agent.supervise.backends.facts import BackendFacts
 log = logging.getLogger(__name__)
 
 CIRCUITS = ("circuit_open", "circuit_closed")
-"""Kinds of history that tell a backend's circuit."""
+"""Kinds of journal entries about a backend's circuit."""
 _COUNTS = re.compile(r"[0-9]+")
 
 Note = Callable[[JournalEntry], Noted]
@@ -27,7 +27,6 @@ class Say(Protocol):
 
 
 def say_by(note: Note) -> Say:
-    """How a backend's news reach the log and the journal."""
 
     def say(
         backend: BackendFacts, kind: str, sentence: str, *, bad: bool = False, **more: str
@@ -41,7 +40,7 @@ def say_by(note: Note) -> Say:
 
 
 def note_warning(backend: BackendFacts, say: Say) -> None:
-    """Note a warning when it begins and when it changes its kind, not for each further error."""
+    """Note a warning when it begins and when its kind changes, not for each further error."""
     kind = _COUNTS.sub("#", backend.warning)
     if kind == backend.warned:
         return

@@ -1,7 +1,5 @@
-"""What an outage of a backend does to its sessions: they wait, and are checked in turn after it.
-
-A backend that is away costs its sessions one word (`backend_down`) and the others nothing. When
-it is back its sessions are looked at one after another, not all at once.
+"""What an outage of a backend does to its sessions: they wait (`backend_down`), and the agent
+checks them one after another when it is over.
 """
 
 import asyncio
@@ -29,7 +27,7 @@ class Returns:
     _tasks: set[asyncio.Task[None]] = field(init=False, default_factory=set)
 
     def look(self, backend: BackendFacts) -> None:
-        """A look at the backend is over: its sessions begin to wait, or come back."""
+        """Judge the backend's outage after a look; tell its sessions what changed."""
         backend.outage, turn = judge_outage(
             backend.outage, up=backend.up, now=boot_now(), patience=self.settings().patience
         )
@@ -69,7 +67,7 @@ class Returns:
         task.add_done_callback(self._tasks.discard)
 
     async def _look_again(self, backend: BackendFacts) -> None:
-        """After a blink: only asking the sessions shows what it was to them."""
+        """After a blink: only probes show which sessions it hit."""
         for facts in self.members(backend):
             facts.next_probe, facts.asked.try_at_once = 0.0, True
             await self._wake_in_turn(facts)
@@ -77,11 +75,11 @@ class Returns:
     async def _bring_back(self, backend: BackendFacts, members: Collection[Facts]) -> None:
         for facts in members:
             if backend.outage.down:
-                return  # the sessions that are still away wait for the next return
+                return  # `_returned` begins again after the next return
             backend.away.discard(facts.id)
-            # Its claims from before the outage are worthless now.
+            # Claims from before the outage prove nothing.
             facts.run.claim, facts.run.probe, facts.next_probe = None, None, 0.0
-            facts.asked.try_at_once = True  # its delay is of before, or waited long enough
+            facts.asked.try_at_once = True  # its delay dates from before the outage
             facts.run.linked_since = boot_now()
             await self._wake_in_turn(facts)
 

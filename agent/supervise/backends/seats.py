@@ -1,4 +1,4 @@
-"""Which sessions a backend's worker holds: its roster file, and what the worker hears of it."""
+"""Which sessions a backend's worker has: its roster file, and the calls that change it."""
 
 import asyncio
 from collections.abc import Mapping
@@ -37,7 +37,7 @@ class Seats:
             await self.leave(backend, id)
 
     async def _write(self, backend: BackendFacts) -> None:
-        async with self._files:  # many seats are taken at once: the newest picture is written
+        async with self._files:  # the newest roster is written last
             await asyncio.to_thread(write_roster, self._root, backend.name, dict(backend.roster))
 
 

@@ -2,17 +2,19 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from agent.clock import boot_now
-from agent.core.model import Claim, Happening, InstanceId, ServerClaim, UnitState, UnitStatus
+from agent.core.model import InstanceId, UnitState, UnitStatus
 from agent.errors import LinkError, WaError
 from agent.host.base import Host
 from agent.link.client import Link, LinkStats
 from agent.link.limits import BACKEND_LINK
 from agent.link.sockets import only_process
 from agent.supervise.backends.facts import BackendFacts
+from agent.supervise.backends.news import WorkerNews
+from agent.supervise.backends.notes import Say
+from agent.supervise.backends.seats import Seats
 
 log = logging.getLogger(__name__)
 
@@ -22,150 +24,140 @@ MISCONFIGURED = 78
 CALLS_AT_ONCE = 32
 
 
-@dataclass(frozen=True, slots=True)
-class WorkerListener:
-    """Who hears what the worker of a backend says."""
-
-    claimed: Callable[[BackendFacts, InstanceId, str, Claim], None]
-    happened: Callable[[BackendFacts, InstanceId, str, Happening], None]
-    server: Callable[[BackendFacts, ServerClaim], None]
-    lost: Callable[[BackendFacts, str], None]
-    drop_strangers: Callable[[BackendFacts], Awaitable[None]]
-    """The worker releases sessions without an instance."""
-
-
 @dataclass(slots=True, eq=False, repr=False)
 class BackendWorkers:
-    """Acts on one backend's worker at a time; what it finds is written into its facts."""
+    """Starts, links and stops the worker of a backend; writes what it sees into BackendFacts."""
 
     host: Host
-    listener: WorkerListener
+    news: WorkerNews
+    seats: Seats
     link_stats: LinkStats
-    say: Callable[[BackendFacts, str, str], object]
+    say: Say
 
-    async def look(self, one: BackendFacts) -> None:
-        """Find it, and bring it up and near as far as that goes now."""
-        self._note(one, await self.host.status(one.name))
-        if one.unit.state is UnitState.ACTIVE:
-            if one.link is None and boot_now() >= one.next_attach:
-                await self._attach(one)
-        elif not one.unit.runs and not one.unit.job_pending and not one.stopped_by_hand:
-            await self._start(one)
+    async def look(self, backend: BackendFacts) -> None:
+        """Start the worker and attach to it, as far as that can be done now."""
+        self._note(backend, await self.host.status(backend.name))
+        if backend.unit.state is UnitState.ACTIVE:
+            if backend.link is None and boot_now() >= backend.next_attach:
+                await self._attach(backend)
+        elif not backend.unit.runs and not backend.unit.job_pending and not backend.stopped_by_hand:
+            await self._start(backend)
 
-    async def look_for_running(self, one: BackendFacts, within: float) -> None:
-        """Reach one that runs already and hear its first word; start none."""
+    async def look_for_running(self, backend: BackendFacts, within: float) -> None:
+        """Attach to a worker that runs already and wait for its first claim; start none."""
         deadline = boot_now() + within
         try:
-            self._note(one, await self.host.status(one.name))
-            while one.unit.state is UnitState.ACTIVE and boot_now() < deadline and not one.up:
-                if one.link is None:
-                    await self._attach(one)
-                elif one.server is not None:
+            self._note(backend, await self.host.status(backend.name))
+            while boot_now() < deadline:
+                if backend.unit.state is not UnitState.ACTIVE or backend.up:
+                    return
+                if backend.link is None:
+                    await self._attach(backend)
+                elif backend.server is not None:
                     return
                 await asyncio.sleep(0.05)
         except WaError as error:
-            log.warning("cannot read the state of the worker of backend %s: %s", one.name, error)
+            log.warning("cannot read the worker of backend %s: %s", backend.name, error)
 
-    async def read_again(self, one: BackendFacts) -> None:
-        """Its settings changed: a worker that runs has the old ones."""
+    async def read_again(self, backend: BackendFacts) -> None:
+        """Restart a running worker: it has the old settings."""
         try:
-            if (await self.host.status(one.name)).runs:
-                await self.host.restart(one.name)
+            if (await self.host.status(backend.name)).runs:
+                await self.host.restart(backend.name)
         except WaError as error:
-            log.warning("cannot restart the worker of backend %s: %s", one.name, error)
+            log.warning("cannot restart the worker of backend %s: %s", backend.name, error)
 
-    async def stop(self, one: BackendFacts) -> None:
-        one.our_stop = True
+    async def stop(self, backend: BackendFacts) -> None:
+        backend.our_stop = True
         try:
-            await self.host.stop(one.name)
+            await self.host.stop(backend.name)
         except WaError as error:
-            log.error("cannot close the worker of backend %s in order: %s", one.name, error)
+            log.error("cannot close the worker of backend %s in order: %s", backend.name, error)
 
     async def close(self, *, leave_workers: bool) -> None:
         await self.host.close(leave_workers=leave_workers)
 
-    def _note(self, one: BackendFacts, unit: UnitStatus) -> None:
-        before, one.unit = one.unit, unit
+    def _note(self, backend: BackendFacts, unit: UnitStatus) -> None:
+        before, backend.unit = backend.unit, unit
         if unit.restarts > before.restarts and unit.run:
-            self.say(one, "restarted", "its worker ended, and the host started it again")
+            self.say(backend, "restarted", "its worker ended, and the host started it again")
         if unit.runs:
-            one.stopped_by_hand = one.our_stop = False
+            backend.stopped_by_hand = backend.our_stop = False
             return
         stopped = before.runs and unit.state is UnitState.INACTIVE and not unit.job_pending
-        operators_act_past_us = self.host.name == "systemd"
-        if stopped and operators_act_past_us and not one.our_stop and not one.stopped_by_hand:
-            one.stopped_by_hand = True
-            self.say(
-                one, "operator", "an operator stopped its worker: it stays stopped until a start"
-            )
+        by_systemctl = self.host.name == "systemd" and not backend.our_stop
+        if stopped and by_systemctl and not backend.stopped_by_hand:
+            backend.stopped_by_hand = True
+            sentence = "an operator stopped its worker: it stays stopped until a start"
+            self.say(backend, "operator", sentence)
 
-    async def _start(self, one: BackendFacts) -> None:
-        if boot_now() < one.next_start:
+    async def _start(self, backend: BackendFacts) -> None:
+        if boot_now() < backend.next_start:
             return
-        # A restart cannot change a setting, but a person may have put it right meanwhile.
-        patient = one.unit.exit_status == MISCONFIGURED
+        # A restart changes no setting, but an operator may have corrected the file meanwhile.
+        patient = backend.unit.exit_status == MISCONFIGURED
         try:
-            if one.unit.state is UnitState.FAILED:
-                await self.host.reset_failed(one.name)
-            await self.host.start(one.name)
+            if backend.unit.state is UnitState.FAILED:
+                await self.host.reset_failed(backend.name)
+            await self.host.start(backend.name)
         except WaError as error:
-            wait = min(FIRST_DELAY * 2.0 ** min(one.failed_starts, 16), LONGEST_DELAY)
-            one.failed_starts += 1
-            one.next_start = boot_now() + (LONGEST_DELAY if patient else wait)
-            log.warning("cannot start the worker of backend %s: %s", one.name, error)
+            wait = min(FIRST_DELAY * 2.0 ** min(backend.failed_starts, 16), LONGEST_DELAY)
+            backend.failed_starts += 1
+            backend.next_start = boot_now() + (LONGEST_DELAY if patient else wait)
+            log.warning("cannot start the worker of backend %s: %s", backend.name, error)
             return
-        one.failed_starts = 0
-        one.unit = await self.host.status(one.name)
-        if one.unit.state is UnitState.ACTIVE:
-            await self._attach(one)
+        backend.failed_starts = 0
+        backend.unit = await self.host.status(backend.name)
+        if backend.unit.state is UnitState.ACTIVE:
+            await self._attach(backend)
 
-    async def _attach(self, one: BackendFacts) -> None:
-        one.next_attach = boot_now() + ATTACH_AGAIN
+    async def _attach(self, backend: BackendFacts) -> None:
+        backend.next_attach = boot_now() + ATTACH_AGAIN
         try:
-            link = await self._open_link(one)
+            link = await self._open_link(backend)
         except LinkError as error:
-            log.debug("cannot attach to the worker of backend %s: %s", one.name, error)
+            log.debug("cannot attach to the worker of backend %s: %s", backend.name, error)
             return
-        if link.hello.run != one.unit.run:
+        if link.hello.run != backend.unit.run:
             await link.close()
             return
-        if one.run != link.hello.run:
-            one.words.clear()
-        one.link, one.run, one.attached_at = link, link.hello.run, boot_now()
+        if backend.run != link.hello.run:
+            backend.words.clear()
+        backend.link, backend.run, backend.attached_at = link, link.hello.run, boot_now()
         try:
-            await self._call_the_roll(one, link)
+            await self._call_the_roll(backend, link)
         except WaError as error:
             log.warning(
-                "cannot send the worker of backend %s its list of sessions: %s", one.name, error
+                "cannot send the worker of backend %s its list of sessions: %s", backend.name, error
             )
             await link.close()
-            one.link = None
+            backend.link = None
 
-    async def _open_link(self, one: BackendFacts) -> Link:
-        listener = self.listener
+    async def _open_link(self, backend: BackendFacts) -> Link:
+        news = self.news
         return await Link.open(
-            self.host.link_path(one.name),
-            one.name,
-            only_process(one.unit.main_pid),
-            lambda id, run, claim: listener.claimed(one, id, run, claim),
-            lambda id, run, what: listener.happened(one, id, run, what),
-            lambda why: listener.lost(one, why),
+            self.host.link_path(backend.name),
+            backend.name,
+            only_process(backend.unit.main_pid),
+            lambda id, run, claim: news.claimed(backend, id, run, claim),
+            lambda id, run, what: news.happened(backend, id, run, what),
+            lambda why: news.lost(backend, why),
             stats=self.link_stats,
             limits=BACKEND_LINK,
-            speaks_for=lambda id: id in one.roster,
-            on_server=lambda _run, claim: listener.server(one, claim),
+            speaks_for=lambda id: id in backend.roster,
+            on_server=lambda _run, claim: news.server(backend, claim),
         )
 
-    async def _call_the_roll(self, one: BackendFacts, link: Link) -> None:
-        """Its file has its seats; the agent sends what changed while the worker had no agent."""
-        await self.listener.drop_strangers(one)
+    async def _call_the_roll(self, backend: BackendFacts, link: Link) -> None:
+        """Send the list of sessions: it may have changed while the worker had no agent."""
+        await self.seats.drop_strangers(backend)
         places = asyncio.Semaphore(CALLS_AT_ONCE)
 
         async def hold(id: InstanceId) -> None:
             async with places:
-                if id in one.roster:
-                    await link.call("hold", {"id": id, "settings": dict(one.roster[id])})
+                if id in backend.roster:
+                    await link.call("hold", {"id": id, "settings": dict(backend.roster[id])})
 
-        await asyncio.gather(*(hold(id) for id in list(one.roster)))
-        if one.server is None:
-            await link.call("check", timeout=one.declared.timeout + 5.0)
+        await asyncio.gather(*(hold(id) for id in list(backend.roster)))
+        if backend.server is None:
+            await link.call("check", timeout=backend.declared.timeout + 5.0)

@@ -1,1 +1,1 @@
-"""Copies of a session's files: snapshots and archives, and when they are made."""
+"""Copies of a session's files, and when they are made."""

@@ -1,4 +1,4 @@
-"""A session leaves as an archive, or comes in from one."""
+"""Export of a session into an archive, and import from one."""
 
 import asyncio
 import time
@@ -42,7 +42,7 @@ from agent.vault.trash import Retired
 
 @dataclass(frozen=True, slots=True)
 class Export:
-    """An archive that waits to be fetched; its file is gone when it is closed."""
+    """An archive that a client fetches; closing it removes the file."""
 
     file: IO[bytes]
     snapshot: Snapshot
@@ -60,7 +60,7 @@ class Import:
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What shall become of an archive."""
+    """What the caller wants an import to do."""
 
     id: InstanceId
     replace: bool
@@ -84,7 +84,7 @@ class Moving:
 
     @asynccontextmanager
     async def export(self, id: InstanceId, name: str = "") -> AsyncIterator[Export]:
-        """Of a snapshot made now, or of the one of that name."""
+        """The export of a new snapshot, or of the one named."""
         facts = self.registry.get(id)
         if name:
             snapshot = await asyncio.to_thread(find_snapshot, self.root, id, name)
@@ -108,7 +108,7 @@ class Moving:
         replace: bool = False,
         enable: bool = False,
     ) -> Import:
-        """Refused when the id exists, unless it shall be replaced: then the old one is retired."""
+        """Refused where the id exists, unless `replace` retires the old session."""
         async with self._received(pieces) as archive:
             content, sealed = await asyncio.to_thread(archive.open)
             if sealed is not None:
@@ -121,7 +121,7 @@ class Moving:
                 return await self._import(archive, wanted, manifest)
 
     async def import_invited(self, pieces: AsyncIterable[bytes], id: InstanceId) -> Import:
-        """A desk's upload may do nothing but pair the instance of its invitation."""
+        """A desk's upload may only pair the instance of its invitation."""
         async with self._arriving_as(id), self._received(pieces) as archive:
             content, sealed = await asyncio.to_thread(archive.open)
             if sealed is None:
@@ -165,28 +165,28 @@ class Moving:
         id = wanted.id
         arrived = await self._unpack(file, id, manifest.listing.size)
         self._check_free(wanted, manifest)
-        old, told = self.registry.facts.get(id), arrived.manifest
+        old, packed = self.registry.facts.get(id), arrived.manifest
         enabled = wanted.enable or (old is not None and old.instance.enabled)
-        made = Instance(id, told.engine, enabled, told.settings, time.time())
+        made = Instance(id, packed.engine, enabled, packed.settings, time.time())
         if old is not None and wanted.sealed is not None:
             made = replace(old.instance, enabled=enabled)
         if old is None:
             async with self.keeping.locks[id]:
-                retired = await self._put(made, told, replaces=False)
+                retired = await self._put(made, packed, replaces=False)
         else:
-            retired = await self._replace(old, made, told, wanted)
+            retired = await self._replace(old, made, packed, wanted)
         record = SessionRecord(
             status_since_wall=time.time(),
-            paired=told.paired,
-            account=told.account,
-            needs_passkey=told.needs_passkey,
-            first_messages=stored(FirstMessages()) if told.paired else "",
+            paired=packed.paired,
+            account=packed.account,
+            needs_passkey=packed.needs_passkey,
+            first_messages=stored(FirstMessages()) if packed.paired else "",
         )
         name = retired.name if retired else ""
         said = JournalEntry(
             "imported",
-            f"imported session {told.id} of engine {told.engine} from an archive, SHA-256 {sha256}"
-            + (f"; the trash has the old session as {name}" if name else ""),
+            f"imported session {packed.id} of engine {packed.engine} from an archive,"
+            f" SHA-256 {sha256}" + (f"; the trash has the old session as {name}" if name else ""),
             instance=id,
             wall=time.time(),
             detail={"sha256": sha256, "trash": name},
@@ -215,7 +215,7 @@ class Moving:
     async def _replace(
         self, old: Facts, made: Instance, manifest: Manifest, wanted: Wanted
     ) -> Retired | None:
-        """The row goes first: a kill anywhere leaves one folder, and the next start reads it."""
+        """Removes the row first: a kill at any point leaves one folder for the next start."""
         if old.action.task is not None and old.action.is_start:
             old.action.task.cancel()
         async with old.busy, self.keeping.locks[old.id]:
@@ -231,7 +231,7 @@ class Moving:
             try:
                 return await self._put(made, manifest, replaces=True)
             except WaError as error:
-                # Its folder is where it was: so must be what we know of it.
+                # The old folder is back in its place: so must be its facts.
                 said = entry(old, "kept", f"the import that should replace it failed: {error}")
                 await self._admit(old.instance, old.record, said)
                 raise

@@ -1,7 +1,7 @@
 """Invitations to pair an instance at a desk: one token each, kept as a hash, good for one upload.
 
-The token travels sealed, inside the upload. The desk openly sends its `door`, a hash that opens the
-route and seals nothing; the store keeps a hash of the door.
+The token travels sealed inside the upload. The desk sends its `door` openly, a hash that opens the
+route and unseals nothing; the store keeps a hash of the door.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ from agent.vault.copies.manifest import Manifest
 from agent.vault.copies.seal import Sealed, make_key
 
 ENGINE = "web"
-"""A browser's profile is what a desk can pair."""
+"""Engines whose session is a browser's profile, which a desk can make."""
 _FROM_DESK = (PROFILE, NOTE)
 _FACT = "invite/"
 _NO_HASH = "0" * 64
@@ -48,7 +48,7 @@ class Candidate:
 class _Kept:
     hash: str
     created_wall: float
-    """Of the instance: another one of its name is not invited."""
+    """Tells a later instance of the same name apart."""
     expires_wall: float
     used_wall: float = 0.0
 
@@ -64,7 +64,7 @@ class Invites:
     wall: Callable[[], float] = time.time
 
     async def invite(self, id: InstanceId, url: str) -> tuple[Invitation, float]:
-        """A new invitation, and the time of its end; the one before it is void."""
+        """A new invitation and the time of its end; it voids the one before."""
         candidate = self.find(id)
         _refuse_paired(candidate)
         if candidate.instance.engine != ENGINE:
@@ -82,7 +82,7 @@ class Invites:
         return made, expires
 
     async def revoke(self, id: InstanceId) -> bool:
-        """Whether there was an unused one."""
+        """Whether there was an unused invitation."""
         self.find(id)
         kept = await self._read(id)
         if kept is None or kept.used_wall:
@@ -92,9 +92,9 @@ class Invites:
         return True
 
     async def check_door(self, id: InstanceId, door: str, *, used: bool = False) -> None:
-        """Unauthorized for a wrong one; Forbidden for a right one whose time or use is over.
+        """Unauthorized for a wrong door; Forbidden for one that expired or was used.
 
-        `used`: the desk that used it may still ask what came of it.
+        `used`: the desk that used it may still ask for the result.
         """
         kept = await self._read(id)
         same = hmac.compare_digest(_hash(door), kept.hash if kept else _NO_HASH)
@@ -128,7 +128,7 @@ class Invites:
                 f" {manifest.engine}",
                 code="other_engine",
             )
-        # The engine would use its other files: `pages` holds documents that it serves.
+        # The engine would use its other files: `pages` has documents that it serves.
         listing = manifest.listing
         paths = [*listing.folders, *(file.path for file in listing.files)]
         odd = next((path for path in paths if path.partition("/")[0] not in _FROM_DESK), None)

@@ -23,7 +23,7 @@ class Received:
     _key_file: Path
 
     def open(self) -> tuple[Archive, Sealed | None]:
-        """The archive from its beginning; with its seal, where it has one."""
+        """The archive from its beginning, and its seal where it has one."""
         self._file.seek(0)
         if not is_sealed(self._file):
             return self._file, None

@@ -1,4 +1,4 @@
-"""Snapshots by themselves: of what is connected and stable, one after another; and the sweeping."""
+"""Snapshots on a clock, of sessions that are connected and stable; and the removal of old ones."""
 
 import asyncio
 import logging
@@ -82,12 +82,12 @@ class SnapshotClock:
     async def _look_at_what_is_there(self) -> None:
         for facts in list(self.registry.facts.values()):
             try:
-                found = await asyncio.to_thread(newest_good, self.root, facts.id)
+                snapshot = await asyncio.to_thread(newest_good, self.root, facts.id)
             except WaError as error:
                 log.warning("%s", error)
                 continue
-            if found is not None and found.manifest is not None:
-                facts.last_snapshot_wall = found.manifest.taken_wall
+            if snapshot is not None and snapshot.manifest is not None:
+                facts.last_snapshot_wall = snapshot.manifest.taken_wall
                 self.registry.touch(facts)
 
     async def _sweep_if_due(self) -> None:
@@ -98,8 +98,8 @@ class SnapshotClock:
         before = time.time() - self.settings().trash_days * 86400
         try:
             trash = await asyncio.to_thread(list_trash, self.root)
-            # Who can come back from the trash keeps his snapshots.
-            known = {*self.registry.facts, *(one.id for one in trash)}
+            # A session in the trash can come back: it keeps its snapshots.
+            known = {*self.registry.facts, *(retired.id for retired in trash)}
             for name in await asyncio.to_thread(sweep_snapshots, self.root, known, before):
                 log.info("removed the snapshot %s", name)
         except WaError as error:

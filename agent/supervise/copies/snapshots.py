@@ -1,7 +1,7 @@
-"""Keeps copies of sessions: snapshots while all is well, backups before a repair, and back again.
+"""Snapshots of sessions that are well, backups before a repair, and their restoring.
 
-File work runs in threads, few at a time. A copy of a running session is made when its worker has
-saved and nothing changed meanwhile, or not at all.
+File work runs in threads, few at a time. The copy of a running session counts only if its worker
+saved before it and no file changed during it.
 """
 
 import asyncio
@@ -50,15 +50,13 @@ Result_co = TypeVar("Result_co", covariant=True)
 
 
 class Ticking(Protocol[Result_co]):
-    """File work that says how it goes."""
+    """File work that calls `tick` as it goes."""
 
     def __call__(self, *, tick: Tick) -> Result_co: ...
 
 
 @dataclass(slots=True)
 class Progress:
-    """Progress of the work on one instance's files."""
-
     what: str
     begun_wall: float
     done: int = 0
@@ -68,17 +66,17 @@ class Progress:
 
 
 def finish_cut_short(root: Path) -> None:
-    """Before anybody looks at sessions: what a killed agent had begun ends here, one way."""
+    """Finish or undo what a killed agent had begun, before sessions are read."""
     try:
-        for told in finish(root):
-            log.warning("%s", told)
+        for sentence in finish(root):
+            log.warning("%s", sentence)
     except WaError as error:
         log.error("%s", error)
 
 
 @dataclass(slots=True, eq=False, repr=False)
 class Keeping:
-    """Everything that is done with copies of sessions. What repairs need of it is `Keeper`."""
+    """All work with copies of sessions; plans use it as `Keeper`."""
 
     registry: Registry
     store: Store
@@ -95,7 +93,7 @@ class Keeping:
     _stopping: threading.Event = field(init=False, default_factory=threading.Event)
 
     def stop(self) -> None:
-        """A copy under way in a thread must not hold up the end: it stops at its next piece."""
+        """End copies under way in threads at their next piece: the agent's stop must not wait."""
         self._stopping.set()
 
     # looking
@@ -114,11 +112,11 @@ class Keeping:
     # making
 
     async def snapshot(self, id: InstanceId, why: str) -> Snapshot:
-        """One now; Refused or TryLater says why there is none."""
+        """Take a snapshot now; Refused or TryLater says why there is none."""
         return await self.take(self.registry.get(id), why)
 
     async def back_up(self, facts: Facts, why: str) -> str:
-        """Before something that destroys: what is on the disk, whole or not; its name."""
+        """Before a destructive step: copy the files as they are, whole or not; the copy's name."""
         try:
             return (await self.take(facts, why, backup=True)).name
         except WaError as error:
@@ -165,7 +163,8 @@ class Keeping:
             try:
                 return await self.in_thread(facts.id, "snapshot", take)
             except VaultError as error:
-                # A running engine may make a file for itself alone between its save and our copy.
+                # A running engine may make a file that only it can read between its save and this
+                # copy.
                 private = error.code == "permissions" and facts.unit.runs
                 if error.code != "changing" and not private:
                     raise
@@ -173,7 +172,7 @@ class Keeping:
         raise TryLater(f"{last}; the agent tried {TRIES} times", code="changing")
 
     async def _ask_to_save(self, facts: Facts, *, must_save: bool) -> bool:
-        """What an engine holds in memory belongs into the copy. False: it cannot, do not insist."""
+        """Have the engine write what it has in memory. False: it cannot, do not ask again."""
         if not facts.unit.runs:
             return True
         try:
@@ -234,14 +233,14 @@ class Keeping:
             await asyncio.to_thread(must_have_room, self.root, newest)
 
     async def restore_newest(self, facts: Facts) -> str:
-        """The newest good snapshot that can still be read; its worker does not run."""
+        """Restore the newest good snapshot that can be read; its worker does not run."""
         async with self.locks[facts.id]:
             unreadable: VaultError | None = None
-            for found in await asyncio.to_thread(list_snapshots, self.root, facts.id):
+            for snapshot in await asyncio.to_thread(list_snapshots, self.root, facts.id):
                 try:
-                    await asyncio.to_thread(refuse_roll_back, self.root, facts.instance, found)
-                    await self._put_back(facts, found, f"snapshot {found.name} was restored")
-                    return found.name
+                    await asyncio.to_thread(refuse_roll_back, self.root, facts.instance, snapshot)
+                    await self._put_back(facts, snapshot, f"snapshot {snapshot.name} was restored")
+                    return snapshot.name
                 except Refused as error:
                     if error.code == "still_running":
                         raise
@@ -268,7 +267,7 @@ class Keeping:
             ),
             total,
         )
-        facts.saved.identity = None  # another identity file came with it
+        facts.saved.identity = None  # the snapshot has another identity file
         before = restored.retired.name if restored.retired else "nothing"
         sentence = f"snapshot {snapshot.name} restored; the trash has the old session as {before}"
         await self.say(facts, "snapshot_restored", sentence, name=snapshot.name, trash=before)
@@ -279,7 +278,7 @@ class Keeping:
     async def in_thread(
         self, id: InstanceId, what: str, work: Ticking[Result_co], total: int = 0
     ) -> Result_co:
-        """File work beside the loop, few at a time, watched, and ended when the agent stops."""
+        """Run `work` in a thread: few at a time, its progress shown, ended when the agent stops."""
         progress = Progress(what, time.time(), total=total)
 
         def tick(count: int) -> None:

@@ -1,4 +1,4 @@
-"""Carries out every plan, within its deadline, and says how it went."""
+"""Carries out every plan, within its deadline, and reports its outcome."""
 
 import asyncio
 import logging
@@ -30,26 +30,24 @@ REMOTE_TIMEOUT = 120.0
 PLAN_TIMEOUT = 150.0
 """Less than the core's own limit for a step that does not report."""
 BURST = 1.0
-"""Seconds in which errors of keys are waited for: a burst tells all peers that fail."""
+"""Seconds to wait for further errors of keys: a burst names all peers that fail."""
 BACKED_UP_THERE = "its backend's worker, at each removal"
-"""A session that lives on a server leaves nothing here to copy."""
+"""A session on a server has no files here to copy."""
 
 WHY_RETIRED = {"cleanup": "cleaned up", "needs_scan": "it needs a scan"}
 """By the plan's name, for the trash."""
 
 
 class Keeper(Protocol):
-    """What plans need of the vault's snapshots."""
-
     async def has_good_snapshot(self, id: InstanceId) -> bool: ...
     async def back_up(self, facts: Facts, why: str) -> str:
-        """Make a copy that was read back; its name."""
+        """Make a copy and read it back; its name."""
 
     async def must_have_room(self, facts: Facts) -> None:
-        """VaultError where the newest good snapshot would not fit: asked while it still runs."""
+        """VaultError where the newest good snapshot would not fit."""
 
     async def restore_newest(self, facts: Facts) -> str:
-        """Put the newest good snapshot in place of the session; its worker does not run."""
+        """Put the newest good snapshot in the place of its files; its worker does not run."""
 
     def may_roll_back(self, engine: str) -> bool: ...
 
@@ -59,7 +57,7 @@ SaveRecord = Callable[[Facts, Sequence[JournalEntry]], Coroutine[Any, Any, None]
 
 @dataclass(frozen=True, slots=True)
 class Executor:
-    """The only one that acts on sessions for a pass."""
+    """The only class that acts on sessions for a pass."""
 
     host: Host
     session_root: Path
@@ -68,7 +66,7 @@ class Executor:
     settings: Settings
 
     async def carry_out(self, facts: Facts, plan: Plan) -> Outcome:
-        """Never raises what the world does wrong: that is the outcome."""
+        """A failure of host, worker or disk is not raised: it is the outcome."""
         begun, made, refusal = boot_now(), "", ""
         try:
             async with asyncio.timeout(PLAN_TIMEOUT):
@@ -82,10 +80,8 @@ class Executor:
         return Outcome(not detail, boot_now() - begun, detail, refusal, made)
 
     async def hold_to_limits(self, facts: Facts) -> None:
-        """Hold a running worker to its limits once per run, and when its settings change.
-
-        However it came to run: adopted, started by its host, by hand, by a repair, at boot.
-        """
+        """Set the limits of a running worker once per run, whoever started it, and when its
+        settings change."""
         changed, facts.asked.new_limits = facts.asked.new_limits, False
         if not facts.unit.runs or (facts.unit.run == facts.limited_run and not changed):
             return
@@ -103,7 +99,8 @@ class Executor:
     async def _do_all(self, facts: Facts, plan: Plan) -> str:
         if ActionKind.RESTORE in plan.actions:
             await self.keeper.must_have_room(facts)
-            # First, so that a copy that is in place by the next life finds nothing against it.
+            # First, so that a copy that the next agent finds in place has no errors counted against
+            # it.
             facts.record = forgive(facts.record)
         made = ""
         for kind in plan.actions:
@@ -111,7 +108,7 @@ class Executor:
         return made
 
     async def _do(self, facts: Facts, kind: ActionKind, plan: Plan) -> str:
-        """The name of what it made; "" = nothing."""
+        """The name of the copy that it made; "" = none."""
         match kind:
             case ActionKind.START:
                 await self._begin_run(facts, again=False)
@@ -143,11 +140,11 @@ class Executor:
         return ""
 
     async def _begin_run(self, facts: Facts, *, again: bool) -> None:
-        """Every start of ours: held to its limits, and a stop may interrupt it."""
+        """A start by the agent: held to its limits, and a stop may interrupt it."""
         await self.host.set_limits(facts.id, self.settings.limits(facts))
         failed = facts.unit.state is UnitState.FAILED
         if failed or facts.action.started_run or facts.record.seen_run:
-            # The host's burst limit is against crash loops: it counts no starts that we mean.
+            # The host's burst limit is against crash loops: starts by the agent must not count.
             await self.host.reset_failed(facts.id)
         facts.action.is_start = True
         try:
@@ -158,7 +155,7 @@ class Executor:
 
     async def _stop(self, facts: Facts, plan: Plan) -> None:
         if facts.record.stopped_run != facts.record.seen_run:
-            # Saved first: the next agent must not take our stop for an operator's.
+            # Saved first: the next agent must not take this stop for an operator's.
             facts.record = replace(facts.record, stopped_run=facts.record.seen_run)
             await self.save(facts, [])
         await self.host.stop(facts.id)
@@ -167,16 +164,13 @@ class Executor:
             failpoint("repair_stopped")
 
     async def _set_aside(self, facts: Facts, plan: Plan) -> str:
-        """Its files are evidence now. The same again does no harm, however far it came before.
-
-        A repair gives the pairing up in the record first: cut short, it is done again by the next
-        life of the agent, and never begins on what it had. A renewal does so when it is done.
-        """
+        """Repeating it does no harm. A repair clears `paired` in the record first, so that no
+        start after a kill uses the old pairing; a renewal clears it afterwards."""
         if plan.repair:
             await self.save_unpaired(facts)
             failpoint("cleanup_reset")
         if facts.instance.backend:
-            return ""  # its server took the keys away itself, and nothing of them is here
+            return ""  # its server took the keys away itself, and keeps nothing here
         why = WHY_RETIRED.get(plan.name) or f"the pairing ended: {facts.record.reason}"
         name = await asyncio.to_thread(set_aside, self.session_root, facts, why)
         await self._look_at_files(facts)
@@ -188,7 +182,7 @@ class Executor:
         await self.save(facts, [])
 
     async def _look_at_files(self, facts: Facts) -> None:
-        """What was found before they were replaced must not stay."""
+        """The files were replaced: what was found in the old ones must not stay."""
         folder = self.session_root / facts.id
         facts.folder.files = await asyncio.to_thread(check_files, folder, facts.instance.engine)
 
@@ -210,7 +204,7 @@ class Executor:
                     raise
                 await asyncio.sleep(wait)
         facts.counters.by_word["key_regenerations"]["done"] += 1
-        # Without a peer the damaged records were taken out: whom the errors did not name.
+        # Without a peer the engine took out damaged records: errors that named no peer.
         facts.crypto = note_regenerated(facts.crypto, peers or ("",), boot_now())
 
 
@@ -223,15 +217,15 @@ async def _call(
 
 
 async def _to_its_end(facts: Facts, work: Coroutine[Any, Any, T], name: str) -> T | None:
-    """A task of its own, so that a stop may interrupt a start that takes long; None: it did."""
+    """Run `work` as a task that a stop may cancel; None: it was cancelled."""
     task = asyncio.create_task(work, name=name)
     facts.action.task = task
     try:
         await asyncio.wait([task])
         return None if task.cancelled() else task.result()
     finally:
-        # A cancelled action ends before this task: the code that closes all workers afterwards
-        # must find what it had asked of the host.
+        # A cancelled plan ends before this task: the code that closes all workers later must see
+        # what this task had asked of the host.
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
         facts.action.task = None

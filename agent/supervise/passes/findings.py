@@ -1,4 +1,4 @@
-"""Findings beside a session's own state: crypto errors, memory, silence. Kept per instance."""
+"""Findings of each instance beside its state: crypto errors, memory, silence."""
 
 import time
 from dataclasses import dataclass, replace
@@ -28,7 +28,7 @@ from agent.supervise.settings import Settings
 
 
 def judge_keys(facts: Facts, policy: CryptoPolicy, now: float) -> CryptoState:
-    """What its errors about keys add up to, as far as its engine counts messages."""
+    """Its crypto errors judged, where its engine counts messages."""
     counted = entry_of(facts.instance.engine).counts_messages
     return judge_crypto(facts.crypto, policy, now, counts_messages=counted)
 
@@ -51,7 +51,7 @@ _PASSED_ON = ("direction", "type", "id", "ack")
 
 @dataclass(frozen=True, slots=True)
 class Findings:
-    """Takes in what happens in sessions, and says what it adds up to."""
+    """Takes in happenings of sessions; gives the signals that judging reads."""
 
     settings: Settings
 
@@ -81,14 +81,14 @@ class Findings:
             case "crypto_error":
                 return self._note_crypto(facts, happening, now)
             case "key_regeneration" | "repair_step" | "pack_ended":
-                return False  # no error of its own: a repair's step, or counted as a drop
+                return False  # counted elsewhere, as a repair's step or as a drop
             case kind:
                 facts.counters.errors[kind] += 1
                 return False
 
     def signals(self, facts: Facts) -> tuple[Signal, ...]:
         now = boot_now()
-        found = [
+        signals = [
             judge_keys(facts, self.settings.config.crypto, now).signal,
             self._memory(facts, now),
             self._silence(facts),
@@ -96,10 +96,10 @@ class Findings:
             _lacking(facts),
             _folder(facts),
         ]
-        return tuple(signal for signal in found if signal is not None)
+        return tuple(signal for signal in signals if signal is not None)
 
     def watch_hour(self, facts: Facts) -> None:
-        """Learn what is usual from each whole hour of one connection."""
+        """Learn the usual rate from each whole hour of one connection."""
         now_wall = time.time()
         if facts.connected_since_wall is None:
             facts.hour_wall, facts.hour_messages = 0.0, 0
@@ -123,7 +123,7 @@ class Findings:
             facts.counters.errors["crypto_unknown"] += 1
             return False
         if finding.effect is Effect.BENIGN:
-            return False  # nothing failed: neither an error nor worth a line
+            return False  # no failure: neither counted nor logged
         if named := _text(happening.detail.get("peer")):
             finding = replace(finding, peer=named)
         _note_first(facts, happening, readable=False)
@@ -171,8 +171,8 @@ class Findings:
 
 
 WITH_TEXT = {"repair_step": Category.RECOVERY, "pack_ended": Category.SESSION}
-"""Happenings whose own text goes into the story: what a backend's worker did within one step of a
-repair, and how the pack of a session ended."""
+"""Happenings whose text goes into the journal: what a backend's worker did within a repair's step,
+and how the pack of a session ended."""
 
 
 def text_entry(facts: Facts, happening: Happening) -> JournalEntry:
@@ -181,18 +181,18 @@ def text_entry(facts: Facts, happening: Happening) -> JournalEntry:
 
 
 def passing_entry(facts: Facts, happening: Happening) -> JournalEntry:
-    """A message or an acknowledgement for the listeners: without its text and without its peer."""
-    told = {key: _text(happening.detail.get(key))[:64] for key in _PASSED_ON}
+    """A message or an acknowledgement for the listeners, without text and peer."""
+    passed_on = {key: _text(happening.detail.get(key))[:64] for key in _PASSED_ON}
     if happening.kind == "ack":
-        sentence = f"a message is {told['ack'] or 'acknowledged'}"
+        sentence = f"a message is {passed_on['ack'] or 'acknowledged'}"
     else:
-        sentence = "a message went out" if told["direction"] == "out" else "a message came in"
-    detail = {key: value for key, value in told.items() if value}
+        sentence = "a message went out" if passed_on["direction"] == "out" else "a message came in"
+    detail = {key: value for key, value in passed_on.items() if value}
     return JournalEntry(happening.kind, sentence, Category.SESSION, facts.id, time.time(), detail)
 
 
 def _note_first(facts: Facts, happening: Happening, *, readable: bool) -> bool:
-    """Count a message of a session that was moved in; True with the last one of its first."""
+    """Count a message of a session that was moved in; True when its first messages are complete."""
     before = facts.first_messages
     if before is None or before.over:
         return False

@@ -1,6 +1,6 @@
 """A session's folder was deleted or replaced under its live worker: notice, save, then restart.
 
-Until it is saved the pairing lives only in that worker: nothing may end it.
+Until it is saved only that worker has the pairing: no plan may end the worker.
 """
 
 import asyncio
@@ -25,13 +25,12 @@ log = logging.getLogger(__name__)
 
 
 Inodes = Mapping[str, int]
-"""Of an instance's folder and of the session in it, as far as they are there."""
+"""Of an instance's folder and of the session in it, as far as they exist."""
 
 
 class FolderLooks:
-    """Looks at the folders of sessions; all that are asked for in one turn of the event loop
-    share one call of a thread: hundreds of probes a minute would be hundreds of such calls.
-    """
+    """Looks at folders in a thread; the requests of one turn of the event loop share one call of
+    the thread, for there are hundreds of probes a minute."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
@@ -39,7 +38,7 @@ class FolderLooks:
         self._looking: set[asyncio.Task[None]] = set()
 
     def ask(self, id: InstanceId) -> "asyncio.Future[Inodes]":
-        """What lies at its path, looked at after this was asked."""
+        """What lies at its path, looked at after this call."""
         loop = asyncio.get_running_loop()
         if not self._asked:
             loop.call_soon(self._begin)
@@ -55,16 +54,16 @@ class FolderLooks:
 
     async def _look(self, asked: "Mapping[InstanceId, asyncio.Future[Inodes]]") -> None:
         try:
-            found = await asyncio.to_thread(_inodes_of_all, self._root, list(asked))
-        except Exception as error:  # no thread to be had: each pass fails, and tries again
+            inodes = await asyncio.to_thread(_inodes_of_all, self._root, list(asked))
+        except Exception as error:  # no thread could be started: each pass fails, and tries again
             for answer in asked.values():
                 if not answer.done():
                     answer.set_exception(error)
-                    answer.exception()  # a probe without an answer reads it no more
+                    answer.exception()  # a probe that gave up has cancelled its future
             return
         for id, answer in asked.items():
             if not answer.done():
-                answer.set_result(found[id])
+                answer.set_result(inodes[id])
 
 
 def _inodes_of_all(root: Path, ids: Collection[InstanceId]) -> dict[InstanceId, Inodes]:
@@ -72,9 +71,9 @@ def _inodes_of_all(root: Path, ids: Collection[InstanceId]) -> dict[InstanceId, 
 
 
 def compare_folder(facts: Facts, raw: object, here: Inodes) -> None:
-    """Note what a probe's answer says of the worker's folders, against what lies at their paths."""
-    told = raw if isinstance(raw, Mapping) else {}
-    inodes, deleted = _numbers(told.get("inodes")), told.get("deleted")
+    """Compare the folder that a probe says its worker has with the one at its path."""
+    folders = raw if isinstance(raw, Mapping) else {}
+    inodes, deleted = _numbers(folders.get("inodes")), folders.get("deleted")
     gone = [name for name in inodes if isinstance(deleted, list) and name in deleted]
     other = [name for name, inode in inodes.items() if here.get(name) != inode]
     facts.run.folder_deleted = bool(gone)
@@ -87,7 +86,7 @@ def compare_folder(facts: Facts, raw: object, here: Inodes) -> None:
 
 
 def refuse_to_end(facts: Facts, doing: str) -> None:
-    """Refused while only the live worker still holds the pairing."""
+    """Refuse an order that would end the worker with the only copy of the pairing."""
     if holds_the_only_copy(facts):
         raise Refused(
             f"cannot {doing} {facts.id}: {facts.run.folder_lost}, and the pairing lives only in"
@@ -102,7 +101,7 @@ def holds_the_only_copy(facts: Facts) -> bool:
 
 
 async def save_from_worker(facts: Facts, host: Host, root: Path) -> str:
-    """A sentence of how it went; "" when there is nothing to save. Asked once per check."""
+    """Save it, once per probe; a sentence on the result, "" when there was nothing to save."""
     if (
         not facts.run.folder_deleted
         or facts.link is None

@@ -1,7 +1,4 @@
-"""Gather the facts of one instance: its unit, its link, a probe of its engine, its files.
-
-Only looks; what follows from it is decided elsewhere, from the picture of these facts.
-"""
+"""Gather the facts of one instance: its unit, its link, a probe of its engine, its files."""
 
 import asyncio
 import contextlib
@@ -49,7 +46,7 @@ FIRST_WORDS = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Observer:
-    """What observing needs of the rest."""
+    """What observing needs from the rest of supervision."""
 
     host: Host
     session_root: Path
@@ -59,9 +56,9 @@ class Observer:
     backends: Backends
     settings: Settings
     checked: Callable[[str, float], None]
-    """A check of this name took so many seconds."""
+    """Called with the name of a check and its seconds."""
     first_probe: float
-    """No probe of a worker that starts before this moment of the agent's life."""
+    """The agent probes no worker before this moment of its life."""
     folders: FolderLooks
     attached: Callable[[InstanceId], None] | None = None
     """Called when a link to a session's own worker is open; None: nobody asked."""
@@ -77,7 +74,7 @@ async def observe(facts: Facts, observer: Observer) -> None:
     await _attach_if_it_runs(facts, observer)
     await _probe_if_due(facts, observer)
     if facts.instance.backend:
-        # Its files are its server's; what it says of them is a claim.
+        # Its server has its files; what its worker says of them is a claim.
         facts.folder.files = SessionFiles.WHOLE if facts.record.paired else SessionFiles.UNPAIRED
     elif facts.unit.runs:
         facts.folder.disk_problem = ""  # a running worker is never stopped for it
@@ -86,15 +83,15 @@ async def observe(facts: Facts, observer: Observer) -> None:
 
 
 def _look_at_disk(facts: Facts, observer: Observer) -> None:
-    """The files of a running engine belong to it; a stopped one's are checked before a start."""
+    """A running engine owns its files; those of a stopped one are checked before a start."""
     folder = observer.session_root / facts.id
     report = inspect_folder(folder, facts.instance.engine, facts.record.paired)
     facts.folder.files, facts.folder.problem = report.files, report.problem
     if report.identity_lost:
-        facts.saved.identity = None  # the pass writes it again before it starts anything
+        facts.saved.identity = None  # the pass writes it again before any start
     away = report.files in (SessionFiles.ABSENT, SessionFiles.UNREADABLE)
     if facts.folder.away_since is not None and not away:
-        facts.asked.start = True  # whole again: what failed meanwhile failed for this alone
+        facts.asked.start = True  # Whole again: failures meanwhile had this one cause.
     facts.folder.away_since = (facts.folder.away_since or boot_now()) if away else None
     wanted = desired_of(facts, observer.host).should_run
     facts.folder.disk_problem = (
@@ -105,9 +102,9 @@ def _look_at_disk(facts: Facts, observer: Observer) -> None:
 
 
 def note_unit(facts: Facts, unit: UnitStatus) -> None:
-    """Take in the unit's state; what an ended run said is forgotten here."""
+    """Take in the unit's state; forget what an ended run had said."""
     if unit.run != facts.unit.run:
-        facts.link = None  # it ends by itself: the process at its other end is gone
+        facts.link = None  # the link ends by itself with the process at its other end
         facts.run = RunFacts()
     if not unit.runs:
         facts.run = RunFacts()
@@ -128,7 +125,7 @@ async def _attach_if_it_runs(facts: Facts, observer: Observer) -> None:
         log.debug("cannot attach to the worker of %s: %s", facts.id, error, extra=about(facts.id))
         return
     if link.hello.run != run:
-        # The worker was replaced while we were connecting: the next pass sees the new unit.
+        # The worker was replaced while the agent connected: the next pass sees the new unit.
         await link.close()
         facts.run.next_attach = boot_now() + ATTACH_DELAY
         return
@@ -142,18 +139,18 @@ async def _attach_if_it_runs(facts: Facts, observer: Observer) -> None:
         observer.attached(facts.id)
     await _wait_for_first_words(facts)
     facts.run.linked_since = boot_now()
-    # What ran before us is adopted only after it answered; a new worker is given its time.
+    # A worker that ran before the agent counts as adopted once it answered a probe.
     facts.next_probe = _first_probe(facts, observer) if facts.observed else 0.0
 
 
 def _first_probe(facts: Facts, observer: Observer) -> float:
-    """Not all at the same moment: hundreds of answers at once, and again in every interval."""
+    """Spread over an interval: hundreds of workers would answer at once."""
     spread = share_of(facts.id) * observer.health.interval / 3
     return max(facts.next_probe, observer.first_probe + spread)
 
 
 async def _wait_for_first_words(facts: Facts) -> None:
-    """A worker greets and then claims: judging between the two would tell a story of nothing."""
+    """Wait for the claim after a worker's greeting: a verdict between them would be wrong."""
     deadline = boot_now() + FIRST_WORDS
     while facts.run.claim is None and facts.link is not None and boot_now() < deadline:
         facts.awaited = asyncio.Event()
@@ -179,7 +176,7 @@ async def _open_link(facts: Facts, observer: Observer) -> WorkerLink:
 
 
 def _listener(facts: Facts, observer: Observer) -> Listener:
-    """What is heard counts only while it is said in the present run."""
+    """Drops what the worker says of a run that is not the present one."""
     opened_in = facts.unit.run
 
     def on_claim(_instance: InstanceId, run: str, claim: Claim) -> None:
@@ -215,7 +212,7 @@ async def _probe_if_due(facts: Facts, observer: Observer) -> None:
 
 
 async def probe(facts: Facts, observer: Observer, *, deep: bool = False) -> None:
-    """Ask the engine itself, through its worker; the answer is a fact, and so is silence."""
+    """Ask the engine through its worker; an answer is a fact, and so is silence."""
     link = facts.link
     if link is None:
         return
@@ -225,14 +222,14 @@ async def probe(facts: Facts, observer: Observer, *, deep: bool = False) -> None
     interval = probe_interval(facts, begun, rules.interval)
     facts.next_probe = next_look(facts.id, facts.next_probe, begun, interval)
     failures = facts.run.probe.failures if facts.run.probe else 0
-    # Both questions go out together: the answer finds the look done.
+    # Look and call at the same time.
     look = None if facts.instance.backend else observer.folders.ask(facts.id)
     try:
         answer = await link.call("probe", {"deep": deep}, timeout=observer.health.timeout)
         claim = parse_claim(_object(answer.get("claim")))
     except (EngineError, LinkError) as error:
         if error.code == BACKEND_DOWN:
-            return  # its server's failure, which is known of that one: the proof grows old
+            return  # its server's failure, known from the backend's checks; the proof ages
         now = boot_now()
         facts.run.probe = ProbeFact(False, now, now - begun, failures + 1, str(error))
         if deep:
@@ -246,11 +243,11 @@ async def probe(facts: Facts, observer: Observer, *, deep: bool = False) -> None
         observer.checked("deep", now - begun)
         detail = _object(answer.get("detail", {}))
         if detail.get("compared", True):
-            found = detail.get("disagrees")
-            facts.disagrees = found[:200] if isinstance(found, str) else ""
+            disagrees = detail.get("disagrees")
+            facts.disagrees = disagrees[:200] if isinstance(disagrees, str) else ""
         elif facts.disagrees:
             facts.next_deep = begun + observer.health.interval
-        # While it loads, much is not there yet.
+        # Parts are missing while the page loads.
         up = claim.status is ConnectionStatus.CONNECTED
         facts.lacks = _names(detail.get("missing")) if up else ()
     facts.run.probe = ProbeFact(True, now, now - begun, disagrees=facts.disagrees)
@@ -262,13 +259,13 @@ async def probe(facts: Facts, observer: Observer, *, deep: bool = False) -> None
         ask_soon(facts)
 
 
-def _names(told: object) -> tuple[str, ...]:
-    if not isinstance(told, list):
+def _names(raw: object) -> tuple[str, ...]:
+    if not isinstance(raw, list):
         return ()
-    return tuple(each[:60] for each in told[:8] if isinstance(each, str) and each.isprintable())
+    return tuple(name[:60] for name in raw[:8] if isinstance(name, str) and name.isprintable())
 
 
-def _object(told: object) -> Mapping[str, Any]:
-    if not isinstance(told, Mapping):
+def _object(raw: object) -> Mapping[str, Any]:
+    if not isinstance(raw, Mapping):
         raise LinkError("cannot read the answer of a probe: it has no claim", code="malformed")
-    return told
+    return raw

@@ -26,7 +26,6 @@ def picture(
     signals: tuple[Signal, ...] = (),
     back_at: float | None = None,
 ) -> Observation:
-    """The facts as one frozen value."""
     now, now_wall = boot_now(), time.time()
     earliest = not_before(facts.record, policy, now, now_wall)
     return Observation(

@@ -1,7 +1,7 @@
-"""What a pass learns about the past: the session's record, and the journal's sentences.
+"""What a pass writes into a session's record and journal.
 
-Pure but for the Facts it keeps notes in. The order matters: a drop is counted while the
-record still says CONNECTED, the published status comes last.
+The order matters: a drop is counted while the record still says CONNECTED, the published status
+comes last.
 """
 
 from collections.abc import Callable
@@ -34,7 +34,7 @@ from agent.supervise.story import SESSION_CIRCUIT_CLOSED, SESSION_CIRCUIT_OPEN, 
 Status = ConnectionStatus
 
 _BY_HAND = ("stopped", "disabled", "masked", "logout")
-"""It was down as long as a person wanted."""
+"""An operator stopped or disabled it: not counted as downtime."""
 RESTART_REASON = {"watchdog": "watchdog", "oom-kill": "oom"}
 
 
@@ -45,22 +45,22 @@ class Recorder:
     policy: Callable[[], HealthPolicy]
     boot: str
     operators_act_past_us: bool
-    """True where `systemctl` can start and stop workers without asking us."""
+    """True where `systemctl` can start and stop workers without the agent."""
     jitter: Callable[[], float]
     failed: Callable[[Facts, str], None]
-    """Told of each failure and success: what many share is judged from them."""
+    """Called for each failure and success: incidents are found in them."""
     succeeded: Callable[[Facts], None]
 
     def note_operator(self, facts: Facts, unit: UnitStatus) -> list[JournalEntry]:
-        """Conclude from the unit alone what an operator did by hand, and respect it."""
+        """Conclude from the unit what an operator did with systemctl, and respect it."""
         entries: list[JournalEntry] = []
-        # A session in a backend's worker has no unit that an operator could stop.
+        # A session on a backend has no unit that an operator could stop.
         enabled = facts.instance.enabled or facts.enabled_by_operator
         past_us = self.operators_act_past_us and not facts.instance.backend
         if past_us and not unit.job_pending:
             if stopped_by_hand(facts.record, unit, self.boot):
                 self._override(facts, Override.STOPPED)
-                # Concluded once of this run, or no start of ours would ever come to anything.
+                # Once per run, or no start by the agent would ever last.
                 facts.record = replace(facts.record, stopped_run=facts.record.seen_run)
                 sentence = "an operator stopped its unit: it stays stopped until a start"
                 entries.append(entry(facts, "operator", sentence))
@@ -70,7 +70,8 @@ class Recorder:
                 self._override(facts, Override.NONE if enabled else Override.STARTED)
                 entries.append(entry(facts, "operator", "an operator started its unit"))
                 if has_ended(facts.record):
-                    # That worker stays away from WhatsApp; its person wants to know for sure.
+                    # That worker keeps away from WhatsApp; an operator's explicit start lets it log
+                    # in.
                     facts.record = replace(forgive(facts.record), restart_of=unit.run)
         settled = not unit.job_pending and unit.state is not UnitState.DEACTIVATING
         seen = (facts.record.seen_run, facts.record.seen_boot)
@@ -98,7 +99,7 @@ class Recorder:
     def _note_drop(
         self, facts: Facts, observation: Observation, verdict: HealthVerdict, now_wall: float
     ) -> None:
-        """Count each drop once: by the claim, the unit's failure or the verdict that tells it."""
+        """Count each drop once: by the claim, the unit's failure or the verdict that shows it."""
         drop = find_drop(observation, verdict)
         if drop is None or drop.key == facts.noted_drop:
             return
@@ -106,7 +107,7 @@ class Recorder:
         first_look = not facts.observed and facts.record.reason == code
         facts.noted_drop = drop.key
         if first_look:
-            return  # an earlier life of this agent counted it already
+            return  # an earlier agent counted it already
         rules = self.policy().reconnect
         facts.record = after_drop(
             facts.record,
@@ -130,7 +131,7 @@ class Recorder:
         if record.paired and record.account == account:
             return []
         if not record.paired:
-            facts.first_messages = None  # those of a pairing that was not moved
+            facts.first_messages = None  # the first messages of another pairing
         facts.record = replace(record, paired=True, account=account)
         facts.saved.identity_behind = True
         return [entry(facts, "paired", "paired with a phone")] if not record.paired else []
@@ -150,20 +151,20 @@ class Recorder:
     def _note_status(
         self, facts: Facts, before: SessionRecord, verdict: HealthVerdict, now_wall: float
     ) -> list[JournalEntry]:
-        """`before` is the record as it was until this pass, drops not yet counted."""
+        """`before`: the record before this pass, drops not yet counted."""
         if verdict.state is before.status:
             since = before.status_since_wall
             if facts.record is not before:  # a drop was counted; the status stays what it was
                 facts.record = replace(facts.record, status=before.status, status_since_wall=since)
             if verdict.state is Status.CONNECTED and facts.connected_since_wall is None:
-                facts.connected_since_wall = since  # adopted: it was connected all the while
+                facts.connected_since_wall = since  # adopted: it stayed connected
             return []
         if verdict.state is Status.CONNECTED:
             self._note_connected(facts, now_wall)
         else:
             facts.record = replace(facts.record, status=verdict.state, status_since_wall=now_wall)
             if verdict.state is Status.QR_REQUIRED:
-                # The try came to something: what is missing is a person, not another attempt.
+                # The try succeeded: a person has to act now, no further attempt is needed.
                 facts.record = replace(facts.record, attempts=0, not_before_wall=0.0)
         if before.status is Status.CONNECTED:
             facts.connected_since_wall = None
@@ -206,7 +207,7 @@ class Recorder:
         ):
             return []
         if verdict.reason == SUSPECT:
-            self.failed(facts, SUSPECT)  # no drop, and yet what many may have in common
+            self.failed(facts, SUSPECT)  # no drop, but it may be part of an incident
         if before is None and verdict.health in (Health.HEALTHY, Health.DISCONNECTED):
             return []
         return [
@@ -222,7 +223,7 @@ class Recorder:
 
 
 def _note_passkey(facts: Facts, observation: Observation) -> list[JournalEntry]:
-    """WhatsApp asked for one: it stays in the record until an operator takes it out."""
+    """WhatsApp asked for a passkey: the record says so until an operator clears it."""
     claim = observation.claim.claim if observation.claim else None
     known, facts.passkey_asked = (
         facts.passkey_asked,
@@ -237,7 +238,7 @@ def _note_passkey(facts: Facts, observation: Observation) -> list[JournalEntry]:
 
 
 def note_restarts(facts: Facts, before: UnitStatus, after: UnitStatus) -> list[JournalEntry]:
-    """The host restarted the worker by itself: count it under why the last run ended."""
+    """The host restarted the worker: count it under the reason why the last run ended."""
     if after.restarts <= before.restarts or not after.run:
         return []
     times = after.restarts - before.restarts
@@ -254,8 +255,7 @@ def note_restarts(facts: Facts, before: UnitStatus, after: UnitStatus) -> list[J
 def note_circuit(
     facts: Facts, before: SessionRecord, policy: BreakerPolicy, now_wall: float
 ) -> list[JournalEntry]:
-    """Whether its circuit opened or closed since `before`. A failed trial keeps it open: that is
-    no second opening."""
+    """Journal entry where its circuit opened or closed since `before`; a failed trial adds none."""
     was, now = (breaker_of(record) for record in (before, facts.record))
     if was.opened_at is None and now.opened_at is not None:
         last = facts.action.refusal or reason_of(facts.record.reason or "unknown").title

@@ -1,7 +1,6 @@
 """A session's repair: asks the core for its next step, and writes down how the step went.
 
-Saved before each step begins and after it ended, so that a repair that was cut off goes on
-with the next life of the agent.
+Saved before each step begins and after it ended: the next agent goes on with it.
 """
 
 import time
@@ -60,7 +59,7 @@ class Step:
 
     plan: Plan | None = None
     begun: Repair | None = None
-    """The repair once the plan is begun."""
+    """The repair once the plan has begun."""
     waiting: Repair | None = None
     """The repair while the plan waits for its turn."""
     again: float | None = None
@@ -78,12 +77,11 @@ class Ladder:
     statistics: RepairStatistics = field(default_factory=RepairStatistics)
 
     async def decide(self, facts: Facts, observation: Observation, verdict: HealthVerdict) -> Step:
-        """The next step of its repair, if there is one."""
         now_wall = time.time()
         if not self._has_repair(facts, verdict, now_wall):
             return Step()
         case = await self._case(facts, observation, verdict)
-        before = facts.repair.last  # after that wait: a request may have joined it
+        before = facts.repair.last  # again after that await: a request may have joined it
         assert before is not None
         repair, decision = step_repair(case, before)
         if decision.kind is RecoveryKind.WAIT:
@@ -95,7 +93,7 @@ class Ladder:
             facts.repair.last = repair
             return Step(again=await self._end(facts, before, repair, decision.reason))
         plan = plan_step(decision, remote=bool(facts.instance.backend))
-        # Until it begins only the weather that it has seen counts.
+        # Before it begins, only failures of others that it has seen count.
         return Step(plan, repair, replace(before, calm=repair.calm))
 
     def note_check(self, seconds: float) -> None:
@@ -111,7 +109,6 @@ class Ladder:
         facts.record = with_repair(facts.record, facts.repair.last)
 
     def done(self, facts: Facts, plan: Plan, outcome: Outcome) -> None:
-        """Its step was carried out, or could not be."""
         kind = RecoveryKind(plan.name)
         if facts.instance.backend and kind is not RecoveryKind.BACK_UP:
             facts.next_probe = facts.next_deep = 0.0
@@ -125,7 +122,7 @@ class Ladder:
         if outcome.ok and kind in UNPAIRING:
             counters.by_word["cleanups"][(repair.goal if repair else Goal.HEAL).value] += 1
         if outcome.ok and kind in (RecoveryKind.RECONNECT, RecoveryKind.RESTART):
-            # Old errors say nothing about a new session.
+            # Old errors prove nothing about a new session.
             facts.crypto = crypto_begins_again(facts.crypto)
         if repair is not None:
             facts.repair.last = after_action(
@@ -158,7 +155,9 @@ class Ladder:
             facts.folder.away_since is not None
             and boot_now() - facts.folder.away_since < policy.suspect_settle
         ):
-            return False  # what was moved away comes back, and then nothing may stand in its place
+            return (
+                False  # the folder that was moved away comes back, and then its place must be free
+            )
         if not wants_repair(verdict, facts.repair.last, policy, now_wall, released_wall=released):
             return False
         facts.repair.last = begin_repair(verdict, Goal.HEAL, now_wall)
@@ -167,8 +166,8 @@ class Ladder:
     async def _case(self, facts: Facts, observation: Observation, verdict: HealthVerdict) -> Case:
         keeper = self.executor.keeper
         good_snapshot = await keeper.has_good_snapshot(facts.id)
-        # All else is asked after that wait: an incident may have been declared meanwhile.
-        # What was judged while its backend was away says nothing of it, though it may be back.
+        # The rest is read after that await: an incident may have been declared meanwhile. A verdict
+        # from while its backend was away proves nothing, though the backend may be back.
         waits = bool(self.wait_reason(facts)) or observation.wait_reason in AWAY
         around = Circumstances(
             well=self.incidents.well(facts) and not waits,
@@ -185,7 +184,7 @@ class Ladder:
     async def _end(
         self, facts: Facts, before: Repair, repair: Repair, sentence: str
     ) -> float | None:
-        """A time: what its end asks for could not be done, and is due again then."""
+        """Returns a time when what the end asks for could not be done and is due again then."""
         if repair.ending is Ending.NEEDS_SCAN:
             outcome = await self.executor.carry_out(facts, plan_needs_scan(sentence))
             if not outcome.ok:
@@ -197,7 +196,7 @@ class Ladder:
         facts.durations.note("repair", seconds)
         detail = {"ending": repair.ending, "seconds": round(seconds, 1)}
         await self._keep(facts, entry(facts, "repair_over", sentence, Category.RECOVERY, **detail))
-        if facts.repair.last is repair:  # else another was asked for meanwhile
+        if facts.repair.last is repair:  # else a request joined meanwhile
             facts.repair_ended()
         return None
 
@@ -210,5 +209,5 @@ class Ladder:
     async def _keep(self, facts: Facts, *said: JournalEntry) -> None:
         facts.record = with_repair(facts.record, facts.repair.last)
         await self.executor.save(facts, said)
-        for one in said:
-            tell(one)
+        for said_entry in said:
+            tell(said_entry)

@@ -39,15 +39,13 @@ from agent.supervise.turns.incidents import Incidents
 from agent.supervise.turns.turns import Turns
 
 RETRY_HELD = 5.0
-"""Seconds until a session that found another's trial under way asks again."""
+"""Seconds until a session asks again while another one is the circuit's trial."""
 MOST_FAILURES = 6
-"""So many failed plans in a row lengthen the pause before the next."""
+"""Failed plans in a row that lengthen the pause before the next."""
 
 
 @dataclass(frozen=True, slots=True)
 class Passes:
-    """Runs passes; everything it needs is handed in once."""
-
     observer: Observer
     executor: Executor
     recorder: Recorder
@@ -89,7 +87,7 @@ class Passes:
     # observe
 
     async def _observe(self, facts: Facts) -> list[JournalEntry]:
-        """Look at it; what was done to its worker, or must be, past any plan."""
+        """Look at it; note what operators or its host did to its worker; save a lost folder."""
         unit_before, known = facts.unit, facts.observed
         await observe(facts, self.observer)
         await self.executor.hold_to_limits(facts)
@@ -107,7 +105,7 @@ class Passes:
     def _judge(
         self, facts: Facts, entries: list[JournalEntry]
     ) -> tuple[Observation, HealthVerdict]:
-        """Its verdict, and what that says of the past; once more where that changes the record."""
+        """The verdict and its entries in the record; judged again where that changed the record."""
         observation, verdict = self._judge_now(facts)
         judged = facts.record
         entries += self.recorder.remember(facts, observation, verdict)
@@ -149,8 +147,8 @@ class Passes:
         verdict: HealthVerdict,
         entries: Sequence[JournalEntry],
     ) -> None:
-        for one in entries:
-            tell(one)
+        for new in entries:
+            tell(new)
         behind = facts.saved.identity_behind or facts.saved.identity is None
         if entries or facts.record != before or behind:
             await self.registry.save(facts, entries)
@@ -160,7 +158,7 @@ class Passes:
     # decide
 
     async def _decide(self, facts: Facts, observation: Observation, verdict: HealthVerdict) -> Step:
-        """Orders first, then the repair, then wanted against actual state; a plan may go now."""
+        """Orders first, then the repair, then wanted against actual state."""
         again = next_deadline(observation, verdict, self._policy(), boot_now())
         only_copy = holds_the_only_copy(facts)
         plan = None if only_copy else self._plan_asked(facts, observation, verdict)
@@ -170,12 +168,12 @@ class Passes:
                 if (wait := self._must_wait(facts, step.plan)) is None:
                     return step
                 facts.repair.last, step = step.waiting, Step(again=wait)
-            again = min((one for one in (again, step.again) if one is not None), default=None)
+            again = min((at for at in (again, step.again) if at is not None), default=None)
         if plan is None:
             last = facts.repair.last
             plan = plan_actions(observation, verdict, self._policy(), boot_now(), repair=last)
         if only_copy and plan is not None and plan.actions != (ActionKind.CONNECT,):
-            plan = None  # it may end the worker, which holds the only copy of what was on the disk
+            plan = None  # it may end the worker, which has the only copy of the session
         if plan is not None and (wait := self._must_wait(facts, plan)) is not None:
             return Step(again=wait)
         return Step(plan, again=again)
@@ -199,7 +197,7 @@ class Passes:
             observation, verdict, start_asked=asked.start, restart_for=asked.restart_for
         )
         if plan is None and observation.desired.should_run and not facts.unit.job_pending:
-            asked.start = False  # the plan of every pass does it
+            asked.start = False  # the next plan_actions starts it
         return plan
 
     # act
@@ -214,12 +212,12 @@ class Passes:
         if outcome.ok:
             facts.action.failures = 0
             return boot_now()
-        # What failed for a cause that stays (rights, disk) must not be tried in a loop.
+        # A cause that stays (rights, disk) must not lead to a tight loop.
         facts.action.failures = min(facts.action.failures + 1, MOST_FAILURES)
         return boot_now() + 0.25 * 2.0**facts.action.failures
 
     async def _begin(self, facts: Facts, step: Step, plan: Plan) -> None:
-        """Count the try and write down what is about to happen, before it does."""
+        """Count the try, and write it down before it happens."""
         count = ""
         if plan.repair:
             facts.repair.last = step.begun
@@ -244,13 +242,13 @@ class Passes:
             failpoint("action_begun")
 
     def _count_try(self, facts: Facts, plan: Plan) -> str:
-        """How many of its attempts this is, for people."""
+        """Count the attempt; its number in a phrase for people."""
         asked = facts.asked
         asked.start = asked.try_at_once = asked.past_looks = False
         restarts = ActionKind.RESTART in plan.actions
         if plan.ordered:
             facts.counters.by_word["restarts"]["operator"] += 1
-            # A person's order outweighs the reason for which its worker is down.
+            # An operator's order outweighs the reason why its worker is down.
             facts.record = replace(forgive(facts.record), restart_of="")
             return ""
         facts.counters.by_word["restarts"].update(["agent"] if restarts else [])
@@ -266,7 +264,6 @@ class Passes:
         return f" (attempt {facts.record.attempts} of {rules.attempts})"
 
     async def _finish(self, facts: Facts, plan: Plan, outcome: Outcome) -> None:
-        """Write down how it went."""
         before, rules = facts.record, self._policy().reconnect
         if plan.repair or plan.tries:
             facts.action.refusal = outcome.detail
@@ -295,8 +292,8 @@ class Passes:
         )
         await self.registry.save(facts, [said, *opened])
         tell(said, failed=not outcome.ok)
-        for one in opened:
-            tell(one)
+        for change in opened:
+            tell(change)
 
     def _renewed(self, facts: Facts) -> None:
         """The files of the pairing that ended are in the trash."""
@@ -304,5 +301,5 @@ class Passes:
         facts.record = replace(facts.record, paired=False, account="")
         facts.saved.identity_behind = True
         if self.settings.config.sessions.on_logout == "qr":
-            # From here on it is one that was never paired: it may start and offer a QR.
+            # It may start as one that was never paired, and show a QR.
             facts.record = forgive(facts.record)

@@ -100,14 +100,14 @@ class Alerting:
         for _ in self._history.note(views, figures, now, readings):
             await asyncio.sleep(0)
         sight = Sight(views, figures, self._history, now, time.time(), readings)
-        found: list[tuple[Alert, Mapping[Key, float]]] = []
+        values: list[tuple[Alert, Mapping[Key, float]]] = []
         for alert in config.alert_table:
             if alert.name not in config.alerts.off:
-                found.append((alert, alert.condition.vector(sight)))
+                values.append((alert, alert.condition.vector(sight)))
                 await asyncio.sleep(0)
         self._active, changes = advance(
             self._active,
-            found,
+            values,
             now,
             patience=config.alerts.patience,
             reason=lambda alert, labels: (
@@ -122,8 +122,8 @@ class Alerting:
     async def _tell(self, changes: Sequence[Change]) -> None:
         entries = []
         for change in changes:
-            one = change.active
-            if one.alert.severity is Severity.NONE:
+            alert = change.active
+            if alert.alert.severity is Severity.NONE:
                 continue
             said = self._entry(change)
             entries.append(said)
@@ -145,31 +145,31 @@ class Alerting:
                 log.warning("cannot write the start times of alert conditions: %s", error)
 
     def _entry(self, change: Change) -> JournalEntry:
-        one = change.active
+        alert = change.active
         detail = {
-            "alert": one.name,
-            "severity": one.alert.severity.value,
-            "group": one.alert.group.value,
-            "labels": dict(one.labels),
-            "value": one.value if math.isfinite(one.value) else None,
-            "runbook": link(one.alert, self.config().runbooks),
+            "alert": alert.name,
+            "severity": alert.alert.severity.value,
+            "group": alert.alert.group.value,
+            "labels": dict(alert.labels),
+            "value": alert.value if math.isfinite(alert.value) else None,
+            "runbook": link(alert.alert, self.config().runbooks),
         }
-        if by := self._silenced.get((one.name, one.labels)):
+        if by := self._silenced.get((alert.name, alert.labels)):
             detail["silenced_by"] = by
         return JournalEntry(
             change.kind,
-            one.news,
-            Category.HEALTH if one.session else Category.SYSTEM,
-            InstanceId(one.session) if one.session else None,
+            alert.news,
+            Category.HEALTH if alert.session else Category.SYSTEM,
+            InstanceId(alert.session) if alert.session else None,
             time.time(),
             detail,
         )
 
     def _log(self, change: Change, said: JournalEntry) -> None:
-        one = change.active
+        alert = change.active
         level = logging.INFO
-        if change.kind == "alert" and (one.name, one.labels) not in self._silenced:
-            critical = one.alert.severity is Severity.CRITICAL
+        if change.kind == "alert" and (alert.name, alert.labels) not in self._silenced:
+            critical = alert.alert.severity is Severity.CRITICAL
             level = logging.ERROR if critical else logging.WARNING
         bound(said.category, said.instance).log(level, "%s", said.sentence)
 
@@ -188,10 +188,14 @@ class Alerting:
             requests=requests,
             requests_failed=failed,
             incidents={engine: members > 0 for engine, members in status.incidents.items()},
-            backends={one.name: one.up for one in self.exporter.backends()},
-            backend_warnings={one.name: bool(one.warning) for one in self.exporter.backends()},
+            backends={backend.name: backend.up for backend in self.exporter.backends()},
+            backend_warnings={
+                backend.name: bool(backend.warning) for backend in self.exporter.backends()
+            },
             backend_reasons={
-                one.name: one.reason for one in self.exporter.backends() if not one.up
+                backend.name: backend.reason
+                for backend in self.exporter.backends()
+                if not backend.up
             },
             incident_reasons=status.incident_reasons,
             fleet=status.fleet,
@@ -205,23 +209,23 @@ class Alerting:
         return [
             Raised(
                 {
-                    "alertname": one.name,
-                    "severity": one.alert.severity.value,
-                    "group": one.alert.group.value,
+                    "alertname": alert.name,
+                    "severity": alert.alert.severity.value,
+                    "group": alert.alert.group.value,
                     "job": JOB,
                     "machine": machine,
-                    **dict(one.labels),
+                    **dict(alert.labels),
                 },
                 {
-                    "summary": one.sentence,
-                    "description": what_to_do(one.alert, one.session),
-                    "runbook": link(one.alert, page),
+                    "summary": alert.sentence,
+                    "description": what_to_do(alert.alert, alert.session),
+                    "runbook": link(alert.alert, page),
                 },
-                apart + one.fired_at,
-                None if one.over_at is None else apart + one.over_at,
+                apart + alert.fired_at,
+                None if alert.over_at is None else apart + alert.over_at,
             )
-            for one in self._active.values()
-            if one.fired_at is not None
+            for alert in self._active.values()
+            if alert.fired_at is not None
         ]
 
     # what was before this agent's life
@@ -239,7 +243,7 @@ class Alerting:
         table, now = self.config().alert_table, boot_now()
         pending = pending_in(row or "", table, now)
         firing = firing_in(past, table, apart, now)
-        self._active = {(one.name, one.labels): one for one in (*pending, *firing)}
+        self._active = {(alert.name, alert.labels): alert for alert in (*pending, *firing)}
         # This life's own start is noted at every look, by its process' beginning.
         own = self.exporter.machine.started_wall - CLOCK_GRACE
         earlier = [entry.wall for entry in reversed(starts) if entry.wall < own]

@@ -35,9 +35,9 @@ class PendingRow:
     def due(self, active: Iterable[ActiveAlert], now: float) -> str | None:
         """The new row, when the old one no longer does."""
         entries = frozenset(
-            (one.name, one.labels, one.since)
-            for one in active
-            if one.state is AlertState.PENDING and one.alert.for_seconds
+            (alert.name, alert.labels, alert.since)
+            for alert in active
+            if alert.state is AlertState.PENDING and alert.alert.for_seconds
         )
         if entries == self._entries and (not entries or now - self._at < REFRESH):
             return None
@@ -75,7 +75,7 @@ def firing_in(
     """
     known = {alert.name: alert for alert in table}
     seen: set[tuple[str, Key]] = set()
-    found = []
+    firing = []
     for entry in past:
         labels = entry.detail.get("labels")
         alert = known.get(str(entry.detail.get("alert")))
@@ -88,7 +88,7 @@ def firing_in(
         if entry.kind == "alert":
             at, value = entry.wall - apart, entry.detail.get("value")
             value = float(value) if isinstance(value, int | float) else math.nan
-            found.append(
+            firing.append(
                 ActiveAlert(
                     alert,
                     key,
@@ -99,7 +99,7 @@ def firing_in(
                     not_over_before=now + _looks_back(alert),
                 )
             )
-    return found
+    return firing
 
 
 _NOT_WHY = (STARTED, QR_REQUIRED)

@@ -35,21 +35,21 @@ class Rounds:
             self.checked("keys", boot_now() - begun)
 
     def _go_round(self, before: RepairStatistics) -> RepairStatistics:
-        every, now = list(self.registry.facts.values()), boot_now()
-        failing = [facts for facts in every if self._fails(facts, now)]
+        all_facts, now = list(self.registry.facts.values()), boot_now()
+        failing = [facts for facts in all_facts if self._fails(facts, now)]
         for facts in failing:
             self.wake(facts.id)
-        found = self.statistics()
-        healed = found.repaired + found.cleaned - before.repaired - before.cleaned
+        statistics = self.statistics()
+        healed = statistics.repaired + statistics.cleaned - before.repaired - before.cleaned
         bound(Category.CRYPTO).info(
             "round: %d sessions checked, the keys of %d fail; since the last one %d repaired,"
             " %d not healed",
-            len(every),
+            len(all_facts),
             len(failing),
             healed,
-            found.failed - before.failed,
+            statistics.failed - before.failed,
         )
-        return found
+        return statistics
 
     def _fails(self, facts: Facts, now: float) -> bool:
         return judge_keys(facts, self.policy(), now).signal is not None

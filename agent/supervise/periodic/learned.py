@@ -36,12 +36,12 @@ class Handover:
 
     async def take_over(self) -> None:
         """What cannot be read is forgotten: nothing depends on it but a learned habit."""
-        told = await self._store.get_fact(_STATISTICS)
-        if told is not None and (statistics := read_statistics(told)) is not None:
+        text = await self._store.get_fact(_STATISTICS)
+        if text is not None and (statistics := read_statistics(text)) is not None:
             self._ladder.statistics = statistics
         for name, value in (await self._store.get_facts(_INBOUND)).items():
             self._written[name] = value
-            facts = next((one for one in self._every() if _INBOUND + one.id == name), None)
+            facts = next((known for known in self._every() if _INBOUND + known.id == name), None)
             if facts is not None and (inbound := read_inbound(value)) is not None:
                 facts.inbound = inbound
 
@@ -59,17 +59,17 @@ class Handover:
 
     async def _write(self) -> None:
         """One commit, of what changed; rows of deleted instances go."""
-        found = {_STATISTICS: json.dumps(asdict(self._ladder.statistics))}
+        rows = {_STATISTICS: json.dumps(asdict(self._ladder.statistics))}
         for facts in self._every():
             if facts.inbound != Inbound():
-                found[_INBOUND + facts.id] = json.dumps(asdict(facts.inbound))
-        changed = {name: value for name, value in found.items() if self._written.get(name) != value}
-        gone = [name for name in self._written if name not in found]
+                rows[_INBOUND + facts.id] = json.dumps(asdict(facts.inbound))
+        changed = {name: value for name, value in rows.items() if self._written.get(name) != value}
+        gone = [name for name in self._written if name not in rows]
         if changed:
             await self._store.put_facts(changed)
         if gone:
             await self._store.forget_facts(gone)
-        self._written = found
+        self._written = rows
 
     def _every(self) -> list[Facts]:
         return list(self._registry.facts.values())
@@ -77,9 +77,9 @@ class Handover:
 
 def read_statistics(text: str) -> RepairStatistics | None:
     try:
-        told = json.loads(text)
-        steps = {name: StepTally(**_known(StepTally, one)) for name, one in told["steps"].items()}
-        return RepairStatistics(**{**_known(RepairStatistics, told), "steps": steps})
+        raw = json.loads(text)
+        steps = {name: StepTally(**_known(StepTally, step)) for name, step in raw["steps"].items()}
+        return RepairStatistics(**{**_known(RepairStatistics, raw), "steps": steps})
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         log.warning("cannot read the kept statistics, they begin at 0: %s", error)
         return None
@@ -87,18 +87,18 @@ def read_statistics(text: str) -> RepairStatistics | None:
 
 def read_inbound(text: str) -> Inbound | None:
     try:
-        told = _known(Inbound, json.loads(text))
-        rates = tuple(float(rate) for rate in told.pop("rates"))
-        found = Inbound(rates, **{name: float(value) for name, value in told.items()})
+        raw = _known(Inbound, json.loads(text))
+        rates = tuple(float(rate) for rate in raw.pop("rates"))
+        inbound = Inbound(rates, **{name: float(value) for name, value in raw.items()})
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return None
-    return found if len(found.rates) == HOURS else None
+    return inbound if len(inbound.rates) == HOURS else None
 
 
-def _known(kind: Any, told: Mapping[str, Any]) -> dict[str, Any]:
+def _known(kind: Any, raw: Mapping[str, Any]) -> dict[str, Any]:
     """Without what a newer version wrote; only numbers and containers are taken."""
-    names = {one.name for one in fields(kind)}
-    for name, value in told.items():
+    names = {field.name for field in fields(kind)}
+    for name, value in raw.items():
         if name in names and not isinstance(value, int | float | list | dict):
             raise TypeError(f"{name} is {type(value).__name__}")
-    return {name: value for name, value in told.items() if name in names}
+    return {name: value for name, value in raw.items() if name in names}

@@ -42,12 +42,14 @@ async def check_database(store: Store, copy: Path) -> None:
     """The full check, which each start makes too, and a verified copy, once a day."""
     await asyncio.sleep(FIRST_COPY)
     while True:
-        found = await store.check()
-        if found == "ok":
+        problem = await store.check()
+        if problem == "ok":
             try:
                 await store.copy_to(copy)
             except WaError as error:
                 log.error("%s", error)
         else:
-            log.error("the database is damaged: %s; the agent rebuilds it at its next start", found)
+            log.error(
+                "the database is damaged: %s; the agent rebuilds it at its next start", problem
+            )
         await asyncio.sleep(CHECK_EVERY)

@@ -80,10 +80,10 @@ class Sampler:
 
     async def sample(self) -> None:
         self._measured = self._running()
-        found = await measure_whole(self._measured, self.registry.facts)
+        measured = await measure_whole(self._measured, self.registry.facts)
         now = boot_now()
         for facts in list(self.registry.facts.values()):
-            usage = found.get(facts.id)
+            usage = measured.get(facts.id)
             _note(facts, usage)
             if usage is not None and usage.memory_bytes is not None:
                 history = facts.run.memory_history.note(usage.memory_bytes, self.policy(), now)
@@ -251,6 +251,6 @@ async def keep_trends(trends: Trends, facts: Mapping[InstanceId, Facts]) -> None
 
 
 def _seen(facts: Mapping[InstanceId, Facts]) -> Iterator[tuple[InstanceId, int | None, int]]:
-    for id, one in facts.items():
-        memory = one.run.memory_bytes if one.unit.runs else None
-        yield id, memory, one.counters.messages["in"] + one.counters.messages["out"]
+    for id, its in facts.items():
+        memory = its.run.memory_bytes if its.unit.runs else None
+        yield id, memory, its.counters.messages["in"] + its.counters.messages["out"]

@@ -34,17 +34,17 @@ class Watchdog:
 
     async def run(self) -> None:
         """Ping for as long as passes complete in time; say so in the log when they do not."""
-        every = watchdog_seconds() / 2
-        told = False
+        interval = watchdog_seconds() / 2
+        warned = False
         while True:
-            late = await self._what_is_late(every)
+            late = await self._what_is_late(interval)
             if late is None:
                 self.say("WATCHDOG=1")
-                told = False
-            elif not told:
-                told = True
+                warned = False
+            elif not warned:
+                warned = True
                 log.error("the agent sends no watchdog ping: %s", late)
-            await asyncio.sleep(every / 2)
+            await asyncio.sleep(interval / 2)
 
     async def _what_is_late(self, limit: float) -> str | None:
         """A no-op round through the loop and the database; what did not answer, if anything."""

@@ -60,25 +60,25 @@ async def _resolve(host: str, port: int) -> list[str]:
     loop = asyncio.get_running_loop()
     answer: asyncio.Future[list[str]] = loop.create_future()
 
-    def settle(found: list[str] | OSError) -> None:
+    def settle(result: list[str] | OSError) -> None:
         if answer.done():
             return
-        if isinstance(found, OSError):
-            answer.set_exception(found)
+        if isinstance(result, OSError):
+            answer.set_exception(result)
         else:
-            answer.set_result(found)
+            answer.set_result(result)
 
     def ask() -> None:
-        found: list[str] | OSError
+        result: list[str] | OSError
         try:
             rows = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-            found = list(dict.fromkeys(str(row[4][0]) for row in rows))[:MOST_ADDRESSES]
+            result = list(dict.fromkeys(str(row[4][0]) for row in rows))[:MOST_ADDRESSES]
         except OSError as error:
-            found = error
+            result = error
         finally:
             _asked.release()
         with suppress(RuntimeError):  # the loop is closed: no session needs the answer
-            loop.call_soon_threadsafe(settle, found)
+            loop.call_soon_threadsafe(settle, result)
 
     threading.Thread(target=ask, name=f"name of {host}", daemon=True).start()
     return await answer

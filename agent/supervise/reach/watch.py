@@ -173,7 +173,7 @@ class Reaching:
         if watched is None:
             return
         watched.waiting.pop(id, None)
-        if not any(one is watched for _, one in self._of.values()):
+        if not any(other is watched for _, other in self._of.values()):
             self._all.pop(watched.address, None)
 
     # its own work
@@ -187,12 +187,12 @@ class Reaching:
         try:
             while True:
                 now = boot_now()
-                due = [one for one in self._all.values() if self._is_waited_for(one)]
-                for one in due:
-                    if one.reach.look_at <= now and one.looking is None:
-                        self._begin_look(one)
+                due = [watched for watched in self._all.values() if self._is_waited_for(watched)]
+                for watched in due:
+                    if watched.reach.look_at <= now and watched.looking is None:
+                        self._begin_look(watched)
                 self._changed.clear()
-                moments = [one.reach.look_at for one in due if one.looking is None]
+                moments = [watched.reach.look_at for watched in due if watched.looking is None]
                 wait = max(min(moments) - boot_now(), 0.0) if moments else None
                 try:
                     async with asyncio.timeout(wait):
@@ -202,14 +202,14 @@ class Reaching:
         finally:
             if routes is not None:
                 routes.close()
-            for one in self._all.values():
-                if one.looking is not None:
-                    one.looking.cancel()
+            for watched in self._all.values():
+                if watched.looking is not None:
+                    watched.looking.cancel()
 
     def route_changed(self) -> None:
         now = boot_now()
-        for one in self._all.values():
-            one.reach = after_route_change(one.reach, now)
+        for watched in self._all.values():
+            watched.reach = after_route_change(watched.reach, now)
         self._changed.set()
         for listener in self.on_route:
             listener()
@@ -217,7 +217,7 @@ class Reaching:
     def _is_waited_for(self, watched: Watched) -> bool:
         if watched.reach.away_since is None or self.policy().look_every <= 0:
             return False
-        for facts in [one for one in watched.waiting.values() if not self.wanted(one)]:
+        for facts in [waiting for waiting in watched.waiting.values() if not self.wanted(waiting)]:
             del watched.waiting[facts.id]
         return bool(watched.waiting)
 

@@ -1,4 +1,4 @@
-"""What is asked of an engine where the answer is the deed itself: a QR, a send, a logout."""
+"""Requests that an engine answers at once: a QR, a message to send, a logout."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -18,10 +18,10 @@ from agent.supervise.worker_link import WorkerLink
 
 LOGOUT_TIMEOUT = 30.0
 SEND_TIMEOUT = 80.0
-"""Longer than any engine takes to say what became of a message: a file has to travel."""
+"""Longer than any engine takes over a message: a file has to travel."""
 COMMAND_TIMEOUT = 10.0
 PATIENCE = 10.0
-"""Seconds in which a pass over an instance is usually over; a longer one repairs it."""
+"""Seconds in which most passes over an instance are over; a longer one repairs it."""
 
 
 class Asking:
@@ -55,15 +55,15 @@ class Asking:
         timeout: float = COMMAND_TIMEOUT,
         alone: bool = False,
     ) -> Mapping[str, Any]:
-        """`alone`: while no pass looks at it, which would start again what this takes down."""
-        told = {"name": name, "arguments": dict(arguments)}
+        """`alone`: outside of a pass, which would start again what this takes down."""
+        call = {"name": name, "arguments": dict(arguments)}
         if not alone:
-            return await self._link(id, f"{name} with").call("command", told, timeout=timeout)
+            return await self._link(id, f"{name} with").call("command", call, timeout=timeout)
         async with self._undisturbed(id, name):
             link = self._link(id, f"{name} with")
             said = f"an operator asked its engine for: {name}"
             await self._store.append(entry(self._registry.get(id), "operator", said))
-            return await link.call("command", told, timeout=timeout)
+            return await link.call("command", call, timeout=timeout)
 
     async def send(self, id: InstanceId, message: Mapping[str, Any]) -> Mapping[str, Any]:
         link, facts = self._link(id, "send with"), self._registry.get(id)
@@ -124,10 +124,10 @@ def _unsent(id: InstanceId, error: LinkError | EngineError) -> WaError:
     return TryLater(f"cannot tell whether {id} sent the message: {error}", code="unknown_outcome")
 
 
-def _qr_of(told: Any) -> Qr | None:
-    if not isinstance(told, Mapping):
+def _qr_of(raw: Any) -> Qr | None:
+    if not isinstance(raw, Mapping):
         return None
-    text, expires_in, number = told.get("text"), told.get("expires_in"), told.get("number")
+    text, expires_in, number = raw.get("text"), raw.get("expires_in"), raw.get("number")
     if not isinstance(text, str) or not isinstance(expires_in, int | float):
         raise LinkError("cannot read the QR code: the worker's answer has another form")
     return Qr(text, float(expires_in), number if isinstance(number, int) else 0)

@@ -1,4 +1,4 @@
-"""Checks on demand: a pass now, for some instances or all, side by side and bounded."""
+"""Checks on demand: a pass now for some instances or all."""
 
 import asyncio
 from collections.abc import Callable, Collection, Mapping
@@ -27,14 +27,13 @@ class Checking:
     async def check_now(
         self, ids: Collection[InstanceId] | None = None
     ) -> Mapping[InstanceId, HealthVerdict]:
-        """Look at these instances (or all) now, side by side, and say what was found."""
         chosen = list(self._registry.facts) if ids is None else list(ids)
-        every = [self._registry.get(id) for id in chosen]
-        await asyncio.gather(*(self._check(facts) for facts in every))
-        return {facts.id: facts.verdict or NOT_LOOKED_YET for facts in every}
+        all_facts = [self._registry.get(id) for id in chosen]
+        await asyncio.gather(*(self._check(facts) for facts in all_facts))
+        return {facts.id: facts.verdict or NOT_LOOKED_YET for facts in all_facts}
 
     async def _check(self, facts: Facts) -> None:
         facts.next_probe = 0.0
         async with self._places:
             await self._passes.run(facts)
-        self._wake(facts.id)  # its next deadline belongs to the loop
+        self._wake(facts.id)  # the loop knows its next deadline

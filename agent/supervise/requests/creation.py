@@ -8,7 +8,7 @@ from agent.core.model import Instance, InstanceId
 from agent.core.view import InstanceView
 from agent.engines.catalog import check_settings, find_engine
 from agent.errors import ConfigError, InvalidRequest, Refused
-from agent.supervise.backends.face import check_place
+from agent.supervise.backends.adoption import check_place
 from agent.supervise.backends.registry import Backends
 from agent.supervise.registry import Registry
 from agent.supervise.turns.memory import Room

@@ -1,4 +1,4 @@
-"""What an operator looks at to see why a session fails: its worker's last lines, failed starts."""
+"""Why a session fails, for an operator: its worker's last lines, failed starts."""
 
 import asyncio
 import os

@@ -21,14 +21,14 @@ def refuse_silent(facts: Facts) -> None:
 
 
 def waits_in_vain(facts: Facts, fellows: Iterable[Facts], asked_at: float) -> bool:
-    """Its server shows no code, although it had to make this session again since `asked_at`,
-    or one of `fellows`, the members of its incident."""
-    made_again = (one for one in (facts, *fellows) if one.begun_at >= asked_at)
-    return shows_no_code(facts) and any(_made_again_in_vain(one) for one in made_again)
+    """Its server shows no code, although the repair of it, or of one of `fellows` (members of its
+    incident), renewed it since `asked_at`."""
+    made_again = (member for member in (facts, *fellows) if member.begun_at >= asked_at)
+    return shows_no_code(facts) and any(_made_again_in_vain(member) for member in made_again)
 
 
 def _made_again_in_vain(facts: Facts) -> bool:
-    """Its repair has come as far as making it again, and that had its time to show."""
+    """Its repair renewed it, and the time for a code is over."""
     repair = facts.repair.last
     if repair is None or repair.stage is not Stage.DUE:
         return False
@@ -37,7 +37,7 @@ def _made_again_in_vain(facts: Facts) -> bool:
 
 
 def shows_no_code(facts: Facts) -> bool:
-    """Without a pairing, its server has connected it for long and shown no code."""
+    """Without a pairing, its server connects it for long and shows no code."""
     verdict = facts.verdict
     hangs = verdict is not None and verdict.reason == "state_stuck" and verdict.should_cleanup
     return hangs and bool(facts.instance.backend)

@@ -9,7 +9,7 @@ CODE = "confirm_passkey"
 
 
 def must_confirm_passkey(facts: Facts, doing: str, confirmation: str) -> None:
-    """`confirmation`: the id again, where the caller confirms that the pairing may be lost."""
+    """`confirmation`: the id, where the caller confirms that the pairing may be lost."""
     record, id = facts.record, facts.id
     paired = may_be_paired(record, facts.run.claim, facts.folder.files)
     if record.needs_passkey and paired and confirmation != id:

@@ -1,6 +1,6 @@
 """The public face of repairing: check, recover, clean up, ensure healthy, incidents.
 
-A request is written down and joins the repair that runs; passes carry it out, we wait.
+A request joins the repair that runs; passes carry it out, the request waits.
 """
 
 import asyncio
@@ -46,8 +46,6 @@ POLL = 0.1
 
 @dataclass(frozen=True, slots=True)
 class RepairResult:
-    """How a requested repair ended."""
-
     healthy: bool
     cleaned: bool
     recovered: bool
@@ -57,7 +55,7 @@ class RepairResult:
 
 
 class Repairs:
-    """Everything that may be asked of repairing. Unknown ids raise NotFound."""
+    """Unknown ids raise NotFound."""
 
     def __init__(
         self,
@@ -81,23 +79,22 @@ class Repairs:
         self._stopping = asyncio.Event()
 
     def stop(self) -> None:
-        """Callers that wait for a repair get "ask again", so that they delay no stop."""
+        """Answer waiting callers with TryLater, so that they delay no stop."""
         self._stopping.set()
 
     # one instance
 
     async def check_instance_health(self, id: InstanceId) -> HealthVerdict:
-        """Measure now and judge."""
         return (await self._checking.check_now([id]))[id]
 
     async def try_recover(self, id: InstanceId) -> RepairResult:
-        """One round of all that keeps the pairing."""
+        """One round of all steps that keep the pairing."""
         return await self._repair(id, Goal.RECOVER)
 
     async def cleanup_corrupted(
         self, id: InstanceId, *, confirmed: bool = False, passkey: str = ""
     ) -> RepairResult:
-        """Begin afresh: the session is retired (it can be restored) and a new QR offered."""
+        """Retire the session (the trash keeps it) and offer a new QR."""
         facts = self._registry.get(id)
         if not confirmed and is_paired(facts):
             raise Refused(
@@ -113,8 +110,8 @@ class Repairs:
     ) -> RepairResult:
         """Check, recover, and clean up if nothing milder helped: it ends connected or with a QR.
 
-        Answered within the limit, and as soon as waiting is `in_vain`; a repair that takes
-        longer goes on (ending "goes_on").
+        Answered within the limit, or as soon as `in_vain`; a longer repair goes on (ending
+        "goes_on").
         """
         deadline = time.monotonic() + self._limit
         facts = self._registry.get(id)
@@ -125,7 +122,7 @@ class Repairs:
         return await self._repair(id, Goal.WORKING_QR, deadline, in_vain)
 
     async def force_reconnection(self, id: InstanceId) -> None:
-        """Try now, whatever the count, the delay and the circuit say."""
+        """Try now, whatever the attempts, the delay and the circuit say."""
         facts = self._registry.get(id)
         self._must_be_wanted(facts)
         reason = reason_of(facts.record.reason) if facts.record.reason else None
@@ -194,19 +191,19 @@ class Repairs:
         return RepairResult(**last.answer, ending=ending, sentence=sentence)
 
     async def wait(self, event: asyncio.Event, limit: float) -> bool:
-        """False: its time is over. TryLater when the agent stops meanwhile."""
-        waits = [asyncio.create_task(one.wait()) for one in (event, self._stopping)]
+        """False: the time is over. TryLater when the agent stops meanwhile."""
+        waits = [asyncio.create_task(awaited.wait()) for awaited in (event, self._stopping)]
         try:
             await asyncio.wait(waits, timeout=limit, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            for one in waits:
-                one.cancel()
+            for awaited in waits:
+                awaited.cancel()
         if self._stopping.is_set() and not event.is_set():
             raise TryLater("the agent stops; ask again after its start", code="stopping")
         return event.is_set()
 
     async def _settled_verdict(self, facts: Facts, deadline: float) -> HealthVerdict:
-        """A session that starts or stops may finish: its own deadlines say when it is late."""
+        """The verdict after a start or stop has ended: its deadlines say when it is late."""
         verdict = await self.check_instance_health(facts.id)
         while verdict.reason in ("starting", "stopping") and time.monotonic() < deadline:
             await self.wait(asyncio.Event(), POLL)
@@ -216,7 +213,7 @@ class Repairs:
         return verdict
 
     async def until_there(self, facts: Facts) -> None:
-        """While its server is away the caller gets an answer soon: no wait would help."""
+        """TryLater once its server has stayed away for a while: no wait would help."""
         deadline = time.monotonic() + AWAY_PATIENCE
         while facts.wait_reason in AWAY:
             if time.monotonic() > deadline:

@@ -1,4 +1,4 @@
-"""Setting an instance up: it exists, is healthy, and shows a code to scan or is connected."""
+"""Set-up: make an instance, or make it healthy, until it shows a code to scan or is connected."""
 
 import asyncio
 import time
@@ -23,13 +23,11 @@ from agent.supervise.turns.memory import MEMORY_FULL
 
 SETUP_TIMEOUT = 120.0
 REFUSALS = 4
-"""Starts in a row that failed, after which a set-up answers with what they met."""
+"""After so many failed starts in a row a set-up answers with their error."""
 
 
 @dataclass(frozen=True, slots=True)
 class SetUp:
-    """An instance that is ready to be scanned, or that is connected."""
-
     id: InstanceId
     created: bool
     result: RepairResult
@@ -49,7 +47,7 @@ class SettingUp:
     _creating: dict[InstanceId, asyncio.Lock] = field(init=False, default_factory=dict)
 
     async def set_up(self, wanted: Instance) -> SetUp:
-        """What exists is made healthy first, what is missing created; then a QR or CONNECTED."""
+        """Make an existing instance healthy, or create it; then wait for a QR or CONNECTED."""
         result = RepairResult(healthy=True, cleaned=False, recovered=False, ending="")
         asked_at = boot_now()
 
@@ -121,5 +119,5 @@ def _must_have_helped(facts: Facts, result: RepairResult) -> None:
 
 
 def _refuse_hopeless(id: InstanceId, verdict: HealthVerdict) -> None:
-    if verdict.reason != "qr_idle":  # asking for its code wakes that one
+    if verdict.reason != "qr_idle":  # asking for its code wakes that session
         raise Refused(f"cannot show a code for {id}: {verdict.sentence}", code=verdict.reason)

@@ -1,7 +1,6 @@
-"""Hand a long file over to an engine: in parts, each one taken before the next is sent.
+"""Hand a long file to an engine in parts; the next is sent after the engine took the last.
 
-Nothing of it touches a disk, and the worker never holds more than one part. What fails here
-happened before the message was handed over: it was surely not sent.
+No part touches a disk. A failure here comes before the message: it was surely not sent.
 """
 
 import secrets
@@ -35,8 +34,8 @@ async def in_parts(
 
 async def _hand_over(link: WorkerLink, id: InstanceId, part: Mapping[str, Any]) -> None:
     try:
-        told = {"name": "file_part", "arguments": dict(part)}
-        await link.call("command", told, timeout=PART_TIMEOUT)
+        call = {"name": "file_part", "arguments": dict(part)}
+        await link.call("command", call, timeout=PART_TIMEOUT)
     except LinkError as error:
         raise TryLater(f"cannot hand the file over to {id}: {error}", code="not_sent") from error
     except EngineError as error:

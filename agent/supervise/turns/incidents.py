@@ -64,8 +64,8 @@ class Incidents:
             for group in list(self.active):
                 self._give_turn(group, now)
             turns = [
-                next_turn(one, self.policy(), boot_now())
-                for group, one in self.active.items()
+                next_turn(incident, self.policy(), boot_now())
+                for group, incident in self.active.items()
                 if group not in self._no_turns
             ]
             self._changed.clear()
@@ -154,8 +154,8 @@ class Incidents:
 
     def members(self) -> dict[str, int]:
         """How many are in the incident of each engine that is in use."""
-        found = dict.fromkeys(self._population(), 0)
-        return found | {group: len(one.members) for group, one in self.active.items()}
+        counts = dict.fromkeys(self._population(), 0)
+        return counts | {group: len(incident.members) for group, incident in self.active.items()}
 
     # their life
 
@@ -186,7 +186,9 @@ class Incidents:
 
     def _not_well(self, incident: Incident) -> list[InstanceId]:
         members = (self.all_facts[id] for id in incident.members if id in self.all_facts)
-        return [one.id for one in members if one.verdict is None or not is_well(one.verdict)]
+        return [
+            facts.id for facts in members if facts.verdict is None or not is_well(facts.verdict)
+        ]
 
     def _send_ahead(self, incident: Incident) -> None:
         """Its canary tries for all: its own delays and rounds may wait no longer."""

@@ -1,0 +1,191 @@
+"""How sessions of a backend's server become instances, by an operator's order or by `adopt`."""
+
+import fnmatch
+import hashlib
+import json
+import logging
+import re
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any
+
+from agent.clock import boot_now
+from agent.core.model import Instance, InstanceId, RemoteSession, parse_instance_id
+from agent.core.view import InstanceView
+from agent.errors import InvalidRequest, LinkError, NotFound, Refused, TryLater, WaError
+from agent.store.database import Store
+from agent.supervise.backends.facts import BackendFacts
+from agent.supervise.backends.registry import Backends
+from agent.supervise.facts import Facts
+
+log = logging.getLogger(__name__)
+
+SLUG = 40
+LET_GO = "let_go:"
+"""Names the fact in the database that lists a backend's sessions whose instances were deleted."""
+_NOT_OURS = re.compile(r"[^a-z0-9_-]+")
+
+
+class Adoption:
+    def __init__(
+        self,
+        backends: Backends,
+        facts: Mapping[InstanceId, Facts],
+        store: Store,
+        create: Callable[[Instance], Awaitable[InstanceView]],
+        *,
+        discover_every: Callable[[], float],
+    ) -> None:
+        self._create = create
+        self._backends = backends
+        self._facts = facts
+        self._store = store
+        self._discover_every = discover_every
+
+    async def adopt(
+        self, backend: BackendFacts, asked: str, id: InstanceId | None = None
+    ) -> InstanceId:
+        """Make an instance of the session that the server or its title calls `asked`."""
+        await read_sessions(backend)
+        remote = session_meant(backend.name, backend.names, asked)
+        if (holder := _holder(self._backends, backend, remote)) is not None:
+            raise Refused(
+                f"cannot adopt {remote!r:.80} of {backend.name}: the instance {holder} has it"
+                " already",
+                field="remote",
+                code="adopted",
+            )
+        return await self._take_in(backend, remote, id or self._free_id(backend, asked))
+
+    async def discover(self, backend: BackendFacts) -> None:
+        """Make instances of the server's new sessions that match `adopt`, when it is time."""
+        if boot_now() < backend.next_look:
+            return
+        backend.next_look = boot_now() + self._discover_every()
+        if not backend.declared.adopt:
+            return
+        try:
+            await read_sessions(backend)
+        except WaError as error:
+            log.warning("cannot read the sessions of backend %s: %s", backend.name, error)
+            return
+        ours = {facts.instance.remote for facts in self._backends.members(backend)}
+        ours |= await self._let_go(backend.name)
+        for session in backend.names:
+            words = [word for word in (session.name, session.title) if word]
+            if session.name in ours or not any(_matches(w, backend.declared.adopt) for w in words):
+                continue
+            try:
+                await self._take_in(backend, session.name, None)
+            except WaError as error:
+                log.warning("cannot adopt a session of backend %s: %s", backend.name, error)
+
+    async def let_go(self, instance: Instance) -> None:
+        """An operator deleted the instance: `discover` must not make it again."""
+        names = await self._let_go(instance.backend)
+        await self._keep_let_go(instance.backend, names | {instance.remote})
+
+    async def _let_go(self, name: str) -> set[str]:
+        return set(json.loads(await self._store.get_fact(LET_GO + name) or "[]"))
+
+    async def _keep_let_go(self, name: str, names: set[str]) -> None:
+        await self._store.put_facts({LET_GO + name: json.dumps(sorted(names))})
+
+    async def _take_in(
+        self, backend: BackendFacts, remote: str, id: InstanceId | None
+    ) -> InstanceId:
+        id = id or self._free_id(backend, remote)
+        if remote in (names := await self._let_go(backend.name)):
+            await self._keep_let_go(backend.name, names - {remote})
+        settings = {"backend": backend.name, "remote": remote}
+        made = await self._create(Instance(id, backend.declared.engine, True, settings))
+        return made.instance.id
+
+    def _free_id(self, backend: BackendFacts, remote: str) -> InstanceId:
+        """The server's name where it is a free id, else an id made from it."""
+        slug = _NOT_OURS.sub("-", remote.lower()).strip("-_")[:SLUG]
+        if slug == remote and InstanceId(slug) not in self._facts:
+            return parse_instance_id(slug)
+        mark = hashlib.sha256(f"{backend.name}/{remote}".encode()).hexdigest()[:6]
+        return parse_instance_id(f"{slug or backend.name[:SLUG]}-{mark}")
+
+
+async def read_sessions(backend: BackendFacts) -> None:
+    raw = (await ask_worker(backend, "sessions")).get("sessions")
+    backend.names = tuple(
+        RemoteSession(*(_text(row, key) for key in ("name", "status", "account", "title")))
+        for row in (raw if isinstance(raw, list) else [])
+        if isinstance(row, dict) and _text(row, "name")
+    )
+
+
+async def ask_worker(
+    backend: BackendFacts, do: str, args: Mapping[str, Any] | None = None
+) -> Mapping[str, Any]:
+    cause: LinkError | str = backend.sentence
+    if backend.link is not None:
+        try:
+            limit = backend.declared.timeout + 5.0
+            return await backend.link.call(do, args or {}, timeout=limit)
+        except LinkError as error:
+            cause = error
+    raise TryLater(f"cannot ask backend {backend.name}: {cause}", code="backend_down")
+
+
+def session_meant(backend: str, there: Sequence[RemoteSession], asked: str) -> str:
+    """The server's name of the session that an operator called by its name or its title."""
+    if any(session.name == asked for session in there):
+        return asked
+    titled = [session.name for session in there if session.title == asked != ""]
+    if len(titled) > 1:
+        raise Refused(
+            f"cannot adopt {asked!r:.80}: {backend} has {len(titled)} sessions of that name;"
+            f" take one of {', '.join(titled[:5])}",
+            field="remote",
+            code="ambiguous",
+        )
+    if not titled:
+        raise NotFound(f"cannot adopt {asked!r:.80}: {backend} has no such session")
+    return titled[0]
+
+
+def _matches(name: str, patterns: Sequence[str]) -> bool:
+    return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
+
+
+def _text(row: Mapping[str, Any], key: str) -> str:
+    value = row.get(key)
+    return value[:200] if isinstance(value, str) else ""
+
+
+def check_place(backends: Backends, instance: Instance) -> None:
+    """Refuse an instance whose backend is not declared or of another engine, or has it already."""
+    backend = backends.all.get(instance.backend)
+    if backend is None:
+        known = ", ".join(backends.all) or "none"
+        raise InvalidRequest(
+            f"cannot create {instance.id}: engine {instance.engine} needs the name of a"
+            f" declared [[backend]] in its settings, not {instance.backend!r:.60};"
+            f" declared: {known}",
+            field="settings.backend",
+            code="unknown_backend",
+        )
+    if backend.declared.engine != instance.engine:
+        raise InvalidRequest(
+            f"cannot create {instance.id}: backend {backend.name} is of engine"
+            f" {backend.declared.engine}, not {instance.engine}",
+            field="engine",
+            code="wrong_engine",
+        )
+    holder = _holder(backends, backend, instance.remote)
+    if holder is not None and holder != instance.id:
+        raise Refused(
+            f"cannot create {instance.id}: {instance.remote!r:.80} of {backend.name} is"
+            f" {holder} here already",
+            field="settings.remote",
+            code="adopted",
+        )
+
+
+def _holder(backends: Backends, backend: BackendFacts, remote: str) -> InstanceId | None:
+    members = backends.members(backend)
+    return next((facts.id for facts in members if facts.instance.remote == remote), None)
