@@ -1,6 +1,7 @@
 """A sealed copy becomes a session's folder: opened, unpacked apart, checked, put in place."""
 
 import io
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -33,16 +34,18 @@ class Placed:
 
 
 def epoch_here(root: Path, id: InstanceId) -> int | None:
-    """In which epoch the folder came here; None: there is none, -1: it does not say."""
+    """In which epoch the folder came here; None: there is none, -1: it does not say.
+
+    One that never moved, and one of before this machine joined the fleet, is of epoch 0.
+    """
+    if not os.path.lexists(root / id):
+        return None
     try:
         with open_instance(root, id) as fd:
-            found = parse_object(read_plain_file(root / id, fd, NAME)).get(EPOCH, 0)
-    except ValueError:
+            told = parse_object(read_plain_file(root / id, fd, NAME))
+    except (ValueError, VaultError):
         return -1
-    except VaultError as error:
-        if error.code != "absent":
-            return -1
-        return -1 if (root / id).exists() else None
+    found = told.get(EPOCH, 0) if told.get("leased") else 0
     return found if isinstance(found, int) else -1
 
 
@@ -101,7 +104,11 @@ def check_manifest(owned: Owned, manifest: Manifest, state: SessionFiles) -> Non
 def put_arrival(root: Path, owned: Owned, manifest: Manifest | None) -> Placed:
     """Give what was staged its identity and its place; what is there goes to the trash."""
     instance = Instance(
-        parse_instance_id(owned.id), owned.engine, owned.wanted == "running", owned.settings
+        parse_instance_id(owned.id),
+        owned.engine,
+        owned.wanted == "running",
+        owned.settings,
+        leased=True,
     )
     identity = Identity(instance)
     if manifest is not None:
@@ -118,8 +125,8 @@ def put_arrival(root: Path, owned: Owned, manifest: Manifest | None) -> Placed:
         KIND,
         identity,
         lineage=identity.lineage or new_lineage(),
-        why=f"this machine has the session again, in epoch {owned.epoch} of the fleet",
+        why=f"the session came back in epoch {owned.epoch} of the fleet",
         replace=True,
-        others={EPOCH: owned.epoch, "leased": True},
+        others={EPOCH: owned.epoch},
     )
     return Placed(identity, retired)

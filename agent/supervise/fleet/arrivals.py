@@ -53,7 +53,9 @@ class Arrivals:
     async def fetch(self, owned: Owned) -> Arrived:
         """Its folder is in place when this returns; what fails leaves nothing behind."""
         id = parse_instance_id(owned.id)
-        if await asyncio.to_thread(epoch_here, self.root, id) == owned.epoch:
+        here = await asyncio.to_thread(epoch_here, self.root, id)
+        # In epoch 0 a session never moved: what is here is all there is of it.
+        if here is not None and owned.epoch in (0, here):
             identity = await asyncio.to_thread(read_identity, self.root / id)
             return Arrived(identity, copied=False)
         placed = await self._place(owned)

@@ -1,0 +1,544 @@
+"""Copies of sessions in a real PostgreSQL: sent while they change, and made folders elsewhere."""
+
+import asyncio
+import fcntl
+import io
+import json
+import tarfile
+import time
+import uuid
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent.config import SessionsSection
+from agent.core.model import (
+    Instance,
+    InstanceId,
+    JournalEntry,
+    SessionRecord,
+    UnitState,
+    UnitStatus,
+)
+from agent.engines.sandbox.files import SessionFile, read_session, write_session
+from agent.errors import Refused, TryLater, VaultError, WaError
+from agent.fleet.coordinator import Machine, Member, NewSession, Owned, Stored
+from agent.fleet.copies import take
+from agent.fleet.copies.arrive import EPOCH, epoch_here
+from agent.fleet.copies.take import take_copy
+from agent.fleet.key import FleetKey, copy_context
+from agent.fleet.postgres.coordinator import PostgresCoordinator, open_coordinator, prepare
+from agent.instance_file import NAME, parse_object
+from agent.store.database import Store
+from agent.supervise.copies.snapshots import Keeping
+from agent.supervise.facts import Facts
+from agent.supervise.fleet.arrivals import Arrivals
+from agent.supervise.fleet.replicas import Replicas
+from agent.supervise.registry import Registry
+from agent.vault.copies.pack import INNER
+from agent.vault.identity import Identity, create, read_identity
+from agent.vault.trash import list_trash
+from tests.conftest import Eventually
+from tests.standin.postgres import Postgres, temporary_postgres
+from tests.supervise.test_show import SOURCES
+
+KEY = FleetKey(bytes(range(32)))
+SHOP = InstanceId("shop")
+LAG = 0.4
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Postgres]:
+    with temporary_postgres() as server:
+        yield server
+
+
+class Site:
+    """One machine: its folder, its registry, and its part in the fleet."""
+
+    def __init__(self, root: Path, store: Store, coordinator: PostgresCoordinator) -> None:
+        self.root, self.store, self.coordinator = root, store, coordinator
+        self.registry = Registry(store, SOURCES, root)
+        self.keeping = Keeping(
+            self.registry,
+            store,
+            None,  # type: ignore[arg-type]
+            root,
+            SessionsSection,
+            lambda: 5.0,
+            lambda _id: None,
+        )
+        self.member = Member(0, 0, 0)
+        self.owned: dict[str, Owned] = {}
+        self.replicas = Replicas(
+            coordinator,
+            KEY,
+            self.keeping,
+            self.registry,
+            root,
+            LAG,
+            lambda: self.member,
+            lambda: self.owned,
+        )
+        self.arrivals = Arrivals(coordinator, KEY, root)
+
+    async def join(self, name: str) -> None:
+        machine = Machine(name, str(uuid.uuid4()), engines=frozenset({"sandbox", "web"}))
+        self.member = await self.coordinator.join(machine)
+        await self.renew()
+
+    async def renew(self) -> None:
+        answer = await self.coordinator.renew(self.member, frozenset(), 0)
+        self.member = replace(self.member, renewals=answer.renewals[self.member.id])
+        self.owned = {each.id: each for each in await self.coordinator.owned(self.member)}
+
+    async def add(self, id: str = SHOP, engine: str = "sandbox", *, paired: bool = True) -> Facts:
+        """A session of this machine, paired and stopped."""
+        assert await self.coordinator.create(self.member, NewSession(id, engine), self.member.id)
+        await self.renew()
+        instance = Instance(InstanceId(id), engine, True, leased=True)
+        create(self.root, instance)
+        record = SessionRecord(paired=paired, account="49151" if paired else "")
+        await self.store.add(instance, record, JournalEntry("created", "made"))
+        facts = self.registry.add(instance, record)
+        if paired and engine == "sandbox":
+            self.write(id, 0)
+        return facts
+
+    def write(self, id: str, counter: int) -> None:
+        write_session(self.root / id / "session", SessionFile(True, "49151", "phone", counter))
+
+    def read(self, id: str = SHOP) -> SessionFile:
+        found = read_session(self.root / id / "session")
+        assert found is not None
+        return found
+
+    async def hand_over(self, to: "Site", id: str = SHOP) -> Owned:
+        await self.renew()
+        assert await self.coordinator.hand_over(self.member, id, to.member.id, "a test")
+        await to.renew()
+        return to.owned[id]
+
+    @asynccontextmanager
+    async def sending(self) -> AsyncIterator[None]:
+        running = asyncio.create_task(self.replicas.run())
+        try:
+            yield
+        finally:
+            running.cancel()
+            with suppress(asyncio.CancelledError):
+                await running
+
+
+@pytest.fixture
+async def site(server: Postgres, tmp_path: Path) -> AsyncIterator[Callable[[str], Any]]:
+    server.sql("DROP SCHEMA IF EXISTS wa_agent CASCADE")
+    await prepare(server.url)
+    sites: list[Site] = []
+
+    async def made(name: str) -> Site:
+        root = tmp_path / name / "sessions"
+        root.mkdir(parents=True, mode=0o700)
+        store = await Store.open(tmp_path / name / "agent.db")
+        coordinator = open_coordinator(server.url, 6.0, 20.0)
+        sites.append(Site(root, store, coordinator))
+        await sites[-1].join(name)
+        return sites[-1]
+
+    yield made
+    for each in sites:
+        await each.store.close()
+        await each.coordinator.close()
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(each.name for each in folder.iterdir()) if folder.exists() else []
+
+
+def counter_of(stored: Stored | None, tmp_path: Path) -> int | None:
+    """What the stored copy holds, read as another machine would."""
+    if stored is None:
+        return None
+    root = tmp_path / "elsewhere"
+    root.mkdir(exist_ok=True)
+    archive = KEY.open(copy_context(SHOP, stored.epoch), stored.packed)
+    with tarfile.open(fileobj=io.BytesIO(archive), mode="r:gz") as tar:
+        inside = tar.extractfile(f"{INNER}sandbox.json")
+        assert inside is not None
+        (root / "sandbox.json").write_bytes(inside.read())
+    found = read_session(root)
+    return found.counter if found else None
+
+
+async def test_a_change_is_stored_within_the_lag_and_what_rests_is_not_sent_again(
+    site, tmp_path: Path, eventually: Eventually
+):
+    a = await site("a")
+    await a.add()
+    sent = []
+    store_copy = a.coordinator.store_copy
+
+    async def counted(*words):
+        sent.append(words[1])
+        return await store_copy(*words)
+
+    a.coordinator.store_copy = counted
+    async with a.sending():
+        await eventually(lambda: a.replicas.of(SHOP) and a.replicas.of(SHOP).stored_at)
+        assert a.replicas.behind_seconds() == 0.0
+        assert a.replicas.stored_bytes() == len((await a.coordinator.stored(SHOP)).packed)
+        for counter in range(1, 4):
+            a.write(SHOP, counter)
+            begun, held = time.monotonic(), None
+            while held != counter:
+                held = counter_of(await a.coordinator.stored(SHOP), tmp_path)
+                await asyncio.sleep(0.01)
+                assert time.monotonic() - begun < 5.0
+        await eventually(lambda: a.replicas.of(SHOP).mark is not None)
+        before = len(sent)
+        for _ in range(8):
+            await a.replicas._look_at_all(asyncio.TaskGroup())
+        assert len(sent) == before <= 2 * 4
+
+
+async def test_a_session_that_never_rests_is_copied_all_the_same(
+    site, tmp_path: Path, eventually: Eventually
+):
+    a = await site("a")
+    await a.add()
+    writing = True
+
+    def write() -> None:
+        counter = 0
+        while writing:
+            counter += 1
+            a.write(SHOP, counter)
+
+    busy = asyncio.create_task(asyncio.to_thread(write))
+    try:
+        async with a.sending():
+            first = await eventually(lambda: a.replicas.of(SHOP) and a.replicas.of(SHOP).stored_at)
+            await eventually(lambda: a.replicas.of(SHOP).stored_at > first)
+            writing = False
+            await busy
+            last = a.read().counter
+            await eventually(lambda: a.replicas.of(SHOP).mark is not None)
+    finally:
+        writing = False
+    assert counter_of(await a.coordinator.stored(SHOP), tmp_path) == last
+
+
+async def test_files_that_are_not_whole_replace_no_copy(
+    site, tmp_path: Path, eventually: Eventually
+):
+    a = await site("a")
+    facts = await a.add()
+    await a.replicas.flush(facts)
+    (a.root / SHOP / "session" / "sandbox.json").write_bytes(b"")
+    with pytest.raises(VaultError) as refused:
+        await a.replicas.flush(facts)
+    assert refused.value.code == "not_whole"
+    (a.root / SHOP / "session" / "sandbox.json").unlink()
+    async with a.sending():
+        await eventually(lambda: "it is paired" in a.replicas.of(SHOP).problem)
+        assert a.replicas.behind_seconds() > 0
+    assert counter_of(await a.coordinator.stored(SHOP), tmp_path) == 0
+
+
+async def test_a_refused_copy_ends_the_sending_and_is_said(site, eventually: Eventually, caplog):
+    a, b = await site("a"), await site("b")
+    facts = await a.add()
+    await a.replicas.flush(facts)
+    owned = dict(a.owned)
+    await a.hand_over(b)
+    a.owned = owned  # it did not hear of it yet
+    a.write(SHOP, 7)
+    async with a.sending():
+        await eventually(lambda: a.replicas.of(SHOP).refused)
+        assert "another machine owns the session" in a.replicas.of(SHOP).problem
+        a.coordinator.store_copy = None  # a further try would fail loudly
+        a.write(SHOP, 8)
+        for _ in range(8):
+            await a.replicas._look_at_all(asyncio.TaskGroup())
+    assert (await b.coordinator.stored(SHOP)).epoch == 0
+    assert caplog.text.count("refused a copy of shop") == 1
+
+
+async def test_while_the_database_is_away_copies_wait_and_none_is_lost(
+    site, tmp_path: Path, eventually: Eventually
+):
+    a = await site("a")
+    await a.add()
+    store_copy, away = a.coordinator.store_copy, True
+    tries = []
+
+    async def broken(*words):
+        tries.append(time.monotonic())
+        if away:
+            raise TryLater("cannot reach the fleet's database", code="fleet_database")
+        return await store_copy(*words)
+
+    a.coordinator.store_copy = broken
+    async with a.sending():
+        await eventually(lambda: len(tries) >= 3, within=20)
+        assert tries[2] - tries[1] > tries[1] - tries[0], "each pause is longer"
+        assert a.replicas.behind_seconds() > 1
+        a.write(SHOP, 5)
+        away = False
+        await eventually(lambda: a.replicas.of(SHOP).mark is not None, within=20)
+    assert counter_of(await a.coordinator.stored(SHOP), tmp_path) == 5
+
+
+async def test_a_planned_move_brings_the_exact_files(site):
+    a, b = await site("a"), await site("b")
+    facts = await a.add()
+    a.write(SHOP, 41)
+    facts.record = replace(facts.record, reason="logout", needs_passkey=True)
+    await a.replicas.flush(facts)
+    owned = await a.hand_over(b)
+    arrived = await b.arrivals.fetch(owned)
+    assert b.read() == a.read()
+    assert (arrived.copied, arrived.trash) == (True, "")
+    identity = read_identity(b.root / SHOP)
+    assert identity == arrived.identity
+    assert (identity.paired, identity.account, identity.ended) == (True, "49151", "logout")
+    assert identity.instance.leased
+    assert identity.needs_passkey
+    assert identity.lineage == read_identity(a.root / SHOP).lineage
+    assert arrived.record.reason == "logout"
+    assert arrived.record.first_messages
+    assert epoch_here(b.root, SHOP) == owned.epoch == 1
+    assert names(b.root / ".staging") == []
+    # Asked again, as after a crash before it was recorded: the folder stays as it is.
+    b.write(SHOP, 42)
+    again = await b.arrivals.fetch(owned)
+    assert (again.copied, again.identity) == (False, arrived.identity)
+    assert b.read().counter == 42
+
+
+async def test_a_folder_from_an_earlier_ownership_is_retired_and_never_run(site):
+    a, b = await site("a"), await site("b")
+    facts = await a.add()
+    await a.replicas.flush(facts)
+    await b.arrivals.fetch(await a.hand_over(b))
+    b_facts = b.registry.add(read_identity(b.root / SHOP).instance, replace(facts.record))
+    b.write(SHOP, 9)
+    await b.replicas.flush(b_facts)
+    arrived = await a.arrivals.fetch(await b.hand_over(a))
+    assert a.read().counter == 9
+    (trash,) = list_trash(a.root)
+    assert trash.name == arrived.trash
+    assert read_session(trash.path / "session").counter == 0  # type: ignore[union-attr]
+    assert epoch_here(a.root, SHOP) == 2
+
+
+async def test_a_worker_that_still_holds_the_folder_keeps_it(site):
+    a, b = await site("a"), await site("b")
+    facts = await a.add()
+    await a.replicas.flush(facts)
+    owned = await a.hand_over(b)
+    create(b.root, replace(facts.instance, settings={}))
+    with (b.root / SHOP / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(Refused) as refused:
+            await b.arrivals.fetch(owned)
+    assert refused.value.code == "still_running"
+    assert names(b.root / ".staging") == []
+    assert read_session(b.root / SHOP / "session") is None
+
+
+async def test_a_session_that_never_paired_begins_empty_and_a_paired_one_waits_for_its_files(site):
+    a, b = await site("a"), await site("b")
+    assert await a.coordinator.create(a.member, NewSession("new", "sandbox"), b.member.id)
+    await b.renew()
+    arrived = await b.arrivals.fetch(b.owned["new"])
+    assert names(b.root / "new" / "session") == []
+    assert (arrived.copied, arrived.identity.paired) == (False, False)
+    await a.add()
+    owned = await a.hand_over(b)
+    with pytest.raises(VaultError) as missing:
+        await b.arrivals.fetch(owned)
+    assert missing.value.code == "copy_missing"
+    assert not (b.root / SHOP).exists()
+
+
+async def test_an_unpaired_session_moves_with_what_it_has(site):
+    a, b = await site("a"), await site("b")
+    facts = await a.add(paired=False)
+    await a.replicas.flush(facts)
+    arrived = await b.arrivals.fetch(await a.hand_over(b))
+    assert (arrived.copied, arrived.identity.paired, arrived.record.first_messages) == (
+        True, False, "",
+    )  # fmt: skip
+
+
+async def test_in_the_first_epoch_the_folder_here_is_all_there_is(site):
+    """Of a fleet that was left and joined again: its database counts from the beginning."""
+    a = await site("a")
+    await a.add()
+    told = parse_object((a.root / SHOP / NAME).read_bytes())
+    (a.root / SHOP / NAME).write_text(json.dumps(told | {EPOCH: 5}))
+    arrived = await a.arrivals.fetch(a.owned[SHOP])
+    assert not arrived.copied
+    assert a.read().counter == 0
+    assert list_trash(a.root) == []
+
+
+# What may not come in
+
+
+def archive_of(root: Path, **changes: Any) -> bytes:
+    identity = Identity(Instance(SHOP, "sandbox", True), True, "49151")
+    return take_copy(root, replace(identity, **changes), exact=True, wall=1.0)
+
+
+def packed(manifest: bytes, *members: tuple[str, bytes, bytes]) -> bytes:
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w:gz", format=tarfile.PAX_FORMAT) as tar:
+        for name, content, kind in (("manifest.json", manifest, tarfile.REGTYPE), *members):
+            member = tarfile.TarInfo(name)
+            member.size, member.type = len(content), kind
+            tar.addfile(member, io.BytesIO(content))
+    return out.getvalue()
+
+
+def slipping(whole: bytes, path: str) -> bytes:
+    """The same archive with one more file, which leads out of the folder, listed and all."""
+    with tarfile.open(fileobj=io.BytesIO(whole), mode="r:gz") as tar:
+        told = json.loads(tar.extractfile("manifest.json").read())  # type: ignore[union-attr]
+        content = tar.extractfile(f"{INNER}sandbox.json").read()  # type: ignore[union-attr]
+    told["files"].insert(0, {"path": path, "size": 1, "sha256": "0" * 64})
+    return packed(
+        json.dumps(told).encode(),
+        (INNER + path, b"x", tarfile.REGTYPE),
+        (f"{INNER}sandbox.json", content, tarfile.REGTYPE),
+    )
+
+
+def sealed(content: bytes, id: str = SHOP, epoch: int = 0) -> bytes:
+    return KEY.seal(copy_context(id, epoch), content)
+
+
+@pytest.mark.parametrize(
+    ("make", "code"),
+    [
+        pytest.param(lambda it: sealed(it)[:-1] + b"?", "damaged", id="tampered"),
+        pytest.param(lambda it: sealed(it)[:-40], "damaged", id="truncated"),
+        pytest.param(lambda it: b"", "damaged", id="empty"),
+        pytest.param(lambda it: it, "damaged", id="not sealed"),
+        pytest.param(lambda it: sealed(it, "other"), "damaged", id="of another session"),
+        pytest.param(lambda it: sealed(it, epoch=1), "damaged", id="of another epoch"),
+        pytest.param(
+            lambda it: FleetKey(b"x" * 32).seal(copy_context(SHOP, 0), it),
+            "other_key",
+            id="of another fleet",
+        ),
+        pytest.param(lambda it: sealed(it[:-9]), "bad_archive", id="an archive cut short"),
+        pytest.param(lambda it: sealed(it + b"x"), "bad_archive", id="an archive with more"),
+        pytest.param(lambda it: sealed(slipping(it, "../../x")), "bad_archive", id="zip slip"),
+        pytest.param(lambda it: sealed(slipping(it, "/etc/x")), "bad_archive", id="absolute"),
+        pytest.param(
+            lambda _it: sealed(bytes(take.LARGEST_SEALED)),
+            "copy_too_large",
+            id="too large",
+        ),
+    ],
+)
+async def test_a_copy_that_is_not_what_it_should_be_leaves_nothing_behind(site, make, code):
+    a, b = await site("a"), await site("b")
+    await a.add()
+    assert await a.coordinator.store_copy(a.member, SHOP, 0, make(archive_of(a.root)))
+    owned = await a.hand_over(b)
+    create(b.root, Instance(SHOP, "sandbox", True, leased=True))  # from an earlier ownership
+    before = names(b.root / SHOP)
+    with pytest.raises(WaError) as refused:
+        await b.arrivals.fetch(owned)
+    assert refused.value.code == code
+    assert names(b.root / SHOP) == before
+    assert names(b.root / ".staging") == []
+    assert list_trash(b.root) == []
+
+
+async def test_a_copy_of_a_later_epoch_than_ours_is_not_used(site):
+    a, b = await site("a"), await site("b")
+    facts = await a.add()
+    await a.replicas.flush(facts)
+    owned = await a.hand_over(b)
+    assert await b.coordinator.store_copy(b.member, SHOP, 1, sealed(archive_of(a.root), epoch=1))
+    with pytest.raises(TryLater) as refused:
+        await b.arrivals.fetch(replace(owned, epoch=-1))
+    assert refused.value.code == "copy_newer"
+
+
+async def test_a_whole_archive_of_another_engine_or_id_is_refused(site):
+    a, b = await site("a"), await site("b")
+    facts = await a.add()
+    await a.replicas.flush(facts)
+    owned = await a.hand_over(b)
+    with pytest.raises(VaultError) as refused:
+        await b.arrivals.fetch(replace(owned, engine="baileys"))
+    assert refused.value.code == "damaged"
+    assert not (b.root / SHOP).exists()
+
+
+async def test_a_paired_copy_with_damaged_files_is_refused(site):
+    a, b = await site("a"), await site("b")
+    await a.add()
+    unpaired = archive_of(a.root, paired=False)
+    with tarfile.open(fileobj=io.BytesIO(unpaired), mode="r:gz") as tar:
+        told = json.loads(tar.extractfile("manifest.json").read())  # type: ignore[union-attr]
+    told["files"], told["paired"] = [], True
+    content = sealed(packed(json.dumps(told).encode()))
+    assert await a.coordinator.store_copy(a.member, SHOP, 0, content)
+    with pytest.raises(VaultError) as refused:
+        await b.arrivals.fetch(await a.hand_over(b))
+    assert refused.value.code == "not_whole"
+    assert not (b.root / SHOP).exists()
+
+
+# What is not handed over
+
+
+async def test_a_flush_reads_back_what_the_database_took(site):
+    a = await site("a")
+    facts = await a.add()
+    stored = a.coordinator.stored
+
+    async def another(session):
+        found = await stored(session)
+        return replace(found, packed=found.packed[:-1])
+
+    a.coordinator.stored = another
+    with pytest.raises(TryLater) as refused:
+        await a.replicas.flush(facts)
+    assert refused.value.code == "copy_differs"
+
+
+async def test_what_cannot_be_moved_says_why(site):
+    a = await site("a")
+    facts = await a.add()
+    facts.unit = UnitStatus(UnitState.ACTIVE, "run1", 1234)
+    with pytest.raises(Refused) as running:
+        await a.replicas.flush(facts)
+    assert running.value.code == "still_running"
+    web = await a.add("web-1", "web")
+    with pytest.raises(Refused, match=r"\[fleet\] profiles") as profile:
+        await a.replicas.flush(web)
+    assert profile.value.code == "no_profiles"
+    remote = Instance(SHOP, "evolution", True, {"backend": "evo"})
+    with pytest.raises(Refused) as backend:
+        await a.replicas.flush(replace_instance(facts, remote))
+    assert backend.value.code == "on_a_backend"
+    a.owned = {}
+    with pytest.raises(Refused) as foreign:
+        await a.replicas.flush(facts)
+    assert foreign.value.code == "not_owned"
+
+
+def replace_instance(facts: Facts, instance: Instance) -> Facts:
+    facts.instance, facts.unit = instance, UnitStatus(UnitState.INACTIVE)
+    return facts
