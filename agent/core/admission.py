@@ -8,9 +8,9 @@ from agent.core.model import InstanceId
 from agent.core.setting import setting
 
 ASK_AGAIN = 5.0
-"""Seconds after which a waiting instance asks again, if it was not woken."""
+"""A waiting instance asks again after so many seconds, unless it is woken."""
 ABSENT = 3 * ASK_AGAIN
-"""An instance that has not asked for so long is skipped."""
+"""The queue skips an instance that has not asked for so long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +56,6 @@ def for_reconnects(policy: StartPolicy) -> StartPolicy:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """An instance that wants to start."""
-
     id: InstanceId
     priority: int = 0
     """Higher goes first."""
@@ -84,7 +82,7 @@ class Bucket:
         return replace(filled, level=filled.level - 1) if filled.level >= 1 else None
 
     def give_back(self, policy: StartPolicy, now: float) -> "Bucket":
-        """One that was taken and not needed."""
+        """Put back a login that was taken and not needed."""
         if policy.login_every <= 0:
             return self
         filled = self.filled(policy, now)
@@ -104,7 +102,7 @@ class Gate:
 
     bucket: Bucket
     under_way: int = 0
-    """Starts that have begun and come to nothing yet (neither ready nor failed)."""
+    """Starts that have begun and are neither ready nor failed."""
     last_begun: float | None = None
 
 
@@ -118,8 +116,11 @@ class Admission:
 
 
 def restore_order(candidates: Iterable[Candidate]) -> list[InstanceId]:
-    ordered = sorted(candidates, key=lambda one: (-one.priority, -one.active_wall, one.id))
-    return [one.id for one in ordered]
+    ordered = sorted(
+        candidates,
+        key=lambda candidate: (-candidate.priority, -candidate.active_wall, candidate.id),
+    )
+    return [candidate.id for candidate in ordered]
 
 
 def admit(
@@ -127,8 +128,7 @@ def admit(
 ) -> Admission:
     """Let in as many of `waiting`, in their order, as may begin at `now`.
 
-    `idle`: the machine has nothing else to do, so a start that is ready already releases
-    the next one before its turn.
+    `idle`: the machine has no other work, so a start that is ready releases the next one at once.
     """
     admitted: list[InstanceId] = []
     for instance in waiting:
@@ -143,26 +143,26 @@ def admit(
 
 
 def _earliest(gate: Gate, policy: StartPolicy, now: float, *, idle: bool) -> float | None:
-    """When the next start may begin; None: when one under way has come to something."""
+    """When the next start may begin; None: when a start under way has ended."""
     if gate.under_way >= policy.parallel:
         return None
     if gate.last_begun is None or policy.stagger <= 0:
         return now
     if idle and gate.under_way == 0:
         return now
-    # A clock that was set back must not hold the queue.
+    # A clock that was set back must not stop the queue.
     return min(gate.last_begun, now) + policy.stagger
 
 
 class LoginBudget:
-    """The logins of the whole machine: one budget for its own sessions and those on backends."""
+    """The logins of the whole machine, of its own sessions and of those on backends."""
 
     def __init__(self, policy: Callable[[], StartPolicy]) -> None:
         self._policy = policy
         self.bucket = Bucket(math.inf, 0.0)  # full: filling cuts it to what the settings say
 
     def left(self, now: float) -> float | None:
-        """Logins that may be taken at once; None: as many as one likes."""
+        """Logins that may be taken at once; None: no limit."""
         policy = self._policy()
         return None if policy.login_every <= 0 else self.bucket.filled(policy, now).level
 
@@ -175,9 +175,7 @@ class StartQueue:
     """Sessions that wait for a turn to log in, and those under way.
 
     A reconnect begins no process, so it waits for no stagger; starts and reconnects share the
-    parallel limit and the budget of logins. The agent and the simulation keep it.
-
-    `jitter` gives the random seconds by which the next start is put off.
+    parallel limit and the budget of logins. `jitter`: random seconds before the next start.
     """
 
     policy: Callable[[], StartPolicy]
@@ -205,7 +203,7 @@ class StartQueue:
         return min((queue.index(instance) for queue in queues), default=None)
 
     def ask(self, instance: InstanceId, now: float, *, reconnects: bool = False) -> float | None:
-        """None: go now, and call `settled` when it came to something. A time: ask again then."""
+        """None: go now, and call `settled` when its try has ended. A time: ask again then."""
         if instance in self.under_way:
             return None
         queue = self.reconnects if reconnects else self.starts
@@ -226,13 +224,14 @@ class StartQueue:
         return None
 
     def settled(self, instance: InstanceId) -> bool:
-        """It connected, waits for a scan, failed or is stuck. False: it was not under way."""
+        """Its try has ended: connected, waits for a scan, failed or stuck. False: it was not under
+        way."""
         was_under_way = instance in self.under_way
         self.under_way.discard(instance)
         return was_under_way
 
     def leave(self, instance: InstanceId, now: float) -> bool:
-        """It waits for no turn any more, unless it has asked at `now` or later."""
+        """It no longer waits for a turn, unless it has asked at `now` or later."""
         left = [q for q in (self.starts, self.reconnects) if q.get(instance, now) < now]
         for queue in left:
             del queue[instance]
@@ -240,7 +239,7 @@ class StartQueue:
 
 
 def _is_next(instance: InstanceId, queue: dict[InstanceId, float], now: float) -> bool:
-    """No session that still asks stands before it."""
+    """No session that still asks is before it."""
     for waiting, asked in queue.items():
         if waiting == instance:
             return True

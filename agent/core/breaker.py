@@ -6,13 +6,13 @@ from enum import StrEnum
 from agent.core.model import SessionRecord
 
 CLOCK_STEP = 60.0
-"""Seconds by which a clock is put right in passing; more than that is another time."""
+"""A clock that is corrected jumps so many seconds at most; a larger jump is another time."""
 
 
 @dataclass(frozen=True, slots=True)
 class BreakerPolicy:
     failures: int
-    """So many failures in a row open the breaker."""
+    """Failures in a row that open the breaker."""
     pause: float
     """Seconds it stays open before one trial."""
 
@@ -55,20 +55,20 @@ class Breaker:
     def after_failure(self, now: float, policy: BreakerPolicy) -> "Breaker":
         failures = self.failures + 1
         if self.opened_at is not None and self.trial_at is None:
-            # Late news of an earlier try: the pause already runs.
+            # A late report of an earlier try: the pause already runs.
             return replace(self, failures=failures)
         if self.opened_at is not None or failures >= policy.failures:
             return Breaker(failures, now, None)
         return Breaker(failures)
 
     def without_last_failure(self, now: float, policy: BreakerPolicy) -> "Breaker":
-        """Take the last failure back: it did not reach what the breaker spares."""
+        """Take the last failure back: the try did not reach what the breaker protects."""
         failures = max(self.failures - 1, 0)
         if self.opened_at is None or failures < policy.failures:
             return Breaker(failures)
         if now - self.opened_at > CLOCK_STEP:
-            return replace(self, failures=failures)  # late news: the pause already ran
-        # That failure was the trial: it is still to be made.
+            return replace(self, failures=failures)  # a late report: the pause already ran
+        # That failure was the trial, which is still to be made.
         return Breaker(failures, self.opened_at - policy.pause)
 
     def after_success(self) -> "Breaker":
@@ -93,11 +93,8 @@ def with_breaker(record: SessionRecord, breaker: Breaker) -> SessionRecord:
 
 
 def remaining(until: float, now: float, longest: float) -> float:
-    """Seconds from `now` to `until`, never more than `longest`.
-
-    An end that lies further away was set under another clock. Cutting it to `longest` would
-    cut it again at each look, and the wait would never end: it is over now.
-    """
+    """Seconds from `now` to `until`, never more than `longest`. An end further away was set under
+    another clock: the wait is over, for cutting it at each look would make it endless."""
     if until - now > longest + CLOCK_STEP:
         return 0.0
     return min(max(until - now, 0.0), longest)

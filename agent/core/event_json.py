@@ -1,4 +1,4 @@
-"""A journal entry and a moment as they are shown: in the API, over the socket, sent."""
+"""A journal entry and a moment as JSON shows them."""
 
 from datetime import UTC, datetime
 from typing import Any

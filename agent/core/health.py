@@ -1,10 +1,7 @@
 """Judge one instance from its facts: its verdict, and the sentence that says why.
 
-The verdict's `state` is what to publish: the engine's claim only as long as it is proved.
-Needs of an Observation: at, desired, record (status, reason, paired, attempts, strikes, breaker_*),
-unit (state, since, result, exit_status, masked), linked_since, claim (with since, phase_since,
-progress_since, proof_age), probe (ok, failures, seconds), files, signals, hold. No sentence says
-how long it is until the next try: it would be old by the time it is read, and the views have when.
+The verdict's `state` is what to publish: the engine's claim only as long as it is proved. No
+sentence says how long it is until the next try: the views have that, a sentence would be old.
 """
 
 from dataclasses import dataclass, field, replace
@@ -43,7 +40,7 @@ Status = ConnectionStatus
 MISCONFIGURED = 78
 """A worker's exit status that a restart cannot change."""
 FOLDER_UNUSABLE = 66
-"""The same, for as long as its folder or its identity file is away or unreadable."""
+"""The exit status of a worker whose folder or identity file is away or unreadable."""
 LEASE_OVER = 77
 """The same, until the lease of its machine holds again."""
 ENDED_WITH = {
@@ -120,10 +117,10 @@ def _session_files(observation: Observation) -> HealthVerdict | None:
         return corrupted(observation, "session_damaged")
     ended = reason_of(observation.record.reason)
     if not observation.unit.runs and _folder_is_away(observation):
-        found = corrupted(observation, "session_unreadable")
-        return replace(found, sentence=f"{found.sentence}: {observation.files_problem}")
+        damage = corrupted(observation, "session_unreadable")
+        return replace(damage, sentence=f"{damage.sentence}: {observation.files_problem}")
     if said == SUSPECT:
-        # Its worker found nothing to come up with, and left it as it is.
+        # Its worker found an empty store, and left it as it is.
         if ended.unpairs:
             return waits_for_person(observation, ended)
         return corrupted(observation, SUSPECT)
@@ -137,7 +134,7 @@ def _session_files(observation: Observation) -> HealthVerdict | None:
 
 
 def _folder_is_away(observation: Observation) -> bool:
-    """Nothing is known of the session before its folder can be read. (Paired and gone: missing.)"""
+    """The session is unknown until its folder can be read. (Paired and gone: missing.)"""
     if observation.instance.backend:
         return False
     gone = observation.files is SessionFiles.ABSENT and not observation.record.paired
@@ -145,7 +142,7 @@ def _folder_is_away(observation: Observation) -> bool:
 
 
 def _hopeless_past(observation: Observation) -> HealthVerdict | None:
-    """After a logout or a ban nothing runs or nothing answers: that is how it should be."""
+    """After a logout or a ban it is right that nothing runs or answers."""
     code = observation.record.reason
     if observation.unit.runs or not code or not reason_of(code).hopeless:
         return None
@@ -153,7 +150,7 @@ def _hopeless_past(observation: Observation) -> HealthVerdict | None:
 
 
 def _backend_away(observation: Observation) -> HealthVerdict | None:
-    """A backend that is away makes its last claim about the session worthless."""
+    """While a backend is away its last claim about the session is worthless."""
     return waiting(observation) if observation.wait_reason in AWAY else None
 
 
@@ -179,7 +176,7 @@ def _without_worker(
     if waits_for_others(observation, ended, now):
         return waiting(observation)
     if ended.permanence in NOT_SOON and now < observation.not_before:
-        # It waits on purpose, without a worker too: after a ban, or another start of the agent.
+        # It waits on purpose, also without a worker: after a ban, or for another try of the agent.
         return conclude(observation, Health.DISCONNECTED, ended.status, ended.code, ended.title)
     here, there = "it should run and has no worker", "its backend's worker does not watch it yet"
     sentence = there if observation.instance.backend else here
@@ -189,7 +186,7 @@ def _without_worker(
 def _silent_worker(
     observation: Observation, policy: HealthPolicy, now: float
 ) -> HealthVerdict | None:
-    """The worker's process runs; does it speak, and does its engine answer?"""
+    """The worker's process runs: does the worker report, and does its engine answer?"""
     if observation.claim is None:
         since = max(observation.unit.since, observation.linked_since or 0.0)
         silent = now - since
@@ -254,10 +251,8 @@ def _hangs(claim: Claim, seconds: float) -> str:
 
 
 def _patience(observation: Observation, claim: Claim, policy: HealthPolicy) -> float:
-    """An engine that reconnects by itself gets as long as a sync: meddling would slow it down.
-
-    A server's "connecting" is a word alone, whatever goes on behind it: it gets no longer.
-    """
+    """An engine that reconnects by itself gets as long as a sync: a restart would slow it down. A
+    server's "connecting" proves nothing, so it gets no longer."""
     by_itself = claim.status is Status.RECONNECTING and not observation.instance.backend
     return policy.phases.sync if by_itself else policy.stuck
 
@@ -298,7 +293,7 @@ def _asks_for_scan(observation: Observation, claim: Claim) -> HealthVerdict:
     suspected = record.reason == PASSKEY_SUSPECTED and claim.reason in ("", "qr_idle")
     if suspected or known.code in (PASSKEY_REQUIRED, PASSKEY_SUSPECTED):
         return waits_for_person(observation, reason_of(PASSKEY_SUSPECTED) if suspected else known)
-    # A word of its own about waiting: no code is offered, or the scan alone is not enough.
+    # The claim's own reason: no code is offered, or the scan alone is not enough.
     own = known.status is Status.QR_REQUIRED
     sentence = known.title if own else "it waits for a scan of its QR code"
     reason = known.code if own else "waiting_for_scan"
@@ -341,8 +336,8 @@ def _failed(observation: Observation, policy: HealthPolicy, now: float) -> Healt
 
 
 def _add_disagreement(observation: Observation, verdict: HealthVerdict) -> HealthVerdict:
-    """The server's own list contradicts the session. What is published stays what the session
-    itself proves: an outdated list does not make a connected session look disconnected."""
+    """The server's own list contradicts the session. The published state stays what the session
+    itself proves: an outdated list must not make a connected session look disconnected."""
     disagrees = observation.probe.disagrees if observation.probe is not None else ""
     if not disagrees or not (verdict.healthy or verdict.reason == "starting"):
         return verdict

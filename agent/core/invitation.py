@@ -1,4 +1,4 @@
-"""An invitation to pair an instance at a desk, as the one line that a person is given."""
+"""An invitation to pair an instance at a desk, as one line for a person."""
 
 import base64
 import hashlib
@@ -17,11 +17,11 @@ HEADER = "X-Pairing-Invite"
 class Invitation:
     id: InstanceId
     public_key: bytes
-    """For which the desk seals the session."""
+    """The desk seals the session for this key."""
     token: str = field(default="", repr=False)
     """A secret; "" = only the key was given."""
     url: str = ""
-    """Where the agent takes it; "" = as a file."""
+    """The agent's address; "" = the session becomes a file."""
 
     def line(self) -> str:
         return ":".join((_FORMAT, self.id, key_text(self.public_key), self.token, self.url))
@@ -46,7 +46,7 @@ def key_text(public_key: bytes) -> str:
 
 
 def parse_invitation(text: str, id: InstanceId) -> Invitation:
-    """The line, or a public key alone, which names no instance: then `id` does."""
+    """Reads the line, or a public key alone, which names no instance: then `id` does."""
     parts = text.strip().split(":", 4)
     if len(parts) == 1:
         return Invitation(id, _parse_key(parts[0]))

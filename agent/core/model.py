@@ -1,8 +1,7 @@
 """Facts, states, verdicts and actions; the words shared with workers are in words.py.
 
-Frozen values only. Times named `at`, `since`, `..._at` are seconds of the machine's
-boot clock (CLOCK_BOOTTIME: it never jumps); times named `..._wall` are Unix seconds
-and serve people and what must outlive a reboot.
+Times named `at`, `since`, `..._at` are seconds of the boot clock (CLOCK_BOOTTIME: it never jumps);
+times named `..._wall` are Unix seconds, for people and for what must outlive a reboot.
 """
 
 from collections.abc import Mapping
@@ -99,13 +98,13 @@ class Instance:
 
     @property
     def backend(self) -> str:
-        """The server of someone else's that runs it; "" = it runs on this machine."""
+        """The other program's server that runs it; "" = it runs on this machine."""
         name = self.settings.get("backend")
         return name if isinstance(name, str) else ""
 
     @property
     def remote(self) -> str:
-        """What its backend calls it."""
+        """Its name on the backend."""
         name = self.settings.get("remote")
         return name if isinstance(name, str) and name else self.id
 
@@ -126,16 +125,16 @@ class Desired:
 
 @dataclass(frozen=True, slots=True)
 class SessionRecord:
-    """What must be remembered of a session over restarts of the agent and the machine."""
+    """What the agent remembers of a session over restarts of the agent and the machine."""
 
     status: ConnectionStatus = ConnectionStatus.DISCONNECTED
     status_since_wall: float = 0.0
     reason: str = ""
     attempts: int = 0
-    """Starts and reconnects by ourselves since the last success."""
+    """Starts and reconnects by the agent since the last success."""
     not_before_wall: float = 0.0
     flaps: int = 0
-    """Connections in a row that did not last; they lengthen the delay, they never give up."""
+    """Connections in a row that did not last; they lengthen the delay."""
     strikes: int = 0
     """Drops since the last lasting connection whose reason allows few tries only."""
     breaker_failures: int = 0
@@ -158,7 +157,7 @@ class SessionRecord:
     paired: bool = False
     account: str = ""
     needs_passkey: bool = False
-    """Its account needs a passkey to link a device: no step by ourselves ends its pairing."""
+    """Its account needs a passkey to link a device: the agent never ends its pairing by itself."""
     restarts: int = 0
     reconnects: int = 0
     generation: int = 0
@@ -212,8 +211,6 @@ class ClaimFact:
 
 @dataclass(frozen=True, slots=True)
 class ProbeFact:
-    """The last probe of the engine through the worker."""
-
     ok: bool
     at: float
     seconds: float
@@ -221,7 +218,7 @@ class ProbeFact:
     """Failed probes in a row."""
     error: str = ""
     disagrees: str = ""
-    """What contradicts what over there: a sentence of the last deep probe; "" = nothing."""
+    """A contradiction that the last deep probe found, as a sentence; "" = none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,18 +247,18 @@ class Observation:
     files: SessionFiles = SessionFiles.UNPAIRED
     memory_bytes: int | None = None
     not_before: float = 0.0
-    """No start or reconnect by ourselves before this moment of the boot clock."""
+    """No start or reconnect by the agent before this moment of the boot clock."""
     at_wall: float = 0.0
     """The wall clock at `at`: what the record's `..._wall` times are measured against."""
     signals: tuple[Signal, ...] = ()
     wait_reason: str = ""
-    """Why its whole group waits: backend_down, network_down, incident and the like."""
+    """Why it waits: backend_down, network_down, incident and the like."""
     wait_sentence: str = ""
-    """More of it than the word says; "" = nothing."""
+    """The wait reason with its numbers; "" = WAIT_SENTENCES says enough."""
     back_at: float | None = None
     """When the address that it needs could last be reached again; None: it was never away."""
     files_problem: str = ""
-    """More of what `files` says, for people: the path, and what stands in the way."""
+    """Why its files cannot be used, for people: the path, and the obstacle."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,7 +266,7 @@ class HealthVerdict:
     health: Health
     state: ConnectionStatus
     reason: str
-    """A short code; "" when there is nothing to say."""
+    """A short code; "" = none."""
     sentence: str
     should_cleanup: bool = False
     after: str = ""
@@ -281,7 +278,7 @@ class HealthVerdict:
 
 
 class ActionKind(StrEnum):
-    """What the agent can do to a session; every plan is made of these."""
+    """What the agent can do to a session; plans are made of these."""
 
     START = "start"
     STOP = "stop"
@@ -304,7 +301,7 @@ _STARTS = frozenset({ActionKind.START, ActionKind.RESTART, ActionKind.RENEW})
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What one pass does, in order, and why; the history tells it under its name."""
+    """What one pass does, in order, and why; the history has it under its name."""
 
     name: str
     actions: tuple[ActionKind, ...]
@@ -327,8 +324,6 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a plan was carried out."""
-
     ok: bool
     seconds: float
     detail: str = ""

@@ -1,4 +1,4 @@
-"""What an observation says of a session's past and pairing; rules of health and passes ask it."""
+"""What an observation says of a session's past and pairing; health and passes use it."""
 
 from agent.core.model import (
     ClaimFact,
@@ -24,10 +24,8 @@ def no_pairing_to_lose(observation: Observation) -> bool:
 
 
 def is_guarded(observation: Observation) -> bool:
-    """Whether only a person may end the pairing: its account needs a passkey for another one.
-
-    Not even an end that an engine or a server reports lifts this: such a report can be wrong.
-    """
+    """Whether only a person may end the pairing: its account needs a passkey for another one. An
+    end that an engine or a server reports does not lift this: such a report can be wrong."""
     return observation.record.needs_passkey and _may_lose(observation)
 
 
@@ -41,14 +39,14 @@ def _may_lose(observation: Observation) -> bool:
 
 
 def last_reason(observation: Observation) -> str:
-    """Why the session is not connected: the engine's present word, else what was recorded."""
+    """Why the session is not connected: the engine's present word, else the recorded one."""
     if observation.claim is not None and observation.claim.claim.reason:
         return observation.claim.claim.reason
     return observation.record.reason
 
 
 def ended_for_good(observation: Observation) -> bool:
-    """Whether WhatsApp ended it with a word after which nothing logs in by itself."""
+    """Whether WhatsApp ended it with a word after which no login happens by itself."""
     code = last_reason(observation)
     return bool(code) and reason_of(code).final
 
@@ -64,12 +62,11 @@ def waits_for_network(observation: Observation) -> bool:
 
 
 def wall_at(observation: Observation, now: float) -> float:
-    """The wall clock at the boot clock's `now`."""
     return observation.at_wall + (now - observation.at)
 
 
 def gave_up(observation: Observation, policy: ReconnectPolicy) -> str:
-    """The code of what ended our own tries, "" while we go on trying."""
+    """The code for which the agent ended its tries; "" while it goes on trying."""
     record = observation.record
     reason = reason_of(last_reason(observation)) if last_reason(observation) else None
     if reason is not None and reason.hopeless:
@@ -77,6 +74,6 @@ def gave_up(observation: Observation, policy: ReconnectPolicy) -> str:
     if reason is not None and reason.tries is not None and record.strikes > reason.tries:
         return "conflict_foreign_owner" if reason.code == "conflict" else reason.code
     if reason is not None and (reason.endless or reason.permanence is Permanence.PROBE_SLOWLY):
-        # What it waits for comes whenever it comes; a load of the page harms no account.
+        # A load of the page harms no account: it may wait for any time.
         return ""
     return "attempts_used_up" if record.attempts >= policy.attempts else ""

@@ -6,14 +6,13 @@ from collections.abc import Mapping
 from agent.core.words import InstanceId
 
 MEMORY = 96 << 20
-"""Bytes that one session of a pack is counted with: its worker, and its part of what they share."""
+"""Bytes counted for one session of a pack: its worker, and its part of the shared process."""
 
 
 def choose_pack(places: Mapping[InstanceId, str], id: InstanceId, engine: str, size: int) -> str:
     """The pack of a session that starts; "" = a process of its own.
 
-    `places`: the packs that all sessions have. It keeps its own while that is not too full, so that
-    a restart changes nothing.
+    `places`: the packs of all sessions. A session keeps its pack while that is not too full.
     """
     if size <= 1:
         return ""

@@ -1,7 +1,5 @@
-"""The phases of a session's start and how long each may take. A stuck start is named by its phase.
-
-Needs of a ClaimFact: claim.status, claim.phase, phase_since, progress_since.
-"""
+"""The phases of a session's start and how long each may take. A stuck start is named by its
+phase."""
 
 from dataclasses import dataclass
 

@@ -1,10 +1,8 @@
 """Plan what to do about one instance: what is wanted against what is there.
 
-Reads what judge_health reads, and not_before. The caller, as it begins a START, RESTART or
-CONNECT of a plan, passes the record through reconnect.after_try (a START through admission
-first); for each new drop or stuck verdict through reconnect.after_drop; for each success through
-reconnect.after_connected. After a logout it clears the record's reason once the files are
-retired, or nothing starts again by itself.
+Before a START, RESTART or CONNECT the caller passes the record through reconnect.after_try, for
+each new drop or stuck verdict through after_drop, for each success through after_connected. After a
+logout it clears the record's reason once the files are retired, or no start follows by itself.
 """
 
 from agent.core.breaker import breaker_of
@@ -36,11 +34,12 @@ from agent.core.words import SUSPECT
 Status = ConnectionStatus
 
 OWN_TIME = 2.0
-"""Seconds that an engine which connects by itself has for it when its address is back."""
+"""Seconds that an engine which connects by itself gets after its address is back."""
 
 FOLDER_AWAY = ("session_missing", "session_unreadable")
 LOOK_AGAIN = 1.0
-"""Seconds between two looks for a folder that is away: it is served at once when it is back."""
+"""Seconds between two looks for a folder that is away: its session starts at once when it
+is back."""
 
 
 def plan_actions(
@@ -53,7 +52,7 @@ def plan_actions(
 ) -> Plan | None:
     """What to do now; None while a job is under way or the time has not come.
 
-    What is stuck is left to the ladder; `repair`: the last one, over or not.
+    The ladder handles stuck sessions; `repair`: the last one, over or not.
     """
     unit = observation.unit
     if unit.job_pending or unit.masked or unit.state is UnitState.DEACTIVATING:
@@ -63,7 +62,7 @@ def plan_actions(
     if repair is not None and _leaves_alone(repair, unit):
         return None
     if unit.runs and verdict.reason == SUSPECT:
-        # Whatever it does next it must not do to the only copy of the old pairing.
+        # Any plan but a stop could overwrite the only copy of the old pairing.
         return _plan(ActionKind.STOP, verdict)
     if unit.runs and not observation.instance.backend and ended_for_good(observation):
         # A worker that crashed, or that a boot of the machine starts, would log in again.
@@ -78,7 +77,7 @@ def plan_actions(
 def plan_asked(
     observation: Observation, verdict: HealthVerdict, *, start_asked: bool, restart_for: str
 ) -> Plan | None:
-    """What neither the ladder nor the reconnecting decides: a logout's end, an ordered restart.
+    """What neither ladder nor reconnecting decides: a logout's end, an ordered restart.
 
     `restart_for`: why the agent itself wants a graceful restart; "" = it does not.
     """
@@ -93,7 +92,7 @@ def plan_asked(
     if restart_for:
         return Plan("restart", (ActionKind.RESTART,), restart_for)
     if start_asked and unit.state is UnitState.FAILED:
-        # A wrong configuration is not tried again by itself; a person may have put it right.
+        # A wrong configuration is not tried again by itself; an operator may have corrected it.
         return Plan("start", (ActionKind.START,), "an operator asked for a start")
     return None
 
@@ -118,7 +117,7 @@ def may_restart(unit: UnitStatus, *, well: bool) -> bool:
 
 
 def may_try_now(observation: Observation, policy: HealthPolicy, now: float) -> bool:
-    """Whether a start or reconnect by ourselves is allowed: reason, attempts, delay, breaker."""
+    """Whether the agent may start or reconnect it now: reason, attempts, delay, breaker."""
     if observation.wait_reason or now < observation.not_before:
         return False
     if gave_up(observation, policy.reconnect):
@@ -130,7 +129,7 @@ def may_try_now(observation: Observation, policy: HealthPolicy, now: float) -> b
 def next_deadline(
     observation: Observation, verdict: HealthVerdict, policy: HealthPolicy, now: float
 ) -> float | None:
-    """When this instance must be looked at again at the latest; None: when something happens."""
+    """When this instance must be looked at again at the latest; None: at the next event."""
     if not observation.desired.should_run and not observation.unit.runs:
         return None
     moments = [now + policy.interval, *_deadlines(observation, verdict, policy, now)]
@@ -140,10 +139,8 @@ def next_deadline(
 
 
 def _leaves_alone(repair: Repair, unit: UnitStatus) -> bool:
-    """While a step works, and while a suspect is given its longer time, no other plan acts.
-
-    A suspect that is due may be stopped; only its ladder starts it.
-    """
+    """While a step works, and while a suspect is given its longer time, no other plan acts. A
+    suspect that is due may be stopped; only its ladder starts it."""
     if repair.over or repair.stage is Stage.ACTING:
         return not repair.over
     if repair.trouble is not Trouble.SUSPECT:
@@ -169,11 +166,11 @@ def _plan_reconnect(observation: Observation, verdict: HealthVerdict) -> Plan | 
         return None
     status, fresh = observation.claim.claim.status, False
     if _is_slow_to_return(observation):
-        # What began to load before its network went waits for an answer that was lost.
+        # A load that began before its network went waits for an answer that was lost.
         fresh = status is not Status.RECONNECTING
     elif status is not Status.DISCONNECTED or verdict.reason == "starting":
         return None
-    # A worker that is linked holds its folder's lock: the session is ours to reconnect.
+    # A linked worker has its folder's lock: the agent may reconnect the session.
     fresh = fresh or reason_of(last_reason(observation)).fresh_worker
     return _plan(ActionKind.RESTART if fresh else ActionKind.CONNECT, verdict)
 
@@ -207,6 +204,6 @@ def _deadlines(
     if observation.back_at is not None:
         moments.append(observation.back_at + OWN_TIME)
     if fact.claim.status is Status.CONNECTED and (proved_at := fact.proved_at()) is not None:
-        # "Older than" must hold when we look: a hair past the limit.
+        # "Older than" must be true at the look: a little past the limit.
         moments += [proved_at + policy.proof_limit * times + 0.001 for times in (1, 2)]
     return moments

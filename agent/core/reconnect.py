@@ -1,8 +1,7 @@
 """When to try again, and when to stop trying: backoff, attempts, circuit breaker.
 
-Any clock will do as long as the same one is meant throughout; times in a
-SessionRecord are wall times, so a wait must survive a clock that jumps: no wait is
-ever longer than its policy says, whatever the stored times claim.
+Stored times are wall times, so a wait must survive a clock that jumps: no wait is longer than its
+policy says, whatever the stored times claim.
 """
 
 from dataclasses import dataclass, replace
@@ -60,12 +59,12 @@ class ReconnectPolicy:
         return ReachPolicy(self.look_every, self.look_timeout)
 
     def bounds(self, reason: Reason) -> tuple[float, float]:
-        """First delay and longest one for this reason."""
-        found = (one for one in self.reasons if one.code == reason.code)
-        own = next(found, ReasonDelay(reason.code))
+        """First and longest delay for this reason."""
+        delays = (delay for delay in self.reasons if delay.code == reason.code)
+        own = next(delays, ReasonDelay(reason.code))
         base = reason.base if own.base is None else own.base
         longest = reason.max if own.max is None else own.max
-        # A base above the usual longest means to wait so long.
+        # A base above the usual longest is meant as the longest too.
         longest = max(own.base or 0.0, self.max if longest is None else longest)
         return self.base if base is None else base, longest
 
@@ -74,7 +73,7 @@ def reconnect_delay(
     attempts: int, policy: ReconnectPolicy, base: float, longest: float, jitter01: float
 ) -> float:
     """`min(base * factor^attempts, longest) + jitter`; `jitter01` is a random 0 to 1."""
-    # 2.0 ** 64 seconds is longer than anybody waits; larger powers overflow.
+    # 2.0 ** 64 seconds is longer than any policy's wait; larger powers overflow.
     power = policy.factor ** min(max(attempts, 0), 64)
     return min(base * power, longest) + policy.jitter * jitter01
 
@@ -85,7 +84,7 @@ def delay_for(reason: Reason, tries: int, policy: ReconnectPolicy, jitter01: flo
         base, longest = policy.bounds(reason)
         if tries == 0:
             return base
-        # At once again and again is a storm: from the second time on like any other.
+        # A reason without delay gets one from the second time on: no storm.
         return reconnect_delay(tries, policy, base or policy.base, longest, jitter01)
     base, longest = policy.bounds(reason)
     return reconnect_delay(tries, policy, base, longest, jitter01)
@@ -101,7 +100,7 @@ def longest_wait(reason: Reason, policy: ReconnectPolicy) -> float:
 def not_before(
     record: SessionRecord, policy: ReconnectPolicy, now: float, now_wall: float
 ) -> float:
-    """`record.not_before_wall` on the boot clock: what belongs into Observation.not_before."""
+    """`record.not_before_wall` on the boot clock, for Observation.not_before."""
     longest = longest_wait(reason_of(record.reason), policy)
     return now + remaining(record.not_before_wall, now_wall, longest)
 
@@ -116,16 +115,14 @@ def after_drop(
     until_wall: float | None = None,
     ours: bool = True,
 ) -> SessionRecord:
-    """A session ended, or a try to begin one failed: note why and when the next try may come.
+    """A session ended, or a try failed: note why and when the next try may come. Call it once per
+    drop: when a claim turns DISCONNECTED or AUTH_FAILURE, a worker failed past its host's burst
+    limit, or a verdict turned stuck.
 
-    `ours`: False where this session was held, so that the try was its server's own: the breaker
-    keeps us from logging in, and that was no login of ours.
-
-    To be called once per drop: when a claim turns DISCONNECTED or AUTH_FAILURE, a worker
-    failed past its host's burst limit, or a verdict turned stuck.
+    `ours`: False where this session waited, so that its server made the try: no login by the agent.
     """
     if not ours and record.reason == UNREACHABLE and code in NETWORK_CODES:
-        code = UNREACHABLE  # still: nothing was counted that could be spared once more
+        code = UNREACHABLE  # again after `uncounted`: no second failure to take back
     reason = reason_of(code)
     held = record.status is ConnectionStatus.CONNECTED
     lasted = held and now_wall - record.status_since_wall >= policy.stable
@@ -134,7 +131,7 @@ def after_drop(
     if reason.permanence is Permanence.AT_TIME and (until_wall or 0.0) > now_wall:
         wait = (until_wall or 0.0) - now_wall
     else:
-        # An end that is past already is none. This drop itself is no flap before it.
+        # An end that is past is none; and this drop is no flap before itself.
         earlier = 0 if lasted else min(record.flaps, policy.attempts // 2)
         wait = delay_for(reason, record.attempts + earlier, policy, jitter01)
     record = replace(
@@ -157,7 +154,7 @@ def after_try(
     now_wall: float,
     jitter01: float,
 ) -> SessionRecord:
-    """We are about to START, RESTART or CONNECT by ourselves: count it, and space the next one."""
+    """The agent is about to START, RESTART or CONNECT: count it, and space the next try."""
     reason = reason_of(record.reason)
     attempts = record.attempts + 1
     wait = delay_for(reason, attempts, policy, jitter01)
@@ -168,10 +165,8 @@ def after_try(
 def spare_unreached(
     record: SessionRecord, policy: ReconnectPolicy, now_wall: float
 ) -> SessionRecord:
-    """Its address is away: what was counted last was no login, and costs no attempt.
-
-    Once per drop; when the address is back the next try is due, but for one that flaps.
-    """
+    """Its address is away: the last counted try was no login, and costs no attempt. Once per drop;
+    when the address is back the next try is due, except for a session that flaps."""
     if record.status is ConnectionStatus.CONNECTED or record.reason not in NETWORK_CODES:
         return record
     if record.reason == UNREACHABLE:
@@ -187,10 +182,8 @@ def spare_unreached(
 
 
 def uncounted(record: SessionRecord, policy: ReconnectPolicy, now_wall: float) -> SessionRecord:
-    """Take the last failure back: it says nothing about this session.
-
-    So too for one that tried for many others: what it met is theirs all.
-    """
+    """Take the last failure back: it proves nothing about this session, such as a canary's that met
+    the common failure."""
     record = replace(record, attempts=max(record.attempts - 1, 0))
     breaker = breaker_of(record).without_last_failure(now_wall, policy.breaker)
     return with_breaker(record, breaker)
@@ -199,20 +192,20 @@ def uncounted(record: SessionRecord, policy: ReconnectPolicy, now_wall: float) -
 NOT_REACHED = frozenset(
     {"backend_down", UNREACHED, "circuit_open", "busy", "not_supported", "stopping"}
 )
-"""Refusals that were none of the session's or its server's: no login came of the try."""
+"""Refusals by neither the session nor its server: no login came of the try."""
 
 
 def after_refusal(
     record: SessionRecord, code: str, policy: ReconnectPolicy, now_wall: float
 ) -> SessionRecord:
-    """A try of ours was answered with a refusal: so many in a row open the circuit."""
+    """A try of the agent was refused: so many in a row open the circuit."""
     if not code or code in NOT_REACHED:
         return record
     return with_breaker(record, breaker_of(record).after_failure(now_wall, policy.breaker))
 
 
 def after_connected(record: SessionRecord, now_wall: float) -> SessionRecord:
-    """A success: the count and the breaker begin at 0 (`flaps` and `strikes` need it to last)."""
+    """A success: attempts and breaker begin at 0 (`flaps` and `strikes` need it to last)."""
     record = replace(
         record,
         status=ConnectionStatus.CONNECTED,
@@ -225,13 +218,13 @@ def after_connected(record: SessionRecord, now_wall: float) -> SessionRecord:
 
 
 def forgive(record: SessionRecord) -> SessionRecord:
-    """A person said: try now, whatever happened before."""
+    """An operator's order: try now, whatever happened before."""
     record = replace(record, reason="", attempts=0, flaps=0, strikes=0, not_before_wall=0.0)
     return with_breaker(record, Breaker())
 
 
 BEGINS_AGAIN = ("remote_missing", "qr_idle")
-"""Reasons for which a session without a pairing is made again, or its code shown again."""
+"""Reasons for which a session without a pairing is renewed, or its code shown again."""
 
 
 def needs_connect(claim: Claim, *, paired: bool) -> bool:

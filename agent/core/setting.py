@@ -1,7 +1,5 @@
-"""The mark of a dataclass field that is a setting: its meaning and its range.
-
-Loading, checking, the example file and the forms of the page use these marks.
-"""
+"""The mark of a dataclass field that is a setting: its meaning and its range. Loading, checking,
+the example file and the forms of the page use these marks."""
 
 import math
 from collections.abc import Callable
@@ -62,7 +60,7 @@ def setting(
 
 def settings_of(policy: Any) -> list[tuple[Field[Any], Setting]]:
     """The marked fields of a dataclass (or of one of its values), in their order."""
-    return [(one, one.metadata["setting"]) for one in fields(policy) if "setting" in one.metadata]
+    return [(its, its.metadata["setting"]) for its in fields(policy) if "setting" in its.metadata]
 
 
 def read_value(value: Any, default: Any, mark: Setting) -> Any:

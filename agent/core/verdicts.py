@@ -22,9 +22,6 @@ def conclude(
     )
 
 
-# --- verdicts that several rules end in ------------------------------------------------------
-
-
 def starting(observation: Observation, state: Status, sentence: str) -> HealthVerdict:
     """In time: nothing is wrong and nothing need be done, but it is not connected either."""
     return conclude(observation, Health.DISCONNECTED, state, "starting", sentence)
@@ -32,7 +29,7 @@ def starting(observation: Observation, state: Status, sentence: str) -> HealthVe
 
 def stuck_in(observation: Observation, phase: str, seconds: float) -> HealthVerdict:
     running = observation.unit.state is UnitState.ACTIVE
-    # The claim of an earlier run says nothing about a run that still starts.
+    # The claim of an earlier run proves nothing about a run that still starts.
     claim = observation.claim if running else None
     state = Status.INITIALIZING if claim is None else claim.claim.status
     if phase == "pairing" and not observation.record.paired:
@@ -42,7 +39,7 @@ def stuck_in(observation: Observation, phase: str, seconds: float) -> HealthVerd
     sentence = f"stuck in phase {phase} for {seconds:.0f} s"
     code = observation.claim.claim.reason if observation.claim else ""
     if code == "injection_failed":
-        # A changed page shows in whichever phase first needs what changed: one cause, one word.
+        # A changed page fails in whichever phase first needs what changed: one cause, one word.
         sentence = f"{reason_of(code).title} ({sentence})"
         return conclude(observation, Health.STUCK, state, code, sentence)
     return conclude(observation, Health.STUCK, state, f"phase_{phase}", sentence)

@@ -1,8 +1,5 @@
-"""What the agent shows of an instance and of itself: one frozen picture per pass.
-
-The API, the metrics and the command line read these and nothing deeper. A view that did
-not change is the same object as before, so that a reader can tell by identity.
-"""
+"""What the agent shows of an instance and of itself: one frozen picture per pass, for the API, the
+metrics and the command line. A view that did not change is the same object as before."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -28,14 +25,12 @@ from agent.core.recovery.repair import Repair
 
 CRYPTO_RESULTS = ("ok", "failed")
 CHECKS = ("deep", "recovery", "memory", "keys")
-"""Beside the check of health, which is counted with the repairs that follow from it."""
+"""Beside the check of health, which is counted with its repairs."""
 MESSAGE_DIRECTIONS = ("in", "out", "ack", "failed")
 
 
 @dataclass(frozen=True, slots=True)
 class InstanceView:
-    """Everything that is shown of one instance."""
-
     instance: Instance
     desired: Desired
     record: SessionRecord
@@ -63,7 +58,7 @@ class InstanceView:
     """By name and word, the counts of session_figures.COUNTS."""
     messages: Mapping[str, int] = field(default_factory=dict)
     counts_messages: bool = True
-    """False: the engine hears of no message; how many there were is unknown, not 0."""
+    """False: the engine reports no messages; their number is unknown, not 0."""
     errors: Mapping[str, int] = field(default_factory=dict)
     status_time: StatusTime = field(default_factory=StatusTime)
     """How long it was in each status, counted while an agent ran."""
@@ -85,11 +80,11 @@ class InstanceView:
     wait_reason: str = ""
     """Why it waits for others of its kind; "" = it does not."""
     in_incident: bool = False
-    """It is a member of an incident that goes on, which speaks for it."""
+    """It is a member of an incident that goes on, whose alert covers it."""
     wait_sentence: str = ""
-    """More of it than the word says; "" = nothing."""
+    """The wait reason with its numbers; "" = WAIT_SENTENCES says enough."""
     turns_before: int | None = None
-    """It waits for its turn to start or reconnect, so many before it; None: it does not."""
+    """How many go before it in the start queue; None: it waits for no turn."""
     crypto_operations: Mapping[str, int] = field(default_factory=dict)
     """Messages that could be decrypted (ok) and that could not (failed)."""
     crypto_lately: int = 0
@@ -97,7 +92,7 @@ class InstanceView:
     repair_steps: Mapping[tuple[str, str], int] = field(default_factory=dict)
     """By step and result (done, failed)."""
     repair_seconds: float = 0.0
-    """What those steps took together."""
+    """The seconds of those steps together."""
     memory_limit: int = 0
     """Bytes; 0 = none."""
     messages_per_minute: Mapping[str, int] = field(default_factory=dict)
@@ -106,7 +101,7 @@ class InstanceView:
 
 @dataclass(frozen=True, slots=True)
 class BackendView:
-    """Everything that is shown of one server of someone else's, and of the worker that asks it."""
+    """Everything that is shown of a backend: its server and its worker."""
 
     name: str
     engine: str
@@ -119,19 +114,19 @@ class BackendView:
     """A short code while it is not up (ServerClaim.reason, or one of the worker's)."""
     sentence: str = ""
     warning: str = ""
-    """While it is up: what its logs do not tell, or why they cannot be read."""
+    """While it is up: what its logs leave unclear, or why they cannot be read."""
     version: str = ""
     """The server's own; "" = unknown."""
     since_wall: float = 0.0
     """Since when it is up, or is not."""
     checked_wall: float | None = None
-    """When it was last asked; None: not yet."""
+    """When it was last checked; None: not yet."""
     seconds: float = 0.0
     """How long its last answer took."""
     sessions: int | None = None
     """All sessions on the server; None: unknown."""
     held: int = 0
-    """Instances of ours on it."""
+    """Instances on it."""
     connected: int = 0
     """How many of those are connected."""
     breaker: str = "closed"
@@ -143,7 +138,7 @@ class BackendView:
 
 @dataclass(frozen=True, slots=True)
 class CheckTime:
-    """So many checks, and what they took together."""
+    """So many checks, and their seconds together."""
 
     count: int = 0
     seconds: float = 0.0
@@ -159,8 +154,6 @@ def is_waiting(verdict: HealthVerdict, wait_reason: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class AgentStatus:
-    """The agent's own figures."""
-
     version: str
     host: str
     started_wall: float
@@ -188,7 +181,7 @@ class AgentStatus:
     waiting_starts: int = 0
     """Sessions that wait for their turn to start or reconnect."""
     logins_left: float | None = None
-    """What the machine's budget of logins holds now; None: there is no limit."""
+    """Logins that the machine's budget has left; None: there is no limit."""
     db_bytes: int = 0
     """The database's file and its journal."""
     log_dropped: int = 0
@@ -199,7 +192,7 @@ class AgentStatus:
     config_read_wall: float = 0.0
     """When the settings in force were read."""
     config_refused: bool = False
-    """They were to be read again since, and could not be."""
+    """The last reload failed."""
     fleet: FleetFigures | None = None
     """None without [fleet]."""
     alive_limit: float = 30.0

@@ -9,7 +9,7 @@ from agent.core.verdicts import conclude
 Status = ConnectionStatus
 
 AWAY = frozenset({"backend_down", "backend_missing"})
-"""Holds that leave nothing to be known of the session itself."""
+"""Wait reasons that leave the session's own state unknown."""
 
 WAIT_SENTENCES = {
     "backend_down": "its backend is down",
@@ -21,7 +21,7 @@ WAIT_SENTENCES = {
     "memory_full": "the machine has too little memory for one more worker",
     "disk_full": "the disk of the sessions has too little free space",
 }
-"""Why an instance waits for something else than itself; the wait costs it no attempt."""
+"""Wait reasons; a wait costs the instance no attempt."""
 
 NOT_SOON = (Permanence.AT_TIME, Permanence.PROBE_SLOWLY)
 """Reasons with a time of their own for the next try, however far."""
@@ -30,13 +30,13 @@ _NETWORK_VERDICTS = frozenset(
     {"proof_old", "not_proved", "state_stuck"}
     | {f"phase_{phase}" for phase in ("loaded", "injected", "login", "sync")}
 )
-"""Beside the reasons of the table: what a network that is away looks like from a worker."""
+"""What a worker reports of a network that is away, beside the reasons of the table."""
 
 _AT_REST = (Status.CONNECTED, Status.DISCONNECTED, Status.QR_REQUIRED)
 
 
 def waits_for_others(observation: Observation, ended: Reason, now: float) -> bool:
-    """Until a time of its own has come it is no network that it waits for."""
+    """Whether it waits; one whose own time has not come waits for no network."""
     own_time = ended.permanence in NOT_SOON and now < observation.not_before
     return bool(observation.wait_reason) and not (
         own_time and observation.wait_reason in ("network_down", UNREACHABLE)

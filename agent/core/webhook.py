@@ -1,6 +1,5 @@
 """The rules of webhooks: which entry goes to which webhook, the body, the meaning of an answer, the
-wait. A webhook is a cursor into the journal; nothing else is kept of what it was sent.
-"""
+wait. A webhook is a cursor into the journal."""
 
 import hashlib
 import hmac
@@ -17,9 +16,9 @@ from agent.core.model import JournalEntry
 from agent.core.reconnect import ReconnectPolicy, reconnect_delay
 
 OWN_KINDS = "webhook"
-"""Kinds that begin so tell of webhooks themselves; `detail` names which."""
+"""Kinds that begin so are about webhooks themselves; `detail` names which."""
 LONGEST_TOLD = 3600.0
-"""Seconds that a target may ask us to wait; more is not believed."""
+"""A target may ask for a wait of so many seconds at most."""
 _DOUBLING = ReconnectPolicy(factor=2.0, jitter=0.0)
 
 
@@ -37,7 +36,7 @@ class Answer(StrEnum):
     LATER = "later"
     """Not now: the target is away, slow, or has too much to do."""
     REFUSED = "refused"
-    """It answered, and does not want this one."""
+    """The target answered, and refuses this entry."""
 
 
 class WebhookState(StrEnum):
@@ -64,7 +63,7 @@ class Pace:
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """An entry that its target refused for good; it lies in the journal still."""
+    """An entry that its target refused for good; the journal still has it."""
 
     cursor: int
     kind: str
@@ -76,8 +75,6 @@ class DeadLetter:
 
 @dataclass(frozen=True, slots=True)
 class WebhookView:
-    """Everything that is shown of one webhook."""
-
     name: str
     url: str
     """Without path and query: either may be the key."""
@@ -98,8 +95,6 @@ class WebhookView:
 
 @dataclass(frozen=True, slots=True)
 class WebhookFigures:
-    """All webhooks together, for the metrics and the alert."""
-
     results: Mapping[str, int] = field(default_factory=dict)
     waiting: int = 0
     oldest_wall: float | None = None
@@ -107,7 +102,7 @@ class WebhookFigures:
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """What came back on the test event that an operator sent."""
+    """The target's answer to the test event that an operator sent."""
 
     delivered: bool
     status: int | None
@@ -118,7 +113,8 @@ class Trial:
 
 
 def wants(name: str, kinds: Sequence[str], instances: Sequence[str], entry: JournalEntry) -> bool:
-    """Whether that webhook is sent that entry. What tells of itself is not: that would go round."""
+    """Whether that webhook is sent that entry; never an entry about itself, or it would go
+    round."""
     if entry.kind.startswith(OWN_KINDS) and entry.detail.get("webhook") == name:
         return False
     if not any(fnmatchcase(entry.kind, pattern) for pattern in kinds):
@@ -129,7 +125,7 @@ def wants(name: str, kinds: Sequence[str], instances: Sequence[str], entry: Jour
 
 
 def body_of(entry: JournalEntry, machine: str, version: str) -> bytes:
-    """The entry as the API shows it, and whose it is."""
+    """The entry as the API shows it, with its machine and version."""
     shown = show_event(entry)
     sent = {"id": shown.pop("cursor"), **shown, "machine": machine, "agent": version}
     try:
@@ -140,9 +136,8 @@ def body_of(entry: JournalEntry, machine: str, version: str) -> bytes:
 
 
 def delivery_name(entry: JournalEntry) -> str:
-    """The same each time that entry is sent, and never another's: a journal that was lost counts
-    from 1 again, so the number alone would not do.
-    """
+    """The same each time that entry is sent, and never another's: a new journal counts from 1
+    again, so the number alone would not do."""
     return f"{entry.cursor}-{round(entry.wall * 1000)}"
 
 

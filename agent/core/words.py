@@ -1,7 +1,5 @@
-"""The words that the agent, its workers and their engines share: ids, states, claims.
-
-Kept apart from what only the agent knows: each worker carries this module in its memory.
-"""
+"""The words that the agent, its workers and their engines share: ids, states, claims. Apart from
+the agent's own model: each worker has this module in its memory."""
 
 import re
 from collections.abc import Mapping
@@ -18,7 +16,7 @@ _ID = re.compile(ID_PATTERN)
 
 
 def parse_instance_id(text: object) -> InstanceId:
-    """Accept exactly `[a-z0-9][a-z0-9_-]{0,47}`; everything that names an instance passes here."""
+    """Accept exactly `[a-z0-9][a-z0-9_-]{0,47}`; all code that names an instance uses this."""
     if isinstance(text, str) and _ID.fullmatch(text):
         return InstanceId(text)
     shown = repr(text)[:80]
@@ -31,8 +29,6 @@ def parse_instance_id(text: object) -> InstanceId:
 
 
 class ConnectionStatus(StrEnum):
-    """What the session's connection is doing. The same word in API, database and log."""
-
     INITIALIZING = "INITIALIZING"
     LOADING = "LOADING"
     QR_REQUIRED = "QR_REQUIRED"
@@ -50,7 +46,7 @@ class SessionFiles(StrEnum):
     WHOLE = "whole"
     DAMAGED = "damaged"
     UNREADABLE = "unreadable"
-    """It cannot be read: rights or the disk stand in the way."""
+    """It cannot be read, for rights or for the disk."""
 
 
 AGENT_SETTINGS = frozenset({"name", "memory_limit"})
@@ -110,7 +106,7 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class ServerClaim:
-    """What a backend's worker says of the server behind it."""
+    """What a backend's worker says of its server."""
 
     up: bool
     reason: str = ""
@@ -119,7 +115,7 @@ class ServerClaim:
     sentence: str = ""
     """For people; without keys."""
     version: str = ""
-    """The server's own version, where it tells one."""
+    """The server's own version, where it reports one."""
     seconds: float = 0.0
     """How long its last answer took."""
     sessions: int | None = None
@@ -129,7 +125,7 @@ class ServerClaim:
 
     @property
     def away(self) -> bool:
-        """Nothing of it was reached: the failure says nothing about the server."""
+        """The call did not get to the server: the failure says nothing about it."""
         return not self.up and self.reason in ("unreachable", "timeout")
 
 
@@ -139,21 +135,19 @@ UNREACHED = "backend_unreachable"
 
 @dataclass(frozen=True, slots=True)
 class RemoteSession:
-    """One session as a backend's own list shows it."""
-
     name: str
-    """What the server calls it: a name, or a number as text."""
+    """The server's name of it, or its number as text."""
     status: str = ""
     """The server's own word."""
     account: str = ""
-    """The phone number or JID it is paired with; "" = none that the list knows of."""
+    """The phone number or JID it is paired with; "" = none that the list has."""
     title: str = ""
-    """What people call it over there, where `name` is a number; "" = it has no other name."""
+    """Its name for people on the server, where `name` is a number; "" = it has no other name."""
 
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """What a session must reach before a login can come to anything."""
+    """What a session must reach before it can log in."""
 
     url: str
     """http:// or https:// with a host; file:// is a stand-in for a network (the sandbox's): it

@@ -1,4 +1,4 @@
-"""What an alert is: its words, how bad it is, its numbers, and which one speaks for which."""
+"""What an alert is: its words, severity and numbers, and which alert silences which."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -114,10 +114,8 @@ class AlertPolicy:
 
 @dataclass(frozen=True, slots=True)
 class Because:
-    """A metric whose label `reason` says why, and the labels by which its series is found.
-
-    No label of the alert itself: an alert whose labels change is another one.
-    """
+    """A metric whose label `reason` says why, and the labels by which its series is found. No label
+    of the alert itself: an alert whose labels change would be another one."""
 
     metric: str
     by: tuple[str, ...]
@@ -129,7 +127,7 @@ class Alert:
     group: Group
     severity: Severity
     for_seconds: float
-    """So many seconds the condition must hold before it fires."""
+    """Seconds for which the condition must hold before it fires."""
     condition: Expression
     summary: str
     """For people; {session}, {engine}, {backend} and {value} stand for what they say.
@@ -147,7 +145,7 @@ class Alert:
 
 @dataclass(frozen=True, slots=True)
 class Inhibition:
-    """While the source fires, these say nothing new: same machine, and the same of `equal`."""
+    """While the source fires, the targets of the same machine and `equal` labels are silent."""
 
     source: str
     silences: tuple[str, ...]
@@ -166,7 +164,7 @@ _OF_A_SESSION = (
 
 INHIBITIONS = (
     Inhibition("WaAgentDown", (*_OF_A_SESSION, "WaFleet*")),
-    # Whatever is said of a session on a server that does not answer is old.
+    # The state of sessions on a server that does not answer is old.
     Inhibition("WaBackendDown", _OF_A_SESSION, ("backend",)),
     Inhibition("WaSessionsCorruptedTogether", ("WaSessionCorrupted",)),
     Inhibition("WaSessionGivenUp", ("WaSessionDown", "WaCircuitOpen"), ("session",)),

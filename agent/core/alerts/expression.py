@@ -1,7 +1,7 @@
-"""Conditions that can be written as PromQL and asked of the agent's own views alike.
+"""Conditions that are written as PromQL and evaluated by the agent alike.
 
-A condition is a small tree over readings of series; its result is a value for each set of labels,
-and an empty result means that nothing is wrong. The words are Prometheus' own.
+A condition is a tree over readings of series; its result has a value for each set of labels, and an
+empty result means that all is well. The words are Prometheus' own.
 """
 
 import math
@@ -62,18 +62,20 @@ class Binary:
     def _with(self, left: Vector, number: float) -> Vector:
         if self.sign in _COMPARISONS:
             holds = _COMPARISONS[self.sign]
-            return {key: one for key, one in left.items() if holds(one, number)}
+            return {key: value for key, value in left.items() if holds(value, number)}
         reckon = _divide if self.sign == "/" else _ARITHMETIC[self.sign]
-        return {key: reckon(one, number) for key, one in left.items()}
+        return {key: reckon(value, number) for key, value in left.items()}
 
     def _each(self, left: Vector, right: Vector) -> Vector:
         if self.sign in _COMPARISONS:
             holds = _COMPARISONS[self.sign]
             return {
-                key: one for key, one in left.items() if key in right and holds(one, right[key])
+                key: value
+                for key, value in left.items()
+                if key in right and holds(value, right[key])
             }
         reckon = _divide if self.sign == "/" else _ARITHMETIC[self.sign]
-        return {key: reckon(one, right[key]) for key, one in left.items() if key in right}
+        return {key: reckon(value, right[key]) for key, value in left.items() if key in right}
 
     def windows(self) -> Iterator[tuple[Series, float]]:
         yield from self.left.windows()
@@ -97,10 +99,10 @@ class Fold:
         return f"{self.how} without ({names}) ({self.inner.promql()})"
 
     def vector(self, sight: Sight) -> Vector:
-        found = self.inner.vector(sight)
-        if not found:
+        values = self.inner.vector(sight)
+        if not values:
             return {}
-        return {(): float(len(found)) if self.how == "count" else math.fsum(found.values())}
+        return {(): float(len(values)) if self.how == "count" else math.fsum(values.values())}
 
     def windows(self) -> Iterator[tuple[Series, float]]:
         return self.inner.windows()
@@ -108,10 +110,7 @@ class Fold:
 
 @dataclass(frozen=True, slots=True)
 class OfSession:
-    """The same result, carrying which engine the session runs on and, if any, which backend.
-
-    An inhibition compares labels: without these nothing could speak for a session.
-    """
+    """The same result with its session's engine and backend: inhibitions compare these labels."""
 
     inner: Expression
 
@@ -120,14 +119,14 @@ class OfSession:
         return self.inner.labels | {"engine", "backend"}
 
     def promql(self) -> str:
-        one = "instance, job, machine, session"
-        # One of each session, whatever it was until a moment ago: two would fail the whole rule.
-        last = f"topk by ({one}) (1, last_over_time(wa_session_info[{BRIDGE}]))"
-        info = f"(wa_session_info or on ({one}) {last})"
-        return f"{bracketed(self.inner)} * on ({one}) group_left (engine, backend) {info}"
+        per_session = "instance, job, machine, session"
+        # One per session, even where its info just changed: two would fail the whole rule.
+        last = f"topk by ({per_session}) (1, last_over_time(wa_session_info[{BRIDGE}]))"
+        info = f"(wa_session_info or on ({per_session}) {last})"
+        return f"{bracketed(self.inner)} * on ({per_session}) group_left (engine, backend) {info}"
 
     def vector(self, sight: Sight) -> Vector:
-        found: Vector = {}
+        values: Vector = {}
         for key, value in self.inner.vector(sight).items():
             view = sight.views.get(InstanceId(dict(key).get("session", "")))
             if view is None:
@@ -135,8 +134,8 @@ class OfSession:
             more = [("engine", view.instance.engine)]
             if view.instance.backend:
                 more.append(("backend", view.instance.backend))
-            found[tuple(sorted((*key, *more)))] = value
-        return found
+            values[tuple(sorted((*key, *more)))] = value
+        return values
 
     def windows(self) -> Iterator[tuple[Series, float]]:
         return self.inner.windows()

@@ -1,6 +1,5 @@
-"""The past of a series as a step function: only changes are kept, so that a thousand quiet
-counters cost almost nothing. The sums follow Prometheus: a counter that falls was reset.
-"""
+"""The past of a series as a step function: only changes are kept, so that a thousand quiet counters
+cost almost nothing. The sums follow Prometheus: a counter that falls was reset."""
 
 import math
 from array import array
@@ -18,7 +17,7 @@ class Steps:
     __slots__ = ("_at", "_values")
 
     def __init__(self) -> None:
-        # Most never change: a pair of values is all there is to them, and arrays are for the rest.
+        # Most series never change: one pair of values; arrays are for the others.
         self._at: array[float] | tuple[float, ...] = ()
         self._values: array[float] | tuple[float, ...] = ()
 
@@ -32,10 +31,8 @@ class Steps:
             values.append(value)
 
     def forget(self, before: float) -> bool:
-        """Drop what no window reaches any more; the value that still held then stays.
-
-        True while more than one value is left.
-        """
+        """Drop what no window reaches any more, but for the last of it. True: several values are
+        left."""
         if len(self._at) < 2 or self._at[1] > before:
             return len(self._at) > 1
         keep = bisect_right(self._at, before) - 1
@@ -54,12 +51,12 @@ class Steps:
         return len(self._at)
 
     def _between(self, start: float, end: float) -> Iterator[float]:
-        """The value that held at the start, if there was one, and all that came until the end."""
+        """The value at the start, if there was one, and all later ones until the end."""
         first = max(bisect_right(self._at, start) - 1, 0)
         return iter(self._values[first : bisect_right(self._at, end)])
 
     def _still(self, start: float, end: float) -> bool:
-        """Whether there is but one value in the window, as nearly always."""
+        """Whether the window has one value only, as it nearly always has."""
         at = self._at
         return bool(at) and (at[-1] <= start or (len(at) == 1 and at[0] <= end))
 
@@ -79,8 +76,8 @@ class Steps:
     def changes(self, start: float, end: float) -> float | None:
         if self._still(start, end):
             return 0.0
-        found = sum(1 for _ in self._between(start, end))
-        return float(found - 1) if found else None
+        values = sum(1 for _ in self._between(start, end))
+        return float(values - 1) if values else None
 
     def least(self, start: float, end: float) -> float | None:
         if self._still(start, end):
@@ -109,12 +106,12 @@ class Steps:
         return math.fsum(v * h for v, h in zip(values, held, strict=True)) / total
 
     def present(self, start: float, end: float) -> float | None:
-        """1 when it had a value then: a line through less of the past says little."""
+        """1 when it had a value then: a line through less of the past proves little."""
         del start
         return 1.0 if self._at and self._at[0] <= end else None
 
     def line(self, start: float, end: float, ahead: float) -> float | None:
-        """Where a straight line through the window will be so many seconds after its end."""
+        """Where a straight line through the window is `ahead` seconds after its end."""
         if not self._at or self._at[0] >= end:
             return None
         begin = max(start, self._at[0])

@@ -52,20 +52,20 @@ class Over:
         end = sight.now - self.offset
         measure, past = _FUNCTIONS[self.function], sight.history.past(self.series)
         steps_of: Mapping[Key, Steps] = past.steps
-        found: Vector = {}
+        values: Vector = {}
         if not self.offset:
-            # All but a few have held one value: what it comes to is known without a look at each.
+            # Most series have one value: their result is known without a look at each.
             constant = _OF_ONE_VALUE.get(self.function)
             last = past.last_values
-            found = dict(last) if constant is None else dict.fromkeys(last, constant)
+            values = dict(last) if constant is None else dict.fromkeys(last, constant)
             steps_of = past.moving
         for key, steps in steps_of.items():
             value = measure(steps, end - self.seconds, end)
             if value is not None:
-                found[key] = value
+                values[key] = value
             else:
-                found.pop(key, None)
-        return found
+                values.pop(key, None)
+        return values
 
     def windows(self) -> Iterator[tuple[Series, float]]:
         yield self.series, self.seconds + self.offset
@@ -101,7 +101,7 @@ class Predict:
 
 @dataclass(frozen=True, slots=True)
 class Age:
-    """How long ago the moment is that the series tells."""
+    """How long ago the moment is that the series has as its value."""
 
     series: Series
 

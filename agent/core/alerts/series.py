@@ -1,6 +1,5 @@
-"""The series that conditions are made of: each named as on /metrics, each with how the agent
-reads it itself. A test compares the two for every one of them.
-"""
+"""The series that conditions are made of: each named as on /metrics, and how the agent reads it. A
+test compares the two for each of them."""
 
 from collections.abc import Callable, Mapping
 
@@ -19,7 +18,7 @@ _BY_HAND_OR_TRIES = ("attempts_used_up", "conflict_foreign_owner")
 
 
 def labels_of_group(group: str) -> dict[str, str]:
-    """Those that share a fate: all sessions of an engine, or of one on one backend."""
+    """The labels of a group: an engine, or an engine on one backend."""
     engine, _, backend = group.partition("/")
     return {"engine": engine, "backend": backend} if backend else {"engine": engine}
 
@@ -30,15 +29,15 @@ def is_wanted(view: InstanceView) -> bool:
 
 
 def has_given_up(view: InstanceView) -> bool:
-    """Wanted, and the agent tries nothing until a person acts."""
+    """Wanted, and the agent tries nothing until an operator acts."""
     verdict = view.verdict
-    # One that shows a code, or would on request, lacks a scan and nothing else: WaSessionNeedsScan.
+    # A session that shows a code, or would on request, lacks a scan only: WaSessionNeedsScan.
     if not is_wanted(view) or view.status in (CS.CONNECTED, CS.QR_REQUIRED):
         return False
     if verdict.reason in _BY_HAND_OR_TRIES:
         return True
     if needs_repair(verdict):
-        # Its ladder has begun, or does so in this very pass.
+        # Its ladder has begun, or begins in this pass.
         ending = view.repair.ending if view.repair is not None else Ending.NOT_YET
         # Without a pairing to lose the next repair begins by itself (`unpaired_pause`).
         given_up = ending is Ending.GAVE_UP and not verdict.should_cleanup
@@ -115,7 +114,7 @@ WATCHDOG_RESTARTS = Series(
     lambda view: view.counts["restarts"].get("watchdog", 0),
 )
 OF_KEYS = ("crypto", "crypto_unknown")
-"""Kinds of errors about keys: alerts of their own speak of them."""
+"""Kinds of errors about keys: alerts of their own cover them."""
 ERRORS = Series(
     "wa_session_errors_total",
     f'kind!~"{"|".join(OF_KEYS)}"',
@@ -245,4 +244,4 @@ CONFLICTS = Series(
     lambda view: view.errors.get("conflict", 0),
 )
 UP = Series("up", 'job="wa-agent"', of_agent=lambda _: {(): 1.0}, bridged=False)
-"""Whoever evaluates this himself is up."""
+"""The agent that evaluates this is up."""

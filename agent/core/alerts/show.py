@@ -1,4 +1,4 @@
-"""An alert's value and summary for people, in the very words that Prometheus would use."""
+"""An alert's value and summary for people, formatted as Prometheus formats them."""
 
 import math
 
@@ -36,7 +36,7 @@ def show_value(value: float, unit: Unit) -> str:
 
 
 def _four(value: float) -> str:
-    """Four digits that count, as Go's %.4g prints them."""
+    """Four significant digits, as Go's %.4g prints them."""
     return f"{value:.4g}"
 
 

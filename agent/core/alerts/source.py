@@ -16,7 +16,7 @@ Key = tuple[tuple[str, str], ...]
 Vector = dict[Key, float]
 
 BRIDGE = "4m"
-"""Longer than it takes until WaAgentDown fires, which then speaks for the sessions."""
+"""Longer than WaAgentDown takes to fire; from then on that alert covers the sessions."""
 
 _LABELS = re.compile(r'(\w+)=~?"')
 _TARGET = frozenset({"job"})
@@ -25,7 +25,7 @@ _TARGET = frozenset({"job"})
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """The agent's and the machine's figures that no session's view holds."""
+    """Figures of the agent and the machine; no session's view has them."""
 
     memory_total: float = 1.0
     memory_used: float = 0.0
@@ -78,11 +78,8 @@ class Series:
         return f"{self.metric}{{{self.matcher}}}" if self.matcher else self.metric
 
     def promql(self) -> str:
-        """Its present value; over a gap in the scrapes the last one, as long as BRIDGE.
-
-        Else every gap (a restart of the agent, its end) would be an all-clear, and every time
-        that a condition must hold would begin again after it.
-        """
+        """Its present value; over a gap in the scrapes the last one, for BRIDGE at most. Otherwise
+        each restart of the agent would look like an all-clear."""
         if not self.bridged:
             return self.over_summed(self.selector())
         return self.over_summed(f"last_over_time({self.selector()}[{BRIDGE}])")
@@ -98,12 +95,12 @@ class Series:
             return self.of_agent(figures)
         assert self.of_session is not None
         read = self.of_session
-        found: Vector = {}
+        values: Vector = {}
         for id, view in views.items():
             value = read(view)
             if value is not None:
-                found[_key_of(id)] = value
-        return found
+                values[_key_of(id)] = value
+        return values
 
     def windows(self) -> Iterator[tuple["Series", float]]:
         return iter(())
@@ -116,7 +113,7 @@ def _key_of(id: InstanceId) -> Key:
 
 
 class Readings:
-    """Each series as it is in one look, read once: many conditions share it. Do not change them."""
+    """The series of one look, each read once; conditions share it and do not change it."""
 
     def __init__(self) -> None:
         self._found: dict[Series, Vector] = {}
@@ -124,9 +121,9 @@ class Readings:
     def of(
         self, series: Series, views: Mapping[InstanceId, InstanceView], figures: Figures
     ) -> Vector:
-        if (found := self._found.get(series)) is None:
-            found = self._found[series] = series.read(views, figures)
-        return found
+        if (values := self._found.get(series)) is None:
+            values = self._found[series] = series.read(views, figures)
+        return values
 
 
 class Past:
@@ -141,9 +138,9 @@ class Past:
         self.moving: dict[Key, Steps] = {}
         """Those that had more than one value in the time that is remembered."""
 
-    def note(self, found: Vector, now: float, before: float) -> None:
-        if found != self.last_values:  # as a rule nothing has changed, and one comparison says so
-            for key, value in found.items():
+    def note(self, values: Vector, now: float, before: float) -> None:
+        if values != self.last_values:  # as a rule nothing has changed, and one comparison says so
+            for key, value in values.items():
                 if key not in self.last_values or self.last_values[key] != value:
                     self._note_one(key, now, value)
         for key in [key for key, steps in self.moving.items() if not steps.forget(before)]:
@@ -186,10 +183,12 @@ class History:
         """One series after the other, so that a caller may let others run in between."""
         read = readings or Readings()
         for series, seconds in self._windows.items():
-            past, found = self._past[series], read.of(series, views, figures)
-            past.note(found, now, now - seconds)
-            if len(past.steps) > len(found):
-                gone = [key for key in past.steps if key not in found and not _is_there(key, views)]
+            past, values = self._past[series], read.of(series, views, figures)
+            past.note(values, now, now - seconds)
+            if len(past.steps) > len(values):
+                gone = [
+                    key for key in past.steps if key not in values and not _is_there(key, views)
+                ]
                 for key in gone:
                     past.drop(key)
             yield series

@@ -1,4 +1,4 @@
-"""From conditions that hold to alerts that are pending, fire and are over; nothing else."""
+"""From conditions that hold to alerts that are pending, fire and are over."""
 
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -28,9 +28,9 @@ class ActiveAlert:
     fired_at: float | None = None
     over_at: float | None = None
     reason: str = ""
-    """The short code of why, as it was seen last."""
+    """The short code of why, as last seen."""
     not_over_before: float = 0.0
-    """It fires until then at least: what would show it again is not known yet."""
+    """It fires until then at least: its condition is not known again before."""
 
     @property
     def name(self) -> str:
@@ -46,7 +46,7 @@ class ActiveAlert:
 
     @property
     def news(self) -> str:
-        """The sentence at its begin, and at its end."""
+        """The sentence when it begins, and when it ends."""
         if self.over_at is None:
             return f"{self.name}: {self.sentence}"
         about = self.session or self.label("backend") or self.label("engine")
@@ -92,27 +92,32 @@ class AlertBoard:
 
 def advance(
     active: Active,
-    found: Iterable[tuple[Alert, Mapping[Key, float]]],
+    conditions: Iterable[tuple[Alert, Mapping[Key, float]]],
     now: float,
     *,
     patience: float = 1.0,
     keep: float = 900.0,
     reason: Callable[[Alert, Key], str] = lambda _alert, _labels: "",
 ) -> tuple[dict[tuple[str, Key], ActiveAlert], list[Change]]:
-    """Take in the conditions that hold now. A resolved alert stays visible for `keep` seconds.
+    """Take in the conditions that hold now; a resolved alert stays visible for `keep` seconds.
 
-    `patience`: every time that a condition must hold is so many times as long.
+    `patience`: factor on the time for which each condition must hold.
     """
     following: dict[tuple[str, Key], ActiveAlert] = {}
     changes = []
-    for alert, vector in found:
+    for alert, vector in conditions:
         for labels, value in vector.items():
             before = active.get((alert.name, labels))
-            one = replace(_goes_on(before, alert, labels, value, now), reason=reason(alert, labels))
-            if one.state is AlertState.PENDING and now - one.since >= alert.for_seconds * patience:
-                one = replace(one, state=AlertState.FIRING, fired_at=now)
-                changes.append(Change(one))
-            following[alert.name, labels] = one
+            fresh = replace(
+                _goes_on(before, alert, labels, value, now), reason=reason(alert, labels)
+            )
+            if (
+                fresh.state is AlertState.PENDING
+                and now - fresh.since >= alert.for_seconds * patience
+            ):
+                fresh = replace(fresh, state=AlertState.FIRING, fired_at=now)
+                changes.append(Change(fresh))
+            following[alert.name, labels] = fresh
     for key, before in active.items():
         if key in following or before.state is AlertState.PENDING:
             continue
@@ -136,23 +141,23 @@ def _goes_on(
 
 
 def silenced(active: Collection[ActiveAlert]) -> dict[tuple[str, Key], str]:
-    """Which alerts say nothing new, and which other one says it for them."""
-    firing = [one for one in active if one.state is AlertState.FIRING]
+    """Which alerts are silent, and which alert silences each of them."""
+    firing = [alert for alert in active if alert.state is AlertState.FIRING]
     sources: dict[str, list[ActiveAlert]] = {}
-    for one in firing:
-        sources.setdefault(one.name, []).append(one)
-    found: dict[tuple[str, Key], str] = {}
+    for alert in firing:
+        sources.setdefault(alert.name, []).append(alert)
+    silencers: dict[tuple[str, Key], str] = {}
     for rule in INHIBITIONS:
         for source in sources.get(rule.source, ()):
-            for one in firing:
-                if _silences(rule, source, one):
-                    found.setdefault((one.name, one.labels), source.name)
-    return found
+            for alert in firing:
+                if _silences(rule, source, alert):
+                    silencers.setdefault((alert.name, alert.labels), source.name)
+    return silencers
 
 
-def _silences(rule: Inhibition, source: ActiveAlert, one: ActiveAlert) -> bool:
+def _silences(rule: Inhibition, source: ActiveAlert, other: ActiveAlert) -> bool:
     named = any(
-        one.name == name or (name.endswith("*") and one.name.startswith(name[:-1]))
+        other.name == name or (name.endswith("*") and other.name.startswith(name[:-1]))
         for name in rule.silences
     )
-    return named and all(source.label(key) == one.label(key) for key in rule.equal)
+    return named and all(source.label(key) == other.label(key) for key in rule.equal)

@@ -1,7 +1,5 @@
-"""How long things took, as histograms: how many up to each bound, and the sum.
-
-One set for all sessions together: a histogram of each would be ten series times a thousand.
-"""
+"""How long things took, as histograms: how many up to each bound, and the sum. One set for all
+sessions together, for one per session would be ten series times a thousand."""
 
 from bisect import bisect_left
 from collections.abc import Mapping
@@ -20,7 +18,7 @@ BOUNDS: Mapping[str, tuple[float, ...]] = {
 class Histogram:
     bounds: tuple[float, ...]
     counts: list[int] = field(default_factory=list)
-    """One more than there are bounds: the last is for what took longer."""
+    """One more than there are bounds: the last counts what took longer."""
     total: float = 0.0
 
     def __post_init__(self) -> None:
@@ -45,16 +43,13 @@ class Durations:
 
 MOST_AWAITED = 32
 MOST_EARLY = 8
-"""Of one session; there may be a thousand."""
+"""Per session; there may be a thousand."""
 
 
 @dataclass(slots=True)
 class Acknowledgements:
-    """Brings together when a message was sent and when it was acknowledged, whichever is first.
-
-    An engine may tell of the acknowledgement before it answers that it sent the message. The
-    oldest are given up: a phone's own messages are acknowledged, too.
-    """
+    """Matches the sending of a message with its acknowledgement, whichever is reported first. Drops
+    the oldest: a phone's own messages are acknowledged, too."""
 
     sent: dict[str, float] = field(default_factory=dict)
     early: dict[str, float] = field(default_factory=dict)
@@ -67,7 +62,7 @@ class Acknowledgements:
         return None
 
     def note_acknowledged(self, id: str, at: float) -> float | None:
-        """Seconds, the first time that a message of ours is acknowledged."""
+        """Seconds, at the first acknowledgement of a message that the session sent."""
         if (sent := self.sent.pop(id, None)) is not None:
             return at - sent
         _put(self.early, id, at, MOST_EARLY)

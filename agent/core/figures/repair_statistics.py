@@ -1,4 +1,4 @@
-"""What checks and repairs came to, counted: one value per agent, added to and never reset."""
+"""Counts of checks and repairs: one value per agent, added to and never reset."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -28,7 +28,7 @@ class RepairStatistics:
     """From the beginning to the end of the repairs that healed."""
     steps: Mapping[str, StepTally] = field(default_factory=dict)
     asked: int = 0
-    """Repairs that a person asked for, begun or joined by a hand."""
+    """Repairs that an operator asked for, or joined."""
     needed_person: int = 0
     """Repairs that ended with something only a person can do."""
 
@@ -90,7 +90,7 @@ def note_step(
 
 
 def note_repair(statistics: RepairStatistics, repair: Repair) -> RepairStatistics:
-    """A repair that has ended. Without a step, or no longer wanted, it repaired nothing."""
+    """Count a repair that ended; without a step, or no longer wanted, it repaired nothing."""
     statistics = replace(
         statistics,
         asked=statistics.asked + (repair.goal is not Goal.HEAL),

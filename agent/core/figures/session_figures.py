@@ -1,7 +1,7 @@
-"""The figures of a session that need a row here and the line where they arise, nothing else.
+"""The figures of a session: each needs a row here and the line that measures it.
 
-The wire from the worker, the counters carried over an orderly restart, the instance's JSON and the
-lines of /metrics are made from these rows.
+The worker's answers, the counters carried over a restart, the instance's JSON and /metrics are made
+from these rows.
 """
 
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ from agent.core.recovery.repair import Goal
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """A number that each answer of a worker to a probe carries under this name; a gauge."""
+    """A number that each answer of a worker to a probe has under this name; a gauge."""
 
     name: str
     metric: str
@@ -31,12 +31,12 @@ class Count:
     metric: str
     label: str
     words: tuple[str, ...]
-    """Shown from the first moment on, at zero."""
+    """Shown from the start, at zero."""
     meaning: str
     shown: str = ""
     """Its key in the instance's JSON; "" = its name."""
     other: bool = False
-    """True: words that are not in `words` may come, and are one line, `other`."""
+    """True: words outside of `words` may come; they are one line, `other`."""
 
 
 FIGURES = (
@@ -86,17 +86,17 @@ NO_COUNTS: Mapping[str, Mapping[str, int]] = {row.name: {} for row in COUNTS}
 
 
 def read_figures(answer: Mapping[str, Any]) -> dict[str, float]:
-    """The figures in an answer to a probe; what cannot be a figure is left out."""
-    found = {}
+    """The figures in an answer to a probe; impossible values are left out."""
+    figures = {}
     for row in FIGURES:
         value = answer.get(row.name)
         if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < row.most:
-            found[row.name] = value
-    return found
+            figures[row.name] = value
+    return figures
 
 
 def with_zeros(counts: Mapping[str, Mapping[str, int]]) -> dict[str, dict[str, int]]:
-    """Each count by name; where all words are known, each word from the first moment on."""
+    """Each count by name; where all words are known, each word from the start."""
     return {
         row.name: {**({} if row.other else dict.fromkeys(row.words, 0)), **counts[row.name]}
         for row in COUNTS

@@ -1,8 +1,5 @@
-"""How long a session has been in each status, by a clock that never jumps.
-
-The wall clock has no place here: one that is set back would make a counter shrink, and
-Prometheus takes a counter that shrinks for one that began at 0 and adds all of it again.
-"""
+"""How long a session has been in each status, by a clock that never jumps: a counter that shrank
+with the wall clock would look to Prometheus like one that began at 0."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -12,7 +9,7 @@ from agent.core.words import ConnectionStatus
 
 @dataclass(frozen=True, slots=True)
 class StatusTime:
-    """`spent` holds the seconds of each status until `entered`; since then it is `status`."""
+    """`spent` has the seconds of each status until `entered`; since then it is `status`."""
 
     status: ConnectionStatus = ConnectionStatus.DISCONNECTED
     entered: float = 0.0
@@ -29,7 +26,7 @@ class StatusTime:
         return {**self.spent, self.status: self.spent.get(self.status, 0.0) + since}
 
     def with_earlier(self, earlier: Mapping[ConnectionStatus, float]) -> "StatusTime":
-        """The same, on top of what an agent before this one counted."""
+        """The same, added to what an earlier agent counted."""
         both = {*self.spent, *earlier}
-        spent = {one: self.spent.get(one, 0.0) + earlier.get(one, 0.0) for one in both}
+        spent = {status: self.spent.get(status, 0.0) + earlier.get(status, 0.0) for status in both}
         return replace(self, spent=spent)

@@ -1,7 +1,5 @@
-"""Memory and messages of each instance over the last hours: the charts of the dashboard.
-
-Arrays, not objects: a thousand instances take half a megabyte.
-"""
+"""Memory and messages of each instance over the last hours: the charts of the dashboard. Arrays,
+not objects: a thousand instances take half a megabyte."""
 
 from array import array
 from collections.abc import Iterable
@@ -36,7 +34,7 @@ class Trend:
         return [kib * _KIB or None for kib in self._memory]
 
     def messages(self) -> list[int]:
-        """How many came and went between two points."""
+        """Messages in and out between two points."""
         return self._messages.tolist()
 
 
@@ -50,7 +48,7 @@ class Trends:
         self._known: dict[InstanceId, Trend] = {}
 
     def note(self, seen: Iterable[tuple[InstanceId, int | None, int]], now_wall: float) -> None:
-        """Memory and messages of every instance there is; the others are forgotten."""
+        """Memory and messages of all instances; deleted ones are forgotten."""
         before, self._known = self._known, {}
         for id, memory_bytes, counted in seen:
             trend = self._known[id] = before.get(id) or Trend()

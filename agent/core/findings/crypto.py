@@ -1,7 +1,7 @@
 """Crypto errors in a sliding window, per instance and per peer, and what they add up to.
 
-One peer out of step is that peer's trouble and asks for new keys with it; many peers, or
-a large share of all messages, is a corrupted session.
+Errors of one peer ask for new keys with it; errors of many peers, or in a large share of all
+messages, mean a corrupted session.
 """
 
 from collections import Counter
@@ -77,8 +77,6 @@ class CryptoWindow:
 
 @dataclass(frozen=True, slots=True)
 class CryptoState:
-    """What the window adds up to."""
-
     errors: int
     share: float | None
     """Of all messages; None = unknown."""
@@ -86,14 +84,14 @@ class CryptoState:
     """Peers that need new keys now, worst first."""
     signal: Signal | None
     failing: tuple[str, ...] = ()
-    """Every peer that failed and whose keys were not regenerated within the window."""
+    """Each peer that failed and whose keys were not regenerated within the window."""
 
 
 _STRETCH = 10.0
 _MOST_SLOTS = 300
 _MOST_PEERS = 50
 _SUMMARY_AFTER = 5.0
-"""A summary belongs to an error of so many seconds before."""
+"""A summary line repeats an error of so many seconds before."""
 
 
 def note_error(
@@ -118,7 +116,7 @@ def note_error(
 def note_message(
     window: CryptoWindow, policy: CryptoPolicy, now: float, *, peer: str = "", count: int = 1
 ) -> CryptoWindow:
-    """Messages that could be read; from a named peer they prove that its keys fit again."""
+    """Count messages that could be read; from a named peer they prove that its keys fit again."""
     window = forget_old(window, policy, now)
     start = now - now % _STRETCH
     messages = window.messages
@@ -139,7 +137,7 @@ def note_regenerated(window: CryptoWindow, peers: tuple[str, ...], now: float) -
 
 
 def note_step(window: CryptoWindow) -> CryptoWindow:
-    """Forget all errors: a step of a repair was done for the whole session."""
+    """Forget all errors: a repair step changed the whole session."""
     return replace(window, slots=(), messages=())
 
 
@@ -158,8 +156,8 @@ def forget_old(window: CryptoWindow, policy: CryptoPolicy, now: float) -> Crypto
 def judge_crypto(
     window: CryptoWindow, policy: CryptoPolicy, now: float, *, counts_messages: bool = True
 ) -> CryptoState:
-    """`counts_messages`: False where the engine hears of no message that could be read; what
-    share the errors are is unknown then, and not 100 %."""
+    """`counts_messages`: False where the engine reports no readable messages; the share of errors
+    is unknown then, and not 100 %."""
     window = forget_old(window, policy, now)
     if not window.slots:
         return CryptoState(0, 0.0 if counts_messages else None, (), None, ())
@@ -207,13 +205,11 @@ class LogLimit:
 def limit_of(
     limits: Mapping[str, LogLimit], peer: str, now: float
 ) -> tuple[dict[str, LogLimit], str]:
-    """Whose limit holds for a line about this contact, and the limits without the old ones.
-
-    Beyond so many contacts all further ones share one: a whole group out of step is a flood too.
-    """
+    """The limit that holds for a line about this contact, and the limits without the old ones.
+    Beyond so many contacts all others share one: a whole group out of step is a flood too."""
     if peer in limits:
         return dict(limits), peer
-    kept = {one: limit for one, limit in limits.items() if limit.counts(now)}
+    kept = {contact: limit for contact, limit in limits.items() if limit.counts(now)}
     return kept, peer if len(kept) < _MOST_PEERS else ""
 
 

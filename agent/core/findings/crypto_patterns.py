@@ -1,7 +1,7 @@
-"""What the lines about failing keys mean: which count, which are benign, which peer they name.
+"""What log lines about failing keys mean: which count, which are benign, which peer they name.
 
-One table for engines' events, workers' output and backends' logs. Only names and peers are
-taken out of a line: some dumps hold private keys and must go nowhere.
+One table for engines' events, workers' output and backends' logs. Only names and peers are taken
+from a line: some dumps hold private keys.
 """
 
 import re
@@ -14,9 +14,9 @@ class Effect(StrEnum):
     COUNTS = "counts"
     """Counts towards a corrupted session."""
     REGENERATES = "regenerates"
-    """Counts, and only new keys with that peer will help."""
+    """Counts, and only new keys with that peer help."""
     SUMMARY = "summary"
-    """Says again, in another channel, what a line just before said; counts where none did."""
+    """Repeats a line just before it in another channel; counts where there was none."""
     BENIGN = "benign"
 
 
@@ -41,7 +41,7 @@ def _pattern(name: str, text: str, effect: Effect, meaning: str) -> CryptoPatter
 
 
 PATTERNS: tuple[CryptoPattern, ...] = (
-    # Benign ones first: some of them contain the words of a worse one.
+    # Benign patterns first: some of them contain the words of a worse one.
     _pattern(
         "repair_at_work",
         r"MAC error detected, forcing immediate session recreation",
@@ -150,9 +150,7 @@ OWN_EFFECTS = (Effect.COUNTS, Effect.REGENERATES, Effect.BENIGN)
 
 def own_pattern(entry: str) -> CryptoPattern:
     """A pattern from the settings, "effect: text": plain text in any case, never an expression.
-
-    ValueError names the fault. The finding's name holds the text, so that it reads back.
-    """
+    ValueError names the fault. The finding's name has the text, so that it reads back."""
     word, _, text = entry.partition(":")
     word, text = word.strip(), text.strip()
     if word not in OWN_EFFECTS:
@@ -176,8 +174,8 @@ def read_line(line: str, own: Iterable[CryptoPattern] = ()) -> CryptoFinding | N
 def peer_in(line: str) -> str:
     """The peer that a line names; devices of one peer are one peer."""
     for pattern in _PEERS:
-        if found := pattern.search(line[:_LONGEST_LINE]):
-            return found[1]
+        if match := pattern.search(line[:_LONGEST_LINE]):
+            return match[1]
     return ""
 
 
@@ -195,9 +193,8 @@ _TRIED = "Session error:"
 class LogReader:
     """Reads a log line by line: an error waits for the stack under it, which names the peer.
 
-    Under its header libsignal prints one error per session that it tried; they are one message
-    and one finding, told at the block's end. One of them a duplicate: so is the message, however
-    little the peer's older sessions fit it.
+    Under its header libsignal prints one error per session that it tried: one message, one finding,
+    told at the block's end. If one of them is a duplicate, so is the message.
     """
 
     own: tuple[CryptoPattern, ...] = ()
@@ -209,26 +206,26 @@ class LogReader:
         in_stack = line.startswith((" ", "\t")) and line.lstrip().startswith("at ")
         if in_stack:
             return self._feed_stack(line)
-        found = read_line(line, self.own)
-        if found is not None and self.block is Block.OPEN and _TRIED in line:
-            return self._feed_tried(found), ()
+        finding = read_line(line, self.own)
+        if finding is not None and self.block is Block.OPEN and _TRIED in line:
+            return self._feed_tried(finding), ()
         reader, done = self.flush()
-        if found is None:
+        if finding is None:
             return reader, done
-        if found.name == "known_header":
-            return replace(reader, block=Block.OPEN), (*done, found)
-        at_once = found.effect in (Effect.SUMMARY, Effect.BENIGN) or found.peer
+        if finding.name == "known_header":
+            return replace(reader, block=Block.OPEN), (*done, finding)
+        at_once = finding.effect in (Effect.SUMMARY, Effect.BENIGN) or finding.peer
         if at_once or line.lstrip().startswith("{"):
-            return reader, (*done, found)
-        return replace(reader, waiting=found), done
+            return reader, (*done, finding)
+        return replace(reader, waiting=finding), done
 
-    def _feed_tried(self, found: CryptoFinding) -> "LogReader":
-        """One more session that libsignal tried for the same message."""
+    def _feed_tried(self, finding: CryptoFinding) -> "LogReader":
+        """A further session that libsignal tried for the same message."""
         if self.waiting is None:
-            return replace(self, waiting=found, stack=0)
-        if _TELLS[found.effect] <= _TELLS[self.waiting.effect]:
+            return replace(self, waiting=finding, stack=0)
+        if _TELLS[finding.effect] <= _TELLS[self.waiting.effect]:
             return self
-        return replace(self, waiting=replace(found, peer=self.waiting.peer or found.peer))
+        return replace(self, waiting=replace(finding, peer=self.waiting.peer or finding.peer))
 
     def _feed_stack(self, line: str) -> "tuple[LogReader, tuple[CryptoFinding, ...]]":
         if self.waiting is None or self.waiting.peer:
@@ -243,7 +240,7 @@ class LogReader:
         return replace(self, stack=self.stack + 1), ()
 
     def flush(self) -> "tuple[LogReader, tuple[CryptoFinding, ...]]":
-        """No more of its stack or its block: a waiting record is reported as it is."""
+        """The log ended or goes on with something else: report the waiting record as it is."""
         done = (self.waiting,) if self.waiting is not None else ()
         return replace(self, waiting=None, stack=0, block=Block.NONE), done
 

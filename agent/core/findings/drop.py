@@ -1,4 +1,4 @@
-"""Which ending of a session a claim, a unit or a verdict tells, so that it is counted once."""
+"""Which ending of a session a claim, a unit or a verdict shows, so that it is counted once."""
 
 from dataclasses import dataclass
 
@@ -42,7 +42,7 @@ def find_drop(observation: Observation, verdict: HealthVerdict) -> Drop | None:
     if verdict.health is not Health.STUCK:
         return None
     own = verdict.reason in ("zombie", "injection_failed", PASSKEY_SUSPECTED)
-    # A zombie is one until it is connected again, whatever it claims in between.
+    # A zombie stays one until it is connected again, whatever it claims in between.
     since = 0.0 if verdict.reason == "zombie" else _stuck_since(fact)
     return Drop(verdict.reason if own else "start_stuck", (verdict.reason, unit.run, since))
 

@@ -27,7 +27,7 @@ class PerMinute:
 
 def _within(stretches: tuple[tuple[float, int], ...], now: float) -> tuple[tuple[float, int], ...]:
     # A stretch in the future comes from a clock that jumped.
-    return tuple(one for one in stretches if now - MINUTE < one[0] <= now)
+    return tuple(stretch for stretch in stretches if now - MINUTE < stretch[0] <= now)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,13 +40,13 @@ class ErrorRate:
     def note(self, now: float, errors: int, done: int, window: float) -> "ErrorRate":
         if self.samples and 0 <= now - self.samples[-1][0] < window / 20:
             return self
-        # The newest one that is as old as the window is where the share is counted from.
-        inside = [one for one in self.samples if now - window < one[0] <= now]
-        before = [one for one in self.samples if one[0] <= now - window]
+        # The newest one that is as old as the window: the share is counted from there.
+        inside = [sample for sample in self.samples if now - window < sample[0] <= now]
+        before = [sample for sample in self.samples if sample[0] <= now - window]
         return ErrorRate((*before[-1:], *inside, (now, errors, done)))
 
     def judge(self, errors: int, done: int, limit: float, least: int) -> Signal | None:
-        """None below the limit, or where fewer than `least` operations say nothing."""
+        """None below the limit, or where fewer than `least` operations prove nothing."""
         if not self.samples:
             return None
         _, errors_then, done_then = self.samples[0]

@@ -6,9 +6,9 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 FIRST = 10
-"""So many messages are looked at."""
+"""So many messages are counted."""
 WITHIN = 600.0
-"""Seconds after the first of them in which they come, and are sent again where that is needed."""
+"""Seconds after the first message within which the others come, or are sent again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +18,7 @@ class FirstMessages:
     repeated: int = 0
     """Read when their sender sent them again."""
     unread: tuple[str, ...] = ()
-    """The ids of those that could not be read yet."""
+    """The ids of messages that could not be read yet."""
     since_wall: float = 0.0
     """When the first one came."""
     over: bool = False
@@ -55,7 +55,7 @@ def note_unread(first: FirstMessages, id: str, now_wall: float) -> FirstMessages
 
 
 def end_in_time(first: FirstMessages, now_wall: float) -> FirstMessages:
-    """What could not be read by now is not waited for any longer."""
+    """End the wait for messages that could not be read so far."""
     due = first.since_wall and now_wall - first.since_wall >= WITHIN
     return replace(first, over=True) if due and not first.over else first
 
@@ -65,7 +65,7 @@ def _begun(first: FirstMessages, now_wall: float) -> FirstMessages:
 
 
 def stored(first: FirstMessages | None) -> str:
-    """As the session's record keeps it."""
+    """As the session's record has it."""
     return "" if first is None else json.dumps(asdict(first))
 
 

@@ -1,4 +1,4 @@
-"""Memory: limits, leaks and plateaus, and which instance to free or restart, one at a time."""
+"""Memory: limits, leaks and plateaus, and which instance to free or restart."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -65,7 +65,7 @@ class MemoryHistory:
     samples: tuple[tuple[float, int], ...] = ()
 
     def note(self, used: int, policy: MemoryPolicy, now: float) -> "MemoryHistory":
-        kept = tuple(one for one in self.samples if now - policy.trend <= one[0] < now)
+        kept = tuple(sample for sample in self.samples if now - policy.trend <= sample[0] < now)
         return MemoryHistory((*kept[-239:], (now, used)))
 
 
@@ -112,10 +112,8 @@ def memory_budget(machine: int, policy: MemoryPolicy) -> int:
 
 
 def lacks_room(limits: int, count: int, new: int, budget: int) -> str:
-    """Why one more instance does not fit beside `count` others; "" when it does.
-
-    What counts is what all may use, not what they use now.
-    """
+    """Why one more instance does not fit beside `count` others; "" when it does. Limits count, not
+    present use."""
     if budget <= 0 or new <= 0 or limits + new <= budget:
         return ""
     return (
@@ -141,7 +139,7 @@ def leaks(history: MemoryHistory, policy: MemoryPolicy, now: float) -> bool:
     growth = levels[3] - levels[0]
     if growth < max(levels[0] * policy.least_growth, 8 * MIB):
         return False
-    # At rest: the last quarter adds little of what an even growth would.
+    # At rest: the last quarter adds little of what even growth would.
     return min(steps) > 0 and steps[2] >= 0.4 * growth / 3
 
 
@@ -167,17 +165,17 @@ def decide_memory(
     instances: Sequence[InstanceMemory], budget: int, policy: MemoryPolicy, now: float
 ) -> list[MemoryAction]:
     """Free the caches of all that need it; restart at most one instance of the machine."""
-    total = sum(one.used for one in instances)
+    total = sum(its.used for its in instances)
     together = level_of(total, budget, policy)
-    levels = {one.id: level_of(one.used, one.limit, policy) for one in instances}
+    levels = {its.id: level_of(its.used, its.limit, policy) for its in instances}
     actions = [
-        MemoryAction(MemoryStep.FREE, one.id, _words(one, levels[one.id], together))
-        for one in instances
-        if _worse(levels[one.id], together) is not MemoryLevel.OK
-        and _due(one.freed_at, policy.free_every, now)
-        and not one.restarting
+        MemoryAction(MemoryStep.FREE, its.id, _words(its, levels[its.id], together))
+        for its in instances
+        if _worse(levels[its.id], together) is not MemoryLevel.OK
+        and _due(its.freed_at, policy.free_every, now)
+        and not its.restarting
     ]
-    if any(one.restarting for one in instances):
+    if any(its.restarting for its in instances):
         return actions
     if worst := _to_restart(instances, levels, together, policy, now):
         reason = _words(worst, levels[worst.id], together)
@@ -193,31 +191,31 @@ def _to_restart(
     policy: MemoryPolicy,
     now: float,
 ) -> InstanceMemory | None:
-    """The one over its own limit first; when all together are too many, the largest."""
+    """First an instance over its own limit; when all together use too much, the largest."""
     able = [
-        one
-        for one in instances
-        if one.restartable and _due(one.restarted_at, policy.restart_every, now)
+        its
+        for its in instances
+        if its.restartable and _due(its.restarted_at, policy.restart_every, now)
     ]
-    over = [one for one in able if levels[one.id] is MemoryLevel.CRITICAL]
+    over = [its for its in able if levels[its.id] is MemoryLevel.CRITICAL]
     if over:
-        return max(over, key=lambda one: (one.used / one.limit, one.id))
+        return max(over, key=lambda its: (its.used / its.limit, its.id))
     if together is MemoryLevel.CRITICAL and able:
-        return max(able, key=lambda one: (one.used, one.id))
+        return max(able, key=lambda its: (its.used, its.id))
     return None
 
 
-def _worse(one: MemoryLevel, other: MemoryLevel) -> MemoryLevel:
+def _worse(first: MemoryLevel, other: MemoryLevel) -> MemoryLevel:
     order = list(MemoryLevel)
-    return max(one, other, key=order.index)
+    return max(first, other, key=order.index)
 
 
-def _due(at: float | None, every: float, now: float) -> bool:
-    # A time in the future comes from a clock that jumped: it does not hold anything.
-    return at is None or not 0 <= now - at < every
+def _due(at: float | None, pause: float, now: float) -> bool:
+    # A time in the future comes from a clock that jumped: ignore it.
+    return at is None or not 0 <= now - at < pause
 
 
-def _words(one: InstanceMemory, level: MemoryLevel, together: MemoryLevel) -> str:
+def _words(its: InstanceMemory, level: MemoryLevel, together: MemoryLevel) -> str:
     if level is not MemoryLevel.OK:
-        return f"memory {level}: {one.used / MIB:.0f} of {one.limit / MIB:.0f} MiB"
-    return f"memory of all together {together}; this one uses {one.used / MIB:.0f} MiB"
+        return f"memory {level}: {its.used / MIB:.0f} of {its.limit / MIB:.0f} MiB"
+    return f"memory of all together {together}; this one uses {its.used / MIB:.0f} MiB"

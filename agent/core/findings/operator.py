@@ -1,4 +1,4 @@
-"""What an operator did to a worker past the agent, concluded from its unit alone."""
+"""What an operator did to a worker with systemctl, concluded from its unit."""
 
 from agent.core.model import Override, SessionRecord, UnitState, UnitStatus
 from agent.core.reasons import reason_of
@@ -18,13 +18,13 @@ def stopped_by_hand(record: SessionRecord, unit: UnitStatus, boot: str) -> bool:
 def started_by_hand(
     record: SessionRecord, unit: UnitStatus, boot: str, *, our_run: str, enabled: bool
 ) -> bool:
-    """A new run that neither the agent nor the manager's own Restart= began, and not wanted."""
+    """A new run that neither the agent nor systemd's Restart= began, and that is not wanted."""
     if not unit.runs or unit.restarts or unit.run in ("", record.seen_run, our_run):
         return False
     if unit.state is UnitState.DEACTIVATING:
         return False
     held = record.override is Override.STOPPED and record.override_boot == boot
-    # The boot starts what is enabled, this one too; who does it later is a person.
+    # At boot systemd starts what is enabled, this unit too; a later start is an operator's.
     again = has_ended(record) and record.seen_boot == boot
     return held or again or not enabled
 

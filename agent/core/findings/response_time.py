@@ -1,9 +1,9 @@
-"""How long the answered probes of the last minutes took, in stretches: no clock ticks for it."""
+"""How long the answered probes of the last minutes took, in stretches of time."""
 
 from dataclasses import dataclass
 
 WINDOW = 300.0
-"""Seconds that the mean is of."""
+"""Seconds that the mean covers."""
 _STRETCH = 30.0
 
 
@@ -30,4 +30,4 @@ class RecentTimes:
 def _within(
     stretches: tuple[tuple[float, int, float], ...], now: float
 ) -> tuple[tuple[float, int, float], ...]:
-    return tuple(one for one in stretches if now - WINDOW < one[0] <= now)
+    return tuple(stretch for stretch in stretches if now - WINDOW < stretch[0] <= now)

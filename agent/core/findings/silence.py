@@ -1,7 +1,5 @@
-"""Silent inbound: connected, acks arrive, and no message came for far longer than usual.
-
-The usual rate is learned per hour of the week, so that a shop's quiet night is no alarm.
-"""
+"""Silent inbound: connected, acks arrive, and no message came for far longer than usual. The usual
+rate is learned per hour of the week, so that a shop's quiet night is no alarm."""
 
 from dataclasses import dataclass, replace
 
@@ -41,11 +39,11 @@ class Inbound:
     last_wall: float = 0.0
     """When the last message came."""
     ack_wall: float = 0.0
-    """When the last ack or receipt came: the connection carries something."""
+    """When the last ack or receipt came: the connection works."""
 
 
 def note_hour(inbound: Inbound, hour_wall: float, messages: int, policy: SilencePolicy) -> Inbound:
-    """A whole hour, connected throughout, has passed with so many messages."""
+    """Take in a whole hour, connected throughout, with so many messages."""
     at = hour_of_week(hour_wall)
     usual = inbound.rates[at]
     seen = messages / 3600.0
@@ -78,7 +76,7 @@ def judge_silence(
     if inbound.watched < policy.learned or silent < policy.least:
         return None
     if inbound.ack_wall <= since:
-        # Nothing arrives at all: a dead connection, which the proof's age and pings tell better.
+        # Not even acks arrive: a dead connection, which the proof's age and pings show better.
         return None
     expected = expected_messages(inbound, since, now_wall)
     if expected < policy.expected:

@@ -1,1 +1,1 @@
-"""Failures that many sessions share: when they are one incident, and which session tries first."""
+"""Failures that many sessions share: when they are an incident, and which session tries first."""

@@ -1,7 +1,5 @@
-"""The book of failures and incidents, by group (engine, or engine and backend).
-
-A repair learns from it whether its case is the only one. The agent and the simulation keep it.
-"""
+"""Failures and incidents by group (an engine, or an engine on one backend). A repair learns from it
+whether its case is the only one."""
 
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Mapping
@@ -25,10 +23,10 @@ from agent.core.recovery.repair import RecoveryKind, Repair, needs_repair
 from agent.core.waiting import WAIT_SENTENCES
 
 STALE = 900.0
-"""Seconds after which a failure that was not seen again says nothing about others."""
+"""A failure that was not seen again for so long proves nothing about others."""
 
 _ON_ITS_WAY = frozenset({"starting", "stopping", "not_running", "ping_failed", *WAIT_SENTENCES})
-"""Between two tries: what it failed with before still counts for a while."""
+"""Between two tries: the failure before still counts for a while."""
 
 
 def is_well(verdict: HealthVerdict) -> bool:
@@ -37,7 +35,7 @@ def is_well(verdict: HealthVerdict) -> bool:
 
 
 def goes_all_the_way(repair: Repair | None, *, paired: bool) -> bool:
-    """A canary without a pairing to lose has not failed before its repair has made it again."""
+    """A canary without a pairing to lose has not failed before its repair has renewed it."""
     if repair is None or repair.over or paired:
         return False
     return repair.step is not RecoveryKind.CLEANUP
@@ -65,7 +63,7 @@ class Failing:
 
 
 class Turn(StrEnum):
-    """What became of an incident when a canary's turn was due."""
+    """What happened to an incident when a canary's turn was due."""
 
     NOT_DUE = "not_due"
     OVER = "over"
@@ -109,15 +107,15 @@ class IncidentBook:
         self._failures.append(failure)
         while self._failures[0].at < failure.at - policy.window:
             self._failures.popleft()
-        # Of this group alone: the worst of all may be one that is declared already.
-        alike = [one for one in self._failures if one.group == failure.group]
-        found = find_incident(alike, population(), self._successes, policy, failure.at)
-        if found is not None:
-            self.active[found.group] = found
-        return found
+        # Of this group alone: the worst incident of all groups may be declared already.
+        alike = [earlier for earlier in self._failures if earlier.group == failure.group]
+        declared = find_incident(alike, population(), self._successes, policy, failure.at)
+        if declared is not None:
+            self.active[declared.group] = declared
+        return declared
 
     def succeeded(self, group: str, id: InstanceId, now: float) -> bool:
-        """Whether the canary is through."""
+        """Whether the canary succeeded."""
         incident = self.active.get(group)
         if incident is None:
             self._successes.setdefault(group, deque(maxlen=100)).append(now)
@@ -146,7 +144,7 @@ class IncidentBook:
         *,
         back: bool,
     ) -> None:
-        """Their address is away or back: a canary goes as soon as it can prove something."""
+        """Their address is away or back: a canary goes as soon as its try can prove something."""
         for group in groups:
             incident = self.active[group]
             canary = incident.canary
@@ -175,7 +173,7 @@ class IncidentBook:
         return Turn.GIVEN if given else Turn.FAILED
 
     def release(self, group: str) -> Incident | None:
-        """It is over: what failed before it says nothing any more."""
+        """It is over: earlier failures prove nothing any more."""
         incident = self.active.pop(group, None)
-        self._failures = deque(one for one in self._failures if one.group != group)
+        self._failures = deque(failure for failure in self._failures if failure.group != group)
         return incident

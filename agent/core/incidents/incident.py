@@ -1,8 +1,7 @@
-"""Many instances that fail alike at once: hold them all, try one, then let them come back.
+"""Many instances that fail alike at once: all wait, one tries, then the others come back.
 
-Two kinds. A change (WhatsApp altered something: the same phase or reason again and again)
-freezes starts of that engine. An outage (connections of many lost within moments) keeps the
-attempts of all from being spent on a network or backend that is away.
+A change (WhatsApp altered something: the same phase or reason in many) stops starts of that engine.
+An outage (many connections lost at once) keeps attempts from being spent on a dead network.
 """
 
 from collections.abc import Mapping, Sequence
@@ -68,7 +67,7 @@ class Failure:
 
     instance: InstanceId
     group: str
-    """The engine, or engine and backend: what shares a fate."""
+    """The engine, or engine and backend."""
     code: str
     at: float
 
@@ -83,7 +82,7 @@ class Incident:
     since: float
     members: tuple[InstanceId, ...]
     canary: InstanceId | None = None
-    """Who may try now."""
+    """The canary: the member that may try now."""
     canary_at: float = 0.0
     """When the canary got its turn or, without one, when the next may have it."""
     tries: int = 0
@@ -102,8 +101,8 @@ class Incident:
 
 OUTAGE_CODES = frozenset({"connection_lost", "connection_closed", "service_unavailable"})
 
-# Failures that are each instance's own affair however many there are: waiting for one
-# canary would teach nothing about the others.
+# Failures of each instance alone, however many there are: a canary would prove nothing about the
+# others.
 OWN_AFFAIR = frozenset(
     {
         "",
@@ -122,7 +121,7 @@ OWN_AFFAIR = frozenset(
         "waiting_for_scan",
         "zombie",
         "proof_old",
-        # Connected all the while: a canary's connecting would prove nothing.
+        # It stayed connected: as a canary its connecting would prove nothing.
         "crypto_corrupted",
         "crypto_peer",
     }
@@ -130,10 +129,9 @@ OWN_AFFAIR = frozenset(
 
 
 def is_shared(code: str) -> bool:
-    """Whether one that tries could show anything to the others that fail so.
-
-    A banned or logged-out session makes no try: the others would wait for it for ever.
-    Many that come up unpaired are no logouts: a page that changed looks like that too.
+    """Whether the try of one session could prove anything for others that fail so. A banned or
+    logged-out session makes no try, so the others would wait for ever. Many that come up unpaired
+    may be a page that changed.
     """
     if code in OWN_AFFAIR:
         return False
@@ -152,9 +150,8 @@ def find_incident(
 ) -> Incident | None:
     """The worst incident that these failures show.
 
-    `successes`: when instances of each group last connected. As many of them as of failures
-    since the first failure mean that it is not the engine; what was before a release must not
-    be handed in.
+    `successes`: when instances of each group last connected. As many of them as of failures since
+    the first failure clear the engine; leave out those from before a release.
     """
     groups: dict[tuple[str, str], dict[InstanceId, float]] = {}
     for failure in failures:
@@ -162,13 +159,17 @@ def find_incident(
             continue
         key = (failure.group, _shared(failure.code))
         groups.setdefault(key, {}).setdefault(failure.instance, failure.at)
-    found = [
+    incidents = [
         Incident(_kind(code), group, code, now, tuple(sorted(members)))
         for (group, code), members in groups.items()
         if len(members) >= _threshold(code, population.get(group, 0), policy)
         and len(members) > _count_since(successes.get(group, ()), min(members.values()), now)
     ]
-    worst = max(found, key=lambda one: (len(one.members), one.group, one.code), default=None)
+    worst = max(
+        incidents,
+        key=lambda incident: (len(incident.members), incident.group, incident.code),
+        default=None,
+    )
     return worst and replace(worst, canary_at=now + _pace(worst, policy)[0])
 
 
@@ -177,19 +178,16 @@ def odd_one_out(
 ) -> bool:
     """Whether no other instance of its engine fails as this one does.
 
-    `failing`: each instance of the engine that fails now, and with which phase or reason.
-    Two instances that fail alike for hours share one cause, which is not their own.
+    `failing`: each failing instance of the engine with its phase or reason.
     """
     code = failing.get(instance, "")
-    alike = sum(other == code for one, other in failing.items() if one != instance)
+    alike = sum(other == code for id, other in failing.items() if id != instance)
     return alike <= population * policy.noise
 
 
 def join_incident(incident: Incident, failure: Failure) -> Incident:
-    """One more of the same: a member, not another alert.
-
-    Who fails otherwise is none: as a canary its success would prove nothing.
-    """
+    """A further member. An instance that fails otherwise is none: as a canary it would prove
+    nothing."""
     alike = (failure.group, _shared(failure.code)) == (incident.group, incident.code)
     if not alike or failure.instance in incident.members:
         return incident
@@ -199,10 +197,10 @@ def join_incident(incident: Incident, failure: Failure) -> Incident:
 def incident_wait_reason(
     incident: Incident | None, instance: InstanceId, group: str, *, fresh: bool
 ) -> str:
-    """The word for Observation.wait_reason: "" when this instance may try by itself.
+    """The word for Observation.wait_reason; "" when this instance may try by itself.
 
-    `fresh`: it would need a new worker. An incident holds those and its members; in an outage
-    all wait.
+    `fresh`: it would need a new worker. In an incident those and the members wait, in an outage
+    all.
     """
     if incident is None or incident.group != group or instance == incident.canary:
         return ""
@@ -213,7 +211,7 @@ def incident_wait_reason(
 def choose_canary(
     incident: Incident, willing: Sequence[InstanceId], policy: IncidentPolicy, now: float
 ) -> Incident:
-    """Give one its turn when it is time, each time another; one that fell silent has failed.
+    """Give another member its turn when it is time; a canary that fell silent has failed.
 
     Ask again at the latest when `next_turn` says.
     """
@@ -222,7 +220,7 @@ def choose_canary(
     if incident.canary is not None:
         return canary_failed(incident, policy, now)
     able = set(willing)
-    members = [one for one in incident.members if one in able] or sorted(able)
+    members = [member for member in incident.members if member in able] or sorted(able)
     if not members:
         return incident
     canary = members[incident.tries % len(members)]
@@ -230,7 +228,7 @@ def choose_canary(
 
 
 def failed_for_all(incident: Incident, failure: Failure) -> bool:
-    """Whether the canary met what the others did: then it costs it no attempt of its own."""
+    """Whether the canary met the common failure: then the try costs it no attempt."""
     alike = (failure.group, _shared(failure.code)) == (incident.group, incident.code)
     return alike and failure.instance == incident.canary
 
@@ -242,7 +240,7 @@ def canary_unreached(incident: Incident, now: float) -> Incident:
 
 
 def next_turn(incident: Incident, policy: IncidentPolicy, now: float) -> float:
-    """When choose_canary has something to do; a clock set back does not put it off."""
+    """When choose_canary must be asked again; a clock set back does not delay it."""
     if incident.canary is not None:
         return now + remaining(incident.canary_at + policy.canary_time, now, policy.canary_time)
     longest = max(_pace(incident, policy)[1], policy.outage_longest)
@@ -265,7 +263,7 @@ def _pace(incident: Incident, policy: IncidentPolicy) -> tuple[float, float]:
 
 
 def _shared(code: str) -> str:
-    """Three words for one network that is gone."""
+    """Several words for one dead network as one."""
     return "connection_lost" if code in OUTAGE_CODES else code
 
 

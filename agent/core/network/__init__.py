@@ -1,1 +1,1 @@
-"""What is reachable: the addresses that sessions need, and what to blame for a lost connection."""
+"""The addresses that sessions need: whether they can be reached, and what they are."""

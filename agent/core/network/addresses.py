@@ -1,7 +1,7 @@
-"""Which addresses a URL of someone's choice may lead to. Pure: an address in, a reason out.
+"""Which addresses a URL from outside may lead to. Pure: an address in, a reason out.
 
-A URL that is sent to from here reaches what only this machine reaches: its own services, its
-network, the cloud's metadata. So the address decides that a name led to, never the name.
+A request from here reaches what only this machine reaches: its own services, its network, the
+cloud's metadata. So the address decides that a name was resolved to, never the name.
 """
 
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ METADATA = frozenset(
         "fd20:ce::254",  # Google
     )
 )
-"""What tells a machine in a cloud its keys. Most of it is link-local as well."""
+"""Metadata services, where a machine in a cloud gets its keys. Most are link-local as well."""
 
 _THIS_NETWORK = IPv4Network("0.0.0.0/8")
 _FUTURE = IPv4Network("240.0.0.0/4")
@@ -31,15 +31,15 @@ Address = IPv4Address | IPv6Address
 
 
 def refuse_address(text: str, *, private: bool) -> str:
-    """Why the agent sends nothing to that address; "" = it may. Refuses a text that is none."""
+    """Why the agent sends nothing to that address; "" = it may. Refuses text that is no address."""
     try:
         address = ip_address(text.partition("%")[0])
     except ValueError:
         return "it is not an IP address"
-    for one in (address, *_inside(address)):
-        if why := _always(one):
+    for candidate in (address, *_inside(address)):
+        if why := _always(candidate):
             return why
-        if not private and (why := _where(one)):
+        if not private and (why := _where(candidate)):
             return f"it is {why}, and private = true is not set"
     return ""
 

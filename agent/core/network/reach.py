@@ -1,18 +1,15 @@
 """Whether the address that sessions need can be reached, and when to look at it again.
 
-The breaker spares the account logins; what cannot reach its server is no login. So before a try
-the address is looked at (a cheap look, shared by all sessions that need it), and while the looks
-fail no session tries. Pure: the caller does the looks, and reports the results of the tries.
-
-An address is trusted to be away only where looks can see it at all: the first time that looks
-fail, one session tries all the same. Any clock will do as long as the same one is meant.
+A session tries only after a good look at its address; all sessions that need it share the looks.
+Looks are believed only where they work at all: the first time that they fail, one session tries all
+the same. The caller does the looks and reports the results of the tries, all by one clock.
 """
 
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
 UNREACHABLE = "unreachable"
-"""The word of a hold, and the reason code of a session, while its address is away."""
+"""The wait reason, and the reason code of a session, while its address is away."""
 
 NETWORK_CODES = frozenset(
     {
@@ -32,7 +29,7 @@ NETWORK_CODES = frozenset(
         "unknown",
     }
 )
-"""Reasons that a network which is away can be behind, whatever the engine made of it."""
+"""Reasons that a network which is away can cause, whatever the engine reported."""
 
 REACHED_CODES = frozenset(
     {
@@ -59,7 +56,7 @@ REACHED_CODES = frozenset(
 NEXT_BLIND = 3.0
 """Each try in spite of failed looks waits so many times longer than the one before."""
 UNSEEN_FIRST, UNSEEN_LONGEST = 5.0, 60.0
-"""Seconds between two such tries where no look has been good yet: looks may not see it at all."""
+"""Seconds between two such tries where no look was good yet: looks may not work here at all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +69,7 @@ class ReachPolicy:
     look_first: float = 1.0
     """From the first look that failed to the next."""
     fresh: float = 5.0
-    """A good look, or a connection, is as good as a look for so long."""
+    """A good look, or a connection, stays valid for so long."""
     doubted: float = 10.0
     """The longest time between two tries that fail although the looks are good."""
     blind: float = 300.0
@@ -89,7 +86,7 @@ class Reach:
     away_since: float | None = None
     """Since when the looks fail; None = they do not."""
     cause: str = ""
-    """What the last look that failed met."""
+    """Why the last failed look failed."""
     looks: int = 0
     """Looks in a row that failed."""
     look_at: float = 0.0
@@ -97,9 +94,9 @@ class Reach:
     back_at: float | None = None
     """When it could last be reached again."""
     seen: bool = False
-    """Looks can tell: one was good."""
+    """A look was good once: looks work here."""
     blind: bool = False
-    """A session connected although the looks failed: they say nothing until one is good."""
+    """A session connected although the looks failed: looks are ignored until one is good."""
     tries: int = 0
     """Tries in spite of failed looks, since it is away."""
     tried_at: float = 0.0
@@ -141,14 +138,13 @@ def next_moment(reach: Reach, policy: ReachPolicy) -> float:
 
 
 def begin_try(reach: Reach, now: float) -> Reach:
-    """A session was let try."""
     if not reach.away:
         return reach
     return replace(reach, tries=reach.tries + 1, tried_at=now)
 
 
 def after_good_look(reach: Reach, now: float) -> Reach:
-    """What waits may try at once."""
+    """Waiting sessions may try at once."""
     was_away = reach.away_since is not None
     return replace(
         reach,
@@ -167,14 +163,14 @@ def after_good_look(reach: Reach, now: float) -> Reach:
 def after_failed_look(
     reach: Reach, cause: str, policy: ReachPolicy, begun: float, jitter01: float
 ) -> Reach:
-    """A look that began at `begun`: the next begins so long after it, however long it took."""
+    """A look that began at `begun` failed: the next is due so long after `begun`."""
     wait = min(policy.look_first * policy.growth ** min(reach.looks, 32), policy.look_every)
     return replace(
         reach,
         away_since=begun if reach.away_since is None else reach.away_since,
         cause=cause,
         looks=reach.looks + 1,
-        # Between 0.8 and 1 of it: many addresses are not looked at in step, and none later.
+        # 0.8 to 1 of it: looks at many addresses are spread, and none comes later.
         look_at=begun + wait * (0.8 + 0.2 * jitter01),
     )
 
@@ -182,7 +178,7 @@ def after_failed_look(
 def after_connection(reach: Reach, now: float) -> Reach:
     """A session that needs this address is connected."""
     if reach.away_since is not None:
-        # The looks fail and the sessions do not: a look from here cannot see this address.
+        # The looks fail and the sessions connect: looks from here cannot see this address.
         return replace(reach, blind=True, back_at=now, well_at=now, alarms=0, tries=0)
     return replace(reach, well_at=now, alarms=0, try_at=0.0)
 
@@ -190,13 +186,13 @@ def after_connection(reach: Reach, now: float) -> Reach:
 def after_failure(
     reach: Reach, code: str, policy: ReachPolicy, now: float, *, tried: bool
 ) -> Reach:
-    """A session lost its connection, or a try of ours failed (`tried`), with this reason."""
+    """A session lost its connection, or a try of the agent (`tried`) failed, with this reason."""
     if code in REACHED_CODES:
         return after_connection(reach, now)
     if code not in NETWORK_CODES:
         return reach
     if reach.away_since is not None:
-        # Looks and tries say the same again, and the looks go on at once.
+        # Looks and tries agree again, and the looks go on at once.
         return replace(reach, blind=False, well_at=None, look_at=now) if reach.blind else reach
     if not tried or now < reach.try_at:
         return replace(reach, well_at=None)

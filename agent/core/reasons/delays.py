@@ -12,7 +12,7 @@ LONGEST = 30 * 86400.0
 
 @dataclass(frozen=True, slots=True)
 class ReasonDelay:
-    """What the settings say instead of a reason's own row; None = as the row says. Seconds."""
+    """Delays that the settings give instead of a reason's own; None = the reason's. Seconds."""
 
     code: str
     base: float | None = None
@@ -23,15 +23,15 @@ def read_reasons(table: Any) -> tuple[ReasonDelay, ...]:
     """From `code = {base = 1.0, max = 300.0}`, either optional. ValueError names the fault."""
     if not isinstance(table, Mapping):
         raise ValueError("it must be a table: [reconnect.reasons]")  # noqa: TRY004 - a setting's
-    return tuple(_read(str(code), one) for code, one in table.items())
+    return tuple(_read(str(code), row) for code, row in table.items())
 
 
 def show_reasons(reasons: tuple[ReasonDelay, ...]) -> str:
     rows = []
-    for one in reasons:
-        parts = {"base": one.base, "max": one.max}
+    for reason in reasons:
+        parts = {"base": reason.base, "max": reason.max}
         row = ", ".join(f"{name} = {value!r}" for name, value in parts.items() if value is not None)
-        rows.append(f"{one.code} = {{{row}}}")
+        rows.append(f"{reason.code} = {{{row}}}")
     return f"{{{', '.join(rows)}}}"
 
 

@@ -7,7 +7,7 @@ from agent.core.model import ConnectionStatus
 
 
 class Permanence(StrEnum):
-    """May we come back by ourselves, and how?"""
+    """Whether the agent tries again by itself, and how."""
 
     RETRY = "retry"
     AT_ONCE = "at_once"
@@ -33,7 +33,7 @@ class Reason:
     counts_as_failure: bool = True
     """Whether the circuit breaker hears of it."""
     tries: int | None = None
-    """So many tries until a connection lasts; None = as many as the policy allows."""
+    """Tries until a connection lasts; None = as many as the policy allows."""
     endless: bool = False
     """Tried for as long as it lasts, whatever the count of attempts: no login was reached."""
     fresh_worker: bool = False
@@ -45,7 +45,7 @@ class Reason:
 
     @property
     def final(self) -> bool:
-        """WhatsApp said no for good: not even one more login by ourselves."""
+        """WhatsApp ended it for good: the agent makes not even one more login."""
         return self.permanence is Permanence.NEVER
 
     @property

@@ -1,4 +1,4 @@
-"""The actions of which each step of a repair is made: the same as those of every plan."""
+"""The actions of which each step of a repair is made, as for all plans."""
 
 from collections.abc import Mapping
 
@@ -18,15 +18,15 @@ _ACTIONS_REMOTE = {
     RecoveryKind.LOGOUT_RESTART: (ActionKind.LOGOUT, ActionKind.RESTART, ActionKind.SET_ASIDE),
     RecoveryKind.CLEANUP: (ActionKind.RENEW, ActionKind.SET_ASIDE),
 }
-"""On a backend: its server has the files; once it has given the pairing up, so do we."""
+"""On a backend: its server has the files; once the server gave the pairing up, so does the
+agent."""
 
 
 def plan_step(decision: Decision, *, remote: bool) -> Plan:
-    """The actions of a step."""
     actions = (_ACTIONS_REMOTE if remote else _ACTIONS)[decision.kind]
     return Plan(decision.kind.value, actions, decision.reason, repair=True)
 
 
 def plan_needs_scan(reason: str) -> Plan:
-    """The end of a suspect that no try brought back: its files are evidence, it may pair again."""
+    """No try brought a suspect back: its files are evidence, it may pair again."""
     return Plan("needs_scan", (ActionKind.STOP, ActionKind.SET_ASIDE), reason, repair=True)

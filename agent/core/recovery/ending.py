@@ -18,7 +18,7 @@ from agent.core.words import PASSKEY_SUSPECTED
 
 
 def was_being_published(case: Case, repair: Repair) -> bool:
-    """A suspect whose pairing is given up already: what is left of its end must be done."""
+    """A suspect whose pairing was given up already: the rest of its end must be done."""
     return (
         repair.trouble is Trouble.SUSPECT
         and repair.stage is Stage.DUE
@@ -30,7 +30,6 @@ def was_being_published(case: Case, repair: Repair) -> bool:
 
 
 def find_ending(case: Case, repair: Repair) -> Ending | None:
-    """Whether the repair is over without another step."""
     verdict = case.verdict
     if not case.observation.desired.should_run or case.observation.unit.masked:
         return Ending.NOT_WANTED
@@ -62,8 +61,8 @@ def _helped(repair: Repair) -> Ending:
 
 
 def _wants_code(case: Case, repair: Repair) -> bool:
-    """It is logged out and that is not the end: a person asked for a code, or a step of this
-    repair logged it out."""
+    """It is logged out and must go on: a person asked for a code, or a step of this repair logged
+    it out."""
     reason = reason_of(case.verdict.reason)
     return (repair.goal is Goal.WORKING_QR and reason.unpairs) or (
         # Also where the step failed: it may have come as far as the logout.
@@ -72,16 +71,16 @@ def _wants_code(case: Case, repair: Repair) -> bool:
 
 
 def _wrong(case: Case, repair: Repair) -> bool:
-    """Whether the state afterwards says that the step before did not help."""
+    """Whether the state afterwards shows that the last step did not help."""
     return needs_repair(case.verdict) or _wants_code(case, repair)
 
 
 def stage_left(case: Case, repair: Repair) -> float:
-    """Seconds for which the step before may still report or show its effect."""
+    """Seconds for which the last step may still report or show its effect."""
     if repair.stage is Stage.DUE:
         return 0.0
     if repair.goal is Goal.CLEANUP and not repair.cleaned and repair.stage is Stage.SETTLING:
-        return 0.0  # a person wants it begun afresh: what a milder step does is not waited for
+        return 0.0  # a clean-up was asked for: do not wait for a milder step
     limit = case.policy.act_limit if repair.stage is Stage.ACTING else _settle_limit(case, repair)
     return remaining(repair.stage_wall + limit, case.now_wall, limit)
 

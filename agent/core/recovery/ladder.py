@@ -31,11 +31,11 @@ LADDERS: Mapping[Trouble, tuple[RecoveryKind, ...]] = {
     ),
     # A worker refuses damaged files; starting it again and again proves nothing.
     Trouble.FILES: (RecoveryKind.RESTORE, RecoveryKind.CLEANUP),
-    # Its old pairing may still be there: nothing that ends it, ever, by itself. It is tried again
-    # only over a whole store; over an empty one there is nothing to come up with.
+    # Its old pairing may still be there: the agent never ends it by itself, and tries it again only
+    # over a whole store.
     Trouble.SUSPECT: (RecoveryKind.RESTART, RecoveryKind.RESTORE),
 }
-"""From mild to harsh. What ends a pairing stands after all that keeps it."""
+"""From mild to harsh. Steps that end a pairing stand after all that keep it."""
 
 # One peer's bad keys need no reconnect, which would delay the messages of all others.
 _ONE_PEER = (RecoveryKind.REGENERATE_KEYS, RecoveryKind.RECONNECT, RecoveryKind.RESTART)
@@ -46,14 +46,14 @@ _KEYS_ELSEWHERE = (*_ONE_PEER, RecoveryKind.LOGOUT_RESTART, RecoveryKind.CLEANUP
 def steps_for(
     verdict: HealthVerdict, trouble: Trouble, *, elsewhere: bool = False
 ) -> tuple[RecoveryKind, ...]:
-    """`elsewhere`: a server of someone else's holds the session."""
+    """`elsewhere`: another program's server has the session."""
     if verdict.reason == "crypto_peer":
         return _ONE_PEER
     return _KEYS_ELSEWHERE if elsewhere and trouble is Trouble.KEYS else LADDERS[trouble]
 
 
 def next_step(case: Case, repair: Repair) -> RecoveryKind | None:
-    """The step to try now: the same again while it has tries left, else the next that may be."""
+    """The step to try now: the same again while it has tries left, else the next allowed one."""
     ladder = ladder_for(case, repair)
     first = ladder[0]
     if (
@@ -66,7 +66,7 @@ def next_step(case: Case, repair: Repair) -> RecoveryKind | None:
     at = ladder.index(repair.step) if repair.step in ladder else -1
     same_again = at >= 0 and repair.tries < tries_for(repair.step, repair.trouble, case)
     if repair.done and repair.trouble is Trouble.CONNECTION and case.observation.instance.backend:
-        # A server carried it out and the session is as it was: once more would change nothing.
+        # The server did it and the session is as it was: once more would change nothing.
         same_again = False
     candidates = ladder[at if same_again else at + 1 :]
     return next((step for step in candidates if allowed(step, case, repair)), None)
@@ -98,7 +98,7 @@ def allowed(step: RecoveryKind, case: Case, repair: Repair) -> bool:
     unit = case.observation.unit
     alive = unit.state is UnitState.ACTIVE and case.observation.linked_since is not None
     if case.verdict.reason == "session_unreadable" and repair.goal is not Goal.CLEANUP:
-        # What lies in its folder is not known: nothing may be put in its place on a guess.
+        # The content of its folder is unknown: nothing may be put in its place on a guess.
         return False
     if step is not RecoveryKind.CLEANUP and reason_of(last_reason(case.observation)).unpairs:
         # WhatsApp ended this pairing: another login with it harms the account.
@@ -110,7 +110,7 @@ def allowed(step: RecoveryKind, case: Case, repair: Repair) -> bool:
     if step is RecoveryKind.RECONNECT:
         return alive
     if step is RecoveryKind.RESTART and _works_and_is_contradicted(case):
-        return not repair.restarted  # a list that one did not put right is no reason for more
+        return not repair.restarted  # a list that a restart did not put right is no reason for more
     if step is RecoveryKind.RESTART and repair.trouble is Trouble.SUSPECT:
         return case.observation.files is SessionFiles.WHOLE
     if step is RecoveryKind.REGENERATE_KEYS:
@@ -123,18 +123,18 @@ def allowed(step: RecoveryKind, case: Case, repair: Repair) -> bool:
         pairing = case.observation.record.paired or not no_pairing_to_lose(case.observation)
         return case.circumstances.can_log_out and alive and pairing and may_unpair(case, repair)
     if step is RecoveryKind.CLEANUP:
-        # Begun afresh once and still not well: a second empty session is no better.
+        # It was cleaned up once and is still not well: a second empty session is no better.
         return not repair.cleaned and may_unpair(case, repair)
     return True
 
 
 def useless_steps(case: Case) -> frozenset[str]:
-    """What is known to change nothing now: by the engine's word for the state that it claims and,
-    in a worker of our own that hangs, a reconnect inside it."""
+    """Steps that change nothing now: by the engine's word for its state and, where the agent's own
+    worker hangs, a reconnect inside it."""
     fact = case.observation.claim
-    told = fact.claim.useless if fact is not None else ()
+    useless = fact.claim.useless if fact is not None else ()
     sick = case.verdict.health is Health.STUCK and not case.observation.instance.backend
-    return frozenset((*told, RecoveryKind.RECONNECT.value) if sick else told)
+    return frozenset((*useless, RecoveryKind.RECONNECT.value) if sick else useless)
 
 
 def may_unpair(case: Case, repair: Repair) -> bool:
@@ -159,14 +159,14 @@ def may_unpair(case: Case, repair: Repair) -> bool:
         return False
     if repair.goal is Goal.RECOVER or case.policy.unpair is Unpair.NEVER:
         return False
-    # An outage must never unpair anyone: every round has to have been a calm one.
+    # An outage must never unpair a session: each round must have been a calm one.
     last_round = repair.round >= case.policy.rounds and repair.calm
     early = case.policy.unpair is Unpair.EARLY
     return case.circumstances.odd_one_out and (early or last_round)
 
 
 def _works_and_is_contradicted(case: Case) -> bool:
-    """Its own answer proves the connection, and only its server's list says something else."""
+    """Its own answer proves the connection, and only its server's list contradicts it."""
     return case.verdict.reason == "remote_disagrees" and case.verdict.state is _CONNECTED
 
 
@@ -177,9 +177,9 @@ def _may_restore(case: Case, repair: Repair) -> bool:
         return False
     if not case.observation.record.paired:
         return False
-    # A suspect is stopped by now: nothing but its files can be seen of it.
+    # A suspect is stopped by now: only its files can be seen.
     if case.verdict.health is Health.CORRUPTED or repair.trouble is Trouble.SUSPECT:
         return True
-    # A stuck session is rarely its files' fault: only after everything else, every time.
+    # A stuck session is rarely its files' fault: only after everything else, in each round.
     last_round = repair.round >= case.policy.rounds or repair.goal is Goal.WORKING_QR
     return case.verdict.health is Health.STUCK and last_round

@@ -53,4 +53,4 @@ class RecoveryPolicy:
     start_limit: float = 1800.0
     """The longest that a start may take to show whether a step helped."""
     act_limit: float = 180.0
-    """A step that has not reported by then is taken as failed."""
+    """A step that has not reported by then counts as failed."""

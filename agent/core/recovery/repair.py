@@ -1,7 +1,5 @@
-"""What a repair is: a value that says what it is for and how far it has come.
-
-The store keeps it as plain values, so a repair outlives the agent that began it.
-"""
+"""What a repair is: a value that says what it is for and how far it has come. The store keeps it,
+so a repair outlives the agent that began it."""
 
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -15,13 +13,13 @@ class Goal(StrEnum):
     """Why a repair runs, from the least to the most that it may do."""
 
     HEAL = "heal"
-    """The agent's own doing: several rounds, a live pairing given up last if at all."""
+    """By the agent itself: several rounds, a live pairing given up last if at all."""
     RECOVER = "recover"
     """Asked for: one round of what keeps the pairing."""
     WORKING_QR = "working_qr"
     """Asked for: one round, down to a new pairing."""
     CLEANUP = "cleanup"
-    """Asked for: begin afresh at once."""
+    """Asked for: a clean-up at once."""
 
 
 class Trouble(StrEnum):
@@ -32,10 +30,9 @@ class Trouble(StrEnum):
 
 
 class RecoveryKind(StrEnum):
-    """RESTART and every harsher step ends with a new worker, whatever the state before.
-
-    RESTORE, LOGOUT_RESTART and CLEANUP also forgive the record (reconnect.forgive), the last two
-    with `paired` false. Each can be done twice with the same effect.
+    """RESTART and each harsher step ends with a new worker. RESTORE, LOGOUT_RESTART and CLEANUP
+    also forgive the record (reconnect.forgive), the last two with `paired` false. Each can be
+    repeated.
     """
 
     NONE = "none"
@@ -56,7 +53,7 @@ class Stage(StrEnum):
     ACTING = "acting"
     """A step was begun and has not reported."""
     SETTLING = "settling"
-    """A step was done; whether it helped must show."""
+    """A step was done; its effect must show."""
 
 
 class Ending(StrEnum):
@@ -79,21 +76,20 @@ class Circumstances:
     odd_one_out: bool = True
     """No other instance of its engine fails alike (incident.odd_one_out): the cause is its own."""
     canary: bool = False
-    """All is not well, and this one has its turn to try for the others: gently, as ever."""
+    """In an incident it is the canary: it tries for the others, gently as ever."""
     can_log_out: bool = False
     """The engine supports logging out and starting again (remote ones)."""
     good_snapshot: bool = False
     may_roll_back: bool = False
     """The engine's session survives going back in time (a browser profile, not key files)."""
     peers: tuple[str, ...] = ()
-    """Peers whose keys fail."""
     finds_records: bool = False
     """The engine can find a session's damaged records by reading them, where no peer is named."""
 
 
 @dataclass(frozen=True, slots=True)
 class Repair:
-    """One repair of one instance, whole: what it is for and how far it has come."""
+    """One repair of one instance: what it is for and how far it has come."""
 
     trouble: Trouble
     reason: str
@@ -104,10 +100,10 @@ class Repair:
     tries: int = 0
     """Tries of `step` so far, the one under way included."""
     done: bool = False
-    """The last try of `step` was carried out; whether it changed anything is another matter."""
+    """The last try of `step` was carried out, with or without an effect."""
     round: int = 1
     calm: bool = True
-    """Backend, network and peers were well all through this round: it was the odd one out."""
+    """Backend, network and other sessions were well all through this round."""
     stage: Stage = Stage.DUE
     not_before_wall: float = 0.0
     stage_wall: float = 0.0
@@ -117,18 +113,18 @@ class Repair:
     backup_tries: int = 0
     cleaned: bool = False
     unpaired: bool = False
-    """One of its own steps ended the pairing: it is not over before a code is shown."""
+    """A step of this repair ended the pairing: the repair goes on until a code is shown."""
     had_pairing: bool = False
-    """One of its steps that end a pairing was begun while there was one: it owes a code."""
+    """A step that ends a pairing began while there was one: the repair owes a code."""
     restarted: bool = False
-    """A restart was carried out, in whichever round."""
+    """A restart was carried out, in any round."""
     regenerated: bool = False
     """New keys were tried in this round."""
     acts: int = 0
     resumed: int = 0
     joined: int = 0
     cleanup_owed: bool = False
-    """It was asked for behind this round's clean-up, which is done once more before it ends."""
+    """Asked for after this round's clean-up, which is done once more before the repair ends."""
     ending: Ending = Ending.NOT_YET
     ended_wall: float = 0.0
     outlived: bool = False
@@ -149,7 +145,7 @@ class Repair:
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """All that one decision about a repair is made from."""
+    """All that a decision about a repair is made from."""
 
     observation: Observation
     verdict: HealthVerdict
@@ -179,13 +175,13 @@ _MILD_REASONS = frozenset({"proof_old", "not_proved", "crypto_peer", "silent_inb
 
 _KEYS_STEP = RecoveryKind.REGENERATE_KEYS
 _SETTLED = (Ending.RECOVERED, Ending.CLEANED, Ending.NEEDS_SCAN, Ending.NOT_WANTED)
-"""What comes after these is new: a session that needed a scan was begun afresh."""
+"""After these the session is a new one, which needs a scan."""
 
 
 def needs_repair(verdict: HealthVerdict) -> bool:
-    """Whether the ladder has something to do here (a plain drop is the reconnecting's)."""
+    """Whether the ladder has something to do (a plain drop is the reconnecting's)."""
     if verdict.reason == "session_unreadable":
-        return False  # what is in the folder is not known, so it is not to be replaced
+        return False  # its content is unknown, so it is not to be replaced
     if verdict.health in (Health.STUCK, Health.CORRUPTED):
         return True
     return verdict.health is Health.DEGRADED and verdict.reason in _MILD_REASONS
@@ -203,9 +199,9 @@ def wants_repair(
     *,
     released_wall: float = 0.0,
 ) -> bool:
-    """Whether the agent begins a repair by itself, after the one before (None: there was none).
+    """Whether the agent begins a repair by itself, after the last one (None: there was none).
 
-    `released_wall`: when the last incident of its kind ended; who gave up in it may try again.
+    `released_wall`: when the last incident of its kind ended; a member that gave up may try again.
     """
     if not needs_repair(verdict) or (last is not None and not last.over):
         return False
@@ -226,7 +222,7 @@ def wants_repair(
 
 
 def outlive_repair(last: Repair, verdict: HealthVerdict) -> Repair:
-    """A person has put it right since: a later failure is a new one."""
+    """It was well since the repair gave up: a later failure is a new one."""
     outlived = last.outlived or (last.ending is Ending.NEEDS_PERSON and verdict.healthy)
     return replace(last, outlived=outlived)
 
@@ -236,7 +232,7 @@ def begin_repair(verdict: HealthVerdict, goal: Goal, now_wall: float) -> Repair:
 
 
 def join_repair(repair: Repair, goal: Goal) -> Repair:
-    """A second request does not begin a second repair; it may widen what the first may do."""
+    """A second request joins the repair; it may widen what the repair may do."""
     order = list(Goal)
     wider = max(repair.goal, goal, key=order.index)
     if goal is not Goal.HEAL and repair.stage is Stage.DUE:
@@ -253,10 +249,8 @@ def hurry_repair(repair: Repair) -> Repair:
 
 
 def resume_repair(repair: Repair, now_wall: float) -> Repair:
-    """A repair as found after the agent's own restart: a step under way is done again.
-
-    Every step can be done twice. One that takes the agent down with it is not repeated for ever.
-    """
+    """A repair as found after the agent's own restart: a step under way is done again, but not for
+    ever: it may be what takes the agent down."""
     if repair.stage is not Stage.ACTING:
         return repair
     again = repair.resumed < 3

@@ -1,8 +1,7 @@
 """Choose the next step of a repair and follow it to its end. One repair per instance at a time.
 
-The caller, on each pass with a repair: `repair, decision = step_repair(case, repair)`, save the
-repair, carry out `plan_step(decision, ...)`, `repair = after_action(...)`, save it. Saved before
-each step begins and after it ended, a repair that was cut off is resumed (`resume_repair`).
+In each pass: `repair, decision = step_repair(case, repair)`, save the repair, carry out
+`plan_step(decision, ...)`, `repair = after_action(...)`, save it.
 """
 
 from dataclasses import replace
@@ -29,10 +28,10 @@ from agent.core.recovery.repair import (
 from agent.core.words import SUSPECT
 
 MOST_ACTS = 100
-"""No repair of any shape gets near; it ends the one that a fault in here would not end."""
+"""No real repair comes near; it ends one that an error in this code would never end."""
 
 _HELD = 60.0
-"""How often a repair that waits for better weather is looked at."""
+"""Seconds between two looks at a repair that waits for an outage's end."""
 
 
 def step_repair(case: Case, repair: Repair) -> tuple[Repair, Decision]:
@@ -89,7 +88,7 @@ def after_action(
 
 
 def put_off_ending(repair: Repair, policy: RecoveryPolicy, now_wall: float) -> Repair:
-    """What must be done before it may be over could not be done: it is due again later."""
+    """What its end asks for could not be done: it is due again later."""
     wait = min(_delay(repair.acts, policy), _HELD)
     return _due(replace(repair, acts=repair.acts + 1), now_wall, wait)
 
@@ -104,7 +103,7 @@ def _end(case: Case, repair: Repair, ending: Ending, sentence: str) -> tuple[Rep
 
 
 def _follow_trouble(case: Case, repair: Repair) -> Repair:
-    """What is wrong may turn out to be something else; then its own ladder begins."""
+    """The verdict may change to another trouble; then that trouble's ladder begins."""
     if not needs_repair(case.verdict) or trouble_of(case.verdict) is repair.trouble:
         return repair
     return replace(
@@ -132,7 +131,7 @@ def _next_act(case: Case, repair: Repair) -> tuple[Repair, Decision]:
         return _end(case, repair, Ending.GAVE_UP, "too many steps")
     own = repair.goal is Goal.HEAL and repair.trouble is not Trouble.SUSPECT
     if own and verdict.health is Health.NOT_FOUND:
-        # Nothing is wrong with one that waits for its turn to start: the repair was cut off.
+        # It waits for its turn to start, and nothing else is wrong: the repair was cut off.
         waiting = replace(repair, stage=Stage.SETTLING, stage_wall=now_wall, acts=repair.acts + 1)
         until = now_wall + case.policy.start_limit
         return waiting, Decision(RecoveryKind.WAIT, "until its worker runs", until)
@@ -177,12 +176,12 @@ def _end_round(case: Case, repair: Repair) -> tuple[Repair, Decision]:
         return _next_act(case, repair)
     if (repair.goal is not Goal.HEAL and not owes_code) or last:
         return _end(case, repair, Ending.GAVE_UP, sentence)
-    # A round in bad weather proves nothing about the instance: it is run again.
+    # A round in an outage proves nothing about the instance: it is run again.
     number = repair.round + 1 if repair.calm or endless else repair.round
     pause = _round_pause(case.policy, repair.round, endless=endless)
     repair = replace(
         repair,
-        # What was asked for was one round; that it owes a code is its own matter from here on.
+        # One round was asked for; the code that it owes is shown by a repair of the agent's own.
         goal=Goal.HEAL,
         round=number,
         calm=True,
@@ -191,7 +190,7 @@ def _end_round(case: Case, repair: Repair) -> tuple[Repair, Decision]:
         done=False,
         cleaned=repair.cleaned and not endless,
         regenerated=False,
-        # What lies on the disk by then is newer than this round's backup.
+        # The files are newer by then than this round's backup.
         backup="",
         backup_tries=0,
     )
@@ -208,9 +207,8 @@ def _round_pause(policy: RecoveryPolicy, round: int, *, endless: bool) -> float:
 
 
 def _wait_for_store(case: Case, repair: Repair) -> tuple[Repair, Decision] | None:
-    """Unless a new code is asked for no pairing is given up at once, for a store may come back as
-    it went (a disk, a copy under way); nor while many came up like this: then it is not the store.
-    """
+    """No pairing is given up at once unless a new code is asked for: a store may come back (a disk,
+    a copy under way), and where many came up unpaired it is not the store."""
     if repair.goal in (Goal.WORKING_QR, Goal.CLEANUP):
         return None
     now_wall, limit = case.now_wall, case.policy.suspect_settle
@@ -225,7 +223,7 @@ def _wait_for_store(case: Case, repair: Repair) -> tuple[Repair, Decision] | Non
 
 
 def _end_suspect(case: Case, repair: Repair) -> tuple[Repair, Decision]:
-    """Before a new pairing may overwrite it, the old store is put away as evidence."""
+    """Before a new pairing may overwrite it, the old store is retired as evidence."""
     if is_guarded(case.observation):
         return _end(case, repair, Ending.GAVE_UP, reason_of(SUSPECT).title)
     if repair.backup:

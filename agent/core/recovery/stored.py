@@ -1,4 +1,4 @@
-"""A repair as the store keeps it: plain values, in the session's record."""
+"""A repair as plain values in the session's record."""
 
 import json
 from collections.abc import Mapping
@@ -10,20 +10,16 @@ from agent.core.recovery.repair import Ending, Goal, RecoveryKind, Repair, Stage
 
 
 def with_repair(record: SessionRecord, repair: Repair | None) -> SessionRecord:
-    """The record with this repair in it, so that the repair outlives the agent."""
     return replace(record, repair="" if repair is None else json.dumps(stored(repair)))
 
 
 def stored(repair: Repair) -> dict[str, Any]:
-    """As plain values, for JSON."""
     return {name: getattr(value, "value", value) for name, value in asdict(repair).items()}
 
 
 def read_repair(row: Mapping[str, Any]) -> Repair:
-    """The reverse of `stored`; ValueError or TypeError when `row` is no repair.
-
-    Unknown keys are ignored: a newer version wrote them.
-    """
+    """The reverse of `stored`; ValueError or TypeError when `row` is no repair. Unknown keys are
+    ignored: a newer version wrote them."""
     words = {
         "trouble": Trouble,
         "goal": Goal,
@@ -31,7 +27,7 @@ def read_repair(row: Mapping[str, Any]) -> Repair:
         "stage": Stage,
         "ending": Ending,
     }
-    known = {one.name for one in fields(Repair)}
+    known = {known_field.name for known_field in fields(Repair)}
     values: dict[str, Any] = {name: value for name, value in row.items() if name in known}
     for name in words.keys() & values.keys():
         values[name] = words[name](values[name])

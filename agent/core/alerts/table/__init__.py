@@ -1,7 +1,5 @@
-"""The table of alerts: condition, duration, severity and summary of each.
-
-One table yields the Prometheus rules and what the agent raises itself.
-"""
+"""The table of alerts: condition, duration, severity and summary of each. The Prometheus rules and
+what the agent raises itself are made from it."""
 
 from agent.core.alerts.alert import Alert, AlertPolicy
 from agent.core.alerts.table.application import application

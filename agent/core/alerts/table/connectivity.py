@@ -21,20 +21,20 @@ from agent.core.alerts.table.terms import (
 )
 
 BURNS = 14.4
-"""Lost so many times as fast as may be, a month's share of failure is gone in two days."""
+"""Failure so many times as fast as allowed uses up a month's share in two days."""
 ONE_OUTAGE = 2
-"""Reconnects of one session that a single outage may cost: the line back may drop once more."""
+"""Reconnects of one session in a single outage: the line back may drop once more."""
 FLEET = 3
-"""Fewer sessions than this are no fleet: one of two is half of them."""
+"""A share of fewer sessions than this says nothing: one of two is half of them."""
 
 
 def connectivity(alerts: AlertPolicy) -> tuple[Alert, ...]:
     group = Group.CONNECTIVITY
     unconnected = Binary(is_(s.WANTED), "unless", is_(s.CONNECTED))
-    # A session that shows its code steadily lacks only a scan; one that flickers lacks more.
+    # A session that shows its code steadily lacks only a scan; a flickering one lacks more.
     steady = Binary(is_(s.QR_REQUIRED), "unless", to_and_fro(s.QR_REQUIRED))
     down = Binary(unconnected, "unless", steady)
-    # Each session comes back once from one outage, however long that takes: that is no storm.
+    # An outage costs each session one reconnect, however long it takes: that is no storm.
     coming_back = Fold("count", above(times(s.RECONNECTS, 15 * MINUTE), float(ONE_OUTAGE)))
     share = Binary(coming_back, "/", Fold("count", is_(s.WANTED)))
     return (
@@ -177,7 +177,7 @@ def availability(alerts: AlertPolicy) -> tuple[Alert, ...]:
         return Binary(Fold("sum", Binary(connected, "and", wanted)), "/", Fold("count", wanted))
 
     least = max(1 - BURNS * (1 - alerts.availability), 0.01)
-    # The short window ends the alert when it is over, the long one keeps blips out of it.
+    # The short window ends the alert after the outage, the long one filters out blips.
     hour, now = (Binary(served(seconds), "<", least) for seconds in (HOUR, 5 * MINUTE))
     return (
         Alert(

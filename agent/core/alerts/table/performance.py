@@ -23,7 +23,7 @@ def performance(alerts: AlertPolicy, memory: MemoryPolicy) -> tuple[Alert, ...]:
     done = Binary(
         Fold("sum", rise(s.ANSWERS, 5 * MINUTE)), "+", Fold("sum", rise(s.MESSAGES, 5 * MINUTE))
     )
-    # What failed was tried too: where all is down nothing else is done.
+    # Failed operations count as tried: where all is down no others happen.
     errors = Binary(failed, "/", Binary(done, "+", failed))
     requests = Binary(rise(s.REQUESTS_FAILED, 5 * MINUTE), "/", rise(s.REQUESTS, 5 * MINUTE))
     share = Binary(s.MEMORY, "/", above(s.MEMORY_LIMIT, 0.0))
@@ -77,7 +77,7 @@ def performance(alerts: AlertPolicy, memory: MemoryPolicy) -> tuple[Alert, ...]:
 
 
 def _leak() -> Expression:
-    """As the memory check judges: what is left at the least grew in each quarter of an hour."""
+    """As the memory check judges: the lowest value grew in each quarter of an hour."""
     quarter = 15 * MINUTE
     oldest, older, newer, newest = (
         Over("min_over_time", s.MEMORY, quarter, offset) for offset in (2700.0, 1800.0, 900.0, 0.0)
@@ -86,7 +86,7 @@ def _leak() -> Expression:
     enough = Binary(
         Binary(growth, ">", 8.0 * MIB - 1), "and", Binary(Binary(growth, "/", oldest), ">=", 0.1)
     )
-    # At rest: the last quarter adds little of what an even growth would.
+    # At rest: the last quarter adds little of what even growth would.
     goes_on = Binary(Binary(Binary(newest, "-", newer), "/", growth), ">=", 0.4 / 3)
     grows = Binary(Binary(newer, ">", older), "and", Binary(older, ">", oldest))
     return Binary(Binary(enough, "and", goes_on), "and", grows)

@@ -64,7 +64,7 @@ def system(alerts: AlertPolicy) -> tuple[Alert, ...]:
             group,
             Severity.CRITICAL,
             15 * MINUTE,
-            # A nearly empty disk that something is copied to is not about to be full.
+            # A nearly empty disk during a copy is not about to be full.
             Binary(Binary(disk, "<", 0.5), "and", full),
             "the disk that holds the sessions will be full within four hours; {value} is free",
             Unit.SHARE,

@@ -23,11 +23,8 @@ def is_not(series: Expression) -> Binary:
 
 
 def for_itself(expression: Expression) -> Binary:
-    """Without the members of an incident, for which WaFleetIncident speaks.
-
-    Not an inhibition: that could only name the engine, and would silence a session of this
-    engine that fails for a reason of its own.
-    """
+    """Without the members of an incident, which WaFleetIncident covers. An inhibition could only
+    name the engine, and would silence a session that fails for another reason."""
     return Binary(expression, "unless", is_(s.IN_INCIDENT))
 
 
@@ -41,7 +38,7 @@ def times(series: Series, seconds: float) -> Over:
 
 
 def to_and_fro(series: Series) -> Expression:
-    """It changed more often in ten minutes than one that comes and stays."""
+    """It changed more often in ten minutes than a value that comes and stays."""
     return above(Over("changes", series, 10 * MINUTE), 2.0)
 
 
