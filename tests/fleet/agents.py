@@ -6,6 +6,7 @@ import signal
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import psutil
@@ -18,7 +19,7 @@ from tests.standin.postgres import Postgres, temporary_postgres
 from tests.standin.witness import Witness, witness
 from tests.system.bed import free_port
 
-TTL, MARGIN = 6.0, 1.5
+TTL, MARGIN = 6.0, 2.0
 SETTINGS = f"""\
 [agent]
 host = "process"
@@ -55,6 +56,7 @@ margin = {MARGIN}
 """
 FRAMES = 0.5
 """Seconds between two frames of a connected session: by them the witness knows that it sends."""
+EMPTY: Mapping[str, str] = MappingProxyType({})
 DATABASE = "database"
 PORT = 5433
 
@@ -183,9 +185,10 @@ class FleetOfAgents:
 
 @asynccontextmanager
 async def fleet_of_agents(
-    names: Sequence[str], place: Path, *, more: str = "", cut: bool = False
+    names: Sequence[str], place: Path, *, env: Mapping[str, str] = EMPTY, cut: bool = False
 ) -> AsyncIterator[FleetOfAgents]:
-    """`more`: lines of agent.toml; `cut`: each machine has a network of its own (as root)."""
+    """`env`: settings that differ; `cut`: each machine has a network and a boot clock of its own,
+    days apart (as root)."""
     async with AsyncExitStack() as stack:
         net = stack.enter_context(wires([*names, DATABASE])) if cut else None
         host = net.address(DATABASE) if net else "127.0.0.1"
@@ -202,7 +205,11 @@ async def fleet_of_agents(
         key.touch(0o600)
         key.write_bytes(secrets.token_bytes(32))
         address = f"postgresql://agent@{host}:{port}/whatsapp"
-        agents = [_machine(name, place / name, address, key, net=net, more=more) for name in names]
+        agents = [_machine(name, place / name, address, key, net) for name in names]
+        for number, agent in enumerate(agents):
+            agent.env.update(env)
+            if net:
+                agent.inside = [*agent.inside, *_clock(number * 100_000)]
         fleet = FleetOfAgents(database, agents, seen, net)
         for agent in agents:
             stack.push_async_callback(agent.close)
@@ -210,15 +217,17 @@ async def fleet_of_agents(
         yield fleet
 
 
-def _machine(
-    name: str, place: Path, database: str, key: Path, *, net: Wires | None, more: str
-) -> FleetAgent:
-    place.mkdir()
+def _clock(ahead: int) -> list[str]:
+    return ["unshare", "--time", "--boottime", str(ahead), "--monotonic", str(ahead), "--"]
+
+
+def _machine(name: str, place: Path, database: str, key: Path, net: Wires | None) -> FleetAgent:
+    place.mkdir(exist_ok=True)
     listen = f"{net.address(name)}:8471" if net else f"127.0.0.1:{free_port()}"
     told = {"database": database, "name": name, "listen": listen, "key_file": str(key)}
     lines = "".join(f'{option} = "{value}"\n' for option, value in told.items())
     config = place / "agent.toml"
-    config.write_text(SETTINGS + lines + more)
+    config.write_text(SETTINGS + lines)
     return FleetAgent(name, place, config, net.inside(name) if net else ())
 
 

@@ -1,0 +1,44 @@
+"""The networks of the fleet's tests: what is cut is lost, and nothing else is."""
+
+import subprocess
+import sys
+
+from tests.fleet.wires import Wires, wires
+
+LISTEN = "import socket; s = socket.socket(2, 2); s.bind(('', 9999)); s.settimeout({within})"
+HEAR = "print('bound', flush=True)\nwhile 1: print(s.recvfrom(99)[1][0], flush=True)"
+SAY = "import socket; socket.socket(2, 2).sendto(b'hello', ('{to}', 9999))"
+
+
+def python(net: Wires, host: str, text: str) -> "subprocess.Popen[str]":
+    command = [*net.inside(host), sys.executable, "-c", text]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+
+
+def test_what_one_machine_sends_is_lost_and_what_it_gets_arrives() -> None:
+    with wires(["a", "b"]) as net:
+        ears = {host: python(net, host, f"{LISTEN.format(within=20)}\n{HEAR}") for host in "ab"}
+
+        def heard(host: str) -> str:
+            out = ears[host].stdout
+            assert out is not None
+            return out.readline().strip()
+
+        def say(sender: str, receiver: str) -> None:
+            python(net, sender, SAY.format(to=net.address(receiver))).communicate(timeout=20)
+
+        try:
+            assert [heard(host) for host in "ab"] == ["bound", "bound"]
+            net.cut("a", "b")
+            say("a", "b")
+            say("b", "a")
+            assert heard("a") == net.address("b")
+            net.mend()
+            say("b", "b")  # the lost one would have come before this one
+            assert heard("b") == net.address("b")
+            say("a", "b")
+            assert heard("b") == net.address("a")
+        finally:
+            for ear in ears.values():
+                ear.kill()
+                ear.communicate()
