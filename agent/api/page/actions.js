@@ -1,6 +1,8 @@
 // The actions on a session: one table for its page, the cards, the list and the bulk actions.
 import { get, post, send } from "/page/agent.js";
 import { act, confirm } from "/page/dialogs.js";
+import { fleet, may } from "/page/fleet.js";
+import { askMove } from "/page/machines.js";
 
 const place = (id) => "/api/instance/" + encodeURIComponent(id);
 
@@ -12,8 +14,8 @@ const PLAIN = {
   disable: "is disabled",
 };
 const plain = (what) => async (id) => {
-  await post(place(id) + "/" + what, {});
-  return id + " " + PLAIN[what];
+  const answer = await post(place(id) + "/" + what, {});
+  return answer.command ? answer.sentence : id + " " + PLAIN[what]; // kept until its machine is back
 };
 
 const ended = (id, found) =>
@@ -141,6 +143,13 @@ export const ACTIONS = [
     bulk: true,
   },
   {
+    key: "move",
+    label: "Move",
+    line: "Stops it here and starts it on another machine with the same files.",
+    fits: (one) => fleet.machines !== null && !one.backend && may("admin"),
+    open: askMove,
+  },
+  {
     key: "ensure-healthy",
     label: "Ensure healthy",
     line: "Repairs until it is connected or shows a code; may end the pairing.",
@@ -228,7 +237,8 @@ export function perform(button, action, id) {
         return "";
       }
     });
-  if (action.ask) confirm(action.ask(id), () => run({}));
+  if (action.open) action.open(button, id);
+  else if (action.ask) confirm(action.ask(id), () => run({}));
   else run({});
 }
 
@@ -259,6 +269,23 @@ export async function checkBackend(name) {
     name +
     (found.up ? " answers" : " does not answer: " + (found.sentence || found.reason.replaceAll("_", " ")))
   );
+}
+const machine = (name, verb) => "/api/fleet/machines/" + encodeURIComponent(name) + "/" + verb;
+export async function drain(name) {
+  await post(machine(name, "drain"), {});
+  return "the sessions of " + name + " move to other machines";
+}
+export async function undrain(name) {
+  await post(machine(name, "undrain"), {});
+  return name + " takes sessions again";
+}
+export async function forget(name) {
+  await post(machine(name, "forget"), { confirm: name });
+  return name + " counts as dead; its sessions come to other machines";
+}
+export async function moveTo(id, to) {
+  await post(place(id) + "/move", to ? { to } : {});
+  return id + " moves" + (to ? " to " + to : " to another machine");
 }
 export const release = (group) => async () => {
   await post("/api/incidents/" + group + "/release", {});

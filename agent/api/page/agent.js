@@ -69,6 +69,7 @@ export class Live {
     this.reset = reset;
     this.changed = changed;
     this.cursor = null;
+    this.machine = undefined;
     this.state = "new";
     this.failures = 0;
     this.retryAt = 0;
@@ -112,10 +113,12 @@ export class Live {
 
   take(found) {
     if (found.type === "event") {
-      if (this.cursor !== null && found.cursor <= this.cursor) return;
-      this.cursor = found.cursor;
+      const own = !found.machine || found.machine === this.machine;
+      if (own && this.cursor !== null && found.cursor <= this.cursor) return;
+      if (own) this.cursor = found.cursor;
       this.heard(found);
     } else if (found.type === "hello") {
+      this.machine = found.machine; // others send events too, with cursors of their own
       this.failures = 0;
       this.become("live");
     } else if (found.type === "reset") {

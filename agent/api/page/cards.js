@@ -3,6 +3,7 @@ import { fleet, may } from "/page/fleet.js";
 import { helpful, perform } from "/page/actions.js";
 import { arrange } from "/page/arrange.js";
 import { placeOf } from "/page/backends.js";
+import { isStale, ownerOf, staleWords } from "/page/machines.js";
 import { menuButton } from "/page/menu.js";
 import {
   bytes,
@@ -44,6 +45,7 @@ function makeCard(id) {
     link: make("a", { name: "card-name", href: "#/instance/" + id, text: id }),
     pill: make("span", { name: "pill" }),
     engine: make("span", { name: "soft small" }),
+    stale: make("p", { name: "stale-words", hidden: true }),
     why: make("p", { name: "card-why" }),
     since: make("span"),
     proof: make("span"),
@@ -64,6 +66,7 @@ function makeCard(id) {
     { name: "card", "data-id": id },
     make("div", { name: "card-head" }, make("h3", {}, card.link), card.pill, card.menu),
     card.engine,
+    card.stale,
     card.why,
     card.next,
     card.help.place,
@@ -126,8 +129,10 @@ function drawCard(card, one) {
   const [tone, word] = statusOf(one);
   setPill(card.pill, tone, word);
   setAttribute(card.item, "data-status", one.connection_status);
-  card.item.className = "card " + tone;
-  setText(card.engine, [placeOf(one), accountWord(one)].filter(Boolean).join(" · "));
+  card.item.className = "card " + tone + (isStale(one) ? " stale-state" : "");
+  setText(card.stale, staleWords(one));
+  card.stale.hidden = !card.stale.textContent;
+  setText(card.engine, [placeOf(one), ownerOf(one), accountWord(one)].filter(Boolean).join(" · "));
   setText(card.why, one.sentence);
   card.why.hidden = one.health.healthy; // the pill says so
   setSince(card.since, one.since);

@@ -16,6 +16,7 @@ export const fleet = {
   alerts: null,
   incidents: null,
   backends: null,
+  machines: null, // of a fleet, the answer of /api/fleet; null without one
   health: null,
   system: null,
   repairs: null,
@@ -31,6 +32,7 @@ const state = {
   fullTimer: null,
   soon: null,
   cost: 0,
+  alone: false, // the agent said that there is no fleet
   noted: 0,
 };
 
@@ -56,6 +58,7 @@ export function may(right, id) {
 // Reads everything, then listens from the newest event on.
 export async function enter() {
   fleet.caller = await get("/api/caller");
+  state.alone = false;
   await loadStory();
   await refresh();
   live.open(fleet.story.length ? fleet.story[0].cursor : undefined);
@@ -75,6 +78,7 @@ export function leave() {
     alerts: null,
     incidents: null,
     backends: null,
+    machines: null,
     health: null,
     system: null,
     repairs: null,
@@ -106,7 +110,8 @@ function hear(event) {
   fleet.story.unshift(event);
   if (fleet.story.length > STORY) {
     fleet.story.length = STORY;
-    fleet.olderStory = reads() ? fleet.story[STORY - 1].cursor : null;
+    const oldest = fleet.story.filter(isOwn).pop();
+    fleet.olderStory = reads() && oldest ? oldest.cursor : null;
   }
   state.tell("story", event);
   refreshSoon();
@@ -158,6 +163,7 @@ async function look() {
   fleet.loaded = Date.now();
   note((await get("/performance-metrics")).instances);
   if (reads()) {
+    fleet.machines = await machines();
     const [alerts, incidents, backends, health, memory, repairs] = await Promise.all(
       [
         "/api/alerts",
@@ -180,6 +186,22 @@ async function look() {
   state.cost = Date.now() - begun;
   state.tell("fleet");
 }
+
+async function machines() {
+  if (state.alone) return null;
+  try {
+    return await get("/api/fleet");
+  } catch (error) {
+    if (error.code !== "no_fleet") throw error;
+    state.alone = true;
+    return null;
+  }
+}
+
+export const machineOf = (one) => fleet.machines.machines.find(({ name }) => name === one.machine);
+
+// The machine asked has a journal with cursors of its own; so has every other one.
+const isOwn = (event) => !event.machine || !fleet.machines || event.machine === fleet.machines.machine;
 
 function note(measured) {
   const fresh = Date.now() - state.noted >= 4000;

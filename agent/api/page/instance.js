@@ -11,6 +11,7 @@ import { act, copyButton } from "/page/dialogs.js";
 import { makeEvidence } from "/page/evidence.js";
 import { makeHistory } from "/page/history.js";
 import { drawFacts } from "/page/machine.js";
+import { ownerOf, staleWords } from "/page/machines.js";
 import { makeSettings, makeTrial } from "/page/settings.js";
 import { bytes, duration, make, setPill, setText, statusOf } from "/page/show.js";
 import { accountWord, pauseWord, plain, verdictWord, workerWord } from "/page/words.js";
@@ -20,7 +21,8 @@ export function makeInstance(place) {
   const current = () => fleet.instances.get(state.id);
   const title = make("h1", { tabindex: "-1" }),
     pill = make("span", { name: "pill" });
-  const why = make("p", { name: "why" });
+  const why = make("p", { name: "why" }),
+    stale = make("p", { name: "stale-words" });
   const next = { next: make("p", { name: "card-next" }), nextText: make("span"), nextTime: make("strong") };
   next.next.append(next.nextText, next.nextTime);
   const attention = makeAttention("Its alerts");
@@ -83,6 +85,7 @@ export function makeInstance(place) {
       pill,
       copyButton(() => state.id, "Copy the name of this session", "Copy name"),
     ),
+    stale,
     why,
     next.next,
     help.place,
@@ -161,11 +164,13 @@ export function makeInstance(place) {
     const one = current();
     gone.hidden = Boolean(one) || !fleet.loaded;
     body.hidden = !one;
-    for (const shown of [pill, why, next.next, help.place, attention.place]) shown.hidden = !one;
+    for (const shown of [pill, stale, why, next.next, help.place, attention.place]) shown.hidden = !one;
     code.watch(one || null);
     if (!one) return;
     const [tone, word] = statusOf(one);
     setPill(pill, tone, word);
+    setText(stale, staleWords(one));
+    stale.hidden = !stale.textContent;
     setText(why, one.sentence);
     why.hidden = one.health.healthy; // the pill says so
     drawNext(next, one);
@@ -257,6 +262,7 @@ function rowsOf(one, known) {
     ["Reconnects", counts(known.reconnects_by_reason)],
     ["Last snapshot", known.last_snapshot || "none", Boolean(known.last_snapshot)],
     ["Engine", placeOf(one)],
+    ...(ownerOf(one) ? [["Machine", one.machine]] : []),
     ["Account", accountWord(one) || (one.paired ? "paired" : "not paired")],
     ["Wanted", one.should_run ? "should run" : one.enabled ? "stopped by hand" : "disabled"],
   ];

@@ -4,6 +4,7 @@ import { ACTIONS, performAll } from "/page/actions.js";
 import { placeOf } from "/page/backends.js";
 import { arrange } from "/page/arrange.js";
 import { confirm, note } from "/page/dialogs.js";
+import { isStale, ownerOf, staleWords } from "/page/machines.js";
 import { menuButton } from "/page/menu.js";
 import { bytes, make, rank, setAttribute, setPill, setSince, setText, statusOf } from "/page/show.js";
 import { accountWord } from "/page/words.js";
@@ -138,8 +139,9 @@ function makeRow(id, state, changed) {
 function drawRow(row, one, state) {
   const [tone, word] = statusOf(one);
   setPill(row.pill, tone, word);
-  setText(row.place, [placeOf(one), accountWord(one)].filter(Boolean).join(" · "));
-  setText(row.why, one.health.healthy ? "" : one.sentence);
+  setText(row.place, [placeOf(one), ownerOf(one), accountWord(one)].filter(Boolean).join(" · "));
+  row.item.className = isStale(one) ? "stale-state" : "";
+  setText(row.why, [staleWords(one), one.health.healthy ? "" : one.sentence].filter(Boolean).join(". "));
   setAttribute(row.why, "title", one.sentence);
   setSince(row.since, one.since);
   setSince(row.proof, one.proved, " ago");
