@@ -82,10 +82,10 @@ class Fence:
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
         signal.setitimer(signal.ITIMER_REAL, left + KERNEL if moment is not None else 0.0)
         self._until = moment
-        if lease := getattr(self._engine, "lease", None):
-            await lease(moment)
         self._reports.instead = None
         self._opened.set()
+        if lease := getattr(self._engine, "lease", None):
+            await lease(moment)
 
     def _must_hold(self) -> None:
         """A lease that ended stays so, even where a newer one waits in the link: what happened

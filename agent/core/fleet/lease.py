@@ -15,7 +15,7 @@ class LeasePolicy:
         4.0,
         "seconds before the end of `ttl` at which a machine disconnects its sessions:"
         " for clocks of different speed and for closing connections",
-        low=1,
+        low=2,
     )
 
     @property

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from agent.clock import shown_by_monotonic
 from agent.core.words import ConnectionStatus
 from agent.engines.baileys.files import set_aside
 from agent.engines.baileys.pack_client import PackedClient, read_place
@@ -47,6 +48,7 @@ class BaileysEngine:
         self._stopping = False
         self._ends: list[float] = []
         self._asked_at: float | None = None
+        self._lease: float | None = None
         self._work: asyncio.Task[None] | None = None
         self._busy = asyncio.Lock()
 
@@ -115,6 +117,12 @@ class BaileysEngine:
         if isinstance(seconds := answer.get("ping_seconds"), int | float):
             detail["ping_seconds"] = round(seconds, 4)
         return ProbeAnswer(self._state.current(), detail)
+
+    async def lease(self, until: float | None) -> None:
+        """Node ends the connection past it by itself, whatever becomes of this process."""
+        self._lease = until
+        if self._client is not None and self._client.alive:
+            await self._client.call("lease", 5.0, until=shown_by_monotonic(until))
 
     async def qr(self) -> Qr | None:
         state = self._state
@@ -253,6 +261,7 @@ class BaileysEngine:
             "version": [int(part) for part in version.split(".")] if version else None,
             "browser": self._settings.device_name,
             "proxy": self._settings.proxy,
+            "until": shown_by_monotonic(self._lease),
         }
 
     async def _hang_up(self) -> None:

@@ -40,6 +40,7 @@ MEMORY, MEMORY_EACH = 256 << 20, 64 << 20
 ORDERS = frozenset(
     [
         "open",
+        "lease",
         "connect",
         "disconnect",
         "look",

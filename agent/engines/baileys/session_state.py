@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.core.words import (
+    NO_LEASE,
     PASSKEY_REQUIRED,
     PASSKEY_SUSPECTED,
     Claim,
@@ -173,6 +174,11 @@ class SessionState:
             self.claim = replace(self.claim, paired=False)
         status = Status.QR_REQUIRED if reason in WAITING else Status.DISCONNECTED
         self.change(status, reason, raw=ended.raw, until_wall=ended.until_wall)
+
+    def _on_lease_over(self, _event: Mapping[str, Any]) -> None:
+        """Its store takes nothing more: were there a next lease, another client would use it."""
+        self.spoiled = True
+        self.change(Status.DISCONNECTED, NO_LEASE)
 
     def _on_stray(self, event: Mapping[str, Any]) -> None:
         name, code = str(event.get("name", ""))[:40], str(event.get("code", ""))[:40]

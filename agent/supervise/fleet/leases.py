@@ -42,13 +42,18 @@ class Leases:
     def attached(self, id: InstanceId) -> None:
         """Its worker can be reached: it hears of the lease as it is now."""
         facts = self._facts.get(id)
-        if facts is None or facts.link is None or not facts.instance.leased or self.hold(facts):
+        if (
+            facts is None
+            or facts.link is None
+            or not facts.instance.leased
+            or self.wait_reason(facts)
+        ):
             return
         if id not in self._telling:
             task = asyncio.create_task(self._tell(facts, facts.link), name=f"lease of {id}")
             self._telling[id] = task
 
-    def hold(self, facts: Facts) -> str:
+    def wait_reason(self, facts: Facts) -> str:
         """Why it may not run; "" = it may."""
         if not facts.instance.leased or (facts.id in self._owned and boot_now() < self._until):
             return ""
@@ -67,7 +72,7 @@ class Leases:
     async def _tell(self, facts: Facts, link: WorkerLink) -> None:
         told = 0.0
         try:
-            while told != self._until and not self.hold(facts):
+            while told != self._until and not self.wait_reason(facts):
                 told = self._until
                 await link.call("lease", {"until": told}, timeout=ANSWER)
         except EngineError as error:

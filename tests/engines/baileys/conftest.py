@@ -1,6 +1,8 @@
 """The baileys engine on the real library, in front of the stand-in for WhatsApp's server."""
 
 import asyncio
+import os
+import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
@@ -11,10 +13,13 @@ import pytest
 from agent.core.words import Claim, ConnectionStatus, Happening
 from agent.engines.baileys.engine import BaileysEngine, open_engine
 from agent.engines.baileys.packages import LOADER, LOADER_TEXT, MARK, packages_folder
+from scripts.benches.processes import tree
 from tests.lacking import lacks
 from tests.standin.baileys.run import HERE, WhatsApp, why_not
 
 ACCOUNT, PEER, OTHER = "5511900000001", "5511900000002", "5511900000003"
+NAME = "baileys-1"
+"""Of the pack."""
 
 
 class Heard:
@@ -154,3 +159,55 @@ async def bench(
     found = Bench(whatsapp, folder)
     yield found
     await found.stop()
+
+
+class PackProcess:
+    """The pack's process as its unit starts it."""
+
+    def __init__(self, folder: Path, cache: Path) -> None:
+        self.folder = folder
+        self.log = folder / "log"
+        self._env = {
+            "PATH": os.environ["PATH"],
+            "RUNTIME_DIRECTORY": str(folder),
+            "WA_SESSION_ROOT": str(folder.parent),
+            "WA_CACHE_PATH": str(cache),
+        }
+        self._process: asyncio.subprocess.Process | None = None
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    @property
+    def node(self) -> int:
+        _, pid = tree(self.pid)
+        return pid
+
+    async def start(self) -> None:
+        command = (sys.executable, "-m", "agent.worker", "--pack", NAME)
+        with self.log.open("ab") as out:
+            self._process = await asyncio.create_subprocess_exec(
+                *command, env=self._env, stdout=out, stderr=out
+            )
+
+    async def ended(self) -> int:
+        assert self._process is not None
+        async with asyncio.timeout(20):
+            return await self._process.wait()
+
+    async def stop(self) -> None:
+        if self._process is not None and self._process.returncode is None:
+            self._process.terminate()
+            await self.ended()
+
+
+@pytest.fixture
+async def pack(tmp_path: Path, cache: Path) -> AsyncIterator[PackProcess]:
+    folder = tmp_path / "run-packs" / NAME
+    folder.mkdir(parents=True)
+    process = PackProcess(folder, cache)
+    await process.start()
+    yield process
+    await process.stop()

@@ -5,7 +5,6 @@ import json
 import os
 import signal
 import socket
-import sys
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from pathlib import Path
@@ -15,63 +14,10 @@ import pytest
 
 from agent.engines.baileys.files import CREDS
 from scripts.benches.processes import tree
-from tests.engines.baileys.conftest import Bench
+from tests.engines.baileys.conftest import NAME, Bench, PackProcess
 from tests.standin.baileys.run import WhatsApp
 
-NAME = "baileys-1"
 ACCOUNTS = ("5511900000001", "5511900000021", "5511900000031")
-
-
-class PackProcess:
-    """The pack's process as its unit starts it."""
-
-    def __init__(self, folder: Path, cache: Path) -> None:
-        self.folder = folder
-        self.log = folder / "log"
-        self._env = {
-            "PATH": os.environ["PATH"],
-            "RUNTIME_DIRECTORY": str(folder),
-            "WA_SESSION_ROOT": str(folder.parent),
-            "WA_CACHE_PATH": str(cache),
-        }
-        self._process: asyncio.subprocess.Process | None = None
-
-    @property
-    def pid(self) -> int:
-        assert self._process is not None
-        return self._process.pid
-
-    @property
-    def node(self) -> int:
-        _, pid = tree(self.pid)
-        return pid
-
-    async def start(self) -> None:
-        command = (sys.executable, "-m", "agent.worker", "--pack", NAME)
-        with self.log.open("ab") as out:
-            self._process = await asyncio.create_subprocess_exec(
-                *command, env=self._env, stdout=out, stderr=out
-            )
-
-    async def ended(self) -> int:
-        assert self._process is not None
-        async with asyncio.timeout(20):
-            return await self._process.wait()
-
-    async def stop(self) -> None:
-        if self._process is not None and self._process.returncode is None:
-            self._process.terminate()
-            await self.ended()
-
-
-@pytest.fixture
-async def pack(tmp_path: Path, cache: Path) -> AsyncIterator[PackProcess]:
-    folder = tmp_path / "run-packs" / NAME
-    folder.mkdir(parents=True)
-    process = PackProcess(folder, cache)
-    await process.start()
-    yield process
-    await process.stop()
 
 
 @pytest.fixture

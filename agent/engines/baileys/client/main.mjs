@@ -50,6 +50,7 @@ function sessionOf(order) {
 
 const WORKS = {
   open: (session, order) => session.open(order),
+  lease: (session, order) => session.lease(order),
   connect: (session) => session.connect(),
   disconnect: (session) => session.disconnect(),
   look: (session, order) => session.look(order),
@@ -67,6 +68,7 @@ const OWN_WORKS = {
   // Hang up, and wait until all is on the disk; what a broken store refused is its own report.
   async forget({ session: name = "" }) {
     const session = sessions.get(name);
+    session?.lease({});
     await session?.disconnect().catch(() => {});
     sessions.delete(name);
   },

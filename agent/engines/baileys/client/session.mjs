@@ -11,6 +11,7 @@ const MOST_RECENT = 200;
 const MOST_RECENT_BYTES = 2 << 20;
 
 const now = () => performance.now() / 1000;
+const monotonic = () => Number(process.hrtime.bigint()) / 1e9; // the same in every process of the machine
 const refuse = (code, words) => Object.assign(new Error(words), { code });
 
 export class Session {
@@ -29,6 +30,8 @@ export class Session {
   #recent = new Map(); // messages that a peer may ask for again, as they are sent: id → bytes
   #recentBytes = 0;
   #uploads = new Uploads();
+  #lease = null; // until when this session may be connected, by the monotonic clock; null = no end
+  #fence = null;
 
   constructor(lib, load, emit) {
     this.#lib = lib;
@@ -37,6 +40,7 @@ export class Session {
   }
 
   async open(settings) {
+    this.lease(settings);
     this.#settings = settings;
     this.#store = new Store(settings.folder, this.#lib, (error) => {
       this.#emit({ event: "store", code: error.code, raw: error.message });
@@ -46,8 +50,31 @@ export class Session {
     return this.#identity();
   }
 
+  // Past it the connection ends here, even where the worker is frozen and says nothing.
+  lease({ until = null }) {
+    if (until !== null && !Number.isFinite(until)) throw refuse("invalid_request", "until is no moment");
+    clearTimeout(this.#fence);
+    this.#lease = until;
+    if (until !== null) this.#fence = setTimeout(() => this.#leaseOver(), Math.max(until - monotonic(), 0) * 1000);
+  }
+
+  #mustHold() {
+    if (this.#lease === null || monotonic() < this.#lease) return;
+    this.#leaseOver();
+    throw refuse("lease_over", "the lease of this machine ended");
+  }
+
+  #leaseOver() {
+    clearTimeout(this.#fence);
+    this.#socket?.ws.socket?.terminate(); // not one frame more, not even that which says goodbye
+    this.#hangUp();
+    this.#store?.close();
+    this.#emit({ event: "lease_over" });
+  }
+
   async connect() {
     if (this.#socket) return;
+    this.#mustHold();
     this.#endedWith = null;
     // A pairing code that led to no device: the library would log in with its number, and WhatsApp
     // would call that a logout.
@@ -69,6 +96,10 @@ export class Session {
       ...agents,
     });
     this.#socket = socket;
+    // A loop that stood still hears of what to send before its timers ring.
+    const wire = socket.ws.socket;
+    const send = wire.send.bind(wire);
+    wire.send = (...frame) => (this.#mustHold(), send(...frame));
     const mine = (work) => (...data) => this.#socket === socket && work(...data);
     socket.ws.on("frame", mine((frame) => this.#frame(frame)));
     socket.ev.on("connection.update", mine((update) => this.#update(update)));

@@ -27,6 +27,7 @@ export class Store {
   #resolvers = [];
   #writing = null;
   #failed = null;
+  #closed = false;
 
   // `broken`: called once with a StoreError when the disk no longer takes what must be kept.
   constructor(folder, lib, broken) {
@@ -48,6 +49,11 @@ export class Store {
 
   saveCreds(creds) {
     return this.#put(new Map([[CREDS, creds]]));
+  }
+
+  // What is given from now on is another machine's to write: it is dropped, and never done.
+  close() {
+    this.#closed = true;
   }
 
   // Resolves when all that was given so far is on the disk.
@@ -99,6 +105,7 @@ export class Store {
 
   // Writes of one tick share one flush of the folder.
   #put(files) {
+    if (this.#closed) return new Promise(() => {});
     if (this.#failed) return Promise.reject(this.#failed);
     for (const [file, value] of files) {
       this.#waiting.set(file, value === null ? null : JSON.stringify(value, this.#lib.BufferJSON.replacer));

@@ -1,0 +1,250 @@
+"""No byte of a session past its lease: its worker, its Node and a pack's Node, each on its own."""
+
+import asyncio
+import json
+import os
+import signal
+from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+from agent.clock import boot_now
+from agent.core.words import ConnectionStatus as Status
+from agent.errors import LeaseOver
+from scripts.benches.processes import tree
+from tests.engines.baileys.conftest import ACCOUNT, NAME, OTHER, PEER, Bench, PackProcess
+from tests.standin.baileys.run import WhatsApp
+from tests.worker.conftest import Bench as Worker
+
+MARGIN = 1.0
+"""Seconds past the lease in which the last byte must be out; `fence.DISCONNECT`."""
+
+
+class Wire:
+    """All that sessions send to WhatsApp passes here, and when it does."""
+
+    def __init__(self, whatsapp: WhatsApp) -> None:
+        self._to = urlsplit(whatsapp.url)
+        self.last_byte = 0.0
+        self.open = 0
+        self._server: asyncio.Server
+
+    @property
+    def url(self) -> str:
+        port = self._server.sockets[0].getsockname()[1]
+        return f"ws://127.0.0.1:{port}/ws/chat"
+
+    async def start(self) -> None:
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+
+    async def stop(self) -> None:
+        self._server.close()
+        await self._server.wait_closed()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.open += 1
+        there, out = await asyncio.open_connection(self._to.hostname, self._to.port)
+        back = asyncio.create_task(self._pass(there, writer, lambda: None))
+        try:
+            await self._pass(reader, out, self._note)
+            self.open -= 1
+        finally:
+            out.transport.abort()
+            writer.transport.abort()
+            await asyncio.gather(back, return_exceptions=True)
+
+    def _note(self) -> None:
+        self.last_byte = boot_now()
+
+    async def _pass(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, note: Callable[[], None]
+    ) -> None:
+        with suppress(OSError):
+            while chunk := await reader.read(65536):
+                note()
+                writer.write(chunk)
+
+
+@pytest.fixture
+async def wire(whatsapp: WhatsApp) -> AsyncIterator[Wire]:
+    made = Wire(whatsapp)
+    await made.start()
+    yield made
+    await made.stop()
+
+
+class Session(Worker):
+    """A paired session of a fleet in a worker of its own."""
+
+    wire: Wire
+    cache: Path
+
+    async def run(self) -> None:
+        self.identity(engine="baileys", leased=True, paired=True, settings={"url": self.wire.url})
+        self.start(identity=False, env={"WA_CACHE_PATH": str(self.cache)})
+        await self.linked()
+
+    async def lease(self, seconds: float) -> float:
+        assert self.link is not None
+        until = boot_now() + seconds
+        await self.link.call("lease", {"until": until})
+        return until
+
+    async def chatter(self) -> None:
+        """Messages without a pause, so that the last byte comes as late as it can."""
+        assert self.link is not None
+        message = {"to": PEER, "type": "text", "text": "on and on"}
+        with suppress(Exception):
+            while True:
+                await self.link.call("send", {"message": message})
+
+    @property
+    def node(self) -> int:
+        assert self.process is not None
+        return next(pid for pid in tree(self.process.pid) if pid != self.process.pid)
+
+
+@pytest.fixture
+async def session(
+    whatsapp: WhatsApp, wire: Wire, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Session]:
+    monkeypatch.setenv("WA_CACHE_PATH", str(cache))
+    made = Session(tmp_path)
+    made.wire, made.cache = wire, cache
+    made.session.mkdir()
+    first = Bench(whatsapp, made.session)
+    await first.pair()
+    await first.stop()
+    yield made
+    await made.clean_up()
+
+
+@pytest.fixture
+async def talking(session: Session) -> AsyncIterator[float]:
+    """It is connected and sends without a pause; when its lease ends."""
+    await session.run()
+    await session.lease(60)
+    await session.status(Status.CONNECTED)
+    until = await session.lease(1.5)
+    task = asyncio.create_task(session.chatter())
+    yield until
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+def logins(whatsapp: WhatsApp) -> int:
+    return int(whatsapp.device(ACCOUNT)["logins"])
+
+
+async def test_it_logs_in_with_a_lease_only(session: Session, whatsapp: WhatsApp) -> None:
+    before, files = (
+        logins(whatsapp),
+        {each: each.read_bytes() for each in session.session.iterdir()},
+    )
+    await session.run()
+    await session.status(Status.DISCONNECTED, "no_lease")
+    assert logins(whatsapp) == before and session.wire.open == 0
+    assert {each: each.read_bytes() for each in session.session.iterdir()} == files
+    await session.lease(30)
+    await session.status(Status.CONNECTED)
+    assert logins(whatsapp) == before + 1
+
+
+async def test_past_its_lease_nothing_goes_out(session: Session, talking: float) -> None:
+    assert await session.ended() == LeaseOver.exit_status
+    await session.until(lambda: session.wire.open == 0)
+    print(f"last byte {session.wire.last_byte - talking:+.3f} s")
+    assert session.wire.last_byte - talking < MARGIN
+
+
+async def until_it_is_over(session: Session, whatsapp: WhatsApp, until: float) -> None:
+    """A peer writes all the while, and Node answers: the last byte is as late as it can be."""
+    before, said = session.wire.open, 0
+    while session.wire.open == before:
+        await asyncio.to_thread(whatsapp.say, PEER, ACCOUNT, "are you there?")
+        said += 1
+    assert -0.05 < boot_now() - until < MARGIN and said > 3
+    print(f"last byte {session.wire.last_byte - until:+.3f} s after {said} messages")
+    assert session.wire.last_byte - until < MARGIN
+    assert not whatsapp.device(ACCOUNT)["connected"]
+
+
+async def test_a_frozen_workers_node_ends_the_connection_itself(
+    session: Session, talking: float, whatsapp: WhatsApp
+) -> None:
+    before = logins(whatsapp)
+    assert session.process is not None
+    os.kill(session.process.pid, signal.SIGSTOP)
+    await until_it_is_over(session, whatsapp, talking)
+    files = {each: each.read_bytes() for each in session.session.iterdir()}
+    os.kill(session.process.pid, signal.SIGCONT)
+    assert await session.ended() == LeaseOver.exit_status
+    assert {each: each.read_bytes() for each in session.session.iterdir()} == files
+    assert logins(whatsapp) == before and session.wire.open == 0
+
+
+async def test_a_frozen_nodes_worker_ends_it(session: Session, talking: float) -> None:
+    os.kill(session.node, signal.SIGSTOP)
+    assert await session.ended() == LeaseOver.exit_status
+    await session.until(lambda: session.wire.open == 0)
+    assert boot_now() - talking < MARGIN + 0.5
+    assert "the engine does not disconnect" in session.errors()
+
+
+async def test_a_frozen_worker_and_node_say_nothing_when_they_go_on(
+    session: Session, talking: float
+) -> None:
+    node = session.node
+    assert session.process is not None
+    for pid in (session.process.pid, node):
+        os.kill(pid, signal.SIGSTOP)
+    await session.until(lambda: boot_now() > talking + 0.3)
+    frozen = session.wire.last_byte
+    os.kill(node, signal.SIGCONT)  # first, and alone: the worst order
+    await session.until(lambda: session.wire.open == 0)
+    assert session.wire.last_byte == frozen < talking
+    os.kill(session.process.pid, signal.SIGCONT)
+    assert await session.ended() == LeaseOver.exit_status
+
+
+@pytest.fixture
+async def packed(session: Session, pack: PackProcess) -> Session:
+    place = {"pack": NAME, "socket": str(pack.folder / "pack.sock")}
+    (session.folder / "pack.json").write_text(json.dumps(place))
+    return session
+
+
+@pytest.mark.parametrize("frozen", ["worker", "pack"])
+async def test_a_packs_node_ends_the_connection_of_one_session_and_no_other(
+    packed: Session,
+    pack: PackProcess,
+    whatsapp: WhatsApp,
+    tmp_path: Path,
+    frozen: str,
+) -> None:
+    folder = tmp_path / "other" / "session"
+    folder.mkdir(parents=True)
+    (folder.parent / "pack.json").write_text((packed.folder / "pack.json").read_text())
+    other = Bench(whatsapp, folder, OTHER)
+    await other.pair()
+    await packed.run()
+    await packed.lease(60)
+    await packed.status(Status.CONNECTED)
+    until = await packed.lease(1.5)
+    assert packed.process is not None
+    victim = packed.process.pid if frozen == "worker" else pack.pid
+    os.kill(victim, signal.SIGSTOP)
+    await until_it_is_over(packed, whatsapp, until)
+    os.kill(victim, signal.SIGCONT)
+    assert await packed.ended() == LeaseOver.exit_status
+    await other.talk("all the while")
+    assert whatsapp.device(OTHER)["logins"] == 1
+    # The session may come back into the same Node.
+    await packed.run()
+    await packed.lease(60)
+    await packed.status(Status.CONNECTED)
+    assert packed.wire.open == 1
+    await other.stop()
