@@ -192,7 +192,7 @@ async function machines() {
   try {
     return await get("/api/fleet");
   } catch (error) {
-    if (error.code !== "no_fleet") throw error;
+    if (error.status !== 404) throw error;
     state.alone = true;
     return null;
   }
