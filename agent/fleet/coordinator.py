@@ -121,6 +121,12 @@ class Coordinator(Protocol):
 
     async def stored(self, session: str) -> Stored | None: ...
 
+    async def lock(self, what: str) -> bool:
+        """For what one machine at a time may do; False: another one does it. A lost connection
+        ends it."""
+
+    async def unlock(self, what: str) -> None: ...
+
     async def forget(self, member: Member, machine: int) -> None:
         """An operator says that the machine is dead: it may be taken over."""
 

@@ -57,7 +57,6 @@ def parse_pointer(raw: bytes) -> Pointer:
 async def save_profile(restic: Restic, snapshot: Snapshot, epoch: int, *, exact: bool) -> Pointer:
     """`exact`: all of it was read back from the repository."""
     assert snapshot.manifest is not None
-    await restic.prepare()
     found = await restic.save(snapshot.path, snapshot.id, epoch)
     if exact:
         await restic.verify(found, f"{FILES}/", snapshot.manifest.listing)
@@ -67,7 +66,6 @@ async def save_profile(restic: Restic, snapshot: Snapshot, epoch: int, *, exact:
 async def place_profile(root: Path, owned: Owned, restic: Restic, pointer: Pointer) -> Placed:
     """Fetch the snapshot, check each file against its manifest, and put it in place."""
     id = parse_instance_id(owned.id)
-    await restic.prepare()
     target = await asyncio.to_thread(_make_room, root, id)
     try:
         await restic.restore(pointer.snapshot, target)

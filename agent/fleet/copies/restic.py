@@ -82,22 +82,23 @@ class Restic:
     password: str = field(repr=False)
     cache: Path
     env: Mapping[str, str] = field(default_factory=dict, repr=False)
-    _ready: bool = field(init=False, default=False)
+    _exists: bool = field(init=False, default=False)
 
-    async def prepare(self) -> None:
-        """Make the repository where there is none; of two machines at once, one makes it."""
-        if self._ready:
-            return
-        try:
-            await self._run("cat", "config")
-        except WaError as error:
-            if error.code != "profiles_absent":
-                raise
+    async def exists(self) -> bool:
+        """Whether there is a repository that the fleet's key opens."""
+        if not self._exists:
             try:
-                await self._run("init")
-            except WaError:
                 await self._run("cat", "config")
-        self._ready = True
+            except WaError as error:
+                if error.code != "profiles_absent":
+                    raise
+                return False
+        self._exists = True
+        return True
+
+    async def make(self) -> None:
+        """No other machine may do it at the same time: neither could read it then."""
+        await self._run("init")
 
     async def save(self, folder: Path, id: InstanceId, epoch: int) -> str:
         """The new snapshot's id. The folder must not change meanwhile."""

@@ -166,6 +166,12 @@ class PostgresCoordinator:
         )
         return Stored(rows[0][0], bytes(rows[0][1])) if rows else None
 
+    async def lock(self, what: str) -> bool:
+        return await self._done("SELECT pg_try_advisory_lock(hashtext(%s))", f"wa_agent {what}")
+
+    async def unlock(self, what: str) -> None:
+        await self._call("SELECT pg_advisory_unlock(hashtext(%s))", f"wa_agent {what}")
+
     async def forget(self, member: Member, machine: int) -> None:
         await self._call("SELECT wa_agent.forget(%s, %s)", member.id, machine)
 

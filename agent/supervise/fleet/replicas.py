@@ -214,6 +214,7 @@ class Replicas:
     async def _save_profile(self, facts: Facts, replica: Replica, *, exact: bool) -> None:
         assert self.restic is not None
         async with self._saving:
+            await self._make_repository(self.restic)
             if exact:
                 await self.keeping.take(facts, "for its move to another machine")
             begun = boot_now()
@@ -230,6 +231,21 @@ class Replicas:
                     await self._store(facts, replica, content, exact=exact)
             replica.seconds, replica.mark = boot_now() - begun, (taken,)
             await self._tidy(facts.id)
+
+    async def _make_repository(self, restic: Restic) -> None:
+        """Where there is none yet."""
+        if await restic.exists():
+            return
+        if not await self.coordinator.lock("profiles"):
+            raise TryLater(
+                "cannot save browser profiles: another machine makes the repository now",
+                code="profiles_absent",
+            )
+        try:
+            if not await restic.exists():
+                await restic.make()
+        finally:
+            await self.coordinator.unlock("profiles")
 
     async def _is_stored(self, id: InstanceId, epoch: int, snapshot: Snapshot) -> bool:
         """Whether an agent before this one saved it."""
