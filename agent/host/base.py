@@ -1,7 +1,5 @@
-"""A host is the part of the machine that starts, stops and describes workers.
-
-Two exist, `systemd` and `process`, and nothing above this room knows which one it has.
-"""
+"""A host is the part of the machine that starts, stops and describes workers: `systemd` or
+`process`. Nothing above this room knows which one it has."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -29,15 +27,13 @@ class Host(Protocol):
     name: str
 
     async def list(self) -> Mapping[InstanceId, UnitStatus]:
-        """Every worker this host knows of, running or failed, in one question to the machine."""
+        """All workers that this host knows, running or failed, in one question to the machine."""
 
     async def status(self, instance: InstanceId) -> UnitStatus: ...
 
     async def start(self, instance: InstanceId) -> None:
-        """Return when the worker said READY; raise HostError with the result otherwise.
-
-        Starting what runs does nothing.
-        """
+        """Return when the worker said READY; raise HostError with the result otherwise. Starting a
+        running worker does nothing."""
 
     async def stop(self, instance: InstanceId) -> None:
         """Return when no process of the worker is left."""
@@ -55,14 +51,14 @@ class Host(Protocol):
         """The Unix socket on which that worker listens."""
 
     def log_path(self, instance: InstanceId) -> Path | None:
-        """The file that holds what that worker wrote; None where the journal has it."""
+        """The file of that worker's output; None where the journal has it."""
 
     def boot_id(self) -> str:
         """The name of this boot of the machine."""
 
     @property
     def connected(self) -> bool | None:
-        """Whether the machine's manager answers; None where there is no such thing to lose."""
+        """Whether the machine's manager answers; None where there is no connection to lose."""
 
     @property
     def jobs_pending(self) -> int:
@@ -75,4 +71,4 @@ class Host(Protocol):
         """HOST:PORT that the machine was to open for the agent and could not; "" = none."""
 
     async def close(self, *, leave_workers: bool) -> None:
-        """Let go of the machine. Workers still alive stay alive."""
+        """Close the connection to the machine. Live workers stay alive."""

@@ -29,10 +29,10 @@ async def open_host(
         missing = _what_systemd_lacks(session_root, kind)
         if missing:
             log.info("workers are plain processes: %s", missing)
-        # Without a lack a failure is one: units of ours may run, and a second set of workers
-        # beside them would fight over the sessions.
+        # Where nothing is missing a failure is an error: units of the agent may run, and a second
+        # set of workers beside them would fight over the sessions.
         choice = "process" if missing else "systemd"
-    # Each host is imported only where it serves: neither costs the other's machine memory.
+    # Each host is imported only where it is used: the other one would cost memory.
     if choice == "process":
         from agent.host.process.host import ProcessHost
 

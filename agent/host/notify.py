@@ -1,7 +1,7 @@
 """Tell the service manager how this process is: READY, STATUS, WATCHDOG, STOPPING.
 
-The manager is systemd, or the agent itself on the process host. Sending never blocks and
-never raises: a manager that does not read must not stop the process that reports to it.
+The manager is systemd, or the agent on the process host. Sending never blocks and never raises: a
+manager that does not read must not stop the process that reports to it.
 """
 
 import os
@@ -13,7 +13,7 @@ _PATH_LIMIT = 107
 
 
 class Notifier:
-    """Speaks to one notify socket; without one it says "sent" to everything."""
+    """Writes to one notify socket; without a socket every notice counts as sent."""
 
     __slots__ = ("_address", "_folder", "_sock", "unsent")
 
@@ -80,7 +80,7 @@ def notifier_from(environment: Mapping[str, str]) -> Notifier:
 
 
 def watchdog_from(environment: Mapping[str, str], pid: int) -> float | None:
-    """Seconds in which the manager wants a sign of life; None when it wants none of `pid`."""
+    """Seconds between two pings that the manager wants; None when it wants none of `pid`."""
     if environment.get("WATCHDOG_PID", "") not in ("", str(pid)):
         return None
     try:

@@ -12,7 +12,7 @@ from agent.errors import ConfigError, TryLater
 
 @contextlib.contextmanager
 def only_agent(state: Path) -> Iterator[None]:
-    """Hold the state directory's lock: two agents on one machine's sessions would fight."""
+    """Lock the state directory: two agents on one machine's sessions would fight."""
     try:
         state.mkdir(mode=0o700, parents=True, exist_ok=True)
         fd = os.open(state / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)

@@ -1,4 +1,4 @@
-"""The names of our systemd units. No other module spells one."""
+"""The names of the systemd units; no other module spells one."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,11 +31,11 @@ _UNIT_PATHS = "/org/freedesktop/systemd1/unit/"
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """A kind of worker: how its units are called and where they have their places."""
+    """A kind of worker: the names of its units and their places."""
 
     prefix: str
     runtime: Path
-    """Holds what RuntimeDirectory= in the unit makes for each worker."""
+    """The folder that RuntimeDirectory= in the unit makes for each worker."""
     installed: Path
     """WA_SESSION_ROOT of the units as they are shipped."""
     arguments: tuple[str, ...] = ()
@@ -49,20 +49,19 @@ class Kind:
 
     @property
     def pattern(self) -> str:
-        """Every unit of this kind."""
         return f"{self.prefix}*.service"
 
     def unit(self, id: str) -> str:
         return f"{self.prefix}{parse_instance_id(id)}.service"
 
     def id_of(self, unit: str) -> InstanceId | None:
-        """Whose worker this unit runs; None for every other unit."""
+        """The instance whose worker this unit runs; None for other units."""
         if not (unit.startswith(self.prefix) and unit.endswith(".service")):
             return None
         try:
             return parse_instance_id(unit[len(self.prefix) : -len(".service")])
         except InvalidRequest:
-            # An operator may have started `wa-instance@Some.Thing`; it is not one of ours.
+            # An operator may have started `wa-instance@Some.Thing`, which no instance is named.
             return None
 
     def runtime_directory(self, id: str) -> Path:
@@ -77,7 +76,7 @@ BACKENDS = Kind("wa-backend@", Path("/run/wa-backend"), INSTALLED_BACKENDS, ("--
 
 INSTALLED_PACKS = Path("/run/wa-pack")
 PACKS = Kind("wa-pack@", INSTALLED_PACKS, INSTALLED_PACKS, ("--pack",))
-"""What several workers' sessions share; it keeps nothing on the disk."""
+"""The process that several workers' sessions share; it stores nothing."""
 
 
 def object_path(unit: str) -> str:

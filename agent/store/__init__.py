@@ -1,4 +1,4 @@
-"""What must be remembered: one SQLite database, one writer thread."""
+"""What the agent remembers: one SQLite database, one writer thread."""
 
 from agent.lazy import load_when_used
 

@@ -11,7 +11,7 @@ from agent.errors import StoreError
 from agent.store.errors import code_of, explain
 
 CACHE = "cache_size = -256"
-"""KiB. The default is 2 MiB for each connection; what is asked again lies in the kernel's cache."""
+"""KiB. The default is 2 MiB for each connection; repeated reads come from the kernel's cache."""
 
 
 def connect(path: Path) -> Database:
@@ -19,7 +19,7 @@ def connect(path: Path) -> Database:
         conn = sqlite3.connect(path, isolation_level=None, timeout=5.0)
         conn.text_factory = as_text
         db = Database(conn, recursive_triggers=False, execute_plugins=False)
-        # Before anything reads: this is where a read-only file or folder shows itself.
+        # Before any read: a read-only file or folder shows itself here.
         mode = conn.execute("pragma journal_mode = wal").fetchone()[0]
         if mode != "wal":
             raise StoreError(f"cannot open {path}: this file system allows no WAL ({mode})")
@@ -41,12 +41,12 @@ def connect_to_read(path: Path) -> Database:
 
 
 def as_text(stored: bytes) -> str:
-    """A damaged text is no reason not to read its row: what the row is worth its sum says."""
+    """A row with damaged text is read all the same: its sum shows the damage."""
     return stored.decode("utf-8", "replace")
 
 
 def explain_opening(path: Path, error: sqlite3.Error) -> StoreError:
-    """SQLite says "unable to open database file" for everything; look at what it means."""
+    """SQLite says "unable to open database file" for many causes: find the one."""
     if code_of(error) in ("cannot_open", "permissions", "read_only"):
         for part in (path, path.parent):
             wanted = os.R_OK | os.W_OK | (os.X_OK if part.is_dir() else 0)

@@ -26,9 +26,9 @@ def copy_verified(db: Database, target: Path) -> None:
         os.close(os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
         db.conn.execute("vacuum into ?", [str(unfinished)])
         with contextlib.closing(sqlite3.connect(unfinished)) as copy:
-            found = integrity(Database(copy, recursive_triggers=False, execute_plugins=False))
-        if found != "ok":
-            raise StoreError(f"cannot copy to {target}: the copy is not whole: {found}")
+            result = integrity(Database(copy, recursive_triggers=False, execute_plugins=False))
+        if result != "ok":
+            raise StoreError(f"cannot copy to {target}: the copy is not whole: {result}")
         put_in_place(unfinished, target)
     except sqlite3.Error as error:
         raise explain("copy to", target, error) from error
@@ -36,5 +36,5 @@ def copy_verified(db: Database, target: Path) -> None:
         raise StoreError(f"cannot copy to {target}: {error.strerror}") from error
     finally:
         unfinished.unlink(missing_ok=True)
-        # SQLite's own, which it leaves behind where the disk was full.
+        # SQLite's own, which it leaves where the disk was full.
         unfinished.with_name(f"{unfinished.name}-journal").unlink(missing_ok=True)

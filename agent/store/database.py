@@ -1,7 +1,5 @@
-"""The store's face: instances, sessions, history and keys, each call one awaited step.
-
-A write that returned is on the disk. Only the agent opens this database.
-"""
+"""The store's face: instances, sessions, history and keys, each call one awaited step. A write that
+returned is on the disk. Only the agent opens this database."""
 
 import asyncio
 import contextlib
@@ -31,7 +29,7 @@ _log = bound(name=__name__)
 
 class Store:
     rebuilt_from: tuple[str, ...]
-    """Sentences of what `open` had to repair; they are in the journal too."""
+    """Sentences on what `open` had to repair; they are in the journal too."""
 
     on_append: Callable[[JournalEntry], None]
     """Called in the loop for each entry that is on the disk, in the order of the cursors."""
@@ -69,13 +67,15 @@ class Store:
         writer = await Writer.open(path, connect, upkeep.tidy, upkeep.make_room)
         store = cls(path, writer, sentences, now_wall)
         upkeep.on_full = store._note_full
-        for one in sentences:
-            _log.warning("%s", one)
-        entries = [JournalEntry("store_repaired", one, Category.SYSTEM) for one in sentences]
+        for sentence in sentences:
+            _log.warning("%s", sentence)
+        entries = [
+            JournalEntry("store_repaired", sentence, Category.SYSTEM) for sentence in sentences
+        ]
         try:
             await store.append(*entries)
         except StoreError as error:
-            # The repair is done, although the journal has no room for it.
+            # The repair is done, although the journal has no room for its entry.
             _log.error("%s", error)
         return store
 
@@ -88,7 +88,7 @@ class Store:
         return self._writer.stats
 
     async def close(self) -> None:
-        """Finish what was asked, then let go of the file."""
+        """Finish all requests, then close the file."""
         await asyncio.gather(*self._notes)
         await self._writer.close()
 
@@ -121,7 +121,7 @@ class Store:
         return await self._change(lambda db: instances.update_record(db, id, text), entries)
 
     async def remove(self, id: InstanceId, entry: JournalEntry) -> list[JournalEntry]:
-        """Forget an instance and its record; its history stays."""
+        """Remove an instance and its record; its history stays."""
         return await self._change(lambda db: instances.delete_instance(db, id), [entry])
 
     async def append(self, *entries: JournalEntry) -> list[JournalEntry]:
@@ -160,21 +160,19 @@ class Store:
         return await self._writer.read(lambda db: facts.read_fact(db, name))
 
     async def put_facts(self, changed: Mapping[str, str]) -> None:
-        """All in one step."""
+        """All in one commit."""
         await self._writer.write(lambda db: facts.write_facts(db, changed))
 
     async def get_facts(self, prefix: str) -> dict[str, str]:
-        """Every fact whose name begins so."""
+        """All facts whose name begins so."""
         return await self._writer.read(lambda db: facts.read_facts(db, prefix))
 
     async def forget_facts(self, names: Collection[str]) -> None:
         await self._writer.write(lambda db: facts.forget_facts(db, names))
 
     async def check(self) -> str:
-        """ "ok", or what the full check says. Reads the whole file beside the writer.
-
-        What is not ok is set aside and rebuilt by the next start.
-        """
+        """SQLite's full check, "ok" or its words, beside the writer. The next start sets a
+        damaged file aside and rebuilds it."""
 
         def look() -> str:
             with contextlib.closing(connect_to_read(self._path)) as db:
@@ -183,7 +181,7 @@ class Store:
         return await asyncio.to_thread(look)
 
     async def copy_to(self, target: Path) -> None:
-        """A verified copy that stands alone; what was there under that name is replaced."""
+        """A verified copy that stands alone; it replaces an older one of that name."""
 
         def copy() -> None:
             with contextlib.closing(connect_to_read(self._path)) as db:
@@ -194,7 +192,7 @@ class Store:
     async def _change(
         self, work: Callable[[Database], None], entries: Collection[JournalEntry]
     ) -> list[JournalEntry]:
-        """One change and the entries that tell of it: both are there, or neither."""
+        """One change and its journal entries: both are there, or neither."""
         now = self._now_wall()
         rows = [journal.encode(entry, now) for entry in entries]
 

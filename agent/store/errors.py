@@ -20,7 +20,7 @@ _CODES = {
 }
 
 TROUBLES = (*dict.fromkeys(_CODES.values()), "store")
-"""Every code that an error of the database may have."""
+"""All codes that an error of the database may have."""
 
 _CAUSES = {
     "disk_full": "the disk is full",

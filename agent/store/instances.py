@@ -1,4 +1,4 @@
-"""Rows of instances and of what must be remembered of their sessions."""
+"""Rows of instances and of their sessions' records."""
 
 import json
 from collections.abc import Sequence
@@ -68,7 +68,7 @@ def encode_settings(instance: Instance) -> str:
 
 
 def encode_record(record: SessionRecord) -> str:
-    # Nothing in it holds another thing: asdict() would copy each value on its own.
+    # Its values have no dataclass in them: asdict() would copy each value on its own.
     return json.dumps({name: getattr(record, name) for name in _OF_RECORD})
 
 
@@ -81,9 +81,9 @@ def decode_record(text: str | None) -> SessionRecord:
     content = content if isinstance(content, dict) else {}
     plain = SessionRecord()
     known: dict[str, Any] = {}
-    for one in fields(SessionRecord):
-        if one.name in content:
-            known[one.name] = _as_kind_of(getattr(plain, one.name), content[one.name])
+    for column in fields(SessionRecord):
+        if column.name in content:
+            known[column.name] = _as_kind_of(getattr(plain, column.name), content[column.name])
     return SessionRecord(**known)
 
 

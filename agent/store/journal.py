@@ -14,7 +14,7 @@ LONGEST_PAGE = 1000
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """What of the history is kept."""
+    """How much of the history is kept."""
 
     rows: int = 200_000
     days: float = 90.0
@@ -101,7 +101,7 @@ def trim(db: Database, bounds: Bounds, now_wall: float) -> int:
 
 
 def _decode(row: dict[str, Any]) -> JournalEntry:
-    """A garbled category or detail costs itself: the rest of the history is read all the same."""
+    """A garbled category or detail costs itself: the rest of the row is read all the same."""
     try:
         category, detail = Category(row["category"]), json.loads(row["detail"])
     except (ValueError, RecursionError):
@@ -118,5 +118,5 @@ def _decode(row: dict[str, Any]) -> JournalEntry:
 
 
 def _storable(text: str) -> str:
-    """SQLite takes no lone surrogates, and a text from outside may hold them."""
+    """SQLite takes no lone surrogates, and a text from outside may have them."""
     return text.encode("utf-8", "backslashreplace").decode()

@@ -1,4 +1,4 @@
-"""Small texts by name that should outlive the agent and that nothing depends on."""
+"""Small texts by name that outlive the agent; no decision about a session depends on them."""
 
 from collections.abc import Collection, Mapping
 
@@ -13,7 +13,7 @@ def read_fact(db: Database, name: str) -> str | None:
 
 
 def read_facts(db: Database, prefix: str) -> dict[str, str]:
-    """Every fact whose name begins so."""
+    """All facts whose name begins so."""
     rows = db.execute(
         "select name, value from facts where substr(name, 1, ?) = ?", [len(prefix), prefix]
     )

@@ -13,7 +13,7 @@ from agent.store.sums import sum_of
 @dataclass(frozen=True, slots=True)
 class KeyRow:
     id: str
-    """8 characters; also the beginning of the token, so that a person can tell keys apart."""
+    """8 characters; also the beginning of the token, so that an operator can tell keys apart."""
     hash: str
     """SHA-256 of the whole token, in hex."""
     scopes: tuple[str, ...]

@@ -1,7 +1,5 @@
-"""Rows whose checksum fails: each is set aside, and an instance's comes from its folder.
-
-The rest of the database is whole, so it stays. What was set aside stands in a file beside it.
-"""
+"""Rows whose checksum fails: each is set aside into a file, and an instance's comes from its
+folder. The other rows stay."""
 
 import json
 import time
@@ -26,7 +24,7 @@ Row = Sequence[Any]
 
 
 def mend_rows(db: Database, opening: Opening) -> list[str]:
-    """Sentences of what was mended; none of them when every row is whole."""
+    """Sentences on what was mended; none when all rows are whole."""
     bad = {table: rows for table in COLUMNS if (rows := _bad_rows(db, table))}
     if not bad and not _without_record(db):
         return []
@@ -81,7 +79,7 @@ def _from_folders(db: Database, opening: Opening, records: dict[str, str]) -> li
             mended.append(instance.id)
             _put(db, instance, folder, records, have)
     for id in have - recorded - set(mended):
-        # Its folder says nothing either: it begins with a plain record, once.
+        # Its folder has no record either: it begins with a plain record, once.
         update_record(db, InstanceId(id), encode_record(SessionRecord()))
     if not mended:
         return []

@@ -1,7 +1,5 @@
-"""The schema, step by step. A step is never changed once it was released; a new one is added.
-
-Each step and the record of it are one transaction: after a crash it is there or it is not.
-"""
+"""The schema, step by step. A step is never changed once it was released; a new one is added. Each
+step and its record are one transaction: after a crash it is there or it is not."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,7 +10,7 @@ from agent.failpoint import failpoint
 from agent.store.sums import add_sums
 
 APPLICATION_ID = 0x57414754
-"""Marks a SQLite file as ours ("WAGT")."""
+"""Marks a SQLite file as the agent's ("WAGT")."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +60,7 @@ FIRST_TABLES = frozenset({"migrations", "instances", "sessions", "journal", "key
 
 
 def schema_of(db: Database) -> dict[str, str]:
-    """What makes each table and index, by name; layout apart. SQLite's own are left out."""
+    """The SQL of each table and index, by name; layout apart. SQLite's own are left out."""
     rows = db.execute("select name, sql from sqlite_master where name not like 'sqlite_%'")
     return {name: " ".join((sql or "").split()) for name, sql in rows.fetchall()}
 

@@ -1,7 +1,6 @@
-"""Looks into the database while no agent runs, without leaving a trace beside it.
-
-SQLite makes files next to a database that it only reads; made by root, they would lock the
-agent's own user out. So a copy is read.
+"""Looks into the database while no agent runs, without leaving files beside it: SQLite makes files
+next to a database that it only reads; made by root, they would lock the agent's own user out. So a
+copy is read.
 """
 
 import fcntl
@@ -25,7 +24,7 @@ T = TypeVar("T")
 
 @contextmanager
 def lock_of(state: Path) -> Iterator[bool]:
-    """True while we hold the lock that an agent would hold."""
+    """True while this process has the lock that an agent would have."""
     try:
         fd = os.open(state / "lock", os.O_RDWR | os.O_CLOEXEC)
     except OSError:
@@ -43,12 +42,12 @@ def lock_of(state: Path) -> Iterator[bool]:
 
 
 def check_unused(path: Path) -> str:
-    """ "ok", or what is wrong. The caller holds the state directory's lock."""
+    """ "ok", or what is wrong. The caller has the state directory's lock."""
     return _on_copy(path, "check", _check)
 
 
 def last_entries(path: Path, limit: int) -> list[JournalEntry]:
-    """Its history, the newest first. The caller holds the lock."""
+    """Its history, the newest first. The caller has the lock."""
     return _on_copy(path, "read", lambda copy: _read_entries(copy, limit))
 
 

@@ -35,7 +35,7 @@ from agent.store.rebuild import (
 
 MIGRATION = "migration"
 UNUSABLE = ("disk_full", MIGRATION)
-"""Codes of what another database in its place would not cure."""
+"""Codes of failures that another database in its place would not cure."""
 
 
 def open_checked(opening: Opening) -> tuple[Database, list[str]]:
@@ -61,7 +61,7 @@ def _open(opening: Opening) -> tuple[Database, list[str]]:
         try:
             return _use(opening)
         except StoreError as error:
-            # Every check let it pass, and still its bytes stop the start: they must not.
+            # All checks passed, and still its bytes stop the start: they must not.
             if error.code in UNUSABLE or not _a_new_one_would_open(path):
                 raise
             damage = str(error)
@@ -105,7 +105,7 @@ def _migrate(db: Database, opening: Opening) -> list[str]:
         # Into the file's header: the package reads the version there and refuses a downgrade.
         db.execute("pragma wal_checkpoint(truncate)")
     except sqlite3.Error as error:
-        # A step that fails fails again: that is this program's fault, not the file's.
+        # A step that fails fails again: an error of this program, not of the file.
         raise StoreError(str(explain("migrate", opening.path, error)), code=MIGRATION) from error
     return [
         f"the database's schema was brought from version {version} to"
@@ -122,7 +122,10 @@ def find_damage(path: Path, migrations: Sequence[Migration]) -> str:
         if code_of(error) == "damaged" or _a_new_one_would_open(path):
             return str(error)
         raise explain_opening(path, error) from error
-    except (ValueError, OverflowError) as error:  # what the sqlite3 module cannot make a value of
+    except (
+        ValueError,
+        OverflowError,
+    ) as error:  # bytes of which the sqlite3 module cannot make a value
         return str(error)
 
 
@@ -161,10 +164,8 @@ def _schema_after(migrations: Sequence[Migration]) -> dict[str, str]:
 
 
 def _a_new_one_would_open(path: Path) -> bool:
-    """Whether the trouble lies in this file's own bytes, which may say anything (even "read-only").
-
-    Then the file can be opened and written, and a database made beside it works.
-    """
+    """Whether the trouble lies in this file's own bytes, which may say anything (even "read-only"):
+    the file can be opened and written, and a database made beside it works."""
     trial = path.with_name(path.name + ".trial")
     try:
         os.close(os.open(path, os.O_RDWR | os.O_CLOEXEC))

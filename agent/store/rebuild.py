@@ -1,7 +1,5 @@
-"""A new database in place of a damaged or lost one. What was there is kept, never emptied.
-
-Instances come from the session folders; keys, history and records from what can still be read.
-"""
+"""A new database in place of a damaged or lost one, which is kept. Instances come from the session
+folders; keys, history and records from what can still be read."""
 
 import contextlib
 import os
@@ -24,7 +22,7 @@ from agent.store.migrations import Migration, migrate
 from agent.store.salvage import Salvage, insert_salvage, salvage
 
 Found = Callable[[], Sequence[tuple[Instance, SessionRecord]]]
-"""What the session folders say, for a database that is lost."""
+"""Reads the session folders, for a database that is lost."""
 
 COMPANIONS = ("-wal", "-shm", "-journal")
 
@@ -40,13 +38,12 @@ class Opening:
 
 
 def set_aside(path: Path, now_wall: float) -> Path:
-    """Rename a damaged database with its companions; the main file first.
-
-    A crash between leaves companions without a main file, which `build` moves away: they must
-    never meet a new database, for SQLite would replay them into it.
+    """Rename a damaged database with its companions; the main file first. A crash between leaves
+    companions without a main file, which `build` moves away: SQLite would replay them into a new
+    database.
     """
     kept = free_name(path, "damaged", now_wall)
-    # Says to a later start, should this one be killed, from where to salvage.
+    # Tells a later start, should this one be killed, from where to salvage.
     write_whole(_rebuilding(path), kept.name.encode())
     path.rename(kept)
     failpoint("mid_set_aside")
@@ -56,14 +53,14 @@ def set_aside(path: Path, now_wall: float) -> Path:
 
 
 def build(opening: Opening) -> list[str]:
-    """Build a new database and rename it when it is complete; sentences say what is in it."""
+    """Build a new database and rename it when it is complete; sentences on what is in it."""
     path = opening.path
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     kept = _kept_name(path)
     _move_companions(path, kept or free_name(path, "damaged", opening.now_wall()))
     fresh = companion(path, ".new")
     for left in (fresh, *(companion(fresh, suffix) for suffix in COMPANIONS)):
-        left.unlink(missing_ok=True)  # an unfinished one of ours; all of it can be made again
+        left.unlink(missing_ok=True)  # an unfinished one; all of it can be made again
     sessions = list(opening.found())
     saved = salvage(kept, nightly_copy(path))
     try:

@@ -22,7 +22,7 @@ def sum_of(*values: Any) -> int:
 
 
 def add_sums(db: Database) -> None:
-    """The migration: a sum for every row that is there already."""
+    """The migration: a sum for each row that is there already."""
     for table, columns in COLUMNS.items():
         db.execute(f"alter table {table} add column sum integer not null default 0")
         names = ", ".join(columns)

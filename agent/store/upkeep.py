@@ -1,4 +1,4 @@
-"""What the store does beside what it is asked: bound its history, keep a reserve on the disk."""
+"""The store's own upkeep: bound its history, keep a reserve on the disk."""
 
 import asyncio
 from collections.abc import Callable
@@ -30,7 +30,7 @@ class Upkeep:
         if self._commits < EVERY:
             return
         went = trim(db, self._bounds, self._now_wall())
-        # With more than one step to delete, the next commit goes on with it.
+        # If more than one step is to be deleted, the next commit goes on with it.
         self._commits = 0 if went < self._bounds.step else EVERY
         ballast.lay_in(self._path)
 

@@ -1,7 +1,5 @@
-"""One thread that owns the one connection. Writes that queue together share one commit.
-
-A write's awaiter wakes after the commit, so what was acknowledged is on the disk.
-"""
+"""One thread that owns the one connection. Writes that queue together share one commit; a write's
+awaiter wakes after it, so what was acknowledged is on the disk."""
 
 import asyncio
 import queue
@@ -72,10 +70,8 @@ class Writer:
         tidy: Callable[[Database], None],
         make_room: Callable[[], bool],
     ) -> "Writer":
-        """All three run in the thread. `connect` may fail: that is raised here.
-
-        `tidy` ends each commit; `make_room` is asked once when the disk is full.
-        """
+        """All three run in the thread. `connect` may fail: that is raised here. `tidy` ends each
+        commit; `make_room` is asked once when the disk is full."""
         writer = cls(path, tidy, make_room)
         opened: asyncio.Future[None] = writer._loop.create_future()
         writer._thread = threading.Thread(
@@ -94,7 +90,7 @@ class Writer:
         return await self._submit(_Job(work, self._loop.create_future(), True, committed))
 
     async def close(self) -> None:
-        """Finish what is queued, then close the connection."""
+        """Finish the queue, then close the connection."""
         if self._closed:
             return
         self._closed = True
@@ -167,8 +163,8 @@ class Writer:
                 self._attempt(db, job)
                 full = job.error is not None and code_of(job.error) == "disk_full"
                 if full or not db.conn.in_transaction:
-                    # A full disk may have ended the whole transaction, the jobs before this
-                    # one included; going on would commit the rest one by one.
+                    # A full disk may have ended the whole transaction, with the jobs before this
+                    # one; going on would commit the rest one by one.
                     raise job.error or StoreError("the transaction was lost")
             self._tidy_up(db)
             failpoint("before_commit")
@@ -230,7 +226,7 @@ def _deliver(jobs: Sequence[_Job[Any]]) -> None:
         if job.error is None and job.committed is not None:
             try:
                 job.committed(job.result)
-            except Exception:  # a listener's fault is not the writer's
+            except Exception:  # an error of a listener is not the writer's
                 _log.exception("cannot report a committed write")
         _settle(job.future, job.result, job.error)
 

@@ -9,7 +9,7 @@ from agent.files import remove_left_over, replacement
 from agent.vault.errors import explain, planted
 
 LARGEST = 16 << 20
-"""Bytes of a file that we read whole."""
+"""The largest file that is read whole."""
 
 
 def write_atomically(
@@ -24,7 +24,7 @@ def write_atomically(
 ) -> None:
     """Replace `name` in an open folder; when this returns, the new content is on the disk."""
     try:
-        # One agent lives per state folder: what another process began here is never finished.
+        # One agent runs per state folder: a file that another process began here is never finished.
         remove_left_over(folder_fd, name)
         with replacement(folder_fd, name, mode=mode, group=group, points=with_points) as file:
             file.write(content)

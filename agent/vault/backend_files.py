@@ -1,7 +1,7 @@
 """The folder of one backend's worker: its settings, and the sessions that it watches.
 
-The agent writes, the worker reads; `kept/` below it is the worker's own. Holds secrets: the
-files are for the agent and the service's group alone.
+The agent writes, the worker reads; `kept/` below it is the worker's own. It has secrets: only the
+agent and the service's group may read the files.
 """
 
 import json
@@ -26,11 +26,11 @@ KEPT = "kept"
 _HOOK = re.compile(r"[A-Za-z0-9_-]{32,64}")
 
 Roster = Mapping[InstanceId, Mapping[str, Any]]
-"""The sessions that its worker holds, each with its settings."""
+"""The sessions of its worker, each with its settings."""
 
 
 def lay_out_backend(root: Path, name: InstanceId, engine: str, settings: Mapping[str, Any]) -> bool:
-    """Make the folder if it is not there and write what its worker must know; True: it is new."""
+    """Make the folder and write the worker's settings; True: they are new."""
     about = {"version": VERSION, "name": name, "engine": engine, "settings": dict(settings)}
     with open_root(root, create=True) as root_fd:
         modes = modes_of(root_fd)
@@ -55,21 +55,21 @@ def write_roster(root: Path, name: InstanceId, roster: Roster) -> None:
 
 
 def read_roster(root: Path, name: InstanceId) -> dict[InstanceId, Mapping[str, Any]]:
-    """The sessions that its worker should hold; none when that file is missing or damaged."""
+    """The sessions that its worker should watch; none when that file is missing or damaged."""
     with open_root(root) as root_fd, open_folder(root / name, name, root_fd) as fd:
         raw = _read(root / name, fd, ROSTER)
     sessions = raw.get("sessions") if isinstance(raw, dict) else None
     if not isinstance(sessions, dict):
         return {}
-    found: dict[InstanceId, Mapping[str, Any]] = {}
+    roster: dict[InstanceId, Mapping[str, Any]] = {}
     for text, settings in sessions.items():
         try:
             id = parse_instance_id(text)
         except InvalidRequest:
             continue
         if isinstance(settings, dict):
-            found[id] = settings
-    return found
+            roster[id] = settings
+    return roster
 
 
 def hook_secret(root: Path, name: InstanceId) -> str:

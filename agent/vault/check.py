@@ -1,4 +1,4 @@
-"""Is there a session, and is it whole? Looks at files only; changes nothing, ever."""
+"""Whether there is a session, and whether it is whole. Looks at files, changes nothing."""
 
 import os
 import stat
@@ -41,16 +41,14 @@ def check_files(folder: Path, engine: str, paired: bool = True) -> SessionFiles:
 
 
 def inspect_files(folder: Path, engine: str, paired: bool = True) -> FilesReport:
-    """Never raises: files that cannot be read are a finding, with path and owner.
-
-    `paired` is what the record says; where the files alone cannot tell, it decides.
-    """
+    """Never raises: files that cannot be read are a finding, with path and owner. `paired` is what
+    the record says; where the files alone cannot tell, it decides."""
     return inspect_folder(folder, engine, paired).report
 
 
 @dataclass(frozen=True, slots=True)
 class FolderReport:
-    """What an instance's folder is worth: its session, and its identity file."""
+    """The state of an instance's folder: its session, and its identity file."""
 
     report: FilesReport
     identity_lost: bool = False
@@ -73,7 +71,7 @@ def inspect_folder(folder: Path, engine: str, paired: bool = True) -> FolderRepo
     try:
         read_identity(folder)
     except InvalidRequest:
-        return FolderReport(report)  # its very name is none of ours, and the report says so
+        return FolderReport(report)  # a name that no instance has; the report says so
     except VaultError as error:
         if error.code in ("absent", "damaged"):
             return FolderReport(report, identity_lost=True)
@@ -98,7 +96,7 @@ def _inspect_files(folder: Path, engine: str, paired: bool) -> FilesReport:
 
 
 def _unusable(error: WaError) -> SessionFiles:
-    """Rights and a sick disk say nothing of what is there; all else is a finding about it."""
+    """Rights and a sick disk prove nothing about the files; other errors do."""
     away = error.code in ("permissions", "read_only", "disk_full", VaultError.code)
     return SessionFiles.UNREADABLE if away else SessionFiles.DAMAGED
 
@@ -114,10 +112,10 @@ def inspect_session(
     try:
         return check_session(path, session_fd, engine, paired)
     except VaultError as error:
-        if error.code == "absent":  # it went away while we looked
+        if error.code == "absent":  # it went away during the look
             return FilesReport(SessionFiles.UNPAIRED, str(error))
         if look.unseen and error.code == "permissions":
-            # The worker keeps it to itself: whether it is whole only the worker can tell.
+            # Only its worker may read it: only the worker can tell whether it is whole.
             files = SessionFiles.WHOLE if paired else SessionFiles.UNPAIRED
             return FilesReport(files, str(error))
         return FilesReport(_unusable(error), str(error))
@@ -128,18 +126,18 @@ def inspect_session(
 
 @dataclass(slots=True)
 class _Look:
-    """One look at the kinds, owners and rights of everything in a session."""
+    """One look at the kinds, owners and rights of all entries in a session."""
 
     modes: Modes
     left_out: Excluded
     left: int = MOST_LOOKED_AT
     unseen: bool = False
-    """Something is for the worker's user alone, as a browser makes its files."""
+    """An entry is for the worker's user alone, as a browser makes its files."""
     forbidden: bool = False
-    """What was found is a matter of rights alone."""
+    """The problem is a matter of rights alone."""
 
     def at(self, path: Path, fd: int, before: str = "", depth: int = 1) -> str:
-        """The first thing that is wrong, "" when nothing is."""
+        """The first problem, "" when there is none."""
         if depth > DEEPEST:
             return f"cannot use {path}: it is nested more than {DEEPEST} deep"
         for name in names_in(fd):
@@ -156,7 +154,7 @@ class _Look:
         try:
             status = os.stat(name, dir_fd=fd, follow_symlinks=False)
         except FileNotFoundError:
-            return ""  # a running engine's own doing
+            return ""  # a running engine removed it
         is_folder = stat.S_ISDIR(status.st_mode)
         if not is_folder and not stat.S_ISREG(status.st_mode):
             return str(planted("use", path / name))
@@ -181,12 +179,12 @@ class _Look:
             return str(error)
 
     def _is_usable(self, status: os.stat_result, is_folder: bool) -> bool:
-        """Can the worker use it? Who the worker is follows from the session root's mode."""
+        """Whether the worker can use it; the session root's mode says which user the worker is."""
         me, mode = os.geteuid(), status.st_mode
         owner_bits = stat.S_IRWXU if is_folder else stat.S_IRUSR | stat.S_IWUSR
         group_bits = owner_bits >> 3
         by_owner = mode & owner_bits == owner_bits
-        if self.modes.group is None:  # the worker is who we are
+        if self.modes.group is None:  # the worker runs as this user
             return me == 0 or (status.st_uid == me and by_owner) or _others(mode, is_folder)
         by_group = status.st_gid == self.modes.group and mode & group_bits == group_bits
         return by_group or self._is_workers_own(status)

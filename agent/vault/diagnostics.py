@@ -1,7 +1,7 @@
 """An engine's evidence of failed starts: notes and pictures in the session's folder.
 
-The worker writes them, so nothing of them is trusted: no link is followed, sizes are bounded, and
-a picture is one only by its first bytes.
+The worker writes them, so they are not trusted: no link is followed, sizes are bounded, and a
+picture is one only by its first bytes.
 """
 
 import json
@@ -21,7 +21,7 @@ from agent.vault.locate import SESSION, names_in, open_folder, open_instance
 FOLDER = "diagnostics"
 NAME = re.compile(r"[0-9]{8}T[0-9]{6}Z")
 MOST = 20
-"""An engine keeps a few; whatever else lies there is not listed."""
+"""An engine keeps a few; further files are not listed."""
 _LARGEST_NOTE = 256 << 10
 
 
@@ -81,7 +81,7 @@ def _is_note(name: str) -> bool:
 def _read_note(folder: Path, fd: int, name: str) -> dict[str, Any]:
     try:
         content = read_plain_file(folder, fd, name)
-        found = json.loads(redact(content[:_LARGEST_NOTE].decode(errors="replace")))
+        note = json.loads(redact(content[:_LARGEST_NOTE].decode(errors="replace")))
     except (VaultError, ValueError, RecursionError):
         return {"why": f"{name} cannot be read"}
-    return found if isinstance(found, dict) else {"why": f"{name} is no JSON object"}
+    return note if isinstance(note, dict) else {"why": f"{name} is no JSON object"}

@@ -1,4 +1,4 @@
-"""From an OSError to an error that says which file, whose it is and what stands in the way."""
+"""From an OSError to an error that names the file, its owner and the obstacle."""
 
 import errno
 import grp
@@ -39,7 +39,7 @@ def _missing(path: Path) -> str:
 
 
 def planted(verb: str, path: Path) -> VaultError:
-    """Something else stands where a plain folder or file of ours belongs."""
+    """A link or another thing stands where a plain folder or file belongs."""
     kind = "it is not what belongs there"
     try:
         mode = path.lstat().st_mode

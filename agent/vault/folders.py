@@ -1,7 +1,5 @@
-"""The vault's own folders in the session root, and how things in them are named and swept.
-
-Snapshots and half-made things are for the agent alone: no worker can read another's session.
-"""
+"""The vault's own folders in the session root, and the names and sweeping of their content.
+Snapshots and half-made folders are for the agent alone: no worker can read another's session."""
 
 import calendar
 import os
@@ -56,7 +54,7 @@ def open_own(
 
 
 def free_name(folder_fd: int, at_wall: float) -> str:
-    """A name from a time that nothing has yet: the second of one moment ends in .2."""
+    """A free name from a time: the second of one moment ends in .2."""
     stamp = time.strftime(TIME, time.gmtime(at_wall))
     taken = set(names_in(folder_fd))
     for number in range(1, 10_000):
@@ -75,15 +73,13 @@ def age_order(name: str) -> tuple[float, int]:
     stamp, _, number = name.partition(".")
     try:
         return float(calendar.timegm(time.strptime(stamp, TIME))), int(number or 1)
-    except ValueError:  # 99 o'clock: not made by us
+    except ValueError:  # 99 o'clock: not a name of the agent's
         return float("inf"), 0
 
 
 def doom(path: Path, name: str, folder_fd: int, *, point: str = "") -> bool:
-    """Take a thing out of sight in one rename, then delete it; False (and a line) if it stays.
-
-    `point`: the fail point between the two.
-    """
+    """Hide an entry in one rename, then delete it; False (and a log line) if it stays. `point`: the
+    fail point between the two."""
     doomed = name if name.startswith(DOOMED) else DOOMED + name
     try:
         if doomed != name:

@@ -59,7 +59,7 @@ def _open_inner(path: Path, fd: int, parts: tuple[str, ...]) -> Iterator[int]:
 
 
 def check_session(path: Path, session_fd: int, engine: str, paired: bool) -> FilesReport:
-    """What that engine's rules say of an open session folder."""
+    """Apply that engine's rules to an open session folder."""
     return file_rules(engine).check(_OpenSession(path, session_fd), paired)
 
 

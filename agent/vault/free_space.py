@@ -1,4 +1,4 @@
-"""Is there room on the disk for what we are about to do? Looks only."""
+"""Whether a disk has room for what the agent is about to write."""
 
 import os
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ LEAST_FILES = 100
 
 @dataclass(frozen=True, slots=True)
 class Room:
-    """What a file system has left for us."""
+    """The room on a file system for this user."""
 
     free: int
     total: int
@@ -23,7 +23,7 @@ class Room:
     read_only: bool
 
     def problem(self, need: int = 0, files: int = 0) -> str:
-        """Why nothing should be begun that writes `need` bytes; "" when it may."""
+        """Why `need` bytes must not be written; "" when they may."""
         if self.read_only:
             return "the file system is read-only"
         left = self.free - need
@@ -40,23 +40,19 @@ class Room:
 
 
 def look_for_room(path: Path) -> Room:
-    """Of the file system that holds `path`."""
-    found = os.statvfs(path)
+    space = os.statvfs(path)
     return Room(
-        free=found.f_bavail * found.f_frsize,
-        total=found.f_blocks * found.f_frsize,
-        files_free=found.f_favail,
-        files_total=found.f_files,
-        read_only=bool(found.f_flag & os.ST_RDONLY) or refuses_writes(path),
+        free=space.f_bavail * space.f_frsize,
+        total=space.f_blocks * space.f_frsize,
+        files_free=space.f_favail,
+        files_total=space.f_files,
+        read_only=bool(space.f_flag & os.ST_RDONLY) or refuses_writes(path),
     )
 
 
 def why_no_start(session_root: Path, least: int) -> str:
-    """The reason why no session should be started on this disk now; "" when there is none.
-
-    A session that cannot write what it received loses its keys, which is worse than waiting.
-    `least`: bytes that must be free; 0 = whatever is.
-    """
+    """Why no session may start on this disk now; "" when it may: a session that cannot write what
+    it received loses its keys. `least`: bytes that must be free; 0 = no check."""
     if not least:
         return ""
     try:

@@ -1,7 +1,5 @@
-"""instance.json: who a session folder belongs to, readable without the database.
-
-The agent writes it, the worker reads it, and a lost database is rebuilt from it.
-"""
+"""instance.json: the identity of a session folder, readable without the database. The agent writes
+it, the worker reads it, and a lost database is rebuilt from it."""
 
 import os
 import secrets
@@ -42,11 +40,11 @@ class Identity:
     paired: bool = False
     account: str = ""
     lineage: str = ""
-    """Given to a folder that is begun afresh: copies of an earlier one are another session's."""
+    """New for each new session: copies of an earlier one have another lineage."""
     ended: str = ""
     """The final reason after which its worker may not log in by itself; "" = it may."""
     override: Override = Override.NONE
-    """What an operator did by hand, and in which boot: it must not be lost with the database."""
+    """An operator's order, and its boot: a lost database must not lose it."""
     override_boot: str = ""
     generation: int = 0
     """How often it was written; the database's record counts along."""
@@ -55,7 +53,7 @@ class Identity:
 
     @property
     def record(self) -> SessionRecord:
-        """As much of a session's record as the file holds."""
+        """The part of a session's record that the file has."""
         return SessionRecord(
             reason=self.ended,
             override=self.override,
@@ -80,8 +78,7 @@ class Found:
 def create(root: Path, instance: Instance) -> Path:
     """Make the folder of an instance, with its identity; return its path.
 
-    A folder that a crash left behind is taken over. One that holds a session of something
-    else is refused: it must be retired first.
+    A folder that a crash left is taken over. One with another session is refused: retire it first.
     """
     id = parse_instance_id(instance.id)
     path = root / id
@@ -119,12 +116,12 @@ def write_identity(
     lineage: str | None = None,
     ended: str = "",
 ) -> None:
-    """As `replace_identity`; fields that are not named begin afresh."""
+    """As `replace_identity`; fields that are not named start empty."""
     replace_identity(root, Identity(instance, paired, account, ended=ended), lineage=lineage)
 
 
 def replace_identity(root: Path, identity: Identity, *, lineage: str | None = None) -> None:
-    """Replace instance.json; keys that another version put there are kept, and the lineage too."""
+    """Replace instance.json; the keys of another version and the lineage stay."""
     id = identity.instance.id
     path = root / id
     with open_root(root) as root_fd, open_folder(path, id, root_fd) as fd:
@@ -180,7 +177,7 @@ def parse_identity(raw: bytes, folder: Path) -> Identity:
         file.account,
         file.lineage,
         file.ended,
-        # A word of another version's is none of ours.
+        # A word of another version is ignored.
         Override(file.override) if file.override in set(Override) else Override.NONE,
         file.override_boot,
         file.generation,
@@ -189,8 +186,8 @@ def parse_identity(raw: bytes, folder: Path) -> Identity:
 
 
 def scan(root: Path) -> list[Found]:
-    """Every folder named like an instance, whether its identity can be read or not."""
-    found = []
+    """All folders named like an instance, with or without a readable identity."""
+    folders = []
     with open_root(root, create=True) as root_fd:
         names = names_in(root_fd)
     for name in names:
@@ -199,20 +196,21 @@ def scan(root: Path) -> list[Found]:
         except InvalidRequest:
             continue  # .trash, .snapshots, lost+found
         try:
-            found.append(Found(id, read_identity(root / name)))
+            folders.append(Found(id, read_identity(root / name)))
         except VaultError as error:
-            found.append(Found(id, None, str(error)))
-    return found
+            folders.append(Found(id, None, str(error)))
+    return folders
 
 
 def found_sessions(root: Path) -> list[tuple[Instance, SessionRecord]]:
-    """What a lost database is rebuilt from. Folders that say nothing are left as they are."""
+    """The sessions from which a lost database is rebuilt; unreadable folders are left as
+    they are."""
     sessions = []
-    for one in scan(root):
-        if one.identity is None:
-            _log.error("%s is not restored: %s", one.id, one.problem, extra=about(one.id))
+    for folder in scan(root):
+        if folder.identity is None:
+            _log.error("%s is not restored: %s", folder.id, folder.problem, extra=about(folder.id))
             continue
-        sessions.append((one.identity.instance, one.identity.record))
+        sessions.append((folder.identity.instance, folder.identity.record))
     return sessions
 
 
@@ -220,7 +218,7 @@ def _other_keys(folder: Path, folder_fd: int) -> dict[str, Any]:
     try:
         return parse_object(read_plain_file(folder, folder_fd, FILE))
     except (VaultError, ValueError):
-        return {}  # the caller knows the truth; what cannot be read has nothing to keep
+        return {}  # the caller has the newer state; an unreadable file has nothing to keep
 
 
 def _check_take_over(path: Path, fd: int, instance: Instance) -> None:

@@ -1,8 +1,5 @@
-"""An instance's folder: its path, and the owner and mode of the files in it.
-
-Everything is opened relative to the session root without following a link: a
-planted link must never lead out of it.
-"""
+"""An instance's folder: its path, and the owner and mode of the files in it. All is opened relative
+to the session root without following a link: a planted link must never lead out of it."""
 
 import contextlib
 import os
@@ -39,7 +36,7 @@ def modes_of(root_fd: int) -> Modes:
 
 @contextlib.contextmanager
 def open_root(root: Path, *, create: bool = False) -> Iterator[int]:
-    """The session root itself may be a link: where it lies is the administrator's choice."""
+    """The session root itself may be a link: its place is the administrator's choice."""
     try:
         if create:
             root.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -73,13 +70,13 @@ def open_instance(root: Path, id: InstanceId) -> Iterator[int]:
 
 
 def locate(root: Path, id: InstanceId) -> Path:
-    """The path of an existing folder that is really ours, or a VaultError."""
+    """The path of an existing plain folder, or a VaultError."""
     with open_instance(root, id):
         return root / id
 
 
 def make_folder(path: Path, name: str, parent_fd: int, modes: Modes) -> bool:
-    """True when it was made now; one that is there is left as it is, whatever its mode."""
+    """True when it was made now; an existing one is left as it is, whatever its mode."""
     try:
         os.mkdir(name, 0o700, dir_fd=parent_fd)
     except FileExistsError:
@@ -113,7 +110,7 @@ def names_in(folder_fd: int) -> list[str]:
 
 
 def is_empty(path: Path, name: str, parent_fd: int) -> bool:
-    """True for a folder that has nothing in it, or is not there."""
+    """True for a folder that is empty or missing."""
     try:
         with open_folder(path, name, parent_fd) as fd, os.scandir(fd) as entries:
             return next(entries, None) is None

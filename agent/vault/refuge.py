@@ -1,4 +1,4 @@
-"""Bring a session that its worker saved elsewhere to its place: its own folder was deleted."""
+"""Put a session that its worker saved elsewhere back in its place: its own folder was deleted."""
 
 import os
 from pathlib import Path
@@ -22,18 +22,18 @@ from agent.vault.tree import Open, copy_tree, read_back
 
 
 def inodes_of(folder: Path) -> dict[str, int]:
-    """Of the things at an instance's path now; missing ones are left out."""
-    found = {}
+    """Of the entries at an instance's path now; missing ones are left out."""
+    inodes = {}
     for name, path in (("folder", f"{folder}"), ("session", f"{folder}/{SESSION}")):
         try:
-            found[name] = os.stat(path, follow_symlinks=False).st_ino  # noqa: PTH116 - with each probe
+            inodes[name] = os.stat(path, follow_symlinks=False).st_ino  # noqa: PTH116 - with each probe
         except OSError:
             continue
-    return found
+    return inodes
 
 
 def bring_back(root: Path, instance: Instance, refuge: Path, *, paired: bool) -> str:
-    """Copy a whole session from `refuge`; what stands in its place goes to the trash, by name."""
+    """Copy a whole session from `refuge`; the folder in its place goes to the trash, by name."""
     path, retired = root / instance.id / SESSION, ""
     with open_root(refuge) as refuge_fd, open_root(root) as root_fd:
         modes = modes_of(root_fd)

@@ -1,7 +1,5 @@
-"""The trash: a session leaves in one rename and can come back in one.
-
-`sweep` is the only place in the whole program that deletes session files.
-"""
+"""The trash: a session leaves in one rename and can come back in one. `sweep` is the only place in
+the program that deletes session files."""
 
 import json
 import os
@@ -25,8 +23,6 @@ _NAME = re.compile(rf"(?P<id>{ID_PATTERN})\.(?P<at>\d{{8}}T\d{{6}}Z)(?:\.\d{{1,6
 
 @dataclass(frozen=True, slots=True)
 class Retired:
-    """One session in the trash."""
-
     name: str
     path: Path
     at_wall: float
@@ -56,16 +52,16 @@ def retire(root: Path, id: InstanceId, why: str, *, now_wall: float | None = Non
 def list_trash(root: Path) -> list[Retired]:
     """What can be restored, newest first."""
     with open_own(root, TRASH, shared=True) as (_, trash_fd):
-        found = [
+        entries = [
             _describe(root, name, match, trash_fd)
             for name in names_in(trash_fd)
             if (match := _NAME.fullmatch(name))
         ]
-    return sorted(found, key=lambda one: (one.at_wall, one.name), reverse=True)
+    return sorted(entries, key=lambda retired: (retired.at_wall, retired.name), reverse=True)
 
 
 def restore_trash(root: Path, name: str) -> InstanceId:
-    """Move a retired session back to where it was; Refused when something is there."""
+    """Move a retired session back to its place; Refused when that is taken."""
     if not (match := _NAME.fullmatch(name)):
         raise NotFound(f"cannot restore {name!r:.80}: it is no name in the trash")
     id = parse_instance_id(match["id"])
@@ -111,7 +107,7 @@ def _move_in(path: Path, id: InstanceId, at_wall: float, root_fd: int, trash_fd:
         if os.path.lexists(path.parent / TRASH / name):
             continue
         try:
-            # Never lands on another: what is in the trash has a manifest and so is not empty.
+            # Never replaces another: an entry in the trash has a manifest and so is not empty.
             os.rename(id, name, src_dir_fd=root_fd, dst_dir_fd=trash_fd)
         except OSError as error:
             raise explain("retire", path, error) from error
@@ -127,7 +123,7 @@ def _describe(root: Path, name: str, match: re.Match[str], trash_fd: int) -> Ret
             manifest = json.loads(read_plain_file(path, fd, MANIFEST))
         why = str(manifest["why"])
     except (VaultError, ValueError, KeyError, TypeError, RecursionError):
-        pass  # the name alone says enough to restore it
+        pass  # the name alone is enough to restore it
     return Retired(name, path, _retired_at(match), parse_instance_id(match["id"]), why)
 
 

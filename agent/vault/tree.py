@@ -1,7 +1,5 @@
-"""A session's files as a tree: walked, copied, compared and read back, following no link.
-
-Every step goes down by open folders: a link planted while we walk leads nowhere.
-"""
+"""A session's files as a tree: walked, copied, compared and read back, following no link: each step
+goes down by open folders."""
 
 import contextlib
 import hashlib
@@ -23,7 +21,7 @@ _COARSE = 0.05
 """Seconds: a file changed twice within one tick of the kernel's clock looks unchanged."""
 
 Tick = Callable[[int], None]
-"""Hears of each piece of bytes; an error that it raises ends the work."""
+"""Called with the size of each piece; an error that it raises ends the work."""
 Excluded = Callable[[str], bool]
 """Gets a relative path; True for what belongs in no copy."""
 
@@ -39,7 +37,7 @@ class FileEntry:
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """What a copy holds."""
+    """What a copy has in it."""
 
     files: tuple[FileEntry, ...]
     folders: tuple[str, ...]
@@ -80,11 +78,11 @@ def no_tick(_bytes: int) -> None:
 
 
 def walk(top: Open, excluded: Excluded, verb: str = "copy") -> Iterator[Found]:
-    """Folders before what is in them, by name. Anything but files and folders is refused."""
-    for number, found in enumerate(_walk(top, excluded, verb, ())):
+    """Folders before their content, by name. Anything but files and folders is refused."""
+    for number, entry in enumerate(_walk(top, excluded, verb, ())):
         if number >= MOST_ENTRIES:
             raise VaultError(f"cannot {verb} {top.path}: it has more than {MOST_ENTRIES} entries")
-        yield found
+        yield entry
 
 
 def _walk(here: Open, excluded: Excluded, verb: str, way: tuple[str, ...]) -> Iterator[Found]:
@@ -112,28 +110,26 @@ def _walk(here: Open, excluded: Excluded, verb: str, way: tuple[str, ...]) -> It
 
 
 def signatures(top: Open, excluded: Excluded, *, settled: bool = True) -> dict[str, Signature]:
-    """What tells a changed file from an unchanged one, by relative path.
-
-    `settled=False`: of two changes within a tick of the clock the second may not show.
-    """
-    found, newest = _signatures(top, excluded)
+    """A value per relative path that differs when the file changed. `settled=False`: of two changes
+    within a tick of the clock the second may not show."""
+    by_path, newest = _signatures(top, excluded)
     if settled and abs(time.time() - newest) < _COARSE:
         # Written a moment ago: a second write in the same tick would not show. Let the tick pass.
         time.sleep(_COARSE)
-        found, _ = _signatures(top, excluded)
-    return found
+        by_path, _ = _signatures(top, excluded)
+    return by_path
 
 
 def _signatures(top: Open, excluded: Excluded) -> tuple[dict[str, Signature], float]:
     signed: dict[str, Signature] = {}
     newest = 0.0
-    for found in walk(top, excluded):
-        status = found.status
-        if found.is_folder:
-            signed[found.path] = (status.st_ino,)
+    for entry in walk(top, excluded):
+        status = entry.status
+        if entry.is_folder:
+            signed[entry.path] = (status.st_ino,)
         else:
             newest = max(newest, status.st_mtime, status.st_ctime)
-            signed[found.path] = (
+            signed[entry.path] = (
                 status.st_ino,
                 status.st_size,
                 status.st_mtime_ns,
@@ -143,7 +139,7 @@ def _signatures(top: Open, excluded: Excluded) -> tuple[dict[str, Signature], fl
 
 
 def first_difference(before: dict[str, Signature], after: dict[str, Signature]) -> str | None:
-    """The path of something that changed, came or went; None when nothing did."""
+    """The path of an entry that changed, came or went; None when nothing did."""
     for path in sorted(before.keys() | after.keys()):
         if before.get(path) != after.get(path):
             return path
@@ -153,15 +149,15 @@ def first_difference(before: dict[str, Signature], after: dict[str, Signature]) 
 def copy_tree(
     source: Open, target: Open, *, excluded: Excluded, modes: Modes, tick: Tick = no_tick
 ) -> Listing:
-    """Copy into an empty folder of ours. Nothing is on the disk for sure before `read_back`."""
+    """Copy into an empty folder. Only after `read_back` is it on the disk for sure."""
     files, folders = [], []
-    for found in walk(source, excluded):
-        if found.is_folder:
-            add_folder(target, found.path, modes)
-            folders.append(found.path)
+    for entry in walk(source, excluded):
+        if entry.is_folder:
+            add_folder(target, entry.path, modes)
+            folders.append(entry.path)
         else:
-            with open_source(found.parent, found.name) as fd:
-                files.append(add_file(target, found.path, _pieces(fd), modes, tick))
+            with open_source(entry.parent, entry.name) as fd:
+                files.append(add_file(target, entry.path, _pieces(fd), modes, tick))
     return Listing(tuple(files), tuple(folders))
 
 
@@ -177,7 +173,7 @@ def add_folder(target: Open, relative: str, modes: Modes) -> None:
 def add_file(
     target: Open, relative: str, pieces: Iterable[bytes], modes: Modes, tick: Tick
 ) -> FileEntry:
-    """Write a new file from pieces; what it says of size and checksum is of what was written."""
+    """Write a new file from pieces; the entry has the size and checksum of what was written."""
     digest, size = hashlib.sha256(), 0
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
@@ -220,7 +216,7 @@ def _pieces(fd: int) -> Iterator[bytes]:
 
 
 def read_file(top: Open, relative: str) -> Iterator[bytes]:
-    """The pieces of one file below an open folder; every folder on the way is opened plainly."""
+    """The pieces of one file below an open folder, each folder on the way opened plainly."""
     folder, _, rest = relative.partition("/")
     path = top.path / folder
     if rest:
@@ -243,7 +239,7 @@ def sum_up(relative: str, pieces: Iterable[bytes]) -> FileEntry:
 
 
 def read_back(top: Open, listing: Listing, tick: Tick = no_tick) -> None:
-    """Put a copy on the disk and read it again: it is what it should be, or VaultError."""
+    """Put a copy on the disk and read it again: VaultError where it differs."""
     for file in listing.files:
         _sync_file(top, file.path)
     for file in listing.files:
@@ -253,7 +249,7 @@ def read_back(top: Open, listing: Listing, tick: Tick = no_tick) -> None:
 
 
 def checked(path: Path, pieces: Iterable[bytes], expected: FileEntry) -> Iterator[bytes]:
-    """The same pieces; VaultError `damaged` at their end when they are not what they should be."""
+    """The same pieces; VaultError `damaged` at their end when they differ from `expected`."""
     digest, size = hashlib.sha256(), 0
     for piece in pieces:
         digest.update(piece)
@@ -274,7 +270,7 @@ def _sync_file(top: Open, relative: str) -> None:
         fd = os.open(relative, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=top.fd)
         try:
             os.fsync(fd)
-            # So that reading it again asks the disk and not our memory, where it can.
+            # So that reading it again asks the disk and not the memory, where it can.
             os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
         finally:
             os.close(fd)

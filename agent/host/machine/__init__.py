@@ -1,1 +1,1 @@
-"""The machine itself: processes, memory, load, what `doctor` and `tune` look at."""
+"""The machine itself: processes, memory, load; the checks of `doctor` and `tune`."""

@@ -1,7 +1,7 @@
 """The paths and groups that a backend's worker needs besides its own folder, as a drop-in.
 
-The unit hides /home and /var and lets nothing be written: logs, auth folders and sockets of
-other programs have to be named. Rights on them are a person's to give; the text says how.
+The unit hides /home and /var and allows no writing, so logs, auth folders and sockets of other
+programs must be named. An operator gives the rights on them; the text says how.
 """
 
 import grp
@@ -35,11 +35,11 @@ def drop_in_path(name: str) -> Path:
 
 
 def owning_group(path: Path) -> str:
-    """The group that may use this socket; "" when none is needed or none is known."""
+    """The group that may use this socket; "" when none is needed or known."""
     try:
-        found = path.stat()
-        needed = not found.st_mode & stat.S_IWOTH and found.st_gid != 0
-        return grp.getgrgid(found.st_gid).gr_name if needed else ""
+        status = path.stat()
+        needed = not status.st_mode & stat.S_IWOTH and status.st_gid != 0
+        return grp.getgrgid(status.st_gid).gr_name if needed else ""
     except (OSError, KeyError):
         return ""
 
@@ -47,7 +47,7 @@ def owning_group(path: Path) -> str:
 def render_reach(
     name: str, settings: Mapping[str, Any], group_of: Callable[[Path], str] = owning_group
 ) -> str:
-    """The drop-in's text; "" when the unit as it is shipped will do."""
+    """The drop-in's text; "" when the shipped unit is enough."""
     reach = _reach_of(settings, group_of)
     if not (reach.read or reach.write or reach.groups or reach.remarks):
         return ""
@@ -116,7 +116,7 @@ def _folder_of(kind: str, what: str) -> str:
 
 
 def _above_id(template: str) -> str:
-    """The folder that holds what belongs to each session."""
+    """The folder above the part that differs for each session."""
     above = PurePosixPath("/")
     for part in PurePosixPath(template).parts[1:]:
         if "{id}" in part:
@@ -150,5 +150,5 @@ def _check(path: str) -> tuple[str, ...]:
 
 
 def _word(path: str) -> str:
-    """What is not there at the start is left out, and seen after the next one."""
+    """A path that is missing at the start is left out, and seen after the next start."""
     return f'"-{path.replace("%", "%%")}"'

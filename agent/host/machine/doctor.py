@@ -1,7 +1,6 @@
 """Faults of this machine that keep the agent from working well, with advice.
 
-Only looks; changes nothing. Each check stands alone, so that one that cannot look says so
-and hides no other.
+Checks only look, and each stands alone: one that cannot look says so and hides no other.
 """
 
 import ctypes
@@ -43,7 +42,7 @@ def check_clock(now_wall: float | None = None, state: int | None = None) -> Find
 
 
 def _kernel_clock() -> int:
-    """adjtimex without a wish: what the kernel thinks of its clock; -1: it does not say."""
+    """adjtimex without a change: the kernel's view of its clock; -1: it gives none."""
     try:
         return int(ctypes.CDLL(None).adjtimex(ctypes.create_string_buffer(512)))
     except (OSError, AttributeError):
@@ -52,16 +51,16 @@ def _kernel_clock() -> int:
 
 def check_disk(path: Path) -> Finding:
     try:
-        found = os.statvfs(path)
+        space = os.statvfs(path)
     except OSError as error:
         return wrong("disk", f"cannot look at {path}: {error.strerror}", "check that it exists")
-    free = found.f_bavail * found.f_frsize
-    share = found.f_bavail / found.f_blocks if found.f_blocks else 1.0
+    free = space.f_bavail * space.f_frsize
+    share = space.f_bavail / space.f_blocks if space.f_blocks else 1.0
     words = f"{free / (1 << 30):.1f} GiB free ({share:.0%}) at {path}"
     advice = "remove unneeded files there; wa-agent trash list shows retired sessions"
-    if found.f_flag & os.ST_RDONLY or refuses_writes(path):
+    if space.f_flag & os.ST_RDONLY or refuses_writes(path):
         return wrong("disk", f"{path} is read-only", "look at the disk: dmesg; mount it writable")
-    if found.f_files and found.f_favail == 0:
+    if space.f_files and space.f_favail == 0:
         return wrong("disk", f"no free inode at {path}", "remove small files there")
     if free < 64 << 20:
         return wrong("disk", words, advice)
@@ -111,9 +110,9 @@ def check_permissions(state: Path, sessions: Path, api_socket: Path) -> Iterator
 def _private(state: Path, sessions: Path) -> Iterator[Path]:
     yield from (state, state / "agent.db", sessions)
     try:
-        yield from (Path(one.path) for one in os.scandir(sessions))
+        yield from (Path(entry.path) for entry in os.scandir(sessions))
     except OSError:
-        return  # closed to us or missing: then it is not open to every user
+        return  # closed to this user or missing: then it is not open to every user
 
 
 def _open_to_others(path: Path) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""A finding of the doctor: what is good, needs a look, or is wrong on this machine."""
+"""A finding of the doctor: good, to be looked at, or wrong."""
 
 from dataclasses import dataclass
 from enum import StrEnum

@@ -13,11 +13,11 @@ class MachineMemory:
 
 
 def machine_memory() -> MachineMemory:
-    found = {}
+    values = {}
     for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
         name, _, rest = line.partition(":")
-        found[name] = rest
-    total, available = (int(found[name].split()[0]) for name in ("MemTotal", "MemAvailable"))
+        values[name] = rest
+    total, available = (int(values[name].split()[0]) for name in ("MemTotal", "MemAvailable"))
     return MachineMemory(total * 1024, available * 1024)
 
 

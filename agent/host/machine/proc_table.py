@@ -31,7 +31,7 @@ class Process:
 def read_process(pid: int) -> Process | None:
     """None when there is no such process."""
     raw = _read(f"/proc/{pid}/stat", at_once=True)
-    # The name stands in parentheses and may itself hold spaces and parentheses.
+    # The name is in parentheses and may itself have spaces and parentheses.
     fields = raw[raw.rfind(b")") + 2 :].split()
     if len(fields) < 22:
         return None
@@ -48,7 +48,7 @@ def read_process(pid: int) -> Process | None:
 
 
 def all_processes(but: Collection[int] = ()) -> Iterator[Process]:
-    """Every process that can be seen, in one walk. `but`: pids that need not be looked at."""
+    """All visible processes, in one walk. `but`: pids that need not be looked at."""
     try:
         pids = [int(name) for name in os.listdir("/proc") if name.isdigit()]  # noqa: PTH208
     except OSError as error:
@@ -60,13 +60,13 @@ def all_processes(but: Collection[int] = ()) -> Iterator[Process]:
 
 
 def is_alive(pid: int, start_ticks: int) -> bool:
-    """The very process that was meant, and not only its remains."""
+    """The very process that was meant, and not a zombie."""
     process = read_process(pid)
     return process is not None and process.start_ticks == start_ticks and not process.zombie
 
 
 def run_of(pid: int) -> str:
-    """The run in whose name the process was started; "" = in none, or it is not ours."""
+    """The run for which the process was started; "" = none, or another user's process."""
     try:
         if Path(f"/proc/{pid}").stat().st_uid != os.geteuid():
             return ""
@@ -82,23 +82,21 @@ def _read(path: str, *, at_once: bool = False) -> bytes:
     """`at_once`: it is short, and the kernel gives all of it in one go."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:  # gone, or not ours to read
+    except OSError:  # gone, or another user's
         return b""
     try:
         if at_once:
             return os.read(descriptor, 4096)
         return b"".join(iter(lambda: os.read(descriptor, 1 << 16), b""))
-    except OSError:  # it went while we read
+    except OSError:  # it ended during the read
         return b""
     finally:
         os.close(descriptor)
 
 
 def proportional_bytes(pid: int) -> int:
-    """Memory of one process, shared pages divided among their users (PSS).
-
-    Resident memory where the kernel does not let us look; 0 when it is gone.
-    """
+    """Memory of one process, shared pages divided among their users (PSS); resident memory where
+    the kernel does not allow that, 0 when it is gone."""
     for line in _read(f"/proc/{pid}/smaps_rollup").splitlines():
         if line.startswith(b"Pss:"):
             return int(line.split()[1]) * 1024

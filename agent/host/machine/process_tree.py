@@ -1,8 +1,5 @@
-"""The use of whole process trees, as /proc shows it to a process with the rights.
-
-Blocking reads; one walk serves all trees. A worker looks at its own tree with this, so it must
-import little.
-"""
+"""The use of whole process trees, from /proc. Blocking reads; one walk serves all trees. A worker
+looks at its own tree with this, so it must import little."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -12,7 +9,7 @@ from agent.host.machine.proc_table import TICKS, Process, all_processes, proport
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Of a worker's whole process tree. None: this machine does not let us see it."""
+    """Of a worker's whole process tree. None: this machine does not show it."""
 
     memory_bytes: int | None
     cpu_seconds: float | None
@@ -34,7 +31,7 @@ UNSEEN = Usage(None, None, None)
 
 
 def measure_trees(leaders: frozenset[int]) -> dict[int, Usage]:
-    """Each leader's session, and whatever descends from it in sessions of its own."""
+    """Each leader's session, and what descends from it in sessions of its own."""
     processes = {process.pid: process for process in all_processes() if not process.zombie}
     trees: dict[int, list[Process]] = {leader: [] for leader in leaders}
     owner: dict[int, int] = {}

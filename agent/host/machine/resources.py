@@ -1,7 +1,5 @@
-"""The use of workers: memory, processor time, processes.
-
-Blocking reads of /proc and /sys: call it in a thread. One walk serves all workers.
-"""
+"""The use of workers: memory, processor time, processes. Blocking reads of /proc and /sys: call it
+in a thread. One walk serves all workers."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,13 +13,13 @@ def measure(
     main_pids: Mapping[InstanceId, int], kind: units.Kind = units.INSTANCES
 ) -> dict[InstanceId, Usage]:
     """By the kernel's account of a unit's control group where it has one, else by /proc."""
-    found = {id: _of_group(kind.unit(id), pid) for id, pid in main_pids.items()}
-    lacking = {id: main_pids[id] for id, usage in found.items() if usage.partial}
+    by_id = {id: _of_group(kind.unit(id), pid) for id, pid in main_pids.items()}
+    lacking = {id: main_pids[id] for id, usage in by_id.items() if usage.partial}
     if lacking:
         trees = measure_trees(frozenset(lacking.values()))
         for id, pid in lacking.items():
-            found[id] = found[id].completed(trees[pid])
-    return found
+            by_id[id] = by_id[id].completed(trees[pid])
+    return by_id
 
 
 def _of_group(unit: str, main_pid: int) -> Usage:
@@ -31,7 +29,7 @@ def _of_group(unit: str, main_pid: int) -> Usage:
     except OSError:
         return UNSEEN
     pids = [pid for pid in raw if pid != "0"]  # 0: it is about to go, and has no number any more
-    if str(main_pid) not in pids:  # of another agent's worker, not of this one
+    if str(main_pid) not in pids:  # the worker of another agent
         return UNSEEN
     memory = _number(group / "memory.current")
     if memory is not None:

@@ -1,4 +1,4 @@
-"""Hear from the kernel that this machine's routes changed. It tells; nothing is polled."""
+"""Reports the kernel's news of changed routes; nothing is polled."""
 
 import asyncio
 import logging
@@ -21,7 +21,7 @@ MOST_AT_ONCE = 64
 
 
 class Routes:
-    """Calls `changed` for each burst of changes. Made inside a running loop; `close` ends it."""
+    """Calls `changed` for each burst of changes, in the running loop, until `close`."""
 
     def __init__(self, kernel: socket.socket, changed: Callable[[], None]) -> None:
         self._kernel = kernel
@@ -33,10 +33,8 @@ class Routes:
     def open(
         cls, changed: Callable[[], None], kernel: socket.socket | None = None
     ) -> "Routes | None":
-        """On `kernel`, or on a socket of its own.
-
-        None where the kernel does not tell (a container, a unit that forbids the socket).
-        """
+        """On `kernel`, or on a socket of its own; None where the kernel gives no news (a container,
+        a unit that forbids the socket)."""
         if kernel is not None:
             kernel.setblocking(False)
             return cls(kernel, changed)
@@ -61,12 +59,12 @@ class Routes:
         self._kernel.close()
 
     def _read(self) -> None:
-        """What changed does not matter: whether an address can be reached is looked at."""
+        """Its content does not matter: the agent looks whether an address can be reached."""
         for _ in range(MOST_AT_ONCE):
             try:
                 self._kernel.recv(MESSAGE)
             except BlockingIOError:
                 break
             except OSError:
-                break  # more than its buffer holds (ENOBUFS): something changed, that is known
+                break  # more than its buffer takes (ENOBUFS): also a change
         self._changed()

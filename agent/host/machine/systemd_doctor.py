@@ -1,7 +1,4 @@
-"""Faults that keep systemd from running the agent and its workers well, with advice.
-
-Only looks; changes nothing.
-"""
+"""Faults that keep systemd from running the agent and its workers well, with advice."""
 
 import grp
 import pwd
@@ -77,7 +74,7 @@ def _rule_text(rule: Path) -> Finding:
 
 
 def check_limits_helper(root: Path = Path("/")) -> Iterator[Finding]:
-    """The socket of root's helper, without which workers keep the limits of their unit's file."""
+    """The socket of root's helper, without which workers have the limits of their unit's file."""
     path, check = root / "run/wa-limits.sock", "worker limits"
     again = f"systemctl reset-failed {LIMITS_SERVICE}; systemctl restart {LIMITS_SOCKET}"
     advice = f"{again}; journalctl -u {LIMITS_SERVICE}"
@@ -89,7 +86,9 @@ def check_limits_helper(root: Path = Path("/")) -> Iterator[Finding]:
         with socket.socket(socket.AF_UNIX) as line:
             line.settimeout(_SECONDS / 5)
             line.connect(str(path))
-            answer = line.recv(64)  # to every other user than the agent's: a refusal, at once
+            answer = line.recv(
+                64
+            )  # the agent's user alone gets an answer; root gets a refusal, at once
     except PermissionError:
         yield note(check, f"cannot ask {path}", "run it as root")
     except FileNotFoundError:
@@ -111,12 +110,12 @@ def _is_masked(folders: list[Path], unit: str) -> bool:
 
 
 def _verified(files: list[str]) -> Finding:
-    """What systemd itself thinks of the units."""
+    """What systemd itself reports of the units."""
     if shutil.which("systemd-analyze") is None:
         return note("units", "installed; cannot be verified here", "systemd-analyze is missing")
     try:
         done = subprocess.run(
-            # Only these files: other units' faults are not ours to tell.
+            # Only these files: faults of other units are not the agent's.
             ["systemd-analyze", "verify", "--recursive-errors=no", "--man=no", *files],
             capture_output=True,
             text=True,
@@ -148,7 +147,7 @@ def _check_users(advice: str) -> Finding:
 
 
 def check_systemd(root: Path = Path("/")) -> Iterator[Finding]:
-    """Is there a system manager, and can it be talked to?"""
+    """Whether there is a system manager that answers."""
     if not (root / "run/systemd/system").is_dir():
         yield note(
             "systemd",
@@ -172,7 +171,7 @@ def check_systemd(root: Path = Path("/")) -> Iterator[Finding]:
 
 
 def _check_firewall(controllers: Path) -> Finding:
-    """Whether IPAddressDeny= of the units does anything: systemd needs cgroup v2 and BPF for it."""
+    """Whether IPAddressDeny= of the units works: systemd needs cgroup v2 and BPF for it."""
     cause = "" if controllers.exists() else "the kernel's control groups are not version 2"
     if not cause and _journal_has("configures an IP firewall, but"):
         cause = "the kernel runs no BPF filters"
@@ -187,7 +186,7 @@ def _check_firewall(controllers: Path) -> Finding:
 
 
 def _journal_has(words: str) -> bool:
-    """Whether systemd said so since the boot, as far as this user may read it."""
+    """Whether systemd logged this since the boot, as far as this user may read it."""
     command = ["journalctl", "-q", "-b", "-n", "1", "-o", "cat", "_PID=1", f"--grep={words}"]
     try:
         done = subprocess.run(
@@ -199,7 +198,7 @@ def _journal_has(words: str) -> bool:
 
 
 def _check_account(controllers: Path) -> Finding:
-    """Whether the kernel counts what a unit uses, in the form that we read."""
+    """Whether the kernel counts what a unit uses, in the form that the agent reads."""
     try:
         counts = "memory" in controllers.read_text(encoding="ascii").split()
     except OSError:

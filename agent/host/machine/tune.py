@@ -1,7 +1,7 @@
 """The machine's settings against what many long connections need: shown, written, taken back.
 
-Everything lies below `root`, so that a test (or an image that is being built) can stand in for
-the machine. Written is one drop-in, which also holds what was before.
+All is below `root`, so that a test (or an image that is being built) can stand in for the machine.
+One drop-in is written; it also has the values from before.
 """
 
 import os
@@ -22,7 +22,7 @@ _UNIT_FOLDERS = ("etc", "run", "usr/local/lib", "usr/lib", "lib")
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """One kernel setting: a value that is good, and whether another one is too."""
+    """One kernel setting: a good value, and whether another one is good too."""
 
     name: str
     needed: str
@@ -38,7 +38,7 @@ class Row:
     good: bool
     why: str
     written: bool = True
-    """False: `--apply` does not change it; `why` says who does."""
+    """False: `--apply` leaves it; `why` says what sets it."""
 
 
 def _numbers(text: str) -> list[int]:
@@ -115,8 +115,6 @@ LIMITS = ((AGENT_SERVICE, 65_536), (INSTANCES.template, 16_384), (BACKENDS.templ
 
 @dataclass(frozen=True, slots=True)
 class Tuning:
-    """The machine below one root."""
-
     root: Path = Path("/")
 
     @property
@@ -124,35 +122,37 @@ class Tuning:
         return self.root / DROP_IN
 
     def rows(self) -> list[Row]:
-        found = []
-        for one in WANTED:
-            now = self._now(one.name)
+        rows = []
+        for wanted in WANTED:
+            now = self._now(wanted.name)
             if now is not None:  # this kernel, or this container, has no such setting
-                found.append(Row(one.name, now, one.needed, _is_enough(one, now), one.why))
-        return [*found, *self._unit_rows()]
+                rows.append(
+                    Row(wanted.name, now, wanted.needed, _is_enough(wanted, now), wanted.why)
+                )
+        return [*rows, *self._unit_rows()]
 
     def overriding(self) -> dict[str, str]:
-        """Settings that a file read after ours sets to something else again."""
-        found = {}
+        """Settings that a later file sets to another value again."""
+        overridden = {}
         for file in self._later_files():
             for name, value in _settings(_read(file)):
                 wanted = next((one for one in WANTED if one.name == name), None)
                 if wanted is not None and not _is_enough(wanted, value):
-                    found[name] = str(file)
-        return found
+                    overridden[name] = str(file)
+        return overridden
 
     def apply(self, *, now: bool) -> list[str]:
-        """Write the drop-in; with `now` set the running kernel too. Returns what it holds."""
+        """Write the drop-in; with `now` set the running kernel too. Returns its values."""
         kept, ours = self._before(), dict(_settings(_read(self.drop_in)))
         lines: dict[str, str] = {}
         before: dict[str, str] = {}
-        for one in WANTED:
-            value = self._now(one.name)
-            if value is None or (_is_enough(one, value) and one.name not in ours):
+        for wanted in WANTED:
+            value = self._now(wanted.name)
+            if value is None or (_is_enough(wanted, value) and wanted.name not in ours):
                 continue
-            lines[one.name] = one.needed
-            # What stood before our first time, not what we wrote ourselves.
-            before[one.name] = kept.get(one.name, value)
+            lines[wanted.name] = wanted.needed
+            # The values before the first `apply`, not the ones that it wrote.
+            before[wanted.name] = kept.get(wanted.name, value)
         if not lines:
             return []
         text = HEAD + "".join(
@@ -164,7 +164,7 @@ class Tuning:
         return list(lines)
 
     def undo(self) -> list[str]:
-        """Remove the drop-in; what is in force because of it becomes what it was."""
+        """Remove the drop-in; its settings get their values from before."""
         before, ours = self._before(), dict(_settings(_read(self.drop_in)))
         if not self.drop_in.exists():
             return []
@@ -194,8 +194,8 @@ class Tuning:
     def _before(self) -> dict[str, str]:
         lines = _read(self.drop_in).splitlines()
         marked = "\n".join(line.removeprefix(_BEFORE) for line in lines if line.startswith(_BEFORE))
-        # Only names of ours: an added line must not make root write elsewhere.
-        known = {one.name for one in WANTED}
+        # Only these names: an added line must not make root write elsewhere.
+        known = {wanted.name for wanted in WANTED}
         return {name: value for name, value in _settings(marked) if name in known}
 
     def _load(self, values: Mapping[str, str]) -> None:
@@ -234,10 +234,12 @@ class Tuning:
     def _limit_of(self, unit: str) -> str | None:
         """What the unit and its drop-ins say last; None when it is not installed."""
         folders = [self.root / folder / "systemd/system" for folder in _UNIT_FOLDERS]
-        file = next((one / unit for one in folders if (one / unit).is_file()), None)
+        file = next((where / unit for where in folders if (where / unit).is_file()), None)
         if file is None:
             return None
-        parts = {part.name: part for one in reversed(folders) for part in one.glob(f"{unit}.d/*")}
+        parts = {
+            part.name: part for where in reversed(folders) for part in where.glob(f"{unit}.d/*")
+        }
         limit = "1024"
         for part in (file, *(parts[name] for name in sorted(parts))):
             for name, value in _settings(_read(part)):
@@ -246,15 +248,15 @@ class Tuning:
         return limit
 
 
-def _is_enough(one: Wanted, text: str) -> bool:
+def _is_enough(wanted: Wanted, text: str) -> bool:
     try:
-        return one.enough(text)
+        return wanted.enough(text)
     except (ValueError, IndexError):
         return False
 
 
-def _same(one: str | None, other: str) -> bool:
-    return one is not None and one.split() == other.split()
+def _same(first: str | None, other: str) -> bool:
+    return first is not None and first.split() == other.split()
 
 
 def _settings(text: str) -> Iterator[tuple[str, str]]:

@@ -1,7 +1,7 @@
-"""One process that we started or adopted: told from others by its pidfd, never by its pid.
+"""A process that the agent started or adopted, identified by its pidfd, never by its pid.
 
-How it ended is known when it is our own child, or when the warm process that forked it
-says so. Of an adopted one it stays unknown.
+Its end is known for the agent's own child, and from the warm process for those that it forked. The
+end of an adopted one stays unknown.
 """
 
 import asyncio
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from agent.host.machine.proc_table import is_alive, read_process
 
-# The warm process reaps its children at once; its word and the pidfd race by moments only.
+# The warm process reaps its children at once; its report and the pidfd differ by moments only.
 WORD_WITHIN = 2.0
 
 
@@ -75,7 +75,7 @@ class Child:
 
     @classmethod
     def stray(cls, pid: int) -> "Child | None":
-        """Found by what it holds; None when it is gone already."""
+        """Recognised by its lock or its log; None when it is gone already."""
         return cls._open_foreign(pid, word_expected=False)
 
     @classmethod
@@ -93,19 +93,19 @@ class Child:
                 signal.pidfd_send_signal(self._pidfd, number)
 
     def told(self, word: Exit) -> None:
-        """The warm process reaped it and says how it ended."""
+        """The warm process reaped it and reports its end."""
         self._word = word
         if self._gone:
             self._end(word)
 
     def expect_no_word(self) -> None:
-        """The warm process is gone and will not tell."""
+        """The warm process is gone and will not report its end."""
         self._word_expected = False
         if self._gone:
             self._end(UNTOLD)
 
     def release(self) -> None:
-        """Look away from it; it lives on."""
+        """Stop watching it; it lives on."""
         if not self._gone:
             self._gone = True
             self._loop.remove_reader(self._pidfd)

@@ -1,4 +1,4 @@
-"""One moment by which something must have happened, moved often and cheaply."""
+"""One deadline, moved often and cheaply."""
 
 import asyncio
 import math
@@ -9,7 +9,7 @@ class Deadline:
     """Moving it later costs no new timer: the old one looks again when it fires."""
 
     def __init__(self, passed: Callable[[], None], renewed: Callable[[], float]) -> None:
-        """`renewed`: a later moment of the loop's clock that holds instead, asked for in time."""
+        """`renewed`: a later moment of the loop's clock that counts instead, asked for in time."""
         self._passed = passed
         self._renewed = renewed
         self._loop = asyncio.get_running_loop()
@@ -42,8 +42,8 @@ class Deadline:
             self._passed()
 
     def _arm(self, at: float) -> None:
-        # The first look is early, at a whole second: hundreds that were renewed meanwhile, as
-        # nearly all are, share that wake-up. A worker that was not is looked at again, in time.
+        # The first look is early, at a whole second: the many that were renewed share that wake-up.
+        # A worker that was not is looked at again, in time.
         early = float(math.floor(at))
         when = early if early > self._loop.time() else at
         self._timer = self._loop.call_at(when, self._look)

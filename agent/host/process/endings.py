@@ -1,4 +1,4 @@
-"""The result of a worker's end, in systemd's words. Pure."""
+"""The result of a worker's end, in systemd's words."""
 
 import signal
 
@@ -17,7 +17,7 @@ def result_of(how: Exit, *, was_ready: bool, stop_wanted: bool) -> str:
             return "success"
         return "core-dump" if how.dumped else "signal"
     if how.code is None:
-        # An adopted worker's end is seen, but not how; what was asked for counts as done.
+        # How an adopted worker ended is unknown; what was asked for counts as done.
         return "success" if stop_wanted else "exit-code"
     if how.code:
         return "exit-code"

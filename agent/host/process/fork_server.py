@@ -1,7 +1,7 @@
 """The agent's side of the warm process, from which workers are forked.
 
-Started when it is first needed and again when it died; never needed for correctness,
-a worker that cannot be forked is spawned instead.
+Started when first needed and again when it died. It only saves memory: a worker that cannot be
+forked is spawned instead.
 """
 
 import asyncio
@@ -70,7 +70,7 @@ class WarmProcess:
                 del self._asked[instance]
 
     def close(self) -> None:
-        """It ends by itself when our end of the socket is closed; its children live on."""
+        """It ends when the agent's end of the socket is closed; its children live on."""
         self._drop_socket()
         if self._child is not None:
             self._child.release()

@@ -1,4 +1,4 @@
-"""Notice that this process itself was held up: frozen, starved of time, or swapped out."""
+"""Notice that this process itself was delayed: frozen, starved of time, or swapped out."""
 
 import asyncio
 import math
@@ -8,7 +8,7 @@ HAIR = 0.0005
 
 
 class Pulse:
-    """Looks at the clock each second; the first thing that runs when the loop goes on."""
+    """Looks at the clock each second; the first callback when the loop goes on."""
 
     def __init__(self, held_up: Callable[[float], None], limit: float) -> None:
         """`held_up` gets the seconds by which the loop came late, when more than `limit`."""
@@ -21,7 +21,7 @@ class Pulse:
         self._timer.cancel()
 
     def _wind(self) -> asyncio.TimerHandle:
-        # A hair before whole seconds, at which deadlines look: it speaks before they judge.
+        # A moment before whole seconds, at which deadlines look: it is heard before they judge.
         seconds = math.floor(self._loop.time() + HAIR) + 1.0
         return self._loop.call_at(seconds - HAIR, self._beat)
 

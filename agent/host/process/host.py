@@ -1,7 +1,7 @@
 """The host where no systemd is: workers are plain processes, watched by the agent itself.
 
-Same worker program, same environment, same words. Workers survive a killed agent; the
-next one finds them by the notes in the run folder and adopts them.
+Same worker program, same environment, same words. Workers survive a killed agent; the next one
+finds them by the notes in the run folder and adopts them.
 """
 
 import asyncio
@@ -62,7 +62,7 @@ class ProcessHost:
         self._workers: dict[InstanceId, ProcessWorker] = {}
         self._by_pid: dict[int, ProcessWorker] = {}
         self._limits: dict[InstanceId, Limits] = {}
-        # A forked worker may speak before its pid arrives.
+        # A forked worker may send notices before its pid arrives.
         self._early: deque[tuple[int, Mapping[str, str]]] = deque(maxlen=EARLY_NOTICES)
         self._notify = NotifySocket.open(places.notify_socket, self._notice, self._by_pid)
         self._sweep = Sweep(self._by_pid.keys)
@@ -87,10 +87,8 @@ class ProcessHost:
         cache_root: Path | None = None,
         program: Sequence[str] = WORKER,
     ) -> "ProcessHost":
-        """`run_dir` is one kind's alone. `program`: what Python runs, before the kind's arguments.
-
-        Nothing is shared with the host of another kind beside this one.
-        """
+        """`run_dir` belongs to one kind of workers. `program`: what Python runs, before the kind's
+        arguments."""
         try:
             make_run_dir(run_dir)
             places = Places(run_dir, session_root, cache_root)
@@ -165,7 +163,7 @@ class ProcessHost:
         self._worker(instance).reset_failed()
 
     async def set_limits(self, instance: InstanceId, limits: Limits) -> None:
-        """Only memory_max can be held without control groups: above it the worker is killed."""
+        """Only memory_max can be enforced without control groups: above it the worker is killed."""
         self._limits[instance] = limits
 
     def _worker(self, instance: InstanceId) -> ProcessWorker:
@@ -216,7 +214,7 @@ class ProcessHost:
     def _take_early(self, pid: int) -> Sequence[Mapping[str, str]]:
         said = [notice for sender, notice in self._early if sender == pid]
         if said:
-            kept = [each for each in self._early if each[0] != pid]
+            kept = [early for early in self._early if early[0] != pid]
             self._early = deque(kept, maxlen=EARLY_NOTICES)
         return said
 
@@ -251,7 +249,8 @@ class ProcessHost:
         self._worker(instance).adopt(child, note.run, ready=note.ready, restarts=note.restarts)
 
     def _replace_strays(self) -> None:
-        """Their run has no name, so nothing they say could be believed: another must begin."""
+        """Their run has no name, so their claims cannot be believed: start others in their
+        place."""
         root = self._places.session_root
         locks = session_locks(root)
         for path, pid in lock_holders(locks).items():

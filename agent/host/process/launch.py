@@ -13,7 +13,7 @@ from agent.core.model import InstanceId
 
 LOG_LIMIT = 1 << 20
 
-# What belongs to the agent alone: its own manager's socket, its sockets, its settings.
+# For the agent alone: its own manager's socket, its sockets, its settings.
 _AGENTS_OWN = (
     "INVOCATION_ID",
     "JOURNAL_STREAM",
@@ -37,8 +37,6 @@ _DEFAULTS_AGAIN = (
 
 @dataclass(frozen=True, slots=True)
 class Places:
-    """Where the process host keeps what its workers need while they run."""
-
     run_dir: Path
     session_root: Path
     cache_root: Path | None = None
@@ -60,7 +58,7 @@ def make_run_dir(path: Path) -> None:
 def worker_environment(
     instance: InstanceId, run: str, places: Places, worker: WorkerSection
 ) -> dict[str, str]:
-    """The same words that systemd gives in its place."""
+    """The same variables that systemd sets."""
     kept = {
         name: value
         for name, value in os.environ.items()

@@ -49,7 +49,7 @@ class Launcher:
     async def _fork(
         self, instance: InstanceId, environment: Mapping[str, str], out: int
     ) -> Child | None:
-        """None when it must be spawned: the engine forbids it, or the warm process failed."""
+        """None when it must be spawned: the engine forbids forking, or the warm process failed."""
         if (
             not self.settings.warm
             or engine_of(self.places.session_root, instance) not in self.forkable

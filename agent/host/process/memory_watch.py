@@ -1,4 +1,4 @@
-"""Which workers use more memory than they may, where no control group holds them."""
+"""Which workers use more memory than they may, where no control group limits them."""
 
 from collections.abc import Callable, Mapping
 
@@ -6,24 +6,21 @@ from agent.host.machine.memory import machine_memory
 from agent.host.machine.proc_table import all_processes, proportional_bytes
 
 LOOK_ANYWAY = 4
-"""Every so many times each process is looked at, whatever the machine's memory says."""
+"""Seconds after which each process is looked at, whatever the machine's memory says."""
 SHARE = 4
 """A part of the room of the worker that is nearest to its limit."""
 
 
 class MemoryWatch:
-    """Looks at all processes only when a worker may have grown: the machine's memory tells first.
-
-    A worker that grows by so much takes it from what is available, unless others give back as
-    much in the same seconds: then the look that comes anyway finds it.
-    """
+    """Looks at all processes only when the machine's available memory fell: a worker that grew took
+    it from there, unless others gave back as much; then the look after EVERY finds it."""
 
     def __init__(self, available: Callable[[], int] = lambda: machine_memory().available) -> None:
         self._available = available
         self._limits: Mapping[int, int] = {}
         self._room = 0
         self._most = 0
-        """What was available at most since all were looked at."""
+        """The most that was available since the last look at all processes."""
         self._spared = 0
 
     def over_limit(self, limits: Mapping[int, int]) -> dict[int, int]:
@@ -41,7 +38,7 @@ class MemoryWatch:
         over = {}
         for leader, limit in limits.items():
             if resident[leader] > limit:
-                # It counts shared pages for each process; this figure is the dearer one.
+                # It counts shared pages for each process, so it is an upper bound.
                 used = sum(proportional_bytes(pid) for pid in members[leader])
                 if used > limit:
                     over[leader] = used

@@ -1,7 +1,5 @@
-"""The notify socket of the process host: where workers say READY, WATCHDOG, STATUS.
-
-The kernel tells who sent a notice; what the text says about the sender counts for nothing.
-"""
+"""The notify socket of the process host: workers send READY, WATCHDOG, STATUS. The kernel names the
+sender of a notice; what its text says about the sender is ignored."""
 
 import asyncio
 import contextlib
@@ -21,8 +19,8 @@ log = logging.getLogger(__name__)
 _CREDENTIALS = struct.Struct("3i")
 _LONGEST_NOTICE = 4096
 _AT_ONCE = 64
-# Plain numbers: the socket module's flags are enumerations, and their arithmetic would be a
-# good part of what thousands of notices a minute cost.
+# Plain numbers: the socket module's flags are enumerations, whose arithmetic would be a good part
+# of the cost of thousands of notices a minute.
 _ROOM = socket.CMSG_SPACE(_CREDENTIALS.size)
 _CLOSE_ON_EXEC = int(socket.MSG_CMSG_CLOEXEC)
 _CUT = int(socket.MSG_TRUNC) | int(socket.MSG_CTRUNC)
@@ -30,13 +28,13 @@ _SOCKET_LEVEL, _CREDENTIALS_SENT = int(socket.SOL_SOCKET), int(socket.SCM_CREDEN
 _PING = b"WATCHDOG=1"
 
 OnNotice = Callable[[int, Mapping[str, str]], None]
-"""pid of the sender, and the assignments. Plain pings are not told, they are noted."""
+"""pid of the sender, and the assignments. Plain pings are noted only."""
 
 
 class NotifySocket:
-    """A thread of its own listens. Nearly all that comes are pings, a thousand a minute from
-    200 workers: each would be a turn of the event loop, here it is a number in a table. And
-    the kernel keeps ten notices at most, so a loop that is busy would lose them.
+    """A thread of its own listens. Nearly all notices are pings, a thousand a minute from 200
+    workers: each would be a turn of the event loop, here it is a number in a table. And the kernel
+    queues ten notices at most, so a busy loop would lose some.
     """
 
     def __init__(
@@ -49,20 +47,18 @@ class NotifySocket:
         self._users = (os.geteuid(), 0)
         self._closed = False
         self._loop = asyncio.get_running_loop()
-        # Bounded, so that a flood of notices cannot hold the loop.
+        # Bounded, so that a flood of notices cannot block the loop.
         self._room = threading.Semaphore(_AT_ONCE)
         self.path = path
         self.refused = 0
-        """Notices that were dropped: from another user, too long, without text."""
+        """Dropped notices: from another user, too long, without text."""
         self._thread = threading.Thread(target=self._listen, name="notices", daemon=True)
         self._thread.start()
 
     @classmethod
     def open(cls, path: Path, on_notice: OnNotice, known: Collection[int]) -> "NotifySocket":
-        """Bound at the path of the earlier agent, so that its workers reach this one.
-
-        `known`: the pids whose pings count.
-        """
+        """Bound at the path of the earlier agent, so that its workers reach this one. `known`: the
+        pids whose pings count."""
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
         try:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
@@ -74,7 +70,7 @@ class NotifySocket:
         return cls(sock, path, on_notice, known)
 
     def pinged(self, pid: int) -> float:
-        """When it last sent a ping, on the event loop's clock; 0: it did not."""
+        """When it last sent a ping, on the event loop's clock; 0: never."""
         return self._pinged.get(pid, 0.0)
 
     def forget(self, pid: int) -> None:
@@ -141,7 +137,7 @@ def _bind(sock: socket.socket, path: Path) -> None:
 
 
 def _sender(ancillary: list[tuple[int, int, bytes]], users: Collection[int]) -> int:
-    """0 when it is not this process's own user (or root, who may do anything anyway)."""
+    """0 for another user's process (root's is allowed)."""
     for level, kind, content in ancillary:
         if level == _SOCKET_LEVEL and kind == _CREDENTIALS_SENT:
             pid, uid, _ = _CREDENTIALS.unpack(content[: _CREDENTIALS.size])

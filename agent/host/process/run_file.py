@@ -30,14 +30,14 @@ def write_note(folder: Path, note: RunNote) -> None:
 def read_note(folder: Path) -> RunNote | None:
     """None when there is none that makes sense."""
     try:
-        found = json.loads((folder / _NAME).read_text(encoding="utf-8"))
+        raw = json.loads((folder / _NAME).read_text(encoding="utf-8"))
         note = RunNote(
-            pid=found["pid"],
-            start_ticks=found["start_ticks"],
-            run=found["run"],
-            boot=found["boot"],
-            ready=found["ready"],
-            restarts=found["restarts"],
+            pid=raw["pid"],
+            start_ticks=raw["start_ticks"],
+            run=raw["run"],
+            boot=raw["boot"],
+            ready=raw["ready"],
+            restarts=raw["restarts"],
         )
     except (OSError, ValueError, KeyError, TypeError):
         return None

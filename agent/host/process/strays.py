@@ -1,8 +1,8 @@
-"""Find workers of which no note tells: by the session's lock they hold, or by the log they write.
+"""Find workers without a note, by the session's lock or the log that they have open.
 
-An agent that is killed between a fork and its note, or whose disk was full, leaves one.
-Until it is gone no other worker can have the session. Where a whole state folder was moved away
-its workers go on in it.
+An agent that is killed between a fork and its note, or whose disk was full, leaves one; until it is
+gone no other worker can lock the session. Workers of a state folder that was moved away go on in
+it.
 """
 
 import os
@@ -19,7 +19,7 @@ _LOG = re.compile(r"(?P<state>/.+)/run(?:-backends)?/(?P<id>[a-z0-9_-]+)/worker\
 
 def running_in_any_state() -> Mapping[Path, list[InstanceId]]:
     """State folders, where they lie now, and the workers that write their logs in them."""
-    found: dict[Path, list[InstanceId]] = {}
+    running: dict[Path, list[InstanceId]] = {}
     for entry in os.scandir("/proc"):
         if not entry.name.isdigit():
             continue
@@ -28,9 +28,9 @@ def running_in_any_state() -> Mapping[Path, list[InstanceId]]:
         except OSError:
             continue
         # The warm process and a worker's own children write elsewhere, or beside their worker.
-        if match and InstanceId(match["id"]) not in found.get(Path(match["state"]), []):
-            found.setdefault(Path(match["state"]), []).append(InstanceId(match["id"]))
-    return found
+        if match and InstanceId(match["id"]) not in running.get(Path(match["state"]), []):
+            running.setdefault(Path(match["state"]), []).append(InstanceId(match["id"]))
+    return running
 
 
 def session_locks(root: Path) -> dict[Path, InstanceId]:
@@ -47,14 +47,14 @@ def session_locks(root: Path) -> dict[Path, InstanceId]:
 
 
 def lock_holders(locks: Iterable[Path]) -> Mapping[Path, int]:
-    """Which process holds each of these files locked, where one does and we can see it."""
+    """Which process has each of these files locked, as far as it can be seen."""
     wanted: dict[int, tuple[Path, os.stat_result]] = {}
     for path in locks:
         try:
-            found = path.stat(follow_symlinks=False)
+            status = path.stat(follow_symlinks=False)
         except OSError:
             continue
-        wanted[found.st_ino] = (path, found)
+        wanted[status.st_ino] = (path, status)
     holders = {}
     for pid, inode in _held():
         # The kernel's device number may be another than stat's (overlays): ask the process.
@@ -81,9 +81,9 @@ def _has_open(pid: int, file: os.stat_result) -> bool:
         return False
     for descriptor in descriptors:
         try:
-            found = descriptor.stat()
+            status = descriptor.stat()
         except OSError:
             continue
-        if os.path.samestat(found, file):
+        if os.path.samestat(status, file):
             return True
     return False

@@ -15,8 +15,8 @@ class Surroundings:
     launch: Callable[[InstanceId, str], Awaitable[Child]]
     """Start a process for this run; HostError when there is none."""
     sweep: Callable[[Child, str], Awaitable[int]]
-    """Kill what is left of a run that this process was."""
+    """Kill the remaining processes of this run."""
     pinged: Callable[[int], float]
     """When this pid last sent a watchdog ping, on the loop's clock."""
     changed: Callable[[Any], None]
-    """Takes the worker, whose phase is another one now."""
+    """Called with the worker when its phase changes."""

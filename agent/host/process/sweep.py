@@ -1,4 +1,4 @@
-"""Kill what a worker left behind: its process group, its session, processes of its run."""
+"""Kill the processes that a worker left: its process group, its session, those of its run."""
 
 import asyncio
 import contextlib
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from agent.host.machine.proc_table import Process, all_processes, run_of
 
-# What is killed takes a moment to go, and may have forked just before.
+# A killed process takes a moment to go, and may have forked just before.
 ROUNDS = 10
 PAUSE = 0.01
 
@@ -20,17 +20,17 @@ class Remains:
     """An ended worker: its pid led its session; its run is in its children's environment."""
 
     leader: int
-    """0: not known any more, or perhaps another's by now."""
+    """0: unknown, or another process by now."""
     run: str
     since: int = 0
-    """When it was started, in ticks since the boot: what is older is none of its helpers."""
+    """When it was started, in ticks since the boot: older processes are none of its helpers."""
 
 
 class Sweep:
     """Workers that end together share one look at the processes of the machine."""
 
     def __init__(self, living: Callable[[], Collection[int]]) -> None:
-        """`living`: the pids of workers that are well; nothing of theirs is looked at."""
+        """`living`: the pids of workers that are well; none of their processes is looked at."""
         self._living = living
         self._asked: dict[Remains, asyncio.Future[int]] = {}
         self._looking: asyncio.Task[None] | None = None
@@ -55,7 +55,7 @@ class Sweep:
 
 
 def kill_group(leader: int) -> None:
-    if leader <= 1:  # 0 would be our own group
+    if leader <= 1:  # 0 would be this process's own group
         return
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(leader, signal.SIGKILL)
@@ -64,10 +64,10 @@ def kill_group(leader: int) -> None:
 def _kill_all(all_remains: list[Remains], living: set[int]) -> dict[Remains, int]:
     killed: dict[Remains, int] = {}
     for turn in range(1, ROUNDS + 1):
-        found = _find(all_remains, living)
-        if not found:
+        remaining = _find(all_remains, living)
+        if not remaining:
             break
-        for process, remains in found:
+        for process, remains in remaining:
             killed[remains] = killed.get(remains, 0) + 1
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(process.pid, signal.SIGKILL)
@@ -80,11 +80,11 @@ def _find(all_remains: list[Remains], living: set[int]) -> list[tuple[Process, R
     runs = {remains.run: remains for remains in all_remains if remains.run}
     first = min(remains.since for remains in all_remains)
     others = living | {0, os.getsid(0)}
-    found = []
+    remaining = []
     for process in all_processes(but=living):
         if process.zombie or process.start_ticks < first or process.session in others:
             continue
         remains = leaders.get(process.session) or runs.get(run_of(process.pid))
         if remains is not None and process.pid != remains.leader:
-            found.append((process, remains))
-    return found
+            remaining.append((process, remains))
+    return remaining

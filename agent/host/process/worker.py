@@ -1,7 +1,7 @@
-"""One worker of the process host: what happens to it, in systemd's order and words.
+"""One worker of the process host: its events, in systemd's order and words.
 
-Every event names the phases in which it means something; in the others it is late and
-ignored. The deadline is a value; one timer looks at it.
+Each event names the phases in which it means something; in others it is late and ignored. The
+deadline is a value; one timer looks at it.
 """
 
 import asyncio
@@ -40,7 +40,7 @@ class ProcessWorker:
         self._status_text = ""
         self._since = 0.0
         self._cause = ""
-        """Why we end the present run ourselves: watchdog, timeout, oom-kill; "" = we do not."""
+        """Why the host ends the present run: watchdog, timeout, oom-kill; "" = it does not."""
         self._stop_wanted = False
         self._starts: list[float] = []
         """When its runs began, as far as they still count."""
@@ -48,7 +48,7 @@ class ProcessWorker:
         self._deadline = Deadline(self._deadline_passed, self._renewed)
         self._task: asyncio.Task[None] | None = None
         self._turned: asyncio.Event | None = None
-        """Set when the phase is another one; None while no caller waits."""
+        """Set when the phase changes; None while no caller waits."""
         self._was_ready = False
         self._failed_starts = 0
 
@@ -85,7 +85,7 @@ class ProcessWorker:
             await self._turn()
 
     async def stop(self) -> None:
-        """Return when nothing of it is left, however long its save takes."""
+        """Return when no process of it is left, however long its save takes."""
         if self.phase in AT_REST:
             return
         self._stop_wanted = True
@@ -108,23 +108,20 @@ class ProcessWorker:
             self._kill("oom-kill")
 
     def spare(self) -> None:
-        """The agent was held up: the watchdog's time begins again."""
+        """The agent was delayed: the watchdog's time begins again."""
         if self.phase is Phase.RUNNING:
             self._deadline.extend(self._settings.watchdog)
 
     def adopt(self, child: Child, run: str, *, ready: bool, restarts: int) -> None:
-        """An earlier agent started it; its watchdog's time begins again.
-
-        A worker says READY once, and may have said so to an agent that was being killed: one that
-        was not ready then has the time of a start until its first ping.
-        """
+        """An earlier agent started it; its watchdog's time begins again. A worker says READY once,
+        maybe to an agent that was being killed: until its first ping it has the time of a start."""
         self.run, self.restarts = run, restarts
         self._take(child)
         limit = self._settings.watchdog if ready else self._settings.start_timeout
         self._enter(Phase.RUNNING, limit)
 
     def replace_stray(self, child: Child) -> None:
-        """It may save and close first; then a run of ours begins in its place."""
+        """It may save and close first; then a run with a name begins in its place."""
         self._take(child)
         self._ask_to_stop()
 
@@ -214,7 +211,7 @@ class ProcessWorker:
         if self.child is not None:
             self.child.send(number)
             if number is not signal.SIGKILL:
-                self.child.send(signal.SIGCONT)  # or a frozen one would never get it
+                self.child.send(signal.SIGCONT)  # a frozen process gets no other signal
 
     def _renewed(self) -> float:
         if self.phase is not Phase.RUNNING or self.child is None:

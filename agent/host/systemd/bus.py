@@ -1,7 +1,7 @@
 """One connection to the system bus that comes back by itself.
 
-Knows D-Bus and nothing of units. dbus-daemon may be killed at any time: calls under
-way fail with `BusGone`, the keeper reconnects with a growing delay and says so.
+dbus-daemon may be killed at any time: calls under way fail with `BusGone`, and the keeper
+reconnects with a growing delay.
 """
 
 import asyncio
@@ -42,10 +42,8 @@ class BusGone(HostError):
 
 @dataclass(frozen=True, slots=True)
 class Greeting:
-    """A new connection's first questions: matches, then methods without arguments.
-
-    A failure of one of them counts as a failed connect.
-    """
+    """A new connection's first questions: matches, then methods without arguments. If one of them
+    fails, the connect has failed."""
 
     rules: tuple[str, ...]
     calls: tuple[tuple[str, str, str, str], ...] = ()

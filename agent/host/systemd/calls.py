@@ -53,7 +53,7 @@ class SystemdCalls:
         self._bus = bus
 
     async def units(self, pattern: str) -> list[Any]:
-        """The rows of every loaded unit of that name: name, ..., active state (3), job (7), ..."""
+        """The rows of all loaded units of that name: name, ..., active state (3), job (7), ..."""
         rows: list[Any] = (await self.manage("ListUnitsByPatterns", "asas", [], [pattern]))[0]
         return rows
 
@@ -103,8 +103,8 @@ class SystemdCalls:
         if await self.property(path, UNIT, "ActiveState") != "failed":
             return ""
         listen = await self.property(path, SOCKET, "Listen")
-        found = (address for kind, address in listen if kind == "Stream")
-        return next((address for address in found if ":" in address), "")
+        addresses = (address for kind, address in listen if kind == "Stream")
+        return next((address for address in addresses if ":" in address), "")
 
     async def allowed(self, method: str, signature: str, *body: Any) -> list[Any]:
         """A call that polkit must allow; asked twice, because polkitd may be restarting."""
@@ -130,7 +130,7 @@ class SystemdCalls:
 
 
 def refusal(verb: str, unit: str, error: BusCallFailed | BusGone) -> HostError:
-    """The same, for people: what was refused, and what to look at."""
+    """The error for people: what was refused, and what to look at."""
     name = error.name if isinstance(error, BusCallFailed) else ""
     # Polkit's own unit may be the masked one: systemd passes on why it could not ask.
     if name == f"{SYSTEMD}.UnitMasked" and unit in str(error):

@@ -1,8 +1,5 @@
-"""The units that an operator enabled or masked with systemctl, read from the unit folders.
-
-systemd lists no enabled instance of a template over D-Bus except one by one, so the
-links are read, all in one look.
-"""
+"""The units that an operator enabled or masked with systemctl, read from the unit folders. systemd
+lists enabled instances of a template over D-Bus only one by one, so the links are read."""
 
 import os
 from collections.abc import Iterable
@@ -47,8 +44,8 @@ def _names(folder: Path) -> list[str]:
 
 
 def _ids(names: Iterable[str], kind: units.Kind) -> list[InstanceId]:
-    found = (kind.id_of(name) for name in names)
-    return [instance for instance in found if instance is not None]
+    ids = (kind.id_of(name) for name in names)
+    return [instance for instance in ids if instance is not None]
 
 
 def _is_mask(path: Path) -> bool:

@@ -1,8 +1,8 @@
 """The host where systemd is: workers are templated units, started and watched over D-Bus.
 
-Needs no privilege of its own: a polkit rule allows what is asked here, and a helper of root's
-(`limits_helper`) sets the limits of single workers. The `systemctl`
-program is never used, it rewrites hostile names instead of refusing them.
+Needs no privilege: a polkit rule allows its calls, and a helper of root's (`limits_helper`) sets
+the limits of single workers. `systemctl` is never used: it rewrites hostile names instead of
+refusing them.
 """
 
 import asyncio
@@ -31,13 +31,13 @@ from agent.host.systemd.unit_cache import UnitCache
 
 log = logging.getLogger(__name__)
 
-# While a worker really saves it may extend its time; only then a stop takes longer.
+# A worker that saves may extend its time; only then a stop takes longer.
 STOP_EXTENSION = 90.0
 JOB_MARGIN = 15.0
 
 
 class SystemdHost:
-    """The workers of one kind; what their units are called is made in `units` only."""
+    """The workers of one kind; `units` has the names of their units."""
 
     name = "systemd"
 
@@ -88,12 +88,12 @@ class SystemdHost:
         except HostError as error:
             await self.close(leave_workers=True)
             raise HostError(f"cannot ask systemd when it booted: {error}") from error
-        with contextlib.suppress(HostError):  # not started by systemd: then we have no unit
+        with contextlib.suppress(HostError):  # not started by systemd: the agent has no unit
             self._own_unit = await self._systemd.own_unit()
         return self
 
     async def close(self, *, leave_workers: bool) -> None:
-        """The workers are systemd's: they live on or are stopped by it, not by our end."""
+        """The workers are systemd's: they live on or are stopped by it."""
         self._files_reader.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await self._files_reader
@@ -143,13 +143,13 @@ class SystemdHost:
         loaded = await self._loaded()
         self._cache.keep_only(loaded)
         await self._limits.keep_only(loaded)
-        found = dict(zip(loaded, await self._statuses(loaded), strict=True))
-        for instance in self._files.masked - found.keys():
-            found[instance] = self._absent(instance)
-        return found
+        units = dict(zip(loaded, await self._statuses(loaded), strict=True))
+        for instance in self._files.masked - units.keys():
+            units[instance] = self._absent(instance)
+        return units
 
     async def _loaded(self) -> frozenset[InstanceId]:
-        """Every loaded unit of ours; one whose row differs from the cache is asked again."""
+        """All loaded units of this kind; one whose row differs from the cache is asked again."""
         try:
             rows = await self._systemd.units(self._kind.pattern)
         except (BusCallFailed, BusGone) as error:
@@ -218,10 +218,8 @@ class SystemdHost:
         self._cache.mark_stale(instance)
 
     async def set_limits(self, instance: InstanceId, limits: Limits) -> None:
-        """Hold it to them now if systemd has its unit, and after each start; 0 = no limit.
-
-        Never fails: without the helper a worker runs with the limits of its unit's file.
-        """
+        """Set them now if systemd has its unit, and after each start; 0 = no limit. Never fails:
+        without the helper a worker runs with the limits of its unit's file."""
         if self._limits.wants(instance, limits) and (await self.status(instance)).runs:
             await self._limits.apply(instance)
 
@@ -241,7 +239,7 @@ class SystemdHost:
             raise HostError(f"cannot {verb} {unit}: no end within {timeout:g} s") from error
         except (BusCallFailed, BusGone) as error:
             if verb == "stop" and isinstance(error, BusCallFailed) and error.name == NO_SUCH_UNIT:
-                return  # not loaded, so nothing of it runs
+                return  # not loaded, so no process of it runs
             raise refusal(verb, unit, error) from error
         finally:
             self._cache.mark_stale(instance)

@@ -1,7 +1,7 @@
 """systemd jobs: begin one, wait for its end, never have many unfinished.
 
-Thousands of queued jobs throw PID 1 itself off the bus (it adds a match rule for each),
-so a window bounds them; a job counts until JobRemoved says how it ended.
+Thousands of queued jobs throw PID 1 itself off the bus (it adds a match rule for each), so a window
+bounds them; a job counts until JobRemoved says how it ended.
 """
 
 import asyncio
@@ -35,7 +35,6 @@ class Jobs:
         return len(self._waiting) + self._beginning
 
     def removed(self, path: str, result: str) -> None:
-        """JobRemoved was signalled."""
         waiting = self._waiting.get(path)
         if waiting is not None and not waiting.done():
             waiting.set_result(result)
@@ -98,11 +97,8 @@ class Jobs:
 
 
 async def _to_end(asking: Awaitable[str]) -> str:
-    """What was asked of systemd is not taken back by not waiting for its answer.
-
-    A cancelled caller waits as well: then the job is queued, and a stop of all units that
-    follows finds it. A start unknown to the agent would run without it.
-    """
+    """A cancelled caller waits as well: then the job is queued, and a stop of all units that
+    follows finds it. A start unknown to the agent would run without it."""
     asked = asyncio.ensure_future(asking)
     try:
         return await asyncio.shield(asked)

@@ -1,8 +1,5 @@
-"""Ask root's helper for the limits of one worker: one line over its socket, one line back.
-
-The agent may not set properties of units itself: with systemd that right is root's, whatever
-the unit. `limits_helper` is the other side.
-"""
+"""Ask root's helper (`limits_helper`) for the limits of one worker: one line over its socket, one
+line back. The right to set properties of units is root's."""
 
 import asyncio
 import contextlib
@@ -21,7 +18,7 @@ LONGEST_ANSWER = 256
 
 
 class LimitsClient:
-    """Says once that limits cannot be set, and once that they can be again."""
+    """Logs once that limits cannot be set, and once that they can be again."""
 
     def __init__(self, path: Path = SOCKET) -> None:
         self._path = path
@@ -78,7 +75,7 @@ class UnitLimits:
         """Of each unit, for as long as systemd has it."""
 
     def wants(self, instance: InstanceId, limits: Limits) -> bool:
-        """Note what it should have; whether its unit has something else."""
+        """Note the limits that it should have; whether its unit has others."""
         self._wanted[instance] = limits
         return self._applied.get(instance) != limits
 

@@ -1,11 +1,9 @@
 """Set the memory and task limits of one `wa-instance@ID.service`: the only part that runs as root.
 
-systemd starts this file by `wa-limits.socket` (`python3 -I -S`: the standard library and nothing
-else). A connection carries one line, `ID HIGH MAX TASKS`: bytes, bytes and a number of tasks in
-digits, 0 = no limit, `-` = leave as it is. The answer is one line: ok, not-loaded, refused,
-failed. No other text of a client goes any further, and no other property can be named.
-
-polkit could not do this: it tells a rule the unit, but not which property is set.
+systemd starts this file by `wa-limits.socket` (`python3 -I -S`: the standard library only). A
+connection has one line, `ID HIGH MAX TASKS`: bytes, bytes and a number of tasks in digits, 0 = no
+limit, `-` = leave as it is. The answer is one line: ok, not-loaded, refused, failed. No other text
+of a client goes further, and no other property can be named: polkit cannot tell properties apart.
 """
 
 import os
@@ -57,22 +55,19 @@ class Refused(Exception):
 
 
 def parse(line: bytes) -> "tuple[str, Properties] | None":
-    """The id and the properties to set; None for every line that is not exactly of this form."""
-    found = LINE.fullmatch(line)
-    if found is None:
+    """The id and the properties to set; None for each line that is not exactly of this form."""
+    match = LINE.fullmatch(line)
+    if match is None:
         return None
     properties = []
-    for text, (name, least, most) in zip(found.groups()[1:], BOUNDS):  # noqa: B905
+    for text, (name, least, most) in zip(match.groups()[1:], BOUNDS):  # noqa: B905
         if text == b"-":
             continue
         number = int(text)
         if number and not least <= number <= most:
             return None
         properties.append((name, number or NO_LIMIT))
-    return found[1].decode("ascii"), properties
-
-
-# --- D-Bus, as much of it as two calls need -----------------------------------------------------
+    return match[1].decode("ascii"), properties
 
 
 def _text(value: str) -> bytes:
@@ -159,7 +154,7 @@ class Bus:
         return data
 
     def _answer(self) -> "str | None":
-        """The error's name, "" where it has none, None for success; signals are passed over."""
+        """The error's name, "" where it has none, None for success; signals are skipped."""
         while True:
             head = self._take(16)
             order = "<" if head[:1] == b"l" else ">"
@@ -194,9 +189,6 @@ def _read_fields(fields: bytes, order: str) -> "tuple[int, str]":
     return serial, error
 
 
-# --- what a client asks -------------------------------------------------------------------------
-
-
 def sweep() -> int:
     """Remove the limits of units that systemd no longer has; return how many units keep some."""
     try:
@@ -206,10 +198,10 @@ def sweep() -> int:
     kept = 0
     with Bus() as bus:
         for name in names:
-            found = DROP_IN.fullmatch(name)
-            if found is None:
+            match = DROP_IN.fullmatch(name)
+            if match is None:
                 continue
-            if bus.is_loaded(f"wa-instance@{found[1]}.service"):
+            if bus.is_loaded(f"wa-instance@{match[1]}.service"):
                 kept += 1
                 continue
             try:
@@ -256,7 +248,7 @@ def read_line(client: socket.socket) -> bytes:
 
 
 def serve(client: socket.socket, uid: int) -> None:
-    """One connection; what goes wrong with it is its client's matter only."""
+    """One connection; a failure concerns its client only."""
     try:
         peer = client.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
         if struct.unpack("3i", peer)[1] != uid:

@@ -52,6 +52,7 @@ class Signals:
     def _unit_came_or_went(self, message: Message) -> None:
         instance = self.kind.id_of(message.body[0])
         if instance is not None:
-            # Not believed but asked: a reload removes every unit and makes it again.
+            # Ask the unit, do not believe the signal: a reload removes each unit and makes it
+            # again.
             self.cache.mark_stale(instance)
             self.wake(instance)

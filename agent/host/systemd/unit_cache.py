@@ -1,7 +1,5 @@
-"""The last properties of our units, kept fresh by systemd's signals.
-
-A unit is asked again only when a signal or a listing shows that its life went on.
-"""
+"""The last properties of the agent's units, kept fresh by systemd's signals. A unit is asked again
+only when a signal or a listing shows a change."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -18,7 +16,7 @@ class _Entry:
     stale: bool = True
     absent: bool = False
     ended: dict[str, Any] = field(default_factory=dict)
-    """How the run before ended; systemd itself forgets that with the next one's start."""
+    """How the run before ended; systemd itself forgets that at the next start."""
 
 
 class UnitCache:
@@ -33,7 +31,7 @@ class UnitCache:
             del self._entries[instance]
 
     def note_absent(self, instance: InstanceId) -> None:
-        """Not loaded. Asking for its properties would load it, and wake us for that, for ever."""
+        """Not loaded. Asking for its properties would load it, and signal that, for ever."""
         self._entries[instance] = _Entry(stale=False, absent=True)
 
     def all_stale(self) -> None:
@@ -44,7 +42,7 @@ class UnitCache:
         self._entries.setdefault(instance, _Entry()).stale = True
 
     def begin_asking(self, instance: InstanceId) -> None:
-        """What is signalled from here on counts as newer than the answer."""
+        """Later signals count as newer than the answer."""
         self._entries.setdefault(instance, _Entry()).stale = False
 
     def answered(self, instance: InstanceId, properties: Mapping[str, Any]) -> UnitStatus:
@@ -56,10 +54,8 @@ class UnitCache:
     def changed(
         self, instance: InstanceId, changed: Mapping[str, Any], invalidated: list[str]
     ) -> bool:
-        """PropertiesChanged arrived; says whether there is something new to decide.
-
-        A status text alone is for people; the worker's claims come over its link.
-        """
+        """PropertiesChanged arrived; says whether there is something new to decide. A status text
+        alone is for people; the worker's claims come over its link."""
         entry = self._entries.setdefault(instance, _Entry())
         different = {
             name: value
@@ -74,14 +70,14 @@ class UnitCache:
         return entry.stale or bool(different.keys() - {"StatusText"})
 
     def differs(self, instance: InstanceId, active_state: str, job: int) -> bool:
-        """A listing says something else than we believe."""
+        """Whether a listing differs from the cached state."""
         properties = self._entries.setdefault(instance, _Entry()).properties
         return (
             properties.get("ActiveState") != active_state or properties.get("Job", (0,))[0] != job
         )
 
     def status(self, instance: InstanceId) -> UnitStatus | None:
-        """None: must be asked."""
+        """None: systemd must be asked."""
         entry = self._entries.get(instance)
         if entry is None or entry.stale:
             return None
@@ -100,5 +96,5 @@ def _read(entry: _Entry) -> UnitStatus:
 
 
 def _sleep_offset() -> float:
-    # Rounded, or the moment between the two looks would make every answer a different one.
+    # Rounded, or the moment between the two looks would make each answer a different one.
     return round(slept(), 3)

@@ -1,4 +1,4 @@
-"""Turn systemd's properties of a unit into a `UnitStatus`. Pure."""
+"""Turn systemd's properties of a unit into a `UnitStatus`."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -23,7 +23,7 @@ PROPERTIES: tuple[tuple[str, str], ...] = (
 WANTED = frozenset(name for _, name in PROPERTIES)
 
 LIFE = frozenset({"ActiveState", "MainPID", "NRestarts"})
-"""A change of one of these may come with a new InvocationID, which no signal carries."""
+"""A change of one of these may come with a new InvocationID, which no signal has."""
 
 ENDING = ("Result", "ExecMainStatus")
 

@@ -48,9 +48,9 @@ class Manifest:
     settings: Mapping[str, Any] = field(default_factory=dict)
     created_wall: float = 0.0
     lineage: str = ""
-    """Which folder of that name it is of: a session begun afresh is another one."""
+    """Which folder of that name it is of: a new session of that name has another lineage."""
     backup: bool = False
-    """Made because something was wrong: evidence, and not what a repair goes back to."""
+    """Made because of a fault: evidence, to which no repair goes back."""
     needs_passkey: bool = False
     """Its account needs a passkey to link a device."""
     ended: str = ""
@@ -58,7 +58,7 @@ class Manifest:
 
     @property
     def good(self) -> bool:
-        """A paired, whole session from before anything was wrong."""
+        """A paired, whole session from before any fault."""
         return self.state is SessionFiles.WHOLE and not self.backup
 
 
@@ -88,27 +88,27 @@ def render_manifest(manifest: Manifest) -> bytes:
 
 
 def parse_manifest(raw: bytes, path: Path) -> Manifest:
-    """The manifest, every field checked; VaultError with code `damaged` otherwise."""
+    """The manifest, all fields checked; VaultError with code `damaged` otherwise."""
     try:
-        told = json.loads(raw)
-        problem = _find_problem(told)
+        raw_manifest = json.loads(raw)
+        problem = _find_problem(raw_manifest)
         if problem:
             raise ValueError(problem)
         return Manifest(
-            id=parse_instance_id(told["id"]),
-            engine=told["engine"],
-            account=told["account"],
-            paired=told["paired"],
-            taken_wall=float(told["taken_wall"]),
-            why=told["why"],
-            state=SessionFiles(told["state"]),
-            listing=_read_listing(told["files"], told["folders"]),
-            settings=told["settings"],
-            created_wall=float(told["created_wall"]),
-            lineage=told["lineage"],
-            backup=told["backup"],
-            needs_passkey=told.get("needs_passkey") is True,  # older archives do not say
-            ended=str(told.get("ended", "")),
+            id=parse_instance_id(raw_manifest["id"]),
+            engine=raw_manifest["engine"],
+            account=raw_manifest["account"],
+            paired=raw_manifest["paired"],
+            taken_wall=float(raw_manifest["taken_wall"]),
+            why=raw_manifest["why"],
+            state=SessionFiles(raw_manifest["state"]),
+            listing=_read_listing(raw_manifest["files"], raw_manifest["folders"]),
+            settings=raw_manifest["settings"],
+            created_wall=float(raw_manifest["created_wall"]),
+            lineage=raw_manifest["lineage"],
+            backup=raw_manifest["backup"],
+            needs_passkey=raw_manifest.get("needs_passkey") is True,  # older archives do not say
+            ended=str(raw_manifest.get("ended", "")),
         )
     except (ValueError, OverflowError, RecursionError, InvalidRequest) as error:
         raise VaultError(f"cannot use {path}: {error}", code="damaged") from None
@@ -147,7 +147,7 @@ def _read_listing(files: list[Any], folders: list[Any]) -> Listing:
 
 
 def check_path(path: Any) -> str:
-    """A relative path that stays below where it is put, whatever it is put below."""
+    """A relative path that stays below any folder."""
     if not isinstance(path, str) or not 0 < len(path) <= LONGEST_PATH or "\0" in path:
         raise ValueError(f"a path is empty, too long or no text: {path!r:.80}")
     parts = path.split("/")
@@ -163,7 +163,7 @@ def check_path(path: Any) -> str:
 
 
 def _check_tree(listing: Listing) -> None:
-    """Each name once, and every parent is a listed folder that stands before its children."""
+    """Each name once, and each parent is a listed folder that stands before its children."""
     folders: set[str] = set()
     for folder in listing.folders:
         parent = folder.rpartition("/")[0]

@@ -29,11 +29,11 @@ from agent.vault.tree import (
 )
 
 INNER = "session/"
-"""Stands before every file's path in the archive."""
+"""Stands before each file's path in the archive."""
 
 
 class Out(Protocol):
-    """What an archive is written to: a file, or one that seals it meanwhile."""
+    """What an archive is written to: a file, or a sealing one."""
 
     def write(self, piece: bytes, /) -> Any: ...
 
@@ -46,7 +46,7 @@ class Packed:
 
 
 def export_snapshot(root: Path, snapshot: Snapshot, out: Out, *, tick: Tick = no_tick) -> Packed:
-    """Write the archive; VaultError when the snapshot is not what its manifest says."""
+    """Write the archive; VaultError when the snapshot does not match its manifest."""
     raw = raw_manifest(root, snapshot)
     with open_files(root, snapshot) as (files, manifest):
         return pack(raw, manifest, files, out, tick)
@@ -92,15 +92,15 @@ def pack_session(
     account: str = "",
     needs_passkey: bool = False,
 ) -> Packed:
-    """A paired session's folder that came from elsewhere, checked and listed as if it were ours."""
+    """A paired session's folder of another program, checked and listed as an own one."""
     with open_root(session) as fd:
         top = Open(session, fd)
         files, folders = [], []
-        for found in walk(top, is_left_out(engine), "pack"):
-            if found.is_folder:
-                folders.append(found.path)
+        for entry in walk(top, is_left_out(engine), "pack"):
+            if entry.is_folder:
+                folders.append(entry.path)
             else:
-                files.append(sum_up(found.path, read_file(top, found.path)))
+                files.append(sum_up(entry.path, read_file(top, entry.path)))
         report = inspect_session(session, fd, engine, paired=True, modes=OURS)
         manifest = Manifest(
             id=id,
@@ -160,6 +160,6 @@ class _Pieces(io.RawIOBase):
         return taken
 
     def finish(self) -> None:
-        """Let the check at the end of the pieces speak."""
+        """Read to the end: the check there may raise."""
         for _ in self._pieces:
             pass

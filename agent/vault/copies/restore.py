@@ -36,11 +36,11 @@ class Restored:
     snapshot: Snapshot
     manifest: Manifest
     retired: Retired | None
-    """What was there before."""
+    """The session that was there before."""
 
 
 def refuse_roll_back(root: Path, instance: Instance, snapshot: Snapshot) -> None:
-    """Refused when this snapshot would do harm and was not asked for with `force`."""
+    """Refused when this snapshot would do harm and `force` was not given."""
     manifest = snapshot.manifest
     if manifest is None:
         raise VaultError(snapshot.problem, code="damaged")
@@ -68,7 +68,7 @@ def refuse_roll_back(root: Path, instance: Instance, snapshot: Snapshot) -> None
 
 
 def _is_newer(root: Path, instance: Instance, manifest: Manifest) -> bool:
-    """Has the present session, where there is one, moved on since the snapshot?"""
+    """Whether the present session, where there is one, changed since the snapshot."""
     report = inspect_files(root / instance.id, instance.engine)
     if report.files in (SessionFiles.ABSENT, SessionFiles.UNPAIRED):
         return False
@@ -80,9 +80,9 @@ def _is_newer(root: Path, instance: Instance, manifest: Manifest) -> bool:
         top = Open(path, session_fd)
         listed = {file.path: file for file in manifest.listing.files}
         present = [
-            found.path
-            for found in walk(top, is_left_out(instance.engine), "read")
-            if not found.is_folder
+            entry.path
+            for entry in walk(top, is_left_out(instance.engine), "read")
+            if not entry.is_folder
         ]
         if set(present) != set(listed):
             return True
@@ -103,7 +103,7 @@ def must_have_room(root: Path, snapshot: Snapshot) -> None:
         return
     listing, room = snapshot.manifest.listing, look_for_room(root)
     entries = len(listing.files) + len(listing.folders)
-    # What is kept free elsewhere may be used for it: a session waits.
+    # The reserve of other operations may be used for it: a session waits.
     need = listing.size + entries * BLOCK + SPARE
     if room.free < need or (room.files_total and room.files_free < entries + 2):
         raise VaultError(

@@ -1,8 +1,8 @@
 """An archive sealed for one agent, whose key file opens it, piece by piece.
 
 The file: MAGIC, the recipient's fingerprint, the length of a libsodium sealed box and the box (the
-stream's key, and for which instance and invitation it was sealed), then frames of a length and a
-piece of a libsodium secretstream. Its last frame carries the final tag.
+stream's key, its instance and invitation), then frames of a length and a piece of a libsodium
+secretstream. Its last frame has the final tag.
 """
 
 import base64
@@ -99,14 +99,14 @@ class Sealing:
 
 
 def is_sealed(source: IO[bytes]) -> bool:
-    """Whether a sealed archive begins here; the source stands where it stood."""
+    """Whether a sealed archive begins here; the source's position stays."""
     head = source.read(len(MAGIC))
     source.seek(-len(head), os.SEEK_CUR)
     return head == MAGIC
 
 
 class Unsealed:
-    """A sealed archive to be read as the archive it holds. Errors name what is wrong with it."""
+    """Reads the archive inside a sealed one. Errors name the fault."""
 
     def __init__(self, source: IO[bytes], key_file: Path) -> None:
         from nacl import bindings

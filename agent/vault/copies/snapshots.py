@@ -1,4 +1,4 @@
-"""The snapshots that are there: listed, found, read again, and all but a few deleted."""
+"""Existing snapshots: listed, found, read again, and all but a few deleted."""
 
 import os
 from collections.abc import Container, Iterator
@@ -32,8 +32,6 @@ FILES = "files"
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """One snapshot that is there."""
-
     name: str
     path: Path
     id: InstanceId
@@ -64,35 +62,35 @@ def find_snapshot(root: Path, id: InstanceId, name: str) -> Snapshot:
         raise NotFound(f"cannot find the snapshot {name!r:.80} of {id}: it is no such name")
     try:
         with open_shelf(root, id) as shelf:
-            found = _describe(shelf, name, id)
+            snapshot = _describe(shelf, name, id)
     except VaultError as error:
         if error.code != "absent":
             raise
-        found = None
-    if found is None or (found.manifest is None and not found.path.exists()):
+        snapshot = None
+    if snapshot is None or (snapshot.manifest is None and not snapshot.path.exists()):
         raise NotFound(f"cannot find the snapshot {name} of {id}: there is none of that name")
-    if found.manifest is None:
-        raise VaultError(found.problem, code="damaged")
-    return found
+    if snapshot.manifest is None:
+        raise VaultError(snapshot.problem, code="damaged")
+    return snapshot
 
 
 def newest_good(root: Path, id: InstanceId) -> Snapshot | None:
     """The newest whole one of the present session; its files are checked when it is used."""
-    for found in list_snapshots(root, id):
-        if found.good and is_of_present(root, found):
-            return found
+    for snapshot in list_snapshots(root, id):
+        if snapshot.good and is_of_present(root, snapshot):
+            return snapshot
     return None
 
 
 def is_of_present(root: Path, snapshot: Snapshot) -> bool:
-    """Not of an earlier session of that name. Where the folder is gone nothing says otherwise."""
+    """Not of an earlier session of that name; True where the folder is gone."""
     present = lineage_of(root / snapshot.id)
     return snapshot.manifest is not None and present in ("", snapshot.manifest.lineage)
 
 
 @contextmanager
 def open_files(root: Path, snapshot: Snapshot) -> Iterator[tuple[Open, Manifest]]:
-    """A snapshot's copied files, open, and what they should be."""
+    """A snapshot's copied files, open, and its manifest."""
     path = snapshot.path
     with (
         open_shelf(root, snapshot.id) as shelf,
@@ -136,12 +134,14 @@ def _read_manifest(path: Path, fd: int, id: InstanceId) -> Manifest:
 
 def prune_snapshots(root: Path, id: InstanceId, keep: int) -> list[str]:
     """Delete all but the newest `keep`; the newest good one stays whatever its age."""
-    found = list_snapshots(root, id)
-    kept = found[:keep]
-    if not any(one.good for one in kept):
-        kept = kept + [one for one in found if one.good][:1]
-    kept_names = {one.name for one in kept}
-    return _delete(root, id, [one.name for one in found if one.name not in kept_names])
+    snapshots = list_snapshots(root, id)
+    kept = snapshots[:keep]
+    if not any(snapshot.good for snapshot in kept):
+        kept = kept + [snapshot for snapshot in snapshots if snapshot.good][:1]
+    kept_names = {snapshot.name for snapshot in kept}
+    return _delete(
+        root, id, [snapshot.name for snapshot in snapshots if snapshot.name not in kept_names]
+    )
 
 
 def _delete(root: Path, id: InstanceId, names: list[str]) -> list[str]:
@@ -161,12 +161,12 @@ def _delete(root: Path, id: InstanceId, names: list[str]) -> list[str]:
 
 
 def sweep_unfinished(shelf: Open) -> list[str]:
-    """What a killed agent left: snapshots half made and half deleted."""
+    """Delete what a killed agent left: snapshots half made and half deleted."""
     return sweep_folder(shelf.path, shelf.fd, lambda name: name.startswith((MAKING, DOOMED)))
 
 
 def sweep_snapshots(root: Path, known: Container[InstanceId], older_than: float) -> list[str]:
-    """Remove what was never finished, and old snapshots of instances that are no more."""
+    """Remove unfinished snapshots, and old ones of deleted instances."""
     gone = []
     with open_own(root, SNAPSHOTS) as (_, fd):
         ids = names_in(fd)

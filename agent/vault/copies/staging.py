@@ -1,8 +1,8 @@
 """A session folder made apart, and put in place of another by renames that any crash may cut.
 
-R/.staging/<id>.<kind> is being made; <id>.ready is whole, on the disk, and to be put in place.
-The old folder goes to the trash first. `finish` after a crash: with the old one still there,
-nothing has happened; without it, the new one belongs there.
+R/.staging/<id>.<kind> is being made; <id>.ready is whole, on the disk, and to be put in place. The
+old folder goes to the trash first. `finish` after a crash: if the old one is still there, nothing
+has happened; otherwise the new one belongs there.
 """
 
 import fcntl
@@ -33,7 +33,7 @@ _log = bound(name=__name__)
 
 @contextmanager
 def staged(root: Path, id: InstanceId, kind: Kind) -> Iterator[Open]:
-    """An empty session folder that is being made; gone again when its making fails."""
+    """An empty session folder that is being made; deleted when its making fails."""
     name = f"{parse_instance_id(id)}.{kind}"
     path = root / STAGING / name
     with open_own(root, STAGING) as (root_fd, staging_fd):
@@ -51,7 +51,7 @@ def staged(root: Path, id: InstanceId, kind: Kind) -> Iterator[Open]:
 
 
 def discard(root: Path, id: InstanceId, kind: Kind) -> None:
-    """Throw away what was staged for this id."""
+    """Delete what was staged for this id."""
     with open_own(root, STAGING) as (_, staging_fd):
         _sweep(root / STAGING, staging_fd, f"{id}.{kind}")
 
@@ -66,10 +66,10 @@ def put_in_place(
     replace: bool,
     others: Mapping[str, Any] | None = None,
 ) -> Retired | None:
-    """Give what was staged its identity and its place; return what had to make way.
+    """Give the staged folder its identity and its place; return the retired one.
 
-    The worker must not run; should it run all the same, its lock says so and nothing happens.
-    `others`: further keys of the identity file.
+    The worker must not run; if it does, its lock stops this. `others`: further keys of the identity
+    file.
     """
     id = identity.instance.id
     name, ready = f"{id}.{kind}", id + _READY
@@ -111,7 +111,8 @@ def _move_in(id: InstanceId, ready: str, root_fd: int, staging_fd: int) -> None:
 
 
 def finish(root: Path) -> list[str]:
-    """After a crash: finish what had begun to take its place, sweep the rest; say what was done."""
+    """After a crash: finish folders that were being put in place, delete the rest; say what was
+    done."""
     done = []
     with open_own(root, STAGING) as (root_fd, staging_fd):
         for name in names_in(staging_fd):
@@ -140,12 +141,12 @@ def _sweep(path: Path, staging_fd: int, unwanted: str) -> None:
 
 @contextmanager
 def _no_worker(folder: Path) -> Iterator[None]:
-    """Hold the session's lock while it makes way: no worker may begin on it meanwhile."""
+    """Lock the session while it makes way: no worker may begin on it."""
     try:
         with open_root(folder.parent) as root_fd, open_folder(folder, folder.name, root_fd) as fd:
             lock = os.open("lock", os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=fd)
     except (VaultError, OSError) as error:
-        # No folder or no lock: no worker runs. A lock that we may not open: the host knows.
+        # No folder or no lock: no worker runs. A lock that may not be opened: the host knows.
         _log.debug("no lock of %s is held: %s", folder.name, error)
         yield
         return

@@ -1,7 +1,7 @@
 """Snapshots: verified copies of a session, visible only when they are whole.
 
-R/.snapshots/<id>/<UTC stamp>/ holds manifest.json and files/. One is made under another name,
-put on the disk, read back, and then renamed; whatever a crash leaves is swept.
+R/.snapshots/<id>/<UTC stamp>/ has manifest.json and files/. One is made under another name, put on
+the disk, read back, and then renamed; what a crash leaves is swept.
 """
 
 import os
@@ -38,7 +38,7 @@ from agent.vault.tree import (
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """Whose session is copied, as the record knows it, and what for."""
+    """The session to copy, as the record knows it, and why."""
 
     instance: Instance
     paired: bool

@@ -40,7 +40,7 @@ class Arrived:
 
 
 def read_archive_manifest(source: Archive, limits: Limits) -> Manifest:
-    """Only what the archive says of itself, from its beginning."""
+    """Only the manifest, from the archive's beginning."""
     return _read_manifest(read_members(source, limits), limits)
 
 
@@ -54,9 +54,8 @@ def unpack(
     tick: Tick = no_tick,
 ) -> Arrived:
     """Stage the archive's session under this id; InvalidRequest for an archive that is not whole.
-
-    Every member must be the one that the manifest lists next, with its size and checksum: so
-    no link, device, second copy or path of its own can come in.
+    Each member must be the next of the manifest, with its size and checksum: so no link, device,
+    second copy or path of its own can come in.
     """
     members = read_members(source, limits)
     manifest = _read_manifest(members, limits)
@@ -68,7 +67,7 @@ def unpack(
 
 
 def unpack_apart(folder: Path, source: Archive, limits: Limits) -> Arrived:
-    """Into an empty folder that is no instance's: for another program's use."""
+    """Into an empty folder that is no instance's, for another program's use."""
     members = read_members(source, limits)
     manifest = _read_manifest(members, limits)
     with open_root(folder) as fd:

@@ -1,7 +1,7 @@
 """Reads a gzipped tar from anywhere: streamed, bounded in every direction, plain files only.
 
-The library of Python 3.11.2 has no filter for members, and reads extended heads of any size
-into memory; so heads are read here, and any head that is not needed is refused.
+The tarfile of Python 3.11.2 has no filter for members, and reads extended heads of any size into
+memory; so heads are read here, and unneeded ones are refused.
 """
 
 import tarfile
@@ -15,13 +15,13 @@ from agent.errors import InvalidRequest, TooLarge
 BLOCK = 512
 _PIECE = 1 << 16
 LONGEST_EXTENDED_HEAD = 1 << 16
-"""Bytes; ours hold a long or foreign path."""
+"""Bytes; the agent's archives have one for a long or foreign path."""
 _AFTER_END = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What an archive may be at most."""
+    """The bounds of an archive."""
 
     packed: int = 1 << 30
     unpacked: int = 4 << 30
@@ -37,7 +37,7 @@ class Member:
 
 
 class Archive(Protocol):
-    """What an archive is read from: a file, or one that is unsealed meanwhile."""
+    """What an archive is read from: a file, or an unsealing one."""
 
     def read(self, size: int, /) -> bytes: ...
 
@@ -47,7 +47,7 @@ def refuse(cause: str) -> InvalidRequest:
 
 
 def read_members(source: Archive, limits: Limits) -> Iterator[Member]:
-    """Each plain file in the archive's order; InvalidRequest or TooLarge for all that is odd."""
+    """Each plain file in the archive's order; InvalidRequest or TooLarge for anything else."""
     stream = _Inflated(source, limits)
     count = 0
     extended: dict[str, str] = {}
@@ -96,7 +96,7 @@ def _read_extended(stream: "_Inflated", size: int) -> dict[str, str]:
     if not 0 < size <= LONGEST_EXTENDED_HEAD:
         raise refuse(f"an extended head of {size} bytes")
     raw = b"".join(_Content(stream, size).pieces())
-    found: dict[str, str] = {}
+    records: dict[str, str] = {}
     while raw:
         length, space, _ = raw.partition(b" ")
         if not space or not length.isdigit() or len(length) > 6:
@@ -108,8 +108,8 @@ def _read_extended(stream: "_Inflated", size: int) -> dict[str, str]:
         name = key.decode("ascii", "replace")
         if name.startswith("GNU.sparse"):
             raise refuse("a sparse file")
-        found[name] = value[:-1].decode("utf-8", "surrogateescape")
-    return found
+        records[name] = value[:-1].decode("utf-8", "surrogateescape")
+    return records
 
 
 @dataclass(slots=True)
@@ -140,7 +140,7 @@ class _Content:
 
 
 class _Inflated:
-    """The unpacked stream, never more of it in memory than one piece, nor in sum than allowed."""
+    """The unpacked stream: one piece of it in memory at a time, bounded in sum."""
 
     def __init__(self, source: Archive, limits: Limits) -> None:
         self._read: Callable[[int], bytes] = source.read
@@ -169,7 +169,7 @@ class _Inflated:
         return taken
 
     def finish(self) -> None:
-        """To the end of the gzip, whose checksum stands there; only filling may follow."""
+        """To the end of the gzip, where its checksum is; only filling may follow."""
         filling = len(self._ready)
         while True:
             if self._ready.strip(b"\0") or filling > _AFTER_END:
