@@ -22,8 +22,8 @@ round_pause = 1
 suspect_settle = 0.5
 
 [phases]
-login = 0.8
-sync = 0.8
+login = 5
+sync = 5
 """
 
 
