@@ -1,7 +1,6 @@
-"""An engine translates between one WhatsApp session and its worker.
-
-An engine never retries, waits for better times or judges; deadlines belong to the
-worker, verdicts to the core. Standard library only: it lives in every worker.
+"""An engine translates between one WhatsApp session and its worker. It never retries, waits or
+judges: deadlines belong to the worker, verdicts to the core. Standard library only: each worker has
+it in memory.
 """
 
 from collections.abc import Callable, Mapping
@@ -35,7 +34,7 @@ class ProbeAnswer:
 
 
 class Reporter(Protocol):
-    """How an engine speaks up by itself; every call returns at once."""
+    """How an engine reports by itself; each call returns at once."""
 
     def claim(self, claim: Claim) -> None: ...
 
@@ -45,7 +44,7 @@ class Reporter(Protocol):
         """A save made a step; its time limit starts again."""
 
     def crashed(self, error: BaseException) -> None:
-        """The engine's own background work ended in a way it did not foresee: the worker ends."""
+        """The engine's own background work ended with an unexpected error: the worker ends."""
 
 
 class Engine(Protocol):
@@ -60,7 +59,7 @@ class Engine(Protocol):
         """Ask the session; `EngineError` means: the engine lives, its session does not answer."""
 
     async def qr(self) -> Qr | None:
-        """The code to scan now; None when none is needed or none is there."""
+        """The code to scan now; None when there is none or none is needed."""
 
     async def send(self, message: Mapping[str, Any]) -> Mapping[str, Any]: ...
 
@@ -72,7 +71,7 @@ class Engine(Protocol):
     async def free_memory(self) -> None: ...
 
     async def prepare_stop(self) -> None:
-        """Take nothing new on; a stop is near."""
+        """Take on no new work; a stop is near."""
 
     async def save(self) -> None:
         """Return when all that must outlive this process is on the disk."""
@@ -95,40 +94,40 @@ class RemoteEngine(Engine, Protocol):
         """Let the server restart this session with its pairing."""
 
     async def renew(self) -> None:
-        """Give the pairing up: away with what the server holds of it, then a fresh one with a QR.
-        What can be backed up is backed up before."""
+        """End the pairing, and its data on the server, after a backup; then begin a fresh one with
+        a QR."""
 
 
 class BackendReporter(Protocol):
-    """How a backend speaks up by itself; every call returns at once."""
+    """How a backend reports by itself; each call returns at once."""
 
     def server(self, claim: ServerClaim) -> None: ...
 
     def crashed(self, error: BaseException) -> None:
-        """Its own background work ended in a way it did not foresee: the worker ends."""
+        """Its own background work ended with an unexpected error: the worker ends."""
 
 
 class Backend(Protocol):
-    """One server and all of its sessions that are ours to watch; lives in one worker."""
+    """One server and those of its sessions that are instances; lives in one worker."""
 
     async def open(self) -> None:
-        """Begin to watch. A server that is away is no error here: it is reported. Sessions may be
-        held before it has come back, and before it was called."""
+        """Begin to watch. A server that is away is no error, it is reported. `hold` may come before
+        this."""
 
     async def check(self) -> ServerClaim:
         """Ask the server now whether it is well; never raises for what the server does."""
 
     async def sessions(self) -> list[RemoteSession]:
-        """Every session the server knows; EngineError when it does not tell."""
+        """All sessions of the server; EngineError when it gives no list."""
 
     def hold(self, id: InstanceId, settings: Mapping[str, Any], reporter: Reporter) -> RemoteEngine:
         """Watch one session from now on. `settings["remote"]` is its name there ("" = the id)."""
 
     def release(self, id: InstanceId) -> None:
-        """Watch it no more; nothing is done to it."""
+        """Stop watching it; the session itself stays as it is."""
 
     async def hook(self, raw: Mapping[str, Any]) -> None:
-        """The server itself said that something happened (a webhook's body)."""
+        """Take in an event of the server (a webhook's body)."""
 
     async def close(self) -> None: ...
 
@@ -139,7 +138,7 @@ reporter."""
 
 
 class Pack(Protocol):
-    """What several workers' sessions share, in a process of its own."""
+    """The shared process of several workers' sessions."""
 
     @property
     def sessions(self) -> int:
@@ -151,7 +150,7 @@ class Pack(Protocol):
         """Take in workers until cancelled."""
 
     async def watch(self, alive: Callable[[], None]) -> None:
-        """`alive` is called each time it was found to answer."""
+        """Call `alive` after each answer."""
 
     async def prepare_stop(self) -> None: ...
 

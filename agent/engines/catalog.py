@@ -108,7 +108,7 @@ def find_engine(name: str) -> EngineEntry:
 
 
 def entry_of(name: str) -> EngineEntry:
-    """For an engine that is gone an entry that promises nothing."""
+    """For an engine that is gone, an entry without capabilities."""
     return CATALOG.get(name) or EngineEntry(name, "", "")
 
 
@@ -122,7 +122,7 @@ def backend_settings(name: str) -> Any:
 
 
 def backend_faults(backend: "BackendDeclaration") -> "Iterator[Fault]":
-    """What cannot be true of this backend, by the rules that all share and its engine's own."""
+    """The faults of this backend, by the rules that all share and by its engine's own."""
     from agent.engines.remote.declaration import shared_faults  # no worker needs them
 
     yield from shared_faults(backend)
@@ -130,7 +130,7 @@ def backend_faults(backend: "BackendDeclaration") -> "Iterator[Fault]":
 
 
 def describe_engine(name: str) -> dict[str, Any]:
-    """What people must know of it, and its settings: of an instance, or (remote) of a backend."""
+    """Its words for people, and its settings: of an instance, or (remote) of a backend."""
     entry = find_engine(name)
     rules = _rules(entry)
     table = rules.BackendSettings() if entry.remote else rules.read_settings({})
@@ -147,7 +147,7 @@ def describe_engine(name: str) -> dict[str, Any]:
 
 
 def check_settings(name: str, settings: Mapping[str, Any]) -> None:
-    """Refuse what no worker of that engine could start with; ConfigError names the setting."""
+    """Refuse settings with which no worker of that engine could start; ConfigError names one."""
     entry = find_engine(name)
     limit = settings.get("memory_limit", 0)
     if type(limit) is not int or not (limit == 0 or LEAST_MEMORY <= limit <= MOST_MEMORY):
@@ -164,7 +164,7 @@ def check_settings(name: str, settings: Mapping[str, Any]) -> None:
 
 
 def needed_address(name: str, settings: Mapping[str, Any], folder: Path) -> Address | None:
-    """What a session of that engine must reach to log in; `folder` is the engine's own. None: the
+    """The address that a session must reach to log in; `folder` is the engine's own. None: the
     engine refuses these settings, or the worker of its backend asks the server."""
     entry = CATALOG.get(name)
     if entry is None or entry.remote:
@@ -221,7 +221,7 @@ def load_backend(name: str) -> OpenBackend:
 
 
 def load_pack(name: str) -> OpenPack:
-    """What the workers of several sessions of that engine share."""
+    """The shared process of several workers' sessions."""
     entry = find_engine(name)
     if not entry.packable:
         raise ConfigError(f"cannot pack sessions of engine {name}", field="engine")

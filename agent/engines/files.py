@@ -1,7 +1,5 @@
-"""The rules of an engine's session files: what a whole session is, and what a copy needs.
-
-Standard library only: the vault asks these rules, and the worker before it starts an engine.
-"""
+"""The rules of an engine's session files: what a whole session is, and what a copy needs. Standard
+library only: the vault asks these rules, and the worker before it starts an engine."""
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
@@ -34,8 +32,8 @@ class SessionFolder(Protocol):
         """The content of a file in it; None: the file is missing."""
 
     def sizes(self, inner: str = "") -> Mapping[str, int]:
-        """The names in the folder at this path below it, with their sizes; a missing folder is
-        empty."""
+        """The names in the folder at this path below it, with their sizes; {} = a missing
+        folder."""
 
 
 @dataclass(frozen=True, slots=True)

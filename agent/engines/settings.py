@@ -1,7 +1,5 @@
-"""Reads any engine's table of settings; the rules of addresses that local engines share.
-
-Standard library only, as each engine's own `settings`: the agent's configuration asks them too.
-"""
+"""Reads any engine's table of settings; the rules of addresses that local engines share. Standard
+library only: the agent's configuration uses it too."""
 
 from collections.abc import Mapping
 from typing import Any, TypeVar

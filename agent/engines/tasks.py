@@ -62,8 +62,8 @@ async def in_thread(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> 
 
 
 async def to_end(work: Awaitable[T]) -> T:
-    """A caller that is cancelled waits for the end of the work first: a thread cannot be stopped,
-    and two of them must not change the same files."""
+    """A cancelled caller waits for the end of the work first: a thread cannot be stopped, and two
+    of them must not change the same files."""
     task = asyncio.ensure_future(work)
     try:
         return await asyncio.shield(task)

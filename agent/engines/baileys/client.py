@@ -1,7 +1,7 @@
 """The client's process: started without blocking, spoken to in JSON lines, ended as a whole.
 
 It reads commands from its descriptor 3 and writes events to its descriptor 4. It ends with its
-worker: the end of the command pipe is the end of the client, and the kernel kills one that hangs.
+worker: at the end of the command pipe, and the kernel kills one that hangs.
 """
 
 import asyncio
@@ -23,8 +23,6 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 class Client(Conversation):
-    """A running Node that is this process's own."""
-
     hangs_after = 10.0
     """Seconds without a line of a client that was asked for one: its loop stands still."""
 
@@ -41,7 +39,8 @@ class Client(Conversation):
 
     @classmethod
     async def start(cls, node: Path, packages: Path, on_event: OnEvent, on_end: OnEnd) -> "Client":
-        """`on_end` hears why the client ended, unless `close` or `kill` ended it."""
+        """`on_end` is called with the cause when the client ended, unless `close` or `kill` ended
+        it."""
         theirs, commands = os.pipe()
         events, written = os.pipe()
         line = [str(node), *FLAGS, str(MAIN), str(theirs), str(written), str(packages)]
@@ -76,12 +75,12 @@ class Client(Conversation):
                 code="node_failed",
             ) from error
         except BaseException:
-            await client.kill()  # a caller that gave up leaves no process behind
+            await client.kill()  # a cancelled caller leaves no process
             raise
         return client
 
     async def close(self, within: float = 5.0) -> None:
-        """End it in order: what it was to write is on the disk before (the caller saved)."""
+        """End it in order; the caller has saved before."""
         self.end("it was closed")
         if self._process.returncode is None:
             with suppress(TimeoutError):
@@ -142,6 +141,6 @@ def _die_with_parent() -> None:
 
 
 def _environment() -> dict[str, str]:
-    """No bus, no notify socket, no settings of ours."""
+    """No bus, no notify socket, no settings of the agent."""
     kept = ("PATH", "HOME", "LANG", "TZ", "TMPDIR", "SSL_CERT_FILE", "NODE_EXTRA_CA_CERTS")
     return {name: os.environ[name] for name in kept if name in os.environ} | ENVIRONMENT

@@ -24,7 +24,7 @@ OnEnd = Callable[[str], None]
 
 
 class Conversation:
-    """One end of it; `ended` says in words why the client does no more."""
+    """One end of it; `ended` says why the client stopped."""
 
     def __init__(self, commands: asyncio.StreamWriter, on_event: OnEvent) -> None:
         self.ended = ""
@@ -56,7 +56,7 @@ class Conversation:
         line = json.dumps({"id": number, "do": do, **more}).encode() + b"\n"
         try:
             async with asyncio.timeout(within):
-                # One buffer for all callers: lines never mix, even when a caller gives up.
+                # One buffer for all callers: lines never mix, even when a caller is cancelled.
                 self._commands.write(line)
                 await self._commands.drain()
                 return await answer
@@ -81,7 +81,7 @@ class Conversation:
         return True
 
     async def read(self, reader: asyncio.StreamReader) -> str:
-        """Take in its lines; return why it must end, "" where it wrote its last line."""
+        """Read its lines; return why it must end, "" where it wrote its last line."""
         try:
             while True:
                 try:

@@ -59,7 +59,7 @@ class BaileysEngine:
             raise EngineError("cannot connect: the session is stopping", code="stopping")
         if self._work is None or self._work.done():
             self._work = asyncio.create_task(self._connect(), name="connect")
-        # A caller that gives up ends only its waiting: the claims tell how it goes on.
+        # A cancelled caller ends only its waiting: the claims tell how it goes on.
         work = self._work
         await asyncio.wait({work})
         if work.cancelled():
@@ -210,8 +210,6 @@ class BaileysEngine:
             f"cannot {name!r:.40}: baileys knows pairing_code and file_part", field="name"
         )
 
-    # the client's process
-
     async def _open(self) -> "Client | PackedClient":
         if self._client is not None and self._client.alive and not self._state.spoiled:
             return self._client
@@ -233,7 +231,7 @@ class BaileysEngine:
         heard, ended = self._state.hear, self._client_ended
         if self._pack is not None:
             return await PackedClient.join(self._pack, self._folder, heard, ended, self._find_parts)
-        # Not above: what a session of a pack does not need costs no memory there.
+        # Not above: a session of a pack does not need it, so it would only cost memory there.
         from agent.engines.baileys.client import Client
 
         return await Client.start(*await self._find_parts(), heard, ended)
@@ -277,10 +275,8 @@ class BaileysEngine:
         await client.close()
 
     async def _end_hanging(self, client: "Client | PackedClient") -> None:
-        """A loop that stands still is no client: the next connect starts another.
-
-        A machine under load answers late, so one late answer is not yet such a loop.
-        """
+        """End a client whose loop hangs; the next connect starts another. One late answer on a busy
+        machine is no such loop."""
         now = time.monotonic()
         silent = now - max(self._asked_at or now, client.heard_at)
         if client is self._client and silent >= client.hangs_after:

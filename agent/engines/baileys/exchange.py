@@ -1,8 +1,7 @@
-"""Give a session out as a plain Baileys bot's folder: files only, nothing runs.
+"""Export a session as a plain Baileys bot's folder: files only, nothing runs.
 
-`useMultiFileAuthState` keeps one JSON file for each key in one folder, as our store does, so that
-people move back without scanning again; agent.moving brings such folders in. One of the two
-may run, never both.
+`useMultiFileAuthState` has one JSON file per key in one folder, as this engine's store, so a move
+back needs no scan. agent.moving imports such folders. Only one of the two may run.
 """
 
 import json
@@ -26,10 +25,8 @@ _KEY_FILE = re.compile(rf"({KEY_KINDS})\.json")
 
 
 def export_auth_folder(session: Path, target: Path, name: str, *, replace: bool = False) -> Path:
-    """Write `target`/`name` as the library wants it; the folder made.
-
-    `replace`: what is there already is moved aside, never deleted.
-    """
+    """Write `target`/`name` in the library's form; the folder made. `replace`: a folder of that
+    name is moved aside, never deleted."""
     _check_pairing(session)
     folder = target / name
     if os.path.lexists(folder) and not replace:
@@ -64,13 +61,13 @@ def _check_pairing(folder: Path) -> None:
 def _keys(folder: Path) -> Iterator[str]:
     with os.scandir(folder) as entries:
         for entry in entries:
-            # Links, folders and what a bot keeps beside its keys are no part of a session.
+            # Links, folders and a bot's other files are no part of a session.
             if entry.is_file(follow_symlinks=False) and _KEY_FILE.fullmatch(entry.name):
                 yield entry.name
 
 
 def _copy(source: Path, target: Path) -> int:
-    """Every key, the credentials last: half a copy is no session."""
+    """All keys, the credentials last: half a copy is no session."""
     names = sorted(_keys(source), key=lambda name: (name == CREDS, name))
     if len(names) > MOST_KEYS:
         raise VaultError(f"cannot copy {source}: more than {MOST_KEYS} files")

@@ -1,8 +1,8 @@
 """Get the client's packages with npm: `python -m agent.engines.baileys.fetch CACHE`.
 
-Each package is checked against its checksum in the lock file. Without a network: run
-`npm ci --cache DIR` with our package.json and package-lock.json elsewhere, bring DIR here, and name
-it as the second argument. No script of a package runs.
+npm checks each package against the lock file and runs no script of a package. Without a network:
+run `npm ci --cache DIR` with these package.json and package-lock.json elsewhere, bring DIR here,
+and name it as the second argument.
 """
 
 import os

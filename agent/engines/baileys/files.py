@@ -32,7 +32,7 @@ _PEERS_KEY = re.compile(r"(session|sender-key|identity-key)-.+\.json")
 
 
 def lost_store(folder: Path) -> str:
-    """Why this folder cannot hold a pairing; "" where it may. What is damaged is there."""
+    """Why this folder cannot have a pairing; "" where it may, damaged or not."""
     path = folder / CREDS
     try:
         text = path.read_text(encoding="utf-8")
@@ -48,10 +48,8 @@ def lost_store(folder: Path) -> str:
 
 
 def set_aside(folder: Path, peers: list[str]) -> list[str]:
-    """Move the keys of these peers (number and LID forms, groups' sender keys) into a folder.
-
-    The names of what was moved. Nothing else is touched: never the pairing, never pre-keys.
-    """
+    """Move the keys of these peers (number and LID forms, groups' sender keys) into a folder; their
+    names. The pairing and pre-keys stay."""
     owned = _owned(folder, peers)
     names = sorted(
         path.name
@@ -102,10 +100,10 @@ def _key_of(name: str) -> str:
 
 
 def _keep_newest(shelves: Path) -> None:
-    """A set with anything but peers' keys in it stays: it is not what was put aside here."""
+    """A set with other files than peers' keys stays: it was not put aside here."""
     sets = sorted(path for path in shelves.iterdir() if _SET.fullmatch(path.name))
     for old in sets[:-KEPT]:
-        with suppress(OSError):  # worth no failure: the next set tries again
+        with suppress(OSError):  # no failure: the next set tries again
             files = list(old.iterdir())
             if all(_PEERS_KEY.fullmatch(file.name) and not file.is_symlink() for file in files):
                 for file in files:

@@ -32,10 +32,8 @@ ENVIRONMENT = {
 
 
 def find_node(env: Mapping[str, str] | None = None, hidden: tuple[str, ...] = ()) -> Path:
-    """The first that is new enough. `WA_NODE` names one and rules out all others.
-
-    `hidden`: folders that the worker's unit does not see.
-    """
+    """The first that is new enough; `WA_NODE` names one and excludes all others. `hidden`: folders
+    that the worker's unit does not see."""
     env = os.environ if env is None else env
     seen: list[str] = []
     for path in _candidates(env):
@@ -92,7 +90,7 @@ def version_of(path: Path) -> int | None:
 
 @cache
 def _ask_version(path: Path, _inode: int, _changed: int) -> int | None:
-    """Asked once for each state of the file: an upgrade brings another."""
+    """Asked once for each state of the file: an upgrade changes it."""
     try:
         printed = subprocess.run(
             [str(path), "--version"], capture_output=True, text=True, timeout=10, check=True

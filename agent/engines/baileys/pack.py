@@ -1,8 +1,8 @@
 """One Node for the sessions of many workers: started, watched, shared, ended as a whole.
 
-A worker connects to the pack's socket and hands over the open folder of its session. So the pack
-reaches no session that no worker gave it, and its unit sees no session's folder. Each connection
-is one session: JSON lines as with a client of its own. It ends with its worker.
+A worker connects to the pack's socket and hands over the open folder of its session; the pack's
+unit sees no other. Each connection is one session, in JSON lines like a client's, and ends with its
+worker.
 """
 
 import asyncio
@@ -56,8 +56,6 @@ ORDERS = frozenset(
 
 @dataclass(eq=False, slots=True)
 class Member:
-    """One session, for as long as its worker is connected."""
-
     name: str
     folder: int
     """The open folder that its worker handed over."""
@@ -74,7 +72,8 @@ class Member:
 
 
 class Pack:
-    """`ended` hears why Node ended; the pack's process ends then, and its host starts it again."""
+    """`ended` is set with the cause when Node ended; the pack ends then, and its host starts it
+    again."""
 
     def __init__(self, name: str, ended: Callable[[str], None]) -> None:
         self._name = name
@@ -149,7 +148,7 @@ class Pack:
         self._ended(words)
 
     def _pass_on(self, event: Mapping[str, Any]) -> None:
-        """An event of Node to the worker of its session."""
+        """Pass an event of Node on to the worker of its session."""
         member = self._members.get(str(event.get("session", "")))
         if member is not None:
             member.send({key: value for key, value in event.items() if key != "session"})
@@ -212,7 +211,7 @@ class Pack:
             member.send({"answer": number, "error": answer})
 
     async def _leave(self, member: Member) -> None:
-        """Node lets go of the session's files before another worker may bring them again."""
+        """Node closes the session's files before another worker may bring them again."""
         for task in list(member.orders):
             task.cancel()
         member.writer.close()

@@ -65,10 +65,8 @@ class PackedClient(Conversation):
         on_end: OnEnd,
         find_parts: Callable[[], Awaitable[object]],
     ) -> "PackedClient":
-        """`on_end` hears why the pack's Node ended, unless `close` or `kill` ended this share.
-
-        `find_parts` is asked for what a pack needs that does not run: it raises what is missing.
-        """
+        """`on_end` is called with the cause when the pack's Node ended, unless `close` or `kill`
+        ended this share. `find_parts` raises what a pack lacks that does not run."""
         sock = await _connect(place, find_parts)
         folder = os.open(session, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
@@ -95,7 +93,7 @@ class PackedClient(Conversation):
         return client
 
     async def close(self) -> None:
-        """The pack lets go of the session's files; what was to be written was saved before."""
+        """The pack closes the session's files; all was saved before."""
         await self.kill("it was closed")
 
     async def kill(self, why: str = "it was hung up") -> None:

@@ -1,4 +1,4 @@
-"""What is known of one session by the client's events: its claim, its code, its last frame."""
+"""The state of one session by the client's events: its claim, its code, its last frame."""
 
 import logging
 import time
@@ -110,8 +110,6 @@ class SessionState:
         status = Status.AUTH_FAILURE if refused else Status.DISCONNECTED
         self.change(status, reason, raw=str(error))
 
-    # one method for each event of the client
-
     def hear(self, event: Mapping[str, Any]) -> None:
         handle = getattr(self, f"_on_{event.get('event')}", None)
         if handle is not None:
@@ -167,7 +165,7 @@ class SessionState:
         )
         reason = ended.reason
         if reason == "qr_idle" and self.claim.reason == PASSKEY_REQUIRED:
-            reason = self.claim.reason  # why no scan came to anything
+            reason = self.claim.reason  # why no scan succeeded
         elif reason == "qr_idle" and self.is_pairing:
             reason = PASSKEY_SUSPECTED
         if reason == "logout":
@@ -176,7 +174,7 @@ class SessionState:
         self.change(status, reason, raw=ended.raw, until_wall=ended.until_wall)
 
     def _on_lease_over(self, _event: Mapping[str, Any]) -> None:
-        """Its store takes nothing more: were there a next lease, another client would use it."""
+        """Its store takes no more writes: after a next lease another client would use it."""
         self.spoiled = True
         self.change(Status.DISCONNECTED, NO_LEASE)
 

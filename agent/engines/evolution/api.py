@@ -143,10 +143,9 @@ class EvolutionApi:
         return await self.ask("POST", path, {"number": account}, timeout=timeout)
 
     async def check(self, name: str, patience: float) -> tuple[float, Rows | None]:
-        """The seconds that an answer took, with the key and through the database, and the list.
-
-        It asks for the webhook of `name`, a session that was there, or without one for the
-        list: other questions about a missing session 1.8 answers with 500 and logs as errors.
+        """The seconds that an answer took, with the key and through the database, and the list. It
+        asks for the webhook of `name`, a session that was there, or without one for the list: 1.8
+        answers other questions about a missing session with 500 and logs errors.
         """
         if name:
             answer = await self._checked("use its sessions", f"/webhook/find/{segment(name)}")

@@ -1,7 +1,5 @@
-"""Row, settings and webhook of a session that is deleted on the server, kept on our disk.
-
-One folder for each deletion, with a manifest. The files hold the session's token: mode 0600.
-"""
+"""Row, settings and webhook of a session that is deleted on the server, kept on this disk: one
+folder per deletion, with a manifest. The files have the session's token: mode 0600."""
 
 import hashlib
 import json

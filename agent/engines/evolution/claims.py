@@ -1,7 +1,7 @@
-"""From what the server says of one session to a Claim. Facts in, one value out.
+"""From what the server says of one session to a Claim.
 
-The list's `disconnection*` columns outlive a success, so they count only for an end that is
-newer than the last time the session was known to be open.
+The list's `disconnection*` columns outlive a success, so they count only for an end that is newer
+than the last time the session was known to be open.
 """
 
 from dataclasses import dataclass, replace
@@ -32,8 +32,6 @@ class Live(StrEnum):
 
 @dataclass(slots=True)
 class Facts:
-    """All that a claim is made from, at one moment."""
-
     live: Live = Live.MISSING
     row: Row | None = None
     """Read after the state; None = the session has none, or none was read."""

@@ -1,7 +1,5 @@
-"""Keeps what the next worker must know of sessions, for servers whose list does not tell it.
-
-One small file for a backend, written when something changed; never a code, only its mark.
-"""
+"""What the next worker must know of sessions, for servers whose list does not have it: one small
+file per backend, written on a change; never a code, only its mark."""
 
 import asyncio
 import json
@@ -16,8 +14,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Remembered:
-    """What the next worker may know of a session at its start. Never that it was unpaired: a phone
-    may have scanned a code since."""
+    """Never that a session was unpaired: a phone may have scanned a code since."""
 
     paired: bool = False
     account: str = ""

@@ -80,7 +80,7 @@ class Observer:
             return  # it changed since the state was read; the next probe sees
 
     async def take_shown(self, shown: Shown) -> None:
-        """A code proves a missing pairing only where it is new and the server's own row agrees: a
+        """A code proves a missing pairing only where it is new and the server's row agrees: a
         session that lost its connection shows the code of its last login."""
         api, view = self.server.api, self.view
         if shown.state in (Live.OPEN, Live.CONNECTING, Live.CLOSE):

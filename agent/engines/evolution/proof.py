@@ -1,8 +1,8 @@
-"""Is an open session really connected? Only an answer of WhatsApp through it can say so.
+"""Whether an open session is really connected: only an answer of WhatsApp through it proves that.
 
-The query is for the account's own business profile: it changes nothing, no contact sees it,
-and Baileys asks WhatsApp each time. Presence would pass into a dead socket unnoticed
-and silence the phone's notifications; number checks are answered from the server's database.
+The query is for the account's own business profile: it changes nothing, no contact sees it, and
+Baileys asks WhatsApp each time. Presence would pass into a dead socket unnoticed, and number checks
+are answered from the server's database.
 """
 
 import asyncio

@@ -1,8 +1,7 @@
 """Replace a session on the server: back up its row and settings, delete it, create it again.
 
-That ends its pairing, and the server deletes its messages and contacts. Token, settings,
-webhook and proxy are backed up first and given back, also after the agent or the server died in
-between.
+That ends its pairing, and the server deletes its messages and contacts. Token, settings, webhook
+and proxy are given back, also after the agent or the server died in between.
 """
 
 import asyncio
@@ -78,7 +77,7 @@ class Renewal:
 
     async def is_logged_out(self, has_ended: Callable[[], bool] = lambda: False) -> bool:
         """Whether it says `close` twice in a row: between two tries it does so for a moment.
-        `has_ended`: by the webhook; by then it may connect again, for a new code."""
+        `has_ended`: the webhook said so; by then it may connect again, for a new code."""
         closes = 0
 
         def closed(live: Live) -> bool:
@@ -92,8 +91,8 @@ class Renewal:
         return await asyncio.to_thread(backup.unfinished, self.folder, self.name)
 
     async def _rehearse(self, session: Mapping[str, Any]) -> None:
-        """Set what is set already, for the server would refuse the same after the deletion; and
-        wait until the server can create sessions at all."""
+        """Set the present values again, for the server would refuse the same after the deletion;
+        and wait until the server can create sessions at all."""
         if self.api.old:
             await self.api.rows(SLOW)
         for what, body in _settable(session, self.api.old).items():

@@ -1,7 +1,7 @@
-"""Sets our webhook in each session, so that the server tells changes at once.
+"""Sets the agent's webhook in each session, so that the server reports changes at once.
 
-A session has one webhook. Another program's is left alone, and the agent polls that session.
-Ours is set again when it is gone or holds an earlier secret.
+A session has one webhook. Another program's is left alone, and the agent polls that session. Its
+own is set again when it is gone or has an earlier secret.
 """
 
 import asyncio

@@ -139,8 +139,7 @@ class SessionView:
 
     def is_news(self, shown: Shown) -> bool:
         """Whether the shown code may be a new one: the server goes on showing the last code through
-        pairing, logout and silence. Of a paired session only a second, other code counts, for
-        the server makes none for it."""
+        pairing, logout and silence. Of a paired session only a second, other code counts."""
         mark = _mark(shown.code)
         if not shown.code or mark == self._scanned:
             return False

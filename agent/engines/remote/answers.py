@@ -1,7 +1,5 @@
-"""What a request to a backend's server returns: an answer, or ServerDown.
-
-The standard library only: the repair script's module runs where nothing is installed.
-"""
+"""What a request to a backend's server returns: an answer, or ServerDown. Standard library only:
+the repair script's module runs where nothing is installed."""
 
 import json
 from collections.abc import Mapping
@@ -16,8 +14,8 @@ LARGEST_BODY = 8 << 20
 
 
 class ServerDown(EngineError):
-    """The server gave no usable answer, which says nothing of the session. `code` is always the
-    same, so no caller acts on the session; `reason` is ServerClaim's word."""
+    """The server gave no usable answer, which proves nothing about the session. `code` is always
+    the same, so no caller acts on the session; `reason` is ServerClaim's word."""
 
     code = "backend_down"
 

@@ -1,7 +1,7 @@
-"""One [[backend]]: the settings that every remote engine shares. Standard library only.
+"""One [[backend]]: the settings that all remote engines share. Standard library only.
 
-Configuration and worker read these tables by the same marks; plain http is allowed, because most
-of these servers stand on the same machine or in its own network.
+Configuration and worker read these tables by the same marks; plain http is allowed, because most of
+these servers are on the same machine or in its own network.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -113,9 +113,8 @@ def shared_faults(declaration: BackendDeclaration) -> Iterator[Fault]:
 
 def read_declaration(raw: Mapping[str, Any], own: Any) -> BackendDeclaration:
     """A backend's settings as its worker finds them, secrets included; `own`: the defaults of its
-    engine's `BackendSettings`. ConfigError names the setting that cannot be used.
-
-    The URL has no slash at its end; a path in it stays (a server behind a proxy).
+    engine's `BackendSettings`. ConfigError names a wrong setting. The URL has no slash at its end;
+    a path stays.
     """
     own = type(own)(**_values(raw, own))
     shared = _values(raw, BackendDeclaration())

@@ -1,7 +1,6 @@
-"""Requests to a backend's server by aiohttp, each with a deadline and a bounded answer.
-
-RemoteHttp never retries, follows no redirect and uses no proxy or password file of the
-environment. Its errors hold no key, query or body: bodies may hold QR texts and messages.
+"""Requests to a backend's server by aiohttp, each with a deadline and a bounded answer. RemoteHttp
+never retries, follows no redirect and uses no proxy or password file of the environment. Its errors
+have no key, query or body: bodies may have QR texts and messages.
 """
 
 import asyncio
@@ -54,8 +53,8 @@ class RemoteHttp:
         """One request; ServerDown where no usable answer comes in time.
 
         A refusal (4xx) and a 5xx with a JSON body are answers. `path` is ready for the wire
-        (`segment` quotes what goes into it). `urgent` takes no turn: the server's own check must
-        get through while all turns are taken.
+        (`segment` quotes its parts). `urgent` takes no turn: the server's own check must get
+        through.
         """
         what = f"{method} {path}"
         begun, started = time.monotonic(), False

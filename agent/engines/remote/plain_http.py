@@ -1,7 +1,5 @@
-"""Requests to a backend's server by the standard library: one connection each.
-
-For `repair_once`, which runs where aiohttp is not installed. The same promises as RemoteHttp: no
-redirect is followed, no proxy of the environment is used, no key or body is in an error.
+"""Requests to a backend's server by the standard library, for `repair_once`, which runs without
+aiohttp. No redirect is followed, no proxy of the environment used, no key or body is in an error.
 """
 
 import asyncio

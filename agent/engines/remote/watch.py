@@ -1,8 +1,5 @@
-"""The state of a backend's server, reported when it changes.
-
-A failed request says little of the server: one session may hang. So the watch asks
-for one check and reports what the check found.
-"""
+"""The state of a backend's server, reported when it changes. A failed request proves little, for
+one session may hang: the watch asks for one check and reports its result."""
 
 import asyncio
 import time

@@ -1,8 +1,5 @@
-"""The sandbox's faults: which are active, until when, and which outlive the worker.
-
-What a restart would not cure in reality (the network is down, the account is banned) is
-kept in the session's folder with its end in wall time.
-"""
+"""The sandbox's faults: which are active, until when, and which outlive the worker: those that a
+restart would not cure in reality are kept in the session's folder with their end in wall time."""
 
 import json
 import time

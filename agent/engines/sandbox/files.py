@@ -1,7 +1,5 @@
-"""The sandbox's session file: written whole or not at all, and checked when it is read.
-
-Standard library only.
-"""
+"""The sandbox's session file: written whole or not at all, checked when read. Standard library
+only."""
 
 import json
 from dataclasses import asdict, dataclass
@@ -30,8 +28,8 @@ class SessionFile:
 
 
 def read_session(folder: Path) -> SessionFile | None:
-    """None when there is no file; SessionDamagedError when there is one that is not whole;
-    OSError when it cannot be read."""
+    """None when there is no file; SessionDamagedError when it is not whole; OSError when it cannot
+    be read."""
     try:
         raw = (folder / NAME).read_bytes()
     except FileNotFoundError:

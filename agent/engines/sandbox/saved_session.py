@@ -17,10 +17,9 @@ from agent.errors import EngineError
 
 
 class SavedSession:
-    """Reads, changes and saves one folder's session; file work runs beside the loop.
-
-    A write that has begun is ended even when its caller is cancelled, and the next one waits
-    for it: two at once would write into the same temporary file.
+    """Reads, changes and saves one folder's session; file work runs beside the loop. A write that
+    has begun ends even when its caller is cancelled, and the next waits: two would share a
+    temporary file.
     """
 
     def __init__(self, folder: Path) -> None:

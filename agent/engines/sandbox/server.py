@@ -1,7 +1,5 @@
-"""WhatsApp's side of the sandbox: it takes logins, sends frames, answers pings.
-
-Faults work here as they would at the real server or on the way to it; the engine only
-sees frames, answers, refusals, or nothing at all.
+"""WhatsApp's side of the sandbox: it takes logins, sends frames, answers pings. Faults work here as
+at the real server or on the way to it; the engine only sees frames, answers, refusals, or nothing.
 """
 
 import asyncio

@@ -1,7 +1,5 @@
-"""The document that the browser shows: WhatsApp Web, or something else instead.
-
-Pure. Whatever answered said all of it: it is shortened, shown, and trusted no further.
-"""
+"""The document that the browser shows: WhatsApp Web, or something else. Its content is not trusted:
+it is shortened and shown."""
 
 import re
 from collections.abc import Mapping

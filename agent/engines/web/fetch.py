@@ -102,10 +102,9 @@ def unpack_package(path: Path) -> bytes:
 
 
 def become_owner(cache: Path) -> None:
-    """Root gives up its rights before it writes below a folder that another user can change.
-
-    That user could put a link to anywhere in its way. The first folder on the path that is not
-    root's tells who it is; everything after it is that user's to write, or not to be written.
+    """Root gives up its rights before it writes below a folder that another user can change: that
+    user could put a link in its way. The owner of the first folder on the path that is not root's
+    is that user.
     """
     if os.geteuid() != 0:
         return

@@ -1,7 +1,5 @@
 """The files of a web session: the browser's profile and the engine's note. Standard library only.
-
-The pairing lives in the profile's IndexedDB; only WhatsApp can read what is in there.
-"""
+The pairing is in the profile's IndexedDB, which only WhatsApp can read."""
 
 import json
 from collections.abc import Callable, Iterator, Mapping
@@ -44,7 +42,7 @@ def lost_store(session: Path) -> str:
 
 
 def store_is_gone(session: Path) -> str:
-    """Why a browser that runs has lost its store; "" where the store is there. A deletion under a
+    """Why a running browser has lost its store; "" where the store is there. A deletion under a
     browser that writes may leave parts: a database without CURRENT is none."""
     return _missing(
         session,

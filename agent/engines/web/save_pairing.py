@@ -1,7 +1,7 @@
 """Bring a new pairing to the disk before the engine publishes it.
 
 A browser writes IndexedDB to the kernel when a transaction ends, and local storage up to a second
-later. A pairing needs both: until both are on the disk, a killed browser comes up with a new code.
+later. A pairing needs both: until then a killed browser comes up with a new code.
 """
 
 import asyncio
@@ -38,10 +38,9 @@ async def flush_pairing(page: Page, session: Path) -> bool:
 
 
 async def leave_page(page: Page, session: Path, *, within: float) -> None:
-    """Close WhatsApp's page and wait until what it stored is written, before the browser ends.
-
+    """Close WhatsApp's page and wait until what it stored is written, before the browser ends:
     Chromium dies in about one of fifty of its own orderly ends (SIGTRAP, most often in its first
-    second). What is written here does not depend on how it ends.
+    second).
     """
     mark = os.urandom(12).hex()
     with suppress(EngineError, TimeoutError):

@@ -1,7 +1,5 @@
-"""The ways to a page that works: a start, a reload, a load past every cache, and when to give up.
-
-At most one of them goes on at a time. The view says what is claimed meanwhile.
-"""
+"""The ways to a page that works: a start, a reload, a load past all caches, and when to give up.
+One of them goes on at a time; the view says what is claimed meanwhile."""
 
 import asyncio
 import logging

@@ -1,7 +1,5 @@
-"""The meaning of the page's words: one look at the page and the story so far make one claim.
-
-Pure. The words are wa-js's and WhatsApp Web's own; `core.engine_words.web_reason` translates them.
-"""
+"""The meaning of the page's words: one look at the page and the story so far make one claim. The
+words are wa-js's and WhatsApp Web's own; `core.engine_words.web_reason` translates them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace

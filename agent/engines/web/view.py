@@ -1,7 +1,5 @@
-"""The present knowledge of the session: the last look at the page, story, proof and claim.
-
-No I/O and no clock: `now` is handed in, and who asks publishes what changed.
-"""
+"""The present knowledge of the session: the last look at the page, story, proof and claim. No I/O
+and no clock: `now` is an argument, and the caller publishes what changed."""
 
 from collections.abc import Mapping
 from dataclasses import replace

@@ -1,7 +1,5 @@
-"""Which requests a whaticket-like server understands, and what its `disconnect` does.
-
-There is no one such server: every fork has its own routes, so each can be set by hand.
-"""
+"""Which requests a whaticket-like server understands, and what its `disconnect` does. Each fork has
+its own routes, so each route can be set by hand."""
 
 import re
 from collections.abc import Mapping

@@ -1,8 +1,8 @@
-"""The steps between "down" and "up again" that a repair on a whaticket-like server is made of.
+"""The steps between "down" and "up again" of a repair on a whaticket-like server.
 
-Files may be touched only while the server holds nothing of the session in memory: it would
-write its old record back. So it must say that the session is down, twice, before and after.
-What was taken down is brought up again whatever failed in between.
+Files may be touched only while the server has nothing of the session in memory: it would write its
+old record back. So it must say that the session is down, twice, before and after. A session that
+was taken down is brought up again whatever failed in between.
 """
 
 import asyncio
@@ -88,10 +88,9 @@ class Round:
             await asyncio.sleep(self.poll)
 
     async def must_have_whole_creds(self, *, stored: bool = False) -> None:
-        """Baileys puts empty creds in the place of damaged ones: a start would end the pairing.
-
-        While it runs it has good ones in memory and writes them again, so it is left alone.
-        `stored`: those of a connected session must be there as well, or we look at a wrong place.
+        """Baileys replaces damaged creds by empty ones: a start would end the pairing. While it
+        runs it has good ones in memory and writes them again, so it is left alone. `stored`: those
+        of a connected session must be there as well, or the configured place is wrong.
         """
         files = await self.store.look(self.id)
         if files == "damaged":
@@ -155,10 +154,9 @@ class Round:
             )
 
     async def start_or(self, undo: Callable[[], Awaitable[None]]) -> None:
-        """Start; where the server surely refused to, undo what was done before.
-
-        Without an answer it may have started: putting an old pairing under a running session
-        would mix two of them, so then nothing is undone.
+        """Start; where the server surely refused, undo what was done before. Without an answer it
+        may have started: putting an old pairing under a running session would mix two of them, so
+        nothing is undone.
         """
         try:
             await self.again(self.begin)

@@ -14,8 +14,8 @@ NOTHING = "nothing_to_remove"
 async def plan_records(
     store: SessionStore, id: str, peers: Sequence[str], *, damaged: bool
 ) -> Plan:
-    """These peers' records; where they have none, or `damaged` is said, also the session's own
-    records that Baileys cannot use, found by reading them."""
+    """These peers' records; where they have none, or `damaged` is set, also the session's own
+    records that Baileys cannot use."""
     plan = await store.plan_peers(id, peers) if peers else Plan()
     if damaged or not plan:
         plan |= await store.plan_damaged(id)
@@ -32,9 +32,9 @@ async def regenerate(
 ) -> None:
     """Down, those records away, up again: Baileys makes new ones with the next message.
 
-    EngineError `nothing_to_remove`, and no interruption, where a reconnect is all that it were.
+    EngineError `nothing_to_remove`, and no interruption, where it would be a mere reconnect.
     `going_down` is called before the session is touched, `taken` when the records are out and
-    before it is started.
+    before the start.
     """
     plan = await plan_records(round.store, round.id, peers, damaged=damaged)
     if not plan:

@@ -1,7 +1,6 @@
-"""One round over the sessions of a whaticket-like server, without an agent.
-
-`python -m agent.engines.whaticket.repair_once`, which scripts/auto-fix-sessions.sh finds a Python
-for. It works from a bare copy of the `agent` folder: the standard library only.
+"""One round over the sessions of a whaticket-like server, without an agent: `python -m
+agent.engines.whaticket.repair_once`, called by scripts/auto-fix-sessions.sh. It works from a bare
+copy of the `agent` folder: the standard library only.
 """
 
 import asyncio

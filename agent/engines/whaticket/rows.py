@@ -70,8 +70,8 @@ def parse_rows(raw: object) -> list[Row] | None:
 
 
 def parse_state(raw: object, id: str = "") -> Row | None:
-    """The state route's answer: a row, or one under a name. `id`: who was asked for, for servers
-    that leave it out of the answer."""
+    """The state route's answer: a row, or one under a name. `id`: the session asked for, for
+    servers that leave it out of the answer."""
     if not isinstance(raw, Mapping) or "id" in raw:
         return parse_row(raw)
     names = ("whatsapp", "session", "data")

@@ -1,7 +1,6 @@
-"""One whaticket-like server: its login, its token, and what its routes answer.
-
-A token lasts 15 minutes and the server answers 401 or 403 after it, so a refusal is answered by one
-new login and one more try; a refusal after that is final.
+"""One whaticket-like server: its login, its token, and what its routes answer. A token lasts 15
+minutes and the server answers 401 or 403 after it, so a refusal is answered by one new login and
+one more try.
 """
 
 import asyncio

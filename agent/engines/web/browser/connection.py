@@ -1,7 +1,7 @@
 """The debugger's connection over two inherited pipes: calls with deadlines, and events.
 
-The protocol is Chrome's: JSON messages, each ended by a zero byte. Standard library only. No port
-is opened, which every local user could read the session through; giving one call up harms no other.
+The protocol is Chrome's: JSON messages, each ended by a zero byte. No port is opened, through which
+each local user could read the session.
 """
 
 import asyncio

@@ -1,7 +1,5 @@
-"""The progress of a page's loading: the bytes that came, by the browser's network events.
-
-Only while a start needs it: the browser sends an event for each piece of each answer.
-"""
+"""The progress of a page's loading: the bytes that came, by the browser's network events. Only
+during a start: the browser sends an event for each piece of each answer."""
 
 from collections.abc import Mapping
 from contextlib import suppress
@@ -46,8 +44,8 @@ class Loading:
         await self._call("Network.setBypassServiceWorker", {"bypass": True})
 
     async def forget_caches(self, origin: str) -> None:
-        """What the browser remembers of the page, never what the page keeps of the session.
-        IndexedDB and local storage hold the pairing: they are not named here."""
+        """Forget the browser's caches of the page. IndexedDB and local storage have the pairing:
+        they are not named here."""
         await self.watch()
         await self._call("Network.setBypassServiceWorker", {"bypass": True})
         await self._call("Network.setCacheDisabled", {"cacheDisabled": True})

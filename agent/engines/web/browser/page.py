@@ -123,8 +123,8 @@ class Page:
         )
 
     async def picture(self, *, kind: str = "jpeg", within: float = 10.0) -> bytes:
-        """A picture of the page. What could be scanned or typed from it is hidden, or there is
-        no picture: a page that cannot hide it raises."""
+        """A picture of the page. What could be scanned or typed from it is hidden; a page that
+        cannot hide it raises."""
         hidden = await self.evaluate(HIDE_CODES, within=within)
         if hidden is not True:
             raise EngineError("cannot take a picture: the page did not hide its codes")
@@ -191,10 +191,9 @@ class Page:
         self._debugger.on("Page.javascriptDialogOpening", self._dialog)
 
     async def _listen_to_words(self) -> None:
-        """Keep one question open that the page answers with its next words.
-
-        A binding would need the debugger's Runtime domain, which keeps every line that the
-        page logs in memory and shows the page that it is being watched.
+        """Keep one question open that the page answers with its next words. A binding would need
+        the debugger's Runtime domain, which keeps each line that the page logs and shows the page
+        that it is watched.
         """
         while True:
             self._new_document.clear()

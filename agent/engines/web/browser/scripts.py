@@ -7,10 +7,8 @@ from agent.engines.settings import origin_of
 
 
 def page_script(url: str, config: str, bundle: str, *, person: bool = False) -> str:
-    """What runs in each document first: only in WhatsApp's own page, never in frames.
-
-    `person`: a person sits at the window, and their browser answers the page's call for a passkey.
-    """
+    """What runs in each document first: only in WhatsApp's own page, never in frames. `person`: a
+    person sits at the window, and their browser answers the page's call for a passkey."""
     observer = Path(__file__).with_name("observer.js").read_text()
     where = json.dumps(origin_of(url))
     return (

@@ -49,10 +49,8 @@ def read_lock(profile: Path) -> Lock:
 
 
 def holder(profile: Path) -> int | None:
-    """The process that has one of the profile's databases open; 0: one whose number is hidden.
-
-    A headless shell leaves no lock file, but each of its LevelDB databases holds a lock on a file
-    LOCK. Asking for it takes nothing.
+    """The process that has one of the profile's databases open; 0: one whose number is hidden. A
+    headless shell leaves no lock file, but each of its LevelDB databases has a lock on a file LOCK.
     """
     default = profile / "Default"
     databases = [default / "Local Storage" / "leveldb", default / "Session Storage"]
@@ -99,8 +97,8 @@ def prepare_profile(session: Path) -> Lock:
 
 
 def _remove_socket_folder(profile: Path) -> None:
-    """What a killed full browser leaves in the folder for temporary files: a socket and a cookie.
-    Only where that cookie is the profile's own: such a folder belongs to this profile."""
+    """A killed full browser leaves a socket and a cookie in the folder for temporary files. Remove
+    it only where that cookie is the profile's own."""
     with suppress(OSError):
         folder = (profile / LOCKS[1]).readlink().parent
         own = (profile / LOCKS[2]).readlink() == (folder / LOCKS[2]).readlink()

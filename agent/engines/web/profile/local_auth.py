@@ -1,7 +1,7 @@
-"""Bring a whatsapp-web.js LocalAuth folder in, and give one out: files only, nothing runs.
+"""Import a whatsapp-web.js LocalAuth folder, and export one: files only, nothing runs.
 
-LocalAuth keeps `session` or `session-<clientId>`, which is a browser's profile as ours is, so
-that people move over (and back) without scanning again.
+LocalAuth keeps `session` or `session-<clientId>`, a browser's profile like this engine's, so a move
+(and back) needs no scan.
 """
 
 import os
@@ -56,8 +56,8 @@ def import_local_auth(source: Path, session: Path) -> int:
 def export_local_auth(
     session: Path, target: Path, client_id: str = "", *, replace: bool = False
 ) -> Path:
-    """Write `target`/session[-client_id] as LocalAuth wants it; the folder made. `replace`: what is
-    there already is moved aside, never deleted."""
+    """Write `target`/session[-client_id] in LocalAuth's form; the folder made. `replace`: a folder
+    of that name is moved aside, never deleted."""
     if client_id and not _CLIENT.fullmatch(client_id):
         raise InvalidRequest(
             f"cannot use client id {client_id!r:.80}: letters, digits, - and _ only", field="client"

@@ -1,7 +1,6 @@
-"""Save a pairing whose files were deleted under a running browser: it still holds them open.
-
-A deleted file lives on while a process has it open. The browser is halted first, so that its
-databases are copied as they are at one moment; what it ran on is gone, so it is ended then.
+"""Save a pairing whose files were deleted under a running browser: a deleted file lives on while a
+process has it open. The browser is stopped first, so that its databases are copied as of one
+moment, and ended afterwards.
 """
 
 import logging
@@ -23,8 +22,8 @@ _STORES = (("Default", "IndexedDB"), ("Default", "Local Storage"))
 
 
 def rescue(session: Path, browser: int) -> bool:
-    """Write the profile again from what the browser holds; True when there is a pairing's store.
-    The browser's process group is halted and not set going again: end it in any case."""
+    """Write the profile again from the browser's open files; True when there is a pairing's store.
+    The browser's process group stays stopped: end it in any case."""
     profile = profile_path(session)
     fresh = session / f".{profile.name}.rescued"
     try:

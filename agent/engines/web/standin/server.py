@@ -1,7 +1,5 @@
-"""A small server that plays WhatsApp for the stand-in page: codes, pairings, messages.
-
-For `wa-agent sandbox web` and for tests; standard library only, on loopback only.
-"""
+"""A small server that plays WhatsApp for the stand-in page: codes, pairings, messages. For
+`wa-agent sandbox web` and for tests; standard library only, on loopback only."""
 
 import asyncio
 import base64

@@ -1,7 +1,7 @@
 """Which stored records Baileys cannot use: cut short, empty, or not what their name says.
 
-Pure. A record that only looks unusual is whole: what is wrong must be certain, for the record is
-taken out. Creds and app-state keys are never judged here: nothing may take those out.
+A record that only looks unusual is whole: damage must be certain, for the record is taken out.
+Creds and app-state keys are not judged here: nothing may take those out.
 """
 
 import base64

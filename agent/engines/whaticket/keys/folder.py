@@ -1,8 +1,5 @@
-"""Auth folders of Baileys: which files are a peer's, taking files out, putting them back.
-
-Blocking; runs in a thread. Everything is opened relative to the session's folder without
-following a link.
-"""
+"""Auth folders of Baileys: which files are a peer's, taking files out, putting them back. Blocking;
+runs in a thread. All is opened relative to the session's folder without following a link."""
 
 import contextlib
 import errno

@@ -1,7 +1,5 @@
-"""Which of a session's keys belong to one peer, by the names that Baileys gives them.
-
-Pure. The same names are files (`/` as `__`, `:` as `-`, `.json` at the end) and Redis suffixes.
-"""
+"""Which of a session's keys belong to one peer, by the names that Baileys gives them. The same
+names are files (`/` as `__`, `:` as `-`, `.json` at the end) and Redis suffixes."""
 
 import re
 from collections.abc import Iterable
@@ -23,7 +21,7 @@ class Peers:
 
     def owns(self, name: str) -> bool:
         """Whether that key is one of theirs, and one that a new handshake replaces. Never creds,
-        pre-keys or app-state keys; nor `sender-key-memory`, which is ours."""
+        pre-keys or app-state keys; nor `sender-key-memory`, which is the account's own."""
         for pattern in _OWNED:
             if owned := pattern.fullmatch(name):
                 return owned["user"] in self.users

@@ -1,7 +1,5 @@
-"""A session's keys in Redis: found by SCAN, backed up, deleted, put back.
-
-Only what was backed up as it stands is deleted: each batch is watched, dumped again and
-compared in the same transaction.
+"""A session's keys in Redis: found by SCAN, backed up, deleted, put back. Each batch is watched,
+dumped again and compared in the transaction that deletes it, so only backed-up values are deleted.
 """
 
 import asyncio

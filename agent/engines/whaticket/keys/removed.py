@@ -1,8 +1,5 @@
-"""Removed keys: one folder per removal, with a manifest, kept for seven days.
-
-Blocking; runs in a thread. Nothing leaves a server before it was read, and what was moved is
-read again afterwards.
-"""
+"""Removed keys: one folder per removal, with a manifest, kept for seven days. Blocking; runs in a
+thread. Nothing leaves a server before it was read, and what was moved is read again afterwards."""
 
 import errno
 import hashlib

@@ -1,7 +1,6 @@
-"""Redis' own protocol (RESP 2) over one connection, with the standard library alone.
-
-A dozen commands are all that a session's keys need, and cron jobs and containers run this where
-no Redis library is installed. No error holds a key's value or the address' password.
+"""Redis' own protocol (RESP 2) over one connection, with the standard library alone: cron jobs and
+containers run this where no Redis library is installed. No error has a key's value or the address'
+password.
 """
 
 import asyncio
@@ -43,8 +42,8 @@ class RedisAddress:
 
 
 def read_address(url: str) -> RedisAddress:
-    """`redis://[[USER]:PASSWORD@]HOST[:PORT][/DATABASE]`, rediss:// or unix://; ValueError says
-    what is wrong, without the password."""
+    """`redis://[[USER]:PASSWORD@]HOST[:PORT][/DATABASE]`, rediss:// or unix://; ValueError names
+    the fault, without the password."""
     parts = urlsplit(url)
     if parts.scheme not in ("redis", "rediss", "unix"):
         raise ValueError("it begins with redis://, rediss:// or unix://")

@@ -61,8 +61,8 @@ class SessionStore:
         return await self.redis.look(id) if self.redis is not None else "unknown"
 
     async def holding(self, ids: Sequence[str], address: str) -> list[str]:
-        """Which of these sessions have talked with that address. Whose keys were taken out fails on
-        until new ones are agreed: the backups count as well."""
+        """Which of these sessions have talked with that address. A session whose keys were taken
+        out fails until new ones are agreed: the backups count as well."""
         holders: list[str] = []
         if (folder := self.folder) is not None:
             holders = await in_thread(lambda: [id for id in ids if folder.holds(id, address)])
@@ -92,8 +92,8 @@ class SessionStore:
         return Plan(tuple(files), tuple(keys))
 
     async def plan_damaged(self, id: str) -> Plan:
-        """The session's records that Baileys cannot use, of all peers. A damaged sender key of our
-        own takes with it the note who has it: it is given out again."""
+        """The session's records that Baileys cannot use, of all peers. With a damaged sender key of
+        the account's own goes the note of who has it: it is given out again."""
         files: list[str] = []
         keys: list[str] = []
         own = await self.own_users(id)

@@ -1,7 +1,6 @@
-"""Reads the lines of a server's log: errors about keys, connections that end or begin.
-
-Pure: text in, findings out. A line itself never leaves this module, only the words that a
-pattern of ours matched: libsignal prints whole session records with their private keys.
+"""Reads the lines of a server's log: errors about keys, connections that end or begin. No line
+leaves this module, only the words that a pattern matched: libsignal prints session records with
+their private keys.
 """
 
 import re
@@ -247,7 +246,7 @@ def is_of_interest(raw: bytes, more: tuple[bytes, ...] = ()) -> bool:
 
 
 def needle_of(own: CryptoPattern) -> bytes:
-    """What is in every line that the pattern is in: its longest run of plain letters. Bytes know no
+    """A text in each line that the pattern matches: its longest run of plain letters. Bytes know no
     capitals beyond ASCII, and an expression's signs are not in the line."""
     text = own.name.removeprefix("own: ")
     return max(re.findall(r"[ -~]+", text), key=len, default="").lower().encode()

@@ -44,8 +44,8 @@ class Names:
 
 
 def names_of(held: Mapping[InstanceId, tuple[str, str]], rows: Iterable[Row] | None) -> Names:
-    """`held`: our id → what we were told it is called there, and the server's id ("" unknown).
-    `rows` None: the server's list was never seen."""
+    """`held`: per instance its name on the server, and the server's id ("" unknown). `rows` None:
+    the server's list was never seen."""
     ours: dict[str, InstanceId] = {}
     others: set[str] = set()
     by_name: dict[str, set[str]] = {}

@@ -1,8 +1,5 @@
-"""Logs that a program writes for us: any command's output, or journalctl's.
-
-One run of the program; its owner starts the next one. It runs in a group of its own,
-which ends with us.
-"""
+"""Logs that a program writes: any command's output, or journalctl's. One run of the program, in a
+group of its own that ends with the worker; its owner starts the next run."""
 
 import asyncio
 import contextlib

@@ -1,7 +1,7 @@
 """Files that a log's rotation put aside between two readings: the marked one, and the next.
 
-A mark is a position with hashes of the file's first bytes and of those just before the position,
-so that a copy (copytruncate), a renamed file and a compressed one are known again by content.
+A mark is a position with hashes of the file's first bytes and of those before the position, so that
+a copy (copytruncate), a renamed file and a compressed one are recognised by content.
 """
 
 import gzip
@@ -61,8 +61,8 @@ def read_mark(raw: Mapping[str, Any]) -> Mark | None:
 
 
 def missed(path: Path, mark: Mark, skip: frozenset[str]) -> Iterator[tuple[Path, int]]:
-    """The files, oldest first, that hold what came after the mark and before the present log,
-    each with where to begin. `skip`: keys of files that are read anyway."""
+    """The files, oldest first, with what came after the mark and before the present log, each with
+    where to begin. `skip`: keys of files that are read anyway."""
     old = [sibling for sibling in _siblings(path) if sibling[2] not in skip]
     for at, (_, file, _) in enumerate(old):
         if _stands_in(mark, file):

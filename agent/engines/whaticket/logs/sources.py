@@ -1,8 +1,5 @@
-"""All log sources of a backend, each read by a task of its own.
-
-Reading and parsing happen in threads and take at most half of a processor; what a flood adds
-up to is limited before it goes on, and counted.
-"""
+"""All log sources of a backend, each read by a task of its own. Reading and parsing happen in
+threads and take at most half of a processor; findings of a flood are limited and counted."""
 
 import asyncio
 import contextlib

@@ -1,8 +1,8 @@
-"""Files that grow, follow each other by rotation, or are cut short, read from where we stood.
+"""Files that grow, follow each other by rotation, or are cut short, read from the last position.
 
 Blocking; runs in a thread. A file is known by its inode, so a renamed one is read to its end;
-the first bytes of one, and those before our place, are remembered as hashes, so that one written
-over is noticed and a copy of it is known again.
+hashes of its first bytes and of those before the position show that it was written over, or is a
+copy.
 """
 
 import os
@@ -140,8 +140,8 @@ class Follower:
                     self._read_old(old, start, now, batch)
 
     def _find_renamed(self, path: Path, key: str, mark: Mark, now: float) -> Tail | None:
-        """The file that we were in the midst of when we ended, under its new name: its writer may
-        not have heard of the rotation yet."""
+        """The file of the last position under its new name: its writer may not have heard of the
+        rotation yet."""
         try:
             with os.scandir(path.parent) as entries:
                 files = (entry for entry in entries if entry.is_file())

@@ -1,8 +1,5 @@
-"""When a line of a log was written, by what it says itself; and in which zone it says so.
-
-For rounds that read what was written since the last one. Pure but for `zone_of`, which reads the
-end of a file.
-"""
+"""When a line of a log was written, by its own time, and in which zone that is. For rounds that
+read what was written since the last one."""
 
 import os
 import re
@@ -88,10 +85,9 @@ def when(stamp: Stamp, offset: float, now: float) -> float:
 
 
 def zone_of(path: Path, now: float) -> float:
-    """The offset of a log whose lines name no zone.
-
-    Its last line was written when the file was last changed: of the zones in question the one is
-    right in which that is so. A container writes UTC, or has a zone of its own.
+    """The offset of a log whose lines name no zone: its last line was written when the file was
+    last changed, so of the possible zones the one is right in which that is so. A container writes
+    UTC, or has a zone.
     """
     local = float(time.localtime(now).tm_gmtoff)
     try:
