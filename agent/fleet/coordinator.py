@@ -1,6 +1,6 @@
 """What a machine asks of the fleet's database. Each call is one transaction."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -18,6 +18,8 @@ class Machine:
     labels: Mapping[str, str] = field(default_factory=dict)
     engines: frozenset[str] = frozenset()
     version: str = ""
+    key_fingerprint: str = ""
+    """The fleet keeps the first one, and refuses a machine that has another."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +45,8 @@ class MachineRow:
     engines: Sequence[str]
     drained: bool
     version: str
+    seconds_since_renewal: float | None
+    """None: it never renewed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +65,8 @@ class Renewal:
     """False while the database runs for less than a ttl: nothing is started or taken over."""
     halted: str
     """Why no owner changes until an operator accepts it; "" = they may."""
+    commands: bool
+    """Commands wait for this machine."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +77,9 @@ class Owned:
     epoch: int
     engine: str
     wanted: str
+    failover: str
+    labels: Mapping[str, str]
+    only_on: str
     settings: Mapping[str, Any]
 
 
@@ -93,17 +102,110 @@ class Stored:
     packed: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class SessionRow:
+    """A session as every machine sees it. Times are seconds since 1970 by the database's clock."""
+
+    id: str
+    machine: int
+    epoch: int
+    engine: str
+    wanted: str
+    failover: str
+    labels: Mapping[str, str]
+    only_on: str
+    why: str
+    """Why it is on this machine."""
+    moved_at: float
+    copy_at: float | None
+    copy_bytes: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class DirectoryChanges:
+    generation: int
+    """What the next call asks from."""
+    whole: bool
+    """These are all sessions, whatever was read before."""
+    sessions: Sequence[SessionRow]
+    deleted: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class ViewRow:
+    """What an owner last said of a session."""
+
+    id: str
+    machine: int
+    """The machine that said it: the owner, or the one before it."""
+    view: Mapping[str, Any]
+    age_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class CommandRow:
+    id: str
+    session: str
+    verb: str
+    arguments: Mapping[str, Any]
+    idempotency_key: str
+    asked_by: str
+    state: str
+    """waiting, begun or ended."""
+    outcome: str
+    """What the owner said at the end, or expired, deleted, unknown: who began it was lost."""
+    answer: Mapping[str, Any] | None
+    age_seconds: float
+    machine: int | None
+    """The machine that took it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """A reason to look before the next renewal; it tells nothing else, and it may get lost."""
+
+    kind: str
+    """changes: of what a machine owns; command: one waits for it."""
+    machine: int | None
+    """None: the connection was away, and any notice may have been missed."""
+
+
 class Coordinator(Protocol):
     async def join(self, machine: Machine) -> Member: ...
+
+    async def leave(self, member: Member, sessions: Collection[str]) -> bool:
+        """Take the machine and its sessions out; False: it owns others, or has another epoch."""
 
     async def renew(self, member: Member, rivals: frozenset[int], generation: int) -> Renewal: ...
 
     async def machines(self) -> Sequence[MachineRow]: ...
 
+    async def set_drained(self, name: str, drained: bool) -> bool:
+        """False: no machine has this name."""
+
     async def owned(self, member: Member) -> Sequence[Owned]: ...
 
     async def create(self, member: Member, session: NewSession, machine: int) -> bool:
         """False: the id is taken."""
+
+    async def register(self, member: Member, sessions: Sequence[NewSession]) -> Sequence[str]:
+        """Bring sessions into the fleet; the ids that others own: none was registered then."""
+
+    async def update(
+        self,
+        member: Member,
+        session: str,
+        epoch: int,
+        *,
+        wanted: str | None = None,
+        settings: Mapping[str, Any] | None = None,
+        labels: Mapping[str, str] | None = None,
+        failover: str | None = None,
+    ) -> bool:
+        """None leaves a value as it is. False: the session has another owner or epoch."""
+
+    async def delete(self, member: Member, session: str, epoch: int) -> bool:
+        """False: the session has another owner or epoch."""
 
     async def take_over(
         self, member: Member, peer: int, epoch: int, renewals: int, to: Mapping[str, int]
@@ -127,10 +229,55 @@ class Coordinator(Protocol):
 
     async def unlock(self, what: str) -> None: ...
 
+    async def directory(self, since: int = -1) -> DirectoryChanges:
+        """What changed after the generation `since`; -1: everything. Ages of copies change
+        without a generation: `session` tells the newest."""
+
+    async def session(self, id: str) -> SessionRow | None: ...
+
+    async def publish(self, member: Member, views: Mapping[str, Mapping[str, Any]]) -> None:
+        """Keep the newest view of each session; those of sessions that others own are left out."""
+
+    async def views(
+        self, ids: Collection[str] | None = None, machine: int | None = None
+    ) -> Sequence[ViewRow]:
+        """Of these sessions, or of those that the machine owns; of all without both."""
+
+    async def add_command(
+        self,
+        id: str,
+        session: str,
+        verb: str,
+        arguments: Mapping[str, Any],
+        *,
+        idempotency_key: str,
+        asked_by: str,
+    ) -> CommandRow:
+        """The command as it is kept: an earlier one, if it was the same under the same key."""
+
+    async def take_commands(self, member: Member, limit: int) -> Sequence[CommandRow]:
+        """The oldest that wait for this machine, begun by this call and given to nobody else."""
+
+    async def end_command(
+        self, member: Member, id: str, outcome: str, answer: Mapping[str, Any]
+    ) -> bool:
+        """False: this machine did not take it, or it ended before."""
+
+    async def command(self, id: str) -> CommandRow | None: ...
+
+    async def listen(self, on_notify: Callable[[Notice], None]) -> None:
+        """Until it is cancelled, on a connection of its own that is made again when it breaks."""
+
     async def forget(self, member: Member, machine: int) -> None:
-        """An operator says that the machine is dead: it may be taken over."""
+        """An operator says that the machine is dead: it may be taken over, and one that owns
+        nothing goes off the list. A forgotten machine that lives joins again."""
 
     async def accept(self) -> None:
         """An operator accepts that the database lost records."""
+
+    async def schema(self) -> tuple[int, int]:
+        """The version of the tables, and the oldest program that may use them."""
+
+    async def key_fingerprint(self) -> str: ...
 
     async def close(self) -> None: ...

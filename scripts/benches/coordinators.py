@@ -9,7 +9,8 @@ from statistics import median
 
 from agent.core.fleet.lease import LeasePolicy
 from agent.fleet.coordinator import Machine, Member, NewSession
-from agent.fleet.postgres.coordinator import PostgresCoordinator, open_coordinator, prepare
+from agent.fleet.postgres.coordinator import PostgresCoordinator, open_coordinator
+from agent.fleet.postgres.schema import prepare
 from scripts.benches.machine import this_machine
 from scripts.benches.report import OURS, Report, Row
 from tests.standin.postgres import temporary_postgres

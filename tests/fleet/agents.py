@@ -12,7 +12,7 @@ from typing import Any
 import psutil
 import psycopg
 
-from agent.fleet.postgres.coordinator import prepare
+from agent.fleet.postgres.schema import prepare
 from tests.daemon.conftest import RunningAgent
 from tests.fleet.wires import Wires, wires
 from tests.standin.postgres import Postgres, temporary_postgres

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from agent.fleet.postgres.coordinator import open_coordinator, prepare
+from agent.fleet.postgres.coordinator import open_coordinator
+from agent.fleet.postgres.schema import prepare
 from agent.store.database import Store
 from tests.fleet.sites import Site
 from tests.standin.postgres import Postgres, temporary_postgres

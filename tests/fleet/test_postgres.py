@@ -13,7 +13,8 @@ import pytest
 
 from agent.errors import ConfigError, Refused, TryLater
 from agent.fleet.coordinator import Machine, Member, NewSession
-from agent.fleet.postgres.coordinator import PostgresCoordinator, open_coordinator, prepare
+from agent.fleet.postgres.coordinator import PostgresCoordinator, open_coordinator
+from agent.fleet.postgres.schema import prepare
 from tests.standin.postgres import Postgres, temporary_postgres
 
 TTL = 6.0
@@ -207,7 +208,7 @@ async def test_an_agents_role_changes_nothing_past_the_functions(fleet: Fleet, s
 
 
 async def test_a_newer_schema_is_refused_with_a_sentence(fleet: Fleet):
-    fleet.server.sql("UPDATE wa_agent.fleet SET version = 2")
+    fleet.server.sql("UPDATE wa_agent.fleet SET version = 2, compatible_from = 2")
     with pytest.raises(Refused, match="upgrade this machine's agent") as refused:
         await fleet.joined("a")
     assert refused.value.code == "fleet_schema"

@@ -1,0 +1,89 @@
+"""Connections to the fleet's database: how they are made, and what their errors mean.
+
+No error repeats the address: it may hold a password.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import psycopg
+from psycopg.rows import TupleRow
+
+from agent.errors import ConfigError, InvalidRequest, NotFound, Refused, TryLater, WaError
+
+Connection = psycopg.AsyncConnection[TupleRow]
+
+_ALIVE = {
+    "keepalives_idle": "10",
+    "keepalives_interval": "5",
+    "keepalives_count": "3",
+    "connect_timeout": "10",
+    "application_name": "wa-agent",
+    # A connection that Kerberos encrypts would pass by the certificate that was asked for.
+    "gssencmode": "disable",
+}
+
+
+async def connect(address: str, *, autocommit: bool = True) -> Connection:
+    try:
+        given = {**_ALIVE, **psycopg.conninfo.conninfo_to_dict(address)}
+    except psycopg.Error:
+        raise ConfigError(
+            "cannot use the address of the fleet's database: it is neither"
+            " postgresql://USER@HOST/NAME nor words like host=HOST dbname=NAME",
+            field="fleet.database",
+        ) from None
+    with said():
+        return await psycopg.AsyncConnection.connect(
+            psycopg.conninfo.make_conninfo("", **given), autocommit=autocommit
+        )
+
+
+def _errors() -> dict[str, WaError]:
+    return {
+        "WA001": ConfigError(
+            "another machine of the fleet has this name: choose another [fleet] name,"
+            " or forget that machine",
+            code="machine_name_taken",
+        ),
+        "WA002": ConfigError(
+            "the fleet's machines have another key than [fleet] key_file: copy theirs here",
+            code="fleet_key",
+        ),
+        "WA003": Refused(
+            "the fleet's database does not take this from this machine: it was taken over, it"
+            " left, or another login speaks for it",
+            code="not_a_member",
+        ),
+        "WA004": NotFound("no machine of the fleet has this session", code="no_such_instance"),
+        "WA005": Refused(
+            "cannot use this Idempotency-Key again: it was sent with another request",
+            field="Idempotency-Key",
+            code="idempotency_key_reused",
+        ),
+        "WA006": TryLater(
+            "100 commands wait for the machine of this session: wait until it is back",
+            code="too_many_commands",
+        ),
+        "23514": InvalidRequest("the fleet's database knows no such value", code="fleet_value"),
+    }
+
+
+@contextmanager
+def said() -> Iterator[None]:
+    """Turns the library's errors into ours."""
+    try:
+        yield
+    except (psycopg.OperationalError, psycopg.InterfaceError, TimeoutError, OSError) as error:
+        raise TryLater(
+            f"cannot reach the fleet's database: {first_line(error)}", code="fleet_database"
+        ) from error
+    except psycopg.Error as error:
+        raise _errors().get(error.sqlstate or "") or Refused(
+            f"the fleet's database refused: {first_line(error)}", code="fleet_database"
+        ) from error
+
+
+def first_line(error: BaseException) -> str:
+    """Without the detail lines: they repeat values."""
+    return (str(error) or type(error).__name__).splitlines()[0]

@@ -1,0 +1,55 @@
+"""Hears the fleet's notifications. They only wake: whoever misses one looks at the next renewal."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+import psycopg
+
+from agent.errors import WaError
+from agent.fleet.coordinator import Notice
+from agent.fleet.postgres.connection import connect, said
+
+log = logging.getLogger(__name__)
+
+CHANNEL = "wa_agent"
+KINDS = ("changes", "command")
+_FIRST_WAIT, _LONGEST_WAIT = 0.5, 30.0
+
+
+async def listen(address: str, on_notify: Callable[[Notice], None]) -> None:
+    wait, away = _FIRST_WAIT, False
+    while True:
+        try:
+            async with await connect(address) as connection:
+                with said():
+                    await connection.execute(f"LISTEN {CHANNEL}".encode())
+                    if away:
+                        log.info("the fleet's database tells of changes again")
+                    wait, away = _FIRST_WAIT, False
+                    for kind in KINDS:
+                        on_notify(Notice(kind, None))
+                    await _hear(connection, on_notify)
+        except WaError as error:
+            if not away:
+                log.warning("this machine hears of changes at its renewals only: %s", error)
+            away = True
+        await asyncio.sleep(wait)
+        wait = min(wait * 2, _LONGEST_WAIT)
+
+
+async def _hear(
+    connection: psycopg.AsyncConnection[tuple[object, ...]], on_notify: Callable[[Notice], None]
+) -> None:
+    async for notification in connection.notifies():
+        notice = read_notice(notification.payload)
+        if notice is not None:
+            on_notify(notice)
+
+
+def read_notice(payload: str) -> Notice | None:
+    """None for anything else: every login of the database may send on the channel."""
+    kind, _, machine = payload.partition(" ")
+    if kind in KINDS and machine.isdecimal() and len(machine) < 10:
+        return Notice(kind, int(machine))
+    return None

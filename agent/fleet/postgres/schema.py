@@ -1,0 +1,108 @@
+"""The versions of the fleet's tables: making them, and which program may use which.
+
+Agents only compare versions; `prepare` writes, and runs as the owner of the tables.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+
+import psycopg
+from psycopg import sql
+from psycopg.rows import TupleRow
+
+from agent.errors import Refused
+from agent.fleet.postgres.connection import connect, said
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    version: int
+    compatible_from: int
+    """The oldest program that may use the tables after this step."""
+    scripts: Sequence[str]
+
+
+def _own(*names: str) -> tuple[str, ...]:
+    return tuple((files(__package__) / f"{name}.sql").read_text() for name in names)
+
+
+STEPS = (
+    Step(
+        1,
+        1,
+        _own("step1_tables", "step1_machines", "step1_owners", "step1_commands", "step1_rights"),
+    ),
+)
+"""A released step never changes: what comes later is a step of its own."""
+VERSION = STEPS[-1].version
+"""The tables that this program is written for."""
+
+PREPARE = "wa-agent fleet database prepare"
+
+
+async def prepare(address: str, steps: Sequence[Step] = STEPS) -> tuple[int, int]:
+    """Bring the tables to the newest of `steps`, all in one transaction; the versions before
+    and after. A second call changes nothing, and newer tables stay as they are."""
+    async with await connect(address, autocommit=False) as connection:
+        with said():
+            await connection.execute("SELECT pg_advisory_xact_lock(hashtext('wa_agent schema'))")
+            before = version = await _present(connection)
+            for step in steps:
+                if step.version > version:
+                    for script in step.scripts:
+                        await connection.execute(script.encode())
+                    version = step.version
+                    await connection.execute(
+                        "UPDATE wa_agent.fleet SET version = %s, compatible_from = %s",
+                        (version, step.compatible_from),
+                    )
+    return before, version
+
+
+async def allow(address: str, role: str) -> None:
+    """Let a login of the database speak for machines."""
+    async with await connect(address, autocommit=False) as connection:
+        with said():
+            await connection.execute(
+                sql.SQL("GRANT wa_agent_machine TO {}").format(sql.Identifier(role))
+            )
+
+
+async def _present(connection: psycopg.AsyncConnection[TupleRow]) -> int:
+    found = await connection.execute("SELECT to_regclass('wa_agent.fleet')")
+    if (await found.fetchone() or (None,))[0] is None:
+        return 0
+    found = await connection.execute("SELECT version FROM wa_agent.fleet")
+    return int((await found.fetchone() or (0,))[0])
+
+
+async def read_schema(connection: psycopg.AsyncConnection[TupleRow]) -> tuple[int, int]:
+    """Refuses tables that this program may not use."""
+    try:
+        found = await connection.execute("SELECT version, compatible_from FROM wa_agent.fleet")
+    except (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn) as error:
+        raise _older("has no tables of a fleet") from error
+    except psycopg.errors.InsufficientPrivilege as error:
+        raise Refused(
+            "the fleet's database has no tables that this login may read: make them, or allow"
+            f" this login, with `{PREPARE}`",
+            code="fleet_schema",
+        ) from error
+    version, compatible_from = await found.fetchone() or (0, 0)
+    if compatible_from > VERSION:
+        raise Refused(
+            f"the fleet's database has tables of version {version}, for programs that know"
+            f" {compatible_from} or newer; this one knows {VERSION}: upgrade this machine's agent",
+            code="fleet_schema",
+        )
+    if version < VERSION:
+        raise _older(f"has tables of version {version}, this program needs {VERSION}")
+    return version, compatible_from
+
+
+def _older(what: str) -> Refused:
+    return Refused(
+        f"the fleet's database {what}: run `{PREPARE}` on one machine, as their owner",
+        code="fleet_schema",
+    )
