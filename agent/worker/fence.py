@@ -100,7 +100,9 @@ class Fence:
             self._ending = asyncio.create_task(self._end(self._until), name="fence")
 
     async def _end(self, until: float) -> None:
-        self._life.notifier.stopping("stopping: the lease of this machine ended")
+        # A process host that adopted this process has no other way to learn how it ends.
+        said = ("STOPPING=1", "STATUS=stopping: the lease of this machine ended")
+        self._life.notifier.send(*said, f"EXIT_STATUS={LeaseOver.exit_status}")
         # The first keeps the engine from connecting again, whatever it was at.
         last = (self._engine.prepare_stop(), self._engine.disconnect())
         try:

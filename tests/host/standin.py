@@ -82,6 +82,10 @@ def main(id: str) -> None:
         if not mark.exists():
             mark.touch()
             sys.exit(3)
+    if habit == "fenced":  # as a worker of a fleet: this much later, with or without an agent
+        ping_for(1.0)
+        say("STOPPING=1", "EXIT_STATUS=77")
+        sys.exit(77)
     if habit == "leak":
         hoard = bytearray(64 << 20)
         hoard[:: os.sysconf("SC_PAGE_SIZE")] = b"x" * len(hoard[:: os.sysconf("SC_PAGE_SIZE")])

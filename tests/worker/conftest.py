@@ -6,7 +6,7 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import pytest
 from agent.core.model import Claim, ConnectionStatus, Happening, ServerClaim, parse_instance_id
 from agent.link.client import Link, LinkStats, Peer
 from agent.link.limits import BACKEND_LINK
+from tests.lacking import not_lent
 from tests.worker.backend.loop.server import LoopServer
 
 QUICK = {"scan_after": 0.05, "login_seconds": 0.01, "sync_seconds": 0.02, "frame_every": 0.2}
@@ -24,6 +25,8 @@ class Bench:
     """One instance's folder and its worker, started as often as a test wants."""
 
     program = ("-m", "agent.worker")
+    inside: Sequence[str] = ()
+    """A command that runs it somewhere else; the process stays the same."""
     roots = "sessions"
     quick: Mapping[str, Any] = QUICK
 
@@ -84,7 +87,12 @@ class Bench:
             self.identity(settings={**self.quick, **(settings or {})})
         self.notices.clear()
         self.process = subprocess.Popen(
-            [sys.executable, *self.program, self.id if argument is None else argument],
+            [
+                *self.inside,
+                sys.executable,
+                *self.program,
+                self.id if argument is None else argument,
+            ],
             env={**self.environment(watchdog), **(env or {})},
             stdin=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
@@ -173,6 +181,14 @@ class Bench:
                 self.notices.append(self._notify.recv(65536).decode())
             except BlockingIOError:
                 return
+
+
+def slept_for(seconds: int) -> Sequence[str]:
+    """What runs a program as on a machine that slept so long since its boot."""
+    inside = ("unshare", "--time", "--boottime", str(seconds))
+    if subprocess.run([*inside, "true"], capture_output=True, check=False).returncode:
+        not_lent("this machine has no namespaces of clocks")
+    return inside
 
 
 class BackendBench(Bench):

@@ -3,6 +3,8 @@
 import asyncio
 import os
 import signal
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +12,8 @@ import pytest
 from agent.clock import boot_now
 from agent.core.model import ConnectionStatus as Status
 from agent.errors import EngineError, LeaseOver
+from agent.worker import fence
+from tests.worker.conftest import slept_for
 
 OVER = LeaseOver.exit_status
 
@@ -142,3 +146,46 @@ async def test_a_worker_frozen_for_long_never_runs_again(bench: Any) -> None:
     os.kill(bench.process.pid, signal.SIGCONT)
     assert await bench.ended() == -signal.SIGALRM
     assert "lease" not in bench.errors()
+
+
+async def test_a_worker_whose_event_loop_stands_still_is_ended_by_the_kernel(bench: Any) -> None:
+    start(bench)
+    await bench.linked()
+    until = await lease(bench, 1.5)
+    await bench.status(Status.CONNECTED)
+    await bench.fault("hang", lasting=60.0)
+    assert await bench.ended() == -signal.SIGALRM
+    assert boot_now() - until < fence.KERNEL + 0.5
+
+
+SLEPT = 100_000
+"""Seconds by which the boot clock is ahead of the monotonic one where a machine slept so long."""
+
+
+async def test_the_boot_clock_decides_on_a_machine_that_slept(bench: Any) -> None:
+    bench.inside = slept_for(SLEPT)
+    start(bench)
+    link = await bench.linked()
+    with pytest.raises(EngineError) as refused:
+        await link.call("lease", {"until": boot_now() + SLEPT - 1})
+    assert refused.value.code == "lease_over"
+    until = await lease(bench, SLEPT + 1.0)
+    await bench.status(Status.CONNECTED)
+    assert await bench.ended() == OVER
+    assert 0 <= boot_now() + SLEPT - until < 1.0
+
+
+async def test_a_full_disk_does_not_keep_it_connected(
+    make_bench: Any, small_disk: Callable[[str], Path]
+) -> None:
+    disk = small_disk("size=256k")
+    bench = make_bench(disk)
+    start(bench)
+    await bench.linked()
+    until = await lease(bench, 1.5)
+    await bench.status(Status.CONNECTED)
+    with (disk / "filler").open("wb", buffering=0) as filler, pytest.raises(OSError):
+        while True:
+            filler.write(bytes(1024))
+    assert await bench.ended() == OVER
+    assert boot_now() - until < 1.0

@@ -14,7 +14,7 @@ from agent.core.model import InstanceId, UnitStatus
 from agent.core.words import Category
 from agent.errors import HostError
 from agent.host.exit_words import words
-from agent.host.process.child import Child, Exit
+from agent.host.process.child import UNTOLD, Child, Exit
 from agent.host.process.deadline import Deadline
 from agent.host.process.endings import NEVER_RESTARTED, result_of
 from agent.host.process.phase import AT_REST, LIVE, STATE, Phase
@@ -23,6 +23,7 @@ from agent.log import bound
 
 ABORT_GRACE = 5.0
 """For the stack that faulthandler writes after SIGABRT."""
+_STATUSES = frozenset(map(str, NEVER_RESTARTED))
 
 
 class ProcessWorker:
@@ -51,6 +52,8 @@ class ProcessWorker:
         """Set when the phase changes; None while no caller waits."""
         self._was_ready = False
         self._failed_starts = 0
+        self._told_exit = UNTOLD
+        """How its process ends, by its own word: of an adopted one nothing else tells."""
 
     @property
     def status(self) -> UnitStatus:
@@ -146,6 +149,8 @@ class ProcessWorker:
             self._deadline.set(self._settings.watchdog)
         if said.get("WATCHDOG") == "trigger" and self.phase is Phase.RUNNING:
             self._abort()
+        if (status := said.get("EXIT_STATUS", "")) in _STATUSES:
+            self._told_exit = Exit(code=int(status))
         if "EXTEND_TIMEOUT_USEC" in said and self.phase in (Phase.STARTING, Phase.STOPPING):
             self._extend(said["EXTEND_TIMEOUT_USEC"])
 
@@ -171,6 +176,7 @@ class ProcessWorker:
         self._starts.append(now)
         self.run = secrets.token_hex(16)
         self._status_text, self._cause, self._was_ready = "", "", False
+        self._told_exit = UNTOLD
         self._enter(Phase.LAUNCHING)
         self._follow(self._launch())
 
@@ -236,6 +242,8 @@ class ProcessWorker:
         if ended.cancelled() or self.phase not in LIVE:
             return
         how = ended.result()
+        if how == UNTOLD:
+            how = self._told_exit
         self._result = self._cause or result_of(
             how, was_ready=self._was_ready, stop_wanted=self._stop_wanted
         )

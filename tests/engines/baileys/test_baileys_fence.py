@@ -18,6 +18,7 @@ from scripts.benches.processes import tree
 from tests.engines.baileys.conftest import ACCOUNT, NAME, OTHER, PEER, Bench, PackProcess
 from tests.standin.baileys.run import WhatsApp
 from tests.worker.conftest import Bench as Worker
+from tests.worker.conftest import slept_for
 
 MARGIN = 1.0
 """Seconds past the lease in which the last byte must be out; `fence.DISCONNECT`."""
@@ -87,10 +88,14 @@ class Session(Worker):
         self.start(identity=False, env={"WA_CACHE_PATH": str(self.cache)})
         await self.linked()
 
+    ahead = 0
+    """Seconds by which its boot clock is ahead of ours."""
+
     async def lease(self, seconds: float) -> float:
+        """Until when it holds, by our clock."""
         assert self.link is not None
         until = boot_now() + seconds
-        await self.link.call("lease", {"until": until})
+        await self.link.call("lease", {"until": until + self.ahead})
         return until
 
     async def chatter(self) -> None:
@@ -184,6 +189,20 @@ async def test_a_frozen_workers_node_ends_the_connection_itself(
     assert await session.ended() == LeaseOver.exit_status
     assert {each: each.read_bytes() for each in session.session.iterdir()} == files
     assert logins(whatsapp) == before and session.wire.open == 0
+
+
+async def test_a_frozen_workers_node_knows_the_time_on_a_machine_that_slept(
+    session: Session, whatsapp: WhatsApp
+) -> None:
+    session.ahead = 100_000
+    session.inside = slept_for(session.ahead)
+    await session.run()
+    await session.lease(60)
+    await session.status(Status.CONNECTED)
+    until = await session.lease(1.5)
+    assert session.process is not None
+    os.kill(session.process.pid, signal.SIGSTOP)
+    await until_it_is_over(session, whatsapp, until)
 
 
 async def test_a_frozen_nodes_worker_ends_it(session: Session, talking: float) -> None:

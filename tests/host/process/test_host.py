@@ -143,6 +143,23 @@ async def test_f13_a_configuration_error_is_not_restarted(open_host, state):
     assert (status.result, status.exit_status, status.restarts) == ("exit-code", 78, 0)
 
 
+async def test_a_worker_that_ends_with_its_lease_is_not_restarted(open_host, state):
+    host = await open_host()
+    await host.start(InstanceId("fenced"))
+    status = await state(host, "fenced", "failed")
+    assert (status.result, status.exit_status, status.restarts) == ("exit-code", 77, 0)
+
+
+async def test_of_an_adopted_worker_its_own_word_tells_that_its_lease_ended(
+    open_host, killed_agent, state
+):
+    await killed_agent("fenced")
+    host = await open_host()
+    assert (await host.status(InstanceId("fenced"))).state == "active"
+    status = await state(host, "fenced", "failed")
+    assert (status.exit_status, status.restarts) == (77, 0)
+
+
 async def test_an_end_before_ready_is_a_broken_protocol(open_host):
     host = await open_host()
     with pytest.raises(HostError, match="protocol"):
