@@ -204,7 +204,7 @@ async def fleet_of_agents(
         key = place / "fleet.key"
         key.touch(0o600)
         key.write_bytes(secrets.token_bytes(32))
-        address = f"postgresql://agent@{host}:{port}/whatsapp"
+        address = f"postgresql://agent@{host}:{port}/whatsapp?sslmode=disable"
         agents = [_machine(name, place / name, address, key, net) for name in names]
         for number, agent in enumerate(agents):
             agent.env.update(env)

@@ -10,6 +10,7 @@ import psycopg
 from psycopg.rows import TupleRow
 
 from agent.errors import ConfigError, InvalidRequest, NotFound, Refused, TryLater, WaError
+from agent.fleet.postgres.address import check_address, read_address
 
 Connection = psycopg.AsyncConnection[TupleRow]
 
@@ -19,20 +20,24 @@ _ALIVE = {
     "keepalives_count": "3",
     "connect_timeout": "10",
     "application_name": "wa-agent",
-    # A connection that Kerberos encrypts would pass by the certificate that was asked for.
-    "gssencmode": "disable",
+}
+# A connection that Kerberos encrypts would pass by the certificate that was asked for.
+_FORCED = {"gssencmode": "disable"}
+_TLS = {
+    "certificate verify failed": (
+        "its certificate is not signed by the CA of sslrootcert, or it has expired"
+    ),
+    "does not match host name": "its certificate is for another host name",
+    "does not support SSL": "it offers no TLS, and the address asks for it",
 }
 
 
 async def connect(address: str, *, autocommit: bool = True) -> Connection:
-    try:
-        given = {**_ALIVE, **psycopg.conninfo.conninfo_to_dict(address)}
-    except psycopg.Error:
+    given = {**_ALIVE, **read_address(address), **_FORCED}
+    if problem := check_address(address):
         raise ConfigError(
-            "cannot use the address of the fleet's database: it is neither"
-            " postgresql://USER@HOST/NAME nor words like host=HOST dbname=NAME",
-            field="fleet.database",
-        ) from None
+            f"cannot use the address of the fleet's database: {problem}", field="fleet.database"
+        )
     with said():
         return await psycopg.AsyncConnection.connect(
             psycopg.conninfo.make_conninfo("", **given), autocommit=autocommit
@@ -75,6 +80,11 @@ def said() -> Iterator[None]:
     try:
         yield
     except (psycopg.OperationalError, psycopg.InterfaceError, TimeoutError, OSError) as error:
+        for word, sentence in _TLS.items():
+            if word in str(error):
+                raise TryLater(
+                    f"cannot trust the fleet's database: {sentence}", code="fleet_database_tls"
+                ) from error
         raise TryLater(
             f"cannot reach the fleet's database: {first_line(error)}", code="fleet_database"
         ) from error

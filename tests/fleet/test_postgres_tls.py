@@ -1,0 +1,207 @@
+"""Connections to a real PostgreSQL with a certificate: what is refused, and that no word of it
+holds the password."""
+
+import logging
+import os
+import socket
+import subprocess
+import traceback
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from agent.errors import ConfigError, TryLater, WaError
+from agent.fleet.postgres.address import check_address, warn_of_address
+from agent.fleet.postgres.coordinator import open_coordinator
+from agent.fleet.postgres.schema import prepare
+from tests.standin.postgres import Postgres, temporary_postgres
+
+PASSWORD = "hunter2%26"
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as it:
+        return int(it.getsockname()[1])
+
+
+@dataclass(frozen=True)
+class Protected:
+    server: Postgres
+    port: int
+    ca: Path
+    other_ca: Path
+
+    def address(self, ca: Path, host: str = "db.example", mode: str = "verify-full") -> str:
+        return (
+            f"postgresql://agent:{PASSWORD}@{host}:{self.port}/whatsapp?hostaddr=127.0.0.1"
+            f"&sslmode={mode}&sslrootcert={ca}"
+        )
+
+    def tls(self, on: bool) -> None:
+        self.server.sql(f"ALTER SYSTEM SET ssl = {'on' if on else 'off'}")
+        self.server.sql("SELECT pg_reload_conf()")
+
+
+def make_ca(folder: Path, name: str) -> Path:
+    openssl = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"]
+    files = ["-keyout", folder / f"{name}.key", "-out", folder / f"{name}.crt"]
+    subprocess.run(
+        [*openssl, "-nodes", "-days", "2", "-subj", f"/CN={name}", *files],
+        check=True,
+        capture_output=True,
+    )
+    return folder / f"{name}.crt"
+
+
+def sign(ca: Path, server: Postgres, host: str) -> None:
+    """Put a key and its certificate into the server's folder."""
+    data = server.folder / "data"
+    key, request, certificate = (data / f"server.{name}" for name in ("key", "csr", "crt"))
+    make = ["openssl", "req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
+    named = ["-subj", f"/CN={host}", "-addext", f"subjectAltName=DNS:{host}"]
+    signed = ["openssl", "x509", "-req", "-days", "2", "-copy_extensions", "copy", "-CA", ca]
+    for command in (
+        [*make, *named, "-keyout", key, "-out", request],
+        [*signed, "-CAkey", ca.with_suffix(".key"), "-in", request, "-out", certificate],
+    ):
+        subprocess.run(command, check=True, capture_output=True)
+    owner = data.stat()
+    for path in (key, certificate):
+        path.chmod(0o600)
+        os.chown(path, owner.st_uid, owner.st_gid)
+
+
+@pytest.fixture(scope="module")
+def protected(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Protected]:
+    folder, port = tmp_path_factory.mktemp("ca"), free_port()
+    with temporary_postgres(listen=f"127.0.0.1:{port}") as server:
+        ca = make_ca(folder, "own")
+        sign(ca, server, "db.example")
+        found = Protected(server, port, ca, make_ca(folder, "other"))
+        found.tls(on=True)
+        server.sql("CREATE ROLE agent LOGIN")
+        yield found
+
+
+async def refused(address: str, caplog: pytest.LogCaptureFixture) -> WaError:
+    """The error, after a look that neither it nor a log line has the password."""
+    caplog.set_level(logging.DEBUG)
+    coordinator = open_coordinator(address, 6.0, 20.0)
+    with pytest.raises(WaError) as caught:
+        await coordinator.machines()
+    await coordinator.close()
+    words = "".join(traceback.format_exception(caught.value)) + caplog.text
+    assert "hunter2" not in words
+    return caught.value
+
+
+async def test_a_verified_server_is_used(protected: Protected):
+    await prepare(protected.server.url)
+    protected.server.sql("GRANT wa_agent_machine TO agent")
+    coordinator = open_coordinator(protected.address(protected.ca), 6.0, 20.0)
+    assert await coordinator.machines() == []
+    found = coordinator._connection
+    assert found is not None
+    assert found.pgconn.ssl_in_use
+    await coordinator.close()
+
+
+@pytest.mark.parametrize(
+    ("ca", "host", "sentence"),
+    [
+        pytest.param("other_ca", "db.example", "not signed by the CA", id="another CA"),
+        pytest.param("ca", "db2.example", "for another host name", id="another host's certificate"),
+    ],
+)
+async def test_another_server_is_refused(
+    protected: Protected, caplog: pytest.LogCaptureFixture, ca: str, host: str, sentence: str
+):
+    error = await refused(protected.address(getattr(protected, ca), host), caplog)
+    assert isinstance(error, TryLater)
+    assert error.code == "fleet_database_tls"
+    assert sentence in str(error)
+
+
+async def test_a_server_without_tls_is_refused(
+    protected: Protected, caplog: pytest.LogCaptureFixture
+):
+    protected.tls(on=False)
+    try:
+        error = await refused(protected.address(protected.ca), caplog)
+    finally:
+        protected.tls(on=True)
+    assert error.code == "fleet_database_tls"
+    assert "it offers no TLS" in str(error)
+
+
+async def test_a_missing_ca_file_and_a_wrong_password_are_told_without_it(
+    protected: Protected, caplog: pytest.LogCaptureFixture
+):
+    error = await refused(protected.address(protected.ca.with_name("none.crt")), caplog)
+    assert "none.crt" in str(error)
+    hba = protected.server.folder / "data/pg_hba.conf"
+    kept = hba.read_text()
+    hba.write_text("hostssl all all 0.0.0.0/0 scram-sha-256\nlocal all all trust\n")
+    protected.server.sql("SELECT pg_reload_conf()")
+    try:
+        error = await refused(protected.address(protected.ca), caplog)
+    finally:
+        hba.write_text(kept)
+        protected.server.sql("SELECT pg_reload_conf()")
+    assert "password authentication failed" in str(error)
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "postgresql://agent:hunter2@db.example/whatsapp",
+        "postgresql://agent:hunter2@db.example/whatsapp?sslmode=prefer",
+        "postgresql://agent:hunter2@10.0.0.7/whatsapp",
+        "postgresql://agent:hunter2@8.8.8.8/whatsapp?sslmode=disable",
+        "postgresql://agent:hunter2@localhost/whatsapp?host=db.example",
+        "postgresql://agent:hunter2@localhost/whatsapp?hostaddr=10.0.0.7",
+        "postgresql://agent:hunter2@localhost,db.example/whatsapp",
+        "host=/run/postgresql,10.0.0.7 password=hunter2",
+        "postgresql://agent:hunter2@localhost/whatsapp?service=other",
+        "postgresql://agent:hunter2@[fe80::1]/whatsapp",
+        "postgresql://agent:a@hunter2@localhost/whatsapp",
+        "postgresql://agent:hunter2/b@localhost/whatsapp",
+        "hunter2",
+        "host=x hunter2",
+    ],
+)
+async def test_an_address_over_a_network_without_tls_opens_no_connection(
+    address: str, caplog: pytest.LogCaptureFixture
+):
+    error = await refused(address, caplog)
+    assert isinstance(error, ConfigError)
+    assert error.field == "fleet.database"
+
+
+@pytest.mark.parametrize(
+    ("address", "warning"),
+    [
+        ("postgresql://agent@/whatsapp?host=/run/postgresql", ""),
+        ("postgresql://agent@localhost/whatsapp", ""),
+        ("postgresql://agent@[::1]:5433/whatsapp?sslmode=require", ""),
+        ("host=db.example sslmode=verify-full", ""),
+        ("host=db.example sslmode=verify-ca", "host name is not checked"),
+        ("host=10.0.0.7 sslmode=disable", "nothing is encrypted"),
+        ("host=db.example sslmode=require", "certificate is not checked"),
+    ],
+)
+def test_an_address_that_is_protected_may_be_used(address: str, warning: str):
+    assert check_address(address) == ""
+    found = warn_of_address(address)
+    assert (warning in found) if warning else (found == "")
+
+
+def test_the_environment_of_libpq_counts(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("PGHOST", "db.example")
+    assert check_address("dbname=whatsapp") != ""
+    monkeypatch.setenv("PGSSLMODE", "verify-full")
+    assert check_address("dbname=whatsapp") == ""
+    assert psycopg.conninfo.conninfo_to_dict("dbname=whatsapp") == {"dbname": "whatsapp"}
