@@ -43,7 +43,11 @@ async def test_several_sessions_are_imported_only_when_that_is_said(
 ) -> None:
     known = set(house.supervisor.known)
     refused = await cli("import", "bots")
-    assert (refused.status, "--all" in refused.err, "help-desk" in refused.out) == (4, True, True)
+    assert (refused.status, refused.err, "help-desk" in refused.out) == (
+        4,
+        "wa-agent: cannot import 3 sessions at once: add --all, or --only NAME for each\n",
+        True,
+    )
     assert (await cli("import", "bots", "--only", "nobody")).status == 2
     assert set(house.supervisor.known) == known
 
