@@ -14,6 +14,7 @@ from agent.api.handlers import (
     events,
     evidence,
     figures,
+    fleet,
     instances,
     keys,
     messages,
@@ -27,7 +28,7 @@ from agent.api.handlers import (
 )
 from agent.api.handlers.qr import show_qr
 from agent.api.http.audit import REQUEST_ID, ROUTE, Audit
-from agent.api.http.auth import ANONYMOUS, Right, identify, require
+from agent.api.http.auth import ANONYMOUS, Caller, Right, identify, require
 from agent.api.http.call import Call, Json, Parts, Route, read_call
 from agent.api.http.envelope import (
     HEADERS,
@@ -40,6 +41,7 @@ from agent.api.http.guard import check_crowd, check_entrance, is_hook
 from agent.api.http.openapi import describe, plain_path
 from agent.api.pages import PARTS, page
 from agent.api.runbook import show_runbook
+from agent.core.fleet.headers import MACHINE
 from agent.core.model import ID_PATTERN, Category, InstanceId, parse_instance_id
 from agent.errors import WaError
 from agent.log import bound
@@ -60,6 +62,8 @@ FAILED = r"{failed:[0-9]{8}T[0-9]{6}Z}"
 SNAPSHOT = r"{snapshot:[0-9]{8}T[0-9]{6}Z(?:\.[0-9]{1,4})?}"
 REMOVED = SNAPSHOT.replace("snapshot", "removed")
 KEY = "{key:[a-z0-9]{8}}"
+MACHINE_OF_FLEET = "/api/fleet/machines/{name:[A-Za-z0-9._-]{1,64}}"
+COMMAND = "{command:[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}}"
 OPEN, SOME, READ, OPERATE, ADMIN = Right
 
 
@@ -69,16 +73,16 @@ async def show_openapi(call: Call) -> Json:
 
 def _intent(name: str, summary: str) -> Route:
     run = instances.intent(name)
-    return Route("POST", f"{ID}/{name}", OPERATE, run, summary, (), answers=(202,))
+    return Route("POST", f"{ID}/{name}", OPERATE, run, summary, (), answers=(202,), away=name)
 
 
 # fmt: off
 ROUTES: tuple[Route, ...] = (
-    Route("POST", "/api/instance", OPERATE, instances.create, "Create an instance", instances.CREATE, answers=(201,)),  # noqa: E501
+    Route("POST", "/api/instance", OPERATE, instances.create, "Create an instance", instances.CREATE, answers=(201,), relayed=True),  # noqa: E501
     Route("GET", "/api/instances", SOME, instances.list_instances, "List, filter, page", query=instances.LIST),  # noqa: E501
-    Route("GET", ID, READ, instances.show, "An instance's state"),
-    Route("GET", f"{ID}/details", READ, instances.details, "Everything about an instance"),
-    Route("PATCH", ID, OPERATE, instances.change, "Change an instance's settings", instances.CHANGE),  # noqa: E501
+    Route("GET", ID, READ, instances.show, "An instance's state", away="view"),
+    Route("GET", f"{ID}/details", READ, instances.details, "Everything about an instance", away="view"),  # noqa: E501
+    Route("PATCH", ID, OPERATE, instances.change, "Change an instance's settings", instances.CHANGE, away="settings"),  # noqa: E501
     Route("DELETE", ID, OPERATE, instances.delete, "Retire an instance's session and remove the instance; a backend keeps its session", instances.DELETE, instances.DELETE_QUERY),  # noqa: E501
     _intent("enable", "Run an instance, now and after every boot"),
     _intent("disable", "Stop an instance, now and after every boot"),
@@ -101,6 +105,16 @@ ROUTES: tuple[Route, ...] = (
     Route("POST", f"{ID}/messages", OPERATE, messages.send, "Send a message; honours Idempotency-Key", messages.MESSAGE),  # noqa: E501
     Route("POST", f"{ID}/sandbox/scan", OPERATE, messages.scan, "Let the sandbox's phone scan", ()),
     Route("POST", f"{ID}/sandbox/fault", OPERATE, messages.fault, "Cause a fault in the sandbox", messages.FAULT),  # noqa: E501
+    Route("GET", "/api/fleet", READ, fleet.show, "The fleet: its machines, this one's lease, what waits for a machine"),  # noqa: E501
+    Route("POST", f"{MACHINE_OF_FLEET}/drain", ADMIN, fleet.drain, "Move a machine's sessions to others, one after another", (), answers=(202,)),  # noqa: E501
+    Route("POST", f"{MACHINE_OF_FLEET}/undrain", ADMIN, fleet.undrain, "Let a machine take sessions again", ()),  # noqa: E501
+    Route("POST", f"{MACHINE_OF_FLEET}/forget", ADMIN, fleet.forget, "Say that a machine is dead: others take its sessions", fleet.FORGET),  # noqa: E501
+    Route("POST", "/api/fleet/accept", ADMIN, fleet.accept, "Accept that the fleet's database lost records: owners may change again", fleet.ACCEPT),  # noqa: E501
+    Route("POST", "/api/fleet/leave", ADMIN, fleet.leave, "Take this machine and its sessions out of the fleet", (), answers=(202,)),  # noqa: E501
+    Route("POST", "/api/fleet/promise", OPEN, fleet.promise, "Promise another machine not to take it over for a ttl", fleet.PROMISE, between_machines=True),  # noqa: E501
+    Route("GET", f"/api/fleet/commands/{COMMAND}", SOME, fleet.show_command, "A command that waits, or waited, for the owner of its session"),  # noqa: E501
+    Route("POST", f"{ID}/move", ADMIN, fleet.move, "Move a session to another machine", fleet.MOVE, answers=(202,)),  # noqa: E501
+    Route("GET", f"{ID}/fleet", READ, fleet.show_session, "Which machine owns a session, since when and why, and how old its copy is", anywhere=True),  # noqa: E501
     Route("GET", "/api/alerts", READ, alerts.list_alerts, "The agent's alerts", query=alerts.LIST),
     Route("GET", "/api/engines", SOME, placement.list_engines, "The engines and their settings"),
     Route("GET", "/api/backends", READ, backends.list_backends, "The backends and their health"),
@@ -148,7 +162,7 @@ ROUTES: tuple[Route, ...] = (
     Route("GET", "/api/keys", ADMIN, keys.list_keys, "List the keys"),
     Route("POST", "/api/keys", ADMIN, keys.add_key, "Make a key", keys.NEW_KEY, answers=(201,)),
     Route("DELETE", f"/api/keys/{KEY}", ADMIN, keys.revoke_key, "Revoke a key", ()),
-    Route("GET", "/api/events", SOME, events.events, "Live events over a WebSocket; the history without one", query=events.EVENTS, answers=(101, 200)),  # noqa: E501
+    Route("GET", "/api/events", SOME, events.events, "Live events over a WebSocket; the history without one", query=events.EVENTS, answers=(101, 200), relayed=True),  # noqa: E501
     Route("GET", "/metrics", READ, monitoring.metrics, "Metrics for Prometheus"),
     Route("GET", "/healthz", OPEN, monitoring.alive, "Alive: the loop turns", answers=(200, 503)),
     Route("GET", "/readyz", OPEN, monitoring.ready, "Ready: all sessions are restored", answers=(200, 503)),  # noqa: E501
@@ -181,19 +195,39 @@ def build_app(parts: Parts, allowed_hosts: frozenset[str]) -> web.Application:
 def _bound(route: Route, parts: Parts) -> Answering:
     async def answer(request: web.Request) -> web.StreamResponse:
         request[ROUTE] = plain_path(route.path)
-        caller = ANONYMOUS if route.hook else identify(request, parts.section, parts.ring)
+        caller = ANONYMOUS if route.hook else _caller(request, route, parts)
         text = request.match_info.get("id")
         try:
             require(caller, route.right, InstanceId(text) if text else None)
-            answered = await _run(route, read_call(request, route, parts, caller))
+            answered = await _elsewhere(request, route, parts, caller)
+            if answered is None:
+                answered = await _run(route, read_call(request, route, parts, caller))
         except WaError as error:
             parts.audit.answered(request, caller, text, error.http, error.code)
             raise
-        location = answered.headers.get("Location", "")
-        parts.audit.answered(request, caller, text, answered.status, location)
+        parts.audit.answered(request, caller, text, answered.status, _more(answered))
         return answered
 
     return answer
+
+
+def _more(answered: web.StreamResponse) -> str:
+    """Where a new thing is, and which other machine answered."""
+    machine = answered.headers.get(MACHINE)
+    by = f"by {machine}" if machine else ""
+    return f"{answered.headers.get('Location', '')} {by}".strip()
+
+
+def _caller(request: web.Request, route: Route, parts: Parts) -> Caller:
+    sent = parts.gate.identify(request, route)
+    return identify(request, parts.section, parts.ring) if sent is None else sent
+
+
+async def _elsewhere(
+    request: web.Request, route: Route, parts: Parts, caller: Caller
+) -> web.StreamResponse | None:
+    """The answer of another machine of the fleet; None: this one answers."""
+    return await parts.fleet.elsewhere(request, route, parts, caller) if parts.fleet else None
 
 
 async def _run(route: Route, call: Call) -> web.StreamResponse:
@@ -216,7 +250,7 @@ def _front_door(parts: Parts, allowed_hosts: frozenset[str]) -> Middleware:
             seen.route = request.get(ROUTE, "other")
             seen.code = answered.status
         if not answered.prepared:
-            answered.headers["X-Request-Id"] = request_id
+            answered.headers.setdefault("X-Request-Id", request_id)
             for name, value in HEADERS.items():
                 answered.headers.setdefault(name, value)
         return answered

@@ -3,9 +3,11 @@
 import asyncio
 import os
 import socket
+import ssl
 from collections.abc import Callable, Mapping, MutableMapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from aiohttp import web
 
@@ -13,7 +15,9 @@ from agent.api.app import build_app
 from agent.api.handlers.events import say_goodbye
 from agent.api.http.auth import KeyRing
 from agent.api.http.call import Parts
+from agent.api.http.certificate import Certificate, FleetAddress
 from agent.api.http.connection import Connection, Entrance
+from agent.api.http.fleet_gate import FleetGate
 from agent.api.http.guard import host_name
 from agent.api.http.idempotency import Remembered
 from agent.api.http.places import Places
@@ -36,9 +40,13 @@ from agent.store.database import Store
 from agent.supervise.requests.evidence import Evidence
 from agent.supervise.supervisor import Supervisor
 
+if TYPE_CHECKING:
+    from agent.api.fleet.face import FleetFace
+
 log = bound(Category.API)
 
 _MAX_HEADERS = 64
+_HANDSHAKE_SECONDS = 5.0
 _GRACE_FOR_UNHEARD = 2.0
 _PORT_AGAIN = 2.0
 """Seconds between two tries to bind a port that another program has."""
@@ -64,14 +72,20 @@ class Server:
         self._entrance = entrance
         self._parts = parts
         self._own_socket = opened.own_socket
+        self._certificate: Certificate | None = None
         self.routes = opened.routes
         """The kernel's messages about routes, if systemd passed that socket."""
 
-    async def listen(self, sock: socket.socket) -> None:
+    async def listen(self, sock: socket.socket, tls: ssl.SSLContext | None = None) -> None:
         # Out of descriptors, asyncio tries (and logs) again as often as its backlog says before
         # it pauses. So it gets 1, and the kernel's queue its length afterwards.
         loop = asyncio.get_running_loop()
-        self._listening.append(await loop.create_server(self._connect, sock=sock, backlog=1))
+        handshake = None if tls is None else _HANDSHAKE_SECONDS
+        self._listening.append(
+            await loop.create_server(
+                self._connect, sock=sock, backlog=1, ssl=tls, ssl_handshake_timeout=handshake
+            )
+        )
         sock.listen(BACKLOG)
 
     async def get_missing_ports(self) -> None:
@@ -89,6 +103,22 @@ class Server:
                 self.addresses += (describe(sock),)
                 del missing[address]
                 log.info("listening on %s now: it is free", describe(sock))
+
+    async def listen_for_fleet(self, section: FleetAddress) -> None:
+        """The further address at which other machines call this one, on the same application."""
+        sock = bind_tcp(section.listen, field="fleet.listen")
+        self._certificate = Certificate.of(section)
+        await self.listen(sock, self._certificate.context if self._certificate else None)
+        scheme = "https" if self._certificate else "http"
+        self.addresses += (describe(sock, scheme),)
+        log.info("listening on %s for the fleet", self.addresses[-1])
+
+    def reload_certificate(self) -> None:
+        """Read the fleet's certificate files again, for connections made from now on."""
+        if self._certificate is not None:
+            self._certificate.read()
+        if self._parts.fleet is not None:
+            self._parts.fleet.face.peers.reload()
 
     async def close(self) -> None:
         """Refuse new connections, answer the open ones, then end, within the runner's limit."""
@@ -154,6 +184,8 @@ async def serve(
     evidence: Evidence,
     places: Mapping[str, str],
     listen: str = "",
+    fleet: "FleetFace | None" = None,
+    fleet_address: FleetAddress | None = None,
 ) -> Server:
     """Listen on systemd's sockets, and bind those that it did not pass.
 
@@ -173,6 +205,10 @@ async def serve(
         evidence,
         places,
     )
+    if fleet is not None:
+        from agent.api.fleet.door import FleetDoor
+
+        parts = replace(parts, fleet=FleetDoor(fleet), gate=FleetGate(fleet.bearer))
     metrics.listeners = lambda: len(parts.listeners)
     opened = _open_sockets(
         replace(section, listen=section.listen and (listen or section.listen)),
@@ -188,7 +224,7 @@ async def serve(
         ),
     )
     runner = web.AppRunner(
-        build_app(parts, _allowed_hosts(section)),
+        build_app(parts, _allowed_hosts(section, fleet_address)),
         handle_signals=False,
         access_log=None,
         shutdown_timeout=shutdown_seconds,
@@ -213,6 +249,8 @@ async def serve(
     for sock in opened.sockets:
         await server.listen(sock)
     log.info("listening on %s", ", ".join(opened.addresses) or "nothing")
+    if fleet_address is not None and fleet_address.listen:
+        await server.listen_for_fleet(fleet_address)
     for cause in opened.missing.values():
         again = f"the agent tries to bind it every {_PORT_AGAIN:g} s"
         log.error("%s; sessions run without it, and %s", cause, again)
@@ -261,8 +299,11 @@ def _open_sockets(
     return opened
 
 
-def _allowed_hosts(section: ApiSection) -> frozenset[str]:
+def _allowed_hosts(section: ApiSection, fleet: FleetAddress | None) -> frozenset[str]:
     names = set()
+    if fleet is not None and fleet.listen:
+        others = fleet.reached_at.partition("://")[2]
+        names = {host_name(others) or "", parse_listen(fleet.listen)[0].lower()}
     public = section.public_url.partition("://")[2]
     for entry in filter(None, (*section.allowed_hosts, public)):
         names.add(host_name(entry) or entry.lower())

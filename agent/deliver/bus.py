@@ -29,6 +29,7 @@ class EventFilter:
 
 
 EVERYTHING = EventFilter()
+NOTHING = EventFilter(kinds=frozenset({""}))
 
 
 class Subscription:

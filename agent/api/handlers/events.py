@@ -6,26 +6,30 @@ new ones, without gap or repetition.
 
 import asyncio
 import json
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import replace
 from typing import Any
 
 from aiohttp import WSCloseCode, WSMsgType, web
 
+from agent.api.handlers.fleet import fleet_of
 from agent.api.handlers.instances import HISTORY, read_history
 from agent.api.http.call import Call
 from agent.api.http.envelope import json_answer
-from agent.api.http.fields import INTEGER, STRINGS, Field
+from agent.api.http.fields import INTEGER, STRING, STRINGS, Field
 from agent.core.event_json import show_event
 from agent.core.model import ID_PATTERN, Category, InstanceId, JournalEntry, parse_instance_id
-from agent.deliver.bus import EventFilter, Subscription
+from agent.deliver.bus import NOTHING, EventFilter, Subscription
 from agent.errors import Forbidden, InvalidRequest
 
 EVENTS = (
     *HISTORY,
     Field("instance", STRINGS, "only these instances", most=1000, pattern=ID_PATTERN),
     Field("category", STRINGS, "only these categories", choices=tuple(Category)),
+    Field("machine", STRING, "in a fleet: only events of this machine", least=1, most=64),
     Field("heartbeat", INTEGER, "seconds between heartbeats, default 15", least=1, most=300),
 )
+Send = Callable[[dict[str, Any]], Awaitable[None]]
 PROTOCOL = "wa-agent"
 _SEND_SECONDS = 10.0
 _GOODBYE_SECONDS = 1.0
@@ -37,6 +41,8 @@ _LOUDEST = 20
 async def events(call: Call) -> web.StreamResponse:
     if call.request.headers.get("Upgrade", "").lower() == "websocket":
         return await _live(call, _filter(call))
+    if call.parts.fleet is not None and (answer := await call.parts.fleet.of_machine(call)):
+        return answer
     if not call.caller.sees(None):
         raise Forbidden("cannot read every instance's history with this key", field="scopes")
     for name in ("instance", "category", "heartbeat"):
@@ -61,6 +67,8 @@ def _filter(call: Call) -> EventFilter:
 
 async def _live(call: Call, wanted: EventFilter) -> web.WebSocketResponse:
     every = float(call.query.get("heartbeat", 15))
+    if _is_elsewhere(call):
+        wanted = NOTHING
     listener = web.WebSocketResponse(
         heartbeat=max(every, 5.0), max_msg_size=4096, compress=False, protocols=(PROTOCOL,)
     )
@@ -68,13 +76,14 @@ async def _live(call: Call, wanted: EventFilter) -> web.WebSocketResponse:
     # Subscribed before the journal is read: events meanwhile wait in the queue.
     subscription = call.supervisor.bus.subscribe(wanted, limit=call.parts.section.event_queue)
     call.parts.listeners[listener] = call.request.transport
-    reading = asyncio.create_task(_watch_incoming(listener), name="events reader")
-    writing = asyncio.create_task(
-        _write(call, listener, subscription, wanted, every), name="events writer"
+    # The end of a subscription has a task of its own: a writer may hang in a send to a listener
+    # that does not read.
+    works = (
+        _watch_incoming(listener),
+        subscription.ended(),
+        *_writers(call, listener, subscription, every),
     )
-    # A task of its own: the writer may hang in a send to a listener that does not read.
-    dropping = asyncio.create_task(subscription.ended(), name="events dropped")
-    tasks = (reading, writing, dropping)
+    tasks = [asyncio.create_task(work, name="events") for work in works]
     try:
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         await say_goodbye(listener, call.request.transport, subscription.dropped or "closed")
@@ -87,59 +96,84 @@ async def _live(call: Call, wanted: EventFilter) -> web.WebSocketResponse:
     return listener
 
 
-async def _write(
-    call: Call,
-    listener: web.WebSocketResponse,
-    subscription: Subscription,
-    wanted: EventFilter,
-    every: float,
-) -> None:
+def _is_elsewhere(call: Call) -> bool:
+    """Whether the listener wants another machine's events only."""
+    if "machine" not in call.query or call.caller.through:
+        return False
+    return bool(call.query["machine"] != fleet_of(call).face.machine)
+
+
+def _writers(
+    call: Call, listener: web.WebSocketResponse, subscription: Subscription, every: float
+) -> list[Coroutine[Any, Any, None]]:
+    """This machine's events, and those of the others that the listener wants."""
+
+    async def send(frame: dict[str, Any]) -> None:
+        await _send(listener, frame)
+
+    fleet = None if call.caller.through else call.parts.fleet
+    if fleet is None:
+        return [_write(call, send, subscription, every)]
+    mine, relay = fleet.face.machine, fleet.relay(call, send)
+    if _is_elsewhere(call):
+        after = call.query.get("after")
+        return [relay.follow(call.query["machine"], after=after, whole=True)]
+
+    async def send_named(frame: dict[str, Any]) -> None:
+        await send({**frame, "machine": mine})
+
+    own = _write(call, send_named, subscription, every)
+    return [own] if "machine" in call.query else [own, relay.follow_all()]
+
+
+async def _write(call: Call, send: Send, subscription: Subscription, every: float) -> None:
     cursor = call.query.get("after")
-    await _send(listener, {"type": "hello", "cursor": cursor})
-    if cursor is not None and await _is_from_another_journal(call, cursor):
+    if cursor is None and call.caller.through:
+        # The machine that relays them goes on behind it after a break.
+        cursor = await _newest(call)
+    await send({"type": "hello", "cursor": cursor})
+    # A recreated journal counts from 1 again: the listener's cursor is ahead of it.
+    if cursor is not None and cursor > await _newest(call):
         cursor = 0
-        await _send(listener, {"type": "reset", "cursor": cursor})
+        await send({"type": "reset", "cursor": cursor})
     elif cursor is not None:
-        cursor = await _catch_up(call, listener, wanted, cursor)
+        cursor = await _catch_up(call, send, subscription.wanted, cursor)
     while True:
         try:
             async with asyncio.timeout(every):
                 entry = await subscription.get()
         except TimeoutError:
-            await _send(listener, {"type": "heartbeat", "cursor": cursor})
+            await send({"type": "heartbeat", "cursor": cursor})
             continue
         if entry is None:
             return
         if entry.cursor == 0:
             # It is in no journal: a listener that comes back resumes at the journal's cursor.
-            await _send_event(listener, replace(entry, cursor=cursor or 0))
+            await _send_event(send, replace(entry, cursor=cursor or 0))
         elif cursor is None or entry.cursor > cursor:
-            await _send_event(listener, entry)
+            await _send_event(send, entry)
             cursor = entry.cursor
 
 
-async def _is_from_another_journal(call: Call, cursor: int) -> bool:
-    """A recreated journal counts from 1 again: the listener's cursor is ahead of it."""
+async def _newest(call: Call) -> int:
     newest = await call.supervisor.history(None, limit=1)
-    return cursor > (newest[0].cursor if newest else 0)
+    return newest[0].cursor if newest else 0
 
 
-async def _catch_up(
-    call: Call, listener: web.WebSocketResponse, wanted: EventFilter, cursor: int
-) -> int:
+async def _catch_up(call: Call, send: Send, wanted: EventFilter, cursor: int) -> int:
     only: InstanceId | None = next(iter(wanted.instances)) if len(wanted.instances) == 1 else None
     while True:
         page = await call.supervisor.history(only, after=cursor, limit=_PAGE, kinds=wanted.kinds)
         for entry in page:
             if wanted.matches(entry):
-                await _send_event(listener, entry)
+                await _send_event(send, entry)
             cursor = entry.cursor
         if len(page) < _PAGE:
             return cursor
 
 
-async def _send_event(listener: web.WebSocketResponse, entry: JournalEntry) -> None:
-    await _send(listener, {"type": "event", **show_event(entry)})
+async def _send_event(send: Send, entry: JournalEntry) -> None:
+    await send({"type": "event", **show_event(entry)})
 
 
 async def _send(listener: web.WebSocketResponse, found: dict[str, Any]) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 from aiohttp import web
 
+from agent.api.handlers.fleet import fleet_of
 from agent.api.handlers.remote_session import delete_there
 from agent.api.http.call import Call, Handler, Json
 from agent.api.http.envelope import created
@@ -18,7 +19,7 @@ from agent.api.http.fields import (
     STRINGS,
     Field,
 )
-from agent.api.placement import PLACE, placed, still_placed
+from agent.api.placement import IN_FLEET, PLACE, placed, still_placed
 from agent.api.present import show_details, show_instance, show_trashed
 from agent.core.event_json import show_event
 from agent.core.model import (
@@ -51,6 +52,7 @@ CREATE = (
     Field("enabled", BOOLEAN, "true = run it; default true"),
     Field("settings", OBJECT, "the engine's settings"),
     *PLACE,
+    *IN_FLEET,
 )
 CHANGE = (Field("settings", OBJECT, "replaces the engine's settings", required=True),)
 LOGOUT = (Field("confirm", BOOLEAN, "true = confirm that the pairing ends"), CONFIRM_PASSKEY)
@@ -70,6 +72,7 @@ LIST = (
     Field("engine", STRING, "only this engine", most=32),
     Field("backend", STRING, "only instances on this backend", most=48),
     Field("enabled", BOOLEAN, "only enabled, or only disabled, instances"),
+    Field("machine", STRING, "in a fleet: only instances of this machine", most=64),
     Field("limit", INTEGER, "instances on a page, default 100", least=1, most=1000),
     Field("after", STRING, "the `next` of the previous page", most=48),
 )
@@ -81,7 +84,7 @@ HISTORY = (
 )
 
 
-async def create(call: Call) -> web.Response:
+async def create(call: Call) -> web.StreamResponse:
     body = await call.body()
     instance = Instance(
         id=parse_instance_id(body["id"]),
@@ -90,12 +93,20 @@ async def create(call: Call) -> web.Response:
         settings=placed(body["engine"], body),
         created_wall=time.time(),
     )
+    if call.parts.fleet is not None:
+        return await call.parts.fleet.create(call, instance, body)
+    if any(field.name in body for field in IN_FLEET):
+        fleet_of(call)
     view = await call.supervisor.create(instance)
     return created(show_instance(view), f"/api/instance/{view.instance.id}")
 
 
 async def list_instances(call: Call) -> Json:
+    if call.parts.fleet is not None:
+        return await call.parts.fleet.list(call, _wanted)
     query = call.query
+    if "machine" in query:
+        fleet_of(call)
     limit = query.get("limit", 100)
     views = [
         view

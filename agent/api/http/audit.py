@@ -48,6 +48,7 @@ class Audit:
         action = f"{request.method} {request.path} → {status} {more}".rstrip()
         address = address_of(request)
         who = caller.name if caller.name == address else f"{caller.name} from {address}"
+        who = f"{who} through {caller.through}" if caller.through else who
         line = f"{who}: {action} (request {_number(request)})"
         if request.method not in ("GET", "HEAD"):
             bound(Category.API, id, AUDIT).info("%s", line)

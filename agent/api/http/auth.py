@@ -49,6 +49,8 @@ class Caller:
     name: str
     level: Right = Right.OPEN
     instances: frozenset[InstanceId] = field(default_factory=frozenset)
+    through: str = ""
+    """The machine of the fleet that forwarded the request; "" = it came to this one."""
 
     def may(self, right: Right, instance: InstanceId | None = None) -> bool:
         if right is Right.OPEN or self.level >= right:
@@ -142,13 +144,21 @@ def identify(request: web.Request, section: ApiSection, ring: KeyRing) -> Caller
     return ANONYMOUS
 
 
-def _token_of(request: web.Request) -> str | None:
+def credentials(request: web.Request) -> tuple[str, str] | None:
+    """The scheme, in lower case, and the token of the Authorization header."""
     header = request.headers.get("Authorization")
-    if header is not None:
-        scheme, _, token = header.partition(" ")
-        if scheme.lower() != "bearer":
+    if header is None:
+        return None
+    scheme, _, token = header.partition(" ")
+    return scheme.lower(), token.strip()
+
+
+def _token_of(request: web.Request) -> str | None:
+    shown = credentials(request)
+    if shown is not None:
+        if shown[0] != "bearer":
             raise Unauthorized("cannot accept this Authorization: it must be 'Bearer <key>'")
-        return token.strip()
+        return shown[1]
     # A page cannot set headers on a WebSocket, and logs do not show a subprotocol.
     for word in request.headers.get("Sec-WebSocket-Protocol", "").split(","):
         if word.strip().startswith("bearer."):

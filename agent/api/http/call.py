@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
@@ -13,8 +13,9 @@ from agent.api.http.auth import Caller, KeyRing, Right
 from agent.api.http.body import read_json
 from agent.api.http.error_window import ErrorWindow
 from agent.api.http.fields import Field, read_body, read_query
+from agent.api.http.fleet_gate import FleetGate
 from agent.api.http.idempotency import Remembered
-from agent.api.http.wrong_invites import WrongInvites
+from agent.api.http.wrong_tries import WrongTries
 from agent.config.sections import ApiSection
 from agent.core.alerts import AlertBoard
 from agent.core.model import InstanceId
@@ -23,6 +24,9 @@ from agent.errors import TryLater
 from agent.metrics.exporter import Exporter
 from agent.supervise.requests.evidence import Evidence
 from agent.supervise.supervisor import Supervisor
+
+if TYPE_CHECKING:
+    from agent.api.fleet.door import FleetDoor
 
 LARGE_AT_ONCE = 4
 _SLOWEST = 256 * 1024
@@ -50,7 +54,10 @@ class Parts:
     errors: ErrorWindow = field(default_factory=ErrorWindow)
     large: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(LARGE_AT_ONCE))
     """Held while a body longer than `body_limit` is in memory."""
-    wrong_invites: WrongInvites = field(default_factory=WrongInvites)
+    wrong_invites: WrongTries = field(default_factory=lambda: WrongTries("an invitation"))
+    gate: FleetGate = field(default_factory=lambda: FleetGate(""))
+    fleet: "FleetDoor | None" = None
+    """None: this machine is alone."""
     listeners: dict[web.WebSocketResponse, asyncio.Transport | None] = field(default_factory=dict)
     """The WebSockets that get events, with their connections."""
 
@@ -76,6 +83,20 @@ class Route:
     """True if a desk calls it: the header of its invitation is the key."""
     takes_archive: bool = False
     """True if the body is an archive."""
+    between_machines: bool = False
+    """True if only other machines of the fleet call it: their bearer is the key."""
+    relayed: bool = False
+    """True if other machines of the fleet send it for their clients, though it has no id."""
+    anywhere: bool = False
+    """True if every machine answers it itself, whichever owns the id."""
+    away: str = ""
+    """What is done for a session whose machine is away: `view` shows the last published one, a
+    verb is stored for the owner; "" = 503."""
+
+    @property
+    def forwarded(self) -> bool:
+        """Whether a machine of the fleet may send it to another one."""
+        return self.relayed or ("{id:" in self.path and not self.anywhere)
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,8 +15,9 @@ SECRET_PARAMETERS = frozenset(
 )
 
 
-NEEDED = ("/metrics", "/healthz", "/readyz")
-"""Monitoring depends on them: they are answered while other requests are refused."""
+NEEDED = ("/metrics", "/healthz", "/readyz", "/api/fleet/promise")
+"""Monitoring, and the sessions of other machines, depend on them: they are answered while other
+requests are refused."""
 
 
 def check_crowd(request: web.Request) -> None:

@@ -53,23 +53,23 @@ def _usable(number: int) -> socket.socket | None:
     return sock
 
 
-def parse_listen(listen: str) -> tuple[str, int]:
+def parse_listen(listen: str, field: str = "api.listen") -> tuple[str, int]:
     """HOST:PORT, [IPv6]:PORT."""
     host, mark, port = listen.rpartition(":")
     if not mark or not port.isdigit() or int(port) > 65535:
-        raise ConfigError(f"cannot listen on {listen!r}: it must be HOST:PORT", field="api.listen")
+        raise ConfigError(f"cannot listen on {listen!r}: it must be HOST:PORT", field=field)
     return host.strip("[]") or "127.0.0.1", int(port)
 
 
-def bind_tcp(listen: str, *, name_holder: bool = True) -> socket.socket:
+def bind_tcp(listen: str, *, name_holder: bool = True, field: str = "api.listen") -> socket.socket:
     """`TryLater` while another program has the port or the machine lacks the address."""
-    host, port = parse_listen(listen)
+    host, port = parse_listen(listen, field)
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
     except OSError as error:
-        raise ConfigError(f"cannot listen on {listen}: {error}", field="api.listen") from error
+        raise ConfigError(f"cannot listen on {listen}: {error}", field=field) from error
     sock = socket.socket(family, kind, protocol)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -83,18 +83,16 @@ def bind_tcp(listen: str, *, name_holder: bool = True) -> socket.socket:
             holder = _holder(port) if name_holder else ""
             raise TryLater(
                 f"cannot listen on {listen}: the address is in use{holder};"
-                " stop that program or change listen in [api]",
-                field="api.listen",
+                f" stop that program or change {field}",
+                field=field,
             ) from error
         if error.errno == errno.EADDRNOTAVAIL:
             raise TryLater(
                 f"cannot listen on {listen}: no interface of this machine has that address;"
-                " bring it up or change listen in [api]",
-                field="api.listen",
+                f" bring it up or change {field}",
+                field=field,
             ) from error
-        raise ConfigError(
-            f"cannot listen on {listen}: {error.strerror}", field="api.listen"
-        ) from error
+        raise ConfigError(f"cannot listen on {listen}: {error.strerror}", field=field) from error
     sock.setblocking(False)
     return sock
 
@@ -161,10 +159,10 @@ def _remove_stale(path: Path, short: str) -> None:
     raise TryLater(f"cannot listen on {path}: another agent listens there")
 
 
-def describe(sock: socket.socket) -> str:
+def describe(sock: socket.socket, scheme: str = "http") -> str:
     address = sock.getsockname()
     if sock.family == socket.AF_UNIX:
         return f"unix:{os.fsdecode(address)}"
     host = address[0]
     shown = f"[{host}]" if ipaddress.ip_address(host.partition("%")[0]).version == 6 else host
-    return f"http://{shown}:{address[1]}"
+    return f"{scheme}://{shown}:{address[1]}"

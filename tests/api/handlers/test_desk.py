@@ -7,7 +7,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from agent.api.http.wrong_invites import MOST, WITHIN, WrongInvites
+from agent.api.http.wrong_tries import MOST, WITHIN, WrongTries
 from agent.core.invitation import HEADER, parse_invitation
 from agent.core.model import InstanceId
 from agent.errors import TryLater
@@ -96,7 +96,7 @@ async def test_who_guesses_is_stopped_before_the_body_is_read(open_house: OpenHo
 
 def test_wrong_ones_are_forgotten_after_a_while_and_do_not_pile_up() -> None:
     now = [0.0]
-    wrong = WrongInvites(now=lambda: now[0])
+    wrong = WrongTries("an invitation", now=lambda: now[0])
     for _ in range(MOST):
         wrong.check("a")
         wrong.note("a")

@@ -103,6 +103,7 @@ def example(path: str) -> str:
         .replace("{snapshot}", "20260115T103045Z")
         .replace("{removed}", "20260115T103045Z")
         .replace("{failed}", "20260115T103045Z")
+        .replace("{command}", "00000000-0000-4000-8000-000000000000")
     )
 
 
@@ -124,6 +125,9 @@ async def test_no_route_opens_for_too_little(house: House, route: object) -> Non
             return
         if row.invite:
             assert answer.status == 401, "an invitation is its key"
+            return
+        if row.between_machines:
+            assert answer.status == 401, "the fleet's bearer is its key"
             return
         if row.right is Right.OPEN:
             assert answer.status == 200

@@ -1,4 +1,4 @@
-"""Counts wrong invitations of each address, so that guessing one has no use."""
+"""Counts the wrong secrets of each address, so that guessing one has no use."""
 
 import time
 from collections import OrderedDict, deque
@@ -14,7 +14,8 @@ _ADDRESSES = 1024
 
 
 @dataclass(slots=True)
-class WrongInvites:
+class WrongTries:
+    what: str
     now: Callable[[], float] = time.monotonic
     _seen: OrderedDict[str, deque[float]] = field(default_factory=OrderedDict)
 
@@ -23,7 +24,7 @@ class WrongInvites:
         seen = self._seen.get(address, ())
         if sum(at > self.now() - WITHIN for at in seen) >= MOST:
             raise TryLater(
-                f"cannot look at an invitation from {address}: {MOST} wrong ones came within"
+                f"cannot look at {self.what} from {address}: {MOST} wrong ones came within"
                 f" {WITHIN:g} s",
                 code="too_many_tries",
             )

@@ -1,0 +1,1 @@
+"""Requests of a fleet: to whom they go, and what is answered for a machine that is away."""

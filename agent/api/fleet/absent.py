@@ -1,0 +1,93 @@
+"""What is answered for a session whose machine is away: its last view, or a stored command."""
+
+import hashlib
+import uuid
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from aiohttp import web
+
+from agent.api.fleet.forward import Forwarding
+from agent.api.fleet.published import shown_as_of
+from agent.api.http.body import parse_object
+from agent.api.http.envelope import json_answer
+from agent.api.http.fields import read_body
+from agent.errors import InvalidRequest, TryLater
+from agent.fleet.coordinator import MachineRow
+
+if TYPE_CHECKING:
+    from agent.api.fleet.door import Asked
+
+VIEW = "view"
+
+
+async def answer_for_absent(
+    asked: "Asked", forwarding: Forwarding, owner: MachineRow, cause: str
+) -> web.StreamResponse:
+    if asked.route.away == VIEW:
+        return await _last_view(asked, owner, cause)
+    if asked.route.away:
+        return await _store(asked, forwarding, owner)
+    raise _away(asked, owner, cause)
+
+
+async def _last_view(asked: "Asked", owner: MachineRow, cause: str) -> web.Response:
+    views = asked.door.views
+    row = await views.get(asked.id)
+    if row is None:
+        raise _away(asked, owner, cause)
+    shown = shown_as_of(row.view, owner.name, round(row.age_seconds, 3))
+    return json_answer({**shown, "owner_away": True})
+
+
+async def _store(asked: "Asked", forwarding: Forwarding, owner: MachineRow) -> web.Response:
+    arguments = await _arguments(asked, forwarding)
+    row = await asked.door.face.coordinator.add_command(
+        str(uuid.uuid4()),
+        asked.id,
+        asked.route.away,
+        arguments,
+        idempotency_key=_key(asked),
+        asked_by=asked.caller.name,
+    )
+    return json_answer(
+        {
+            "command": row.id,
+            "instance": asked.id,
+            "verb": row.verb,
+            "state": row.state,
+            "machine": owner.name,
+            "sentence": f"machine {owner.name} is away: {asked.id}'s owner carries it out",
+        },
+        202,
+    )
+
+
+async def _arguments(asked: "Asked", forwarding: Forwarding) -> Mapping[str, Any]:
+    raw = await forwarding.body()
+    if raw.strip() and asked.request.content_type != "application/json":
+        raise InvalidRequest("cannot read the body: it must be application/json", field="body")
+    return read_body(parse_object(raw) if raw.strip() else {}, asked.route.body or ())
+
+
+def _key(asked: "Asked") -> str:
+    """Of one client and one session; a request without a key is a command of its own."""
+    given = asked.request.headers.get("Idempotency-Key")
+    if given is None:
+        return uuid.uuid4().hex
+    if not 1 <= len(given) <= 255:
+        raise InvalidRequest(
+            "cannot use this Idempotency-Key: 1 to 255 characters", field="Idempotency-Key"
+        )
+    return hashlib.sha256("\0".join((asked.caller.name, asked.id, given)).encode()).hexdigest()
+
+
+def _away(asked: "Asked", owner: MachineRow, cause: str) -> TryLater:
+    seconds = owner.seconds_since_renewal
+    since = (
+        "never renewed its lease" if seconds is None else f"renewed its lease {seconds:.0f} s ago"
+    )
+    return TryLater(
+        f"cannot do this for {asked.id}: its machine {owner.name} is away ({since}; {cause})",
+        code="owner_away",
+    )

@@ -1,0 +1,118 @@
+"""To which machine of the fleet a request goes: answered here, forwarded, or kept for its owner."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from aiohttp import web
+
+from agent.api.fleet.absent import answer_for_absent
+from agent.api.fleet.creation import create
+from agent.api.fleet.face import FleetFace
+from agent.api.fleet.forward import Forwarding, NotOwner
+from agent.api.fleet.listing import Wanted, list_all
+from agent.api.fleet.published import PublishedViews
+from agent.api.fleet.relay import Relay, Send
+from agent.api.http.auth import Caller
+from agent.api.http.call import Call, Parts, Route
+from agent.core.model import Instance, InstanceId
+from agent.errors import NotFound, TryLater
+from agent.fleet.coordinator import MachineRow
+from agent.fleet.peers import PeerAway
+
+
+class FleetDoor:
+    def __init__(self, face: FleetFace) -> None:
+        self.face = face
+        self.views = PublishedViews(face.coordinator)
+
+    async def elsewhere(
+        self, request: web.Request, route: Route, parts: Parts, caller: Caller
+    ) -> web.StreamResponse | None:
+        """The answer of another machine, or in place of one that is away; None: answer it here."""
+        text = request.match_info.get("id")
+        if text is None or route.anywhere:
+            return None
+        id, here = InstanceId(text), text in parts.supervisor.views()
+        if caller.through:
+            if not here:
+                raise _not_owner(id, self.face.machine)
+            return None
+        owner = await self._owner(id, here=here)
+        if owner is None or (owner.name == self.face.machine and here):
+            return None
+        asked = Asked(self, request, route, parts, caller, id)
+        forwarding = Forwarding(request, parts.section, whole=route.takes_archive)
+        if owner.name != self.face.machine:
+            try:
+                return await self._forward(asked, forwarding, owner)
+            except PeerAway as error:
+                return await answer_for_absent(asked, forwarding, owner, str(error))
+        why = f"its files are not on {owner.name} yet"
+        return await answer_for_absent(asked, forwarding, owner, why)
+
+    async def list(self, call: Call, wanted: Wanted) -> dict[str, Any]:
+        return await list_all(self, call, wanted)
+
+    async def create(
+        self, call: Call, instance: Instance, body: Mapping[str, Any]
+    ) -> web.StreamResponse:
+        return await create(self, call, instance, body)
+
+    def relay(self, call: Call, send: Send) -> Relay:
+        """Of the other machines' live events, for one listener."""
+        return Relay(self.face.directory, self.face.peers, call.caller, call.query, send)
+
+    async def of_machine(self, call: Call) -> web.StreamResponse | None:
+        """A request without an id that names another machine; None: it is for this one."""
+        name = call.query.get("machine", self.face.machine)
+        if call.caller.through or name == self.face.machine:
+            return None
+        row = self.face.directory.machines.get(name)
+        if row is None:
+            raise NotFound(f"cannot find the machine {name}: the fleet has none of that name")
+        return await Forwarding(call.request, call.parts.section).to(
+            row, self.face.peers, call.caller
+        )
+
+    async def _owner(self, id: InstanceId, *, here: bool) -> MachineRow | None:
+        directory = self.face.directory
+        if directory.owner(id) is None and not here:
+            await directory.look_again()
+        return directory.owner(id)
+
+    async def _forward(
+        self, asked: "Asked", forwarding: Forwarding, owner: MachineRow
+    ) -> web.StreamResponse:
+        """One hop; a second machine is asked only where the directory was old."""
+        directory, caller = self.face.directory, asked.caller
+        try:
+            return await forwarding.to(owner, self.face.peers, caller)
+        except NotOwner:
+            await directory.look_again()
+            newer = directory.owner(asked.id)
+            if newer in (None, owner) or newer.name == self.face.machine or forwarding.sent:
+                raise _not_owner(asked.id, owner.name) from None
+        try:
+            return await forwarding.to(newer, self.face.peers, caller)
+        except NotOwner:
+            raise _not_owner(asked.id, newer.name) from None
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A request for a session that this machine does not run."""
+
+    door: FleetDoor
+    request: web.Request
+    route: Route
+    parts: Parts
+    caller: Caller
+    id: InstanceId
+
+
+def _not_owner(id: str, machine: str) -> TryLater:
+    return TryLater(
+        f"cannot find {id} on machine {machine}: it changes its machine; try again",
+        code="not_owner",
+    )

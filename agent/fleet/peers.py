@@ -1,0 +1,257 @@
+"""Asks the agents of other machines: for a promise, for a request that is theirs, for events.
+
+Every request shows the fleet's bearer, so an address that could give it away is refused: plain
+HTTP leads to loopback and private addresses only, and nowhere where the fleet has a `ca`.
+"""
+
+import asyncio
+import json
+import socket
+import ssl
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urlsplit
+
+import aiohttp
+from yarl import URL
+
+from agent.clock import boot_now
+from agent.core.fleet.headers import CALLER, SCHEME
+from agent.core.network.addresses import refuse_address
+from agent.errors import TryLater
+from agent.fleet.coordinator import MachineRow
+
+_JSON = {"Content-Type": "application/json"}
+_CONNECT = 3.0
+_PROMISE = 5.0
+_LONGEST_ANSWER = 900.0
+"""Seconds between two parts of an answer: a repair answers at its end."""
+_SHORT = 64 * 1024
+"""Bytes of an answer that is read whole."""
+_AWAY = 2.0
+"""Seconds in which a machine that could not be reached is not tried again by a request."""
+_AT_ONCE = 32
+"""Forwarded requests to one machine: it serves 64 of one address, promises among them."""
+_LOST_AFTER = 15
+"""Seconds without an acknowledgement after which a connection to a dead machine ends."""
+
+
+class PeerAway(TryLater):
+    """A machine that could not be reached: the request was not sent."""
+
+    code = "owner_away"
+
+
+class PeerLost(TryLater):
+    """The connection ended after the request was sent: it may have been carried out."""
+
+    code = "unknown_outcome"
+
+
+def refuse_peer(address: str, *, tls: bool) -> str:
+    """Why the bearer is not sent to an address; "" = it is."""
+    try:
+        parts = urlsplit(address)
+        host, _ = parts.hostname or "", parts.port
+    except ValueError:
+        return "it is no http:// or https:// address"
+    if not host or parts.username is not None or parts.scheme not in ("http", "https"):
+        return "it is no http:// or https:// address"
+    if parts.scheme == "https":
+        return ""
+    if tls:
+        return "this fleet has a ca, and the address is plain http://"
+    usable = not refuse_address(host, private=True)
+    near = host == "localhost" or (usable and refuse_address(host, private=False))
+    return "" if near else "plain http:// is for loopback and private addresses"
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """A request to another machine."""
+
+    method: str
+    path: str
+    """Encoded, with its query."""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: bytes | AsyncIterable[bytes] | None = None
+    caller: Mapping[str, Any] | None = None
+    """The client for whom it is sent; None: this machine asks for itself."""
+
+
+class Peers:
+    """One pool of connections to all other machines."""
+
+    def __init__(self, bearer: str, machine: str, ca: str = "") -> None:
+        self._bearer = bearer
+        self.machine = machine
+        self._ca = ca
+        self._tls: ssl.SSLContext | None = None
+        self._session: aiohttp.ClientSession | None = None
+        self._away: dict[str, float] = {}
+        self._turns: dict[str, asyncio.Semaphore] = {}
+
+    def reload(self) -> None:
+        """Read `ca` again, for connections made from now on."""
+        if self._tls is not None and self._ca:
+            self._tls.load_verify_locations(self._ca)
+
+    async def ask_promise(self, row: MachineRow, id: int, epoch: int) -> bool:
+        """Whether the machine promises not to take over this one for a ttl."""
+        body = json.dumps({"machine": id, "epoch": epoch}).encode()
+        async with asyncio.timeout(_PROMISE):
+            status, answer = await self.ask(row, Sent("POST", "/api/fleet/promise", _JSON, body))
+        return status == 200 and answer.get("promised") is True
+
+    async def ask(self, row: MachineRow, sent: "Sent") -> tuple[int, Mapping[str, Any]]:
+        """A short answer in JSON, whole."""
+        async with self.forward(row, sent) as answer:
+            try:
+                raw = await answer.content.read(_SHORT)
+            except (aiohttp.ClientError, OSError) as error:
+                raise lost(row, error) from error
+            try:
+                found = json.loads(raw)
+            except ValueError:
+                found = None
+            return answer.status, found if isinstance(found, dict) else {}
+
+    @asynccontextmanager
+    async def forward(self, row: MachineRow, sent: "Sent") -> AsyncIterator[aiohttp.ClientResponse]:
+        """The machine's answer, its body not yet read."""
+        url = self._url(row, sent.path)
+        if boot_now() < self._away.get(row.address, 0.0):
+            raise _away(row, "it could not be reached a moment ago")
+        turns = self._turns.setdefault(row.address, asyncio.Semaphore(_AT_ONCE))
+        if sent.caller is None:  # a promise: sessions depend on it
+            turns = asyncio.Semaphore(1)
+        elif turns.locked():
+            raise TryLater(
+                f"cannot ask machine {row.name}: {_AT_ONCE} requests to it are under way",
+                code="busy",
+            )
+        async with turns:
+            answer = await self._request(row, url, sent)
+            try:
+                yield answer
+            finally:
+                answer.close()  # one that was read to its end gave its connection back
+
+    async def _request(self, row: MachineRow, url: URL, sent: "Sent") -> aiohttp.ClientResponse:
+        try:
+            return await self._open().request(
+                sent.method,
+                url,
+                headers={**sent.headers, **self._credentials(sent.caller)},
+                data=sent.body,
+                allow_redirects=False,
+            )
+        except (
+            aiohttp.ClientConnectorError,
+            aiohttp.ConnectionTimeoutError,
+            aiohttp.InvalidURL,
+        ) as error:
+            self._away[row.address] = boot_now() + _AWAY
+            raise _away(row, _cause(error)) from error
+        except (aiohttp.ClientError, OSError) as error:
+            raise lost(row, error) from error
+
+    @asynccontextmanager
+    async def listen(
+        self, row: MachineRow, path: str, caller: Mapping[str, Any], *, heartbeat: float
+    ) -> AsyncIterator[aiohttp.ClientWebSocketResponse]:
+        """A WebSocket to the machine; every failure of it is a PeerAway."""
+        url = self._url(row, path)
+        try:
+            async with self._open().ws_connect(
+                url,
+                headers=self._credentials(caller),
+                heartbeat=heartbeat,
+                max_msg_size=1 << 20,
+                timeout=aiohttp.ClientWSTimeout(ws_close=1.0),
+            ) as socket:
+                yield socket
+        except (aiohttp.ClientError, OSError) as error:
+            raise _away(row, _cause(error)) from error
+
+    async def reachable(self, rows: Iterable[MachineRow]) -> Mapping[str, bool]:
+        """By name, whether a machine answers at its address now."""
+
+        async def answers(row: MachineRow) -> bool:
+            try:
+                async with asyncio.timeout(_CONNECT):
+                    status, _ = await self.ask(row, Sent("GET", "/healthz"))
+            except (TryLater, TimeoutError):
+                return False
+            return status in (200, 503)
+
+        asked = list(rows)
+        found = await asyncio.gather(*map(answers, asked))
+        return {row.name: yes for row, yes in zip(asked, found, strict=True)}
+
+    async def close(self) -> None:
+        if self._session is not None:
+            await self._session.close()
+
+    def _credentials(self, caller: Mapping[str, Any] | None) -> dict[str, str]:
+        shown = {"Authorization": f"{SCHEME} {self._bearer}"}
+        if caller is not None:
+            shown[CALLER] = json.dumps({**caller, "through": self.machine}, separators=(",", ":"))
+        return shown
+
+    def _url(self, row: MachineRow, path: str) -> URL:
+        if why := refuse_peer(row.address, tls=bool(self._ca)):
+            raise _away(row, f"its address is not used: {why}")
+        return URL(row.address.rstrip("/") + path, encoded=True)
+
+    def _open(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            self._tls = ssl.create_default_context(cafile=self._ca or None)
+            self._session = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(
+                    limit=0, ssl=self._tls, keepalive_timeout=15.0, socket_factory=_socket
+                ),
+                timeout=aiohttp.ClientTimeout(
+                    total=None, connect=_CONNECT, sock_read=_LONGEST_ANSWER
+                ),
+                cookie_jar=aiohttp.DummyCookieJar(),
+                skip_auto_headers=("User-Agent", "Accept-Encoding", "Content-Type"),
+                auto_decompress=False,
+                trust_env=False,
+            )
+        return self._session
+
+
+def _socket(place: Any) -> socket.socket:
+    """A connection to a machine that lost its power ends by itself."""
+    made = socket.socket(*place[:3])
+    made.setblocking(False)
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option, seconds in ((socket.TCP_KEEPIDLE, 5), (socket.TCP_KEEPINTVL, 5)):
+        made.setsockopt(socket.IPPROTO_TCP, option, seconds)
+    made.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _LOST_AFTER * 1000)
+    return made
+
+
+def lost(row: MachineRow, error: BaseException) -> PeerLost:
+    return PeerLost(
+        f"cannot tell what became of the request: machine {row.name} did not answer it whole"
+        f" ({_cause(error)})"
+    )
+
+
+def _away(row: MachineRow, cause: str) -> PeerAway:
+    return PeerAway(f"cannot reach machine {row.name}: {cause}")
+
+
+def _cause(error: BaseException) -> str:
+    """Without the request: its headers hold the bearer."""
+    if isinstance(error, aiohttp.ClientConnectorCertificateError):
+        return f"its certificate is not accepted ({error.certificate_error})"[:200]
+    if isinstance(error, aiohttp.ClientConnectorError):
+        return error.os_error.strerror or type(error.os_error).__name__
+    if isinstance(error, TimeoutError):
+        return "no answer in time"
+    return type(error).__name__

@@ -1,0 +1,115 @@
+"""Carries out the commands that were stored for sessions while their machine was away.
+
+The database gives each command to one process, once; an agent that is killed in between leaves a
+command whose end is unknown, and never one that is carried out twice.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from agent.clock import boot_now
+from agent.core.model import Category, Instance, InstanceId
+from agent.core.view import InstanceView
+from agent.errors import Refused, TryLater, WaError
+from agent.fleet.coordinator import CommandRow, Coordinator, Member
+from agent.log import bound
+from agent.logfiles import AUDIT
+from agent.supervise.supervisor import Supervisor
+
+log = logging.getLogger(__name__)
+
+EVERY = 15.0
+"""Seconds between two looks that nothing asked for."""
+MOST = 20
+SETTINGS = "settings"
+VERBS = ("enable", "disable", "start", "stop", "restart", SETTINGS)
+_ARRIVES = 60.0
+"""Seconds that a command waits for the files of its session."""
+_TRIES = 10
+
+
+@dataclass(slots=True, eq=False)
+class Commands:
+    supervisor: Supervisor
+    coordinator: Coordinator
+    member: Callable[[], Member]
+    settings_of: Callable[[Instance, Mapping[str, Any]], dict[str, Any]]
+    """The new settings of an instance, checked."""
+    _wake: asyncio.Event = field(default_factory=asyncio.Event)
+    _turns: dict[str, asyncio.Lock] = field(default_factory=dict)
+
+    def wake(self) -> None:
+        """A command waits, as the database says."""
+        self._wake.set()
+
+    async def run(self) -> None:
+        async with asyncio.TaskGroup() as group:
+            while True:
+                self._wake.clear()
+                for row in await self._taken():
+                    group.create_task(self.carry_out(row), name=f"command {row.id}")
+                    self._wake.set()  # there may be more
+                try:
+                    async with asyncio.timeout(EVERY):
+                        await self._wake.wait()
+                except TimeoutError:
+                    pass
+
+    async def _taken(self) -> list[CommandRow]:
+        try:
+            return list(await self.coordinator.take_commands(self.member(), MOST))
+        except WaError as error:
+            log.debug("commands that wait were not read: %s", error)
+            return []
+
+    async def carry_out(self, row: CommandRow) -> None:
+        """One after another for each session, in the order of their arrival."""
+        id = InstanceId(row.session)
+        async with self._turns.setdefault(row.session, asyncio.Lock()):
+            try:
+                await self._arrived(id)
+                await self._done(row, id)
+                outcome, sentence = "done", "carried out"
+            except WaError as error:
+                outcome, sentence = "refused", str(error)
+            except Exception:
+                log.exception("the stored command %s failed", row.id)
+                outcome, sentence = "refused", "cannot carry it out: internal error"
+            said = f"{row.asked_by}: {row.verb}, stored {row.age_seconds:.0f} s ago → {outcome}"
+            bound(Category.API, id, AUDIT).info("%s (command %s)", said, row.id)
+            await self._end(row, outcome, sentence)
+
+    async def _arrived(self, id: InstanceId) -> None:
+        """Taken over a moment ago, a session's files are still on their way."""
+        deadline = boot_now() + _ARRIVES
+        while boot_now() < deadline:
+            if id in self.supervisor.views():
+                return
+            await asyncio.sleep(0.2)
+        raise TryLater(f"cannot find {id} on this machine: its files did not come")
+
+    async def _done(self, row: CommandRow, id: InstanceId) -> None:
+        if row.verb not in VERBS:
+            raise Refused(f"cannot {row.verb}: this version knows {', '.join(VERBS)}")
+        if row.verb == SETTINGS:
+            instance = self.supervisor.view(id).instance
+            settings = self.settings_of(instance, row.arguments.get("settings", {}))
+            await self.supervisor.change_settings(id, settings)
+            return
+        write: Callable[[InstanceId], Awaitable[InstanceView]] = getattr(self.supervisor, row.verb)
+        await write(id)
+
+    async def _end(self, row: CommandRow, outcome: str, sentence: str) -> None:
+        for _ in range(_TRIES):
+            try:
+                await self.coordinator.end_command(
+                    self.member(), row.id, outcome, {"sentence": sentence}
+                )
+            except WaError as error:
+                log.warning("the end of command %s was not written: %s", row.id, error)
+                await asyncio.sleep(1.0)
+            else:
+                return

@@ -1,0 +1,139 @@
+"""A request that any machine is asked reaches the owner of its session, and no other place."""
+
+import aiohttp
+import pytest
+
+from agent.core.fleet.headers import MACHINE
+from agent.core.model import ConnectionStatus, InstanceId
+from agent.engines.base import Qr
+from tests.fakes.supervisor import make_view
+from tests.fleet.machines import AMachine, Fleet
+
+Two = tuple[AMachine, AMachine]
+
+
+async def test_a_session_is_shown_and_changed_through_another_machine(two: Two) -> None:
+    first, second = two
+    async with first.local() as client:
+        answer = await client.get("/api/instance/shop")
+        assert answer.status == 200
+        assert (await answer.json())["id"] == "shop"
+        assert answer.headers[MACHINE] == "m2"
+        assert (await client.post("/api/instance/shop/disable")).status == 202
+        changed = await client.patch("/api/instance/shop", json={"settings": {"scan": "auto"}})
+        assert (await changed.json())["settings"] == {"scan": "auto"}
+    assert not second.supervisor.view(InstanceId("shop")).instance.enabled
+    assert "shop" not in first.supervisor.known
+
+
+async def test_an_error_of_the_owner_is_the_client_s_answer(two: Two) -> None:
+    async with two[0].local() as client:
+        answer = await client.get("/api/instance/shop/qr")
+        found = await answer.json()
+        assert (answer.status, found["error"]) == (409, "connected")
+        assert answer.headers["X-Request-Id"] == found["request"]
+        assert (await client.get("/api/instance/nowhere")).status == 404
+
+
+async def test_a_code_is_drawn_by_its_owner(two: Two) -> None:
+    first, second = two
+    waits = make_view("shop", status=ConnectionStatus.QR_REQUIRED)
+    second.supervisor.known[InstanceId("shop")] = waits
+    second.supervisor.codes[InstanceId("shop")] = Qr("SANDBOX,2@abc", 18.5, 1)
+    async with first.local() as client:
+        drawn = await client.get("/api/instance/shop/qr", headers={"Accept": "image/png"})
+        assert drawn.content_type == "image/png"
+        assert (await drawn.read()).startswith(b"\x89PNG")
+        assert drawn.headers["X-Qr-Number"] == "1"
+        assert drawn.headers["Cache-Control"] == "no-store"
+
+
+async def test_a_message_with_the_same_key_is_sent_once_whichever_machine_is_asked(
+    two: Two,
+) -> None:
+    first, second = two
+    sent = {"to": "1", "text": "hello"}
+    answers = []
+    for machine in (first, first, second):
+        key = await machine.key("app", "operate")
+        async with machine.local() as client:
+            answer = await client.post(
+                "/api/instance/shop/messages",
+                json=sent,
+                headers={**key, "Idempotency-Key": "order 7"},
+            )
+            answers.append((answer.status, await answer.json()))
+    assert answers == [(200, {"message_id": "M1"})] * 3
+    assert len(second.supervisor.sent) == 1
+
+
+async def test_a_client_s_key_and_cookies_stay_with_the_machine_that_it_asked(
+    two: Two, caplog: pytest.LogCaptureFixture
+) -> None:
+    first, _ = two
+    key = await first.key("app", "operate")
+    with caplog.at_level("INFO"):
+        async with aiohttp.ClientSession() as client:
+            answer = await client.post(
+                f"{first.server.addresses[0]}/api/instance/shop/enable", headers=key
+            )
+            assert answer.status == 202
+    said = [
+        record.getMessage() for record in caplog.records if "shop/enable" in record.getMessage()
+    ]
+    assert any("key app from 127.0.0.1 through m1: POST" in line for line in said), said
+    assert any(line.startswith("key app from") and "by m2" in line for line in said), said
+    assert first.face.bearer not in caplog.text
+    assert key["Authorization"].removeprefix("Bearer ") not in caplog.text
+
+
+async def test_the_owner_checks_the_caller_s_rights_again(two: Two) -> None:
+    first, _ = two
+    reads = await first.key("grafana", "read")
+    own = await first.key("shop", "instance:shop")
+    async with first.local() as client:
+        assert (await client.get("/api/instance/shop", headers=reads)).status == 200
+        assert (await client.post("/api/instance/shop/stop", headers=reads)).status == 403
+        assert (await client.post("/api/instance/shop/stop", headers=own)).status == 202
+        assert (await client.get("/api/instance/sales", headers=own)).status == 403
+
+
+async def test_a_stale_directory_costs_one_more_question_and_no_loop(
+    fleet: Fleet, two: Two
+) -> None:
+    first, second = two
+    third = await fleet.add("m3")
+    await fleet.settle()
+    # The database moves it; m1 has not read that yet, and m2 gave it away already.
+    moved = await second.face.coordinator.hand_over(
+        second.face.member, "shop", third.face.member.id, "a test moves it"
+    )
+    assert moved
+    third.supervisor.known[InstanceId("shop")] = second.supervisor.known.pop(InstanceId("shop"))
+    first.face.directory._read_at = -10.0  # it was read a while ago
+    async with first.local() as client:
+        answer = await client.get("/api/instance/shop")
+        assert (answer.status, answer.headers[MACHINE]) == (200, "m3")
+
+
+async def test_two_machines_that_each_think_the_other_owns_a_session_refuse(two: Two) -> None:
+    first, second = two
+    del second.supervisor.known[InstanceId("shop")]
+    stale = dict(first.face.directory.sessions)
+    second.face.directory.sessions["shop"] = stale["sales"]  # m2 believes in m1
+    async with first.local() as client:
+        answer = await client.get("/api/instance/shop")
+        found = await answer.json()
+        assert (answer.status, found["error"]) == (503, "not_owner")
+
+
+async def test_an_archive_streams_through_another_machine(two: Two) -> None:
+    first, second = two
+    async with first.local() as client:
+        exported = await client.post("/api/instance/shop/export", json={})
+        there = await exported.read()
+    async with second.local() as client:
+        here = await (await client.post("/api/instance/shop/export", json={})).read()
+    assert exported.status == 200
+    assert there == here
+    assert exported.headers["X-Archive-SHA256"]
