@@ -4,10 +4,12 @@ import json
 import re
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 
 from tests.system.bed import CHECKOUT, Bed
+from tests.system.conftest import PYTHON
 from tests.system.fleet import AGENT, Fleet, traffic
 
 IDS = ("s1", "s2", "s3", "s4", "s5")
@@ -366,3 +368,50 @@ def test_s4_at_boot_an_empty_state_folder_is_a_mount_that_is_away(bed: Bed, flee
     fleet.until_connected()
     assert fleet.accounts() == accounts
     bed.run("rm", "-rf", f"{state}.empty")
+
+
+# What an agent in a fleet does for the worker of s1, once.
+GIVE = """\
+import asyncio
+from pathlib import Path
+from agent.clock import boot_now
+from agent.link.client import Link
+async def main():
+    path = Path("/run/wa-instance/s1/link.sock")
+    link = await Link.open(path, "s1", lambda _: None, *[lambda *_: None] * 3)
+    await link.call("lease", {"until": boot_now() + 2})
+    await link.close()
+asyncio.run(main())
+"""
+
+
+@contextmanager
+def frozen_agent(bed: Bed) -> Iterator[None]:
+    """The agent does nothing meanwhile, and s1 is a session of a fleet."""
+    agent = bed.show(AGENT, "MainPID")
+    path = "/var/lib/wa-agent/sessions/s1/instance.json"
+    bed.run("kill", "-STOP", agent)
+    bed.run("sed", "-i", 's/"leased": false/"leased": true/', path)
+    try:
+        yield
+    finally:
+        bed.run("sed", "-i", 's/"leased": true/"leased": false/', path)
+        bed.run("kill", "-CONT", agent)
+
+
+def test_a_session_of_a_fleet_ends_with_its_lease_and_only_the_agent_starts_it(
+    bed: Bed, fleet: Fleet
+):
+    unit, crashes = fleet.unit("s1"), fleet.restarts("s1", "crash")
+    with frozen_agent(bed):
+        bed.run("systemctl", "restart", unit)
+        bed.until(lambda: bed.show(unit, "StatusText") == "waiting for this machine's lease")
+        bed.write("/opt/give.py", GIVE)
+        bed.run(PYTHON, "/opt/give.py", user="wa-agent")
+        bed.until(lambda: bed.show(unit, "StatusText") == "CONNECTED", within=2)
+        bed.until(lambda: bed.show(unit, "ActiveState") == "failed", within=4)
+        assert (bed.show(unit, "ExecMainStatus"), bed.show(unit, "NRestarts")) == ("77", "0")
+        assert "the lease of this machine ended: disconnected" in bed.journal("-u", unit)
+    fleet.until_connected()
+    assert fleet.restarts("s1", "crash") == crashes
+    assert "repair" not in fleet.events("s1")

@@ -43,11 +43,12 @@ ROWS = (
     Reason(
         "no_lease",
         "it is a session of a fleet, and its machine holds no lease",
-        Permanence.PROBE_SLOWLY,
+        Permanence.RETRY,
         _DISCONNECTED,
         "Nothing to do while the fleet's database is away. Without [fleet] in agent.toml it stays"
         " so: another machine may run it.",
         counts_as_failure=False,
+        endless=True,
     ),
     Reason(
         "restart_required",
