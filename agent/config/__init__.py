@@ -3,6 +3,7 @@
 An unknown key, a wrong type or an impossible pair is a ConfigError that names key, file and line.
 """
 
+from agent.config.addresses import split_address
 from agent.config.backends import (
     BackendDeclaration,
     BackendSecrets,
@@ -11,10 +12,11 @@ from agent.config.backends import (
 )
 from agent.config.config import Config, Declaration
 from agent.config.environment import unused_variables
+from agent.config.fleet import FleetSection
 from agent.config.load import load_config
 from agent.config.problem import Problem
 from agent.config.render import render_config, tables_of, without_secrets
-from agent.config.rules import changes_that_need_restart, split_address
+from agent.config.rules import changes_that_need_restart
 from agent.config.sections import (
     INSTALLED_SOCKET,
     INSTALLED_STATE,
@@ -37,6 +39,7 @@ __all__ = [
     "BackendsSection",
     "Config",
     "Declaration",
+    "FleetSection",
     "Problem",
     "SessionsSection",
     "StopSection",

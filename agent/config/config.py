@@ -1,6 +1,5 @@
 """The whole of agent.toml as one value, and what the core is given out of it."""
 
-import ipaddress
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -8,7 +7,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from agent.config.addresses import is_loopback
 from agent.config.backends import BackendDeclaration
+from agent.config.fleet import FleetSection
 from agent.config.sections import (
     INSTALLED_SOCKET,
     INSTALLED_STATE,
@@ -47,13 +48,6 @@ class Declaration:
     settings: Mapping[str, Any] = field(default_factory=dict)
 
 
-def is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
 @dataclass(frozen=True)
 class Config:
     """The whole of agent.toml, checked. The section's name is the table's name.
@@ -78,6 +72,7 @@ class Config:
     worker: WorkerSection = field(default_factory=WorkerSection)
     sessions: SessionsSection = field(default_factory=SessionsSection)
     backends: BackendsSection = field(default_factory=BackendsSection)
+    fleet: FleetSection = field(default_factory=FleetSection)
     backend: tuple[BackendDeclaration, ...] = ()
     webhook: tuple[WebhookDeclaration, ...] = ()
     instance: tuple[Declaration, ...] = ()
@@ -134,6 +129,10 @@ class Config:
     def backends_root(self) -> Path:
         """One folder per backend: what its worker reads, and what its engine keeps."""
         return self.agent.state_path / "backends"
+
+    @property
+    def fleet_key(self) -> Path:
+        return Path(self.fleet.key_file or self.agent.state_path / "fleet.key")
 
     @property
     def api_socket(self) -> Path:

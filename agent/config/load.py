@@ -21,7 +21,10 @@ from agent.errors import ConfigError, InvalidRequest
 
 T = TypeVar("T")
 
-PATHS = frozenset({"state_path", "session_storage_path", "cache_path", "socket"})
+PATHS = frozenset(
+    {"state_path", "session_storage_path", "cache_path", "socket"}
+    | {"database_password_file", "certificate", "certificate_key", "ca", "profiles_env_file"}
+)
 LONGEST = 1 << 20
 """Bytes of a configuration file; above it, it is something else."""
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import tomli_w
 
-from agent.config.backends import BackendDeclaration, hide_secrets
+from agent.config.backends import BackendDeclaration, hide_secrets, shown_url
 from agent.config.config import Config, Declaration
 from agent.config.webhooks import WebhookDeclaration, hide_target
 from agent.core.reasons.delays import show_reasons
@@ -151,6 +151,7 @@ def without_secrets(config: Config) -> Config:
         config,
         backend=tuple(hide_secrets(one) for one in config.backend),
         webhook=tuple(hide_target(one) for one in config.webhook),
+        fleet=replace(config.fleet, database=shown_url(config.fleet.database)),
     )
 
 

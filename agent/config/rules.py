@@ -1,13 +1,14 @@
 """Checks of pairs of settings, and the settings that a reload cannot change."""
 
-import ipaddress
 import re
 from dataclasses import fields
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from agent.config.addresses import is_loopback, split_address
 from agent.config.backend_rules import find_backend_problem
-from agent.config.config import Config, is_loopback
+from agent.config.config import Config
+from agent.config.fleet import find_fleet_problem
 from agent.config.problem import Problem
 from agent.config.webhooks import find_webhook_problem
 from agent.core.alerts import alert_table
@@ -29,19 +30,8 @@ def find_problem(config: Config) -> Problem | None:
         or _crypto(config)
         or find_backend_problem(config)
         or find_webhook_problem(config.webhook)
+        or find_fleet_problem(config.fleet)
     )
-
-
-def split_address(text: str) -> tuple[str, int]:
-    """HOST:PORT or [IPV6]:PORT; ValueError says what is wrong."""
-    host, colon, port = text.rpartition(":")
-    if not colon or not port.isascii() or not port.isdigit() or int(port) > 65535:
-        raise ValueError("it must be HOST:PORT with a port from 0 to 65535")
-    if host.startswith("[") and host.endswith("]"):
-        return str(ipaddress.IPv6Address(host[1:-1])), int(port)
-    if not host or ":" in host or any(not (sign.isalnum() or sign in ".-") for sign in host):
-        raise ValueError("it must be HOST:PORT; an IPv6 address stands in [ ]")
-    return host, int(port)
 
 
 def changes_that_need_restart(old: Config, new: Config) -> list[str]:

@@ -5,6 +5,7 @@ from agent.core.network.reach import NETWORK_CODES, UNREACHABLE
 from agent.core.observed import waits_for_network
 from agent.core.reasons import Permanence, Reason
 from agent.core.verdicts import conclude
+from agent.core.words import NO_LEASE
 
 Status = ConnectionStatus
 
@@ -15,6 +16,8 @@ WAIT_SENTENCES = {
     "backend_down": "its backend is down",
     "backend_circuit": "its backend failed several times in a row; one session tries first",
     "backend_missing": "agent.toml declares no [[backend]] of the name in its settings",
+    NO_LEASE: "this machine's lease has ended: it cannot reach the fleet's database, or another"
+    " machine owns the session",
     UNREACHABLE: "this machine cannot reach the address that it needs",
     "network_down": "many sessions lost their connection at once: the network seems to be down",
     "incident": "many instances of its engine fail the same way; one of them tries first",

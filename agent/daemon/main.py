@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from agent.api.serve import Server
 from agent.config import Config, load_config, unused_variables
@@ -29,7 +30,7 @@ from agent.supervise.backends.notes import CIRCUITS
 from agent.supervise.copies.snapshots import finish_cut_short
 from agent.supervise.loop import Wakes
 from agent.supervise.shared import Ground
-from agent.supervise.start_up import find_declared_problem, line_up, load_instances
+from agent.supervise.start_up import find_declared_problem, line_up, load_instances, warn_of_leased
 from agent.supervise.state_folder import (
     StatePlaces,
     go_on,
@@ -40,6 +41,10 @@ from agent.supervise.state_folder import (
     used_mark,
 )
 from agent.vault.identity import found_sessions, scan
+
+if TYPE_CHECKING:
+    from agent.fleet.fleet import Fleet
+    from agent.supervise.fleet.assemble import FleetParts
 
 log = logging.getLogger(__name__)
 
@@ -107,6 +112,7 @@ class Daemon:
         try:
             host = await self._open_host(self._config.agent.host, units.INSTANCES)
             await self._refuse_foreign_state(store, host)
+            fleet = await self._open_fleet(store, host)
             older = await go_on(store, self._state, rebuilt=bool(store.rebuilt_from))
             backends = None
             if self._config.backend:
@@ -120,7 +126,7 @@ class Daemon:
                 self._backend_wakes,
                 lambda: self._open_host(host.name, units.PACKS),
             )
-            return await self._run_on(ground, older=older)
+            return await self._run_on(ground, fleet, older=older)
         finally:
             await store.close()
             log.info("database closed; the agent has stopped")
@@ -144,6 +150,25 @@ class Daemon:
             await host.close(leave_workers=True)
             raise
 
+    async def _open_fleet(self, store: Store, host: Host) -> "Fleet | None":
+        """This machine's part in a fleet; a refusal leaves the workers as they are."""
+        if not self._config.fleet.database:
+            return None
+        # Only here: without [fleet] nothing of it is in memory.
+        from agent.fleet.fleet import open_fleet
+        from agent.supervise.fleet.joining import register_sessions
+
+        fleet = None
+        try:
+            fleet = await open_fleet(self._config)
+            await register_sessions(fleet, self._config, store)
+        except WaError:
+            if fleet is not None:
+                await fleet.close()
+            await host.close(leave_workers=True)
+            raise
+        return fleet
+
     async def _open_host(self, choice: str, kind: units.Kind) -> Host:
         state = self._config.agent.state_path
         wake, run, root = {
@@ -166,14 +191,24 @@ class Daemon:
             kind=kind,
         )
 
-    async def _run_on(self, ground: Ground, *, older: bool) -> int:
+    async def _run_on(self, ground: Ground, fleet: "Fleet | None", *, older: bool) -> int:
         supervision = assemble(self._config, ground)
         store, host = ground.store, ground.host
         leave = False
         server: Server | None = None
+        parted: FleetParts | None = None
         try:
             registry, root = supervision.registry, self._config.session_root
-            await load_instances(registry, store, root, self._config.instance, older=older)
+            registry.leased = fleet is not None
+            # In a fleet another machine may have them: they are made when that is known.
+            declared = () if fleet else self._config.instance
+            await load_instances(registry, store, root, declared, older=older)
+            if fleet is not None:
+                from agent.supervise.fleet.assemble import assemble_fleet
+
+                parted = await assemble_fleet(self._config, fleet, supervision, ground)
+            else:
+                warn_of_leased(registry)
             told = await store.history(kinds=CIRCUITS, limit=LATEST_CIRCUITS)
             await supervision.backends.take_over(self._config.backend, told)
             supervision.packs.take_over()
@@ -184,7 +219,7 @@ class Daemon:
             if not supervision.carried.ended_in_order:
                 supervision.figures.repairs_before = supervision.figures.repairs()
             supervision.figures.expect(supervision.registry.facts)
-            parts = await open_parts(self._config, supervision, ground, self._places())
+            parts = await open_parts(self._config, supervision, ground, self._places(), parted)
             server = parts.server
             tasks = Tasks(
                 self._config,
@@ -204,6 +239,8 @@ class Daemon:
                 leave=leave,
                 hurry=self._signals.hurry,
             )
+            if fleet is not None:
+                await fleet.close()
         return status if written else 1
 
     def _places(self) -> dict[str, str]:

@@ -3,6 +3,7 @@
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from agent.api.serve import Server, serve
 from agent.config import Config
@@ -13,6 +14,9 @@ from agent.supervise.periodic.alerts import Alerting, alertmanager_of
 from agent.supervise.requests.evidence import Evidence
 from agent.supervise.shared import Ground
 
+if TYPE_CHECKING:
+    from agent.supervise.fleet.assemble import FleetParts
+
 
 @dataclass(frozen=True, slots=True)
 class Parts:
@@ -21,10 +25,15 @@ class Parts:
     alerting: Alerting
     webhooks: Webhooks
     server: Server
+    fleet: "FleetParts | None" = None
 
 
 async def open_parts(
-    config: Config, supervision: Supervision, ground: Ground, places: Mapping[str, str]
+    config: Config,
+    supervision: Supervision,
+    ground: Ground,
+    places: Mapping[str, str],
+    fleet: "FleetParts | None" = None,
 ) -> Parts:
     supervisor, store = supervision.supervisor, ground.store
     alertmanager = alertmanager_of(config.alerts)
@@ -63,4 +72,4 @@ async def open_parts(
         places=places,
         listen=await ground.host.missing_address(),
     )
-    return Parts(supervision, ground, alerting, webhooks, server)
+    return Parts(supervision, ground, alerting, webhooks, server, fleet)

@@ -92,6 +92,8 @@ class Tasks:
             found["backends"] = supervision.backend_loop.run()
         if parts.alerting.alertmanager is not None:
             found["alertmanager"] = parts.alerting.alertmanager.run()
+        if parts.fleet is not None:
+            found |= parts.fleet.tasks()
         return found
 
     async def _end_when_asked(self) -> None:

@@ -15,6 +15,7 @@ from agent.supervise.backends.registry import RETRY_AFTER, Backends
 from agent.supervise.copies.archives import Moving
 from agent.supervise.copies.invites import Candidate, Invites
 from agent.supervise.copies.schedule import SnapshotClock
+from agent.supervise.copies.snapshots import Keeping
 from agent.supervise.facts import Facts
 from agent.supervise.loop import Loop
 from agent.supervise.packs import Packs
@@ -53,6 +54,7 @@ class Supervision:
     sampler: Sampler
     incidents: Incidents
     figures: OwnFigures
+    keeping: Keeping
     supervisor: Supervisor
     handover: Handover
     carried: CarriedCounters
@@ -107,6 +109,7 @@ def assemble(config: Config, ground: Ground) -> Supervision:
         ),
         incidents=base.incidents,
         figures=figures,
+        keeping=base.keeping,
         supervisor=_supervisor(base, ladder, passes, loop, figures),
         handover=Handover(ground.store, ladder, registry),
         carried=CarriedCounters(ground.store, registry),
@@ -142,7 +145,9 @@ def _ladder(base: Shared) -> Ladder:
         Executor(base.host, base.session_root, base.keeping, registry.save, settings),
         base.incidents,
         wait_reason=lambda facts: (
-            base.backends.wait_reason(facts) or base.turns.reaching.wait_reason(facts)
+            registry.tenure.wait_reason(facts)
+            or base.backends.wait_reason(facts)
+            or base.turns.reaching.wait_reason(facts)
         ),
     )
 
@@ -289,4 +294,5 @@ def _observer(base: Shared, findings: Findings) -> Observer:
         checked=base.checks.note,
         first_probe=boot_now() + settings.config.start.first_check,
         folders=FolderLooks(base.session_root),
+        attached=registry.tenure.attached,
     )

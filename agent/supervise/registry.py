@@ -21,6 +21,7 @@ from agent.errors import NotFound, VaultError, WaError
 from agent.log import bound
 from agent.store.database import Store
 from agent.supervise.facts import Facts, RepairFacts
+from agent.supervise.tenure import Tenure
 from agent.supervise.views import ViewSources, view_of
 from agent.vault.identity import Identity, replace_identity
 from agent.vault.identity import create as create_folder
@@ -39,6 +40,7 @@ class Registry:
         """`facts` is filled here; others may hold it already."""
         self.facts = {} if facts is None else facts
         self.durations = Durations()
+        self.tenure = Tenure()
         self.leased = False
         """Whether this machine is one of a fleet: then all its sessions but a backend's need its
         lease, and their files say so."""
@@ -69,12 +71,13 @@ class Registry:
     async def create(self, instance: Instance, sentence: str) -> Facts:
         """Lay out its folder, then write its row: a crash in between leaves an empty folder."""
         instance = self._with_lease(instance)
-        await asyncio.to_thread(create_folder, self._session_root, instance)
-        now_wall = time.time()
-        record = SessionRecord(status_since_wall=now_wall)
-        said = JournalEntry("created", sentence, instance=instance.id, wall=now_wall)
-        await self._store.add(instance, record, said)
-        facts = self.add(instance, record)
+        async with self.tenure.claim(instance):
+            await asyncio.to_thread(create_folder, self._session_root, instance)
+            now_wall = time.time()
+            record = SessionRecord(status_since_wall=now_wall)
+            said = JournalEntry("created", sentence, instance=instance.id, wall=now_wall)
+            await self._store.add(instance, record, said)
+            facts = self.add(instance, record)
         facts.saved.identity = identity_of(facts)
         return facts
 

@@ -54,6 +54,18 @@ async def load_instances(
     await _lay_out_missing(registry, store, session_root)
 
 
+def warn_of_leased(registry: Registry) -> None:
+    """Sessions of a fleet on a machine without [fleet]: they wait, others may run them."""
+    leased = sorted(id for id, facts in registry.facts.items() if facts.instance.leased)
+    if leased:
+        log.error(
+            "the sessions %s are of a fleet, and agent.toml has no [fleet]: the agent does not"
+            " start them, because another machine may run them. Put [fleet] back; `wa-agent fleet"
+            " leave` takes this machine out of it with its sessions",
+            ", ".join(leased),
+        )
+
+
 async def line_up(registry: Registry, host: Host, room: Room) -> list[InstanceId]:
     """Mark sessions that wait for a start; all ids in the order of their first passes."""
     running = {id for id, unit in (await host.list()).items() if unit.runs}

@@ -12,6 +12,8 @@ from agent.store.database import Store
 from agent.supervise.backends.circuit import Noted
 from agent.supervise.facts import Facts
 
+DELETING = "deleting/"
+"""A deletion that was begun: its fact's name, before the id."""
 SESSION_CIRCUIT_OPEN, SESSION_CIRCUIT_CLOSED = "session_circuit_open", "session_circuit_closed"
 """Kinds of history that tell a session's circuit; a backend's has its own."""
 

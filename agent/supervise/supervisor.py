@@ -48,16 +48,13 @@ from agent.supervise.requests.creation import Creation, check_settings_of
 from agent.supervise.requests.passkey import must_confirm_passkey
 from agent.supervise.requests.repairs import Repairs, is_paired
 from agent.supervise.requests.set_up import SettingUp
-from agent.supervise.story import entry
+from agent.supervise.story import DELETING, entry
 from agent.supervise.turns.incidents import Incidents
 from agent.supervise.turns.turns import Turns
 from agent.vault.identity import read_identity
 from agent.vault.trash import Retired, list_trash, restore_trash, retire
 
 log = logging.getLogger(__name__)
-
-DELETING = "deleting/"
-"""A deletion that was begun: its fact's name, before the id."""
 
 
 class Supervisor:
@@ -129,6 +126,7 @@ class Supervisor:
         check_settings_of(changed)
         facts.instance = changed
         await self._registry.save_order(facts, entry(facts, "settings", "its settings changed"))
+        await self._registry.tenure.write_through(facts)
         facts.asked.new_limits = True
         self._wakes.wake(id)
         return self.view(id)
@@ -200,6 +198,7 @@ class Supervisor:
         """Stop it, retire its folder, forget it. The session can be restored from the trash."""
         facts = self._registry.get(id)
         must_confirm_passkey(facts, "delete", passkey)
+        self._registry.tenure.refuse_unreachable()
         facts.instance = replace(facts.instance, enabled=False)
         facts.record = _by_hand(facts.record, Override.STOPPED, self._host.boot_id())
         self._interrupt_start(facts)
@@ -211,6 +210,7 @@ class Supervisor:
             )
             failpoint("deletion_begun")
             await self._host.stop(id)
+            await self._registry.tenure.delete(id)
             if facts.instance.backend:
                 await self.backends.let_go(facts.instance)
             retired = await self._retire(facts)
@@ -221,9 +221,13 @@ class Supervisor:
             await self._store.remove(id, said)
             await self._store.forget_facts([DELETING + id])
             self._registry.drop(facts)
-            self._turns.forget(id)
-            self._loop.forget(id)
+            self.forget(id)
             return retired
+
+    def forget(self, id: InstanceId) -> None:
+        """It is gone: neither in a queue nor due for a pass."""
+        self._turns.forget(id)
+        self._loop.forget(id)
 
     async def finish_deletions(self) -> None:
         """What an agent before us had begun to delete and did not get to the end of."""
@@ -253,8 +257,13 @@ class Supervisor:
         said = JournalEntry(
             "restored", f"restored from the trash ({name})", instance=id, wall=time.time()
         )
-        await self._store.add(identity.instance, record, said)
-        facts = self._registry.add(identity.instance, record)
+        try:
+            async with self._registry.tenure.claim(identity.instance):
+                await self._store.add(identity.instance, record, said)
+                facts = self._registry.add(identity.instance, record)
+        except Refused:
+            await asyncio.to_thread(retire, self._session_root, id, "deleted")
+            raise
         facts.saved.identity_behind = True  # the first pass writes down that nothing holds it
         self._wakes.wake(id)
         return self.view(id)
@@ -279,6 +288,7 @@ class Supervisor:
     async def _intend(self, facts: Facts, said: JournalEntry) -> InstanceView:
         bound(said.category, facts.id).info("%s", said.sentence)
         await self._registry.save_order(facts, said)
+        await self._registry.tenure.write_through(facts)
         self._wakes.wake(facts.id)
         return self._view_with_wait(facts)
 

@@ -1,6 +1,7 @@
 """A fleet of real agents on one real PostgreSQL, with a witness of every session's connections."""
 
 import asyncio
+import io
 import secrets
 import signal
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -12,7 +13,11 @@ from typing import Any
 import psutil
 import psycopg
 
+from agent.fleet.copies.take import LIMITS
+from agent.fleet.key import FleetKey, copy_context
 from agent.fleet.postgres.schema import prepare
+from agent.vault.copies.manifest import Manifest
+from agent.vault.copies.unpack import read_archive_manifest
 from tests.daemon.conftest import RunningAgent
 from tests.fleet.wires import Wires, wires
 from tests.standin.postgres import Postgres, temporary_postgres
@@ -57,6 +62,7 @@ margin = {MARGIN}
 FRAMES = 0.5
 """Seconds between two frames of a connected session: by them the witness knows that it sends."""
 EMPTY: Mapping[str, str] = MappingProxyType({})
+KEY = secrets.token_bytes(32)
 DATABASE = "database"
 PORT = 5433
 
@@ -125,6 +131,7 @@ class FleetOfAgents:
     ) -> None:
         self.database, self.witness, self.wires = database, seen, net
         self.agents = {it.name: it for it in agents}
+        self.key = FleetKey(KEY)
         self.frozen: set[int] = set()
         """Pids that were stopped at some time: they may close a connection late."""
 
@@ -165,9 +172,11 @@ class FleetOfAgents:
         return dict(rows)
 
     async def copied(self, ids: Sequence[str]) -> bool:
-        """Each has a copy in the database."""
-        rows = await self.rows("SELECT session FROM wa_agent.copy")
-        return set(ids) <= {id for (id,) in rows}
+        """Each has a copy in the database, and the copy holds its pairing."""
+        rows = await self.rows("SELECT session, epoch, packed FROM wa_agent.copy")
+        archives = {id: self.key.open(copy_context(id, epoch), raw) for id, epoch, raw in rows}
+        paired = [id for id, it in archives.items() if _manifest(it).paired]
+        return set(ids) <= set(paired)
 
     async def rows(self, statement: str) -> list[Any]:
         async with await psycopg.AsyncConnection.connect(self.database.url) as connection:
@@ -203,7 +212,7 @@ async def fleet_of_agents(
         seen = stack.enter_context(witness(net.test if net else "127.0.0.1"))
         key = place / "fleet.key"
         key.touch(0o600)
-        key.write_bytes(secrets.token_bytes(32))
+        key.write_bytes(KEY)
         address = f"postgresql://agent@{host}:{port}/whatsapp?sslmode=disable"
         agents = [_machine(name, place / name, address, key, net) for name in names]
         for number, agent in enumerate(agents):
@@ -229,6 +238,10 @@ def _machine(name: str, place: Path, database: str, key: Path, net: Wires | None
     config = place / "agent.toml"
     config.write_text(SETTINGS + lines)
     return FleetAgent(name, place, config, net.inside(name) if net else ())
+
+
+def _manifest(archive: bytes) -> Manifest:
+    return read_archive_manifest(io.BytesIO(archive), LIMITS)
 
 
 def _signal(process: psutil.Process, number: signal.Signals) -> None:

@@ -170,11 +170,6 @@ class Moving:
         made = Instance(id, packed.engine, enabled, packed.settings, time.time())
         if old is not None and wanted.sealed is not None:
             made = replace(old.instance, enabled=enabled)
-        if old is None:
-            async with self.keeping.locks[id]:
-                retired = await self._put(made, packed, replaces=False)
-        else:
-            retired = await self._replace(old, made, packed, wanted)
         record = SessionRecord(
             status_since_wall=time.time(),
             paired=packed.paired,
@@ -182,16 +177,22 @@ class Moving:
             needs_passkey=packed.needs_passkey,
             first_messages=stored(FirstMessages()) if packed.paired else "",
         )
-        name = retired.name if retired else ""
-        said = JournalEntry(
-            "imported",
-            f"imported session {packed.id} of engine {packed.engine} from an archive,"
-            f" SHA-256 {sha256}" + (f"; the trash has the old session as {name}" if name else ""),
-            instance=id,
-            wall=time.time(),
-            detail={"sha256": sha256, "trash": name},
-        )
-        await self._admit(made, record, said)
+        async with self.registry.tenure.claim(made, own=old is not None):
+            if old is None:
+                async with self.keeping.locks[id]:
+                    retired = await self._put(made, packed, replaces=False)
+            else:
+                retired = await self._replace(old, made, packed, wanted)
+            name = retired.name if retired else ""
+            said = JournalEntry(
+                "imported",
+                f"imported session {packed.id} of engine {packed.engine} from an archive, SHA-256"
+                f" {sha256}" + (f"; the trash has the old session as {name}" if name else ""),
+                instance=id,
+                wall=time.time(),
+                detail={"sha256": sha256, "trash": name},
+            )
+            await self._admit(made, record, said)
         return name
 
     async def _unpack(self, file: Archive, id: InstanceId, size: int) -> Arrived:

@@ -15,6 +15,7 @@ from agent.fleet.copies.arrive import Placed, epoch_here, open_copy, place_archi
 from agent.fleet.copies.profile import parse_pointer, place_profile
 from agent.fleet.copies.restic import Restic
 from agent.fleet.key import FleetKey
+from agent.log import about
 from agent.vault.identity import Identity, read_identity
 
 log = logging.getLogger(__name__)
@@ -89,5 +90,6 @@ class Arrivals:
 def _arrived(placed: Placed, *, copied: bool) -> Arrived:
     id, trash = placed.identity.instance.id, placed.retired.name if placed.retired else ""
     if trash:
-        log.warning("%s came back: the trash has its folder from an earlier time as %s", id, trash)
+        sentence = "it came back: the trash has its folder from an earlier time as %s"
+        log.warning(sentence, trash, extra=about(id))
     return Arrived(placed.identity, copied, trash)

@@ -74,7 +74,7 @@ class Replicas:
     lag: float
     """Seconds after a change until its copy is stored."""
     member: Callable[[], Member]
-    owned: Callable[[], Mapping[str, Owned]]
+    owned: Callable[[], Mapping[InstanceId, Owned]]
     restic: Restic | None = None
     _of: dict[InstanceId, Replica] = field(init=False, default_factory=dict)
     _few: asyncio.Semaphore = field(init=False, default_factory=lambda: asyncio.Semaphore(AT_ONCE))
@@ -97,7 +97,9 @@ class Replicas:
         owned = self.owned().get(facts.id)
         if owned is None:
             raise Refused(f"cannot copy {facts.id}: this machine does not own it", code="not_owned")
-        self._refuse_unfit(facts)
+        self.refuse_unfit(facts)
+        if facts.unit.runs:
+            raise Refused(f"cannot copy {facts.id}: its worker runs", code="still_running")
         replica = self._replica(facts.id, owned.epoch)
         async with replica.turn:
             if entry_of(facts.instance.engine).profile:
@@ -159,7 +161,8 @@ class Replicas:
             found = self._of[id] = Replica(epoch)
         return found
 
-    def _refuse_unfit(self, facts: Facts) -> None:
+    def refuse_unfit(self, facts: Facts) -> None:
+        """What never moves to another machine."""
         if facts.instance.backend:
             raise Refused(
                 f"cannot copy {facts.id}: its session's files are on {facts.instance.backend}",
@@ -167,8 +170,6 @@ class Replicas:
             )
         if not self._copies(facts):
             raise Refused("cannot move: " + NO_PROFILES.format(id=facts.id), code="no_profiles")
-        if facts.unit.runs:
-            raise Refused(f"cannot copy {facts.id}: its worker runs", code="still_running")
 
     # copying
 

@@ -135,7 +135,12 @@ class Passes:
         return observation, judge_health(observation, policy, boot_now())
 
     def _wait_reason(self, facts: Facts) -> str:
-        away = self.observer.backends.wait_reason(facts) or self.turns.reaching.wait_reason(facts)
+        away = self.registry.tenure.wait_reason(facts)
+        away = (
+            away
+            or self.observer.backends.wait_reason(facts)
+            or self.turns.reaching.wait_reason(facts)
+        )
         return away or self.incidents.wait_reason(facts) or self.turns.room.wait_reason(facts)
 
     # record

@@ -1,0 +1,47 @@
+"""In which epoch this machine got each of its sessions: the folder here is of that epoch.
+
+Facts of the store, written before a session may run. A session that was owned elsewhere since
+then has another epoch in the database, and its folder here is stale.
+"""
+
+import json
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+
+from agent.core.model import InstanceId
+from agent.store.database import Store
+
+EPOCH = "fleet/"
+"""The fact's name, before the id."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tenancy:
+    epoch: int
+    """Of the session."""
+    machine_epoch: int
+    """Of this machine: another one means that its sessions were taken over since."""
+
+
+@dataclass(slots=True, eq=False)
+class Epochs:
+    store: Store
+    known: dict[InstanceId, Tenancy] = field(default_factory=dict)
+
+    async def load(self) -> None:
+        found = await self.store.get_facts(EPOCH)
+        self.known = {
+            InstanceId(name.removeprefix(EPOCH)): Tenancy(*json.loads(text))
+            for name, text in found.items()
+        }
+
+    async def put(self, tenancies: Mapping[InstanceId, Tenancy]) -> None:
+        await self.store.put_facts(
+            {EPOCH + id: json.dumps([it.epoch, it.machine_epoch]) for id, it in tenancies.items()}
+        )
+        self.known |= tenancies
+
+    async def forget(self, ids: Collection[InstanceId]) -> None:
+        await self.store.forget_facts([EPOCH + id for id in ids])
+        for id in ids:
+            self.known.pop(id, None)

@@ -1,0 +1,191 @@
+"""What may be asked of this machine's fleet; the API and the command line use nothing else."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from agent.clock import boot_now
+from agent.core.fleet.figures import FleetFigures, machine_state
+from agent.core.fleet.placement import Placing, place
+from agent.core.fleet.takeover import Failover
+from agent.core.model import Instance, InstanceId
+from agent.core.view import InstanceView
+from agent.errors import InvalidRequest, NotFound, Refused, WaError
+from agent.fleet.coordinator import Coordinator, MachineRow
+from agent.fleet.fleet import Fleet
+from agent.fleet.keeper import place_of
+from agent.supervise.fleet.moves import Moves
+from agent.supervise.fleet.ownership import Ownership, Wishes
+
+
+@dataclass(frozen=True, slots=True)
+class FleetStatus:
+    machine: str
+    address: str
+    database_reachable: bool
+    database_error: str
+    database_since_wall: float
+    lease_holds: bool
+    lease_seconds: float
+    lease_by: str
+    halted: str
+    settled: bool
+    machines: Sequence[MachineRow]
+    waiting: Sequence[tuple[str, str, str]]
+    """Sessions that should run and cannot: id, why, machine."""
+    moving: Sequence[tuple[str, str]]
+    """Planned moves under way from this machine: id, the machine's name."""
+
+
+@dataclass(slots=True, eq=False, repr=False)
+class FleetFace:
+    fleet: Fleet
+    ownership: Ownership
+    moves: Moves
+    address: str
+    make: Callable[[Instance], Awaitable[InstanceView]]
+    """Creates an instance on this machine."""
+
+    @property
+    def machine(self) -> str:
+        return self.fleet.machine
+
+    @property
+    def bearer(self) -> str:
+        return self.fleet.key.bearer
+
+    @property
+    def coordinator(self) -> Coordinator:
+        return self.fleet.requests
+
+    async def status(self) -> FleetStatus:
+        keeper = self.fleet.keeper
+        left = max(keeper.lease.until - boot_now(), 0.0)
+        return FleetStatus(
+            self.fleet.machine,
+            self.address,
+            not keeper.database_error,
+            keeper.database_error,
+            keeper.database_since_wall,
+            left > 0,
+            left,
+            keeper.lease_by if left > 0 else "",
+            keeper.halted,
+            keeper.settled,
+            await self._machines(),
+            self._waiting(),
+            self.moves.listed,
+        )
+
+    async def _machines(self) -> Sequence[MachineRow]:
+        try:
+            return await self.fleet.coordinator.machines()
+        except WaError:
+            return list(self.fleet.keeper.rows.values())
+
+    def _waiting(self) -> Sequence[tuple[str, str, str]]:
+        mine = self.fleet.machine
+        found = {**self.moves.refused, **self.ownership.problems}
+        return [(id, why, mine) for id, why in found.items()]
+
+    def figures(self) -> FleetFigures:
+        keeper = self.fleet.keeper
+        states: dict[str, int] = {}
+        for row in keeper.rows.values():
+            state = machine_state(alive=row.alive, drained=row.drained)
+            states[state] = states.get(state, 0) + 1
+        return FleetFigures(
+            machine=self.fleet.machine,
+            database_reachable=not keeper.database_error,
+            lease_seconds_left=max(keeper.lease.until - boot_now(), 0.0),
+            halted=bool(keeper.halted),
+            machines=states,
+            owned=len(self.ownership.owned),
+            waiting=len(self.ownership.problems),
+            moving=len(self.moves.listed),
+            commands_waiting=0,
+            counts=self.fleet.counts,
+        )
+
+    async def promise(self, machine: int, epoch: int) -> bool:
+        """Another machine asks that this one does not take it over for a ttl."""
+        return await self.fleet.keeper.promise(machine, epoch)
+
+    async def move(self, id: InstanceId, to: str | None, why: str) -> str:
+        """Begin a planned move of a session of this machine; the name of its next owner."""
+        return await self.moves.ask(id, to, why)
+
+    async def drain(self, name: str) -> None:
+        await self._set_drained(name, drained=True)
+
+    async def undrain(self, name: str) -> None:
+        await self._set_drained(name, drained=False)
+
+    async def _set_drained(self, name: str, *, drained: bool) -> None:
+        if not await self.fleet.coordinator.set_drained(name, drained):
+            raise _no_machine(name)
+        self.fleet.keeper.wake()
+
+    async def forget(self, name: str) -> None:
+        row = await self._row(name)
+        if row.name == self.fleet.machine:
+            raise Refused(
+                f"cannot forget {name}: it is this machine, use leave", code="own_machine"
+            )
+        if row.alive:
+            raise Refused(
+                f"cannot forget {name}: it renewed its lease a moment ago", code="machine_alive"
+            )
+        await self.fleet.coordinator.forget(self.fleet.keeper.member, row.id)
+
+    async def _row(self, name: str) -> MachineRow:
+        for row in await self.fleet.coordinator.machines():
+            if row.name == name:
+                return row
+        raise _no_machine(name)
+
+    async def place(self, instance: Instance, on: str, labels: Mapping[str, str]) -> MachineRow:
+        """The machine for a new session; Refused where none can run it."""
+        rows = await self.fleet.coordinator.machines()
+        if on and on not in {row.name for row in rows}:
+            raise _no_machine(on)
+        # What a backend's session needs is the [[backend]] of this machine.
+        name = on or (self.machine if instance.backend else "")
+        alive = [row for row in rows if row.alive]
+        placing = Placing(instance.id, instance.engine, labels, name)
+        placement = place([placing], [place_of(row) for row in alive])
+        if why := placement.waiting.get(instance.id):
+            raise Refused(f"cannot create {instance.id}: {why}", field="on", code="no_machine")
+        return next(row for row in alive if row.name == placement.on[instance.id])
+
+    async def create(
+        self, instance: Instance, on: str, labels: Mapping[str, str], failover: str
+    ) -> InstanceView:
+        """Make a session on this machine, its row in the fleet's database first."""
+        if failover not in ("", *Failover):
+            raise InvalidRequest(
+                f"cannot create {instance.id}: failover must be {' or '.join(Failover)}",
+                field="failover",
+            )
+        self.ownership.wishes[instance.id] = Wishes(dict(labels), on, failover)
+        try:
+            return await self.make(instance)
+        finally:
+            self.ownership.wishes.pop(instance.id, None)
+
+    async def leave(self) -> None:
+        """Take this machine and its sessions out of the fleet; they go on here."""
+        if self.moves.listed:
+            raise Refused("cannot leave the fleet: a move is under way", code="moving")
+        await self.ownership.leave()
+        await asyncio.to_thread(self.fleet.memory.unlink, missing_ok=True)
+
+    async def accept(self) -> None:
+        await self.fleet.coordinator.accept()
+        self.fleet.keeper.wake()
+
+
+def _no_machine(name: str) -> NotFound:
+    return NotFound(
+        f"cannot find machine {name}: the fleet has none of that name", code="no_machine"
+    )

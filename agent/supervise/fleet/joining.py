@@ -1,0 +1,82 @@
+"""A machine's sessions become sessions of its fleet when its agent starts: all of them, or none."""
+
+import asyncio
+import logging
+from dataclasses import replace
+
+from agent.clock import boot_id
+from agent.config import Config
+from agent.core.model import Instance, InstanceId, SessionRecord
+from agent.errors import ConfigError, TryLater
+from agent.fleet.fleet import Fleet
+from agent.store.database import Store
+from agent.supervise.fleet.epochs import Epochs, Tenancy
+from agent.supervise.fleet.ownership import LEAVING
+from agent.supervise.fleet.wanted import new_session
+from agent.supervise.story import DELETING
+from agent.vault.identity import found_sessions
+
+log = logging.getLogger(__name__)
+
+Known = dict[InstanceId, tuple[Instance, SessionRecord]]
+
+
+async def register_sessions(fleet: Fleet, config: Config, store: Store) -> None:
+    """Bring those into the fleet that are new in it. ConfigError: another machine has one.
+
+    A machine whose sessions are all known needs no database for its start.
+    """
+    epochs = Epochs(store)
+    await epochs.load()
+    if await store.get_fact(LEAVING) is not None:
+        await epochs.forget(list(epochs.known))
+        await store.forget_facts([LEAVING])
+    new = await _unregistered(config, store, epochs)
+    if not new:
+        return
+    try:
+        member = await fleet.keeper.join()
+    except TryLater as error:
+        raise TryLater(
+            f"{error}; the sessions here are not in the fleet yet", code=error.code
+        ) from error
+    wanted = [new_session(*known, boot_id()) for known in new.values()]
+    taken = set(await fleet.coordinator.register(member, wanted))
+    # One of a fleet that another machine has was moved there: supervision retires what is here.
+    strangers = sorted(id for id in taken if not new[InstanceId(id)][0].leased)
+    if strangers:
+        raise ConfigError(
+            f"cannot join the fleet: other machines of it have sessions named"
+            f" {', '.join(strangers[:20])}; none of this machine's was registered. Export and"
+            " delete these here, or create them with other names",
+            code="owned_elsewhere",
+        )
+    kept = [it for it in wanted if it.id not in taken]
+    if taken and kept:
+        taken = set(await fleet.coordinator.register(member, kept))
+    epoch_of = {it.id: it.epoch for it in await fleet.coordinator.owned(member)}
+    await epochs.put(
+        {
+            InstanceId(it.id): Tenancy(epoch_of[it.id], member.epoch)
+            for it in kept
+            if it.id in epoch_of
+        }
+    )
+    log.info("%s sessions of this machine are in the fleet now", len(kept))
+
+
+async def _unregistered(config: Config, store: Store, epochs: Epochs) -> Known:
+    rows = {instance.id: (instance, record) for instance, record in await store.instances()}
+    folders = await asyncio.to_thread(found_sessions, config.session_root)
+    # Only a folder says whether it is of a fleet.
+    leased = {instance.id: instance.leased for instance, _ in folders}
+    found = {instance.id: (instance, record) for instance, record in folders} | {
+        id: (replace(instance, leased=leased.get(id, False)), record)
+        for id, (instance, record) in rows.items()
+    }
+    deleting = await store.get_facts(DELETING)
+    return {
+        id: known
+        for id, known in found.items()
+        if id not in epochs.known and DELETING + id not in deleting
+    }

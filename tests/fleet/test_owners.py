@@ -1,0 +1,54 @@
+"""Real agents on one PostgreSQL: who runs a session, and what becomes of its files elsewhere."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Eventually
+from tests.fleet.agents import FleetAgent, FleetOfAgents, fleet_of_agents
+
+
+@pytest.fixture
+async def fleet(tmp_path: Path) -> AsyncIterator[FleetOfAgents]:
+    async with fleet_of_agents(["a", "b"], tmp_path) as fleet:
+        yield fleet
+
+
+async def owned_by(fleet: FleetOfAgents, machine: str, *ids: str) -> bool:
+    found = await fleet.owners()
+    return all(found.get(id) == machine for id in ids)
+
+
+async def here(agent: FleetAgent, ids: list[str]) -> bool:
+    """The machine's own registry has these sessions."""
+    folders = (agent.state / "sessions").iterdir()
+    return sorted(it.name for it in folders if not it.name.startswith(".")) == ids
+
+
+async def test_the_sessions_of_a_lost_machine_run_on_another_one(
+    fleet: FleetOfAgents, eventually: Eventually
+) -> None:
+    await fleet.create("shop", "desk", on="a")
+    await eventually(lambda: fleet.connected(["shop", "desk"]), within=30)
+    await eventually(lambda: fleet.copied(["shop", "desk"]), within=10)
+    assert set((await fleet.owners()).values()) == {"a"}
+    await fleet["a"].lose_power()
+    await eventually(lambda: fleet.connected(["shop", "desk"]), within=30)
+    assert set((await fleet.owners()).values()) == {"b"}
+
+
+async def test_a_machine_that_comes_back_retires_what_others_run(
+    fleet: FleetOfAgents, eventually: Eventually
+) -> None:
+    await fleet.create("shop", on="a")
+    await eventually(lambda: fleet.connected(["shop"]), within=30)
+    await eventually(lambda: fleet.copied(["shop"]), within=10)
+    await fleet["a"].lose_power()
+    await eventually(lambda: owned_by(fleet, "b", "shop"), within=30)
+    await fleet["a"].boot()
+    trash = fleet["a"].state / "sessions" / ".trash"
+    await eventually(lambda: trash.is_dir() and any(trash.glob("shop.*")), within=30)
+    await eventually(lambda: here(fleet["a"], []), within=10)
+    await eventually(lambda: fleet.connected(["shop"]), within=30)
+    assert fleet["b"].state.joinpath("sessions/shop").is_dir()
