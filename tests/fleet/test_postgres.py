@@ -53,8 +53,9 @@ class Fleet:
         return coordinator, await coordinator.join(machine(name))
 
 
-def machine(name: str) -> Machine:
-    return Machine(name, str(uuid.uuid5(uuid.NAMESPACE_DNS, name)), engines=frozenset({"sandbox"}))
+def machine(name: str, installation: str = "") -> Machine:
+    installation = installation or str(uuid.uuid5(uuid.NAMESPACE_DNS, name))
+    return Machine(name, installation, engines=frozenset({"sandbox"}))
 
 
 async def renewed(coordinator: PostgresCoordinator, member: Member, *rivals: int) -> Member:

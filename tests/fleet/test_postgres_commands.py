@@ -1,11 +1,15 @@
 """Commands that wait for an owner: carried out at most once, whatever crosses or dies."""
 
+import asyncio
 import uuid
 from typing import Any
 
-from agent.fleet.coordinator import CommandRow, Member
+import pytest
+
+from agent.errors import NotFound, Refused, TryLater
+from agent.fleet.coordinator import CommandRow, Member, NewSession
 from agent.fleet.postgres.coordinator import PostgresCoordinator
-from tests.fleet.test_postgres import Fleet, fleet, server, two_machines
+from tests.fleet.test_postgres import Fleet, fleet, machine, server, two_machines
 
 __all__ = ["fleet", "server"]
 
@@ -24,8 +28,14 @@ async def ask(
     )
 
 
-async def begun(coordinator: PostgresCoordinator, member: Member) -> list[CommandRow]:
-    return list(await coordinator.take_commands(member, 100))
+async def take(coordinator: PostgresCoordinator, member: Member) -> list[str]:
+    return [row.id for row in await coordinator.take_commands(member, 100)]
+
+
+async def end_of(coordinator: PostgresCoordinator, id: str) -> tuple[str, str]:
+    found = await coordinator.command(id)
+    assert found is not None
+    return found.state, found.outcome
 
 
 async def test_the_owner_takes_a_command_and_any_machine_reads_its_end(fleet: Fleet):
@@ -33,12 +43,109 @@ async def test_the_owner_takes_a_command_and_any_machine_reads_its_end(fleet: Fl
     kept = await ask(first, "start", why="morning")
     assert (kept.state, kept.machine, kept.arguments) == ("waiting", None, {"why": "morning"})
     assert (await second.renew(b, frozenset(), 0)).commands
-    assert not await begun(first, a), "it is not the owner"
-    (taken,) = await begun(second, b)
+    assert not (await first.renew(a, frozenset(), 0)).commands
+    assert not await take(first, a), "it is not the owner"
+    (taken,) = await second.take_commands(b, 100)
     assert (taken.id, taken.state, taken.machine) == (kept.id, "begun", b.id)
+    assert await end_of(first, kept.id) == ("begun", "")
     assert not await first.end_command(a, kept.id, "done", {}), "it did not take it"
     assert await second.end_command(b, kept.id, "done", {"sentence": "it runs"})
     ended = await first.command(kept.id)
     assert ended is not None
     assert (ended.state, ended.outcome, ended.answer) == ("ended", "done", {"sentence": "it runs"})
     assert not await second.end_command(b, kept.id, "refused", {}), "it ended before"
+    assert await first.command("1; DROP TABLE command") is None
+
+
+async def test_takers_that_cross_take_each_command_once_and_in_order(fleet: Fleet):
+    first, a, second, b = await two_machines(fleet)
+    asked = [(await ask(first)).id for _ in range(30)]
+    takers = [second, *(fleet.coordinator() for _ in range(3))]
+    rounds = [await asyncio.gather(*(it.take_commands(b, 3) for it in takers)) for _ in range(4)]
+    batches = [[row.id for row in batch] for taken in rounds for batch in taken]
+    assert sorted(id for batch in batches for id in batch) == sorted(asked)
+    assert all(batch == sorted(batch, key=asked.index) for batch in batches)
+    assert not await take(first, a)
+
+
+async def test_a_command_goes_to_the_machine_that_has_the_session_when_it_is_taken(fleet: Fleet):
+    first, a, second, b = await two_machines(fleet)
+    kept = await ask(second)
+    moved, *taken = await asyncio.gather(
+        second.hand_over(b, "shop", a.id, "drain"),
+        take(first, a),
+        take(fleet.coordinator(), b),
+    )
+    assert moved
+    taken.append(await take(first, a))
+    assert [id for batch in taken for id in batch] == [kept.id]
+
+
+@pytest.mark.parametrize("lost", ["away", "restarted", "taken over"])
+async def test_a_machine_lost_between_beginning_and_end_leaves_an_unknown_end(
+    fleet: Fleet, lost: str
+):
+    first, a, second, b = await two_machines(fleet)
+    kept = await ask(first)
+    assert await take(second, b) == [kept.id]
+    new = b
+    if lost == "away":
+        fleet.server.sql(f"UPDATE wa_agent.machine SET alive_until = now() WHERE id = {b.id}")
+    elif lost == "restarted":
+        new = await fleet.coordinator().join(machine("b"))
+    else:
+        assert await first.take_over(a, b.id, b.epoch, b.renewals, {"shop": a.id})
+    assert await end_of(first, kept.id) == ("ended", "unknown")
+    assert not await take(first, a)
+    assert not await take(second, new)
+    assert await second.end_command(b, kept.id, "done", {}), "it lived after all"
+    assert await end_of(first, kept.id) == ("ended", "done")
+
+
+async def test_one_key_is_one_command_of_the_fleet(fleet: Fleet):
+    first, _, second, b = await two_machines(fleet)
+    crossing = [first, second, *(fleet.coordinator() for _ in range(4))]
+    ids = {it.id for it in await asyncio.gather(*(ask(it, key="k", x=1) for it in crossing))}
+    assert len(ids) == 1
+    await second.create(b, NewSession("bar", "sandbox"), b.id)
+    for other in (
+        ask(first, "stop", key="k", x=1),
+        ask(first, key="k", x=2),
+        ask(first, key="k", x=1, session="bar"),
+        ask(first, key="k", x=1, by="bob"),
+    ):
+        with pytest.raises(Refused) as refused:
+            await other
+        assert refused.value.code == "idempotency_key_reused"
+    assert await take(second, b) == list(ids)
+    assert (await ask(first, key="k", x=1)).state == "begun", "asked again, it is what it is"
+    assert not await take(second, b)
+
+
+async def test_commands_end_with_their_session_and_with_their_day(fleet: Fleet):
+    first, _, second, b = await two_machines(fleet)
+    with pytest.raises(NotFound):
+        await ask(first, session="bar")
+    old, late = await ask(first), await ask(first, key="k")
+    fleet.server.sql(
+        f"UPDATE wa_agent.command SET asked_at = now() - interval '25 hours' WHERE id = '{old.id}'"
+    )
+    assert await take(second, b) == [late.id]
+    assert await end_of(first, old.id) == ("ended", "expired")
+    waiting = await ask(first)
+    assert await second.delete(b, "shop", 0)
+    assert await end_of(first, waiting.id) == ("ended", "deleted")
+
+
+async def test_only_so_many_commands_wait_for_a_session(fleet: Fleet):
+    first, _, second, b = await two_machines(fleet)
+    for _ in range(100):
+        await ask(first)
+    with pytest.raises(TryLater) as refused:
+        await ask(first)
+    assert refused.value.code == "too_many_commands"
+    assert len(await take(second, b)) == 100
+    fleet.server.sql("UPDATE wa_agent.command SET asked_at = now() - interval '49 hours'")
+    newest = await ask(first)
+    assert await end_of(first, newest.id) == ("waiting", "")
+    fleet.server.sql("DO $$ BEGIN ASSERT (SELECT count(*) FROM wa_agent.command) = 1; END $$")

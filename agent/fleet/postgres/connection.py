@@ -18,6 +18,7 @@ _ALIVE = {
     "keepalives_idle": "10",
     "keepalives_interval": "5",
     "keepalives_count": "3",
+    "tcp_user_timeout": "30000",
     "connect_timeout": "10",
     "application_name": "wa-agent",
 }

@@ -9,7 +9,7 @@ from typing import Any
 
 from psycopg.rows import TupleRow
 
-from agent.errors import Refused, TryLater
+from agent.errors import Refused, WaError
 from agent.fleet.coordinator import (
     CommandRow,
     DirectoryChanges,
@@ -356,8 +356,10 @@ class PostgresCoordinator:
                     if not task.done():
                         raise TimeoutError(f"no answer within {self._timeout:g} s")
                     return task.result()
-            except TryLater:
-                self._drop()
+            except WaError as error:
+                # Tables that changed under a connection are looked at again by the next one.
+                if error.code in ("fleet_database", "fleet_schema"):
+                    self._drop()
                 raise
             finally:
                 if not task.done():

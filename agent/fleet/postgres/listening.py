@@ -2,13 +2,12 @@
 
 import asyncio
 import logging
+import random
 from collections.abc import Callable
-
-import psycopg
 
 from agent.errors import WaError
 from agent.fleet.coordinator import Notice
-from agent.fleet.postgres.connection import connect, said
+from agent.fleet.postgres.connection import Connection, connect, said
 
 log = logging.getLogger(__name__)
 
@@ -34,13 +33,12 @@ async def listen(address: str, on_notify: Callable[[Notice], None]) -> None:
             if not away:
                 log.warning("this machine hears of changes at its renewals only: %s", error)
             away = True
-        await asyncio.sleep(wait)
+        # Not all machines at one moment, when a database comes back.
+        await asyncio.sleep(random.uniform(wait / 2, wait))
         wait = min(wait * 2, _LONGEST_WAIT)
 
 
-async def _hear(
-    connection: psycopg.AsyncConnection[tuple[object, ...]], on_notify: Callable[[Notice], None]
-) -> None:
+async def _hear(connection: Connection, on_notify: Callable[[Notice], None]) -> None:
     async for notification in connection.notifies():
         notice = read_notice(notification.payload)
         if notice is not None:
