@@ -237,7 +237,7 @@ def identity_of(facts: Facts) -> Identity:
         facts.instance,
         record.paired,
         record.account,
-        ended=_ended(facts),
+        ended=ended_of(facts),
         override=record.override,
         override_boot=record.override_boot,
         generation=record.generation,
@@ -251,7 +251,7 @@ def says_the_same(written: Identity | None, wanted: Identity) -> bool:
     return replace(written, lineage="", generation=wanted.generation) == wanted
 
 
-def _ended(facts: Facts) -> str:
+def ended_of(facts: Facts) -> str:
     """The reason of a final end, with which its worker must not log in; "" on a backend."""
     code = "" if facts.instance.backend else facts.record.reason
     return code if code and reason_of(code).final else ""

@@ -25,7 +25,7 @@ from agent.log import about
 from agent.supervise.copies.snapshots import Keeping
 from agent.supervise.facts import Facts
 from agent.supervise.fleet.arrivals import NO_PROFILES
-from agent.supervise.registry import Registry, identity_of
+from agent.supervise.registry import Registry, ended_of, identity_of
 from agent.vault.copies.snapshots import Snapshot, newest_good
 from agent.vault.locate import SESSION
 
@@ -147,9 +147,10 @@ class Replicas:
             taken = facts.last_snapshot_wall
             return (None if taken is None else (taken,)), True
         stamp, quiet = look(self.root / facts.id / SESSION)
-        identity = identity_of(facts)
-        said = (identity.paired, identity.account, identity.ended, identity.needs_passkey)
-        return (None if stamp is None else (stamp, *said)), quiet
+        if stamp is None:
+            return None, quiet
+        record = facts.record
+        return (*stamp, record.paired, record.account, record.needs_passkey, ended_of(facts)), quiet
 
     def _copies(self, facts: Facts) -> bool:
         profile = entry_of(facts.instance.engine).profile

@@ -63,7 +63,7 @@ def unpack(
     with staged(root, id, kind) as target:
         with open_root(root) as root_fd:
             modes = modes_of(root_fd)
-        return _unpack_all(members, manifest, target, modes, tick)
+        return _unpack_all(members, manifest, target, modes, tick, at_once=kind == "arrival")
 
 
 def unpack_apart(folder: Path, source: Archive, limits: Limits) -> Arrived:
@@ -75,7 +75,13 @@ def unpack_apart(folder: Path, source: Archive, limits: Limits) -> Arrived:
 
 
 def _unpack_all(
-    members: Iterator[Member], manifest: Manifest, target: Open, modes: Modes, tick: Tick
+    members: Iterator[Member],
+    manifest: Manifest,
+    target: Open,
+    modes: Modes,
+    tick: Tick,
+    *,
+    at_once: bool = False,
 ) -> Arrived:
     for folder in manifest.listing.folders:
         add_folder(target, folder, modes)
@@ -89,7 +95,7 @@ def _unpack_all(
     if (further := next(members, None)) is not None:
         raise refuse(f"{further.name!r:.80} is not in its manifest")
     failpoint("import_unpacked")
-    read_back(target, manifest.listing, tick)
+    read_back(target, manifest.listing, tick, at_once=at_once)
     report = inspect_session(target.path, target.fd, manifest.engine, manifest.paired, modes)
     return Arrived(manifest, report.files, report.problem)
 
