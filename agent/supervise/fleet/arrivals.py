@@ -61,7 +61,7 @@ class Arrivals:
             return Arrived(identity, copied=False)
         placed = await self._place(owned)
         if placed is None:
-            self._refuse_missing(owned)
+            await self._refuse_missing(owned)
             placed = await asyncio.to_thread(place_empty, self.root, owned)
             return _arrived(placed, copied=False)
         return _arrived(placed, copied=True)
@@ -77,12 +77,15 @@ class Arrivals:
             raise Refused("cannot fetch: " + NO_PROFILES.format(id=owned.id), code="no_profiles")
         return await place_profile(self.root, owned, self.restic, parse_pointer(content))
 
-    def _refuse_missing(self, owned: Owned) -> None:
+    async def _refuse_missing(self, owned: Owned) -> None:
         """An empty folder would ask for a code, and so end a pairing that another machine has."""
-        if owned.epoch > 0:
+        view = next(iter(await self.coordinator.views(ids=[owned.id])), None)
+        if bool(view.view.get("paired")) if view is not None else owned.epoch > 0:
+            machines = await self.coordinator.machines() if view is not None else ()
+            names = [row.name for row in machines if view and row.id == view.machine]
             raise VaultError(
-                f"cannot fetch the files of {owned.id}: another machine had it, and no copy of it"
-                " is stored",
+                f"cannot fetch the files of {owned.id}: no copy of it is stored, and"
+                f" {names[0] if names else 'another machine'} had it last",
                 code="copy_missing",
             )
 

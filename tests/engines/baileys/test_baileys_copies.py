@@ -57,7 +57,7 @@ async def kill(bench: Bench) -> None:
 async def come_up(bench: Bench, root: Path, archive: bytes) -> None:
     """On another machine, which has nothing but the copy."""
     root.mkdir()
-    owned = Owned(SALES.instance.id, 1, "baileys", "running", {})
+    owned = Owned("sales", 1, "baileys", "running", "newest", {}, "", {})
     placed = await asyncio.to_thread(place_archive, root, owned, archive)
     assert placed.identity.paired
     bench.folder = root / "sales" / "session"
