@@ -8,14 +8,13 @@ unsaved. Only the worker of such a session imports this.
 import asyncio
 import logging
 import os
-import signal
 from typing import Any
 
 from agent.clock import boot_now
 from agent.core.words import NO_LEASE, Claim, ConnectionStatus
 from agent.engines.base import Engine
 from agent.errors import EngineError, InvalidRequest, LeaseOver
-from agent.worker.boot_timer import BootTimer
+from agent.worker.boot_timer import BootTimer, KillTimer
 from agent.worker.life import Life
 from agent.worker.reports import Reports
 
@@ -23,8 +22,8 @@ log = logging.getLogger(__name__)
 
 DISCONNECT, END, KERNEL = 1.0, 1.5, 2.0
 """Seconds past the lease: until the engine must be disconnected; until the process must have ended;
-until the kernel ends a process whose event loop stands still, or stood still all the while. What
-`[fleet] margin` leaves beyond the first is for clocks of different speed."""
+until the kernel kills it, which needs no turn of a process that hangs or is frozen. What `[fleet]
+margin` leaves beyond the first is for clocks of different speed."""
 LONGEST = 86400.0
 """Seconds: a moment that is further away is none of the boot clock's."""
 PATIENCE = 2.0
@@ -44,6 +43,7 @@ class Fence:
         self._reports = reports
         self._life = life
         self._timer = BootTimer(self._rang)
+        self._kill = KillTimer()
         self._until: float | None = None
         self._opened = asyncio.Event()
         self._over = False
@@ -77,10 +77,7 @@ class Fence:
         self._must_hold()
         moment = None if until is None else _moment(until)
         self._timer.set(moment or 0.0)
-        left = 0.0 if moment is None else moment - boot_now()
-        # A process that does not run any more gets no turn to end itself.
-        signal.signal(signal.SIGALRM, signal.SIG_DFL)
-        signal.setitimer(signal.ITIMER_REAL, left + KERNEL if moment is not None else 0.0)
+        self._kill.set(0.0 if moment is None else moment + KERNEL)
         self._until = moment
         self._reports.instead = None
         self._opened.set()

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from agent.clock import boot_now
 from agent.core.model import ConnectionStatus
 from agent.engines.web.browser.arguments import find_browser
 from agent.engines.web.browser.page import Page
@@ -13,7 +14,8 @@ from agent.engines.web.browser.process import Browser
 from agent.engines.web.profile.folder import holder, prepare_profile
 from agent.engines.web.profile.local_auth import import_local_auth
 from agent.engines.web.profile.notes import read_note
-from agent.errors import EngineError, Refused
+from agent.errors import EngineError, LeaseOver, Refused
+from agent.worker.fence import END, KERNEL
 from tests.engines.web.bench import ACCOUNT, Bench, lives, processes_below
 from tests.standin.web.stand_in import StandIn
 
@@ -60,6 +62,25 @@ async def test_a_killed_worker_takes_its_browser_along_and_the_next_one_connects
     bench.kill_worker()
     await bench.until(lambda: not any(lives(pid) for pid in tree), within=5)
     await bench.start()
+    await bench.claimed(Status.CONNECTED)
+
+
+@pytest.mark.parametrize("frozen", [False, True], ids=["running", "frozen"])
+async def test_the_browser_ends_with_the_lease_of_a_fleets_machine(
+    bench: Bench, stand_in: StandIn, frozen: bool
+) -> None:
+    await bench.pair(stand_in)
+    assert bench.process is not None
+    tree = list(processes_below(bench.process.pid))
+    until = boot_now() + 1.0
+    await bench.link.call("lease", {"until": until})
+    if frozen:
+        bench.process.send_signal(signal.SIGSTOP)
+    await bench.until(lambda: not any(lives(pid) for pid in tree))
+    print(f"gone {boot_now() - until:.2f} s past the lease")
+    assert 0 < boot_now() - until < (KERNEL if frozen else END) + 0.5
+    assert bench.process.wait(5) == (-signal.SIGKILL if frozen else LeaseOver.exit_status)
+    await bench.start(paired=True)
     await bench.claimed(Status.CONNECTED)
 
 
