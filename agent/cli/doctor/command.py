@@ -34,7 +34,7 @@ def add(commands: Subparsers) -> None:
 
 def doctor(options: argparse.Namespace) -> int:
     # The checks import most of the agent, which every other command starts without.
-    from agent.cli.doctor import backends, checks, engines, webhooks
+    from agent.cli.doctor import backends, checks, engines, fleet, webhooks
     from agent.host.machine.findings import Level
 
     client = replace(client_of(options), hello_seconds=HELLO_SECONDS)
@@ -52,6 +52,7 @@ def doctor(options: argparse.Namespace) -> int:
         *engines.examine(config, running),
         *backends.examine(config, client, path),
         *webhooks.examine(config, client),
+        *fleet.examine(config, client),
     ]
     shown = [asdict(finding) for finding in findings]
     lines = _lines(findings)

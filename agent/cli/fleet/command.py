@@ -9,7 +9,7 @@ from agent.cli.command import (
     add_group,
     add_instance_command,
 )
-from agent.cli.fleet import machines, sessions, status
+from agent.cli.fleet import database, join, key, machines, sessions, status
 from agent.cli.fleet.waiting import add_wait_option
 
 
@@ -36,6 +36,10 @@ def add(commands: Subparsers) -> None:
     parser = add_command(among, "command", sessions.command, summary, "5f1c02aa")
     parser.add_argument("command_id", metavar="COMMAND", help="its id, as it was printed")
     add_wait_option(parser)
+
+    join.add(among)
+    key.add(among)
+    database.add(among)
 
 
 def _of_machine(among: Subparsers, name: str, run: Run, summary: str) -> argparse.ArgumentParser:

@@ -52,6 +52,8 @@ class FleetApi:
         self.asked.append((request.method, request.path_qs, body))
         waiting = self.answers.get(request.path, [{}])
         found = waiting.pop(0) if len(waiting) > 1 else waiting[0]
+        if isinstance(found, str):
+            return web.Response(text=found)
         if "error" in found:
             return web.json_response(found, status=found["status"])
         return web.json_response(found)

@@ -1,0 +1,28 @@
+"""Looks at files as the agent will: root becomes the user that owns the state folder."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def as_owner_of(folder: Path) -> Iterator[None]:
+    try:
+        owner = folder.stat()
+    except OSError:  # no agent has run here yet
+        yield
+        return
+    if os.geteuid() != 0 or owner.st_uid == 0:
+        yield
+        return
+    groups = os.getgroups()
+    os.setgroups([owner.st_gid])
+    os.setegid(owner.st_gid)
+    os.seteuid(owner.st_uid)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+        os.setegid(0)
+        os.setgroups(groups)

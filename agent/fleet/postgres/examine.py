@@ -1,0 +1,63 @@
+"""What an operator must know of the fleet's database before a machine uses it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from agent.fleet.postgres.address import warn_of_address
+from agent.fleet.postgres.connection import Connection, connect, said
+from agent.fleet.postgres.schema import read_schema
+
+_POWERS = """
+    SELECT word FROM pg_roles r, LATERAL (VALUES
+        (r.rolsuper, 'is a superuser'), (r.rolcreaterole, 'may make roles'),
+        (r.rolcreatedb, 'may make databases'), (r.rolreplication, 'may replicate'),
+        (r.rolbypassrls, 'passes by row security'),
+        (has_schema_privilege(r.rolname, 'wa_agent', 'CREATE'), 'may change the fleet''s tables'),
+        (has_table_privilege(r.rolname, 'wa_agent.session', 'INSERT, UPDATE, DELETE, TRUNCATE'),
+            'may write into the fleet''s tables')) AS power (has, word)
+    WHERE r.rolname = current_user AND power.has"""
+
+
+@dataclass(frozen=True, slots=True)
+class DatabaseFacts:
+    version: int
+    """Of the fleet's tables."""
+    role: str
+    powers: Sequence[str]
+    """What the login may do beyond what an agent needs."""
+    warning: str
+    """Why the connection is protected less than it could be; "" = it is."""
+    fingerprint: str
+    """Of the fleet's key; "" = no machine has joined yet."""
+    names: Sequence[str]
+    """Of the machines."""
+    taken: Sequence[str]
+    """Of the ids that were asked about, those that the fleet has."""
+
+
+async def examine(address: str, ids: Sequence[str] = ()) -> DatabaseFacts:
+    """Refused: tables that this program may not use; TryLater: no answer."""
+    connection = await connect(address)
+    try:
+        with said():
+            version, _ = await read_schema(connection)
+            (role,) = await _column(connection, "SELECT current_user")
+            (fingerprint,) = await _column(connection, "SELECT key_fingerprint FROM wa_agent.fleet")
+            names = "SELECT name FROM wa_agent.machine WHERE NOT gone ORDER BY name"
+            taken = "SELECT id FROM wa_agent.session WHERE id = ANY (%s) ORDER BY id"
+            return DatabaseFacts(
+                version,
+                role,
+                await _column(connection, _POWERS),
+                warn_of_address(address),
+                fingerprint,
+                await _column(connection, names),
+                await _column(connection, taken, list(ids)),
+            )
+    finally:
+        await connection.close()
+
+
+async def _column(connection: Connection, statement: str, *values: object) -> list[str]:
+    found = await connection.execute(statement.encode(), values or None)
+    return [str(row[0]) for row in await found.fetchall()]

@@ -1,0 +1,141 @@
+"""What the doctor says of a fleet: nothing without one, and each thing that is wrong in one."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent.cli.client import Client
+from agent.cli.doctor.fleet import examine
+from agent.config import Config
+from agent.fleet.key import FleetKey
+from agent.fleet.postgres.schema import allow, prepare
+from tests.cli.fleet.conftest import FleetApi, machine
+from tests.standin.evolution.certificates import Certificates
+from tests.standin.postgres import Postgres, temporary_postgres
+
+Look = Callable[..., Awaitable[dict[str, list[tuple[str, str]]]]]
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Postgres]:
+    with temporary_postgres() as server:
+        server.sql("CREATE ROLE agent LOGIN; CREATE ROLE strong LOGIN CREATEDB")
+        asyncio.run(prepare(server.url))
+        asyncio.run(allow(server.url, "agent"))
+        asyncio.run(allow(server.url, "strong"))
+        yield server
+
+
+@pytest.fixture
+async def look(api: FleetApi, tmp_path: Path, server: Postgres) -> Any:
+    Certificates.make(tmp_path)
+    FleetKey.make(tmp_path / "fleet.key")
+    listener = await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", 0)
+    port = listener.sockets[0].getsockname()[1]
+    plain = Config()
+    config = replace(
+        plain,
+        agent=replace(plain.agent, state_path=tmp_path),
+        fleet=replace(
+            plain.fleet,
+            database=server.url.replace("owner@", "agent@"),
+            listen=f"127.0.0.1:{port}",
+            address=f"https://localhost:{port}",
+            certificate=str(tmp_path / "good.pem"),
+            certificate_key=str(tmp_path / "good.key"),
+            ca=str(tmp_path / "ca.pem"),
+            capacity=10,
+        ),
+    )
+    api.answers["/api/instances"] = [
+        {"instances": [{"id": "web-1", "memory_bytes": 1 << 20}], "next": None}
+    ]
+    api.answers["/api/instance/web-1/fleet"] = [{"failover": "wait"}]
+    api.answers["/metrics"] = ["wa_fleet_copy_age_seconds 0.5\n"]
+
+    async def looking(**changes: Any) -> dict[str, list[tuple[str, str]]]:
+        changed = replace(config, fleet=replace(config.fleet, **changes))
+        client = Client(sockets=(tmp_path / "api.sock",))
+        found = await asyncio.to_thread(lambda: list(examine(changed, client)))
+        by_check: dict[str, list[tuple[str, str]]] = {}
+        for finding in found:
+            by_check.setdefault(finding.check, []).append((finding.level.value, finding.sentence))
+            assert finding.level.value == "ok" or finding.advice
+        return by_check
+
+    yield looking
+    listener.close()
+
+
+async def test_without_a_fleet_it_says_nothing(look: Look) -> None:
+    assert await look(database="") == {}
+
+
+async def test_a_good_machine_of_a_fleet_is_good(look: Look) -> None:
+    found = await look()
+    assert {level for findings in found.values() for level, _ in findings} <= {"ok", "note"}
+    assert list(found) == [
+        *("fleet key", "fleet database", "fleet certificate", "fleet address"),
+        *("fleet", "fleet capacity", "fleet copies"),
+    ]
+    assert found["fleet certificate"] == [("note", "it ends in 1 days")]
+
+
+@pytest.mark.parametrize(
+    ("changes", "check", "words"),
+    [
+        ({"key_file": "/nowhere/key"}, "fleet key", "it is missing"),
+        ({"database": "postgresql://agent@127.0.0.1:1/x"}, "fleet database", "cannot reach"),
+        ({"address": "https://n.example:1"}, "fleet certificate", "Hostname mismatch"),
+        ({"address": "https://localhost:1"}, "fleet address", "is not reached from this machine"),
+    ],
+)
+async def test_what_is_wrong_is_said(
+    look: Look, changes: dict[str, Any], check: str, words: str
+) -> None:
+    ((level, sentence),) = (await look(**changes))[check]
+    assert (level, words in sentence) == ("wrong", True), sentence
+
+
+async def test_a_login_that_may_too_much_is_said(look: Look, server: Postgres) -> None:
+    found = await look(database=server.url.replace("owner@", "strong@"))
+    assert ("note", "the login strong may make databases") in found["fleet database"]
+
+
+async def test_another_key_than_the_fleets_is_said(look: Look, server: Postgres) -> None:
+    server.sql("UPDATE wa_agent.fleet SET key_fingerprint = 'abc'")
+    try:
+        found = await look()
+    finally:
+        server.sql("UPDATE wa_agent.fleet SET key_fingerprint = ''")
+    assert ("wrong", "the fleet's machines have another key (abc)") in found["fleet key"]
+
+
+async def test_machines_memory_copies_and_browsers_are_looked_at(look: Look, api: FleetApi) -> None:
+    api.fleet["machines"] += [machine("c", alive=False), machine("d", reachable=False)]
+    api.fleet["halted"] = "a change of owners was lost"
+    api.fleet["waiting"] = [{"id": "web-2", "why": "no room", "machine": "c"}]
+    api.answers["/api/instance/web-1/fleet"] = [{"failover": "newest"}]
+    api.answers["/metrics"] = ["wa_fleet_copy_age_seconds 95.5\n"]
+    found = await look(capacity=10**9)
+    said = [sentence for findings in found.values() for _, sentence in findings]
+    for words in (
+        "they no longer renew their lease: c",
+        "alive, and not reached from this machine: d",
+        "no session changes its machine: a change of owners was lost",
+        "1 sessions wait for a machine: web-2",
+        "capacity is 1000000000, and the memory holds about",
+        "a change that is 96 s old is in no stored copy",
+        "web-1 may start elsewhere 4 s after the lease",
+    ):
+        assert any(words in sentence for sentence in said), (words, said)
+
+
+async def test_an_agent_that_is_away_is_one_finding(look: Look, tmp_path: Path) -> None:
+    (tmp_path / "api.sock").unlink()
+    found = await look()
+    assert "cannot reach the agent" in found["fleet"][0][1]
