@@ -11,6 +11,7 @@ from agent.cli.sessions.pair import print_invitation
 from agent.cli.sessions.passkey import add_confirm, ask_twice
 from agent.cli.sessions.waiting import add_wait, wait_until_connected
 from agent.cli.terminal.answer import print_answer, print_list
+from agent.cli.terminal.machine_words import age_words, in_fleet, stored_lines
 from agent.cli.terminal.progress import with_progress
 from agent.cli.terminal.show import clean, duration, mebibytes, moment, next_try, pair_lines
 from agent.errors import InvalidRequest
@@ -33,6 +34,20 @@ def add(commands: Subparsers) -> None:
     parser = add_instance_command(commands, "create", create, summary, "--engine sandbox")
     parser.add_argument("--engine", required=True, help="engine that connects it to WhatsApp")
     add_place(parser)
+    parser.add_argument(
+        "--on", metavar="MACHINE", help="the only machine of the fleet that runs it"
+    )
+    parser.add_argument(
+        "--label",
+        action="append",
+        metavar="NAME=VALUE",
+        help="in a fleet: a label that its machine must have; may be repeated",
+    )
+    parser.add_argument(
+        "--failover",
+        choices=("wait", "newest"),
+        help="in a fleet: what becomes of it when its machine is lost; default: as the engine is",
+    )
     parser.add_argument("--disabled", action="store_true", help="create it without running it")
     parser.add_argument(
         "--invite",
@@ -49,6 +64,7 @@ def add(commands: Subparsers) -> None:
     parser.add_argument("--verdict", action="append", help="only this verdict")
     parser.add_argument("--engine", help="only this engine")
     parser.add_argument("--backend", metavar="NAME", help="only instances on this backend")
+    parser.add_argument("--machine", metavar="NAME", help="only instances on this machine")
     parser.add_argument(
         "--enabled", choices=("true", "false"), help="only enabled or only disabled instances"
     )
@@ -100,14 +116,19 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
 def parse_settings(pairs: list[str]) -> dict[str, Any]:
     settings: dict[str, Any] = {}
     for pair in pairs:
-        name, mark, value = pair.partition("=")
-        if not mark or not name:
-            raise InvalidRequest(f"cannot use {pair!r}: it must be NAME=VALUE", field="set")
+        name, value = _pair(pair, "set")
         try:
             settings[name] = json.loads(value)
         except ValueError:
             settings[name] = value
     return settings
+
+
+def _pair(text: str, field: str) -> tuple[str, str]:
+    name, mark, value = text.partition("=")
+    if not mark or not name:
+        raise InvalidRequest(f"cannot use {text!r}: it must be NAME=VALUE", field=field)
+    return name, value
 
 
 def setting_lines(settings: dict[str, Any]) -> list[str]:
@@ -123,6 +144,7 @@ def create(options: argparse.Namespace) -> int:
         "enabled": not (options.disabled or options.invite),
         "settings": parse_settings(options.set),
         **place_of(options),
+        **_placement(options),
     }
     if options.invite and options.engine != "web":
         raise InvalidRequest("cannot invite a desk: a desk pairs engine web", field="invite")
@@ -131,6 +153,13 @@ def create(options: argparse.Namespace) -> int:
         return print_invitation(options, client)
     done = "created, disabled" if options.disabled else "created"
     return _wait_and_print(client, options, instance, done)
+
+
+def _placement(options: argparse.Namespace) -> dict[str, Any]:
+    """Only what was given: without a fleet the agent refuses each of them."""
+    labels = dict(_pair(text, "label") for text in options.label or ())
+    given = {"on": options.on, "labels": labels, "failover": options.failover}
+    return {name: value for name, value in given.items() if value}
 
 
 def intend(options: argparse.Namespace) -> int:
@@ -146,6 +175,8 @@ def intend(options: argparse.Namespace) -> int:
 def _wait_and_print(
     client: Client, options: argparse.Namespace, instance: dict[str, Any], done: str
 ) -> int:
+    if stored := stored_lines(instance):
+        return print_answer(options, instance, *stored)
     if getattr(options, "wait", None) is not None:
         instance = wait_until_connected(client, options.id, options.wait)
         done = "is connected"
@@ -155,21 +186,36 @@ def _wait_and_print(
 
 
 def list_instances(options: argparse.Namespace) -> int:
-    names = ("status", "verdict", "engine", "backend", "enabled")
+    names = ("status", "verdict", "engine", "backend", "enabled", "machine")
     query = {name: getattr(options, name) for name in names if getattr(options, name)}
+    instances = list(client_of(options).instances(**query))
+    many = in_fleet(instances)
     return print_list(
         options,
-        list(client_of(options).instances(**query)),
-        ("ID", "ENGINE", "STATUS", "HEALTH", "ENABLED", "UPTIME", "MEMORY", "WHY"),
+        instances,
+        (
+            "ID",
+            *(("MACHINE",) if many else ()),
+            "ENGINE",
+            "STATUS",
+            "HEALTH",
+            "ENABLED",
+            "UPTIME",
+            "MEMORY",
+            "WHY",
+        ),
         lambda instance: (
             instance["id"],
+            *((instance["machine"],) if many else ()),
             instance["engine"],
             instance["connection_status"],
             instance["health"]["verdict"],
             _enabled(instance),
             duration(instance["uptime_seconds"]),
             mebibytes(instance["memory_bytes"]),
-            "; ".join(filter(None, (instance["sentence"], next_try(instance)))),
+            "; ".join(
+                filter(None, (age_words(instance), instance["sentence"], next_try(instance)))
+            ),
         ),
         nothing="no instances",
         bare="id" if options.ids else "",
@@ -194,6 +240,7 @@ def _pairs(details: dict[str, Any]) -> dict[str, object]:
     place = {"backend": details["backend"], "remote": details["remote"]}
     return {
         "id": details["id"],
+        **_owner(details),
         "engine": details["engine"],
         **(place if details["backend"] else {}),
         "enabled": _enabled(details),
@@ -216,6 +263,12 @@ def _pairs(details: dict[str, Any]) -> dict[str, object]:
     }
 
 
+def _owner(details: dict[str, Any]) -> dict[str, str]:
+    if not in_fleet([details]):
+        return {}
+    return {"machine": ", ".join(filter(None, (details["machine"], age_words(details))))}
+
+
 def _counts(counts: dict[str, int]) -> str:
     return ", ".join(f"{count} {name}" for name, count in counts.items() if count) or "none"
 
@@ -228,7 +281,10 @@ def settings(options: argparse.Namespace) -> int:
         # null removes a setting, so that the engine's default is used again.
         merged = {k: v for k, v in {**present, **changes}.items() if v is not None}
         path = f"/api/instance/{options.id}"
-        present = client.request("PATCH", path, body={"settings": merged}).json()["settings"]
+        answer = client.request("PATCH", path, body={"settings": merged}).json()
+        if stored := stored_lines(answer):
+            return print_answer(options, answer, *stored)
+        present = answer["settings"]
     return print_answer(options, present, *setting_lines(present))
 
 

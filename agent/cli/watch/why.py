@@ -11,6 +11,7 @@ from typing import Any
 
 from agent.cli.command import Subparsers, add_instance_command, client_of
 from agent.cli.terminal.answer import print_answer
+from agent.cli.terminal.machine_words import age_words, in_fleet
 from agent.cli.terminal.show import clean, colour, duration, moment
 from agent.core.reasons import REASONS
 
@@ -76,7 +77,10 @@ def present_state(details: dict[str, Any], now: datetime) -> Iterator[str]:
     since = seconds_from(details["since"], now)
     ago = f" for {duration(-since)}" if since is not None else ""
     health = details["health"]["verdict"]
-    yield f"{details['id']} is {details['connection_status']}{ago}; health: {health}"
+    on = f" on {details['machine']}" if in_fleet([details]) else ""
+    yield f"{details['id']} is {details['connection_status']}{on}{ago}; health: {health}"
+    if old := age_words(details):
+        yield old
     if details["sentence"]:
         yield details["sentence"]
     if details["needs_passkey"]:
