@@ -101,8 +101,12 @@ class Peers:
     async def ask_promise(self, row: MachineRow, id: int, epoch: int) -> bool:
         """Whether the machine promises not to take over this one for a ttl."""
         body = json.dumps({"machine": id, "epoch": epoch}).encode()
+        sent = Sent("POST", "/api/fleet/promise", _JSON, body)
         async with asyncio.timeout(_PROMISE):
-            status, answer = await self.ask(row, Sent("POST", "/api/fleet/promise", _JSON, body))
+            try:
+                status, answer = await self.ask(row, sent)
+            except PeerLost:  # it closed an idle connection; asking twice does no harm
+                status, answer = await self.ask(row, sent)
         return status == 200 and answer.get("promised") is True
 
     async def ask(self, row: MachineRow, sent: "Sent") -> tuple[int, Mapping[str, Any]]:

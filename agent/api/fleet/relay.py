@@ -15,7 +15,7 @@ from agent.fleet.peers import PeerAway, Peers
 
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 
-_LOOK = 5.0
+_LOOK = 2.0
 """Seconds between two looks for machines that are new in the fleet."""
 _FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 10.0
 _HEARTBEAT = 15.0

@@ -46,6 +46,7 @@ class Certificates:
             *own, "-keyout", "self.key", "-out", "self.pem", "-subj", "/CN=x", "-addext", HERE
         )
         made._sign("good", HERE, -DAY, DAY)
+        made._sign("fresh", HERE, -DAY, DAY)
         made._sign("other", "subjectAltName=DNS:elsewhere.example", -DAY, DAY)
         made._sign("expired", HERE, -3 * DAY, -2 * DAY)
         return made
