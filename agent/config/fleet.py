@@ -1,7 +1,6 @@
 """[fleet]: this machine among others that share their sessions, and the rules of its addresses."""
 
 import ipaddress
-import re
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,7 +13,6 @@ from agent.core.fleet.lease import LeasePolicy
 from agent.core.setting import setting
 
 _LEASE = LeasePolicy()
-_VERIFIED = ("verify-ca", "verify-full")
 
 
 def _name_fault(name: str) -> str:
@@ -138,12 +136,6 @@ def _database(section: FleetSection) -> Problem | None:
         return Problem((key,), "it must be postgresql://USER@HOST/NAME")
     if "password" in options:
         return Problem((key,), "a password belongs before the host or into a file of its own")
-    hosts = (parts.netloc.rpartition("@")[2] or options.get("host", "")).split(",")
-    near = all(_is_near(re.sub(r":\d*$", "", host).strip("[]")) for host in hosts)
-    if not near and options.get("sslmode") not in _VERIFIED:
-        return Problem(
-            (key,), "over a network it needs ?sslmode=verify-full, and sslrootcert if it is private"
-        )
     return None
 
 

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from agent.api.placement import still_placed
+from agent.api.present import show_instance
 from agent.api.serve import Server
 from agent.config import Config, load_config, unused_variables
 from agent.core.model import InstanceId
@@ -206,7 +208,14 @@ class Daemon:
             if fleet is not None:
                 from agent.supervise.fleet.assemble import assemble_fleet
 
-                parted = await assemble_fleet(self._config, fleet, supervision, ground)
+                parted = await assemble_fleet(
+                    self._config,
+                    fleet,
+                    supervision,
+                    ground,
+                    show=show_instance,
+                    settings_of=still_placed,
+                )
             else:
                 warn_of_leased(registry)
             told = await store.history(kinds=CIRCUITS, limit=LATEST_CIRCUITS)

@@ -71,5 +71,7 @@ async def open_parts(
         evidence=Evidence(ground.host, config.session_root, supervision.sampler),
         places=places,
         listen=await ground.host.missing_address(),
+        fleet=None if fleet is None else fleet.face,
+        fleet_address=None if fleet is None else config.fleet,
     )
     return Parts(supervision, ground, alerting, webhooks, server, fleet)

@@ -93,7 +93,7 @@ class Tasks:
         if parts.alerting.alertmanager is not None:
             found["alertmanager"] = parts.alerting.alertmanager.run()
         if parts.fleet is not None:
-            found |= parts.fleet.tasks()
+            found["fleet"] = parts.fleet.run()
         return found
 
     async def _end_when_asked(self) -> None:
@@ -119,6 +119,7 @@ class Tasks:
                 continue
             await take_on(config, reach)
             self.parts.webhooks.apply(config.webhook)
+            self.parts.server.reload_certificate()
             set_level(config.agent.log_level)
             log.info("settings read again")
 

@@ -12,14 +12,18 @@ from agent.config import Config
 from agent.core.fleet.figures import FleetCounts
 from agent.core.fleet.lease import Lease, LeasePolicy
 from agent.engines.catalog import CATALOG
+from agent.errors import ConfigError
 from agent.fleet.coordinator import Coordinator, Machine, MachineRow, Owned
+from agent.fleet.directory import Directory
 from agent.fleet.keeper import Changed, Keeper
 from agent.fleet.key import FleetKey
+from agent.fleet.peers import Peers
+from agent.fleet.postgres.address import check_address, read_address
 from agent.fleet.postgres.coordinator import open_coordinator
 
 MEMORY = "fleet.json"
 """In the state folder."""
-CALL_TIMEOUT, LONG_TIMEOUT = 2.0, 30.0
+CALL_TIMEOUT, LONG_TIMEOUT, COPY_TIMEOUT = 2.0, 10.0, 30.0
 
 
 @dataclass(slots=True)
@@ -44,36 +48,48 @@ class Fleet:
     news: News
     counts: FleetCounts
     requests: Coordinator
-    """For requests and copies: what takes longer must not hold up a renewal."""
+    """For what may take longer: it must not hold up a renewal."""
+    copies: Coordinator
+    """For copies of sessions, which are large."""
     memory: Path
     """The file of the keeper."""
+    peers: Peers
+    directory: Directory
 
     def own_row(self) -> MachineRow | None:
         """As the database had it some seconds ago; None before the first answer."""
-        rows = self.keeper.rows.values()
-        return next((row for row in rows if row.name == self.machine), None)
+        return self.directory.machines.get(self.machine)
 
     async def close(self) -> None:
         await self.coordinator.close()
         await self.requests.close()
+        await self.copies.close()
+        await self.peers.close()
 
 
 async def open_fleet(config: Config) -> Fleet:
     """Reads this machine's memory; asks nobody yet."""
     section = config.fleet
-    address = make_conninfo(section.database, application_name=f"wa-agent {section.machine}")
+    told = read_address(section.database)
+    if why := check_address(section.database):
+        raise ConfigError(
+            f"cannot use the address of the fleet's database: {why}", field="fleet.database"
+        )
     if password := section.password():
-        address = make_conninfo(address, password=password)
-    coordinator = open_coordinator(address, section.ttl, min(CALL_TIMEOUT, section.ttl / 6))
-    memory = config.agent.state_path / MEMORY
+        told["password"] = password
+    address = make_conninfo("", **told, application_name=f"wa-agent {section.machine}")
     key = await asyncio.to_thread(FleetKey.read, config.fleet_key)
+    coordinator = open_coordinator(address, section.ttl, min(CALL_TIMEOUT, section.ttl / 6))
+    requests = open_coordinator(address, section.ttl, LONG_TIMEOUT)
+    peers = Peers(key.bearer, section.machine, section.ca)
+    memory = config.agent.state_path / MEMORY
     news, counts = News(), FleetCounts()
     keeper = Keeper(
         coordinator,
-        _describe(config),
+        _describe(config, key),
         section.policy,
         path=memory,
-        ask_rival=_promise_nothing,
+        ask_rival=peers.ask_promise,
         changed=news.tell,
         counts=counts,
     )
@@ -86,12 +102,15 @@ async def open_fleet(config: Config) -> Fleet:
         key,
         news,
         counts,
-        open_coordinator(address, section.ttl, LONG_TIMEOUT),
+        requests,
+        open_coordinator(address, section.ttl, COPY_TIMEOUT),
         memory,
+        peers,
+        Directory(requests, section.machine),
     )
 
 
-def _describe(config: Config) -> Machine:
+def _describe(config: Config, key: FleetKey) -> Machine:
     section = config.fleet
     return Machine(
         section.machine,
@@ -101,8 +120,5 @@ def _describe(config: Config) -> Machine:
         labels=section.label_values,
         engines=frozenset(CATALOG),
         version=VERSION,
+        key_fingerprint=key.fingerprint,
     )
-
-
-async def _promise_nothing(_rival: MachineRow, _id: int, _epoch: int) -> bool:
-    return False

@@ -75,13 +75,14 @@ class Keeper:
         self._sightings = Sightings()
         self.rows: Mapping[int, MachineRow] = {}
         """The machines, as they were read last."""
-        self._rows_read = 0.0
         self._rivals = frozenset[int]()
         self._owned: Sequence[Owned] = ()
         self._changes = -1
         self._loaded = False
         self.joined = asyncio.Event()
         """Set when the database knows this machine."""
+        self.on_commands: Callable[[], None] | None = None
+        """Called while stored commands wait for this machine."""
         self._begun = self._answered = 0
         """The number of the last renewal that was begun, and of the last that was answered."""
         self._answer = asyncio.Condition()
@@ -132,6 +133,8 @@ class Keeper:
                 await self.step()
             except WaError as error:
                 self._note_database(str(error))
+                if error.code == "not_a_member":  # an operator forgot a machine that lives
+                    self.joined.clear()
             spent = boot_now() - begun
             try:
                 async with asyncio.timeout(max(self._policy.renew_every - spent, 0.05)):
@@ -160,7 +163,7 @@ class Keeper:
             renewal = await self._coordinator.renew(
                 self._member, self._rivals, self._memory.generation
             )
-        except WaError as error:
+        except TryLater as error:
             self._note_database(str(error))
             await self._ask_rivals()
             return
@@ -229,15 +232,15 @@ class Keeper:
         self._lease, self.lease_by = renewed(self._lease, begun, self._policy), "renewal"
         self.counts.renewals["renewed"] += 1
         self._sightings = look(self._sightings, renewal.renewals, answered, self._policy)
-        old = answered - self._rows_read > self._policy.ttl / 4
-        if old or renewal.alive - self.rows.keys() or self._lapsed():
-            self._rows_read = answered
+        if renewal.alive - self.rows.keys() or self._lapsed():
             self.rows = {row.id: row for row in await self._coordinator.machines()}
             await self._settle_takeovers(renewal)
         if renewal.changes != self._changes and self.settled:
             self._owned = await self._coordinator.owned(self._member)
             self._changes = renewal.changes
         self._pass_on()
+        if renewal.commands and self.on_commands is not None:
+            self.on_commands()
 
     def _pass_on(self) -> None:
         """Nothing is said before it is known what this machine owns."""

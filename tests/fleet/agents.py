@@ -150,7 +150,7 @@ class FleetOfAgents:
         await asyncio.gather(*(self._create(id, on, told) for id in ids))
 
     async def _create(self, id: str, on: str, settings: Mapping[str, Any]) -> None:
-        body = {"id": id, "engine": "sandbox", "settings": settings}
+        body = {"id": id, "engine": "sandbox", "settings": settings, "on": on}
         await self[on].do("POST", "/api/instance", body)
 
     def connected(self, ids: Sequence[str]) -> bool:

@@ -52,3 +52,20 @@ async def test_a_machine_that_comes_back_retires_what_others_run(
     await eventually(lambda: here(fleet["a"], []), within=10)
     await eventually(lambda: fleet.connected(["shop"]), within=30)
     assert fleet["b"].state.joinpath("sessions/shop").is_dir()
+
+
+async def test_a_move_and_a_drain_lose_no_pairing(
+    fleet: FleetOfAgents, eventually: Eventually
+) -> None:
+    ids = ["s1", "s2", "s3"]
+    await fleet.create(*ids, on="a")
+    await eventually(lambda: fleet.connected(ids), within=30)
+    await eventually(fleet.know_each_other, within=30)
+    await fleet["a"].do("POST", "/api/instance/s1/move", {"to": "b"})
+    await eventually(lambda: owned_by(fleet, "b", "s1"), within=20)
+    await fleet["a"].do("POST", "/api/fleet/machines/a/drain")
+    await eventually(lambda: owned_by(fleet, "b", *ids), within=40)
+    await eventually(lambda: fleet.connected(ids), within=20)
+    await eventually(lambda: here(fleet["a"], []), within=10)
+    story = await fleet["b"].do("GET", "/api/instance/s1/events")
+    assert "arrived" in [it["kind"] for it in story["events"]]

@@ -1,23 +1,28 @@
 """Builds the fleet's part of supervision, once."""
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from agent.config import Config
+from agent.core.model import Instance
+from agent.core.view import InstanceView
 from agent.engines.catalog import find_engine
 from agent.errors import Refused
+from agent.fleet.coordinator import Member, Notice
 from agent.fleet.copies.restic import Restic, read_env_file
 from agent.fleet.fleet import Fleet
 from agent.supervise.assemble import Supervision
 from agent.supervise.fleet.arrivals import Arrivals
+from agent.supervise.fleet.commands import Commands
 from agent.supervise.fleet.epochs import Epochs
 from agent.supervise.fleet.face import FleetFace
 from agent.supervise.fleet.leases import Leases
 from agent.supervise.fleet.moves import Moves
 from agent.supervise.fleet.ownership import Ownership
+from agent.supervise.fleet.publishing import Publishing
 from agent.supervise.fleet.replicas import Replicas
 from agent.supervise.shared import Ground
 from agent.supervise.start_up import create_declared
@@ -29,18 +34,40 @@ class FleetParts:
     fleet: Fleet
     ownership: Ownership
     replicas: Replicas
+    publishing: Publishing
+    commands: Commands
     supervision: Supervision
     config: Config
 
-    def tasks(self) -> dict[str, Coroutine[Any, Any, object]]:
-        """By name."""
-        return {
-            "fleet lease": self.fleet.keeper.run(),
-            "fleet ownership": self.ownership.run(),
-            "fleet copies": self.replicas.run(),
-            "fleet moves": self.face.moves.run(),
-            "fleet declarations": self._create_declared(),
+    async def run(self) -> None:
+        """Until this machine leaves its fleet."""
+        works: dict[str, Coroutine[Any, Any, object]] = {
+            "lease": self.fleet.keeper.run(),
+            "ownership": self.ownership.run(),
+            "copies": self.replicas.run(),
+            "moves": self.face.moves.run(),
+            "directory": self.fleet.directory.run(),
+            "publishing": self.publishing.run(),
+            "commands": self.commands.run(),
+            "notices": self.fleet.requests.listen(self._hear),
+            "declarations": self._create_declared(),
         }
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(work, name=f"fleet {name}") for name, work in works.items()]
+            await self.ownership.left.wait()
+            for task in tasks:
+                task.cancel()
+
+    def _hear(self, notice: Notice) -> None:
+        """The database says that something changed; None: any notice may have been missed."""
+        keeper, mine = self.fleet.keeper, notice.machine
+        concerns = mine is None or (keeper.joined.is_set() and mine == keeper.member.id)
+        if notice.kind == "changes" or mine is None:
+            self.fleet.directory.wake()
+            if concerns:
+                keeper.wake()
+        if concerns and (notice.kind == "command" or mine is None):
+            self.commands.wake()
 
     async def _create_declared(self) -> None:
         """Those that no machine of the fleet has."""
@@ -54,12 +81,15 @@ class FleetParts:
                 continue  # another machine has it
             self.ownership.wake(declared.id)
 
-    async def close(self) -> None:
-        await self.fleet.close()
-
 
 async def assemble_fleet(
-    config: Config, fleet: Fleet, supervision: Supervision, ground: Ground
+    config: Config,
+    fleet: Fleet,
+    supervision: Supervision,
+    ground: Ground,
+    *,
+    show: Callable[[InstanceView], dict[str, Any]],
+    settings_of: Callable[[Instance, Mapping[str, Any]], dict[str, Any]],
 ) -> FleetParts:
     """After the registry is filled, before the first pass: no session starts without a lease."""
     registry, wake = supervision.registry, ground.wakes.wake
@@ -74,13 +104,13 @@ async def assemble_fleet(
         host=supervision.seats,
         root=config.session_root,
         epochs=epochs,
-        arrivals=Arrivals(fleet.requests, fleet.key, config.session_root, restic),
+        arrivals=Arrivals(fleet.copies, fleet.key, config.session_root, restic),
         leases=Leases(registry.facts, wake),
         wake=wake,
         forget=supervision.supervisor.forget,
     )
     replicas = Replicas(
-        fleet.requests,
+        fleet.copies,
         fleet.key,
         supervision.keeping,
         registry,
@@ -102,10 +132,18 @@ async def assemble_fleet(
     registry.tenure.owner = ownership
     fleet.news.listeners.append(ownership.changed)
     await registry.set_leased(True)
-    make = supervision.supervisor.create
-    face = FleetFace(fleet, ownership, moves, config.fleet.reached_at, make)
+    supervisor = supervision.supervisor
+    address, make = config.fleet.reached_at, supervisor.create
+    face = FleetFace(fleet, ownership, moves, replicas, address, make)
     supervision.figures.fleet = face.figures
-    return FleetParts(face, fleet, ownership, replicas, supervision, config)
+
+    def member() -> Member:
+        return fleet.keeper.member
+
+    publishing = Publishing(supervisor.views, show, fleet.requests, member)
+    commands = Commands(supervisor, fleet.requests, member, settings_of)
+    fleet.keeper.on_commands = commands.wake
+    return FleetParts(face, fleet, ownership, replicas, publishing, commands, supervision, config)
 
 
 def _profiles(config: Config, fleet: Fleet) -> Restic | None:

@@ -15,7 +15,7 @@ from agent.core.model import Category, Instance, InstanceId
 from agent.core.view import InstanceView
 from agent.errors import Refused, TryLater, WaError
 from agent.fleet.coordinator import CommandRow, Coordinator, Member
-from agent.log import bound
+from agent.log import about, bound
 from agent.logfiles import AUDIT
 from agent.supervise.supervisor import Supervisor
 
@@ -76,7 +76,7 @@ class Commands:
             except WaError as error:
                 outcome, sentence = "refused", str(error)
             except Exception:
-                log.exception("the stored command %s failed", row.id)
+                log.exception("the stored command %s failed", row.id, extra=about(id))
                 outcome, sentence = "refused", "cannot carry it out: internal error"
             said = f"{row.asked_by}: {row.verb}, stored {row.age_seconds:.0f} s ago → {outcome}"
             bound(Category.API, id, AUDIT).info("%s (command %s)", said, row.id)
@@ -109,7 +109,8 @@ class Commands:
                     self.member(), row.id, outcome, {"sentence": sentence}
                 )
             except WaError as error:
-                log.warning("the end of command %s was not written: %s", row.id, error)
+                extra = about(InstanceId(row.session))
+                log.warning("the end of command %s was not written: %s", row.id, error, extra=extra)
                 await asyncio.sleep(1.0)
             else:
                 return

@@ -12,10 +12,13 @@ from agent.core.model import Instance, InstanceId
 from agent.core.view import InstanceView
 from agent.errors import InvalidRequest, NotFound, Refused, WaError
 from agent.fleet.coordinator import Coordinator, MachineRow
+from agent.fleet.directory import Directory
 from agent.fleet.fleet import Fleet
 from agent.fleet.keeper import place_of
+from agent.fleet.peers import Peers
 from agent.supervise.fleet.moves import Moves
 from agent.supervise.fleet.ownership import Ownership, Wishes
+from agent.supervise.fleet.replicas import Replicas
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +45,7 @@ class FleetFace:
     fleet: Fleet
     ownership: Ownership
     moves: Moves
+    replicas: Replicas
     address: str
     make: Callable[[Instance], Awaitable[InstanceView]]
     """Creates an instance on this machine."""
@@ -53,6 +57,14 @@ class FleetFace:
     @property
     def bearer(self) -> str:
         return self.fleet.key.bearer
+
+    @property
+    def directory(self) -> Directory:
+        return self.fleet.directory
+
+    @property
+    def peers(self) -> Peers:
+        return self.fleet.peers
 
     @property
     def coordinator(self) -> Coordinator:
@@ -79,9 +91,9 @@ class FleetFace:
 
     async def _machines(self) -> Sequence[MachineRow]:
         try:
-            return await self.fleet.coordinator.machines()
+            return await self.coordinator.machines()
         except WaError:
-            return list(self.fleet.keeper.rows.values())
+            return list(self.directory.machines.values())
 
     def _waiting(self) -> Sequence[tuple[str, str, str]]:
         mine = self.fleet.machine
@@ -91,7 +103,7 @@ class FleetFace:
     def figures(self) -> FleetFigures:
         keeper = self.fleet.keeper
         states: dict[str, int] = {}
-        for row in keeper.rows.values():
+        for row in self.directory.machines.values():
             state = machine_state(alive=row.alive, drained=row.drained)
             states[state] = states.get(state, 0) + 1
         return FleetFigures(
@@ -104,6 +116,8 @@ class FleetFace:
             waiting=len(self.ownership.problems),
             moving=len(self.moves.listed),
             commands_waiting=0,
+            copy_age_max=self.replicas.behind_seconds(),
+            copy_bytes=self.replicas.stored_bytes(),
             counts=self.fleet.counts,
         )
 
@@ -122,9 +136,9 @@ class FleetFace:
         await self._set_drained(name, drained=False)
 
     async def _set_drained(self, name: str, *, drained: bool) -> None:
-        if not await self.fleet.coordinator.set_drained(name, drained):
+        if not await self.coordinator.set_drained(name, drained):
             raise _no_machine(name)
-        self.fleet.keeper.wake()
+        self.directory.wake()
 
     async def forget(self, name: str) -> None:
         row = await self._row(name)
@@ -139,19 +153,20 @@ class FleetFace:
         await self.fleet.coordinator.forget(self.fleet.keeper.member, row.id)
 
     async def _row(self, name: str) -> MachineRow:
-        for row in await self.fleet.coordinator.machines():
+        for row in await self.coordinator.machines():
             if row.name == name:
                 return row
         raise _no_machine(name)
 
     async def place(self, instance: Instance, on: str, labels: Mapping[str, str]) -> MachineRow:
         """The machine for a new session; Refused where none can run it."""
-        rows = await self.fleet.coordinator.machines()
+        await self.ownership.joined()
+        rows = await self.coordinator.machines()
         if on and on not in {row.name for row in rows}:
             raise _no_machine(on)
         # What a backend's session needs is the [[backend]] of this machine.
         name = on or (self.machine if instance.backend else "")
-        alive = [row for row in rows if row.alive]
+        alive = [row for row in rows if row.alive or row.name == self.machine]
         placing = Placing(instance.id, instance.engine, labels, name)
         placement = place([placing], [place_of(row) for row in alive])
         if why := placement.waiting.get(instance.id):
@@ -167,7 +182,7 @@ class FleetFace:
                 f"cannot create {instance.id}: failover must be {' or '.join(Failover)}",
                 field="failover",
             )
-        self.ownership.wishes[instance.id] = Wishes(dict(labels), on, failover)
+        self.ownership.wishes[instance.id] = Wishes(dict(labels), failover)
         try:
             return await self.make(instance)
         finally:

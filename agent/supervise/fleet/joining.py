@@ -40,7 +40,7 @@ async def register_sessions(fleet: Fleet, config: Config, store: Store) -> None:
         raise TryLater(
             f"{error}; the sessions here are not in the fleet yet", code=error.code
         ) from error
-    wanted = [new_session(*known, boot_id()) for known in new.values()]
+    wanted = [new_session(*known, boot_id(), fleet.machine) for known in new.values()]
     taken = set(await fleet.coordinator.register(member, wanted))
     # One of a fleet that another machine has was moved there: supervision retires what is here.
     strangers = sorted(id for id in taken if not new[InstanceId(id)][0].leased)

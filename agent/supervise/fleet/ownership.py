@@ -20,7 +20,7 @@ from agent.core.model import Instance, InstanceId, JournalEntry, Override, Sessi
 from agent.core.words import NO_LEASE
 from agent.errors import Refused, TryLater, VaultError, WaError
 from agent.failpoint import failpoint
-from agent.fleet.coordinator import Owned
+from agent.fleet.coordinator import NewSession, Owned
 from agent.fleet.fleet import Fleet
 from agent.host.base import Host
 from agent.log import about
@@ -51,7 +51,6 @@ class Wishes:
     """What a new session asks of the fleet."""
 
     labels: Mapping[str, str]
-    only_on: str
     failover: str
     """"" = as its engine has it."""
 
@@ -76,7 +75,8 @@ class Ownership:
     """As the database said it last, with what this machine did since."""
     known: asyncio.Event = field(init=False, default_factory=asyncio.Event)
     """Set when the database has said what this machine owns."""
-    left: bool = field(init=False, default=False)
+    left: asyncio.Event = field(init=False, default_factory=asyncio.Event)
+    """Set when this machine has left its fleet."""
     wishes: dict[InstanceId, Wishes] = field(init=False, default_factory=dict)
     """Of sessions that are being made."""
     _claimed: dict[InstanceId, Owned] = field(init=False, default_factory=dict)
@@ -96,7 +96,7 @@ class Ownership:
     # what the keeper says
 
     def changed(self, owned: Sequence[Owned], lease: Lease) -> None:
-        if self.left:
+        if self.left.is_set():
             return
         held, self.lease = self.lease.holds(boot_now()), lease
         if not lease.holds(boot_now()):
@@ -123,7 +123,7 @@ class Ownership:
 
     def wait_reason(self, facts: Facts) -> str:
         """Why this session may not start here; its worker, if it runs, has a deadline itself."""
-        if self.left or not facts.instance.leased:
+        if self.left.is_set() or not facts.instance.leased:
             return ""
         held = self.lease.holds(boot_now()) and facts.id in self.owned
         return "" if held and self._is_of(facts.id, self.owned[facts.id]) else NO_LEASE
@@ -137,16 +137,18 @@ class Ownership:
 
     # what requests do
 
+    async def joined(self) -> None:
+        """Right after the agent's start a request waits a moment for the database."""
+        await _at_most(JOINED_WITHIN, self.fleet.keeper.joined)
+
     async def claim(self, instance: Instance) -> None:
         """Take an id in the fleet for a session that is made here. Refused: another has it."""
-        await _at_most(JOINED_WITHIN, self.fleet.keeper.joined)
+        await self.joined()
         member = self.fleet.keeper.member
-        session = new_session(instance, SessionRecord(), self.host.boot_id())
+        session = self._described(instance, SessionRecord())
         if wishes := self.wishes.get(instance.id):
             failover = wishes.failover or session.failover
-            session = replace(
-                session, labels=wishes.labels, only_on=wishes.only_on, failover=failover
-            )
+            session = replace(session, labels=wishes.labels, failover=failover)
         if not await self.fleet.coordinator.create(member, session, member.id):
             row = await self.fleet.coordinator.session(instance.id)
             if row is None or row.machine != member.id or instance.id in self.registry.facts:
@@ -172,6 +174,9 @@ class Ownership:
         self._give_lease()
         failpoint("fleet_claimed")
 
+    def _described(self, instance: Instance, record: SessionRecord) -> NewSession:
+        return new_session(instance, record, self.host.boot_id(), self.fleet.machine)
+
     def released(self, id: InstanceId) -> None:
         """It was given away or deleted: an older answer of the database says otherwise for now."""
         owned = self.owned.get(id)
@@ -182,12 +187,12 @@ class Ownership:
         self._give_lease()
 
     def refuse_unreachable(self) -> None:
-        if (error := self.fleet.keeper.database_error) and not self.left:
+        if (error := self.fleet.keeper.database_error) and not self.left.is_set():
             raise TryLater(error, code="fleet_database")
 
     async def delete(self, id: InstanceId) -> None:
         """Take it out of the fleet; one that is not in it is no fault."""
-        if self.left:
+        if self.left.is_set():
             return
         await _at_most(KNOWN_WITHIN, self.known)
         if (owned := self.owned.get(id)) is not None:
@@ -225,7 +230,7 @@ class Ownership:
                 " not here yet; look at `wa-agent fleet status`",
                 code="not_settled",
             )
-        self.left = True
+        self.left.set()
         failpoint("fleet_left")
         await self.registry.set_leased(False)
         await self.leases.remove(here)
@@ -239,7 +244,7 @@ class Ownership:
     # comparing
 
     async def run(self) -> None:
-        while not self.left:
+        while True:
             try:
                 async with asyncio.timeout(TRY_AGAIN if self.problems else None):
                     await self._rung.wait()
@@ -252,7 +257,7 @@ class Ownership:
                 log.error("%s", error)
 
     async def compare(self) -> None:
-        if self.left or not self.lease.holds(boot_now()):
+        if self.left.is_set() or not self.lease.holds(boot_now()):
             return
         owned = self.owned
         here = [it for it in self.registry.facts.values() if not it.gone]
@@ -345,7 +350,7 @@ class Ownership:
         """The database lost its row: this machine was not taken over since, so nobody else can
         have deleted it.
         """
-        session = new_session(facts.instance, facts.record, self.host.boot_id())
+        session = self._described(facts.instance, facts.record)
         member = self.fleet.keeper.member
         if await self.fleet.coordinator.register(member, [session]):
             return

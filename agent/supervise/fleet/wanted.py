@@ -21,11 +21,13 @@ def default_failover(instance: Instance) -> str:
     return "wait" if known.remote or instance.backend or known.name == "web" else "newest"
 
 
-def new_session(instance: Instance, record: SessionRecord, boot: str) -> NewSession:
+def new_session(instance: Instance, record: SessionRecord, boot: str, machine: str) -> NewSession:
+    """A backend's session stays with the machine that has the [[backend]]."""
     return NewSession(
         instance.id,
         instance.engine,
         wanted_of(instance, record, boot),
         default_failover(instance),
+        only_on=machine if instance.backend else "",
         settings=dict(instance.settings),
     )
