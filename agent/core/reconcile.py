@@ -8,12 +8,10 @@ logout it clears the record's reason once the files are retired, or no start fol
 from agent.core.breaker import breaker_of
 from agent.core.health import MISCONFIGURED, HealthPolicy
 from agent.core.model import (
-    ActionKind,
     ConnectionStatus,
     Health,
     HealthVerdict,
     Observation,
-    Plan,
     SessionFiles,
     UnitState,
     UnitStatus,
@@ -27,6 +25,7 @@ from agent.core.observed import (
     wall_at,
 )
 from agent.core.phases import phase_deadline
+from agent.core.plan import ActionKind, Plan
 from agent.core.reasons import reason_of
 from agent.core.recovery.repair import Repair, Stage, Trouble
 from agent.core.words import NO_LEASE, SUSPECT

@@ -34,6 +34,7 @@ from agent.supervise.reach.watch import Reaching
 from agent.supervise.registry import Registry
 from agent.supervise.requests.calls import Asking
 from agent.supervise.requests.checks import Checking
+from agent.supervise.requests.deletion import Deletion
 from agent.supervise.requests.repairs import Repairs, is_paired
 from agent.supervise.settings import Settings
 from agent.supervise.shared import Ground, Shared, build_shared
@@ -221,11 +222,9 @@ def _supervisor(
         registry=registry,
         store=store,
         host=base.host,
-        session_root=base.session_root,
         bus=base.ground.bus,
-        wakes=base.ground.wakes,
-        loop=loop,
-        turns=base.turns,
+        wake=base.wake,
+        room=base.turns.room,
         figures=figures,
         asking=asking,
         checking=checking,
@@ -252,6 +251,15 @@ def _supervisor(
         ),
         backends=BackendFace(base.backends, base.adoption, store),
         creation=base.creation,
+        deletion=Deletion(
+            registry=registry,
+            store=store,
+            host=base.host,
+            session_root=base.session_root,
+            wake=base.wake,
+            forget=forget,
+            let_go=base.adoption.let_go,
+        ),
         trends=base.trends,
     )
 

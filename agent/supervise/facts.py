@@ -102,6 +102,10 @@ class ActionFacts:
     started_run: str = ""
     """The run that the agent started itself."""
 
+    def interrupt_start(self) -> None:
+        if self.task is not None and self.is_start:
+            self.task.cancel()
+
 
 @dataclass(slots=True)
 class RepairFacts:

@@ -4,55 +4,46 @@ Nothing here acts on a worker except where the answer is the deed itself (a QR, 
 logout, a deletion); all else is an intent that the next pass carries out.
 """
 
-import asyncio
 import logging
-import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from agent.core.figures.trend import Trends
+from agent.core.findings.operator import with_override
 from agent.core.model import (
     InstanceId,
     JournalEntry,
     Override,
-    SessionRecord,
 )
 from agent.core.reasons import reason_of
 from agent.core.reconnect import forgive
 from agent.core.view import InstanceView
 from agent.deliver.bus import EventBus
 from agent.errors import (
-    NotFound,
     Refused,
-    VaultError,
-    WaError,
 )
-from agent.failpoint import failpoint
 from agent.host.base import Host
-from agent.log import about, bound
+from agent.log import bound
 from agent.store.database import Store
 from agent.supervise.agent_status import OwnFigures
 from agent.supervise.backends.face import BackendFace
 from agent.supervise.copies.archives import Moving
 from agent.supervise.copies.snapshots import Keeping
 from agent.supervise.facts import Facts
-from agent.supervise.loop import Loop, Wakes
 from agent.supervise.passes.lost_folder import refuse_to_end
 from agent.supervise.passes.picture import desired_of
 from agent.supervise.registry import Registry
 from agent.supervise.requests.calls import Asking
 from agent.supervise.requests.checks import Checking
 from agent.supervise.requests.creation import Creation, check_settings_of
+from agent.supervise.requests.deletion import Deletion
 from agent.supervise.requests.passkey import must_confirm_passkey
 from agent.supervise.requests.repairs import Repairs, is_paired
 from agent.supervise.requests.set_up import SettingUp
-from agent.supervise.story import DELETING, entry
+from agent.supervise.story import entry
 from agent.supervise.turns.incidents import Incidents
-from agent.supervise.turns.turns import Turns
-from agent.vault.identity import read_identity
-from agent.vault.trash import Retired, list_trash, restore_trash, retire
+from agent.supervise.turns.memory import Room
 
 log = logging.getLogger(__name__)
 
@@ -66,11 +57,9 @@ class Supervisor:
         registry: Registry,
         store: Store,
         host: Host,
-        session_root: Path,
         bus: EventBus,
-        wakes: Wakes,
-        loop: Loop,
-        turns: Turns,
+        wake: Callable[[InstanceId], None],
+        room: Room,
         figures: OwnFigures,
         asking: Asking,
         checking: Checking,
@@ -80,6 +69,7 @@ class Supervisor:
         moving: Moving,
         backends: BackendFace,
         creation: Creation,
+        deletion: Deletion,
         trends: Trends,
     ) -> None:
         self.backends = backends
@@ -89,6 +79,9 @@ class Supervisor:
         self.keeping = keeping
         self.moving = moving
         self.create = creation.create
+        self.forget = deletion.forget
+        self.delete, self.finish_deletions = deletion.delete, deletion.finish_deletions
+        self.trash, self.restore_trash = deletion.trash, deletion.restore_trash
         self.view, self.views = registry.view, registry.views
         self.status, self.history = figures.status, store.history
         self.qr, self.command, self.send = asking.qr, asking.command, asking.send
@@ -103,15 +96,10 @@ class Supervisor:
             enable=self.enable,
         ).set_up
         self._registry = registry
-        self._store = store
         self._host = host
-        self._session_root = session_root
-        self._wakes = wakes
-        self._loop = loop
-        self._turns = turns
+        self._wake = wake
+        self._room = room
         self._asking = asking
-
-    # wanting
 
     async def change_settings(self, id: InstanceId, settings: Mapping[str, Any]) -> InstanceView:
         """The worker reads them when it starts next; what it is held to changes at once."""
@@ -128,7 +116,7 @@ class Supervisor:
         await self._registry.save_order(facts, entry(facts, "settings", "its settings changed"))
         await self._registry.tenure.write_through(facts)
         facts.asked.new_limits = True
-        self._wakes.wake(id)
+        self._wake(id)
         return self.view(id)
 
     async def enable(self, id: InstanceId) -> InstanceView:
@@ -140,7 +128,7 @@ class Supervisor:
             return await self._intend(facts, said)
         facts.asked.start = True
         facts.instance = replace(facts.instance, enabled=True)
-        facts.record = _by_hand(forgive(facts.record), Override.NONE, "")
+        facts.record = with_override(forgive(facts.record), Override.NONE, "")
         return await self._intend(facts, entry(facts, "enabled", "an operator enabled it"))
 
     async def disable(self, id: InstanceId) -> InstanceView:
@@ -153,8 +141,8 @@ class Supervisor:
                 code="enabled_in_systemd",
             )
         facts.instance = replace(facts.instance, enabled=False)
-        facts.record = _by_hand(facts.record, Override.NONE, "")
-        self._interrupt_start(facts)
+        facts.record = with_override(facts.record, Override.NONE, "")
+        facts.action.interrupt_start()
         return await self._intend(facts, entry(facts, "disabled", "an operator disabled it"))
 
     async def start(self, id: InstanceId) -> InstanceView:
@@ -162,14 +150,14 @@ class Supervisor:
         facts.asked.start = True
         wanted = facts.instance.enabled or facts.enabled_by_operator
         override = Override.NONE if wanted else Override.STARTED
-        facts.record = _by_hand(forgive(facts.record), override, self._host.boot_id())
+        facts.record = with_override(forgive(facts.record), override, self._host.boot_id())
         return await self._intend(facts, entry(facts, "operator", "an operator started it"))
 
     async def stop(self, id: InstanceId) -> InstanceView:
         facts = self._registry.get(id)
         refuse_to_end(facts, "stop")
-        facts.record = _by_hand(facts.record, Override.STOPPED, self._host.boot_id())
-        self._interrupt_start(facts)
+        facts.record = with_override(facts.record, Override.STOPPED, self._host.boot_id())
+        facts.action.interrupt_start()
         said = entry(facts, "operator", "an operator stopped it: it stays stopped until a start")
         return await self._intend(facts, said)
 
@@ -194,82 +182,6 @@ class Supervisor:
         said = entry(facts, "operator", f"an operator noted: its account {word}")
         return await self._intend(facts, said)
 
-    async def delete(self, id: InstanceId, *, passkey: str = "") -> str:
-        """Stop it, retire its folder, forget it. The session can be restored from the trash."""
-        facts = self._registry.get(id)
-        must_confirm_passkey(facts, "delete", passkey)
-        self._registry.tenure.refuse_unreachable()
-        facts.instance = replace(facts.instance, enabled=False)
-        facts.record = _by_hand(facts.record, Override.STOPPED, self._host.boot_id())
-        self._interrupt_start(facts)
-        async with facts.busy:
-            self._registry.get(id)  # another request may have deleted it meanwhile
-            await self._store.put_facts({DELETING + id: ""})
-            await self._registry.save_instance(
-                facts, entry(facts, "deleting", "an operator deletes it")
-            )
-            failpoint("deletion_begun")
-            await self._host.stop(id)
-            await self._registry.tenure.delete(id)
-            if facts.instance.backend:
-                await self.backends.let_go(facts.instance)
-            retired = await self._retire(facts)
-            said = entry(
-                facts, "deleted", f"deleted; its session is in the trash as {retired or 'nothing'}"
-            )
-            failpoint("deletion_retired")
-            await self._store.remove(id, said)
-            await self._store.forget_facts([DELETING + id])
-            self._registry.drop(facts)
-            self.forget(id)
-            return retired
-
-    def forget(self, id: InstanceId) -> None:
-        """It is gone: neither in a queue nor due for a pass."""
-        self._turns.forget(id)
-        self._loop.forget(id)
-
-    async def finish_deletions(self) -> None:
-        """What an agent before us had begun to delete and did not get to the end of."""
-        for name in await self._store.get_facts(DELETING):
-            id = InstanceId(name.removeprefix(DELETING))
-            try:
-                await self.delete(id, passkey=id)
-            except NotFound:
-                await self._store.forget_facts([name])
-            except WaError as error:
-                log.error("cannot finish the deletion of %s: %s", id, error, extra=about(id))
-
-    async def trash(self) -> list[Retired]:
-        return await asyncio.to_thread(list_trash, self._session_root)
-
-    async def restore_trash(self, name: str) -> InstanceView:
-        id = await asyncio.to_thread(restore_trash, self._session_root, name)
-        identity = await asyncio.to_thread(read_identity, self._session_root / id)
-        # A person wants it back: neither an old stop nor an old end holds it.
-        record = SessionRecord(
-            status_since_wall=time.time(),
-            paired=identity.paired,
-            account=identity.account,
-            needs_passkey=identity.needs_passkey,
-            generation=identity.generation,
-        )
-        said = JournalEntry(
-            "restored", f"restored from the trash ({name})", instance=id, wall=time.time()
-        )
-        try:
-            async with self._registry.tenure.claim(identity.instance):
-                await self._store.add(identity.instance, record, said)
-                facts = self._registry.add(identity.instance, record)
-        except Refused:
-            await asyncio.to_thread(retire, self._session_root, id, "deleted")
-            raise
-        facts.saved.identity_behind = True  # the first pass writes down that nothing holds it
-        self._wakes.wake(id)
-        return self.view(id)
-
-    # asking: see Asking, Checking; repairing: see Repairs
-
     async def logout(
         self, id: InstanceId, *, confirmed: bool = False, passkey: str = ""
     ) -> InstanceView:
@@ -283,34 +195,14 @@ class Supervisor:
         await self._asking.logout(id)
         return self.view(id)
 
-    # inside
-
     async def _intend(self, facts: Facts, said: JournalEntry) -> InstanceView:
         bound(said.category, facts.id).info("%s", said.sentence)
         await self._registry.save_order(facts, said)
         await self._registry.tenure.write_through(facts)
-        self._wakes.wake(facts.id)
+        self._wake(facts.id)
         return self._view_with_wait(facts)
 
     def _view_with_wait(self, facts: Facts) -> InstanceView:
         """A start that has to wait for memory says so in its answer."""
-        facts.wait_reason = facts.wait_reason or self._turns.room.wait_reason(facts)
+        facts.wait_reason = facts.wait_reason or self._room.wait_reason(facts)
         return self.view(facts.id)
-
-    def _interrupt_start(self, facts: Facts) -> None:
-        if facts.action.task is not None and facts.action.is_start:
-            facts.action.task.cancel()
-
-    async def _retire(self, facts: Facts) -> str:
-        try:
-            retired = await asyncio.to_thread(retire, self._session_root, facts.id, "deleted")
-        except VaultError as error:
-            if error.code != "absent":
-                raise
-            return ""
-        return retired.name
-
-
-def _by_hand(record: SessionRecord, override: Override, boot: str) -> SessionRecord:
-    in_boot = "" if override is Override.NONE else boot
-    return replace(record, override=override, override_boot=in_boot)

@@ -10,7 +10,6 @@ from agent.core.findings.crypto import CryptoPolicy, judge_crypto, note_error
 from agent.core.findings.crypto_patterns import CryptoFinding, Effect
 from agent.core.health import HealthPolicy, judge_health
 from agent.core.model import (
-    ActionKind,
     Claim,
     ClaimFact,
     ConnectionStatus,
@@ -27,6 +26,7 @@ from agent.core.model import (
     UnitStatus,
 )
 from agent.core.network.reach import UNREACHABLE
+from agent.core.plan import ActionKind
 from agent.core.reconcile import next_deadline, plan_actions
 from agent.core.reconnect import (
     after_connected,

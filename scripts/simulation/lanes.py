@@ -3,7 +3,8 @@
 from collections.abc import Callable
 
 from agent.core.admission import LoginBudget, StartPolicy, StartQueue
-from agent.core.model import ActionKind, InstanceId
+from agent.core.model import InstanceId
+from agent.core.plan import ActionKind
 from scripts.simulation.faults import CAPACITY
 from scripts.simulation.session import Session
 from scripts.simulation.world import Machine

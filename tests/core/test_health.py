@@ -5,7 +5,6 @@ from hypothesis import given
 
 from agent.core.health import HealthPolicy, judge_health
 from agent.core.model import (
-    ActionKind,
     ConnectionStatus,
     Desired,
     Health,
@@ -16,6 +15,7 @@ from agent.core.model import (
     Signal,
     UnitState,
 )
+from agent.core.plan import ActionKind
 from agent.core.reasons import REASONS
 from agent.core.reconcile import plan_actions
 from tests.core.made import NOW, OFF, PAIRED, WALL, observations, said, seen, unit, without_worker

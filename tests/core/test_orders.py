@@ -6,8 +6,9 @@ import pytest
 
 from agent.core.findings.operator import started_by_hand, stopped_by_hand
 from agent.core.health import HealthPolicy, judge_health
-from agent.core.model import ActionKind, Override, SessionRecord, UnitState
 from agent.core.model import ConnectionStatus as S
+from agent.core.model import Override, SessionRecord, UnitState
+from agent.core.plan import ActionKind
 from agent.core.reconcile import may_restart, plan_asked
 from agent.core.recovery.actions import plan_step
 from agent.core.recovery.repair import Decision, RecoveryKind

@@ -8,15 +8,9 @@ from hypothesis import strategies as st
 
 from agent.core.findings.drop import find_drop
 from agent.core.health import HealthPolicy, judge_health
-from agent.core.model import (
-    ActionKind,
-    ConnectionStatus,
-    Desired,
-    Health,
-    SessionFiles,
-    SessionRecord,
-)
+from agent.core.model import ConnectionStatus, Desired, Health, SessionFiles, SessionRecord
 from agent.core.observed import is_guarded
+from agent.core.plan import ActionKind
 from agent.core.reconcile import plan_actions, plan_asked
 from agent.core.recovery.actions import plan_step
 from agent.core.recovery.ladder import UNPAIRING

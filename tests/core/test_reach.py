@@ -6,7 +6,7 @@ import pytest
 
 from agent.core.breaker import Breaker, BreakerPolicy, BreakerState, breaker_of
 from agent.core.health import HealthPolicy, judge_health
-from agent.core.model import ActionKind, ConnectionStatus, Health, SessionRecord
+from agent.core.model import ConnectionStatus, Health, SessionRecord
 from agent.core.network.reach import (
     NETWORK_CODES,
     REACHED_CODES,
@@ -21,6 +21,7 @@ from agent.core.network.reach import (
     begin_try,
     next_moment,
 )
+from agent.core.plan import ActionKind
 from agent.core.reasons import REASONS
 from agent.core.reconcile import OWN_TIME, plan_actions
 from agent.core.reconnect import (

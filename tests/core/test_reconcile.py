@@ -7,7 +7,6 @@ from hypothesis import strategies as st
 from agent.core.findings.drop import find_drop
 from agent.core.health import HealthPolicy, judge_health
 from agent.core.model import (
-    ActionKind,
     ConnectionStatus,
     Desired,
     Instance,
@@ -18,6 +17,7 @@ from agent.core.model import (
     SessionRecord,
     UnitState,
 )
+from agent.core.plan import ActionKind
 from agent.core.reconcile import next_deadline, plan_actions
 from agent.core.recovery.repair import Ending, Goal, Repair, Stage, Trouble, needs_repair
 from tests.core.made import NOW, OFF, PAIRED, WALL, observations, said, seen, unit, without_worker

@@ -6,7 +6,6 @@ from hypothesis import strategies as st
 
 from agent.core.health import HealthPolicy, judge_health
 from agent.core.model import (
-    ActionKind,
     ConnectionStatus,
     Desired,
     Health,
@@ -19,6 +18,7 @@ from agent.core.model import (
     UnitState,
 )
 from agent.core.observed import no_pairing_to_lose
+from agent.core.plan import ActionKind
 from agent.core.reconcile import plan_actions
 from agent.core.recovery.ladder import DESTRUCTIVE, UNPAIRING
 from agent.core.recovery.policy import RecoveryPolicy, Unpair

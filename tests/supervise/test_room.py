@@ -7,16 +7,9 @@ import pytest
 from agent.config import Config, load_config
 from agent.core.admission import StartPolicy
 from agent.core.findings.memory import MemoryPolicy
-from agent.core.model import (
-    ActionKind,
-    Instance,
-    InstanceId,
-    Plan,
-    SessionRecord,
-    UnitState,
-    UnitStatus,
-)
+from agent.core.model import Instance, InstanceId, SessionRecord, UnitState, UnitStatus
 from agent.core.network.reach import ReachPolicy
+from agent.core.plan import ActionKind, Plan
 from agent.core.recovery.actions import plan_step
 from agent.core.recovery.repair import Decision, RecoveryKind
 from agent.supervise.facts import Facts

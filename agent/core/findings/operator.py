@@ -1,5 +1,7 @@
 """What an operator did to a worker with systemctl, concluded from its unit."""
 
+from dataclasses import replace
+
 from agent.core.model import Override, SessionRecord, UnitState, UnitStatus
 from agent.core.reasons import reason_of
 
@@ -32,3 +34,9 @@ def started_by_hand(
 def has_ended(record: SessionRecord) -> bool:
     """Whether WhatsApp ended it for good."""
     return bool(record.reason) and reason_of(record.reason).final
+
+
+def with_override(record: SessionRecord, override: Override, boot: str) -> SessionRecord:
+    """The record with an operator's order, which holds for this boot."""
+    in_boot = "" if override is Override.NONE else boot
+    return replace(record, override=override, override_boot=in_boot)

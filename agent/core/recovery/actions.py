@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from agent.core.model import ActionKind, Plan
+from agent.core.plan import ActionKind, Plan
 from agent.core.recovery.repair import Decision, RecoveryKind
 
 _ACTIONS: Mapping[RecoveryKind, tuple[ActionKind, ...]] = {

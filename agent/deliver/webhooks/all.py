@@ -107,8 +107,6 @@ class Webhooks:
             pace=self._pace,
         )
 
-    # requests of the API
-
     def views(self) -> Sequence[WebhookView]:
         return [self._couriers[name].view() for name in sorted(self._couriers)]
 

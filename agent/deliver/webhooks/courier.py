@@ -78,8 +78,6 @@ class Courier:
         self._wake = asyncio.Event()
         self._hurry = asyncio.Event()
 
-    # requests of others
-
     def view(self) -> WebhookView:
         state = WebhookState.SENDING if self._backlog.waiting else WebhookState.IDLE
         state = WebhookState.FAILING if self._patience.failures else state
@@ -122,8 +120,6 @@ class Courier:
     def look(self) -> None:
         """Read the journal again: an entry may have been missed."""
         self._wake.set()
-
-    # the life of a courier
 
     async def run(self) -> None:
         """Until it is cancelled; after an internal error it goes on from its progress."""
@@ -194,8 +190,6 @@ class Courier:
         progress.cursor = page[0].cursor - 1
         sentence = f"{missing} entries left the journal before they could be sent"
         await self._report("webhook_gap", sentence, bad=True)
-
-    # one entry
 
     def _wants(self, entry: JournalEntry) -> bool:
         chosen = self.declared

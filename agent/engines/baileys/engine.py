@@ -52,8 +52,6 @@ class BaileysEngine:
         self._work: asyncio.Task[None] | None = None
         self._busy = asyncio.Lock()
 
-    # what the worker calls
-
     async def connect(self) -> None:
         if self._stopping:
             raise EngineError("cannot connect: the session is stopping", code="stopping")

@@ -46,8 +46,6 @@ class EvolutionSession:
         """Whether the server had it at the last look."""
         return self._view.live is not Live.MISSING
 
-    # questions
-
     async def probe(self, *, deep: bool = False) -> ProbeAnswer:
         if self._renewing:
             return ProbeAnswer(Claim(ConnectionStatus.INITIALIZING, raw="it is created again"))
@@ -92,8 +90,6 @@ class EvolutionSession:
         if view.live is Live.CONNECTING and not view.paired and view.code() is None:
             await observer.wait_for_code()
         return view.qr()
-
-    # actions
 
     async def connect(self) -> None:
         async with self._acting:
@@ -196,8 +192,6 @@ class EvolutionSession:
 
     async def close(self) -> None: ...
 
-    # the webhook
-
     async def take_event(self, event: HookEvent) -> None:
         if event.kind in _STATE_EVENTS:
             if not self._renewing and self._view.note_event(event):
@@ -224,8 +218,6 @@ class EvolutionSession:
         except EngineError:
             return  # the next probe tells
         self._report_change(self._claim())
-
-    # small steps
 
     def _observe(self, view: SessionView) -> None:
         """From now on; what a probe of before still reads goes into the earlier view."""

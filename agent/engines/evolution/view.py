@@ -64,8 +64,6 @@ class SessionView:
         self._newest = 0.0
         self._disagreed = ""
 
-    # what is
-
     @property
     def live(self) -> Live:
         return self._facts.live
@@ -150,8 +148,6 @@ class SessionView:
 
     def is_current(self, shown: Shown) -> bool:
         return self._code is not None and self._code.text == shown.code
-
-    # what comes in
 
     def begin(self) -> None:
         """We asked it to connect: its earlier end counts no more."""

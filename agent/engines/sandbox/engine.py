@@ -47,8 +47,6 @@ class SandboxEngine:
         self._phone = Phone(settings)
         self._drill = Drill(faults, self)
 
-    # what the worker calls
-
     async def connect(self) -> None:
         if self._stopping:
             raise EngineError("cannot connect: the session is stopping", code="stopping")
@@ -134,8 +132,6 @@ class SandboxEngine:
             return await self._drill.command(arguments)
         raise InvalidRequest(f"cannot {name!r:.40}: the sandbox knows scan and fault", field="name")
 
-    # what a fault can do to the session
-
     async def lose(self, reason: str, until_wall: float | None = None) -> None:
         """The connection ends from outside."""
         if self._server.connected or runs(self._login):
@@ -173,8 +169,6 @@ class SandboxEngine:
     @property
     def files(self) -> Path:
         return self._saved.folder
-
-    # a login, step by step
 
     async def _log_in(self) -> None:
         self._drill.at_start()
@@ -230,8 +224,6 @@ class SandboxEngine:
         self._tell(Status.CONNECTED)
         self._traffic = self.start(self._server.keep_alive(self._next_message), "traffic")
         self._drill.connected()
-
-    # small things
 
     def _next_message(self) -> None:
         """By turns one from a peer and one that the account's owner writes on the phone."""

@@ -86,8 +86,6 @@ class WebEngine:
         self._stopping = False
         self._tidying = False
 
-    # what the worker calls
-
     async def connect(self) -> None:
         if self._stopping:
             raise EngineError("cannot connect: the session is stopping", code="stopping")
@@ -221,8 +219,6 @@ class WebEngine:
             field="name",
         )
 
-    # what the browser and the page say by themselves
-
     def _take_word(self, word: str, raw: Mapping[str, Any]) -> None:
         if word == "message":
             short = {key: str(raw.get(key, ""))[:64] for key in ("direction", "type", "id")}
@@ -264,8 +260,6 @@ class WebEngine:
     async def _look(self, within: float) -> None:
         self._view.look(await self._session.page.ask("read", within=within), boot_now())
         self._publish()
-
-    # telling it
 
     def _publish(self) -> None:
         """Tell what is new, and write down what must outlive this worker."""

@@ -43,8 +43,6 @@ class WhaticketServer:
         await self.rows.close()
         await self._http.close()
 
-    # questions
-
     async def state(self, id: str) -> Row | None:
         """None: it does not know that session."""
         route = self.contract.state
@@ -66,8 +64,6 @@ class WhaticketServer:
             raise ServerDown(f"ask {route}", "garbage", "the answer is no list of sessions")
         self.answered_in = answer.seconds
         return rows
-
-    # actions
 
     async def do(self, what: str, route: Route | None, id: str = "", body: Any = None) -> Answer:
         """`what` for people: "start session 7". The list is no longer good afterwards."""
@@ -98,8 +94,6 @@ class WhaticketServer:
             )
         headers = {"Authorization": f"Bearer {token}"}
         return await self._http.ask(route.verb, route.path, body, headers=headers)
-
-    # a request, and the token that it needs
 
     async def ask(
         self, route: Route, id: str = "", body: Any = None, *, urgent: bool = False

@@ -56,8 +56,6 @@ class WhaticketSession:
         self.server_id = self.remote if self.remote.isdigit() else ""
         """What the routes take; "" = not known yet."""
 
-    # questions
-
     async def probe(self, *, deep: bool = False) -> ProbeAnswer:
         try:
             id = await self._find()
@@ -95,8 +93,6 @@ class WhaticketSession:
     def look_soon(self) -> None:
         if not runs(self._looking):
             self._looking = self._tasks.start(self._look(), "look")
-
-    # actions
 
     async def connect(self) -> None:
         id = await self._find() or await self._create()
@@ -197,8 +193,6 @@ class WhaticketSession:
             self._looking.cancel()
         await self._tasks.wait()
 
-    # repairs
-
     async def _renew(self, round: Round) -> None:
         contract, store = self._server.contract, self._store
         if contract.hang_up is None or not store.usable:
@@ -230,8 +224,6 @@ class WhaticketSession:
             await asyncio.shield(task)
         finally:
             self.look_soon()
-
-    # small steps
 
     async def _look(self) -> None:
         try:

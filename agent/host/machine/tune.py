@@ -180,8 +180,6 @@ class Tuning:
             raise _refused(self.drop_in, error) from error
         return list(ours)
 
-    # inside
-
     def _file_of(self, name: str) -> Path:
         return self.root / "proc/sys" / name.replace(".", "/")
 

@@ -171,8 +171,6 @@ class ProcessHost:
             self._workers[instance] = ProcessWorker(parse_instance_id(instance), self._around)
         return self._workers[instance]
 
-    # For the workers
-
     async def _kill_remains(self, child: Child, run: str) -> int:
         return await self._sweep.kill_remains(Remains(child.pid, run, child.start_ticks))
 
@@ -202,8 +200,6 @@ class ProcessHost:
             # A full disk costs the adoption by a later agent, not the worker.
             log.error("cannot write the run file in %s: %s", folder, error)
 
-    # What comes in
-
     def _notice(self, pid: int, said: Mapping[str, str]) -> None:
         worker = self._by_pid.get(pid)
         if worker is not None:
@@ -227,8 +223,6 @@ class ProcessHost:
         for worker in self._by_pid.values():
             if worker.child is not None:
                 worker.child.expect_no_word()
-
-    # From an earlier agent
 
     async def _adopt(self, folder: Path) -> None:
         try:
@@ -261,8 +255,6 @@ class ProcessHost:
                 words = "process %s holds %s without a run file: the agent replaces it"
                 log.warning(words, pid, locks[path])
                 self._worker(locks[path]).replace_stray(child)
-
-    # Now and then
 
     def _held_up(self, seconds: float) -> None:
         log.warning(

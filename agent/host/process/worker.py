@@ -69,8 +69,6 @@ class ProcessWorker:
             since=self._since,
         )
 
-    # Asked by the host
-
     async def start(self) -> None:
         """Return when READY was said; HostError when this or the present run ends before."""
         while self.phase in (Phase.STOPPING, Phase.KILLING, Phase.SWEEPING) and self._stop_wanted:
@@ -136,8 +134,6 @@ class ProcessWorker:
         if self.child is not None:
             self.child.release()
 
-    # Said by the worker
-
     def notice(self, said: Mapping[str, str]) -> None:
         if "STATUS" in said:
             self._status_text = said["STATUS"][:200]
@@ -157,8 +153,6 @@ class ProcessWorker:
     def _extend(self, microseconds: str) -> None:
         if microseconds.isascii() and microseconds.isdecimal() and len(microseconds) <= 12:
             self._deadline.extend(int(microseconds) / 1e6)
-
-    # What happens
 
     def _begin(self) -> None:
         """A run begins, unless the start limit is reached."""
@@ -276,8 +270,6 @@ class ProcessWorker:
 
     def _words(self) -> str:
         return words(self._result, self._exit_status)
-
-    # Turning
 
     def _enter(self, phase: Phase, time_limit: float | None = None) -> None:
         self.phase = phase

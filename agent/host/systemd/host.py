@@ -137,8 +137,6 @@ class SystemdHost:
             log.info("cannot ask systemd for %s: %s", units.AGENT_HTTP_SOCKET, error)
             return ""
 
-    # Looking
-
     async def list(self) -> Mapping[InstanceId, UnitStatus]:
         loaded = await self._loaded()
         self._cache.keep_only(loaded)
@@ -191,8 +189,6 @@ class SystemdHost:
         if instance in self._files.masked:
             return UnitStatus(UnitState.INACTIVE, masked=True)
         return UNIT_ABSENT
-
-    # Acting
 
     async def start(self, instance: InstanceId) -> None:
         await self._job("start", "StartUnit", instance, self._worker.start_timeout + JOB_MARGIN)
@@ -260,8 +256,6 @@ class SystemdHost:
             if unit.result != "success":
                 return f"its worker ended ({words(unit.result, unit.exit_status)})"
         return f"its job ended as {job_result!r}"
-
-    # Signals
 
     def _bus_up(self) -> None:
         self._cache.all_stale()

@@ -118,8 +118,6 @@ class Backends:
         if changed:
             await workers.read_again(backend)
 
-    # what passes ask
-
     def wait_reason(self, facts: Facts) -> str:
         """Why a session on a backend must wait; "" when it need not, or is on none."""
         if not (name := facts.instance.backend):

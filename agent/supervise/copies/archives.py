@@ -133,8 +133,6 @@ class Moving:
             wanted = Wanted(id, replace=False, enable=True, sealed=sealed)
             return await self._import(archive, wanted, manifest)
 
-    # inside
-
     def _received(self, pieces: AsyncIterable[bytes]) -> AbstractAsyncContextManager[Received]:
         most = self.settings().import_packed
         return received(pieces, self.root, self.invites.key_file, most)
@@ -217,8 +215,7 @@ class Moving:
         self, old: Facts, made: Instance, manifest: Manifest, wanted: Wanted
     ) -> Retired | None:
         """Removes the row first: a kill at any point leaves one folder for the next start."""
-        if old.action.task is not None and old.action.is_start:
-            old.action.task.cancel()
+        old.action.interrupt_start()
         async with old.busy, self.keeping.locks[old.id]:
             self.registry.get(old.id)
             self._check_free(wanted, manifest)  # a phone may have paired the instance meanwhile

@@ -96,8 +96,6 @@ class Keeping:
         """End copies under way in threads at their next piece: the agent's stop must not wait."""
         self._stopping.set()
 
-    # looking
-
     async def snapshots(self, id: InstanceId) -> list[Snapshot]:
         """Newest first, the unusable ones too."""
         self.registry.get(id)
@@ -108,8 +106,6 @@ class Keeping:
 
     def may_roll_back(self, engine: str) -> bool:
         return may_roll_back(engine)
-
-    # making
 
     async def snapshot(self, id: InstanceId, why: str) -> Snapshot:
         """Take a snapshot now; Refused or TryLater says why there is none."""
@@ -193,14 +189,11 @@ class Keeping:
             return False
         return True
 
-    # back again
-
     async def restore(self, id: InstanceId, name: str, *, force: bool) -> Restored:
         """Stop it, set its session aside, put the snapshot in its place; it starts as wanted."""
         facts = self.registry.get(id)
         snapshot = await asyncio.to_thread(find_snapshot, self.root, id, name)
-        if facts.action.task is not None and facts.action.is_start:
-            facts.action.task.cancel()
+        facts.action.interrupt_start()
         async with facts.busy, self.locks[id]:
             self.registry.get(id)  # it may have been deleted meanwhile
             if not force:
@@ -272,8 +265,6 @@ class Keeping:
         sentence = f"snapshot {snapshot.name} restored; the trash has the old session as {before}"
         await self.say(facts, "snapshot_restored", sentence, name=snapshot.name, trash=before)
         return restored
-
-    # inside
 
     async def in_thread(
         self, id: InstanceId, what: str, work: Ticking[Result_co], total: int = 0

@@ -119,8 +119,6 @@ class Replicas:
     def stored_bytes(self) -> int:
         return sum(replica.size for replica in self._of.values())
 
-    # looking
-
     async def _look_at_all(self, group: asyncio.TaskGroup) -> None:
         owned = self.owned()
         for id in self._of.keys() - owned.keys():
@@ -171,8 +169,6 @@ class Replicas:
             )
         if not self._copies(facts):
             raise Refused("cannot move: " + NO_PROFILES.format(id=facts.id), code="no_profiles")
-
-    # copying
 
     async def _copy(self, facts: Facts, replica: Replica) -> None:
         """One try; the next look sees whether another is needed."""

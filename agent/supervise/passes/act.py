@@ -9,7 +9,8 @@ from typing import Any, Protocol, TypeVar
 
 from agent.clock import boot_now
 from agent.core.findings.crypto import crypto_retry_delay, note_regenerated
-from agent.core.model import ActionKind, InstanceId, JournalEntry, Outcome, Plan, UnitState
+from agent.core.model import InstanceId, JournalEntry, UnitState
+from agent.core.plan import ActionKind, Outcome, Plan
 from agent.core.reconnect import forgive
 from agent.errors import EngineError, LinkError, WaError
 from agent.failpoint import failpoint

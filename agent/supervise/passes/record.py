@@ -94,8 +94,6 @@ class Recorder:
         boot = self.boot if override is not Override.NONE else ""
         facts.record = replace(facts.record, override=override, override_boot=boot)
 
-    # drops and successes
-
     def _note_drop(
         self, facts: Facts, observation: Observation, verdict: HealthVerdict, now_wall: float
     ) -> None:

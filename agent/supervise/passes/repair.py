@@ -15,14 +15,8 @@ from agent.core.figures.repair_statistics import (
     note_step,
 )
 from agent.core.findings.crypto import note_step as crypto_begins_again
-from agent.core.model import (
-    Category,
-    HealthVerdict,
-    JournalEntry,
-    Observation,
-    Outcome,
-    Plan,
-)
+from agent.core.model import Category, HealthVerdict, JournalEntry, Observation
+from agent.core.plan import Outcome, Plan
 from agent.core.recovery.actions import plan_needs_scan, plan_step
 from agent.core.recovery.ladder import UNPAIRING
 from agent.core.recovery.policy import RecoveryPolicy

@@ -7,18 +7,16 @@ from dataclasses import dataclass, replace
 from agent.clock import boot_now
 from agent.core.health import HealthPolicy, judge_health
 from agent.core.model import (
-    ActionKind,
     Category,
     Health,
     HealthVerdict,
     JournalEntry,
     Observation,
-    Outcome,
-    Plan,
     SessionRecord,
 )
 from agent.core.network.reach import UNREACHABLE
 from agent.core.observed import waits_for_network
+from agent.core.plan import ActionKind, Outcome, Plan
 from agent.core.reconcile import may_restart, next_deadline, plan_actions, plan_asked
 from agent.core.reconnect import after_refusal, after_try, forgive, spare_unreached
 from agent.core.recovery.stored import with_repair
@@ -84,8 +82,6 @@ class Passes:
     def _policy(self) -> HealthPolicy:
         return self.settings.health_policy()
 
-    # observe
-
     async def _observe(self, facts: Facts) -> list[JournalEntry]:
         """Look at it; note what operators or its host did to its worker; save a lost folder."""
         unit_before, known = facts.unit, facts.observed
@@ -99,8 +95,6 @@ class Passes:
         if sentence := await save_from_worker(facts, self.executor.host, root):
             entries.append(entry(facts, "folder_saved", sentence, Category.RECOVERY))
         return entries
-
-    # judge
 
     def _judge(
         self, facts: Facts, entries: list[JournalEntry]
@@ -143,8 +137,6 @@ class Passes:
         )
         return away or self.incidents.wait_reason(facts) or self.turns.room.wait_reason(facts)
 
-    # record
-
     async def _record(
         self,
         facts: Facts,
@@ -159,8 +151,6 @@ class Passes:
             await self.registry.save(facts, entries)
         if verdict.state not in ON_ITS_WAY or verdict.health is Health.STUCK:
             self.turns.settled(facts)  # its start came to something; being stuck is something too
-
-    # decide
 
     async def _decide(self, facts: Facts, observation: Observation, verdict: HealthVerdict) -> Step:
         """Orders first, then the repair, then wanted against actual state."""
@@ -204,8 +194,6 @@ class Passes:
         if plan is None and observation.desired.should_run and not facts.unit.job_pending:
             asked.start = False  # the next plan_actions starts it
         return plan
-
-    # act
 
     async def _act(self, facts: Facts, step: Step, plan: Plan) -> float:
         """Carry it out, written down before and after; when to look again."""

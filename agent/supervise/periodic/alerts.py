@@ -228,8 +228,6 @@ class Alerting:
             if alert.fired_at is not None
         ]
 
-    # what was before this agent's life
-
     async def _take_over(self) -> None:
         """What fired when the agent ended fires on, or is over: nothing is announced twice."""
         try:

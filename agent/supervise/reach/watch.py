@@ -88,8 +88,6 @@ class Reaching:
     on_route: list[Callable[[], None]] = field(init=False, default_factory=list)
     """Called when the kernel's routes change."""
 
-    # what passes ask
-
     def wait_reason(self, facts: Facts) -> str:
         """The word while its address is away; "" while it is there, or unknown."""
         watched = self._watched(facts)
@@ -133,8 +131,6 @@ class Reaching:
                 moment = next_moment(watched.reach, self.policy())
                 return max(min(moment, now + ASK_AGAIN), now + 0.05)
 
-    # what passes tell
-
     def doubt(self, facts: Facts) -> None:
         """Its engine waits for its network by itself: look whether it is the address."""
         watched = self._watched(facts)
@@ -175,8 +171,6 @@ class Reaching:
         watched.waiting.pop(id, None)
         if not any(other is watched for _, other in self._of.values()):
             self._all.pop(watched.address, None)
-
-    # its own work
 
     async def run(self, kernel: socket.socket | None = None) -> None:
         """Look again at what is away while a session waits for it.

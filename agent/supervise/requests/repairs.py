@@ -82,8 +82,6 @@ class Repairs:
         """Answer waiting callers with TryLater, so that they delay no stop."""
         self._stopping.set()
 
-    # one instance
-
     async def check_instance_health(self, id: InstanceId) -> HealthVerdict:
         return (await self._checking.check_now([id]))[id]
 
@@ -144,8 +142,6 @@ class Repairs:
         said = entry(facts, "operator", "an operator closed the circuit", Category.RECONNECT)
         await self._intend(facts, said)
 
-    # all together
-
     def statistics(self) -> RepairStatistics:
         return self._ladder.statistics
 
@@ -156,8 +152,6 @@ class Repairs:
         if group not in self._incidents.active:
             raise NotFound(f"cannot release an incident of {group}: there is none")
         self._incidents.release(group, "an operator released it")
-
-    # inside
 
     async def _repair(
         self,

@@ -75,8 +75,6 @@ class Incidents:
             except TimeoutError:
                 pass
 
-    # what passes tell
-
     def failed(self, facts: Facts, code: str) -> None:
         failure = Failure(facts.id, group_of(facts), code, boot_now())
         if self._book.is_free(failure):
@@ -116,8 +114,6 @@ class Incidents:
     def forget(self, facts: Facts) -> None:
         self._book.failing.forget(group_of(facts), facts.id)
 
-    # what passes ask
-
     def wait_reason(self, facts: Facts) -> str:
         """Why this instance must wait for others; "" when it may try."""
         starting = facts.run.claim is None or facts.run.claim.claim.status in (
@@ -156,8 +152,6 @@ class Incidents:
         """How many are in the incident of each engine that is in use."""
         counts = dict.fromkeys(self._population(), 0)
         return counts | {group: len(incident.members) for group, incident in self.active.items()}
-
-    # their life
 
     def release(self, group: str, why: str) -> None:
         """The incident is over: its members may try again, in their turns."""

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 
 from agent.clock import boot_now
 from agent.core.admission import ASK_AGAIN
-from agent.core.model import ActionKind, InstanceId, Plan
+from agent.core.model import InstanceId
 from agent.core.network.reach import UNREACHABLE
+from agent.core.plan import ActionKind, Plan
 from agent.supervise.facts import Facts
 from agent.supervise.reach.watch import Reaching
 from agent.supervise.turns.memory import LACKS, Room

@@ -119,8 +119,6 @@ class StandIn:
         client.tell("paired", account=account, id=client.device, synced=self.syncs)
         return client.device
 
-    # the page's side
-
     def take(self, client: Client, raw: Mapping[str, Any]) -> None:
         client.received.append(raw)
         match raw.get("do"):

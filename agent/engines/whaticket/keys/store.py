@@ -74,8 +74,6 @@ class SessionStore:
         name, all_of = f"session-{address}", self.shelf.all
         return [id for id in ids if any(_holds(removal, name) for removal in all_of(id))]
 
-    # taking out
-
     async def plan_peers(self, id: str, peers: Sequence[str]) -> Plan:
         """The records of these peers alone."""
         users = frozenset(user for peer in peers if (user := user_of(peer)))
@@ -181,8 +179,6 @@ class SessionStore:
         if self.redis is not None and plan.keys:
             there += await self.redis.present(plan.keys)
         return there
-
-    # putting back
 
     async def put_back(self, id: str, removal: Removal) -> None:
         """The session must be down, and what stands in the way taken out."""

@@ -90,8 +90,6 @@ class Logs:
         except EngineError as error:
             log.warning("%s", error)
 
-    # one source
-
     async def _follow(self, state: SourceState, positions: dict[str, Any]) -> None:
         source = state.source
         chosen = self._settings
@@ -149,8 +147,6 @@ class Logs:
         if trouble and trouble != state.trouble:
             log.warning("%s", trouble)
         state.trouble = trouble
-
-    # what must outlive us
 
     def _read_positions(self) -> dict[str, Any]:
         raw = read_json(self._file)

@@ -1,0 +1,116 @@
+"""Deletes an instance into the trash, and brings a session back from it."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from agent.core.findings.operator import with_override
+from agent.core.model import Instance, InstanceId, JournalEntry, Override, SessionRecord
+from agent.core.view import InstanceView
+from agent.errors import NotFound, Refused, VaultError, WaError
+from agent.failpoint import failpoint
+from agent.host.base import Host
+from agent.log import about
+from agent.store.database import Store
+from agent.supervise.facts import Facts
+from agent.supervise.registry import Registry
+from agent.supervise.requests.passkey import must_confirm_passkey
+from agent.supervise.story import DELETING, entry
+from agent.vault.identity import read_identity
+from agent.vault.trash import Retired, list_trash, restore_trash, retire
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True, eq=False, repr=False, kw_only=True)
+class Deletion:
+    registry: Registry
+    store: Store
+    host: Host
+    session_root: Path
+    wake: Callable[[InstanceId], None]
+    forget: Callable[[InstanceId], None]
+    """Takes the instance out of queues and loop."""
+    let_go: Callable[[Instance], Awaitable[None]]
+    """Tells the backend's adoption that an operator deleted the instance."""
+
+    async def delete(self, id: InstanceId, *, passkey: str = "") -> str:
+        """Stop it, retire its folder, forget it. The session can be restored from the trash."""
+        facts = self.registry.get(id)
+        must_confirm_passkey(facts, "delete", passkey)
+        self.registry.tenure.refuse_unreachable()
+        facts.instance = replace(facts.instance, enabled=False)
+        facts.record = with_override(facts.record, Override.STOPPED, self.host.boot_id())
+        facts.action.interrupt_start()
+        async with facts.busy:
+            self.registry.get(id)  # another request may have deleted it meanwhile
+            await self.store.put_facts({DELETING + id: ""})
+            await self.registry.save_instance(
+                facts, entry(facts, "deleting", "an operator deletes it")
+            )
+            failpoint("deletion_begun")
+            await self.host.stop(id)
+            await self.registry.tenure.delete(id)
+            if facts.instance.backend:
+                await self.let_go(facts.instance)
+            retired = await self._retire(facts)
+            said = entry(
+                facts, "deleted", f"deleted; its session is in the trash as {retired or 'nothing'}"
+            )
+            failpoint("deletion_retired")
+            await self.store.remove(id, said)
+            await self.store.forget_facts([DELETING + id])
+            self.registry.drop(facts)
+            self.forget(id)
+            return retired
+
+    async def finish_deletions(self) -> None:
+        """End the deletions that a killed agent had begun."""
+        for name in await self.store.get_facts(DELETING):
+            id = InstanceId(name.removeprefix(DELETING))
+            try:
+                await self.delete(id, passkey=id)
+            except NotFound:
+                await self.store.forget_facts([name])
+            except WaError as error:
+                log.error("cannot finish the deletion of %s: %s", id, error, extra=about(id))
+
+    async def trash(self) -> list[Retired]:
+        return await asyncio.to_thread(list_trash, self.session_root)
+
+    async def restore_trash(self, name: str) -> InstanceView:
+        id = await asyncio.to_thread(restore_trash, self.session_root, name)
+        identity = await asyncio.to_thread(read_identity, self.session_root / id)
+        # An operator wants it back: it starts without its old stop or end.
+        record = SessionRecord(
+            status_since_wall=time.time(),
+            paired=identity.paired,
+            account=identity.account,
+            needs_passkey=identity.needs_passkey,
+            generation=identity.generation,
+        )
+        said = JournalEntry(
+            "restored", f"restored from the trash ({name})", instance=id, wall=time.time()
+        )
+        try:
+            async with self.registry.tenure.claim(identity.instance):
+                await self.store.add(identity.instance, record, said)
+                facts = self.registry.add(identity.instance, record)
+        except Refused:
+            await asyncio.to_thread(retire, self.session_root, id, "deleted")
+            raise
+        facts.saved.identity_behind = True  # the first pass writes that record
+        self.wake(id)
+        return self.registry.view(id)
+
+    async def _retire(self, facts: Facts) -> str:
+        try:
+            retired = await asyncio.to_thread(retire, self.session_root, facts.id, "deleted")
+        except VaultError as error:
+            if error.code != "absent":
+                raise
+            return ""
+        return retired.name
