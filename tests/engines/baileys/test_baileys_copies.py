@@ -96,7 +96,8 @@ async def test_the_newest_copy_comes_up_after_a_kill_at_any_moment(
                 await read(bench, id)
             # In every second round messages are on their way when the machine dies.
             late = asyncio.create_task(say(bench, f"late {number}", 5 * (number % 2)))
-            await bench.until(lambda copies=copies, begun=len(copies): len(copies) > begun)
+            begun = len(copies)
+            await bench.until(lambda copies=copies, begun=begun: len(copies) > begun)
             await kill(bench)
         before = [bench.whatsapp.person(peer)["retries"] for peer in (PEER, OTHER)]
         root = tmp_path / f"machine{number}"
