@@ -131,7 +131,7 @@ ROUTES: tuple[Route, ...] = (
     Route("GET", "/api/health", READ, monitoring.health, "The agent's and the fleet's health"),
     Route("POST", "/api/health/check", OPERATE, monitoring.check_now, "Check all or some now", monitoring.CHECK),  # noqa: E501
     Route("POST", "/api/database/check", OPERATE, monitoring.check_database, "Check the whole database", ()),  # noqa: E501
-    Route("POST", "/api/v1/whatsapp/setup", OPERATE, repairs.set_up, "Create or repair an instance; a code to scan or CONNECTED", repairs.SETUP),  # noqa: E501
+    Route("POST", "/api/v1/whatsapp/setup", OPERATE, repairs.set_up, "Create or repair an instance; a code to scan or CONNECTED", repairs.SETUP, relayed=True),  # noqa: E501
     Route("PUT", f"/whatsapp/{SOME_ID}/disconnect", OPERATE, whatsapp.disconnect, "Stop an instance and keep its pairing", (), whatsapp.WAIT_DOWN),  # noqa: E501
     Route("PUT", f"/whatsapp/{SOME_ID}/start-session", OPERATE, whatsapp.start_session, "Start an instance", (), whatsapp.WAIT_UP),  # noqa: E501
     Route("POST", f"/force-reconnection/{SOME_ID}", OPERATE, repairs.force_reconnection, "Connect an instance now, without waiting for its next attempt", (), answers=(202,)),  # noqa: E501

@@ -212,6 +212,10 @@ class Fleet:
         self.machines[name] = made
         return made
 
+    def describe(self, name: str) -> Machine:
+        """A machine as its next agent joins."""
+        return _machine(name, self.machines[name].url)
+
     async def settle(self) -> None:
         """Every machine renews, publishes, and reads who owns what."""
         for machine in self.machines.values():

@@ -9,7 +9,7 @@ from aiohttp import web
 from agent.api.fleet.absent import answer_for_absent
 from agent.api.fleet.creation import create
 from agent.api.fleet.face import FleetFace
-from agent.api.fleet.forward import Forwarding, NotOwner
+from agent.api.fleet.forward import Forwarding, NotOwner, send_json
 from agent.api.fleet.listing import Wanted, list_all
 from agent.api.fleet.published import PublishedViews
 from agent.api.fleet.relay import Relay, Send
@@ -58,6 +58,17 @@ class FleetDoor:
         self, call: Call, instance: Instance, body: Mapping[str, Any]
     ) -> web.StreamResponse:
         return await create(self, call, instance, body)
+
+    async def named(
+        self, call: Call, id: InstanceId, body: Mapping[str, Any]
+    ) -> web.StreamResponse | None:
+        """The owner's answer to a request that names its session in its body; None: it is new, or
+        this machine's."""
+        here = id in call.supervisor.views()
+        owner = None if call.caller.through or here else await self._owner(id, here=here)
+        if owner is None or owner.name == self.face.machine:
+            return None
+        return await send_json(self.face.peers, owner, call, body)
 
     def relay(self, call: Call, send: Send) -> Relay:
         """Of the other machines' live events, for one listener."""

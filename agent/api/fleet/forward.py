@@ -3,12 +3,14 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator, Mapping
+from typing import Any
 
 import aiohttp
 from aiohttp import web
 
 from agent.api.http.auth import Caller
 from agent.api.http.body import TooSlow
+from agent.api.http.call import Call
 from agent.api.http.fleet_gate import show_caller
 from agent.config.sections import ApiSection
 from agent.core.fleet.headers import MACHINE
@@ -100,6 +102,17 @@ class Forwarding:
             if not piece:
                 return
             yield piece
+
+
+async def send_json(
+    peers: Peers, row: MachineRow, call: Call, body: Mapping[str, Any]
+) -> web.StreamResponse:
+    """A request whose body was read here already."""
+    headers = {"Content-Type": "application/json"}
+    raw, path = json.dumps(body).encode(), call.request.rel_url.raw_path_qs
+    sent = Sent(call.request.method, path, headers, raw, show_caller(call.caller))
+    async with peers.forward(row, sent) as reply:
+        return await answer_of(call.request, row, reply)
 
 
 async def answer_of(

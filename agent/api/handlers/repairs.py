@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
+from aiohttp import web
+
 from agent.api.http.call import Call, Json
 from agent.api.http.fields import BOOLEAN, CONFIRM_PASSKEY, STRING, Field
 from agent.api.placement import PLACE, engine_of, only_backend, placed, still_placed
@@ -64,21 +66,23 @@ async def reconnection_status(call: Call) -> Json:
     return {"instances": {id: show_reconnection(v) for id, v in views if call.caller.sees(id)}}
 
 
-async def set_up(call: Call) -> Json:
+async def set_up(call: Call) -> Json | web.StreamResponse:
     """The code is a secret: it stands in the answer and nowhere else."""
     body = await call.body()
     id = parse_instance_id(body["instanceName"])
+    if call.parts.fleet is not None and (done := await call.parts.fleet.named(call, id, body)):
+        return done
     existing = call.supervisor.views().get(id)
     engine, settings = _place(call, body, existing.instance if existing else None)
     wanted = Instance(id, engine, True, {"name": body["name"], **settings}, time.time())
-    done = await call.supervisor.set_up(wanted)
+    made = await call.supervisor.set_up(wanted)
     return {
         "instanceName": id,
-        "created": done.created,
-        "status": "CONNECTED" if done.qr is None else "QR_REQUIRED",
-        "qr": None if done.qr is None else done.qr.text,
-        "expires_in": None if done.qr is None else round(done.qr.expires_in, 3),
-        **_result(done.result),
+        "created": made.created,
+        "status": "CONNECTED" if made.qr is None else "QR_REQUIRED",
+        "qr": None if made.qr is None else made.qr.text,
+        "expires_in": None if made.qr is None else round(made.qr.expires_in, 3),
+        **_result(made.result),
     }
 
 

@@ -140,6 +140,29 @@ async def _until(client: aiohttp.ClientSession, id: str, state: str) -> dict[str
             await asyncio.sleep(0.05)
 
 
+async def test_a_command_whose_machine_died_in_the_middle_is_never_carried_out_again(
+    fleet: Fleet, two: Two
+) -> None:
+    first, second = two
+    await m2_ends(fleet)
+    async with first.local() as client:
+        kept = await (await client.post("/api/instance/shop/restart")).json()
+        before = list(second.supervisor.journal)
+        assert [row.id for row in await second.commands._taken()] == [kept["command"]]
+        # Killed here: the next agent of the machine joins, and so does the next owner's.
+        coordinator = second.face.coordinator
+        second.face.member = await coordinator.join(fleet.describe("m2"))
+        assert not await carried_out(second)
+        moved = await coordinator.hand_over(
+            second.face.member, "shop", first.face.member.id, "m2 is lost"
+        )
+        assert moved
+        assert not await carried_out(first)
+        ended = await (await client.get(f"/api/fleet/commands/{kept['command']}")).json()
+    assert (ended["state"], ended["outcome"]) == ("ended", "unknown")
+    assert second.supervisor.journal == before
+
+
 async def test_a_command_older_than_a_day_is_not_carried_out(fleet: Fleet, two: Two) -> None:
     first, second = two
     await m2_ends(fleet)

@@ -1,5 +1,10 @@
 """A request that any machine is asked reaches the owner of its session, and no other place."""
 
+import base64
+import io
+import json
+from typing import Any
+
 import aiohttp
 import pytest
 
@@ -33,6 +38,41 @@ async def test_an_error_of_the_owner_is_the_client_s_answer(two: Two) -> None:
         assert (answer.status, found["error"]) == (409, "connected")
         assert answer.headers["X-Request-Id"] == found["request"]
         assert (await client.get("/api/instance/nowhere")).status == 404
+
+
+async def test_a_session_that_a_body_names_is_set_up_by_its_owner(two: Two) -> None:
+    first, _ = two
+    async with first.local() as client:
+        asked = {"name": "Shop", "instanceName": "shop"}
+        answer = await client.post("/api/v1/whatsapp/setup", json=asked)
+        assert (answer.status, answer.headers[MACHINE]) == (200, "m2")
+        assert (await answer.json())["created"] is False
+        new = {"name": "New", "instanceName": "new", "engine": "sandbox"}
+        made = await (await client.post("/api/v1/whatsapp/setup", json=new)).json()
+        assert made["created"] is True
+    assert "shop" not in first.supervisor.known
+    assert "new" in first.supervisor.known
+
+
+async def test_a_large_message_streams_to_its_owner_whose_limit_holds(fleet: Fleet) -> None:
+    first, second = await fleet.add("m1"), await fleet.add("m2", media_limit=4_000_000)
+    await second.own("shop")
+    await fleet.settle()
+
+    def message(size: int) -> dict[str, Any]:
+        content = base64.b64encode(b"x" * size).decode()
+        sent = {"to": "1", "type": "media", "mimetype": "image/png", "content": content}
+        headers = {"Content-Type": "application/json"}
+        return {"data": io.BytesIO(json.dumps(sent).encode()), "headers": headers}
+
+    async with first.local() as client:
+        path = "/api/instance/shop/messages"
+        answer = await client.post(path, **message(3_000_000))
+        assert (answer.status, await answer.json()) == (200, {"message_id": "M1"})
+        for size in (6_000_000, 14_000_000):
+            answer = await client.post(path, **message(size))
+            assert (answer.status, (await answer.json())["error"]) == (413, "too_large")
+    assert len(second.supervisor.sent[0][1]["content"]) == 4_000_000
 
 
 async def test_a_code_is_drawn_by_its_owner(two: Two) -> None:

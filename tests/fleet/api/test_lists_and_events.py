@@ -101,6 +101,18 @@ async def test_an_instance_is_created_where_it_belongs(two: Two) -> None:
     assert "new" not in first.supervisor.known
 
 
+async def test_the_description_of_the_interface_tells_of_the_fleet(two: Two) -> None:
+    async with two[0].local() as client:
+        paths = (await (await client.get("/openapi.json")).json())["paths"]
+    promise = paths["/api/fleet/promise"]["post"]
+    assert promise["security"] == [{"fleet": []}]
+    assert promise["description"].startswith("The fleet's bearer")
+    asked = {field["name"] for field in paths["/api/instances"]["get"]["parameters"]}
+    assert "machine" in asked
+    for path in ("/api/fleet", "/api/fleet/commands/{command}", "/api/instance/{id}/move"):
+        assert "404" in next(iter(paths[path].values()))["responses"]
+
+
 async def test_the_fleet_and_a_session_s_owner_are_shown(two: Two) -> None:
     first, second = two
     async with first.local() as client:
