@@ -1,8 +1,5 @@
-"""The one family of errors.
-
-The API or the CLI reacts to each class differently: its `code` is stable
-in the API, its `http` status and its `exit_status` are what the two fronts answer.
-"""
+"""The one family of errors. The API or the CLI reacts to each class differently: its `code` is
+stable in the API, its `http` status and its `exit_status` are what the two fronts answer."""
 
 
 class WaError(Exception):
@@ -93,10 +90,8 @@ class FolderUnusable(WaError):
 
 
 class LeaseOver(WaError):
-    """The lease of a session's machine ended, and with it its worker.
-
-    The agent starts it again with the next lease: a restart by its host alone changes nothing.
-    """
+    """The lease of a session's machine ended, and with it its worker. The agent starts it again
+    with the next lease: a restart by its host alone changes nothing."""
 
     code = "lease_over"
     exit_status = 77

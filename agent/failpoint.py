@@ -1,7 +1,5 @@
 """Named points at which a test can kill this process or make it fail. Off unless asked for.
-
-WA_FAILPOINT=before_commit:kill,retire_moved:raise:3 (the third time it is passed; default 1).
-"""
+WA_FAILPOINT=before_commit:kill,retire_moved:raise:3 (the third time it is passed; default 1)."""
 
 import os
 import signal

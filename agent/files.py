@@ -1,7 +1,5 @@
 """Files that are old or new after any crash, never half of each, and written through no link.
-
-Standard library only: workers and one-shot repairs write through here too.
-"""
+Standard library only: workers and one-shot repairs write through here too."""
 
 import os
 import re

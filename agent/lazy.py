@@ -8,8 +8,7 @@ from typing import Any
 
 class _Unloaded(ModuleType):
     """`import` of it costs nothing. (The standard library's LazyLoader is loaded by the second
-    `import` already: that one reads `__spec__`.)
-    """
+    `import` already: that one reads `__spec__`.)"""
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__") or self.__spec__ is None or self.__spec__.loader is None:

@@ -1,7 +1,5 @@
-"""Talks to the agent over its Unix socket (or a URL) with the standard library alone.
-
-An HTTP library of the agent's would cost every command a tenth of a second.
-"""
+"""Talks to the agent over its Unix socket (or a URL) with the standard library alone. An HTTP
+library of the agent's would cost every command a tenth of a second."""
 
 import json
 import os
@@ -144,11 +142,8 @@ class Client:
         return parts.netloc
 
     def open_socket(self) -> socket.socket:
-        """A socket to an agent that answers.
-
-        The kernel accepts connections for a process that hangs, too. So /healthz is asked first,
-        with a short time limit.
-        """
+        """A socket to an agent that answers. The kernel accepts connections for a process that
+        hangs, too. So /healthz is asked first, with a short time limit."""
         if self.silent:
             raise AgentUnreachable(self.silent)
         sock = self._connect()

@@ -1,7 +1,5 @@
-"""agent.toml and the environment, read once into frozen dataclasses.
-
-An unknown key, a wrong type or an impossible pair is a ConfigError that names key, file and line.
-"""
+"""agent.toml and the environment, read once into frozen dataclasses. An unknown key, a wrong type
+or an impossible pair is a ConfigError that names key, file and line."""
 
 from agent.config.addresses import split_address
 from agent.config.backends import (

@@ -1,7 +1,5 @@
-"""[[backend]]: servers of other programs whose sessions the agent watches, and their secrets.
-
-The keys are flat: the same names stand in the table, in `backend.json` and in the engine.
-"""
+"""[[backend]]: servers of other programs whose sessions the agent watches, and their secrets. The
+keys are flat: the same names stand in the table, in `backend.json` and in the engine."""
 
 from dataclasses import dataclass, field, replace
 from typing import Any

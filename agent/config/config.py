@@ -50,10 +50,8 @@ class Declaration:
 
 @dataclass(frozen=True)
 class Config:
-    """The whole of agent.toml, checked. The section's name is the table's name.
-
-    Without slots: values derived from the tables are cached, passes read them.
-    """
+    """The whole of agent.toml, checked. The section's name is the table's name. Without slots:
+    values derived from the tables are cached, passes read them."""
 
     agent: AgentSection = field(default_factory=AgentSection)
     log: LogSection = field(default_factory=LogSection)

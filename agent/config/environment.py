@@ -48,10 +48,8 @@ _WORDS |= {"false": False, "no": False, "off": False, "0": False}
 
 
 def read_environment(env: Mapping[str, str], config: Any) -> dict[str, tuple[Any, str]]:
-    """Values by dotted key, each with the words that say where it came from.
-
-    A key's own name (WA_AGENT_SECTION__KEY) wins over an alias.
-    """
+    """Values by dotted key, each with the words that say where it came from. A key's own name
+    (WA_AGENT_SECTION__KEY) wins over an alias."""
     found: dict[str, tuple[Any, str]] = {}
     for name, (key, unit) in NAMED.items():
         if env.get(name):
@@ -85,10 +83,8 @@ def read_for_backends(
 def unused_variables(
     env: Mapping[str, str], backends: tuple[BackendDeclaration, ...]
 ) -> Iterator[str]:
-    """A sentence for each variable that no backend takes.
-
-    That is no error: on a machine it may well be meant for another program.
-    """
+    """A sentence for each variable that no backend takes. That is no error: on a machine it may
+    well be meant for another program."""
     for name, (key, engine) in variables().items():
         if env.get(name) and not _fitting(engine, backends):
             wanted = f"[[backend]] of engine {engine}" if engine else "[[backend]]"

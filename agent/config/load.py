@@ -51,10 +51,8 @@ def load_config(
     overrides: Mapping[str, str] | None = None,
     more: Callable[[Config], Problem | None] = lambda _config: None,
 ) -> Config:
-    """Defaults, then the file, then the environment, then `overrides` (dotted keys).
-
-    A file that was named must exist. `more`: the rules that only a room above knows.
-    """
+    """Defaults, then the file, then the environment, then `overrides` (dotted keys). A file that
+    was named must exist. `more`: the rules that only a room above knows."""
     config = Config()
     origin: dict[str, _Source] = {}
     if path is not None:

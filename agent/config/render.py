@@ -145,8 +145,7 @@ def _declaration(one: Declaration) -> str:
 
 def without_secrets(config: Config) -> Config:
     """The config to be shown: *** for keys and passwords, URLs without query, webhooks' URLs
-    without path.
-    """
+    without path."""
     return replace(
         config,
         backend=tuple(hide_secrets(one) for one in config.backend),

@@ -126,10 +126,8 @@ def restore_order(candidates: Iterable[Candidate]) -> list[InstanceId]:
 def admit(
     waiting: Sequence[InstanceId], gate: Gate, policy: StartPolicy, now: float, *, idle: bool
 ) -> Admission:
-    """Let in as many of `waiting`, in their order, as may begin at `now`.
-
-    `idle`: the machine has no other work, so a start that is ready releases the next one at once.
-    """
+    """Let in as many of `waiting`, in their order, as may begin at `now`. `idle`: the machine has
+    no other work, so a start that is ready releases the next one at once."""
     admitted: list[InstanceId] = []
     for instance in waiting:
         if (at := _earliest(gate, policy, now, idle=idle)) is None or at > now:

@@ -10,10 +10,8 @@ MEMORY = 96 << 20
 
 
 def choose_pack(places: Mapping[InstanceId, str], id: InstanceId, engine: str, size: int) -> str:
-    """The pack of a session that starts; "" = a process of its own.
-
-    `places`: the packs of all sessions. A session keeps its pack while that is not too full.
-    """
+    """The pack of a session that starts; "" = a process of its own. `places`: the packs of all
+    sessions. A session keeps its pack while that is not too full."""
     if size <= 1:
         return ""
     counts = Counter(name for other, name in places.items() if other != id)

@@ -49,10 +49,8 @@ def plan_actions(
     *,
     repair: Repair | None = None,
 ) -> Plan | None:
-    """What to do now; None while a job is under way or the time has not come.
-
-    The ladder handles stuck sessions; `repair`: the last one, over or not.
-    """
+    """What to do now; None while a job is under way or the time has not come. The ladder handles
+    stuck sessions; `repair`: the last one, over or not."""
     unit = observation.unit
     if unit.job_pending or unit.masked or unit.state is UnitState.DEACTIVATING:
         return None
@@ -77,9 +75,7 @@ def plan_asked(
     observation: Observation, verdict: HealthVerdict, *, start_asked: bool, restart_for: str
 ) -> Plan | None:
     """What neither ladder nor reconnecting decides: a logout's end, an ordered restart.
-
-    `restart_for`: why the agent itself wants a graceful restart; "" = it does not.
-    """
+    `restart_for`: why the agent itself wants a graceful restart; "" = it does not."""
     unit, record = observation.unit, observation.record
     if not observation.desired.should_run or unit.job_pending:
         return None

@@ -1,8 +1,5 @@
-"""Hands each journal entry to all listeners. Publishing never waits.
-
-A listener that does not keep up is dropped with a reason; it can come back and read the missed
-entries from the journal.
-"""
+"""Hands each journal entry to all listeners. Publishing never waits. A listener that does not keep
+up is dropped with a reason; it can come back and read the missed entries from the journal."""
 
 import asyncio
 from collections import deque

@@ -1,7 +1,5 @@
-"""One pairing: the web engine with a visible window, until WhatsApp is connected and synced.
-
-The person links with a phone and a passkey in that window. No credential passes through here.
-"""
+"""One pairing: the web engine with a visible window, until WhatsApp is connected and synced. The
+person links with a phone and a passkey in that window. No credential passes through here."""
 
 import asyncio
 from collections.abc import Callable

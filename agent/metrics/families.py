@@ -1,7 +1,5 @@
 """Makes the lines of one metric of a session from its view; prepares texts where it saves time.
-
-Each function returns the metric's family and the function of its lines.
-"""
+Each function returns the metric's family and the function of its lines."""
 
 from collections.abc import Callable, Iterable, Mapping
 

@@ -112,9 +112,7 @@ def _creds(keys: Keys) -> dict[str, Any]:
 
 def normal(name: str, raw: bytes) -> bytes:
     """The value with every binary field as Baileys 7 reads it: base64 in `{"type": "Buffer"}`.
-
-    Older versions and some stores wrote a Buffer's bytes as numbers.
-    """
+    Older versions and some stores wrote a Buffer's bytes as numbers."""
     try:
         value = _with_buffers(json.loads(raw))
         return json.dumps(value, separators=(",", ":")).encode()

@@ -1,7 +1,5 @@
-"""Tables of another program: of a PostgreSQL server or of an SQLite file.
-
-Each is read through the program that belongs to it and never written.
-"""
+"""Tables of another program: of a PostgreSQL server or of an SQLite file. Each is read through the
+program that belongs to it and never written."""
 
 import csv
 import os

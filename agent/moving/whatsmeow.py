@@ -1,7 +1,5 @@
 """Stores of whatsmeow (SQLite, PostgreSQL): credentials, one-time pre-keys and app-state keys.
-
-Ratchets are not translated: each peer renews its own at one retry.
-"""
+Ratchets are not translated: each peer renews its own at one retry."""
 
 import base64
 import json

@@ -1,7 +1,5 @@
-"""What the agent knows of one instance right now: the only mutable value of supervision.
-
-Callbacks of the link and the host write here and wake the loop; the pass reads.
-"""
+"""What the agent knows of one instance right now: the only mutable value of supervision. Callbacks
+of the link and the host write here and wake the loop; the pass reads."""
 
 import asyncio
 from collections import Counter

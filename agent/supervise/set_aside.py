@@ -1,7 +1,5 @@
-"""Retires the folder of a session that is over and lays out an empty one.
-
-Its worker does not run; the caller writes down what must outlive a kill in between.
-"""
+"""Retires the folder of a session that is over and lays out an empty one. Its worker does not run;
+the caller writes down what must outlive a kill in between."""
 
 from pathlib import Path
 

@@ -1,7 +1,5 @@
-"""What happens before the first pass: instances are read, missing ones made, all put in line.
-
-What still runs is adopted by its first pass; what should run starts in its turn.
-"""
+"""What happens before the first pass: instances are read, missing ones made, all put in line. What
+still runs is adopted by its first pass; what should run starts in its turn."""
 
 import asyncio
 import logging

@@ -49,9 +49,7 @@ class Tenure:
     @asynccontextmanager
     async def claim(self, instance: Instance, *, own: bool = False) -> AsyncIterator[None]:
         """While a session is made here; Refused where another machine of the fleet has its id.
-
-        `own`: one that this machine has already is replaced.
-        """
+        `own`: one that this machine has already is replaced."""
         if self.owner is None:
             yield
             return

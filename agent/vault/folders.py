@@ -34,10 +34,8 @@ _log = bound(name=__name__)
 def open_own(
     root: Path, name: str, *, create: bool = True, shared: bool = False
 ) -> Iterator[tuple[int, int]]:
-    """The session root and one of the vault's folders in it, on one file system.
-
-    `shared`: made with the modes of the sessions, not for the agent alone.
-    """
+    """The session root and one of the vault's folders in it, on one file system. `shared`: made
+    with the modes of the sessions, not for the agent alone."""
     path = root / name
     with open_root(root) as root_fd:
         modes = modes_of(root_fd) if shared else OURS

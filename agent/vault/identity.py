@@ -76,10 +76,8 @@ class Found:
 
 
 def create(root: Path, instance: Instance) -> Path:
-    """Make the folder of an instance, with its identity; return its path.
-
-    A folder that a crash left is taken over. One with another session is refused: retire it first.
-    """
+    """Make the folder of an instance, with its identity; return its path. A folder that a crash
+    left is taken over. One with another session is refused: retire it first."""
     id = parse_instance_id(instance.id)
     path = root / id
     with open_root(root, create=True) as root_fd:

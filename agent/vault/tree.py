@@ -239,10 +239,8 @@ def sum_up(relative: str, pieces: Iterable[bytes]) -> FileEntry:
 
 
 def read_back(top: Open, listing: Listing, tick: Tick = no_tick, *, at_once: bool = False) -> None:
-    """Put a copy on the disk and read it again: VaultError where it differs.
-
-    `at_once`: the whole file system is flushed once, which is faster than a thousand small files.
-    """
+    """Put a copy on the disk and read it again: VaultError where it differs. `at_once`: the whole
+    file system is flushed once, which is faster than a thousand small files."""
     if at_once:
         _sync_file_system(top)
     for file in listing.files:

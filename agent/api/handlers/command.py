@@ -22,10 +22,8 @@ async def command(
     alone: bool = False,
     known: bool = False,
 ) -> Mapping[str, Any]:
-    """`lacking`: the error if the engine has no such command.
-
-    `known`: the engine has the command, so `invalid_request` is about the arguments.
-    """
+    """`lacking`: the error if the engine has no such command. `known`: the engine has the command,
+    so `invalid_request` is about the arguments."""
     try:
         return await call.supervisor.command(
             call.id, name, arguments or {}, timeout=timeout, alone=alone

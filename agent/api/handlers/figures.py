@@ -1,7 +1,5 @@
-"""Figures as JSON: of each instance, of its memory, of the machine.
-
-Seconds and bytes, as on /metrics; an unknown figure is null.
-"""
+"""Figures as JSON: of each instance, of its memory, of the machine. Seconds and bytes, as on
+/metrics; an unknown figure is null."""
 
 import time
 from collections.abc import Iterable, Mapping, Sequence

@@ -1,7 +1,5 @@
-"""Two addresses of whaticket-like servers, for scripts that were written for those.
-
-They are the operator's stop and start, with every engine.
-"""
+"""Two addresses of whaticket-like servers, for scripts that were written for those. They are the
+operator's stop and start, with every engine."""
 
 import asyncio
 import time

@@ -1,7 +1,5 @@
-"""Reads a request's body: bounded in time, size and depth, strictly JSON.
-
-The library alone answers 500 to broken JSON and to 200,000 nested arrays.
-"""
+"""Reads a request's body: bounded in time, size and depth, strictly JSON. The library alone answers
+500 to broken JSON and to 200,000 nested arrays."""
 
 import asyncio
 import json

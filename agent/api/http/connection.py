@@ -1,6 +1,5 @@
 """One client's connection with limits that the library lacks: the time of a request's head, the
-number of connections, the time in which a client reads its answer.
-"""
+number of connections, the time in which a client reads its answer."""
 
 import asyncio
 import json

@@ -1,7 +1,5 @@
-"""The archive that `wa-agent doctor --bundle` writes for support, without secrets.
-
-Every text passes through `clean_text`: it removes keys, QR codes, passwords and phone numbers.
-"""
+"""The archive that `wa-agent doctor --bundle` writes for support, without secrets. Every text
+passes through `clean_text`: it removes keys, QR codes, passwords and phone numbers."""
 
 import io
 import json

@@ -1,7 +1,5 @@
-"""`wa-agent why`: an instance's last events, its state with the proof, and its next steps.
-
-For a person who was just called about it.
-"""
+"""`wa-agent why`: an instance's last events, its state with the proof, and its next steps. For a
+person who was just called about it."""
 
 import argparse
 import re

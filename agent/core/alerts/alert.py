@@ -130,10 +130,8 @@ class Alert:
     """Seconds for which the condition must hold before it fires."""
     condition: Expression
     summary: str
-    """For people; {session}, {engine}, {backend} and {value} stand for what they say.
-
-    {because} is the short code of the reason behind a colon, or nothing where there is none.
-    """
+    """For people; {session}, {engine}, {backend} and {value} stand for what they say. {because} is
+    the short code of the reason behind a colon, or nothing where there is none."""
     unit: Unit = Unit.PLAIN
     because: "Because | None" = None
     """Where {because} in the summary comes from."""

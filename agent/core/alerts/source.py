@@ -64,10 +64,8 @@ class Series:
     summed: tuple[str, ...] = ()
     """Labels over which it is added up."""
     bridged: bool = True
-    """Whether Prometheus takes its last value for one that holds on while no scrape comes.
-
-    Not for a series whose absence says something by itself.
-    """
+    """Whether Prometheus takes its last value for one that holds on while no scrape comes. Not for
+    a series whose absence says something by itself."""
 
     @property
     def labels(self) -> frozenset[str]:

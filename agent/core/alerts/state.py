@@ -100,9 +100,7 @@ def advance(
     reason: Callable[[Alert, Key], str] = lambda _alert, _labels: "",
 ) -> tuple[dict[tuple[str, Key], ActiveAlert], list[Change]]:
     """Take in the conditions that hold now; a resolved alert stays visible for `keep` seconds.
-
-    `patience`: factor on the time for which each condition must hold.
-    """
+    `patience`: factor on the time for which each condition must hold."""
     following: dict[tuple[str, Key], ActiveAlert] = {}
     changes = []
     for alert, vector in conditions:

@@ -176,10 +176,8 @@ def find_incident(
 def odd_one_out(
     instance: InstanceId, failing: Mapping[InstanceId, str], population: int, policy: IncidentPolicy
 ) -> bool:
-    """Whether no other instance of its engine fails as this one does.
-
-    `failing`: each failing instance of the engine with its phase or reason.
-    """
+    """Whether no other instance of its engine fails as this one does. `failing`: each failing
+    instance of the engine with its phase or reason."""
     code = failing.get(instance, "")
     alike = sum(other == code for id, other in failing.items() if id != instance)
     return alike <= population * policy.noise
@@ -197,11 +195,8 @@ def join_incident(incident: Incident, failure: Failure) -> Incident:
 def incident_wait_reason(
     incident: Incident | None, instance: InstanceId, group: str, *, fresh: bool
 ) -> str:
-    """The word for Observation.wait_reason; "" when this instance may try by itself.
-
-    `fresh`: it would need a new worker. In an incident those and the members wait, in an outage
-    all.
-    """
+    """The word for Observation.wait_reason; "" when this instance may try by itself. `fresh`: it
+    would need a new worker. In an incident those and the members wait, in an outage all."""
     if incident is None or incident.group != group or instance == incident.canary:
         return ""
     concerned = fresh or instance in incident.members
@@ -211,10 +206,8 @@ def incident_wait_reason(
 def choose_canary(
     incident: Incident, willing: Sequence[InstanceId], policy: IncidentPolicy, now: float
 ) -> Incident:
-    """Give another member its turn when it is time; a canary that fell silent has failed.
-
-    Ask again at the latest when `next_turn` says.
-    """
+    """Give another member its turn when it is time; a canary that fell silent has failed. Ask again
+    at the latest when `next_turn` says."""
     if now < next_turn(incident, policy, now):
         return incident
     if incident.canary is not None:

@@ -63,11 +63,8 @@ def after_action(
     backup: str = "",
     no_effect: bool = False,
 ) -> Repair:
-    """A step reported.
-
-    `backup` names what BACK_UP made and confirmed to be readable; `no_effect`: the step failed
-    because its server answered it and changed nothing.
-    """
+    """A step reported. `backup` names what BACK_UP made and confirmed to be readable; `no_effect`:
+    the step failed because its server answered it and changed nothing."""
     if repair.over:
         return repair
     if kind is RecoveryKind.BACK_UP:

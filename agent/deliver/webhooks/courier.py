@@ -42,8 +42,7 @@ TICK = 60.0
 AFTER_FAULT = 5.0
 MOST_IN_A_ROW = 10
 """Entries put aside without a delivery between them. A target that refuses more than that refuses
-everything: then the entries wait as for a target that is down.
-"""
+everything: then the entries wait as for a target that is down."""
 
 
 class Courier:

@@ -1,7 +1,5 @@
-"""The cursor of a webhook, and the entries that its target refused for good, in the database.
-
-The entries themselves stay in the journal.
-"""
+"""The cursor of a webhook, and the entries that its target refused for good, in the database. The
+entries themselves stay in the journal."""
 
 import json
 import time

@@ -17,9 +17,8 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from agent.core.network.addresses import refuse_address
 
 KEPT_OPEN = 3.0
-"""Seconds without use after which a connection is closed: many servers close one after five, and
-a POST into one that just closed counts as failed.
-"""
+"""Seconds without use after which a connection is closed: many servers close one after five, and a
+POST into one that just closed counts as failed."""
 _FIRST = 10
 """Addresses of one name that are checked."""
 
@@ -93,8 +92,7 @@ class GuardedResolver(AbstractResolver):
 
 def _look_up(host: str, port: int, family: int) -> asyncio.Future[list[Any]]:
     """In a thread of its own: a resolver may hang for half a minute, and must neither take one of
-    the shared threads nor delay the agent's end.
-    """
+    the shared threads nor delay the agent's end."""
     loop = asyncio.get_running_loop()
     future: asyncio.Future[list[Any]] = loop.create_future()
     # Its caller may have gone: the error must not reach the loop's handler.

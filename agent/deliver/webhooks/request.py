@@ -1,7 +1,5 @@
-"""One POST to one webhook: signed, bounded, never redirected.
-
-Its errors contain neither the URL nor the secret nor the event.
-"""
+"""One POST to one webhook: signed, bounded, never redirected. Its errors contain neither the URL
+nor the secret nor the event."""
 
 import asyncio
 import contextlib

@@ -1,7 +1,5 @@
-"""Faults of this machine that keep the agent from working well, with advice.
-
-Checks only look, and each stands alone: one that cannot look says so and hides no other.
-"""
+"""Faults of this machine that keep the agent from working well, with advice. Checks only look, and
+each stands alone: one that cannot look says so and hides no other."""
 
 import ctypes
 import os

@@ -1,7 +1,5 @@
-"""Processes in /proc: their start, session, parent, environment.
-
-A pid alone is used again; pid and start time together name one process.
-"""
+"""Processes in /proc: their start, session, parent, environment. A pid alone is used again; pid and
+start time together name one process."""
 
 import os
 from collections.abc import Collection, Iterator

@@ -1,8 +1,5 @@
-"""The agent's side of the warm process, from which workers are forked.
-
-Started when first needed and again when it died. It only saves memory: a worker that cannot be
-forked is spawned instead.
-"""
+"""The agent's side of the warm process, from which workers are forked. Started when first needed
+and again when it died. It only saves memory: a worker that cannot be forked is spawned instead."""
 
 import asyncio
 import contextlib

@@ -1,8 +1,5 @@
-"""One connection to the system bus that comes back by itself.
-
-dbus-daemon may be killed at any time: calls under way fail with `BusGone`, and the keeper
-reconnects with a growing delay.
-"""
+"""One connection to the system bus that comes back by itself. dbus-daemon may be killed at any
+time: calls under way fail with `BusGone`, and the keeper reconnects with a growing delay."""
 
 import asyncio
 import contextlib

@@ -72,10 +72,8 @@ class Backends:
     async def take_over(
         self, declared: Collection[BackendDeclaration], history: Iterable[JournalEntry] = ()
     ) -> None:
-        """Write the files of the workers; find workers that run already.
-
-        `history`: journal entries of the kinds CIRCUITS, newest first.
-        """
+        """Write the files of the workers; find workers that run already. `history`: journal entries
+        of the kinds CIRCUITS, newest first."""
         if (workers := self.workers) is None:
             return
         for declaration in declared:

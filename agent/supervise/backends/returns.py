@@ -1,6 +1,5 @@
 """What an outage of a backend does to its sessions: they wait (`backend_down`), and the agent
-checks them one after another when it is over.
-"""
+checks them one after another when it is over."""
 
 import asyncio
 import random

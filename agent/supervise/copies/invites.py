@@ -92,10 +92,8 @@ class Invites:
         return True
 
     async def check_door(self, id: InstanceId, door: str, *, used: bool = False) -> None:
-        """Unauthorized for a wrong door; Forbidden for one that expired or was used.
-
-        `used`: the desk that used it may still ask for the result.
-        """
+        """Unauthorized for a wrong door; Forbidden for one that expired or was used. `used`: the
+        desk that used it may still ask for the result."""
         kept = await self._read(id)
         same = hmac.compare_digest(_hash(door), kept.hash if kept else _NO_HASH)
         if kept is None or not same or not self._is_of_present(id, kept):

@@ -1,7 +1,5 @@
 """A session's folder was deleted or replaced under its live worker: notice, save, then restart.
-
-Until it is saved only that worker has the pairing: no plan may end the worker.
-"""
+Until it is saved only that worker has the pairing: no plan may end the worker."""
 
 import asyncio
 import logging

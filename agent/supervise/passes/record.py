@@ -1,8 +1,5 @@
-"""What a pass writes into a session's record and journal.
-
-The order matters: a drop is counted while the record still says CONNECTED, the published status
-comes last.
-"""
+"""What a pass writes into a session's record and journal. The order matters: a drop is counted
+while the record still says CONNECTED, the published status comes last."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace

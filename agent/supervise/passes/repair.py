@@ -1,7 +1,5 @@
-"""A session's repair: asks the core for its next step, and writes down how the step went.
-
-Saved before each step begins and after it ended: the next agent goes on with it.
-"""
+"""A session's repair: asks the core for its next step, and writes down how the step went. Saved
+before each step begins and after it ended: the next agent goes on with it."""
 
 import time
 from collections.abc import Callable

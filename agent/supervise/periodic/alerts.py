@@ -1,6 +1,5 @@
-"""Looks at the table of alerts every so often: what began goes to the journal, the log and,
-if one is set, to an Alertmanager; for machines that have no Prometheus.
-"""
+"""Looks at the table of alerts every so often: what began goes to the journal, the log and, if one
+is set, to an Alertmanager; for machines that have no Prometheus."""
 
 import asyncio
 import logging

@@ -1,7 +1,5 @@
 """The round: a regular check for sessions whose keys still fail, and a log line with its result.
-
-Crossing the threshold wakes a session at once; this is the net below that, and what people read.
-"""
+Crossing the threshold wakes a session at once; this is the net below that, and what people read."""
 
 import asyncio
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """What one life of the agent learned and the next should know: statistics, usual message rates.
-
-Written every hour and at the stop; what a kill loses is an hour of counting.
-"""
+Written every hour and at the stop; what a kill loses is an hour of counting."""
 
 import asyncio
 import json

@@ -46,10 +46,8 @@ MOST = 1 << 50
 
 @dataclass(slots=True, eq=False, repr=False)
 class Sampler:
-    """Measures all workers every so often; frees and restarts, one at a time.
-
-    `well`: its engine is in no incident, so that a restarted session can connect again.
-    """
+    """Measures all workers every so often; frees and restarts, one at a time. `well`: its engine is
+    in no incident, so that a restarted session can connect again."""
 
     registry: Registry
     config: Callable[[], Config]
@@ -120,10 +118,8 @@ class Sampler:
                 self.registry.touch(facts)
 
     async def sample_new(self) -> None:
-        """Those whose worker began since the last look at all, once each.
-
-        Only to be shown: what has hardly started would make a trend of the hour steeper.
-        """
+        """Those whose worker began since the last look at all, once each. Only to be shown: what
+        has hardly started would make a trend of the hour steeper."""
         settled = boot_now() - SETTLED
         new = {
             id: pid

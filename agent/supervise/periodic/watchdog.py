@@ -1,7 +1,5 @@
 """The agent's own link in the chain of watchdogs: fed by completed passes, never by a timer alone.
-
-sdnotify's socket is set not to block: a manager that reads nothing must not stop the agent.
-"""
+sdnotify's socket is set not to block: a manager that reads nothing must not stop the agent."""
 
 import asyncio
 import logging

@@ -68,10 +68,8 @@ class ReachNews:
 
 @dataclass(slots=True, eq=False, repr=False, kw_only=True)
 class Reaching:
-    """Asked before whatever logs in; told of each failure and success.
-
-    `wanted`: whether it should run, is not connected, and may be by itself.
-    """
+    """Asked before whatever logs in; told of each failure and success. `wanted`: whether it should
+    run, is not connected, and may be by itself."""
 
     policy: Callable[[], ReachPolicy]
     session_root: Path
@@ -173,10 +171,8 @@ class Reaching:
             self._all.pop(watched.address, None)
 
     async def run(self, kernel: socket.socket | None = None) -> None:
-        """Look again at what is away while a session waits for it.
-
-        `kernel`: the socket of its routes, where systemd opened it for us.
-        """
+        """Look again at what is away while a session waits for it. `kernel`: the socket of its
+        routes, where systemd opened it for us."""
         routes = Routes.open(self.route_changed, kernel)
         try:
             while True:

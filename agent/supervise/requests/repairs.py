@@ -1,7 +1,5 @@
-"""The public face of repairing: check, recover, clean up, ensure healthy, incidents.
-
-A request joins the repair that runs; passes carry it out, the request waits.
-"""
+"""The public face of repairing: check, recover, clean up, ensure healthy, incidents. A request
+joins the repair that runs; passes carry it out, the request waits."""
 
 import asyncio
 import time

@@ -1,7 +1,5 @@
-"""Hand a long file to an engine in parts; the next is sent after the engine took the last.
-
-No part touches a disk. A failure here comes before the message: it was surely not sent.
-"""
+"""Hand a long file to an engine in parts; the next is sent after the engine took the last. No part
+touches a disk. A failure here comes before the message: it was surely not sent."""
 
 import secrets
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
-"""Many instances that fail alike: one incident per engine, one canary, one alert.
-
-The book and its rules are the core's; here are its clock, its history and who is woken.
-"""
+"""Many instances that fail alike: one incident per engine, one canary, one alert. The book and its
+rules are the core's; here are its clock, its history and who is woken."""
 
 import asyncio
 import logging
@@ -36,10 +34,8 @@ log = logging.getLogger(__name__)
 
 @dataclass(slots=True, eq=False, repr=False)
 class Incidents:
-    """Fed by every failure and success; asked before every try.
-
-    `out_of_reach`: the address that it needs is away, so a try would prove nothing.
-    """
+    """Fed by every failure and success; asked before every try. `out_of_reach`: the address that it
+    needs is away, so a try would prove nothing."""
 
     policy: Callable[[], IncidentPolicy]
     all_facts: Mapping[InstanceId, Facts]

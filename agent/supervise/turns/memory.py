@@ -20,9 +20,7 @@ LACKS = frozenset({MEMORY_FULL, DISK_FULL})
 @dataclass(slots=True, eq=False, repr=False, kw_only=True)
 class Room:
     """Keeps what is promised to the workers that run or begin, and which sessions wait for room.
-
-    `wanted`: should it run at all?
-    """
+    `wanted`: should it run at all?"""
 
     limit: Callable[[Facts], int]
     budget: Callable[[], int]

@@ -7,10 +7,8 @@ from agent.core.model import InstanceId
 
 
 class Gates:
-    """One queue for what this machine runs, and one per backend: none waits for another's turn.
-
-    All share the machine's budget of logins.
-    """
+    """One queue for what this machine runs, and one per backend: none waits for another's turn. All
+    share the machine's budget of logins."""
 
     def __init__(
         self,

@@ -66,11 +66,8 @@ def put_in_place(
     replace: bool,
     others: Mapping[str, Any] | None = None,
 ) -> Retired | None:
-    """Give the staged folder its identity and its place; return the retired one.
-
-    The worker must not run; if it does, its lock stops this. `others`: further keys of the identity
-    file.
-    """
+    """Give the staged folder its identity and its place; return the retired one. The worker must
+    not run; if it does, its lock stops this. `others`: further keys of the identity file."""
     id = identity.instance.id
     name, ready = f"{id}.{kind}", id + _READY
     path = root / STAGING
