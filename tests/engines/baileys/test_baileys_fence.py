@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from agent.clock import boot_now
+from agent.clock import boot_now, wall_at_boot
 from agent.core.words import ConnectionStatus as Status
 from agent.errors import LeaseOver
 from scripts.benches.processes import tree
@@ -184,10 +184,11 @@ async def test_a_frozen_workers_node_ends_the_connection_itself(
     assert session.process is not None
     os.kill(session.process.pid, signal.SIGSTOP)
     await until_it_is_over(session, whatsapp, talking)
-    files = {each: each.read_bytes() for each in session.session.iterdir()}
     os.kill(session.process.pid, signal.SIGCONT)
     assert await session.ended() == LeaseOver.exit_status
-    assert {each: each.read_bytes() for each in session.session.iterdir()} == files
+    # What WhatsApp may have been told of was being written; nothing that came later is.
+    newest = max(each.stat().st_mtime for each in session.session.iterdir())
+    assert newest - wall_at_boot() - talking < MARGIN
     assert logins(whatsapp) == before and session.wire.open == 0
 
 
