@@ -67,6 +67,8 @@ async def test_past_its_lease_it_disconnects_saves_nothing_and_ends(bench: Any) 
     await bench.status(Status.CONNECTED)
     before = (bench.session / "sandbox.json").read_bytes()
     await bench.link.call("send", {"message": {"to": "x", "text": "y"}})
+    await bench.until(lambda: bench.claims[-1].status is Status.DISCONNECTED)
+    print(f"disconnected {boot_now() - until:+.3f} s past the lease")
     assert await bench.ended() == OVER
     assert 0 <= boot_now() - until < 1.0
     assert bench.claims[-1].status is Status.DISCONNECTED and bench.claims[-1].paired
