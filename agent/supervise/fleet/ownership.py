@@ -101,6 +101,7 @@ class Ownership:
         held, self.lease = self.lease.holds(boot_now()), lease
         if not lease.holds(boot_now()):
             self._claimed.clear()
+            self.leases.give(lease.until, ())
             return
         answer = {InstanceId(it.id): it for it in owned}
         for id in [id for id in self._released if id not in answer]:
