@@ -4,6 +4,7 @@ import asyncio
 import uuid
 from typing import Any
 
+import psycopg
 import pytest
 
 from agent.errors import NotFound, Refused, TryLater
@@ -68,17 +69,24 @@ async def test_takers_that_cross_take_each_command_once_and_in_order(fleet: Flee
     assert not await take(first, a)
 
 
-async def test_a_command_goes_to_the_machine_that_has_the_session_when_it_is_taken(fleet: Fleet):
+async def test_a_command_that_another_process_takes_at_this_moment_is_left_to_it(fleet: Fleet):
+    first, _, second, b = await two_machines(fleet)
+    kept = await ask(first)
+    async with await psycopg.AsyncConnection.connect(fleet.address) as crossing:
+        await crossing.execute("SELECT wa_agent.take_commands(%s, %s, 9)", (b.id, b.epoch))
+        assert not await take(second, b), "it waits for nobody"
+    assert not await take(second, b)
+    assert await end_of(first, kept.id) == ("begun", "")
+
+
+async def test_a_command_of_a_session_that_moves_at_this_moment_goes_to_its_new_owner(fleet: Fleet):
     first, a, second, b = await two_machines(fleet)
     kept = await ask(second)
-    moved, *taken = await asyncio.gather(
-        second.hand_over(b, "shop", a.id, "drain"),
-        take(first, a),
-        take(fleet.coordinator(), b),
-    )
-    assert moved
-    taken.append(await take(first, a))
-    assert [id for batch in taken for id in batch] == [kept.id]
+    async with await psycopg.AsyncConnection.connect(fleet.address) as crossing:
+        moving = "SELECT wa_agent.hand_over(%s, %s, %s, 'shop', %s, 'drain')"
+        await crossing.execute(moving, (b.id, b.epoch, b.renewals, a.id))
+        assert not await take(second, b)
+    assert await take(first, a) == [kept.id]
 
 
 @pytest.mark.parametrize("lost", ["away", "restarted", "taken over"])

@@ -1,5 +1,8 @@
 """Versions of the tables: which program may use which, and how they get newer."""
 
+import subprocess
+import sys
+
 import pytest
 
 from agent.errors import Refused, WaError
@@ -75,6 +78,20 @@ async def test_a_login_that_was_not_allowed_is_told_the_command(fleet: Fleet):
     assert refused.value.code == "fleet_schema"
     await schema.allow(fleet.server.url, "agent")
     await fleet.joined("a")
+
+
+def test_a_machine_without_the_library_is_told_how_to_get_it():
+    program = (
+        "import sys; sys.modules['psycopg'] = None\n"
+        "from agent.errors import ConfigError\n"
+        "try: import agent.fleet.postgres.coordinator\n"
+        "except ConfigError as error: print(error.code, error)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], check=False, capture_output=True, text=True
+    )
+    assert done.stdout.startswith("fleet_packages"), done.stderr
+    assert "scripts/install --with fleet" in done.stdout
 
 
 async def test_a_step_that_fails_leaves_the_tables_as_they_were(fleet: Fleet):

@@ -1,5 +1,6 @@
 """The sessions of a fleet as all machines see them: registering, changing, deleting, views."""
 
+import asyncio
 from dataclasses import replace
 
 import pytest
@@ -46,6 +47,21 @@ async def test_a_name_that_a_machine_left_is_free(fleet: Fleet):
     assert (await first.join(other)).id != a.id
     with pytest.raises(ConfigError):
         await first.join(machine("a"))
+
+
+async def test_moves_that_cross_wait_in_line(fleet: Fleet):
+    first, a, _, b = await two_machines(fleet)
+    ids = [f"s{number}" for number in range(16)]
+    for number, id in enumerate(ids):
+        assert await first.create(a, NewSession(id, "sandbox"), (a, b)[number % 2].id)
+    assert all(
+        await asyncio.gather(
+            *(
+                fleet.coordinator().hand_over((a, b)[n % 2], id, (b, a)[n % 2].id, "drain")
+                for n, id in enumerate(ids)
+            )
+        )
+    )
 
 
 async def test_only_the_owner_in_its_epoch_changes_or_deletes_a_session(fleet: Fleet):

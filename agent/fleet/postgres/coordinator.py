@@ -350,6 +350,7 @@ class PostgresCoordinator:
     async def _call(self, statement: str, *values: Any) -> list[TupleRow]:
         async with self._turn:
             task = asyncio.create_task(self._ask(statement, values))
+            task.add_done_callback(_heard)
             try:
                 with said():
                     await asyncio.wait({task}, timeout=self._timeout)
@@ -385,6 +386,12 @@ class PostgresCoordinator:
         if self._connection is not None:
             self._connection.pgconn.finish()
             self._connection = None
+
+
+def _heard(task: asyncio.Task[list[TupleRow]]) -> None:
+    """Asyncio would log the error of a call that was given up."""
+    if not task.cancelled():
+        task.exception()
 
 
 def open_coordinator(address: str, ttl: float, timeout: float = 2.0) -> PostgresCoordinator:

@@ -18,8 +18,6 @@ BEGIN
         RETURN false;
     END IF;
     UPDATE wa_agent.machine SET epoch = epoch + 1 WHERE id = peer;
-    UPDATE wa_agent.command SET state = 'ended', outcome = 'unknown'
-        WHERE machine = peer AND state = 'begun';
     now_at := wa_agent.changed(peer || targets);
     UPDATE wa_agent.session s SET machine = given.target, epoch = s.epoch + 1, why = reason,
         moved_at = now(), generation = now_at
