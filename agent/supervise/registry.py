@@ -87,6 +87,8 @@ class Registry:
         for facts in [one for one in self.facts.values() if not one.instance.backend]:
             if facts.instance.leased != leased:
                 facts.instance = facts.saved.instance = replace(facts.instance, leased=leased)
+                facts.saved.identity_behind = True
+            if facts.saved.identity_behind:
                 await self._write_identity(facts)
             if facts.saved.identity_behind:
                 behind.append(facts.id)

@@ -4,7 +4,7 @@ import asyncio
 import io
 import secrets
 import signal
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from types import MappingProxyType
@@ -132,6 +132,8 @@ class FleetOfAgents:
         self.database, self.witness, self.wires = database, seen, net
         self.agents = {it.name: it for it in agents}
         self.key = FleetKey(KEY)
+        self.newcomer: Callable[[str], FleetAgent]
+        """Makes one more machine, which is not started yet."""
         self.frozen: set[int] = set()
         """Pids that were stopped at some time: they may close a connection late."""
 
@@ -139,15 +141,19 @@ class FleetOfAgents:
         return self.agents[name]
 
     async def create(self, *ids: str, on: str, **settings: Any) -> None:
-        told = {
+        told = self.settings | settings
+        await asyncio.gather(*(self._create(id, on, told) for id in ids))
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Of a session that the witness sees."""
+        return {
             "scan": "auto",
             "scan_after": 0.05,
             "messages_per_minute": 0,
             "frame_every": FRAMES,
             "witness": self.witness.address,
-            **settings,
         }
-        await asyncio.gather(*(self._create(id, on, told) for id in ids))
 
     async def _create(self, id: str, on: str, settings: Mapping[str, Any]) -> None:
         body = {"id": id, "engine": "sandbox", "settings": settings, "on": on}
@@ -220,6 +226,7 @@ async def fleet_of_agents(
             if net:
                 agent.inside = [*agent.inside, *_clock(number * 100_000)]
         fleet = FleetOfAgents(database, agents, seen, net)
+        fleet.newcomer = lambda name: _machine(name, place / name, address, key, net)
         for agent in agents:
             stack.push_async_callback(agent.close)
         await asyncio.gather(*(agent.boot() for agent in agents))
