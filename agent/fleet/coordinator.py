@@ -12,6 +12,8 @@ class Machine:
     name: str
     installation: str
     """A UUID on its disk: a machine made new under an old name is another one."""
+    place: str = ""
+    """Names the boot and the folder of its process: a copy of the whole machine has another."""
     address: str = ""
     """Where other machines reach its API."""
     capacity: int = 100
@@ -27,6 +29,8 @@ class Member:
     id: int
     epoch: int
     renewals: int
+    place: str = ""
+    """Of its machine."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,7 @@
 """This machine's part in its fleet: the database, the lease, and where the others are."""
 
 import asyncio
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 from psycopg.conninfo import make_conninfo
 
 from agent import VERSION
+from agent.clock import boot_id
 from agent.config import Config
 from agent.core.fleet.figures import FleetCounts
 from agent.core.fleet.lease import Lease, LeasePolicy
@@ -115,6 +117,7 @@ def _describe(config: Config, key: FleetKey) -> Machine:
     return Machine(
         section.machine,
         "",
+        place=_place_of(config),
         address=section.reached_at,
         capacity=section.capacity,
         labels=section.label_values,
@@ -122,3 +125,9 @@ def _describe(config: Config, key: FleetKey) -> Machine:
         version=VERSION,
         key_fingerprint=key.fingerprint,
     )
+
+
+def _place_of(config: Config) -> str:
+    """The boot and the folder: what a copy of this machine does not share with it."""
+    told = f"{boot_id()} {config.agent.state_path.absolute()}"
+    return hashlib.blake2b(told.encode(), digest_size=16).hexdigest()

@@ -1,7 +1,10 @@
 """A machine with sessions joins a fleet and leaves it again; nothing starts blindly in between."""
 
 import asyncio
+import contextlib
 import json
+import shutil
+import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -39,7 +42,6 @@ async def test_a_machine_joins_with_its_sessions_and_leaves_with_them(
         await c.do("POST", "/api/fleet/leave")
         assert await fleet.owners() == {}
         assert not leased(c, "x")
-        assert [it["connection_status"] for it in await listed(c)] == ["CONNECTED"] * 2
         assert fleet.witness.connected() == before
         await c.stop()
 
@@ -93,3 +95,34 @@ async def listed(agent: FleetAgent) -> list[dict[str, str]]:
 async def waits_for_its_lease(agent: FleetAgent, id: str) -> bool:
     view = await agent.do("GET", f"/api/instance/{id}")
     return "no_lease" in json.dumps(view)
+
+
+async def test_a_copy_of_a_machine_runs_none_of_its_sessions(
+    tmp_path: Path, eventually: Eventually
+) -> None:
+    async with fleet_of_agents(["a"], tmp_path) as fleet:
+        await fleet.create("x", on="a")
+        await eventually(lambda: fleet.connected(["x"]), within=30)
+        async with newcomer(fleet, "copy") as copy:
+            copied = ("agent.db", "fleet.json", "sessions", "state-mark.json")
+            await asyncio.to_thread(clone, fleet["a"].state, copy.state, copied)
+            await copy.start()
+            await eventually(lambda: says_it_is_a_copy(copy), within=20)
+            assert copy.worker_pids() == []
+            fleet.check()
+            # The original stays the machine, whichever was asked last.
+            assert (await fleet["a"].fleet())["database"]["error"] == ""
+
+
+def clone(source: Path, target: Path, names: tuple[str, ...]) -> None:
+    target.mkdir(parents=True)
+    with contextlib.closing(sqlite3.connect(source / "agent.db")) as database:
+        database.execute("VACUUM INTO ?", [str(target / "agent.db")])
+    for name in names[1:]:
+        whole = source / name
+        copy = shutil.copytree if whole.is_dir() else shutil.copy2
+        copy(whole, target / name)
+
+
+async def says_it_is_a_copy(agent: FleetAgent) -> bool:
+    return "identity of this machine" in (await agent.fleet())["database"]["error"]

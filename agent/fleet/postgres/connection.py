@@ -71,6 +71,12 @@ def _errors() -> dict[str, WaError]:
             "100 commands wait for the machine of this session: wait until it is back",
             code="too_many_commands",
         ),
+        "WA007": Refused(
+            "another agent runs with the identity of this machine: it is a copy of it, or this"
+            " machine before its boot a moment ago. A copied machine takes part as a new one when"
+            " fleet.json and the sessions are moved out of its state folder",
+            code="machine_twice",
+        ),
         "23514": InvalidRequest("the fleet's database knows no such value", code="fleet_value"),
     }
 

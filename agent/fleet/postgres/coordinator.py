@@ -54,7 +54,7 @@ class PostgresCoordinator:
 
     async def join(self, machine: Machine) -> Member:
         rows = await self._call(
-            "SELECT * FROM wa_agent.join_fleet(%s, %s::uuid, %s, %s, %s::jsonb, %s, %s, %s)",
+            "SELECT * FROM wa_agent.join_fleet(%s, %s::uuid, %s, %s, %s::jsonb, %s, %s, %s, %s)",
             machine.name,
             machine.installation,
             machine.address,
@@ -63,8 +63,10 @@ class PostgresCoordinator:
             sorted(machine.engines),
             machine.version,
             machine.key_fingerprint,
+            machine.place,
         )
-        return Member(*rows[0])
+        id, epoch, renewals = rows[0]
+        return Member(id, epoch, renewals, machine.place)
 
     async def leave(self, member: Member, sessions: Collection[str]) -> bool:
         return await self._done(
@@ -73,13 +75,14 @@ class PostgresCoordinator:
 
     async def renew(self, member: Member, rivals: frozenset[int], generation: int) -> Renewal:
         rows = await self._call(
-            "SELECT * FROM wa_agent.renew(%s, %s, %s, %s, %s, %s)",
+            "SELECT * FROM wa_agent.renew(%s, %s, %s, %s, %s, %s, %s)",
             member.id,
             member.epoch,
             member.renewals,
             sorted(rivals),
             generation,
             self._ttl,
+            member.place,
         )
         if not rows or rows[0][1] is None:
             raise Refused(

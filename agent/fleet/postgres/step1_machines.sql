@@ -23,7 +23,7 @@ $$;
 
 CREATE FUNCTION wa_agent.join_fleet(
     my_name text, my_installation uuid, my_address text, my_capacity integer, my_labels jsonb,
-    my_engines text[], my_version text, my_key_fingerprint text
+    my_engines text[], my_version text, my_key_fingerprint text, my_place text
 ) RETURNS TABLE (id integer, epoch bigint, renewals bigint) LANGUAGE plpgsql
 SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE mine wa_agent.machine;
@@ -34,12 +34,16 @@ BEGIN
             WHERE my_key_fingerprint <> '' AND f.key_fingerprint <> my_key_fingerprint) THEN
         RAISE EXCEPTION 'the fleet has another key' USING ERRCODE = 'WA002';
     END IF;
+    IF EXISTS (SELECT FROM wa_agent.machine m WHERE m.installation = my_installation
+            AND m.place <> my_place AND NOT m.gone AND m.alive_until > clock_timestamp()) THEN
+        RAISE EXCEPTION 'the machine is there twice' USING ERRCODE = 'WA007';
+    END IF;
     INSERT INTO wa_agent.machine AS m
-        (name, installation, role, address, capacity, labels, engines, version)
-    VALUES (my_name, my_installation, session_user, my_address, my_capacity, my_labels, my_engines,
-        my_version)
+        (name, installation, role, place, address, capacity, labels, engines, version)
+    VALUES (my_name, my_installation, session_user, my_place, my_address, my_capacity, my_labels,
+        my_engines, my_version)
     ON CONFLICT (installation) DO UPDATE SET name = my_name, role = session_user, gone = false,
-        address = my_address, capacity = my_capacity, labels = my_labels, engines = my_engines,
+        place = my_place, address = my_address, capacity = my_capacity, labels = my_labels, engines = my_engines,
         version = my_version
     RETURNING * INTO mine;
     -- What an earlier process of this machine began, this one cannot tell the end of.
@@ -52,7 +56,7 @@ END $$;
 
 CREATE FUNCTION wa_agent.renew(
     me integer, my_epoch bigint, my_renewals bigint, my_rivals integer[], my_generation bigint,
-    ttl double precision
+    ttl double precision, my_place text
 ) RETURNS TABLE (
     accepted boolean, epoch bigint, ids integer[], numbers bigint[], alive integer[],
     generation bigint, changes bigint, settled boolean, halted text, commands boolean
@@ -65,7 +69,7 @@ DECLARE
     lost text := '';
 BEGIN
     SELECT * INTO mine FROM wa_agent.machine WHERE id = me FOR NO KEY UPDATE;
-    IF mine.gone OR mine.role <> session_user THEN
+    IF mine.gone OR mine.role <> session_user OR mine.place <> my_place THEN
         RETURN;
     END IF;
     SELECT * INTO fleet FROM wa_agent.fleet;

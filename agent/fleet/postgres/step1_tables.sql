@@ -16,6 +16,7 @@ CREATE TABLE wa_agent.machine (
     name text NOT NULL,
     installation uuid NOT NULL UNIQUE,  -- not readable by agents: who knows it is this machine
     role name NOT NULL,  -- the login that speaks for this machine
+    place text NOT NULL,  -- of which boot and folder its process is: a copy of the machine differs
     gone boolean NOT NULL DEFAULT false,  -- it left, or was forgotten; it may join again
     epoch bigint NOT NULL DEFAULT 0,
     renewals bigint NOT NULL DEFAULT 0,
