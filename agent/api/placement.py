@@ -23,7 +23,7 @@ PLACE = (
     ),
 )
 IN_FLEET = (
-    Field("on", STRING, "in a fleet: the only machine that may run it", most=64),
+    Field("on", STRING, "in a fleet: the machine that gets it; default: the emptiest", most=64),
     Field("labels", OBJECT, "in a fleet: labels that its machine must have, NAME: VALUE"),
     Field(
         "failover",

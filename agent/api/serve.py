@@ -72,6 +72,7 @@ class Server:
         self._entrance = entrance
         self._parts = parts
         self._own_socket = opened.own_socket
+        self._fleet: FleetAddress | None = None
         self._certificate: Certificate | None = None
         self.routes = opened.routes
         """The kernel's messages about routes, if systemd passed that socket."""
@@ -95,23 +96,32 @@ class Server:
             await asyncio.sleep(_PORT_AGAIN)
             for address in list(missing):
                 try:
-                    sock = bind_tcp(address, name_holder=False)
+                    await self._open(address)
                 except (TryLater, ConfigError) as error:
                     log.debug("%s", error)
                     continue
-                await self.listen(sock)
-                self.addresses += (describe(sock),)
                 del missing[address]
-                log.info("listening on %s now: it is free", describe(sock))
 
-    async def listen_for_fleet(self, section: FleetAddress) -> None:
+    async def listen_for_fleet(self, address: FleetAddress) -> None:
         """The further address at which other machines call this one, on the same application."""
-        sock = bind_tcp(section.listen, field="fleet.listen")
-        self._certificate = Certificate.of(section)
-        await self.listen(sock, self._certificate.context if self._certificate else None)
-        scheme = "https" if self._certificate else "http"
-        self.addresses += (describe(sock, scheme),)
-        log.info("listening on %s for the fleet", self.addresses[-1])
+        self._fleet = address
+        try:
+            await self._open(address.listen)
+        except (TryLater, ConfigError) as error:  # sessions run without it
+            self._parts.not_listening[address.listen] = str(error)
+            log.error("%s; the agent tries again every %g s", error, _PORT_AGAIN)
+
+    async def _open(self, listen: str) -> None:
+        """Listen on an address that was not free before, or is for the fleet."""
+        if self._fleet is None or listen != self._fleet.listen:
+            sock, tls = bind_tcp(listen, name_holder=False), None
+        else:
+            self._certificate = Certificate.of(self._fleet)
+            sock = bind_tcp(listen, field="fleet.listen", name_holder=False)
+            tls = self._certificate.context if self._certificate else None
+        await self.listen(sock, tls)
+        self.addresses += (describe(sock, "https" if tls else "http"),)
+        log.info("listening on %s", self.addresses[-1])
 
     def reload_certificate(self) -> None:
         """Read the fleet's certificate files again, for connections made from now on."""

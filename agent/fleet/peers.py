@@ -6,6 +6,7 @@ HTTP leads to loopback and private addresses only, and nowhere where the fleet h
 
 import asyncio
 import json
+import logging
 import socket
 import ssl
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping
@@ -22,6 +23,8 @@ from agent.core.fleet.headers import CALLER, SCHEME
 from agent.core.network.addresses import refuse_address
 from agent.errors import TryLater
 from agent.fleet.coordinator import MachineRow
+
+log = logging.getLogger(__name__)
 
 _JSON = {"Content-Type": "application/json"}
 _CONNECT = 3.0
@@ -96,7 +99,10 @@ class Peers:
     def reload(self) -> None:
         """Read `ca` again, for connections made from now on."""
         if self._tls is not None and self._ca:
-            self._tls.load_verify_locations(self._ca)
+            try:
+                self._tls.load_verify_locations(self._ca)
+            except OSError as error:  # as every error of TLS is
+                log.error("the old ca stays in force: cannot read %s: %s", self._ca, error)
 
     async def ask_promise(self, row: MachineRow, id: int, epoch: int) -> bool:
         """Whether the machine promises not to take over this one for a ttl."""
@@ -208,6 +214,10 @@ class Peers:
     def _url(self, row: MachineRow, path: str) -> URL:
         if why := refuse_peer(row.address, tls=bool(self._ca)):
             raise _away(row, f"its address is not used: {why}")
+        try:
+            self._open()
+        except OSError as error:
+            raise _away(row, f"the file {self._ca} is not usable: {error}") from error
         return URL(row.address.rstrip("/") + path, encoded=True)
 
     def _open(self) -> aiohttp.ClientSession:

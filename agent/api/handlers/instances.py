@@ -134,13 +134,19 @@ def _wanted(call: Call, view: InstanceView) -> bool:
 
 
 async def show(call: Call) -> Json:
-    return show_instance(call.supervisor.view(call.id))
+    return {**show_instance(call.supervisor.view(call.id)), **_here(call)}
+
+
+def _here(call: Call) -> Json:
+    """In a fleet, the machine that shows its own session."""
+    fleet = call.parts.fleet
+    return {} if fleet is None else {"machine": fleet.face.machine, "as_of_seconds": 0.0}
 
 
 async def details(call: Call) -> Json:
     call.supervisor.view(call.id)
     await call.parts.evidence.measure(call.id)
-    shown = show_details(call.supervisor.view(call.id))
+    shown = {**show_details(call.supervisor.view(call.id)), **_here(call)}
     shown["events"] = [show_event(e) for e in await call.supervisor.history(call.id, limit=20)]
     return shown
 

@@ -11,7 +11,8 @@ import pytest
 from agent.api.http.certificate import Certificate
 from agent.api.http.places import Place
 from agent.errors import ConfigError
-from tests.fleet.machines import Address, AMachine, Fleet
+from agent.fleet.peers import PeerAway, Peers
+from tests.fleet.machines import BEARER, Address, AMachine, Fleet
 from tests.standin.evolution.certificates import Certificates
 
 Two = tuple[AMachine, AMachine]
@@ -88,6 +89,43 @@ def test_files_that_do_not_fit_are_refused_by_name(
     with pytest.raises(ConfigError, match="cannot use the certificate") as refused:
         Certificate.of(address)
     assert refused.value.field == "fleet.certificate"
+
+
+async def test_sessions_run_without_an_address_that_cannot_be_opened_and_get_it_later(
+    fleet: Fleet, certificates: Certificates, caplog: pytest.LogCaptureFixture
+) -> None:
+    machine = await fleet.add("m1", certificate="later")
+    listen = machine.face.address.removeprefix("https://")
+    assert "cannot use the certificate" in caplog.text
+    async with machine.local() as client:
+        ready = await (await client.get("/readyz")).json()
+        assert list(ready["not_listening"]) == [listen]
+        for end in ("pem", "key"):
+            shutil.copy(certificates.folder / f"good.{end}", certificates.folder / f"later.{end}")
+        async with asyncio.timeout(20):
+            await machine.server.get_missing_ports()
+        assert await serial(machine, certificates)
+        assert (await (await client.get("/readyz")).json())["not_listening"] == {}
+
+
+async def test_a_ca_that_cannot_be_read_is_named_and_nothing_is_sent(
+    fleet: Fleet, tmp_path: Path
+) -> None:
+    machine = await fleet.add("m1")
+    await fleet.settle()
+    row = machine.face.directory.machines["m1"]
+    for ca in (tmp_path / "missing.pem", tmp_path):
+        peers = Peers(BEARER, "m1", str(ca))
+        with pytest.raises(PeerAway, match=ca.name):
+            await peers.ask_promise(row, 1, 1)
+        await peers.close()
+    assert machine.face.asked == []
+    peers = Peers(BEARER, "m1", machine.face.peers._ca)
+    assert await peers.ask_promise(row, 1, 1)
+    peers._ca = str(tmp_path / "missing.pem")
+    peers.reload()
+    assert await peers.ask_promise(row, 1, 1)
+    await peers.close()
 
 
 async def test_a_client_that_never_finishes_its_handshake_is_let_go(
