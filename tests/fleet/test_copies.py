@@ -3,6 +3,7 @@
 import asyncio
 import fcntl
 import io
+import itertools
 import json
 import tarfile
 import time
@@ -17,8 +18,8 @@ from agent.core.model import (
     UnitState,
     UnitStatus,
 )
-from agent.engines.sandbox.files import read_session
-from agent.errors import Refused, TryLater, VaultError, WaError
+from agent.engines.sandbox.files import SessionFile, read_session, write_session
+from agent.errors import Refused, TooLarge, TryLater, VaultError, WaError
 from agent.fleet.coordinator import NewSession, Stored
 from agent.fleet.copies import take
 from agent.fleet.copies.arrive import EPOCH, epoch_here
@@ -27,8 +28,10 @@ from agent.fleet.key import FleetKey, copy_context
 from agent.instance_file import NAME, parse_object
 from agent.supervise.facts import Facts
 from agent.vault.copies.pack import INNER
+from agent.vault.copies.untar import Limits
 from agent.vault.identity import Identity, create, read_identity
 from agent.vault.trash import list_trash
+from agent.vault.tree import read_file
 from tests.conftest import Eventually
 from tests.fleet.sites import KEY, SHOP, names
 
@@ -104,6 +107,64 @@ async def test_a_session_that_never_rests_is_copied_all_the_same(
     finally:
         writing = False
     assert counter_of(await a.coordinator.stored(SHOP), tmp_path) == last
+
+
+async def test_a_change_within_a_tick_of_the_clock_is_copied_with_the_next_look(
+    site, monkeypatch: pytest.MonkeyPatch
+):
+    a = await site("a")
+    facts = await a.add()
+    replica = a.replicas._replica(SHOP, 0)
+    for quiet, settled in ((3600.0, False), (0.0, True)):
+        monkeypatch.setattr("agent.fleet.copies.take.QUIET", quiet)
+        await a.replicas._send(facts, replica, exact=False)
+        assert (replica.mark is not None) is settled
+
+
+def test_the_files_of_a_copy_fit_each_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """What changes while another file is read is read again, and what went away is left out."""
+    create(tmp_path, Instance(SHOP, "sandbox", True))
+    folder = tmp_path / SHOP / "session"
+    write_session(folder, SessionFile(True, "49151", "phone", 1))
+    for name in ("a", "b", "z"):
+        (folder / name).write_bytes(b"1")
+    changes = iter(("a", "b"))
+
+    def read_and_change(top, path):
+        yield from read_file(top, path)
+        if path == "z" and (name := next(changes, None)):
+            (folder / f".{name}.tmp").write_bytes(b"2")
+            (folder / f".{name}.tmp").rename(folder / name)
+            (folder / "z").unlink()
+            (folder / "z").write_bytes(b"2")
+
+    monkeypatch.setattr(take, "read_file", read_and_change)
+    assert files_of(archive_of(tmp_path)) == {"a": b"2", "b": b"2", "z": b"2"}
+    changes = (name for name in itertools.repeat("a"))
+    with pytest.raises(TryLater) as changing:
+        archive_of(tmp_path)
+    assert changing.value.code == "changing"
+
+
+def files_of(archive: bytes) -> dict[str, bytes]:
+    with tarfile.open(fileobj=io.BytesIO(archive), mode="r:gz") as tar:
+        inside = {each.name: tar.extractfile(each).read() for each in tar}  # type: ignore[union-attr]
+    return {
+        name.removeprefix(INNER): raw for name, raw in inside.items() if len(name) == len(INNER) + 1
+    }
+
+
+def test_a_store_too_large_for_a_row_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    create(tmp_path, Instance(SHOP, "sandbox", True))
+    folder = tmp_path / SHOP / "session"
+    write_session(folder, SessionFile(True, "49151", "phone", 1))
+    monkeypatch.setattr(take, "LARGEST", 100)
+    with pytest.raises(TooLarge, match="100 are allowed") as packed_size:
+        archive_of(tmp_path)
+    monkeypatch.setattr(take, "LIMITS", Limits(unpacked=100))
+    with pytest.raises(TooLarge, match="1 files of") as size:
+        archive_of(tmp_path)
+    assert packed_size.value.code == size.value.code == "copy_too_large"
 
 
 async def test_files_that_are_not_whole_replace_no_copy(

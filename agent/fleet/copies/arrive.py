@@ -106,7 +106,7 @@ def put_arrival(root: Path, owned: Owned, manifest: Manifest | None) -> Placed:
     instance = Instance(
         parse_instance_id(owned.id),
         owned.engine,
-        owned.wanted == "running",
+        owned.wanted != "disabled",
         owned.settings,
         leased=True,
     )
