@@ -21,6 +21,7 @@ from agent.core.model import (
 )
 from agent.engines.sandbox.files import SessionFile, read_session, write_session
 from agent.errors import Refused, TooLarge, TryLater, VaultError, WaError
+from agent.files import write_whole
 from agent.fleet.coordinator import NewSession, Stored
 from agent.fleet.copies import take
 from agent.fleet.copies.arrive import EPOCH, epoch_here
@@ -186,6 +187,28 @@ async def test_files_that_are_not_whole_replace_no_copy(
         await eventually(lambda: "it is paired" in a.replicas.of(SHOP).problem)
         assert a.replicas.behind_seconds() > 0
     assert counter_of(await a.coordinator.stored(SHOP), tmp_path) == 0
+
+
+async def test_a_store_in_the_middle_of_its_pairing_is_copied_as_soon_as_it_is_whole(
+    site, tmp_path: Path, eventually: Eventually, caplog, monkeypatch: pytest.MonkeyPatch
+):
+    a = await site("a")
+    await a.add()
+    file = a.root / SHOP / "session" / "sandbox.json"
+    whole = file.read_bytes()
+    file.unlink()
+    async with a.sending():
+        await eventually(lambda: a.replicas.of(SHOP) and a.replicas.of(SHOP).problem)
+        assert await a.coordinator.stored(SHOP) is None
+        assert "cannot copy" not in caplog.text
+        write_whole(file, whole)
+        await eventually(lambda: a.replicas.of(SHOP).stored_at, within=5)
+        assert a.replicas.of(SHOP).problem == ""
+        assert "cannot copy" not in caplog.text
+        monkeypatch.setattr("agent.supervise.fleet.replicas.PATIENCE", 0.0)
+        file.unlink()
+        await eventually(lambda: "cannot copy shop" in caplog.text)
+    assert caplog.text.count("cannot copy shop") == 1
 
 
 async def test_a_refused_copy_ends_the_sending_and_is_said(site, eventually: Eventually, caplog):

@@ -37,6 +37,9 @@ SHARE = 5.0
 """A session's copies take at most one part in so many of the time."""
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 30.0
 """Seconds until the next try after a failure."""
+PATIENCE = 10.0
+"""Seconds that a store may be in the middle of something, such as a pairing, before it is said."""
+_PASSING = ("changing", "not_whole")
 PRUNE_EVERY = 86400.0
 
 Mark = tuple[object, ...]
@@ -59,6 +62,10 @@ class Replica:
     not_before: float = 0.0
     problem: str = ""
     """Why there is no newer one."""
+    said: str = ""
+    """The problem that is in the log."""
+    failed: Mark | None = None
+    """Of what could not be copied: tried again when it has changed, or after the longest pause."""
     refused: bool = False
     turn: asyncio.Lock = field(default_factory=asyncio.Lock)
 
@@ -133,9 +140,12 @@ class Replicas:
                 continue
             replica.changed_at = replica.changed_at or now
             waited = now - replica.changed_at >= self.lag / 2
+            if replica.failed is not None and mark != replica.failed:
+                replica.not_before = min(replica.not_before, now + self.lag / 2)
+                replica.failed = None
             due = now >= max(replica.not_before, self._not_before) and (quiet or waited)
             if due and not replica.turn.locked():
-                group.create_task(self._copy(facts, replica), name=f"copy {facts.id}")
+                group.create_task(self._copy(facts, replica, mark), name=f"copy {facts.id}")
 
     def _look(self, here: Sequence[Facts]) -> list[tuple[Mark | None, bool]]:
         return [self._mark(facts) for facts in here]
@@ -170,7 +180,7 @@ class Replicas:
         if not self._copies(facts):
             raise Refused("cannot move: " + NO_PROFILES.format(id=facts.id), code="no_profiles")
 
-    async def _copy(self, facts: Facts, replica: Replica) -> None:
+    async def _copy(self, facts: Facts, replica: Replica, mark: Mark) -> None:
         """One try; the next look sees whether another is needed."""
         async with replica.turn:
             try:
@@ -179,22 +189,27 @@ class Replicas:
                 else:
                     await self._send(facts, replica, exact=False)
             except WaError as error:
-                self._failed(facts, replica, error)
+                self._failed(facts, replica, error, mark)
             else:
-                self._pause, replica.problem = FIRST_PAUSE, ""
+                self._pause, replica.problem, replica.said = FIRST_PAUSE, "", ""
                 pause = max(self.lag / 2, (SHARE - 1) * replica.seconds)
                 replica.not_before = boot_now() + pause
 
-    def _failed(self, facts: Facts, replica: Replica, error: WaError) -> None:
-        now, sentence = boot_now(), str(error)
-        if error.code == "fleet_database":
+    def _failed(self, facts: Facts, replica: Replica, error: WaError, mark: Mark) -> None:
+        now = boot_now()
+        replica.problem = str(error)
+        if error.code == "fleet_database":  # which the keeper of the lease says
             self._not_before = now + self._pause
             self._pause = min(self._pause * 2, LONGEST_PAUSE)
+            return
+        if error.code == "changing":
+            replica.not_before = now + self.lag
         else:
-            replica.not_before = now + (self.lag if error.code == "changing" else LONGEST_PAUSE)
-        if sentence != replica.problem:
-            log.error("%s", sentence, extra=about(facts.id))
-        replica.problem = sentence
+            replica.not_before, replica.failed = now + LONGEST_PAUSE, mark
+        waited = now - (replica.changed_at or now)
+        if replica.problem != replica.said and (error.code not in _PASSING or waited > PATIENCE):
+            replica.said = replica.problem
+            log.error("%s", replica.problem, extra=about(facts.id))
 
     async def _send(self, facts: Facts, replica: Replica, *, exact: bool) -> None:
         async with self._few:
