@@ -1,0 +1,73 @@
+"""The agent is killed at each step of moving a session: it ends on one machine, paired, once."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from tests.conftest import Eventually
+from tests.fleet.agents import FleetAgent, FleetOfAgents, fleet_of_agents
+from tests.fleet.test_owners import here, owned_by
+
+SOURCE = ("move_stopped", "move_copied", "move_handed_over", "fleet_stopped", "fleet_retired")
+
+
+@pytest.fixture
+async def fleet(tmp_path: Path) -> AsyncIterator[FleetOfAgents]:
+    async with fleet_of_agents(["a", "b"], tmp_path) as fleet:
+        yield fleet
+
+
+async def killed_at(agent: FleetAgent, point: str) -> None:
+    """Start its agent again, to be killed at this point; its workers go on."""
+    await agent.kill()
+    await agent.start({**agent.env, "WA_FAILPOINT": f"{point}:kill"})
+
+
+async def ended(agent: FleetAgent) -> None:
+    assert agent.process is not None
+    assert await asyncio.wait_for(agent.process.wait(), 30) == -9, agent.log.read_text()
+
+
+async def test_a_move_ends_on_the_target_wherever_the_source_is_killed(
+    fleet: FleetOfAgents, eventually: Eventually
+) -> None:
+    a, ids = fleet["a"], [point.replace("_", "-") for point in SOURCE]
+    await fleet.create(*ids, on="a")
+    await eventually(lambda: fleet.connected(ids), within=30)
+    await eventually(fleet.know_each_other, within=30)
+    for id, point in zip(ids, SOURCE, strict=True):
+        await killed_at(a, point)
+        await eventually(fleet.know_each_other, within=30)
+        await a.do("POST", f"/api/instance/{id}/move", {"to": "b"})
+        await ended(a)
+        await a.boot()
+        await eventually(lambda id=id: owned_by(fleet, "b", id), within=30)
+        left = sorted(ids[ids.index(id) + 1 :])
+        await eventually(lambda left=left: here(a, left), within=20)
+    await eventually(lambda: fleet.connected(ids), within=30)
+
+
+async def test_a_session_that_arrives_is_taken_in_after_a_kill(
+    fleet: FleetOfAgents, eventually: Eventually
+) -> None:
+    a, b = fleet["a"], fleet["b"]
+    await fleet.create("x", on="a")
+    await eventually(lambda: fleet.connected(["x"]), within=30)
+    await killed_at(b, "fleet_arrived")
+    await eventually(fleet.know_each_other, within=30)
+    await a.do("POST", "/api/instance/x/move", {"to": "b"})
+    await ended(b)
+    await b.boot()
+    await eventually(lambda: fleet.connected(["x"]), within=30)
+    assert await owned_by(fleet, "b", "x")
+    # A creation that was cut short after its row was made becomes a session all the same.
+    await killed_at(b, "fleet_claimed")
+    with pytest.raises((OSError, aiohttp.ClientError)):
+        await fleet.create("y", on="b")
+    await ended(b)
+    await b.boot()
+    await eventually(lambda: fleet.connected(["x", "y"]), within=30)
+    assert await owned_by(fleet, "b", "y")
