@@ -126,3 +126,22 @@ def clone(source: Path, target: Path, names: tuple[str, ...]) -> None:
 
 async def says_it_is_a_copy(agent: FleetAgent) -> bool:
     return "identity of this machine" in (await agent.fleet())["database"]["error"]
+
+
+async def test_a_declared_instance_is_made_where_no_machine_has_it(
+    tmp_path: Path, eventually: Eventually
+) -> None:
+    async with fleet_of_agents(["a"], tmp_path) as fleet:
+        await fleet.create("x", on="a")
+        async with newcomer(fleet, "c") as c:
+            with c.config.open("a") as file:
+                for id in ("x", "z"):
+                    file.write(f'[[instance]]\nid = "{id}"\nengine = "sandbox"\n')
+            await c.start()
+            await eventually(lambda: has_owners(fleet, {"x": "a", "z": "c"}), within=30)
+            assert (c.state / "sessions/z/instance.json").exists()
+            assert not (c.state / "sessions/x").exists()
+
+
+async def has_owners(fleet: FleetOfAgents, owners: dict[str, str]) -> bool:
+    return await fleet.owners() == owners

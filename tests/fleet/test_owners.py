@@ -1,5 +1,6 @@
 """Real agents on one PostgreSQL: who runs a session, and what becomes of its files elsewhere."""
 
+import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -69,3 +70,29 @@ async def test_a_move_and_a_drain_lose_no_pairing(
     await eventually(lambda: here(fleet["a"], []), within=10)
     story = await fleet["b"].do("GET", "/api/instance/s1/events")
     assert "arrived" in [it["kind"] for it in story["events"]]
+
+
+async def test_what_an_operator_ordered_holds_on_the_next_machine(
+    fleet: FleetOfAgents, eventually: Eventually
+) -> None:
+    ids = ["off", "halted", "gone", "changed"]
+    a, b = fleet["a"], fleet["b"]
+    await fleet.create(*ids, on="a")
+    await eventually(lambda: fleet.connected(ids), within=30)
+    await eventually(lambda: fleet.copied(ids), within=10)
+    await a.do("POST", "/api/instance/off/disable")
+    await a.do("POST", "/api/instance/halted/stop")
+    settings = {**fleet.settings, "messages_per_minute": 7}
+    await a.do("PATCH", "/api/instance/changed", {"settings": settings})
+    await a.do("DELETE", "/api/instance/gone", {"confirm": "gone"})
+    wanted = dict(await fleet.rows("SELECT id, wanted FROM wa_agent.session"))
+    assert wanted == {"off": "disabled", "halted": "stopped", "changed": "running"}
+    await a.lose_power()
+    await eventually(lambda: owned_by(fleet, "b", *wanted), within=30)
+    await eventually(lambda: here(b, sorted(wanted)), within=20)
+    await eventually(lambda: fleet.connected(["changed"]), within=20)
+    views = {id: await b.do("GET", f"/api/instance/{id}") for id in wanted}
+    assert [views[id]["enabled"] for id in ("off", "halted", "changed")] == [False, True, True]
+    kept = json.loads((b.state / "sessions/changed/instance.json").read_text())
+    assert kept["settings"]["messages_per_minute"] == 7
+    assert not {"off", "halted"} & fleet.witness.connected().keys()
