@@ -58,7 +58,11 @@ def repair_all(
     client: Client, instances: Iterable[dict[str, Any]], options: argparse.Namespace
 ) -> list[Repaired]:
     """Side by side, a few at a time; in the order of the ids."""
-    unwell = [instance for instance in instances if needs_round(instance)]
+    unwell = [
+        instance
+        for instance in instances
+        if instance["should_run"] and instance["health"]["verdict"] in _UNWELL
+    ]
     if options.dry_run:
         return [_dry_run(instance) for instance in unwell]
     begun = {row["id"]: _newest(client, row["id"]) for row in unwell} if options.debug else {}
@@ -75,10 +79,6 @@ def repair_all(
     for id, cursor in begun.items():
         _print_story(client, id, cursor)
     return repaired
-
-
-def needs_round(instance: dict[str, Any]) -> bool:
-    return bool(instance["should_run"]) and instance["health"]["verdict"] in _UNWELL
 
 
 def steps_for(instance: dict[str, Any]) -> tuple[str, ...]:

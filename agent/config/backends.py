@@ -80,9 +80,5 @@ def _from_file(declaration: BackendDeclaration, name: str) -> str:
     if not path:
         return ""
     # A key becomes a header; a password may hold whatever it likes.
-    fault = key_fault if name == "key_file" else _nothing_wrong
+    fault = key_fault if name == "key_file" else lambda _text: ""
     return read_secret(path, f"{name} of backend {declaration.name}", f"backend.{name}", fault)
-
-
-def _nothing_wrong(_text: str) -> str:
-    return ""

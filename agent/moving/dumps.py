@@ -46,7 +46,10 @@ def of_postgres(lines: Iterator[str]) -> Iterator[tuple[str, Row]]:
             if text == "\\.":
                 break
             if is_wanted(table):
-                values = [_copied(field) for field in text.split("\t")]
+                values = [
+                    None if field == "\\N" else _unescaped(field, _COPY_ESCAPES)
+                    for field in text.split("\t")
+                ]
                 yield table, dict(zip(columns, values, strict=True))
         else:
             raise ValueError("the dump ends within a table")
@@ -55,10 +58,6 @@ def of_postgres(lines: Iterator[str]) -> Iterator[tuple[str, Row]]:
 
 
 _COPY_ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "b": "\b", "f": "\f", "v": "\v"}
-
-
-def _copied(field: str) -> str | None:
-    return None if field == "\\N" else _unescaped(field, _COPY_ESCAPES)
 
 
 _TABLE = re.compile(r"(?:CREATE TABLE|INSERT INTO) `([^`]+)`")

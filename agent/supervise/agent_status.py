@@ -67,7 +67,7 @@ class OwnFigures:
     _lag: float = field(init=False, default=0.0)
     _to_restore: int = field(init=False, default=0)
     _pending: set[InstanceId] = field(init=False, default_factory=set)
-    """Those of them that came to nothing yet."""
+    """Those of them whose start has not ended."""
 
     def expect(self, instances: Iterable[InstanceId]) -> None:
         """`status` is ready only after a pass has seen all of these."""

@@ -1,8 +1,5 @@
-"""The stop of the whole agent, in its order, each step bounded in time and logged.
-
-Schedules stop first, then sessions prepare, states are saved, sessions and workers close.
-A second signal (`hurry`) skips the waiting, never the saving.
-"""
+"""The stop of the whole agent, in its order, each step bounded in time and logged. A second signal
+(`hurry`) skips the waiting, never the saving."""
 
 import asyncio
 import logging
@@ -53,14 +50,14 @@ async def close_sessions(
         times.save,
         asyncio.Event(),
     )
-    # A start may still be queued: ordered after us, it would begin when we are gone.
+    # A start may still be queued: it would begin when the agent is gone.
     units = await host.list()
     running = [id for id, unit in units.items() if unit.runs or unit.job_pending]
     return await _close_workers(running, host, times.close)
 
 
 async def leave_sessions(all_facts: Collection[Facts]) -> None:
-    """Let go of the workers and leave their sessions connected."""
+    """Close the links to the workers and leave their sessions connected."""
     links = [facts.link for facts in all_facts if facts.link is not None]
     await asyncio.gather(*(link.close() for link in links), return_exceptions=True)
 

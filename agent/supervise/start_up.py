@@ -1,5 +1,5 @@
-"""What happens before the first pass: instances are read, missing ones made, all put in line. What
-still runs is adopted by its first pass; what should run starts in its turn."""
+"""Before the first pass: read instances, make missing ones, put all in line. The first pass adopts
+what still runs; what should run starts in its turn."""
 
 import asyncio
 import logging
@@ -72,7 +72,7 @@ async def line_up(registry: Registry, host: Host, room: Room) -> list[InstanceId
         if facts.id in running:
             room.promise(facts)  # before the first pass: no other start may take its memory
         facts.enabled_by_operator = host.enabled_by_operator(facts.id)
-    # Asked for together, so that all go down with one commit.
+    # Asked for together, so that one commit has all.
     await asyncio.gather(
         *(_mark_reconnecting(registry, facts, host, running) for facts in all_facts)
     )
@@ -80,7 +80,7 @@ async def line_up(registry: Registry, host: Host, room: Room) -> list[InstanceId
 
 
 async def _take_in_folders(registry: Registry, store: Store, root: Path) -> None:
-    """Compare each folder with its row: the newer holds, and both say the same from then on."""
+    """Compare each folder with its row: the newer wins, and both say the same from then on."""
     for folder in await asyncio.to_thread(scan, root):
         facts = registry.facts.get(folder.id)
         if facts is None:
@@ -96,7 +96,7 @@ async def _take_in_folders(registry: Registry, store: Store, root: Path) -> None
             await _follow_folder(registry, facts, folder.identity)
         else:
             facts.saved.identity = folder.identity
-            # Written by an earlier version, or cut off: the first pass writes what the row says.
+            # Written by an earlier version, or cut off: the first pass writes the row's content.
             facts.saved.identity_behind = not says_the_same(folder.identity, identity_of(facts))
 
 
@@ -122,7 +122,7 @@ async def _take_in(registry: Registry, store: Store, folder: Found) -> None:
 
 
 async def _follow_folder(registry: Registry, facts: Facts, identity: Identity) -> None:
-    """The database lost what was written down of it last: an older copy came back."""
+    """The database is an older copy: take what the folder says."""
     before, written = facts.record, identity.record
     sentence = (
         f"its folder is newer than the database (generation {identity.generation},"
@@ -161,7 +161,7 @@ async def create_declared(registry: Registry, declared: Iterable[Declaration]) -
 
 
 async def _lay_out_missing(registry: Registry, store: Store, root: Path) -> None:
-    """A row without a folder: finish what was cut short; a lost pairing is never papered over."""
+    """A row without a folder: finish what was cut short; a lost pairing is never replaced."""
     # The newest of each name is listed first.
     in_trash = {
         retired.id: retired for retired in reversed(await asyncio.to_thread(list_trash, root))
@@ -186,7 +186,7 @@ async def _lay_out_missing(registry: Registry, store: Store, root: Path) -> None
 
 
 def _was_deleted(facts: Facts, retired: Retired | None) -> bool:
-    """Its folder was retired by a deletion; a row of that name since is another instance's."""
+    """A deletion retired its folder; a row of that name since is another instance's."""
     if retired is None:
         return False
     since = retired.at_wall >= int(facts.instance.created_wall)
@@ -203,13 +203,13 @@ async def _mark_reconnecting(
             status=ConnectionStatus.RECONNECTING,
             status_since_wall=time.time(),
         )
-        # Not noted as a loss: who comes back from our own stop has not reconnected, and a fleet
-        # that is brought back is no storm.
+        # Not counted as a loss: a session that comes back after the agent's own stop is no
+        # reconnect, and a fleet that starts is no storm.
         await registry.save(facts)
 
 
 def _in_line(all_facts: Iterable[Facts], running: Collection[InstanceId]) -> list[InstanceId]:
-    """What runs first (adopting costs nothing and ends doubt), then the rest by last activity."""
+    """First what runs (adopting costs nothing), then the rest by last activity."""
     return restore_order(
         Candidate(
             facts.id,

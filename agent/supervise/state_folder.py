@@ -1,9 +1,9 @@
-"""Is this the state folder that this machine's agent used last, and is its database the newest?
+"""Whether this is the state folder that this machine's agent used last, and its database the
+newest.
 
-The folder carries a mark with a number that grows with each start and stop; the database and,
-where it lies elsewhere, the cache hold it too. A missing mount looks like a first installation:
-the file that root writes at each start of the service, the cache's mark and workers that run
-without a known state tell the two apart.
+The folder has a mark with a number that grows with each start and stop; the database and, where it
+is elsewhere, the cache have it too. A missing mount looks like a first installation: the file that
+root writes at each start of the service, the cache's mark and running workers tell the two apart.
 """
 
 import hashlib
@@ -52,7 +52,7 @@ class StatePlaces:
 
     @property
     def cache_apart(self) -> bool:
-        """Only what lies elsewhere still tells of a state folder that is away."""
+        """Only a cache elsewhere can tell of a state folder that is away."""
         return not self.cache.absolute().is_relative_to(self.state.absolute())
 
     @property
@@ -63,14 +63,15 @@ class StatePlaces:
 
 
 def state_is_missing(places: StatePlaces) -> bool:
-    """Nothing of an earlier agent is here. (A lost database alone is rebuilt from the sessions.)"""
+    """No state of an earlier agent is here. (A lost database alone is rebuilt from the
+    sessions.)"""
     if (places.state / MARK).exists() or (places.state / DATABASE).exists():
         return False
     return not (places.sessions.is_dir() and scan(places.sessions))
 
 
 def was_used(places: StatePlaces) -> bool:
-    """Whether root's mark is there; one that cannot be looked at is none."""
+    """Whether root's mark is there; False where that cannot be seen."""
     try:
         return places.used is not None and places.used.exists()
     except OSError:
@@ -78,7 +79,7 @@ def was_used(places: StatePlaces) -> bool:
 
 
 def used_mark(environment: Mapping[str, str], installed: bool) -> Path | None:
-    """Where root's mark would lie: the service names it, and an installed agent has it there."""
+    """The place of root's mark: the service names it, and an installed agent has it there."""
     named = environment.get(USED_VARIABLE, "")
     if named:
         return Path(named)
@@ -167,14 +168,15 @@ async def go_on(store: Store, places: StatePlaces, *, rebuilt: bool) -> bool:
 
 
 async def note_stop(store: Store, places: StatePlaces) -> None:
-    """A copy of the database from before this stop is older from now on."""
+    """From now on a copy of the database from before this stop is older."""
     mark = read_mark(places.state)
     if mark is not None:
         await _write(store, places, replace(mark, generation=mark.generation + 1))
 
 
 async def _write(store: Store, places: StatePlaces, mark: StateMark) -> None:
-    """The database first: cut off in between, it is the newer one, which is no trouble."""
+    """The database first: if it is cut off in between, the database is newer, which does no
+    harm."""
     text = json.dumps(asdict(mark))
     await store.put_fact(FACT, text)
     marks = [(places.state, MARK)]
@@ -189,7 +191,7 @@ async def _write(store: Store, places: StatePlaces, mark: StateMark) -> None:
 
 
 def read_mark(folder: Path, name: str = MARK) -> StateMark | None:
-    """None when there is none that makes sense."""
+    """None where there is no readable mark."""
     try:
         with open_root(folder) as fd:
             return _parse(read_plain_file(folder, fd, name).decode("utf-8", "replace"))

@@ -1,4 +1,4 @@
-"""A session's story: its journal entries, and which of them the log tells as warnings."""
+"""The journal entries of a session, and which of them the log has as warnings."""
 
 import asyncio
 import logging
@@ -13,9 +13,9 @@ from agent.supervise.backends.circuit import Noted
 from agent.supervise.facts import Facts
 
 DELETING = "deleting/"
-"""A deletion that was begun: its fact's name, before the id."""
+"""Begins the name of the fact in the database that a deletion has begun; the id follows."""
 SESSION_CIRCUIT_OPEN, SESSION_CIRCUIT_CLOSED = "session_circuit_open", "session_circuit_closed"
-"""Kinds of history that tell a session's circuit; a backend's has its own."""
+"""Kinds of journal entries about a session's circuit; a backend's has its own."""
 
 _PERSISTENT = frozenset(
     {Permanence.AT_TIME, Permanence.PROBE_SLOWLY, Permanence.WAIT_FOR_PERSON, Permanence.NEVER}
@@ -36,8 +36,8 @@ def entry(
 
 
 def is_trouble(entry: JournalEntry) -> bool:
-    """Whether the log tells it as a warning: a session goes down, is stuck, banned, given up,
-    cannot read after it was moved in, or its circuit opens."""
+    """Whether the log has it as a warning: a session goes down, is stuck, banned, given up, cannot
+    read after it was moved in, or its circuit opens."""
     if entry.kind == SESSION_CIRCUIT_OPEN:
         return True
     reason = str(entry.detail.get("reason", ""))
@@ -56,13 +56,12 @@ def is_trouble(entry: JournalEntry) -> bool:
 
 
 def tell(entry: JournalEntry, *, failed: bool = False) -> None:
-    """Into the log, too."""
     level = logging.WARNING if failed or is_trouble(entry) else logging.INFO
     bound(entry.category, entry.instance, __name__).log(level, "%s", entry.sentence)
 
 
 class Notes:
-    """Writes history without waiting: with the next commit."""
+    """Writes journal entries without waiting, with the next commit."""
 
     def __init__(self, store: Store) -> None:
         self._store = store

@@ -1,8 +1,5 @@
-"""The public face of supervision: what is wanted is written down here, and passes are woken.
-
-Nothing here acts on a worker except where the answer is the deed itself (a QR, a send, a
-logout, a deletion); all else is an intent that the next pass carries out.
-"""
+"""The public face of supervision: it writes down orders and wakes passes, which carry them out. It
+acts on a worker only where the answer is the result itself (a QR, a send, a logout, a deletion)."""
 
 import logging
 from collections.abc import Callable, Mapping
@@ -49,7 +46,7 @@ log = logging.getLogger(__name__)
 
 
 class Supervisor:
-    """Everything that may be asked of supervision. Unknown ids raise NotFound."""
+    """Unknown ids raise NotFound."""
 
     def __init__(
         self,
@@ -102,7 +99,7 @@ class Supervisor:
         self._asking = asking
 
     async def change_settings(self, id: InstanceId, settings: Mapping[str, Any]) -> InstanceView:
-        """The worker reads them when it starts next; what it is held to changes at once."""
+        """The worker reads them at its next start; its limits change at once."""
         facts = self._registry.get(id)
         changed = replace(facts.instance, settings=dict(settings))
         if (changed.backend, changed.remote) != (facts.instance.backend, facts.instance.remote):
@@ -123,8 +120,8 @@ class Supervisor:
         facts = self._registry.get(id)
         ended = facts.record.reason and reason_of(facts.record.reason).final
         if ended and facts.instance.enabled and desired_of(facts, self._host).should_run:
-            # It is enabled: what WhatsApp ended is no reason to log in once more.
-            said = entry(facts, "enabled", "an operator enabled it, which it was already")
+            # An enabled session that WhatsApp ended gets no further login.
+            said = entry(facts, "enabled", "an operator enabled it; it was enabled already")
             return await self._intend(facts, said)
         facts.asked.start = True
         facts.instance = replace(facts.instance, enabled=True)
@@ -174,7 +171,7 @@ class Supervisor:
         must_confirm_passkey(self._registry.get(id), doing, confirmation)
 
     async def mark_passkey(self, id: InstanceId, needed: bool) -> InstanceView:
-        """By an operator: whether its account needs a passkey to link a device."""
+        """Note whether its account needs a passkey to link a device."""
         facts = self._registry.get(id)
         facts.record = replace(facts.record, needs_passkey=needed)
         facts.saved.identity_behind = True

@@ -1,4 +1,4 @@
-"""The picture of one instance that the API, the metrics and the command line get to see."""
+"""The picture of one instance for the API, the metrics and the command line."""
 
 import time
 from collections.abc import Callable
@@ -35,8 +35,6 @@ _NO_RATE = PerMinute()
 
 @dataclass(frozen=True, slots=True)
 class ViewSources:
-    """What a picture needs beside the facts."""
-
     host: Host
     turns: Turns
     settings: Settings

@@ -13,8 +13,6 @@ OnClose = Callable[[str], None]
 
 
 class WorkerLink(Protocol):
-    """Calls to that worker."""
-
     @property
     def hello(self) -> Hello: ...
 
@@ -27,7 +25,7 @@ class WorkerLink(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Listener:
-    """Who hears what one session's engine says."""
+    """Hears what one session's engine says."""
 
     on_claim: OnClaim
     on_happening: OnHappening

@@ -116,4 +116,4 @@ async def test_what_is_enabled_and_banned_does_not_log_in_for_being_enabled(agen
     await agent.do("POST", "/api/instance/a/health")
     assert await agent.status("a") == "AUTH_FAILURE"
     last = [told for _, told in await agent.story("a")][-1]
-    assert last == "an operator enabled it, which it was already"
+    assert last == "an operator enabled it; it was enabled already"

@@ -161,7 +161,8 @@ def _database(path: Path, client: Client) -> Finding:
         return note("database", f"{path} is not there", "the agent creates it at its first start")
     try:
         with lock_of(path.parent) as free:
-            result = check_unused(path) if free else _checked_by_agent(client)
+            answer = None if free else client.post("/api/database/check")
+            result = check_unused(path) if answer is None else str(answer["found"])
     except AgentUnreachable:
         return note("database", "an agent holds it and does not answer", "see the check: agent")
     except WaError as error:
@@ -183,7 +184,3 @@ def _set_aside_beside(path: Path) -> list[str]:
         )
         return sorted(part.name for part in copies if not part.name.endswith(("-wal", "-shm")))
     return []
-
-
-def _checked_by_agent(client: Client) -> str:
-    return str(client.post("/api/database/check")["found"])

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 
 from agent.core.health import ENDED_WITH, MISCONFIGURED
 from agent.core.model import (
-    ClaimFact,
     ConnectionStatus,
     Health,
     HealthVerdict,
@@ -43,9 +42,5 @@ def find_drop(observation: Observation, verdict: HealthVerdict) -> Drop | None:
         return None
     own = verdict.reason in ("zombie", "injection_failed", PASSKEY_SUSPECTED)
     # A zombie stays one until it is connected again, whatever it claims in between.
-    since = 0.0 if verdict.reason == "zombie" else _stuck_since(fact)
+    since = 0.0 if verdict.reason == "zombie" else fact.phase_since or fact.since
     return Drop(verdict.reason if own else "start_stuck", (verdict.reason, unit.run, since))
-
-
-def _stuck_since(fact: ClaimFact) -> float:
-    return fact.phase_since or fact.since

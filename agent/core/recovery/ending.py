@@ -37,7 +37,7 @@ def find_ending(case: Case, repair: Repair) -> Ending | None:
         return None
     if repair.stage is Stage.ACTING or needs_repair(verdict):
         return None
-    helped = _helped(repair)
+    helped = Ending.CLEANED if repair.cleaned or repair.unpaired else Ending.RECOVERED
     if verdict.reason in ("waiting_for_scan", PASSKEY_SUSPECTED):
         return helped
     if case.observation.wait_reason:
@@ -54,10 +54,6 @@ def find_ending(case: Case, repair: Repair) -> Ending | None:
     if _wants_code(case, repair):
         return None
     return Ending.NEEDS_PERSON
-
-
-def _helped(repair: Repair) -> Ending:
-    return Ending.CLEANED if repair.cleaned or repair.unpaired else Ending.RECOVERED
 
 
 def _wants_code(case: Case, repair: Repair) -> bool:

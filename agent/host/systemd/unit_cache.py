@@ -92,9 +92,5 @@ def _read(entry: _Entry) -> UnitStatus:
     properties = entry.properties
     if entry.ended and properties["NRestarts"] and properties["Result"] == "success":
         properties = {**properties, **entry.ended}
-    return read_unit(properties, _sleep_offset())
-
-
-def _sleep_offset() -> float:
     # Rounded, or the moment between the two looks would make each answer a different one.
-    return round(slept(), 3)
+    return read_unit(properties, round(slept(), 3))

@@ -13,12 +13,12 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Protocol
 
 from agent.core.invitation import Invitation
 from agent.core.model import Category, Instance, InstanceId, JournalEntry
 from agent.engines.web.files import NOTE, PROFILE
 from agent.errors import Forbidden, InvalidRequest, Refused, Unauthorized
+from agent.store.database import Store
 from agent.vault.copies.manifest import Manifest
 from agent.vault.copies.seal import Sealed, make_key
 
@@ -27,13 +27,6 @@ ENGINE = "web"
 _FROM_DESK = (PROFILE, NOTE)
 _FACT = "invite/"
 _NO_HASH = "0" * 64
-
-
-class InviteStore(Protocol):
-    async def get_fact(self, name: str) -> str | None: ...
-    async def put_fact(self, name: str, value: str) -> None: ...
-    async def forget_facts(self, names: list[str]) -> None: ...
-    async def append(self, *entries: JournalEntry) -> list[JournalEntry]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +50,7 @@ class _Kept:
 class Invites:
     """`find` raises NotFound for an unknown id."""
 
-    store: InviteStore
+    store: Store
     key_file: Path
     find: Callable[[InstanceId], Candidate]
     seconds: Callable[[], float]

@@ -35,7 +35,6 @@ from agent.vault.copies.snapshots import (
 )
 from agent.vault.copies.staging import finish
 from agent.vault.copies.take import Subject, take_snapshot
-from agent.vault.formats import may_roll_back
 from agent.vault.tree import Tick
 
 log = logging.getLogger(__name__)
@@ -76,7 +75,7 @@ def finish_cut_short(root: Path) -> None:
 
 @dataclass(slots=True, eq=False, repr=False)
 class Keeping:
-    """All work with copies of sessions; plans use it as `Keeper`."""
+    """All work with copies of sessions."""
 
     registry: Registry
     store: Store
@@ -103,9 +102,6 @@ class Keeping:
 
     async def has_good_snapshot(self, id: InstanceId) -> bool:
         return await asyncio.to_thread(newest_good, self.root, id) is not None
-
-    def may_roll_back(self, engine: str) -> bool:
-        return may_roll_back(engine)
 
     async def snapshot(self, id: InstanceId, why: str) -> Snapshot:
         """Take a snapshot now; Refused or TryLater says why there is none."""

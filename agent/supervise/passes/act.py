@@ -5,17 +5,18 @@ import logging
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from agent.clock import boot_now
 from agent.core.findings.crypto import crypto_retry_delay, note_regenerated
-from agent.core.model import InstanceId, JournalEntry, UnitState
+from agent.core.model import JournalEntry, UnitState
 from agent.core.plan import ActionKind, Outcome, Plan
 from agent.core.reconnect import forgive
 from agent.errors import EngineError, LinkError, WaError
 from agent.failpoint import failpoint
 from agent.host.base import Host
 from agent.log import about
+from agent.supervise.copies.snapshots import Keeping
 from agent.supervise.facts import Facts
 from agent.supervise.passes.findings import failing_peers
 from agent.supervise.set_aside import set_aside
@@ -39,20 +40,6 @@ WHY_RETIRED = {"cleanup": "cleaned up", "needs_scan": "it needs a scan"}
 """By the plan's name, for the trash."""
 
 
-class Keeper(Protocol):
-    async def has_good_snapshot(self, id: InstanceId) -> bool: ...
-    async def back_up(self, facts: Facts, why: str) -> str:
-        """Make a copy and read it back; its name."""
-
-    async def must_have_room(self, facts: Facts) -> None:
-        """VaultError where the newest good snapshot would not fit."""
-
-    async def restore_newest(self, facts: Facts) -> str:
-        """Put the newest good snapshot in the place of its files; its worker does not run."""
-
-    def may_roll_back(self, engine: str) -> bool: ...
-
-
 SaveRecord = Callable[[Facts, Sequence[JournalEntry]], Coroutine[Any, Any, None]]
 
 
@@ -62,7 +49,7 @@ class Executor:
 
     host: Host
     session_root: Path
-    keeper: Keeper
+    keeper: Keeping
     save: SaveRecord
     settings: Settings
 

@@ -40,6 +40,7 @@ from agent.supervise.passes.findings import failing_peers
 from agent.supervise.settings import Settings
 from agent.supervise.story import entry, tell
 from agent.supervise.turns.incidents import Incidents
+from agent.vault.formats import may_roll_back
 
 NO_EFFECT = "no_effect"
 """An engine's code for a step that its server answered and that changed nothing."""
@@ -167,7 +168,7 @@ class Ladder:
             can_log_out=bool(facts.instance.backend),
             canary=not (waits or self.incidents.wait_reason(facts)),
             good_snapshot=good_snapshot,
-            may_roll_back=keeper.may_roll_back(facts.instance.engine),
+            may_roll_back=may_roll_back(facts.instance.engine),
             peers=failing_peers(facts, self.settings.config.crypto),
             finds_records=entry_of(facts.instance.engine).finds_records,
         )

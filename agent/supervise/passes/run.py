@@ -150,7 +150,7 @@ class Passes:
         if entries or facts.record != before or behind:
             await self.registry.save(facts, entries)
         if verdict.state not in ON_ITS_WAY or verdict.health is Health.STUCK:
-            self.turns.settled(facts)  # its start came to something; being stuck is something too
+            self.turns.settled(facts)  # its start has ended, be it stuck
 
     async def _decide(self, facts: Facts, observation: Observation, verdict: HealthVerdict) -> Step:
         """Orders first, then the repair, then wanted against actual state."""

@@ -1,5 +1,5 @@
-"""Looks at the table of alerts every so often: what began goes to the journal, the log and, if one
-is set, to an Alertmanager; for machines that have no Prometheus."""
+"""Evaluates the table of alerts: changes go to the journal, the log and, if one is set, to an
+Alertmanager; for machines that have no Prometheus."""
 
 import asyncio
 import logging
@@ -49,8 +49,6 @@ CLOCK_GRACE = 1.0
 
 @dataclass(slots=True)
 class Alerting:
-    """The active alerts and their receivers."""
-
     config: Callable[[], Config]
     views: Callable[[], Mapping[InstanceId, InstanceView]]
     status: Callable[[], AgentStatus]
@@ -92,7 +90,7 @@ class Alerting:
             await asyncio.sleep(max(chosen.interval * min(chosen.patience, 1.0), 0.2))
 
     async def look(self) -> None:
-        """One evaluation of the whole table; others run in between."""
+        """Evaluate the whole table; other tasks run in between."""
         config, now = self.config(), boot_now()
         views, figures = dict(self.views()), self._figures()
         readings = Readings()
@@ -228,7 +226,8 @@ class Alerting:
         ]
 
     async def _take_over(self) -> None:
-        """What fired when the agent ended fires on, or is over: nothing is announced twice."""
+        """Alerts that fired when the last agent ended still fire, or are over: none is announced
+        twice."""
         try:
             past = await self.store.history(kinds=("alert", "alert_over"), limit=1000)
             starts = await self.store.history(kinds=("agent_started",), limit=KEPT_PAST)
@@ -241,7 +240,7 @@ class Alerting:
         pending = pending_in(row or "", table, now)
         firing = firing_in(past, table, apart, now)
         self._active = {(alert.name, alert.labels): alert for alert in (*pending, *firing)}
-        # This life's own start is noted at every look, by its process' beginning.
+        # The start of this agent is read at each look, by its process' beginning.
         own = self.exporter.machine.started_wall - CLOCK_GRACE
         earlier = [entry.wall for entry in reversed(starts) if entry.wall < own]
         self._history.before(STARTED, (), [(wall - apart, wall) for wall in earlier])
@@ -254,7 +253,7 @@ class Alerting:
 
 
 def alertmanager_of(section: AlertPolicy) -> Alertmanager | None:
-    """None when there is none to tell."""
+    """None where no Alertmanager is set."""
     if not section.alertmanager:
         return None
     return Alertmanager(section.alertmanager, repeat=max(60 * min(section.patience, 1.0), 1.0))

@@ -1,8 +1,5 @@
-"""What one life of the agent knew of the alerts and the next goes on with.
-
-Firing alerts are in the journal. Those whose condition holds, but not yet for long enough, are
-in one small row: a restart of the agent must not let their time begin again.
-"""
+"""What the next agent must know of the alerts. Firing alerts are in the journal; pending ones are
+in one small row, for a restart of the agent must not restart their time."""
 
 import json
 import math
@@ -27,13 +24,13 @@ Entry = tuple[str, Key, float]
 
 @dataclass(slots=True)
 class PendingRow:
-    """When the row has to be written, and what is in it."""
+    """When the row has to be written, and its content."""
 
     _entries: frozenset[Entry] = frozenset()
     _at: float = field(default=-math.inf)
 
     def due(self, active: Iterable[ActiveAlert], now: float) -> str | None:
-        """The new row, when the old one no longer does."""
+        """The new row, when the old one is out of date."""
         entries = frozenset(
             (alert.name, alert.labels, alert.since)
             for alert in active
@@ -58,7 +55,7 @@ def pending_in(text: str, table: Sequence[Alert], now: float) -> list[ActiveAler
             if name in known
         ]
     except (ValueError, TypeError, KeyError, RecursionError):
-        return []  # the times begin again, and nothing else
+        return []  # their times begin again
 
 
 def _key(labels: Any) -> Key:
@@ -68,10 +65,8 @@ def _key(labels: Any) -> Key:
 def firing_in(
     past: Sequence[JournalEntry], table: Sequence[Alert], apart: float, now: float
 ) -> list[ActiveAlert]:
-    """The alerts whose last word in the journal, newest first, is that they fire.
-
-    One that looks back over a window is not over before the window holds this agent's own
-    readings: what made it fire was seen by the agent before.
+    """The alerts whose last entry in the journal, newest first, is that they fire. An alert over a
+    window is over only when the window has this agent's own readings: the last agent saw its cause.
     """
     known = {alert.name: alert for alert in table}
     seen: set[tuple[str, Key]] = set()

@@ -1,9 +1,8 @@
-"""The counters of the sessions that go on when the agent is restarted in order.
+"""The counters of the sessions that go on over an orderly restart of the agent.
 
-A counter must never be shown smaller than before unless it begins at 0: Prometheus takes any
-other fall for a new beginning and adds the whole value again. So the counters are written once,
-when /metrics is closed, and are removed from the database as soon as the next agent has read
-them. After a kill there is nothing to read, and every counter begins at 0.
+A counter may shrink only to 0: Prometheus takes any other fall for a new beginning and adds the
+whole value again. So the counters are written once, when /metrics is closed, and removed from the
+database as soon as the next agent has read them. After a kill all begin at 0.
 """
 
 import json
@@ -33,8 +32,6 @@ _LONGEST = 256
 
 
 class CarriedCounters:
-    """Read once at the start, written once at the end."""
-
     def __init__(self, store: Store, registry: Registry) -> None:
         self._store = store
         self._registry = registry
@@ -42,10 +39,11 @@ class CarriedCounters:
         """Whether the agent before this one wrote what it had counted."""
 
     async def take_over(self) -> None:
-        """Before anything is shown. What cannot be read begins at 0, which is always right."""
+        """Before anything is shown. A value that cannot be read begins at 0, which is
+        always right."""
         rows = await self._store.get_facts(_PREFIX)
         self.ended_in_order = await self._store.get_fact(_WHOLE) is not None
-        # First: from here on these numbers are this agent's, and a kill must not bring them back.
+        # First: from here on this agent counts on, and a kill must not bring the old numbers back.
         await self._store.forget_facts([*rows, _WHOLE])
         for facts in self._registry.facts.values():
             text = rows.get(_PREFIX + facts.id)
@@ -83,8 +81,8 @@ def _counted(facts: Facts, now: float) -> dict[str, Any]:
 
 
 def _add(facts: Facts, kept: Mapping[str, Any]) -> None:
-    """All of it or nothing: everything is read before anything is added."""
-    # An agent that did not know a count yet has no row of it.
+    """All or nothing: everything is read before anything is added."""
+    # An agent that had no such count yet wrote no row of it.
     counted = {name: _read_counter(kept.get(name, {})) for name in _counters(facts)}
     steps = {(str(kind), str(result)): _count(n) for kind, result, n in kept["repair_steps"]}
     repair_seconds, probe_seconds = (

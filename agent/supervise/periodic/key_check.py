@@ -1,5 +1,5 @@
 """The round: a regular check for sessions whose keys still fail, and a log line with its result.
-Crossing the threshold wakes a session at once; this is the net below that, and what people read."""
+Crossing the threshold wakes a session at once; the round finds sessions that were missed."""
 
 import asyncio
 from collections.abc import Callable
@@ -40,8 +40,8 @@ class Rounds:
         statistics = self.statistics()
         healed = statistics.repaired + statistics.cleaned - before.repaired - before.cleaned
         bound(Category.CRYPTO).info(
-            "round: %d sessions checked, the keys of %d fail; since the last one %d repaired,"
-            " %d not healed",
+            "key check: %d sessions, the keys of %d fail; since the last check %d repaired,"
+            " %d repairs failed",
             len(all_facts),
             len(failing),
             healed,

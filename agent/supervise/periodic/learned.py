@@ -1,5 +1,5 @@
-"""What one life of the agent learned and the next should know: statistics, usual message rates.
-Written every hour and at the stop; what a kill loses is an hour of counting."""
+"""What an agent learned and the next should know: statistics, usual message rates. Written each
+hour and at the stop; a kill loses an hour of counting."""
 
 import asyncio
 import json
@@ -24,8 +24,6 @@ _INBOUND = "inbound:"
 
 
 class Handover:
-    """Reads at the start, writes now and then."""
-
     def __init__(self, store: Store, ladder: Ladder, registry: Registry) -> None:
         self._store = store
         self._ladder = ladder
@@ -33,7 +31,7 @@ class Handover:
         self._written: dict[str, str] = {}
 
     async def take_over(self) -> None:
-        """What cannot be read is forgotten: nothing depends on it but a learned habit."""
+        """What cannot be read is dropped: only usual rates depend on it."""
         text = await self._store.get_fact(_STATISTICS)
         if text is not None and (statistics := read_statistics(text)) is not None:
             self._ladder.statistics = statistics
@@ -49,14 +47,14 @@ class Handover:
             await self.keep()
 
     async def keep(self) -> None:
-        """Never raises: nothing that depends on this is worth a failed stop."""
+        """Never raises: its loss is not worth a failed stop."""
         try:
             await self._write()
         except StoreError as error:
             log.warning("cannot write the learned statistics: %s", error)
 
     async def _write(self) -> None:
-        """One commit, of what changed; rows of deleted instances go."""
+        """One commit of the changes; rows of deleted instances go."""
         rows = {_STATISTICS: json.dumps(asdict(self._ladder.statistics))}
         for facts in self._every():
             if facts.inbound != Inbound():
@@ -94,7 +92,7 @@ def read_inbound(text: str) -> Inbound | None:
 
 
 def _known(kind: Any, raw: Mapping[str, Any]) -> dict[str, Any]:
-    """Without what a newer version wrote; only numbers and containers are taken."""
+    """Without the keys of a newer version; only numbers and containers are taken."""
     names = {field.name for field in fields(kind)}
     for name, value in raw.items():
         if name in names and not isinstance(value, int | float | list | dict):

@@ -10,7 +10,7 @@ from agent.core.view import InstanceView
 from agent.log import bound
 from agent.logfiles import PERFORMANCE
 
-# Nothing of this belongs among the agent's own lines: it is a table, not a story.
+# A table, kept apart from the agent's own log lines.
 logging.getLogger(PERFORMANCE).propagate = False
 
 
@@ -24,7 +24,7 @@ async def log_performance(
         for number, (id, view) in enumerate(sorted(views().items())):
             bound(Category.SYSTEM, id, PERFORMANCE).info("%s", performance_line(view, time.time()))
             if number % 100 == 99:
-                await asyncio.sleep(0)  # thousands of lines must not hold up the loop
+                await asyncio.sleep(0)  # thousands of lines must not block the loop
 
 
 def performance_line(view: InstanceView, now_wall: float) -> str:

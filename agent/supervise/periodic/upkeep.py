@@ -1,4 +1,4 @@
-"""What is looked after by the clock: the trash is emptied, the database is checked and copied."""
+"""Upkeep on a clock: the trash is emptied, the database is checked and copied."""
 
 import asyncio
 import logging

@@ -1,4 +1,4 @@
-"""What instances use, measured in one look, and what is done about too much memory."""
+"""What instances use, measured in one look, and the steps against too much memory."""
 
 import asyncio
 import logging
@@ -46,8 +46,8 @@ MOST = 1 << 50
 
 @dataclass(slots=True, eq=False, repr=False)
 class Sampler:
-    """Measures all workers every so often; frees and restarts, one at a time. `well`: its engine is
-    in no incident, so that a restarted session can connect again."""
+    """Measures all workers; frees caches and restarts, one at a time. `well`: its engine is in no
+    incident, so that a restarted session can connect."""
 
     registry: Registry
     config: Callable[[], Config]
@@ -70,7 +70,7 @@ class Sampler:
             await self.care()
             self.checked("memory", boot_now() - begun)
             looked = boot_now()
-            # Read again each time: a reload may have changed it.
+            # Read each time: a reload may have changed it.
             while (left := looked + self.config().memory.interval - boot_now()) > 0:
                 await asyncio.sleep(min(left, LOOK_FOR_NEW))
                 await self.sample_new()
@@ -93,7 +93,7 @@ class Sampler:
         self._watched_until = boot_now() + 2 * WATCHED
 
     async def sample_watched(self) -> None:
-        """Only to be shown: no point of the trend, and no cause to act."""
+        """For display only: no point of the trend, and no cause to act."""
         if (now := boot_now()) < self._watched_until:
             old = [id for id in self._running() if now - self._shown_at.get(id, 0.0) > WATCHED]
             await self._show(old)
@@ -118,8 +118,8 @@ class Sampler:
                 self.registry.touch(facts)
 
     async def sample_new(self) -> None:
-        """Those whose worker began since the last look at all, once each. Only to be shown: what
-        has hardly started would make a trend of the hour steeper."""
+        """Workers that began since the last look, once each. For display only: a fresh worker would
+        make a trend of the hour steeper."""
         settled = boot_now() - SETTLED
         new = {
             id: pid
@@ -144,7 +144,7 @@ class Sampler:
         }
 
     async def care(self) -> None:
-        """Gentle first: ask to free caches; then at most one graceful restart at a time."""
+        """First ask engines to free caches; then at most one graceful restart at a time."""
         policy, now = self.policy(), boot_now()
         budget = memory_budget(machine_memory().total, policy)
         for action in decide_memory(self._seen(), budget, policy, now):
@@ -196,7 +196,7 @@ def _note(facts: Facts, usage: Usage | None) -> None:
 async def measure_whole(
     main_pids: Mapping[InstanceId, int], known: Mapping[InstanceId, Facts]
 ) -> dict[InstanceId, Usage]:
-    """By the machine where it tells; what it does not, by the worker as far as it answers."""
+    """By the machine; where it has no figures, by the worker."""
     usages = await asyncio.to_thread(measure, main_pids)
     turns = asyncio.Semaphore(ASKED_AT_ONCE)
 
@@ -222,7 +222,7 @@ async def _ask_worker(facts: Facts) -> Usage:
 
 
 def parse_usage(raw: Mapping[str, Any]) -> Usage:
-    """A worker may say anything: anything but a figure is ignored."""
+    """Reads a worker's answer; values that are no figures are ignored."""
     return Usage(
         memory_bytes=_count(raw.get("memory_bytes")),
         cpu_seconds=_seconds(raw.get("cpu_seconds")),

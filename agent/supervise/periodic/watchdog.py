@@ -1,5 +1,5 @@
-"""The agent's own link in the chain of watchdogs: fed by completed passes, never by a timer alone.
-sdnotify's socket is set not to block: a manager that reads nothing must not stop the agent."""
+"""The agent's link in the chain of watchdogs: fed by completed passes, never by a timer alone.
+sdnotify's socket does not block: a manager that reads nothing must not stop the agent."""
 
 import asyncio
 import logging
@@ -18,8 +18,6 @@ LONGEST_PASS = 180.0
 
 
 class Watchdog:
-    """Speaks to the service manager, when there is one."""
-
     def __init__(self, loop: Loop, reach_store: Callable[[], Awaitable[object]]) -> None:
         self._loop = loop
         self._reach_store = reach_store
@@ -31,7 +29,7 @@ class Watchdog:
         self._notifier.notify(message)
 
     async def run(self) -> None:
-        """Ping for as long as passes complete in time; say so in the log when they do not."""
+        """Ping as long as passes complete in time; log when they do not."""
         interval = watchdog_seconds() / 2
         warned = False
         while True:
@@ -45,7 +43,7 @@ class Watchdog:
             await asyncio.sleep(interval / 2)
 
     async def _what_is_late(self, limit: float) -> str | None:
-        """A no-op round through the loop and the database; what did not answer, if anything."""
+        """A no-op round through the loop and the database; the part that did not answer, if any."""
         turned = boot_now() - self._loop.turned_at
         if turned > max(limit, 2.0):
             return f"the loop of passes has not turned for {turned:.0f} s"

@@ -1,8 +1,8 @@
 """One look at an address: the name, the way through the proxy, TLS, and any answer over HTTP.
 
-As far as that, because a network that takes connections and leads nowhere (a captive portal, a
-dead server behind a live balancer) would let every session log in for nothing. Nothing of the
-answer is kept, and nothing is sent but the address itself.
+A network that takes connections and leads nowhere (a captive portal, a dead server behind a live
+balancer) would otherwise let all sessions log in in vain. The answer is dropped, and only the
+address itself is sent.
 """
 
 import asyncio
@@ -30,7 +30,7 @@ _SOCKS_FAILURES = {
 
 
 class _Away(Exception):
-    """The look has met something; its text is the cause."""
+    """The address cannot be reached; the text is the cause."""
 
 
 async def look(address: Address, within: float) -> str:

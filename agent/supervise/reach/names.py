@@ -1,7 +1,5 @@
-"""Names to addresses, beside the event loop and beside everything else that waits in threads.
-
-The resolver of the C library cannot be interrupted: where its name servers are away each question
-takes many seconds. Here it has threads of its own, a few, that the agent's end does not wait for.
+"""Resolves names in a few threads of its own. The C library's resolver cannot be interrupted and
+takes many seconds where its name servers are away; the agent's end does not wait for these threads.
 """
 
 import asyncio
@@ -21,7 +19,7 @@ _asked = threading.BoundedSemaphore(MOST_AT_ONCE)
 async def open_connection(
     host: str, port: int
 ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    """To the first of the name's addresses that takes it; OSError when none does."""
+    """To the first of the name's addresses that accepts; OSError when none does."""
     addresses = await _resolve(host, port)
     loop = asyncio.get_running_loop()
     tries = [

@@ -1,7 +1,7 @@
 """Which sessions wait for which address, the looks at it, and the wake-ups when it is back.
 
-One state per address, shared by all sessions that need it. Nothing is looked at while no session
-that needs it wants to try. The rules are the core's (core.reach).
+One state per address, shared by all sessions that need it; looks only while one of them wants to
+try. The rules are the core's (core.network.reach).
 """
 
 import asyncio
@@ -46,8 +46,6 @@ ASK_AGAIN = 5.0
 
 @dataclass(slots=True)
 class Watched:
-    """One address and its sessions."""
-
     address: Address
     reach: Reach = field(default_factory=Reach)
     waiting: dict[InstanceId, Facts] = field(default_factory=dict)
@@ -68,8 +66,8 @@ class ReachNews:
 
 @dataclass(slots=True, eq=False, repr=False, kw_only=True)
 class Reaching:
-    """Asked before whatever logs in; told of each failure and success. `wanted`: whether it should
-    run, is not connected, and may be by itself."""
+    """Asked before each login; hears of each failure and success. `wanted`: whether it should run,
+    is not connected, and may try by itself."""
 
     policy: Callable[[], ReachPolicy]
     session_root: Path
@@ -87,7 +85,7 @@ class Reaching:
     """Called when the kernel's routes change."""
 
     def wait_reason(self, facts: Facts) -> str:
-        """The word while its address is away; "" while it is there, or unknown."""
+        """The wait reason while its address is away; "" while it can be reached, or is unknown."""
         watched = self._watched(facts)
         if watched is None or facts.asked.past_looks or not watched.reach.away:
             return ""
@@ -130,7 +128,7 @@ class Reaching:
                 return max(min(moment, now + ASK_AGAIN), now + 0.05)
 
     def doubt(self, facts: Facts) -> None:
-        """Its engine waits for its network by itself: look whether it is the address."""
+        """Its engine waits for its network: look whether its address is away."""
         watched = self._watched(facts)
         if watched is None or watched.reach.away:
             return
@@ -139,14 +137,14 @@ class Reaching:
             self._begin_look(watched)
 
     def failed(self, facts: Facts, code: str) -> None:
-        """Its connection was lost, or a try failed: its record has counted that."""
+        """Its connection was lost, or a try failed; its record has counted that."""
         if (watched := self._watched(facts)) is None:
             return
         tried, now = facts.record.attempts > 0, boot_now()
         before = watched.reach
         watched.reach = after_failure(before, code, self.policy(), now, tried=tried)
         if code in NETWORK_CODES and not watched.reach.away:
-            # Looked at before its own delay is over: what is away costs no attempt.
+            # Look before its own delay is over: an address that is away costs no attempt.
             watched.waiting[facts.id] = facts
             if now - watched.looked_at > LOOKS_APART:
                 self._begin_look(watched)
@@ -171,8 +169,8 @@ class Reaching:
             self._all.pop(watched.address, None)
 
     async def run(self, kernel: socket.socket | None = None) -> None:
-        """Look again at what is away while a session waits for it. `kernel`: the socket of its
-        routes, where systemd opened it for us."""
+        """Look again at addresses that are away while a session waits for them. `kernel`: the
+        socket for news of routes, where systemd opened it."""
         routes = Routes.open(self.route_changed, kernel)
         try:
             while True:

@@ -1,5 +1,5 @@
-"""Many instances that fail alike: one incident per engine, one canary, one alert. The book and its
-rules are the core's; here are its clock, its history and who is woken."""
+"""Many instances that fail alike: one incident per engine, one canary, one alert. The rules are the
+core's; this is its clock, its history and its wake-ups."""
 
 import asyncio
 import logging
@@ -34,8 +34,8 @@ log = logging.getLogger(__name__)
 
 @dataclass(slots=True, eq=False, repr=False)
 class Incidents:
-    """Fed by every failure and success; asked before every try. `out_of_reach`: the address that it
-    needs is away, so a try would prove nothing."""
+    """Hears of each failure and success; asked before each try. `out_of_reach`: its address is
+    away, so a try would prove nothing."""
 
     policy: Callable[[], IncidentPolicy]
     all_facts: Mapping[InstanceId, Facts]
@@ -91,7 +91,7 @@ class Incidents:
             self.release(group, f"its canary {facts.id} is connected again")
 
     def reach_changed(self, sessions: Iterable[Facts], *, back: bool) -> None:
-        """Their address is away or back."""
+        """The address of these sessions is away or back."""
         self._no_turns.clear()
         groups = {group_of(facts) for facts in sessions} & self.active.keys()
         self._book.reach_changed(groups, self._is_away, boot_now(), back=back)
@@ -121,12 +121,12 @@ class Incidents:
         return incident_wait_reason(self.active.get(group), facts.id, group, fresh=fresh)
 
     def has(self, facts: Facts) -> bool:
-        """Whether it is a member of one that goes on."""
+        """Whether it is a member of an incident that goes on."""
         incident = self.active.get(group_of(facts))
         return incident is not None and facts.id in incident.members
 
     def fellows(self, facts: Facts) -> list[Facts]:
-        """The members of the incident that it is in; none where it is in none."""
+        """The other members of its incident; [] where it is in none."""
         incident = self.active.get(group_of(facts))
         if incident is None or facts.id not in incident.members:
             return []
@@ -145,7 +145,7 @@ class Incidents:
         return self._released_wall.get(group_of(facts), 0.0)
 
     def members(self) -> dict[str, int]:
-        """How many are in the incident of each engine that is in use."""
+        """Members of the incident of each engine that is in use."""
         counts = dict.fromkeys(self._population(), 0)
         return counts | {group: len(incident.members) for group, incident in self.active.items()}
 
@@ -221,7 +221,7 @@ class Incidents:
 
 
 def group_of(facts: Facts) -> str:
-    """What shares a fate: the engine, and for a remote one its backend."""
+    """The engine, and for a session on a backend the backend."""
     backend = facts.instance.settings.get("backend")
     engine = facts.instance.engine
     return f"{engine}/{backend}" if isinstance(backend, str) and backend else engine

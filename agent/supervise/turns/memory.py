@@ -1,7 +1,6 @@
-"""Whether this machine has room for one more worker: on its disk, and in its memory.
-
-What counts of memory is the limits, not what is used now: sessions grow after they have started.
-Nothing that runs is ever stopped for it, and a worker that is restarted keeps its room.
+"""Whether this machine has room for one more worker: on its disk, and in its memory. The limits
+count, not present use: sessions grow. No running worker is stopped for it, and a restarted one
+keeps its room.
 """
 
 from collections.abc import Callable
@@ -19,8 +18,8 @@ LACKS = frozenset({MEMORY_FULL, DISK_FULL})
 
 @dataclass(slots=True, eq=False, repr=False, kw_only=True)
 class Room:
-    """Keeps what is promised to the workers that run or begin, and which sessions wait for room.
-    `wanted`: should it run at all?"""
+    """Counts the memory promised to workers, and which sessions wait for room. `wanted`: whether a
+    session should run at all."""
 
     limit: Callable[[Facts], int]
     budget: Callable[[], int]
@@ -67,6 +66,6 @@ class Room:
     def _take_back(self, id: InstanceId) -> None:
         if id in self._promised:
             self._sum -= self._promised.pop(id)
-            for waiting in self._waiting:  # who still lacks room says so again
+            for waiting in self._waiting:  # a session that still lacks room is added again
                 self.wake(waiting)
             self._waiting.clear()

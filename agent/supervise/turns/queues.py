@@ -1,4 +1,4 @@
-"""The queues in front of all that logs in: many sessions never come back in one burst."""
+"""The queues before each login: many sessions never come back in one burst."""
 
 from collections.abc import Callable
 
@@ -7,8 +7,8 @@ from agent.core.model import InstanceId
 
 
 class Gates:
-    """One queue for what this machine runs, and one per backend: none waits for another's turn. All
-    share the machine's budget of logins."""
+    """One queue for this machine's sessions, and one per backend. All share the machine's budget of
+    logins."""
 
     def __init__(
         self,
@@ -30,7 +30,7 @@ class Gates:
     def ask(
         self, instance: InstanceId, now: float, *, reconnects: bool = False, lane: str = ""
     ) -> float | None:
-        """None: go now, and call `settled` when it came to something. A time: ask again then."""
+        """None: go now, and call `settled` when its try has ended. A time: ask again then."""
         if lane not in self._queues:
             self._queues[lane] = StartQueue(
                 self._remote, self._budget, idle=self._idle, jitter=self._jitter
@@ -52,7 +52,7 @@ class Gates:
         return self._budget.left(now)
 
     def no_login(self, now: float) -> None:
-        """What was let in found a session that is connected: it has cost no login."""
+        """The session was connected already: its turn cost no login."""
         self._budget.give_back(now)
 
     def before(self, instance: InstanceId) -> int | None:
@@ -67,7 +67,7 @@ class Gates:
             self._wake_next(queue)
 
     def withdraw(self, instance: InstanceId) -> None:
-        """It is gone: neither under way nor waiting."""
+        """The instance was deleted: neither under way nor waiting."""
         self.settled(instance)
         self.leave(instance, float("inf"))
         self._lane_of.pop(instance, None)

@@ -1,4 +1,4 @@
-"""Asked before whatever logs in: can its address be reached, is there memory, is it its turn?"""
+"""Asked before each login: can its address be reached, is there memory, is it its turn?"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,8 +16,6 @@ from agent.supervise.turns.queues import Gates
 
 @dataclass(frozen=True, slots=True)
 class Turns:
-    """Starts, reconnects and the steps of repairs, in one line."""
-
     gates: Gates
     room: Room
     reaching: Reaching
@@ -39,12 +37,13 @@ class Turns:
         lane = facts.instance.backend
         wait = self.gates.ask(facts.id, now, reconnects=not plan.starts, lane=lane)
         if wait is None and begins:
-            # At once, or two that are looked at side by side would both find the last room.
+            # At once, or two sessions that are looked at side by side would both find the last
+            # room.
             self.room.promise(facts)
         return wait
 
     def says(self, facts: Facts) -> str:
-        """More than the word of its hold; "" = nothing."""
+        """The wait reason with its numbers; "" = none."""
         if facts.wait_reason == UNREACHABLE:
             return self.reaching.sentence(facts)
         return self.room.lacks(facts) if facts.wait_reason in LACKS else ""
@@ -53,7 +52,7 @@ class Turns:
         self.gates.settled(facts.id)
 
     def not_used(self, facts: Facts) -> None:
-        """It was let in, and something else holds it: nothing was begun."""
+        """It got its turn and cannot use it: no try began."""
         self.gates.settled(facts.id)
         self.gates.no_login(boot_now())
 

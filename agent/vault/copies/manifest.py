@@ -1,6 +1,7 @@
 """The manifest of a snapshot or an archive: its session, time, reason, and every file."""
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -138,7 +139,7 @@ def _read_listing(files: list[Any], folders: list[Any]) -> Listing:
         size, sha256 = file.get("size"), file.get("sha256")
         if not isinstance(size, int) or isinstance(size, bool) or size < 0:
             raise ValueError("a size is not a whole number")
-        if not isinstance(sha256, str) or len(sha256) != 64 or not _is_hex(sha256):
+        if not isinstance(sha256, str) or not re.fullmatch("[0-9a-f]{64}", sha256):
             raise ValueError("a checksum is not a SHA-256")
         read.append(FileEntry(check_path(file.get("path")), size, sha256))
     listing = Listing(tuple(read), tuple(check_path(folder) for folder in folders))
@@ -178,7 +179,3 @@ def _check_tree(listing: Listing) -> None:
         if parent and parent not in folders:
             raise ValueError(f"a file is listed without its folder: {file.path!r:.80}")
         files.add(file.path)
-
-
-def _is_hex(text: str) -> bool:
-    return all(sign in "0123456789abcdef" for sign in text)

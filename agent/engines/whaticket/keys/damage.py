@@ -122,10 +122,6 @@ def _is_identity(raw: Any) -> bool:
     return len(_bytes(raw) or b"") in (32, 33)
 
 
-def _is_memory(raw: Any) -> bool:
-    return isinstance(raw, Mapping)
-
-
 _BROKEN = object()
 
 
@@ -159,7 +155,7 @@ def _decoded(text: str) -> bytes | None:
 _KINDS: Mapping[str, Callable[[Any], bool]] = {
     "session-": _is_session,
     "identity-key-": _is_identity,
-    _MEMORY: _is_memory,
+    _MEMORY: lambda raw: isinstance(raw, Mapping),
     "sender-key-": _is_sender_key,
     "pre-key-": _is_pair,
 }

@@ -207,7 +207,9 @@ def over_threshold(errors: Sequence[Errors], options: Options) -> list[Due]:
 def _most_at_once(errors: Sequence[Errors], policy: CryptoPolicy) -> int:
     window, most = CryptoWindow(), 0
     read = [(entry.at, _finding(entry), entry.count) for entry in errors]
-    for at, finding, count in sorted(read, key=lambda row: (row[0], _sums_up(row[1]))):
+    for at, finding, count in sorted(
+        read, key=lambda row: (row[0], row[1].effect is Effect.SUMMARY)
+    ):
         for _ in range(min(count, _MOST_OF_ONE)):
             window = note_error(window, finding, policy, at)
         most = max(most, judge_crypto(window, policy, at).errors)
@@ -217,10 +219,6 @@ def _most_at_once(errors: Sequence[Errors], policy: CryptoPolicy) -> int:
 def _finding(errors: Errors) -> CryptoFinding:
     read = read_line(errors.name) or CryptoFinding(errors.name, Effect.COUNTS)
     return replace(read, peer=errors.peer)
-
-
-def _sums_up(finding: CryptoFinding) -> bool:
-    return finding.effect is Effect.SUMMARY
 
 
 def _is_young(path: Path, now: float) -> bool:
