@@ -24,9 +24,9 @@ async def lease(bench: Any, seconds: float) -> float:
     return until
 
 
-def start(bench: Any, *, leased: bool = True, **settings: Any) -> None:
-    bench.identity(settings={**bench.quick, **settings}, leased=leased)
-    bench.start(identity=False)
+def start(bench: Any) -> None:
+    bench.identity(settings=bench.quick, leased=True)
+    bench.start(identity=False, watchdog=1.0)
 
 
 async def test_without_a_lease_it_waits_and_touches_nothing(bench: Any) -> None:
@@ -35,6 +35,8 @@ async def test_without_a_lease_it_waits_and_touches_nothing(bench: Any) -> None:
     claim = await bench.status(Status.DISCONNECTED, "no_lease")
     assert claim.raw == "waiting for this machine's lease"
     await bench.until(lambda: f"STATUS={claim.raw}" in bench.notices)
+    pings = bench.notices.count("WATCHDOG=1")
+    await bench.until(lambda: bench.notices.count("WATCHDOG=1") > pings + 1)
     assert (await link.call("probe"))["claim"]["reason"] == "no_lease"
     for do, args in (
         ("connect", {}),
