@@ -24,7 +24,7 @@ DISCONNECT, END, KERNEL = 1.0, 1.5, 2.0
 """Seconds past the lease: until the engine must be disconnected; until the process must have ended;
 until the kernel kills it, which needs no turn of a process that hangs or is frozen. What `[fleet]
 margin` leaves beyond the first is for clocks of different speed."""
-LONGEST = 86400.0
+LONGEST = 1e6
 """Seconds: a moment that is further away is none of the boot clock's."""
 PATIENCE = 2.0
 """Seconds for which a worker that began waits without a word."""
@@ -51,10 +51,6 @@ class Fence:
         if open:
             self._opened.set()
 
-    @property
-    def waits(self) -> bool:
-        return not self._opened.is_set()
-
     async def opened(self) -> None:
         """Return when the worker may connect."""
         try:
@@ -69,7 +65,7 @@ class Fence:
     def admit(self, do: str) -> None:
         """Refuse a call that the lease does not allow."""
         self._must_hold()
-        if self.waits and do not in WITHOUT_LEASE:
+        if not self._opened.is_set() and do not in WITHOUT_LEASE:
             raise EngineError(f"cannot {do}: it is {WAITING.raw}", code=NO_LEASE)
 
     async def take(self, until: object) -> None:

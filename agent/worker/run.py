@@ -64,11 +64,6 @@ async def _work(identity: Identity, link_path: Path) -> int:
             fence.admit(call.do)
         return await answer_with(works, call)
 
-    async def stop() -> bool:
-        if fence is not None and fence.waits:
-            return True  # nothing was begun
-        return await stop_in_order(engine, reports.progressed, life.notifier, life.hurry)
-
     def current() -> Mapping[InstanceId, Claim]:
         return {identity.id: reports.current()}
 
@@ -82,7 +77,7 @@ async def _work(identity: Identity, link_path: Path) -> int:
                 "watch": watch_engine(engine, reports, life.notifier, life.watchdog),
             },
             reports.status_text,
-            stop,
+            lambda: stop_in_order(engine, reports.progressed, life.notifier, life.hurry),
         )
     finally:
         share_session(identity.folder)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from agent.clock import boot_now
 from agent.core.model import InstanceId
 from agent.core.words import NO_LEASE
-from agent.errors import EngineError, InvalidRequest, LinkError
+from agent.errors import EngineError, LinkError
 from agent.log import about
 from agent.supervise.facts import Facts
 from agent.supervise.worker_link import WorkerLink
@@ -76,7 +76,7 @@ class Leases:
                 told = self._until
                 await link.call("lease", {"until": told}, timeout=ANSWER)
         except EngineError as error:
-            if error.code == InvalidRequest.code:
+            if error.field == "do":  # it knows no such call
                 # One of an earlier version would go on past the lease.
                 facts.asked.restart_for = "its worker knows nothing of the lease of a fleet"
                 self._wake(facts.id)

@@ -65,6 +65,13 @@ async def test_a_killed_worker_takes_its_browser_along_and_the_next_one_connects
     await bench.claimed(Status.CONNECTED)
 
 
+async def test_before_the_lease_of_a_fleets_machine_nothing_is_written(bench: Bench) -> None:
+    await bench.start(leased=True)
+    await bench.claimed(Status.DISCONNECTED, "no_lease")
+    assert await bench.stop() == 0
+    assert list(bench.session.iterdir()) == []
+
+
 @pytest.mark.parametrize("frozen", [False, True], ids=["running", "frozen"])
 async def test_the_browser_ends_with_the_lease_of_a_fleets_machine(
     bench: Bench, stand_in: StandIn, frozen: bool

@@ -118,14 +118,14 @@ async def test_a_frozen_worker_has_one_lease_on_its_way(bench: Bench) -> None:
 class Recording:
     """A worker's link that notes the calls, and refuses them when told to."""
 
-    def __init__(self, refusal: str = "") -> None:
+    def __init__(self, refusal: EngineError | None = None) -> None:
         self.calls: list[tuple[str, Mapping[str, Any]]] = []
         self._refusal = refusal
 
     async def call(self, do: str, args: Mapping[str, Any], *, timeout: float) -> Mapping[str, Any]:
         self.calls.append((do, args))
         if self._refusal:
-            raise EngineError(f"cannot {do}: no such call", code=self._refusal)
+            raise self._refusal
         return {}
 
 
@@ -151,12 +151,13 @@ async def test_a_session_of_a_backend_and_one_without_a_fleet_get_none() -> None
 
 
 async def test_a_worker_of_a_version_without_leases_is_restarted() -> None:
-    old = facts_of("old", Recording("invalid_request"))
+    old = facts_of("old", Recording(EngineError("no such call", field="do")))
     await given(old)
     assert old.asked.restart_for
 
 
-async def test_one_that_ends_just_now_is_not_restarted() -> None:
-    ending = facts_of("ending", Recording("lease_over"))
+@pytest.mark.parametrize("field", [None, "until"])
+async def test_one_that_refuses_this_lease_is_not_restarted(field: str | None) -> None:
+    ending = facts_of("ending", Recording(EngineError("it has ended", field=field)))
     await given(ending)
     assert not ending.asked.restart_for
