@@ -1,12 +1,39 @@
 """What other machines see of this one's TLS certificate, tried in memory with the same library."""
 
+import logging
 import ssl
 from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
 
 from agent.errors import ConfigError
 
+log = logging.getLogger(__name__)
+
 _EXPIRED = 10
 """OpenSSL's number for a certificate that has ended."""
+
+
+@dataclass(slots=True)
+class CertificateEnd:
+    """When this machine's certificate ends; read again when its file changes."""
+
+    certificate: str
+    key: str
+    _changed_at: float = field(init=False, default=-1.0)
+    _ends: float | None = field(init=False, default=None)
+
+    def ends_wall(self) -> float | None:
+        """None: there is none, or its files cannot be used."""
+        if not self.certificate:
+            return None
+        try:
+            changed_at = Path(self.certificate).stat().st_mtime
+            if changed_at != self._changed_at:
+                self._ends, self._changed_at = ends_at(self.certificate, self.key), changed_at
+        except (OSError, ConfigError) as error:
+            log.debug("the end of the certificate is unknown: %s", error)
+        return self._ends
 
 
 def ends_at(certificate: str, key: str) -> float:

@@ -81,6 +81,7 @@ class Keeper:
         self._loaded = False
         self.joined = asyncio.Event()
         """Set when the database knows this machine."""
+        self.commands_wait = False
         self.on_commands: Callable[[], None] | None = None
         """Called while stored commands wait for this machine."""
         self._begun = self._answered = 0
@@ -239,6 +240,7 @@ class Keeper:
             self._owned = await self._coordinator.owned(self._member)
             self._changes = renewal.changes
         self._pass_on()
+        self.commands_wait = renewal.commands
         if renewal.commands and self.on_commands is not None:
             self.on_commands()
 

@@ -9,7 +9,7 @@ _GAUGES = (
     ("lease_seconds_left", "Seconds until this machine's lease ends; 0 after its end."),
     ("database_reachable", "1 while the last renewal reached the fleet's database."),
     ("halted", "1 while no session changes its machine until an operator accepts a loss."),
-    ("commands_waiting", "Stored commands that the owner has not taken yet."),
+    ("commands_waiting", "1 while stored commands wait for this machine."),
     ("copy_bytes", "Sealed bytes of the newest copies of this machine's sessions."),
 )
 _COUNTERS = (

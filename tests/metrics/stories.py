@@ -108,7 +108,7 @@ def in_fleet(world: World = World(), **figures: Any) -> World:
     """The sessions on one of two machines of a fleet."""
     usual: dict[str, Any] = {
         "machine": "a", "database_reachable": True, "lease_seconds_left": 15.0, "halted": False,
-        "machines": {"alive": 2}, "owned": 1, "waiting": 0, "moving": 0, "commands_waiting": 0,
+        "machines": {"alive": 2}, "owned": 1, "waiting": 0, "moving": 0, "commands_waiting": False,
     }  # fmt: skip
     fleet = FleetFigures(**{**usual, **figures})
     return replace(world, figures=replace(world.figures, fleet=fleet))

@@ -57,7 +57,7 @@ async def _store(asked: "Asked", forwarding: Forwarding, owner: MachineRow) -> w
             "verb": row.verb,
             "state": row.state,
             "machine": owner.name,
-            "sentence": f"machine {owner.name} is away: {asked.id}'s owner carries it out",
+            "sentence": f"machine {owner.name} is away: the command waits for it",
         },
         202,
     )

@@ -55,13 +55,13 @@ export async function createInstance() {
   const machine = make(
     "select",
     { id: "new-machine" },
-    make("option", { value: "", text: "any, now the one with most room" }),
+    make("option", { value: "", text: "the one with most room" }),
     ...machinesToChoose().map(({ name }) => make("option", { value: name, text: name })),
   );
   const placed = make(
     "div",
     { name: "fields", hidden: !fleet.machines },
-    make("label", { for: "new-machine", text: "Only on machine" }),
+    make("label", { for: "new-machine", text: "Machine" }),
     machine,
   );
   const enabled = make("input", { id: "new-enabled", type: "checkbox", checked: true });

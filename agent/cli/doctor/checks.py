@@ -37,7 +37,9 @@ def examine(config: Config, client: Client, running: Counter[str]) -> Iterator[F
 def instances_by_engine(client: Client) -> Counter[str]:
     """Empty where no agent answers: the check of the agent tells that."""
     try:
-        return Counter(instance["engine"] for instance in client.instances())
+        # In a fleet the states of other machines' instances have an age.
+        here = (it for it in client.instances() if not it.get("as_of_seconds"))
+        return Counter(instance["engine"] for instance in here)
     except WaError:
         return Counter()
 

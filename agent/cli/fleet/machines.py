@@ -13,8 +13,8 @@ from agent.cli.terminal.answer import print_answer
 from agent.cli.terminal.show import clean
 from agent.errors import NotFound, Refused
 
-_STANDSTILL = 20.0
-"""After so many seconds without a move the remaining sessions stay."""
+_STANDSTILL = 60.0
+"""After so many seconds without a change the remaining sessions stay: one move may take long."""
 
 _RISK = (
     "A machine that is cut off now may own sessions that others get: they would run twice.\n"
@@ -38,9 +38,16 @@ def _until_empty(client: Client, name: str, seconds: float) -> dict[str, Any]:
 
     def is_over(fleet: dict[str, Any]) -> bool:
         nonlocal left, since
-        sessions = machine_of(fleet, name)["sessions"]
+        machine = machine_of(fleet, name)
+        sessions = machine["sessions"]
         if sessions != left or fleet["moving"]:
             left, since = sessions, time.monotonic()
+        if sessions and not machine["alive"]:
+            raise Refused(
+                f"cannot empty {name}: it is not alive; wa-agent fleet status, and if it is dead"
+                f" for good: wa-agent fleet forget {name}",
+                code="machine_lost",
+            )
         if sessions and time.monotonic() - since >= _STANDSTILL:
             raise Refused(
                 f"cannot empty {name}: {sessions} sessions stay there and none moves;"

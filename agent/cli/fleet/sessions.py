@@ -76,4 +76,6 @@ def command(options: argparse.Namespace) -> int:
         print_answer(options, stored, f"{about}: {stored['outcome']}. {stored['sentence']}".strip())
         return _EXITS.get(stored["outcome"], 1)
     begun = "runs on" if stored["state"] == "begun" else "waits for"
-    return print_answer(options, stored, f"{about}: {begun} {stored['machine']}, asked {age} ago")
+    return print_answer(
+        options, stored, f"{about}: {begun} {stored['machine'] or 'its machine'}, asked {age} ago"
+    )

@@ -25,8 +25,8 @@ def status(options: argparse.Namespace) -> int:
         *pair_lines(dict(_about(fleet))),
         "",
         *machine_lines(fleet["machines"], _width()),
-        *_listed("wait for a machine", ("ID", "MACHINE", "WHY"), fleet["waiting"]),
-        *_listed("move", ("ID", "TO"), fleet["moving"]),
+        *_listed("waiting for a machine", ("ID", "MACHINE", "WHY"), fleet["waiting"]),
+        *_listed("moving", ("ID", "TO"), fleet["moving"]),
     ]
     good = fleet["database"]["reachable"] and fleet["lease"]["holds"] and not fleet["halted"]
     lost = [it["name"] for it in fleet["machines"] if state_of(it) == "lost"]
@@ -100,4 +100,4 @@ def _listed(what: str, heads: Sequence[str], rows: Sequence[dict[str, Any]]) -> 
         return []
     keys = [head.lower() for head in heads]
     table = table_lines(heads, [[row.get(key) or "-" for key in keys] for row in rows])
-    return ["", f"{len(rows)} sessions {what}:", *table]
+    return ["", f"{len(rows)} {what}:", *table]

@@ -34,9 +34,7 @@ def add(commands: Subparsers) -> None:
     parser = add_instance_command(commands, "create", create, summary, "--engine sandbox")
     parser.add_argument("--engine", required=True, help="engine that connects it to WhatsApp")
     add_place(parser)
-    parser.add_argument(
-        "--on", metavar="MACHINE", help="the only machine of the fleet that runs it"
-    )
+    parser.add_argument("--on", metavar="MACHINE", help="in a fleet: the machine that it starts on")
     parser.add_argument(
         "--label",
         action="append",
@@ -229,6 +227,8 @@ def _enabled(instance: dict[str, Any]) -> str:
 
 def show(options: argparse.Namespace) -> int:
     details = client_of(options).get(f"/api/instance/{options.id}/details")
+    if details.get("owner_away"):
+        return print_answer(options, details, *pair_lines(_last_told(details)))
     lines = pair_lines(_pairs(details))
     for event in reversed(details["events"]):
         lines += pair_lines({moment(event["time"]): f"[{event['kind']}] {event['sentence']}"})
@@ -260,6 +260,21 @@ def _pairs(details: dict[str, Any]) -> dict[str, object]:
         "messages": _counts(details["messages"]),
         "settings": json.dumps(details["settings"]),
         "created": moment(details["created"]),
+    }
+
+
+def _last_told(view: dict[str, Any]) -> dict[str, object]:
+    """Of a session whose machine does not answer."""
+    return {
+        "id": view["id"],
+        "machine": f"{view['machine']}, which does not answer",
+        "told": age_words(view) or "a moment ago",
+        "engine": view["engine"],
+        "enabled": _enabled(view),
+        "status": view["connection_status"],
+        "why": view["sentence"] or "-",
+        "health": f"{view['health']['verdict']}: {view['health']['sentence']}",
+        "account": view["account"] or ("paired" if view["paired"] else "not paired"),
     }
 
 

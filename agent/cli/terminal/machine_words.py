@@ -20,7 +20,7 @@ def age_words(instance: Instance) -> str:
     age = instance.get("as_of_seconds") or 0.0
     if age < _OLD:
         return ""
-    return f"as of {duration(age)} ago, {instance['machine']} is away"
+    return f"as of {duration(age)} ago"
 
 
 def stored_lines(answer: Mapping[str, Any]) -> list[str]:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
+from agent.cli.client import Client
 from agent.cli.command import Subparsers, add_instance_command, client_of
 from agent.cli.terminal.answer import print_answer
 from agent.cli.terminal.machine_words import age_words, in_fleet
@@ -49,6 +50,8 @@ def add(commands: Subparsers) -> None:
 def why(options: argparse.Namespace) -> int:
     client = client_of(options)
     details = client.get(f"/api/instance/{options.id}/details")
+    if details.get("owner_away"):
+        return _of_absent_machine(client, options, details)
     query = {"limit": 4 * _LATELY, "kind": list(_KINDS)}
     events = client.get(f"/api/instance/{options.id}/events", query)["events"]
     events = [event for event in events if not _repeats(event)][:_LATELY]
@@ -63,6 +66,20 @@ def why(options: argparse.Namespace) -> int:
         lines.append(colour(title, "soft"))
         lines += ["  " + clean(sentence) for sentence in sentences or ["nothing"]]
     return print_answer(options, {"id": options.id, **parts}, *lines)
+
+
+def _of_absent_machine(client: Client, options: argparse.Namespace, view: dict[str, Any]) -> int:
+    """The last state that its machine told, and what becomes of the session."""
+    placed = client.get(f"/api/instance/{options.id}/fleet")
+    waits = placed["failover"] == "wait"
+    lines = [
+        f"{view['id']} was {view['connection_status']}, {age_words(view) or 'a moment ago'}",
+        f"its machine {view['machine']} does not answer: wa-agent fleet status",
+        "it waits for that machine (failover = wait)"
+        if waits
+        else "it starts on another machine when the lease of this one has ended",
+    ]
+    return print_answer(options, {**view, "fleet": placed}, *lines)
 
 
 def _repeats(event: dict[str, Any]) -> bool:

@@ -45,8 +45,8 @@ class FleetFigures:
     """Sessions of the fleet that should run and whose machine cannot run them."""
     moving: int
     """Planned moves away from this machine that are under way."""
-    commands_waiting: int
-    """Stored commands for sessions of this machine that it has not taken yet."""
+    commands_waiting: bool
+    """Stored commands waited for this machine at its last renewal."""
     copy_age_max: float = 0.0
     """Seconds since the oldest change of an own session that no stored copy holds; 0: none."""
     copy_bytes: int = 0

@@ -11,6 +11,7 @@ from agent.core.model import Instance
 from agent.core.view import InstanceView
 from agent.engines.catalog import find_engine
 from agent.errors import Refused
+from agent.fleet.certificate import CertificateEnd
 from agent.fleet.coordinator import Member, Notice
 from agent.fleet.copies.restic import Restic, read_env_file
 from agent.fleet.fleet import Fleet
@@ -134,7 +135,8 @@ async def assemble_fleet(
     await registry.set_leased(True)
     supervisor = supervision.supervisor
     address, make = config.fleet.reached_at, supervisor.create
-    face = FleetFace(fleet, ownership, moves, replicas, address, make)
+    certificate = CertificateEnd(config.fleet.certificate, config.fleet.certificate_key)
+    face = FleetFace(fleet, ownership, moves, replicas, address, certificate, make)
     supervision.figures.fleet = face.figures
 
     def member() -> Member:

@@ -1,7 +1,7 @@
 """What may be asked of this machine's fleet; the API and the command line use nothing else."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from agent.clock import boot_now
@@ -11,7 +11,8 @@ from agent.core.fleet.takeover import Failover
 from agent.core.model import Instance, InstanceId
 from agent.core.view import InstanceView
 from agent.errors import InvalidRequest, NotFound, Refused, WaError
-from agent.fleet.coordinator import Coordinator, MachineRow
+from agent.fleet.certificate import CertificateEnd
+from agent.fleet.coordinator import Coordinator, MachineRow, SessionRow
 from agent.fleet.directory import Directory
 from agent.fleet.fleet import Fleet
 from agent.fleet.keeper import place_of
@@ -47,6 +48,7 @@ class FleetFace:
     moves: Moves
     replicas: Replicas
     address: str
+    certificate: CertificateEnd
     make: Callable[[Instance], Awaitable[InstanceView]]
     """Creates an instance on this machine."""
 
@@ -98,7 +100,14 @@ class FleetFace:
     def _waiting(self) -> Sequence[tuple[str, str, str]]:
         mine = self.fleet.machine
         found = {**self.moves.refused, **self.ownership.problems}
-        return [(id, why, mine) for id, why in found.items()]
+        return [*((id, why, mine) for id, why in found.items()), *self._of_lost_machines()]
+
+    def _of_lost_machines(self) -> Iterator[tuple[str, str, str]]:
+        lost = {row.id: row.name for row in self.directory.others if not row.alive}
+        for session in self.directory.sessions.values():
+            if session.machine in lost and session.wanted == "running":
+                name = lost[session.machine]
+                yield session.id, f"its machine {name} is lost; {_stays(session)}", name
 
     def figures(self) -> FleetFigures:
         keeper = self.fleet.keeper
@@ -113,11 +122,12 @@ class FleetFace:
             halted=bool(keeper.halted),
             machines=states,
             owned=len(self.ownership.owned),
-            waiting=len(self.ownership.problems),
+            waiting=len(self._waiting()),
             moving=len(self.moves.listed),
-            commands_waiting=0,
+            commands_waiting=keeper.commands_wait,
             copy_age_max=self.replicas.behind_seconds(),
             copy_bytes=self.replicas.stored_bytes(),
+            certificate_ends_wall=self.certificate.ends_wall(),
             counts=self.fleet.counts,
         )
 
@@ -198,6 +208,12 @@ class FleetFace:
     async def accept(self) -> None:
         await self.fleet.coordinator.accept()
         self.fleet.keeper.wake()
+
+
+def _stays(session: SessionRow) -> str:
+    if session.failover == Failover.WAIT:
+        return "it waits for this machine (failover = wait)"
+    return "no copy is stored" if session.copy_at is None else "no other machine has taken it yet"
 
 
 def _no_machine(name: str) -> NotFound:
