@@ -32,6 +32,10 @@ def main(argv: list[str]) -> int:
         from scripts.benches import coordinators  # the others need no PostgreSQL
 
         report = coordinators.measure(options.instances, quick=options.quick)
+    elif options.subject == "fleet":
+        from scripts.benches import fleet_memory
+
+        report = fleet_memory.measure(options.instances, quick=options.quick)
     else:
         subject = {"scrape": scrape.measure, "pass": passes.measure}[options.subject]
         report = subject(quick=options.quick)
@@ -65,6 +69,9 @@ def _parser() -> argparse.ArgumentParser:
     subject = subjects.add_parser("coordinators", help="a fleet's machines on one PostgreSQL")
     subject.add_argument("--instances", type=int, default=500, metavar="N", help="machines")
     subject.add_argument("--quick", action="store_true", help="a shorter window")
+    subject = subjects.add_parser("fleet", help="the agent's memory with [fleet] and without it")
+    subject.add_argument("--instances", type=int, default=100, metavar="N", help="sessions")
+    subject.add_argument("--quick", action="store_true", help="one round")
     for name, meaning in (
         ("scrape", "30,000 series, ours and prometheus_client's"),
         ("pass", "judge, decide and plan over 10,000 observations"),

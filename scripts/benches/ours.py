@@ -29,10 +29,11 @@ AT_ONCE = 30
 
 @dataclass(slots=True)
 class Agent:
-    """`worker`: what its [worker] table says differently."""
+    """`worker`: what its [worker] table says differently; `more`: further tables of agent.toml."""
 
     site: Site
     worker: Mapping[str, object] = field(default_factory=dict)
+    more: str = ""
     name: str = OURS
     version: str = version("wa-agent")
     port: int = field(default_factory=free_port)
@@ -54,7 +55,7 @@ class Agent:
             '[agent]\nhost = "process"\n\n[api]\ntrust_loopback = true\n\n'
             "[start]\nstagger = 0\nspread = 0\nlogin_every = 0\n"
             f"parallel = {len(self.site.ids)}\n\n[memory]\ntotal = 0\n\n"
-            f"[worker]\n{worker}",
+            f"[worker]\n{worker}{self.more}",
             encoding="utf-8",
         )
         return file

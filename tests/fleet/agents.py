@@ -2,8 +2,10 @@
 
 import asyncio
 import io
+import math
 import secrets
 import signal
+import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -64,6 +66,7 @@ FRAMES = 0.5
 EMPTY: Mapping[str, str] = MappingProxyType({})
 KEY = secrets.token_bytes(32)
 DATABASE = "database"
+BEGINS_WITHIN = 30.0
 PORT = 5433
 
 
@@ -75,6 +78,8 @@ class FleetAgent(RunningAgent):
         self.name, self.inside = name, inside
         self.env: dict[str, str] = {}
         self._stopped: list[psutil.Process] = []
+        self.frozen: list[tuple[float, float]] = []
+        """From when to when some of its processes stood still."""
 
     def processes(self) -> list[psutil.Process]:
         """The agent's first, then all that it started, its workers also where it is gone."""
@@ -104,9 +109,12 @@ class FleetAgent(RunningAgent):
         self._stopped = [it for it in self.processes() if pids is None or it.pid in pids]
         for one in self._stopped:
             _signal(one, signal.SIGSTOP)
+        self.frozen.append((time.time(), math.inf))
         return [it.pid for it in self._stopped]
 
     def thaw(self) -> None:
+        if self._stopped:
+            self.frozen[-1] = (self.frozen[-1][0], time.time())
         for one in self._stopped:
             _signal(one, signal.SIGCONT)
         self._stopped = []
@@ -156,8 +164,15 @@ class FleetOfAgents:
         }
 
     async def _create(self, id: str, on: str, settings: Mapping[str, Any]) -> None:
+        """A machine that has just begun takes none yet."""
         body = {"id": id, "engine": "sandbox", "settings": settings, "on": on}
-        await self[on].do("POST", "/api/instance", body)
+        async with asyncio.timeout(BEGINS_WITHIN):
+            while True:
+                status, said = await self[on].ask("POST", "/api/instance", body)
+                if status != 503:
+                    assert status < 300, (id, status, said)
+                    return
+                await asyncio.sleep(0.1)
 
     def connected(self, ids: Sequence[str]) -> bool:
         """Each of them has one connection; what the agents say of it does not count."""
@@ -189,10 +204,9 @@ class FleetOfAgents:
             return await (await connection.execute(statement.encode())).fetchall()
 
     async def know_each_other(self) -> bool:
-        """Every machine has named all others as its rivals, and its records are settled."""
+        """Every machine has named all others as its rivals."""
         rows = await self.rows("SELECT cardinality(rivals) FROM wa_agent.machine")
-        settled = [(await it.fleet())["settled"] for it in self.agents.values()]
-        return all(settled) and [n for (n,) in rows] == [len(self.agents) - 1] * len(self.agents)
+        return [n for (n,) in rows] == [len(self.agents) - 1] * len(self.agents)
 
     def freeze(self, name: str, pids: Sequence[int] | None = None) -> None:
         self.frozen.update(self[name].freeze(pids))

@@ -2,11 +2,14 @@
 
 import os
 import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 from tests.lacking import not_lent
 
+RELAY = Path(__file__).with_name("relay.py")
 NOWHERE = "02:00:00:00:00:99"
 """No card has it: a frame to it is lost without a word, as on a wire that is cut."""
 
@@ -48,6 +51,15 @@ class Wires:
             sender, receiver = self._cut.pop()
             told = ("neigh", "del", self.address(receiver), "dev", "eth0")
             self._ip("-n", self._spaces[sender], *told)
+
+    @contextmanager
+    def relay(self, host: str, port: int, outside: int) -> Iterator[None]:
+        """That port of the host's loopback leads to the test's port `outside`."""
+        command = [*self.inside(host), sys.executable, RELAY, str(port), self.test, str(outside)]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+            assert process.stdin is not None and process.stdout is not None
+            assert process.stdout.readline() == b"listening\n"
+            yield
 
     def lay(self) -> None:
         self._ip("link", "add", self._bridge, "type", "bridge")

@@ -79,17 +79,19 @@ class Postgres:
     def signal(self, number: int) -> None:
         """Send a signal to the server and to each process that answers a connection."""
         for process in psutil.Process(self._process.pid).children(recursive=True):
-            process.send_signal(number)
+            with suppress(psutil.NoSuchProcess):  # its client is gone
+                process.send_signal(number)
         self._process.send_signal(number)
 
-    def back_up(self, target: Path) -> None:
+    def back_up(self) -> Path:
         """A copy of the whole cluster as it is now, for `replace_by`."""
-        target.mkdir()
+        target = Path(tempfile.mkdtemp(prefix="copy-", dir=self.folder.parent))
         if self._as:
             shutil.chown(target, "postgres")
         of = f"host={self.folder} port={self._port} user=owner"
         how = ("--checkpoint=fast", "--no-sync")
         self._run("pg_basebackup", "-D", target / "data", "-d", of, *how)
+        return target
 
     def replace_by(self, backup: Path) -> None:
         """Go on as that copy: what was written since is lost."""

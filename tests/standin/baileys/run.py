@@ -10,7 +10,7 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -108,6 +108,14 @@ def make_certificate(folder: Path) -> tuple[Path, Path]:
     return key, certificate
 
 
+def _could_send(login: Mapping[str, Any], at: int, frozen: Sequence[tuple[float, float]]) -> bool:
+    if login["last"] > at:
+        return True
+    ended = login["ended"] or math.inf
+    held = any(begun * 1000 < at and end * 1000 <= ended for begun, end in frozen)
+    return ended > at and not held
+
+
 class WhatsApp(Program):
     """The stand-in for WhatsApp's server, with its people."""
 
@@ -160,15 +168,18 @@ class WhatsApp(Program):
         devices = call(self.url + "/state")["devices"]
         return next((each for each in reversed(devices) if each["user"] == user), {})
 
-    def overlaps(self) -> list[str]:
-        """A sentence for each login that came while another one of the device was open."""
+    def overlaps(self, frozen: Sequence[tuple[float, float]] = ()) -> list[str]:
+        """A sentence for each login that came while another one of the device could send.
+
+        `frozen`: from when to when clients were stopped; one of them may close its connection
+        late, and must not have sent since.
+        """
         every = call(self.url + "/state")["logins"]
-        pairs = [(a, b) for a, b in combinations(every, 2) if a["device"] == b["device"]]
         return [
             f"{new['user']} logged in while its login of {new['begun'] - old['begun']} ms before"
-            " was open"
-            for old, new in pairs
-            if (old["ended"] or math.inf) > new["begun"]
+            " could send"
+            for old, new in combinations(every, 2)
+            if old["device"] == new["device"] and _could_send(old, new["begun"], frozen)
         ]
 
     def receipts(self, user: str, id: str) -> list[str]:

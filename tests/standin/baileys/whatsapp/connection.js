@@ -103,6 +103,7 @@ export class Connection {
       this.#whatsapp.greet(this, noiseKey, wish);
     } else {
       const stanza = await this.dialect.decode(this.#noise.unseal(frame));
+      if (this.login) this.login.last = Date.now();
       if (!this.silent) await this.#whatsapp.take(this, stanza);
     }
   }

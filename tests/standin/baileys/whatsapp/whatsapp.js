@@ -182,7 +182,7 @@ export class WhatsApp {
       device.connection = connection;
       connection.device = device;
       device.logins += 1;
-      connection.login = { user: device.user, device: device.number, begun: Date.now(), ended: null };
+      connection.login = { user: device.user, device: device.number, begun: Date.now(), last: 0, ended: null };
       this.logins.push(connection.login);
       const lid = `${this.person(device.user).lid}:${device.number}@lid`;
       connection.send(node('success', { t: String(now()), lid, location: 'stand-in' }));
