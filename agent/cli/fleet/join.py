@@ -40,7 +40,7 @@ def add(among: Subparsers) -> None:
     for name, meaning, required in _TEXTS:
         parser.add_argument(f"--{name}", metavar="TEXT", help=meaning, required=required)
     parser.add_argument(
-        "--key-file", "--fleet-key", metavar="FILE", help="the fleet's key; default: in the state"
+        "--key-file", "--file", metavar="FILE", help="the fleet's key; default: in the state"
     )
     parser.add_argument("--capacity", type=int, metavar="N", help="sessions that it takes")
     parser.add_argument("--label", action="append", metavar="NAME=VALUE", help="may be repeated")

@@ -19,7 +19,7 @@ def add(among: Subparsers) -> None:
         parser = add_command(of_key, name, run, summary)
         add_config_options(parser, listen=argparse.SUPPRESS)
         help = "the key's file; default: [fleet] key_file, else fleet.key in the state folder"
-        parser.add_argument("--file", metavar="FILE", help=help)
+        parser.add_argument("--key-file", "--file", metavar="FILE", help=help)
 
 
 def _places(options: argparse.Namespace) -> tuple[Path, Path]:
@@ -29,7 +29,7 @@ def _places(options: argparse.Namespace) -> tuple[Path, Path]:
 
     path = config_path(options.config, os.environ)
     config = load_config(path, os.environ, overrides=overrides_of(options))
-    file = Path(options.file).absolute() if options.file else config.fleet_key
+    file = Path(options.key_file).absolute() if options.key_file else config.fleet_key
     return file, config.agent.state_path
 
 
