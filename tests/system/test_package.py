@@ -147,6 +147,7 @@ def test_apt_installs_it_with_its_dependencies_on_a_bare_machine(bare: Bed, flee
     problems = [line for line in doctor.stdout.splitlines() if line.startswith("FAIL")]
     assert not problems, doctor.stdout
     assert "built from" in bare.run("wa-agent", "--version")
+    bare.run("/opt/wa-agent/venv/bin/python", "-I", "-c", "import agent.fleet.postgres.coordinator")
 
 
 def test_manual_and_completions_know_every_command(bare: Bed, fleet: Fleet):
