@@ -141,7 +141,7 @@ async def test_what_a_login_makes_for_itself_is_not_what_the_functions_use(fleet
         "SET search_path = pg_temp, wa_agent, public, pg_catalog",
     ]
     calls = [
-        f"SELECT wa_agent.renew({b.id}, {b.epoch}, {b.renewals}, '{{}}', 0, 6)",
+        f"SELECT wa_agent.renew({b.id}, {b.epoch}, {b.renewals}, '{{}}', 0, 6, '')",
         f"SELECT wa_agent.publish({b.id}, {b.epoch}, '{{\"shop\": {{}}}}')",
         f"SELECT wa_agent.add_command('{uuid.uuid4()}', 'shop', 'start', '{{}}', 'k', 'ann')",
         f"SELECT wa_agent.take_commands({b.id}, {b.epoch}, 9)",

@@ -103,7 +103,7 @@ async def test_a_verified_server_is_used(protected: Protected):
     protected.server.sql("GRANT wa_agent_machine TO agent")
     coordinator = open_coordinator(protected.address(protected.ca), 6.0, 20.0)
     assert await coordinator.machines() == []
-    found = coordinator._connection
+    found = coordinator._database._connection
     assert found is not None
     assert found.pgconn.ssl_in_use
     await coordinator.close()

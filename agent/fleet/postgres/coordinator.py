@@ -1,15 +1,13 @@
-"""The coordinator on PostgreSQL: one connection, a deadline on every call."""
+"""The coordinator on PostgreSQL: what the fleet's functions are given, and what they answer."""
 
-import asyncio
-import json
 import uuid
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import asdict, fields
+from dataclasses import fields
 from typing import Any
 
-from psycopg.rows import TupleRow
+from psycopg.types.json import Jsonb
 
-from agent.errors import Refused, WaError
+from agent.errors import Refused
 from agent.fleet.coordinator import (
     CommandRow,
     DirectoryChanges,
@@ -24,9 +22,8 @@ from agent.fleet.coordinator import (
     Stored,
     ViewRow,
 )
-from agent.fleet.postgres.connection import Connection, connect, said
+from agent.fleet.postgres.database import Database
 from agent.fleet.postgres.listening import listen
-from agent.fleet.postgres.schema import read_schema
 
 _MACHINE = tuple(field.name for field in fields(MachineRow))
 _SESSION = (
@@ -43,39 +40,37 @@ _KEPT_DELETIONS = 10_000
 
 
 class PostgresCoordinator:
-    """Made by `open_coordinator`; a lost connection is made again by the next call."""
+    """Made by `open_coordinator`."""
 
     def __init__(self, address: str, ttl: float, timeout: float) -> None:
         self._address = address
         self._ttl = ttl
-        self._timeout = timeout
-        self._connection: Connection | None = None
-        self._turn = asyncio.Lock()
+        self._database = Database(address, timeout)
+        self._do = self._database.do
 
     async def join(self, machine: Machine) -> Member:
-        rows = await self._call(
-            "SELECT * FROM wa_agent.join_fleet(%s, %s::uuid, %s, %s, %s::jsonb, %s, %s, %s, %s)",
+        ((id, epoch, renewals),) = await self._database.rows_of(
+            "join_fleet",
+            "*",
             machine.name,
-            machine.installation,
+            uuid.UUID(machine.installation),
             machine.address,
             machine.capacity,
-            json.dumps(dict(machine.labels)),
+            Jsonb(dict(machine.labels)),
             sorted(machine.engines),
             machine.version,
             machine.key_fingerprint,
             machine.place,
         )
-        id, epoch, renewals = rows[0]
         return Member(id, epoch, renewals, machine.place)
 
     async def leave(self, member: Member, sessions: Collection[str]) -> bool:
-        return await self._done(
-            "SELECT wa_agent.leave_fleet(%s, %s, %s)", member.id, member.epoch, list(sessions)
-        )
+        return bool(await self._do("leave_fleet", member.id, member.epoch, list(sessions)))
 
     async def renew(self, member: Member, rivals: frozenset[int], generation: int) -> Renewal:
-        rows = await self._call(
-            "SELECT * FROM wa_agent.renew(%s, %s, %s, %s, %s, %s, %s)",
+        rows = await self._database.rows_of(
+            "renew",
+            "*",
             member.id,
             member.epoch,
             member.renewals,
@@ -95,7 +90,7 @@ class PostgresCoordinator:
         return Renewal(accepted, epoch, renewals, frozenset(alive), *rest)
 
     async def machines(self) -> Sequence[MachineRow]:
-        rows = await self._call(
+        rows = await self._database.rows(
             "SELECT id, name, epoch, renewals, rivals, alive_until > clock_timestamp(),"
             " address, capacity, (SELECT count(*) FROM wa_agent.session s WHERE s.machine = m.id),"
             " labels, engines, drained, version,"
@@ -108,10 +103,10 @@ class PostgresCoordinator:
         ]
 
     async def set_drained(self, name: str, drained: bool) -> bool:
-        return await self._done("SELECT wa_agent.set_drained(%s, %s)", name, drained)
+        return bool(await self._do("set_drained", name, drained))
 
     async def owned(self, member: Member) -> Sequence[Owned]:
-        rows = await self._call(
+        rows = await self._database.rows(
             "SELECT id, epoch, engine, wanted, failover, labels, only_on, settings"
             " FROM wa_agent.session WHERE machine = %s ORDER BY id",
             member.id,
@@ -119,22 +114,12 @@ class PostgresCoordinator:
         return [Owned(*row) for row in rows]
 
     async def create(self, member: Member, session: NewSession, machine: int) -> bool:
-        return await self._done(
-            "SELECT wa_agent.create_session(%s, %s, %s, %s::jsonb)",
-            member.id,
-            member.epoch,
-            machine,
-            json.dumps(asdict(session)),
-        )
+        given = Jsonb(_document(session))
+        return bool(await self._do("create_session", member.id, member.epoch, machine, given))
 
     async def register(self, member: Member, sessions: Sequence[NewSession]) -> Sequence[str]:
-        rows = await self._call(
-            "SELECT wa_agent.register_sessions(%s, %s, %s::jsonb)",
-            member.id,
-            member.epoch,
-            json.dumps([asdict(session) for session in sessions]),
-        )
-        return list(rows[0][0])
+        given = Jsonb([_document(session) for session in sessions])
+        return list(await self._do("register_sessions", member.id, member.epoch, given))
 
     async def update(
         self,
@@ -147,29 +132,18 @@ class PostgresCoordinator:
         labels: Mapping[str, str] | None = None,
         failover: str | None = None,
     ) -> bool:
-        return await self._done(
-            "SELECT wa_agent.update_session(%s, %s, %s, %s, %s, %s::jsonb, %s::jsonb, %s)",
-            member.id,
-            member.epoch,
-            session,
-            epoch,
-            wanted,
-            None if settings is None else json.dumps(dict(settings)),
-            None if labels is None else json.dumps(dict(labels)),
-            failover,
+        kept = [None if it is None else Jsonb(dict(it)) for it in (settings, labels)]
+        return bool(
+            await self._do(
+                "update_session", member.id, member.epoch, session, epoch, wanted, *kept, failover
+            )
         )
 
     async def delete(self, member: Member, session: str, epoch: int) -> bool:
-        return await self._done(
-            "SELECT wa_agent.delete_session(%s, %s, %s, %s)",
-            member.id,
-            member.epoch,
-            session,
-            epoch,
-        )
+        return bool(await self._do("delete_session", member.id, member.epoch, session, epoch))
 
     async def movable(self, peer: int) -> Sequence[NewSession]:
-        rows = await self._call(
+        rows = await self._database.rows(
             "SELECT id, engine, wanted, failover, labels, only_on, settings"
             " FROM wa_agent.session s WHERE machine = %s AND failover = 'newest'"
             " AND EXISTS (SELECT FROM wa_agent.copy c WHERE c.session = s.id) ORDER BY id",
@@ -180,53 +154,33 @@ class PostgresCoordinator:
     async def take_over(
         self, member: Member, peer: int, epoch: int, renewals: int, to: Mapping[str, int]
     ) -> bool:
-        return await self._done(
-            "SELECT wa_agent.take_over(%s, %s, %s, %s, %s, %s, %s, %s)",
-            member.id,
-            member.epoch,
-            peer,
-            epoch,
-            renewals,
-            list(to),
-            list(to.values()),
-            "its machine was lost",
-        )
+        lost = (peer, epoch, renewals, list(to), list(to.values()), "its machine was lost")
+        return bool(await self._do("take_over", member.id, member.epoch, *lost))
 
     async def hand_over(self, member: Member, session: str, to: int, why: str) -> bool:
-        return await self._done(
-            "SELECT wa_agent.hand_over(%s, %s, %s, %s, %s, %s)",
-            member.id,
-            member.epoch,
-            member.renewals,
-            session,
-            to,
-            why,
-        )
+        me = (member.id, member.epoch, member.renewals)
+        return bool(await self._do("hand_over", *me, session, to, why))
 
     async def store_copy(self, member: Member, session: str, epoch: int, packed: bytes) -> bool:
-        return await self._done(
-            "SELECT wa_agent.store_copy(%s, %s, %s, %s, %s)",
-            member.id,
-            member.epoch,
-            session,
-            epoch,
-            packed,
-        )
+        return bool(await self._do("store_copy", member.id, member.epoch, session, epoch, packed))
 
     async def stored(self, session: str) -> Stored | None:
-        rows = await self._call(
+        rows = await self._database.rows(
             "SELECT epoch, packed FROM wa_agent.copy WHERE session = %s", session
         )
         return Stored(rows[0][0], bytes(rows[0][1])) if rows else None
 
     async def lock(self, what: str) -> bool:
-        return await self._done("SELECT pg_try_advisory_lock(hashtext(%s))", f"wa_agent {what}")
+        ((got,),) = await self._database.rows(
+            "SELECT pg_try_advisory_lock(hashtext(%s))", f"wa_agent {what}"
+        )
+        return bool(got)
 
     async def unlock(self, what: str) -> None:
-        await self._call("SELECT pg_advisory_unlock(hashtext(%s))", f"wa_agent {what}")
+        await self._database.rows("SELECT pg_advisory_unlock(hashtext(%s))", f"wa_agent {what}")
 
     async def directory(self, since: int = -1) -> DirectoryChanges:
-        rows = await self._call(
+        rows = await self._database.rows(
             "SELECT f.generation, f.whole, changed.* FROM (SELECT generation, %s < generation - %s"
             " OR %s > generation AS whole FROM wa_agent.fleet) f LEFT JOIN LATERAL ("
             f" SELECT false AS deleted, {_SESSION} FROM wa_agent.session s"
@@ -245,7 +199,7 @@ class PostgresCoordinator:
         return DirectoryChanges(rows[0][0], rows[0][1], present, deleted)
 
     async def session(self, id: str) -> SessionRow | None:
-        rows = await self._call(
+        rows = await self._database.rows(
             f"SELECT {_SESSION} FROM wa_agent.session s"
             " LEFT JOIN wa_agent.copy c ON c.session = s.id WHERE s.id = %s",
             id,
@@ -253,17 +207,13 @@ class PostgresCoordinator:
         return SessionRow(*rows[0]) if rows else None
 
     async def publish(self, member: Member, views: Mapping[str, Mapping[str, Any]]) -> None:
-        await self._call(
-            "SELECT wa_agent.publish(%s, %s, %s::jsonb)",
-            member.id,
-            member.epoch,
-            json.dumps({id: dict(view) for id, view in views.items()}),
-        )
+        given = Jsonb({id: dict(view) for id, view in views.items()})
+        await self._do("publish", member.id, member.epoch, given)
 
     async def views(
         self, ids: Collection[str] | None = None, machine: int | None = None
     ) -> Sequence[ViewRow]:
-        rows = await self._call(
+        rows = await self._database.rows(
             "SELECT v.session, v.machine, v.view,"
             " extract(epoch FROM clock_timestamp() - v.published_at)::float8"
             " FROM wa_agent.view v JOIN wa_agent.session s ON s.id = v.session"
@@ -284,41 +234,28 @@ class PostgresCoordinator:
         idempotency_key: str,
         asked_by: str,
     ) -> CommandRow:
-        rows = await self._call(
-            f"SELECT {_COMMAND} FROM wa_agent.add_command(%s::uuid, %s, %s, %s::jsonb, %s, %s)",
-            id,
-            session,
-            verb,
-            json.dumps(dict(arguments)),
-            idempotency_key or None,
-            asked_by,
+        asked = (uuid.UUID(id), session, verb, Jsonb(dict(arguments)))
+        (row,) = await self._database.rows_of(
+            "add_command", _COMMAND, *asked, idempotency_key or None, asked_by
         )
-        return CommandRow(*rows[0])
+        return CommandRow(*row)
 
     async def take_commands(self, member: Member, limit: int) -> Sequence[CommandRow]:
-        rows = await self._call(
-            f"SELECT {_COMMAND} FROM wa_agent.take_commands(%s, %s, %s) ORDER BY number",
-            member.id,
-            member.epoch,
-            limit,
+        rows = await self._database.rows_of(
+            "take_commands", _COMMAND, member.id, member.epoch, limit
         )
         return [CommandRow(*row) for row in rows]
 
     async def end_command(
         self, member: Member, id: str, outcome: str, answer: Mapping[str, Any]
     ) -> bool:
-        return await self._done(
-            "SELECT wa_agent.end_command(%s, %s::uuid, %s, %s::jsonb)",
-            member.id,
-            id,
-            outcome,
-            json.dumps(dict(answer)),
-        )
+        ended = (uuid.UUID(id), outcome, Jsonb(dict(answer)))
+        return bool(await self._do("end_command", member.id, *ended))
 
     async def command(self, id: str) -> CommandRow | None:
         """One whose machine is away counts as unknown: it may have been carried out."""
         try:
-            rows = await self._call(
+            rows = await self._database.rows(
                 f"SELECT {_COMMAND} FROM wa_agent.known_commands WHERE id = %s", uuid.UUID(id)
             )
         except ValueError:
@@ -329,72 +266,26 @@ class PostgresCoordinator:
         await listen(self._address, on_notify)
 
     async def forget(self, member: Member, machine: int) -> None:
-        await self._call("SELECT wa_agent.forget(%s, %s, %s)", member.id, member.epoch, machine)
+        await self._do("forget", member.id, member.epoch, machine)
 
     async def accept(self) -> None:
-        await self._call("SELECT wa_agent.accept_loss()")
+        await self._do("accept_loss")
 
     async def schema(self) -> tuple[int, int]:
-        ((version, compatible_from),) = await self._call(
-            "SELECT version, compatible_from FROM wa_agent.fleet"
-        )
-        return version, compatible_from
+        (row,) = await self._database.rows("SELECT version, compatible_from FROM wa_agent.fleet")
+        return row[0], row[1]
 
     async def key_fingerprint(self) -> str:
-        return str((await self._call("SELECT key_fingerprint FROM wa_agent.fleet"))[0][0])
+        ((found,),) = await self._database.rows("SELECT key_fingerprint FROM wa_agent.fleet")
+        return str(found)
 
     async def close(self) -> None:
-        if self._connection is not None:
-            await self._connection.close()
-
-    async def _done(self, statement: str, *values: Any) -> bool:
-        return bool((await self._call(statement, *values))[0][0])
-
-    async def _call(self, statement: str, *values: Any) -> list[TupleRow]:
-        async with self._turn:
-            task = asyncio.create_task(self._ask(statement, values))
-            task.add_done_callback(_heard)
-            try:
-                with said():
-                    await asyncio.wait({task}, timeout=self._timeout)
-                    if not task.done():
-                        raise TimeoutError(f"no answer within {self._timeout:g} s")
-                    return task.result()
-            except WaError as error:
-                # Tables that changed under a connection are looked at again by the next one.
-                if error.code in ("fleet_database", "fleet_schema"):
-                    self._drop()
-                raise
-            finally:
-                if not task.done():
-                    # Closed first: a cancelled call would ask the frozen server to cancel it.
-                    self._drop()
-                    task.cancel()
-
-    async def _ask(self, statement: str, values: Sequence[Any]) -> list[TupleRow]:
-        if self._connection is None or self._connection.closed:
-            self._connection = None
-            connection = await connect(self._address)
-            try:
-                await read_schema(connection)
-            except BaseException:
-                connection.pgconn.finish()
-                raise
-            self._connection = connection
-        found = await self._connection.execute(statement.encode(), values)
-        return await found.fetchall()
-
-    def _drop(self) -> None:
-        """Close without waiting: the server may be frozen, and its answer may come late."""
-        if self._connection is not None:
-            self._connection.pgconn.finish()
-            self._connection = None
+        await self._database.close()
 
 
-def _heard(task: asyncio.Task[list[TupleRow]]) -> None:
-    """Asyncio would log the error of a call that was given up."""
-    if not task.cancelled():
-        task.exception()
+def _document(session: NewSession) -> dict[str, Any]:
+    given = {field.name: getattr(session, field.name) for field in fields(session)}
+    return given | {"labels": dict(session.labels), "settings": dict(session.settings)}
 
 
 def open_coordinator(address: str, ttl: float, timeout: float = 2.0) -> PostgresCoordinator:
