@@ -69,12 +69,22 @@ def _proved(view: InstanceView) -> str | None:
     return None if view.proof_age is None else wall_text(view.seen_wall - view.proof_age)
 
 
+def _created(view: InstanceView) -> str | None:
+    return wall_text(view.instance.created_wall)
+
+
+def show_published(view: InstanceView) -> dict[str, Any]:
+    """For the other machines of a fleet."""
+    kept = {"settings": dict(view.instance.settings), "created": _created(view)}
+    return {**show_instance(view), **kept}
+
+
 def show_details(view: InstanceView) -> dict[str, Any]:
     claim = view.claim.claim if view.claim else None
     return {
         **show_instance(view),
         "settings": dict(view.instance.settings),
-        "created": wall_text(view.instance.created_wall),
+        "created": _created(view),
         "unit": {
             "state": view.unit.state.value,
             "run": view.unit.run,

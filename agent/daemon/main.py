@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from agent.api.placement import still_placed
-from agent.api.present import show_instance
+from agent.api.present import show_published
 from agent.api.serve import Server
 from agent.config import Config, load_config, unused_variables
 from agent.core.model import InstanceId
@@ -213,7 +213,7 @@ class Daemon:
                     fleet,
                     supervision,
                     ground,
-                    show=show_instance,
+                    show=show_published,
                     settings_of=still_placed,
                 )
             else:

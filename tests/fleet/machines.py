@@ -12,7 +12,7 @@ from typing import Any
 import aiohttp
 
 from agent.api.placement import still_placed
-from agent.api.present import show_instance
+from agent.api.present import show_published
 from agent.api.serve import Server
 from agent.config.sections import ApiSection
 from agent.core.model import Instance, InstanceId
@@ -206,7 +206,7 @@ class Fleet:
             keys,
             path,
             address.reached_at,
-            Publishing(supervisor.views, show_instance, coordinator, lambda: face.member),
+            Publishing(supervisor.views, show_published, coordinator, lambda: face.member),
             Commands(supervisor, coordinator, lambda: face.member, still_placed),
         )
         self.machines[name] = made
@@ -251,4 +251,6 @@ async def a_fleet(
 
 def _machine(name: str, address: str) -> Machine:
     installation = str(uuid.uuid5(uuid.NAMESPACE_DNS, name))
-    return Machine(name, installation, address, engines=frozenset({"sandbox"}), version="0.1.0")
+    return Machine(
+        name, installation, address=address, engines=frozenset({"sandbox"}), version="0.1.0"
+    )

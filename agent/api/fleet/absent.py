@@ -8,10 +8,21 @@ from typing import TYPE_CHECKING, Any
 from aiohttp import web
 
 from agent.api.fleet.forward import Forwarding
-from agent.api.fleet.published import shown_as_of
 from agent.api.http.body import parse_object
 from agent.api.http.envelope import json_answer
 from agent.api.http.fields import read_body
+from agent.api.present import show_details, show_instance
+from agent.core.model import (
+    UNIT_ABSENT,
+    ConnectionStatus,
+    Desired,
+    Health,
+    HealthVerdict,
+    Instance,
+    InstanceId,
+    SessionRecord,
+)
+from agent.core.view import InstanceView
 from agent.errors import InvalidRequest, TryLater
 from agent.fleet.coordinator import MachineRow
 
@@ -36,8 +47,31 @@ async def _last_view(asked: "Asked", owner: MachineRow, cause: str) -> web.Respo
     row = await views.get(asked.id)
     if row is None:
         raise _away(asked, owner, cause)
-    shown = shown_as_of(row.view, owner.name, round(row.age_seconds, 3))
-    return json_answer({**shown, "owner_away": True})
+    shown = dict(row.view)
+    if asked.request.path.endswith("/details"):
+        shown = {**show_details(_as_published(shown)), "events": [], **shown}
+    else:
+        shown = {name: shown[name] for name in show_instance(_as_published(shown))}
+    as_of = round(row.age_seconds, 3)
+    return json_answer({**shown, "machine": owner.name, "as_of_seconds": as_of, "owner_away": True})
+
+
+def _as_published(shown: Mapping[str, Any]) -> InstanceView:
+    """What is known of a session whose machine is away; the rest is as of one that never ran."""
+    status = ConnectionStatus(shown["connection_status"])
+    id, engine, enabled = InstanceId(shown["id"]), shown["engine"], shown["enabled"]
+    reason, sentence = shown["reason"], shown["sentence"]
+    return InstanceView(
+        instance=Instance(id, engine, enabled, shown["settings"]),
+        desired=Desired(enabled),
+        record=SessionRecord(status),
+        unit=UNIT_ABSENT,
+        status=status,
+        status_since_wall=0.0,
+        reason=reason,
+        sentence=sentence,
+        verdict=HealthVerdict(Health.NOT_FOUND, status, reason, sentence),
+    )
 
 
 async def _store(asked: "Asked", forwarding: Forwarding, owner: MachineRow) -> web.Response:

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from agent.api.fleet.published import shown_as_of
 from agent.api.http.call import Call
 from agent.api.present import show_instance
 from agent.core.model import InstanceId
@@ -62,6 +61,4 @@ def _matches(query: Mapping[str, Any], view: Mapping[str, Any]) -> bool:
 def _show(door: "FleetDoor", entry: InstanceView | ViewRow, mine: str) -> dict[str, Any]:
     if isinstance(entry, InstanceView):
         return {**show_instance(entry), "machine": mine, "as_of_seconds": 0.0}
-    owner = door.face.directory.owner(entry.id)
-    age = door.views.as_of(entry, owner)
-    return shown_as_of(entry.view, "" if owner is None else owner.name, age)
+    return door.views.listed(entry, door.face.directory.owner(entry.id))

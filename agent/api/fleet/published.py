@@ -9,6 +9,8 @@ from agent.clock import boot_now
 from agent.errors import WaError
 from agent.fleet.coordinator import Coordinator, MachineRow, ViewRow
 
+_DETAILS = ("settings", "created")
+"""Beside what a list shows."""
 FRESH = 1.0
 """Machines publish at most once in so many seconds."""
 
@@ -42,17 +44,14 @@ class PublishedViews:
             return (self.rows or {}).get(id)
         return next(iter(found), None)
 
-    def as_of(self, row: ViewRow, owner: MachineRow | None) -> float:
-        """How old the view is: a machine that renews publishes each change within a second."""
+    def listed(self, row: ViewRow, owner: MachineRow | None) -> dict[str, Any]:
+        """An entry of the list. A machine that renews publishes each change within a second."""
         since_read = max(boot_now() - self._read_at, 0.0)
         same = owner is not None and owner.id == row.machine
         renewed = owner.seconds_since_renewal if owner is not None and same else None
         age = row.age_seconds if renewed is None else min(row.age_seconds, renewed)
-        return round(age + since_read, 3)
-
-
-def shown_as_of(view: Mapping[str, Any], machine: str, age: float) -> dict[str, Any]:
-    """A published view as an answer: an uptime went on, where it did at its reading."""
-    uptime = view.get("uptime_seconds")
-    grown = {} if uptime is None else {"uptime_seconds": uptime + round(age)}
-    return {**view, **grown, "machine": machine, "as_of_seconds": age}
+        shown = {name: value for name, value in row.view.items() if name not in _DETAILS}
+        if shown.get("uptime_seconds") is not None:
+            shown["uptime_seconds"] += round(row.age_seconds + since_read)
+        machine = "" if owner is None else owner.name
+        return {**shown, "machine": machine, "as_of_seconds": round(age + since_read, 3)}

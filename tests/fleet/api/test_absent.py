@@ -1,6 +1,7 @@
 """A machine is away: its sessions are shown as published, and commands wait for their owner."""
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
 import aiohttp
@@ -24,7 +25,11 @@ async def m2_ends(fleet: Fleet) -> AMachine:
 
 
 async def test_a_state_is_shown_as_it_was_published_last(fleet: Fleet, two: Two) -> None:
-    first, _ = two
+    first, second = two
+    view = second.supervisor.view(SHOP)
+    changed = replace(view, instance=replace(view.instance, settings={"scan": "manual"}))
+    second.supervisor.known[SHOP] = changed
+    await second.publishing.publish()
     await m2_ends(fleet)
     async with first.local() as client:
         for path in ("/api/instance/shop", "/api/instance/shop/details"):
@@ -34,6 +39,9 @@ async def test_a_state_is_shown_as_it_was_published_last(fleet: Fleet, two: Two)
             assert (found["id"], found["connection_status"]) == ("shop", "CONNECTED")
             assert (found["machine"], found["owner_away"]) == ("m2", True)
             assert 0 < found["as_of_seconds"] < 60
+        here = await (await client.get("/api/instance/sales/details")).json()
+        assert found.keys() == here.keys() | {"owner_away"}
+        assert (found["settings"], found["unit"]["state"]) == ({"scan": "manual"}, "inactive")
         answer = await client.get("/api/instance/shop/qr")
         found = await answer.json()
         assert (answer.status, found["error"]) == (503, "owner_away")

@@ -38,6 +38,14 @@ async def test_every_machine_lists_the_sessions_of_all(two: Two) -> None:
         assert found["total"] == 2
 
 
+async def test_an_uptime_goes_on_while_nothing_is_published(fleet: Fleet, two: Two) -> None:
+    """m2 lives, and its session did not change for a hundred seconds."""
+    fleet.postgres.sql("UPDATE wa_agent.view SET published_at = now() - interval '100 seconds'")
+    shop = (await listed(two[0], "?machine=m2"))["instances"][0]
+    assert 160 <= shop["uptime_seconds"] <= 170
+    assert shop["as_of_seconds"] < 30
+
+
 async def test_a_list_is_paged_and_chosen_over_all_machines(fleet: Fleet) -> None:
     first, second = await fleet.add("m1"), await fleet.add("m2")
     await first.own("a1", "a3", "a5")
@@ -76,7 +84,7 @@ async def test_what_changed_is_on_the_other_machines_list_and_nothing_secret_is(
     assert await second.publishing.publish() == 0
     rows = await second.face.coordinator.views(ids=["shop"])
     assert "SANDBOX,2@abc" not in json.dumps(dict(rows[0].view))
-    assert "settings" not in rows[0].view
+    assert all("settings" not in entry for entry in first_door["instances"])
     del second.supervisor.known[InstanceId("shop")]
     assert await second.publishing.publish() == 0
 
