@@ -83,7 +83,7 @@ def _from_folders(db: Database, opening: Opening, records: dict[str, str]) -> li
         update_record(db, InstanceId(id), encode_record(SessionRecord()))
     if not mended:
         return []
-    return [f"what they said was taken from the session folders: {named(mended)}"]
+    return [f"their content was taken from the session folders: {named(mended)}"]
 
 
 def _put(

@@ -194,7 +194,7 @@ class Writer:
         except Exception as error:
             if not db.conn.in_transaction:
                 raise
-            _log.warning("cannot tidy %s: %s", self._path, error)
+            _log.warning("cannot trim the history of %s: %s", self._path, error)
 
     def _roll_back(self, db: Database) -> None:
         try:

@@ -70,8 +70,8 @@ class Packs:
         places = {facts.id: facts.pack for facts in self._facts.values() if facts.pack}
         name = choose_pack(places, facts.id, engine, self._size())
         if name != facts.pack:
-            words = f"pack {name}" if name else "a process of its own"
-            log.info("it gets %s", words, extra=about(facts.id))
+            words = f"that of pack {name}" if name else "its own"
+            log.info("its Node is %s", words, extra=about(facts.id))
         facts.pack = name
         if name:
             self._needed_at[name] = boot_now()

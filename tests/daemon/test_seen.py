@@ -23,10 +23,10 @@ async def test_a_worker_that_hangs_or_dies_is_told_under_its_session(agent, even
     os.kill(await agent.pid("a"), signal.SIGSTOP)
 
     async def told():
-        return bool(await lines(agent, "gave no sign of life"))
+        return bool(await lines(agent, "sent no watchdog ping"))
 
     await eventually(told, within=20)
-    (line,) = await lines(agent, "gave no sign of life")
+    (line,) = await lines(agent, "sent no watchdog ping")
     assert "[WARN] [SESSION] [a]" in line
 
 

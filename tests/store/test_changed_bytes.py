@@ -189,7 +189,7 @@ async def test_a_damaged_row_comes_from_its_folder_and_the_others_stay(written, 
     }
     assert await store.keys() == [KEY]
     *kept, taken = store.rebuilt_from
-    assert taken == "what they said was taken from the session folders: s03"
+    assert taken == "their content was taken from the session folders: s03"
     if not sql.startswith("delete"):
         (kept,) = kept
         assert "rows of the database were damaged" in kept

@@ -258,7 +258,8 @@ class ProcessHost:
 
     def _held_up(self, seconds: float) -> None:
         log.warning(
-            "this agent was held up for %.1f s: it ignores the workers' silence meanwhile", seconds
+            "this agent was delayed for %.1f s: pings that workers missed meanwhile do not count",
+            seconds,
         )
         for worker in self._by_pid.values():
             worker.spare()

@@ -197,7 +197,7 @@ class ProcessWorker:
         self._send(signal.SIGTERM)
 
     def _abort(self) -> None:
-        self._log.warning("%s gave no sign of life for %g s", self.id, self._settings.watchdog)
+        self._log.warning("%s sent no watchdog ping for %g s", self.id, self._settings.watchdog)
         self._cause = "watchdog"
         self._enter(Phase.ABORTING, ABORT_GRACE)
         self._send(signal.SIGABRT)
@@ -220,13 +220,13 @@ class ProcessWorker:
 
     def _deadline_passed(self) -> None:
         if self.phase is Phase.STARTING:
-            self._log.warning("%s was not ready within its time", self.id)
+            self._log.warning("%s sent no READY within its start time", self.id)
             self._cause = "timeout"
             self._ask_to_stop()
         elif self.phase is Phase.RUNNING:
             self._abort()
         elif self.phase in (Phase.STOPPING, Phase.ABORTING):
-            self._log.warning("%s did not end within its time; killed", self.id)
+            self._log.warning("%s did not end within its stop time; the agent killed it", self.id)
             self._kill("timeout")
         elif self.phase is Phase.WAITING:
             self.restarts += 1

@@ -113,7 +113,7 @@ class SystemdCalls:
         except BusCallFailed as error:
             if error.name not in _POLKIT_MAY_BE_AWAY:
                 raise
-            log.debug("%s was refused at first (%s); trying once more", method, error)
+            log.debug("systemd refused %s (%s); the agent asks once more", method, error)
         await asyncio.sleep(POLKIT_PAUSE)
         return await self.manage(method, signature, *body)
 

@@ -87,9 +87,9 @@ def refuse_to_end(facts: Facts, doing: str) -> None:
     """Refuse an order that would end the worker with the only copy of the pairing."""
     if holds_the_only_copy(facts):
         raise Refused(
-            f"cannot {doing} {facts.id}: {facts.run.folder_lost}, and the pairing lives only in"
-            " that worker; the agent tries to save it with each check. Log it out or delete it to"
-            " end it all the same",
+            f"cannot {doing} {facts.id}: {facts.run.folder_lost}, and only that worker still has"
+            " the pairing; the agent tries to save it at each probe. To end the pairing all the"
+            " same, log the session out or delete it",
             code=CODE,
         )
 

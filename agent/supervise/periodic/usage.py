@@ -157,7 +157,7 @@ class Sampler:
                 self.note(entry(facts, "memory", sentence, Category.MEMORY))
                 await _free(facts)
             else:
-                said.warning("restarts gracefully: %s", action.reason)
+                said.warning("the agent restarts it gracefully: %s", action.reason)
                 facts.memory_restart_at = now
                 facts.asked.restart_for = action.reason
                 self.wake(facts.id)

@@ -163,7 +163,7 @@ def _read_pieces(source: IO[bytes], state: object) -> Iterator[bytes]:
         if piece:
             yield piece
     if source.read(1):
-        raise _bad("damaged", "something follows its end")
+        raise _bad("damaged", "data follows its end")
 
 
 def _exactly(source: IO[bytes], size: int) -> bytes:

@@ -157,7 +157,7 @@ class _Inflated:
         if block.strip(b"\0"):
             return block
         if self.read_exactly(BLOCK).strip(b"\0"):
-            raise refuse("one empty block stands in it")
+            raise refuse("it has a single empty block")
         return None
 
     def read_exactly(self, count: int) -> bytes:
@@ -173,13 +173,13 @@ class _Inflated:
         filling = len(self._ready)
         while True:
             if self._ready.strip(b"\0") or filling > _AFTER_END:
-                raise refuse("something follows its end")
+                raise refuse("data follows its end")
             self._ready.clear()
             if not self._more():
                 break
             filling += len(self._ready)
         if self._inflate.unused_data or self._waiting or self._read(1):
-            raise refuse("something follows its end")
+            raise refuse("data follows its end")
 
     def _more(self) -> bool:
         """Unpack one more piece; False at the proper end."""
