@@ -77,9 +77,6 @@ def assemble(config: Config, ground: Ground) -> Supervision:
     ladder = _ladder(base)
     passes = _passes(base, ladder)
     loop = _loop(base, passes)
-    backend_passes = BackendPasses(
-        base.backends, base.adoption, settings=lambda: settings.config.backends
-    )
     figures = OwnFigures(
         host=base.host,
         store=ground.store,
@@ -101,7 +98,6 @@ def assemble(config: Config, ground: Ground) -> Supervision:
         sampler=Sampler(
             registry,
             lambda: settings.config,
-            policy=lambda: settings.config.memory,
             limit=settings.memory_limit,
             well=base.incidents.well,
             wake=base.wake,
@@ -120,14 +116,13 @@ def assemble(config: Config, ground: Ground) -> Supervision:
         backends=base.backends,
         backend_loop=Loop(
             ground.backend_wakes,
-            backend_passes.run,
+            BackendPasses(base.backends, base.adoption).run,
             parallel=BACKENDS_AT_ONCE,
             retry_after=lambda: RETRY_AFTER,
         ),
         packs=base.packs,
         rounds=Rounds(
             registry,
-            every=lambda: settings.config.crypto.round,
             policy=lambda: settings.config.crypto,
             statistics=lambda: ladder.statistics,
             wake=base.wake,

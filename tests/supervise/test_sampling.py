@@ -12,7 +12,6 @@ import pytest
 
 from agent.clock import boot_now
 from agent.config import Config
-from agent.core.findings.memory import MemoryPolicy
 from agent.core.model import Instance, InstanceId, SessionRecord, UnitState, UnitStatus
 from agent.supervise.facts import Facts
 from agent.supervise.passes.observe import note_unit
@@ -41,7 +40,6 @@ def bench() -> Callable[..., tuple[Sampler, dict[InstanceId, Facts]]]:
         sampler = Sampler(
             cast(Any, registry),
             lambda: config,
-            policy=MemoryPolicy,
             limit=lambda _: 0,
             well=lambda _: True,
             wake=lambda _: None,

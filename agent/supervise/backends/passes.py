@@ -1,10 +1,8 @@
 """One pass for one backend: start and link its worker, judge its outage, adopt its sessions."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from agent.clock import boot_now
-from agent.config import BackendsSection
 from agent.core.model import InstanceId, UnitState
 from agent.supervise.backends.adoption import Adoption
 from agent.supervise.backends.facts import BackendFacts
@@ -18,7 +16,6 @@ LOOK_EVERY = 30.0
 class BackendPasses:
     backends: Backends
     adoption: Adoption
-    settings: Callable[[], BackendsSection]
 
     async def run(self, id: InstanceId) -> float | None:
         """Return when this backend must be looked at again at the latest."""
@@ -38,7 +35,7 @@ class BackendPasses:
         now = boot_now()
         if backend.link is not None:
             blink = backend.outage.since if not backend.outage.down else None
-            soon = [] if blink is None else [blink + self.settings().patience]
+            soon = [] if blink is None else [blink + self.backends.settings().patience]
             if backend.up and backend.declared.adopt:
                 soon.append(max(backend.next_look, now))
             return min([now + LOOK_EVERY, *soon])

@@ -56,7 +56,7 @@ class Backends:
         self._wakes = wakes
         self._facts = facts
         self._wake = wake
-        self._settings = settings
+        self.settings = settings
         self._breaker = breaker
         self._crypto_patterns = crypto_patterns
         self._say = say_by(note)
@@ -201,7 +201,7 @@ class Backends:
         return noted_circuit(
             lambda: self.all[name],
             self._breaker,
-            lambda: self._settings().trial == "check",
+            lambda: self.settings().trial == "check",
             self._say,
             self.wake_members,
         )

@@ -18,7 +18,6 @@ from agent.supervise.registry import Registry
 @dataclass(slots=True, eq=False, repr=False)
 class Rounds:
     registry: Registry
-    every: Callable[[], float]
     policy: Callable[[], CryptoPolicy]
     statistics: Callable[[], RepairStatistics]
     wake: Callable[[InstanceId], None]
@@ -27,7 +26,7 @@ class Rounds:
     async def run(self) -> None:
         before = self.statistics()
         while True:
-            await asyncio.sleep(self.every())
+            await asyncio.sleep(self.policy().round)
             begun = boot_now()
             before = self._go_round(before)
             self.checked("keys", boot_now() - begun)

@@ -12,7 +12,6 @@ from agent.config import Config
 from agent.core.figures.trend import Trends
 from agent.core.findings.memory import (
     InstanceMemory,
-    MemoryPolicy,
     MemoryStep,
     decide_memory,
     memory_budget,
@@ -51,7 +50,6 @@ class Sampler:
 
     registry: Registry
     config: Callable[[], Config]
-    policy: Callable[[], MemoryPolicy]
     limit: Callable[[Facts], int]
     well: Callable[[Facts], bool]
     wake: Callable[[InstanceId], None]
@@ -84,7 +82,9 @@ class Sampler:
             usage = measured.get(facts.id)
             _note(facts, usage)
             if usage is not None and usage.memory_bytes is not None:
-                history = facts.run.memory_history.note(usage.memory_bytes, self.policy(), now)
+                history = facts.run.memory_history.note(
+                    usage.memory_bytes, self.config().memory, now
+                )
                 facts.run.memory_history = history
             self.registry.touch(facts)
 
@@ -145,7 +145,7 @@ class Sampler:
 
     async def care(self) -> None:
         """First ask engines to free caches; then at most one graceful restart at a time."""
-        policy, now = self.policy(), boot_now()
+        policy, now = self.config().memory, boot_now()
         budget = memory_budget(machine_memory().total, policy)
         for action in decide_memory(self._seen(), budget, policy, now):
             facts = self.registry.facts[action.id]
