@@ -14,7 +14,7 @@ import pytest
 from agent.errors import ConfigError, Refused, TryLater
 from agent.fleet.coordinator import Machine, Member, NewSession
 from agent.fleet.postgres.coordinator import PostgresCoordinator, open_coordinator
-from agent.fleet.postgres.schema import prepare
+from agent.fleet.postgres.schema import prepare, set_ttl
 from tests.standin.postgres import Postgres, temporary_postgres
 
 TTL = 6.0
@@ -213,6 +213,24 @@ async def test_a_newer_schema_is_refused_with_a_sentence(fleet: Fleet):
     with pytest.raises(Refused, match="upgrade this machine's agent") as refused:
         await fleet.joined("a")
     assert refused.value.code == "fleet_schema"
+
+
+async def test_machines_with_another_ttl_take_no_part(fleet: Fleet):
+    """One that waits less long would take sessions that another one still runs."""
+    first, a = await fleet.joined("a")
+    a = await renewed(first, a)
+    shorter = open_coordinator(fleet.address, TTL - 1, 20.0)
+    fleet.opened.append(shorter)
+    with pytest.raises(ConfigError, match="ttl = 6, this one has 5") as refused:
+        await shorter.join(machine("b"))
+    assert refused.value.code == "fleet_ttl"
+    with pytest.raises(Refused, match="machines are running"):
+        await set_ttl(fleet.server.url, TTL - 1)
+    fleet.server.sql("UPDATE wa_agent.machine SET alive_until = now()")
+    await set_ttl(fleet.server.url, TTL - 1)
+    await shorter.join(machine("b"))
+    with pytest.raises(ConfigError):
+        await first.join(machine("a"))
 
 
 async def test_tables_are_made_once(fleet: Fleet):

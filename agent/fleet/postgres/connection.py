@@ -45,7 +45,7 @@ async def connect(address: str, *, autocommit: bool = True) -> Connection:
         )
 
 
-def _errors() -> dict[str, WaError]:
+def _errors(said_first: str) -> dict[str, WaError]:
     return {
         "WA001": ConfigError(
             "another machine of the fleet has this name: choose another [fleet] name,"
@@ -77,6 +77,12 @@ def _errors() -> dict[str, WaError]:
             " fleet.json and the sessions are moved out of its state folder",
             code="machine_twice",
         ),
+        "WA008": ConfigError(
+            f"cannot take part in the fleet: {said_first}. Set [fleet] ttl to the same everywhere:"
+            " a machine that waits less long would take sessions that another one still runs",
+            field="fleet.ttl",
+            code="fleet_ttl",
+        ),
         "23514": InvalidRequest("the fleet's database knows no such value", code="fleet_value"),
     }
 
@@ -96,7 +102,7 @@ def said() -> Iterator[None]:
             f"cannot reach the fleet's database: {first_line(error)}", code="fleet_database"
         ) from error
     except psycopg.Error as error:
-        raise _errors().get(error.sqlstate or "") or Refused(
+        raise _errors(first_line(error)).get(error.sqlstate or "") or Refused(
             f"the fleet's database refused: {first_line(error)}", code="fleet_database"
         ) from error
 

@@ -61,6 +61,7 @@ class PostgresCoordinator:
             machine.version,
             machine.key_fingerprint,
             machine.place,
+            self._ttl,
         )
         return Member(id, epoch, renewals, machine.place)
 

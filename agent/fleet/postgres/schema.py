@@ -69,6 +69,23 @@ async def allow(address: str, role: str) -> None:
             )
 
 
+async def set_ttl(address: str, ttl: float) -> None:
+    """Another [fleet] ttl for all machines: none of them may run meanwhile."""
+    async with await connect(address, autocommit=False) as connection:
+        with said():
+            changed = await connection.execute(
+                "UPDATE wa_agent.fleet SET ttl = %s WHERE NOT EXISTS (SELECT FROM wa_agent.machine"
+                " WHERE NOT gone AND alive_until > clock_timestamp())",
+                (ttl,),
+            )
+    if changed.rowcount == 0:
+        raise Refused(
+            "cannot change the fleet's ttl: machines are running. Stop the agents of all machines,"
+            " wait until their leases have ended, and set the same ttl in their settings",
+            code="machines_run",
+        )
+
+
 async def _present(connection: psycopg.AsyncConnection[TupleRow]) -> int:
     found = await connection.execute("SELECT to_regclass('wa_agent.fleet')")
     if (await found.fetchone() or (None,))[0] is None:

@@ -23,11 +23,18 @@ $$;
 
 CREATE FUNCTION wa_agent.join_fleet(
     my_name text, my_installation uuid, my_address text, my_capacity integer, my_labels jsonb,
-    my_engines text[], my_version text, my_key_fingerprint text, my_place text
+    my_engines text[], my_version text, my_key_fingerprint text, my_place text,
+    my_ttl double precision
 ) RETURNS TABLE (id integer, epoch bigint, renewals bigint) LANGUAGE plpgsql
 SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
-DECLARE mine wa_agent.machine;
+DECLARE mine wa_agent.machine; fleet_ttl double precision;
 BEGIN
+    UPDATE wa_agent.fleet f SET ttl = my_ttl WHERE f.ttl = 0;
+    SELECT f.ttl INTO fleet_ttl FROM wa_agent.fleet f;
+    IF fleet_ttl <> my_ttl THEN
+        RAISE EXCEPTION 'the fleet''s machines have ttl = %, this one has %', fleet_ttl, my_ttl
+            USING ERRCODE = 'WA008';
+    END IF;
     UPDATE wa_agent.fleet f SET key_fingerprint = my_key_fingerprint
         WHERE f.key_fingerprint = '' AND my_key_fingerprint <> '';
     IF EXISTS (SELECT FROM wa_agent.fleet f

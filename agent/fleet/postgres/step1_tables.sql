@@ -7,7 +7,8 @@ CREATE TABLE wa_agent.fleet (
     compatible_from integer NOT NULL DEFAULT 0,
     generation bigint NOT NULL DEFAULT 0,
     halted text NOT NULL DEFAULT '',
-    key_fingerprint text NOT NULL DEFAULT ''
+    key_fingerprint text NOT NULL DEFAULT '',
+    ttl double precision NOT NULL DEFAULT 0  -- of all machines; the first one to join sets it
 );
 INSERT INTO wa_agent.fleet DEFAULT VALUES;
 
