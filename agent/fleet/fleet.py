@@ -2,7 +2,7 @@
 
 import asyncio
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,7 +13,9 @@ from agent.clock import boot_id
 from agent.config import Config
 from agent.core.fleet.figures import FleetCounts
 from agent.core.fleet.lease import Lease, LeasePolicy
+from agent.engines.baileys.packages import find_packages
 from agent.engines.catalog import CATALOG
+from agent.engines.web.bundle import read_bundle
 from agent.errors import ConfigError
 from agent.fleet.coordinator import Coordinator, Machine, MachineRow, Owned
 from agent.fleet.directory import Directory
@@ -88,7 +90,7 @@ async def open_fleet(config: Config) -> Fleet:
     news, counts = News(), FleetCounts()
     keeper = Keeper(
         coordinator,
-        _describe(config, key),
+        await asyncio.to_thread(_describe, config, key),
         section.policy,
         path=memory,
         ask_rival=peers.ask_promise,
@@ -121,7 +123,7 @@ def _describe(config: Config, key: FleetKey) -> Machine:
         address=section.reached_at,
         capacity=section.capacity,
         labels=section.label_values,
-        engines=frozenset(CATALOG),
+        engines=_engines(config),
         version=VERSION,
         key_fingerprint=key.fingerprint,
     )
@@ -131,3 +133,16 @@ def _place_of(config: Config) -> str:
     """The boot and the folder: what a copy of this machine does not share with it."""
     told = f"{boot_id()} {config.agent.state_path.absolute()}"
     return hashlib.blake2b(told.encode(), digest_size=16).hexdigest()
+
+
+def _engines(config: Config) -> frozenset[str]:
+    """Those whose parts are installed; a backend's where a [[backend]] of it is declared."""
+    found = {entry.name for entry in CATALOG.values() if not entry.remote}
+    found |= {backend.engine for backend in config.backend}
+    needs: dict[str, Callable[[Path], object]] = {"web": read_bundle, "baileys": find_packages}
+    for engine, find in needs.items():
+        try:
+            find(config.cache_root)
+        except ConfigError:
+            found.discard(engine)
+    return frozenset(found)

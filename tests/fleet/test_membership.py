@@ -139,9 +139,28 @@ async def test_a_declared_instance_is_made_where_no_machine_has_it(
                     file.write(f'[[instance]]\nid = "{id}"\nengine = "sandbox"\n')
             await c.start()
             await eventually(lambda: has_owners(fleet, {"x": "a", "z": "c"}), within=30)
-            assert (c.state / "sessions/z/instance.json").exists()
+            made = c.state / "sessions/z/instance.json"
+            await eventually(made.exists, within=10)
             assert not (c.state / "sessions/x").exists()
 
 
 async def has_owners(fleet: FleetOfAgents, owners: dict[str, str]) -> bool:
     return await fleet.owners() == owners
+
+
+async def test_an_agent_that_starts_without_the_database_starts_no_session(
+    tmp_path: Path, eventually: Eventually
+) -> None:
+    async with fleet_of_agents(["a"], tmp_path) as fleet:
+        a = fleet["a"]
+        await fleet.create("x", on="a")
+        await eventually(lambda: fleet.connected(["x"]), within=30)
+        await a.kill()
+        fleet.database.kill()
+        await a.boot()
+        assert not (await a.fleet())["database"]["reachable"]
+        assert "x" in fleet.witness.connected(), "its worker goes on until its deadline"
+        await eventually(lambda: "x" not in fleet.witness.connected(), within=20)
+        await eventually(lambda: waits_for_its_lease(a, "x"), within=10)
+        fleet.database.begin()
+        await eventually(lambda: fleet.connected(["x"]), within=40)

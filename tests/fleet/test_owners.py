@@ -62,6 +62,15 @@ async def test_a_move_and_a_drain_lose_no_pairing(
     await fleet.create(*ids, on="a")
     await eventually(lambda: fleet.connected(ids), within=30)
     await eventually(fleet.know_each_other, within=30)
+    refusals = {"a": (409, "already_there"), "nowhere": (404, "not_found")}
+    for to, refusal in refusals.items():
+        status, answer = await fleet["a"].ask("POST", "/api/instance/s1/move", {"to": to})
+        assert (status, answer["error"]) == refusal
+    await fleet["a"].do("POST", "/api/fleet/machines/b/drain")
+    status, answer = await fleet["a"].ask("POST", "/api/instance/s1/move", {"to": "b"})
+    assert (status, answer["error"]) == (409, "no_machine")
+    assert "b is drained" in answer["message"]
+    await fleet["a"].do("POST", "/api/fleet/machines/b/undrain")
     await fleet["a"].do("POST", "/api/instance/s1/move", {"to": "b"})
     await eventually(lambda: owned_by(fleet, "b", "s1"), within=20)
     await fleet["a"].do("POST", "/api/fleet/machines/a/drain")

@@ -11,6 +11,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -40,8 +41,7 @@ LEAVING = "fleet_leaving"
 """Fact: this machine began to leave. Cut short, it registers its sessions as new ones."""
 MOVED = "moved"
 """Why a folder is in the trash."""
-AT_ONCE = 4
-TRY_AGAIN = 5.0
+AT_ONCE = 8
 JOINED_WITHIN, KNOWN_WITHIN = 5.0, 60.0
 """Seconds for a creation right after the agent's start, and for a deletion of before it."""
 
@@ -88,6 +88,8 @@ class Ownership:
     )
     """What the database has of wanted and settings."""
     in_hand: set[InstanceId] = field(init=False, default_factory=set)
+    _working: set[InstanceId] = field(init=False, default_factory=set)
+    """Sessions that are being fetched or given up."""
     _rung: asyncio.Event = field(init=False, default_factory=asyncio.Event)
     _places: asyncio.Semaphore = field(
         init=False, default_factory=lambda: asyncio.Semaphore(AT_ONCE)
@@ -245,50 +247,50 @@ class Ownership:
     # comparing
 
     async def run(self) -> None:
-        while True:
-            try:
-                async with asyncio.timeout(TRY_AGAIN if self.problems else None):
-                    await self._rung.wait()
-            except TimeoutError:
-                pass
-            self._rung.clear()
-            try:
-                await self.compare()
-            except WaError as error:
-                log.error("%s", error)
+        async with asyncio.TaskGroup() as group:
+            while True:
+                await self._rung.wait()
+                self._rung.clear()
+                self.compare(group)
+                try:
+                    await self._write_all()
+                except WaError as error:
+                    log.error("%s", error)
 
-    async def compare(self) -> None:
+    def compare(self, group: asyncio.TaskGroup) -> None:
+        """Begin what differs; a session whose files take long holds up no other one."""
         if self.left.is_set() or not self.lease.holds(boot_now()):
             return
-        owned = self.owned
-        here = [it for it in self.registry.facts.values() if not it.gone]
-        stays = {it.id for it in here if it.id in owned and self._is_of(it.id, owned[it.id])}
-        missing = [
-            it
-            for id, it in owned.items()
-            if id not in self.registry.facts and id not in self.in_hand
-        ]
+        owned, taken = self.owned, self.in_hand | self._working
         self.problems = {id: why for id, why in self.problems.items() if id in owned}
-        work: list[Awaitable[None]] = [
-            self._one(it.id, self._give_up(it))
-            for it in here
-            if it.id not in stays and it.id not in self.in_hand
-        ]
-        work += [self._one(InstanceId(it.id), self._take_in(it)) for it in missing]
-        await asyncio.gather(*work)
-        await self._write_all()
+        for id, facts in self.registry.facts.items():
+            if id not in taken and not (id in owned and self._is_of(id, owned[id])):
+                self._begin(group, id, partial(self._give_up, facts))
+        for id, session in owned.items():
+            if id not in taken and id not in self.registry.facts:
+                self._begin(group, id, partial(self._take_in, session))
 
-    async def _one(self, id: InstanceId, work: Awaitable[None]) -> None:
+    def _begin(
+        self, group: asyncio.TaskGroup, id: InstanceId, work: Callable[[], Awaitable[None]]
+    ) -> None:
+        self._working.add(id)
+        group.create_task(self._one(id, work), name=f"fleet {id}")
+
+    async def _one(self, id: InstanceId, work: Callable[[], Awaitable[None]]) -> None:
         """One session's trouble must not hold the others up."""
-        async with self._places:
-            try:
-                await work
-            except WaError as error:
-                if self.problems.get(id) != str(error):
-                    log.error("%s", error, extra=about(id))
-                self.problems[id] = str(error)
-            else:
-                self.problems.pop(id, None)
+        try:
+            async with self._places:
+                await work()
+        except WaError as error:
+            if self.problems.get(id) != str(error):
+                log.error("%s", error, extra=about(id))
+            self.problems[id] = str(error)  # each renewal tries again
+        else:
+            self.problems.pop(id, None)
+            if id not in self.registry.facts:
+                self._rung.set()  # it was given up, and may be this machine's again
+        finally:
+            self._working.discard(id)
 
     async def _write_all(self) -> None:
         for facts in list(self.registry.facts.values()):
@@ -303,7 +305,7 @@ class Ownership:
         id = InstanceId(owned.id)
         arrived = await self.arrivals.fetch(owned)
         failpoint("fleet_arrived")
-        if self.owned.get(id) is not owned or id in self.registry.facts:
+        if self.owned.get(id) != owned or id in self.registry.facts:
             return  # it changed meanwhile: the next comparison sees what is in place
         await self.epochs.put({id: Tenancy(owned.epoch, self.fleet.keeper.member.epoch)})
         instance, record = _as_wanted(owned, arrived, self.host.boot_id())
