@@ -69,6 +69,9 @@ class Face:
     async def status(self) -> Status:
         return Status(await self.coordinator.machines())
 
+    def copy_behind(self, id: InstanceId) -> tuple[float, str]:
+        return 12.0, f"{self.machine} cannot copy {id}"
+
     async def promise(self, machine: int, epoch: int) -> bool:
         self.asked.append(("promise", machine, epoch))
         return self.promises

@@ -184,8 +184,8 @@ async def test_files_that_are_not_whole_replace_no_copy(
     assert refused.value.code == "not_whole"
     (a.root / SHOP / "session" / "sandbox.json").unlink()
     async with a.sending():
-        await eventually(lambda: "it is paired" in a.replicas.of(SHOP).problem)
-        assert a.replicas.behind_seconds() > 0
+        await eventually(lambda: "it is paired" in a.replicas.behind(SHOP)[1])
+        assert 0 < a.replicas.behind(SHOP)[0] <= a.replicas.behind_seconds()
     assert counter_of(await a.coordinator.stored(SHOP), tmp_path) == 0
 
 

@@ -59,6 +59,9 @@ class FleetFace(Protocol):
 
     async def status(self) -> FleetStatus: ...
 
+    def copy_behind(self, id: InstanceId) -> tuple[float, str]:
+        """For how long the stored copy of this machine's session lacks a change, and why."""
+
     async def promise(self, machine: int, epoch: int) -> bool:
         """Another machine asks that this one does not take it over for a ttl."""
 

@@ -131,10 +131,13 @@ async def show_session(call: Call) -> Json:
     row = await face.coordinator.session(call.id)
     if row is None:
         raise NotFound(f"cannot find the instance {call.id}: no machine of the fleet has it")
+    machine = face.directory.name_of(row.machine)
+    # Only its own machine knows what stands in the way of a newer copy.
+    behind, problem = face.copy_behind(call.id) if machine == face.machine else (None, "")
     copied = None if row.copy_at is None else max(time.time() - row.copy_at, 0.0)
     return {
         "id": row.id,
-        "machine": face.directory.name_of(row.machine),
+        "machine": machine,
         "epoch": row.epoch,
         "engine": row.engine,
         "wanted": row.wanted,
@@ -142,6 +145,8 @@ async def show_session(call: Call) -> Json:
         "moved_at": wall_text(row.moved_at),
         "copy_age_seconds": None if copied is None else round(copied, 3),
         "copy_bytes": row.copy_bytes,
+        "copy_behind_seconds": None if behind is None else round(behind, 3),
+        "copy_problem": problem,
         "failover": row.failover,
         "labels": dict(row.labels),
         "only_on": row.only_on,

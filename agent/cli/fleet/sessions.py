@@ -50,6 +50,9 @@ def why(options: argparse.Namespace) -> int:
     session = client_of(options).get(f"/api/instance/{options.id}/fleet")
     age, size = session["copy_age_seconds"], session["copy_bytes"]
     copy = "none is stored" if age is None else f"{duration(age)} old, {size} bytes"
+    if session["copy_problem"]:
+        behind = duration(session["copy_behind_seconds"])
+        copy += f"; it lacks changes of {behind}: {session['copy_problem']}"
     pairs = {
         "id": session["id"],
         "machine": session["machine"],

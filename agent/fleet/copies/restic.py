@@ -164,6 +164,21 @@ class Restic:
                 "cannot move browser profiles: restic is not installed: apt install restic",
                 code="no_restic",
             )
+        try:
+            code, said, reading = await self._run_to_end(words, consume, cwd, limit)
+        except OSError as error:
+            raise _error(f"restic {words[0]} cannot be run: {error}", "profiles") from error
+        if code:
+            raise self._explained(words[0], code, said)
+        return reading.result()
+
+    async def _run_to_end(
+        self,
+        words: tuple[str, ...],
+        consume: Callable[[IO[bytes]], Result],
+        cwd: Path | None,
+        limit: float,
+    ) -> "tuple[int, str, asyncio.Future[Result]]":
         with tempfile.TemporaryFile() as errors:
             out, process = await self._start(words, cwd, errors)
             reading = asyncio.ensure_future(asyncio.to_thread(_consume, out, consume))
@@ -179,17 +194,15 @@ class Restic:
             finally:
                 await _end(process, reading)
             errors.seek(0)
-            said = errors.read(_MOST_OUTPUT).decode(errors="replace")
-        if code:
-            raise self._explained(words[0], code, said)
-        return reading.result()
+            return code, errors.read(_MOST_OUTPUT).decode(errors="replace"), reading
 
     async def _start(
         self, words: tuple[str, ...], cwd: Path | None, errors: IO[bytes]
     ) -> tuple[int, asyncio.subprocess.Process]:
-        password = os.memfd_create("password")
         out, into = os.pipe()
+        password = -1
         try:
+            password = os.memfd_create("password")
             os.write(password, self.password.encode())
             env = {name: os.environ[name] for name in _INHERITED if name in os.environ}
             env |= self.env
@@ -210,14 +223,13 @@ class Restic:
                 pass_fds=(password,),
                 start_new_session=True,
             )
-        except BaseException as error:
+        except BaseException:
             os.close(out)
-            if isinstance(error, OSError):
-                raise _error(f"restic cannot be started: {error}", "profiles") from error
             raise
         finally:
             os.close(into)
-            os.close(password)
+            if password >= 0:
+                os.close(password)
         return out, process
 
     def _explained(self, verb: str, code: int, said: str) -> WaError:

@@ -131,6 +131,9 @@ class FleetFace:
             counts=self.fleet.counts,
         )
 
+    def copy_behind(self, id: InstanceId) -> tuple[float, str]:
+        return self.replicas.behind(id)
+
     async def promise(self, machine: int, epoch: int) -> bool:
         """Another machine asks that this one does not take it over for a ttl."""
         return await self.fleet.keeper.promise(machine, epoch)

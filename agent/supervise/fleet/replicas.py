@@ -118,6 +118,13 @@ class Replicas:
     def of(self, id: InstanceId) -> Replica | None:
         return self._of.get(id)
 
+    def behind(self, id: InstanceId) -> tuple[float, str]:
+        """Seconds since its oldest change that its stored copy lacks, and why there is no newer."""
+        replica = self._of.get(id)
+        if replica is None or (replica.changed_at is None and not replica.problem):
+            return 0.0, ""
+        return boot_now() - (replica.changed_at or boot_now()), replica.problem
+
     def behind_seconds(self) -> float:
         """The age of the oldest change that no stored copy holds."""
         since = [it.changed_at for it in self._of.values() if it.changed_at is not None]
@@ -230,18 +237,16 @@ class Replicas:
             await self._make_repository(self.restic)
             if exact:
                 await self.keeping.take(facts, "for its move to another machine")
-            begun = boot_now()
-            async with self.keeping.locks[facts.id]:
-                taken = facts.last_snapshot_wall
-                snapshot = await asyncio.to_thread(newest_good, self.root, facts.id)
-                if snapshot is None:
-                    raise VaultError(
-                        f"cannot copy {facts.id}: it has no good snapshot", code="not_whole"
-                    )
-                if exact or not await self._is_stored(facts.id, replica.epoch, snapshot):
-                    pointer = await save_profile(self.restic, snapshot, replica.epoch, exact=exact)
-                    content = render_pointer(pointer)
-                    await self._store(facts, replica, content, exact=exact)
+            begun, taken = boot_now(), facts.last_snapshot_wall
+            # No lock: saving takes long, and one that is pruned meanwhile is a failed try.
+            snapshot = await asyncio.to_thread(newest_good, self.root, facts.id)
+            if snapshot is None:
+                raise VaultError(
+                    f"cannot copy {facts.id}: it has no good snapshot", code="not_whole"
+                )
+            if exact or not await self._is_stored(facts.id, replica.epoch, snapshot):
+                pointer = await save_profile(self.restic, snapshot, replica.epoch, exact=exact)
+                await self._store(facts, replica, render_pointer(pointer), exact=exact)
             replica.seconds, replica.mark = boot_now() - begun, (taken,)
             await self._tidy(facts.id)
 

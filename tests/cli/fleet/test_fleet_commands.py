@@ -19,6 +19,8 @@ SESSION = {
     "moved_at": "2026-01-15T10:30:45+00:00",
     "copy_age_seconds": 0.6,
     "copy_bytes": 4096,
+    "copy_behind_seconds": 0.0,
+    "copy_problem": "",
     "failover": "newest",
     "labels": {},
     "only_on": "",
@@ -148,6 +150,10 @@ async def test_why_names_the_owner_and_the_copy(api: FleetApi, cli: Cli) -> None
     shown = (await cli("fleet", "why", "sales")).out
     assert re.search(r"^since +\d{4}-.*: its machine was lost$", shown, re.M)
     assert re.search(r"^copy +0 s old, 4096 bytes$", shown, re.M)
+    late = SESSION | {"copy_behind_seconds": 90.0, "copy_problem": "its files are damaged"}
+    api.answers["/api/instance/sales/fleet"] = [late]
+    shown = (await cli("fleet", "why", "sales")).out
+    assert "4096 bytes; it lacks changes of 1 min 30 s: its files are damaged\n" in shown
     assert re.search(r"^failover +newest: starts elsewhere", shown, re.M)
 
 

@@ -136,6 +136,11 @@ async def test_the_fleet_and_a_session_s_owner_are_shown(two: Two) -> None:
         session = await (await client.get("/api/instance/shop/fleet")).json()
         assert (session["machine"], session["epoch"]) == ("m2", 0)
         assert (session["copy_age_seconds"], session["failover"]) == (None, "newest")
+        assert (session["copy_behind_seconds"], session["copy_problem"]) == (None, "")
+        async with second.local() as owner:
+            session = await (await owner.get("/api/instance/shop/fleet")).json()
+        told = (session["copy_behind_seconds"], session["copy_problem"])
+        assert told == (12.0, "m2 cannot copy shop")
         assert (await client.get("/api/instance/nothing/fleet")).status == 404
         await second.server.close()
         found = await (await client.get("/api/fleet")).json()
