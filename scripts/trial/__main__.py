@@ -152,10 +152,8 @@ class Trial:
         first = self.machines[0]
         if (await first.ask("GET", "/api/instances?limit=1"))[1]["total"]:
             return
-        for machine in self.machines:
-            for number in range(SESSIONS_EACH):
-                id = f"shop-{machine.name}-{number + 1}"
-                await machine.create(id)
+        for number in range(SESSIONS_EACH * len(self.machines)):
+            await first.create(f"shop-{number + 1}")
 
     def _greet(self) -> None:
         last = self.machines[-1]
@@ -172,7 +170,7 @@ class Trial:
             f"Kill:       kill -9 {agent}      {TTL:g} s later its sessions run elsewhere\n"
             f"Freeze:     kill -STOP {agent}   the same; kill -CONT {agent}: it has lost them\n"
             f"Database:   kill -9 {database}      every session goes on\n"
-            f"Move:       wa-agent fleet move shop-m1-1 --to {last.name}\n"
+            f"Move:       wa-agent fleet move shop-1 --to {last.name}\n"
             "Stop:       Ctrl+C",
             flush=True,
         )
