@@ -77,10 +77,10 @@ def _is_roots_alone(path: Path) -> bool:
         target = path.resolve()
         return path.lstat().st_uid == 0 and all(map(_is_roots_alone, (target, *target.parents)))
     try:
-        found = path.stat()
+        status = path.stat()
     except FileNotFoundError:
         return True  # where a link leads to nothing, its folders say who may put something there
-    return found.st_uid == 0 and not found.st_mode & 0o022
+    return status.st_uid == 0 and not status.st_mode & 0o022
 
 
 def _tree(top: Path) -> Iterator[Path]:

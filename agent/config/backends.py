@@ -15,11 +15,11 @@ __all__ = ["BackendDeclaration"]
 def variables() -> dict[str, tuple[str, str]]:
     """Environment variable → key, and the engine whose first backend it is for ("" = any)."""
     shared = BackendDeclaration()
-    found = {mark.variable: (one.name, "") for one, mark in settings_of(shared)}
+    keys = {mark.variable: (setting.name, "") for setting, mark in settings_of(shared)}
     for engine in sorted(remote_engines()):
         own = settings_of(backend_settings(engine))
-        found |= {mark.variable: (one.name, engine) for one, mark in own}
-    return {variable: key for variable, key in found.items() if variable}
+        keys |= {mark.variable: (setting.name, engine) for setting, mark in own}
+    return {variable: key for variable, key in keys.items() if variable}
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,11 +41,11 @@ def secrets_of(declaration: BackendDeclaration) -> BackendSecrets:
 
 def worker_settings(declaration: BackendDeclaration, secrets: BackendSecrets) -> dict[str, Any]:
     """The flat settings of `backend.json`: secrets in, the files that held them out."""
-    found = declaration.flat()
-    found |= {"key": secrets.key, "password": secrets.password}
-    found |= {name: list(value) for name, value in found.items() if isinstance(value, tuple)}
+    values = declaration.flat()
+    values |= {"key": secrets.key, "password": secrets.password}
+    values |= {name: list(value) for name, value in values.items() if isinstance(value, tuple)}
     left_out = {"key_file", "password_file"}
-    return {k: v for k, v in found.items() if k not in left_out and v is not None}
+    return {k: v for k, v in values.items() if k not in left_out and v is not None}
 
 
 def hide_secrets(declaration: BackendDeclaration) -> BackendDeclaration:
@@ -57,12 +57,12 @@ def hide_secrets(declaration: BackendDeclaration) -> BackendDeclaration:
 
 def _hidden(table: Any) -> Any:
     hidden: dict[str, Any] = {}
-    for one, mark in settings_of(table):
-        value = getattr(table, one.name)
+    for setting, mark in settings_of(table):
+        value = getattr(table, setting.name)
         if value and mark.secret:
-            hidden[one.name] = HIDDEN
+            hidden[setting.name] = HIDDEN
         elif value and mark.credentials:
-            hidden[one.name] = shown_url(value)
+            hidden[setting.name] = shown_url(value)
     return replace(table, **hidden)
 
 

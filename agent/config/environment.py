@@ -50,7 +50,7 @@ _WORDS |= {"false": False, "no": False, "off": False, "0": False}
 def read_environment(env: Mapping[str, str], config: Any) -> dict[str, tuple[Any, str]]:
     """Values by dotted key, each with the words that say where it came from. A key's own name
     (WA_AGENT_SECTION__KEY) wins over an alias."""
-    found: dict[str, tuple[Any, str]] = {}
+    values: dict[str, tuple[Any, str]] = {}
     for name, (key, unit) in NAMED.items():
         if env.get(name):
             source = f"environment variable {name}"
@@ -58,17 +58,17 @@ def read_environment(env: Mapping[str, str], config: Any) -> dict[str, tuple[Any
                 source += f" ({unit})"
             text = env[name].lower() if name == "LOG_LEVEL" else env[name]
             text = "warn" if name == "LOG_LEVEL" and text == "warning" else text
-            found[key] = (parse_text(text, key, config, source, unit), source)
+            values[key] = (parse_text(text, key, config, source, unit), source)
     for name in sorted(env):
         if not name.startswith(PREFIX) or name in NOT_KEYS:
             continue
         section, _, key = name[len(PREFIX) :].lower().partition("__")
         source = f"environment variable {name}"
-        found[f"{section}.{key}"] = (
+        values[f"{section}.{key}"] = (
             parse_text(env[name], f"{section}.{key}", config, source),
             source,
         )
-    return found
+    return values
 
 
 def read_for_backends(
@@ -95,14 +95,14 @@ def unused_variables(
 
 
 def _fitting(engine: str, backends: tuple[BackendDeclaration, ...]) -> list[int]:
-    return [n for n, one in enumerate(backends) if not engine or one.engine == engine]
+    return [n for n, backend in enumerate(backends) if not engine or backend.engine == engine]
 
 
 def parse_text(text: str, key: str, config: Any, source: str, unit: Unit = Unit.SAME) -> Any:
     """Read a text as the type of the key's default."""
     section, _, name = key.partition(".")
     holder = getattr(config, section, None)
-    marked = {one.name for one, _ in settings_of(holder)} if is_dataclass(holder) else set()
+    marked = {setting.name for setting, _ in settings_of(holder)} if is_dataclass(holder) else set()
     if name not in marked:
         raise ConfigError(f"cannot use {source}: there is no key {key}", field=key)
     default = getattr(holder, name)

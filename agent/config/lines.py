@@ -9,7 +9,7 @@ _PART = re.compile(r"""[A-Za-z0-9_-]+|"[^"]*"|'[^']*'""")
 
 def find_lines(text: str) -> dict[str, int]:
     """Line numbers (from 1) by dotted key; the second [[instance]] counts as instance[1]."""
-    found: dict[str, int] = {}
+    lines: dict[str, int] = {}
     arrays: dict[str, int] = {}
     table = ""
     inside = ""
@@ -22,19 +22,19 @@ def find_lines(text: str) -> dict[str, int]:
         if header := _HEADER.match(line):
             table = _dotted(header[2])
             if header[1] == "[[":
-                found.setdefault(table, number)
+                lines.setdefault(table, number)
                 arrays[table] = arrays.get(table, -1) + 1
                 table = f"{table}[{arrays[table]}]"
             else:
                 table = _in_array(table, arrays)
-            found.setdefault(table, number)
+            lines.setdefault(table, number)
         elif key := _KEY.match(line):
             dotted = _dotted(key[1])
-            found.setdefault(f"{table}.{dotted}" if table else dotted, number)
+            lines.setdefault(f"{table}.{dotted}" if table else dotted, number)
             # a.b = 1 also says where the table a begins
-            found.setdefault(table if table else dotted.split(".")[0], number)
+            lines.setdefault(table if table else dotted.split(".")[0], number)
         inside = next((mark for mark in ('"""', "'''") if line.count(mark) % 2), "")
-    return found
+    return lines
 
 
 def line_of(lines: dict[str, int], key: str) -> int | None:

@@ -73,8 +73,8 @@ def load_config(
     for number, name, value, words in read_for_backends(env, config.backend):
         key = f"backend[{number}].{name}"
         origin[key] = _Source(words, Path.cwd(), {})
-        one = _change(config.backend[number], f"backend[{number}]", {name: value}, origin[key])
-        rest = (*config.backend[:number], one, *config.backend[number + 1 :])
+        changed = _change(config.backend[number], f"backend[{number}]", {name: value}, origin[key])
+        rest = (*config.backend[:number], changed, *config.backend[number + 1 :])
         config = replace(config, backend=rest)
     if _is_set("memory.total", origin) and not _is_set("memory.machine_share", origin):
         # machine_share is the limit of configurations without memory.total.
@@ -129,7 +129,7 @@ def _parse(text: str, path: Path) -> dict[str, Any]:
 
 
 def _apply_file(config: Config, tables: Mapping[str, Any], source: _Source) -> Config:
-    known = [one.name for one in fields(Config)]
+    known = [field.name for field in fields(Config)]
     for name, table in tables.items():
         if name not in known:
             raise source.refuse(name, "there is no such table" + _nearest(name, known))
@@ -137,7 +137,7 @@ def _apply_file(config: Config, tables: Mapping[str, Any], source: _Source) -> C
             config = replace(config, instance=_declarations(table, source))
         elif name == "backend":
             tables_of = _array(name, table, source)
-            made = [_backend(one, f"{name}[{n}]", source) for n, one in enumerate(tables_of)]
+            made = [_backend(field, f"{name}[{n}]", source) for n, field in enumerate(tables_of)]
             config = replace(config, backend=tuple(made))
         elif name == "webhook":
             config = replace(config, webhook=_each(WebhookDeclaration(), name, table, source))
@@ -149,7 +149,7 @@ def _apply_file(config: Config, tables: Mapping[str, Any], source: _Source) -> C
 
 
 def _apply(holder: Any, section: str, values: Mapping[str, Any], source: _Source) -> Any:
-    marks = {one.name: mark for one, mark in settings_of(holder)}
+    marks = {setting.name: mark for setting, mark in settings_of(holder)}
     changes = {}
     for name, value in values.items():
         key = f"{section}.{name}"
@@ -195,8 +195,8 @@ def _without(
 ) -> Mapping[str, Any]:
     """The table without the defaults of another engine's keys; another value is a mistake."""
     foreign = backend_settings(other)
-    known = {one.name for one, _ in settings_of(backend_settings(table["engine"]))}
-    keys = {one.name for one, _ in settings_of(foreign)} - known
+    known = {setting.name for setting, _ in settings_of(backend_settings(table["engine"]))}
+    keys = {setting.name for setting, _ in settings_of(foreign)} - known
     for key in keys & set(table):
         default = getattr(foreign, key)
         if table[key] != (list(default) if isinstance(default, tuple) else default):
@@ -209,7 +209,7 @@ def _change(
     backend: BackendDeclaration, section: str, values: Mapping[str, Any], source: _Source
 ) -> BackendDeclaration:
     """The backend with these settings, its engine's own among them."""
-    known = {one.name for one, _ in settings_of(backend.own)}
+    known = {setting.name for setting, _ in settings_of(backend.own)}
     own = {key: value for key, value in values.items() if key in known}
     rest = {key: value for key, value in values.items() if key not in known}
     backend = _apply(backend, section, rest, source)
@@ -218,18 +218,18 @@ def _change(
 
 
 def _declarations(tables: Any, source: _Source) -> tuple[Declaration, ...]:
-    found: dict[str, Declaration] = {}
+    declared: dict[str, Declaration] = {}
     for number, table in enumerate(_array("instance", tables, source)):
         key = f"instance[{number}]"
-        one = _declaration(table, key, source)
-        if one.id in found:
-            raise source.refuse(f"{key}.id", f"{one.id} is declared twice")
-        found[one.id] = one
-    return tuple(found.values())
+        new = _declaration(table, key, source)
+        if new.id in declared:
+            raise source.refuse(f"{key}.id", f"{new.id} is declared twice")
+        declared[new.id] = new
+    return tuple(declared.values())
 
 
 def _declaration(table: Mapping[str, Any], key: str, source: _Source) -> Declaration:
-    known = [one.name for one in fields(Declaration)]
+    known = [field.name for field in fields(Declaration)]
     for name in table:
         if name not in known:
             raise source.refuse(f"{key}.{name}", "there is no such key" + _nearest(name, known))
@@ -258,7 +258,7 @@ def _not_json(table: Mapping[str, Any]) -> str:
             if bad := _not_json(value):
                 return f"{name}.{bad}"
         elif isinstance(value, list):
-            if _not_json({str(number): one for number, one in enumerate(value)}):
+            if _not_json({str(number): item for number, item in enumerate(value)}):
                 return name
         elif isinstance(value, float):
             if not math.isfinite(value):

@@ -65,17 +65,17 @@ def render_config(config: Config, only_changed: bool = True) -> str:
             continue
         chosen, plain = getattr(config, section.name), getattr(default, section.name)
         parts.append(f"[{section.name}]")
-        for one, mark in settings_of(chosen):
-            value = getattr(chosen, one.name)
-            live = not only_changed or value != getattr(plain, one.name)
+        for row, mark in settings_of(chosen):
+            value = getattr(chosen, row.name)
+            live = not only_changed or value != getattr(plain, row.name)
             parts.append(f"# {mark.meaning}{_range(mark)}")
-            parts.append(("" if live else "# ") + _line(one.name, value) + "\n")
+            parts.append(("" if live else "# ") + _line(row.name, value) + "\n")
     backends, webhooks = config.backend, config.webhook
-    parts += [_table("backend", one, only_changed) for one in backends] or [_example_backend()]
-    parts += [_table("webhook", one, only_changed) for one in webhooks] or [
+    parts += [_table("backend", row, only_changed) for row in backends] or [_example_backend()]
+    parts += [_table("webhook", row, only_changed) for row in webhooks] or [
         _example(WEBHOOKS, EXAMPLE_WEBHOOK)
     ]
-    parts += [_declaration(one) for one in config.instance] or [TAIL.rstrip("\n")]
+    parts += [_declaration(row) for row in config.instance] or [TAIL.rstrip("\n")]
     return "\n".join(parts) + "\n"
 
 
@@ -97,7 +97,7 @@ def _line(name: str, value: Any) -> str:
         return f"{name} = {show_reasons(plain)}"
     if isinstance(plain, tuple):
         # tomli_w writes a list over several lines, which a comment cannot hold.
-        parts = (_line("x", one).removeprefix("x = ") for one in plain)
+        parts = (_line("x", item).removeprefix("x = ") for item in plain)
         return f"{name} = [{', '.join(parts)}]"
     return tomli_w.dumps({name: plain}).rstrip("\n")
 
@@ -114,32 +114,36 @@ def _example_backend() -> str:
 def _example(head: str, example: Any) -> str:
     """Every key of the example as a comment; without the marks the table is valid."""
     lines = [head]
-    for one, mark in settings_of(example):
-        value = getattr(example, one.name)
+    for setting, mark in settings_of(example):
+        value = getattr(example, setting.name)
         # TOML has no null, which is this key's default.
-        line = f"{one.name} = false" if value is None else _line(one.name, value)
+        line = f"{setting.name} = false" if value is None else _line(setting.name, value)
         lines += [f"# {mark.meaning}{_range(mark)}", f"# {line}\n"]
     return "\n".join(lines).rstrip("\n") + "\n"
 
 
-def _table(name: str, one: Any, only_changed: bool) -> str:
+def _table(name: str, values: Any, only_changed: bool) -> str:
     lines = [f"[[{name}]]"]
-    holders = [one, one.own] if isinstance(one, BackendDeclaration) else [one]
+    holders = [values, values.own] if isinstance(values, BackendDeclaration) else [values]
     for holder in holders:
         plain = type(holder)()
-        for each, _ in settings_of(holder):
-            value, default = getattr(holder, each.name), getattr(plain, each.name)
+        for setting, _ in settings_of(holder):
+            value, default = getattr(holder, setting.name), getattr(plain, setting.name)
             if value is not None and not (only_changed and value == default):
-                lines.append(_line(each.name, value))
+                lines.append(_line(setting.name, value))
     return "\n".join(lines) + "\n"
 
 
-def _declaration(one: Declaration) -> str:
-    table: dict[str, Any] = {"id": str(one.id), "engine": one.engine, "enabled": one.enabled}
+def _declaration(declared: Declaration) -> str:
+    table: dict[str, Any] = {
+        "id": str(declared.id),
+        "engine": declared.engine,
+        "enabled": declared.enabled,
+    }
     text = "[[instance]]\n" + tomli_w.dumps(table)
-    if one.settings:
+    if declared.settings:
         # After [[instance]], this header means the settings of that instance.
-        text += tomli_w.dumps({"instance": {"settings": dict(one.settings)}})
+        text += tomli_w.dumps({"instance": {"settings": dict(declared.settings)}})
     return text
 
 
@@ -148,8 +152,8 @@ def without_secrets(config: Config) -> Config:
     without path."""
     return replace(
         config,
-        backend=tuple(hide_secrets(one) for one in config.backend),
-        webhook=tuple(hide_target(one) for one in config.webhook),
+        backend=tuple(hide_secrets(table) for table in config.backend),
+        webhook=tuple(hide_target(table) for table in config.webhook),
         fleet=replace(config.fleet, database=shown_url(config.fleet.database)),
     )
 
@@ -160,9 +164,9 @@ def tables_of(config: Config) -> dict[str, Any]:
     for section in fields(Config):
         chosen = getattr(config, section.name)
         if isinstance(chosen, tuple):
-            tables[section.name] = [_plain(asdict(one)) for one in chosen]
+            tables[section.name] = [_plain(asdict(row)) for row in chosen]
         else:
-            names = (one.name for one, _ in settings_of(chosen))
+            names = (row.name for row, _ in settings_of(chosen))
             tables[section.name] = {name: _plain(getattr(chosen, name)) for name in names}
     return tables
 
@@ -171,7 +175,7 @@ def _plain(value: Any) -> Any:
     if is_dataclass(value) and not isinstance(value, type):
         value = asdict(value)
     if isinstance(value, dict):
-        return {name: _plain(one) for name, one in value.items()}
+        return {name: _plain(item) for name, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(one) for one in value]
+        return [_plain(item) for item in value]
     return str(value) if isinstance(value, Path | StrEnum) else value

@@ -36,32 +36,32 @@ def find_problem(config: Config) -> Problem | None:
 
 def changes_that_need_restart(old: Config, new: Config) -> list[str]:
     """Keys whose new value a running agent cannot take on."""
-    found = []
+    changed = []
     for section in fields(Config):
         if section.name in ("instance", "backend", "webhook"):
             continue
         before, after = getattr(old, section.name), getattr(new, section.name)
-        for one, mark in settings_of(before):
-            if mark.restart and getattr(before, one.name) != getattr(after, one.name):
-                found.append(f"{section.name}.{one.name}")
-    return found + _backend_changes(old, new)
+        for setting, mark in settings_of(before):
+            if mark.restart and getattr(before, setting.name) != getattr(after, setting.name):
+                changed.append(f"{section.name}.{setting.name}")
+    return changed + _backend_changes(old, new)
 
 
 def _backend_changes(old: Config, new: Config) -> list[str]:
     """Each setting of a [[backend]] by name, never its value: some are secrets."""
-    before, after = ({one.name: one for one in each.backend} for each in (old, new))
-    found = []
+    before, after = ({backend.name: backend for backend in config.backend} for config in (old, new))
+    changed = []
     for name in sorted(before):  # a new backend needs no restart
         if name not in after:
-            found.append(f"[[backend]] {name}")
+            changed.append(f"[[backend]] {name}")
             continue
         old_values, new_values = before[name].flat(), after[name].flat()
-        found += [
+        changed += [
             f"backend {name}: {key}"
             for key, value in old_values.items()
             if value != new_values.get(key)
         ]
-    return found
+    return changed
 
 
 def _address(config: Config) -> Problem | None:

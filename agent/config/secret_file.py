@@ -33,8 +33,8 @@ def read_secret(path: str, whose: str, field: str, fault: Callable[[str], str]) 
     text = text.removesuffix("\n").removesuffix("\r")
     if not text:
         raise refuse("it is empty")
-    if found := fault(text):
-        raise refuse(found)
+    if problem := fault(text):
+        raise refuse(problem)
     if stat.S_IMODE(mode) & 0o004:
         log.warning("%s is open to every user: chmod o-rwx %s", path, path)
     return text

@@ -82,45 +82,45 @@ Found = Iterator[tuple[str, str]]
 def find_webhook_problem(webhooks: Sequence[WebhookDeclaration]) -> Problem | None:
     """The first fault, or None."""
     names: set[str] = set()
-    for number, one in enumerate(webhooks):
+    for number, webhook in enumerate(webhooks):
         for check in _CHECKS:
-            for key, cause in check(one):
+            for key, cause in check(webhook):
                 return Problem((f"webhook[{number}].{key}", f"webhook[{number}]"), cause)
-        if one.name in names:
-            return Problem((f"webhook[{number}].name",), f"{one.name} is declared twice")
-        names.add(one.name)
+        if webhook.name in names:
+            return Problem((f"webhook[{number}].name",), f"{webhook.name} is declared twice")
+        names.add(webhook.name)
     return None
 
 
-def _name(one: WebhookDeclaration) -> Found:
+def _name(webhook: WebhookDeclaration) -> Found:
     for key in ("name", "url"):
-        if not getattr(one, key):
+        if not getattr(webhook, key):
             yield key, "every [[webhook]] needs it"
     try:
-        parse_instance_id(one.name)
+        parse_instance_id(webhook.name)
     except InvalidRequest:
         words = "1 to 48 of a-z, 0-9, - and _, beginning with a letter or digit"
-        yield "name", f"it must be {words}, not {one.name!r:.80}"
+        yield "name", f"it must be {words}, not {webhook.name!r:.80}"
 
 
-def _url(one: WebhookDeclaration) -> Found:
+def _url(webhook: WebhookDeclaration) -> Found:
     """Never with the URL itself: it may hold a secret."""
     wrong = "it must be http://HOST[:PORT]/PATH or https://…"
     try:
-        parts = urlsplit(one.url)
+        parts = urlsplit(webhook.url)
         good = parts.scheme in ("http", "https") and parts.port != 0
     except ValueError:
         yield "url", wrong
         return
-    if not good or not parts.hostname or not one.url.isprintable() or " " in one.url:
+    if not good or not parts.hostname or not webhook.url.isprintable() or " " in webhook.url:
         yield "url", wrong
     elif parts.username is not None or parts.password is not None:
         yield "url", f"{wrong} without user and password"
     elif parts.fragment:
         yield "url", f"{wrong} without #"
-    elif why := _address_fault(parts.hostname, one.private):
+    elif why := _address_fault(parts.hostname, webhook.private):
         yield "url", f"the agent sends nothing to that address: {why}"
-    elif one.ca_file and parts.scheme != "https":
+    elif webhook.ca_file and parts.scheme != "https":
         yield "ca_file", "an http address shows no certificate"
 
 
@@ -139,9 +139,9 @@ def _address_fault(host: str, private: bool) -> str:
     return "write it as a plain IP address"
 
 
-def _patterns(one: WebhookDeclaration) -> Found:
+def _patterns(webhook: WebhookDeclaration) -> Found:
     for key in ("kinds", "instances"):
-        values: tuple[str, ...] = getattr(one, key)
+        values: tuple[str, ...] = getattr(webhook, key)
         if not values:
             yield key, 'an empty list sends nothing; "*" = all'
         for value in values:
@@ -149,9 +149,9 @@ def _patterns(one: WebhookDeclaration) -> Found:
                 yield key, f"{value!r:.80} is no pattern of a-z, 0-9, -, _, * and ?"
 
 
-def _paths(one: WebhookDeclaration) -> Found:
+def _paths(webhook: WebhookDeclaration) -> Found:
     for key in ("secret_file", "ca_file"):
-        value = getattr(one, key)
+        value = getattr(webhook, key)
         if value and (not value.startswith("/") or ".." in value.split("/")):
             yield key, f"it must be an absolute path without .., not {value!r:.80}"
 

@@ -109,7 +109,7 @@ class Daemon:
             await self._refuse_missing_state()
         await asyncio.to_thread(root.mkdir, mode=0o700, parents=True, exist_ok=True)
         await asyncio.to_thread(finish_cut_short, root)
-        store = await Store.open(state / "agent.db", found=lambda: found_sessions(root))
+        store = await Store.open(state / "agent.db", folder_sessions=lambda: found_sessions(root))
         store.on_append = self._bus.publish
         try:
             host = await self._open_host(self._config.agent.host, units.INSTANCES)

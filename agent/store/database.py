@@ -20,7 +20,7 @@ from agent.store.journal import Bounds
 from agent.store.keys import KeyRow
 from agent.store.migrations import MIGRATIONS, Migration
 from agent.store.opening import open_checked
-from agent.store.rebuild import Found, Opening
+from agent.store.rebuild import FolderSessions, Opening
 from agent.store.upkeep import Upkeep
 from agent.store.writer import DatabaseStats, Writer
 
@@ -49,14 +49,14 @@ class Store:
         cls,
         path: Path,
         *,
-        found: Found = lambda: (),
+        folder_sessions: FolderSessions = lambda: (),
         now_wall: Callable[[], float] = time.time,
         bounds: Bounds | None = None,
         migrations: Sequence[Migration] = MIGRATIONS,
     ) -> "Store":
-        """Open, or rebuild from `found` what is damaged or gone. SchemaTooNew writes nothing."""
+        """Rebuilds a damaged or lost file from `folder_sessions`. SchemaTooNew writes nothing."""
         sentences: list[str] = []
-        opening = Opening(path, found, migrations, now_wall)
+        opening = Opening(path, folder_sessions, migrations, now_wall)
         upkeep = Upkeep(path, bounds or Bounds(), now_wall)
 
         def connect() -> Database:

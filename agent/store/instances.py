@@ -11,7 +11,7 @@ from agent.core.model import Instance, InstanceId, SessionRecord, parse_instance
 from agent.errors import InvalidRequest, NotFound, Refused
 from agent.store.sums import sum_of
 
-_OF_RECORD = tuple(one.name for one in fields(SessionRecord))
+_OF_RECORD = tuple(known.name for known in fields(SessionRecord))
 
 
 def select_instances(db: Database) -> list[tuple[Instance, SessionRecord]]:

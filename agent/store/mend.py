@@ -74,7 +74,7 @@ def _from_folders(db: Database, opening: Opening, records: dict[str, str]) -> li
     have = {row[0] for row in db.execute("select id from instances").fetchall()}
     recorded = {row[0] for row in db.execute("select instance from sessions").fetchall()}
     mended = []
-    for instance, folder in opening.found():
+    for instance, folder in opening.folder_sessions():
         if instance.id not in have or instance.id not in recorded:
             mended.append(instance.id)
             _put(db, instance, folder, records, have)

@@ -21,7 +21,7 @@ from agent.store.instances import decode_record, encode_record, encode_settings,
 from agent.store.migrations import Migration, migrate
 from agent.store.salvage import Salvage, insert_salvage, salvage
 
-Found = Callable[[], Sequence[tuple[Instance, SessionRecord]]]
+FolderSessions = Callable[[], Sequence[tuple[Instance, SessionRecord]]]
 """Reads the session folders, for a database that is lost."""
 
 COMPANIONS = ("-wal", "-shm", "-journal")
@@ -32,7 +32,7 @@ class Opening:
     """How a database is opened; one value, so that it can travel into the writer's thread."""
 
     path: Path
-    found: Found
+    folder_sessions: FolderSessions
     migrations: Sequence[Migration]
     now_wall: Callable[[], float]
 
@@ -61,7 +61,7 @@ def build(opening: Opening) -> list[str]:
     fresh = companion(path, ".new")
     for left in (fresh, *(companion(fresh, suffix) for suffix in COMPANIONS)):
         left.unlink(missing_ok=True)  # an unfinished one; all of it can be made again
-    sessions = list(opening.found())
+    sessions = list(opening.folder_sessions())
     saved = salvage(kept, nightly_copy(path))
     try:
         os.close(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
@@ -88,7 +88,7 @@ def _fill(
         known = with_folder(saved.records.get(instance.id), record)
         insert_instance(db, instance, encode_settings(instance), encode_record(known))
     # A folder may be away for the moment: what the damaged file says of its instance is kept.
-    others = [one for one in saved.instances if one.id not in in_folders]
+    others = [row for row in saved.instances if row.id not in in_folders]
     for instance in others:
         known = decode_record(saved.records.get(instance.id))
         insert_instance(db, instance, encode_settings(instance), encode_record(known))
@@ -96,7 +96,7 @@ def _fill(
     db.commit()
     for made, source in ((others, "the damaged file"), (in_folders, "their folders")):
         if made:
-            ids = sorted(one if isinstance(one, str) else one.id for one in made)
+            ids = sorted(row if isinstance(row, str) else row.id for row in made)
             sentences.insert(0, f"{len(ids)} instances were restored from {source}: {named(ids)}")
     return sentences
 

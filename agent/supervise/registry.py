@@ -84,7 +84,7 @@ class Registry:
     async def set_leased(self, leased: bool) -> None:
         """The machine joined a fleet, or left it; VaultError where a file does not say so."""
         self.leased, behind = leased, []
-        for facts in [one for one in self.facts.values() if not one.instance.backend]:
+        for facts in [its for its in self.facts.values() if not its.instance.backend]:
             if facts.instance.leased != leased:
                 facts.instance = facts.saved.instance = replace(facts.instance, leased=leased)
                 facts.saved.identity_behind = True

@@ -182,7 +182,7 @@ async def written(path):
 )
 async def test_a_damaged_row_comes_from_its_folder_and_the_others_stay(written, open_store, sql):
     raw_change(written, sql)
-    store = await open_store(written, found=sessions)
+    store = await open_store(written, folder_sessions=sessions)
     assert [made for made, _ in await store.instances()] == [made for made, _ in sessions()]
     assert {record.account for _, record in await store.instances()} == {
         record.account for _, record in sessions()
@@ -197,14 +197,14 @@ async def test_a_damaged_row_comes_from_its_folder_and_the_others_stay(written, 
         assert file.name in kept
         assert file.stat().st_mode & 0o777 == 0o600
     await store.close()
-    again = await open_store(written, found=lambda: pytest.fail("whole again"))
+    again = await open_store(written, folder_sessions=lambda: pytest.fail("whole again"))
     assert again.rebuilt_from == ()
 
 
 async def test_a_damaged_key_or_fact_is_set_aside_alone(written, open_store):
     raw_change(written, "update keys set scopes = '[\"read'")
     raw_change(written, "update facts set value = 'y' where name = 'fact:7'")
-    store = await open_store(written, found=sessions)
+    store = await open_store(written, folder_sessions=sessions)
     assert await store.keys() == []
     assert len(await store.get_facts("fact:")) == 29
     (told,) = store.rebuilt_from
@@ -214,7 +214,7 @@ async def test_a_damaged_key_or_fact_is_set_aside_alone(written, open_store):
 async def test_a_garbled_line_of_history_costs_only_itself(written, open_store):
     raw_change(written, "update journal set detail = '{', category = 'X' where cursor = 3")
     raw_change(written, "update journal set sentence = cast(x'ff' as text) where cursor = 4")
-    store = await open_store(written, found=sessions)
+    store = await open_store(written, folder_sessions=sessions)
     assert len(await store.history(limit=1000)) == 314
 
 
@@ -228,7 +228,7 @@ async def test_a_changed_header_is_damage_and_not_the_disks_or_another_versions_
     with written.open("r+b") as file:
         file.seek(at)
         file.write(bytes([byte]))
-    store = await open_store(written, found=sessions)
+    store = await open_store(written, folder_sessions=sessions)
     assert [made for made, _ in await store.instances()] == [made for made, _ in sessions()]
     assert await store.keys() in ([KEY], [])
     await store.append(entry("it takes writes"))

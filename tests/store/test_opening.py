@@ -84,7 +84,7 @@ async def test_f34_f35_f37_a_damaged_database_is_kept_and_rebuilt_from_the_folde
 ):
     damage(written)
     bytes_before = written.read_bytes()
-    store = await open_store(written, found=found, now_wall=lambda: 1_767_225_600.0)
+    store = await open_store(written, folder_sessions=found, now_wall=lambda: 1_767_225_600.0)
     kept = written.with_name("agent.db.damaged-20260101T000000Z")
     assert kept.read_bytes() == bytes_before, "kept bit by bit"
     assert [one for one, _ in await store.instances()] == [one for one, _ in found()]
@@ -104,17 +104,17 @@ async def test_f34_f35_f37_a_damaged_database_is_kept_and_rebuilt_from_the_folde
 
 async def test_after_the_repair_the_next_start_is_an_ordinary_one(written, found, open_store):
     garbage(written)
-    first = await open_store(written, found=found)
+    first = await open_store(written, folder_sessions=found)
     await first.append(entry("since"))
     await first.close()
-    second = await open_store(written, found=lambda: pytest.fail("not needed"))
+    second = await open_store(written, folder_sessions=lambda: pytest.fail("not needed"))
     assert second.rebuilt_from == ()
     assert (await second.history())[0].kind == "since"
 
 
 async def test_a_lost_database_is_rebuilt_too(written, found, open_store):
     written.unlink()
-    store = await open_store(written, found=found)
+    store = await open_store(written, folder_sessions=found)
     assert await store.instances() == list(found())
     assert store.rebuilt_from == ("2 instances were restored from their folders: a, b",)
 
@@ -139,7 +139,7 @@ async def test_the_log_of_a_lost_database_never_meets_the_new_one(path, found, o
     await store.close()
     path.unlink()
     wal.write_bytes(content)
-    again = await open_store(path, found=found)
+    again = await open_store(path, folder_sessions=found)
     assert [one.kind for one in await again.history()] == ["store_repaired"]
     assert await again.check() == "ok"
     (kept,) = path.parent.glob("agent.db.damaged-*-wal")
@@ -180,7 +180,7 @@ async def test_f36_damage_that_only_the_full_check_finds_is_repaired_by_the_star
     await store.close()
     drop_rows_of_an_index(written)
 
-    second = await open_store(written, found=found)
+    second = await open_store(written, folder_sessions=found)
     assert "journal_by_instance" in second.rebuilt_from[0]
     assert await second.check() == "ok"
     assert await second.keys() == [KEY], "what can be read is kept"
@@ -202,7 +202,7 @@ async def test_f39_what_a_garbled_database_cannot_tell_is_taken_from_the_copy(
     await store.append(entry("after the copy"))
     await store.close()
     garbage(written)
-    again = await open_store(written, found=found)
+    again = await open_store(written, folder_sessions=found)
     assert await again.keys() == [KEY]
     assert len(await again.history(limit=1000)) == 201 + len(again.rebuilt_from)
     assert any("revoke again" in one and "agent.db.copy" in one for one in again.rebuilt_from)
@@ -221,7 +221,7 @@ async def test_rows_that_the_damage_garbled_are_left_out(written, found, open_st
         raw.execute("pragma user_version = 0")
         raw.execute("drop table migrations")
     raw.close()
-    again = await open_store(written, found=found)
+    again = await open_store(written, folder_sessions=found)
     assert await again.keys() == [KEY]
     assert 3 not in {one.cursor for one in await again.history(limit=1000)}
     assert {one.id: r.attempts for one, r in await again.instances()} == {"a": 0, "b": 0}
@@ -362,7 +362,7 @@ from agent.core.model import Instance, SessionRecord
 from agent.store.database import Store
 found = lambda: [(Instance("a", "sandbox", True), SessionRecord(paired=True))]
 async def main():
-    store = await Store.open(Path(sys.argv[1]), found=found)
+    store = await Store.open(Path(sys.argv[1]), folder_sessions=found)
     await store.close()
 asyncio.run(main())
 """
@@ -376,7 +376,7 @@ async def test_a_rebuild_that_was_killed_is_done_again(
     before = written.read_bytes()
     written.with_name("agent.db-wal").write_bytes(b"its log")
     run_child(REBUILD, written, failpoint=f"{point}:kill")
-    store = await open_store(written, found=found)
+    store = await open_store(written, folder_sessions=found)
     assert await store.instances() == list(found())
     assert not written.with_name("agent.db.rebuilding").exists()
     (kept,) = [
@@ -397,7 +397,7 @@ async def test_a_killed_rebuild_still_reads_what_the_damaged_one_holds(
     await store.close()
     without_tables(written)
     run_child(REBUILD, written, failpoint=f"{point}:kill")
-    again = await open_store(written, found=found)
+    again = await open_store(written, folder_sessions=found)
     assert await again.keys() == [KEY]
 
 
@@ -480,7 +480,7 @@ async def test_f33_a_read_only_file_system_is_named(small_disk):
 async def test_a_folder_in_place_of_the_database_is_an_error_not_a_repair(path, found):
     path.mkdir(parents=True)
     with pytest.raises(StoreError, match="cannot open"):
-        await Store.open(path, found=found)
+        await Store.open(path, folder_sessions=found)
     assert path.is_dir()
 
 
@@ -491,9 +491,9 @@ async def test_a_failing_folder_scan_stops_the_rebuild_and_loses_nothing(written
         raise StoreError("cannot scan")
 
     with pytest.raises(StoreError, match="cannot scan"):
-        await Store.open(written, found=fail)
+        await Store.open(written, folder_sessions=fail)
     recovered = replace(instance("a"), enabled=False)
-    store = await open_store(written, found=lambda: [(recovered, SessionRecord())])
+    store = await open_store(written, folder_sessions=lambda: [(recovered, SessionRecord())])
     assert [one for one, _ in await store.instances()] == [recovered]
 
 

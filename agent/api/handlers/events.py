@@ -176,9 +176,9 @@ async def _send_event(send: Send, entry: JournalEntry) -> None:
     await send({"type": "event", **show_event(entry)})
 
 
-async def _send(listener: web.WebSocketResponse, found: dict[str, Any]) -> None:
+async def _send(listener: web.WebSocketResponse, event: dict[str, Any]) -> None:
     async with asyncio.timeout(_SEND_SECONDS):
-        await listener.send_str(json.dumps(found, separators=(",", ":")))
+        await listener.send_str(json.dumps(event, separators=(",", ":")))
 
 
 async def _watch_incoming(listener: web.WebSocketResponse) -> None:

@@ -117,12 +117,12 @@ def _alerts(client: Client) -> Iterator[Finding]:
 def _passkeys(client: Client) -> Iterator[Finding]:
     """Accounts that are linked at a desk only: a pairing that is lost stays lost from afar."""
     marked = [instance for instance in client.instances() if instance["needs_passkey"]]
-    if waiting := [each["id"] for each in marked if not each["paired"]]:
+    if waiting := [row["id"] for row in marked if not row["paired"]]:
         sentence = f"WhatsApp asks for a passkey to link: {', '.join(waiting[:10])}"
         advice = "link them at a desk: wa-agent invite ID here, then wa-agent pair there"
         yield wrong("passkey", sentence, advice)
     elif marked:
-        names = ", ".join(each["id"] for each in marked[:10])
+        names = ", ".join(row["id"] for row in marked[:10])
         sentence = f"{len(marked)} pairings could only be made again at a desk: {names}"
         yield note("passkey", sentence, "keep a copy elsewhere: wa-agent export ID FILE")
 

@@ -40,14 +40,14 @@ def _browser_kinds(config: Config) -> set[str]:
 
 def _settings_of(config: Config, engine: str) -> list[Mapping[str, Any]]:
     """The settings of each instance of that engine that is declared or has a folder."""
-    every: list[Mapping[str, Any]] = [
+    settings: list[Mapping[str, Any]] = [
         declared.settings for declared in config.instance if declared.engine == engine
     ]
     with suppress(OSError, WaError):
         for folder in scan(config.session_root):
             if folder.identity and folder.identity.instance.engine == engine:
-                every.append(folder.identity.instance.settings)
-    return every
+                settings.append(folder.identity.instance.settings)
+    return settings
 
 
 def _browser(

@@ -13,21 +13,21 @@ def examine(
     cache: Path, env: Mapping[str, str] | None = None, *, installed: bool = False
 ) -> list[Finding]:
     """Every finding; an empty list when the engine can run. `installed`: in its unit."""
-    found: list[Finding] = []
+    findings: list[Finding] = []
     try:
         find_node(env, HIDDEN if installed else ())
     except ConfigError as error:
         sentence, _, cure = str(error).rpartition("; ")
-        found.append(Finding(error.code, sentence, cure))
+        findings.append(Finding(error.code, sentence, cure))
     try:
         find_packages(cache)
     except ConfigError as error:
         sentence = str(error).partition(": ")[0]
         cure = f"fetch them: {fetch_command(cache)}. {offline_way(cache)}"
-        found.append(Finding(error.code, sentence, cure))
+        findings.append(Finding(error.code, sentence, cure))
         if not find_npm():
             cure = "`scripts/install --with baileys` brings it, or Debian's package npm"
-            found.append(
+            findings.append(
                 Finding("npm_missing", "npm, which fetches the packages, is missing", cure)
             )
-    return found
+    return findings

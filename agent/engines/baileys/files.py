@@ -76,8 +76,8 @@ def set_aside(folder: Path, peers: list[str]) -> list[str]:
 
 def _new_shelf(shelves: Path, named: str) -> Path:
     """A folder of its own for each set: of two sets of one second the later sorts last."""
-    taken = [found for path in shelves.glob(f"{named}*") if (found := _SET.fullmatch(path.name))]
-    number = max((int(found[1] or 0) + 1 for found in taken), default=0)
+    taken = [match for path in shelves.glob(f"{named}*") if (match := _SET.fullmatch(path.name))]
+    number = max((int(match[1] or 0) + 1 for match in taken), default=0)
     shelf = shelves / (f"{named}.{number:03}" if number else named)
     shelf.mkdir(mode=0o700)
     return shelf

@@ -164,9 +164,9 @@ class Pack:
             sock.close()
             return
         reader, writer = await asyncio.open_unix_connection(sock=sock, limit=LONGEST_ORDER)
-        found = os.fstat(folder)
+        status = os.fstat(folder)
         self._count += 1
-        member = Member(str(self._count), folder, (found.st_dev, found.st_ino), writer)
+        member = Member(str(self._count), folder, (status.st_dev, status.st_ino), writer)
         try:
             async with asyncio.timeout(FREE_WITHIN):
                 while (busy := self._places.get(member.place)) is not None:

@@ -67,7 +67,7 @@ class Drill:
             self._faults.clear()
             self._announce()
         elif name != "list":
-            rest = {key: each for key, each in arguments.items() if key not in ("name", "for")}
+            rest = {key: value for key, value in arguments.items() if key not in ("name", "for")}
             fault = self._faults.begin(name, arguments.get("for"), rest)
             self._announce()
             await self._begin(fault)

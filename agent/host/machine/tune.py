@@ -136,7 +136,7 @@ class Tuning:
         overridden = {}
         for file in self._later_files():
             for name, value in _settings(_read(file)):
-                wanted = next((one for one in WANTED if one.name == name), None)
+                wanted = next((setting for setting in WANTED if setting.name == name), None)
                 if wanted is not None and not _is_enough(wanted, value):
                     overridden[name] = str(file)
         return overridden

@@ -22,7 +22,7 @@ async def receive_text(reader: asyncio.StreamReader) -> bytes | None:
         if first & 15 == 8:
             return None
         if first & 15 == 1:
-            return bytes(each ^ mask[at % 4] for at, each in enumerate(body))
+            return bytes(byte ^ mask[at % 4] for at, byte in enumerate(body))
 
 
 def send_text(writer: asyncio.StreamWriter, text: bytes) -> None:

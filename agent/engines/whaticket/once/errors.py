@@ -72,10 +72,10 @@ class LogRound:
             return
         folder = Path(before + "x").parent
         try:
-            every = sorted(folder.iterdir())
+            paths = sorted(folder.iterdir())
         except OSError as error:
             raise ConfigError(f"cannot use LOG_FILE: {folder}: {cause_of(error)}") from error
-        for file in every:
+        for file in paths:
             text = str(file)
             if text.startswith(before) and text.endswith(after) and file.is_file():
                 id = text[len(before) : len(text) - len(after)]
