@@ -1,17 +1,22 @@
 """What a forged machine, an ordinary key and a captured header do not get from a fleet."""
 
 import json
+import uuid
 from typing import Any
 
 import aiohttp
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 
 from agent.api.app import ROUTES
 from agent.api.http.openapi import plain_path
 from agent.core.fleet.headers import CALLER
 from agent.core.model import InstanceId
+from agent.fleet.coordinator import Machine, NewSession
 from agent.fleet.peers import Sent, refuse_peer
 from tests.fleet.machines import BEARER, AMachine, Fleet
+from tests.standin.evolution.certificates import Certificates
 
 Two = tuple[AMachine, AMachine]
 RIGHT = f"Fleet {BEARER}"
@@ -209,7 +214,53 @@ async def test_the_bearer_is_sent_to_nobody_with_a_wrong_certificate(
     assert not second.supervisor.checked
 
 
-async def test_the_bearer_follows_no_redirect_and_no_proxy_of_the_environment(
+async def test_an_owner_gets_what_it_needs_and_no_secret_of_the_client(
+    fleet: Fleet, certificates: Certificates
+) -> None:
+    """The owner is any server that shows a good certificate; it sends the client on."""
+    first, got = await fleet.add("m1"), []
+
+    async def answer(request: web.Request) -> web.Response:
+        got.append(request)
+        headers = {"Location": "https://evil.example/", "Set-Cookie": "a=b", "Server": "evil"}
+        return web.Response(status=307, headers=headers)
+
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", answer)
+    server = TestServer(app, scheme="https")
+    await server.start_server(ssl=certificates.context("good"))
+    try:
+        coordinator = first.face.coordinator
+        member = await coordinator.join(
+            Machine("m2", str(uuid.uuid4()), address=f"https://127.0.0.1:{server.port}")
+        )
+        await coordinator.register(member, [NewSession("shop", "sandbox")])
+        await fleet.settle()
+        key = await first.key("app", "operate")
+        secrets = {"Cookie": "c=d", "X-Forwarded-For": "1.2.3.4", "Proxy-Authorization": "x"}
+        headers = {**key, **secrets, "Idempotency-Key": "k", "Accept": "text/plain"}
+        async with first.local() as client:
+            found = await client.post(
+                "/api/instance/shop/stop?x=1", headers=headers, allow_redirects=False
+            )
+    finally:
+        await server.close()
+    assert found.status == 307
+    assert found.headers.getall("Server") == ["wa-agent"]
+    assert "Set-Cookie" not in found.headers
+    assert [request.path_qs for request in got] == ["/api/instance/shop/stop?x=1"]
+    sent = dict(got[0].headers)
+    assert sent.pop("Authorization") == RIGHT
+    assert json.loads(sent.pop(CALLER)) == {
+        **{"name": "key app", "level": "operate", "instances": [], "through": "m1"}
+    }
+    assert {name.lower() for name in sent} == {
+        *("host", "accept", "accept-encoding", "content-type", "content-length"),
+        "idempotency-key",
+    }
+
+
+async def test_the_bearer_follows_no_proxy_of_the_environment(
     two: Two, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy"):

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import aiohttp
+import pytest
 
 from agent.core.model import ConnectionStatus, InstanceId
 from agent.engines.base import Qr
@@ -207,7 +208,7 @@ async def test_a_listener_hears_all_machines_and_stays_while_one_dies(
 
 
 async def test_events_of_a_machine_that_came_back_are_read_from_its_journal(
-    fleet: Fleet, two: Two
+    two: Two, caplog: pytest.LogCaptureFixture
 ) -> None:
     first, second = two
     async with first.local() as client, client.ws_connect("/api/events") as socket:
@@ -220,6 +221,8 @@ async def test_events_of_a_machine_that_came_back_are_read_from_its_journal(
         assert (await listener.until("machine_back"))["machine"] == "m2"
         missed = await listener.until("event", kind="meanwhile")
         assert missed["cursor"] > last["cursor"]
+    await second.server.close()
+    assert not [it for it in caplog.records if it.levelname == "ERROR"], "its end is no failure"
 
 
 async def test_a_listener_may_choose_one_machine_and_resume_there(two: Two) -> None:
