@@ -154,6 +154,13 @@ def _check_database(config: "Config", fingerprint: str, ids: list[str]) -> list[
             field="fleet.name",
             code="machine_name_taken",
         )
+    if facts.ttl not in (None, config.fleet.ttl):
+        raise ConfigError(
+            f"cannot join with ttl = {config.fleet.ttl:g}: the fleet's machines have {facts.ttl:g};"
+            " set it in [fleet]",
+            field="fleet.ttl",
+            code="fleet_ttl",
+        )
     if facts.taken:
         raise ConfigError(
             f"cannot join: other machines of the fleet have sessions named"

@@ -29,6 +29,8 @@ class DatabaseFacts:
     """Why the connection is protected less than it could be; "" = it is."""
     fingerprint: str
     """Of the fleet's key; "" = no machine has joined yet."""
+    ttl: float | None
+    """The ttl of the fleet's machines; None: no machine has joined yet."""
     names: Sequence[str]
     """Of the machines."""
     taken: Sequence[str]
@@ -43,6 +45,7 @@ async def examine(address: str, ids: Sequence[str] = ()) -> DatabaseFacts:
             version, _ = await read_schema(connection)
             (role,) = await _column(connection, "SELECT current_user")
             (fingerprint,) = await _column(connection, "SELECT key_fingerprint FROM wa_agent.fleet")
+            ttl = await _column(connection, "SELECT ttl FROM wa_agent.fleet WHERE ttl > 0")
             names = "SELECT name FROM wa_agent.machine WHERE NOT gone ORDER BY name"
             taken = "SELECT id FROM wa_agent.session WHERE id = ANY (%s) ORDER BY id"
             return DatabaseFacts(
@@ -51,6 +54,7 @@ async def examine(address: str, ids: Sequence[str] = ()) -> DatabaseFacts:
                 await _column(connection, _POWERS),
                 warn_of_address(address),
                 fingerprint,
+                float(ttl[0]) if ttl else None,
                 await _column(connection, names),
                 await _column(connection, taken, list(ids)),
             )

@@ -110,7 +110,7 @@ async def test_a_machine_joins_and_its_settings_keep_their_comments(place: Place
 
 async def test_what_the_fleet_has_already_is_refused(place: Place) -> None:
     key = FleetKey.read(place.folder / "fleet.key")
-    coordinator = open_coordinator(place.database, 6.0, 20.0)
+    coordinator = open_coordinator(place.database, 20.0, 20.0)
     try:
         member = await coordinator.join(
             Machine(
@@ -129,6 +129,10 @@ async def test_what_the_fleet_has_already_is_refused(place: Place) -> None:
     assert (named.status, "choose another with --name" in named.err) == (78, True)
     FleetKey.make(place.folder / "other.key")
     other = await place.join(**{"key-file": str(place.folder / "other.key")})
+    place.file.write_text(SETTINGS + "[fleet]\nttl = 6\nmargin = 2\n")
+    impatient = await place.join()
+    assert (impatient.status, "the fleet's machines have 20" in impatient.err) == (78, True)
+    place.file.write_text(SETTINGS)
     assert (other.status, f"have the key {key.fingerprint}" in other.err) == (78, True)
     assert place.file.read_text() == SETTINGS
 
