@@ -89,13 +89,20 @@ class FleetSection:
         restart=True,
     )
     copy_lag: float = setting(
-        1.0, "seconds after a change of a session's files until its copy is stored", low=0.1
+        1.0,
+        "seconds after a change of a session's files until its copy is stored",
+        low=0.1,
+        restart=True,
     )
     profiles: str = setting(
-        "", 'restic repository of browser profiles; "" = these sessions wait for their machine'
+        "",
+        'restic repository of browser profiles; "" = these sessions wait for their machine',
+        restart=True,
     )
     profiles_env_file: str = setting(
-        "", "file with restic's environment for that repository, such as AWS_ACCESS_KEY_ID"
+        "",
+        "file with restic's environment for that repository, such as AWS_ACCESS_KEY_ID",
+        restart=True,
     )
 
     @property

@@ -154,7 +154,11 @@ def without_secrets(config: Config) -> Config:
         config,
         backend=tuple(hide_secrets(table) for table in config.backend),
         webhook=tuple(hide_target(table) for table in config.webhook),
-        fleet=replace(config.fleet, database=shown_url(config.fleet.database)),
+        fleet=replace(
+            config.fleet,
+            database=shown_url(config.fleet.database),
+            profiles=shown_url(config.fleet.profiles),
+        ),
     )
 
 

@@ -135,7 +135,6 @@ async def test_each_new_snapshot_is_saved_once_and_a_few_are_kept(
     async with a.sending():
         await eventually(lambda: a.replicas.of(WEB) and a.replicas.of(WEB).mark, within=30)
     assert (await pointer_of(a)).snapshot == newest
-    await restic.prune()
 
 
 async def test_nothing_is_handed_over_that_the_repository_does_not_give_back(

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import re
+import shutil
 import socket
 import time
 from collections.abc import Generator, Iterator
@@ -34,6 +35,7 @@ def examine(config: Config, client: Client) -> Iterator[Finding]:
         yield from _database(config, fingerprint)
         yield from _certificate(config)
     yield from _own_address(config)
+    yield from _profiles(config)
     try:
         fleet = client.get("/api/fleet")
         yield from _machines(fleet)
@@ -44,6 +46,18 @@ def examine(config: Config, client: Client) -> Iterator[Finding]:
         yield note(
             "fleet", f"the agent does not tell its machines: {error}", "see the check: agent"
         )
+
+
+def _profiles(config: Config) -> Iterator[Finding]:
+    check = "fleet profiles"
+    if not config.fleet.profiles:
+        return
+    if shutil.which("restic") is None:
+        yield wrong(
+            check, "restic is not installed: no browser profile moves", "apt install restic"
+        )
+    else:
+        yield ok(check, "restic is installed")
 
 
 def _key(config: Config) -> Generator[Finding, None, str]:

@@ -71,6 +71,16 @@ async def look(api: FleetApi, tmp_path: Path, server: Postgres) -> Any:
     listener.close()
 
 
+async def test_profiles_need_restic(look: Look, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "fleet profiles" not in await look()
+    for found, told in (
+        ("/usr/bin/restic", ("ok", "restic is installed")),
+        (None, ("wrong", "restic is not installed: no browser profile moves")),
+    ):
+        monkeypatch.setattr("shutil.which", lambda _name, found=found: found)
+        assert (await look(profiles="s3:host/bucket"))["fleet profiles"] == [told]
+
+
 async def test_without_a_fleet_it_says_nothing(look: Look) -> None:
     assert await look(database="") == {}
 
