@@ -33,7 +33,9 @@ def _until_moved(client: Client, id: str, before: str, seconds: float) -> dict[s
     def is_over(session: dict[str, Any]) -> bool:
         if session["machine"] != before:
             return True
-        if not any(it["id"] == id for it in client.get("/api/fleet")["moving"]):
+        fleet = client.get("/api/fleet")
+        # Only its own machine knows whether the move is still under way.
+        if fleet["machine"] == before and all(it["id"] != id for it in fleet["moving"]):
             session = client.get(f"/api/instance/{id}/fleet")  # it may have ended in between
             if session["machine"] == before:
                 raise Refused(

@@ -1,0 +1,124 @@
+"""What an operator does from any machine, on the command line and in a browser: real agents."""
+
+import asyncio
+import json
+import os
+import re
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.api.page.browsing import pill, watcher
+from tests.api.page.watcher import Watcher
+from tests.conftest import Eventually
+from tests.fleet.agents import FleetAgent, fleet_of_agents
+from tests.system.bed import free_port
+
+__all__ = ["watcher"]
+
+LISTENING = {"WA_AGENT_API__TRUST_LOOPBACK": "true"}
+
+
+@dataclass(frozen=True)
+class Said:
+    status: int
+    text: str
+
+
+async def cli(agent: FleetAgent, *words: str) -> Said:
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "agent", *words),
+        env={**os.environ, "WA_AGENT_SOCKET": str(agent.state / "api.sock")},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    text = (await process.communicate())[0].decode()
+    assert process.returncode is not None
+    assert "Traceback" not in text, text
+    return Said(process.returncode, text)
+
+
+async def test_a_fleet_is_operated_from_any_machine(
+    tmp_path: Path, eventually: Eventually, watcher: Watcher
+) -> None:
+    async with fleet_of_agents(["a", "b"], tmp_path, env=LISTENING) as fleet:
+        a, b = fleet["a"], fleet["b"]
+        await b.stop()
+        b.listen = f"127.0.0.1:{free_port()}"
+        await b.boot()
+        await eventually(fleet.know_each_other, within=30)
+        ids = ["s1", "s2", "w1"]
+        await fleet.create("s1", "s2", on="a")
+        body = {"id": "w1", "engine": "sandbox", "settings": fleet.settings, "failover": "wait"}
+        await b.do("POST", "/api/instance", {**body, "on": "a"})
+        await eventually(lambda: fleet.connected(ids), within=20)
+        await eventually(lambda: fleet.copied(ids), within=20)
+
+        moved = await cli(b, "fleet", "move", "s1", "--to", "b", "--wait", "30")
+        assert moved == Said(0, "s1 is on b now\n")
+        drained = await cli(b, "fleet", "drain", "a", "--wait", "60")
+        assert drained.status == 0, drained.text
+        assert set((await fleet.owners()).values()) == {"b"}
+        assert (await cli(b, "fleet", "undrain", "a")).status == 0
+        await eventually(lambda: fleet.connected(ids), within=20)
+        back = await cli(a, "fleet", "move", "w1", "--to", "a", "--wait", "30")
+        assert back.status == 0, back.text
+        listed = (await cli(b, "list", "--machine", "a")).text
+        assert re.search(r"^w1 +a +sandbox ", listed, re.M)
+        assert "s1" not in listed
+        await _examined(a, tmp_path)
+
+        await a.lose_power()
+        await eventually(lambda: _waits(b, "w1"), within=30)
+        await _absent(b)
+        await _seen(watcher, b)
+        fleet.check()
+
+
+async def _examined(agent: FleetAgent, place: Path) -> None:
+    where = ("--config", str(place / agent.name / "agent.toml"), "--state", str(agent.state))
+    found = json.loads((await cli(agent, "doctor", "--json", *where)).text)["findings"]
+    of_fleet = {it["check"]: it["level"] for it in found if it["check"].startswith("fleet")}
+    assert {"fleet key", "fleet database", "fleet address", "fleet"} <= of_fleet.keys()
+    assert set(of_fleet.values()) <= {"ok", "note"}, found
+
+
+async def _waits(agent: FleetAgent, id: str) -> bool:
+    return id in [it["id"] for it in (await agent.fleet())["waiting"]]
+
+
+async def _absent(agent: FleetAgent) -> None:
+    """The session that waits for its machine is shown as it was, and takes commands."""
+    status = await cli(agent, "fleet", "status")
+    assert status.status == 1
+    assert re.search(r"^w1 +a +its machine a is lost; it waits for this machine", status.text, re.M)
+    assert "which does not answer" in (await cli(agent, "show", "w1")).text
+    assert "it waits for that machine" in (await cli(agent, "why", "w1")).text
+    stored = await cli(agent, "restart", "w1")
+    command = re.search(r"wa-agent fleet command (\S+) --wait", stored.text)
+    assert command, stored.text
+    waiting = await cli(agent, "fleet", "command", command[1])
+    assert "restart w1: waits for" in waiting.text
+    forget = await cli(agent, "fleet", "forget", "a")
+    assert (forget.status, "would then run its sessions twice" in forget.text) == (4, True)
+    figures = (await agent.ask("GET", "/metrics"))[1]
+    assert 'wa_fleet_machines{state="lost"} 1' in figures
+    assert 'wa_fleet_sessions{state="waiting"} 1' in figures
+
+
+async def _seen(watcher: Watcher, agent: FleetAgent) -> None:
+    await watcher.size(1280, 900)
+    await watcher.go(f"http://{agent.listen}/")
+    await watcher.until("document.querySelector('[data-machine=a] .pill.bad')")
+    await watcher.until("document.querySelector('[data-id=w1].stale-state')")
+    await watcher.until(pill("s1", "good"))
+    lists = await watcher.run("document.querySelector('.machines-lists').innerText")
+    assert "its machine a is lost" in lists
+    assert await watcher.run("document.querySelector('[data-id=w1] .dots') !== null")
+    assert watcher.complaints == []
+    if folder := os.environ.get("WA_PICTURES"):
+        await watcher.picture(Path(folder) / "fleet-real.png")
+        await watcher.run("location.hash = '#/instance/w1'")
+        await watcher.until("document.querySelector('#instance h1').textContent === 'w1'")
+        await asyncio.sleep(1)
+        await watcher.picture(Path(folder) / "fleet-real-instance.png")
