@@ -55,8 +55,6 @@ class Fleet:
     """For what may take longer: it must not hold up a renewal."""
     copies: Coordinator
     """For copies of sessions, which are large."""
-    memory: Path
-    """The file of the keeper."""
     peers: Peers
     directory: Directory
 
@@ -86,13 +84,12 @@ async def open_fleet(config: Config) -> Fleet:
     coordinator = open_coordinator(address, section.ttl, min(CALL_TIMEOUT, section.ttl / 6))
     requests = open_coordinator(address, section.ttl, LONG_TIMEOUT)
     peers = Peers(key.bearer, section.machine, section.ca)
-    memory = config.agent.state_path / MEMORY
     news, counts = News(), FleetCounts()
     keeper = Keeper(
         coordinator,
         await asyncio.to_thread(_describe, config, key),
         section.policy,
-        path=memory,
+        path=config.agent.state_path / MEMORY,
         ask_rival=peers.ask_promise,
         changed=news.tell,
         counts=counts,
@@ -108,7 +105,6 @@ async def open_fleet(config: Config) -> Fleet:
         counts,
         requests,
         open_coordinator(address, section.ttl, COPY_TIMEOUT),
-        memory,
         peers,
         Directory(requests, section.machine),
     )

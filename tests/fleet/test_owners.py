@@ -105,3 +105,26 @@ async def test_what_an_operator_ordered_holds_on_the_next_machine(
     kept = json.loads((b.state / "sessions/changed/instance.json").read_text())
     assert kept["settings"]["messages_per_minute"] == 7
     assert not {"off", "halted"} & fleet.witness.connected().keys()
+
+
+async def test_files_from_an_earlier_ownership_are_never_started(
+    fleet: FleetOfAgents, eventually: Eventually
+) -> None:
+    """The session was on `b` meanwhile, and is this machine's again before its agent looks."""
+    a, b = fleet["a"], fleet["b"]
+    await fleet.create("x", on="a")
+    await eventually(lambda: fleet.connected(["x"]), within=30)
+    await eventually(lambda: fleet.copied(["x"]), within=10)
+    await a.lose_power()
+    await eventually(lambda: owned_by(fleet, "b", "x"), within=30)
+    await eventually(lambda: fleet.connected(["x"]), within=30)
+    await b.lose_power()
+    fleet.database.sql(
+        "UPDATE wa_agent.session SET epoch = epoch + 1,"
+        " machine = (SELECT id FROM wa_agent.machine WHERE name = 'a')"
+    )
+    await a.boot()
+    await eventually(lambda: fleet.connected(["x"]), within=30)
+    kept = json.loads((a.state / "sessions/x/instance.json").read_text())
+    assert kept["fleet_epoch"] == 2
+    assert list((a.state / "sessions/.trash").glob("x.*"))

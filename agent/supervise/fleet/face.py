@@ -1,6 +1,5 @@
 """What may be asked of this machine's fleet; the API and the command line use nothing else."""
 
-import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -206,7 +205,6 @@ class FleetFace:
         if self.moves.listed:
             raise Refused("cannot leave the fleet: a move is under way", code="moving")
         await self.ownership.leave()
-        await asyncio.to_thread(self.fleet.memory.unlink, missing_ok=True)
 
     async def accept(self) -> None:
         await self.fleet.coordinator.accept()

@@ -7,7 +7,8 @@ from dataclasses import replace
 from agent.clock import boot_id
 from agent.config import Config
 from agent.core.model import Instance, InstanceId, SessionRecord
-from agent.errors import ConfigError, TryLater
+from agent.errors import ConfigError, Refused, TryLater
+from agent.fleet.copies.arrive import epoch_here
 from agent.fleet.fleet import Fleet
 from agent.store.database import Store
 from agent.supervise.fleet.epochs import Epochs, Tenancy
@@ -22,7 +23,8 @@ Known = dict[InstanceId, tuple[Instance, SessionRecord]]
 
 
 async def register_sessions(fleet: Fleet, config: Config, store: Store) -> None:
-    """Bring those into the fleet that are new in it. ConfigError: another machine has one.
+    """Bring those into the fleet that are new in it. ConfigError: another machine has one, or
+    [fleet] is not that of the others.
 
     A machine whose sessions are all known needs no database for its start.
     """
@@ -32,14 +34,17 @@ async def register_sessions(fleet: Fleet, config: Config, store: Store) -> None:
         await epochs.forget(list(epochs.known))
         await store.forget_facts([LEAVING])
     new = await _unregistered(config, store, epochs)
-    if not new:
-        return
     try:
         member = await fleet.keeper.join()
-    except TryLater as error:
+    except (TryLater, Refused) as error:
+        if not new:
+            log.warning("%s; the sessions of this machine wait", error)
+            return
         raise TryLater(
             f"{error}; the sessions here are not in the fleet yet", code=error.code
         ) from error
+    if not new:
+        return
     wanted = [new_session(*known, boot_id(), fleet.machine) for known in new.values()]
     taken = set(await fleet.coordinator.register(member, wanted))
     # One of a fleet that another machine has was moved there: supervision retires what is here.
@@ -57,7 +62,7 @@ async def register_sessions(fleet: Fleet, config: Config, store: Store) -> None:
     epoch_of = {it.id: it.epoch for it in await fleet.coordinator.owned(member)}
     await epochs.put(
         {
-            InstanceId(it.id): Tenancy(epoch_of[it.id], member.epoch)
+            InstanceId(it.id): Tenancy(_epoch(config, it.id, epoch_of[it.id]), member.epoch)
             for it in kept
             if it.id in epoch_of
         }
@@ -80,3 +85,9 @@ async def _unregistered(config: Config, store: Store, epochs: Epochs) -> Known:
         for id, known in found.items()
         if id not in epochs.known and DELETING + id not in deleting
     }
+
+
+def _epoch(config: Config, id: str, owned: int) -> int:
+    """Of the folder here; an older one than the owned is stale, and is fetched again."""
+    found = epoch_here(config.session_root, InstanceId(id))
+    return owned if found is None or found < 0 else min(found, owned)

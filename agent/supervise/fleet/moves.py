@@ -197,9 +197,11 @@ class Moves:
             raise TryLater(f"cannot move {facts.id}: the hand-over to {row.name} was refused")
         failpoint("move_handed_over")
         self.ownership.released(facts.id)
-        await self.ownership.retire_held(
-            facts, "moved", f"it runs on {row.name} from now on ({why}); its files here are kept"
-        )
+        sentence = f"it runs on {row.name} from now on ({why}); its files here are kept"
+        try:
+            await self.ownership.retire_held(facts, "moved", sentence)
+        except WaError as error:  # the next comparison goes on with it
+            log.error("%s", error, extra=about(facts.id))
         return True
 
     async def _hand_over(self, id: InstanceId, row: MachineRow, why: str) -> bool:
