@@ -83,7 +83,7 @@ def incident():
 
 
 @pytest.mark.parametrize(
-    ("instance", "group", "fresh", "hold"),
+    ("instance", "group", "fresh", "wait_reason"),
     [
         pytest.param("i000", "web", True, "", id="the canary"),
         pytest.param("i001", "web", False, "incident", id="a member"),
@@ -92,8 +92,8 @@ def incident():
         pytest.param("i999", "socket", True, "", id="another engine"),
     ],
 )
-def test_who_is_held_in_a_change(instance, group, fresh, hold):
-    assert incident_wait_reason(incident(), InstanceId(instance), group, fresh=fresh) == hold
+def test_which_instances_wait_in_a_change(instance, group, fresh, wait_reason):
+    assert incident_wait_reason(incident(), InstanceId(instance), group, fresh=fresh) == wait_reason
     assert incident_wait_reason(None, InstanceId(instance), group, fresh=fresh) == ""
 
 
