@@ -1,11 +1,17 @@
 """Real agents that die, come back and freeze: their workers end with the lease, and not before."""
 
+import asyncio
 from pathlib import Path
 
 from agent.clock import boot_now
+from agent.worker.fence import DISCONNECT
 from tests.conftest import Eventually
 from tests.daemon.conftest import alive
-from tests.fleet.agents import TTL, fleet_of_agents
+from tests.engines.baileys.conftest import ACCOUNT, PEER, cache, whatsapp
+from tests.fleet.agents import MARGIN, TTL, fleet_of_agents
+from tests.standin.baileys.run import WhatsApp
+
+__all__ = ["cache", "whatsapp"]
 
 IDS = ["shop", "desk"]
 
@@ -44,3 +50,37 @@ async def test_workers_keep_their_lease_without_an_agent_and_end_with_it(
         assert a.worker_pids() == []
         fleet.check()
         assert set(fleet.witness.connected().values()) == set(b.worker_pids())
+
+
+async def test_a_session_of_baileys_comes_back_elsewhere_while_its_agent_and_worker_are_frozen(
+    tmp_path: Path, whatsapp: WhatsApp, cache: Path, eventually: Eventually
+) -> None:
+    env = {"WA_AGENT_AGENT__CACHE_PATH": str(cache)}
+    async with fleet_of_agents(["a", "b"], tmp_path, env=env) as fleet:
+        a, b = fleet["a"], fleet["b"]
+        told = {"id": "shop", "engine": "baileys", "settings": {"url": whatsapp.socket}, "on": "a"}
+        await a.do("POST", "/api/instance", told)
+        await eventually(lambda: a.status("shop"), "QR_REQUIRED", within=40)
+        code = await a.do("GET", "/api/instance/shop/qr")
+        await asyncio.to_thread(whatsapp.scan, code["qr"], ACCOUNT)
+        await eventually(lambda: a.status("shop"), "CONNECTED", within=40)
+        await eventually(lambda: fleet.copied(["shop"]), within=20)
+        await eventually(fleet.know_each_other, within=30)
+        assert a.process is not None
+        (worker,) = a.worker_pids()
+
+        # Not its Node: that goes on, and nothing tells it that the machine is lost.
+        fleet.freeze("a", [a.process.pid, worker])
+        frozen = boot_now()
+        await eventually(lambda: not whatsapp.device(ACCOUNT)["connected"], within=TTL)
+        assert boot_now() - frozen < TTL - MARGIN + DISCONNECT
+        await eventually(lambda: not alive(worker), within=TTL)
+        await eventually(lambda: whatsapp.device(ACCOUNT)["connected"], within=40)
+        assert await fleet.owners() == {"shop": "b"}
+        await eventually(lambda: b.status("shop"), "CONNECTED", within=40)
+        a.thaw()
+        sent = await b.do("POST", "/api/instance/shop/messages", {"to": PEER, "text": "hello"})
+        assert sent["outcome"] == "sent"
+        assert whatsapp.overlaps() == []
+        trash = a.state / "sessions" / ".trash"
+        await eventually(lambda: any(trash.glob("shop.*")), within=30)
