@@ -2,7 +2,7 @@
 import { get, post, send } from "/page/agent.js";
 import { act, confirm } from "/page/dialogs.js";
 import { fleet, may } from "/page/fleet.js";
-import { askMove } from "/page/machines.js";
+import { askMove, isStale } from "/page/machines.js";
 
 const place = (id) => "/api/instance/" + encodeURIComponent(id);
 
@@ -208,6 +208,7 @@ const NAMED = new Map(ACTIONS.map((action) => [action.key, action]));
 
 // The action that helps now, or null: then the sentence has the advice.
 export function helpful(one) {
+  if (isStale(one)) return null;
   if (one.connection_status === "QR_REQUIRED" && one.should_run)
     return one.reason === "qr_idle" ? NAMED.get("ensure-healthy") : null;
   if (!one.enabled) return NAMED.get("enable");
@@ -223,7 +224,10 @@ export function helpful(one) {
   return null;
 }
 
-export const fitting = (one) => ACTIONS.filter((action) => action.fits(one));
+// Of a machine that is away only these are kept until it is back.
+const KEPT = ["start", "stop", "restart", "enable", "disable"];
+export const isOffered = (action, one) => action.fits(one) && (!isStale(one) || KEPT.includes(action.key));
+export const fitting = (one) => ACTIONS.filter((action) => isOffered(action, one));
 
 // The agent asks a second time before it ends a pairing that only a passkey brings back.
 export function perform(button, action, id) {

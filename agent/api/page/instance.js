@@ -1,7 +1,7 @@
 // One session's page: its state and reason, the action that helps, its code, story and past.
 import { Refused, get } from "/page/agent.js";
 import { fleet, may, wantLines } from "/page/fleet.js";
-import { ACTIONS, fault, faultNames, perform, scan } from "/page/actions.js";
+import { ACTIONS, fault, faultNames, isOffered, perform, scan } from "/page/actions.js";
 import { choose, drawStory, makeChoice } from "/page/story.js";
 import { drawAttention, makeAttention } from "/page/attention.js";
 import { placeOf } from "/page/backends.js";
@@ -11,7 +11,7 @@ import { act, copyButton } from "/page/dialogs.js";
 import { makeEvidence } from "/page/evidence.js";
 import { makeHistory } from "/page/history.js";
 import { drawFacts } from "/page/machine.js";
-import { ownerOf, staleWords } from "/page/machines.js";
+import { isStale, ownerOf, staleWords } from "/page/machines.js";
 import { makeSettings, makeTrial } from "/page/settings.js";
 import { bytes, duration, make, setPill, setText, statusOf } from "/page/show.js";
 import { accountWord, pauseWord, plain, verdictWord, workerWord } from "/page/words.js";
@@ -120,7 +120,9 @@ export function makeInstance(place) {
     try {
       const path = "/api/instance/" + encodeURIComponent(wanted);
       const found = await get(path + "/details");
-      const read = state.toldFrom === wanted ? null : await get(path + "/events?limit=200");
+      // A machine that is away tells no events.
+      const away = found.owner_away || state.toldFrom === wanted;
+      const read = away ? null : await get(path + "/events?limit=200");
       if (wanted === state.id) {
         state.known = found;
         if (read) take(read.events);
@@ -168,7 +170,7 @@ export function makeInstance(place) {
     code.watch(one || null);
     if (!one) return;
     const [tone, word] = statusOf(one);
-    setPill(pill, tone, word);
+    setPill(pill, isStale(one) ? "off" : tone, word);
     setText(stale, staleWords(one));
     stale.hidden = !stale.textContent;
     setText(why, one.sentence);
@@ -306,7 +308,7 @@ function makeActions(current) {
     place,
     draw(one) {
       place.hidden = !may("operate", one.id);
-      for (const { action, item } of rows) item.hidden = !action.fits(one);
+      for (const { action, item } of rows) item.hidden = !isOffered(action, one);
     },
   };
 }

@@ -1,6 +1,6 @@
 // Sessions as a table: a hundred at a glance, sorted by any column, acted on together.
 import { fleet, may } from "/page/fleet.js";
-import { ACTIONS, performAll } from "/page/actions.js";
+import { ACTIONS, isOffered, performAll } from "/page/actions.js";
 import { placeOf } from "/page/backends.js";
 import { arrange } from "/page/arrange.js";
 import { confirm, note } from "/page/dialogs.js";
@@ -172,7 +172,7 @@ function makeBulk(state, changed) {
     progress,
   );
   function ask(action) {
-    const ids = [...state.chosen].filter((id) => action.fits(fleet.instances.get(id)));
+    const ids = [...state.chosen].filter((id) => isOffered(action, fleet.instances.get(id)));
     if (!ids.length) {
       note(action.label + " fits none of the chosen sessions", true);
       return;

@@ -33,6 +33,9 @@ def add(among: Subparsers) -> None:
     parser.add_argument(
         "--role", metavar="NAME", help="an existing login that may speak for machines from now on"
     )
+    parser.add_argument(
+        "--ttl", type=float, metavar="SECONDS", help="another [fleet] ttl; while no agent runs"
+    )
     summary = "look at the database with the login of this machine's agent"
     add_config_options(add_command(of_database, "check", check, summary), listen=argparse.SUPPRESS)
 
@@ -47,6 +50,8 @@ def prepare(options: argparse.Namespace) -> int:
         versions = await schema.prepare(address)
         if options.role:
             await schema.allow(address, options.role)
+        if options.ttl is not None:
+            await schema.set_ttl(address, options.ttl)
         return versions
 
     before, after = asyncio.run(work())

@@ -106,7 +106,7 @@ class FleetFace:
         for session in self.directory.sessions.values():
             if session.machine in lost and session.wanted == "running":
                 name = lost[session.machine]
-                yield session.id, f"its machine {name} is lost; {_stays(session)}", name
+                yield session.id, f"its machine is lost; {_stays(session)}", name
 
     def figures(self) -> FleetFigures:
         keeper = self.fleet.keeper
@@ -213,7 +213,7 @@ class FleetFace:
 
 def _stays(session: SessionRow) -> str:
     if session.failover == Failover.WAIT:
-        return "it waits for this machine (failover = wait)"
+        return "it waits for it (failover = wait)"
     return "no copy is stored" if session.copy_at is None else "no other machine has taken it yet"
 
 

@@ -128,8 +128,14 @@ async def test_drain_forget_and_move_ask_first(open_house: OpenHouse, watcher: W
         await watcher.click("dialog .primary")
         await watcher.until("window.__sent[2][0] === '/api/instance/support/move'")
         assert await watcher.run("window.__sent[2][1]") == {"to": "b"}
-        for place in ("[data-id=web-1] .dots", "[data-do=disable]"):
-            await watcher.run(f"document.querySelector('{place}').click()")
+        await watcher.run("document.querySelector('[data-id=web-1] .dots').click()")
+        offered = await watcher.run(
+            "[...document.querySelectorAll('.menu-row')].map((e) => e.dataset.do)"
+        )
+        assert set(offered) == {"stop", "restart", "disable"}, (
+            "what a machine that is away can do later"
+        )
+        await watcher.run("document.querySelector('.menu [data-do=disable]').click()")
         await watcher.until(
             "document.querySelector('#toasts').innerText.includes('c is away; stored')"
         )

@@ -204,6 +204,9 @@ async def test_the_owners_address_comes_from_a_file_or_the_environment(
     file.write_text(place.server.url + "\n")
     again = await place.cli("fleet", "database", "prepare", "--address-file", str(file), "--json")
     assert again.json() == {"before": 1, "version": 1, "role": None}
+    words = ("--address-file", str(file), "--ttl", "6")
+    assert (await place.cli("fleet", "database", "prepare", *words)).status == 0
+    assert "have 6; set it" in (await place.join()).err
     file.write_text("postgresql://owner:secret-9@[")
     foul = await place.cli("fleet", "database", "prepare", "--address-file", str(file))
     assert (foul.status, "secret-9" in foul.err) == (78, False)
