@@ -159,7 +159,6 @@ async def test_an_agent_that_starts_without_the_database_starts_no_session(
         fleet.database.kill()
         await a.boot()
         assert not (await a.fleet())["database"]["reachable"]
-        assert "x" in fleet.witness.connected(), "its worker goes on until its deadline"
         await eventually(lambda: "x" not in fleet.witness.connected(), within=20)
         await eventually(lambda: waits_for_its_lease(a, "x"), within=10)
         fleet.database.begin()
