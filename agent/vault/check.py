@@ -21,7 +21,7 @@ from agent.vault.locate import (
     open_instance,
     open_root,
 )
-from agent.vault.tree import DEEPEST, Excluded
+from agent.vault.walk import DEEPEST, Excluded
 
 MOST_LOOKED_AT = 20_000
 """Entries of one session whose rights are looked at: a check must end."""

@@ -18,7 +18,8 @@ from agent.vault.locate import (
     open_root,
 )
 from agent.vault.trash import retire
-from agent.vault.tree import Open, copy_tree, read_back
+from agent.vault.tree import copy_tree, read_back
+from agent.vault.walk import Open
 
 
 def inodes_of(folder: Path) -> dict[str, int]:

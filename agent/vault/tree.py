@@ -1,29 +1,20 @@
-"""A session's files as a tree: walked, copied, compared and read back, following no link: each step
-goes down by open folders."""
+"""Copies a session's files and reads copies back, following no link."""
 
-import contextlib
 import hashlib
 import os
-import stat
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from agent.errors import VaultError
-from agent.vault.errors import explain, planted
-from agent.vault.locate import Modes, names_in, open_folder
+from agent.vault.errors import explain
+from agent.vault.locate import Modes, open_folder
+from agent.vault.walk import Excluded, Open, open_source, walk
 
-DEEPEST = 32
-MOST_ENTRIES = 50_000
 _CHUNK = 1 << 20
-_COARSE = 0.05
-"""Seconds: a file changed twice within one tick of the kernel's clock looks unchanged."""
 
 Tick = Callable[[int], None]
 """Called with the size of each piece; an error that it raises ends the work."""
-Excluded = Callable[[str], bool]
-"""Gets a relative path; True for what belongs in no copy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,103 +38,8 @@ class Listing:
         return sum(file.size for file in self.files)
 
 
-@dataclass(frozen=True, slots=True)
-class Open:
-    """An open folder: its path is for people, the descriptor is what is used."""
-
-    path: Path
-    fd: int
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """An entry while its folder is open."""
-
-    path: str
-    """Relative to where the walk began."""
-    name: str
-    status: os.stat_result
-    parent: Open
-
-    @property
-    def is_folder(self) -> bool:
-        return stat.S_ISDIR(self.status.st_mode)
-
-
-Signature = tuple[int, ...]
-
-
 def no_tick(_bytes: int) -> None:
     """For work without a progress display."""
-
-
-def walk(top: Open, excluded: Excluded, verb: str = "copy") -> Iterator[Found]:
-    """Folders before their content, by name. Anything but files and folders is refused."""
-    for number, entry in enumerate(_walk(top, excluded, verb, ())):
-        if number >= MOST_ENTRIES:
-            raise VaultError(f"cannot {verb} {top.path}: it has more than {MOST_ENTRIES} entries")
-        yield entry
-
-
-def _walk(here: Open, excluded: Excluded, verb: str, way: tuple[str, ...]) -> Iterator[Found]:
-    if len(way) >= DEEPEST:
-        raise VaultError(f"cannot {verb} {here.path}: it is nested more than {DEEPEST} deep")
-    try:
-        names = names_in(here.fd)
-    except OSError as error:
-        raise explain(verb, here.path, error) from error
-    for name in names:
-        relative = "/".join((*way, name))
-        if excluded(relative):
-            continue
-        path = here.path / name
-        try:
-            status = os.stat(name, dir_fd=here.fd, follow_symlinks=False)
-        except OSError as error:
-            raise explain(verb, path, error) from error
-        if not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):
-            raise planted(verb, path)
-        yield Found(relative, name, status, here)
-        if stat.S_ISDIR(status.st_mode):
-            with open_folder(path, name, here.fd) as inner:
-                yield from _walk(Open(path, inner), excluded, verb, (*way, name))
-
-
-def signatures(top: Open, excluded: Excluded, *, settled: bool = True) -> dict[str, Signature]:
-    """A value per relative path that differs when the file changed. `settled=False`: of two changes
-    within a tick of the clock the second may not show."""
-    by_path, newest = _signatures(top, excluded)
-    if settled and abs(time.time() - newest) < _COARSE:
-        # Written a moment ago: a second write in the same tick would not show. Let the tick pass.
-        time.sleep(_COARSE)
-        by_path, _ = _signatures(top, excluded)
-    return by_path
-
-
-def _signatures(top: Open, excluded: Excluded) -> tuple[dict[str, Signature], float]:
-    signed: dict[str, Signature] = {}
-    newest = 0.0
-    for entry in walk(top, excluded):
-        status = entry.status
-        if entry.is_folder:
-            signed[entry.path] = (status.st_ino,)
-        else:
-            newest = max(newest, status.st_mtime, status.st_ctime)
-            signed[entry.path] = (
-                status.st_ino,
-                status.st_size,
-                status.st_mtime_ns,
-                status.st_ctime_ns,
-            )
-    return signed, newest
-
-
-def first_difference(before: dict[str, Signature], after: dict[str, Signature]) -> str | None:
-    """The path of an entry that changed, came or went; None when nothing did."""
-    for path in sorted(before.keys() | after.keys()):
-        if before.get(path) != after.get(path):
-            return path
-    return None
 
 
 def copy_tree(
@@ -190,24 +86,6 @@ def add_file(
     except OSError as error:
         raise explain("write", target.path / relative, error) from error
     return FileEntry(relative, size, digest.hexdigest())
-
-
-@contextlib.contextmanager
-def open_source(parent: Open, name: str) -> Iterator[int]:
-    """A plain file for reading; a link or pipe in its place is refused."""
-    # O_NONBLOCK: opening a planted pipe must not wait for a writer.
-    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-    path = parent.path / name
-    try:
-        fd = os.open(name, flags, dir_fd=parent.fd)
-    except OSError as error:
-        raise explain("read", path, error) from error
-    try:
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
-            raise planted("read", path)
-        yield fd
-    finally:
-        os.close(fd)
 
 
 def _pieces(fd: int) -> Iterator[bytes]:

@@ -21,7 +21,8 @@ from agent.vault.copies.untar import Limits
 from agent.vault.formats import is_left_out
 from agent.vault.identity import Identity
 from agent.vault.locate import SESSION, Modes, modes_of, open_folder, open_instance, open_root
-from agent.vault.tree import FileEntry, Listing, Open, Signature, read_file, signatures, sum_up
+from agent.vault.tree import FileEntry, Listing, read_file, sum_up
+from agent.vault.walk import Open, Signature, signatures
 
 LARGEST = 32 << 20
 """Bytes of a packed copy: it is one value of one row."""

@@ -9,7 +9,8 @@ from typing import Any
 
 from agent.core.model import InstanceId, SessionFiles, parse_instance_id
 from agent.errors import InvalidRequest, VaultError
-from agent.vault.tree import DEEPEST, FileEntry, Listing
+from agent.vault.tree import FileEntry, Listing
+from agent.vault.walk import DEEPEST
 
 FILE = "manifest.json"
 FORMAT = "wa-agent session"

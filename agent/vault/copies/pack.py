@@ -16,17 +16,8 @@ from agent.vault.copies.snapshots import Snapshot, open_files, raw_manifest
 from agent.vault.folders import OURS
 from agent.vault.formats import is_left_out
 from agent.vault.locate import open_root
-from agent.vault.tree import (
-    FileEntry,
-    Listing,
-    Open,
-    Tick,
-    checked,
-    no_tick,
-    read_file,
-    sum_up,
-    walk,
-)
+from agent.vault.tree import FileEntry, Listing, Tick, checked, no_tick, read_file, sum_up
+from agent.vault.walk import Open, walk
 
 INNER = "session/"
 """Stands before each file's path in the archive."""

@@ -15,17 +15,8 @@ from agent.vault.free_space import look_for_room
 from agent.vault.identity import Identity, new_lineage
 from agent.vault.locate import SESSION, modes_of, open_folder, open_instance, open_root
 from agent.vault.trash import Retired
-from agent.vault.tree import (
-    Open,
-    Tick,
-    add_file,
-    add_folder,
-    checked,
-    no_tick,
-    read_back,
-    read_file,
-    walk,
-)
+from agent.vault.tree import Tick, add_file, add_folder, checked, no_tick, read_back, read_file
+from agent.vault.walk import Open, walk
 
 BLOCK, SPARE = 4096, 64 << 10
 """Bytes that each entry takes at least, and for what is written beside them."""

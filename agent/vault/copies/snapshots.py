@@ -25,7 +25,7 @@ from agent.vault.folders import (
 )
 from agent.vault.identity import read_identity
 from agent.vault.locate import make_folder, names_in, open_folder
-from agent.vault.tree import Open
+from agent.vault.walk import Open
 
 FILES = "files"
 

@@ -21,7 +21,7 @@ from agent.vault.folders import DOOMED, STAGING, doom, open_own, sweep_folder
 from agent.vault.identity import Identity, put_identity
 from agent.vault.locate import SESSION, make_folder, modes_of, names_in, open_folder, open_root
 from agent.vault.trash import Retired, restore_trash, retire
-from agent.vault.tree import Open
+from agent.vault.walk import Open
 
 _READY = ".ready"
 

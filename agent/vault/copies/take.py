@@ -23,17 +23,8 @@ from agent.vault.folders import MAKING, OURS, free_name
 from agent.vault.formats import is_left_out
 from agent.vault.free_space import look_for_room
 from agent.vault.locate import SESSION, is_empty, make_folder, open_folder, open_instance
-from agent.vault.tree import (
-    Listing,
-    Open,
-    Signature,
-    Tick,
-    copy_tree,
-    first_difference,
-    no_tick,
-    read_back,
-    signatures,
-)
+from agent.vault.tree import Listing, Tick, copy_tree, no_tick, read_back
+from agent.vault.walk import Open, Signature, first_difference, signatures
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,16 +15,8 @@ from agent.vault.copies.untar import Archive, Limits, Member, read_members, refu
 from agent.vault.folders import OURS
 from agent.vault.free_space import look_for_room
 from agent.vault.locate import Modes, modes_of, open_root
-from agent.vault.tree import (
-    FileEntry,
-    Open,
-    Tick,
-    add_file,
-    add_folder,
-    checked,
-    no_tick,
-    read_back,
-)
+from agent.vault.tree import FileEntry, Tick, add_file, add_folder, checked, no_tick, read_back
+from agent.vault.walk import Open
 
 LARGEST_MANIFEST = 16 << 20
 
