@@ -221,11 +221,23 @@ const counts = (found) =>
     .map(([name, count]) => count + " " + plain(name))
     .join(", ") || "none";
 
+// What a machine that is away told last; the rest was of its moment.
+const LAST_TOLD = [
+  "Health",
+  "Status",
+  "In this state",
+  "Last answer",
+  "Engine",
+  "Machine",
+  "Account",
+  "Wanted",
+];
+
 function rowsOf(one, known) {
   const figures = (fleet.figures.get(one.id) || {}).now;
   const limit = known.memory_limit_bytes ? " of " + bytes(known.memory_limit_bytes) : "";
   const seconds = known.cpu_seconds;
-  return [
+  const rows = [
     ["Health", verdictWord(one) + (one.reason ? ", " + plain(one.reason) : "")],
     ["Status", one.connection_status],
     ["In this state", one.since, "for"],
@@ -268,6 +280,7 @@ function rowsOf(one, known) {
     ["Account", accountWord(one) || (one.paired ? "paired" : "not paired")],
     ["Wanted", one.should_run ? "should run" : one.enabled ? "stopped by hand" : "disabled"],
   ];
+  return known.owner_away ? rows.filter(([label]) => LAST_TOLD.includes(label)) : rows;
 }
 
 // Each action with a line on what it does; on a phone the list is closed until it is wanted.

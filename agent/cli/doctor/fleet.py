@@ -19,7 +19,6 @@ from agent.host.machine.findings import Finding, note, ok, wrong
 _CERTIFICATE_DAYS = 14
 _COPY_SECONDS = 60.0
 _REACH_SECONDS = 2.0
-_WEB_ASKED = 20
 _COPY_AGE = re.compile(r"^wa_fleet_copy_age_seconds (\S+)$", re.M)
 
 
@@ -41,7 +40,6 @@ def examine(config: Config, client: Client) -> Iterator[Finding]:
         yield from _machines(fleet)
         yield from _room(config, client, fleet["machine"])
         yield from _copies(client)
-        yield from _frozen_browsers(config, client, fleet["machine"])
     except WaError as error:
         yield note(
             "fleet", f"the agent does not tell its machines: {error}", "see the check: agent"
@@ -186,19 +184,3 @@ def _copies(client: Client) -> Iterator[Finding]:
         yield note("fleet copies", sentence, "wa-agent alerts explain WaFleetCopiesBehind")
     elif found is not None:
         yield ok("fleet copies", "every change is stored")
-
-
-def _frozen_browsers(config: Config, client: Client, here: str) -> Iterator[Finding]:
-    """Only the watchdog ends a browser whose worker is frozen."""
-    if config.worker.watchdog <= config.fleet.margin:
-        return
-    web = [it["id"] for it in client.instances(machine=here, engine="web")][:_WEB_ASKED]
-    paths = {id: f"/api/instance/{id}/fleet" for id in web}
-    bold = [id for id, path in paths.items() if client.get(path)["failover"] == "newest"]
-    if bold:
-        sentence = (
-            f"{', '.join(bold)} may start elsewhere {config.fleet.margin:g} s after the lease of"
-            f" this machine; a frozen worker's browser ends after {config.worker.watchdog:g} s"
-        )
-        advice = f"set [worker] watchdog to at most {config.fleet.margin:g}, or failover to wait"
-        yield wrong("fleet watchdog", sentence, advice)
