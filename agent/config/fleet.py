@@ -137,7 +137,10 @@ def find_fleet_problem(section: FleetSection) -> Problem | None:
 
 def _database(section: FleetSection) -> Problem | None:
     key = "fleet.database"
-    parts = urlsplit(section.database)
+    try:
+        parts = urlsplit(section.database)
+    except ValueError:
+        return Problem((key,), "it must be postgresql://USER@HOST/NAME")
     options = dict(parse_qsl(parts.query))
     if parts.scheme not in ("postgresql", "postgres"):
         return Problem((key,), "it must be postgresql://USER@HOST/NAME")

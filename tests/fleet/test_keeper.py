@@ -11,8 +11,8 @@ import pytest
 
 from agent.clock import boot_now
 from agent.core.fleet.lease import Lease, LeasePolicy
-from agent.errors import VaultError
-from agent.fleet.coordinator import Machine, MachineRow, NewSession, Owned
+from agent.errors import TryLater, VaultError
+from agent.fleet.coordinator import Machine, MachineRow, Member, NewSession, Owned
 from agent.fleet.keeper import Keeper
 from agent.fleet.postgres.coordinator import PostgresCoordinator, open_coordinator
 from tests.conftest import Eventually
@@ -151,3 +151,30 @@ async def test_a_machine_that_cannot_keep_its_promises_takes_no_part(three: Thre
     with pytest.raises(VaultError, match="only as a new machine") as refused:
         await nodes[0].begin()
     assert refused.value.code == "fleet_memory"
+
+
+async def test_a_database_that_stays_away_is_logged_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, eventually: Eventually
+) -> None:
+    tries = 0
+
+    class Away:
+        async def join(self, _machine: Machine) -> Member:
+            nonlocal tries
+            tries += 1
+            raise TryLater("cannot reach the fleet's database: nobody is there")
+
+    keeper = Keeper(
+        Away(),  # type: ignore[arg-type] - nothing else is asked before it joined
+        Machine("a", ""),
+        POLICY,
+        path=tmp_path / "fleet.json",
+        ask_rival=None,  # type: ignore[arg-type]
+        changed=None,  # type: ignore[arg-type]
+    )
+    task = asyncio.create_task(keeper.run())
+    await eventually(lambda: tries >= 3, within=20)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    assert caplog.text.count("was not renewed") == 1
+    assert "nobody is there" in keeper.database_error
