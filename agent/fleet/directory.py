@@ -14,6 +14,8 @@ from agent.fleet.coordinator import Coordinator, MachineRow, SessionRow
 log = logging.getLogger(__name__)
 
 EVERY = 5.0
+_PATIENCE = 3.0
+"""Seconds that a request waits for the database."""
 _AT_MOST = 1.0
 """Seconds between two readings that unknown ids cause."""
 
@@ -54,8 +56,9 @@ class Directory:
         """For an id that is unknown, or whose owner refused: the rows may be old."""
         if boot_now() - self._read_at >= _AT_MOST:
             try:
-                await self.read()
-            except WaError as error:
+                async with asyncio.timeout(_PATIENCE):
+                    await self.read()
+            except (WaError, TimeoutError) as error:
                 log.debug("the owners of sessions were not read again: %s", error)
 
     async def read(self) -> None:

@@ -20,10 +20,9 @@ async def list_all(door: "FleetDoor", call: Call, wanted: Wanted) -> dict[str, A
     limit, mine = query.get("limit", 100), door.face.machine
     chosen: dict[str, InstanceView | ViewRow] = {}
     if query.get("machine", mine) == mine:
-        views = call.supervisor.views()
-        chosen |= {id: view for id, view in views.items() if wanted(call, view)}
+        chosen |= {id: view for id, view in _own(door, call).items() if wanted(call, view)}
     if query.get("machine") != mine:
-        chosen = {**await _published(door, call), **chosen}
+        chosen |= await _published(door, call)
     sees = call.caller.sees
     ids = sorted(id for id in chosen if sees(InstanceId(id)))
     rest = [id for id in ids if id > query.get("after", "")]
@@ -36,8 +35,15 @@ async def list_all(door: "FleetDoor", call: Call, wanted: Wanted) -> dict[str, A
     }
 
 
+def _own(door: "FleetDoor", call: Call) -> Mapping[InstanceId, InstanceView]:
+    """Without those that another machine owns by now; their folders are about to be retired."""
+    directory, mine = door.face.directory, ("", door.face.machine)
+    views = call.supervisor.views().items()
+    return {id: view for id, view in views if directory.owner_name(id) in mine}
+
+
 async def _published(door: "FleetDoor", call: Call) -> dict[str, ViewRow]:
-    directory, local = door.face.directory, call.supervisor.views()
+    directory, local = door.face.directory, _own(door, call)
     only, rows = call.query.get("machine"), await door.views.all()
     return {
         id: row

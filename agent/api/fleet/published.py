@@ -13,6 +13,8 @@ _DETAILS = ("settings", "created")
 """Beside what a list shows."""
 FRESH = 1.0
 """Machines publish at most once in so many seconds."""
+_PATIENCE, _PAUSE = 4.0, 10.0
+"""Seconds that a list waits for the database, and in which it does not ask again."""
 
 
 @dataclass(slots=True)
@@ -21,6 +23,8 @@ class PublishedViews:
     rows: Mapping[str, ViewRow] | None = None
     """The last that were read."""
     _read_at: float = 0.0
+    _again: float = 0.0
+    """When the database is asked again, after it did not answer."""
     _turn: asyncio.Lock | None = None
 
     async def all(self) -> Mapping[str, ViewRow]:
@@ -28,19 +32,23 @@ class PublishedViews:
         if self._turn is None:
             self._turn = asyncio.Lock()
         async with self._turn:
-            if self.rows is None or boot_now() - self._read_at >= FRESH:
+            now = boot_now()
+            if now >= self._again and (self.rows is None or now - self._read_at >= FRESH):
                 try:
-                    rows = await self.coordinator.views()
-                except WaError:
+                    async with asyncio.timeout(_PATIENCE):
+                        rows = await self.coordinator.views()
+                except (WaError, TimeoutError):
+                    self._again = boot_now() + _PAUSE
                     return self.rows or {}
                 self.rows = {row.id: row for row in rows}
                 self._read_at = boot_now()
-            return self.rows
+            return self.rows or {}
 
     async def get(self, id: str) -> ViewRow | None:
         try:
-            found = await self.coordinator.views(ids=[id])
-        except WaError:
+            async with asyncio.timeout(_PATIENCE):
+                found = await self.coordinator.views(ids=[id])
+        except (WaError, TimeoutError):
             return (self.rows or {}).get(id)
         return next(iter(found), None)
 

@@ -91,10 +91,13 @@ class FleetFace:
         )
 
     async def _machines(self) -> Sequence[MachineRow]:
+        known = list(self.directory.machines.values())
+        if self.fleet.keeper.database_error:
+            return known
         try:
             return await self.coordinator.machines()
         except WaError:
-            return list(self.directory.machines.values())
+            return known
 
     def _waiting(self) -> Sequence[tuple[str, str, str]]:
         mine = self.fleet.machine

@@ -7,8 +7,9 @@ no secret, no contact.
 import asyncio
 import json
 import logging
+import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from typing import Any
 
@@ -25,6 +26,8 @@ AGAIN = 120.0
 """Seconds after which figures that change all the time are published again."""
 MOST = 500
 """Views in one batch."""
+_REFUSED = re.compile("[\0\ud800-\udfff]")
+"""What PostgreSQL does not take in JSON: one server's sentence must not hide all views."""
 _ALWAYS_NEW = ("uptime_seconds", "memory_bytes", "proved")
 
 
@@ -42,6 +45,7 @@ class Publishing:
     coordinator: Coordinator
     member: Callable[[], Member]
     _published: dict[InstanceId, _Published] = field(default_factory=dict)
+    _epoch: int = -1
 
     async def run(self) -> None:
         while True:
@@ -53,27 +57,39 @@ class Publishing:
 
     async def publish(self) -> int:
         """One batch of what changed; how many."""
-        changed: dict[InstanceId, _Published] = {}
-        shown: dict[str, dict[str, Any]] = {}
-        views = self.views()
+        member, views = self.member(), self.views()
+        if member.epoch != self._epoch:
+            # What was sent in an epoch that had ended was refused without a word.
+            self._published.clear()
+            self._epoch = member.epoch
         for id in self._published.keys() - views.keys():
             del self._published[id]
-        for id, view in views.items():
-            if len(shown) == MOST:
-                break  # the rest a second later
-            before, now = self._published.get(id), boot_now()
-            if before is not None and before.view is view:
-                continue
-            found = self.show(view)
-            made = _Published(view, _digest(found), now)
-            if before is not None and before.digest == made.digest and now - before.at < AGAIN:
-                self._published[id] = _Published(view, made.digest, before.at)
-                continue
-            changed[id], shown[id] = made, found
+        batch = [id for id in views if self._changed(id, views[id])][:MOST]
+        shown = {id: self.show(views[id]) for id in batch}
         if shown:
-            await self.coordinator.publish(self.member(), shown)
-            self._published |= changed
+            await self.coordinator.publish(member, {id: _clean(it) for id, it in shown.items()})
+        for id, found in shown.items():
+            self._published[id] = _Published(views[id], _digest(found), boot_now())
         return len(shown)
+
+    def _changed(self, id: InstanceId, view: InstanceView) -> bool:
+        before = self._published.get(id)
+        if before is None:
+            return True
+        if before.view is view:
+            return False
+        if boot_now() - before.at >= AGAIN or before.digest != _digest(self.show(view)):
+            return True
+        self._published[id] = replace(before, view=view)
+        return False
+
+
+def _clean(value: Any) -> Any:
+    if isinstance(value, str):
+        return _REFUSED.sub("", value)
+    if isinstance(value, dict):
+        return {name: _clean(inner) for name, inner in value.items()}
+    return [_clean(inner) for inner in value] if isinstance(value, list) else value
 
 
 def _digest(shown: Mapping[str, Any]) -> bytes:

@@ -1,5 +1,6 @@
 """Who may do what."""
 
+import json
 from dataclasses import replace
 
 import aiohttp
@@ -105,6 +106,24 @@ def example(path: str) -> str:
         .replace("{failed}", "20260115T103045Z")
         .replace("{command}", "00000000-0000-4000-8000-000000000000")
     )
+
+
+async def test_a_machine_alone_takes_no_word_of_a_fleet(house: House) -> None:
+    house.supervisor.known[InstanceId("sales")] = make_view("sales")
+    caller = json.dumps({"name": "x", "level": "admin", "instances": [], "through": "m1"})
+    key = await house.key("admin")
+    async with aiohttp.ClientSession(house.url) as anyone:
+        for headers in (
+            {"Authorization": "Fleet "},
+            {"Authorization": "Fleet x", "WA-Fleet-Caller": caller},
+            {**key, "WA-Fleet-Caller": caller},
+            {"WA-Fleet-Caller": caller},
+        ):
+            for path in ("/api/instance/sales", "/healthz", "/api/fleet"):
+                answer = await anyone.get(path, headers=headers)
+                assert (answer.status, (await answer.json())["error"]) == (401, "fleet_bearer")
+        answer = await anyone.get("/api/fleet", headers=key)
+        assert (answer.status, (await answer.json())["error"]) == (404, "no_fleet")
 
 
 @pytest.mark.parametrize("route", ROUTES, ids=lambda row: f"{row.method} {plain_path(row.path)}")

@@ -250,7 +250,7 @@ async def test_without_its_database_a_machine_answers_for_others_what_it_can(
     first, second = two
     async with first.local() as client:
         assert (await client.get("/api/instances")).status == 200
-        first.face.coordinator._address = "host=/nowhere"
+        first.face.coordinator._database._address = "host=/nowhere"
         await first.face.coordinator.close()
         # m2 lives: it is asked as before.
         assert (await client.post("/api/instance/shop/stop")).status == 202

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import signal
 from dataclasses import replace
 from typing import Any
 
@@ -45,6 +46,54 @@ async def test_an_uptime_goes_on_while_nothing_is_published(fleet: Fleet, two: T
     shop = (await listed(two[0], "?machine=m2"))["instances"][0]
     assert 160 <= shop["uptime_seconds"] <= 170
     assert shop["as_of_seconds"] < 30
+
+
+async def test_a_sentence_that_a_database_refuses_hides_no_view(two: Two) -> None:
+    first, second = two
+    odd = make_view("shop", sentence="cut\0 \ud800 off \U0001f600")
+    second.supervisor.known[InstanceId("shop")] = odd
+    await second.own("more")
+    assert await second.publishing.publish() == 2
+    rows = {row.id: row.view for row in await first.face.coordinator.views(ids=["shop", "more"])}
+    assert rows["shop"]["sentence"] == "cut  off \U0001f600"
+    assert rows["more"]["connection_status"] == "CONNECTED"
+
+
+async def test_views_are_published_again_in_a_new_epoch(fleet: Fleet, two: Two) -> None:
+    """What was sent between a takeover and the next renewal, the database did not take."""
+    _, second = two
+    fleet.postgres.sql("UPDATE wa_agent.machine SET epoch = epoch + 1 WHERE name = 'm2'")
+    fleet.postgres.sql("DELETE FROM wa_agent.view")
+    second.supervisor.known[InstanceId("shop")] = make_view("shop", sentence="anew")
+    await second.publishing.publish()
+    assert not await second.face.coordinator.views(ids=["shop"])
+    second.face.member = replace(second.face.member, epoch=second.face.member.epoch + 1)
+    await second.publishing.publish()
+    assert len(await second.face.coordinator.views(ids=["shop"])) == 1
+
+
+async def test_a_frozen_database_holds_no_list_for_long(fleet: Fleet, two: Two) -> None:
+    first, _ = two
+    assert ids(await listed(first)) == ["sales", "shop"]
+    first.face.directory._read_at = -10.0
+    fleet.postgres.signal(signal.SIGSTOP)
+    try:
+        async with asyncio.timeout(9), first.local() as client:
+            first.views_are_old()
+            assert ids(await listed(first)) == ["sales", "shop"]
+            assert (await client.get("/api/instance/nothing")).status == 404
+        async with asyncio.timeout(1):
+            assert ids(await listed(first)) == ["sales", "shop"]
+            assert (await listed(first, "?machine=m2"))["instances"][0]["as_of_seconds"] > 1
+    finally:
+        fleet.postgres.signal(signal.SIGCONT)
+
+
+async def test_a_session_that_another_machine_owns_by_now_is_listed_there(two: Two) -> None:
+    first, _ = two
+    first.supervisor.known[InstanceId("shop")] = make_view("shop", sentence="about to be retired")
+    found = (await listed(first))["instances"]
+    assert [entry["machine"] for entry in found] == ["m1", "m2"]
 
 
 async def test_a_list_is_paged_and_chosen_over_all_machines(fleet: Fleet) -> None:
