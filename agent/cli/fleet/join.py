@@ -57,8 +57,9 @@ def join(options: argparse.Namespace) -> int:
     changed = with_keys(text, "fleet", _values(options))
     with candidate(path, changed) as new:
         config = _load(new, path)
+        ids = _ids(config, client_of(options))
         with as_owner_of(config.agent.state_path):
-            findings = _check(config, client_of(options))
+            findings = _check(config, ids)
         if path.read_text() != text:
             raise Refused(f"cannot change {path}: another program changed it meanwhile")
     backup = put(path, changed)
@@ -109,17 +110,16 @@ def _load(new: Path, path: Path) -> "Config":
         raise ConfigError(said, field=error.field, code=error.code) from None
 
 
-def _check(config: "Config", client: Client) -> list[str]:
+def _check(config: "Config", ids: list[str]) -> list[str]:
     """What is good, a line each; the first thing that is not raises."""
     from agent.fleet.key import FleetKey
 
-    section, ids = config.fleet, _ids(config, client)
     key = FleetKey.read(config.fleet_key)
     return [
         *_check_database(config, key.fingerprint, ids),
         f"key: {config.fleet_key}, fingerprint {key.fingerprint}",
         *_check_certificate(config),
-        _check_listen(section.listen),
+        _check_listen(config.fleet.listen),
         f"sessions: {len(ids)} come into the fleet with this machine",
     ]
 

@@ -1,6 +1,7 @@
 """Looks at files as the agent will: root becomes the user that owns the state folder."""
 
 import os
+import pwd
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +18,7 @@ def as_owner_of(folder: Path) -> Iterator[None]:
         yield
         return
     groups = os.getgroups()
-    os.setgroups([owner.st_gid])
+    os.setgroups(_groups_of(owner.st_uid, owner.st_gid))
     os.setegid(owner.st_gid)
     os.seteuid(owner.st_uid)
     try:
@@ -26,3 +27,10 @@ def as_owner_of(folder: Path) -> Iterator[None]:
         os.seteuid(0)
         os.setegid(0)
         os.setgroups(groups)
+
+
+def _groups_of(user: int, group: int) -> list[int]:
+    try:
+        return os.getgrouplist(pwd.getpwuid(user).pw_name, group)
+    except KeyError:  # a user without a name
+        return [group]

@@ -1,6 +1,10 @@
 """Joining a fleet: everything is checked before a line of agent.toml changes."""
 
+import os
 import socket
+import subprocess
+import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -261,3 +265,20 @@ def test_a_certificate_is_judged_as_other_machines_will(tmp_path: Path) -> None:
         ends_at(pem, file("ca.key"))
     with pytest.raises(ConfigError, match="No such file"):
         ends_at("/nowhere.pem", key)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_root_makes_a_key_that_the_agents_user_owns() -> None:
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        state = Path(folder) / "state"
+        state.mkdir()
+        Path(folder).chmod(0o755)
+        os.chown(state, 65534, 65534)
+        words = ("--state", str(state))
+        env = {**os.environ, "WA_AGENT_CONFIG": ""}
+        for verb in ("make", "show-fingerprint"):
+            argv = [sys.executable, "-m", "agent", "fleet", "key", verb, *words]
+            done = subprocess.run(argv, env=env, capture_output=True, text=True, check=False)
+            assert done.returncode == 0, done.stderr
+        status = (state / "fleet.key").stat()
+        assert (status.st_uid, status.st_mode & 0o777) == (65534, 0o600)
