@@ -11,7 +11,7 @@ from pathlib import Path
 from tests.api.page.browsing import pill, watcher
 from tests.api.page.watcher import Watcher
 from tests.conftest import Eventually
-from tests.fleet.agents import FleetAgent, fleet_of_agents
+from tests.fleet.agents import FleetAgent, FleetOfAgents, fleet_of_agents
 from tests.system.bed import free_port
 
 __all__ = ["watcher"]
@@ -67,6 +67,7 @@ async def test_a_fleet_is_operated_from_any_machine(
         assert re.search(r"^w1 +a +sandbox ", listed, re.M)
         assert "s1" not in listed
         await _examined(a, tmp_path)
+        await _heard(watcher, fleet)
 
         await a.lose_power()
         await eventually(lambda: _waits(b, "w1"), within=30)
@@ -106,9 +107,20 @@ async def _absent(agent: FleetAgent) -> None:
     assert 'wa_fleet_sessions{state="waiting"} 1' in figures
 
 
-async def _seen(watcher: Watcher, agent: FleetAgent) -> None:
+async def _heard(watcher: Watcher, fleet: FleetOfAgents) -> None:
+    """What happens on another machine is seen live, and so is where it runs."""
     await watcher.size(1280, 900)
-    await watcher.go(f"http://{agent.listen}/")
+    await watcher.go(f"http://{fleet['b'].listen}/")
+    await watcher.until("document.querySelector('#live').textContent === 'Live'")
+    await fleet.create("new", on="a")
+    names = "[...document.querySelectorAll('.story-where')].map((e) => e.textContent)"
+    await watcher.until(f"{names}.includes('new')")
+    await watcher.until(
+        "document.querySelector('[data-id=new]').innerText.includes('on machine a')"
+    )
+
+
+async def _seen(watcher: Watcher, agent: FleetAgent) -> None:
     await watcher.until("document.querySelector('[data-machine=a] .pill.bad')")
     await watcher.until("document.querySelector('[data-id=w1].stale-state')")
     await watcher.until(pill("s1", "good"))
