@@ -68,7 +68,6 @@ class Supervision:
     room: Room
     reaching: Reaching
     seats: Host
-    """Local workers and seats with backends."""
 
 
 def assemble(config: Config, ground: Ground) -> Supervision:
