@@ -47,7 +47,6 @@ class Site:
         self.replicas = Replicas(
             coordinator,
             KEY,
-            self.keeping,
             self.registry,
             root,
             LAG,

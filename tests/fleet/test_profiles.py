@@ -20,6 +20,7 @@ from agent.fleet.copies.profile import Pointer, parse_pointer, render_pointer
 from agent.fleet.copies.restic import Restic, read_env_file
 from agent.fleet.key import copy_context
 from agent.supervise.facts import Facts
+from agent.supervise.fleet.profiles import Profiles
 from agent.vault.copies.snapshots import list_snapshots
 from agent.vault.identity import read_identity
 from agent.vault.trash import list_trash
@@ -51,8 +52,13 @@ def restic(made_once: Path, tmp_path: Path) -> Restic:
     return Restic(str(repository), KEY.profiles_password, tmp_path / "cache")
 
 
+def with_profiles(site: Site, restic: Restic) -> None:
+    site.arrivals.restic = restic
+    site.replicas.profiles = Profiles(restic, site.coordinator, KEY, site.keeping, site.root)
+
+
 async def web_of(site: Site, restic: Restic) -> Facts:
-    site.replicas.restic = site.arrivals.restic = restic
+    with_profiles(site, restic)
     facts = await site.add(WEB, "web")
     (site.root / WEB / "session" / STORE).mkdir(parents=True)
     change(site, b"1")
@@ -92,7 +98,7 @@ async def test_a_planned_move_of_a_profile_is_exact(site: MakeSite, restic: Rest
         await b.arrivals.fetch(owned)
     assert refused.value.code == "no_profiles"
 
-    b.arrivals.restic = b.replicas.restic = restic
+    with_profiles(b, restic)
     arrived = await b.arrivals.fetch(owned)
     assert arrived.copied
     assert content_of(b) == b"1"
@@ -109,6 +115,37 @@ async def test_a_planned_move_of_a_profile_is_exact(site: MakeSite, restic: Rest
     again = await a.arrivals.fetch(await b.hand_over(a, WEB))
     assert content_of(a) == b"2"
     assert [one.name for one in list_trash(a.root)] == [again.trash]
+
+
+@pytest.mark.parametrize("files", [True, False])
+async def test_an_unpaired_profile_moves_with_nothing(site: MakeSite, restic: Restic, files: bool):
+    a, b = await site("a"), await site("b")
+    with_profiles(a, restic)
+    facts = await a.add(WEB, "web", paired=False)
+    if files:
+        (a.root / WEB / "session" / "profile").mkdir()
+        (a.root / WEB / "session" / "profile" / "Local State").write_text("{}")
+    await a.replicas.flush(facts)
+    arrived = await b.arrivals.fetch(await a.hand_over(b, WEB))
+    assert not arrived.identity.paired
+    assert names(b.root / WEB / "session") == []
+    assert await snapshots_of(restic) == []
+
+
+async def test_a_paired_profile_without_its_files_is_not_handed_over(
+    site: MakeSite, restic: Restic
+):
+    a = await site("a")
+    facts = await web_of(a, restic)
+    await a.keeping.take(facts, "while all was well")
+    shutil.rmtree(a.root / WEB / "session" / "profile")
+    with pytest.raises(WaError):
+        await a.replicas.flush(facts)
+    (a.root / WEB / "session" / "profile").mkdir()
+    (a.root / WEB / "session" / "profile" / "Local State").write_text("{}")
+    with pytest.raises(VaultError) as refused:
+        await a.replicas.flush(facts)
+    assert refused.value.code == "not_whole", "and no older snapshot goes for it"
 
 
 async def test_each_new_snapshot_is_saved_once_and_a_few_are_kept(
@@ -246,20 +283,39 @@ async def test_a_full_repository_is_named(
 
 
 async def test_of_two_machines_at_once_one_makes_the_repository(
-    site: MakeSite, tmp_path: Path, eventually: Eventually
+    site: MakeSite, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     """restic alone would let both of them, and neither could read it then."""
     sites = [await site("a"), await site("b")]
     for number, each in enumerate(sites):
         cache = tmp_path / f"cache{number}"
-        each.replicas.restic = Restic(str(tmp_path / "new"), KEY.profiles_password, cache)
-    made = [each.replicas._make_repository(each.replicas.restic) for each in sites]
-    ends = await asyncio.gather(*made, return_exceptions=True)
-    assert [end for end in ends if end is not None] in ([], [ends[0]], [ends[1]])
-    for each, end in zip(sites, ends, strict=True):
-        assert end is None or getattr(end, "code", "") == "profiles_absent"
-        await each.replicas._make_repository(each.replicas.restic)
-        assert await snapshots_of(each.replicas.restic) == []
+        with_profiles(each, Restic(str(tmp_path / "new"), KEY.profiles_password, cache))
+    exists, make = Restic.exists, Restic.make
+    looked, made, both_looked = [], [], asyncio.Event()
+
+    async def look_together(restic: Restic) -> bool:
+        found = await exists(restic)
+        looked.append(found)
+        if len(looked) == 2:
+            both_looked.set()
+        await both_looked.wait()
+        return found
+
+    async def note_and_make(restic: Restic) -> None:
+        made.append(restic)
+        await make(restic)
+
+    monkeypatch.setattr(Restic, "exists", look_together)
+    monkeypatch.setattr(Restic, "make", note_and_make)
+    both = [each.replicas.profiles.make_repository() for each in sites]
+    ends = await asyncio.gather(*both, return_exceptions=True)
+    assert [getattr(end, "code", "") for end in ends if end] in ([], ["profiles_absent"])
+    assert looked[:2] == [False, False]
+    assert len(made) == 1
+    for each in sites:
+        await each.replicas.profiles.make_repository()
+        assert await snapshots_of(each.arrivals.restic) == []
+    assert len(made) == 1
 
 
 def snapshot_files(restic: Restic) -> list[str]:

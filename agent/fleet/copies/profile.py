@@ -32,8 +32,12 @@ class Pointer:
     """Where a profile lies: restic's snapshot, which holds one of the vault's."""
 
     snapshot: str
+    """"" = it never paired, and there is nothing to bring."""
     name: str
     """Of the vault's snapshot on the machine that saved it."""
+
+
+NOTHING = Pointer("", "")
 
 
 def render_pointer(pointer: Pointer) -> bytes:
@@ -49,7 +53,7 @@ def parse_pointer(raw: bytes) -> Pointer:
         raise VaultError(
             "cannot use the stored copy: it names no snapshot", code="damaged"
         ) from error
-    if not pointer.snapshot.isalnum():
+    if pointer.snapshot and not pointer.snapshot.isalnum():
         raise VaultError("cannot use the stored copy: it names no snapshot", code="damaged")
     return pointer
 

@@ -12,7 +12,7 @@ from agent.engines.catalog import entry_of
 from agent.errors import Refused, VaultError
 from agent.fleet.coordinator import Coordinator, Owned
 from agent.fleet.copies.arrive import Placed, epoch_here, open_copy, place_archive, place_empty
-from agent.fleet.copies.profile import parse_pointer, place_profile
+from agent.fleet.copies.profile import NOTHING, parse_pointer, place_profile
 from agent.fleet.copies.restic import Restic
 from agent.fleet.key import FleetKey
 from agent.log import about
@@ -73,9 +73,12 @@ class Arrivals:
         content = await asyncio.to_thread(open_copy, owned, found, self.key)
         if not entry_of(owned.engine).profile:
             return await asyncio.to_thread(place_archive, self.root, owned, content)
+        pointer = parse_pointer(content)
+        if pointer == NOTHING:
+            return await asyncio.to_thread(place_empty, self.root, owned)
         if self.restic is None:
             raise Refused("cannot fetch: " + NO_PROFILES.format(id=owned.id), code="no_profiles")
-        return await place_profile(self.root, owned, self.restic, parse_pointer(content))
+        return await place_profile(self.root, owned, self.restic, pointer)
 
     async def _refuse_missing(self, owned: Owned) -> None:
         """An empty folder would ask for a code, and so end a pairing that another machine has."""

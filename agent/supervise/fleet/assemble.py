@@ -23,6 +23,7 @@ from agent.supervise.fleet.face import FleetFace
 from agent.supervise.fleet.leases import Leases
 from agent.supervise.fleet.moves import Moves
 from agent.supervise.fleet.ownership import Ownership
+from agent.supervise.fleet.profiles import Profiles
 from agent.supervise.fleet.publishing import Publishing
 from agent.supervise.fleet.replicas import Replicas
 from agent.supervise.shared import Ground
@@ -110,16 +111,16 @@ async def assemble_fleet(
         wake=wake,
         forget=supervision.supervisor.forget,
     )
+    keeping, root = supervision.keeping, config.session_root
     replicas = Replicas(
         fleet.copies,
         fleet.key,
-        supervision.keeping,
         registry,
-        config.session_root,
+        root,
         config.fleet.copy_lag,
         member=lambda: fleet.keeper.member,
         owned=lambda: ownership.owned,
-        restic=restic,
+        profiles=Profiles(restic, fleet.copies, fleet.key, keeping, root) if restic else None,
     )
     moves = Moves(
         fleet=fleet,

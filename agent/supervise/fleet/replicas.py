@@ -15,18 +15,15 @@ from pathlib import Path
 from agent.clock import boot_now
 from agent.core.model import InstanceId
 from agent.engines.catalog import entry_of
-from agent.errors import Refused, TryLater, VaultError, WaError
+from agent.errors import Refused, TryLater, WaError
 from agent.fleet.coordinator import Coordinator, Member, Owned, Stored
-from agent.fleet.copies.profile import parse_pointer, render_pointer, save_profile
-from agent.fleet.copies.restic import Restic
 from agent.fleet.copies.take import look, take_copy
 from agent.fleet.key import FleetKey, copy_context
 from agent.log import about
-from agent.supervise.copies.snapshots import Keeping
 from agent.supervise.facts import Facts
 from agent.supervise.fleet.arrivals import NO_PROFILES
+from agent.supervise.fleet.profiles import Profiles
 from agent.supervise.registry import Registry, ended_of, identity_of
-from agent.vault.copies.snapshots import Snapshot, newest_good
 from agent.vault.locate import SESSION
 
 log = logging.getLogger(__name__)
@@ -40,7 +37,6 @@ FIRST_PAUSE, LONGEST_PAUSE = 1.0, 30.0
 PATIENCE = 10.0
 """Seconds that a store may be in the middle of something, such as a pairing, before it is said."""
 _PASSING = ("changing", "not_whole")
-PRUNE_EVERY = 86400.0
 
 Mark = tuple[object, ...]
 """Tells whether a session is as it was when it was copied."""
@@ -75,14 +71,13 @@ class Replicas:
     coordinator: Coordinator
     """With a connection of its own: a renewal must not wait for a large copy."""
     key: FleetKey
-    keeping: Keeping
     registry: Registry
     root: Path
     lag: float
     """Seconds after a change until its copy is stored."""
     member: Callable[[], Member]
     owned: Callable[[], Mapping[InstanceId, Owned]]
-    restic: Restic | None = None
+    profiles: Profiles | None = None
     _of: dict[InstanceId, Replica] = field(init=False, default_factory=dict)
     _few: asyncio.Semaphore = field(init=False, default_factory=lambda: asyncio.Semaphore(AT_ONCE))
     _packing: asyncio.Lock = field(init=False, default_factory=asyncio.Lock)
@@ -90,7 +85,6 @@ class Replicas:
     _not_before: float = field(init=False, default=0.0)
     """While the database is away, nothing is packed for it."""
     _pause: float = field(init=False, default=FIRST_PAUSE)
-    _pruned_at: float = field(init=False, default_factory=boot_now)
 
     async def run(self) -> None:
         async with asyncio.TaskGroup() as group:
@@ -110,7 +104,7 @@ class Replicas:
         replica = self._replica(facts.id, owned.epoch)
         async with replica.turn:
             if entry_of(facts.instance.engine).profile:
-                await self._save_profile(facts, replica, exact=True)
+                await self._flush_profile(facts, replica)
             else:
                 await self._send(facts, replica, exact=True)
         return replica
@@ -169,7 +163,7 @@ class Replicas:
 
     def _copies(self, facts: Facts) -> bool:
         profile = entry_of(facts.instance.engine).profile
-        return not facts.instance.backend and (not profile or self.restic is not None)
+        return not facts.instance.backend and (not profile or self.profiles is not None)
 
     def _replica(self, id: InstanceId, epoch: int) -> Replica:
         found = self._of.get(id)
@@ -192,7 +186,7 @@ class Replicas:
         async with replica.turn:
             try:
                 if entry_of(facts.instance.engine).profile:
-                    await self._save_profile(facts, replica, exact=False)
+                    await self._save_profile(facts, replica)
                 else:
                     await self._send(facts, replica, exact=False)
             except WaError as error:
@@ -231,60 +225,21 @@ class Replicas:
         # A change within the same tick of the clock would not show: then it is copied once more.
         replica.mark = mark if quiet or exact else None
 
-    async def _save_profile(self, facts: Facts, replica: Replica, *, exact: bool) -> None:
-        assert self.restic is not None
+    async def _save_profile(self, facts: Facts, replica: Replica) -> None:
+        assert self.profiles is not None
         async with self._saving:
-            await self._make_repository(self.restic)
-            if exact:
-                await self.keeping.take(facts, "for its move to another machine")
             begun, taken = boot_now(), facts.last_snapshot_wall
-            # No lock: saving takes long, and one that is pruned meanwhile is a failed try.
-            snapshot = await asyncio.to_thread(newest_good, self.root, facts.id)
-            if snapshot is None:
-                raise VaultError(
-                    f"cannot copy {facts.id}: it has no good snapshot", code="not_whole"
-                )
-            if exact or not await self._is_stored(facts.id, replica.epoch, snapshot):
-                pointer = await save_profile(self.restic, snapshot, replica.epoch, exact=exact)
-                await self._store(facts, replica, render_pointer(pointer), exact=exact)
+            pointer = await self.profiles.save(facts, replica.epoch)
+            if pointer is not None:
+                await self._store(facts, replica, pointer, exact=False)
             replica.seconds, replica.mark = boot_now() - begun, (taken,)
-            await self._tidy(facts.id)
+            await self.profiles.tidy(facts.id)
 
-    async def _make_repository(self, restic: Restic) -> None:
-        """Where there is none yet."""
-        if await restic.exists():
-            return
-        if not await self.coordinator.lock("profiles"):
-            raise TryLater(
-                "cannot save browser profiles: another machine makes the repository now",
-                code="profiles_absent",
-            )
-        try:
-            if not await restic.exists():
-                await restic.make()
-        finally:
-            await self.coordinator.unlock("profiles")
-
-    async def _is_stored(self, id: InstanceId, epoch: int, snapshot: Snapshot) -> bool:
-        """Whether an agent before this one saved it."""
-        found = await self.coordinator.stored(id)
-        if found is None or found.epoch != epoch:
-            return False
-        try:
-            content = self.key.open(copy_context(id, epoch), found.packed)
-            return parse_pointer(content).name == snapshot.name
-        except VaultError:
-            return False
-
-    async def _tidy(self, id: InstanceId) -> None:
-        assert self.restic is not None
-        try:
-            await self.restic.forget(id)
-            if boot_now() - self._pruned_at >= PRUNE_EVERY:
-                self._pruned_at = boot_now()
-                await self.restic.prune()
-        except WaError as error:
-            log.warning("%s", error)  # nothing but room in the repository is lost by it
+    async def _flush_profile(self, facts: Facts, replica: Replica) -> None:
+        """Not behind other sessions' profiles, for this session is stopped."""
+        assert self.profiles is not None
+        pointer = await self.profiles.flush(facts, replica.epoch)
+        await self._store(facts, replica, pointer, exact=True)
 
     async def _store(self, facts: Facts, replica: Replica, content: bytes, *, exact: bool) -> None:
         id, epoch = facts.id, replica.epoch
