@@ -24,15 +24,15 @@ async def versions(fleet: Fleet) -> tuple[int, int]:
 async def test_programs_of_neighbouring_versions_run_side_by_side(
     fleet: Fleet, monkeypatch: pytest.MonkeyPatch
 ):
-    """As in an upgrade: tables first, then machine by machine."""
+    """As in an upgrade: machine by machine, then the tables."""
     first, a, second, b = await two_machines(fleet)
-    added = Step(NEWER, VERSION, [COLUMN])
-    assert await prepare(fleet.server.url, [*STEPS, added]) == (VERSION, NEWER)
-    b = await renewed(second, b, a.id)
     await second.close()
     monkeypatch.setattr(schema, "VERSION", NEWER)
     newer = fleet.coordinator()
     b = await renewed(newer, await newer.join(machine("b")), a.id)
+    added = Step(NEWER, VERSION, [COLUMN])
+    assert await prepare(fleet.server.url, [*STEPS, added]) == (VERSION, NEWER)
+    b = await renewed(newer, b, a.id)
     assert await newer.hand_over(b, "shop", a.id, "drain")
     monkeypatch.setattr(schema, "VERSION", VERSION)
     assert [it.id for it in await first.owned(a)] == ["shop"]
@@ -63,7 +63,7 @@ async def test_tables_that_are_too_old_are_refused_with_the_command(
     fleet: Fleet, monkeypatch: pytest.MonkeyPatch, tables: str
 ):
     if tables == "older":
-        monkeypatch.setattr(schema, "VERSION", NEWER)
+        monkeypatch.setattr(schema, "OLDEST", NEWER)
     else:
         fleet.server.sql("DROP TABLE wa_agent.fleet")
     with pytest.raises(Refused, match="wa-agent fleet database prepare") as refused:

@@ -37,6 +37,9 @@ STEPS = (
 """A released step never changes: what comes later is a step of its own."""
 VERSION = STEPS[-1].version
 """The tables that this program is written for."""
+OLDEST = 1
+"""The oldest tables that it can use: at least those of the version before, so that machines are
+upgraded first, one after another, and the tables last."""
 
 PREPARE = "wa-agent fleet database prepare"
 
@@ -113,8 +116,8 @@ async def read_schema(connection: psycopg.AsyncConnection[TupleRow]) -> tuple[in
             f" {compatible_from} or newer; this one knows {VERSION}: upgrade this machine's agent",
             code="fleet_schema",
         )
-    if version < VERSION:
-        raise _older(f"has tables of version {version}, this program needs {VERSION}")
+    if version < OLDEST:
+        raise _older(f"has tables of version {version}, this program needs {OLDEST} or newer")
     return version, compatible_from
 
 
