@@ -34,7 +34,7 @@ class Protected:
     ca: Path
     other_ca: Path
 
-    def address(self, ca: Path, host: str = "db.example", mode: str = "verify-full") -> str:
+    def address(self, ca: Path, host: str = "db.invalid", mode: str = "verify-full") -> str:
         return (
             f"postgresql://agent:{PASSWORD}@{host}:{self.port}/whatsapp?hostaddr=127.0.0.1"
             f"&sslmode={mode}&sslrootcert={ca}"
@@ -79,7 +79,7 @@ def protected(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Protected]:
     folder, port = tmp_path_factory.mktemp("ca"), free_port()
     with temporary_postgres(listen=f"127.0.0.1:{port}") as server:
         ca = make_ca(folder, "own")
-        sign(ca, server, "db.example")
+        sign(ca, server, "db.invalid")
         found = Protected(server, port, ca, make_ca(folder, "other"))
         found.tls(on=True)
         server.sql("CREATE ROLE agent LOGIN")
@@ -112,7 +112,7 @@ async def test_a_verified_server_is_used(protected: Protected):
 @pytest.mark.parametrize(
     ("ca", "host", "sentence"),
     [
-        pytest.param("other_ca", "db.example", "not signed by the CA", id="another CA"),
+        pytest.param("other_ca", "db.invalid", "not signed by the CA", id="another CA"),
         pytest.param("ca", "db2.example", "for another host name", id="another host's certificate"),
     ],
 )
@@ -157,23 +157,33 @@ async def test_a_missing_ca_file_and_a_wrong_password_are_told_without_it(
 @pytest.mark.parametrize(
     "address",
     [
-        "postgresql://agent:hunter2@db.example/whatsapp",
-        "postgresql://agent:hunter2@db.example/whatsapp?sslmode=prefer",
-        "postgresql://agent:hunter2@10.0.0.7/whatsapp",
-        "postgresql://agent:hunter2@8.8.8.8/whatsapp?sslmode=disable",
-        "postgresql://agent:hunter2@localhost/whatsapp?host=db.example",
-        "postgresql://agent:hunter2@localhost/whatsapp?hostaddr=10.0.0.7",
-        "postgresql://agent:hunter2@localhost,db.example/whatsapp",
-        "host=/run/postgresql,10.0.0.7 password=hunter2",
-        "postgresql://agent:hunter2@localhost/whatsapp?service=other",
-        "postgresql://agent:hunter2@[fe80::1]/whatsapp",
-        "postgresql://agent:a@hunter2@localhost/whatsapp",
-        "postgresql://agent:hunter2/b@localhost/whatsapp",
+        "postgresql://agent@db.invalid/whatsapp",
+        "postgresql://agent@db.invalid/whatsapp?sslmode=prefer",
+        "postgresql://agent@10.0.0.7/whatsapp",
+        "postgresql://agent@8.8.8.8/whatsapp?sslmode=disable",
+        "postgresql://agent@localhost/whatsapp?host=db.invalid",
+        "postgresql://agent@localhost/whatsapp?hostaddr=10.0.0.7",
+        "postgresql://agent@localhost,db.invalid/whatsapp",
+        "host=/run/postgresql,10.0.0.7",
+        "postgresql://agent@localhost/whatsapp?service=other",
+        "postgresql://agent@[fe80::1]/whatsapp",
+    ],
+)
+def test_an_address_over_a_network_needs_tls(address: str):
+    assert check_address(address) != ""
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "postgresql://agent:hunter2@db.invalid/whatsapp",
+        "postgresql://agent:a@hunter2@localhost/whatsapp?sslmode=verify-full",
+        "postgresql://agent:hunter2/b@localhost/whatsapp?sslmode=verify-full",
         "hunter2",
         "host=x hunter2",
     ],
 )
-async def test_an_address_over_a_network_without_tls_opens_no_connection(
+async def test_an_address_that_may_not_be_used_opens_no_connection_and_is_not_repeated(
     address: str, caplog: pytest.LogCaptureFixture
 ):
     error = await refused(address, caplog)
@@ -187,10 +197,10 @@ async def test_an_address_over_a_network_without_tls_opens_no_connection(
         ("postgresql://agent@/whatsapp?host=/run/postgresql", ""),
         ("postgresql://agent@localhost/whatsapp", ""),
         ("postgresql://agent@[::1]:5433/whatsapp?sslmode=require", ""),
-        ("host=db.example sslmode=verify-full", ""),
-        ("host=db.example sslmode=verify-ca", "host name is not checked"),
+        ("host=db.invalid sslmode=verify-full", ""),
+        ("host=db.invalid sslmode=verify-ca", "host name is not checked"),
         ("host=10.0.0.7 sslmode=disable", "nothing is encrypted"),
-        ("host=db.example sslmode=require", "certificate is not checked"),
+        ("host=db.invalid sslmode=require", "certificate is not checked"),
     ],
 )
 def test_an_address_that_is_protected_may_be_used(address: str, warning: str):
@@ -200,7 +210,7 @@ def test_an_address_that_is_protected_may_be_used(address: str, warning: str):
 
 
 def test_the_environment_of_libpq_counts(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setenv("PGHOST", "db.example")
+    monkeypatch.setenv("PGHOST", "db.invalid")
     assert check_address("dbname=whatsapp") != ""
     monkeypatch.setenv("PGSSLMODE", "verify-full")
     assert check_address("dbname=whatsapp") == ""
