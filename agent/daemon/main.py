@@ -4,7 +4,7 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,7 +19,7 @@ from agent.daemon.stop import stop_in_order
 from agent.daemon.tasks import Tasks
 from agent.daemon.threads import start_threads
 from agent.deliver.bus import EventBus
-from agent.errors import TryLater, WaError
+from agent.errors import ConfigError, TryLater, WaError
 from agent.host import units
 from agent.host.base import Host
 from agent.host.choose import open_host
@@ -47,6 +47,9 @@ from agent.vault.identity import found_sessions, scan
 if TYPE_CHECKING:
     from agent.fleet.fleet import Fleet
     from agent.supervise.fleet.assemble import FleetParts
+
+    OpenFleet = Callable[[Config], Awaitable[Fleet]]
+    RegisterSessions = Callable[[Fleet, Config, Store], Awaitable[None]]
 
 log = logging.getLogger(__name__)
 
@@ -156,12 +159,9 @@ class Daemon:
         """This machine's part in a fleet; a refusal leaves the workers as they are."""
         if not self._config.fleet.database:
             return None
-        # Only here: without [fleet] nothing of it is in memory.
-        from agent.fleet.fleet import open_fleet
-        from agent.supervise.fleet.joining import register_sessions
-
         fleet = None
         try:
+            open_fleet, register_sessions = _import_fleet()
             fleet = await open_fleet(self._config)
             await register_sessions(fleet, self._config, store)
         except WaError:
@@ -272,6 +272,21 @@ def _read_config(path: Path | None, overrides: Mapping[str, str]) -> Config:
 
 
 def _nothing(_id: InstanceId) -> None: ...
+
+
+def _import_fleet() -> "tuple[OpenFleet, RegisterSessions]":
+    """Only here: without [fleet] nothing of it is in memory."""
+    try:
+        from agent.fleet.fleet import open_fleet
+        from agent.supervise.fleet.joining import register_sessions
+    except ImportError as error:
+        raise ConfigError(
+            f"cannot take part in a fleet: {error}; `scripts/install --with fleet` brings what it"
+            " needs, with pip it is wa-agent[fleet]",
+            field="fleet.database",
+            code="fleet_client",
+        ) from error
+    return open_fleet, register_sessions
 
 
 async def _running(host: Host) -> list[InstanceId]:

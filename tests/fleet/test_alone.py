@@ -1,5 +1,6 @@
 """An agent without [fleet] is what it was."""
 
+import asyncio
 from pathlib import Path
 
 from tests.daemon.conftest import RunningAgent
@@ -20,3 +21,22 @@ async def test_an_agent_without_fleet_imports_nothing_of_it(tmp_path: Path) -> N
     imported = {line.rpartition("|")[2].strip() for line in lines}
     assert "agent.daemon.main" in imported
     assert [it for it in imported if it.startswith(OF_A_FLEET)] == []
+
+
+async def test_a_fleet_without_its_client_of_postgresql_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "psycopg.py").write_text("raise ImportError('no psycopg here')\n")
+    config = tmp_path / "agent.toml"
+    config.write_text(
+        '[agent]\nhost = "process"\n[fleet]\ndatabase = "postgresql://a@127.0.0.1/x"\n'
+        'listen = "127.0.0.1:0"\naddress = "http://127.0.0.1:1"\n'
+    )
+    agent = RunningAgent(tmp_path / "state", config)
+    try:
+        await agent.start({"PYTHONPATH": f"{tmp_path}"}, ready=False)
+        assert agent.process is not None
+        assert await asyncio.wait_for(agent.process.wait(), 30) == 78
+    finally:
+        await agent.close()
+    assert "no psycopg here; `scripts/install --with fleet` brings what it needs" in (
+        agent.log.read_text()
+    )

@@ -52,6 +52,15 @@ async def test_a_machine_that_comes_back_retires_what_others_run(
     await eventually(lambda: here(fleet["a"], []), within=10)
     await eventually(lambda: fleet.connected(["shop"]), within=30)
     assert fleet["b"].state.joinpath("sessions/shop").is_dir()
+    # What is in the trash comes back where no machine has the id.
+    (name,) = [it.name for it in trash.glob("shop.*")]
+    status, answer = await fleet["a"].ask("POST", f"/api/trash/{name}/restore")
+    assert (status, answer["error"]) == (409, "exists")
+    (name,) = [it.name for it in trash.glob("shop.*")]
+    await fleet["b"].do("DELETE", "/api/instance/shop", {"confirm": "shop"})
+    await fleet["a"].do("POST", f"/api/trash/{name}/restore")
+    assert await fleet.owners() == {"shop": "a"}
+    await eventually(lambda: fleet.connected(["shop"]), within=30)
 
 
 async def test_a_move_and_a_drain_lose_no_pairing(

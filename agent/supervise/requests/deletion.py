@@ -10,7 +10,7 @@ from pathlib import Path
 from agent.core.findings.operator import with_override
 from agent.core.model import Instance, InstanceId, JournalEntry, Override, SessionRecord
 from agent.core.view import InstanceView
-from agent.errors import NotFound, Refused, VaultError, WaError
+from agent.errors import NotFound, Refused, TryLater, VaultError, WaError
 from agent.failpoint import failpoint
 from agent.host.base import Host
 from agent.log import about
@@ -99,7 +99,7 @@ class Deletion:
             async with self.registry.tenure.claim(identity.instance):
                 await self.store.add(identity.instance, record, said)
                 facts = self.registry.add(identity.instance, record)
-        except Refused:
+        except (Refused, TryLater):
             await asyncio.to_thread(retire, self.session_root, id, "deleted")
             raise
         facts.saved.identity_behind = True  # the first pass writes that record
