@@ -257,6 +257,32 @@ async def test_while_the_database_is_away_copies_wait_and_none_is_lost(
     assert counter_of(await a.coordinator.stored(SHOP), tmp_path) == 5
 
 
+@pytest.mark.parametrize(
+    ("trouble", "stored_ago", "again"),
+    [
+        (("", True), 5.0, True),
+        (("", True), 500.0, False),
+        (("records were lost", False), 500.0, True),
+    ],
+)
+async def test_a_copy_that_the_database_may_have_lost_is_sent_again(
+    site, eventually: Eventually, trouble: tuple[str, bool], stored_ago: float, again: bool
+):
+    a = await site("a")
+    await a.add()
+    async with a.sending():
+        await eventually(lambda: a.replicas.of(SHOP) and a.replicas.of(SHOP).mark)
+    replica = a.replicas.of(SHOP)
+    replica.stored_at, replica.not_before = replica.stored_at - stored_ago, 0.0
+    before = replica.stored_at
+    a.replicas.trouble = lambda: trouble
+    async with a.sending():
+        if again:
+            await eventually(lambda: replica.stored_at > before)
+    await a.replicas._look_at_all(UNUSED)
+    assert (replica.stored_at > before) is again
+
+
 async def test_a_planned_move_brings_the_exact_files(site):
     a, b = await site("a"), await site("b")
     facts = await a.add()

@@ -120,6 +120,7 @@ async def assemble_fleet(
         config.fleet.copy_lag,
         member=lambda: fleet.keeper.member,
         owned=lambda: ownership.owned,
+        trouble=lambda: (fleet.keeper.halted, bool(fleet.keeper.database_error)),
         profiles=Profiles(restic, fleet.copies, fleet.key, keeping, root) if restic else None,
     )
     moves = Moves(

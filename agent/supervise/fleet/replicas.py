@@ -34,6 +34,8 @@ SHARE = 5.0
 """A session's copies take at most one part in so many of the time."""
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 30.0
 """Seconds until the next try after a failure."""
+DOUBTED = 60.0
+"""Seconds before the database went away: what it took then may have gone with it."""
 PATIENCE = 10.0
 """Seconds that a store may be in the middle of something, such as a pairing, before it is said."""
 _PASSING = ("changing", "not_whole")
@@ -78,6 +80,9 @@ class Replicas:
     member: Callable[[], Member]
     owned: Callable[[], Mapping[InstanceId, Owned]]
     profiles: Profiles | None = None
+    trouble: Callable[[], tuple[str, bool]] = lambda: ("", False)
+    """Why owners are halted ("" = they are not), and whether the database is away."""
+    _trouble: tuple[str, bool] = field(init=False, default=("", False))
     _of: dict[InstanceId, Replica] = field(init=False, default_factory=dict)
     _few: asyncio.Semaphore = field(init=False, default_factory=lambda: asyncio.Semaphore(AT_ONCE))
     _packing: asyncio.Lock = field(init=False, default_factory=asyncio.Lock)
@@ -128,6 +133,7 @@ class Replicas:
         return sum(replica.size for replica in self._of.values())
 
     async def _look_at_all(self, group: asyncio.TaskGroup) -> None:
+        self._doubt_what_may_be_lost()
         owned = self.owned()
         for id in self._of.keys() - owned.keys():
             del self._of[id]
@@ -147,6 +153,16 @@ class Replicas:
             due = now >= max(replica.not_before, self._not_before) and (quiet or waited)
             if due and not replica.turn.locked():
                 group.create_task(self._copy(facts, replica, mark), name=f"copy {facts.id}")
+
+    def _doubt_what_may_be_lost(self) -> None:
+        """Copies that the database took before it went away, or lost with other records."""
+        before, self._trouble = self._trouble, self.trouble()
+        if self._trouble == before:
+            return
+        since = 0.0 if self._trouble[0] != before[0] else boot_now() - DOUBTED
+        for replica in self._of.values():
+            if replica.stored_at is not None and replica.stored_at >= since:
+                replica.mark = None
 
     def _look(self, here: Sequence[Facts]) -> list[tuple[Mark | None, bool]]:
         return [self._mark(facts) for facts in here]
