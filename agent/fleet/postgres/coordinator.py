@@ -181,23 +181,20 @@ class PostgresCoordinator:
         await self._database.rows("SELECT pg_advisory_unlock(hashtext(%s))", f"wa_agent {what}")
 
     async def directory(self, since: int = -1) -> DirectoryChanges:
+        ((generation,),) = await self._database.rows("SELECT generation FROM wa_agent.fleet")
+        whole = not max(0, generation - _KEPT_DELETIONS) <= since <= generation
+        after = -1 if whole else since
         rows = await self._database.rows(
-            "SELECT f.generation, f.whole, changed.* FROM (SELECT generation, %s < generation - %s"
-            " OR %s > generation AS whole FROM wa_agent.fleet) f LEFT JOIN LATERAL ("
-            f" SELECT false AS deleted, {_SESSION} FROM wa_agent.session s"
-            " LEFT JOIN wa_agent.copy c ON c.session = s.id WHERE f.whole OR s.generation > %s"
+            f"SELECT false AS deleted, {_SESSION} FROM wa_agent.session s"
+            " LEFT JOIN wa_agent.copy c ON c.session = s.id WHERE s.generation > %s"
             " UNION ALL SELECT true, id, 0, 0, '', '', '', '{}', '', '', 0, NULL, NULL"
-            " FROM wa_agent.deleted_session WHERE NOT f.whole AND generation > %s"
-            ") AS changed ON true",
-            since,
-            _KEPT_DELETIONS if since >= 0 else -1,
-            since,
-            since,
-            since,
+            " FROM wa_agent.deleted_session WHERE generation > %s",
+            after,
+            generation if whole else after,
         )
-        present = [SessionRow(*row[3:]) for row in rows if row[2] is False]
-        deleted = frozenset(row[3] for row in rows if row[2])
-        return DirectoryChanges(rows[0][0], rows[0][1], present, deleted)
+        present = [SessionRow(*row[1:]) for row in rows if not row[0]]
+        deleted = frozenset(row[1] for row in rows if row[0])
+        return DirectoryChanges(generation, whole, present, deleted)
 
     async def session(self, id: str) -> SessionRow | None:
         rows = await self._database.rows(
