@@ -1,12 +1,13 @@
 """To which machine of the fleet a request goes: answered here, forwarded, or kept for its owner."""
 
+import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from aiohttp import web
 
-from agent.api.fleet.absent import answer_for_absent
+from agent.api.fleet.absent import VIEW, answer_for_absent
 from agent.api.fleet.creation import create
 from agent.api.fleet.face import FleetFace
 from agent.api.fleet.forward import Forwarding, NotOwner, send_json
@@ -18,7 +19,11 @@ from agent.api.http.call import Call, Parts, Route
 from agent.core.model import Instance, InstanceId
 from agent.errors import NotFound, TryLater
 from agent.fleet.coordinator import MachineRow
-from agent.fleet.peers import PeerAway
+from agent.fleet.peers import PeerAway, lost
+
+_PATIENCE = 5.0
+"""Seconds without an answer after which a request looks whether its machine is still the owner."""
+_ON_THEIR_WAY = "its files are on their way"
 
 
 class FleetDoor:
@@ -48,8 +53,7 @@ class FleetDoor:
                 return await self._forward(asked, forwarding, owner)
             except PeerAway as error:
                 return await answer_for_absent(asked, forwarding, owner, str(error))
-        why = f"its files are not on {owner.name} yet"
-        return await answer_for_absent(asked, forwarding, owner, why)
+        return await answer_for_absent(asked, forwarding, owner, _ON_THEIR_WAY)
 
     async def list(self, call: Call, wanted: Wanted) -> dict[str, Any]:
         return await list_all(self, call, wanted)
@@ -94,20 +98,50 @@ class FleetDoor:
 
     async def _forward(
         self, asked: "Asked", forwarding: Forwarding, owner: MachineRow
-    ) -> web.StreamResponse:
+    ) -> web.StreamResponse | None:
         """One hop; a second machine is asked only where the directory was old."""
-        directory, caller = self.face.directory, asked.caller
+        directory = self.face.directory
         try:
-            return await forwarding.to(owner, self.face.peers, caller)
+            return await self._patiently(asked, forwarding, owner)
         except NotOwner:
             await directory.look_again()
             newer = directory.owner(asked.id)
-            if newer in (None, owner) or newer.name == self.face.machine or forwarding.sent:
-                raise _not_owner(asked.id, owner.name) from None
+        if newer is None or newer.id == owner.id or forwarding.sent:
+            raise _not_owner(asked.id, owner.name)
+        if newer.name == self.face.machine:
+            return await self._ours_by_now(asked, forwarding, newer)
         try:
-            return await forwarding.to(newer, self.face.peers, caller)
+            return await self._patiently(asked, forwarding, newer)
         except NotOwner:
             raise _not_owner(asked.id, newer.name) from None
+
+    async def _ours_by_now(
+        self, asked: "Asked", forwarding: Forwarding, owner: MachineRow
+    ) -> web.StreamResponse | None:
+        if asked.id not in asked.parts.supervisor.views():
+            return await answer_for_absent(asked, forwarding, owner, _ON_THEIR_WAY)
+        if forwarding.read:
+            raise _not_owner(asked.id, owner.name)
+        return None
+
+    async def _patiently(
+        self, asked: "Asked", forwarding: Forwarding, owner: MachineRow
+    ) -> web.StreamResponse:
+        """A frozen machine keeps its connections: it is given up when it lost its lease."""
+        work = forwarding.to(owner, self.face.peers, asked.caller)
+        task = asyncio.create_task(work, name=f"forward {asked.id}")
+        try:
+            while True:
+                await asyncio.wait({task}, timeout=_PATIENCE)
+                if task.done() or forwarding.answering:
+                    return await task
+                row = self.face.directory.owner(asked.id)
+                if asked.route.away == VIEW:
+                    raise PeerAway(f"machine {owner.name} does not answer")
+                if row is None or row.id != owner.id or not row.alive:
+                    raise lost(owner, TimeoutError())
+        finally:
+            task.cancel()
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,6 +53,8 @@ class Forwarding:
         self._seconds = section.body_timeout
         self._held: bytes | None = None
         self._failed: WaError | None = None
+        self.answering = False
+        """The machine has begun to answer."""
         self.sent = False
         """A body that cannot be sent again is on its way."""
 
@@ -65,11 +67,17 @@ class Forwarding:
         try:
             sent = Sent(request.method, path, headers, body, show_caller(caller))
             async with peers.forward(owner, sent) as reply:
+                self.answering = True
                 return await answer_of(self._request, owner, reply)
         except TryLater:
             if self._failed is not None:
                 raise self._failed from None
             raise
+
+    @property
+    def read(self) -> bool:
+        """Nobody else can read the request's body any more."""
+        return self.sent or self._held is not None
 
     async def body(self) -> bytes:
         """Of a short request, also after it was forwarded in vain."""

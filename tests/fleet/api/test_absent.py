@@ -232,6 +232,64 @@ async def test_a_request_that_may_have_arrived_is_never_kept_as_a_command(
     assert not await carried_out(second)
 
 
+async def test_a_machine_that_froze_holds_no_request_longer_than_its_lease(
+    fleet: Fleet, two: Two, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It keeps its connections, takes requests, and answers none."""
+    monkeypatch.setattr("agent.api.fleet.door._PATIENCE", 0.2)
+    first, second = two
+
+    async def never(_parts: object) -> Any:
+        await asyncio.sleep(600)
+
+    async with first.local() as client, asyncio.timeout(20):
+        assert (await client.get("/api/instance/shop")).headers["WA-Fleet-Machine"] == "m2"
+        monkeypatch.setattr("agent.api.app._elsewhere", frozen(first))
+        monkeypatch.setattr(second.supervisor, "check_now", never)
+        found = await (await client.get("/api/instance/shop")).json()
+        assert (found["owner_away"], found["machine"]) == (True, "m2")
+        asking = asyncio.create_task(client.post("/api/instance/shop/health"))
+        done, _ = await asyncio.wait({asking}, timeout=0.6)
+        assert not done, "its lease holds: an answer may take long"
+        fleet.postgres.sql("UPDATE wa_agent.machine SET alive_until = now() WHERE name = 'm2'")
+        await first.face.directory.read()
+        answer = await asking
+        assert (answer.status, (await answer.json())["error"]) == (503, "unknown_outcome")
+
+
+def frozen(but: AMachine) -> Any:
+    """Every server of this process but one hangs in its requests."""
+    from agent.api.app import _elsewhere
+
+    async def elsewhere(request: Any, route: Any, parts: Any, caller: Any) -> Any:
+        if parts is not but.server._parts:
+            await asyncio.sleep(600)
+        return await _elsewhere(request, route, parts, caller)
+
+    return elsewhere
+
+
+async def test_a_session_that_came_here_a_moment_ago_is_answered_here(two: Two) -> None:
+    """This machine's directory is old, and the former owner says so."""
+    first, second = two
+    moved = await second.face.coordinator.hand_over(
+        second.face.member, "shop", first.face.member.id, "a test moves it"
+    )
+    assert moved
+    view = second.supervisor.known.pop(SHOP)
+    async with first.local() as client:
+        first.face.directory._read_at = -10.0
+        found = await (await client.get("/api/instance/shop")).json()
+        assert (found["machine"], found["owner_away"]) == ("m1", True)
+        first.face.directory.sessions["shop"] = replace(
+            first.face.directory.sessions["shop"], machine=second.face.member.id
+        )
+        first.supervisor.known[SHOP] = view
+        first.face.directory._read_at, first.face.directory._generation = -10.0, -1
+        found = await (await client.get("/api/instance/shop")).json()
+        assert (found["machine"], found["as_of_seconds"]) == ("m1", 0)
+
+
 async def test_the_files_of_a_session_are_not_here_yet(two: Two) -> None:
     """This machine owns it, and its copy is still on its way."""
     first, _ = two
