@@ -13,7 +13,8 @@ from pathlib import Path
 from tests.api.page.browsing import pill, watcher
 from tests.api.page.watcher import Watcher
 from tests.conftest import Eventually
-from tests.fleet.agents import FleetAgent, FleetOfAgents, fleet_of_agents
+from tests.daemon.conftest import RunningAgent
+from tests.fleet.agents import SETTINGS, FleetAgent, FleetOfAgents, fleet_of_agents
 from tests.system.bed import free_port
 
 __all__ = ["watcher"]
@@ -27,7 +28,7 @@ class Said:
     text: str
 
 
-async def cli(agent: FleetAgent, *words: str) -> Said:
+async def cli(agent: RunningAgent, *words: str) -> Said:
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "agent", *words),
         env={**os.environ, "WA_AGENT_SOCKET": str(agent.state / "api.sock")},
@@ -80,7 +81,46 @@ async def test_a_fleet_is_operated_from_any_machine(
             await eventually(lambda: away in told.read_text(), within=20)
             assert "[new2 on a] created: " in told.read_text()
         await _seen(watcher, b)
+        await _joins_and_leaves(fleet, tmp_path, eventually)
         fleet.check()
+
+
+async def _joins_and_leaves(fleet: FleetOfAgents, place: Path, eventually: Eventually) -> None:
+    """A machine with a session; its worker is the same one all the time."""
+    (place / "c").mkdir()
+    config = place / "c" / "agent.toml"
+    config.write_text(SETTINGS)
+    lone = RunningAgent(place / "c" / "state", config)
+    address = fleet.database.url.replace("owner@", "agent@")
+    where = ("--config", str(config))
+    into = ("--database", address, "--name", "c", "--key-file", str(place / "fleet.key"))
+    try:
+        await lone.start()
+        await lone.create("lone", **fleet.settings)
+        await eventually(lambda: fleet.connected(["lone"]), within=20)
+        worker = await lone.pid("lone")
+        joined = await cli(
+            lone, "fleet", "join", *where, *into, "--listen", f"127.0.0.1:{free_port()}"
+        )
+        assert joined.status == 0, joined.text
+        await lone.kill()
+        await lone.start()
+        await eventually(lambda: _owner(fleet, "lone"), "c", within=20)
+        await eventually(lambda: lone.pid("lone"), worker, within=20)
+
+        async def left() -> int:
+            return (await cli(lone, "fleet", "leave", *where, "--wait", "20")).status
+
+        await eventually(left, 0, within=30)  # not before the database is settled
+        assert await _owner(fleet, "lone") is None
+        assert await lone.pid("lone") == worker
+        assert "\n# database = " in config.read_text()
+    finally:
+        await lone.close()
+
+
+async def _owner(fleet: FleetOfAgents, id: str) -> str | None:
+    return (await fleet.owners()).get(id)
 
 
 @asynccontextmanager
