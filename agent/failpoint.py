@@ -49,6 +49,9 @@ POINTS = frozenset(
         "action_begun",
         "renew_done",
         "set_aside",
+        "command_taken",
+        "command_carried_out",
+        "command_ended",
         "deletion_begun",
         "deletion_retired",
     }

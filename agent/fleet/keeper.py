@@ -60,6 +60,9 @@ class Keeper:
         self._changed = changed
         self.counts = counts or FleetCounts()
         self.halted = ""
+        self.losses = 0
+        """How often records were lost, were accepted, and what this machine owns was read again."""
+        self._lost = False
         """Why no session changes its machine until an operator accepts it."""
         self.settled = False
         """Whether owners may change: nothing is taken over or started anew otherwise."""
@@ -236,13 +239,25 @@ class Keeper:
         if renewal.alive - self.rows.keys() or self._lapsed():
             self.rows = {row.id: row for row in await self._coordinator.machines()}
             await self._settle_takeovers(renewal)
-        if renewal.changes != self._changes and self.settled:
-            self._owned = await self._coordinator.owned(self._member)
-            self._changes = renewal.changes
+        self._lost = self._lost or bool(renewal.halted)
+        if not renewal.halted and (self._lost or renewal.changes != self._changes):
+            await self._read_owned(renewal.changes)
         self._pass_on()
         self.commands_wait = renewal.commands
         if renewal.commands and self.on_commands is not None:
             self.on_commands()
+
+    async def _read_owned(self, changes: int) -> None:
+        """What another machine owns now ends here at once; what is new here begins only when the
+        records are settled: its former owner has ended by then."""
+        owned = await self._coordinator.owned(self._member)
+        if not self.settled:
+            ids = {it.id for it in owned}
+            self._owned = [it for it in self._owned if it.id in ids]
+            return
+        self._owned, self._changes = owned, changes
+        self.losses += self._lost
+        self._lost = False
 
     def _pass_on(self) -> None:
         """Nothing is said before it is known what this machine owns."""

@@ -10,12 +10,14 @@ import argparse
 import asyncio
 import os
 import random
+import shutil
 import signal
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+import traceback
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
@@ -76,7 +78,7 @@ class Chaos:
         self.fleet.check()
         if self._whatsapp is not None:
             frozen = [it for agent in self.fleet.agents.values() for it in agent.frozen]
-            assert self._whatsapp.overlaps(frozen) == []
+            assert not (overlaps := self._whatsapp.overlaps(frozen)), overlaps
 
     async def play(self, names: Sequence[str]) -> None:
         """One round of the faults with these names, at once."""
@@ -217,14 +219,20 @@ def main(argv: list[str]) -> int:
     options = parser.parse_args(argv)
     rounds = 0 if options.away else options.rounds
     print(f"On {this_machine()}; ttl {TTL:g} s.\n")
-    with tempfile.TemporaryDirectory(prefix="wa-chaos-", dir="/var/tmp") as place:
-        say = lambda text: print(text, file=sys.stderr, flush=True)  # noqa: E731
-        try:
-            print(table(asyncio.run(run(rounds, options.seed, Path(place), say, options.away))))
-        except (AssertionError, TimeoutError) as error:
-            print(f"not held: {error or 'a session did not come back'}", file=sys.stderr)
-            return 1
+    place = Path(tempfile.mkdtemp(prefix="wa-chaos-", dir="/var/tmp"))
+    try:
+        found = asyncio.run(run(rounds, options.seed, place, _say, options.away))
+    except (AssertionError, TimeoutError):
+        traceback.print_exc()
+        print(f"not held; the logs of all machines are in {place}", file=sys.stderr)
+        return 1
+    print(table(found))
+    shutil.rmtree(place)
     return 0
+
+
+def _say(text: str) -> None:
+    print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -330,6 +330,11 @@ async def renewed(agent, eventually, before):
 ELSEWHERE = {
     "tests/daemon/test_vault.py": {"import_unpacked", "deletion_begun", "deletion_retired"},
     "tests/vault/test_trash.py": {"mid_sweep"},
+    "tests/fleet/test_commands.py": {"command_taken", "command_carried_out", "command_ended"},
+    "tests/fleet/test_kills.py": {
+        *("move_stopped", "move_copied", "move_handed_over"),
+        *("fleet_stopped", "fleet_retired", "fleet_arrived", "fleet_claimed", "fleet_left"),
+    },
     # A record is saved beside `repair_begun` and `repair_done`, before and after each step.
     "tests/store": {
         *("before_commit", "after_commit", "before_migration_copy", "after_migration_copy"),

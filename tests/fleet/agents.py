@@ -181,9 +181,9 @@ class FleetOfAgents:
 
     def check(self) -> None:
         """No two workers could send for one session, and none lost its pairing."""
-        assert self.witness.overlaps(self.frozen) == []
+        assert not (overlaps := self.witness.overlaps(self.frozen)), overlaps
         twice = {id: names for id, names in self.witness.devices().items() if len(names) > 1}
-        assert twice == {}, "a session was paired again: its copy was lost"
+        assert not twice, f"paired again, so their copies were lost: {twice}"
 
     async def owners(self) -> dict[str, str]:
         """Session → machine, as the database has it."""

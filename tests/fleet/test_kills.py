@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 
 import aiohttp
@@ -24,6 +25,9 @@ async def killed_at(agent: FleetAgent, point: str) -> None:
     """Start its agent again, to be killed at this point; its workers go on."""
     await agent.kill()
     await agent.start({**agent.env, "WA_FAILPOINT": f"{point}:kill"})
+    async with asyncio.timeout(30):
+        while not (await agent.fleet())["lease"]["holds"]:  # noqa: ASYNC110 - over its API
+            await asyncio.sleep(0.05)
 
 
 async def ended(agent: FleetAgent) -> None:
@@ -71,3 +75,20 @@ async def test_a_session_that_arrives_is_taken_in_after_a_kill(
     await b.boot()
     await eventually(lambda: fleet.connected(["x", "y"]), within=30)
     assert await owned_by(fleet, "b", "y")
+
+
+async def test_a_machine_that_is_killed_while_it_leaves_keeps_its_sessions(
+    fleet: FleetOfAgents, eventually: Eventually
+) -> None:
+    a = fleet["a"]
+    await fleet.create("x", on="a")
+    await eventually(lambda: fleet.connected(["x"]), within=30)
+    await killed_at(a, "fleet_left")
+    await eventually(fleet.know_each_other, within=30)
+    with suppress(aiohttp.ClientError):
+        await a.do("POST", "/api/fleet/leave")
+    await ended(a)
+    assert await fleet.owners() == {}
+    await a.boot()
+    await eventually(lambda: fleet.connected(["x"]), within=30)
+    await eventually(lambda: here(a, ["x"]), within=20)

@@ -102,7 +102,8 @@ BEGIN
     changes := mine.changes;
     generation := fleet.generation;
     halted := fleet.halted;
-    settled := clock_timestamp() > pg_postmaster_start_time() + make_interval(secs => ttl);
+    settled := clock_timestamp() > make_interval(secs => ttl)
+        + greatest(pg_postmaster_start_time(), fleet.accepted_at);
     commands := EXISTS (SELECT FROM wa_agent.command c JOIN wa_agent.session s ON s.id = c.session
         WHERE c.state = 'waiting' AND s.machine = me);
     RETURN NEXT;
@@ -152,5 +153,6 @@ END $$;
 
 CREATE FUNCTION wa_agent.accept_loss() RETURNS void LANGUAGE sql
 SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
-    UPDATE wa_agent.fleet SET halted = '', generation = generation + 1;
+    UPDATE wa_agent.fleet SET halted = '', generation = generation + 1,
+        accepted_at = clock_timestamp();
 $$;

@@ -7,6 +7,7 @@ CREATE TABLE wa_agent.fleet (
     compatible_from integer NOT NULL DEFAULT 0,
     generation bigint NOT NULL DEFAULT 0,
     halted text NOT NULL DEFAULT '',
+    accepted_at timestamptz NOT NULL DEFAULT '-infinity',
     key_fingerprint text NOT NULL DEFAULT '',
     ttl double precision NOT NULL DEFAULT 0  -- of all machines; the first one to join sets it
 );

@@ -14,6 +14,7 @@ from agent.clock import boot_now
 from agent.core.model import Category, Instance, InstanceId
 from agent.core.view import InstanceView
 from agent.errors import Refused, TryLater, WaError
+from agent.failpoint import failpoint
 from agent.fleet.coordinator import CommandRow, Coordinator, Member
 from agent.log import about, bound
 from agent.logfiles import AUDIT
@@ -69,6 +70,7 @@ class Commands:
         """One after another for each session, in the order of their arrival."""
         id = InstanceId(row.session)
         async with self._turns.setdefault(row.session, asyncio.Lock()):
+            failpoint("command_taken")
             try:
                 await self._arrived(id)
                 await self._done(row, id)
@@ -80,7 +82,9 @@ class Commands:
                 outcome, sentence = "refused", "cannot carry it out: internal error"
             said = f"{row.asked_by}: {row.verb}, stored {row.age_seconds:.0f} s ago → {outcome}"
             bound(Category.API, id, AUDIT).info("%s (command %s)", said, row.id)
+            failpoint("command_carried_out")
             await self._end(row, outcome, sentence)
+            failpoint("command_ended")
 
     async def _arrived(self, id: InstanceId) -> None:
         """Taken over a moment ago, a session's files are still on their way."""

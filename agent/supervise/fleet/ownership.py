@@ -81,6 +81,7 @@ class Ownership:
     """Of sessions that are being made."""
     _claimed: dict[InstanceId, Owned] = field(init=False, default_factory=dict)
     """Made by this machine, and not yet in an answer of the database."""
+    _losses: int = field(init=False, default=0)
     _released: dict[InstanceId, int] = field(init=False, default_factory=dict)
     """Given away or deleted, and still in an older answer: the epoch that ended."""
     _written: dict[InstanceId, tuple[str, Mapping[str, Any]]] = field(
@@ -105,6 +106,9 @@ class Ownership:
             self._claimed.clear()
             self.leases.give(lease.until, ())
             return
+        if self._losses != self.fleet.keeper.losses:
+            self._losses = self.fleet.keeper.losses
+            self._released.clear()  # what was given away may have come back
         answer = {InstanceId(it.id): it for it in owned}
         for id in [id for id in self._released if id not in answer]:
             del self._released[id]
