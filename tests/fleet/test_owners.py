@@ -21,6 +21,11 @@ async def owned_by(fleet: FleetOfAgents, machine: str, *ids: str) -> bool:
     return all(found.get(id) == machine for id in ids)
 
 
+async def waits(agent: FleetAgent, id: str, why: str) -> bool:
+    waiting = (await agent.fleet())["waiting"]
+    return any(it["id"] == id and why in it["why"] for it in waiting)
+
+
 async def here(agent: FleetAgent, ids: list[str]) -> bool:
     """The machine's own registry has these sessions."""
     folders = (agent.state / "sessions").iterdir()
@@ -87,6 +92,18 @@ async def test_a_move_and_a_drain_lose_no_pairing(
     await eventually(lambda: here(fleet["a"], []), within=10)
     story = await fleet["b"].do("GET", "/api/instance/s1/events")
     assert "arrived" in [it["kind"] for it in story["events"]]
+    # A session whose copy is gone waits for it: an empty one under its id would end its pairing.
+    fleet.database.sql(
+        "UPDATE wa_agent.session SET epoch = epoch + 1,"
+        " machine = (SELECT id FROM wa_agent.machine WHERE name = 'a') WHERE id = 's3';"
+        "DELETE FROM wa_agent.copy WHERE session = 's3';"
+        "UPDATE wa_agent.machine SET changes = changes + 1"
+    )
+    await eventually(lambda: waits(fleet["a"], "s3", "no copy of it is stored"), within=20)
+    await fleet["a"].do("POST", "/api/fleet/machines/a/undrain")
+    body = {"id": "s3", "engine": "sandbox", "settings": {}, "on": "a"}
+    status, answer = await fleet["a"].ask("POST", "/api/instance", body)
+    assert (status, answer["error"]) == (409, "exists")
 
 
 async def test_what_an_operator_ordered_holds_on_the_next_machine(

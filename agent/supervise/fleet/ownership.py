@@ -158,7 +158,10 @@ class Ownership:
             session = replace(session, labels=wishes.labels, failover=failover)
         if not await self.fleet.coordinator.create(member, session, member.id):
             row = await self.fleet.coordinator.session(instance.id)
-            if row is None or row.machine != member.id or instance.id in self.registry.facts:
+            mine = row is not None and row.machine == member.id
+            # Only a creation that was cut short is made once more: what has run has a pairing.
+            begun = mine and row is not None and row.epoch == 0 and row.copy_at is None
+            if not begun or instance.id in self.registry.facts:
                 raise Refused(
                     f"cannot create {instance.id}: a machine of the fleet has it already",
                     field="id",
