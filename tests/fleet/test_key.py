@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.errors import ConfigError, VaultError
@@ -80,6 +80,7 @@ def test_each_use_has_its_own_secret_and_none_is_shown():
     assert repr(KEY) == "FleetKey()"
 
 
+@settings(deadline=None, database=None)
 @given(data=st.binary(max_size=2000), epoch=st.integers(0, 1 << 40), other=st.integers(0, 1 << 40))
 def test_a_copy_opens_only_as_its_own_session_and_epoch(data: bytes, epoch: int, other: int):
     sealed = KEY.seal(copy_context("shop", epoch), data)
@@ -93,6 +94,7 @@ def test_a_copy_opens_only_as_its_own_session_and_epoch(data: bytes, epoch: int,
             assert refused.value.code == "damaged"
 
 
+@settings(deadline=None, database=None)
 @given(data=st.binary(max_size=200), at=st.integers(0, 1000), bit=st.integers(0, 7))
 def test_a_copy_with_one_changed_bit_is_refused(data: bytes, at: int, bit: int):
     sealed = bytearray(KEY.seal(CONTEXT, data))
@@ -102,6 +104,7 @@ def test_a_copy_with_one_changed_bit_is_refused(data: bytes, at: int, bit: int):
     assert refused.value.code in ("damaged", "other_key")
 
 
+@settings(deadline=None, database=None)
 @given(data=st.binary(max_size=200), cut=st.integers(1, 1000), more=st.binary(min_size=1))
 def test_a_copy_that_is_cut_or_longer_is_refused(data: bytes, cut: int, more: bytes):
     sealed = KEY.seal(CONTEXT, data)
