@@ -6,8 +6,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from psycopg.conninfo import make_conninfo
-
 from agent import VERSION
 from agent.clock import boot_id
 from agent.config import Config
@@ -22,7 +20,7 @@ from agent.fleet.directory import Directory
 from agent.fleet.keeper import Changed, Keeper
 from agent.fleet.key import FleetKey
 from agent.fleet.peers import Peers
-from agent.fleet.postgres.address import check_address, read_address
+from agent.fleet.postgres.address import usable_address
 from agent.fleet.postgres.coordinator import open_coordinator
 
 MEMORY = "fleet.json"
@@ -72,14 +70,11 @@ class Fleet:
 async def open_fleet(config: Config) -> Fleet:
     """Reads this machine's memory; asks nobody yet."""
     section = config.fleet
-    told = read_address(section.database)
-    if why := check_address(section.database):
-        raise ConfigError(
-            f"cannot use the address of the fleet's database: {why}", field="fleet.database"
-        )
-    if password := section.password():
-        told["password"] = password
-    address = make_conninfo("", **told, application_name=f"wa-agent {section.machine}")
+    address = usable_address(
+        section.database,
+        password=section.password(),
+        application_name=f"wa-agent {section.machine}",
+    )
     key = await asyncio.to_thread(FleetKey.read, config.fleet_key)
     coordinator = open_coordinator(address, section.ttl, min(CALL_TIMEOUT, section.ttl / 6))
     requests = open_coordinator(address, section.ttl, LONG_TIMEOUT)

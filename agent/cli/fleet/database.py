@@ -93,14 +93,9 @@ def _owners_address(file: str | None) -> str:
 
 def agents_address(config: "Config") -> str:
     """As the agent uses it, with the password of its file."""
-    from psycopg.conninfo import make_conninfo
+    from agent.fleet.postgres.address import usable_address
 
-    from agent.fleet.postgres.address import read_address
-
-    told = read_address(config.fleet.database)
-    if password := config.fleet.password():
-        told["password"] = password
-    return make_conninfo("", **told)
+    return usable_address(config.fleet.database, password=config.fleet.password())
 
 
 def check(options: argparse.Namespace) -> int:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from itertools import zip_longest
 
 import psycopg
-from psycopg.conninfo import conninfo_to_dict
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from agent.errors import ConfigError
 
@@ -35,6 +35,16 @@ def read_address(address: str) -> dict[str, str]:
             field="fleet.database",
         )
     return told
+
+
+def usable_address(address: str, **more: str) -> str:
+    """The address with `more` in it, where that says something; ConfigError: it may not be used."""
+    told = read_address(address) | {key: value for key, value in more.items() if value}
+    if problem := check_address(address):
+        raise ConfigError(
+            f"cannot use the address of the fleet's database: {problem}", field="fleet.database"
+        )
+    return make_conninfo("", **told)
 
 
 def check_address(address: str) -> str:

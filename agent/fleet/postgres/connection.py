@@ -10,7 +10,7 @@ import psycopg
 from psycopg.rows import TupleRow
 
 from agent.errors import ConfigError, InvalidRequest, NotFound, Refused, TryLater, WaError
-from agent.fleet.postgres.address import check_address, read_address
+from agent.fleet.postgres.address import read_address, usable_address
 
 Connection = psycopg.AsyncConnection[TupleRow]
 
@@ -34,15 +34,9 @@ _TLS = {
 
 
 async def connect(address: str, *, autocommit: bool = True) -> Connection:
-    given = {**_ALIVE, **read_address(address), **_FORCED}
-    if problem := check_address(address):
-        raise ConfigError(
-            f"cannot use the address of the fleet's database: {problem}", field="fleet.database"
-        )
+    given = usable_address(address, **{**_ALIVE, **read_address(address), **_FORCED})
     with said():
-        return await psycopg.AsyncConnection.connect(
-            psycopg.conninfo.make_conninfo("", **given), autocommit=autocommit
-        )
+        return await psycopg.AsyncConnection.connect(given, autocommit=autocommit)
 
 
 def _errors(said_first: str) -> dict[str, WaError]:
