@@ -74,6 +74,8 @@ async def test_a_fleet_is_operated_from_any_machine(
         async with _following(b, eventually, tmp_path / "told") as told:
             await fleet.create("new2", on="a")
             await eventually(lambda: fleet.connected(["new2"]), within=20)
+            # A pairing younger than its copy would be lost with the machine.
+            await eventually(lambda: fleet.copied(["new", "new2"]), within=20)
             await a.lose_power()
             await eventually(lambda: _waits(b, "w1"), within=30)
             await _absent(b)
