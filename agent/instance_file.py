@@ -93,9 +93,9 @@ def render_instance_file(file: InstanceFile, others: Mapping[str, Any]) -> bytes
     return raw
 
 
-def engine_of(root: Path, id: InstanceId) -> str:
-    """The engine that the worker will find; "" when the file cannot be read."""
+def read_instance_file(root: Path, id: InstanceId) -> InstanceFile | None:
+    """What its worker will find; None where it cannot be read."""
     try:
-        return parse_instance_file((root / id / NAME).read_bytes(), id).engine
+        return parse_instance_file((root / id / NAME).read_bytes(), id)
     except (OSError, ValueError):
-        return ""
+        return None

@@ -83,8 +83,8 @@ async def test_each_lease_replaces_the_one_before(bench: Any) -> None:
     start(bench)
     await bench.linked()
     for _ in range(5):
-        await lease(bench, 0.6)
-        await asyncio.sleep(0.3)
+        until = await lease(bench, 0.6)
+        await bench.until(lambda until=until: boot_now() > until - 0.3)
     await bench.status(Status.CONNECTED)
     assert bench.process.poll() is None
     until = await lease(bench, 0.2)
@@ -139,6 +139,21 @@ async def test_a_frozen_worker_ends_when_it_goes_on_whatever_waits_for_it(bench:
     assert all(
         isinstance(each, Exception) for each in await asyncio.gather(*calls, return_exceptions=True)
     )
+
+
+async def test_a_frozen_worker_that_waits_takes_no_lease_that_ended_meanwhile(bench: Any) -> None:
+    start(bench)
+    link = await bench.linked()
+    os.kill(bench.process.pid, signal.SIGSTOP)
+    moments = [boot_now() + left for left in (0.1, 0.5)]
+    calls = [asyncio.create_task(link.call("lease", {"until": each})) for each in moments]
+    await bench.until(lambda: boot_now() > moments[-1])
+    os.kill(bench.process.pid, signal.SIGCONT)
+    for answer in await asyncio.gather(*calls, return_exceptions=True):
+        assert isinstance(answer, EngineError) and answer.code == "lease_over"
+    await bench.status(Status.DISCONNECTED, "no_lease")
+    await lease(bench, 30)
+    await bench.status(Status.CONNECTED)
 
 
 async def test_the_kernel_kills_a_frozen_worker(bench: Any) -> None:

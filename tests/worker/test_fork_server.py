@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from agent.clock import boot_now
 from agent.core.model import ConnectionStatus
 
 
@@ -39,9 +40,11 @@ class Warm:
     async def told(self) -> dict[str, Any]:
         return dict(json.loads(await asyncio.to_thread(self.sock.recv, 65536)))
 
-    async def fork(self, id: str, env: dict[str, str], err: int = -1) -> dict[str, Any]:
+    async def fork(
+        self, id: str, env: dict[str, str], err: int = -1, **more: Any
+    ) -> dict[str, Any]:
         null = os.open(os.devnull, os.O_WRONLY)
-        packet = json.dumps({"fork": id, "env": env}).encode()
+        packet = json.dumps({"fork": id, "env": env, **more}).encode()
         socket.send_fds(self.sock, [packet], [null, null if err < 0 else err])
         os.close(null)
         answer = await self.told()
@@ -188,6 +191,25 @@ async def test_the_memory_of_forked_workers_is_shared(
     with capsys.disabled():
         print(f"\nprivate memory: forked {forked:.0f} KiB, plain {alone} KiB")
     assert forked < alone * 0.6
+
+
+async def test_the_memory_of_a_fleets_forked_workers_is_shared_too(
+    make_bench: Any, warm: Warm, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    used = {}
+    for number, leased in enumerate((False, True)):
+        bench = make_bench(tmp_path / str(number))
+        bench.identity(settings={"scan_after": 0.0}, leased=leased)
+        answer = await warm.fork("sales", bench.environment(), leased=leased)
+        bench.process = Child(answer["pid"])
+        link = await bench.linked()
+        await link.call("lease", {"until": boot_now() + 60 if leased else None})
+        await bench.until(lambda bench=bench: any("CONNECTED" in each for each in bench.notices))
+        used[leased] = _private_kib(answer["pid"])
+        bench.process = None
+    with capsys.disabled():
+        print(f"\nprivate memory: {used[False]} KiB, of a fleet {used[True]} KiB")
+    assert used[True] < used[False] + 400
 
 
 def _private_kib(pid: int) -> int:

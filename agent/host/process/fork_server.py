@@ -44,7 +44,9 @@ class WarmProcess:
         """0 while there is none."""
         return self._child.pid if self._child is not None else 0
 
-    async def fork(self, instance: InstanceId, environment: Mapping[str, str], out: int) -> int:
+    async def fork(
+        self, instance: InstanceId, environment: Mapping[str, str], out: int, *, leased: bool
+    ) -> int:
         """The pid of a new worker whose output goes to `out`; HostError when there is none."""
         async with self._window:
             if instance in self._asked:
@@ -55,7 +57,8 @@ class WarmProcess:
             answer = asyncio.get_running_loop().create_future()
             self._asked[instance] = answer
             try:
-                packet = json.dumps({"fork": instance, "env": dict(environment)}).encode()
+                asked = {"fork": instance, "env": dict(environment), "leased": leased}
+                packet = json.dumps(asked).encode()
                 socket.send_fds(self._sock, [packet], [out, out])
                 async with asyncio.timeout(FORK_WITHIN):
                     return int(await answer)

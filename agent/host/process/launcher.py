@@ -11,7 +11,7 @@ from agent.errors import HostError
 from agent.host.process.child import Child
 from agent.host.process.fork_server import WarmProcess
 from agent.host.process.launch import Places, make_run_dir, open_log, spawn, worker_environment
-from agent.instance_file import engine_of
+from agent.instance_file import read_instance_file
 from agent.log import about
 
 log = logging.getLogger(__name__)
@@ -50,13 +50,11 @@ class Launcher:
         self, instance: InstanceId, environment: Mapping[str, str], out: int
     ) -> Child | None:
         """None when it must be spawned: the engine forbids forking, or the warm process failed."""
-        if (
-            not self.settings.warm
-            or engine_of(self.places.session_root, instance) not in self.forkable
-        ):
+        file = read_instance_file(self.places.session_root, instance)
+        if not self.settings.warm or file is None or file.engine not in self.forkable:
             return None
         try:
-            pid = await self.warm.fork(instance, environment, out)
+            pid = await self.warm.fork(instance, environment, out, leased=file.leased)
         except HostError as error:
             log.warning("%s; spawning it", error)
             return None
