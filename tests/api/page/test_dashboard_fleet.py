@@ -74,7 +74,9 @@ async def enter(watcher: Watcher, house: House, fleet: dict[str, Any] | None) ->
     source = _BEFORE % (json.dumps(fleet), json.dumps(OWNERS))
     await watcher.call("Page.addScriptToEvaluateOnNewDocument", {"source": source})
     await watcher.go(house.url + "/")
-    await watcher.until("document.querySelectorAll('.card').length === 4")
+    # The page that was shown before has cards as well.
+    here = f"location.href.startsWith('{house.url}/')"
+    await watcher.until(f"{here} && document.querySelectorAll('.card').length === 4")
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
