@@ -57,7 +57,8 @@ class Publishing:
 
     async def publish(self) -> int:
         """One batch of what changed; how many."""
-        member, views = self.member(), self.views()
+        # A copy: a session may go while the database answers.
+        member, views = self.member(), dict(self.views())
         if member.epoch != self._epoch:
             # What was sent in an epoch that had ended was refused without a word.
             self._published.clear()
