@@ -113,6 +113,7 @@ ROUTES: tuple[Route, ...] = (
     Route("POST", "/api/fleet/leave", ADMIN, fleet.leave, "Take this machine and its sessions out of the fleet", (), answers=(202,)),  # noqa: E501
     Route("POST", "/api/fleet/promise", OPEN, fleet.promise, "Promise another machine not to take it over for a ttl", fleet.PROMISE, between_machines=True),  # noqa: E501
     Route("GET", f"/api/fleet/commands/{COMMAND}", SOME, fleet.show_command, "A command that waits, or waited, for the owner of its session"),  # noqa: E501
+    Route("POST", f"{ID}/release", ADMIN, fleet.release, "Let a session run here after its fleet is gone for good", fleet.RELEASE),  # noqa: E501
     Route("POST", f"{ID}/move", ADMIN, fleet.move, "Move a session to another machine", fleet.MOVE, answers=(202,)),  # noqa: E501
     Route("GET", f"{ID}/fleet", READ, fleet.show_session, "Which machine owns a session, since when and why, and how old its copy is", anywhere=True),  # noqa: E501
     Route("GET", "/api/alerts", READ, alerts.list_alerts, "The agent's alerts", query=alerts.LIST),

@@ -83,17 +83,20 @@ class Registry:
 
     async def set_leased(self, leased: bool) -> None:
         """The machine joined a fleet, or left it; VaultError where a file does not say so."""
-        self.leased, behind = leased, []
-        for facts in [its for its in self.facts.values() if not its.instance.backend]:
-            if facts.instance.leased != leased:
-                facts.instance = facts.saved.instance = replace(facts.instance, leased=leased)
-                facts.saved.identity_behind = True
-            if facts.saved.identity_behind:
-                await self._write_identity(facts)
-            if facts.saved.identity_behind:
-                behind.append(facts.id)
+        self.leased = leased
+        local = [its for its in self.facts.values() if not its.instance.backend]
+        behind = [its.id for its in local if not await self.write_leased(its, leased)]
         if behind:
             raise VaultError(f"cannot write the identity files of {', '.join(behind)}")
+
+    async def write_leased(self, facts: Facts, leased: bool) -> bool:
+        """Whether its identity file says so now."""
+        if facts.instance.leased != leased:
+            facts.instance = facts.saved.instance = replace(facts.instance, leased=leased)
+            facts.saved.identity_behind = True
+        if facts.saved.identity_behind:
+            await self._write_identity(facts)
+        return not facts.saved.identity_behind
 
     def _with_lease(self, instance: Instance) -> Instance:
         wanted = self.leased and not instance.backend

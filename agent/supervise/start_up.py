@@ -59,7 +59,8 @@ def warn_of_leased(registry: Registry) -> None:
         log.error(
             "the sessions %s are of a fleet, and agent.toml has no [fleet]: the agent does not"
             " start them, because another machine may run them. Put [fleet] back; `wa-agent fleet"
-            " leave` takes this machine out of it with its sessions",
+            " leave` takes this machine out of it with its sessions. If the fleet is gone for good,"
+            " `wa-agent fleet release ID` lets a session run here",
             ", ".join(leased),
         )
 

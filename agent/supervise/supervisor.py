@@ -17,9 +17,7 @@ from agent.core.reasons import reason_of
 from agent.core.reconnect import forgive
 from agent.core.view import InstanceView
 from agent.deliver.bus import EventBus
-from agent.errors import (
-    Refused,
-)
+from agent.errors import Refused, VaultError
 from agent.host.base import Host
 from agent.log import bound
 from agent.store.database import Store
@@ -178,6 +176,22 @@ class Supervisor:
         word = "needs a passkey to link" if needed else "needs no passkey to link"
         said = entry(facts, "operator", f"an operator noted: its account {word}")
         return await self._intend(facts, said)
+
+    async def release(self, id: InstanceId) -> InstanceView:
+        """An operator says that no machine of a fleet runs this session: it needs no lease."""
+        facts, tenure = self._registry.get(id), self._registry.tenure
+        if tenure.owner is not None or not facts.instance.leased:
+            why = (
+                "this machine is in a fleet: `wa-agent fleet leave` takes it out with its sessions"
+                if tenure.owner is not None
+                else "it is no session of a fleet, and needs no lease"
+            )
+            raise Refused(f"cannot release {id}: {why}", code="not_leased")
+        if not await self._registry.write_leased(facts, False):
+            raise VaultError(f"cannot release {id}: its identity file cannot be written")
+        if facts.unit.runs:  # its worker waits for a lease
+            facts.record = replace(facts.record, restart_of=facts.unit.run)
+        return await self._intend(facts, entry(facts, "operator", "an operator released it"))
 
     async def logout(
         self, id: InstanceId, *, confirmed: bool = False, passkey: str = ""

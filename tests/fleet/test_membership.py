@@ -34,6 +34,9 @@ async def test_a_machine_joins_with_its_sessions_and_leaves_with_them(
         await start(c, fleet=False)
         await eventually(lambda: waits_for_its_lease(c, "x"), within=10)
         assert "put [fleet] back" in c.log.read_text().lower()
+        await released(c, "y")
+        await eventually(lambda: fleet.connected(["y"]), within=20)
+        assert await waits_for_its_lease(c, "x")
         await c.stop()
 
         await start(c, fleet=True)
@@ -95,6 +98,15 @@ async def listed(agent: FleetAgent) -> list[dict[str, str]]:
 async def waits_for_its_lease(agent: FleetAgent, id: str) -> bool:
     view = await agent.do("GET", f"/api/instance/{id}")
     return "no_lease" in json.dumps(view)
+
+
+async def released(agent: FleetAgent, id: str) -> None:
+    """For an operator whose fleet is gone for good; never by a slip."""
+    path = f"/api/instance/{id}/release"
+    assert (await agent.ask("POST", path, {"confirm": "x"}))[0] == 400
+    await agent.do("POST", path, {"confirm": id})
+    assert not leased(agent, id)
+    assert "not_leased" in str(await agent.ask("POST", path, {"confirm": id}))
 
 
 async def test_a_copy_of_a_machine_runs_none_of_its_sessions(

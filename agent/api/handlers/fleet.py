@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from agent.api.http.call import Call, Json
 from agent.api.http.fields import BOOLEAN, INTEGER, STRING, Field
+from agent.api.present import show_instance
 from agent.core.event_json import wall_text
 from agent.core.model import InstanceId
 from agent.errors import InvalidRequest, NotFound
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
 FORGET = (Field("confirm", STRING, "the machine's name", required=True, most=64),)
 ACCEPT = (Field("confirm", BOOLEAN, "true = owners may change again", required=True),)
+RELEASE = (Field("confirm", STRING, "the instance's id", required=True, most=48),)
 MOVE = (Field("to", STRING, "name of the machine; default: the one with most room", most=64),)
 PROMISE = (
     Field(
@@ -112,6 +114,16 @@ async def leave(call: Call) -> Json:
     face = fleet_of(call).face
     await face.leave()
     return {"machine": face.machine, "leaving": True}
+
+
+async def release(call: Call) -> Json:
+    """For a machine whose fleet is gone: another machine that lives would run it too."""
+    if (await call.body())["confirm"] != call.id:
+        raise InvalidRequest(
+            f'cannot release {call.id} without its id: send {{"confirm": "{call.id}"}}',
+            field="confirm",
+        )
+    return show_instance(await call.supervisor.release(call.id))
 
 
 async def promise(call: Call) -> Json:

@@ -30,6 +30,9 @@ def add(commands: Subparsers) -> None:
     parser = add_instance_command(among, "move", sessions.move, summary, "--to b")
     parser.add_argument("--to", metavar="NAME", help="the machine")
     add_wait_option(parser)
+    summary = "let a session run here after its fleet is gone for good"
+    parser = add_instance_command(among, "release", sessions.release, summary)
+    parser.add_argument("--confirm", metavar="ID", help="the id again; skips the question")
     summary = "show which machine runs a session, why, and how old its copy is"
     add_instance_command(among, "why", sessions.why, summary)
     summary = "show how a command ended that was stored while the owner was away"

@@ -1,7 +1,6 @@
 """`fleet drain | undrain | forget | accept`: what an operator asks of whole machines."""
 
 import argparse
-import sys
 import time
 from typing import Any
 from urllib.parse import quote
@@ -9,7 +8,7 @@ from urllib.parse import quote
 from agent.cli.client import Client
 from agent.cli.command import client_of
 from agent.cli.fleet.waiting import ask_until
-from agent.cli.terminal.answer import print_answer
+from agent.cli.terminal.answer import asked, print_answer
 from agent.cli.terminal.show import clean
 from agent.errors import NotFound, Refused
 
@@ -90,7 +89,7 @@ def forget(options: argparse.Namespace) -> int:
         )
     confirmed = options.confirm
     if confirmed is None:
-        confirmed = _asked(
+        confirmed = asked(
             f"Other machines will start the {machine['sessions']} sessions of {clean(name)}.\n"
             f"If {clean(name)} still lives, each of them runs twice, and WhatsApp may end its"
             f" pairing. Make sure that it is switched off.\nTo go on, type its name: ",
@@ -113,7 +112,7 @@ def accept(options: argparse.Namespace) -> int:
         raise Refused(
             "cannot accept a loss: the fleet's database lost no record", code="not_halted"
         )
-    words = "yes" if options.yes else _asked(f"{clean(halted)}.\n{_RISK}\nTo go on, type: yes\n> ")
+    words = "yes" if options.yes else asked(f"{clean(halted)}.\n{_RISK}\nTo go on, type: yes\n> ")
     if words != "yes":
         raise Refused(
             f"cannot accept the loss without a confirmation: {halted}; confirm with: --yes",
@@ -121,13 +120,3 @@ def accept(options: argparse.Namespace) -> int:
         )
     answer = client.post("/api/fleet/accept", {"confirm": True})
     return print_answer(options, answer, "the loss is accepted; sessions may change their machine")
-
-
-def _asked(question: str) -> str:
-    """What a person typed; "" where nobody sits."""
-    if not sys.stdin.isatty():
-        return ""
-    try:
-        return input(question).strip()
-    except EOFError:
-        return ""

@@ -7,7 +7,7 @@ from urllib.parse import quote
 from agent.cli.client import Client
 from agent.cli.command import client_of
 from agent.cli.fleet.waiting import ask_until
-from agent.cli.terminal.answer import print_answer
+from agent.cli.terminal.answer import asked, print_answer
 from agent.cli.terminal.show import duration, moment, pair_lines
 from agent.errors import Refused
 
@@ -46,6 +46,24 @@ def _until_moved(client: Client, id: str, before: str, seconds: float) -> dict[s
 
     path = f"/api/instance/{id}/fleet"
     return ask_until(lambda: client.get(path), is_over, seconds, f"{id} to move")
+
+
+def release(options: argparse.Namespace) -> int:
+    client, id = client_of(options), options.id
+    confirmed = options.confirm
+    if confirmed is None:
+        confirmed = asked(
+            f"If another machine of the fleet runs {id}, it runs twice, and WhatsApp may end its"
+            " pairing. Make sure that no other machine has it.\nTo go on, type its id: "
+        )
+    if confirmed != id:
+        raise Refused(
+            f"cannot release {id}: another machine may run it; make sure that none does, and"
+            f" confirm with: --confirm {id}",
+            code="confirm",
+        )
+    answer = client.post(f"/api/instance/{id}/release", {"confirm": id})
+    return print_answer(options, answer, f"{id} needs no lease now, and starts here")
 
 
 def why(options: argparse.Namespace) -> int:

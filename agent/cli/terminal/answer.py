@@ -1,6 +1,7 @@
 """How every answer is printed: as JSON where it is wanted, else as lines or as a table."""
 
 import argparse
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -35,3 +36,13 @@ def print_list(
         return print_answer(options, rows, *(str(row[bare]) for row in rows))
     lines = table_lines(heads, [cells(row) for row in rows]) if rows else [nothing]
     return print_answer(options, rows, *lines)
+
+
+def asked(question: str) -> str:
+    """The line that a person typed; "" where the standard input is no terminal."""
+    if not sys.stdin.isatty():
+        return ""
+    try:
+        return input(question).strip()
+    except EOFError:
+        return ""
