@@ -1,6 +1,6 @@
 """Which machine owns which session: a copy of the database's rows, so that no request waits for it.
 
-It may be old by some seconds. Whoever is asked by mistake refuses, and the copy is read again.
+It may be old by some seconds. A machine asked by mistake refuses, and the copy is read again.
 """
 
 import asyncio

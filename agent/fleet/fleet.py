@@ -68,7 +68,7 @@ class Fleet:
 
 
 async def open_fleet(config: Config) -> Fleet:
-    """Reads this machine's memory; asks nobody yet."""
+    """Reads this machine's memory; asks no other machine yet."""
     section = config.fleet
     address = usable_address(
         section.database,

@@ -65,7 +65,7 @@ class Keeper:
         self._lost = False
         """Why no session changes its machine until an operator accepts it."""
         self.settled = False
-        """Whether owners may change: nothing is taken over or started anew otherwise."""
+        """Whether owners may change: no session is taken over or started otherwise."""
         self.database_error = ""
         """Why the last renewal failed; "" = it did not."""
         self.database_since_wall = time.time()

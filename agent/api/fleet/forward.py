@@ -76,7 +76,7 @@ class Forwarding:
 
     @property
     def read(self) -> bool:
-        """Nobody else can read the request's body any more."""
+        """The request's body can be read once only."""
         return self.sent or self._held is not None
 
     async def body(self) -> bytes:

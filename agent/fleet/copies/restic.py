@@ -271,7 +271,7 @@ def _consume(out: int, consume: Callable[[IO[bytes]], Result]) -> Result:
             return consume(stream)
         finally:
             while stream.read(_PIECE):
-                pass  # a pipe that nobody reads would end restic with an error of its own
+                pass  # a pipe without a reader would end restic with an error of its own
 
 
 def _first_fault(stream: IO[bytes], below: str, listing: Listing) -> str:

@@ -1,4 +1,4 @@
-"""Hears the fleet's notifications. They only wake: whoever misses one looks at the next renewal."""
+"""Hears the fleet's notifications. They only wake: a missed one costs one renewal."""
 
 import asyncio
 import logging

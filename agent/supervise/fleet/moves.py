@@ -233,7 +233,7 @@ class Moves:
         """So no target gets more logins at once than there are machines that drain."""
         try:
             async with asyncio.timeout(CONNECTED_WITHIN):
-                while not await self._settled_there(id):  # noqa: ASYNC110 - nobody tells us
+                while not await self._settled_there(id):  # noqa: ASYNC110 - no event says so
                     await asyncio.sleep(LOOK_EVERY)
         except (TimeoutError, WaError):
             pass

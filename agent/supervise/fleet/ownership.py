@@ -220,7 +220,7 @@ class Ownership:
                 self.fleet.keeper.member, facts.id, owned.epoch, wanted=told[0], settings=told[1]
             )
         except TryLater as error:
-            sentence = "%s; the order is told to the fleet later"
+            sentence = "%s; the agent writes the order into the fleet's database later"
             log.warning(sentence, error, extra=about(facts.id))
             return
         self._written[facts.id] = told
@@ -336,7 +336,7 @@ class Ownership:
     # giving up
 
     async def _give_up(self, facts: Facts) -> None:
-        """Another machine owns it, or nobody does: nothing of it may go on here."""
+        """Another machine owns it, or none does: nothing of it may go on here."""
         row = await self.fleet.coordinator.session(facts.id)
         member = self.fleet.keeper.member
         tenancy = self.epochs.known.get(facts.id)
@@ -357,9 +357,8 @@ class Ownership:
         await self.retire(facts, MOVED, f"{who}: this machine's files went to the trash")
 
     async def _register_again(self, facts: Facts) -> None:
-        """The database lost its row: this machine was not taken over since, so nobody else can
-        have deleted it.
-        """
+        """The database lost its row: no machine took this one over since, so none can have
+        deleted it."""
         session = self._described(facts.instance, facts.record)
         member = self.fleet.keeper.member
         if await self.fleet.coordinator.register(member, [session]):

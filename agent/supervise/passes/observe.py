@@ -61,7 +61,7 @@ class Observer:
     """The agent probes no worker before this moment of its life."""
     folders: FolderLooks
     attached: Callable[[InstanceId], None] | None = None
-    """Called when a link to a session's own worker is open; None: nobody asked."""
+    """Called when a link to a session's own worker is open; None: no part asked for it."""
 
     @property
     def health(self) -> HealthPolicy:
