@@ -260,7 +260,7 @@ class Coordinator(Protocol):
         """The command as it is kept: an earlier one, if it was the same under the same key."""
 
     async def take_commands(self, member: Member, limit: int) -> Sequence[CommandRow]:
-        """The oldest that wait for this machine; this call begins them, and no other machine gets them."""
+        """The oldest that wait for this machine: begun, so that no other machine gets them."""
 
     async def end_command(
         self, member: Member, id: str, outcome: str, answer: Mapping[str, Any]

@@ -68,8 +68,8 @@ class Executor:
         return Outcome(not detail, boot_now() - begun, detail, refusal, made)
 
     async def hold_to_limits(self, facts: Facts) -> None:
-        """Set the limits of a running worker once per run, also one that systemd started, and when its settings
-        change."""
+        """Set the limits of a running worker once per run, also of one that systemd started,
+        and when its settings change."""
         changed, facts.asked.new_limits = facts.asked.new_limits, False
         if not facts.unit.runs or (facts.unit.run == facts.limited_run and not changed):
             return
