@@ -10,6 +10,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from agent.core.alerts import alert_table
+from agent.metrics.dashboards import queries
 from tests.api.page.browsing import pill, watcher
 from tests.api.page.watcher import Watcher
 from tests.conftest import Eventually
@@ -177,6 +179,11 @@ async def _absent(agent: FleetAgent) -> None:
     figures = (await agent.ask("GET", "/metrics"))[1]
     assert 'wa_fleet_machines{state="lost"} 1' in figures
     assert re.search(r'wa_fleet_sessions\{state="waiting"\} [1-9]', figures)
+    expressions = [alert.condition.promql() for alert in alert_table()]
+    named = set(re.findall(r"\bwa_fleet_[a-z_]+", " ".join((*expressions, *queries()))))
+    served = set(re.findall(r"^wa_fleet_[a-z_]+", figures, re.M))
+    # A machine without a certificate has no end of one.
+    assert named - served == {"wa_fleet_certificate_expires_timestamp_seconds"}
 
 
 async def _heard(watcher: Watcher, fleet: FleetOfAgents) -> None:

@@ -246,7 +246,7 @@ def still_runs(bed: Bed, expected: str, agent: str) -> None:
 
 
 @pytest.mark.usefixtures("undisturbed")
-@pytest.mark.parametrize(("moment", "left"), [("unpack", MIB), ("configure", 28 * MIB)])
+@pytest.mark.parametrize(("moment", "left"), [("unpack", MIB), ("configure", 36 * MIB)])
 def test_a_full_disk_leaves_the_older_version_running(bare: Bed, newer, moment: str, left: int):
     before, agent = version(bare), bare.show(AGENT, "InvocationID")
     new = newer(unchanged)
