@@ -19,7 +19,7 @@ from agent.daemon.stop import stop_in_order
 from agent.daemon.tasks import Tasks
 from agent.daemon.threads import start_threads
 from agent.deliver.bus import EventBus
-from agent.errors import ConfigError, TryLater, WaError
+from agent.errors import TryLater, WaError
 from agent.host import units
 from agent.host.base import Host
 from agent.host.choose import open_host
@@ -276,16 +276,9 @@ def _nothing(_id: InstanceId) -> None: ...
 
 def _import_fleet() -> "tuple[OpenFleet, RegisterSessions]":
     """Only here: without [fleet] nothing of it is in memory."""
-    try:
-        from agent.fleet.fleet import open_fleet
-        from agent.supervise.fleet.joining import register_sessions
-    except ImportError as error:
-        raise ConfigError(
-            f"cannot take part in a fleet: {error}; `scripts/install --with fleet` brings what it"
-            " needs, with pip it is wa-agent[fleet]",
-            field="fleet.database",
-            code="fleet_client",
-        ) from error
+    from agent.fleet.fleet import open_fleet
+    from agent.supervise.fleet.joining import register_sessions
+
     return open_fleet, register_sessions
 
 

@@ -37,6 +37,6 @@ async def test_a_fleet_without_its_client_of_postgresql_is_refused(tmp_path: Pat
         assert await asyncio.wait_for(agent.process.wait(), 30) == 78
     finally:
         await agent.close()
-    assert "no psycopg here; `scripts/install --with fleet` brings what it needs" in (
+    assert "no psycopg here; `scripts/install --with fleet` brings what is missing" in (
         agent.log.read_text()
     )

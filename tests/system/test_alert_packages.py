@@ -86,7 +86,7 @@ def pack(bed: Bed) -> Iterator[Pack]:
 
 def test_the_drill_of_the_readme_ends_as_it_is_told(pack: Pack) -> None:
     bed = pack.bed
-    install, lose, end = scripts("Alerts")
+    install, lose, end, put_back = scripts("Alerts")
     install = "\n".join(line for line in install.splitlines() if not line.startswith("apt "))
     pack.type("wa-agent create sales --engine sandbox --set scan=auto --wait 60")
     # A strict umask of whoever sets it up keeps nothing from Prometheus' own user.
@@ -118,6 +118,7 @@ def test_the_drill_of_the_readme_ends_as_it_is_told(pack: Pack) -> None:
 
     pack.type(end)
     bed.until(lambda: about(pack, "  is over  "), within=60)
+    pack.type(put_back)
     bed.until(lambda: "for: 5m" in (bed.root / "etc/prometheus/wa-agent.rules.yml").read_text())
     bed.until(lambda: slowest(pack) == 900, within=30)
 
