@@ -64,6 +64,8 @@ class Keeper:
         """How often records were lost, were accepted, and what this machine owns was read again."""
         self._lost = False
         """Why no session changes its machine until an operator accepts it."""
+        self._rejoined = False
+        """The database did not know this machine: what it owned then is read again."""
         self.settled = False
         """Whether owners may change: no session is taken over or started otherwise."""
         self.database_error = ""
@@ -139,6 +141,7 @@ class Keeper:
                 self._note_database(str(error))
                 if error.code == "not_a_member":  # an operator forgot a machine that lives
                     self.joined.clear()
+                    self._rejoined = True
             spent = boot_now() - begun
             try:
                 async with asyncio.timeout(max(self._policy.renew_every - spent, 0.05)):
@@ -206,9 +209,11 @@ class Keeper:
 
     async def _hear(self, renewal: Renewal, begun: float) -> None:
         answered, id = boot_now(), self._member.id
-        if renewal.epoch != self._member.epoch and not renewal.halted:
+        held, other = self._lease.holds(answered), renewal.epoch != self._member.epoch
+        if renewal.epoch > self._member.epoch or ((other or self._rejoined) and not renewal.halted):
             # Others took this machine's sessions over: what it runs is not its own any more.
             log.error("this machine was taken over in epoch %s", self._member.epoch)
+            self._rejoined = False
             self.counts.renewals["taken_over"] += 1
             self._owned, self._lease, self._changes = (), Lease(0.0), -1
             self._changed(self._owned, self._lease)
@@ -233,6 +238,9 @@ class Keeper:
             log.error("no session changes its machine: %s", renewal.halted)
         self.halted, self._rivals = renewal.halted, renewal.alive
         self.settled = renewal.settled and not renewal.halted
+        if not self.settled and not held:
+            # It may have been taken over in records that were lost: it starts nothing by itself.
+            self._owned, self._changes = (), -1
         self._lease, self.lease_by = renewed(self._lease, begun, self._policy), "renewal"
         self.counts.renewals["renewed"] += 1
         self._sightings = look(self._sightings, renewal.renewals, answered, self._policy)

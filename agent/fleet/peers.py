@@ -106,7 +106,7 @@ class Peers:
 
     async def ask_promise(self, row: MachineRow, id: int, epoch: int) -> bool:
         """Whether the machine promises not to take over this one for a ttl."""
-        body = json.dumps({"machine": id, "epoch": epoch}).encode()
+        body = json.dumps({"machine": id, "epoch": epoch, "to": row.name}).encode()
         sent = Sent("POST", "/api/fleet/promise", _JSON, body)
         async with asyncio.timeout(_PROMISE):
             try:

@@ -20,13 +20,14 @@ import time
 import traceback
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
+from datetime import datetime
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from agent.engines.baileys.fetch import fetch_packages
 from scripts.benches.machine import TOP, this_machine
-from scripts.nemeses.faults import ALONE, FAULTS, Round
+from scripts.nemeses.faults import ALONE, FAULTS, FILLED, Round
 from tests.fleet.agents import TTL, FleetAgent, FleetOfAgents, fleet_of_agents
 from tests.lacking import not_lent
 from tests.standin.baileys.run import WhatsApp, why_not
@@ -52,6 +53,8 @@ class Chaos:
         self.ids = [f"s{n}" for n in range(SESSIONS_EACH * len(MACHINES))]
         self.accounts = {f"b{n}": f"551190000000{n}" for n in range(2)} if whatsapp else {}
         self.back: dict[str, list[float]] = defaultdict(list)
+        self.story: list[str] = []
+        """What was done when."""
 
     async def begin(self) -> None:
         for number, name in enumerate(MACHINES):
@@ -77,13 +80,19 @@ class Chaos:
         """No two workers could send for one session, at any moment so far."""
         self.fleet.check()
         if self._whatsapp is not None:
-            frozen = [it for agent in self.fleet.agents.values() for it in agent.frozen]
-            assert not (overlaps := self._whatsapp.overlaps(frozen)), overlaps
+            frozen = [it for agent in self.agents for it in agent.frozen]
+            overlaps = self._named(" ".join(self._whatsapp.overlaps(frozen)))
+            assert not overlaps, overlaps
+        ended = {it.name: it.process and it.process.returncode for it in self.agents}
+        alone = {name: code for name, code in ended.items() if code not in (None, -signal.SIGKILL)}
+        assert not alone, f"agents that nobody killed ended with {alone}"
 
     async def play(self, names: Sequence[str]) -> None:
         """One round of the faults with these names, at once."""
         round = Round(self.fleet, self._chance)
+        self._tell(f"begins: {' + '.join(names)}")
         lasting = [await FAULTS[name](round) for name in names]
+        self._tell(f"done: {', '.join(round.done)}")
         try:
             end = time.monotonic() + max(lasting)
             while time.monotonic() < end:
@@ -92,6 +101,7 @@ class Chaos:
         finally:
             for ending in reversed(round.ended):
                 await ending()
+            self._tell("ended")
         begun = time.monotonic()
         await self._until_well()
         self.check()
@@ -120,15 +130,54 @@ class Chaos:
         return [first, second] if together and not ALONE & {first, second} else [first]
 
     async def _until_well(self) -> None:
-        async with asyncio.timeout(BACK_WITHIN):
-            while not await self._is_well():  # noqa: ASYNC110 - asked over APIs and the database
-                await asyncio.sleep(0.25)
+        end = time.monotonic() + BACK_WITHIN
+        while lacking := await self._lacking():
+            assert time.monotonic() < end, f"not well {BACK_WITHIN:g} s after the faults: {lacking}"
+            await asyncio.sleep(0.25)
+        self._tell("well")
 
-    async def _is_well(self) -> bool:
-        copied = await self.fleet.copied([*self.ids, *self.accounts])
-        connected = self.fleet.connected(self.ids)
-        known = connected and copied and await self.fleet.know_each_other()
-        return known and all(map(self._is_read, self.accounts.values()))
+    async def _lacking(self) -> str:
+        """What keeps the fleet from being as before; "" = nothing."""
+        self.check()
+        if missing := set(self.ids) - self.fleet.witness.connected().keys():
+            return f"not connected: {sorted(missing)}; owners: {await self.fleet.owners()}"
+        every = [*self.ids, *self.accounts]
+        if not await self.fleet.copied(every):
+            missing = [id for id in every if not await self.fleet.copied([id])]
+            return f"without a copy that holds their pairing: {missing}"
+        if not await self.fleet.know_each_other():
+            return "a machine does not name all others as its rivals"
+        unread = [id for id, account in self.accounts.items() if not self._is_read(account)]
+        return f"what is sent to them is not read: {unread}" if unread else ""
+
+    @property
+    def agents(self) -> list[FleetAgent]:
+        return list(self.fleet.agents.values())
+
+    def _named(self, text: str) -> str:
+        """With the machines' names in place of their addresses."""
+        assert self.fleet.wires is not None
+        for name in MACHINES:
+            text = text.replace(f"'{self.fleet.wires.address(name)}'", name)
+        return text
+
+    def _tell(self, words: str) -> None:
+        self.story.append(f"{now()} {words}")
+
+    async def keep(self, folder: Path) -> None:
+        """What tells why a round failed; the machines' disks and the database are gone later."""
+        folder.mkdir()
+        (folder / "faults.txt").write_text("\n".join(self.story) + "\n")
+        every = [f"{it.session}: {it}" for it in self.fleet.witness.connections()]
+        every += [f"{it.name} stood still: {it.frozen}" for it in self.agents]
+        every += [
+            self._named(str(it)) for it in (self._whatsapp.logins() if self._whatsapp else ())
+        ]
+        (folder / "logins.txt").write_text("\n".join(every) + "\n")
+        for agent in self.agents:
+            with suppress(shutil.Error):  # what changes or goes at this moment
+                shutil.copytree(agent.state, folder / agent.name, symlinks=True, ignore=_special)
+        await asyncio.to_thread(self.fleet.database.dump, folder / "database.sql")
 
     def _is_read(self, account: str) -> bool:
         """Somebody writes to it, and its session reads it."""
@@ -142,6 +191,11 @@ class Chaos:
                 return True
             time.sleep(0.05)
         return False
+
+
+def _special(folder: str, names: list[str]) -> list[str]:
+    """Sockets, and what fills a disk."""
+    return [it for it in names if it == FILLED or (Path(folder) / it).is_socket()]
 
 
 @contextmanager
@@ -172,8 +226,12 @@ async def chaos(place: Path, seed: int, cache: Path | None = None) -> AsyncItera
             for name in MACHINES:
                 stack.enter_context(fleet.wires.relay(name, WHATSAPP_PORT, port))
         found = Chaos(fleet, seed, whatsapp)
-        await found.begin()
-        yield found
+        try:
+            await found.begin()
+            yield found
+        except BaseException:
+            await found.keep(place / "kept")
+            raise
 
 
 async def run(
@@ -222,17 +280,23 @@ def main(argv: list[str]) -> int:
     place = Path(tempfile.mkdtemp(prefix="wa-chaos-", dir="/var/tmp"))
     try:
         found = asyncio.run(run(rounds, options.seed, place, _say, options.away))
-    except (AssertionError, TimeoutError):
+    except Exception:
         traceback.print_exc()
-        print(f"not held; the logs of all machines are in {place}", file=sys.stderr)
+        words = "not held; each machine's agent.log, and its state, the logins and the database"
+        print(f"{words} in kept/, are in {place}", file=sys.stderr)
         return 1
     print(table(found))
     shutil.rmtree(place)
     return 0
 
 
+def now() -> str:
+    """As the logs of the agents have it, with milliseconds."""
+    return datetime.now().isoformat(" ", "milliseconds")
+
+
 def _say(text: str) -> None:
-    print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
+    print(f"{now()} {text}", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -21,9 +21,13 @@ class Round:
     chance: random.Random
     ended: list[Callable[[], Awaitable[None]]] = field(default_factory=list)
     """What ends the faults of this round."""
+    done: list[str] = field(default_factory=list)
+    """To what the faults were done, and how."""
 
     def machine(self) -> FleetAgent:
-        return self.chance.choice(list(self.fleet.agents.values()))
+        chosen = self.chance.choice(list(self.fleet.agents.values()))
+        self.done.append(chosen.name)
+        return chosen
 
     def beyond(self) -> float:
         """Seconds that end somewhere around a takeover, or well after it."""
@@ -63,6 +67,7 @@ async def freeze_worker(round: Round) -> float:
     """One of its processes below the agent, as Node or a worker; the agent goes on."""
     machine = round.machine()
     if pid := _below(round, machine):
+        round.done.append(f"process {pid}")
         round.fleet.freeze(machine.name, [pid])
         round.ended.append(_thaw(machine))
     return round.beyond()
@@ -70,6 +75,7 @@ async def freeze_worker(round: Round) -> float:
 
 async def kill_worker(round: Round) -> float:
     if pid := _below(round, round.machine()):
+        round.done.append(f"process {pid}")
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
     return 1.0
@@ -170,6 +176,7 @@ async def _move_one(round: Round) -> None:
     owners = await round.fleet.owners()
     id = round.chance.choice(sorted(owners))
     to = round.chance.choice([name for name in round.fleet.agents if name != owners[id]])
+    round.done.append(f"{id} moves from {owners[id]} to {to}")
     await round.fleet[owners[id]].ask("POST", f"/api/instance/{id}/move", {"to": to})
 
 
@@ -185,6 +192,7 @@ def _cut(round: Round, name: str, others: list[str]) -> float:
     net = round.fleet.wires
     assert net is not None
     way = round.chance.choice(["out", "in", "both"])
+    round.done.append(f"{way} of {name}")
     if way != "in":
         net.cut(name, *others)
     if way != "out":

@@ -183,7 +183,8 @@ class FleetOfAgents:
         """No two workers could send for one session, and none lost its pairing."""
         assert not (overlaps := self.witness.overlaps(self.frozen)), overlaps
         twice = {id: names for id, names in self.witness.devices().items() if len(names) > 1}
-        assert not twice, f"paired again, so their copies were lost: {twice}"
+        again = [str(it) for id in twice for it in self.witness.connections(id)]
+        assert not twice, f"{', '.join(twice)}: paired again, so a copy was lost: {again}"
 
     async def owners(self) -> dict[str, str]:
         """Session → machine, as the database has it."""
@@ -229,7 +230,8 @@ async def fleet_of_agents(
         )
         await prepare(database.url)
         database.sql("CREATE ROLE agent LOGIN; GRANT wa_agent_machine TO agent")
-        seen = stack.enter_context(witness(net.test if net else "127.0.0.1"))
+        known = {net.address(name): name for name in names} if net else {}
+        seen = stack.enter_context(witness(net.test if net else "127.0.0.1", known))
         key = place / "fleet.key"
         key.touch(0o600)
         key.write_bytes(KEY)

@@ -178,3 +178,60 @@ async def test_a_database_that_stays_away_is_logged_once(
     await asyncio.gather(task, return_exceptions=True)
     assert caplog.text.count("was not renewed") == 1
     assert "nobody is there" in keeper.database_error
+
+
+async def test_a_machine_that_was_taken_over_starts_nothing_while_records_are_lost(
+    three: Three, fleet: Fleet, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a, b, c = nodes = await three()
+    await eventually(lambda: all_run(nodes) and all(map(knows_two, nodes)), within=30)
+    with monkeypatch.context() as cut:
+        cut.setattr(a.coordinator, "renew", _away)
+        a.cut = True
+        await eventually(lambda: all_run([b, c]), within=30)
+        fleet.server.sql("UPDATE wa_agent.fleet SET halted = 'the test says so'")
+    a.cut = False
+    await eventually(lambda: a.keeper.halted and a.keeper.lease.holds(boot_now()), within=10)
+    assert all_run(nodes) and not a.running
+    # The takeover is lost as well, and its loss accepted, before `a` says which epoch it has.
+    lose = "UPDATE wa_agent.machine SET epoch = 0 WHERE name = 'a'"
+    fleet.server.sql(f"{lose}; SELECT wa_agent.accept_loss()")
+
+    async def epoch_of_a() -> int:
+        return next(it.epoch for it in await b.coordinator.machines() if it.name == "a")
+
+    await eventually(epoch_of_a, 1, within=10)
+    await b.coordinator.accept()
+    counts = a.keeper.counts.renewals
+    before = counts["renewed"]
+    await eventually(lambda: counts["renewed"] > before + 2, within=2 * POLICY.ttl)
+    assert all_run(nodes) and not a.running
+
+
+async def test_a_machine_that_was_forgotten_runs_nothing_of_before_when_it_joins_again(
+    three: Three, fleet: Fleet, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a, b, c = nodes = await three()
+    await eventually(lambda: all_run(nodes) and all(map(knows_two, nodes)), within=30)
+    with monkeypatch.context() as cut:
+        cut.setattr(a.coordinator, "renew", _away)
+        a.cut = True
+        await eventually(lambda: all_run([b, c]), within=30)
+        await b.coordinator.forget(b.keeper.member, a.id)
+    a.cut = False
+    with monkeypatch.context() as cut:
+        # It renews, and is cut off before it has read what it owns.
+        cut.setattr(a.coordinator, "owned", _away)
+        await eventually(lambda: a.keeper.lease.holds(boot_now()), within=10)
+        cut.setattr(a.coordinator, "renew", _away)
+        await eventually(lambda: a.keeper.lease_by == "promises", within=10)
+        assert all_run(nodes) and not a.running
+
+
+def knows_two(node: Node) -> bool:
+    """The database has both others as its rivals."""
+    return [len(it) for it in node.keeper._memory.named] == [2]
+
+
+async def _away(*_asked: object) -> None:
+    raise TryLater("cannot reach the database: the test says so", code="fleet_database")

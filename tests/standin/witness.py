@@ -5,11 +5,13 @@ What the sandbox's setting `witness` names. Times are those that the workers say
 
 import socketserver
 import threading
+import time
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import combinations
+from types import MappingProxyType
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +19,7 @@ class Connection:
     session: str
     device: str
     pid: int
+    machine: str
     begun: float
     last: float
     """When its worker sent last."""
@@ -24,11 +27,17 @@ class Connection:
     """When its worker closed it; None: it is open, or its worker was killed."""
     open: bool = True
 
+    def __str__(self) -> str:
+        ended = "open" if self.ended is None and self.open else _clock(self.ended)
+        times = f"login {_clock(self.begun)}, last frame {_clock(self.last)}, end {ended}"
+        return f"worker {self.pid} on {self.machine} ({times})"
+
 
 class Witness:
     """Made by `witness`; `address` is the sessions' setting."""
 
-    def __init__(self, host: str) -> None:
+    def __init__(self, host: str, names: Mapping[str, str]) -> None:
+        """`names`: of the machines, by their addresses."""
         self._connections: dict[int, Connection] = {}
         self._turn = threading.Lock()
         self._number = 0
@@ -36,7 +45,8 @@ class Witness:
 
         class Handler(socketserver.StreamRequestHandler):
             def handle(self) -> None:
-                heard._hear(self.rfile)
+                address = self.client_address[0]
+                heard._hear(self.rfile, names.get(address, address))
 
         class Server(socketserver.ThreadingTCPServer):
             daemon_threads = True
@@ -72,14 +82,14 @@ class Witness:
             by_session[it.session].append(it)
         held = frozenset(frozen)
         return [
-            f"{old.session}: worker {new.pid} logged in {_end(old, held) - new.begun:.3f} s before"
-            f" worker {old.pid} was silent"
+            f"{old.session}: {new} logged in {_end(old, held) - new.begun:.3f} s before"
+            f" {old} was silent"
             for every in by_session.values()
             for old, new in combinations(every, 2)
             if _end(old, held) > new.begun
         ]
 
-    def _hear(self, lines: Iterable[bytes]) -> None:
+    def _hear(self, lines: Iterable[bytes], machine: str) -> None:
         first = next(iter(lines), b"").decode().split()
         if len(first) != 5:
             return  # its worker was killed before it had said who it is
@@ -87,7 +97,8 @@ class Witness:
         with self._turn:
             self._number += 1
             number = self._number
-            self._connections[number] = Connection(session, device, int(pid), float(at), float(at))
+            begun = Connection(session, device, int(pid), machine, float(at), float(at))
+            self._connections[number] = begun
         try:
             for line in lines:
                 word, at = line.decode().split()
@@ -106,9 +117,18 @@ def _end(it: Connection, frozen: frozenset[int]) -> float:
     return it.last if it.ended is None or it.pid in frozen else max(it.last, it.ended)
 
 
+def _clock(wall: float | None) -> str:
+    """Of the test's machine, as the logs of the agents have it."""
+    if wall is None:
+        return "not said"
+    return time.strftime("%H:%M:%S", time.localtime(wall)) + f"{wall % 1:.3f}"[1:]
+
+
 @contextmanager
-def witness(host: str = "127.0.0.1") -> Iterator[Witness]:
-    made = Witness(host)
+def witness(
+    host: str = "127.0.0.1", names: Mapping[str, str] = MappingProxyType({})
+) -> Iterator[Witness]:
+    made = Witness(host, names)
     thread = threading.Thread(target=made.server.serve_forever, args=(0.1,), daemon=True)
     thread.start()
     try:

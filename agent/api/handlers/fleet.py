@@ -23,6 +23,7 @@ PROMISE = (
         "machine", INTEGER, "number of the machine that asks", required=True, least=0, most=2**31
     ),
     Field("epoch", INTEGER, "its epoch", required=True, least=0, most=2**53),
+    Field("to", STRING, "name of the machine that is asked: its address may be another's by now"),
 )
 
 
@@ -128,6 +129,8 @@ async def release(call: Call) -> Json:
 
 async def promise(call: Call) -> Json:
     face, body = fleet_of(call).face, await call.body()
+    if body.get("to") not in (None, face.machine):
+        return {"promised": False}
     return {"promised": await face.promise(body["machine"], body["epoch"])}
 
 

@@ -82,6 +82,8 @@ BEGIN
     SELECT * INTO fleet FROM wa_agent.fleet;
     IF mine.id IS NULL OR mine.renewals < my_renewals THEN
         lost := 'the renewals of a machine were lost';
+    ELSIF mine.epoch < my_epoch THEN
+        lost := 'the epoch of a machine was lost';
     ELSIF fleet.generation < my_generation THEN
         lost := 'a change of owners was lost';
     END IF;
@@ -90,7 +92,9 @@ BEGIN
     END IF;
     accepted := mine.epoch = my_epoch OR (fleet.halted <> '' AND mine.id IS NOT NULL);
     IF accepted THEN
+        -- An epoch that was lost counts: the machine and its rivals have heard of it.
         UPDATE wa_agent.machine SET renewals = greatest(renewals, my_renewals) + 1,
+            epoch = greatest(epoch, my_epoch),
             rivals = my_rivals, renewed_at = clock_timestamp(),
             alive_until = clock_timestamp() + make_interval(secs => ttl)
         WHERE id = me;
@@ -98,7 +102,7 @@ BEGIN
     SELECT array_agg(id), array_agg(renewals),
         coalesce(array_agg(id) FILTER (WHERE alive_until > clock_timestamp() AND id <> me), '{}')
         INTO ids, numbers, alive FROM wa_agent.machine WHERE NOT gone;
-    epoch := mine.epoch;
+    epoch := CASE WHEN accepted THEN greatest(mine.epoch, my_epoch) ELSE mine.epoch END;
     changes := mine.changes;
     generation := fleet.generation;
     halted := fleet.halted;

@@ -2,6 +2,7 @@
 
 import json
 import uuid
+from dataclasses import replace
 from typing import Any
 
 import aiohttp
@@ -159,6 +160,10 @@ async def test_only_a_machine_of_the_fleet_gets_a_promise(two: Two) -> None:
     row = first.face.directory.machines["m2"]
     assert await first.face.peers.ask_promise(row, 1, 7)
     assert second.face.asked == [("promise", 1, 7)]
+    assert not await first.face.peers.ask_promise(replace(row, name="m3"), 1, 7), (
+        "the address of a machine that has another one by now"
+    )
+    assert len(second.face.asked) == 1
     second.face.promises = False
     assert not await first.face.peers.ask_promise(row, 1, 7)
     asked = {"json": {"machine": 1, "epoch": 7}}

@@ -168,17 +168,20 @@ class WhatsApp(Program):
         devices = call(self.url + "/state")["devices"]
         return next((each for each in reversed(devices) if each["user"] == user), {})
 
+    def logins(self) -> list[dict[str, Any]]:
+        """Every login of a device, in order; times in ms."""
+        return list(call(self.url + "/state")["logins"])
+
     def overlaps(self, frozen: Sequence[tuple[float, float]] = ()) -> list[str]:
         """A sentence for each login that came while another one of the device could send.
 
         `frozen`: from when to when clients were stopped; one of them may close its connection
         late, and must not have sent since.
         """
-        every = call(self.url + "/state")["logins"]
         return [
             f"{new['user']} logged in while its login of {new['begun'] - old['begun']} ms before"
-            " could send"
-            for old, new in combinations(every, 2)
+            f" could send: {old}, {new}"
+            for old, new in combinations(self.logins(), 2)
             if old["device"] == new["device"] and _could_send(old, new["begun"], frozen)
         ]
 

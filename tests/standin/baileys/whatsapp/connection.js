@@ -23,8 +23,9 @@ export class Connection {
   #whatsapp;
   #certificates;
 
-  constructor(socket, whatsapp, certificates) {
+  constructor(socket, address, whatsapp, certificates) {
     this.#socket = socket;
+    this.address = address;
     this.#whatsapp = whatsapp;
     this.#certificates = certificates;
     // One after the other: the keys count frames.

@@ -68,8 +68,8 @@ const server = createServer(async (request, response) => {
   }
 });
 
-new WebSocketServer({ server, path: '/ws/chat' }).on('connection', (socket) => {
-  new Connection(socket, whatsapp, certificates);
+new WebSocketServer({ server, path: '/ws/chat' }).on('connection', (socket, request) => {
+  new Connection(socket, request.socket.remoteAddress, whatsapp, certificates);
 });
 
 server.listen(Number(port), host, () => {

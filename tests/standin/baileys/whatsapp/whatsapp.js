@@ -182,7 +182,9 @@ export class WhatsApp {
       device.connection = connection;
       connection.device = device;
       device.logins += 1;
-      connection.login = { user: device.user, device: device.number, begun: Date.now(), last: 0, ended: null };
+      const { user, number } = device;
+      const times = { begun: Date.now(), last: 0, ended: null };
+      connection.login = { user, device: number, address: connection.address, ...times };
       this.logins.push(connection.login);
       const lid = `${this.person(device.user).lid}:${device.number}@lid`;
       connection.send(node('success', { t: String(now()), lid, location: 'stand-in' }));
