@@ -233,7 +233,7 @@ class Ownership:
         """The machine and its rows go out of the database; the sessions stay here and go on."""
         await self.store.put_fact(LEAVING, "")
         here = [id for id, it in self.registry.facts.items() if it.instance.leased]
-        if not await self.fleet.coordinator.leave(self.fleet.keeper.member, list(self.owned)):
+        if not await self.fleet.requests.leave(self.fleet.keeper.member, list(self.owned)):
             await self.store.forget_facts([LEAVING])
             raise Refused(
                 "cannot leave the fleet: the database counts sessions to this machine that are"
@@ -342,7 +342,10 @@ class Ownership:
         tenancy = self.epochs.known.get(facts.id)
         if await self.store.get_fact(DELETING + facts.id) is not None:
             return  # the deletion goes on by itself
-        if row is None and tenancy is not None and tenancy.machine_epoch >= member.epoch:
+        # A leave whose answer did not come in time may have happened: the session is still ours.
+        leaving = await self.store.get_fact(LEAVING) is not None
+        known = tenancy is not None and tenancy.machine_epoch >= member.epoch
+        if row is None and (leaving or known):
             await self._register_again(facts)
             return
         if (
@@ -357,8 +360,8 @@ class Ownership:
         await self.retire(facts, MOVED, f"{who}: this machine's files went to the trash")
 
     async def _register_again(self, facts: Facts) -> None:
-        """The database lost its row: no machine took this one over since, so none can have
-        deleted it."""
+        """The database lost its row, or this machine's leave took it out; no other machine can
+        have deleted it."""
         session = self._described(facts.instance, facts.record)
         member = self.fleet.keeper.member
         if await self.fleet.coordinator.register(member, [session]):
