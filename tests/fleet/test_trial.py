@@ -60,7 +60,7 @@ def free_ports() -> int:
 
 @pytest.fixture
 async def start(tmp_path: Path) -> AsyncIterator[Callable[[], Awaitable[Run]]]:
-    clone, runs = tmp_path / "clone", list[Run]()
+    clone, runs = tmp_path / "c", list[Run]()  # short: a socket stands below it
     (clone / "scripts").mkdir(parents=True)
     shutil.copy(SCRIPTS / "run", clone / "scripts/run")
     shutil.copytree(SCRIPTS / "trial", clone / "scripts/trial")
@@ -89,7 +89,7 @@ async def start(tmp_path: Path) -> AsyncIterator[Callable[[], Awaitable[Run]]]:
 
 
 @pytest.mark.slow
-async def test_a_newcomer_kills_a_machine_and_its_sessions_come_back_on_the_other_one(
+async def test_a_killed_machine(
     start: Callable[[], Awaitable[Run]], eventually: Eventually
 ) -> None:
     run = await start()
