@@ -85,7 +85,7 @@ class Chaos:
             assert not overlaps, overlaps
         ended = {it.name: it.process and it.process.returncode for it in self.agents}
         alone = {name: code for name, code in ended.items() if code not in (None, -signal.SIGKILL)}
-        assert not alone, f"agents that nobody killed ended with {alone}"
+        assert not alone, f"agents ended without a fault of this round, with {alone}"
 
     async def play(self, names: Sequence[str]) -> None:
         """One round of the faults with these names, at once."""
@@ -180,7 +180,7 @@ class Chaos:
         await asyncio.to_thread(self.fleet.database.dump, folder / "database.sql")
 
     def _is_read(self, account: str) -> bool:
-        """Somebody writes to it, and its session reads it."""
+        """A contact writes to the session, which reads the message."""
         assert self._whatsapp is not None
         if not self._whatsapp.device(account).get("connected"):
             return False
