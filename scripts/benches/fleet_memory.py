@@ -10,8 +10,8 @@ from scripts.benches.ours import Agent, Client
 from scripts.benches.processes import uss
 from scripts.benches.report import OURS, Goal, Report, Row
 from scripts.benches.site import Site, open_site
+from tests.ports import free_port
 from tests.standin.postgres import Postgres, temporary_postgres
-from tests.system.bed import free_port
 
 WITHOUT = "without [fleet]"
 MORE_AT_MOST = 8.0

@@ -24,7 +24,8 @@ from scripts.benches.report import OURS, Report
 from scripts.benches.rounds import QUICK, SETTLE, Figures, Times, kills
 from scripts.benches.site import all_connected
 from scripts.benches.systemd import systemd_version
-from tests.system.bed import CHECKOUT, Bed, free_port
+from tests.ports import free_port
+from tests.system.bed import CHECKOUT, Bed
 
 AGENT, SOCKET = "wa-agent.service", "wa-agent.socket"
 PLAIN = "systemd alone"

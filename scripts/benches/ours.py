@@ -20,7 +20,7 @@ from agent.host.process.run_file import read_note
 from scripts.benches.processes import children, gone, launch
 from scripts.benches.report import OURS
 from scripts.benches.site import SETTINGS, Site
-from tests.system.bed import free_port
+from tests.ports import free_port
 
 WITHIN = 120.0
 AT_ONCE = 30

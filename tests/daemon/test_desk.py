@@ -6,7 +6,6 @@ import io
 import json
 import os
 import shutil
-import socket
 import sys
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, replace
@@ -28,6 +27,7 @@ from tests.daemon.conftest import RunningAgent
 from tests.daemon.test_vault import cli
 from tests.daemon.test_web import SETTINGS
 from tests.lacking import lacks
+from tests.ports import free_port
 from tests.standin.web.stand_in import StandIn
 from tests.vault.copies.test_archives import build, manifest_of, member
 
@@ -78,9 +78,7 @@ async def stand_in() -> AsyncIterator[StandIn]:
 @pytest.fixture
 async def agent(make_agent: Any, cache: Path, tmp_path: Path) -> RunningAgent:
     """One that desks reach over TCP."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{free.getsockname()[1]}"
+    address = f"127.0.0.1:{free_port()}"
     one: RunningAgent = make_agent(f'\n[api]\npublic_url = "http://{address}"\n', base=SETTINGS)
     one.listen = address
     shutil.copytree(cache / "wa-js", tmp_path / "cache" / "wa-js")

@@ -22,9 +22,9 @@ from agent.vault.copies.manifest import Manifest
 from agent.vault.copies.unpack import read_archive_manifest
 from tests.daemon.conftest import RunningAgent
 from tests.fleet.wires import Wires, wires
+from tests.ports import free_port
 from tests.standin.postgres import Postgres, temporary_postgres
 from tests.standin.witness import Witness, witness
-from tests.system.bed import free_port
 
 TTL, MARGIN = 6.0, 2.0
 SETTINGS = f"""\

@@ -27,9 +27,9 @@ from agent.supervise.fleet.commands import Commands
 from agent.supervise.fleet.publishing import Publishing
 from tests.api.conftest import serve_fakes
 from tests.fakes.supervisor import FakeKeys, FakeSupervisor, make_view
+from tests.ports import free_port
 from tests.standin.evolution.certificates import Certificates
 from tests.standin.postgres import Postgres
-from tests.system.bed import free_port
 
 BEARER = "5e" * 32
 TTL = 6.0

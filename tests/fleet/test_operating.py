@@ -17,7 +17,7 @@ from tests.api.page.watcher import Watcher
 from tests.conftest import Eventually
 from tests.daemon.conftest import RunningAgent
 from tests.fleet.agents import SETTINGS, FleetAgent, FleetOfAgents, fleet_of_agents
-from tests.system.bed import free_port
+from tests.ports import free_port
 
 __all__ = ["watcher"]
 

@@ -3,7 +3,6 @@ holds the password."""
 
 import logging
 import os
-import socket
 import subprocess
 import traceback
 from collections.abc import Iterator
@@ -17,14 +16,10 @@ from agent.errors import ConfigError, TryLater, WaError
 from agent.fleet.postgres.address import check_address, warn_of_address
 from agent.fleet.postgres.coordinator import open_coordinator
 from agent.fleet.postgres.schema import prepare
+from tests.ports import free_port
 from tests.standin.postgres import Postgres, temporary_postgres
 
 PASSWORD = "hunter2%26"
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as it:
-        return int(it.getsockname()[1])
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -17,6 +16,7 @@ import pytest
 from aiohttp import web
 
 from tests.conftest import Eventually
+from tests.ports import free_port
 from tests.standin.whaticket.keys import FolderKeys, fresh
 from tests.standin.whaticket.server import PASSWORD as STAND_IN_PASSWORD
 from tests.standin.whaticket.server import USER, StandIn
@@ -184,9 +184,7 @@ async def place(tmp_path: Path) -> AsyncIterator[Place]:
         app.router.add_route(verb, path, server.answer)
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
     await runner.setup()
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port = sock.getsockname()[1]
+    port = free_port()
     await web.TCPSite(runner, "127.0.0.1", port).start()
     server.url = f"http://127.0.0.1:{port}"
     log = tmp_path / "server.log"
@@ -717,9 +715,7 @@ def redis(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Callable[.
     """A real one; the parameter is its password, "" for none."""
     needs("redis-server", "redis-cli")
     password = str(request.param)
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port = sock.getsockname()[1]
+    port = free_port()
     settings = f'port {port}\nbind 127.0.0.1\nsave ""\n'
     settings += f"requirepass {password}\n" if password else ""
     process = subprocess.Popen(

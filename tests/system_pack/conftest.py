@@ -3,7 +3,6 @@
 import asyncio
 import json
 import shutil
-import socket
 import sys
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
@@ -17,15 +16,9 @@ import pytest
 from aiohttp import web
 
 from tests.daemon.conftest import RunningAgent, make_agent
-from tests.listener import listening
+from tests.ports import free_port
 
 __all__ = ["make_agent"]
-
-
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
 
 
 @dataclass
@@ -58,9 +51,10 @@ class MailServer:
 @pytest.fixture
 async def mail_server() -> AsyncIterator[MailServer]:
     found = MailServer()
-    async with listening(found.serve) as port:
-        found.address = f"127.0.0.1:{port}"
-        yield found
+    server = await asyncio.start_server(found.serve, "127.0.0.1", 0)
+    found.address = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    yield found
+    server.close()
 
 
 @dataclass

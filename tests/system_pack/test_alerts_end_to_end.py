@@ -13,8 +13,9 @@ from agent.metrics.dashboards import queries
 from tests.conftest import Eventually
 from tests.daemon.conftest import SETTINGS, RunningAgent
 from tests.daemon.test_backends import table
+from tests.ports import free_port
 from tests.standin.evolution import StandIn
-from tests.system_pack.conftest import Receiver, StartServer, fetch, free_port, run_program
+from tests.system_pack.conftest import Receiver, StartServer, fetch, run_program
 
 METRIC = re.compile(r"\b(?:wa|process)_[a-z_]+\b")
 IMPATIENT = {

@@ -8,7 +8,8 @@ from urllib.parse import quote
 
 from tests.conftest import Eventually
 from tests.daemon.conftest import RunningAgent
-from tests.system_pack.conftest import StartServer, fetch, free_port
+from tests.ports import free_port
+from tests.system_pack.conftest import StartServer, fetch
 
 EVERY = 1.0
 """Seconds between two scrapes."""

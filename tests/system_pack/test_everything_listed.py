@@ -11,8 +11,8 @@ from agent.core.alerts import Alert, Severity, alert_table
 from tests.conftest import Eventually
 from tests.daemon.conftest import RunningAgent
 from tests.daemon.test_backends import table
+from tests.ports import free_port
 from tests.standin.evolution import StandIn
-from tests.system_pack.conftest import free_port
 
 IMPATIENT = {"WA_AGENT_MEMORY__INTERVAL": "1", "WA_AGENT_CRYPTO__ROUND": "1"}
 WEBHOOK = '[[webhook]]\nname = "ops"\nurl = "http://127.0.0.1:{port}/"\nprivate = true\n'

@@ -1,7 +1,6 @@
 """A person's browser before a real agent: what the tests of the pages have in common."""
 
 import os
-import socket
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
@@ -9,6 +8,7 @@ import pytest
 
 from tests.api.page.watcher import Watcher
 from tests.daemon.conftest import RunningAgent, make_agent
+from tests.ports import free_port
 
 __all__ = ["make_agent"]
 
@@ -28,9 +28,7 @@ async def listening(
 
     def make(settings: str = "", **more: str) -> RunningAgent:
         one = make_agent(settings, **more)
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            one.listen = f"127.0.0.1:{free.getsockname()[1]}"
+        one.listen = f"127.0.0.1:{free_port()}"
         return one
 
     return make

@@ -3,7 +3,6 @@
 import asyncio
 import os
 import shutil
-import socket
 from pathlib import Path
 
 import pytest
@@ -14,6 +13,7 @@ from agent.cli.doctor.worker_access import Worker, environment_of, worker_of
 from agent.config import BackendDeclaration
 from agent.host.machine.backend_drop_in import render_reach
 from tests.lacking import lacks, not_lent
+from tests.ports import free_port
 
 EVO = "[[backend]]\nname = 'evo'\nengine = 'evolution'\nurl = 'http://e.example'\nkey = 'K-1'\n"
 TICKET = "[[backend]]\nname = 'tick'\nengine = 'whaticket'\nurl = 'http://t.example'\nkey = 'K-2'\n"
@@ -241,10 +241,8 @@ async def test_a_real_redis_is_asked(doctor, house, redis):
 
 async def test_a_redis_that_is_none_is_wrong(doctor, house):
     house.supervisor.backends.declare("tick", "whaticket")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    ((sentence, _),) = wrong(await doctor(f"{TICKET}redis_url = 'redis://127.0.0.1:{port}'\n"))
+    address = f"127.0.0.1:{free_port()}"
+    ((sentence, _),) = wrong(await doctor(f"{TICKET}redis_url = 'redis://{address}'\n"))
     assert "Connection refused" in sentence
     ((sentence, _),) = wrong(
         await doctor(f"{TICKET}redis_url = 'redis://127.0.0.1:{house.port}'\n")

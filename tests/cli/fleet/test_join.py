@@ -22,6 +22,7 @@ from agent.fleet.key import FleetKey
 from agent.fleet.postgres.coordinator import open_coordinator
 from tests.cli.conftest import Cli
 from tests.cli.fleet.conftest import FleetApi
+from tests.ports import free_port
 from tests.standin.evolution.certificates import Certificates
 from tests.standin.postgres import Postgres, temporary_postgres
 
@@ -67,12 +68,6 @@ class Place:
         }
         words = [word for name, value in values.items() for word in (f"--{name}", value)]
         return await self.cli("fleet", "join", *words)
-
-
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
 
 
 @pytest.fixture
