@@ -5,6 +5,7 @@ import inspect
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from xdist.scheduler import LoadScopeScheduling
 from tests.durations import Durations
 from tests.lacking import not_lent
 from tests.leftovers import Leftovers, sentence
+from tests.waiting import pause
 
 # A test that a busy machine makes slow is not wrong.
 hypothesis.settings.register_profile(
@@ -29,6 +31,10 @@ hypothesis.settings.register_profile(
     derandomize="CI" in os.environ,
 )
 hypothesis.settings.load_profile("busy machine")
+
+# Agents are started thousands of times: without its bytecode each of them compiles itself again.
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 LEFT_BEHIND = pytest.StashKey[list[str]]()
 
@@ -77,16 +83,18 @@ def eventually() -> Eventually:
     """Wait until `probe` (plain or async) gives what is wanted; say what it gave last otherwise."""
 
     async def wait(probe: Callable[[], Any], wanted: Any = True, *, within: float = 10.0) -> Any:
-        deadline = time.monotonic() + within
+        begun = time.monotonic()
         while True:
+            asked = time.monotonic()
             found = probe()
             if inspect.isawaitable(found):
                 found = await found
             if bool(found) if wanted is True else found == wanted:
                 return found
-            if time.monotonic() > deadline:
+            now = time.monotonic()
+            if now > begun + within:
                 raise AssertionError(f"after {within} s: {found!r}, wanted {wanted!r}")
-            await asyncio.sleep(0.02)
+            await asyncio.sleep(pause(now - begun, now - asked))
 
     return wait
 

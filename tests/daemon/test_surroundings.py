@@ -169,7 +169,7 @@ async def test_f14_a_worker_over_its_memory_is_killed_and_counted_as_oom(make_ag
     agent.config.write_text(text)
     await agent.start()
     await connected(agent, eventually, "a")
-    await agent.fault("a", "leak")
+    await agent.fault("a", "leak", bytes_per_second=24 << 20)
 
     async def counted():
         return (await agent.show("a"))["restarts_by_reason"]["oom"]
@@ -190,7 +190,7 @@ async def test_who_is_granted_more_than_the_wall_while_it_runs_is_not_killed(
     worker = await agent.pid("b")
     await agent.do("PATCH", "/api/instance/b", {"settings": {"memory_limit": 1 << 30}})
     for id in "ab":
-        await agent.fault(id, "leak", bytes_per_second=4 << 20)
+        await agent.fault(id, "leak", bytes_per_second=24 << 20)
 
     async def counted():
         return (await agent.show("a"))["restarts_by_reason"]["oom"]

@@ -8,13 +8,14 @@ import contextlib
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from tests.waiting import pause
 
 SOURCE = Path(__file__).resolve().parents[2]
 CHECKOUT = Path("/usr/src/wa-agent")
@@ -269,11 +270,13 @@ class Bed:
         return f"unix:path={self.path('/run/dbus/system_bus_socket')}"
 
     def until(self, probe: Callable[[], object], within: float = 20.0) -> None:
-        deadline = time.monotonic() + within
+        begun = asked = time.monotonic()
         while not probe():
-            if time.monotonic() > deadline:
+            now = time.monotonic()
+            if now > begun + within:
                 raise AssertionError(f"not within {within} s: {probe}\n{self.messages()}")
-            time.sleep(0.05)
+            time.sleep(pause(now - begun, now - asked))
+            asked = time.monotonic()
 
 
 def _hide_below(upper: Path) -> None:
@@ -288,13 +291,6 @@ def _hide_below(upper: Path) -> None:
 
 def _pid_namespace(pid: int) -> Path:
     return Path(f"/proc/{pid}/ns/pid").readlink()
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def _clean_environment() -> dict[str, str]:

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from tests.lacking import lacks, not_lent
-from tests.system.bed import CHECKOUT, SOURCE, Bed, free_port
+from tests.ports import free_port
+from tests.system.bed import CHECKOUT, SOURCE, Bed
 
 STANDIN = SOURCE / "tests/host/standin.py"
 PYTHON = "/opt/wa-agent/venv/bin/python"

@@ -9,7 +9,8 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from tests.system.bed import SOURCE, Bed, free_port
+from tests.ports import free_port
+from tests.system.bed import SOURCE, Bed
 
 SIZE = "3g"
 # What a bare machine has; and what apt may fetch on it: the package's dependencies are among them.

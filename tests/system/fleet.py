@@ -1,5 +1,6 @@
 """A few sandbox instances on the bed, and what the agent says of them."""
 
+import contextlib
 import http.client
 import json
 import re
@@ -8,7 +9,6 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -30,11 +30,30 @@ class Fleet:
         lines = self.bed.run("wa-agent", "--json", "events", id).splitlines()
         return [json.loads(line)["kind"] for line in lines]
 
+    def ask(self, path: str) -> Any:
+        """The agent's answer; None while it is on its way up. No program is started for it:
+        whoever waits for something asks many times."""
+        connection = UnixConnection(str(self.bed.path("/run/wa-agent/api.sock")))
+        with (
+            contextlib.closing(connection),
+            contextlib.suppress(OSError, http.client.HTTPException),
+        ):
+            connection.request("GET", path)
+            answer = connection.getresponse()
+            if answer.status < 400:
+                return json.load(answer)
+        return None
+
     def list(self) -> dict[str, dict[str, Any]]:
-        done = self.bed.try_run("wa-agent", "--json", "list")
-        if done.returncode != 0:
-            return {}  # the agent is on its way up
-        return {row["id"]: row for row in json.loads(done.stdout)}
+        found = self.ask("/api/instances?limit=1000")
+        return {row["id"]: row for row in found["instances"]} if found else {}
+
+    def show(self, id: str) -> dict[str, Any]:
+        found: dict[str, Any] = self.ask(f"/api/instance/{id}/details") or {}
+        return found
+
+    def until_it_answers(self) -> None:
+        self.bed.until(lambda: self.ask("/api/instances") is not None)
 
     def statuses(self) -> dict[str, str]:
         rows = self.list()
@@ -93,7 +112,7 @@ class Fleet:
     def make(self) -> None:
         """Whatever the test before did: all of them exist, run and are connected."""
         self.bed.run("systemctl", "start", "wa-agent.socket", AGENT)
-        self.bed.until(lambda: self.bed.try_run("wa-agent", "list").returncode == 0)
+        self.until_it_answers()
         there = self.list()
         for id in self.ids:
             if id not in there:
@@ -158,10 +177,14 @@ class UnixConnection(http.client.HTTPConnection):
         self.sock.connect(self._path)
 
 
+def connect(bed: Bed) -> UnixConnection:
+    return UnixConnection(str(bed.path("/run/wa-agent/api.sock")))
+
+
 CLIENTS = 4
 
 
-@contextmanager
+@contextlib.contextmanager
 def traffic(bed: Bed):
     """Requests over both entrances, a new connection each, for as long as the block lasts.
 
@@ -174,7 +197,7 @@ def traffic(bed: Bed):
         return _get(connection, "/healthz")
 
     def over_unix() -> int:
-        return _get(UnixConnection(str(bed.path("/run/wa-agent/api.sock"))), "/api/instances")
+        return _get(connect(bed), "/api/instances")
 
     def ask_on(client: int) -> None:
         while not done.is_set():

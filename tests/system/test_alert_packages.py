@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.system.bed import SOURCE, Bed, free_port
+from tests.ports import free_port
+from tests.system.bed import SOURCE, Bed
 
 README = (SOURCE / "agent/metrics/README.md").read_text()
 UNITS = ("prometheus.service", "prometheus-alertmanager.service")

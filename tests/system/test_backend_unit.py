@@ -76,7 +76,7 @@ def configure(bed: Bed, text: str) -> None:
     bed.run("sh", "-c", f"cat > {CONFIG} <<'END'\n{text}END")
     bed.run("systemctl", "reset-failed")
     bed.run("systemctl", "restart", "wa-agent.socket", AGENT)
-    bed.until(lambda: bed.try_run("wa-agent", "list").returncode == 0)
+    Fleet(bed, ()).until_it_answers()
 
 
 def test_a_backend_lives_in_its_unit_through_all_that_may_happen(bed: Bed, evo: Evo, capsys: Any):

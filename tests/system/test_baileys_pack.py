@@ -27,7 +27,7 @@ def fleet(machine: Bed, whatsapp: WhatsApp) -> Iterator[Fleet]:
     bring_packages(machine)
     fleet = Fleet(machine, tuple(IDS))
     machine.run("systemctl", "start", "wa-agent.socket", AGENT)
-    machine.until(lambda: machine.try_run("wa-agent", "list").returncode == 0)
+    fleet.until_it_answers()
     before = machine.run("cat", CONFIG)
     machine.write(CONFIG, before + "\n[worker]\npack = 8\n")
     machine.run("systemctl", "reload", AGENT)

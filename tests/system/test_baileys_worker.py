@@ -38,7 +38,7 @@ def fleet(machine: Bed, whatsapp: WhatsApp) -> Iterator[Fleet]:
     bring_packages(machine)
     fleet = Fleet(machine, (ID,))
     machine.run("systemctl", "start", "wa-agent.socket", AGENT)
-    machine.until(lambda: machine.try_run("wa-agent", "list").returncode == 0)
+    fleet.until_it_answers()
     fleet.cli("create", ID, "--engine", "baileys", "--set", f"url={whatsapp.socket}")
     yield fleet
     if ID in fleet.list():

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from agent.engines.web.bundle import bundle_path
-from tests.system.bed import CHECKOUT, SOURCE, Bed, free_port
+from tests.ports import free_port
+from tests.system.bed import CHECKOUT, SOURCE, Bed
 from tests.system.conftest import PYTHON
 from tests.system.fleet import AGENT, Fleet
 

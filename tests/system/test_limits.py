@@ -7,6 +7,7 @@ import pytest
 
 from tests.system.bed import SOURCE, Bed
 from tests.system.conftest import PYTHON
+from tests.system.fleet import Fleet
 
 MIB = 1 << 20
 UNIT = "wa-instance@good.service"
@@ -142,7 +143,7 @@ def test_nothing_of_the_helper_can_be_changed_by_the_agents_user(bed: Bed):
 def test_s9_a_deleted_instance_leaves_no_limits_behind(bed: Bed):
     folder = f"{KEPT}/wa-instance@gone.service.d"
     bed.run("systemctl", "start", "wa-agent.socket", "wa-agent.service")
-    bed.until(lambda: bed.try_run("wa-agent", "list").returncode == 0)
+    Fleet(bed, ()).until_it_answers()
     bed.run("wa-agent", "create", "gone", "--engine", "sandbox", "--wait", "60", within=120)
     assert bed.try_run("test", "-e", folder).returncode == 0
     assert bed.show("wa-instance@gone.service", "MemoryMax") == str(640 * MIB)

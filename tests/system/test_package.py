@@ -18,7 +18,7 @@ import pytest
 
 from tests.system.bed import SOURCE, Bed
 from tests.system.debian import apt, build, edit, full_disk, make_debian, next_version, program
-from tests.system.fleet import AGENT, Fleet, UnixConnection, traffic
+from tests.system.fleet import AGENT, Fleet, connect, traffic
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -114,8 +114,7 @@ def dpkg(bed: Bed, *words: str) -> subprocess.CompletedProcess[str]:
 
 def version(bed: Bed) -> str:
     """The version that the running agent says of itself."""
-    connection = UnixConnection(str(bed.path("/run/wa-agent/api.sock")))
-    with contextlib.closing(connection):
+    with contextlib.closing(connect(bed)) as connection:
         connection.request("GET", "/api/health")
         return str(json.load(connection.getresponse())["agent"]["version"])
 

@@ -29,7 +29,7 @@ def fleet(bed: Bed) -> Iterator[Fleet]:
     yield fleet
     bed.run("systemctl", "reset-failed")
     bed.run("systemctl", "start", "wa-agent.socket", AGENT)
-    bed.until(lambda: bed.try_run("wa-agent", "list").returncode == 0)
+    fleet.until_it_answers()
     fleet.delete()
 
 
@@ -75,7 +75,7 @@ def test_s9_a_socket_whose_file_was_removed_comes_back(bed: Bed, fleet: Fleet, h
         bed.run("systemctl", "restart", AGENT, within=120)
     else:
         bed.run("systemctl", "kill", "--signal=KILL", "--kill-whom=main", AGENT)
-    bed.until(lambda: bed.try_run("wa-agent", "list").returncode == 0)
+    fleet.until_it_answers()
     fleet.until_connected()
     assert bed.run("stat", "-c", "%U:%G %a", FILE).strip() == "root:wa-agent 660"
     assert fleet.runs() == runs, "every worker went on"

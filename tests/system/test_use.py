@@ -6,7 +6,6 @@ with the machine outside: memory is each worker's own word, the rest the kernel'
 
 import re
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 
@@ -53,16 +52,11 @@ def fleet(bed: Bed) -> Iterator[Fleet]:
     bed.run("systemctl", "restart", AGENT)
 
 
-def shown(fleet: Fleet, id: str) -> dict[str, Any]:
-    found: dict[str, Any] = fleet.cli("show", id)
-    return found
-
-
 def test_what_a_session_uses_is_known(bed: Bed, fleet: Fleet) -> None:
     group = control_group(fleet.unit("u1"))
     assert bed.show(fleet.unit("u1"), "ControlGroup") == f"/{group.relative_to('/sys/fs/cgroup')}"
-    bed.until(lambda: shown(fleet, "u1")["memory_bytes"] in fleet.memory("u1"))
-    found = shown(fleet, "u1")
+    bed.until(lambda: fleet.show("u1")["memory_bytes"] in fleet.memory("u1"))
+    found = fleet.show("u1")
     assert found["cpu_seconds"] > 0
     assert found["processes"] == 1
     metrics = bed.run("curl", "-s", "--unix-socket", "/run/wa-agent/api.sock", "http://x/metrics")
@@ -84,7 +78,7 @@ def test_a_leak_is_freed_first_and_then_restarted_gracefully(bed: Bed, fleet: Fl
     assert re.search(r"asked it to free its caches: memory \w+: \d+ of 60 MiB", told), told
     assert re.search(r"restart: memory critical: \d+ of 60 MiB", told), told
     assert "memory critical" not in told.rpartition("outcome: restart")[2], told
-    assert shown(fleet, "u1")["restarts_by_reason"]["agent"] == 1
+    assert fleet.show("u1")["restarts_by_reason"]["agent"] == 1
     assert fleet.accounts() == accounts
     assert fleet.runs()["u2"] == other, "its neighbour was left alone"
 
@@ -94,7 +88,7 @@ def test_the_wall_moves_with_what_an_instance_may_use(bed: Bed, fleet: Fleet) ->
     assert bed.show(unit, "MemoryMax") == str(640 * MIB)
     fleet.cli("settings", "u1", "--set", f"memory_limit={800 * MIB}")
     bed.until(lambda: bed.show(unit, "MemoryMax") == str(1000 * MIB))
-    assert shown(fleet, "u1")["memory_limit_bytes"] == 800 * MIB
+    assert fleet.show("u1")["memory_limit_bytes"] == 800 * MIB
     fleet.cli("settings", "u1", "--set", "memory_limit=0")
     bed.until(lambda: bed.show(unit, "MemoryMax") == "infinity")
     assert fleet.runs()["u1"] == run, "it went on all the time"

@@ -23,6 +23,7 @@ from agent.errors import ConfigError, EngineError
 from tests.lacking import lacks
 from tests.standin.web.stand_in import StandIn
 from tests.system.bed import SOURCE, Bed
+from tests.system.conftest import PYTHON
 from tests.system.fleet import AGENT, Fleet
 
 ID = "web1"
@@ -86,7 +87,7 @@ class Web:
         return f"url={self.stand_in.url}?name={id}{more}"
 
     def claim(self) -> dict[str, Any]:
-        return self.fleet.cli("show", ID).get("claim") or {}
+        return self.fleet.show(ID).get("claim") or {}
 
     def until(self, within: float = 40.0, **wanted: Any) -> None:
         def found() -> bool:
@@ -141,7 +142,7 @@ def played(machine: Bed) -> Iterator[Played]:
 def session(machine: Bed, played: Played) -> Iterator[Web]:
     web = Web(Fleet(machine, (ID,)), played)
     machine.run("systemctl", "start", "wa-agent.socket", AGENT)
-    machine.until(lambda: machine.try_run("wa-agent", "list").returncode == 0)
+    web.fleet.until_it_answers()
     web.fleet.cli("create", ID, "--engine", "web", "--set", web.url())
     yield web
     if ID in web.fleet.list():
@@ -187,8 +188,7 @@ def test_what_its_browser_uses_is_counted_with_it(web: Web) -> None:
     bed.run("systemctl", "restart", AGENT)
 
     def is_told() -> bool:
-        rows = web.fleet.list()  # none while the agent is on its way up
-        found: dict[str, Any] = web.fleet.cli("show", ID) if rows else {}
+        found = web.fleet.show(ID)  # empty while the agent is on its way up
         whole = found.get("processes") == len(list(_below(web.worker())))
         return whole and found["memory_bytes"] in web.fleet.memory(ID)
 
@@ -300,12 +300,36 @@ def test_a_refusal_is_told_with_its_reason(web: Web, mode: str, reason: str) -> 
     web.fleet.until_connected()
 
 
-def test_a_page_without_a_module_is_a_failed_injection(web: Web) -> None:
+HASTY = """
+import sys
+import agent.engines.web.states as states
+from agent.worker.__main__ import main
+states.SLOW_INJECTION = 5.0
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.fixture
+def hasty(web: Web) -> Iterator[None]:
+    """Its worker waits 5 s instead of 25 for the page's modules."""
+    drop_in = f"/etc/systemd/system/{web.fleet.unit(ID)}.d"
+    web.bed.write("/opt/hasty.py", HASTY)
+    command = f"[Service]\nExecStart=\nExecStart={PYTHON} /opt/hasty.py %i\n"
+    web.bed.write(f"{drop_in}/hasty.conf", command)
+    web.bed.run("systemctl", "daemon-reload")
+    yield
+    web.bed.run("rm", "-r", drop_in)
+    web.bed.run("systemctl", "daemon-reload")
+    web.fleet.cli("restart", ID)
+    web.fleet.until_connected()
+
+
+def test_a_page_without_a_module_is_a_failed_injection(web: Web, hasty: None) -> None:
     web.fleet.cli("settings", ID, "--set", web.url(more="&missing=WAWebBuildConstants"))
     web.fleet.cli("restart", ID)
     try:
         # Once past every cache, too, before it is given up.
-        web.until(reason="injection_failed", within=150)
+        web.until(reason="injection_failed", within=60)
     finally:
         web.fleet.cli("settings", ID, "--set", web.url())
     web.fleet.cli("restart", ID)

@@ -16,6 +16,7 @@ from agent.engines.baileys.packages import LOADER, LOADER_TEXT, MARK, packages_f
 from scripts.benches.processes import tree
 from tests.lacking import lacks
 from tests.standin.baileys.run import HERE, WhatsApp, why_not
+from tests.waiting import pause
 
 ACCOUNT, PEER, OTHER = "5511900000001", "5511900000002", "5511900000003"
 NAME = "baileys-1"
@@ -79,10 +80,12 @@ class Bench:
             self._engine = None
 
     async def until(self, probe: Callable[[], Any], within: float = 20.0) -> Any:
-        deadline = time.monotonic() + within
+        begun = asked = time.monotonic()
         while not (found := probe()):
-            assert time.monotonic() < deadline, (self.heard.claims[-4:], self.heard.happenings[-4:])
-            await asyncio.sleep(0.02)
+            now = time.monotonic()
+            assert now < begun + within, (self.heard.claims[-4:], self.heard.happenings[-4:])
+            await asyncio.sleep(pause(now - begun, now - asked))
+            asked = time.monotonic()
         return found
 
     async def is_now(self, status: str, reason: str = "", within: float = 20.0) -> None:

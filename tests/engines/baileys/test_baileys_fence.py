@@ -16,7 +16,6 @@ from agent.core.words import ConnectionStatus as Status
 from agent.errors import LeaseOver
 from scripts.benches.processes import tree
 from tests.engines.baileys.conftest import ACCOUNT, NAME, OTHER, PEER, Bench, PackProcess
-from tests.listener import Listener
 from tests.standin.baileys.run import WhatsApp
 from tests.worker.conftest import Bench as Worker
 from tests.worker.conftest import slept_for
@@ -32,17 +31,19 @@ class Wire:
         self._to = urlsplit(whatsapp.url)
         self.last_byte = 0.0
         self.open = 0
-        self._listener = Listener(self._serve)
+        self._server: asyncio.Server
 
     @property
     def url(self) -> str:
-        return f"ws://127.0.0.1:{self._listener.port}/ws/chat"
+        port = self._server.sockets[0].getsockname()[1]
+        return f"ws://127.0.0.1:{port}/ws/chat"
 
     async def start(self) -> None:
-        await self._listener.open()
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
 
     async def stop(self) -> None:
-        await self._listener.close()
+        self._server.close()
+        await self._server.wait_closed()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.open += 1
