@@ -4,13 +4,15 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
+from tests.listener import Listener
+
 
 class Line:
     """Carries bytes to `target` while it is whole; cut, it refuses, or accepts and is silent."""
 
     def __init__(self, target: int) -> None:
         self._target = target
-        self._server: asyncio.Server | None = None
+        self._listener: Listener | None = None
         self._pumps: set[asyncio.Task[None]] = set()
         self._writers: set[asyncio.StreamWriter] = set()
         self._silent = False
@@ -20,17 +22,17 @@ class Line:
 
     async def mend(self) -> None:
         self._silent = False
-        if self._server is None:
-            self._server = await asyncio.start_server(self._carry, "127.0.0.1", self.port)
-            self.port = self._server.sockets[0].getsockname()[1]
+        if self._listener is None:
+            self._listener = await Listener(self._carry).open(port=self.port)
+            self.port = self._listener.port
         else:
             self._drop_all()
 
     async def cut(self, *, silent: bool = False) -> None:
         self._silent = silent
-        if self._server is not None and not silent:
-            self._server.close()
-            self._server = None
+        if self._listener is not None and not silent:
+            await self._listener.close()
+            self._listener = None
         self._drop_all()
 
     def _drop_all(self) -> None:

@@ -13,6 +13,7 @@ import pytest
 from agent.core.model import Address
 from agent.supervise.reach import names
 from agent.supervise.reach.look import look
+from tests.listener import listening
 
 Talk = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 SOON = 5.0
@@ -30,11 +31,8 @@ async def serving(talk: Talk) -> AsyncIterator[int]:
         finally:
             writer.close()
 
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    try:
-        yield server.sockets[0].getsockname()[1]
-    finally:
-        server.close()
+    async with listening(serve) as port:
+        yield port
 
 
 def answers(status: str) -> Talk:

@@ -16,6 +16,7 @@ import pytest
 from aiohttp import web
 
 from tests.daemon.conftest import RunningAgent, make_agent
+from tests.listener import listening
 from tests.ports import free_port
 
 __all__ = ["make_agent"]
@@ -51,10 +52,9 @@ class MailServer:
 @pytest.fixture
 async def mail_server() -> AsyncIterator[MailServer]:
     found = MailServer()
-    server = await asyncio.start_server(found.serve, "127.0.0.1", 0)
-    found.address = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    yield found
-    server.close()
+    async with listening(found.serve) as port:
+        found.address = f"127.0.0.1:{port}"
+        yield found
 
 
 @dataclass

@@ -14,6 +14,7 @@ from agent.config import Config
 from agent.fleet.key import FleetKey
 from agent.fleet.postgres.schema import allow, prepare
 from tests.cli.fleet.conftest import FleetApi, machine
+from tests.listener import Listener
 from tests.standin.evolution.certificates import Certificates
 from tests.standin.postgres import Postgres, temporary_postgres
 
@@ -30,12 +31,16 @@ def server() -> Iterator[Postgres]:
         yield server
 
 
+async def hang_up(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    writer.close()
+
+
 @pytest.fixture
 async def look(api: FleetApi, tmp_path: Path, server: Postgres) -> Any:
     Certificates.make(tmp_path)
     FleetKey.make(tmp_path / "fleet.key")
-    listener = await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", 0)
-    port = listener.sockets[0].getsockname()[1]
+    listener = await Listener(hang_up).open()
+    port = listener.port
     plain = Config()
     config = replace(
         plain,
@@ -67,7 +72,7 @@ async def look(api: FleetApi, tmp_path: Path, server: Postgres) -> Any:
         return by_check
 
     yield looking
-    listener.close()
+    await listener.close()
 
 
 async def test_profiles_need_restic(look: Look, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,6 +24,7 @@ from agent.errors import NotFound
 from agent.store.database import Store
 from tests.conftest import Eventually
 from tests.deliver.receiver import Receiver
+from tests.listener import Listener
 
 QUICK = Pace(first=0.01, longest=0.05, circuit_failures=3, circuit_pause=0.1)
 SECRET = "a secret of sixteen or more"
@@ -446,13 +447,17 @@ async def test_no_secret_is_in_a_log_an_error_or_the_journal(
         writer.write(b"no http at all\r\n\r\n")
         writer.close()
 
-    server = await asyncio.start_server(garbage, "127.0.0.1", 0)
-    port = server.sockets[0].getsockname()[1]
+    server = await Listener(garbage).open()
     answers = iter([500, 302, 404])
     target.status = lambda body: next(answers, 200)
     declared = [
         hook(target, "a", secret_file=str(file), url=closed),
-        hook(target, "b", secret_file=str(file), url=f"http://127.0.0.1:{port}/?token={SECRET}"),
+        hook(
+            target,
+            "b",
+            secret_file=str(file),
+            url=f"http://127.0.0.1:{server.port}/?token={SECRET}",
+        ),
         hook(target, "c", secret_file=str(file), url=f"{target.url}?token={SECRET}"),
     ]
     webhooks = await bench.begin(*declared)
@@ -470,4 +475,4 @@ async def test_no_secret_is_in_a_log_an_error_or_the_journal(
     journal = await bench.store.history(limit=1000)
     everything = (caplog.text, str(journal), str(webhooks.views()), repr(declared))
     assert not any(SECRET in text for text in everything)
-    server.close()
+    await server.close()

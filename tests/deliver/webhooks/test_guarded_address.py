@@ -5,6 +5,7 @@ import re
 import socket
 import threading
 from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack
 from typing import Any
 
 import aiohttp
@@ -16,6 +17,7 @@ from agent.deliver.webhooks import guarded_address
 from agent.deliver.webhooks.guarded_address import GuardedResolver, open_connector
 from agent.deliver.webhooks.request import Line, Reply
 from tests.deliver.receiver import Receiver
+from tests.listener import listening
 from tests.standin.evolution.certificates import Certificates
 
 
@@ -28,16 +30,12 @@ async def victim() -> AsyncIterator[list[str]]:
         seen.append("somebody")
         writer.close()
 
-    server = await asyncio.start_server(serve, None, 0, family=socket.AF_INET)
-    six = None
-    port = server.sockets[0].getsockname()[1]
-    if socket.has_ipv6:
-        six = await asyncio.start_server(serve, "::", port, family=socket.AF_INET6)
-    seen.append(str(port))
-    yield seen
-    server.close()
-    if six is not None:
-        six.close()
+    async with AsyncExitStack() as servers:
+        port = await servers.enter_async_context(listening(serve, "0.0.0.0"))
+        if socket.has_ipv6:
+            await servers.enter_async_context(listening(serve, "::", port))
+        seen.append(str(port))
+        yield seen
 
 
 @pytest.fixture(scope="module")
@@ -248,11 +246,9 @@ async def test_a_body_that_drips_does_not_hold_a_delivery_up() -> None:
         await writer.wait_closed()
         over.set()
 
-    server = await asyncio.start_server(drip, "127.0.0.1", 0)
-    port = server.sockets[0].getsockname()[1]
-    begun = asyncio.get_running_loop().time()
-    reply = await send(f"http://127.0.0.1:{port}/", private=True, timeout=60.0)
-    assert reply.answer is Answer.TAKEN
-    assert asyncio.get_running_loop().time() - begun < 10
-    await over.wait()
-    server.close()
+    async with listening(drip) as port:
+        begun = asyncio.get_running_loop().time()
+        reply = await send(f"http://127.0.0.1:{port}/", private=True, timeout=60.0)
+        assert reply.answer is Answer.TAKEN
+        assert asyncio.get_running_loop().time() - begun < 10
+        await over.wait()

@@ -16,6 +16,7 @@ from agent.core.words import ConnectionStatus as Status
 from agent.errors import LeaseOver
 from scripts.benches.processes import tree
 from tests.engines.baileys.conftest import ACCOUNT, NAME, OTHER, PEER, Bench, PackProcess
+from tests.listener import Listener
 from tests.standin.baileys.run import WhatsApp
 from tests.worker.conftest import Bench as Worker
 from tests.worker.conftest import slept_for
@@ -31,19 +32,17 @@ class Wire:
         self._to = urlsplit(whatsapp.url)
         self.last_byte = 0.0
         self.open = 0
-        self._server: asyncio.Server
+        self._listener = Listener(self._serve)
 
     @property
     def url(self) -> str:
-        port = self._server.sockets[0].getsockname()[1]
-        return f"ws://127.0.0.1:{port}/ws/chat"
+        return f"ws://127.0.0.1:{self._listener.port}/ws/chat"
 
     async def start(self) -> None:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        await self._listener.open()
 
     async def stop(self) -> None:
-        self._server.close()
-        await self._server.wait_closed()
+        await self._listener.close()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.open += 1

@@ -12,6 +12,7 @@ import pytest
 
 from agent.core.model import ConnectionStatus
 from tests.engines.web.bench import ACCOUNT, Bench
+from tests.listener import listening
 from tests.standin.web import fronts
 from tests.standin.web.stand_in import StandIn
 
@@ -98,9 +99,8 @@ async def with_a_certificate_of_its_own(folder: Path) -> AsyncIterator[str]:
     async def answer(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.close()
 
-    server = await asyncio.start_server(answer, "127.0.0.1", 0, ssl=context)
-    async with server:
-        yield f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
+    async with listening(answer, tls=context) as port:
+        yield f"https://127.0.0.1:{port}/"
 
 
 async def test_a_certificate_that_is_not_valid_is_told(bench: Bench, tmp_path: Path) -> None:
@@ -136,9 +136,10 @@ async def test_a_page_that_loads_itself_again_makes_no_progress_by_that(
     await bench.until(lambda: stand_in.requests.count("/standin.js") >= seen + 3, within=30)
     begun = len(bench.claims)
     await bench.until(lambda: stand_in.requests.count("/standin.js") >= seen + 8, within=30)
-    phases = {(claim.status, claim.phase, claim.progress) for claim in bench.claims[begun:]}
-    passing = {each for each in phases if each[0] is not Status.QR_REQUIRED}
-    assert len(passing) <= 3, passing
+    passing = [claim for claim in bench.claims[begun:] if claim.status is not Status.QR_REQUIRED]
+    assert {claim.phase for claim in passing} <= {"loaded", "injected"}
+    # A document that a reload cut short has less than the next one: two values, not one for each.
+    assert len({claim.progress for claim in passing} - {None}) <= 2, passing
 
 
 async def test_a_page_that_loads_itself_again_and_again_is_named_and_left_to_the_agent(

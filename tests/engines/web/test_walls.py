@@ -21,6 +21,7 @@ from agent.engines.web.profile.notes import read_note, write_note
 from agent.errors import ConfigError
 from tests.engines.web.bench import Bench, lives, processes_below
 from tests.lacking import lacks, not_lent
+from tests.listener import listening
 from tests.standin.web.stand_in import StandIn
 
 Status = ConnectionStatus
@@ -36,9 +37,8 @@ async def outside() -> AsyncIterator[tuple[str, list[str]]]:
         asked.append((await reader.readline()).decode("latin-1").strip())
         writer.close()
 
-    server = await asyncio.start_server(note, "127.0.0.1", 0)
-    yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", asked
-    server.close()
+    async with listening(note) as port:
+        yield f"http://127.0.0.1:{port}", asked
 
 
 async def test_a_session_contacts_no_other_host(

@@ -80,6 +80,11 @@ class StandIn:
 
     async def close(self) -> None:
         assert self._server is not None
+        loop = asyncio.get_running_loop()
+        for listening in self._server.sockets:
+            loop.remove_reader(listening)
+        for _ in range(4):  # steps in which a browser that was just accepted becomes a client
+            await asyncio.sleep(0)
         self._server.close()
         for task in list(self._tasks):
             task.cancel()

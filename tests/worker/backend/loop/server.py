@@ -5,6 +5,8 @@ import json
 from contextlib import suppress
 from typing import Any
 
+from tests.listener import Listener
+
 
 class LoopServer:
     port: int
@@ -14,31 +16,22 @@ class LoopServer:
         self.asked: list[tuple[str, str]] = []
         self.faults: dict[str, dict[str, Any]] = {}
         """By request, or by request and session as `probe:name`: what is answered instead."""
-        self._server: asyncio.Server | None = None
-        self._serving: set[asyncio.Task[Any]] = set()
+        self._listener: Listener | None = None
 
     async def open(self, port: int = 0) -> "LoopServer":
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", port)
-        self.port = self._server.sockets[0].getsockname()[1]
+        self._listener = await Listener(self._serve).open(port=port)
+        self.port = self._listener.port
         return self
 
     async def close(self) -> None:
-        if self._server is not None:
-            self._server.close()
-            await self._server.wait_closed()
-            self._server = None
-        for task in self._serving:
-            task.cancel()
-        await asyncio.gather(*self._serving, return_exceptions=True)
+        if self._listener is not None:
+            await self._listener.close()
+            self._listener = None
 
     def count(self, do: str) -> int:
         return sum(asked == do for asked, _ in self.asked)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._serving.add(task)
-        task.add_done_callback(self._serving.discard)
         try:
             request = json.loads(await reader.readline())
             do, name = request["do"], request["session"]
