@@ -84,7 +84,7 @@ async def doctor(state: Path) -> dict[str, Any]:
 async def test_the_first_run_greets_and_nobody_else_may_look_into_its_folder(
     start: Callable[..., Any], tmp_path: Path, eventually: Eventually
 ) -> None:
-    state = tmp_path / "new" / "state"
+    state = tmp_path / ("new-" + "x" * 120) / "state"  # longer than a socket's address
     run = await start("--state", str(state))
     await eventually(lambda: GREETING in run.text(), within=30)
     assert "Scan it:" in run.text()

@@ -22,6 +22,7 @@ from typing import Any
 import aiohttp
 
 from agent.errors import WaError
+from agent.link.sockets import short_path
 from scripts.trial.cluster import Cluster
 
 TTL = 12.0
@@ -74,11 +75,13 @@ class Machine:
             )
 
     async def ask(self, verb: str, path: str, body: Any = None) -> tuple[int, Any]:
-        async with (
-            aiohttp.ClientSession(connector=aiohttp.UnixConnector(str(self.socket))) as client,
-            client.request(verb, f"http://localhost{path}", json=body) as answer,
-        ):
-            return answer.status, await answer.json()
+        with short_path(self.socket) as name:
+            connector = aiohttp.UnixConnector(name)
+            async with (
+                aiohttp.ClientSession("http://localhost", connector=connector) as client,
+                client.request(verb, path, json=body) as answer,
+            ):
+                return answer.status, await answer.json()
 
     async def create(self, id: str) -> None:
         """A machine that has just begun takes no session yet."""
@@ -93,14 +96,24 @@ class Machine:
             raise WaError(f"cannot create {id}: {said}")
 
     async def until_ready(self) -> None:
-        async with asyncio.timeout(UP_WITHIN):
-            while True:
-                if self.process is not None and self.process.poll() is not None:
-                    raise WaError(f"{self.name} ended: look at {self.folder}/agent.log")
-                with contextlib.suppress(aiohttp.ClientError, OSError):
-                    if (await self.ask("GET", "/readyz"))[0] == 200:
-                        return
-                await asyncio.sleep(0.1)
+        cause = ""
+        try:
+            async with asyncio.timeout(UP_WITHIN):
+                while True:
+                    if self.process is not None and self.process.poll() is not None:
+                        raise WaError(f"{self.name} ended: look at {self.folder}/agent.log")
+                    try:
+                        status, said = await self.ask("GET", "/readyz")
+                        if status == 200:
+                            return
+                        cause = str(said)
+                    except (aiohttp.ClientError, OSError) as error:
+                        cause = str(error)
+                    await asyncio.sleep(0.1)
+        except TimeoutError:
+            log = self.folder / "agent.log"
+            sentence = f"{self.name} is not ready after {UP_WITHIN:g} s ({cause}): look at {log}"
+            raise WaError(sentence) from None
 
 
 class Trial:

@@ -60,7 +60,7 @@ def free_ports() -> int:
 
 @pytest.fixture
 async def start(tmp_path: Path) -> AsyncIterator[Callable[[], Awaitable[Run]]]:
-    clone, runs = tmp_path / "c", list[Run]()  # short: a socket stands below it
+    clone, runs = tmp_path / ("deep-" + "x" * 120), list[Run]()  # no socket's address holds it
     (clone / "scripts").mkdir(parents=True)
     shutil.copy(SCRIPTS / "run", clone / "scripts/run")
     shutil.copytree(SCRIPTS / "trial", clone / "scripts/trial")
