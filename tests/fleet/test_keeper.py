@@ -5,6 +5,7 @@ import json
 import signal
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -183,14 +184,9 @@ async def test_a_database_that_stays_away_is_logged_once(
 async def test_a_machine_that_was_taken_over_starts_nothing_while_records_are_lost(
     three: Three, fleet: Fleet, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    a, b, c = nodes = await three()
-    await eventually(lambda: all_run(nodes) and all(map(knows_two, nodes)), within=30)
-    with monkeypatch.context() as cut:
-        cut.setattr(a.coordinator, "renew", _away)
-        a.cut = True
-        await eventually(lambda: all_run([b, c]), within=30)
+    a, b, _ = nodes = await three()
+    async with cut_off(nodes, eventually, monkeypatch):
         fleet.server.sql("UPDATE wa_agent.fleet SET halted = 'the test says so'")
-    a.cut = False
     await eventually(lambda: a.keeper.halted and a.keeper.lease.holds(boot_now()), within=10)
     assert all_run(nodes) and not a.running
     # The takeover is lost as well, and its loss accepted, before `a` says which epoch it has.
@@ -211,14 +207,9 @@ async def test_a_machine_that_was_taken_over_starts_nothing_while_records_are_lo
 async def test_a_machine_that_was_forgotten_runs_nothing_of_before_when_it_joins_again(
     three: Three, fleet: Fleet, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    a, b, c = nodes = await three()
-    await eventually(lambda: all_run(nodes) and all(map(knows_two, nodes)), within=30)
-    with monkeypatch.context() as cut:
-        cut.setattr(a.coordinator, "renew", _away)
-        a.cut = True
-        await eventually(lambda: all_run([b, c]), within=30)
+    a, b, _ = nodes = await three()
+    async with cut_off(nodes, eventually, monkeypatch):
         await b.coordinator.forget(b.keeper.member, a.id)
-    a.cut = False
     with monkeypatch.context() as cut:
         # It renews, and is cut off before it has read what it owns.
         cut.setattr(a.coordinator, "owned", _away)
@@ -226,6 +217,21 @@ async def test_a_machine_that_was_forgotten_runs_nothing_of_before_when_it_joins
         cut.setattr(a.coordinator, "renew", _away)
         await eventually(lambda: a.keeper.lease_by == "promises", within=10)
         assert all_run(nodes) and not a.running
+
+
+@asynccontextmanager
+async def cut_off(
+    nodes: Sequence[Node], eventually: Eventually, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[None]:
+    """The first one reaches nobody; inside, the others run its sessions."""
+    first, *others = nodes
+    await eventually(lambda: all_run(nodes) and all(map(knows_two, nodes)), within=30)
+    with monkeypatch.context() as cut:
+        cut.setattr(first.coordinator, "renew", _away)
+        first.cut = True
+        await eventually(lambda: all_run(others), within=30)
+        yield
+    first.cut = False
 
 
 def knows_two(node: Node) -> bool:

@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any, TypeVar
+from typing import IO, Any, Generic, TypeVar
 
 from agent.core.model import InstanceId
 from agent.errors import ConfigError, Refused, TryLater, VaultError, WaError
@@ -46,6 +46,16 @@ _CAUSES = (
 _PASSING = ("profiles_locked",)
 
 Result = TypeVar("Result")
+
+
+@dataclass(frozen=True, slots=True)
+class _Command(Generic[Result]):
+    words: tuple[str, ...]
+    consume: Callable[[IO[bytes]], Result]
+    """Reads what it prints."""
+    cwd: Path | None = None
+    limit: float = QUICK
+    """Seconds."""
 
 
 def read_env_file(path: Path) -> Mapping[str, str]:
@@ -116,7 +126,7 @@ class Restic:
         def compare(stream: IO[bytes]) -> str:
             return _first_fault(stream, below, listing)
 
-        fault = await self._call(("dump", snapshot, "/"), compare, None, LONG)
+        fault = await self._call(_Command(("dump", snapshot, "/"), compare, limit=LONG))
         if fault:
             raise _error(f"snapshot {snapshot} is not what was saved: {fault}", "damaged")
 
@@ -134,62 +144,48 @@ class Restic:
     # inside
 
     async def _run(self, *words: str, cwd: Path | None = None, limit: float = QUICK) -> bytes:
-        return await self._call(words, _read_all, cwd, limit)
+        return await self._call(_Command(words, _read_all, cwd, limit))
 
-    async def _call(
-        self,
-        words: tuple[str, ...],
-        consume: Callable[[IO[bytes]], Result],
-        cwd: Path | None,
-        limit: float,
-    ) -> Result:
+    async def _call(self, command: _Command[Result]) -> Result:
         try:
-            return await self._try(words, consume, cwd, limit)
+            return await self._try(command)
         except TryLater as error:
             if error.code != "profiles_locked":
                 raise
         # Of a restic that was killed: this removes locks of processes that ended, and no other.
-        await self._try(("unlock",), _read_all, None, QUICK)
-        return await self._try(words, consume, cwd, limit)
+        await self._try(_Command(("unlock",), _read_all))
+        return await self._try(command)
 
-    async def _try(
-        self,
-        words: tuple[str, ...],
-        consume: Callable[[IO[bytes]], Result],
-        cwd: Path | None,
-        limit: float,
-    ) -> Result:
+    async def _try(self, command: _Command[Result]) -> Result:
         if shutil.which(PROGRAM) is None:
             raise Refused(
                 "cannot move browser profiles: restic is not installed: apt install restic",
                 code="no_restic",
             )
+        verb = command.words[0]
         try:
-            code, said, reading = await self._run_to_end(words, consume, cwd, limit)
+            code, said, reading = await self._run_to_end(command)
         except OSError as error:
-            raise _error(f"restic {words[0]} cannot be run: {error}", "profiles") from error
+            raise _error(f"restic {verb} cannot be run: {error}", "profiles") from error
         if code:
-            raise self._explained(words[0], code, said)
+            raise self._explained(verb, code, said)
         return reading.result()
 
     async def _run_to_end(
-        self,
-        words: tuple[str, ...],
-        consume: Callable[[IO[bytes]], Result],
-        cwd: Path | None,
-        limit: float,
+        self, command: _Command[Result]
     ) -> "tuple[int, str, asyncio.Future[Result]]":
         with tempfile.TemporaryFile() as errors:
-            out, process = await self._start(words, cwd, errors)
-            reading = asyncio.ensure_future(asyncio.to_thread(_consume, out, consume))
+            out, process = await self._start(command.words, command.cwd, errors)
+            reading = asyncio.ensure_future(asyncio.to_thread(_consume, out, command.consume))
             try:
-                async with asyncio.timeout(limit):
+                async with asyncio.timeout(command.limit):
                     code = await process.wait()
                     # A child of a killed restic may hold the pipe open.
                     await asyncio.wait({reading})
             except TimeoutError:
                 raise TryLater(
-                    f"restic {words[0]} did not end within {limit:g} s", code="profiles_timeout"
+                    f"restic {command.words[0]} did not end within {command.limit:g} s",
+                    code="profiles_timeout",
                 ) from None
             finally:
                 await _end(process, reading)
