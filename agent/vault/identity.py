@@ -129,6 +129,15 @@ def replace_identity(root: Path, identity: Identity, *, lineage: str | None = No
         put_identity(path, fd, identity, modes_of(root_fd), content)
 
 
+def other_keys(root: Path, id: InstanceId) -> dict[str, Any]:
+    """What the identity file of an instance says, keys of another version too; {} = none."""
+    try:
+        with open_instance(root, id) as fd:
+            return _other_keys(root / id, fd)
+    except VaultError:
+        return {}
+
+
 def put_identity(
     path: Path, fd: int, identity: Identity, modes: Modes, others: Mapping[str, Any]
 ) -> None:

@@ -18,7 +18,7 @@ from agent.failpoint import failpoint
 from agent.log import bound
 from agent.vault.errors import explain
 from agent.vault.folders import DOOMED, STAGING, doom, open_own, sweep_folder
-from agent.vault.identity import Identity, put_identity
+from agent.vault.identity import Identity, other_keys, put_identity
 from agent.vault.locate import SESSION, make_folder, modes_of, names_in, open_folder, open_root
 from agent.vault.trash import Retired, restore_trash, retire
 from agent.vault.walk import Open
@@ -67,14 +67,16 @@ def put_in_place(
     others: Mapping[str, Any] | None = None,
 ) -> Retired | None:
     """Give the staged folder its identity and its place; return the retired one. The worker must
-    not run; if it does, its lock stops this. `others`: further keys of the identity file."""
+    not run; if it does, its lock stops this. `others`: further keys of the identity file, besides
+    those of the present folder's that this module does not know."""
     id = identity.instance.id
     name, ready = f"{id}.{kind}", id + _READY
     path = root / STAGING
     with open_own(root, STAGING) as (root_fd, staging_fd):
         try:
             with open_folder(path / name, name, staging_fd) as fd:
-                content = {**(others or {}), "lineage": lineage}
+                present = other_keys(root, id) if replace else {}
+                content = {**present, **(others or {}), "lineage": lineage}
                 put_identity(path / name, fd, identity, modes_of(root_fd), content)
                 os.fsync(fd)
             with _no_worker(root / id):

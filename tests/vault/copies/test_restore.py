@@ -65,6 +65,13 @@ def test_the_session_is_as_it_was_and_what_was_there_is_in_the_trash(
     assert list((root / ".staging").iterdir()) == []
 
 
+def test_what_another_version_or_a_fleet_wrote_beside_it_stays(root, sales, taken, changed):
+    file = root / "sales" / "instance.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "fleet_epoch": 3}))
+    restore_snapshot(root, sales, taken, "")
+    assert json.loads(file.read_text())["fleet_epoch"] == 3
+
+
 def test_a_session_that_is_gone_comes_back(root, sales, session, taken):
     """F42: somebody deleted the folder."""
     lineage = read_identity(root / "sales").lineage
