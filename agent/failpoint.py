@@ -22,6 +22,7 @@ POINTS = frozenset(
         "fleet_arrived",
         "fleet_stopped",
         "fleet_retired",
+        "fleet_leaving",
         "fleet_left",
         "move_stopped",
         "move_copied",

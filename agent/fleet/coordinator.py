@@ -187,6 +187,9 @@ class Coordinator(Protocol):
     async def set_drained(self, name: str, drained: bool) -> bool:
         """False: no machine has this name."""
 
+    async def set_capacity(self, member: Member, capacity: int) -> None:
+        """How many sessions the machine takes until it says otherwise or joins again."""
+
     async def owned(self, member: Member) -> Sequence[Owned]: ...
 
     async def create(self, member: Member, session: NewSession, machine: int) -> bool:

@@ -22,6 +22,8 @@ class Owner(Protocol):
 
     async def claim(self, instance: Instance) -> None: ...
 
+    def refuse_other_engine(self, instance: Instance) -> None: ...
+
     async def write_through(self, facts: Facts) -> None: ...
 
     async def delete(self, id: InstanceId) -> None: ...
@@ -55,7 +57,9 @@ class Tenure:
             return
         self.owner.in_hand.add(instance.id)
         try:
-            if not own:
+            if own:
+                self.owner.refuse_other_engine(instance)
+            else:
                 await self.owner.claim(instance)
             yield
         finally:

@@ -333,7 +333,8 @@ ELSEWHERE = {
     "tests/fleet/test_commands.py": {"command_taken", "command_carried_out", "command_ended"},
     "tests/fleet/test_kills.py": {
         *("move_stopped", "move_copied", "move_handed_over"),
-        *("fleet_stopped", "fleet_retired", "fleet_arrived", "fleet_claimed", "fleet_left"),
+        *("fleet_stopped", "fleet_retired", "fleet_arrived", "fleet_claimed"),
+        *("fleet_leaving", "fleet_left"),
     },
     # A record is saved beside `repair_begun` and `repair_done`, before and after each step.
     "tests/store": {

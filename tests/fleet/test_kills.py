@@ -6,12 +6,16 @@ from contextlib import suppress
 from pathlib import Path
 
 import aiohttp
+import psycopg
 import pytest
 
 from tests.conftest import Eventually
 from tests.fleet.agents import FleetAgent, FleetOfAgents, fleet_of_agents
 from tests.fleet.test_owners import here, owned_by
 
+LEAVES = (
+    "SELECT FROM pg_stat_activity WHERE query LIKE '%leave_fleet%' AND wait_event_type = 'Lock'"
+)
 SOURCE = ("move_stopped", "move_copied", "move_handed_over", "fleet_stopped", "fleet_retired")
 
 
@@ -83,12 +87,31 @@ async def test_a_machine_that_is_killed_while_it_leaves_keeps_its_sessions(
     a = fleet["a"]
     await fleet.create("x", on="a")
     await eventually(lambda: fleet.connected(["x"]), within=30)
-    await killed_at(a, "fleet_left")
-    await eventually(fleet.know_each_other, within=30)
-    with suppress(aiohttp.ClientError):
-        await a.do("POST", "/api/fleet/leave")
-    await ended(a)
-    assert await fleet.owners() == {}
-    await a.boot()
-    await eventually(lambda: fleet.connected(["x"]), within=30)
-    await eventually(lambda: here(a, ["x"]), within=20)
+
+    async def back() -> None:
+        await a.boot()
+        await eventually(lambda: owned_by(fleet, "a", "x"), within=30)
+        await eventually(lambda: fleet.connected(["x"]), within=30)
+        assert await here(a, ["x"])
+        assert not list(a.state.glob("sessions/.trash/*"))
+
+    for point, owners in (("fleet_leaving", {"x": "a"}), ("fleet_left", {})):
+        await killed_at(a, point)
+        await eventually(fleet.know_each_other, within=30)
+        with suppress(aiohttp.ClientError):
+            await a.do("POST", "/api/fleet/leave")
+        await ended(a)
+        assert await fleet.owners() == owners
+        await back()
+    # It dies while the database works on it: the database goes on, and carries it out later.
+    async with await psycopg.AsyncConnection.connect(fleet.database.url) as locked:
+        await locked.execute("SELECT * FROM wa_agent.session FOR UPDATE")
+        leaving = asyncio.create_task(a.ask("POST", "/api/fleet/leave"))
+        await eventually(lambda: fleet.rows(LEAVES), within=10)
+        await a.kill()
+        await asyncio.gather(leaving, return_exceptions=True)
+        await a.start(a.env, ready=False)
+        assert a.process is not None
+        assert await asyncio.wait_for(a.process.wait(), 30) == 75, a.log.read_text()
+    await eventually(fleet.owners, {}, within=10)
+    await back()

@@ -26,6 +26,7 @@ FUNCTIONS = {
     "publish",
     "register_sessions",
     "renew",
+    "set_capacity",
     "set_drained",
     "store_copy",
     "take_commands",
@@ -194,6 +195,7 @@ async def _tries(other: PostgresCoordinator, member: Member, own: Member, comman
     assert not await other.update(member, "shop", 0, wanted="stopped")
     assert not await other.delete(member, "shop", 0)
     await other.publish(member, {"shop": {"state": "wrong"}})
+    await other.set_capacity(member, 0)
     await other.forget(member, 1)
     assert not await other.take_commands(member, 10)
     assert not await other.end_command(member, command, "done", {})

@@ -7,6 +7,7 @@ import shutil
 import socket
 import time
 from collections.abc import Generator, Iterator
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -33,12 +34,13 @@ def examine(config: Config, client: Client) -> Iterator[Finding]:
         fingerprint = yield from _key(config)
         yield from _database(config, fingerprint)
         yield from _certificate(config)
+        yield from _profiles(config)
     yield from _own_address(config)
-    yield from _profiles(config)
     try:
         fleet = client.get("/api/fleet")
         yield from _machines(fleet)
-        yield from _room(config, client, fleet["machine"])
+        yield from _room(config, client, fleet)
+        yield from _shared_backends(config, client, fleet["machine"])
         yield from _copies(client)
     except WaError as error:
         yield note(
@@ -47,8 +49,16 @@ def examine(config: Config, client: Client) -> Iterator[Finding]:
 
 
 def _profiles(config: Config) -> Iterator[Finding]:
-    check = "fleet profiles"
+    check, file = "fleet profiles", config.fleet.profiles_env_file
     if not config.fleet.profiles:
+        return
+    from agent.fleet.copies.restic import read_env_file
+
+    try:
+        if file:
+            read_env_file(Path(file))
+    except WaError as error:
+        yield wrong(check, str(error), f"the agent's user must own it: chmod 600 {file}")
         return
     if shutil.which("restic") is None:
         yield wrong(
@@ -157,8 +167,13 @@ def _machines(fleet: dict[str, Any]) -> Iterator[Finding]:
         yield ok("fleet", f"{len(others)} other machines, none lost")
 
 
-def _room(config: Config, client: Client, here: str) -> Iterator[Finding]:
+def _room(config: Config, client: Client, fleet: dict[str, Any]) -> Iterator[Finding]:
     """Whether the memory holds as many sessions as other machines may send here."""
+    here = fleet["machine"]
+    if any(it["name"] == here and it["capacity"] == 0 for it in fleet["machines"]):
+        sentence = "its disk is nearly full: the fleet gives this machine no session"
+        yield wrong("fleet capacity", sentence, "see the check: disk")
+        return
     sizes = [
         it["memory_bytes"]
         for it in client.instances(machine=here)
@@ -175,6 +190,18 @@ def _room(config: Config, client: Client, here: str) -> Iterator[Finding]:
         yield note("fleet capacity", sentence, f"set [fleet] capacity = {fits}")
     else:
         yield ok("fleet capacity", f"{capacity}; the memory holds about {fits} such sessions")
+
+
+def _shared_backends(config: Config, client: Client, here: str) -> Iterator[Finding]:
+    """Two machines that watch one server would repair the same sessions."""
+    for backend in config.backend:
+        others = {it["machine"] for it in client.instances(backend=backend.name)} - {here}
+        if others:
+            yield note(
+                f"backend {backend.name}",
+                f"a backend of this name has sessions on {', '.join(sorted(others))} too",
+                "is it the same server? Then declare it on one machine only; if not, rename it",
+            )
 
 
 def _copies(client: Client) -> Iterator[Finding]:

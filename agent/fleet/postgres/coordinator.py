@@ -106,6 +106,9 @@ class PostgresCoordinator:
     async def set_drained(self, name: str, drained: bool) -> bool:
         return bool(await self._do("set_drained", name, drained))
 
+    async def set_capacity(self, member: Member, capacity: int) -> None:
+        await self._do("set_capacity", member.id, member.epoch, capacity)
+
     async def owned(self, member: Member) -> Sequence[Owned]:
         rows = await self._database.rows(
             "SELECT id, epoch, engine, wanted, failover, labels, only_on, settings"

@@ -121,6 +121,13 @@ BEGIN
     RETURN FOUND;
 END $$;
 
+CREATE FUNCTION wa_agent.set_capacity(me integer, my_epoch bigint, sessions integer) RETURNS void
+LANGUAGE sql
+SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    UPDATE wa_agent.machine SET capacity = sessions
+        WHERE id = me AND wa_agent.speaks_for(me, my_epoch);
+$$;
+
 -- An operator says that the machine is dead: from now on `me` counts as one of its rivals, and a
 -- machine that owns nothing goes off the list. It joins again if it lives.
 CREATE FUNCTION wa_agent.forget(me integer, my_epoch bigint, machine_id integer) RETURNS void

@@ -40,6 +40,8 @@ class Adoption:
         self._facts = facts
         self._store = store
         self._discover_every = discover_every
+        self._refused: dict[tuple[str, str], str] = {}
+        """By backend and session: why it is not adopted, as the log has it."""
 
     async def adopt(
         self, backend: BackendFacts, asked: str, id: InstanceId | None = None
@@ -74,10 +76,14 @@ class Adoption:
             words = [word for word in (session.name, session.title) if word]
             if session.name in ours or not any(_matches(w, backend.declared.adopt) for w in words):
                 continue
+            key = (backend.name, session.name)
             try:
                 await self._take_in(backend, session.name, None)
+                self._refused.pop(key, None)
             except WaError as error:
-                log.warning("cannot adopt a session of backend %s: %s", backend.name, error)
+                if self._refused.get(key) != str(error):
+                    log.warning("cannot adopt a session of backend %s: %s", backend.name, error)
+                self._refused[key] = str(error)
 
     async def let_go(self, instance: Instance) -> None:
         """An operator deleted the instance: `discover` must not make it again."""

@@ -18,6 +18,7 @@ from agent.fleet.fleet import Fleet
 from agent.supervise.assemble import Supervision
 from agent.supervise.fleet.arrivals import Arrivals
 from agent.supervise.fleet.commands import Commands
+from agent.supervise.fleet.disk_room import DiskRoom
 from agent.supervise.fleet.epochs import Epochs
 from agent.supervise.fleet.face import FleetFace
 from agent.supervise.fleet.leases import Leases
@@ -51,6 +52,7 @@ class FleetParts:
             "directory": self.fleet.directory.run(),
             "publishing": self.publishing.run(),
             "commands": self.commands.run(),
+            "disk": self._disk_room().run(),
             "notices": self.fleet.requests.listen(self._hear),
             "declarations": self._create_declared(),
         }
@@ -59,6 +61,9 @@ class FleetParts:
             await self.ownership.left.wait()
             for task in tasks:
                 task.cancel()
+
+    def _disk_room(self) -> DiskRoom:
+        return DiskRoom(self.fleet, self.config.session_root, self.config.fleet.capacity)
 
     def _hear(self, notice: Notice) -> None:
         """The database says that something changed; None: any notice may have been missed."""

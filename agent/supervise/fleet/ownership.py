@@ -162,8 +162,10 @@ class Ownership:
             # Only a creation that was cut short is made once more: what has run has a pairing.
             begun = mine and row is not None and row.epoch == 0 and row.copy_at is None
             if not begun or instance.id in self.registry.facts:
+                known = "" if row is None else self.fleet.directory.name_of(row.machine)
                 raise Refused(
-                    f"cannot create {instance.id}: a machine of the fleet has it already",
+                    f"cannot create {instance.id}: machine {known or '(not known yet)'} of the"
+                    " fleet has it already",
                     field="id",
                     code="exists",
                 )
@@ -183,6 +185,17 @@ class Ownership:
         self.owned = {**self.owned, instance.id: owned}
         self._give_lease()
         failpoint("fleet_claimed")
+
+    def refuse_other_engine(self, instance: Instance) -> None:
+        """Machines are chosen and copies are judged by the engine in the database's row."""
+        owned = self.owned.get(instance.id)
+        if owned is not None and owned.engine != instance.engine:
+            raise Refused(
+                f"cannot replace {instance.id}: the fleet has it with engine {owned.engine}, not"
+                f" {instance.engine}; delete it first",
+                field="engine",
+                code="wrong_engine",
+            )
 
     def _described(self, instance: Instance, record: SessionRecord) -> NewSession:
         return new_session(instance, record, self.host.boot_id(), self.fleet.machine)
@@ -232,6 +245,7 @@ class Ownership:
     async def leave(self) -> None:
         """The machine and its rows go out of the database; the sessions stay here and go on."""
         await self.store.put_fact(LEAVING, "")
+        failpoint("fleet_leaving")
         here = [id for id, it in self.registry.facts.items() if it.instance.leased]
         if not await self.fleet.requests.leave(self.fleet.keeper.member, list(self.owned)):
             await self.store.forget_facts([LEAVING])

@@ -10,7 +10,7 @@ import pytest
 
 from agent.cli.client import Client
 from agent.cli.doctor.fleet import examine
-from agent.config import Config
+from agent.config import BackendDeclaration, Config
 from agent.fleet.key import FleetKey
 from agent.fleet.postgres.schema import allow, prepare
 from tests.cli.fleet.conftest import FleetApi, machine
@@ -61,8 +61,10 @@ async def look(api: FleetApi, tmp_path: Path, server: Postgres) -> Any:
     ]
     api.answers["/metrics"] = ["wa_fleet_copy_age_seconds 0.5\n"]
 
-    async def looking(**changes: Any) -> dict[str, list[tuple[str, str]]]:
-        changed = replace(config, fleet=replace(config.fleet, **changes))
+    async def looking(
+        backend: tuple[BackendDeclaration, ...] = (), **changes: Any
+    ) -> dict[str, list[tuple[str, str]]]:
+        changed = replace(config, backend=backend, fleet=replace(config.fleet, **changes))
         client = Client(sockets=(tmp_path / "api.sock",))
         found = await asyncio.to_thread(lambda: list(examine(changed, client)))
         by_check: dict[str, list[tuple[str, str]]] = {}
@@ -83,6 +85,9 @@ async def test_profiles_need_restic(look: Look, monkeypatch: pytest.MonkeyPatch)
     ):
         monkeypatch.setattr("shutil.which", lambda _name, found=found: found)
         assert (await look(profiles="s3:host/bucket"))["fleet profiles"] == [told]
+    found = await look(profiles="s3:host/bucket", profiles_env_file="/nowhere/profiles.env")
+    ((level, sentence),) = found["fleet profiles"]
+    assert (level, "cannot read /nowhere/profiles.env" in sentence) == ("wrong", True)
 
 
 async def test_without_a_fleet_it_says_nothing(look: Look) -> None:
@@ -145,6 +150,22 @@ async def test_machines_memory_and_copies_are_looked_at(look: Look, api: FleetAp
         "a change that is 96 s old is in no stored copy",
     ):
         assert any(words in sentence for sentence in said), (words, said)
+
+
+async def test_a_machine_that_gets_no_session_and_a_backend_of_two_machines_are_said(
+    look: Look, api: FleetApi
+) -> None:
+    api.fleet["machines"][0]["capacity"] = 0
+    entries = [{"id": id, "machine": id, "memory_bytes": None} for id in ("a", "b")]
+    api.answers["/api/instances"] = [{"instances": entries, "next": None}]
+    found = await look(backend=(BackendDeclaration("evo", "evolution"),))
+    assert found["fleet capacity"] == [
+        ("wrong", "its disk is nearly full: the fleet gives this machine no session")
+    ]
+    assert found["backend evo"] == [
+        ("note", "a backend of this name has sessions on b too"),
+    ]
+    assert any("backend=evo" in path for _, path, _ in api.asked)
 
 
 async def test_an_agent_that_is_away_is_one_finding(look: Look, tmp_path: Path) -> None:

@@ -1,0 +1,51 @@
+"""A machine whose disk is nearly full takes no further session of its fleet.
+
+The rule is that of arriving files: where they would be refused, no session is sent."""
+
+import asyncio
+import logging
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from agent.errors import WaError
+from agent.fleet.fleet import Fleet
+from agent.vault.free_space import look_for_room
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True, eq=False, repr=False)
+class DiskRoom:
+    fleet: Fleet
+    root: Path
+    """Of the sessions."""
+    capacity: int
+    """Sessions that the machine takes while its disk has room."""
+    _full: bool = field(init=False, default=False)
+
+    async def run(self) -> None:
+        while True:
+            problem = await asyncio.to_thread(_problem, self.root)
+            if problem and not self._full:
+                log.error("the fleet gives this machine no session: %s", problem)
+            elif self._full and not problem:
+                log.info("the disk has room again: this machine takes sessions of the fleet")
+            self._full = bool(problem)
+            try:
+                await self._publish(0 if problem else self.capacity)
+            except WaError as error:
+                log.debug("the capacity of this machine was not written: %s", error)
+            await asyncio.sleep(self.fleet.policy.ttl)
+
+    async def _publish(self, capacity: int) -> None:
+        """A machine that joins again has its whole capacity: its row is compared."""
+        row = self.fleet.own_row()
+        if row is None or row.capacity != capacity:
+            await self.fleet.requests.set_capacity(self.fleet.keeper.member, capacity)
+
+
+def _problem(root: Path) -> str:
+    try:
+        return look_for_room(root).problem()
+    except OSError as error:
+        return f"cannot look at the disk of {root}: {error.strerror or error}"
