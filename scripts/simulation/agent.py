@@ -306,6 +306,7 @@ class Agent:
         around = Circumstances(
             well=self._crowd.well(known) and observation.wait_reason not in {*AWAY, UNREACHABLE},
             odd_one_out=self._crowd.odd_one_out(known, at),
+            another_connected=self._crowd.another_connected(known),
             canary=not observation.wait_reason,
             can_log_out=bool(known.instance.backend),
             good_snapshot=known.session.restorable,

@@ -59,6 +59,10 @@ class Crowd:
         failing = self._book.failing.now(known.group, at)
         return odd_one_out(known.instance.id, failing, population, POLICY)
 
+    def another_connected(self, known: Known) -> bool:
+        others = (one for one in self._known.values() if one.group == known.group)
+        return any(one.session.state == "connected" for one in others if one is not known)
+
     def wait_reason(self, known: Known) -> str:
         fresh = known.session.state in ("off", "starting")
         incident = self._book.active.get(known.group)

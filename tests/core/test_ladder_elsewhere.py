@@ -15,7 +15,7 @@ from agent.core.model import (
     SessionFiles,
     SessionRecord,
 )
-from agent.core.recovery.policy import RecoveryPolicy
+from agent.core.recovery.policy import RecoveryPolicy, Unpair
 from agent.core.recovery.repair import (
     Case,
     Circumstances,
@@ -61,6 +61,7 @@ class Server:
     def __init__(self, record: SessionRecord, heals: K | None, **how: object) -> None:
         self.record = record
         self.heals = heals
+        self.times = how.get("times", 1)  # that the step must be done which heals it
         self.useless = how.get("useless", ("reconnect",))
         self.after_logout = how.get("after_logout")
         self.done: list[tuple[K, float]] = []
@@ -69,7 +70,7 @@ class Server:
 
     def shows(self, at: float) -> Observation:
         if self.healed:
-            return CODE
+            return seen(instance=THERE) if self.record.paired else CODE
         last = self.done[-1][0] if self.done else None
         if last is K.LOGOUT_RESTART and self.after_logout is not None:
             return self.after_logout
@@ -81,7 +82,8 @@ class Server:
             self.begun = at
         if kind in (K.LOGOUT_RESTART, K.CLEANUP):
             self.record = NEVER_PAIRED
-        self.healed = self.healed or kind is self.heals
+        often = [did for did, _ in self.done].count(kind) >= self.times
+        self.healed = self.healed or (kind is self.heals and often)
 
 
 def play(
@@ -92,13 +94,14 @@ def play(
     *,
     works: tuple[K, ...] = tuple(K),
     begun: tuple[Repair, float] | None = None,
+    policy: RecoveryPolicy = POLICY,
 ) -> tuple[Repair, float]:
     """Until the repair is over, or the time is; the seconds since it was stuck for 30 s."""
     new = begin_repair(judge_health(server.shows(0.0), HEALTH, NOW), goal, WALL)
     repair, at = begun or (new, 0.0)
     while at < limit:
         observation = server.shows(at)
-        case = Case(observation, judge_health(observation, HEALTH, NOW), around, POLICY, WALL + at)
+        case = Case(observation, judge_health(observation, HEALTH, NOW), around, policy, WALL + at)
         repair, action = step_repair(case, repair)
         if repair.over:
             break
@@ -108,7 +111,7 @@ def play(
         at += 2.0
         ok = action.kind in works
         server.act(action.kind, at) if ok else server.done.append((action.kind, at))
-        repair = after_action(repair, action.kind, ok, POLICY, WALL + at, backup="there")
+        repair = after_action(repair, action.kind, ok, policy, WALL + at, backup="there")
     return repair, at
 
 
@@ -135,21 +138,54 @@ def test_it_goes_on_by_itself_until_a_code_is_shown():
     assert pauses[-1] > POLICY.round_pause, "and more seldom as it lasts"
 
 
-def test_a_step_that_changed_nothing_is_not_repeated_and_none_cuts_off_the_one_before():
+def test_a_pairing_is_ended_after_all_restarts_of_three_rounds_and_no_step_cuts_off_another():
     server = Server(replace(PAIRED), heals=None)
     repair, _ = play(server, limit=8000.0)
-    assert kinds(server)[:3] == [K.RESTART] * 3, "one in each of three rounds"
-    assert kinds(server)[3:5] == [K.LOGOUT_RESTART, K.CLEANUP]
+    assert kinds(server)[:9] == [K.RESTART] * 9
+    assert kinds(server)[9:11] == [K.LOGOUT_RESTART, K.CLEANUP]
     acted = [at for kind, at in server.done if kind in STILL]
     gaps = [after - before for before, after in itertools.pairwise(acted)]
     assert min(gaps) >= HEALTH.stuck, "Baileys alone takes 20 s to find out"
     assert (repair.over, repair.unpaired) == (False, True), "it owes a code"
 
 
-def test_a_live_pairing_waits_for_the_rounds_and_is_not_restarted_more_often():
+def test_a_paired_session_is_restarted_as_often_as_a_round_allows_and_then_waits():
     server = Server(replace(PAIRED), heals=None)
     play(server, limit=1700.0)
-    assert kinds(server) == [K.RESTART]
+    assert kinds(server) == [K.RESTART] * POLICY.tries
+
+
+@pytest.mark.parametrize(("times", "within"), [(2, 120), (6, 2100), (9, 4000)])
+def test_a_session_that_hangs_again_after_a_restart_keeps_its_pairing(times, within):
+    """Operators tell of six restarts that such a session needed."""
+    server = Server(replace(PAIRED), heals=K.RESTART, times=times)
+    repair, at = play(server)
+    assert kinds(server) == [K.RESTART] * times
+    assert (repair.ending, at < within) == (Ending.RECOVERED, True)
+
+
+@pytest.mark.parametrize("unpair", [Unpair.LAST, Unpair.EARLY])
+def test_where_no_other_session_of_its_server_is_connected_the_pairing_is_kept(unpair):
+    """That its server answers does not show that it reaches WhatsApp."""
+    server = Server(replace(PAIRED), heals=None)
+    alone = replace(REMOTE, another_connected=False)
+    policy = replace(POLICY, unpair=unpair)
+    repair, _ = play(server, around=alone, limit=9000.0, policy=policy)
+    assert set(kinds(server)) == {K.RESTART}
+    assert not repair.over and len(kinds(server)) >= 4 * POLICY.tries, "it is tried on and on"
+    server.heals = K.RESTART
+    server.times = len(kinds(server)) + 1
+    repair, _ = play(server, around=alone, begun=(repair, 9000.0))
+    assert repair.ending is Ending.RECOVERED
+
+
+def test_a_round_in_which_its_server_may_have_been_cut_off_is_no_proof():
+    server = Server(replace(PAIRED), heals=None)
+    begun = play(server, limit=3830.0)
+    assert (begun[0].round, kinds(server)) == (3, [K.RESTART] * 7), "its last round has begun"
+    begun = play(server, around=replace(REMOTE, another_connected=False), begun=begun, limit=3860.0)
+    play(server, begun=begun, limit=5600.0)
+    assert set(kinds(server)) == {K.RESTART}
 
 
 def test_what_the_engine_knows_to_do_nothing_is_left_out():

@@ -675,6 +675,7 @@ circumstances = st.builds(
     Circumstances,
     well=st.booleans(),
     odd_one_out=st.booleans(),
+    another_connected=st.booleans(),
     canary=st.booleans(),
     can_log_out=st.booleans(),
     good_snapshot=st.booleans(),
@@ -731,7 +732,13 @@ def test_whatever_happens_the_ladder_ends_and_destroys_nothing_unsaved(
 
 mostly = st.sampled_from([True] * 9 + [False])
 lives = st.lists(
-    st.builds(Circumstances, well=mostly, odd_one_out=mostly, can_log_out=st.booleans()),
+    st.builds(
+        Circumstances,
+        well=mostly,
+        odd_one_out=mostly,
+        another_connected=mostly,
+        can_log_out=st.booleans(),
+    ),
     min_size=1,
     max_size=60,
 )
@@ -759,6 +766,7 @@ def test_the_agent_ends_a_live_pairing_after_calm_rounds_only(sick, goal, life, 
         if action.kind in UNPAIRING:
             assert goal is Goal.HEAL
             assert well_and_alone
+            assert around.another_connected or sick is not ZOMBIE
             assert policy.unpair is not Unpair.NEVER
             last = repair.round >= policy.rounds and calm
             assert policy.unpair is Unpair.EARLY or last

@@ -72,6 +72,18 @@ def test_one_that_was_laid_to_rest_fails_no_more(reason, alone):
     assert incidents.odd_one_out(facts["a"]) is alone
 
 
+def test_another_one_of_the_same_server_shows_that_it_can_connect():
+    well = HealthVerdict(Health.HEALTHY, ConnectionStatus.CONNECTED, "", "")
+    _, facts = made("a", "b")
+    _, there = made("c", engine="web")
+    incidents = watching(facts | there)
+    assert not incidents.another_connected(facts["a"]), "no session was looked at"
+    facts["a"].verdict = there["c"].verdict = well
+    facts["b"].verdict = ZOMBIE
+    assert not incidents.another_connected(facts["a"])
+    assert incidents.another_connected(facts["b"])
+
+
 def test_an_incident_of_one_engine_hides_none_of_another():
     _, here = made("a", "b", "c", "d")
     _, there = made("x", "y", "z", engine="web")

@@ -66,10 +66,16 @@ def next_step(case: Case, repair: Repair) -> RecoveryKind | None:
     at = ladder.index(repair.step) if repair.step in ladder else -1
     same_again = at >= 0 and repair.tries < tries_for(repair.step, repair.trouble, case)
     if repair.done and repair.trouble is Trouble.CONNECTION and case.observation.instance.backend:
-        # The server did it and the session is as it was: once more would change nothing.
-        same_again = False
+        # The server did it and the session is as it was. A restart may still help the next time,
+        # and is all that keeps a pairing.
+        same_again = same_again and _spares_pairing(case, repair)
     candidates = ladder[at if same_again else at + 1 :]
     return next((step for step in candidates if allowed(step, case, repair)), None)
+
+
+def _spares_pairing(case: Case, repair: Repair) -> bool:
+    kept = repair.goal in (Goal.HEAL, Goal.RECOVER) and not no_pairing_to_lose(case.observation)
+    return kept and repair.step is RecoveryKind.RESTART
 
 
 def ladder_for(case: Case, repair: Repair) -> tuple[RecoveryKind, ...]:
@@ -162,7 +168,20 @@ def may_unpair(case: Case, repair: Repair) -> bool:
     # An outage must never unpair a session: each round must have been a calm one.
     last_round = repair.round >= case.policy.rounds and repair.calm
     early = case.policy.unpair is Unpair.EARLY
-    return case.circumstances.odd_one_out and (early or last_round)
+    return around.odd_one_out and _others_connect(case) and (early or last_round)
+
+
+def is_calm(case: Case) -> bool:
+    """Whether the cause can only be the session's own. What a backend's sessions share is seen by
+    its other sessions alone; the machine looks at WhatsApp's address for its own."""
+    around = case.circumstances
+    seen = _others_connect(case) or not case.observation.instance.backend
+    return around.well and around.odd_one_out and seen
+
+
+def _others_connect(case: Case) -> bool:
+    """Where a session hangs, another one's connection is the proof that WhatsApp can be reached."""
+    return case.circumstances.another_connected or case.verdict.health is not Health.STUCK
 
 
 def _works_and_is_contradicted(case: Case) -> bool:

@@ -74,7 +74,9 @@ class Circumstances:
     well: bool = True
     """Its backend and the network are well and its engine is in no incident."""
     odd_one_out: bool = True
-    """No other instance of its engine fails alike (incident.odd_one_out): the cause is its own."""
+    """No other instance of its engine fails alike (incident.odd_one_out)."""
+    another_connected: bool = True
+    """Another instance of its engine, on its backend, is connected."""
     canary: bool = False
     """In an incident it is the canary: it tries for the others, gently as ever."""
     can_log_out: bool = False
@@ -103,7 +105,7 @@ class Repair:
     """The last try of `step` was carried out, with or without an effect."""
     round: int = 1
     calm: bool = True
-    """Backend, network and other sessions were well all through this round."""
+    """All through this round the cause could only be its own (ladder.is_calm)."""
     stage: Stage = Stage.DUE
     not_before_wall: float = 0.0
     stage_wall: float = 0.0

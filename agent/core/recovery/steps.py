@@ -11,7 +11,7 @@ from agent.core.model import Health
 from agent.core.observed import is_guarded, no_pairing_to_lose
 from agent.core.reasons import reason_of
 from agent.core.recovery.ending import find_ending, stage_left, was_being_published
-from agent.core.recovery.ladder import DESTRUCTIVE, UNPAIRING, next_step
+from agent.core.recovery.ladder import DESTRUCTIVE, UNPAIRING, is_calm, next_step
 from agent.core.recovery.policy import RecoveryPolicy
 from agent.core.recovery.repair import (
     Case,
@@ -38,8 +38,7 @@ def step_repair(case: Case, repair: Repair) -> tuple[Repair, Decision]:
     """The repair as it stands now, and the one thing to do."""
     if repair.over:
         return repair, Decision(RecoveryKind.NONE, f"the repair is over: {repair.ending}")
-    around = case.circumstances
-    repair = replace(repair, calm=repair.calm and around.well and around.odd_one_out)
+    repair = replace(repair, calm=repair.calm and is_calm(case))
     if was_being_published(case, repair):
         return _next_act(case, repair)
     if ending := find_ending(case, repair):
@@ -49,7 +48,9 @@ def step_repair(case: Case, repair: Repair) -> tuple[Repair, Decision]:
         until = case.now_wall + wait
         return repair, Decision(RecoveryKind.WAIT, f"until {repair.step} {what}", until)
     if repair.stage is not Stage.DUE:
-        repair = _due(repair, case.now_wall, _delay(repair.tries, case.policy))
+        at_once = repair.goal is Goal.CLEANUP
+        wait = 0.0 if at_once else _delay(repair.tries, case.policy)
+        repair = _due(repair, case.now_wall, wait)
     return _next_act(case, _follow_trouble(case, repair))
 
 
@@ -176,6 +177,7 @@ def _end_round(case: Case, repair: Repair) -> tuple[Repair, Decision]:
     # A round in an outage proves nothing about the instance: it is run again.
     number = repair.round + 1 if repair.calm or endless else repair.round
     pause = _round_pause(case.policy, repair.round, endless=endless)
+    why = "" if repair.calm or endless else ": the cause may not be its own, its pairing is kept"
     repair = replace(
         repair,
         # One round was asked for; the code that it owes is shown by a repair of the agent's own.
@@ -193,7 +195,7 @@ def _end_round(case: Case, repair: Repair) -> tuple[Repair, Decision]:
     )
     repair = _due(repair, case.now_wall, pause)
     of = "" if endless else f" of {rounds}"
-    sentence = f"{sentence}; round {number}{of} in {pause:.0f} s"
+    sentence = f"{sentence}; round {number}{of} in {pause:.0f} s{why}"
     return repair, Decision(RecoveryKind.WAIT, sentence, repair.not_before_wall)
 
 

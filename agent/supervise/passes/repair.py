@@ -165,6 +165,7 @@ class Ladder:
         around = Circumstances(
             well=self.incidents.well(facts) and not waits,
             odd_one_out=self.incidents.odd_one_out(facts),
+            another_connected=self.incidents.another_connected(facts),
             can_log_out=bool(facts.instance.backend),
             canary=not (waits or self.incidents.wait_reason(facts)),
             good_snapshot=good_snapshot,

@@ -141,6 +141,11 @@ class Incidents:
         failing = self._book.failing.now(group, boot_now())
         return odd_one_out(facts.id, failing, population, self.policy())
 
+    def another_connected(self, facts: Facts) -> bool:
+        others = (other for other in self._of(group_of(facts)) if other is not facts)
+        verdicts = (other.verdict for other in others if other.verdict is not None)
+        return any(verdict.state is ConnectionStatus.CONNECTED for verdict in verdicts)
+
     def released_wall(self, facts: Facts) -> float:
         return self._released_wall.get(group_of(facts), 0.0)
 
