@@ -65,10 +65,12 @@ class Postgres:
         command = [*self._as, self._bin / program, *arguments]
         subprocess.run(command, check=True, capture_output=True)
 
-    def sql(self, text: str, database: str = "whatsapp") -> None:
-        command = ["psql", "-X", "-q", "-v", "ON_ERROR_STOP=1", "-h", self.folder]
+    def sql(self, text: str, database: str = "whatsapp") -> str:
+        """What it answers: a line for each row."""
+        command = ["psql", "-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-h", self.folder]
         command += ["-p", self._port, "-U", "owner", database]
-        subprocess.run(command, input=text, text=True, check=True, capture_output=True)
+        done = subprocess.run(command, input=text, text=True, check=True, capture_output=True)
+        return done.stdout
 
     def dump(self, target: Path) -> Path:
         command = [self._bin / "pg_dump", "-h", self.folder, "-p", self._port]
