@@ -1,9 +1,13 @@
 """Modules that a library imports for what we never ask of it: loaded by their first use."""
 
 import sys
+import threading
 from importlib.util import find_spec, module_from_spec
 from types import ModuleType
 from typing import Any
+
+_turn = threading.RLock()
+_begun: set[str] = set()
 
 
 class _Unloaded(ModuleType):
@@ -11,11 +15,16 @@ class _Unloaded(ModuleType):
     `import` already: that one reads `__spec__`.)"""
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("__") or self.__spec__ is None or self.__spec__.loader is None:
+        spec = self.__spec__
+        if name.startswith("__") or spec is None or spec.loader is None:
             raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
-        self.__class__ = ModuleType  # type: ignore[assignment]
-        self.__spec__.loader.exec_module(self)
-        return getattr(self, name)
+        # Another thread waits for the whole module; its own code may look at it half-made.
+        with _turn:
+            if spec.name not in _begun:
+                _begun.add(spec.name)
+                spec.loader.exec_module(self)
+                self.__class__ = ModuleType  # type: ignore[assignment]
+            return ModuleType.__getattribute__(self, name)
 
 
 def load_when_used(*names: str) -> None:

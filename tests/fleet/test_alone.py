@@ -1,6 +1,8 @@
 """An agent without [fleet] is what it was."""
 
 import asyncio
+import subprocess
+import sys
 from pathlib import Path
 
 from tests.daemon.conftest import RunningAgent
@@ -21,6 +23,20 @@ async def test_an_agent_without_fleet_imports_nothing_of_it(tmp_path: Path) -> N
     imported = {line.rpartition("|")[2].strip() for line in lines}
     assert "agent.daemon.main" in imported
     assert [it for it in imported if it.startswith(OF_A_FLEET)] == []
+
+
+def test_an_agent_of_a_fleet_loads_what_it_uses():
+    """Nothing for browser profiles, nor to make tables; psycopg's libpq needs no ctypes."""
+    unused = ("agent.fleet.copies.restic", "agent.fleet.postgres.schema", "_ctypes")
+    program = (
+        "import sys\n"
+        "import agent.fleet.fleet, agent.supervise.fleet.assemble, agent.supervise.fleet.joining\n"
+        f"print('psycopg' in sys.modules, [it for it in {unused} if it in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], check=False, capture_output=True, text=True
+    )
+    assert done.stdout == "True []\n", done.stderr
 
 
 async def test_a_fleet_without_its_client_of_postgresql_is_refused(tmp_path: Path) -> None:

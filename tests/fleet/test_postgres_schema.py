@@ -8,13 +8,18 @@ import pytest
 from agent.errors import Refused, WaError
 from agent.fleet.coordinator import NewSession
 from agent.fleet.postgres import schema
-from agent.fleet.postgres.schema import STEPS, VERSION, Step, prepare
+from agent.fleet.postgres.schema import STEPS, Step, prepare
+from agent.fleet.postgres.tables import VERSION
 from tests.fleet.test_postgres import Fleet, fleet, machine, renewed, server, two_machines
 
 __all__ = ["fleet", "server"]
 
 NEWER = VERSION + 1
 COLUMN = "ALTER TABLE wa_agent.session ADD COLUMN mood text NOT NULL DEFAULT 'fine'"
+
+
+def test_the_newest_step_makes_the_tables_that_this_program_is_written_for():
+    assert STEPS[-1].version == VERSION
 
 
 async def versions(fleet: Fleet) -> tuple[int, int]:
@@ -27,14 +32,14 @@ async def test_programs_of_neighbouring_versions_run_side_by_side(
     """As in an upgrade: machine by machine, then the tables."""
     first, a, second, b = await two_machines(fleet)
     await second.close()
-    monkeypatch.setattr(schema, "VERSION", NEWER)
+    monkeypatch.setattr("agent.fleet.postgres.tables.VERSION", NEWER)
     newer = fleet.coordinator()
     b = await renewed(newer, await newer.join(machine("b")), a.id)
     added = Step(NEWER, VERSION, [COLUMN])
     assert await prepare(fleet.server.url, [*STEPS, added]) == (VERSION, NEWER)
     b = await renewed(newer, b, a.id)
     assert await newer.hand_over(b, "shop", a.id, "drain")
-    monkeypatch.setattr(schema, "VERSION", VERSION)
+    monkeypatch.setattr("agent.fleet.postgres.tables.VERSION", VERSION)
     assert [it.id for it in await first.owned(a)] == ["shop"]
     await first.close()
     again = fleet.coordinator()
@@ -63,7 +68,7 @@ async def test_tables_that_are_too_old_are_refused_with_the_command(
     fleet: Fleet, monkeypatch: pytest.MonkeyPatch, tables: str
 ):
     if tables == "older":
-        monkeypatch.setattr(schema, "OLDEST", NEWER)
+        monkeypatch.setattr("agent.fleet.postgres.tables.OLDEST", NEWER)
     else:
         fleet.server.sql("DROP TABLE wa_agent.fleet")
     with pytest.raises(Refused, match="wa-agent fleet database prepare") as refused:

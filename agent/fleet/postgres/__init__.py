@@ -1,7 +1,10 @@
 """The coordinator on PostgreSQL. Needs psycopg, which only machines of a fleet have."""
 
 from agent.errors import ConfigError
+from agent.lazy import load_when_used
 
+# psycopg imports them for a libpq that no package brings, and for its version: 0.5 MiB.
+load_when_used("ctypes", "importlib.resources")
 try:
     import psycopg  # noqa: F401
 except ImportError as error:

@@ -8,7 +8,7 @@ from psycopg.rows import TupleRow
 
 from agent.errors import WaError
 from agent.fleet.postgres.connection import Connection, connect, said
-from agent.fleet.postgres.schema import read_schema
+from agent.fleet.postgres.tables import read_schema
 
 
 class Database:

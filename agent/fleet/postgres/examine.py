@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from agent.fleet.postgres.address import warn_of_address
 from agent.fleet.postgres.connection import Connection, connect, said
-from agent.fleet.postgres.schema import read_schema
+from agent.fleet.postgres.tables import read_schema
 
 _POWERS = """
     SELECT word FROM pg_roles r, LATERAL (VALUES

@@ -5,6 +5,7 @@ import logging
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from agent.core.findings.first_messages import FirstMessages, stored
 from agent.core.model import SessionRecord, parse_instance_id
@@ -12,11 +13,12 @@ from agent.engines.catalog import entry_of
 from agent.errors import Refused, VaultError
 from agent.fleet.coordinator import Coordinator, Owned
 from agent.fleet.copies.arrive import Placed, epoch_here, open_copy, place_archive, place_empty
-from agent.fleet.copies.profile import NOTHING, parse_pointer, place_profile
-from agent.fleet.copies.restic import Restic
 from agent.fleet.key import FleetKey
 from agent.log import about
 from agent.vault.identity import Identity, read_identity
+
+if TYPE_CHECKING:
+    from agent.fleet.copies.restic import Restic
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +51,7 @@ class Arrivals:
     coordinator: Coordinator
     key: FleetKey
     root: Path
-    restic: Restic | None = None
+    restic: "Restic | None" = None
 
     async def fetch(self, owned: Owned) -> Arrived:
         """Its folder is in place when this returns; what fails leaves nothing behind."""
@@ -73,6 +75,8 @@ class Arrivals:
         content = await asyncio.to_thread(open_copy, owned, found, self.key)
         if not entry_of(owned.engine).profile:
             return await asyncio.to_thread(place_archive, self.root, owned, content)
+        from agent.fleet.copies.profile import NOTHING, parse_pointer, place_profile
+
         pointer = parse_pointer(content)
         if pointer == NOTHING:
             return await asyncio.to_thread(place_empty, self.root, owned)

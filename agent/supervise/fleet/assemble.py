@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from agent.config import Config
 from agent.core.model import Instance
@@ -13,7 +13,6 @@ from agent.engines.catalog import find_engine
 from agent.errors import Refused
 from agent.fleet.certificate import CertificateEnd
 from agent.fleet.coordinator import Member, Notice
-from agent.fleet.copies.restic import Restic, read_env_file
 from agent.fleet.fleet import Fleet
 from agent.supervise.assemble import Supervision
 from agent.supervise.fleet.arrivals import Arrivals
@@ -24,11 +23,13 @@ from agent.supervise.fleet.face import FleetFace
 from agent.supervise.fleet.leases import Leases
 from agent.supervise.fleet.moves import Moves
 from agent.supervise.fleet.ownership import Ownership
-from agent.supervise.fleet.profiles import Profiles
 from agent.supervise.fleet.publishing import Publishing
 from agent.supervise.fleet.replicas import Replicas
 from agent.supervise.shared import Ground
 from agent.supervise.start_up import create_declared
+
+if TYPE_CHECKING:
+    from agent.supervise.fleet.profiles import Profiles
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +102,10 @@ async def assemble_fleet(
     """After the registry is filled, before the first pass: no session starts without a lease."""
     registry, wake = supervision.registry, ground.wakes.wake
 
-    restic = await asyncio.to_thread(_profiles, config, fleet)
+    root = config.session_root
+    profiles = None
+    if config.fleet.profiles:
+        profiles = await asyncio.to_thread(_profiles, config, fleet, supervision)
     epochs = Epochs(ground.store)
     await epochs.load()
     ownership = Ownership(
@@ -109,14 +113,13 @@ async def assemble_fleet(
         registry=registry,
         store=ground.store,
         host=supervision.seats,
-        root=config.session_root,
+        root=root,
         epochs=epochs,
-        arrivals=Arrivals(fleet.copies, fleet.key, config.session_root, restic),
+        arrivals=Arrivals(fleet.copies, fleet.key, root, profiles.restic if profiles else None),
         leases=Leases(registry.facts, wake),
         wake=wake,
         forget=supervision.supervisor.forget,
     )
-    keeping, root = supervision.keeping, config.session_root
     replicas = Replicas(
         fleet.copies,
         fleet.key,
@@ -126,7 +129,7 @@ async def assemble_fleet(
         member=lambda: fleet.keeper.member,
         owned=lambda: ownership.owned,
         trouble=lambda: (fleet.keeper.halted, bool(fleet.keeper.database_error)),
-        profiles=Profiles(restic, fleet.copies, fleet.key, keeping, root) if restic else None,
+        profiles=profiles,
     )
     moves = Moves(
         fleet=fleet,
@@ -155,11 +158,13 @@ async def assemble_fleet(
     return FleetParts(face, fleet, ownership, replicas, publishing, commands, supervision, config)
 
 
-def _profiles(config: Config, fleet: Fleet) -> Restic | None:
+def _profiles(config: Config, fleet: Fleet, supervision: Supervision) -> "Profiles":
+    from agent.fleet.copies.restic import Restic, read_env_file
+    from agent.supervise.fleet.profiles import Profiles
+
     section = config.fleet
-    if not section.profiles:
-        return None
     env = read_env_file(Path(section.profiles_env_file)) if section.profiles_env_file else {}
     cache = config.agent.state_path / "restic-cache"
     password = fleet.key.profiles_password
-    return Restic(section.profiles, password=password, cache=cache, env=env)
+    restic = Restic(section.profiles, password=password, cache=cache, env=env)
+    return Profiles(restic, fleet.copies, fleet.key, supervision.keeping, config.session_root)

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from agent.clock import boot_now
 from agent.core.model import InstanceId
@@ -22,9 +23,11 @@ from agent.fleet.key import FleetKey, copy_context
 from agent.log import about
 from agent.supervise.facts import Facts
 from agent.supervise.fleet.arrivals import NO_PROFILES
-from agent.supervise.fleet.profiles import Profiles
 from agent.supervise.registry import Registry, ended_of, identity_of
 from agent.vault.locate import SESSION
+
+if TYPE_CHECKING:
+    from agent.supervise.fleet.profiles import Profiles
 
 log = logging.getLogger(__name__)
 
@@ -79,7 +82,7 @@ class Replicas:
     """Seconds after a change until its copy is stored."""
     member: Callable[[], Member]
     owned: Callable[[], Mapping[InstanceId, Owned]]
-    profiles: Profiles | None = None
+    profiles: "Profiles | None" = None
     trouble: Callable[[], tuple[str, bool]] = lambda: ("", False)
     """Why owners are halted ("" = they are not), and whether the database is away."""
     _trouble: tuple[str, bool] = field(init=False, default=("", False))
