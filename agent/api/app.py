@@ -1,4 +1,4 @@
-"""The table of all routes with their rights, and the checks that every request passes."""
+"""The application: each route of the table, behind the checks that every request passes."""
 
 from collections.abc import Awaitable, Callable
 from urllib.parse import unquote
@@ -6,30 +6,9 @@ from urllib.parse import unquote
 from aiohttp import web
 from aiohttp.typedefs import Middleware
 
-from agent.api import placement
-from agent.api.handlers import (
-    alerts,
-    backends,
-    desk,
-    events,
-    evidence,
-    figures,
-    fleet,
-    instances,
-    keys,
-    messages,
-    monitoring,
-    remote_session,
-    repairs,
-    snapshots,
-    web_session,
-    webhooks,
-    whatsapp,
-)
-from agent.api.handlers.qr import show_qr
 from agent.api.http.audit import REQUEST_ID, ROUTE, Audit
-from agent.api.http.auth import ANONYMOUS, Caller, Right, identify, require
-from agent.api.http.call import Call, Json, Parts, Route, read_call
+from agent.api.http.auth import ANONYMOUS, Caller, identify, require
+from agent.api.http.call import Call, Parts, Route, read_call
 from agent.api.http.envelope import (
     HEADERS,
     error_answer,
@@ -38,11 +17,10 @@ from agent.api.http.envelope import (
     new_request_id,
 )
 from agent.api.http.guard import check_crowd, check_entrance, is_hook
-from agent.api.http.openapi import describe, plain_path
-from agent.api.pages import PARTS, page
-from agent.api.runbook import show_runbook
+from agent.api.http.openapi import plain_path
+from agent.api.routes import ROUTES
 from agent.core.fleet.headers import MACHINE
-from agent.core.model import ID_PATTERN, Category, InstanceId, parse_instance_id
+from agent.core.model import Category, InstanceId, parse_instance_id
 from agent.errors import WaError
 from agent.log import bound
 
@@ -51,131 +29,6 @@ log = bound(Category.API)
 Answering = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 _BEFORE_ID = ("/api/instance/", "/whatsapp/", "/force-reconnection/", "/reset-circuit-breaker/")
-SOME_ID = f"{{id:{ID_PATTERN}}}"
-ID = f"/api/instance/{SOME_ID}"
-BACKEND = f"/api/backends/{{name:{ID_PATTERN}}}"
-WEBHOOK = f"/api/webhooks/{{name:{ID_PATTERN}}}"
-HOOK = f"/hooks/{{name:{ID_PATTERN}}}/{{secret:[A-Za-z0-9_-]{{16,128}}}}"
-GROUP = "{group:[a-z0-9_-]{1,48}(?:/[A-Za-z0-9_.-]{1,128})?}"
-TRASHED = rf"{{name:{ID_PATTERN}\.[0-9]{{8}}T[0-9]{{6}}Z(?:\.[0-9]{{1,4}})?}}"
-FAILED = r"{failed:[0-9]{8}T[0-9]{6}Z}"
-SNAPSHOT = r"{snapshot:[0-9]{8}T[0-9]{6}Z(?:\.[0-9]{1,4})?}"
-REMOVED = SNAPSHOT.replace("snapshot", "removed")
-KEY = "{key:[a-z0-9]{8}}"
-MACHINE_OF_FLEET = "/api/fleet/machines/{name:[A-Za-z0-9._-]{1,64}}"
-COMMAND = "{command:[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}}"
-OPEN, SOME, READ, OPERATE, ADMIN = Right
-
-
-async def show_openapi(call: Call) -> Json:
-    return describe(ROUTES, call.supervisor.status().version)
-
-
-def _intent(name: str, summary: str) -> Route:
-    run = instances.intent(name)
-    return Route("POST", f"{ID}/{name}", OPERATE, run, summary, (), answers=(202,), away=name)
-
-
-# fmt: off
-ROUTES: tuple[Route, ...] = (
-    Route("POST", "/api/instance", OPERATE, instances.create, "Create an instance", instances.CREATE, answers=(201,), relayed=True),  # noqa: E501
-    Route("GET", "/api/instances", SOME, instances.list_instances, "List, filter, page", query=instances.LIST),  # noqa: E501
-    Route("GET", ID, READ, instances.show, "An instance's state", away="view"),
-    Route("GET", f"{ID}/details", READ, instances.details, "Everything about an instance", away="view"),  # noqa: E501
-    Route("PATCH", ID, OPERATE, instances.change, "Change an instance's settings", instances.CHANGE, away="settings"),  # noqa: E501
-    Route("DELETE", ID, OPERATE, instances.delete, "Retire an instance's session and remove the instance; a backend keeps its session", instances.DELETE, instances.DELETE_QUERY),  # noqa: E501
-    _intent("enable", "Run an instance, now and after every boot"),
-    _intent("disable", "Stop an instance, now and after every boot"),
-    _intent("start", "Run an instance until the next boot"),
-    _intent("stop", "Stop an instance until the next start or boot"),
-    _intent("restart", "Restart an instance's worker"),
-    Route("POST", f"{ID}/logout", OPERATE, instances.logout, "End the pairing and retire the session", instances.LOGOUT, answers=(202,)),  # noqa: E501
-    Route("PUT", f"{ID}/passkey", OPERATE, instances.mark_passkey, "Note whether an instance's account needs a passkey to link", instances.PASSKEY),  # noqa: E501
-    Route("POST", f"{ID}/health", OPERATE, monitoring.check_instance, "Check an instance now", ()),
-    Route("POST", f"{ID}/recover", OPERATE, repairs.recover, "Repair an instance and keep its pairing; answers at the end of the repair", ()),  # noqa: E501
-    Route("POST", f"{ID}/cleanup", OPERATE, repairs.cleanup, "Retire an instance's session and show a new code", repairs.CLEANUP),  # noqa: E501
-    Route("POST", f"{ID}/ensure-healthy", OPERATE, repairs.ensure_healthy, "Check, recover, clean up, until it is connected or shows a code", ()),  # noqa: E501
-    Route("GET", f"{ID}/qr", OPERATE, show_qr, "The code to scan; JSON, PNG, SVG or text by Accept"),  # noqa: E501
-    Route("POST", f"{ID}/pairing-code", OPERATE, web_session.pairing_code, "A code to type on the phone instead of a scan", web_session.PAIRING_CODE),  # noqa: E501
-    Route("GET", f"{ID}/screenshot", ADMIN, web_session.screenshot, "A picture of an instance's page: PNG, or JPEG if a PNG is too large"),  # noqa: E501
-    Route("GET", f"{ID}/worker-lines", OPERATE, evidence.worker_lines, "The last lines of an instance's worker"),  # noqa: E501
-    Route("GET", f"{ID}/failed-starts", OPERATE, evidence.failed_starts, "The diagnostics that an engine kept of failed starts, newest first"),  # noqa: E501
-    Route("GET", f"{ID}/failed-starts/{FAILED}/picture", ADMIN, evidence.failed_start_picture, "The picture of a failed start"),  # noqa: E501
-    Route("GET", f"{ID}/events", READ, instances.history, "An instance's history, newest first", query=instances.HISTORY),  # noqa: E501
-    Route("POST", f"{ID}/messages", OPERATE, messages.send, "Send a message; honours Idempotency-Key", messages.MESSAGE),  # noqa: E501
-    Route("POST", f"{ID}/sandbox/scan", OPERATE, messages.scan, "Let the sandbox's phone scan", ()),
-    Route("POST", f"{ID}/sandbox/fault", OPERATE, messages.fault, "Cause a fault in the sandbox", messages.FAULT),  # noqa: E501
-    Route("GET", "/api/fleet", READ, fleet.show, "The fleet: its machines, this one's lease, what waits for a machine"),  # noqa: E501
-    Route("POST", f"{MACHINE_OF_FLEET}/drain", ADMIN, fleet.drain, "Move a machine's sessions to others, one after another", (), answers=(202,)),  # noqa: E501
-    Route("POST", f"{MACHINE_OF_FLEET}/undrain", ADMIN, fleet.undrain, "Let a machine take sessions again", ()),  # noqa: E501
-    Route("POST", f"{MACHINE_OF_FLEET}/forget", ADMIN, fleet.forget, "Say that a machine is dead: others take its sessions", fleet.FORGET),  # noqa: E501
-    Route("POST", "/api/fleet/accept", ADMIN, fleet.accept, "Accept that the fleet's database lost records: owners may change again", fleet.ACCEPT),  # noqa: E501
-    Route("POST", "/api/fleet/leave", ADMIN, fleet.leave, "Take this machine and its sessions out of the fleet", (), answers=(202,)),  # noqa: E501
-    Route("POST", "/api/fleet/promise", OPEN, fleet.promise, "Promise another machine not to take it over for a ttl", fleet.PROMISE, between_machines=True),  # noqa: E501
-    Route("GET", f"/api/fleet/commands/{COMMAND}", SOME, fleet.show_command, "A command that waits, or waited, for the owner of its session"),  # noqa: E501
-    Route("POST", f"{ID}/release", ADMIN, fleet.release, "Let a session run here after its fleet is gone for good", fleet.RELEASE),  # noqa: E501
-    Route("POST", f"{ID}/move", ADMIN, fleet.move, "Move a session to another machine", fleet.MOVE, answers=(202,)),  # noqa: E501
-    Route("GET", f"{ID}/fleet", READ, fleet.show_session, "Which machine owns a session, since when and why, and how old its copy is", anywhere=True),  # noqa: E501
-    Route("GET", "/api/alerts", READ, alerts.list_alerts, "The agent's alerts", query=alerts.LIST),
-    Route("GET", "/api/engines", SOME, placement.list_engines, "The engines and their settings"),
-    Route("GET", "/api/backends", READ, backends.list_backends, "The backends and their health"),
-    Route("GET", BACKEND, READ, backends.show, "One backend"),
-    Route("GET", f"{BACKEND}/sessions", READ, backends.sessions, "A backend's sessions and the instances made of them"),  # noqa: E501
-    Route("POST", f"{BACKEND}/adopt", OPERATE, backends.adopt, "Make an instance of a backend's session", backends.ADOPT, answers=(201,)),  # noqa: E501
-    Route("POST", f"{BACKEND}/check", OPERATE, backends.check, "Check a backend's server now", ()),
-    Route("POST", f"{BACKEND}/reset", OPERATE, backends.reset, "Close a backend's circuit, so that its sessions try again", ()),  # noqa: E501
-    Route("POST", HOOK, OPEN, backends.hook, "The address that a backend posts its events to", hook=True),  # noqa: E501
-    Route("GET", "/api/webhooks", READ, webhooks.list_webhooks, "The webhooks and their waiting events"),  # noqa: E501
-    Route("POST", f"{WEBHOOK}/test", OPERATE, webhooks.test, "Send a webhook a test event now; answers with the target's answer", ()),  # noqa: E501
-    Route("GET", f"{WEBHOOK}/dead", READ, webhooks.dead, "The events that a webhook's target refused for good"),  # noqa: E501
-    Route("POST", f"{WEBHOOK}/retry", OPERATE, webhooks.retry, "Close a webhook's circuit and send now, refused events included", (), answers=(202,)),  # noqa: E501
-    Route("GET", "/api/health", READ, monitoring.health, "The agent's and the fleet's health"),
-    Route("POST", "/api/health/check", OPERATE, monitoring.check_now, "Check all or some now", monitoring.CHECK),  # noqa: E501
-    Route("POST", "/api/database/check", OPERATE, monitoring.check_database, "Check the whole database", ()),  # noqa: E501
-    Route("POST", "/api/v1/whatsapp/setup", OPERATE, repairs.set_up, "Create or repair an instance; a code to scan or CONNECTED", repairs.SETUP, relayed=True),  # noqa: E501
-    Route("PUT", f"/whatsapp/{SOME_ID}/disconnect", OPERATE, whatsapp.disconnect, "Stop an instance and keep its pairing", (), whatsapp.WAIT_DOWN),  # noqa: E501
-    Route("PUT", f"/whatsapp/{SOME_ID}/start-session", OPERATE, whatsapp.start_session, "Start an instance", (), whatsapp.WAIT_UP),  # noqa: E501
-    Route("POST", f"/force-reconnection/{SOME_ID}", OPERATE, repairs.force_reconnection, "Connect an instance now, without waiting for its next attempt", (), answers=(202,)),  # noqa: E501
-    Route("POST", f"/reset-circuit-breaker/{SOME_ID}", OPERATE, repairs.reset_circuit_breaker, "Close the circuit of an instance, or of the backend of that name", ()),  # noqa: E501
-    Route("GET", "/reconnection-status", SOME, repairs.reconnection_status, "Attempts, times of the next ones, and circuits"),  # noqa: E501
-    Route("GET", "/performance-metrics", SOME, figures.performance, "Performance of each instance and of the machine; averageResponseTime: mean seconds of the probes in the last 5 minutes, null without an answered probe"),  # noqa: E501
-    Route("GET", "/api/trends", SOME, figures.trends, "Memory and messages over time, oldest point first", query=figures.TRENDS),  # noqa: E501
-    Route("GET", "/api/memory/report", READ, figures.memory_report, "Memory of each instance"),
-    Route("GET", "/api/incidents", READ, repairs.incidents, "Failures that many instances have in common"),  # noqa: E501
-    Route("POST", f"/api/incidents/{GROUP}/release", OPERATE, repairs.release_incident, "Let the members of an incident try again", ()),  # noqa: E501
-    Route("GET", "/api/repairs/statistics", READ, repairs.statistics, "Counts and times of checks and repairs"),  # noqa: E501
-    Route("GET", f"{ID}/snapshots", READ, snapshots.list_snapshots, "An instance's snapshots, newest first"),  # noqa: E501
-    Route("POST", f"{ID}/snapshots", OPERATE, snapshots.make, "Make a snapshot now", (), answers=(201,)),  # noqa: E501
-    Route("POST", f"{ID}/snapshots/{SNAPSHOT}/restore", OPERATE, snapshots.restore, "Replace an instance's session by a snapshot", snapshots.RESTORE),  # noqa: E501
-    Route("GET", f"{ID}/removed", READ, remote_session.list_removed, "Files and keys that repairs removed on the backend, newest first"),  # noqa: E501
-    Route("POST", f"{ID}/removed/{REMOVED}/restore", OPERATE, remote_session.restore_removed, "Put removed files and keys back; the session is down meanwhile", ()),  # noqa: E501
-    Route("GET", f"{ID}/remote-settings", READ, remote_session.show_settings, "A session's settings on its backend"),  # noqa: E501
-    Route("PATCH", f"{ID}/remote-settings", OPERATE, remote_session.change_settings, "Change a session's settings on its backend", remote_session.CHANGE),  # noqa: E501
-    Route("POST", f"{ID}/export", ADMIN, snapshots.export, "An instance's session as an archive", snapshots.EXPORT),  # noqa: E501
-    Route("POST", "/api/import", ADMIN, snapshots.import_archive, "An instance from an archive: the body is the archive", query=snapshots.IMPORT, answers=(201,), takes_archive=True),  # noqa: E501
-    Route("POST", f"{ID}/invite", OPERATE, desk.invite, "Invite a desk to pair an instance; the answer is shown this once", (), answers=(201,)),  # noqa: E501
-    Route("DELETE", f"{ID}/invite", OPERATE, desk.revoke, "Revoke an unused invitation", ()),
-    Route("POST", f"{ID}/pairing", OPEN, desk.take, "The session that a desk paired, sealed for this agent: the body is the archive", answers=(201,), invite=True, takes_archive=True),  # noqa: E501
-    Route("GET", f"{ID}/pairing", OPEN, desk.show, "How the instance is that a desk paired", invite=True),  # noqa: E501
-    Route("GET", "/api/trash", READ, instances.trash, "Retired sessions"),
-    Route("POST", f"/api/trash/{TRASHED}/restore", OPERATE, instances.restore_trash, "Bring a retired session back", (), answers=(201,)),  # noqa: E501
-    Route("GET", "/api/caller", SOME, keys.show_caller, "The caller's name and rights"),
-    Route("GET", "/api/keys", ADMIN, keys.list_keys, "List the keys"),
-    Route("POST", "/api/keys", ADMIN, keys.add_key, "Make a key", keys.NEW_KEY, answers=(201,)),
-    Route("DELETE", f"/api/keys/{KEY}", ADMIN, keys.revoke_key, "Revoke a key", ()),
-    Route("GET", "/api/events", SOME, events.events, "Live events over a WebSocket; the history without one", query=events.EVENTS, answers=(101, 200), relayed=True),  # noqa: E501
-    Route("GET", "/metrics", READ, monitoring.metrics, "Metrics for Prometheus"),
-    Route("GET", "/healthz", OPEN, monitoring.alive, "Alive: the loop turns", answers=(200, 503)),
-    Route("GET", "/readyz", OPEN, monitoring.ready, "Ready: all sessions are restored", answers=(200, 503)),  # noqa: E501
-    Route("GET", "/openapi.json", OPEN, show_openapi, "This description"),
-    Route("GET", "/docs", OPEN, page("docs.html"), "The interface, for people"),
-    Route("GET", "/runbook", OPEN, show_runbook, "The runbook of the alerts, for people"),
-    Route("GET", "/", OPEN, page("dashboard.html"), "The dashboard, for people"),
-    *(Route("GET", f"/page/{name}", OPEN, page(name), "Part of a page") for name in PARTS),
-)
-# fmt: on
-
-
 PROBED_BY_HEAD = ("/healthz", "/readyz", "/metrics", "/openapi.json", "/docs", "/runbook", "/")
 """Load balancers and health checkers send HEAD to these paths."""
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from agent.api.placement import still_placed
 from agent.api.present import show_published
-from agent.api.serve import Server
+from agent.api.server import Server
 from agent.config import Config, load_config, unused_variables
 from agent.core.model import InstanceId
 from agent.daemon.parts import open_parts

@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from agent.api.serve import Server, serve
+from agent.api.assemble import serve
+from agent.api.server import Server
 from agent.config import Config
 from agent.deliver.webhooks.all import Webhooks
 from agent.metrics.exporter import Exporter

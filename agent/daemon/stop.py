@@ -4,7 +4,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable
 
-from agent.api.serve import Server
+from agent.api.server import Server
 from agent.daemon.tasks import said
 from agent.errors import WaError
 from agent.supervise.assemble import Supervision

@@ -12,8 +12,9 @@ from typing import Any
 import aiohttp
 import pytest
 
+from agent.api.assemble import serve
 from agent.api.http.auth import KeyRing
-from agent.api.serve import Server, serve
+from agent.api.server import Server
 from agent.config.sections import ApiSection
 from agent.core.alerts import AlertBoard
 from agent.metrics.exporter import Exporter

@@ -6,10 +6,10 @@ from dataclasses import replace
 import aiohttp
 import pytest
 
-from agent.api.app import ROUTES
 from agent.api.http.auth import Right
 from agent.api.http.openapi import plain_path
 from agent.api.pages import PARTS
+from agent.api.routes import ROUTES
 from agent.core.model import ConnectionStatus, InstanceId
 from agent.engines.base import Qr
 from agent.errors import EngineError

@@ -15,7 +15,7 @@ import pytest
 from aiohttp import web
 
 from agent.api.http.sockets import bind_tcp, bind_unix, parse_listen, take_sockets
-from agent.api.serve import Server
+from agent.api.server import Server
 from agent.config.sections import ApiSection
 from agent.core.model import InstanceId
 from agent.errors import ConfigError, TryLater
@@ -132,10 +132,10 @@ def test_the_kernels_news_of_routes_is_taken_and_is_no_address(tmp_path: Path) -
     program = """
 import os, socket, sys
 from pathlib import Path
-from agent.api.serve import _open_sockets
+from agent.api.http.sockets import open_sockets
 from agent.config.sections import ApiSection
 environ = {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "1"}
-opened = _open_sockets(ApiSection(listen="127.0.0.1:0"), Path(sys.argv[1]), environ)
+opened = open_sockets(ApiSection(listen="127.0.0.1:0"), Path(sys.argv[1]), environ)
 print(opened.routes.family == socket.AF_NETLINK, len(opened.addresses))
 """
     kernel = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
@@ -228,7 +228,7 @@ async def test_an_idle_connection_holds_no_answer(house: House) -> None:
 async def test_s8_a_taken_port_is_named_and_had_once_it_is_free(
     open_house: OpenHouse, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("agent.api.serve._PORT_AGAIN", 0.05)
+    monkeypatch.setattr("agent.api.server.PORT_AGAIN", 0.05)
     holder = socket.create_server(("127.0.0.1", 0))
     address = f"127.0.0.1:{holder.getsockname()[1]}"
     async with open_house(listen=address) as house, house.local() as local:

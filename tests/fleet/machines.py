@@ -13,7 +13,7 @@ import aiohttp
 
 from agent.api.placement import still_placed
 from agent.api.present import show_published
-from agent.api.serve import Server
+from agent.api.server import Server
 from agent.config.sections import ApiSection
 from agent.core.model import Instance, InstanceId
 from agent.core.view import InstanceView

@@ -6,8 +6,10 @@ import os
 import socket
 import stat
 from collections.abc import MutableMapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from agent.config.sections import ApiSection
 from agent.core.model import Category
 from agent.errors import ConfigError, TryLater
 from agent.log import bound
@@ -16,6 +18,48 @@ log = bound(Category.API)
 
 _FIRST_HANDED_OVER = 3
 BACKLOG = 1024
+
+
+@dataclass(slots=True)
+class Opened:
+    """The sockets, their addresses, and the Unix socket's file, which the agent removes."""
+
+    sockets: list[socket.socket] = field(default_factory=list)
+    addresses: list[str] = field(default_factory=list)
+    own_socket: tuple[Path, int] | None = None
+    routes: socket.socket | None = None
+    missing: dict[str, str] = field(default_factory=dict)
+
+    def add(self, sock: socket.socket, address: str = "") -> None:
+        self.sockets.append(sock)
+        self.addresses.append(address or describe(sock))
+
+
+def open_sockets(
+    section: ApiSection, socket_path: Path | None, environ: MutableMapping[str, str]
+) -> Opened:
+    opened = Opened()
+    for sock in take_sockets(environ, os.getpid()):
+        if sock.family == socket.AF_NETLINK:
+            opened.routes = sock
+        else:
+            opened.add(sock)
+    families = {sock.family for sock in opened.sockets}
+    try:
+        if section.listen and not families & {socket.AF_INET, socket.AF_INET6}:
+            try:
+                opened.add(bind_tcp(section.listen))
+            except TryLater as error:  # sessions run without it
+                opened.missing[section.listen] = str(error)
+        path = Path(section.socket) if section.socket else socket_path
+        if path is not None and socket.AF_UNIX not in families:
+            opened.add(bind_unix(path), f"unix:{path}")
+            opened.own_socket = (path, path.lstat().st_ino)
+    except BaseException:
+        for sock in opened.sockets:
+            sock.close()
+        raise
+    return opened
 
 
 def take_sockets(environ: MutableMapping[str, str], pid: int) -> list[socket.socket]:

@@ -6,9 +6,9 @@ from typing import Any
 import aiohttp
 import pytest
 
-from agent.api.app import ROUTES
 from agent.api.http.error_window import WINDOW, ErrorWindow
 from agent.api.http.openapi import plain_path
+from agent.api.routes import ROUTES
 from agent.core.model import InstanceId
 from tests.api.conftest import House
 from tests.fakes.supervisor import make_view

@@ -6,9 +6,9 @@ from dataclasses import replace
 import aiohttp
 import pytest
 
-from agent.api.app import ROUTES
 from agent.api.http.auth import Caller, KeyRing, Right, is_loopback, parse_scopes
 from agent.api.http.openapi import plain_path
+from agent.api.routes import ROUTES
 from agent.core.model import InstanceId
 from agent.errors import InvalidRequest, NotFound, Unauthorized
 from tests.api.conftest import House, OpenHouse

@@ -131,7 +131,7 @@ async def test_a_ca_that_cannot_be_read_is_named_and_nothing_is_sent(
 async def test_a_client_that_never_finishes_its_handshake_is_let_go(
     fleet: Fleet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("agent.api.serve._HANDSHAKE_SECONDS", 0.3)
+    monkeypatch.setattr("agent.api.server._HANDSHAKE_SECONDS", 0.3)
     machine = await fleet.add("m1")
     host, _, port = machine.face.address.removeprefix("https://").rpartition(":")
     reader, writer = await asyncio.open_connection(host, int(port))

@@ -1,0 +1,138 @@
+"""Opens the HTTP interface: its parts, its sockets, the application behind them."""
+
+import asyncio
+import os
+from collections.abc import Callable, Mapping, MutableMapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from aiohttp import web
+
+from agent.api.app import build_app
+from agent.api.http.auth import KeyRing
+from agent.api.http.call import Parts
+from agent.api.http.certificate import FleetAddress
+from agent.api.http.connection import Connection, Entrance
+from agent.api.http.fleet_gate import FleetGate
+from agent.api.http.guard import host_name
+from agent.api.http.idempotency import Remembered
+from agent.api.http.places import Places
+from agent.api.http.sockets import open_sockets, parse_listen
+from agent.api.server import PORT_AGAIN, Server
+from agent.config.sections import ApiSection
+from agent.core.alerts import AlertBoard
+from agent.core.model import Category
+from agent.deliver.webhooks.all import Webhooks
+from agent.log import bound
+from agent.metrics.exporter import Exporter
+from agent.store.database import Store
+from agent.supervise.requests.evidence import Evidence
+from agent.supervise.supervisor import Supervisor
+
+if TYPE_CHECKING:
+    from agent.api.fleet.face import FleetFace
+
+log = bound(Category.API)
+
+_MAX_HEADERS = 64
+
+
+async def serve(
+    section: ApiSection,
+    supervisor: Supervisor,
+    store: Store,
+    metrics: Exporter,
+    *,
+    socket_path: Path | None = None,
+    environ: MutableMapping[str, str] | None = None,
+    shutdown_seconds: float = 15.0,
+    alerts: Callable[[], AlertBoard],
+    webhooks: Webhooks,
+    evidence: Evidence,
+    places: Mapping[str, str],
+    listen: str = "",
+    fleet: "FleetFace | None" = None,
+    fleet_address: FleetAddress | None = None,
+) -> Server:
+    """Listen on systemd's sockets, and bind those that it did not pass.
+
+    `socket_path`: the Unix socket if `section.socket` names none; `listen`: the address that
+    systemd should have opened, if it is not `section.listen`.
+    """
+    ring = await KeyRing.open(store)
+    parts = Parts(
+        section,
+        supervisor,
+        ring,
+        metrics,
+        Remembered(store),
+        store.check,
+        alerts,
+        webhooks,
+        evidence,
+        places,
+    )
+    if fleet is not None:
+        from agent.api.fleet.door import FleetDoor
+
+        parts = replace(parts, fleet=FleetDoor(fleet), gate=FleetGate(fleet.bearer))
+    metrics.listeners = lambda: len(parts.listeners)
+    opened = open_sockets(
+        replace(section, listen=section.listen and (listen or section.listen)),
+        socket_path,
+        os.environ if environ is None else environ,
+    )
+    parts.not_listening.update(opened.missing)
+    entrance = Entrance(
+        head_seconds=section.head_timeout,
+        places=Places(
+            per_address=section.connections_per_address,
+            heads_per_address=max(section.connections_per_address // 2, 1),
+        ),
+    )
+    runner = web.AppRunner(
+        build_app(parts, _allowed_hosts(section, fleet_address)),
+        handle_signals=False,
+        access_log=None,
+        shutdown_timeout=shutdown_seconds,
+    )
+    await runner.setup()
+    inner = runner.server
+    assert inner is not None
+    loop = asyncio.get_running_loop()
+
+    def connect() -> Connection:
+        return Connection(
+            entrance,
+            inner,
+            loop=loop,
+            access_log=None,
+            max_headers=_MAX_HEADERS,
+            lingering_time=2.0,
+            auto_decompress=False,
+        )
+
+    server = Server(runner=runner, connect=connect, opened=opened, entrance=entrance, parts=parts)
+    for sock in opened.sockets:
+        await server.listen(sock)
+    log.info("listening on %s", ", ".join(opened.addresses) or "nothing")
+    if fleet_address is not None and fleet_address.listen:
+        await server.listen_for_fleet(fleet_address)
+    for cause in opened.missing.values():
+        again = f"the agent tries to bind it every {PORT_AGAIN:g} s"
+        log.error("%s; sessions run without it, and %s", cause, again)
+    return server
+
+
+def _allowed_hosts(section: ApiSection, fleet: FleetAddress | None) -> frozenset[str]:
+    names = set()
+    if fleet is not None and fleet.listen:
+        for_machines = fleet.reached_at.partition("://")[2]
+        names = {host_name(for_machines) or "", parse_listen(fleet.listen)[0].lower()}
+    public = section.public_url.partition("://")[2]
+    for entry in filter(None, (*section.allowed_hosts, public)):
+        names.add(host_name(entry) or entry.lower())
+    if section.listen:
+        names.add(parse_listen(section.listen)[0].lower())
+    return frozenset(names)

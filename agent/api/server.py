@@ -1,0 +1,152 @@
+"""The open interface: accepts, tries again for missing ports, closes without dropping requests."""
+
+import asyncio
+import socket
+import ssl
+from collections.abc import Callable
+
+from aiohttp import web
+
+from agent.api.handlers.events import say_goodbye
+from agent.api.http.call import Parts
+from agent.api.http.certificate import Certificate, FleetAddress
+from agent.api.http.connection import Connection, Entrance
+from agent.api.http.sockets import BACKLOG, Opened, bind_tcp, describe
+from agent.core.model import Category
+from agent.errors import ConfigError, TryLater
+from agent.log import bound
+
+log = bound(Category.API)
+
+_HANDSHAKE_SECONDS = 5.0
+_GRACE_FOR_UNHEARD = 2.0
+PORT_AGAIN = 2.0
+"""Seconds between two tries to bind a port that another program has."""
+
+
+class Server:
+    """The interface while it is open."""
+
+    def __init__(
+        self,
+        *,
+        runner: web.AppRunner,
+        connect: Callable[[], Connection],
+        opened: Opened,
+        entrance: Entrance,
+        parts: Parts,
+    ) -> None:
+        self.addresses = tuple(opened.addresses)
+        """`http://127.0.0.1:8470`, `unix:/run/wa-agent/api.sock`."""
+        self._runner = runner
+        self._connect = connect
+        self._listening: list[asyncio.Server] = []
+        self._entrance = entrance
+        self._parts = parts
+        self._own_socket = opened.own_socket
+        self._fleet: FleetAddress | None = None
+        self._certificate: Certificate | None = None
+        self.routes = opened.routes
+        """The kernel's messages about routes, if systemd passed that socket."""
+
+    async def listen(self, sock: socket.socket, tls: ssl.SSLContext | None = None) -> None:
+        # Out of descriptors, asyncio tries (and logs) again as often as its backlog says before
+        # it pauses. So it gets 1, and the kernel's queue its length afterwards.
+        loop = asyncio.get_running_loop()
+        handshake = None if tls is None else _HANDSHAKE_SECONDS
+        self._listening.append(
+            await loop.create_server(
+                self._connect, sock=sock, backlog=1, ssl=tls, ssl_handshake_timeout=handshake
+            )
+        )
+        sock.listen(BACKLOG)
+
+    async def get_missing_ports(self) -> None:
+        """Try to bind the ports that another program has, until each is bound."""
+        missing = self._parts.not_listening
+        while missing:
+            await asyncio.sleep(PORT_AGAIN)
+            for address in list(missing):
+                try:
+                    await self._open(address)
+                except (TryLater, ConfigError) as error:
+                    log.debug("%s", error)
+                    continue
+                del missing[address]
+
+    async def listen_for_fleet(self, address: FleetAddress) -> None:
+        """The further address at which other machines call this one, on the same application."""
+        self._fleet = address
+        try:
+            await self._open(address.listen)
+        except (TryLater, ConfigError) as error:  # sessions run without it
+            self._parts.not_listening[address.listen] = str(error)
+            log.error("%s; the agent tries again every %g s", error, PORT_AGAIN)
+
+    async def _open(self, listen: str) -> None:
+        """Listen on an address that was not free before, or is for the fleet."""
+        if self._fleet is None or listen != self._fleet.listen:
+            sock, tls = bind_tcp(listen, name_holder=False), None
+        else:
+            self._certificate = Certificate.of(self._fleet)
+            sock = bind_tcp(listen, field="fleet.listen", name_holder=False)
+            tls = self._certificate.context if self._certificate else None
+        await self.listen(sock, tls)
+        self.addresses += (describe(sock, "https" if tls else "http"),)
+        log.info("listening on %s", self.addresses[-1])
+
+    def reload_certificate(self) -> None:
+        """Read the fleet's certificate files again, for connections made from now on."""
+        if self._certificate is not None:
+            self._certificate.read()
+        if self._parts.fleet is not None:
+            self._parts.fleet.face.peers.reload()
+
+    async def close(self) -> None:
+        """Refuse new connections, answer the open ones, then end, within the runner's limit."""
+        await self._stop_accepting()
+        self._remove_own_socket()
+        await self._hear_the_last()
+        await asyncio.gather(
+            *(
+                say_goodbye(listener, transport, "the agent stops")
+                for listener, transport in list(self._parts.listeners.items())
+            ),
+            return_exceptions=True,
+        )
+        await self._runner.cleanup()
+        self._parts.audit.close()
+
+    async def _stop_accepting(self) -> None:
+        """Stop accepting, let the loop turn, then stop listening.
+
+        Closed between the accept and the making of a connection, a server resets that client
+        (asyncio asserts that the server is open), whose request must be answered.
+        """
+        loop = asyncio.get_running_loop()
+        for server in self._listening:
+            for sock in server.sockets:
+                loop.remove_reader(sock.fileno())
+        await asyncio.sleep(0.01)
+        for server in self._listening:
+            server.close()
+
+    async def _hear_the_last(self) -> None:
+        """Wait for requests of clients that were accepted a moment ago."""
+        loop = asyncio.get_running_loop()
+        deadline, calm = loop.time() + _GRACE_FOR_UNHEARD, 0
+        # Several times: an accepted socket may not be a connection yet.
+        while loop.time() < deadline and calm < 5:
+            unheard = any(connection.unheard for connection in self._entrance.connections)
+            calm = 0 if unheard else calm + 1
+            await asyncio.sleep(0.01)
+
+    def _remove_own_socket(self) -> None:
+        if self._own_socket is None:
+            return
+        path, inode = self._own_socket
+        try:
+            if path.lstat().st_ino == inode:
+                path.unlink()
+        except OSError:
+            pass  # it is gone, or another agent's
