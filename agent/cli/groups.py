@@ -18,13 +18,17 @@ from agent.cli.copies import move_in, snapshots, trash
 from agent.cli.doctor import command as doctor
 from agent.cli.fleet import command as fleet
 from agent.cli.sessions import (
-    instances,
+    create,
+    delete,
+    intents,
     pair,
     passkey,
     qr,
     remote_session,
     sandbox,
     send,
+    settings,
+    views,
     web,
 )
 from agent.cli.watch import events, health, reasons, top, why
@@ -32,7 +36,11 @@ from agent.cli.watch import events, health, reasons, top, why
 GROUPS: tuple[Group, ...] = (
     agent,
     demo,
-    instances,
+    create,
+    views,
+    settings,
+    intents,
+    delete,
     passkey,
     backends,
     send,

@@ -14,7 +14,7 @@ from agent.cli.command import (
     wants_json,
 )
 from agent.cli.repair_round import SECONDS, repair_all
-from agent.cli.sessions.instances import add_place, place_of
+from agent.cli.sessions.create import add_place, place_of
 from agent.cli.sessions.passkey import add_confirm, ask_twice
 from agent.cli.sessions.qr import draw_code
 from agent.cli.terminal.answer import print_answer, print_list

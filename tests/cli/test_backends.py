@@ -7,7 +7,7 @@ import pytest
 
 from agent.cli import backends
 from agent.cli.main import build_parser
-from agent.cli.sessions import instances
+from agent.cli.sessions import delete
 from agent.core.model import InstanceId, RemoteSession
 
 
@@ -119,7 +119,7 @@ async def test_deleting_there_too_takes_the_words(cli, house, evo, monkeypatch):
     assert (await cli("delete", "shop", "--remote", "--confirm", "yes")).status == 4
     typed = iter(["delete shop", "delete Shop 1"])
     asked = []
-    monkeypatch.setattr(instances.sys.stdin, "isatty", lambda: True)
+    monkeypatch.setattr(delete.sys.stdin, "isatty", lambda: True)
     monkeypatch.setattr("builtins.input", lambda prompt: asked.append(prompt) or next(typed))
     assert (await cli("delete", "shop", "--remote")).status == 4
     assert house.supervisor.commands == []

@@ -5,6 +5,9 @@ import time
 from typing import Any
 
 from agent.cli.client import Client
+from agent.cli.terminal.answer import print_answer
+from agent.cli.terminal.machine_words import stored_lines
+from agent.cli.terminal.show import clean
 from agent.core.reasons import reason_of
 from agent.errors import Refused, TryLater
 
@@ -19,6 +22,19 @@ def add_wait(parser: argparse.ArgumentParser) -> None:
         metavar="SECONDS",
         help="wait until it is connected; exit status 75 when late",
     )
+
+
+def wait_and_print(
+    client: Client, options: argparse.Namespace, instance: dict[str, Any], done: str
+) -> int:
+    if stored := stored_lines(instance):
+        return print_answer(options, instance, *stored)
+    if getattr(options, "wait", None) is not None:
+        instance = wait_until_connected(client, options.id, options.wait)
+        done = "is connected"
+    hold = clean(instance["hold_sentence"])
+    waits = f"it waits: {hold} (wa-agent why {options.id})" if instance["hold"] else ""
+    return print_answer(options, instance, f"{options.id} {done}", waits)
 
 
 def wait_until_connected(client: Client, id: str, seconds: float) -> dict[str, Any]:

@@ -1,0 +1,74 @@
+"""`wa-agent create`."""
+
+import argparse
+from typing import Any
+
+from agent.cli.command import Subparsers, add_instance_command, client_of
+from agent.cli.sessions.pair import print_invitation
+from agent.cli.sessions.settings import add_settings, name_and_value, parse_settings
+from agent.cli.sessions.waiting import add_wait, wait_and_print
+from agent.errors import InvalidRequest
+
+
+def add(commands: Subparsers) -> None:
+    summary = "create an instance"
+    parser = add_instance_command(commands, "create", create, summary, "--engine sandbox")
+    parser.add_argument("--engine", required=True, help="engine that connects it to WhatsApp")
+    add_place(parser)
+    parser.add_argument("--on", metavar="MACHINE", help="in a fleet: the machine that it starts on")
+    parser.add_argument(
+        "--label",
+        action="append",
+        metavar="NAME=VALUE",
+        help="in a fleet: a label that its machine must have; may be repeated",
+    )
+    parser.add_argument(
+        "--failover",
+        choices=("wait", "newest"),
+        help="in a fleet: what becomes of it when its machine is lost; default: as the engine is",
+    )
+    parser.add_argument("--disabled", action="store_true", help="create it without running it")
+    parser.add_argument(
+        "--invite",
+        action="store_true",
+        help="engine web: create it, disabled, and print the line with which a person pairs it at"
+        " a desk",
+    )
+    add_settings(parser)
+    add_wait(parser)
+
+
+def add_place(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--backend", metavar="NAME", help="the backend that runs its session")
+    parser.add_argument("--remote", metavar="NAME", help="its name on the backend; default: the id")
+
+
+def place_of(options: argparse.Namespace) -> dict[str, str]:
+    return {k: v for k in ("backend", "remote") if (v := getattr(options, k)) is not None}
+
+
+def create(options: argparse.Namespace) -> int:
+    client = client_of(options)
+    body = {
+        "id": options.id,
+        "engine": options.engine,
+        # Until a desk has paired it, its browser would show a code that is not wanted.
+        "enabled": not (options.disabled or options.invite),
+        "settings": parse_settings(options.set),
+        **place_of(options),
+        **_placement(options),
+    }
+    if options.invite and options.engine != "web":
+        raise InvalidRequest("cannot invite a desk: a desk pairs engine web", field="invite")
+    instance = client.post("/api/instance", body)
+    if options.invite:
+        return print_invitation(options, client)
+    done = "created, disabled" if options.disabled else "created"
+    return wait_and_print(client, options, instance, done)
+
+
+def _placement(options: argparse.Namespace) -> dict[str, Any]:
+    """Only what was given: without a fleet the agent refuses each of them."""
+    labels = dict(name_and_value(text, "label") for text in options.label or ())
+    given = {"on": options.on, "labels": labels, "failover": options.failover}
+    return {name: value for name, value in given.items() if value}

@@ -1,0 +1,131 @@
+"""`wa-agent list` and `wa-agent show`."""
+
+import argparse
+import json
+from typing import Any
+
+from agent.cli.command import Subparsers, add_command, add_instance_command, client_of
+from agent.cli.terminal.answer import print_answer, print_list
+from agent.cli.terminal.machine_words import age_words, in_fleet
+from agent.cli.terminal.show import duration, mebibytes, moment, next_try, pair_lines
+
+
+def add(commands: Subparsers) -> None:
+    summary = "list the instances"
+    parser = add_command(commands, "list", list_instances, summary, "--status CONNECTED")
+    parser.add_argument("--status", action="append", help="only this status")
+    parser.add_argument("--verdict", action="append", help="only this verdict")
+    parser.add_argument("--engine", help="only this engine")
+    parser.add_argument("--backend", metavar="NAME", help="only instances on this backend")
+    parser.add_argument("--machine", metavar="NAME", help="only instances on this machine")
+    parser.add_argument(
+        "--enabled", choices=("true", "false"), help="only enabled or only disabled instances"
+    )
+    parser.add_argument("--ids", action="store_true", help="print only the ids")
+
+    add_instance_command(commands, "show", show, "show everything about an instance")
+
+
+def list_instances(options: argparse.Namespace) -> int:
+    names = ("status", "verdict", "engine", "backend", "enabled", "machine")
+    query = {name: getattr(options, name) for name in names if getattr(options, name)}
+    instances = list(client_of(options).instances(**query))
+    many = in_fleet(instances)
+    return print_list(
+        options,
+        instances,
+        (
+            "ID",
+            *(("MACHINE",) if many else ()),
+            "ENGINE",
+            "STATUS",
+            "HEALTH",
+            "ENABLED",
+            "UPTIME",
+            "MEMORY",
+            "WHY",
+        ),
+        lambda instance: (
+            instance["id"],
+            *((instance["machine"],) if many else ()),
+            instance["engine"],
+            instance["connection_status"],
+            instance["health"]["verdict"],
+            _enabled(instance),
+            duration(instance["uptime_seconds"]),
+            mebibytes(instance["memory_bytes"]),
+            "; ".join(
+                filter(None, (age_words(instance), instance["sentence"], next_try(instance)))
+            ),
+        ),
+        nothing="no instances",
+        bare="id" if options.ids else "",
+    )
+
+
+def _enabled(instance: dict[str, Any]) -> str:
+    word, override = "yes" if instance["enabled"] else "no", instance["override"]
+    return word if override == "none" else f"{word}, {override}"
+
+
+def show(options: argparse.Namespace) -> int:
+    details = client_of(options).get(f"/api/instance/{options.id}/details")
+    if details.get("owner_away"):
+        return print_answer(options, details, *pair_lines(_last_state(details)))
+    lines = pair_lines(_pairs(details))
+    for event in reversed(details["events"]):
+        lines += pair_lines({moment(event["time"]): f"[{event['kind']}] {event['sentence']}"})
+    return print_answer(options, details, *lines)
+
+
+def _pairs(details: dict[str, Any]) -> dict[str, object]:
+    health, unit, first = details["health"], details["unit"], details["first_messages"]
+    place = {"backend": details["backend"], "remote": details["remote"]}
+    return {
+        "id": details["id"],
+        **_owner(details),
+        "engine": details["engine"],
+        **(place if details["backend"] else {}),
+        "enabled": _enabled(details),
+        "status": f"{details['connection_status']} since {moment(details['since'])}",
+        "why": details["sentence"] or "-",
+        "health": f"{health['verdict']}: {health['sentence']}",
+        "account": details["account"] or ("paired" if details["paired"] else "not paired"),
+        **({"passkey": "needed to link the account"} if details["needs_passkey"] else {}),
+        **({"first messages": first["sentence"]} if first else {}),
+        "uptime": duration(details["uptime_seconds"]),
+        "worker": f"{unit['state']}, pid {unit['main_pid'] or '-'}, {unit['status_text']}",
+        "memory": mebibytes(details["memory_bytes"]),
+        "attempts": details["attempts"],
+        "next attempt": moment(details["next_attempt"]),
+        "restarts": _counts(details["restarts_by_reason"]),
+        "reconnects": _counts(details["reconnects_by_reason"]),
+        "messages": _counts(details["messages"]),
+        "settings": json.dumps(details["settings"]),
+        "created": moment(details["created"]),
+    }
+
+
+def _last_state(view: dict[str, Any]) -> dict[str, object]:
+    """Of a session whose machine does not answer."""
+    return {
+        "id": view["id"],
+        "machine": f"{view['machine']}, which does not answer",
+        "reported": age_words(view) or "a moment ago",
+        "engine": view["engine"],
+        "enabled": _enabled(view),
+        "status": view["connection_status"],
+        "why": view["sentence"] or "-",
+        "health": f"{view['health']['verdict']}: {view['health']['sentence']}",
+        "account": view["account"] or ("paired" if view["paired"] else "not paired"),
+    }
+
+
+def _owner(details: dict[str, Any]) -> dict[str, str]:
+    if not in_fleet([details]):
+        return {}
+    return {"machine": ", ".join(filter(None, (details["machine"], age_words(details))))}
+
+
+def _counts(counts: dict[str, int]) -> str:
+    return ", ".join(f"{count} {name}" for name, count in counts.items() if count) or "none"
