@@ -1,7 +1,6 @@
 """The baileys engine: one session on the unmodified library, in a Node process under its worker."""
 
 import asyncio
-import logging
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,26 +8,22 @@ from typing import TYPE_CHECKING, Any
 
 from agent.clock import shown_by_monotonic
 from agent.core.words import ConnectionStatus
+from agent.engines.baileys.client_life import ClientLife
 from agent.engines.baileys.files import set_aside
-from agent.engines.baileys.pack_client import PackedClient, read_place
 from agent.engines.baileys.session_state import WAITING, SessionState
-from agent.engines.baileys.settings import KNOWN_GOOD, BaileysSettings, read_settings
-from agent.engines.baileys.version_note import read_version
+from agent.engines.baileys.settings import BaileysSettings, read_settings
 from agent.engines.base import ProbeAnswer, Qr, Reporter
-from agent.engines.surroundings import cache_folder, probe_limit
 from agent.errors import EngineError, InvalidRequest, WaError
 
 if TYPE_CHECKING:
     from agent.engines.baileys.client import Client
-
-log = logging.getLogger(__name__)
+    from agent.engines.baileys.pack_client import PackedClient
 
 Status = ConnectionStatus
 OLD_FRAME = 20.0
 """Seconds after which a frame no longer proves the connection: WhatsApp is asked."""
 SENDING, ANSWER = 60.0, 8.0
 """Seconds for the whole of it, and for WhatsApp's confirmation once it was handed over."""
-STARTS_WITHIN = 600.0
 
 
 def open_engine(folder: Path, settings: Mapping[str, Any], reporter: Reporter) -> "BaileysEngine":
@@ -40,15 +35,9 @@ class BaileysEngine:
 
     def __init__(self, folder: Path, settings: BaileysSettings, reporter: Reporter) -> None:
         self._folder = folder
-        self._settings = settings
         self._state = SessionState(folder, reporter)
-        self._cache = cache_folder()
-        self._pack = read_place(folder.parent)
-        self._client: Client | PackedClient | None = None
+        self._life = ClientLife(folder, settings, self._state)
         self._stopping = False
-        self._ends: list[float] = []
-        self._asked_at: float | None = None
-        self._lease: float | None = None
         self._work: asyncio.Task[None] | None = None
         self._busy = asyncio.Lock()
 
@@ -70,7 +59,7 @@ class BaileysEngine:
                 return
             self._state.begin_login()
             try:
-                client = await self._open()
+                client = await self._life.open()
                 await client.call("connect", 15.0)
             except WaError as error:
                 self._state.failed(error)
@@ -78,9 +67,7 @@ class BaileysEngine:
                 self._state.failed(EngineError(f"cannot start the client: {error}"))
 
     def _has_connection(self) -> bool:
-        if self._client is None or not self._client.alive or self._state.spoiled:
-            return False
-        return self._state.has_connection
+        return self._life.alive and not self._state.spoiled and self._state.has_connection
 
     async def _stop_connecting(self) -> None:
         if self._work is not None and not self._work.done():
@@ -92,20 +79,11 @@ class BaileysEngine:
         self._state.change(Status.DISCONNECTED)
 
     async def probe(self, *, deep: bool = False) -> ProbeAnswer:
-        limit = probe_limit()
-        client = self._client
+        client = self._life.client
         if client is None or not client.alive:
             return ProbeAnswer(self._state.current(), {"client": False})
         ask = self._state.connected and (deep or (self._state.frame_age() or 0.0) > OLD_FRAME)
-        if self._asked_at is None or client.heard_at > self._asked_at:
-            self._asked_at = time.monotonic()
-        try:
-            answer = await client.call("look", limit, ask=ask, seconds=limit * 0.8)
-        except EngineError as error:
-            if error.code == "timeout":
-                await self._end_hanging(client)
-            raise
-        self._asked_at = None
+        answer = await self._life.look(client, ask=ask)
         self._state.note_frame(answer.get("frame_age"))
         detail: dict[str, Any] = {
             "client": True,
@@ -118,16 +96,16 @@ class BaileysEngine:
 
     async def lease(self, until: float | None) -> None:
         """Node ends the connection past it by itself, whatever becomes of this process."""
-        self._lease = until
-        if self._client is not None and self._client.alive:
-            await self._client.call("lease", 5.0, until=shown_by_monotonic(until))
+        self._life.lease = until
+        if (client := self._life.client) is not None and client.alive:
+            await client.call("lease", 5.0, until=shown_by_monotonic(until))
 
     async def qr(self) -> Qr | None:
         state = self._state
         if state.code() is None and state.claim.reason in WAITING:
             await self.connect()
         deadline = time.monotonic() + 3.0
-        while state.code() is None and self._client is not None and time.monotonic() < deadline:
+        while not state.code() and self._life.client and time.monotonic() < deadline:
             if state.claim.status in (Status.CONNECTED, Status.DISCONNECTED):
                 break
             await asyncio.sleep(0.05)
@@ -149,7 +127,7 @@ class BaileysEngine:
         return sent
 
     async def logout(self) -> None:
-        client = self._client
+        client = self._life.client
         if client is None or not self._state.connected:
             raise EngineError("cannot log out: not connected", code="not_connected")
         # WhatsApp's confirmation comes before the answer, and makes the claim.
@@ -160,7 +138,7 @@ class BaileysEngine:
         await self._stop_connecting()
         async with self._busy:
             again = self._state.connected
-            await self._hang_up()
+            await self._life.hang_up()
             removed = await asyncio.to_thread(set_aside, self._folder, peers)
             for peer in peers:
                 self._state.happened("key_regeneration", peer=peer, ok=bool(removed))
@@ -172,15 +150,15 @@ class BaileysEngine:
             )
 
     async def free_memory(self) -> None:
-        if self._client is not None and self._client.alive:
-            await self._client.call("free", 5.0)
+        if (client := self._life.client) is not None and client.alive:
+            await client.call("free", 5.0)
 
     async def prepare_stop(self) -> None:
         self._stopping = True
 
     async def save(self) -> None:
-        if self._client is not None and self._client.alive:
-            await self._client.call("save", 30.0)
+        if (client := self._life.client) is not None and client.alive:
+            await client.call("save", 30.0)
 
     async def save_elsewhere(self, folder: Path) -> None:
         raise EngineError(
@@ -191,14 +169,14 @@ class BaileysEngine:
     async def close(self) -> None:
         await self._stop_connecting()
         async with self._busy:
-            await self._hang_up()
+            await self._life.hang_up()
 
     async def command(self, name: str, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
         if name == "file_part":
             taker = self._connected("take a part of a file")
             return await taker.call("file_part", ANSWER, part=dict(arguments))
         if name == "pairing_code":
-            client = self._client
+            client = self._life.client
             if client is None or self._state.claim.status is not Status.QR_REQUIRED:
                 raise EngineError(
                     "cannot make a pairing code: no login waits for one", code="not_waiting"
@@ -208,94 +186,8 @@ class BaileysEngine:
             f"cannot {name!r:.40}: baileys knows pairing_code and file_part", field="name"
         )
 
-    async def _open(self) -> "Client | PackedClient":
-        if self._client is not None and self._client.alive and not self._state.spoiled:
-            return self._client
-        await self._end_client()
-        now = time.monotonic()
-        self._ends = [at for at in self._ends if now - at < STARTS_WITHIN]
-        if self._ends and len(self._ends) > self._settings.client_starts:
-            raise EngineError(
-                f"the client ended {len(self._ends)} times in ten minutes", code="client_crashed"
-            )
-        client = await self._begin_client()
-        self._client, self._state.spoiled = client, True
-        answer = await client.call("open", 20.0, **self._orders())
-        self._state.spoiled = False
-        self._state.note_identity(answer)
-        return client
-
-    async def _begin_client(self) -> "Client | PackedClient":
-        heard, ended = self._state.hear, self._client_ended
-        if self._pack is not None:
-            return await PackedClient.join(self._pack, self._folder, heard, ended, self._find_parts)
-        # Not above: a session of a pack does not need it, so it would only cost memory there.
-        from agent.engines.baileys.client import Client
-
-        return await Client.start(*await self._find_parts(), heard, ended)
-
-    async def _find_parts(self) -> tuple[Path, Path]:
-        """Node and the packages; ConfigError says what is missing, and the next try looks again."""
-        from agent.engines.baileys.node import find_node
-        from agent.engines.baileys.packages import find_packages
-
-        return await asyncio.to_thread(find_node), find_packages(self._cache)
-
-    async def _end_client(self) -> None:
-        client, self._client = self._client, None
-        if client is not None:
-            await client.kill("its store failed")
-
-    def _orders(self) -> dict[str, Any]:
-        version = self._settings.version
-        if version == KNOWN_GOOD:
-            version = read_version(self._folder)
-        return {
-            "folder": str(self._folder),
-            "paired": self._state.claim.paired,
-            "url": self._settings.url,
-            "version": [int(part) for part in version.split(".")] if version else None,
-            "browser": self._settings.device_name,
-            "proxy": self._settings.proxy,
-            "until": shown_by_monotonic(self._lease),
-        }
-
-    async def _hang_up(self) -> None:
-        client, self._client = self._client, None
-        self._state.forget_code()
-        if client is None:
-            return
-        if client.alive:
-            try:
-                await client.call("disconnect", 20.0)
-            except EngineError as error:
-                log.warning("the client did not save in order: %s", error)
-        await client.close()
-
-    async def _end_hanging(self, client: "Client | PackedClient") -> None:
-        """End a client whose loop hangs; the next connect starts another. One late answer on a busy
-        machine is no such loop."""
-        now = time.monotonic()
-        silent = now - max(self._asked_at or now, client.heard_at)
-        if client is self._client and silent >= client.hangs_after:
-            self._asked_at = None
-            await client.kill("its loop stood still")
-            self._client_ended(f"its loop did not answer within {silent:.0f} s; it was killed")
-
-    def _client_ended(self, why: str) -> None:
-        log.warning("Node of this session: %s", why)
-        self._client = None
-        self._state.forget_code()
-        self._ends.append(time.monotonic())
-        if self._pack is not None:
-            self._state.happened("pack_ended", text=why)
-            self._state.change(Status.DISCONNECTED, "pack_ended", raw=why)
-            return
-        self._state.happened("error", code="client_ended")
-        self._state.change(Status.DISCONNECTED, "client_crashed", raw=why)
-
     def _connected(self, what: str) -> "Client | PackedClient":
-        client = self._client
+        client = self._life.client
         if client is None or not self._state.connected or self._stopping:
             raise EngineError(f"cannot {what}: not connected", code="not_connected")
         return client

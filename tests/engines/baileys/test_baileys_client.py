@@ -25,7 +25,7 @@ async def test_a_client_that_hangs_is_killed_by_a_probe_and_the_next_connect_sta
     bench: Bench,
 ) -> None:
     await bench.pair()
-    first = bench.engine._client
+    first = bench.engine._life.client
     assert first is not None
     os.kill(first.pid, signal.SIGSTOP)
     with pytest.raises(EngineError, match="did not answer within"):
@@ -47,12 +47,12 @@ async def test_a_client_that_ends_too_often_is_left_to_the_agent(bench: Bench) -
     await bench.start(client_starts=1)
     await bench.is_now("QR_REQUIRED")
     for _ in range(2):
-        client = bench.engine._client
+        client = bench.engine._life.client
         assert client is not None
         os.kill(client.pid, signal.SIGKILL)
         await bench.is_now("DISCONNECTED", "client_crashed")
         await bench.engine.connect()
-        if bench.engine._client is None:
+        if bench.engine._life.client is None:
             break
         await bench.is_now("QR_REQUIRED")
     assert bench.heard.last.status is ConnectionStatus.DISCONNECTED

@@ -47,7 +47,7 @@ async def copying(root: Path) -> AsyncIterator[list[bytes]]:
 
 
 async def kill(bench: Bench) -> None:
-    client = bench.engine._client
+    client = bench.engine._life.client
     assert client is not None
     os.kill(client.pid, signal.SIGKILL)
     await bench.is_now("DISCONNECTED", "client_crashed")

@@ -102,10 +102,10 @@ async def test_what_is_missing_is_claimed_and_found_by_the_next_try(
     await bench.start()
     await bench.is_now("DISCONNECTED", "node_missing")
     monkeypatch.delenv("WA_NODE")
-    bench.engine._cache, cache = tmp_path / "empty", bench.engine._cache
+    bench.engine._life._cache, cache = tmp_path / "empty", bench.engine._life._cache
     await bench.engine.connect()
     await bench.is_now("DISCONNECTED", "packages_missing")
     assert all(REASONS[code].endless for code in ("node_missing", "packages_missing"))
-    bench.engine._cache = cache
+    bench.engine._life._cache = cache
     await bench.engine.connect()
     await bench.is_now("QR_REQUIRED")

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.slow
 
 
 async def kill(bench: Bench) -> None:
-    client = bench.engine._client
+    client = bench.engine._life.client
     assert client is not None
     os.kill(client.pid, signal.SIGKILL)
     await bench.is_now("DISCONNECTED", "client_crashed")

@@ -1,0 +1,144 @@
+"""The life of a session's client: it is started, killed when its loop hangs, closed in order."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from agent.clock import shown_by_monotonic
+from agent.core.words import ConnectionStatus
+from agent.engines.baileys.pack_client import PackedClient, read_place
+from agent.engines.baileys.session_state import SessionState
+from agent.engines.baileys.settings import KNOWN_GOOD, BaileysSettings
+from agent.engines.baileys.version_note import read_version
+from agent.engines.surroundings import cache_folder, probe_limit
+from agent.errors import EngineError
+
+if TYPE_CHECKING:
+    from agent.engines.baileys.client import Client
+
+log = logging.getLogger(__name__)
+
+STARTS_WITHIN = 600.0
+
+
+class ClientLife:
+    def __init__(self, folder: Path, settings: BaileysSettings, state: SessionState) -> None:
+        self.client: Client | PackedClient | None = None
+        self.lease: float | None = None
+        self._folder = folder
+        self._settings = settings
+        self._state = state
+        self._cache = cache_folder()
+        self._pack = read_place(folder.parent)
+        self._ends: list[float] = []
+        self._asked_at: float | None = None
+
+    @property
+    def alive(self) -> bool:
+        return self.client is not None and self.client.alive
+
+    async def open(self) -> "Client | PackedClient":
+        """The client that is there, or a new one with the session's store open."""
+        if self.client is not None and self.client.alive and not self._state.spoiled:
+            return self.client
+        await self._kill_spoiled()
+        now = time.monotonic()
+        self._ends = [at for at in self._ends if now - at < STARTS_WITHIN]
+        if self._ends and len(self._ends) > self._settings.client_starts:
+            raise EngineError(
+                f"the client ended {len(self._ends)} times in ten minutes", code="client_crashed"
+            )
+        client = await self._begin()
+        self.client, self._state.spoiled = client, True
+        answer = await client.call("open", 20.0, **self._orders())
+        self._state.spoiled = False
+        self._state.note_identity(answer)
+        return client
+
+    async def look(self, client: "Client | PackedClient", *, ask: bool) -> Mapping[str, Any]:
+        """The client's answer to a probe; ends one whose loop hangs."""
+        limit = probe_limit()
+        if self._asked_at is None or client.heard_at > self._asked_at:
+            self._asked_at = time.monotonic()
+        try:
+            answer = await client.call("look", limit, ask=ask, seconds=limit * 0.8)
+        except EngineError as error:
+            if error.code == "timeout":
+                await self._end_hanging(client)
+            raise
+        self._asked_at = None
+        return answer
+
+    async def hang_up(self) -> None:
+        client, self.client = self.client, None
+        self._state.forget_code()
+        if client is None:
+            return
+        if client.alive:
+            try:
+                await client.call("disconnect", 20.0)
+            except EngineError as error:
+                log.warning("the client did not save in order: %s", error)
+        await client.close()
+
+    async def _begin(self) -> "Client | PackedClient":
+        on_event, on_end = self._state.hear, self._ended
+        if self._pack is not None:
+            return await PackedClient.join(
+                self._pack, self._folder, on_event, on_end, self._find_parts
+            )
+        # Not above: a session of a pack does not need it, so it would only cost memory there.
+        from agent.engines.baileys.client import Client
+
+        return await Client.start(*await self._find_parts(), on_event, on_end)
+
+    async def _find_parts(self) -> tuple[Path, Path]:
+        """Node and the packages; ConfigError says what is missing, and the next try looks again."""
+        from agent.engines.baileys.node import find_node
+        from agent.engines.baileys.packages import find_packages
+
+        return await asyncio.to_thread(find_node), find_packages(self._cache)
+
+    def _orders(self) -> dict[str, Any]:
+        version = self._settings.version
+        if version == KNOWN_GOOD:
+            version = read_version(self._folder)
+        return {
+            "folder": str(self._folder),
+            "paired": self._state.claim.paired,
+            "url": self._settings.url,
+            "version": [int(part) for part in version.split(".")] if version else None,
+            "browser": self._settings.device_name,
+            "proxy": self._settings.proxy,
+            "until": shown_by_monotonic(self.lease),
+        }
+
+    async def _kill_spoiled(self) -> None:
+        client, self.client = self.client, None
+        if client is not None:
+            await client.kill("its store failed")
+
+    async def _end_hanging(self, client: "Client | PackedClient") -> None:
+        """End a client whose loop hangs; the next connect starts another. One late answer on a busy
+        machine is no such loop."""
+        now = time.monotonic()
+        silent = now - max(self._asked_at or now, client.heard_at)
+        if client is self.client and silent >= client.hangs_after:
+            self._asked_at = None
+            await client.kill("its loop stood still")
+            self._ended(f"its loop did not answer within {silent:.0f} s; it was killed")
+
+    def _ended(self, why: str) -> None:
+        log.warning("Node of this session: %s", why)
+        self.client = None
+        self._state.forget_code()
+        self._ends.append(time.monotonic())
+        if self._pack is not None:
+            self._state.happened("pack_ended", text=why)
+            self._state.change(ConnectionStatus.DISCONNECTED, "pack_ended", raw=why)
+            return
+        self._state.happened("error", code="client_ended")
+        self._state.change(ConnectionStatus.DISCONNECTED, "client_crashed", raw=why)
