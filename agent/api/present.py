@@ -75,8 +75,8 @@ def _created(view: InstanceView) -> str | None:
 
 def show_published(view: InstanceView) -> dict[str, Any]:
     """For the other machines of a fleet."""
-    kept = {"settings": dict(view.instance.settings), "created": _created(view)}
-    return {**show_instance(view), **kept}
+    more = {"settings": dict(view.instance.settings), "created": _created(view)}
+    return {**show_instance(view), **more}
 
 
 def show_details(view: InstanceView) -> dict[str, Any]:

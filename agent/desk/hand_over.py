@@ -143,11 +143,11 @@ def _ask(
                 f"cannot reach the agent at {invitation.url}: {cause}"
             ) from error
     try:
-        said = json.loads(raw)
+        content = json.loads(raw)
     except ValueError:
-        said = None
-    if not isinstance(said, dict) or status in range(202, 400):
-        said, status = {}, 502  # another program answers there
+        content = None
+    if not isinstance(content, dict) or status in range(202, 400):
+        content, status = {}, 502  # another program answers there
     if status >= 400:
-        raise ServerSaidNo(status, said)
-    return said
+        raise ServerSaidNo(status, content)
+    return content

@@ -63,12 +63,12 @@ class _Reporter:
         """None when the engine said nothing for a while."""
         try:
             async with asyncio.timeout(LOOK_EVERY):
-                said = await self._claims.get()
+                claim = await self._claims.get()
         except TimeoutError:
             return None
-        if isinstance(said, BaseException):
-            raise EngineError(f"cannot pair: {said}") from said
-        return said
+        if isinstance(claim, BaseException):
+            raise EngineError(f"cannot pair: {claim}") from claim
+        return claim
 
 
 @dataclass(slots=True)
@@ -111,7 +111,7 @@ async def _until_connected(
     engine: WebEngine, reporter: _Reporter, say: Callable[[str], None]
 ) -> Paired:
     await engine.connect()
-    said, paired = "", Paired()
+    last_sentence, paired = "", Paired()
     while True:
         claim = await reporter.next()
         if claim is None:
@@ -123,9 +123,9 @@ async def _until_connected(
         if claim.reason == "qr_idle":
             await engine.connect()
         sentence = _words(claim)
-        if sentence != said:
+        if sentence != last_sentence:
             say(sentence)
-            said = sentence
+            last_sentence = sentence
         paired.needs_passkey |= claim.reason == PASSKEY_REQUIRED
         if claim.status is Status.CONNECTED and claim.paired:
             paired.account = claim.account

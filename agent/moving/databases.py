@@ -25,16 +25,16 @@ _KEY_KINDS = {
 def find_evolution(tables: Tables, elsewhere: ElsewhereKeys | None) -> list[FoundSession]:
     """Evolution API 2: credentials in `Session`, keys in Redis or below instances/."""
     creds = {text(row, "sessionId"): text(row, "creds") for row in tables.rows("Session")}
-    found = []
+    sessions = []
     for row in tables.rows("Instance"):
         id = text(row, "id")
         if id in creds:
             read = _evolution_keys(creds[id], id, elsewhere)
             name = text(row, "name") or id
-            found.append(
+            sessions.append(
                 look_at("Evolution API 2", name, read, written=tables.written, user=tables.user)
             )
-    return found
+    return sessions
 
 
 def _evolution_keys(written: str, id: str, elsewhere: ElsewhereKeys | None) -> Callable[[], Keys]:
@@ -59,26 +59,28 @@ def find_whaticket(tables: Tables) -> list[FoundSession]:
     for row in tables.rows("BaileysKeys"):
         key = f"{text(row, 'type')}-{text(row, 'key')}"
         beside.setdefault(text(row, "whatsappId"), {})[key] = text(row, "value").encode()
-    found = []
+    sessions = []
     for row in tables.rows("Whatsapps"):
         written, id = text(row, "session"), text(row, "id")
         if written:
             read = _whaticket_keys(written, beside.get(id, {}))
             name = text(row, "name") or id
-            found.append(look_at("whaticket", name, read, written=tables.written, user=tables.user))
-    return found
+            sessions.append(
+                look_at("whaticket", name, read, written=tables.written, user=tables.user)
+            )
+    return sessions
 
 
 def _whaticket_keys(written: str, beside: Keys) -> Callable[[], Keys]:
     def read() -> Keys:
-        told = _object(written, "session")
-        if not isinstance(told, dict) or not isinstance(told.get("creds"), dict):
+        record = _object(written, "session")
+        if not isinstance(record, dict) or not isinstance(record.get("creds"), dict):
             raise Refused("its column session holds no credentials", code="no_session")
         keys = dict(beside)
-        for kind, entries in _items(told.get("keys")):
+        for kind, entries in _items(record.get("keys")):
             for id, value in _items(entries):
                 keys[f"{_KEY_KINDS.get(kind, kind)}-{id}"] = json.dumps(value).encode()
-        keys[CREDS] = json.dumps(told["creds"]).encode()
+        keys[CREDS] = json.dumps(record["creds"]).encode()
         return keys
 
     return read

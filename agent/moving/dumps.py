@@ -81,7 +81,7 @@ def of_mysql(lines: Iterator[str]) -> Iterator[tuple[str, Row]]:
         while not statement[-1].endswith(";\n"):
             statement.append(next(lines, "") or _cut_off())
         if line.startswith("CREATE"):
-            columns[table] = [found[1] for each in statement if (found := _COLUMN.match(each))]
+            columns[table] = [column[1] for text in statement if (column := _COLUMN.match(text))]
         elif is_wanted(table):
             for row in _inserted("".join(statement), columns.get(table, [])):
                 yield table, row
@@ -108,7 +108,9 @@ def _sql_value(field: re.Match[str]) -> str | None:
 
 
 def _unescaped(field: str, escapes: dict[str, str]) -> str:
-    return re.sub(r"\\(.)", lambda found: escapes.get(found[1], found[1]), field, flags=re.DOTALL)
+    return re.sub(
+        r"\\(.)", lambda escape: escapes.get(escape[1], escape[1]), field, flags=re.DOTALL
+    )
 
 
 def _cut_off() -> str:

@@ -47,11 +47,11 @@ class MysqlTables:
         self.user = lasting_user(self._others)
 
     def _others(self) -> str:
-        others = self._ask(
+        programs = self._ask(
             "SELECT DISTINCT user AS name FROM information_schema.processlist"
             " WHERE db = DATABASE() AND id <> CONNECTION_ID()"
         )
-        return ", ".join(sorted(f"a client {row['name']!s}" for row in others))
+        return ", ".join(sorted(f"a client {row['name']!s}" for row in programs))
 
     def names(self) -> frozenset[str]:
         rows = self._ask(

@@ -48,19 +48,19 @@ def is_address(source: str) -> bool:
 
 def find_sessions(source: str, hints: Hints) -> list[FoundSession]:
     """Every session of the source; InvalidRequest where nothing there is a session."""
-    found = _found(source, hints)
-    if not found:
+    sessions = _look_in(source, hints)
+    if not sessions:
         raise InvalidRequest(
             f"cannot import {shown(source)}: it holds no session; known are {KINDS}",
             field="source",
             code="no_session",
         )
     if not hints.stopped:
-        found = [session.refused_while_used for session in found]
-    return sorted(found, key=lambda session: (session.program, session.name))
+        sessions = [session.refused_while_used for session in sessions]
+    return sorted(sessions, key=lambda session: (session.program, session.name))
 
 
-def _found(source: str, hints: Hints) -> list[FoundSession]:
+def _look_in(source: str, hints: Hints) -> list[FoundSession]:
     if source.startswith(REDIS):
         return find_in_redis(source, hints.pattern)
     if source.startswith(POSTGRES):
@@ -96,14 +96,14 @@ def head_of(path: Path) -> bytes:
 
 def _in_tables(tables: Tables, hints: Hints) -> list[FoundSession]:
     names = tables.names()
-    found = []
+    sessions = []
     if DEVICE in names:
-        found += find_whatsmeow(tables)
+        sessions += find_whatsmeow(tables)
     if {"Session", "Instance"} <= names:
-        found += find_evolution(tables, _elsewhere(hints.keys))
+        sessions += find_evolution(tables, _elsewhere(hints.keys))
     if "Whatsapps" in names:
-        found += find_whaticket(tables)
-    return found
+        sessions += find_whaticket(tables)
+    return sessions
 
 
 def _elsewhere(place: str) -> ElsewhereKeys | None:
@@ -129,5 +129,5 @@ def _elsewhere(place: str) -> ElsewhereKeys | None:
 
 def shown(source: str) -> str:
     """A source without its password."""
-    scheme, found, rest = source.partition("://")
-    return f"{scheme}://{rest.rpartition('@')[2].partition('?')[0]}" if found else source
+    scheme, separator, rest = source.partition("://")
+    return f"{scheme}://{rest.rpartition('@')[2].partition('?')[0]}" if separator else source

@@ -32,16 +32,16 @@ async def _find(url: str, pattern: str) -> list[FoundSession]:
     redis = RedisKeys(url, pattern, _TIMEOUT)
     try:
         user = await _others(redis)
-        found = []
+        sessions = []
         for id in await redis.ids():
             keys = await _strings(redis, id)
-            found.append(_looked_at("whaticket", id, keys, user))
+            sessions.append(_looked_at("whaticket", id, keys, user))
         for name in await _hashes(redis):
             keys = await _hash(redis, name)
             if CREDS in keys:
                 id = name.rpartition(b":")[2].decode("utf-8", "replace")
-                found.append(_looked_at("Evolution API", id, keys, user))
-        return found
+                sessions.append(_looked_at("Evolution API", id, keys, user))
+        return sessions
     finally:
         await redis.close()
 
@@ -75,14 +75,14 @@ async def _strings(redis: RedisKeys, id: str) -> Mapping[str, bytes]:
 
 
 async def _hashes(redis: RedisKeys) -> list[bytes]:
-    found: set[bytes] = set()
+    hashes: set[bytes] = set()
     cursor = b"0"
     while True:
         scan: Command = ["SCAN", cursor, "MATCH", _HASHES, "COUNT", 500, "TYPE", "hash"]
         [[cursor, names]] = await _asked(redis, scan)
-        found.update(names)
+        hashes.update(names)
         if cursor == b"0":
-            return sorted(found)
+            return sorted(hashes)
 
 
 async def _hash(redis: RedisKeys, name: bytes) -> Mapping[str, bytes]:
@@ -93,11 +93,11 @@ async def _hash(redis: RedisKeys, name: bytes) -> Mapping[str, bytes]:
 
 async def _others(redis: RedisKeys) -> str:
     """The other programs that are connected: one of them may be the sessions' server."""
-    [told] = await _asked(redis, ["CLIENT", "LIST", "TYPE", "normal"])
+    [answer] = await _asked(redis, ["CLIENT", "LIST", "TYPE", "normal"])
     [own] = await _asked(redis, ["CLIENT", "ID"])
-    lines = [line for line in told.decode("utf-8", "replace").splitlines() if line]
-    others = [dict(word.partition("=")[::2] for word in line.split(" ")) for line in lines]
-    addresses = sorted(one["addr"] for one in others if one.get("id") != str(own))
+    lines = [line for line in answer.decode("utf-8", "replace").splitlines() if line]
+    clients = [dict(word.partition("=")[::2] for word in line.split(" ")) for line in lines]
+    addresses = sorted(client["addr"] for client in clients if client.get("id") != str(own))
     return "a client of this Redis (" + ", ".join(addresses[:3]) + ")" if addresses else ""
 
 

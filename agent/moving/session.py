@@ -122,7 +122,7 @@ def normal(name: str, raw: bytes) -> bytes:
 
 def _with_buffers(value: Any) -> Any:
     if isinstance(value, list):
-        return [_with_buffers(each) for each in value]
+        return [_with_buffers(item) for item in value]
     if not isinstance(value, dict):
         return value
     data = value.get("data", value.get("value"))
@@ -134,7 +134,7 @@ def _with_buffers(value: Any) -> Any:
     numbers = list(value.values())
     if list(value) == [str(place) for place in range(len(value))] and _are_bytes(numbers):
         return buffer(bytes(numbers))
-    return {key: _with_buffers(each) for key, each in value.items()}
+    return {key: _with_buffers(item) for key, item in value.items()}
 
 
 def _are_bytes(numbers: Any) -> TypeGuard[list[int]]:

@@ -99,12 +99,12 @@ class PostgresTables:
         self.user = lasting_user(self._others)
 
     def _others(self) -> str:
-        others = self._copy(
+        programs = self._copy(
             "SELECT DISTINCT coalesce(nullif(application_name, ''), 'a program') AS name"
             " FROM pg_stat_activity WHERE datname = current_database()"
             " AND pid <> pg_backend_pid() AND backend_type = 'client backend'"
         )
-        return ", ".join(sorted(str(row["name"]) for row in others))
+        return ", ".join(sorted(str(row["name"]) for row in programs))
 
     def names(self) -> frozenset[str]:
         rows = self._copy(
@@ -160,7 +160,7 @@ def port_of(url: str) -> str:
 def _connection(url: str) -> dict[str, str]:
     """The parts of a postgresql:// address as psql's environment."""
     parts = urlsplit(url)
-    told = {
+    environment = {
         "PGHOST": unquote(parts.hostname or ""),
         "PGPORT": port_of(url),
         "PGUSER": unquote(parts.username or ""),
@@ -170,13 +170,13 @@ def _connection(url: str) -> dict[str, str]:
     }
     options = dict(parse_qsl(parts.query))
     if "host" in options:
-        told["PGHOST"] = options["host"]
+        environment["PGHOST"] = options["host"]
     if "sslmode" in options:
-        told["PGSSLMODE"] = options["sslmode"]
+        environment["PGSSLMODE"] = options["sslmode"]
     schema = options.get("schema", "")
     path = f" -c search_path={schema}" if schema.replace("_", "").isalnum() else ""
-    told["PGOPTIONS"] = "-c default_transaction_read_only=on" + path
-    return {name: value for name, value in told.items() if value}
+    environment["PGOPTIONS"] = "-c default_transaction_read_only=on" + path
+    return {name: value for name, value in environment.items() if value}
 
 
 def text(row: Row, column: str) -> str:

@@ -23,13 +23,13 @@ def find_whatsmeow(tables: Tables) -> list[FoundSession]:
     state_keys: dict[str, list[Row]] = defaultdict(list)
     for row in tables.rows("whatsmeow_app_state_sync_keys"):
         state_keys[text(row, "jid")].append(row)
-    found = []
+    sessions = []
     for device in tables.rows(DEVICE):
         jid = text(device, "jid")
         read = _reader(device, pre_keys[jid], state_keys[jid])
         name = jid.partition("@")[0].partition(":")[0] or "unnamed"
-        found.append(look_at("whatsmeow", name, read, written=tables.written, user=tables.user))
-    return found
+        sessions.append(look_at("whatsmeow", name, read, written=tables.written, user=tables.user))
+    return sessions
 
 
 def _reader(device: Row, pre_keys: list[Row], state_keys: list[Row]) -> Callable[[], Keys]:
@@ -104,26 +104,26 @@ def _state_key(row: Row) -> dict[str, Any]:
 
 def _fingerprint(message: bytes) -> dict[str, Any]:
     """AppStateSyncKeyFingerprint: rawId = 1, currentIndex = 2, deviceIndexes = 3."""
-    told: dict[str, Any] = {"deviceIndexes": []}
+    fingerprint: dict[str, Any] = {"deviceIndexes": []}
     place = 0
     while place < len(message):
         tag, place = _varint(message, place)
         value, place = _varint(message, place)
         match tag:
             case 0x08:
-                told["rawId"] = value
+                fingerprint["rawId"] = value
             case 0x10:
-                told["currentIndex"] = value
+                fingerprint["currentIndex"] = value
             case 0x18:
-                told["deviceIndexes"].append(value)
+                fingerprint["deviceIndexes"].append(value)
             case 0x1A:
                 end = place + value
                 while place < end:
                     index, place = _varint(message, place)
-                    told["deviceIndexes"].append(index)
+                    fingerprint["deviceIndexes"].append(index)
             case _:
                 raise Refused("its app-state key is damaged", code="damaged")
-    return told
+    return fingerprint
 
 
 def _varint(message: bytes, place: int) -> tuple[int, int]:

@@ -47,10 +47,10 @@ class PublishedViews:
     async def get(self, id: str) -> ViewRow | None:
         try:
             async with asyncio.timeout(_PATIENCE):
-                found = await self.coordinator.views(ids=[id])
+                rows = await self.coordinator.views(ids=[id])
         except (WaError, TimeoutError):
             return (self.rows or {}).get(id)
-        return next(iter(found), None)
+        return next(iter(rows), None)
 
     def listed(self, row: ViewRow, owner: MachineRow | None) -> dict[str, Any]:
         """An entry of the list. A machine that renews publishes each change within a second."""

@@ -74,9 +74,9 @@ def show_caller(caller: Caller) -> dict[str, Any]:
 
 def read_caller(header: str) -> Caller:
     try:
-        found = json.loads(header)
-        name, level, ids = found["name"], found["level"], found["instances"]
-        through = found["through"]
+        raw = json.loads(header)
+        name, level, ids = raw["name"], raw["level"], raw["instances"]
+        through = raw["through"]
     except (ValueError, TypeError, KeyError, RecursionError):
         raise _wrong_caller("it must be the JSON of a caller") from None
     words = (name, level, through)

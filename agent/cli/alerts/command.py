@@ -123,14 +123,14 @@ def export(options: argparse.Namespace) -> int:
     if not 0 < options.speed_up <= 3600:
         raise InvalidRequest("cannot export: --speed-up must be more than 0 and at most 3600")
     files = _files(options)
-    folder, written, kept = Path(options.folder), [], []
+    folder, written, unchanged = Path(options.folder), [], []
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name, text in files.items():
             target = folder / name
             changed = target.exists() and target.read_text() != text
             if changed and ".example." in name and not options.force:
-                kept.append(str(target))
+                unchanged.append(str(target))
                 continue
             # Whole or not at all, and readable for its user: Prometheus may read it just now.
             write_whole(target, text.encode(), mode=0o644)
@@ -138,8 +138,8 @@ def export(options: argparse.Namespace) -> int:
     except (OSError, UnicodeDecodeError) as error:
         raise WaError(f"cannot write into {folder}: {error}") from error
     lines = [f"{path} written" for path in written]
-    lines += [f"{path} kept as it is; --force replaces it" for path in kept]
-    return print_answer(options, {"written": written, "kept": kept}, *lines)
+    lines += [f"{path} kept as it is; --force replaces it" for path in unchanged]
+    return print_answer(options, {"written": written, "kept": unchanged}, *lines)
 
 
 def _files(options: argparse.Namespace) -> dict[str, str]:
