@@ -46,10 +46,14 @@ class FleetSection:
         restart=True,
     )
     listen: str = setting(
-        "", "HOST:PORT for the other machines of the fleet, apart from api.listen", restart=True
+        "",
+        "HOST:PORT on which this machine answers the others; another port than api.listen",
+        restart=True,
     )
     address: str = setting(
-        "", 'https://HOST:PORT at which the others reach `listen`; "" = made of it', restart=True
+        "",
+        'https://HOST:PORT at which the others reach `listen`; "" = `listen` itself',
+        restart=True,
     )
     certificate: str = setting(
         "",
@@ -59,7 +63,7 @@ class FleetSection:
     certificate_key: str = setting("", "private key of that certificate (PEM)", restart=True)
     ca: str = setting(
         "",
-        'certificates (PEM) that sign those of the machines; "" = the system\'s',
+        'CA certificates (PEM) that signed those of the machines; "" = the system\'s',
         restart=True,
     )
     key_file: str = setting(
@@ -68,10 +72,12 @@ class FleetSection:
         ' machines know each other by it; "" = fleet.key in state_path',
         restart=True,
     )
-    capacity: int = setting(100, "sessions that this machine takes", low=1, restart=True)
+    capacity: int = setting(
+        100, "most sessions that the fleet gives this machine", low=1, restart=True
+    )
     labels: tuple[str, ...] = setting(
         (),
-        "what a session may ask of its machine, each NAME=VALUE",
+        "labels of this machine, each NAME=VALUE, for `wa-agent create --label`",
         check=_label_fault,
         restart=True,
     )
@@ -145,7 +151,9 @@ def _database(section: FleetSection) -> Problem | None:
     if parts.scheme not in ("postgresql", "postgres"):
         return Problem((key,), "it must be postgresql://USER@HOST/NAME")
     if "password" in options:
-        return Problem((key,), "a password belongs before the host or into a file of its own")
+        return Problem(
+            (key,), "write the password into a file, and name that in database_password_file"
+        )
     return None
 
 
@@ -165,7 +173,10 @@ def _listen(section: FleetSection) -> Problem | None:
             f"without `certificate` it must be a loopback or private address, not {host}",
         )
     if not section.address and (port == 0 or host in ("0.0.0.0", "::")):
-        return Problem(("fleet.address", "fleet.listen"), "the others need an address to call")
+        return Problem(
+            ("fleet.address", "fleet.listen"),
+            "name the address at which the other machines reach this one",
+        )
     if section.address and not section.address.startswith(("https://", "http://")):
         return Problem(("fleet.address",), "it must be https://HOST:PORT")
     return None

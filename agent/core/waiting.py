@@ -16,8 +16,8 @@ WAIT_SENTENCES = {
     "backend_down": "its backend is down",
     "backend_circuit": "its backend failed several times in a row; one session tries first",
     "backend_missing": "agent.toml declares no [[backend]] of the name in its settings",
-    NO_LEASE: "this machine has no lease for it: the fleet's database is away or began a moment"
-    " ago, another machine owns the session, or agent.toml has no [fleet]",
+    NO_LEASE: "this machine has no lease for it: the fleet's database is away or has just"
+    " started, another machine owns the session, or agent.toml has no [fleet]",
     UNREACHABLE: "this machine cannot reach the address that it needs",
     "network_down": "many sessions lost their connection at once: the network seems to be down",
     "incident": "many instances of its engine fail the same way; one of them tries first",

@@ -32,7 +32,7 @@ class CertificateEnd:
             if changed_at != self._changed_at:
                 self._ends, self._changed_at = ends_at(self.certificate, self.key), changed_at
         except (OSError, ConfigError) as error:
-            log.debug("the end of the certificate is unknown: %s", error)
+            log.debug("cannot read when the certificate ends: %s", error)
         return self._ends
 
 
@@ -69,7 +69,9 @@ def _server(certificate: str, key: str) -> ssl.SSLContext:
         server.load_cert_chain(certificate, key, password=lambda: "")
     except (OSError, ssl.SSLError) as error:
         cause = error.strerror if not isinstance(error, ssl.SSLError) else ""
-        raise _unusable(certificate, cause or "it and its key do not belong together") from error
+        raise _unusable(
+            certificate, cause or "certificate_key is not its key, or one is no PEM"
+        ) from error
     return server
 
 

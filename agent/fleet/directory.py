@@ -59,7 +59,7 @@ class Directory:
                 async with asyncio.timeout(_PATIENCE):
                     await self.read()
             except (WaError, TimeoutError) as error:
-                log.debug("the owners of sessions were not read again: %s", error)
+                log.debug("cannot read the owners of sessions: %s", error)
 
     async def read(self) -> None:
         async with self._turn:
@@ -85,7 +85,7 @@ class Directory:
             try:
                 await self.read()
             except WaError as error:
-                log.debug("the owners of sessions were not read: %s", error)
+                log.debug("cannot read the owners of sessions: %s", error)
             try:
                 async with asyncio.timeout(EVERY):
                     await self._wake.wait()

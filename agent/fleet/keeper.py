@@ -119,10 +119,8 @@ class Keeper:
     def member(self) -> Member:
         """TryLater before the database knows this machine."""
         if not self.joined.is_set():
-            raise TryLater(
-                f"cannot take part in the fleet yet: {self.database_error or 'it begins'}",
-                code="fleet_database",
-            )
+            cause = self.database_error or "the agent is starting"
+            raise TryLater(f"cannot take part in the fleet yet: {cause}", code="fleet_database")
         return self._member
 
     def wake(self) -> None:
@@ -155,7 +153,7 @@ class Keeper:
         if bool(error) != bool(self.database_error):
             self.database_since_wall = time.time()
         if error and error != self.database_error:
-            log.error("the lease of this machine was not renewed: %s", error)
+            log.error("cannot renew the lease of this machine: %s", error)
         elif self.database_error and not error:
             log.info("the lease of this machine is renewed again")
         self.database_error = error
@@ -212,7 +210,9 @@ class Keeper:
         held, other = self._lease.holds(answered), renewal.epoch != self._member.epoch
         if renewal.epoch > self._member.epoch or ((other or self._rejoined) and not renewal.halted):
             # Others took this machine's sessions over: what it runs is not its own any more.
-            log.error("this machine was taken over in epoch %s", self._member.epoch)
+            log.error(
+                "other machines took over what this machine owned in epoch %s", self._member.epoch
+            )
             self._rejoined = False
             self.counts.renewals["taken_over"] += 1
             self._owned, self._lease, self._changes = (), Lease(0.0), -1

@@ -87,7 +87,9 @@ class FleetKey:
         size = len(_MAGIC) + _FINGERPRINT
         head, nonce = sealed[:size], sealed[size : size + _NONCE]
         if not head.startswith(_MAGIC) or len(nonce) < _NONCE:
-            raise VaultError("cannot open the stored copy: it is none", code="damaged")
+            raise VaultError(
+                "cannot open the stored copy: it does not begin as one", code="damaged"
+            )
         if head[len(_MAGIC) :].hex() != self.fingerprint:
             raise VaultError(
                 f"cannot open the stored copy: it is sealed with the fleet key"

@@ -102,7 +102,7 @@ class Peers:
             try:
                 self._tls.load_verify_locations(self._ca)
             except OSError as error:  # as every error of TLS is
-                log.error("the old ca stays in force: cannot read %s: %s", self._ca, error)
+                log.error("cannot read [fleet] ca, %s: %s; the old one is used", self._ca, error)
 
     async def ask_promise(self, row: MachineRow, id: int, epoch: int) -> bool:
         """Whether the machine promises not to take over this one for a ttl."""
@@ -213,11 +213,11 @@ class Peers:
 
     def _url(self, row: MachineRow, path: str) -> URL:
         if why := refuse_peer(row.address, tls=bool(self._ca)):
-            raise _away(row, f"its address is not used: {why}")
+            raise _away(row, f"its address {row.address} is refused: {why}")
         try:
             self._open()
         except OSError as error:
-            raise _away(row, f"the file {self._ca} is not usable: {error}") from error
+            raise _away(row, f"[fleet] ca, {self._ca}, cannot be used: {error}") from error
         return URL(row.address.rstrip("/") + path, encoded=True)
 
     def _open(self) -> aiohttp.ClientSession:

@@ -32,7 +32,7 @@ def read(tmp_path: Path, **keys: object) -> Config:
         pytest.param({"certificate": "c.pem"}, "belong together", id="no key"),
         pytest.param(
             {"listen": "0.0.0.0:1", "certificate": "c", "certificate_key": "k"},
-            "need an address",
+            "name the address",
             id="all interfaces",
         ),
         pytest.param({"address": "10.0.0.2:8471"}, "https://HOST:PORT", id="no URL"),

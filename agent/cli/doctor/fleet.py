@@ -44,7 +44,7 @@ def examine(config: Config, client: Client) -> Iterator[Finding]:
         yield from _copies(client)
     except WaError as error:
         yield note(
-            "fleet", f"the agent does not tell its machines: {error}", "see the check: agent"
+            "fleet", f"cannot ask the agent for its machines: {error}", "see the check: agent"
         )
 
 
@@ -131,8 +131,8 @@ def _own_address(config: Config) -> Iterator[Finding]:
     try:
         socket.create_connection((parts.hostname or "", port), _REACH_SECONDS).close()
     except OSError as error:
-        sentence = f"{address} is not reached from this machine: {error.strerror or error}"
-        yield wrong("fleet address", sentence, "is [fleet] address right, and does the agent run?")
+        sentence = f"cannot reach {address} from this machine: {error.strerror or error}"
+        yield wrong("fleet address", sentence, "correct [fleet] address, or start the agent")
     else:
         yield ok("fleet address", f"{address} is reached from this machine")
 
@@ -141,14 +141,14 @@ def _machines(fleet: dict[str, Any]) -> Iterator[Finding]:
     others = [it for it in fleet["machines"] if it["name"] != fleet["machine"]]
     states = {it["name"]: machine_state(alive=it["alive"], drained=it["drained"]) for it in others}
     if lost := [name for name, state in states.items() if state == "lost"]:
-        sentence = f"they no longer renew their lease: {', '.join(lost)}"
+        sentence = f"machines that no longer renew their lease: {', '.join(lost)}"
         yield wrong(
             "fleet", sentence, "wa-agent fleet status; wa-agent alerts explain WaFleetMachineLost"
         )
     silent = [it["name"] for it in others if it["alive"] and it["reachable"] is False]
     if silent:
-        sentence = f"alive, and not reached from this machine: {', '.join(silent)}"
-        advice = "requests are not forwarded to them, and they promise nothing: check the network"
+        sentence = f"machines that are alive and do not answer this one: {', '.join(silent)}"
+        advice = "check the network between them: requests and promises do not pass"
         yield wrong("fleet", sentence, advice)
     if fleet["halted"]:
         yield wrong(
@@ -205,9 +205,9 @@ def _shared_backends(config: Config, client: Client, here: str) -> Iterator[Find
 
 
 def _copies(client: Client) -> Iterator[Finding]:
-    found = _COPY_AGE.search(client.request("GET", "/metrics").body.decode())
-    if found is not None and float(found[1]) > _COPY_SECONDS:
-        sentence = f"a change that is {float(found[1]):.0f} s old is in no stored copy"
+    age = _COPY_AGE.search(client.request("GET", "/metrics").body.decode())
+    if age is not None and float(age[1]) > _COPY_SECONDS:
+        sentence = f"no stored copy holds a change of {float(age[1]):.0f} s ago"
         yield note("fleet copies", sentence, "wa-agent alerts explain WaFleetCopiesBehind")
-    elif found is not None:
+    elif age is not None:
         yield ok("fleet copies", "every change is stored")

@@ -36,7 +36,9 @@ def add(commands: Subparsers) -> None:
     summary = "show which machine runs a session, why, and how old its copy is"
     add_instance_command(among, "why", sessions.why, summary)
     summary = "show how a command ended that was stored while the owner was away"
-    parser = add_command(among, "command", sessions.command, summary, "5f1c02aa")
+    parser = add_command(
+        among, "command", sessions.command, summary, "0b6f3a52-5f1c-4c02-9a1e-7d2f60c3b8aa"
+    )
     parser.add_argument("command_id", metavar="COMMAND", help="its id, as it was printed")
     add_wait_option(parser)
 

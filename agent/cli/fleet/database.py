@@ -34,7 +34,7 @@ def add(among: Subparsers) -> None:
         "--role", metavar="NAME", help="an existing login that may speak for machines from now on"
     )
     parser.add_argument(
-        "--ttl", type=float, metavar="SECONDS", help="another [fleet] ttl; while no agent runs"
+        "--ttl", type=float, metavar="SECONDS", help="set another [fleet] ttl, while no agent runs"
     )
     summary = "look at the database with the login of this machine's agent"
     add_config_options(add_command(of_database, "check", check, summary), listen=argparse.SUPPRESS)

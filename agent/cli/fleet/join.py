@@ -21,29 +21,36 @@ if TYPE_CHECKING:
 
 _RESTART = "systemctl restart wa-agent"
 _TEXTS = (
-    ("database", "postgresql://USER@HOST/NAME, without a password", True),
-    ("database-password-file", "file with the password of that login", False),
-    ("name", "name of this machine in the fleet; default: its host name", False),
-    ("listen", "HOST:PORT for the other machines", True),
-    ("address", "https://HOST:PORT at which they reach it; default: made of --listen", False),
-    ("certificate", "TLS certificate of --listen (PEM)", False),
-    ("certificate-key", "its private key (PEM)", False),
-    ("ca", "certificates that sign those of the machines (PEM)", False),
+    ("database", "URL", "postgresql://USER@HOST/NAME, without a password", True),
+    ("database-password-file", "FILE", "file with the password of that login", False),
+    ("name", "NAME", "name of this machine in the fleet; default: its host name", False),
+    ("listen", "HOST:PORT", "where this machine answers the other machines", True),
+    (
+        "address",
+        "URL",
+        "https://HOST:PORT at which they reach it; default: made of --listen",
+        False,
+    ),
+    ("certificate", "FILE", "TLS certificate of --listen (PEM)", False),
+    ("certificate-key", "FILE", "its private key (PEM)", False),
+    ("ca", "FILE", "CA certificates that signed those of the machines (PEM)", False),
 )
 
 
 def add(among: Subparsers) -> None:
     summary = "bring this machine with its sessions into a fleet: check everything, set [fleet]"
-    example = "--database postgresql://agent@db/fleet --listen 10.0.0.2:8471 --key fleet.key"
+    example = "--database postgresql://agent@db/fleet --listen 10.0.0.2:8471 --capacity 200"
     parser = add_command(among, "join", join, summary, example)
     parser.add_argument("--config", metavar="FILE", help="agent.toml")
-    for name, meaning, required in _TEXTS:
-        parser.add_argument(f"--{name}", metavar="TEXT", help=meaning, required=required)
+    for name, metavar, meaning, required in _TEXTS:
+        parser.add_argument(f"--{name}", metavar=metavar, help=meaning, required=required)
     parser.add_argument(
-        "--key-file", "--file", metavar="FILE", help="the fleet's key; default: in the state"
+        "--key-file", "--file", metavar="FILE", help="the fleet's key; default: fleet.key in state"
     )
-    parser.add_argument("--capacity", type=int, metavar="N", help="sessions that it takes")
-    parser.add_argument("--label", action="append", metavar="NAME=VALUE", help="may be repeated")
+    parser.add_argument("--capacity", type=int, metavar="N", help="most sessions of this machine")
+    parser.add_argument(
+        "--label", action="append", metavar="NAME=VALUE", help="label of this machine; repeatable"
+    )
 
     summary = "take this machine with its sessions out of its fleet; they go on here"
     parser = add_command(among, "leave", leave, summary)
@@ -91,7 +98,7 @@ def _values(options: argparse.Namespace) -> dict[str, Any]:
             " read: put it into a file, --database-password-file FILE",
             field="database",
         )
-    names = [name.replace("-", "_") for name, _, _ in _TEXTS]
+    names = [name.replace("-", "_") for name, *_ in _TEXTS]
     values = {name: getattr(options, name) for name in (*names, "key_file", "capacity")}
     files = ("database_password_file", "certificate", "certificate_key", "ca", "key_file")
     for name in files:
@@ -106,8 +113,8 @@ def _load(new: Path, path: Path) -> "Config":
     try:
         return load_config(new, os.environ)
     except ConfigError as error:
-        said = str(error).replace(str(new), str(path))
-        raise ConfigError(said, field=error.field, code=error.code) from None
+        sentence = str(error).replace(str(new), str(path))
+        raise ConfigError(sentence, field=error.field, code=error.code) from None
 
 
 def _check(config: "Config", ids: list[str]) -> list[str]:
@@ -200,8 +207,8 @@ def _check_listen(listen: str) -> str:
             tried.bind((host, port))
         except OSError as error:
             raise ConfigError(
-                f"cannot listen on {listen}: {error.strerror}; is it an address of this machine,"
-                " and free?",
+                f"cannot listen on {listen}: {error.strerror}; name a free port on an address of"
+                " this machine",
                 field="fleet.listen",
                 code="address",
             ) from error

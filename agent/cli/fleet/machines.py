@@ -60,13 +60,13 @@ def _until_empty(client: Client, name: str, seconds: float) -> dict[str, Any]:
 
 
 def machine_of(fleet: dict[str, Any], name: str) -> dict[str, Any]:
-    found: dict[str, Any] | None = next(
+    machine: dict[str, Any] | None = next(
         (it for it in fleet["machines"] if it["name"] == name), None
     )
-    if found is None:
+    if machine is None:
         names = ", ".join(it["name"] for it in fleet["machines"])
         raise NotFound(f"cannot find the machine {name}; the fleet has: {names}", field="name")
-    return found
+    return machine
 
 
 def _path(name: str, verb: str) -> str:
@@ -83,8 +83,8 @@ def forget(options: argparse.Namespace) -> int:
     machine = machine_of(client.get("/api/fleet"), name)
     if machine["alive"]:
         raise Refused(
-            f"cannot forget {name}: it renewed its lease lately, so it lives; drain it instead:"
-            f" wa-agent fleet drain {name}",
+            f"cannot forget {name}: it renewed its lease a moment ago, so it lives; drain it"
+            f" instead: wa-agent fleet drain {name}",
             code="machine_alive",
         )
     confirmed = options.confirm

@@ -19,7 +19,7 @@ def add_wait_option(parser: argparse.ArgumentParser) -> None:
         nargs="?",
         const=_USUAL_SECONDS,
         metavar="SECONDS",
-        help=f"wait for its end, {_USUAL_SECONDS:g} seconds by default; exit status 75 when late",
+        help=f"wait until it is done, by default {_USUAL_SECONDS:g} s; exit status 75 when late",
     )
 
 

@@ -54,7 +54,7 @@ def open_copy(owned: Owned, stored: Stored, key: FleetKey) -> bytes:
     if stored.epoch > owned.epoch:
         raise TryLater(
             f"cannot fetch {owned.id}: its copy is of epoch {stored.epoch}, and this machine has"
-            f" it in epoch {owned.epoch}; another one owns it by now",
+            f" it in epoch {owned.epoch}; another machine owns it by now",
             code="copy_newer",
         )
     if len(stored.packed) > LARGEST_SEALED:
@@ -88,7 +88,7 @@ def place_empty(root: Path, owned: Owned) -> Placed:
 def check_manifest(owned: Owned, manifest: Manifest, state: SessionFiles) -> None:
     if (manifest.id, manifest.engine) != (owned.id, owned.engine):
         raise VaultError(
-            f"cannot use the copy of {owned.id}, engine {owned.engine}: it says that it is of"
+            f"cannot use the copy of {owned.id}, engine {owned.engine}: it holds"
             f" {manifest.id}, engine {manifest.engine}",
             code="damaged",
         )
@@ -125,7 +125,7 @@ def put_arrival(root: Path, owned: Owned, manifest: Manifest | None) -> Placed:
         KIND,
         identity,
         lineage=identity.lineage or new_lineage(),
-        why=f"the session came back in epoch {owned.epoch} of the fleet",
+        why=f"a newer copy arrived in epoch {owned.epoch} of the fleet",
         replace=True,
         others={EPOCH: owned.epoch},
     )

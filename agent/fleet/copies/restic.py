@@ -65,7 +65,7 @@ def read_env_file(path: Path) -> Mapping[str, str]:
         with os.fdopen(fd, encoding="utf-8") as file:
             status = os.fstat(fd)
             if status.st_mode & 0o077 or status.st_uid not in (0, os.geteuid()):
-                raise _bad_env(path, "it is not ours alone: mode 0600, and owner us or root")
+                raise _bad_env(path, "give it mode 0600 and the agent's user or root as owner")
             lines = file.read(_MOST_OUTPUT).splitlines()
     except UnicodeDecodeError:
         raise _bad_env(path, "it is not UTF-8") from None
@@ -77,7 +77,7 @@ def read_env_file(path: Path) -> Mapping[str, str]:
             continue
         name, equals, value = line.partition("=")
         if not equals or not name.isidentifier() or name.startswith(_OWN):
-            raise _bad_env(path, f"line {number} is no NAME=VALUE of a storage")
+            raise _bad_env(path, f"line {number} must be NAME=VALUE, a variable of the storage")
         found[name] = value
     return found
 
@@ -283,7 +283,7 @@ def _first_fault(stream: IO[bytes], below: str, listing: Listing) -> str:
             while piece := content.read(_PIECE):
                 digest.update(piece)
             if digest.hexdigest() != file.sha256:
-                return f"{member.name!r} is another one"
+                return f"{member.name!r} differs"
     return f"{next(iter(expected))!r} is missing" if expected else ""
 
 

@@ -51,8 +51,8 @@ def _errors(said_first: str) -> dict[str, WaError]:
             code="fleet_key",
         ),
         "WA003": Refused(
-            "the fleet's database does not take this from this machine: it was taken over, it"
-            " left, or another login speaks for it",
+            "the fleet's database refuses this machine: another one took it over, it left, or"
+            " [fleet] database has the login of another machine",
             code="not_a_member",
         ),
         "WA004": NotFound("no machine of the fleet has this session", code="no_such_instance"),
@@ -77,7 +77,7 @@ def _errors(said_first: str) -> dict[str, WaError]:
             field="fleet.ttl",
             code="fleet_ttl",
         ),
-        "23514": InvalidRequest("the fleet's database knows no such value", code="fleet_value"),
+        "23514": InvalidRequest("the fleet's database refuses this value", code="fleet_value"),
     }
 
 

@@ -82,8 +82,8 @@ class PostgresCoordinator:
         )
         if not rows or rows[0][1] is None:
             raise Refused(
-                "the fleet's database does not know this machine: it left or was forgotten, its"
-                " login is another one, or the database lost records",
+                "the fleet's database does not know this machine: it left, an operator forgot it,"
+                " its login is another one, or the database lost records",
                 code="not_a_member",
             )
         accepted, epoch, ids, numbers, alive, *rest = rows[0]

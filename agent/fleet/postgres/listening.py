@@ -24,14 +24,16 @@ async def listen(address: str, on_notify: Callable[[Notice], None]) -> None:
                 with said():
                     await connection.execute(f"LISTEN {CHANNEL}".encode())
                     if away:
-                        log.info("the fleet's database tells of changes again")
+                        log.info("the fleet's database sends notices again")
                     wait, away = _FIRST_WAIT, False
                     for kind in KINDS:
                         on_notify(Notice(kind, None))
                     await _hear(connection, on_notify)
         except WaError as error:
             if not away:
-                log.warning("this machine hears of changes at its renewals only: %s", error)
+                log.warning(
+                    "no notices from the fleet's database, changes are read at renewals: %s", error
+                )
             away = True
         # Not all machines at one moment, when a database comes back.
         await asyncio.sleep(random.uniform(wait / 2, wait))

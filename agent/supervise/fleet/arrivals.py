@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 NO_PROFILES = (
-    "{id} is a browser profile, and [fleet] profiles names no restic repository for such:"
+    "{id} is a browser profile, and [fleet] profiles names no restic repository:"
     " its files stay on their machine"
 )
 
@@ -91,8 +91,8 @@ class Arrivals:
             machines = await self.coordinator.machines() if view is not None else ()
             names = [row.name for row in machines if view and row.id == view.machine]
             raise VaultError(
-                f"cannot fetch the files of {owned.id}: no copy of it is stored, and"
-                f" {names[0] if names else 'another machine'} had it last",
+                f"cannot fetch the files of {owned.id}: no copy of it is stored;"
+                f" {names[0] if names else 'another machine'} had it last: bring that machine back",
                 code="copy_missing",
             )
 
@@ -100,6 +100,6 @@ class Arrivals:
 def _arrived(placed: Placed, *, copied: bool) -> Arrived:
     id, trash = placed.identity.instance.id, placed.retired.name if placed.retired else ""
     if trash:
-        sentence = "it came back: the trash has its folder from an earlier time as %s"
+        sentence = "the folder that this machine had of it before is in the trash as %s"
         log.warning(sentence, trash, extra=about(id))
     return Arrived(placed.identity, copied, trash)

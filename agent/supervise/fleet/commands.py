@@ -63,7 +63,7 @@ class Commands:
         try:
             return list(await self.coordinator.take_commands(self.member(), MOST))
         except WaError as error:
-            log.debug("commands that wait were not read: %s", error)
+            log.debug("cannot read the stored commands: %s", error)
             return []
 
     async def carry_out(self, row: CommandRow) -> None:
@@ -93,7 +93,7 @@ class Commands:
             if id in self.supervisor.views():
                 return
             await asyncio.sleep(0.2)
-        raise TryLater(f"cannot find {id} on this machine: its files did not come")
+        raise TryLater(f"cannot find {id} on this machine: its files have not arrived")
 
     async def _done(self, row: CommandRow, id: InstanceId) -> None:
         if row.verb not in VERBS:
@@ -114,7 +114,7 @@ class Commands:
                 )
             except WaError as error:
                 extra = about(InstanceId(row.session))
-                log.warning("the end of command %s was not written: %s", row.id, error, extra=extra)
+                log.warning("cannot write the end of command %s: %s", row.id, error, extra=extra)
                 await asyncio.sleep(1.0)
             else:
                 return

@@ -159,11 +159,14 @@ class FleetFace:
         row = await self._row(name)
         if row.name == self.fleet.machine:
             raise Refused(
-                f"cannot forget {name}: it is this machine, use leave", code="own_machine"
+                f"cannot forget {name}: it is this machine; wa-agent fleet leave",
+                code="own_machine",
             )
         if row.alive:
             raise Refused(
-                f"cannot forget {name}: it renewed its lease a moment ago", code="machine_alive"
+                f"cannot forget {name}: it renewed its lease a moment ago; to move its sessions:"
+                f" wa-agent fleet drain {name}",
+                code="machine_alive",
             )
         await self.fleet.coordinator.forget(self.fleet.keeper.member, row.id)
 
@@ -206,7 +209,9 @@ class FleetFace:
     async def leave(self) -> None:
         """Take this machine and its sessions out of the fleet; they go on here."""
         if self.moves.listed:
-            raise Refused("cannot leave the fleet: a move is under way", code="moving")
+            raise Refused(
+                "cannot leave the fleet: a move is under way; wa-agent fleet status", code="moving"
+            )
         await self.ownership.leave()
 
     async def accept(self) -> None:
@@ -216,7 +221,7 @@ class FleetFace:
 
 def _stays(session: SessionRow) -> str:
     if session.failover == Failover.WAIT:
-        return "it waits for it (failover = wait)"
+        return "it waits for that machine (failover = wait)"
     return "no copy is stored" if session.copy_at is None else "no other machine has taken it yet"
 
 

@@ -67,7 +67,7 @@ class Leases:
         calls = (link.call("lease", {"until": None}, timeout=ANSWER) for link in links)
         for answer in await asyncio.gather(*calls, return_exceptions=True):
             if isinstance(answer, BaseException):
-                log.warning("%s: it ends with its lease, and starts without one", answer)
+                log.warning("%s; this worker ends with its lease, and starts without one", answer)
 
     async def _tell(self, facts: Facts, link: WorkerLink) -> None:
         told = 0.0
@@ -78,7 +78,7 @@ class Leases:
         except EngineError as error:
             if error.field == "do":  # it knows no such call
                 # One of an earlier version would go on past the lease.
-                facts.asked.restart_for = "its worker knows nothing of the lease of a fleet"
+                facts.asked.restart_for = "its worker is of an older version, which knows no lease"
                 self._wake(facts.id)
             log.error("%s", error, extra=about(facts.id))
         except LinkError as error:

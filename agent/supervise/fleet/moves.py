@@ -212,7 +212,7 @@ class Moves:
                 if await coordinator.hand_over(keeper.member, id, row.id, why):
                     return True
             except TryLater as error:
-                sentence = "%s: whether it moved is known after the next renewal"
+                sentence = "%s; the next renewal shows whether it moved"
                 log.warning(sentence, error, extra=about(id))
             await keeper.next_renewal()
             session = await self._session(id)

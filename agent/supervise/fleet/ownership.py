@@ -250,8 +250,8 @@ class Ownership:
         if not await self.fleet.requests.leave(self.fleet.keeper.member, list(self.owned)):
             await self.store.forget_facts([LEAVING])
             raise Refused(
-                "cannot leave the fleet: the database counts sessions to this machine that are"
-                " not here yet; look at `wa-agent fleet status`",
+                "cannot leave the fleet: this machine owns sessions whose files have not"
+                " arrived yet; wa-agent fleet status lists them",
                 code="not_settled",
             )
         self.left.set()
@@ -334,7 +334,7 @@ class Ownership:
         why = row.why if row is not None else ""
         said = JournalEntry(
             "arrived",
-            f"it runs on this machine from now on: {why or 'the fleet says so'}",
+            f"it runs on this machine from now on: {why or 'the fleet assigned it'}",
             instance=id,
             wall=time.time(),
             detail={"epoch": owned.epoch},

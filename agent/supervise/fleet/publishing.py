@@ -52,7 +52,7 @@ class Publishing:
             try:
                 await self.publish()
             except WaError as error:
-                log.debug("views of sessions were not published: %s", error)
+                log.debug("cannot publish the states of sessions: %s", error)
             await asyncio.sleep(EVERY)
 
     async def publish(self) -> int:

@@ -110,7 +110,11 @@ async def test_a_good_machine_of_a_fleet_is_good(look: Look) -> None:
         ({"key_file": "/nowhere/key"}, "fleet key", "it is missing"),
         ({"database": "postgresql://agent@127.0.0.1:1/x"}, "fleet database", "cannot reach"),
         ({"address": "https://n.example:1"}, "fleet certificate", "Hostname mismatch"),
-        ({"address": "https://localhost:1"}, "fleet address", "is not reached from this machine"),
+        (
+            {"address": "https://localhost:1"},
+            "fleet address",
+            "cannot reach https://localhost:1 from this machine",
+        ),
     ],
 )
 async def test_what_is_wrong_is_said(
@@ -142,12 +146,12 @@ async def test_machines_memory_and_copies_are_looked_at(look: Look, api: FleetAp
     found = await look(capacity=10**9)
     said = [sentence for findings in found.values() for _, sentence in findings]
     for words in (
-        "they no longer renew their lease: c",
-        "alive, and not reached from this machine: d",
+        "machines that no longer renew their lease: c",
+        "machines that are alive and do not answer this one: d",
         "no session changes its machine: a change of owners was lost",
         "1 sessions wait for a machine: web-2",
         "capacity is 1000000000, and the memory holds about",
-        "a change that is 96 s old is in no stored copy",
+        "no stored copy holds a change of 96 s ago",
     ):
         assert any(words in sentence for sentence in said), (words, said)
 

@@ -256,7 +256,7 @@ def test_a_certificate_is_judged_as_other_machines_will(tmp_path: Path) -> None:
     old = file("expired.pem"), file("expired.key")
     assert ends_at(*old) == 0.0
     assert "has expired" in why_refused(*old, ca, "localhost")
-    with pytest.raises(ConfigError, match="do not belong together"):
+    with pytest.raises(ConfigError, match="certificate_key is not its key"):
         ends_at(pem, file("ca.key"))
     with pytest.raises(ConfigError, match="No such file"):
         ends_at("/nowhere.pem", key)
