@@ -1,7 +1,7 @@
 // The actions on a session: one table for its page, the cards, the list and the bulk actions.
 import { get, post, send } from "/page/agent.js";
 import { act, confirm } from "/page/dialogs.js";
-import { fleet, may } from "/page/fleet.js";
+import { answers, may } from "/page/answers.js";
 import { askMove, isStale } from "/page/machines.js";
 
 const place = (id) => "/api/instance/" + encodeURIComponent(id);
@@ -146,7 +146,7 @@ export const ACTIONS = [
     key: "move",
     label: "Move",
     line: "Stops it here and starts it on another machine with the same files.",
-    fits: (one) => fleet.machines !== null && !one.backend && may("admin"),
+    fits: (one) => answers.machines !== null && !one.backend && may("admin"),
     open: askMove,
   },
   {

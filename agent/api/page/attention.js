@@ -1,5 +1,5 @@
 // Incidents and alerts, the worst first, each with its advice.
-import { fleet, may } from "/page/fleet.js";
+import { answers, may } from "/page/answers.js";
 import { release } from "/page/actions.js";
 import { act } from "/page/dialogs.js";
 import { make, setAttribute, setPill, setSince, setText } from "/page/show.js";
@@ -36,7 +36,7 @@ export function makeAttention(label) {
 
 export function drawAttention(part, instance) {
   part.draw = () => drawAttention(part, instance);
-  const wanted = instance ? rowsOf(instance) : [...(fleet.incidents || []).map(incidentRow), ...rowsOf(null)];
+  const wanted = instance ? rowsOf(instance) : [...(answers.incidents || []).map(incidentRow), ...rowsOf(null)];
   const shown = part.all || wanted.length <= SHOWN + 1 ? wanted : wanted.slice(0, SHOWN);
   part.place.hidden = !wanted.length;
   if (!wanted.length) part.all = false;
@@ -63,7 +63,7 @@ export function drawAttention(part, instance) {
   );
 }
 
-const loud = () => (fleet.alerts || []).filter((one) => one.state === "firing" && one.severity !== "none");
+const loud = () => (answers.alerts || []).filter((one) => one.state === "firing" && one.severity !== "none");
 const began = (one) => Date.parse(one.fired || one.since);
 
 // A page that shows the code leaves out the alert about the missing scan.
@@ -73,7 +73,7 @@ const saidByCode = (one) => one.name === "WaSessionNeedsScan" && may("operate", 
 const alertOf = (group) => loud().find((one) => one.name === "WaFleetIncident" && groupOf(one) === group);
 const groupOf = ({ labels }) => [labels.engine, labels.backend].filter(Boolean).join("/");
 const saidByIncident = (one) =>
-  one.name === "WaFleetIncident" && (fleet.incidents || []).some(({ group }) => group === groupOf(one));
+  one.name === "WaFleetIncident" && (answers.incidents || []).some(({ group }) => group === groupOf(one));
 
 function rowsOf(instance) {
   const heard = loud()

@@ -1,6 +1,6 @@
 // Backends: whether the server answers, since when, and the number of its sessions.
 import { checkBackend } from "/page/actions.js";
-import { fleet, may } from "/page/fleet.js";
+import { answers, may } from "/page/answers.js";
 import { act } from "/page/dialogs.js";
 import { arrange } from "/page/arrange.js";
 import { duration, make, setPill, setSince, setText, setUntil } from "/page/show.js";
@@ -18,7 +18,7 @@ export function makeBackends(onChoose) {
   return {
     place,
     draw() {
-      const found = [...(fleet.backends || [])].sort((a, b) => a.up - b.up || (a.name < b.name ? -1 : 1));
+      const found = [...(answers.backends || [])].sort((a, b) => a.up - b.up || (a.name < b.name ? -1 : 1));
       place.hidden = !found.length;
       const wanted = found.map((one) => {
         if (!rows.has(one.name)) rows.set(one.name, makeRow(one.name, onChoose));

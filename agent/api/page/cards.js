@@ -1,5 +1,5 @@
 // Sessions as cards: status, reason, next try, two lines, the action that helps, a menu.
-import { fleet, may } from "/page/fleet.js";
+import { answers, may } from "/page/answers.js";
 import { helpful, perform } from "/page/actions.js";
 import { arrange } from "/page/arrange.js";
 import { placeOf } from "/page/backends.js";
@@ -32,7 +32,7 @@ export function makeCards() {
         return card.item;
       });
       arrange(list, wanted);
-      for (const id of cards.keys()) if (!fleet.instances.has(id)) cards.delete(id);
+      for (const id of cards.keys()) if (!answers.instances.has(id)) cards.delete(id);
     },
   };
 }
@@ -40,7 +40,7 @@ export function makeCards() {
 const fact = (label, value) => make("div", {}, make("dt", { text: label }), make("dd", {}, value));
 
 function makeCard(id) {
-  const current = () => fleet.instances.get(id);
+  const current = () => answers.instances.get(id);
   const card = {
     link: make("a", { name: "card-name", href: "#/instance/" + id, text: id }),
     pill: make("span", { name: "pill" }),
@@ -142,7 +142,7 @@ function drawCard(card, one) {
   card.menu.hidden = !may("operate", one.id);
   drawNext(card, one);
   card.help.draw(one);
-  drawFigures(card, one, fleet.figures.get(one.id));
+  drawFigures(card, one, answers.figures.get(one.id));
 }
 
 export function drawNext(card, one) {

@@ -1,6 +1,6 @@
 // The code to scan, drawn again before it runs out; or a code to type on the phone.
 import { Refused, send } from "/page/agent.js";
-import { may } from "/page/fleet.js";
+import { may } from "/page/answers.js";
 import { act, copyButton } from "/page/dialogs.js";
 import { make, setAttribute, setSince, setText, setUntil } from "/page/show.js";
 

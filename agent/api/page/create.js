@@ -1,17 +1,17 @@
 // The form for a new instance: this machine's engines first, those of a backend where there is one.
 import { Refused, get, post } from "/page/agent.js";
 import { closeDialog, note, openDialog } from "/page/dialogs.js";
-import { fleet, refreshSoon } from "/page/fleet.js";
+import { answers, refreshSoon } from "/page/answers.js";
 import { machinesToChoose } from "/page/machines.js";
 import { make } from "/page/show.js";
 
 const ALONE = [{ name: "sandbox", about: "", remote: false, settings: [] }];
 
-const backendsOf = (engine) => (fleet.backends || []).filter((one) => one.engine === engine);
+const backendsOf = (engine) => (answers.backends || []).filter((one) => one.engine === engine);
 
 // In a trial there are sandboxes and nothing else: one more of them is meant.
 function usual(engines) {
-  const used = new Set([...fleet.instances.values()].map((one) => one.engine));
+  const used = new Set([...answers.instances.values()].map((one) => one.engine));
   if (used.size === 1 && used.has("sandbox")) return "sandbox";
   return (engines.find((one) => !one.remote) || engines[0]).name;
 }
@@ -60,7 +60,7 @@ export async function createInstance() {
   );
   const placed = make(
     "div",
-    { name: "fields", hidden: !fleet.machines },
+    { name: "fields", hidden: !answers.machines },
     make("label", { for: "new-machine", text: "Machine" }),
     machine,
   );

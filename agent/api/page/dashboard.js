@@ -1,6 +1,6 @@
 // The whole page: the key, the view, the state of the connection.
 import { Refused, hasKey, useKey } from "/page/agent.js";
-import { enter, fleet, leave, live, refresh, start } from "/page/fleet.js";
+import { answers, enter, leave, live, refresh, start } from "/page/answers.js";
 import { makeInstance } from "/page/instance.js";
 import { makeOverview } from "/page/overview.js";
 import { announce } from "/page/story.js";
@@ -20,7 +20,7 @@ function changed(what, ...more) {
       instance.hear(more[0]);
       announce(more[0]);
     }
-  } else if (what === "fleet") {
+  } else if (what === "answers") {
     state.failed = "";
     overview.draw();
     instance.draw();
@@ -70,7 +70,7 @@ function drawLive(reason) {
 
 function drawBanner() {
   if (at("banner").hidden) return;
-  setText(at("banner-age"), fleet.loaded ? duration((Date.now() - fleet.loaded) / 1000).trim() : "some time");
+  setText(at("banner-age"), answers.loaded ? duration((Date.now() - answers.loaded) / 1000).trim() : "some time");
   const left = Math.ceil((live.retryAt - Date.now()) / 1000);
   setText(at("banner-next"), live.state === "lost" && left > 0 ? "Next try in " + left + " s." : "Trying…");
 }
@@ -110,7 +110,7 @@ async function begin() {
 }
 
 function route() {
-  if (!state.inside || !fleet.caller) return;
+  if (!state.inside || !answers.caller) return;
   const found = /^#\/instance\/([a-z0-9][a-z0-9_-]{0,47})$/.exec(location.hash);
   const wanted = found ? found[1] : "";
   at("overview").hidden = wanted !== "";

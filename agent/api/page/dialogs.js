@@ -1,7 +1,7 @@
 // Dialogs, the question before a harsh action, and short notes.
 import { Refused } from "/page/agent.js";
 import { at, make } from "/page/show.js";
-import { refreshSoon } from "/page/fleet.js";
+import { refreshSoon } from "/page/answers.js";
 
 export function note(text, bad) {
   const one = make(

@@ -1,6 +1,6 @@
 // Evidence of a failing session: its worker's last lines, its page, failed starts.
 import { Refused, get, send } from "/page/agent.js";
-import { fleet, may } from "/page/fleet.js";
+import { answers, may } from "/page/answers.js";
 import { act, copyButton } from "/page/dialogs.js";
 import { clock, make, setText } from "/page/show.js";
 
@@ -127,7 +127,7 @@ export function makeEvidence() {
       for (const url of state.urls.splice(0)) URL.revokeObjectURL(url);
       output.hidden = picture.hidden = true;
       starts.replaceChildren();
-      const one = id === null ? null : fleet.instances.get(id);
+      const one = id === null ? null : answers.instances.get(id);
       if (one && may("operate", id) && one.engine === "web") loadStarts();
     },
     draw(one) {

@@ -1,6 +1,6 @@
 // A session's past: the times of its service, its memory and its messages.
 import { Refused, get, now } from "/page/agent.js";
-import { fleet } from "/page/fleet.js";
+import { answers } from "/page/answers.js";
 import { makeChart, makeUptime, partsOf } from "/page/chart.js";
 import { memoryWords, rateOf } from "/page/cards.js";
 import { bytes, make, setAttribute } from "/page/show.js";
@@ -98,7 +98,7 @@ export function makeHistory() {
       drawUptime();
     },
     draw(one) {
-      const figures = fleet.figures.get(one.id);
+      const figures = answers.figures.get(one.id);
       drawUptime();
       memory.place.hidden = Boolean(one.backend);
       memory.draw(figures ? figures.memory : [], memoryWords(one));

@@ -1,6 +1,6 @@
 // One session's page: its state and reason, the action that helps, its code, story and past.
 import { Refused, get } from "/page/agent.js";
-import { fleet, may, wantLines } from "/page/fleet.js";
+import { answers, may, wantLines } from "/page/answers.js";
 import { ACTIONS, fault, faultNames, isOffered, perform, scan } from "/page/actions.js";
 import { choose, drawStory, makeChoice } from "/page/story.js";
 import { drawAttention, makeAttention } from "/page/attention.js";
@@ -18,7 +18,7 @@ import { accountWord, pauseWord, plain, verdictWord, workerWord } from "/page/wo
 
 export function makeInstance(place) {
   const state = { id: null, known: null, told: [], toldFrom: "", asking: false };
-  const current = () => fleet.instances.get(state.id);
+  const current = () => answers.instances.get(state.id);
   const title = make("h1", { tabindex: "-1" }),
     pill = make("span", { name: "pill" });
   const why = make("p", { name: "why" }),
@@ -164,7 +164,7 @@ export function makeInstance(place) {
 
   function draw() {
     const one = current();
-    gone.hidden = Boolean(one) || !fleet.loaded;
+    gone.hidden = Boolean(one) || !answers.loaded;
     body.hidden = !one;
     for (const shown of [pill, stale, why, next.next, help.place, attention.place]) shown.hidden = !one;
     code.watch(one || null);
@@ -234,7 +234,7 @@ const LAST_TOLD = [
 ];
 
 function rowsOf(one, known) {
-  const figures = (fleet.figures.get(one.id) || {}).now;
+  const figures = (answers.figures.get(one.id) || {}).now;
   const limit = known.memory_limit_bytes ? " of " + bytes(known.memory_limit_bytes) : "";
   const seconds = known.cpu_seconds;
   const rows = [

@@ -1,5 +1,5 @@
 // The figures of the machine, of the agent and of the repairs.
-import { fleet, reads } from "/page/fleet.js";
+import { answers, reads } from "/page/answers.js";
 import { bytes, duration, make, percent, setSince, setText } from "/page/show.js";
 
 // Rows of [label, value, true when the value is a time that passed, "for" when it still goes on].
@@ -31,7 +31,7 @@ export function makeMachine() {
     place,
     // Returns whether there is anything to show for this key.
     draw() {
-      place.hidden = !reads() || !fleet.health || !fleet.system;
+      place.hidden = !reads() || !answers.health || !answers.system;
       if (place.hidden) return false;
       drawFacts(system, systemRows());
       drawFacts(repairs, repairRows());
@@ -41,11 +41,11 @@ export function makeMachine() {
 }
 
 function systemRows() {
-  const { agent } = fleet.health,
-    { system } = fleet.system;
+  const { agent } = answers.health,
+    { system } = answers.system;
   // WaDeadMansSwitch always fires: it proves that alerts arrive.
   const count = (state) =>
-    (fleet.alerts || []).filter((one) => one.state === state && one.severity !== "none").length;
+    (answers.alerts || []).filter((one) => one.state === state && one.severity !== "none").length;
   return [
     ["Agent", (agent.ready ? "ready" : "not ready yet") + ", version " + agent.version],
     ["Started", agent.started, true],
@@ -57,7 +57,7 @@ function systemRows() {
     ["Memory", bytes(system.usedMemory) + " of " + bytes(system.totalMemory)],
     [
       "Sessions use",
-      fleet.system.sessionsMemory === null ? "not measured yet" : bytes(fleet.system.sessionsMemory),
+      answers.system.sessionsMemory === null ? "not measured yet" : bytes(answers.system.sessionsMemory),
     ],
     ["Processor", percent(system.cpuUsage)],
     ["Disk free", bytes(system.diskFree)],
@@ -69,7 +69,7 @@ function systemRows() {
 }
 
 function repairRows() {
-  const found = fleet.repairs;
+  const found = answers.repairs;
   if (!found) return [["Repairs", "not known yet"]];
   const rate =
     found.success_rate === null || found.success_rate === undefined

@@ -2,7 +2,7 @@
 import { drain, forget, moveTo, undrain } from "/page/actions.js";
 import { arrange } from "/page/arrange.js";
 import { act, closeDialog, confirm, openDialog } from "/page/dialogs.js";
-import { fleet, machineOf, may } from "/page/fleet.js";
+import { answers, machineOf, may } from "/page/answers.js";
 import { duration, make, setAttribute, setPill, setText } from "/page/show.js";
 
 const SHOWN = 8; // machines; more on request
@@ -38,7 +38,7 @@ export function makeMachines(onChoose) {
     make("div", { name: "machines-lists" }, waiting.place, moving.place),
   );
   const draw = () => {
-    const known = fleet.machines;
+    const known = answers.machines;
     place.hidden = !known;
     if (!known) return;
     setText(state, "This is " + known.machine + "; " + leaseWords(known.lease));
@@ -190,11 +190,11 @@ const askForget = (button, name) =>
 
 // Those that take a new session.
 export const machinesToChoose = () =>
-  fleet.machines ? fleet.machines.machines.filter((machine) => stateOf(machine) === "alive") : [];
+  answers.machines ? answers.machines.machines.filter((machine) => stateOf(machine) === "alive") : [];
 
 // Chooses the machine that a session moves to.
 export function askMove(button, id) {
-  const from = fleet.instances.get(id).machine;
+  const from = answers.instances.get(id).machine;
   const others = machinesToChoose().filter(({ name }) => name !== from);
   const to = make(
     "select",
@@ -231,7 +231,7 @@ export function askMove(button, id) {
 }
 
 // Which machine runs a session; without a fleet nothing.
-export const ownerOf = (one) => (fleet.machines && one.machine ? "on machine " + one.machine : "");
+export const ownerOf = (one) => (answers.machines && one.machine ? "on machine " + one.machine : "");
 
 // A state that its machine published before it went away: how old it is.
 export function staleWords(one) {
@@ -240,9 +240,9 @@ export function staleWords(one) {
 }
 
 export function isStale(one) {
-  if (!fleet.machines || !one.machine || one.machine === fleet.machines.machine) return false;
+  if (!answers.machines || !one.machine || one.machine === answers.machines.machine) return false;
   const machine = machineOf(one);
-  return !fleet.machines.database.reachable || !machine || !machine.alive || machine.reachable === false;
+  return !answers.machines.database.reachable || !machine || !machine.alive || machine.reachable === false;
 }
 
 // A select that shows the sessions of one machine; hidden without a fleet.
@@ -256,7 +256,7 @@ export function makeMachineChoice(changed) {
   return {
     place: select,
     draw() {
-      const names = fleet.machines ? fleet.machines.machines.map(({ name }) => name) : [];
+      const names = answers.machines ? answers.machines.machines.map(({ name }) => name) : [];
       select.hidden = !names.length;
       const drawn = names.join(" ");
       if (select.dataset.drawn === drawn) return;

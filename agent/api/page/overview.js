@@ -1,6 +1,6 @@
 // All sessions: alerts and incidents, cards or a table, the story, the machine.
 import { Refused } from "/page/agent.js";
-import { fleet, may, older, wantLines } from "/page/fleet.js";
+import { answers, may, older, wantLines } from "/page/answers.js";
 import { choose, drawStory, makeChoice } from "/page/story.js";
 import { drawAttention, makeAttention } from "/page/attention.js";
 import { makeBackends, placeOf } from "/page/backends.js";
@@ -123,7 +123,7 @@ export function makeOverview(place) {
     draw();
   });
   view.addEventListener("click", () => {
-    state.view = shownAs(fleet.instances.size) === "table" ? "cards" : "table";
+    state.view = shownAs(answers.instances.size) === "table" ? "cards" : "table";
     try {
       localStorage.setItem(VIEW, state.view);
     } catch {
@@ -143,7 +143,7 @@ export function makeOverview(place) {
   const shownAs = (size) => state.view || (size > SHOWN ? "table" : "cards");
 
   function draw() {
-    const all = [...fleet.instances.values()].sort((a, b) => rank(a) - rank(b) || (a.id < b.id ? -1 : 1));
+    const all = [...answers.instances.values()].sort((a, b) => rank(a) - rank(b) || (a.id < b.id ? -1 : 1));
     for (const chip of chips.children) {
       const [, fits] = CHOICES[chip.dataset.choice];
       setText(chip.firstElementChild, all.filter(fits).length);
@@ -213,15 +213,15 @@ export function makeOverview(place) {
   }
 
   function drawTold(fresh) {
-    const chosen = choose(fleet.story, category.value);
+    const chosen = choose(answers.story, category.value);
     drawStory(story, chosen.slice(0, state.told), { fresh });
-    olderButton.hidden = !fleet.olderStory && chosen.length <= state.told;
+    olderButton.hidden = !answers.olderStory && chosen.length <= state.told;
   }
 
   async function showOlder() {
     state.told += FIRST;
     try {
-      if (choose(fleet.story, category.value).length < state.told && fleet.olderStory) await older();
+      if (choose(answers.story, category.value).length < state.told && answers.olderStory) await older();
       drawTold();
     } catch (error) {
       if (!(error instanceof Refused)) throw error;

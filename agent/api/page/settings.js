@@ -1,6 +1,6 @@
 // A session's own settings: shown, edited as JSON, sent whole; and a message to try it with.
 import { Refused, send } from "/page/agent.js";
-import { may } from "/page/fleet.js";
+import { may } from "/page/answers.js";
 import { act } from "/page/dialogs.js";
 import { make, setText } from "/page/show.js";
 

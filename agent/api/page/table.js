@@ -1,5 +1,5 @@
 // Sessions as a table: a hundred at a glance, sorted by any column, acted on together.
-import { fleet, may } from "/page/fleet.js";
+import { answers, may } from "/page/answers.js";
 import { ACTIONS, isOffered, performAll } from "/page/actions.js";
 import { placeOf } from "/page/backends.js";
 import { arrange } from "/page/arrange.js";
@@ -10,7 +10,7 @@ import { bytes, make, rank, setAttribute, setPill, setSince, setText, statusOf }
 import { accountWord } from "/page/words.js";
 
 const rateOf = (one) => {
-  const kept = fleet.figures.get(one.id);
+  const kept = answers.figures.get(one.id);
   return kept && kept.now ? kept.now.messagesPerMinute : 0;
 };
 
@@ -96,7 +96,7 @@ export function makeTable(changed) {
           return row.item;
         }),
       );
-      for (const id of rows.keys()) if (!fleet.instances.has(id)) rows.delete(id);
+      for (const id of rows.keys()) if (!answers.instances.has(id)) rows.delete(id);
       all.checked = sorted.length > 0 && state.chosen.size === sorted.length;
       all.indeterminate = state.chosen.size > 0 && !all.checked;
       many.draw();
@@ -114,7 +114,7 @@ function makeRow(id, state, changed) {
     proof: make("td"),
     memory: make("td"),
     rate: make("td"),
-    menu: menuButton(id, () => fleet.instances.get(id)),
+    menu: menuButton(id, () => answers.instances.get(id)),
   };
   row.pick.addEventListener("change", () => {
     state.chosen[row.pick.checked ? "add" : "delete"](id);
@@ -172,7 +172,7 @@ function makeBulk(state, changed) {
     progress,
   );
   function ask(action) {
-    const ids = [...state.chosen].filter((id) => isOffered(action, fleet.instances.get(id)));
+    const ids = [...state.chosen].filter((id) => isOffered(action, answers.instances.get(id)));
     if (!ids.length) {
       note(action.label + " fits none of the chosen sessions", true);
       return;

@@ -6,7 +6,7 @@ const STORY = 400;
 const AGAIN = 240000; // ms after which a line's past is asked for again
 const AT_ONCE = 50; // instances in one question for it
 
-export const fleet = {
+export const answers = {
   caller: null,
   instances: new Map(),
   figures: new Map(),
@@ -47,21 +47,21 @@ export function start(onChange, onFailure) {
   state.fail = onFailure;
 }
 
-export const reads = () => fleet.caller !== null && fleet.caller.level !== "";
+export const reads = () => answers.caller !== null && answers.caller.level !== "";
 export function may(right, id) {
-  if (!fleet.caller) return false;
+  if (!answers.caller) return false;
   const levels = ["", "read", "operate", "admin"];
-  if (levels.indexOf(fleet.caller.level) >= levels.indexOf(right)) return true;
-  return right !== "admin" && id !== undefined && fleet.caller.instances.includes(id);
+  if (levels.indexOf(answers.caller.level) >= levels.indexOf(right)) return true;
+  return right !== "admin" && id !== undefined && answers.caller.instances.includes(id);
 }
 
 // Reads everything, then listens from the newest event on.
 export async function enter() {
-  fleet.caller = await get("/api/caller");
+  answers.caller = await get("/api/caller");
   state.alone = false;
   await loadStory();
   await refresh();
-  live.open(fleet.story.length ? fleet.story[0].cursor : undefined);
+  live.open(answers.story.length ? answers.story[0].cursor : undefined);
   clearInterval(state.fullTimer);
   state.fullTimer = setInterval(() => document.hidden || refresh(), 5000);
 }
@@ -70,7 +70,7 @@ export function leave() {
   clearInterval(state.fullTimer);
   live.close();
   live.cursor = null;
-  Object.assign(fleet, {
+  Object.assign(answers, {
     caller: null,
     instances: new Map(),
     figures: new Map(),
@@ -89,29 +89,29 @@ async function loadStory() {
   const pages = reads()
     ? [await get("/api/events?limit=100")]
     : await Promise.all(
-        fleet.caller.instances.map((id) =>
+        answers.caller.instances.map((id) =>
           get("/api/instance/" + id + "/events?limit=50").catch(() => ({ events: [] })),
         ),
       );
-  fleet.story = pages.flatMap((page) => page.events).sort((a, b) => b.cursor - a.cursor);
-  fleet.olderStory = reads() ? pages[0].next : null;
+  answers.story = pages.flatMap((page) => page.events).sort((a, b) => b.cursor - a.cursor);
+  answers.olderStory = reads() ? pages[0].next : null;
   state.tell("story");
 }
 
 export async function older() {
-  if (!fleet.olderStory) return;
-  const page = await get("/api/events?limit=100&before=" + fleet.olderStory);
-  fleet.story.push(...page.events);
-  fleet.olderStory = page.next;
+  if (!answers.olderStory) return;
+  const page = await get("/api/events?limit=100&before=" + answers.olderStory);
+  answers.story.push(...page.events);
+  answers.olderStory = page.next;
   state.tell("story");
 }
 
 function hear(event) {
-  fleet.story.unshift(event);
-  if (fleet.story.length > STORY) {
-    fleet.story.length = STORY;
-    const oldest = fleet.story.filter(isOwn).pop();
-    fleet.olderStory = reads() && oldest ? oldest.cursor : null;
+  answers.story.unshift(event);
+  if (answers.story.length > STORY) {
+    answers.story.length = STORY;
+    const oldest = answers.story.filter(isOwn).pop();
+    answers.olderStory = reads() && oldest ? oldest.cursor : null;
   }
   state.tell("story", event);
   refreshSoon();
@@ -159,11 +159,11 @@ async function look() {
     for (const one of page.instances) found.set(one.id, one);
     after = page.next;
   } while (after);
-  fleet.instances = found;
-  fleet.loaded = Date.now();
+  answers.instances = found;
+  answers.loaded = Date.now();
   note((await get("/performance-metrics")).instances);
   if (reads()) {
-    fleet.machines = await machines();
+    answers.machines = await machines();
     const [alerts, incidents, backends, health, memory, repairs] = await Promise.all(
       [
         "/api/alerts",
@@ -174,7 +174,7 @@ async function look() {
         "/api/repairs/statistics",
       ].map((path) => get(path)),
     );
-    Object.assign(fleet, {
+    Object.assign(answers, {
       alerts: alerts.alerts,
       incidents: incidents.incidents,
       backends: backends.backends,
@@ -184,7 +184,7 @@ async function look() {
     });
   }
   state.cost = Date.now() - begun;
-  state.tell("fleet");
+  state.tell("answers");
 }
 
 async function machines() {
@@ -198,24 +198,24 @@ async function machines() {
   }
 }
 
-export const machineOf = (one) => fleet.machines.machines.find(({ name }) => name === one.machine);
+export const machineOf = (one) => answers.machines.machines.find(({ name }) => name === one.machine);
 
 // The machine asked has a journal with cursors of its own; so has every other one.
-const isOwn = (event) => !event.machine || !fleet.machines || event.machine === fleet.machines.machine;
+const isOwn = (event) => !event.machine || !answers.machines || event.machine === answers.machines.machine;
 
 function note(measured) {
   const fresh = Date.now() - state.noted >= 4000;
   if (fresh) state.noted = Date.now();
-  for (const id of fleet.figures.keys()) if (!fleet.instances.has(id)) fleet.figures.delete(id);
-  for (const [id, one] of fleet.instances) {
-    const kept = fleet.figures.get(id) || { memory: [], messages: [], now: null, asked: 0 };
+  for (const id of answers.figures.keys()) if (!answers.instances.has(id)) answers.figures.delete(id);
+  for (const [id, one] of answers.instances) {
+    const kept = answers.figures.get(id) || { memory: [], messages: [], now: null, asked: 0 };
     kept.now = measured[id] || kept.now;
     // Only of the shown sessions: the agent has the past of the others.
     if (fresh && kept.asked) {
       push(kept.memory, one.memory_bytes);
       push(kept.messages, kept.now ? kept.now.messagesPerMinute : null);
     }
-    fleet.figures.set(id, kept);
+    answers.figures.set(id, kept);
   }
 }
 
@@ -227,7 +227,7 @@ function push(points, value) {
 // The lines of those that are shown: their last hour once, and again before ours is too long.
 export async function wantLines(ids) {
   const lacking = ids
-    .map((id) => [id, fleet.figures.get(id)])
+    .map((id) => [id, answers.figures.get(id)])
     .filter(([, kept]) => kept && Date.now() - kept.asked > AGAIN);
   for (const [, kept] of lacking) kept.asked = Date.now();
   for (let place = 0; place < lacking.length; place += AT_ONCE) {
@@ -240,7 +240,7 @@ export async function wantLines(ids) {
           found.instances[id],
           Date.parse(found.until),
           found.step * 1000,
-          fleet.instances.get(id),
+          answers.instances.get(id),
         );
     } catch (error) {
       if (!(error instanceof Refused)) throw error;
