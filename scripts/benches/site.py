@@ -71,7 +71,7 @@ def make_sessions(site: Site) -> None:
 
 
 class Supervisor(Protocol):
-    """Whoever keeps workers alive, as the measurements need him."""
+    """A program that keeps workers alive, as far as the measurements need it."""
 
     name: str
     version: str

@@ -22,7 +22,7 @@ from scripts.simulation import faults, picture, report
 from scripts.simulation.agent import Agent
 from scripts.simulation.budgets import BUDGETS, budget_rows
 from scripts.simulation.outages import every_outage, outage_rows
-from scripts.simulation.plain import FixedRetry, Nobody
+from scripts.simulation.plain import FixedRetry, NoSupervision
 from scripts.simulation.session import Supervising
 from scripts.simulation.stuck import every_stuck, stuck_rows
 from scripts.simulation.tally import Tally
@@ -32,7 +32,7 @@ Ways = Mapping[str, tuple[type[Machine], Callable[[Machine], Supervising]]]
 WAYS: Ways = {
     "wa-agent": (Machine, Agent),
     "fixed 2 s retry": (Machine, FixedRetry),
-    "no supervision": (Machine, Nobody),
+    "no supervision": (Machine, NoSupervision),
 }
 
 

@@ -57,8 +57,8 @@ class FixedRetry:
                 self.changed(session, at)
 
 
-class Nobody:
-    """Started at boot, and that was it."""
+class NoSupervision:
+    """Sessions are started at boot and left alone afterwards."""
 
     def __init__(self, machine: Machine) -> None:
         self._machine = machine

@@ -20,7 +20,7 @@ from scripts.simulation.outages import (
 )
 from scripts.simulation.picture import plot
 from scripts.simulation.places import Times
-from scripts.simulation.plain import FixedRetry, Nobody
+from scripts.simulation.plain import FixedRetry, NoSupervision
 from scripts.simulation.report import CONDITIONS, grid, markdown, rows_of, table
 from scripts.simulation.stuck import CURES, SIZES, every_stuck, play_stuck, stuck_rows
 from scripts.simulation.tally import Curve, Tally
@@ -40,7 +40,7 @@ def play(way, seed="1/0", size=100):
 
 @pytest.fixture(scope="module")
 def day():
-    return {way.__name__: play(way) for way in (Agent, FixedRetry, Nobody)}
+    return {way.__name__: play(way) for way in (Agent, FixedRetry, NoSupervision)}
 
 
 def test_the_agent_brings_nearly_all_back_without_a_person_and_gives_up_no_pairing(day):
@@ -58,7 +58,7 @@ def test_f54_there_is_no_storm_of_logins(day):
 
 def test_it_serves_longer_than_the_others(day):
     serving = {name: tally.share("serving") for name, tally in day.items()}
-    assert serving["Agent"] > serving["FixedRetry"] > serving["Nobody"]
+    assert serving["Agent"] > serving["FixedRetry"] > serving["NoSupervision"]
 
 
 def test_every_second_of_every_instance_is_in_one_condition(day):
@@ -161,7 +161,7 @@ def test_what_ends_a_pairing_while_its_backend_was_away_is_counted(monkeypatch):
     monkeypatch.setattr(faults, "LONG_FAILURE", 1.0)
     tally = Tally()
     machine = Machine("3/0", 10, tally)
-    machine.supervising = Nobody(machine)
+    machine.supervising = NoSupervision(machine)
     session = next(one for one in machine.sessions if one.place.unseen.spans)
     span = max(session.place.unseen.spans, key=lambda one: one.end - one.begin)
     session.down_since = span.begin

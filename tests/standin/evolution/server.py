@@ -230,7 +230,7 @@ class StandIn:
         if name:
             chosen = [each for each in chosen if each.name == name and each.state is not None]
             if not chosen:
-                return self._nobody_listed(name)
+                return self._none_listed(name)
         elif self.list_seconds:
             await asyncio.sleep(self.list_seconds)
         await self._ask_whatsapp_through_all()
@@ -246,7 +246,7 @@ class StandIn:
                 return
             await asyncio.sleep(self.times.silent_try / 10)
 
-    def _nobody_listed(self, name: str) -> web.Response:
+    def _none_listed(self, name: str) -> web.Response:
         words = f'Instance "{name}" not found'
         if not self.old:
             raise Refused(404, words)
