@@ -181,9 +181,9 @@ class WorkerSection:
     )
     pack: int = setting(
         1,
-        "sessions of the baileys engine in one Node process, from each session's next start:"
-        " less memory, and less apart: one process holds the keys of all of them, and all"
-        " of them reconnect when it ends; 1 = a Node for each session",
+        "sessions of the baileys engine that share one Node process, from each session's next"
+        " start: saves memory, but one process holds the keys of all of them, and when it ends"
+        " all of them reconnect; 1 = a Node for each session",
         low=1,
         high=100,
     )

@@ -111,7 +111,7 @@ def _alerts(client: Client) -> Iterator[Finding]:
     else:
         yield ok("alerts", "none fires")
     if problem := board["alertmanager_problem"]:
-        yield note("alertmanager", problem, "is [alerts] alertmanager right, and does it run?")
+        yield note("alertmanager", problem, "correct [alerts] alertmanager, or start it")
 
 
 def _passkeys(client: Client) -> Iterator[Finding]:

@@ -28,7 +28,7 @@ def add(commands: Subparsers) -> None:
 
     summary = "move a session to another machine"
     parser = add_instance_command(among, "move", sessions.move, summary, "--to b")
-    parser.add_argument("--to", metavar="NAME", help="the machine")
+    parser.add_argument("--to", metavar="NAME", help="the machine; default: the one with most room")
     add_wait_option(parser)
     summary = "let a session run here after its fleet is gone for good"
     parser = add_instance_command(among, "release", sessions.release, summary)
@@ -54,4 +54,4 @@ def _of_machine(among: Subparsers, name: str, run: Run, summary: str) -> argpars
 
 
 def _with_yes(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--yes", action="store_true", help="skips the question")
+    parser.add_argument("--yes", action="store_true", help="accept it; skips the question")

@@ -25,7 +25,8 @@ def add(commands: Subparsers) -> None:
     parser.add_argument(
         "--failover",
         choices=("wait", "newest"),
-        help="in a fleet: what becomes of it when its machine is lost; default: as the engine is",
+        help="in a fleet, when its machine is lost: wait for it, or start elsewhere from the newest"
+        " copy; default: the engine's",
     )
     parser.add_argument("--disabled", action="store_true", help="create it without running it")
     parser.add_argument(

@@ -45,8 +45,8 @@ ROWS = (
         "it is a session of a fleet, and its machine holds no lease",
         Permanence.RETRY,
         _DISCONNECTED,
-        "Nothing to do while the fleet's database is away. Without [fleet] in agent.toml it stays"
-        " so: another machine may run it.",
+        "Look at `wa-agent fleet status`; it starts with the next lease. Without [fleet] in"
+        " agent.toml another machine may run it: `wa-agent fleet release ID` starts it here.",
         counts_as_failure=False,
         endless=True,
     ),

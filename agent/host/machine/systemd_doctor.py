@@ -69,7 +69,7 @@ def _rule_text(rule: Path) -> Finding:
         return note("polkit", f"cannot read {rule}: {error.strerror}", "run it as root")
     if "set-property" in text:
         sentence = f"{rule} grants set-property, by which the user wa-agent can become root"
-        return wrong("polkit", sentence, "run scripts/install again, then look at its words")
+        return wrong("polkit", sentence, "run scripts/install again and read what it prints")
     return ok("polkit", f"the rule is in {rule}")
 
 
@@ -207,7 +207,7 @@ def _check_account(controllers: Path) -> Finding:
         return ok("memory", "the kernel counts what each unit uses")
     return note(
         "memory",
-        "the kernel does not count a unit's memory by cgroup v2: each worker tells its own",
+        "the kernel does not count a unit's memory by cgroup v2: each worker reports its own",
         "boot with systemd.unified_cgroup_hierarchy=1 and without cgroup_disable=memory;"
         " in a container, have the controller delegated",
     )
