@@ -23,8 +23,8 @@ def find_visible_browser(named: str = "") -> Program:
         if path.is_file():
             return _visible(path)
     for name in _NAMES:
-        if (path := in_path(name)) is not None:
-            return _visible(Path(path))
+        if (program := in_path(name)) is not None:
+            return _visible(Path(program))
     raise ConfigError(
         "cannot find Chromium or Chrome; install it: sudo apt install chromium (Debian),"
         " sudo dnf install chromium (Fedora), sudo pacman -S chromium (Arch),"

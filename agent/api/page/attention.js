@@ -36,7 +36,9 @@ export function makeAttention(label) {
 
 export function drawAttention(part, instance) {
   part.draw = () => drawAttention(part, instance);
-  const wanted = instance ? rowsOf(instance) : [...(answers.incidents || []).map(incidentRow), ...rowsOf(null)];
+  const wanted = instance
+    ? rowsOf(instance)
+    : [...(answers.incidents || []).map(incidentRow), ...rowsOf(null)];
   const shown = part.all || wanted.length <= SHOWN + 1 ? wanted : wanted.slice(0, SHOWN);
   part.place.hidden = !wanted.length;
   if (!wanted.length) part.all = false;

@@ -70,7 +70,10 @@ function drawLive(reason) {
 
 function drawBanner() {
   if (at("banner").hidden) return;
-  setText(at("banner-age"), answers.loaded ? duration((Date.now() - answers.loaded) / 1000).trim() : "some time");
+  setText(
+    at("banner-age"),
+    answers.loaded ? duration((Date.now() - answers.loaded) / 1000).trim() : "some time",
+  );
   const left = Math.ceil((live.retryAt - Date.now()) / 1000);
   setText(at("banner-next"), live.state === "lost" && left > 0 ? "Next try in " + left + " s." : "Trying…");
 }
