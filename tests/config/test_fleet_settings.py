@@ -22,9 +22,7 @@ def read(tmp_path: Path, **keys: object) -> Config:
     [
         pytest.param({"database": "mysql://db/x"}, "postgresql://USER@HOST/NAME", id="no postgres"),
         pytest.param({"database": "postgresql://[::1/x"}, "postgresql://", id="half an address"),
-        pytest.param(
-            {"database": "postgresql://db/x?password=P-1"}, "a password belongs", id="password"
-        ),
+        pytest.param({"database": "postgresql://db/x?password=P-1"}, "into a file", id="password"),
         pytest.param({"listen": ""}, "HOST:PORT", id="no address for the others"),
         pytest.param({"listen": "8.8.8.8:1"}, "without `certificate`", id="plain in the open"),
         pytest.param({"listen": "machine-a:1"}, "without `certificate`", id="plain, by name"),

@@ -145,7 +145,7 @@ async def test_what_the_fleet_has_already_is_refused(place: Place) -> None:
         ({"key-file": "/nowhere/fleet.key"}, 78, "it is missing"),
         ({"name": "a b"}, 78, "fleet.name"),
         ({"listen": "9.9.9.9:8471"}, 78, "loopback or private"),
-        ({"listen": "10.255.255.1:8471"}, 78, "is it an address of this machine"),
+        ({"listen": "10.255.255.1:8471"}, 78, "name a free port on an address"),
         ({"config": "/nowhere/agent.toml"}, 2, "wa-agent config init"),
     ],
 )
@@ -164,7 +164,7 @@ async def test_a_taken_port_is_named(place: Place) -> None:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         found = await place.join(listen=f"127.0.0.1:{taken.getsockname()[1]}")
-    assert (found.status, "and free?" in found.err) == (78, True)
+    assert (found.status, "name a free port" in found.err) == (78, True)
 
 
 async def test_a_machine_leaves_and_only_its_database_goes_out_of_the_settings(
