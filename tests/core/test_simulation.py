@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from agent.core.recovery.policy import RecoveryPolicy
 from agent.core.recovery.repair import RecoveryKind
 from scripts.simulation import faults, reaches
 from scripts.simulation.agent import Agent
@@ -22,7 +23,15 @@ from scripts.simulation.picture import plot
 from scripts.simulation.places import Times
 from scripts.simulation.plain import FixedRetry, NoSupervision
 from scripts.simulation.report import CONDITIONS, grid, markdown, rows_of, table
-from scripts.simulation.stuck import CURES, SIZES, every_stuck, play_stuck, stuck_rows
+from scripts.simulation.stuck import (
+    BEGIN,
+    CURES,
+    SIZES,
+    StuckMachine,
+    every_stuck,
+    play_stuck,
+    stuck_rows,
+)
 from scripts.simulation.tally import Curve, Tally
 from scripts.simulation.world import Machine
 
@@ -291,6 +300,30 @@ def test_a_pairing_is_given_up_after_an_hour_where_others_connect_and_never_else
     for size in (1, 10):
         together = play_stuck(sick=size, size=size, paired=True, cure=cure, seeds=2)
         assert together.seconds == float("inf")
+
+
+class CutOff(StuckMachine):
+    """Its backend answers, reaches no WhatsApp for hours, and then a restart cures its sessions."""
+
+    back = BEGIN + 3 * 3600.0
+    given_up = 0
+
+    def start(self, session, at):
+        how = Machine if at < self.back else StuckMachine
+        return how.start(self, session, at)
+
+    def begin_afresh(self, session, at):
+        self.given_up += session.paired
+        return super().begin_afresh(session, at)
+
+
+@pytest.mark.parametrize("size", [1, 2, 10])
+def test_a_server_that_is_cut_off_from_whatsapp_for_hours_costs_no_pairing(size):
+    machine = CutOff("1", sick=size, size=size, paired=True, cure=RecoveryKind.RESTART)
+    machine.supervising = Agent(machine)
+    machine.play_to_the_end()
+    assert machine.given_up == 0
+    assert machine.slowest() < machine.back - BEGIN + 1.1 * RecoveryPolicy().round_pause
 
 
 def test_the_readme_shows_how_long_a_session_that_hangs_needs():
