@@ -41,6 +41,7 @@ _CAUSES = (
     ("is there a repository at", "profiles_absent"),
     ("no space left on device", "profiles_full"),
     ("disk quota exceeded", "profiles_full"),
+    ("read-only file system", "profiles_read_only"),
 )
 """Words of restic's, in lower case, and the code of the error that they mean."""
 _PASSING = ("profiles_locked",)
@@ -238,6 +239,8 @@ class Restic:
         error = f"restic {verb}: {line[:300]}"
         for words, name in _CAUSES:
             if words in said.lower():
+                if name == "profiles_read_only":
+                    error += "; is the repository's folder in ReadWritePaths= of the agent's unit?"
                 return TryLater(error, code=name) if name in _PASSING else _error(error, name)
         return _error(error, "profiles")
 
