@@ -64,6 +64,8 @@ PASSKEY_REQUIRED, PASSKEY_SUSPECTED = "passkey_required", "passkey_suspected"
 never completed."""
 NO_LEASE = "no_lease"
 """The reason code of a session of a fleet whose machine holds no lease."""
+COPY_MISSING = "copy_missing"
+"""The reason code of one whose files its machine cannot fetch."""
 
 UNPAIRING = frozenset(
     {"logout", "multidevice_mismatch", "account_locked", "tos_block", "banned", "remote_missing"}

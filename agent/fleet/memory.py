@@ -3,14 +3,16 @@
 It is on the disk before anything that follows from it is said to another machine.
 """
 
+import asyncio
 import json
 import uuid
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from agent.core.fleet.promises import Promises, Takeover
+from agent.core.fleet.lease import LeasePolicy
+from agent.core.fleet.promises import Promises, Takeover, after_boot
 from agent.errors import VaultError
 from agent.files import write_whole
 
@@ -30,8 +32,35 @@ class FleetMemory:
     def rivals(self) -> frozenset[int]:
         return frozenset[int]().union(*self.named)
 
+    def naming(self, rivals: frozenset[int]) -> "FleetMemory":
+        """Before a renewal that names them; one that names the same as the last adds nothing."""
+        known = self.named[-1:] == (rivals,)
+        return self if known else replace(self, named=(*self.named, rivals))
 
-def load(path: Path, boot: str) -> FleetMemory:
+
+class Memory:
+    """The file, and what is in it."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._turn = asyncio.Lock()
+        self.now: FleetMemory
+
+    async def load(self, boot: str, now: float, policy: LeasePolicy) -> None:
+        found = await asyncio.to_thread(_load, self._path, boot)
+        self.now = replace(found, promises=after_boot(found.promises, boot, now, policy))
+        await asyncio.to_thread(_save, self._path, self.now)
+
+    async def change(self, change: Callable[[FleetMemory], FleetMemory]) -> None:
+        """One change at a time: a promise may be asked for at any moment."""
+        async with self._turn:
+            memory = change(self.now)
+            if memory != self.now:
+                await asyncio.to_thread(_save, self._path, memory)
+                self.now = memory
+
+
+def _load(path: Path, boot: str) -> FleetMemory:
     """What the file holds; a new installation where there is none."""
     try:
         raw = json.loads(path.read_bytes())
@@ -46,7 +75,7 @@ def load(path: Path, boot: str) -> FleetMemory:
         ) from error
 
 
-def save(path: Path, memory: FleetMemory) -> None:
+def _save(path: Path, memory: FleetMemory) -> None:
     raw = asdict(memory) | {"named": [sorted(rivals) for rivals in memory.named]}
     try:
         write_whole(path, json.dumps(raw).encode())

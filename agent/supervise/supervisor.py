@@ -159,9 +159,11 @@ class Supervisor:
     async def restart(self, id: InstanceId) -> InstanceView:
         facts = self._registry.get(id)
         refuse_to_end(facts, "restart")
-        if not facts.unit.runs:
+        # Right after the agent's start no pass has looked at it yet.
+        unit = facts.unit if facts.observed else await self._host.status(id)
+        if not unit.runs:
             return await self.start(id)
-        facts.record = replace(forgive(facts.record), restart_of=facts.unit.run)
+        facts.record = replace(forgive(facts.record), restart_of=unit.run)
         said = entry(facts, "operator", "an operator asked for a restart")
         return await self._intend(facts, said)
 

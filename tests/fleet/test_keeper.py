@@ -136,6 +136,7 @@ async def test_without_the_database_all_go_on_while_each_promises_the_others(
         while time.monotonic() < end:
             assert all_run(nodes)
             await asyncio.sleep(0.1)
+        assert all(len(json.loads(it.path.read_text())["named"]) <= 2 for it in nodes)
         nodes[2].cut = True  # now it can promise nobody, and nobody can promise it
         await eventually(lambda: not any(node.running for node in nodes), within=2 * POLICY.ttl)
     finally:
@@ -204,6 +205,29 @@ async def test_a_machine_that_was_taken_over_starts_nothing_while_records_are_lo
     assert all_run(nodes) and not a.running
 
 
+async def test_what_a_machine_had_before_an_accepted_loss_ends_until_it_was_read_again(
+    three: Three, fleet: Fleet, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a, b, _ = nodes = await three()
+    await eventually(lambda: all_run(nodes) and all(map(knows_two, nodes)), within=30)
+    lost = f"UPDATE wa_agent.session SET machine = {b.id}, epoch = 1 WHERE id = 's0'"
+    fleet.server.sql(f"UPDATE wa_agent.fleet SET halted = 'the test says so'; {lost}")
+    await eventually(lambda: all(it.keeper.halted for it in nodes), within=10)
+    assert "s0" in a.running, "what runs goes on"
+    with monkeypatch.context() as cut:
+        cut.setattr(a.coordinator, "owned", _away)
+        await b.coordinator.accept()
+        await eventually(lambda: not a.keeper.halted, within=10)
+        cut.setattr(a.coordinator, "renew", _away)
+        await eventually(lambda: a.keeper.lease_by == "promises", within=10)
+
+        def it_went_to_b() -> bool:
+            assert nowhere_twice(nodes)
+            return "s0" in b.running
+
+        await eventually(it_went_to_b, within=3 * POLICY.ttl)
+
+
 async def test_a_machine_that_was_forgotten_runs_nothing_of_before_when_it_joins_again(
     three: Three, fleet: Fleet, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -236,7 +260,7 @@ async def cut_off(
 
 def knows_two(node: Node) -> bool:
     """The database has both others as its rivals."""
-    return [len(it) for it in node.keeper._memory.named] == [2]
+    return [len(it) for it in node.keeper._memory.now.named] == [2]
 
 
 async def _away(*_asked: object) -> None:

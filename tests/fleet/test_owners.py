@@ -1,6 +1,7 @@
 """Real agents on one PostgreSQL: who runs a session, and what becomes of its files elsewhere."""
 
 import json
+import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -92,18 +93,47 @@ async def test_a_move_and_a_drain_lose_no_pairing(
     await eventually(lambda: here(fleet["a"], []), within=10)
     story = await fleet["b"].do("GET", "/api/instance/s1/events")
     assert "arrived" in [it["kind"] for it in story["events"]]
-    # A session whose copy is gone waits for it: an empty one under its id would end its pairing.
-    fleet.database.sql(
-        "UPDATE wa_agent.session SET epoch = epoch + 1,"
-        " machine = (SELECT id FROM wa_agent.machine WHERE name = 'a') WHERE id = 's3';"
-        "DELETE FROM wa_agent.copy WHERE session = 's3';"
-        "UPDATE wa_agent.machine SET changes = changes + 1"
-    )
-    await eventually(lambda: waits(fleet["a"], "s3", "no copy of it is stored"), within=20)
-    await fleet["a"].do("POST", "/api/fleet/machines/a/undrain")
-    body = {"id": "s3", "engine": "sandbox", "settings": {}, "on": "a"}
-    status, answer = await fleet["a"].ask("POST", "/api/instance", body)
+
+
+async def test_a_session_whose_files_are_nowhere_waits_and_never_begins_empty(
+    fleet: FleetOfAgents, eventually: Eventually, tmp_path: Path
+) -> None:
+    a, b = fleet["a"], fleet["b"]
+    await fleet.create("x", "kept", on="a")
+    await eventually(lambda: fleet.connected(["x", "kept"]), within=30)
+    await eventually(lambda: fleet.copied(["x", "kept"]), within=10)
+    await a.stop()
+    # Its disk was lost with the rows of its sessions, and agent.toml declares one of them.
+    saved = tmp_path / "saved"
+    shutil.copytree(a.state / "sessions", saved)
+    for lost in (*(a.state / "sessions").iterdir(), *a.state.glob("agent.db*")):
+        shutil.rmtree(lost) if lost.is_dir() else lost.unlink()
+    declared = '[[instance]]\nid = "x"\nengine = "sandbox"\n'
+    a.config.write_text(a.config.read_text() + declared)
+    keep = "CREATE TABLE public.kept AS SELECT * FROM wa_agent.copy"
+    fleet.database.sql(f"{keep}; DELETE FROM wa_agent.copy")
+    await a.boot()
+    why = "no copy of it is stored; a had its folder last"
+    await eventually(lambda: waits(a, "x", why), within=30)
+    status, answer = await a.ask("POST", "/api/instance", {"id": "x", "engine": "sandbox"})
     assert (status, answer["error"]) == (409, "exists")
+    for machine in (a, b):
+        await eventually(lambda machine=machine: shown_waiting(machine, "x", why), within=20)
+    metrics = (await a.ask("GET", "/metrics"))[1]
+    assert 'wa_fleet_sessions{state="waiting"} 2' in metrics
+    # The files come back by hand for one, and as a copy for the other.
+    (saved / "kept").rename(a.state / "sessions" / "kept")
+    fleet.database.sql("INSERT INTO wa_agent.copy SELECT * FROM public.kept WHERE session = 'x'")
+    await eventually(lambda: fleet.connected(["x", "kept"]), within=40)
+    assert await here(a, ["kept", "x"])
+
+
+async def shown_waiting(agent: FleetAgent, id: str, why: str) -> bool:
+    """Each place where an operator looks says so."""
+    listed = {it["id"]: it for it in (await agent.do("GET", "/api/instances"))["instances"]}
+    said = listed[id]["sentence"], (await agent.do("GET", f"/api/instance/{id}"))["sentence"]
+    placed = (await agent.do("GET", f"/api/instance/{id}/fleet"))["waits"]
+    return listed[id]["hold"] == "copy_missing" and all(why in it for it in (*said, placed))
 
 
 async def test_what_an_operator_ordered_holds_on_the_next_machine(

@@ -48,7 +48,7 @@ async def state(fleet: Fleet) -> list[list[TupleRow]]:
         "SELECT relname FROM pg_class WHERE relnamespace = 'wa_agent'::regnamespace"
         " AND relkind = 'r' ORDER BY 1",
     )
-    assert len(tables) == 7
+    assert len(tables) == 8
     return [
         await ask(fleet.server.url, f"SELECT it::text FROM wa_agent.{name} it")
         for (name,) in tables

@@ -8,6 +8,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +102,22 @@ class Postgres:
         shutil.rmtree(self.folder / "data")
         (backup / "data").rename(self.folder / "data")
         self.begin()
+
+    def standby(self) -> "Postgres":
+        """A server that follows this one through its socket, until it is promoted."""
+        follower = copy(self)
+        follower.folder = self.back_up()
+        here, there = str(self.folder), str(follower.folder)
+        follower.url = self.url.replace(here, there)
+        follower._server = [str(it).replace(here, there) for it in self._server]
+        data = follower.folder / "data"
+        (data / "standby.signal").touch()
+        with (data / "postgresql.auto.conf").open("a") as settings:
+            settings.write(
+                f"primary_conninfo = 'host={self.folder} port={self._port} user=owner'\n"
+            )
+        follower.begin()
+        return follower
 
     def kill(self) -> None:
         """All its processes at once, as when its machine loses power."""

@@ -17,6 +17,7 @@ from agent.api.fleet.relay import Relay, Send
 from agent.api.http.auth import Caller
 from agent.api.http.call import Call, Parts, Route
 from agent.core.model import Instance, InstanceId
+from agent.core.words import COPY_MISSING
 from agent.errors import NotFound, TryLater
 from agent.fleet.coordinator import MachineRow
 from agent.fleet.peers import PeerAway, lost
@@ -106,6 +107,8 @@ class FleetDoor:
         except NotOwner:
             await directory.look_again()
             newer = directory.owner(asked.id)
+        if asked.route.away == VIEW and await self._lacks_files(asked.id):
+            return await answer_for_absent(asked, forwarding, newer or owner, _ON_THEIR_WAY)
         if newer is None or newer.id == owner.id or forwarding.sent:
             raise _not_owner(asked.id, owner.name)
         if newer.name == self.face.machine:
@@ -114,6 +117,11 @@ class FleetDoor:
             return await self._patiently(asked, forwarding, newer)
         except NotOwner:
             raise _not_owner(asked.id, newer.name) from None
+
+    async def _lacks_files(self, id: InstanceId) -> bool:
+        """Its owner says that it cannot fetch its files."""
+        row = await self.views.get(id)
+        return row is not None and row.view.get("hold") == COPY_MISSING
 
     async def _ours_by_now(
         self, asked: "Asked", forwarding: Forwarding, owner: MachineRow

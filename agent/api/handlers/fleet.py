@@ -147,6 +147,8 @@ async def show_session(call: Call) -> Json:
     if row is None:
         raise NotFound(f"cannot find the instance {call.id}: no machine of the fleet has it")
     machine = face.directory.name_of(row.machine)
+    view = next((it for it in await face.coordinator.views([row.id])), None)
+    waits = view.view.get("hold_sentence", "") if view and view.machine == row.machine else ""
     # Only its own machine knows what stands in the way of a newer copy.
     behind, problem = face.copy_behind(call.id) if machine == face.machine else (None, "")
     copied = None if row.copy_at is None else max(time.time() - row.copy_at, 0.0)
@@ -165,6 +167,7 @@ async def show_session(call: Call) -> Json:
         "failover": row.failover,
         "labels": dict(row.labels),
         "only_on": row.only_on,
+        "waits": waits,
     }
 
 

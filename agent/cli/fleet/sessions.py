@@ -79,6 +79,7 @@ def why(options: argparse.Namespace) -> int:
         "since": f"{moment(session['moved_at'])}: {session['why']}",
         "epoch": session["epoch"],
         "copy": copy,
+        **({"waits": session["waits"]} if session.get("waits") else {}),
         "failover": f"{session['failover']}: {_FAILOVER.get(session['failover'], '')}",
     }
     return print_answer(options, session, *pair_lines(pairs))

@@ -8,6 +8,7 @@ from agent.cli.command import Subparsers, add_command, add_instance_command, cli
 from agent.cli.terminal.answer import print_answer, print_list
 from agent.cli.terminal.machine_words import age_words, in_fleet
 from agent.cli.terminal.show import duration, mebibytes, moment, next_try, pair_lines
+from agent.core.words import COPY_MISSING
 
 
 def add(commands: Subparsers) -> None:
@@ -107,10 +108,11 @@ def _pairs(details: dict[str, Any]) -> dict[str, object]:
 
 
 def _last_state(view: dict[str, Any]) -> dict[str, object]:
-    """Of a session whose machine does not answer."""
+    """Of a session whose machine does not answer, or has not got its files."""
+    missing = view["hold"] == COPY_MISSING
     return {
         "id": view["id"],
-        "machine": f"{view['machine']}, which does not answer",
+        "machine": view["machine"] + ("" if missing else ", which does not answer"),
         "reported": age_words(view) or "a moment ago",
         "engine": view["engine"],
         "enabled": _enabled(view),

@@ -13,6 +13,7 @@ from agent.cli.terminal.answer import print_answer
 from agent.cli.terminal.machine_words import age_words, in_fleet
 from agent.cli.terminal.show import clean, colour, duration, moment
 from agent.core.reasons import REASONS
+from agent.core.words import COPY_MISSING
 
 _LATELY = 12
 _ID = re.compile(r"\bID\b")
@@ -72,6 +73,9 @@ def _of_absent_machine(client: Client, options: argparse.Namespace, view: dict[s
     """The last state that its machine told, and what becomes of the session."""
     placed = client.get(f"/api/instance/{options.id}/fleet")
     waits = placed["failover"] == "wait"
+    if view["hold"] == COPY_MISSING:
+        waits_there = f"{view['id']} waits on {view['machine']}: {clean(view['hold_sentence'])}"
+        return print_answer(options, {**view, "fleet": placed}, waits_there)
     lines = [
         f"{view['id']} was {view['connection_status']}, {age_words(view) or 'a moment ago'}",
         f"its machine {view['machine']} does not answer: wa-agent fleet status",

@@ -61,6 +61,12 @@ EXCEPTION WHEN unique_violation THEN
     RAISE EXCEPTION 'another machine of the fleet has this name' USING ERRCODE = 'WA001';
 END $$;
 
+CREATE FUNCTION wa_agent.in_use_since() RETURNS timestamptz LANGUAGE sql
+SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    INSERT INTO wa_agent.in_use (number) VALUES ('wa_agent.in_use'::regclass) ON CONFLICT DO NOTHING;
+    SELECT since FROM wa_agent.in_use WHERE number = 'wa_agent.in_use'::regclass;
+$$;
+
 CREATE FUNCTION wa_agent.renew(
     me integer, my_epoch bigint, my_renewals bigint, my_rivals integer[], my_generation bigint,
     ttl double precision, my_place text
@@ -107,7 +113,7 @@ BEGIN
     generation := fleet.generation;
     halted := fleet.halted;
     settled := clock_timestamp() > make_interval(secs => ttl)
-        + greatest(pg_postmaster_start_time(), fleet.accepted_at);
+        + greatest(pg_postmaster_start_time(), fleet.accepted_at, wa_agent.in_use_since());
     commands := EXISTS (SELECT FROM wa_agent.command c JOIN wa_agent.session s ON s.id = c.session
         WHERE c.state = 'waiting' AND s.machine = me);
     RETURN NEXT;

@@ -105,6 +105,16 @@ BEGIN
     RETURN '{}';
 END $$;
 
+-- Locks the owners; whether the machine owns the session in these epochs.
+CREATE FUNCTION wa_agent.locks_own(
+    me integer, my_epoch bigint, session_id text, session_epoch bigint
+) RETURNS boolean LANGUAGE sql
+SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    SELECT wa_agent.lock_owners();
+    SELECT wa_agent.speaks_for(me, my_epoch) AND EXISTS (SELECT FROM wa_agent.session
+        WHERE id = session_id AND machine = me AND epoch = session_epoch);
+$$;
+
 -- NULL leaves a value as it is.
 CREATE FUNCTION wa_agent.update_session(
     me integer, my_epoch bigint, session_id text, session_epoch bigint, new_wanted text,
@@ -112,9 +122,7 @@ CREATE FUNCTION wa_agent.update_session(
 ) RETURNS boolean LANGUAGE plpgsql
 SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-    PERFORM wa_agent.lock_owners();
-    IF NOT wa_agent.speaks_for(me, my_epoch) OR NOT EXISTS (SELECT FROM wa_agent.session
-            WHERE id = session_id AND machine = me AND epoch = session_epoch) THEN
+    IF NOT wa_agent.locks_own(me, my_epoch, session_id, session_epoch) THEN
         RETURN false;
     END IF;
     UPDATE wa_agent.session SET wanted = coalesce(new_wanted, wanted),
@@ -139,9 +147,7 @@ CREATE FUNCTION wa_agent.delete_session(
 ) RETURNS boolean LANGUAGE plpgsql
 SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-    PERFORM wa_agent.lock_owners();
-    IF NOT wa_agent.speaks_for(me, my_epoch) OR NOT EXISTS (SELECT FROM wa_agent.session
-            WHERE id = session_id AND machine = me AND epoch = session_epoch) THEN
+    IF NOT wa_agent.locks_own(me, my_epoch, session_id, session_epoch) THEN
         RETURN false;
     END IF;
     PERFORM wa_agent.remove_session(session_id, wa_agent.changed(ARRAY[me]));

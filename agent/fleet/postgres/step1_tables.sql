@@ -13,6 +13,13 @@ CREATE TABLE wa_agent.fleet (
 );
 INSERT INTO wa_agent.fleet DEFAULT VALUES;
 
+-- Since when these records are in use. A server that begins from older ones, as a standby that was
+-- promoted or one that crashed, finds an unlogged table empty; tables from a dump have other numbers.
+CREATE UNLOGGED TABLE wa_agent.in_use (
+    number oid PRIMARY KEY,
+    since timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+
 CREATE TABLE wa_agent.machine (
     id integer GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     name text NOT NULL,

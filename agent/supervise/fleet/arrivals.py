@@ -5,13 +5,20 @@ import logging
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from agent.core.findings.first_messages import FirstMessages, stored
-from agent.core.model import SessionRecord, parse_instance_id
+from agent.core.model import (
+    UNIT_ABSENT,
+    ConnectionStatus,
+    Health,
+    SessionRecord,
+    parse_instance_id,
+)
+from agent.core.words import COPY_MISSING
 from agent.engines.catalog import entry_of
 from agent.errors import Refused, VaultError
-from agent.fleet.coordinator import Coordinator, Owned
+from agent.fleet.coordinator import Coordinator, Owned, ViewRow
 from agent.fleet.copies.arrive import Placed, epoch_here, open_copy, place_archive, place_empty
 from agent.fleet.key import FleetKey
 from agent.log import about
@@ -22,6 +29,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+HAD = "had_by"
+"""In the view of a session whose files are missing: the number of the machine that had them."""
 NO_PROFILES = (
     "{id} is a browser profile, and [fleet] profiles names no restic repository:"
     " its files stay on their machine"
@@ -34,7 +43,7 @@ class Arrived:
 
     identity: Identity
     copied: bool
-    """From a copy; else its folder was here in this epoch, or it never paired and is empty."""
+    """From a copy; else its folder was here in this epoch, or it never ran and is empty."""
     trash: str = ""
     """The name in the trash of a folder from an earlier ownership."""
 
@@ -85,16 +94,37 @@ class Arrivals:
         return await place_profile(self.root, owned, self.restic, pointer)
 
     async def _refuse_missing(self, owned: Owned) -> None:
-        """An empty folder would ask for a code, and so end a pairing that another machine has."""
+        """An empty folder would ask for a code, and so end a pairing that it may have had: its
+        last view is older than that."""
         view = next(iter(await self.coordinator.views(ids=[owned.id])), None)
-        if bool(view.view.get("paired")) if view is not None else owned.epoch > 0:
-            machines = await self.coordinator.machines() if view is not None else ()
-            names = [row.name for row in machines if view and row.id == view.machine]
-            raise VaultError(
-                f"cannot fetch the files of {owned.id}: no copy of it is stored;"
-                f" {names[0] if names else 'another machine'} had it last: bring that machine back",
-                code="copy_missing",
-            )
+        if view is None and owned.epoch == 0:
+            return  # its creation was cut short
+        had = view.view.get(HAD, view.machine) if view is not None else None
+        names = [row.name for row in await self.coordinator.machines() if row.id == had]
+        raise VaultError(
+            f"cannot fetch the files of {owned.id}: no copy of it is stored;"
+            f" {names[0] if names else 'another machine'} had its folder last: bring that back",
+            code=COPY_MISSING,
+        )
+
+
+def waiting_view(row: ViewRow, why: str) -> dict[str, Any]:
+    """What the lists show of a session whose files this machine cannot fetch."""
+    state, sentence = ConnectionStatus.DISCONNECTED.value, f"waiting: {why}"
+    said = {"reason": COPY_MISSING, "sentence": sentence}
+    verdict = {**said, "healthy": False, "verdict": Health.DISCONNECTED.value, "state": state}
+    return {
+        **row.view,
+        **said,
+        "connection_status": state,
+        "hold": COPY_MISSING,
+        "hold_sentence": why,
+        "health": {**row.view.get("health", {}), **verdict},
+        "worker": UNIT_ABSENT.state.value,
+        "uptime_seconds": None,
+        "memory_bytes": None,
+        HAD: row.view.get(HAD, row.machine),
+    }
 
 
 def _arrived(placed: Placed, *, copied: bool) -> Arrived:

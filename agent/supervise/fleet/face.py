@@ -14,8 +14,8 @@ from agent.fleet.certificate import CertificateEnd
 from agent.fleet.coordinator import Coordinator, MachineRow, SessionRow
 from agent.fleet.directory import Directory
 from agent.fleet.fleet import Fleet
-from agent.fleet.keeper import place_of
 from agent.fleet.peers import Peers
+from agent.fleet.places import place_of
 from agent.supervise.fleet.moves import Moves
 from agent.supervise.fleet.ownership import Ownership, Wishes
 from agent.supervise.fleet.replicas import Replicas

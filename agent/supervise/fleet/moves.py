@@ -17,7 +17,7 @@ from agent.errors import NotFound, Refused, TryLater, WaError
 from agent.failpoint import failpoint
 from agent.fleet.coordinator import MachineRow, Owned
 from agent.fleet.fleet import Fleet
-from agent.fleet.keeper import place_of
+from agent.fleet.places import place_of
 from agent.host.base import Host
 from agent.log import about
 from agent.store.database import Store

@@ -27,7 +27,7 @@ from agent.host.base import Host
 from agent.log import about
 from agent.store.database import Store
 from agent.supervise.facts import Facts
-from agent.supervise.fleet.arrivals import Arrivals, Arrived
+from agent.supervise.fleet.arrivals import Arrivals, Arrived, waiting_view
 from agent.supervise.fleet.epochs import Epochs, Tenancy
 from agent.supervise.fleet.leases import Leases
 from agent.supervise.fleet.wanted import DISABLED, STOPPED, new_session, wanted_of
@@ -159,9 +159,12 @@ class Ownership:
         if not await self.fleet.coordinator.create(member, session, member.id):
             row = await self.fleet.coordinator.session(instance.id)
             mine = row is not None and row.machine == member.id
-            # Only a creation that was cut short is made once more: what has run has a pairing.
+            # Only a creation that was cut short is made once more: what has run may have a pairing.
             begun = mine and row is not None and row.epoch == 0 and row.copy_at is None
-            if not begun or instance.id in self.registry.facts:
+            ran = instance.id in self.registry.facts or await self.fleet.coordinator.views(
+                [instance.id]
+            )
+            if not begun or ran:
                 known = "" if row is None else self.fleet.directory.name_of(row.machine)
                 raise Refused(
                     f"cannot create {instance.id}: machine {known or '(not known yet)'} of the"
@@ -306,12 +309,23 @@ class Ownership:
             if self.problems.get(id) != str(error):
                 log.error("%s", error, extra=about(id))
             self.problems[id] = str(error)  # each renewal tries again
+            await self._show_waiting(id, error)
         else:
             self.problems.pop(id, None)
             if id not in self.registry.facts:
                 self._rung.set()  # it was given up, and may be this machine's again
         finally:
             self._working.discard(id)
+
+    async def _show_waiting(self, id: InstanceId, error: WaError) -> None:
+        """The lists have the view of its last machine until this one has it."""
+        if id in self.registry.facts or isinstance(error, TryLater):
+            return
+        with contextlib.suppress(WaError):  # each renewal tries again
+            for row in await self.fleet.requests.views([id]):
+                view = waiting_view(row, str(error))
+                if view != row.view:
+                    await self.fleet.requests.publish(self.fleet.keeper.member, {id: view})
 
     async def _write_all(self) -> None:
         for facts in list(self.registry.facts.values()):

@@ -1,0 +1,88 @@
+"""Watches the other machines' renewals, and moves the sessions of one whose lease has ended."""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from agent.clock import boot_now
+from agent.core.fleet.figures import FleetCounts
+from agent.core.fleet.lease import Lease, LeasePolicy
+from agent.core.fleet.promises import Takeover, begin_takeover, settle
+from agent.core.fleet.sightings import Sightings, look
+from agent.core.fleet.takeover import Peer, Refusal, Standing, refuse_takeover
+from agent.fleet.coordinator import Coordinator, MachineRow, Member, Renewal
+from agent.fleet.memory import FleetMemory, Memory
+from agent.fleet.places import machines_for
+
+log = logging.getLogger(__name__)
+
+READ_EVERY = 60.0
+"""Seconds: a machine that is asked for a promise is asked at its present address."""
+
+
+@dataclass(slots=True, eq=False, repr=False)
+class Takeovers:
+    coordinator: Coordinator
+    memory: Memory
+    policy: LeasePolicy
+    counts: FleetCounts
+    rows: Mapping[int, MachineRow] = field(init=False, default_factory=dict)
+    """The machines, as they were read last."""
+    _read_at: float = field(init=False, default=0.0)
+    sightings: Sightings = field(init=False, default_factory=Sightings)
+
+    async def see(self, member: Member, renewal: Renewal, answered: float) -> None:
+        """Take in what a renewal's answer, there at `answered`, tells of the other machines."""
+        self.sightings = look(self.sightings, renewal.renewals, answered, self.policy)
+        fresh = answered - self._read_at < READ_EVERY
+        if fresh and not renewal.alive - self.rows.keys() and not self.lapsed(member):
+            return
+        self.rows = {row.id: row for row in await self.coordinator.machines()}
+        self._read_at = answered
+        epochs = {row.id: row.epoch for row in self.rows.values()}
+        await self.memory.change(
+            lambda it: replace(it, promises=settle(it.promises, epochs, renewal.renewals))
+        )
+
+    async def take_over(self, member: Member, lease: Lease, renewal: Renewal) -> None:
+        """Whatever may be taken over now."""
+        for id in self.lapsed(member):
+            row = self.rows.get(id)
+            same = row is not None and row.renewals == renewal.renewals[id]
+            if row is not None and same and self._refusal(member, lease, row) is None:
+                await self._move_sessions_of(row, member, lease)
+
+    def lapsed(self, member: Member) -> list[int]:
+        """Machines whose number stands still for so long that they may be taken over."""
+        now, ttl = boot_now(), self.policy.ttl
+        seen = self.sightings.machines.items()
+        return [id for id, it in seen if id != member.id and now >= it.at + ttl]
+
+    def _refusal(self, member: Member, lease: Lease, row: MachineRow) -> Refusal | None:
+        me = Standing(member.id, lease, self.memory.now.promises, self.sightings)
+        peer = Peer(row.id, row.epoch, row.rivals, row.sessions)
+        return refuse_takeover(me, peer, boot_now(), self.policy)
+
+    async def _move_sessions_of(self, row: MachineRow, member: Member, lease: Lease) -> None:
+        movable = await self.coordinator.movable(row.id)
+        to = machines_for(movable, row, self.rows.values())
+        if not to or not await self._begin(row, member, lease):
+            return
+        moved = await self.coordinator.take_over(member, row.id, row.epoch, row.renewals, to)
+        self.counts.takeovers["done" if moved else "void"] += 1
+        words = "moved to other machines" if moved else "not moved: another machine was faster"
+        log.warning("machine %s is lost; %s sessions %s", row.name, len(to), words)
+
+    async def _begin(self, row: MachineRow, member: Member, lease: Lease) -> bool:
+        """Write down that it is sent; False: a promise was given while the database was asked."""
+        takeover, allowed = Takeover(row.epoch, row.renewals), False
+
+        def begun(memory: FleetMemory) -> FleetMemory:
+            nonlocal allowed
+            allowed = self._refusal(member, lease, row) is None
+            if not allowed:
+                return memory
+            return replace(memory, promises=begin_takeover(memory.promises, row.id, takeover))
+
+        await self.memory.change(begun)
+        return allowed
