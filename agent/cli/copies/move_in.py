@@ -4,10 +4,12 @@ import argparse
 import os
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
+from agent.cli.client import Client
 from agent.cli.command import Subparsers, add_command, client_of, instance_id, wants_json
 from agent.cli.copies.arrivals import (
     Planned,
@@ -19,7 +21,7 @@ from agent.cli.copies.sources import LOOKS, OURS, SOURCES, pack_found
 from agent.cli.copies.transfer import upload
 from agent.cli.terminal.progress import of_bytes, with_progress
 from agent.core.model import InstanceId, parse_instance_id
-from agent.errors import InvalidRequest, Refused, WaError
+from agent.errors import InvalidRequest, NotFound, Refused, WaError
 
 if TYPE_CHECKING:
     from agent.moving.session import FoundSession
@@ -89,8 +91,7 @@ def import_sessions(options: argparse.Namespace) -> int:
     program = _one_session(options)
     if program and options.dry_run:
         session = LOOKS[program](Path(options.source))
-        print_plan(options, [Planned(session, _id_for(session, options))])
-        return 4 if session.problem else 0
+        return _show(options, [Planned(session, _id_for(session, options))])
     if program:
         with SOURCES[program](Path(options.source), options.id) as archive:
             instance = _send(options, archive, options.id, Path(options.source).name)
@@ -98,9 +99,29 @@ def import_sessions(options: argparse.Namespace) -> int:
     sessions = _found(options)
     plan = [Planned(session, _id_for(session, options)) for session in sessions]
     if options.dry_run:
-        print_plan(options, plan)
-        return 4 if any(planned.session.problem for planned in plan) else 0
+        return _show(options, plan)
     return _import(options, _chosen(options, plan))
+
+
+def _show(options: argparse.Namespace, plan: Sequence[Planned]) -> int:
+    """What an import would do; where no agent answers, the sessions alone are judged."""
+    if not options.replace:
+        with suppress(WaError):
+            _refuse_taken(client_of(options), plan)
+    print_plan(options, plan)
+    return 4 if any(planned.session.problem or planned.result for planned in plan) else 0
+
+
+def _refuse_taken(client: Client, plan: Sequence[Planned]) -> None:
+    for planned in plan:
+        if planned.session.problem or not planned.id:
+            continue
+        try:
+            found = client.get(f"/api/instance/{planned.id}")
+        except NotFound:
+            continue
+        on = f" on machine {found['machine']}" if "machine" in found else ""
+        planned.result = f"refused: {planned.id} exists{on}"
 
 
 def _one_session(options: argparse.Namespace) -> str:

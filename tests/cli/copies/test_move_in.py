@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from agent.core.model import InstanceId
 from tests.cli.conftest import Cli, House
+from tests.fakes.supervisor import make_view
 from tests.moving.conftest import creds, keys_of, write_folder
 
 
@@ -36,6 +38,14 @@ async def test_a_dry_run_shows_each_session_and_imports_none(
     ]
     assert "keys" not in told[0], "no key leaves the source"
     assert set(house.supervisor.known) == known
+
+
+async def test_a_dry_run_says_that_an_id_is_taken(house: House, cli: Cli, three: Path) -> None:
+    house.supervisor.known[InstanceId("sales")] = make_view("sales")
+    answer = await cli("import", "bots/sales", "--dry-run")
+    assert (answer.status, "refused: sales exists\n" in answer.out) == (4, True), answer.out
+    assert (await cli("import", "bots/sales", "--dry-run", "--replace")).status == 0
+    assert (await cli("import", "bots/sales", "other", "--dry-run")).status == 0
 
 
 async def test_several_sessions_are_imported_only_when_that_is_said(

@@ -1,6 +1,7 @@
 """Instances of a fleet on the command line: machine, old states, stored commands, placement."""
 
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ from agent.cli.terminal.top_frame import Sight, draw
 from tests.api.conftest import House, house, open_house
 from tests.cli.conftest import Cli
 from tests.cli.fleet.conftest import FleetApi
+from tests.moving.conftest import keys_of, write_folder
 
 __all__ = ["house", "open_house"]
 
@@ -53,6 +55,18 @@ def test_top_has_the_column_where_there_is_room_and_only_in_a_fleet(
         for entry in entries
     ]
     assert not any("MACHINE" in line for line in draw(Sight(alone), 160, 0, colours=False))
+
+
+async def test_a_dry_run_of_an_import_says_which_machine_has_the_id(
+    cli: Cli, api: FleetApi, tmp_path: Path
+) -> None:
+    write_folder(tmp_path / "sales", keys_of())
+    api.answers["/api/instance/sales"] = [{"id": "sales", "machine": "b"}]
+    api.answers["/api/instance/new"] = [{"error": "not_found", "message": "", "status": 404}]
+    taken = await cli("import", str(tmp_path / "sales"), "--dry-run")
+    assert (taken.status, "refused: sales exists on machine b" in taken.out) == (4, True)
+    assert (await cli("import", str(tmp_path / "sales"), "new", "--dry-run")).status == 0
+    assert api.posted() == []
 
 
 async def test_a_command_that_waits_for_its_machine_says_how_to_see_its_end(
