@@ -27,7 +27,7 @@ hypothesis.settings.register_profile(
     "busy machine",
     deadline=None,
     suppress_health_check=[hypothesis.HealthCheck.too_slow],
-    # In CI the same examples each time: new ones are for whoever sits in front of them.
+    # In CI the same examples each time: new ones are for a person in front of them.
     derandomize="CI" in os.environ,
 )
 hypothesis.settings.load_profile("busy machine")

@@ -278,7 +278,7 @@ def test_f28_the_journal_is_used_where_a_unit_got_no_stream():
 
 
 def test_a_full_pipe_drops_lines_and_says_so_later(pipe):
-    """Nobody reads stderr: logging must neither wait nor fail."""
+    """No process reads stderr: logging must neither wait nor fail."""
     reading, writing = pipe
     writer = LineWriter(writing, "text", to_journal=False)
     begun = time.monotonic()

@@ -81,7 +81,7 @@ async def doctor(state: Path) -> dict[str, Any]:
     return {one["check"]: one for one in json.loads(out)["findings"]}
 
 
-async def test_the_first_run_greets_and_nobody_else_may_look_into_its_folder(
+async def test_the_first_run_greets_and_its_folder_is_closed_to_other_users(
     start: Callable[..., Any], tmp_path: Path, eventually: Eventually
 ) -> None:
     state = tmp_path / ("new-" + "x" * 120) / "state"  # longer than a socket's address

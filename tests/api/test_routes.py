@@ -215,7 +215,7 @@ async def test_the_sandbox_obeys_and_other_engines_have_none(house: House, local
     assert (refused.status, (await refused.json())["error"]) == (409, "not_sandbox")
 
 
-async def test_health_is_told_for_all_and_for_one(house: House, local: Client) -> None:
+async def test_health_is_shown_for_all_and_for_one(house: House, local: Client) -> None:
     await make(local)
     one = await (await local.post("/api/instance/sales/health")).json()
     assert one["healthy"] is False
@@ -243,7 +243,7 @@ async def test_alive_means_that_the_loop_turns(house: House) -> None:
         assert (await waiting.json())["restoring"] == {"done": 1, "total": 5}
 
 
-async def test_openapi_lists_every_route_and_the_pages_ask_nobody_else(house: House) -> None:
+async def test_openapi_lists_every_route_and_the_pages_call_no_other_address(house: House) -> None:
     async with aiohttp.ClientSession(house.url) as anyone:
         described = await (await anyone.get("/openapi.json")).json()
         listed = {(m.upper(), path) for path, ms in described["paths"].items() for m in ms}

@@ -65,7 +65,7 @@ class Bed:
         await self.eventually(lambda: line in self.log.read_text(), within=20)
 
     async def hear(self, sender: str, text: str) -> None:
-        """Somebody writes to the account, and its client can read it."""
+        """A contact writes to the account, and its client can read it."""
         id = self.whatsapp.say(sender, ACCOUNT, text)
         await self.eventually(lambda: is_read(self.whatsapp.receipts(ACCOUNT, id)), within=20)
 
@@ -91,7 +91,7 @@ class Bed:
 
 
 def is_read(receipts: list[str]) -> bool:
-    """ "inactive" is what a client says that nobody looks at."""
+    """ "inactive" is the receipt of a client whose screen is off."""
     return bool({"delivered", "inactive"} & set(receipts))
 
 

@@ -40,7 +40,9 @@ async def test_no_record_of_a_working_client_is_called_damaged(bed: Bed) -> None
 
 
 @one_package
-async def test_records_that_nobody_names_are_found_and_the_client_reads_again(bed: Bed) -> None:
+async def test_damaged_records_that_no_log_line_names_are_found_and_the_client_reads_again(
+    bed: Bed,
+) -> None:
     """A session and a group's sender key that are JSON, and still nothing that libsignal can use:
     the client fails on them for ever, with lines that name no peer."""
     await bed.pair()

@@ -11,7 +11,7 @@ GROUP = "120363000000000001@g.us"
 
 
 async def hear(bed: Bed, sender: str, text: str) -> list[str]:
-    """Somebody writes to the group; the receipts of the account's client, the last one good."""
+    """A contact writes to the group; the receipts of the account's client, the last one good."""
     id = bed.whatsapp.say_in_group(sender, ACCOUNT, GROUP, text)
     await bed.eventually(lambda: is_read(bed.whatsapp.receipts(ACCOUNT, id)), within=20)
     return bed.whatsapp.receipts(ACCOUNT, id)

@@ -81,12 +81,12 @@ async def test_a_corrupted_peer_is_healed_and_nothing_else_is_touched(bed: Bed) 
     await bed.connected()
     assert bed.codes_shown() == 1, "it came back without a QR"
 
-    # A login writes creds.json anew, with the same in it; no other file is different or new.
+    # A login writes creds.json again, with the same in it; no other file is different or new.
     creds = bed.auth / "creds.json"
     await bed.eventually(lambda: creds.stat().st_mtime_ns > started and creds.stat().st_size)
     await bed.eventually(lambda: bed.files() == kept)
 
-    # The neighbour's keys go on as if nothing had been; the peer's are made anew.
+    # The neighbour's keys go on as if nothing had been; the peer's are made again.
     begun = len(bed.log.read_text())
     old = bed.whatsapp.say(NEIGHBOUR, ACCOUNT, "with the keys of before")
     await bed.eventually(lambda: is_read(bed.whatsapp.receipts(ACCOUNT, old)), within=20)

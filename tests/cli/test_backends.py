@@ -115,7 +115,7 @@ async def test_deleting_there_too_takes_the_words(cli, house, evo, monkeypatch):
         4,
         "wa-agent: cannot delete Shop 1 on backend evo without a confirmation: its pairing ends"
         ' for good; send {"confirm": "delete Shop 1"}\n',
-    ), "nobody was there to ask"
+    ), "without a terminal it does not ask"
     assert (await cli("delete", "shop", "--remote", "--confirm", "yes")).status == 4
     typed = iter(["delete shop", "delete Shop 1"])
     asked = []

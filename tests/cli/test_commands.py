@@ -123,7 +123,7 @@ async def test_a_url_needs_a_key(cli: Cli, house: House, monkeypatch: pytest.Mon
     assert (await cli("key", "revoke", key_id, "--socket", str(house.socket_path))).status == 0
 
 
-async def test_a_code_is_drawn_and_followed_until_somebody_scanned(
+async def test_a_code_is_drawn_and_followed_until_its_scan(
     house: House, cli: Cli, eventually: Eventually
 ) -> None:
     await cli("create", "sales", "--engine", "sandbox")
@@ -143,7 +143,7 @@ async def test_a_code_is_drawn_and_followed_until_somebody_scanned(
     assert said.out.endswith("sales is connected\n")
 
 
-async def test_nobody_scanned_is_try_later(house: House, cli: Cli) -> None:
+async def test_a_code_without_a_scan_is_try_later(house: House, cli: Cli) -> None:
     await cli("create", "sales", "--engine", "sandbox")
     assert (await cli("qr", "sales", "--watch", "--for", "0.1")).status == 75
 

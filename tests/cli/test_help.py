@@ -1,4 +1,4 @@
-"""Whoever asks a command for help gets an example of it, and words that can be copied."""
+"""The help of each command has an example, and words that can be copied."""
 
 import argparse
 from collections.abc import Iterator

@@ -82,7 +82,7 @@ def test_a_shown_configuration_hides_what_opens_backends(
     assert "P-1" not in capsys.readouterr().out
 
 
-def test_a_variable_for_another_program_is_told_and_stops_nothing(
+def test_a_variable_for_another_program_is_reported_and_stops_nothing(
     elsewhere: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (elsewhere / "a.toml").write_text("")
@@ -212,7 +212,7 @@ def test_a_named_configuration_wins() -> None:
     [(None, "-"), (0, "0 s"), (59.9, "59 s"), (61, "1 min 1 s"), (7300, "2 h 1 min"),
      (200_000, "2 d 7 h")],
 )  # fmt: skip
-def test_durations_are_told_in_two_units(seconds: float | None, expected: str) -> None:
+def test_durations_have_two_units(seconds: float | None, expected: str) -> None:
     assert duration(seconds) == expected
 
 

@@ -52,7 +52,7 @@ def test_a_fleet_that_cannot_work_is_refused(
     assert refused.value.field.startswith("fleet.")
 
 
-def test_what_a_fleet_is_told_of_this_machine(tmp_path: Path) -> None:
+def test_the_name_labels_and_address_of_this_machine(tmp_path: Path) -> None:
     section = read(tmp_path, **GOOD, name="a", labels=["zone=eu", "disk=ssd"]).fleet
     assert section.machine == "a"
     assert section.label_values == {"zone": "eu", "disk": "ssd"}

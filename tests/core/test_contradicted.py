@@ -86,7 +86,7 @@ def test_its_status_never_flaps_no_repair_ends_its_pairing_and_it_is_restarted_o
         assert done.count(K.RESTART) <= 1
 
 
-def test_a_list_that_stays_wrong_costs_one_restart_in_all_rounds_and_no_success_is_told():
+def test_a_list_that_stays_wrong_costs_one_restart_in_all_rounds_and_no_success_is_reported():
     probe = ProbeFact(
         True, NOW - 1, 0.1, disagrees="the server's list says close and the session is open"
     )

@@ -123,7 +123,7 @@ def test_a_canary_that_fell_silent_has_failed():
     assert choose_canary(later, IDS, POLICY, later.canary_at).canary == "i001"
 
 
-def test_without_anybody_willing_nobody_gets_a_turn():
+def test_without_a_candidate_there_is_no_canary():
     found = find_incident(failing(3), {"web": 9}, {}, POLICY, NOW)
     assert choose_canary(found, [], POLICY, NOW + 99).canary is None
     assert choose_canary(found, [InstanceId("i007")], POLICY, NOW + 99).canary == "i007"

@@ -240,7 +240,7 @@ def test_an_asked_for_repair_that_joins_one_without_its_code_is_not_told_that_it
             repair = after_action(repair, action.kind, True, POLICY, WALL + at + second, backup="x")
 
 
-def test_who_never_had_a_pairing_is_told_after_one_round_that_it_did_not_help():
+def test_a_session_that_never_paired_is_given_up_after_one_round():
     repair, at = play(Server(NEVER_PAIRED, heals=None), goal=Goal.WORKING_QR)
     assert (repair.ending, at < 240) == (Ending.GAVE_UP, True)
 

@@ -103,7 +103,7 @@ def test_what_may_be_such_a_pairing(record, files, claimed, is_one):
     assert is_guarded(seen(record=record, files=files, claim=claim)) is is_one
 
 
-def test_after_a_logout_its_files_stay_and_a_person_is_told():
+def test_after_a_logout_its_files_stay_and_its_sentence_asks_for_a_person():
     ended = seen(
         record=replace(GUARDED, reason="logout"), claim=said(S.DISCONNECTED, reason="logout")
     )

@@ -205,7 +205,7 @@ def test_a_clock_that_jumps_never_makes_a_wait_longer_than_its_policy(record, wa
 
 @given(st.floats(0, 1e10), st.floats(0, 1e10), st.floats(0, 1e4))
 def test_f51_whatever_a_clock_did_a_wait_ends_while_it_is_looked_at(until, wall, longest):
-    """Seen every minute, as the passes do: a wait that is cut anew each time would never end."""
+    """Seen every minute, as the passes do: a wait that is cut again each time would never end."""
     minutes = 0
     while remaining(until, wall + 60 * minutes, longest) > 0:
         minutes += 1

@@ -157,7 +157,7 @@ def once(steps):
             {"policy": RecoveryPolicy(rounds=1, unpair=Unpair.NEVER)},
             [K.RECONNECT, K.RESTART],
             Ending.GAVE_UP,
-            id="what still answers is connected anew before it is restarted",
+            id="what still answers is connected again before it is restarted",
         ),
         pytest.param(
             KEYS,
@@ -314,7 +314,7 @@ def test_nothing_is_done_to_one_that_shares_its_trouble_with_all():
     assert not repair.calm
 
 
-def test_an_outage_in_between_unpairs_nobody():
+def test_an_outage_in_between_ends_no_pairing():
     repair = begin_repair(judge_health(ZOMBIE, HEALTH, NOW), Goal.HEAL, WALL)
     wall, done = WALL, []
     for number in range(400):
@@ -442,7 +442,7 @@ def test_a_suspect_whose_end_was_cut_short_is_ended_whatever_it_shows_meanwhile(
         assert ended.ending is Ending.NEEDS_SCAN
     paired = seen(files=SessionFiles.UNPAIRED)
     ended, _ = step_repair(case_of(paired, SNAPSHOT, POLICY, WALL), repair)
-    assert ended.ending is Ending.RECOVERED, "somebody was quicker"
+    assert ended.ending is Ending.RECOVERED, "another request was quicker"
     held = replace(SNAPSHOT, well=False)
     put_off = put_off_ending(repair, POLICY, WALL)
     case = case_of(without_worker(record=NEW), held, POLICY, WALL)
@@ -461,7 +461,7 @@ def test_an_end_that_cannot_be_done_is_tried_again_at_least_every_minute():
 
 
 def test_new_keys_cut_short_are_made_as_soon_as_it_is_known_again_who_fails():
-    """A life of the agent later nobody has been counted yet, and a connect comes first."""
+    """After a restart of the agent no session has been counted yet, and a connect comes first."""
     there = Instance(InstanceId("sales"), "whaticket", True, {"backend": "desk"})
     one_peer = replace(ONE_PEER, instance=there)
     verdict = judge_health(one_peer, HEALTH, NOW)
@@ -619,7 +619,7 @@ def test_a_step_cut_off_by_the_agents_end_is_done_again_but_not_for_ever():
         pytest.param(Ending.GAVE_UP, 3600, False, id="gave up an hour ago"),
         pytest.param(Ending.GAVE_UP, 21600, True, id="gave up long ago"),
         pytest.param(Ending.NEEDS_PERSON, 99999, False, id="waits for a person"),
-        pytest.param(Ending.NEEDS_SCAN, 1, True, id="it was paired anew and broke again"),
+        pytest.param(Ending.NEEDS_SCAN, 1, True, id="it was paired again and broke again"),
     ],
 )
 def test_when_the_agent_begins_a_repair(last, after, wanted):
@@ -833,7 +833,7 @@ def test_only_a_person_or_three_calm_rounds_end_a_live_pairing(observation, goal
         assert goal in (Goal.WORKING_QR, Goal.CLEANUP)
 
 
-def test_keys_that_a_server_holds_are_made_anew_first():
+def test_keys_that_a_server_holds_are_renewed_first():
     """It connects and restarts with the keys that it has."""
     elsewhere = Instance(InstanceId("desk"), "whaticket", True, {"backend": "desk"})
     done, _ = run(replace(KEYS, instance=elsewhere), circumstances=PEERS, heals=lambda *_: None)

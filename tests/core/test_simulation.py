@@ -132,7 +132,7 @@ def elsewhere(monkeypatch):
     return {way.__name__: play(way, "3/0", size=60) for way in (Agent, Hasty, FixedRetry)}
 
 
-def test_an_outage_of_a_backend_unpairs_nobody_and_costs_no_attempt(elsewhere):
+def test_an_outage_of_a_backend_ends_no_pairing_and_costs_no_attempt(elsewhere):
     agent = elsewhere["Agent"]
     assert agent.share("out of reach") > 0.1, "it was long"
     assert (agent.unpaired, agent.unpaired_by_outage) == (0, 0)

@@ -195,7 +195,7 @@ class RunningAgent:
 
 
 def alive(pid: int) -> bool:
-    """Neither gone nor a zombie that nobody reaped yet."""
+    """Neither gone nor a zombie."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:

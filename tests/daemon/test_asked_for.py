@@ -90,7 +90,7 @@ async def test_a_logout_that_ends_a_pairing_is_confirmed_as_a_clean_up_is(agent,
     await eventually(lambda: agent.status("a"), "QR_REQUIRED", within=20)
 
 
-async def test_a_connected_one_is_connected_anew_when_that_is_forced(agent, eventually):
+async def test_a_forced_reconnect_connects_a_connected_session_again(agent, eventually):
     await agent.create("a")
     await eventually(lambda: agent.status("a"), "CONNECTED")
     before = await agent.pid("a")

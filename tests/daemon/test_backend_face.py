@@ -37,7 +37,7 @@ async def test_a_session_is_deleted_there_only_with_the_words(watch, standin, ev
     assert (told["remote"], told["remote_deleted"]) == ("shop", True)
     assert "shop" not in standin.instances
     assert standin.instances["other"].state == "open"
-    # Neither the agent nor its discovery makes it anew.
+    # Neither the agent nor its discovery makes it again.
     looks = standin.paths["GET /instance/fetchInstances"]
     await eventually(lambda: standin.paths["GET /instance/fetchInstances"] > looks + 1, within=45)
     assert await one.all_connected(1)

@@ -110,7 +110,7 @@ async def test_a_thousand_sessions_on_one_server(
     print(f"its worker: {worker.memory_full_info().pss >> 20} MiB PSS, {worker.num_fds()} files")
     await _check_that_checks_are_in_time(fleet, worker, eventually)
 
-    # It dies: one finding, inherited by all; nobody tries by himself.
+    # It dies: one finding, inherited by all; no session tries by itself.
     await server.command("fault", fault="refuse")
     await eventually(fleet.held_back, SESSIONS, within=6 * INTERVAL)
     rows = {row["id"]: row for row in await fleet.rows()}

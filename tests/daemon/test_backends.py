@@ -201,7 +201,7 @@ async def test_f58_a_dead_backend_is_one_finding_and_costs_the_others_nothing(
     assert await one.verdict("local") == ("healthy", "")
     shown = await one.backend()
     assert (shown["up"], shown["reason"]) == (False, "unreachable")
-    # No try of their own: asked of the server itself, once in a while, and of nobody else.
+    # No try of their own: asked of the server itself, once in a while, and of no session.
     before = sum(standin.asked.values())
     await standin.front.set("")
     await eventually(lambda: one.all_connected(13), within=40)
@@ -259,7 +259,7 @@ async def test_a_wrong_key_is_named_and_nothing_is_tried_with_it(watch, eventual
     assert "not-the-key" not in one.agent.log.read_text()
 
 
-async def test_f57_a_slow_backend_delays_nobody_else(watch, standin, eventually):
+async def test_f57_a_slow_backend_delays_no_other_session(watch, standin, eventually):
     one = await watch(*(f"line-{number}" for number in range(150)))
     await one.agent.create("local")
     await eventually(lambda: one.all_connected(151), within=40)
@@ -319,7 +319,7 @@ async def test_one_that_was_deleted_there_is_left_to_a_person(watch, standin, ev
     await eventually(lambda: one.all_connected(1))
     standin.remove("shop")
     await eventually(lambda: one.verdict("shop"), ("not_found", "remote_missing"), within=20)
-    assert "shop" not in standin.instances, "nothing is made anew by itself"
+    assert "shop" not in standin.instances, "nothing is made again by itself"
     told = await one.agent.do("POST", "/api/instance/shop/ensure-healthy")
     assert told["healthy"], told
     assert "shop" in standin.instances

@@ -143,9 +143,7 @@ async def test_a_clean_up_that_is_asked_for_waits_for_no_milder_step(begin, stan
     assert time.monotonic() - begun < 20
 
 
-async def test_a_list_that_says_closed_of_an_open_session_takes_it_from_nobody(
-    begin, standin, eventually
-):
+async def test_a_list_that_calls_an_open_session_closed_ends_no_session(begin, standin, eventually):
     one = await begin("shop", state="open")
     await eventually(lambda: one.all_connected(1))
     instance = standin.instances["shop"]

@@ -40,7 +40,7 @@ async def over(agent):
 
 
 @pytest.mark.parametrize("fault", ["bad-mac", "prekey"])
-async def test_one_peer_gets_new_keys_and_nobody_else_notices(agent, eventually, fault):
+async def test_one_peer_gets_new_keys_and_other_sessions_stay_as_they_are(agent, eventually, fault):
     pid = await agent.pid("a")
     await agent.fault("a", fault, peers=[PEER], per_minute=300)
     await eventually(lambda: over(agent), ["recovered: connected"])

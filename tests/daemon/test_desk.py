@@ -87,7 +87,7 @@ async def agent(make_agent: Any, cache: Path, tmp_path: Path) -> RunningAgent:
 
 
 class Person:
-    """Somebody at a desk: a display, a browser with an authenticator of their own, a phone."""
+    """A person at a desk: a display, a browser with an authenticator of their own, a phone."""
 
     def __init__(self, home: Path, display: str, cache: Path, stand_in: StandIn) -> None:
         self.home, self.stand_in = home, stand_in
@@ -263,7 +263,7 @@ def sealed_archive(raw: bytes, invitation: Invitation) -> bytes:
 
 
 def uploads(good: Path, line: Invitation, tmp_path: Path) -> dict[str, tuple[str, bytes]]:
-    """What somebody with a right invitation may send, each with the code of its refusal."""
+    """Uploads with a right invitation, each with the code of its refusal."""
     whole = sealed(good, line)
     changed = bytearray(whole)
     changed[-20] ^= 1
@@ -307,7 +307,7 @@ def uploads(good: Path, line: Invitation, tmp_path: Path) -> dict[str, tuple[str
 
 @dataclass
 class Desks:
-    """Whoever sends something to an agent with instances that wait for it."""
+    """A client that sends to an agent with instances that wait for it."""
 
     agent: RunningAgent
 
@@ -393,4 +393,4 @@ async def test_a_file_of_a_desk_is_imported_once_where_it_belongs(
     status, out = await cli(agent, "import", file)
     assert (status, "paired already" in out) == (4, True), out
     refused = await desks.send(sealed(good, line), line.door, "other")
-    assert refused == (409, "already_paired"), "somebody else paired it meanwhile"
+    assert refused == (409, "already_paired"), "another desk paired it meanwhile"

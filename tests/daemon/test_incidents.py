@@ -129,7 +129,9 @@ async def test_held_instances_start_no_worker_until_it_is_over(three, eventually
 
 
 @pytest.mark.parametrize(("fault", "code"), [("ban", "banned"), ("logout", "logout")])
-async def test_what_whatsapp_ended_for_some_holds_nobody_else(make_agent, eventually, fault, code):
+async def test_sessions_that_whatsapp_ended_make_no_other_session_wait(
+    make_agent, eventually, fault, code
+):
     agent = make_agent()
     await agent.start()
     for id in "abcd":

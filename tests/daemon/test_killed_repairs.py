@@ -231,7 +231,7 @@ async def test_new_keys_cut_short_are_made_by_the_next_life(start_paired, eventu
     assert json.loads(session_file(agent).read_text())["device"] == before["device"]
 
 
-# The backup of what is left, then the end: stopped, given up, retired, laid out anew.
+# The backup of what is left, then the end: stopped, given up, retired, laid out again.
 SUSPECT = [
     "action_begun:kill",
     "repair_begun:kill:1",
@@ -246,7 +246,7 @@ SUSPECT = [
 
 
 def lose_the_store(agent, pid):
-    """A crash, and somebody else's new store in the place of the session's."""
+    """A crash, and a new store of another program in the place of the session's."""
     os.kill(pid, signal.SIGSTOP)  # or it would save over it
     write_session(session_file(agent).parent, SessionFile(device="begun-anew"))
     os.kill(pid, signal.SIGKILL)

@@ -45,7 +45,7 @@ async def test_an_adopted_worker_is_watched_like_any_other(agent, eventually):
     await eventually(is_back, within=20)
 
 
-async def test_a_worker_that_died_while_nobody_looked_is_started_again(agent, eventually):
+async def test_a_worker_that_died_without_an_agent_is_started_again(agent, eventually):
     await connected(agent, eventually, "a")
     pid = await agent.pid("a")
     await agent.kill()
@@ -222,7 +222,7 @@ async def test_f13_f20_a_bad_setting_stops_a_start_and_spoils_no_reload(agent, m
     assert str(agent.config) in agent.log.read_text()
 
 
-async def test_f79_nobody_else_may_open_the_socket_or_the_state(agent):
+async def test_f79_other_users_may_not_open_the_socket_or_the_state(agent):
     assert (agent.state / "api.sock").stat().st_mode & 0o777 == 0o660
     assert agent.state.stat().st_mode & 0o077 == 0
     for file in (agent.state / "agent.db", agent.state / "sessions"):

@@ -74,7 +74,7 @@ async def uses_more_than(agent, id, mebibytes):
     return ((await agent.show(id))["memory_bytes"] or 0) > mebibytes << 20
 
 
-async def test_nobody_is_restarted_for_its_memory_into_an_incident(make_agent, eventually):
+async def test_no_session_is_restarted_for_its_memory_during_an_incident(make_agent, eventually):
     trouble = "[phases]\nsync = 0.6\n[incident]\ncanary_first = 100\n"
     agent = make_agent(SETTINGS + "free_every = 0\n" + trouble)
     await agent.start({"WA_AGENT_WORKER__WATCHDOG": "10"})

@@ -53,7 +53,7 @@ async def pair_marked(agent, eventually, id):
     assert marked["needs_passkey"] is True
 
 
-async def test_the_wall_is_told_and_kept(agent, eventually):
+async def test_a_demand_for_a_passkey_is_reported_and_recorded(agent, eventually):
     await agent.create("wall", scan="manual")
     await scan(agent, eventually, "wall", "passkey")
     await is_now(agent, eventually, "wall", "QR_REQUIRED", "passkey_required")

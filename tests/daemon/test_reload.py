@@ -32,7 +32,7 @@ async def test_a_new_interval_of_checks_holds_at_once(make_agent, eventually):
     await eventually(checked_again, within=15)
 
 
-async def test_when_the_settings_were_read_and_that_others_were_refused_is_told(
+async def test_metrics_say_when_settings_were_read_and_that_others_were_refused(
     make_agent, eventually
 ):
     agent = make_agent("[health]\ninterval = 60\n", base=START)

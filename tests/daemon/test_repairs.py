@@ -120,7 +120,7 @@ async def test_a_start_is_no_younger_for_an_agent_that_has_just_come(make_agent,
 
     stuck = (await eventually(found))[-1]
     assert stuck.startswith("stuck: stuck in phase sync for ")
-    assert time.monotonic() - back < 5, "its time did not begin anew"
+    assert time.monotonic() - back < 5, "its time did not begin again"
 
 
 async def test_a_code_that_never_comes_is_named_and_ends_in_a_new_session(agent, eventually):
@@ -149,7 +149,7 @@ async def test_damaged_files_come_back_from_a_snapshot(agent, eventually):
     assert (shown["connection_status"], shown["paired"]) == ("CONNECTED", True)
     assert json.loads(session_file(agent).read_text())["device"] == whole["device"]
     story = await agent.story("a")
-    assert "QR_REQUIRED" not in str(story[len(story) // 2 :]), "nobody had to scan"
+    assert "QR_REQUIRED" not in str(story[len(story) // 2 :]), "no scan was needed"
     assert len(await retired(agent)) == 1, "the damaged one is evidence"
 
 
@@ -264,7 +264,7 @@ async def worker_state(agent, id):
     return (await agent.show(id))["unit"]["state"]
 
 
-# what somebody asks for
+# what a request asks for
 
 
 async def test_a_repair_that_is_asked_for_of_a_well_one_changes_nothing(agent, eventually):

@@ -179,7 +179,7 @@ async def test_f14_a_worker_over_its_memory_is_killed_and_counted_as_oom(make_ag
 
 
 @pytest.mark.slow  # the process host looks at memory every 15 s
-async def test_who_is_granted_more_than_the_wall_while_it_runs_is_not_killed(
+async def test_a_worker_that_is_granted_more_memory_while_it_runs_is_not_killed(
     make_agent, eventually
 ):
     agent = make_agent("[memory]\nmeasure = false\n")
@@ -257,7 +257,7 @@ def with_disk_free(least: int) -> str:
     return SETTINGS.replace("[start]\n", f"[start]\ndisk_free = {least}\n")
 
 
-async def test_nobody_starts_where_it_could_not_write_and_who_runs_goes_on(
+async def test_no_worker_starts_on_a_full_disk_and_running_ones_go_on(
     make_agent, eventually, small_disk
 ):
     agent = make_agent(base=with_disk_free(16 << 20))

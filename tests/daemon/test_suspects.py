@@ -1,4 +1,4 @@
-"""A paired session whose store is lost: whoever starts it, it is never paired anew by accident."""
+"""A paired session whose store is lost: no kind of start pairs it again by accident."""
 
 import json
 import os
@@ -89,7 +89,7 @@ def forget_snapshots(agent):
 
 
 def unpair(file):
-    """As a store that somebody began anew beside us."""
+    """As a store that another program laid out in its place."""
     write_session(file.parent, SessionFile(device="begun-anew"))
 
 
@@ -111,7 +111,7 @@ async def kill_both(agent, _eventually):
 
 @pytest.mark.parametrize("begin", [kill, crash, kill_both], ids=lambda each: each.__name__)
 @pytest.mark.parametrize("lose", [os.unlink, unpair], ids=["gone", "unpaired"])
-async def test_f42_whoever_starts_it_a_lost_store_comes_back_from_its_snapshot(
+async def test_f42_a_lost_store_comes_back_from_its_snapshot_after_every_kind_of_start(
     agent, eventually, lose, begin
 ):
     before, codes = device(agent), await codes_shown(agent)
@@ -171,7 +171,7 @@ async def test_f42_without_a_snapshot_it_is_published_last_and_the_evidence_stay
     assert {one["good"] for one in snapshots} == {True}, "no old one that could come back"
 
 
-async def test_f42_a_session_that_was_paired_anew_and_lost_again_is_repaired_again(
+async def test_f42_a_session_that_was_paired_again_and_lost_again_is_repaired_again(
     agent, eventually
 ):
     for count in (1, 2):
@@ -204,7 +204,7 @@ async def test_a_scan_that_is_needed_is_published_when_its_files_could_make_way(
     await eventually(lambda: agent.status("a"), "CONNECTED")
 
 
-async def test_where_many_come_up_unpaired_nobody_is_paired_anew_until_a_person_says_so(
+async def test_where_many_come_up_unpaired_no_new_pairing_begins_until_a_person_releases_them(
     make_agent, eventually
 ):
     settle = 4.0  # the last one is found by then, also on a loaded machine

@@ -1,4 +1,4 @@
-"""Starts, reconnects and repairs in their turns, by the real agent: nobody holds up the others."""
+"""Starts, reconnects and repairs in their turns, by the real agent: none holds up the others."""
 
 import json
 import time
@@ -40,7 +40,7 @@ async def turns_before(agent, id):
     return (await agent.show(id))["turns_before"]
 
 
-async def test_one_that_is_logged_out_while_it_waits_holds_up_nobody(make_agent, eventually):
+async def test_a_session_that_is_logged_out_while_it_waits_frees_its_turn(make_agent, eventually):
     settings = "\n[sessions]\non_logout = 'stop'\n[phases]\nsync = 60\n"
     agent = make_agent(settings, base=ONE_AT_A_TIME)
     await agent.start(WATCHDOG)
@@ -59,7 +59,7 @@ async def test_one_that_is_logged_out_while_it_waits_holds_up_nobody(make_agent,
     await connected(agent, eventually, "ac")
 
 
-async def test_a_start_that_is_stuck_keeps_its_place_from_nobody(make_agent, eventually):
+async def test_a_start_that_is_stuck_frees_its_turn(make_agent, eventually):
     settings = f"{QUICK}tries = 1\nrounds = 1\nunpair = 'never'\n[phases]\nsync = 0.8\n"
     agent = make_agent(settings, base=ONE_AT_A_TIME)
     await agent.start(WATCHDOG)

@@ -166,7 +166,7 @@ async def test_messages_go_out_come_in_and_are_heard_of(agent, stand_in, eventua
     assert counts["out"] >= 2
     assert not [kind for kind, _ in await agent.story(ID) if kind in ("message", "ack")]
 
-    # Its worker dies while the page still sends: nobody knows, and that is what is said.
+    # Its worker dies while the page still sends: the outcome is unknown, and the answer says so.
     stand_in.answers_sends = False
     page = stand_in.page(ID)
 
@@ -238,7 +238,7 @@ async def test_a_page_that_hangs_is_repaired_without_a_scan(agent, stand_in, eve
     assert len(stand_in.devices) == 1
 
 
-async def test_a_page_that_lost_a_part_is_degraded_before_somebody_needs_it(
+async def test_a_page_that_lost_a_part_is_degraded_before_a_request_needs_it(
     agent, stand_in, eventually
 ):
     settings = {"url": f"{stand_in.url}?name={ID}&missing=WAWebSendMsgChatAction"}

@@ -263,7 +263,7 @@ async def test_errors_that_name_no_peer_end_with_the_damaged_records_taken_out(
     assert before.keys() - prints(desk, "7").keys() == damaged
     await eventually(lambda: connected(agent, 1), within=20)
     assert sick.logouts == 0
-    # How many messages it passed nobody counts: unknown, and no share of anything.
+    # The server counts no messages: their number is unknown, and so is a share of them.
     figures = (await agent.do("GET", "/performance-metrics"))["instances"][id]
     assert 0 < figures["averageResponseTime"] < 60, "seconds, of the probes just now"
     assert (figures["messagesProcessed"], figures["messagesPerMinute"]) == (None, None)

@@ -1,4 +1,4 @@
-"""An Alertmanager is told the whole picture, in batches, again after a failure; nobody waits."""
+"""An Alertmanager gets the whole picture, in batches, again after a failure; no caller waits."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""The event bus: nobody waits for a listener, nobody suffers from a slow one."""
+"""The event bus: no publisher waits for a listener, and a slow one harms no other."""
 
 import asyncio
 

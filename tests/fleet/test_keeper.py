@@ -137,7 +137,7 @@ async def test_without_the_database_all_go_on_while_each_promises_the_others(
             assert all_run(nodes)
             await asyncio.sleep(0.1)
         assert all(len(json.loads(it.path.read_text())["named"]) <= 2 for it in nodes)
-        nodes[2].cut = True  # now it can promise nobody, and nobody can promise it
+        nodes[2].cut = True  # now it can promise no machine, and none can promise it
         await eventually(lambda: not any(node.running for node in nodes), within=2 * POLICY.ttl)
     finally:
         fleet.server.signal(signal.SIGCONT)
@@ -247,7 +247,7 @@ async def test_a_machine_that_was_forgotten_runs_nothing_of_before_when_it_joins
 async def cut_off(
     nodes: Sequence[Node], eventually: Eventually, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[None]:
-    """The first one reaches nobody; inside, the others run its sessions."""
+    """The first one reaches no other; inside, the others run its sessions."""
     first, *others = nodes
     await eventually(lambda: all_run(nodes) and all(map(knows_two, nodes)), within=30)
     with monkeypatch.context() as cut:

@@ -133,7 +133,7 @@ async def test_two_machines_that_take_each_other_over_wait_for_nothing(fleet: Fl
     assert done.count(True) <= 1
 
 
-async def test_a_machine_that_was_taken_over_takes_nobody_over(fleet: Fleet):
+async def test_a_machine_that_was_taken_over_takes_no_other_over(fleet: Fleet):
     first, a, second, b = await two_machines(fleet)
     a = await renewed(first, a, b.id)
     assert await second.take_over(b, a.id, a.epoch, a.renewals, {})

@@ -74,7 +74,7 @@ async def test_a_command_that_another_process_takes_at_this_moment_is_left_to_it
     kept = await ask(first)
     async with await psycopg.AsyncConnection.connect(fleet.address) as crossing:
         await crossing.execute("SELECT wa_agent.take_commands(%s, %s, 9)", (b.id, b.epoch))
-        assert not await take(second, b), "it waits for nobody"
+        assert not await take(second, b), "it waits for no machine"
     assert not await take(second, b)
     assert await end_of(first, kept.id) == ("begun", "")
 

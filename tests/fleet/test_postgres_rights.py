@@ -1,4 +1,4 @@
-"""What the login of an agent can do, tried as somebody who took one would."""
+"""The rights of an agent's login, tried as a thief of it would."""
 
 import uuid
 
@@ -113,7 +113,7 @@ async def test_what_an_agents_login_may_not_do_is_refused(fleet: Fleet, statemen
     assert await state(fleet) == before
 
 
-async def test_nobody_else_may_read_or_call_anything(fleet: Fleet):
+async def test_other_logins_may_read_and_call_nothing(fleet: Fleet):
     await two_machines(fleet)
     fleet.server.sql(
         "DO $$ BEGIN CREATE ROLE stranger LOGIN; EXCEPTION WHEN duplicate_object THEN END $$"

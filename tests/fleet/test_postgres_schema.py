@@ -76,7 +76,7 @@ async def test_tables_that_are_too_old_are_refused_with_the_command(
     assert refused.value.code == "fleet_schema"
 
 
-async def test_a_login_that_was_not_allowed_is_told_the_command(fleet: Fleet):
+async def test_a_login_without_rights_is_shown_the_command(fleet: Fleet):
     fleet.server.sql("REVOKE wa_agent_machine FROM agent")
     with pytest.raises(Refused, match="allow this login") as refused:
         await fleet.joined("a")
@@ -85,7 +85,7 @@ async def test_a_login_that_was_not_allowed_is_told_the_command(fleet: Fleet):
     await fleet.joined("a")
 
 
-def test_a_machine_without_the_library_is_told_how_to_get_it():
+def test_a_machine_without_the_library_says_how_to_get_it():
     program = (
         "import sys; sys.modules['psycopg'] = None\n"
         "from agent.errors import ConfigError\n"

@@ -132,7 +132,7 @@ async def test_a_server_without_tls_is_refused(
     assert "it offers no TLS" in str(error)
 
 
-async def test_a_missing_ca_file_and_a_wrong_password_are_told_without_it(
+async def test_errors_about_a_ca_file_or_a_password_do_not_hold_the_password(
     protected: Protected, caplog: pytest.LogCaptureFixture
 ):
     error = await refused(protected.address(protected.ca.with_name("none.crt")), caplog)

@@ -264,7 +264,7 @@ async def test_another_fleets_key_does_not_open_the_repository(restic: Restic, s
     assert restic.repository not in str(failed)
 
 
-async def test_a_machine_without_restic_is_told_what_to_install(
+async def test_a_machine_without_restic_says_what_to_install(
     restic: Restic, source: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setenv("PATH", str(source))
@@ -327,7 +327,7 @@ def locks(restic: Restic) -> list[str]:
 
 
 def started(restic: Restic, *words: str) -> "subprocess.Popen[bytes]":
-    """A restic of somebody else's."""
+    """A restic of another program."""
     return subprocess.Popen(
         ["restic", "-r", restic.repository, "--cache-dir", str(restic.cache), *words],
         env={**os.environ, "RESTIC_PASSWORD": restic.password},
@@ -350,7 +350,7 @@ async def test_the_lock_of_a_killed_restic_is_removed_and_of_a_living_one_is_kep
         assert len(locks(restic)) == 1
         living.send_signal(signal.SIGKILL)
         living.wait()
-        assert len(locks(restic)) == 1, "nobody took it away"
+        assert len(locks(restic)) == 1, "it was not removed"
         await restic.prune()
         assert locks(restic) == []
     finally:

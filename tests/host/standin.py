@@ -21,7 +21,7 @@ def say(*assignments: str) -> None:
     try:
         notices.sendto("\n".join(assignments).encode(), f"/proc/self/fd/{folder}/{path.name}")
     except OSError:
-        pass  # nobody listens just now
+        pass  # no agent listens just now
     finally:
         os.close(folder)
 

@@ -45,7 +45,7 @@ async def test_an_installation_never_falls_back_beside_its_own_units(tmp_path, m
 
 
 @pytest.mark.parametrize("cache", ["/var/cache/wa", units.INSTALLED_CACHE])
-async def test_a_cache_that_the_units_do_not_show_is_told(cache, tmp_path, monkeypatch, caplog):
+async def test_a_cache_that_the_units_do_not_show_is_reported(cache, tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(choose, "BOOTED_BY_SYSTEMD", tmp_path)
     monkeypatch.setattr(units, "template_installed", lambda _kind: True)
     monkeypatch.setenv("DBUS_SYSTEM_BUS_ADDRESS", "unix:path=/nonexistent")
@@ -62,7 +62,7 @@ async def test_a_cache_that_the_units_do_not_show_is_told(cache, tmp_path, monke
     )
 
 
-def test_a_worker_process_is_told_the_cache(tmp_path):
+def test_a_worker_process_gets_the_path_of_the_cache(tmp_path):
     places = Places(tmp_path, tmp_path / "sessions", tmp_path / "cache")
     given = worker_environment(InstanceId("a"), "r", places, WorkerSection())
     assert given["WA_CACHE_PATH"] == str(tmp_path / "cache")

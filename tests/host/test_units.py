@@ -49,7 +49,7 @@ def test_f70_hostile_ids_never_become_a_unit_name_or_a_path(id):
 
 
 @pytest.mark.parametrize("id", HOSTILE)
-def test_units_that_are_not_ours_are_nobody(id):
+def test_units_of_other_programs_have_no_instance(id):
     for kind, _ in KINDS:
         assert kind.id_of(f"{kind.prefix}{id}.service") is None
 

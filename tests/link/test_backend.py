@@ -78,7 +78,7 @@ async def both(tmp_path: Path):
     await server.close()
 
 
-async def test_the_server_is_told_first_and_then_every_session_to_every_new_agent(
+async def test_every_new_agent_gets_the_servers_claim_first_and_then_each_sessions(
     both: Both, eventually: Any
 ) -> None:
     both.server.server_claim(DEAD)
@@ -93,7 +93,7 @@ async def test_the_server_is_told_first_and_then_every_session_to_every_new_agen
     assert both.stats.refused == {} and both.closed == []
 
 
-async def test_a_server_that_changes_is_told_at_once(both: Both, eventually: Any) -> None:
+async def test_a_change_of_the_server_is_reported_at_once(both: Both, eventually: Any) -> None:
     both.held.clear()
     link = await both.open()
     both.server.server_claim(WELL)

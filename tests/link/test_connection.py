@@ -516,7 +516,7 @@ async def test_an_agent_that_never_reads_loses_happenings_but_never_the_newest_c
     agent.sock.close()
 
 
-async def test_what_happens_in_a_burst_is_told_slowly_enough_for_the_agent(
+async def test_a_burst_of_happenings_is_sent_slowly_enough_for_the_agent(
     served: Served, ears: Ears, eventually: Any
 ) -> None:
     server = await served.open()

@@ -207,7 +207,7 @@ def test_a_server_that_is_neither_up_nor_down_is_refused(told: dict[str, Any]) -
         pytest.param(b'"text"', id="text"),
     ],
 )
-def test_what_json_allows_and_nobody_can_use_is_refused(body: bytes) -> None:
+def test_json_that_is_no_usable_message_is_refused(body: bytes) -> None:
     with pytest.raises(LinkError) as caught:
         decode_body(body)
     assert caught.value.code == "malformed"

@@ -161,7 +161,7 @@ def _crypto(t: float, failed: int) -> World:
 
 
 def _uncounted(t: float) -> World:
-    """Keys fail on a server whose messages nobody counts: what share that is is unknown."""
+    """Keys fail on a server that counts no messages: their share is unknown."""
     return sessions(
         counts_messages=False, crypto_operations={}, errors={"crypto": times(t, 10)},
         probes=times(t, 30),

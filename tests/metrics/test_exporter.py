@@ -240,7 +240,7 @@ def test_lines_of_backends_and_their_sessions(
     assert of(found, "wa_backend_next_check_timestamp_seconds", backend="evo") == NOW + 5
     assert of(found, "wa_backend_hooks_total", backend="evo") == 7
     assert of(found, "wa_backend_circuit", backend="evo", state="closed") == 1
-    # Of what nobody has asked yet nothing is claimed.
+    # Nothing is claimed before the first check.
     told = {name for name, labels in found if ("backend", "tickets") in labels}
     words = ("up", "info", "sessions", "circuit", "hooks_total", "warning")
     assert told == {f"wa_backend_{word}" for word in words}
@@ -250,7 +250,7 @@ def test_lines_of_backends_and_their_sessions(
     ) not in found
 
 
-def test_f74_words_that_nobody_knows_are_counted_together(
+def test_f74_unknown_words_are_counted_together(
     house: tuple[FakeSupervisor, Exporter],
 ) -> None:
     supervisor, exporter = house

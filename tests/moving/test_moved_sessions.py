@@ -67,7 +67,7 @@ def first_of(bench: Bench, sent: list[str]) -> FirstMessages:
 
 
 async def paired(bench: Bench) -> dict[str, bytes]:
-    """The keys of a session that has talked, and that nobody runs any more."""
+    """The keys of a session that has talked, and that no program runs any more."""
     await bench.pair()
     await bench.talk("hello")
     await bench.stop()

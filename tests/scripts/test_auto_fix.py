@@ -205,7 +205,7 @@ async def place(tmp_path: Path) -> AsyncIterator[Place]:
     found = Place(tmp_path, server, log, settings)
     found.add("7", PEER, OTHER)
     found.add("8", "5511777777777")
-    # The first round remembers where the log stands: nobody knows how old its lines are.
+    # The first round remembers where the log stands: the age of its lines is unknown.
     first = await found.run("all")
     assert (first.status, first.out, first.err) == (0, "nothing needs a repair\n", "")
     server.asked.clear()
@@ -344,7 +344,7 @@ async def test_a_line_or_a_file_can_name_the_session(place: Place, tmp_path: Pat
     place.add("9", PEER)  # now two sessions know the peer, and nothing tells them apart
     place.errors(5)
     lost = await place.run("all")
-    assert (lost.status, lost.out) == (1, ""), "an error that nobody repairs is no success"
+    assert (lost.status, lost.out) == (1, ""), "an error without a repair is no success"
     assert "5 errors name no session" in lost.err
     assert "set LOG_SESSION" in lost.err
     with place.log.open("a") as log:
@@ -801,7 +801,7 @@ async def test_a_redis_that_refuses_us_is_an_error_before_anything_is_done(
 # --- secrets, kills, two at once --------------------------------------------------------------
 
 
-async def test_no_secret_is_seen_by_whoever_lists_processes_or_reads_logs(
+async def test_no_secret_is_in_the_process_list_or_in_logs(
     place: Place, redis: Callable[..., bytes]
 ) -> None:
     seen: list[bytes] = []
@@ -882,7 +882,7 @@ async def test_two_rounds_never_run_at_once(place: Place) -> None:
     os.killpg(first.pid, signal.SIGKILL)
     await first.wait()
     go_on.set()
-    assert (await place.run("all")).status == 0, "a killed one locks nobody out"
+    assert (await place.run("all")).status == 0, "a killed one leaves no lock"
 
 
 async def test_a_round_that_is_told_to_stop_starts_its_session_again(place: Place) -> None:

@@ -216,7 +216,7 @@ def test_a_browser_is_measured_beside_theirs_and_leaves_nothing(monkeypatch):
     short = web.Times(1, 0.1, 0.5)
     monkeypatch.setattr(web, "Times", lambda *_: short)
     with tempfile.TemporaryDirectory() as place:
-        Path(place).chmod(0o755)  # root's measures run as somebody else
+        Path(place).chmod(0o755)  # root's measures run as another user
         monkeypatch.setattr("tempfile.tempdir", place)
         found = web.measure(1, quick=True)
         assert list(Path(place).glob("wa-bench-*")) == []

@@ -148,7 +148,7 @@ async def test_f61_an_event_that_no_webhook_takes_is_alerted_of(bench: Bench) ->
     assert (await bench.story())[-1] == ("alert_over", None, "WaWebhookBacklog")
 
 
-async def test_the_switch_is_told_and_never_written(bench: Bench) -> None:
+async def test_the_dead_mans_switch_is_sent_and_never_journaled(bench: Bench) -> None:
     await bench.alerting.look()
     assert [one.labels["alertname"] for one in bench.heard.pictures[0]] == ["WaDeadMansSwitch"]
     assert await bench.story() == []
@@ -257,7 +257,7 @@ async def test_nothing_is_looked_at_before_what_is_to_be_restored_was(
     task.cancel()
 
 
-async def test_who_is_silenced_is_shown_so(bench: Bench) -> None:
+async def test_a_silenced_alert_is_shown_as_silenced(bench: Bench) -> None:
     beyond = HealthVerdict(Health.DISCONNECTED, ConnectionStatus.DISCONNECTED, "banned", "banned")
     view = make_view("a", status=ConnectionStatus.DISCONNECTED, verdict=beyond)
     bench.supervisor.known = {InstanceId("a"): view}

@@ -45,7 +45,7 @@ async def bench(tmp_path):
     await store.close()
 
 
-async def test_a_command_may_take_as_long_as_whoever_asks_says(bench):
+async def test_a_command_may_take_as_long_as_its_caller_says(bench):
     asks, _, worker, _ = bench
     assert await asks.command(ID, "settings", {}) == {"done": True}
     await asks.command(ID, "settings", {"x": 1}, timeout=60.0)

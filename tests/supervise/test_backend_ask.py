@@ -73,7 +73,7 @@ async def test_two_that_ask_share_one_check_and_are_woken_by_its_good_answer(hou
     assert backends.ask(sessions[A], now + FRESH + 0.1) is not None, "that answer is old by then"
 
 
-async def test_a_bad_answer_wakes_nobody_and_the_next_check_is_its_workers_own(house):
+async def test_a_bad_answer_wakes_no_session_and_the_worker_checks_next(house):
     backends, one, server, sessions, woken = house
     one.server, server.up = ServerClaim(True), False
     assert backends.ask(sessions[A], boot_now()) is not None

@@ -68,7 +68,7 @@ async def test_three_sessions_calls_in_a_row_open_it_for_all(clock):
     assert await act(circuit, B, do="probe") == {}, "looking is free"
 
 
-async def test_a_success_between_begins_the_row_anew(clock):
+async def test_a_success_resets_the_count_of_failures(clock):
     circuit = made()
     for _ in range(4):
         await act(circuit, A, DOWN)
@@ -133,7 +133,7 @@ async def test_a_server_that_is_not_reached_opens_nothing(clock):
     circuit = made(check_is_trial=False)
     away = EngineError("cannot connect: connection refused", code="backend_unreachable")
     for _ in range(9):
-        assert await act(circuit, A, away) == "backend_down", "one word for whoever asks"
+        assert await act(circuit, A, away) == "backend_down", "one word for every caller"
         circuit.checked(up=False, reached=False)
     assert (circuit.state, circuit.breaker.failures) == (CLOSED, 0)
 

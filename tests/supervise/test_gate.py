@@ -83,7 +83,7 @@ def test_one_that_did_not_ask_in_its_last_pass_leaves_and_wakes_the_next():
     assert it.ask(C, 105.0) is not None, "a, which is under way, keeps its place"
 
 
-def test_one_whose_pass_hangs_holds_up_nobody_for_long():
+def test_a_pass_that_hangs_holds_up_other_sessions_for_a_short_time_only():
     it = gate([], parallel=1, stagger=0.0)
     it.ask(A, 100.0)
     it.ask(B, 100.0)

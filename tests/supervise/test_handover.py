@@ -49,7 +49,7 @@ async def test_statistics_and_usual_rates_are_handed_over(store):
     assert registry.facts["b"].inbound == Inbound()
 
 
-async def test_what_belongs_to_nobody_any_more_goes(store):
+async def test_statistics_of_deleted_sessions_are_removed(store):
     ladder, registry = house("a")
     registry.facts["a"].inbound = Inbound(last_wall=5.0)
     await Handover(store, ladder, registry).keep()
@@ -63,7 +63,7 @@ async def test_what_belongs_to_nobody_any_more_goes(store):
 @pytest.mark.parametrize(
     "text", ["", "[]", "{}", '{"steps": 3}', '{"steps": {"x": 1}}', '{"checked": "x", "steps": {}}']
 )
-async def test_statistics_that_cannot_be_read_begin_anew(store, text):
+async def test_statistics_that_cannot_be_read_begin_at_zero(store, text):
     await store.put_fact("repair_statistics", text)
     ladder, registry = house()
     await Handover(store, ladder, registry).take_over()

@@ -115,7 +115,7 @@ def test_who_tries_for_all_pays_no_attempt_and_opens_no_circuit_for_it():
         assert (one.record.attempts, one.record.breaker_opened_wall) == (0, 0.0)
 
 
-def test_nobody_goes_first_while_no_address_can_be_reached_and_one_at_once_when_it_is_back():
+def test_no_canary_tries_while_no_address_can_be_reached_and_one_does_once_it_is_back():
     _, facts = made("a", "b", "c")
     away = set(facts)
     incidents = watching(facts, away)

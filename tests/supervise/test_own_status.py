@@ -56,7 +56,7 @@ def settle(facts: Facts, status: ConnectionStatus) -> None:
 def test_what_is_to_be_brought_back_is_counted_until_all_of_it_is() -> None:
     facts = known("a", "b")
     own = figures(facts)
-    own.status()  # somebody looks before it is known how many there are
+    own.status()  # read before the number of instances is known
     own.expect(facts)
     assert (own.status().ready, own.status().restoring) == (False, (0, 2))
     a, b = facts.values()
@@ -90,4 +90,4 @@ def test_one_that_never_comes_back_makes_no_other_one_a_part_of_the_start_again(
     facts |= known("made later")
     assert (own.status().ready, own.status().restoring) == (True, (2, 3))
     del facts[InstanceId("b")]
-    assert own.status().restoring == (3, 3), "nobody waits for what was deleted"
+    assert own.status().restoring == (3, 3), "deleted ones are not waited for"

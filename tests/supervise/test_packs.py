@@ -95,7 +95,7 @@ async def test_a_session_of_another_engine_has_none(house: House):
     assert (house.opened, house.noted("b")) == (0, "")
 
 
-async def test_the_next_agent_reads_who_is_where(house: House):
+async def test_the_next_agent_reads_which_pack_each_session_is_in(house: House):
     for id in ("a", "b", "c"):
         await house.packs.place(house.add(id))
     assert [house.noted(id) for id in "abc"] == ["baileys-1", "baileys-1", "baileys-2"]

@@ -95,7 +95,7 @@ async def test_all_share_one_look_at_a_time_and_all_are_woken(reaching, network,
     assert all(reaching.ask(facts, boot_now()) is None for facts in every)
 
 
-async def test_nothing_is_looked_at_while_nobody_waits(reaching, network, eventually):
+async def test_no_address_is_probed_while_no_session_waits(reaching, network, eventually):
     every = sessions(2)
     await seen_and_lost(reaching, network, every, eventually)
     for facts in every:

@@ -66,7 +66,7 @@ def test_a_stop_by_hand_is_respected(known, unit, expected):
     assert it.record.override is expected
 
 
-def test_a_stop_by_hand_is_told_once_and_holds_for_this_boot():
+def test_a_stop_by_hand_is_noted_once_and_holds_for_this_boot():
     it = facts()
     assert [one.kind for one in recorder().note_operator(it, STOPPED)] == ["operator"]
     assert recorder().note_operator(it, STOPPED) == []
@@ -115,7 +115,7 @@ def test_our_own_start_is_no_operators():
     assert it.record.override is Override.NONE
 
 
-def test_without_systemd_nobody_acts_past_us():
+def test_without_systemd_no_operator_acts_past_the_agent():
     it = facts()
     recorder(systemd=False).note_operator(it, STOPPED)
     assert it.record.override is Override.NONE
@@ -175,7 +175,7 @@ def test_a_failing_injection_is_its_own_reason_and_counts_for_the_fleet():
     assert failed == ["injection_failed"]
 
 
-def test_a_drop_is_counted_once_however_often_it_is_told():
+def test_a_drop_is_counted_once_however_often_it_is_reported():
     it = facts()
     look(it, CONNECTED)
     for _ in range(3):
@@ -194,7 +194,7 @@ def test_a_second_drop_is_counted_again():
 
 
 def test_a_zombie_is_counted_once_until_it_is_connected_again():
-    """A repair connects it anew: what it claims on the way is no new failure."""
+    """A repair connects it again: what it claims on the way is no new failure."""
     it, silent = facts(), ProbeFact(False, NOW, 10.0, 3)
     look(it, CONNECTED)
     for step, status in enumerate(("CONNECTED", "INITIALIZING", "LOADING", "CONNECTED")):
@@ -264,7 +264,7 @@ def test_a_start_by_hand_after_a_ban_is_a_persons_wish_and_a_boots_is_not():
     assert (booted.record.reason, booted.record.restart_of) == ("banned", "")
 
 
-def test_a_circuit_is_told_when_it_opens_and_when_it_closes_and_never_in_between() -> None:
+def test_a_circuit_is_noted_when_it_opens_and_when_it_closes_and_never_in_between() -> None:
     policy, it = ReconnectPolicy().breaker, facts(reason="connection_lost")
     closed = it.record
     opened = Breaker(5, WALL)

@@ -99,7 +99,7 @@ def test_one_that_stops_makes_room_and_who_waits_is_woken(house):
     assert house.woken[-1] == a.id, "one that is deleted makes room too"
 
 
-def test_what_runs_is_never_refused_to_start_anew(house):
+def test_a_worker_that_runs_may_always_restart(house):
     a, b, c = facts("a"), facts("b"), facts("c")
     for one in (a, b, c):  # they ran before us: adopted, too many or not
         one.unit = RUNS

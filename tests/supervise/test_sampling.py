@@ -72,7 +72,7 @@ async def test_a_new_worker_is_measured_once_it_has_settled(bench: Any) -> None:
     assert young.run.memory_bytes == 1, "the whole look had seen it"
 
 
-async def test_nothing_is_measured_where_nobody_wants_it(bench: Any) -> None:
+async def test_nothing_is_measured_where_the_setting_turns_it_off(bench: Any) -> None:
     one = running("one", age=60.0)
     sampler, _ = bench(one, measure=False)
     await sampler.sample_new()

@@ -44,7 +44,7 @@ SOURCES = ViewSources(
     ("reason", "told"),
     [("connection_lost", True), ("conflict", True), ("banned", False), ("logout", False)],
 )
-async def test_a_next_try_is_told_only_where_one_will_come(reason, told):
+async def test_a_next_try_is_shown_only_where_one_will_come(reason, told):
     record = SessionRecord(reason=reason, not_before_wall=time.time() + 100)
     facts = Facts(Instance(InstanceId("a"), "sandbox", True), record)
     assert (view_of(facts, SOURCES).next_attempt_wall is not None) is told
@@ -67,7 +67,7 @@ async def test_a_next_try_is_told_only_where_one_will_come(reason, told):
         ("stuck", "zombie", True),
     ],
 )
-async def test_an_outage_is_told_only_of_those_that_wait_for_its_end(verdict, reason, told):
+async def test_an_outage_is_shown_only_for_sessions_that_wait_for_its_end(verdict, reason, told):
     facts = Facts(Instance(InstanceId("a"), "sandbox", True), SessionRecord())
     facts.verdict = HealthVerdict(Health(verdict), ConnectionStatus.RECONNECTING, reason, "so")
     facts.wait_reason = "network_down"

@@ -15,7 +15,7 @@ from agent.supervise.periodic.usage import measure_whole, parse_usage
 
 TOLD = {"memory_bytes": 5000, "cpu_seconds": 2.5, "processes": 3}
 HIDDEN = 1 << 22
-"""The pid of nobody: as of a process that we may not see."""
+"""A pid without a process: as of one that the agent may not see."""
 
 
 class Worker:

@@ -131,7 +131,7 @@ async def test_f08_passes_that_never_end_get_no_ping(
         assert store.asked > asked
 
 
-async def test_f08_a_loop_that_stands_pings_nobody(ears: Ears, eventually: Eventually) -> None:
+async def test_f08_a_loop_that_stands_sends_no_ping(ears: Ears, eventually: Eventually) -> None:
     """A thread or a timer of the library would go on speaking here."""
     async with watched(Store(), Passes()):
         await eventually(ears.pings)
@@ -157,7 +157,7 @@ async def test_f30_a_manager_that_reads_nothing_holds_up_nothing(
         rescue.start()
         asked = store.asked
         await eventually(lambda: store.asked > asked + 4)
-        assert rescue.is_alive(), "it waited until somebody read"
+        assert rescue.is_alive(), "it waited for its reader"
         rescue.cancel()
         ears.pings()
         await eventually(ears.pings)

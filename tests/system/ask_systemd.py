@@ -1,4 +1,4 @@
-"""Makes D-Bus calls to systemd's manager as whoever runs it, and prints how each was answered.
+"""Makes D-Bus calls to systemd's manager as its own user, and prints how each was answered.
 
 stdin: JSON list of [method, signature, arguments]; stdout: JSON list of "ok" or an error's name.
 """

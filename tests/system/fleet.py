@@ -32,7 +32,7 @@ class Fleet:
 
     def ask(self, path: str) -> Any:
         """The agent's answer; None while it is on its way up. No program is started for it:
-        whoever waits for something asks many times."""
+        a test that waits asks many times."""
         connection = UnixConnection(str(self.bed.path("/run/wa-agent/api.sock")))
         with (
             contextlib.closing(connection),

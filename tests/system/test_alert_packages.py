@@ -16,7 +16,7 @@ FOLDER = "/etc/prometheus"
 
 
 def scripts(section: str) -> list[str]:
-    """The shell blocks of a section, as somebody types them who is root already."""
+    """The shell blocks of a section, as root types them."""
     text = README.split(f"# {section}\n", 1)[1]
     return [block.replace("sudo ", "") for block in re.findall(r"```sh\n(.*?)```", text, re.DOTALL)]
 
@@ -85,12 +85,12 @@ def pack(bed: Bed) -> Iterator[Pack]:
     bed.try_run("wa-agent", "delete", "sales")
 
 
-def test_the_drill_of_the_readme_ends_as_it_is_told(pack: Pack) -> None:
+def test_the_drill_of_the_readme_ends_as_written(pack: Pack) -> None:
     bed = pack.bed
     install, lose, end, put_back = scripts("Alerts")
     install = "\n".join(line for line in install.splitlines() if not line.startswith("apt "))
     pack.type("wa-agent create sales --engine sandbox --set scan=auto --wait 60")
-    # A strict umask of whoever sets it up keeps nothing from Prometheus' own user.
+    # A strict umask at the installation keeps nothing from Prometheus' own user.
     pack.type(f"umask 077\n{install}")
     assert bed.run("stat", "-c", "%a %U %G", f"{FOLDER}/wa-agent.key").split() == [
         "640",
@@ -114,7 +114,7 @@ def test_the_drill_of_the_readme_ends_as_it_is_told(pack: Pack) -> None:
     amtool = ("amtool", "alert", f"--alertmanager.url=http://127.0.0.1:{pack.alertmanager}")
     assert "sales should be connected and is not" in bed.run(*amtool)
 
-    # Under systemd nobody but the worker may count its files.
+    # Under systemd only the worker may count its files.
     bed.until(lambda: 3 < value(pack, "wa_session_open_fds") < 100, within=60)
 
     pack.type(end)

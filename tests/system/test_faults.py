@@ -115,7 +115,7 @@ def ends(fleet: Fleet, fault: str, status: str, told: str, within: float) -> Non
         raise AssertionError(f"{fault}: {fleet.list().get(id)}\n{story(fleet, id)}") from None
 
 
-def test_every_fault_ends_as_promised_and_is_told(bed: Bed, fleet: Fleet):
+def test_every_fault_ends_as_promised_and_is_reported(bed: Bed, fleet: Fleet):
     fleet.cli("settings", "f-logout", "--set", "scan=manual")
     fleet.cli("snapshot", "f-corrupt-files")
     for fault in UNPAIRED:

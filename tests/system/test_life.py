@@ -117,8 +117,8 @@ def test_f01_an_agent_that_goes_and_comes_back_touches_no_session(bed: Bed, flee
     if how == "restarted":
         assert seen.unanswered == []
     else:
-        # What the killed process had accepted nobody can answer: the one request that a client
-        # had under way. Nobody is refused, and who asks once more is answered.
+        # What the killed process had accepted stays unanswered: the one request that a client
+        # had under way. No client is refused, and a second request is answered.
         assert max(seen.losers.values(), default=0) <= 1, seen.losers
         broken_off = ("ConnectionResetError", "RemoteDisconnected", "BrokenPipeError")
         assert all(one.startswith(broken_off) for one in seen.unanswered), seen.unanswered
@@ -149,7 +149,7 @@ def test_a_stop_of_the_agent_saves_and_closes_in_order_and_stays_stopped(bed: Be
 def test_a_start_that_is_still_asked_for_when_the_agent_stops_begins_no_worker(
     bed: Bed, fleet: Fleet
 ):
-    """It is ordered after the agent, so it would begin when nobody is there to look after it."""
+    """It is ordered after the agent, so it would begin when no agent is there to look after it."""
     polkitd = ("systemctl", "kill", "--kill-whom=main", "polkit.service")
     bed.run("wa-agent", "stop", "s4")
     bed.until(lambda: bed.show(fleet.unit("s4"), "ActiveState") == "inactive")

@@ -1,4 +1,4 @@
-"""A paired session whose store is lost, on a booted machine: whoever starts it shows no code."""
+"""A paired session whose store is lost, on a booted machine: no kind of start shows a code."""
 
 import json
 from collections.abc import Iterator
@@ -34,7 +34,9 @@ def refuses(bed: Bed) -> bool:
     return "unpaired_suspect" in bed.show(Fleet.unit(ID), "StatusText")
 
 
-def test_f42_neither_systemd_nor_an_operator_begins_a_lost_store_anew(bed: Bed, fleet: Fleet):
+def test_f42_neither_systemd_nor_an_operator_starts_a_session_on_a_lost_store(
+    bed: Bed, fleet: Fleet
+):
     unit, before, account = fleet.unit(ID), device(bed), fleet.accounts()[ID]
 
     # The agent is away; its worker was closed in order.

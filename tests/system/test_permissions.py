@@ -91,7 +91,9 @@ def test_the_agent_may_nothing_else(bed: Bed, standin: Callable[..., None]):
 
 
 @pytest.mark.parametrize("user", ["wa-worker", "daemon"])
-def test_nobody_else_may_run_our_workers(bed: Bed, standin: Callable[..., None], user: str):
+def test_other_users_may_not_run_the_agents_workers(
+    bed: Bed, standin: Callable[..., None], user: str
+):
     standin("good")
     answers = ask(bed, user, list(ALLOWED.values()))
     assert set(answers) <= DENIED

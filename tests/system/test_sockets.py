@@ -142,7 +142,7 @@ def told_of_routes(pid: int) -> list[str]:
 
 
 def waiting(inode: str) -> int:
-    """Bytes that nobody read yet."""
+    """Unread bytes."""
     return next(int(row[4]) for row in netlink() if row[9] == inode)
 
 

@@ -227,7 +227,7 @@ def test_a_web_session_lives_in_its_hardened_unit(web: Web) -> None:
     bed.until(lambda: fleet.list()[ID]["override"] == "stopped")
     fleet.cli("start", ID)
     fleet.until_connected()
-    assert len(web.stand_in.devices) == 1, "nobody scanned again"
+    assert len(web.stand_in.devices) == 1, "no second scan was made"
 
 
 def test_a_killed_browser_comes_back_in_the_same_worker(web: Web) -> None:
@@ -238,7 +238,7 @@ def test_a_killed_browser_comes_back_in_the_same_worker(web: Web) -> None:
     assert web.fleet.runs() == run
 
 
-def test_a_crashed_page_is_loaded_anew(web: Web) -> None:
+def test_a_crashed_page_is_loaded_again(web: Web) -> None:
     run, browser, page = web.fleet.runs(), web.browser(), web.played.page()
     for pid in web.renderers():
         os.kill(pid, signal.SIGKILL)
@@ -289,7 +289,7 @@ def test_a_sync_that_stalls_is_seen(web: Web) -> None:
         ("DEPRECATED_VERSION", "client_outdated"),
     ],
 )
-def test_a_refusal_is_told_with_its_reason(web: Web, mode: str, reason: str) -> None:
+def test_a_refusal_is_reported_with_its_reason(web: Web, mode: str, reason: str) -> None:
     web.played.play(lambda: setattr(web.stand_in, "refuses", mode))
     web.played.tell("stream", mode=mode, socket=mode)
     # After a final word its worker is stopped, and claims nothing any more.

@@ -1,4 +1,4 @@
-"""Calls every method of systemd's Manager, and of a unit's own object, as whoever runs it.
+"""Calls every method of systemd's Manager, and of a unit's own object, as the user that runs it.
 
 argv: the unit. stdout: JSON object, call → "ok" or the error's name. Every property that any of
 the interfaces shows is set in every way, with a text of several lines where it takes a text.

@@ -59,7 +59,7 @@ async def mail_server() -> AsyncIterator[MailServer]:
 
 @dataclass
 class Receiver:
-    """Whoever is notified: the webhook, the chat and the mail of the example."""
+    """The receivers: the webhook, the chat and the mail of the example."""
 
     url: str
     heard: list[dict[str, Any]] = field(default_factory=list)
@@ -150,7 +150,7 @@ async def run_program(agent: RunningAgent, *argv: str) -> tuple[int, str]:
 
 
 async def fetch(url: str) -> str:
-    """An answer's text; "" while nobody answers well."""
+    """An answer's text; "" while no answer is good."""
     try:
         async with aiohttp.ClientSession() as session, session.get(url) as answer:
             return await answer.text() if answer.status == 200 else ""

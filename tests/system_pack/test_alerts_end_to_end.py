@@ -132,7 +132,7 @@ async def test_a_backend_that_is_down_speaks_for_its_sessions_and_for_no_other(
         return _inhibited(await slow())
 
     await eventually(silenced, {"line-1", "line-2"}, within=60)
-    assert await raised("WaSessionDown") == {}, "of what nobody can ask nothing is said"
+    assert await raised("WaSessionDown") == {}, "nothing is said of sessions that cannot be asked"
     text = await fetch(f"{prometheus}/api/v1/alerts")
     told = {one["labels"]["alertname"] for one in json.loads(text)["data"]["alerts"]}
     assert "WaSessionDown" not in told

@@ -28,7 +28,7 @@ def test_what_a_worker_must_know_is_written_once_and_told_when_it_is_new(tmp_pat
     assert (root / "evo" / "kept").is_dir()
 
 
-def test_its_files_are_for_nobody_else(tmp_path):
+def test_its_files_are_closed_to_other_users(tmp_path):
     root = tmp_path / "backends"
     root.mkdir()
     root.chmod(0o2770)
@@ -55,13 +55,13 @@ def test_the_roster_comes_back_as_it_was_written(tmp_path):
     ["", "[]", '{"sessions": 7}', '{"sessions": {"../x": {}, "b": 7}}', "[" * 100_000, "\0"],
     ids=["empty", "a list", "a number", "hostile", "deep", "zero"],
 )
-def test_a_damaged_roster_holds_nobody(tmp_path, content):
+def test_a_damaged_roster_is_empty(tmp_path, content):
     lay_out_backend(tmp_path, EVO, "evolution", {})
     (tmp_path / "evo" / "roster.json").write_text(content)
     assert read_roster(tmp_path, EVO) == {}
 
 
-def test_the_secret_of_a_hook_is_kept_and_a_damaged_one_made_anew(tmp_path):
+def test_the_secret_of_a_hook_is_kept_and_a_damaged_one_replaced(tmp_path):
     first = hook_secret(tmp_path, EVO)
     assert len(first) >= 32
     assert hook_secret(tmp_path, EVO) == first

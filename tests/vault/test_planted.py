@@ -1,4 +1,4 @@
-"""Links, pipes and other things that somebody planted, and files without rights."""
+"""Planted links, pipes and other things, and files without rights."""
 
 import os
 

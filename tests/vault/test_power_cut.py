@@ -2,7 +2,7 @@
 
 A killed process keeps the machine's page cache, so no kill shows a missing fsync. Here the calls
 of the system are watched instead: each makes the disk owe something, an fsync pays it, and
-a thing that is renamed to where somebody will find it may owe nothing.
+a thing that is renamed to its final name must be on the disk whole.
 """
 
 import io

@@ -258,7 +258,7 @@ async def test_f43_corrupt_files_are_reported_and_left_as_they_are(bench: Any) -
     assert (bench.session / "sandbox.json").read_bytes() == damaged
 
 
-async def test_f42_a_session_folder_deleted_under_a_live_worker_is_never_made_anew(
+async def test_f42_a_session_folder_deleted_under_a_live_worker_is_never_recreated(
     bench: Any,
 ) -> None:
     link = await bench.connected()

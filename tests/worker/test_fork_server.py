@@ -107,7 +107,7 @@ def _fd_of(warm: Warm) -> str:
     return next(each for each in environ if each.startswith(b"WA_WARM_FD")).decode().split("=")[1]
 
 
-async def test_exit_statuses_and_signals_of_children_are_told(bench: Any, warm: Warm) -> None:
+async def test_exit_statuses_and_signals_of_children_are_reported(bench: Any, warm: Warm) -> None:
     answer = await warm.fork("nobody", bench.environment())
     assert await warm.told() == {
         "exited": "nobody",

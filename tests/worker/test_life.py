@@ -66,7 +66,7 @@ async def test_kill_9_and_a_restart_restore_without_a_code(bench: Any) -> None:
     assert Status.QR_REQUIRED not in [each.status for each in bench.claims]
 
 
-async def test_who_was_banned_is_not_logged_in_by_whoever_starts_its_worker(bench: Any) -> None:
+async def test_a_banned_session_is_not_logged_in_when_its_worker_starts(bench: Any) -> None:
     await bench.connected()
     bench.process.kill()
     await bench.ended()
@@ -290,7 +290,7 @@ async def test_disconnect_connect_and_logout_do_what_they_say(bench: Any) -> Non
     await bench.until(lambda: Status.QR_REQUIRED in [each.status for each in bench.claims])
 
 
-async def test_codes_rotate_and_end_until_somebody_asks_again(bench: Any) -> None:
+async def test_codes_rotate_and_end_until_a_person_asks_again(bench: Any) -> None:
     bench.start(settings={"scan": "manual", "qr_every": 0.2})
     link = await bench.linked()
     texts: set[str] = set()

@@ -10,7 +10,7 @@ from agent.worker.own_use import open_files, own_use
 HOARD = "import sys; hoard = b'x' * (48 << 20); print(flush=True); sys.stdin.read()"
 
 
-def test_the_children_are_told_with_it_wherever_they_went() -> None:
+def test_the_use_of_all_children_counts_wherever_they_went() -> None:
     before = own_use()
     child = subprocess.Popen(
         [sys.executable, "-c", HOARD],

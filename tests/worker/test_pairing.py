@@ -1,4 +1,4 @@
-"""A worker whose instance is known to be paired never begins anew: no code, nothing written."""
+"""A worker whose instance is known to be paired never begins again: no code, nothing written."""
 
 import asyncio
 import json
@@ -45,7 +45,7 @@ def unpaired(session: Path) -> None:
 
 
 @pytest.mark.parametrize("lay_out", [None, empty, unpaired], ids=["gone", "empty", "unpaired"])
-async def test_f42_a_paired_session_without_a_pairing_is_told_and_not_touched(
+async def test_f42_a_paired_session_without_a_pairing_is_reported_and_not_touched(
     bench: Any, lay_out: Any
 ) -> None:
     if lay_out is not None:

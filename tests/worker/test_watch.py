@@ -171,7 +171,7 @@ async def test_the_agent_hears_the_claim_again_and_again(monkeypatch: pytest.Mon
         heard.clear()
 
 
-async def test_a_status_that_the_manager_had_no_room_for_is_told_again(eventually: Any) -> None:
+async def test_a_status_that_the_manager_had_no_room_for_is_sent_again(eventually: Any) -> None:
     class Full(Notices):
         room = 0
 

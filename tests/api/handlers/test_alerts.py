@@ -1,4 +1,4 @@
-"""GET /api/alerts shows the board as it is, to whoever may read."""
+"""GET /api/alerts shows the board as it is, to every key with the right to read."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -68,7 +68,7 @@ async def test_one_state_can_be_asked_for(client: aiohttp.ClientSession) -> None
     assert (await client.get("/api/alerts?state=angry")).status == 400
 
 
-async def test_where_nobody_looked_the_board_is_empty(house: House) -> None:
+async def test_the_board_is_empty_before_the_first_look(house: House) -> None:
     key = await house.key("read")
     async with aiohttp.ClientSession(headers=key) as session:
         found = await (await session.get(f"{house.url}/api/alerts")).json()

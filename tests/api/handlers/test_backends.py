@@ -246,7 +246,7 @@ async def test_what_could_not_be_deleted_there_is_not_forgotten_here(
 
 @pytest.fixture
 async def server(house):
-    """Whoever calls over TCP, without a key."""
+    """A client over TCP, without a key."""
     async with aiohttp.ClientSession(house.url) as session:
         yield session
 
@@ -272,7 +272,7 @@ async def test_a_header_of_the_servers_own_is_no_key_of_ours(server, evo):
     assert (await server.post(HOOK, json=TOLD, headers=headers)).status == 200
 
 
-async def test_who_does_not_know_the_secret_is_told_what_an_unknown_address_is(server, evo):
+async def test_a_wrong_secret_is_answered_like_an_unknown_address(server, evo):
     unknown = await server.post("/nothing/there", json=TOLD)
     expected = await unknown.json()
     for path in (
@@ -368,7 +368,7 @@ async def test_the_secret_of_a_hook_stands_nowhere(house, evo, local, server, ca
     texts.append(await (await local.get("/metrics")).text())
     texts.append(await (await local.get("/api/backends/evo")).text())
     texts.append(caplog.text)
-    assert "request" in caplog.text, "what nobody foresaw is told"
+    assert "request" in caplog.text, "an unexpected error is logged"
     for text in texts:
         assert HOOK_SECRET[:-1] not in text
     assert 'route="/hooks/{name}/{secret}",method="POST",code="200"' in texts[-3]

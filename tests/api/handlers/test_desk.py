@@ -1,4 +1,4 @@
-"""What a desk sends, and what somebody sends who would like to be one."""
+"""What a desk sends, and what an impostor sends."""
 
 import asyncio
 import gzip

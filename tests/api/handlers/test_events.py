@@ -72,7 +72,7 @@ async def test_a_listener_that_comes_back_gets_the_rest_once_and_in_order(house:
         await listener.close()
 
 
-async def test_messages_pass_by_whoever_named_them_and_move_no_cursor(house: House) -> None:
+async def test_messages_reach_listeners_that_named_them_and_move_no_cursor(house: House) -> None:
     said = JournalEntry("message", "a message came in", instance=A, detail={"direction": "in"})
     async with house.local(base_url="http://localhost") as local:
         everything = await local.ws_connect("/api/events")
@@ -91,7 +91,9 @@ async def test_messages_pass_by_whoever_named_them_and_move_no_cursor(house: Hou
         await some.close()
 
 
-async def test_a_listener_of_a_journal_that_was_lost_is_told_and_hears_on(house: House) -> None:
+async def test_a_listener_of_a_journal_that_was_lost_is_notified_and_listens_on(
+    house: House,
+) -> None:
     house.supervisor.note(A, "status", "one")
     async with house.local(base_url="http://localhost") as local:
         listener = await local.ws_connect("/api/events?after=500")
@@ -191,7 +193,7 @@ async def test_f75_f78_a_page_brings_its_key_as_a_subprotocol(house: House) -> N
         assert other.value.status == 403
 
 
-async def test_listeners_are_told_when_the_agent_stops(open_house: OpenHouse) -> None:
+async def test_listeners_are_notified_when_the_agent_stops(open_house: OpenHouse) -> None:
     async with aiohttp.ClientSession() as session, open_house() as house:
         key = await house.key("read")
         listener = await session.ws_connect(f"{house.url}/api/events", headers=key)

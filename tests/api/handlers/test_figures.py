@@ -163,5 +163,5 @@ def test_the_error_rate_is_of_the_last_minutes() -> None:
         now[0] = minute * 60.0
         rate = window.rate((150.0 + minute * 10, 50.0))
     assert rate == 0.0, f"what failed is more than {WINDOW} s ago"
-    assert window.rate((4.0, 1.0)) == 0.2, "fewer than before: it is counted anew"
+    assert window.rate((4.0, 1.0)) == 0.2, "fewer than before: it is counted again"
     assert ErrorWindow(lambda: 1.0).rate((0.0, 3.0)) == 1.0, "nothing but failures: all of it"

@@ -35,7 +35,7 @@ async def says(house: House, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     return found
 
 
-async def test_a_picture_is_for_admins_and_kept_by_nobody(
+async def test_a_picture_is_for_admins_and_no_cache_keeps_it(
     house: House, says: dict[str, Any]
 ) -> None:
     path = f"{house.url}/api/instance/shop/screenshot"

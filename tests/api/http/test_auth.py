@@ -20,7 +20,7 @@ A, B = InstanceId("a"), InstanceId("b")
 @pytest.mark.parametrize(
     ("caller", "right", "instance", "expected"),
     [
-        pytest.param(Caller("x"), Right.OPEN, None, True, id="an open door needs nobody"),
+        pytest.param(Caller("x"), Right.OPEN, None, True, id="an open route needs no key"),
         pytest.param(Caller("x"), Right.SOME, None, False, id="no key sees nothing"),
         pytest.param(Caller("x", Right.READ), Right.READ, A, True, id="read reads"),
         pytest.param(Caller("x", Right.READ), Right.OPERATE, A, False, id="read does not operate"),
@@ -108,7 +108,7 @@ def example(path: str) -> str:
     )
 
 
-async def test_a_machine_alone_takes_no_word_of_a_fleet(house: House) -> None:
+async def test_a_machine_without_a_fleet_refuses_a_fleets_headers(house: House) -> None:
     house.supervisor.known[InstanceId("sales")] = make_view("sales")
     caller = json.dumps({"name": "x", "level": "admin", "instances": [], "through": "m1"})
     key = await house.key("admin")

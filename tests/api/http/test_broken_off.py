@@ -54,7 +54,7 @@ async def test_f63_a_listener_that_breaks_off_is_cleaned_up_in_silence(
     writer.close()
     await eventually(lambda: (len(bus), len(house.server._parts.listeners)), (0, 0))
     await eventually(lambda: len(connections), 0)
-    gc.collect()  # a task whose error nobody took would speak up now
+    gc.collect()  # a task whose error was never read would speak up now
     assert "Traceback" not in caplog.text
     assert not [one for one in caplog.records if one.levelname in ("ERROR", "CRITICAL")]
 

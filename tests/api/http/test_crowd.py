@@ -1,4 +1,4 @@
-"""Many connections from one machine: whoever asks is answered, whoever only connects gives way."""
+"""Many connections from one machine: those with a request are answered, idle ones give way."""
 
 import asyncio
 import contextlib
@@ -39,7 +39,7 @@ async def half_open(house: House, count: int) -> AsyncIterator[None]:
 
 
 @pytest.mark.usefixtures("many_files")
-async def test_a_thousand_half_open_connections_keep_nobody_out(
+async def test_a_thousand_half_open_connections_keep_no_client_out(
     open_house: OpenHouse, eventually: Eventually
 ) -> None:
     async with open_house(head_timeout=600.0) as house:
@@ -59,7 +59,7 @@ async def test_a_thousand_half_open_connections_keep_nobody_out(
 
 
 @pytest.mark.usefixtures("many_files")
-async def test_answers_that_nobody_reads_leave_the_scrape_its_places(
+async def test_answers_that_no_client_reads_leave_the_scrape_its_places(
     open_house: OpenHouse, eventually: Eventually
 ) -> None:
     async with open_house(connections_per_address=4) as house:

@@ -1,4 +1,4 @@
-"""What a hostile or broken client may do: it gets an error, and nobody else notices."""
+"""What a hostile or broken client may do: it gets an error, and no other client is affected."""
 
 import asyncio
 import json
@@ -334,7 +334,7 @@ async def test_a_failure_of_our_own_is_500_without_its_cause(
     assert found["request"] in caplog.text, "the log says what the answer does not"
 
 
-async def test_an_answer_that_nobody_reads_ends(
+async def test_an_answer_that_its_client_does_not_read_ends(
     open_house: OpenHouse, eventually: Eventually
 ) -> None:
     async with open_house() as house:

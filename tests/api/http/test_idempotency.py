@@ -35,7 +35,7 @@ async def test_the_next_agent_knows_what_the_one_before_did():
 
 
 async def test_what_was_begun_and_never_answered_stays_unknown():
-    """The agent was killed while it sent: nobody may send again and call it the same."""
+    """The agent was killed while it sent: its key may not be used to send again."""
     store, work = FakeKeys(), Work(asyncio.CancelledError())
     with pytest.raises(asyncio.CancelledError):
         await Remembered(store).once(KEY, "hello", work)

@@ -254,7 +254,7 @@ async def test_backends_are_shown_with_what_is_wrong_and_whose_instances_are_the
     )
     await watcher.run("location.hash = '#/'")
 
-    # Down while somebody watches, and back on his word.
+    # Down while a person watches, and back on a click.
     await standin.front.set("failing")
     await watcher.until(f"{row.format('evo', '.pill')}.textContent === 'Down'", within=40)
     await watcher.until(f"{row.format('evo', 'dd')}.textContent.endsWith(' of 3')")

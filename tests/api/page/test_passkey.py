@@ -24,7 +24,7 @@ async def pictures(watcher: Watcher, name: str) -> None:
     await watcher.size(1280, 860)
 
 
-async def test_a_passkey_is_told_on_the_card_and_its_pairing_is_asked_about_twice(
+async def test_the_card_shows_a_passkey_and_asks_twice_before_its_pairing_ends(
     listening: Callable[..., RunningAgent], watcher: Watcher, eventually: Eventually
 ) -> None:
     agent = listening(TRUSTED)

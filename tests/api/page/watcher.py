@@ -54,7 +54,7 @@ class Watcher:
         self.asked: list[str] = []
         """Every address that the page asked for."""
         self.complaints: list[str] = []
-        """Errors in its console, and exceptions that nobody caught."""
+        """Errors in its console, and uncaught exceptions."""
         self.loads = 0
 
     @classmethod

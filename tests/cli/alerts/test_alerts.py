@@ -105,7 +105,7 @@ async def test_the_files_hold_this_machines_numbers(cli: Cli, elsewhere: Path) -
     assert not list(Path("pack").glob(".*"))
 
 
-async def test_an_example_that_somebody_changed_is_kept(cli: Cli, elsewhere: Path) -> None:
+async def test_an_example_that_was_changed_by_hand_is_kept(cli: Cli, elsewhere: Path) -> None:
     await cli("alerts", "export", "pack")
     for name in ("alertmanager.example.yml", "wa-agent.rules.yml"):
         Path("pack", name).write_text("mine")
@@ -142,7 +142,7 @@ def notification(status: str, **more: Any) -> dict[str, Any]:
     return {"version": "4", "status": status, "alerts": [{**one, **more}]}
 
 
-async def test_a_listener_prints_what_it_is_told(unused_tcp_port: int) -> None:
+async def test_a_listener_prints_each_notification(unused_tcp_port: int) -> None:
     at = f"127.0.0.1:{unused_tcp_port}"
     listener = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "agent", "alerts", "listen", "--at", at),
@@ -216,5 +216,5 @@ async def test_the_files_name_the_address_that_the_running_agent_listens_on(
     assert named.status == 0, named
     rules = Path("named/wa-agent.rules.yml").read_text()
     assert '"127.0.0.1:8470"' in Path("named/prometheus.example.yml").read_text()
-    assert "127.0.0.1:8470/runbook" not in rules, "nobody else can open that page"
+    assert "127.0.0.1:8470/runbook" not in rules, "other machines cannot open that page"
     assert "wa-agent alerts explain WaSessionDown" in rules

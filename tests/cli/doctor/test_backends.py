@@ -142,7 +142,7 @@ NOBODY = Worker("nobody", 65534, 65534, (), confined=False)
 
 def test_the_workers_own_user_is_asked(tmp_path: Path):
     if os.geteuid() != 0:
-        not_lent("only root can ask as somebody else")
+        not_lent("only root can ask as another user")
     (tmp_path / "open").mkdir(mode=0o755)
     (tmp_path / "shut").mkdir(mode=0o700)
     for folder in (tmp_path, *tmp_path.parents):
@@ -159,7 +159,7 @@ def test_the_workers_own_user_is_asked(tmp_path: Path):
     assert levels(tmp_path / "shut", "rx") == ["wrong"]
 
 
-def test_who_is_neither_root_nor_the_worker_cannot_tell(tmp_path, monkeypatch):
+def test_a_user_who_is_neither_root_nor_the_worker_gets_no_verdict(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "geteuid", lambda: 12345)
     assert NOBODY.may(tmp_path, "r") is None
     one = BackendDeclaration("tick", "whaticket")

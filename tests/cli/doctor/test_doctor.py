@@ -164,7 +164,7 @@ async def test_accounts_that_need_a_passkey_are_named(doctor: Doctor, house: Hou
     assert "passkey" not in (await doctor())[1]
 
 
-async def test_a_wrong_setting_is_told_and_the_rest_still_looked_at(
+async def test_a_wrong_setting_is_reported_and_the_rest_still_checked(
     doctor: Doctor, tmp_path: Path
 ) -> None:
     (tmp_path / "bad.toml").write_text("[api]\nlistn = 1\n")

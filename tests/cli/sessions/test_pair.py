@@ -234,7 +234,7 @@ def test_waiting_ends_with_the_agents_reason(server: Server, invitation: Invitat
         (None, 5),
     ],
 )
-def test_a_void_invitation_is_told_before_anybody_links(
+def test_a_void_invitation_is_refused_before_a_browser_starts(
     server: Server, invitation: Invitation, data: Path, answer: Any, status: int
 ) -> None:
     server.answers = {"GET": [answer]}

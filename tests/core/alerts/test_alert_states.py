@@ -187,7 +187,7 @@ def found(alert: str, **views: Any) -> set[str]:
     return {dict(key)["session"] for key in condition.vector(sight)}
 
 
-def test_who_is_meant_to_be_connected_is_down_when_it_is_not() -> None:
+def test_a_session_that_should_be_connected_is_down_when_it_is_not() -> None:
     lost = make_view("a", status=ConnectionStatus.RECONNECTING)
     by_hand = replace(lost, desired=Desired(enabled=True, override=Override.STOPPED))
     started = replace(lost, desired=Desired(enabled=False, override=Override.STARTED))
@@ -384,7 +384,7 @@ def test_an_incident_silences_its_members_only(name: str, more: dict[str, Any]) 
     assert silenced([own, *(firing(name, **dict(key)) for key in found)]) == {}
 
 
-def test_o9_of_a_session_that_is_down_with_an_open_circuit_one_alert_is_told() -> None:
+def test_o9_a_session_that_is_down_with_an_open_circuit_raises_one_alert() -> None:
     down = firing("WaSessionDown", session="a", engine="web")
     circuit = firing("WaCircuitOpen", session="a", engine="web")
     others = firing("WaCircuitOpen", session="b", engine="web")

@@ -239,7 +239,7 @@ def window(errors, messages=0, at=NOW):
             {"a": 2, "b": 1, "c": 1, "d": 1}, 900, "crypto_corrupted", (), id="many peers"
         ),
         pytest.param({"a": 1, "b": 1, "c": 1, "d": 1}, 900, "crypto_errors", (), id="four errors"),
-        pytest.param({"": 5}, 900, "crypto_corrupted", (), id="five of nobody"),
+        pytest.param({"": 5}, 900, "crypto_corrupted", (), id="five without a peer"),
         pytest.param({"a": 4, "b": 4}, 20, "crypto_corrupted", ("a", "b"), id="over a fifth"),
         pytest.param({"a": 4, "b": 4}, 40, "crypto_peer", ("a", "b"), id="under a fifth"),
     ],

@@ -260,7 +260,7 @@ async def test_f61_what_is_refused_is_put_aside_and_the_next_goes_on(
     assert (results["dead"], results["failed"]) == (2, 6)
     assert (await bench.kinds()).count("webhook_dead") == 1, "told once, not per entry"
     assert only(webhooks).dead == 2
-    # They outlive the agent, and are tried again when somebody asks.
+    # They outlive the agent, and are tried again on request.
     await bench.end()
     target.status = lambda body: 422 if body["sentence"] == "bad two" else 200
     webhooks = await bench.begin(hook(target))

@@ -84,7 +84,7 @@ async def test_a_part_that_is_missing_or_too_much_is_refused_by_name(bench: Benc
     assert refused.value.code == "file_too_large"
 
 
-async def test_a_file_that_a_peer_sends_is_told_with_its_kind(bench: Bench) -> None:
+async def test_a_file_that_a_peer_sends_is_reported_with_its_kind(bench: Bench) -> None:
     await bench.pair()
     file = {"url": "https://mmg.whatsapp.net/v/x", "mimetype": "image/png", "fileLength": 5000}
     file |= {"mediaKey": base64.b64encode(bytes(32)).decode(), "directPath": "/v/x"}

@@ -141,7 +141,7 @@ def _entered(bench: Bench) -> bool:
     return False
 
 
-async def test_a_pairing_code_that_was_taken_and_led_nowhere_is_told_and_is_no_pairing(
+async def test_a_pairing_code_that_was_taken_and_led_nowhere_is_reported_and_is_no_pairing(
     bench: Bench,
 ) -> None:
     await begin_with_code(bench)
@@ -160,7 +160,7 @@ async def test_a_pairing_code_that_was_taken_and_led_nowhere_is_told_and_is_no_p
     assert "logout" not in {claim.reason for claim in bench.heard.claims}
 
 
-async def test_a_passkey_that_is_asked_for_after_a_pairing_code_is_told(bench: Bench) -> None:
+async def test_a_passkey_that_is_asked_for_after_a_pairing_code_is_reported(bench: Bench) -> None:
     bench.whatsapp.asks_for_passkey(ACCOUNT, True)
     await begin_with_code(bench)
     await bench.is_now("QR_REQUIRED", "passkey_required")

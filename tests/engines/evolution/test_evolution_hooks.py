@@ -71,7 +71,7 @@ async def hooked(
     return bench
 
 
-async def test_a_login_is_told_as_it_goes(
+async def test_each_step_of_a_login_is_reported(
     hooked: Bench, ear: tuple[Ear, str], eventually: Eventually
 ) -> None:
     session = hooked.hold("sales")
@@ -105,7 +105,7 @@ async def test_a_ban_is_not_overwritten_by_the_logout_that_follows_it(
     assert hooked.by_id["sales"].last() == (Status.DISCONNECTED, "account_locked")
 
 
-async def test_the_last_code_is_told_as_idle(
+async def test_the_last_code_is_reported_as_idle(
     make_stand_in: MakeStandIn,
     make_bench: MakeBench,
     ear: tuple[Ear, str],

@@ -1,4 +1,4 @@
-"""A session's life on a real socket: created, scanned, open, dropped, logged out, begun anew."""
+"""A session's life on a real socket: created, scanned, open, dropped, logged out, begun again."""
 
 import json
 import stat
@@ -94,7 +94,7 @@ async def test_a_pairing_code_comes_for_a_phone_number(any_bench: Bench) -> None
     with pytest.raises(InvalidRequest, match="phone is no number"):
         await session.command("pairing_code", {"phone": "12"})
     await session.connect()
-    # A login without a number is under way: it is begun anew with one.
+    # A login without a number is under way: it is begun again with one.
     told = await session.command("pairing_code", {"phone": "+55 11 98888-7777"})
     assert told["code"] == "ABCD1234"
     assert 0 < told["expires_in"] <= 45
@@ -155,7 +155,7 @@ async def test_a_logout_waits_for_a_person(any_bench: Bench, eventually: Eventua
     await session.logout()  # 2.3.x refuses the second one: it is what was wanted
     claim = (await session.probe()).claim
     assert (claim.status, claim.reason, claim.paired) == (Status.DISCONNECTED, "logout", False)
-    assert await session.qr() is not None  # and somebody who asks gets a code
+    assert await session.qr() is not None  # and a request gets a code
 
 
 async def test_a_dead_session_cannot_be_logged_out_and_can_be_renewed(

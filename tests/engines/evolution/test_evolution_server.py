@@ -17,7 +17,7 @@ from tests.standin.evolution import KEY, StandIn
 from tests.standin.evolution.certificates import Certificates
 
 
-async def test_a_server_that_is_well_is_told_once(bench: Bench, eventually: Eventually) -> None:
+async def test_a_healthy_server_is_reported_once(bench: Bench, eventually: Eventually) -> None:
     bench.standin.add("sales", "open")
     await bench.backend.open()
     await eventually(lambda: len(bench.heard.servers), 1)
@@ -212,7 +212,7 @@ async def test_requests_that_wait_for_a_turn_keep_their_deadline(
     await standin.front.set("black_hole")
     begun = time.monotonic()
     results = await asyncio.gather(*(each.probe() for each in sessions), return_exceptions=True)
-    assert time.monotonic() - begun < 3.0, "nobody waits for those before him"
+    assert time.monotonic() - begun < 3.0, "no request waits for earlier ones"
     assert {getattr(each, "code", "") for each in results} == {"backend_down"}
     await eventually(lambda: [each.reason for each in bench.heard.servers], ["timeout"])
 

@@ -19,7 +19,7 @@ async def test_open_while_dead_is_a_zombie_until_it_answers(bench: Bench) -> Non
     await session.probe(deep=True)
     for kind in ("silent", "closed"):
         instance.dead = kind
-        assert (await session.probe()).claim.status is Status.CONNECTED, "nobody asked for proof"
+        assert (await session.probe()).claim.status is Status.CONNECTED, "no proof was asked for"
         with pytest.raises(EngineError) as caught:
             await session.probe(deep=True)
         assert caught.value.code == "zombie"
@@ -111,7 +111,7 @@ async def test_the_five_questions_are_answered(bench: Bench) -> None:
     assert (missing["exists"], missing["listed"], missing["qr"]) == (False, False, "no")
 
 
-async def test_one_that_the_process_lost_is_told_apart_from_a_missing_one(
+async def test_a_session_that_the_process_lost_is_told_apart_from_a_missing_one(
     bench: Bench, eventually: Eventually
 ) -> None:
     bench.standin.add("sales", "open").unload()

@@ -154,7 +154,7 @@ async def test_the_next_worker_is_not_misled_by_an_old_code_either(
 async def test_a_pairing_that_was_ended_elsewhere_shows_by_a_second_new_code(
     make_stand_in: MakeStandIn, make_bench: MakeBench, eventually: Eventually
 ) -> None:
-    """1.8's list does not tell that a pairing ended while nobody watched."""
+    """1.8's list does not show that a pairing ended between two checks."""
     bench = await make_bench(await make_stand_in("1.8.6", code_holds=0.3))
     session = await pair(bench, eventually)
     await bench.backend.close()

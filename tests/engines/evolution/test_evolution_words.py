@@ -58,7 +58,7 @@ def row(status: str, code: int | None = None, at: float = 0.0, text: str = "") -
             "",
             id="405 in the row, and open since",
         ),
-        pytest.param(Facts(Live.CLOSE), "INITIALIZING", "", id="closed, nobody knows why yet"),
+        pytest.param(Facts(Live.CLOSE), "INITIALIZING", "", id="closed, its cause is unknown"),
         pytest.param(
             Facts(Live.CLOSE, None, True), "DISCONNECTED", "connection_closed", id="not listed"
         ),
@@ -87,7 +87,7 @@ def row(status: str, code: int | None = None, at: float = 0.0, text: str = "") -
             Facts(Live.CLOSE, row("close", 408, 9.0, "QR refs attempts ended"), True),
             "QR_REQUIRED",
             "qr_idle",
-            id="2.4 stops on 408: nobody scanned",
+            id="2.4 stops on 408: no scan came",
         ),
         pytest.param(
             Facts(Live.CLOSE, row("close", 408, 9.0, "Connection was lost"), True),

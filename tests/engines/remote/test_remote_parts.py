@@ -107,7 +107,7 @@ class Server:
         return ServerWatch(self.check, self.told.append, self.crashes.append)
 
 
-async def test_a_state_is_told_when_it_changes_and_only_then() -> None:
+async def test_a_state_is_reported_when_it_changes_and_only_then() -> None:
     server = Server()
     watch = server.watch()
     for seconds in (0.1, 0.2):

@@ -165,7 +165,7 @@ async def test_a_paired_session_is_never_called_unpaired_while_it_comes_up(
 
 
 async def test_a_pairing_that_is_being_written_does_not_ask_for_a_code(tmp_path):
-    """Or whoever looks in between takes the new session for a lost one."""
+    """Or a check in between takes the new session for a lost one."""
     session = tmp_path / "sales" / "session"
     session.mkdir(parents=True)
     heard = Heard()

@@ -32,7 +32,7 @@ def test_the_doctor_finds_nothing_where_all_is_there(cache: Path, browser: None)
     assert [each for each in examine(cache) if each.serious] == []
 
 
-def test_a_machine_without_setpriv_is_told_what_to_install(
+def test_a_machine_without_setpriv_says_what_to_install(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
@@ -57,7 +57,7 @@ def test_pictures_need_a_font(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         pytest.param(None, True, id="none at all"),
     ],
 )
-def test_a_small_shared_memory_is_told(
+def test_a_small_shared_memory_is_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, blocks: int | None, small: bool
 ) -> None:
     def statvfs(path: str) -> object:

@@ -1,4 +1,4 @@
-"""What somebody asks to send, in the bundle's words, and what its answer means."""
+"""Messages in the bundle's words, and what its answer means."""
 
 from typing import Any
 

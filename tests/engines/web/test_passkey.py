@@ -7,7 +7,7 @@ from tests.standin.web.stand_in import StandIn
 Status = ConnectionStatus
 
 
-async def test_a_passkey_that_the_page_asks_for_is_told_and_not_answered(
+async def test_a_passkey_that_the_page_asks_for_is_reported_and_not_answered(
     bench: Bench, stand_in: StandIn
 ) -> None:
     link = await bench.start()
@@ -29,7 +29,7 @@ async def test_a_passkey_that_the_page_asks_for_is_told_and_not_answered(
     assert (await bench.claimed(Status.CONNECTED)).paired
 
 
-async def test_a_scan_that_leads_nowhere_is_told_as_a_pairing_under_way(
+async def test_a_scan_that_leads_nowhere_is_reported_as_a_pairing_under_way(
     bench: Bench, stand_in: StandIn
 ) -> None:
     await bench.start()

@@ -71,7 +71,7 @@ async def test_a_page_that_is_not_whatsapp_has_its_reason(
         pytest.param(fronts.EMPTY, "page_elsewhere", "Maintenance", id="any other page"),
     ],
 )
-async def test_a_redirect_is_told_with_the_address_that_it_led_to(
+async def test_a_redirect_is_reported_with_the_address_that_it_led_to(
     bench: Bench, stand_in: StandIn, front: fronts.Front, reason: str, title: str
 ) -> None:
     other = await StandIn.open()
@@ -103,7 +103,7 @@ async def with_a_certificate_of_its_own(folder: Path) -> AsyncIterator[str]:
         yield f"https://127.0.0.1:{port}/"
 
 
-async def test_a_certificate_that_is_not_valid_is_told(bench: Bench, tmp_path: Path) -> None:
+async def test_a_certificate_that_is_not_valid_is_reported(bench: Bench, tmp_path: Path) -> None:
     async with with_a_certificate_of_its_own(tmp_path) as url:
         bench.url = url
         await bench.start(first=HASTE)

@@ -177,7 +177,7 @@ def test_a_refusal_counts_wherever_it_is_said(field: str, word: str, reason: str
         pytest.param(
             [("conn.logout_reason", "something_new"), ("conn.logout", "")],
             "logout",
-            id="with a reason nobody knows",
+            id="with an unknown reason",
         ),
         pytest.param(
             [("backend", "unexpected_logout_modal"), ("conn.logout", "")],

@@ -131,14 +131,14 @@ async def test_a_dialog_does_not_stop_the_page(bench: Bench, stand_in: StandIn) 
         pytest.param("account_locked", "account_locked", id="the account is locked"),
     ],
 )
-async def test_a_logout_from_the_phone_is_told_with_its_reason(
+async def test_a_logout_from_the_phone_is_reported_with_its_reason(
     bench: Bench, stand_in: StandIn, reason: str, expected: str
 ) -> None:
     await bench.pair(stand_in)
     stand_in.log_out(ACCOUNT, reason)
     claim = await bench.claimed(Status.DISCONNECTED, expected)
     assert not claim.paired
-    # The page shows a new code soon; the claim stays until somebody connects anew.
+    # The page shows a new code soon; the claim stays until a person connects it again.
     await bench.until(lambda: stand_in.clients and stand_in.page().code)
     await bench.link.call("probe")
     assert bench.claims[-1].reason == expected
@@ -245,7 +245,7 @@ async def test_a_stop_right_after_the_files_were_deleted_keeps_the_pairing(
         ("DEPRECATED_VERSION", "client_outdated"),
     ],
 )
-async def test_a_refusal_is_told_with_its_reason(
+async def test_a_refusal_is_reported_with_its_reason(
     bench: Bench, stand_in: StandIn, mode: str, expected: str
 ) -> None:
     await bench.pair(stand_in)
@@ -305,7 +305,7 @@ async def test_a_sync_shows_its_progress_and_may_stall(bench: Bench, stand_in: S
     await bench.claimed(Status.CONNECTED)
 
 
-async def test_a_failed_injection_is_told_and_leaves_evidence(
+async def test_a_failed_injection_is_reported_and_leaves_evidence(
     bench: Bench, stand_in: StandIn
 ) -> None:
     bench.url += "&missing=WAWebBuildConstants"

@@ -30,7 +30,7 @@ NOBODY = 65534
 
 @pytest.fixture
 async def outside() -> AsyncIterator[tuple[str, list[str]]]:
-    """A proxy that notes whom a browser wants to reach, and lets nobody through."""
+    """A proxy that notes where a browser wants to go, and lets no request through."""
     asked: list[str] = []
 
     async def note(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -65,7 +65,7 @@ async def test_the_page_sees_a_person_s_browser(bench: Bench, stand_in: StandIn)
 
 @pytest.fixture
 async def nobodys(cache: Path, browser: None, stand_in: StandIn) -> AsyncIterator[Bench]:
-    """A bench whose worker runs as somebody without rights."""
+    """A bench whose worker runs as a user without rights."""
     if os.geteuid() != 0:
         not_lent("needs root to become another user")
     root = Path(tempfile.mkdtemp(prefix="wa-web-", dir="/tmp"))

@@ -22,7 +22,7 @@ from tests.standin.whaticket.server import PASSWORD, USER, StandIn
 from tests.standin.whaticket.session import Session
 
 PEERS = ["5511999990001", "5511999990002", "551199999000"]
-"""The last one is the beginning of the others: nobody's keys may be taken for his."""
+"""The last one is the beginning of the others: the keys of one may not be taken for another's."""
 LIDS = {"5511999990001": "123456789012345"}
 
 

@@ -66,7 +66,7 @@ async def test_a_round_removes_one_peers_files_and_nothing_else(open_bench, even
     gone = sorted(set(before) - set(after))
     assert gone == REMOVED
     assert {name: after[name] for name in after} == {name: before[name] for name in after}
-    # The same peer can be read again, with a record that is made anew.
+    # The same peer can be read again, with a record that is made again.
     assert theirs.receive(PEER)
     [happening] = [h for h in bench.of["shop"].happenings if h.kind == "key_regeneration"]
     assert happening.detail == {"peer": PEER, "ok": True}
@@ -320,7 +320,7 @@ async def test_a_closing_worker_ends_the_round_that_has_begun(open_bench, eventu
     await asking
 
 
-# --- beginning anew --------------------------------------------------------------------------
+# --- beginning again --------------------------------------------------------------------------
 
 
 async def test_a_renewal_retires_the_whole_folder_and_shows_a_code(open_bench, eventually):

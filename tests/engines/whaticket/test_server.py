@@ -344,7 +344,7 @@ async def test_unknown_commands_are_refused(open_bench):
     backend.release(session.id)
 
 
-async def test_a_phones_logout_in_the_log_is_told_at_once(open_bench, eventually):
+async def test_a_phones_logout_in_the_log_is_reported_at_once(open_bench, eventually):
     bench = await open_bench(preset="community")
     bench.settings["logs"] = [f"file:{bench.stand_in.log.path}"]
     theirs = await up(bench, eventually=eventually)
@@ -369,4 +369,4 @@ async def test_a_session_that_the_server_does_not_run_needs_no_logout(open_bench
     theirs.status = "DISCONNECTED"
     await session.logout()
     assert [each.split()[0] for each in bench.stand_in.requests].count("DELETE") == 1
-    assert bench.of["shop"].claims == [], "nobody was logged out"
+    assert bench.of["shop"].claims == [], "no session was logged out"

@@ -205,7 +205,7 @@ async def test_a_machine_with_another_key_is_told_apart_from_its_client(fleet: F
 
 
 @pytest.mark.parametrize("which", ["self", "other", "expired"])
-async def test_the_bearer_is_sent_to_nobody_with_a_wrong_certificate(
+async def test_the_bearer_is_not_sent_to_a_machine_with_a_wrong_certificate(
     fleet: Fleet, which: str
 ) -> None:
     first, second = await fleet.add("m1"), await fleet.add("m2", certificate=which)

@@ -60,7 +60,7 @@ def test_a_control_group_is_the_kernels_own_account(tmp_path, monkeypatch):
     assert measure({ME: os.getpid()})[ME].cpu_seconds != 2.5
 
 
-def test_a_process_is_told_by_its_start_too():
+def test_a_process_is_known_by_its_start_too():
     mine = read_process(os.getpid())
     assert mine is not None
     assert is_alive(mine.pid, mine.start_ticks)

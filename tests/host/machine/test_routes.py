@@ -39,7 +39,7 @@ def test_a_change_of_the_machines_network_is_heard():
     assert ended.stdout == "heard\n", ended.stderr
 
 
-async def test_a_burst_is_told_once_and_an_overrun_too(eventually):
+async def test_a_burst_is_reported_once_and_an_overrun_too(eventually):
     ours, kernels = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
     ours.setblocking(False)
     told = []

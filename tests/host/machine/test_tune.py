@@ -41,7 +41,7 @@ def kernel(machine: Path) -> dict[str, str]:
     }
 
 
-def test_a_fresh_machine_is_told_what_to_change_and_why(machine: Path) -> None:
+def test_on_a_fresh_machine_tune_names_each_change_and_its_reason(machine: Path) -> None:
     rows = {row.name: row for row in Tuning(machine).rows()}
     assert set(rows) == set(FRESH)
     assert {name for name, row in rows.items() if row.good} == {

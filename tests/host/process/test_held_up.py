@@ -7,7 +7,7 @@ from agent.host.process.deadline import Deadline
 from agent.host.process.held_up import Pulse
 
 
-async def test_who_was_held_up_is_told_before_any_deadline_is_judged() -> None:
+async def test_a_frozen_agent_notices_it_before_any_deadline_is_judged() -> None:
     passed: list[str] = []
     held: list[float] = []
     deadline = Deadline(lambda: passed.append("passed"), lambda: 0.0)

@@ -17,7 +17,7 @@ from tests.host.short_limits import FAST
 
 
 def own(habit: str) -> InstanceId:
-    """Nobody else's worker on this machine has this name."""
+    """No other worker on this machine has this name."""
     return InstanceId(f"{habit}-{os.getpid()}")
 
 

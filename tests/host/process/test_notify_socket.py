@@ -25,7 +25,7 @@ def place(tmp_path: Path) -> Path:
     return tmp_path / "notify"
 
 
-async def test_pings_are_noted_and_everything_else_is_told(
+async def test_pings_are_noted_and_all_other_notices_are_reported(
     place: Path, eventually: Eventually
 ) -> None:
     heard = Heard()
@@ -42,7 +42,9 @@ async def test_pings_are_noted_and_everything_else_is_told(
     sock.close()
 
 
-async def test_a_ping_of_nobody_we_know_leaves_nothing(place: Path, eventually: Eventually) -> None:
+async def test_a_ping_of_an_unknown_process_leaves_nothing(
+    place: Path, eventually: Eventually
+) -> None:
     heard = Heard()
     sock = NotifySocket.open(place, heard.note, set())
     notifier = Notifier(str(place))
@@ -55,7 +57,7 @@ async def test_a_ping_of_nobody_we_know_leaves_nothing(place: Path, eventually: 
 
 
 async def test_pings_are_heard_while_the_event_loop_is_busy(place: Path) -> None:
-    """The kernel's queue is short: what nobody takes out of it is lost."""
+    """The kernel's queue is short: what stays in it too long is lost."""
     sock = NotifySocket.open(place, Heard().note, {os.getpid()})
     sender = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     for _ in range(2000):  # blocks whenever the queue is full; this very thread runs the loop
@@ -69,7 +71,7 @@ async def test_pings_are_heard_while_the_event_loop_is_busy(place: Path) -> None
     sock.close()
 
 
-async def test_a_flood_of_notices_is_told_in_order_and_holds_nobody(
+async def test_a_flood_of_notices_is_reported_in_order_and_the_agent_goes_on(
     place: Path, eventually: Eventually
 ) -> None:
     heard = Heard()

@@ -140,7 +140,7 @@ async def test_the_second_kind_follows_the_choice_of_the_first(tmp_path, monkeyp
 
 
 @pytest.mark.parametrize("kind", [INSTANCES, BACKENDS], ids=lambda kind: kind.prefix)
-def test_enabled_and_masked_units_are_told_by_kind(kind, tmp_path):
+def test_enabled_and_masked_units_are_read_by_kind(kind, tmp_path):
     wants = tmp_path / "multi-user.target.wants"
     wants.mkdir()
     for each in (INSTANCES, BACKENDS):

@@ -36,7 +36,7 @@ async def test_who_gives_up_while_asking_leaves_no_unknown_job_behind(eventually
     await eventually(lambda: asked, ["start"])
     run.cancel()
     await asyncio.sleep(0)
-    assert not run.done(), "systemd will queue it: until then nobody could find it"
+    assert not run.done(), "systemd will queue it: until then it could not be found"
     answered.set()
     with pytest.raises(asyncio.CancelledError):
         await run

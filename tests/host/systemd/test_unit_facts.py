@@ -28,7 +28,7 @@ def test_properties_become_a_status():
     assert read_unit({**RUNNING, "ActiveState": "new word"}, 0).state is UnitState.INACTIVE
 
 
-def test_a_changed_life_is_asked_anew_a_changed_text_is_not():
+def test_a_changed_life_is_read_again_a_changed_text_is_not():
     cache = UnitCache()
     assert cache.status(A) is None
     cache.begin_asking(A)

@@ -134,7 +134,7 @@ class WhatsApp(Program):
         call(self.url + "/enter_code", {"user": user})
 
     def say(self, sender: str, to: str, text: str) -> str:
-        """Somebody writes; the message's id."""
+        """A contact writes; the message's id."""
         return str(call(self.url + "/say", {"from": sender, "to": to, "text": text})["id"])
 
     def say_message(self, sender: str, to: str, message: Mapping[str, Any]) -> str:
@@ -156,7 +156,7 @@ class WhatsApp(Program):
         call(self.url + "/trouble", {"user": user, "kind": kind, **more})
 
     def answers_retries(self, user: str, answers: bool) -> None:
-        """Whether somebody sends again, with new keys, what could not be read."""
+        """Whether the contact sends again, with new keys, what could not be read."""
         call(self.url + "/person", {"user": user, "answers": answers})
 
     def asks_for_passkey(self, user: str, asks: bool) -> None:

@@ -29,7 +29,7 @@ DAY = 86400
 
 @dataclass(frozen=True)
 class Certificates:
-    """An authority of our own with its certificates, and one that nobody signed."""
+    """An authority of our own with its certificates, and one without a signature of it."""
 
     folder: Path
 
@@ -56,7 +56,7 @@ class Certificates:
         return self.folder / "ca.pem"
 
     def context(self, which: str) -> ssl.SSLContext:
-        """`good`, `self` (signed by nobody), `other` (another name) or `expired`."""
+        """`good`, `self` (signed by itself), `other` (another name) or `expired`."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(self.folder / f"{which}.pem", self.folder / f"{which}.key")
         return context

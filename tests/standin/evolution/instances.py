@@ -270,7 +270,7 @@ class Instance:
         self._tell(self, "qrcode.updated", {"message": text, "statusCode": 500})
         refused = {"instance": self.name, "state": "refused", "statusReason": 428}
         self._tell(self, "connection.update", refused)
-        # The row keeps "connecting": nobody writes it any more.
+        # The row keeps "connecting": the server writes it no more.
         self.state, self.code, self.qrcode, self.count = "close", "", "", 0
 
     def _state_told(self, reason: int) -> None:

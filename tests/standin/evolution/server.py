@@ -324,7 +324,7 @@ class StandIn:
         return web.json_response({**body, "response": {"message": "Instance deleted"}})
 
     def remove(self, name: str) -> None:
-        """Somebody deletes it over there."""
+        """It is deleted over there."""
         self._remove(self.instances[name])
 
     def _remove(self, instance: Instance) -> None:

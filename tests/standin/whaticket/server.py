@@ -100,7 +100,7 @@ class StandIn:
         self.port = self._runner.addresses[0][1]
 
     async def go_away(self) -> None:
-        """The process is gone: nobody listens."""
+        """The process is gone: its port is closed."""
         assert self._runner is not None
         await self._runner.cleanup()
 

@@ -1,4 +1,4 @@
-"""Archives: out and in again, and nothing that somebody put into one gets out of its folder."""
+"""Archives: out and in again, and nothing that was put into one gets out of its folder."""
 
 import gzip
 import hashlib

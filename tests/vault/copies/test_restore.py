@@ -73,7 +73,7 @@ def test_what_another_version_or_a_fleet_wrote_beside_it_stays(root, sales, take
 
 
 def test_a_session_that_is_gone_comes_back(root, sales, session, taken):
-    """F42: somebody deleted the folder."""
+    """F42: the folder was deleted."""
     lineage = read_identity(root / "sales").lineage
     (root / "sales").rename(root / "lost")
     refuse_roll_back(root, sales, taken)

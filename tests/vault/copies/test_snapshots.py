@@ -246,7 +246,7 @@ def test_two_in_one_second_have_two_names(root, session, subject):
     assert [one.name for one in list_snapshots(root, InstanceId("sales"))] == names[::-1]
 
 
-def test_snapshots_of_who_is_gone_are_swept_when_they_are_old(root, sales, session, subject):
+def test_snapshots_of_deleted_sessions_are_swept_when_they_are_old(root, sales, session, subject):
     take_snapshot(root, subject, now_wall=AT)
     assert sweep_snapshots(root, {sales.id}, AT + 9) == []
     assert sweep_snapshots(root, set(), AT - 1) == []

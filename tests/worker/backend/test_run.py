@@ -32,7 +32,7 @@ async def test_every_new_agent_hears_all_of_it(backend: Any) -> None:
         await link.close()
 
 
-async def test_nothing_is_claimed_of_a_session_that_nobody_could_ask(backend: Any) -> None:
+async def test_nothing_is_claimed_of_a_session_that_no_check_reached(backend: Any) -> None:
     backend.serve(3)
     backend.server.states.pop("s0001")
     backend.start()
@@ -41,7 +41,7 @@ async def test_nothing_is_claimed_of_a_session_that_nobody_could_ask(backend: An
     await backend.until(lambda: backend.statuses()[-1].startswith("2 of 3 connected"))
 
 
-async def test_hold_and_release_change_who_is_watched(backend: Any) -> None:
+async def test_hold_and_release_change_which_sessions_are_watched(backend: Any) -> None:
     backend.start()
     link = await backend.linked()
     backend.server.states["there"] = "QR_REQUIRED"

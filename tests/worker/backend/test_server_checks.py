@@ -91,7 +91,7 @@ async def deaf() -> ServerClaim:
     return WELL
 
 
-async def test_every_check_of_a_server_that_is_up_is_told(eventually: Any) -> None:
+async def test_every_check_of_a_server_that_is_up_is_reported(eventually: Any) -> None:
     backend = ScriptedBackend(WELL)
     async with checked(backend) as (checks, told, _):
         await eventually(lambda: len(told) >= 4)
@@ -147,7 +147,7 @@ async def test_each_claim_tells_when_the_server_is_asked_again(eventually: Any) 
     assert 0 < by_itself <= 0.4
 
 
-async def test_one_claim_that_comes_by_two_ways_is_told_once() -> None:
+async def test_one_claim_that_comes_by_two_ways_is_reported_once() -> None:
     told: list[ServerClaim] = []
     checks = ServerChecks(ScriptedBackend(WELL), told.append, 1.0)  # type: ignore[arg-type]
     for claim in (WELL, WELL, DEAD, DEAD, WELL):

@@ -81,7 +81,7 @@ async def held(backend: Backend, server: Server) -> Held:
     return held
 
 
-async def test_each_claim_is_told_again_in_time_and_spread_out(
+async def test_each_claim_is_reported_again_in_time_and_spread_out(
     held: Held, backend: Backend, server: Server, eventually: Any
 ) -> None:
     for id in IDS[:60]:
@@ -100,7 +100,7 @@ async def test_each_claim_is_told_again_in_time_and_spread_out(
     assert busiest < 40
 
 
-async def test_a_session_that_broke_is_held_anew_after_a_pause(
+async def test_a_session_that_broke_is_watched_again_after_a_pause(
     held: Held, backend: Backend, eventually: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(held_module, "HOLD_AGAIN", 0.05)
@@ -136,7 +136,7 @@ async def test_the_end_saves_and_releases_all_whatever_one_of_them_does(
     assert held.sessions == {}
 
 
-async def test_a_save_that_goes_on_is_seen_whoever_tells_it(held: Held, backend: Backend) -> None:
+async def test_a_save_of_any_session_counts_as_progress(held: Held, backend: Backend) -> None:
     assert held.progressed() == 0.0
     backend.reporters[IDS[9]].progress()
     at = held.progressed()

@@ -47,7 +47,7 @@ def test_f87_the_doctor_names_the_setting_of_a_kernel_without_user_namespaces(
         assert cure.startswith("sysctl user.max_user_namespaces=")
 
 
-def test_the_doctor_tries_what_no_setting_forbids(tmp_path: Path) -> None:
+def test_the_doctor_sees_a_seccomp_filter_that_forbids_the_sandbox(tmp_path: Path) -> None:
     """A container's seccomp filter, as Docker's, is seen in no file."""
     if platform.machine() != "x86_64":
         not_lent("the filter is written for x86-64")

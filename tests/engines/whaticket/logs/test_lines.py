@@ -219,7 +219,7 @@ def test_our_words_are_read_by_the_agent_as_the_same_finding():
 
 
 @given(st.lists(st.text(max_size=120), max_size=40))
-def test_no_text_breaks_the_reader_and_nothing_of_it_is_told(lines):
+def test_no_text_breaks_the_reader_and_none_of_it_is_reported(lines):
     reader = read(*lines)
     assert {found.text for found in reader.errors} <= set(WORDS.values())
 

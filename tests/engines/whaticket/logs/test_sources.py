@@ -508,7 +508,7 @@ def test_sources_are_shown_without_arguments():
     assert str(Source("file", "/var/log/x y.log")) == "file:/var/log/x y.log"
 
 
-# --- what was rotated while nobody read ------------------------------------------------------
+# --- rotated between two reads ------------------------------------------------------
 
 
 def away(log: Path, *peers: str) -> dict:

@@ -80,7 +80,7 @@ export class Groups {
     return this.#texts.has(id);
   }
 
-  /** A client gave somebody its sender key. */
+  /** A client gave a member its sender key. */
   async take(person, device, told) {
     const { groupId, axolotlSenderKeyDistributionMessage: raw } = told;
     const message = new SenderKeyDistributionMessage(null, null, null, null, Buffer.from(raw));

@@ -1,4 +1,4 @@
-// Somebody with a phone: real Signal keys, and the texts that came and could be read.
+// A contact with a phone: real Signal keys, and the texts that came and could be read.
 import { randomBytes, randomInt } from 'node:crypto';
 import libsignal from 'libsignal';
 import curve from 'libsignal/src/curve.js';
@@ -46,7 +46,7 @@ export class Person {
     return this.#identity;
   }
 
-  /** What somebody needs who wants to write to this person for the first time. */
+  /** What a sender needs to write to this person for the first time. */
   bundle(jid) {
     const id = this.#nextPreKey++;
     this.#preKeys.set(id, curve.generateKeyPair());

@@ -289,7 +289,7 @@ export class WhatsApp {
     await this.#write(person, device, message, { id, count });
   }
 
-  /** Somebody writes to every linked device of an account. */
+  /** A contact writes to every linked device of an account. */
   async say(from, to, message) {
     const person = this.person(from);
     const id = randomId();
