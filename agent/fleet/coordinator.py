@@ -66,11 +66,13 @@ class Renewal:
     changes: int
     """Rises with each change of what this machine owns."""
     settled: bool
-    """False while the database runs for less than a ttl: nothing is started or taken over."""
+    """Whether the database runs for a ttl, by its own clock, which may jump."""
     halted: str
     """Why no owner changes until an operator accepts it; "" = they may."""
     commands: bool
     """Commands wait for this machine."""
+    server: str
+    """Another one after each start of the database, failover, and accepted loss of records."""
 
 
 @dataclass(frozen=True, slots=True)

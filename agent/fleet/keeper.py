@@ -15,6 +15,8 @@ from agent.clock import boot_id, boot_now
 from agent.core.fleet.figures import FleetCounts
 from agent.core.fleet.lease import Lease, LeasePolicy, extended, renewed
 from agent.core.fleet.promises import give
+from agent.core.fleet.settling import Settling
+from agent.core.fleet.sightings import rivals_after
 from agent.errors import TryLater, WaError
 from agent.fleet.coordinator import Coordinator, Machine, MachineRow, Member, Owned, Renewal
 from agent.fleet.memory import FleetMemory, Memory
@@ -61,6 +63,7 @@ class Keeper:
         """The database did not know this machine: what it owned then is read again."""
         self.settled = False
         """Whether owners may change: no session is taken over or started otherwise."""
+        self._settling = Settling()
         self.database_error = ""
         """Why the last renewal failed; "" = it did not."""
         self.database_since_wall = time.time()
@@ -200,14 +203,18 @@ class Keeper:
             return
         if renewal.halted and renewal.halted != self.halted:
             log.error("no session changes its machine: %s", renewal.halted)
-        self.halted, self._rivals = renewal.halted, renewal.alive
-        self.settled = renewal.settled and not renewal.halted
+        self.halted = renewal.halted
+        self._settling = self._settling.heard(renewal.server, answered)
+        settled = self._settling.settled(renewal.settled, answered, self._policy)
+        self.settled = settled and not renewal.halted
         if not self.settled and not held:
             # It may have been taken over in records that were lost: it starts nothing by itself.
             self._owned, self._changes = (), -1
         self._lease, self.lease_by = renewed(self._lease, begun, self._policy), "renewal"
         self.counts.renewals["renewed"] += 1
         await self._takeovers.see(self._member, renewal, answered)
+        seen = self._takeovers.sightings
+        self._rivals = rivals_after(self._rivals, renewal.alive, seen, answered, self._policy)
         if renewal.halted:
             self._lost = self._unread = True
         if not renewal.halted and (self._lost or renewal.changes != self._changes):

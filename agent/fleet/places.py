@@ -11,11 +11,9 @@ def place_of(row: MachineRow) -> Place:
     return Place(row.name, row.capacity, row.sessions, row.labels, engines, row.drained)
 
 
-def machines_for(
-    sessions: Iterable[NewSession], lost: MachineRow, rows: Iterable[MachineRow]
-) -> dict[str, int]:
+def machines_for(sessions: Iterable[NewSession], rows: Iterable[MachineRow]) -> dict[str, int]:
     """A living machine for each session of a lost one, as far as there is any: id → its number."""
-    alive = [row for row in rows if row.alive and row.id != lost.id]
+    alive = [row for row in rows if row.alive]
     chosen = place(
         [Placing(it.id, it.engine, it.labels, it.only_on) for it in sessions],
         [place_of(row) for row in alive],

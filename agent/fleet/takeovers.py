@@ -65,7 +65,9 @@ class Takeovers:
 
     async def _move_sessions_of(self, row: MachineRow, member: Member, lease: Lease) -> None:
         movable = await self.coordinator.movable(row.id)
-        to = machines_for(movable, row, self.rows.values())
+        lapsed = self.lapsed(member)
+        # By the database's clock, which may have been set back, they may be alive for long.
+        to = machines_for(movable, [it for it in self.rows.values() if it.id not in lapsed])
         if not to or not await self._begin(row, member, lease):
             return
         moved = await self.coordinator.take_over(member, row.id, row.epoch, row.renewals, to)

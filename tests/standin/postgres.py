@@ -16,6 +16,9 @@ import psutil
 
 from tests.lacking import lacks
 
+CALLED_WITHIN = 120.0
+"""Seconds: a server that stands still would hold its caller for ever."""
+
 
 class Postgres:
     """A cluster of its own, reached through a Unix socket, and at `listen` (HOST:PORT)."""
@@ -64,23 +67,34 @@ class Postgres:
 
     def _run(self, program: str, *arguments: Any) -> None:
         command = [*self._as, self._bin / program, *arguments]
-        subprocess.run(command, check=True, capture_output=True)
+        subprocess.run(command, check=True, capture_output=True, timeout=CALLED_WITHIN)
 
     def sql(self, text: str, database: str = "whatsapp") -> str:
         """What it answers: a line for each row."""
         command = ["psql", "-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-h", self.folder]
         command += ["-p", self._port, "-U", "owner", database]
-        done = subprocess.run(command, input=text, text=True, check=True, capture_output=True)
+        done = subprocess.run(
+            command,
+            input=text,
+            text=True,
+            check=True,
+            capture_output=True,
+            timeout=CALLED_WITHIN,
+        )
         return done.stdout
 
     def dump(self, target: Path) -> Path:
         command = [self._bin / "pg_dump", "-h", self.folder, "-p", self._port]
         command += ["-U", "owner", "whatsapp"]
-        target.write_bytes(subprocess.run(command, check=True, capture_output=True).stdout)
+        with target.open("wb") as file:
+            subprocess.run(
+                command, check=True, stdout=file, stderr=subprocess.PIPE, timeout=CALLED_WITHIN
+            )
         return target
 
     def signal(self, number: int) -> None:
         """Send a signal to the server and to each process that answers a connection."""
+        self._process.send_signal(signal.SIGSTOP)  # so that it begins no further one meanwhile
         for process in psutil.Process(self._process.pid).children(recursive=True):
             with suppress(psutil.NoSuchProcess):  # its client is gone
                 process.send_signal(number)
@@ -123,8 +137,9 @@ class Postgres:
         """All its processes at once, as when its machine loses power."""
         processes = psutil.Process(self._process.pid).children(recursive=True)
         self.signal(signal.SIGKILL)
-        self._process.wait()
-        psutil.wait_procs(processes, timeout=20)
+        self._process.wait(CALLED_WITHIN)
+        _, alive = psutil.wait_procs(processes, timeout=20)
+        assert not alive, f"the server's processes live on: {alive}"
         (self.folder / "data/postmaster.pid").unlink(missing_ok=True)
 
     def end(self) -> None:

@@ -4,7 +4,7 @@ A renewal counts up a number in the database. A number that stands still for `tt
 the machine's own lease has ended: its last renewal began before the number was seen.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass, field
 
 from agent.core.fleet.lease import LeasePolicy
@@ -39,6 +39,15 @@ def look(
         same = in_touch and known is not None and known.renewals == number
         seen[machine] = known if same and known else Sighting(number, answered)
     return Sightings(answered, seen)
+
+
+def rivals_after(
+    named: Set[int], alive: Set[int], sightings: Sightings, now: float, policy: LeasePolicy
+) -> frozenset[int]:
+    """What the next renewal names: who is alive by the database's clock, and who was named and has
+    renewed within a ttl by ours. Another clock there, or an outage, makes nobody a stranger."""
+    seen = sightings.machines
+    return frozenset(alive) | {it for it in named if it in seen and now < seen[it].at + policy.ttl}
 
 
 def went_back(sightings: Sightings, renewals: Mapping[int, int]) -> frozenset[int]:

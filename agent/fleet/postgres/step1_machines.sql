@@ -72,7 +72,8 @@ CREATE FUNCTION wa_agent.renew(
     ttl double precision, my_place text
 ) RETURNS TABLE (
     accepted boolean, epoch bigint, ids integer[], numbers bigint[], alive integer[],
-    generation bigint, changes bigint, settled boolean, halted text, commands boolean
+    generation bigint, changes bigint, settled boolean, halted text, commands boolean,
+    server text
 ) LANGUAGE plpgsql
 SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_column
@@ -116,6 +117,8 @@ BEGIN
         + greatest(pg_postmaster_start_time(), fleet.accepted_at, wa_agent.in_use_since());
     commands := EXISTS (SELECT FROM wa_agent.command c JOIN wa_agent.session s ON s.id = c.session
         WHERE c.state = 'waiting' AND s.machine = me);
+    server := concat_ws(' ', extract(epoch FROM pg_postmaster_start_time()),
+        extract(epoch FROM fleet.accepted_at), extract(epoch FROM wa_agent.in_use_since()));
     RETURN NEXT;
 END $$;
 

@@ -12,7 +12,7 @@ from agent.core.fleet.promises import (
     give,
     settle,
 )
-from agent.core.fleet.sightings import Sightings, look
+from agent.core.fleet.sightings import Sightings, look, rivals_after
 from agent.core.fleet.takeover import Peer, Standing, refuse_takeover
 from scripts.simulation.fleet.database import Answer, Database
 from scripts.simulation.fleet.world import CLOSING, DRIFT, Worker, World
@@ -152,9 +152,11 @@ class Machine:
             return
         disk.renewals = max(disk.renewals, mine)
         disk.named = {it: named for it, named in disk.named.items() if it >= asked}
-        self.rivals = answer.alive
         self.lease = renewed(self.lease, begun, self.world.policy)
         self.sightings = look(self.sightings, answer.renewals, self.clock, self.world.policy)
+        self.rivals = rivals_after(
+            self.rivals, answer.alive, self.sightings, self.clock, self.world.policy
+        )
         self.last = answer
         self.handing = {it: number for it, number in self.handing.items() if mine <= number}
         owned = frozenset(it for it, owner in answer.owner.items() if owner == self.id)
