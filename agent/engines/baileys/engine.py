@@ -99,6 +99,7 @@ class BaileysEngine:
         self._life.lease = until
         if (client := self._life.client) is not None and client.alive:
             await client.call("lease", 5.0, until=shown_by_monotonic(until))
+        self._state.note_lease()
 
     async def qr(self) -> Qr | None:
         state = self._state

@@ -178,6 +178,11 @@ class SessionState:
         self.spoiled = True
         self.change(Status.DISCONNECTED, NO_LEASE)
 
+    def note_lease(self) -> None:
+        """A next lease came, so only the client's had ended: it stood still and heard of none."""
+        if self.claim.reason == NO_LEASE:
+            self.change(Status.DISCONNECTED, "connection_lost")
+
     def _on_stray(self, event: Mapping[str, Any]) -> None:
         name, code = str(event.get("name", ""))[:40], str(event.get("code", ""))[:40]
         log.warning("the library left an error unhandled: %s %s", name, code)

@@ -215,6 +215,30 @@ async def test_a_frozen_nodes_worker_ends_it(session: Session, talking: float) -
     assert "the engine does not disconnect" in errors and "ended: disconnected" not in errors
 
 
+async def test_a_node_that_stood_still_beyond_a_lease_of_which_it_did_not_hear_connects_again(
+    session: Session, whatsapp: WhatsApp
+) -> None:
+    await session.run()
+    await session.lease(60)
+    await session.status(Status.CONNECTED)
+    before, until = logins(whatsapp), await session.lease(1.5)
+    node = session.node
+    os.kill(node, signal.SIGSTOP)
+    try:
+        renewal = asyncio.create_task(session.lease(60))
+        await session.until(lambda: boot_now() > until)
+    finally:
+        os.kill(node, signal.SIGCONT)
+    await renewal
+    await session.until(lambda: session.wire.open == 0)
+    await session.lease(61)
+    await session.status(Status.DISCONNECTED, "connection_lost")  # the agent connects then
+    assert session.link is not None
+    await session.link.call("connect", {})
+    await session.status(Status.CONNECTED)
+    assert logins(whatsapp) == before + 1
+
+
 async def test_a_frozen_worker_and_node_say_nothing_when_they_go_on(
     session: Session, talking: float
 ) -> None:
