@@ -1,26 +1,39 @@
-"""What is done to a fleet in one round: begun, held for a while, ended."""
+"""What is done to a fleet in one round: begun, held for a while, ended.
+
+What ends a fault is noted before the fault begins, so that none is left when something fails.
+"""
 
 import asyncio
 import os
 import random
 import signal
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
 
-import psutil
+import aiohttp
 
-from tests.fleet.agents import DATABASE, TTL, FleetAgent, FleetOfAgents
+from tests.fleet.agent import TTL, FleetAgent
+from tests.fleet.agents import DATABASE, FleetOfAgents
+from tests.fleet.wires import OUTSIDE
+from tests.standin.clock import SteppedClock
 
 FILLED = "filling"
+ASKED_WITHIN = 2.0
+"""Seconds for an answer of a machine that may be gone, frozen or cut off."""
+ACCEPTED_WITHIN = 30.0
 
 
 @dataclass(frozen=True, slots=True)
 class Round:
     fleet: FleetOfAgents
     chance: random.Random
-    ended: list[Callable[[], Awaitable[None]]] = field(default_factory=list)
-    """What ends the faults of this round."""
+    ended: AsyncExitStack
+    """What ends the faults of this round, the last one first."""
+    owners: Mapping[str, str]
+    """Session → machine, before the faults."""
+    clocks: Mapping[str, SteppedClock]
+    """Of each machine, and of the database."""
     done: list[str] = field(default_factory=list)
     """To what the faults were done, and how."""
 
@@ -36,30 +49,30 @@ class Round:
 
 async def kill_machine(round: Round) -> float:
     machine = round.machine()
+    round.ended.push_async_callback(_boot, machine)
     await machine.lose_power()
-    round.ended.append(machine.boot)
     return round.beyond()
 
 
 async def kill_agent(round: Round) -> float:
     machine = round.machine()
+    round.ended.push_async_callback(_boot, machine)
     await machine.kill()
-    round.ended.append(machine.boot)
     return round.beyond()
 
 
 async def freeze_machine(round: Round) -> float:
     machine = round.machine()
-    round.fleet.freeze(machine.name)
-    round.ended.append(_thaw(machine))
+    round.ended.callback(machine.thaw)
+    machine.freeze()
     return round.beyond()
 
 
 async def freeze_agent(round: Round) -> float:
     machine = round.machine()
     assert machine.process is not None
-    round.fleet.freeze(machine.name, [machine.process.pid])
-    round.ended.append(_thaw(machine))
+    round.ended.callback(machine.thaw)
+    machine.freeze([machine.process.pid])
     return round.beyond()
 
 
@@ -67,38 +80,35 @@ async def freeze_worker(round: Round) -> float:
     """One of its processes below the agent, as Node or a worker; the agent goes on."""
     machine = round.machine()
     if pid := _below(round, machine):
-        round.done.append(f"process {pid}")
-        round.fleet.freeze(machine.name, [pid])
-        round.ended.append(_thaw(machine))
+        round.ended.callback(machine.thaw)
+        machine.freeze([pid])
     return round.beyond()
 
 
 async def kill_worker(round: Round) -> float:
     if pid := _below(round, round.machine()):
-        round.done.append(f"process {pid}")
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
     return 1.0
 
 
 async def freeze_database(round: Round) -> float:
+    round.ended.callback(round.fleet.database.signal, signal.SIGCONT)
     round.fleet.database.signal(signal.SIGSTOP)
-
-    async def thaw() -> None:
-        round.fleet.database.signal(signal.SIGCONT)
-
-    round.ended.append(thaw)
     return round.beyond()
 
 
-async def stop_database(round: Round) -> float:
+async def kill_database(round: Round) -> float:
+    round.ended.push_async_callback(asyncio.to_thread, round.fleet.database.begin)
     await asyncio.to_thread(round.fleet.database.kill)
-
-    async def begin() -> None:
-        await asyncio.to_thread(round.fleet.database.begin)
-
-    round.ended.append(begin)
     return round.beyond()
+
+
+async def restart_database(round: Round) -> float:
+    """In order, as an upgrade of it does."""
+    round.ended.push_async_callback(asyncio.to_thread, round.fleet.database.begin)
+    await asyncio.to_thread(round.fleet.database.end)
+    return 0.5
 
 
 async def lose_a_second(round: Round) -> float:
@@ -107,13 +117,17 @@ async def lose_a_second(round: Round) -> float:
     copy = await asyncio.to_thread(database.back_up)
     await _move_one(round)
     await asyncio.sleep(1.0)
+    round.ended.push_async_callback(_accept, round.machine())
     await asyncio.to_thread(database.replace_by, copy)
-
-    async def accept() -> None:
-        await round.machine().do("POST", "/api/fleet/accept", {"confirm": True})
-
-    round.ended.append(accept)
     return TTL / 2
+
+
+async def step_database_clock(round: Round) -> float:
+    return _step(round, DATABASE)
+
+
+async def step_machine_clock(round: Round) -> float:
+    return _step(round, round.machine().name)
 
 
 async def cut_from_database(round: Round) -> float:
@@ -122,25 +136,29 @@ async def cut_from_database(round: Round) -> float:
 
 async def cut_from_machines(round: Round) -> float:
     name = round.machine().name
-    return _cut(round, name, [other for other in round.fleet.agents if other != name])
+    return _cut(round, name, _others(round, name))
 
 
-async def isolate(round: Round) -> float:
+async def cut_from_both(round: Round) -> float:
     name = round.machine().name
-    return _cut(round, name, [DATABASE, *(other for other in round.fleet.agents if other != name)])
+    return _cut(round, name, [DATABASE, *_others(round, name)])
+
+
+async def cut_from_whatsapp(round: Round) -> float:
+    return _cut(round, round.machine().name, [OUTSIDE])
+
+
+async def cut_from_all(round: Round) -> float:
+    name = round.machine().name
+    return _cut(round, name, [DATABASE, OUTSIDE, *_others(round, name)])
 
 
 async def fill_disk(round: Round) -> float:
-    machine = round.machine()
-    filling = machine.state / FILLED
+    filling = round.machine().state / FILLED
+    round.ended.callback(filling.unlink, missing_ok=True)
     with suppress(OSError), filling.open("wb") as file:
         while True:
             file.write(bytes(1 << 18))
-
-    async def free() -> None:
-        filling.unlink(missing_ok=True)
-
-    round.ended.append(free)
     return round.beyond()
 
 
@@ -159,32 +177,67 @@ FAULTS: dict[str, Callable[[Round], Awaitable[float]]] = {
     "worker or Node frozen": freeze_worker,
     "worker or Node killed": kill_worker,
     "database frozen": freeze_database,
-    "database killed": stop_database,
+    "database killed": kill_database,
+    "database restarted": restart_database,
     "database lost a second": lose_a_second,
+    "database's clock stepped": step_database_clock,
+    "machine's clock stepped": step_machine_clock,
     "machine cut from the database": cut_from_database,
     "machine cut from the machines": cut_from_machines,
-    "machine cut from both": isolate,
+    "machine cut from both": cut_from_both,
+    "machine cut from WhatsApp": cut_from_whatsapp,
+    "machine cut from all": cut_from_all,
     "disk full": fill_disk,
     "killed in a planned move": move_while_away,
 }
 ALONE = frozenset({"database lost a second"})
 """Not together with another fault: README says what a fleet does not survive."""
+OF_THE_SERVER = frozenset({"database frozen", "database killed", "database restarted"})
+"""One of them at a time: each needs a server that runs."""
+
+
+async def _boot(machine: FleetAgent) -> None:
+    """Another fault of the round may have killed it as well, and booted it."""
+    if not machine.runs:
+        await machine.boot()
+
+
+async def _accept(machine: FleetAgent) -> None:
+    """Its database has just begun: it is asked until it answers."""
+    async with asyncio.timeout(ACCEPTED_WITHIN):
+        while True:
+            status, said = await machine.ask("POST", "/api/fleet/accept", {"confirm": True})
+            if status != 503:
+                assert status < 300, (status, said)
+                return
+            await asyncio.sleep(0.2)
 
 
 async def _move_one(round: Round) -> None:
-    """What is refused at this moment is not moved."""
-    owners = await round.fleet.owners()
-    id = round.chance.choice(sorted(owners))
-    to = round.chance.choice([name for name in round.fleet.agents if name != owners[id]])
-    round.done.append(f"{id} moves from {owners[id]} to {to}")
-    await round.fleet[owners[id]].ask("POST", f"/api/instance/{id}/move", {"to": to})
+    """What is refused at this moment is not moved; a machine that is gone does not answer."""
+    id = round.chance.choice(sorted(round.owners))
+    owner = round.owners[id]
+    to = round.chance.choice(_others(round, owner))
+    round.done.append(f"{id} moves from {owner} to {to}")
+    with suppress(TimeoutError, aiohttp.ClientError):
+        async with asyncio.timeout(ASKED_WITHIN):
+            asked = round.fleet[owner].ask("POST", f"/api/instance/{id}/move", {"to": to})
+            status, said = await asked
+            assert status != 500, said
+
+
+def _others(round: Round, name: str) -> list[str]:
+    return [other for other in round.fleet.agents if other != name]
 
 
 def _below(round: Round, machine: FleetAgent) -> int:
     assert machine.process is not None
-    pids = [it.pid for it in machine.processes() if it.pid != machine.process.pid]
-    below = [pid for pid in pids if psutil.pid_exists(pid)]
-    return round.chance.choice(below) if below else 0
+    below = [it.pid for it in machine.processes() if it.pid != machine.process.pid]
+    if not below:
+        return 0
+    pid = round.chance.choice(below)
+    round.done.append(f"process {pid}")
+    return pid
 
 
 def _cut(round: Round, name: str, others: list[str]) -> float:
@@ -193,21 +246,19 @@ def _cut(round: Round, name: str, others: list[str]) -> float:
     assert net is not None
     way = round.chance.choice(["out", "in", "both"])
     round.done.append(f"{way} of {name}")
+    round.ended.callback(net.mend)
     if way != "in":
         net.cut(name, *others)
     if way != "out":
         for other in others:
             net.cut(other, name)
-
-    async def mend() -> None:
-        net.mend()
-
-    round.ended.append(mend)
     return round.beyond()
 
 
-def _thaw(machine: FleetAgent) -> Callable[[], Awaitable[None]]:
-    async def thaw() -> None:
-        machine.thaw()
-
-    return thaw
+def _step(round: Round, name: str) -> float:
+    """Its wall clock jumps, and jumps back at the end of the round."""
+    seconds = round.chance.choice([-3600, -30, -3, 3, 30, 3600])
+    round.done.append(f"{name} by {seconds} s")
+    round.ended.callback(round.clocks[name].step, 0)
+    round.clocks[name].step(seconds)
+    return round.beyond()

@@ -2,17 +2,13 @@
 
 import asyncio
 import io
-import math
 import secrets
-import signal
-import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-import psutil
 import psycopg
 
 from agent.fleet.copies.take import LIMITS
@@ -20,13 +16,13 @@ from agent.fleet.key import FleetKey, copy_context
 from agent.fleet.postgres.schema import prepare
 from agent.vault.copies.manifest import Manifest
 from agent.vault.copies.unpack import read_archive_manifest
-from tests.daemon.conftest import RunningAgent
+from tests.fleet.agent import ANSWERS_WITHIN, MARGIN, TTL, FleetAgent
 from tests.fleet.wires import Wires, wires
 from tests.ports import free_port
+from tests.standin.clock import SteppedClock
 from tests.standin.postgres import Postgres, temporary_postgres
 from tests.standin.witness import Witness, witness
 
-TTL, MARGIN = 6.0, 2.0
 SETTINGS = f"""\
 [agent]
 host = "process"
@@ -68,67 +64,8 @@ KEY = secrets.token_bytes(32)
 DATABASE = "database"
 BEGINS_WITHIN = 30.0
 PORT = 5433
-
-
-class FleetAgent(RunningAgent):
-    """One machine of the fleet: an agent with its own folders, and all its processes."""
-
-    def __init__(self, name: str, place: Path, config: Path, inside: Sequence[str]) -> None:
-        super().__init__(place / "state", config)
-        self.name, self.inside = name, inside
-        self.env: dict[str, str] = {}
-        self._stopped: list[psutil.Process] = []
-        self.frozen: list[tuple[float, float]] = []
-        """From when to when some of its processes stood still."""
-
-    def processes(self) -> list[psutil.Process]:
-        """The agent's first, then all that it started, its workers also where it is gone."""
-        assert self.process is not None
-        first = [self.process.pid] if self.process.returncode is None else []
-        found: dict[int, psutil.Process] = {}
-        for pid in [*first, *self.worker_pids()]:
-            try:
-                one = psutil.Process(pid)
-                if pid in first or "agent" in " ".join(one.cmdline()):
-                    found.update({it.pid: it for it in (one, *one.children(recursive=True))})
-            except psutil.Error:
-                continue
-        return list(found.values())
-
-    async def lose_power(self) -> None:
-        """All processes of this machine are gone at once."""
-        processes = self.processes()
-        for one in processes:
-            _signal(one, signal.SIGKILL)
-        assert self.process is not None
-        await self.process.wait()
-        await asyncio.to_thread(psutil.wait_procs, processes, timeout=20)
-
-    def freeze(self, pids: Sequence[int] | None = None) -> list[int]:
-        """Stop these, or all that the machine runs, as a hypervisor that pauses it; their pids."""
-        self._stopped = [it for it in self.processes() if pids is None or it.pid in pids]
-        for one in self._stopped:
-            _signal(one, signal.SIGSTOP)
-        self.frozen.append((time.time(), math.inf))
-        return [it.pid for it in self._stopped]
-
-    def thaw(self) -> None:
-        if self._stopped:
-            self.frozen[-1] = (self.frozen[-1][0], time.time())
-        for one in self._stopped:
-            _signal(one, signal.SIGCONT)
-        self._stopped = []
-
-    async def boot(self) -> None:
-        await self.start(self.env)
-
-    async def fleet(self) -> Mapping[str, Any]:
-        found: Mapping[str, Any] = await self.do("GET", "/api/fleet")
-        return found
-
-    async def close(self) -> None:
-        self.thaw()
-        await super().close()
+DAY = 100_000
+"""Seconds between the boot clocks of two machines, more or less."""
 
 
 class FleetOfAgents:
@@ -142,8 +79,6 @@ class FleetOfAgents:
         self.key = FleetKey(KEY)
         self.newcomer: Callable[[str], FleetAgent]
         """Makes one more machine, which is not started yet."""
-        self.frozen: set[int] = set()
-        """Pids that were stopped at some time: they may close a connection late."""
 
     def __getitem__(self, name: str) -> FleetAgent:
         return self.agents[name]
@@ -181,7 +116,13 @@ class FleetOfAgents:
 
     def check(self) -> None:
         """No two workers could send for one session, and none lost its pairing."""
-        assert not (overlaps := self.witness.overlaps(self.frozen)), overlaps
+        frozen = [
+            (pid, it.begun, it.ended)
+            for machine in self.agents.values()
+            for it in machine.frozen
+            for pid in it.pids
+        ]
+        assert not (overlaps := self.witness.overlaps(frozen)), overlaps
         twice = {id: names for id, names in self.witness.devices().items() if len(names) > 1}
         again = [str(it) for id in twice for it in self.witness.connections(id)]
         assert not twice, f"{', '.join(twice)}: paired again, so a copy was lost: {again}"
@@ -201,7 +142,10 @@ class FleetOfAgents:
         return set(ids) <= set(paired)
 
     async def rows(self, statement: str) -> list[Any]:
-        async with await psycopg.AsyncConnection.connect(self.database.url) as connection:
+        async with (
+            asyncio.timeout(ANSWERS_WITHIN),
+            await psycopg.AsyncConnection.connect(self.database.url) as connection,
+        ):
             return await (await connection.execute(statement.encode())).fetchall()
 
     async def know_each_other(self) -> bool:
@@ -209,21 +153,23 @@ class FleetOfAgents:
         rows = await self.rows("SELECT cardinality(rivals) FROM wa_agent.machine")
         return [n for (n,) in rows] == [len(self.agents) - 1] * len(self.agents)
 
-    def freeze(self, name: str, pids: Sequence[int] | None = None) -> None:
-        self.frozen.update(self[name].freeze(pids))
-
 
 @asynccontextmanager
 async def fleet_of_agents(
-    names: Sequence[str], place: Path, *, env: Mapping[str, str] = EMPTY, cut: bool = False
+    names: Sequence[str],
+    place: Path,
+    *,
+    env: Mapping[str, str] = EMPTY,
+    cut: bool = False,
+    clocks: Mapping[str, SteppedClock] = MappingProxyType({}),
 ) -> AsyncIterator[FleetOfAgents]:
     """`env`: settings that differ; `cut`: each machine has a network and a boot clock of its own,
-    days apart (as root)."""
+    days apart (as root); `clocks`: wall clocks of machines, and of the database."""
     async with AsyncExitStack() as stack:
         net = stack.enter_context(wires([*names, DATABASE])) if cut else None
         host = net.address(DATABASE) if net else "127.0.0.1"
         port = PORT if net else free_port()
-        inside = net.inside(DATABASE) if net else ()
+        inside = [*(net.inside(DATABASE) if net else ()), *_clock(clocks, DATABASE)]
         options = ("-c", "max_connections=100", "-c", "fsync=off")
         database = stack.enter_context(
             temporary_postgres(*options, listen=f"{host}:{port}", inside=inside)
@@ -231,16 +177,18 @@ async def fleet_of_agents(
         await prepare(database.url)
         database.sql("CREATE ROLE agent LOGIN; GRANT wa_agent_machine TO agent")
         known = {net.address(name): name for name in names} if net else {}
-        seen = stack.enter_context(witness(net.test if net else "127.0.0.1", known))
+        ahead = {name: number * DAY for number, name in enumerate(names)} if net else {}
+        seen = stack.enter_context(witness(net.test if net else "127.0.0.1", known, ahead))
         key = place / "fleet.key"
         key.touch(0o600)
         key.write_bytes(KEY)
         address = f"postgresql://agent@{host}:{port}/whatsapp?sslmode=disable"
         agents = [_machine(name, place / name, address, key, net) for name in names]
-        for number, agent in enumerate(agents):
+        for agent in agents:
             agent.env.update(env)
             if net:
-                agent.inside = [*agent.inside, *_clock(number * 100_000)]
+                agent.inside = [*agent.inside, *_boot_clock(ahead[agent.name])]
+            agent.inside = [*agent.inside, *_clock(clocks, agent.name)]
         fleet = FleetOfAgents(database, agents, seen, net)
         fleet.newcomer = lambda name: _machine(name, place / name, address, key, net)
         for agent in agents:
@@ -249,7 +197,11 @@ async def fleet_of_agents(
         yield fleet
 
 
-def _clock(ahead: int) -> list[str]:
+def _clock(clocks: Mapping[str, SteppedClock], name: str) -> Sequence[str]:
+    return clocks[name].command if name in clocks else ()
+
+
+def _boot_clock(ahead: int) -> list[str]:
     return ["unshare", "--time", "--boottime", str(ahead), "--monotonic", str(ahead), "--"]
 
 
@@ -265,10 +217,3 @@ def _machine(name: str, place: Path, database: str, key: Path, net: Wires | None
 
 def _manifest(archive: bytes) -> Manifest:
     return read_archive_manifest(io.BytesIO(archive), LIMITS)
-
-
-def _signal(process: psutil.Process, number: signal.Signals) -> None:
-    try:
-        process.send_signal(number)
-    except psutil.NoSuchProcess:
-        return

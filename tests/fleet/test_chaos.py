@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts.nemeses.__main__ import MACHINES, chaos
+from scripts.nemeses.rounds import MACHINES, chaos
 from tests.engines.baileys.conftest import cache
 
 __all__ = ["cache"]
@@ -16,10 +16,11 @@ async def test_no_session_runs_twice_and_all_come_back(tmp_path: Path, cache: Pa
         await fleet.play(["machine frozen", "database killed"])
         await fleet.play(["machine cut from both"])
         await fleet.play(["database lost a second"])
+        await fleet.play(["machine's clock stepped", "database's clock stepped"])
         await fleet.keep(tmp_path / "kept")
         logins = (tmp_path / "kept/logins.txt").read_text()
         assert {it for it in MACHINES if f" on {it} (login " in logins} == set(MACHINES)
         assert "'address': m" in logins
         done = (tmp_path / "kept/faults.txt").read_text()
-        assert "begins: machine cut from both" in done and done.count("ended") == 3
+        assert "begins: machine cut from both" in done and done.count("ended") == 4
         assert {*MACHINES, "database.sql"} <= {it.name for it in (tmp_path / "kept").iterdir()}

@@ -36,7 +36,7 @@ async def test_workers_keep_their_lease_without_an_agent_and_end_with_it(
         assert len(fleet.witness.connections()) == len(IDS)
 
         # Frozen for longer: the workers end by themselves, then the sessions run on the other one.
-        fleet.freeze("a", [a.process.pid])
+        a.freeze([a.process.pid])
         await eventually(lambda: not any(map(alive, workers.values())), within=TTL)
         ended = {it.session: it.ended for it in fleet.witness.connections()}
         assert all(ended.values()), "each disconnected in order"
@@ -70,7 +70,7 @@ async def test_a_session_of_baileys_comes_back_elsewhere_while_its_agent_and_wor
         (worker,) = a.worker_pids()
 
         # Not its Node: that goes on, and nothing tells it that the machine is lost.
-        fleet.freeze("a", [a.process.pid, worker])
+        a.freeze([a.process.pid, worker])
         frozen = boot_now()
         await eventually(lambda: not whatsapp.device(ACCOUNT)["connected"], within=TTL)
         assert boot_now() - frozen < TTL - MARGIN + DISCONNECT

@@ -1,11 +1,15 @@
 """The witness of the fleet's tests: it must see what it is there for."""
 
+import math
 import shutil
+import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from agent.clock import boot_now
 from agent.core.words import ConnectionStatus
 from agent.engines.sandbox.engine import SandboxEngine, open_engine
 from tests.conftest import Eventually
@@ -61,6 +65,25 @@ async def test_one_machine_after_the_other_is_no_overlap_and_a_new_pairing_is_se
     await eventually(lambda: len(seen.connections("shop")) == 2 and seen.connected() == {})
     assert seen.overlaps() == []
     assert len(seen.devices()["shop"]) == 2, "its folder did not come along"
+
+
+async def test_only_a_worker_that_stood_still_at_that_moment_may_close_its_connection_late(
+    seen: Witness, eventually: Eventually
+) -> None:
+    host, _, port = seen.address.rpartition(":")
+    begun, wall = boot_now(), time.time()
+    told = {5: [(1.0, "frame"), (3.0, "end")], 6: [(2.5, "frame")]}
+    for pid, lines in told.items():
+        with socket.create_connection((host, int(port))) as worker:
+            text = f"login shop device {pid} {begun + lines[0][0] - 0.5}\n"
+            text += "".join(f"{word} {begun + at}\n" for at, word in lines)
+            worker.sendall(text.encode())
+    await eventually(lambda: [it.open for it in seen.connections("shop")] == [False, False])
+    assert len(seen.overlaps()) == 1
+    assert seen.overlaps([(5, wall + 1.5, wall + 2.9)]) == []
+    assert seen.overlaps([(5, wall + 1.5, math.inf)]) == []
+    for other in ((6, wall + 1.5, wall + 2.9), (5, wall - 9, wall - 8), (5, wall + 2.5, math.inf)):
+        assert len(seen.overlaps([other])) == 1, other
 
 
 async def test_the_stand_in_for_whatsapp_knows_which_logins_overlapped(

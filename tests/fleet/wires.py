@@ -1,8 +1,10 @@
 """A network for each machine of a fleet, and wires between them that a test cuts, one-way too."""
 
+import math
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +12,9 @@ from pathlib import Path
 from tests.lacking import not_lent
 
 RELAY = Path(__file__).with_name("relay.py")
+OUTSIDE = "outside"
+"""The test itself, with the witness and the stand-in for WhatsApp."""
+CALLED_WITHIN = 20.0
 NOWHERE = "02:00:00:00:00:99"
 """No card has it: a frame to it is lost without a word, as on a wire that is cut."""
 
@@ -22,13 +27,16 @@ class Wires:
         self._bridge = f"waf{mark:x}"
         self._net = f"10.{200 + mark % 50}.{mark // 50 % 250}"
         self._numbers = {name: number for number, name in enumerate(hosts, 11)}
+        self._numbers[OUTSIDE] = 1
         self._spaces = {name: f"waf{mark:x}-{name}" for name in hosts}
         self._cut: set[tuple[str, str]] = set()
+        self.cut_off: list[tuple[str, float, float]] = []
+        """Addresses of hosts that were cut from the outside, from when to when."""
 
     @property
     def test(self) -> str:
         """The test's own address."""
-        return f"{self._net}.1"
+        return self.address(OUTSIDE)
 
     def address(self, host: str) -> str:
         return f"{self._net}.{self._numbers[host]}"
@@ -41,16 +49,24 @@ class Wires:
         """What `sender` sends to them is lost; what they send arrives."""
         for receiver in receivers:
             self._cut.add((sender, receiver))
-            self._ip(
-                *("-n", self._spaces[sender], "neigh", "replace", self.address(receiver)),
-                *("lladdr", NOWHERE, "nud", "permanent", "dev", "eth0"),
-            )
+            if OUTSIDE in (sender, receiver):
+                host = receiver if sender == OUTSIDE else sender
+                self.cut_off.append((self.address(host), time.time(), math.inf))
+            told = ("replace", self.address(receiver), "lladdr", NOWHERE, "nud", "permanent")
+            self._neighbour(sender, *told)
 
     def mend(self) -> None:
+        now = time.time()
+        self.cut_off = [(host, begun, min(ended, now)) for host, begun, ended in self.cut_off]
         while self._cut:
             sender, receiver = self._cut.pop()
-            told = ("neigh", "del", self.address(receiver), "dev", "eth0")
-            self._ip("-n", self._spaces[sender], *told)
+            self._neighbour(sender, "del", self.address(receiver))
+
+    def _neighbour(self, host: str, *words: str) -> None:
+        if host == OUTSIDE:
+            self._ip("neigh", *words, "dev", self._bridge)
+        else:
+            self._ip("-n", self._spaces[host], "neigh", *words, "dev", "eth0")
 
     @contextmanager
     def relay(self, host: str, port: int, outside: int) -> Iterator[None]:
@@ -58,15 +74,19 @@ class Wires:
         command = [*self.inside(host), sys.executable, RELAY, str(port), self.test, str(outside)]
         with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
             assert process.stdin is not None and process.stdout is not None
-            assert process.stdout.readline() == b"listening\n"
-            yield
+            try:
+                assert process.stdout.readline() == b"listening\n"
+                yield
+            finally:
+                process.kill()
 
     def lay(self) -> None:
         self._ip("link", "add", self._bridge, "type", "bridge")
         self._ip("addr", "add", f"{self.test}/24", "dev", self._bridge)
         self._ip("link", "set", self._bridge, "up")
-        for name, number in self._numbers.items():
-            space, end = self._spaces[name], f"{self._bridge}-{number}"
+        for name, space in self._spaces.items():
+            number = self._numbers[name]
+            end = f"{self._bridge}-{number}"
             self._ip("netns", "add", space)
             peer = ("peer", "name", "eth0", "netns", space)
             self._ip("link", "add", end, "type", "veth", *peer)
@@ -81,7 +101,8 @@ class Wires:
         subprocess.run(["ip", "link", "del", self._bridge], check=False, capture_output=True)
 
     def _ip(self, *words: str) -> None:
-        subprocess.run(["ip", *words], check=True, capture_output=True, text=True)
+        told = ["ip", *words]
+        subprocess.run(told, check=True, capture_output=True, text=True, timeout=CALLED_WITHIN)
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """Hears of every connection of the sandbox sessions of all machines: two of one may not overlap.
 
-What the sandbox's setting `witness` names. Times are those that the workers say, of one clock.
+What the sandbox's setting `witness` names. Times are those that the workers say, of their machines'
+boot clocks; here they are those of the test's wall clock.
 """
 
 import socketserver
@@ -12,6 +13,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import combinations
 from types import MappingProxyType
+
+from agent.clock import wall_at_boot
+
+LATE = 5.0
+"""Seconds after which a worker that stood still has closed its connection."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +42,9 @@ class Connection:
 class Witness:
     """Made by `witness`; `address` is the sessions' setting."""
 
-    def __init__(self, host: str, names: Mapping[str, str]) -> None:
-        """`names`: of the machines, by their addresses."""
+    def __init__(self, host: str, names: Mapping[str, str], ahead: Mapping[str, float]) -> None:
+        """`names`: of the machines, by their addresses; `ahead`: seconds of their boot clocks."""
+        self._ahead, self._wall_at_boot = ahead, wall_at_boot()
         self._connections: dict[int, Connection] = {}
         self._turn = threading.Lock()
         self._number = 0
@@ -72,21 +79,23 @@ class Witness:
             found[it.session].add(it.device)
         return dict(found)
 
-    def overlaps(self, frozen: Iterable[int] = ()) -> list[str]:
+    def overlaps(self, frozen: Iterable[tuple[int, float, float]] = ()) -> list[str]:
         """A sentence for each pair of connections of one session of which both could send.
 
-        A worker that was frozen may close its connection late: it must not have sent, however.
+        `frozen`: pids of workers, from when to when each stood still. One that stood still at the
+        other's login may close its connection late: it must not have sent, however.
         """
         by_session = defaultdict[str, list[Connection]](list)
         for it in self.connections():
             by_session[it.session].append(it)
-        held = frozenset(frozen)
+        held = defaultdict[int, list[tuple[float, float]]](list)
+        for pid, begun, ended in frozen:
+            held[pid].append((begun, ended))
         return [
-            f"{old.session}: {new} logged in {_end(old, held) - new.begun:.3f} s before"
-            f" {old} was silent"
+            f"{old.session}: {new} logged in {end - new.begun:.3f} s before {old} was silent"
             for every in by_session.values()
             for old, new in combinations(every, 2)
-            if _end(old, held) > new.begun
+            if (end := _end(old, new.begun, held[old.pid])) > new.begun
         ]
 
     def _hear(self, lines: Iterable[bytes], machine: str) -> None:
@@ -97,14 +106,15 @@ class Witness:
         with self._turn:
             self._number += 1
             number = self._number
-            begun = Connection(session, device, int(pid), machine, float(at), float(at))
+            wall = self._wall(machine, at)
+            begun = Connection(session, device, int(pid), machine, wall, wall)
             self._connections[number] = begun
         try:
             for line in lines:
                 word, at = line.decode().split()
                 with self._turn:
                     it = self._connections[number]
-                    told = {"last": float(at)} if word == "frame" else {"ended": float(at)}
+                    told = {"last" if word == "frame" else "ended": self._wall(machine, at)}
                     self._connections[number] = replace(it, **told)
         except OSError:
             pass  # its worker was killed, or its machine cut off
@@ -112,9 +122,14 @@ class Witness:
             with self._turn:
                 self._connections[number] = replace(self._connections[number], open=False)
 
+    def _wall(self, machine: str, said: str) -> float:
+        return self._wall_at_boot + float(said) - self._ahead.get(machine, 0.0)
 
-def _end(it: Connection, frozen: frozenset[int]) -> float:
-    return it.last if it.ended is None or it.pid in frozen else max(it.last, it.ended)
+
+def _end(it: Connection, at: float, frozen: Iterable[tuple[float, float]]) -> float:
+    if it.ended is None or any(begun < at < ended + LATE > it.ended for begun, ended in frozen):
+        return it.last
+    return max(it.last, it.ended)
 
 
 def _clock(wall: float | None) -> str:
@@ -126,9 +141,11 @@ def _clock(wall: float | None) -> str:
 
 @contextmanager
 def witness(
-    host: str = "127.0.0.1", names: Mapping[str, str] = MappingProxyType({})
+    host: str = "127.0.0.1",
+    names: Mapping[str, str] = MappingProxyType({}),
+    ahead: Mapping[str, float] = MappingProxyType({}),
 ) -> Iterator[Witness]:
-    made = Witness(host, names)
+    made = Witness(host, names, ahead)
     thread = threading.Thread(target=made.server.serve_forever, args=(0.1,), daemon=True)
     thread.start()
     try:

@@ -2,7 +2,8 @@
 
 import asyncio
 import os
-import time
+
+from agent.clock import boot_now
 
 
 class Witness:
@@ -30,4 +31,4 @@ class Witness:
 
     def _say(self, *words: str) -> None:
         if self._writer is not None:
-            self._writer.write(" ".join((*words, f"{time.time():.6f}\n")).encode())
+            self._writer.write(" ".join((*words, f"{boot_now():.6f}\n")).encode())

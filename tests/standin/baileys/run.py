@@ -4,7 +4,6 @@ Real processes: they end with their standard input, so that none outlives its te
 """
 
 import json
-import math
 import shutil
 import subprocess
 import time
@@ -108,12 +107,30 @@ def make_certificate(folder: Path) -> tuple[Path, Path]:
     return key, certificate
 
 
-def _could_send(login: Mapping[str, Any], at: int, frozen: Sequence[tuple[float, float]]) -> bool:
-    if login["last"] > at:
+Spans = Sequence[tuple[str, float, float]]
+"""Addresses of clients, from when to when something was done to each."""
+FROZEN_LATE = 5.0
+CUT_LATE = 60.0
+"""Seconds after which no connection is closed, and nothing comes, that was held up: a kernel sends
+again with growing pauses, and a server waits 30 s for the answer to its last word."""
+
+
+def _could_send(login: Mapping[str, Any], at: int, frozen: Spans, cut: Spans) -> bool:
+    last, ended = login["last"], login["ended"] or time.time() * 1000
+
+    def held(spans: Spans, until: float, late: float) -> bool:
+        """What came at that time may be what one of these held up."""
+        return any(
+            where == login["address"]
+            and begun * 1000 < at < (end + late) * 1000
+            and until < (end + late) * 1000
+            for where, begun, end in spans
+        )
+
+    if last > at and not held(cut, last, CUT_LATE):
         return True
-    ended = login["ended"] or math.inf
-    held = any(begun * 1000 < at and end * 1000 <= ended for begun, end in frozen)
-    return ended > at and not held
+    closed_late = held(frozen, ended, FROZEN_LATE) or held(cut, ended, CUT_LATE)
+    return bool(ended > at) and not closed_late
 
 
 class WhatsApp(Program):
@@ -172,17 +189,18 @@ class WhatsApp(Program):
         """Every login of a device, in order; times in ms."""
         return list(call(self.url + "/state")["logins"])
 
-    def overlaps(self, frozen: Sequence[tuple[float, float]] = ()) -> list[str]:
+    def overlaps(self, frozen: Spans = (), cut: Spans = ()) -> list[str]:
         """A sentence for each login that came while another one of the device could send.
 
-        `frozen`: from when to when clients were stopped; one of them may close its connection
-        late, and must not have sent since.
+        `frozen`: clients that were stopped; such a one may close its connection late, and must
+        not have sent since. `cut`: clients that could not reach this server; what their kernel
+        still had comes late, too.
         """
         return [
             f"{new['user']} logged in while its login of {new['begun'] - old['begun']} ms before"
             f" could send: {old}, {new}"
             for old, new in combinations(self.logins(), 2)
-            if old["device"] == new["device"] and _could_send(old, new["begun"], frozen)
+            if old["device"] == new["device"] and _could_send(old, new["begun"], frozen, cut)
         ]
 
     def receipts(self, user: str, id: str) -> list[str]:
