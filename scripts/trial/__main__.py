@@ -85,13 +85,13 @@ class Machine:
 
     async def create(self, id: str) -> None:
         """A machine that has just begun takes no session yet."""
-        async with asyncio.timeout(UP_WITHIN):
-            while True:
-                body = {"id": id, "engine": "sandbox"}
-                status, said = await self.ask("POST", "/api/instance", body)
-                if status != 503:
-                    break
-                await asyncio.sleep(0.2)
+        status, said = 503, None
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(UP_WITHIN):
+                while status == 503:
+                    body = {"id": id, "engine": "sandbox"}
+                    status, said = await self.ask("POST", "/api/instance", body)
+                    await asyncio.sleep(0.2 if status == 503 else 0)
         if status >= 300:
             raise WaError(f"cannot create {id}: {said}")
 

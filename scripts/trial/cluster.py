@@ -44,11 +44,16 @@ class Cluster:
         """It answers, and has the tables and the agents' role."""
         owner = f"postgresql://{OWNER}@127.0.0.1:{self.port}/"
         owner_password = self._password("owner.password")
-        async with asyncio.timeout(STARTS_WITHIN):
-            while not await self._has_database(owner + "postgres", owner_password):
-                if self.process is None or self.process.poll() is not None:
-                    raise HostError(f"PostgreSQL ended: look at {self._folder.parent}/postgres.log")
-                await asyncio.sleep(0.1)
+        look = f"look at {self._folder.parent}/postgres.log"
+        try:
+            async with asyncio.timeout(STARTS_WITHIN):
+                while not await self._has_database(owner + "postgres", owner_password):
+                    if self.process is None or self.process.poll() is not None:
+                        raise HostError(f"PostgreSQL ended: {look}")
+                    await asyncio.sleep(0.1)
+        except TimeoutError:
+            sentence = f"PostgreSQL does not answer after {STARTS_WITHIN:g} s: {look}"
+            raise HostError(sentence) from None
         password = self._password(self.password_file.name)
         of = psycopg.conninfo.make_conninfo(owner + NAME, password=owner_password)
         await prepare(of)

@@ -188,33 +188,6 @@ async def test_a_second_machine_of_the_same_name_is_refused(fleet: Fleet):
     assert await other.join(machine("a")) == a, "the same machine joins again and is itself"
 
 
-@pytest.mark.parametrize(
-    "statement",
-    [
-        "UPDATE wa_agent.session SET machine = 1",
-        "UPDATE wa_agent.machine SET epoch = 0",
-        "DELETE FROM wa_agent.copy",
-        "TRUNCATE wa_agent.machine",
-        "SELECT wa_agent.changed('{1}')",
-        "CREATE TABLE wa_agent.mine (x int)",
-        "DROP FUNCTION wa_agent.renew",
-        "COPY wa_agent.session TO PROGRAM 'id'",
-    ],
-)
-async def test_an_agents_role_changes_nothing_past_the_functions(fleet: Fleet, statement: str):
-    await two_machines(fleet)
-    async with await psycopg.AsyncConnection.connect(fleet.address) as connection:
-        with pytest.raises((psycopg.errors.InsufficientPrivilege, psycopg.errors.WrongObjectType)):
-            await connection.execute(statement)
-
-
-async def test_a_newer_schema_is_refused_with_a_sentence(fleet: Fleet):
-    fleet.server.sql("UPDATE wa_agent.fleet SET version = 2, compatible_from = 2")
-    with pytest.raises(Refused, match="upgrade this machine's agent") as refused:
-        await fleet.joined("a")
-    assert refused.value.code == "fleet_schema"
-
-
 async def test_machines_with_another_ttl_take_no_part(fleet: Fleet):
     """One that waits less long would take sessions that another one still runs."""
     first, a = await fleet.joined("a")

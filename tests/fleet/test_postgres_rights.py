@@ -84,6 +84,14 @@ async def test_an_agents_login_writes_no_table_and_calls_only_the_functions_of_a
 @pytest.mark.parametrize(
     "statement",
     [
+        "UPDATE wa_agent.session SET machine = 1",
+        "UPDATE wa_agent.machine SET epoch = 0",
+        "DELETE FROM wa_agent.copy",
+        "TRUNCATE wa_agent.machine",
+        "CREATE TABLE wa_agent.mine (x int)",
+        "DROP FUNCTION wa_agent.renew",
+        "COPY wa_agent.session TO PROGRAM 'id'",
+        "SELECT wa_agent.changed('{1}')",
         "SELECT installation FROM wa_agent.machine",
         "SELECT * FROM wa_agent.machine",
         "SELECT nextval('wa_agent.machine_id_seq')",
