@@ -86,11 +86,11 @@ def failpoint(name: str) -> None:
 
 def parse_failpoints(text: str) -> Mapping[str, tuple[str, int]]:
     """Action and count by point; a typo must not make a test pass that tests nothing."""
-    found = {}
+    points = {}
     for part in text.split(","):
         point, _, rest = part.partition(":")
         action, _, count = rest.partition(":")
         if point not in POINTS or action not in ("kill", "raise") or not (count or "1").isdigit():
             raise ConfigError(f"cannot use {VARIABLE}={part}: it must be POINT:kill or POINT:raise")
-        found[point] = (action, int(count or 1))
-    return found
+        points[point] = (action, int(count or 1))
+    return points

@@ -86,15 +86,15 @@ def lines_lost() -> int:
     """Lines that no writer of this process could put anywhere, since its start."""
     writers = [*logging.getLogger().handlers, *logging.getLogger("agent.audit").handlers]
     writers += logging.getLogger("agent.performance").handlers
-    return sum(getattr(one, "lost", 0) for one in writers)
+    return sum(getattr(writer, "lost", 0) for writer in writers)
 
 
 def set_level(level: str) -> None:
     root, wanted = logging.getLogger(), LEVELS[level]
-    others = [one.level for one in root.handlers if not isinstance(one, LineWriter)]
-    for one in root.handlers:
-        if isinstance(one, LineWriter):
-            one.setLevel(wanted)
+    others = [handler.level for handler in root.handlers if not isinstance(handler, LineWriter)]
+    for handler in root.handlers:
+        if isinstance(handler, LineWriter):
+            handler.setLevel(wanted)
     root.setLevel(min([wanted, *filter(None, others)]))
     # These tell each request and each loop start; their warnings are worth a line.
     for chatty in ("aiohttp.access", "asyncio"):
@@ -217,7 +217,7 @@ def as_text(record: logging.LogRecord, message: str, trace: str) -> str:
 
 def as_json(record: logging.LogRecord, message: str, trace: str) -> str:
     category, instance = _about(record)
-    found: dict[str, Any] = {
+    fields: dict[str, Any] = {
         "time": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
         + f".{int(record.msecs):03d}Z",
         "level": level_word(record),
@@ -227,8 +227,8 @@ def as_json(record: logging.LogRecord, message: str, trace: str) -> str:
         "logger": record.name,
     }
     if trace:
-        found["trace"] = trace
-    return json.dumps(found, ensure_ascii=False)
+        fields["trace"] = trace
+    return json.dumps(fields, ensure_ascii=False)
 
 
 def as_fields(record: logging.LogRecord, message: str, trace: str) -> bytes:

@@ -148,7 +148,7 @@ class Daemon:
 
     async def _refuse_foreign_state(self, store: Store, host: Host) -> None:
         rows = {instance.id for instance, _ in await store.instances()}
-        folders = {found.id for found in await asyncio.to_thread(scan, self._config.session_root)}
+        folders = {folder.id for folder in await asyncio.to_thread(scan, self._config.session_root)}
         try:
             refuse_foreign_state(self._state, rows | folders, await _running(host))
         except WaError:
@@ -218,8 +218,8 @@ class Daemon:
                 )
             else:
                 warn_of_leased(registry)
-            told = await store.history(kinds=CIRCUITS, limit=LATEST_CIRCUITS)
-            await supervision.backends.take_over(self._config.backend, told)
+            circuits = await store.history(kinds=CIRCUITS, limit=LATEST_CIRCUITS)
+            await supervision.backends.take_over(self._config.backend, circuits)
             supervision.packs.take_over()
             for id in await line_up(registry, supervision.seats, supervision.room):
                 self._wakes.wake(id)
@@ -255,15 +255,15 @@ class Daemon:
     def _places(self) -> dict[str, str]:
         """The paths of this agent's own state, for doctor and the API."""
         config = self._config
-        found = {
+        paths = {
             "state": config.agent.state_path,
             "sessions": config.session_root,
             "cache": config.cache_root,
             "socket": config.api_socket,
         }
         if self._config_path is not None:
-            found["config"] = self._config_path
-        places = {name: str(path.absolute()) for name, path in found.items()}
+            paths["config"] = self._config_path
+        places = {name: str(path.absolute()) for name, path in paths.items()}
         return {**places, "listen": config.scraped_at}
 
 

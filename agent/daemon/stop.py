@@ -31,7 +31,7 @@ async def stop_in_order(
     written, store, host = True, ground.store, ground.host
     supervision.supervisor.repairs.stop()
     facts = supervision.registry.facts.values()
-    every = [one for one in facts if not one.instance.backend]
+    every = [session for session in facts if not session.instance.backend]
     log.info("schedules stopped; %s", "workers stay" if leave else "closing every session")
 
     async def write(what: Awaitable[object]) -> None:

@@ -64,7 +64,7 @@ class Tasks:
         supervision, parts = self.parts.supervision, self.parts
         settings, views = supervision.settings, supervision.supervisor.views
         config, copy = self.config, self.config.agent.state_path / "agent.db.copy"
-        found: dict[str, Coroutine[Any, Any, object]] = {
+        tasks: dict[str, Coroutine[Any, Any, object]] = {
             "passes": supervision.loop.run(),
             "packs": supervision.packs.run(),
             "sampling": supervision.sampler.run(),
@@ -89,12 +89,12 @@ class Tasks:
             "stop": self._end_when_asked(),
         }
         if parts.ground.backend_host is not None:
-            found["backends"] = supervision.backend_loop.run()
+            tasks["backends"] = supervision.backend_loop.run()
         if parts.alerting.alertmanager is not None:
-            found["alertmanager"] = parts.alerting.alertmanager.run()
+            tasks["alertmanager"] = parts.alerting.alertmanager.run()
         if parts.fleet is not None:
-            found["fleet"] = parts.fleet.run()
-        return found
+            tasks["fleet"] = parts.fleet.run()
+        return tasks
 
     async def _end_when_asked(self) -> None:
         await self.signals.stop.wait()

@@ -43,7 +43,7 @@ def codes_in(message: Mapping[str, Any], key: str) -> tuple[str, ...]:
     value = message.get(key, ())
     if not isinstance(value, list | tuple) or len(value) > _MOST_CODES:
         raise wrong(key, "not a short list")
-    if not all(isinstance(each, str) and _CODE.fullmatch(each) for each in value):
+    if not all(isinstance(code, str) and _CODE.fullmatch(code) for code in value):
         raise wrong(key, "not a list of short codes")
     return tuple(value)
 

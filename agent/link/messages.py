@@ -244,4 +244,4 @@ def _check_version(message: Mapping[str, Any]) -> None:
 
 
 def _fields_of(value: Any) -> dict[str, Any]:
-    return {each.name: getattr(value, each.name) for each in fields(value)}
+    return {field_.name: getattr(value, field_.name) for field_ in fields(value)}

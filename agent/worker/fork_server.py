@@ -67,7 +67,7 @@ def _serve_one(sock: socket.socket, children: dict[int, str]) -> bool:
         if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
             raise ValueError("too long")
         asked = json.loads(packet)
-        id, env = asked["fork"], {str(key): str(each) for key, each in asked["env"].items()}
+        id, env = asked["fork"], {str(key): str(value) for key, value in asked["env"].items()}
         if not isinstance(id, str) or len(files) != 2:
             raise ValueError("it needs an id and two files")
         if asked.get("leased") is True:

@@ -74,7 +74,7 @@ def read_roster(folder: Path) -> dict[InstanceId, Mapping[str, Any]]:
     path = folder / "roster.json"
     if not path.exists():
         return {}
-    found: dict[InstanceId, Mapping[str, Any]] = {}
+    roster: dict[InstanceId, Mapping[str, Any]] = {}
     try:
         sessions = _parse(_read(path), path).get("sessions")
         if not isinstance(sessions, dict):
@@ -88,8 +88,8 @@ def read_roster(folder: Path) -> dict[InstanceId, Mapping[str, Any]]:
         except InvalidRequest as error:
             log.error("cannot hold a session of %s: %s", path, error)
             continue
-        found[id] = own_settings(settings if isinstance(settings, dict) else {})
-    return found
+        roster[id] = own_settings(settings if isinstance(settings, dict) else {})
+    return roster
 
 
 def own_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -110,10 +110,10 @@ def refuse_foreign_group(folder: Path) -> None:
     So what lies elsewhere on the machine can stand here. The agent's own folders have the group
     that the worker runs in; the owner cannot be told, the unit's user namespace hides it.
     """
-    found = folder.stat(follow_symlinks=False)
-    if found.st_gid != os.getegid():
+    status = folder.stat(follow_symlinks=False)
+    if status.st_gid != os.getegid():
         raise FolderUnusable(
-            f"cannot use {folder}: it belongs to group {found.st_gid}, this worker is in group"
+            f"cannot use {folder}: it belongs to group {status.st_gid}, this worker is in group"
             f" {os.getegid()}; is there a link at its place? Otherwise: chgrp -R wa {folder}"
         )
 
@@ -184,9 +184,9 @@ def _shown(path: Path, error: OSError) -> str:
     text = f"{path}: {error.strerror}"
     if isinstance(error, PermissionError):
         with suppress(OSError):
-            found = path.lstat()
+            status = path.lstat()
             text += (
-                f" (owner {found.st_uid}:{found.st_gid}, mode {found.st_mode & 0o7777:04o};"
+                f" (owner {status.st_uid}:{status.st_gid}, mode {status.st_mode & 0o7777:04o};"
                 f" this worker is {os.geteuid()}:{os.getegid()})"
             )
     return text

@@ -53,8 +53,8 @@ def set_up_worker_log(id_text: str, env: Mapping[str, str]) -> None:
         record.__dict__.setdefault("wa_category", str(Category.SESSION))
         return True
 
-    for each in logging.getLogger().handlers:
-        each.addFilter(stamp)
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(stamp)
 
 
 class Life:

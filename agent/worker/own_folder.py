@@ -23,10 +23,10 @@ class OwnFolder:
 
     def told(self) -> Mapping[str, object]:
         """Inodes by name, and which of them are in no folder any more."""
-        found = {name: os.fstat(fd) for name, fd in self._open.items()}
+        statuses = {name: os.fstat(fd) for name, fd in self._open.items()}
         return {
-            "inodes": {name: status.st_ino for name, status in found.items()},
-            "deleted": [name for name, status in found.items() if not status.st_nlink],
+            "inodes": {name: status.st_ino for name, status in statuses.items()},
+            "deleted": [name for name, status in statuses.items() if not status.st_nlink],
         }
 
     def make_refuge(self, path: Path) -> Path:

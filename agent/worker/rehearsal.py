@@ -52,9 +52,9 @@ def _ask_to_end(_number: int, _frame: object) -> None:
 
 def _close_log() -> None:
     root = logging.getLogger()
-    for each in root.handlers[:]:
-        root.removeHandler(each)
-        each.close()
+    for handler in root.handlers[:]:
+        root.removeHandler(handler)
+        handler.close()
 
 
 def _set_stage(root: Path) -> None:

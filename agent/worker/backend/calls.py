@@ -64,7 +64,7 @@ class BackendCalls:
         return {}
 
     async def _sessions(self, _args: Mapping[str, Any]) -> Answer:
-        return {"sessions": [asdict(one) for one in await self._backend.sessions()]}
+        return {"sessions": [asdict(session) for session in await self._backend.sessions()]}
 
     async def _hook(self, args: Mapping[str, Any]) -> Answer:
         await self._backend.hook(object_of(args, "told"))
