@@ -17,7 +17,7 @@ from agent.core.reconnect import ReconnectPolicy, reconnect_delay
 
 OWN_KINDS = "webhook"
 """Kinds that begin so are about webhooks themselves; `detail` names which."""
-LONGEST_TOLD = 3600.0
+LONGEST_RETRY_AFTER = 3600.0
 """A target may ask for a wait of so many seconds at most."""
 _DOUBLING = ReconnectPolicy(factor=2.0, jitter=0.0)
 
@@ -156,7 +156,7 @@ def judge_answer(status: int) -> Answer:
     return Answer.REFUSED
 
 
-def told_wait(text: str | None, now_wall: float) -> float:
+def retry_after(text: str | None, now_wall: float) -> float:
     """The seconds that a Retry-After header asks for, within bounds; 0 = none."""
     if not text or len(text) > 64:
         return 0.0
@@ -167,7 +167,7 @@ def told_wait(text: str | None, now_wall: float) -> float:
             seconds = parsedate_to_datetime(text).timestamp() - now_wall
         except (ValueError, TypeError, OverflowError):
             return 0.0
-    return min(max(seconds, 0.0), LONGEST_TOLD)
+    return min(max(seconds, 0.0), LONGEST_RETRY_AFTER)
 
 
 def next_wait(failures: int, asked_wait: float, pace: Pace, jitter01: float) -> float:

@@ -21,7 +21,7 @@ class OwnFolder:
             with suppress(OSError):  # an engine without a session folder
                 self._open[name] = os.open(path, _FOLDER)
 
-    def told(self) -> Mapping[str, object]:
+    def describe(self) -> Mapping[str, object]:
         """Inodes by name, and which of them are in no folder any more."""
         statuses = {name: os.fstat(fd) for name, fd in self._open.items()}
         return {

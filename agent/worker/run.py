@@ -98,7 +98,7 @@ def _works(
             share_session(identity.folder)
 
     async def probe(args: Mapping[str, Any]) -> Answer:
-        return {**await ask(args), "open_fds": open_files(), "folder": own.told()}
+        return {**await ask(args), "open_fds": open_files(), "folder": own.describe()}
 
     async def save_elsewhere(args: Mapping[str, Any]) -> Answer:
         """Its folder was deleted: what is in memory goes where the agent can fetch it."""

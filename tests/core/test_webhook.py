@@ -12,15 +12,15 @@ from hypothesis import strategies as st
 
 from agent.core.model import Category, InstanceId, JournalEntry
 from agent.core.webhook import (
-    LONGEST_TOLD,
+    LONGEST_RETRY_AFTER,
     Answer,
     Pace,
     body_of,
     delivery_name,
     judge_answer,
     next_wait,
+    retry_after,
     sign,
-    told_wait,
     wants,
 )
 
@@ -85,10 +85,10 @@ def test_what_an_answer_means(status: int, answer: Answer) -> None:
         ("", 0),
         ("120", 120),
         ("0", 0),
-        ("99999999999999999999", LONGEST_TOLD),
+        ("99999999999999999999", LONGEST_RETRY_AFTER),
         (formatdate(NOW + 90, usegmt=True), 90),
         (formatdate(NOW - 90, usegmt=True), 0),
-        (formatdate(NOW + 10 * 86400, usegmt=True), LONGEST_TOLD),
+        (formatdate(NOW + 10 * 86400, usegmt=True), LONGEST_RETRY_AFTER),
         ("-5", 0),
         ("1e9", 0),
         ("soon", 0),
@@ -97,12 +97,12 @@ def test_what_an_answer_means(status: int, answer: Answer) -> None:
     ],
 )
 def test_a_wait_that_is_asked_for_is_kept_within_bounds(text: str | None, seconds: float) -> None:
-    assert told_wait(text, NOW) == pytest.approx(seconds, abs=1)
+    assert retry_after(text, NOW) == pytest.approx(seconds, abs=1)
 
 
 @given(st.text(max_size=80))
 def test_whatever_a_target_asks_for_the_wait_has_an_end(text: str) -> None:
-    assert 0 <= told_wait(text, NOW) <= LONGEST_TOLD
+    assert 0 <= retry_after(text, NOW) <= LONGEST_RETRY_AFTER
 
 
 def test_waits_double_up_to_the_longest_with_full_jitter() -> None:

@@ -100,7 +100,7 @@ def note_error(
     if finding.effect is Effect.BENIGN:
         return window
     window = forget_old(window, policy, now)
-    if finding.effect is Effect.SUMMARY and _told_already(window, finding.peer, now):
+    if finding.effect is Effect.SUMMARY and _is_counted(window, finding.peer, now):
         return window
     peer = finding.peer if _has_room(window, finding.peer) else ""
     regenerates = int(finding.effect is Effect.REGENERATES)
@@ -213,7 +213,7 @@ def limit_of(
     return kept, peer if len(kept) < _MOST_PEERS else ""
 
 
-def _told_already(window: CryptoWindow, peer: str, now: float) -> bool:
+def _is_counted(window: CryptoWindow, peer: str, now: float) -> bool:
     near = (slot for slot in window.slots if slot.at + _STRETCH + _SUMMARY_AFTER > now)
     return any(not peer or slot.peer in (peer, "") for slot in near)
 

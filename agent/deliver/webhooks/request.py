@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import aiohttp
 
 from agent.config import WebhookDeclaration, secret_of
-from agent.core.webhook import Answer, judge_answer, sign, told_wait
+from agent.core.webhook import Answer, judge_answer, retry_after, sign
 from agent.deliver.webhooks.guarded_address import AddressDenied, open_connector
 from agent.errors import ConfigError
 
@@ -84,7 +84,7 @@ class Line:
                 verdict,
                 back.status,
                 "" if taken else _answered(back.status),
-                told_wait(back.headers.get("Retry-After"), time.time()),
+                retry_after(back.headers.get("Retry-After"), time.time()),
                 said.decode(errors="replace"),
             )
 

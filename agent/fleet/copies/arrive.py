@@ -42,11 +42,11 @@ def epoch_here(root: Path, id: InstanceId) -> int | None:
         return None
     try:
         with open_instance(root, id) as fd:
-            told = parse_object(read_plain_file(root / id, fd, NAME))
+            identity = parse_object(read_plain_file(root / id, fd, NAME))
     except (ValueError, VaultError):
         return -1
-    found = told.get(EPOCH, 0) if told.get("leased") else 0
-    return found if isinstance(found, int) else -1
+    epoch = identity.get(EPOCH, 0) if identity.get("leased") else 0
+    return epoch if isinstance(epoch, int) else -1
 
 
 def open_copy(owned: Owned, stored: Stored, key: FleetKey) -> bytes:

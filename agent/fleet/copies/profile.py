@@ -47,8 +47,8 @@ def render_pointer(pointer: Pointer) -> bytes:
 def parse_pointer(raw: bytes) -> Pointer:
     """It was sealed with the fleet's key, and is checked all the same."""
     try:
-        told = json.loads(raw)
-        pointer = Pointer(str(told["snapshot"]), str(told["name"]))
+        fields = json.loads(raw)
+        pointer = Pointer(str(fields["snapshot"]), str(fields["name"]))
     except (ValueError, KeyError, TypeError) as error:
         raise VaultError(
             "cannot use the stored copy: it names no snapshot", code="damaged"

@@ -23,39 +23,41 @@ _UNCHECKED = ("require", "verify-ca")
 def read_address(address: str) -> dict[str, str]:
     """What the address itself says; ConfigError where it is none."""
     try:
-        told = {key: str(value) for key, value in conninfo_to_dict(address).items()}
+        options = {key: str(value) for key, value in conninfo_to_dict(address).items()}
     except (psycopg.Error, UnicodeError):
-        told = {"port": "unreadable"}
+        options = {"port": "unreadable"}
     # Where a password has a bare @ or /, a part of it stands here, and libpq's errors repeat it.
-    if not (_HOSTS.fullmatch(told.get("host", "")) and _PORTS.fullmatch(told.get("port", ""))):
+    if not (
+        _HOSTS.fullmatch(options.get("host", "")) and _PORTS.fullmatch(options.get("port", ""))
+    ):
         raise ConfigError(
             "cannot use the address of the fleet's database: it is neither"
             " postgresql://USER@HOST:PORT/NAME nor words like host=HOST dbname=NAME; in a password"
             " write %40 for @, %2F for / and %3A for :",
             field="fleet.database",
         )
-    return told
+    return options
 
 
 def usable_address(address: str, **more: str) -> str:
     """The address with `more` in it, where that says something; ConfigError: it may not be used."""
-    told = read_address(address) | {key: value for key, value in more.items() if value}
+    options = read_address(address) | {key: value for key, value in more.items() if value}
     if problem := check_address(address):
         raise ConfigError(
             f"cannot use the address of the fleet's database: {problem}", field="fleet.database"
         )
-    return make_conninfo("", **told)
+    return make_conninfo("", **options)
 
 
 def check_address(address: str) -> str:
     """Why it may not be used; "" = it may."""
-    told = _told(address)
-    if "service" in told:
+    options = _options(address)
+    if "service" in options:
         return "a service file decides where it leads: name the host in the address"
-    mode = told.get("sslmode")
-    if _all(told, _is_here) or mode in (_CHECKED, *_UNCHECKED):
+    mode = options.get("sslmode")
+    if _all(options, _is_here) or mode in (_CHECKED, *_UNCHECKED):
         return ""
-    if _all(told, _is_private) and mode == "disable":
+    if _all(options, _is_private) and mode == "disable":
         return ""
     return (
         "it leads over a network, where anybody could answer in the database's place:"
@@ -65,9 +67,9 @@ def check_address(address: str) -> str:
 
 def warn_of_address(address: str) -> str:
     """What its operator accepts and should know; "" = nothing."""
-    told = _told(address)
-    mode = told.get("sslmode", "")
-    if _all(told, _is_here) or mode == _CHECKED:
+    options = _options(address)
+    mode = options.get("sslmode", "")
+    if _all(options, _is_here) or mode == _CHECKED:
         return ""
     lacks = {
         "verify-ca": "the server's host name is not checked",
@@ -79,7 +81,7 @@ def warn_of_address(address: str) -> str:
     )
 
 
-def _told(address: str) -> dict[str, str]:
+def _options(address: str) -> dict[str, str]:
     """With libpq's environment; the address goes before it."""
     defaults = {
         option.keyword.decode(): option.val.decode()
@@ -89,10 +91,10 @@ def _told(address: str) -> dict[str, str]:
     return defaults | read_address(address)
 
 
-def _all(told: dict[str, str], is_such: Callable[[str], bool]) -> bool:
+def _all(options: dict[str, str], is_such: Callable[[str], bool]) -> bool:
     """hostaddr goes before host; a list of either has one entry for each server."""
-    names = told.get("host", "").split(",")
-    addresses = told.get("hostaddr", "").split(",")
+    names = options.get("host", "").split(",")
+    addresses = options.get("hostaddr", "").split(",")
     pairs = zip_longest(names, addresses, fillvalue="")
     return all(is_such(address or name) for name, address in pairs)
 

@@ -35,7 +35,7 @@ _TLS = {
 
 async def connect(address: str, *, autocommit: bool = True) -> Connection:
     given = usable_address(address, **{**_ALIVE, **read_address(address), **_FORCED})
-    with said():
+    with readable_errors():
         return await psycopg.AsyncConnection.connect(given, autocommit=autocommit)
 
 
@@ -82,7 +82,7 @@ def _errors(said_first: str) -> dict[str, WaError]:
 
 
 @contextmanager
-def said() -> Iterator[None]:
+def readable_errors() -> Iterator[None]:
     """Turns the library's errors into ours."""
     try:
         yield

@@ -7,7 +7,7 @@ from typing import Any
 from psycopg.rows import TupleRow
 
 from agent.errors import WaError
-from agent.fleet.postgres.connection import Connection, connect, said
+from agent.fleet.postgres.connection import Connection, connect, readable_errors
 from agent.fleet.postgres.tables import read_schema
 
 
@@ -33,7 +33,7 @@ class Database:
             task = asyncio.create_task(self._ask(statement, values))
             task.add_done_callback(_heard)
             try:
-                with said():
+                with readable_errors():
                     await asyncio.wait({task}, timeout=self._timeout)
                     if not task.done():
                         raise TimeoutError(f"no answer within {self._timeout:g} s")
@@ -63,8 +63,8 @@ class Database:
                 connection.pgconn.finish()
                 raise
             self._connection = connection
-        found = await self._connection.execute(statement.encode(), values)
-        return await found.fetchall()
+        cursor = await self._connection.execute(statement.encode(), values)
+        return await cursor.fetchall()
 
     def _drop(self) -> None:
         """Close without waiting: the server may be frozen, and its answer may come late."""

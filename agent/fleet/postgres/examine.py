@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from agent.fleet.postgres.address import warn_of_address
-from agent.fleet.postgres.connection import Connection, connect, said
+from agent.fleet.postgres.connection import Connection, connect, readable_errors
 from agent.fleet.postgres.tables import read_schema
 
 _POWERS = """
@@ -41,7 +41,7 @@ async def examine(address: str, ids: Sequence[str] = ()) -> DatabaseFacts:
     """Refused: tables that this program may not use; TryLater: no answer."""
     connection = await connect(address)
     try:
-        with said():
+        with readable_errors():
             version, _ = await read_schema(connection)
             (role,) = await _column(connection, "SELECT current_user")
             (fingerprint,) = await _column(connection, "SELECT key_fingerprint FROM wa_agent.fleet")
@@ -63,5 +63,5 @@ async def examine(address: str, ids: Sequence[str] = ()) -> DatabaseFacts:
 
 
 async def _column(connection: Connection, statement: str, *values: object) -> list[str]:
-    found = await connection.execute(statement.encode(), values or None)
-    return [str(row[0]) for row in await found.fetchall()]
+    cursor = await connection.execute(statement.encode(), values or None)
+    return [str(row[0]) for row in await cursor.fetchall()]

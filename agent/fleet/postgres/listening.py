@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from agent.errors import WaError
 from agent.fleet.coordinator import Notice
-from agent.fleet.postgres.connection import Connection, connect, said
+from agent.fleet.postgres.connection import Connection, connect, readable_errors
 
 log = logging.getLogger(__name__)
 
@@ -21,7 +21,7 @@ async def listen(address: str, on_notify: Callable[[Notice], None]) -> None:
     while True:
         try:
             async with await connect(address) as connection:
-                with said():
+                with readable_errors():
                     await connection.execute(f"LISTEN {CHANNEL}".encode())
                     if away:
                         log.info("the fleet's database sends notices again")

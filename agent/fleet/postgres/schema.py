@@ -9,7 +9,7 @@ from psycopg import sql
 from psycopg.rows import TupleRow
 
 from agent.errors import Refused
-from agent.fleet.postgres.connection import connect, said
+from agent.fleet.postgres.connection import connect, readable_errors
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ async def prepare(address: str, steps: Sequence[Step] = STEPS) -> tuple[int, int
     """Bring the tables to the newest of `steps`, all in one transaction; the versions before
     and after. A second call changes nothing, and newer tables stay as they are."""
     async with await connect(address, autocommit=False) as connection:
-        with said():
+        with readable_errors():
             await connection.execute("SELECT pg_advisory_xact_lock(hashtext('wa_agent schema'))")
             before = version = await _present(connection)
             for step in steps:
@@ -56,7 +56,7 @@ async def prepare(address: str, steps: Sequence[Step] = STEPS) -> tuple[int, int
 async def allow(address: str, role: str) -> None:
     """Let a login of the database speak for machines."""
     async with await connect(address, autocommit=False) as connection:
-        with said():
+        with readable_errors():
             await connection.execute(
                 sql.SQL("GRANT wa_agent_machine TO {}").format(sql.Identifier(role))
             )
@@ -65,7 +65,7 @@ async def allow(address: str, role: str) -> None:
 async def set_ttl(address: str, ttl: float) -> None:
     """Another [fleet] ttl for all machines: none of them may run meanwhile."""
     async with await connect(address, autocommit=False) as connection:
-        with said():
+        with readable_errors():
             changed = await connection.execute(
                 "UPDATE wa_agent.fleet SET ttl = %s WHERE NOT EXISTS (SELECT FROM wa_agent.machine"
                 " WHERE NOT gone AND alive_until > clock_timestamp())",
@@ -80,8 +80,8 @@ async def set_ttl(address: str, ttl: float) -> None:
 
 
 async def _present(connection: psycopg.AsyncConnection[TupleRow]) -> int:
-    found = await connection.execute("SELECT to_regclass('wa_agent.fleet')")
-    if (await found.fetchone() or (None,))[0] is None:
+    cursor = await connection.execute("SELECT to_regclass('wa_agent.fleet')")
+    if (await cursor.fetchone() or (None,))[0] is None:
         return 0
-    found = await connection.execute("SELECT version FROM wa_agent.fleet")
-    return int((await found.fetchone() or (0,))[0])
+    cursor = await connection.execute("SELECT version FROM wa_agent.fleet")
+    return int((await cursor.fetchone() or (0,))[0])

@@ -92,7 +92,7 @@ class Child:
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self._pidfd, number)
 
-    def told(self, word: Exit) -> None:
+    def note_exit(self, word: Exit) -> None:
         """The warm process reaped it and reports its end."""
         self._word = word
         if self._gone:

@@ -66,7 +66,7 @@ class ProcessHost:
         self._early: deque[tuple[int, Mapping[str, str]]] = deque(maxlen=EARLY_NOTICES)
         self._notify = NotifySocket.open(places.notify_socket, self._notice, self._by_pid)
         self._sweep = Sweep(self._by_pid.keys)
-        self._warm = WarmProcess(places.run_dir / "warm.log", self._told, self._warm_lost)
+        self._warm = WarmProcess(places.run_dir / "warm.log", self._note_exit, self._warm_lost)
         launcher = Launcher(places, worker, self._warm, forkable=forkable, program=program)
         self._around = Surroundings(
             worker, launcher.launch, self._kill_remains, self._notify.pinged, self._changed
@@ -214,10 +214,10 @@ class ProcessHost:
             self._early = deque(kept, maxlen=EARLY_NOTICES)
         return said
 
-    def _told(self, pid: int, how: Exit) -> None:
+    def _note_exit(self, pid: int, how: Exit) -> None:
         worker = self._by_pid.get(pid)
         if worker is not None and worker.child is not None:
-            worker.child.told(how)
+            worker.child.note_exit(how)
 
     def _warm_lost(self, pid: int) -> None:
         for worker in self._by_pid.values():
