@@ -1,7 +1,12 @@
-"""What the imports of an agent with [fleet] add to one without, as JSON: part, MiB of RSS."""
+"""What an agent with [fleet] imports and connects to, as JSON: part, MiB of RSS that it adds.
 
+Its argument is an address of the fleet's database.
+"""
+
+import asyncio
 import json
 import os
+import sys
 from importlib import import_module
 
 from scripts.benches.processes import MIB, memory
@@ -19,7 +24,11 @@ PARTS = {
 }
 
 
-def measure() -> dict[str, float]:
+COUNT = 4
+CONNECTIONS = f"{COUNT} connections"
+
+
+async def measure(address: str) -> dict[str, float]:
     _load(WITHOUT)
     found, before = {}, memory(os.getpid())
     for part, names in PARTS.items():
@@ -29,6 +38,12 @@ def measure() -> dict[str, float]:
         found[f"import of {part}"] = more["Rss"]
         found[f"… of that pages of files: {part}"] = more["Rss"] - more["Anonymous"]
         before = after
+    from agent.fleet.postgres.connection import connect
+
+    opened = [await connect(address) for _ in range(COUNT)]
+    found[CONNECTIONS] = (memory(os.getpid())["Rss"] - before["Rss"]) / MIB
+    for connection in opened:
+        await connection.close()
     return found
 
 
@@ -38,4 +53,4 @@ def _load(names: tuple[str, ...]) -> None:
 
 
 if __name__ == "__main__":
-    print(json.dumps(measure()))
+    print(json.dumps(asyncio.run(measure(sys.argv[1]))))

@@ -7,12 +7,14 @@ what the agent has for itself.
 import asyncio
 import json
 import secrets
+import shutil
 import subprocess
 import sys
 from collections import defaultdict
 from contextlib import AsyncExitStack
 from pathlib import Path
 
+from scripts.benches.fleet_imports import CONNECTIONS
 from scripts.benches.machine import this_machine
 from scripts.benches.ours import Agent, Client
 from scripts.benches.processes import MIB, memory, uss
@@ -34,12 +36,11 @@ def measure(instances: int, *, quick: bool = False) -> Report:
     found: dict[str, Figures] = defaultdict(lambda: defaultdict(list))
     parts = Figures(list)
     for _ in range(1 if quick else 3):
-        for name, kinds in asyncio.run(
-            _side_by_side(instances, QUICK if quick else SETTLE)
-        ).items():
+        agents, added = asyncio.run(_side_by_side(instances, QUICK if quick else SETTLE))
+        for name, kinds in agents.items():
             for kind, mib in kinds.items():
                 found[kind][name].append(mib)
-        for part, mib in _parts().items():
+        for part, mib in added.items():
             parts[part].append(mib)
     rows = [Row(f"the agent's process, {kind}", "MiB", by_name) for kind, by_name in found.items()]
     for kind, by_name in found.items():
@@ -56,13 +57,16 @@ def measure(instances: int, *, quick: bool = False) -> Report:
             f"Judged is {JUDGED}, which ps and top show: it does not depend on what other"
             " processes share.",
             "No other process had the files of psycopg open, so USS holds their pages too.",
-            "Imports were measured in a Python of their own, after those of an agent without"
-            " [fleet].",
+            "Imports and connections were measured in a Python of their own, after the imports of"
+            " an agent without [fleet].",
         ],
     )
 
 
-async def _side_by_side(instances: int, settle: float) -> dict[str, dict[str, float]]:
+async def _side_by_side(
+    instances: int, settle: float
+) -> tuple[dict[str, dict[str, float]], dict[str, float]]:
+    """Each agent's memory by kind, and what the parts of a fleet's agent add."""
     async with AsyncExitStack() as stack:
         port = free_port()
         server = stack.enter_context(temporary_postgres(listen=f"127.0.0.1:{port}"))
@@ -78,7 +82,8 @@ async def _side_by_side(instances: int, settle: float) -> dict[str, dict[str, fl
         await asyncio.gather(*(_connect_all(agent) for agent in agents.values()))
         await _all_copied(server, instances)
         await asyncio.sleep(settle)
-        return {name: _kinds(agent.agent_pid) for name, agent in agents.items()}
+        found = {name: _kinds(agent.agent_pid) for name, agent in agents.items()}
+        return found, await _parts(server, sites[OURS], port)
 
 
 def _kinds(pid: int) -> dict[str, float]:
@@ -110,8 +115,41 @@ async def _all_copied(server: Postgres, instances: int) -> None:
             await asyncio.sleep(0.2)
 
 
-def _parts() -> dict[str, float]:
-    command = [sys.executable, "-m", "scripts.benches.fleet_imports"]
+async def _parts(server: Postgres, site: Site, port: int) -> dict[str, float]:
+    """After the agents: from here on another process has psycopg's files open."""
+    address = f"postgresql://agent@localhost:{port}/whatsapp?hostaddr=127.0.0.1&sslmode="
+    found = _added(address + "disable")
+    certificate = await _offer_tls(server, site)
+    over_tls = _added(f"{address}verify-full&sslrootcert={certificate}")
+    return found | {f"{CONNECTIONS} with TLS": over_tls[CONNECTIONS]}
+
+
+async def _offer_tls(server: Postgres, site: Site) -> Path:
+    """The certificate with which the server encrypts from now on."""
+    trusted = _certify(server, site)
+    server.sql("ALTER SYSTEM SET ssl = on")
+    server.sql("SELECT pg_reload_conf()")
+    async with asyncio.timeout(WITHIN):
+        while True:
+            if server.sql("SHOW ssl").strip() == "on":
+                return trusted
+            await asyncio.sleep(0.2)
+
+
+def _certify(server: Postgres, site: Site) -> Path:
+    data, trusted = server.folder / "data", site.place / "server.crt"
+    make = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"]
+    named = ["-nodes", "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]
+    files = ["-keyout", data / "server.key", "-out", data / "server.crt"]
+    subprocess.run([*make, *named, *files], check=True, capture_output=True)
+    shutil.copy(data / "server.crt", trusted)
+    for name in ("server.key", "server.crt"):
+        shutil.chown(data / name, data.owner(), data.group())
+    return trusted
+
+
+def _added(address: str) -> dict[str, float]:
+    command = [sys.executable, "-m", "scripts.benches.fleet_imports", address]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     found: dict[str, float] = json.loads(done.stdout)
     return found

@@ -35,6 +35,15 @@ def report(*rows: Row) -> Report:
     return Report("trial", this_machine(), {OURS: "1", "pm2": "7"}, rows, ["a note"])
 
 
+def test_the_bench_of_a_fleet_has_no_file_of_psycopg_open() -> None:
+    """Pages that it shares with the agent would be missing in what the agent has for itself."""
+    program = "import sys, scripts.benches.fleet_memory; print('psycopg' in sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", program], check=False, capture_output=True, text=True, cwd=TOP
+    )
+    assert done.stdout == "False\n", done.stderr
+
+
 @pytest.mark.parametrize(("ours", "status"), [(2.0, 1), (0.5, 0)])
 def test_a_goal_that_is_missed_is_the_exit_status(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ours: float, status: int
