@@ -104,6 +104,14 @@ async def kill_database(round: Round) -> float:
     return round.beyond()
 
 
+async def close_database(round: Round) -> float:
+    """It answers, and takes no writes: a standby, or a service whose disk is full."""
+    database = round.fleet.database
+    round.ended.push_async_callback(asyncio.to_thread, database.take_writes, True)
+    await asyncio.to_thread(database.take_writes, False)
+    return round.beyond()
+
+
 async def restart_database(round: Round) -> float:
     """In order, as an upgrade of it does."""
     round.ended.push_async_callback(asyncio.to_thread, round.fleet.database.begin)
@@ -179,6 +187,7 @@ FAULTS: dict[str, Callable[[Round], Awaitable[float]]] = {
     "database frozen": freeze_database,
     "database killed": kill_database,
     "database restarted": restart_database,
+    "database read-only": close_database,
     "database lost a second": lose_a_second,
     "database's clock stepped": step_database_clock,
     "machine's clock stepped": step_machine_clock,
@@ -192,7 +201,9 @@ FAULTS: dict[str, Callable[[Round], Awaitable[float]]] = {
 }
 ALONE = frozenset({"database lost a second"})
 """Not together with another fault: README says what a fleet does not survive."""
-OF_THE_SERVER = frozenset({"database frozen", "database killed", "database restarted"})
+OF_THE_SERVER = frozenset(
+    {"database frozen", "database killed", "database restarted", "database read-only"}
+)
 """One of them at a time: each needs a server that runs."""
 
 

@@ -145,6 +145,27 @@ async def test_without_the_database_all_go_on_while_each_promises_the_others(
     await eventually(lambda: all_run(nodes), within=3 * POLICY.ttl)
 
 
+async def test_while_the_database_takes_no_writes_all_go_on(
+    three: Three, fleet: Fleet, eventually: Eventually
+):
+    nodes = await three()
+    await eventually(
+        lambda: all_run(nodes) and all(len(it.keeper._rivals) == 2 for it in nodes), within=30
+    )
+    fleet.server.take_writes(False)
+    try:
+        await eventually(lambda: all(it.keeper.lease_by == "promises" for it in nodes), within=10)
+        end = time.monotonic() + 1.5 * POLICY.ttl
+        while time.monotonic() < end:
+            assert all_run(nodes)
+            await asyncio.sleep(0.1)
+        assert "read-only" in nodes[0].keeper.database_error
+    finally:
+        fleet.server.take_writes(True)
+    await eventually(lambda: all(it.keeper.lease_by == "renewal" for it in nodes), within=10)
+    assert all_run(nodes)
+
+
 async def test_a_machine_that_cannot_keep_its_promises_takes_no_part(three: Three, tmp_path: Path):
     nodes = await three()
     await nodes[0].kill()

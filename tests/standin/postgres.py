@@ -100,6 +100,14 @@ class Postgres:
                 process.send_signal(number)
         self._process.send_signal(number)
 
+    def take_writes(self, takes: bool) -> None:
+        """Whether anything can be changed, in connections that are open, too."""
+        of_all = "RESET default_transaction_read_only"
+        if not takes:
+            of_all = "SET default_transaction_read_only = on"
+        self.sql(f"SET default_transaction_read_only = off; ALTER SYSTEM {of_all};")
+        self.sql("SELECT pg_reload_conf()")
+
     def back_up(self) -> Path:
         """A copy of the whole cluster as it is now, for `replace_by`."""
         target = Path(tempfile.mkdtemp(prefix="copy-", dir=self.folder.parent))

@@ -86,7 +86,13 @@ def readable_errors() -> Iterator[None]:
     """Turns the library's errors into ours."""
     try:
         yield
-    except (psycopg.OperationalError, psycopg.InterfaceError, TimeoutError, OSError) as error:
+    except (
+        psycopg.OperationalError,
+        psycopg.InterfaceError,
+        psycopg.InternalError,  # it is read-only: a standby, or a service whose disk is full
+        TimeoutError,
+        OSError,
+    ) as error:
         for word, sentence in _TLS.items():
             if word in str(error):
                 raise TryLater(
