@@ -17,14 +17,19 @@ from agent.fleet.fleet import Fleet
 from agent.supervise.assemble import Supervision
 from agent.supervise.fleet.arrivals import Arrivals
 from agent.supervise.fleet.commands import Commands
+from agent.supervise.fleet.comparing import Comparing
 from agent.supervise.fleet.disk_room import DiskRoom
 from agent.supervise.fleet.epochs import Epochs
 from agent.supervise.fleet.face import FleetFace
+from agent.supervise.fleet.giving_up import GivingUp
 from agent.supervise.fleet.leases import Leases
 from agent.supervise.fleet.moves import Moves
+from agent.supervise.fleet.orders import Orders
+from agent.supervise.fleet.owner import FleetOwner
 from agent.supervise.fleet.ownership import Ownership
 from agent.supervise.fleet.publishing import Publishing
 from agent.supervise.fleet.replicas import Replicas
+from agent.supervise.fleet.taking_in import TakingIn
 from agent.supervise.shared import Ground
 from agent.supervise.start_up import create_declared
 
@@ -47,7 +52,7 @@ class FleetParts:
         """Until this machine leaves its fleet."""
         works: dict[str, Coroutine[Any, Any, object]] = {
             "lease": self.fleet.keeper.run(),
-            "ownership": self.ownership.run(),
+            "ownership": self.face.comparing.run(),
             "copies": self.replicas.run(),
             "moves": self.face.moves.run(),
             "directory": self.fleet.directory.run(),
@@ -108,18 +113,15 @@ async def assemble_fleet(
         profiles = await asyncio.to_thread(_profiles, config, fleet, supervision)
     epochs = Epochs(ground.store)
     await epochs.load()
-    ownership = Ownership(
-        fleet=fleet,
-        registry=registry,
-        store=ground.store,
-        host=supervision.seats,
-        root=root,
-        epochs=epochs,
-        arrivals=Arrivals(fleet.copies, fleet.key, root, profiles.restic if profiles else None),
-        leases=Leases(registry.facts, wake),
-        wake=wake,
-        forget=supervision.supervisor.forget,
-    )
+    store, host, forget = ground.store, supervision.seats, supervision.supervisor.forget
+    leases = Leases(registry.facts, wake)
+    ownership = Ownership(fleet.keeper, registry.facts, epochs, leases, wake)
+    orders = Orders(fleet, ownership, host.boot_id())
+    owner = FleetOwner(fleet, ownership, orders, registry, store, host)
+    giving_up = GivingUp(fleet, ownership, registry, store, host, root, forget)
+    arrivals = Arrivals(fleet.copies, fleet.key, root, profiles.restic if profiles else None)
+    taking_in = TakingIn(fleet, ownership, registry, store, host, arrivals)
+    comparing = Comparing(fleet, ownership, orders, registry, taking_in, giving_up, owner.in_hand)
     replicas = Replicas(
         fleet.copies,
         fleet.key,
@@ -134,19 +136,20 @@ async def assemble_fleet(
     moves = Moves(
         fleet=fleet,
         ownership=ownership,
+        giving_up=giving_up,
         replicas=replicas,
         registry=registry,
-        store=ground.store,
-        host=supervision.seats,
+        store=store,
+        host=host,
         wake=wake,
     )
-    registry.tenure.owner = ownership
+    registry.tenure.owner = owner
     fleet.news.listeners.append(ownership.changed)
     await registry.set_leased(True)
     supervisor = supervision.supervisor
     address, make = config.fleet.reached_at, supervisor.create
     certificate = CertificateEnd(config.fleet.certificate, config.fleet.certificate_key)
-    face = FleetFace(fleet, ownership, moves, replicas, address, certificate, make)
+    face = FleetFace(fleet, owner, comparing, moves, replicas, address, certificate, make)
     supervision.figures.fleet = face.figures
 
     def member() -> Member:

@@ -16,8 +16,9 @@ from agent.fleet.directory import Directory
 from agent.fleet.fleet import Fleet
 from agent.fleet.peers import Peers
 from agent.fleet.places import place_of
+from agent.supervise.fleet.comparing import Comparing
 from agent.supervise.fleet.moves import Moves
-from agent.supervise.fleet.ownership import Ownership, Wishes
+from agent.supervise.fleet.owner import FleetOwner, Wishes
 from agent.supervise.fleet.replicas import Replicas
 
 
@@ -43,7 +44,8 @@ class FleetStatus:
 @dataclass(slots=True, eq=False, repr=False)
 class FleetFace:
     fleet: Fleet
-    ownership: Ownership
+    owner: FleetOwner
+    comparing: Comparing
     moves: Moves
     replicas: Replicas
     address: str
@@ -101,7 +103,7 @@ class FleetFace:
 
     def _waiting(self) -> Sequence[tuple[str, str, str]]:
         mine = self.fleet.machine
-        found = {**self.moves.refused, **self.ownership.problems}
+        found = {**self.moves.refused, **self.comparing.problems}
         return [*((id, why, mine) for id, why in found.items()), *self._of_lost_machines()]
 
     def _of_lost_machines(self) -> Iterator[tuple[str, str, str]]:
@@ -123,7 +125,7 @@ class FleetFace:
             lease_seconds_left=max(keeper.lease.until - boot_now(), 0.0),
             halted=bool(keeper.halted),
             machines=states,
-            owned=len(self.ownership.owned),
+            owned=len(self.owner.ownership.owned),
             waiting=len(self._waiting()),
             moving=len(self.moves.listed),
             commands_waiting=keeper.commands_wait,
@@ -178,7 +180,7 @@ class FleetFace:
 
     async def place(self, instance: Instance, on: str, labels: Mapping[str, str]) -> MachineRow:
         """The machine for a new session; Refused where none can run it."""
-        await self.ownership.joined()
+        await self.owner.joined()
         rows = await self.coordinator.machines()
         if on and on not in {row.name for row in rows}:
             raise _no_machine(on)
@@ -200,11 +202,11 @@ class FleetFace:
                 f"cannot create {instance.id}: failover must be {' or '.join(Failover)}",
                 field="failover",
             )
-        self.ownership.wishes[instance.id] = Wishes(dict(labels), failover)
+        self.owner.wishes[instance.id] = Wishes(dict(labels), failover)
         try:
             return await self.make(instance)
         finally:
-            self.ownership.wishes.pop(instance.id, None)
+            self.owner.wishes.pop(instance.id, None)
 
     async def leave(self) -> None:
         """Take this machine and its sessions out of the fleet; they go on here."""
@@ -212,7 +214,7 @@ class FleetFace:
             raise Refused(
                 "cannot leave the fleet: a move is under way; wa-agent fleet status", code="moving"
             )
-        await self.ownership.leave()
+        await self.owner.leave()
 
     async def accept(self) -> None:
         await self.fleet.coordinator.accept()

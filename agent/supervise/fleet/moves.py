@@ -22,6 +22,7 @@ from agent.host.base import Host
 from agent.log import about
 from agent.store.database import Store
 from agent.supervise.facts import Facts
+from agent.supervise.fleet.giving_up import GivingUp
 from agent.supervise.fleet.ownership import Ownership
 from agent.supervise.fleet.replicas import Replicas
 from agent.supervise.registry import Registry
@@ -50,6 +51,7 @@ class Move:
 class Moves:
     fleet: Fleet
     ownership: Ownership
+    giving_up: GivingUp
     replicas: Replicas
     registry: Registry
     store: Store
@@ -199,7 +201,7 @@ class Moves:
         self.ownership.released(facts.id)
         sentence = f"it runs on {row.name} from now on ({why}); its files here are kept"
         try:
-            await self.ownership.retire_held(facts, "moved", sentence)
+            await self.giving_up.retire_held(facts, "moved", sentence)
         except WaError as error:  # the next comparison goes on with it
             log.error("%s", error, extra=about(facts.id))
         return True
