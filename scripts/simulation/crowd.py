@@ -107,7 +107,7 @@ class Crowd:
             # It tries for all: its own delays and rounds may wait no longer.
             canary.record = replace(canary.record, not_before_wall=0.0)
             if canary.repair is not None and not canary.repair.over:
-                canary.repair = hurry_repair(canary.repair)
+                canary.repair = hurry_repair(canary.repair, paired=canary.record.paired)
             self._look(canary, at)
 
     def _release(self, group: str, at: float) -> None:
@@ -116,5 +116,5 @@ class Crowd:
         for known in self._known.values():
             if known.group == group and known.session.state != "connected":
                 if known.repair is not None:
-                    known.repair = hurry_repair(known.repair)
+                    known.repair = hurry_repair(known.repair, paired=known.record.paired)
                 self._look_later(known, None, at + 0.05)

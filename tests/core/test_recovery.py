@@ -356,16 +356,25 @@ def test_a_canary_is_repaired_while_all_is_not_well_and_keeps_its_pairing():
     repair, action = step_repair(case_of(ZOMBIE, around, POLICY, WALL), repair)
     assert action.kind is K.RESTART
     repair = replace(repair, step=K.RESTART, tries=3, stage=Stage.DUE)
-    repair, action = step_repair(case_of(ZOMBIE, around, POLICY, WALL), repair)
-    assert (action.kind, repair.round) == (K.WAIT, POLICY.rounds)
+    waiting, action = step_repair(case_of(ZOMBIE, around, POLICY, WALL), repair)
+    assert (action.kind, waiting.round) == (K.WAIT, POLICY.rounds)
 
 
 def test_a_turn_in_an_incident_makes_the_next_try_due():
     repair = begin_repair(judge_health(ZOMBIE, HEALTH, NOW), Goal.HEAL, WALL)
     waiting = replace(repair, not_before_wall=WALL + 1800)
-    assert hurry_repair(waiting).not_before_wall == 0
+    assert hurry_repair(waiting, paired=True).not_before_wall == 0
+    tried = replace(waiting, step=K.RESTART, tries=POLICY.tries)
+    case = case_of(ZOMBIE, Circumstances(well=False, canary=True), POLICY, WALL)
+    hurried = hurry_repair(tried, paired=True)
+    assert step_repair(case, hurried)[1].kind is K.RESTART, "the others wait for it"
+    assert hurry_repair(tried, paired=False).tries == POLICY.tries, "a clean-up is its next step"
+    logged_out = replace(waiting, step=K.LOGOUT_RESTART, tries=1)
+    assert hurry_repair(logged_out, paired=True).step is K.LOGOUT_RESTART, (
+        "what it may have ended is known"
+    )
     acting = replace(waiting, stage=Stage.ACTING)
-    assert hurry_repair(acting) == acting
+    assert hurry_repair(acting, paired=True) == acting
 
 
 def test_without_a_backup_nothing_destructive_is_tried():

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from agent.core.recovery.policy import RecoveryPolicy
 from agent.core.recovery.repair import RecoveryKind
 from scripts.simulation import faults, reaches
 from scripts.simulation.agent import Agent
@@ -317,13 +316,13 @@ class CutOff(StuckMachine):
         return super().begin_afresh(session, at)
 
 
-@pytest.mark.parametrize("size", [1, 2, 10])
-def test_a_server_that_is_cut_off_from_whatsapp_for_hours_costs_no_pairing(size):
+@pytest.mark.parametrize(("size", "within"), [(1, 1900), (2, 300), (10, 300)])
+def test_a_server_that_is_cut_off_from_whatsapp_for_hours_costs_no_pairing(size, within):
     machine = CutOff("1", sick=size, size=size, paired=True, cure=RecoveryKind.RESTART)
     machine.supervising = Agent(machine)
     machine.play_to_the_end()
     assert machine.given_up == 0
-    assert machine.slowest() < machine.back - BEGIN + 1.1 * RecoveryPolicy().round_pause
+    assert BEGIN + machine.slowest() < machine.back + within, "one alone waits for its next round"
 
 
 def test_the_readme_shows_how_long_a_session_that_hangs_needs():

@@ -176,6 +176,7 @@ _MILD_REASONS = frozenset({"proof_old", "not_proved", "crypto_peer", "silent_inb
 
 
 _KEYS_STEP = RecoveryKind.REGENERATE_KEYS
+_HARMLESS = (RecoveryKind.RECONNECT, RecoveryKind.RESTART)
 _SETTLED = (Ending.RECOVERED, Ending.CLEANED, Ending.NEEDS_SCAN, Ending.NOT_WANTED)
 """After these the session is a new one, which needs a scan."""
 
@@ -239,15 +240,22 @@ def join_repair(repair: Repair, goal: Goal) -> Repair:
     wider = max(repair.goal, goal, key=order.index)
     if goal is not Goal.HEAL and repair.stage is Stage.DUE:
         # The caller waits for the answer: a delayed step is due now.
-        repair = hurry_repair(repair)
+        repair = replace(repair, not_before_wall=0.0)
     owed = repair.cleaned and goal in (Goal.WORKING_QR, Goal.CLEANUP)
     owed = owed or repair.cleanup_owed
     return replace(repair, goal=wider, joined=repair.joined + 1, cleanup_owed=owed)
 
 
-def hurry_repair(repair: Repair) -> Repair:
-    """Its next try is due now: it has its turn in an incident, or the incident is over."""
-    return replace(repair, not_before_wall=0.0) if repair.stage is Stage.DUE else repair
+def hurry_repair(repair: Repair, *, paired: bool) -> Repair:
+    """It has its turn in an incident, or the incident is over: its next try is due now. What it
+    tried while others failed alike was no failure of its own, so its round begins again; without
+    a pairing it goes on to the step that makes a new session."""
+    if repair.stage is not Stage.DUE:
+        return repair
+    repair = replace(repair, not_before_wall=0.0)
+    if not paired or repair.trouble is not Trouble.CONNECTION or repair.step not in _HARMLESS:
+        return repair
+    return replace(repair, step=RecoveryKind.NONE, tries=0, done=False)
 
 
 def resume_repair(repair: Repair, now_wall: float) -> Repair:

@@ -163,7 +163,7 @@ class Incidents:
         self._say("incident_over", f"incident over: {incident.sentence}; {why}", incident)
         for facts in self._of(group):
             if facts.repair.last is not None and not facts.repair.last.over:
-                facts.repair.last = hurry_repair(facts.repair.last)
+                facts.repair.last = hurry_repair(facts.repair.last, paired=facts.record.paired)
         self._wake_all(group)
 
     def _give_turn(self, group: str, now: float) -> None:
@@ -191,7 +191,7 @@ class Incidents:
         facts = self.all_facts[incident.canary]
         facts.asked.try_at_once = True
         if facts.repair.last is not None and not facts.repair.last.over:
-            facts.repair.last = hurry_repair(facts.repair.last)
+            facts.repair.last = hurry_repair(facts.repair.last, paired=facts.record.paired)
         self._say(
             "canary", f"tries first for the members of the incident {incident.code}", incident
         )
