@@ -166,7 +166,7 @@ async def _absent(agent: FleetAgent) -> None:
     """The session that waits for its machine is shown as it was, and takes commands."""
     status = await cli(agent, "fleet", "status")
     assert status.status == 1
-    assert re.search(r"^w1 +a +its machine is lost; it waits for it", status.text, re.M)
+    assert re.search(r"^w1 +a +its machine is lost; it waits for that machine", status.text, re.M)
     assert "which does not answer" in (await cli(agent, "show", "w1")).text
     assert "it waits for that machine" in (await cli(agent, "why", "w1")).text
     stored = await cli(agent, "restart", "w1")

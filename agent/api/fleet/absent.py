@@ -3,12 +3,17 @@
 import hashlib
 import uuid
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import Any
 
 from aiohttp import web
 
+from agent.api.fleet.face import FleetFace
 from agent.api.fleet.forward import Forwarding
+from agent.api.fleet.published import PublishedViews
+from agent.api.http.auth import Caller
 from agent.api.http.body import parse_object
+from agent.api.http.call import Parts, Route
 from agent.api.http.envelope import json_answer
 from agent.api.http.fields import read_body
 from agent.api.present import show_details, show_instance
@@ -26,14 +31,24 @@ from agent.core.view import InstanceView
 from agent.errors import InvalidRequest, TryLater
 from agent.fleet.coordinator import MachineRow
 
-if TYPE_CHECKING:
-    from agent.api.fleet.door import Asked
-
 VIEW = "view"
 
 
+@dataclass(frozen=True, slots=True)
+class SessionRequest:
+    """A request for a session that this machine does not run."""
+
+    face: FleetFace
+    views: PublishedViews
+    request: web.Request
+    route: Route
+    parts: Parts
+    caller: Caller
+    id: InstanceId
+
+
 async def answer_for_absent(
-    asked: "Asked", forwarding: Forwarding, owner: MachineRow, cause: str
+    asked: SessionRequest, forwarding: Forwarding, owner: MachineRow, cause: str
 ) -> web.StreamResponse:
     if asked.route.away == VIEW:
         return await _last_view(asked, owner, cause)
@@ -42,9 +57,8 @@ async def answer_for_absent(
     raise _away(asked, owner, cause)
 
 
-async def _last_view(asked: "Asked", owner: MachineRow, cause: str) -> web.Response:
-    views = asked.door.views
-    row = await views.get(asked.id)
+async def _last_view(asked: SessionRequest, owner: MachineRow, cause: str) -> web.Response:
+    row = await asked.views.get(asked.id)
     if row is None:
         raise _away(asked, owner, cause)
     shown = dict(row.view)
@@ -74,9 +88,9 @@ def _as_published(shown: Mapping[str, Any]) -> InstanceView:
     )
 
 
-async def _store(asked: "Asked", forwarding: Forwarding, owner: MachineRow) -> web.Response:
+async def _store(asked: SessionRequest, forwarding: Forwarding, owner: MachineRow) -> web.Response:
     arguments = await _arguments(asked, forwarding)
-    row = await asked.door.face.coordinator.add_command(
+    row = await asked.face.coordinator.add_command(
         str(uuid.uuid4()),
         asked.id,
         asked.route.away,
@@ -97,14 +111,14 @@ async def _store(asked: "Asked", forwarding: Forwarding, owner: MachineRow) -> w
     )
 
 
-async def _arguments(asked: "Asked", forwarding: Forwarding) -> Mapping[str, Any]:
+async def _arguments(asked: SessionRequest, forwarding: Forwarding) -> Mapping[str, Any]:
     raw = await forwarding.body()
     if raw.strip() and asked.request.content_type != "application/json":
         raise InvalidRequest("cannot read the body: it must be application/json", field="body")
     return read_body(parse_object(raw) if raw.strip() else {}, asked.route.body or ())
 
 
-def _key(asked: "Asked") -> str:
+def _key(asked: SessionRequest) -> str:
     """Of one client and one session; a request without a key is a command of its own."""
     given = asked.request.headers.get("Idempotency-Key")
     if given is None:
@@ -116,7 +130,7 @@ def _key(asked: "Asked") -> str:
     return hashlib.sha256("\0".join((asked.caller.name, asked.id, given)).encode()).hexdigest()
 
 
-def _away(asked: "Asked", owner: MachineRow, cause: str) -> TryLater:
+def _away(asked: SessionRequest, owner: MachineRow, cause: str) -> TryLater:
     seconds = owner.seconds_since_renewal
     since = (
         "never renewed its lease" if seconds is None else f"renewed its lease {seconds:.0f} s ago"

@@ -2,12 +2,11 @@
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from aiohttp import web
 
-from agent.api.fleet.absent import VIEW, answer_for_absent
+from agent.api.fleet.absent import VIEW, SessionRequest, answer_for_absent
 from agent.api.fleet.creation import create
 from agent.api.fleet.face import FleetFace
 from agent.api.fleet.forward import Forwarding, NotOwner, send_json
@@ -47,7 +46,7 @@ class FleetDoor:
         owner = await self._owner(id, here=here)
         if owner is None or (owner.name == self.face.machine and here):
             return None
-        asked = Asked(self, request, route, parts, caller, id)
+        asked = SessionRequest(self.face, self.views, request, route, parts, caller, id)
         forwarding = Forwarding(request, parts.section, whole=route.takes_archive)
         if owner.name != self.face.machine:
             try:
@@ -57,12 +56,13 @@ class FleetDoor:
         return await answer_for_absent(asked, forwarding, owner, _ON_THEIR_WAY)
 
     async def list(self, call: Call, wanted: Wanted) -> dict[str, Any]:
-        return await list_all(self, call, wanted)
+        face = self.face
+        return await list_all(call, wanted, face.machine, face.directory, self.views)
 
     async def create(
         self, call: Call, instance: Instance, body: Mapping[str, Any]
     ) -> web.StreamResponse:
-        return await create(self, call, instance, body)
+        return await create(self.face, call, instance, body)
 
     async def named(
         self, call: Call, id: InstanceId, body: Mapping[str, Any]
@@ -98,7 +98,7 @@ class FleetDoor:
         return directory.owner(id)
 
     async def _forward(
-        self, asked: "Asked", forwarding: Forwarding, owner: MachineRow
+        self, asked: SessionRequest, forwarding: Forwarding, owner: MachineRow
     ) -> web.StreamResponse | None:
         """One hop; a second machine is asked only where the directory was old."""
         directory = self.face.directory
@@ -124,7 +124,7 @@ class FleetDoor:
         return row is not None and row.view.get("hold") == COPY_MISSING
 
     async def _ours_by_now(
-        self, asked: "Asked", forwarding: Forwarding, owner: MachineRow
+        self, asked: SessionRequest, forwarding: Forwarding, owner: MachineRow
     ) -> web.StreamResponse | None:
         if asked.id not in asked.parts.supervisor.views():
             return await answer_for_absent(asked, forwarding, owner, _ON_THEIR_WAY)
@@ -133,7 +133,7 @@ class FleetDoor:
         return None
 
     async def _patiently(
-        self, asked: "Asked", forwarding: Forwarding, owner: MachineRow
+        self, asked: SessionRequest, forwarding: Forwarding, owner: MachineRow
     ) -> web.StreamResponse:
         """A frozen machine keeps its connections: it is given up when it lost its lease."""
         work = forwarding.to(owner, self.face.peers, asked.caller)
@@ -150,18 +150,6 @@ class FleetDoor:
                     raise lost(owner, TimeoutError())
         finally:
             task.cancel()
-
-
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """A request for a session that this machine does not run."""
-
-    door: FleetDoor
-    request: web.Request
-    route: Route
-    parts: Parts
-    caller: Caller
-    id: InstanceId
 
 
 def _not_owner(id: str, machine: str) -> TryLater:

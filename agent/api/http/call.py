@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from aiohttp import web
 
@@ -18,7 +18,8 @@ from agent.api.http.idempotency import Remembered
 from agent.api.http.wrong_tries import WrongTries
 from agent.config.sections import ApiSection
 from agent.core.alerts import AlertBoard
-from agent.core.model import InstanceId
+from agent.core.model import Instance, InstanceId
+from agent.core.view import InstanceView
 from agent.deliver.webhooks.all import Webhooks
 from agent.errors import TryLater
 from agent.metrics.exporter import Exporter
@@ -26,7 +27,8 @@ from agent.supervise.requests.evidence import Evidence
 from agent.supervise.supervisor import Supervisor
 
 if TYPE_CHECKING:
-    from agent.api.fleet.door import FleetDoor
+    from agent.api.fleet.face import FleetFace
+    from agent.api.fleet.relay import Relay, Send
 
 LARGE_AT_ONCE = 4
 _SLOWEST = 256 * 1024
@@ -56,8 +58,8 @@ class Parts:
     """Held while a body longer than `body_limit` is in memory."""
     wrong_invites: WrongTries = field(default_factory=lambda: WrongTries("an invitation"))
     gate: FleetGate = field(default_factory=lambda: FleetGate(""))
-    fleet: "FleetDoor | None" = None
-    """None: this machine is alone."""
+    fleet: "OtherMachines | None" = None
+    """The other machines of the fleet; None: this machine is alone."""
     listeners: dict[web.WebSocketResponse, asyncio.Transport | None] = field(default_factory=dict)
     """The WebSockets that get events, with their connections."""
 
@@ -152,6 +154,33 @@ class Call:
 Json = Mapping[str, Any]
 """An answer in JSON."""
 Handler = Callable[[Call], Awaitable[Json | web.StreamResponse]]
+
+
+class OtherMachines(Protocol):
+    """The requests that other machines of the fleet answer: `api/fleet/door.py`."""
+
+    @property
+    def face(self) -> "FleetFace": ...
+
+    async def elsewhere(
+        self, request: web.Request, route: Route, parts: Parts, caller: Caller
+    ) -> web.StreamResponse | None: ...
+
+    async def list(
+        self, call: Call, wanted: Callable[[Call, InstanceView], bool]
+    ) -> dict[str, Any]: ...
+
+    async def create(
+        self, call: Call, instance: Instance, body: Mapping[str, Any]
+    ) -> web.StreamResponse: ...
+
+    async def named(
+        self, call: Call, id: InstanceId, body: Mapping[str, Any]
+    ) -> web.StreamResponse | None: ...
+
+    def relay(self, call: Call, send: "Send") -> "Relay": ...
+
+    async def of_machine(self, call: Call) -> web.StreamResponse | None: ...
 
 
 def read_call(request: web.Request, route: Route, parts: Parts, caller: Caller) -> Call:
