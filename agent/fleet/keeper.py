@@ -179,9 +179,13 @@ class Keeper:
     async def promise(self, machine: int, epoch: int) -> bool:
         """Another machine asks that we do not take it over for a ttl."""
         given = False
+        # After an accepted loss, sessions of the other machine may be this one's in a ttl.
+        lost = self._lost and not self.halted
 
         def promised(memory: FleetMemory) -> FleetMemory:
             nonlocal given
+            if lost:
+                return memory
             promises = give(memory.promises, machine, epoch, boot_now(), self._policy)
             given = promises is not None
             return memory if promises is None else replace(memory, promises=promises)

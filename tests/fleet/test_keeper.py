@@ -229,24 +229,28 @@ async def test_a_machine_that_was_taken_over_starts_nothing_while_records_are_lo
 async def test_what_a_machine_had_before_an_accepted_loss_ends_until_it_was_read_again(
     three: Three, fleet: Fleet, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    a, b, _ = nodes = await three()
+    a, b, c = nodes = await three()
     await eventually(lambda: all_run(nodes) and all(map(knows_two, nodes)), within=30)
-    lost = f"UPDATE wa_agent.session SET machine = {b.id}, epoch = 1 WHERE id = 's0'"
+    lost = f"UPDATE wa_agent.session SET machine = {b.id}, epoch = 1"
     fleet.server.sql(f"UPDATE wa_agent.fleet SET halted = 'the test says so'; {lost}")
     await eventually(lambda: all(it.keeper.halted for it in nodes), within=10)
-    assert "s0" in a.running, "what runs goes on"
+    assert all_run(nodes), "what runs goes on"
     with monkeypatch.context() as cut:
+        # `c` does not hear of the acceptance; `a` does, and reads no more than that.
+        cut.setattr(c.coordinator, "renew", _away)
+        await eventually(lambda: c.keeper.lease_by == "promises", within=10)
         cut.setattr(a.coordinator, "owned", _away)
         await b.coordinator.accept()
         await eventually(lambda: not a.keeper.halted, within=10)
         cut.setattr(a.coordinator, "renew", _away)
+        cut.setattr(a.keeper, "_ask_rival", _promised)
         await eventually(lambda: a.keeper.lease_by == "promises", within=10)
 
-        def it_went_to_b() -> bool:
+        def they_went_to_b() -> bool:
             assert nowhere_twice(nodes)
-            return "s0" in b.running
+            return b.running == {"s0", "s1", "s2"}
 
-        await eventually(it_went_to_b, within=3 * POLICY.ttl)
+        await eventually(they_went_to_b, within=3 * POLICY.ttl)
 
 
 async def test_a_machine_that_was_forgotten_runs_nothing_of_before_when_it_joins_again(
@@ -282,6 +286,10 @@ async def cut_off(
 def knows_two(node: Node) -> bool:
     """The database has both others as its rivals."""
     return [len(it) for it in node.keeper._memory.now.named] == [2]
+
+
+async def _promised(*_asked: object) -> bool:
+    return True
 
 
 async def _away(*_asked: object) -> None:
