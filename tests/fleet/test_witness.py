@@ -15,6 +15,7 @@ from agent.engines.sandbox.engine import SandboxEngine, open_engine
 from tests.conftest import Eventually
 from tests.engines.baileys.conftest import Bench, bench, cache, whatsapp
 from tests.engines.sandbox.test_engine import QUICK, Heard
+from tests.standin.baileys.run import _could_send
 from tests.standin.witness import Witness, witness
 
 __all__ = ["bench", "cache", "whatsapp"]
@@ -84,6 +85,19 @@ async def test_only_a_worker_that_stood_still_at_that_moment_may_close_its_conne
     assert seen.overlaps([(5, wall + 1.5, math.inf)]) == []
     for other in ((6, wall + 1.5, wall + 2.9), (5, wall - 9, wall - 8), (5, wall + 2.5, math.inf)):
         assert len(seen.overlaps([other])) == 1, other
+
+
+def test_only_a_connection_that_was_there_when_its_client_was_held_up_may_end_late() -> None:
+    """A client at `a` logs in at 10, sends last at 13, closes at 16; another one logs in at 14."""
+    old = {"address": "a", "begun": 10_000, "last": 13_000, "ended": 16_000}
+    sends = old | {"last": 15_000}
+    held = [("a", 12.0, 15.5)]
+    for spans in ([], [("b", 12.0, 15.5)], [("a", 5.0, 9.0)], [("a", 14.5, 15.5)]):
+        assert _could_send(old, 14_000, spans, spans), spans
+    assert not _could_send(old, 14_000, held, [])
+    assert not _could_send(old, 14_000, [], held)
+    assert _could_send(sends, 14_000, held, []), "who stood still has sent nothing"
+    assert not _could_send(sends, 14_000, [], held), "its kernel had it from before"
 
 
 async def test_the_stand_in_for_whatsapp_knows_which_logins_overlapped(

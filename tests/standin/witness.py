@@ -127,9 +127,10 @@ class Witness:
 
 
 def _end(it: Connection, at: float, frozen: Iterable[tuple[float, float]]) -> float:
-    if it.ended is None or any(begun < at < ended + LATE > it.ended for begun, ended in frozen):
-        return it.last
-    return max(it.last, it.ended)
+    for begun, ended in frozen:
+        if it.ended and it.begun < ended and begun < at < ended + LATE > it.ended:
+            return it.last
+    return max(it.last, it.ended or 0.0)
 
 
 def _clock(wall: float | None) -> str:

@@ -122,6 +122,7 @@ def _could_send(login: Mapping[str, Any], at: int, frozen: Spans, cut: Spans) ->
         """What came at that time may be what one of these held up."""
         return any(
             where == login["address"]
+            and login["begun"] < end * 1000
             and begun * 1000 < at < (end + late) * 1000
             and until < (end + late) * 1000
             for where, begun, end in spans
