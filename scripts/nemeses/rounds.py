@@ -32,6 +32,7 @@ HEARD_WITHIN = 4.0
 """Seconds: a connection whose machine was cut off may be open here, and its worker gone."""
 ROUND_WITHIN = 300.0
 """Seconds of a round: no wait of the script itself is longer."""
+TRACEBACK = b"Traceback (most recent call last)"
 DISK = "size=320m,mode=0700"
 """200 MiB must be free before a session comes or starts."""
 
@@ -105,6 +106,8 @@ class Chaos:
             begun = time.monotonic()
             await self._until_well()
         self.check()
+        broken = [it.name for it in self.agents if TRACEBACK in it.log.read_bytes()]
+        assert not broken, f"agent.log has an error that the agent did not expect: {broken}"
         if self._whatsapp is not None:
             self.logins_of_baileys = len(self._whatsapp.logins())
         self.back[" + ".join(names)].append(time.monotonic() - begun)
