@@ -1,12 +1,15 @@
-"""A standby takes the database over: machines say what it lacks before an owner may change."""
+"""Older records take the place of the database: machines say what they lack before an owner may
+change."""
 
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import psycopg
 import pytest
 
-from agent.fleet.postgres.coordinator import open_coordinator
+from agent.fleet.coordinator import Member
+from agent.fleet.postgres.coordinator import PostgresCoordinator, open_coordinator
 from tests.conftest import Eventually
 from tests.fleet.test_postgres import Fleet, fleet, machine, server
 from tests.standin.postgres import Postgres
@@ -26,22 +29,42 @@ def standby(server: Postgres) -> Iterator[Postgres]:
         standby.end()
 
 
+class Joined:
+    """One machine, and what its next renewal says."""
+
+    def __init__(self, coordinator: PostgresCoordinator, member: Member) -> None:
+        self.coordinator, self.member = coordinator, member
+
+    async def settled(self) -> bool:
+        answer = await self.coordinator.renew(self.member, frozenset(), 0)
+        assert answer.accepted and not answer.halted
+        self.member = replace(self.member, renewals=answer.renewals[self.member.id])
+        return answer.settled
+
+
+async def joined(fleet: Fleet) -> Joined:
+    coordinator = open_coordinator(fleet.address, TTL, 20.0)
+    fleet.opened.append(coordinator)
+    return Joined(coordinator, await coordinator.join(machine("a")))
+
+
+async def test_tables_that_were_read_in_from_a_dump_settle_first(
+    fleet: Fleet, eventually: Eventually, tmp_path: Path
+) -> None:
+    a = await joined(fleet)
+    await eventually(a.settled, within=10)
+    dump = fleet.server.dump(tmp_path / "dump.sql").read_text()
+    fleet.server.sql("DROP SCHEMA wa_agent CASCADE")
+    fleet.server.sql(dump)
+    assert not await a.settled()
+    await eventually(a.settled, within=10)
+
+
 async def test_a_standby_that_was_started_long_ago_is_not_settled_when_it_is_promoted(
     fleet: Fleet, standby: Postgres, eventually: Eventually
 ) -> None:
-    coordinator = open_coordinator(fleet.address, TTL, 20.0)
-    promoted = open_coordinator(standby.url.replace("owner@", "agent@"), TTL, 20.0)
-    fleet.opened += [coordinator, promoted]
-    member = await coordinator.join(machine("a"))
-
-    async def settled() -> bool:
-        nonlocal member
-        answer = await coordinator.renew(member, frozenset(), 0)
-        assert answer.accepted and not answer.halted
-        member = replace(member, renewals=answer.renewals[member.id])
-        return answer.settled
-
-    await eventually(settled, within=10)
+    a = await joined(fleet)
+    await eventually(a.settled, within=10)
     async with await psycopg.AsyncConnection.connect(fleet.server.url) as connection:
         found = await connection.execute("SELECT pg_current_wal_lsn()")
         ((written,),) = await found.fetchall()
@@ -54,6 +77,7 @@ async def test_a_standby_that_was_started_long_ago_is_not_settled_when_it_is_pro
     await eventually(caught_up, within=20)
     fleet.server.kill()
     standby.sql("SELECT pg_promote()")
-    coordinator = promoted
-    assert not await settled(), "its records may be older, and each machine must say so first"
-    await eventually(settled, within=10)
+    a.coordinator = open_coordinator(standby.url.replace("owner@", "agent@"), TTL, 20.0)
+    fleet.opened.append(a.coordinator)
+    assert not await a.settled(), "its records may be older, and each machine must say so first"
+    await eventually(a.settled, within=10)
