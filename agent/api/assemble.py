@@ -14,10 +14,10 @@ from agent.api.http.auth import KeyRing
 from agent.api.http.call import Parts
 from agent.api.http.certificate import FleetAddress
 from agent.api.http.connection import Connection, Entrance
+from agent.api.http.connection_limits import ConnectionLimits
 from agent.api.http.fleet_gate import FleetGate
 from agent.api.http.guard import host_name
 from agent.api.http.idempotency import Remembered
-from agent.api.http.places import Places
 from agent.api.http.sockets import open_sockets, parse_listen
 from agent.api.server import PORT_AGAIN, Server
 from agent.config.sections import ApiSection
@@ -86,7 +86,7 @@ async def serve(
     parts.not_listening.update(opened.missing)
     entrance = Entrance(
         head_seconds=section.head_timeout,
-        places=Places(
+        limits=ConnectionLimits(
             per_address=section.connections_per_address,
             heads_per_address=max(section.connections_per_address // 2, 1),
         ),

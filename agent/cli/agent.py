@@ -6,7 +6,7 @@ from pathlib import Path
 
 from agent import BUILD, VERSION
 from agent.cli.command import Subparsers, add_command, add_config_options
-from agent.cli.places import checkout, config_path
+from agent.cli.paths import checkout, config_path
 from agent.cli.terminal.answer import print_answer
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode, urlsplit
 
-from agent.cli.places import socket_candidates
+from agent.cli.paths import socket_candidates
 from agent.errors import AgentUnreachable, InvalidRequest, WaError
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from agent.cli.command import (
     wants_json,
 )
 from agent.cli.doctor.agent_settings import settings_in_use
-from agent.cli.places import INSTALLED_CONFIG, config_path
+from agent.cli.paths import INSTALLED_CONFIG, config_path
 from agent.cli.terminal.answer import print_answer
 from agent.cli.terminal.show import print_json
 from agent.errors import Refused

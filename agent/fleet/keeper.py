@@ -19,7 +19,7 @@ from agent.core.fleet.settling import Settling
 from agent.core.fleet.sightings import rivals_after
 from agent.errors import TryLater, WaError
 from agent.fleet.coordinator import Coordinator, Machine, MachineRow, Member, Owned, Renewal
-from agent.fleet.memory import FleetMemory, Memory
+from agent.fleet.fleet_file import FleetMemory, Memory
 from agent.fleet.takeovers import Takeovers
 
 log = logging.getLogger(__name__)

@@ -11,7 +11,7 @@ from agent.core.fleet.promises import Takeover, begin_takeover, settle
 from agent.core.fleet.sightings import Sightings, look
 from agent.core.fleet.takeover import Peer, Refusal, Standing, refuse_takeover
 from agent.fleet.coordinator import Coordinator, MachineRow, Member, Renewal
-from agent.fleet.memory import FleetMemory, Memory
+from agent.fleet.fleet_file import FleetMemory, Memory
 from agent.fleet.places import machines_for
 
 log = logging.getLogger(__name__)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from agent.cli.main import run
-from agent.cli.places import checkout, config_path, socket_candidates
+from agent.cli.paths import checkout, config_path, socket_candidates
 from agent.cli.terminal.show import clean, duration, table_lines
 from tests.cli.conftest import elsewhere
 

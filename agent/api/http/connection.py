@@ -11,8 +11,8 @@ from typing import Any
 from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
 
+from agent.api.http.connection_limits import ConnectionLimits, Stage
 from agent.api.http.envelope import error_body, library_error_answer, new_request_id
-from agent.api.http.places import Place, Places
 from agent.core.model import Category
 from agent.log import bound
 
@@ -26,12 +26,12 @@ class Entrance:
     head_seconds: float = 10.0
     write_seconds: float = 60.0
     idle_seconds: float = 75.0
-    places: Places = field(default_factory=Places)
+    limits: ConnectionLimits = field(default_factory=ConnectionLimits)
     connections: set["Connection"] = field(default_factory=set)
 
 
 class Connection(RequestHandler):
-    __slots__ = ("_address", "_deadline", "_entrance", "_heard", "_place")
+    __slots__ = ("_address", "_deadline", "_entrance", "_heard", "_stage")
 
     def __init__(self, entrance: Entrance, server: web.Server, **options: Any) -> None:
         super().__init__(server, keepalive_timeout=entrance.idle_seconds, **options)
@@ -39,7 +39,7 @@ class Connection(RequestHandler):
         self._address: str | None = None
         self._deadline: asyncio.TimerHandle | None = None
         self._heard = False
-        self._place = Place.HEAD
+        self._stage = Stage.HEAD
 
     @property
     def address(self) -> str | None:
@@ -57,10 +57,10 @@ class Connection(RequestHandler):
         self._entrance.connections.add(self)
         super().connection_made(transport)
         self._arm()
-        self._entrance.places.stand(self, self._address, Place.HEAD)
+        self._entrance.limits.stand(self, self._address, Stage.HEAD)
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        self._entrance.places.leave(self)
+        self._entrance.limits.leave(self)
         self._entrance.connections.discard(self)
         self._address = None
         self._disarm()
@@ -75,16 +75,16 @@ class Connection(RequestHandler):
             return
         if self._busy():
             self._disarm()
-            self._stand(Place.REQUEST)
+            self._stand(Stage.REQUEST)
         else:
             if self._deadline is None:
                 self._arm()
-            self._stand(Place.HEAD)
+            self._stand(Stage.HEAD)
 
     def crowded(self, *, needed: bool) -> bool:
         """Whether its request is over the limit; `needed` requests have a higher one."""
         address = self._address
-        return address is not None and self._entrance.places.crowded(address, needed=needed)
+        return address is not None and self._entrance.limits.crowded(address, needed=needed)
 
     def give_way(self) -> None:
         self._disarm()
@@ -93,10 +93,10 @@ class Connection(RequestHandler):
             transport.write(_raw_error(503, "busy", "cannot serve so many connections at a time"))
         self.force_close()
 
-    def _stand(self, place: Place) -> None:
-        if self._address is not None and self._place is not place:
-            self._place = place
-            self._entrance.places.stand(self, self._address, place)
+    def _stand(self, stage: Stage) -> None:
+        if self._address is not None and self._stage is not stage:
+            self._stage = stage
+            self._entrance.limits.stand(self, self._address, stage)
 
     def _busy(self) -> bool:
         """A whole head has come: the deadline of the head is over."""
@@ -134,7 +134,7 @@ class Connection(RequestHandler):
                 transport.abort()
             return resp, True
         if not self._messages and not self._upgraded and self.transport is not None:
-            self._stand(Place.IDLE)
+            self._stand(Stage.IDLE)
         if isinstance(resp, web.Response):
             # The library holds the answer until the next request: a scrape is megabytes.
             resp.body = None

@@ -18,7 +18,7 @@ from agent.cli.command import (
     wants_json,
 )
 from agent.cli.doctor.agent_settings import places_of
-from agent.cli.places import config_path
+from agent.cli.paths import config_path
 from agent.cli.terminal.answer import print_answer
 from agent.cli.terminal.show import clean, moment, table_lines
 from agent.errors import InvalidRequest, NotFound, WaError

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from agent.cli.agent import overrides_of
 from agent.cli.client import Client
-from agent.cli.places import config_path
+from agent.cli.paths import config_path
 from agent.errors import WaError
 
 _KEYS = {

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from agent.cli.command import Subparsers, add_command, add_config_options, add_group
 from agent.cli.fleet.owner import as_owner_of
-from agent.cli.places import config_path
+from agent.cli.paths import config_path
 from agent.cli.terminal.answer import print_answer
 from agent.cli.terminal.show import pair_lines
 from agent.errors import ConfigError, InvalidRequest

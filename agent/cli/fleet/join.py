@@ -12,7 +12,7 @@ from agent.cli.command import Subparsers, add_command, client_of
 from agent.cli.fleet.owner import as_owner_of
 from agent.cli.fleet.settings_file import candidate, put, with_keys
 from agent.cli.fleet.waiting import add_wait_option, ask_until
-from agent.cli.places import config_path
+from agent.cli.paths import config_path
 from agent.cli.terminal.answer import print_answer
 from agent.errors import AgentUnreachable, ConfigError, InvalidRequest, Refused
 

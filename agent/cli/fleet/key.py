@@ -6,7 +6,7 @@ from pathlib import Path
 
 from agent.cli.command import Subparsers, add_command, add_config_options, add_group
 from agent.cli.fleet.owner import as_owner_of
-from agent.cli.places import config_path
+from agent.cli.paths import config_path
 from agent.cli.terminal.answer import print_answer
 
 

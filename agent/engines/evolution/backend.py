@@ -10,7 +10,7 @@ from agent.core.words import InstanceId, RemoteSession, ServerClaim
 from agent.engines.base import BackendReporter, Reporter
 from agent.engines.evolution.api import EvolutionApi
 from agent.engines.evolution.hooks import SeenMessages, read_event
-from agent.engines.evolution.memory import Memory
+from agent.engines.evolution.notes_file import NotesFile
 from agent.engines.evolution.observer import Server
 from agent.engines.evolution.proof import Prover
 from agent.engines.evolution.rows import Rows
@@ -69,7 +69,7 @@ class EvolutionBackend:
             doubt=self._watch.doubt,
             probe_limit=limit,
             pace=pace,
-            memory=Memory(folder / "sessions.json"),
+            notes=NotesFile(folder / "sessions.json"),
             folder=folder / "removed",
         )
         self._by_id: dict[InstanceId, EvolutionSession] = {}
@@ -134,7 +134,7 @@ class EvolutionBackend:
 
     async def close(self) -> None:
         await self._server.hooks.close()
-        await self._server.memory.close()
+        await self._server.notes.close()
         await self._server.rows.close()
         await self._watch.close()
         await self._http.close()

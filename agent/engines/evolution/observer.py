@@ -11,7 +11,7 @@ from agent.engines.evolution.answers import Shown
 from agent.engines.evolution.api import EvolutionApi
 from agent.engines.evolution.claims import Live
 from agent.engines.evolution.hooks import SeenMessages
-from agent.engines.evolution.memory import Memory
+from agent.engines.evolution.notes_file import NotesFile
 from agent.engines.evolution.proof import Prover
 from agent.engines.evolution.renewal import Renewal
 from agent.engines.evolution.rows import Row, Rows
@@ -39,7 +39,7 @@ class Server:
     """Call it where the server itself may be down."""
     probe_limit: float
     pace: Pace
-    memory: Memory
+    notes: NotesFile
     folder: Path
     """For backups of deleted sessions."""
 

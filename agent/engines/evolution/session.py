@@ -33,7 +33,7 @@ class EvolutionSession:
         self.reporter = reporter
         self._server = server
         self._api = server.api
-        self._observe(SessionView(server.pace, remembered=server.memory.of(remote)))
+        self._observe(SessionView(server.pace, remembered=server.notes.of(remote)))
         self._renewal = Renewal(server.api, server.folder, remote, server.pace)
         self._acting = asyncio.Lock()
         self._renewing = False
@@ -276,7 +276,7 @@ class EvolutionSession:
 
     def _remember(self) -> None:
         if self._api.old:  # the list of 2.x tells it
-            self._server.memory.put(self.remote, self._view.remembered)
+            self._server.notes.put(self.remote, self._view.remembered)
 
     def _report(self, claim: Claim) -> None:
         self._reported = claim

@@ -18,7 +18,7 @@ from agent.engines.evolution.hooks import (
     read_end,
     read_state_change,
 )
-from agent.engines.evolution.memory import Remembered
+from agent.engines.evolution.notes_file import SessionNote
 from agent.engines.evolution.rows import FINAL, Row
 from agent.engines.evolution.settings import Pace
 
@@ -41,7 +41,7 @@ class SessionView:
         self,
         pace: Pace,
         clock: Callable[[], float] = time.monotonic,
-        remembered: Remembered | None = None,
+        remembered: SessionNote | None = None,
     ) -> None:
         self.since = clock()
         """When its state was first seen."""
@@ -50,7 +50,7 @@ class SessionView:
         self.integration = ""
         self._pace = pace
         self._clock = clock
-        remembered = remembered or Remembered()
+        remembered = remembered or SessionNote()
         self._facts = Facts(paired=remembered.paired or None, account=remembered.account)
         self._scanned = remembered.scanned
         self._closed = False
@@ -81,8 +81,8 @@ class SessionView:
         return self._facts.paired is True
 
     @property
-    def remembered(self) -> Remembered:
-        return Remembered(self.paired, self.account, self._scanned)
+    def remembered(self) -> SessionNote:
+        return SessionNote(self.paired, self.account, self._scanned)
 
     @property
     def end_known(self) -> bool:

@@ -23,7 +23,6 @@ from agent.engines.whaticket.once.errors import (
     over_threshold,
 )
 from agent.engines.whaticket.once.hand_over import agent_answers, hand_over
-from agent.engines.whaticket.once.memory import UNNAMED, Memory, locked, open_memory
 from agent.engines.whaticket.once.options import (
     Environment,
     Options,
@@ -34,6 +33,7 @@ from agent.engines.whaticket.once.options import (
 )
 from agent.engines.whaticket.once.repair import Repairer, Task, is_down_still, status_of
 from agent.engines.whaticket.once.say import Voice, complain, show_stats
+from agent.engines.whaticket.once.state_file import UNNAMED, Memory, locked, open_memory
 from agent.engines.whaticket.once.usage import USAGE
 from agent.engines.whaticket.server import WhaticketServer
 from agent.errors import ConfigError, EngineError, NotFound, WaError

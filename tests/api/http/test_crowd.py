@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 import aiohttp
 import pytest
 
-from agent.api.http.places import Place, Places
+from agent.api.http.connection_limits import ConnectionLimits, Stage
 from tests.api.conftest import House, OpenHouse
 from tests.conftest import Eventually
 
@@ -45,9 +45,9 @@ async def test_a_thousand_half_open_connections_keep_no_client_out(
     async with open_house(head_timeout=600.0) as house:
         key = await house.key("read")
         async with half_open(house, 1000):
-            places = house.server._entrance.places
-            await eventually(lambda: places.gave_way >= 900)
-            assert places.count(Place.HEAD) <= places.heads_per_address
+            limits = house.server._entrance.limits
+            await eventually(lambda: limits.gave_way >= 900)
+            assert limits.count(Stage.HEAD) <= limits.heads_per_address
             async with aiohttp.ClientSession(house.url) as tcp, house.local() as unix:
                 async with asyncio.timeout(5):
                     assert (await tcp.get("/healthz")).status == 200
@@ -64,7 +64,7 @@ async def test_answers_that_no_client_reads_leave_the_scrape_its_places(
 ) -> None:
     async with open_house(connections_per_address=4) as house:
         key = await house.key("read")
-        places = house.server._entrance.places
+        limits = house.server._entrance.limits
         writers = []
         ask = b"GET /openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n"
         for _ in range(12):
@@ -72,7 +72,7 @@ async def test_answers_that_no_client_reads_leave_the_scrape_its_places(
             writer.transport.pause_reading()
             writer.write(ask * 200)
             writers.append(writer)
-        await eventually(lambda: places.count(Place.REQUEST) >= 5)
+        await eventually(lambda: limits.count(Stage.REQUEST) >= 5)
         async with aiohttp.ClientSession(house.url) as tcp, asyncio.timeout(5):
             answer = await tcp.get("/api/instances", headers=key)
             assert answer.status == 503
@@ -81,7 +81,7 @@ async def test_answers_that_no_client_reads_leave_the_scrape_its_places(
             assert (await tcp.get("/healthz")).status == 200
         for writer in writers:
             writer.transport.abort()
-        await eventually(lambda: places.count(Place.REQUEST) == 0)
+        await eventually(lambda: limits.count(Stage.REQUEST) == 0)
 
 
 class Guest:
@@ -95,34 +95,34 @@ class Guest:
 
 
 def test_the_oldest_gives_way_and_only_to_its_own_address() -> None:
-    places = Places(heads_per_address=2, heads=10)
+    limits = ConnectionLimits(heads_per_address=2, heads=10)
     here, there = [Guest() for _ in range(3)], Guest()
-    places.stand(there, "10.0.0.1", Place.HEAD)
+    limits.stand(there, "10.0.0.1", Stage.HEAD)
     for guest in here:
-        places.stand(guest, "127.0.0.1", Place.HEAD)
+        limits.stand(guest, "127.0.0.1", Stage.HEAD)
     assert [guest.gone for guest in here] == [True, False, False]
     assert not there.gone
 
 
 def test_many_addresses_share_what_there_is_together() -> None:
-    places = Places(heads_per_address=2, heads=3)
+    limits = ConnectionLimits(heads_per_address=2, heads=3)
     guests = [Guest() for _ in range(5)]
     for number, guest in enumerate(guests):
-        places.stand(guest, f"127.0.0.{number}", Place.HEAD)
+        limits.stand(guest, f"127.0.0.{number}", Stage.HEAD)
     assert [guest.gone for guest in guests] == [True, True, False, False, False]
 
 
 def test_who_asks_takes_no_place_from_those_who_do_not() -> None:
-    places = Places(per_address=1, heads_per_address=1, kept_free=1)
+    limits = ConnectionLimits(per_address=1, heads_per_address=1, kept_free=1)
     asking, next_one, scrape = Guest(), Guest(), Guest()
     for guest in (asking, next_one, scrape):
-        places.stand(guest, "a", Place.HEAD)
-        places.stand(guest, "a", Place.REQUEST)
-    assert places.count(Place.HEAD) == 0
-    assert places.crowded("a", needed=False)
-    assert places.crowded("a", needed=True)  # three at a time, one place and one kept free
-    places.leave(scrape)
-    assert places.crowded("a", needed=False)
-    assert not places.crowded("a", needed=True)
-    places.leave(next_one)
-    assert not places.crowded("a", needed=False)
+        limits.stand(guest, "a", Stage.HEAD)
+        limits.stand(guest, "a", Stage.REQUEST)
+    assert limits.count(Stage.HEAD) == 0
+    assert limits.crowded("a", needed=False)
+    assert limits.crowded("a", needed=True)  # three at a time, one place and one kept free
+    limits.leave(scrape)
+    assert limits.crowded("a", needed=False)
+    assert not limits.crowded("a", needed=True)
+    limits.leave(next_one)
+    assert not limits.crowded("a", needed=False)

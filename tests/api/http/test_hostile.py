@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from agent.api.http.body import parse_object
-from agent.api.http.places import Place
+from agent.api.http.connection_limits import Stage
 from agent.core.model import InstanceId
 from agent.errors import InvalidRequest
 from tests.api.conftest import House, OpenHouse, envelope
@@ -107,7 +107,7 @@ async def test_f64_one_address_cannot_take_every_connection(
             assert (await local.get("http://localhost/healthz")).status == 200
         for _, writer in held:
             writer.close()
-        await eventually(lambda: not house.server._entrance.places.count(Place.HEAD))
+        await eventually(lambda: not house.server._entrance.limits.count(Stage.HEAD))
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import aiohttp
 import pytest
 
 from agent.api.http.certificate import Certificate
-from agent.api.http.places import Place
+from agent.api.http.connection_limits import Stage
 from agent.errors import ConfigError
 from agent.fleet.peers import PeerAway, Peers
 from tests.fleet.machines import BEARER, Address, AMachine, Fleet
@@ -147,7 +147,7 @@ async def test_a_promise_is_given_while_other_requests_are_refused_for_their_num
     await second.own("shop")
     await fleet.settle()
     second.supervisor.gate.clear()
-    places = second.server._entrance.places
+    places = second.server._entrance.limits
     async with first.local() as client:
         held = []
         for number in range(1, 5):
@@ -155,7 +155,7 @@ async def test_a_promise_is_given_while_other_requests_are_refused_for_their_num
             asking = client.post("/api/instance/shop/messages", json=sent)
             held.append(asyncio.create_task(asking))
             async with asyncio.timeout(10):
-                while places.count(Place.REQUEST) < number:  # noqa: ASYNC110
+                while places.count(Stage.REQUEST) < number:  # noqa: ASYNC110
                     await asyncio.sleep(0.02)
         answer = await client.get("/api/instance/shop")
         assert (answer.status, (await answer.json())["error"]) == (503, "busy")

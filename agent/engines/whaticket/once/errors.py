@@ -19,9 +19,9 @@ from agent.engines.whaticket.logs.owner import Attribution, Names, NoOwner, name
 from agent.engines.whaticket.logs.stream import Batch
 from agent.engines.whaticket.logs.tail import Follower
 from agent.engines.whaticket.logs.times import LogClock, offset_of, zone_of
-from agent.engines.whaticket.once.memory import UNNAMED, Errors, Memory
 from agent.engines.whaticket.once.options import Options
 from agent.engines.whaticket.once.say import Voice
+from agent.engines.whaticket.once.state_file import UNNAMED, Errors, Memory
 from agent.engines.whaticket.rows import Row
 from agent.engines.whaticket.server import WhaticketServer
 from agent.engines.whaticket.turns import Turn

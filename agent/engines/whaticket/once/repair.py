@@ -9,9 +9,9 @@ from agent.engines.remote.answers import ServerDown
 from agent.engines.whaticket import key_changes
 from agent.engines.whaticket.down_and_up import Round
 from agent.engines.whaticket.keys.store import SessionStore
-from agent.engines.whaticket.once.memory import Down, Memory
 from agent.engines.whaticket.once.options import Options
 from agent.engines.whaticket.once.say import Voice
+from agent.engines.whaticket.once.state_file import Down, Memory
 from agent.engines.whaticket.rows import Row, claim_of_row
 from agent.engines.whaticket.server import WhaticketServer
 from agent.errors import EngineError, WaError

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agent.engines.whaticket.keys.files import cause_of
-from agent.engines.whaticket.once.memory import Stats
+from agent.engines.whaticket.once.state_file import Stats
 from agent.errors import ConfigError
 
 _ROTATE_AT = 10 << 20

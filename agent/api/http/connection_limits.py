@@ -1,7 +1,7 @@
 """Limits for connections by their stage: before a whole head, in a request, or idle.
 
 127.0.0.1 is shared by all programs on this machine. Connections that send nothing close the oldest
-of their own stage, and take no place from requests. Requests over the limit are refused, but for
+of their own stage, and take no room from requests. Requests over the limit are refused, but for
 those that monitoring depends on.
 """
 
@@ -12,7 +12,7 @@ from enum import StrEnum
 from typing import Protocol
 
 
-class Place(StrEnum):
+class Stage(StrEnum):
     HEAD = "head"
     """No whole head has come yet."""
     REQUEST = "request"
@@ -24,11 +24,11 @@ class Standing(Protocol):
     """A connection that can be closed for another one."""
 
     def give_way(self) -> None:
-        """Close at once: another one needs the place."""
+        """Close at once: another one needs its room."""
 
 
 @dataclass(slots=True)
-class Places:
+class ConnectionLimits:
     """The connections of each stage, counted by address and in total."""
 
     per_address: int = 64
@@ -41,51 +41,51 @@ class Places:
     """More requests that scrapes, probes and the webhooks of backends may take."""
     gave_way: int = 0
     refused: int = 0
-    _standing: dict[Place, dict[Standing, str]] = field(
-        default_factory=lambda: {place: {} for place in Place}
+    _standing: dict[Stage, dict[Standing, str]] = field(
+        default_factory=lambda: {stage: {} for stage in Stage}
     )
     """The oldest first; each with its address."""
-    _counted: Counter[tuple[Place, str]] = field(default_factory=Counter)
+    _counted: Counter[tuple[Stage, str]] = field(default_factory=Counter)
 
-    def stand(self, connection: Standing, address: str, place: Place) -> None:
+    def stand(self, connection: Standing, address: str, stage: Stage) -> None:
         self.leave(connection)
-        self._standing[place][connection] = address
-        self._counted[place, address] += 1
-        if place is Place.HEAD:
-            self._make_room(place, address, self.heads_per_address, self.heads)
-        elif place is Place.IDLE:
-            self._make_room(place, address, self.per_address, self.idle)
+        self._standing[stage][connection] = address
+        self._counted[stage, address] += 1
+        if stage is Stage.HEAD:
+            self._make_room(stage, address, self.heads_per_address, self.heads)
+        elif stage is Stage.IDLE:
+            self._make_room(stage, address, self.per_address, self.idle)
 
     def leave(self, connection: Standing) -> None:
-        for place, standing in self._standing.items():
+        for stage, standing in self._standing.items():
             address = standing.pop(connection, None)
             if address is not None:
-                self._counted[place, address] -= 1
-                if not self._counted[place, address]:
-                    del self._counted[place, address]
+                self._counted[stage, address] -= 1
+                if not self._counted[stage, address]:
+                    del self._counted[stage, address]
 
     def crowded(self, address: str, *, needed: bool) -> bool:
         """Whether this request, which is counted already, is over the limit."""
         more = self.kept_free if needed else 0
         crowded = (
-            self._counted[Place.REQUEST, address] > self.per_address + more
-            or len(self._standing[Place.REQUEST]) > self.requests + more
+            self._counted[Stage.REQUEST, address] > self.per_address + more
+            or len(self._standing[Stage.REQUEST]) > self.requests + more
         )
         self.refused += crowded
         return crowded
 
-    def count(self, place: Place) -> int:
-        return len(self._standing[place])
+    def count(self, stage: Stage) -> int:
+        return len(self._standing[stage])
 
-    def _make_room(self, place: Place, address: str, at_one: int, together: int) -> None:
-        if self._counted[place, address] > at_one:
-            self._close_oldest(place, lambda whose: whose == address)
-        if len(self._standing[place]) > together:
-            self._close_oldest(place, lambda _whose: True)
+    def _make_room(self, stage: Stage, address: str, at_one: int, together: int) -> None:
+        if self._counted[stage, address] > at_one:
+            self._close_oldest(stage, lambda whose: whose == address)
+        if len(self._standing[stage]) > together:
+            self._close_oldest(stage, lambda _whose: True)
 
-    def _close_oldest(self, place: Place, of: Callable[[str], bool]) -> None:
+    def _close_oldest(self, stage: Stage, of: Callable[[str], bool]) -> None:
         oldest = next(
-            (connection for connection, address in self._standing[place].items() if of(address)),
+            (connection for connection, address in self._standing[stage].items() if of(address)),
             None,
         )
         if oldest is not None:

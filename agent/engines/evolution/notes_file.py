@@ -13,7 +13,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Remembered:
+class SessionNote:
     """Never that a session was unpaired: a phone may have scanned a code since."""
 
     paired: bool = False
@@ -22,7 +22,7 @@ class Remembered:
     """The mark of the last code before it opened, which the server may go on showing."""
 
 
-class Memory:
+class NotesFile:
     """Made inside a running loop. Without a readable file it begins empty and logs that."""
 
     def __init__(self, path: Path) -> None:
@@ -31,11 +31,11 @@ class Memory:
         self._writing: asyncio.Task[None] | None = None
         self._changed = False
 
-    def of(self, name: str) -> Remembered | None:
+    def of(self, name: str) -> SessionNote | None:
         return self._sessions.get(name)
 
-    def put(self, name: str, remembered: Remembered) -> None:
-        if self._sessions.get(name, Remembered()) == remembered:
+    def put(self, name: str, remembered: SessionNote) -> None:
+        if self._sessions.get(name, SessionNote()) == remembered:
             return
         self._sessions[name] = remembered
         self._changed = True
@@ -58,7 +58,7 @@ class Memory:
             self._writing = None
 
 
-def _read(path: Path) -> dict[str, Remembered]:
+def _read(path: Path) -> dict[str, SessionNote]:
     try:
         sessions = json.loads(path.read_text())
         return {name: _remembered(raw) for name, raw in sessions.items()}
@@ -69,8 +69,8 @@ def _read(path: Path) -> dict[str, Remembered]:
         return {}
 
 
-def _remembered(raw: dict[str, object]) -> Remembered:
-    return Remembered(raw["paired"] is True, str(raw["account"]), str(raw["scanned"]))
+def _remembered(raw: dict[str, object]) -> SessionNote:
+    return SessionNote(raw["paired"] is True, str(raw["account"]), str(raw["scanned"]))
 
 
 def _write(path: Path, text: str) -> None:
