@@ -7,7 +7,7 @@ from typing import Any
 from agent.core.fleet.figures import FleetCounts
 from agent.core.fleet.lease import LeasePolicy
 from agent.fleet.coordinator import MachineRow, Member, Renewal
-from agent.fleet.memory import Memory
+from agent.fleet.fleet_file import Memory
 from agent.fleet.takeovers import READ_EVERY, Takeovers
 
 POLICY = LeasePolicy()
