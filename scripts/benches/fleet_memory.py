@@ -5,6 +5,7 @@ what the agent has for itself.
 """
 
 import asyncio
+import contextlib
 import json
 import secrets
 import shutil
@@ -30,6 +31,7 @@ JUDGED = "RSS"
 SETTLE, QUICK = 20.0, 6.0
 """Seconds after the last session connected; several renewals and stored copies are among them."""
 WITHIN = 60.0
+SHARING = "other processes with psycopg's files open"
 
 
 def measure(instances: int, *, quick: bool = False) -> Report:
@@ -51,12 +53,18 @@ def measure(instances: int, *, quick: bool = False) -> Report:
         f"an agent of a fleet, {instances} sessions",
         this_machine(),
         {OURS: "with [fleet]", WITHOUT: "the same agent"},
-        [*rows, *(Row(part, "MiB", {OURS: runs}) for part, runs in parts.items())],
+        [
+            *rows,
+            *(
+                Row(part, "" if part == SHARING else "MiB", {OURS: runs})
+                for part, runs in parts.items()
+            ),
+        ],
         [
             "Both at the same time, with as many sandbox sessions, each copied into the database.",
             f"Judged is {JUDGED}, which ps and top show: it does not depend on what other"
             " processes share.",
-            "No other process had the files of psycopg open, so USS holds their pages too.",
+            "PSS and USS hold psycopg's pages only where no other process has its files open.",
             "Imports and connections were measured in a Python of their own, after the imports of"
             " an agent without [fleet].",
         ],
@@ -83,12 +91,27 @@ async def _side_by_side(
         await _all_copied(server, instances)
         await asyncio.sleep(settle)
         found = {name: _kinds(agent.agent_pid) for name, agent in agents.items()}
-        return found, await _parts(server, sites[OURS], port)
+        sharing = {SHARING: _sharing(agents[OURS].agent_pid)}
+        return found, sharing | await _parts(server, sites[OURS], port)
 
 
 def _kinds(pid: int) -> dict[str, float]:
     found = memory(pid)
     return {"RSS": found["Rss"] / MIB, "PSS": found["Pss"] / MIB, "USS": uss(pid)}
+
+
+def _sharing(pid: int) -> float:
+    """How many other processes have a file open that it has of psycopg."""
+    own = _files_of_psycopg(Path(f"/proc/{pid}/maps"))
+    found = [_files_of_psycopg(maps) for maps in Path("/proc").glob("[0-9]*/maps")]
+    return float(sum(not own.isdisjoint(files) for files in found) - 1)
+
+
+def _files_of_psycopg(maps: Path) -> set[str]:
+    with contextlib.suppress(OSError):
+        words = maps.read_text(errors="replace").split()
+        return {word for word in words if "/psycopg" in word}
+    return set()
 
 
 def _prepare(server: Postgres, site: Site) -> None:
