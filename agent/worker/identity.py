@@ -114,7 +114,7 @@ def refuse_foreign_group(folder: Path) -> None:
     if status.st_gid != os.getegid():
         raise FolderUnusable(
             f"cannot use {folder}: it belongs to group {status.st_gid}, this worker is in group"
-            f" {os.getegid()}; is there a link at its place? Otherwise: chgrp -R wa {folder}"
+            f" {os.getegid()}; if it is a link, remove it, else: chgrp -R wa {folder}"
         )
 
 

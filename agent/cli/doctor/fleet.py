@@ -200,7 +200,7 @@ def _shared_backends(config: Config, client: Client, here: str) -> Iterator[Find
             yield note(
                 f"backend {backend.name}",
                 f"a backend of this name has sessions on {', '.join(sorted(others))} too",
-                "is it the same server? Then declare it on one machine only; if not, rename it",
+                "if it is the same server, declare it on one machine only; else rename it",
             )
 
 

@@ -240,7 +240,7 @@ class Restic:
         for words, name in _CAUSES:
             if words in said.lower():
                 if name == "profiles_read_only":
-                    error += "; is the repository's folder in ReadWritePaths= of the agent's unit?"
+                    error += "; add its folder to ReadWritePaths= of wa-agent.service"
                 return TryLater(error, code=name) if name in _PASSING else _error(error, name)
         return _error(error, "profiles")
 

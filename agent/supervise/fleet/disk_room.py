@@ -34,7 +34,7 @@ class DiskRoom:
             try:
                 await self._publish(0 if problem else self.capacity)
             except WaError as error:
-                log.debug("the capacity of this machine was not written: %s", error)
+                log.debug("cannot write the capacity of this machine: %s", error)
             await asyncio.sleep(self.fleet.policy.ttl)
 
     async def _publish(self, capacity: int) -> None:
