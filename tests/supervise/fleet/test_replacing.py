@@ -5,6 +5,7 @@ import pytest
 from agent.core.model import Instance, InstanceId
 from agent.errors import Refused
 from agent.fleet.coordinator import Owned
+from agent.supervise.fleet.owner import FleetOwner
 from agent.supervise.fleet.ownership import Ownership
 from agent.supervise.tenure import Tenure
 
@@ -12,14 +13,14 @@ SALES = InstanceId("sales")
 
 
 async def test_a_session_is_not_replaced_by_one_of_another_engine() -> None:
-    ownership = Ownership.__new__(Ownership)
-    ownership.in_hand = set()
+    owner, ownership = FleetOwner.__new__(FleetOwner), Ownership.__new__(Ownership)
+    owner.ownership, owner.in_hand = ownership, set()
     ownership.owned = {SALES: Owned("sales", 2, "sandbox", "running", "newest", {}, "", {})}
-    tenure = Tenure(ownership)
+    tenure = Tenure(owner)
     async with tenure.claim(Instance(SALES, "sandbox", True), own=True):
-        assert ownership.in_hand == {SALES}
+        assert owner.in_hand == {SALES}
     with pytest.raises(Refused, match="with engine sandbox, not baileys") as refused:
         async with tenure.claim(Instance(SALES, "baileys", True), own=True):
             pytest.fail("it was let through")
     assert refused.value.code == "wrong_engine"
-    assert not ownership.in_hand
+    assert not owner.in_hand
