@@ -41,6 +41,9 @@ save = 3
 base = 0.2
 jitter = 0
 """
+PROGRAM = "import sys; from agent.__main__ import main; sys.exit(main())"
+LOOKS_OFTEN = "import agent.host.process.host as host; host.LOOK_AFTER = 1.0"
+"""For `RunningAgent.first`: the process host looks at its workers' memory each second."""
 PATIENT = {"WA_AGENT_WORKER__WATCHDOG": "10"}
 """Where pings find what is wrong: the worker's own watchdog is given more time than they need."""
 
@@ -73,6 +76,8 @@ class RunningAgent:
         """HOST:PORT besides the Unix socket."""
         self.inside: Sequence[str] = ()
         """A command that runs it somewhere else, in a network of its own for one."""
+        self.first = ""
+        """Python that it runs before all else."""
         self.process: asyncio.subprocess.Process | None = None
         self._client: aiohttp.ClientSession | None = None
 
@@ -81,8 +86,7 @@ class RunningAgent:
             self.process = await asyncio.create_subprocess_exec(
                 *self.inside,
                 sys.executable,
-                "-m",
-                "agent",
+                *(("-c", f"{self.first}; {PROGRAM}") if self.first else ("-m", "agent")),
                 "run",
                 "--config",
                 str(self.config),

@@ -11,7 +11,7 @@ import pytest
 
 from scripts.benches.processes import children
 from tests.conftest import Eventually
-from tests.daemon.conftest import PATIENT, RunningAgent
+from tests.daemon.conftest import LOOKS_OFTEN, PATIENT, RunningAgent
 from tests.daemon.test_vault import cli
 from tests.engines.baileys.conftest import ACCOUNT, PEER, cache, whatsapp
 from tests.lacking import lacks
@@ -94,6 +94,7 @@ async def test_many_messages_and_a_long_file_pass_below_the_memory_limit(
     whatsapp = WhatsApp(tmp_path / "whatsapp.log", (key, certificate))
     try:
         agent = make_agent()
+        agent.first = LOOKS_OFTEN
         settings = agent.config.read_text().replace("[worker]", f"[worker]\nmemory_max = {limit}")
         agent.config.write_text(settings)
         await a_scanned_session(agent, whatsapp, cache, eventually)
@@ -134,6 +135,7 @@ async def test_a_node_that_misbehaves_is_told_apart_and_cured(  # noqa: PLR0917
     node.chmod(0o755)
     monkeypatch.setenv("WA_NODE", str(node))
     agent = make_agent()
+    agent.first = LOOKS_OFTEN
     settings = agent.config.read_text()
     agent.config.write_text(settings.replace("[worker]", f"[worker]\nmemory_max = {200 << 20}"))
     await a_scanned_session(agent, whatsapp, cache, eventually)

@@ -3,6 +3,7 @@
 import re
 import signal
 
+from tests.daemon.conftest import LOOKS_OFTEN
 from tests.daemon.conftest import SETTINGS as BASE
 from tests.daemon.test_turns import (
     ONE_AT_A_TIME,
@@ -127,6 +128,7 @@ async def test_the_memory_wall_holds_for_a_worker_that_a_new_agent_adopted(make_
     """So does it for one that a repair or the host itself started: each run is held, once."""
     base = BASE.replace("[worker]\n", f"[worker]\nmemory_max = {96 << 20}\n")
     agent = make_agent("[memory]\ninstance = 0\n", base=base)
+    agent.first = LOOKS_OFTEN
     await agent.start()
     await agent.create("a")
     await eventually(lambda: agent.status("a"), "CONNECTED")

@@ -16,7 +16,7 @@ import pytest
 
 from tests.lacking import not_lent
 
-from .conftest import PATIENT, SETTINGS, alive
+from .conftest import LOOKS_OFTEN, PATIENT, SETTINGS, alive
 
 CLOCKS = '''
 """Python's clocks, moved by what two files say: the one thing that a test cannot do for real."""
@@ -162,11 +162,11 @@ async def test_f16_without_tasks_a_start_fails_in_words_and_nothing_hangs(
     assert "Traceback" not in agent.log.read_text()
 
 
-@pytest.mark.slow  # the process host looks at memory every 15 s
 async def test_f14_a_worker_over_its_memory_is_killed_and_counted_as_oom(make_agent, eventually):
     agent = make_agent()
     text = agent.config.read_text().replace("[worker]", "[worker]\nmemory_max = 83886080")
     agent.config.write_text(text)
+    agent.first = LOOKS_OFTEN
     await agent.start()
     await connected(agent, eventually, "a")
     await agent.fault("a", "leak", bytes_per_second=24 << 20)
@@ -178,13 +178,13 @@ async def test_f14_a_worker_over_its_memory_is_killed_and_counted_as_oom(make_ag
     await eventually(lambda: agent.status("a"), "CONNECTED", within=20)
 
 
-@pytest.mark.slow  # the process host looks at memory every 15 s
 async def test_a_worker_that_is_granted_more_memory_while_it_runs_is_not_killed(
     make_agent, eventually
 ):
     agent = make_agent("[memory]\nmeasure = false\n")
     text = agent.config.read_text().replace("[worker]", "[worker]\nmemory_max = 83886080")
     agent.config.write_text(text)
+    agent.first = LOOKS_OFTEN
     await agent.start()
     await connected(agent, eventually, "a", "b")
     worker = await agent.pid("b")

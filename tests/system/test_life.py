@@ -66,6 +66,23 @@ def test_f02_a_killed_worker_comes_back_connected(bed: Bed, fleet: Fleet):
     assert others == {id: run for id, run in runs.items() if id != "s1"}
 
 
+@pytest.fixture
+def watchdog(bed: Bed, fleet: Fleet) -> Iterator[None]:
+    """That of s2 has 5 s, not the 20 s of the shipped unit."""
+    unit = fleet.unit("s2")
+    drop_in = f"/etc/systemd/system/{unit}.d"
+    assert bed.show(unit, "WatchdogUSec") == "20s"
+    bed.write(f"{drop_in}/watchdog.conf", "[Service]\nWatchdogSec=5\n")
+    bed.run("systemctl", "daemon-reload")
+    bed.run("systemctl", "restart", unit)
+    fleet.until_connected()
+    yield
+    bed.run("rm", "-r", drop_in)
+    bed.run("systemctl", "daemon-reload")
+    bed.run("systemctl", "restart", unit)
+
+
+@pytest.mark.usefixtures("watchdog")
 def test_f05_a_frozen_worker_is_killed_by_its_watchdog_and_comes_back(bed: Bed, fleet: Fleet):
     run, ended = fleet.runs()["s2"], fleet.restarts("s2", "watchdog")
     bed.run("kill", "-STOP", str(fleet.pid("s2")))
@@ -75,6 +92,7 @@ def test_f05_a_frozen_worker_is_killed_by_its_watchdog_and_comes_back(bed: Bed, 
     assert fleet.restarts("s2", "watchdog") == ended + 1
 
 
+@pytest.mark.usefixtures("watchdog")
 def test_f07_a_hanging_engine_ends_in_its_watchdog_with_a_stack(bed: Bed, fleet: Fleet):
     run, ended = fleet.runs()["s2"], fleet.restarts("s2", "watchdog")
     fleet.cli("sandbox", "fault", "s2", "hang")
