@@ -68,10 +68,10 @@ class FileWriter(logging.Handler):
         self._fd, self._torn = fd, False
 
     def _write(self, raw: bytes) -> None:
-        found = os.fstat(self._fd)
-        if not self._is_in_place(found):
+        status = os.fstat(self._fd)
+        if not self._is_in_place(status):
             self._open()
-        elif found.st_size and found.st_size + len(raw) > self._max_bytes:
+        elif status.st_size and status.st_size + len(raw) > self._max_bytes:
             self._put_aside()
             self._open()
         if self._torn:
@@ -81,9 +81,9 @@ class FileWriter(logging.Handler):
         if self._torn:
             raise OSError("the disk took half a line")
 
-    def _is_in_place(self, found: os.stat_result) -> bool:
+    def _is_in_place(self, status: os.stat_result) -> bool:
         try:
-            return os.path.samestat(found, self._path.lstat())
+            return os.path.samestat(status, self._path.lstat())
         except FileNotFoundError:
             return False
 

@@ -105,11 +105,11 @@ def redact(text: str) -> str:
     return _NAMED.sub(_without_value, text) if _SOME_NAME.search(lower) else text
 
 
-def _without_value(found: re.Match[str]) -> str:
+def _without_value(match: re.Match[str]) -> str:
     """The name stays, and the quote that opens the value: the rest of the text can be read on."""
-    value = found["value"].removeprefix("b")
-    quote = found["escaped"] or (value[0] if value[0] in "\"'" else "")
-    return f"{found['name']}{quote}{REMOVED}"
+    value = match["value"].removeprefix("b")
+    quote = match["escaped"] or (value[0] if value[0] in "\"'" else "")
+    return f"{match['name']}{quote}{REMOVED}"
 
 
 def mark_of(peer: str) -> str:

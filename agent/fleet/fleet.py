@@ -122,18 +122,18 @@ def _describe(config: Config, key: FleetKey) -> Machine:
 
 def _place_of(config: Config) -> str:
     """The boot and the folder: what a copy of this machine does not share with it."""
-    told = f"{boot_id()} {config.agent.state_path.absolute()}"
-    return hashlib.blake2b(told.encode(), digest_size=16).hexdigest()
+    place = f"{boot_id()} {config.agent.state_path.absolute()}"
+    return hashlib.blake2b(place.encode(), digest_size=16).hexdigest()
 
 
 def _engines(config: Config) -> frozenset[str]:
     """Those whose parts are installed; a backend's where a [[backend]] of it is declared."""
-    found = {entry.name for entry in CATALOG.values() if not entry.remote}
-    found |= {backend.engine for backend in config.backend}
+    engines = {entry.name for entry in CATALOG.values() if not entry.remote}
+    engines |= {backend.engine for backend in config.backend}
     needs: dict[str, Callable[[Path], object]] = {"web": read_bundle, "baileys": find_packages}
     for engine, find in needs.items():
         try:
             find(config.cache_root)
         except ConfigError:
-            found.discard(engine)
-    return frozenset(found)
+            engines.discard(engine)
+    return frozenset(engines)

@@ -47,8 +47,8 @@ class Memory:
         self.now: FleetMemory
 
     async def load(self, boot: str, now: float, policy: LeasePolicy) -> None:
-        found = await asyncio.to_thread(_load, self._path, boot)
-        self.now = replace(found, promises=after_boot(found.promises, boot, now, policy))
+        memory = await asyncio.to_thread(_load, self._path, boot)
+        self.now = replace(memory, promises=after_boot(memory.promises, boot, now, policy))
         await asyncio.to_thread(_save, self._path, self.now)
 
     async def change(self, change: Callable[[FleetMemory], FleetMemory]) -> None:

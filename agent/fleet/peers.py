@@ -123,10 +123,10 @@ class Peers:
             except (aiohttp.ClientError, OSError) as error:
                 raise lost(row, error) from error
             try:
-                found = json.loads(raw)
+                content = json.loads(raw)
             except ValueError:
-                found = None
-            return answer.status, found if isinstance(found, dict) else {}
+                content = None
+            return answer.status, content if isinstance(content, dict) else {}
 
     @asynccontextmanager
     async def forward(self, row: MachineRow, sent: "Sent") -> AsyncIterator[aiohttp.ClientResponse]:
@@ -198,8 +198,8 @@ class Peers:
             return status in (200, 503)
 
         asked = list(rows)
-        found = await asyncio.gather(*map(answers, asked))
-        return {row.name: yes for row, yes in zip(asked, found, strict=True)}
+        answered = await asyncio.gather(*map(answers, asked))
+        return {row.name: yes for row, yes in zip(asked, answered, strict=True)}
 
     async def close(self) -> None:
         if self._session is not None:

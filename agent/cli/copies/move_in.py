@@ -117,10 +117,10 @@ def _refuse_taken(client: Client, plan: Sequence[Planned]) -> None:
         if planned.session.problem or not planned.id:
             continue
         try:
-            found = client.get(f"/api/instance/{planned.id}")
+            instance = client.get(f"/api/instance/{planned.id}")
         except NotFound:
             continue
-        on = f" on machine {found['machine']}" if "machine" in found else ""
+        on = f" on machine {instance['machine']}" if "machine" in instance else ""
         planned.result = f"refused: {planned.id} exists{on}"
 
 

@@ -61,10 +61,10 @@ def parse_pointer(raw: bytes) -> Pointer:
 async def save_profile(restic: Restic, snapshot: Snapshot, epoch: int, *, exact: bool) -> Pointer:
     """`exact`: all of it was read back from the repository."""
     assert snapshot.manifest is not None
-    found = await restic.save(snapshot.path, snapshot.id, epoch)
+    saved = await restic.save(snapshot.path, snapshot.id, epoch)
     if exact:
-        await restic.verify(found, f"{FILES}/", snapshot.manifest.listing)
-    return Pointer(found, snapshot.name)
+        await restic.verify(saved, f"{FILES}/", snapshot.manifest.listing)
+    return Pointer(saved, snapshot.name)
 
 
 async def place_profile(root: Path, owned: Owned, restic: Restic, pointer: Pointer) -> Placed:

@@ -72,15 +72,15 @@ def read_env_file(path: Path) -> Mapping[str, str]:
         raise _bad_env(path, "it is not UTF-8") from None
     except OSError as error:
         raise _bad_env(path, error.strerror or str(error)) from error
-    found = {}
+    variables = {}
     for number, line in enumerate(lines, 1):
         if not line.strip() or line.startswith("#"):
             continue
         name, equals, value = line.partition("=")
         if not equals or not name.isidentifier() or name.startswith(_OWN):
             raise _bad_env(path, f"line {number} must be NAME=VALUE, a variable of the storage")
-        found[name] = value
-    return found
+        variables[name] = value
+    return variables
 
 
 def _bad_env(path: Path, cause: str) -> ConfigError:

@@ -104,15 +104,15 @@ def _read_unchanged(
     known: dict[str, Signature] = {}
     for _ in range(TRIES):
         try:
-            found = signatures(top, excluded, settled=exact)
-            _refuse_large(identity, found)
+            files = signatures(top, excluded, settled=exact)
+            _refuse_large(identity, files)
             content = {
                 path: content[path] if known.get(path) == signed else _read(top, path, signed)
-                for path, signed in found.items()
+                for path, signed in files.items()
             }
-            known = found
+            known = files
             report = inspect_session(top.path, top.fd, engine, identity.paired, modes)
-            if signatures(top, excluded, settled=exact) == found:
+            if signatures(top, excluded, settled=exact) == files:
                 return content, report
         except VaultError as error:
             if error.code != "absent":
@@ -128,10 +128,10 @@ def _read(top: Open, path: str, signed: Signature) -> bytes | None:
     return None if len(signed) == 1 else b"".join(read_file(top, path))
 
 
-def _refuse_large(identity: Identity, found: Mapping[str, Signature]) -> None:
-    size = sum(signed[1] for signed in found.values() if len(signed) > 1)
-    if size > LIMITS.unpacked or len(found) > LIMITS.files:
-        raise _too_large(identity.instance.id, f"it has {len(found)} files of {size} bytes")
+def _refuse_large(identity: Identity, files: Mapping[str, Signature]) -> None:
+    size = sum(signed[1] for signed in files.values() if len(signed) > 1)
+    if size > LIMITS.unpacked or len(files) > LIMITS.files:
+        raise _too_large(identity.instance.id, f"it has {len(files)} files of {size} bytes")
 
 
 def _too_large(id: InstanceId, cause: str) -> TooLarge:

@@ -277,8 +277,8 @@ class PostgresCoordinator:
         return row[0], row[1]
 
     async def key_fingerprint(self) -> str:
-        ((found,),) = await self._database.rows("SELECT key_fingerprint FROM wa_agent.fleet")
-        return str(found)
+        ((fingerprint,),) = await self._database.rows("SELECT key_fingerprint FROM wa_agent.fleet")
+        return str(fingerprint)
 
     async def close(self) -> None:
         await self._database.close()

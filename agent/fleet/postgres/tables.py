@@ -17,7 +17,7 @@ PREPARE = "wa-agent fleet database prepare"
 async def read_schema(connection: psycopg.AsyncConnection[TupleRow]) -> tuple[int, int]:
     """Refuses tables that this program may not use."""
     try:
-        found = await connection.execute("SELECT version, compatible_from FROM wa_agent.fleet")
+        cursor = await connection.execute("SELECT version, compatible_from FROM wa_agent.fleet")
     except (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn) as error:
         raise _older("has no tables of a fleet") from error
     except psycopg.errors.InsufficientPrivilege as error:
@@ -26,7 +26,7 @@ async def read_schema(connection: psycopg.AsyncConnection[TupleRow]) -> tuple[in
             f" this login, with `{PREPARE}`",
             code="fleet_schema",
         ) from error
-    version, compatible_from = await found.fetchone() or (0, 0)
+    version, compatible_from = await cursor.fetchone() or (0, 0)
     if compatible_from > VERSION:
         raise Refused(
             f"the fleet's database has tables of version {version}, for programs that know"

@@ -78,10 +78,10 @@ class Arrivals:
         return _arrived(placed, copied=True)
 
     async def _place(self, owned: Owned) -> Placed | None:
-        found = await self.coordinator.stored(owned.id)
-        if found is None:
+        stored = await self.coordinator.stored(owned.id)
+        if stored is None:
             return None
-        content = await asyncio.to_thread(open_copy, owned, found, self.key)
+        content = await asyncio.to_thread(open_copy, owned, stored, self.key)
         if not entry_of(owned.engine).profile:
             return await asyncio.to_thread(place_archive, self.root, owned, content)
         from agent.fleet.copies.profile import NOTHING, parse_pointer, place_profile

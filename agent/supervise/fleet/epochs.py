@@ -29,10 +29,10 @@ class Epochs:
     known: dict[InstanceId, Tenancy] = field(default_factory=dict)
 
     async def load(self) -> None:
-        found = await self.store.get_facts(EPOCH)
+        facts = await self.store.get_facts(EPOCH)
         self.known = {
             InstanceId(name.removeprefix(EPOCH)): Tenancy(*json.loads(text))
-            for name, text in found.items()
+            for name, text in facts.items()
         }
 
     async def put(self, tenancies: Mapping[InstanceId, Tenancy]) -> None:

@@ -103,8 +103,8 @@ class FleetFace:
 
     def _waiting(self) -> Sequence[tuple[str, str, str]]:
         mine = self.fleet.machine
-        found = {**self.moves.refused, **self.comparing.problems}
-        return [*((id, why, mine) for id, why in found.items()), *self._of_lost_machines()]
+        reasons = {**self.moves.refused, **self.comparing.problems}
+        return [*((id, why, mine) for id, why in reasons.items()), *self._of_lost_machines()]
 
     def _of_lost_machines(self) -> Iterator[tuple[str, str, str]]:
         lost = {row.id: row.name for row in self.directory.others if not row.alive}

@@ -75,19 +75,19 @@ async def _unregistered(config: Config, store: Store, epochs: Epochs) -> Known:
     folders = await asyncio.to_thread(found_sessions, config.session_root)
     # Only a folder says whether it is of a fleet.
     leased = {instance.id: instance.leased for instance, _ in folders}
-    found = {instance.id: (instance, record) for instance, record in folders} | {
+    sessions = {instance.id: (instance, record) for instance, record in folders} | {
         id: (replace(instance, leased=leased.get(id, False)), record)
         for id, (instance, record) in rows.items()
     }
     deleting = await store.get_facts(DELETING)
     return {
         id: known
-        for id, known in found.items()
+        for id, known in sessions.items()
         if id not in epochs.known and DELETING + id not in deleting
     }
 
 
 def _epoch(config: Config, id: str, owned: int) -> int:
     """Of the folder here; an older one than the owned is stale, and is fetched again."""
-    found = epoch_here(config.session_root, InstanceId(id))
-    return owned if found is None or found < 0 else min(found, owned)
+    here = epoch_here(config.session_root, InstanceId(id))
+    return owned if here is None or here < 0 else min(here, owned)

@@ -70,11 +70,11 @@ class Leases:
                 log.warning("%s; this worker ends with its lease, and starts without one", answer)
 
     async def _tell(self, facts: Facts, link: WorkerLink) -> None:
-        told = 0.0
+        sent = 0.0
         try:
-            while told != self._until and not self.wait_reason(facts):
-                told = self._until
-                await link.call("lease", {"until": told}, timeout=ANSWER)
+            while sent != self._until and not self.wait_reason(facts):
+                sent = self._until
+                await link.call("lease", {"until": sent}, timeout=ANSWER)
         except EngineError as error:
             if error.field == "do":  # it knows no such call
                 # One of an earlier version would go on past the lease.

@@ -241,8 +241,8 @@ class Moves:
             pass
 
     async def _settled_there(self, id: InstanceId) -> bool:
-        found = await self.fleet.coordinator.views([id])
-        if not found or found[0].machine == self.fleet.keeper.member.id:
+        views = await self.fleet.coordinator.views([id])
+        if not views or views[0].machine == self.fleet.keeper.member.id:
             return False
-        status = found[0].view.get("connection_status")
+        status = views[0].view.get("connection_status")
         return status not in (ConnectionStatus.INITIALIZING, ConnectionStatus.LOADING, None)

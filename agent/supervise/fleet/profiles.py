@@ -86,11 +86,11 @@ class Profiles:
         return taken if taken.good else None
 
     async def _is_stored(self, id: InstanceId, epoch: int, snapshot: Snapshot) -> bool:
-        found = await self.coordinator.stored(id)
-        if found is None or found.epoch != epoch:
+        stored = await self.coordinator.stored(id)
+        if stored is None or stored.epoch != epoch:
             return False
         try:
-            content = self.key.open(copy_context(id, epoch), found.packed)
+            content = self.key.open(copy_context(id, epoch), stored.packed)
             return parse_pointer(content).name == snapshot.name
         except VaultError:
             return False

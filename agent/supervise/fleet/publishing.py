@@ -69,8 +69,8 @@ class Publishing:
         shown = {id: self.show(views[id]) for id in batch}
         if shown:
             await self.coordinator.publish(member, {id: _clean(it) for id, it in shown.items()})
-        for id, found in shown.items():
-            self._published[id] = _Published(views[id], _digest(found), boot_now())
+        for id, view in shown.items():
+            self._published[id] = _Published(views[id], _digest(view), boot_now())
         return len(shown)
 
     def _changed(self, id: InstanceId, view: InstanceView) -> bool:

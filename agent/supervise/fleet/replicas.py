@@ -185,10 +185,10 @@ class Replicas:
         return not facts.instance.backend and (not profile or self.profiles is not None)
 
     def _replica(self, id: InstanceId, epoch: int) -> Replica:
-        found = self._of.get(id)
-        if found is None or found.epoch != epoch:
-            found = self._of[id] = Replica(epoch)
-        return found
+        replica = self._of.get(id)
+        if replica is None or replica.epoch != epoch:
+            replica = self._of[id] = Replica(epoch)
+        return replica
 
     def refuse_unfit(self, facts: Facts) -> None:
         """What never moves to another machine."""
