@@ -25,10 +25,10 @@ export function makeCards() {
   return {
     place: list,
     draw(chosen) {
-      const wanted = chosen.map((one) => {
-        if (!cards.has(one.id)) cards.set(one.id, makeCard(one.id));
-        const card = cards.get(one.id);
-        drawCard(card, one);
+      const wanted = chosen.map((instance) => {
+        if (!cards.has(instance.id)) cards.set(instance.id, makeCard(instance.id));
+        const card = cards.get(instance.id);
+        drawCard(card, instance);
         return card.item;
       });
       arrange(list, wanted);
@@ -106,15 +106,15 @@ export function makeHelp(id, current) {
     forget(wanted) {
       state.id = wanted;
     },
-    draw(one, { onPage = false } = {}) {
-      const action = may("operate", one.id) ? helpful(one) : null;
+    draw(instance, { onPage = false } = {}) {
+      const action = may("operate", instance.id) ? helpful(instance) : null;
       scan.hidden =
         onPage ||
-        one.connection_status !== "QR_REQUIRED" ||
-        one.reason === "passkey_required" ||
-        !one.should_run ||
+        instance.connection_status !== "QR_REQUIRED" ||
+        instance.reason === "passkey_required" ||
+        !instance.should_run ||
         Boolean(action) ||
-        !may("operate", one.id);
+        !may("operate", instance.id);
       button.hidden = !action;
       if (action) setText(button, action.label);
       setAttribute(button, "data-helps", action ? action.key : null);
@@ -125,42 +125,47 @@ export function makeHelp(id, current) {
   };
 }
 
-function drawCard(card, one) {
-  const [tone, word] = statusOf(one);
+function drawCard(card, instance) {
+  const [tone, word] = statusOf(instance);
   setPill(card.pill, tone, word);
-  setAttribute(card.item, "data-status", one.connection_status);
-  card.item.className = "card " + tone + (isStale(one) ? " stale-state" : "");
-  setText(card.stale, staleWords(one));
+  setAttribute(card.item, "data-status", instance.connection_status);
+  card.item.className = "card " + tone + (isStale(instance) ? " stale-state" : "");
+  setText(card.stale, staleWords(instance));
   card.stale.hidden = !card.stale.textContent;
-  setText(card.engine, [placeOf(one), ownerOf(one), accountWord(one)].filter(Boolean).join(" · "));
-  setText(card.why, one.sentence);
-  card.why.hidden = one.health.healthy; // the pill says so
-  setSince(card.since, one.since);
-  setSince(card.proof, one.proved, " ago");
-  if (!one.proved) setText(card.proof, "none");
-  setText(card.verdict, verdictWord(one));
-  card.menu.hidden = !may("operate", one.id);
-  drawNext(card, one);
-  card.help.draw(one);
-  drawFigures(card, one, answers.figures.get(one.id));
+  setText(
+    card.engine,
+    [placeOf(instance), ownerOf(instance), accountWord(instance)].filter(Boolean).join(" · "),
+  );
+  setText(card.why, instance.sentence);
+  card.why.hidden = instance.health.healthy; // the pill says so
+  setSince(card.since, instance.since);
+  setSince(card.proof, instance.proved, " ago");
+  if (!instance.proved) setText(card.proof, "none");
+  setText(card.verdict, verdictWord(instance));
+  card.menu.hidden = !may("operate", instance.id);
+  drawNext(card, instance);
+  card.help.draw(instance);
+  drawFigures(card, instance, answers.figures.get(instance.id));
 }
 
-export function drawNext(card, one) {
+export function drawNext(card, instance) {
   const parts = [];
-  if (one.attempts) parts.push(one.attempts + (one.attempts === 1 ? " try so far" : " tries so far"));
-  if (one.circuit !== "closed") parts.push(pauseWord(one));
-  if (one.hold && one.reason !== one.hold) parts.push(plain(one.hold));
-  const when = one.circuit === "open" ? one.circuit_opens || one.next_attempt : one.next_attempt;
+  if (instance.attempts)
+    parts.push(instance.attempts + (instance.attempts === 1 ? " try so far" : " tries so far"));
+  if (instance.circuit !== "closed") parts.push(pauseWord(instance));
+  if (instance.hold && instance.reason !== instance.hold) parts.push(plain(instance.hold));
+  const when =
+    instance.circuit === "open" ? instance.circuit_opens || instance.next_attempt : instance.next_attempt;
   if (when) parts.push("next try ");
   setText(card.nextText, parts.join(", "));
   setUntil(card.nextTime, when);
   card.next.hidden = !parts.length;
 }
 
-export const memoryWords = (one) => {
-  if (one.memory_bytes !== null) return bytes(one.memory_bytes) + " memory";
-  if (one.backend) return "No memory here";
-  return one.worker === "active" ? "Memory not known yet" : "No memory in use";
+export const memoryWords = (instance) => {
+  if (instance.memory_bytes !== null) return bytes(instance.memory_bytes) + " memory";
+  if (instance.backend) return "No memory here";
+  return instance.worker === "active" ? "Memory not known yet" : "No memory in use";
 };
 
 export function rateOf(figures) {
@@ -168,13 +173,13 @@ export function rateOf(figures) {
   return (rate === null || rate === undefined ? "0" : rate) + " messages/min";
 }
 
-function drawFigures(card, one, figures) {
-  setText(card.memory, memoryWords(one));
+function drawFigures(card, instance, figures) {
+  setText(card.memory, memoryWords(instance));
   setText(card.messages, rateOf(figures));
   if (figures) {
-    drawSpark(card.memoryLine, figures.memory, 4 << 20, { name: "Memory of " + one.id, words: bytes });
+    drawSpark(card.memoryLine, figures.memory, 4 << 20, { name: "Memory of " + instance.id, words: bytes });
     drawSpark(card.messagesLine, figures.messages, 4, {
-      name: "Messages of " + one.id,
+      name: "Messages of " + instance.id,
       words: (rate) => rate + " a minute",
     });
   }

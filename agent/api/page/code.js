@@ -68,15 +68,21 @@ export function makeCode() {
 
   return {
     place,
-    // `one`: the session whose page is shown; null for none.
-    watch(one) {
-      if (!one || one.id !== state.id) stop();
-      state.id = one ? one.id : null;
+    // `instance`: the session whose page is shown; null for none.
+    watch(instance) {
+      if (!instance || instance.id !== state.id) stop();
+      state.id = instance ? instance.id : null;
       const wanted =
-        Boolean(one) && one.connection_status === "QR_REQUIRED" && one.should_run && may("operate", one.id);
+        Boolean(instance) &&
+        instance.connection_status === "QR_REQUIRED" &&
+        instance.should_run &&
+        may("operate", instance.id);
       place.hidden = !wanted;
-      setText(title, "Scan with WhatsApp" + (one && one.reason === "passkey_required" ? PHONE_WITHOUT : ""));
-      pairing.hidden = !wanted || one.engine === "sandbox"; // its phone has no keys to type on
+      setText(
+        title,
+        "Scan with WhatsApp" + (instance && instance.reason === "passkey_required" ? PHONE_WITHOUT : ""),
+      );
+      pairing.hidden = !wanted || instance.engine === "sandbox"; // its phone has no keys to type on
       if (!wanted) stop();
       else if (state.timer === null) state.timer = setTimeout(fetchCode, 0);
     },

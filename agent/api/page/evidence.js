@@ -70,14 +70,14 @@ export function makeEvidence() {
     try {
       const found = await get(path("/failed-starts"));
       if (wanted !== state.id) return;
-      starts.replaceChildren(...found.failed_starts.map((one) => startRow(one)));
+      starts.replaceChildren(...found.failed_starts.map((start) => startRow(start)));
     } catch (error) {
       if (!(error instanceof Refused)) throw error;
     }
   }
 
-  function startRow(one) {
-    const seen = make("pre", { name: "lines", text: JSON.stringify(one.seen, null, 1), hidden: true });
+  function startRow(start) {
+    const seen = make("pre", { name: "lines", text: JSON.stringify(start.seen, null, 1), hidden: true });
     const holder = make("div", { hidden: true });
     const open = make("button", {
       type: "button",
@@ -91,12 +91,12 @@ export function makeEvidence() {
       type: "button",
       name: "quiet",
       text: "Picture",
-      hidden: !one.picture || !may("admin"),
+      hidden: !start.picture || !may("admin"),
     });
     show.addEventListener("click", () =>
       act(show, "the picture is shown", async () => {
         holder.replaceChildren(
-          await pictureOf("/failed-starts/" + one.name + "/picture", "The page at the failed start"),
+          await pictureOf("/failed-starts/" + start.name + "/picture", "The page at the failed start"),
         );
         holder.hidden = false;
       }),
@@ -107,8 +107,8 @@ export function makeEvidence() {
       make(
         "p",
         {},
-        make("strong", { text: "Failed start, " + clock(timeOf(one.name)) }),
-        make("span", { text: ": " + (one.seen.why || "no cause recorded") }),
+        make("strong", { text: "Failed start, " + clock(timeOf(start.name)) }),
+        make("span", { text: ": " + (start.seen.why || "no cause recorded") }),
       ),
       make("div", { name: "actions" }, open, show),
       seen,
@@ -127,12 +127,12 @@ export function makeEvidence() {
       for (const url of state.urls.splice(0)) URL.revokeObjectURL(url);
       output.hidden = picture.hidden = true;
       starts.replaceChildren();
-      const one = id === null ? null : answers.instances.get(id);
-      if (one && may("operate", id) && one.engine === "web") loadStarts();
+      const instance = id === null ? null : answers.instances.get(id);
+      if (instance && may("operate", id) && instance.engine === "web") loadStarts();
     },
-    draw(one) {
-      place.hidden = !may("operate", one.id) || Boolean(one.backend);
-      look.hidden = one.engine !== "web" || !may("admin");
+    draw(instance) {
+      place.hidden = !may("operate", instance.id) || Boolean(instance.backend);
+      look.hidden = instance.engine !== "web" || !may("admin");
     },
   };
 }

@@ -97,11 +97,11 @@ export function makeHistory() {
       state.events.unshift(event);
       drawUptime();
     },
-    draw(one) {
-      const figures = answers.figures.get(one.id);
+    draw(instance) {
+      const figures = answers.figures.get(instance.id);
       drawUptime();
-      memory.place.hidden = Boolean(one.backend);
-      memory.draw(figures ? figures.memory : [], memoryWords(one));
+      memory.place.hidden = Boolean(instance.backend);
+      memory.draw(figures ? figures.memory : [], memoryWords(instance));
       messages.draw(figures ? figures.messages : [], rateOf(figures));
     },
   };

@@ -143,8 +143,8 @@ export function makeInstance(place) {
 
   // What was heard while the journal was read stays.
   function take(events) {
-    const read = new Set(events.map((one) => one.cursor));
-    state.told = [...state.told.filter((one) => !read.has(one.cursor)), ...events].sort(
+    const read = new Set(events.map((event) => event.cursor));
+    state.told = [...state.told.filter((event) => !read.has(event.cursor)), ...events].sort(
       (a, b) => b.cursor - a.cursor,
     );
     state.toldFrom = state.id;
@@ -154,7 +154,7 @@ export function makeInstance(place) {
     if (
       state.id === null ||
       event.instance !== state.id ||
-      state.told.some((one) => one.cursor === event.cursor)
+      state.told.some((earlier) => earlier.cursor === event.cursor)
     )
       return;
     state.told.unshift(event);
@@ -163,29 +163,29 @@ export function makeInstance(place) {
   }
 
   function draw() {
-    const one = current();
-    gone.hidden = Boolean(one) || !answers.loaded;
-    body.hidden = !one;
-    for (const shown of [pill, stale, why, next.next, help.place, attention.place]) shown.hidden = !one;
-    code.watch(one || null);
-    if (!one) return;
-    const [tone, word] = statusOf(one);
-    setPill(pill, isStale(one) ? "off" : tone, word);
-    setText(stale, staleWords(one));
+    const instance = current();
+    gone.hidden = Boolean(instance) || !answers.loaded;
+    body.hidden = !instance;
+    for (const shown of [pill, stale, why, next.next, help.place, attention.place]) shown.hidden = !instance;
+    code.watch(instance || null);
+    if (!instance) return;
+    const [tone, word] = statusOf(instance);
+    setPill(pill, isStale(instance) ? "off" : tone, word);
+    setText(stale, staleWords(instance));
     stale.hidden = !stale.textContent;
-    setText(why, one.sentence);
-    why.hidden = one.health.healthy; // the pill says so
-    drawNext(next, one);
-    help.draw(one, { onPage: true });
+    setText(why, instance.sentence);
+    why.hidden = instance.health.healthy; // the pill says so
+    drawNext(next, instance);
+    help.draw(instance, { onPage: true });
     drawAttention(attention, state.id);
-    history.draw(one);
-    actions.draw(one);
-    sandbox.draw(one);
-    trial.draw(one);
-    evidence.draw(one);
+    history.draw(instance);
+    actions.draw(instance);
+    sandbox.draw(instance);
+    trial.draw(instance);
+    evidence.draw(instance);
     lines.hidden = evidence.place.hidden;
     if (state.known && state.known.id === state.id) {
-      drawDetails(one, state.known);
+      drawDetails(instance, state.known);
       settings.draw(state.known);
     }
     settings.place.hidden = settings.place.hidden || !state.known;
@@ -197,7 +197,7 @@ export function makeInstance(place) {
     drawStory(story, choose(state.told, category.value), { named: false, fresh });
   }
 
-  function drawDetails(one, known) {
+  function drawDetails(instance, known) {
     repair.hidden = !known.repair || Boolean(known.repair.ending);
     if (!repair.hidden) {
       setText(
@@ -209,7 +209,7 @@ export function makeInstance(place) {
           (known.repair.reason ? " (" + plain(known.repair.reason) + ")" : ""),
       );
     }
-    drawFacts(facts, rowsOf(one, known));
+    drawFacts(facts, rowsOf(instance, known));
   }
 
   return { draw, hear, hide, refresh, show, shown: () => state.id };
@@ -233,24 +233,24 @@ const LAST_TOLD = [
   "Wanted",
 ];
 
-function rowsOf(one, known) {
-  const figures = (answers.figures.get(one.id) || {}).now;
+function rowsOf(instance, known) {
+  const figures = (answers.figures.get(instance.id) || {}).now;
   const limit = known.memory_limit_bytes ? " of " + bytes(known.memory_limit_bytes) : "";
   const seconds = known.cpu_seconds;
   const rows = [
-    ["Health", verdictWord(one) + (one.reason ? ", " + plain(one.reason) : "")],
-    ["Status", one.connection_status],
-    ["In this state", one.since, "for"],
-    ["Last answer", one.proved || "none", Boolean(one.proved)],
+    ["Health", verdictWord(instance) + (instance.reason ? ", " + plain(instance.reason) : "")],
+    ["Status", instance.connection_status],
+    ["In this state", instance.since, "for"],
+    ["Last answer", instance.proved || "none", Boolean(instance.proved)],
     ["Connected", known.connected_since || "not now", known.connected_since && "for"],
-    ["Pause", pauseWord(one) + (one.attempts ? ", tries: " + one.attempts : "")],
+    ["Pause", pauseWord(instance) + (instance.attempts ? ", tries: " + instance.attempts : "")],
     [
       "Worker",
       workerWord(known.unit.state) + (known.unit.main_pid ? ", process " + known.unit.main_pid : ""),
     ],
     [
       "Memory",
-      one.backend
+      instance.backend
         ? "on its server"
         : known.memory_bytes === null
           ? "not known yet"
@@ -259,7 +259,7 @@ function rowsOf(one, known) {
     [
       "Processor",
       seconds === null
-        ? one.backend
+        ? instance.backend
           ? "on its server"
           : "unknown"
         : (seconds < 60 ? seconds.toFixed(1) + " s" : duration(seconds).trim()) + " used",
@@ -275,10 +275,10 @@ function rowsOf(one, known) {
     ["Restarts", counts(known.restarts_by_reason)],
     ["Reconnects", counts(known.reconnects_by_reason)],
     ["Last snapshot", known.last_snapshot || "none", Boolean(known.last_snapshot)],
-    ["Engine", placeOf(one)],
-    ...(ownerOf(one) ? [["Machine", one.machine]] : []),
-    ["Account", accountWord(one) || (one.paired ? "paired" : "not paired")],
-    ["Wanted", one.should_run ? "should run" : one.enabled ? "stopped by hand" : "disabled"],
+    ["Engine", placeOf(instance)],
+    ...(ownerOf(instance) ? [["Machine", instance.machine]] : []),
+    ["Account", accountWord(instance) || (instance.paired ? "paired" : "not paired")],
+    ["Wanted", instance.should_run ? "should run" : instance.enabled ? "stopped by hand" : "disabled"],
   ];
   return known.owner_away ? rows.filter(([label]) => LAST_TOLD.includes(label)) : rows;
 }
@@ -319,9 +319,9 @@ function makeActions(current) {
   );
   return {
     place,
-    draw(one) {
-      place.hidden = !may("operate", one.id);
-      for (const { action, item } of rows) item.hidden = !isOffered(action, one);
+    draw(instance) {
+      place.hidden = !may("operate", instance.id);
+      for (const { action, item } of rows) item.hidden = !isOffered(action, instance);
     },
   };
 }
@@ -329,9 +329,9 @@ function makeActions(current) {
 function makeSandbox(current) {
   const chosen = make("select", { id: "fault" });
   const button = (text, key, work) => {
-    const one = make("button", { type: "button", text, "data-do": key });
-    one.addEventListener("click", () => act(one, "", work()));
-    return one;
+    const control = make("button", { type: "button", text, "data-do": key });
+    control.addEventListener("click", () => act(control, "", work()));
+    return control;
   };
   const scanned = button("Scan", "scan", () => scan(current()));
   const place = make(
@@ -359,10 +359,10 @@ function makeSandbox(current) {
   }
   return {
     place,
-    draw(one) {
-      place.hidden = one.engine !== "sandbox" || !may("operate", one.id);
+    draw(instance) {
+      place.hidden = instance.engine !== "sandbox" || !may("operate", instance.id);
       if (!place.hidden && !chosen.children.length) fill();
-      scanned.hidden = one.connection_status !== "QR_REQUIRED";
+      scanned.hidden = instance.connection_status !== "QR_REQUIRED";
     },
   };
 }

@@ -18,9 +18,9 @@ const VIEW = "wa-agent-view";
 const CHOICES = {
   all: ["All", () => true],
   trouble: ["In trouble", isUnwell],
-  scan: ["To scan", (one) => one.connection_status === "QR_REQUIRED"],
-  connected: ["Connected", (one) => one.connection_status === "CONNECTED"],
-  off: ["Not running", (one) => !one.should_run],
+  scan: ["To scan", (instance) => instance.connection_status === "QR_REQUIRED"],
+  connected: ["Connected", (instance) => instance.connection_status === "CONNECTED"],
+  off: ["Not running", (instance) => !instance.should_run],
 };
 const CATEGORIES = ["SESSION", "RECONNECT", "HEALTH", "MEMORY", "RECOVERY", "CRYPTO", "API", "SYSTEM"];
 
@@ -65,7 +65,7 @@ export function makeOverview(place) {
   const olderButton = make("button", { type: "button", text: "Show older", click: showOlder });
   const category = makeChoice(
     "Which events of the story",
-    CATEGORIES.map((one) => [one, one[0] + one.slice(1).toLowerCase()]),
+    CATEGORIES.map((category) => [category, category[0] + category.slice(1).toLowerCase()]),
     () => {
       state.told = FIRST;
       drawTold();
@@ -153,11 +153,13 @@ export function makeOverview(place) {
     onMachine.draw();
     machines.draw();
     const chosen = all.filter(
-      (one) =>
-        CHOICES[state.choice][1](one) &&
-        (!onMachine.place.value || one.machine === onMachine.place.value) &&
+      (instance) =>
+        CHOICES[state.choice][1](instance) &&
+        (!onMachine.place.value || instance.machine === onMachine.place.value) &&
         (!state.words ||
-          (one.id + " " + placeOf(one) + " " + one.sentence).toLowerCase().includes(state.words)),
+          (instance.id + " " + placeOf(instance) + " " + instance.sentence)
+            .toLowerCase()
+            .includes(state.words)),
     );
     drawSessions(chosen, all.length);
     setText(count, chosen.length === all.length ? "" : chosen.length + " of " + all.length + " shown");
@@ -183,7 +185,7 @@ export function makeOverview(place) {
     }
     const shown = chosen.slice(0, state.most);
     cards.draw(shown);
-    wantLines(shown.map((one) => one.id));
+    wantLines(shown.map((instance) => instance.id));
   }
 
   function drawNone(shown, total) {

@@ -122,10 +122,10 @@ export function makeTrial() {
   });
   return {
     place,
-    draw(one) {
-      if (state.id !== one.id) to.value = "";
-      state.id = one.id;
-      place.hidden = !may("operate", one.id) || one.connection_status !== "CONNECTED";
+    draw(instance) {
+      if (state.id !== instance.id) to.value = "";
+      state.id = instance.id;
+      place.hidden = !may("operate", instance.id) || instance.connection_status !== "CONNECTED";
     },
   };
 }

@@ -9,21 +9,21 @@ import { menuButton } from "/page/menu.js";
 import { bytes, make, rank, setAttribute, setPill, setSince, setText, statusOf } from "/page/show.js";
 import { accountWord } from "/page/words.js";
 
-const rateOf = (one) => {
-  const kept = answers.figures.get(one.id);
+const rateOf = (instance) => {
+  const kept = answers.figures.get(instance.id);
   return kept && kept.now ? kept.now.messagesPerMinute : 0;
 };
 
 // Each column: its head, and what it is sorted by.
-/** @type {[string, (one: any) => any][]} */
+/** @type {[string, (instance: any) => any][]} */
 const COLUMNS = [
-  ["Session", (one) => one.id],
-  ["State", (one) => rank(one)],
-  ["Why", (one) => one.sentence],
-  ["For", (one) => -Date.parse(one.since || 0)],
-  ["Last answer", (one) => -Date.parse(one.proved || 0)],
-  ["Memory", (one) => -(one.memory_bytes || 0)],
-  ["Messages/min", (one) => -rateOf(one)],
+  ["Session", (instance) => instance.id],
+  ["State", (instance) => rank(instance)],
+  ["Why", (instance) => instance.sentence],
+  ["For", (instance) => -Date.parse(instance.since || 0)],
+  ["Last answer", (instance) => -Date.parse(instance.proved || 0)],
+  ["Memory", (instance) => -(instance.memory_bytes || 0)],
+  ["Messages/min", (instance) => -rateOf(instance)],
 ];
 
 export function makeTable(changed) {
@@ -85,14 +85,14 @@ export function makeTable(changed) {
           place === state.column ? (state.back ? "descending" : "ascending") : null,
         ),
       );
-      const shown = new Set(sorted.map((one) => one.id));
+      const shown = new Set(sorted.map((instance) => instance.id));
       for (const id of state.chosen) if (!shown.has(id)) state.chosen.delete(id); // no action for a row out of sight
       arrange(
         body,
-        sorted.map((one) => {
-          if (!rows.has(one.id)) rows.set(one.id, makeRow(one.id, state, changed));
-          const row = rows.get(one.id);
-          drawRow(row, one, state);
+        sorted.map((instance) => {
+          if (!rows.has(instance.id)) rows.set(instance.id, makeRow(instance.id, state, changed));
+          const row = rows.get(instance.id);
+          drawRow(row, instance, state);
           return row.item;
         }),
       );
@@ -136,20 +136,26 @@ function makeRow(id, state, changed) {
   return row;
 }
 
-function drawRow(row, one, state) {
-  const [tone, word] = statusOf(one);
+function drawRow(row, instance, state) {
+  const [tone, word] = statusOf(instance);
   setPill(row.pill, tone, word);
-  setText(row.place, [placeOf(one), ownerOf(one), accountWord(one)].filter(Boolean).join(" · "));
-  row.item.className = isStale(one) ? "stale-state" : "";
-  setText(row.why, [staleWords(one), one.health.healthy ? "" : one.sentence].filter(Boolean).join(". "));
-  setAttribute(row.why, "title", one.sentence);
-  setSince(row.since, one.since);
-  setSince(row.proof, one.proved, " ago");
-  if (!one.proved) setText(row.proof, "none");
-  setText(row.memory, one.memory_bytes === null ? "" : bytes(one.memory_bytes));
-  setText(row.rate, rateOf(one) || "");
-  row.pick.checked = state.chosen.has(one.id);
-  row.pick.disabled = row.menu.hidden = !may("operate", one.id);
+  setText(
+    row.place,
+    [placeOf(instance), ownerOf(instance), accountWord(instance)].filter(Boolean).join(" · "),
+  );
+  row.item.className = isStale(instance) ? "stale-state" : "";
+  setText(
+    row.why,
+    [staleWords(instance), instance.health.healthy ? "" : instance.sentence].filter(Boolean).join(". "),
+  );
+  setAttribute(row.why, "title", instance.sentence);
+  setSince(row.since, instance.since);
+  setSince(row.proof, instance.proved, " ago");
+  if (!instance.proved) setText(row.proof, "none");
+  setText(row.memory, instance.memory_bytes === null ? "" : bytes(instance.memory_bytes));
+  setText(row.rate, rateOf(instance) || "");
+  row.pick.checked = state.chosen.has(instance.id);
+  row.pick.disabled = row.menu.hidden = !may("operate", instance.id);
 }
 
 function makeBulk(state, changed) {
