@@ -60,10 +60,14 @@ async def test_a_phone_number_gets_a_pairing_code(bench: Bench, stand_in: StandI
     assert caught.value.code == "not_waiting"
 
 
+SOON_RELOADED = "import agent.engines.web.session as session; session.RELOAD = 3.0"
+"""A page that does not answer has 3 s for a reload, not 10."""
+
+
 async def test_f06_a_page_that_hangs_fails_its_probes_and_comes_back_by_a_connect(
     bench: Bench, stand_in: StandIn
 ) -> None:
-    await bench.pair(stand_in)
+    await bench.pair(stand_in, first=SOON_RELOADED)
     stand_in.page().tell("hang", seconds=60)
     assert await refused_probe(bench) == "browser_silent"
     assert bench.process is not None and bench.process.poll() is None
@@ -76,7 +80,7 @@ async def test_f06_a_page_that_hangs_fails_its_probes_and_comes_back_by_a_connec
 async def test_f06_a_stopped_browser_is_replaced_by_a_connect(
     bench: Bench, stand_in: StandIn
 ) -> None:
-    await bench.pair(stand_in)
+    await bench.pair(stand_in, first=SOON_RELOADED)
     first = await bench.browser()
     os.killpg(first, signal.SIGSTOP)
     with pytest.raises(EngineError):
