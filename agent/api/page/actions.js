@@ -56,11 +56,11 @@ async function remove(id, more) {
   return id + " was deleted; in the trash as " + (await answer.json()).trash;
 }
 
-const isPaused = (one) => one.circuit !== "closed";
-const mayTry = (one) =>
-  one.should_run &&
-  one.connection_status !== "CONNECTED" &&
-  Boolean(one.next_attempt || one.hold || isPaused(one));
+const isPaused = (instance) => instance.circuit !== "closed";
+const mayTry = (instance) =>
+  instance.should_run &&
+  instance.connection_status !== "CONNECTED" &&
+  Boolean(instance.next_attempt || instance.hold || isPaused(instance));
 
 // `line`: what it does; `fits`: is it offered for this session; `ask`: what to confirm first.
 export const ACTIONS = [
@@ -82,7 +82,7 @@ export const ACTIONS = [
     key: "start",
     label: "Start",
     line: "Runs it until the machine boots or you stop it.",
-    fits: (one) => !one.should_run,
+    fits: (instance) => !instance.should_run,
     run: plain("start"),
     bulk: true,
   },
@@ -90,7 +90,7 @@ export const ACTIONS = [
     key: "stop",
     label: "Stop",
     line: "Saves and closes it; the pairing stays.",
-    fits: (one) => one.should_run,
+    fits: (instance) => instance.should_run,
     run: plain("stop"),
     bulk: true,
   },
@@ -98,7 +98,7 @@ export const ACTIONS = [
     key: "restart",
     label: "Restart",
     line: "A fresh worker with the same pairing; seconds of downtime.",
-    fits: (one) => one.should_run,
+    fits: (instance) => instance.should_run,
     run: plain("restart"),
     bulk: true,
   },
@@ -106,7 +106,7 @@ export const ACTIONS = [
     key: "enable",
     label: "Enable",
     line: "Runs it, now and after every boot.",
-    fits: (one) => !one.enabled,
+    fits: (instance) => !instance.enabled,
     run: plain("enable"),
     bulk: true,
   },
@@ -114,7 +114,7 @@ export const ACTIONS = [
     key: "disable",
     label: "Disable",
     line: "Stops it, now and after every boot.",
-    fits: (one) => one.enabled,
+    fits: (instance) => instance.enabled,
     run: plain("disable"),
     bulk: true,
   },
@@ -138,7 +138,7 @@ export const ACTIONS = [
     key: "snapshot",
     label: "Snapshot",
     line: "Makes a verified copy of its files to restore later.",
-    fits: (one) => !one.backend,
+    fits: (instance) => !instance.backend,
     run: snapshot,
     bulk: true,
   },
@@ -146,7 +146,7 @@ export const ACTIONS = [
     key: "move",
     label: "Move",
     line: "Stops it here and starts it on another machine with the same files.",
-    fits: (one) => answers.machines !== null && !one.backend && may("admin"),
+    fits: (instance) => answers.machines !== null && !instance.backend && may("admin"),
     open: askMove,
   },
   {
@@ -207,27 +207,28 @@ export const ACTIONS = [
 const NAMED = new Map(ACTIONS.map((action) => [action.key, action]));
 
 // The action that helps now, or null: then the sentence has the advice.
-export function helpful(one) {
-  if (isStale(one)) return null;
-  if (one.connection_status === "QR_REQUIRED" && one.should_run)
-    return one.reason === "qr_idle" ? NAMED.get("ensure-healthy") : null;
-  if (!one.enabled) return NAMED.get("enable");
-  if (!one.should_run) return NAMED.get("start");
-  if (isPaused(one) || (one.next_attempt && mayTry(one))) return NAMED.get("try-now");
+export function helpful(instance) {
+  if (isStale(instance)) return null;
+  if (instance.connection_status === "QR_REQUIRED" && instance.should_run)
+    return instance.reason === "qr_idle" ? NAMED.get("ensure-healthy") : null;
+  if (!instance.enabled) return NAMED.get("enable");
+  if (!instance.should_run) return NAMED.get("start");
+  if (isPaused(instance) || (instance.next_attempt && mayTry(instance))) return NAMED.get("try-now");
   if (
     ["remote_missing", "unpaired_suspect", "session_damaged", "session_missing", "logout"].includes(
-      one.reason,
+      instance.reason,
     )
   )
     return NAMED.get("ensure-healthy");
-  if (["stuck", "corrupted", "degraded"].includes(one.health.verdict)) return NAMED.get("recover");
+  if (["stuck", "corrupted", "degraded"].includes(instance.health.verdict)) return NAMED.get("recover");
   return null;
 }
 
 // Of a machine that is away only these are kept until it is back.
 const KEPT = ["start", "stop", "restart", "enable", "disable"];
-export const isOffered = (action, one) => action.fits(one) && (!isStale(one) || KEPT.includes(action.key));
-export const fitting = (one) => ACTIONS.filter((action) => isOffered(action, one));
+export const isOffered = (action, instance) =>
+  action.fits(instance) && (!isStale(instance) || KEPT.includes(action.key));
+export const fitting = (instance) => ACTIONS.filter((action) => isOffered(action, instance));
 
 // The agent asks a second time before it ends a pairing that only a passkey brings back.
 export function perform(button, action, id) {

@@ -156,7 +156,7 @@ async function look() {
   let after = "";
   do {
     const page = await get("/api/instances?limit=1000" + (after && "&after=" + after));
-    for (const one of page.instances) found.set(one.id, one);
+    for (const instance of page.instances) found.set(instance.id, instance);
     after = page.next;
   } while (after);
   answers.instances = found;
@@ -198,7 +198,8 @@ async function machines() {
   }
 }
 
-export const machineOf = (one) => answers.machines.machines.find(({ name }) => name === one.machine);
+export const machineOf = (instance) =>
+  answers.machines.machines.find(({ name }) => name === instance.machine);
 
 // The machine asked has a journal with cursors of its own; so has every other one.
 const isOwn = (event) => !event.machine || !answers.machines || event.machine === answers.machines.machine;
@@ -207,12 +208,12 @@ function note(measured) {
   const fresh = Date.now() - state.noted >= 4000;
   if (fresh) state.noted = Date.now();
   for (const id of answers.figures.keys()) if (!answers.instances.has(id)) answers.figures.delete(id);
-  for (const [id, one] of answers.instances) {
+  for (const [id, instance] of answers.instances) {
     const kept = answers.figures.get(id) || { memory: [], messages: [], now: null, asked: 0 };
     kept.now = measured[id] || kept.now;
     // Only of the shown sessions: the agent has the past of the others.
     if (fresh && kept.asked) {
-      push(kept.memory, one.memory_bytes);
+      push(kept.memory, instance.memory_bytes);
       push(kept.messages, kept.now ? kept.now.messagesPerMinute : null);
     }
     answers.figures.set(id, kept);
@@ -250,9 +251,9 @@ export async function wantLines(ids) {
   if (lacking.length) state.tell("lines");
 }
 
-function takeLine(kept, line, until, step, one) {
+function takeLine(kept, line, until, step, instance) {
   for (const [points, past, latest] of [
-    [kept.memory, line ? line.memory : [], one ? one.memory_bytes : null],
+    [kept.memory, line ? line.memory : [], instance ? instance.memory_bytes : null],
     [kept.messages, line ? line.messagesPerMinute : [], kept.now ? kept.now.messagesPerMinute : null],
   ]) {
     const heard = points.filter(([when]) => !line || when > until);

@@ -7,13 +7,13 @@ import { make } from "/page/show.js";
 
 const ALONE = [{ name: "sandbox", about: "", remote: false, settings: [] }];
 
-const backendsOf = (engine) => (answers.backends || []).filter((one) => one.engine === engine);
+const backendsOf = (engine) => (answers.backends || []).filter((backend) => backend.engine === engine);
 
 // In a trial there are sandboxes and nothing else: one more of them is meant.
 function usual(engines) {
-  const used = new Set([...answers.instances.values()].map((one) => one.engine));
+  const used = new Set([...answers.instances.values()].map((instance) => instance.engine));
   if (used.size === 1 && used.has("sandbox")) return "sandbox";
-  return (engines.find((one) => !one.remote) || engines[0]).name;
+  return (engines.find((engine) => !engine.remote) || engines[0]).name;
 }
 
 function engineOption({ name, about, remote }) {
@@ -70,13 +70,15 @@ export async function createInstance() {
   const wrong = make("p", { name: "wrong", role: "alert" });
   const go = make("button", { name: "primary", text: "Create" });
   const chosen = () => {
-    const entry = engines.find((one) => one.name === engine.value);
+    const entry = engines.find((entry) => entry.name === engine.value);
     elsewhere.hidden = !entry.remote;
     const lines = entry.remote ? [] : entry.settings;
-    known.replaceChildren(...lines.map((one) => make("li", { text: one.name + ": " + one.meaning })));
+    known.replaceChildren(
+      ...lines.map((setting) => make("li", { text: setting.name + ": " + setting.meaning })),
+    );
     backend.replaceChildren(
-      ...backendsOf(engine.value).map((one) =>
-        make("option", { value: one.name, text: one.name + (one.up ? "" : " (down)") }),
+      ...backendsOf(engine.value).map((backend) =>
+        make("option", { value: backend.name, text: backend.name + (backend.up ? "" : " (down)") }),
       ),
     );
   };

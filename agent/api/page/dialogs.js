@@ -4,7 +4,7 @@ import { at, make } from "/page/show.js";
 import { refreshSoon } from "/page/answers.js";
 
 export function note(text, bad) {
-  const one = make(
+  const toast = make(
     "div",
     { name: "toast" + (bad ? " bad" : ""), role: bad ? "alert" : null },
     make("span", { text: bad ? "Not done: " + text : text }),
@@ -13,12 +13,12 @@ export function note(text, bad) {
       name: "quiet",
       text: "Close",
       "aria-label": "Close this note",
-      click: () => one.remove(),
+      click: () => toast.remove(),
     }),
   );
-  at("toasts").append(one);
+  at("toasts").append(toast);
   while (at("toasts").children.length > 4) at("toasts").firstElementChild.remove();
-  setTimeout(() => one.remove(), bad ? 15000 : 6000);
+  setTimeout(() => toast.remove(), bad ? 15000 : 6000);
 }
 
 // One action at a time per button; the answer is shown in words.

@@ -158,7 +158,7 @@ function drawRow(row, machine, known) {
 function whyOf(machine, known) {
   if (machine.alive) return machine.reachable === false ? "It does not answer this machine." : "";
   const seen = machine.seconds_since_renewal;
-  const waits = known.waiting.filter((one) => one.machine === machine.name).length;
+  const waits = known.waiting.filter((session) => session.machine === machine.name).length;
   return (
     (seen === null
       ? "It never renewed its lease"
@@ -231,17 +231,24 @@ export function askMove(button, id) {
 }
 
 // Which machine runs a session; without a fleet nothing.
-export const ownerOf = (one) => (answers.machines && one.machine ? "on machine " + one.machine : "");
+export const ownerOf = (instance) =>
+  answers.machines && instance.machine ? "on machine " + instance.machine : "";
 
 // A state that its machine published before it went away: how old it is.
-export function staleWords(one) {
-  if (!isStale(one)) return "";
-  return "as it was " + duration(one.as_of_seconds || 0).trim() + " ago; " + one.machine + " does not answer";
+export function staleWords(instance) {
+  if (!isStale(instance)) return "";
+  return (
+    "as it was " +
+    duration(instance.as_of_seconds || 0).trim() +
+    " ago; " +
+    instance.machine +
+    " does not answer"
+  );
 }
 
-export function isStale(one) {
-  if (!answers.machines || !one.machine || one.machine === answers.machines.machine) return false;
-  const machine = machineOf(one);
+export function isStale(instance) {
+  if (!answers.machines || !instance.machine || instance.machine === answers.machines.machine) return false;
+  const machine = machineOf(instance);
   return !answers.machines.database.reachable || !machine || !machine.alive || machine.reachable === false;
 }
 

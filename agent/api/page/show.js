@@ -14,7 +14,7 @@ export function make(kind, options, ...inside) {
     else if (value === true) found.setAttribute(key, "");
     else if (value !== false && value !== null && value !== undefined) found.setAttribute(key, value);
   }
-  found.append(...inside.filter((one) => one !== null && one !== undefined));
+  found.append(...inside.filter((child) => child !== null && child !== undefined));
   return found;
 }
 
@@ -44,34 +44,37 @@ const UNWELL = new Set(["degraded", "stuck", "corrupted"]);
 export const statusWord = (status) => (STATUS[status] || ["off", status])[1];
 
 // It should run and does not, and neither is that new nor did an operator want it so.
-const isDown = (one) =>
-  one.connection_status === "DISCONNECTED" &&
-  one.should_run &&
-  one.reason !== "not_looked_yet" &&
-  one.reason !== "masked";
+const isDown = (instance) =>
+  instance.connection_status === "DISCONNECTED" &&
+  instance.should_run &&
+  instance.reason !== "not_looked_yet" &&
+  instance.reason !== "masked";
 // It waits for the network, its backend, the canary of an incident, or memory.
-const isHeld = (one) =>
-  Boolean(one.hold) && one.should_run && (STATUS[one.connection_status] || [])[0] === "busy";
-export const isUnwell = (one) =>
-  UNWELL.has(one.health.verdict) || one.connection_status === "AUTH_FAILURE" || isDown(one) || isHeld(one);
+const isHeld = (instance) =>
+  Boolean(instance.hold) && instance.should_run && (STATUS[instance.connection_status] || [])[0] === "busy";
+export const isUnwell = (instance) =>
+  UNWELL.has(instance.health.verdict) ||
+  instance.connection_status === "AUTH_FAILURE" ||
+  isDown(instance) ||
+  isHeld(instance);
 
-export function statusOf(one) {
-  const [tone, word] = STATUS[one.connection_status] || ["off", one.connection_status];
-  if (isDown(one)) return one.next_attempt ? ["warn", "Waits for its next try"] : ["bad", "Down"];
-  if (one.connection_status === "DISCONNECTED") {
-    if (one.should_run) return one.reason === "masked" ? ["off", "Masked"] : ["busy", "Starting"];
-    return ["off", one.enabled ? "Stopped" : "Disabled"];
+export function statusOf(instance) {
+  const [tone, word] = STATUS[instance.connection_status] || ["off", instance.connection_status];
+  if (isDown(instance)) return instance.next_attempt ? ["warn", "Waits for its next try"] : ["bad", "Down"];
+  if (instance.connection_status === "DISCONNECTED") {
+    if (instance.should_run) return instance.reason === "masked" ? ["off", "Masked"] : ["busy", "Starting"];
+    return ["off", instance.enabled ? "Stopped" : "Disabled"];
   }
-  if (one.reason === "passkey_required") return ["warn", "Needs a passkey"];
-  if (one.reason === "zombie") return ["bad", "Does not answer"];
-  if (isHeld(one)) return ["warn", "Held back"];
-  if (!isUnwell(one) || tone === "bad") return [tone, word];
-  return ["bad", one.connection_status === "CONNECTED" ? "Connected, " + one.health.verdict : word];
+  if (instance.reason === "passkey_required") return ["warn", "Needs a passkey"];
+  if (instance.reason === "zombie") return ["bad", "Does not answer"];
+  if (isHeld(instance)) return ["warn", "Held back"];
+  if (!isUnwell(instance) || tone === "bad") return [tone, word];
+  return ["bad", instance.connection_status === "CONNECTED" ? "Connected, " + instance.health.verdict : word];
 }
 
 // Trouble first, then what waits for a person, then what is under way.
 const ORDER = ["bad", "warn", "busy", "good", "off"];
-export const rank = (one) => ORDER.indexOf(statusOf(one)[0]);
+export const rank = (instance) => ORDER.indexOf(statusOf(instance)[0]);
 
 export function setPill(pill, tone, word) {
   setText(pill, word);

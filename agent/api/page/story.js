@@ -35,7 +35,7 @@ export function makeChoice(label, more, changed) {
 export function choose(events, chosen) {
   if (chosen !== "main")
     return events
-      .filter((one) => !chosen || one.category === chosen)
+      .filter((event) => !chosen || event.category === chosen)
       .map((event) => ({ event, oldest: event, whole: true }));
   const found = [];
   const open = new Map();
@@ -104,26 +104,26 @@ const keyOf = ({ event, oldest, whole }) =>
 
 export function drawStory(list, entries, { named = true, fresh = null } = {}) {
   const old = new Map(
-    [...list.children].filter((one) => one.dataset.key).map((one) => [one.dataset.key, one]),
+    [...list.children].filter((item) => item.dataset.key).map((item) => [item.dataset.key, item]),
   );
-  const wanted = entries.map((one) => old.get(keyOf(one)) || draw(one, named, fresh));
+  const wanted = entries.map((entry) => old.get(keyOf(entry)) || draw(entry, named, fresh));
   if (!wanted.length) {
     list.replaceChildren(make("li", { name: "story-none" }, empty("Nothing yet", "New events appear here.")));
     return;
   }
-  if (wanted.length === list.children.length && wanted.every((one, place) => list.children[place] === one))
+  if (wanted.length === list.children.length && wanted.every((item, place) => list.children[place] === item))
     return;
   // In place: what stays is not taken out, so that a reader's focus and scroll stay too.
   const keep = new Set(wanted);
-  for (const one of [...list.children]) if (!keep.has(one)) one.remove();
-  wanted.forEach((one, place) => {
-    if (list.children[place] !== one) list.insertBefore(one, list.children[place] || null);
+  for (const item of [...list.children]) if (!keep.has(item)) item.remove();
+  wanted.forEach((item, place) => {
+    if (list.children[place] !== item) list.insertBefore(item, list.children[place] || null);
   });
 }
 
-function draw(one, named, fresh) {
-  const { event } = one;
-  const [bold, rest] = words(one);
+function draw(entry, named, fresh) {
+  const { event } = entry;
+  const [bold, rest] = words(entry);
   const where =
     named && event.instance
       ? make("a", { name: "story-where", href: "#/instance/" + event.instance, text: event.instance })
@@ -132,7 +132,7 @@ function draw(one, named, fresh) {
     "li",
     {
       name: "story-entry " + toneOf(event) + (fresh === event.cursor ? " fresh" : ""),
-      "data-key": keyOf(one),
+      "data-key": keyOf(entry),
       "data-cursor": event.cursor,
       "data-kind": event.kind,
     },
@@ -149,7 +149,7 @@ function draw(one, named, fresh) {
       bold && rest ? ": " : "",
       make("span", { text: rest }),
     ),
-    one.whole ? make("span", { name: "story-kind", text: event.kind.replaceAll("_", " ") }) : null,
+    entry.whole ? make("span", { name: "story-kind", text: event.kind.replaceAll("_", " ") }) : null,
   );
 }
 

@@ -20,21 +20,22 @@ const WORKERS = {
 const plain = (code) => (code || "").replaceAll("_", " ");
 
 // A session that needs a scan does not say "nothing to do".
-export function verdictWord(one) {
+export function verdictWord(instance) {
   if (
-    one.connection_status === "QR_REQUIRED" ||
-    (one.connection_status === "AUTH_FAILURE" && one.health.verdict === "disconnected")
+    instance.connection_status === "QR_REQUIRED" ||
+    (instance.connection_status === "AUTH_FAILURE" && instance.health.verdict === "disconnected")
   )
     return "waits for you";
-  if (one.health.verdict === "disconnected") {
-    if (!one.should_run) return "not running";
-    if (one.connection_status !== "DISCONNECTED") return "on its way";
+  if (instance.health.verdict === "disconnected") {
+    if (!instance.should_run) return "not running";
+    if (instance.connection_status !== "DISCONNECTED") return "on its way";
   }
-  return VERDICTS[one.health.verdict] || plain(one.health.verdict);
+  return VERDICTS[instance.health.verdict] || plain(instance.health.verdict);
 }
 export const PASSKEY = "needs a passkey to link";
 // The account of a session, and whether it needs a passkey to link again.
-export const accountWord = (one) => [one.account, one.needs_passkey && PASSKEY].filter(Boolean).join(" · ");
-export const pauseWord = (one) => CIRCUITS[one.circuit] || plain(one.circuit);
+export const accountWord = (instance) =>
+  [instance.account, instance.needs_passkey && PASSKEY].filter(Boolean).join(" · ");
+export const pauseWord = (instance) => CIRCUITS[instance.circuit] || plain(instance.circuit);
 export const workerWord = (state) => WORKERS[state] || plain(state);
 export { plain };
