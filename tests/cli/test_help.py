@@ -1,10 +1,14 @@
 """The help of each command has an example, and words that can be copied."""
 
 import argparse
+import re
+import shlex
 from collections.abc import Iterator
 
 import pytest
 
+from agent.api.routes import COMMAND
+from agent.cli.backends import spelled_out
 from agent.cli.main import build_parser
 from agent.cli.sessions.sandbox import FAULTS_SHOWN
 from agent.engines.sandbox.faults import FAULTS
@@ -13,12 +17,19 @@ from agent.engines.sandbox.faults import FAULTS
 def commands_of(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser]:
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):
-            for each in action.choices.values():
-                yield each
-                yield from commands_of(each)
+            for command in action.choices.values():
+                yield command
+                yield from commands_of(command)
 
 
-EVERY = {one.prog: one for one in commands_of(build_parser())}
+PARSER = build_parser()
+EVERY = {command.prog: command for command in commands_of(PARSER)}
+
+
+def read_example(prog: str) -> argparse.Namespace:
+    line = EVERY[prog].format_help().rpartition("example:\n")[2].splitlines()[0]
+    words = shlex.split(re.split(r" [>|] ", line)[0])
+    return PARSER.parse_args(spelled_out(words[1:]))
 
 
 @pytest.mark.parametrize("prog", EVERY)
@@ -26,6 +37,17 @@ def test_every_command_shows_an_example_of_itself(prog: str) -> None:
     shown = EVERY[prog].format_help()
     assert f"example:\n  {prog}" in shown
     assert not shown.endswith("None")
+
+
+@pytest.mark.parametrize("prog", EVERY)
+def test_the_example_of_a_command_is_a_call_of_it(prog: str) -> None:
+    example = read_example(prog)
+    assert not getattr(example, "key", ""), "--key is the key of the API"
+
+
+def test_the_example_of_a_stored_command_has_an_id_that_the_api_takes() -> None:
+    pattern = COMMAND.partition(":")[2].removesuffix("}")
+    assert re.fullmatch(pattern, read_example("wa-agent fleet command").command_id)
 
 
 def test_the_drills_are_all_named_and_none_is_broken_in_two(
