@@ -45,7 +45,7 @@ def rivals_after(
     named: Set[int], alive: Set[int], sightings: Sightings, now: float, policy: LeasePolicy
 ) -> frozenset[int]:
     """What the next renewal names: who is alive by the database's clock, and who was named and has
-    renewed within a ttl by ours. Another clock there, or an outage, makes nobody a stranger."""
+    renewed within a ttl by ours. Another clock there, or an outage, makes no machine a stranger."""
     seen = sightings.machines
     return frozenset(alive) | {it for it in named if it in seen and now < seen[it].at + policy.ttl}
 

@@ -66,7 +66,7 @@ def read_env_file(path: Path) -> Mapping[str, str]:
         with os.fdopen(fd, encoding="utf-8") as file:
             status = os.fstat(fd)
             if status.st_mode & 0o077 or status.st_uid not in (0, os.geteuid()):
-                raise _bad_env(path, "give it mode 0600 and the agent's user or root as owner")
+                raise _bad_env(path, "give it mode 0600 and the agent's user as owner")
             lines = file.read(_MOST_OUTPUT).splitlines()
     except UnicodeDecodeError:
         raise _bad_env(path, "it is not UTF-8") from None
