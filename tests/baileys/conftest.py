@@ -12,6 +12,7 @@ import pytest
 from tests.conftest import Eventually
 from tests.lacking import not_lent
 from tests.standin.baileys.run import PACKAGES, BaileysServer, WhatsApp, why_not
+from tests.waiting import GrowingLog
 
 ACCOUNT = "5511900000001"
 PEER = "5511900000002"
@@ -120,7 +121,7 @@ def sessions() -> dict[str, str]:
 def bed(
     package: str, sessions: dict[str, str], tmp_path: Path, eventually: Eventually
 ) -> Iterator[Bed]:
-    folder, log = tmp_path / "auth", tmp_path / "server.log"
+    folder, log = tmp_path / "auth", GrowingLog(tmp_path / "server.log")
     with ExitStack() as running:
         whatsapp = WhatsApp(tmp_path / "whatsapp.log")
         running.callback(whatsapp.end)

@@ -13,6 +13,8 @@ from typing import Any
 import aiohttp
 import pytest
 
+from tests.waiting import GrowingLog
+
 # Short times, so that a test waits for the fault and not for the clock.
 SETTINGS = """\
 [agent]
@@ -71,7 +73,7 @@ class RunningAgent:
     def __init__(self, state: Path, config: Path) -> None:
         self.state = state
         self.config = config
-        self.log = state.parent / "agent.log"
+        self.log = GrowingLog(state.parent / "agent.log")
         self.listen = ""
         """HOST:PORT besides the Unix socket."""
         self.inside: Sequence[str] = ()

@@ -25,7 +25,7 @@ class Run:
         self.process, self._said, self.port = process, said, port
 
     def text(self) -> str:
-        return self._said.read_text()
+        return self._said.read_text(errors="replace")
 
     def agent(self, name: str) -> int:
         """The pid that it told."""

@@ -14,6 +14,8 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+from tests.waiting import GrowingLog
+
 HERE = Path(__file__).parent
 TOKEN = "token-of-the-tests"
 _OLDEST_NODE = {"baileys": 20, "baileys-6": 18, "baileys-6.7": 20}
@@ -60,7 +62,7 @@ class Program:
     """A Node program that says on a line of its log where it listens."""
 
     def __init__(self, arguments: list[str], log: Path, host: str = "127.0.0.1") -> None:
-        self.log, self._host = log, host
+        self.log, self._host = GrowingLog(log), host
         written = log.stat().st_size if log.exists() else 0
         with log.open("ab") as out:
             self._process = subprocess.Popen(
@@ -75,7 +77,8 @@ class Program:
     def _address(self, written: int) -> str:
         deadline = time.monotonic() + 20
         while time.monotonic() < deadline and self._process.poll() is None:
-            for line in self.log.read_text()[written:].splitlines(keepends=True):
+            said = self.log.read_bytes()[written:].decode(errors="replace")
+            for line in said.splitlines(keepends=True):
                 _, found, port = line.partition(f"http://{self._host}:")
                 if found and port.endswith("\n"):
                     return found + port.strip()
