@@ -26,7 +26,8 @@ async def test_a_client_that_hangs_is_killed_by_a_probe_and_the_next_connect_sta
 ) -> None:
     await bench.pair()
     first = bench.engine._life.client
-    assert first is not None
+    assert isinstance(first, Client)
+    first.hangs_after = 5.0
     os.kill(first.pid, signal.SIGSTOP)
     with pytest.raises(EngineError, match="did not answer within"):
         await bench.engine.probe()
