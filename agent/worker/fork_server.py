@@ -79,7 +79,8 @@ def _serve_one(sock: socket.socket, children: dict[int, str]) -> bool:
         if pid == 0:
             _become_worker(id, env, files[0], files[1])
         children[pid] = id
-        _tell(sock, {"forked": id, "pid": pid})
+        if not _tell(sock, {"forked": id, "pid": pid}):
+            os.kill(pid, signal.SIGKILL)  # no agent knows of it
     except (ValueError, KeyError, TypeError, AttributeError, OSError, RecursionError) as error:
         _tell(sock, {"error": f"cannot fork a worker: {error}", "id": str(id)})
     finally:
@@ -147,6 +148,10 @@ def _reap(sock: socket.socket, children: dict[int, str]) -> None:
         )
 
 
-def _tell(sock: socket.socket, packet: dict[str, Any]) -> None:
-    with suppress(OSError):  # the agent is gone; the next read says so
+def _tell(sock: socket.socket, packet: dict[str, Any]) -> bool:
+    """False when the agent is gone; the next read says so, too."""
+    try:
         sock.send(json.dumps(packet).encode())
+    except OSError:
+        return False
+    return True

@@ -11,10 +11,12 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from agent.clock import boot_now
-from agent.core.model import ConnectionStatus
+from agent.core.model import ConnectionStatus, InstanceId
+from agent.host.process.fork_server import WarmProcess
 
 
 class Warm:
@@ -170,6 +172,41 @@ async def test_children_outlive_the_warm_process_which_ends_with_its_agent(
     assert await asyncio.to_thread(warm.process.wait, 10) == 0
     assert (await link.call("probe"))["claim"]["status"] == "CONNECTED"
     assert await link.call("close") == {}
+
+
+@pytest.mark.parametrize("killed", [False, True])
+async def test_a_worker_whose_start_was_broken_off_does_not_outlive_its_agent(
+    bench: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, *, killed: bool
+) -> None:
+    mark = f"{os.getpid()}-{boot_now()}"
+    monkeypatch.setenv("WA_TESTS_BROKEN_OFF", mark)
+    bench.identity(settings={"scan_after": 0.0})
+    warm = WarmProcess(tmp_path / "warm.log", lambda _pid, _how: None, lambda _pid: None)
+    out = os.open(os.devnull, os.O_WRONLY)
+    asked = warm.fork(InstanceId("sales"), bench.environment(), out, leased=False)
+    begun = asyncio.create_task(asked)
+    await bench.until(lambda: warm.pid)
+    begun.cancel()
+    await asyncio.gather(begun, return_exceptions=True)
+    os.close(out)
+    if killed:  # as an agent that is killed: nothing reads what the warm process answers
+        assert warm._sock is not None
+        asyncio.get_running_loop().remove_reader(warm._sock.fileno())
+        warm._sock.close()
+    else:
+        await warm.close()
+
+    def lives() -> list[int]:
+        return [it.pid for it in psutil.process_iter() if _marked(it, mark)]
+
+    await bench.until(lambda: not lives(), within=15)
+
+
+def _marked(process: psutil.Process, mark: str) -> bool:
+    try:
+        return process.environ().get("WA_TESTS_BROKEN_OFF") == mark and process.pid != os.getpid()
+    except psutil.Error:
+        return False
 
 
 async def test_the_memory_of_forked_workers_is_shared(

@@ -14,7 +14,7 @@ from typing import Any
 
 from agent.core.model import InstanceId
 from agent.errors import HostError
-from agent.host.process.child import UNTOLD, Child, Exit
+from agent.host.process.child import Child, Exit
 from agent.host.process.launch import spawn, trim_log
 from agent.log import about
 
@@ -23,6 +23,7 @@ log = logging.getLogger(__name__)
 # Few at a time, so that the socket's buffer never fills up.
 FORKS_AT_ONCE = 8
 FORK_WITHIN = 15.0
+CLOSE_WITHIN = 5.0
 _PACKET = 64 * 1024
 
 OnExit = Callable[[int, Exit], None]
@@ -38,6 +39,9 @@ class WarmProcess:
         self._sock: socket.socket | None = None
         self._child: Child | None = None
         self._asked: dict[InstanceId, asyncio.Future[int]] = {}
+        self._unanswered = 0
+        """Requests that the warm process has not answered, also those given up since."""
+        self._closed = asyncio.Event()
 
     @property
     def pid(self) -> int:
@@ -60,6 +64,7 @@ class WarmProcess:
                 asked = {"fork": instance, "env": dict(environment), "leased": leased}
                 packet = json.dumps(asked).encode()
                 socket.send_fds(self._sock, [packet], [out, out])
+                self._unanswered += 1
                 async with asyncio.timeout(FORK_WITHIN):
                     return int(await answer)
             except (OSError, TimeoutError) as error:
@@ -69,12 +74,25 @@ class WarmProcess:
             finally:
                 del self._asked[instance]
 
-    def close(self) -> None:
-        """It ends when the agent's end of the socket is closed; its children live on."""
+    async def close(self) -> None:
+        """It ends when the agent's end of the socket is closed; its children live on. A worker
+        whose start was broken off is killed: no note would lead a later agent to it."""
+        child, self._child = self._child, None
+        if child is not None:
+            child.release()
+        if self._sock is not None and self._unanswered:
+            with contextlib.suppress(OSError):
+                self._sock.shutdown(socket.SHUT_WR)
+            try:
+                async with asyncio.timeout(CLOSE_WITHIN):
+                    await self._closed.wait()
+            except TimeoutError:
+                log.warning("the warm process does not end; killing it")
+                if child is not None:
+                    os.kill(child.pid, signal.SIGKILL)  # not waited for: the pid is its own
+                if self._sock is not None:
+                    self._readable(self._sock)
         self._drop_socket()
-        if self._child is not None:
-            self._child.release()
-            self._child = None
 
     def _begin(self) -> None:
         ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -93,8 +111,9 @@ class WarmProcess:
             os.close(out)
         ours.setblocking(False)
         self._sock = ours
-        self._child = Child.spawned(pid)
-        self._child.ended.add_done_callback(lambda _: self._lost(pid))
+        self._closed.clear()
+        self._child = child = Child.spawned(pid)
+        child.ended.add_done_callback(lambda _: self._lost(child))
         asyncio.get_running_loop().add_reader(ours.fileno(), self._readable, ours)
         log.info("started the warm process %s", pid)
 
@@ -114,6 +133,8 @@ class WarmProcess:
     def _hear(self, packet: bytes) -> None:
         try:
             said = json.loads(packet)
+            if "exited" not in said:
+                self._unanswered -= 1
             if "forked" in said:
                 self._forked(said["forked"], int(said["pid"]))
             elif "error" in said:
@@ -128,7 +149,7 @@ class WarmProcess:
         if answer is not None and not answer.done():
             answer.set_result(pid)
             return
-        # Its request timed out: another worker was started in its place.
+        # Its request was given up: another worker was started in its place, or the agent stops.
         log.warning(
             "the warm process forked worker %s of %s too late; killed",
             pid,
@@ -143,15 +164,20 @@ class WarmProcess:
         if answer is not None and not answer.done():
             answer.set_exception(HostError(why))
 
-    def _lost(self, pid: int) -> None:
-        child, self._child = self._child, None
-        how = child.ended.result() if child is not None else UNTOLD
-        log.warning("the warm process %s ended (status %s)", pid, how.status)
-        self._drop_socket()
-        self._on_loss(pid)
+    def _lost(self, child: Child) -> None:
+        if self._child is child:  # not closed, and no other one was begun
+            self._child = None
+            if self._sock is not None:
+                self._readable(self._sock)  # what it said before its end
+            self._drop_socket()
+        status = child.ended.result().status
+        log.warning("the warm process %s ended (status %s)", child.pid, status)
+        self._on_loss(child.pid)
 
     def _drop_socket(self) -> None:
         sock, self._sock = self._sock, None
+        self._unanswered = 0
+        self._closed.set()
         if sock is not None:
             asyncio.get_running_loop().remove_reader(sock.fileno())
             sock.close()

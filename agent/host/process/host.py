@@ -108,7 +108,7 @@ class ProcessHost:
             await asyncio.gather(*(worker.stop() for worker in self._workers.values()))
         for worker in self._workers.values():
             worker.let_go()
-        self._warm.close()
+        await self._warm.close()
         self._notify.close()
 
     @property

@@ -130,8 +130,6 @@ async def test_a_page_that_loads_itself_again_makes_no_progress_by_that(
     stand_in.syncs, stand_in.reload_every = False, 1.5
     slow = "import agent.engines.web.starts as s; s.RELOADS = 1000"
     await bench.start(first=slow)
-    # On a busy machine several documents are gone before the engine could measure one.
-    await bench.until(lambda: any(claim.progress for claim in bench.claims), within=30)
     seen = stand_in.requests.count("/standin.js")
     await bench.until(lambda: stand_in.requests.count("/standin.js") >= seen + 3, within=30)
     begun = len(bench.claims)
@@ -139,6 +137,7 @@ async def test_a_page_that_loads_itself_again_makes_no_progress_by_that(
     passing = [claim for claim in bench.claims[begun:] if claim.status is not Status.QR_REQUIRED]
     assert {claim.phase for claim in passing} <= {"loaded", "injected"}
     # A document that a reload cut short has less than the next one: two values, not one for each.
+    # Where every document is gone before the engine could measure it there is none.
     assert len({claim.progress for claim in passing} - {None}) <= 2, passing
 
 
