@@ -148,19 +148,23 @@ class FailingDisk:
         while (done := self._unmount()).returncode and time.monotonic() < deadline:
             time.sleep(0.05)
         assert done.returncode == 0, done.stderr
-        # The kernel lets go of the image later than umount ends, and could still write to it:
-        # a namespace that another test made meanwhile has a copy of the mount until it ends.
-        deadline = time.monotonic() + 120
-        while _loops(self.image) and time.monotonic() < deadline:
+        # The kernel lets go of the image later than umount ends, and could still write to it.
+        deadline = time.monotonic() + 5
+        while (device := _loop(self.image)) and time.monotonic() < deadline:
             time.sleep(0.05)
-        assert not _loops(self.image), "another process still has the disk mounted"
+        if device:
+            # A namespace that another test made meanwhile has a copy of the mount until it ends.
+            subprocess.run(["blockdev", "--flushbufs", device], check=True)
+            copy = self.image.with_name(f"{self.image.name}-again")
+            subprocess.run(["cp", "--sparse=always", str(self.image), str(copy)], check=True)
+            self.image = copy
         subprocess.run(["e2fsck", "-fy", str(self.image)], check=False, capture_output=True)
         self.mount()
 
 
-def _loops(image: Path) -> str:
-    command = ["losetup", "--associated", str(image)]
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+def _loop(image: Path) -> str:
+    command = ["losetup", "--associated", str(image), "--noheadings", "--output", "NAME"]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
 
 @pytest.fixture
