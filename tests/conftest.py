@@ -195,7 +195,9 @@ def room(node: str) -> str:
     return node.removeprefix("tests/").rpartition("/")[0].partition("/")[0]
 
 
-SLOW = tuple(f"tests/{room}/" for room in ("daemon", "baileys", "system_pack", "engines/web"))
+SLOW = tuple(
+    f"tests/{room}/" for room in ("daemon", "baileys", "system_pack", "engines/web", "fleet")
+)
 """Real agents, browsers and servers: not what one waits for at every commit."""
 
 
