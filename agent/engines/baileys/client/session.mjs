@@ -53,13 +53,19 @@ export class Session {
   // Past it the connection ends here, even where the worker is frozen and says nothing.
   lease({ until = null }) {
     if (until !== null && !Number.isFinite(until)) throw refuse("invalid_request", "until is no moment");
+    // A loop that stood still may hear of the next lease before the timer of the last one rings.
+    if (this.#socket && this.#isOver()) this.#leaseOver();
     clearTimeout(this.#fence);
     this.#lease = until;
     if (until !== null) this.#fence = setTimeout(() => this.#leaseOver(), Math.max(until - monotonic(), 0) * 1000);
   }
 
+  #isOver() {
+    return this.#lease !== null && monotonic() >= this.#lease;
+  }
+
   #mustHold() {
-    if (this.#lease === null || monotonic() < this.#lease) return;
+    if (!this.#isOver()) return;
     this.#leaseOver();
     throw refuse("lease_over", "the lease of this machine ended");
   }
