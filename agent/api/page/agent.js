@@ -46,8 +46,8 @@ export async function send(method, path, { body, accept, seconds = 30 } = {}) {
   }
   setClock(answer.headers.get("Date"));
   if (!answer.ok) {
-    const found = await answer.json().catch(() => ({}));
-    throw new Refused(answer.status, found.message || "the agent answered " + answer.status, found.error);
+    const body = await answer.json().catch(() => ({}));
+    throw new Refused(answer.status, body.message || "the agent answered " + answer.status, body.error);
   }
   return answer;
 }
@@ -58,8 +58,8 @@ export const post = async (path, body, seconds) => (await send("POST", path, { b
 function setClock(date) {
   const theirs = Date.parse(date || "");
   if (Number.isNaN(theirs)) return;
-  const found = theirs + 500 - Date.now(); // the header has whole seconds
-  state.ahead = Math.abs(found) < 2000 ? 0 : found;
+  const ahead = theirs + 500 - Date.now(); // the header has whole seconds
+  state.ahead = Math.abs(ahead) < 2000 ? 0 : ahead;
 }
 
 // Hears every event once and in order; after a break it resumes behind the last one.
@@ -111,18 +111,18 @@ export class Live {
     };
   }
 
-  take(found) {
-    if (found.type === "event") {
-      const own = !found.machine || found.machine === this.machine;
-      if (own && this.cursor !== null && found.cursor <= this.cursor) return;
-      if (own) this.cursor = found.cursor;
-      this.heard(found);
-    } else if (found.type === "hello") {
-      this.machine = found.machine; // others send events too, with cursors of their own
+  take(message) {
+    if (message.type === "event") {
+      const own = !message.machine || message.machine === this.machine;
+      if (own && this.cursor !== null && message.cursor <= this.cursor) return;
+      if (own) this.cursor = message.cursor;
+      this.heard(message);
+    } else if (message.type === "hello") {
+      this.machine = message.machine; // others send events too, with cursors of their own
       this.failures = 0;
       this.become("live");
-    } else if (found.type === "reset") {
-      this.cursor = found.cursor; // the agent's journal is another one than before
+    } else if (message.type === "reset") {
+      this.cursor = message.cursor; // the agent's journal is another one than before
       this.reset();
     }
   }

@@ -152,14 +152,14 @@ export async function refresh() {
 
 async function look() {
   const begun = Date.now();
-  const found = new Map();
+  const instances = new Map();
   let after = "";
   do {
     const page = await get("/api/instances?limit=1000" + (after && "&after=" + after));
-    for (const instance of page.instances) found.set(instance.id, instance);
+    for (const instance of page.instances) instances.set(instance.id, instance);
     after = page.next;
   } while (after);
-  answers.instances = found;
+  answers.instances = instances;
   answers.loaded = Date.now();
   note((await get("/performance-metrics")).instances);
   if (reads()) {
@@ -234,13 +234,13 @@ export async function wantLines(ids) {
   for (let place = 0; place < lacking.length; place += AT_ONCE) {
     const some = lacking.slice(place, place + AT_ONCE);
     try {
-      const found = await get("/api/trends?" + some.map(([id]) => "instance=" + id).join("&"));
+      const trends = await get("/api/trends?" + some.map(([id]) => "instance=" + id).join("&"));
       for (const [id, kept] of some)
         takeLine(
           kept,
-          found.instances[id],
-          Date.parse(found.until),
-          found.step * 1000,
+          trends.instances[id],
+          Date.parse(trends.until),
+          trends.step * 1000,
           answers.instances.get(id),
         );
     } catch (error) {

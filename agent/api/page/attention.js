@@ -12,7 +12,7 @@ const NAMED = 8;
 export function makeAttention(label) {
   const part = {
     rows: make("ul"),
-    known: new Map(),
+    drawn: new Map(),
     all: false,
     more: make("button", {
       type: "button",
@@ -42,22 +42,22 @@ export function drawAttention(part, instance) {
   const shown = part.all || wanted.length <= SHOWN + 1 ? wanted : wanted.slice(0, SHOWN);
   part.place.hidden = !wanted.length;
   if (!wanted.length) part.all = false;
-  const keep = new Set(shown.map((one) => one.key));
-  for (const [key, row] of part.known)
+  const keep = new Set(shown.map((entry) => entry.key));
+  for (const [key, row] of part.drawn)
     if (!keep.has(key)) {
       row.item.remove();
-      part.known.delete(key);
+      part.drawn.delete(key);
     }
-  shown.forEach((one, place) => {
-    if (!part.known.has(one.key)) part.known.set(one.key, makeRow());
-    const row = part.known.get(one.key);
-    drawRow(row, one);
+  shown.forEach((entry, place) => {
+    if (!part.drawn.has(entry.key)) part.drawn.set(entry.key, makeRow());
+    const row = part.drawn.get(entry.key);
+    drawRow(row, entry);
     if (part.rows.children[place] !== row.item)
       part.rows.insertBefore(row.item, part.rows.children[place] || null);
   });
   part.more.hidden = shown.length === wanted.length;
   setText(part.more, "Show all " + wanted.length);
-  const silenced = instance ? 0 : loud().filter((one) => one.silenced_by).length;
+  const silenced = instance ? 0 : loud().filter((alert) => alert.silenced_by).length;
   part.quiet.hidden = !silenced;
   setText(
     part.quiet,
@@ -65,55 +65,58 @@ export function drawAttention(part, instance) {
   );
 }
 
-const loud = () => (answers.alerts || []).filter((one) => one.state === "firing" && one.severity !== "none");
-const began = (one) => Date.parse(one.fired || one.since);
+const loud = () =>
+  (answers.alerts || []).filter((alert) => alert.state === "firing" && alert.severity !== "none");
+const began = (alert) => Date.parse(alert.fired || alert.since);
 
 // A page that shows the code leaves out the alert about the missing scan.
-const saidByCode = (one) => one.name === "WaSessionNeedsScan" && may("operate", one.instance);
+const shownByCode = (alert) => alert.name === "WaSessionNeedsScan" && may("operate", alert.instance);
 
 // An incident has a row of its own, with its members and the button that releases them.
-const alertOf = (group) => loud().find((one) => one.name === "WaFleetIncident" && groupOf(one) === group);
+const alertOf = (group) =>
+  loud().find((alert) => alert.name === "WaFleetIncident" && groupOf(alert) === group);
 const groupOf = ({ labels }) => [labels.engine, labels.backend].filter(Boolean).join("/");
-const saidByIncident = (one) =>
-  one.name === "WaFleetIncident" && (answers.incidents || []).some(({ group }) => group === groupOf(one));
+const shownByIncident = (alert) =>
+  alert.name === "WaFleetIncident" && (answers.incidents || []).some(({ group }) => group === groupOf(alert));
 
 function rowsOf(instance) {
   const heard = loud()
     .filter(
-      (one) =>
-        !one.silenced_by &&
-        !saidByIncident(one) &&
-        (!instance || (one.instance === instance && !saidByCode(one))),
+      (alert) =>
+        !alert.silenced_by &&
+        !shownByIncident(alert) &&
+        (!instance || (alert.instance === instance && !shownByCode(alert))),
     )
     .sort(
       (a, b) => Number(b.severity === "critical") - Number(a.severity === "critical") || began(b) - began(a),
     );
   const alike = new Map();
-  for (const one of heard) alike.set(one.name, [...(alike.get(one.name) || []), one]);
+  for (const alert of heard) alike.set(alert.name, [...(alike.get(alert.name) || []), alert]);
   const rows = [];
-  for (const one of heard) {
-    const group = alike.get(one.name);
-    if (group.length <= ALIKE) rows.push(alertRow([one], one.name + JSON.stringify(one.labels), !instance));
-    else if (group[0] === one) rows.push(alertRow(group, one.name, true));
+  for (const alert of heard) {
+    const group = alike.get(alert.name);
+    if (group.length <= ALIKE)
+      rows.push(alertRow([alert], alert.name + JSON.stringify(alert.labels), !instance));
+    else if (group[0] === alert) rows.push(alertRow(group, alert.name, true));
   }
   return rows;
 }
 
 function alertRow(group, key, linked) {
-  const [one] = group;
-  const critical = one.severity === "critical";
+  const [alert] = group;
+  const critical = alert.severity === "critical";
   return {
     key,
     tone: critical ? "bad" : "warn",
     label: critical ? "Critical" : "Warning",
     text:
-      begun(one.sentence, one.instance) +
+      begun(alert.sentence, alert.instance) +
       (group.length > 1 ? ", and " + (group.length - 1) + " more alike" : ""),
-    name: one.name,
+    name: alert.name,
     since: group.map((each) => each.fired || each.since).sort()[0],
-    advice: group.length > 1 ? ofAnybody(one.what_to_do, one.instance) : one.what_to_do,
-    runbook: one.runbook,
-    scan: one.name === "WaSessionNeedsScan",
+    advice: group.length > 1 ? ofAnybody(alert.what_to_do, alert.instance) : alert.what_to_do,
+    runbook: alert.runbook,
+    scan: alert.name === "WaSessionNeedsScan",
     instances: linked ? group.map((each) => each.instance).filter(Boolean) : [],
   };
 }
@@ -122,21 +125,25 @@ function alertRow(group, key, linked) {
 const begun = (text, name) =>
   (name && text.startsWith(name)) || /^[a-z]+_/.test(text) ? text : text[0].toUpperCase() + text.slice(1);
 
-function incidentRow(one) {
-  const many = one.members.length > NAMED;
-  const held = one.members.slice(0, NAMED).join(", ") + (many ? ", …" : "");
-  const said = alertOf(one.group);
+function incidentRow(incident) {
+  const many = incident.members.length > NAMED;
+  const held = incident.members.slice(0, NAMED).join(", ") + (many ? ", …" : "");
+  const alert = alertOf(incident.group);
   return {
-    key: "incident " + one.group,
+    key: "incident " + incident.group,
     tone: "bad",
     label: "Incident",
-    text: begun(one.sentence, ""),
-    since: one.since,
-    name: one.members.length + " held: " + held + (one.canary ? "; " + one.canary + " goes first" : ""),
-    advice: said ? said.what_to_do : "",
-    runbook: said ? said.runbook : "",
+    text: begun(incident.sentence, ""),
+    since: incident.since,
+    name:
+      incident.members.length +
+      " held: " +
+      held +
+      (incident.canary ? "; " + incident.canary + " goes first" : ""),
+    advice: alert ? alert.what_to_do : "",
+    runbook: alert ? alert.runbook : "",
     instances: [],
-    release: may("operate") ? one.group : "",
+    release: may("operate") ? incident.group : "",
   };
 }
 
@@ -181,36 +188,36 @@ function makeRow() {
   return row;
 }
 
-function drawRow(row, one) {
-  setPill(row.pill, one.tone, one.label);
-  setText(row.text, one.text);
-  setText(row.name, one.name);
-  setSince(row.since, one.since);
-  setAttribute(row.item, "data-alert", one.name);
-  const [only, ...others] = one.instances;
+function drawRow(row, entry) {
+  setPill(row.pill, entry.tone, entry.label);
+  setText(row.text, entry.text);
+  setText(row.name, entry.name);
+  setSince(row.since, entry.since);
+  setAttribute(row.item, "data-alert", entry.name);
+  const [only, ...others] = entry.instances;
   row.show.hidden = !only || others.length > 0;
   if (!row.show.hidden) {
     setAttribute(row.show, "href", "#/instance/" + only);
-    setText(row.show, one.scan && may("operate", only) ? "Scan" : "Show " + only);
+    setText(row.show, entry.scan && may("operate", only) ? "Scan" : "Show " + only);
   }
-  row.show.className = one.scan && may("operate", only) && !row.show.hidden ? "button primary" : "";
-  row.group = one.release;
-  row.free.hidden = !one.release;
-  row.ask.hidden = !one.advice && !others.length;
-  const wanted = JSON.stringify([one.advice, one.runbook, one.instances]);
+  row.show.className = entry.scan && may("operate", only) && !row.show.hidden ? "button primary" : "";
+  row.group = entry.release;
+  row.free.hidden = !entry.release;
+  row.ask.hidden = !entry.advice && !others.length;
+  const wanted = JSON.stringify([entry.advice, entry.runbook, entry.instances]);
   if (row.drawn === wanted) return;
   row.drawn = wanted;
   row.advice.replaceChildren(
-    make("p", {}, ...withCode(one.advice)),
+    make("p", {}, ...withCode(entry.advice)),
     others.length
       ? make(
           "p",
           { name: "attention-all" },
-          ...one.instances.map((id) => make("a", { href: "#/instance/" + id, text: id })),
+          ...entry.instances.map((id) => make("a", { href: "#/instance/" + id, text: id })),
         )
       : "",
-    one.runbook
-      ? make("p", {}, make("a", { href: placeOfRunbook(one.runbook), text: "In the runbook" }))
+    entry.runbook
+      ? make("p", {}, make("a", { href: placeOfRunbook(entry.runbook), text: "In the runbook" }))
       : "",
   );
 }
@@ -224,19 +231,19 @@ function placeOfRunbook(link) {
 
 // The commands again as they stand in the runbook, for no instance in particular.
 function ofAnybody(text, instance) {
-  const word = (one) => (one === instance ? "ID" : one);
+  const word = (part) => (part === instance ? "ID" : part);
   return text
     .split("`")
-    .map((one, place) =>
+    .map((part, place) =>
       place % 2
-        ? one
+        ? part
             .split(/([\s=/])/)
             .map(word)
             .join("")
-        : one,
+        : part,
     )
     .join("`");
 }
 
 const withCode = (text) =>
-  text.split("`").map((one, place) => (place % 2 ? make("code", { text: one }) : one));
+  text.split("`").map((part, place) => (place % 2 ? make("code", { text: part }) : part));

@@ -18,15 +18,18 @@ export function makeBackends(onChoose) {
   return {
     place,
     draw() {
-      const found = [...(answers.backends || [])].sort((a, b) => a.up - b.up || (a.name < b.name ? -1 : 1));
-      place.hidden = !found.length;
-      const wanted = found.map((one) => {
-        if (!rows.has(one.name)) rows.set(one.name, makeRow(one.name, onChoose));
-        const row = rows.get(one.name);
-        drawRow(row, one);
+      const backends = [...(answers.backends || [])].sort(
+        (a, b) => a.up - b.up || (a.name < b.name ? -1 : 1),
+      );
+      place.hidden = !backends.length;
+      const wanted = backends.map((backend) => {
+        if (!rows.has(backend.name)) rows.set(backend.name, makeRow(backend.name, onChoose));
+        const row = rows.get(backend.name);
+        drawRow(row, backend);
         return row.item;
       });
-      for (const name of rows.keys()) if (!found.some((one) => one.name === name)) rows.delete(name);
+      for (const name of rows.keys())
+        if (!backends.some((backend) => backend.name === name)) rows.delete(name);
       arrange(list, wanted);
     },
   };
@@ -81,44 +84,51 @@ function makeRow(name, onChoose) {
   return row;
 }
 
-function drawRow(row, one) {
-  const tone = one.up ? "good" : one.checked || one.reason ? "bad" : "busy";
-  setPill(row.pill, tone, one.up ? "Answers" : tone === "busy" ? "Not checked yet" : "Down");
+function drawRow(row, backend) {
+  const tone = backend.up ? "good" : backend.checked || backend.reason ? "bad" : "busy";
+  setPill(row.pill, tone, backend.up ? "Answers" : tone === "busy" ? "Not checked yet" : "Down");
   row.item.className = "backend " + tone;
-  setText(row.what, one.engine + (one.version ? " " + one.version : "") + " at " + one.url);
-  setText(row.why, one.sentence || (one.up ? "" : one.reason.replaceAll("_", " ")));
-  row.why.hidden = one.up || !row.why.textContent;
+  setText(row.what, backend.engine + (backend.version ? " " + backend.version : "") + " at " + backend.url);
+  setText(row.why, backend.sentence || (backend.up ? "" : backend.reason.replaceAll("_", " ")));
+  row.why.hidden = backend.up || !row.why.textContent;
   setText(
     row.nextText,
-    one.circuit === "closed"
+    backend.circuit === "closed"
       ? ""
-      : "The agent checks it rarely after failures" + (one.next_check ? "; next check " : ""),
+      : "The agent checks it rarely after failures" + (backend.next_check ? "; next check " : ""),
   );
-  setUntil(row.nextTime, one.circuit === "closed" ? null : one.next_check);
-  row.next.hidden = one.circuit === "closed";
-  setSince(row.since, one.since);
-  if (!one.since) setText(row.since, "unknown");
-  setText(row.held, one.connected + " of " + one.held);
+  setUntil(row.nextTime, backend.circuit === "closed" ? null : backend.next_check);
+  row.next.hidden = backend.circuit === "closed";
+  setSince(row.since, backend.since);
+  if (!backend.since) setText(row.since, "unknown");
+  setText(row.held, backend.connected + " of " + backend.held);
   setText(
     row.all,
-    one.sessions === null ? "unknown" : one.sessions + (one.sessions === 1 ? " session" : " sessions"),
+    backend.sessions === null
+      ? "unknown"
+      : backend.sessions + (backend.sessions === 1 ? " session" : " sessions"),
   );
-  setSince(row.checked, one.checked, " ago");
-  if (!one.checked) setText(row.checked, "none yet");
+  setSince(row.checked, backend.checked, " ago");
+  if (!backend.checked) setText(row.checked, "none yet");
   setText(
     row.answers,
-    !one.checked || !one.up
+    !backend.checked || !backend.up
       ? "unknown"
-      : one.answer_seconds < 1
-        ? Math.round(one.answer_seconds * 1000) + " ms"
-        : duration(one.answer_seconds).trim(),
+      : backend.answer_seconds < 1
+        ? Math.round(backend.answer_seconds * 1000) + " ms"
+        : duration(backend.answer_seconds).trim(),
   );
-  row.show.hidden = one.held === 0;
+  row.show.hidden = backend.held === 0;
   row.check.hidden = !may("operate");
 }
 
 // Where an instance runs, in words: "evolution on evo".
-export function placeOf(one) {
-  if (!one.backend) return one.engine;
-  return one.engine + " on " + one.backend + (one.remote && one.remote !== one.id ? " as " + one.remote : "");
+export function placeOf(instance) {
+  if (!instance.backend) return instance.engine;
+  return (
+    instance.engine +
+    " on " +
+    instance.backend +
+    (instance.remote && instance.remote !== instance.id ? " as " + instance.remote : "")
+  );
 }

@@ -10,20 +10,20 @@ const HIGH = 150,
   BOTTOM = 22;
 
 function draw(kind, options, ...inside) {
-  const found = document.createElementNS(SVG, kind);
+  const element = document.createElementNS(SVG, kind);
   for (const [key, value] of Object.entries(options || {})) {
-    if (key === "text") found.textContent = value;
-    else found.setAttribute(key, value);
+    if (key === "text") element.textContent = value;
+    else element.setAttribute(key, value);
   }
-  found.append(...inside);
-  return found;
+  element.append(...inside);
+  return element;
 }
 
 // A round number at or above: 1, 2 or 5 times a power of ten; of bytes a power of two.
 function roundUp(value, binary) {
   const base = binary ? 2 : 10;
   const power = base ** Math.floor(Math.log(value) / Math.log(base));
-  return (binary ? [1, 1.5, 2] : [1, 2, 5, 10]).map((one) => one * power).find((one) => one >= value);
+  return (binary ? [1, 1.5, 2] : [1, 2, 5, 10]).map((step) => step * power).find((step) => step >= value);
 }
 
 // `words`: a value as text; `floor`: the least that the axis reaches; `binary`: it counts bytes.
@@ -155,15 +155,15 @@ export function makeUptime() {
   bar.addEventListener("pointermove", (/** @type {any} */ event) => {
     const box = bar.getBoundingClientRect();
     const at = state.begin + ((state.end - state.begin) * (event.clientX - box.left)) / box.width;
-    const found = state.parts.find(([begin, end]) => begin <= at && at <= end);
+    const part = state.parts.find(([begin, end]) => begin <= at && at <= end);
     setText(
       read,
-      found
-        ? clock(found[0]) +
+      part
+        ? clock(part[0]) +
             ", for " +
-            duration((found[1] - found[0]) / 1000).trim() +
+            duration((part[1] - part[0]) / 1000).trim() +
             ": " +
-            (TONE[found[2]] || ["", found[2]])[1]
+            (TONE[part[2]] || ["", part[2]])[1]
         : clock(at) + ": not in the journal",
     );
   });
@@ -180,20 +180,20 @@ export function makeUptime() {
       Object.assign(state, { parts, begin, end });
       const across = (when) => (1000 * (when - begin)) / (end - begin);
       bar.replaceChildren(
-        ...parts.map(([one, other, status]) =>
+        ...parts.map(([from, to, status]) =>
           draw("rect", {
             class: "uptime-" + (TONE[status] || ["off"])[0],
-            x: across(one).toFixed(2),
+            x: across(from).toFixed(2),
             y: 0,
             height: 24,
-            width: Math.max(across(other) - across(one), 0.8).toFixed(2),
+            width: Math.max(across(to) - across(from), 0.8).toFixed(2),
           }),
         ),
       );
-      const total = parts.reduce((sum, [one, other]) => sum + other - one, 0);
+      const total = parts.reduce((sum, [from, to]) => sum + to - from, 0);
       const served = parts
         .filter(([, , status]) => status === "CONNECTED")
-        .reduce((sum, [one, other]) => sum + other - one, 0);
+        .reduce((sum, [from, to]) => sum + to - from, 0);
       const words = total
         ? ((100 * served) / total).toFixed(served === total ? 0 : 2) +
           " % connected, of " +

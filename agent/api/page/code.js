@@ -9,11 +9,11 @@ const PHONE_WITHOUT = ", if it asks your phone for no passkey";
 export function makeCode() {
   const state = { id: null, timer: null, url: null };
   const image = make("img", { alt: "QR code to scan with WhatsApp", width: 320, height: 320 });
-  const said = make("p", { name: "soft", role: "status" }),
+  const hint = make("p", { name: "soft", role: "status" }),
     left = make("p", { name: "soft small", "aria-hidden": "true" });
   const pairing = makePairing(() => state.id);
   const title = make("h2");
-  const place = make("section", { name: "panel qr", hidden: true }, title, image, said, left, pairing);
+  const place = make("section", { name: "panel qr", hidden: true }, title, image, hint, left, pairing);
 
   function forget() {
     if (state.url) URL.revokeObjectURL(state.url);
@@ -52,14 +52,14 @@ export function makeCode() {
       image.hidden = false;
       if (before) URL.revokeObjectURL(before);
       setAttribute(image, "data-number", answer.headers.get("X-Qr-Number"));
-      setText(said, "Open WhatsApp on the phone, choose Linked devices, then Link a device.");
+      setText(hint, "Open WhatsApp on the phone, choose Linked devices, then Link a device.");
       setUntil(left, new Date(Date.now() + seconds * 1000).toISOString(), "A new code comes in ");
       pause = Math.min(Math.max(seconds - 0.5, 0.5), 4);
     } catch (error) {
       if (!(error instanceof Refused)) throw error;
       if (wanted !== state.id) return;
       forget();
-      setText(said, error.message);
+      setText(hint, error.message);
       setSince(left, null);
       setUntil(left, null);
     }
@@ -119,13 +119,13 @@ function makePairing(current) {
     event.preventDefault();
     const asked = current();
     act(form.querySelector("button"), "", async () => {
-      const answer = await send("POST", "/api/instance/" + encodeURIComponent(asked) + "/pairing-code", {
+      const response = await send("POST", "/api/instance/" + encodeURIComponent(asked) + "/pairing-code", {
         body: { phone: phone.value.trim() },
         seconds: 90,
       });
-      const found = await answer.json();
+      const answer = await response.json();
       if (asked === current()) {
-        setText(code, found.code);
+        setText(code, answer.code);
         copy.hidden = false;
       }
       return "type the code on the phone: Linked devices, Link with phone number";

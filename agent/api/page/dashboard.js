@@ -114,8 +114,8 @@ async function begin() {
 
 function route() {
   if (!state.inside || !answers.caller) return;
-  const found = /^#\/instance\/([a-z0-9][a-z0-9_-]{0,47})$/.exec(location.hash);
-  const wanted = found ? found[1] : "";
+  const match = /^#\/instance\/([a-z0-9][a-z0-9_-]{0,47})$/.exec(location.hash);
+  const wanted = match ? match[1] : "";
   at("overview").hidden = wanted !== "";
   at("instance").hidden = wanted === "";
   if (wanted && wanted !== instance.shown()) instance.show(wanted);

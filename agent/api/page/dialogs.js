@@ -26,8 +26,8 @@ export async function act(button, saying, work) {
   if (button.getAttribute("aria-busy") === "true") return;
   button.setAttribute("aria-busy", "true");
   try {
-    const said = await work();
-    const words = typeof said === "string" ? said : saying;
+    const answer = await work();
+    const words = typeof answer === "string" ? answer : saying;
     if (words) note(words);
   } catch (error) {
     if (!(error instanceof Refused)) throw error;

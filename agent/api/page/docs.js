@@ -13,16 +13,16 @@ const AREAS = [
 ];
 
 function make(kind, text, name) {
-  const found = document.createElement(kind);
-  if (text) found.textContent = text;
-  if (name) found.className = name;
-  return found;
+  const element = document.createElement(kind);
+  if (text) element.textContent = text;
+  if (name) element.className = name;
+  return element;
 }
 
 function link(text, target) {
-  const found = make("a", text);
-  found.href = target;
-  return found;
+  const element = make("a", text);
+  element.href = target;
+  return element;
 }
 
 function fieldTable(rows) {
@@ -43,27 +43,32 @@ function fieldTable(rows) {
 }
 
 function fieldsOf(route) {
-  const rows = (route.parameters || []).map((one) => [one.name, one.schema, one.required, one.in]);
+  const rows = (route.parameters || []).map((parameter) => [
+    parameter.name,
+    parameter.schema,
+    parameter.required,
+    parameter.in,
+  ]);
   const content = route.requestBody ? route.requestBody.content["application/json"] : null;
   // Some bodies are any object at all: those have no properties to tell of.
   const { properties = {}, required = [] } = content ? content.schema : {};
-  for (const [name, one] of Object.entries(properties))
-    rows.push([name, one, required.includes(name), "body"]);
+  for (const [name, schema] of Object.entries(properties))
+    rows.push([name, schema, required.includes(name), "body"]);
   return rows;
 }
 
 function section(path, method, route) {
-  const found = make("section");
-  found.id = (method + path)
+  const part = make("section");
+  part.id = (method + path)
     .replace(/[^a-z0-9]+/gi, "-")
     .replace(/-$/, "")
     .toLowerCase();
   const title = make("h2");
   title.append(make("span", method.toUpperCase(), "method " + method), make("code", path));
-  found.append(title, make("p", route.summary + "."), make("p", route.description, "soft small"));
+  part.append(title, make("p", route.summary + "."), make("p", route.description, "soft small"));
   const rows = fieldsOf(route);
-  if (rows.length) found.append(fieldTable(rows));
-  return found;
+  if (rows.length) part.append(fieldTable(rows));
+  return part;
 }
 
 function draw(api) {
@@ -92,12 +97,12 @@ function draw(api) {
     const group = make("div");
     group.append(make("h3", name));
     for (const [path, method, route] of routes) {
-      const one = section(path, method, route);
-      const entry = link(route.summary, "#" + one.id);
+      const part = section(path, method, route);
+      const entry = link(route.summary, "#" + part.id);
       entry.title = method.toUpperCase() + " " + path;
       group.append(entry);
-      all.append(one);
-      one.dataset.words = entry.dataset.words = [method, path, route.summary, name].join(" ").toLowerCase();
+      all.append(part);
+      part.dataset.words = entry.dataset.words = [method, path, route.summary, name].join(" ").toLowerCase();
     }
     index.append(group);
   }
@@ -108,7 +113,7 @@ function draw(api) {
 function filter(words) {
   /** @type {NodeListOf<HTMLElement>} */
   const entries = document.querySelectorAll("[data-words]");
-  for (const one of entries) one.hidden = !words.every((word) => one.dataset.words.includes(word));
+  for (const entry of entries) entry.hidden = !words.every((word) => entry.dataset.words.includes(word));
   /** @type {NodeListOf<HTMLElement>} */
   const groups = document.querySelectorAll("#index > div");
   for (const group of groups) group.hidden = !group.querySelector("a:not([hidden])");

@@ -30,19 +30,19 @@ export function makeEvidence() {
   const path = (rest) => "/api/instance/" + encodeURIComponent(state.id) + rest;
 
   async function showLines() {
-    const found = await get(path("/worker-lines"));
+    const answer = await get(path("/worker-lines"));
     output.hidden = false;
     setText(
       hint,
-      found.lines === null
+      answer.lines === null
         ? "The system's journal has the lines. On the agent's machine:"
-        : found.lines.length
+        : answer.lines.length
           ? "The same on the agent's machine:"
           : "Its worker wrote nothing yet.",
     );
-    setText(command, found.command);
-    lines.hidden = !found.lines || !found.lines.length;
-    setText(lines, (found.lines || []).join("\n"));
+    setText(command, answer.command);
+    lines.hidden = !answer.lines || !answer.lines.length;
+    setText(lines, (answer.lines || []).join("\n"));
     lines.scrollTop = lines.scrollHeight;
   }
 
@@ -68,9 +68,9 @@ export function makeEvidence() {
   async function loadStarts() {
     const wanted = state.id;
     try {
-      const found = await get(path("/failed-starts"));
+      const answer = await get(path("/failed-starts"));
       if (wanted !== state.id) return;
-      starts.replaceChildren(...found.failed_starts.map((start) => startRow(start)));
+      starts.replaceChildren(...answer.failed_starts.map((start) => startRow(start)));
     } catch (error) {
       if (!(error instanceof Refused)) throw error;
     }

@@ -58,13 +58,13 @@ export function makeHistory() {
       const events = [];
       let before = "";
       for (let page = 0; page < PAGES; page += 1) {
-        const found = await get(
+        const page = await get(
           "/api/instance/" + encodeURIComponent(wanted) + "/events?kind=status&limit=1000" + before,
         );
-        events.push(...found.events);
+        events.push(...page.events);
         const last = events[events.length - 1];
-        if (!found.next || (last && Date.parse(last.time) <= begin)) break;
-        before = "&before=" + found.next;
+        if (!page.next || (last && Date.parse(last.time) <= begin)) break;
+        before = "&before=" + page.next;
       }
       if (wanted === state.id) Object.assign(state, { events, begin });
     } catch (error) {

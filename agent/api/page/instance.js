@@ -17,7 +17,7 @@ import { bytes, duration, make, setPill, setText, statusOf } from "/page/show.js
 import { accountWord, pauseWord, plain, verdictWord, workerWord } from "/page/words.js";
 
 export function makeInstance(place) {
-  const state = { id: null, known: null, told: [], toldFrom: "", asking: false };
+  const state = { id: null, details: null, events: [], eventsOf: "", asking: false };
   const current = () => answers.instances.get(state.id);
   const title = make("h1", { tabindex: "-1" }),
     pill = make("span", { name: "pill" });
@@ -42,7 +42,7 @@ export function makeInstance(place) {
   const facts = make("dl", { name: "facts" }),
     repair = make("p", { name: "notice-line", hidden: true });
   const story = make("ol", { name: "story" });
-  const category = makeChoice("Which events of its story", [], () => drawTold());
+  const category = makeChoice("Which events of its story", [], () => drawEvents());
   const lines = make("button", {
     type: "button",
     name: "quiet",
@@ -96,7 +96,7 @@ export function makeInstance(place) {
 
   async function show(wanted) {
     hide();
-    Object.assign(state, { id: wanted, known: null, told: [], toldFrom: "" });
+    Object.assign(state, { id: wanted, details: null, events: [], eventsOf: "" });
     setText(title, wanted);
     help.forget(wanted);
     story.replaceChildren();
@@ -119,19 +119,19 @@ export function makeInstance(place) {
     const wanted = state.id;
     try {
       const path = "/api/instance/" + encodeURIComponent(wanted);
-      const found = await get(path + "/details");
+      const details = await get(path + "/details");
       // A machine that is away tells no events.
-      const away = found.owner_away || state.toldFrom === wanted;
+      const away = details.owner_away || state.eventsOf === wanted;
       const read = away ? null : await get(path + "/events?limit=200");
       if (wanted === state.id) {
-        state.known = found;
+        state.details = details;
         if (read) take(read.events);
         draw();
       }
     } catch (error) {
       if (!(error instanceof Refused)) throw error;
       if (wanted === state.id && error.status === 404) {
-        state.known = null;
+        state.details = null;
         gone.hidden = false;
         body.hidden = true;
       }
@@ -144,22 +144,22 @@ export function makeInstance(place) {
   // What was heard while the journal was read stays.
   function take(events) {
     const read = new Set(events.map((event) => event.cursor));
-    state.told = [...state.told.filter((event) => !read.has(event.cursor)), ...events].sort(
+    state.events = [...state.events.filter((event) => !read.has(event.cursor)), ...events].sort(
       (a, b) => b.cursor - a.cursor,
     );
-    state.toldFrom = state.id;
+    state.eventsOf = state.id;
   }
 
   function hear(event) {
     if (
       state.id === null ||
       event.instance !== state.id ||
-      state.told.some((earlier) => earlier.cursor === event.cursor)
+      state.events.some((earlier) => earlier.cursor === event.cursor)
     )
       return;
-    state.told.unshift(event);
+    state.events.unshift(event);
     history.hear(event);
-    drawTold(event.cursor);
+    drawEvents(event.cursor);
   }
 
   function draw() {
@@ -184,45 +184,45 @@ export function makeInstance(place) {
     trial.draw(instance);
     evidence.draw(instance);
     lines.hidden = evidence.place.hidden;
-    if (state.known && state.known.id === state.id) {
-      drawDetails(instance, state.known);
-      settings.draw(state.known);
+    if (state.details && state.details.id === state.id) {
+      drawDetails(instance, state.details);
+      settings.draw(state.details);
     }
-    settings.place.hidden = settings.place.hidden || !state.known;
-    drawTold();
+    settings.place.hidden = settings.place.hidden || !state.details;
+    drawEvents();
     wantLines([state.id]);
   }
 
-  function drawTold(fresh) {
-    drawStory(story, choose(state.told, category.value), { named: false, fresh });
+  function drawEvents(fresh) {
+    drawStory(story, choose(state.events, category.value), { named: false, fresh });
   }
 
-  function drawDetails(instance, known) {
-    repair.hidden = !known.repair || Boolean(known.repair.ending);
+  function drawDetails(instance, details) {
+    repair.hidden = !details.repair || Boolean(details.repair.ending);
     if (!repair.hidden) {
       setText(
         repair,
         "Repair under way: " +
-          plain(known.repair.step) +
+          plain(details.repair.step) +
           ", round " +
-          known.repair.round +
-          (known.repair.reason ? " (" + plain(known.repair.reason) + ")" : ""),
+          details.repair.round +
+          (details.repair.reason ? " (" + plain(details.repair.reason) + ")" : ""),
       );
     }
-    drawFacts(facts, rowsOf(instance, known));
+    drawFacts(facts, rowsOf(instance, details));
   }
 
   return { draw, hear, hide, refresh, show, shown: () => state.id };
 }
 
-const counts = (found) =>
-  Object.entries(found)
+const counts = (numbers) =>
+  Object.entries(numbers)
     .filter(([, count]) => count)
     .map(([name, count]) => count + " " + plain(name))
     .join(", ") || "none";
 
 // What a machine that is away told last; the rest was of its moment.
-const LAST_TOLD = [
+const LAST_KNOWN = [
   "Health",
   "Status",
   "In this state",
@@ -233,28 +233,28 @@ const LAST_TOLD = [
   "Wanted",
 ];
 
-function rowsOf(instance, known) {
+function rowsOf(instance, details) {
   const figures = (answers.figures.get(instance.id) || {}).now;
-  const limit = known.memory_limit_bytes ? " of " + bytes(known.memory_limit_bytes) : "";
-  const seconds = known.cpu_seconds;
+  const limit = details.memory_limit_bytes ? " of " + bytes(details.memory_limit_bytes) : "";
+  const seconds = details.cpu_seconds;
   const rows = [
     ["Health", verdictWord(instance) + (instance.reason ? ", " + plain(instance.reason) : "")],
     ["Status", instance.connection_status],
     ["In this state", instance.since, "for"],
     ["Last answer", instance.proved || "none", Boolean(instance.proved)],
-    ["Connected", known.connected_since || "not now", known.connected_since && "for"],
+    ["Connected", details.connected_since || "not now", details.connected_since && "for"],
     ["Pause", pauseWord(instance) + (instance.attempts ? ", tries: " + instance.attempts : "")],
     [
       "Worker",
-      workerWord(known.unit.state) + (known.unit.main_pid ? ", process " + known.unit.main_pid : ""),
+      workerWord(details.unit.state) + (details.unit.main_pid ? ", process " + details.unit.main_pid : ""),
     ],
     [
       "Memory",
       instance.backend
         ? "on its server"
-        : known.memory_bytes === null
+        : details.memory_bytes === null
           ? "not known yet"
-          : bytes(known.memory_bytes) + limit,
+          : bytes(details.memory_bytes) + limit,
     ],
     [
       "Processor",
@@ -270,17 +270,17 @@ function rowsOf(instance, known) {
         ? Math.round(figures.averageResponseTime * 1000) + " ms"
         : "unknown",
     ],
-    ["Messages", known.messages.in + " in, " + known.messages.out + " out"],
-    ["Errors", counts(known.errors)],
-    ["Restarts", counts(known.restarts_by_reason)],
-    ["Reconnects", counts(known.reconnects_by_reason)],
-    ["Last snapshot", known.last_snapshot || "none", Boolean(known.last_snapshot)],
+    ["Messages", details.messages.in + " in, " + details.messages.out + " out"],
+    ["Errors", counts(details.errors)],
+    ["Restarts", counts(details.restarts_by_reason)],
+    ["Reconnects", counts(details.reconnects_by_reason)],
+    ["Last snapshot", details.last_snapshot || "none", Boolean(details.last_snapshot)],
     ["Engine", placeOf(instance)],
     ...(ownerOf(instance) ? [["Machine", instance.machine]] : []),
     ["Account", accountWord(instance) || (instance.paired ? "paired" : "not paired")],
     ["Wanted", instance.should_run ? "should run" : instance.enabled ? "stopped by hand" : "disabled"],
   ];
-  return known.owner_away ? rows.filter(([label]) => LAST_TOLD.includes(label)) : rows;
+  return details.owner_away ? rows.filter(([label]) => LAST_KNOWN.includes(label)) : rows;
 }
 
 // Each action with a line on what it does; on a phone the list is closed until it is wanted.

@@ -45,7 +45,7 @@ function systemRows() {
     { system } = answers.system;
   // WaDeadMansSwitch always fires: it proves that alerts arrive.
   const count = (state) =>
-    (answers.alerts || []).filter((one) => one.state === state && one.severity !== "none").length;
+    (answers.alerts || []).filter((alert) => alert.state === state && alert.severity !== "none").length;
   return [
     ["Agent", (agent.ready ? "ready" : "not ready yet") + ", version " + agent.version],
     ["Started", agent.started, true],
@@ -69,21 +69,21 @@ function systemRows() {
 }
 
 function repairRows() {
-  const found = answers.repairs;
-  if (!found) return [["Repairs", "not known yet"]];
+  const repairs = answers.repairs;
+  if (!repairs) return [["Repairs", "not known yet"]];
   const rate =
-    found.success_rate === null || found.success_rate === undefined
+    repairs.success_rate === null || repairs.success_rate === undefined
       ? "none ended yet"
-      : percent(found.success_rate);
+      : percent(repairs.success_rate);
   return [
-    ["Checks", found.checked],
-    ["Repaired", found.repaired],
-    ["Cleaned up", found.cleaned],
-    ["Failed", found.failed],
+    ["Checks", repairs.checked],
+    ["Repaired", repairs.repaired],
+    ["Cleaned up", repairs.cleaned],
+    ["Failed", repairs.failed],
     ["Success", rate],
     [
       "Mean time to repair",
-      found.mean_seconds_to_repair ? duration(found.mean_seconds_to_repair).trim() : "none ended yet",
+      repairs.mean_seconds_to_repair ? duration(repairs.mean_seconds_to_repair).trim() : "none ended yet",
     ],
   ];
 }

@@ -38,13 +38,13 @@ export function makeMachines(onChoose) {
     make("div", { name: "machines-lists" }, waiting.place, moving.place),
   );
   const draw = () => {
-    const known = answers.machines;
-    place.hidden = !known;
-    if (!known) return;
-    setText(state, "This is " + known.machine + "; " + leaseWords(known.lease));
-    setText(wrong, troubleOf(known));
+    const fleet = answers.machines;
+    place.hidden = !fleet;
+    if (!fleet) return;
+    setText(state, "This is " + fleet.machine + "; " + leaseWords(fleet.lease));
+    setText(wrong, troubleOf(fleet));
     wrong.hidden = !wrong.textContent;
-    const sorted = [...known.machines].sort((a, b) => rankOf(a) - rankOf(b) || (a.name < b.name ? -1 : 1));
+    const sorted = [...fleet.machines].sort((a, b) => rankOf(a) - rankOf(b) || (a.name < b.name ? -1 : 1));
     const wanted = shown.all ? sorted : sorted.slice(0, SHOWN);
     more.hidden = wanted.length === sorted.length;
     setText(more, "Show all " + sorted.length + " machines");
@@ -52,14 +52,14 @@ export function makeMachines(onChoose) {
     const items = wanted.map((machine) => {
       if (!rows.has(machine.name)) rows.set(machine.name, makeRow(machine.name, onChoose));
       const row = rows.get(machine.name);
-      drawRow(row, machine, known);
+      drawRow(row, machine, fleet);
       return row.item;
     });
     arrange(list, items);
     waiting.draw(
-      known.waiting.map(({ id, why, machine }) => [id, why + (machine ? " (" + machine + ")" : "")]),
+      fleet.waiting.map(({ id, why, machine }) => [id, why + (machine ? " (" + machine + ")" : "")]),
     );
-    moving.draw(known.moving.map(({ id, to }) => [id, "to " + to]));
+    moving.draw(fleet.moving.map(({ id, to }) => [id, "to " + to]));
   };
   more.addEventListener("click", () => {
     shown.all = true;
@@ -138,15 +138,15 @@ function makeRow(name, onChoose) {
   return row;
 }
 
-function drawRow(row, machine, known) {
+function drawRow(row, machine, fleet) {
   const state = stateOf(machine),
-    here = machine.name === known.machine;
+    here = machine.name === fleet.machine;
   const [tone, word] = STATES[state];
   setPill(row.pill, tone, word);
   const labels = Object.entries(machine.labels).map(([label, value]) => label + "=" + value);
   const parts = [here ? "this machine" : machine.address, ...labels, machine.engines.join(", ")];
   setText(row.what, [...parts, machine.version].filter(Boolean).join(" · "));
-  setText(row.why, here ? "" : whyOf(machine, known));
+  setText(row.why, here ? "" : whyOf(machine, fleet));
   row.why.hidden = !row.why.textContent;
   setText(row.sessions, machine.sessions + " of " + machine.capacity + " sessions");
   const admin = may("admin");
@@ -155,10 +155,10 @@ function drawRow(row, machine, known) {
   row.forget.hidden = !admin || machine.alive || here;
 }
 
-function whyOf(machine, known) {
+function whyOf(machine, fleet) {
   if (machine.alive) return machine.reachable === false ? "It does not answer this machine." : "";
   const seen = machine.seconds_since_renewal;
-  const waits = known.waiting.filter((session) => session.machine === machine.name).length;
+  const waits = fleet.waiting.filter((session) => session.machine === machine.name).length;
   return (
     (seen === null
       ? "It never renewed its lease"

@@ -19,12 +19,12 @@ function move(list, step) {
   rows[next].focus();
 }
 
-function open(button, one) {
+function open(button, instance) {
   close(false);
   const list = make(
     "div",
-    { name: "menu", role: "menu", "aria-label": "Actions for " + one.id },
-    ...fitting(one).map((action) =>
+    { name: "menu", role: "menu", "aria-label": "Actions for " + instance.id },
+    ...fitting(instance).map((action) =>
       make(
         "button",
         {
@@ -34,7 +34,7 @@ function open(button, one) {
           "data-do": action.key,
           click: () => {
             close(true);
-            perform(button, action, one.id);
+            perform(button, action, instance.id);
           },
         },
         make("span", { name: "menu-label", text: action.label }),

@@ -64,15 +64,15 @@ export function makeSettings(changed) {
   });
   return {
     place,
-    draw(known) {
-      place.hidden = !may("operate", known.id);
-      const text = JSON.stringify(known.settings, null, 2);
-      if (state.id !== known.id || field.value === state.shown) {
+    draw(details) {
+      place.hidden = !may("operate", details.id);
+      const text = JSON.stringify(details.settings, null, 2);
+      if (state.id !== details.id || field.value === state.shown) {
         // what is being typed stays
         if (field.value !== text) field.value = text;
         state.shown = text;
       }
-      state.id = known.id;
+      state.id = details.id;
       follow();
     },
   };
@@ -111,13 +111,13 @@ export function makeTrial() {
     event.preventDefault();
     const id = state.id;
     act(go, "", async () => {
-      const found = await (
+      const answer = await (
         await send("POST", "/api/instance/" + encodeURIComponent(id) + "/messages", {
           body: { to: to.value.trim().replace(/^\+/, ""), text: text.value },
           seconds: 60,
         })
       ).json();
-      return "the message is " + (found.status || found.result || "sent");
+      return "the message is " + (answer.status || answer.result || "sent");
     });
   });
   return {

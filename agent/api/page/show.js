@@ -5,17 +5,17 @@ import { now } from "/page/agent.js";
 export const at = (id) => document.getElementById(id);
 
 export function make(kind, options, ...inside) {
-  const found = document.createElement(kind);
+  const element = document.createElement(kind);
   const { text, name, ...more } = options || {};
-  if (text !== undefined) found.textContent = text;
-  if (name) found.className = name;
+  if (text !== undefined) element.textContent = text;
+  if (name) element.className = name;
   for (const [key, value] of Object.entries(more)) {
-    if (key === "click") found.addEventListener("click", value);
-    else if (value === true) found.setAttribute(key, "");
-    else if (value !== false && value !== null && value !== undefined) found.setAttribute(key, value);
+    if (key === "click") element.addEventListener("click", value);
+    else if (value === true) element.setAttribute(key, "");
+    else if (value !== false && value !== null && value !== undefined) element.setAttribute(key, value);
   }
-  found.append(...inside.filter((child) => child !== null && child !== undefined));
-  return found;
+  element.append(...inside.filter((child) => child !== null && child !== undefined));
+  return element;
 }
 
 // Changes only changed parts: a reader's scroll, a selection and a screen reader are not disturbed.

@@ -37,7 +37,7 @@ export function choose(events, chosen) {
     return events
       .filter((event) => !chosen || event.category === chosen)
       .map((event) => ({ event, oldest: event, whole: true }));
-  const found = [];
+  const entries = [];
   const open = new Map();
   for (const event of events) {
     if (BY_THE_WAY.has(event.kind)) continue;
@@ -48,10 +48,10 @@ export function choose(events, chosen) {
       continue;
     }
     const entry = { event, oldest: event };
-    found.push(entry);
+    entries.push(entry);
     if (event.instance) open.set(event.instance, entry);
   }
-  return found;
+  return entries;
 }
 
 // Reasons that say no more than that the session goes on its way.
