@@ -53,12 +53,12 @@ def problems(table: str, tests: set[str]) -> list[str]:
     return found
 
 
-def test_each_fault_has_its_test_or_says_what_it_waits_for() -> None:
+def test_every_fault_has_its_test_or_says_what_it_waits_for() -> None:
     table = (ROOT / "tests/README.md").read_text(encoding="utf-8")
     assert problems(table, known_tests(ROOT / "tests")) == []
 
 
-def test_each_fault_of_an_installation_names_tests_that_exist() -> None:
+def test_every_fault_of_an_installation_names_tests_that_exist() -> None:
     table = (ROOT / "tests/README.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| ([A-EG-Z]\d+) .*\| ([^|]*) \|$", table, re.MULTILINE)
     assert sorted({row for row, _ in rows}) == sorted(SEEN_FROM_OUTSIDE)

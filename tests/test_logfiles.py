@@ -71,7 +71,7 @@ def test_without_predecessors_only_the_newest_lines_stay(tmp_path: Path) -> None
     assert lines(tmp_path / "a.log")[-1] == 99
 
 
-def test_it_appends_to_an_existing_file(tmp_path: Path) -> None:
+def test_a_log_file_is_appended_to(tmp_path: Path) -> None:
     for _ in range(2):
         write(tmp_path / "a.log", 3).close()
     assert lines(tmp_path / "a.log") == [0, 1, 2, 0, 1, 2]
@@ -105,7 +105,7 @@ def test_f16_a_full_disk_loses_lines_and_no_more(small_disk: Callable[[str], Pat
     writer.close()
 
 
-def test_each_line_goes_where_it_belongs_whatever_stderr_wants(tmp_path: Path) -> None:
+def test_every_line_goes_to_its_file_with_any_level_of_stderr(tmp_path: Path) -> None:
     reading, writing = os.pipe()
     os.set_blocking(reading, False)
     set_up_logging("error", env={}, fd=writing)

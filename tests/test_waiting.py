@@ -18,7 +18,7 @@ from tests.waiting import GrowingLog, pause
         (9, 5, 1),
     ],
 )
-def test_what_is_costly_or_takes_long_is_asked_less_often(
+def test_a_costly_or_long_probe_is_asked_less_often(
     waited: float, asking: float, seconds: float
 ) -> None:
     assert pause(waited, asking) == pytest.approx(seconds)

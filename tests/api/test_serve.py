@@ -54,7 +54,7 @@ def test_a_stale_socket_is_replaced_and_a_living_one_never(tmp_path: Path) -> No
     bind_unix(path).close()
 
 
-def test_what_is_no_socket_is_not_removed(tmp_path: Path) -> None:
+def test_a_file_that_is_no_socket_is_not_removed(tmp_path: Path) -> None:
     path = tmp_path / "api.sock"
     path.write_text("precious")
     with pytest.raises(ConfigError, match="no socket"):
@@ -163,7 +163,7 @@ async def open_server(tmp_path: Path, supervisor: FakeSupervisor, **changes: obj
     return await serve_fakes(section, supervisor, FakeKeys(), metrics, path)
 
 
-async def test_what_is_in_flight_is_answered_before_the_end(
+async def test_requests_in_flight_are_answered_before_the_end(
     open_house: OpenHouse, eventually: Eventually
 ) -> None:
     async with open_house() as house, house.local(base_url="http://localhost") as local:
@@ -182,7 +182,7 @@ async def test_what_is_in_flight_is_answered_before_the_end(
         await closing
 
 
-async def test_who_connected_a_moment_before_the_end_is_still_heard(
+async def test_a_client_that_connected_a_moment_before_the_end_is_answered(
     house: House, eventually: Eventually
 ) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", house.port)

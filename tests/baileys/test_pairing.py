@@ -57,7 +57,7 @@ async def test_a_cut_short_creds_file_costs_the_pairing_unless_it_is_put_back(be
 
 
 @one_package
-async def test_what_whatsapp_refuses_for_good_is_not_tried_again(bed: Bed) -> None:
+async def test_a_pairing_that_whatsapp_refuses_for_good_is_not_tried_again(bed: Bed) -> None:
     await bed.pair()
     for code in (401, 402, 403, 405, 406, 409):
         bed.whatsapp.trouble(ACCOUNT, "refuse", code=code)
@@ -71,7 +71,7 @@ async def test_what_whatsapp_refuses_for_good_is_not_tried_again(bed: Bed) -> No
 
 
 @one_package
-async def test_what_passes_is_tried_again_without_a_code(bed: Bed) -> None:
+async def test_a_passing_failure_is_tried_again_without_a_code(bed: Bed) -> None:
     await bed.pair()
     for kind, told, code in (
         ("refuse", 500, 500),

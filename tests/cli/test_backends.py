@@ -129,7 +129,7 @@ async def test_deleting_there_too_takes_the_words(cli, house, evo, monkeypatch):
     assert house.supervisor.commands == [("shop", "delete", {})]
 
 
-async def test_what_a_workers_unit_must_reach_is_printed(cli, tmp_path):
+async def test_addresses_and_paths_of_a_backends_unit_are_printed(cli, tmp_path):
     file = tmp_path / "agent.toml"
     file.write_text(
         "[[backend]]\nname = 'evo'\nengine = 'evolution'\nurl = 'http://e.example'\nkey = 'K-1'\n"

@@ -219,7 +219,7 @@ async def test_a_message_is_sent_once_per_key(house: House, cli: Cli) -> None:
         (("x", "--react", "3EB0", "--contact", "+49 1"), None),
     ],
 )
-async def test_each_kind_of_message_is_sent_or_refused(
+async def test_every_kind_of_message_is_sent_or_refused(
     house: House, cli: Cli, words: tuple[str, ...], told: dict[str, object] | None
 ) -> None:
     await cli("create", "sales", "--engine", "web")

@@ -24,7 +24,7 @@ def stuck(house: House, id: str, reason: str = "zombie") -> None:
     put(house, id, verdict=HealthVerdict(Health.STUCK, S.RECONNECTING, reason, "it is stuck"))
 
 
-async def test_each_repair_says_how_it_ended(house: House, cli: Cli) -> None:
+async def test_every_repair_is_listed_with_its_end(house: House, cli: Cli) -> None:
     put(house)
     assert (await cli("recover", "sales")).out == "sales was repaired\n"
     assert (await cli("ensure-healthy", "sales", "--json")).json()["healthy"] is True
@@ -82,7 +82,7 @@ async def test_a_round_over_there_says_what_it_is_made_of_and_tells_no_older_sto
     assert "of yesterday" not in done.err
 
 
-async def test_what_it_all_came_to(house: House, cli: Cli) -> None:
+async def test_the_sum_of_all_repairs_is_printed(house: House, cli: Cli) -> None:
     shown = await cli("repair", "--stats")
     assert re.search(r"mean time of a check +50\.0 ms", shown.out)
     assert re.search(r"success rate +100%", shown.out)

@@ -80,7 +80,7 @@ def test_a_file_changes_what_it_names_and_nothing_else(load):
     )
 
 
-def test_what_the_core_gets_is_what_the_file_says(load):
+def test_the_core_gets_the_values_of_the_file(load):
     config = load(
         "phases.login = 7\n[reconnect]\nfactor = 2\nstable = 9\n"
         "breaker_failures = 4\nbreaker_pause = 8\n"
@@ -597,7 +597,7 @@ def test_an_error_does_not_show_what_it_refuses_as_a_secret(load, text):
         "disconnect_keeps_pairing = false\npreset = 'ticketz'\nsend_route = 'none'",
     ],
 )
-def test_what_a_backend_may_say_reads_back_as_it_was(load, more):
+def test_a_backends_settings_read_back_as_they_were_written(load, more):
     config = load(TICKET + more)
     assert load(render_config(config)) == config
     assert load(render_config(config, only_changed=False)) == config
@@ -614,7 +614,7 @@ def test_what_a_backend_may_say_reads_back_as_it_was(load, more):
         TICKET.replace("user = 'a@b.example'\npassword = 'P-1'", "key = 'T'\npreset = 'saas'"),
     ],
 )
-def test_what_a_backend_may_say_its_engine_understands(load, text):
+def test_an_engine_accepts_every_setting_of_its_backend(load, text):
     (one,) = load(text).backend
     settings = import_module(f"agent.engines.{one.engine}.settings")
     told = worker_settings(one, secrets_of(one)) | {"hook": "s" * 43}
@@ -995,7 +995,7 @@ def test_delays_that_cannot_be_are_refused(load, text, why):
     assert why in str(caught.value)
 
 
-def test_what_many_share_is_judged_with_the_numbers_of_the_settings(load):
+def test_shared_failures_are_judged_with_the_numbers_of_the_settings(load):
     config = load(
         "[silence]\nleast = 60\nexpected = 5\n[incident]\nnoise = 0.05\noutage_longest = 9\n"
         "[crypto]\nfew_peers = 9\nregenerate_every = 60\nretries = 1\n[health]\nslow = 9\n"

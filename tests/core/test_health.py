@@ -365,7 +365,7 @@ def test_a_worker_that_was_just_started_gets_its_time():
 
 
 @pytest.mark.parametrize("code", ["temporary_ban", "client_outdated"])
-def test_one_that_waits_out_a_ban_says_so_without_a_worker_too(code):
+def test_a_session_that_waits_out_a_ban_shows_it_without_a_worker_too(code):
     record = SessionRecord(S.DISCONNECTED, WALL - 60, reason=code, paired=True)
     waits = replace(without_worker(record=record), not_before=NOW + 3000)
     verdict = judge_health(waits, POLICY, NOW)
@@ -382,7 +382,7 @@ def test_one_that_waits_out_a_ban_says_so_without_a_worker_too(code):
 
 
 @pytest.mark.parametrize("reason", ["temporary_ban", "client_outdated"])
-def test_who_waits_for_a_time_of_his_own_does_not_wait_for_the_network(reason):
+def test_a_session_with_a_wait_of_its_own_does_not_wait_for_the_network(reason):
     waits = replace(dropped(reason), wait_reason="network_down", not_before=NOW + 100)
     found = judge_health(waits, POLICY, NOW)
     assert (found.state, found.reason) == (S.DISCONNECTED, reason)

@@ -60,7 +60,7 @@ def test_a_backend_that_is_away_starts_no_disabled_session_and_forgets_no_logout
     assert judge_health(held, POLICY, NOW).reason == "logout"
 
 
-def test_one_that_its_backend_does_not_know_is_not_found_and_is_left_to_a_person():
+def test_a_session_unknown_to_its_backend_is_not_found_and_is_left_to_a_person():
     missing = seen(instance=REMOTE, claim=said(S.DISCONNECTED, reason="remote_missing"))
     verdict = judge_health(missing, POLICY, NOW)
     assert (verdict.health, verdict.reason) == (Health.NOT_FOUND, "remote_missing")

@@ -61,7 +61,7 @@ def failing(count, code="phase_login", *, ago=10.0, group="web", first=0):
         pytest.param(failing(3, "unpaired_suspect"), 100, "change", id="unpaired, no logout seen"),
     ],
 )
-def test_what_is_an_incident(failures, population, kind):
+def test_failures_that_make_an_incident(failures, population, kind):
     found = find_incident(failures, {"web": population, "socket": population}, {}, POLICY, NOW)
     assert (found.kind.value if found else None) == kind
 

@@ -119,7 +119,7 @@ def kinds(server: Server) -> list[K]:
     return [kind for kind, _ in server.done if kind is not K.BACK_UP]
 
 
-def test_who_was_never_paired_is_restarted_and_then_made_again_within_two_minutes():
+def test_an_unpaired_session_is_restarted_and_then_created_again_within_two_minutes():
     server = Server(NEVER_PAIRED, heals=K.CLEANUP)
     repair, at = play(server)
     assert kinds(server) == [K.RESTART, K.CLEANUP]
@@ -127,7 +127,7 @@ def test_who_was_never_paired_is_restarted_and_then_made_again_within_two_minute
     assert at < 90
 
 
-def test_it_goes_on_by_itself_until_a_code_is_shown():
+def test_the_ladder_goes_on_until_a_code_is_shown():
     server = Server(NEVER_PAIRED, heals=None)
     repair, _at = play(server, limit=6 * 3600.0)
     assert not repair.over
@@ -188,7 +188,7 @@ def test_a_round_in_which_its_server_may_have_been_cut_off_is_no_proof():
     assert set(kinds(server)) == {K.RESTART}
 
 
-def test_what_the_engine_knows_to_do_nothing_is_left_out():
+def test_steps_that_do_nothing_on_this_engine_are_left_out():
     server = Server(replace(PAIRED), heals=None, useless=("reconnect", "restart"))
     play(server, limit=1700.0)
     assert kinds(server) == []
@@ -333,7 +333,7 @@ def test_a_list_that_contradicts_a_working_session_ends_no_pairing_and_is_not_ca
         assert repair.ending is Ending.GAVE_UP
 
 
-def test_who_has_nothing_to_lose_is_repaired_again_soon_after_one_that_was_asked_for():
+def test_an_unpaired_session_is_repaired_again_soon_after_a_repair_that_was_asked_for():
     stuck = judge_health(connecting(NEVER_PAIRED, ago=99.0), HEALTH, NOW)
     gave_up = replace(
         begin_repair(stuck, Goal.WORKING_QR, WALL), ending=Ending.GAVE_UP, ended_wall=WALL

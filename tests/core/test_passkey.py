@@ -98,7 +98,7 @@ def test_no_plan_of_a_pass_ends_such_a_pairing(observation, start_asked, restart
         (SessionRecord(paired=True), SessionFiles.WHOLE, True, False),
     ],
 )
-def test_what_may_be_such_a_pairing(record, files, claimed, is_one):
+def test_pairings_that_may_need_a_passkey(record, files, claimed, is_one):
     claim = said(S.LOADING, paired=claimed)
     assert is_guarded(seen(record=record, files=files, claim=claim)) is is_one
 

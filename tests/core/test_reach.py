@@ -123,7 +123,7 @@ def test_where_looks_were_good_before_an_outage_costs_at_most_one_try(outage):
     assert tries <= 1
 
 
-def test_who_was_never_seen_is_tried_ever_more_rarely():
+def test_an_address_that_never_answered_is_tried_ever_more_rarely():
     reach, at = away(Reach(), 0.0), []
     for now in range(600):
         if ask(reach, now) is May.TRY:
@@ -147,7 +147,7 @@ def test_without_looks_everybody_tries():
 # what it does to a session's record
 
 
-def test_what_was_not_reached_opens_no_breaker_and_spends_no_attempt():
+def test_an_unreached_address_opens_no_breaker_and_spends_no_attempt():
     record = after_connected(SessionRecord(paired=True), WALL)
     for number in range(50):
         now = WALL + 400.0 * number
@@ -160,14 +160,14 @@ def test_what_was_not_reached_opens_no_breaker_and_spends_no_attempt():
         record = after_try(record, RULES, now + 100, 0.5)
 
 
-def test_what_was_reached_counts_as_before():
+def test_a_failure_with_a_reached_address_counts_as_before():
     record = SessionRecord(paired=True)
     for number in range(5):
         record = after_drop(record, "connection_lost", RULES, WALL + number, 0.5)
     assert breaker_of(record).state(WALL + 5, RULES.breaker) is BreakerState.OPEN
 
 
-def test_it_is_spared_once_for_each_drop():
+def test_a_drop_without_a_reached_address_gives_its_attempt_back_once():
     record = SessionRecord(paired=True, attempts=4, breaker_failures=4)
     record = after_drop(record, "connection_lost", RULES, WALL, 0.5)
     once = spare_unreached(record, RULES, WALL + 1)
@@ -202,7 +202,7 @@ def test_a_trial_of_the_breaker_that_met_an_outage_is_still_to_be_made():
     assert late.opens_in(WALL + 300, rules) == 300, "late news: the pause goes on"
 
 
-def test_who_flaps_is_not_let_in_at_once_each_time():
+def test_a_flapping_session_is_not_let_in_at_once_each_time():
     record = after_connected(SessionRecord(paired=True), WALL)
     delays = []
     for number in range(8):

@@ -138,7 +138,7 @@ def test_an_outdated_client_is_probed_for_as_long_as_it_takes():
 @pytest.mark.parametrize(
     "hold", ["backend_down", "network_down", "incident", "memory_full", "disk_full"]
 )
-def test_who_waits_for_something_that_is_not_its_own_does_nothing(hold):
+def test_a_session_that_waits_for_its_network_or_server_does_nothing(hold):
     for observation in (without_worker(), seen(claim=LOST), seen(probe=ZOMBIE)):
         assert plan(replace(observation, wait_reason=hold)) == []
 
@@ -229,7 +229,7 @@ def test_the_next_look_is_in_the_future_and_not_far(observation):
         pytest.param(seen(claim=None, probe=None, linked_since=NOW - 3), id="silence"),
     ],
 )
-def test_whatever_changes_with_time_alone_is_looked_at_in_time(observation):
+def test_every_change_by_time_alone_has_a_pass_in_time(observation):
     def judged(now):
         verdict = judge_health(observation, POLICY, now)
         return verdict.health, verdict.reason, plan(observation, now)

@@ -38,7 +38,7 @@ codes = st.sampled_from([*REASONS, "never heard of"])
         pytest.param("client_outdated", [1800, 1800, 1800], id="one probe in half an hour"),
     ],
 )
-def test_each_reason_has_its_delays(code, delays):
+def test_every_reason_has_its_delays(code, delays):
     got = [delay_for(reason_of(code), tries, POLICY, 0.0) for tries in range(len(delays))]
     assert got == delays
 

@@ -252,7 +252,7 @@ def test_ladder(observation, options, steps, ending):
     assert repair.ending is ending
 
 
-def test_each_step_is_tried_three_times_with_doubling_delays():
+def test_every_step_is_tried_three_times_with_doubling_delays():
     repair = begin_repair(judge_health(OLD_PROOF, HEALTH, NOW), Goal.HEAL, WALL)
     wall, begun = WALL, []
     while len(begun) < 4:
@@ -332,7 +332,7 @@ def test_an_outage_in_between_ends_no_pairing():
     assert len(done) <= MOST_ACTS
 
 
-def test_what_fails_alike_with_another_is_repaired_but_not_unpaired():
+def test_a_session_that_fails_like_another_is_repaired_but_not_unpaired():
     repair = begin_repair(judge_health(ZOMBIE, HEALTH, NOW), Goal.HEAL, WALL)
     wall, done = WALL, []
     for _ in range(400):
@@ -582,13 +582,13 @@ def test_a_repair_cut_off_while_its_worker_was_down_waits_for_the_start():
     assert after.ending is Ending.RECOVERED
 
 
-def test_each_round_makes_its_own_backup():
+def test_every_round_makes_its_own_backup():
     policy = RecoveryPolicy(unpair=Unpair.NEVER)
     done, _ = run(DAMAGED, circumstances=SNAPSHOT, policy=policy)
     assert done == [K.BACK_UP, K.RESTORE] * 3
 
 
-def test_what_ensure_healthy_answers():
+def test_answers_of_ensure_healthy():
     _, untouched = run(seen(), goal=Goal.WORKING_QR)
     assert untouched.answer == {"healthy": True, "cleaned": False, "recovered": False}
     _, healed = run(ZOMBIE, heals=lambda kind, done: seen())
@@ -641,7 +641,7 @@ def test_when_the_agent_begins_a_repair(last, after, wanted):
     assert wants_repair(verdict, before, POLICY, WALL + after) is wanted
 
 
-def test_what_waited_for_a_person_and_was_well_since_is_repaired_again():
+def test_a_session_that_waited_for_a_person_and_was_well_since_is_repaired_again():
     waited = Repair(
         Trouble.CONNECTION, "zombie", Goal.HEAL, WALL, ending=Ending.NEEDS_PERSON, ended_wall=WALL
     )
@@ -653,7 +653,7 @@ def test_what_waited_for_a_person_and_was_well_since_is_repaired_again():
     assert not wants_repair(zombie, gave_up, POLICY, WALL + 1), "it has its own time"
 
 
-def test_whose_keys_fail_still_is_repaired_again_in_the_next_round():
+def test_a_session_whose_keys_still_fail_is_repaired_again_in_the_next_round():
     gave_up = Repair(
         Trouble.KEYS, "crypto_peer", Goal.HEAL, WALL, ending=Ending.GAVE_UP, ended_wall=WALL
     )
@@ -662,7 +662,7 @@ def test_whose_keys_fail_still_is_repaired_again_in_the_next_round():
     assert wants_repair(verdict, gave_up, POLICY, WALL + 600)
 
 
-def test_who_gave_up_in_an_incident_may_try_again_after_it():
+def test_a_session_that_gave_up_in_an_incident_may_try_again_after_it():
     gave_up = Repair(
         Trouble.CONNECTION, "zombie", Goal.HEAL, WALL, ending=Ending.GAVE_UP, ended_wall=WALL
     )
@@ -705,7 +705,7 @@ worlds = st.lists(
 
 
 @given(observations, st.sampled_from(Goal), worlds, policies, st.sets(st.integers(0, 600)))
-def test_whatever_happens_the_ladder_ends_and_destroys_nothing_unsaved(
+def test_the_ladder_ends_after_any_events_and_destroys_nothing_unsaved(
     first, goal, world, policy, kills
 ):
     repair = begin_repair(judge_health(first, HEALTH, NOW), goal, WALL)

@@ -64,7 +64,7 @@ def test_f54_there_is_no_storm_of_logins(day):
     assert sum(agent.logins) < sum(fixed.logins) / 5
 
 
-def test_it_serves_longer_than_the_others(day):
+def test_the_agent_serves_longer_than_the_others(day):
     serving = {name: tally.share("serving") for name, tally in day.items()}
     assert serving["Agent"] > serving["FixedRetry"] > serving["NoSupervision"]
 
@@ -163,7 +163,7 @@ def test_a_session_of_a_mute_backend_serves_on(monkeypatch):
     assert tally.unpaired == 0
 
 
-def test_what_ends_a_pairing_while_its_backend_was_away_is_counted(monkeypatch):
+def test_pairings_ended_while_their_backend_was_away_are_counted(monkeypatch):
     """The row that must read 0 can read otherwise."""
     monkeypatch.setattr(faults, "REMOTE_SHARE", 1.0)
     monkeypatch.setattr(faults, "LONG_FAILURE", 1.0)
@@ -179,7 +179,7 @@ def test_what_ends_a_pairing_while_its_backend_was_away_is_counted(monkeypatch):
     assert (tally.unpaired, tally.unpaired_by_outage) == (1, 1)
 
 
-def test_one_that_was_begun_afresh_waits_for_its_person_and_is_not_begun_again(monkeypatch):
+def test_a_session_that_began_again_waits_for_its_person_and_does_not_begin_once_more(monkeypatch):
     monkeypatch.setitem(faults.RATES, "damaged", 0.5)
     begun = Counter()
 
@@ -279,7 +279,7 @@ def test_the_outages_table_has_every_case():
 
 @pytest.mark.parametrize(("sick", "size"), SIZES)
 @pytest.mark.parametrize("cure", CURES)
-def test_who_was_never_paired_shows_a_code_within_minutes_alone_or_with_all(sick, size, cure):
+def test_an_unpaired_session_shows_a_code_within_minutes_alone_or_with_all(sick, size, cure):
     found = play_stuck(sick=sick, size=size, paired=False, cure=cure, seeds=3)
     assert found.seconds < 180
     assert found.logins <= 2

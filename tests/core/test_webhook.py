@@ -49,7 +49,7 @@ def entry(kind: str = "status", instance: str | None = "shop-1", **detail: Any) 
         pytest.param(("*",), ("*",), entry("operator", None, webhook="ops"), True, id="a person's"),
     ],
 )
-def test_who_wants_what(
+def test_filters_choose_the_events_of_a_webhook(
     kinds: tuple[str, ...], instances: tuple[str, ...], what: JournalEntry, wanted: bool
 ) -> None:
     assert wants("ops", kinds, instances, what) is wanted
@@ -74,7 +74,7 @@ def test_who_wants_what(
         (999, Answer.LATER),
     ],
 )
-def test_what_an_answer_means(status: int, answer: Answer) -> None:
+def test_every_answer_of_a_target_has_its_meaning(status: int, answer: Answer) -> None:
     assert judge_answer(status) is answer
 
 
@@ -101,7 +101,7 @@ def test_a_wait_that_is_asked_for_is_kept_within_bounds(text: str | None, second
 
 
 @given(st.text(max_size=80))
-def test_whatever_a_target_asks_for_the_wait_has_an_end(text: str) -> None:
+def test_the_wait_has_an_end_however_long_a_target_asks_for(text: str) -> None:
     assert 0 <= retry_after(text, NOW) <= LONGEST_RETRY_AFTER
 
 

@@ -11,7 +11,9 @@ machine_share = 0
 NUMBERS = "2 may use 128 MiB, this one 64 MiB, all together 150 MiB"
 
 
-async def test_what_does_not_fit_waits_says_so_and_starts_when_one_stops(make_agent, eventually):
+async def test_a_session_without_room_waits_with_a_reason_and_starts_when_another_stops(
+    make_agent, eventually
+):
     agent = make_agent(SETTINGS)
     await agent.start()
     for id in "ab":

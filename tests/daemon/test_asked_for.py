@@ -102,7 +102,7 @@ async def test_a_forced_reconnect_connects_a_connected_session_again(agent, even
     await eventually(another, within=20)
 
 
-async def test_what_is_enabled_and_banned_does_not_log_in_for_being_enabled(agent, eventually):
+async def test_enabling_a_banned_session_does_not_log_it_in(agent, eventually):
     await agent.create("a")
     await eventually(lambda: agent.status("a"), "CONNECTED")
     await agent.fault("a", "ban")

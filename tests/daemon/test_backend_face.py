@@ -45,7 +45,7 @@ async def test_a_session_is_deleted_there_only_with_the_words(watch, standin, ev
     assert not any("other" in route for route in one.ended_anything())
 
 
-async def test_what_cannot_be_deleted_there_is_kept_here(watch, standin, eventually):
+async def test_a_session_that_its_server_does_not_delete_is_kept_here(watch, standin, eventually):
     one = await watch("shop")
     await eventually(lambda: one.all_connected(1))
     await standin.front.set("refuse")
@@ -196,7 +196,7 @@ async def watching(
     return agent, await eventually(up, within=20)
 
 
-async def test_what_a_round_put_aside_is_listed_and_put_back(make_agent, desk, eventually):
+async def test_files_put_aside_by_a_round_are_listed_and_put_back(make_agent, desk, eventually):
     session = desk.add("7")
     await session.pair("551100000007", PEERS, {})
     session.start()
@@ -233,7 +233,9 @@ async def test_what_a_round_put_aside_is_listed_and_put_back(make_agent, desk, e
     assert (status, answer["error"]) == (404, "not_found"), answer
 
 
-async def test_what_that_server_has_no_way_to_do_is_said(make_agent, desk, eventually):
+async def test_an_action_unknown_to_the_server_is_refused_with_a_reason(
+    make_agent, desk, eventually
+):
     session = desk.add("7")
     await session.pair("551100000007", PEERS, {})
     session.start()

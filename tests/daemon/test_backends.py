@@ -97,7 +97,7 @@ async def watch(make_agent: Callable[..., RunningAgent], standin: StandIn) -> Ca
     return begin
 
 
-async def test_what_the_server_has_is_adopted_and_not_touched(watch, standin, eventually):
+async def test_sessions_of_the_server_are_adopted_and_not_touched(watch, standin, eventually):
     one = await watch("Shop One", "line-1", "line-2")
     await eventually(lambda: one.all_connected(3))
     ids = set(await one.statuses())
@@ -282,7 +282,7 @@ async def test_an_open_session_that_is_dead_is_found_and_restarted(watch, standi
     assert not any("other" in route for route in one.ended_anything())
 
 
-async def test_one_that_hangs_while_it_connects_is_restarted(watch, standin, eventually):
+async def test_a_session_that_hangs_while_it_connects_is_restarted(watch, standin, eventually):
     one = await watch("shop", "other")
     await eventually(lambda: one.all_connected(2))
     standin.instances["shop"].stuck = True
@@ -314,7 +314,7 @@ async def test_half_of_them_stuck_is_one_incident_and_the_other_half_is_left_alo
     assert not any(name in route for route in one.ended_anything() for name in well)
 
 
-async def test_one_that_was_deleted_there_is_left_to_a_person(watch, standin, eventually):
+async def test_a_session_deleted_on_its_server_is_left_to_a_person(watch, standin, eventually):
     one = await watch("shop")
     await eventually(lambda: one.all_connected(1))
     standin.remove("shop")
@@ -326,7 +326,7 @@ async def test_one_that_was_deleted_there_is_left_to_a_person(watch, standin, ev
     assert await one.agent.status("shop") == "QR_REQUIRED"
 
 
-async def test_two_words_about_one_session_are_corruption_and_are_mended(
+async def test_two_routes_that_contradict_each_other_are_corruption_and_are_repaired(
     watch, standin, eventually
 ):
     one = await watch("shop")
@@ -417,7 +417,7 @@ async def test_stopping_the_agent_ends_the_worker_and_no_session(watch, standin,
     await eventually(lambda: one.all_connected(2))
 
 
-async def test_what_is_stopped_or_deleted_here_lives_on_there(watch, standin, eventually):
+async def test_a_session_stopped_or_deleted_here_lives_on_at_its_server(watch, standin, eventually):
     one = await watch("shop", "other", adopt=[])
     await eventually(one.backend_word, "")
     for name in ("shop", "other"):
@@ -431,7 +431,7 @@ async def test_what_is_stopped_or_deleted_here_lives_on_there(watch, standin, ev
     assert (await one.backend())["held"] == 0
 
 
-async def test_what_was_deleted_here_is_not_found_again_but_may_be_adopted(
+async def test_a_session_deleted_here_is_not_listed_again_but_may_be_adopted(
     watch, standin, eventually
 ):
     one = await watch("shop", "other")

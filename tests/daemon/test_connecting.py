@@ -59,7 +59,7 @@ async def over(one, id):
     return [told for kind, told in await one.agent.story(id) if kind == "repair_over"]
 
 
-async def test_one_that_was_never_paired_is_made_again_by_itself_until_it_shows_a_code(
+async def test_an_unpaired_session_is_created_again_without_help_until_it_shows_a_code(
     begin, standin, eventually
 ):
     one = await begin("till")
@@ -75,9 +75,7 @@ async def test_one_that_was_never_paired_is_made_again_by_itself_until_it_shows_
     await eventually(lambda: one.agent.status("till"), "CONNECTED")
 
 
-async def test_who_asks_for_a_healthy_one_gets_a_code_although_it_was_paired(
-    begin, standin, eventually
-):
+async def test_ensure_healthy_of_a_paired_session_ends_in_a_code(begin, standin, eventually):
     one = await begin("shop", state="open")
     await eventually(lambda: one.all_connected(1))
     hang(standin, "shop")

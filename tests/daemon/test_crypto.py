@@ -40,7 +40,9 @@ async def over(agent):
 
 
 @pytest.mark.parametrize("fault", ["bad-mac", "prekey"])
-async def test_one_peer_gets_new_keys_and_other_sessions_stay_as_they_are(agent, eventually, fault):
+async def test_a_single_peer_gets_new_keys_and_other_sessions_stay_as_they_are(
+    agent, eventually, fault
+):
     pid = await agent.pid("a")
     await agent.fault("a", fault, peers=[PEER], per_minute=300)
     await eventually(lambda: over(agent), ["recovered: connected"])
@@ -96,7 +98,7 @@ async def test_crossing_the_threshold_repairs_at_once(rare, eventually):
     assert time.monotonic() - begun < 15
 
 
-async def test_each_round_says_what_it_came_to(rare, eventually):
+async def test_every_round_reports_its_result(rare, eventually):
     await rare.fault("a", "bad-mac", peers=[PEER], per_minute=600)
     await eventually(lambda: over(rare), ["recovered: connected"])
     line = (

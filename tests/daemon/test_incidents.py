@@ -54,7 +54,7 @@ async def since(agent, kind):
     return story[at + 1 :]
 
 
-async def test_one_incident_one_canary_and_its_success_frees_all(three, eventually):
+async def test_an_incident_has_one_canary_and_its_success_frees_all_members(three, eventually):
     (shown,) = await incidents(three)
     assert (shown["group"], shown["code"], shown["kind"]) == ("sandbox", "phase_sync", "change")
     assert sorted(shown["members"]) == list(IDS)

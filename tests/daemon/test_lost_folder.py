@@ -45,7 +45,7 @@ async def test_a_deleted_folder_is_noticed_saved_from_the_worker_and_no_stop_los
     assert "QR_REQUIRED" not in str((await agent.story("a"))[-8:])
 
 
-async def test_what_took_the_place_of_a_live_session_is_kept_in_the_trash(agent, eventually):
+async def test_a_folder_in_the_place_of_a_live_session_goes_to_the_trash(agent, eventually):
     folder = await connected(agent, eventually)
     pid = await agent.pid("a")
     shutil.rmtree(folder)

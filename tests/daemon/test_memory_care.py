@@ -53,7 +53,9 @@ async def test_a_leak_is_freed_first_and_then_restarted_gracefully_once(make_age
     assert 'wa_session_memory_limit_bytes{session="a"} 41943040' in metrics
 
 
-async def test_what_is_not_to_be_measured_is_not_and_what_was_is_forgotten(make_agent, eventually):
+async def test_memory_is_measured_only_where_it_is_wanted_and_older_values_are_dropped(
+    make_agent, eventually
+):
     agent = make_agent("[memory]\ninterval = 1\n")
     await agent.start()
     await agent.create("a")

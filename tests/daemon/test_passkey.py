@@ -97,7 +97,9 @@ async def test_a_pairing_that_goes_nowhere_is_suspected_and_gets_a_new_code(agen
         ("DELETE", "/api/instance/sales", {}),
     ],
 )
-async def test_what_ends_such_a_pairing_must_name_it(agent, eventually, method, path, body):
+async def test_an_order_that_ends_a_passkey_pairing_must_name_it(
+    agent, eventually, method, path, body
+):
     await pair_marked(agent, eventually, "sales")
     for old in (body, {**body, "confirm_passkey": ""}, {**body, "confirm_passkey": "other"}):
         status, told = await agent.ask(method, path, old)

@@ -239,7 +239,7 @@ WORSE = {
 }
 
 
-async def test_what_is_disabled_is_never_acted_on(agent, eventually):
+async def test_a_disabled_session_is_never_acted_on(agent, eventually):
     await connected(agent, eventually, "a")
     await agent.fault("a", "zombie")
     await agent.do("POST", "/api/instance/a/disable")
@@ -303,7 +303,7 @@ async def test_requests_join_the_repair_that_runs(agent, eventually):
     assert len(await joined(agent)) == 3
 
 
-async def test_who_waits_for_a_repair_holds_up_no_stop(agent, eventually):
+async def test_a_caller_that_waits_for_a_repair_delays_no_stop(agent, eventually):
     await connected(agent, eventually, "a")
     await agent.fault("a", "stuck-loading")
     await eventually(lambda: steps(agent))

@@ -10,7 +10,7 @@ from tests.standin.whaticket.session import DAMAGED
 __all__ = ["agent", "desk"]
 
 
-async def test_each_step_of_the_round_is_history_and_no_error(
+async def test_the_steps_of_a_round_are_in_the_history_and_no_errors(
     agent: RunningAgent, desk: StandIn, eventually: Any
 ) -> None:
     sick = await paired(desk, "7")

@@ -231,7 +231,7 @@ async def test_an_agent_killed_in_a_restore_finishes_it_or_leaves_the_old(agent,
 # moving to another machine
 
 
-async def test_one_command_each_moves_a_session_to_another_machine(
+async def test_export_and_import_move_a_session_to_another_machine(
     make_agent, eventually, tmp_path
 ):
     here, there = make_agent(name="here"), make_agent(name="there")

@@ -128,7 +128,7 @@ async def steps(agent: RunningAgent, id: str, begins: str) -> bool:
     return any(sentence.startswith(begins) for _, sentence in await agent.story(id))
 
 
-async def test_what_the_round_put_aside_can_be_seen_and_nothing_of_it_is_in_a_log(
+async def test_files_put_aside_by_the_round_are_listed_and_no_log_has_their_content(
     agent: RunningAgent, desk: StandIn, eventually: Any
 ) -> None:
     sick = await paired(desk, "7")

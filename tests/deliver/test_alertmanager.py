@@ -138,7 +138,9 @@ async def test_a_refusal_is_tried_again_and_said_once(
     assert len(warnings) == 1
 
 
-async def test_one_that_comes_up_later_is_found(running: Running, eventually: Eventually) -> None:
+async def test_an_alertmanager_that_comes_up_later_gets_the_alerts(
+    running: Running, eventually: Eventually
+) -> None:
     server = Server()
     async with server.open() as port:
         url = server.url

@@ -66,7 +66,7 @@ def test_the_catalog_imports_no_engine() -> None:
         ("sandbox", {}, "file:///s/a/session/network", ""),
     ],
 )
-def test_each_local_engine_names_the_address_that_it_needs(engine, settings, url, proxy):
+def test_every_local_engine_names_the_address_that_it_needs(engine, settings, url, proxy):
     found = needed_address(engine, settings, Path("/s/a/session"))
     assert found is not None
     assert (found.url, found.proxy) == (url, proxy)

@@ -519,7 +519,7 @@ async def test_a_flush_reads_back_what_the_database_took(site):
     assert refused.value.code == "copy_differs"
 
 
-async def test_what_cannot_be_moved_says_why(site):
+async def test_a_session_that_cannot_be_moved_has_a_reason(site):
     a = await site("a")
     facts = await a.add()
     facts.unit = UnitStatus(UnitState.ACTIVE, "run1", 1234)

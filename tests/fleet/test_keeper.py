@@ -226,7 +226,7 @@ async def test_a_machine_that_was_taken_over_starts_nothing_while_records_are_lo
     assert all_run(nodes) and not a.running
 
 
-async def test_what_a_machine_had_before_an_accepted_loss_ends_until_it_was_read_again(
+async def test_leases_from_before_an_accepted_loss_end_until_they_were_read_again(
     three: Three, fleet: Fleet, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     a, b, c = nodes = await three()

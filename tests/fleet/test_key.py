@@ -72,7 +72,7 @@ def test_a_key_file_that_is_not_as_it_should_be_is_refused(tmp_path: Path, spoil
     assert str(path) in str(refused.value)
 
 
-def test_each_use_has_its_own_secret_and_none_is_shown():
+def test_every_use_has_its_own_secret_and_none_is_shown():
     secrets = {KEY.bearer, KEY.profiles_password, KEY.fingerprint}
     assert len(secrets) == 3
     assert not any(secret.startswith(KEY.fingerprint) for secret in secrets - {KEY.fingerprint})

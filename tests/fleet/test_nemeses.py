@@ -34,7 +34,7 @@ def stopped(fleet: FleetOfAgents) -> list[int]:
     return [it.pid for it in fleet["a"].processes() if it.status() == psutil.STATUS_STOPPED]
 
 
-async def test_what_two_faults_did_to_one_machine_is_undone_once(fleet: FleetOfAgents) -> None:
+async def test_two_faults_of_one_machine_are_undone_once(fleet: FleetOfAgents) -> None:
     a = fleet["a"]
     every = [
         ("machine frozen", "agent frozen"),

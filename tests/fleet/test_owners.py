@@ -136,7 +136,7 @@ async def shown_waiting(agent: FleetAgent, id: str, why: str) -> bool:
     return listed[id]["hold"] == "copy_missing" and all(why in it for it in (*said, placed))
 
 
-async def test_what_an_operator_ordered_holds_on_the_next_machine(
+async def test_an_operators_order_holds_on_the_next_machine(
     fleet: FleetOfAgents, eventually: Eventually
 ) -> None:
     ids = ["off", "halted", "gone", "changed"]

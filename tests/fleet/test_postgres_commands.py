@@ -110,7 +110,7 @@ async def test_a_machine_lost_between_beginning_and_end_leaves_an_unknown_end(
     assert await end_of(first, kept.id) == ("ended", "done")
 
 
-async def test_one_key_is_one_command_of_the_fleet(fleet: Fleet):
+async def test_an_idempotency_key_is_one_command_of_the_whole_fleet(fleet: Fleet):
     first, _, second, b = await two_machines(fleet)
     crossing = [first, second, *(fleet.coordinator() for _ in range(4))]
     ids = {it.id for it in await asyncio.gather(*(ask(it, key="k", x=1) for it in crossing))}

@@ -59,9 +59,7 @@ async def test_a_broken_connection_is_made_again_and_says_so_once(
     assert len(said) == 1
 
 
-async def test_what_another_login_sends_on_the_channel_is_not_heard(
-    fleet: Fleet, eventually: Eventually
-):
+async def test_notifications_of_another_login_are_ignored(fleet: Fleet, eventually: Eventually):
     first, *_ = await two_machines(fleet)
     async with heard(fleet) as notices:
         await eventually(lambda: notices == ANY)

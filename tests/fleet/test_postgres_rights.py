@@ -113,7 +113,7 @@ async def test_an_agents_login_writes_no_table_and_calls_only_the_functions_of_a
         "ALTER DATABASE whatsapp SET search_path = public",
     ],
 )
-async def test_what_an_agents_login_may_not_do_is_refused(fleet: Fleet, statement: str):
+async def test_statements_outside_of_an_agents_rights_are_refused(fleet: Fleet, statement: str):
     await two_machines(fleet)
     before = await state(fleet)
     with pytest.raises((psycopg.errors.InsufficientPrivilege, psycopg.errors.WrongObjectType)):
@@ -132,7 +132,7 @@ async def test_other_logins_may_read_and_call_nothing(fleet: Fleet):
             await ask(stranger, statement)
 
 
-async def test_what_a_login_makes_for_itself_is_not_what_the_functions_use(fleet: Fleet):
+async def test_the_functions_ignore_objects_that_a_login_made_for_itself(fleet: Fleet):
     """Objects of a session come first in its search path; the functions have one of their own."""
     _, a, second, b = await two_machines(fleet)
     traps = [

@@ -148,7 +148,7 @@ async def test_a_paired_profile_without_its_files_is_not_handed_over(
     assert refused.value.code == "not_whole", "and no older snapshot goes for it"
 
 
-async def test_each_new_snapshot_is_saved_once_and_a_few_are_kept(
+async def test_every_new_snapshot_is_saved_once_and_a_few_are_kept(
     site: MakeSite, restic: Restic, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr("agent.fleet.copies.restic.KEEP", 1)

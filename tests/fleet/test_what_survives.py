@@ -6,7 +6,7 @@ from pathlib import Path
 TOP = Path(__file__).parents[2]
 
 
-def test_each_row_names_a_test_or_says_that_sessions_may_run_twice() -> None:
+def test_every_row_names_a_test_or_says_that_sessions_may_run_twice() -> None:
     readme = (TOP / "agent/fleet/README.md").read_text()
     table = readme.partition("## What a fleet survives")[2].partition("\n## ")[0]
     rows = [line for line in table.splitlines() if line.startswith("| ")][1:]

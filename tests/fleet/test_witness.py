@@ -55,7 +55,7 @@ async def test_a_session_that_two_machines_run_at_once_is_seen(
     await eventually(lambda: seen.connected() == {})
 
 
-async def test_one_machine_after_the_other_is_no_overlap_and_a_new_pairing_is_seen(
+async def test_logins_of_machines_after_one_another_are_no_overlap_and_a_new_pairing_is_seen(
     tmp_path: Path, seen: Witness, eventually: Eventually
 ) -> None:
     for name in ("a", "b"):

@@ -103,7 +103,7 @@ async def test_a_change_of_the_server_is_reported_at_once(both: Both, eventually
     await link.close()
 
 
-async def test_what_is_said_of_a_deleted_session_is_dropped_and_the_link_stays(
+async def test_a_message_about_a_deleted_session_is_dropped_and_the_link_stays(
     both: Both, eventually: Any
 ) -> None:
     both.known = {IDS[0]}
@@ -181,7 +181,7 @@ async def test_a_thousand_sessions_that_flap_stay_within_what_the_agent_takes(
         ),
     ],
 )
-async def test_what_the_agent_would_refuse_is_never_said(
+async def test_a_worker_sends_no_message_that_the_agent_refuses(
     both: Both, eventually: Any, said: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     both.held.clear()

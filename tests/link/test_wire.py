@@ -239,7 +239,7 @@ def test_the_longest_message_passes_and_one_byte_more_is_never_sent() -> None:
         *("\ud800", ["\udfff"], ("\ud800",), {"\ud800": 1}),
     ],
 )
-def test_what_cannot_be_written_is_an_error_here_and_not_there(value: object) -> None:
+def test_a_message_that_cannot_be_written_is_an_error_of_the_sender(value: object) -> None:
     with pytest.raises(LinkError):
         encode({"t": value})
 

@@ -90,7 +90,7 @@ def test_both_formats_are_understood_by_the_client_librarys_parsers(
     assert "wa_session_restarts" in names
 
 
-def test_each_family_stands_once_and_no_label_is_called_instance(
+def test_every_family_is_printed_once_and_no_label_is_called_instance(
     house: tuple[FakeSupervisor, Exporter],
 ) -> None:
     supervisor, exporter = house
@@ -305,7 +305,7 @@ def test_only_changed_sessions_are_rendered_again(house: tuple[FakeSupervisor, E
         max_size=25,
     )
 )
-def test_whatever_comes_and_goes_the_kept_lines_equal_fresh_ones(
+def test_cached_lines_equal_fresh_ones_whichever_sessions_come_and_go(
     steps: list[tuple[str, str]],
 ) -> None:
     views: dict[InstanceId, InstanceView] = {}
@@ -377,7 +377,7 @@ def test_durations_are_histograms_of_all_sessions_together(
         assert of(found, f"wa_agent_session_{other}_seconds_count") == 0
 
 
-def test_what_an_agent_that_was_killed_had_counted_stays_out_of_the_counters(
+def test_counts_of_a_killed_agent_stay_out_of_the_counters(
     house: tuple[FakeSupervisor, Exporter], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     supervisor, exporter = house

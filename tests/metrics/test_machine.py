@@ -14,7 +14,7 @@ def read(figures: MachineFigures) -> dict[str, float]:
     return {sample.name: sample.value for family in found for sample in family.samples}
 
 
-def test_they_are_this_process_and_this_machine(tmp_path: Path) -> None:
+def test_figures_are_of_this_process_and_this_machine(tmp_path: Path) -> None:
     found = read(MachineFigures(tmp_path))
     assert found["process_open_fds"] <= found["process_max_fds"]
     assert found["process_resident_memory_bytes"] > 1 << 20
@@ -24,7 +24,7 @@ def test_they_are_this_process_and_this_machine(tmp_path: Path) -> None:
     assert found["wa_host_filesystem_size_bytes"] == expected.f_blocks * expected.f_frsize
 
 
-def test_they_are_read_again_only_after_a_while(tmp_path: Path) -> None:
+def test_figures_are_read_again_only_after_a_while(tmp_path: Path) -> None:
     now = [0.0]
     figures = MachineFigures(tmp_path, clock=lambda: now[0])
     first = list(figures.samples())

@@ -317,7 +317,7 @@ def test_promtool_notices_another_limit(tmp_path: Path) -> None:
         assert f'alertname="{name}"' in done.stderr
 
 
-def test_each_series_reads_as_the_exporter_writes_it() -> None:
+def test_rules_read_every_series_as_the_exporter_writes_it() -> None:
     view = make_view(
         "a",
         verdict=HealthVerdict(Health.DEGRADED, ConnectionStatus.CONNECTED, "silent_inbound", ""),
@@ -408,7 +408,7 @@ def test_inhibitions_name_alerts_that_exist() -> None:
             assert any(re.fullmatch(pattern.replace("*", ".*"), name) for name in names), pattern
 
 
-def test_each_number_reaches_its_rule() -> None:
+def test_every_number_of_the_settings_reaches_its_rule() -> None:
     """A limit that changes must change a rule."""
     usual = rules_file(TABLE, SITE)
     of_the_agent = {"interval", "patience", "off", "machine", "alertmanager", "runbooks"}

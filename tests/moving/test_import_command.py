@@ -68,7 +68,7 @@ async def test_an_archive_is_shown_and_its_first_messages_prove_that_it_reads(
     assert (await there.do("GET", "/api/instance/a/details"))["first_messages"] == told
 
 
-async def test_what_an_archive_lacks_is_said_and_refused(
+async def test_an_incomplete_archive_is_refused_with_the_name_of_what_it_lacks(
     make_agent: Callable[..., RunningAgent], tmp_path: Path
 ) -> None:
     deaf = write_folder(tmp_path / "deaf", keys_of(pre_keys=0))

@@ -123,14 +123,14 @@ def in_whatickets_dump(places: Places, keys: Keys) -> tuple[str, Hints]:
         pytest.param(in_whatickets_dump, id="a dump of whaticket"),
     ],
 )
-def test_what_is_not_whole_has_its_code(places: Places, make: Any, code: str) -> None:
+def test_an_incomplete_source_has_its_code(places: Places, make: Any, code: str) -> None:
     source, hints = make(places, BROKEN[code])
     [session] = find_sessions(source, hints)
     assert (session.code, bool(session.problem)) == (code, True), session
 
 
 @pytest.mark.parametrize("code", BROKEN_TABLES)
-def test_what_is_not_whole_in_whatsmeows_store_has_its_code(tmp_path: Path, code: str) -> None:
+def test_an_incomplete_whatsmeow_store_has_its_code(tmp_path: Path, code: str) -> None:
     path = write_whatsmeow(tmp_path / "store.db", keys_of())
     with closing(sqlite3.connect(path)) as database, database:
         database.execute(BROKEN_TABLES[code])
@@ -180,7 +180,7 @@ def a_link_to_itself(places: Places) -> str:
         pytest.param(lambda _: "postgresql:///x?host=/no/s", "unreadable", id="no PostgreSQL"),
     ],
 )
-def test_what_holds_no_session_or_cannot_be_read_has_its_code(
+def test_an_unreadable_source_or_one_without_a_session_has_its_code(
     places: Places, make: Callable[[Places], str], code: str
 ) -> None:
     with pytest.raises(WaError) as caught:
@@ -188,7 +188,7 @@ def test_what_holds_no_session_or_cannot_be_read_has_its_code(
     assert caught.value.code == code, caught.value
 
 
-def test_what_its_program_is_just_writing_is_in_use_and_not_damaged(
+def test_a_store_that_its_program_is_writing_is_in_use_and_not_damaged(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_folder(tmp_path / "bot", BROKEN["damaged"])

@@ -74,7 +74,7 @@ def test_a_folder_of_keys_is_found_from_above_and_by_itself(
     assert read_folder(target).keys() == keys_of().keys()
 
 
-def test_what_it_holds_is_shown_before_anything_is_touched(tmp_path: Path) -> None:
+def test_a_sources_sessions_are_shown_before_any_file_is_touched(tmp_path: Path) -> None:
     folder = write_folder(tmp_path / "bot", keys_of())
     before = {path: path.stat().st_mtime_ns for path in (folder, *folder.iterdir())}
     [session] = find(folder)
@@ -102,7 +102,7 @@ def test_what_it_holds_is_shown_before_anything_is_touched(tmp_path: Path) -> No
         ),
     ],
 )
-def test_what_cannot_be_moved_says_why(tmp_path: Path, keys: Any, code: str) -> None:
+def test_a_session_that_cannot_be_moved_has_a_reason(tmp_path: Path, keys: Any, code: str) -> None:
     [session] = find(write_folder(tmp_path / "bot", keys))
     assert (session.code, bool(session.problem)) == (code, True)
 

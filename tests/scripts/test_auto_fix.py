@@ -404,7 +404,7 @@ async def test_records_of_the_servers_logger_are_one_error_each(place: Place) ->
 # --- the server -------------------------------------------------------------------------------
 
 
-async def test_it_logs_in_and_again_when_its_token_is_too_old(place: Place) -> None:
+async def test_the_script_logs_in_and_again_when_its_token_is_too_old(place: Place) -> None:
     place.errors(5)
     login = {"BACKEND_TOKEN": "too-old", "BACKEND_USER": "admin@x.example"}
     done = await place.run("all", **login, BACKEND_PASSWORD=PASSWORD)

@@ -48,7 +48,7 @@ def disk(tmp_path: Path) -> Iterator[tuple[ForgetfulDisk, Path]]:
     made.close()
 
 
-def test_what_was_flushed_outlives_a_power_cut_and_some_of_the_rest_does_not(
+def test_flushed_bytes_outlive_a_power_cut_and_some_of_the_others_do_not(
     disk: tuple[ForgetfulDisk, Path],
 ) -> None:
     made, address = disk

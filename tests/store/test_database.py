@@ -24,7 +24,7 @@ async def test_a_new_store_is_empty_and_has_nothing_to_tell(store, path):
     assert path.stat().st_mode & 0o777 == 0o600
 
 
-async def test_what_was_added_survives_a_new_opening(store, open_store):
+async def test_added_rows_survive_a_new_opening(store, open_store):
     sales = instance(settings={"scan": "manual", "n": [1, {"ä": None}]}, created_wall=7.5)
     record = SessionRecord(
         status=ConnectionStatus.CONNECTED, override=Override.STOPPED, attempts=3, paired=True
@@ -97,7 +97,7 @@ async def test_writes_that_queue_together_share_a_commit(store):
     assert store.stats.writes >= 300
 
 
-async def test_one_bad_write_spoils_no_other_of_its_commit(store):
+async def test_a_bad_write_spoils_no_other_of_its_commit(store):
     await store.add(instance(), SessionRecord(), entry("created"))
     results = await asyncio.gather(
         store.append(entry("before")),

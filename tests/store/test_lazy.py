@@ -20,7 +20,7 @@ assert not hasattr(dateutil.parser, "nothing_of_this_name")
 """
 
 
-def test_what_the_database_library_does_not_need_is_loaded_by_its_first_use():
+def test_unneeded_modules_of_the_database_library_are_loaded_by_their_first_use():
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=False, timeout=60
     )

@@ -98,7 +98,7 @@ def bench(tmp_path: Path, store: Store) -> Bench:
     return make(tmp_path, store)
 
 
-async def test_what_begins_and_what_is_over_is_written_told_and_logged(
+async def test_the_begin_and_the_end_of_an_alert_are_stored_sent_and_logged(
     bench: Bench, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
@@ -154,7 +154,7 @@ async def test_the_dead_mans_switch_is_sent_and_never_journaled(bench: Bench) ->
     assert await bench.story() == []
 
 
-async def test_what_fired_before_a_restart_is_not_announced_again(
+async def test_an_alert_that_fired_before_a_restart_is_not_announced_again(
     bench: Bench, tmp_path: Path, store: Store
 ) -> None:
     for name in ("a", "b"):
@@ -316,7 +316,7 @@ async def test_the_time_that_a_condition_holds_goes_on_over_a_restart_of_the_age
 
 
 @pytest.mark.parametrize("gap", ["an hour", "another boot"])
-async def test_what_held_before_a_long_absence_says_nothing_about_now(
+async def test_a_condition_from_before_a_long_absence_counts_no_more(
     gap: str, tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = [1000.0]

@@ -85,7 +85,7 @@ async def test_alone_is_history_before_it_is_done(bench, eventually):
     await doing
 
 
-async def test_what_a_pass_holds_for_long_is_for_another_moment(bench, monkeypatch):
+async def test_an_order_that_needs_the_session_alone_is_refused_as_busy(bench, monkeypatch):
     asks, facts, worker, _ = bench
     monkeypatch.setattr(asking, "PATIENCE", 0.05)
     async with facts.busy:
@@ -96,7 +96,7 @@ async def test_what_a_pass_holds_for_long_is_for_another_moment(bench, monkeypat
     assert len(worker.asked) == 1
 
 
-async def test_one_that_went_while_it_was_waited_for_is_not_asked(bench):
+async def test_an_order_is_not_sent_to_a_worker_that_ended_during_the_wait(bench):
     asks, facts, worker, _ = bench
     async with facts.busy:
         doing = asyncio.create_task(asks.command(ID, "delete", {}, alone=True))

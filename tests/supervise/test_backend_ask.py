@@ -87,7 +87,7 @@ async def test_a_bad_answer_wakes_no_session_and_the_worker_checks_next(house):
     assert backends.may_begin(sessions[A])
 
 
-def test_who_lives_on_no_backend_waits_for_none(house):
+def test_a_local_session_waits_for_no_backend(house):
     backends = house[0]
     here = Facts(Instance(InstanceId("c"), "sandbox", True, {}), SessionRecord())
     assert backends.ask(here, boot_now()) is None

@@ -77,7 +77,7 @@ async def test_a_success_resets_the_count_of_failures(clock):
     assert circuit.state is CLOSED
 
 
-async def test_what_the_session_itself_refuses_opens_nothing(clock):
+async def test_a_missing_session_or_a_closed_link_opens_no_circuit(clock):
     circuit = made()
     for _ in range(9):
         await act(circuit, A, EngineError("cannot connect: it is not there", code="remote_missing"))

@@ -39,7 +39,7 @@ async def test_folders_that_are_asked_for_together_are_looked_at_in_one_call(tmp
     assert len(calls) == 2
 
 
-async def test_who_waits_for_a_look_that_cannot_be_made_learns_why(tmp_path, monkeypatch):
+async def test_a_caller_gets_the_reason_why_a_folder_cannot_be_checked(tmp_path, monkeypatch):
     def broken(_root, _ids):
         raise RuntimeError("can't start new thread")
 

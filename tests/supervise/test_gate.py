@@ -57,7 +57,7 @@ def test_a_start_that_came_to_something_makes_room_and_wakes_the_next():
     assert it.ask(B, 100.0) is None
 
 
-def test_one_that_is_gone_does_not_hold_the_queue():
+def test_a_deleted_session_does_not_block_the_queue():
     woken: list[InstanceId] = []
     it = gate(woken, parallel=1, stagger=0.0)
     it.ask(A, 100.0)
@@ -68,7 +68,7 @@ def test_one_that_is_gone_does_not_hold_the_queue():
     assert it.ask(C, 100.0) is None
 
 
-def test_one_that_did_not_ask_in_its_last_pass_leaves_and_wakes_the_next():
+def test_a_session_that_did_not_ask_in_its_last_pass_leaves_and_wakes_the_next():
     woken: list[InstanceId] = []
     it = gate(woken, parallel=1, stagger=0.0)
     it.ask(A, 100.0)
@@ -93,7 +93,7 @@ def test_a_pass_that_hangs_holds_up_other_sessions_for_a_short_time_only():
     assert it.ask(C, 100.0 + ABSENT) is None
 
 
-def test_who_waits_for_a_start_and_for_a_reconnect_has_one_place_and_takes_one():
+def test_a_session_that_waits_for_a_start_and_a_reconnect_has_one_slot():
     it = gate([], parallel=1, stagger=0.0)
     it.ask(A, 100.0)
     it.ask(B, 100.0)
@@ -137,7 +137,7 @@ def fleet(**policy: float) -> Gates:
     return gate([], stagger=0.0, parallel=1, remote={"parallel": 2}, **policy)
 
 
-def test_each_backend_has_a_gate_of_its_own():
+def test_every_backend_has_a_gate_of_its_own():
     gates = fleet()
     assert gates.ask(A, 100.0) is None
     assert gates.ask(B, 100.0) is not None, "the machine starts one at a time"

@@ -62,7 +62,7 @@ def lose(incidents, facts, code="connection_lost"):
         ("backend_down", False),
     ],
 )
-def test_one_that_was_laid_to_rest_fails_no_more(reason, alone):
+def test_a_stopped_member_fails_no_more(reason, alone):
     incidents, facts = made("a", "b")
     for one in facts.values():
         incidents.judged(one, ZOMBIE)
@@ -103,7 +103,7 @@ def give_turn(incidents, later):
     return incidents.active["sandbox"].canary
 
 
-def test_who_tries_for_all_pays_no_attempt_and_opens_no_circuit_for_it():
+def test_the_canary_spends_no_attempt_and_opens_no_circuit():
     incidents, facts = made("a", "b", "c")
     for one in facts.values():
         lose(incidents, one)

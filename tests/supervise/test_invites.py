@@ -63,7 +63,7 @@ async def test_neither_token_nor_door_is_kept(bed):
     assert [entry.kind for entry in bed.journal] == ["invited"]
 
 
-async def test_it_ends_with_its_time(bed):
+async def test_an_invite_ends_with_its_time(bed):
     made = await bed.invite()
     bed.now += SECONDS
     await bed.invites.check_door(ID, made.door)
@@ -75,7 +75,7 @@ async def test_it_ends_with_its_time(bed):
         await bed.invites.check_sealed(ID, Sealed(ID, made.token))
 
 
-async def test_who_used_it_may_ask_for_a_while_and_send_nothing(bed):
+async def test_the_user_of_an_invite_may_ask_for_a_while_and_send_nothing(bed):
     made = await bed.invite()
     bed.now += SECONDS
     await bed.invites.use(ID, "0" * 64)

@@ -38,7 +38,7 @@ def learn(facts: Facts, now_wall: float = 0.0) -> list[Any]:
     return recorder()._note_first_messages(facts, now_wall)
 
 
-def test_what_engines_tell_is_counted_and_told_once() -> None:
+def test_first_messages_from_an_engine_are_counted_and_reported_once() -> None:
     facts = moved_in(FirstMessages())
     tell(facts, "crypto_error", id="a", **BAD_MAC)
     tell(facts, "message", direction="in", type="ciphertext", id="b")

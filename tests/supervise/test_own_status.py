@@ -53,7 +53,7 @@ def settle(facts: Facts, status: ConnectionStatus) -> None:
     facts.observed, facts.record = True, SessionRecord(status, 0.0)
 
 
-def test_what_is_to_be_brought_back_is_counted_until_all_of_it_is() -> None:
+def test_sessions_to_restore_are_counted_until_all_are_back() -> None:
     facts = known("a", "b")
     own = figures(facts)
     own.status()  # read before the number of instances is known
@@ -78,7 +78,7 @@ def test_a_connection_that_is_lost_later_is_not_to_be_brought_back_from_a_start(
     assert (own.status().ready, own.status().restoring) == (True, (1, 1))
 
 
-def test_one_that_never_comes_back_makes_no_other_one_a_part_of_the_start_again() -> None:
+def test_a_session_that_never_comes_back_does_not_make_others_count_as_restored_later() -> None:
     facts = known("a", "b", "c")
     own = figures(facts)
     own.expect(facts)

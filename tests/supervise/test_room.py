@@ -63,7 +63,7 @@ def house() -> House:
     return House()
 
 
-def test_what_is_admitted_counts_at_once_and_the_next_waits_with_the_numbers(house):
+def test_an_admitted_session_counts_at_once_and_the_next_waits_with_the_numbers(house):
     a, b, c = facts("a"), facts("b"), facts("c")
     assert house.turns.ask(a, START) is None
     assert house.turns.ask(b, START) is None, "neither of them runs yet"
@@ -80,7 +80,7 @@ def test_what_is_admitted_counts_at_once_and_the_next_waits_with_the_numbers(hou
     assert house.room.wait_reason(c) == "", "no budget, no limit"
 
 
-def test_one_that_stops_makes_room_and_who_waits_is_woken(house):
+def test_a_session_that_stops_makes_room_and_wakes_the_waiting_one(house):
     a, b, c = facts("a"), facts("b"), facts("c")
     for one in (a, b):
         house.turns.ask(one, START)
@@ -108,7 +108,7 @@ def test_a_worker_that_runs_may_always_restart(house):
     assert house.turns.ask(c, START) is None
 
 
-def test_who_should_not_run_or_runs_elsewhere_waits_for_no_memory(house):
+def test_a_stopped_session_and_one_on_a_backend_wait_for_no_memory(house):
     house.budget = 1
     off = facts("off")
     assert house.room.wait_reason(off) == "memory_full"
@@ -137,7 +137,7 @@ def test_the_limit_and_the_wall_of_the_unit_are_in_step(one, limit, wall):
     assert settings.limits(one).memory_max == wall * MIB
 
 
-def test_who_chose_no_wall_leaves_it_to_the_unit():
+def test_memory_max_0_leaves_the_limit_to_the_unit():
     settings = Settings(load_config(None, {"WA_AGENT_WORKER__MEMORY_MAX": "0"}))
     for own in (0, 900 * MIB):
         assert settings.limits(facts("a", memory_limit=own)).memory_max is None

@@ -115,7 +115,7 @@ async def test_while_a_client_asks_for_figures_they_are_kept_fresh(
     assert one.run.memory_bytes > 1
 
 
-async def test_one_that_starts_between_two_looks_is_seen_before_the_next(
+async def test_a_worker_that_starts_between_two_samples_is_measured_before_the_next(
     bench: Any, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sampling, "LOOK_FOR_NEW", 0.02)
@@ -132,7 +132,7 @@ async def test_one_that_starts_between_two_looks_is_seen_before_the_next(
             await task
 
 
-async def test_what_a_worker_used_is_not_held_against_the_next_one(bench: Any) -> None:
+async def test_the_use_of_an_earlier_worker_does_not_count_for_the_next(bench: Any) -> None:
     one = running("one", age=60.0)
     sampler, _ = bench(one)
     await sampler.sample()

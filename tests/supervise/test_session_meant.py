@@ -25,6 +25,6 @@ def test_two_sessions_of_one_title_are_told_apart_by_their_numbers() -> None:
     assert caught.value.code == "ambiguous"
 
 
-def test_what_is_not_there_is_named() -> None:
+def test_a_missing_session_is_named_in_the_error() -> None:
     with pytest.raises(NotFound, match="no such session"):
         session_meant("desk", THERE, "")

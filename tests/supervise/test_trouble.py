@@ -36,7 +36,7 @@ def verdict(health: str, reason: str) -> JournalEntry:
         pytest.param(verdict("disconnected", "disabled"), False, id="disabled"),
     ],
 )
-def test_what_the_log_tells_as_a_warning(entry: JournalEntry, warns: bool) -> None:
+def test_troubles_that_the_log_shows_as_warnings(entry: JournalEntry, warns: bool) -> None:
     assert is_trouble(entry) is warns
 
 

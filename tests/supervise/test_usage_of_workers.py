@@ -45,7 +45,7 @@ async def test_a_worker_that_cannot_be_seen_is_asked() -> None:
     assert found == {"a": Usage(5000, 2.5, 3), "b": UNSEEN}
 
 
-async def test_one_that_can_be_seen_is_not_asked() -> None:
+async def test_a_worker_that_the_agent_can_measure_is_not_asked() -> None:
     worker = Worker(TOLD)
     known = {InstanceId("a"): facts_of("a", worker)}
     found = await measure_whole({InstanceId("a"): os.getpid()}, known)
@@ -53,7 +53,7 @@ async def test_one_that_can_be_seen_is_not_asked() -> None:
     assert worker.asked == []
 
 
-async def test_what_the_kernel_tells_counts_more_than_the_workers_word(
+async def test_the_kernels_figure_counts_more_than_the_workers(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """As where there are control groups, and none that counts memory."""
@@ -70,7 +70,9 @@ async def test_what_the_kernel_tells_counts_more_than_the_workers_word(
         pytest.param(InvalidRequest("cannot own_use: no such call"), id="older than the agent"),
     ],
 )
-async def test_one_that_does_not_answer_stays_unseen_and_spoils_no_others(error: Exception) -> None:
+async def test_a_worker_that_does_not_answer_stays_unmeasured_and_delays_no_others(
+    error: Exception,
+) -> None:
     known = {
         InstanceId("a"): facts_of("a", Worker(error)),
         InstanceId("b"): facts_of("b", Worker(TOLD)),
@@ -79,12 +81,12 @@ async def test_one_that_does_not_answer_stays_unseen_and_spoils_no_others(error:
     assert found == {"a": UNSEEN, "b": Usage(5000, 2.5, 3)}
 
 
-async def test_one_that_is_deleted_meanwhile_is_unseen() -> None:
+async def test_a_worker_deleted_meanwhile_is_unmeasured() -> None:
     assert await measure_whole({InstanceId("a"): HIDDEN}, {}) == {"a": UNSEEN}
 
 
 @pytest.mark.parametrize("told", [-1, 1 << 50, 1e400, "5", None, True, [], {"a": 1}, float("nan")])
-def test_what_is_no_figure_was_not_said(told: object) -> None:
+def test_a_figure_that_is_no_number_is_dropped(told: object) -> None:
     lie = dict.fromkeys(TOLD, told)
     assert parse_usage(lie) == UNSEEN
     assert parse_usage({}) == UNSEEN

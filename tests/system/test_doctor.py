@@ -30,7 +30,7 @@ def test_an_installation_as_shipped_is_good(bed: Bed):
     assert wrong(bed) == {}
 
 
-def test_what_is_taken_away_is_missed(bed: Bed):
+def test_doctor_names_every_part_that_was_removed(bed: Bed):
     with without(bed, RULE):
         assert "polkit rule" in wrong(bed)["polkit"]
     with without(bed, "/usr/local/lib/systemd/system/wa-instance@.service"):

@@ -191,7 +191,7 @@ def test_a_start_that_is_still_asked_for_when_the_agent_stops_begins_no_worker(
     fleet.until_connected()
 
 
-def test_what_an_operator_stops_stays_stopped_until_started(bed: Bed, fleet: Fleet):
+def test_a_session_that_an_operator_stops_stays_stopped_until_started(bed: Bed, fleet: Fleet):
     bed.run("systemctl", "stop", fleet.unit("s4"))
     bed.run("wa-agent", "--json", "list")
     bed.until(lambda: fleet.list()["s4"]["override"] == "stopped")
@@ -204,7 +204,7 @@ def test_what_an_operator_stops_stays_stopped_until_started(bed: Bed, fleet: Fle
     fleet.until_connected()
 
 
-def test_what_an_operator_stopped_runs_again_after_a_boot(bed: Bed, fleet: Fleet):
+def test_a_session_stopped_by_systemctl_runs_again_after_a_boot(bed: Bed, fleet: Fleet):
     bed.run("systemctl", "stop", fleet.unit("s4"))
     bed.until(lambda: fleet.list()["s4"]["override"] == "stopped")
     bed.reboot()

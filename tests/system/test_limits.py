@@ -63,7 +63,7 @@ def test_the_limits_of_one_unit_are_set_and_taken_away(bed: Bed):
 
 
 @pytest.mark.usefixtures("good")
-def test_what_is_no_line_of_the_protocol_changes_nothing(bed: Bed):
+def test_a_line_that_breaks_the_protocol_changes_no_limit(bed: Bed):
     before = shown(bed), bed.run("ls", "-A", KEPT)
     lines = [
         "good 1 1 1\n",

@@ -217,7 +217,7 @@ async def test_an_operators_enable_is_seen(bed: Bed, host: SystemdHost, eventual
     await eventually(lambda: host.enabled_by_operator(GOOD), False)
 
 
-async def test_what_an_operator_does_wakes_us(
+async def test_systemctl_commands_of_an_operator_wake_the_agent(
     bed: Bed, host: SystemdHost, woken: Woken, eventually: Eventually
 ):
     await host.status(GOOD)

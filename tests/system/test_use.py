@@ -52,7 +52,7 @@ def fleet(bed: Bed) -> Iterator[Fleet]:
     bed.run("systemctl", "restart", AGENT)
 
 
-def test_what_a_session_uses_is_known(bed: Bed, fleet: Fleet) -> None:
+def test_memory_and_processor_time_of_a_session_are_measured(bed: Bed, fleet: Fleet) -> None:
     group = control_group(fleet.unit("u1"))
     assert bed.show(fleet.unit("u1"), "ControlGroup") == f"/{group.relative_to('/sys/fs/cgroup')}"
     bed.until(lambda: fleet.show("u1")["memory_bytes"] in fleet.memory("u1"))

@@ -180,7 +180,7 @@ def test_a_phone_enters_a_code_instead_of_scanning(session: Web) -> None:
     assert session.fleet.accounts()[ID] == ACCOUNT
 
 
-def test_what_its_browser_uses_is_counted_with_it(web: Web) -> None:
+def test_the_browsers_use_counts_for_its_worker(web: Web) -> None:
     """By the worker's word in the bed: it must see into its browser's locked up processes."""
     bed, file = web.bed, "/etc/wa-agent/agent.toml"
     before = bed.path(file).read_text()

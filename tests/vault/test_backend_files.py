@@ -13,7 +13,7 @@ EVO, A = InstanceId("evo"), InstanceId("a")
 SETTINGS = {"url": "http://127.0.0.1:1", "key": "a-secret"}
 
 
-def test_what_a_worker_must_know_is_written_once_and_told_when_it_is_new(tmp_path):
+def test_a_backends_file_is_written_once_and_reports_whether_it_is_new(tmp_path):
     root = tmp_path / "backends"
     assert lay_out_backend(root, EVO, "evolution", SETTINGS)
     assert not lay_out_backend(root, EVO, "evolution", SETTINGS)

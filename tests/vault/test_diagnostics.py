@@ -61,7 +61,7 @@ def test_a_planted_link_shows_no_other_file(tmp_path: Path, folder: Path) -> Non
 
 
 @pytest.mark.parametrize("name", ["../../../secret", "20261101T101112Z", "x", ""])
-def test_what_is_no_picture_is_not_found(tmp_path: Path, folder: Path, name: str) -> None:
+def test_a_file_that_is_no_picture_is_not_found(tmp_path: Path, folder: Path, name: str) -> None:
     (folder / "20261101T101112Z.jpg").write_bytes(b"<html>")
     with pytest.raises(NotFound, match="cannot show the picture"):
         read_picture(tmp_path, ID, name)

@@ -195,7 +195,7 @@ def test_of_two_users_the_workers_own_files_are_not_a_finding(open_root, as_nobo
     assert f"{keys}: it belongs to root:root" in as_nobody(LOOK, folder)
 
 
-def test_who_may_go_back_in_time():
+def test_engines_whose_files_may_be_restored_from_an_older_copy():
     assert [name for name in CATALOG if not may_roll_back(name)] == ["baileys"]
     assert may_roll_back("sandbox")
     assert may_roll_back("web")
@@ -216,7 +216,7 @@ def test_who_may_go_back_in_time():
         ("sandbox", "sandbox.json", False),
     ],
 )
-def test_what_no_copy_needs(engine, path, left_out):
+def test_files_that_no_copy_needs(engine, path, left_out):
     assert is_left_out(engine)(path) is left_out
 
 

@@ -181,7 +181,7 @@ def test_a_session_that_came_in_an_archive_is_there(
     assert disk.debts() == []
 
 
-def test_what_a_crash_left_half_done_is_finished_for_good(
+def test_a_restore_that_a_crash_left_half_done_is_finished_for_good(
     root: Path, sales: Instance, session: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ready = root / ".staging" / "sales.ready"
@@ -194,7 +194,7 @@ def test_what_a_crash_left_half_done_is_finished_for_good(
     assert disk.debts() == []
 
 
-def test_what_a_backend_was_given_is_there(root: Path, disk: Disk) -> None:
+def test_a_backends_files_outlive_a_power_cut(root: Path, disk: Disk) -> None:
     assert hook_secret(root, InstanceId("early"))
     assert disk.debts() == []
     name = InstanceId("server")

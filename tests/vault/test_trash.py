@@ -29,7 +29,7 @@ def test_a_retired_session_is_whole_in_the_trash(root, sales, paired):
     assert (retired.id, retired.why) == ("sales", "logged out")
 
 
-def test_it_comes_back_as_it_was(root, sales, paired):
+def test_a_retired_session_comes_back_as_it_was(root, sales, paired):
     before = sorted(part.name for part in paired.iterdir())
     retired = retire(root, sales.id, "by mistake", now_wall=AT)
     assert restore_trash(root, retired.name) == sales.id
@@ -39,7 +39,7 @@ def test_it_comes_back_as_it_was(root, sales, paired):
     assert list_trash(root) == []
 
 
-def test_one_id_can_be_retired_many_times_in_a_second(root, sales):
+def test_an_id_can_be_retired_many_times_in_a_second(root, sales):
     names = []
     for _ in range(3):
         create(root, sales)
@@ -65,7 +65,7 @@ def test_a_name_that_is_none_is_not_found(root, sales, paired, name):
         restore_trash(root, name)
 
 
-def test_what_is_not_in_the_trash_is_not_found(root, sales):
+def test_a_name_that_is_not_in_the_trash_is_not_found(root, sales):
     with pytest.raises(NotFound, match="not in the trash"):
         restore_trash(root, "sales.20260101T000000Z")
 

@@ -128,7 +128,7 @@ async def test_a_lost_connection_stays_lost_until_connect(
         ("conflict", "conflict"),
     ],
 )
-async def test_what_a_restart_does_not_cure_outlives_it(
+async def test_a_fault_that_a_restart_does_not_cure_outlives_it(
     bench: Any, fault: str, reason: str
 ) -> None:
     link = await bench.connected()

@@ -79,7 +79,7 @@ async def test_past_its_lease_it_disconnects_saves_nothing_and_ends(bench: Any) 
     assert "the lease of this machine ended: disconnected" in bench.errors()
 
 
-async def test_each_lease_replaces_the_one_before(bench: Any) -> None:
+async def test_every_lease_replaces_the_one_before(bench: Any) -> None:
     start(bench)
     await bench.linked()
     for _ in range(5):
@@ -113,7 +113,7 @@ async def test_a_running_worker_whose_machine_joins_and_leaves_a_fleet(bench: An
         pytest.param(0, "lease_over", id="zero"),
     ],
 )
-async def test_what_is_no_lease_opens_nothing(bench: Any, until: object, code: str) -> None:
+async def test_an_invalid_lease_connects_nothing(bench: Any, until: object, code: str) -> None:
     start(bench)
     link = await bench.linked()
     with pytest.raises(EngineError) as refused:

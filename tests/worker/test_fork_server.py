@@ -144,7 +144,7 @@ async def test_exit_statuses_and_signals_of_children_are_reported(bench: Any, wa
         pytest.param(b"x" * 150_000, 2, id="long"),
     ],
 )
-async def test_what_cannot_be_forked_is_an_answer_and_no_harm(
+async def test_a_worker_that_cannot_be_forked_is_an_answer_and_does_no_harm(
     bench: Any, warm: Warm, packet: bytes, files: int
 ) -> None:
     null = os.open(os.devnull, os.O_WRONLY)

@@ -117,7 +117,7 @@ def test_two_users_share_what_a_browser_kept_to_itself(run: Run, root: Path) -> 
     assert run(AGENT, EMPTY, folder).stdout.strip() == "empty"
 
 
-def test_one_user_alone_keeps_its_files_to_itself(tmp_path: Path) -> None:
+def test_a_single_user_keeps_its_files_to_itself(tmp_path: Path) -> None:
     session = tmp_path / "session"
     session.mkdir(mode=0o700)
     (session / "file").touch(mode=0o600)

@@ -68,5 +68,5 @@ def test_those_of_what_it_started_are_too() -> None:
     assert open_files() == before
 
 
-def test_one_that_is_gone_has_none() -> None:
+def test_an_ended_process_has_no_figures() -> None:
     assert open_files(2**22 + 1) == 0

@@ -138,7 +138,7 @@ def test_after_a_logout_a_code_is_one() -> None:
     assert pairing.judge(said(Status.QR_REQUIRED)).status is Status.AUTH_FAILURE
 
 
-def test_what_was_never_paired_may_show_its_code() -> None:
+def test_an_unpaired_session_may_show_its_code() -> None:
     pairing = Pairing(paired=False)
     assert pairing.judge(said(Status.QR_REQUIRED)).status is Status.QR_REQUIRED
     assert not pairing.suspect

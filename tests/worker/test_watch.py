@@ -109,7 +109,7 @@ async def watched(engine: ScriptedEngine, watchdog: float | None, lasting: float
     return notices.sent
 
 
-async def test_each_answer_is_a_ping_and_nothing_more() -> None:
+async def test_every_answer_is_a_ping_and_nothing_more() -> None:
     sent = await watched(ScriptedEngine(), 0.1, 0.5)
     assert sent.count("WATCHDOG=1") >= 3
     assert set(sent) == {"WATCHDOG=1"}, "each word wakes the manager"
@@ -132,7 +132,7 @@ async def test_an_engine_that_says_its_session_is_dead_is_alive() -> None:
     assert "WATCHDOG=1" in sent
 
 
-async def test_it_pings_again_once_the_engine_answers_again(
+async def test_the_watch_pings_again_once_the_engine_answers_again(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     engine = ScriptedEngine(probe=60.0)

@@ -31,7 +31,7 @@ async def client(tmp_path: Path) -> AsyncIterator[aiohttp.ClientSession]:
     await server.close()
 
 
-async def test_what_is_active_is_shown_the_worst_first(client: aiohttp.ClientSession) -> None:
+async def test_active_alerts_are_listed_the_worst_first(client: aiohttp.ClientSession) -> None:
     found = await (await client.get("/api/alerts")).json()
     names = [(one["name"], one["state"], one["silenced_by"]) for one in found["alerts"]]
     assert names == [
@@ -61,7 +61,7 @@ async def test_what_is_active_is_shown_the_worst_first(client: aiohttp.ClientSes
     assert found["alertmanager_problem"] == "it answered 503"
 
 
-async def test_one_state_can_be_asked_for(client: aiohttp.ClientSession) -> None:
+async def test_alerts_of_a_single_state_can_be_listed(client: aiohttp.ClientSession) -> None:
     found = await (await client.get("/api/alerts?state=resolved")).json()
     assert [one["name"] for one in found["alerts"]] == ["WaHostCpuHigh"]
     assert found["alerts"][0]["over"] == "2027-01-15T07:59:00.000Z"

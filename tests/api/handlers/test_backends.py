@@ -227,7 +227,7 @@ async def test_the_servers_session_goes_only_when_it_is_said_in_words(local, hou
         ("invalid_request", 409, "not_supported"),
     ],
 )
-async def test_what_could_not_be_deleted_there_is_not_forgotten_here(
+async def test_a_session_that_its_server_did_not_delete_is_not_forgotten_here(
     local, house, evo, monkeypatch, *, code, status, told
 ):
     await make(local, remote="shop-1")
@@ -251,7 +251,7 @@ async def server(house):
         yield session
 
 
-async def test_what_a_server_tells_is_handed_over(server, evo):
+async def test_an_event_of_a_server_is_handed_to_its_worker(server, evo):
     answer = await server.post(HOOK, json=TOLD)
     assert (answer.status, await answer.json()) == (200, {"taken": True})
     assert answer.headers["Cache-Control"] == "no-store"
@@ -311,7 +311,7 @@ async def test_a_worker_that_is_away_makes_the_server_try_again(server, evo):
         (b'{"a":"' + b"x" * 5000 + b'"}', 413),
     ],
 )
-async def test_what_is_no_json_object_of_a_fair_size_is_refused(open_house, body, status):
+async def test_a_body_that_is_no_json_object_of_a_fair_size_is_refused(open_house, body, status):
     async with open_house(body_limit=200_100 if status == 400 else 4096) as house:
         house.supervisor.backends.declare("evo")
         async with aiohttp.ClientSession(house.url) as session:
@@ -322,7 +322,7 @@ async def test_what_is_no_json_object_of_a_fair_size_is_refused(open_house, body
         assert house.supervisor.backends.told == []
 
 
-async def test_what_would_not_fit_through_the_link_is_refused_at_the_door(server, evo):
+async def test_an_event_too_large_for_the_link_is_refused_by_the_api(server, evo):
     fits = {"x": "\u00fc" * 120_000}
     body = json.dumps(fits, ensure_ascii=False).encode()
     headers = {"Content-Type": "application/json"}

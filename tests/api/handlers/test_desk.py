@@ -72,7 +72,9 @@ async def test_a_token_opens_no_other_instance_and_no_other_route(house: House) 
         assert (await desk.get("/api/instance/sales", headers=bearer)).status == 401
 
 
-async def test_who_guesses_is_stopped_before_the_body_is_read(open_house: OpenHouse) -> None:
+async def test_a_caller_that_guesses_is_stopped_before_the_body_is_read(
+    open_house: OpenHouse,
+) -> None:
     async with open_house() as house:
         house.supervisor.known[InstanceId("sales")] = make_view("sales")
         right = await door(house)
@@ -120,7 +122,7 @@ def test_wrong_ones_are_forgotten_after_a_while_and_do_not_pile_up() -> None:
         ({}, 400),
     ],
 )
-async def test_what_is_no_upload_of_a_desk_is_refused(
+async def test_a_body_that_is_no_upload_of_a_desk_is_refused(
     house: House, headers: dict[str, str], status: int
 ) -> None:
     async with aiohttp.ClientSession(house.url) as desk:

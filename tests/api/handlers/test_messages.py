@@ -118,7 +118,7 @@ async def test_a_file_is_base64_or_refused(
         (EngineError("x", code="not_sent"), (502, "not_sent", None)),
     ],
 )
-async def test_what_an_engine_refuses_is_a_clear_answer(
+async def test_a_refusal_of_an_engine_is_a_clear_answer(
     house: House, local: aiohttp.ClientSession, error: EngineError, expected: tuple[int, str, str]
 ) -> None:
     await make(local)

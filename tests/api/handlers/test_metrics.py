@@ -31,7 +31,7 @@ async def test_a_scrape_is_compressed_for_who_asks_for_it(house: House) -> None:
     ("sent", "takes"),
     [("gzip", True), ("deflate, gzip;q=0.5", True), ("gzip;q=0", False), ("", False), ("*", False)],
 )
-def test_who_takes_gzip(sent: str, takes: bool) -> None:
+def test_clients_that_take_gzip(sent: str, takes: bool) -> None:
     assert takes_gzip(sent) is takes
 
 

@@ -43,7 +43,7 @@ def refusal(code):
     return EngineError("cannot do that to shop", code=code)
 
 
-async def test_what_was_put_aside_is_listed_newest_first(local, knows):
+async def test_files_put_aside_are_listed_newest_first(local, knows):
     found = (await (await local.get(REMOVED)).json())["removed"]
     assert [one["name"] for one in found] == [f"{NAME}.2", NAME]
     assert found[1] == {
@@ -61,7 +61,7 @@ async def test_what_was_put_aside_is_listed_newest_first(local, knows):
     assert (await local.get(REMOVED)).status == 502
 
 
-async def test_it_is_put_back_alone_and_has_time_for_it(house, local, knows):
+async def test_a_file_is_put_back_alone_and_has_time_for_it(house, local, knows):
     done = await local.post(RESTORE)
     found = await done.json()
     assert (done.status, found["removed"]["name"], found["instance"]["id"]) == (200, NAME, "shop")
@@ -80,7 +80,7 @@ async def test_it_is_put_back_alone_and_has_time_for_it(house, local, knows):
         ("/api/instance/nobody/remote-settings", 404),
     ],
 )
-async def test_what_is_not_there_is_not_found(house, local, knows, path, status):
+async def test_a_missing_file_is_not_found(house, local, knows, path, status):
     async with local.request("POST" if "restore" in path else "GET", path) as answer:
         assert answer.status == status
     assert not any(name == "restore_removed" for _, name, _ in house.supervisor.commands)
@@ -155,7 +155,7 @@ async def test_the_end_over_there_has_time_too(house, local, knows):
     assert house.supervisor.how["delete"] == (150.0, True)
 
 
-async def test_who_may_only_read_changes_nothing_there(house, knows):
+async def test_a_caller_with_the_read_scope_puts_nothing_back(house, knows):
     async with house.local(base_url="http://localhost") as session:
         headers = await house.key("read")
         assert (await session.get(REMOVED, headers=headers)).status == 200

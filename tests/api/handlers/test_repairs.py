@@ -129,7 +129,7 @@ async def test_incidents_are_listed_and_released(house, local):
     assert (await local.post("/api/incidents/evolution/shop/release")).status == 404
 
 
-async def test_what_repairs_came_to(house, local):
+async def test_results_of_repairs_are_counted(house, local):
     shown = await (await local.get("/api/repairs/statistics")).json()
     assert (shown["checked"], shown["repaired"], shown["success_rate"]) == (4, 1, 1.0)
     assert shown["mean_check_seconds"] == pytest.approx(0.05)

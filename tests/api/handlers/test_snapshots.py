@@ -40,7 +40,9 @@ async def test_snapshots_are_made_listed_and_restored(
     assert house.supervisor.keeping.forced == [False, True]
 
 
-async def test_who_waits_can_see_how_far_it_is(house: House, local: aiohttp.ClientSession) -> None:
+async def test_the_progress_of_a_snapshot_can_be_read(
+    house: House, local: aiohttp.ClientSession
+) -> None:
     house.supervisor.keeping.under_way[InstanceId("sales")] = Progress("export", 1.0, 5, 10)
     listed = await (await local.get("/api/instance/sales/snapshots")).json()
     assert listed["under_way"] == {"what": "export", "done": 5, "total": 10}
@@ -60,7 +62,7 @@ async def test_who_waits_can_see_how_far_it_is(house: House, local: aiohttp.Clie
         ("POST", "/api/instance/sales/export", {"snapshot": "../x"}, 404),
     ],
 )
-async def test_what_cannot_be_is_refused(
+async def test_an_impossible_restore_is_refused(
     local: aiohttp.ClientSession, method: str, path: str, body: object, status: int
 ) -> None:
     async with local.request(method, path, json=body) as answer:
@@ -101,7 +103,7 @@ async def test_an_archive_goes_out_with_its_sum_and_comes_in(local: aiohttp.Clie
         ("", GZIP, 400),
     ],
 )
-async def test_what_is_no_archive_is_refused(
+async def test_a_body_that_is_no_archive_is_refused(
     local: aiohttp.ClientSession, query: str, headers: dict[str, str], status: int
 ) -> None:
     answer = await local.post(f"/api/import{query}", data=b"x" * 100, headers=headers)

@@ -80,7 +80,9 @@ async def test_a_test_and_a_retry_are_asked_for(
         ("POST", "/api/webhooks/ops/retry", "operate"),
     ],
 )
-async def test_each_needs_its_scope(failing: House, method: str, path: str, scope: str) -> None:
+async def test_every_route_of_webhooks_needs_its_scope(
+    failing: House, method: str, path: str, scope: str
+) -> None:
     less = {"read": "instance:shop", "operate": "read"}[scope]
     for given, wanted in ((less, (403,)), (scope, (200, 202))):
         key = await failing.key(given)

@@ -70,12 +70,12 @@ async def test_when_the_time_is_over_the_answer_says_how_it_is(house, local, sho
         ("/whatsapp/shop/other", 404, "unknown_route"),
     ],
 )
-async def test_what_cannot_be_is_refused(local, shop, path, status, code):
+async def test_an_impossible_order_is_refused(local, shop, path, status, code):
     answer = await local.put(path)
     assert (answer.status, (await answer.json())["error"]) == (status, code)
 
 
-async def test_it_takes_the_right_to_operate(house, local, shop):
+async def test_a_caller_needs_the_scope_to_operate(house, local, shop):
     for scope, status in (("read", 403), ("operate", 200), ("instance:shop", 200)):
         headers = await house.key(scope)
         assert (await local.put(DOWN, headers=headers)).status == status

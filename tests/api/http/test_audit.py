@@ -64,7 +64,7 @@ async def test_a_change_is_noted_with_its_address_and_its_number(
     )
 
 
-async def test_who_reads_a_code_to_scan_is_noted_once_a_minute(
+async def test_a_reader_of_a_code_is_noted_once_a_minute(
     house: House, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     caplog.set_level(logging.INFO)

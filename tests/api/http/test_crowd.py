@@ -112,7 +112,7 @@ def test_many_addresses_share_what_there_is_together() -> None:
     assert [guest.gone for guest in guests] == [True, True, False, False, False]
 
 
-def test_who_asks_takes_no_place_from_those_who_do_not() -> None:
+def test_a_client_with_a_request_takes_no_slot_from_clients_without() -> None:
     limits = ConnectionLimits(per_address=1, heads_per_address=1, kept_free=1)
     asking, next_one, scrape = Guest(), Guest(), Guest()
     for guest in (asking, next_one, scrape):

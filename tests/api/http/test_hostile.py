@@ -384,9 +384,7 @@ PATHS = (
 )
 
 
-async def test_whatever_a_body_holds_the_answer_is_never_500(
-    house: House, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_no_body_is_answered_with_500(house: House, caplog: pytest.LogCaptureFixture) -> None:
     house.supervisor.known[InstanceId("sales")] = make_view("sales")
     tried: list[tuple[str, str]] = []
 

@@ -34,7 +34,7 @@ async def test_the_next_agent_knows_what_the_one_before_did():
     assert (first, again, work.done) == (({"id": "M1"}, False), ({"id": "M1"}, True), 1)
 
 
-async def test_what_was_begun_and_never_answered_stays_unknown():
+async def test_a_request_begun_and_never_answered_stays_unknown():
     """The agent was killed while it sent: its key may not be used to send again."""
     store, work = FakeKeys(), Work(asyncio.CancelledError())
     with pytest.raises(asyncio.CancelledError):
@@ -54,7 +54,7 @@ async def test_an_unknown_outcome_is_not_tried_again_under_its_key():
     assert work.done == 1
 
 
-async def test_what_surely_failed_may_be_tried_again():
+async def test_a_request_that_surely_failed_may_be_tried_again():
     store = FakeKeys()
     remembered, work = Remembered(store), Work(EngineError("cannot send: the phone is off"))
     with pytest.raises(EngineError):
@@ -63,7 +63,7 @@ async def test_what_surely_failed_may_be_tried_again():
     assert await remembered.once(KEY, "hello", work) == ({"id": "M2"}, False)
 
 
-async def test_who_asks_meanwhile_waits_for_the_first_ones_answer():
+async def test_a_second_caller_waits_for_the_answer_of_the_first():
     may_go, work = asyncio.Event(), Work()
 
     async def slow() -> Mapping[str, Any]:

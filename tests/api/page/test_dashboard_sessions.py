@@ -142,7 +142,7 @@ async def test_the_past_of_a_session_has_axes_ranges_and_a_bar_of_when_it_served
     assert ":" in await watcher.run(f"{chart}.querySelector('.chart-read').textContent")
 
 
-async def test_what_its_worker_wrote_is_read_on_the_page_and_the_cause_is_in_the_story(
+async def test_the_page_shows_the_workers_lines_and_the_story_their_cause(
     listening: Callable[..., RunningAgent], watcher: Watcher, eventually: Eventually
 ) -> None:
     agent = listening(TRUSTED)

@@ -70,7 +70,7 @@ async def test_an_alert_is_shown_with_what_to_do_and_goes_with_its_cause(
     await check_manners(watcher, agent)
 
 
-async def test_that_a_code_waits_is_not_said_above_the_code_itself(
+async def test_no_alert_about_a_missing_scan_stands_above_the_code(
     listening: Callable[..., RunningAgent], watcher: Watcher
 ) -> None:
     agent = listening(IMPATIENT)

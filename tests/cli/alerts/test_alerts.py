@@ -33,7 +33,7 @@ async def alarmed(tmp_path: Path) -> AsyncIterator[Path]:
     await server.close()
 
 
-async def test_what_is_active_is_shown_and_the_status_says_so(alarmed: Path, cli: Cli) -> None:
+async def test_active_alerts_are_listed_and_set_the_exit_status(alarmed: Path, cli: Cli) -> None:
     said = await cli("alerts", "--socket", alarmed)
     assert said.status == 1
     lines = said.out.splitlines()
@@ -60,7 +60,7 @@ async def test_as_json_the_switch_is_there_too(alarmed: Path, cli: Cli) -> None:
     }
 
 
-async def test_what_to_do_is_said_without_an_agent(
+async def test_advice_is_printed_without_an_agent(
     cli: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("WA_AGENT_SOCKET", "/nowhere/api.sock")
@@ -191,7 +191,7 @@ async def test_a_listener_that_cannot_listen_says_so(cli: Cli, at: str, words: s
         (("pack", "--config", "foul.toml"), 78, "alerts.alertmanager"),
     ],
 )
-async def test_what_cannot_be_exported_is_said(
+async def test_rules_that_cannot_be_exported_are_named(
     cli: Cli, elsewhere: Path, argv: tuple[str, ...], status: int, words: str
 ) -> None:
     (elsewhere / "agent.toml").write_text("")

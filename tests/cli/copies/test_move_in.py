@@ -70,7 +70,9 @@ async def test_a_session_that_cannot_be_moved_is_refused_with_its_code(
     assert json.loads(answer.err)["error"] == "no_pre_keys"
 
 
-async def test_who_stopped_the_program_says_so(cli: Cli, three: Path) -> None:
+async def test_option_stopped_confirms_that_the_old_program_is_stopped(
+    cli: Cli, three: Path
+) -> None:
     """A Node program above the folder need not be the bot."""
     script = "console.log(1); setInterval(() => {}, 1000)"
     pipe = asyncio.subprocess.PIPE

@@ -61,7 +61,7 @@ async def test_a_newer_session_is_replaced_only_with_force(
         pytest.param(("import", "/dev/null", "--from", "fax"), 2, id="unknown source"),
     ],
 )
-async def test_what_cannot_be_is_said(
+async def test_impossible_restores_are_refused_with_a_reason(
     cli: Cli, sales: InstanceId, argv: tuple[str, ...], status: int
 ) -> None:
     assert (await cli(*argv)).status == status
@@ -105,7 +105,7 @@ async def test_an_export_is_whole_private_and_can_be_imported(
     assert InstanceId("other") in house.supervisor.known
 
 
-async def test_what_is_no_archive_is_refused(cli: Cli, elsewhere) -> None:
+async def test_a_file_that_is_no_archive_is_refused(cli: Cli, elsewhere) -> None:
     (elsewhere / "big").write_bytes(b"no archive" * 1_000_000)
     answer = await cli("import", "big", "--from", "wa-agent")
     assert (answer.status, answer.err) == (

@@ -75,7 +75,7 @@ async def test_a_backend_that_answers_is_good(doctor, house):
         ),
     ],
 )
-async def test_what_is_wrong_with_a_server_comes_with_advice(doctor, house, more, sentence, advice):
+async def test_a_fault_of_a_server_comes_with_advice(doctor, house, more, sentence, advice):
     house.supervisor.backends.declare("evo", up=False, **more)
     (found,) = wrong(await doctor(EVO))
     assert sentence in found[0]
@@ -167,7 +167,7 @@ def test_a_user_who_is_neither_root_nor_the_worker_gets_no_verdict(tmp_path, mon
     assert (str(found.level), found.advice) == ("note", "run it as root")
 
 
-def test_what_the_unit_hides_is_seen_through_its_drop_in(tmp_path, monkeypatch):
+def test_paths_that_the_unit_hides_are_read_through_its_drop_in(tmp_path, monkeypatch):
     monkeypatch.setattr(worker_sight, "WORKER", "nobody")
     (tmp_path / "run/systemd/system").mkdir(parents=True)
     log = Path("/home/app/.pm2/logs/app.log")

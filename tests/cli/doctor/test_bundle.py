@@ -78,7 +78,7 @@ async def test_without_an_agent_the_bundle_has_logs_units_and_history(
     assert left == before, "looking leaves no trace"
 
 
-async def test_what_cannot_be_had_is_said_and_costs_no_bundle(
+async def test_a_part_that_cannot_be_read_is_named_and_costs_no_bundle(
     cli: Cli,
     state: Path,
     tmp_path: Path,

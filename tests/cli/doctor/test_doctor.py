@@ -90,7 +90,7 @@ async def test_s4_a_state_folder_that_is_away_is_named(
     assert "state" not in await doctor.wrong()
 
 
-async def test_what_is_open_to_everybody_is_named(doctor: Doctor) -> None:
+async def test_files_open_to_everybody_are_named(doctor: Doctor) -> None:
     (doctor.state / "sessions/sales").chmod(0o755)
     (doctor.state / "agent.db").chmod(0o644)
     found = await doctor.wrong()
@@ -111,7 +111,7 @@ async def test_a_damaged_database_is_wrong(doctor: Doctor) -> None:
     assert "database" not in await doctor.wrong()
 
 
-async def test_what_a_start_set_aside_of_the_database_is_named(doctor: Doctor) -> None:
+async def test_database_files_set_aside_by_a_start_are_named(doctor: Doctor) -> None:
     for name in ("agent.db.damaged-20260101T000000Z", "agent.db.rows-20260101T000000Z.json"):
         (doctor.state / name).write_bytes(b"kept")
         (doctor.state / name).chmod(0o600)
@@ -307,7 +307,7 @@ async def test_a_variable_that_nothing_reads_is_noted(
 # --- the machine ------------------------------------------------------------------------------
 
 
-def test_what_the_installation_lacks_is_named(tmp_path: Path) -> None:
+def test_missing_parts_of_the_installation_are_named(tmp_path: Path) -> None:
     found = {one.check: one for one in systemd_doctor.check_installation(tmp_path)}
     assert found["units"].level is Level.WRONG
     for unit in ("wa-agent.service", "wa-instance@.service", "wa-backend@.service"):
@@ -367,7 +367,7 @@ def test_s9_a_firewall_of_units_that_does_nothing_is_said(
     ],
     ids=["no cgroup v2", "without memory", "with memory"],
 )
-def test_it_says_whether_the_kernel_counts_a_units_memory(
+def test_doctor_says_whether_the_kernel_counts_a_units_memory(
     tmp_path: Path, controllers: str | None, level: Level
 ) -> None:
     (tmp_path / "run/systemd/system").mkdir(parents=True)
@@ -427,7 +427,7 @@ def test_a_socket_open_to_everybody_is_wrong(tmp_path: Path) -> None:
     assert found["socket"] is Level.WRONG
 
 
-async def test_it_asks_the_agent_that_the_environment_names(cli: Cli, state: Path) -> None:
+async def test_doctor_asks_the_agent_that_the_environment_names(cli: Cli, state: Path) -> None:
     """cli's environment names the running agent's socket; the state folder has none."""
     said = await cli("doctor", "--json", "--state", str(state))
     found = {one["check"]: one["level"] for one in said.json()["findings"]}

@@ -32,7 +32,7 @@ async def other(
     return house
 
 
-async def test_it_looks_at_the_state_of_the_agent_that_answers(
+async def test_doctor_reads_the_state_folder_of_the_agent_that_answers(
     cli: Cli, other: House, state: Path, tmp_path: Path
 ) -> None:
     said = await cli("doctor", "--json")
@@ -45,7 +45,9 @@ async def test_it_looks_at_the_state_of_the_agent_that_answers(
     assert "sales (0755)" in found["state"]["sentence"]
 
 
-async def test_what_the_command_line_names_holds(cli: Cli, other: House, tmp_path: Path) -> None:
+async def test_the_state_folder_of_the_command_line_holds(
+    cli: Cli, other: House, tmp_path: Path
+) -> None:
     said = await cli("doctor", "--json", "--state", str(tmp_path / "gone"))
     found = {one["check"]: one for one in said.json()["findings"]}
     assert f"{tmp_path / 'gone'} is not there" in found["state"]["sentence"]

@@ -53,7 +53,7 @@ async def test_a_webhook_that_takes_events_is_good(doctor, house, tmp_path):
     ]
 
 
-async def test_what_keeps_it_from_being_sent_to_is_said(doctor, house, tmp_path):
+async def test_obstacles_to_sending_a_webhook_are_named(doctor, house, tmp_path):
     house.webhooks.known["ops"] = WebhookView("ops", "x", WebhookState.IDLE)
     ((level, sentence),) = bad(await doctor("private = true\nsecret_file = '/nowhere/x'"))
     assert (level, "cannot read /nowhere/x" in sentence) == ("wrong", True)
@@ -72,7 +72,7 @@ async def test_what_keeps_it_from_being_sent_to_is_said(doctor, house, tmp_path)
     assert "cannot read /no/ca" in sentence
 
 
-async def test_what_the_running_agent_knows_of_it_is_said(doctor, house):
+async def test_failures_known_to_the_running_agent_are_named(doctor, house):
     ((level, sentence),) = bad(await doctor("private = true"))
     assert (level, "has not read it" in sentence) == ("note", True)
     house.webhooks.known["ops"] = FAILING

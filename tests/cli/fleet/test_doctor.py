@@ -117,7 +117,7 @@ async def test_a_good_machine_of_a_fleet_is_good(look: Look) -> None:
         ),
     ],
 )
-async def test_what_is_wrong_is_said(
+async def test_faults_of_the_fleet_are_named(
     look: Look, changes: dict[str, Any], check: str, words: str
 ) -> None:
     ((level, sentence),) = (await look(**changes))[check]

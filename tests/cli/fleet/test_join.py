@@ -107,7 +107,7 @@ async def test_a_machine_joins_and_its_settings_keep_their_comments(place: Place
     assert list(place.folder.glob(".agent.toml*")) == []
 
 
-async def test_what_the_fleet_has_already_is_refused(place: Place) -> None:
+async def test_a_session_name_that_the_fleet_has_already_is_refused(place: Place) -> None:
     key = FleetKey.read(place.folder / "fleet.key")
     coordinator = open_coordinator(place.database, 20.0, 20.0)
     try:
@@ -149,7 +149,7 @@ async def test_what_the_fleet_has_already_is_refused(place: Place) -> None:
         ({"config": "/nowhere/agent.toml"}, 2, "wa-agent config init"),
     ],
 )
-async def test_what_is_wrong_is_named_and_nothing_changes(
+async def test_wrong_settings_are_named_and_change_nothing(
     place: Place, changes: dict[str, str], status: int, said: str
 ) -> None:
     found = await place.join(**changes)
@@ -232,7 +232,7 @@ async def test_a_key_is_made_once_and_its_fingerprint_tells_it_from_others(place
         ("[fleet]\nttl = 30\n\n[api]\n", '[fleet]\nttl = 30\nname = "b"\n\n[api]\n'),
     ],
 )
-def test_one_key_changes_and_every_other_line_stays(before: str, after: str) -> None:
+def test_a_single_key_changes_and_every_other_line_stays(before: str, after: str) -> None:
     assert with_keys(before, "fleet", {"name": "b"}) == after
 
 

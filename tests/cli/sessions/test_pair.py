@@ -130,7 +130,7 @@ def test_a_kept_session_is_sent_and_its_copy_removed_once_the_agent_is_connected
 
 
 @pytest.mark.parametrize("status", [401, 409, 413, 500])
-def test_what_the_agent_refuses_stays_here_and_can_be_given_again(
+def test_a_refused_pairing_stays_at_the_desk_and_can_be_sent_again(
     server: Server,
     invitation: Invitation,
     kept: Path,

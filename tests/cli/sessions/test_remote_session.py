@@ -31,7 +31,7 @@ async def knows(house, cli):
     return house.supervisor.answers
 
 
-async def test_what_was_put_aside_is_listed_and_put_back(cli, house, knows):
+async def test_files_put_aside_are_listed_and_put_back(cli, house, knows):
     listed = await cli("removed", "list", "shop")
     row = rf"{NAME} +2026-01-15 .* 3 files, 1 keys in Redis +done +new keys with single peers"
     assert re.search(row, listed.out), listed.out
@@ -68,7 +68,7 @@ async def test_settings_there_are_shown_and_changed(cli, house, knows):
         (("remote-settings", "nobody"), 3, "nobody"),
     ],
 )
-async def test_what_cannot_be_is_said(cli, knows, argv, status, words):
+async def test_impossible_orders_are_refused_with_a_reason(cli, knows, argv, status, words):
     said = await cli(*argv)
     assert (said.status, words in said.err) == (status, True), said.err
 

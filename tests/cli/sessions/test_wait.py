@@ -49,6 +49,8 @@ def test_the_word_of_the_last_run_ends_no_waiting() -> None:
         pytest.param("DISCONNECTED", "connection_lost", id="it is tried again"),
     ],
 )
-def test_what_may_still_connect_is_waited_for_to_the_end(status: str, reason: str) -> None:
+def test_wait_goes_on_to_its_end_while_a_session_may_still_connect(
+    status: str, reason: str
+) -> None:
     with pytest.raises(TryLater, match="cannot wait longer"):
         wait((status, reason), seconds=1.0)

@@ -66,7 +66,7 @@ def test_trouble_comes_first() -> None:
     ]
 
 
-def test_what_should_run_and_is_down_is_in_trouble() -> None:
+def test_a_session_that_should_run_and_is_down_is_in_trouble() -> None:
     later = {"next_attempt": "2026-01-15T11:00:00.000Z"}
     down = [
         one("banned", "DISCONNECTED", "disconnected", reason="banned"),
@@ -320,7 +320,7 @@ async def end(screen: Screen, eventually: Eventually) -> int:
     return found[0]
 
 
-async def test_it_is_live_resizes_and_q_restores_the_terminal(
+async def test_top_is_live_resizes_and_q_restores_the_terminal(
     house: House, eventually: Eventually
 ) -> None:
     id = InstanceId("sales")
@@ -371,7 +371,7 @@ async def test_a_lost_agent_is_said_and_the_last_picture_stays(
         assert await end(screen, eventually) == 0
 
 
-async def test_what_a_key_may_not_see_is_left_out(
+async def test_sessions_outside_of_the_keys_scope_are_left_out(
     house: House, cli: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("mine", "theirs"):

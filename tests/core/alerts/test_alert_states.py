@@ -75,7 +75,7 @@ def test_steps_say_what_all_readings_would(
 
 
 @given(READINGS, st.integers(1, 400))
-def test_what_was_forgotten_is_missed_by_no_window(
+def test_forgotten_points_are_missed_by_no_window(
     readings: list[tuple[int, int]], window: int
 ) -> None:
     steps, plain = noted(readings)
@@ -229,7 +229,7 @@ def test_of_a_backend_that_is_down_no_session_is_said_to_be_down() -> None:
 
 
 @pytest.mark.parametrize("code", [row[0] for row in reasons_table()])
-def test_whatever_only_a_person_ends_is_given_up(code: str) -> None:
+def test_every_reason_that_only_a_person_ends_is_given_up(code: str) -> None:
     from agent.core.reasons import reason_of
 
     reason = reason_of(code)
@@ -248,7 +248,7 @@ def test_whatever_only_a_person_ends_is_given_up(code: str) -> None:
         (Ending.NEEDS_PERSON, True),
     ],
 )
-def test_what_its_ladder_has_a_step_for_is_not_given_up(
+def test_a_reason_with_a_step_of_the_ladder_is_not_given_up(
     ending: Ending | None, given_up: bool
 ) -> None:
     for code in ("session_damaged", "session_missing", "unpaired_suspect"):
@@ -328,7 +328,7 @@ def test_a_condition_that_was_interrupted_waits_its_whole_time_again() -> None:
     assert said == []
 
 
-def test_one_that_is_over_may_fire_again() -> None:
+def test_an_alert_that_is_over_may_fire_again() -> None:
     active, _ = step({}, 0.0, holds=True)
     active, _ = step(active, 300.0, holds=True)
     active, _ = step(active, 310.0, holds=False)

@@ -35,7 +35,7 @@ def test_statistics_count_what_ended_and_how():
     assert statistics.success_rate == 0.75
 
 
-def test_what_took_a_person_is_counted_apart():
+def test_repairs_that_took_a_person_are_counted_apart():
     statistics = RepairStatistics()
     for goal, ending in (
         (Goal.HEAL, Ending.RECOVERED),

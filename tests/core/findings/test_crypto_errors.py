@@ -244,7 +244,7 @@ def window(errors, messages=0, at=NOW):
         pytest.param({"a": 4, "b": 4}, 40, "crypto_peer", ("a", "b"), id="under a fifth"),
     ],
 )
-def test_what_errors_add_up_to(errors, messages, signal, peers):
+def test_key_errors_add_up_to_a_finding(errors, messages, signal, peers):
     state = judge_crypto(window(errors, messages), POLICY, NOW)
     assert (state.signal.name if state.signal else None, set(state.peers)) == (signal, set(peers))
 

@@ -10,7 +10,7 @@ def noted(*moments):
     return rate
 
 
-def test_what_came_in_the_last_minute_is_counted():
+def test_errors_of_the_last_minute_are_counted():
     rate = noted(100, 101, 115, 130)
     assert rate.count(130) == 4
     assert rate.count(165) == 2

@@ -39,7 +39,7 @@ def test_a_message_that_is_sent_again_counts_once() -> None:
     assert first.sentence.endswith("10 messages read, 1 of them when they were sent again")
 
 
-def test_what_stays_unread_is_waited_for_and_then_told() -> None:
+def test_unread_messages_are_waited_for_and_then_reported() -> None:
     first = after("-0", *(f"+{id}" for id in range(1, FIRST)), "-later")
     assert (first.over, first.came, first.unread) == (False, 10, ("0",))
     assert first.sentence.endswith("9 of its first 10 messages read so far")

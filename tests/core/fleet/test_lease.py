@@ -122,7 +122,9 @@ LOST = Peer(PEER, epoch=0, rivals=frozenset({ME, OTHER}), sessions=3)
         ),
     ],
 )
-def test_who_may_be_taken_over(me: Standing, peer: Peer, now: float, refusal: Refusal | None):
+def test_machines_that_may_be_taken_over(
+    me: Standing, peer: Peer, now: float, refusal: Refusal | None
+):
     assert refuse_takeover(me, peer, now, POLICY) is refusal
 
 

@@ -21,7 +21,7 @@ def test_a_session_with_labels_chooses_before_one_that_can_run_anywhere():
     assert chosen.on == {"b": "eu", "a": "us"}
 
 
-def test_what_stands_against_each_machine_is_said():
+def test_every_refused_machine_has_its_reason():
     places = [
         machine("full", 1, used=1),
         machine("drained", drained=True),

@@ -8,7 +8,7 @@ def entry(cursor: int, kind: str = "alert") -> JournalEntry:
     return JournalEntry(kind, "something", wall=1000.0 + cursor, cursor=cursor)
 
 
-def test_what_left_the_journal_unwanted_hides_nothing_that_waits() -> None:
+def test_unwanted_events_that_left_the_journal_hide_no_waiting_ones() -> None:
     backlog = Backlog(lambda one: one.kind == "alert")
     backlog.begin(0)
     for cursor in range(1, 101):

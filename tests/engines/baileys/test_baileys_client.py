@@ -94,7 +94,7 @@ def program(tmp_path: Path, body: str) -> Path:
     ],
     ids=["ends", "is killed", "garbage", "an endless line", "a flood"],
 )
-async def test_each_way_of_failing_is_told_apart(
+async def test_every_kind_of_failure_has_its_own_error(
     tmp_path: Path, eventually: Eventually, body: str, why: str
 ) -> None:
     ended: list[str] = []

@@ -95,7 +95,7 @@ def test_packages_that_were_brought_are_taken_without_a_network_by_the_npm_of_no
 
 
 @pytest.mark.slow
-async def test_what_is_missing_is_claimed_and_found_by_the_next_try(
+async def test_a_missing_client_is_reported_and_found_by_the_next_try(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("WA_NODE", "/nonexistent/node")

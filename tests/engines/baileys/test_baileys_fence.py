@@ -143,7 +143,9 @@ def logins(whatsapp: WhatsApp) -> int:
     return int(whatsapp.device(ACCOUNT)["logins"])
 
 
-async def test_it_logs_in_with_a_lease_only(session: Session, whatsapp: WhatsApp) -> None:
+async def test_a_session_of_a_fleet_logs_in_with_a_lease_only(
+    session: Session, whatsapp: WhatsApp
+) -> None:
     before, files = (
         logins(whatsapp),
         {each: each.read_bytes() for each in session.session.iterdir()},

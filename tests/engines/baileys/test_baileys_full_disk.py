@@ -17,7 +17,7 @@ HERE = Path(__file__).parent
 FAULT = HERE / "full_disk.mjs"
 
 
-def test_what_the_store_acknowledged_is_kept_whichever_of_its_operations_fails(
+def test_acknowledged_writes_are_kept_whichever_operation_of_the_store_fails(
     cache: Path, tmp_path: Path
 ) -> None:
     control = tmp_path / "full"

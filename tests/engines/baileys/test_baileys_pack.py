@@ -76,7 +76,7 @@ async def test_sessions_share_a_node_and_none_is_hurt_by_another(
     assert third.whatsapp.device(third.account)["logins"] == 1
 
 
-async def test_each_session_names_the_pack_whose_node_ended_and_comes_back(
+async def test_every_session_names_the_pack_whose_node_ended_and_comes_back(
     pack: PackProcess, sessions: list[Bench]
 ) -> None:
     os.kill(pack.node, signal.SIGKILL)

@@ -43,7 +43,7 @@ async def read(bench: Bench, id: str, within: float = 30.0) -> None:
         pytest.param(60, "", PAIRING, 1, id="credentials and pre-keys only, 60 messages old"),
     ],
 )
-async def test_what_is_put_back_reads_every_message_in_the_end(  # noqa: PLR0917 - a table row
+async def test_a_restored_session_reads_every_message_in_the_end(  # noqa: PLR0917 - a table row
     bench: Bench, tmp_path: Path, older: int, without: str, patterns: tuple[str, ...], retries: int
 ) -> None:
     """Each peer costs one retry at most; nothing that was sent is lost."""

@@ -59,7 +59,9 @@ async def test_a_connect_that_comes_too_late_changes_nothing(bench: Bench) -> No
         (503, "service_unavailable"),
     ],
 )
-async def test_each_refusal_of_a_login_has_its_reason(bench: Bench, code: int, reason: str) -> None:
+async def test_every_refusal_of_a_login_has_its_reason(
+    bench: Bench, code: int, reason: str
+) -> None:
     await bench.pair()
     await bench.stop()
     bench.whatsapp.trouble(ACCOUNT, "refuse", code=code)
@@ -80,7 +82,7 @@ async def test_each_refusal_of_a_login_has_its_reason(bench: Bench, code: int, r
         ("drop", {}, "connection_closed"),
     ],
 )
-async def test_each_end_of_a_connection_has_its_reason(
+async def test_every_end_of_a_connection_has_its_reason(
     bench: Bench, kind: str, more: dict[str, object], reason: str
 ) -> None:
     await bench.pair()

@@ -99,7 +99,7 @@ async def test_a_damaged_pairing_is_named_and_left_as_it_is(bench: Bench) -> Non
     await bench.is_now("CONNECTED")
 
 
-async def test_one_peers_keys_are_renewed_and_no_other_file_changes(bench: Bench) -> None:
+async def test_the_keys_of_a_peer_are_renewed_and_no_other_file_changes(bench: Bench) -> None:
     await bench.pair()
     await bench.talk("hello")
     await bench.talk("hello", "5511900000003")

@@ -71,7 +71,7 @@ async def hooked(
     return bench
 
 
-async def test_each_step_of_a_login_is_reported(
+async def test_every_step_of_a_login_is_reported(
     hooked: Bench, ear: tuple[Ear, str], eventually: Eventually
 ) -> None:
     session = hooked.hold("sales")
@@ -167,7 +167,7 @@ async def test_a_webhook_of_another_program_is_left_alone(
     assert instance.webhook == theirs
 
 
-async def test_one_of_ours_with_an_earlier_secret_is_renewed(
+async def test_a_webhook_of_the_agent_with_an_earlier_secret_is_renewed(
     hooked: Bench, ear: tuple[Ear, str], eventually: Eventually
 ) -> None:
     instance = hooked.standin.add("sales", "open")
@@ -176,7 +176,7 @@ async def test_one_of_ours_with_an_earlier_secret_is_renewed(
     await eventually(lambda: (instance.webhook or {}).get("url"), f"{ear[1]}/hooks/eu/{SECRET}")
 
 
-async def test_one_that_vanished_is_set_again(
+async def test_a_webhook_that_vanished_is_set_again(
     make_stand_in: MakeStandIn,
     make_bench: MakeBench,
     ear: tuple[Ear, str],

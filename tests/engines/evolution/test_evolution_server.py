@@ -44,7 +44,7 @@ async def test_a_healthy_server_is_reported_once(bench: Bench, eventually: Event
         ("licence", "licence_missing"),
     ],
 )
-async def test_each_trouble_has_its_word_and_ends(
+async def test_every_trouble_has_its_reason_and_ends(
     make_stand_in: MakeStandIn,
     make_bench: MakeBench,
     eventually: Eventually,
@@ -77,7 +77,7 @@ async def test_each_trouble_has_its_word_and_ends(
     await eventually(lambda: [each.up for each in bench.heard.servers], [False, True])
 
 
-async def test_one_slow_route_is_not_a_server_that_is_down(
+async def test_a_single_slow_route_does_not_make_the_server_down(
     bench: Bench, eventually: Eventually
 ) -> None:
     bench.standin.add("sales", "close")

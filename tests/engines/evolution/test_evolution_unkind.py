@@ -230,7 +230,7 @@ async def test_a_logout_that_the_server_only_says_it_did_is_none(
         assert (await session.probe()).claim.paired
 
 
-async def test_one_that_was_never_paired_is_logged_out_while_it_connects(both: Bench) -> None:
+async def test_an_unpaired_session_is_logged_out_while_it_connects(both: Bench) -> None:
     await both.backend.check()
     instance = both.standin.add("sales")
     instance.stuck = True
@@ -242,7 +242,7 @@ async def test_one_that_was_never_paired_is_logged_out_while_it_connects(both: B
     assert (claim.status, claim.reason) == (Status.DISCONNECTED, "logout")
 
 
-async def test_one_whose_connection_outlived_its_deletion_can_be_made_again(
+async def test_a_session_whose_connection_outlived_its_deletion_can_be_created_again(
     make_stand_in: MakeStandIn, make_bench: MakeBench, eventually: Eventually
 ) -> None:
     """1.8: the name is taken again, and the process holds no such session."""

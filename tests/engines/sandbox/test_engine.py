@@ -124,7 +124,7 @@ async def play(folder: Path, played: list[tuple[str, Any]], together: bool) -> N
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(steps, max_size=12), st.booleans())
-def test_whatever_was_asked_and_broken_it_connects_again_once_all_is_well(
+def test_the_engine_connects_again_after_any_orders_and_faults(
     played: list[tuple[str, Any]], together: bool
 ) -> None:
     with tempfile.TemporaryDirectory() as name:

@@ -73,7 +73,7 @@ def test_a_small_shared_memory_is_reported(
         assert not found.serious and found.cure.startswith("mount -o remount,size=")
 
 
-def test_each_kind_of_browser_that_instances_want_is_looked_for(
+def test_every_kind_of_browser_that_instances_want_is_looked_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     there = tmp_path / "shell"

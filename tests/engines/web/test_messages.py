@@ -89,7 +89,7 @@ def test_a_message_that_cannot_be_sent_is_refused(message: dict[str, Any], field
         ),
     ],
 )
-def test_each_kind_becomes_the_bundle_s_words(
+def test_every_kind_of_message_becomes_a_call_of_the_bundle(
     message: dict[str, Any], kind: str, content: dict[str, Any]
 ) -> None:
     asked = read_message({"to": "5511999999999", **message})

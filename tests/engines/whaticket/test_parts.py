@@ -391,7 +391,7 @@ def test_an_old_browser_that_lives_on_is_said_to_need_the_servers_restart():
     assert look(known, "OPENING", "unknown", 10.0).status is Status.INITIALIZING
 
 
-def test_what_goes_from_its_code_to_connecting_is_a_pairing_under_way():
+def test_a_session_that_goes_from_its_code_to_connecting_is_being_paired():
     known = SessionView()
     assert look(known, "OPENING", "unpaired").phase == ""
     look(known, "qrcode", "unpaired", 1.0)

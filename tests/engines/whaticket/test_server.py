@@ -30,7 +30,7 @@ async def test_the_catalog_opens_it(tmp_path):
     assert heard.servers == [claim]
 
 
-async def test_it_tells_the_server_and_its_sessions(open_bench, eventually):
+async def test_a_check_reports_the_server_and_its_sessions(open_bench, eventually):
     bench = await open_bench()
     await up(bench, eventually=eventually)
     backend = await bench.open()

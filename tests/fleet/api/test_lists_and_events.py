@@ -116,7 +116,7 @@ async def test_a_list_is_paged_and_chosen_over_all_machines(fleet: Fleet) -> Non
     assert ids(await listed(first, headers=key)) == ["a2", "a3"]
 
 
-async def test_what_changed_is_on_the_other_machines_list_and_nothing_secret_is(
+async def test_a_change_is_on_the_other_machines_list_and_no_secret_is(
     fleet: Fleet, two: Two
 ) -> None:
     first, second = two

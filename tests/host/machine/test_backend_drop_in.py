@@ -69,7 +69,7 @@ def test_all_that_a_backend_may_need_is_named():
         {"ca_file": "/etc/ssl/certs/own.pem"},
     ],
 )
-def test_what_needs_nothing_gets_no_drop_in(settings: dict[str, Any]):
+def test_a_backend_without_needs_gets_no_drop_in(settings: dict[str, Any]):
     assert render_reach("shop", settings) == ""
 
 

@@ -88,7 +88,7 @@ def test_applied_twice_it_still_knows_what_was_before(machine: Path) -> None:
     assert kernel(machine)["vm.swappiness"] == "60"
 
 
-def test_what_an_operator_set_since_is_not_undone(machine: Path) -> None:
+def test_values_that_an_operator_set_since_are_not_undone(machine: Path) -> None:
     tuning = Tuning(machine)
     tuning.apply(now=True)
     (machine / "proc/sys/vm/swappiness").write_text("1\n")
@@ -118,7 +118,7 @@ def test_a_file_that_comes_later_is_named(machine: Path) -> None:
     }
 
 
-def test_what_this_kernel_does_not_have_is_not_missed(machine: Path) -> None:
+def test_settings_unknown_to_this_kernel_are_skipped(machine: Path) -> None:
     (machine / "proc/sys/kernel/pid_max").unlink()
     assert "kernel.pid_max" not in {row.name for row in Tuning(machine).rows()}
 
@@ -149,7 +149,7 @@ def test_a_read_only_kernel_is_said(machine: Path) -> None:
 
 
 @given(st.text(max_size=300))
-def test_whatever_stands_in_the_drop_in_nothing_else_is_written(text: str) -> None:
+def test_no_content_of_the_drop_in_makes_tune_write_another_file(text: str) -> None:
     import tempfile
 
     with tempfile.TemporaryDirectory() as folder:

@@ -21,7 +21,7 @@ class Watched:
         return self.until
 
 
-async def test_it_passes_when_its_time_is_over_and_not_before() -> None:
+async def test_a_deadline_passes_when_its_time_is_over_and_not_before() -> None:
     watched = Watched()
     at = watched.loop.time() + 1.3  # over a whole second: the early look comes in between
     watched.deadline.set(1.3)
@@ -29,7 +29,7 @@ async def test_it_passes_when_its_time_is_over_and_not_before() -> None:
         assert await watched.passed >= at
 
 
-async def test_what_was_renewed_meanwhile_passes_later() -> None:
+async def test_a_renewed_deadline_passes_later() -> None:
     watched = Watched()
     watched.until = watched.loop.time() + 1.2
     watched.deadline.set(0.1)

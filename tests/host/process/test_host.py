@@ -335,7 +335,7 @@ async def test_a_foreign_process_cannot_speak_for_a_worker(open_host, tmp_path):
     assert (after.status_text, after.run) == (before.status_text, before.run)
 
 
-async def test_each_change_wakes_the_instance(open_host):
+async def test_every_change_wakes_the_instance(open_host):
     woken: list[str] = []
     host = await open_host(wake=woken.append)
     await host.start(InstanceId("good"))

@@ -41,7 +41,9 @@ def grow(leak: subprocess.Popen[str]) -> None:
     assert leak.stdout.readline() == "large\n"
 
 
-def test_who_grew_is_found_as_soon_as_the_machine_has_less(leak: subprocess.Popen[str]) -> None:
+def test_a_grown_worker_is_noticed_as_soon_as_the_machine_has_less_memory(
+    leak: subprocess.Popen[str],
+) -> None:
     free = [1000 * MIB]
     watch, limits = MemoryWatch(lambda: free[0]), {leak.pid: 48 * MIB}
     assert watch.over_limit(limits) == {}
@@ -52,7 +54,7 @@ def test_who_grew_is_found_as_soon_as_the_machine_has_less(leak: subprocess.Pope
     assert watch.over_limit(limits)[leak.pid] > 48 * MIB
 
 
-def test_what_hides_behind_others_is_found_by_the_look_that_comes_anyway(
+def test_growth_that_others_hide_is_noticed_by_the_regular_check(
     leak: subprocess.Popen[str],
 ) -> None:
     watch, limits = MemoryWatch(lambda: 1000 * MIB), {leak.pid: 48 * MIB}

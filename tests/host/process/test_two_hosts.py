@@ -61,7 +61,7 @@ def words_of(pid: int) -> list[str]:
     return Path(f"/proc/{pid}/cmdline").read_text(encoding="utf-8").split("\0")[1:-1]
 
 
-async def test_each_kind_is_started_with_its_own_words_and_places(pair, tmp_path):
+async def test_both_kinds_of_workers_start_with_their_own_command_and_folders(pair, tmp_path):
     instances, backends = await pair.open()
     for host in (instances, backends):
         await host.start(GOOD)
@@ -77,7 +77,7 @@ async def test_each_kind_is_started_with_its_own_words_and_places(pair, tmp_path
     assert set(pair.woken) == {"wa-instance@good", "wa-backend@good"}
 
 
-async def test_what_happens_to_one_kind_is_nothing_to_the_other(pair, eventually):
+async def test_an_event_of_one_kind_of_worker_does_not_reach_the_other_kind(pair, eventually):
     instances, backends = await pair.open()
     for host in (instances, backends):
         await host.start(GOOD)

@@ -23,7 +23,7 @@ async def test_an_end_that_comes_before_the_answer_is_looked_at_counts():
     assert jobs.pending == 0
 
 
-async def test_who_gives_up_while_asking_leaves_no_unknown_job_behind(eventually):
+async def test_a_caller_that_gives_up_leaves_no_unknown_job_behind(eventually):
     jobs, answered, asked = Jobs(never_asked), asyncio.Event(), []
 
     async def begin() -> str:

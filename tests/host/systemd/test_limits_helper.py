@@ -87,13 +87,13 @@ def test_every_other_line_is_refused(line: bytes) -> None:
     assert helper.parse(line) is None
 
 
-def test_what_the_agent_takes_as_a_limit_the_helper_takes_too() -> None:
+def test_the_helper_accepts_every_limit_that_the_agent_accepts() -> None:
     assert (words.LEAST_MEMORY, words.LEAST_TASKS) == (helper.LEAST_MEMORY, helper.LEAST_TASKS)
     assert words.MOST_MEMORY * BEHIND <= helper.MOST_MEMORY
 
 
 @given(st.binary(max_size=140))
-def test_whatever_is_understood_names_one_unit_and_three_numbers(line: bytes) -> None:
+def test_every_accepted_line_names_one_unit_and_three_numbers(line: bytes) -> None:
     asked = helper.parse(line)
     if asked is not None:
         words = line.decode("ascii").split()
@@ -103,7 +103,7 @@ def test_whatever_is_understood_names_one_unit_and_three_numbers(line: bytes) ->
 
 @pytest.mark.parametrize("unit", ["wa-instance@a.service", "wa-instance@abcd.service"])
 @pytest.mark.parametrize("properties", [SET, SET[:1], SET[1:]])
-def test_what_is_sent_to_systemd_is_what_a_real_dbus_library_reads(
+def test_a_dbus_library_reads_the_message_that_the_helper_sends_to_systemd(
     unit: str, properties: list[tuple[str, int]]
 ) -> None:
     here, there = socket.socketpair()

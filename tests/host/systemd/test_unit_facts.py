@@ -41,7 +41,7 @@ def test_a_changed_life_is_read_again_a_changed_text_is_not():
     assert cache.status(A) is None
 
 
-def test_what_is_signalled_while_we_ask_is_newer_than_the_answer():
+def test_a_signal_during_a_query_is_newer_than_its_answer():
     cache = UnitCache()
     cache.begin_asking(A)
     cache.changed(A, {"ActiveState": "failed"}, [])
@@ -61,7 +61,7 @@ def test_how_the_run_before_ended_is_kept_after_a_restart():
     assert cache.answered(A, RUNNING).result == "success"
 
 
-def test_what_is_not_loaded_stays_absent_until_something_is_said_of_it():
+def test_an_unloaded_unit_stays_absent_until_a_signal_names_it():
     cache = UnitCache()
     cache.note_absent(A)
     assert cache.status(A) is UNIT_ABSENT

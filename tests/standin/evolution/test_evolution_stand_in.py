@@ -149,7 +149,7 @@ async def test_webhooks_are_repeated_but_not_after_a_refusal(
     await runner.cleanup()
 
 
-async def test_it_runs_alone_and_obeys_over_http(client: aiohttp.ClientSession) -> None:
+async def test_the_stand_in_runs_alone_and_obeys_over_http(client: aiohttp.ClientSession) -> None:
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "tests.standin.evolution", "--fast", "--instances", "1000"),
         stdout=asyncio.subprocess.PIPE,
@@ -180,7 +180,7 @@ async def test_it_runs_alone_and_obeys_over_http(client: aiohttp.ClientSession) 
 
 
 @pytest.mark.parametrize("version", ["1.8.6", "2.3.6"])
-async def test_it_answers_as_the_real_server_did(
+async def test_the_stand_in_answers_as_the_real_server_did(
     client: aiohttp.ClientSession, version: str
 ) -> None:
     kept = json.loads((Path(__file__).parent / f"recorded-{version}.json").read_text())

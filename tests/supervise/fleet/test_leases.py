@@ -157,7 +157,7 @@ async def test_a_worker_of_a_version_without_leases_is_restarted() -> None:
 
 
 @pytest.mark.parametrize("field", [None, "until"])
-async def test_one_that_refuses_this_lease_is_not_restarted(field: str | None) -> None:
+async def test_a_worker_that_refuses_its_lease_is_not_restarted(field: str | None) -> None:
     ending = facts_of("ending", Recording(EngineError("it has ended", field=field)))
     await given(ending)
     assert not ending.asked.restart_for

@@ -458,7 +458,7 @@ def test_a_kill_while_importing_a_new_one_leaves_nothing_or_all(
         assert contents(root / "other" / "session") == contents(session)
 
 
-def test_what_was_staged_can_be_thrown_away(root, archive):
+def test_staged_files_can_be_thrown_away(root, archive):
     arrive(root, archive)
     discard(root, OTHER, "import")
     assert list((root / ".staging").iterdir()) == []

@@ -65,7 +65,7 @@ def test_the_session_is_as_it_was_and_what_was_there_is_in_the_trash(
     assert list((root / ".staging").iterdir()) == []
 
 
-def test_what_another_version_or_a_fleet_wrote_beside_it_stays(root, sales, taken, changed):
+def test_fields_of_another_version_or_a_fleet_stay(root, sales, taken, changed):
     file = root / "sales" / "instance.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), "fleet_epoch": 3}))
     restore_snapshot(root, sales, taken, "")
@@ -229,7 +229,9 @@ def test_a_session_begun_afresh_does_not_get_an_older_ones_files(root, sales, se
     refuse_roll_back(root, sales, taken)
 
 
-def test_what_is_damaged_or_of_another_engine_is_refused(root, sales, session, subject, taken):
+def test_a_copy_that_is_damaged_or_of_another_engine_is_refused(
+    root, sales, session, subject, taken
+):
     (session / "sandbox.json").write_bytes(b"broken")
     evidence = take_snapshot(root, subject)
     with pytest.raises(Refused) as caught:

@@ -46,7 +46,7 @@ def code_of(key, raw):
 
 
 @pytest.mark.parametrize("size", [0, 1, 65535, 65536, 65537, 300_000])
-def test_what_was_sealed_comes_out_again(key, size):
+def test_sealed_bytes_come_out_again(key, size):
     content = os.urandom(size)
     raw = seal(key, content)
     assert is_sealed(io.BytesIO(raw))

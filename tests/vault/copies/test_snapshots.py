@@ -57,7 +57,7 @@ def test_only_the_agent_can_read_a_snapshot(root, session, subject):
     assert stat.S_IMODE((root / ".snapshots").stat().st_mode) == 0o700
 
 
-def test_what_belongs_to_this_run_alone_is_left_out(root, session, subject):
+def test_files_of_this_run_alone_are_left_out(root, session, subject):
     (session / "SingletonLock").symlink_to("another-host-4711")
     (session / "SingletonSocket").symlink_to("/tmp/x/SingletonSocket")
     for name in ("lock", "LOCK", "store.lock", ".sandbox.json.tmp", "store.db-shm"):

@@ -72,7 +72,7 @@ async def test_hold_and_release_change_which_sessions_are_watched(backend: Any) 
         ({"id": "a", "settings": {"remote": "impossible"}}, "config"),
     ],
 )
-async def test_what_cannot_be_held_is_an_answer(
+async def test_a_session_that_the_worker_cannot_hold_is_refused_with_an_answer(
     backend: Any, args: dict[str, Any], code: str
 ) -> None:
     backend.start()
@@ -230,7 +230,7 @@ async def test_a_roster_that_cannot_be_read_leaves_it_to_the_agent(backend: Any,
     assert "cannot use" in backend.errors()
 
 
-async def test_one_bad_session_in_the_roster_costs_the_others_nothing(backend: Any) -> None:
+async def test_a_bad_session_in_the_roster_costs_the_others_nothing(backend: Any) -> None:
     backend.server.states = dict.fromkeys(["good", "bad"], "CONNECTED")
     backend.roster({"bad": {"remote": "impossible"}, "Not An Id": {}, "good": {}})
     backend.start()

@@ -133,7 +133,7 @@ async def test_a_server_that_is_back_by_its_own_word_is_asked_as_often_as_before
         await eventually(lambda: len(backend.at) > 6)
 
 
-async def test_each_claim_tells_when_the_server_is_asked_again(eventually: Any) -> None:
+async def test_every_claim_has_the_time_of_the_next_check(eventually: Any) -> None:
     backend = ScriptedBackend(WELL, DEAD)
     async with checked(backend) as (checks, told, _):
         await eventually(lambda: len(told) >= 6)
@@ -147,7 +147,7 @@ async def test_each_claim_tells_when_the_server_is_asked_again(eventually: Any) 
     assert 0 < by_itself <= 0.4
 
 
-async def test_one_claim_that_comes_by_two_ways_is_reported_once() -> None:
+async def test_a_claim_that_comes_by_two_ways_is_reported_once() -> None:
     told: list[ServerClaim] = []
     checks = ServerChecks(ScriptedBackend(WELL), told.append, 1.0)  # type: ignore[arg-type]
     for claim in (WELL, WELL, DEAD, DEAD, WELL):

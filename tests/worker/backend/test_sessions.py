@@ -81,7 +81,7 @@ async def held(backend: Backend, server: Server) -> Held:
     return held
 
 
-async def test_each_claim_is_reported_again_in_time_and_spread_out(
+async def test_every_claim_is_reported_again_in_time_and_spread_out(
     held: Held, backend: Backend, server: Server, eventually: Any
 ) -> None:
     for id in IDS[:60]:
@@ -117,7 +117,7 @@ async def test_a_session_that_broke_is_watched_again_after_a_pause(
     assert held.sessions[IDS[3]].settings == {"remote": ""} and IDS[4] not in held.sessions
 
 
-async def test_what_cannot_be_held_is_left_out(held: Held, caplog: Any) -> None:
+async def test_a_session_that_the_worker_cannot_hold_is_left_out(held: Held, caplog: Any) -> None:
     odd = {InstanceId("x1"): {"remote": "impossible"}, InstanceId("x2"): {"remote": "surprising"}}
     held.hold_all({**odd, InstanceId("x3"): {}})
     assert set(held.sessions) == {*IDS, "x3"}
