@@ -80,9 +80,11 @@ Eventually = Callable[..., Awaitable[Any]]
 
 @pytest.fixture
 def eventually() -> Eventually:
-    """Wait until `probe` (plain or async) gives what is wanted; say what it gave last otherwise."""
+    """Wait until `probe` (plain or async) gives what is wanted; say what it gave last otherwise.
 
-    async def wait(probe: Callable[[], Any], wanted: Any = True, *, within: float = 10.0) -> Any:
+    `within` as it is guards against hanging: a promise of the product is a limit of its own."""
+
+    async def wait(probe: Callable[[], Any], wanted: Any = True, *, within: float = 30.0) -> Any:
         begun = time.monotonic()
         while True:
             asked = time.monotonic()

@@ -103,7 +103,7 @@ class RunningAgent:
         if ready:
             await self.until_ready()
 
-    async def until_ready(self, within: float = 20.0) -> None:
+    async def until_ready(self, within: float = 60.0) -> None:
         async with asyncio.timeout(within):
             while True:
                 assert self.process is not None
@@ -113,7 +113,7 @@ class RunningAgent:
                         return
                 await asyncio.sleep(0.02)
 
-    async def stop(self, number: signal.Signals = signal.SIGTERM, within: float = 30.0) -> int:
+    async def stop(self, number: signal.Signals = signal.SIGTERM, within: float = 60.0) -> int:
         assert self.process is not None
         if self.process.returncode is None:
             self.process.send_signal(number)
@@ -169,7 +169,7 @@ class RunningAgent:
         with contextlib.suppress(aiohttp.ClientError):
             await self.ask("POST", f"/api/instance/{id}/sandbox/fault", body)
 
-    async def clear(self, id: str, within: float = 10.0) -> None:
+    async def clear(self, id: str, within: float = 30.0) -> None:
         """End its faults, also when its worker is on its way down or up at this very moment."""
         async with asyncio.timeout(within):
             while True:
@@ -196,8 +196,9 @@ class RunningAgent:
         if self.process is not None and self.process.returncode is None:
             await self.kill()
         for pid in self.worker_pids():
-            if alive(pid) and b"agent" in Path(f"/proc/{pid}/cmdline").read_bytes():
-                os.kill(pid, signal.SIGKILL)
+            with contextlib.suppress(OSError):  # it ends by itself at this very moment
+                if alive(pid) and b"agent" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                    os.kill(pid, signal.SIGKILL)
 
 
 def alive(pid: int) -> bool:

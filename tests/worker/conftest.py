@@ -145,7 +145,7 @@ class Bench:
         arguments = {"name": name, "for": lasting, **more}
         return dict(await self.link.call("command", {"name": "fault", "arguments": arguments}))
 
-    async def ended(self, within: float = 10.0) -> int:
+    async def ended(self, within: float = 30.0) -> int:
         process = self.process
         assert process is not None
         await self.until(lambda: process.poll() is not None, within=within)
@@ -156,7 +156,7 @@ class Bench:
         return self.process.stderr.read().decode()
 
     @staticmethod
-    async def until(probe: Any, *, within: float = 10.0) -> None:
+    async def until(probe: Any, *, within: float = 30.0) -> None:
         async with asyncio.timeout(within + 1):
             deadline = asyncio.get_running_loop().time() + within
             while not probe():
