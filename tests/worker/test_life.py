@@ -294,19 +294,16 @@ async def test_codes_rotate_and_end_until_a_person_asks_again(bench: Any) -> Non
     bench.start(settings={"scan": "manual", "qr_every": 0.2})
     link = await bench.linked()
     texts: set[str] = set()
-    numbers: set[int] = set()
-    while not (bench.claims and bench.claims[-1].reason == "qr_idle"):
-        before = bench.claims[-1].reason if bench.claims else ""
-        if before != "qr_idle" and len(numbers) < 6:
-            qr = (await link.call("qr"))["qr"]
-            if qr:
-                texts.add(qr["text"])
-                numbers.add(qr["number"])
+    while len(texts) < 2:
+        texts |= {qr["text"] for qr in [(await link.call("qr"))["qr"]] if qr}
         await asyncio.sleep(0.02)
-    assert numbers == {1, 2, 3, 4, 5, 6} and len(texts) >= 6
     await bench.status(Status.QR_REQUIRED, "qr_idle")
+    bench.claims.clear()
     again = (await link.call("qr"))["qr"]
     assert again["number"] == 1 and again["text"] not in texts
+    await bench.status(Status.QR_REQUIRED, "qr_idle")
+    shown = [claim.raw for claim in bench.claims if claim.raw]
+    assert shown == [f"code {number}" for number in range(1, 7)]
 
 
 def test_the_worker_carries_none_of_the_agents_libraries() -> None:
@@ -361,7 +358,7 @@ async def test_an_engine_that_crashes_ends_the_worker_with_a_clear_line(
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "crashing.engine"), env=env, stderr=subprocess.PIPE
     )
-    _, errors = await asyncio.wait_for(process.communicate(), 10)
+    _, errors = await asyncio.wait_for(process.communicate(), 60)
     assert process.returncode == 1
     lines = errors.decode().splitlines()
     assert any(
