@@ -67,7 +67,7 @@ class Puppet:
 
     async def hear(self) -> dict[str, Any] | None:
         """The next message; None when the other end hung up."""
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while (message := self._decoder.next_message()) is None:
                 try:
                     chunk = await asyncio.get_running_loop().sock_recv(self.sock, 65536)
@@ -92,7 +92,7 @@ class FakeWorker:
         self._puppets: list[Puppet] = []
 
     async def accept(self) -> Puppet:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             sock, _ = await asyncio.get_running_loop().sock_accept(self._listener)
         self._puppets.append(Puppet(sock))
         return self._puppets[-1]
@@ -190,7 +190,8 @@ async def test_a_worker_with_a_full_backlog_is_unreachable_and_not_waited_for(
 async def test_a_bad_greeting_is_refused_and_counted(
     worker: FakeWorker, ears: Ears, first: list[Any], code: str
 ) -> None:
-    opening = asyncio.create_task(ears.open(worker.path, timeout=0.3))
+    limit = 0.3 if code == "silent" else 30.0
+    opening = asyncio.create_task(ears.open(worker.path, timeout=limit))
     puppet = await worker.accept()
     await puppet.say(*first)
     with pytest.raises(LinkError) as caught:
@@ -240,7 +241,7 @@ async def test_a_worker_that_greets_and_is_gone_is_no_open_link(
             id="unknown status",
         ),
         pytest.param(
-            [Happened(SALES, "run1", Happening("message")).wire()] * 1100, "flood", id="flood"
+            [Happened(SALES, "run1", Happening("message")).wire()] * 5000, "flood", id="flood"
         ),
     ],
 )
@@ -257,7 +258,7 @@ async def test_f86_a_bad_message_ends_the_link_and_is_counted(
     await puppet.hung_up_on()
     assert ears.stats.refused == {code: 1}
     assert len(ears.closed) == 1
-    assert len(ears.happened) < 1100
+    assert len(ears.happened) < len(said)
     with pytest.raises(LinkError):
         await link.call("probe")
     await link.close()
@@ -481,7 +482,7 @@ async def test_a_bad_agent_is_hung_up_on_and_a_good_one_is_not_disturbed(
 
 
 async def test_a_stranger_that_says_nothing_neither_stays_nor_takes_over(served: Served) -> None:
-    server = await served.open(greeting=0.2, strangers=2)
+    server = await served.open(greeting=1.0, strangers=2)
     agent = await greeted(served)
     strangers = [served.puppet() for _ in range(4)]
     for each in strangers:
@@ -521,11 +522,11 @@ async def test_a_burst_of_happenings_is_sent_slowly_enough_for_the_agent(
 ) -> None:
     server = await served.open()
     link = await ears.open(served.path)
+    begun = time.monotonic()
     for _ in range(5):
         for _ in range(300):
             server.happened(SALES, Happening("crypto_error"))
         await asyncio.sleep(0.02)
-    begun = time.monotonic()
     await eventually(lambda: len(ears.happened) + server.dropped, 1500, within=15)
     assert ears.stats.refused == {} and ears.closed == []
     assert time.monotonic() - begun > 1
