@@ -15,10 +15,10 @@ def reload(agent, text: str) -> None:
 
 
 async def test_a_new_interval_of_checks_holds_at_once(make_agent, eventually):
-    agent = make_agent("[health]\ninterval = 60\n", base=START)
+    agent = make_agent("[health]\ntimeout = 0.5\ninterval = 60\n", base=START)
     await agent.start()
     await agent.create("a")
-    await eventually(lambda: agent.status("a"), "QR_REQUIRED")
+    await eventually(lambda: agent.status("a"), "CONNECTED")
 
     async def checks() -> int:
         return (await agent.do("GET", "/api/repairs/statistics"))["checked"]
@@ -69,7 +69,7 @@ async def test_an_instance_that_was_added_to_the_file_is_made(make_agent, eventu
         return (await agent.ask("GET", "/api/instance/two"))[0] == 200
 
     await eventually(known)
-    await eventually(lambda: agent.status("two"), "QR_REQUIRED")
+    await eventually(lambda: agent.status("two"), "CONNECTED")  # its phone scans by itself
     assert "one exists: [[instance]] applies at its creation only" in agent.log.read_text()
     assert (await agent.show("one"))["enabled"] is True
 
