@@ -378,9 +378,14 @@ async def test_a_cleanup_deletes_there_and_begins_afresh(watch, standin, eventua
 
 
 async def test_a_killed_worker_comes_back_and_its_sessions_were_never_away(
-    watch, standin, eventually
+    make_agent, standin, eventually
 ):
-    one = await watch("shop", "other")
+    for name in ("shop", "other"):
+        standin.add(name, "open")
+    base = remote_settings().replace("patience = 1.0", "patience = 30", 1)
+    agent = make_agent(table(standin), base=base)
+    await agent.start()
+    one = Watched(agent, standin)
     await eventually(lambda: one.all_connected(2))
     pid = await one.worker()
     os.kill(pid, signal.SIGKILL)
