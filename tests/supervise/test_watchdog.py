@@ -153,7 +153,7 @@ async def test_f30_a_manager_that_reads_nothing_holds_up_nothing(
             while True:
                 filler.send(b"x" * 100)
         filler.close()
-        rescue = threading.Timer(5, ears.pings)  # or a failure of this test would never end
+        rescue = threading.Timer(30, ears.pings)  # or a failure of this test would never end
         rescue.start()
         asked = store.asked
         await eventually(lambda: store.asked > asked + 4)
