@@ -88,6 +88,11 @@ class FleetAgent(RunningAgent):
             _signal(one, signal.SIGCONT)
         self._stopped = {}
 
+    async def has_just_renewed(self) -> bool:
+        """Its workers have nearly the whole lease."""
+        ttl = float(self.env.get("WA_AGENT_FLEET__TTL", TTL))
+        return bool((await self.fleet())["lease"]["seconds_left"] > ttl - MARGIN - 1.0)
+
     async def boot(self) -> None:
         await self.start(self.env)
 

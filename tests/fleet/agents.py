@@ -57,6 +57,9 @@ jitter = 0
 ttl = {TTL}
 margin = {MARGIN}
 """
+LONG = 12.0
+"""Seconds of a lease within which an agent that was killed is back, on a busy machine as well."""
+LASTING = MappingProxyType({"WA_AGENT_FLEET__TTL": f"{LONG:g}"})
 FRAMES = 0.5
 """Seconds between two frames of a connected session: by them the witness knows that it sends."""
 EMPTY: Mapping[str, str] = MappingProxyType({})

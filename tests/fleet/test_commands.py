@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import Eventually
-from tests.fleet.agents import FleetOfAgents, fleet_of_agents
+from tests.fleet.agents import LASTING, FleetOfAgents, fleet_of_agents
 
 MOMENTS = {
     "": "done",
@@ -21,7 +21,7 @@ MOMENTS = {
 
 @pytest.fixture
 async def fleet(tmp_path: Path) -> AsyncIterator[FleetOfAgents]:
-    async with fleet_of_agents(("m1", "m2"), tmp_path) as fleet:
+    async with fleet_of_agents(("m1", "m2"), tmp_path, env=LASTING) as fleet:
         yield fleet
 
 
@@ -55,6 +55,8 @@ async def test_a_stored_command_is_carried_out_at_most_once_and_its_end_can_be_r
     await eventually(lambda: fleet.connected(ids), within=60)
     await eventually(fleet.know_each_other, within=30)
     for id, (moment, end) in zip(ids, MOMENTS.items(), strict=True):
+        # Back within its lease: a restart of a session whose worker ended would be a start.
+        await eventually(owner.has_just_renewed, within=30)
         await owner.kill()
         command = await stored(fleet, id)
         dies = {"WA_FAILPOINT": f"{moment}:kill"} if moment else {}

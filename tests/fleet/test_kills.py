@@ -11,7 +11,7 @@ import psycopg
 import pytest
 
 from tests.conftest import Eventually
-from tests.fleet.agents import FleetAgent, FleetOfAgents, fleet_of_agents
+from tests.fleet.agents import LASTING, FleetAgent, FleetOfAgents, fleet_of_agents
 from tests.fleet.test_owners import here, owned_by
 
 LEAVES = (
@@ -22,7 +22,7 @@ SOURCE = ("move_stopped", "move_copied", "move_handed_over", "fleet_stopped", "f
 
 @pytest.fixture
 async def fleet(tmp_path: Path) -> AsyncIterator[FleetOfAgents]:
-    async with fleet_of_agents(["a", "b"], tmp_path) as fleet:
+    async with fleet_of_agents(["a", "b"], tmp_path, env=LASTING) as fleet:
         yield fleet
 
 
