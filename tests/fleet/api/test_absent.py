@@ -236,7 +236,6 @@ async def test_a_machine_that_froze_holds_no_request_longer_than_its_lease(
     fleet: Fleet, two: Two, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It keeps its connections, takes requests, and answers none."""
-    monkeypatch.setattr("agent.api.fleet.door._PATIENCE", 0.2)
     first, second = two
 
     async def never(_parts: object) -> Any:
@@ -244,6 +243,7 @@ async def test_a_machine_that_froze_holds_no_request_longer_than_its_lease(
 
     async with first.local() as client, asyncio.timeout(20):
         assert (await client.get("/api/instance/shop")).headers["WA-Fleet-Machine"] == "m2"
+        monkeypatch.setattr("agent.api.fleet.door._PATIENCE", 0.2)
         monkeypatch.setattr("agent.api.app._elsewhere", frozen(first))
         monkeypatch.setattr(second.supervisor, "check_now", never)
         found = await (await client.get("/api/instance/shop")).json()
