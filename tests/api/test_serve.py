@@ -23,6 +23,7 @@ from agent.metrics.exporter import Exporter
 from tests.api.conftest import House, OpenHouse, serve_fakes
 from tests.conftest import Eventually
 from tests.fakes.supervisor import FakeKeys, FakeSupervisor, make_view
+from tests.ports import free_port
 
 
 def test_f79_the_unix_socket_is_for_its_user_and_group_only(tmp_path: Path) -> None:
@@ -229,8 +230,8 @@ async def test_s8_a_taken_port_is_named_and_had_once_it_is_free(
     open_house: OpenHouse, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("agent.api.server.PORT_AGAIN", 0.05)
-    holder = socket.create_server(("127.0.0.1", 0))
-    address = f"127.0.0.1:{holder.getsockname()[1]}"
+    port = free_port()  # which no other test gets when its holder is gone
+    holder, address = socket.create_server(("127.0.0.1", port)), f"127.0.0.1:{port}"
     async with open_house(listen=address) as house, house.local() as local:
         async with local.get("http://localhost/readyz") as answer:
             assert answer.status == 200

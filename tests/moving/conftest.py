@@ -4,11 +4,13 @@ import base64
 import json
 import os
 import shutil
+import socket
 import sqlite3
 import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -245,9 +247,15 @@ class Redis:
         arguments = ["--port", "0", "--unixsocket", self._socket, "--save", "", "--dir", folder]
         self._process = subprocess.Popen([program, *arguments], stdout=subprocess.DEVNULL)
         deadline = time.monotonic() + 60
-        while not self._socket.exists():
+        while not self._answers():
             assert time.monotonic() < deadline, "Redis did not start"
             time.sleep(0.02)
+
+    def _answers(self) -> bool:
+        with suppress(OSError), socket.socket(socket.AF_UNIX) as client:
+            client.connect(str(self._socket))  # its file is there a moment before
+            return True
+        return False
 
     def client(self) -> Any:
         import redis

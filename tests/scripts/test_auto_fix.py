@@ -735,8 +735,9 @@ def redis(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Callable[.
             check=False,
         ).stdout
 
-    deadline = time.monotonic() + 10
-    while ask("PING") != b"PONG\n" and time.monotonic() < deadline:
+    deadline = time.monotonic() + 60
+    while ask("PING") != b"PONG\n":
+        assert time.monotonic() < deadline, "Redis did not start"
         time.sleep(0.02)
     ask.url = f"redis://:{password}@127.0.0.1:{port}/3"  # type: ignore[attr-defined]
     yield ask

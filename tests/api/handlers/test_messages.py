@@ -69,7 +69,7 @@ async def test_a_body_without_a_length_has_the_same_limit(house: House) -> None:
 
 
 async def test_only_so_many_long_bodies_are_in_memory_at_once(open_house: OpenHouse) -> None:
-    opened = open_house(body_limit=1024, body_timeout=0.3)
+    opened = open_house(body_limit=1024, body_timeout=1.5)
     async with opened as house, house.local(base_url="http://localhost") as local:
         await make(local)
         house.supervisor.gate.clear()

@@ -124,11 +124,11 @@ async def test_an_upload_may_be_larger_and_slower_than_a_plain_body(open_house: 
     async def slowly():
         yield ARCHIVE
         for _ in range(8):
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(0.2)
             yield b"x" * 300_000
 
     async with (
-        open_house(body_timeout=0.5) as house,
+        open_house(body_timeout=1.5) as house,
         house.local(base_url="http://localhost") as session,
     ):
         made = await session.post("/api/import", data=slowly(), headers=GZIP)

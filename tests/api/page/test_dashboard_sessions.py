@@ -87,7 +87,7 @@ async def test_many_sessions_are_sorted_filtered_and_stopped_in_a_table(
     await watcher.until("document.querySelectorAll('tbody tr').length === 5")
     await watcher.until(f"{STATUSES}.filter((word) => word === 'Connected').length === 4")
     ids = "[...document.querySelectorAll('tbody tr')].map((e) => e.dataset.id)"
-    assert (await watcher.run(ids))[0] == "asks", "what waits for a person comes first"
+    await watcher.until(f"{ids}[0] === 'asks'")  # what waits for a person comes first
     await watcher.click("th:nth-child(2) .sort")
     wanted = ["asks", "line-0", "line-1", "line-2", "line-3"]
     assert await watcher.run(ids) == wanted
