@@ -2,12 +2,17 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+import signal
+import time
+from collections.abc import AsyncIterator, Iterator
 
 import psycopg
 import pytest
 
+from agent.errors import TryLater
 from agent.fleet.coordinator import Notice
+from agent.fleet.postgres import examine, listening
+from agent.fleet.postgres.connection import Connection, connect
 from agent.fleet.postgres.listening import read_notice
 from tests.conftest import Eventually
 from tests.fleet.test_postgres import Fleet, fleet, server, two_machines
@@ -69,6 +74,42 @@ async def test_notifications_of_another_login_are_ignored(fleet: Fleet, eventual
         await ask(first)
         await eventually(lambda: len(notices) > 2)
         assert [it.kind for it in notices[2:]] == ["command"]
+
+
+@pytest.fixture
+def frozen_after_login(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> Iterator[asyncio.Event]:
+    """Set once a connection was made, whose server then stands still."""
+    connected = asyncio.Event()
+
+    async def connect_and_freeze(address: str) -> Connection:
+        connection = await connect(address)
+        fleet.server.signal(signal.SIGSTOP)
+        connected.set()
+        return connection
+
+    for module in (examine, listening):
+        monkeypatch.setattr(module, "connect", connect_and_freeze)
+    yield connected
+    fleet.server.signal(signal.SIGCONT)
+
+
+async def test_a_listener_of_a_frozen_database_ends_at_once(
+    fleet: Fleet, frozen_after_login: asyncio.Event
+):
+    async with asyncio.timeout(20), heard(fleet):
+        await frozen_after_login.wait()
+        await asyncio.sleep(0)  # the LISTEN is sent
+        begun = time.monotonic()
+    assert time.monotonic() - begun < 4, "psycopg alone waits ten seconds to cancel it"
+
+
+async def test_a_database_that_freezes_after_the_login_is_not_waited_for(
+    fleet: Fleet, frozen_after_login: asyncio.Event, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(examine, "_WITHIN", 0.5)
+    async with asyncio.timeout(20):
+        with pytest.raises(TryLater, match="no answer within"):
+            await examine.examine(fleet.address)
 
 
 def test_a_notice_is_a_kind_and_a_machine():

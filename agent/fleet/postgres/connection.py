@@ -3,8 +3,10 @@
 No error repeats the address: it may hold a password.
 """
 
-from collections.abc import Iterator
+import asyncio
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
+from typing import Any, TypeVar
 
 import psycopg
 from psycopg.rows import TupleRow
@@ -13,6 +15,7 @@ from agent.errors import ConfigError, InvalidRequest, NotFound, Refused, TryLate
 from agent.fleet.postgres.address import read_address, usable_address
 
 Connection = psycopg.AsyncConnection[TupleRow]
+T = TypeVar("T")
 
 _ALIVE = {
     "keepalives_idle": "10",
@@ -37,6 +40,28 @@ async def connect(address: str, *, autocommit: bool = True) -> Connection:
     given = usable_address(address, **{**_ALIVE, **read_address(address), **_FORCED})
     with readable_errors():
         return await psycopg.AsyncConnection.connect(given, autocommit=autocommit)
+
+
+async def call_within(seconds: float, call: Coroutine[Any, Any, T], close: Callable[[], None]) -> T:
+    """What the call returns. `close` its connection when it is late or cancelled."""
+    task = asyncio.create_task(call)
+    task.add_done_callback(_read_error)
+    try:
+        await asyncio.wait({task}, timeout=seconds)
+        if not task.done():
+            raise TimeoutError(f"no answer within {seconds:g} s")
+        return task.result()
+    finally:
+        if not task.done():
+            # Closed first: a cancelled call would ask the frozen server to cancel it.
+            close()
+            task.cancel()
+
+
+def _read_error(task: asyncio.Task[Any]) -> None:
+    """Asyncio would log the error of a call that was given up."""
+    if not task.cancelled():
+        task.exception()
 
 
 def _errors(said_first: str) -> dict[str, WaError]:

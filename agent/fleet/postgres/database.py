@@ -7,7 +7,7 @@ from typing import Any
 from psycopg.rows import TupleRow
 
 from agent.errors import WaError
-from agent.fleet.postgres.connection import Connection, connect, readable_errors
+from agent.fleet.postgres.connection import Connection, call_within, connect, readable_errors
 from agent.fleet.postgres.tables import read_schema
 
 
@@ -30,24 +30,16 @@ class Database:
 
     async def rows(self, statement: str, *values: Any) -> list[TupleRow]:
         async with self._turn:
-            task = asyncio.create_task(self._ask(statement, values))
-            task.add_done_callback(_heard)
             try:
                 with readable_errors():
-                    await asyncio.wait({task}, timeout=self._timeout)
-                    if not task.done():
-                        raise TimeoutError(f"no answer within {self._timeout:g} s")
-                    return task.result()
+                    return await call_within(
+                        self._timeout, self._ask(statement, values), self._drop
+                    )
             except WaError as error:
                 # Tables that changed under a connection are looked at again by the next one.
                 if error.code in ("fleet_database", "fleet_schema"):
                     self._drop()
                 raise
-            finally:
-                if not task.done():
-                    # Closed first: a cancelled call would ask the frozen server to cancel it.
-                    self._drop()
-                    task.cancel()
 
     async def close(self) -> None:
         if self._connection is not None:
@@ -71,9 +63,3 @@ class Database:
         if self._connection is not None:
             self._connection.pgconn.finish()
             self._connection = None
-
-
-def _heard(task: asyncio.Task[list[TupleRow]]) -> None:
-    """Asyncio would log the error of a call that was given up."""
-    if not task.cancelled():
-        task.exception()

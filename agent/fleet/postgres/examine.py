@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from agent.fleet.postgres.address import warn_of_address
-from agent.fleet.postgres.connection import Connection, connect, readable_errors
+from agent.fleet.postgres.connection import Connection, call_within, connect, readable_errors
 from agent.fleet.postgres.tables import read_schema
 
+_WITHIN = 20.0
 _POWERS = """
     SELECT word FROM pg_roles r, LATERAL (VALUES
         (r.rolsuper, 'is a superuser'), (r.rolcreaterole, 'may make roles'),
@@ -42,24 +43,30 @@ async def examine(address: str, ids: Sequence[str] = ()) -> DatabaseFacts:
     connection = await connect(address)
     try:
         with readable_errors():
-            version, _ = await read_schema(connection)
-            (role,) = await _column(connection, "SELECT current_user")
-            (fingerprint,) = await _column(connection, "SELECT key_fingerprint FROM wa_agent.fleet")
-            ttl = await _column(connection, "SELECT ttl FROM wa_agent.fleet WHERE ttl > 0")
-            names = "SELECT name FROM wa_agent.machine WHERE NOT gone ORDER BY name"
-            taken = "SELECT id FROM wa_agent.session WHERE id = ANY (%s) ORDER BY id"
-            return DatabaseFacts(
-                version,
-                role,
-                await _column(connection, _POWERS),
-                warn_of_address(address),
-                fingerprint,
-                float(ttl[0]) if ttl else None,
-                await _column(connection, names),
-                await _column(connection, taken, list(ids)),
+            return await call_within(
+                _WITHIN, _read(connection, address, ids), connection.pgconn.finish
             )
     finally:
         await connection.close()
+
+
+async def _read(connection: Connection, address: str, ids: Sequence[str]) -> DatabaseFacts:
+    version, _ = await read_schema(connection)
+    (role,) = await _column(connection, "SELECT current_user")
+    (fingerprint,) = await _column(connection, "SELECT key_fingerprint FROM wa_agent.fleet")
+    ttl = await _column(connection, "SELECT ttl FROM wa_agent.fleet WHERE ttl > 0")
+    names = "SELECT name FROM wa_agent.machine WHERE NOT gone ORDER BY name"
+    taken = "SELECT id FROM wa_agent.session WHERE id = ANY (%s) ORDER BY id"
+    return DatabaseFacts(
+        version,
+        role,
+        await _column(connection, _POWERS),
+        warn_of_address(address),
+        fingerprint,
+        float(ttl[0]) if ttl else None,
+        await _column(connection, names),
+        await _column(connection, taken, list(ids)),
+    )
 
 
 async def _column(connection: Connection, statement: str, *values: object) -> list[str]:

@@ -7,13 +7,14 @@ from collections.abc import Callable
 
 from agent.errors import WaError
 from agent.fleet.coordinator import Notice
-from agent.fleet.postgres.connection import Connection, connect, readable_errors
+from agent.fleet.postgres.connection import Connection, call_within, connect, readable_errors
 
 log = logging.getLogger(__name__)
 
 CHANNEL = "wa_agent"
 KINDS = ("changes", "command")
 _FIRST_WAIT, _LONGEST_WAIT = 0.5, 30.0
+_WITHIN = 10.0
 
 
 async def listen(address: str, on_notify: Callable[[Notice], None]) -> None:
@@ -22,7 +23,8 @@ async def listen(address: str, on_notify: Callable[[Notice], None]) -> None:
         try:
             async with await connect(address) as connection:
                 with readable_errors():
-                    await connection.execute(f"LISTEN {CHANNEL}".encode())
+                    asked = connection.execute(f"LISTEN {CHANNEL}".encode())
+                    await call_within(_WITHIN, asked, connection.pgconn.finish)
                     if away:
                         log.info("the fleet's database sends notices again")
                     wait, away = _FIRST_WAIT, False
