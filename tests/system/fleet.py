@@ -94,8 +94,8 @@ class Fleet:
         return range(int(used * 0.7), int(used * 1.3))
 
     def restarts(self, id: str, reason: str) -> int:
-        """How often it was started again for it, as the agent counts."""
-        counted: int = self.cli("show", id)["restarts_by_reason"][reason]
+        """How often it was started again for it, as the agent counts, a moment after systemd."""
+        counted: int = self.show(id)["restarts_by_reason"][reason]
         return counted
 
     @staticmethod
