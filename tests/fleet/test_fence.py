@@ -24,7 +24,7 @@ async def test_workers_keep_their_lease_without_an_agent_and_end_with_it(
         a, b = fleet["a"], fleet["b"]
         await fleet.create(*IDS, on="a")
         await eventually(lambda: fleet.connected(IDS), within=30)
-        await eventually(lambda: fleet.copied(IDS), within=10)
+        await eventually(lambda: fleet.copied(IDS), within=30)
         await eventually(fleet.know_each_other, within=30)
         assert a.process is not None
 

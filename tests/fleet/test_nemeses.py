@@ -26,7 +26,7 @@ async def fleet(tmp_path: Path, eventually: Eventually) -> AsyncIterator[FleetOf
     async with fleet_of_agents(["a", "b"], tmp_path) as fleet:
         await fleet.create("shop", on="a")
         await eventually(lambda: fleet.connected(["shop"]), within=30)
-        await eventually(lambda: fleet.copied(["shop"]), within=10)
+        await eventually(lambda: fleet.copied(["shop"]), within=30)
         yield fleet
 
 
@@ -49,7 +49,7 @@ async def test_two_faults_of_one_machine_are_undone_once(fleet: FleetOfAgents) -
         ("machine frozen", "agent killed"),
     ]
     for names in every:
-        async with asyncio.timeout(60), AsyncExitStack() as ended:
+        async with asyncio.timeout(120), AsyncExitStack() as ended:
             round = Round(fleet, First(1), ended, {"shop": "a"}, {})
             for name in names:
                 begun = time.monotonic()

@@ -38,7 +38,7 @@ async def test_the_sessions_of_a_lost_machine_run_on_another_one(
 ) -> None:
     await fleet.create("shop", "desk", on="a")
     await eventually(lambda: fleet.connected(["shop", "desk"]), within=30)
-    await eventually(lambda: fleet.copied(["shop", "desk"]), within=10)
+    await eventually(lambda: fleet.copied(["shop", "desk"]), within=30)
     await fleet["a"].lose_power()
     await eventually(lambda: owned_by(fleet, "b", "shop", "desk"), within=30)
     await eventually(lambda: fleet.connected(["shop", "desk"]), within=30)
@@ -49,7 +49,7 @@ async def test_a_machine_that_comes_back_retires_what_others_run(
 ) -> None:
     await fleet.create("shop", on="a")
     await eventually(lambda: fleet.connected(["shop"]), within=30)
-    await eventually(lambda: fleet.copied(["shop"]), within=10)
+    await eventually(lambda: fleet.copied(["shop"]), within=30)
     await fleet["a"].lose_power()
     await eventually(lambda: owned_by(fleet, "b", "shop"), within=30)
     await fleet["a"].boot()
@@ -101,7 +101,7 @@ async def test_a_session_whose_files_are_nowhere_waits_and_never_begins_empty(
     a, b = fleet["a"], fleet["b"]
     await fleet.create("x", "kept", on="a")
     await eventually(lambda: fleet.connected(["x", "kept"]), within=30)
-    await eventually(lambda: fleet.copied(["x", "kept"]), within=10)
+    await eventually(lambda: fleet.copied(["x", "kept"]), within=30)
     await a.stop()
     # Its disk was lost with the rows of its sessions, and agent.toml declares one of them.
     saved = tmp_path / "saved"
@@ -143,7 +143,7 @@ async def test_an_operators_order_holds_on_the_next_machine(
     a, b = fleet["a"], fleet["b"]
     await fleet.create(*ids, on="a")
     await eventually(lambda: fleet.connected(ids), within=30)
-    await eventually(lambda: fleet.copied(ids), within=10)
+    await eventually(lambda: fleet.copied(ids), within=30)
     await a.do("POST", "/api/instance/off/disable")
     await a.do("POST", "/api/instance/halted/stop")
     settings = {**fleet.settings, "messages_per_minute": 7}
@@ -169,7 +169,7 @@ async def test_files_from_an_earlier_ownership_are_never_started(
     a, b = fleet["a"], fleet["b"]
     await fleet.create("x", on="a")
     await eventually(lambda: fleet.connected(["x"]), within=30)
-    await eventually(lambda: fleet.copied(["x"]), within=10)
+    await eventually(lambda: fleet.copied(["x"]), within=30)
     await a.lose_power()
     await eventually(lambda: owned_by(fleet, "b", "x"), within=30)
     await eventually(lambda: fleet.connected(["x"]), within=30)

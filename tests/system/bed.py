@@ -245,7 +245,9 @@ class Bed:
         self.try_run("systemctl", "kill", "--signal=KILL", "--kill-whom=all", unit)
 
     def journal(self, *selection: str) -> str:
-        return self.try_run("journalctl", "--no-pager", "-o", "short-monotonic", *selection).stdout
+        """With every line that was written before this call."""
+        script = 'journalctl --sync; exec journalctl --no-pager -o short-monotonic "$@"'
+        return self.try_run("sh", "-c", script, "journalctl", *selection).stdout
 
     def outside_pid(self, inside: int) -> int:
         """The pid by which the outside sees a process of the bed."""
