@@ -163,7 +163,8 @@ class Address:
         host = self.url.partition("://")[2].partition("/")[0]
         if self.url.startswith("file:"):
             return "the sandbox's network"
-        return f"{host} through {self.proxy.partition('://')[2]}" if self.proxy else host
+        proxy = self.proxy.partition("://")[2].rpartition("@")[2]  # without its password
+        return f"{host} through {proxy}" if proxy else host
 
 
 @dataclass(frozen=True, slots=True)

@@ -179,6 +179,9 @@ class Facts:
     next_deep: float = 0.0
     disagrees: str = ""
     """The contradiction that the last deep probe found."""
+    proxy: str | None = None
+    """The mark of the proxy by which its backend's server connects it, as the last deep probe told;
+    "" = it has none of its own, None = not known."""
     lacks: tuple[str, ...] = ()
     """Parts of its engine's page that the last deep probe, connected, did not find."""
     engine_version: str = ""

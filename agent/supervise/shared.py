@@ -101,6 +101,7 @@ def build_shared(config: Config, ground: Ground) -> Shared:
         wake,
         notes.write,
         out_of_reach=reaching.away,
+        way_out=lambda its: its.proxy if its.instance.backend else reaching.way_out(its),
         reconnect=lambda: settings.config.reconnect,
     )
     _pass_news_on(reaching, backends, incidents, notes)

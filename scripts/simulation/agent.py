@@ -298,7 +298,7 @@ class Agent:
         """One step of the repair, if there is one; when to look again for its sake."""
         wall = WALL + at
         if known.repair is None or known.repair.over:
-            released = self._crowd.released.get(known.group, 0.0)
+            released = self._crowd.released_wall(known)
             if not wants_repair(verdict, known.repair, RECOVERY, wall, released_wall=released):
                 return None
             known.repair = begin_repair(verdict, Goal.HEAL, wall)

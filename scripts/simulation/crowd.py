@@ -41,7 +41,7 @@ class Crowd:
         self._out_of_reach = out_of_reach
         self._population = Counter(one.group for one in known.values())
         self._book = IncidentBook()
-        self.released: dict[str, float] = {}
+        self._released: dict[str, float] = {}
         """When the last incident of a group ended."""
 
     def judged(self, known: Known, verdict: HealthVerdict, at: float) -> None:
@@ -62,6 +62,10 @@ class Crowd:
     def another_connected(self, known: Known) -> bool:
         others = (one for one in self._known.values() if one.group == known.group)
         return any(one.session.state == "connected" for one in others if one is not known)
+
+    def released_wall(self, known: Known) -> float:
+        turn_at = self._book.turn_at(known.group, known.instance.id)
+        return self._released.get(known.group, 0.0) if turn_at is None else WALL + turn_at
 
     def wait_reason(self, known: Known) -> str:
         fresh = known.session.state in ("off", "starting")
@@ -112,7 +116,7 @@ class Crowd:
 
     def _release(self, group: str, at: float) -> None:
         self._book.release(group)
-        self.released[group] = WALL + at
+        self._released[group] = WALL + at
         for known in self._known.values():
             if known.group == group and known.session.state != "connected":
                 if known.repair is not None:

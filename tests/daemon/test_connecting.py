@@ -95,6 +95,33 @@ async def test_ensure_healthy_of_a_paired_session_ends_in_a_code(begin, standin,
     await eventually(lambda: one.agent.status("shop"), "CONNECTED")
 
 
+async def test_one_that_hangs_behind_its_own_proxy_keeps_its_pairing_whoever_else_connects(
+    make_agent, standin, eventually
+):
+    proxy = {"enabled": True, "host": "10.0.0.9", "port": "3128", "protocol": "http"}
+    standin.add("shop", "open").proxy = proxy
+    standin.add("other", "open")
+    rounds = "tries = 1\nrounds = 1\nround_pause = 1\n"
+    agent = make_agent(table(standin), base=remote_settings() + rounds)
+    await agent.start()
+    one = Watched(agent, standin)
+    await eventually(lambda: one.all_connected(2))
+    hang(standin, "shop")
+
+    async def restarts():
+        return (await steps(one, "shop")).count("restart")
+
+    await eventually(lambda: has_more(restarts, 2), within=60)
+    assert set(await steps(one, "shop")) == {"restart"}
+    standin.instances["shop"].proxy = None  # now the other's connection is the proof
+    await eventually(lambda: one.agent.status("shop"), "QR_REQUIRED", within=60)
+    assert "cleanup" in await steps(one, "shop")
+
+
+async def has_more(count, than):
+    return await count() > than
+
+
 async def test_repairs_asked_for_while_whatsapp_is_silent_say_so_and_later_bring_codes(
     begin, standin, eventually
 ):

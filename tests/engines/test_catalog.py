@@ -57,6 +57,12 @@ def test_the_catalog_imports_no_engine() -> None:
         assert f"agent.engines.{name}'".encode() not in found
 
 
+def test_the_name_of_an_address_has_no_password_of_its_proxy():
+    address = needed_address("baileys", {"proxy": "http://till:hidden@proxy:3128"}, Path("/none"))
+    assert address is not None
+    assert address.name.endswith(" through proxy:3128")
+
+
 @pytest.mark.parametrize(
     ("engine", "settings", "url", "proxy"),
     [

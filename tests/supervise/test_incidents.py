@@ -17,9 +17,12 @@ from agent.core.model import (
     SessionRecord,
 )
 from agent.core.reconnect import ReconnectPolicy, after_drop, after_try
+from agent.core.recovery.policy import RecoveryPolicy
+from agent.core.recovery.repair import Ending, Goal, begin_repair, wants_repair
 from agent.supervise.facts import Facts
 from agent.supervise.turns.incidents import Incidents
 
+WELL = HealthVerdict(Health.HEALTHY, ConnectionStatus.CONNECTED, "", "")
 ZOMBIE = HealthVerdict(Health.STUCK, ConnectionStatus.RECONNECTING, "zombie", "")
 
 
@@ -31,13 +34,14 @@ def made(*ids, engine="sandbox"):
     return watching(facts), facts
 
 
-def watching(facts, away=frozenset()):
+def watching(facts, away=frozenset(), ways=None):
     return Incidents(
         IncidentPolicy,
         facts,
         lambda _: None,
         lambda _: None,
         out_of_reach=lambda one: one.id in away,
+        way_out=lambda one: (ways or {}).get(one.id, ""),
         reconnect=ReconnectPolicy,
     )
 
@@ -73,15 +77,46 @@ def test_a_stopped_member_fails_no_more(reason, alone):
 
 
 def test_another_one_of_the_same_server_shows_that_it_can_connect():
-    well = HealthVerdict(Health.HEALTHY, ConnectionStatus.CONNECTED, "", "")
     _, facts = made("a", "b")
     _, there = made("c", engine="web")
     incidents = watching(facts | there)
     assert not incidents.another_connected(facts["a"]), "no session was looked at"
-    facts["a"].verdict = there["c"].verdict = well
+    facts["a"].verdict = there["c"].verdict = WELL
     facts["b"].verdict = ZOMBIE
     assert not incidents.another_connected(facts["a"])
     assert incidents.another_connected(facts["b"])
+
+
+@pytest.mark.parametrize(
+    ("ways", "proved"),
+    [
+        ({}, True),
+        ({"a": "p", "b": "p"}, True),
+        ({"a": "p"}, False),
+        ({"b": "p"}, False),
+        ({"a": "p", "b": "q"}, False),
+        ({"a": None}, False),
+        ({"a": None, "b": None}, False),
+    ],
+    ids=["no proxies", "one for both", "its own", "the other's own", "two", "unknown", "both"],
+)
+def test_only_one_that_goes_out_the_same_way_shows_that_it_can_connect(ways, proved):
+    _, facts = made("a", "b")
+    incidents = watching(facts, ways=ways)
+    facts["a"].verdict, facts["b"].verdict = ZOMBIE, WELL
+    assert incidents.another_connected(facts["a"]) is proved
+
+
+def test_a_share_of_those_behind_one_proxy_is_no_odd_one_out():
+    """Among 400 sessions two are noise; behind a proxy of three they are most of them."""
+    ids = [f"i{number:03}" for number in range(400)]
+    _, facts = made(*ids)
+    ways = dict.fromkeys(ids[:3], "p")
+    for incidents, odd in ((watching(facts), True), (watching(facts, ways=ways), False)):
+        for id in ("i000", "i001", "i100"):
+            incidents.judged(facts[id], ZOMBIE)
+        assert incidents.odd_one_out(facts["i000"]) is odd
+        assert incidents.odd_one_out(facts["i100"])
 
 
 def test_an_incident_of_one_engine_hides_none_of_another():
@@ -170,3 +205,28 @@ def test_a_canary_that_shows_its_code_frees_the_others():
     incidents.active["sandbox"] = replace(incidents.active["sandbox"], canary=facts["a"].id)
     told(incidents, facts["a"], SHOWS_CODE)
     assert incidents.active == {}
+
+
+@pytest.mark.parametrize(
+    ("ended", "begins"), [(-60.0, True), (5.0, False)], ids=["before", "in its turn"]
+)
+def test_a_canary_that_gave_up_before_its_turn_tries_again(ended, begins):
+    incidents, facts = made("a", "b")
+    for one in facts.values():
+        told(incidents, one, STUCK)
+    turn = boot_now() - 10.0
+    incident = replace(incidents.active["sandbox"], canary=facts["a"].id, canary_at=turn)
+    incidents.active["sandbox"] = incident
+    now = time.time()
+    gave_up = replace(
+        begin_repair(STUCK, Goal.HEAL, now - 3600.0),
+        ending=Ending.GAVE_UP,
+        ended_wall=now - 10.0 + ended,
+    )
+    begun = [
+        wants_repair(
+            STUCK, gave_up, RecoveryPolicy(), now, released_wall=incidents.released_wall(one)
+        )
+        for one in facts.values()
+    ]
+    assert begun == [begins, False]

@@ -27,7 +27,13 @@ def figures(facts: dict[InstanceId, Facts]) -> OwnFigures:
         "gates": SimpleNamespace(waiting=0, logins_left=lambda _now: None),
     }
     incidents = Incidents(
-        lambda: None, facts, lambda _: None, lambda _: None, out_of_reach=None, reconnect=None
+        lambda: None,
+        facts,
+        lambda _: None,
+        lambda _: None,
+        out_of_reach=None,
+        way_out=None,
+        reconnect=None,
     )  # type: ignore
     return OwnFigures(
         **parts,

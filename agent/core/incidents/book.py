@@ -172,6 +172,11 @@ class IncidentBook:
         given = incident.canary is not None and incident.canary != before.canary
         return Turn.GIVEN if given else Turn.FAILED
 
+    def turn_at(self, group: str, id: InstanceId) -> float | None:
+        """When its turn as the canary began; None = it has none."""
+        incident = self.active.get(group)
+        return incident.canary_at if incident is not None and incident.canary == id else None
+
     def release(self, group: str) -> Incident | None:
         """It is over: earlier failures prove nothing any more."""
         incident = self.active.pop(group, None)

@@ -180,7 +180,8 @@ def is_calm(case: Case) -> bool:
 
 
 def _others_connect(case: Case) -> bool:
-    """Where a session hangs, another one's connection is the proof that WhatsApp can be reached."""
+    """Where a session hangs, the connection of another one that goes out the same way is the proof
+    that WhatsApp can be reached."""
     return case.circumstances.another_connected or case.verdict.health is not Health.STUCK
 
 

@@ -74,9 +74,10 @@ class Circumstances:
     well: bool = True
     """Its backend and the network are well and its engine is in no incident."""
     odd_one_out: bool = True
-    """No other instance of its engine fails alike (incident.odd_one_out)."""
+    """No other instance of its engine fails alike, nor of those with its proxy
+    (incident.odd_one_out)."""
     another_connected: bool = True
-    """Another instance of its engine, on its backend, is connected."""
+    """Another instance of its engine is connected: on its backend, and by its proxy or none."""
     canary: bool = False
     """In an incident it is the canary: it tries for the others, gently as ever."""
     can_log_out: bool = False
@@ -204,7 +205,8 @@ def wants_repair(
 ) -> bool:
     """Whether the agent begins a repair by itself, after the last one (None: there was none).
 
-    `released_wall`: when the last incident of its kind ended; a member that gave up may try again.
+    `released_wall`: when the last incident of its kind ended, or its turn as a canary began; a
+    member that gave up before may try again.
     """
     if not needs_repair(verdict) or (last is not None and not last.over):
         return False

@@ -119,7 +119,7 @@ class EvolutionApi:
         return None if rows is None else (rows.by_name.get(name),)
 
     async def find(self, what: str, name: str) -> Any:
-        """The `settings` or the `webhook` of a session; None where it has none."""
+        """The `settings`, the `webhook` or the `proxy` of a session; None where it has none."""
         answer = await self.ask("GET", f"/{what}/find/{segment(name)}")
         if is_missing(answer):
             raise _missing(f"find the {what} of", name)

@@ -14,7 +14,7 @@ from agent.engines.evolution.hooks import SeenMessages
 from agent.engines.evolution.notes_file import NotesFile
 from agent.engines.evolution.proof import Prover
 from agent.engines.evolution.renewal import Renewal
-from agent.engines.evolution.rows import Row, Rows
+from agent.engines.evolution.rows import Row, Rows, mark_proxy
 from agent.engines.evolution.settings import Pace
 from agent.engines.evolution.subscription import Hooked, Subscription
 from agent.engines.evolution.view import Code, SessionView
@@ -124,6 +124,7 @@ class Observer:
             "list_status": row.status if row is not None else "",
             "state_seconds": round(view.seconds(), 1),
             "compared": False,
+            "proxy": await self._proxy(row),
         }
         if listed is not None:
             if (disagrees := view.compare(row, listed[1])) is not None:
@@ -135,6 +136,18 @@ class Observer:
         if (hooked := hooks.word(self.remote)) is not Hooked.OFF:
             detail["webhook"] = str(hooked)
         return detail
+
+    async def _proxy(self, row: Row | None) -> str | None:
+        """The mark of its own proxy; None where the server does not tell."""
+        if not self.server.api.old:
+            return None if row is None else row.proxy
+        if self.view.live is Live.MISSING:
+            return None
+        try:
+            answer = await self.server.api.find("proxy", self.remote)
+        except EngineError:
+            return None
+        return None if answer is None else mark_proxy(answer)
 
     async def wait_for_code(self) -> None:
         """The first code comes a moment after the login began."""

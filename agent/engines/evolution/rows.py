@@ -1,5 +1,6 @@
 """Reads the server's list: in 2.x its database, in 1.8 nested rows with the live state."""
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -27,6 +28,8 @@ class Row:
     """When it closed, by the server's clock."""
     updated_wall: float = 0.0
     integration: str = ""
+    proxy: str = ""
+    """The mark of its own proxy; "" = none."""
     live: bool = False
     """1.8: the status is the live state of the process."""
 
@@ -59,6 +62,17 @@ def account_of(jid: object) -> str:
     return jid.split("@")[0].split(":")[0][:40] if isinstance(jid, str) else ""
 
 
+def mark_proxy(raw: Any) -> str:
+    """Equal for equal proxies, and tells nothing of its password; "" = none is switched on."""
+    if inside(raw, "enabled") is not True:
+        return ""
+    proxy = raw.get("proxy", raw)  # 1.8 nests it
+    if isinstance(proxy, Mapping):
+        keys = ("protocol", "host", "port", "username", "password")
+        proxy = [proxy.get(key) for key in keys]
+    return hashlib.sha256(json.dumps(proxy).encode()).hexdigest()[:16]
+
+
 def _row(raw: Any) -> Row | None:
     if not (name := text(inside(raw, "name"))):
         return None
@@ -71,6 +85,7 @@ def _row(raw: Any) -> Row | None:
         closed_wall=moment(raw.get("disconnectionAt")),
         updated_wall=moment(raw.get("updatedAt")),
         integration=text(raw.get("integration")),
+        proxy=mark_proxy(raw.get("Proxy")),
     )
 
 

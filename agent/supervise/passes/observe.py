@@ -247,6 +247,8 @@ async def probe(facts: Facts, observer: Observer, *, deep: bool = False) -> None
             facts.disagrees = disagrees[:200] if isinstance(disagrees, str) else ""
         elif facts.disagrees:
             facts.next_deep = begun + observer.health.interval
+        if isinstance(proxy := detail.get("proxy", ""), str):
+            facts.proxy = proxy[:200]
         # Parts are missing while the page loads.
         up = claim.status is ConnectionStatus.CONNECTED
         facts.lacks = _names(detail.get("missing")) if up else ()

@@ -103,6 +103,13 @@ class Reaching:
         watched = self._watched(facts)
         return None if watched is None else watched.reach.back_at
 
+    def way_out(self, facts: Facts) -> str:
+        """Its server and its proxy, to be compared and not shown: it may hold a password."""
+        watched = self._watched(facts)
+        if watched is None or watched.address.url.startswith("file:"):
+            return ""
+        return f"{watched.address.url} {watched.address.proxy}"
+
     def away(self, facts: Facts) -> bool:
         watched = self._watched(facts)
         return watched is not None and watched.reach.away

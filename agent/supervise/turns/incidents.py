@@ -42,6 +42,8 @@ class Incidents:
     wake: Callable[[InstanceId], None]
     tell: Callable[[JournalEntry], object]
     out_of_reach: Callable[[Facts], bool]
+    way_out: Callable[[Facts], str | None]
+    """What it goes out by; None = not known, so no other session is known to go out the same."""
     reconnect: Callable[[], ReconnectPolicy]
     _no_turns: set[str] = field(init=False, default_factory=set)
     """Groups none of whose members has an address that can be reached."""
@@ -136,18 +138,29 @@ class Incidents:
         return group_of(facts) not in self.active
 
     def odd_one_out(self, facts: Facts) -> bool:
+        """Among all of its group, and among those that go out the same way."""
         group = group_of(facts)
-        population = self._population().get(group, 0)
         failing = self._book.failing.now(group, boot_now())
-        return odd_one_out(facts.id, failing, population, self.policy())
+        beside = {other.id for other in self._beside(facts)}
+        alike = {id: code for id, code in failing.items() if id in beside or id == facts.id}
+        return all(
+            odd_one_out(facts.id, failing, population, self.policy())
+            for failing, population in (
+                (failing, self._population().get(group, 0)),
+                (alike, len(beside) + 1),
+            )
+        )
 
     def another_connected(self, facts: Facts) -> bool:
-        others = (other for other in self._of(group_of(facts)) if other is not facts)
-        verdicts = (other.verdict for other in others if other.verdict is not None)
+        verdicts = (other.verdict for other in self._beside(facts) if other.verdict is not None)
         return any(verdict.state is ConnectionStatus.CONNECTED for verdict in verdicts)
 
     def released_wall(self, facts: Facts) -> float:
-        return self._released_wall.get(group_of(facts), 0.0)
+        """When its turn as a canary began or, without one, when its last incident ended."""
+        group = group_of(facts)
+        if (turn_at := self._book.turn_at(group, facts.id)) is not None:
+            return time.time() - (boot_now() - turn_at)
+        return self._released_wall.get(group, 0.0)
 
     def members(self) -> dict[str, int]:
         """Members of the incident of each engine that is in use."""
@@ -219,6 +232,15 @@ class Incidents:
 
     def _of(self, group: str) -> Iterable[Facts]:
         return (facts for facts in self.all_facts.values() if group_of(facts) == group)
+
+    def _beside(self, facts: Facts) -> Iterable[Facts]:
+        """The others of its group that go out the same way. What the rest do proves nothing about
+        this way."""
+        way = self.way_out(facts)
+        if way is None:
+            return ()
+        others = (other for other in self._of(group_of(facts)) if other is not facts)
+        return (other for other in others if self.way_out(other) == way)
 
     def _wake_all(self, group: str) -> None:
         for facts in self._of(group):

@@ -131,14 +131,17 @@ class Bench:
 @pytest.fixture(scope="session")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A cache whose packages are those that the tests installed: the same version, unmodified."""
+    return lay_out_packages(tmp_path_factory.mktemp("cache"))
+
+
+def lay_out_packages(root: Path, loader: str = LOADER_TEXT) -> Path:
     if reason := why_not("baileys"):
         lacks(reason)
-    root = tmp_path_factory.mktemp("cache")
     folder = packages_folder(root)
     folder.mkdir(parents=True)
     (folder / "node_modules").symlink_to(HERE / "node_modules")
     (folder / "package.json").write_text('{"type": "module"}')
-    (folder / LOADER).write_text(LOADER_TEXT)
+    (folder / LOADER).write_text(loader)
     (folder / MARK).touch()
     return root
 

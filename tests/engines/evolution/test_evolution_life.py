@@ -3,6 +3,7 @@
 import json
 import stat
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -168,6 +169,37 @@ async def test_a_dead_session_cannot_be_logged_out_and_can_be_renewed(
         await session.logout()
     await session.renew()
     assert await session.qr() is not None
+
+
+async def test_a_deep_probe_tells_equal_proxies_and_no_password(
+    any_bench: Bench, eventually: Eventually
+) -> None:
+    proxy = {"enabled": True, "host": "10.0.0.9", "port": "3128", "protocol": "http"}
+    proxies: dict[str, dict[str, Any] | None] = {
+        "none": None,
+        "off": proxy | {"enabled": False},
+        "first": proxy,
+        "second": dict(proxy),
+        "user": proxy | {"username": "till-1", "password": "hidden"},
+    }
+    for name, its in proxies.items():
+        any_bench.standin.add(name, "open").proxy = its
+
+    async def tell() -> dict[str, Any]:
+        return {
+            name: (await any_bench.hold(name).probe(deep=True)).detail["proxy"] for name in proxies
+        }
+
+    async def are_told() -> bool:  # the list may be from before they were there
+        return None not in (await tell()).values()
+
+    await eventually(are_told)
+    marks = await tell()
+    assert "hidden" not in str(marks)
+    assert marks["none"] == marks["off"] == ""
+    assert marks["first"] == marks["second"]
+    assert len({marks["none"], marks["first"], marks["user"]}) == 3
+    assert (await any_bench.hold("missing").probe(deep=True)).detail["proxy"] is None
 
 
 async def test_a_renewed_session_keeps_its_token_settings_proxy_and_webhook(

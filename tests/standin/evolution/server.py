@@ -134,6 +134,7 @@ class StandIn:
             ("POST", "/message/sendText", self._send_text),
             ("GET", "/settings/find", self._find_settings),
             ("POST", "/settings/set", self._set_settings),
+            ("GET", "/proxy/find", self._find_proxy),
             ("GET", "/webhook/find", self._find_webhook),
             ("POST", "/webhook/set", self._set_webhook),
         ]
@@ -390,6 +391,12 @@ class StandIn:
         instance.wavoip = told.get("wavoipToken", instance.wavoip)
         body = {"settings": {"instanceName": instance.name, "settings": told}}
         return web.json_response(body, status=201)
+
+    async def _find_proxy(self, instance: Instance, _request: web.Request) -> web.Response:
+        if not self.old:
+            return web.json_response(instance.proxy)
+        enabled = instance.proxy is not None and instance.proxy["enabled"]
+        return web.json_response({"enabled": enabled, "proxy": instance.proxy})
 
     async def _find_webhook(self, instance: Instance, _request: web.Request) -> web.Response:
         if instance.webhook is None and self.old:
