@@ -18,6 +18,8 @@ async def test_a_machine_joins_with_its_sessions_and_leaves_with_them(
 ) -> None:
     ids = ["x", "y"]
     async with fleet_of_agents(["a"], tmp_path) as fleet, newcomer(fleet, "c") as c:
+        # Drained, it takes no session over while "c" runs without the fleet.
+        await fleet["a"].do("POST", "/api/fleet/machines/a/drain")
         await start(c, fleet=False)
         for id in ids:
             await c.create(id, **fleet.settings)
