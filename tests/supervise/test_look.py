@@ -145,6 +145,42 @@ async def test_the_way_leads_through_a_socks_proxy(reply, cause):
     assert asked == [b"site.example\x00\x50"]
 
 
+@pytest.mark.parametrize("url", ["http://site.example/", "https://site.example/"])
+async def test_a_proxy_gets_its_password(url):
+    heads = []
+
+    async def proxy(reader, writer):
+        heads.append((await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n"))
+        writer.write(b"HTTP/1.1 502 Bad Gateway\r\n\r\n")
+        await writer.drain()
+
+    async with serving(proxy) as port:
+        await look(Address(url, f"http://till:a%3Ab@127.0.0.1:{port}"), SOON)
+    (head,) = heads
+    assert "Proxy-Authorization: Basic dGlsbDphOmI=" in head
+    assert "" not in head[:-2]
+
+
+@pytest.mark.parametrize(
+    ("verdict", "cause"), [(b"\x01\x00", ""), (b"\x01\x01", "the proxy refuses its password")]
+)
+async def test_a_socks_proxy_gets_its_password(verdict, cause):
+    async def proxy(reader, writer):
+        assert await reader.readexactly(4) == b"\x05\x02\x00\x02"
+        writer.write(b"\x05\x02")
+        assert await reader.readexactly(10) == b"\x01\x04till\x03a:b"
+        writer.write(verdict)
+        if not cause:
+            await reader.readexactly(5 + len("site.example") + 2)
+            writer.write(b"\x05\x00\x00\x01\x00\x00\x00\x00\x00\x00")
+            await answers("200 OK")(reader, writer)
+        await writer.drain()
+
+    async with serving(proxy) as port:
+        address = Address("http://site.example/", f"socks5://till:a%3Ab@127.0.0.1:{port}")
+        assert await look(address, SOON) == cause
+
+
 async def test_a_file_stands_in_for_a_network(tmp_path):
     path = tmp_path / "network"
     address = Address(path.as_uri())

@@ -2,10 +2,11 @@
 
 A network that takes connections and leads nowhere (a captive portal, a dead server behind a live
 balancer) would otherwise let all sessions log in in vain. The answer is dropped, and only the
-address itself is sent.
+address itself is sent, and to a proxy its own user name and password.
 """
 
 import asyncio
+import base64
 import os
 import socket
 import ssl
@@ -72,11 +73,11 @@ async def _ask(target: SplitResult, proxy: SplitResult | None) -> None:
         if proxy is not None and proxy.scheme == "https":
             await writer.start_tls(_trust(), server_hostname=proxy.hostname)
         if proxy is not None and proxy.scheme == "socks5":
-            await _through_socks(reader, writer, target)
+            await _through_socks(reader, writer, target, proxy)
         elif proxy is not None and target.scheme == "https":
-            await _through_http(reader, writer, target)
+            await _through_http(reader, writer, target, proxy)
         elif proxy is not None:
-            path = target.geturl()
+            host, path = f"{host}{_authorization(proxy)}", target.geturl()
         if target.scheme == "https":
             await writer.start_tls(_trust(), server_hostname=target.hostname)
         writer.write(f"HEAD {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode())
@@ -89,11 +90,30 @@ async def _ask(target: SplitResult, proxy: SplitResult | None) -> None:
             writer.transport.abort()
 
 
+def _credentials(proxy: SplitResult) -> tuple[bytes, bytes] | None:
+    if proxy.username is None:
+        return None
+    # No longer than SOCKS takes them.
+    user, password = unquote(proxy.username), unquote(proxy.password or "")
+    return user.encode()[:255], password.encode()[:255]
+
+
+def _authorization(proxy: SplitResult) -> str:
+    """The header that a proxy with a password wants, after another one; "" = none."""
+    if (credentials := _credentials(proxy)) is None:
+        return ""
+    return f"\r\nProxy-Authorization: Basic {base64.b64encode(b':'.join(credentials)).decode()}"
+
+
 async def _through_http(
-    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, target: SplitResult
+    reader: asyncio.StreamReader,
+    writer: asyncio.StreamWriter,
+    target: SplitResult,
+    proxy: SplitResult,
 ) -> None:
     to = f"{_bracketed(target)}:{_port(target)}"
-    writer.write(f"CONNECT {to} HTTP/1.1\r\nHost: {to}\r\n\r\n".encode())
+    head = f"CONNECT {to} HTTP/1.1\r\nHost: {to}{_authorization(proxy)}"
+    writer.write(f"{head}\r\n\r\n".encode())
     status = await _read_status(reader, "the proxy")
     if not 200 <= status < 300:
         raise _Away(f"the proxy answers {status}")
@@ -102,11 +122,20 @@ async def _through_http(
 
 
 async def _through_socks(
-    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, target: SplitResult
+    reader: asyncio.StreamReader,
+    writer: asyncio.StreamWriter,
+    target: SplitResult,
+    proxy: SplitResult,
 ) -> None:
     name = (target.hostname or "").encode("idna")
-    writer.write(b"\x05\x01\x00")
-    if await _exactly(reader, 2) != b"\x05\x00":
+    credentials = _credentials(proxy)
+    writer.write(b"\x05\x01\x00" if credentials is None else b"\x05\x02\x00\x02")
+    chosen = await _exactly(reader, 2)
+    if chosen == b"\x05\x02" and credentials is not None:
+        writer.write(b"\x01" + b"".join(bytes([len(each)]) + each for each in credentials))
+        if await _exactly(reader, 2) != b"\x01\x00":
+            raise _Away("the proxy refuses its password")
+    elif chosen != b"\x05\x00":
         raise _Away("the proxy wants a password, or another program answers there")
     port = _port(target).to_bytes(2, "big")
     writer.write(b"\x05\x01\x00\x03" + bytes([len(name)]) + name + port)
