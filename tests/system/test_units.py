@@ -148,7 +148,7 @@ def test_f85_a_worker_reaches_its_own_folder_and_nothing_else_of_ours(bed: Bed):
     bed.run("systemctl", "daemon-reload")
     try:
         bed.run("systemctl", "start", "wa-instance@probe.service")
-        line = bed.run("journalctl", "-o", "cat", "-u", "wa-instance@probe.service")
+        line = bed.journal("-o", "cat", "-u", "wa-instance@probe.service")
         found = json.loads(line.split("PROBE ", 1)[1].splitlines()[0])
     finally:
         bed.try_run("rm", "-r", "/etc/systemd/system/wa-instance@probe.service.d")

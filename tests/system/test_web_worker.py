@@ -9,6 +9,7 @@ import shutil
 import signal
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -377,14 +378,18 @@ def _newer(web: Web, page: Client) -> bool:
 
 
 def _below(pid: int) -> Iterator[int]:
+    """A browser's processes come and go meanwhile, and so do their threads."""
     yield pid
     for path in Path(f"/proc/{pid}/task").glob("*/children"):
-        for child in path.read_text().split():
-            yield from _below(int(child))
+        with suppress(OSError):
+            for child in path.read_text().split():
+                yield from _below(int(child))
 
 
 def _line(pid: int) -> bytes:
-    return Path(f"/proc/{pid}/cmdline").read_bytes()
+    with suppress(OSError):
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    return b""
 
 
 def _user_namespace(pid: int) -> Path:
