@@ -46,7 +46,7 @@ async def test_the_list_counts_down_to_the_next_try(house: House, cli: Cli) -> N
     opens = {"circuit": "open", "circuit_opens_wall": time.time() + 90}
     house.supervisor.known[InstanceId("held")] = make_view("held", next_attempt_wall=later, **opens)
     listed = (await cli("list")).out
-    assert re.search(r"^tries .*; next try in (30 min 0|29 min 5\d) s$", listed, re.M)
+    assert re.search(r"^tries .*; next try in (30 min 0|29 min \d+) s$", listed, re.M)
     assert re.search(r"^held .*; next try in 1 min \d+ s$", listed, re.M)
     assert re.search(r"^well .*connected and answering$", listed, re.M)
 

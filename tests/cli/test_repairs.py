@@ -131,7 +131,7 @@ def repair(**more: Any) -> Repair:
                     tries=2,
                     round=2,
                     stage=Stage.DUE,
-                    not_before_wall=time.time() + 7000,
+                    not_before_wall=time.time() + 70_000,
                 )
             },
             r"round 2: restart its worker; the next step in \d+ h",
@@ -153,7 +153,7 @@ def repair(**more: Any) -> Repair:
             id="a ping failed",
         ),
         pytest.param(
-            {"circuit": "open", "circuit_opens_wall": time.time() + 7000},
+            {"circuit": "open", "circuit_opens_wall": time.time() + 70_000},
             r"its circuit is open; one trial in \d+ h.*, or now: wa-agent recover sales",
             id="the circuit",
         ),
@@ -167,7 +167,7 @@ def repair(**more: Any) -> Repair:
             id="a ban",
         ),
         pytest.param(
-            {"next_attempt_wall": time.time() + 7000}, r"attempt 1 in \d+ h", id="the next try"
+            {"next_attempt_wall": time.time() + 70_000}, r"attempt 1 in \d+ h", id="the next try"
         ),
     ],
 )
