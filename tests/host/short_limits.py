@@ -6,9 +6,9 @@ from agent.config.sections import WorkerSection
 
 STANDIN = Path(__file__).with_name("standin.py")
 FAST = WorkerSection(
-    watchdog=0.6,
-    start_timeout=2.0,
-    stop_timeout=0.8,
+    watchdog=1.5,
+    start_timeout=20.0,
+    stop_timeout=2.0,
     restart_delay=0.02,
     burst=4,
     burst_interval=30.0,

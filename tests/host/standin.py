@@ -35,8 +35,8 @@ def ping_for(seconds: float) -> None:
 
 def save_slowly(*_: object) -> None:
     say("STOPPING=1")
-    for _turn in range(8):
-        say("EXTEND_TIMEOUT_USEC=600000")
+    for _turn in range(12):
+        say("EXTEND_TIMEOUT_USEC=1500000")
         time.sleep(0.2)
     Path(os.environ["RUNTIME_DIRECTORY"], "saved").write_text("whole")
     sys.exit(0)
@@ -67,8 +67,8 @@ def main(id: str) -> None:
     if habit == "family":
         have_children(id)
     if habit == "late":
-        say("EXTEND_TIMEOUT_USEC=3000000")
-        time.sleep(1.5)
+        say("EXTEND_TIMEOUT_USEC=20000000")
+        time.sleep(2.5)
     if habit == "locker":
         path = Path(os.environ["WA_SESSION_ROOT"], id, "lock")
         lock = os.open(path, os.O_RDWR | os.O_CREAT)
@@ -82,8 +82,9 @@ def main(id: str) -> None:
         if not mark.exists():
             mark.touch()
             sys.exit(3)
-    if habit == "fenced":  # as a worker of a fleet: this much later, with or without an agent
-        ping_for(1.0)
+    if habit == "fenced":  # as a worker of a fleet, with or without an agent
+        while not Path(os.environ["RUNTIME_DIRECTORY"], "lease-over").exists():
+            ping_for(0.05)
         say("STOPPING=1", "EXIT_STATUS=77")
         sys.exit(77)
     if habit == "leak":

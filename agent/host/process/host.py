@@ -232,7 +232,9 @@ class ProcessHost:
         note = read_note(folder)
         if note is None:
             return
-        child = Child.adopted(note.pid, note.start_ticks) if note.boot == self._boot else None
+        child = None
+        if note.boot == self._boot:
+            child = Child.adopted(note.pid, note.start_ticks, self._notify.after_earlier)
         if child is None:
             remove_note(folder)
             if note.boot == self._boot:
