@@ -1,15 +1,15 @@
 """The machine's memory and the use of its cores, as the kernel tells them."""
 
 import psutil
-import pytest
 
 from agent.host.machine.memory import CoreUse, machine_memory
 
 
 def test_memory_is_what_others_read_too() -> None:
-    found, theirs = machine_memory(), psutil.virtual_memory()
-    assert found.total == theirs.total
-    assert found.available == pytest.approx(theirs.available, rel=0.05)
+    before, found, after = psutil.virtual_memory(), machine_memory(), psutil.virtual_memory()
+    assert found.total == before.total
+    theirs = sorted((before.available, after.available))
+    assert 0.95 * theirs[0] < found.available < 1.05 * theirs[1]
 
 
 def test_a_core_that_works_is_seen_and_no_time_is_no_use() -> None:

@@ -12,29 +12,43 @@ from agent.host.machine.resources import measure
 
 ME = InstanceId("me")
 CHILD = "import time; hoard = bytearray(48 << 20); hoard[::4096] = b'x' * len(hoard[::4096])"
+PARENT = """
+import subprocess, sys
+print("alone", flush=True)
+sys.stdin.readline()
+child = subprocess.Popen([sys.executable, "-c", sys.argv[1]], start_new_session=True)
+print(child.pid, flush=True)
+sys.stdin.readline()
+child.kill()
+child.wait()
+"""
 
 
 async def test_children_count_wherever_they_went(eventually):
-    before = measure({ME: os.getpid()})[ME]
-    assert before.memory_bytes and before.processes and before.cpu_seconds is not None
-    child = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", CHILD + "; time.sleep(60)", start_new_session=True
+    """Those of a process of its own: this one has children of other tests."""
+    parent = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", PARENT, CHILD + "; time.sleep(60)"),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
     )
     try:
+        assert await parent.stdout.readline() == b"alone\n"
+        before = measure({ME: parent.pid})[ME]
+        assert before.memory_bytes and before.processes == 1 and before.cpu_seconds is not None
+        parent.stdin.write(b"\n")
+        child = int(await parent.stdout.readline())
 
         async def grown():
-            usage = measure({ME: os.getpid()})[ME]
+            usage = measure({ME: parent.pid})[ME]
             assert usage.memory_bytes is not None and before.memory_bytes is not None
             return usage.memory_bytes - before.memory_bytes > 40 << 20
 
         await eventually(grown)
-        assert measure({ME: os.getpid()})[ME].processes == before.processes + 1
-        both = measure({ME: os.getpid(), InstanceId("child"): child.pid})
-        assert both[InstanceId("child")].processes == 1
-        assert both[ME].processes == before.processes
+        assert measure({ME: parent.pid})[ME].processes == 2
+        both = measure({ME: parent.pid, InstanceId("child"): child})
+        assert (both[InstanceId("child")].processes, both[ME].processes) == (1, 1)
     finally:
-        child.kill()
-        await child.wait()
+        await parent.communicate(b"\n")
 
 
 def test_a_process_that_is_gone_is_unseen():
