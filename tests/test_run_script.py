@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import Eventually
+from tests.ports import free_port
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
 GREETING = "Dashboard:  http://"
@@ -35,7 +36,7 @@ class Run:
 
 
 @pytest.fixture
-async def start(tmp_path: Path, unused_tcp_port_factory: Any) -> AsyncIterator[Callable[..., Any]]:
+async def start(tmp_path: Path) -> AsyncIterator[Callable[..., Any]]:
     """Begins it in a clone that has its packages already."""
     clone = tmp_path / "clone"
     (clone / "scripts").mkdir(parents=True)
@@ -47,7 +48,7 @@ async def start(tmp_path: Path, unused_tcp_port_factory: Any) -> AsyncIterator[C
 
     async def begin(*more: str) -> Run:
         said = tmp_path / f"said-{len(runs)}"
-        listen = f"127.0.0.1:{unused_tcp_port_factory()}"
+        listen = f"127.0.0.1:{free_port()}"
         env = {name: value for name, value in os.environ.items() if not name.startswith("WA_")}
         with said.open("wb") as out:
             process = await asyncio.create_subprocess_exec(

@@ -8,6 +8,7 @@ import pytest
 
 from tests.daemon.conftest import remote_settings
 from tests.daemon.test_backends import Watched, standin, table
+from tests.ports import free_port
 from tests.standin.evolution import KEY
 from tests.standin.whaticket import server as whaticket
 from tests.standin.whaticket.server import StandIn as Desk
@@ -25,7 +26,7 @@ async def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator
         yield stand_in
 
 
-def desk_table(desk: Desk, free_port: int) -> str:
+def desk_table(desk: Desk) -> str:
     settings = {
         "name": "desk",
         "engine": "whaticket",
@@ -34,20 +35,18 @@ def desk_table(desk: Desk, free_port: int) -> str:
         "password": PASSWORD,
         "timeout": 2.0,
         "adopt": ["*"],
-        "redis_url": f"redis://:{REDIS}@127.0.0.1:{free_port}/0",
+        "redis_url": f"redis://:{REDIS}@127.0.0.1:{free_port()}/0",
         "redis_pattern": "sessions:{id}:*",
     }
     lines = "".join(f"{name} = {json.dumps(value)}\n" for name, value in settings.items())
     return f"\n[[backend]]\n{lines}"
 
 
-async def test_nothing_that_opens_a_server_is_written(
-    make_agent, standin, desk, eventually, unused_tcp_port_factory
-):
-    port = unused_tcp_port_factory()
+async def test_nothing_that_opens_a_server_is_written(make_agent, standin, desk, eventually):
+    port = free_port()
     url = f"http://127.0.0.1:{port}"
     agent = make_agent(
-        table(standin, webhook=True, webhook_url=url) + desk_table(desk, unused_tcp_port_factory()),
+        table(standin, webhook=True, webhook_url=url) + desk_table(desk),
         base=remote_settings(),
     )
     logs = agent.state.parent / "logs"

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from tests.daemon.conftest import QUICK, SETTINGS, RunningAgent, alive, remote_settings
+from tests.ports import free_port
 from tests.standin.evolution import KEY, StandIn
 
 ENDING_ROUTES = ("DELETE /instance/logout", "DELETE /instance/delete", "POST /instance/restart")
@@ -166,14 +167,12 @@ async def test_a_place_that_is_taken_unknown_or_of_another_kind_is_refused(watch
     assert list(await one.statuses()) == ["shop"]
 
 
-async def test_the_servers_own_word_arrives_at_once(
-    make_agent, standin, eventually, unused_tcp_port
-):
+async def test_the_servers_own_word_arrives_at_once(make_agent, standin, eventually):
     """Polling is only the net: here it comes once a minute."""
     slow = SETTINGS.replace("interval = 1\n", "interval = 60\n", 1) + QUICK
-    base_url = f"http://127.0.0.1:{unused_tcp_port}"
+    base_url = f"http://127.0.0.1:{free_port()}"
     agent = make_agent(table(standin, webhook=True, webhook_url=base_url), base=slow)
-    agent.listen = f"127.0.0.1:{unused_tcp_port}"
+    agent.listen = base_url.removeprefix("http://")
     standin.add("shop", "open")
     await agent.start()
     one = Watched(agent, standin)
@@ -347,10 +346,10 @@ async def test_a_logout_on_the_phone_ends_in_a_new_code_and_no_deletion(watch, s
 
 
 async def test_a_logout_is_done_although_its_new_code_comes_before_the_answer(
-    make_agent, standin, eventually, unused_tcp_port
+    make_agent, standin, eventually
 ):
     """The webhook tells it, and the agent connects again while the logout still looks."""
-    base_url = f"http://127.0.0.1:{unused_tcp_port}"
+    base_url = f"http://127.0.0.1:{free_port()}"
     shop = standin.add("shop", "open")
     agent = make_agent(table(standin, webhook=True, webhook_url=base_url), base=remote_settings())
     agent.listen = base_url.removeprefix("http://")

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.deliver.receiver import Receiver
+from tests.ports import free_port
 
 SECRET = "Geheim-of-sixteen-or-more"
 
@@ -91,15 +92,18 @@ async def test_f61_killed_at_any_moment_the_agent_loses_no_event(
 async def test_f61_a_target_that_was_down_hears_all_that_happened_meanwhile(
     make_agent, tmp_path, eventually
 ):
-    target = Receiver()
-    async with target.open() as one:
-        port = one.port
+    target, port = Receiver(), free_port()
+    target.port = port
     agent = make_agent(declared(target, tmp_path))
     await agent.start()
     assert await metric(agent, 'wa_agent_webhook_deliveries_total{result="dead"}') == 0
     await agent.create("shop")
     await eventually(lambda: agent.status("shop"), "CONNECTED")
-    await eventually(lambda: metric(agent, 'wa_agent_outbox_length{kind="webhook"}'))
+
+    async def failing():
+        return (await state(agent))["state"] == "failing"
+
+    await eventually(failing)
     oldest = 'wa_agent_outbox_oldest_timestamp_seconds{kind="webhook"}'
     assert await metric(agent, oldest) is not None
     waiting = await state(agent)
