@@ -10,19 +10,20 @@ settle_start = 0.3
 round_pause = 1
 
 [phases]
-sync = 0.6
+sync = 2
 
 [incident]
-canary_first = 1.5
+canary_first = {seconds}
 """
 IDS = ("a", "b", "c")
 ACTS = ("action", "repair")
 
 
 @pytest.fixture
-async def three(make_agent, eventually):
-    """Three connected instances whose sync will not end, after a change that hit everyone."""
-    agent = make_agent(SETTINGS)
+async def three(make_agent, eventually, request):
+    """Three connected instances whose sync will not end, after a change that hit everyone. Its
+    first canary comes after so many seconds, or not at all."""
+    agent = make_agent(SETTINGS.format(seconds=getattr(request, "param", 600)))
     await agent.start({"WA_AGENT_WORKER__WATCHDOG": "10"})
     for id in IDS:
         await agent.create(id)
@@ -49,37 +50,50 @@ async def fleet_story(agent):
 
 
 async def since(agent, kind):
+    """What came after the last one of that kind: nothing while none was written down."""
     story = await fleet_story(agent)
-    at = max(i for i, one in enumerate(story) if one[0] == kind)
+    at = max((i for i, one in enumerate(story) if one[0] == kind), default=len(story))
     return story[at + 1 :]
 
 
+async def said(agent, kind):
+    return [sentence for one, _, sentence in await fleet_story(agent) if one == kind]
+
+
+@pytest.mark.parametrize("three", [1.5], indirect=True)
 async def test_an_incident_has_one_canary_and_its_success_frees_all_members(three, eventually):
     (shown,) = await incidents(three)
     assert (shown["group"], shown["code"], shown["kind"]) == ("sandbox", "phase_sync", "change")
     assert sorted(shown["members"]) == list(IDS)
-    assert [one for one in await since(three, "incident") if one[0] in ACTS] == []
-    for id in IDS:
-        await eventually(lambda id=id: hold(three, id), "incident")
 
     async def canary():
-        return (await incidents(three))[0]["canary"]
+        found = await incidents(three)
+        return found and found[0]["canary"]
 
     first = await eventually(canary)
-    others = [id for id in IDS if id != first]
+    for id in IDS:
+        await eventually(lambda id=id: hold(three, id), "incident")
     await eventually(lambda: tried(three, first))
-    acted = [one for one in await since(three, "incident") if one[0] in ACTS]
-    assert {one[1] for one in acted} == {first}, f"only the canary may try: {acted}"
-    assert others
     metrics = await three.do("GET", "/metrics")
     assert 'wa_agent_incident_active{engine="sandbox"} 1' in metrics
 
-    await three.clear(first)
-    await eventually(lambda: incidents(three), [])
-    story = await fleet_story(three)
-    assert [one[0] for one in story].count("incident") == 1
-    (over,) = [sentence for kind, _, sentence in story if kind == "incident_over"]
-    assert f"its canary {first} is connected again" in over
+    async def cured():
+        """Whose turn it is can connect; on a slow machine it may be the next one's."""
+        if turn := await canary():
+            await three.clear(turn)
+        return not await incidents(three)
+
+    await eventually(cured)
+    (over,) = await eventually(lambda: said(three, "incident_over"))
+    healed = next(id for id in IDS if f"its canary {id} is connected again" in over)
+    assert len(await said(three, "incident")) == 1
+    turn = ""
+    for kind, id, _ in await since(three, "incident"):
+        turn = id if kind == "canary" else turn
+        if kind == "incident_over":
+            break
+        assert kind not in ACTS or id == turn, "only the canary may try"
+    others = [id for id in IDS if id != healed]
     for id in others:
         await three.clear(id)
     for id in IDS:
@@ -107,8 +121,7 @@ async def test_a_person_releases_it_and_all_may_try(three, eventually):
     assert await incidents(three) == []
     status, _ = await three.ask("POST", "/api/incidents/sandbox/release")
     assert status == 404
-    story = await fleet_story(three)
-    (over,) = [sentence for kind, _, sentence in story if kind == "incident_over"]
+    (over,) = await eventually(lambda: said(three, "incident_over"))
     assert "an operator released it" in over
     for id in IDS:
         await three.clear(id)
@@ -124,6 +137,8 @@ async def test_held_instances_start_no_worker_until_it_is_over(three, eventually
     assert (shown["unit"]["state"], shown["reason"]) == ("inactive", "incident")
     assert await spoken_for(three) == {"a": 1, "b": 1, "c": 1, "late": 0}
     await three.do("POST", "/api/incidents/sandbox/release")
+    for id in IDS:  # before they fail alike once more
+        await three.clear(id)
     await eventually(lambda: three.status("late"), "CONNECTED")
     await eventually(lambda: spoken_for(three), dict.fromkeys((*IDS, "late"), 0))
 
