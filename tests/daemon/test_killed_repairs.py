@@ -27,7 +27,7 @@ suspect_settle = 0.5
 round_pause = 1
 
 [phases]
-sync = 0.8
+sync = 3
 """
 
 

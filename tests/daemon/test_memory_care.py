@@ -3,7 +3,7 @@
 import re
 import signal
 
-from tests.daemon.conftest import LOOKS_OFTEN
+from tests.daemon.conftest import LOOKS_OFTEN, PATIENT
 from tests.daemon.conftest import SETTINGS as BASE
 from tests.daemon.test_turns import (
     ONE_AT_A_TIME,
@@ -21,7 +21,7 @@ warn = 0.6
 
 async def test_a_leak_is_freed_first_and_then_restarted_gracefully_once(make_agent, eventually):
     agent = make_agent(SETTINGS)
-    await agent.start()
+    await agent.start(PATIENT)
     await agent.create("a")
     await agent.create("b", memory_limit=80 * 2**20, name="with its own limit")
     for id in ("a", "b"):
@@ -78,7 +78,7 @@ async def uses_more_than(agent, id, mebibytes):
 
 
 async def test_no_session_is_restarted_for_its_memory_during_an_incident(make_agent, eventually):
-    trouble = "[phases]\nsync = 0.6\n[incident]\ncanary_first = 100\n"
+    trouble = "[phases]\nsync = 2\n[incident]\ncanary_first = 100\n"
     agent = make_agent(SETTINGS + "free_every = 0\n" + trouble)
     await agent.start({"WA_AGENT_WORKER__WATCHDOG": "10"})
     for id in "abcd":

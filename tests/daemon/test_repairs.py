@@ -3,6 +3,7 @@
 import asyncio
 import json
 import time
+from pathlib import Path
 
 import pytest
 
@@ -19,8 +20,8 @@ settle_keys = 1
 round_pause = 1
 
 [phases]
-login = 0.8
-sync = 0.8
+login = 3
+sync = 3
 """
 
 
@@ -89,7 +90,7 @@ async def test_a_stuck_sync_is_named_and_repaired_and_the_count_outlives_the_age
     await agent.fault("a", "stuck-loading")
     assert await ended(agent, eventually) == "recovered: connected"
     story = await agent.story("a")
-    assert ("verdict", "stuck: stuck in phase sync for 1 s") in story
+    assert any(told.startswith("stuck: stuck in phase sync for ") for _, told in story)
     assert await steps(agent) == ["restart"]
     before = await agent.do("GET", "/api/repairs/statistics")
     await agent.stop()
@@ -129,7 +130,7 @@ async def test_a_code_that_never_comes_is_named_and_ends_in_a_new_session(agent,
     await agent.fault("a", "no-qr", 600)
     assert await ended(agent, eventually) == "cleaned: it waits for a scan of its QR code"
     story = await agent.story("a")
-    assert ("verdict", "stuck: stuck in phase login for 1 s") in story
+    assert any(told.startswith("stuck: stuck in phase login for ") for _, told in story)
     told = await steps(agent)
     assert told[0] == "restart"
     assert told[-2:] == ["back_up", "cleanup"], "nothing is retired without a copy"
@@ -279,13 +280,17 @@ async def test_a_repair_that_is_asked_for_of_a_well_one_changes_nothing(agent, e
 
 async def test_requests_join_the_repair_that_runs(agent, eventually):
     await connected(agent, eventually, "a")
-    await agent.fault("a", "stuck-loading")
+    await agent.fault("a", "stuck-loading", 600)
     await eventually(lambda: steps(agent))
-    found = await asyncio.gather(
-        agent.do("POST", "/api/instance/a/recover"),
-        agent.do("POST", "/api/instance/a/ensure-healthy"),
-        agent.do("POST", "/api/instance/a/recover"),
-    )
+    words = ("recover", "ensure-healthy", "recover")
+    asked = [asyncio.create_task(agent.do("POST", f"/api/instance/a/{word}")) for word in words]
+
+    async def all_joined():
+        return len(await joined(agent)) == len(words)
+
+    await eventually(all_joined)
+    await agent.clear("a")
+    found = await asyncio.gather(*asked)
     assert (
         found
         == [
@@ -300,12 +305,11 @@ async def test_requests_join_the_repair_that_runs(agent, eventually):
         * 3
     )
     assert [kind for kind, _ in await agent.story("a")].count("repair_over") == 1
-    assert len(await joined(agent)) == 3
 
 
 async def test_a_caller_that_waits_for_a_repair_delays_no_stop(agent, eventually):
     await connected(agent, eventually, "a")
-    await agent.fault("a", "stuck-loading")
+    await agent.fault("a", "stuck-loading", 600)
     await eventually(lambda: steps(agent))
     asked = asyncio.create_task(agent.ask("POST", "/api/instance/a/recover"))
     await eventually(lambda: joined(agent))
@@ -313,6 +317,7 @@ async def test_a_caller_that_waits_for_a_repair_delays_no_stop(agent, eventually
     status, found = await asked
     assert (status, found["error"]) == (503, "stopping")
     await agent.start(PATIENT)
+    await agent.clear("a")
     await eventually(lambda: agent.status("a"), "CONNECTED")
 
 
@@ -360,7 +365,22 @@ async def test_a_cleanup_ends_a_pairing_only_when_it_is_meant_and_can_be_taken_b
     assert json.loads(session_file(agent).read_text())["device"] == device
 
 
-async def test_a_setup_creates_repairs_and_never_logs_its_code(agent, eventually):
+NO_HURRY = """
+from dataclasses import fields
+from agent.engines.sandbox.settings import SandboxSettings
+made, names = SandboxSettings.__init__, [each.name for each in fields(SandboxSettings)]
+at = names.index("scan")
+made.__defaults__ = (*made.__defaults__[:at], "manual", *made.__defaults__[at + 1 :])
+"""
+
+
+async def test_a_setup_creates_repairs_and_never_logs_its_code(make_agent, eventually, tmp_path):
+    """With a phone that scans when it is told to: a set-up names no settings."""
+    (tmp_path / "first").mkdir()
+    (tmp_path / "first" / "sitecustomize.py").write_text(NO_HURRY)
+    agent = make_agent(SETTINGS)
+    root = Path(__file__).parents[2]
+    await agent.start(PATIENT | {"PYTHONPATH": f"{tmp_path / 'first'}:{root}"})
     body = {"name": "Sales desk", "instanceName": "sales", "engine": "sandbox"}
     made = await agent.do("POST", "/api/v1/whatsapp/setup", body)
     assert (made["created"], made["status"]) == (True, "QR_REQUIRED")

@@ -60,7 +60,7 @@ async def test_a_session_that_is_logged_out_while_it_waits_frees_its_turn(make_a
 
 
 async def test_a_start_that_is_stuck_frees_its_turn(make_agent, eventually):
-    settings = f"{QUICK}tries = 1\nrounds = 1\nunpair = 'never'\n[phases]\nsync = 0.8\n"
+    settings = f"{QUICK}tries = 1\nrounds = 1\nunpair = 'never'\n[phases]\nsync = 3\n"
     agent = make_agent(settings, base=ONE_AT_A_TIME)
     await agent.start(WATCHDOG)
     for id in "ab":
