@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from typing import Any
 
 import aiohttp
 
@@ -18,8 +19,12 @@ async def test_a_workers_last_lines_and_its_failed_starts_are_shown(
     await agent.start()
     await agent.create("sales")
     await eventually(lambda: agent.status("sales"), "CONNECTED")
-    found = await agent.do("GET", "/api/instance/sales/worker-lines")
-    assert any("CONNECTED" in line for line in found["lines"])
+
+    async def last_lines() -> dict[str, Any]:
+        found: dict[str, Any] = await agent.do("GET", "/api/instance/sales/worker-lines")
+        return found if any("CONNECTED" in line for line in found["lines"]) else {}
+
+    found = await eventually(last_lines)
     assert found["command"].startswith("tail -n 60 ")
     log = agent.state / "run" / "sales" / "worker.log"
     with log.open("a") as file:

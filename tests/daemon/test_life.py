@@ -249,9 +249,12 @@ async def test_the_agent_tells_its_manager_that_it_is_ready_alive_and_stopping(
     await agent.start({"NOTIFY_SOCKET": str(path), "WATCHDOG_USEC": "1000000"})
     await eventually(lambda: told.count("WATCHDOG=1") >= 3)
     await agent.stop()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as after:
+        after.sendto(b"the end", str(path))
+    await eventually(lambda: told[-1] == "the end")
     transport.close()
     assert told[0] == "READY=1"
-    assert told[-1] == "STOPPING=1"
+    assert told[-2] == "STOPPING=1"
 
 
 async def test_a_wrong_setting_is_tried_again_when_a_person_says_so(agent, eventually):

@@ -41,6 +41,10 @@ async def scan(agent, eventually, id, fault):
     await agent.do("POST", f"/api/instance/{id}/sandbox/scan")
 
 
+async def recorded(agent, id):
+    return "passkey_required" in [kind for kind, _ in await agent.story(id)]
+
+
 def stored(agent, id):
     return json.loads((agent.state / "sessions" / id / "instance.json").read_text())
 
@@ -57,10 +61,11 @@ async def test_a_demand_for_a_passkey_is_reported_and_recorded(agent, eventually
     await agent.create("wall", scan="manual")
     await scan(agent, eventually, "wall", "passkey")
     await is_now(agent, eventually, "wall", "QR_REQUIRED", "passkey_required")
+    # It shows its reason a moment before its record is saved.
+    await eventually(lambda: recorded(agent, "wall"))
     found = await agent.show("wall")
     assert found["needs_passkey"] is True
     assert "wa-agent pair" in found["sentence"]
-    assert "passkey_required" in [kind for kind, _ in await agent.story("wall")]
     await agent.kill()
     await agent.start(PATIENT)
     assert (await agent.show("wall"))["needs_passkey"] is True

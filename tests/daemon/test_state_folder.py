@@ -77,6 +77,7 @@ async def test_an_identity_file_that_is_damaged_is_written_again_from_the_databa
 ):
     await connected(agent, eventually, "a")
     file = agent.state / "sessions" / "a" / "instance.json"
+    await eventually(lambda: json.loads(file.read_text()).get("paired"))
     before = json.loads(file.read_text())
     await agent.stop()
     file.write_bytes(file.read_bytes()[:40])

@@ -13,6 +13,7 @@ from tests.daemon.conftest import RunningAgent, remote_settings
 from tests.standin.whaticket.keys import FolderKeys
 from tests.standin.whaticket.server import PASSWORD, USER, StandIn
 from tests.standin.whaticket.session import DAMAGED, Session
+from tests.waiting import GrowingLog
 
 PEERS = [f"55119999900{number:02}" for number in range(1, 9)]
 
@@ -144,7 +145,7 @@ async def test_files_put_aside_by_the_round_are_listed_and_no_log_has_their_cont
     assert manifests, [str(path) for path in kept.rglob("*")]
     secret = next(iter(prints(desk, "7")))
     assert secret
-    for text in (agent.log, *agent.state.rglob("worker.log")):
+    for text in (agent.log, *map(GrowingLog, agent.state.rglob("worker.log"))):
         assert "buffer" not in text.read_text().lower()
         assert PASSWORD not in text.read_text().replace(USER, "").split()
 
@@ -226,7 +227,11 @@ async def test_a_server_that_refuses_every_start_opens_the_circuit_of_the_sessio
 
     await eventually(circuit, ["open"], within=60)
     id = await id_of(agent, "1")
-    sentences = [text for kind, text in await agent.story(id) if kind == "session_circuit_open"]
+
+    async def opened():
+        return [text for kind, text in await agent.story(id) if kind == "session_circuit_open"]
+
+    sentences = await eventually(opened)  # it is shown a moment before it is written down
     assert len(sentences) == 1 and f"wa-agent recover {id}" in sentences[0]
     logged = [line for line in agent.log.read_text().splitlines() if sentences[0] in line]
     assert len(logged) == 1 and "WARN" in logged[0]
