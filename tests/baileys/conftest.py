@@ -1,8 +1,9 @@
 """Real Baileys clients against the stand-in for WhatsApp, in real processes."""
 
 import json
+import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,7 +40,7 @@ class Bed:
         self.server = self.start_server()
 
     async def pair(self, account: str = ACCOUNT, id: str = "7") -> None:
-        qr = await self.eventually(lambda: self.server.qr(id), within=20)
+        qr = await self.eventually(lambda: self.server.qr(id), within=60)
         self.whatsapp.scan(qr, account)
         await self.settled(id)
 
@@ -47,7 +48,7 @@ class Bed:
         """Connected, and what the phone gives to a new device is saved: until then files change."""
         await self.connected(id)
         last = "accountSyncCounter" if self.package == "baileys" else "myAppStateKeyId"
-        await self.eventually(lambda: last in self._creds(id), within=20)
+        await self.eventually(lambda: last in self._creds(id), within=60)
 
     def _creds(self, id: str) -> dict[str, Any]:
         """{} at the instants when Baileys has emptied the file and not yet written it."""
@@ -58,24 +59,25 @@ class Bed:
             return {}
 
     async def connected(self, id: str = "7") -> None:
-        await self.eventually(lambda: self.server.status(id), "CONNECTED", within=20)
+        await self.eventually(lambda: self.server.status(id), "CONNECTED", within=60)
 
     async def disconnected(self, code: int) -> None:
         """The client was told so by the library, with that status code."""
         line = f'--> {{"session":"sales","statusCode":{code}}}\n'
-        await self.eventually(lambda: line in self.log.read_text(), within=20)
+        await self.eventually(lambda: line in self.log.read_text(), within=60)
 
     async def hear(self, sender: str, text: str) -> None:
         """A contact writes to the account, and its client can read it."""
         id = self.whatsapp.say(sender, ACCOUNT, text)
-        await self.eventually(lambda: is_read(self.whatsapp.receipts(ACCOUNT, id)), within=20)
+        await self.eventually(lambda: is_read(self.whatsapp.receipts(ACCOUNT, id)), within=60)
 
     async def send(self, to: str, text: str) -> str:
         """The account's client writes, and the other can read it; the message's kind."""
         self.server.send(to, text)
-        return str(await self.eventually(lambda: self._heard(to, text), within=20))
+        return str(await self.eventually(lambda: self.heard(to, text), within=60))
 
-    def _heard(self, who: str, text: str) -> str:
+    def heard(self, who: str, text: str) -> str:
+        """The kind of the message with this text, once they have it."""
         heard = self.whatsapp.person(who).get("heard", [])
         return next((each["type"] for each in heard if each["text"] == text), "")
 
@@ -85,7 +87,13 @@ class Bed:
         await self.hear(who, f"{text}!")
 
     def files(self, id: str = "7") -> dict[str, bytes]:
-        return {each.name: each.read_bytes() for each in (self.folder / id).iterdir()}
+        """As they are at an instant at which Baileys has emptied none to write it."""
+        while True:
+            with suppress(FileNotFoundError):
+                found = {each.name: each.read_bytes() for each in (self.folder / id).iterdir()}
+                if all(found.values()):
+                    return found
+            time.sleep(0.01)
 
     def codes_shown(self) -> int:
         return self.log.read_text().count("Session QRCode Generate")

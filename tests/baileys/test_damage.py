@@ -25,7 +25,7 @@ async def test_no_record_of_a_working_client_is_called_damaged(bed: Bed) -> None
     bed.whatsapp.make_group(GROUP, [ACCOUNT, PEER, NEIGHBOUR])
     await hear(bed, PEER, "in the group")
     bed.server.send(GROUP, "and back")
-    await bed.eventually(lambda: bed.whatsapp.person(PEER)["heard"], within=20)
+    await bed.eventually(lambda: bed.heard(PEER, "and back"), within=60)
     bed.server.disconnect()
     judged = {name.removesuffix(".json"): raw for name, raw in bed.files().items()}
     judged = {name: raw for name, raw in judged.items() if worth_reading(name)}
@@ -71,5 +71,5 @@ async def test_damaged_records_that_no_log_line_names_are_found_and_the_client_r
     assert set(before) - set(bed.files()) == {session.name, group.name}
     await bed.talk(PEER, "with new keys")
     lost = bed.whatsapp.say_in_group(PEER, ACCOUNT, GROUP, "again")
-    await bed.eventually(lambda: is_read(bed.whatsapp.receipts(ACCOUNT, lost)), within=20)
+    await bed.eventually(lambda: is_read(bed.whatsapp.receipts(ACCOUNT, lost)), within=60)
     assert damaged(bed) == []

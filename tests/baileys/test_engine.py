@@ -70,7 +70,7 @@ async def test_a_real_session_is_paired_broken_and_repaired_by_the_engine(
 ) -> None:
     told = Told()
     session = backend.hold(InstanceId("sales"), {"remote": "7"}, told)
-    qr = await bed.eventually(session.qr, within=20)
+    qr = await bed.eventually(session.qr, within=60)
     bed.whatsapp.scan(qr.text, ACCOUNT)
     await bed.settled()
     assert await status_of(session) is ConnectionStatus.CONNECTED

@@ -46,7 +46,7 @@ async def test_a_cut_short_creds_file_costs_the_pairing_unless_it_is_put_back(be
 
     # The client takes what it cannot read for a new session and shows a code.
     bed.restart_server()
-    await bed.eventually(bed.server.qr, within=20)
+    await bed.eventually(bed.server.qr, within=60)
     assert bed.codes_shown() == 2
 
     bed.server.end()
@@ -83,7 +83,7 @@ async def test_a_passing_failure_is_tried_again_without_a_code(bed: Bed) -> None
         await bed.disconnected(code)
         bed.whatsapp.trouble(ACCOUNT, "none")
         await bed.eventually(
-            lambda logins=logins: bed.whatsapp.device(ACCOUNT)["logins"] > logins, within=20
+            lambda logins=logins: bed.whatsapp.device(ACCOUNT)["logins"] > logins, within=60
         )
         await bed.connected()
     assert bed.codes_shown() == 1

@@ -16,6 +16,7 @@ from tests.daemon.test_vault import cli
 from tests.engines.baileys.conftest import ACCOUNT, PEER, cache, whatsapp
 from tests.lacking import lacks
 from tests.standin.baileys.run import BaileysServer, WhatsApp, make_certificate, why_not
+from tests.waiting import GrowingLog
 
 __all__ = ["cache", "whatsapp"]
 
@@ -109,7 +110,7 @@ async def test_many_messages_and_a_long_file_pass_below_the_memory_limit(
         file.write_bytes(os.urandom(16 << 20))
         status, said = await cli(agent, "send", "sales", PEER, "the offer", "--file", file)
         assert (status, "sent" in said) == (0, True), said
-        (heard,) = whatsapp.person(PEER)["heard"]
+        (heard,) = await eventually(lambda: whatsapp.person(PEER).get("heard"))
         assert heard["file"]["sha256"] == hashlib.sha256(file.read_bytes()).hexdigest()
 
         assert await agent.pid("sales") == worker and children([worker]) == {node}
@@ -139,7 +140,7 @@ async def test_a_node_that_misbehaves_is_told_apart_and_cured(  # noqa: PLR0917
     settings = agent.config.read_text()
     agent.config.write_text(settings.replace("[worker]", f"[worker]\nmemory_max = {200 << 20}"))
     await a_scanned_session(agent, whatsapp, cache, eventually)
-    log = agent.state / "run" / "sales" / "worker.log"
+    log = GrowingLog(agent.state / "run" / "sales" / "worker.log")
     for way, words in MISBEHAVIOURS.items():
         logins = whatsapp.device(ACCOUNT)["logins"]
         control.write_text(way)

@@ -79,7 +79,7 @@ class Bench:
             await self._engine.close()
             self._engine = None
 
-    async def until(self, probe: Callable[[], Any], within: float = 20.0) -> Any:
+    async def until(self, probe: Callable[[], Any], within: float = 60.0) -> Any:
         begun = asked = time.monotonic()
         while not (found := probe()):
             now = time.monotonic()
@@ -88,7 +88,7 @@ class Bench:
             asked = time.monotonic()
         return found
 
-    async def is_now(self, status: str, reason: str = "", within: float = 20.0) -> None:
+    async def is_now(self, status: str, reason: str = "", within: float = 60.0) -> None:
         wanted = (ConnectionStatus(status), reason)
         await self.until(lambda: (self.heard.last.status, self.heard.last.reason) == wanted, within)
 
@@ -111,7 +111,7 @@ class Bench:
         await self.start(**settings)
         await self.is_now("CONNECTED")
 
-    async def hear(self, text: str, sender: str = PEER, within: float = 20.0) -> None:
+    async def hear(self, text: str, sender: str = PEER, within: float = 60.0) -> None:
         """A peer writes, and the session reads it."""
         before = self.heard.count("message", direction="in")
         await asyncio.to_thread(self.whatsapp.say, sender, self.account, text)
@@ -200,7 +200,7 @@ class PackProcess:
 
     async def ended(self) -> int:
         assert self._process is not None
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             return await self._process.wait()
 
     async def stop(self) -> None:

@@ -29,7 +29,7 @@ async def put_back(bench: Bench, kept: Path, *patterns: str) -> None:
     await bench.is_now("CONNECTED")
 
 
-async def read(bench: Bench, id: str, within: float = 30.0) -> None:
+async def read(bench: Bench, id: str, within: float = 60.0) -> None:
     await bench.until(lambda: bench.heard.count("message", direction="in", id=id), within)
 
 

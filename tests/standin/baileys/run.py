@@ -75,7 +75,7 @@ class Program:
         self.url = self._address(written)
 
     def _address(self, written: int) -> str:
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while time.monotonic() < deadline and self._process.poll() is None:
             said = self.log.read_bytes()[written:].decode(errors="replace")
             for line in said.splitlines(keepends=True):

@@ -37,7 +37,7 @@ class Shown:
     async def open(self, query: str = "") -> Page:
         self.browser = await Browser.start(find_browser("headless-shell"), self.profile)
         page = await Page.open(self.browser.debugger, self.script, self.browser.version, self._take)
-        await page.navigate(self.stand_in.url + query, within=10)
+        await page.navigate(self.stand_in.url + query, within=60)
         return page
 
     def _take(self, word: str, told: Any) -> None:
@@ -114,8 +114,8 @@ async def test_scripts_put_into_the_page_by_other_means_do_not_run(
     added = """(() => { const added = document.createElement('script');
       added.textContent = 'globalThis.added = 1'; document.head.append(added);
       return globalThis.added || 0 })()"""
-    assert await page.evaluate(added, within=5) == 0
-    assert await page.evaluate("typeof WPP", within=5) == "object"
+    assert await page.evaluate(added, within=60) == 0
+    assert await page.evaluate("typeof WPP", within=60) == "object"
 
 
 async def test_a_person_can_play_the_phone(shown: Shown, eventually: Any) -> None:
