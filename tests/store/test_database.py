@@ -3,6 +3,7 @@
 import asyncio
 import json
 import sqlite3
+import threading
 from dataclasses import asdict, replace
 
 import pytest
@@ -89,8 +90,14 @@ async def test_keys_come_and_go(store):
 
 
 async def test_writes_that_queue_together_share_a_commit(store):
-    before = store.stats.commits
-    stored = await asyncio.gather(*(store.append(entry(str(n))) for n in range(300)))
+    before, all_queued = store.stats.commits, threading.Event()
+    first = asyncio.create_task(store._writer.read(lambda _db: all_queued.wait(60)))
+    await asyncio.sleep(0)
+    writes = [asyncio.create_task(store.append(entry(str(n)))) for n in range(300)]
+    await asyncio.sleep(0)
+    all_queued.set()
+    stored = await asyncio.gather(*writes)
+    assert await first
     assert [one.kind for (one,) in stored] == [str(n) for n in range(300)]
     assert [one.cursor for (one,) in stored] == list(range(1, 301)), "in the order they were asked"
     assert store.stats.commits - before < 10

@@ -25,9 +25,10 @@ async def test_a_healthy_server_is_reported_once(bench: Bench, eventually: Event
     assert bench.heard.servers[0].version == "2.3.7"
     assert bench.heard.servers[0].sessions == 1, "no session was known: its list was asked for"
     assert [each.name for each in await bench.backend.sessions()] == ["sales"]
+    begun = time.monotonic()
     claim = await bench.backend.check()
     assert (claim.up, claim.reason, claim.sessions) == (True, "", 1)
-    assert 0 < claim.seconds < 1
+    assert 0 < claim.seconds <= time.monotonic() - begun
     assert len(bench.heard.servers) == 1, "nothing has changed"
 
 

@@ -84,7 +84,7 @@ async def do(engine: SandboxEngine, name: str, arguments: Any) -> None:
         "wait": lambda: asyncio.sleep(0.01),
     }
     try:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             await calls[name]()
     except WaError:
         pass  # a refusal is an answer
@@ -103,7 +103,7 @@ async def play(folder: Path, played: list[tuple[str, Any]], together: bool) -> N
         for each in work:
             await each
     await engine.command("fault", {"name": "clear"})
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while (await engine.probe()).claim.status is not ConnectionStatus.CONNECTED:
             await engine.connect()
             await asyncio.sleep(0.005)
@@ -172,7 +172,7 @@ async def test_a_pairing_that_is_being_written_does_not_ask_for_a_code(tmp_path)
     engine = open_engine(session, QUICK, heard)
     await engine.connect()
     claim = (await engine.probe()).claim
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while not claim.paired:
             await asyncio.sleep(0)
             claim = (await engine.probe()).claim

@@ -131,7 +131,7 @@ class Bench:
         return self.link_
 
     async def claimed(
-        self, status: ConnectionStatus, reason: str = "", *, within: float = 20.0
+        self, status: ConnectionStatus, reason: str = "", *, within: float = 60.0
     ) -> Claim:
         """Wait until this is the newest claim."""
 
@@ -163,7 +163,7 @@ class Bench:
         self.process.kill()
         self.process.wait(10)
 
-    async def stop(self, within: float = 20.0) -> int:
+    async def stop(self, within: float = 60.0) -> int:
         assert self.process is not None
         process = self.process
         process.terminate()
@@ -171,7 +171,7 @@ class Bench:
         return int(process.returncode)
 
     @staticmethod
-    async def until(probe: Callable[[], Any], *, within: float = 10.0) -> None:
+    async def until(probe: Callable[[], Any], *, within: float = 30.0) -> None:
         deadline = asyncio.get_running_loop().time() + within
         while not probe():
             assert asyncio.get_running_loop().time() < deadline, f"not within {within} s"

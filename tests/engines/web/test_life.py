@@ -60,7 +60,7 @@ async def test_a_killed_worker_takes_its_browser_along_and_the_next_one_connects
     tree = list(processes_below(bench.process.pid))
     assert len(tree) > 2
     bench.kill_worker()
-    await bench.until(lambda: not any(lives(pid) for pid in tree), within=5)
+    await bench.until(lambda: not any(lives(pid) for pid in tree))
     await bench.start()
     await bench.claimed(Status.CONNECTED)
 
@@ -165,7 +165,7 @@ async def test_a_profile_that_another_browser_uses_is_left_alone_and_not_called_
     )
     try:
         page = await Page.open(other.debugger, "1", other.version, lambda _word, _told: None)
-        await page.navigate(bench.url, within=10)
+        await page.navigate(bench.url, within=60)
         await bench.until(lambda: holder(bench.session / "profile") is not None)
         await bench.start(paired=True)
         claim = await bench.claimed(Status.DISCONNECTED, "profile_in_use")

@@ -98,7 +98,7 @@ async def test_an_unprivileged_worker_keeps_the_browser_in_its_sandbox(
     assert bench.process is not None
     tree = list(processes_below(bench.process.pid))
     bench.kill_worker()
-    await bench.until(lambda: not any(lives(pid) for pid in tree), within=5)
+    await bench.until(lambda: not any(lives(pid) for pid in tree))
 
 
 async def test_an_unprivileged_worker_saves_deleted_files_too(

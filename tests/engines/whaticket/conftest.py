@@ -180,7 +180,7 @@ def redis_server(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Red
 @pytest.fixture
 async def redis_client(redis_server: RedisServer) -> AsyncIterator[Any]:
     client = redis_server.client(3)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while True:
             with contextlib.suppress(redis.exceptions.ConnectionError):
                 await client.ping()
