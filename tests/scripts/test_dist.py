@@ -17,6 +17,7 @@ import pytest
 
 from agent import VERSION
 from tests.conftest import Eventually
+from tests.ports import free_port
 
 SOURCE = Path(__file__).parents[2]
 
@@ -106,9 +107,9 @@ async def demo(environment: Path, home: Path, listen: str) -> AsyncIterator[Any]
 
 
 async def test_the_first_minute_without_a_checkout(
-    environment: Path, tmp_path: Path, eventually: Eventually, unused_tcp_port: int
+    environment: Path, tmp_path: Path, eventually: Eventually
 ) -> None:
-    listen, state = f"127.0.0.1:{unused_tcp_port}", tmp_path / "wa-agent" / "demo"
+    listen, state = f"127.0.0.1:{free_port()}", tmp_path / "wa-agent" / "demo"
 
     def said() -> str:
         return (tmp_path / "said").read_text(errors="replace")

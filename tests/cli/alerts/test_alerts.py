@@ -19,6 +19,7 @@ from tests.api.conftest import House, serve_fakes
 from tests.cli.conftest import Cli
 from tests.fakes.alerts import a_board
 from tests.fakes.supervisor import FakeKeys, FakeSupervisor
+from tests.ports import free_port
 
 
 @pytest.fixture
@@ -142,8 +143,8 @@ def notification(status: str, **more: Any) -> dict[str, Any]:
     return {"version": "4", "status": status, "alerts": [{**one, **more}]}
 
 
-async def test_a_listener_prints_each_notification(unused_tcp_port: int) -> None:
-    at = f"127.0.0.1:{unused_tcp_port}"
+async def test_a_listener_prints_each_notification() -> None:
+    at = f"127.0.0.1:{free_port()}"
     listener = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "agent", "alerts", "listen", "--at", at),
         stdout=asyncio.subprocess.PIPE,
