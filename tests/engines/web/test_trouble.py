@@ -24,16 +24,21 @@ Status = ConnectionStatus
 
 
 async def test_codes_are_replaced_and_the_last_one_is_idle_until_a_new_request(
-    bench: Bench, stand_in: StandIn
+    bench: Bench, stand_in: StandIn, eventually: Any
 ) -> None:
-    stand_in.qr_every, stand_in.qr_codes = 3.0, 2
+    stand_in.qr_codes = 2
     link = await bench.start()
     await bench.claimed(Status.QR_REQUIRED)
     first = (await link.call("qr"))["qr"]
-    await bench.until(lambda: stand_in.page().code not in ("", first["text"].split(",")[0]))
-    second = (await link.call("qr"))["qr"]
-    assert second["text"] != first["text"]
+    stand_in.show_next_code(stand_in.page())
+
+    async def another() -> Any:
+        shown = (await link.call("qr"))["qr"]
+        return shown if shown["text"] != first["text"] else None
+
+    second = await eventually(another)
     assert second["number"] == 2 and second["expires_in"] <= 20
+    stand_in.qr_every = 0.5
     await bench.claimed(Status.QR_REQUIRED, "qr_idle")
 
     stand_in.qr_every = 60

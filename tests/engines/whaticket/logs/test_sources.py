@@ -426,7 +426,7 @@ async def test_a_commands_output_is_read_and_it_is_started_again(tmp_path, event
         tmp_path, eventually, f"command:{script} --follow", lambda _, b: len(peers(b)) >= 4
     )
     assert peers(batches)[:2] in ([PEER, "bad_mac"], ["bad_mac", PEER])
-    assert (tmp_path / "runs").read_text().count("run") == 2
+    assert (tmp_path / "runs").read_text().count("run") >= 2
 
 
 async def test_a_command_and_its_children_end_with_us(tmp_path, eventually):
