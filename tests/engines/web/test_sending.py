@@ -113,6 +113,7 @@ async def test_a_file_whose_answer_is_late_is_unknown_and_has_its_id(
     stand_in.answers_sends = False
     file = {"type": "media", "content": "eA==", "mimetype": "text/plain", "filename": "x.txt"}
     told = await bench.link.call("send", {"message": {"to": "5511888888888", **file}})
+    await bench.until(lambda: sends(stand_in))
     sent = next(each for each in stand_in.page().received if each["do"] == "send")
     assert (told["outcome"], told["id"]) == ("unknown", sent["id"])
 

@@ -131,9 +131,9 @@ async def test_a_page_that_loads_itself_again_makes_no_progress_by_that(
     slow = "import agent.engines.web.starts as s; s.RELOADS = 1000"
     await bench.start(first=slow)
     seen = stand_in.requests.count("/standin.js")
-    await bench.until(lambda: stand_in.requests.count("/standin.js") >= seen + 3, within=30)
+    await bench.until(lambda: stand_in.requests.count("/standin.js") >= seen + 3, within=60)
     begun = len(bench.claims)
-    await bench.until(lambda: stand_in.requests.count("/standin.js") >= seen + 8, within=30)
+    await bench.until(lambda: stand_in.requests.count("/standin.js") >= seen + 8, within=60)
     passing = [claim for claim in bench.claims[begun:] if claim.status is not Status.QR_REQUIRED]
     assert {claim.phase for claim in passing} <= {"loaded", "injected"}
     # A document that a reload cut short has less than the next one: two values, not one for each.
