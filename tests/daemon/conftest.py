@@ -164,6 +164,10 @@ class RunningAgent:
         found = await self.do("GET", f"/api/instance/{id}/events?limit=500")
         return [(one["kind"], one["sentence"]) for one in reversed(found["events"])]
 
+    async def codes(self, id: str) -> int:
+        """How often it began to show a code; the first may have been too short to be seen."""
+        return sum("→ QR_REQUIRED" in sentence for _, sentence in await self.story(id))
+
     async def fault(self, id: str, name: str, seconds: float | None = None, **how: object) -> None:
         body = {"fault": name, **how, **({} if seconds is None else {"for": seconds})}
         with contextlib.suppress(aiohttp.ClientError):

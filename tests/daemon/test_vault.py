@@ -141,6 +141,9 @@ async def names_on_disk(agent, id="a"):
 async def test_a_session_that_does_not_stop_changing_is_not_copied(agent, eventually):
     await connected(agent, eventually)
     file = agent.state / "sessions" / "a" / "session" / "busy"
+    long = file.with_name("long")  # each try takes longer than this process ever stands still
+    with long.open("wb") as hole:
+        hole.truncate(128 << 20)
     done = asyncio.Event()
 
     async def write():
@@ -157,6 +160,7 @@ async def test_a_session_that_does_not_stop_changing_is_not_copied(agent, eventu
     assert (status, said["error"]) == (503, "changing")
     assert await names(agent) == []
     assert await names_on_disk(agent) == []
+    long.unlink()
     await agent.do("POST", "/api/instance/a/snapshots")
 
 

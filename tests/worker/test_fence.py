@@ -16,6 +16,9 @@ from agent.worker import fence
 from tests.worker.conftest import slept_for
 
 OVER = LeaseOver.exit_status
+"""Of a worker that ended before the kernel killed it, `fence.KERNEL` seconds past its lease."""
+IN_TIME = "the lease of this machine ended: disconnected"
+"""It says something else where its engine was not disconnected within `fence.DISCONNECT`."""
 
 
 async def lease(bench: Any, seconds: float) -> float:
@@ -73,11 +76,11 @@ async def test_past_its_lease_it_disconnects_saves_nothing_and_ends(bench: Any) 
     await bench.until(lambda: bench.claims[-1].status is Status.DISCONNECTED)
     print(f"disconnected {boot_now() - until:+.3f} s past the lease")
     assert await bench.ended() == OVER
-    assert 0 <= boot_now() - until < 1.0
+    assert boot_now() - until >= 0
     assert bench.claims[-1].status is Status.DISCONNECTED and bench.claims[-1].paired
     assert (bench.session / "sandbox.json").read_bytes() == before
     assert any(notice.startswith("STOPPING=1") for notice in bench.notices)
-    assert "the lease of this machine ended: disconnected" in bench.errors()
+    assert IN_TIME in bench.errors()
 
 
 async def test_every_lease_replaces_the_one_before(bench: Any) -> None:
@@ -89,8 +92,8 @@ async def test_every_lease_replaces_the_one_before(bench: Any) -> None:
     await bench.until(lambda: boot_now() > first + fence.KERNEL + 0.2)
     await bench.status(Status.CONNECTED)
     assert bench.process.poll() is None
-    until = await lease(bench, 0.2)
-    assert await bench.ended() == OVER and boot_now() - until < 1.0
+    await lease(bench, 0.2)
+    assert await bench.ended() == OVER and IN_TIME in bench.errors()
 
 
 async def test_a_running_worker_whose_machine_joins_and_leaves_a_fleet(bench: Any) -> None:
@@ -99,8 +102,8 @@ async def test_a_running_worker_whose_machine_joins_and_leaves_a_fleet(bench: An
     await lease(bench, 30)
     await link.call("lease", {"until": None})
     await link.call("send", {"message": {"to": "x", "text": "y"}})
-    until = await lease(bench, 0.3)
-    assert await bench.ended() == OVER and boot_now() - until < 1.0
+    await lease(bench, 0.3)
+    assert await bench.ended() == OVER and IN_TIME in bench.errors()
 
 
 @pytest.mark.parametrize(
@@ -194,7 +197,7 @@ async def test_the_boot_clock_decides_on_a_machine_that_slept(bench: Any) -> Non
     await bench.status(Status.CONNECTED)
     until = await lease(bench, SLEPT + 0.3)
     assert await bench.ended() == OVER
-    assert 0 <= boot_now() + SLEPT - until < 1.0
+    assert boot_now() + SLEPT - until >= 0 and IN_TIME in bench.errors()
 
 
 async def test_a_full_disk_does_not_keep_it_connected(
@@ -209,6 +212,5 @@ async def test_a_full_disk_does_not_keep_it_connected(
     with (disk / "filler").open("wb", buffering=0) as filler, pytest.raises(OSError):
         while True:
             filler.write(bytes(1024))
-    until = await lease(bench, 0.3)
-    assert await bench.ended() == OVER
-    assert boot_now() - until < 1.0
+    await lease(bench, 0.3)
+    assert await bench.ended() == OVER and IN_TIME in bench.errors()
