@@ -18,6 +18,24 @@ from agent.files import write_whole
 
 
 @dataclass(frozen=True, slots=True)
+class Rival:
+    """Another machine, as far as it is asked for a promise."""
+
+    id: int
+    name: str
+    address: str
+
+
+@dataclass(frozen=True, slots=True)
+class Renewed:
+    """The last renewal that was answered, for an agent that begins without the database."""
+
+    machine: int
+    boot: str
+    ttl: float
+
+
+@dataclass(frozen=True, slots=True)
 class FleetMemory:
     installation: str
     promises: Promises
@@ -27,6 +45,13 @@ class FleetMemory:
     renewals: int = 0
     named: tuple[frozenset[int], ...] = field(default_factory=tuple)
     """The rivals of each renewal that may have been recorded, from the last answered one on."""
+    renewed: Renewed | None = None
+    others: tuple[Rival, ...] = ()
+    """The machines of the fleet, as they were read last."""
+    halted: str = ""
+    """Why no session changes its machine until an operator accepts it."""
+    lost: bool = False
+    """Records were lost, and what this machine owns was not read since in settled ones."""
 
     @property
     def rivals(self) -> frozenset[int]:
@@ -99,4 +124,8 @@ def _memory_of(raw: Mapping[str, Any]) -> FleetMemory:
         generation=int(raw["generation"]),
         renewals=int(raw["renewals"]),
         named=tuple(frozenset(map(int, rivals)) for rivals in raw["named"]),
+        renewed=Renewed(**raw["renewed"]) if raw.get("renewed") else None,
+        others=tuple(Rival(**other) for other in raw.get("others", ())),
+        halted=str(raw.get("halted", "")),
+        lost=bool(raw.get("lost")),
     )

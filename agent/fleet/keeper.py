@@ -7,7 +7,7 @@ plays the same steps against every fault that we know.
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,15 +17,15 @@ from agent.core.fleet.lease import Lease, LeasePolicy, extended, renewed
 from agent.core.fleet.promises import give
 from agent.core.fleet.settling import Settling
 from agent.core.fleet.sightings import rivals_after
-from agent.errors import TryLater, WaError
-from agent.fleet.coordinator import Coordinator, Machine, MachineRow, Member, Owned, Renewal
-from agent.fleet.fleet_file import FleetMemory, Memory
+from agent.errors import Refused, TryLater, WaError
+from agent.fleet.coordinator import Coordinator, Machine, Member, Owned, Renewal
+from agent.fleet.fleet_file import FleetMemory, Memory, Renewed
+from agent.fleet.resuming import Resuming
+from agent.fleet.rivals import AskRival, promised_by
 from agent.fleet.takeovers import Takeovers
 
 log = logging.getLogger(__name__)
 
-AskRival = Callable[[MachineRow, int, int], Awaitable[bool]]
-"""Ask a machine, over its own address, for a promise to our id in our epoch."""
 Changed = Callable[[Sequence[Owned], Lease], None]
 """What this machine may run, and until when; called at each renewal and each promise."""
 
@@ -52,13 +52,12 @@ class Keeper:
         self._changed = changed
         self.counts = counts or FleetCounts()
         self._takeovers = Takeovers(coordinator, self._memory, policy, self.counts)
-        self.halted = ""
-        """Why no session changes its machine until an operator accepts it."""
         self.losses = 0
         """How often records were lost, were accepted, and what this machine owns was read again."""
-        self._lost = self._unread = False
-        """Records were lost: what this machine owns was not read since in settled ones, or at
-        all."""
+        self._unread = False
+        """Records were lost, and what this machine owns was not read since."""
+        self.resuming = Resuming()
+        """Called instead of `changed` until it was read what this machine owns."""
         self._rejoined = False
         """The database did not know this machine: what it owned then is read again."""
         self.settled = False
@@ -88,8 +87,13 @@ class Keeper:
 
     async def load(self) -> None:
         """What this machine must remember, from its disk."""
-        await self._memory.load(boot_id(), boot_now(), self._policy)
-        self._rivals = self._memory.now.rivals
+        self._boot = boot_id()
+        await self._memory.load(self._boot, boot_now(), self._policy)
+        known = self._memory.now
+        self._rivals, self._unread = known.rivals, known.lost
+        place = self._machine.place
+        if member := self.resuming.begin(known, self._boot, self._policy.ttl, place):
+            self._member = member
         self._loaded = True
 
     async def join(self) -> Member:
@@ -99,6 +103,8 @@ class Keeper:
         member = await self._coordinator.join(machine)
         # A database that lost records says so at the first renewal: it compares the numbers.
         renewals = max(member.renewals, self._memory.now.renewals)
+        if self.resuming.active:
+            self.resuming.joined(self._member, member)
         self._member = replace(member, renewals=renewals)
         self.joined.set()
         return self._member
@@ -115,19 +121,21 @@ class Keeper:
         """Something changed: renew now, and read what this machine owns."""
         self._wake.set()
 
+    @property
+    def halted(self) -> str:
+        """Why no session changes its machine until an operator accepts it."""
+        return self._memory.now.halted
+
     async def run(self) -> None:
+        if self.resuming.active and not self.joined.is_set():
+            await self._ask_rivals()  # the lease may end before the next call gives up
         while True:
             self._wake.clear()
             begun = boot_now()
             try:
-                if not self.joined.is_set():
-                    await self.join()
-                await self.step()
+                await self._turn()
             except WaError as error:
                 self._note_database(str(error))
-                if error.code == "not_a_member":  # an operator forgot a machine that lives
-                    self.joined.clear()
-                    self._rejoined = True
             spent = boot_now() - begun
             try:
                 async with asyncio.timeout(max(self._policy.renew_every - spent, 0.05)):
@@ -135,6 +143,22 @@ class Keeper:
                     await self._wake.wait()
             except TimeoutError:
                 pass
+
+    async def _turn(self) -> None:
+        try:
+            if not self.joined.is_set():
+                await self.join()
+            await self.step()
+        except TryLater:
+            if self.resuming.active and not self.joined.is_set():
+                await self._ask_rivals()
+            raise
+        except Refused as error:
+            if error.code == "not_a_member":  # an operator forgot a machine that lives
+                self.joined.clear()
+                self._rejoined, self.resuming.active = True, False
+                await self._memory.change(lambda it: replace(it, renewed=None))
+            raise
 
     def _note_database(self, error: str) -> None:
         """Log a failure once, and once that it is over."""
@@ -178,13 +202,13 @@ class Keeper:
 
     async def promise(self, machine: int, epoch: int) -> bool:
         """Another machine asks that we do not take it over for a ttl."""
-        given = False
-        # After an accepted loss, sessions of the other machine may be this one's in a ttl.
-        lost = self._lost and not self.halted
+        given, ttl = False, self._policy.ttl
 
         def promised(memory: FleetMemory) -> FleetMemory:
             nonlocal given
-            if lost:
+            # After an accepted loss, sessions of the other machine may be this one's in a ttl.
+            lost = memory.lost and not memory.halted
+            if lost or (memory.renewed is not None and memory.renewed.ttl != ttl):
                 return memory
             promises = give(memory.promises, machine, epoch, boot_now(), self._policy)
             given = promises is not None
@@ -205,9 +229,6 @@ class Keeper:
         await self._hear_numbers(renewal)
         if not renewal.accepted:
             return
-        if renewal.halted and renewal.halted != self.halted:
-            log.error("no session changes its machine: %s", renewal.halted)
-        self.halted = renewal.halted
         self._settling = self._settling.heard(renewal.server, answered)
         settled = self._settling.settled(renewal.settled, answered, self._policy)
         self.settled = settled and not renewal.halted
@@ -219,9 +240,8 @@ class Keeper:
         await self._takeovers.see(self._member, renewal, answered)
         seen = self._takeovers.sightings
         self._rivals = rivals_after(self._rivals, renewal.alive, seen, answered, self._policy)
-        if renewal.halted:
-            self._lost = self._unread = True
-        if not renewal.halted and (self._lost or renewal.changes != self._changes):
+        lost = self._memory.now.lost
+        if not renewal.halted and (lost or renewal.changes != self._changes):
             await self._read_owned(renewal.changes)
         self._pass_on()
         self.commands_wait = renewal.commands
@@ -234,7 +254,7 @@ class Keeper:
         if renewal.epoch > known or (other and not renewal.halted):
             # Others took this machine's sessions over: what it runs is not its own any more.
             log.error("other machines took over what this machine owned in epoch %s", known)
-            self._rejoined = False
+            self._rejoined = self.resuming.active = False
             self.counts.renewals["taken_over"] += 1
             self._owned, self._lease, self._changes = (), Lease(0.0), -1
             self._changed(self._owned, self._lease)
@@ -242,7 +262,11 @@ class Keeper:
 
     async def _hear_numbers(self, renewal: Renewal) -> None:
         """They are on the disk before anything follows from the answer."""
-        member = self._member
+        member, accepted, halted = self._member, renewal.accepted, renewal.halted
+        if halted:
+            self._unread = True
+            if halted != self.halted:
+                log.error("no session changes its machine: %s", halted)
         number = max(renewal.renewals[member.id], member.renewals)
         self._member = replace(member, renewals=number)
         await self._memory.change(
@@ -251,7 +275,10 @@ class Keeper:
                 epoch=member.epoch,
                 generation=max(it.generation, renewal.generation),
                 renewals=number,
-                named=it.named[-1:] if renewal.accepted else it.named,
+                named=it.named[-1:] if accepted else it.named,
+                renewed=Renewed(member.id, self._boot, self._policy.ttl) if accepted else None,
+                halted=halted if accepted else it.halted,
+                lost=it.lost or bool(halted),
             )
         )
 
@@ -259,35 +286,31 @@ class Keeper:
         """What another machine owns now ends here at once; what is new here begins only when the
         records are settled: its former owner has ended by then."""
         owned = await self._coordinator.owned(self._member)
-        self._unread = False
         if not self.settled:
-            ids = {it.id for it in owned}
+            self.resuming.mine = ids = {it.id for it in owned}
             self._owned = [it for it in self._owned if it.id in ids]
+            self._unread = False
             return
+        self.losses += self._memory.now.lost
+        await self._memory.change(lambda it: replace(it, lost=False))
         self._owned, self._changes = owned, changes
-        self.losses += self._lost
-        self._lost = False
+        self._unread = self.resuming.active = False
 
     def _pass_on(self) -> None:
         """Nothing is said before it is known what this machine owns, and what is known from
         before a loss ends with the loss: another machine may own it."""
-        if self._changes >= 0 and (self.halted or not self._unread):
+        if self._unread and not self.halted:
+            return
+        if self._changes >= 0:
             self._changed(self._owned, self._lease)
+        else:
+            self.resuming.pass_on(self._lease)
 
     async def _ask_rivals(self) -> None:
         begun, rivals = boot_now(), self._memory.now.rivals
-        rows = self._takeovers.rows
-        known = [rows[id] for id in rivals if id in rows]
-
-        async def ask(row: MachineRow) -> int | None:
-            with_limit = self._ask_rival(row, self._member.id, self._member.epoch)
-            try:
-                async with asyncio.timeout(self._policy.renew_every):
-                    return row.id if await with_limit else None
-            except (WaError, OSError, TimeoutError):
-                return None
-
-        promised = {id for id in await asyncio.gather(*map(ask, known)) if id is not None}
+        known = [it for it in self._memory.now.others if it.id in rivals]
+        patience = self._policy.renew_every
+        promised = await promised_by(known, self._member, self._ask_rival, patience)
         all_promised = rivals <= promised
         if all_promised:
             self.lease_by = "promises"

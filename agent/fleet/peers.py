@@ -12,7 +12,7 @@ import ssl
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -22,7 +22,6 @@ from agent.clock import boot_now
 from agent.core.fleet.headers import CALLER, SCHEME
 from agent.core.network.addresses import refuse_address
 from agent.errors import TryLater
-from agent.fleet.coordinator import MachineRow
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +38,15 @@ _AT_ONCE = 32
 """Forwarded requests to one machine: it serves 64 of one address, promises among them."""
 _LOST_AFTER = 15
 """Seconds without an acknowledgement after which a connection to a dead machine ends."""
+
+
+class Reached(Protocol):
+    """Another machine."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def address(self) -> str: ...
 
 
 class PeerAway(TryLater):
@@ -104,7 +112,7 @@ class Peers:
             except OSError as error:  # as every error of TLS is
                 log.error("cannot read [fleet] ca, %s: %s; the old one is used", self._ca, error)
 
-    async def ask_promise(self, row: MachineRow, id: int, epoch: int) -> bool:
+    async def ask_promise(self, row: Reached, id: int, epoch: int) -> bool:
         """Whether the machine promises not to take over this one for a ttl."""
         body = json.dumps({"machine": id, "epoch": epoch, "to": row.name}).encode()
         sent = Sent("POST", "/api/fleet/promise", _JSON, body)
@@ -115,7 +123,7 @@ class Peers:
                 status, answer = await self.ask(row, sent)
         return status == 200 and answer.get("promised") is True
 
-    async def ask(self, row: MachineRow, sent: "Sent") -> tuple[int, Mapping[str, Any]]:
+    async def ask(self, row: Reached, sent: "Sent") -> tuple[int, Mapping[str, Any]]:
         """A short answer in JSON, whole."""
         async with self.forward(row, sent) as answer:
             try:
@@ -129,7 +137,7 @@ class Peers:
             return answer.status, content if isinstance(content, dict) else {}
 
     @asynccontextmanager
-    async def forward(self, row: MachineRow, sent: "Sent") -> AsyncIterator[aiohttp.ClientResponse]:
+    async def forward(self, row: Reached, sent: "Sent") -> AsyncIterator[aiohttp.ClientResponse]:
         """The machine's answer, its body not yet read."""
         url = self._url(row, sent.path)
         if boot_now() < self._away.get(row.address, 0.0):
@@ -149,7 +157,7 @@ class Peers:
             finally:
                 answer.close()  # one that was read to its end gave its connection back
 
-    async def _request(self, row: MachineRow, url: URL, sent: "Sent") -> aiohttp.ClientResponse:
+    async def _request(self, row: Reached, url: URL, sent: "Sent") -> aiohttp.ClientResponse:
         try:
             return await self._open().request(
                 sent.method,
@@ -170,7 +178,7 @@ class Peers:
 
     @asynccontextmanager
     async def listen(
-        self, row: MachineRow, path: str, caller: Mapping[str, Any], *, heartbeat: float
+        self, row: Reached, path: str, caller: Mapping[str, Any], *, heartbeat: float
     ) -> AsyncIterator[aiohttp.ClientWebSocketResponse]:
         """A WebSocket to the machine; every failure of it is a PeerAway."""
         url = self._url(row, path)
@@ -186,10 +194,10 @@ class Peers:
         except (aiohttp.ClientError, OSError) as error:
             raise _away(row, _cause(error)) from error
 
-    async def reachable(self, rows: Iterable[MachineRow]) -> Mapping[str, bool]:
+    async def reachable(self, rows: Iterable[Reached]) -> Mapping[str, bool]:
         """By name, whether a machine answers at its address now."""
 
-        async def answers(row: MachineRow) -> bool:
+        async def answers(row: Reached) -> bool:
             try:
                 async with asyncio.timeout(_CONNECT):
                     status, _ = await self.ask(row, Sent("GET", "/healthz"))
@@ -211,7 +219,7 @@ class Peers:
             shown[CALLER] = json.dumps({**caller, "through": self.machine}, separators=(",", ":"))
         return shown
 
-    def _url(self, row: MachineRow, path: str) -> URL:
+    def _url(self, row: Reached, path: str) -> URL:
         if why := refuse_peer(row.address, tls=bool(self._ca)):
             raise _away(row, f"its address {row.address} is refused: {why}")
         try:
@@ -250,14 +258,14 @@ def _socket(place: Any) -> socket.socket:
     return made
 
 
-def lost(row: MachineRow, error: BaseException) -> PeerLost:
+def lost(row: Reached, error: BaseException) -> PeerLost:
     return PeerLost(
         f"cannot tell what became of the request: machine {row.name} did not answer it whole"
         f" ({_cause(error)})"
     )
 
 
-def _away(row: MachineRow, cause: str) -> PeerAway:
+def _away(row: Reached, cause: str) -> PeerAway:
     return PeerAway(f"cannot reach machine {row.name}: {cause}")
 
 

@@ -11,7 +11,7 @@ from agent.core.fleet.promises import Takeover, begin_takeover, settle
 from agent.core.fleet.sightings import Sightings, look
 from agent.core.fleet.takeover import Peer, Refusal, Standing, refuse_takeover
 from agent.fleet.coordinator import Coordinator, MachineRow, Member, Renewal
-from agent.fleet.fleet_file import FleetMemory, Memory
+from agent.fleet.fleet_file import FleetMemory, Memory, Rival
 from agent.fleet.places import machines_for
 
 log = logging.getLogger(__name__)
@@ -40,8 +40,11 @@ class Takeovers:
         self.rows = {row.id: row for row in await self.coordinator.machines()}
         self._read_at = answered
         epochs = {row.id: row.epoch for row in self.rows.values()}
+        others = tuple(Rival(row.id, row.name, row.address) for row in self.rows.values())
         await self.memory.change(
-            lambda it: replace(it, promises=settle(it.promises, epochs, renewal.renewals))
+            lambda it: replace(
+                it, promises=settle(it.promises, epochs, renewal.renewals), others=others
+            )
         )
 
     async def take_over(self, member: Member, lease: Lease, renewal: Renewal) -> None:

@@ -68,9 +68,12 @@ class Fence:
         if not self._opened.is_set() and do not in WITHOUT_LEASE:
             raise EngineError(f"cannot {do}: it is {WAITING.raw}", code=NO_LEASE)
 
-    async def take(self, until: object) -> None:
-        """A new lease; None: the machine left its fleet."""
+    async def take(self, until: object, *, extend: bool = False) -> None:
+        """A new lease; None: the machine left its fleet. `extend`: only for one that has a lease,
+        from an agent that does not know yet what its machine owns."""
         self._must_hold()
+        if extend and self._until is None:
+            return
         moment = None if until is None else _moment(until)
         self._timer.set(moment or 0.0)
         self._kill.set(0.0 if moment is None else moment + KERNEL)

@@ -50,11 +50,11 @@ async def _work(identity: Identity, link_path: Path) -> int:
 
     async def lease(args: Mapping[str, Any]) -> Answer:
         nonlocal fence
-        until = args.get("until")
-        if fence is None and until is not None:
+        until, extend = args.get("until"), args.get("extend") is True
+        if fence is None and until is not None and not extend:
             fence = _make_fence(engine, reports, life, open=True)
         if fence is not None:
-            await fence.take(until)
+            await fence.take(until, extend=extend)
         return {}
 
     works = {**_works(identity, engine, reports, life, link_path.parent), "lease": lease}

@@ -4,8 +4,8 @@ import asyncio
 import json
 import signal
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -13,7 +13,8 @@ import pytest
 from agent.clock import boot_now
 from agent.core.fleet.lease import Lease, LeasePolicy
 from agent.errors import TryLater, VaultError
-from agent.fleet.coordinator import Machine, MachineRow, Member, NewSession, Owned
+from agent.fleet.coordinator import Machine, Member, NewSession, Owned
+from agent.fleet.fleet_file import Rival
 from agent.fleet.keeper import Keeper
 from agent.fleet.postgres.coordinator import PostgresCoordinator, open_coordinator
 from tests.conftest import Eventually
@@ -36,17 +37,20 @@ class Node:
         self.runs: dict[str, float] = {}
         self._task: asyncio.Task[None] | None = None
 
-    async def begin(self) -> "Node":
+    async def begin(self, policy: LeasePolicy = POLICY) -> "Node":
         self.keeper = Keeper(
             self.coordinator,
             self._machine,
-            POLICY,
+            policy,
             path=self.path,
             ask_rival=self._ask,
             changed=self._changed,
         )
-        await self.keeper.join()
-        self._nodes[self.id] = self
+        self.keeper.resuming.go_on = self._go_on
+        with suppress(TryLater):
+            await self.keeper.join()
+        if self not in self._nodes.values():
+            self._nodes[self.id] = self
         self._task = asyncio.create_task(self.keeper.run())
         return self
 
@@ -67,7 +71,10 @@ class Node:
     def _changed(self, owned: Sequence[Owned], lease: Lease) -> None:
         self.runs = {session.id: lease.until for session in owned}
 
-    async def _ask(self, rival: MachineRow, id: int, epoch: int) -> bool:
+    def _go_on(self, until: float, ids: Collection[str] | None) -> None:
+        self.runs |= {id: until for id in self.running if ids is None or id in ids}
+
+    async def _ask(self, rival: Rival, id: int, epoch: int) -> bool:
         other = self._nodes[rival.id]
         if self.cut or other.cut or other._task is None:
             raise OSError("no answer")
@@ -143,6 +150,68 @@ async def test_without_the_database_all_go_on_while_each_promises_the_others(
         fleet.server.signal(signal.SIGCONT)
     nodes[2].cut = False
     await eventually(lambda: all_run(nodes), within=3 * POLICY.ttl)
+
+
+async def test_an_agent_that_restarts_without_the_database_keeps_what_runs_while_all_promise(
+    three: Three, fleet: Fleet, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
+):
+    a, b, c = nodes = await three()
+    await eventually(lambda: all_run(nodes) and all(map(knows_two, nodes)), within=30)
+    ended = "s1"
+    fleet.server.signal(signal.SIGSTOP)
+    try:
+        for node in nodes:
+            await node.kill()
+            await node.begin()
+        end = time.monotonic() + 1.5 * POLICY.ttl
+        while time.monotonic() < end:
+            assert all_run(nodes)
+            await asyncio.sleep(0.1)
+        assert not any(node.keeper.joined.is_set() for node in nodes)
+        await a.kill()
+        await a.begin()
+        del b.runs[ended]
+        await eventually(lambda: a.keeper.lease.holds(boot_now()), within=10)
+        assert not b.running, "nothing is started"
+        # The clocks of another boot, and another ttl than the fleet's, say nothing.
+        for change in ("boot", "ttl"):
+            await c.kill()
+            with monkeypatch.context() as other:
+                if change == "boot":
+                    other.setattr("agent.fleet.keeper.boot_id", lambda: "another")
+                await c.begin(LeasePolicy(7, 1.5) if change == "ttl" else POLICY)
+            assert not c.keeper.resuming.active, change
+            promised = await c.keeper.promise(a.id, a.keeper._member.epoch)
+            assert promised == (change == "boot")
+        await eventually(lambda: not any(node.running for node in nodes), within=2 * POLICY.ttl)
+        await c.kill()
+        await c.begin()
+    finally:
+        fleet.server.signal(signal.SIGCONT)
+    await eventually(lambda: all_run(nodes), within=3 * POLICY.ttl)
+
+
+async def test_an_agent_that_restarts_after_an_accepted_loss_promises_nothing_either(
+    three: Three, fleet: Fleet, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
+):
+    a, b, c = nodes = await three()
+    await eventually(lambda: all_run(nodes) and all(map(knows_two, nodes)), within=30)
+    fleet.server.sql("UPDATE wa_agent.fleet SET halted = 'the test says so'")
+    await eventually(lambda: all(it.keeper.halted for it in nodes), within=10)
+    await a.kill()
+    await a.begin()
+    assert await a.keeper.promise(c.id, 0), "all go on until the loss is accepted"
+    await eventually(lambda: a.running == {"s0"}, within=10)
+    with monkeypatch.context() as cut:
+        cut.setattr(a.coordinator, "owned", _away)
+        await b.coordinator.accept()
+        await eventually(lambda: not a.keeper.halted, within=10)
+        await a.kill()
+        await a.begin()
+        assert not await a.keeper.promise(c.id, 0)
+        await eventually(lambda: not a.running, within=2 * POLICY.ttl)
+    await eventually(lambda: a.keeper.promise(c.id, 0), within=3 * POLICY.ttl)
+    await eventually(lambda: all_run(nodes), within=10)
 
 
 async def test_while_the_database_takes_no_writes_all_go_on(

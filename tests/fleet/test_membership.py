@@ -170,11 +170,16 @@ async def test_an_agent_that_starts_without_the_database_starts_no_session(
         a = fleet["a"]
         await fleet.create("x", on="a")
         await eventually(lambda: fleet.connected(["x"]), within=30)
-        await a.kill()
+        await a.lose_power()
         fleet.database.kill()
         await a.boot()
+        await eventually(lambda: holds(a), within=20)  # it is alone
         assert not (await a.fleet())["database"]["reachable"]
         await eventually(lambda: "x" not in fleet.witness.connected(), within=20)
         await eventually(lambda: waits_for_its_lease(a, "x"), within=10)
         fleet.database.begin()
         await eventually(lambda: fleet.connected(["x"]), within=40)
+
+
+async def holds(agent: FleetAgent) -> bool:
+    return bool((await agent.fleet())["lease"]["holds"])

@@ -145,6 +145,7 @@ async def assemble_fleet(
     )
     registry.tenure.owner = owner
     fleet.news.listeners.append(ownership.changed)
+    fleet.keeper.resuming.go_on = leases.go_on
     await registry.set_leased(True)
     supervisor = supervision.supervisor
     address, make = config.fleet.reached_at, supervisor.create

@@ -38,7 +38,7 @@ async def register_sessions(fleet: Fleet, config: Config, store: Store) -> None:
         member = await fleet.keeper.join()
     except (TryLater, Refused) as error:
         if not new:
-            log.warning("%s; the sessions of this machine wait", error)
+            log.warning("%s; this machine starts no session before it answers", error)
             return
         raise TryLater(
             f"{error}; the sessions here are not in the fleet yet", code=error.code

@@ -30,11 +30,22 @@ class Leases:
         self._facts = facts
         self._wake = wake
         self._until = 0.0
+        self._extends = False
         self._owned: frozenset[InstanceId] = frozenset()
         self._telling: dict[InstanceId, asyncio.Task[None]] = {}
 
     def give(self, until: float, owned: Collection[InstanceId]) -> None:
         """The machine owns these sessions, and may run them until its boot clock shows `until`."""
+        self._extends = False
+        self._tell_all(until, owned)
+
+    def go_on(self, until: float, ids: Collection[str] | None) -> None:
+        """Those that have a lease keep it until then; the others go on waiting."""
+        self._extends = True
+        known = self._facts if ids is None else self._facts.keys() & ids
+        self._tell_all(until, known)
+
+    def _tell_all(self, until: float, owned: Collection[InstanceId]) -> None:
         self._until, self._owned = until, frozenset(owned)
         for id in self._owned:
             self.attached(id)
@@ -73,8 +84,8 @@ class Leases:
         sent = 0.0
         try:
             while sent != self._until and not self.wait_reason(facts):
-                sent = self._until
-                await link.call("lease", {"until": sent}, timeout=ANSWER)
+                sent, extend = self._until, {"extend": True} if self._extends else {}
+                await link.call("lease", {"until": sent, **extend}, timeout=ANSWER)
         except EngineError as error:
             if error.field == "do":  # it knows no such call
                 # One of an earlier version would go on past the lease.

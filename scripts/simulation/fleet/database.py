@@ -43,6 +43,7 @@ class Database:
         self.tables = Tables()
         self.clock_step = 0.0
         self.started = -1000.0
+        """Since when its records are in use."""
         self._copies: list[tuple[float, Tables]] = []
 
     @property
@@ -85,6 +86,14 @@ class Database:
         if owns and row.epoch == epoch and row.renewals == renewals:
             self.tables.owner[session] = to
             self.tables.generation += 1
+
+    def accept(self) -> None:
+        """An operator accepts that records were lost."""
+        if self.tables.halted:
+            self._remember()
+            self.tables.halted = False
+            self.tables.generation += 1
+            self.started = self.world.now
 
     def lose(self, seconds: float) -> None:
         """A copy that lacks the last seconds takes its place."""

@@ -35,6 +35,11 @@ class Disk:
         """Counts the renewals that were asked for."""
         self.generation = 0
         self.renewals = 0
+        self.renewed_in = ""
+        """The boot in which a renewal was answered last."""
+        self.halted = False
+        self.lost = False
+        """Records were lost, and what it owns was not read since in settled ones."""
 
 
 class Machine:
@@ -75,6 +80,9 @@ class Machine:
         """Sessions that were handed over, with the number of renewals for which that holds."""
         boot = f"boot {self.boots}"
         self.disk.promises = after_boot(self.disk.promises, boot, self.clock, self.world.policy)
+        self.unread = self.disk.lost
+        if self.disk.renewed_in == boot:
+            self._ask_rivals(self.clock)
         self._every(self.run)
 
     def kill_agent(self) -> None:
@@ -151,6 +159,10 @@ class Machine:
             self._lose_all(answer.epochs[self.id])
             return
         disk.renewals = max(disk.renewals, mine)
+        disk.renewed_in = f"boot {self.boots}"
+        disk.halted = answer.halted
+        disk.lost = answer.halted or (disk.lost and not answer.may_start)
+        self.unread = answer.halted
         disk.named = {it: named for it, named in disk.named.items() if it >= asked}
         self.lease = renewed(self.lease, begun, self.world.policy)
         self.sightings = look(self.sightings, answer.renewals, self.clock, self.world.policy)
@@ -196,6 +208,8 @@ class Machine:
                 other._do(other.run, answer)
 
         def answer() -> None:
+            if other.disk.lost and not other.disk.halted:
+                return
             given = give(other.disk.promises, self.id, epoch, other.clock, self.world.policy)
             if given is not None:
                 other.disk.promises = given
@@ -209,7 +223,10 @@ class Machine:
         return self.true_time(self.lease.until) + CLOSING
 
     def _extend_workers(self) -> None:
-        """And start sessions that do not run: a worker may crash while the database is away."""
+        """And start sessions that do not run: a worker may crash while the database is away. An
+        agent that has just begun knows of none: it only extends."""
+        if self.unread and not self.disk.halted:
+            return
         for worker in self.workers.values():
             worker.extend(self._deadline())
         if self.last is not None and self.last.may_start:

@@ -25,10 +25,12 @@ class Outcome:
     starving: tuple[str, ...]
     """Sessions that no machine runs at the end, though nothing is at fault any more."""
     takeovers: int
+    again: tuple[str, ...]
+    """Sessions that logged in more than once."""
 
 
 class Schedule:
-    def __init__(self, seed: str) -> None:
+    def __init__(self, seed: str, only: str = "") -> None:
         self.seed = seed
         self.world = world = World(seed)
         self.random = world.random
@@ -44,6 +46,7 @@ class Schedule:
         first = self.random.uniform(5, LENGTH - QUIET - CROWDED)
         for _ in range(self.random.randint(1, 7)):
             fault = self.random.choice(self._faults())
+            fault = getattr(self, f"_{only}") if only else fault
             world.after(first + self.random.uniform(0, CROWDED), fault)
 
     def play(self) -> Outcome:
@@ -60,6 +63,7 @@ class Schedule:
             self.database.tables.halted,
             tuple(sorted(owners.keys() - running)),
             sum(row.epoch for row in self.database.tables.machines.values()),
+            tuple(sorted(id for id, count in self.world.logins.items() if count > 1)),
         )
 
     def _faults(self) -> tuple[Callable[[], None], ...]:
@@ -73,6 +77,7 @@ class Schedule:
             self._cut_one_way,
             self._cut_peers,
             self._database_away,
+            self._restart_without_database,
             self._step_clock,
             self._move,
             self._lose_records,
@@ -127,6 +132,17 @@ class Schedule:
         names = [machine.name for machine in self.machines.values()]
         self._cut(*((name, "db") for name in names), *(("db", name) for name in names))
 
+    def _restart_without_database(self) -> None:
+        self._database_away()
+        for machine in self.random.sample(list(self.machines.values()), 2):
+            self.world.after(self.random.uniform(0, 30), partial(self._restart_agent, machine))
+
+    def _restart_agent(self, machine: Machine) -> None:
+        if machine.up:
+            machine.kill_agent()
+            run, seconds = machine.run, self.random.uniform(0.5, 3)
+            self.world.after(seconds, lambda: machine.start_agent() if machine.run == run else None)
+
     def _step_clock(self) -> None:
         self.database.clock_step += self.random.choice((-3600.0, -30.0, 30.0, 3600.0))
 
@@ -143,7 +159,9 @@ class Schedule:
             it.up and it.frozen_until < self.world.now for it in machines
         ):
             self.database.lose(self.random.uniform(0.5, 2.0))
+            self.world.after(self.random.uniform(5, 60), self.database.accept)
 
 
-def play(seed: str) -> Outcome:
-    return Schedule(seed).play()
+def play(seed: str, only: str = "") -> Outcome:
+    """`only`: the name of the one kind of fault that happens."""
+    return Schedule(seed, only).play()

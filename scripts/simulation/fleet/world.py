@@ -2,6 +2,7 @@
 
 import heapq
 import itertools
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from random import Random
@@ -25,6 +26,7 @@ class World:
         """(from, to) pairs between which messages are lost."""
         self.workers: dict[str, list[Worker]] = {}
         self.violations: list[str] = []
+        self.logins: Counter[str] = Counter()
         self._order = itertools.count()
         self._events: list[tuple[float, int, Callable[[], None]]] = []
 
@@ -69,6 +71,7 @@ class Worker:
 
     def begin(self, ends: float) -> None:
         self.ends = ends
+        self.world.logins[self.session] += 1
         runs = self.world.workers.setdefault(self.session, [])
         runs[:] = [other for other in runs if other.ends > self.world.now]
         runs.append(self)

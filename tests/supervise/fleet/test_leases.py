@@ -94,6 +94,28 @@ async def test_an_agent_that_restarts_within_the_lease_interrupts_nothing(bench:
     await bench.link.close()
 
 
+async def test_an_agent_that_does_not_know_what_it_owns_only_extends_leases(bench: Bench) -> None:
+    agent = Agent(bench)
+    await bench.status(Status.DISCONNECTED, "no_lease")
+    agent.leases.go_on(boot_now() + 30, None)
+    await until_told()
+    assert bench.link is not None
+    claim = (await bench.link.call("probe"))["claim"]
+    assert claim["reason"] == "no_lease", "what waits for a lease goes on waiting"
+    until = agent.give(2.0)
+    await bench.status(Status.CONNECTED)
+    second = Agent(bench)
+    second.leases.go_on(boot_now() + 30, {"another"})
+    await until_told()
+    assert second.leases.wait_reason(second.facts) == "no_lease"
+    second.leases.go_on(boot_now() + 30, {SALES})
+    await bench.until(lambda: boot_now() > until)
+    assert (await bench.link.call("probe"))["claim"]["status"] == "CONNECTED"
+    until = agent.give(0.5)
+    assert await bench.ended() == LeaseOver.exit_status
+    assert boot_now() - until < 1.0
+
+
 async def test_a_machine_that_leaves_takes_the_fence_off(bench: Bench) -> None:
     agent = Agent(bench)
     agent.give(30)
