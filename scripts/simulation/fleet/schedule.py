@@ -44,9 +44,11 @@ class Schedule:
         for id in range(count):
             self.machines[id] = Machine(world, id, database, self.machines)
         first = self.random.uniform(5, LENGTH - QUIET - CROWDED)
+        if only:
+            world.after(first, getattr(self, f"_{only}"))
+            return
         for _ in range(self.random.randint(1, 7)):
             fault = self.random.choice(self._faults())
-            fault = getattr(self, f"_{only}") if only else fault
             world.after(first + self.random.uniform(0, CROWDED), fault)
 
     def play(self) -> Outcome:
@@ -163,5 +165,5 @@ class Schedule:
 
 
 def play(seed: str, only: str = "") -> Outcome:
-    """`only`: the name of the one kind of fault that happens."""
+    """`only`: the name of the one fault that happens."""
     return Schedule(seed, only).play()

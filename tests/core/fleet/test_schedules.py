@@ -17,6 +17,11 @@ def test_no_two_machines_run_a_session_and_every_session_comes_back():
     assert any(it.halted for it in outcomes)
 
 
+def test_agents_that_restart_without_the_database_keep_their_sessions():
+    outcomes = [play(f"test/{number}", only="restart_without_database") for number in range(100)]
+    assert [it for it in outcomes if it.again or it.starving or it.violations] == []
+
+
 def goes_on_without_promises(
     lease: Lease, begun: float, rivals: object, promised: object, policy: LeasePolicy
 ) -> Lease:
