@@ -18,7 +18,10 @@ BY_THE_CLOCK = "[sessions]\nsnapshot_interval = 0.5\nsnapshot_stable = 0.1\nsnap
 
 
 async def connected(agent, eventually, id="a", **settings):
-    await agent.create(id, **settings)
+    """Paired by this one scan: a session that asks for another never connects again."""
+    await agent.create(id, scan="manual", **settings)
+    await eventually(lambda: agent.status(id), "QR_REQUIRED", within=20)
+    await agent.do("POST", f"/api/instance/{id}/sandbox/scan")
     await eventually(lambda: agent.status(id), "CONNECTED")
 
 
