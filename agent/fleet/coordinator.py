@@ -74,6 +74,11 @@ class Renewal:
     server: str
     """Another one after each start of the database, failover, and accepted loss of records."""
 
+    @property
+    def accepted_loss(self) -> str:
+        """Names the last one that was accepted: the second word of `server`."""
+        return "".join(self.server.split()[1:2])
+
 
 @dataclass(frozen=True, slots=True)
 class Owned:

@@ -11,10 +11,12 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from agent.core.fleet.acceptance import Accepted
 from agent.core.fleet.lease import LeasePolicy
 from agent.core.fleet.promises import Promises, Takeover, after_boot
 from agent.errors import VaultError
 from agent.files import write_whole
+from agent.fleet.coordinator import Member, Renewal
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +54,7 @@ class FleetMemory:
     """Why no session changes its machine until an operator accepts it."""
     lost: bool = False
     """Records were lost, and what this machine owns was not read since in settled ones."""
+    accepted: Accepted = field(default_factory=Accepted)
 
     @property
     def rivals(self) -> frozenset[int]:
@@ -61,6 +64,22 @@ class FleetMemory:
         """Before a renewal that names them; one that names the same as the last adds nothing."""
         known = self.named[-1:] == (rivals,)
         return self if known else replace(self, named=(*self.named, rivals))
+
+    def heard(self, renewal: Renewal, member: Member, boot: str, ttl: float) -> "FleetMemory":
+        """With the answer to a renewal of the member."""
+        answered, halted = renewal.accepted, renewal.halted
+        accepted = self.accepted.heard(renewal.accepted_loss, halted=bool(halted))
+        return replace(
+            self,
+            epoch=member.epoch,
+            generation=max(self.generation, renewal.generation),
+            renewals=member.renewals,
+            named=self.named[-1:] if answered else self.named,
+            renewed=Renewed(member.id, boot, ttl) if answered else None,
+            halted=halted if answered else self.halted,
+            lost=self.lost or bool(halted) or accepted.follows(self.accepted),
+            accepted=accepted,
+        )
 
 
 class Memory:
@@ -128,4 +147,5 @@ def _memory_of(raw: Mapping[str, Any]) -> FleetMemory:
         others=tuple(Rival(**other) for other in raw.get("others", ())),
         halted=str(raw.get("halted", "")),
         lost=bool(raw.get("lost")),
+        accepted=Accepted(**raw.get("accepted", {})),
     )

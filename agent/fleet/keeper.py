@@ -14,14 +14,13 @@ from pathlib import Path
 from agent.clock import boot_id, boot_now
 from agent.core.fleet.figures import FleetCounts
 from agent.core.fleet.lease import Lease, LeasePolicy, extended, renewed
-from agent.core.fleet.promises import give
 from agent.core.fleet.settling import Settling
 from agent.core.fleet.sightings import rivals_after
 from agent.errors import Refused, TryLater, WaError
 from agent.fleet.coordinator import Coordinator, Machine, Member, Owned, Renewal
-from agent.fleet.fleet_file import FleetMemory, Memory, Renewed
+from agent.fleet.fleet_file import Memory
 from agent.fleet.resuming import Resuming
-from agent.fleet.rivals import AskRival, promised_by
+from agent.fleet.rivals import AskRival, promise, promised_by
 from agent.fleet.takeovers import Takeovers
 
 log = logging.getLogger(__name__)
@@ -200,21 +199,10 @@ class Keeper:
         async with self._answer:
             await self._answer.wait_for(lambda: self._answered >= wanted)
 
-    async def promise(self, machine: int, epoch: int) -> bool:
-        """Another machine asks that we do not take it over for a ttl."""
-        given, ttl = False, self._policy.ttl
-
-        def promised(memory: FleetMemory) -> FleetMemory:
-            nonlocal given
-            # After an accepted loss, sessions of the other machine may be this one's in a ttl.
-            lost = memory.lost and not memory.halted
-            if lost or (memory.renewed is not None and memory.renewed.ttl != ttl):
-                return memory
-            promises = give(memory.promises, machine, epoch, boot_now(), self._policy)
-            given = promises is not None
-            return memory if promises is None else replace(memory, promises=promises)
-
-        await self._memory.change(promised)
+    async def promise(self, machine: int, epoch: int, accepted: str = "") -> bool:
+        """Another machine, which has heard of that accepted loss, asks that we do not take it over
+        for a ttl."""
+        given = await promise(self._memory, machine, epoch, accepted, self._policy)
         self.counts.promises["given" if given else "refused"] += 1
         return given
 
@@ -262,25 +250,16 @@ class Keeper:
 
     async def _hear_numbers(self, renewal: Renewal) -> None:
         """They are on the disk before anything follows from the answer."""
-        member, accepted, halted = self._member, renewal.accepted, renewal.halted
-        if halted:
-            self._unread = True
-            if halted != self.halted:
-                log.error("no session changes its machine: %s", halted)
-        number = max(renewal.renewals[member.id], member.renewals)
-        self._member = replace(member, renewals=number)
+        halted, known = renewal.halted, self._memory.now.accepted
+        if halted and halted != self.halted:
+            log.error("no session changes its machine: %s", halted)
+        number = max(renewal.renewals[self._member.id], self._member.renewals)
+        self._member = member = replace(self._member, renewals=number)
         await self._memory.change(
-            lambda it: replace(
-                it,
-                epoch=member.epoch,
-                generation=max(it.generation, renewal.generation),
-                renewals=number,
-                named=it.named[-1:] if accepted else it.named,
-                renewed=Renewed(member.id, self._boot, self._policy.ttl) if accepted else None,
-                halted=halted if accepted else it.halted,
-                lost=it.lost or bool(halted),
-            )
+            lambda it: it.heard(renewal, member, self._boot, self._policy.ttl)
         )
+        accepted = self._memory.now.accepted.follows(known)
+        self._unread = self._unread or accepted or bool(halted)
 
     async def _read_owned(self, changes: int) -> None:
         """What another machine owns now ends here at once; what is new here begins only when the
@@ -310,7 +289,8 @@ class Keeper:
         begun, rivals = boot_now(), self._memory.now.rivals
         known = [it for it in self._memory.now.others if it.id in rivals]
         patience = self._policy.renew_every
-        promised = await promised_by(known, self._member, self._ask_rival, patience)
+        accepted = self._memory.now.accepted.loss
+        promised = await promised_by(known, self._member, accepted, self._ask_rival, patience)
         all_promised = rivals <= promised
         if all_promised:
             self.lease_by = "promises"

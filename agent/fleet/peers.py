@@ -19,7 +19,7 @@ import aiohttp
 from yarl import URL
 
 from agent.clock import boot_now
-from agent.core.fleet.headers import CALLER, SCHEME
+from agent.core.fleet.headers import ACCEPTED_LOSS, CALLER, SCHEME
 from agent.core.network.addresses import refuse_address
 from agent.errors import TryLater
 
@@ -112,10 +112,11 @@ class Peers:
             except OSError as error:  # as every error of TLS is
                 log.error("cannot read [fleet] ca, %s: %s; the old one is used", self._ca, error)
 
-    async def ask_promise(self, row: Reached, id: int, epoch: int) -> bool:
+    async def ask_promise(self, row: Reached, id: int, epoch: int, accepted: str = "") -> bool:
         """Whether the machine promises not to take over this one for a ttl."""
         body = json.dumps({"machine": id, "epoch": epoch, "to": row.name}).encode()
-        sent = Sent("POST", "/api/fleet/promise", _JSON, body)
+        headers = {**_JSON, ACCEPTED_LOSS: accepted} if accepted else _JSON
+        sent = Sent("POST", "/api/fleet/promise", headers, body)
         async with asyncio.timeout(_PROMISE):
             try:
                 status, answer = await self.ask(row, sent)

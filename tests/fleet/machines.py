@@ -72,8 +72,8 @@ class Face:
     def copy_behind(self, id: InstanceId) -> tuple[float, str]:
         return 12.0, f"{self.machine} cannot copy {id}"
 
-    async def promise(self, machine: int, epoch: int) -> bool:
-        self.asked.append(("promise", machine, epoch))
+    async def promise(self, machine: int, epoch: int, accepted: str) -> bool:
+        self.asked.append(("promise", machine, epoch, accepted))
         return self.promises
 
     async def move(self, id: InstanceId, to: str | None, why: str) -> str:

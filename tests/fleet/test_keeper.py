@@ -74,11 +74,11 @@ class Node:
     def _go_on(self, until: float, ids: Collection[str] | None) -> None:
         self.runs |= {id: until for id in self.running if ids is None or id in ids}
 
-    async def _ask(self, rival: Rival, id: int, epoch: int) -> bool:
+    async def _ask(self, rival: Rival, id: int, epoch: int, accepted: str) -> bool:
         other = self._nodes[rival.id]
         if self.cut or other.cut or other._task is None:
             raise OSError("no answer")
-        return await other.keeper.promise(id, epoch)
+        return await other.keeper.promise(id, epoch, accepted)
 
 
 Three = Callable[[], Awaitable[list[Node]]]
@@ -210,7 +210,7 @@ async def test_an_agent_that_restarts_after_an_accepted_loss_promises_nothing_ei
         await a.begin()
         assert not await a.keeper.promise(c.id, 0)
         await eventually(lambda: not a.running, within=2 * POLICY.ttl)
-    await eventually(lambda: a.keeper.promise(c.id, 0), within=3 * POLICY.ttl)
+    await eventually(lambda: a.keeper.promise(c.id, 0, heard_of(c)), within=3 * POLICY.ttl)
     await eventually(lambda: all_run(nodes), within=10)
 
 
@@ -304,9 +304,9 @@ async def test_leases_from_before_an_accepted_loss_end_until_they_were_read_agai
     fleet.server.sql(f"UPDATE wa_agent.fleet SET halted = 'the test says so'; {lost}")
     await eventually(lambda: all(it.keeper.halted for it in nodes), within=10)
     assert all_run(nodes), "what runs goes on"
-    with monkeypatch.context() as cut:
+    with monkeypatch.context() as cut_c, monkeypatch.context() as cut:
         # `c` does not hear of the acceptance; `a` does, and reads no more than that.
-        cut.setattr(c.coordinator, "renew", _away)
+        cut_c.setattr(c.coordinator, "renew", _away)
         await eventually(lambda: c.keeper.lease_by == "promises", within=10)
         cut.setattr(a.coordinator, "owned", _away)
         await b.coordinator.accept()
@@ -320,6 +320,25 @@ async def test_leases_from_before_an_accepted_loss_end_until_they_were_read_agai
             return b.running == {"s0", "s1", "s2"}
 
         await eventually(they_went_to_b, within=3 * POLICY.ttl)
+        cut.undo()
+        await eventually(lambda: not a.keeper._memory.now.lost, within=3 * POLICY.ttl)
+        assert not b.keeper._memory.now.lost
+        await a.kill()
+        await a.begin()
+        refused = c.keeper.counts.renewals["failed"]
+
+        def c_is_refused_again_and_again() -> bool:
+            assert they_went_to_b()
+            return c.keeper.counts.renewals["failed"] >= refused + 3
+
+        await eventually(c_is_refused_again_and_again, within=2 * POLICY.ttl)
+        for node in (a, b):
+            assert await node.keeper.promise(c.id, 0, heard_of(b))
+            assert not await node.keeper.promise(c.id, 0, heard_of(c))
+            assert not await node.keeper.promise(c.id, 0), "of a version that says nothing of it"
+    await eventually(lambda: c.keeper.lease_by == "renewal", within=10)
+    assert heard_of(c) == heard_of(b)
+    assert they_went_to_b()
 
 
 async def test_a_machine_that_was_forgotten_runs_nothing_of_before_when_it_joins_again(
@@ -350,6 +369,11 @@ async def cut_off(
         await eventually(lambda: all_run(others), within=30)
         yield
     first.cut = False
+
+
+def heard_of(node: Node) -> str:
+    """The accepted loss of records that it names when it asks for a promise."""
+    return node.keeper._memory.now.accepted.loss
 
 
 def knows_two(node: Node) -> bool:

@@ -62,8 +62,9 @@ class FleetFace(Protocol):
     def copy_behind(self, id: InstanceId) -> tuple[float, str]:
         """For how long the stored copy of this machine's session lacks a change, and why."""
 
-    async def promise(self, machine: int, epoch: int) -> bool:
-        """Another machine asks that this one does not take it over for a ttl."""
+    async def promise(self, machine: int, epoch: int, accepted: str) -> bool:
+        """Another machine asks that this one does not take it over for a ttl; `accepted`: the
+        accepted loss of records that it has heard of."""
 
     async def move(self, id: InstanceId, to: str | None, why: str) -> str:
         """Begin a planned move of a session of this machine; the name of its next owner."""

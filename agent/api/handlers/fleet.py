@@ -7,6 +7,7 @@ from agent.api.http.call import Call, Json, OtherMachines
 from agent.api.http.fields import BOOLEAN, INTEGER, STRING, Field
 from agent.api.present import show_instance
 from agent.core.event_json import wall_text
+from agent.core.fleet.headers import ACCEPTED_LOSS
 from agent.core.model import InstanceId
 from agent.errors import InvalidRequest, NotFound
 
@@ -130,7 +131,8 @@ async def promise(call: Call) -> Json:
     face, body = fleet_of(call).face, await call.body()
     if body.get("to") not in (None, face.machine):
         return {"promised": False}
-    return {"promised": await face.promise(body["machine"], body["epoch"])}
+    accepted = call.request.headers.get(ACCEPTED_LOSS, "")
+    return {"promised": await face.promise(body["machine"], body["epoch"], accepted)}
 
 
 async def move(call: Call) -> Json:

@@ -138,9 +138,9 @@ class FleetFace:
     def copy_behind(self, id: InstanceId) -> tuple[float, str]:
         return self.replicas.behind(id)
 
-    async def promise(self, machine: int, epoch: int) -> bool:
+    async def promise(self, machine: int, epoch: int, accepted: str) -> bool:
         """Another machine asks that this one does not take it over for a ttl."""
-        return await self.fleet.keeper.promise(machine, epoch)
+        return await self.fleet.keeper.promise(machine, epoch, accepted)
 
     async def move(self, id: InstanceId, to: str | None, why: str) -> str:
         """Begin a planned move of a session of this machine; the name of its next owner."""

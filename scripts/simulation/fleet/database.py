@@ -22,6 +22,8 @@ class Tables:
     generation: int = 0
     """Rises with each change of an owner."""
     halted: bool = False
+    accepted: str = "never"
+    """When an operator accepted a loss of records last."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,7 @@ class Answer:
     accepted: bool
     may_start: bool
     halted: bool
+    accepted_loss: str
 
 
 class Database:
@@ -92,6 +95,7 @@ class Database:
         if self.tables.halted:
             self._remember()
             self.tables.halted = False
+            self.tables.accepted = f"{self.world.now}"
             self.tables.generation += 1
             self.started = self.world.now
 
@@ -120,4 +124,5 @@ class Database:
             accepted,
             self.world.now - self.started >= self.world.policy.ttl and not self.tables.halted,
             self.tables.halted,
+            self.tables.accepted,
         )

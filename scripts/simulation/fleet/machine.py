@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from functools import partial
 
+from agent.core.fleet.acceptance import Accepted
 from agent.core.fleet.lease import Lease, extended, renewed
 from agent.core.fleet.promises import (
     Promises,
@@ -40,6 +41,7 @@ class Disk:
         self.halted = False
         self.lost = False
         """Records were lost, and what it owns was not read since in settled ones."""
+        self.accepted = Accepted()
 
 
 class Machine:
@@ -161,7 +163,10 @@ class Machine:
         disk.renewals = max(disk.renewals, mine)
         disk.renewed_in = f"boot {self.boots}"
         disk.halted = answer.halted
+        accepted = disk.accepted.heard(answer.accepted_loss, halted=answer.halted)
+        disk.lost = disk.lost or accepted.follows(disk.accepted)
         disk.lost = answer.halted or (disk.lost and not answer.may_start)
+        disk.accepted = accepted
         self.unread = answer.halted
         disk.named = {it: named for it, named in disk.named.items() if it >= asked}
         self.lease = renewed(self.lease, begun, self.world.policy)
@@ -201,14 +206,15 @@ class Machine:
             self._ask(peer, run, partial(confirmed, {peer}))
 
     def _ask(self, peer: int, run: int, confirmed: Callable[[], None]) -> None:
-        other, epoch = self.peers[peer], self.disk.epoch
+        other, epoch, accepted = self.peers[peer], self.disk.epoch, self.disk.accepted.loss
 
         def there() -> None:
             if other.up:
                 other._do(other.run, answer)
 
         def answer() -> None:
-            if other.disk.lost and not other.disk.halted:
+            lost = other.disk.lost and not other.disk.halted
+            if lost or other.disk.accepted.refuses(accepted):
                 return
             given = give(other.disk.promises, self.id, epoch, other.clock, self.world.policy)
             if given is not None:

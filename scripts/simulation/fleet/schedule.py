@@ -163,6 +163,27 @@ class Schedule:
             self.database.lose(self.random.uniform(0.5, 2.0))
             self.world.after(self.random.uniform(5, 60), self.database.accept)
 
+    def _lose_move(self) -> None:
+        """The database loses the move of a session to a machine that it is cut off from since; the
+        loss is accepted, and the machine is cut off for long after that."""
+        to, owner = self.random.sample(list(self.machines.values()), 2)
+        sessions = sorted(owner.workers.keys() & owner.owned)
+        if sessions:
+            moved = self.random.choice(sessions)
+            owner.move(moved, to.id)
+            self.world.after(4.0, partial(self._lose_move_to, to, moved))
+
+    def _lose_move_to(self, machine: Machine, moved: str) -> None:
+        worker = machine.workers.get(moved)
+        if worker is None or not worker.runs:
+            return
+        ways = ((machine.name, "db"), ("db", machine.name))
+        self.world.cut.update(ways)
+        self.world.after(60.0, partial(self.world.cut.difference_update, ways))
+        self.database.lose(4.5)
+        for seconds in (5.0, 75.0):  # the machine that is back has numbers that were lost
+            self.world.after(seconds, self.database.accept)
+
 
 def play(seed: str, only: str = "") -> Outcome:
     """`only`: the name of the one fault that happens."""

@@ -4,9 +4,10 @@ from unittest.mock import patch
 
 import pytest
 
+from agent.core.fleet.acceptance import Accepted
 from agent.core.fleet.lease import Lease, LeasePolicy
 from scripts.simulation.fleet import machine
-from scripts.simulation.fleet.schedule import play
+from scripts.simulation.fleet.schedule import Outcome, Schedule, play
 
 
 def test_no_two_machines_run_a_session_and_every_session_comes_back():
@@ -20,6 +21,19 @@ def test_no_two_machines_run_a_session_and_every_session_comes_back():
 def test_agents_that_restart_without_the_database_keep_their_sessions():
     outcomes = [play(f"test/{number}", only="restart_without_database") for number in range(100)]
     assert [it for it in outcomes if it.again or it.starving or it.violations] == []
+
+
+def test_a_machine_that_misses_an_accepted_loss_runs_nothing_by_promises():
+    played, outcomes = lost_moves()
+    assert len([it for it in played if it.database.tables.accepted != "never"]) > 30
+    assert [it for it in outcomes if it.violations or it.starving] == []
+    with patch.object(Accepted, "refuses", lambda *_: False):
+        assert len([it for it in lost_moves()[1] if it.violations]) > 10
+
+
+def lost_moves() -> tuple[list[Schedule], list[Outcome]]:
+    played = [Schedule(f"test/{number}", only="lose_move") for number in range(100)]
+    return played, [it.play() for it in played]
 
 
 def goes_on_without_promises(

@@ -159,13 +159,14 @@ async def test_only_a_machine_of_the_fleet_gets_a_promise(two: Two) -> None:
     first, second = two
     row = first.face.directory.machines["m2"]
     assert await first.face.peers.ask_promise(row, 1, 7)
-    assert second.face.asked == [("promise", 1, 7)]
+    assert second.face.asked == [("promise", 1, 7, "")]
     assert not await first.face.peers.ask_promise(replace(row, name="m3"), 1, 7), (
         "the address of a machine that has another one by now"
     )
     assert len(second.face.asked) == 1
     second.face.promises = False
-    assert not await first.face.peers.ask_promise(row, 1, 7)
+    assert not await first.face.peers.ask_promise(row, 1, 7, "1763.5")
+    assert second.face.asked[1:] == [("promise", 1, 7, "1763.5")]
     asked = {"json": {"machine": 1, "epoch": 7}}
     admin = await second.key("an admin", "admin")
     for headers in ({}, admin, {"Authorization": "Fleet 00"}):

@@ -1,0 +1,73 @@
+"""A machine that hears of an accepted loss of records, and reached no database before it."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import cast
+
+import pytest
+
+from agent.core.fleet.lease import Lease, LeasePolicy
+from agent.errors import TryLater
+from agent.fleet.coordinator import Coordinator, Machine, MachineRow, Member, Owned, Renewal
+from agent.fleet.keeper import Keeper
+
+SESSION = Owned("s1", 0, "sandbox", "running", "newest", {}, "", {})
+BEFORE, ACCEPTED = "1000 -Infinity 1001", "1000 1763.5 1001"
+
+
+class Database:
+    """What it answers is set by the test."""
+
+    server = BEFORE
+    renews = reads = True
+    renewals = 0
+
+    async def join(self, _machine: Machine) -> Member:
+        return Member(1, 0, 0)
+
+    async def renew(self, *_asked: object) -> Renewal:
+        self._refuse(self.renews)
+        self.renewals += 1
+        numbers = {1: self.renewals}
+        return Renewal(True, 0, numbers, frozenset(), 1, 1, True, "", False, self.server)
+
+    async def owned(self, _member: Member) -> Sequence[Owned]:
+        self._refuse(self.reads)
+        return [SESSION]
+
+    async def machines(self) -> Sequence[MachineRow]:
+        return []
+
+    def _refuse(self, answers: bool) -> None:
+        if not answers:
+            raise TryLater("cannot reach the database: the test says so", code="fleet_database")
+
+
+async def test_what_ran_before_is_read_again_before_its_lease_goes_on(tmp_path: Path) -> None:
+    database, leases = Database(), list[Lease]()
+    keeper = Keeper(
+        cast(Coordinator, database),
+        Machine("a", ""),
+        LeasePolicy(),
+        path=tmp_path / "fleet.json",
+        ask_rival=None,  # type: ignore[arg-type] - it has no rivals
+        changed=lambda owned, lease: leases.append(lease) if owned else None,
+    )
+    await keeper.join()
+    await keeper.step()
+    assert len(leases) == 1
+    assert await keeper.promise(2, 0)
+    database.server, database.reads = ACCEPTED, False
+    with pytest.raises(TryLater):
+        await keeper.step()
+    database.renews = False
+    await keeper.step()
+    assert keeper.lease_by == "promises"
+    assert len(leases) == 1, "another machine may own it"
+    assert not await keeper.promise(2, 0, "1763.5"), "until this machine read settled records"
+    database.renews = database.reads = True
+    await keeper.step()
+    assert len(leases) == 2
+    assert not keeper.settled
+    memory = keeper._memory.now
+    assert (memory.accepted.loss, memory.lost) == ("1763.5", True)
