@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 
-from agent.core.incidents.book import IncidentBook, Turn, goes_all_the_way, makes_no_try
+from agent.core.incidents.book import IncidentBook, Turn, goes_all_the_way
 from agent.core.incidents.incident import (
     Failure,
     Incident,
@@ -41,20 +41,15 @@ class Crowd:
         self._out_of_reach = out_of_reach
         self._population = Counter(one.group for one in known.values())
         self._book = IncidentBook()
-        self._resting: set[InstanceId] = set()
-        """They make no try before a person acts."""
         self._released: dict[str, float] = {}
         """When the last incident of a group ended."""
 
     def judged(self, known: Known, verdict: HealthVerdict, at: float) -> None:
-        resting = self._resting.add if makes_no_try(verdict) else self._resting.discard
-        resting(known.instance.id)
         if self._book.judged(known.group, known.instance.id, verdict, at, self._not_well):
             self._release(known.group, at)
 
     def _not_well(self, incident: Incident) -> list[InstanceId]:
-        members = [id for id in incident.members if id not in self._resting]
-        return [id for id in members if self._known[id].session.state not in _WELL]
+        return [one for one in incident.members if self._known[one].session.state not in _WELL]
 
     def well(self, known: Known) -> bool:
         return known.group not in self._book.active

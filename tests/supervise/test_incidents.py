@@ -230,38 +230,3 @@ def test_a_canary_that_gave_up_before_its_turn_tries_again(ended, begins):
         for one in facts.values()
     ]
     assert begun == [begins, False]
-
-
-def verdict_of(reason, *, health=Health.DISCONNECTED):
-    return HealthVerdict(health, ConnectionStatus.DISCONNECTED, reason, "")
-
-
-@pytest.mark.parametrize(
-    "resting",
-    [
-        verdict_of("stopped"),
-        verdict_of("disabled"),
-        verdict_of("logout"),
-        verdict_of("attempts_used_up", health=Health.DEGRADED),
-    ],
-    ids=lambda verdict: verdict.reason,
-)
-def test_a_member_that_waits_for_a_person_gets_no_turn_and_holds_up_no_end(resting):
-    incidents, facts = made("a", "b", "c")
-    for one in facts.values():
-        lose(incidents, one)
-    facts["a"].verdict = resting
-    assert {give_turn(incidents, 1000.0 * turn) for turn in range(1, 9)} == {"b", "c", None}
-    incidents.active["sandbox"] = replace(incidents.active["sandbox"], canary=None)
-    told(incidents, facts["b"], SHOWS_CODE)
-    assert "sandbox" in incidents.active, "c is not well yet"
-    told(incidents, facts["c"], WELL)
-    assert incidents.active == {}
-
-
-def test_a_member_that_waits_for_its_next_probe_of_whatsapp_may_be_the_canary():
-    incidents, facts = made("a", "b", "c")
-    for one in facts.values():
-        lose(incidents, one, "client_outdated")
-        one.verdict = verdict_of("client_outdated")
-    assert give_turn(incidents, 4000.0) in facts

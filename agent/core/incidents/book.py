@@ -18,8 +18,7 @@ from agent.core.incidents.incident import (
     join_incident,
     next_turn,
 )
-from agent.core.model import ConnectionStatus, Health, HealthVerdict, InstanceId
-from agent.core.reasons import REASONS
+from agent.core.model import ConnectionStatus, HealthVerdict, InstanceId
 from agent.core.recovery.repair import RecoveryKind, Repair, needs_repair
 from agent.core.waiting import WAIT_SENTENCES
 
@@ -33,13 +32,6 @@ _ON_ITS_WAY = frozenset({"starting", "stopping", "not_running", "ping_failed", *
 def is_well(verdict: HealthVerdict) -> bool:
     """Connected, or it shows its code: its group counts it as recovered."""
     return verdict.healthy or verdict.state is ConnectionStatus.QR_REQUIRED
-
-
-def makes_no_try(verdict: HealthVerdict) -> bool:
-    """A person must act first, so its turn as a canary would show nothing."""
-    gave_up = (verdict.health, verdict.state) == (Health.DEGRADED, ConnectionStatus.DISCONNECTED)
-    hopeless = verdict.reason in REASONS and REASONS[verdict.reason].hopeless
-    return gave_up or hopeless or verdict.reason in ("stopped", "disabled", "masked")
 
 
 def goes_all_the_way(repair: Repair | None, *, paired: bool) -> bool:
@@ -75,7 +67,7 @@ class Turn(StrEnum):
 
     NOT_DUE = "not_due"
     OVER = "over"
-    """All its members that still try are well."""
+    """All its members are well."""
     NO_ADDRESS = "no_address"
     """No member has an address that can be reached: no turn before one is back."""
     FAILED = "failed"

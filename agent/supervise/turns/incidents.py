@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from agent.clock import boot_now
-from agent.core.incidents.book import IncidentBook, Turn, goes_all_the_way, is_well, makes_no_try
+from agent.core.incidents.book import IncidentBook, Turn, goes_all_the_way, is_well
 from agent.core.incidents.incident import (
     Failure,
     Incident,
@@ -106,10 +106,7 @@ class Incidents:
         word = "is connected again" if verdict.healthy else "shows its code"
         canary = facts.id == self.active[group].canary
         self.release(
-            group,
-            f"its canary {facts.id} {word}"
-            if canary
-            else "all its members that still try are well",
+            group, f"its canary {facts.id} {word}" if canary else "all its members are well"
         )
 
     def forget(self, facts: Facts) -> None:
@@ -186,7 +183,7 @@ class Incidents:
         policy, not_well = self.policy(), self._not_well
         match self._book.give_turn(group, policy, now, not_well, self._is_away):
             case Turn.OVER:
-                self.release(group, "all its members that still try are well")
+                self.release(group, "all its members are well")
             case Turn.NO_ADDRESS:
                 self._no_turns.add(group)
             case Turn.GIVEN:
@@ -196,13 +193,9 @@ class Incidents:
         return id in self.all_facts and self.out_of_reach(self.all_facts[id])
 
     def _not_well(self, incident: Incident) -> list[InstanceId]:
-        """Its members that still try."""
-        members = [self.all_facts[id] for id in incident.members if id in self.all_facts]
-        verdicts = {facts.id: facts.verdict for facts in members}
+        members = (self.all_facts[id] for id in incident.members if id in self.all_facts)
         return [
-            id
-            for id, verdict in verdicts.items()
-            if verdict is None or not (is_well(verdict) or makes_no_try(verdict))
+            facts.id for facts in members if facts.verdict is None or not is_well(facts.verdict)
         ]
 
     def _send_ahead(self, incident: Incident) -> None:
