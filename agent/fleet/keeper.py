@@ -200,8 +200,7 @@ class Keeper:
             await self._answer.wait_for(lambda: self._answered >= wanted)
 
     async def promise(self, machine: int, epoch: int, accepted: str = "") -> bool:
-        """Another machine, which has heard of that accepted loss, asks that we do not take it over
-        for a ttl."""
+        """Another machine, which has heard of that accepted loss, asks for it."""
         given = await promise(self._memory, machine, epoch, accepted, self._policy)
         self.counts.promises["given" if given else "refused"] += 1
         return given
@@ -218,7 +217,9 @@ class Keeper:
         if not renewal.accepted:
             return
         self._settling = self._settling.heard(renewal.server, answered)
-        settled = self._settling.settled(renewal.settled, answered, self._policy)
+        # What an agent before this one promised in a halted fleet may last for a ttl.
+        its_word = renewal.settled and not self._memory.now.lost
+        settled = self._settling.settled(its_word, answered, self._policy)
         self.settled = settled and not renewal.halted
         if not self.settled and not held:
             # It may have been taken over in records that were lost: it starts nothing by itself.
@@ -255,9 +256,8 @@ class Keeper:
             log.error("no session changes its machine: %s", halted)
         number = max(renewal.renewals[self._member.id], self._member.renewals)
         self._member = member = replace(self._member, renewals=number)
-        await self._memory.change(
-            lambda it: it.heard(renewal, member, self._boot, self._policy.ttl)
-        )
+        boot, ttl = self._boot, self._policy.ttl
+        await self._memory.change(lambda it: it.heard(renewal, member, boot, ttl))
         accepted = self._memory.now.accepted.follows(known)
         self._unread = self._unread or accepted or bool(halted)
 

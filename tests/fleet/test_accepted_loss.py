@@ -18,7 +18,7 @@ BEFORE, ACCEPTED = "1000 -Infinity 1001", "1000 1763.5 1001"
 class Database:
     """What it answers is set by the test."""
 
-    server = BEFORE
+    server, halted = BEFORE, ""
     renews = reads = True
     renewals = 0
 
@@ -29,7 +29,7 @@ class Database:
         self._refuse(self.renews)
         self.renewals += 1
         numbers = {1: self.renewals}
-        return Renewal(True, 0, numbers, frozenset(), 1, 1, True, "", False, self.server)
+        return Renewal(True, 0, numbers, frozenset(), 1, 1, True, self.halted, False, self.server)
 
     async def owned(self, _member: Member) -> Sequence[Owned]:
         self._refuse(self.reads)
@@ -43,17 +43,23 @@ class Database:
             raise TryLater("cannot reach the database: the test says so", code="fleet_database")
 
 
-async def test_what_ran_before_is_read_again_before_its_lease_goes_on(tmp_path: Path) -> None:
-    database, leases = Database(), list[Lease]()
+async def joined(database: Database, folder: Path, leases: list[Lease]) -> Keeper:
+    """It notes each lease with which the session may run."""
     keeper = Keeper(
         cast(Coordinator, database),
         Machine("a", ""),
         LeasePolicy(),
-        path=tmp_path / "fleet.json",
+        path=folder / "fleet.json",
         ask_rival=None,  # type: ignore[arg-type] - it has no rivals
         changed=lambda owned, lease: leases.append(lease) if owned else None,
     )
     await keeper.join()
+    return keeper
+
+
+async def test_what_ran_before_is_read_again_before_its_lease_goes_on(tmp_path: Path) -> None:
+    database, leases = Database(), list[Lease]()
+    keeper = await joined(database, tmp_path, leases)
     await keeper.step()
     assert len(leases) == 1
     assert await keeper.promise(2, 0)
@@ -71,3 +77,18 @@ async def test_what_ran_before_is_read_again_before_its_lease_goes_on(tmp_path: 
     assert not keeper.settled
     memory = keeper._memory.now
     assert (memory.accepted.loss, memory.lost) == ("1763.5", True)
+
+
+async def test_an_agent_that_begins_after_an_accepted_loss_waits_for_what_it_promised_before(
+    tmp_path: Path,
+) -> None:
+    database, leases = Database(), list[Lease]()
+    database.halted = "the test says so"
+    keeper = await joined(database, tmp_path, leases)
+    await keeper.step()
+    assert await keeper.promise(2, 0), "all go on until the loss is accepted"
+    database.server, database.halted = ACCEPTED, ""
+    keeper = await joined(database, tmp_path, leases)
+    await keeper.step()
+    assert not keeper.settled, "though the database is settled by its own clock"
+    assert leases == []

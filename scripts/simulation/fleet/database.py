@@ -35,7 +35,9 @@ class Answer:
     alive: frozenset[int]
     generation: int
     accepted: bool
-    may_start: bool
+    settled: bool
+    server: str
+    """Another one after each start of the database and accepted loss of records."""
     halted: bool
     accepted_loss: str
 
@@ -122,7 +124,8 @@ class Database:
             frozenset(id for id, row in rows.items() if row.alive_until > clock and id != machine),
             self.tables.generation,
             accepted,
-            self.world.now - self.started >= self.world.policy.ttl and not self.tables.halted,
+            self.world.now - self.started >= self.world.policy.ttl,
+            f"{self.started}",
             self.tables.halted,
             self.tables.accepted,
         )

@@ -13,6 +13,7 @@ from agent.core.fleet.promises import (
     give,
     settle,
 )
+from agent.core.fleet.settling import Settling
 from agent.core.fleet.sightings import Sightings, look, rivals_after
 from agent.core.fleet.takeover import Peer, Standing, refuse_takeover
 from scripts.simulation.fleet.database import Answer, Database
@@ -78,6 +79,7 @@ class Machine:
         self.answered = 0
         """The newest renewal that was answered."""
         self.last: Answer | None = None
+        self.settling, self.settled = Settling(), False
         self.handing: dict[str, int] = {}
         """Sessions that were handed over, with the number of renewals for which that holds."""
         boot = f"boot {self.boots}"
@@ -165,8 +167,12 @@ class Machine:
         disk.halted = answer.halted
         accepted = disk.accepted.heard(answer.accepted_loss, halted=answer.halted)
         disk.lost = disk.lost or accepted.follows(disk.accepted)
-        disk.lost = answer.halted or (disk.lost and not answer.may_start)
         disk.accepted = accepted
+        self.settling = self.settling.heard(answer.server, self.clock)
+        word = answer.settled and not disk.lost
+        settled = self.settling.settled(word, self.clock, self.world.policy)
+        self.settled = settled and not answer.halted
+        disk.lost = answer.halted or (disk.lost and not self.settled)
         self.unread = answer.halted
         disk.named = {it: named for it, named in disk.named.items() if it >= asked}
         self.lease = renewed(self.lease, begun, self.world.policy)
@@ -235,7 +241,7 @@ class Machine:
             return
         for worker in self.workers.values():
             worker.extend(self._deadline())
-        if self.last is not None and self.last.may_start:
+        if self.settled:
             for session in self.owned:
                 self._start(session)
 
@@ -255,7 +261,7 @@ class Machine:
 
     def _take_over(self) -> None:
         last, disk = self.last, self.disk
-        if last is None or not last.may_start:
+        if last is None or not self.settled:
             return
         for id in self.sightings.machines.keys() - {self.id}:
             standing = Standing(self.id, self.lease, disk.promises, self.sightings)

@@ -83,6 +83,7 @@ class Schedule:
             self._step_clock,
             self._move,
             self._lose_records,
+            self._lose_move,
         )
 
     def _machine(self) -> Machine:
@@ -154,12 +155,15 @@ class Schedule:
             session = self.random.choice(sorted(machine.workers))
             machine.move(session, self._machine().id)
 
-    def _lose_records(self) -> None:
+    def _may_lose(self) -> bool:
         """Only while no machine is cut off or off: see the table of what a fleet survives."""
         machines = self.machines.values()
-        if not self.world.cut and all(
+        return not self.world.cut and all(
             it.up and it.frozen_until < self.world.now for it in machines
-        ):
+        )
+
+    def _lose_records(self) -> None:
+        if self._may_lose():
             self.database.lose(self.random.uniform(0.5, 2.0))
             self.world.after(self.random.uniform(5, 60), self.database.accept)
 
@@ -175,7 +179,7 @@ class Schedule:
 
     def _lose_move_to(self, machine: Machine, moved: str) -> None:
         worker = machine.workers.get(moved)
-        if worker is None or not worker.runs:
+        if worker is None or not worker.runs or not self._may_lose():
             return
         ways = ((machine.name, "db"), ("db", machine.name))
         self.world.cut.update(ways)
