@@ -73,6 +73,7 @@ def test_a_leak_is_freed_first_and_then_restarted_gracefully(bed: Bed, fleet: Fl
         return bed.run("wa-agent", "events", "u1", "-n", "100")
 
     bed.until(lambda: fleet.runs()["u1"] not in ("", before), within=60)
+    bed.until(lambda: "outcome: restart" in story())
     fleet.until_connected()
     told = story()
     assert re.search(r"asked it to free its caches: memory \w+: \d+ of 60 MiB", told), told
