@@ -31,8 +31,8 @@ class RecoveryPolicy:
     unpair: Unpair = setting(
         Unpair.LAST,
         "when a repair may end a live pairing: never, after the last round, in the first round;"
-        " of a session that hangs only while another one of its engine, on its server and by the"
-        " same proxy or none, is connected",
+        " a session that hangs loses its pairing only while another session of the same engine,"
+        " server and proxy is connected",
         choices=tuple(Unpair),
     )
     settle: float = setting(

@@ -70,8 +70,10 @@ class Child:
     def adopted(
         cls, pid: int, start_ticks: int, after_notices: Callable[[Callable[[], None]], None]
     ) -> "Child | None":
-        """A worker of an earlier agent; None when it is gone, even if its pid is in use. Only its
-        own last notice says how it ends, so its end is told `after_notices`."""
+        """A worker of an earlier agent; None when it is gone, even if its pid is in use.
+
+        `after_notices` runs the handler of its end once the worker's earlier notices were read: the
+        last one has its exit status."""
         child = cls._open_foreign(pid, word_expected=False)
         if child is not None and not is_alive(pid, start_ticks):
             child.release()

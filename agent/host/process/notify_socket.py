@@ -83,7 +83,7 @@ class NotifySocket:
         self._pinged.pop(pid, None)
 
     def after_earlier(self, then: Callable[[], None]) -> None:
-        """Call `then` when every notice that was sent before now has been told: a notice of this
+        """Call `then` when every notice that was sent before now has been read: a notice of this
         process comes behind them in the kernel's queue."""
         notifier = Notifier(str(self.path))
         if notifier.send(_MARK):
