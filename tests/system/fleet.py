@@ -8,7 +8,7 @@ import socket
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -56,8 +56,10 @@ class Fleet:
         self.bed.until(lambda: self.ask("/api/instances") is not None)
 
     def statuses(self) -> dict[str, str]:
+        """ "unseen" for a session that the agent has not looked at since it started: until then it
+        shows the status that the agent before it wrote down."""
         rows = self.list()
-        return {id: rows.get(id, {}).get("connection_status", "none") for id in self.ids}
+        return {id: seen_status(rows[id]) if id in rows else "none" for id in self.ids}
 
     def runs(self) -> dict[str, str]:
         """Told by systemd, not by the code under test."""
@@ -106,6 +108,8 @@ class Fleet:
         return int(self.bed.show(self.unit(id), "MainPID"))
 
     def until_connected(self, within: float = 40.0) -> None:
+        """After a kill or a stop wait first until the agent saw it: it says CONNECTED so long."""
+
         def all_connected() -> bool:
             return set(self.statuses().values()) == {"CONNECTED"}
 
@@ -136,6 +140,11 @@ class Fleet:
         """Their units that systemd has in memory."""
         units = map(self.unit, self.ids)
         return self.bed.run("systemctl", "list-units", "--all", "--no-legend", *units).splitlines()
+
+
+def seen_status(row: Mapping[str, Any]) -> str:
+    unseen = row["reason"] == "not_looked_yet"
+    return "unseen" if unseen else str(row["connection_status"])
 
 
 @dataclass
