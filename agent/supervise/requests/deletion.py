@@ -24,6 +24,8 @@ from agent.vault.trash import Retired, list_trash, restore_trash, retire
 
 log = logging.getLogger(__name__)
 
+FINISH_AGAIN = 60.0
+
 
 @dataclass(slots=True, eq=False, repr=False, kw_only=True)
 class Deletion:
@@ -68,15 +70,26 @@ class Deletion:
             return retired
 
     async def finish_deletions(self) -> None:
-        """End the deletions that a killed agent had begun."""
-        for name in await self.store.get_facts(DELETING):
-            id = InstanceId(name.removeprefix(DELETING))
-            try:
-                await self.delete(id, passkey=id)
-            except NotFound:
-                await self.store.forget_facts([name])
-            except WaError as error:
-                log.error("cannot finish the deletion of %s: %s", id, error, extra=about(id))
+        """End the deletions that a killed agent had begun. One that fails is tried again: the
+        fleet's database may be away."""
+        begun = set(await self.store.get_facts(DELETING))
+        while True:
+            begun = {name for name in begun if not await self._finish(name)}
+            if not begun:
+                return
+            await asyncio.sleep(FINISH_AGAIN)
+
+    async def _finish(self, name: str) -> bool:
+        id = InstanceId(name.removeprefix(DELETING))
+        try:
+            await self.delete(id, passkey=id)
+        except NotFound:
+            await self.store.forget_facts([name])
+        except WaError as error:
+            sentence = "cannot finish the deletion of %s: %s; the next try is in %d s"
+            log.error(sentence, id, error, FINISH_AGAIN, extra=about(id))
+            return False
+        return True
 
     async def trash(self) -> list[Retired]:
         return await asyncio.to_thread(list_trash, self.session_root)
