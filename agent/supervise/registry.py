@@ -85,9 +85,16 @@ class Registry:
         """The machine joined a fleet, or left it; VaultError where a file does not say so."""
         self.leased = leased
         local = [its for its in self.facts.values() if not its.instance.backend]
-        behind = [its.id for its in local if not await self.write_leased(its, leased)]
+        behind = [its.id for its in local if not await self._write_leased_here(its, leased)]
         if behind:
             raise VaultError(f"cannot write the identity files of {', '.join(behind)}")
+
+    async def _write_leased_here(self, facts: Facts, leased: bool) -> bool:
+        """As `write_leased`; a session whose folder is on its way to the trash needs no file."""
+        if await self.write_leased(facts, leased):
+            return True
+        async with facts.busy:
+            return facts.gone or await self.write_leased(facts, leased)
 
     async def write_leased(self, facts: Facts, leased: bool) -> bool:
         """Whether its identity file says so now."""
@@ -96,7 +103,10 @@ class Registry:
             facts.saved.identity_behind = True
         if facts.saved.identity_behind:
             await self._write_identity(facts)
-        return not facts.saved.identity_behind
+        # A pass may have found something newer since, which is not in the file yet.
+        written = facts.saved.identity
+        says_so = written is not None and written.instance.leased == leased
+        return says_so or not facts.saved.identity_behind
 
     def _with_lease(self, instance: Instance) -> Instance:
         wanted = self.leased and not instance.backend

@@ -1,6 +1,8 @@
 """Builds the fleet's part of supervision, once."""
 
 import asyncio
+import logging
+from collections import deque
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,10 +12,11 @@ from agent.config import Config
 from agent.core.model import Instance
 from agent.core.view import InstanceView
 from agent.engines.catalog import find_engine
-from agent.errors import Refused
+from agent.errors import Refused, TryLater, WaError
 from agent.fleet.certificate import CertificateEnd
 from agent.fleet.coordinator import Member, Notice
 from agent.fleet.fleet import Fleet
+from agent.log import about
 from agent.supervise.assemble import Supervision
 from agent.supervise.fleet.arrivals import Arrivals
 from agent.supervise.fleet.commands import Commands
@@ -35,6 +38,8 @@ from agent.supervise.start_up import create_declared
 
 if TYPE_CHECKING:
     from agent.supervise.fleet.profiles import Profiles
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,12 +92,20 @@ class FleetParts:
         for declared in self.config.instance:
             find_engine(declared.engine)
         await self.ownership.known.wait()
-        for declared in self.config.instance:
+        waiting = deque(self.config.instance)
+        while waiting:
             try:
-                await create_declared(self.supervision.registry, [declared])
+                await create_declared(self.supervision.registry, [waiting[0]])
+                self.ownership.wake(waiting[0].id)
+            except TryLater as error:
+                log.warning("%s; the agent tries again when the database answers", error)
+                await self.fleet.keeper.next_renewal()
+                continue
             except Refused:
-                continue  # another machine has it
-            self.ownership.wake(declared.id)
+                pass  # another machine has it
+            except WaError as error:
+                log.error("%s", error, extra=about(waiting[0].id))
+            waiting.popleft()
 
 
 async def assemble_fleet(

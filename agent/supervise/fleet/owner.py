@@ -132,8 +132,12 @@ class FleetOwner:
         await self.store.put_fact(LEAVING, "")
         failpoint("fleet_leaving")
         here = [id for id, it in self.registry.facts.items() if it.instance.leased]
-        owned = list(self.ownership.owned)
-        if not await self.fleet.requests.leave(self.fleet.keeper.member, owned):
+        whole = [
+            id
+            for id, it in self.ownership.owned.items()
+            if id in self.registry.facts and self.ownership.is_of(id, it)
+        ]
+        if not await self.fleet.requests.leave(self.fleet.keeper.member, whole):
             await self.store.forget_facts([LEAVING])
             raise Refused(
                 "cannot leave the fleet: this machine owns sessions whose files have not"

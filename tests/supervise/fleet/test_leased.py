@@ -1,5 +1,6 @@
 """Which sessions need a lease is in their files, and stays there until the machine leaves."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -9,10 +10,12 @@ import pytest
 from agent.core.model import Instance, InstanceId
 from agent.errors import VaultError
 from agent.store.database import Store
+from agent.supervise import registry as its
 from agent.supervise.registry import Registry
 from agent.supervise.set_aside import set_aside
 from agent.supervise.start_up import load_instances
-from agent.vault.identity import read_identity
+from agent.vault.identity import Identity, read_identity, replace_identity
+from tests.conftest import Eventually
 
 SALES, REMOTE = InstanceId("sales"), InstanceId("remote")
 
@@ -54,6 +57,36 @@ async def test_a_file_that_cannot_say_so_keeps_the_machine_out(
     (tmp_path / "sessions" / SALES).rename(tmp_path / "elsewhere")
     with pytest.raises(VaultError, match="sales"):
         await registry.set_leased(True)
+
+
+async def test_what_a_pass_finds_meanwhile_keeps_no_machine_in_its_fleet(
+    registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await registry.set_leased(True)
+    facts = registry.facts[SALES]
+
+    def paired_meanwhile(root: Path, identity: Identity) -> None:
+        replace_identity(root, identity)
+        facts.record = replace(facts.record, paired=True)
+        facts.saved.identity_behind = True
+
+    monkeypatch.setattr(its, "replace_identity", paired_meanwhile)
+    await registry.set_leased(False)
+    assert not in_file(tmp_path)
+    assert facts.saved.identity_behind, "the pass writes what it found"
+
+
+async def test_a_session_that_is_deleted_meanwhile_keeps_no_machine_in_its_fleet(
+    registry: Registry, tmp_path: Path, caplog: pytest.LogCaptureFixture, eventually: Eventually
+) -> None:
+    await registry.set_leased(True)
+    facts = registry.facts[SALES]
+    async with facts.busy:
+        (tmp_path / "sessions" / SALES).rename(tmp_path / "trash")
+        leaving = asyncio.create_task(registry.set_leased(False))
+        await eventually(lambda: "cannot write its identity file" in caplog.text)
+        registry.drop(facts)
+    await leaving
 
 
 async def test_an_agent_without_a_fleet_takes_no_fence_off(
