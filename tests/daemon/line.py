@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
 from tests.listener import Listener
+from tests.ports import free_port
 
 
 class Line:
@@ -16,7 +17,7 @@ class Line:
         self._pumps: set[asyncio.Task[None]] = set()
         self._writers: set[asyncio.StreamWriter] = set()
         self._silent = False
-        self.port = 0
+        self.port = free_port()
         self.taken = 0
         """Connections that were carried."""
 
@@ -24,7 +25,6 @@ class Line:
         self._silent = False
         if self._listener is None:
             self._listener = await Listener(self._carry).open(port=self.port)
-            self.port = self._listener.port
         else:
             self._drop_all()
 

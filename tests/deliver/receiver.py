@@ -10,6 +10,8 @@ from typing import Any
 
 from aiohttp import web
 
+from tests.ports import free_port
+
 
 @dataclass
 class Taken:
@@ -61,10 +63,11 @@ class Receiver:
         app.router.add_post("/{path:.*}", self.take)
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
         await runner.setup()
-        site = web.TCPSite(runner, "127.0.0.1", port, reuse_address=True, ssl_context=tls)
+        # One that no other program can get between two openings.
+        self.port = port or free_port()
+        site = web.TCPSite(runner, "127.0.0.1", self.port, reuse_address=True, ssl_context=tls)
         await site.start()
         self._scheme = "http" if tls is None else "https"
-        self.port = runner.addresses[0][1]
         try:
             yield self
         finally:

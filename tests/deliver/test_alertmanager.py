@@ -12,6 +12,7 @@ from aiohttp import web
 
 from agent.deliver.alertmanager import BATCH, Alertmanager, Raised
 from tests.conftest import Eventually
+from tests.ports import free_port
 
 
 class Server:
@@ -40,8 +41,9 @@ class Server:
         app.router.add_post("/api/v2/alerts", self.take)
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
         await runner.setup()
+        # One that no other program can get between two openings.
+        port = port or free_port()
         await web.TCPSite(runner, "127.0.0.1", port).start()
-        port = runner.addresses[0][1]
         self.url = f"http://127.0.0.1:{port}"
         try:
             yield port

@@ -9,6 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from tests.ports import free_port
+
 KINDS = ("", "slow", "refuse", "reset", "black_hole")
 KINDS += ("garbage", "html", "failing", "licence", "refused")
 
@@ -33,6 +35,8 @@ class Front:
 
     async def open(self, factory: Callable[[], asyncio.BaseProtocol]) -> None:
         self._factory = factory
+        # One that no other program can get while it is deaf.
+        self.port = self.port or free_port()
         await self._listen()
 
     async def set(self, fault: str, seconds: float = 1.0, only: str = "") -> None:
@@ -66,7 +70,6 @@ class Front:
         self._server = await asyncio.get_running_loop().create_server(
             self._protocol, self.host, self.port, ssl=self.tls, reuse_address=True, backlog=1024
         )
-        self.port = self._server.sockets[0].getsockname()[1]
 
     async def _deaf(self) -> None:
         if self._server is not None:

@@ -13,6 +13,7 @@ from typing import Any
 
 from aiohttp import web
 
+from tests.ports import free_port
 from tests.standin.whaticket.keys import FolderKeys, Keys
 from tests.standin.whaticket.session import Faults, Pace, Session
 
@@ -95,9 +96,10 @@ class StandIn:
         self._add_routes(app)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
         await self._runner.setup()
-        site = web.TCPSite(self._runner, "127.0.0.1", port or self.port, ssl_context=tls)
+        # One that no other program can get while this one is away.
+        self.port = port or self.port or free_port()
+        site = web.TCPSite(self._runner, "127.0.0.1", self.port, ssl_context=tls)
         await site.start()
-        self.port = self._runner.addresses[0][1]
 
     async def go_away(self) -> None:
         """The process is gone: its port is closed."""

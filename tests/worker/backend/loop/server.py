@@ -6,6 +6,7 @@ from contextlib import suppress
 from typing import Any
 
 from tests.listener import Listener
+from tests.ports import free_port
 
 
 class LoopServer:
@@ -19,8 +20,9 @@ class LoopServer:
         self._listener: Listener | None = None
 
     async def open(self, port: int = 0) -> "LoopServer":
-        self._listener = await Listener(self._serve).open(port=port)
-        self.port = self._listener.port
+        # One that no other program can get between two openings.
+        self.port = port or free_port()
+        self._listener = await Listener(self._serve).open(port=self.port)
         return self
 
     async def close(self) -> None:
