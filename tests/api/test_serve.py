@@ -191,7 +191,7 @@ async def test_a_client_that_connected_a_moment_before_the_end_is_answered(
     closing = asyncio.create_task(house.server.close())
     await asyncio.sleep(0)
     writer.write(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         assert (await reader.read()).startswith(b"HTTP/1.1 200 ")
     await closing
     writer.close()
@@ -222,7 +222,9 @@ async def test_an_idle_connection_holds_no_answer(house: House) -> None:
             assert len(await answer.read()) > 1000
         assert house.server._entrance.connections, "it is kept alive"
         gc.collect()  # answers of earlier tests, which only their own cycles hold
-        held = [one for one in gc.get_objects() if isinstance(one, web.Response) and one.body]
+        # By its type: asked for its class, a proxy whose object is gone raises.
+        answers = (one for one in gc.get_objects() if issubclass(type(one), web.Response))
+        held = [one for one in answers if one.body]
         assert held == []
 
 
@@ -244,7 +246,7 @@ async def test_s8_a_taken_port_is_named_and_had_once_it_is_free(
         done, _ = await asyncio.wait({trying}, timeout=0.3)
         assert not done, "another program still has it"
         holder.close()
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             await trying
         async with (
             aiohttp.ClientSession() as client,

@@ -132,7 +132,7 @@ async def test_a_code_is_drawn_and_followed_until_its_scan(
     assert "█" in drawn.out
     assert "\x1b" not in drawn.out, "no colours into a pipe"
 
-    watching = asyncio.create_task(cli("qr", "sales", "--watch", "--for", "10"))
+    watching = asyncio.create_task(cli("qr", "sales", "--watch", "--for", "60"))
     house.supervisor.codes[InstanceId("sales")] = Qr("SANDBOX,2@another", 20, 2)
     asked = house.supervisor.codes_asked
     await eventually(lambda: house.supervisor.codes_asked > asked + 1)
@@ -265,9 +265,9 @@ async def test_events_are_listed_oldest_first_and_followed(
     thread.start()
     await eventually(lambda: "number 2" in heard)
     house.supervisor.note(InstanceId("sales"), "status", "x" * 70_000)
-    await eventually(lambda: heard[-1] == "x" * 70_000 or heard[-1] == "heartbeat")
+    await eventually(lambda: "x" * 70_000 in heard)
     await house.server.close()
-    await asyncio.to_thread(thread.join, 5)
+    await asyncio.to_thread(thread.join, 30)
     assert heard[:3] == ["hello", "number 1", "number 2"]
     assert "x" * 70_000 in heard
     assert str(ended[0]) == "the agent stops"

@@ -43,7 +43,7 @@ async def test_performance_metrics(peopled: House) -> None:
         described = await (await local.get("/openapi.json")).json()
     sales = found["instances"]["sales"]
     assert set(sales) == INSTANCE
-    assert 59 <= sales.pop("connectionUptime") <= 62
+    assert 59 <= sales.pop("connectionUptime") <= 120
     assert sales == {
         "messagesProcessed": 8,
         "messagesPerMinute": 3,

@@ -115,7 +115,7 @@ async def test_an_upload_that_stops_is_ended(open_house: OpenHouse) -> None:
         reader, writer = await asyncio.open_unix_connection(str(house.socket_path))
         head = b"POST /api/import HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/gzip\r\n"
         writer.write(head + b"Content-Length: 1000000\r\n\r\n" + ARCHIVE)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             assert b" 408 " in await reader.readline()
         writer.close()
 
@@ -123,12 +123,12 @@ async def test_an_upload_that_stops_is_ended(open_house: OpenHouse) -> None:
 async def test_an_upload_may_be_larger_and_slower_than_a_plain_body(open_house: OpenHouse) -> None:
     async def slowly():
         yield ARCHIVE
-        for _ in range(8):
-            await asyncio.sleep(0.2)
+        for _ in range(7):
+            await asyncio.sleep(0.5)
             yield b"x" * 300_000
 
     async with (
-        open_house(body_timeout=1.5) as house,
+        open_house(body_timeout=3.0) as house,
         house.local(base_url="http://localhost") as session,
     ):
         made = await session.post("/api/import", data=slowly(), headers=GZIP)

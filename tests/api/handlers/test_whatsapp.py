@@ -33,7 +33,7 @@ async def test_a_script_waits_for_the_session_or_its_code(house, local, shop, ev
         asking = asyncio.create_task(local.put(f"{UP}?wait=30"))
         await eventually(lambda: house.supervisor.checked)
         house.supervisor.known[shop] = make_view(shop, status=status)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             answer = await asking
         assert (answer.status, (await answer.json())["status"]) == (200, status)
         house.supervisor.checked.clear()
@@ -45,7 +45,7 @@ async def test_a_script_waits_until_it_is_closed(house, local, shop, eventually)
     await eventually(lambda: house.supervisor.checked)
     assert not asking.done()
     house.supervisor.known[shop] = make_view(shop, status=STATUS.DISCONNECTED, unit=UNIT_ABSENT)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         answer = await asking
     assert (await answer.json())["status"] == "DISCONNECTED"
 
@@ -55,7 +55,7 @@ async def test_when_the_time_is_over_the_answer_says_how_it_is(house, local, sho
     begun = time.monotonic()
     answer = await local.put(f"{UP}?wait=1")
     assert (answer.status, (await answer.json())["status"]) == (200, "RECONNECTING")
-    assert 0.9 < time.monotonic() - begun < 5
+    assert 0.9 < time.monotonic() - begun < 30
 
 
 @pytest.mark.parametrize(

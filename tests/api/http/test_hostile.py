@@ -29,11 +29,13 @@ def request(line: str, *headers: str, body: bytes = b"") -> bytes:
 
 
 async def test_f64_a_half_sent_head_is_ended_at_its_deadline(open_house: OpenHouse) -> None:
-    async with open_house(head_timeout=0.3) as house:
-        answer = await house.raw(b"GET /healthz HTTP/1.1\r\nHost: loc")
+    async with open_house(head_timeout=2.5) as house:
+        answer, silent = await asyncio.gather(
+            house.raw(b"GET /healthz HTTP/1.1\r\nHost: loc"), house.raw(b"")
+        )
         assert answer.startswith(b"HTTP/1.1 408 ")
         assert envelope(answer)["error"] == "too_slow"
-        assert await house.raw(b"") == b"", "a silent connection is closed without a word"
+        assert silent == b"", "a silent connection is closed without a word"
         await still_answers(house)
 
 
@@ -58,7 +60,7 @@ async def test_f64_a_head_that_drips_gets_no_new_deadline_for_each_byte(
         except ConnectionError:
             answer = None  # a byte that came after the end: the kernel resets, the answer is lost
         assert answer is None or b" 408 " in answer
-        assert asyncio.get_running_loop().time() - begun < 3
+        assert asyncio.get_running_loop().time() - begun < 12, "all the bytes take 18 s"
         writer.close()
 
 
@@ -71,7 +73,7 @@ async def test_f64_a_second_half_head_on_a_kept_connection_is_ended_too(
         writer.write(request("GET /healthz"))
         await reader.readuntil(b"\r\n\r\n")
         writer.write(b"GET /hea")
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             assert b" 408 " in await reader.read()
         writer.close()
 
@@ -99,7 +101,7 @@ async def test_f64_one_address_cannot_take_every_connection(
         first, writer = await asyncio.open_connection("127.0.0.1", house.port)
         held = [await asyncio.open_connection("127.0.0.1", house.port) for _ in range(3)]
         # The oldest that asks nothing gives way, and who asks is answered.
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             assert await first.read() == b""
         writer.close()
         await still_answers(house)
@@ -343,12 +345,13 @@ async def test_an_answer_that_its_client_does_not_read_ends(
             id = InstanceId(f"i{number}")
             house.supervisor.known[id] = make_view(id)
         key = await house.key("read")
-        before = len(house.server._entrance.connections)
+        connections = house.server._entrance.connections
+        await eventually(lambda: not connections)  # the one that made the key
         _, writer = await asyncio.open_connection("127.0.0.1", house.port, limit=1)
         ask = request("GET /metrics", f"Authorization: {key['Authorization']}")
         writer.write(ask * 5)
-        await eventually(lambda: len(house.server._entrance.connections) > before)
-        await eventually(lambda: len(house.server._entrance.connections) <= before, within=10)
+        await eventually(lambda: connections)
+        await eventually(lambda: not connections)
         writer.transport.abort()
         await still_answers(house)
 

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import shutil
+import socket
 from pathlib import Path
 
 import pytest
@@ -217,8 +218,13 @@ async def redis(tmp_path, eventually):
         *("--port", "0", "--unixsocket", str(path), "--requirepass", "R-1", "--save", ""),
         stdout=asyncio.subprocess.DEVNULL,
     )
+
+    def listens() -> bool:
+        with socket.socket(socket.AF_UNIX) as probe:
+            return probe.connect_ex(str(path)) == 0
+
     try:
-        await eventually(path.exists)
+        await eventually(listens)
         yield path
     finally:
         process.terminate()

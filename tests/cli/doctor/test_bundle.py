@@ -86,10 +86,12 @@ async def test_a_part_that_cannot_be_read_is_named_and_costs_no_bundle(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     programs("journalctl", "echo no permission >&2; exit 1")
+    parts = await unpacked(cli, tmp_path, "--state", str(state))
+    assert "no permission" in parts["journal.txt"]
+    (tmp_path / "bundle.tar.gz").unlink()
     programs("systemctl", "exec sleep 60")
     monkeypatch.setattr(bundle_machine, "_SECONDS", 0.5)
     parts = await unpacked(cli, tmp_path, "--state", str(state))
-    assert "no permission" in parts["journal.txt"]
     assert parts["units.txt"].startswith("# missing")
     fd = os.open(state / "lock", os.O_RDWR | os.O_CREAT, 0o600)
     try:

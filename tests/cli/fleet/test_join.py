@@ -174,7 +174,7 @@ async def test_a_machine_leaves_and_only_its_database_goes_out_of_the_settings(
     joined = place.file.read_text()
     gone = {"status": 404, "error": "no_fleet", "message": "no fleet", "field": None}
     api.answers["/api/fleet"] = [api.fleet, gone]
-    left = await place.cli("fleet", "leave", "--config", str(place.file), "--wait", "5")
+    left = await place.cli("fleet", "leave", "--config", str(place.file), "--wait", "60")
     assert left.status == 0, left.err
     assert ("/api/fleet/leave", None) in api.posted()
     assert place.file.read_text() == joined.replace("\ndatabase = ", "\n# database = ")

@@ -23,7 +23,7 @@ async def start(*words: str) -> asyncio.subprocess.Process:
 async def test_the_page_and_its_phone_are_served_until_interrupted() -> None:
     serving = await start("--port", "0")
     assert serving.stdout is not None
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         said = (await serving.stdout.readuntil(b"Ctrl-C")).decode()
     url = re.search(r"http://127\.0\.0\.1:[0-9]+/", said)
     assert url is not None, said
@@ -38,5 +38,5 @@ async def test_the_page_and_its_phone_are_served_until_interrupted() -> None:
         assert second.returncode == 4
         assert b"cannot serve the stand-in on port" in error
     serving.send_signal(signal.SIGINT)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         assert await serving.wait() == 130
