@@ -167,6 +167,8 @@ class Facts:
     saved: SavedFacts = field(default_factory=SavedFacts)
     counters: Counters = field(default_factory=Counters)
     verdict: HealthVerdict | None = None
+    shown: tuple[UnitStatus, HealthVerdict | None] = (UNIT_ABSENT, None)
+    """Unit and verdict as views show them: those of the record that was saved last."""
     sentence: str = ""
     wait_reason: str = ""
     """Why it waits for others, as of the last pass."""

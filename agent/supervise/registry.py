@@ -159,10 +159,11 @@ class Registry:
         try:
             await self._store.save_record(facts.id, record, *entries)
         except BaseException:
-            facts.saved.record = None  # views show at least what the agent acts on
+            # Views show at least what the agent acts on.
+            facts.saved.record, facts.shown = None, (facts.unit, facts.verdict)
             self.touch(facts)
             raise
-        facts.saved.record = record
+        facts.saved.record, facts.shown = record, (facts.unit, facts.verdict)
 
     async def save_instance(self, facts: Facts, *entries: JournalEntry) -> None:
         """As `save`, for a change of the instance itself."""

@@ -56,7 +56,7 @@ def view_of(facts: Facts, sources: ViewSources) -> InstanceView:
         if counted
         else {}
     )
-    verdict = facts.verdict or NOT_LOOKED_YET
+    unit, verdict = facts.shown[0], facts.shown[1] or NOT_LOOKED_YET
     proved_at = facts.run.claim.proved_at() if facts.run.claim else None
     backend = instance.backend
     desired = desired_from(instance, record, sources.host, facts.enabled_by_operator)
@@ -64,7 +64,7 @@ def view_of(facts: Facts, sources: ViewSources) -> InstanceView:
         instance=instance,
         desired=desired,
         record=record,
-        unit=facts.unit,
+        unit=unit,
         status=record.status,
         status_since_wall=record.status_since_wall,
         reason=verdict.reason or record.reason,
@@ -75,7 +75,7 @@ def view_of(facts: Facts, sources: ViewSources) -> InstanceView:
         probe=facts.run.probe,
         proof_age=None if proved_at is None else max(now - proved_at, 0.0),
         connected_since_wall=facts.connected_since_wall,
-        started_wall=now_wall - (now - facts.unit.since) if facts.unit.runs else None,
+        started_wall=now_wall - (now - unit.since) if unit.runs else None,
         memory_bytes=facts.run.memory_bytes,
         cpu_seconds=facts.run.cpu_seconds,
         processes=facts.run.processes,

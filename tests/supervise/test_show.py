@@ -69,7 +69,8 @@ async def test_a_next_try_is_shown_only_where_one_will_come(reason, told):
 )
 async def test_an_outage_is_shown_only_for_sessions_that_wait_for_its_end(verdict, reason, told):
     facts = Facts(Instance(InstanceId("a"), "sandbox", True), SessionRecord())
-    facts.verdict = HealthVerdict(Health(verdict), ConnectionStatus.RECONNECTING, reason, "so")
+    judged = HealthVerdict(Health(verdict), ConnectionStatus.RECONNECTING, reason, "so")
+    facts.shown = (facts.unit, judged)
     facts.wait_reason = "network_down"
     assert view_of(facts, SOURCES).wait_reason == ("network_down" if told else "")
     facts.instance = replace(facts.instance, enabled=False)

@@ -73,7 +73,7 @@ class Passes:
         if step.plan is not None:
             again = await self._act(facts, step, step.plan)
         self.turns.gates.leave(facts.id, decided)
-        facts.observed = True
+        facts.observed, facts.shown = True, (facts.unit, facts.verdict)
         self.registry.touch(facts)
         if facts.instance.backend and facts.next_probe > boot_now():
             again = facts.next_probe if again is None else min(again, facts.next_probe)
