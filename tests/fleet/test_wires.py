@@ -15,6 +15,20 @@ def python(net: Wires, host: str, text: str) -> "subprocess.Popen[str]":
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
 
 
+def test_networks_are_laid_again_while_a_program_is_left_in_one_of_before() -> None:
+    with wires(["a"]) as net:
+        left = python(net, "a", "print('here', flush=True); import time; time.sleep(60)")
+        assert left.stdout is not None
+        assert left.stdout.readline() == "here\n"
+    try:
+        with wires(["a"]) as net:
+            again = python(net, "a", "print('there')")
+            assert again.communicate(timeout=20)[0] == "there\n"
+    finally:
+        left.kill()
+        left.communicate()
+
+
 def test_a_wire_cut_in_one_direction_still_carries_the_other() -> None:
     with wires(["a", "b"]) as net:
         ears = {host: python(net, host, f"{LISTEN.format(within=20)}\n{HEAR}") for host in "ab"}

@@ -85,8 +85,7 @@ class Wires:
         self._ip("addr", "add", f"{self.test}/24", "dev", self._bridge)
         self._ip("link", "set", self._bridge, "up")
         for name, space in self._spaces.items():
-            number = self._numbers[name]
-            end = f"{self._bridge}-{number}"
+            end = self._end(name)
             self._ip("netns", "add", space)
             peer = ("peer", "name", "eth0", "netns", space)
             self._ip("link", "add", end, "type", "veth", *peer)
@@ -96,9 +95,15 @@ class Wires:
                 self._ip("-n", space, "link", "set", device, "up")
 
     def take_away(self) -> None:
-        for space in self._spaces.values():
-            subprocess.run(["ip", "netns", "del", space], check=False, capture_output=True)
-        subprocess.run(["ip", "link", "del", self._bridge], check=False, capture_output=True)
+        """The wires by name: with a network alone they would go some time after it."""
+        gone = [("link", "del", self._end(name)) for name in self._spaces]
+        gone += [("netns", "del", space) for space in self._spaces.values()]
+        for words in (*gone, ("link", "del", self._bridge)):
+            subprocess.run(["ip", *words], check=False, capture_output=True)
+
+    def _end(self, host: str) -> str:
+        """The bridge's end of the wire to a host."""
+        return f"{self._bridge}-{self._numbers[host]}"
 
     def _ip(self, *words: str) -> None:
         told = ["ip", *words]

@@ -23,6 +23,7 @@ from agent.log import about
 from agent.store.database import Store
 from agent.supervise.facts import Facts
 from agent.supervise.fleet.giving_up import GivingUp
+from agent.supervise.fleet.owner import JOINED_WITHIN, at_most
 from agent.supervise.fleet.ownership import Ownership
 from agent.supervise.fleet.replicas import Replicas
 from agent.supervise.registry import Registry
@@ -70,6 +71,7 @@ class Moves:
 
     async def ask(self, id: InstanceId, to: str | None, why: str) -> str:
         """Begin one; the name of the next owner. Refused with a sentence where it cannot be."""
+        await at_most(JOINED_WITHIN, self.ownership.known)
         row = await self._target(self._owned(id), to or "")
         if any(id == it for it, _ in self.listed):
             raise Refused(f"cannot move {id}: a move of it is under way", code="moving")

@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 LEAVING = "fleet_leaving"
 """Fact: this machine began to leave. Cut short, it registers its sessions as new ones."""
 JOINED_WITHIN, KNOWN_WITHIN = 5.0, 60.0
-"""Seconds for a creation right after the agent's start, and for a deletion of before it."""
+"""Seconds for a request right after the agent's start, and for a deletion of before it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,7 @@ class FleetOwner:
 
     async def joined(self) -> None:
         """Right after the agent's start a request waits a moment for the database."""
-        await _at_most(JOINED_WITHIN, self.fleet.keeper.joined)
+        await at_most(JOINED_WITHIN, self.fleet.keeper.joined)
 
     async def claim(self, instance: Instance) -> None:
         """Take an id in the fleet for a session that is made here. Refused: another has it."""
@@ -121,7 +121,7 @@ class FleetOwner:
         """Take it out of the fleet; one that is not in it is no fault."""
         if self.ownership.left.is_set():
             return
-        await _at_most(KNOWN_WITHIN, self.ownership.known)
+        await at_most(KNOWN_WITHIN, self.ownership.known)
         if (owned := self.ownership.owned.get(id)) is not None:
             await self.fleet.coordinator.delete(self.fleet.keeper.member, id, owned.epoch)
         self.ownership.released(id)
@@ -129,6 +129,7 @@ class FleetOwner:
 
     async def leave(self) -> None:
         """The machine and its rows go out of the database; the sessions stay here and go on."""
+        await at_most(JOINED_WITHIN, self.ownership.known)
         await self.store.put_fact(LEAVING, "")
         failpoint("fleet_leaving")
         here = [id for id, it in self.registry.facts.items() if it.instance.leased]
@@ -156,7 +157,7 @@ class FleetOwner:
         log.warning("this machine left its fleet: take [fleet] out of agent.toml before a restart")
 
 
-async def _at_most(seconds: float, event: asyncio.Event) -> None:
+async def at_most(seconds: float, event: asyncio.Event) -> None:
     """What needs it says itself that it has not come."""
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(seconds):

@@ -1,5 +1,6 @@
 """Which sessions a machine takes with it when it leaves its fleet."""
 
+import asyncio
 from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
@@ -19,7 +20,7 @@ HERE, STALE, ON_ITS_WAY = InstanceId("here"), InstanceId("stale"), InstanceId("o
 
 
 async def test_a_machine_takes_out_no_session_whose_files_it_has_not_got() -> None:
-    """Their copies would go with their rows."""
+    """Their copies would go with their rows. Its agent has just begun, and reads what it owns."""
     told: list[list[InstanceId]] = []
 
     async def leave(_member: object, sessions: Sequence[InstanceId]) -> bool:
@@ -37,13 +38,15 @@ async def test_a_machine_takes_out_no_session_whose_files_it_has_not_got() -> No
     leases: Any = SimpleNamespace(give=lambda _until, _ids: None)
     ownership = Ownership(keeper, here, epochs, leases, lambda _id: None)
     every = [Owned(id, 1, "web", "running", "wait", {}, "", {}) for id in (*here, ON_ITS_WAY)]
-    ownership.changed(every, Lease(boot_now() + 60))
     fleet: Any = SimpleNamespace(requests=SimpleNamespace(leave=leave), keeper=keeper)
     store: Any = SimpleNamespace(put_fact=noted, forget_facts=noted)
     registry: Any = SimpleNamespace(facts=here)
     unused: Any = None
     owner = FleetOwner(fleet, ownership, unused, registry, store, unused)
+    leaving = asyncio.create_task(owner.leave())
+    await asyncio.sleep(0)
+    ownership.changed(every, Lease(boot_now() + 60))
     with pytest.raises(Refused, match="have not arrived yet"):
-        await owner.leave()
+        await leaving
     assert told == [[HERE]]
     assert not ownership.left.is_set()
