@@ -199,12 +199,12 @@ async def test_starts_of_agents_before_this_one_count_and_its_own_once(
     bench: Bench, store: Store, starts: tuple[float, ...], said: str | None
 ) -> None:
     """As Prometheus counts: by how the beginning of the process changed."""
+    now = time.time()
     for ago in starts:
-        wall = time.time() - ago
-        entry = JournalEntry("agent_started", "the agent started", Category.SYSTEM, wall=wall)
-        await store.append(entry)
+        began = JournalEntry("agent_started", "it started", Category.SYSTEM, wall=now - ago)
+        await store.append(began)
     # The process began a moment before it wrote that into the journal.
-    bench.alerting.exporter.machine.started_wall = time.time() - 1.7
+    bench.alerting.exporter.machine.started_wall = now - 1.7
     await bench.alerting._take_over()
     await bench.alerting.look()
     told = await store.history(kinds=("alert",), limit=10)

@@ -24,7 +24,7 @@ async def running(
         yield wakes, loop
     finally:
         loop.stop()
-        await asyncio.wait_for(task, 5)
+        await asyncio.wait_for(task, 30)
 
 
 async def test_a_wake_means_one_pass(eventually):
@@ -140,7 +140,7 @@ async def test_f52_after_a_sleep_of_the_machine_what_was_due_meanwhile_passes_at
         await eventually(lambda: loop.passes, 1)
         slept = 4 * 3600.0
         monkeypatch.setattr(time, "clock_gettime", lambda clock: gettime(clock) + slept)
-        await eventually(lambda: loop.passes, 2, within=5)
+        await eventually(lambda: loop.passes, 2)
 
 
 async def test_a_slow_lane_fills_its_own_places_only(eventually):
@@ -174,7 +174,7 @@ async def test_a_slow_lane_fills_its_own_places_only(eventually):
     hang.set()
     await eventually(lambda: begun["slow"], 40)
     loop.stop()
-    await asyncio.wait_for(task, 5)
+    await asyncio.wait_for(task, 30)
 
 
 async def test_an_idle_loop_turns_at_whole_seconds_and_what_is_due_later_at_common_ticks(

@@ -81,6 +81,14 @@ def house(tmp_path: Path) -> House:
     return House(tmp_path, 2)
 
 
+@pytest.fixture
+def now(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The packs' clock, as its only item."""
+    clock = [1000.0]
+    monkeypatch.setattr(packs_module, "boot_now", lambda: clock[0])
+    return clock
+
+
 async def test_without_packs_nothing_is_opened_and_nothing_written(house: House):
     house.size = 1
     await house.packs.place(house.add("a"))
@@ -110,7 +118,7 @@ async def test_the_next_agent_reads_which_pack_each_session_is_in(house: House):
 
 
 async def test_a_pack_that_cannot_start_keeps_no_session_from_starting(
-    house: House, monkeypatch: pytest.MonkeyPatch
+    house: House, now: list[float]
 ):
     house.host.refuses = True
     facts = house.add("a")
@@ -120,15 +128,14 @@ async def test_a_pack_that_cannot_start_keeps_no_session_from_starting(
     assert house.noted("a") == "baileys-1"
     house.host.refuses = False
     house.host.units[PACK] = UnitStatus(UnitState.FAILED)
-    later = packs_module.boot_now() + 5
-    monkeypatch.setattr(packs_module, "boot_now", lambda: later)
+    now[0] += 5
     facts.unit = UnitStatus(UnitState.ACTIVE, run="r")
     await house.packs._look()
     assert house.host.asked[1:] == ["reset baileys-1", "start baileys-1"]
 
 
 async def test_an_unused_pack_is_stopped_and_an_ended_one_started_again(
-    house: House, monkeypatch: pytest.MonkeyPatch
+    house: House, now: list[float]
 ):
     facts = house.add("a")
     await house.packs.place(facts)
@@ -137,10 +144,9 @@ async def test_an_unused_pack_is_stopped_and_an_ended_one_started_again(
     await house.packs._look()
     assert house.host.asked == ["start baileys-1"] * 2
     facts.unit = UNIT_ABSENT
-    now = packs_module.boot_now()
-    monkeypatch.setattr(packs_module, "boot_now", lambda: now + packs_module.UNUSED - 1)
+    now[0] += packs_module.UNUSED - 1
     await house.packs._look()
     assert PACK in house.host.units
-    monkeypatch.setattr(packs_module, "boot_now", lambda: now + packs_module.UNUSED + 1)
+    now[0] += 2
     await house.packs._look()
     assert house.host.asked[-1] == "stop baileys-1"

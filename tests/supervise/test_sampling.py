@@ -52,7 +52,7 @@ def bench() -> Callable[..., tuple[Sampler, dict[InstanceId, Facts]]]:
 
 
 async def test_a_new_worker_is_measured_once_it_has_settled(bench: Any) -> None:
-    old, young = running("old", age=60.0), running("young", age=SETTLED - 5)
+    old, young = running("old", age=60.0), running("young", age=0.0)
     sampler, _ = bench(old, young)
     await sampler.sample_new()
     assert old.run.memory_bytes is not None
