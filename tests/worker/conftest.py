@@ -85,6 +85,7 @@ class Bench:
     ) -> subprocess.Popen[bytes]:
         if identity:
             self.identity(settings={**self.quick, **(settings or {})})
+        self._hear()  # what the run before has sent, or its READY would be taken for this one's
         self.notices.clear()
         self.process = subprocess.Popen(
             [
@@ -149,6 +150,7 @@ class Bench:
         process = self.process
         assert process is not None
         await self.until(lambda: process.poll() is not None, within=within)
+        self._hear()  # its last notices may have come since the loop looked
         return int(process.returncode)
 
     def errors(self) -> str:
@@ -171,7 +173,7 @@ class Bench:
         for process in self._processes:
             if process.poll() is None:
                 process.kill()
-            process.wait(10)
+            process.wait(60)
             if process.stderr is not None:
                 process.stderr.close()
 

@@ -57,7 +57,8 @@ async def test_hang_stops_the_pings_and_the_watchdogs_signal_shows_where(bench: 
 async def test_hang_for_a_time_goes_on_afterwards(bench: Any) -> None:
     link = await bench.connected(watchdog=0.4)
     await bench.fault("hang", 0.5)
-    await bench.until(lambda: pings(bench) >= 3)
+    before = pings(bench)
+    await bench.until(lambda: pings(bench) >= before + 3)
     assert (await link.call("probe"))["claim"]["status"] == "CONNECTED"
 
 
@@ -139,8 +140,8 @@ async def test_a_fault_that_a_restart_does_not_cure_outlives_it(
     await bench.fault(fault, 600)
     claim = await bench.status(Status.DISCONNECTED, reason)
     assert (claim.until_wall is not None) is (fault == "temp-ban")
+    bench.claims.clear()
     await link.call("connect")
-    await bench.until(lambda: len(bench.claims) > 1)
     await bench.status(Status.DISCONNECTED, reason)
     bench.process.kill()
     await bench.ended()

@@ -3,7 +3,8 @@
 import asyncio
 import os
 import signal
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,61 @@ IN_TIME = "the lease of this machine ended: disconnected"
 """It says something else where its engine was not disconnected within `fence.DISCONNECT`."""
 
 
+STILL = 0.3
+"""Seconds for which the machine itself may stand still in the midst of a fence's deadlines."""
+
+
+class Pauses(threading.Thread):
+    """Notes for how long the machine, or this process, stood still at most."""
+
+    def __init__(self) -> None:
+        super().__init__(name="pauses")
+        self.longest = 0.0
+        self._over = threading.Event()
+
+    def run(self) -> None:
+        before = boot_now()
+        while not self._over.wait(0.05):
+            before, now = boot_now(), before
+            self.longest = max(self.longest, before - now - 0.05)
+
+    def end(self) -> None:
+        self._over.set()
+        self.join()
+
+
+@pytest.fixture
+def pauses() -> Iterator[Pauses]:
+    pauses = Pauses()
+    pauses.start()
+    yield pauses
+    pauses.end()
+
+
 async def lease(bench: Any, seconds: float) -> float:
     until = boot_now() + seconds
     assert await bench.link.call("lease", {"until": until}) == {}
     return until
+
+
+async def last_lease(bench: Any, seconds: float, ahead: float = 0.0) -> float:
+    """One that ends soon. A lease that has ended when it comes changes nothing."""
+    while True:
+        try:
+            return await lease(bench, ahead + seconds)
+        except EngineError as error:
+            assert error.code == "lease_over"
+            seconds *= 3
+
+
+async def ended_in_time(bench: Any, pauses: Pauses) -> None:
+    """On a machine that stood still, a later stage of the fence may be what ended it."""
+    ended = await bench.ended()
+    if pauses.longest < STILL:
+        assert ended == OVER
+        assert IN_TIME in bench.errors()
+    else:
+        assert ended in (OVER, -signal.SIGKILL)
 
 
 def start(bench: Any) -> None:
@@ -65,45 +117,48 @@ async def test_a_stop_while_it_waits_touches_nothing(bench: Any) -> None:
     assert list(bench.session.iterdir()) == []
 
 
-async def test_past_its_lease_it_disconnects_saves_nothing_and_ends(bench: Any) -> None:
+async def test_past_its_lease_it_disconnects_saves_nothing_and_ends(
+    bench: Any, pauses: Pauses
+) -> None:
     start(bench)
     await bench.linked()
     await lease(bench, 60)
     await bench.status(Status.CONNECTED)
     before = (bench.session / "sandbox.json").read_bytes()
     await bench.link.call("send", {"message": {"to": "x", "text": "y"}})
-    until = await lease(bench, 0.3)
-    await bench.until(lambda: bench.claims[-1].status is Status.DISCONNECTED)
-    print(f"disconnected {boot_now() - until:+.3f} s past the lease")
-    assert await bench.ended() == OVER
+    until = await last_lease(bench, 0.3)
+    await ended_in_time(bench, pauses)
     assert boot_now() - until >= 0
-    assert bench.claims[-1].status is Status.DISCONNECTED and bench.claims[-1].paired
     assert (bench.session / "sandbox.json").read_bytes() == before
-    assert any(notice.startswith("STOPPING=1") for notice in bench.notices)
-    assert IN_TIME in bench.errors()
+    if pauses.longest < STILL:
+        await bench.until(lambda: bench.closed)
+        assert bench.claims[-1].status is Status.DISCONNECTED and bench.claims[-1].paired
+        assert any(notice.startswith("STOPPING=1") for notice in bench.notices)
 
 
-async def test_every_lease_replaces_the_one_before(bench: Any) -> None:
+async def test_every_lease_replaces_the_one_before(bench: Any, pauses: Pauses) -> None:
     start(bench)
     await bench.linked()
-    first = await lease(bench, 1.0)
+    first = await lease(bench, 2.5)
     for _ in range(5):
         await lease(bench, 60)
     await bench.until(lambda: boot_now() > first + fence.KERNEL + 0.2)
     await bench.status(Status.CONNECTED)
     assert bench.process.poll() is None
-    await lease(bench, 0.2)
-    assert await bench.ended() == OVER and IN_TIME in bench.errors()
+    await last_lease(bench, 0.2)
+    await ended_in_time(bench, pauses)
 
 
-async def test_a_running_worker_whose_machine_joins_and_leaves_a_fleet(bench: Any) -> None:
+async def test_a_running_worker_whose_machine_joins_and_leaves_a_fleet(
+    bench: Any, pauses: Pauses
+) -> None:
     link = await bench.connected()
     await link.call("lease", {"until": None})
     await lease(bench, 30)
     await link.call("lease", {"until": None})
     await link.call("send", {"message": {"to": "x", "text": "y"}})
-    await lease(bench, 0.3)
-    assert await bench.ended() == OVER and IN_TIME in bench.errors()
+    await last_lease(bench, 0.3)
+    await ended_in_time(bench, pauses)
 
 
 @pytest.mark.parametrize(
@@ -128,12 +183,14 @@ async def test_an_invalid_lease_connects_nothing(bench: Any, until: object, code
         await link.call("connect")
 
 
-async def test_a_frozen_worker_ends_when_it_goes_on_whatever_waits_for_it(bench: Any) -> None:
+async def test_a_frozen_worker_ends_when_it_goes_on_whatever_waits_for_it(
+    bench: Any, pauses: Pauses
+) -> None:
     start(bench)
     link = await bench.linked()
     await lease(bench, 60)
     await bench.status(Status.CONNECTED)
-    until = await lease(bench, 1.0)
+    until = await last_lease(bench, 1.0)
     os.kill(bench.process.pid, signal.SIGSTOP)
     calls = [
         asyncio.create_task(link.call("lease", {"until": boot_now() + left}))
@@ -141,7 +198,7 @@ async def test_a_frozen_worker_ends_when_it_goes_on_whatever_waits_for_it(bench:
     ]
     await bench.until(lambda: boot_now() > until)
     os.kill(bench.process.pid, signal.SIGCONT)
-    assert await bench.ended() == OVER
+    assert await bench.ended() == OVER or pauses.longest > STILL
     assert all(
         isinstance(each, Exception) for each in await asyncio.gather(*calls, return_exceptions=True)
     )
@@ -162,31 +219,36 @@ async def test_a_frozen_worker_that_waits_takes_no_lease_that_ended_meanwhile(be
     await bench.status(Status.CONNECTED)
 
 
-async def test_the_kernel_kills_a_frozen_worker(bench: Any) -> None:
+async def test_the_kernel_kills_a_frozen_worker(bench: Any, pauses: Pauses) -> None:
     start(bench)
     await bench.linked()
-    until = await lease(bench, 0.5)
+    until = await last_lease(bench, 0.5)
     os.kill(bench.process.pid, signal.SIGSTOP)
-    assert await bench.ended() == -signal.SIGKILL
-    assert fence.KERNEL <= boot_now() - until < fence.KERNEL + 0.5
+    frozen = boot_now()
+    assert await bench.ended() == -signal.SIGKILL or frozen > until
+    late = boot_now() - until - fence.KERNEL
+    assert late < 0.5 + pauses.longest
+    assert late >= 0 or frozen > until
 
 
-async def test_the_kernel_kills_a_worker_whose_event_loop_stands_still(bench: Any) -> None:
+async def test_the_kernel_kills_a_worker_whose_event_loop_stands_still(
+    bench: Any, pauses: Pauses
+) -> None:
     start(bench)
     await bench.linked()
     await lease(bench, 60)
     await bench.status(Status.CONNECTED)
-    until = await lease(bench, 1.5)
+    until = await last_lease(bench, 2.5)
     await bench.fault("hang", lasting=60.0)
     assert await bench.ended() == -signal.SIGKILL
-    assert boot_now() - until < fence.KERNEL + 0.5
+    assert boot_now() - until < fence.KERNEL + 0.5 + pauses.longest
 
 
 SLEPT = 100_000
 """Seconds by which the boot clock is ahead of the monotonic one where a machine slept so long."""
 
 
-async def test_the_boot_clock_decides_on_a_machine_that_slept(bench: Any) -> None:
+async def test_the_boot_clock_decides_on_a_machine_that_slept(bench: Any, pauses: Pauses) -> None:
     bench.inside = slept_for(SLEPT)
     start(bench)
     link = await bench.linked()
@@ -195,13 +257,13 @@ async def test_the_boot_clock_decides_on_a_machine_that_slept(bench: Any) -> Non
     assert refused.value.code == "lease_over"
     await lease(bench, SLEPT + 60)
     await bench.status(Status.CONNECTED)
-    until = await lease(bench, SLEPT + 0.3)
-    assert await bench.ended() == OVER
-    assert boot_now() + SLEPT - until >= 0 and IN_TIME in bench.errors()
+    until = await last_lease(bench, 0.3, ahead=SLEPT)
+    await ended_in_time(bench, pauses)
+    assert boot_now() + SLEPT - until >= 0
 
 
 async def test_a_full_disk_does_not_keep_it_connected(
-    make_bench: Any, small_disk: Callable[[str], Path]
+    make_bench: Any, small_disk: Callable[[str], Path], pauses: Pauses
 ) -> None:
     disk = small_disk("size=256k")
     bench = make_bench(disk)
@@ -212,5 +274,5 @@ async def test_a_full_disk_does_not_keep_it_connected(
     with (disk / "filler").open("wb", buffering=0) as filler, pytest.raises(OSError):
         while True:
             filler.write(bytes(1024))
-    await lease(bench, 0.3)
-    assert await bench.ended() == OVER and IN_TIME in bench.errors()
+    await last_lease(bench, 0.3)
+    await ended_in_time(bench, pauses)

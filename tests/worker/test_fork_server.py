@@ -40,7 +40,10 @@ class Warm:
         self.children: list[int] = []
 
     async def told(self) -> dict[str, Any]:
-        return dict(json.loads(await asyncio.to_thread(self.sock.recv, 65536)))
+        found = dict(json.loads(await asyncio.to_thread(self.sock.recv, 65536)))
+        if "exited" in found:
+            self.children.remove(found["pid"])  # it is reaped: another process may get its number
+        return found
 
     async def fork(
         self, id: str, env: dict[str, str], err: int = -1, **more: Any

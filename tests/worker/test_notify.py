@@ -14,7 +14,7 @@ from agent.host.notify import Notifier, notifier_from, watchdog_from
 def manager(tmp_path: Path) -> socket.socket:
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     sock.bind(str(tmp_path / "notify"))
-    sock.settimeout(2)
+    sock.settimeout(30)
     return sock
 
 
@@ -35,7 +35,7 @@ def test_f30_a_manager_that_does_not_read_never_blocks_us(
     notifier = Notifier(str(tmp_path / "notify"))
     begun = time.monotonic()
     taken = [notifier.status("x" * 1000) for _ in range(5000)]
-    assert time.monotonic() - begun < 2
+    assert time.monotonic() - begun < 20, "5,000 that wait at all would take longer"
     assert taken[0] and not taken[-1]
     assert notifier.unsent == taken.count(False)
     manager.recv(2000)

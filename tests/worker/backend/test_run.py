@@ -17,6 +17,7 @@ async def test_the_roster_is_held_and_claimed_without_an_agent(backend: Any) -> 
     link = await backend.linked()
     assert (link.hello.id, link.hello.run, link.hello.engine) == ("evo", "run1", "loop")
     await backend.until(lambda: backend.states() == dict.fromkeys(names, "CONNECTED"))
+    await backend.until(lambda: backend.servers)
     assert (backend.servers[0].up, backend.servers[0].version) == (True, "2.3.7")
     await backend.until(lambda: backend.statuses()[-1] == "50 of 50 connected; server up (2.3.7)")
     assert backend.stats.refused == {}
@@ -28,6 +29,7 @@ async def test_every_new_agent_hears_all_of_it(backend: Any) -> None:
     for _agent in range(3):
         link = await backend.linked()
         await backend.until(lambda: backend.states() == dict.fromkeys(names, "CONNECTED"))
+        await backend.until(lambda: backend.servers)
         assert backend.servers[-1].sessions == 300
         await link.close()
 
@@ -113,6 +115,9 @@ async def test_calls_at_the_servers_level(backend: Any) -> None:
     assert (checked["up"], checked["sessions"]) == (True, 2)
     await backend.until(lambda: backend.states().get("s0001") == "CONNECTED")
     backend.server.faults["list"] = {"states": {}}
+    lists = backend.server.count("list")
+    # The next list is asked for when what the last one said was noted.
+    await backend.until(lambda: backend.server.count("list") > lists)
     await link.call("hook", {"told": {"session": "s0001", "state": "RECONNECTING"}})
     await backend.until(lambda: backend.states()["s0001"] == "RECONNECTING")
     with pytest.raises(EngineError) as caught:
@@ -266,7 +271,7 @@ async def test_a_session_that_hangs_ends_its_call_at_its_deadline(backend: Any) 
     backend.start()
     link = await backend.linked()
     with pytest.raises(EngineError) as caught:
-        await link.call("probe", id="s0001", timeout=0.5)
+        await link.call("probe", {"deadline": 0.5}, id="s0001")
     assert caught.value.code == "timeout"
     assert (await link.call("probe", id="s0000"))["claim"]["status"] == "CONNECTED"
 

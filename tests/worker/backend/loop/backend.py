@@ -39,7 +39,7 @@ class LoopBackend:
     async def open(self) -> None:
         self._task = asyncio.create_task(self._poll(), name="poll")
 
-    async def ask(self, do: str, session: str = "", limit: float = 1.0) -> dict[str, Any]:
+    async def ask(self, do: str, session: str = "", limit: float = 20.0) -> dict[str, Any]:
         try:
             async with asyncio.timeout(limit):
                 reader, writer = await asyncio.open_connection(
