@@ -482,8 +482,9 @@ async def test_a_bad_agent_is_hung_up_on_and_a_good_one_is_not_disturbed(
 
 
 async def test_a_stranger_that_says_nothing_neither_stays_nor_takes_over(served: Served) -> None:
-    server = await served.open(greeting=1.0, strangers=2)
+    server = await served.open()
     agent = await greeted(served)
+    server.limits = ServerLimits(greeting=1.0, strangers=2)
     strangers = [served.puppet() for _ in range(4)]
     for each in strangers:
         await each.hung_up_on()
@@ -527,7 +528,7 @@ async def test_a_burst_of_happenings_is_sent_slowly_enough_for_the_agent(
         for _ in range(300):
             server.happened(SALES, Happening("crypto_error"))
         await asyncio.sleep(0.02)
-    await eventually(lambda: len(ears.happened) + server.dropped, 1500, within=15)
+    await eventually(lambda: len(ears.happened) + server.dropped, 1500, within=60)
     assert ears.stats.refused == {} and ears.closed == []
     assert time.monotonic() - begun > 1
     await link.close()

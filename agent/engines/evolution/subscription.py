@@ -49,6 +49,8 @@ class Subscription:
     _turns: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_AT_ONCE))
     _states: dict[str, tuple[Hooked, float]] = field(default_factory=dict)
     _looking: dict[str, asyncio.Task[None]] = field(default_factory=dict)
+    _again: set[str] = field(default_factory=set)
+    """Wanted `now` while a look was under way, which may have asked before the session was made."""
 
     def word(self, name: str) -> Hooked:
         if not self.base:
@@ -57,7 +59,11 @@ class Subscription:
 
     def want(self, name: str, *, now: bool = False) -> None:
         """Look at this session's webhook and set it if need be; `now`: whatever was seen before."""
-        if not self.base or name in self._looking:
+        if not self.base:
+            return
+        if name in self._looking:
+            if now:
+                self._again.add(name)
             return
         state, at = self._states.get(name, (Hooked.UNKNOWN, 0.0))
         settled = state in (Hooked.OURS, Hooked.TAKEN)
@@ -69,10 +75,12 @@ class Subscription:
 
     def forget(self, name: str) -> None:
         self._states.pop(name, None)
+        self._again.discard(name)
         if (task := self._looking.get(name)) is not None:
             task.cancel()
 
     async def close(self) -> None:
+        self._again.clear()
         if tasks := list(self._looking.values()):
             for task in tasks:
                 task.cancel()
@@ -119,6 +127,9 @@ class Subscription:
         self._looking.pop(name, None)
         if not task.cancelled() and (error := task.exception()) is not None:
             self.crashed(error)
+        if name in self._again:
+            self._again.discard(name)
+            self.want(name, now=True)
 
 
 def _read(raw: Any) -> tuple[str, bool, set[str]]:

@@ -18,13 +18,14 @@ PACE = Pace(
     list_holds=0.05,
     list_spacing=0.0,
     old_list_holds=0.05,
-    code_wait=1.0,
-    pairing_wait=1.0,
+    code_wait=20.0,
+    pairing_wait=20.0,
     blank_limit=0.3,
-    gone_wait=1.0,
+    gone_wait=20.0,
     look_every=0.02,
     version_again=0.0,
 )
+"""Waits as long as a slow machine needs: a test whose wait is to end in vain has its own."""
 
 
 @dataclass
@@ -91,7 +92,7 @@ async def make_bench(tmp_path: Path) -> AsyncIterator[MakeBench]:
     made: list[Bench] = []
 
     async def make(standin: StandIn, *, pace: Pace = PACE, **settings: Any) -> Bench:
-        told = {"name": "eu", "url": standin.url, "key": KEY, "timeout": 1.0, **settings}
+        told = {"name": "eu", "url": standin.url, "key": KEY, "timeout": 20.0, **settings}
         heard = Heard()
         backend = EvolutionBackend(tmp_path, read_settings(told), heard, pace)
         made.append(Bench(backend, standin, heard, tmp_path))

@@ -1,5 +1,6 @@
 """The webhook: set where it is ours to set, and read without trust."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -9,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.core.model import ConnectionStatus
+from agent.engines.evolution.api import EvolutionApi
 from agent.engines.evolution.claims import Live
 from agent.engines.evolution.hooks import (
     EVENTS,
@@ -112,9 +114,11 @@ async def test_the_last_code_is_reported_as_idle(
     eventually: Eventually,
 ) -> None:
     standin = await make_stand_in(codes=1, code_holds=0.1)
+    instance = standin.add("sales")
     bench = await make_bench(standin, webhook=True, webhook_url=ear[1], hook=SECRET)
     ear[0].bench = bench
     session = bench.hold("sales")
+    await eventually(lambda: instance.webhook is not None)
     await session.connect()
     await eventually(bench.by_id["sales"].last, (Status.QR_REQUIRED, "qr_idle"))
     assert (await session.probe()).claim.reason == "qr_idle"
@@ -191,8 +195,33 @@ async def test_a_webhook_that_vanished_is_set_again(
     session = bench.hold("sales")
     await eventually(lambda: instance.webhook is not None)
     instance.webhook = None
-    await session.probe(deep=True)
-    await eventually(lambda: instance.webhook is not None)
+
+    async def is_set() -> bool:
+        await session.probe(deep=True)  # which starts a look where none is under way
+        return instance.webhook is not None
+
+    await eventually(is_set)
+
+
+async def test_a_webhook_is_set_although_the_look_for_it_came_before_the_session(
+    hooked: Bench, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    find, created = EvolutionApi.find, asyncio.Event()
+
+    async def late(api: EvolutionApi, what: str, name: str) -> Any:
+        try:
+            return await find(api, what, name)
+        finally:
+            await created.wait()
+
+    monkeypatch.setattr(EvolutionApi, "find", late)
+    asked = hooked.standin.paths
+    session = hooked.hold("sales")
+    await eventually(lambda: asked["GET /webhook/find/sales"] > 0)
+    await session.connect()
+    assert hooked.standin.instances["sales"].webhook is None
+    created.set()
+    await eventually(lambda: hooked.standin.instances["sales"].webhook is not None)
 
 
 async def test_a_webhook_that_cannot_be_set_is_tried_again(

@@ -162,7 +162,7 @@ async def test_a_logout_waits_for_a_person(any_bench: Bench, eventually: Eventua
 async def test_a_dead_session_cannot_be_logged_out_and_can_be_renewed(
     make_stand_in: MakeStandIn, make_bench: MakeBench
 ) -> None:
-    bench = await make_bench(await make_stand_in(), pace=replace(PACE, gone_wait=0.2))
+    bench = await make_bench(await make_stand_in(), pace=replace(PACE, gone_wait=0.5))
     bench.standin.add("sales", "open").dead = "closed"
     session = bench.hold("sales")
     with pytest.raises(EngineError, match="has not closed"):

@@ -53,7 +53,7 @@ async def test_every_trouble_has_its_reason_and_ends(
     reason: str,
 ) -> None:
     standin = await make_stand_in()
-    bench = await make_bench(standin, timeout=0.4)
+    bench = await make_bench(standin, timeout=1.5 if reason == "timeout" else 20.0)
     standin.add("sales", "open")
     session = bench.hold("sales")
     await session.probe()
@@ -79,10 +79,11 @@ async def test_every_trouble_has_its_reason_and_ends(
 
 
 async def test_a_single_slow_route_does_not_make_the_server_down(
-    bench: Bench, eventually: Eventually
+    standin: StandIn, make_bench: MakeBench, eventually: Eventually
 ) -> None:
-    bench.standin.add("sales", "close")
-    await bench.standin.front.set("slow", seconds=5, only="/instance/connect/")
+    bench = await make_bench(standin, timeout=2.0)
+    standin.add("sales", "close")
+    await standin.front.set("slow", seconds=60, only="/instance/connect/")
     with pytest.raises(EngineError) as caught:
         await bench.hold("sales").connect()
     assert caught.value.code == "backend_down"
@@ -239,7 +240,7 @@ async def test_dead_sessions_leave_turns_for_the_others(
     make_stand_in: MakeStandIn, make_bench: MakeBench
 ) -> None:
     standin = await make_stand_in()
-    bench = await make_bench(standin, timeout=1.0, parallel=4)
+    bench = await make_bench(standin, timeout=4.0, parallel=4)
     sessions = []
     for number in range(12):
         standin.add(f"line-{number}", "open").dead = "silent"

@@ -6,14 +6,19 @@ from dataclasses import replace
 import pytest
 
 from agent.core.model import ConnectionStatus
+from agent.engines.evolution.settings import Pace
 from agent.errors import EngineError
 from tests.conftest import Eventually
 from tests.engines.evolution.conftest import PACE, Bench, MakeBench, MakeStandIn
+from tests.standin.evolution import StandIn
 
 Status = ConnectionStatus
 
 
-async def test_open_while_dead_is_a_zombie_until_it_answers(bench: Bench) -> None:
+async def test_open_while_dead_is_a_zombie_until_it_answers(
+    standin: StandIn, make_bench: MakeBench
+) -> None:
+    bench = await make_bench(standin, timeout=4.0)
     instance = bench.standin.add("sales", "open")
     session = bench.hold("sales")
     await session.probe(deep=True)
@@ -211,7 +216,7 @@ async def test_codes_without_a_scan_end_as_idle_and_can_be_requested_again(
 ) -> None:
     # However slow this machine: no code is a hang only after half a minute.
     patient = replace(PACE, blank_limit=30.0)
-    bench = await make_bench(await make_stand_in(codes=2, code_holds=0.05), pace=patient)
+    bench = await make_bench(await make_stand_in(codes=2, code_holds=0.3), pace=patient)
     session = bench.hold("sales")
     await session.connect()
     instance = bench.standin.instances["sales"]
@@ -226,7 +231,7 @@ async def test_a_list_that_never_comes_stops_no_probe(
     make_stand_in: MakeStandIn, make_bench: MakeBench
 ) -> None:
     """1.8 asks WhatsApp once per open session for it, and a dead one holds it for a minute."""
-    bench = await make_bench(await make_stand_in("1.8.6"))
+    bench = await make_bench(await make_stand_in("1.8.6"), timeout=5.0)
     bench.standin.list_seconds = 60
     bench.standin.add("sales", "open")
     session = bench.hold("sales")
@@ -240,7 +245,8 @@ async def test_a_list_that_never_comes_stops_no_probe(
 async def test_a_thousand_deep_probes_take_the_list_once(
     make_stand_in: MakeStandIn, make_bench: MakeBench
 ) -> None:
-    bench = await make_bench(await make_stand_in(), pace=PACE.__class__(), parallel=10, timeout=30)
+    pace = Pace(probe_limit=60.0)
+    bench = await make_bench(await make_stand_in(), pace=pace, parallel=10, timeout=100)
     sessions = []
     for number in range(200):
         bench.standin.add(f"line-{number}", "open")
@@ -256,10 +262,12 @@ async def test_the_process_restarts_and_the_sessions_come_back(
 ) -> None:
     bench.standin.add("sales", "open")
     session = bench.hold("sales")
-    await bench.standin.restart_process(0.2)
+    await bench.standin.front.set("refuse")
     with pytest.raises(EngineError) as caught:
         await session.probe()
     assert caught.value.code == "backend_down"
+    await eventually(lambda: [each.up for each in bench.heard.servers], [False])
+    await bench.standin.restart_process(0.2)
 
     async def status() -> str:
         try:

@@ -38,7 +38,7 @@ async def test_a_list_that_hangs_on_a_silent_whatsapp_takes_no_server_down(
     make_stand_in: MakeStandIn, make_bench: MakeBench
 ) -> None:
     """1.8 asks WhatsApp through each of its open sessions before it shows its list."""
-    bench = await make_bench(await make_stand_in("1.8.6"), timeout=0.4)
+    bench = await make_bench(await make_stand_in("1.8.6"), timeout=3.0)
     bench.standin.add("of-others", "open").dead = "silent"
     assert (await bench.backend.check()).up
 

@@ -184,7 +184,8 @@ async def test_the_stand_in_answers_as_the_real_server_did(
 ) -> None:
     kept = json.loads((Path(__file__).parent / f"recorded-{version}.json").read_text())
     assert kept["version"] == version
-    standin = await StandIn.open(version)
+    # Long enough for the questions that are asked before an open session notices the silence.
+    standin = await StandIn.open(version, times=Times.fast(silent_try=1.5))
 
     async def scan(_code: str) -> None:
         assert standin.instances[recorded.NAME].scan()
