@@ -59,7 +59,7 @@ async def dies(agent, eventually, doing):
     """The agent is killed in the middle of what was asked; its workers live on."""
     with contextlib.suppress(aiohttp.ClientError, OSError):
         await doing
-    await eventually(lambda: agent.process.returncode, -9, within=15)
+    await eventually(lambda: agent.process.returncode, -9)
 
 
 async def over(agent):
@@ -163,7 +163,7 @@ async def test_a_restore_cut_short_is_ended_by_the_next_life(start_paired, event
     await dies(agent, eventually, agent.fault("a", "corrupt-files"))
     assert before["device"] in kept_devices(agent)
     await agent.start(PATIENT)
-    await eventually(lambda: agent.status("a"), "CONNECTED", within=15)
+    await eventually(lambda: agent.status("a"), "CONNECTED")
     await eventually(lambda: recovered(agent))
     assert json.loads(session_file(agent).read_text())["device"] == before["device"]
     assert (await agent.show("a"))["paired"] is True
@@ -178,7 +178,7 @@ async def test_a_restart_cut_short_goes_on(start_paired, eventually, point):
     agent, before = await start_paired(point)
     await dies(agent, eventually, agent.fault("a", "stuck-loading"))
     await agent.start(PATIENT)
-    await eventually(lambda: over(agent), ["recovered: connected"], within=15)
+    await eventually(lambda: over(agent), ["recovered: connected"])
     assert json.loads(session_file(agent).read_text())["device"] == before["device"]
     begun = [one.split(":")[0] for kind, one in await agent.story("a") if kind == "repair"]
     assert begun.count("restart") <= 2, "what was tried before the kill counts"
@@ -207,7 +207,7 @@ async def test_a_reconnect_cut_short_goes_on(start_paired, eventually, point):
         return (await over(agent))[-1:], shown["connection_status"], shown["health"]["verdict"]
 
     # What was counted of the errors died with the agent: they may have to come again first.
-    await eventually(healed, (["recovered: connected"], "CONNECTED", "healthy"), within=20)
+    await eventually(healed, (["recovered: connected"], "CONNECTED", "healthy"))
     assert json.loads(session_file(agent).read_text())["device"] == before["device"]
     begun = {one.split(":")[0] for kind, one in await agent.story("a") if kind == "repair"}
     assert "reconnect" in begun and begun <= {"reconnect", "restart", "regenerate_keys"}
@@ -227,7 +227,7 @@ async def test_new_keys_cut_short_are_made_by_the_next_life(start_paired, eventu
         return (await over(agent))[-1:], shown["connection_status"], shown["health"]["verdict"]
 
     # What was counted of the errors died with the agent: they may have to come again first.
-    await eventually(healed, (["recovered: connected"], "CONNECTED", "healthy"), within=20)
+    await eventually(healed, (["recovered: connected"], "CONNECTED", "healthy"))
     assert json.loads(session_file(agent).read_text())["device"] == before["device"]
 
 
@@ -256,7 +256,7 @@ def lose_the_store(agent, pid):
 async def test_a_suspect_cut_short_is_published_by_the_next_life(start_paired, eventually, point):
     agent, _ = await start_paired(point, snapshot=False)
     lose_the_store(agent, await agent.pid("a"))
-    await eventually(lambda: agent.process.returncode, -9, within=15)
+    await eventually(lambda: agent.process.returncode, -9)
     assert "begun-anew" in kept_devices(agent)
     await agent.start(PATIENT)
 
@@ -264,7 +264,7 @@ async def test_a_suspect_cut_short_is_published_by_the_next_life(start_paired, e
         ends = await over(agent)
         return bool(ends) and ends[-1].startswith("needs scan"), await agent.status("a")
 
-    await eventually(published, (True, "QR_REQUIRED"), within=15)
+    await eventually(published, (True, "QR_REQUIRED"))
     shown = await agent.show("a")
     assert shown["paired"] is False
     retired = [device_of(agent.state / "sessions" / ".trash" / one) for one in await trash(agent)]
@@ -276,9 +276,9 @@ async def test_a_suspect_cut_short_is_published_by_the_next_life(start_paired, e
 async def test_a_suspect_cut_short_comes_back_from_its_snapshot(start_paired, eventually, point):
     agent, before = await start_paired(point)
     lose_the_store(agent, await agent.pid("a"))
-    await eventually(lambda: agent.process.returncode, -9, within=15)
+    await eventually(lambda: agent.process.returncode, -9)
     await agent.start(PATIENT)
-    await eventually(lambda: agent.status("a"), "CONNECTED", within=15)
+    await eventually(lambda: agent.status("a"), "CONNECTED")
     assert json.loads(session_file(agent).read_text())["device"] == before["device"]
 
 
@@ -319,7 +319,7 @@ async def test_a_renewal_that_fails_is_tried_again(start_paired, eventually):
 
 async def renewed(agent, eventually, before):
     """It waits for a scan, and the files of the pairing that ended are in the trash."""
-    await eventually(lambda: agent.status("a"), "QR_REQUIRED", within=15)
+    await eventually(lambda: agent.status("a"), "QR_REQUIRED")
     assert (await agent.show("a"))["paired"] is False
     retired = [device_of(agent.state / "sessions" / ".trash" / one) for one in await trash(agent)]
     assert retired.count(before["device"]) == 1

@@ -25,9 +25,10 @@ async def test_f01_a_killed_agent_changes_nothing_for_the_sessions(agent, eventu
     assert all(alive(pid) for pid in before.values())
     await agent.start()
     for id, pid in before.items():
+        # A worker that is slow to speak is adopted all the same.
+        await eventually(lambda id=id: agent.status(id), "CONNECTED")
         shown = await agent.show(id)
         assert shown["unit"]["main_pid"] == pid, "it was restarted, not adopted"
-        assert shown["connection_status"] == "CONNECTED"
         assert sum(shown["restarts_by_reason"].values()) == 0
 
 
@@ -170,7 +171,7 @@ async def test_f40_a_power_cut_at_any_moment_loses_no_acknowledged_change(agent,
         workers = agent.worker_pids()
         agent.process.kill()
         for pid in workers:
-            if alive(pid):
+            with contextlib.suppress(ProcessLookupError):  # one that was disabled
                 os.kill(pid, signal.SIGKILL)
         await agent.process.wait()
         await asyncio.gather(*changes, return_exceptions=True)

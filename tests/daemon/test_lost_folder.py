@@ -1,7 +1,9 @@
 """A session's folder is deleted, moved or replaced under its live worker."""
 
+import contextlib
 import json
 import shutil
+import signal
 
 import pytest
 
@@ -10,6 +12,16 @@ async def connected(agent, eventually, id="a"):
     await agent.create(id)
     await eventually(lambda: agent.status(id), "CONNECTED")
     return agent.state / "sessions" / id
+
+
+@contextlib.contextmanager
+def standing_still(agent):
+    """It sees a folder before all that is done to it, or after."""
+    agent.process.send_signal(signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        agent.process.send_signal(signal.SIGCONT)
 
 
 async def reason(agent, id="a"):
@@ -27,7 +39,8 @@ async def test_a_deleted_folder_is_noticed_saved_from_the_worker_and_no_stop_los
     folder = await connected(agent, eventually)
     account, codes = (await agent.show("a"))["account"], await agent.codes("a")
     pid = await agent.pid("a")
-    shutil.rmtree(folder / part)
+    with standing_still(agent):
+        shutil.rmtree(folder / part)
 
     async def goes_on():
         shown = await agent.show("a")
@@ -48,9 +61,10 @@ async def test_a_deleted_folder_is_noticed_saved_from_the_worker_and_no_stop_los
 async def test_a_folder_in_the_place_of_a_live_session_goes_to_the_trash(agent, eventually):
     folder = await connected(agent, eventually)
     pid = await agent.pid("a")
-    shutil.rmtree(folder)
-    (folder / "session").mkdir(parents=True)
-    (folder / "session" / "somebody's").write_text("file")
+    with standing_still(agent):
+        shutil.rmtree(folder)
+        (folder / "session").mkdir(parents=True)
+        (folder / "session" / "somebody's").write_text("file")
 
     async def goes_on():
         shown = await agent.show("a")
@@ -79,7 +93,8 @@ async def test_nothing_ends_a_worker_that_holds_the_only_copy_of_a_pairing(agent
     # In the way of what the worker saves, as an engine would be that cannot save elsewhere.
     obstacle = agent.state / "run" / "a" / "refuge"
     obstacle.write_text("in the way")
-    shutil.rmtree(folder)
+    with standing_still(agent):
+        shutil.rmtree(folder)
     await eventually(lambda: reason(agent), "folder_lost", within=20)
     for order in ("stop", "disable", "restart"):
         status, answer = await agent.ask("POST", f"/api/instance/a/{order}")

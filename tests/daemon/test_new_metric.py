@@ -71,7 +71,7 @@ async def test_a_new_figure_and_a_new_count_are_shown_everywhere(
     async def looked_twice() -> bool:
         return (await scraped(agent)).get(looks, 0.0) >= 2
 
-    await eventually(looked_twice, within=15)
+    await eventually(looked_twice)
     found = await scraped(agent)
     strict = await scraped(agent, **OPENMETRICS)
     for lines in (found, strict):

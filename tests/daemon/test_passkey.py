@@ -68,6 +68,7 @@ async def test_a_demand_for_a_passkey_is_reported_and_recorded(agent, eventually
     assert "wa-agent pair" in found["sentence"]
     await agent.kill()
     await agent.start(PATIENT)
+    await is_now(agent, eventually, "wall", "QR_REQUIRED", "passkey_required")
     assert (await agent.show("wall"))["needs_passkey"] is True
     assert stored(agent, "wall")["needs_passkey"] is True
 

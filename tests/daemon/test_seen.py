@@ -18,16 +18,12 @@ async def test_lines_about_a_worker_that_hangs_or_dies_carry_its_session(agent, 
         return await agent.pid("a") not in (before, 0) and await agent.status("a") == "CONNECTED"
 
     await eventually(restarted)
-    (line,) = await lines(agent, "a ended (")
-    assert "[WARN] [SESSION] [a]" in line
+    ended = await lines(agent, "a ended (")
+    assert ended and all("[WARN] [SESSION] [a]" in line for line in ended)
     os.kill(await agent.pid("a"), signal.SIGSTOP)
 
-    async def told():
-        return bool(await lines(agent, "sent no watchdog ping"))
-
-    await eventually(told, within=20)
-    (line,) = await lines(agent, "sent no watchdog ping")
-    assert "[WARN] [SESSION] [a]" in line
+    silent = await eventually(lambda: lines(agent, "sent no watchdog ping"))
+    assert all("[WARN] [SESSION] [a]" in line for line in silent)
 
 
 async def test_going_down_is_a_warning_and_each_try_names_its_number(agent, eventually):
@@ -76,7 +72,7 @@ async def test_how_long_things_took_is_counted_by_what_really_happened(agent, ev
     await eventually(lambda: agent.status("a"), "CONNECTED")
     assert await figure(agent, "wa_agent_session_reconnect_seconds_count") == 0
     await agent.do("POST", "/api/instance/a/messages", {"to": "4915112345678", "text": "hello"})
-    await agent.fault("a", "drop", 0.5)
+    await agent.fault("a", "drop", 2)
 
     async def all_counted():
         names = ("reconnect", "response", "acknowledgement")
@@ -84,7 +80,7 @@ async def test_how_long_things_took_is_counted_by_what_really_happened(agent, ev
         return all(counts)
 
     await eventually(all_counted, within=20)
-    # The fault lasts half a second, and what follows it some more.
+    # The fault lasts two seconds, also for an agent that saw it late.
     assert 0.3 < await figure(agent, "wa_agent_session_reconnect_seconds_sum") < 20
     assert await figure(agent, "wa_agent_db_size_bytes") > 4096
     assert await figure(agent, "wa_agent_log_lines_lost_total") == 0

@@ -148,7 +148,7 @@ async def test_s4_a_late_mount_that_hides_the_cache_too_is_no_first_start(
 
     agent.state.mkdir()  # the mount point
     await agent.start(env, ready=False)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         assert await agent.process.wait() == 75
     said = f"cannot start on {agent.state}: it is empty, but {used} says that an agent used"
     assert said in agent.log.read_text()

@@ -52,14 +52,14 @@ def identity(agent):
     return json.loads((agent.state / "sessions" / "a" / "instance.json").read_text())
 
 
-async def ended(agent, eventually, count=1, within=15.0):
+async def ended(agent, eventually, count=1):
     """The sentence that ended its (last) repair."""
 
     async def over():
         found = [sentence for kind, sentence in await agent.story("a") if kind == "repair_over"]
         return found if len(found) >= count else None
 
-    return (await eventually(over, within=within))[-1]
+    return (await eventually(over, within=60))[-1]
 
 
 async def steps(agent):

@@ -97,9 +97,12 @@ async def pair(agent: RunningAgent, stand_in: StandIn, eventually: Any, id: str 
 
 def below(pid: int) -> list[int]:
     found = [pid]
-    for task in Path(f"/proc/{pid}/task").glob("*/children"):
+    tasks: list[Path] = []
+    with contextlib.suppress(OSError):  # it ends at this very moment
+        tasks = list(Path(f"/proc/{pid}/task").iterdir())
+    for task in tasks:
         with contextlib.suppress(OSError):
-            for child in task.read_text().split():
+            for child in (task / "children").read_text().split():
                 found += below(int(child))
     return found
 
@@ -153,7 +156,7 @@ async def test_messages_go_out_come_in_and_are_heard_of(agent, stand_in, eventua
         message = {"from": "5511777777777@c.us", "body": "a secret"}
         stand_in.page(ID).tell("message", **message)
         directions = set()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while directions != {"in", "out"}:
                 event = await heard.receive_json()
                 assert "a secret" not in str(event)
@@ -161,9 +164,12 @@ async def test_messages_go_out_come_in_and_are_heard_of(agent, stand_in, eventua
                 if event.get("kind") == "message":
                     directions.add(event["detail"]["direction"])
         await heard.close()
-    counts = (await agent.show(ID))["messages"]
-    assert counts["in"] >= 1
-    assert counts["out"] >= 2
+
+    async def counted() -> bool:
+        counts = (await agent.show(ID))["messages"]
+        return counts["in"] >= 1 and counts["out"] >= 2
+
+    await eventually(counted)
     assert not [kind for kind, _ in await agent.story(ID) if kind in ("message", "ack")]
 
     # Its worker dies while the page still sends: the outcome is unknown, and the answer says so.
@@ -257,12 +263,11 @@ async def test_a_page_that_lost_a_part_is_degraded_before_a_request_needs_it(
         "PATCH", f"/api/instance/{ID}", {"settings": {"url": f"{stand_in.url}?name={ID}"}}
     )
     await agent.do("POST", f"/api/instance/{ID}/restart")
-    await eventually(lambda: agent.status(ID), "CONNECTED", within=30)
 
     async def is_whole() -> bool:
         return (await health())[0] == "healthy"
 
-    await eventually(is_whole, within=30)
+    await eventually(is_whole, within=60)
 
 
 async def test_a_logout_on_the_phone_retires_the_session_and_shows_a_new_code(

@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -54,8 +55,11 @@ async def paired(desk: StandIn, id: str) -> Session:
 
 def prints(desk: StandIn, id: str) -> dict[str, str]:
     assert isinstance(desk.keys, FolderKeys)
-    folder = desk.keys.folder(id)
-    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.iterdir()}
+    found = {}
+    for path in desk.keys.folder(id).iterdir():
+        with suppress(FileNotFoundError):  # a round takes it out at this very moment
+            found[path.name] = hashlib.sha256(path.read_bytes()).hexdigest()
+    return found
 
 
 async def connected(agent: RunningAgent, count: int) -> bool:
@@ -83,7 +87,7 @@ async def test_five_errors_of_one_peer_begin_the_round_for_that_peer_alone(
         assert not sick.receive(peer)
     await eventually(lambda: steps(agent, id, "regenerate_keys: done"), within=40)
     await eventually(lambda: connected(agent, 2), within=20)
-    await eventually(lambda: sick.receive(peer), within=10)
+    await eventually(lambda: sick.receive(peer))
 
     # Disconnected, then started, and nothing else was asked of it; the other was left alone.
     asked = [each for each in desk.requests if not each.startswith("GET")]
@@ -204,9 +208,12 @@ async def test_a_pattern_of_the_settings_counts_from_the_servers_log_to_new_keys
     say("Bad MAC of a bot", 9)
     say("the Ratchet is ODD today", 4)
     await eventually(lambda: steps(agent, id, "regenerate_keys"), within=40)
+
+    async def errors() -> int:
+        return int((await agent.show(id))["errors"]["crypto"])
+
+    await eventually(errors, 4)  # the harmless ones are none
     shown = await agent.show(id)
-    details = await agent.do("GET", f"/api/instance/{id}/details")
-    assert details["errors"]["crypto"] == 4, "the harmless ones are no errors"
     assert shown["crypto_operations"] == {}, "what was read is not known, and neither is a share"
     assert f"crypto error own: ratchet is odd of {mark_of(peer)}" in agent.log.read_text()
 
@@ -233,8 +240,12 @@ async def test_a_server_that_refuses_every_start_opens_the_circuit_of_the_sessio
 
     sentences = await eventually(opened)  # it is shown a moment before it is written down
     assert len(sentences) == 1 and f"wa-agent recover {id}" in sentences[0]
-    logged = [line for line in agent.log.read_text().splitlines() if sentences[0] in line]
-    assert len(logged) == 1 and "WARN" in logged[0]
+
+    def logged() -> list[str]:
+        return [line for line in agent.log.read_text().splitlines() if sentences[0] in line]
+
+    (line,) = await eventually(logged)  # a moment after it is written down
+    assert "WARN" in line
 
     desk.faults.refuses_start = 0
     await agent.do("POST", f"/api/instance/{id}/recover")
@@ -288,8 +299,8 @@ async def test_errors_whose_session_cannot_be_told_are_said_while_the_server_is_
     async def told() -> bool:
         await agent.do("POST", "/api/backends/desk/check")
         [backend] = (await agent.do("GET", "/api/backends"))["backends"]
-        assert backend["up"]
-        return "crypto errors in its logs of the last hour name no session" in backend["sentence"]
+        words = "crypto errors in its logs of the last hour name no session"
+        return backend["up"] and words in backend["sentence"]
 
     await eventually(told, within=30)
 
@@ -299,4 +310,4 @@ async def test_errors_whose_session_cannot_be_told_are_said_while_the_server_is_
 
     await eventually(alerted, within=60)
     events = (await agent.do("GET", "/api/events?kind=backend_warning"))["events"]
-    assert "name no session" in events[0]["sentence"]
+    assert any("name no session" in one["sentence"] for one in events)

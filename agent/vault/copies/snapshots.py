@@ -49,7 +49,9 @@ def list_snapshots(root: Path, id: InstanceId) -> list[Snapshot]:
     try:
         with open_shelf(root, id) as shelf:
             names = sorted(filter(is_name, names_in(shelf.fd)), key=age_order, reverse=True)
-            return [_describe(shelf, name, id) for name in names]
+            found = [_describe(shelf, name, id) for name in names]
+            # One that was deleted after its name was read is no broken one.
+            return [one for one in found if one.manifest or os.path.lexists(one.path)]
     except VaultError as error:
         if error.code == "absent":
             return []

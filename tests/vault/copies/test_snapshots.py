@@ -9,6 +9,7 @@ import pytest
 
 from agent.core.model import Instance, InstanceId, SessionFiles
 from agent.errors import NotFound, Refused, VaultError
+from agent.vault.copies import snapshots
 from agent.vault.copies.snapshots import (
     find_snapshot,
     list_snapshots,
@@ -47,6 +48,21 @@ def test_a_snapshot_holds_every_file_and_says_whose_it_is(root, sales, session, 
     assert (manifest.state, taken.good) == (SessionFiles.WHOLE, True)
     assert read_again(root, taken) == manifest
     assert newest_good(root, sales.id) == taken
+
+
+def test_one_that_is_pruned_while_it_is_listed_is_no_broken_one(
+    root, sales, session, subject, monkeypatch
+):
+    first, second = (take_snapshot(root, subject, now_wall=AT + number) for number in range(2))
+    describe = snapshots._describe
+
+    def pruned_meanwhile(shelf, name, id):
+        if name == second.name:
+            snapshots._delete(root, id, [first.name])
+        return describe(shelf, name, id)
+
+    monkeypatch.setattr(snapshots, "_describe", pruned_meanwhile)
+    assert list_snapshots(root, sales.id) == [second]
 
 
 def test_only_the_agent_can_read_a_snapshot(root, session, subject):
