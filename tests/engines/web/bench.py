@@ -7,10 +7,12 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from agent.core.model import Claim, ConnectionStatus, Happening, parse_instance_id
+from agent.errors import EngineError
 from agent.link.client import Link, Peer
 from tests.standin.web.stand_in import StandIn
 
@@ -95,6 +97,8 @@ class Bench:
         told["settings"] = {"url": self.url, **settings}
         (self.folder / "instance.json").write_text(json.dumps(told))
         self.runs += 1
+        if self.link_ is not None:
+            await self.link_.close()  # with what an earlier worker said last
         self.notices.clear()
         self.claims.clear()
         self.process = subprocess.Popen(  # noqa: ASYNC220 - a few milliseconds, in a test
@@ -146,6 +150,11 @@ class Bench:
             raise AssertionError(f"wanted {status} {reason}, heard {shown}") from error
         return self.claims[-1]
 
+    async def came(self, status: ConnectionStatus, since: int) -> Claim:
+        """Wait until this was claimed after so many claims; another one may have followed."""
+        await self.until(lambda: any(claim.status is status for claim in self.claims[since:]))
+        return next(claim for claim in self.claims[since:] if claim.status is status)
+
     async def pair(self, stand_in: StandIn, **settings: Any) -> str:
         """Bring a new worker to CONNECTED; the linked device's id."""
         await self.start(**settings)
@@ -155,13 +164,25 @@ class Bench:
         return device
 
     async def browser(self) -> int:
-        told = await self.link.call("probe", {"deep": True})
-        return int(told["detail"]["browser_pid"])
+        return int((await self.detail("browser_pid"))["browser_pid"])
 
-    def kill_worker(self) -> None:
+    async def detail(self, name: str) -> dict[str, Any]:
+        """What a deep probe tells, once the page answers one and tells this of itself."""
+        async with asyncio.timeout(60):
+            while True:
+                with suppress(EngineError):
+                    told = await self.link.call("probe", {"deep": True})
+                    if name in told["detail"]:
+                        return dict(told["detail"])
+                await asyncio.sleep(0.1)
+
+    async def kill_worker(self) -> None:
+        """Its browser ends with it, without being asked."""
         assert self.process is not None
+        tree = list(processes_below(self.process.pid))
         self.process.kill()
-        self.process.wait(10)
+        self.process.wait()
+        await self.until(lambda: not any(lives(pid) for pid in tree))
 
     async def stop(self, within: float = 60.0) -> int:
         assert self.process is not None
@@ -182,10 +203,11 @@ class Bench:
         self._notify.close()
         if self.link_ is not None:
             await self.link_.close()
+        if self.process is not None and self.process.poll() is None:
+            await self.kill_worker()
         for process in self._all:
-            if process.poll() is None:
-                process.kill()
-            process.wait(10)
+            process.kill()
+            process.wait()
 
     def _check(self, peer: Peer) -> str | None:
         assert self.process is not None
@@ -207,15 +229,29 @@ def _program(first: str) -> list[str]:
 
 
 def processes_below(pid: int) -> Iterator[int]:
-    """A process and all of its descendants that live."""
+    """A process and all of its descendants that live; each of them may end meanwhile."""
     yield pid
-    for task in Path(f"/proc/{pid}/task").glob("*/children"):
-        try:
-            children = task.read_text().split()
-        except OSError:
-            continue
-        for child in children:
-            yield from processes_below(int(child))
+    for task in entries(Path(f"/proc/{pid}/task")):
+        with suppress(OSError):
+            for child in (task / "children").read_text().split():
+                yield from processes_below(int(child))
+
+
+def renderers_below(pid: int) -> list[int]:
+    found = []
+    for each in processes_below(pid):
+        with suppress(OSError):
+            if b"--type=renderer" in Path(f"/proc/{each}/cmdline").read_bytes():
+                found.append(each)
+    return found
+
+
+def entries(folder: Path) -> list[Path]:
+    """Of a process's folder; none where it has ended."""
+    try:
+        return list(folder.iterdir())
+    except OSError:
+        return []
 
 
 def lives(pid: int) -> bool:

@@ -19,7 +19,7 @@ from agent.engines.web.profile.folder import Lock, read_lock
 from agent.engines.web.profile.local_auth import export_local_auth, import_local_auth
 from agent.engines.web.profile.notes import read_note, write_note
 from agent.errors import ConfigError
-from tests.engines.web.bench import Bench, lives, processes_below
+from tests.engines.web.bench import Bench, renderers_below
 from tests.lacking import lacks, not_lent
 from tests.listener import listening
 from tests.standin.web.stand_in import StandIn
@@ -86,19 +86,12 @@ async def test_an_unprivileged_worker_keeps_the_browser_in_its_sandbox(
     await bench.claimed(Status.QR_REQUIRED)
     stand_in.scan("5511999999999")
     await bench.claimed(Status.CONNECTED)
-    renderers = [
-        pid
-        for pid in processes_below(await bench.browser())
-        if b"--type=renderer" in Path(f"/proc/{pid}/cmdline").read_bytes()
-    ]
+    renderers = renderers_below(await bench.browser())
     assert renderers
     for pid in renderers:
         assert "Seccomp:\t2" in Path(f"/proc/{pid}/status").read_text()
         assert Path(f"/proc/{pid}/ns/user").readlink() != Path("/proc/self/ns/user").readlink()
-    assert bench.process is not None
-    tree = list(processes_below(bench.process.pid))
-    bench.kill_worker()
-    await bench.until(lambda: not any(lives(pid) for pid in tree))
+    await bench.kill_worker()
 
 
 async def test_an_unprivileged_worker_saves_deleted_files_too(
@@ -210,7 +203,7 @@ async def test_eight_sessions_live_side_by_side(
             )
         )
         assert all(each["outcome"] == "sent" for each in told)
-        benches[0].kill_worker()
+        await benches[0].kill_worker()
         for bench in benches[1:]:
             await bench.link.call("probe")
             assert bench.claims[-1].status is Status.CONNECTED
@@ -238,8 +231,8 @@ async def test_the_full_browser_leaves_a_lock_when_killed_and_starts_again(
     await bench.pair(stand_in, browser="chromium")
     lock = bench.session / "profile" / "SingletonLock"
     assert lock.is_symlink()
-    bench.kill_worker()
-    await bench.until(lambda: read_lock(bench.session / "profile") is not Lock.LIVE)
+    await bench.kill_worker()
+    assert read_lock(bench.session / "profile") is not Lock.LIVE
     assert lock.is_symlink(), "a killed browser leaves its lock"
     # As after a restore on another machine.
     lock.unlink()
