@@ -122,10 +122,10 @@ async def open_bench(tmp_path: Path) -> AsyncIterator[OpenBench]:
                 "url": stand_in.url,
                 "user": USER,
                 "password": PASSWORD,
-                "timeout": 2.0,
+                "timeout": 20.0,
                 "auth_folder": f"{tmp_path}/auth/{{id}}",
-                "disconnect_within": 3.0,
-                "connect_within": 5.0,
+                "disconnect_within": 30.0,
+                "connect_within": 60.0,
                 **told,
             }
             bench = Bench(stand_in, tmp_path, settings)

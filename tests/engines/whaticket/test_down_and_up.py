@@ -446,6 +446,7 @@ async def test_a_full_disk_removes_nothing(open_bench, eventually, small_disk):
         while True:
             file.write(b"x" * 4096)
     await connected(bench, "7", eventually=eventually)
+    await session.probe()  # it has logged in
     before, asked = contents(bench.auth("7")), len(bench.stand_in.requests)
     for change in (lambda: session.regenerate_keys([PEER]), session.renew):
         with pytest.raises(EngineError, match="no space left") as caught:

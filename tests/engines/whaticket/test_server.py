@@ -78,17 +78,23 @@ async def test_a_ready_token_that_is_refused_is_said(open_bench, eventually):
 @pytest.mark.parametrize(
     ("fault", "value", "reason"),
     [
-        ("slow", 3.0, "timeout"),
+        ("slow", 600.0, "timeout"),
         ("dead", True, "unreachable"),
         ("garbage", True, "garbage"),
         ("failing", True, "failing"),
     ],
 )
 async def test_a_server_that_is_not_well(open_bench, eventually, fault, value, reason):
-    bench = await open_bench(timeout=0.5)
+    bench = await open_bench(timeout=0.7 if fault == "slow" else 20.0)
     await up(bench, eventually=eventually)
     backend = await bench.open()
     session = bench.hold("shop", "7")
+
+    async def is_well():
+        return (await backend.check()).up
+
+    # With a check of its own, which began before, it shares the answer.
+    await eventually(is_well)
     await session.probe()
     setattr(bench.stand_in.faults, fault, value)
     claim = await backend.check()
@@ -98,7 +104,7 @@ async def test_a_server_that_is_not_well(open_bench, eventually, fault, value, r
             await asked()
         assert caught.value.code == "backend_down"
     setattr(bench.stand_in.faults, fault, type(value)(0))
-    assert (await backend.check()).up
+    await eventually(is_well)
     assert (await session.probe()).claim.status is Status.CONNECTED
 
 
@@ -198,21 +204,18 @@ async def test_states_through_a_life(open_bench, eventually):
 
 async def test_codes_run_out_and_are_had_again(open_bench, eventually):
     bench = await open_bench()
-    bench.stand_in.pace.code_every = 0.15
     theirs = bench.stand_in.add("7")
     await bench.open()
     session = bench.hold("shop", "7")
     await session.connect()
-    seen = []
-
-    async def code():
-        if theirs.status == "qrcode":
-            seen.append((await session.qr()).number if await session.qr() else 0)
-            await session.probe()
-        return theirs.status
-
-    await eventually(code, "DISCONNECTED")
-    assert max(seen) >= 2
+    code = ""
+    for number in (1, 2, 3):
+        await eventually(lambda code=code: theirs.qrcode not in ("", code))
+        code = theirs.qrcode
+        assert (await session.qr()).number == number
+        assert (await session.probe()).claim.status is Status.QR_REQUIRED
+        theirs.end_code()
+    await eventually(lambda: theirs.status, "DISCONNECTED")
     claim = (await session.probe()).claim
     assert (claim.status, claim.reason) == (Status.QR_REQUIRED, "qr_idle")
     assert await session.qr() is not None
@@ -221,15 +224,18 @@ async def test_codes_run_out_and_are_had_again(open_bench, eventually):
 
 async def test_a_dropped_session_comes_back_by_its_server(open_bench, eventually):
     bench = await open_bench()
-    bench.stand_in.pace.restart_after = 0.4
+    bench.stand_in.pace.restart_after = 1000.0
     theirs = await up(bench, eventually=eventually)
-    await bench.open(logs=[f"file:{bench.stand_in.log.path}"])
+    await bench.open()
     session = bench.hold("shop", "7")
     await session.probe()
     await theirs.drop()
     claim = (await session.probe()).claim
     assert (claim.status, claim.reason) == (Status.RECONNECTING, "connection_lost")
+    theirs.start()
     await eventually(lambda: theirs.status, "CONNECTED")
+    assert (await session.probe()).claim.status is Status.CONNECTED
+    assert not any("start" in each for each in bench.stand_in.requests)
 
 
 async def test_the_log_tells_at_once_and_why(open_bench, eventually):
@@ -351,11 +357,11 @@ async def test_a_phones_logout_in_the_log_is_reported_at_once(open_bench, eventu
     await bench.open()
     session = bench.hold("shop", "7")
     assert (await session.probe()).claim.status is Status.CONNECTED
-    await eventually((bench.kept / "logs.json").exists, within=20)
+    await eventually((bench.kept / "logs.json").exists)
     await theirs.end()
     theirs.status = "OPENING"
     bench.stand_in.log("Disconnected session: wa 7, reason: LOGOUT")
-    await eventually(lambda: [c.reason for c in bench.of["shop"].claims][:1], ["logout"], within=20)
+    await eventually(lambda: [c.reason for c in bench.of["shop"].claims][:1], ["logout"])
     claim = (await session.probe()).claim
     assert (claim.status, claim.reason, claim.paired) == (Status.DISCONNECTED, "logout", False)
 
