@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -183,6 +184,11 @@ class Bench:
         self.process.kill()
         self.process.wait()
         await self.until(lambda: not any(lives(pid) for pid in tree))
+
+    def be_patient(self) -> None:
+        """From now on a start has all the time that it has without haste.py."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGUSR1)
 
     async def stop(self, within: float = 60.0) -> int:
         assert self.process is not None

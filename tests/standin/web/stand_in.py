@@ -30,6 +30,8 @@ class StandIn(server.StandIn):
         """Seconds after which each page loads itself again; 0 = never."""
         self.padding, self.pace = 0, 0.0
         """Bytes that make the page's script longer, and bytes a second for it; 0 = at once."""
+        self.paced = 0
+        """Bytes that were sent at that pace."""
 
     def page(self, name: str = "") -> Client:
         """The newest open page (of that name)."""
@@ -72,9 +74,18 @@ class StandIn(server.StandIn):
             status, kind, content = self.answer(request)
             content += b"\n/*" + b"x" * self.padding + b"*/"
             write_head(writer, status, kind, len(content))
-            await _send_slowly(writer, content, self.pace)
+            await self._send_slowly(writer, content)
         else:
             await super().respond(writer, request)
+
+    async def _send_slowly(self, writer: asyncio.StreamWriter, content: bytes) -> None:
+        """As over a bad line."""
+        step = max(1, int(self.pace / 4))
+        for start in range(0, len(content), step):
+            writer.write(content[start : start + step])
+            await writer.drain()
+            self.paced += step
+            await asyncio.sleep(0.25)
 
     def answer(self, request: Request) -> Answer:
         if request.path == "/keeper.js":
@@ -97,12 +108,3 @@ async def _send_front(writer: asyncio.StreamWriter, front: Front) -> None:
         await writer.drain()
     if front.silent or front.stalls:
         await asyncio.Event().wait()
-
-
-async def _send_slowly(writer: asyncio.StreamWriter, content: bytes, pace: float) -> None:
-    """As over a bad line."""
-    step = max(1, int(pace / 4))
-    for start in range(0, len(content), step):
-        writer.write(content[start : start + step])
-        await writer.drain()
-        await asyncio.sleep(0.25)
