@@ -36,6 +36,7 @@ class Node:
         self._machine = Machine(name, "", engines=frozenset({"sandbox"}))
         self.runs: dict[str, float] = {}
         self._task: asyncio.Task[None] | None = None
+        self._answers = False
 
     async def begin(self, policy: LeasePolicy = POLICY) -> "Node":
         self.keeper = Keeper(
@@ -47,14 +48,19 @@ class Node:
             changed=self._changed,
         )
         self.keeper.resuming.go_on = self._go_on
+        await self.keeper.load()
+        self._answers = True
         with suppress(TryLater):
             await self.keeper.join()
-        if self not in self._nodes.values():
-            self._nodes[self.id] = self
         self._task = asyncio.create_task(self.keeper.run())
+        if self not in self._nodes.values():
+            async with asyncio.timeout(30):
+                await self.keeper.joined.wait()
+            self._nodes[self.id] = self
         return self
 
     async def kill(self) -> None:
+        self._answers = False
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
@@ -76,7 +82,7 @@ class Node:
 
     async def _ask(self, rival: Rival, id: int, epoch: int, accepted: str) -> bool:
         other = self._nodes[rival.id]
-        if self.cut or other.cut or other._task is None:
+        if self.cut or other.cut or not other._answers:
             raise OSError("no answer")
         return await other.keeper.promise(id, epoch, accepted)
 
@@ -90,8 +96,9 @@ async def three(fleet: Fleet, tmp_path: Path) -> AsyncIterator[Three]:
 
     async def begin() -> list[Node]:
         begun = [await Node(name, fleet, tmp_path, nodes).begin() for name in ("a", "b", "c")]
+        coordinator = fleet.coordinator()
         for number, node in enumerate(begun):
-            coordinator, member = node.coordinator, node.keeper._member
+            member = node.keeper._member
             assert await coordinator.create(member, NewSession(f"s{number}", "sandbox"), node.id)
             assert await coordinator.store_copy(member, f"s{number}", 0, b"files")
         return begun
@@ -115,17 +122,14 @@ async def test_the_sessions_of_a_dead_machine_run_on_another_one_within_a_ttl(
     three: Three, eventually: Eventually
 ):
     a, b, c = nodes = await three()
-    await eventually(lambda: all_run(nodes) and len(a.keeper._rivals) == 2, within=30)
+    await eventually(lambda: all_run(nodes) and all(map(knows_two, nodes)), within=30)
     await c.kill()
-    killed = time.monotonic()
     await eventually(lambda: all_run([a, b]), within=30)
-    assert time.monotonic() - killed > POLICY.usable - POLICY.renew_every, (
-        "its own lease had to end first"
-    )
+    assert boot_now() > c.keeper.lease.until, "its own lease had to end first"
     assert nowhere_twice(nodes)
     # It comes back with what its disk says, and leaves them where they are.
     await c.begin()
-    await eventually(lambda: c.keeper.lease.holds(boot_now()), within=10)
+    await eventually(lambda: c.keeper.lease.holds(boot_now()), within=30)
     assert c.running == set()
     assert all_run(nodes)
 
@@ -134,9 +138,7 @@ async def test_without_the_database_all_go_on_while_each_promises_the_others(
     three: Three, fleet: Fleet, eventually: Eventually
 ):
     nodes = await three()
-    await eventually(
-        lambda: all_run(nodes) and all(len(it.keeper._rivals) == 2 for it in nodes), within=30
-    )
+    await eventually(lambda: all_run(nodes) and all(map(knows_two, nodes)), within=30)
     fleet.server.signal(signal.SIGSTOP)
     try:
         end = time.monotonic() + 2 * POLICY.ttl
@@ -145,11 +147,11 @@ async def test_without_the_database_all_go_on_while_each_promises_the_others(
             await asyncio.sleep(0.1)
         assert all(len(json.loads(it.path.read_text())["named"]) <= 2 for it in nodes)
         nodes[2].cut = True  # now it can promise no machine, and none can promise it
-        await eventually(lambda: not any(node.running for node in nodes), within=2 * POLICY.ttl)
+        await eventually(lambda: not any(node.running for node in nodes), within=10 * POLICY.ttl)
     finally:
         fleet.server.signal(signal.SIGCONT)
     nodes[2].cut = False
-    await eventually(lambda: all_run(nodes), within=3 * POLICY.ttl)
+    await eventually(lambda: all_run(nodes), within=10 * POLICY.ttl)
 
 
 async def test_an_agent_that_restarts_without_the_database_keeps_what_runs_while_all_promise(
@@ -160,9 +162,9 @@ async def test_an_agent_that_restarts_without_the_database_keeps_what_runs_while
     ended = "s1"
     fleet.server.signal(signal.SIGSTOP)
     try:
-        for node in nodes:
-            await node.kill()
-            await node.begin()
+        # At once: one after another, their waits for the database add up to nearly a lease.
+        await asyncio.gather(*(node.kill() for node in nodes))
+        await asyncio.gather(*(node.begin() for node in nodes))
         end = time.monotonic() + 1.5 * POLICY.ttl
         while time.monotonic() < end:
             assert all_run(nodes)
@@ -171,7 +173,7 @@ async def test_an_agent_that_restarts_without_the_database_keeps_what_runs_while
         await a.kill()
         await a.begin()
         del b.runs[ended]
-        await eventually(lambda: a.keeper.lease.holds(boot_now()), within=10)
+        await eventually(lambda: a.keeper.lease.holds(boot_now()), within=30)
         assert not b.running, "nothing is started"
         # The clocks of another boot, and another ttl than the fleet's, say nothing.
         for change in ("boot", "ttl"):
@@ -183,55 +185,53 @@ async def test_an_agent_that_restarts_without_the_database_keeps_what_runs_while
             assert not c.keeper.resuming.active, change
             promised = await c.keeper.promise(a.id, a.keeper._member.epoch)
             assert promised == (change == "boot")
-        await eventually(lambda: not any(node.running for node in nodes), within=2 * POLICY.ttl)
+        await eventually(lambda: not any(node.running for node in nodes), within=10 * POLICY.ttl)
         await c.kill()
         await c.begin()
     finally:
         fleet.server.signal(signal.SIGCONT)
-    await eventually(lambda: all_run(nodes), within=3 * POLICY.ttl)
+    await eventually(lambda: all_run(nodes), within=10 * POLICY.ttl)
 
 
 async def test_an_agent_that_restarts_after_an_accepted_loss_promises_nothing_either(
     three: Three, fleet: Fleet, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
 ):
-    a, b, c = nodes = await three()
+    a, _, c = nodes = await three()
     await eventually(lambda: all_run(nodes) and all(map(knows_two, nodes)), within=30)
     fleet.server.sql("UPDATE wa_agent.fleet SET halted = 'the test says so'")
-    await eventually(lambda: all(it.keeper.halted for it in nodes), within=10)
+    await eventually(lambda: all(it.keeper.halted for it in nodes), within=30)
     await a.kill()
     await a.begin()
     assert await a.keeper.promise(c.id, 0), "all go on until the loss is accepted"
-    await eventually(lambda: a.running == {"s0"}, within=10)
+    await eventually(lambda: a.running == {"s0"}, within=30)
     with monkeypatch.context() as cut:
         cut.setattr(a.coordinator, "owned", _away)
-        await b.coordinator.accept()
-        await eventually(lambda: not a.keeper.halted, within=10)
+        await fleet.coordinator().accept()
+        await eventually(lambda: not a.keeper.halted, within=30)
         await a.kill()
         await a.begin()
         assert not await a.keeper.promise(c.id, 0)
-        await eventually(lambda: not a.running, within=2 * POLICY.ttl)
-    await eventually(lambda: a.keeper.promise(c.id, 0, heard_of(c)), within=3 * POLICY.ttl)
-    await eventually(lambda: all_run(nodes), within=10)
+        await eventually(lambda: not a.running, within=10 * POLICY.ttl)
+    await eventually(lambda: a.keeper.promise(c.id, 0, heard_of(c)), within=10 * POLICY.ttl)
+    await eventually(lambda: all_run(nodes), within=30)
 
 
 async def test_while_the_database_takes_no_writes_all_go_on(
     three: Three, fleet: Fleet, eventually: Eventually
 ):
     nodes = await three()
-    await eventually(
-        lambda: all_run(nodes) and all(len(it.keeper._rivals) == 2 for it in nodes), within=30
-    )
+    await eventually(lambda: all_run(nodes) and all(map(knows_two, nodes)), within=30)
     fleet.server.take_writes(False)
     try:
-        await eventually(lambda: all(it.keeper.lease_by == "promises" for it in nodes), within=10)
+        await eventually(lambda: all(it.keeper.lease_by == "promises" for it in nodes), within=30)
         end = time.monotonic() + 1.5 * POLICY.ttl
         while time.monotonic() < end:
             assert all_run(nodes)
             await asyncio.sleep(0.1)
-        assert "read-only" in nodes[0].keeper.database_error
+        await eventually(lambda: "read-only" in nodes[0].keeper.database_error)
     finally:
         fleet.server.take_writes(True)
-    await eventually(lambda: all(it.keeper.lease_by == "renewal" for it in nodes), within=10)
+    await eventually(lambda: all(it.keeper.lease_by == "renewal" for it in nodes), within=30)
     assert all_run(nodes)
 
 
@@ -275,23 +275,25 @@ async def test_a_database_that_stays_away_is_logged_once(
 async def test_a_machine_that_was_taken_over_starts_nothing_while_records_are_lost(
     three: Three, fleet: Fleet, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    a, b, _ = nodes = await three()
+    a, _, _ = nodes = await three()
     async with cut_off(nodes, eventually, monkeypatch):
         fleet.server.sql("UPDATE wa_agent.fleet SET halted = 'the test says so'")
-    await eventually(lambda: a.keeper.halted and a.keeper.lease.holds(boot_now()), within=10)
+    await eventually(lambda: a.keeper.halted and a.keeper.lease.holds(boot_now()), within=30)
     assert all_run(nodes) and not a.running
     # The takeover is lost as well, and its loss accepted, before `a` says which epoch it has.
     lose = "UPDATE wa_agent.machine SET epoch = 0 WHERE name = 'a'"
     fleet.server.sql(f"{lose}; SELECT wa_agent.accept_loss()")
 
-    async def epoch_of_a() -> int:
-        return next(it.epoch for it in await b.coordinator.machines() if it.name == "a")
+    asking = fleet.coordinator()
 
-    await eventually(epoch_of_a, 1, within=10)
-    await b.coordinator.accept()
+    async def epoch_of_a() -> int:
+        return next(it.epoch for it in await asking.machines() if it.name == "a")
+
+    await eventually(epoch_of_a, 1, within=30)
+    await fleet.coordinator().accept()
     counts = a.keeper.counts.renewals
     before = counts["renewed"]
-    await eventually(lambda: counts["renewed"] > before + 2, within=2 * POLICY.ttl)
+    await eventually(lambda: counts["renewed"] > before + 2, within=10 * POLICY.ttl)
     assert all_run(nodes) and not a.running
 
 
@@ -302,26 +304,26 @@ async def test_leases_from_before_an_accepted_loss_end_until_they_were_read_agai
     await eventually(lambda: all_run(nodes) and all(map(knows_two, nodes)), within=30)
     lost = f"UPDATE wa_agent.session SET machine = {b.id}, epoch = 1"
     fleet.server.sql(f"UPDATE wa_agent.fleet SET halted = 'the test says so'; {lost}")
-    await eventually(lambda: all(it.keeper.halted for it in nodes), within=10)
+    await eventually(lambda: all(it.keeper.halted for it in nodes), within=30)
     assert all_run(nodes), "what runs goes on"
     with monkeypatch.context() as cut_c, monkeypatch.context() as cut:
         # `c` does not hear of the acceptance; `a` does, and reads no more than that.
         cut_c.setattr(c.coordinator, "renew", _away)
-        await eventually(lambda: c.keeper.lease_by == "promises", within=10)
+        await eventually(lambda: c.keeper.lease_by == "promises", within=30)
         cut.setattr(a.coordinator, "owned", _away)
-        await b.coordinator.accept()
-        await eventually(lambda: not a.keeper.halted, within=10)
+        await fleet.coordinator().accept()
+        await eventually(lambda: not a.keeper.halted, within=30)
         cut.setattr(a.coordinator, "renew", _away)
         cut.setattr(a.keeper, "_ask_rival", _promised)
-        await eventually(lambda: a.keeper.lease_by == "promises", within=10)
+        await eventually(lambda: a.keeper.lease_by == "promises", within=30)
 
         def they_went_to_b() -> bool:
             assert nowhere_twice(nodes)
             return b.running == {"s0", "s1", "s2"}
 
-        await eventually(they_went_to_b, within=3 * POLICY.ttl)
+        await eventually(they_went_to_b, within=10 * POLICY.ttl)
         cut.undo()
-        await eventually(lambda: not a.keeper._memory.now.lost, within=3 * POLICY.ttl)
+        await eventually(lambda: not a.keeper._memory.now.lost, within=10 * POLICY.ttl)
         assert not b.keeper._memory.now.lost
         await a.kill()
         await a.begin()
@@ -331,12 +333,12 @@ async def test_leases_from_before_an_accepted_loss_end_until_they_were_read_agai
             assert they_went_to_b()
             return c.keeper.counts.renewals["failed"] >= refused + 3
 
-        await eventually(c_is_refused_again_and_again, within=2 * POLICY.ttl)
+        await eventually(c_is_refused_again_and_again, within=10 * POLICY.ttl)
         for node in (a, b):
             assert await node.keeper.promise(c.id, 0, heard_of(b))
             assert not await node.keeper.promise(c.id, 0, heard_of(c))
             assert not await node.keeper.promise(c.id, 0), "of a version that says nothing of it"
-    await eventually(lambda: c.keeper.lease_by == "renewal", within=10)
+    await eventually(lambda: c.keeper.lease_by == "renewal", within=30)
     assert heard_of(c) == heard_of(b)
     assert they_went_to_b()
 
@@ -346,13 +348,13 @@ async def test_a_machine_that_was_forgotten_runs_nothing_of_before_when_it_joins
 ) -> None:
     a, b, _ = nodes = await three()
     async with cut_off(nodes, eventually, monkeypatch):
-        await b.coordinator.forget(b.keeper.member, a.id)
+        await fleet.coordinator().forget(b.keeper.member, a.id)
     with monkeypatch.context() as cut:
         # It renews, and is cut off before it has read what it owns.
         cut.setattr(a.coordinator, "owned", _away)
-        await eventually(lambda: a.keeper.lease.holds(boot_now()), within=10)
+        await eventually(lambda: a.keeper.lease.holds(boot_now()), within=30)
         cut.setattr(a.coordinator, "renew", _away)
-        await eventually(lambda: a.keeper.lease_by == "promises", within=10)
+        await eventually(lambda: a.keeper.lease_by == "promises", within=30)
         assert all_run(nodes) and not a.running
 
 

@@ -213,8 +213,9 @@ async def test_tables_are_made_once(fleet: Fleet):
 
 
 async def test_a_frozen_database_costs_a_call_its_deadline_and_no_more(fleet: Fleet):
-    coordinator = fleet.coordinator(timeout=1.0)
+    coordinator = fleet.coordinator()
     a = await coordinator.join(machine("a"))
+    patience, coordinator._database._timeout = coordinator._database._timeout, 1.0
     fleet.server.signal(signal.SIGSTOP)
     begun = time.monotonic()
     try:
@@ -224,6 +225,7 @@ async def test_a_frozen_database_costs_a_call_its_deadline_and_no_more(fleet: Fl
         assert refused.value.code == "fleet_database"
     finally:
         fleet.server.signal(signal.SIGCONT)
+    coordinator._database._timeout = patience
     after = await renewed(coordinator, a)
     assert after.renewals >= a.renewals + 1
 
