@@ -82,7 +82,7 @@ async def target() -> AsyncIterator[Receiver]:
 
 
 def hook(target: Receiver, name: str = "ops", **more: Any) -> WebhookDeclaration:
-    told = {"url": target.url, "private": True, "timeout": 5.0, **more}
+    told = {"url": target.url, "private": True, "timeout": 30.0, **more}
     return WebhookDeclaration(name, **told)
 
 
@@ -236,7 +236,7 @@ async def test_f61_a_slow_target_costs_the_others_nothing(
         for number in range(100):
             await bench.say(f"event {number}")
         await eventually(lambda: "event 99" in target.sentences())
-        assert time.monotonic() - begun < 10
+        assert time.monotonic() - begun < 40
         assert slow.taken == []
         quick, late = webhooks.views()
         assert (quick.name, late.name) == ("quick", "slow")
@@ -314,9 +314,9 @@ def test_a_clock_that_is_set_makes_nothing_too_old() -> None:
 async def test_f61_what_left_the_journal_before_its_turn_is_said(
     bench: Bench, target: Receiver, eventually: Eventually
 ) -> None:
-    await bench.begin(hook(target))
-    await bench.say("one")
-    await eventually(lambda: "one" in target.sentences())
+    webhooks = await bench.begin(hook(target))
+    one = await bench.say("one")
+    await eventually(lambda: only(webhooks).cursor, one.cursor)
     await bench.end()
     gone = [await bench.say(f"gone {number}") for number in range(7)]
     await bench.say("still there")
@@ -356,8 +356,8 @@ async def test_a_reload_begins_changes_and_ends_webhooks(
     bench: Bench, target: Receiver, eventually: Eventually
 ) -> None:
     webhooks = await bench.begin(hook(target))
-    await bench.say("first")
-    await eventually(lambda: "first" in target.sentences())
+    first = await bench.say("first")
+    await eventually(lambda: only(webhooks).cursor, first.cursor)
     async with Receiver().open() as other:
         webhooks.apply([replace(hook(target), url=other.url)])
         await bench.say("second")

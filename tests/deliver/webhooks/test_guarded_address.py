@@ -16,6 +16,7 @@ from agent.core.webhook import Answer
 from agent.deliver.webhooks import guarded_address
 from agent.deliver.webhooks.guarded_address import GuardedResolver, open_connector
 from agent.deliver.webhooks.request import Line, Reply
+from tests.conftest import Eventually
 from tests.deliver.receiver import Receiver
 from tests.listener import listening
 from tests.standin.evolution.certificates import Certificates
@@ -44,7 +45,7 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
 
 
 async def send(url: str, **more: Any) -> Reply:
-    declared = WebhookDeclaration("ops", url, **{"timeout": 5.0, **more})
+    declared = WebhookDeclaration("ops", url, **{"timeout": 30.0, **more})
     line = await Line.open(declared, "9.9")
     try:
         return await line.post(b"{}", "status", "1-1")
@@ -185,13 +186,13 @@ async def test_f62_a_proxy_of_the_environment_is_not_used(
 
 
 async def test_a_resolver_that_hangs_ends_with_the_delivery(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, eventually: Eventually
 ) -> None:
     release, asked = threading.Event(), []
 
     def hang(host: str, *_: Any, **__: Any) -> Any:
         asked.append(host)
-        release.wait(20)
+        release.wait(60)
         raise socket.gaierror(-3, "later")
 
     monkeypatch.setattr(guarded_address.socket, "getaddrinfo", hang)
@@ -200,6 +201,7 @@ async def test_a_resolver_that_hangs_ends_with_the_delivery(
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.05):
                 await resolver.resolve("slow.example", 80)
+    await eventually(lambda: asked)
     assert asked == ["slow.example"], "one thread waits, not one for each try"
     release.set()
     with pytest.raises(socket.gaierror):
@@ -250,5 +252,5 @@ async def test_a_body_that_drips_does_not_hold_a_delivery_up() -> None:
         begun = asyncio.get_running_loop().time()
         reply = await send(f"http://127.0.0.1:{port}/", private=True, timeout=60.0)
         assert reply.answer is Answer.TAKEN
-        assert asyncio.get_running_loop().time() - begun < 10
+        assert asyncio.get_running_loop().time() - begun < 30
         await over.wait()
