@@ -23,6 +23,7 @@ from tests.standin.whaticket.server import USER, StandIn
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "auto-fix-sessions.sh"
 TOKEN, PASSWORD = "a-token-that-nobody-may-see", 'a "pass\\word" nobody may see'
+MADE = "a-token-that-a-login-made-"
 PEER, LID, OTHER = "5511999999999", "123456789012345", "5511888888888"
 
 
@@ -76,7 +77,7 @@ class Server:
             told = await request.json()
             if told != {"email": "admin@x.example", "password": PASSWORD}:
                 return web.json_response({"error": "ERR_INVALID_CREDENTIALS"}, status=401)
-            self.tokens = {f"made-{len(self.asked)}"}
+            self.tokens = {f"{MADE}{len(self.asked)}"}
             return web.json_response(
                 {"user": {"token": "not this"}, "token": next(iter(self.tokens))}
             )
@@ -196,9 +197,9 @@ async def place(tmp_path: Path) -> AsyncIterator[Place]:
         "SESSIONS_DIR": str(tmp_path / "auth"),
         "AUDIT_LOG": str(tmp_path / "logs" / "auto-fix-sessions.log"),
         "WA_AGENT_SOCKET": str(tmp_path / "no-agent.sock"),
-        "WAIT": "5",
+        "WAIT": "30",
         "POLL": "0.1",
-        "TIMEOUT": "3",
+        "TIMEOUT": "20",
         "TRIES": "2",
         "PAUSE": "0",
     }
@@ -475,7 +476,7 @@ async def test_a_refused_disconnect_of_a_session_that_is_down_is_no_failure(plac
 async def test_a_session_that_does_not_come_back_has_its_result(place: Place) -> None:
     place.errors(5)
     place.server.comes_back_as = "qrcode"
-    done = await place.run("all", WAIT="2")
+    done = await place.run("all")
     assert (done.status, "needs a person: scan its code" in done.out) == (1, True)
     place.errors(5)
     place.server.status["7"] = "CONNECTED"
@@ -742,7 +743,7 @@ def redis(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Callable[.
     ask.url = f"redis://:{password}@127.0.0.1:{port}/3"  # type: ignore[attr-defined]
     yield ask
     process.terminate()
-    process.wait(10)
+    process.wait(60)
 
 
 @pytest.mark.parametrize("redis", ["r3dis-s3cret", ""], indirect=True)
@@ -822,13 +823,13 @@ async def test_no_secret_is_in_the_process_list_or_in_logs(
     login = {"BACKEND_USER": "admin@x.example", "BACKEND_PASSWORD": PASSWORD}
     url = redis.url  # type: ignore[attr-defined]
     done = await place.run(
-        "all", "--debug", **login, BACKEND_TOKEN="made-before", REDIS_URL=url, SESSIONS_DIR=""
+        "all", "--debug", **login, BACKEND_TOKEN=f"{MADE}before", REDIS_URL=url, SESSIONS_DIR=""
     )
     assert done.status == 0
     assert any(b"repair_once" in line for line in seen)
     told = [done.out, done.err, *(tree(place.root / "logs").values())]
     everything = b"\0".join(seen) + "\n".join(told).encode()
-    for secret in (PASSWORD, "pass\\word", "made-", "r3dis-s3cret", TOKEN):
+    for secret in (PASSWORD, "pass\\word", MADE, "r3dis-s3cret", TOKEN):
         assert secret.encode() not in everything, secret
 
 

@@ -28,7 +28,9 @@ class Client:
     def take(self, count: int) -> bytes:
         data = b""
         while len(data) < count:
-            data += self.line.recv(count - len(data))
+            part = self.line.recv(count - len(data))
+            assert part, "the disk hung up"
+            data += part
         return data
 
     def ask(self, kind: int, block: int = 0, data: bytes = b"", flags: int = 0) -> bytes:
