@@ -38,6 +38,7 @@ export async function send(method, path, { body, accept, seconds = 30 } = {}) {
       body: body === undefined ? undefined : JSON.stringify(body),
       signal: AbortSignal.timeout(seconds * 1000),
     });
+    await answer.clone().arrayBuffer(); // whole: one that breaks off later is no answer
   } catch (error) {
     throw new Refused(
       0,

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.api.page.watcher import Watcher
-from tests.daemon.conftest import RunningAgent, make_agent
+from tests.daemon.conftest import SETTINGS, RunningAgent, make_agent
 from tests.ports import free_port
 
 __all__ = ["make_agent"]
@@ -24,10 +24,11 @@ async def watcher(tmp_path: Path) -> AsyncIterator[Watcher]:
 async def listening(
     make_agent: Callable[..., RunningAgent],
 ) -> Callable[..., RunningAgent]:
-    """Makes an agent that listens on a port of its own, the same after a restart."""
+    """Makes an agent that listens on a port of its own, the same after a restart. A machine that
+    pauses gets none of its workers killed by its watchdog."""
 
-    def make(settings: str = "", **more: str) -> RunningAgent:
-        one = make_agent(settings, **more)
+    def make(settings: str = "", base: str = SETTINGS) -> RunningAgent:
+        one = make_agent(settings, base=base.replace("watchdog = 1.0", "watchdog = 10.0"))
         one.listen = f"127.0.0.1:{free_port()}"
         return one
 

@@ -133,7 +133,7 @@ async def test_the_past_of_a_session_has_axes_ranges_and_a_bar_of_when_it_served
     await watcher.click(".history .chip:nth-child(2)")
     await watcher.until("document.querySelector('.uptime-axis span').textContent === '7 d ago'")
     chart = "document.querySelector('.charts > div:last-child')"
-    await watcher.until(f"{chart}.querySelectorAll('.chart-text').length === 6", within=20)
+    await watcher.until(f"{chart}.querySelectorAll('.chart-text').length === 6")
     await watcher.run(
         f"(() => {{ const svg = {chart}.querySelector('svg'), box = svg.getBoundingClientRect();"
         " svg.dispatchEvent(new PointerEvent('pointermove',"
@@ -152,7 +152,7 @@ async def test_the_page_shows_the_workers_lines_and_the_story_their_cause(
     await agent.do("POST", "/api/instance/sales/sandbox/fault", {"fault": "conflict", "for": 0.2})
     await eventually(lambda: agent.status("sales"), "RECONNECTING")
     await agent.do("POST", "/force-reconnection/sales", {})
-    await eventually(lambda: agent.status("sales"), "CONNECTED", within=20)
+    await eventually(lambda: agent.status("sales"), "CONNECTED")
     await watcher.go(f"http://{agent.listen}/#/instance/sales")
     story = "document.querySelector('#instance .story').innerText"
     await watcher.until(f"{story}.includes('took the session over')")

@@ -40,11 +40,16 @@ _STANDS_STILL = """(async () => {
     const over = document.elementFromPoint(at[0], at[1]);
     if (!over || !(e.contains(over) || over.contains(e))) return null;
     window.__met = false;
+    // One that meets an element around it was pressed here and let go elsewhere.
     document.addEventListener('click', (event) => {
-        window.__met = e === event.target || e.contains(event.target) || event.target.contains(e);
+        window.__met = e.contains(event.target) || over === event.target;
     }, {capture: true, once: true});
     return at;
 })()"""
+
+
+PATIENCE = 60.0
+"""Seconds of a call or a wait: they guard against hanging."""
 
 
 class Watcher:
@@ -65,9 +70,9 @@ class Watcher:
             lacks(str(error))
         line = command_line(program, profile, user_agent="", sandboxed=os.geteuid() != 0)
         browser = await Browser.run(line, "")
-        targets = await browser.debugger.call("Target.getTargets", within=10)
-        first = next(one for one in targets["targetInfos"] if one["type"] == "page")
-        made = cls(browser, await browser.debugger.attach(first["targetId"], within=10))
+        blank = {"url": "about:blank"}
+        page = await browser.debugger.call("Target.createTarget", blank, within=PATIENCE)
+        made = cls(browser, await browser.debugger.attach(page["targetId"], within=PATIENCE))
         await made._listen()
         return made
 
@@ -92,7 +97,7 @@ class Watcher:
             self.complaints.append(entry["text"])
 
     async def call(self, method: str, params: Mapping[str, Any] | None = None) -> Mapping[str, Any]:
-        return await self._page.call(method, params, within=15)
+        return await self._page.call(method, params, within=PATIENCE)
 
     async def size(self, width: int, height: int, *, phone: bool = False, scale: int = 1) -> None:
         shape = {"width": width, "height": height, "deviceScaleFactor": scale, "mobile": phone}
@@ -114,7 +119,7 @@ class Watcher:
         assert "exceptionDetails" not in told, (script, told["exceptionDetails"])
         return told["result"].get("value")
 
-    async def until(self, script: str, *, within: float = 15.0) -> Any:
+    async def until(self, script: str, *, within: float = PATIENCE) -> Any:
         """Wait until the expression comes to something true."""
         deadline = time.monotonic() + within
         while True:
@@ -129,7 +134,7 @@ class Watcher:
 
     async def click(self, selector: str) -> None:
         """With the mouse, in the middle of what is visible there, once it stands still."""
-        deadline = time.monotonic() + 15
+        deadline = time.monotonic() + PATIENCE
         while not await self._clicked(selector):
             assert time.monotonic() < deadline, f"{selector} moved away from under every click"
 
