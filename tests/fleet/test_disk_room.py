@@ -21,7 +21,7 @@ async def test_a_machine_whose_disk_is_nearly_full_gets_no_session(
         await eventually(lambda: fleet.connected(["x"]), within=30)
         await eventually(fleet.know_each_other, within=30)
         await eventually(lambda: capacities(fleet), {"a": 100, "b": 0}, within=20)
-        status, answer = await a.ask("POST", "/api/instance/x/move", {"to": "b"})
+        status, answer = await a.answer("POST", "/api/instance/x/move", {"to": "b"})
         assert (status, answer["error"]) == (409, "no_machine")
         assert "b has no room for another session" in answer["message"]
         assert "the fleet gives this machine no session: the disk has" in fleet["b"].log.read_text()

@@ -40,11 +40,13 @@ async def test_workers_keep_their_lease_without_an_agent_and_end_with_it(
 
         # Frozen for longer: the workers end by themselves, then the sessions run on the other one.
         a.freeze([a.process.pid])
-        await eventually(lambda: not any(map(alive, pids)), within=LONG)
+        frozen = time.time()
+        await eventually(lambda: not any(map(alive, pids)), within=3 * LONG)
         # The witness may hear of it a moment later, or of the next ones already.
         theirs = lambda: [it for it in fleet.witness.connections() if it.pid in pids]  # noqa: E731
         await eventually(lambda: not any(it.open for it in theirs()))
         assert all(it.ended for it in theirs()), "each disconnected in order"
+        assert max(it.ended or 0.0 for it in theirs()) < frozen + LONG
         await eventually(lambda: fleet.connected(IDS), within=30)
         assert set((await fleet.owners()).values()) == {"b"}
 
@@ -75,12 +77,13 @@ async def test_a_session_of_baileys_comes_back_elsewhere_while_its_agent_and_wor
         (worker,) = a.worker_pids()
 
         # Not its Node: that goes on, and nothing tells it that the machine is lost.
+        number = len(whatsapp.logins()) - 1
         a.freeze([a.process.pid, worker])
         frozen = time.time()
-        await eventually(lambda: not whatsapp.device(ACCOUNT)["connected"], within=TTL)
-        ended = whatsapp.logins()[-1]["ended"] / 1000
+        # Its login, which stays on the list: it may be logged in elsewhere before the next look.
+        ended = await eventually(lambda: whatsapp.logins()[number]["ended"]) / 1000
         assert ended - frozen < TTL - MARGIN + DISCONNECT
-        await eventually(lambda: not alive(worker), within=TTL)
+        await eventually(lambda: not alive(worker))
         await eventually(lambda: whatsapp.device(ACCOUNT)["connected"], within=40)
         assert await fleet.owners() == {"shop": "b"}
         await eventually(lambda: b.status("shop"), "CONNECTED", within=40)

@@ -115,11 +115,11 @@ async def test_a_machine_that_is_killed_while_it_leaves_keeps_its_sessions(
     async with await psycopg.AsyncConnection.connect(fleet.database.url) as locked:
         await locked.execute("SELECT * FROM wa_agent.session FOR UPDATE")
         leaving = asyncio.create_task(a.ask("POST", "/api/fleet/leave"))
-        await eventually(lambda: fleet.rows(LEAVES), within=10)
+        await eventually(lambda: fleet.rows(LEAVES))
         await a.kill()
         await asyncio.gather(leaving, return_exceptions=True)
         await a.start(a.env, ready=False)
         assert a.process is not None
         assert await asyncio.wait_for(a.process.wait(), 30) == 75, a.log.read_text()
-    await eventually(fleet.owners, {}, within=10)
+    await eventually(fleet.owners, {})
     await back()

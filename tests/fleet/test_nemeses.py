@@ -54,7 +54,7 @@ async def test_two_faults_of_one_machine_are_undone_once(fleet: FleetOfAgents) -
             for name in names:
                 begun = time.monotonic()
                 await FAULTS[name](round)
-                assert time.monotonic() - begun < 10, "it waited for a machine that stands still"
+                assert time.monotonic() - begun < 30, "it waited for a machine that stands still"
         assert a.runs, names
         assert stopped(fleet) == [], names
         await a.fleet()

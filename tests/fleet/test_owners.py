@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from pathlib import Path
 
 import pytest
@@ -55,12 +55,12 @@ async def test_a_machine_that_comes_back_retires_what_others_run(
     await fleet["a"].boot()
     trash = fleet["a"].state / "sessions" / ".trash"
     await eventually(lambda: trash.is_dir() and any(trash.glob("shop.*")), within=30)
-    await eventually(lambda: here(fleet["a"], []), within=10)
+    await eventually(lambda: here(fleet["a"], []))
     await eventually(lambda: fleet.connected(["shop"]), within=30)
     assert fleet["b"].state.joinpath("sessions/shop").is_dir()
     # What is in the trash comes back where no machine has the id.
     (name,) = [it.name for it in trash.glob("shop.*")]
-    status, answer = await fleet["a"].ask("POST", f"/api/trash/{name}/restore")
+    status, answer = await fleet["a"].answer("POST", f"/api/trash/{name}/restore")
     assert (status, answer["error"]) == (409, "exists")
     (name,) = [it.name for it in trash.glob("shop.*")]
     await fleet["b"].do("DELETE", "/api/instance/shop", {"confirm": "shop"})
@@ -78,19 +78,19 @@ async def test_a_move_and_a_drain_lose_no_pairing(
     await eventually(fleet.know_each_other, within=30)
     refusals = {"a": (409, "already_there"), "nowhere": (404, "not_found")}
     for to, refusal in refusals.items():
-        status, answer = await fleet["a"].ask("POST", "/api/instance/s1/move", {"to": to})
+        status, answer = await fleet["a"].answer("POST", "/api/instance/s1/move", {"to": to})
         assert (status, answer["error"]) == refusal
     await fleet["a"].do("POST", "/api/fleet/machines/b/drain")
-    status, answer = await fleet["a"].ask("POST", "/api/instance/s1/move", {"to": "b"})
+    status, answer = await fleet["a"].answer("POST", "/api/instance/s1/move", {"to": "b"})
     assert (status, answer["error"]) == (409, "no_machine")
     assert "b is drained" in answer["message"]
     await fleet["a"].do("POST", "/api/fleet/machines/b/undrain")
     await fleet["a"].do("POST", "/api/instance/s1/move", {"to": "b"})
     await eventually(lambda: owned_by(fleet, "b", "s1"), within=20)
     await fleet["a"].do("POST", "/api/fleet/machines/a/drain")
-    await eventually(lambda: owned_by(fleet, "b", *ids), within=40)
-    await eventually(lambda: fleet.connected(ids), within=20)
-    await eventually(lambda: here(fleet["a"], []), within=10)
+    await eventually(lambda: owned_by(fleet, "b", *ids), within=60)
+    await eventually(lambda: fleet.connected(ids))
+    await eventually(lambda: here(fleet["a"], []))
     story = await fleet["b"].do("GET", "/api/instance/s1/events")
     assert "arrived" in [it["kind"] for it in story["events"]]
 
@@ -102,7 +102,7 @@ async def test_a_session_whose_files_are_nowhere_waits_and_never_begins_empty(
     await fleet.create("x", "kept", on="a")
     await eventually(lambda: fleet.connected(["x", "kept"]), within=30)
     await eventually(lambda: fleet.copied(["x", "kept"]), within=30)
-    await a.stop()
+    await a.lose_power()  # with its workers, which would write until their lease ends
     # Its disk was lost with the rows of its sessions, and agent.toml declares one of them.
     saved = tmp_path / "saved"
     shutil.copytree(a.state / "sessions", saved)
@@ -115,17 +115,21 @@ async def test_a_session_whose_files_are_nowhere_waits_and_never_begins_empty(
     await a.boot()
     why = "no copy of it is stored; a had its folder last"
     await eventually(lambda: waits(a, "x", why), within=30)
-    status, answer = await a.ask("POST", "/api/instance", {"id": "x", "engine": "sandbox"})
+    status, answer = await a.answer("POST", "/api/instance", {"id": "x", "engine": "sandbox"})
     assert (status, answer["error"]) == (409, "exists")
     for machine in (a, b):
         await eventually(lambda machine=machine: shown_waiting(machine, "x", why), within=20)
-    metrics = (await a.ask("GET", "/metrics"))[1]
-    assert 'wa_fleet_sessions{state="waiting"} 2' in metrics
+    waiting = 'wa_fleet_sessions{state="waiting"} 2'
+    await eventually(lambda: has_figure(a, waiting))
     # The files come back by hand for one, and as a copy for the other.
     (saved / "kept").rename(a.state / "sessions" / "kept")
     fleet.database.sql("INSERT INTO wa_agent.copy SELECT * FROM public.kept WHERE session = 'x'")
     await eventually(lambda: fleet.connected(["x", "kept"]), within=40)
     assert await here(a, ["kept", "x"])
+
+
+async def has_figure(agent: FleetAgent, line: str) -> bool:
+    return line in (await agent.ask("GET", "/metrics"))[1]
 
 
 async def shown_waiting(agent: FleetAgent, id: str, why: str) -> bool:
@@ -149,17 +153,29 @@ async def test_an_operators_order_holds_on_the_next_machine(
     settings = {**fleet.settings, "messages_per_minute": 7}
     await a.do("PATCH", "/api/instance/changed", {"settings": settings})
     await a.do("DELETE", "/api/instance/gone", {"confirm": "gone"})
-    wanted = dict(await fleet.rows("SELECT id, wanted FROM wa_agent.session"))
-    assert wanted == {"off": "disabled", "halted": "stopped", "changed": "running"}
+    wanted = {"off": "disabled", "halted": "stopped", "changed": "running"}
+    # What the database was too slow to take is written some time later.
+    await eventually(lambda: orders(fleet), wanted)
     await a.lose_power()
     await eventually(lambda: owned_by(fleet, "b", *wanted), within=30)
     await eventually(lambda: here(b, sorted(wanted)), within=20)
     await eventually(lambda: fleet.connected(["changed"]), within=20)
-    views = {id: await b.do("GET", f"/api/instance/{id}") for id in wanted}
-    assert [views[id]["enabled"] for id in ("off", "halted", "changed")] == [False, True, True]
+    # Not what `a` published last, which is shown until the files are here.
+    await eventually(
+        lambda: enabled_here(b, wanted), {"off": False, "halted": True, "changed": True}
+    )
     kept = json.loads((b.state / "sessions/changed/instance.json").read_text())
     assert kept["settings"]["messages_per_minute"] == 7
     assert not {"off", "halted"} & fleet.witness.connected().keys()
+
+
+async def orders(fleet: FleetOfAgents) -> dict[str, str]:
+    return dict(await fleet.rows("SELECT id, wanted FROM wa_agent.session"))
+
+
+async def enabled_here(agent: FleetAgent, ids: Iterable[str]) -> dict[str, bool]:
+    views = [await agent.do("GET", f"/api/instance/{id}") for id in ids]
+    return {it["id"]: it["enabled"] for it in views if not it.get("owner_away")}
 
 
 async def test_files_from_an_earlier_ownership_are_never_started(

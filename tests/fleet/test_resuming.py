@@ -1,5 +1,6 @@
 """Agents that are killed and start again while the database is away: their sessions go on."""
 
+import asyncio
 import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -47,6 +48,7 @@ async def test_sessions_of_agents_that_restart_without_the_database_keep_their_c
             assert fleet.connected(ALL)
             assert len(fleet.witness.connections()) == len(before)
             await eventually(lambda: holds(fleet["a"]), within=TTL)
+            await asyncio.sleep(0.25)
         status = await fleet["a"].fleet()
         assert not status["database"]["reachable"] and status["lease"]["by"] == "promises"
     finally:
