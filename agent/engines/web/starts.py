@@ -95,7 +95,13 @@ class Starts:
             self.view.failed("page_crashed", word)
             self.publish()
             return
-        self.begin(work)
+        self.begin(partial(self._again, work, word))
+
+    async def _again(self, work: Work, word: str) -> None:
+        # An answer, or none, to a question of before may have come with the end.
+        self.view.interrupted(word)
+        self.view.silent = False
+        await work()
 
     def navigated(self, address: str, *, unreachable: bool) -> None:
         """The page shows another document; while none of our ways goes on, it went by itself."""

@@ -7,7 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -132,6 +132,7 @@ class Bench:
             lambda _id, _run, claim: self.claims.append(claim),
             lambda _id, _run, happening: self.happened.append(happening),
             lambda _why: None,
+            timeout=60.0,
         )
         return self.link_
 
@@ -165,17 +166,20 @@ class Bench:
         return device
 
     async def browser(self) -> int:
-        return int((await self.detail("browser_pid"))["browser_pid"])
+        return int(await self.detail("browser_pid"))
 
-    async def detail(self, name: str) -> dict[str, Any]:
-        """What a deep probe tells, once the page answers one and tells this of itself."""
+    async def probe(self, *names: str) -> Mapping[str, Any]:
+        """What a deep probe tells, once the page answers one and tells these details of itself."""
         async with asyncio.timeout(60):
             while True:
                 with suppress(EngineError):
                     told = await self.link.call("probe", {"deep": True})
-                    if name in told["detail"]:
-                        return dict(told["detail"])
+                    if told["detail"].keys() >= {*names}:
+                        return told
                 await asyncio.sleep(0.1)
+
+    async def detail(self, name: str) -> Any:
+        return (await self.probe(name))["detail"][name]
 
     async def kill_worker(self) -> None:
         """Its browser ends with it, without being asked."""

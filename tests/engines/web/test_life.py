@@ -39,7 +39,7 @@ async def test_a_new_session_shows_a_code_and_connects_when_a_phone_scans_it(
     assert claim.proof_age is not None
 
     async def is_fresh() -> bool:
-        return bool((await link.call("probe"))["claim"]["proof_age"] < 1)
+        return bool((await bench.probe())["claim"]["proof_age"] < 1)
 
     await eventually(is_fresh)
     assert (await link.call("qr"))["qr"] is None

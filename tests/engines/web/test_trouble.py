@@ -8,7 +8,6 @@ import signal
 import struct
 import zlib
 from base64 import b64decode
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +85,7 @@ async def test_f06_a_page_that_hangs_fails_its_probes_and_comes_back_by_a_connec
     await bench.link.call("connect")
     await bench.came(Status.RECONNECTING, heard)
     await bench.claimed(Status.CONNECTED, within=40)
-    await bench.link.call("probe")
+    await bench.probe()
 
 
 async def test_f06_a_stopped_browser_is_replaced_by_a_connect(
@@ -132,7 +131,7 @@ async def test_a_dialog_does_not_stop_the_page(bench: Bench, stand_in: StandIn) 
     await bench.until(
         lambda: any(each["do"] == "closed_dialog" for each in stand_in.page().received)
     )
-    await bench.link.call("probe")
+    await bench.probe()
 
 
 @pytest.mark.parametrize(
@@ -152,7 +151,7 @@ async def test_a_logout_from_the_phone_is_reported_with_its_reason(
     assert not claim.paired
     # The page shows a new code soon; the claim stays until a person connects it again.
     await bench.until(lambda: stand_in.clients and stand_in.page().code)
-    await bench.link.call("probe")
+    await bench.probe()
     assert bench.claims[-1].reason == expected
     await bench.link.call("connect")
     await bench.claimed(Status.QR_REQUIRED)
@@ -207,7 +206,7 @@ async def test_f42_a_profile_lost_under_a_dying_browser_is_not_made_again(
     bench.process.send_signal(signal.SIGCONT)
     await bench.claimed(Status.AUTH_FAILURE, "unpaired_suspect")
     await bench.link.call("connect")
-    await bench.link.call("probe")
+    await bench.probe()
     assert bench.claims[-1].reason == "unpaired_suspect"
     assert not (bench.session / "profile").exists()
 
@@ -223,8 +222,7 @@ async def test_files_deleted_under_a_live_browser_are_noticed_and_written_again(
 
     async def is_back() -> None:
         while not has_pairing(bench.session / "profile"):
-            with suppress(EngineError):
-                await bench.link.call("probe")
+            await bench.probe()
             await asyncio.sleep(0.2)
 
     await asyncio.wait_for(is_back(), 60)
@@ -311,7 +309,7 @@ async def test_a_sync_shows_its_progress_and_may_stall(bench: Bench, stand_in: S
     assert bench.claims[-1].phase == "sync"
     stand_in.page().tell("progress", percent=40)
     await bench.until(lambda: bench.claims[-1].progress == 0.4)
-    await bench.link.call("probe")
+    await bench.probe()
     assert bench.claims[-1].status is Status.LOADING
     stand_in.page().tell("synced")
     await bench.claimed(Status.CONNECTED)
@@ -376,7 +374,7 @@ async def refused_probe(bench: Bench) -> str:
 
 
 async def missing_modules(bench: Bench) -> list[str]:
-    return list((await bench.detail("missing"))["missing"])
+    return list(await bench.detail("missing"))
 
 
 async def test_a_server_that_is_not_there_is_a_lost_connection(bench: Bench) -> None:
@@ -418,8 +416,7 @@ async def test_a_picture_that_is_too_long_for_the_link_is_a_jpeg(
 async def test_memory_is_freed_through_the_debugger(bench: Bench, stand_in: StandIn) -> None:
     await bench.pair(stand_in)
     await bench.link.call("free_memory")
-    told = await bench.link.call("probe", {"deep": True})
-    detail = told["detail"]
+    detail = (await bench.probe("heap_used_bytes"))["detail"]
     assert detail["missing"] == [] and detail["heap_used_bytes"] > 0
     assert (detail["mode"], detail["info"], detail["socket"]) == ("MAIN", "NORMAL", "CONNECTED")
     assert detail["frame_age"] < 5 and detail["stores"]["chats"] == 0
@@ -435,7 +432,7 @@ async def test_the_garbage_of_a_start_is_collected(
     await bench.claimed(Status.LOADING)
 
     async def heap() -> int:
-        return int((await bench.detail("heap_used_bytes"))["heap_used_bytes"])
+        return int(await bench.detail("heap_used_bytes"))
 
     before = await heap()
     stand_in.page().tell("synced")
@@ -454,8 +451,7 @@ async def test_the_proof_grows_old_when_no_frame_comes(
     stand_in.alive_every = 3600
 
     async def is_old() -> bool:
-        told = await bench.link.call("probe")
-        return bool(told["claim"]["proof_age"] > 2)
+        return bool((await bench.probe())["claim"]["proof_age"] > 2)
 
     await eventually(is_old)
 
