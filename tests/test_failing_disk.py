@@ -22,7 +22,7 @@ def test_a_mended_disk_has_its_files_and_takes_writes(
         os.fsync(file.fileno())
     pipe, silent = subprocess.PIPE, subprocess.DEVNULL
     with subprocess.Popen(command, stdin=pipe, stdout=silent) as holder:
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 30
         while Path(f"/proc/{holder.pid}/comm").read_text() != "cat\n":
             assert time.monotonic() < deadline
             time.sleep(0.02)

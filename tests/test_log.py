@@ -284,7 +284,7 @@ def test_a_full_pipe_drops_lines_and_says_so_later(pipe):
     begun = time.monotonic()
     for _ in range(3000):
         writer.handle(record("x" * 100))
-    assert time.monotonic() - begun < 5
+    assert time.monotonic() - begun < 20
     assert writer.dropped > 1000
     while True:
         try:

@@ -19,11 +19,12 @@ print(free_port())
 
 
 def test_a_port_that_is_not_bound_yet_is_given_away_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    taken, other, third = free_port(), free_port(), 11_987
-    asked = [str(port) for port in (taken, other, third)]
+    taken, other = free_port(), free_port()
+    others = range(11_900, 12_000)  # another program may have one of them
+    asked = [str(port) for port in (taken, other, *others)]
     command = [sys.executable, "-c", OTHER_PROCESS, *asked]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
-    assert int(done.stdout) == third
-    chosen: Iterator[int] = iter((taken, other, third))
+    assert int(done.stdout) in others
+    chosen: Iterator[int] = iter((taken, other, *others))
     monkeypatch.setattr(random.SystemRandom, "randrange", lambda *_: next(chosen))
-    assert free_port() == third
+    assert free_port() in others

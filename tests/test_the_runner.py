@@ -1,5 +1,6 @@
 """The run itself: processes left behind fail it, SIGINT reaches children, a hanging test ends."""
 
+import contextlib
 import signal
 import subprocess
 import sys
@@ -40,8 +41,8 @@ def test_a_process_that_outlives_its_test_is_named_ended_and_fails_the_run(
     pid = (tmp_path / "pid").read_text()
     assert f"test_leaves left process {pid} behind: sleep 600" in done.stdout
     # Ended: it is gone, or init has not read yet how it ended.
-    command = Path("/proc", pid, "cmdline")
-    assert not command.exists() or not command.read_bytes()
+    with contextlib.suppress(OSError):
+        assert not Path("/proc", pid, "cmdline").read_bytes()
 
 
 def test_children_end_by_sigint_though_the_parent_of_the_run_ignores_it(tmp_path: Path) -> None:
@@ -60,7 +61,7 @@ def test_children_end_by_sigint_though_the_parent_of_the_run_ignores_it(tmp_path
 def test_a_test_that_hangs_ends_with_its_stack(tmp_path: Path) -> None:
     file = tmp_path / "test_hangs.py"
     file.write_text("import time\ndef test_hangs():\n    time.sleep(600)\n")
-    done = run_pytest(file, "-n", "0", "--timeout", "1")
+    done = run_pytest(file, "-n", "0", "--timeout", "3")
     assert done.returncode == pytest.ExitCode.TESTS_FAILED
-    assert "Timeout (>1.0s)" in done.stdout
+    assert "Timeout (>3.0s)" in done.stdout
     assert "time.sleep(600)" in done.stdout

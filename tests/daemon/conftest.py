@@ -31,7 +31,7 @@ interval = 1
 timeout = 0.5
 
 [worker]
-watchdog = 1.0
+watchdog = 10
 burst = 3
 burst_interval = 30
 stop_timeout = 5
@@ -48,6 +48,8 @@ LOOKS_OFTEN = "import agent.host.process.host as host; host.LOOK_AFTER = 1.0"
 """For `RunningAgent.first`: the process host looks at its workers' memory each second."""
 PATIENT = {"WA_AGENT_WORKER__WATCHDOG": "10"}
 """Where pings find what is wrong: the worker's own watchdog is given more time than they need."""
+IMPATIENT = {"WA_AGENT_WORKER__WATCHDOG": "1"}
+"""Where the watchdog finds it; elsewhere a machine that pauses must cost no worker its life."""
 
 QUICK = """
 [backends]
@@ -63,8 +65,9 @@ settle_start = 2
 
 
 def remote_settings() -> str:
-    """The same short times for sessions on backends."""
-    return SETTINGS.replace("interval = 1\n", "interval = 1\ndeep = 2\nstuck = 3\n", 1) + QUICK
+    """The same short times for sessions on backends; only a server that hangs makes them wait."""
+    checks = "interval = 1\ndeep = 2\nstuck = 3\ntimeout = 1\n"
+    return SETTINGS.replace("interval = 1\ntimeout = 0.5\n", checks, 1) + QUICK
 
 
 class RunningAgent:
@@ -156,6 +159,12 @@ class RunningAgent:
     async def knows(self, id: str) -> bool:
         return (await self.ask("GET", f"/api/instance/{id}"))[0] == 200
 
+    async def is_back(self, id: str, before: int) -> bool:
+        """It is connected, and its worker is not the one with that pid."""
+        shown = await self.show(id)
+        another = shown["unit"]["main_pid"] not in (0, before)
+        return another and shown["connection_status"] == "CONNECTED"
+
     async def pid(self, id: str) -> int:
         return int((await self.show(id))["unit"]["main_pid"])
 
@@ -233,4 +242,11 @@ async def make_agent(tmp_path: Path) -> AsyncIterator[Callable[..., RunningAgent
 async def agent(make_agent: Callable[..., RunningAgent]) -> RunningAgent:
     one = make_agent()
     await one.start()
+    return one
+
+
+@pytest.fixture
+async def impatient(make_agent: Callable[..., RunningAgent]) -> RunningAgent:
+    one = make_agent()
+    await one.start(IMPATIENT)
     return one

@@ -95,11 +95,7 @@ async def test_a_forced_reconnect_connects_a_connected_session_again(agent, even
     await eventually(lambda: agent.status("a"), "CONNECTED")
     before = await agent.pid("a")
     await agent.do("POST", "/force-reconnection/a")
-
-    async def another():
-        return await agent.pid("a") not in (0, before) and await agent.status("a") == "CONNECTED"
-
-    await eventually(another, within=20)
+    await eventually(lambda: agent.is_back("a", before))
 
 
 async def test_enabling_a_banned_session_does_not_log_it_in(agent, eventually):
@@ -109,11 +105,13 @@ async def test_enabling_a_banned_session_does_not_log_it_in(agent, eventually):
     await eventually(lambda: agent.status("a"), "AUTH_FAILURE")
 
     async def stopped():
-        return (await agent.show("a"))["unit"]["state"] == "inactive"
+        return any(told.startswith("stop: done") for _, told in await agent.story("a"))
 
-    await eventually(stopped, within=20)
+    await eventually(stopped)
+    assert (await agent.show("a"))["unit"]["state"] == "inactive"
+    before = await agent.story("a")
     await agent.do("POST", "/api/instance/a/enable")
     await agent.do("POST", "/api/instance/a/health")
     assert await agent.status("a") == "AUTH_FAILURE"
-    last = [told for _, told in await agent.story("a")][-1]
-    assert last == "an operator enabled it; it was enabled already"
+    enabled = ("enabled", "an operator enabled it; it was enabled already")
+    assert (await agent.story("a"))[len(before) :] == [enabled]

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import os
 import signal
+import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -62,15 +63,20 @@ class Watched:
         pid = await self.worker()
         return pid not in (0, before) and bool((await self.backend())["up"])
 
-    async def check(self, id: str) -> Mapping[str, Any]:
+    async def check(self, id: str, within: float = 30.0) -> Mapping[str, Any]:
         """A check now: it is answered as soon as that one instance was looked at."""
-        async with asyncio.timeout(2.0):
+        async with asyncio.timeout(within):
             found: dict[str, Any] = await self.agent.do("POST", f"/api/instance/{id}/health")
         return found
 
     async def told(self, id: str, kind: str, begins: str) -> bool:
         story = await self.agent.story(id)
         return any(one == kind and sentence.startswith(begins) for one, sentence in story)
+
+    async def stayed(self, id: str) -> bool:
+        """Its status was CONNECTED all the time since it first was."""
+        story = await self.agent.story(id)
+        return not any(one == "status" and said.startswith("CONNECTED →") for one, said in story)
 
     def restarted(self, name: str) -> bool:
         return self.standin.paths[f"POST /instance/restart/{name}"] > 0
@@ -180,7 +186,7 @@ async def test_the_servers_own_word_arrives_at_once(make_agent, standin, eventua
     # The address that it was told to call carries a secret of ours.
     await eventually(lambda: standin.instances["shop"].webhook is not None)
     standin.instances["shop"].end(401)
-    await eventually(lambda: one.agent.status("shop"), "QR_REQUIRED", within=10)
+    await eventually(lambda: one.agent.status("shop"), "QR_REQUIRED", within=20)
     reasons = [sentence for kind, sentence in await agent.story("shop") if kind == "status"]
     assert any("removed this linked device" in sentence for sentence in reasons), reasons
 
@@ -197,14 +203,16 @@ async def test_f58_a_dead_backend_is_one_finding_and_costs_the_others_nothing(
         await eventually(
             lambda n=number: one.verdict(f"line-{n}"), ("disconnected", "backend_down")
         )
-    assert await one.verdict("local") == ("healthy", "")
+    await eventually(lambda: one.verdict("local"), ("healthy", ""))
+    assert await one.stayed("local")
     shown = await one.backend()
     assert (shown["up"], shown["reason"]) == (False, "unreachable")
     # No try of their own: asked of the server itself, once in a while, and of no session.
-    before = sum(standin.asked.values())
+    before, begun = sum(standin.asked.values()), time.monotonic()
     await standin.front.set("")
     await eventually(lambda: one.all_connected(13), within=40)
-    assert sum(standin.asked.values()) - before < 12 * 8
+    asked, seconds = sum(standin.asked.values()) - before, time.monotonic() - begun
+    assert asked < 12 * (2 + 2 * seconds), "its checks, and no more"
     assert one.ended_anything() == []
     for number in range(12):
         shown = await one.agent.show(f"line-{number}")
@@ -243,9 +251,12 @@ async def test_f58_f59_every_way_of_being_away_is_known_by_its_word(make_agent, 
             await server.front.set(fault)
         for name in servers:
             down = ("disconnected", "backend_down")
-            await eventually(lambda n=name: several[0].verdict(f"at-{n}"), down, within=20)
-        found = {name: await agent.do("GET", f"/api/backends/{name}") for name in servers}
-        assert [one["reason"] for one in found.values()] == list(AWAY.values())
+            await eventually(lambda n=name: several[0].verdict(f"at-{n}"), down, within=40)
+
+        async def words() -> list[str]:
+            return [(await agent.do("GET", f"/api/backends/{name}"))["reason"] for name in servers]
+
+        await eventually(words, list(AWAY.values()))
         for server in servers.values():
             await server.front.set("")
         await eventually(lambda: several[0].all_connected(len(AWAY)), within=40)
@@ -261,12 +272,13 @@ async def test_a_wrong_key_is_named_and_nothing_is_tried_with_it(watch, eventual
 async def test_f57_a_slow_backend_delays_no_other_session(watch, standin, eventually):
     one = await watch(*(f"line-{number}" for number in range(150)))
     await one.agent.create("local")
-    await eventually(lambda: one.all_connected(151), within=40)
+    await eventually(lambda: one.all_connected(151), within=60)
     await standin.front.set("slow", seconds=1.5)
     # Each of its answers takes longer than the local checks' interval, 150 times over.
     for _ in range(3):
-        assert (await one.check("local"))["healthy"]
-    assert await one.verdict("local") == ("healthy", "")
+        assert (await one.check("local", within=20))["healthy"]
+    await eventually(lambda: one.verdict("local"), ("healthy", ""))
+    assert await one.stayed("local")
     await standin.front.set("")
 
 
@@ -277,7 +289,8 @@ async def test_an_open_session_that_is_dead_is_found_and_restarted(watch, standi
     await eventually(lambda: one.restarted("shop"), within=40)
     standin.instances["shop"].dead = ""
     await eventually(lambda: one.verdict("shop"), ("healthy", ""), within=40)
-    assert await one.verdict("other") == ("healthy", "")
+    await eventually(lambda: one.verdict("other"), ("healthy", ""))
+    assert await one.stayed("other")
     assert not any("other" in route for route in one.ended_anything())
 
 
@@ -370,7 +383,8 @@ async def test_a_cleanup_deletes_there_and_begins_afresh(watch, standin, eventua
     await eventually(lambda: one.agent.status("shop"), "QR_REQUIRED", within=20)
     assert standin.instances["shop"] is not before
     assert standin.instances["other"].shown() == other
-    assert await one.verdict("other") == ("healthy", "")
+    await eventually(lambda: one.verdict("other"), ("healthy", ""))
+    assert await one.stayed("other")
     kinds = [kind for kind, _ in await one.agent.story("shop")]
     assert "repair" in kinds
     assert "repair_over" in kinds
@@ -390,9 +404,7 @@ async def test_a_killed_worker_comes_back_and_its_sessions_were_never_away(
     os.kill(pid, signal.SIGKILL)
     await eventually(lambda: one.new_worker(pid), within=20)
     await eventually(lambda: one.all_connected(2))
-    for id in ("shop", "other"):
-        statuses = [sentence for kind, sentence in await one.agent.story(id) if kind == "status"]
-        assert not any(sentence.startswith("CONNECTED →") for sentence in statuses), statuses
+    assert await one.stayed("shop") and await one.stayed("other")
     assert one.ended_anything() == []
 
 
@@ -405,8 +417,7 @@ async def test_a_killed_agent_finds_its_backend_workers_again(watch, standin, ev
     await one.agent.start()
     await eventually(lambda: one.all_connected(2))
     assert await one.worker() == pid
-    statuses = [sentence for kind, sentence in await one.agent.story("shop") if kind == "status"]
-    assert not any(sentence.startswith("CONNECTED →") for sentence in statuses), statuses
+    assert await one.stayed("shop"), await one.agent.story("shop")
 
 
 async def test_stopping_the_agent_ends_the_worker_and_no_session(watch, standin, eventually):
@@ -432,7 +443,11 @@ async def test_a_session_stopped_or_deleted_here_lives_on_at_its_server(watch, s
     await one.agent.do("DELETE", "/api/instance/other")
     assert {each.state for each in standin.instances.values()} == {"open"}
     assert one.ended_anything() == []
-    assert (await one.backend())["held"] == 0
+
+    async def held() -> int:
+        return int((await one.backend())["held"])
+
+    await eventually(held, 0)  # it is shown as stopped as soon as that is wanted
 
 
 async def test_a_session_deleted_here_is_not_listed_again_but_may_be_adopted(

@@ -148,12 +148,14 @@ async def test_a_node_that_misbehaves_is_told_apart_and_cured(  # noqa: PLR0917
         await eventually(lambda w=words: w in log.read_text(), within=60)
         await eventually(lambda n=logins: whatsapp.device(ACCOUNT)["logins"] > n, within=60)
         await eventually(lambda: agent.status("sales"), "CONNECTED", within=60)
+    logins = whatsapp.device(ACCOUNT)["logins"]
     control.write_text("leak")
 
     async def ended_for_memory() -> int:
         return int((await agent.show("sales"))["restarts_by_reason"]["oom"])
 
     await eventually(ended_for_memory, 1, within=60)
+    await eventually(lambda: whatsapp.device(ACCOUNT)["logins"] > logins, within=60)
     await eventually(lambda: agent.status("sales"), "CONNECTED", within=60)
     sent = await agent.do("POST", "/api/instance/sales/messages", {"to": PEER, "text": "cured"})
     assert sent["outcome"] == "sent"
@@ -197,6 +199,7 @@ async def test_a_session_moves_to_a_plain_baileys_bot_and_back(
     sent = await agent.do("POST", "/api/instance/sales/messages", {"to": PEER, "text": "from here"})
     assert sent["outcome"] == "sent"
     await agent.do("POST", "/api/instance/sales/disable")
+    await eventually(lambda: agent.pid("sales"), 0)
     await eventually(lambda: whatsapp.device(ACCOUNT)["connected"], False)
 
     out = tmp_path / "bots"

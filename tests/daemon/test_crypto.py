@@ -109,7 +109,7 @@ async def test_every_round_reports_its_result(rare, eventually):
 
 
 async def test_a_flood_of_errors_is_counted_whole_and_logged_a_little(agent, eventually):
-    await agent.fault("a", "bad-mac", 2, peers=MANY, per_minute=1500)
+    await agent.fault("a", "bad-mac", 2, peers=MANY, per_minute=3000)
 
     async def counted():
         return (await agent.show("a"))["crypto_operations"]["failed"] >= 150

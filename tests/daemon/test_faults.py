@@ -17,12 +17,7 @@ async def connected(agent, eventually, id="a", **settings):
 
 
 async def back_with_another_worker(agent, eventually, before, id="a"):
-    async def is_back():
-        shown = await agent.show(id)
-        pid = shown["unit"]["main_pid"]
-        return shown["connection_status"] == "CONNECTED" and pid not in (0, before)
-
-    await eventually(is_back, within=20)
+    await eventually(lambda: agent.is_back(id, before))
 
 
 async def unit_state(agent):
@@ -44,7 +39,8 @@ async def test_f02_a_killed_worker_comes_back_and_is_counted_once(agent, eventua
     assert await agent.codes("a") == codes
 
 
-async def test_f05_a_frozen_worker_is_killed_by_its_watchdog(agent, eventually):
+async def test_f05_a_frozen_worker_is_killed_by_its_watchdog(impatient, eventually):
+    agent = impatient
     await connected(agent, eventually)
     before = await agent.pid("a")
     os.kill(before, signal.SIGSTOP)
@@ -52,7 +48,8 @@ async def test_f05_a_frozen_worker_is_killed_by_its_watchdog(agent, eventually):
     assert (await agent.show("a"))["restarts_by_reason"]["watchdog"] == 1
 
 
-async def test_f07_a_hanging_event_loop_is_killed_by_its_watchdog(agent, eventually):
+async def test_f07_a_hanging_event_loop_is_killed_by_its_watchdog(impatient, eventually):
+    agent = impatient
     await connected(agent, eventually)
     before = await agent.pid("a")
     asking = asyncio.create_task(agent.fault("a", "hang"))
@@ -94,7 +91,7 @@ async def test_f12_a_crash_loop_ends_in_the_agents_own_backoff(make_agent, event
                 os.kill(shown["unit"]["main_pid"], signal.SIGKILL)
         return any("its worker failed" in sentence for _, sentence in await agent.story("a"))
 
-    await eventually(keep_killing, within=20)
+    await eventually(keep_killing, within=60)
     await eventually(lambda: agent.status("a"), "CONNECTED", within=30)
     said = [sentence for kind, sentence in await agent.story("a") if kind == "action"]
     assert any(sentence.startswith("start: its worker failed") for sentence in said)
@@ -172,6 +169,11 @@ async def test_f43_damaged_session_files_are_reported_and_never_replaced(agent, 
     file = agent.state / "sessions" / "a" / "session" / "sandbox.json"
     before = file.read_bytes()
     await agent.do("POST", "/api/instance/a/restart")
+
+    async def restarted():
+        return any(told.startswith("restart: done") for _, told in await agent.story("a"))
+
+    await eventually(restarted)
     await agent.do("POST", "/api/health/check")
     # The new worker says so only after it has looked.
     await eventually(lambda: agent.status("a"), "AUTH_FAILURE")

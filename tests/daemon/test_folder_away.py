@@ -36,7 +36,7 @@ async def test_a_folder_that_was_moved_away_is_named_and_served_again_when_it_is
     await agent.do("POST", "/api/health/check")
     assert not folder.exists(), "nothing is laid out or restored in its place"
     away.rename(folder)
-    await eventually(lambda: agent.status("a"), "CONNECTED", within=5)
+    await eventually(lambda: agent.status("a"), "CONNECTED", within=20)
     story = [sentence for kind, sentence in await agent.story("a") if kind == "action"]
     assert len(story) <= 4, story
 
@@ -50,7 +50,7 @@ async def test_an_unpaired_one_waits_for_its_folder_too(agent, eventually):
     await eventually(lambda: reason(agent), "session_unreadable")
     assert str(folder) in (await agent.show("a"))["sentence"]
     away.rename(folder)
-    await eventually(lambda: agent.status("a"), "QR_REQUIRED", within=5)
+    await eventually(lambda: agent.status("a"), "QR_REQUIRED", within=20)
 
 
 @pytest.mark.parametrize("content", [b'{"version": 1, "id', b"", None], ids=["half", "empty", "no"])
@@ -66,12 +66,7 @@ async def test_a_damaged_identity_file_is_written_again_and_the_session_comes_ba
         file.write_bytes(content)
     pid = await agent.pid("a")
     await kill_worker(agent)
-
-    async def is_back():
-        shown = await agent.show("a")
-        return shown["connection_status"] == "CONNECTED" and shown["unit"]["main_pid"] != pid
-
-    await eventually(is_back, within=8)
+    await eventually(lambda: agent.is_back("a", pid))
     assert b'"account"' in file.read_bytes()
     assert file.read_bytes().count(b"\n") >= before.count(b"\n") - 1
     assert "misconfigured" not in str(await agent.story("a"))

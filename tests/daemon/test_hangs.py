@@ -46,7 +46,7 @@ async def test_commands_say_within_seconds_that_the_agent_hangs(stopped):
         assert status == 5
         assert "does not answer within 3 s" in errors
         # 3 s, and what starting six Pythons takes on a busy machine; it was 90.
-        assert seconds < 20
+        assert seconds < 45
 
 
 async def test_the_doctor_tells_what_it_finds_without_the_agent(stopped):
@@ -57,4 +57,4 @@ async def test_the_doctor_tells_what_it_finds_without_the_agent(stopped):
     found = {one["check"]: one for one in json.loads(out)["findings"]}
     assert "is stopped by a signal" in found["agent"]["sentence"]
     assert {"python", "disk", "clock", "database"} <= set(found)
-    assert seconds < 15
+    assert seconds < 45

@@ -8,7 +8,7 @@ import sqlite3
 import time
 from pathlib import Path
 
-from .conftest import alive
+from .conftest import IMPATIENT, alive
 
 
 async def connected(agent, eventually, *ids):
@@ -36,7 +36,7 @@ async def test_an_adopted_worker_is_watched_like_any_other(agent, eventually):
     await connected(agent, eventually, "a")
     pid = await agent.pid("a")
     await agent.kill()
-    await agent.start()
+    await agent.start(IMPATIENT)
     os.kill(pid, signal.SIGSTOP)
 
     async def is_back():

@@ -85,9 +85,7 @@ async def test_w1_two_pages_come_back_with_their_server(
     make_agent, eventually, stand_in, cache, silent
 ):
     """One page is connected and loses its server; the other has not begun to load."""
-    base = USUAL_DELAYS.replace("watchdog = 1.0", "watchdog = 8").replace(
-        "interval = 1\ntimeout = 0.5", "interval = 1\ntimeout = 1"
-    )
+    base = USUAL_DELAYS.replace("interval = 1\ntimeout = 0.5", "interval = 1\ntimeout = 1")
     agent = make_agent(base=base)
     await agent.start(env={"CACHE_PATH": str(cache)})
     async with line_to(urlsplit(stand_in.url).port) as line:

@@ -8,7 +8,8 @@ async def lines(agent, text):
     return [line for line in agent.log.read_text().splitlines() if text in line]
 
 
-async def test_lines_about_a_worker_that_hangs_or_dies_carry_its_session(agent, eventually):
+async def test_lines_about_a_worker_that_hangs_or_dies_carry_its_session(impatient, eventually):
+    agent = impatient
     await agent.create("a")
     await eventually(lambda: agent.status("a"), "CONNECTED")
     before = await agent.pid("a")

@@ -352,7 +352,8 @@ async def test_f51_f52_a_clock_that_jumps_moves_nothing(
     make_agent, eventually, clocks, clock, seconds
 ):
     agent = make_agent("[reconnect.reasons]\nclient_outdated = {base = 1.0, max = 2.0}\n")
-    await agent.start(clocks.environment)
+    environment = {**clocks.environment, "WA_AGENT_WORKER__WATCHDOG": "4"}
+    await agent.start(environment)
     await connected(agent, eventually, "a", "b")
     pids = {id: await agent.pid(id) for id in ("a", "b")}
     clocks.move(clock, seconds)
@@ -361,7 +362,7 @@ async def test_f51_f52_a_clock_that_jumps_moves_nothing(
     seen = await probes(agent)
 
     async def probed_on():
-        return await probes(agent) >= seen + 6
+        return await probes(agent) >= seen + 10
 
     await eventually(probed_on)
     assert {id: await agent.pid(id) for id in pids} == pids
@@ -379,7 +380,7 @@ async def test_f51_f52_a_clock_that_jumps_moves_nothing(
     await agent.kill()
     if clock == "wall":
         clocks.move(clock, 0)
-    await agent.start(clocks.environment)
+    await agent.start(environment)
     await eventually(lambda: agent.status("a"), "CONNECTED")
     assert {id: await agent.pid(id) for id in pids} == pids, "adopted over the jump back"
 

@@ -171,7 +171,8 @@ async def test_a_session_that_does_not_stop_changing_is_not_copied(agent, eventu
     await agent.do("POST", "/api/instance/a/snapshots")
 
 
-async def test_a_worker_that_cannot_save_gives_no_snapshot(agent, eventually):
+async def test_a_worker_that_cannot_save_gives_no_snapshot(impatient, eventually):
+    agent = impatient
     await connected(agent, eventually)
     os.kill(await agent.pid("a"), signal.SIGSTOP)
     status, said = await agent.ask("POST", "/api/instance/a/snapshots")
