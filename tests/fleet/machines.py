@@ -32,7 +32,8 @@ from tests.standin.evolution.certificates import Certificates
 from tests.standin.postgres import Postgres
 
 BEARER = "5e" * 32
-TTL = 6.0
+TTL = 60.0
+"""Seconds for which a machine counts as alive: here none renews after the beginning of a test."""
 
 
 @dataclass(frozen=True)

@@ -12,17 +12,13 @@ from agent.vault.identity import read_identity
 from tests.conftest import Eventually
 from tests.fleet.agents import BEGINS_WITHIN, FleetAgent, FleetOfAgents, fleet_of_agents
 from tests.fleet.test_kills import ended, killed_at
+from tests.fleet.test_membership import is_paired
 from tests.fleet.test_owners import here, owned_by
 
 
 def client_of(agent: FleetAgent) -> aiohttp.ClientSession:
     connector = aiohttp.UnixConnector(str(agent.state / "api.sock"))
     return aiohttp.ClientSession("http://localhost", connector=connector)
-
-
-async def is_paired(agent: FleetAgent, id: str) -> bool:
-    """Its agent knows it: a moment after the connection was made."""
-    return bool((await agent.show(id))["paired"])
 
 
 async def exported(agent: FleetAgent, id: str) -> bytes:

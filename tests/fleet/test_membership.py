@@ -30,11 +30,11 @@ async def test_a_machine_joins_with_its_sessions_and_leaves_with_them(
         await eventually(lambda: fleet.connected(ids), within=30)
         assert await fleet.owners() == {"x": "c", "y": "c"}
         assert leased(c, "x")
-        await refuses_a_second_owner(fleet)
+        await refuses_a_second_owner(fleet, eventually)
         await c.stop()
 
         await start(c, fleet=False)
-        await eventually(lambda: waits_for_its_lease(c, "x"), within=10)
+        await eventually(lambda: waits_for_its_lease(c, "x"))
         assert "put [fleet] back" in c.log.read_text().lower()
         await released(c, "y")
         await eventually(lambda: fleet.connected(["y"]), within=20)
@@ -54,20 +54,25 @@ async def test_a_machine_joins_with_its_sessions_and_leaves_with_them(
         await eventually(lambda: fleet.connected(ids), within=20)
 
 
-async def refuses_a_second_owner(fleet: FleetOfAgents) -> None:
+async def refuses_a_second_owner(fleet: FleetOfAgents, eventually: Eventually) -> None:
     """All of its sessions join or none; its workers go on as they were."""
     async with newcomer(fleet, "d") as d:
         await start(d, fleet=False)
         await d.create("x", scan="manual")
         await d.create("other", scan="manual")
         await d.stop()
-        await start(d, fleet=True, ready=False)
-        assert d.process is not None
-        assert await asyncio.wait_for(d.process.wait(), 30) == 78
+        await eventually(lambda: end_with_the_fleet(d), 78, within=90)
         assert "other machines of it have sessions named x" in d.log.read_text()
         assert await fleet.owners() == {"x": "c", "y": "c"}
         await start(d, fleet=False)
         assert sorted(it["id"] for it in await listed(d)) == ["other", "x"]
+
+
+async def end_with_the_fleet(agent: FleetAgent) -> int:
+    """75: the database was too slow for it at that moment."""
+    await start(agent, fleet=True, ready=False)
+    assert agent.process is not None
+    return await asyncio.wait_for(agent.process.wait(), 60)
 
 
 @asynccontextmanager
@@ -117,6 +122,9 @@ async def test_a_copy_of_a_machine_runs_none_of_its_sessions(
     async with fleet_of_agents(["a"], tmp_path) as fleet:
         await fleet.create("x", on="a")
         await eventually(lambda: fleet.connected(["x"]), within=30)
+        # Its pairing is written down: its files rest while they are copied.
+        await eventually(lambda: is_paired(fleet["a"], "x"))
+        await eventually(lambda: fleet.copied(["x"]))
         async with newcomer(fleet, "copy") as copy:
             copied = ("agent.db", "fleet.json", "sessions", "state-mark.json")
             await asyncio.to_thread(clone, fleet["a"].state, copy.state, copied)
@@ -125,7 +133,7 @@ async def test_a_copy_of_a_machine_runs_none_of_its_sessions(
             assert copy.worker_pids() == []
             fleet.check()
             # The original stays the machine, whichever was asked last.
-            assert (await fleet["a"].fleet())["database"]["error"] == ""
+            assert not await says_it_is_a_copy(fleet["a"])
 
 
 def clone(source: Path, target: Path, names: tuple[str, ...]) -> None:
@@ -136,6 +144,11 @@ def clone(source: Path, target: Path, names: tuple[str, ...]) -> None:
         whole = source / name
         copy = shutil.copytree if whole.is_dir() else shutil.copy2
         copy(whole, target / name)
+
+
+async def is_paired(agent: FleetAgent, id: str) -> bool:
+    """Its agent knows it: a moment after the connection was made."""
+    return bool((await agent.show(id))["paired"])
 
 
 async def says_it_is_a_copy(agent: FleetAgent) -> bool:
@@ -154,7 +167,7 @@ async def test_a_declared_instance_is_made_where_no_machine_has_it(
             await c.start()
             await eventually(lambda: has_owners(fleet, {"x": "a", "z": "c"}), within=30)
             made = c.state / "sessions/z/instance.json"
-            await eventually(made.exists, within=10)
+            await eventually(made.exists)
             assert not (c.state / "sessions/x").exists()
 
 
@@ -173,11 +186,15 @@ async def test_an_agent_that_starts_without_the_database_starts_no_session(
         fleet.database.kill()
         await a.boot()
         await eventually(lambda: holds(a), within=20)  # it is alone
-        assert not (await a.fleet())["database"]["reachable"]
+        await eventually(lambda: reaches_the_database(a), False)
         await eventually(lambda: "x" not in fleet.witness.connected(), within=20)
-        await eventually(lambda: waits_for_its_lease(a, "x"), within=10)
+        await eventually(lambda: waits_for_its_lease(a, "x"))
         fleet.database.begin()
-        await eventually(lambda: fleet.connected(["x"]), within=40)
+        await eventually(lambda: fleet.connected(["x"]), within=60)
+
+
+async def reaches_the_database(agent: FleetAgent) -> bool:
+    return bool((await agent.fleet())["database"]["reachable"])
 
 
 async def holds(agent: FleetAgent) -> bool:

@@ -223,7 +223,7 @@ async def test_a_request_that_may_have_arrived_is_never_kept_as_a_command(
     second.supervisor.restart = never  # type: ignore[method-assign]
     async with first.local() as client:
         asking = asyncio.create_task(client.post("/api/instance/shop/restart"))
-        await asyncio.wait_for(held.wait(), 10)
+        await asyncio.wait_for(held.wait(), 30)
         for connection in list(second.server._entrance.connections):
             connection.force_close()
         answer = await asking
@@ -241,7 +241,7 @@ async def test_a_machine_that_froze_holds_no_request_longer_than_its_lease(
     async def never(_parts: object) -> Any:
         await asyncio.sleep(600)
 
-    async with first.local() as client, asyncio.timeout(20):
+    async with first.local() as client, asyncio.timeout(60):
         assert (await client.get("/api/instance/shop")).headers["WA-Fleet-Machine"] == "m2"
         monkeypatch.setattr("agent.api.fleet.door._PATIENCE", 0.2)
         monkeypatch.setattr("agent.api.app._elsewhere", frozen(first))

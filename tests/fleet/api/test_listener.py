@@ -154,7 +154,7 @@ async def test_a_promise_is_given_while_other_requests_are_refused_for_their_num
             sent = {"to": "1", "text": "hello"}
             asking = client.post("/api/instance/shop/messages", json=sent)
             held.append(asyncio.create_task(asking))
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(30):
                 while places.count(Stage.REQUEST) < number:  # noqa: ASYNC110
                     await asyncio.sleep(0.02)
         answer = await client.get("/api/instance/shop")
