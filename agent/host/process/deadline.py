@@ -8,8 +8,9 @@ from collections.abc import Callable
 class Deadline:
     """Moving it later costs no new timer: the old one looks again when it fires."""
 
-    def __init__(self, passed: Callable[[], None], renewed: Callable[[], float]) -> None:
-        """`renewed`: a later moment of the loop's clock that counts instead, asked for in time."""
+    def __init__(self, passed: Callable[[float], None], renewed: Callable[[], float]) -> None:
+        """`passed` gets the seconds by which the loop came late to it. `renewed`: a later moment of
+        the loop's clock that counts instead, asked for in time."""
         self._passed = passed
         self._renewed = renewed
         self._loop = asyncio.get_running_loop()
@@ -31,15 +32,16 @@ class Deadline:
             self.set(seconds)
 
     def _look(self) -> None:
-        self._timer = None
-        if self._at is None:
+        if self._at is None or self._timer is None:
             return
+        due, now = self._timer.when(), self._loop.time()
+        self._timer = None
         self._at = max(self._at, self._renewed())
-        if self._loop.time() < self._at:
+        if now < self._at:
             self._arm(self._at)
         else:
             self._at = None
-            self._passed()
+            self._passed(now - due)
 
     def _arm(self, at: float) -> None:
         # The first look is early, at a whole second: the many that were renewed share that wake-up.

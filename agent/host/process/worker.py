@@ -218,11 +218,14 @@ class ProcessWorker:
             return 0.0
         return self._around.pinged(self.child.pid) + self._settings.watchdog
 
-    def _deadline_passed(self) -> None:
+    def _deadline_passed(self, late: float) -> None:
         if self.phase is Phase.STARTING:
             self._log.warning("%s sent no READY within its start time", self.id)
             self._cause = "timeout"
             self._ask_to_stop()
+        elif self.phase is Phase.RUNNING and late > self._settings.watchdog / 4:
+            # The agent was delayed, and the host's pulse has not noticed it yet.
+            self._deadline.set(self._settings.watchdog)
         elif self.phase is Phase.RUNNING:
             self._abort()
         elif self.phase in (Phase.STOPPING, Phase.ABORTING):

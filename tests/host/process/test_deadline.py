@@ -13,7 +13,7 @@ class Watched:
         self.asked = 0
         self.deadline = Deadline(self._pass, self._renewed)
 
-    def _pass(self) -> None:
+    def _pass(self, _late: float) -> None:
         self.passed.set_result(self.loop.time())
 
     def _renewed(self) -> float:

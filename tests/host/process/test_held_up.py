@@ -1,16 +1,24 @@
 """A process that was frozen must not take the others' silence meanwhile for their death."""
 
 import asyncio
+import signal
 import time
+from unittest.mock import Mock
 
+from agent.config.sections import WorkerSection
+from agent.core.model import InstanceId
 from agent.host.process.deadline import Deadline
 from agent.host.process.held_up import Pulse
+from agent.host.process.phase import Phase
+from agent.host.process.surroundings import Surroundings
+from agent.host.process.worker import ProcessWorker
+from tests.conftest import Eventually
 
 
 async def test_a_frozen_agent_notices_it_before_any_deadline_is_judged() -> None:
     passed: list[str] = []
     held: list[float] = []
-    deadline = Deadline(lambda: passed.append("passed"), lambda: 0.0)
+    deadline = Deadline(lambda _late: passed.append("passed"), lambda: 0.0)
 
     def held_up(seconds: float) -> None:
         held.append(seconds)
@@ -24,6 +32,23 @@ async def test_a_frozen_agent_notices_it_before_any_deadline_is_judged() -> None
     assert not passed
     deadline.set(None)
     pulse.close()
+
+
+async def test_a_deadline_that_passed_while_the_agent_was_frozen_ends_no_worker(
+    eventually: Eventually,
+) -> None:
+    """Also where it is looked at before the pulse is."""
+    settings = WorkerSection(watchdog=1.0)
+    around = Surroundings(settings, Mock(), Mock(), lambda _pid: 0.0, changed=Mock())
+    worker, child = ProcessWorker(InstanceId("a"), around), Mock()
+    worker.adopt(child, "a run", ready=True, restarts=0)
+    time.sleep(1.5)  # noqa: ASYNC251 - frozen: nothing of ours runs
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert worker.phase is Phase.RUNNING
+    await eventually(lambda: worker.phase is Phase.ABORTING)  # it sends no ping afterwards either
+    assert child.send.call_args_list[0].args == (signal.SIGABRT,)
+    worker.let_go()
 
 
 async def test_a_loop_that_turns_is_not_held_up() -> None:
