@@ -237,8 +237,8 @@ async def test_backends_are_shown_with_what_is_wrong_and_whose_instances_are_the
     await watcher.until(f"{row.format('old-office', '.pill')}.textContent === 'Down'")
     why = f"{row.format('old-office', '.backend-why')}.textContent"
     await watcher.until(f"{why}.includes('Connect call failed')")
-    first = await watcher.run("document.querySelector('[data-backend]').dataset.backend")
-    assert first == "old-office", "trouble first"
+    first = "document.querySelector('[data-backend]').dataset.backend"
+    await watcher.until(f"{first} === 'old-office'")  # trouble first
     assert await watcher.run("document.documentElement.scrollWidth") <= 390
     await picture(watcher, "backends-phone-dark")
     await watcher.size(1400, 900)
