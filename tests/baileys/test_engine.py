@@ -128,8 +128,7 @@ async def test_a_pairing_given_up_shows_a_new_code_and_is_kept_aside(
     assert await status_of(session) is ConnectionStatus.DISCONNECTED
 
     await session.renew()
-    qr = await session.qr()
-    assert qr is not None
+    qr = await bed.eventually(session.qr, within=60)
     bed.whatsapp.scan(qr.text, ACCOUNT)
     await bed.settled()
     assert await status_of(session) is ConnectionStatus.CONNECTED

@@ -8,17 +8,11 @@ import pytest
 
 from tests.conftest import Eventually
 from tests.daemon.conftest import SETTINGS, RunningAgent
-from tests.engines.baileys.conftest import ACCOUNT, OTHER, lay_out_packages, whatsapp
+from tests.engines.baileys.conftest import ACCOUNT, OTHER, cache, whatsapp
 from tests.listener import listening
 from tests.standin.baileys.run import WhatsApp
 
-__all__ = ["whatsapp"]
-
-LOADER = """\
-const older = async (name) => (await import(name)).default;
-export const load = (name) => (name === "https-proxy-agent" ? older(name) : import(name));
-"""
-"""The tests' packages have an older https-proxy-agent, which exports the same class elsewhere."""
+__all__ = ["cache", "whatsapp"]
 
 SOON = (
     SETTINGS.replace("timeout = 0.5", "timeout = 2").replace("interval = 1", "interval = 2")
@@ -103,14 +97,14 @@ async def paired(
 async def test_its_neighbour_that_goes_out_without_a_proxy_proves_nothing_about_its_way(
     make_agent: Callable[..., RunningAgent],
     whatsapp: WhatsApp,
-    tmp_path: Path,
+    cache: Path,
     proxy: tuple[Proxy, str],
     eventually: Eventually,
 ) -> None:
     way, url = proxy
     agent = make_agent(base=SOON)
     agent.state.mkdir(mode=0o700)
-    (agent.state / "cache").symlink_to(lay_out_packages(tmp_path / "cache", LOADER))
+    (agent.state / "cache").symlink_to(cache)
     await agent.start(EXTRA)
     await asyncio.gather(
         paired(agent, whatsapp, eventually, "own", proxy=url),

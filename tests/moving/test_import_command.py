@@ -60,7 +60,11 @@ async def test_an_archive_is_shown_and_its_first_messages_prove_that_it_reads(
     assert (status, proof in out) == (0, True), out
     told = (await there.do("GET", "/api/instance/a/details"))["first_messages"]
     assert told == {"read": 10, "repeated": 0, "unread": 0, "over": True, "sentence": proof}
-    assert ("first_messages", proof) in await there.story("a")
+
+    async def is_in_the_story() -> bool:  # it is shown before it is written down
+        return ("first_messages", proof) in await there.story("a")
+
+    await eventually(is_in_the_story)
     for words in (("show", "a"), ("why", "a")):
         assert proof in (await cli(there, *words))[1]
     await there.kill()

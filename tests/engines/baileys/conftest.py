@@ -113,14 +113,14 @@ class Bench:
 
     async def hear(self, text: str, sender: str = PEER, within: float = 60.0) -> None:
         """A peer writes, and the session reads it."""
-        before = self.heard.count("message", direction="in")
-        await asyncio.to_thread(self.whatsapp.say, sender, self.account, text)
-        await self.until(lambda: self.heard.count("message", direction="in") > before, within)
+        id = await asyncio.to_thread(self.whatsapp.say, sender, self.account, text)
+        await self.until(lambda: self.heard.count("message", direction="in", id=id), within)
 
     async def send(self, text: str, to: str = PEER) -> None:
-        await self.engine.send({"to": to, "type": "text", "text": text})
+        id = (await self.engine.send({"to": to, "type": "text", "text": text}))["id"]
+        told = {"id": id, "text": text}.items()
         await self.until(
-            lambda: any(h["text"] == text for h in self.whatsapp.person(to).get("heard", []))
+            lambda: any(told <= h.items() for h in self.whatsapp.person(to).get("heard", []))
         )
 
     async def talk(self, text: str, peer: str = PEER) -> None:
@@ -131,17 +131,14 @@ class Bench:
 @pytest.fixture(scope="session")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A cache whose packages are those that the tests installed: the same version, unmodified."""
-    return lay_out_packages(tmp_path_factory.mktemp("cache"))
-
-
-def lay_out_packages(root: Path, loader: str = LOADER_TEXT) -> Path:
+    root = tmp_path_factory.mktemp("cache")
     if reason := why_not("baileys"):
         lacks(reason)
     folder = packages_folder(root)
     folder.mkdir(parents=True)
     (folder / "node_modules").symlink_to(HERE / "node_modules")
     (folder / "package.json").write_text('{"type": "module"}')
-    (folder / LOADER).write_text(loader)
+    (folder / LOADER).write_text(LOADER_TEXT)
     (folder / MARK).touch()
     return root
 

@@ -10,20 +10,23 @@ from pathlib import Path
 import pytest
 
 from agent.core.words import ConnectionStatus
+from agent.engines.baileys import client_life
 from agent.engines.baileys.client import Client
 from agent.engines.baileys.fetch import main as fetch
 from agent.engines.baileys.node import find_node
 from agent.engines.baileys.packages import find_packages
 from agent.errors import ConfigError, EngineError
 from tests.conftest import Eventually
+from tests.daemon.conftest import alive
 from tests.engines.baileys.conftest import Bench
 
 pytestmark = pytest.mark.slow
 
 
 async def test_a_client_that_hangs_is_killed_by_a_probe_and_the_next_connect_starts_another(
-    bench: Bench,
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(client_life, "probe_limit", lambda: 1.0)
     await bench.pair()
     first = bench.engine._life.client
     assert isinstance(first, Client)
@@ -212,12 +215,7 @@ async def test_the_client_ends_with_its_worker_also_when_it_hangs(
     pid = int(await worker.stdout.readline())
     worker.kill()
     await worker.wait()
-
-    def gone() -> bool:
-        command = Path("/proc", str(pid), "cmdline")
-        return not command.exists() or not command.read_bytes()
-
-    await eventually(gone)
+    await eventually(lambda: alive(pid), False)
 
 
 def test_a_node_that_is_too_old_or_missing_is_named(tmp_path: Path) -> None:

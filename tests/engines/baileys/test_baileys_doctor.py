@@ -1,5 +1,6 @@
 """What keeps the baileys engine from working on a machine: each finding with its cure."""
 
+import os
 import sys
 from pathlib import Path
 
@@ -47,9 +48,11 @@ def test_a_node_where_no_unit_sees_it_is_none_for_an_installed_agent(tmp_path: P
 
 
 def test_an_upgraded_node_is_seen_by_a_worker_that_asked_before(tmp_path: Path) -> None:
-    env = {"WA_NODE": str(node(tmp_path, "v18.20.0"))}
+    old = node(tmp_path, "v18.20.0")
+    os.utime(old, (1.0, 1.0))  # the new one may get its number, and the time of the same tick
+    env = {"WA_NODE": str(old)}
     assert "node_missing" in [each.code for each in examine(tmp_path, env)]
-    (tmp_path / "node").unlink()
+    old.unlink()
     node(tmp_path, "v24.19.0")
     assert "node_missing" not in [each.code for each in examine(tmp_path, env)]
 

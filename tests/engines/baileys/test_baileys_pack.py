@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import re
 import signal
 import socket
 from collections.abc import AsyncIterator
@@ -14,6 +15,7 @@ import pytest
 
 from agent.engines.baileys.files import CREDS
 from scripts.benches.processes import tree
+from tests.daemon.conftest import alive
 from tests.engines.baileys.conftest import NAME, Bench, PackProcess
 from tests.standin.baileys.run import WhatsApp
 
@@ -98,9 +100,9 @@ async def test_a_node_that_hangs_is_ended_and_told(
 ) -> None:
     os.kill(pack.node, signal.SIGSTOP)
     for bench in sessions:
-        await bench.is_now("DISCONNECTED", "pack_ended", within=30)
+        await bench.is_now("DISCONNECTED", "pack_ended")
         assert f"pack {NAME}, which 3 sessions share" in bench.heard.last.raw
-        assert "its loop did not answer within 1" in bench.heard.last.raw
+        assert re.search(r"its loop did not answer within \d\d s", bench.heard.last.raw)
     assert await pack.ended() == 1
 
 
@@ -112,7 +114,7 @@ async def test_a_killed_process_of_the_pack_takes_its_node_with_it(
     for bench in sessions:
         await bench.is_now("DISCONNECTED", "pack_ended")
         assert NAME in bench.heard.last.raw
-    await sessions[0].until(lambda: not Path(f"/proc/{node}/cmdline").exists())
+    await sessions[0].until(lambda: not alive(node))
     await pack.ended()
     await pack.start()
     await sessions[0].engine.connect()
@@ -137,7 +139,7 @@ async def test_a_connection_that_is_no_worker_s_harms_no_session(
     for line in lines:
         with socket.socket(socket.AF_UNIX) as stranger:
             stranger.connect(str(pack.folder / "pack.sock"))
-            stranger.settimeout(10)
+            stranger.settimeout(60)
             socket.send_fds(stranger, [b"\n"], [] if line is None else [mine])
             with suppress(OSError):  # it is hung up while it writes
                 await asyncio.to_thread(stranger.sendall, (line or b"") + b"\n")
@@ -165,7 +167,7 @@ async def test_a_connection_that_is_no_worker_s_harms_no_session(
         with pytest.raises(TimeoutError):
             await asyncio.to_thread(second.recv, 1)
         await sessions[0].stop()
-        second.settimeout(10)
+        second.settimeout(60)
         assert b"ready" in await asyncio.to_thread(second.recv, 4096)
     os.close(mine)
 
@@ -179,7 +181,7 @@ def _rest(sock: socket.socket) -> bytes:
 
 
 def _until_answer(sock: socket.socket) -> dict[str, Any]:
-    sock.settimeout(10)
+    sock.settimeout(60)
     with sock.makefile("rb") as lines:
         for line in lines:
             if "answer" in (said := json.loads(line)):

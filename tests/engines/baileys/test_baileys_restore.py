@@ -130,6 +130,10 @@ async def test_groups_and_a_hundred_peers_some_of_them_away_read_on_after_an_old
     lost = [await asyncio.to_thread(say, peer, ACCOUNT, "while it is away") for peer in away]
     for id in ids:
         await read(bench, id, 90)
+    for id in lost:
+        await bench.until(
+            lambda id=id: any(bench.heard.count(k, id=id) for k in ("message", "crypto_error"))
+        )
     used = retries(bench, [*here, PEER, OTHER]) - before
     assert used <= len(here) + 2 * len(groups)
     assert sum(bench.heard.count("message", id=id) for id in lost) == from_away

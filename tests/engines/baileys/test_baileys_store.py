@@ -57,6 +57,11 @@ async def test_a_full_disk_stops_the_session_by_name_and_loses_nothing(
     bench.folder.mkdir()
     await bench.pair()
     await bench.talk("before")
+    # What the phone gives to a new device is saved: a file that takes another's place in the full
+    # disk would leave room for the next one.
+    creds = bench.folder / "creds.json"
+    await bench.until(lambda: "accountSyncCounter" in json.loads(creds.read_text()))
+    await bench.engine.save()
     with (disk / "filler").open("wb") as filler, contextlib.suppress(OSError):
         while True:
             filler.write(b"x" * 65536)

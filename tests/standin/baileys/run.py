@@ -42,7 +42,7 @@ def call(
     body: Mapping[str, Any] | None = None,
     verb: str = "",
     token: str = "",
-    within: float = 20,
+    within: float = 60,
 ) -> Any:
     """One request with a JSON answer; an answer of 400 and more raises `HTTPError`."""
     raw = None if body is None else json.dumps(body).encode()
@@ -94,7 +94,7 @@ class Program:
         assert self._process.stdin is not None
         self._process.stdin.close()
         try:
-            self._process.wait(10)
+            self._process.wait(60)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()

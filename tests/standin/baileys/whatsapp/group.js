@@ -70,7 +70,6 @@ export class Groups {
   /** What a device could not read comes again under the session's keys, with the sender key. */
   async again(device, id, count) {
     const { from, group, text } = this.#texts.get(id);
-    this.whatsapp.person(from).forget(`${device.user}.${device.number}`);
     const enc = await this.#share(from, device, group, text);
     enc.attrs.count = count;
     this.#send(from, device, group, id, [enc]);
@@ -122,7 +121,7 @@ export class Groups {
     const address = `${device.user}.${device.number}`;
     return this.whatsapp
       .person(from)
-      .encryptMessage(address, message, () => takeBundle(device));
+      .encryptMessage(address, message, () => takeBundle(device), Boolean(text));
   }
 
   #message({ text }) {

@@ -67,14 +67,11 @@ export class Person {
     ]);
   }
 
-  /** A text for one device, in the session with it; `takeBundle` gives its keys for a new one. */
-  async encrypt(address, text, takeBundle) {
-    return this.encryptMessage(address, proto.Message.fromObject({ conversation: text }), takeBundle);
-  }
-
-  async encryptMessage(address, message, takeBundle) {
+  /** A message for one device, in the session with it or, with `anew`, in a new one beside the older
+   * ones, in which the device may still answer; `takeBundle` gives its keys for that. */
+  async encryptMessage(address, message, takeBundle, anew = false) {
     const plain = pad(Buffer.from(proto.Message.encode(message).finish()));
-    if (!this.#records.has(address)) {
+    if (anew || !this.#records.has(address)) {
       const builder = new libsignal.SessionBuilder(this.#storage(), this.#address(address));
       await builder.initOutgoing(takeBundle());
     }
@@ -90,10 +87,6 @@ export class Person {
         ? await cipher.decryptPreKeyWhisperMessage(bytes)
         : await cipher.decryptWhisperMessage(bytes);
     return proto.Message.decode(unpad(plain));
-  }
-
-  forget(address) {
-    this.#records.delete(address);
   }
 
   #address(address) {

@@ -209,7 +209,7 @@ export class WhatsApp {
 
   gone(connection) {
     const { device, login } = connection;
-    if (login) login.ended = Date.now();
+    if (login) login.ended ??= Date.now();
     if (device?.connection === connection) device.connection = null;
     for (const [ref, each] of this.#waiting) if (each === connection) this.#waiting.delete(ref);
   }
@@ -285,7 +285,6 @@ export class WhatsApp {
     }
     const message = person.sent.get(id);
     if (message === undefined) return;
-    person.forget(`${device.user}.${device.number}`);
     await this.#write(person, device, message, { id, count });
   }
 
@@ -303,7 +302,7 @@ export class WhatsApp {
   async #write(person, device, message, { id, count, category }) {
     const address = `${device.user}.${device.number}`;
     const told = proto.Message.fromObject(message);
-    const enc = await person.encryptMessage(address, told, () => takeBundle(device));
+    const enc = await person.encryptMessage(address, told, () => takeBundle(device), Boolean(count));
     if (count) enc.attrs.count = count;
     const [pn, lid] = [`${person.user}${WHATSAPP}`, `${person.lid}@lid`];
     // Clients of the newer dictionary know people by their LID.
