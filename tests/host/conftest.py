@@ -54,7 +54,7 @@ async def killed_agent(tmp_path) -> AsyncIterator[Callable[..., Awaitable[None]]
             env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
         )
         assert agent.stdout is not None
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             assert await agent.stdout.readline() == b"started\n"
         agent.kill()
         await agent.wait()

@@ -1,12 +1,13 @@
 """The stand-in worker and time limits that a test can wait for."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from agent.config.sections import WorkerSection
 
 STANDIN = Path(__file__).with_name("standin.py")
 FAST = WorkerSection(
-    watchdog=1.5,
+    watchdog=20.0,
     start_timeout=20.0,
     stop_timeout=2.0,
     restart_delay=0.02,
@@ -14,3 +15,5 @@ FAST = WorkerSection(
     burst_interval=30.0,
     warm=False,
 )
+WATCHFUL = replace(FAST, watchdog=1.5)
+"""A busy machine may hold up a good worker for longer: only where it is to be killed."""

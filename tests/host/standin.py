@@ -36,7 +36,7 @@ def ping_for(seconds: float) -> None:
 def save_slowly(*_: object) -> None:
     say("STOPPING=1")
     for _turn in range(12):
-        say("EXTEND_TIMEOUT_USEC=1500000")
+        say("EXTEND_TIMEOUT_USEC=15000000")
         time.sleep(0.2)
     Path(os.environ["RUNTIME_DIRECTORY"], "saved").write_text("whole")
     sys.exit(0)
@@ -66,9 +66,9 @@ def main(id: str) -> None:
         signal.signal(signal.SIGTERM, save_slowly)
     if habit == "family":
         have_children(id)
-    if habit == "late":
-        say("EXTEND_TIMEOUT_USEC=20000000")
-        time.sleep(2.5)
+    if habit == "late":  # by so many seconds
+        say("EXTEND_TIMEOUT_USEC=30000000")
+        time.sleep(float(id.partition("-")[2] or 2.5))
     if habit == "locker":
         path = Path(os.environ["WA_SESSION_ROOT"], id, "lock")
         lock = os.open(path, os.O_RDWR | os.O_CREAT)

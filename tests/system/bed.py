@@ -188,7 +188,7 @@ class Bed:
         # The init of a pid namespace takes all its processes with it.
         with contextlib.suppress(ProcessLookupError):
             os.kill(self.init, signal.SIGKILL)
-        self._wait_for_the_end(30)
+        self._wait_for_the_end(60)
 
     def _wait_for_the_end(self, within: float) -> None:
         assert self.nspawn is not None
@@ -208,7 +208,7 @@ class Bed:
                 if pid:
                     with contextlib.suppress(ProcessLookupError):
                         os.kill(pid, signal.SIGKILL)
-            self.nspawn.wait(30)
+            self.nspawn.wait(60)
             self.nspawn, self.init = None, 0
         for mount in (self.root / "proc", self.root / "dev", self.root, self.place):
             if os.path.ismount(mount):
@@ -244,6 +244,12 @@ class Bed:
         # It may complain: one that is just dying stands in the group as number 0, an error to it.
         self.try_run("systemctl", "kill", "--signal=KILL", "--kill-whom=all", unit)
 
+    def journal_of(self, run: str) -> str:
+        """What a unit said in that run, and systemd of it."""
+        return self.journal(
+            "-o", "cat", f"_SYSTEMD_INVOCATION_ID={run}", "+", f"INVOCATION_ID={run}"
+        )
+
     def journal(self, *selection: str) -> str:
         """With every line that was written before this call."""
         script = 'journalctl --sync; exec journalctl --no-pager -o short-monotonic "$@"'
@@ -271,7 +277,7 @@ class Bed:
     def bus_address(self) -> str:
         return f"unix:path={self.path('/run/dbus/system_bus_socket')}"
 
-    def until(self, probe: Callable[[], object], within: float = 20.0) -> None:
+    def until(self, probe: Callable[[], object], within: float = 60.0) -> None:
         begun = asked = time.monotonic()
         while not probe():
             now = time.monotonic()

@@ -74,20 +74,24 @@ def standin(bed: Bed) -> Iterator[Callable[..., None]]:
     The agent is stopped meanwhile: these tests look at the units without it.
     """
     made: list[Path] = []
-    bed.run("systemctl", "stop", "wa-agent.service")
+    ours = ("wa-instance@*.service", "wa-backend@*.service", "wa-pack@*.service")
+    bed.run("systemctl", "stop", "wa-agent.service", within=120)
+    bed.run("systemctl", "reset-failed")
+    # An inactive unit stays loaded for a while.
+    listed = ("systemctl", "list-units", "--all", "--no-legend", *ours)
+    bed.until(lambda: not bed.run(*listed).strip())
     shutil.copy(STANDIN, bed.root / "opt/standin.py")
 
     def make(*ids: str, more: str = "", kind: str = "wa-instance") -> None:
         for id in ids:
             folder = f"/etc/systemd/system/{kind}@{id}.service.d"
             command = f"{PYTHON} /opt/standin.py %i"
-            text = f"[Service]\nExecStart=\nExecStart={command}\nWatchdogSec=1s\n{more}"
+            text = f"[Service]\nExecStart=\nExecStart={command}\n{more}"
             made.append(bed.write(f"{folder}/standin.conf", text).parent)
         bed.run("systemctl", "daemon-reload")
 
     yield make
     bed.try_run("systemctl", "unmask", "--runtime", "wa-instance@good.service")
-    ours = ("wa-instance@*.service", "wa-backend@*.service", "wa-pack@*.service")
     bed.try_run("systemctl", "stop", *ours, within=120)
     for folder in made:
         shutil.rmtree(folder, ignore_errors=True)

@@ -27,18 +27,22 @@ class Fleet:
 
     def events(self, id: str) -> Sequence[str]:
         """The kinds of what happened to it, as `wa-agent events` prints them."""
-        lines = self.bed.run("wa-agent", "--json", "events", id).splitlines()
+        lines = self.bed.run("wa-agent", "--json", "events", id, "-n", "1000").splitlines()
         return [json.loads(line)["kind"] for line in lines]
 
-    def ask(self, path: str) -> Any:
+    def ask(self, path: str, body: Any = None) -> Any:
         """The agent's answer; None while it is on its way up. No program is started for it:
         a test that waits asks many times."""
+        if body is None:
+            request = ("GET", path)
+        else:
+            request = ("POST", path, json.dumps(body), {"Content-Type": "application/json"})
         connection = UnixConnection(str(self.bed.path("/run/wa-agent/api.sock")))
         with (
             contextlib.closing(connection),
             contextlib.suppress(OSError, http.client.HTTPException),
         ):
-            connection.request("GET", path)
+            connection.request(*request)
             answer = connection.getresponse()
             if answer.status < 400:
                 return json.load(answer)
@@ -107,26 +111,40 @@ class Fleet:
     def pid(self, id: str) -> int:
         return int(self.bed.show(self.unit(id), "MainPID"))
 
-    def until_connected(self, within: float = 40.0) -> None:
-        """After a kill or a stop wait first until the agent saw it: it says CONNECTED so long."""
+    def until_connected(self, within: float = 90.0) -> None:
+        """By what the agent noticed by itself, and then by one more look: it may not have noticed
+        yet that a worker was killed."""
 
         def all_connected() -> bool:
-            return set(self.statuses().values()) == {"CONNECTED"}
+            return set(self.statuses().values()) == {"CONNECTED"} and self._are_connected_now()
 
         try:
             self.bed.until(all_connected, within=within)
         except AssertionError as error:
             raise AssertionError(f"not connected: {self.statuses()}") from error
 
+    def _are_connected_now(self) -> bool:
+        """Each worker answers a ping now, and its run is the one that systemd has."""
+        runs = self.runs()
+        looked = self.ask("/api/health/check", {"ids": self.ids}) or {"results": {}}
+        if {one["state"] for one in looked["results"].values()} != {"CONNECTED"}:
+            return False
+        shown = [self.show(id) for id in self.ids]
+        return all(
+            one and (one["backend"] or (answers(one) and one["unit"]["run"] == runs[one["id"]]))
+            for one in shown
+        )
+
     def make(self) -> None:
         """Whatever the test before did: all of them exist, run and are connected."""
         self.bed.run("systemctl", "start", "wa-agent.socket", AGENT)
         self.until_it_answers()
         there = self.list()
-        for id in self.ids:
+        self.ask("/api/health/check", {"ids": [id for id in self.ids if id in there]})
+        for id, status in self.statuses().items():
             if id not in there:
                 self.cli("create", id, "--engine", "sandbox")
-            elif there[id]["connection_status"] != "CONNECTED":
+            elif status != "CONNECTED":
                 self.cli("start", id)
         self.until_connected()
 
@@ -145,6 +163,11 @@ class Fleet:
 def seen_status(row: Mapping[str, Any]) -> str:
     unseen = row["reason"] == "not_looked_yet"
     return "unseen" if unseen else str(row["connection_status"])
+
+
+def answers(details: Mapping[str, Any]) -> bool:
+    probe = details["probe"]
+    return bool(details["linked"] and probe is not None and probe["ok"])
 
 
 @dataclass

@@ -37,7 +37,8 @@ class Pack:
         return json.loads(said)["data"]
 
     def told(self) -> list[str]:
-        return self.heard.read_text().splitlines() if self.heard.exists() else []
+        """The whole lines: the last one may be half written."""
+        return self.heard.read_text().split("\n")[:-1] if self.heard.exists() else []
 
     def at_free_ports(self) -> None:
         """The bed shares the loopback of the outside: ports and waits are all that is changed."""

@@ -53,7 +53,7 @@ def server() -> Iterator[dict[str, str]]:
     words = process.stdout.readline().split()
     yield dict(zip(words[::2], words[1::2], strict=True))
     process.terminate()
-    process.wait(10)
+    process.wait(60)
     process.stdout.close()
 
 
@@ -113,12 +113,13 @@ def test_a_backend_lives_in_its_unit_through_all_that_may_happen(bed: Bed, evo: 
     bed.run("kill", "-STOP", evo.show("MainPID"))
     bed.until(lambda: evo.run() not in ("", run), within=40)
     evo.until_all_connected()
-    assert "Watchdog timeout" in bed.journal("-u", UNIT, "-n", "50")
+    assert "Watchdog timeout" in bed.journal_of(run)
 
     # With the agent it ends in order, and with it it comes back.
+    run = evo.run()
     bed.run("systemctl", "stop", AGENT, within=120)
     assert (evo.show("ActiveState"), evo.show("Result")) == ("inactive", "success")
-    assert "closed in order" in bed.journal("-u", UNIT, "-n", "20")
+    assert "closed in order" in bed.journal_of(run)
     bed.run("systemctl", "start", AGENT)
     evo.until_all_connected()
 
@@ -175,7 +176,7 @@ def probe(bed: Bed) -> Iterator[Any]:
             bed.write(str(drop_in_path("probe")), reach)
         bed.run("systemctl", "daemon-reload")
         bed.run("systemctl", "start", "wa-backend@probe.service")
-        lines = bed.run("journalctl", "-o", "cat", "-u", "wa-backend@probe.service")
+        lines = bed.journal("-o", "cat", "-u", "wa-backend@probe.service")
         told: dict[str, Any] = json.loads(re.findall(r"^PROBE (.*)$", lines, re.MULTILINE)[-1])
         return told
 

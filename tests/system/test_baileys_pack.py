@@ -10,7 +10,7 @@ import pytest
 from tests.standin.baileys.run import WhatsApp
 from tests.system.bed import Bed
 from tests.system.fleet import AGENT, Fleet
-from tests.system.test_baileys_worker import MISBEHAVE, bring_packages, whatsapp
+from tests.system.test_baileys_worker import MISBEHAVE, bring_packages, misbehave_by, whatsapp
 
 __all__ = ["whatsapp"]
 
@@ -83,7 +83,7 @@ def test_two_sessions_share_a_node_that_sees_no_folder(fleet: Fleet, whatsapp: W
     os.kill(node, signal.SIGKILL)
     back(fleet, whatsapp, before)
     for id in IDS:
-        told = bed.run("wa-agent", "events", id)
+        told = bed.run("wa-agent", "events", id, "-n", "1000")
         assert "Node of pack baileys-1, which 2 sessions share, ended" in told
 
     # The agent restarts: its sessions and their pack run on.
@@ -111,13 +111,12 @@ def test_a_node_that_leaks_is_ended_and_its_sessions_come_back(
         bed.run("systemctl", "restart", PACK)
         back(fleet, whatsapp, before)
         before = logins(whatsapp)
-        bed.path(f"{RUN}/misbehave").write_text("leak")
-        bed.path(f"{RUN}/misbehave").chmod(0o644)
+        misbehave_by(bed.path(f"{RUN}/misbehave"), "leak")
         words = "MiB, and 384 MiB is its limit"
-        bed.until(lambda: words in bed.journal("-u", PACK, "-n", "50"), within=60)
+        bed.until(lambda: words in bed.journal("-u", PACK))
         back(fleet, whatsapp, before)
         for id in IDS:
-            assert words in bed.run("wa-agent", "events", id)
+            assert words in bed.run("wa-agent", "events", id, "-n", "1000")
     finally:
         bed.path(drop_in).unlink()
         bed.run("systemctl", "daemon-reload")

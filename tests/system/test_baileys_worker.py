@@ -58,6 +58,14 @@ def bring_packages(machine: Bed) -> None:
     machine.run("chmod", "-R", "u=rwX,g=rX,o=", inside)
 
 
+def misbehave_by(control: Path, way: str) -> None:
+    """Readable at once: Node looks for it all the time, and takes it away."""
+    new = control.with_name(f"{control.name}.new")
+    new.write_text(way)
+    new.chmod(0o644)
+    new.rename(control)
+
+
 def worker_of(fleet: Fleet) -> int:
     return fleet.bed.outside_pid(fleet.pid(ID))
 
@@ -104,7 +112,8 @@ def test_a_session_lives_in_its_hardened_unit(fleet: Fleet, whatsapp: WhatsApp) 
 
     bed.run("systemctl", "restart", AGENT)
     fleet.until_connected(within=60)
-    events = map(json.loads, bed.run("wa-agent", "--json", "events", ID).splitlines())
+    told = bed.run("wa-agent", "--json", "events", ID, "-n", "1000")
+    events = map(json.loads, told.splitlines())
     codes = [one for one in events if one["detail"].get("status") == "QR_REQUIRED"]
     assert len(codes) == 1, codes
 
@@ -150,8 +159,7 @@ def test_a_node_that_misbehaves_is_told_apart_and_cured(
     fleet: Fleet, whatsapp: WhatsApp, misbehave: Path, way: str, words: str
 ) -> None:
     bed, logins = fleet.bed, whatsapp.device(ACCOUNT)["logins"]
-    misbehave.write_text(way)
-    misbehave.chmod(0o644)
+    misbehave_by(misbehave, way)
     unit = ("journalctl", "-o", "cat", "-u", fleet.unit(ID))
     bed.until(lambda: words in bed.run(*unit), within=90)
     bed.until(lambda: whatsapp.device(ACCOUNT)["logins"] > logins, within=60)
@@ -167,10 +175,9 @@ def test_a_node_that_leaks_is_ended_by_the_memory_rule(
     bed.write(file, f"{before}\n[memory]\ninterval = 1\ninstance = {200 << 20}\n")
     try:
         bed.run("systemctl", "reload", AGENT)
-        misbehave.write_text("leak")
-        misbehave.chmod(0o644)
+        misbehave_by(misbehave, "leak")
         bed.until(lambda: whatsapp.device(ACCOUNT)["logins"] > logins, within=90)
-        assert "memory critical" in bed.run("wa-agent", "events", ID)
+        assert "memory critical" in bed.run("wa-agent", "events", ID, "-n", "1000")
         fleet.until_connected(within=60)
         assert fleet.cli("send", ID, PEER, "cured")["outcome"] == "sent"
     finally:

@@ -71,8 +71,8 @@ UNPAIRED = {
 """The same of what befalls who was never paired."""
 SECONDS = {
     "temp-ban": "6",
-    "stuck-loading": "8",
-    "slow": "8",
+    "stuck-loading": "15",
+    "slow": "15",
     "no-qr": "600",
     "conflict": "600",
 }

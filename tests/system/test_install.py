@@ -40,7 +40,7 @@ def test_install_live_uninstall_and_install_again_keeps_the_sessions(bare: Bed):
     fleet.make()
     accounts = fleet.accounts()
 
-    bare.run(CHECKOUT / "scripts/uninstall", within=200)
+    bare.run(CHECKOUT / "scripts/uninstall", within=300)
     assert set(fleet.states().values()) == {"inactive"}
     assert bare.try_run("test", "-e", "/opt/elsewhere").returncode == 1
     assert bare.try_run("test", "-e", "/usr/local/bin/wa-agent").returncode == 1
@@ -52,7 +52,7 @@ def test_install_live_uninstall_and_install_again_keeps_the_sessions(bare: Bed):
     fleet.until_connected()
     assert fleet.accounts() == accounts
 
-    bare.run(CHECKOUT / "scripts/uninstall", "--purge", within=200)
+    bare.run(CHECKOUT / "scripts/uninstall", "--purge", within=300)
     assert bare.try_run("test", "-e", "/var/lib/wa-agent").returncode == 1
     (backup,) = bare.run("sh", "-c", "ls -d /var/backups/wa-agent.*").split()
     kept = bare.run("ls", f"{backup}/state/sessions/s1/session").split()
@@ -84,18 +84,18 @@ def test_a_program_of_pip_becomes_a_service_and_ceases_to_be_one(bare: Bed, tmp_
         assert bare.show(AGENT, "LoadState") == "not-found"
         bare.run(*cure)
 
-    bare.run(program, "install-units", within=200)
+    bare.run(program, "install-units", within=300)
     assert "/usr/local/lib/wa-agent/venv/bin/wa-agent run" in bare.show(AGENT, "ExecStart")
     fleet = Fleet(bare, ("s1", "s2"))
     fleet.make()
     runs = fleet.runs()
-    bare.run(program, "install-units", within=200)
+    bare.run(program, "install-units", within=300)
     fleet.until_connected()
     assert fleet.runs() == runs, "an upgrade restarts no session"
     doctor = bare.try_run("wa-agent", "doctor").stdout
     assert not [line for line in doctor.splitlines() if line.startswith("FAIL")], doctor
 
-    bare.run(program, "install-units", "--remove", within=200)
+    bare.run(program, "install-units", "--remove", within=300)
     assert bare.show(AGENT, "LoadState") == "not-found"
     assert bare.run("ls", "/var/lib/wa-agent/sessions").split() == ["s1", "s2"]
     assert bare.run(program, "--version").startswith("wa-agent "), "pip's program is pip's"
@@ -155,7 +155,7 @@ LOOK = "find /root/targets -printf '%p %u:%g %m %T@ %s\\n' | sort"
 @pytest.fixture
 def linked(bed: Bed) -> Iterator[list[str]]:
     """Everything in the state folder is a link to a target of root's; put back afterwards."""
-    bed.run("systemctl", "stop", AGENT)
+    bed.run("systemctl", "stop", AGENT, within=120)
     bed.run("install", "-d", "-m", "700", "/root/targets")
     bundle = bundle_path(SOURCE / ".cache")
     names = {"cache", "sessions", "backends", "backups", "log", "run", "trash"}
@@ -193,7 +193,7 @@ def test_s6_an_upgrade_follows_no_link_of_the_agents_user(bed: Bed, linked: list
     assert bed.run("sh", "-c", LOOK) == before
     # What a boot does as root, and what a person is told to do as root.
     bed.run("systemd-tmpfiles", "--create", "/usr/local/lib/tmpfiles.d/wa-agent.conf")
-    bed.try_run(PYTHON, "-m", "agent.engines.web.fetch", f"{STATE}/cache", within=200)
+    bed.try_run(PYTHON, "-m", "agent.engines.web.fetch", f"{STATE}/cache", within=300)
     assert bed.run("sh", "-c", LOOK) == before
     # The agent itself cannot write there; systemd, which makes its state folder, must not either.
     bed.try_run("systemctl", "start", AGENT, within=120)

@@ -64,6 +64,6 @@ def test_restic_runs_in_the_agents_unit_once_it_is_let_in(bed: Bed, unit: str) -
 def said(bed: Bed, unit: str) -> dict[str, str]:
     bed.run("systemctl", "daemon-reload")
     bed.run("systemctl", "start", unit)
-    lines = bed.run("journalctl", "-o", "cat", "-u", unit, "_COMM=python").splitlines()
-    found: dict[str, str] = json.loads(lines[-1])
+    lines = bed.journal("-o", "cat", "-u", unit).splitlines()
+    found: dict[str, str] = json.loads([line for line in lines if line.startswith("{")][-1])
     return found

@@ -1,5 +1,7 @@
 """The agent's sockets on a booted machine: a port that is taken, a file that is removed."""
 
+import contextlib
+import http.client
 import json
 import os
 import shutil
@@ -38,7 +40,7 @@ def ready(bed: Bed) -> bool:
     try:
         with urllib.request.urlopen(url, timeout=5) as answer:
             return bool(json.load(answer)["ready"])
-    except OSError:
+    except (OSError, http.client.HTTPException):
         return False
 
 
@@ -136,8 +138,10 @@ def change_routes() -> None:
 def told_of_routes(pid: int) -> list[str]:
     """The inodes of its sockets that hear of every group of `Routes`."""
     listening = {row[9] for row in netlink() if int(row[3], 16) == GROUPS}
-    links = [os.readlink(path) for path in Path(f"/proc/{pid}/fd").iterdir()]  # noqa: PTH115
-    held = {link[len("socket:[") : -1] for link in links if link.startswith("socket:[")}
+    held = set()
+    for path in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # closed since
+            held.add(os.readlink(path).removeprefix("socket:[").removesuffix("]"))  # noqa: PTH115
     return sorted(listening & held)
 
 

@@ -48,13 +48,14 @@ async def host(
 
 
 async def test_a_worker_starts_says_ready_and_stops(bed: Bed, host: SystemdHost):
+    begun = time.clock_gettime(time.CLOCK_BOOTTIME)
     await host.start(GOOD)
     status = await host.status(GOOD)
     assert status.state is UnitState.ACTIVE
     assert status.status_text == "I am good"
     assert status.run == bed.show(UNIT, "InvocationID")
     assert status.main_pid == int(bed.show(UNIT, "MainPID"))
-    assert abs(status.since - time.clock_gettime(time.CLOCK_BOOTTIME)) < 10
+    assert begun - 0.01 < status.since < time.clock_gettime(time.CLOCK_BOOTTIME) + 0.01
     assert await host.list() == {GOOD: status}
     await host.start(GOOD)
     assert (await host.status(GOOD)).run == status.run
@@ -98,8 +99,9 @@ async def test_a_whole_control_group_killed_comes_back(
 
 @pytest.mark.parametrize("habit", ["hang", "good"])
 async def test_f05_f07_a_silent_or_frozen_worker_is_aborted_and_comes_back(
-    bed: Bed, host: SystemdHost, eventually: Eventually, habit: str
+    bed: Bed, host: SystemdHost, standin: Standin, eventually: Eventually, habit: str
 ):
+    standin(habit, more="WatchdogSec=1s\n")
     id = InstanceId(habit)
     await host.start(id)
     if habit == "good":
@@ -143,12 +145,12 @@ async def test_f13_a_configuration_error_is_not_restarted(host: SystemdHost):
 
 
 async def test_f10_a_long_save_may_extend_its_time(bed: Bed, host: SystemdHost, standin: Standin):
-    standin("slow", more="TimeoutStopSec=700ms\n")
+    standin("slow", more="TimeoutStopSec=2s\n")
     id = InstanceId("slow")
     await host.start(id)
     begun = time.monotonic()
     await host.stop(id)
-    assert time.monotonic() - begun > 1.0
+    assert time.monotonic() - begun > 2.0
     assert (await host.status(id)).state is UnitState.INACTIVE
 
 
@@ -220,24 +222,24 @@ async def test_an_operators_enable_is_seen(bed: Bed, host: SystemdHost, eventual
 async def test_systemctl_commands_of_an_operator_wake_the_agent(
     bed: Bed, host: SystemdHost, woken: Woken, eventually: Eventually
 ):
-    await host.status(GOOD)
-    bed.run("systemctl", "start", UNIT)
-    await eventually(lambda: GOOD in woken)
-    assert (await host.status(GOOD)).state is UnitState.ACTIVE
-    woken.clear()
-    bed.run("systemctl", "stop", UNIT)
-    await eventually(lambda: GOOD in woken)
-    assert (await host.status(GOOD)).state is UnitState.INACTIVE
+    async def state() -> UnitState:
+        return (await host.status(GOOD)).state
+
+    assert await state() is UnitState.INACTIVE
+    for command, wanted in (("start", UnitState.ACTIVE), ("stop", UnitState.INACTIVE)):
+        woken.clear()
+        bed.run("systemctl", command, UNIT)
+        await eventually(lambda: GOOD in woken)
+        # Woken by the first of several signals.
+        await eventually(state, wanted)
 
 
 async def test_asking_about_what_is_not_loaded_does_not_wake_us(host: SystemdHost, woken: Woken):
     """Or each answer would bring the next question, for ever."""
-    await asyncio.sleep(0.2)
-    woken.clear()
     for _ in range(20):
         await host.status(InstanceId("nobody"))
         await asyncio.sleep(0.02)
-    assert woken == []
+    assert "nobody" not in woken
 
 
 async def test_f21_a_killed_bus_comes_back_and_a_job_meanwhile_is_not_lost(
@@ -248,9 +250,9 @@ async def test_f21_a_killed_bus_comes_back_and_a_job_meanwhile_is_not_lost(
     woken.clear()
     start = asyncio.create_task(host.start(InstanceId("late")))
     await eventually(lambda: host.jobs_pending, 1)
+    reconnects = host._bus.reconnects
     bed.run("systemctl", "kill", "--signal=KILL", "--kill-whom=main", "dbus.service")
-    await eventually(lambda: not host.connected, within=5)
-    await eventually(lambda: host.connected, within=10)
+    await eventually(lambda: host._bus.reconnects > reconnects and host.connected)
     await start
     assert (await host.status(InstanceId("late"))).state is UnitState.ACTIVE
     assert GOOD in woken
@@ -291,7 +293,8 @@ async def test_f26_reload_and_reexec_change_nothing(
             return None
 
     await eventually(run, before.run)
-    await asyncio.sleep(1.5)  # its pings must still arrive
+    pinged = bed.show(UNIT, "WatchdogTimestampMonotonic")
+    await eventually(lambda: bed.show(UNIT, "WatchdogTimestampMonotonic") != pinged)
     assert (await host.status(GOOD)).run == before.run
     await host.stop(GOOD)
 
@@ -300,7 +303,7 @@ async def test_f25_many_starts_keep_a_small_window(
     bed: Bed, host: SystemdHost, standin: Standin, eventually: Eventually
 ):
     ids = [InstanceId(f"good-{number}") for number in range(60)]
-    standin(*ids, more="WatchdogSec=30s\n")
+    standin(*ids)
     most = 0
 
     async def watch():

@@ -24,6 +24,7 @@ const timer = setInterval(() => {
   let way;
   try {
     way = readFileSync(control, "utf8").trim();
+    if (!way) return; // it is being written
     unlinkSync(control);
   } catch {
     return;

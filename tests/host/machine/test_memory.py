@@ -6,10 +6,12 @@ from agent.host.machine.memory import CoreUse, machine_memory
 
 
 def test_memory_is_what_others_read_too() -> None:
-    before, found, after = psutil.virtual_memory(), machine_memory(), psutil.virtual_memory()
+    while True:  # until no other program changes it much meanwhile
+        before, found, after = psutil.virtual_memory(), machine_memory(), psutil.virtual_memory()
+        if abs(before.available - after.available) < 0.01 * before.available:
+            break
     assert found.total == before.total
-    theirs = sorted((before.available, after.available))
-    assert 0.95 * theirs[0] < found.available < 1.05 * theirs[1]
+    assert 0.95 * before.available < found.available < 1.05 * after.available
 
 
 def test_a_core_that_works_is_seen_and_no_time_is_no_use() -> None:

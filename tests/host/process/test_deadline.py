@@ -25,7 +25,7 @@ async def test_a_deadline_passes_when_its_time_is_over_and_not_before() -> None:
     watched = Watched()
     at = watched.loop.time() + 1.3  # over a whole second: the early look comes in between
     watched.deadline.set(1.3)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         assert await watched.passed >= at
 
 
@@ -33,7 +33,7 @@ async def test_a_renewed_deadline_passes_later() -> None:
     watched = Watched()
     watched.until = watched.loop.time() + 1.2
     watched.deadline.set(0.1)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         assert await watched.passed >= watched.until
     assert watched.asked >= 2
 
@@ -41,10 +41,10 @@ async def test_a_renewed_deadline_passes_later() -> None:
 async def test_sooner_is_taken_at_once_and_none_ends_it() -> None:
     watched = Watched()
     begun = watched.loop.time()
-    watched.deadline.set(60)
+    watched.deadline.set(600)
     watched.deadline.set(0.05)
-    async with asyncio.timeout(10):
-        assert await watched.passed < begun + 5
+    async with asyncio.timeout(60):
+        assert await watched.passed < begun + 50
     watched.passed = watched.loop.create_future()
     watched.deadline.set(0.05)
     watched.deadline.set(None)

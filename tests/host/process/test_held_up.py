@@ -54,13 +54,17 @@ async def test_a_deadline_that_passed_while_the_agent_was_frozen_ends_no_worker(
 async def test_a_loop_that_turns_is_not_held_up() -> None:
     held: list[float] = []
     pulse = Pulse(held.append, limit=0.9)
-    await _a_second_later()
+    longest = await _a_second_later()
     pulse.close()
-    assert not held
+    assert not held or longest > 0.9, "only where this machine paused"
 
 
-async def _a_second_later() -> None:
-    loop = asyncio.get_running_loop()
-    later: asyncio.Future[None] = loop.create_future()
-    loop.call_later(1.1, later.set_result, None)
-    await later
+async def _a_second_later() -> float:
+    """The longest time for which the loop did not turn."""
+    begun = last = time.monotonic()
+    longest = 0.0
+    while last < begun + 1.1:
+        await asyncio.sleep(0.02)
+        last, before = time.monotonic(), last
+        longest = max(longest, last - before)
+    return longest

@@ -62,7 +62,7 @@ async def test_pings_are_heard_while_the_event_loop_is_busy(place: Path) -> None
     sender = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     for _ in range(2000):  # blocks whenever the queue is full; this very thread runs the loop
         sender.sendto(b"WATCHDOG=1", str(place))
-    last, limit = time.monotonic(), time.monotonic() + 10
+    last, limit = time.monotonic(), time.monotonic() + 60
     sender.sendto(b"WATCHDOG=1", str(place))
     while sock.pinged(os.getpid()) < last and time.monotonic() < limit:
         pass

@@ -166,7 +166,7 @@ def client(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., tuple[byte
             helper.serve(here, uid)
             took = time.monotonic() - begun
             clients.join()
-            there.settimeout(5)
+            there.settimeout(60)
             return there.recv(100), took
 
     yield serve
@@ -199,7 +199,7 @@ def test_a_connection_ends_in_its_time_whatever_the_client_does(
     # A whole line comes in time however slow the machine is; the others use up theirs.
     said, took = client(act, os.geteuid(), 30.0 if answer == b"ok\n" else 0.3)
     assert said == answer
-    assert took < 5
+    assert took < 25
 
 
 def test_another_user_is_refused_before_its_line_is_read(
