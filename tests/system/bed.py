@@ -219,7 +219,7 @@ class Bed:
     # Inside a boot
 
     def try_run(
-        self, *command: str | Path, user: str = "", within: float = 60.0, text: str | None = None
+        self, *command: str | Path, user: str = "", within: float = 120.0, text: str | None = None
     ) -> subprocess.CompletedProcess[str]:
         assert self.init, "it is not booted"
         enter = ["nsenter", "-t", str(self.init), "-m", "-u", "-i", "-p", "-C", "-w", "--"]
@@ -227,7 +227,7 @@ class Bed:
             enter += ["setpriv", f"--reuid={user}", f"--regid={user}", "--init-groups", "--"]
         return _capture([*enter, *map(str, command)], _clean_environment(), within, text)
 
-    def run(self, *command: str | Path, user: str = "", within: float = 60.0) -> str:
+    def run(self, *command: str | Path, user: str = "", within: float = 120.0) -> str:
         """What the command printed; a failure fails the test with its output."""
         done = self.try_run(*command, user=user, within=within)
         if done.returncode != 0:

@@ -1,8 +1,10 @@
 """One booted machine for all tests of this folder, with wa-agent installed by scripts/install."""
 
+import contextlib
 import os
 import shutil
 import signal
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -29,7 +31,8 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]):
     for bed in getattr(item, "funcargs", {}).values():
         if report.failed and isinstance(bed, Bed):
             if bed.init:
-                report.sections.append(("journal", bed.journal("-n", "150")))
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    report.sections.append(("journal", bed.journal("-n", "150")))
             report.sections.append(("console", bed.messages()))
     return report
 

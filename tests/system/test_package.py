@@ -9,7 +9,6 @@ import re
 import shutil
 import subprocess
 import threading
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -265,9 +264,7 @@ def test_a_full_disk_leaves_the_older_version_running(bare: Bed, newer, moment: 
 def test_dpkg_killed_while_it_unpacks_leaves_the_older_version_running(bare: Bed, newer):
     before, agent = version(bare), bare.show(AGENT, "InvocationID")
     new = newer(unchanged)
-    # Renamed to their names when all are there.
-    fresh = bare.path("/opt/wa-agent/package/scripts/wa-limits.dpkg-new")
-    killer = threading.Thread(target=kill_dpkg_when, args=(bare, fresh.exists))
+    killer = threading.Thread(target=bare.run, args=("timeout", "120", "sh", "-c", KILL_DPKG))
     killer.start()
     done = dpkg(bare, "--install", new.path)
     killer.join()
@@ -277,11 +274,11 @@ def test_dpkg_killed_while_it_unpacks_leaves_the_older_version_running(bare: Bed
     assert version(bare) == new.version
 
 
-def kill_dpkg_when(bed: Bed, reached: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
-    while not reached():
-        assert time.monotonic() < deadline, "dpkg was not seen unpacking"
-    bed.run("sh", "-c", "kill -KILL $(pidof dpkg)")
+# New files are renamed to their names when all are there.
+KILL_DPKG = """\
+until [ -e /opt/wa-agent/package/scripts/wa-limits.dpkg-new ]; do :; done
+kill -KILL $(pidof dpkg)
+"""
 
 
 KILL = 'if mkdir /run/killed-once 2>/dev/null; then kill -KILL "$PPID" $$; fi\n'

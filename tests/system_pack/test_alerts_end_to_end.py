@@ -114,26 +114,32 @@ async def test_a_backend_that_is_down_speaks_for_its_sessions_and_for_no_other(
                 found.setdefault(about, []).append(one)
         return {about: both for about, both in found.items() if len(both) == 2}
 
+    async def until_raised(name: str, wanted: set[str]) -> dict[str, list[dict[str, Any]]]:
+        async def look() -> dict[str, list[dict[str, Any]]]:
+            found = await raised(name)
+            return found if set(found) == wanted else {}
+
+        found: dict[str, list[dict[str, Any]]] = await eventually(look, within=60)
+        return found
+
     # All three answer slowly, each says so; nothing else speaks for them.
     await standin.front.set("slow", 0.2)
     await agent.fault("local", "slow", 3600)
-    names = {"local", "line-1", "line-2"}
-    slow = lambda: raised("WaSessionResponseSlow")  # noqa: E731
-    await eventually(lambda: _keys(slow), names, within=60)
-    assert {one["labels"].get("backend") for one in (await slow())["local"]} == {None}
-    assert {one["labels"].get("backend") for one in (await slow())["line-1"]} == {"evo"}
-    assert not _inhibited(await slow())
+    slow = await until_raised("WaSessionResponseSlow", {"local", "line-1", "line-2"})
+    assert {one["labels"].get("backend") for one in slow["local"]} == {None}
+    assert {one["labels"].get("backend") for one in slow["line-1"]} == {"evo"}
+    assert not _inhibited(slow)
 
     # The server goes: it speaks for its own, the local one speaks on.
     await standin.front.set("refuse")
-    await eventually(lambda: _keys(lambda: raised("WaBackendDown")), {"evo"}, within=60)
+    await until_raised("WaBackendDown", {"evo"})
 
     async def silenced() -> set[str]:
-        return _inhibited(await slow())
+        return _inhibited(await raised("WaSessionResponseSlow"))
 
     await eventually(silenced, {"line-1", "line-2"}, within=60)
     assert await raised("WaSessionDown") == {}, "nothing is said of sessions that cannot be asked"
-    text = await fetch(f"{prometheus}/api/v1/alerts")
+    text = await eventually(lambda: fetch(f"{prometheus}/api/v1/alerts"))
     told = {one["labels"]["alertname"] for one in json.loads(text)["data"]["alerts"]}
     assert "WaSessionDown" not in told
     board = {one["name"]: one for one in (await agent.do("GET", "/api/alerts"))["alerts"]}
@@ -142,18 +148,13 @@ async def test_a_backend_that_is_down_speaks_for_its_sessions_and_for_no_other(
     assert summary == (
         "the backend evo does not answer; the state of its sessions is unknown: unreachable"
     )
-    assert {one["annotations"]["summary"] for one in (await raised("WaBackendDown"))["evo"]} == {
-        summary
-    }
+    down = (await until_raised("WaBackendDown", {"evo"}))["evo"]
+    assert {one["annotations"]["summary"] for one in down} == {summary}
 
     # And is back.
     await standin.front.set("")
     await eventually(lambda: agent.status("line-1"), "CONNECTED", within=30)
-    await eventually(lambda: _keys(lambda: raised("WaBackendDown")), set(), within=60)
-
-
-async def _keys(look: Callable[[], Any]) -> set[str]:
-    return set(await look())
+    await eventually(lambda: raised("WaBackendDown"), {}, within=60)
 
 
 def _inhibited(found: dict[str, list[dict[str, Any]]]) -> set[str]:
@@ -253,7 +254,11 @@ async def test_a_fault_is_notified_and_its_repair_too(
     assert status == 1
     assert re.search(r"firing +warning +WaSessionDown .* sales should be connected", said), said
     line = ("alert", "WaSessionDown: sales should be connected and is not: unreachable")
-    assert line in await agent.story("sales")
+
+    async def told_to_its_story() -> bool:
+        return line in await agent.story("sales")
+
+    await eventually(told_to_its_story)
 
     # and is back
     await agent.clear("sales", within=30)
@@ -262,7 +267,11 @@ async def test_a_fault_is_notified_and_its_repair_too(
     await eventually(lambda: agent.status("sales"), "CONNECTED", within=30)
     await eventually(lambda: receiver.all_about("WaSessionDown", "resolved"), within=60)
     await eventually(lambda: receiver.mail.about("[RESOLVED]", sentence), within=30)
-    told = [sentence for kind, sentence in await agent.story("sales") if kind == "alert_over"]
-    assert any(one.startswith("WaSessionDown is over for sales, after ") for one in told), told
+
+    async def over() -> bool:
+        told = [sentence for kind, sentence in await agent.story("sales") if kind == "alert_over"]
+        return any(one.startswith("WaSessionDown is over for sales, after ") for one in told)
+
+    await eventually(over)
     status, said = await run_program(agent, "alerts", "--json")
     assert "WaSessionDown" not in {one["name"] for one in json.loads(said)["alerts"]}
