@@ -79,6 +79,7 @@ def standin(bed: Bed) -> Iterator[Callable[..., None]]:
     made: list[Path] = []
     ours = ("wa-instance@*.service", "wa-backend@*.service", "wa-pack@*.service")
     bed.run("systemctl", "stop", "wa-agent.service", within=120)
+    bed.try_run("systemctl", "stop", *ours, within=120)
     bed.run("systemctl", "reset-failed")
     # An inactive unit stays loaded for a while.
     listed = ("systemctl", "list-units", "--all", "--no-legend", *ours)
