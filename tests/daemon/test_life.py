@@ -43,7 +43,7 @@ async def test_an_adopted_worker_is_watched_like_any_other(agent, eventually):
         shown = await agent.show("a")
         return shown["connection_status"] == "CONNECTED" and shown["unit"]["main_pid"] != pid
 
-    await eventually(is_back, within=20)
+    await eventually(is_back)
 
 
 async def test_a_worker_that_died_without_an_agent_is_started_again(agent, eventually):
@@ -136,7 +136,7 @@ async def test_a_stop_interrupts_a_start_that_takes_long(agent, eventually):
     os.kill(pid, signal.SIGSTOP)  # it will not answer its SIGTERM either
     await agent.do("POST", "/api/instance/a/restart")
     await agent.do("POST", "/api/instance/a/stop")
-    await eventually(lambda: agent.pid("a"), 0, within=20)
+    await eventually(lambda: agent.pid("a"), 0)
     assert (await agent.show("a"))["override"] == "stopped"
 
 

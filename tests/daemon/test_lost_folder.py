@@ -46,7 +46,7 @@ async def test_a_deleted_folder_is_noticed_saved_from_the_worker_and_no_stop_los
         shown = await agent.show("a")
         return shown["unit"]["main_pid"] != pid and shown["connection_status"] == "CONNECTED"
 
-    await eventually(goes_on, within=20)
+    await eventually(goes_on)
     assert "folder_saved" in await kinds(agent)
     assert (folder / "session" / "sandbox.json").exists()
     await eventually(lambda: json.loads((folder / "instance.json").read_text())["paired"])
@@ -70,7 +70,7 @@ async def test_a_folder_in_the_place_of_a_live_session_goes_to_the_trash(agent, 
         shown = await agent.show("a")
         return shown["unit"]["main_pid"] != pid and shown["connection_status"] == "CONNECTED"
 
-    await eventually(goes_on, within=20)
+    await eventually(goes_on)
     (kept,) = agent.state.glob("sessions/.trash/a*/session/somebody's")
     assert kept.read_text() == "file"
 
@@ -80,10 +80,10 @@ async def test_a_folder_that_was_moved_away_is_reported_and_well_when_it_is_back
     pid = await agent.pid("a")
     away = agent.state / "away"
     folder.rename(away)
-    await eventually(lambda: reason(agent), "folder_lost", within=20)
+    await eventually(lambda: reason(agent), "folder_lost")
     assert "was moved away or replaced" in (await agent.show("a"))["sentence"]
     away.rename(folder)
-    await eventually(lambda: reason(agent), "", within=20)
+    await eventually(lambda: reason(agent), "")
     assert await agent.pid("a") == pid, "nothing was restarted for it"
 
 
@@ -95,13 +95,13 @@ async def test_nothing_ends_a_worker_that_holds_the_only_copy_of_a_pairing(agent
     obstacle.write_text("in the way")
     with standing_still(agent):
         shutil.rmtree(folder)
-    await eventually(lambda: reason(agent), "folder_lost", within=20)
+    await eventually(lambda: reason(agent), "folder_lost")
     for order in ("stop", "disable", "restart"):
         status, answer = await agent.ask("POST", f"/api/instance/a/{order}")
         assert (status, answer["error"]) == (409, "folder_lost"), answer
     assert await agent.pid("a") == pid
     obstacle.unlink()
-    await eventually(lambda: kinds_have(agent, "folder_saved"), within=20)
+    await eventually(lambda: kinds_have(agent, "folder_saved"))
     await eventually(lambda: agent.status("a"), "CONNECTED")
 
 

@@ -92,14 +92,14 @@ async def test_no_session_is_restarted_for_its_memory_during_an_incident(make_ag
     async def incidents():
         return len((await agent.do("GET", "/api/incidents"))["incidents"])
 
-    await eventually(incidents, 1, within=20)
+    await eventually(incidents, 1)
     await agent.fault("d", "leak", bytes_per_second=8 * 2**20)
     await eventually(lambda: uses_more_than(agent, "d", 60), within=30)
     assert not await story_has(agent, "d", "restart: memory"), "it would log in into the incident"
     for id in "abc":
         await agent.clear(id)
     await eventually(incidents, 0)  # all its members are well
-    await eventually(lambda: story_has(agent, "d", "restart: memory"), within=20)
+    await eventually(lambda: story_has(agent, "d", "restart: memory"))
 
 
 async def test_a_restart_for_memory_is_forgotten_when_its_worker_ended_before(
@@ -118,7 +118,7 @@ async def test_a_restart_for_memory_is_forgotten_when_its_worker_ended_before(
     await eventually(lambda: agent.status("a"), "DISCONNECTED")
     await agent.do("POST", "/api/instance/a/start")
     await agent.clear("b")
-    await eventually(lambda: agent.status("a"), "CONNECTED", within=20)
+    await eventually(lambda: agent.status("a"), "CONNECTED")
 
     async def measured():
         return 0 < ((await agent.show("a"))["memory_bytes"] or 0) < 30 << 20
@@ -146,4 +146,4 @@ async def test_the_memory_wall_holds_for_a_worker_that_a_new_agent_adopted(make_
         return (await agent.show("a"))["restarts_by_reason"]["oom"]
 
     await eventually(killed, within=60)
-    await eventually(lambda: agent.status("a"), "CONNECTED", within=20)
+    await eventually(lambda: agent.status("a"), "CONNECTED")

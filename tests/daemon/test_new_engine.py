@@ -85,7 +85,7 @@ async def test_sessions_of_a_new_engine_run_and_are_shown_everywhere(
     async def connected() -> str:
         return await agent.status("box") if await agent.knows("box") else ""
 
-    await eventually(connected, "CONNECTED", within=20)  # type: ignore[misc]
+    await eventually(connected, "CONNECTED")  # type: ignore[misc]
     engines = (await agent.do("GET", "/api/engines"))["engines"]
     (toy,) = [engine for engine in engines if engine["name"] == "toy"]
     assert (toy["about"], toy["remote"]) == ("sessions on a toy server", True)

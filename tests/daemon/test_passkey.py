@@ -32,7 +32,7 @@ async def is_now(agent, eventually, id, status, reason=""):
         found = await agent.show(id)
         return found["connection_status"], found["reason"]
 
-    await eventually(look, (status, reason), within=20)
+    await eventually(look, (status, reason))
 
 
 async def scan(agent, eventually, id, fault):
@@ -88,7 +88,7 @@ async def test_a_pairing_that_goes_nowhere_is_suspected_and_gets_a_new_code(agen
     async def code():
         return (await agent.ask("GET", "/api/instance/nowhere/qr"))[0]
 
-    await eventually(code, 200, within=20)
+    await eventually(code, 200)
     await is_now(agent, eventually, "nowhere", "QR_REQUIRED", "passkey_suspected")
     await agent.clear("nowhere")
     await agent.do("POST", "/api/instance/nowhere/sandbox/scan")

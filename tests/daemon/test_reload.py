@@ -134,7 +134,7 @@ async def test_a_backend_that_was_added_to_the_file_is_watched_at_once(make_agen
             found = (await agent.do("GET", "/api/backends"))["backends"]
             return sorted(each["name"] for each in found if each["up"])
 
-        await eventually(up, ["desk", "evo"], within=20)
+        await eventually(up, ["desk", "evo"])
 
         async def statuses() -> dict[str, str]:
             found = (await agent.do("GET", "/api/instances"))["instances"]

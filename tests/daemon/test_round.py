@@ -15,7 +15,7 @@ async def test_the_steps_of_a_round_are_in_the_history_and_no_errors(
 ) -> None:
     sick = await paired(desk, "7")
     await agent.start()
-    await eventually(lambda: connected(agent, 1), within=20)
+    await eventually(lambda: connected(agent, 1))
     id = await id_of(agent, "7")
     sick.memory[f"session-{PEERS[2]}.0"] = DAMAGED
     for _ in range(5):

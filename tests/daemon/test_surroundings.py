@@ -69,7 +69,7 @@ async def connected(agent, eventually, *ids, **settings):
     for id in ids:
         await agent.create(id, **settings)
     for id in ids:
-        await eventually(lambda id=id: agent.status(id), "CONNECTED", within=20)
+        await eventually(lambda id=id: agent.status(id), "CONNECTED")
 
 
 def cpu_seconds(pid: int) -> float:
@@ -161,7 +161,7 @@ async def test_f16_without_tasks_a_start_fails_in_words_and_nothing_hangs(
     try:
         await agent.create("b")
         words = "cannot start a worker for b: [Errno 11]"
-        await eventually(lambda: words in agent.log.read_text(), within=20)
+        await eventually(lambda: words in agent.log.read_text())
         assert (await agent.ask("GET", "/healthz"))[0] == 200
         assert (await agent.status("a"), await agent.pid("a")) == ("CONNECTED", worker)
         assert agent.process.returncode is None
@@ -184,7 +184,7 @@ async def test_f14_a_worker_over_its_memory_is_killed_and_counted_as_oom(make_ag
         return (await agent.show("a"))["restarts_by_reason"]["oom"]
 
     await eventually(counted, within=40)
-    await eventually(lambda: agent.status("a"), "CONNECTED", within=20)
+    await eventually(lambda: agent.status("a"), "CONNECTED")
 
 
 async def test_a_worker_that_is_granted_more_memory_while_it_runs_is_not_killed(
@@ -231,7 +231,7 @@ async def test_f33_a_disk_that_turns_read_only_costs_no_session(
     assert "closed 1 workers" in agent.log.read_text()
     failing_disk.mend()
     await agent.start()
-    await eventually(lambda: agent.status("a"), "CONNECTED", within=20)
+    await eventually(lambda: agent.status("a"), "CONNECTED")
     assert (await agent.show("a"))["enabled"] is True
     assert not list(agent.state.glob("*damaged*"))
 
@@ -297,7 +297,7 @@ async def test_no_worker_starts_on_a_full_disk_and_running_ones_go_on(
     await eventually(anew)
     await eventually(lambda: agent.status("a"), "CONNECTED")
     (disk / "filler").unlink()
-    await eventually(lambda: agent.status("b"), "CONNECTED", within=20)
+    await eventually(lambda: agent.status("b"), "CONNECTED")
     assert (await agent.show("b"))["hold"] == ""
 
 
@@ -333,7 +333,7 @@ async def test_f31_a_full_disk_costs_no_session(make_agent, eventually, small_di
     assert await agent.pid("a") == worker
     await agent.stop()
     await agent.start()
-    await eventually(lambda: agent.status("a"), "CONNECTED", within=20)
+    await eventually(lambda: agent.status("a"), "CONNECTED")
     assert not list(agent.state.glob("*damaged*"))
 
 
@@ -458,7 +458,7 @@ async def test_f55_a_storm_of_stops_saves_all_at_the_same_time(make_agent, event
         assert "closed in order" in (agent.state / "run" / id / "worker.log").read_text()
     await agent.start(PATIENT)
     for id in ids:
-        await eventually(lambda id=id: agent.status(id), "CONNECTED", within=20)
+        await eventually(lambda id=id: agent.status(id), "CONNECTED")
         assert await agent.codes(id) == codes[id]
 
 

@@ -29,7 +29,7 @@ async def start_into_a_sync_that_does_not_end(agent, eventually, id):
     stuck = {"stuck-loading": {"until_wall": time.time() + 3600, "arguments": {}}}
     (folder / "faults.json").write_text(json.dumps({"version": 1, "faults": stuck}))
     await agent.do("POST", f"/api/instance/{id}/start")
-    await eventually(lambda: agent.status(id), "LOADING", within=20)
+    await eventually(lambda: agent.status(id), "LOADING")
 
 
 async def unit(agent, id):

@@ -20,7 +20,7 @@ BY_THE_CLOCK = "[sessions]\nsnapshot_interval = 0.5\nsnapshot_stable = 0.1\nsnap
 async def connected(agent, eventually, id="a", **settings):
     """Paired by this one scan: a session that asks for another never connects again."""
     await agent.create(id, scan="manual", **settings)
-    await eventually(lambda: agent.status(id), "QR_REQUIRED", within=20)
+    await eventually(lambda: agent.status(id), "QR_REQUIRED")
     await agent.do("POST", f"/api/instance/{id}/sandbox/scan")
     await eventually(lambda: agent.status(id), "CONNECTED")
 
@@ -66,7 +66,7 @@ async def killed_at(agent, eventually, point, ask):
     """
     await agent.stop()
     await agent.start({"WA_FAILPOINT": f"{point}:kill"})
-    await eventually(lambda: agent.status("a"), "CONNECTED", within=20)
+    await eventually(lambda: agent.status("a"), "CONNECTED")
     with contextlib.suppress(aiohttp.ClientError, ConnectionError):
         await ask()
     assert agent.process is not None
@@ -178,7 +178,7 @@ async def test_a_worker_that_cannot_save_gives_no_snapshot(impatient, eventually
     status, said = await agent.ask("POST", "/api/instance/a/snapshots")
     assert (status, said["error"]) == (503, "not_saved")
     assert await names(agent) == []
-    await eventually(lambda: agent.status("a"), "CONNECTED", within=20)
+    await eventually(lambda: agent.status("a"), "CONNECTED")
 
 
 async def test_f80_a_planted_link_is_named_to_who_asks(agent, eventually):
@@ -200,7 +200,7 @@ async def test_an_agent_killed_in_a_snapshot_leaves_no_partial_one(agent, eventu
         f"snapshot_{step}",
         lambda: agent.ask("POST", "/api/instance/a/snapshots"),
     )
-    await eventually(lambda: agent.status("a"), "CONNECTED", within=20)
+    await eventually(lambda: agent.status("a"), "CONNECTED")
     assert session_of(agent)["account"] == before["account"]
     visible = await names(agent)
     assert len(visible) == (step == "visible")
@@ -227,7 +227,7 @@ async def test_an_agent_killed_in_a_restore_finishes_it_or_leaves_the_old(agent,
     mark.write_bytes(b"of the present session")
     path = f"/api/instance/a/snapshots/{made['name']}/restore"
     await killed_at(agent, eventually, point, lambda: agent.ask("POST", path, {}))
-    await eventually(lambda: agent.status("a"), "CONNECTED", within=20)
+    await eventually(lambda: agent.status("a"), "CONNECTED")
     assert staging(agent) == []
     finished = point in ("retire_moved", "staging_way_free", "staging_in_place")
     assert mark.exists() is not finished
@@ -306,7 +306,7 @@ async def test_an_agent_killed_in_an_import_leaves_the_old_or_the_new(
     await killed_at(
         agent, eventually, point, lambda: cli(agent, "import", file, "--replace", "--enable")
     )
-    await eventually(lambda: agent.status("a"), "CONNECTED", within=20)
+    await eventually(lambda: agent.status("a"), "CONNECTED")
     assert staging(agent) == []
     replaced = point in ("retire_moved", "staging_way_free")
     assert mark.exists() is not replaced

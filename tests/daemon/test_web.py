@@ -92,7 +92,7 @@ async def pair(agent: RunningAgent, stand_in: StandIn, eventually: Any, id: str 
     await create(agent, stand_in, id)
     await eventually(lambda: agent.status(id), "QR_REQUIRED", within=30)
     stand_in.scan(ACCOUNT, id)
-    await eventually(lambda: agent.status(id), "CONNECTED", within=20)
+    await eventually(lambda: agent.status(id), "CONNECTED")
 
 
 def below(pid: int) -> list[int]:
@@ -125,7 +125,7 @@ async def test_a_session_is_paired_by_a_code_for_the_phone(agent, stand_in, even
     status, out = await cli(agent, "pairing-code", ID, f"+{ACCOUNT}")
     assert status == 0, out
     stand_in.enter_code(out.split()[0].replace("-", ""))
-    await eventually(lambda: agent.status(ID), "CONNECTED", within=20)
+    await eventually(lambda: agent.status(ID), "CONNECTED")
     assert (await agent.show(ID))["account"] == ACCOUNT
     status, answer = await agent.ask("POST", f"/api/instance/{ID}/pairing-code", {"phone": ACCOUNT})
     assert (status, answer["error"]) == (409, "not_waiting")
@@ -251,14 +251,14 @@ async def test_a_page_that_lost_a_part_is_degraded_before_a_request_needs_it(
     await agent.do("POST", "/api/instance", {"id": ID, "engine": "web", "settings": settings})
     await eventually(lambda: agent.status(ID), "QR_REQUIRED", within=30)
     stand_in.scan(ACCOUNT, ID)
-    await eventually(lambda: agent.status(ID), "CONNECTED", within=20)
+    await eventually(lambda: agent.status(ID), "CONNECTED")
 
     async def health() -> tuple[str, str, str]:
         found = (await agent.show(ID))["health"]
         return found["verdict"], found["reason"], found["sentence"]
 
     words = "its page lacks addAndSendMsgToChat: operations that need it will fail"
-    await eventually(health, ("degraded", "page_incomplete", words), within=20)
+    await eventually(health, ("degraded", "page_incomplete", words))
     await agent.do(
         "PATCH", f"/api/instance/{ID}", {"settings": {"url": f"{stand_in.url}?name={ID}"}}
     )
@@ -283,7 +283,7 @@ async def test_a_logout_on_the_phone_retires_the_session_and_shows_a_new_code(
     await eventually(offers_a_new_code, within=40)
     assert any("removed this linked device" in sentence for _, sentence in await agent.story(ID))
     stand_in.scan(ACCOUNT, ID)
-    await eventually(lambda: agent.status(ID), "CONNECTED", within=20)
+    await eventually(lambda: agent.status(ID), "CONNECTED")
 
 
 async def test_a_session_goes_to_another_program_and_comes_back_without_a_scan(

@@ -77,7 +77,7 @@ async def test_f61_killed_at_any_moment_the_agent_loses_no_event(
         await agent.kill()
         await agent.start()
     for number in range(6):
-        await eventually(lambda n=number: agent.status(f"shop-{n}"), "CONNECTED", within=20)
+        await eventually(lambda n=number: agent.status(f"shop-{n}"), "CONNECTED")
 
     async def all_there():
         wanted = [one["cursor"] for one in await journal(agent) if one["cursor"] > first

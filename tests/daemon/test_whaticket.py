@@ -78,7 +78,7 @@ async def test_five_errors_of_one_peer_begin_the_round_for_that_peer_alone(
 ) -> None:
     sick, well = await paired(desk, "7"), await paired(desk, "8")
     await agent.start()
-    await eventually(lambda: connected(agent, 2), within=20)
+    await eventually(lambda: connected(agent, 2))
     id, other = await id_of(agent, "7"), await id_of(agent, "8")
     before, untouched = prints(desk, "7"), prints(desk, "8")
     peer = PEERS[2]
@@ -86,7 +86,7 @@ async def test_five_errors_of_one_peer_begin_the_round_for_that_peer_alone(
     for _ in range(5):
         assert not sick.receive(peer)
     await eventually(lambda: steps(agent, id, "regenerate_keys: done"), within=40)
-    await eventually(lambda: connected(agent, 2), within=20)
+    await eventually(lambda: connected(agent, 2))
     await eventually(lambda: sick.receive(peer))
 
     # Disconnected, then started, and nothing else was asked of it; the other was left alone.
@@ -113,7 +113,7 @@ async def test_many_peers_failing_is_a_corrupted_session_whose_pairing_is_kept(
 ) -> None:
     sick, well = await paired(desk, "7"), await paired(desk, "8")
     await agent.start()
-    await eventually(lambda: connected(agent, 2), within=20)
+    await eventually(lambda: connected(agent, 2))
     id, untouched = await id_of(agent, "7"), prints(desk, "8")
     creds = prints(desk, "7")["creds.json"]
     for peer in PEERS:
@@ -123,7 +123,7 @@ async def test_many_peers_failing_is_a_corrupted_session_whose_pairing_is_kept(
     await eventually(lambda: steps(agent, id, "corrupted:"), within=40)
     await eventually(lambda: steps(agent, id, "regenerate_keys: done"), within=40)
     await eventually(lambda: DAMAGED not in sick.memory.values(), within=60)
-    await eventually(lambda: connected(agent, 2), within=20)
+    await eventually(lambda: connected(agent, 2))
     assert prints(desk, "7")["creds.json"] == creds
     assert (sick.logouts, well.logouts) == (0, 0)
     assert {name: one for name, one in prints(desk, "8").items() if name in untouched} == untouched
@@ -138,7 +138,7 @@ async def test_files_put_aside_by_the_round_are_listed_and_no_log_has_their_cont
 ) -> None:
     sick = await paired(desk, "7")
     await agent.start()
-    await eventually(lambda: connected(agent, 1), within=20)
+    await eventually(lambda: connected(agent, 1))
     id = await id_of(agent, "7")
     sick.memory[f"session-{PEERS[0]}.0"] = DAMAGED
     for _ in range(6):
@@ -159,7 +159,7 @@ async def test_a_session_that_hangs_in_opening_is_restarted_with_its_pairing(
 ) -> None:
     sick = await paired(desk, "7")
     await agent.start()
-    await eventually(lambda: connected(agent, 1), within=20)
+    await eventually(lambda: connected(agent, 1))
     id = await id_of(agent, "7")
     desk.faults.stuck_opening = True
     await sick.drop()
@@ -175,14 +175,14 @@ async def test_a_server_that_is_gone_is_one_finding(
     await paired(desk, "7")
     await paired(desk, "8")
     await agent.start()
-    await eventually(lambda: connected(agent, 2), within=20)
+    await eventually(lambda: connected(agent, 2))
     await desk.go_away()
     id = (await agent.do("GET", "/api/instances"))["instances"][0]["id"]
 
     async def held() -> str:
         return str((await agent.show(id))["health"]["reason"])
 
-    await eventually(held, "backend_down", within=20)
+    await eventually(held, "backend_down")
     assert (await agent.do("GET", "/api/backends/desk"))["reason"] == "unreachable"
     await desk.listen()
     await eventually(lambda: connected(agent, 2), within=60)
@@ -196,7 +196,7 @@ async def test_a_pattern_of_the_settings_counts_from_the_servers_log_to_new_keys
     agent = make_agent(table_of(desk) + patterns, base=remote_settings())
     await paired(desk, "7")
     await agent.start()
-    await eventually(lambda: connected(agent, 1), within=20)
+    await eventually(lambda: connected(agent, 1))
     id, peer = await id_of(agent, "7"), PEERS[2]
 
     def say(what: str, times: int) -> None:
@@ -223,7 +223,7 @@ async def test_a_server_that_refuses_every_start_opens_the_circuit_of_the_sessio
 ):
     first = await paired(desk, "1")
     await agent.start()
-    await eventually(lambda: connected(agent, 1), within=20)
+    await eventually(lambda: connected(agent, 1))
     desk.faults.refuses_start = 500
     first.pace.restart_after = 1000.0  # its server leaves it down
     await first.drop(status="DISCONNECTED")
@@ -268,7 +268,7 @@ async def test_errors_that_name_no_peer_end_with_the_damaged_records_taken_out(
 ) -> None:
     sick = await paired(desk, "7")
     await agent.start()
-    await eventually(lambda: connected(agent, 1), within=20)
+    await eventually(lambda: connected(agent, 1))
     id = await id_of(agent, "7")
     damaged = {f"session-{peer}.0.json" for peer in PEERS[:2]}
     for peer in PEERS[:2]:
@@ -277,7 +277,7 @@ async def test_errors_that_name_no_peer_end_with_the_damaged_records_taken_out(
     fail_without_a_name(desk, 7)
     await eventually(lambda: steps(agent, id, "regenerate_keys: done"), within=60)
     assert before.keys() - prints(desk, "7").keys() == damaged
-    await eventually(lambda: connected(agent, 1), within=20)
+    await eventually(lambda: connected(agent, 1))
     assert sick.logouts == 0
     # The server counts no messages: their number is unknown, and so is a share of them.
     figures = (await agent.do("GET", "/performance-metrics"))["instances"][id]
@@ -293,7 +293,7 @@ async def test_errors_whose_session_cannot_be_told_are_said_while_the_server_is_
     await paired(desk, "7")
     await paired(desk, "8")
     await agent.start()
-    await eventually(lambda: connected(agent, 2), within=20)
+    await eventually(lambda: connected(agent, 2))
     fail_without_a_name(desk, 6)
 
     async def told() -> bool:
