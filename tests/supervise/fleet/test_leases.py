@@ -18,6 +18,8 @@ from agent.supervise.fleet.leases import Leases
 from tests.worker.conftest import Bench
 
 SALES = InstanceId("sales")
+LONG_ENOUGH = 5.0
+"""Seconds of a lease within which a worker hears of the next one, on a busy machine as well."""
 
 
 class Agent:
@@ -80,7 +82,7 @@ async def test_an_agent_that_restarts_within_the_lease_interrupts_nothing(bench:
     first = Agent(bench)
     first.give(30)
     await bench.status(Status.CONNECTED)
-    until = first.give(3.0)
+    until = first.give(LONG_ENOUGH)
     await until_told()
     assert bench.link is not None
     await bench.link.close()
@@ -102,7 +104,7 @@ async def test_an_agent_that_does_not_know_what_it_owns_only_extends_leases(benc
     assert bench.link is not None
     claim = (await bench.link.call("probe"))["claim"]
     assert claim["reason"] == "no_lease", "what waits for a lease goes on waiting"
-    until = agent.give(2.0)
+    until = agent.give(LONG_ENOUGH)
     await bench.status(Status.CONNECTED)
     second = Agent(bench)
     second.leases.go_on(boot_now() + 30, {"another"})
@@ -112,15 +114,15 @@ async def test_an_agent_that_does_not_know_what_it_owns_only_extends_leases(benc
     await bench.until(lambda: boot_now() > until)
     assert (await bench.link.call("probe"))["claim"]["status"] == "CONNECTED"
     until = agent.give(0.5)
-    assert await bench.ended() == LeaseOver.exit_status
-    assert boot_now() - until < 1.0
+    assert await bench.ended() == LeaseOver.exit_status, "in order, so before its kernel ends it"
+    assert until < boot_now() < until + 20, "with this lease, not with that of before"
 
 
 async def test_a_machine_that_leaves_takes_the_fence_off(bench: Bench) -> None:
     agent = Agent(bench)
     agent.give(30)
     await bench.status(Status.CONNECTED)
-    until = agent.give(1.0)
+    until = agent.give(LONG_ENOUGH)
     await until_told()
     await agent.leases.remove([SALES])
     await bench.until(lambda: boot_now() > until + 0.5)
