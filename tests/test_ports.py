@@ -4,10 +4,15 @@ import random
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from tests.daemon.line import line_to
+from tests.deliver.receiver import Receiver
 from tests.ports import free_port
+from tests.standin.evolution import StandIn
+from tests.standin.whaticket.server import StandIn as Desk
 
 OTHER_PROCESS = """
 import random, sys
@@ -28,3 +33,15 @@ def test_a_port_that_is_not_bound_yet_is_given_away_once(monkeypatch: pytest.Mon
     chosen: Iterator[int] = iter((taken, other, *others))
     monkeypatch.setattr(random.SystemRandom, "randrange", lambda *_: next(chosen))
     assert free_port() in others
+
+
+async def test_a_server_that_closes_for_a_while_has_a_port_that_no_other_gets(
+    tmp_path: Path,
+) -> None:
+    """The kernel hands out those from the lowest on, to whatever connects meanwhile."""
+    lowest = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    server = await StandIn.open()
+    await server.close()
+    async with line_to(9) as line, Receiver().open() as receiver, Desk.opened(tmp_path) as desk:
+        ports = [server.front.port, line.port, receiver.port, desk.port]
+    assert max(ports) < lowest, ports
