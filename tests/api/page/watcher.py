@@ -8,7 +8,9 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
+from agent.engines.web.browser import process
 from agent.engines.web.browser.arguments import command_line, find_browser
 from agent.engines.web.browser.connection import Debugger
 from agent.engines.web.browser.process import Browser
@@ -69,7 +71,8 @@ class Watcher:
         except ConfigError as error:
             lacks(str(error))
         line = command_line(program, profile, user_agent="", sandboxed=os.geteuid() != 0)
-        browser = await Browser.run(line, "")
+        with patch.object(process, "START", PATIENCE):
+            browser = await Browser.run(line, "")
         blank = {"url": "about:blank"}
         page = await browser.debugger.call("Target.createTarget", blank, within=PATIENCE)
         made = cls(browser, await browser.debugger.attach(page["targetId"], within=PATIENCE))
