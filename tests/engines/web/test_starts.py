@@ -119,7 +119,7 @@ async def test_a_page_that_keeps_coming_slowly_is_waited_for(
 ) -> None:
     stand_in.padding, stand_in.pace = 400_000, 40_000
     await bench.start(first=haste("SLOW_INJECTION", "SILENT"))
-    await bench.until(lambda: stand_in.paced >= stand_in.padding, within=60)
+    await bench.until(lambda: stand_in.paced >= stand_in.padding, within=120)
     bench.be_patient()
     await bench.claimed(Status.QR_REQUIRED)
     assert "injection_failed" not in [claim.reason for claim in bench.claims]
