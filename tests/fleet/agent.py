@@ -130,8 +130,12 @@ class FleetAgent(RunningAgent):
         return said
 
     async def status(self, id: str) -> str:
-        """As its own machine says; "" while the last words of another one are shown for it."""
-        shown = await self.show(id)
+        """As its own machine says; "" while its files are on their way to that one."""
+        status, shown = await self.answer("GET", f"/api/instance/{id}/details")
+        if status == 503 and shown["error"] == "owner_away":
+            return ""
+        assert status < 300, (id, status, shown)
+        # What another machine published last is shown until then.
         return "" if shown.get("owner_away") else str(shown["connection_status"])
 
     async def fleet(self) -> Mapping[str, Any]:

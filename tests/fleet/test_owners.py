@@ -174,8 +174,9 @@ async def orders(fleet: FleetOfAgents) -> dict[str, str]:
 
 
 async def enabled_here(agent: FleetAgent, ids: Iterable[str]) -> dict[str, bool]:
-    views = [await agent.do("GET", f"/api/instance/{id}") for id in ids]
-    return {it["id"]: it["enabled"] for it in views if not it.get("owner_away")}
+    answers = [await agent.answer("GET", f"/api/instance/{id}") for id in ids]
+    views = [it for status, it in answers if status == 200 and not it.get("owner_away")]
+    return {it["id"]: it["enabled"] for it in views}
 
 
 async def test_files_from_an_earlier_ownership_are_never_started(
