@@ -49,9 +49,9 @@ def list_snapshots(root: Path, id: InstanceId) -> list[Snapshot]:
     try:
         with open_shelf(root, id) as shelf:
             names = sorted(filter(is_name, names_in(shelf.fd)), key=age_order, reverse=True)
-            found = [_describe(shelf, name, id) for name in names]
+            snapshots = [_describe(shelf, name, id) for name in names]
             # One that was deleted after its name was read is no broken one.
-            return [one for one in found if one.manifest or os.path.lexists(one.path)]
+            return [its for its in snapshots if its.manifest or os.path.lexists(its.path)]
     except VaultError as error:
         if error.code == "absent":
             return []
