@@ -1,4 +1,4 @@
-"""What a test waits by: how often it asks, and a log that grows while it is read."""
+"""What a test waits by: how often it asks, which process lives, a log that grows meanwhile."""
 
 from pathlib import Path
 
@@ -7,6 +7,16 @@ def pause(waited: float, asking: float = 0.0) -> float:
     """Seconds until it asks again: longer the longer it waits, and the longer the asking itself
     took. Asking costs the machine time that the thing waited for needs."""
     return max(min(max(waited / 20, 0.02), 0.1), min(3 * asking, 1.0))
+
+
+def alive(pid: int) -> bool:
+    """Also a zombie whose other threads have not ended yet: they hold its files open."""
+    process = Path(f"/proc/{pid}")
+    try:
+        zombie = (process / "stat").read_text().rpartition(")")[2].split()[0] == "Z"
+        return not zombie or len(list((process / "task").iterdir())) > 1
+    except OSError:
+        return False
 
 
 class GrowingLog(type(Path())):  # type: ignore[misc]

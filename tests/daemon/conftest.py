@@ -13,7 +13,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from tests.waiting import GrowingLog
+from tests.waiting import GrowingLog, alive
 
 # Short times, so that a test waits for the fault and not for the clock.
 SETTINGS = """\
@@ -212,14 +212,6 @@ class RunningAgent:
             with contextlib.suppress(OSError):  # it ends by itself at this very moment
                 if alive(pid) and b"agent" in Path(f"/proc/{pid}/cmdline").read_bytes():
                     os.kill(pid, signal.SIGKILL)
-
-
-def alive(pid: int) -> bool:
-    """Neither gone nor a zombie."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
 
 
 @pytest.fixture

@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 
-from tests.daemon.conftest import QUICK, SETTINGS, RunningAgent, alive, remote_settings
+from tests.daemon.conftest import QUICK, SETTINGS, RunningAgent, remote_settings
 from tests.ports import free_port
 from tests.standin.evolution import KEY, StandIn
+from tests.waiting import alive
 
 ENDING_ROUTES = ("DELETE /instance/logout", "DELETE /instance/delete", "POST /instance/restart")
 

@@ -11,10 +11,11 @@ import pytest
 
 from scripts.benches.processes import children
 from tests.conftest import Eventually
-from tests.daemon.conftest import PATIENT, RunningAgent, alive
+from tests.daemon.conftest import PATIENT, RunningAgent
 from tests.daemon.test_baileys import SLOWER, cache, whatsapp
 from tests.daemon.test_vault import cli
 from tests.standin.baileys.run import WhatsApp
+from tests.waiting import alive
 
 __all__ = ["cache", "whatsapp"]
 

@@ -8,7 +8,7 @@ import signal
 
 import pytest
 
-from tests.daemon.conftest import alive
+from tests.waiting import alive
 
 
 async def connected(agent, eventually, id="a", **settings):

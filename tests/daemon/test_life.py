@@ -8,7 +8,9 @@ import sqlite3
 import time
 from pathlib import Path
 
-from .conftest import IMPATIENT, alive
+from tests.waiting import alive
+
+from .conftest import IMPATIENT
 
 
 async def connected(agent, eventually, *ids):

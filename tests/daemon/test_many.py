@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from .conftest import alive
+from tests.waiting import alive
 
 MANY = 200
 

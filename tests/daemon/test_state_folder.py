@@ -6,7 +6,7 @@ import json
 import shutil
 import sqlite3
 
-from tests.daemon.conftest import alive
+from tests.waiting import alive
 
 
 async def connected(agent, eventually, *ids):

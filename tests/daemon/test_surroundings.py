@@ -16,8 +16,9 @@ import aiohttp
 import pytest
 
 from tests.lacking import not_lent
+from tests.waiting import alive
 
-from .conftest import LOOKS_OFTEN, PATIENT, SETTINGS, alive
+from .conftest import LOOKS_OFTEN, PATIENT, SETTINGS
 
 CLOCKS = '''
 """Python's clocks, moved by what two files say: the one thing that a test cannot do for real."""

@@ -17,10 +17,11 @@ import pytest
 from agent.engines.web.browser.arguments import find_browser
 from agent.engines.web.fetch import fetch_bundle
 from agent.errors import ConfigError, EngineError
-from tests.daemon.conftest import RunningAgent, alive
+from tests.daemon.conftest import RunningAgent
 from tests.daemon.test_vault import cli
 from tests.lacking import lacks
 from tests.standin.web.stand_in import StandIn
+from tests.waiting import alive
 
 pytestmark = pytest.mark.slow
 

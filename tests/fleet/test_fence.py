@@ -7,10 +7,10 @@ from pathlib import Path
 from agent.clock import boot_now
 from agent.worker.fence import DISCONNECT
 from tests.conftest import Eventually
-from tests.daemon.conftest import alive
 from tests.engines.baileys.conftest import ACCOUNT, PEER, cache, whatsapp
 from tests.fleet.agents import LASTING, LONG, MARGIN, TTL, fleet_of_agents
 from tests.standin.baileys.run import WhatsApp
+from tests.waiting import alive
 
 __all__ = ["cache", "whatsapp"]
 

@@ -81,8 +81,8 @@ def standin(bed: Bed) -> Iterator[Callable[..., None]]:
     bed.run("systemctl", "stop", "wa-agent.service", within=120)
     bed.try_run("systemctl", "stop", *ours, within=120)
     bed.run("systemctl", "reset-failed")
-    # An inactive unit stays loaded for a while.
-    listed = ("systemctl", "list-units", "--all", "--no-legend", *ours)
+    # Those that are active, have a job or failed. What is inactive may stay loaded.
+    listed = ("systemctl", "list-units", "--no-legend", *ours)
     bed.until(lambda: not bed.run(*listed).strip())
     shutil.copy(STANDIN, bed.root / "opt/standin.py")
 

@@ -17,8 +17,8 @@ from agent.engines.baileys.node import find_node
 from agent.engines.baileys.packages import find_packages
 from agent.errors import ConfigError, EngineError
 from tests.conftest import Eventually
-from tests.daemon.conftest import alive
 from tests.engines.baileys.conftest import Bench
+from tests.waiting import alive
 
 pytestmark = pytest.mark.slow
 

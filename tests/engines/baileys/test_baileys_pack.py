@@ -15,9 +15,9 @@ import pytest
 
 from agent.engines.baileys.files import CREDS
 from scripts.benches.processes import tree
-from tests.daemon.conftest import alive
 from tests.engines.baileys.conftest import NAME, Bench, PackProcess
 from tests.standin.baileys.run import WhatsApp
+from tests.waiting import alive
 
 ACCOUNTS = ("5511900000001", "5511900000021", "5511900000031")
 

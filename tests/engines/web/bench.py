@@ -16,6 +16,7 @@ from agent.core.model import Claim, ConnectionStatus, Happening, parse_instance_
 from agent.errors import EngineError
 from agent.link.client import Link, Peer
 from tests.standin.web.stand_in import StandIn
+from tests.waiting import alive
 
 ACCOUNT = "5511999999999"
 ROOT = Path(__file__).parents[3]
@@ -187,7 +188,7 @@ class Bench:
         tree = list(processes_below(self.process.pid))
         self.process.kill()
         self.process.wait()
-        await self.until(lambda: not any(lives(pid) for pid in tree))
+        await self.until(lambda: not any(alive(pid) for pid in tree))
 
     def be_patient(self) -> None:
         """From now on a start has all the time that it has without haste.py."""
@@ -262,10 +263,3 @@ def entries(folder: Path) -> list[Path]:
         return list(folder.iterdir())
     except OSError:
         return []
-
-
-def lives(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
-    except OSError:
-        return False

@@ -16,8 +16,9 @@ from agent.engines.web.profile.folder import holder, prepare_profile
 from agent.engines.web.profile.local_auth import import_local_auth
 from agent.engines.web.profile.notes import read_note
 from agent.errors import EngineError, LeaseOver, Refused
-from tests.engines.web.bench import ACCOUNT, Bench, entries, lives, processes_below
+from tests.engines.web.bench import ACCOUNT, Bench, entries, processes_below
 from tests.standin.web.stand_in import StandIn
+from tests.waiting import alive
 
 Status = ConnectionStatus
 
@@ -85,7 +86,7 @@ async def test_the_browser_ends_with_the_lease_of_a_fleets_machine(
     await bench.link.call("lease", {"until": until})
     if frozen:
         bench.process.send_signal(signal.SIGSTOP)
-    await bench.until(lambda: not any(lives(pid) for pid in tree))
+    await bench.until(lambda: not any(alive(pid) for pid in tree))
     assert boot_now() > until
     # It ended by itself, or the kernel did it, `fence.KERNEL` seconds past the lease.
     assert bench.process.wait() == (-signal.SIGKILL if frozen else LeaseOver.exit_status)

@@ -16,8 +16,9 @@ import pytest
 from agent.core.model import ConnectionStatus
 from agent.engines.web.files import has_pairing
 from agent.errors import EngineError
-from tests.engines.web.bench import ACCOUNT, Bench, lives, renderers_below
+from tests.engines.web.bench import ACCOUNT, Bench, renderers_below
 from tests.standin.web.stand_in import StandIn
+from tests.waiting import alive
 
 Status = ConnectionStatus
 
@@ -202,7 +203,7 @@ async def test_f42_a_profile_lost_under_a_dying_browser_is_not_made_again(
     browser = await bench.browser()
     bench.process.send_signal(signal.SIGSTOP)
     os.kill(browser, signal.SIGKILL)
-    await bench.until(lambda: not lives(browser) and is_removed(bench.session / "profile"))
+    await bench.until(lambda: not alive(browser) and is_removed(bench.session / "profile"))
     bench.process.send_signal(signal.SIGCONT)
     await bench.claimed(Status.AUTH_FAILURE, "unpaired_suspect")
     await bench.link.call("connect")
@@ -230,7 +231,7 @@ async def test_files_deleted_under_a_live_browser_are_noticed_and_written_again(
     await bench.claimed(Status.CONNECTED, within=40)
     assert stand_in.page().device == device
     await bench.until((bench.session / "web.json").exists)
-    assert not lives(browser)
+    assert not alive(browser)
     assert Status.QR_REQUIRED not in [claim.status for claim in bench.claims[heard:]]
 
 
