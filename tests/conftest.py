@@ -20,7 +20,7 @@ from xdist.scheduler import LoadScopeScheduling
 from tests.durations import Durations
 from tests.lacking import not_lent
 from tests.leftovers import Leftovers, sentence
-from tests.waiting import pause
+from tests.waiting import Pauses, pause
 
 # A test that a busy machine makes slow is not wrong.
 hypothesis.settings.register_profile(
@@ -99,6 +99,14 @@ def eventually() -> Eventually:
             await asyncio.sleep(pause(now - begun, now - asked))
 
     return wait
+
+
+@pytest.fixture
+def pauses() -> Iterator[Pauses]:
+    pauses = Pauses()
+    pauses.start()
+    yield pauses
+    pauses.end()
 
 
 @pytest.fixture

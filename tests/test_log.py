@@ -277,14 +277,14 @@ def test_f28_the_journal_is_used_where_a_unit_got_no_stream():
         os.close(fd)
 
 
-def test_a_full_pipe_drops_lines_and_says_so_later(pipe):
+def test_a_full_pipe_drops_lines_and_says_so_later(pipe, pauses):
     """No process reads stderr: logging must neither wait nor fail."""
     reading, writing = pipe
     writer = LineWriter(writing, "text", to_journal=False)
     begun = time.monotonic()
     for _ in range(3000):
         writer.handle(record("x" * 100))
-    assert time.monotonic() - begun < 20
+    assert time.monotonic() - begun < 5 + pauses.total
     assert writer.dropped > 1000
     while True:
         try:

@@ -1,6 +1,10 @@
 """What a test waits by: how often it asks, which process lives, a log that grows meanwhile."""
 
+import threading
+import time
 from pathlib import Path
+
+_EVERY = 0.05
 
 
 def pause(waited: float, asking: float = 0.0) -> float:
@@ -17,6 +21,28 @@ def alive(pid: int) -> bool:
         return not zombie or len(list((process / "task").iterdir())) > 1
     except OSError:
         return False
+
+
+class Pauses(threading.Thread):
+    """Notes for how long the machine, or this process, stood still: a bound on measured time is the
+    product's, and these seconds are not."""
+
+    def __init__(self) -> None:
+        super().__init__(name="pauses")
+        self.longest = self.total = 0.0
+        self._over = threading.Event()
+
+    def run(self) -> None:
+        before = time.clock_gettime(time.CLOCK_BOOTTIME)
+        while not self._over.wait(_EVERY):
+            now = time.clock_gettime(time.CLOCK_BOOTTIME)
+            still, before = now - before - _EVERY, now
+            self.longest = max(self.longest, still)
+            self.total += max(still, 0.0)
+
+    def end(self) -> None:
+        self._over.set()
+        self.join()
 
 
 class GrowingLog(type(Path())):  # type: ignore[misc]

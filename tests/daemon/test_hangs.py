@@ -39,17 +39,17 @@ def stopped(agent):
 COMMANDS = ("health", "list", "stop a", "events", "why a", "events -f")
 
 
-async def test_commands_say_within_seconds_that_the_agent_hangs(stopped):
+async def test_commands_say_within_seconds_that_the_agent_hangs(stopped, pauses):
     for status, _, errors, seconds in await asyncio.gather(
         *(run(stopped, *words.split()) for words in COMMANDS)
     ):
         assert status == 5
         assert "does not answer within 3 s" in errors
         # 3 s, and what starting six Pythons takes on a busy machine; it was 90.
-        assert seconds < 45
+        assert seconds < 20 + pauses.total
 
 
-async def test_the_doctor_tells_what_it_finds_without_the_agent(stopped):
+async def test_the_doctor_tells_what_it_finds_without_the_agent(stopped, pauses):
     status, out, _, seconds = await run(
         stopped, "doctor", "--json", "--config", str(stopped.config), "--state", str(stopped.state)
     )
@@ -57,4 +57,4 @@ async def test_the_doctor_tells_what_it_finds_without_the_agent(stopped):
     found = {one["check"]: one for one in json.loads(out)["findings"]}
     assert "is stopped by a signal" in found["agent"]["sentence"]
     assert {"python", "disk", "clock", "database"} <= set(found)
-    assert seconds < 45
+    assert seconds < 15 + pauses.total

@@ -3,8 +3,7 @@
 import asyncio
 import os
 import signal
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from agent.clock import boot_now
 from agent.core.model import ConnectionStatus as Status
 from agent.errors import EngineError, LeaseOver
 from agent.worker import fence
+from tests.waiting import Pauses
 from tests.worker.conftest import slept_for
 
 OVER = LeaseOver.exit_status
@@ -24,33 +24,6 @@ IN_TIME = "the lease of this machine ended: disconnected"
 
 STILL = 0.3
 """Seconds for which the machine itself may stand still in the midst of a fence's deadlines."""
-
-
-class Pauses(threading.Thread):
-    """Notes for how long the machine, or this process, stood still at most."""
-
-    def __init__(self) -> None:
-        super().__init__(name="pauses")
-        self.longest = 0.0
-        self._over = threading.Event()
-
-    def run(self) -> None:
-        before = boot_now()
-        while not self._over.wait(0.05):
-            before, now = boot_now(), before
-            self.longest = max(self.longest, before - now - 0.05)
-
-    def end(self) -> None:
-        self._over.set()
-        self.join()
-
-
-@pytest.fixture
-def pauses() -> Iterator[Pauses]:
-    pauses = Pauses()
-    pauses.start()
-    yield pauses
-    pauses.end()
 
 
 async def lease(bench: Any, seconds: float) -> float:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from agent.host.notify import Notifier, notifier_from, watchdog_from
+from tests.waiting import Pauses
 
 
 @pytest.fixture
@@ -30,12 +31,12 @@ def test_notices_arrive_as_the_manager_reads_them(manager: socket.socket, tmp_pa
 
 
 def test_f30_a_manager_that_does_not_read_never_blocks_us(
-    manager: socket.socket, tmp_path: Path
+    manager: socket.socket, tmp_path: Path, pauses: Pauses
 ) -> None:
     notifier = Notifier(str(tmp_path / "notify"))
     begun = time.monotonic()
     taken = [notifier.status("x" * 1000) for _ in range(5000)]
-    assert time.monotonic() - begun < 20, "5,000 that wait at all would take longer"
+    assert time.monotonic() - begun < 2 + pauses.total
     assert taken[0] and not taken[-1]
     assert notifier.unsent == taken.count(False)
     manager.recv(2000)

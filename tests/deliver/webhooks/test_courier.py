@@ -25,6 +25,7 @@ from agent.store.database import Store
 from tests.conftest import Eventually
 from tests.deliver.receiver import Receiver
 from tests.listener import Listener
+from tests.waiting import Pauses
 
 QUICK = Pace(first=0.01, longest=0.05, circuit_failures=3, circuit_pause=0.1)
 SECRET = "a secret of sixteen or more"
@@ -227,7 +228,7 @@ async def test_f61_a_wait_that_the_target_asks_for_is_kept(
 
 
 async def test_f61_a_slow_target_costs_the_others_nothing(
-    bench: Bench, target: Receiver, eventually: Eventually
+    bench: Bench, target: Receiver, eventually: Eventually, pauses: Pauses
 ) -> None:
     async with Receiver().open() as slow:
         slow.answering.clear()
@@ -236,7 +237,7 @@ async def test_f61_a_slow_target_costs_the_others_nothing(
         for number in range(100):
             await bench.say(f"event {number}")
         await eventually(lambda: "event 99" in target.sentences())
-        assert time.monotonic() - begun < 40
+        assert time.monotonic() - begun < 10 + pauses.total
         assert slow.taken == []
         quick, late = webhooks.views()
         assert (quick.name, late.name) == ("quick", "slow")

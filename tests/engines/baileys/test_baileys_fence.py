@@ -18,9 +18,10 @@ from scripts.benches.processes import tree
 from tests.engines.baileys.conftest import ACCOUNT, NAME, OTHER, PEER, Bench, PackProcess
 from tests.listener import Listener
 from tests.standin.baileys.run import WhatsApp
+from tests.waiting import Pauses
 from tests.worker.conftest import Bench as Worker
 from tests.worker.conftest import slept_for
-from tests.worker.test_fence import STILL, Pauses
+from tests.worker.test_fence import STILL
 
 MARGIN = 1.0
 """Seconds past the lease in which the last byte must be out, `fence.DISCONNECT`; and those in which
