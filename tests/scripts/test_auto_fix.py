@@ -902,6 +902,111 @@ async def test_a_round_that_is_told_to_stop_starts_its_session_again(place: Plac
     assert place.server.acts == ["disconnect 6", "start-session 6"]
 
 
+async def test_q1_a_kill_between_removing_and_starting_leaves_no_session_down(
+    place: Place,
+) -> None:
+    """The removal was done and not yet noted: nothing is left to remove, and it must start."""
+    place.errors(5)
+    key = place.root / "auth" / "7" / f"session-{PEER}.12.json"
+
+    async def kill(_word: str) -> None:
+        if not key.exists() and process.returncode is None:
+            os.killpg(process.pid, signal.SIGKILL)
+
+    place.server.before = kill
+    process = await place.begin("all")
+    await process.communicate()
+    place.server.before = None
+    assert place.server.acts == ["disconnect 7"]
+    memory = json.loads((place.root / "logs" / "auto-fix-sessions" / "memory.json").read_text())
+    assert memory["down"]["7"]["taken"] is False
+    done = await place.run("all")
+    assert (done.status, "its last round was interrupted recovered" in words(done.out)) == (0, True)
+    assert place.server.status["7"] == "CONNECTED"
+    assert (await place.run("all")).out == "nothing needs a repair\n"
+
+
+async def test_q2_a_removal_that_was_put_back_is_refused_and_nothing_is_touched(
+    place: Place,
+) -> None:
+    place.server.comes_back_as = "qrcode"
+    assert (await place.run("7", "--reset")).status == 0
+    (removal,) = (place.removed / "7").iterdir()
+    place.server.status["7"] = "DISCONNECTED"
+    place.server.comes_back_as = "CONNECTED"
+    done = await place.run("7", "--put-back", removal.name)
+    assert (done.status, "is put back" in done.out) == (0, True), done.out
+    before, asked = tree(place.root / "auth"), list(place.server.acts)
+    again = await place.run("7", "--put-back", removal.name)
+    assert again.status == 1
+    assert "it was put back already, and nothing of the session was touched" in again.out
+    assert tree(place.root / "auth") == before
+    assert place.server.acts == asked, "the session stayed connected"
+
+
+async def test_q2_a_removal_that_is_no_longer_whole_moves_no_live_pairing_away(
+    place: Place,
+) -> None:
+    place.server.comes_back_as = "qrcode"
+    assert (await place.run("7", "--reset")).status == 0
+    (removal,) = (place.removed / "7").iterdir()
+    place.server.comes_back_as = "CONNECTED"
+    (place.add("7", OTHER) / "creds.json").write_text('{"me":{"id":"55:4@s"}}')  # paired again
+    before, asked = tree(place.root / "auth"), list(place.server.acts)
+    damaged = removal / "files" / "creds.json"
+    damaged.write_text(damaged.read_text() + " ")
+    refused = await place.run("7", "--put-back", removal.name)
+    assert refused.status == 1
+    assert f"cannot put back {damaged}: it is missing or has changed" in refused.out
+    assert (tree(place.root / "auth"), place.server.acts) == (before, asked)
+
+
+@pytest.mark.parametrize("moved", [1, 3])
+async def test_q2_a_put_back_that_was_killed_between_two_files_is_done_by_the_next_round(
+    place: Place, moved: int
+) -> None:
+    """The round is killed while it moves single files: some are back, some are kept."""
+    before = tree(place.root / "auth" / "7")
+    place.server.comes_back_as = "qrcode"
+    assert (await place.run("7", "--reset")).status == 0
+    (removal,) = (place.removed / "7").iterdir()
+    place.server.status["7"], place.server.comes_back_as = "DISCONNECTED", "CONNECTED"
+    folder = place.root / "auth" / "7"
+    folder.mkdir()
+    for file in sorted((removal / "files").iterdir())[:moved]:
+        file.rename(folder / file.name)
+    memory = place.root / "logs" / "auto-fix-sessions" / "memory.json"
+    left = json.loads(memory.read_text())
+    left["down"] = {"7": {"since": time.time(), "why": "put back", "put_back": removal.name}}
+    memory.write_text(json.dumps(left))
+    done = await place.run("all")
+    assert done.status == 0, done.out + done.err
+    assert tree(folder) == before
+    assert place.server.status["7"] == "CONNECTED"
+
+
+@pytest.mark.parametrize("lists", [True, False])
+async def test_q3_a_token_that_is_wrong_is_no_system_without_errors(
+    place: Place, lists: bool
+) -> None:
+    place.server.lists = lists
+    done = await place.run("all", BACKEND_TOKEN="wrong")
+    assert (done.status, done.out) == (4, "")
+    assert "the key is refused" in done.err
+
+
+async def test_q3_a_server_that_is_away_is_no_system_without_errors(place: Place) -> None:
+    done = await place.run("all", BACKEND_URL="http://127.0.0.1:9")
+    assert (done.status, done.out) == (5, "")
+    assert "connection refused" in done.err.lower()
+
+
+async def test_q3_a_server_that_keeps_only_its_list_from_us_is_well(place: Place) -> None:
+    place.server.refuses = {"list": 403}
+    done = await place.run("all")
+    assert (done.status, done.out, done.err) == (0, "nothing needs a repair\n", "")
+
+
 # --- how it is used ---------------------------------------------------------------------------
 
 

@@ -77,14 +77,23 @@ async def clear_and_start(round: Round) -> None:
     await round.start_or(undo)
 
 
-async def put_back(round: Round, name: str) -> None:
-    """A removal undone, by a person's wish; what lies there by now is put aside itself."""
+async def put_back(
+    round: Round, name: object, *, going_down: Callable[[], None] = lambda: None
+) -> None:
+    """A removal undone, by a person's wish; what lies there by now is put aside itself. A removal
+    that is back already, or is no longer whole, is refused before the session is touched."""
     store, id = round.store, round.id
-    removal = store.shelf.find(id, name)
-    if plan := await store.in_the_way(id, removal):
-        await store.take_out(id, plan, f"made way for {name}")
-        await round.must_stay_gone(plan)
-    await store.put_back(id, removal)
+    removal = store.shelf.find_to_put_back(id, name)
+    await store.must_have_room(id, await store.in_the_way(id, removal))
+
+    async def work() -> None:
+        if plan := await store.in_the_way(id, removal):
+            await store.take_out(id, plan, f"made way for {removal.name}")
+            await round.must_stay_gone(plan)
+        await store.put_back(id, removal)
+
+    going_down()
+    await round.while_down(work)
 
 
 def must_be_possible(what: str, contract: Contract, store: SessionStore) -> None:

@@ -148,6 +148,10 @@ class OneRound:
         read.read()
         sessions = Sessions(self.server, self.store, read.hints)
         await sessions.look()
+        if (down := sessions.trouble) is not None:
+            # What is stored still names sessions: what a round took down is tried all the same.
+            self.worst = status_of(down)
+            self.voice.warn(str(down))
         await attribute(read, sessions, self.memory)
         self.memory.save()
         cut_off = await self._cut_off()
@@ -198,7 +202,9 @@ class OneRound:
                     "its last round was interrupted",
                     down.peers,
                     down.damaged,
-                    only_up=down.taken or down.reset or not (down.peers or down.damaged),
+                    cut_off=True,
+                    only_up=down.taken or down.reset or not down.left_undone,
+                    put_back=down.put_back,
                 )
             )
         return tasks

@@ -168,11 +168,9 @@ class WhaticketSession:
         if name == "restore_removed":
             self._must_change_keys("put keys back")
             row = await self._row()
-            removal = self._store.shelf.find(row.id, arguments.get("name"))
-            round = self._round(row.id)
-            work = round.while_down(lambda: key_changes.put_back(round, removal.name))
-            await self._alone("put keys back", work)
-            return {"name": removal.name}
+            removal = arguments.get("name")
+            await self._alone("put keys back", key_changes.put_back(self._round(row.id), removal))
+            return {"name": removal}
         raise InvalidRequest(
             f"cannot {name!r:.40}: the whaticket engine knows removed and restore_removed",
             field="name",

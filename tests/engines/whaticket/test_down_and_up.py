@@ -101,7 +101,7 @@ async def test_a_removal_is_kept_with_its_manifest_and_can_be_put_back(open_benc
     assert {name: after[name] for name in before} == before
     # What stood in its way was not lost either.
     assert len(list((bench.kept / "removed" / "7").iterdir())) == 2
-    with pytest.raises(EngineError, match="it was already"):
+    with pytest.raises(EngineError, match="put back already"):
         await session.command("restore_removed", {"name": folder.name})
 
 

@@ -157,14 +157,32 @@ class AuthFolder:
         copied = replace(removal, source=str(path), files=tuple(entries), state="done")
         return shelf.write(copied)
 
+    def left_to_put_back(self, removal: Removal, id: str) -> tuple[FileEntry, ...]:
+        """The files that are not back yet: all of them, or what an interrupted round left. Each was
+        read and is whole; EngineError for one that is in neither place."""
+        kept = _digests(removal.path / FILES, removal.files)
+        here = _digests(self.path(id), removal.files)
+        left = []
+        for file in removal.files:
+            if kept.get(file.name) == file.sha256:
+                left.append(file)
+            elif here.get(file.name) != file.sha256:
+                raise EngineError(
+                    f"cannot put back {removal.path / FILES / file.name}: it is missing or has"
+                    " changed since it was kept; nothing of the session was touched",
+                    code="files",
+                )
+        return tuple(left)
+
     def put_back(self, shelf: Shelf, removal: Removal, id: str) -> None:
         """What stands in the way was moved aside before."""
         path, backup = self.path(id), removal.path / FILES
-        self._read_again(removal, path, backup, back=False)
-        if not (removal.whole and not os.path.lexists(path) and _moved_at_once(backup, path)):
+        left = self.left_to_put_back(removal, id)
+        at_once = removal.whole and left == removal.files and not os.path.lexists(path)
+        if left and not (at_once and _moved_at_once(backup, path)):
             _make(path)
             with opened(backup) as backup_fd, opened(path) as path_fd:
-                for file in removal.files:
+                for file in left:
                     if _is_there(file.name, path_fd):
                         raise EngineError(
                             f"cannot put back {path / file.name}: it exists again", code="files"
@@ -173,7 +191,7 @@ class AuthFolder:
         sync(path.parent)
         shelf.write(replace(removal, state="put_back"))
 
-    def _read_again(self, removal: Removal, path: Path, backup: Path, *, back: bool = True) -> None:
+    def _read_again(self, removal: Removal, path: Path, backup: Path) -> None:
         """What lies on the shelf is what the manifest says."""
         if not removal.files:
             return
@@ -181,13 +199,25 @@ class AuthFolder:
             changed = [f for f in removal.files if measure(backup, fd, f.name).sha256 != f.sha256]
             if not changed:
                 return
-            if back and os.path.lexists(path):
+            if os.path.lexists(path):
                 with opened(path) as path_fd:
                     for file in changed:
                         _move(file, backup, fd, path, path_fd)
         raise EngineError(
             f"cannot keep {backup / changed[0].name}: it changed while it was moved", code="files"
         )
+
+
+def _digests(folder: Path, files: Iterable[FileEntry]) -> dict[str, str]:
+    """By name, of those files that are there."""
+    if not os.path.lexists(folder):
+        return {}
+    digests = {}
+    with opened(folder) as fd:
+        for file in files:
+            if _is_there(file.name, fd):
+                digests[file.name] = measure(folder, fd, file.name).sha256
+    return digests
 
 
 def _read_settled(folder: Path, fd: int, name: str) -> bytes:

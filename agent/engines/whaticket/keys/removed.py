@@ -30,6 +30,8 @@ KEYS = "keys.json"
 MANIFEST = "manifest.json"
 FORMAT = "wa-agent removed keys"
 KEEP = 7 * 86400.0
+PUT_BACK_ALREADY = "put_back_already"
+"""The error's code where a removal was put back before: nothing was touched."""
 _NAME = re.compile(r"\d{8}T\d{6}Z(?:\.\d{1,4})?")
 _SAFE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 _FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -146,14 +148,21 @@ class Shelf:
         write_json(removal.path / MANIFEST, {"format": FORMAT, "version": 1, **raw})
         return removal
 
-    def find(self, remote: str, name: object) -> Removal:
-        """The removal of that name; InvalidRequest when there is none."""
+    def find_to_put_back(self, remote: str, name: object) -> Removal:
+        """The removal of that name; an error when there is none, or when it was put back: what lies
+        in the session's place now may be the live pairing, which nothing may move away for it."""
         if not isinstance(name, str) or not _NAME.fullmatch(name):
             raise InvalidRequest("cannot put back: `name` is no removal's name", field="name")
         path = self.root / self.folder / safe_name(remote) / name
         removal = _read_manifest(path)
         if removal is None or removal.remote != remote:
             raise InvalidRequest(f"cannot put back {name}: there is no such removal", field="name")
+        if removal.state == "put_back":
+            raise EngineError(
+                f"cannot put back {name}: it was put back already, and nothing of the session was"
+                " touched",
+                code=PUT_BACK_ALREADY,
+            )
         return removal
 
     def all(self, remote: str) -> list[Removal]:

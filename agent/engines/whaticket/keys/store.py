@@ -182,8 +182,6 @@ class SessionStore:
 
     async def put_back(self, id: str, removal: Removal) -> None:
         """The session must be down, and what stands in the way taken out."""
-        if removal.state == "put_back":
-            raise EngineError(f"cannot put back {removal.name}: it was already", code="files")
         if self.redis is not None and removal.keys:
             dumps = await in_thread(_read_keys, removal)
             there = set(await self.redis.present([dump.key for dump in dumps]))
@@ -194,14 +192,22 @@ class SessionStore:
         await in_thread(self.shelf.write, replace(removal, state="put_back"))
 
     async def in_the_way(self, id: str, removal: Removal) -> Plan:
-        """What would have to go before this removal can come back."""
-        if removal.whole:
-            return await self.plan_all(id)
+        """What would have to go before this removal can come back. EngineError where it cannot come
+        back whole: asked first, so that nothing goes for it."""
         files: tuple[str, ...] = ()
         keys: tuple[str, ...] = ()
-        if self.folder is not None and removal.files:
-            now = set(await in_thread(self.folder.all_names, id))
-            files = tuple(file.name for file in removal.files if file.name in now)
+        back: set[str] = set()
+        if (folder := self.folder) is not None and removal.files:
+            left = {file.name for file in await in_thread(folder.left_to_put_back, removal, id)}
+            back = {file.name for file in removal.files} - left
+            now = set(await in_thread(folder.all_names, id))
+            files = tuple(sorted(left & now))
+        if self.redis is not None and removal.keys:
+            await in_thread(_read_keys, removal)
+        if removal.whole:
+            plan = await self.plan_all(id)
+            kept = tuple(name for name in plan.files if name not in back)
+            return replace(plan, files=kept, whole=not back)
         if self.redis is not None and removal.keys:
             dumps = await in_thread(_read_keys, removal)
             keys = tuple(await self.redis.present([dump.key for dump in dumps]))

@@ -154,13 +154,30 @@ class Sessions:
     hints: set[str]
     rows: list[Row] | None = None
     stored: list[str] = field(default_factory=list)
+    trouble: ServerDown | None = None
+    """Why nothing can be had from the server."""
 
     async def look(self) -> None:
+        self.stored = await self.store.ids() if self.store.usable else []
         try:
             self.rows = await self.server.rows.get()
+        except ServerDown as down:
+            if not await self._keeps_only_its_list(down):
+                self.trouble = down
+
+    async def _keeps_only_its_list(self, down: ServerDown) -> bool:
+        """Not every server lists its sessions for us. One that knows us answers about one session;
+        the stored keys name them."""
+        if down.reason == "not_found":
+            return True
+        some = next(iter(self.stored or sorted(self.hints)), "")
+        if down.reason != "refused_key" or not some:
+            return False
+        try:
+            await self.server.state(some)
         except ServerDown:
-            self.rows = None  # not every server lists them for us; the stored keys name them too
-        self.stored = await self.store.ids() if self.store.usable else []
+            return False
+        return True
 
     def names(self) -> Names:
         ids = {row.id for row in self.rows or ()} | self.hints

@@ -8,6 +8,7 @@ from agent.core.words import ConnectionStatus
 from agent.engines.remote.answers import ServerDown
 from agent.engines.whaticket import key_changes
 from agent.engines.whaticket.down_and_up import Round
+from agent.engines.whaticket.keys.removed import PUT_BACK_ALREADY
 from agent.engines.whaticket.keys.store import SessionStore
 from agent.engines.whaticket.once.options import Options
 from agent.engines.whaticket.once.say import Voice
@@ -28,8 +29,10 @@ class Task:
     why: str
     peers: tuple[str, ...] = ()
     damaged: bool = False
+    cut_off: bool = False
+    """A round before this one took it down: it comes up, whatever becomes of the rest."""
     only_up: bool = False
-    """A round before this one took it down, and took out what was to go."""
+    """That round had done the rest."""
     reset: bool = False
     put_back: str = ""
 
@@ -89,13 +92,24 @@ class Repairer:
         if task.only_up:
             await round.come_up()
             return Result(RECOVERED)
+        try:
+            return await self._change_keys(round, task)
+        except EngineError as error:
+            if not task.cut_off:
+                raise
+            await round.come_up()
+            if error.code not in (key_changes.NOTHING, PUT_BACK_ALREADY):
+                raise
+            return Result(RECOVERED)
+
+    async def _change_keys(self, round: Round, task: Task) -> Result:
         self._must_hold_keys()
         if task.reset:
             return await self._reset(round, task)
         if task.put_back:
-            self.store.shelf.find(task.session, task.put_back)
-            self._note_down(task)
-            await round.while_down(lambda: key_changes.put_back(round, task.put_back))
+            await key_changes.put_back(
+                round, task.put_back, going_down=lambda: self._note_down(task)
+            )
             return Result(f"{task.put_back} is put back")
         await key_changes.regenerate(
             round,
@@ -121,7 +135,14 @@ class Repairer:
             )
 
     def _note_down(self, task: Task) -> None:
-        down = Down(time.time(), task.why, task.peers, task.damaged, reset=task.reset)
+        down = Down(
+            time.time(),
+            task.why,
+            task.peers,
+            task.damaged,
+            reset=task.reset,
+            put_back=task.put_back,
+        )
         self.memory.is_down(task.session, down)
 
     def _note_taken(self, task: Task) -> None:

@@ -39,6 +39,12 @@ class Down:
     taken: bool = False
     """What was to be removed is removed: it only has to come up."""
     reset: bool = False
+    put_back: str = ""
+    """The removal that was to come back."""
+
+    @property
+    def left_undone(self) -> bool:
+        return bool(self.peers or self.damaged or self.put_back)
 
 
 @dataclass(slots=True)

@@ -34,7 +34,7 @@ def test_two_removals_in_one_second_have_two_names(tmp_path, auth):
     assert one.name == "20270115T080000Z"
     assert two.name == "20270115T080000Z.2"
     assert [each.name for each in shelf.all("7")] == [one.name, two.name]
-    assert shelf.find("7", two.name) == two
+    assert shelf.find_to_put_back("7", two.name) == two
 
 
 def test_only_old_removals_of_the_agent_are_swept(tmp_path, auth):
@@ -81,14 +81,14 @@ def test_a_manifest_that_was_changed_is_not_believed(tmp_path, auth, change):
     place = removal.path / "manifest.json"
     place.write_text(json.dumps({**json.loads(place.read_text()), **change}))
     with pytest.raises(InvalidRequest, match="there is no such removal"):
-        shelf.find("7", removal.name)
+        shelf.find_to_put_back("7", removal.name)
 
 
 def test_a_kept_file_that_was_changed_is_not_put_back(tmp_path, auth):
     shelf = Shelf(tmp_path)
     removal = remove(shelf, auth, "session-5511.0")
     (removal.path / "files" / "session-5511.0.json").write_text("{}")
-    with pytest.raises(EngineError, match="changed while"):
+    with pytest.raises(EngineError, match="missing or has changed since it was kept"):
         auth.put_back(shelf, removal, "7")
     assert not (auth.path("7") / "session-5511.0.json").exists()
 
