@@ -19,7 +19,9 @@ from agent.engines.whaticket.keys.peers import address_of_jid, same_peer
 from agent.engines.whaticket.logs.records import (
     LONGEST_LINE,
     LONGEST_RECORD,
+    OBJECT,
     PRETTY,
+    finding_among,
     finding_in,
     jids_of,
     message_of,
@@ -122,8 +124,8 @@ class LineReader:
             self._end_pretty(now)
         if line.startswith("{") and (record := record_in(line)) is not None:
             self._end_block(now)
-            self._take_record(record, self._session_in(line), now)
-        elif PRETTY.match(line):
+            self._take_record(record, finding_in(record, self.own), self._session_in(line), now)
+        elif PRETTY.match(line) or OBJECT.fullmatch(line):
             self._end_block(now)
             self._pretty = [line[:LONGEST_LINE]]
         else:
@@ -186,17 +188,31 @@ class LineReader:
 
     def _end_pretty(self, now: float) -> None:
         lines, self._pretty = self._pretty, []
-        if lines:
-            self._take_record(read_pretty(lines), self._session_in(lines[0]), now)
+        if not lines:
+            return
+        record, session = read_pretty(lines), self._session_in(lines[0])
+        if PRETTY.match(lines[0]):
+            self._take_record(record, finding_in(record, self.own), session, now)
+            return
+        stack = next((at[1] for line in lines if (at := _ADDRESS.search(line))), "")
+        self._take_record(record, finding_among(lines, self.own), session, now, stack)
 
-    def _take_record(self, record: Mapping[str, Any], session: str, now: float) -> None:
-        finding = finding_in(record, self.own)
+    def _take_record(
+        self,
+        record: Mapping[str, Any],
+        finding: CryptoFinding | None,
+        session: str,
+        now: float,
+        stack: str = "",
+    ) -> None:
+        """`stack`: the address that a stack in it names."""
         session = session or session_of(record)
         if (turn := read_turn(message_of(record))) is not None:
             self._note_turn(turn if turn.session else replace(turn, session=session), now)
         if finding is None:
             return
         addresses = [a for jid in jids_of(record) if (a := address_of_jid(jid))]
+        addresses += [stack] if stack else []
         if finding.effect is Effect.SUMMARY:
             self._add_summary(finding, addresses, session, now)
         else:

@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from agent.core.findings.crypto_patterns import CryptoFinding, CryptoPattern, read_line
+from agent.core.findings.crypto_patterns import CryptoFinding, CryptoPattern, Effect, read_line
 from agent.engines.raw import text
 
 LONGEST_LINE = 8192
@@ -16,6 +16,8 @@ PRETTY = re.compile(
     r"(?:\[[^\]]{5,40}\] )?(?:TRACE|DEBUG|INFO|WARN|ERROR|FATAL)"
     r"(?: \[[^\]]{5,40}\])?(?: \([^)]{0,200}\))?: "
 )
+OBJECT = re.compile(r"\S.{0,200}: \{")
+"""What Node prints of an object given to console.error: its fields follow, indented."""
 _FIELD = re.compile(r"\s+\"?([A-Za-z]{1,30})\"?: (.*)")
 _SESSION_FIELDS = ("sessionId", "whatsappId", "session", "id")
 
@@ -44,7 +46,7 @@ def read_pretty(lines: list[str]) -> dict[str, Any]:
         if field is None:
             continue
         depth = len(line) - len(line.lstrip())
-        name, value = field[1], field[2].strip().rstrip(",").strip('"')
+        name, value = field[1], field[2].strip().rstrip(",").strip("\"'`")
         if depth <= 4:
             group = name if name in inner else ""
             if not group:
@@ -66,15 +68,23 @@ def finding_in(
     return read_line(_text(record, "msg"), own)
 
 
+def finding_among(lines: Iterable[str], own: Iterable[CryptoPattern] = ()) -> CryptoFinding | None:
+    """The first of a printed object's lines that says anything of keys; a benign one only where no
+    other does."""
+    found = [finding for line in lines if (finding := read_line(line, own)) is not None]
+    counted = [finding for finding in found if finding.effect is not Effect.BENIGN]
+    return next(iter(counted or found), None)
+
+
 def jids_of(record: Mapping[str, Any]) -> list[str]:
     """Whom the message came from, as far as that is certain, best first."""
     key = record.get("key")
     key = key if isinstance(key, Mapping) else {}
     names = ["participant", "participantAlt", "participantPn", "participantLid", "senderLid"]
-    if not key.get("fromMe"):
+    if not key.get("fromMe") and record.get("fromMe") not in (True, "true"):
         # The chat of an own message is the receiver, whose keys are another's.
         names += ["remoteJid", "remoteJidAlt", "senderPn"]
-    jids = [_text(key, name) for name in names]
+    jids = [_text(where, name) for where in (key, record) for name in names]
     jids += [_text(record, name) for name in ("sender", "author")]
     return [jid for jid in jids if jid]
 

@@ -16,6 +16,12 @@ from tests.standin.whaticket import words
 
 PEER = "5511999990001"
 LID = "123456789012345_1"
+PRINTED = """[ERROR] Erro de criptografia WhatsApp: {
+  sessionId: 123,
+  %s,
+  timestamp: '2026-01-01T00:00:00.000Z'
+}
+another line"""
 
 
 def read(*texts: str, reader: LineReader | None = None) -> LineReader:
@@ -68,6 +74,30 @@ def told(*texts: str, **how: object) -> list[tuple[str, str, str]]:
             ],
             [("bad_mac", PEER, "7"), ("bad_mac", "5521888", "8")],
             id="two messages at once, matched by their peer",
+        ),
+        pytest.param([PRINTED % "error: 'Bad MAC'"], [("bad_mac", "", "123")], id="an object"),
+        pytest.param(
+            [PRINTED % f"remoteJid: '{PEER}@s.whatsapp.net',\n  message: \"Bad MAC\""],
+            [("bad_mac", PEER, "123")],
+            id="an object that names its peer",
+        ),
+        pytest.param(
+            [PRINTED % f"error: Error: Bad MAC\n      at async {PEER}.3 [as awaitable] (q.js)"],
+            [("bad_mac", PEER, "123")],
+            id="an object with a stack",
+        ),
+        pytest.param(
+            [PRINTED % "error: 'Bad MAC'", PRINTED.replace("123", "8") % "error: 'Bad MAC'"],
+            [("bad_mac", "", "123"), ("bad_mac", "", "8")],
+            id="two objects of two sessions",
+        ),
+        pytest.param(
+            [PRINTED % "error: 'Key used already or never filled'"], [], id="a benign object"
+        ),
+        pytest.param(
+            [words.bad_mac(f"{PEER}.3"), PRINTED % "error: 'failed to decrypt message'"],
+            [("bad_mac", PEER, "123")],
+            id="an object names the session of libsignal's error before it",
         ),
         pytest.param(
             [words.pino(f"{PEER}@s.whatsapp.net", "Invalid PreKey ID", "PreKeyError", id=7)],
