@@ -936,6 +936,7 @@ async def test_q2_a_removal_that_was_put_back_is_refused_and_nothing_is_touched(
     place.server.comes_back_as = "CONNECTED"
     done = await place.run("7", "--put-back", removal.name)
     assert (done.status, "is put back" in done.out) == (0, True), done.out
+    assert "repaired                     0" in (await place.run("--stats")).out
     before, asked = tree(place.root / "auth"), list(place.server.acts)
     again = await place.run("7", "--put-back", removal.name)
     assert again.status == 1
@@ -1026,6 +1027,7 @@ async def test_q3_a_server_that_keeps_only_its_list_from_us_is_well(place: Place
         ),
         (["all"], {"LOG_SESSION": "(("}, 78, "cannot use LOG_SESSION='(('"),
         (["all"], {"THRESHOLD": "five"}, 78, "cannot use THRESHOLD='five'"),
+        (["all"], {"KEEP_DAYS": "0"}, 78, "cannot use KEEP_DAYS=0"),
         (
             ["all"],
             {"BACKEND_URL": "http://a:b@c"},

@@ -133,12 +133,16 @@ def _parsed(raw: bytes) -> Any:
 
 
 def _bytes(raw: Any) -> bytes | None:
-    """BufferJSON's form of bytes: base64 text, or (in older ones) a list of numbers."""
-    if not isinstance(raw, Mapping) or raw.get("type") != "Buffer":
+    """All forms of bytes that BufferJSON's reviver takes: base64 text or a list of numbers, marked
+    by `type` or (in older ones) `buffer`, and an object of numbers by their places."""
+    if not isinstance(raw, Mapping):
         return None
-    data = raw.get("data")
-    if isinstance(data, str):
-        return _decoded(data)
+    if raw.get("type") == "Buffer" or raw.get("buffer") is True:
+        data = raw.get("data") or raw.get("value")
+        if isinstance(data, str):
+            return _decoded(data)
+    else:
+        data = list(raw.values()) if raw and all(map(str.isdecimal, raw)) else None
     try:
         return bytes(data) if isinstance(data, list) else None
     except (ValueError, TypeError):
@@ -146,10 +150,15 @@ def _bytes(raw: Any) -> bytes | None:
 
 
 def _decoded(text: str) -> bytes | None:
+    """As Node reads base64: either alphabet, with or without padding."""
+    text = text.rstrip("=").translate(_URL_SAFE)
     try:
-        return base64.b64decode(text, validate=True)
+        return base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
     except (binascii.Error, ValueError):
         return None
+
+
+_URL_SAFE = str.maketrans("-_", "+/")
 
 
 _KINDS: Mapping[str, Callable[[Any], bool]] = {

@@ -166,8 +166,13 @@ def read_options(env: Environment, orders: Orders) -> Options:
     """ConfigError names the variable that cannot be used."""
     audit, state = read_state_dir(env)
     threshold, window = env.whole("THRESHOLD", 5), env.whole("WINDOW", 300)
-    tries = env.whole("TRIES", 3)
-    for name, value in (("THRESHOLD", threshold), ("WINDOW", window), ("TRIES", tries)):
+    tries, keep_days = env.whole("TRIES", 3), env.whole("KEEP_DAYS", 7)
+    for name, value in (
+        ("THRESHOLD", threshold),
+        ("WINDOW", window),
+        ("TRIES", tries),
+        ("KEEP_DAYS", keep_days),
+    ):
         if value < 1:
             raise ConfigError(f"cannot use {name}=0: it must be more than 0")
     log_file = env.text("LOG_FILE")
@@ -180,7 +185,7 @@ def read_options(env: Environment, orders: Orders) -> Options:
         audit,
         state,
         Path(backup).absolute() if backup else state / "removed",
-        keep_days=env.whole("KEEP_DAYS", 7),
+        keep_days=keep_days,
         threshold=threshold,
         window=float(window),
         tries=tries,

@@ -154,9 +154,10 @@ class Repairer:
         if result.good:
             if task.reset:
                 stats.cleaned += 1
-            else:
+            elif not task.put_back:
                 stats.repaired += 1
-            stats.repair_seconds += seconds
+            if not task.put_back:
+                stats.repair_seconds += seconds
             memory.forget_errors(task.session)
             self.voice.note("INFO", task.session, f"{result.text} in {seconds:.1f} s")
         else:
