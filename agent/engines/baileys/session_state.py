@@ -192,6 +192,13 @@ class SessionState:
         self.spoiled = True
         self.failed(EngineError(str(event.get("raw", "")), code=str(event.get("code", ""))))
 
+    def _on_key_refused(self, event: Mapping[str, Any]) -> None:
+        log.warning(
+            "contacts sent %s keys that are too large, too many or under names that WhatsApp does"
+            " not use: not stored",
+            event.get("count"),
+        )
+
     def _on_restricted(self, event: Mapping[str, Any]) -> None:
         if not self.connected:
             return

@@ -162,6 +162,10 @@ class WhatsApp(Program):
         """Any message of the protocol, as protobufjs reads it from JSON."""
         return str(call(self.url + "/say", {"from": sender, "to": to, "message": message})["id"])
 
+    def tell(self, path: str, told: Mapping[str, Any]) -> dict[str, Any]:
+        """Any command of it."""
+        return dict(call(self.url + path, told))
+
     def say_many(self, sender: str, to: str, count: int) -> None:
         call(self.url + "/say_many", {"from": sender, "to": to, "count": count}, within=600)
 

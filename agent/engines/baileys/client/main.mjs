@@ -7,13 +7,15 @@ import { silenceConsole } from "./log.mjs";
 import { Session } from "./session.mjs";
 
 const [commands, events, packages] = [Number(process.argv[2]), Number(process.argv[3]), process.argv[4]];
-const LONGEST = 64 * 1024; // of an error's words
+const LONGEST = 2048; // characters of one text in a line: a contact chooses some of them
 
 // libsignal prints its sessions, private keys included, with console.*: nothing of it leaves here.
 silenceConsole();
 
+const short = (_, value) => (typeof value === "string" ? value.slice(0, LONGEST).toWellFormed() : value);
+
 function emit(line) {
-  let rest = Buffer.from(JSON.stringify(line) + "\n");
+  let rest = Buffer.from(JSON.stringify(line, short) + "\n");
   while (rest.length) {
     try {
       rest = rest.subarray(writeSync(events, rest));
@@ -27,7 +29,7 @@ function emit(line) {
 // Names and places of an error, without what it quotes: a key or a text may stand in its message.
 function fatal(error) {
   const stack = String(error?.stack ?? "").split("\n").filter((line) => /^\s+at /.test(line)).slice(0, 8);
-  emit({ event: "fatal", name: error?.name ?? "Error", code: error?.code ?? "", stack: stack.join("\n").slice(0, LONGEST) });
+  emit({ event: "fatal", name: error?.name ?? "Error", code: error?.code ?? "", stack: stack.join("\n") });
   process.exit(70);
 }
 process.on("uncaughtException", fatal);

@@ -42,10 +42,11 @@ export class Session {
   async open(settings) {
     this.lease(settings);
     this.#settings = settings;
-    this.#store = new Store(settings.folder, this.#lib, (error) => {
+    const broken = (error) => {
       this.#emit({ event: "store", code: error.code, raw: error.message });
       this.#hangUp();
-    });
+    };
+    this.#store = new Store(settings.folder, this.#lib, broken, this.#emit);
     this.#state = await this.#store.open(settings.paired);
     return this.#identity();
   }
@@ -106,7 +107,15 @@ export class Session {
     const wire = socket.ws.socket;
     const send = wire.send.bind(wire);
     wire.send = (...frame) => (this.#mustHold(), send(...frame));
-    const mine = (work) => (...data) => this.#socket === socket && work(...data);
+    // Peers' data reaches these: an error of one event ends neither this process nor its other sessions.
+    const mine = (work) => (...data) => {
+      if (this.#socket !== socket) return;
+      try {
+        work(...data);
+      } catch (error) {
+        this.#emit({ event: "stray", name: error?.name ?? "Error", code: error?.code ?? "" });
+      }
+    };
     socket.ws.on("frame", mine((frame) => this.#frame(frame)));
     socket.ev.on("connection.update", mine((update) => this.#update(update)));
     socket.ev.on("creds.update", mine((update) => this.#keepCreds(update)));

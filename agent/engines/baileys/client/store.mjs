@@ -3,12 +3,18 @@
 // Every write goes to a temporary file, is flushed, renamed, and the folder is flushed; the library
 // hears that it is done only then. Missing is not damaged: a file that cannot be read ends the
 // session with its name and is left as it is; nothing here begins a new identity over an old one.
+// A contact names sender keys, and makes records grow: what goes too far is refused alone.
 import { constants } from "node:fs";
-import { open, readFile, readdir, rename, unlink } from "node:fs/promises";
+import { access, open, readFile, readdir, rename, unlink } from "node:fs/promises";
 import { join } from "node:path";
 
 const CREDS = "creds.json";
 const AT_ONCE = 8;
+const ORDINARY = /^[\x20-\x7e]{1,200}$/; // every name of WhatsApp's own
+const GROWING = /^(session|sender-key)-/; // records that grow with what a contact sends
+const LARGEST = 2 << 20; // characters of such a record
+const SENDER_KEY = /^sender-key-.+--(.+)--\d+\.json$/;
+const MOST_SENDER_KEYS = 10_000; // of one contact, or of the session itself: one for each group
 
 export class StoreError extends Error {
   constructor(code, file, cause) {
@@ -17,12 +23,20 @@ export class StoreError extends Error {
   }
 }
 
-export const fileOf = (name) => name.replace(/\//g, "__").replace(/:/g, "-") + ".json";
+// The library's own file name, also where it gives two keys the same one: a contact's address ends
+// the names that it chooses, so it meets its own keys only. null: such a key is never stored.
+export function fileOf(name) {
+  const file = name.replace(/\//g, "__").replace(/:/g, "-") + ".json";
+  return ORDINARY.test(file) ? file : null;
+}
 
 export class Store {
   #folder;
   #lib;
   #broken;
+  #told;
+  #refused = 0;
+  #senderKeys = null; // author → how many
   #waiting = new Map(); // file → content, or null to remove it
   #resolvers = [];
   #writing = null;
@@ -30,10 +44,12 @@ export class Store {
   #closed = false;
 
   // `broken`: called once with a StoreError when the disk no longer takes what must be kept.
-  constructor(folder, lib, broken) {
+  // `told`: called with what a person should hear of.
+  constructor(folder, lib, broken, told = () => {}) {
     this.#folder = folder;
     this.#lib = lib;
     this.#broken = broken;
+    this.#told = told;
   }
 
   // The state as the library wants it; `paired`: a pairing is known, so no new identity may begin.
@@ -65,7 +81,8 @@ export class Store {
   async #get(type, ids) {
     const found = {};
     for (const id of ids) {
-      let value = await this.#read(fileOf(`${type}-${id}`));
+      const file = fileOf(`${type}-${id}`);
+      let value = file && (await this.#read(file));
       if (type === "app-state-sync-key" && value) value = this.#lib.proto.Message.AppStateSyncKeyData.fromObject(value);
       found[id] = value;
     }
@@ -75,9 +92,19 @@ export class Store {
   #set(data) {
     const files = new Map();
     for (const [type, values] of Object.entries(data)) {
-      for (const [id, value] of Object.entries(values)) files.set(fileOf(`${type}-${id}`), value ?? null);
+      for (const [id, value] of Object.entries(values)) {
+        const file = fileOf(`${type}-${id}`);
+        if (file) files.set(file, value ?? null);
+        else if (value) this.#refuse();
+      }
     }
     return this.#put(files);
+  }
+
+  // Said at the first, the tenth, the hundredth...: a contact may go on for ever.
+  #refuse() {
+    this.#refused += 1;
+    if (/^10*$/.test(String(this.#refused))) this.#told({ event: "key_refused", count: this.#refused });
   }
 
   async #read(file) {
@@ -108,7 +135,9 @@ export class Store {
     if (this.#closed) return new Promise(() => {});
     if (this.#failed) return Promise.reject(this.#failed);
     for (const [file, value] of files) {
-      this.#waiting.set(file, value === null ? null : JSON.stringify(value, this.#lib.BufferJSON.replacer));
+      const text = value === null ? null : JSON.stringify(value, this.#lib.BufferJSON.replacer);
+      if (text?.length > LARGEST && GROWING.test(file)) this.#refuse();
+      else this.#waiting.set(file, text);
     }
     return new Promise((resolve, reject) => {
       this.#resolvers.push({ resolve, reject });
@@ -146,6 +175,7 @@ export class Store {
       });
       return;
     }
+    if (await this.#isTooMany(file)) return this.#refuse();
     const temporary = join(this.#folder, `.${file}.${process.pid}.tmp`);
     try {
       const handle = await open(temporary, constants.O_WRONLY | constants.O_CREAT | constants.O_TRUNC | constants.O_NOFOLLOW, 0o600);
@@ -160,6 +190,26 @@ export class Store {
       await unlink(temporary).catch(() => {});
       throw new StoreError("storage_failed", file, error.code ?? "write");
     }
+  }
+
+  async #isTooMany(file) {
+    const [, author] = SENDER_KEY.exec(file) ?? [];
+    if (!author) return false;
+    const isThere = await access(join(this.#folder, file)).then(() => true, () => false);
+    if (isThere) return false;
+    this.#senderKeys ??= readdir(this.#folder).then((names) => {
+      const counts = new Map();
+      for (const name of names) {
+        const [, whose] = SENDER_KEY.exec(name) ?? [];
+        if (whose) counts.set(whose, (counts.get(whose) ?? 0) + 1);
+      }
+      return counts;
+    });
+    const counts = await this.#senderKeys;
+    const count = counts.get(author) ?? 0;
+    if (count >= MOST_SENDER_KEYS) return true;
+    counts.set(author, count + 1);
+    return false;
   }
 
   async #flushFolder() {

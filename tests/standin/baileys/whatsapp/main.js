@@ -34,8 +34,8 @@ const COMMANDS = {
   }),
   'POST /scan': ({ qr, user }) => whatsapp.scan(qr, user),
   'POST /enter_code': ({ user }) => whatsapp.enterCode(user),
-  'POST /say': async ({ from, to, text, message }) => ({
-    id: await whatsapp.say(from, to, message ?? { conversation: text }),
+  'POST /say': async ({ from, to, text, message, id }) => ({
+    id: await whatsapp.say(from, to, message ?? { conversation: text }, id),
   }),
   'POST /say_many': async ({ from, to, count }) => {
     for (let at = 0; at < count; at += 1) await whatsapp.say(from, to, { conversation: `message ${at}` });

@@ -289,9 +289,8 @@ export class WhatsApp {
   }
 
   /** A contact writes to every linked device of an account. */
-  async say(from, to, message) {
+  async say(from, to, message, id = randomId()) {
     const person = this.person(from);
-    const id = randomId();
     person.sent.set(id, message);
     const devices = this.linked(to);
     if (!devices.length) throw new Error(`${to} has no linked device`);
