@@ -97,7 +97,7 @@ class Bed:
         """Run in the tree while nothing is booted, as an installer of images would."""
         inside = ["chroot", str(self.root), *map(str, command)]
         with self._kernel_file_systems():
-            return _capture(inside, {**_clean_environment(), **(env or {})}, within=600)
+            return _capture(inside, {**clean_environment(), **(env or {})}, within=600)
 
     @contextlib.contextmanager
     def _kernel_file_systems(self) -> Iterator[None]:
@@ -225,7 +225,7 @@ class Bed:
         enter = ["nsenter", "-t", str(self.init), "-m", "-u", "-i", "-p", "-C", "-w", "--"]
         if user:
             enter += ["setpriv", f"--reuid={user}", f"--regid={user}", "--init-groups", "--"]
-        return _capture([*enter, *map(str, command)], _clean_environment(), within, text)
+        return _capture([*enter, *map(str, command)], clean_environment(), within, text)
 
     def run(self, *command: str | Path, user: str = "", within: float = 120.0) -> str:
         """What the command printed; a failure fails the test with its output."""
@@ -267,7 +267,7 @@ class Bed:
         raise AssertionError(f"no process {inside} in the bed")
 
     def _is_inside(self, pid: int) -> bool:
-        return _pid_namespace(pid) == _pid_namespace(self.init)
+        return pid_namespace(pid) == pid_namespace(self.init)
 
     def path(self, inside: str) -> Path:
         """A path of the booted bed (its /run too) as the outside can open it."""
@@ -297,11 +297,11 @@ def _hide_below(upper: Path) -> None:
     (upper / "var").chmod(0o755)
 
 
-def _pid_namespace(pid: int) -> Path:
+def pid_namespace(pid: int) -> Path:
     return Path(f"/proc/{pid}/ns/pid").readlink()
 
 
-def _clean_environment() -> dict[str, str]:
+def clean_environment() -> dict[str, str]:
     kept = {k: v for k, v in os.environ.items() if k.lower().endswith("_proxy") or "PIP" in k}
     path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
     return {**kept, "PATH": path, "LANG": "C.UTF-8", "SYSTEMD_COLORS": "0", "HOME": "/root"}

@@ -14,6 +14,7 @@ from tests.ports import free_port
 from tests.system.bed import CHECKOUT, SOURCE, Bed
 from tests.system.conftest import PYTHON
 from tests.system.fleet import AGENT, Fleet
+from tests.system.terminal import on_a_terminal
 
 
 @pytest.fixture
@@ -138,12 +139,18 @@ def test_s1_an_upgrade_sets_aside_what_the_old_rule_let_into_the_units(bed: Bed)
         bed.run("sh", "-c", f"rm -rf {volatile}/{fine} /var/backups/wa-agent-drop-ins.*")
 
 
-def test_an_upgrade_of_this_version_leaves_limits_and_drop_ins_alone(bed: Bed):
+def test_an_upgrade_runs_nothing_of_the_service_on_roots_terminal_and_leaves_drop_ins_alone(
+    bed: Bed,
+):
     folder = "/etc/systemd/system.control/wa-instance@own.service.d"
     bed.write(f"{folder}/50-CPUWeight.conf", "[Service]\nCPUWeight=50\n")
     try:
-        bed.run(CHECKOUT / "scripts/install", within=300)
+        done = on_a_terminal(bed, CHECKOUT / "scripts/install")
+        assert done.status == 0, done.text
         assert bed.try_run("test", "-e", folder).returncode == 0
+        # Whoever runs on root's terminal types there.
+        assert any("agent.engines.web.fetch" in line for line in done.seen)
+        assert not done.on_terminal
     finally:
         bed.run("rm", "-r", folder)
 
@@ -202,18 +209,20 @@ def test_s6_an_upgrade_follows_no_link_of_the_agents_user(bed: Bed, linked: list
     assert bed.run("sh", "-c", LOOK) == before
 
 
-def test_root_gives_up_its_rights_below_another_users_folder(bed: Bed):
+def test_root_fetches_as_the_owner_of_the_folder(bed: Bed):
     bed.run("install", "-d", "-o", "wa-worker", "-g", "wa", "/opt/own")
-    code = (
-        "import os; from pathlib import Path; from agent.engines.web.fetch import become_owner;"
-        "become_owner(Path('/opt/own/deep/cache'));"
-        "print(os.getuid(), os.geteuid(), os.getgroups())"
-    )
-    uid = bed.run("id", "-u", "wa-worker").strip()
-    assert bed.run(PYTHON, "-c", code).strip() == f"{uid} {uid} []"
-    bed.run("chown", "root", "/opt/own")
-    assert bed.run(PYTHON, "-c", code).split()[:2] == ["0", "0"]
-    bed.run("rmdir", "/opt/own")
+    cache = "/opt/own/deep/cache"
+    # Without npm, too, it makes its folder first.
+    bed.try_run(PYTHON, "-m", "agent.engines.baileys.fetch", cache, within=300)
+    assert bed.run("stat", "-c", "%U", f"{cache}/baileys").strip() == "wa-worker"
+    bundle = bundle_path(Path(cache))
+    bed.run("install", "-D", "-m", "600", "/dev/null", bundle)
+    if bundle_path(SOURCE / ".cache").exists():
+        shutil.copyfile(bundle_path(SOURCE / ".cache"), bed.root / str(bundle).lstrip("/"))
+    # Of root's and for root alone: as another user it is not there.
+    done = bed.try_run(PYTHON, "-m", "agent.engines.web.fetch", cache, within=300)
+    assert done.returncode != 0 or bed.run("stat", "-c", "%U", bundle).strip() == "wa-worker"
+    bed.run("rm", "-r", "/opt/own")
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ import pytest
 from tests.system.bed import SOURCE, Bed
 from tests.system.debian import apt, build, edit, full_disk, make_debian, next_version, program
 from tests.system.fleet import AGENT, Fleet, connect, traffic
+from tests.system.terminal import on_a_terminal
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -261,6 +262,17 @@ def test_a_full_disk_leaves_the_older_version_running(bare: Bed, newer, moment: 
 
 
 @pytest.mark.usefixtures("undisturbed")
+def test_an_upgrade_runs_nothing_of_the_service_on_roots_terminal(bare: Bed, newer):
+    """Who runs on root's terminal types there."""
+    new = newer(unchanged)
+    done = on_a_terminal(bare, "/usr/bin/dpkg", "--install", new.path)
+    assert done.status == 0, done.text
+    assert any("config check" in line for line in done.seen)
+    assert not done.on_terminal
+    assert version(bare) == new.version
+
+
+@pytest.mark.usefixtures("undisturbed")
 def test_dpkg_killed_while_it_unpacks_leaves_the_older_version_running(bare: Bed, newer):
     before, agent = version(bare), bare.show(AGENT, "InvocationID")
     new = newer(unchanged)
@@ -389,7 +401,8 @@ def test_removal_keeps_the_sessions_and_a_purge_moves_them_away(
     shutil.copy(package, bare.root / "srv")
     refused = dpkg(bare, "--install", f"/srv/{package.name}")
     assert "schema 4, version" in refused.stderr
-    succeed(dpkg(bare, "--install", later.path))
+    unpack_over_a_fifo(bare, later.path)
+    succeed(dpkg(bare, "--configure", "wa-agent"))
     fleet.until_connected(within=180)
     assert fleet.accounts() == accounts
 
@@ -404,6 +417,17 @@ def test_removal_keeps_the_sessions_and_a_purge_moves_them_away(
     (backup,) = bare.run("sh", "-c", "ls -d /var/backups/wa-agent.*").split()
     assert bare.run("ls", f"{backup}/state/sessions/s1/session").split() == ["sandbox.json"]
     assert bare.run("stat", "-c", "%a", backup).strip() == "700"
+
+
+def unpack_over_a_fifo(bed: Bed, package: str) -> None:
+    """What the service's user put in the database's place holds up nothing on root's terminal."""
+    database = "/var/lib/wa-agent/agent.db"
+    bed.run("mv", database, f"{database}.test")
+    bed.run("mkfifo", database, user="wa-agent")
+    done = on_a_terminal(bed, "/usr/bin/dpkg", "--unpack", package)
+    bed.run("mv", "-f", f"{database}.test", database)
+    assert done.status == 0, done.text
+    assert not done.seen, "root reads the four bytes itself"
 
 
 # The Ansible role, on the machine that the purge left empty

@@ -4,12 +4,12 @@ import grp
 import os
 import pwd
 import shlex
-import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from agent.host.units import BACKENDS
+from agent.other_user import User, run_as
 
 WORKER = "wa-worker"
 HIDDEN = ("/home", "/root", "/run/user", "/var", "/tmp", "/etc/wa-agent", "/run/wa-agent")
@@ -39,17 +39,11 @@ class Worker:
         if os.geteuid() != 0:
             return None
         try:
-            done = subprocess.run(
-                ["/usr/bin/test", f"-{way}", path],
-                user=self.uid,
-                group=self.gid,
-                extra_groups=self.groups,
-                timeout=_SECONDS,
-                check=False,
-            )
-        except (OSError, subprocess.SubprocessError):
+            user = User(self.uid, self.gid, self.groups)
+            status = run_as(user, ["/usr/bin/test", f"-{way}", path], within=_SECONDS).status
+        except OSError:
             return None
-        return done.returncode == 0
+        return {0: True, 1: False}.get(status)
 
     def sees(self, path: Path) -> bool:
         return not self.confined or not _below(path, HIDDEN) or _below(path, self.shown)

@@ -1,4 +1,8 @@
-"""Looks at files as the agent will: root becomes the user that owns the state folder."""
+"""Looks at files as the agent will: root takes on the rights of the state folder's owner.
+
+Only the effective user changes, and nothing is started meanwhile: no process of that user may
+trace this one. Whatever is started goes through `agent.other_user`.
+"""
 
 import os
 import pwd

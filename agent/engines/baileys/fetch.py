@@ -26,6 +26,7 @@ from agent.engines.baileys.packages import (
     packages_folder,
 )
 from agent.errors import ConfigError, EngineError, WaError
+from agent.other_user import owner_of, run_as
 
 _MOST = 600.0
 
@@ -87,8 +88,16 @@ def main(argv: list[str]) -> int:
     if len(argv) not in (1, 2):
         print(f"usage: {sys.executable} -m {FETCH} CACHE [NPM-CACHE]", file=sys.stderr)
         return 2
+    cache, *brought = (Path(name).absolute() for name in argv)
     try:
-        path = fetch_packages(Path(argv[0]), Path(argv[1]) if len(argv) == 2 else None)
+        owner = owner_of(cache)
+        if owner is not None:
+            command: list[str | Path] = [sys.executable, "-I", "-m", FETCH, cache]
+            command += brought
+            answer = run_as(owner, command, within=_MOST + 60)
+            print(answer.text, file=sys.stderr if answer.status else sys.stdout)
+            return answer.status
+        path = fetch_packages(cache, *brought)
     except (WaError, OSError) as error:
         print(error, file=sys.stderr)
         return 1

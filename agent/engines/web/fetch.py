@@ -1,7 +1,6 @@
 """Get the wa-js bundle from the npm registry: `python -m agent.engines.web.fetch CACHE`."""
 
 import hashlib
-import os
 import subprocess
 import sys
 import tarfile
@@ -21,11 +20,13 @@ from agent.engines.web.bundle import (
 )
 from agent.errors import ConfigError, EngineError, WaError
 from agent.files import write_whole
+from agent.other_user import owner_of, run_as
 
 PACKAGE_SHA256 = "28f761a900db2160ec7a165c2a67b97cf6f814d8a797a5d9b6bfc06df1574df9"
 MEMBER = "package/dist/wppconnect-wa.js"
 REGISTRY = "https://registry.npmjs.org/"
 _SIZE_LIMIT = 8 * 1024 * 1024
+_MOST = 120.0
 
 
 def fetch_bundle(cache: Path) -> Path:
@@ -93,32 +94,12 @@ def _unpack(package: bytes) -> bytes:
         return file.read(_SIZE_LIMIT)
 
 
-def unpack_package(path: Path) -> bytes:
-    """The bundle out of a package file that was copied here."""
+def read_package(file: str) -> bytes:
+    """A package file that was brought here; "-" is the standard input."""
     try:
-        return _unpack(path.read_bytes())
+        return sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
     except OSError as error:
-        raise EngineError(f"cannot read {path}: {error.strerror}") from error
-
-
-def become_owner(cache: Path) -> None:
-    """Root gives up its rights before it writes below a folder that another user can change: that
-    user could put a link in its way. The owner of the first folder on the path that is not root's
-    is that user.
-    """
-    if os.geteuid() != 0:
-        return
-    for path in (*reversed(cache.parents), cache):
-        try:
-            owner = path.lstat()
-        except OSError:  # not there yet: root's, as all before it
-            return
-        if owner.st_uid != 0:
-            os.setgroups([])
-            os.setgid(owner.st_gid)
-            os.setuid(owner.st_uid)
-            os.umask(0o027)
-            return
+        raise EngineError(f"cannot read {file}: {error.strerror}") from error
 
 
 def main(argv: list[str]) -> int:
@@ -127,9 +108,16 @@ def main(argv: list[str]) -> int:
         return 2
     cache = Path(argv[0]).absolute()
     try:
-        content = unpack_package(Path(argv[1])) if len(argv) == 2 else None
-        become_owner(cache)
-        path = fetch_bundle(cache) if content is None else keep_bundle(cache, content)
+        # Root reads the file that root brought; who may change the cache writes there.
+        package = read_package(argv[1]) if len(argv) == 2 else None
+        owner = owner_of(cache)
+        if owner is not None:
+            command: list[str | Path] = [sys.executable, "-I", "-m", FETCH, cache]
+            command += [] if package is None else ["-"]
+            answer = run_as(owner, command, within=_MOST, feed=package or b"")
+            print(answer.text, file=sys.stderr if answer.status else sys.stdout)
+            return answer.status
+        path = fetch_bundle(cache) if package is None else keep_bundle(cache, _unpack(package))
     except (WaError, OSError) as error:
         print(error, file=sys.stderr)
         return 1
