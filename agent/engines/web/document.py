@@ -12,6 +12,8 @@ from agent.engines.settings import origin_of
 
 SILENT = 25.0
 """Seconds in which nothing moved on in a document that is not ready."""
+RELOADS, RELOADS_WINDOW = 2, 120.0
+"""The page may load an address again so many times within these seconds."""
 PORTAL = 511
 """HTTP's own status for: the network wants a login first."""
 
@@ -106,6 +108,33 @@ def _count(raw: Any, most: int) -> int:
 def _shown(raw: Any, limit: int) -> str:
     printable = (sign if sign.isprintable() else " " for sign in text(raw, 4096))
     return "".join(printable)[:limit].strip()
+
+
+class Reloads:
+    """The documents that the page began by itself. The same address again and again is a finding;
+    a redirect leads to another one."""
+
+    def __init__(self) -> None:
+        self._began: list[tuple[float, str]] = []
+
+    def clear(self) -> None:
+        self._began.clear()
+
+    def judge(self, address: str, now: float) -> str:
+        """Count this document; what to report of it, "" = nothing."""
+        place = _place_of(address)
+        self._began = [each for each in self._began if each[0] >= now - RELOADS_WINDOW]
+        self._began.append((now, place))
+        times = sum(began == place for _, began in self._began)
+        if times <= RELOADS:
+            return ""
+        return f"{place} reloaded itself {times} times in {RELOADS_WINDOW:.0f} s"
+
+
+def _place_of(address: str) -> str:
+    """Host and path of an address, as people are shown it."""
+    parts = urlsplit(address)
+    return _shown(parts.netloc + parts.path, 120)
 
 
 LOOK = """(() => {

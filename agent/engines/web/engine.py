@@ -231,7 +231,7 @@ class WebEngine:
             log.warning("the page crashed")
             self._starts.come_back(self._starts.revive, word)
         elif word == "navigated":
-            self._navigated(str(raw.get("url", ""))[:2000], raw.get("unreachable") is True)
+            self._navigated(raw)
         else:
             self._view.word(word, raw, boot_now())
             self._publish()
@@ -243,8 +243,9 @@ class WebEngine:
                 detail = {"id": str(id)[:64], "ack": ACKS.get(ack, "unknown")}
                 self._reporter.happened(Happening("ack", detail))
 
-    def _navigated(self, address: str, unreachable: bool) -> None:
-        self._starts.navigated(address, unreachable=unreachable)
+    def _navigated(self, raw: Mapping[str, Any]) -> None:
+        address, unreachable = str(raw.get("url", ""))[:2000], raw.get("unreachable") is True
+        self._starts.navigated(address, unreachable=unreachable, asked=raw.get("asked") is True)
         # While it starts, the start itself tells what came of it.
         if not unreachable or not self._starts.working:
             self._publish()

@@ -13,7 +13,7 @@ from typing import Any
 from agent.clock import boot_now
 from agent.core.words import Claim, ConnectionStatus
 from agent.engines.tasks import Tasks, cancel, runs
-from agent.engines.web.document import LOOK, judge_document, parse_document
+from agent.engines.web.document import LOOK, Reloads, judge_document, parse_document
 from agent.engines.web.failures import BROWSER_STAYS, FRESH_PAGE, REASON_OF
 from agent.engines.web.files import lost_store, store_is_gone
 from agent.engines.web.profile.rescue import rescue
@@ -29,8 +29,6 @@ Status = ConnectionStatus
 Work = Callable[[], Coroutine[Any, Any, None]]
 
 STARTS_WINDOW = 600.0
-RELOADS, RELOADS_WINDOW = 2, 120.0
-"""The page may begin so many documents by itself within these seconds; one more is a finding."""
 PAST_CACHES_EVERY = 600.0
 """Seconds in which one load past every cache is enough; a connect by the agent allows another."""
 LOOK_EVERY = 1.0
@@ -52,7 +50,7 @@ class Starts:
     _work: asyncio.Task[None] | None = None
     _follower: asyncio.Task[None] | None = None
     _browser_ends: deque[float] = field(default_factory=deque)
-    _reloads: deque[float] = field(default_factory=deque)
+    _reloads: Reloads = field(default_factory=Reloads)
     _past_caches_at: float = -PAST_CACHES_EVERY
     _is_passing_caches: bool = False
     _stopping: bool = False
@@ -103,17 +101,18 @@ class Starts:
         self.view.silent = False
         await work()
 
-    def navigated(self, address: str, *, unreachable: bool) -> None:
-        """The page shows another document; while none of our ways goes on, it went by itself."""
-        self.view.new_document(address, boot_now())
+    def navigated(self, address: str, *, unreachable: bool, asked: bool) -> None:
+        """The page shows another document. `asked`: by us, and the event came late."""
+        now = boot_now()
+        self.view.new_document(address, now)
         if self.working or self._stopping:
             return
-        if unreachable:
+        if asked or self.view.has_ended:
+            self._follow()
+        elif unreachable:
             self.view.failed("connection_lost", "the page cannot be reached")
-        elif not self.view.has_ended and self._too_many(self._reloads, RELOADS, RELOADS_WINDOW):
-            self._reloads.clear()
-            shown = f"{RELOADS + 1} times in {RELOADS_WINDOW:.0f} s"
-            self.view.failed("page_reloads", f"the page reloaded itself {shown}")
+        elif reloads := self._reloads.judge(address, now):
+            self.view.failed("page_reloads", reloads)
         else:
             self._follow()
 
@@ -142,6 +141,7 @@ class Starts:
             self.view.lost(lost)
             self.publish()
             return
+        self._reloads.clear()
         self.view.begin(boot_now(), "attached")
         self.publish()
         try:
@@ -183,6 +183,7 @@ class Starts:
 
     async def revive(self) -> None:
         """Reload; where that does not help, another browser."""
+        self._reloads.clear()
         self.view.revive(boot_now())
         self.publish()
         if await self.session.reload():
@@ -195,6 +196,7 @@ class Starts:
     async def load_past_caches(self) -> None:
         """Load the page as a browser that never saw it, with the pairing that it has."""
         self._past_caches_at = boot_now()
+        self._reloads.clear()
         self.view.begin(boot_now(), "loaded")
         self.publish()
         self._is_passing_caches = True

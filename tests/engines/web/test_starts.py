@@ -87,6 +87,48 @@ async def test_a_redirect_is_reported_with_the_address_that_it_led_to(
         await other.close()
 
 
+@pytest.mark.parametrize(
+    ("how", "reason"),
+    [
+        pytest.param("500", "page_http_error", id="HTTP 500"),
+        pytest.param("redirect", "page_elsewhere", id="a redirect elsewhere"),
+        pytest.param("portal", "captive_portal", id="a captive portal"),
+        pytest.param("live", "page_elsewhere", id="a live page that leads elsewhere"),
+    ],
+)
+async def test_a_second_try_names_the_same_reason_and_no_reloads(
+    bench: Bench, stand_in: StandIn, how: str, reason: str
+) -> None:
+    other = await StandIn.open()
+    try:
+        other.front = fronts.PORTAL if how == "portal" else fronts.EMPTY
+        if how == "live":
+            stand_in.leads_to = other.url
+        else:
+            stand_in.front = fronts.HTTP_ERROR if how == "500" else fronts.elsewhere(other.url)
+        shown = (stand_in if how == "500" else other).url.removeprefix("http://")
+        await bench.start()
+        assert shown in await given_up(bench, reason)
+        heard = len(bench.claims)
+        await bench.link.call("connect")
+        claim = await bench.came(Status.DISCONNECTED, heard)
+        assert claim.reason == reason and shown in claim.raw
+    finally:
+        await other.close()
+
+
+async def test_a_page_that_leads_on_through_several_addresses_has_not_reloaded(
+    bench: Bench, stand_in: StandIn
+) -> None:
+    await bench.pair(stand_in)
+    stand_in.also_at = ("/one", "/two", "/three", "/four")
+    for place in stand_in.also_at:
+        heard = len(bench.claims)
+        stand_in.page().tell("navigate", to=f"{place}?name=sales")
+        await bench.came(Status.RECONNECTING, heard)
+        await bench.claimed(Status.CONNECTED)
+
+
 @asynccontextmanager
 async def with_a_certificate_of_its_own(folder: Path) -> AsyncIterator[str]:
     key, certificate = folder / "key.pem", folder / "certificate.pem"
@@ -131,7 +173,7 @@ async def test_a_page_that_loads_itself_again_makes_no_progress_by_that(
     bench: Bench, stand_in: StandIn
 ) -> None:
     stand_in.syncs, stand_in.reload_every = False, 1.5
-    slow = "import agent.engines.web.starts as s; s.RELOADS = 1000"
+    slow = "import agent.engines.web.document as d; d.RELOADS = 1000"
     await bench.start(first=slow)
 
     def furthest() -> float:

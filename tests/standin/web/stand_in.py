@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from agent.engines.web.standin import server
@@ -28,6 +29,10 @@ class StandIn(server.StandIn):
         """Modules that the page does not define, separated by commas."""
         self.reload_every = 0.0
         """Seconds after which each page loads itself again; 0 = never."""
+        self.leads_to = ""
+        """An address that the page goes to by itself as soon as it has loaded; "" = nowhere."""
+        self.also_at: tuple[str, ...] = ()
+        """Paths besides / at which the page is."""
         self.padding, self.pace = 0, 0.0
         """Bytes that make the page's script longer, and bytes a second for it; 0 = at once."""
         self.paced = 0
@@ -90,11 +95,16 @@ class StandIn(server.StandIn):
     def answer(self, request: Request) -> Answer:
         if request.path == "/keeper.js":
             return "200 OK", "text/javascript", KEEPER
+        if request.path in self.also_at:
+            request = replace(request, path="/")
         status, kind, content = super().answer(request)
         if request.path == "/standin.js" and self.missing:
             content = f"globalThis.__missing = {json.dumps(self.missing)};\n".encode() + content
         if request.path == "/" and self.reload_every:
             script = f"setTimeout(() => location.reload(), {round(self.reload_every * 1000)})"
+            content += f'<script nonce="standin">{script}</script>\n'.encode()
+        if request.path == "/" and self.leads_to:
+            script = f"addEventListener('load', () => location.assign({json.dumps(self.leads_to)}))"
             content += f'<script nonce="standin">{script}</script>\n'.encode()
         return status, kind, content
 
