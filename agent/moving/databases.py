@@ -7,6 +7,7 @@ from typing import Any
 from agent.errors import Refused
 from agent.moving.session import CREDS, FoundSession, Keys, look_at
 from agent.moving.tables import Tables, text
+from agent.moving.users import used_by
 
 ElsewhereKeys = Callable[[str], Keys]
 """The keys that a server keeps outside of its database, by the session's id."""
@@ -32,7 +33,13 @@ def find_evolution(tables: Tables, elsewhere: ElsewhereKeys | None) -> list[Foun
             read = _evolution_keys(creds[id], id, elsewhere)
             name = text(row, "name") or id
             sessions.append(
-                look_at("Evolution API 2", name, read, written=tables.written, user=tables.user)
+                look_at(
+                    "Evolution API 2",
+                    name,
+                    read,
+                    written=tables.written,
+                    in_use=used_by(tables.user),
+                )
             )
     return sessions
 
@@ -66,7 +73,9 @@ def find_whaticket(tables: Tables) -> list[FoundSession]:
             read = _whaticket_keys(written, beside.get(id, {}))
             name = text(row, "name") or id
             sessions.append(
-                look_at("whaticket", name, read, written=tables.written, user=tables.user)
+                look_at(
+                    "whaticket", name, read, written=tables.written, in_use=used_by(tables.user)
+                )
             )
     return sessions
 

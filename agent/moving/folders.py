@@ -1,13 +1,14 @@
 """Baileys' multi-file folders: plain bots, Evolution API 1.8 (instances/), WAHA's NOWEB."""
 
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from agent.engines.baileys.files import MOST_KEYS, SIZE_LIMIT, read_key_file
-from agent.errors import InvalidRequest, Refused
-from agent.moving.session import CREDS, FoundSession, Keys, look_at
-from agent.moving.users import user_of_folder
+from agent.engines.baileys.files import KEY_KINDS, MOST_KEYS, SIZE_LIMIT, read_key_file
+from agent.errors import Refused
+from agent.moving.session import FoundSession, Keys, look_at, unreadable
+from agent.moving.users import just_written, used_by, user_of_folder
 
 _DEPTH = 4
 """Levels below the named folder that are looked through."""
@@ -15,7 +16,7 @@ _DEPTH = 4
 
 def find_in_folder(path: Path) -> list[FoundSession]:
     """Every folder with credentials at `path` or below it."""
-    return [_look_at(folder, path) for folder in _folders(path)]
+    return [_look_at(folder) for folder in _folders(path)]
 
 
 def _folders(path: Path) -> Iterator[Path]:
@@ -32,19 +33,18 @@ def _folders(path: Path) -> Iterator[Path]:
             below.clear()
 
 
-def _look_at(folder: Path, source: Path) -> FoundSession:
+def _look_at(folder: Path) -> FoundSession:
     program = program_of(folder)
     # WAHA keeps the keys of NAME in NAME/auth.
     named = folder.parent if program == "WAHA" and folder.name == "auth" else folder
-    try:
-        written = (folder / "creds.json").stat().st_mtime
-        user = user_of_folder(folder)
-    except OSError as error:
-        raise InvalidRequest(
-            f"cannot read {source}: {error.strerror}", field="source", code="unreadable"
-        ) from error
     name = named.resolve().name
-    return look_at(program, name, lambda: read_folder(folder), written=written, user=user)
+    try:
+        creds = (folder / "creds.json").stat().st_mtime
+        written = max([creds, *(file.stat().st_mtime for file in key_files(folder))])
+        in_use = used_by(user_of_folder(folder)) or just_written(written)
+    except OSError as error:
+        return unreadable(program, name, error)
+    return look_at(program, name, lambda: read_folder(folder), written=written, in_use=in_use)
 
 
 def program_of(folder: Path) -> str:
@@ -60,20 +60,21 @@ def read_folder(folder: Path) -> Keys:
     """Each key's file, by its key. File names keep `__` and `-`: Baileys names them the same."""
     keys: dict[str, bytes] = {}
     size = 0
+    for file in key_files(folder):
+        key = file.name.removesuffix(".json")
+        content = read_key_file(Path(file.path))
+        size += len(content)
+        if size > SIZE_LIMIT or len(keys) >= MOST_KEYS:
+            raise Refused("it is larger than any session", code="too_large")
+        keys[key] = content
+    return keys
+
+
+def key_files(folder: Path) -> Iterator[os.DirEntry[str]]:
+    """Links, folders and what a bot keeps beside its keys are no part of a session."""
     with os.scandir(folder) as entries:
         for entry in entries:
             key, dot, kind = entry.name.rpartition(".")
-            # Links, folders and what a bot keeps beside its keys are no part of a session.
-            if not dot or kind != "json" or not entry.is_file(follow_symlinks=False):
-                continue
-            try:
-                content = read_key_file(Path(entry.path))
-            except FileNotFoundError:
-                raise Refused(
-                    "it changes while it is read: stop its program", code="in_use"
-                ) from None
-            size += len(content)
-            if size > SIZE_LIMIT or len(keys) >= MOST_KEYS:
-                raise Refused("it is larger than any session", code="too_large")
-            keys[CREDS if key == "creds" else key] = content
-    return keys
+            is_key = dot and kind == "json" and re.fullmatch(KEY_KINDS, key)
+            if is_key and entry.is_file(follow_symlinks=False):
+                yield entry

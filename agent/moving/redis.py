@@ -8,6 +8,7 @@ from agent.engines.whaticket.keys.redis import RedisKeys
 from agent.engines.whaticket.keys.resp import Command, RespError
 from agent.errors import EngineError, InvalidRequest
 from agent.moving.session import CREDS, FoundSession, Keys, look_at
+from agent.moving.users import used_by
 
 _TIMEOUT = 10.0
 _BATCH = 200
@@ -47,7 +48,7 @@ async def _find(url: str, pattern: str) -> list[FoundSession]:
 
 
 def _looked_at(program: str, name: str, keys: Keys, user: str) -> FoundSession:
-    return look_at(program, name, lambda: keys, written=None, user=user)
+    return look_at(program, name, lambda: keys, written=None, in_use=used_by(user))
 
 
 async def _hash_of(url: str, id: str) -> Keys:

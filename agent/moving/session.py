@@ -37,22 +37,22 @@ class FoundSession:
     """Why it cannot be moved; "" when it can."""
     code: str = ""
     """The stable word of that problem."""
-    user: str = ""
-    """The program that has it open now."""
+    in_use: str = ""
+    """Why it counts as in use; "" = it does not."""
     keys: Keys = field(default_factory=dict, repr=False)
 
     @property
     def refused_while_used(self) -> "FoundSession":
         """What its program is just writing looks damaged: that it runs says more."""
-        if not self.user or self.code not in ("", "damaged"):
+        if not self.in_use or self.code not in ("", "damaged"):
             return self
-        return replace(self, problem=f"{self.user} uses it now; stop that first", code="in_use")
+        return replace(self, problem=self.in_use, code="in_use")
 
 
 def look_at(
-    program: str, name: str, read: Callable[[], Keys], *, written: float | None, user: str = ""
+    program: str, name: str, read: Callable[[], Keys], *, written: float | None, in_use: str = ""
 ) -> FoundSession:
-    """Read a session and say what it is worth. `user`: the program that has it open now."""
+    """Read a session and say what it is worth. `in_use`: why its program may still run."""
     try:
         keys = {
             name: normal(name, raw) for name, raw in read().items() if re.fullmatch(KEY_KINDS, name)
@@ -61,11 +61,10 @@ def look_at(
     except Refused as error:
         code = error.code or "no_session"
         return FoundSession(
-            program, name, written=written, problem=str(error), code=code, user=user
+            program, name, written=written, problem=str(error), code=code, in_use=in_use
         )
     except OSError as error:
-        sentence = f"it cannot be read: {error.strerror or error}"
-        return FoundSession(program, name, written=written, problem=sentence, code="unreadable")
+        return unreadable(program, name, error)
     pre_keys = sum(key.startswith(PRE_KEY) for key in keys)
     problem, code = _problem(creds, keys)
     return FoundSession(
@@ -77,9 +76,17 @@ def look_at(
         records=len(keys),
         problem=problem,
         code=code,
-        user=user,
+        in_use=in_use,
         keys=keys,
     )
+
+
+def unreadable(program: str, name: str, error: OSError) -> FoundSession:
+    if isinstance(error, FileNotFoundError):
+        sentence, code = "it changes while it is read: stop its program", "in_use"
+        return FoundSession(program, name, problem=sentence, code=code)
+    sentence = f"it cannot be read: {error.strerror or error}"
+    return FoundSession(program, name, problem=sentence, code="unreadable")
 
 
 def _problem(creds: Mapping[str, Any], keys: Keys) -> tuple[str, str]:

@@ -11,6 +11,7 @@ from agent.errors import Refused
 from agent.moving.curve import public_key
 from agent.moving.session import CREDS, FoundSession, Keys, buffer, look_at
 from agent.moving.tables import Row, Tables, raw, text
+from agent.moving.users import used_by
 
 DEVICE = "whatsmeow_device"
 _KEY_SIZE = 32
@@ -28,7 +29,9 @@ def find_whatsmeow(tables: Tables) -> list[FoundSession]:
         jid = text(device, "jid")
         read = _reader(device, pre_keys[jid], state_keys[jid])
         name = jid.partition("@")[0].partition(":")[0] or "unnamed"
-        sessions.append(look_at("whatsmeow", name, read, written=tables.written, user=tables.user))
+        sessions.append(
+            look_at("whatsmeow", name, read, written=tables.written, in_use=used_by(tables.user))
+        )
     return sessions
 
 

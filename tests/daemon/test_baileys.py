@@ -225,6 +225,8 @@ async def test_a_session_moves_to_a_plain_baileys_bot_and_back(
 
     await agent.do("DELETE", "/api/instance/sales")
     status, said = await cli(agent, "import", out, "sales", "--from", "baileys")
+    assert (status, "a program wrote to it" in said) == (4, True), said
+    status, said = await cli(agent, "import", out, "sales", "--from", "baileys", "--stopped")
     assert (status, "sales imported, disabled" in said) == (0, True), said
     session = agent.state / "sessions" / "sales" / "session"
     assert not (session / "bot-settings.json").exists()
@@ -240,5 +242,5 @@ async def test_a_session_moves_to_a_plain_baileys_bot_and_back(
 
     for name in out.glob("7/pre-key-*.json"):
         name.unlink()
-    status, said = await cli(agent, "import", out, "deaf", "--from", "baileys")
+    status, said = await cli(agent, "import", out, "deaf", "--from", "baileys", "--stopped")
     assert (status, "without one-time pre-keys" in said) == (4, True), said

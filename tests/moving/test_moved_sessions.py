@@ -126,4 +126,6 @@ async def test_from_a_bot_of_the_real_library(bench: Bench, tmp_path: Path, pack
     finally:
         server.end()
     [session] = find_sessions(str(tmp_path / "bot"), Hints())
+    assert session.code == "in_use", "it may have written a moment ago from another machine"
+    [session] = find_sessions(str(tmp_path / "bot"), Hints(stopped=True))
     await moves_in(bench, session)
