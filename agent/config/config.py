@@ -25,8 +25,8 @@ from agent.config.sections import (
 from agent.config.webhooks import WebhookDeclaration
 from agent.core.admission import StartPolicy, parallel_starts
 from agent.core.alerts import Alert, AlertPolicy, alert_table
-from agent.core.findings.crypto import CryptoPolicy
 from agent.core.findings.crypto_patterns import CryptoPattern, own_pattern
+from agent.core.findings.crypto_window import CryptoPolicy
 from agent.core.findings.memory import MemoryPolicy
 from agent.core.findings.silence import SilencePolicy
 from agent.core.health import HealthPolicy

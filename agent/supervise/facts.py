@@ -10,9 +10,10 @@ from typing import Any
 from agent.core.figures.durations import Acknowledgements, Durations
 from agent.core.figures.session_figures import COUNTS
 from agent.core.figures.time_in_status import StatusTime
-from agent.core.findings.crypto import CryptoWindow, LogLimit
+from agent.core.findings.crypto_window import CryptoWindow
 from agent.core.findings.error_rate import ErrorRate, PerMinute
 from agent.core.findings.first_messages import FirstMessages
+from agent.core.findings.log_limit import LogLimit
 from agent.core.findings.memory import MemoryHistory
 from agent.core.findings.response_time import RecentTimes
 from agent.core.findings.silence import Inbound

@@ -6,8 +6,9 @@ Only the edges differ: facts come from the simulated machine instead of systemd 
 from dataclasses import replace
 
 from agent.core.admission import Candidate, restore_order
-from agent.core.findings.crypto import CryptoPolicy, judge_crypto, note_error
+from agent.core.findings.crypto import judge_crypto
 from agent.core.findings.crypto_patterns import CryptoFinding, Effect
+from agent.core.findings.crypto_window import CryptoPolicy, note_error
 from agent.core.health import HealthPolicy, judge_health
 from agent.core.model import (
     Claim,

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from agent.core.findings.crypto import CryptoWindow
+from agent.core.findings.crypto_window import CryptoWindow
 from agent.core.model import Instance, InstanceId, SessionRecord
 from agent.core.recovery.repair import Repair
 from scripts.simulation.session import Session

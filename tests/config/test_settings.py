@@ -28,7 +28,7 @@ from agent.config import (
 from agent.config.environment import NAMED
 from agent.config.lines import find_lines
 from agent.core.breaker import BreakerPolicy
-from agent.core.findings.crypto import CryptoPolicy
+from agent.core.findings.crypto_window import CryptoPolicy
 from agent.core.findings.memory import memory_budget
 from agent.core.findings.silence import SilencePolicy
 from agent.core.phases import PhaseDeadlines

@@ -167,6 +167,27 @@ def once(steps):
             id="corrupted keys",
         ),
         pytest.param(
+            KEYS,
+            {"circumstances": Circumstances(reads=True)},
+            [K.RECONNECT, K.RESTART] * 3,
+            Ending.GAVE_UP,
+            id="a session that reads some messages keeps its pairing",
+        ),
+        pytest.param(
+            KEYS,
+            {"circumstances": Circumstances(reads=True), "goal": Goal.WORKING_QR},
+            [K.RECONNECT, K.RESTART],
+            Ending.GAVE_UP,
+            id="a session that reads some messages keeps its pairing when a code is asked for",
+        ),
+        pytest.param(
+            KEYS,
+            {},
+            [*[K.RECONNECT, K.RESTART] * 3, K.BACK_UP, K.CLEANUP],
+            Ending.GAVE_UP,
+            id="keys that read nothing in any round",
+        ),
+        pytest.param(
             ONE_PEER,
             {"circumstances": PEERS, "policy": RecoveryPolicy(rounds=1)},
             [K.REGENERATE_KEYS, K.RECONNECT, K.RESTART],

@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import os
+import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -27,6 +28,9 @@ MISBEHAVIOURS = {
     "hang": "its loop did not answer within",
 }
 """How Node misbehaves → what its session's log says of it. A leak is ended by the host."""
+MESSAGES = "/api/instance/sales/messages"
+READ = ("delivered", "inactive")
+"""Receipts of a message that could be read."""
 SLOWER = {"WA_AGENT_HEALTH__TIMEOUT": "5", "WA_AGENT_HEALTH__INTERVAL": "5"}
 
 
@@ -119,6 +123,73 @@ async def test_many_messages_and_a_long_file_pass_below_the_memory_limit(
         assert int(highest) * 1024 < limit
     finally:
         whatsapp.end()
+
+
+async def test_contacts_renew_their_keys_by_themselves_after_an_old_copy_was_put_back(
+    make_agent: Callable[..., RunningAgent],
+    whatsapp: WhatsApp,
+    cache: Path,
+    eventually: Eventually,
+    tmp_path: Path,
+) -> None:
+    """Twelve write three messages each at once: all are read, and nothing is repaired."""
+    contacts = [f"55119100000{number:02}" for number in range(12)]
+
+    async def write(count: int) -> list[str]:
+        """All at once; returns when each is read."""
+        say = (
+            asyncio.to_thread(whatsapp.say, contact, ACCOUNT, f"message {number}")
+            for contact in contacts
+            for number in range(count)
+        )
+        ids = set(await asyncio.gather(*say))
+
+        def unread() -> set[str]:
+            read = whatsapp.device(ACCOUNT)["receipts"]
+            return ids - {each["id"] for each in read if each["type"] in READ}
+
+        await eventually(unread, set(), within=60)
+        return sorted(ids)
+
+    async def running(is_wanted: bool) -> None:
+        await agent.do("POST", f"/api/instance/sales/{'enable' if is_wanted else 'disable'}")
+        await eventually(lambda: whatsapp.device(ACCOUNT)["connected"], is_wanted, within=40)
+
+    agent = make_agent()
+    await a_scanned_session(agent, whatsapp, cache, eventually)
+    session, old = agent.state / "sessions" / "sales" / "session", tmp_path / "old"
+    await write(1)
+    await running(False)
+    shutil.copytree(session, old)
+    await running(True)
+    await eventually(lambda: agent.status("sales"), "CONNECTED", within=40)
+    for contact in contacts:
+        await agent.do("POST", MESSAGES, {"to": contact, "text": "and you?"})
+    await write(1)
+    await running(False)
+    shutil.rmtree(session)
+    shutil.copytree(old, session)
+    before = (await agent.show("sales"))["crypto_operations"]["failed"]
+    await running(True)
+    retries = [whatsapp.person(contact)["retries"] for contact in contacts]
+
+    await write(3)
+    assert all(
+        whatsapp.person(contact)["retries"] > count
+        for contact, count in zip(contacts, retries, strict=True)
+    )
+
+    async def errors() -> tuple[int, bool]:
+        shown = await agent.show("sales")
+        failed = shown["crypto_operations"]["failed"] - before
+        return shown["crypto_errors_lately"], failed >= len(contacts)
+
+    await eventually(errors, (0, True))
+    assert (await agent.show("sales"))["health"]["verdict"] == "healthy"
+    kinds = {kind for kind, _ in await agent.story("sales")}
+    assert not kinds & {"repair", "repair_over"}, await agent.story("sales")
+    assert not (session / "removed-keys").exists()
+    assert not any(contact in agent.log.read_text() for contact in contacts)
 
 
 @pytest.mark.slow

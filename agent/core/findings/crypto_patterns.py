@@ -34,6 +34,10 @@ class CryptoFinding:
     effect: Effect
     peer: str = ""
     """The Signal address without its device ("" = not named)."""
+    group: str = ""
+    """Where it was written; "" = to this session alone, or not known."""
+    message: str = ""
+    """Its id, where the engine names it."""
 
 
 def _pattern(name: str, text: str, effect: Effect, meaning: str) -> CryptoPattern:

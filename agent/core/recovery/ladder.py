@@ -149,6 +149,8 @@ def may_unpair(case: Case, repair: Repair) -> bool:
         return True
     if is_guarded(case.observation) or _works_and_is_contradicted(case):
         return False
+    if repair.trouble is Trouble.KEYS and case.circumstances.reads:
+        return False  # the keys of some contacts fail, not those of the pairing
     if repair.goal is Goal.WORKING_QR or repair.unpaired:
         return True
     if repair.step in UNPAIRING and reason_of(last_reason(case.observation)).scan_again:

@@ -86,6 +86,8 @@ class Circumstances:
     may_roll_back: bool = False
     """The engine's session survives going back in time (a browser profile, not key files)."""
     peers: tuple[str, ...] = ()
+    reads: bool = False
+    """It read a message since its keys began to fail."""
     finds_records: bool = False
     """The engine can find a session's damaged records by reading them, where no peer is named."""
 

@@ -18,6 +18,7 @@ from agent.core.words import (
 from agent.engines.baileys.codes import CRYPTO_WORDS, why_closed
 from agent.engines.baileys.version_note import note_version
 from agent.engines.base import Qr, Reporter
+from agent.engines.whaticket.keys.peers import address_of_jid
 from agent.errors import EngineError, WaError
 
 log = logging.getLogger(__name__)
@@ -214,7 +215,11 @@ class SessionState:
 
     def _on_message(self, event: Mapping[str, Any]) -> None:
         detail = {key: str(event.get(key, "")) for key in ("direction", "type", "id")}
-        self.happened("message", **detail)
+        self.happened("message", **detail, **_sender(event))
+
+    def _on_readable(self, event: Mapping[str, Any]) -> None:
+        """A message of the protocol: none for people, but its sender's keys fit."""
+        self.happened("read_later", id=str(event.get("id", "")), **_sender(event))
 
     def _on_ack(self, event: Mapping[str, Any]) -> None:
         self.happened("ack", id=str(event.get("id", "")), ack=str(event.get("ack", "")))
@@ -224,5 +229,13 @@ class SessionState:
     def _on_undecryptable(self, event: Mapping[str, Any]) -> None:
         kind = str(event.get("kind", ""))
         if text := CRYPTO_WORDS.get(kind):
-            words = {key: str(event.get(key, "")) for key in ("peer", "group", "id")}
-            self.happened("crypto_error", pattern=kind, text=text, **words)
+            id = str(event.get("id", ""))
+            self.happened("crypto_error", pattern=kind, text=text, id=id, **_sender(event))
+
+
+def _sender(event: Mapping[str, Any]) -> dict[str, str]:
+    """Who wrote it, by one name for all devices, and to which group: as the agent counts them."""
+    told = {key: str(event.get(key) or "") for key in ("peer", "alias", "group")}
+    for key in ("peer", "alias"):
+        told[key] = address_of_jid(told[key]).rpartition(".")[0] or told[key]
+    return {key: name for key, name in told.items() if name}

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from agent.core.findings.crypto import LogLimit
+from agent.core.findings.log_limit import LogLimit
 from agent.core.words import Happening, InstanceId
 from agent.engines.base import Reporter
 from agent.engines.remote.answers import ServerDown

@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from agent.clock import boot_now
-from agent.core.findings.crypto import crypto_retry_delay, note_regenerated
+from agent.core.findings.crypto import crypto_retry_delay
+from agent.core.findings.crypto_window import note_regenerated
 from agent.core.model import JournalEntry, UnitState
 from agent.core.plan import ActionKind, Outcome, Plan
 from agent.core.reconnect import forgive
+from agent.engines.catalog import entry_of
 from agent.errors import EngineError, LinkError, WaError
 from agent.failpoint import failpoint
 from agent.host.base import Host
@@ -178,6 +180,8 @@ class Executor:
         policy = self.settings.config.crypto
         await asyncio.sleep(BURST)
         peers = failing_peers(facts, policy)
+        if not peers and not entry_of(facts.instance.engine).finds_records:
+            return  # what failed is read again: the new keys are not to be taken away
         limit = REMOTE_TIMEOUT if facts.instance.backend else CALL_TIMEOUT
         tries = 0
         while True:

@@ -1,21 +1,16 @@
 """Findings of each instance beside its state: crypto errors, memory, silence."""
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from agent.clock import boot_now
-from agent.core.findings.crypto import (
-    CryptoPolicy,
-    CryptoState,
-    LogLimit,
-    judge_crypto,
-    limit_of,
-    note_error,
-    note_message,
-)
+from agent.core.findings.crypto import CryptoState, judge_crypto
 from agent.core.findings.crypto_patterns import Effect, read_line
+from agent.core.findings.crypto_window import CryptoPolicy, note_error, note_message
 from agent.core.findings.error_rate import PerMinute
 from agent.core.findings.first_messages import note_read, note_unread
+from agent.core.findings.log_limit import LogLimit, limit_of
 from agent.core.findings.memory import judge_memory
 from agent.core.findings.silence import judge_silence, note_hour
 from agent.core.model import Category, Happening, Health, JournalEntry, Signal
@@ -64,12 +59,15 @@ class Findings:
                 facts.counters.messages[direction] += 1
                 rate = facts.counters.per_minute.get(direction, PerMinute())
                 facts.counters.per_minute[direction] = rate.note(now)
+                readable = detail.get("type") != "ciphertext"
+                if readable and (direction == "in" or detail.get("peer")):
+                    self._note_readable(facts, detail, now)
                 if direction == "in":
-                    self._note_inbound(facts, _text(detail.get("peer")), now)
-                    readable = detail.get("type") != "ciphertext"
+                    facts.inbound = replace(facts.inbound, last_wall=time.time())
                     return _note_first(facts, happening, readable=readable)
                 return False
             case "read_later":
+                self._note_readable(facts, detail, now)
                 return _note_first(facts, happening, readable=True)
             case "ack":
                 facts.counters.messages["ack"] += 1
@@ -112,9 +110,11 @@ class Findings:
             facts.inbound = note_hour(facts.inbound, facts.hour_wall, came, policy)
             facts.hour_wall, facts.hour_messages = now_wall, facts.counters.messages["in"]
 
-    def _note_inbound(self, facts: Facts, peer: str, now: float) -> None:
-        facts.inbound = replace(facts.inbound, last_wall=time.time())
-        facts.crypto = note_message(facts.crypto, self.settings.config.crypto, now, peer=peer)
+    def _note_readable(self, facts: Facts, detail: Mapping[str, object], now: float) -> None:
+        """Of a sender that its engine names it proves that the keys fit again."""
+        peers = _text(detail.get("peer")), _text(detail.get("alias"))
+        policy, group = self.settings.config.crypto, _text(detail.get("group"))
+        facts.crypto = note_message(facts.crypto, policy, now, peers=peers, group=group)
 
     def _note_crypto(self, facts: Facts, happening: Happening, now: float) -> bool:
         text = _text(happening.detail.get("text"))
@@ -124,8 +124,12 @@ class Findings:
             return False
         if finding.effect is Effect.BENIGN:
             return False  # no failure: neither counted nor logged
-        if named := _text(happening.detail.get("peer")):
-            finding = replace(finding, peer=named)
+        finding = replace(
+            finding,
+            peer=_text(happening.detail.get("peer")) or finding.peer,
+            group=_text(happening.detail.get("group")),
+            message=_text(happening.detail.get("id"))[:64],
+        )
         _note_first(facts, happening, readable=False)
         facts.counters.errors["crypto"] += 1
         facts.crypto = note_error(facts.crypto, finding, self.settings.config.crypto, now)

@@ -12,7 +12,7 @@ from agent.core.figures.repair_statistics import (
     note_repair,
     note_step,
 )
-from agent.core.findings.crypto import note_step as crypto_begins_again
+from agent.core.findings.crypto_window import note_step as crypto_begins_again
 from agent.core.model import Category, HealthVerdict, JournalEntry, Observation
 from agent.core.plan import Outcome, Plan
 from agent.core.recovery.actions import plan_needs_scan, plan_step
@@ -159,6 +159,8 @@ class Ladder:
     async def _case(self, facts: Facts, observation: Observation, verdict: HealthVerdict) -> Case:
         keeper = self.executor.keeper
         good_snapshot = await keeper.has_good_snapshot(facts.id)
+        begun_wall = facts.repair.last.started_wall if facts.repair.last else time.time()
+        failed_wall = begun_wall - self.settings.config.crypto.window
         # The rest is read after that await: an incident may have been declared meanwhile. A verdict
         # from while its backend was away proves nothing, though the backend may be back.
         waits = bool(self.wait_reason(facts)) or observation.wait_reason in AWAY
@@ -171,6 +173,7 @@ class Ladder:
             good_snapshot=good_snapshot,
             may_roll_back=may_roll_back(facts.instance.engine),
             peers=failing_peers(facts, self.settings.config.crypto),
+            reads=facts.inbound.last_wall >= failed_wall,
             finds_records=entry_of(facts.instance.engine).finds_records,
         )
         return Case(observation, verdict, around, self._policy(), time.time())

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from agent.clock import boot_now
 from agent.core.figures.repair_statistics import RepairStatistics
-from agent.core.findings.crypto import CryptoPolicy
+from agent.core.findings.crypto_window import CryptoPolicy
 from agent.core.model import Category, InstanceId
 from agent.log import bound
 from agent.supervise.facts import Facts
@@ -22,9 +22,11 @@ class Rounds:
     statistics: Callable[[], RepairStatistics]
     wake: Callable[[InstanceId], None]
     checked: Callable[[str, float], None]
+    _renewed: int = 0
+    """Keys that had healed by themselves at the last check."""
 
     async def run(self) -> None:
-        before = self.statistics()
+        before, self._renewed = self.statistics(), self._all_renewed()
         while True:
             await asyncio.sleep(self.policy().round)
             begun = boot_now()
@@ -37,16 +39,21 @@ class Rounds:
         for facts in failing:
             self.wake(facts.id)
         statistics = self.statistics()
+        renewed, self._renewed = self._renewed, self._all_renewed()
         healed = statistics.repaired + statistics.cleaned - before.repaired - before.cleaned
         bound(Category.CRYPTO).info(
             "key check: %d sessions, the keys of %d fail; since the last check %d repaired,"
-            " %d repairs failed",
+            " %d repairs failed, %d contacts renewed their keys",
             len(all_facts),
             len(failing),
             healed,
             statistics.failed - before.failed,
+            max(self._renewed - renewed, 0),
         )
         return statistics
+
+    def _all_renewed(self) -> int:
+        return sum(facts.crypto.renewed for facts in self.registry.facts.values())
 
     def _fails(self, facts: Facts, now: float) -> bool:
         return judge_keys(facts, self.policy(), now).signal is not None

@@ -2,18 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.core.findings.crypto import (
-    CryptoPolicy,
-    CryptoWindow,
-    LogLimit,
-    crypto_retry_delay,
-    judge_crypto,
-    limit_of,
-    note_error,
-    note_message,
-    note_regenerated,
-    note_step,
-)
+from agent.core.findings.crypto import crypto_retry_delay, judge_crypto
 from agent.core.findings.crypto_patterns import (
     PATTERNS,
     CryptoFinding,
@@ -23,6 +12,15 @@ from agent.core.findings.crypto_patterns import (
     peer_in,
     read_line,
 )
+from agent.core.findings.crypto_window import (
+    CryptoPolicy,
+    CryptoWindow,
+    note_error,
+    note_message,
+    note_regenerated,
+    note_step,
+)
+from agent.core.findings.log_limit import LogLimit, limit_of
 from agent.core.model import Health
 
 POLICY = CryptoPolicy()
@@ -235,11 +233,13 @@ def window(errors, messages=0, at=NOW):
         pytest.param({"a": 3}, 10, "crypto_peer", ("a",), id="one peer out of step"),
         pytest.param({"a": 500}, 0, "crypto_peer", ("a",), id="one peer, however loud"),
         pytest.param({"a": 3, "b": 2}, 900, "crypto_peer", ("a",), id="two peers"),
+        pytest.param({"a": 2, "b": 1, "c": 1, "d": 1}, 9, "crypto_corrupted", (), id="many peers"),
         pytest.param(
-            {"a": 2, "b": 1, "c": 1, "d": 1}, 900, "crypto_corrupted", (), id="many peers"
+            {"a": 2, "b": 1, "c": 1, "d": 1}, 900, "crypto_errors", (), id="many peers of many more"
         ),
         pytest.param({"a": 1, "b": 1, "c": 1, "d": 1}, 900, "crypto_errors", (), id="four errors"),
-        pytest.param({"": 5}, 900, "crypto_corrupted", (), id="five without a peer"),
+        pytest.param({"": 5}, 9, "crypto_corrupted", (), id="five without a peer"),
+        pytest.param({"": 5}, 900, "crypto_errors", (), id="five without a peer, 900 read"),
         pytest.param({"a": 4, "b": 4}, 20, "crypto_corrupted", ("a", "b"), id="over a fifth"),
         pytest.param({"a": 4, "b": 4}, 40, "crypto_peer", ("a", "b"), id="under a fifth"),
     ],
@@ -259,7 +259,7 @@ def test_the_window_slides():
 
 
 def test_a_readable_message_of_that_peer_proves_its_keys():
-    made = note_message(window({"a": 9}), POLICY, NOW, peer="a")
+    made = note_message(window({"a": 9}), POLICY, NOW, peers=("a",))
     assert judge_crypto(made, POLICY, NOW).signal is None
 
 
@@ -271,6 +271,101 @@ def test_a_summary_line_counts_only_without_single_errors_before_it():
 
 def test_a_step_for_the_whole_session_begins_a_new_count():
     assert judge_crypto(note_step(window({"": 9}, 5)), POLICY, NOW).signal is None
+
+
+def test_a_step_for_the_whole_session_forgets_no_readable_message():
+    """Else the first error after it would be 100 % of all messages."""
+    made = note_step(window({"a": 9, "b": 9}, 91))
+    made = note_error(made, CryptoFinding("bad_mac", Effect.COUNTS, "a"), POLICY, NOW)
+    made = note_message(made, POLICY, NOW, count=8)
+    assert "1 crypto error in 5 min, 1 peer, 1% of messages" in str(judge(made).signal)
+
+
+# --- messages that their senders send again ------------------------------------------------------
+
+LATER = NOW + POLICY.answer
+
+
+def judge(made, now=NOW, **more):
+    return judge_crypto(made, POLICY, now, **more)
+
+
+def unread(made, peer, *ids, group="", at=NOW):
+    """The engine names messages of this peer that could not be read."""
+    for id in ids:
+        finding = CryptoFinding("bad_mac", Effect.COUNTS, peer, group, id)
+        made = note_error(made, finding, POLICY, at)
+    return made
+
+
+def from_peers(count, *ids):
+    made = CryptoWindow()
+    for number in range(count):
+        made = unread(made, f"peer {number}", *(f"{number}-{id}" for id in ids))
+    return made
+
+
+def test_a_burst_of_one_peer_is_no_trouble_while_its_answer_may_come():
+    made = unread(CryptoWindow(), "a", *"12345")
+    assert (judge(made).signal, judge(made).peers) == (None, ())
+    assert judge(made, LATER).peers == ("a",), "it was never read"
+
+
+def test_a_burst_that_is_read_in_the_end_was_no_failure():
+    made = note_message(unread(CryptoWindow(), "a", *"12345"), POLICY, NOW, peers=("a",))
+    assert (judge(made, LATER).signal, judge(made).errors, made.renewed) == (None, 0, 1)
+
+
+def test_an_old_copy_put_back_is_not_corrupted_while_its_contacts_renew_their_keys():
+    """Twelve write at once; ten are there to send it again, two are away."""
+    made = from_peers(12, "only")
+    assert judge(made).signal is None
+    for number in range(10):
+        made = note_message(made, POLICY, NOW, peers=(f"peer {number}",))
+    assert made.renewed == 10
+    state = judge(made, LATER)
+    assert (state.signal.name, state.signal.level, state.peers) == (
+        "crypto_errors", Health.DEGRADED, (),
+    )  # fmt: skip
+
+
+def test_contacts_that_wrote_a_night_long_and_are_away_are_no_corrupted_session():
+    """Nothing was read since, and only new keys of theirs would help."""
+    state = judge(from_peers(12, *"123"), LATER)
+    assert (state.signal.name, len(state.peers)) == ("crypto_peer", 12)
+
+
+def test_what_stays_unreadable_when_it_came_again_is_a_corrupted_session():
+    made = from_peers(12, *"1111")
+    assert judge(made).signal is None, "the next try may be the one that is read"
+    assert judge(made, LATER).signal.name == "crypto_corrupted"
+    for _ in range(99):
+        made = note_message(made, POLICY, NOW, peers=("another",))
+    read = judge(made, LATER)
+    assert read.signal.name == "crypto_corrupted", "a third of all messages"
+    made = note_message(made, POLICY, NOW, count=100)
+    assert judge(made, LATER).signal.name == "crypto_peer", "it reads nearly all"
+
+
+def test_a_peer_is_the_same_by_its_number_and_by_its_other_name():
+    made = unread(CryptoWindow(), "1551_1", "x")
+    assert judge(note_message(made, POLICY, NOW, peers=("551", "1551_1"))).errors == 0
+    assert judge(note_message(made, POLICY, NOW, peers=("551", ""))).errors == 1
+
+
+def test_a_message_to_a_group_proves_nothing_of_the_keys_to_this_session():
+    made = unread(unread(CryptoWindow(), "a", *"123"), "a", "4", group="g")
+    made = note_message(made, POLICY, NOW, peers=("a",), group="g")
+    assert (judge(made).errors, judge(made, LATER).peers) == (3, ("a",))
+    made = note_message(made, POLICY, NOW, peers=("a",))
+    assert judge(made).errors == 0
+
+
+def test_an_engine_that_names_no_messages_is_judged_at_once():
+    """It never hears that a message was read after all."""
+    made = window({"a": 2, "b": 1, "c": 1, "d": 1})
+    assert judge(made, counts_messages=False).signal.name == "crypto_corrupted"
+    assert judge(window({"a": 3}), counts_messages=False).peers == ("a",)
 
 
 def test_the_keys_of_a_peer_are_regenerated_once_per_interval():

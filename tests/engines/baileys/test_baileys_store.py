@@ -121,7 +121,8 @@ async def test_the_keys_of_a_peer_are_renewed_and_no_other_file_changes(bench: B
     await asyncio.to_thread(bench.whatsapp.say, PEER, ACCOUNT, "cannot be read")
     await bench.until(lambda: bench.heard.count("crypto_error") >= 1)
     errors = [h for h in bench.heard.happenings if h.kind == "crypto_error"]
-    assert all("900000002" in str(h.detail["peer"]) for h in errors)
+    own = f"1{PEER}_1"
+    assert {h.detail["peer"] for h in errors} == {own}
     assert text not in str(bench.heard.happenings)
 
     bench.whatsapp.answers_retries(PEER, True)
@@ -134,6 +135,8 @@ async def test_the_keys_of_a_peer_are_renewed_and_no_other_file_changes(bench: B
     assert all("900000002" in name for name in removed)
     assert {path.name for path in bench.folder.glob("*.json")} >= names - removed
     await bench.hear("can be read again")
+    (again,) = [h for h in bench.heard.happenings if h.kind == "message"][-1:]
+    assert own in (again.detail["peer"], again.detail.get("alias")), "its errors are over"
 
 
 def test_only_the_peers_own_records_are_put_aside(tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 // What the library and libsignal want to log, taken as data: counted and reported, never printed.
 
+import { senderOf } from "./messages.mjs";
+
 // libsignal says with console.error why each session record failed, before it throws one summary.
 const lastError = { kind: "" };
 
@@ -28,14 +30,17 @@ export function kindOf(error) {
 
 // A logger as the library wants one: what says something about the session becomes an event.
 export function makeLogger(emit) {
+  let lastKey = null;
   const seen = (context, message) => {
     if (message === FAILED) {
-      const { remoteJid = "", participant = "" } = context.key ?? {};
+      // A message to a group comes with two encrypted parts: together they are one that cannot be read.
+      if (context.key && context.key === lastKey) return;
+      lastKey = context.key;
       const summary = /No matching sessions/i.test(String(context.err?.message));
       const kind = summary && lastError.kind ? lastError.kind : kindOf(context.err);
       lastError.kind = "";
-      const peer = String(context.author ?? participant ?? remoteJid);
-      emit({ event: "undecryptable", kind, peer: peer || remoteJid, group: remoteJid.endsWith("@g.us") ? remoteJid : "", id: String(context.key?.id ?? "") });
+      const sender = senderOf(context.key ?? {});
+      emit({ event: "undecryptable", kind, ...sender, peer: context.author ?? sender.peer, id: String(context.key?.id ?? "") });
     } else if (typeof message === "string" && message.startsWith("error 463")) {
       emit({ event: "refused", code: 463, id: String(context.msgId ?? "") });
     } else if (typeof message === "string" && message.startsWith("smax-invalid (479)")) {

@@ -54,5 +54,13 @@ export function typeOf(message) {
   return (TYPES.find(([name]) => message?.[name]) ?? [null, "text"])[1];
 }
 
+// Who wrote a message, and where: in a group its keys are others than those to this session alone.
+export function senderOf(key, self = {}) {
+  const { remoteJid = "", remoteJidAlt, participant, participantAlt, fromMe } = key;
+  const group = /@(g\.us|broadcast)$/.test(remoteJid) ? remoteJid : "";
+  if (fromMe) return { peer: self.id ?? "", alias: self.lid ?? "", group };
+  return { peer: participant || remoteJid, alias: participantAlt ?? remoteJidAlt ?? "", group };
+}
+
 const ACKS = { 0: "error", 1: "pending", 2: "server", 3: "delivered", 4: "read", 5: "played" };
 export const ackOf = (status) => ACKS[status] ?? "unknown";

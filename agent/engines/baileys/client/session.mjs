@@ -1,6 +1,6 @@
 // One session on the unmodified library: one socket at a time; what happens to it becomes plain events.
 import { makeLogger } from "./log.mjs";
-import { ackOf, contentOf, jidOf, typeOf } from "./messages.mjs";
+import { ackOf, contentOf, jidOf, senderOf, typeOf } from "./messages.mjs";
 import { Store } from "./store.mjs";
 import { Uploads } from "./uploads.mjs";
 
@@ -267,16 +267,24 @@ export class Session {
 
   #messages({ messages, type }) {
     for (const message of messages) {
-      if (message.messageStubType === 2 || !message.message || message.message.protocolMessage) continue;
-      const out = message.key.fromMe === true;
+      if (message.messageStubType === 2 || !message.message) continue;
+      const { id, fromMe } = message.key;
+      const fresh = type === "notify";
+      const out = fromMe === true;
+      // What this session wrote itself was never encrypted for it.
+      const sender = out && !fresh ? {} : senderOf(message.key, this.#state.creds.me);
+      if (message.message.protocolMessage) {
+        this.#emit({ event: "readable", id, ...sender });
+        continue;
+      }
       if (out) this.#remember(message);
       this.#emit({
         event: "message",
         direction: out ? "out" : "in",
         type: typeOf(message.message),
-        id: message.key.id,
-        fresh: type === "notify",
-        peer: message.key.participant ?? message.key.remoteJid,
+        id,
+        fresh,
+        ...sender,
       });
     }
   }

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from agent.core.findings.crypto import CryptoPolicy, CryptoWindow, judge_crypto, note_error
+from agent.core.findings.crypto import judge_crypto
 from agent.core.findings.crypto_patterns import CryptoFinding, Effect, read_line
+from agent.core.findings.crypto_window import CryptoPolicy, CryptoWindow, note_error
 from agent.core.words import InstanceId
 from agent.engines.remote.answers import ServerDown
 from agent.engines.whaticket.keys.files import cause_of
