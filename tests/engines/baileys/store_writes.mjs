@@ -36,6 +36,8 @@ async function work(folder) {
     const creds = store.saveCreds(state.creds).then(() => (acknowledged.creds = round), () => {});
     await Promise.all([keys, creds]);
   }
+  // All of it is on the disk, or it says that it is not: it never waits for what will not come.
+  await (failures.length ? assert.rejects(store.settled(), { code: "storage_failed" }) : store.settled());
   return { acknowledged, failures };
 }
 

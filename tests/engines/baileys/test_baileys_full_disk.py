@@ -23,9 +23,8 @@ def test_acknowledged_writes_are_kept_whichever_operation_of_the_store_fails(
     control = tmp_path / "full"
     line = [find_node(), "--import", FAULT, HERE / "store_writes.mjs"]
     line += [find_packages(cache), tmp_path, control]
-    done = subprocess.run(
-        line, env={"FULL_DISK": str(control)}, capture_output=True, text=True, check=False
-    )
+    env = {"FULL_DISK": str(control)}
+    done = subprocess.run(line, env=env, capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 0, done.stderr
     alone, full = map(int, done.stdout.split())
     assert min(alone, full) > 40, "operations of two rounds of writes"

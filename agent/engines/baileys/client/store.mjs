@@ -74,7 +74,7 @@ export class Store {
 
   // Resolves when all that was given so far is on the disk.
   async settled() {
-    while (this.#writing || this.#waiting.size) await this.#writing;
+    while (!this.#failed && (this.#writing || this.#waiting.size)) await this.#writing;
     if (this.#failed) throw this.#failed;
   }
 
