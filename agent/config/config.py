@@ -85,8 +85,8 @@ class Config:
 
     @cached_property
     def incident_policy(self) -> IncidentPolicy:
-        outdated = self.reconnect.bounds(reason_of("client_outdated"))[0]
-        return replace(self.incident, probe_every=outdated)
+        first, longest = self.reconnect.bounds(reason_of("client_outdated"))
+        return replace(self.incident, probe_first=first, probe_longest=longest)
 
     @cached_property
     def crypto_patterns(self) -> tuple[CryptoPattern, ...]:

@@ -31,6 +31,7 @@ from agent.core.verdicts import (
     starting,
     stuck_in,
     waits_for_person,
+    waits_its_time,
 )
 from agent.core.waiting import AWAY, NOT_SOON, is_the_networks, waiting, waits_for_others
 from agent.core.words import PASSKEY_REQUIRED, PASSKEY_SUSPECTED, SUSPECT
@@ -177,7 +178,7 @@ def _without_worker(
         return waiting(observation)
     if ended.permanence in NOT_SOON and now < observation.not_before:
         # It waits on purpose, also without a worker: after a ban, or for another try of the agent.
-        return conclude(observation, Health.DISCONNECTED, ended.status, ended.code, ended.title)
+        return waits_its_time(observation, ended)
     here, there = "it should run and has no worker", "its backend's worker does not watch it yet"
     sentence = there if observation.instance.backend else here
     return conclude(observation, Health.NOT_FOUND, Status.RECONNECTING, "not_running", sentence)
@@ -314,7 +315,7 @@ def _dropped(
     if waits_for_others(observation, reason, now):
         return waiting(observation)
     if reason.permanence in NOT_SOON:
-        return conclude(observation, Health.DISCONNECTED, reason.status, reason.code, reason.title)
+        return waits_its_time(observation, reason)
     return conclude(observation, Health.DEGRADED, Status.RECONNECTING, reason.code, reason.title)
 
 

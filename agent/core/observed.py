@@ -8,7 +8,7 @@ from agent.core.model import (
     SessionRecord,
 )
 from agent.core.network.reach import NETWORK_CODES
-from agent.core.reasons import Permanence, reason_of
+from agent.core.reasons import reason_of
 from agent.core.reconnect import ReconnectPolicy
 
 Status = ConnectionStatus
@@ -73,7 +73,7 @@ def gave_up(observation: Observation, policy: ReconnectPolicy) -> str:
         return reason.code
     if reason is not None and reason.tries is not None and record.strikes > reason.tries:
         return "conflict_foreign_owner" if reason.code == "conflict" else reason.code
-    if reason is not None and (reason.endless or reason.permanence is Permanence.PROBE_SLOWLY):
+    if reason is not None and (reason.endless or reason.slow):
         # A load of the page harms no account: it may wait for any time.
         return ""
     return "attempts_used_up" if record.attempts >= policy.attempts else ""

@@ -80,13 +80,15 @@ def reconnect_delay(
 
 def delay_for(reason: Reason, tries: int, policy: ReconnectPolicy, jitter01: float) -> float:
     """The delay before the next try after `tries` that failed for this reason."""
+    base, longest = policy.bounds(reason)
     if reason.permanence is Permanence.AT_ONCE:
-        base, longest = policy.bounds(reason)
         if tries == 0:
             return base
         # A reason without delay gets one from the second time on: no storm.
         return reconnect_delay(tries, policy, base or policy.base, longest, jitter01)
-    base, longest = policy.bounds(reason)
+    if base == reason.base and reason.steps:
+        step = reason.steps[tries] if tries < len(reason.steps) else longest
+        return min(step, longest) + policy.jitter * jitter01
     return reconnect_delay(tries, policy, base, longest, jitter01)
 
 

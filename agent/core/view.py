@@ -148,8 +148,9 @@ def is_waiting(verdict: HealthVerdict, wait_reason: str) -> bool:
     """Whether a session that has a wait reason would be tried without it."""
     if verdict.reason in (wait_reason, "disabled", "stopped"):
         return True  # disabled, stopped: a start was ordered, and no pass has run since
+    reason = reason_of(verdict.reason)
     idle = verdict.health in (Health.HEALTHY, Health.DISCONNECTED)
-    return not (idle or reason_of(verdict.reason).hopeless)
+    return not (idle or reason.hopeless or reason.slow)
 
 
 @dataclass(frozen=True, slots=True)

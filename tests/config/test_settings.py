@@ -861,7 +861,7 @@ def test_the_example_file_is_the_dataclasses():
 NO_SETTINGS = {
     "health": {"phases", "reconnect"},
     "recovery": {"keys_again", "start_limit", "act_limit"},
-    "incident": {"probe_every"},
+    "incident": {"probe_first", "probe_longest"},
 }
 """Fields of a policy that come from another table or from no table."""
 
@@ -971,7 +971,7 @@ def test_single_reasons_get_their_own_delays_and_keep_them_when_written_again(lo
     )
     own = (ReasonDelay("conflict", 60.0, 600.0), ReasonDelay("client_outdated", 7200.0))
     assert config.reconnect.reasons == own
-    assert config.incident_policy.probe_every == 7200.0
+    assert config.incident_policy.probe_first == config.incident_policy.probe_longest == 7200.0
     assert load(render_config(config)) == config
 
 

@@ -364,13 +364,21 @@ def test_a_worker_that_was_just_started_gets_its_time():
     assert judge_health(fresh, POLICY, NOW).reason == "starting"
 
 
-@pytest.mark.parametrize("code", ["temporary_ban", "client_outdated"])
-def test_a_session_that_waits_out_a_ban_shows_it_without_a_worker_too(code):
+@pytest.mark.parametrize(
+    ("code", "health"),
+    [
+        pytest.param("temporary_ban", Health.DISCONNECTED, id="nothing to do"),
+        pytest.param("client_outdated", Health.DEGRADED, id="outdated: upgrade"),
+        pytest.param("browser_unsupported", Health.DEGRADED, id="not supported: upgrade"),
+    ],
+)
+def test_a_session_that_waits_for_its_time_shows_it_with_and_without_a_worker(code, health):
+    assert judge_health(dropped(code), POLICY, NOW).health is health
     record = SessionRecord(S.DISCONNECTED, WALL - 60, reason=code, paired=True)
     waits = replace(without_worker(record=record), not_before=NOW + 3000)
     verdict = judge_health(waits, POLICY, NOW)
     assert (verdict.health, verdict.state, verdict.reason) == (
-        Health.DISCONNECTED,
+        health,
         S.DISCONNECTED,
         code,
     )

@@ -35,7 +35,8 @@ codes = st.sampled_from([*REASONS, "never heard of"])
         pytest.param("connection_lost", [1, 1.5, 2.25], id="network"),
         pytest.param("conflict", [30, 45, 67.5], id="conflict"),
         pytest.param("restart_required", [0, 3, 4.5], id="at once, then like any other"),
-        pytest.param("client_outdated", [1800, 1800, 1800], id="one probe in half an hour"),
+        pytest.param("client_outdated", [120, 300, 900, 900], id="2, 5, then 15 minutes"),
+        pytest.param("browser_unsupported", [10, 30, 60, 300, 900, 1800, 1800], id="one look"),
     ],
 )
 def test_every_reason_has_its_delays(code, delays):
@@ -53,6 +54,10 @@ def test_the_settings_may_say_other_delays_for_single_reasons():
     assert delays("conflict", policy) == [600, 600, 600], "a base above the longest is meant"
     assert delays("connection_lost", policy) == [1, 1.5, 2]
     assert delays("unknown", policy) == delays("unknown", POLICY)
+    slow = ReconnectPolicy(reasons=(ReasonDelay("client_outdated", 60.0, 100.0),))
+    assert delays("client_outdated", slow) == [60, 90, 100], "steps of one's own grow by the factor"
+    short = ReconnectPolicy(reasons=(ReasonDelay("client_outdated", max=200.0),))
+    assert delays("client_outdated", short) == [120, 200, 200]
     at_once = ReconnectPolicy(reasons=(ReasonDelay("restart_required", 7.0),))
     assert delays("restart_required", at_once)[0] == 7
     waits = after_drop(SessionRecord(), "conflict", policy, WALL, 0.0)

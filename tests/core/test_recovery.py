@@ -539,6 +539,11 @@ def test_a_cleanup_that_shows_a_qr_has_cleaned():
             Ending.NEEDS_PERSON,
             id="banned for a time",
         ),
+        pytest.param(
+            seen(claim=said(S.DISCONNECTED, reason="client_outdated")),
+            Ending.NEEDS_PERSON,
+            id="outdated",
+        ),
     ],
 )
 def test_a_repair_ends_by_itself(observation, ending):

@@ -42,8 +42,9 @@ def has_given_up(view: InstanceView) -> bool:
         # Without a pairing to lose the next repair begins by itself (`unpaired_pause`).
         given_up = ending is Ending.GAVE_UP and not verdict.should_cleanup
         return given_up or ending is Ending.NEEDS_PERSON
-    out_of_tries = verdict.health is Health.DEGRADED and verdict.state is CS.DISCONNECTED
-    return out_of_tries or (bool(verdict.reason) and reason_of(verdict.reason).hopeless)
+    reason = reason_of(verdict.reason)
+    stays_down = verdict.health is Health.DEGRADED and verdict.state is CS.DISCONNECTED
+    return (stays_down and not reason.slow) or (bool(verdict.reason) and reason.hopeless)
 
 
 def is_silent(view: InstanceView) -> bool:

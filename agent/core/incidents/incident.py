@@ -10,7 +10,7 @@ from enum import StrEnum
 
 from agent.core.breaker import remaining
 from agent.core.model import InstanceId
-from agent.core.reasons import REASONS, Permanence
+from agent.core.reasons import REASONS
 from agent.core.setting import setting
 from agent.core.words import SUSPECT
 
@@ -57,8 +57,9 @@ class IncidentPolicy:
         20.0, "seconds that the wait for the next canary may reach in a network outage", low=0.1
     )
     canary_time: float = setting(400.0, "seconds in which a canary must connect", low=1)
-    probe_every: float = 1800.0
-    """Seconds between two canaries where WhatsApp refuses the client itself."""
+    probe_first: float = 120.0
+    probe_longest: float = 900.0
+    """Seconds until the first canary, and between two, where WhatsApp refuses the client itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,8 +250,8 @@ def canary_failed(incident: Incident, policy: IncidentPolicy, now: float) -> Inc
 def _pace(incident: Incident, policy: IncidentPolicy) -> tuple[float, float]:
     """Seconds to the first canary's try, and at most from one to the next."""
     row = REASONS.get(incident.code)
-    if row is not None and row.permanence is Permanence.PROBE_SLOWLY:
-        return policy.probe_every, policy.probe_every
+    if row is not None and row.slow:
+        return policy.probe_first, policy.probe_longest
     change = incident.kind is IncidentKind.CHANGE
     return policy.canary_first, policy.canary_longest if change else policy.outage_longest
 

@@ -32,7 +32,7 @@ _WORDS = {
     Permanence.AT_ONCE: "reconnects at once",
     Permanence.AT_TIME: "tries once when the given time has come",
     Permanence.ONCE_IF_LOCK_OURS: "reconnects once, if no second worker runs here",
-    Permanence.PROBE_SLOWLY: "probes rarely",
+    Permanence.PROBE_SLOWLY: "probes more and more rarely",
     Permanence.WAIT_FOR_PERSON: "waits for a person",
     Permanence.NEVER: "never by itself",
 }
@@ -52,6 +52,9 @@ def _may_do(row: Reason) -> str:
 def _delays(row: Reason) -> str:
     if row.hopeless or row.status is ConnectionStatus.CONNECTED:
         return "-"
-    first = "default" if row.base is None else f"{row.base:g} s"
+    if row.steps:
+        first = f"{', '.join(f'{seconds:g}' for seconds in row.steps)} s"
+    else:
+        first = "default" if row.base is None else f"{row.base:g} s"
     longest = "default" if row.max is None else f"{row.max:g} s"
     return f"{first}, longest {longest}"

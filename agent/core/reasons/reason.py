@@ -30,6 +30,8 @@ class Reason:
     base: float | None = None
     """First delay in seconds; None = the policy's own."""
     max: float | None = None
+    steps: tuple[float, ...] = ()
+    """The first delays, one after another, where they do not grow by the policy's factor."""
     counts_as_failure: bool = True
     """Whether the circuit breaker hears of it."""
     tries: int | None = None
@@ -47,6 +49,11 @@ class Reason:
     def final(self) -> bool:
         """WhatsApp ended it for good: the agent makes not even one more login."""
         return self.permanence is Permanence.NEVER
+
+    @property
+    def slow(self) -> bool:
+        """The agent goes on trying, ever more rarely; a person should act."""
+        return self.permanence is Permanence.PROBE_SLOWLY
 
     @property
     def hopeless(self) -> bool:

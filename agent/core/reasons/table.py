@@ -185,8 +185,9 @@ ROWS = (
         Permanence.PROBE_SLOWLY,
         _DISCONNECTED,
         "Upgrade the browser (apt-get upgrade). The pairing is still good: do not pair again.",
-        base=600.0,
+        base=10.0,
         max=1800.0,
+        steps=(10.0, 30.0, 60.0, 300.0, 900.0),
         counts_as_failure=False,
     ),
     Reason(
@@ -267,8 +268,9 @@ ROWS = (
         Permanence.PROBE_SLOWLY,
         _DISCONNECTED,
         "Upgrade the engine. The pairing is still good: do not pair again.",
-        base=1800.0,
-        max=1800.0,
+        base=120.0,
+        max=900.0,
+        steps=(120.0, 300.0),
         counts_as_failure=False,
     ),
     Reason(

@@ -49,7 +49,10 @@ def find_ending(case: Case, repair: Repair) -> Ending | None:
         return None
     if verdict.state is ConnectionStatus.CONNECTED:
         return helped
-    if verdict.health is not Health.DISCONNECTED or verdict.reason in ("starting", "stopping"):
+    if verdict.reason in ("starting", "stopping"):
+        return None
+    # No step of a repair makes WhatsApp accept a client that it refuses.
+    if verdict.health is not Health.DISCONNECTED and not reason_of(verdict.reason).slow:
         return None
     if _wants_code(case, repair):
         return None

@@ -233,7 +233,8 @@ def test_every_reason_that_only_a_person_ends_is_given_up(code: str) -> None:
     from agent.core.reasons import reason_of
 
     reason = reason_of(code)
-    verdict = HealthVerdict(Health.DISCONNECTED, reason.status, code, "")
+    health = Health.DEGRADED if reason.slow else Health.DISCONNECTED
+    verdict = HealthVerdict(health, reason.status, code, "")
     view = make_view("a", status=ConnectionStatus.DISCONNECTED, verdict=verdict)
     assert bool(found("WaSessionGivenUp", a=view)) is reason.hopeless
 

@@ -1,12 +1,17 @@
 """What each word and each look at the page means."""
 
+import math
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.core.model import ConnectionStatus
+from agent.core.reasons import reason_of
+from agent.engines.web import states
+from agent.engines.web.failures import FRESH_PAGE
 from agent.engines.web.states import (
     PageFacts,
     Story,
@@ -260,3 +265,17 @@ def test_any_answer_of_a_page_is_read(told: object) -> None:
         claim = claim_of(facts, NEW)
         assert len(claim.account) <= 40 and len(claim.raw) < 200
         assert claim.progress is None or 0 <= claim.progress <= 1
+
+
+def test_the_readme_has_the_delays_of_the_reason_table() -> None:
+    readme = Path(states.__file__).with_name("README.md").read_text().replace("\n", " ")
+    slow = reason_of("browser_unsupported")
+    steps = ", ".join(f"{seconds:g}" for seconds in slow.steps)
+    assert f"`{slow.code}` after {steps} s, then every {slow.max:g} s" in readme
+    outdated = reason_of("client_outdated")
+    first, second = outdated.steps
+    assert f"({first:g}, {second:g} s, then {outdated.max:g} s each time)" in readme
+    others = [reason_of(code) for code in FRESH_PAGE - {slow.code, outdated.code}]
+    assert {reason.base for reason in others} == {5.0, 10.0} and "after 5 or 10 s" in readme
+    assert max(reason.max or math.inf for reason in others) == 120.0
+    assert "at least every two minutes" in readme
