@@ -1,13 +1,12 @@
 """Baileys' multi-file folders: plain bots, Evolution API 1.8 (instances/), WAHA's NOWEB."""
 
 import os
-import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from agent.engines.baileys.files import KEY_KINDS, MOST_KEYS, SIZE_LIMIT, read_key_file
+from agent.engines.baileys.files import MOST_KEYS, SIZE_LIMIT, read_key_file
 from agent.errors import Refused
-from agent.moving.session import FoundSession, Keys, look_at, unreadable
+from agent.moving.session import FoundSession, Keys, kind_of, look_at, unreadable
 from agent.moving.users import just_written, used_by, user_of_folder
 
 _DEPTH = 4
@@ -62,11 +61,10 @@ def read_folder(folder: Path) -> Keys:
     size = 0
     for file in key_files(folder):
         key = file.name.removesuffix(".json")
-        content = read_key_file(Path(file.path))
-        size += len(content)
+        size += file.stat(follow_symlinks=False).st_size
         if size > SIZE_LIMIT or len(keys) >= MOST_KEYS:
             raise Refused("it is larger than any session", code="too_large")
-        keys[key] = content
+        keys[key] = read_key_file(Path(file.path))
     return keys
 
 
@@ -75,6 +73,5 @@ def key_files(folder: Path) -> Iterator[os.DirEntry[str]]:
     with os.scandir(folder) as entries:
         for entry in entries:
             key, dot, kind = entry.name.rpartition(".")
-            is_key = dot and kind == "json" and re.fullmatch(KEY_KINDS, key)
-            if is_key and entry.is_file(follow_symlinks=False):
+            if dot and kind == "json" and kind_of(key) and entry.is_file(follow_symlinks=False):
                 yield entry

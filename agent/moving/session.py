@@ -4,12 +4,13 @@ import base64
 import json
 import re
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeGuard
 
-from agent.engines.baileys.files import KEY_KINDS, PRE_KEY, lacks_pre_keys
+from agent.engines.baileys.files import FILE_NAME, KEY_KINDS, PRE_KEY, lacks_pre_keys
 from agent.errors import Refused
 
 Keys = Mapping[str, bytes]
@@ -37,9 +38,18 @@ class FoundSession:
     """Why it cannot be moved; "" when it can."""
     code: str = ""
     """The stable word of that problem."""
+    left_out: Mapping[str, int] = field(default_factory=dict)
+    """How many records of each kind cannot be read or stored: they stay behind."""
     in_use: str = ""
     """Why it counts as in use; "" = it does not."""
     keys: Keys = field(default_factory=dict, repr=False)
+
+    @property
+    def left_out_sentence(self) -> str:
+        if not self.left_out:
+            return ""
+        kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(self.left_out.items()))
+        return f"left out, for they cannot be read or stored: {kinds}; each is renewed when needed"
 
     @property
     def refused_while_used(self) -> "FoundSession":
@@ -54,16 +64,14 @@ def look_at(
 ) -> FoundSession:
     """Read a session and say what it is worth. `in_use`: why its program may still run."""
     try:
-        keys = {
-            name: normal(name, raw) for name, raw in read().items() if re.fullmatch(KEY_KINDS, name)
-        }
+        keys, left_out = _sorted_out(read())
         creds = _creds(keys)
     except Refused as error:
         code = error.code or "no_session"
         return FoundSession(
             program, name, written=written, problem=str(error), code=code, in_use=in_use
         )
-    except OSError as error:
+    except Exception as error:
         return unreadable(program, name, error)
     pre_keys = sum(key.startswith(PRE_KEY) for key in keys)
     problem, code = _problem(creds, keys)
@@ -76,16 +84,44 @@ def look_at(
         records=len(keys),
         problem=problem,
         code=code,
+        left_out=left_out,
         in_use=in_use,
         keys=keys,
     )
 
 
-def unreadable(program: str, name: str, error: OSError) -> FoundSession:
+def _sorted_out(raw: Keys) -> tuple[dict[str, bytes], Counter[str]]:
+    """The keys that can be carried over, and how many of each kind cannot. A contact chooses what
+    its records are called and hold: they never keep the pairing from moving."""
+    files = Counter(file_name(key) for key in raw if kind_of(key))
+    keys: dict[str, bytes] = {}
+    left_out: Counter[str] = Counter()
+    for key, value in raw.items():
+        kind, file = kind_of(key), file_name(key)
+        if key == CREDS:
+            keys[key] = normal(key, value)
+        elif kind:
+            try:
+                if not file or files[file] > 1:
+                    raise Refused("no file can hold it alone")
+                keys[key] = normal(key, value)
+            except Refused:
+                left_out[kind] += 1
+    return keys, left_out
+
+
+def kind_of(key: str) -> str:
+    """ "session", "pre-key", ...; "" for what is none of Baileys' keys."""
+    known = re.match(KEY_KINDS, key, re.DOTALL)
+    return str(known[1] or (key == CREDS and CREDS) or "") if known else ""
+
+
+def unreadable(program: str, name: str, error: Exception) -> FoundSession:
     if isinstance(error, FileNotFoundError):
         sentence, code = "it changes while it is read: stop its program", "in_use"
         return FoundSession(program, name, problem=sentence, code=code)
-    sentence = f"it cannot be read: {error.strerror or error}"
+    cause = getattr(error, "strerror", "") or type(error).__name__  # the text may quote a key
+    sentence = f"it cannot be read: {cause}"
     return FoundSession(program, name, problem=sentence, code="unreadable")
 
 
@@ -121,10 +157,16 @@ def normal(name: str, raw: bytes) -> bytes:
     """The value with every binary field as Baileys 7 reads it: base64 in `{"type": "Buffer"}`.
     Older versions and some stores wrote a Buffer's bytes as numbers."""
     try:
-        value = _with_buffers(json.loads(raw))
+        value = _with_buffers(json.loads(raw, parse_constant=_no_constant))
+        if value is None:
+            raise ValueError("null is no record")
         return json.dumps(value, separators=(",", ":")).encode()
     except (ValueError, RecursionError) as error:
         raise Refused(f"its {name} is damaged: no JSON", code="damaged") from error
+
+
+def _no_constant(word: str) -> Any:
+    raise ValueError(f"{word} is no JSON")
 
 
 def _with_buffers(value: Any) -> Any:
@@ -158,7 +200,9 @@ def buffer(content: bytes) -> dict[str, str]:
 
 
 def file_name(key: str) -> str:
-    return key.replace("/", "__").replace(":", "-") + ".json"
+    """As the library names it; "" for what no file of the engine's is called."""
+    name = key.replace("/", "__").replace(":", "-") + ".json"
+    return name if re.fullmatch(FILE_NAME, name) else ""
 
 
 def write_folder(session: FoundSession, folder: Path) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from agent.errors import WaError
 from agent.moving.recognise import Hints, find_sessions
+from agent.moving.session import write_folder as write_session
 from agent.moving.tables import lasting_user
 from tests.moving.conftest import (
     SCHEMA,
@@ -29,7 +30,7 @@ BROKEN: dict[str, Keys] = {
     "no_pre_keys": keys_of(pre_keys=0),
     "not_paired": keys_of(creds(me=None)),
     "incomplete": keys_of(creds(noiseKey=None)),
-    "damaged": {**keys_of(), "pre-key-2": b'{"private": '},
+    "damaged": {**keys_of(), "creds": keys_of()["creds"][:99]},
 }
 BROKEN_TABLES = {
     "no_pre_keys": "DELETE FROM whatsmeow_pre_keys",
@@ -136,6 +137,66 @@ def test_an_incomplete_whatsmeow_store_has_its_code(tmp_path: Path, code: str) -
         database.execute(BROKEN_TABLES[code])
     [session] = find_sessions(str(path), Hints())
     assert (session.code, bool(session.problem)) == (code, True), session
+
+
+PEERS: dict[str, Keys] = {
+    "empty": {"session-5511900000002.0": b""},
+    "cut": {"session-5511900000002.0": b'{"private": '},
+    "zeros": {"session-5511900000002.0": bytes(64)},
+    "null": {"session-5511900000002.0": b"null"},
+    "not a number": {"session-5511900000002.0": b'{"a": NaN}'},
+    "nested too deep": {"session-5511900000002.0": b"[" * 100_000},
+    "two keys with one file name": {"sender-key-a:b": b"{}", "sender-key-a-b": b"{}"},
+    "a NUL in a name": {"sender-key-a\0b": b"{}"},
+    "a line end in a name": {"sender-key-a\nb": b"{}"},
+    "half a character in a name": {"sender-key-\udcff": b"{}"},
+    "a name too long for a file": {f"sender-key-{'g' * 300}": b"{}"},
+    "a name of wide letters": {f"sender-key-{'ğ' * 150}": b"{}"},
+    "a name that climbs out": {"sender-key-/../../x": b"{}"},
+    "a damaged pre-key": {"pre-key-9": b"\xff"},
+}
+"""Records that a contact or a power cut left, by what is wrong with them."""
+
+
+@pytest.mark.parametrize("case", PEERS)
+def test_a_record_that_cannot_be_used_stays_behind_and_the_session_moves(
+    tmp_path: Path, redis_server: Redis, case: str
+) -> None:
+    keys = keys_of() | PEERS[case]
+    redis_server.fill(
+        lambda client: (
+            [
+                client.set(f"sessions:7:{key}".encode("utf-8", "surrogateescape"), keys[key])
+                for key in keys
+            ]
+            and None
+        )
+    )
+    [session] = find_sessions(redis_server.url, Hints())
+    write_session(session, tmp_path)
+    written = {path.name for path in tmp_path.iterdir()} - {"sender-key-__..__..__x.json"}
+    assert (session.problem, written) == ("", {f"{key}.json" for key in keys_of()})
+    if case != "a name that climbs out":
+        assert sum(session.left_out.values()) == len(PEERS[case])
+        assert "left out" in session.left_out_sentence
+        assert "5511900000002" not in session.left_out_sentence, "no contact's number is told"
+
+
+def test_a_session_that_cannot_be_read_at_all_is_named_and_the_others_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("good", "odd"):
+        write_folder(tmp_path / name, keys_of())
+
+    def read(folder: Path) -> Keys:
+        if folder.name == "odd":
+            raise ZeroDivisionError("SECRET")
+        return keys_of()
+
+    monkeypatch.setattr("agent.moving.folders.read_folder", read)
+    good, odd = find_sessions(str(tmp_path), Hints())
+    assert (good.problem, odd.code) == ("", "unreadable")
+    assert odd.problem == "it cannot be read: ZeroDivisionError"
 
 
 def nothing_in_a_store(places: Places) -> str:

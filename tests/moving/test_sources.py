@@ -96,9 +96,12 @@ def test_a_sources_sessions_are_shown_before_any_file_is_touched(tmp_path: Path)
         pytest.param(keys_of(creds(noiseKey=None)), "incomplete", id="half of the credentials"),
         pytest.param({**keys_of(), "creds": b'{"me": {'}, "damaged", id="cut off"),
         pytest.param({**keys_of(), "creds": b"[]"}, "damaged", id="not credentials"),
-        pytest.param({**keys_of(), "pre-key-2": b""}, "damaged", id="an empty pre-key"),
+        pytest.param({**keys_of(), "creds": b""}, "damaged", id="empty credentials"),
         pytest.param(
-            {**keys_of(), "session-1.0": b"[" * 900 + b"]" * 900}, "damaged", id="nested too deep"
+            {**keys_of(), "creds": b"[" * 900 + b"]" * 900}, "damaged", id="nested too deep"
+        ),
+        pytest.param(
+            {"creds": keys_of()["creds"], "pre-key-1": b""}, "no_pre_keys", id="no whole pre-key"
         ),
     ],
 )

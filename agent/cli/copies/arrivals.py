@@ -2,7 +2,7 @@
 
 import argparse
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -64,6 +64,7 @@ def print_imported(options: argparse.Namespace, instance: dict[str, Any]) -> Non
         f"engine {instance['engine']}, account {instance['account'] or 'not known yet'}",
         f"SHA-256 of the archive: {instance['sha256']}",
         (instance.get("first_messages") or {}).get("sentence", ""),
+        instance.get("left_out", ""),
         f"the trash has the old session as {trash}" if trash else "",
         "" if enabled else f"run it once no other copy runs: wa-agent enable {id}",
     )
@@ -82,6 +83,7 @@ def print_plan(options: argparse.Namespace, plan: Sequence[Planned]) -> None:
                 "written": planned.session.written,
                 "pre_keys": planned.session.pre_keys,
                 "records": planned.session.records,
+                "left_out": planned.session.left_out_sentence,
                 "id": planned.id,
                 "problem": planned.session.problem,
                 "code": planned.session.code,
@@ -97,8 +99,14 @@ def print_plan(options: argparse.Namespace, plan: Sequence[Planned]) -> None:
             age(row["written"]),
             row["pre_keys"] or "-",
             row["id"] or "-",
-            row["result"]
-            or (f"refused: {row['problem']}" if row["problem"] else "can be imported"),
+            _outcome(row),
         ),
         nothing="no session",
     )
+
+
+def _outcome(row: Mapping[str, Any]) -> str:
+    if row["problem"] and not row["result"]:
+        return f"refused: {row['problem']}"
+    words = [row["result"] or "can be imported", row["left_out"] if not row["problem"] else ""]
+    return "; ".join(filter(None, words))

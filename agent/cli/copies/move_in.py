@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from agent.moving.session import FoundSession
 
 AUTO, BAILEYS = "auto", "baileys"
+IMPORTED = "imported"
 _GZIP = b"\x1f\x8b"
 
 
@@ -208,13 +209,14 @@ def _import(options: argparse.Namespace, plan: Sequence[Planned]) -> int:
             continue
         try:
             imported.append(_import_one(options, planned))
-            planned.result = "imported"
+            planned.result = IMPORTED
         except WaError as error:
             if len(plan) == 1:
                 raise
             planned.result = f"failed: {error}"
     if len(plan) == 1:
-        return _finish(options, imported[0])
+        left_out = plan[0].session.left_out_sentence
+        return _finish(options, {**imported[0], "left_out": left_out})
     readable = _wait_for_all(options, plan) if options.wait is not None else True
     print_plan(options, plan)
     return 0 if readable and len(imported) == len(plan) else 4
@@ -233,7 +235,7 @@ def _finish(options: argparse.Namespace, instance: dict[str, Any]) -> int:
 def _wait_for_all(options: argparse.Namespace, plan: Sequence[Planned]) -> bool:
     readable, deadline = True, time.monotonic() + options.wait
     for planned in plan:
-        if planned.result != "imported":
+        if planned.result != IMPORTED:
             continue
         try:
             first = wait_for_first_messages(options, planned.id, deadline)
@@ -250,9 +252,15 @@ def _import_one(options: argparse.Namespace, planned: Planned) -> dict[str, Any]
             f"cannot import {planned.session.name}: its name is no id, give one after the source",
             field="id",
         )
-    id = InstanceId(planned.id)
-    with pack_found(planned.session, id) as archive:
-        return _send(options, archive, id, planned.session.name)
+    id, name = InstanceId(planned.id), planned.session.name
+    try:
+        with pack_found(planned.session, id) as archive:
+            return _send(options, archive, id, name)
+    except WaError:
+        raise
+    except Exception as error:
+        cause = getattr(error, "strerror", "") or type(error).__name__
+        raise WaError(f"cannot import {name}: {cause}") from error
 
 
 def _send(

@@ -21,6 +21,8 @@ KEY_KINDS = (
     r"|app-state-sync-version|lid-mapping|device-list|tctoken|identity-key)-.{1,200}"
 )
 """The library's own kinds of keys, of versions 6 and 7, as a regular expression."""
+FILE_NAME = r"[\x20-\x7e]{1,200}"
+"""A key's file, as a regular expression: the engine's store takes no other name."""
 MOST_KEYS = 200_000
 SIZE_LIMIT = 1024**3
 """Bytes of all keys together: no session is larger."""
