@@ -3,10 +3,13 @@
 import asyncio
 import json
 from pathlib import Path
+from typing import IO
 
 import pytest
 
+from agent.cli.copies.sources import pack_found
 from agent.core.model import InstanceId
+from agent.moving.session import FoundSession
 from tests.cli.conftest import Cli, House
 from tests.fakes.supervisor import make_view
 from tests.moving.conftest import creds, keys_of, write_folder
@@ -60,6 +63,23 @@ async def test_several_sessions_are_imported_only_when_that_is_said(
     )
     assert (await cli("import", "bots", "--only", "nobody")).status == 2
     assert set(house.supervisor.known) == known
+
+
+async def test_an_unforeseen_error_of_one_session_is_told_and_the_others_go_on(
+    house: House, cli: Cli, three: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def pack(session: FoundSession, id: InstanceId) -> IO[bytes]:
+        if session.name == "Help Desk":
+            raise ZeroDivisionError
+        return pack_found(session, id)
+
+    monkeypatch.setattr("agent.cli.copies.move_in.pack_found", pack)
+    answer = await cli("import", "bots", "--all", "--json")
+    results = {row["name"]: row["result"] for row in answer.json()}
+    assert answer.status == 4
+    assert "it is no gzip" in results["sales"], "the stand-in of an agent got it"
+    assert results["Help Desk"] == "failed: cannot import Help Desk: ZeroDivisionError"
+    assert results["deaf"].startswith("refused: it holds credentials without")
 
 
 async def test_a_session_that_cannot_be_moved_is_refused_with_its_code(
