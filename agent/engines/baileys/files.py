@@ -7,17 +7,18 @@ import time
 from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from agent.core.words import SessionFiles
 from agent.engines.files import FileRules, FilesReport, SessionFolder, damaged, how_broken
 from agent.engines.whaticket.keys.peers import Peers, mappings_of, user_of, with_mapped
 from agent.errors import EngineError
 from agent.files import sync
+from agent.redaction import mark_of
 
 CREDS = "creds.json"
 KEY_KINDS = (
-    r"creds|(pre-key|session|sender-key|sender-key-memory|app-state-sync-key"
+    r"creds|(pre-key|session|sender-key-memory|sender-key|app-state-sync-key"
     r"|app-state-sync-version|lid-mapping|device-list|tctoken|identity-key)-.{1,200}"
 )
 """The library's own kinds of keys, of versions 6 and 7, as a regular expression."""
@@ -27,9 +28,14 @@ MOST_KEYS = 200_000
 SIZE_LIMIT = 1024**3
 """Bytes of all keys together: no session is larger."""
 REMOVED = "removed-keys"
+UNREADABLE = f"{REMOVED}/unreadable"
 KEPT = 5
 """So many sets of removed keys stay."""
 _SET = re.compile(r"\d{8}T\d{6}Z(?:\.(\d{3,}))?")
+_PEERS_ADDRESS = re.compile(
+    r"(?:session-|identity-key-|sender-key-(?!memory-).{1,200}?(?:--|::))"
+    r"(?P<user>\d{1,20})(?P<domain>_\d{1,3})?(?:(?:\.|--|::)(?P<device>\d{1,5}))?$"
+)
 _PEERS_KEY = re.compile(r"(session|sender-key|identity-key)-.+\.json")
 
 
@@ -43,10 +49,44 @@ def lost_store(folder: Path) -> str:
     except (OSError, UnicodeDecodeError):
         return ""
     try:
-        creds = json.loads(text)
-    except ValueError:
+        creds = read_json(text)
+    except (ValueError, RecursionError):
         return ""
     return "" if isinstance(creds, dict) and creds.get("me") else f"{path} holds no pairing"
+
+
+def read_json(text: str) -> Any:
+    """As the engine reads it: NaN and its like are no JSON."""
+    return json.loads(text, parse_constant=_no_constant)
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no JSON")
+
+
+def unreadable_record(name: str) -> str:
+    """What is told of a record that cannot be read; without its contact's number."""
+    key = _key_of(name)
+    kind = re.match(KEY_KINDS, key)
+    words = f"the key file {kind[1]}-*" if kind and kind[1] else "a key file"
+    if peer := peer_of(key):
+        words += f" of {mark_of(peer)}"
+    return f"{words} could not be read: moved to {UNREADABLE}; {_what_next(key)}"
+
+
+def _what_next(key: str) -> str:
+    if peer_of(key):
+        return "the contact's next message is asked for again, with new keys"
+    return "the session goes on without it"
+
+
+def peer_of(key: str) -> str:
+    """The JID whose session or sender key it is; "" for other keys."""
+    if not (owned := _PEERS_ADDRESS.match(key)):
+        return ""
+    server = "lid" if owned["domain"] in ("_1", "_129") else "s.whatsapp.net"
+    device = "" if owned["device"] in (None, "0") else f":{owned['device']}"
+    return f"{owned['user']}{device}@{server}"
 
 
 def set_aside(folder: Path, peers: list[str]) -> list[str]:
@@ -122,7 +162,7 @@ def check(folder: SessionFolder, _paired: bool) -> FilesReport:
             return damaged(path, "it is missing, and its keys are there")
         return FilesReport(SessionFiles.UNPAIRED)
     try:
-        creds = json.loads(raw)
+        creds = read_json(raw.decode("utf-8"))
     except (ValueError, RecursionError) as error:
         return damaged(path, how_broken(raw, error))
     if not isinstance(creds, dict):
@@ -147,7 +187,10 @@ def _broken_keys(path: Path, empty: list[str]) -> str:
     if not empty:
         return ""
     more = f" and {len(empty) - 1} more" if len(empty) > 1 else ""
-    return f"{path / empty[0]}{more}: empty; the engine regenerates those peers' keys"
+    return (
+        f"{path / empty[0]}{more}: empty; the engine moves it to {UNREADABLE} when it reads it, and"
+        " the contact's next message brings new keys"
+    )
 
 
 PRE_KEY = "pre-key-"

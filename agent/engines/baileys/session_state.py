@@ -16,6 +16,7 @@ from agent.core.words import (
     Happening,
 )
 from agent.engines.baileys.codes import CRYPTO_WORDS, why_closed
+from agent.engines.baileys.files import unreadable_record
 from agent.engines.baileys.version_note import note_version
 from agent.engines.base import Qr, Reporter
 from agent.engines.whaticket.keys.peers import address_of_jid
@@ -192,6 +193,11 @@ class SessionState:
     def _on_store(self, event: Mapping[str, Any]) -> None:
         self.spoiled = True
         self.failed(EngineError(str(event.get("raw", "")), code=str(event.get("code", ""))))
+
+    def _on_key_unreadable(self, event: Mapping[str, Any]) -> None:
+        text = unreadable_record(str(event.get("file", "")))
+        log.warning("%s", text)
+        self.happened("key_unreadable", text=text)
 
     def _on_key_refused(self, event: Mapping[str, Any]) -> None:
         log.warning(

@@ -78,8 +78,8 @@ class Findings:
                 return False
             case "crypto_error":
                 return self._note_crypto(facts, happening, now)
-            case "key_regeneration" | "repair_step" | "pack_ended":
-                return False  # counted elsewhere, as a repair's step or as a drop
+            case "key_regeneration" | "repair_step" | "pack_ended" | "key_unreadable":
+                return False  # counted elsewhere, as a repair's step or as a drop, or healed
             case kind:
                 facts.counters.errors[kind] += 1
                 return False
@@ -174,9 +174,13 @@ class Findings:
         return judge_silence(facts.inbound, facts.connected_since_wall, policy, time.time())
 
 
-WITH_TEXT = {"repair_step": Category.RECOVERY, "pack_ended": Category.SESSION}
+WITH_TEXT = {
+    "repair_step": Category.RECOVERY,
+    "pack_ended": Category.SESSION,
+    "key_unreadable": Category.CRYPTO,
+}
 """Happenings whose text goes into the journal: what a backend's worker did within a repair's step,
-and how the pack of a session ended."""
+how the pack of a session ended, and which record of a session could not be read."""
 
 
 def text_entry(facts: Facts, happening: Happening) -> JournalEntry:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from agent.engines.baileys.files import unreadable_record
 from agent.engines.baileys.node import find_node
 from agent.engines.baileys.packages import find_packages
 from tests.engines.baileys.conftest import ACCOUNT, OTHER, PEER, Bench
@@ -23,14 +24,19 @@ def distribution(group: str) -> dict[str, Any]:
     return {"conversation": "hello", "senderKeyDistributionMessage": told}
 
 
+def run_store(script: str, cache: Path, folder: Path) -> str:
+    line = [find_node(), HERE / script, find_packages(cache), folder]
+    done = subprocess.run(line, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
 def test_the_store_refuses_a_contacts_strange_keys_alone_and_says_so_ever_more_seldom(
     cache: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "session").mkdir()
-    line = [find_node(), HERE / "store_names.mjs", find_packages(cache), tmp_path / "session"]
-    done = subprocess.run(line, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    counts = [event["count"] for event in json.loads(done.stdout)["told"]]
+    told = json.loads(run_store("store_names.mjs", cache, tmp_path / "session"))["told"]
+    counts = [event["count"] for event in told]
     assert counts == [1, 1, 10, 100]
     assert {path.parent for path in tmp_path.glob("**/*.json")} == {tmp_path / "session"}
 
@@ -59,3 +65,51 @@ async def test_an_id_of_half_a_million_characters_does_not_end_the_client(bench:
     await bench.until(lambda: bench.heard.count("message", direction="in"))
     await bench.talk("still here")
     assert bench.heard.claims[begun:] == []
+
+
+def test_any_record_but_the_credentials_that_cannot_be_read_is_moved_aside_and_absent(
+    cache: Path, tmp_path: Path
+) -> None:
+    run_store("store_damage.mjs", cache, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("session-15511900000002_1.0.json", "the key file session-* of contact #"),
+        ("sender-key-1@g.us--5511900000002--0.json", "the key file sender-key-* of contact #"),
+        (
+            "sender-key-memory-120363000000000001@g.us.json",
+            "the key file sender-key-memory-* could",
+        ),
+        ("pre-key-7.json", "the key file pre-key-* could"),
+        ("app-state-sync-key-AAAAAC__1.json", "the key file app-state-sync-key-* could"),
+    ],
+)
+def test_a_record_that_cannot_be_read_is_told_without_its_contacts_number(
+    name: str, words: str
+) -> None:
+    sentence = unreadable_record(name)
+    assert sentence.startswith(words)
+    assert "5511900000002" not in sentence
+    assert "removed-keys/unreadable" in sentence
+
+
+@pytest.mark.slow
+async def test_a_damaged_record_of_a_contact_costs_that_contact_one_retry(bench: Bench) -> None:
+    await bench.pair()
+    await bench.talk("hello")
+    session = next(bench.folder.glob("session-*900000002*"))
+    begun, whole = len(bench.heard.claims), session.read_bytes()
+    damages = [b"", whole[: len(whole) // 2], bytes(len(whole)), b"null", b"NaN", b"[5]"]
+    for number, damage in enumerate(damages):
+        session.write_bytes(damage)
+        retries = bench.whatsapp.person(PEER)["retries"]
+        await bench.talk(f"after damage {number}")
+        assert bench.whatsapp.person(PEER)["retries"] <= retries + 1
+    assert bench.heard.claims[begun:] == []
+    kept = {path.read_bytes() for path in (bench.folder / "removed-keys/unreadable").iterdir()}
+    assert kept == set(damages[:-1]), "the last is JSON: the library itself takes it as absent"
+    assert bench.heard.count("key_unreadable") == len(kept)
+    await bench.restart()
+    await bench.talk("after a restart")

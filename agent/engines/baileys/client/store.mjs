@@ -1,11 +1,12 @@
 // The session's keys on the disk, one JSON file each, in the layout of the library's own folders.
 //
 // Every write goes to a temporary file, is flushed, renamed, and the folder is flushed; the library
-// hears that it is done only then. Missing is not damaged: a file that cannot be read ends the
-// session with its name and is left as it is; nothing here begins a new identity over an old one.
+// hears that it is done only then. Missing is not damaged: credentials that cannot be read end the
+// session and are left as they are; nothing here begins a new identity over an old one. Any other
+// record that cannot be read is moved aside and absent from then on: it costs one contact a retry.
 // A contact names sender keys, and makes records grow: what goes too far is refused alone.
 import { constants } from "node:fs";
-import { access, open, readFile, readdir, rename, unlink } from "node:fs/promises";
+import { access, mkdir, open, readFile, readdir, rename, unlink } from "node:fs/promises";
 import { join } from "node:path";
 
 const CREDS = "creds.json";
@@ -16,9 +17,15 @@ const LARGEST = 2 << 20; // characters of such a record
 const SENDER_KEY = /^sender-key-.+--(.+)--\d+\.json$/;
 const MOST_SENDER_KEYS = 10_000; // of one contact, or of the session itself: one for each group
 
+const ASIDE = "removed-keys/unreadable";
+const AWAY = Symbol("a file that cannot be read");
+const KIND = /^(pre-key|session|sender-key-memory|sender-key|app-state-sync-key|app-state-sync-version|lid-mapping|device-list|tctoken|identity-key)-/;
+
 export class StoreError extends Error {
   constructor(code, file, cause) {
-    super(`${file}: ${cause}`);
+    // A record's name holds a contact's number.
+    const [, kind] = KIND.exec(file) ?? [];
+    super(`${kind ? `a ${kind} record` : file}: ${cause}`);
     this.code = code;
   }
 }
@@ -30,6 +37,16 @@ export function fileOf(name) {
   return ORDINARY.test(file) ? file : null;
 }
 
+const isThere = (path) => access(path).then(() => true, () => false);
+
+// Whether the library can use it: a sender key of another shape fails each message of its group.
+function isWhole(file, value) {
+  const [, kind] = KIND.exec(file) ?? [];
+  if (kind === "lid-mapping") return typeof value === "string";
+  if (kind === "sender-key" && value !== null) return Array.isArray(JSON.parse(Buffer.from(value).toString()));
+  return typeof value === "object" && value !== null && !(file === CREDS && Array.isArray(value));
+}
+
 export class Store {
   #folder;
   #lib;
@@ -37,7 +54,7 @@ export class Store {
   #told;
   #refused = 0;
   #senderKeys = null; // author → how many
-  #waiting = new Map(); // file → content, or null to remove it
+  #waiting = new Map(); // file → content, null to remove it, AWAY to move it aside
   #resolvers = [];
   #writing = null;
   #failed = null;
@@ -108,25 +125,37 @@ export class Store {
   }
 
   async #read(file) {
-    if (this.#waiting.has(file)) return this.#revived(file, this.#waiting.get(file));
+    if (this.#waiting.has(file)) return this.#awaited(file);
+    const value = await this.#stored(file);
+    // Meanwhile a newer value may have come, or another reader may have found the same.
+    if (value === AWAY && this.#waiting.has(file)) return this.#awaited(file);
+    if (value !== AWAY) return value;
+    if (file === CREDS) throw this.#fail(new StoreError("session_damaged", CREDS, "it is no JSON object"));
+    this.#told({ event: "key_unreadable", file });
+    await this.#put(new Map([[file, AWAY]]));
+    return null;
+  }
+
+  #awaited(file) {
+    const text = this.#waiting.get(file);
+    return typeof text === "string" ? JSON.parse(text, this.#lib.BufferJSON.reviver) : null;
+  }
+
+  // The value on the disk; null = there is none, AWAY = it cannot be read.
+  async #stored(file) {
     let text;
     try {
       text = await readFile(join(this.#folder, file), "utf8");
     } catch (error) {
       if (error.code === "ENOENT") return null;
+      if (error.code === "EISDIR") return AWAY;
       throw this.#fail(new StoreError("storage_failed", file, error.code ?? error.message));
     }
-    return this.#revived(file, text);
-  }
-
-  #revived(file, text) {
-    if (text === null) return null;
     try {
       const value = JSON.parse(text, this.#lib.BufferJSON.reviver);
-      if (value === null || (file === CREDS && typeof value !== "object")) throw new SyntaxError("no value");
-      return value;
+      return isWhole(file, value) ? value : AWAY;
     } catch {
-      throw this.#fail(new StoreError("session_damaged", file, text.length ? "it is no JSON" : "it is empty"));
+      return AWAY;
     }
   }
 
@@ -135,7 +164,7 @@ export class Store {
     if (this.#closed) return new Promise(() => {});
     if (this.#failed) return Promise.reject(this.#failed);
     for (const [file, value] of files) {
-      const text = value === null ? null : JSON.stringify(value, this.#lib.BufferJSON.replacer);
+      const text = value === null || value === AWAY ? value : JSON.stringify(value, this.#lib.BufferJSON.replacer);
       if (text?.length > LARGEST && GROWING.test(file)) this.#refuse();
       else this.#waiting.set(file, text);
     }
@@ -169,6 +198,7 @@ export class Store {
 
   async #commit(file, text) {
     const path = join(this.#folder, file);
+    if (text === AWAY) return this.#moveAside(file, path);
     if (text === null) {
       await unlink(path).catch((error) => {
         if (error.code !== "ENOENT") throw new StoreError("storage_failed", file, error.code);
@@ -192,11 +222,24 @@ export class Store {
     }
   }
 
+  // It is looked at again: a whole value may have been written since.
+  async #moveAside(file, path) {
+    if ((await this.#stored(file)) !== AWAY) return;
+    const shelf = join(this.#folder, ASIDE);
+    try {
+      await mkdir(shelf, { recursive: true, mode: 0o700 });
+      let target = join(shelf, file);
+      for (let at = 1; await isThere(target); at += 1) target = join(shelf, `${file}.${at}`);
+      await rename(path, target);
+    } catch (error) {
+      throw new StoreError("storage_failed", file, error.code ?? "rename");
+    }
+  }
+
   async #isTooMany(file) {
     const [, author] = SENDER_KEY.exec(file) ?? [];
     if (!author) return false;
-    const isThere = await access(join(this.#folder, file)).then(() => true, () => false);
-    if (isThere) return false;
+    if (await isThere(join(this.#folder, file))) return false;
     this.#senderKeys ??= readdir(this.#folder).then((names) => {
       const counts = new Map();
       for (const name of names) {
