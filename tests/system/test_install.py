@@ -209,7 +209,7 @@ def test_s6_an_upgrade_follows_no_link_of_the_agents_user(bed: Bed, linked: list
     assert bed.run("sh", "-c", LOOK) == before
 
 
-def test_root_fetches_as_the_owner_of_the_folder(bed: Bed):
+def test_root_gives_up_its_rights_below_another_users_folder(bed: Bed):
     bed.run("install", "-d", "-o", "wa-worker", "-g", "wa", "/opt/own")
     cache = "/opt/own/deep/cache"
     # Without npm, too, it makes its folder first.
