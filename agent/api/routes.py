@@ -27,6 +27,7 @@ from agent.api.http.openapi import describe
 from agent.api.pages import PARTS, page
 from agent.api.runbook import show_runbook
 from agent.core.model import ID_PATTERN
+from agent.vault.folders import NAME_PATTERN
 
 SOME_ID = f"{{id:{ID_PATTERN}}}"
 ID = f"/api/instance/{SOME_ID}"
@@ -34,9 +35,9 @@ BACKEND = f"/api/backends/{{name:{ID_PATTERN}}}"
 WEBHOOK = f"/api/webhooks/{{name:{ID_PATTERN}}}"
 HOOK = f"/hooks/{{name:{ID_PATTERN}}}/{{secret:[A-Za-z0-9_-]{{16,128}}}}"
 GROUP = "{group:[a-z0-9_-]{1,48}(?:/[A-Za-z0-9_.-]{1,128})?}"
-TRASHED = rf"{{name:{ID_PATTERN}\.[0-9]{{8}}T[0-9]{{6}}Z(?:\.[0-9]{{1,4}})?}}"
+TRASHED = rf"{{name:{ID_PATTERN}\.{NAME_PATTERN}}}"
 FAILED = r"{failed:[0-9]{8}T[0-9]{6}Z}"
-SNAPSHOT = r"{snapshot:[0-9]{8}T[0-9]{6}Z(?:\.[0-9]{1,4})?}"
+SNAPSHOT = f"{{snapshot:{NAME_PATTERN}}}"
 REMOVED = SNAPSHOT.replace("snapshot", "removed")
 KEY = "{key:[a-z0-9]{8}}"
 MACHINE_OF_FLEET = "/api/fleet/machines/{name:[A-Za-z0-9._-]{1,64}}"

@@ -6,7 +6,7 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -23,9 +23,12 @@ MAKING = ".making"
 DOOMED = ".deleting-"
 
 OURS = Modes(0o700, 0o600, None)
-NAME_PATTERN = r"[0-9]{8}T[0-9]{6}Z(?:\.[0-9]{1,4})?"
+NAME_PATTERN = r"[0-9]{8}T[0-9]{6}Z(?:-[0-9]{1,9}|\.[0-9]{1,6})?"
+"""TIME-NUMBER: the number orders copies, for a clock goes back; the time is for people. Older
+versions wrote TIME, and TIME.2 for the second of one moment."""
 _NAME = re.compile(NAME_PATTERN)
-TIME = "%Y%m%dT%H%M%SZ"
+_TIME = "%Y%m%dT%H%M%SZ"
+_DAY = 86400.0
 
 _log = bound(name=__name__)
 
@@ -51,28 +54,33 @@ def open_own(
             yield root_fd, fd
 
 
-def free_name(folder_fd: int, at_wall: float) -> str:
-    """A free name from a time: the second of one moment ends in .2."""
-    stamp = time.strftime(TIME, time.gmtime(at_wall))
-    taken = set(names_in(folder_fd))
-    for number in range(1, 10_000):
-        name = stamp + (f".{number}" if number > 1 else "")
-        if name not in taken:
-            return name
-    raise VaultError(f"cannot name another copy of {stamp}: its names are used up")
+def next_name(names: Iterable[str], at_wall: float) -> str:
+    """The name of a copy that is newer than these, whatever the clock says; others count not."""
+    number = 1 + max(map(_number, filter(is_name, names)), default=0)
+    return f"{time.strftime(_TIME, time.gmtime(at_wall))}-{number}"
 
 
 def is_name(text: str) -> bool:
     return _NAME.fullmatch(text) is not None
 
 
-def age_order(name: str) -> tuple[float, int]:
-    """Sorts names by when they were made."""
-    stamp, _, number = name.partition(".")
+def age_order(name: str) -> tuple[int, bool, float, int]:
+    """Sorts copies by when they were made. One without a number is older than those with one; a
+    time in the future is of a clock that was wrong, and older than other times."""
+    at_wall, of_moment = made_at(name), name.partition(".")[2]
+    return _number(name), at_wall <= time.time() + _DAY, at_wall, int(of_moment or 1)
+
+
+def made_at(name: str) -> float:
+    """Unix seconds, by the clock of that moment."""
     try:
-        return float(calendar.timegm(time.strptime(stamp, TIME))), int(number or 1)
+        return float(calendar.timegm(time.strptime(name[:16], _TIME)))
     except ValueError:  # 99 o'clock: not a name of the agent's
-        return float("inf"), 0
+        return float("inf")
+
+
+def _number(name: str) -> int:
+    return int(name.partition("-")[2] or 0)
 
 
 def doom(path: Path, name: str, folder_fd: int, *, point: str = "") -> bool:

@@ -13,12 +13,20 @@ from agent.errors import NotFound, Refused, VaultError
 from agent.failpoint import failpoint
 from agent.vault.atomic import read_plain_file, write_atomically
 from agent.vault.errors import explain
-from agent.vault.folders import DOOMED, TIME, age_order, doom, open_own
+from agent.vault.folders import (
+    DOOMED,
+    NAME_PATTERN,
+    age_order,
+    doom,
+    made_at,
+    next_name,
+    open_own,
+)
 from agent.vault.locate import modes_of, names_in, open_folder
 
 TRASH = ".trash"
 MANIFEST = "trash.json"
-_NAME = re.compile(rf"(?P<id>{ID_PATTERN})\.(?P<at>\d{{8}}T\d{{6}}Z)(?:\.\d{{1,6}})?")
+_NAME = re.compile(rf"(?P<id>{ID_PATTERN})\.(?P<copy>{NAME_PATTERN})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,12 +60,9 @@ def retire(root: Path, id: InstanceId, why: str, *, now_wall: float | None = Non
 def list_trash(root: Path) -> list[Retired]:
     """What can be restored, newest first."""
     with open_own(root, TRASH, shared=True) as (_, trash_fd):
-        entries = [
-            _describe(root, name, match, trash_fd)
-            for name in names_in(trash_fd)
-            if (match := _NAME.fullmatch(name))
-        ]
-    return sorted(entries, key=lambda retired: (retired.at_wall, retired.name), reverse=True)
+        matches = filter(None, map(_NAME.fullmatch, names_in(trash_fd)))
+        newest_first = sorted(matches, key=lambda match: age_order(match["copy"]), reverse=True)
+        return [_describe(root, match, trash_fd) for match in newest_first]
 
 
 def restore_trash(root: Path, name: str) -> InstanceId:
@@ -92,7 +97,7 @@ def sweep(root: Path, older_than: float) -> list[str]:
     with open_own(root, TRASH, shared=True) as (_, trash_fd):
         for name in names_in(trash_fd):
             match = _NAME.fullmatch(name)
-            if match and _retired_at(match) < older_than:
+            if match and made_at(match["copy"]) < older_than:
                 if doom(root / TRASH, name, trash_fd, point="mid_sweep"):
                     gone.append(name)
             elif name.startswith(DOOMED) and doom(root / TRASH, name, trash_fd):
@@ -101,22 +106,17 @@ def sweep(root: Path, older_than: float) -> list[str]:
 
 
 def _move_in(path: Path, id: InstanceId, at_wall: float, root_fd: int, trash_fd: int) -> str:
-    stamp = time.strftime(TIME, time.gmtime(at_wall))
-    for number in range(1, 10_000):
-        name = f"{id}.{stamp}" + (f".{number}" if number > 1 else "")
-        if os.path.lexists(path.parent / TRASH / name):
-            continue
-        try:
-            # Never replaces another: an entry in the trash has a manifest and so is not empty.
-            os.rename(id, name, src_dir_fd=root_fd, dst_dir_fd=trash_fd)
-        except OSError as error:
-            raise explain("retire", path, error) from error
-        return name
-    raise VaultError(f"cannot retire {path}: its names in the trash are used up")
+    taken = filter(None, map(_NAME.fullmatch, names_in(trash_fd)))
+    name = f"{id}.{next_name((match['copy'] for match in taken), at_wall)}"
+    try:
+        os.rename(id, name, src_dir_fd=root_fd, dst_dir_fd=trash_fd)
+    except OSError as error:
+        raise explain("retire", path, error) from error
+    return name
 
 
-def _describe(root: Path, name: str, match: re.Match[str], trash_fd: int) -> Retired:
-    path = root / TRASH / name
+def _describe(root: Path, match: re.Match[str], trash_fd: int) -> Retired:
+    name, path = match[0], root / TRASH / match[0]
     why = ""
     try:
         with open_folder(path, name, trash_fd) as fd:
@@ -124,11 +124,7 @@ def _describe(root: Path, name: str, match: re.Match[str], trash_fd: int) -> Ret
         why = str(manifest["why"])
     except (VaultError, ValueError, KeyError, TypeError, RecursionError):
         pass  # the name alone is enough to restore it
-    return Retired(name, path, _retired_at(match), parse_instance_id(match["id"]), why)
-
-
-def _retired_at(match: re.Match[str]) -> float:
-    return age_order(match["at"])[0]
+    return Retired(name, path, made_at(match["copy"]), parse_instance_id(match["id"]), why)
 
 
 def _remove_manifest(fd: int) -> None:

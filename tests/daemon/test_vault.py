@@ -370,15 +370,26 @@ async def back_from_a_snapshot(agent):
     return "snapshot_restored" in kinds and await agent.status("a") == "CONNECTED"
 
 
-async def test_f43_a_damaged_session_comes_back_from_its_snapshot_without_a_scan(agent, eventually):
+async def test_f43_a_damaged_session_comes_back_from_its_snapshot_without_a_scan(
+    make_agent, eventually
+):
+    """Not from one that was made while the clock was ahead."""
+    agent = make_agent("[sessions]\nsnapshots = 2\n")
+    await agent.start()
     await connected(agent, eventually)
-    made = await agent.do("POST", "/api/instance/a/snapshots")
+    early = await agent.do("POST", "/api/instance/a/snapshots")
+    shelf = agent.state / "sessions" / ".snapshots" / "a"
+    ahead = "20361119T" + early["name"].partition("T")[2]
+    (shelf / early["name"]).rename(shelf / ahead)
+    fresh = await agent.do("POST", "/api/instance/a/snapshots")
     await agent.fault("a", "corrupt-files")
     await eventually(lambda: back_from_a_snapshot(agent), within=60)
     assert await scans_asked_for(agent) == 1
-    assert made["name"] in await names(agent)
+    (said,) = [text for kind, text in await agent.story("a") if kind == "snapshot_restored"]
+    assert fresh["name"] in said
     found = (await agent.do("GET", "/api/instance/a/snapshots"))["snapshots"]
     assert [(one["backup"], one["state"]) for one in found] == [(True, "damaged"), (False, "whole")]
+    assert found[1]["name"] == fresh["name"], "the backup before the repair pruned the other one"
 
 
 async def test_f42_a_deleted_session_comes_back_from_its_snapshot(make_agent, eventually):

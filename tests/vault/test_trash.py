@@ -22,7 +22,7 @@ def paired(root, sales):
 
 def test_a_retired_session_is_whole_in_the_trash(root, sales, paired):
     retired = retire(root, sales.id, "logged out", now_wall=AT)
-    assert retired.name == "sales.20260101T000000Z"
+    assert retired.name == "sales.20260101T000000Z-1"
     assert not paired.exists()
     assert (retired.path / "session" / "creds").read_text() == "precious"
     assert list_trash(root) == [retired]
@@ -44,8 +44,7 @@ def test_an_id_can_be_retired_many_times_in_a_second(root, sales):
     for _ in range(3):
         create(root, sales)
         names.append(retire(root, sales.id, "again", now_wall=AT).name)
-    stamp = "sales.20260101T000000Z"
-    assert names == [stamp, f"{stamp}.2", f"{stamp}.3"]
+    assert names == [f"sales.20260101T000000Z-{number}" for number in (1, 2, 3)]
     assert {one.name for one in list_trash(root)} == set(names)
 
 
@@ -83,11 +82,17 @@ def test_a_trash_entry_without_manifest_can_be_restored(root, sales, paired):
     assert restore_trash(root, retired.name) == "sales"
 
 
-def test_the_trash_is_listed_newest_first(root, sales):
-    for at in (AT, AT + 86_400, AT - 86_400):
+def test_the_trash_is_listed_newest_first_whatever_the_clock_said(root, sales):
+    for name in ("sales.20251231T000000Z", "b.20260101T000000Z", "b.20260101T000000Z.2"):
+        (root / ".trash" / name).mkdir(parents=True)  # an older version's
+    for at in (AT + 86_400 * 3650, AT, AT - 86_400):
         create(root, sales)
         retire(root, sales.id, str(at), now_wall=at)
-    assert [one.at_wall for one in list_trash(root)] == [AT + 86_400, AT, AT - 86_400]
+    listed = list_trash(root)
+    assert [one.at_wall for one in listed[:3]] == [AT - 86_400, AT, AT + 86_400 * 3650]
+    older = ["b.20260101T000000Z.2", "b.20260101T000000Z", "sales.20251231T000000Z"]
+    assert [one.name for one in listed[3:]] == older
+    assert restore_trash(root, older[0]) == "b"
 
 
 def test_the_sweep_deletes_only_what_is_old_and_ours(root, sales):

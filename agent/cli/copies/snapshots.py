@@ -23,7 +23,7 @@ def add(commands: Subparsers) -> None:
     add_instance_command(commands, "snapshot", snapshot, "copy a session now")
     add_instance_command(commands, "snapshots", list_snapshots, "list a session's copies")
     summary = "replace a session by a snapshot; the trash keeps the replaced session"
-    parser = add_instance_command(commands, "restore", restore, summary, "20260115T103045Z")
+    parser = add_instance_command(commands, "restore", restore, summary, "20260115T103045Z-12")
     parser.add_argument("name", metavar="NAME", help="as `snapshots` shows it")
     parser.add_argument(
         "--force",

@@ -12,7 +12,7 @@ def add(commands: Subparsers) -> None:
     among = add_group(commands, "trash", "retired sessions", "list")
     add_command(among, "list", list_trash, "list retired sessions")
     summary = "bring a retired session back"
-    parser = add_command(among, "restore", restore, summary, "sales.20260115T103045Z")
+    parser = add_command(among, "restore", restore, summary, "sales.20260115T103045Z-4")
     parser.add_argument("name", metavar="NAME", help="as `trash list` shows it")
 
 

@@ -23,8 +23,8 @@ from agent.vault.copies.snapshots import (
 )
 from agent.vault.copies.staging import discard
 from agent.vault.errors import explain
-from agent.vault.folders import MAKING, OURS, free_name
-from agent.vault.locate import make_folder
+from agent.vault.folders import MAKING, OURS, next_name
+from agent.vault.locate import make_folder, names_in
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +89,7 @@ def _place(root: Path, owned: Owned) -> Placed:
     """It becomes one of this machine's snapshots, and the session is restored from that."""
     id = parse_instance_id(owned.id)
     with open_shelf(root, id) as shelf:
-        name = free_name(shelf.fd, time.time())
+        name = next_name(names_in(shelf.fd), time.time())
         try:
             os.rename(MAKING, name, src_dir_fd=shelf.fd, dst_dir_fd=shelf.fd)
         except OSError as error:

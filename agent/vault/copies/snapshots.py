@@ -20,6 +20,7 @@ from agent.vault.folders import (
     age_order,
     doom,
     is_name,
+    made_at,
     open_own,
     sweep_folder,
 )
@@ -135,11 +136,10 @@ def _read_manifest(path: Path, fd: int, id: InstanceId) -> Manifest:
 
 
 def prune_snapshots(root: Path, id: InstanceId, keep: int) -> list[str]:
-    """Delete all but the newest `keep`; the newest good one stays whatever its age."""
+    """Delete all but the newest `keep`; the one that a repair would restore stays with them."""
     snapshots = list_snapshots(root, id)
-    kept = snapshots[:keep]
-    if not any(snapshot.good for snapshot in kept):
-        kept = kept + [snapshot for snapshot in snapshots if snapshot.good][:1]
+    useful = newest_good(root, id)
+    kept = snapshots[:keep] + ([useful] if useful else [])
     kept_names = {snapshot.name for snapshot in kept}
     return _delete(
         root, id, [snapshot.name for snapshot in snapshots if snapshot.name not in kept_names]
@@ -149,7 +149,7 @@ def prune_snapshots(root: Path, id: InstanceId, keep: int) -> list[str]:
 def _delete(root: Path, id: InstanceId, names: list[str]) -> list[str]:
     gone = []
     with open_shelf(root, id, create=True) as shelf:
-        # The oldest first: a kill in between leaves the newer ones.
+        # A kill in between leaves the newer ones.
         for name in sorted(names, key=age_order):
             doomed = DOOMED + name
             try:
@@ -180,7 +180,7 @@ def sweep_snapshots(root: Path, known: Container[InstanceId], older_than: float)
         with open_shelf(root, id) as shelf:
             gone += sweep_unfinished(shelf)
             names = names_in(shelf.fd)
-        if id not in known and all(age_order(name)[0] < older_than for name in names):
+        if id not in known and all(made_at(name) < older_than for name in names):
             gone += [f"{id}/{name}" for name in _delete(root, id, names)]
             with open_own(root, SNAPSHOTS) as (_, fd), suppress(OSError):
                 os.rmdir(id, dir_fd=fd)

@@ -19,10 +19,17 @@ from agent.vault.check import inspect_session
 from agent.vault.copies.manifest import FILE, Manifest, render_manifest
 from agent.vault.copies.snapshots import FILES, Snapshot, lineage_of, open_shelf, sweep_unfinished
 from agent.vault.errors import explain
-from agent.vault.folders import MAKING, OURS, free_name
+from agent.vault.folders import MAKING, OURS, next_name
 from agent.vault.formats import is_left_out
 from agent.vault.free_space import look_for_room
-from agent.vault.locate import SESSION, is_empty, make_folder, open_folder, open_instance
+from agent.vault.locate import (
+    SESSION,
+    is_empty,
+    make_folder,
+    names_in,
+    open_folder,
+    open_instance,
+)
 from agent.vault.tree import Listing, Tick, copy_tree, no_tick, read_back
 from agent.vault.walk import Open, Signature, first_difference, signatures
 
@@ -58,7 +65,7 @@ def take_snapshot(
             with open_folder(path, MAKING, shelf.fd) as fd:
                 manifest = _fill(root, subject, Open(path, fd), at_wall, tick)
             failpoint("snapshot_verified")
-            name = free_name(shelf.fd, at_wall)
+            name = next_name(names_in(shelf.fd), at_wall)
             os.rename(MAKING, name, src_dir_fd=shelf.fd, dst_dir_fd=shelf.fd)
             failpoint("snapshot_visible")
             os.fsync(shelf.fd)

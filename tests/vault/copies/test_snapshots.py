@@ -19,7 +19,7 @@ from agent.vault.copies.snapshots import (
     sweep_snapshots,
 )
 from agent.vault.copies.take import take_snapshot
-from agent.vault.identity import create
+from agent.vault.identity import create, read_identity, replace_identity
 from agent.vault.tree import read_back
 from tests.vault.conftest import contents, sandbox_file
 
@@ -36,7 +36,7 @@ def read_again(root, snapshot):
 
 def test_a_snapshot_holds_every_file_and_says_whose_it_is(root, sales, session, subject):
     taken = take_snapshot(root, subject, now_wall=AT)
-    assert taken.name == "20260101T000000Z"
+    assert taken.name == "20260101T000000Z-1"
     assert contents(taken.path / "files") == contents(session)
     assert (taken.path / "files" / "keys" / "empty").is_dir()
     assert list_snapshots(root, sales.id) == [taken]
@@ -227,14 +227,60 @@ def test_few_are_kept_and_the_last_good_one_always(root, sales, session, subject
     for second in range(5):
         take_snapshot(root, subject, now_wall=AT + second)
     names = [one.name for one in list_snapshots(root, sales.id)]
-    assert prune_snapshots(root, sales.id, 3) == sorted(names[3:])
+    assert prune_snapshots(root, sales.id, 3) == names[:2:-1]
     (session / "sandbox.json").write_bytes(b"broken")
     for second in range(5, 10):
         take_snapshot(root, subject, now_wall=AT + second)
         prune_snapshots(root, sales.id, 3)
     kept = list_snapshots(root, sales.id)
     assert [one.good for one in kept] == [False, False, False, True]
-    assert kept[-1].name == "20260101T000004Z"
+    assert kept[-1].name == "20260101T000004Z-5"
+
+
+AHEAD = AT + 3650 * 86_400
+
+
+def test_a_clock_that_was_ahead_makes_no_snapshot_the_newest(root, sales, session, subject):
+    """Neither what a repair restores nor what its backup prunes goes by the clock."""
+    take_snapshot(root, subject, now_wall=AHEAD)
+    (session / "keys/one").write_bytes(b"newer")
+    fresh = take_snapshot(root, subject, now_wall=AT)
+    newest = newest_good(root, sales.id)
+    assert newest is not None and newest.name == fresh.name
+    (session / "sandbox.json").write_bytes(b"damaged")
+    evidence = replace(subject, backup=True)
+    for keep in (2, 1, 1):
+        take_snapshot(root, evidence, now_wall=AT + 60)
+        prune_snapshots(root, sales.id, keep)
+        newest = newest_good(root, sales.id)
+        assert newest is not None and newest.name == fresh.name
+    assert [one.name[-2:] for one in list_snapshots(root, sales.id)] == ["-5", "-2"]
+
+
+def test_names_of_older_versions_stay_readable_and_come_before_numbered_ones(
+    root, sales, session, subject
+):
+    """Among them the clock orders; one in the future is of a clock that was ahead."""
+    shelf = root / ".snapshots" / sales.id
+    older = ["21361119T000000Z", "20260101T000000Z", "20260101T000000Z.2", "20260102T000000Z"]
+    for name in older:
+        take_snapshot(root, subject).path.rename(shelf / name)
+    numbered = take_snapshot(root, subject, now_wall=AT - 86_400)
+    assert [one.name for one in list_snapshots(root, sales.id)] == [numbered.name, *older[::-1]]
+    assert find_snapshot(root, sales.id, older[2]).good
+    assert prune_snapshots(root, sales.id, 2) == older[:3]
+
+
+def test_the_good_one_of_the_present_session_is_kept_before_one_of_an_earlier_session(
+    root, sales, session, subject
+):
+    present = read_identity(session.parent)
+    own = take_snapshot(root, subject)
+    replace_identity(root, present, lineage="an earlier one")
+    take_snapshot(root, subject)
+    replace_identity(root, present, lineage=present.lineage)
+    prune_snapshots(root, sales.id, 1)
+    assert newest_good(root, sales.id) == own
 
 
 def test_a_kill_while_old_ones_are_deleted_leaves_the_newer_ones(
@@ -250,15 +296,15 @@ def test_a_kill_while_old_ones_are_deleted_leaves_the_newer_ones(
         root,
     )
     left = list_snapshots(root, sales.id)
-    assert [one.name[-3:] for one in left] == ["03Z", "02Z", "01Z"]
+    assert [one.name[-5:] for one in left] == ["03Z-4", "02Z-3", "01Z-2"]
     assert all(one.good for one in left)
-    assert sweep_snapshots(root, {sales.id}, 0.0) == [".deleting-20260101T000000Z"]
-    assert prune_snapshots(root, sales.id, 1) == ["20260101T000001Z", "20260101T000002Z"]
+    assert sweep_snapshots(root, {sales.id}, 0.0) == [".deleting-20260101T000000Z-1"]
+    assert prune_snapshots(root, sales.id, 1) == ["20260101T000001Z-2", "20260101T000002Z-3"]
 
 
 def test_two_in_one_second_have_two_names(root, session, subject):
     names = [take_snapshot(root, subject, now_wall=AT).name for _ in range(3)]
-    assert names == ["20260101T000000Z", "20260101T000000Z.2", "20260101T000000Z.3"]
+    assert names == ["20260101T000000Z-1", "20260101T000000Z-2", "20260101T000000Z-3"]
     assert [one.name for one in list_snapshots(root, InstanceId("sales"))] == names[::-1]
 
 
@@ -266,7 +312,7 @@ def test_snapshots_of_deleted_sessions_are_swept_when_they_are_old(root, sales, 
     take_snapshot(root, subject, now_wall=AT)
     assert sweep_snapshots(root, {sales.id}, AT + 9) == []
     assert sweep_snapshots(root, set(), AT - 1) == []
-    assert sweep_snapshots(root, set(), AT + 9) == ["sales/20260101T000000Z"]
+    assert sweep_snapshots(root, set(), AT + 9) == ["sales/20260101T000000Z-1"]
     assert list((root / ".snapshots").iterdir()) == []
 
 
