@@ -131,7 +131,10 @@ class Bench:
 @pytest.fixture(scope="session")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A cache whose packages are those that the tests installed: the same version, unmodified."""
-    root = tmp_path_factory.mktemp("cache")
+    return make_cache(tmp_path_factory.mktemp("cache"))
+
+
+def make_cache(root: Path) -> Path:
     if reason := why_not("baileys"):
         lacks(reason)
     folder = packages_folder(root)

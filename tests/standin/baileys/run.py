@@ -190,8 +190,11 @@ class WhatsApp(Program):
 
     def device(self, user: str) -> dict[str, Any]:
         """The newest linked device of that account; {} when there is none."""
-        devices = call(self.url + "/state")["devices"]
-        return next((each for each in reversed(devices) if each["user"] == user), {})
+        return next((each for each in reversed(self.devices()) if each["user"] == user), {})
+
+    def devices(self) -> list[dict[str, Any]]:
+        """Of all accounts, in the order of their linking."""
+        return list(call(self.url + "/state")["devices"])
 
     def logins(self) -> list[dict[str, Any]]:
         """Every login of a device, in order; times in ms."""

@@ -26,6 +26,13 @@ const showDevice = (device) => ({
 
 const showPerson = ({ user, lid, heard, unread, retries }) => ({ user, lid, heard, unread, retries });
 
+/** From JSON, where bytes are {base64}. */
+const stanzaOf = ({ tag, attrs, content }) => {
+  if (content?.base64 !== undefined) content = Buffer.from(content.base64, 'base64');
+  else if (Array.isArray(content)) content = content.map(stanzaOf);
+  return { tag, attrs: attrs ?? {}, content };
+};
+
 const COMMANDS = {
   'GET /state': () => ({
     devices: [...whatsapp.devices.values()].map(showDevice),
@@ -34,8 +41,8 @@ const COMMANDS = {
   }),
   'POST /scan': ({ qr, user }) => whatsapp.scan(qr, user),
   'POST /enter_code': ({ user }) => whatsapp.enterCode(user),
-  'POST /say': async ({ from, to, text, message, id }) => ({
-    id: await whatsapp.say(from, to, message ?? { conversation: text }, id),
+  'POST /say': async ({ from, to, text, message, ...more }) => ({
+    id: await whatsapp.say(from, to, message ?? { conversation: text }, more),
   }),
   'POST /say_many': async ({ from, to, count }) => {
     for (let at = 0; at < count; at += 1) await whatsapp.say(from, to, { conversation: `message ${at}` });
@@ -44,6 +51,9 @@ const COMMANDS = {
   'POST /say_in_group': async ({ from, to, group, text }) => ({
     id: await whatsapp.groups.say(from, to, group, text),
   }),
+  'POST /put': ({ user, stanza }) => {
+    for (const device of whatsapp.linked(user)) whatsapp.put(device, stanzaOf(stanza));
+  },
   'POST /trouble': (told) => whatsapp.trouble(told.user, told),
   'POST /person': ({ user, ...told }) => {
     for (const name of ['answers', 'passkey']) if (name in told) whatsapp.person(user)[name] = told[name];

@@ -288,17 +288,17 @@ export class WhatsApp {
     await this.#write(person, device, message, { id, count });
   }
 
-  /** A contact writes to every linked device of an account. */
-  async say(from, to, message, id = randomId()) {
+  /** A contact writes to every linked device of an account. `attrs`: of the stanza, instead of its own. */
+  async say(from, to, message, { id = randomId(), attrs } = {}) {
     const person = this.person(from);
     person.sent.set(id, message);
     const devices = this.linked(to);
     if (!devices.length) throw new Error(`${to} has no linked device`);
-    for (const device of devices) await this.#write(person, device, message, { id });
+    for (const device of devices) await this.#write(person, device, message, { id, more: attrs });
     return id;
   }
 
-  async #write(person, device, message, { id, count, category }) {
+  async #write(person, device, message, { id, count, category, more }) {
     const address = `${device.user}.${device.number}`;
     const told = proto.Message.fromObject(message);
     const enc = await person.encryptMessage(address, told, () => takeBundle(device), Boolean(count));
@@ -311,7 +311,7 @@ export class WhatsApp {
       : { from: pn, category };
     const stanza = node(
       'message',
-      { ...attrs, id, type: 'text', t: String(now()), notify: person.user },
+      { ...attrs, id, type: 'text', t: String(now()), notify: person.user, ...more },
       [enc],
     );
     this.put(device, stanza);
