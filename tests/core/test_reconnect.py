@@ -182,6 +182,29 @@ def test_a_restart_that_whatsapp_asked_for_is_no_failure():
     assert breaker_of(record) == Breaker()
 
 
+def test_a_login_that_is_refused_without_a_cause_is_tried_for_hours():
+    """WhatsApp's 500 is also what an outage of its own looks like."""
+    record, wall, tries = after_connected(SessionRecord(), WALL), WALL + 60, []
+    while not gave_up(seen(record=record), POLICY):
+        record = lose(record, "bad_session", wall)
+        wall = record.not_before_wall
+        tries.append(wall - WALL)
+        record = attempt(record, wall)
+    assert len(tries) == POLICY.attempts
+    assert tries[1] < 120, "the first ones soon"
+    assert 4 * 3600 < tries[-1] < 24 * 3600
+
+
+def test_a_refusal_without_a_cause_is_no_conflict():
+    """A conflict ends the tries with its second one, whatever came before the first."""
+    record = lose(after_connected(SessionRecord(), WALL), "bad_session", WALL + 10)
+    record = lose(attempt(record), "bad_session", WALL + 20)
+    record = lose(attempt(record), "conflict", WALL + 60)
+    assert gave_up(seen(record=record), POLICY) == ""
+    record = lose(attempt(record), "conflict", WALL + 100)
+    assert gave_up(seen(record=record), POLICY) == "conflict_foreign_owner"
+
+
 def test_conflicts_are_counted_until_a_connection_lasts():
     record = lose(after_connected(SessionRecord(), WALL), "conflict", WALL + 10)
     assert record.strikes == 1

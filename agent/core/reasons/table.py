@@ -73,8 +73,10 @@ ROWS = (
         "WhatsApp refused the session for an unknown cause",
         Permanence.RETRY,
         _RECONNECTING,
-        "If it stays, check the session's files and restore a snapshot.",
-        tries=2,
+        "Nothing to do: the agent tries for hours, ever less often. If it stays, check the files of"
+        " the session and restore a snapshot.",
+        base=10.0,
+        max=3600.0,
     ),
     Reason(
         "page_crashed",
