@@ -37,6 +37,15 @@ class SessionFolder(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Linked:
+    """The linked device that a session's files are."""
+
+    account: str = ""
+    device: str = ""
+    """The same in each copy of the session and in no other one; "" = the files do not tell."""
+
+
+@dataclass(frozen=True, slots=True)
 class FileRules:
     """The rules of one engine's session folder."""
 
@@ -51,6 +60,8 @@ class FileRules:
     """Names of files and folders that no copy needs."""
     lacks: Callable[[Collection[str]], str] = lambda _paths: ""
     """What a paired session with these files lacks to go on elsewhere; "" = nothing."""
+    linked: Callable[[SessionFolder], Linked] = lambda _folder: Linked()
+    """The account and the device of these files, as far as they tell."""
 
 
 def sha256(content: bytes) -> str:

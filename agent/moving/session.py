@@ -5,12 +5,12 @@ import json
 import re
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeGuard
 
-from agent.engines.baileys.files import FILE_NAME, KEY_KINDS, PRE_KEY, lacks_pre_keys
+from agent.engines.baileys.files import FILE_NAME, KEY_KINDS, PRE_KEY, lacks_pre_keys, linked_of
 from agent.errors import Refused
 
 Keys = Mapping[str, bytes]
@@ -30,6 +30,8 @@ class FoundSession:
     """As the source calls it."""
     account: str = ""
     """The account's number, from the credentials."""
+    device: str = ""
+    """The linked device that it is; "" = unknown."""
     written: float | None = None
     """When the source last wrote it, as far as it tells."""
     pre_keys: int = 0
@@ -75,10 +77,12 @@ def look_at(
         return unreadable(program, name, error)
     pre_keys = sum(key.startswith(PRE_KEY) for key in keys)
     problem, code = _problem(creds, keys)
+    linked = linked_of(creds)
     return FoundSession(
         program=program,
         name=name,
-        account=account_of(creds),
+        account=linked.account,
+        device=linked.device,
         written=written,
         pre_keys=pre_keys,
         records=len(keys),
@@ -125,8 +129,27 @@ def unreadable(program: str, name: str, error: Exception) -> FoundSession:
     return FoundSession(program, name, problem=sentence, code="unreadable")
 
 
+def without_twins(sessions: Sequence[FoundSession]) -> list[FoundSession]:
+    """Of copies of one device none is chosen: a person knows which one is the newest."""
+    checked = []
+    for session in sessions:
+        twins = [
+            other.name
+            for other in sessions
+            if other is not session and session.device and other.device == session.device
+        ]
+        if twins and not session.problem:
+            problem = (
+                f"{twins[0]} is the same linked device, and two programs with one device end each"
+                " other's connections; import the newest of them alone, by --only or its own folder"
+            )
+            session = replace(session, problem=problem, code="same_device")
+        checked.append(session)
+    return checked
+
+
 def _problem(creds: Mapping[str, Any], keys: Keys) -> tuple[str, str]:
-    if not account_of(creds):
+    if not linked_of(creds).account:
         return "its credentials name no account: it was never paired", "not_paired"
     if creds.get("pairingCode") and not creds.get("account"):
         return "a pairing code was asked for, and no phone took it", "not_paired"
@@ -135,13 +158,6 @@ def _problem(creds: Mapping[str, Any], keys: Keys) -> tuple[str, str]:
     if lacking := lacks_pre_keys(keys):
         return lacking, "no_pre_keys"
     return "", ""
-
-
-def account_of(creds: Mapping[str, Any]) -> str:
-    me = creds.get("me")
-    id = me.get("id") if isinstance(me, dict) else None
-    digits = re.match(r"\d{5,20}", id) if isinstance(id, str) else None
-    return digits.group() if digits else ""
 
 
 def _creds(keys: Keys) -> dict[str, Any]:

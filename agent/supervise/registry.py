@@ -20,6 +20,7 @@ from agent.core.view import InstanceView
 from agent.errors import NotFound, VaultError, WaError
 from agent.log import bound
 from agent.store.database import Store
+from agent.supervise.devices import Devices
 from agent.supervise.facts import Facts, RepairFacts
 from agent.supervise.tenure import Tenure
 from agent.supervise.views import ViewSources, view_of
@@ -39,6 +40,7 @@ class Registry:
     ) -> None:
         """`facts` is filled here; others may hold it already."""
         self.facts = {} if facts is None else facts
+        self.devices = Devices(session_root, self.facts)
         self.durations = Durations()
         self.tenure = Tenure()
         self.leased = False

@@ -121,10 +121,11 @@ class Supervisor:
             # An enabled session that WhatsApp ended gets no further login.
             said = entry(facts, "enabled", "an operator enabled it; it was enabled already")
             return await self._intend(facts, said)
-        facts.asked.start = True
-        facts.instance = replace(facts.instance, enabled=True)
-        facts.record = with_override(forgive(facts.record), Override.NONE, "")
-        return await self._intend(facts, entry(facts, "enabled", "an operator enabled it"))
+        async with self._registry.devices.alone(id, facts.instance.engine, f"enable {id}"):
+            facts.asked.start = True
+            facts.instance = replace(facts.instance, enabled=True)
+            facts.record = with_override(forgive(facts.record), Override.NONE, "")
+            return await self._intend(facts, entry(facts, "enabled", "an operator enabled it"))
 
     async def disable(self, id: InstanceId) -> InstanceView:
         facts = self._registry.get(id)
@@ -142,11 +143,12 @@ class Supervisor:
 
     async def start(self, id: InstanceId) -> InstanceView:
         facts = self._registry.get(id)
-        facts.asked.start = True
-        wanted = facts.instance.enabled or facts.enabled_by_operator
-        override = Override.NONE if wanted else Override.STARTED
-        facts.record = with_override(forgive(facts.record), override, self._host.boot_id())
-        return await self._intend(facts, entry(facts, "operator", "an operator started it"))
+        async with self._registry.devices.alone(id, facts.instance.engine, f"start {id}"):
+            facts.asked.start = True
+            wanted = facts.instance.enabled or facts.enabled_by_operator
+            override = Override.NONE if wanted else Override.STARTED
+            facts.record = with_override(forgive(facts.record), override, self._host.boot_id())
+            return await self._intend(facts, entry(facts, "operator", "an operator started it"))
 
     async def stop(self, id: InstanceId) -> InstanceView:
         facts = self._registry.get(id)

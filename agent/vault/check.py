@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agent.core.model import InstanceId, SessionFiles
-from agent.engines.files import FilesReport
+from agent.engines.files import FilesReport, Linked
 from agent.errors import InvalidRequest, VaultError, WaError
 from agent.vault.errors import explain, owner_of, planted
-from agent.vault.formats import check_session, is_left_out
+from agent.vault.formats import check_session, is_left_out, linked_session
 from agent.vault.identity import read_identity
 from agent.vault.locate import (
     SESSION,
@@ -33,6 +33,7 @@ __all__ = [
     "inspect_files",
     "inspect_folder",
     "inspect_session",
+    "read_linked",
 ]
 
 
@@ -93,6 +94,19 @@ def _inspect_files(folder: Path, engine: str, paired: bool) -> FilesReport:
         if error.code == "absent":
             return FilesReport(SessionFiles.ABSENT, str(error))
         return FilesReport(_unusable(error), str(error))
+
+
+def read_linked(root: Path, id: InstanceId, engine: str) -> Linked:
+    """The account and device of an instance's session; of none where its files cannot be read."""
+    path = root / id / SESSION
+    try:
+        with (
+            open_instance(root, id) as fd,
+            open_folder(path, SESSION, fd) as session_fd,
+        ):
+            return linked_session(path, session_fd, engine)
+    except (VaultError, InvalidRequest, OSError):
+        return Linked()
 
 
 def _unusable(error: WaError) -> SessionFiles:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 
 from agent.engines.catalog import file_rules
-from agent.engines.files import FilesReport
+from agent.engines.files import FilesReport, Linked
 from agent.errors import VaultError
 from agent.vault.atomic import read_plain_file
 from agent.vault.locate import names_in, open_folder
@@ -61,6 +61,11 @@ def _open_inner(path: Path, fd: int, parts: tuple[str, ...]) -> Iterator[int]:
 def check_session(path: Path, session_fd: int, engine: str, paired: bool) -> FilesReport:
     """Apply that engine's rules to an open session folder."""
     return file_rules(engine).check(_OpenSession(path, session_fd), paired)
+
+
+def linked_session(path: Path, session_fd: int, engine: str) -> Linked:
+    """The account and device of an open session folder, as far as its files tell."""
+    return file_rules(engine).linked(_OpenSession(path, session_fd))
 
 
 def is_left_out(engine: str) -> Callable[[str], bool]:

@@ -150,6 +150,7 @@ def _one_session(options: argparse.Namespace) -> str:
 
 def _found(options: argparse.Namespace) -> "list[FoundSession]":
     from agent.moving.recognise import Hints, find_sessions, shown
+    from agent.moving.session import without_twins
 
     hints = Hints(options.keys, options.pattern, options.stopped)
     words = f"reading {shown(options.source)}"
@@ -163,7 +164,9 @@ def _found(options: argparse.Namespace) -> "list[FoundSession]":
             field="only",
             code="no_session",
         )
-    return [session for session in sessions if not options.only or session.name in options.only]
+    return without_twins(
+        [session for session in sessions if not options.only or session.name in options.only]
+    )
 
 
 def _id_for(session: "FoundSession", options: argparse.Namespace) -> str:

@@ -10,7 +10,15 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from agent.core.words import SessionFiles
-from agent.engines.files import FileRules, FilesReport, SessionFolder, damaged, how_broken
+from agent.engines.files import (
+    FileRules,
+    FilesReport,
+    Linked,
+    SessionFolder,
+    damaged,
+    how_broken,
+    sha256,
+)
 from agent.engines.whaticket.keys.peers import Peers, mappings_of, user_of, with_mapped
 from agent.errors import EngineError
 from agent.files import sync
@@ -193,6 +201,27 @@ def _broken_keys(path: Path, empty: list[str]) -> str:
     )
 
 
+def linked(folder: SessionFolder) -> Linked:
+    raw = folder.read(CREDS)
+    try:
+        return linked_of(json.loads(raw or b""))
+    except (ValueError, RecursionError):
+        return Linked()
+
+
+def linked_of(creds: Any) -> Linked:
+    """The noise key is made when a device is linked, and never again."""
+    if not isinstance(creds, dict):
+        return Linked()
+    me, noise = creds.get("me"), creds.get("noiseKey")
+    id = me.get("id") if isinstance(me, dict) else None
+    digits = re.match(r"\d{5,20}", id) if isinstance(id, str) else None
+    private = noise.get("private") if isinstance(noise, dict) else None
+    data = private.get("data") if isinstance(private, dict) else None
+    device = sha256(data.encode()) if isinstance(data, str) and data else ""
+    return Linked(digits.group() if digits else "", device)
+
+
 PRE_KEY = "pre-key-"
 
 
@@ -212,6 +241,7 @@ RULES = FileRules(
     key_based=True,
     left_out=frozenset({REMOVED, "baileys.json"}),
     lacks=lacks_pre_keys,
+    linked=linked,
 )
 
 

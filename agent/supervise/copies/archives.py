@@ -15,14 +15,17 @@ from agent.core.model import (
     Instance,
     InstanceId,
     JournalEntry,
-    SessionFiles,
     SessionRecord,
 )
 from agent.core.view import InstanceView
-from agent.engines.catalog import file_rules, find_engine
-from agent.errors import ConfigError, InvalidRequest, Refused, TryLater, WaError
+from agent.errors import InvalidRequest, Refused, TryLater, WaError
 from agent.host.base import Host
 from agent.store.database import Store
+from agent.supervise.copies.fitness import (
+    refuse_other_account,
+    refuse_unfit,
+    refuse_unknown_engine,
+)
 from agent.supervise.copies.invites import Invites
 from agent.supervise.copies.received import Received, open_nameless, received
 from agent.supervise.copies.snapshots import Keeping
@@ -138,7 +141,7 @@ class Moving:
         return received(pieces, self.root, self.invites.key_file, most)
 
     async def _import(self, archive: Received, wanted: Wanted, manifest: Manifest) -> Import:
-        _check_engine(manifest)
+        refuse_unknown_engine(manifest)
         self._check_free(wanted, manifest)
         content, _ = await asyncio.to_thread(archive.open)
         retired = await self._bring_in(content, wanted, manifest, archive.sha256)
@@ -175,7 +178,10 @@ class Moving:
             needs_passkey=packed.needs_passkey,
             first_messages=stored(FirstMessages()) if packed.paired else "",
         )
-        async with self.registry.tenure.claim(made, own=old is not None):
+        async with (
+            self.registry.devices.alone(id, packed.engine, f"import {id}", arrived.linked),
+            self.registry.tenure.claim(made, own=old is not None),
+        ):
             if old is None:
                 async with self.keeping.locks[id]:
                     retired = await self._put(made, packed, replaces=False)
@@ -196,19 +202,7 @@ class Moving:
     async def _unpack(self, file: Archive, id: InstanceId, size: int) -> Arrived:
         work = partial(unpack, self.root, file, id, self._limits())
         arrived = await self.keeping.in_thread(id, "import", work, size)
-        if arrived.manifest.paired and arrived.state is not SessionFiles.WHOLE:
-            raise InvalidRequest(
-                f"cannot import {id}: the archive is whole, but its session is {arrived.state}"
-                f" {arrived.problem}".rstrip(),
-                field="archive",
-                code="not_good",
-            )
-        paths = [file.path for file in arrived.manifest.listing.files]
-        lacking = file_rules(arrived.manifest.engine).lacks(paths)
-        if arrived.manifest.paired and lacking:
-            raise InvalidRequest(
-                f"cannot import {id}: {lacking}", field="archive", code="no_pre_keys"
-            )
+        refuse_unfit(id, arrived)
         return arrived
 
     async def _replace(
@@ -257,7 +251,11 @@ class Moving:
         self.wake(made.id)
 
     def _check_free(self, wanted: Wanted, manifest: Manifest) -> None:
-        if wanted.id not in self.registry.facts or wanted.replace:
+        old = self.registry.facts.get(wanted.id)
+        if old is None:
+            return
+        if wanted.replace:
+            refuse_other_account(old, manifest)
             return
         if wanted.sealed is None:
             raise Refused(
@@ -270,10 +268,3 @@ class Moving:
     def _limits(self) -> Limits:
         chosen = self.settings()
         return Limits(chosen.import_packed, chosen.import_unpacked, chosen.import_files)
-
-
-def _check_engine(manifest: Manifest) -> None:
-    try:
-        find_engine(manifest.engine)
-    except ConfigError as error:
-        raise InvalidRequest(str(error), field="engine", code=error.code) from None

@@ -19,6 +19,7 @@ from agent.supervise.facts import Facts
 from agent.supervise.registry import Registry
 from agent.supervise.requests.passkey import must_confirm_passkey
 from agent.supervise.story import DELETING, entry
+from agent.vault.check import read_linked
 from agent.vault.identity import read_identity
 from agent.vault.trash import Retired, list_trash, restore_trash, retire
 
@@ -109,7 +110,14 @@ class Deletion:
             "restored", f"restored from the trash ({name})", instance=id, wall=time.time()
         )
         try:
-            async with self.registry.tenure.claim(identity.instance):
+            doing = f"restore {id}"
+            linked = await asyncio.to_thread(
+                read_linked, self.session_root, id, identity.instance.engine
+            )
+            async with (
+                self.registry.devices.alone(id, identity.instance.engine, doing, linked),
+                self.registry.tenure.claim(identity.instance),
+            ):
                 await self.store.add(identity.instance, record, said)
                 facts = self.registry.add(identity.instance, record)
         except (Refused, TryLater):

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agent.core.model import InstanceId, SessionFiles
+from agent.engines.files import Linked
 from agent.errors import TooLarge, VaultError
 from agent.failpoint import failpoint
 from agent.vault.check import inspect_session
@@ -13,6 +14,7 @@ from agent.vault.copies.pack import INNER
 from agent.vault.copies.staging import Kind, staged
 from agent.vault.copies.untar import Archive, Limits, Member, read_members, refuse
 from agent.vault.folders import OURS
+from agent.vault.formats import linked_session
 from agent.vault.free_space import look_for_room
 from agent.vault.locate import Modes, modes_of, open_root
 from agent.vault.tree import FileEntry, Tick, add_file, add_folder, checked, no_tick, read_back
@@ -29,6 +31,7 @@ class Arrived:
     state: SessionFiles
     problem: str
     """What is wrong with the session itself, though the archive is whole."""
+    linked: Linked
 
 
 def read_archive_manifest(source: Archive, limits: Limits) -> Manifest:
@@ -89,7 +92,8 @@ def _unpack_all(
     failpoint("import_unpacked")
     read_back(target, manifest.listing, tick, at_once=at_once)
     report = inspect_session(target.path, target.fd, manifest.engine, manifest.paired, modes)
-    return Arrived(manifest, report.files, report.problem)
+    linked = linked_session(target.path, target.fd, manifest.engine)
+    return Arrived(manifest, report.files, report.problem, linked)
 
 
 def _read_manifest(members: Iterator[Member], limits: Limits) -> Manifest:
