@@ -322,6 +322,22 @@ class Desks:
             answer = await desk.post(where, data=io.BytesIO(content), headers=headers)
             return answer.status, (await answer.json()).get("error", "")
 
+    @contextlib.asynccontextmanager
+    async def begun(self, content: bytes, door: str) -> AsyncIterator[asyncio.StreamReader]:
+        """An upload of a gigabyte of which only this content comes, and its answer."""
+        reader, writer = await asyncio.open_unix_connection(str(self.agent.state / "api.sock"))
+        head = [
+            f"POST /api/instance/{ID}/pairing HTTP/1.1",
+            *("Host: localhost", f"{HEADER}: {door}", "Content-Length: 1000000000"),
+            "Content-Type: application/octet-stream",
+        ]
+        writer.write(("\r\n".join(head) + "\r\n\r\n").encode() + content)
+        await writer.drain()
+        try:
+            yield reader
+        finally:
+            writer.close()
+
     async def invited(self, id: str = ID) -> Invitation:
         made = await self.agent.do("POST", f"/api/instance/{id}/invite")
         return parse_invitation(made["line"], InstanceId(id))
@@ -356,6 +372,29 @@ async def test_an_upload_that_is_wrong_is_named_and_leaves_nothing(
     assert (shown["account"], shown["paired"], shown["enabled"]) == ("", False, False)
     assert not any((agent.state / "sessions" / ".staging").iterdir())
     assert not (await agent.do("GET", "/api/trash"))["trash"]
+
+
+async def test_an_upload_without_the_token_is_refused_before_its_rest_is_read(
+    desks: Desks, good: Path
+) -> None:
+    """Who reads the network along knows the door, and not the token."""
+    line = await desks.invited()
+    for content, status in (
+        (sealed(good, replace(line, token="x" * 43)), b" 401 "),
+        (b"\x1f\x8b" + bytes(1000), b" 400 "),
+    ):
+        async with desks.begun(content, line.door) as answer, asyncio.timeout(60):
+            assert status in await answer.readline(), "no further byte was needed"
+
+
+async def test_uploads_that_stand_still_keep_no_desk_out(desks: Desks, good: Path) -> None:
+    line = await desks.invited()
+    whole = sealed(good, line)
+    async with (
+        desks.begun(whole[:20], line.door),
+        desks.begun(whole[:400], line.door),  # the seal of a desk, sent again by who saw it
+    ):
+        assert await desks.send(whole, line.door) == (201, "")
 
 
 async def test_an_invitation_is_good_for_one_upload_until_it_is_revoked(

@@ -31,7 +31,8 @@ async def revoke(call: Call) -> Json:
 
 
 async def take(call: Call) -> Json:
-    """The header's invitation is checked before the body is read, the sealed one after it."""
+    """The header's invitation is checked before the body is read, the token that is sealed in its
+    first bytes before the rest is."""
     await _check(call, used=False)
     imported = await call.supervisor.moving.import_invited(archive_of(call), call.id)
     return {"id": call.id, "sha256": imported.sha256}
@@ -50,13 +51,14 @@ async def show(call: Call) -> Json:
 
 
 async def _check(call: Call, *, used: bool) -> None:
+    """A right one passes whatever others of its address sent: a proxy is one address for all."""
     connection, wrong = call.request.protocol, call.parts.wrong_invites
     address = (connection.address if isinstance(connection, Connection) else None) or "this machine"
-    wrong.check(address)
     door = call.request.headers.get(HEADER, "")
     try:
         await call.supervisor.moving.invites.check_door(call.id, door, used=used)
     except Unauthorized:
+        wrong.check(address)
         wrong.note(address)
         raise
 

@@ -39,6 +39,8 @@ ARCHIVES = ("application/gzip", "application/octet-stream")
 SHA256 = "X-Archive-SHA256"
 _PIECE = 1 << 18
 _READER_SECONDS = 60.0
+_SLOWEST = 16 * 1024
+"""Bytes a second of a client that sends an archive, after the first `body_timeout`."""
 
 
 async def list_snapshots(call: Call) -> Json:
@@ -115,21 +117,27 @@ def archive_of(call: Call) -> AsyncIterator[bytes]:
 
 
 async def _pieces(call: Call) -> AsyncIterator[bytes]:
-    """The body in pieces, each within `body_timeout`."""
+    """The body in pieces, each within `body_timeout`, and the whole at a rate of its own."""
     seconds = call.parts.section.body_timeout
     content = call.request.content
+    last, received = asyncio.get_running_loop().time() + seconds, 0
     while True:
+        left = last + received / _SLOWEST - asyncio.get_running_loop().time()
         try:
-            async with asyncio.timeout(seconds):
+            async with asyncio.timeout(min(seconds, left)):
                 piece = await content.readany()
         except TimeoutError as error:
-            raise TooSlow(
-                f"cannot read the archive: the client sent nothing for {seconds:g} seconds"
-            ) from error
+            cause = (
+                f"the client sent nothing for {seconds:g} seconds"
+                if left >= seconds
+                else f"the client sends less than {_SLOWEST} bytes a second"
+            )
+            raise TooSlow(f"cannot read the archive: {cause}") from error
         except web.RequestPayloadError as error:
             raise InvalidRequest("cannot read the archive: it ended early", field="body") from error
         if not piece:
             return
+        received += len(piece)
         yield piece
 
 

@@ -18,7 +18,7 @@ from agent.core.model import (
     SessionRecord,
 )
 from agent.core.view import InstanceView
-from agent.errors import InvalidRequest, Refused, TryLater, WaError
+from agent.errors import Refused, TryLater, WaError
 from agent.host.base import Host
 from agent.store.database import Store
 from agent.supervise.copies.fitness import (
@@ -27,7 +27,7 @@ from agent.supervise.copies.fitness import (
     refuse_unknown_engine,
 )
 from agent.supervise.copies.invites import Invites
-from agent.supervise.copies.received import Received, open_nameless, received
+from agent.supervise.copies.received import Received, open_nameless, read_seal, received
 from agent.supervise.copies.snapshots import Keeping
 from agent.supervise.facts import Facts
 from agent.supervise.registry import Registry
@@ -124,14 +124,13 @@ class Moving:
                 return await self._import(archive, wanted, manifest)
 
     async def import_invited(self, pieces: AsyncIterable[bytes], id: InstanceId) -> Import:
-        """A desk's upload may only pair the instance of its invitation."""
-        async with self._arriving_as(id), self._received(pieces) as archive:
-            content, sealed = await asyncio.to_thread(archive.open)
-            if sealed is None:
-                raise InvalidRequest(
-                    f"cannot import {id}: the upload is not sealed", field="archive", code="damaged"
-                )
-            await self.invites.check_sealed(id, sealed)
+        """A desk's upload may only pair the instance of its invitation. Before its first bytes
+        prove that, nothing of it is written; before it is here, it keeps no other desk out."""
+        sealed, pieces = await read_seal(pieces, self.invites.key_file)
+        await self.invites.check_sealed(id, sealed)
+        async with self._received(pieces) as archive, self._arriving_as(id):
+            await self.invites.check_sealed(id, sealed)  # another upload may have used it
+            content, _ = await asyncio.to_thread(archive.open)
             manifest = await asyncio.to_thread(read_archive_manifest, content, self._limits())
             wanted = Wanted(id, replace=False, enable=True, sealed=sealed)
             return await self._import(archive, wanted, manifest)

@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import io
 import tempfile
 from collections.abc import AsyncIterable, AsyncIterator
 from contextlib import asynccontextmanager
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import IO
 
 from agent.errors import TooLarge
-from agent.vault.copies.seal import Sealed, Unsealed, is_sealed
+from agent.vault.copies.seal import Sealed, Unsealed, is_sealed, lacks_of_head
 from agent.vault.copies.untar import Archive
 from agent.vault.folders import STAGING, open_own
 
@@ -47,6 +48,24 @@ async def received(
             digest.update(piece)
             await asyncio.to_thread(file.write, piece)
         yield Received(digest.hexdigest(), file, key_file)
+
+
+async def read_seal(
+    pieces: AsyncIterable[bytes], key_file: Path
+) -> tuple[Sealed, AsyncIterator[bytes]]:
+    """The seal of a sealed archive from its first bytes, and the whole archive."""
+    coming = aiter(pieces)
+    head = b""
+    while lacks_of_head(head) and (piece := await anext(coming, b"")):
+        head += piece
+
+    async def whole() -> AsyncIterator[bytes]:
+        yield head
+        async for piece in coming:
+            yield piece
+
+    opened = await asyncio.to_thread(Unsealed, io.BytesIO(head), key_file)
+    return opened.sealed, whole()
 
 
 def open_nameless(root: Path) -> IO[bytes]:

@@ -105,6 +105,17 @@ def is_sealed(source: IO[bytes]) -> bool:
     return head == MAGIC
 
 
+def lacks_of_head(head: bytes) -> int:
+    """How many bytes must follow these until the box can be opened."""
+    fixed = len(MAGIC) + _FINGERPRINT + 4
+    if not head.startswith(MAGIC[: len(head)]):
+        return 0  # no sealed archive, whatever follows
+    if len(head) < fixed:
+        return fixed - len(head)
+    size = int.from_bytes(head[fixed - 4 : fixed], "big")
+    return max(fixed + min(size, _LARGEST_BOX) - len(head), 0)
+
+
 class Unsealed:
     """Reads the archive inside a sealed one. Errors name the fault."""
 

@@ -87,13 +87,32 @@ async def test_a_caller_that_guesses_is_stopped_before_the_body_is_read(
                 assert b" 401 " in await reader.readline(), "no byte of the body was sent"
             writer.close()
         async with aiohttp.ClientSession(house.url) as desk:
-            assert await code_of(await desk.post(PATH, data=ARCHIVE, headers=right)) == (
+            wrong = {**right, HEADER: "0" * 64}
+            assert await code_of(await desk.post(PATH, data=ARCHIVE, headers=wrong)) == (
                 503,
                 "too_many_tries",
-            ), "whatever comes from there now"
-        async with house.local() as elsewhere:
-            taken = await elsewhere.post(f"http://localhost{PATH}", data=ARCHIVE, headers=right)
-            assert taken.status == 201
+            ), "whatever it guesses now"
+            taken = await desk.post(PATH, data=ARCHIVE, headers=right)
+            assert taken.status == 201, "behind a proxy all desks have one address"
+
+
+async def test_an_upload_that_drips_is_given_up(open_house: OpenHouse) -> None:
+    """No pause is long, and the whole would take for ever."""
+    async with open_house(body_timeout=1.0) as house:
+        house.supervisor.known[InstanceId("sales")] = make_view("sales")
+        right = await door(house)
+        lines = [f"{name}: {value}" for name, value in right.items()]
+        head = [f"POST {PATH} HTTP/1.1", "Host: 127.0.0.1", *lines, "Content-Length: 1000000000"]
+        reader, writer = await asyncio.open_connection("127.0.0.1", house.port)
+        writer.write(("\r\n".join(head) + "\r\n\r\n").encode())
+        answer = asyncio.create_task(reader.readline())
+        async with asyncio.timeout(60):
+            while not answer.done():
+                writer.write(b"x")
+                await asyncio.wait([answer], timeout=0.2)
+        assert b" 408 " in answer.result()
+        assert b"bytes a second" in await reader.read()
+        writer.close()
 
 
 def test_wrong_ones_are_forgotten_after_a_while_and_do_not_pile_up() -> None:
