@@ -20,6 +20,8 @@ log = bound(Category.API)
 
 _HANDSHAKE_SECONDS = 5.0
 _GRACE_FOR_UNHEARD = 2.0
+_ASKS_AGAIN = 0.5
+"""Seconds after an answer in which a client on a kept connection is waited for."""
 PORT_AGAIN = 2.0
 """Seconds between two tries to bind a port that another program has."""
 
@@ -104,6 +106,7 @@ class Server:
 
     async def close(self) -> None:
         """Refuse new connections, answer the open ones, then end, within the runner's limit."""
+        self._entrance.closing = True
         await self._stop_accepting()
         self._remove_own_socket()
         await self._hear_the_last()
@@ -132,13 +135,20 @@ class Server:
             server.close()
 
     async def _hear_the_last(self) -> None:
-        """Wait for requests of clients that were accepted a moment ago."""
+        """Wait for requests of clients that were accepted or answered a moment ago.
+
+        One that is answered now is told that its connection ends; closed without that, a client
+        whose next request is on its way would lose it.
+        """
         loop = asyncio.get_running_loop()
         deadline, calm = loop.time() + _GRACE_FOR_UNHEARD, 0
         # Several times: an accepted socket may not be a connection yet.
         while loop.time() < deadline and calm < 5:
-            unheard = any(connection.unheard for connection in self._entrance.connections)
-            calm = 0 if unheard else calm + 1
+            awaited = any(
+                connection.unheard or connection.answered_within(_ASKS_AGAIN)
+                for connection in self._entrance.connections
+            )
+            calm = 0 if awaited else calm + 1
             await asyncio.sleep(0.01)
 
     def _remove_own_socket(self) -> None:

@@ -2,11 +2,13 @@
 
 import asyncio
 import gc
+import http.client
 import os
 import socket
 import stat
 import subprocess
 import sys
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -195,6 +197,35 @@ async def test_a_client_that_connected_a_moment_before_the_end_is_answered(
         assert (await reader.read()).startswith(b"HTTP/1.1 200 ")
     await closing
     writer.close()
+
+
+@pytest.mark.parametrize("pause", [0.0, 0.3])
+async def test_a_client_on_a_kept_connection_loses_no_request_to_a_restart(
+    house: House, eventually: Eventually, pause: float
+) -> None:
+    """One that knows no second try: it must be told that its connection ends."""
+    answered, ended = [], threading.Event()
+
+    def ask() -> None:
+        connection = http.client.HTTPConnection("127.0.0.1", house.port, timeout=30)
+        while not ended.wait(pause):
+            new = connection.sock is None
+            try:
+                connection.request("GET", "/healthz")
+                with connection.getresponse() as answer:
+                    answer.read()
+            except OSError:
+                # With systemd's socket a new connection waits for the next agent.
+                assert new, "a request on a kept connection is lost"
+                return
+            answered.append(answer.status)
+
+    asking = asyncio.create_task(asyncio.to_thread(ask))
+    await eventually(lambda: len(answered) > 3)
+    await house.server.close()
+    await asyncio.wait_for(asking, 60)
+    ended.set()
+    assert set(answered) == {200}
 
 
 async def test_the_socket_of_a_successor_is_left_alone(tmp_path: Path) -> None:

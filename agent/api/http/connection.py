@@ -26,12 +26,14 @@ class Entrance:
     head_seconds: float = 10.0
     write_seconds: float = 60.0
     idle_seconds: float = 75.0
+    closing: bool = False
+    """Each answer is the last of its connection."""
     limits: ConnectionLimits = field(default_factory=ConnectionLimits)
     connections: set["Connection"] = field(default_factory=set)
 
 
 class Connection(RequestHandler):
-    __slots__ = ("_address", "_deadline", "_entrance", "_heard", "_stage")
+    __slots__ = ("_address", "_deadline", "_entrance", "_heard", "_idle_since", "_stage")
 
     def __init__(self, entrance: Entrance, server: web.Server, **options: Any) -> None:
         super().__init__(server, keepalive_timeout=entrance.idle_seconds, **options)
@@ -39,6 +41,7 @@ class Connection(RequestHandler):
         self._address: str | None = None
         self._deadline: asyncio.TimerHandle | None = None
         self._heard = False
+        self._idle_since = 0.0
         self._stage = Stage.HEAD
 
     @property
@@ -50,6 +53,10 @@ class Connection(RequestHandler):
     def unheard(self) -> bool:
         """Accepted, and no request has come yet."""
         return self._address is not None and self._request_count == 0
+
+    def answered_within(self, seconds: float) -> bool:
+        """Kept alive after an answer that is no older: its client may be about to ask again."""
+        return self._stage is Stage.IDLE and self._loop.time() - self._idle_since < seconds
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
@@ -125,6 +132,8 @@ class Connection(RequestHandler):
         self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
     ) -> tuple[web.StreamResponse, bool]:
         transport = self.transport
+        if self._entrance.closing and not self._messages:
+            resp.force_close()
         try:
             async with asyncio.timeout(self._entrance.write_seconds):
                 answered = await super().finish_response(request, resp, start_time)
@@ -135,6 +144,7 @@ class Connection(RequestHandler):
             return resp, True
         if not self._messages and not self._upgraded and self.transport is not None:
             self._stand(Stage.IDLE)
+            self._idle_since = self._loop.time()
         if isinstance(resp, web.Response):
             # The library holds the answer until the next request: a scrape is megabytes.
             resp.body = None
