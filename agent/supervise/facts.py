@@ -21,6 +21,7 @@ from agent.core.model import (
     UNIT_ABSENT,
     Claim,
     ClaimFact,
+    ConnectionStatus,
     HealthVerdict,
     Instance,
     InstanceId,
@@ -247,6 +248,8 @@ class Facts:
             if before
             else 0.0,
         )
+        if claim.status is ConnectionStatus.CONNECTED and not same_status:
+            self.look_closely()
         self.stirred()
         return before is None or _words(before.claim) != _words(claim)
 
@@ -256,6 +259,12 @@ class Facts:
         self.begun_at = self.run.linked_since = now
         self.run.claim = None
         self.next_probe = self.next_deep = 0.0
+
+    def look_closely(self) -> None:
+        """It has just connected: probe it at once, and deep, for its proof and for parts that its
+        page lacks. A server's sessions have their own pace."""
+        if not self.instance.backend:
+            self.next_probe = self.next_deep = 0.0
 
     def stirred(self) -> None:
         """Let a pass that waits for the first claim go on."""

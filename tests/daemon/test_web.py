@@ -245,6 +245,48 @@ async def test_a_page_that_hangs_is_repaired_without_a_scan(agent, stand_in, eve
     assert len(stand_in.devices) == 1
 
 
+RARELY = SETTINGS.replace(
+    "interval = 1\ndeep = 2", "interval = 3600\ndeep = 3600\nproof_limit = 3600"
+)
+"""Only what asks for a probe by itself gets one."""
+
+
+@pytest.fixture
+async def rarely(make_agent: Callable[..., RunningAgent], cache: Path) -> RunningAgent:
+    one = make_agent(base=RARELY)
+    await one.start(env={"CACHE_PATH": str(cache)})
+    return one
+
+
+async def test_a_page_whose_socket_is_not_seen_is_probed_as_soon_as_it_is_paired(
+    rarely, stand_in, eventually
+):
+    settings = {"url": f"{stand_in.url}?name={ID}&unseen"}
+    await rarely.do("POST", "/api/instance", {"id": ID, "engine": "web", "settings": settings})
+    await eventually(lambda: rarely.status(ID), "QR_REQUIRED", within=30)
+    stand_in.scan(ACCOUNT, ID)
+    await eventually(lambda: rarely.status(ID), "CONNECTED")
+    assert (await rarely.show(ID))["health"]["verdict"] == "healthy"
+
+
+async def test_a_page_without_its_send_function_is_told_at_once_and_well_when_it_is_whole(
+    rarely, stand_in, eventually
+):
+    async def verdict() -> tuple[str, str]:
+        found = (await rarely.show(ID))["health"]
+        return found["verdict"], found["reason"]
+
+    stand_in.missing = "WAWebSendMsgChatAction"
+    await pair(rarely, stand_in, eventually)
+    await eventually(verdict, ("degraded", "page_incomplete"))
+    await eventually(lambda: stand_in.requests.count("/standin.js") >= 2, within=30)
+    await eventually(lambda: rarely.status(ID), "CONNECTED")
+    await eventually(verdict, ("degraded", "page_incomplete"))
+    stand_in.missing = ""
+    stand_in.page().tell("navigate", to=f"/?name={ID}")
+    await eventually(verdict, ("healthy", ""))
+
+
 async def test_a_page_that_lost_a_part_is_degraded_before_a_request_needs_it(
     agent, stand_in, eventually
 ):

@@ -23,7 +23,9 @@ PAIRING_CODE = (
         pattern=r"[^0-9]*(?:[0-9][^0-9]*){7,15}",
     ),
 )
-_FAILED = frozenset({"engine", "timeout", "page_error", "not_ready", "backend_down"})
+_FAILED = frozenset(
+    {"engine", "timeout", "page_error", "page_incomplete", "not_ready", "backend_down"}
+)
 """Failures of an engine; its other codes refuse the request in this state."""
 _PICTURES = {b"\x89PNG": "image/png", b"\xff\xd8\xff": "image/jpeg"}
 """A page full of photos is a JPEG: as PNG it would be too long for the worker's answer."""

@@ -113,6 +113,7 @@ class WebEngine:
             if deep:
                 detail = await page_calls.deep_detail(self._session.page, view.facts, limit)
                 detail |= {"browser_pid": self._session.browser_pid}
+                self._starts.complete(page_calls.missing_in(detail))
         except EngineError:
             view.silent = True
             raise

@@ -150,13 +150,13 @@ def outcome(id: str, raw: Any) -> dict[str, Any]:
         raise EngineError(f"cannot send {id}: {result.lower()}", code="not_sent")
     if raw.get("message") == "timeout":
         return {"id": id, "outcome": "unknown", "cause": "no answer in time"}
-    raise EngineError(
-        f"cannot send {id}: {str(raw.get('message', 'refused'))[:200]}", code=error_code(raw)
-    )
+    raise refusal(f"send {id}", raw)
 
 
-def error_code(raw: Mapping[str, Any]) -> str:
+def _error_code(raw: Mapping[str, Any]) -> str:
     """The bundle's own code where it has one."""
+    if raw.get("broke"):
+        return "page_incomplete"
     code = str(raw.get("error", ""))
     return code if re.fullmatch(r"[a-z][a-z0-9_]{2,60}", code) else "page_error"
 
@@ -190,5 +190,14 @@ def refusal(what: str, raw: Any) -> EngineError:
     """What the page answered instead of doing it."""
     if not isinstance(raw, Mapping):
         return EngineError(f"cannot {what}: the page is not ready", code="not_ready")
-    why = str(raw.get("message", "refused"))[:200]
-    return EngineError(f"cannot {what}: {why}", code=error_code(raw))
+    return EngineError(f"cannot {what}: {_why(raw)}", code=_error_code(raw))
+
+
+def _why(raw: Mapping[str, Any]) -> str:
+    """In the page's words, but for those of JavaScript itself."""
+    broke = raw.get("broke")
+    if not isinstance(broke, list):
+        return str(raw.get("message", "refused"))[:200]
+    if lacks := ", ".join(name[:60] for name in broke if isinstance(name, str)):
+        return f"WhatsApp's page lacks {lacks}, and wa-agent loads it again by itself"
+    return "WhatsApp's page broke down at this request; loading it again may help"

@@ -42,6 +42,12 @@ async def picture(page: Page, kind: str) -> Mapping[str, Any]:
     return {"type": f"image/{kind}", "content": base64.b64encode(content).decode()}
 
 
+def missing_in(detail: Mapping[str, Any]) -> tuple[str, ...]:
+    """Parts that the page lacks, by a deep look at it."""
+    raw = detail.get("missing")
+    return tuple(name for name in raw if isinstance(name, str)) if isinstance(raw, list) else ()
+
+
 async def deep_detail(page: Page, facts: PageFacts | None, limit: float) -> dict[str, Any]:
     answer = await page.ask("deep", within=limit)
     detail = dict(answer) if isinstance(answer, Mapping) else {}

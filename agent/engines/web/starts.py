@@ -3,8 +3,9 @@ One of them goes on at a time; the view says what is claimed meanwhile."""
 
 import asyncio
 import logging
+import math
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Collection, Coroutine
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -31,6 +32,10 @@ Work = Callable[[], Coroutine[Any, Any, None]]
 STARTS_WINDOW = 600.0
 PAST_CACHES_EVERY = 600.0
 """Seconds in which one load past every cache is enough; a connect by the agent allows another."""
+INCOMPLETE_EVERY = 1800.0
+"""Seconds between two such loads of a connected page that lacks what sending needs."""
+SENDING = frozenset({"MsgStore", "ChatStore", "addAndSendMsgToChat", "findOrCreateLatestChat"})
+"""What sending needs, by the names of observer.js."""
 LOOK_EVERY = 1.0
 _LOOK_WITHIN = 3.0
 
@@ -51,7 +56,7 @@ class Starts:
     _follower: asyncio.Task[None] | None = None
     _browser_ends: deque[float] = field(default_factory=deque)
     _reloads: Reloads = field(default_factory=Reloads)
-    _past_caches_at: float = -PAST_CACHES_EVERY
+    _past_caches_at: float = -math.inf
     _is_passing_caches: bool = False
     _stopping: bool = False
 
@@ -69,7 +74,7 @@ class Starts:
     def connect(self) -> None:
         """The agent wants a connection: the next try, with all of its own attempts."""
         self._browser_ends.clear()
-        self._past_caches_at = -PAST_CACHES_EVERY
+        self._past_caches_at = -math.inf
         if not self.session.alive:
             self.begin(self.start)
         elif self.view.claim.reason in FRESH_PAGE:
@@ -209,6 +214,16 @@ class Starts:
             self._follow()
         finally:
             self._is_passing_caches = False
+
+    def complete(self, missing: Collection[str]) -> None:
+        """A connected page without what sending needs may be an old copy, or half of a new one."""
+        lacks = SENDING.intersection(missing)
+        connected = self.view.claim.status is Status.CONNECTED
+        if not (lacks and connected and self.may_begin and self.session.alive):
+            return
+        if boot_now() - self._past_caches_at >= INCOMPLETE_EVERY:
+            log.warning("the page lacks %s: loading it past every cache", ", ".join(sorted(lacks)))
+            self.begin(self.load_past_caches)
 
     async def _give_up(self, claim: Claim) -> None:
         """What came is not the page that is wanted, past the caches too: the agent's turn."""

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from agent.core.model import ConnectionStatus
+from agent.errors import EngineError
 from tests.engines.web.bench import ACCOUNT, Bench
 from tests.listener import listening
 from tests.standin.web import fronts
@@ -242,6 +243,27 @@ async def test_a_client_that_is_called_outdated_loads_past_the_caches_before_it_
     await bench.until(lambda: stand_in.requests.count("/standin.js") > before)
     await bench.claimed(Status.CONNECTED)
     assert "client_outdated" not in [claim.reason for claim in bench.claims], "it was an old copy"
+
+
+async def test_a_connected_page_without_its_send_function_is_loaded_past_the_caches_once(
+    bench: Bench, stand_in: StandIn
+) -> None:
+    stand_in.missing = "WAWebSendMsgChatAction"
+    await bench.pair(stand_in)
+    with pytest.raises(EngineError) as caught:
+        await bench.link.call("send", {"message": {"type": "text", "to": ACCOUNT, "text": "hi"}})
+    assert caught.value.code == "page_incomplete"
+    assert "page lacks addAndSendMsgToChat" in str(caught.value)
+    assert "function" not in str(caught.value) and "undefined" not in str(caught.value)
+
+    heard = len(bench.claims)
+    assert await bench.detail("missing") == ["addAndSendMsgToChat"]
+    await bench.came(Status.RECONNECTING, heard)
+    await bench.claimed(Status.CONNECTED)
+    loads = stand_in.requests.count("/standin.js")
+    assert await bench.detail("missing") == ["addAndSendMsgToChat"]
+    await bench.detail("missing")
+    assert stand_in.requests.count("/standin.js") == loads, "one load is enough for a while"
 
 
 async def test_a_page_without_a_module_is_loaded_again_when_the_site_is_whole(

@@ -182,8 +182,11 @@ const __waAgent = (() => {
   ]);
   const tried = async (work, seconds) => {
     try { return { ok: await limited(work(), seconds) } } catch (error) {
+      // JavaScript's own errors tell people nothing: a part that is missing does.
+      const broke = [TypeError, ReferenceError, RangeError].some((kind) => error instanceof kind);
       return { error: text(error && (error.code || error.name)).slice(0, 64),
-        message: text(error && error.message || error).slice(0, 300) };
+        message: text(error && error.message || error).slice(0, 300),
+        ...(broke && { broke: missing().slice(0, 8) }) };
     }
   };
 
