@@ -201,6 +201,15 @@ ROWS = (
         counts_as_failure=False,
     ),
     Reason(
+        "two_connections",
+        "two connections of this session replace each other in the server",
+        Permanence.WAIT_FOR_PERSON,
+        _DISCONNECTED,
+        "Restart the server: only that ends the second connection, and the pairing stays. If it"
+        " goes on then, another program has the same keys: find it and stop it.",
+        counts_as_failure=False,
+    ),
+    Reason(
         "storage_failed",
         "the engine could not read or write the session's files",
         Permanence.RETRY,

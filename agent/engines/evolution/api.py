@@ -11,6 +11,7 @@ from agent.engines.evolution.answers import (
     read_shown,
     read_state,
     refusal,
+    refusal_words,
     server_fault,
 )
 from agent.engines.evolution.claims import Live
@@ -26,6 +27,8 @@ WhatsApp is silent that takes until the session's connection ends, 35 to 65 s.""
 _LIST = "/instance/fetchInstances"
 _NO_SESSION = "wa-agent-check"
 """No session has this name: the server refuses it without asking WhatsApp."""
+
+_NO_ACCOUNT = ("of undefined (reading 'name')", "Cannot read property 'name' of undefined")
 
 
 @dataclass(slots=True)
@@ -53,7 +56,8 @@ class EvolutionApi:
         raise ServerDown(f"GET {path}", "garbage", "its answer holds no state")
 
     async def connect(self, name: str, phone: str = "") -> Shown:
-        """In `close` the session begins to connect; in `connecting` the answer is its last code."""
+        """In `close` the session begins to connect; in `connecting` the answer is its last code.
+        Only Observer.connect calls it."""
         query = {"number": phone} if phone else None
         answer = await self.ask("GET", f"/instance/connect/{segment(name)}", query=query)
         if is_missing(answer):
@@ -61,6 +65,14 @@ class EvolutionApi:
         if is_refused(answer):
             raise refusal(f"connect {name}", answer)
         return read_shown(answer.body)
+
+    async def keys_hold_no_pairing(self, name: str) -> bool:
+        """1.8: of a session that connects; False = it may have one. Baileys reads the account's
+        name before it looks at the connection, and keys that were never paired have no account."""
+        path = f"/instance/setPresence/{segment(name)}"
+        answer = await self.ask("POST", path, {"presence": "unavailable"})
+        words = refusal_words(answer.body)
+        return not answer.good and any(sign in words for sign in _NO_ACCOUNT)
 
     async def restart(self, name: str) -> bool:
         """False where the server refuses: in `close`."""

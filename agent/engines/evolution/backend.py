@@ -125,6 +125,7 @@ class EvolutionBackend:
         session = self._by_id.pop(id, None)
         if session is not None:
             del self._by_name[session.remote]
+            session.end_watch()
             self._server.hooks.forget(session.remote)
 
     async def hook(self, raw: Mapping[str, Any]) -> None:
@@ -133,6 +134,8 @@ class EvolutionBackend:
             await session.take_event(event)
 
     async def close(self) -> None:
+        for session in self._by_id.values():
+            session.end_watch()
         await self._server.hooks.close()
         await self._server.notes.close()
         await self._server.rows.close()

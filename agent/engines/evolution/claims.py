@@ -53,10 +53,16 @@ class Facts:
     """Its creation was asked for; the server may need a minute."""
     lost: bool = False
     """A phone or WhatsApp ended its pairing."""
+    may_come_back: bool = False
+    """It closed a short time ago, and the server may connect it by itself."""
+    fight: bool = False
+    """Two connections of it replace each other."""
 
 
 def claim_of(facts: Facts, blank_limit: float) -> Claim:
     """The claim that follows from these facts."""
+    if facts.fight:
+        return _with(facts, Status.DISCONNECTED, "two_connections")
     match facts.live:
         case Live.OPEN:
             return Claim(
@@ -79,6 +85,9 @@ def claim_of(facts: Facts, blank_limit: float) -> Claim:
         case Live.CLOSE if _blank(facts, blank_limit) and not facts.ended:
             # Between two tries of an endless loop.
             return _with(facts, Status.INITIALIZING)
+        case Live.CLOSE if facts.may_come_back and not facts.ended:
+            claim = _with(facts, Status.INITIALIZING)
+            return replace(claim, useless=("reconnect", "restart"))
         case Live.CLOSE:
             return _closed(facts)
 

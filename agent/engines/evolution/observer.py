@@ -10,6 +10,7 @@ from typing import Any
 from agent.engines.evolution.answers import Shown
 from agent.engines.evolution.api import EvolutionApi
 from agent.engines.evolution.claims import Live
+from agent.engines.evolution.codes import Code
 from agent.engines.evolution.hooks import SeenMessages
 from agent.engines.evolution.notes_file import NotesFile
 from agent.engines.evolution.proof import Prover
@@ -17,11 +18,12 @@ from agent.engines.evolution.renewal import Renewal
 from agent.engines.evolution.rows import Row, Rows, mark_proxy
 from agent.engines.evolution.settings import Pace
 from agent.engines.evolution.subscription import Hooked, Subscription
-from agent.engines.evolution.view import Code, SessionView
+from agent.engines.evolution.view import SessionView
 from agent.engines.remote.answers import ServerDown
 from agent.engines.remote.recent import Recent
 from agent.errors import EngineError
 
+_LOOKS = 8
 _LIST_SHARE = 0.25
 """The share of a probe's time that it waits for the list."""
 
@@ -56,28 +58,58 @@ class Observer:
         self.view.note_live(await self.server.api.state(self.remote))
 
     async def settled_state(self) -> None:
-        """Between two tries to connect a server says `close` for a moment; a connect in that moment
-        would begin a second connection beside its own."""
-        server = self.server
+        """Between two tries to connect a server says `close` for a moment; and where two
+        connections replace each other, many looks show what one does not."""
+        server, view = self.server, self.view
+        before, pause = view.live, min(server.pace.look_every, server.probe_limit / 16)
         live = await server.api.state(self.remote)
-        if live is Live.CLOSE and self.view.live in (Live.OPEN, Live.CONNECTING):
-            await asyncio.sleep(min(server.pace.look_every, server.probe_limit / 8))
+        if live is Live.CLOSE and before in (Live.OPEN, Live.CONNECTING):
+            await asyncio.sleep(pause)
             live = await server.api.state(self.remote)
-        self.view.note_live(live)
+        view.note_live(live)
+        for number in range(_LOOKS if view.logins.unsteady(live) else 0):
+            await asyncio.sleep(pause * (0.5 + number % 3 / 2))  # in no step with the logins
+            await self.state()
 
-    async def shown_code(self) -> None:
-        await self.take_shown(await self.server.api.connect(self.remote))
+    async def connect(self, digits: str = "") -> None:
+        """Ask the server to connect the session, or for the code that it shows: the same request.
+        No other function sends it, for what it does depends on the moment at which it arrives."""
+        view = self.view
+        if cause := view.refuse_login():
+            raise EngineError(
+                f"cannot ask to connect {self.remote}: {cause}", code="remote_refused"
+            )
+        begins = view.live is not Live.CONNECTING
+        if begins:
+            view.begin()
+        shown = await self.server.api.connect(self.remote, digits)
+        view.logins.answered()
+        if begins:
+            view.note_live(Live.CONNECTING, seen=False)
+        await self.take_shown(shown)
 
     async def missing_code(self) -> None:
         """Ask for the code, where none is seen yet."""
-        if self.view.code() is not None:
+        if self.view.code() is not None or self.view.refuse_login():
             return
         try:
-            await self.shown_code()
+            await self.connect()
         except ServerDown:
             raise
         except EngineError:
             return  # it changed since the state was read; the next probe sees
+
+    async def missing_pairing(self) -> None:
+        """Whether a session that connects has a pairing, where that is not known or may be lost."""
+        server, view = self.server, self.view
+        if view.unpaired:
+            return
+        if not server.api.old:
+            await self.pairing()
+            return
+        none = view.ask_pairing() and await server.api.keys_hold_no_pairing(self.remote)
+        if none and view.live is Live.CONNECTING:  # still: it was asked by its connection's keys
+            view.note_unpaired()
 
     async def take_shown(self, shown: Shown) -> None:
         """A code proves a missing pairing only where it is new and the server's row agrees: a
@@ -158,16 +190,16 @@ class Observer:
         api, view, pace = self.server.api, self.view, self.server.pace
         await self.state()
         await self.row()
-        if view.live is Live.OPEN or view.paired:
+        if view.live is Live.CONNECTING:
+            await self.missing_pairing()
+        if view.live is Live.OPEN or not view.unpaired:
             raise EngineError("cannot get a pairing code: it waits for no scan", code="not_waiting")
         if view.live is Live.CONNECTING:
             # The number counts only when a login begins; there is no pairing to lose here.
             await api.logout(self.remote)
             await renewal.is_logged_out()
             view.note_live(Live.CLOSE)
-        view.begin()
-        view.note_live(Live.CONNECTING)
-        await self.take_shown(await api.connect(self.remote, digits))
+        await self.connect(digits)
         code = await self._wait_for_code(pace.pairing_wait, lambda code: bool(code.pairing_code))
         if code is None:
             raise EngineError("cannot get a pairing code: the server sent none", code="not_ready")
@@ -183,7 +215,7 @@ class Observer:
             if self.view.live is not Live.CONNECTING or time.monotonic() > deadline:
                 return None
             await asyncio.sleep(self.server.pace.look_every)
-            await self.shown_code()
+            await self.connect()
 
     async def _listed(self) -> tuple[Row | None, float] | None:
         """Its row in the list and the list's age; None where no list comes in time."""

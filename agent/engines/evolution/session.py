@@ -8,6 +8,7 @@ from typing import Any
 from agent.core.words import Claim, ConnectionStatus, Happening, InstanceId
 from agent.engines.base import ProbeAnswer, Qr, Reporter
 from agent.engines.evolution.claims import Live
+from agent.engines.evolution.closed_watch import ClosedWatch
 from agent.engines.evolution.hooks import HookEvent, read_acks, read_messages
 from agent.engines.evolution.messages import outcome, read_text
 from agent.engines.evolution.observer import Observer, Server
@@ -40,6 +41,7 @@ class EvolutionSession:
         self._dead = False
         self._reported: Claim | None = None
         self._probed: Claim | None = None
+        self._closed_watch = ClosedWatch(lambda: self._report_change(self._claim()))
 
     @property
     def is_there(self) -> bool:
@@ -64,14 +66,14 @@ class EvolutionSession:
         detail = await observer.detail() if deep else {}
         match view.live:
             case Live.OPEN:
-                if deep or self._dead:
+                if (deep or self._dead) and not view.logins.fight:
                     await self._prove()
             case Live.CONNECTING:
-                if view.pairing_unknown:
-                    await observer.pairing()
+                await observer.missing_pairing()
                 await observer.missing_code()
             case Live.CLOSE if not view.end_known:
                 await observer.row()
+                self._closed_watch.begin(observer)
         if deep:
             detail["qr"] = view.can_show_code()
         self._probed = self._claim()
@@ -86,16 +88,19 @@ class EvolutionSession:
                 return None
             await self.connect()
         elif view.live is Live.CONNECTING:
-            await observer.shown_code()
-        if view.live is Live.CONNECTING and not view.paired and view.code() is None:
+            await observer.missing_pairing()
+            if not view.unpaired:
+                return None
+            await observer.connect()
+        if view.live is Live.CONNECTING and view.code() is None:
             await observer.wait_for_code()
         return view.qr()
 
     async def connect(self) -> None:
         async with self._acting:
-            if self._api.old and self._view.live is Live.CLOSE:
-                # Does it stay closed? 1.8 comes back by itself from all but a logout.
-                await self._observer.state()
+            await self._observer.state()
+            if self._view.live is Live.CONNECTING and not self._view.unpaired:
+                return  # by itself
             await self._connect()
 
     async def disconnect(self) -> None:
@@ -145,7 +150,6 @@ class EvolutionSession:
                 await self._renewal.take_away()
                 self._observe(SessionView(self._server.pace))
                 self._dead = False
-                await self._create()
                 await self._connect()
             finally:
                 self._renewing = False
@@ -192,6 +196,9 @@ class EvolutionSession:
 
     async def close(self) -> None: ...
 
+    def end_watch(self) -> None:
+        self._closed_watch.end()
+
     async def take_event(self, event: HookEvent) -> None:
         if event.kind in _STATE_EVENTS:
             if not self._renewing and self._view.note_event(event):
@@ -225,18 +232,13 @@ class EvolutionSession:
 
     async def _connect(self) -> None:
         view = self._view
-        view.begin()
-        try:
-            shown = await self._api.connect(self.remote)
-        except EngineError as error:
-            if error.code != "remote_missing":
-                raise
+        if view.live is Live.MISSING:
             await self._create()
-            shown = await self._api.connect(self.remote)
+        elif view.live is Live.CLOSE and not view.end_known:
+            await self._observer.row()
+        await self._observer.connect()
         # A slow server may have created it after our request had run out of time.
         await self._renewal.give_back()
-        view.note_live(Live.CONNECTING)
-        await self._observer.take_shown(shown)
         self._report_change(self._claim())
 
     async def _create(self) -> None:

@@ -67,9 +67,16 @@ class Pace:
     pairing_wait: float = 7.0
     blank_limit: float = 25.0
     """After so long in `connecting` without a code a session is said to hang."""
+    pairing_again: float = 300.0
+    """Between two questions to 1.8 whether a session that connects has a pairing."""
     gone_wait: float = 5.0
     """How long a logout or a deletion may take after the server answered it."""
     look_every: float = 0.3
+    stays_closed: float = 180.0
+    """After so long in `close` the server makes no more tries of its own. Before a try it asks the
+    internet for a version, which takes 130 s where nothing answers; the try takes 20 to 30 s."""
+    looks_apart: float = 15.0
+    """Less than a try takes: looks further apart do not show that it stayed closed."""
     hook_again: float = 600.0
     """Until a webhook that is as it should be is looked at again."""
     version_again: float = 300.0

@@ -1,15 +1,15 @@
 """The present knowledge of one session, by answers and the webhook. It sends no request."""
 
-import hashlib
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 from agent.core.engine_words import evolution_reason
 from agent.core.words import Claim
 from agent.engines.base import Qr
 from agent.engines.evolution.answers import Shown
 from agent.engines.evolution.claims import Facts, Live, claim_of, disagreement, fresh_end, is_paired
+from agent.engines.evolution.codes import Code, mark_code
 from agent.engines.evolution.hooks import (
     HookEvent,
     codes_used_up,
@@ -18,20 +18,12 @@ from agent.engines.evolution.hooks import (
     read_end,
     read_state_change,
 )
+from agent.engines.evolution.logins import Logins
 from agent.engines.evolution.notes_file import SessionNote
 from agent.engines.evolution.rows import FINAL, Row
 from agent.engines.evolution.settings import Pace
 
 _UNPAIRED = ("logout", "banned", "account_locked", "temporary_ban")
-
-
-@dataclass(frozen=True, slots=True)
-class Code:
-    text: str = field(repr=False)
-    pairing_code: str = field(repr=False)
-    number: int
-    at: float
-    """When we saw it first; the server made it earlier."""
 
 
 class SessionView:
@@ -50,18 +42,18 @@ class SessionView:
         self.integration = ""
         self._pace = pace
         self._clock = clock
+        self.logins = Logins(pace, clock)
         remembered = remembered or SessionNote()
         self._facts = Facts(paired=remembered.paired or None, account=remembered.account)
         self._scanned = remembered.scanned
         self._closed = False
         """It was open, and then closed without coming back by itself."""
-        self._first_seen = ""
-        """Of a paired session: the mark of the code that it showed as it began to connect."""
         self._code: Code | None = None
         self._earlier_code: Code | None = None
         """What it showed last before we asked it to connect."""
         self._blank_since: float | None = None
         self._newest = 0.0
+        self._asked_pairing = float("-inf")
         self._disagreed = ""
 
     @property
@@ -73,12 +65,12 @@ class SessionView:
         return self._facts.account
 
     @property
-    def pairing_unknown(self) -> bool:
-        return self._facts.paired is None
-
-    @property
     def paired(self) -> bool:
         return self._facts.paired is True
+
+    @property
+    def unpaired(self) -> bool:
+        return self._facts.paired is False
 
     @property
     def remembered(self) -> SessionNote:
@@ -93,6 +85,16 @@ class SessionView:
     @property
     def logged_out(self) -> bool:
         return self._facts.ended == "logout"
+
+    @property
+    def may_come_back(self) -> bool:
+        """It is closed, and the server may connect it by itself."""
+        told = self.unpaired or self.end_known
+        return self.live is Live.CLOSE and not told and not self.logins.stays_closed
+
+    def refuse_login(self) -> str:
+        """Why GET connect may not be sent now; "" = it may."""
+        return self.logins.refusal(self.live, unpaired=self.unpaired, ended=self.end_known)
 
     def seconds(self) -> float:
         """How long we have seen it in its state."""
@@ -119,6 +121,8 @@ class SessionView:
             code_shown=self.code() is not None,
             code_taken=self._code not in (None, self._earlier_code) and self.code() is None,
             blank_for=self._blank_for(),
+            may_come_back=self.may_come_back,
+            fight=self.logins.fight,
         )
         return claim_of(facts, self._pace.blank_limit)
 
@@ -137,20 +141,15 @@ class SessionView:
 
     def is_news(self, shown: Shown) -> bool:
         """Whether the shown code may be a new one: the server goes on showing the last code through
-        pairing, logout and silence. Of a paired session only a second, other code counts."""
-        mark = _mark(shown.code)
-        if not shown.code or mark == self._scanned:
-            return False
-        if not self.paired:
-            return True
-        self._first_seen = self._first_seen or mark
-        return mark != self._first_seen
+        pairing, logout and silence."""
+        return bool(shown.code) and self.unpaired and mark_code(shown.code) != self._scanned
 
     def is_current(self, shown: Shown) -> bool:
         return self._code is not None and self._code.text == shown.code
 
     def begin(self) -> None:
-        """We asked it to connect: its earlier end counts no more."""
+        """We ask it to connect: its earlier end counts no more."""
+        self.logins.asked()
         self._earlier_code = self._code
         if self._facts.ended != "client_outdated":
             self._facts.ended = ""
@@ -165,8 +164,11 @@ class SessionView:
     def note_logout(self) -> None:
         self._unpair("logout")
 
-    def note_live(self, live: Live) -> None:
+    def note_live(self, live: Live, *, seen: bool = True) -> None:
+        """`seen`: the server says so; else it follows from what we asked."""
         facts = self._facts
+        if seen:
+            self.logins.note(live, facts.live)
         if live is Live.CLOSE and facts.live is Live.CLOSE:
             # Twice in a row: it is closed, not between two tries of an endless loop.
             self._blank_since = None
@@ -178,10 +180,10 @@ class SessionView:
             facts.row, facts.row_known = None, False
         if live is Live.OPEN:
             if self._code is not None:
-                self._scanned = _mark(self._code.text)
+                self._scanned = mark_code(self._code.text)
             facts.ended, facts.paired, facts.lost = "", True, False
             self._code, self._blank_since = None, None
-            self._first_seen, self._closed = "", False
+            self._closed = False
         elif live is Live.CONNECTING and self._blank_since is None and self.code() is None:
             self._blank_since = self._clock()
         if live is not Live.MISSING:
@@ -262,29 +264,37 @@ class SessionView:
             self.note_live(Live.REFUSED)
             return True
         shown = read_code(event.content)
-        if shown is None or _mark(shown.code) == self._scanned:
+        if shown is None or mark_code(shown.code) == self._scanned:
             return False
         self.note_shown(shown)  # told when it is made
         return True
 
+    def ask_pairing(self) -> bool:
+        """Whether to ask now if it has a pairing: seldom, for the server logs it as an error."""
+        now, waits = self._clock(), self._pace.blank_limit if self.paired else 0.0
+        if self.seconds() < waits or now - self._asked_pairing < self._pace.pairing_again:
+            return False
+        self._asked_pairing = now
+        return True
+
+    def note_unpaired(self) -> None:
+        """The server says that its keys hold no pairing."""
+        self._facts.lost, self._facts.paired = self._facts.lost or self.paired, False
+
     def _unpair(self, ended: str) -> None:
         self._facts.ended, self._facts.paired, self._code = ended, False, None
+        self.logins.ended()
 
     def _end(self, code: int) -> None:
         if self._facts.ended == "qr_idle" and code in (401, 428):
             return  # after the last code the server logs itself out
         self._facts.ended = evolution_reason(code)
+        if self._facts.ended == "conflict":
+            self.logins.note_conflict()
         if code in FINAL:
             self._facts.paired, self._code = False, None
 
     def _blank_for(self) -> float:
         # 1.8's list does not tell a pairing: there the long silence alone must do.
-        unknown = self.pairing_unknown and not self._facts.row_known
-        if self._blank_since is None or unknown:
-            return 0.0
-        return self._clock() - self._blank_since
-
-
-def _mark(code: str) -> str:
-    """A code is a secret: what is kept of it cannot be scanned."""
-    return hashlib.sha256(code.encode()).hexdigest()[:16] if code else ""
+        unknown = self._facts.paired is None and not self._facts.row_known
+        return 0.0 if unknown or self._blank_since is None else self._clock() - self._blank_since

@@ -7,13 +7,15 @@ from typing import Any
 
 import pytest
 
-from agent.core.model import Claim, Happening, InstanceId, ServerClaim
+from agent.core.model import Claim, ConnectionStatus, Happening, InstanceId, ServerClaim
 from agent.engines.evolution.backend import EvolutionBackend
 from agent.engines.evolution.session import EvolutionSession
 from agent.engines.evolution.settings import Pace, read_settings
+from tests.conftest import Eventually
 from tests.standin.evolution import KEY, StandIn, Times
 from tests.standin.evolution.certificates import Certificates
 
+Status = ConnectionStatus
 PACE = Pace(
     list_holds=0.05,
     list_spacing=0.0,
@@ -23,6 +25,9 @@ PACE = Pace(
     blank_limit=0.3,
     gone_wait=20.0,
     look_every=0.02,
+    stays_closed=0.3,
+    looks_apart=0.15,
+    pairing_again=0.2,
     version_again=0.0,
 )
 """Waits as long as a slow machine needs: a test whose wait is to end in vain has its own."""
@@ -68,6 +73,15 @@ class Bench:
     def hold(self, id: str, remote: str = "") -> EvolutionSession:
         heard = self.by_id.setdefault(id, Heard())
         return self.backend.hold(InstanceId(id), {"remote": remote}, heard)
+
+
+async def stays_closed(session: EvolutionSession, eventually: Eventually) -> None:
+    """The agent has looked so often that its server makes no try of its own."""
+
+    async def told() -> Status:
+        return (await session.probe()).claim.status
+
+    await eventually(told, Status.DISCONNECTED)
 
 
 MakeStandIn = Callable[..., Awaitable[StandIn]]

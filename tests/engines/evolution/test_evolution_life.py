@@ -10,7 +10,7 @@ import pytest
 from agent.core.model import ConnectionStatus
 from agent.errors import EngineError, InvalidRequest
 from tests.conftest import Eventually
-from tests.engines.evolution.conftest import PACE, Bench, MakeBench, MakeStandIn
+from tests.engines.evolution.conftest import PACE, Bench, MakeBench, MakeStandIn, stays_closed
 
 Status = ConnectionStatus
 VERSIONS = ("2.3.7", "2.4.0-rc2", "1.8.6")
@@ -128,6 +128,7 @@ async def test_a_restart_in_close_connects(bench: Bench, eventually: Eventually)
     instance.unload()
     instance.load(connects=False)
     session = bench.hold("sales")
+    await stays_closed(session, eventually)
     await session.restart()
     await eventually(lambda: instance.state, "open")
 

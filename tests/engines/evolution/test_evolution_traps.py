@@ -9,7 +9,7 @@ from agent.core.model import ConnectionStatus
 from agent.engines.evolution.settings import Pace
 from agent.errors import EngineError
 from tests.conftest import Eventually
-from tests.engines.evolution.conftest import PACE, Bench, MakeBench, MakeStandIn
+from tests.engines.evolution.conftest import PACE, Bench, MakeBench, MakeStandIn, stays_closed
 from tests.standin.evolution import StandIn
 
 Status = ConnectionStatus
@@ -182,6 +182,8 @@ async def test_a_refused_client_that_loops_is_guessed_to_be_outdated(
     instance.outdated, instance.creds = True, paired
     instance.row.set(connectionStatus="open" if paired else "close", ownerJid=instance.wuid)
     session = bench.hold("sales")
+    if paired:
+        await stays_closed(session, eventually)
     await session.connect()
     assert (await session.probe()).claim.status is not Status.QR_REQUIRED
 

@@ -9,7 +9,7 @@ from agent.core.model import ConnectionStatus
 from agent.engines.evolution.session import EvolutionSession
 from agent.errors import EngineError
 from tests.conftest import Eventually
-from tests.engines.evolution.conftest import PACE, Bench, MakeBench, MakeStandIn
+from tests.engines.evolution.conftest import PACE, Bench, MakeBench, MakeStandIn, stays_closed
 
 Status = ConnectionStatus
 VERSIONS = ("1.8.6", "2.3.6")
@@ -193,8 +193,8 @@ async def test_a_session_without_a_code_is_never_told_to_upgrade(
     both: Bench, eventually: Eventually
 ) -> None:
     await both.backend.check()
-    both.standin.add("sales").stuck = True
     session = both.hold("sales")
+    both.standin.silent = True
     await session.connect()
 
     async def seconds() -> bool:
@@ -204,7 +204,7 @@ async def test_a_session_without_a_code_is_never_told_to_upgrade(
         return bool(answer.detail["state_seconds"] > 2 * PACE.blank_limit)
 
     await eventually(seconds)
-    both.standin.instances["sales"].stuck = False
+    both.standin.silence(False)
     await session.renew()
     assert await session.qr() is not None
     claim = (await session.probe()).claim
@@ -232,10 +232,10 @@ async def test_a_logout_that_the_server_only_says_it_did_is_none(
 
 async def test_an_unpaired_session_is_logged_out_while_it_connects(both: Bench) -> None:
     await both.backend.check()
-    instance = both.standin.add("sales")
-    instance.stuck = True
+    both.standin.silent = True
     session = both.hold("sales")
     await session.connect()
+    instance = both.standin.instances["sales"]
     await session.logout()
     assert instance.state == "close"
     claim = (await session.probe()).claim
@@ -315,7 +315,7 @@ async def test_a_logout_by_the_phone_is_one_also_where_the_server_says_so_nowher
     bench = await make_bench(await make_stand_in("1.8.6", code_holds=0.3))
     session = await pair(bench, eventually)
     bench.standin.instances["sales"].end(401)
-    assert (await session.probe()).claim.status is Status.DISCONNECTED
+    await stays_closed(session, eventually)
     await session.connect()
 
     async def told() -> tuple[str, str]:

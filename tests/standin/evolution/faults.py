@@ -24,7 +24,9 @@ class Front:
     tls: ssl.SSLContext | None = None
     fault: str = ""
     seconds: float = 0.0
-    """How slow "slow" is."""
+    """How slow "slow" is: the request arrives so much later."""
+    up_to: float = 0.0
+    """Where it is more: each request is late by another time, up to so much."""
     only: str = ""
     """Only paths that hold this are slow or failing."""
 
@@ -39,11 +41,13 @@ class Front:
         self.port = self.port or free_port()
         await self._listen()
 
-    async def set(self, fault: str, seconds: float = 1.0, only: str = "") -> None:
+    async def set(
+        self, fault: str, seconds: float = 1.0, only: str = "", *, up_to: float = 0.0
+    ) -> None:
         """The connections that are open break off, so that no client goes on with a good one."""
         if fault not in KINDS:
             raise ValueError(f"no such fault: {fault}")
-        self.fault, self.seconds, self.only = fault, seconds, only
+        self.fault, self.seconds, self.only, self.up_to = fault, seconds, only, up_to
         if fault in ("refuse", "reset", "black_hole", "garbage"):
             self.break_off()
         if fault == "refuse":

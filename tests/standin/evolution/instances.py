@@ -40,7 +40,9 @@ class Times:
     silent_try: float = 30.0
     """One try to connect to a WhatsApp that does not answer; 1.8 takes 20 s."""
     again: float = 0.0
-    """Between two tries after a drop."""
+    """In `close`, between two tries of the server."""
+    login: float = 0.0
+    """In `close`, from a request to connect to the try that it began."""
     loop: float = 0.4
     """Between two tries that WhatsApp refuses with 405."""
     removal: float = 0.1
@@ -108,7 +110,10 @@ class Instance:
         self.ghost = False
         """1.8: it was deleted while it connected, and its connection goes on without it."""
         self.storms = False
-        """1.8: two connections of one session replace each other for ever."""
+        """Two connections of one session replace each other for ever."""
+        self.second_logins = 0
+        """Logins that a request began while the server was about to try by itself."""
+        self.logins = 0
         self.stuck = False
         """WhatsApp is silent: each try ends after its time, and the next begins."""
         self.dead = ""
@@ -121,6 +126,8 @@ class Instance:
         self._tell = tell
         self._phone: str | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._tries = False
+        """It is in `close`, and the server is about to connect it."""
 
     @property
     def old(self) -> bool:
@@ -138,6 +145,14 @@ class Instance:
         self._phone = phone
         self.code = ""
         self._connecting()
+
+    def asked_to_connect(self, phone: str | None) -> None:
+        """By GET connect, in `close`: the server looks at nothing but that."""
+        if self._tries:
+            self.second_logins += 1
+            return
+        self._phone, self.code, self._tries = phone, "", True
+        self._after(self._times.login, self._connecting)
 
     def restart(self) -> None:
         if self.old and self.state == "open":
@@ -174,7 +189,7 @@ class Instance:
         """A close after which the server does not come back: the keys are deleted."""
         self._stop()
         self.creds, self.state, self.code, self.storms = False, "close", "", False
-        self.dead = ""
+        self.dead, self._tries = "", False
         told: dict[str, Any] = {"instance": self.name, "status": "closed"}
         if not self.old:
             final = {"statusCode": code, "payload": {"message": "Connection Failure"}}
@@ -196,15 +211,18 @@ class Instance:
         if code in finals or (self._version.startswith("2.4") and code == 408):
             self.end(code)
             return
+        self._try_again()
+
+    def _try_again(self) -> None:
         self._stop()
-        self.state = "close"
+        self.state, self._tries = "close", True
         self._after(self._times.again, self._connecting)
 
     def unload(self) -> None:
         """The process ended."""
         self._stop()
         self.state, self.code, self.qrcode, self.count = None, "", "", 0
-        self.storms = False
+        self.storms, self.second_logins, self._tries = False, 0, False
 
     def load(self, *, connects: bool) -> None:
         self.state = "close"
@@ -227,12 +245,13 @@ class Instance:
 
     def _connecting(self) -> None:
         self._stop()
-        self.state = "connecting"
+        self.state, self._tries = "connecting", False
+        self.logins += 1
         self._state_told(200)
         if self.outdated:
             self._after(self._times.loop, self._refused)
         elif self.stuck:
-            self._after(self._times.silent_try, self._connecting)
+            self._after(self._times.silent_try, self._try_again)
         elif self.creds:
             self._after(self._times.opens_after, self._open)
         else:
@@ -247,7 +266,8 @@ class Instance:
         self.state, self.code = "open", ""
         self.row.set(connectionStatus="open", ownerJid=self.wuid)
         self._state_told(200)
-        if self.storms:
+        if self.storms or self.second_logins:
+            self.storms = True
             self._after(self._times.opens_after, self._connecting)
 
     def _next_code(self) -> None:

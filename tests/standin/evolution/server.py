@@ -1,6 +1,7 @@
 """The stand-in's routes, in the versions' guard order: it exists → the name is free → the key."""
 
 import asyncio
+import random
 import uuid
 from collections import Counter
 from collections.abc import Awaitable, Callable
@@ -25,6 +26,7 @@ from tests.standin.evolution.shapes import (
 from tests.standin.evolution.webhooks import Webhooks
 
 KEY = "stand-in-global-key-4f1c9a"
+_UNDEFINED = "Cannot read properties of undefined"
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -163,7 +165,8 @@ class StandIn:
     async def _faulty(self) -> web.StreamResponse | None:
         match self.front.fault:
             case "slow":
-                await asyncio.sleep(self.front.seconds)
+                first = self.front.seconds
+                await asyncio.sleep(random.uniform(first, max(first, self.front.up_to)))
             case "html":
                 return web.Response(text="<html>Welcome to nginx!</html>", content_type="text/html")
             case "refused":
@@ -290,7 +293,8 @@ class StandIn:
             case "open":
                 return web.json_response(state_body(instance))
             case "close":
-                instance.connect(request.query.get("number"))
+                instance.asked_to_connect(request.query.get("number"))
+                await asyncio.sleep(self.times.login)
                 await asyncio.sleep(self.times.connect_wait * (2.5 if self.old else 1))
         return web.json_response(instance.shown())
 
@@ -343,8 +347,18 @@ class StandIn:
         self.instances.setdefault(instance.name, instance)
 
     async def _presence(self, instance: Instance, request: web.Request) -> web.Response:
+        """Baileys reads the account's name first, and only then looks at its connection."""
         told = await request.json()
-        return web.json_response({"presence": told.get("presence")}, status=201)
+        self.error_lines += instance.state != "open"
+        if not instance.logins:
+            raise Refused(400, f"TypeError: {_UNDEFINED} (reading 'sendPresenceUpdate')")
+        if not instance.creds:
+            raise Refused(400, f"TypeError: {_UNDEFINED} (reading 'name')")
+        if instance.state != "open":
+            raise Refused(400, "Error: Connection Closed")
+        return web.json_response(
+            None if self.old else {"presence": told.get("presence")}, status=201
+        )
 
     async def _profile(self, instance: Instance, _request: web.Request) -> web.Response:
         if instance.dead == "silent":

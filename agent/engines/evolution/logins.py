@@ -1,0 +1,109 @@
+"""Whether the server may be asked to connect a session: GET connect begins a login in `close`.
+
+A session is in `close` also between two tries of its server. A login that begins then goes on
+beside the server's own, and the two connections of a pairing replace each other without an end.
+"""
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from agent.engines.evolution.claims import Live
+from agent.engines.evolution.settings import Pace
+
+_OPENINGS, _WITHIN = 3, 10.0
+"""So many logins in so many seconds are those of two connections."""
+_CONFLICTS, _IN_A_ROW = 2, 60.0
+_STEADY = 16
+"""Looks in a row that found it open: two connections are there no more."""
+
+
+@dataclass(slots=True)
+class Logins:
+    """The logins of one session, by our looks at it and by the webhook."""
+
+    pace: Pace
+    clock: Callable[[], float]
+    fight: bool = False
+    """Two connections of it replace each other."""
+    _closed_since: float | None = None
+    _looked_at: float = 0.0
+    _asked: bool = False
+    """We asked it to connect and got no answer, and saw it in no other state than `close` since."""
+    _opened: deque[float] = field(default_factory=lambda: deque(maxlen=_OPENINGS))
+    _replaced: deque[float] = field(default_factory=lambda: deque(maxlen=_CONFLICTS))
+    _steady: int = 0
+
+    def unsteady(self, live: Live) -> bool:
+        """Whether it was lost soon after it opened: then one look tells little."""
+        lost = live in (Live.CONNECTING, Live.CLOSE) and bool(self._opened)
+        return self.fight or (lost and self.clock() - self._opened[-1] < _IN_A_ROW)
+
+    @property
+    def stays_closed(self) -> bool:
+        """Whether the server makes no more tries: each look found it closed, for longer than the
+        server takes between two tries."""
+        return self._looked_closed() >= self.pace.stays_closed
+
+    def refusal(self, live: Live, *, unpaired: bool, ended: bool) -> str:
+        """Why GET connect may not be sent now; "" = it may. `ended`: the server told that it makes
+        no more tries."""
+        if self.fight:
+            return "two connections of it replace each other in the server: restart the server"
+        if (
+            live is Live.CLOSE
+            and not self.stays_closed
+            and (self._asked or not (unpaired or ended))
+        ):
+            return (
+                "the server may still connect it by itself, and the two logins would replace each"
+                f" other without an end; it was seen closed for {self._looked_closed():.0f} s, and"
+                f" {self.pace.stays_closed:.0f} s are needed"
+            )
+        if live is not Live.CLOSE and not unpaired:
+            return f"the session is {live}, and its server connects it by itself"
+        return ""
+
+    def asked(self) -> None:
+        """GET connect is sent now."""
+        self._asked, self._closed_since = True, None
+
+    def answered(self) -> None:
+        """The server answers once the login has begun."""
+        self._asked = False
+
+    def note(self, live: Live, before: Live) -> None:
+        """Take in a state, by a look or by the webhook."""
+        now = self.clock()
+        if live is Live.CLOSE:
+            late = now - self._looked_at > self.pace.looks_apart and not self.stays_closed
+            if self._closed_since is None or late:
+                self._closed_since = now
+        else:
+            self._closed_since, self._asked = None, False
+        self._looked_at = now
+        self._steady = self._steady + 1 if live is before is Live.OPEN else 0
+        if live is Live.OPEN and before in (Live.CONNECTING, Live.CLOSE):
+            self._opened.append(now)
+            self._judge(self._opened, _WITHIN)
+        if self._steady >= _STEADY or live in (Live.MISSING, Live.UNLOADED):
+            self.ended()
+
+    def note_conflict(self) -> None:
+        """WhatsApp closed a connection for another one of the same session."""
+        self._replaced.append(self.clock())
+        self._judge(self._replaced, _IN_A_ROW)
+
+    def ended(self) -> None:
+        """Its pairing or its connections are gone."""
+        self.fight = self._asked = False
+        self._opened.clear()
+        self._replaced.clear()
+
+    def _judge(self, times: deque[float], within: float) -> None:
+        if len(times) == times.maxlen and times[-1] - times[0] < within:
+            self.fight = True
+
+    def _looked_closed(self) -> float:
+        """From the first to the last of the looks that found it closed."""
+        return 0.0 if self._closed_since is None else self._looked_at - self._closed_since

@@ -1,0 +1,191 @@
+"""No request of ours begins a second login beside the server's own."""
+
+import asyncio
+import contextlib
+import random
+from dataclasses import replace
+
+import pytest
+
+from agent.core.model import ConnectionStatus
+from agent.core.reasons import reason_of
+from agent.engines.evolution.claims import Live
+from agent.engines.evolution.hooks import HookEvent
+from agent.engines.evolution.logins import Logins
+from agent.engines.evolution.notes_file import SessionNote
+from agent.engines.evolution.session import EvolutionSession
+from agent.engines.evolution.settings import Pace
+from agent.engines.evolution.view import SessionView
+from agent.errors import EngineError
+from tests.conftest import Eventually
+from tests.engines.evolution.conftest import PACE, MakeBench, MakeStandIn
+
+Status = ConnectionStatus
+SESSIONS = 12
+
+
+async def look(session: EvolutionSession, chance: random.Random) -> None:
+    """What an agent and an impatient operator ask, whatever is answered."""
+    orders = (session.probe, lambda: session.probe(deep=True), session.connect, session.qr)
+    pick = chance.choice([*orders, session.restart, session.probe, session.probe])
+    with contextlib.suppress(EngineError):
+        await pick()
+
+
+@pytest.mark.parametrize("version", ["1.8.6", "2.3.6"])
+@pytest.mark.parametrize("known", [True, False], ids=["known", "of the last worker"])
+async def test_a_session_is_watched_and_healed_through_a_silence_without_a_second_login(
+    make_stand_in: MakeStandIn,
+    make_bench: MakeBench,
+    eventually: Eventually,
+    version: str,
+    known: bool,
+) -> None:
+    """A twentieth of the real times: a try takes 1 s, and the server is in `close` for 0.25 s
+    before the next; each request to connect arrives 0.05 to 0.45 s late."""
+    standin = await make_stand_in(version, silent_try=1.0, again=0.25, login=0.25)
+    pace = replace(PACE, stays_closed=2.0, looks_apart=0.8)
+    bench = await make_bench(standin, pace=pace)
+    await bench.backend.check()
+    instances = [standin.add(f"line-{number}", "open") for number in range(SESSIONS)]
+    sessions = [bench.hold(instance.name) for instance in instances]
+    if known:
+        await asyncio.gather(*(session.probe() for session in sessions))
+    await standin.front.set("slow", 0.05, "/instance/connect/", up_to=0.45)
+    for instance in instances:
+        instance.stuck = True
+        instance.drop(408)
+    chance = random.Random(1)
+    until = asyncio.get_running_loop().time() + 4.0
+    while asyncio.get_running_loop().time() < until:
+        await asyncio.gather(*(look(session, chance) for session in sessions))
+    assert {instance.second_logins for instance in instances} == {0}
+    standin.silence(False)
+    for instance, session in zip(instances, sessions, strict=True):
+        await eventually(lambda it=instance: it.state, "open")
+        assert (await session.probe()).claim.status is Status.CONNECTED
+    assert {instance.second_logins for instance in instances} == {0}
+
+
+@pytest.mark.parametrize("hooked", [True, False], ids=["by the webhook", "by looks"])
+async def test_two_connections_that_replace_each_other_are_named_and_nothing_is_asked_of_them(
+    make_stand_in: MakeStandIn, make_bench: MakeBench, eventually: Eventually, hooked: bool
+) -> None:
+    standin = await make_stand_in("1.8.6", opens_after=0.03)
+    bench = await make_bench(standin)
+    await bench.backend.check()
+    instance = standin.add("sales", "open")
+    session = bench.hold("sales")
+    await session.probe()
+    instance.second_logins = 1
+    instance.drop(440)
+    if hooked:
+        for _ in range(2):
+            for state, code in (("open", 200), ("close", 440)):
+                data = {"instance": "sales", "state": state, "statusReason": code}
+                await session.take_event(HookEvent("CONNECTION_UPDATE", "sales", 0.0, data))
+
+    async def told() -> str:
+        return (await session.probe()).claim.reason
+
+    await eventually(told, "two_connections")
+    asked = standin.asked["GET /instance/connect"]
+    for ask in (session.connect, session.restart):
+        with pytest.raises(EngineError):
+            await ask()
+    assert await session.qr() is None
+    for _ in range(3):
+        claim = (await session.probe(deep=True)).claim
+        assert (claim.status, claim.reason) == (Status.DISCONNECTED, "two_connections")
+        assert claim.paired
+    assert standin.asked["GET /instance/connect"] == asked
+    reason = reason_of("two_connections")
+    assert reason.hopeless
+    assert "Restart the server" in reason.advice
+    await standin.restart_process()
+
+    async def status() -> Status:
+        try:
+            return (await session.probe()).claim.status
+        except EngineError:
+            return Status.DISCONNECTED
+
+    await eventually(status, Status.CONNECTED)
+
+
+async def test_a_request_to_connect_that_had_no_answer_is_not_sent_again_at_once(
+    make_stand_in: MakeStandIn, make_bench: MakeBench, eventually: Eventually
+) -> None:
+    """It may be on its way, and would begin the second login."""
+    standin = await make_stand_in("1.8.6")
+    bench = await make_bench(standin, pace=replace(PACE, stays_closed=60.0), timeout=0.5)
+    await bench.backend.check()
+    session = bench.hold("sales")
+    await standin.front.set("slow", 3.0, "/instance/connect/")
+    with pytest.raises(EngineError) as caught:
+        await session.connect()
+    assert caught.value.code == "backend_down"
+    with pytest.raises(EngineError, match="may still connect it by itself"):
+        await session.connect()
+    assert standin.asked["GET /instance/connect"] == 1
+    await eventually(lambda: standin.instances["sales"].state, "connecting")
+    await standin.front.set("")
+    assert await session.qr() is not None
+
+
+async def test_the_code_of_a_session_of_an_earlier_worker_is_found_without_a_guess(
+    make_stand_in: MakeStandIn, make_bench: MakeBench
+) -> None:
+    """1.8 tells nowhere that it has no pairing; the keys of its connection do."""
+    standin = await make_stand_in("1.8.6", first_code=0.0)
+    bench = await make_bench(standin)
+    await bench.backend.check()
+    code = standin.add("sales", "connecting")
+    session = bench.hold("sales")
+    claim = (await session.probe()).claim
+    assert (claim.status, claim.pairing_unknown) == (Status.QR_REQUIRED, False)
+    qr = await session.qr()
+    assert qr is not None
+    assert qr.text == code.code
+
+
+async def test_no_pairing_code_ends_a_connection_that_may_have_a_pairing(
+    make_stand_in: MakeStandIn, make_bench: MakeBench
+) -> None:
+    standin = await make_stand_in("1.8.6")
+    bench = await make_bench(standin)
+    await bench.backend.check()
+    instance = standin.add("sales", "open")
+    instance.stuck = True
+    instance.drop(408)
+    session = bench.hold("sales")
+    with pytest.raises(EngineError) as caught:
+        await session.command("pairing_code", {"phone": "+55 11 98888-7777"})
+    assert caught.value.code == "not_waiting"
+    assert standin.asked["DELETE /instance/logout"] == 0
+
+
+def test_looks_that_are_far_apart_do_not_show_that_a_session_stays_closed() -> None:
+    now = 0.0
+    view = SessionView(Pace(), lambda: now, SessionNote(paired=True))
+    for seconds, may in ((0, False), (14, False), (100, False), (100, False)):
+        now += seconds
+        view.note_live(Live.CLOSE)
+        assert bool(view.refuse_login()) is not may
+    for _ in range(13):
+        now += 14
+        view.note_live(Live.CLOSE)
+    assert view.refuse_login() == ""
+    view.note_live(Live.CONNECTING)
+    view.note_live(Live.CLOSE)
+    assert view.refuse_login(), "it was seen to connect between"
+
+
+def test_a_session_that_drops_now_and_then_has_no_two_connections() -> None:
+    now = 0.0
+    logins = Logins(Pace(), lambda: now)
+    for _ in range(20):
+        for before, live in ((Live.OPEN, Live.CONNECTING), (Live.CONNECTING, Live.OPEN)):
+            now += 3
+            logins.note(live, before)
+    assert not logins.fight
