@@ -17,8 +17,10 @@ from agent.core.incidents.incident import (
     odd_one_out,
 )
 from agent.core.model import InstanceId
+from agent.core.reasons import REASONS
 
 POLICY = IncidentPolicy()
+LOCAL = sorted(code for code, reason in REASONS.items() if reason.local)
 NOW = 9_000.0
 
 
@@ -54,6 +56,10 @@ def failing(count, code="phase_login", *, ago=10.0, group="web", first=0):
         pytest.param(failing(30, "connection_lost", ago=61), 100, None, id="lost an hour long"),
         pytest.param(failing(50, "conflict"), 100, None, id="each one's own affair"),
         *(
+            pytest.param(failing(50, code), 100, None, id=f"{code}: no word of WhatsApp")
+            for code in LOCAL
+        ),
+        *(
             pytest.param(failing(50, code), 100, None, id=f"{code}: no try would show anything")
             for code in ("logout", "banned", "tos_block", "remote_missing", "proxy_block")
         ),
@@ -64,6 +70,11 @@ def failing(count, code="phase_login", *, ago=10.0, group="web", first=0):
 def test_failures_that_make_an_incident(failures, population, kind):
     found = find_incident(failures, {"web": population, "socket": population}, {}, POLICY, NOW)
     assert (found.kind.value if found else None) == kind
+
+
+def test_a_process_of_this_machine_that_ended_is_no_word_of_whatsapp():
+    assert {"client_crashed", "client_failing", "pack_ended", "worker_failed"} <= set(LOCAL)
+    assert {"connection_lost", "client_outdated", "page_crashed"}.isdisjoint(LOCAL)
 
 
 def test_where_as_many_succeed_as_fail_it_is_not_the_engine():

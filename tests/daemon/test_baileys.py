@@ -204,6 +204,37 @@ async def test_contacts_renew_their_keys_by_themselves_after_an_old_copy_was_put
     assert not any(contact in agent.log.read_text() for contact in contacts)
 
 
+async def test_all_nodes_that_are_killed_at_once_come_back_without_a_canary(
+    make_agent: Callable[..., RunningAgent],
+    whatsapp: WhatsApp,
+    cache: Path,
+    eventually: Eventually,
+) -> None:
+    """As an upgrade or a machine without memory does: each worker starts its own Node again."""
+    accounts = {"sales": ACCOUNT, "shop": "5511900000011", "till": "5511900000021"}
+    agent = make_agent()
+    await a_scanned_session(agent, whatsapp, cache, eventually)
+    for id in ("shop", "till"):
+        body = {"id": id, "engine": "baileys", "settings": {"url": whatsapp.socket}}
+        await agent.do("POST", "/api/instance", body)
+        await eventually(lambda id=id: agent.status(id), "QR_REQUIRED", within=40)
+        code = await agent.do("GET", f"/api/instance/{id}/qr")
+        await asyncio.to_thread(whatsapp.scan, code["qr"], accounts[id])
+        await eventually(lambda id=id: agent.status(id), "CONNECTED", within=40)
+    workers = {id: await agent.pid(id) for id in accounts}
+    logins = {id: whatsapp.device(account)["logins"] for id, account in accounts.items()}
+    for node in [node for worker in workers.values() for node in children([worker])]:
+        os.kill(node, signal.SIGKILL)
+    for id, account in accounts.items():
+        await eventually(
+            lambda id=id, account=account: whatsapp.device(account)["logins"] > logins[id],
+            within=60,
+        )
+        await eventually(lambda id=id: agent.status(id), "CONNECTED", within=60)
+    assert "incident" not in agent.log.read_text()
+    assert {id: await agent.pid(id) for id in accounts} == workers, "no worker was started again"
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(280)
 async def test_a_node_that_misbehaves_is_told_apart_and_cured(  # noqa: PLR0917

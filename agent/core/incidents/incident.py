@@ -111,14 +111,10 @@ OWN_AFFAIR = frozenset(
         "qr_idle",
         "passkey_required",
         "passkey_suspected",
-        "pack_ended",
         "restart_required",
         "conflict",
         "temporary_ban",
         "restricted",
-        "session_damaged",
-        "session_missing",
-        "misconfigured",
         "waiting_for_scan",
         "zombie",
         "proof_old",
@@ -131,15 +127,16 @@ OWN_AFFAIR = frozenset(
 
 def is_shared(code: str) -> bool:
     """Whether the try of one session could prove anything for others that fail so. A banned or
-    logged-out session makes no try, so the others would wait for ever. Many that come up unpaired
-    may be a page that changed.
+    logged-out session makes no try, so the others would wait for ever. Processes of this machine
+    that ended, or what it lacks, prove nothing about WhatsApp. Many that come up unpaired may be a
+    page that changed.
     """
     if code in OWN_AFFAIR:
         return False
     if code == SUSPECT:
         return True
     row = REASONS.get(code)
-    return row is None or not (row.hopeless or row.unpairs)
+    return row is None or not (row.hopeless or row.unpairs or row.local)
 
 
 def find_incident(

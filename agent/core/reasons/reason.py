@@ -40,6 +40,8 @@ class Reason:
     """Tried for as long as it lasts, whatever the count of attempts: no login was reached."""
     fresh_worker: bool = False
     """Reconnecting inside the worker is useless: only a new worker helps."""
+    local: bool = False
+    """Its cause is on this machine: many at once say nothing about WhatsApp or the way to it."""
     unpairs: bool = False
     """WhatsApp no longer knows the pairing: its files are evidence, not a session."""
     scan_again: bool = False

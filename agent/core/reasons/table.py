@@ -92,7 +92,18 @@ ROWS = (
         Permanence.RETRY,
         _RECONNECTING,
         "Nothing to do; if it repeats, `wa-agent doctor` checks Node and its packages.",
+        base=0.5,
+        local=True,
+    ),
+    Reason(
+        "client_failing",
+        "the client program of the session ended more often than its worker starts it again",
+        Permanence.RETRY,
+        _RECONNECTING,
+        "Read the worker's log; `wa-agent doctor` checks Node and its packages.",
+        base=10.0,
         fresh_worker=True,
+        local=True,
     ),
     Reason(
         "pack_ended",
@@ -101,6 +112,7 @@ ROWS = (
         _RECONNECTING,
         "Nothing to do; if it repeats, the pack's log says why, and [worker] pack = 1 parts them.",
         base=0.5,
+        local=True,
     ),
     Reason(
         "injection_failed",
@@ -217,6 +229,7 @@ ROWS = (
         "Check the disk: space, rights, read-only mounts.",
         base=10.0,
         fresh_worker=True,
+        local=True,
     ),
     Reason(
         "zombie",
@@ -244,6 +257,7 @@ ROWS = (
         "Read the worker's log: `journalctl -u wa-instance@ID`, or run/ID/worker.log.",
         base=10.0,
         fresh_worker=True,
+        local=True,
     ),
     Reason(
         "unknown",
@@ -304,6 +318,7 @@ ROWS = (
         Permanence.WAIT_FOR_PERSON,
         _DISCONNECTED,
         "Read the worker's last line, correct the setting, then start the instance.",
+        local=True,
     ),
     Reason(
         "bundle_missing",
@@ -315,6 +330,7 @@ ROWS = (
         max=60.0,
         counts_as_failure=False,
         endless=True,
+        local=True,
     ),
     Reason(
         "browser_missing",
@@ -326,6 +342,7 @@ ROWS = (
         max=60.0,
         counts_as_failure=False,
         endless=True,
+        local=True,
     ),
     Reason(
         "node_missing",
@@ -337,6 +354,7 @@ ROWS = (
         max=60.0,
         counts_as_failure=False,
         endless=True,
+        local=True,
     ),
     Reason(
         "packages_missing",
@@ -348,6 +366,7 @@ ROWS = (
         max=60.0,
         counts_as_failure=False,
         endless=True,
+        local=True,
     ),
     Reason(
         "profile_in_use",
@@ -359,6 +378,7 @@ ROWS = (
         max=60.0,
         counts_as_failure=False,
         endless=True,
+        local=True,
     ),
     Reason(
         "qr_idle",
@@ -392,6 +412,7 @@ ROWS = (
         Permanence.WAIT_FOR_PERSON,
         _REFUSED,
         "Restore a snapshot; the agent keeps the damaged files.",
+        local=True,
     ),
     Reason(
         "session_missing",
@@ -399,6 +420,7 @@ ROWS = (
         Permanence.WAIT_FOR_PERSON,
         _REFUSED,
         "Find the files, or restore a snapshot or the session from the trash.",
+        local=True,
     ),
     Reason(
         "session_unreadable",
@@ -407,6 +429,7 @@ ROWS = (
         _REFUSED,
         "Put the folder or its rights back; the agent checks every second and then starts it.",
         counts_as_failure=False,
+        local=True,
     ),
     Reason(
         "unpaired_suspect",

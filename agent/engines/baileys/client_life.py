@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from agent.clock import shown_by_monotonic
 from agent.core.words import ConnectionStatus
 from agent.engines.baileys.pack_client import PackedClient, read_place
-from agent.engines.baileys.session_state import SessionState
+from agent.engines.baileys.session_state import FAILING, SessionState
 from agent.engines.baileys.settings import KNOWN_GOOD, BaileysSettings
 from agent.engines.baileys.version_note import read_version
 from agent.engines.surroundings import cache_folder, probe_limit
@@ -49,7 +49,7 @@ class ClientLife:
         self._ends = [at for at in self._ends if now - at < STARTS_WITHIN]
         if self._ends and len(self._ends) > self._settings.client_starts:
             raise EngineError(
-                f"the client ended {len(self._ends)} times in ten minutes", code="client_crashed"
+                f"the client ended {len(self._ends)} times in ten minutes", code=FAILING
             )
         client = await self._begin()
         self.client, self._state.spoiled = client, True

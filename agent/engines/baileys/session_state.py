@@ -29,6 +29,8 @@ FIRST_CODE, NEXT_CODE = 60.0, 20.0
 WAITING = frozenset({"qr_idle", PASSKEY_REQUIRED, PASSKEY_SUSPECTED})
 """Reasons of a login that waits for a person."""
 MISSING = frozenset({"node_missing", "packages_missing"})
+FAILING = "client_failing"
+"""Node ended more often than its worker starts it again."""
 STORE = frozenset({"session_missing", "session_damaged", "storage_failed"})
 
 
@@ -107,7 +109,7 @@ class SessionState:
         return claim
 
     def failed(self, error: WaError) -> None:
-        reason = error.code if error.code in STORE | MISSING else "client_crashed"
+        reason = error.code if error.code in STORE | MISSING | {FAILING} else "client_crashed"
         refused = reason in ("session_missing", "session_damaged")
         status = Status.AUTH_FAILURE if refused else Status.DISCONNECTED
         self.change(status, reason, raw=str(error))

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from agent.core.reasons import reason_of
 from agent.core.words import ConnectionStatus
 from agent.engines.baileys import client_life
 from agent.engines.baileys.client import Client
@@ -60,6 +61,7 @@ async def test_a_client_that_ends_too_often_is_left_to_the_agent(bench: Bench) -
             break
         await bench.is_now("QR_REQUIRED")
     assert bench.heard.last.status is ConnectionStatus.DISCONNECTED
+    assert reason_of(bench.heard.last.reason).fresh_worker
     assert "times in ten minutes" in bench.heard.last.raw
 
 
