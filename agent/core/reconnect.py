@@ -14,6 +14,9 @@ from agent.core.reasons.delays import ReasonDelay, read_reasons
 from agent.core.setting import setting
 from agent.core.words import UNREACHED
 
+SETTLED = 60.0
+"""Seconds that a connection must last before the attempts that led to it no longer count."""
+
 
 @dataclass(frozen=True, slots=True)
 class ReconnectPolicy:
@@ -127,6 +130,10 @@ def after_drop(
         code = UNREACHABLE  # again after `uncounted`: no second failure to take back
     reason = reason_of(code)
     held = record.status is ConnectionStatus.CONNECTED
+    record = settled(record, now_wall)
+    if held:
+        # A short connection ends no attempts, but shows that a try can succeed.
+        record = replace(record, attempts=min(record.attempts, policy.attempts // 2))
     lasted = held and now_wall - record.status_since_wall >= policy.stable
     flaps = 0 if lasted else record.flaps + (1 if held else 0)
     strikes = (0 if lasted else record.strikes) + (1 if reason.tries is not None else 0)
@@ -135,7 +142,8 @@ def after_drop(
     else:
         # An end that is past is none; and this drop is no flap before itself.
         earlier = 0 if lasted else min(record.flaps, policy.attempts // 2)
-        wait = delay_for(reason, record.attempts + earlier, policy, jitter01)
+        tries = earlier if held else record.attempts + earlier
+        wait = delay_for(reason, tries, policy, jitter01)
     record = replace(
         record,
         status=reason.status,
@@ -207,16 +215,23 @@ def after_refusal(
 
 
 def after_connected(record: SessionRecord, now_wall: float) -> SessionRecord:
-    """A success: attempts and breaker begin at 0 (`flaps` and `strikes` need it to last)."""
+    """A success: the breaker begins at 0 (attempts, `flaps` and `strikes` need it to last)."""
     record = replace(
         record,
         status=ConnectionStatus.CONNECTED,
         status_since_wall=now_wall,
         reason="",
-        attempts=0,
         not_before_wall=0.0,
     )
     return with_breaker(record, Breaker())
+
+
+def settled(record: SessionRecord, now_wall: float) -> SessionRecord:
+    """The record of a session whose connection may have lasted long enough."""
+    lasted = now_wall - record.status_since_wall >= SETTLED
+    if record.status is not ConnectionStatus.CONNECTED or not lasted or not record.attempts:
+        return record
+    return replace(record, attempts=0)
 
 
 def forgive(record: SessionRecord) -> SessionRecord:

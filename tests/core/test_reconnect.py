@@ -19,6 +19,7 @@ from agent.core.reconnect import (
     forgive,
     not_before,
     reconnect_delay,
+    settled,
 )
 from tests.core.made import WALL, records, seen
 
@@ -137,6 +138,22 @@ def test_a_session_that_never_comes_back_waits_longer_each_time():
     assert waits == pytest.approx([1, 1.5, 2.25, 3.375, 5.0625, 7.59375])
     assert record.attempts == 6
     assert breaker_of(record).opened_at is not None
+
+
+def test_attempts_end_after_a_minute_of_connection_and_not_before():
+    record = SessionRecord()
+    for at in range(0, 200, 10):
+        record = attempt(lose(after_connected(record, WALL + at), at=WALL + at + 5), WALL + at + 6)
+    assert record.attempts == POLICY.attempts // 2 + 1, "it counts on, and is not given up"
+    for _ in range(POLICY.attempts):
+        record = attempt(lose(record, at=WALL + 300), WALL + 301)
+    assert record.attempts > POLICY.attempts, "without any connection it is"
+    connected = after_connected(replace(record, attempts=3), WALL + 400)
+    assert settled(connected, WALL + 459).attempts == 3
+    assert settled(connected, WALL + 460).attempts == 0
+    assert lose(connected, at=WALL + 460).attempts == 0
+    down = replace(connected, status=ConnectionStatus.RECONNECTING)
+    assert settled(down, WALL + 9999).attempts == 3
 
 
 def test_a_success_resets_the_count_but_a_flapping_session_still_waits_longer():

@@ -213,12 +213,14 @@ def test_an_agent_that_restarts_does_not_count_a_drop_again():
     assert it.record.breaker_failures == 0
 
 
-def test_a_success_resets_the_count_and_is_a_reconnect():
+def test_a_minute_of_success_resets_the_count_and_it_is_a_reconnect():
     it = facts()
     look(it, CONNECTED)
     look(it, LOST, at=NOW + 1)
     it.record = replace(it.record, attempts=4)
     look(it, CONNECTED, at=NOW + 2)
+    assert it.record.attempts == 4, "a connection of a moment proves little"
+    look(it, CONNECTED, at=NOW + 62)
     assert it.record.attempts == 0
     assert it.counters.by_word["reconnects"] == {"connection_lost": 1}
 

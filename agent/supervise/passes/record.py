@@ -23,7 +23,7 @@ from agent.core.model import (
     UnitStatus,
 )
 from agent.core.reasons import reason_of
-from agent.core.reconnect import after_connected, after_drop, forgive
+from agent.core.reconnect import after_connected, after_drop, forgive, settled
 from agent.core.words import PASSKEY_REQUIRED, SUSPECT
 from agent.supervise.facts import Facts
 from agent.supervise.story import SESSION_CIRCUIT_CLOSED, SESSION_CIRCUIT_OPEN, entry
@@ -151,8 +151,9 @@ class Recorder:
             since = before.status_since_wall
             if facts.record is not before:  # a drop was counted; the status stays what it was
                 facts.record = replace(facts.record, status=before.status, status_since_wall=since)
-            if verdict.state is Status.CONNECTED and facts.connected_since_wall is None:
-                facts.connected_since_wall = since  # adopted: it stayed connected
+            if verdict.state is Status.CONNECTED:
+                facts.record = settled(facts.record, now_wall)
+                facts.connected_since_wall = facts.connected_since_wall or since  # if adopted
             return []
         if verdict.state is Status.CONNECTED:
             self._note_connected(facts, now_wall)
