@@ -43,7 +43,7 @@ def show_instance(view: InstanceView, now_wall: float | None = None) -> dict[str
         "since": wall_text(view.status_since_wall),
         "reason": view.reason,
         "sentence": view.sentence,
-        "attempts": view.record.attempts,
+        "attempts": view.attempts,
         "next_attempt": wall_text(view.next_attempt_wall),
         "circuit": view.circuit,
         "circuit_opens": wall_text(view.circuit_opens_wall),
@@ -156,7 +156,7 @@ def show_reconnection(view: InstanceView) -> dict[str, Any]:
     return {
         "connection_status": view.status.value,
         "should_run": view.desired.should_run,
-        "attempts": view.record.attempts,
+        "attempts": view.attempts,
         "next_attempt": wall_text(view.next_attempt_wall),
         "circuit": view.circuit,
         "circuit_opens": wall_text(view.circuit_opens_wall),

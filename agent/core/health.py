@@ -315,8 +315,9 @@ def _dropped(
     if waits_for_others(observation, reason, now):
         return waiting(observation)
     if reason.permanence in NOT_SOON:
-        return waits_its_time(observation, reason)
-    return conclude(observation, Health.DEGRADED, Status.RECONNECTING, reason.code, reason.title)
+        return waits_its_time(observation, reason, claim.raw)
+    sentence = reason.title_with(claim.raw)
+    return conclude(observation, Health.DEGRADED, Status.RECONNECTING, reason.code, sentence)
 
 
 def _failed(observation: Observation, policy: HealthPolicy, now: float) -> HealthVerdict:

@@ -98,6 +98,11 @@ class InstanceView:
     messages_per_minute: Mapping[str, int] = field(default_factory=dict)
     last_snapshot_wall: float | None = None
 
+    @property
+    def attempts(self) -> int:
+        """Tries that are under way; a connected session keeps its count for a minute, unseen."""
+        return 0 if self.status is ConnectionStatus.CONNECTED else self.record.attempts
+
 
 @dataclass(frozen=True, slots=True)
 class BackendView:

@@ -165,7 +165,7 @@ FAMILIES: tuple[Row, ...] = (
     value(
         "wa_session_reconnect_attempts",
         "Attempts since it was last connected.",
-        lambda v: v.record.attempts,
+        lambda v: v.attempts,
     ),
     _crypto_operations(),
     labelled(

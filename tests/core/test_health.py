@@ -16,7 +16,7 @@ from agent.core.model import (
     UnitState,
 )
 from agent.core.plan import ActionKind
-from agent.core.reasons import REASONS
+from agent.core.reasons import REASONS, reason_of
 from agent.core.reconcile import plan_actions
 from tests.core.made import NOW, OFF, PAIRED, WALL, observations, said, seen, unit, without_worker
 
@@ -357,6 +357,23 @@ def test_connected_is_never_published_without_a_fresh_proof(observation):
     if verdict.state is S.CONNECTED and verdict.reason not in REASONS:
         proved_at = observation.claim.proved_at()
         assert NOW - proved_at <= POLICY.proof_limit
+
+
+@pytest.mark.parametrize(
+    "code", ["page_http_error", "page_elsewhere", "captive_portal", "browser_unsupported"]
+)
+def test_the_sentence_of_a_page_that_is_not_whatsapp_says_what_came(code):
+    raw = 'HTTP 502 from web.whatsapp.com/, title "Bad Gateway"'
+    observation = seen(
+        claim=said(S.DISCONNECTED, reason=code, raw=raw), record=SessionRecord(reason=code)
+    )
+    assert judge_health(observation, POLICY, NOW).sentence == f"{reason_of(code).title}: {raw}"
+
+
+def test_the_words_of_an_engine_are_no_part_of_another_sentence():
+    lost = said(S.DISCONNECTED, reason="connection_lost", raw="MAIN/OFFLINE/TIMEOUT")
+    title = reason_of("connection_lost").title
+    assert judge_health(seen(claim=lost), POLICY, NOW).sentence == title
 
 
 def test_a_worker_that_was_just_started_gets_its_time():

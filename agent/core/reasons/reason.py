@@ -44,6 +44,8 @@ class Reason:
     """Its cause is on this machine: many at once say nothing about WhatsApp or the way to it."""
     unpairs: bool = False
     """WhatsApp no longer knows the pairing: its files are evidence, not a session."""
+    detailed: bool = False
+    """The engine's words say what came (HTTP status, address, title) and belong to the title."""
     scan_again: bool = False
     """Only a new scan by a person is missing."""
 
@@ -51,6 +53,9 @@ class Reason:
     def final(self) -> bool:
         """WhatsApp ended it for good: the agent makes not even one more login."""
         return self.permanence is Permanence.NEVER
+
+    def title_with(self, raw: str) -> str:
+        return f"{self.title}: {raw}" if self.detailed and raw else self.title
 
     @property
     def slow(self) -> bool:
