@@ -4,6 +4,8 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from agent.fleet.waiting import CommandRow, Notice
+
 
 @dataclass(frozen=True, slots=True)
 class Machine:
@@ -31,6 +33,8 @@ class Member:
     renewals: int
     place: str = ""
     """Of its machine."""
+    losses: int = 0
+    """Accepted losses of records that it has heard of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +77,10 @@ class Renewal:
     """Commands wait for this machine."""
     server: str
     """Another one after each start of the database, failover, and accepted loss of records."""
+    losses: int = 0
+    """Losses of records that operators accepted."""
+    told: bool = True
+    """While the fleet is halted: the machine told what it runs."""
 
     @property
     def accepted_loss(self) -> str:
@@ -92,6 +100,8 @@ class Owned:
     labels: Mapping[str, str]
     only_on: str
     settings: Mapping[str, Any]
+    generation: int = field(default=0, compare=False)
+    """Of the fleet, at the last change of its row."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +113,18 @@ class NewSession:
     labels: Mapping[str, str] = field(default_factory=dict)
     only_on: str = ""
     settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A session that a machine has, as it tells it after a loss of records."""
+
+    session: NewSession
+    epoch: int
+    generation: int
+    """In which it heard last that it owns the session."""
+    as_ordered: bool = True
+    """False: the labels and the failover of `session` are not known here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,34 +175,6 @@ class ViewRow:
     age_seconds: float
 
 
-@dataclass(frozen=True, slots=True)
-class CommandRow:
-    id: str
-    session: str
-    verb: str
-    arguments: Mapping[str, Any]
-    idempotency_key: str
-    asked_by: str
-    state: str
-    """waiting, begun or ended."""
-    outcome: str
-    """What the owner said at the end, or expired, deleted, unknown: who began it was lost."""
-    answer: Mapping[str, Any] | None
-    age_seconds: float
-    machine: int | None
-    """The machine that took it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Notice:
-    """A reason to look before the next renewal; it tells nothing else, and it may get lost."""
-
-    kind: str
-    """changes: of what a machine owns; command: one waits for it."""
-    machine: int | None
-    """None: the connection was away, and any notice may have been missed."""
-
-
 class Coordinator(Protocol):
     async def join(self, machine: Machine) -> Member: ...
 
@@ -220,6 +214,15 @@ class Coordinator(Protocol):
 
     async def delete(self, member: Member, session: str, epoch: int) -> bool:
         """False: the session has another owner or epoch."""
+
+    async def deleted_in(self, session: str) -> int | None:
+        """The generation of its deletion; None: it is there, or was deleted long ago."""
+
+    async def tell(
+        self, member: Member, held: Sequence[Held], deleted: Mapping[str, int]
+    ) -> Collection[str]:
+        """What this machine has and what it deleted, by the generation: the newest wins over
+        older records. The ids that it owns, as it told them."""
 
     async def take_over(
         self, member: Member, peer: int, epoch: int, renewals: int, to: Mapping[str, int]
@@ -287,7 +290,7 @@ class Coordinator(Protocol):
         nothing goes off the list. A forgotten machine that lives joins again."""
 
     async def accept(self) -> None:
-        """An operator accepts that the database lost records."""
+        """An operator accepts lost records. TryLater: a living machine did not tell."""
 
     async def schema(self) -> tuple[int, int]:
         """The version of the tables, and the oldest program that may use them."""

@@ -55,6 +55,8 @@ class FleetMemory:
     lost: bool = False
     """Records were lost, and what this machine owns was not read since in settled ones."""
     accepted: Accepted = field(default_factory=Accepted)
+    losses: int = 0
+    """Accepted losses of records that it has heard of."""
 
     @property
     def rivals(self) -> frozenset[int]:
@@ -79,6 +81,7 @@ class FleetMemory:
             halted=halted if answered else self.halted,
             lost=self.lost or bool(halted) or accepted.follows(self.accepted),
             accepted=accepted,
+            losses=member.losses,
         )
 
 
@@ -148,4 +151,5 @@ def _memory_of(raw: Mapping[str, Any]) -> FleetMemory:
         halted=str(raw.get("halted", "")),
         lost=bool(raw.get("lost")),
         accepted=Accepted(**raw.get("accepted", {})),
+        losses=int(raw.get("losses", 0)),
     )

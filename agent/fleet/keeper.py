@@ -77,8 +77,8 @@ class Keeper:
         self.joined = asyncio.Event()
         """Set when the database knows this machine."""
         self.commands_wait = False
-        self.on_commands: Callable[[], None] | None = None
-        """Called while stored commands wait for this machine."""
+        self.on_renewal: list[Callable[[Renewal], None]] = []
+        """Called with each renewal that the database accepted."""
         self._begun = self._answered = 0
         """The number of the last renewal that was begun, and of the last that was answered."""
         self._answer = asyncio.Condition()
@@ -104,7 +104,7 @@ class Keeper:
         renewals = max(member.renewals, self._memory.now.renewals)
         if self.resuming.active:
             self.resuming.joined(self._member, member)
-        self._member = replace(member, renewals=renewals)
+        self._member = replace(member, renewals=renewals, losses=self._memory.now.losses)
         self.joined.set()
         return self._member
 
@@ -234,8 +234,8 @@ class Keeper:
             await self._read_owned(renewal.changes)
         self._pass_on()
         self.commands_wait = renewal.commands
-        if renewal.commands and self.on_commands is not None:
-            self.on_commands()
+        for hear in self.on_renewal:
+            hear(renewal)
 
     def _hear_epoch(self, renewal: Renewal) -> None:
         known = self._member.epoch
@@ -255,7 +255,8 @@ class Keeper:
         if halted and halted != self.halted:
             log.error("no session changes its machine: %s", halted)
         number = max(renewal.renewals[self._member.id], self._member.renewals)
-        self._member = member = replace(self._member, renewals=number)
+        losses = self._member.losses if halted else max(renewal.losses, self._member.losses)
+        self._member = member = replace(self._member, renewals=number, losses=losses)
         boot, ttl = self._boot, self._policy.ttl
         await self._memory.change(lambda it: it.heard(renewal, member, boot, ttl))
         accepted = self._memory.now.accepted.follows(known)

@@ -87,6 +87,15 @@ class Node:
         return await other.keeper.promise(id, epoch, accepted)
 
 
+TOLD = "UPDATE wa_agent.machine SET told = 99"
+"""Every machine told what it runs, which a keeper does not know."""
+
+
+async def accept(fleet: Fleet) -> None:
+    fleet.server.sql(TOLD)
+    await fleet.coordinator().accept()
+
+
 Three = Callable[[], Awaitable[list[Node]]]
 
 
@@ -206,7 +215,7 @@ async def test_an_agent_that_restarts_after_an_accepted_loss_promises_nothing_ei
     await eventually(lambda: a.running == {"s0"}, within=30)
     with monkeypatch.context() as cut:
         cut.setattr(a.coordinator, "owned", _away)
-        await fleet.coordinator().accept()
+        await accept(fleet)
         await eventually(lambda: not a.keeper.halted, within=30)
         await a.kill()
         await a.begin()
@@ -282,7 +291,7 @@ async def test_a_machine_that_was_taken_over_starts_nothing_while_records_are_lo
     assert all_run(nodes) and not a.running
     # The takeover is lost as well, and its loss accepted, before `a` says which epoch it has.
     lose = "UPDATE wa_agent.machine SET epoch = 0 WHERE name = 'a'"
-    fleet.server.sql(f"{lose}; SELECT wa_agent.accept_loss()")
+    fleet.server.sql(f"{lose}; {TOLD}; SELECT wa_agent.accept_loss()")
 
     asking = fleet.coordinator()
 
@@ -290,7 +299,7 @@ async def test_a_machine_that_was_taken_over_starts_nothing_while_records_are_lo
         return next(it.epoch for it in await asking.machines() if it.name == "a")
 
     await eventually(epoch_of_a, 1, within=30)
-    await fleet.coordinator().accept()
+    await accept(fleet)
     counts = a.keeper.counts.renewals
     before = counts["renewed"]
     await eventually(lambda: counts["renewed"] > before + 2, within=10 * POLICY.ttl)
@@ -311,7 +320,7 @@ async def test_leases_from_before_an_accepted_loss_end_until_they_were_read_agai
         cut_c.setattr(c.coordinator, "renew", _away)
         await eventually(lambda: c.keeper.lease_by == "promises", within=30)
         cut.setattr(a.coordinator, "owned", _away)
-        await fleet.coordinator().accept()
+        await accept(fleet)
         await eventually(lambda: not a.keeper.halted, within=30)
         cut.setattr(a.coordinator, "renew", _away)
         cut.setattr(a.keeper, "_ask_rival", _promised)

@@ -175,6 +175,8 @@ async def test_a_database_that_lost_records_changes_no_owner_until_it_is_accepte
     assert answer.accepted, "what runs goes on"
     assert not await second.hand_over(b, "shop", a.id, "drain")
     assert not await first.take_over(a, b.id, b.epoch, b.renewals, {"shop": a.id})
+    for coordinator, member in ((first, a), (second, b)):
+        await coordinator.tell(member, [], {})
     await first.accept()
     assert await first.take_over(a, b.id, b.epoch, b.renewals, {"shop": a.id})
 

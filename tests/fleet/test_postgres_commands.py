@@ -8,8 +8,9 @@ import psycopg
 import pytest
 
 from agent.errors import NotFound, Refused, TryLater
-from agent.fleet.coordinator import CommandRow, Member, NewSession
+from agent.fleet.coordinator import Member, NewSession
 from agent.fleet.postgres.coordinator import PostgresCoordinator
+from agent.fleet.waiting import CommandRow
 from tests.fleet.test_postgres import Fleet, fleet, machine, server, two_machines
 
 __all__ = ["fleet", "server"]

@@ -10,10 +10,10 @@ import psycopg
 import pytest
 
 from agent.errors import TryLater
-from agent.fleet.coordinator import Notice
 from agent.fleet.postgres import examine, listening
 from agent.fleet.postgres.connection import Connection, connect
 from agent.fleet.postgres.listening import read_notice
+from agent.fleet.waiting import Notice
 from tests.conftest import Eventually
 from tests.fleet.test_postgres import Fleet, fleet, server, two_machines
 from tests.fleet.test_postgres_commands import ask

@@ -7,7 +7,7 @@ import pytest
 from psycopg.rows import TupleRow
 
 from agent.errors import ConfigError, Refused, WaError
-from agent.fleet.coordinator import Member, NewSession
+from agent.fleet.coordinator import Held, Member, NewSession
 from agent.fleet.postgres.coordinator import PostgresCoordinator, open_coordinator
 from tests.fleet.test_postgres import TTL, Fleet, fleet, machine, server, two_machines
 
@@ -31,6 +31,7 @@ FUNCTIONS = {
     "store_copy",
     "take_commands",
     "take_over",
+    "tell_sessions",
     "update_session",
 }
 
@@ -89,7 +90,7 @@ async def test_an_agents_login_writes_no_table_and_calls_only_the_functions_of_a
         "DELETE FROM wa_agent.copy",
         "TRUNCATE wa_agent.machine",
         "CREATE TABLE wa_agent.mine (x int)",
-        "DROP FUNCTION wa_agent.renew",
+        "DROP FUNCTION wa_agent.take_over",
         "COPY wa_agent.session TO PROGRAM 'id'",
         "SELECT wa_agent.changed('{1}')",
         "SELECT installation FROM wa_agent.machine",
@@ -109,6 +110,7 @@ async def test_an_agents_login_writes_no_table_and_calls_only_the_functions_of_a
         "SELECT wa_agent.lock_owners()",
         "SELECT wa_agent.remove_session('shop', 1)",
         "SELECT wa_agent.insert_session(1, '{}', 1)",
+        "SELECT wa_agent.newest_known('shop')",
         "SELECT pg_read_file('/etc/passwd')",
         "ALTER DATABASE whatsapp SET search_path = public",
     ],
@@ -151,10 +153,12 @@ async def test_the_functions_ignore_objects_that_a_login_made_for_itself(fleet: 
     ]
     calls = [
         f"SELECT wa_agent.renew({b.id}, {b.epoch}, {b.renewals}, '{{}}', 0, 6, '')",
+        f"SELECT wa_agent.renew({b.id}, {b.epoch}, {b.renewals}, '{{}}', 0, 6, '', 0)",
+        f"SELECT wa_agent.tell_sessions({b.id}, {b.epoch}, '[]', '{{\"gone\": 1}}')",
         f"SELECT wa_agent.publish({b.id}, {b.epoch}, '{{\"shop\": {{}}}}')",
         f"SELECT wa_agent.add_command('{uuid.uuid4()}', 'shop', 'start', '{{}}', 'k', 'ann')",
         f"SELECT wa_agent.take_commands({b.id}, {b.epoch}, 9)",
-        f"SELECT wa_agent.hand_over({b.id}, {b.epoch}, {b.renewals + 1}, 'shop', {a.id}, 'x')",
+        f"SELECT wa_agent.hand_over({b.id}, {b.epoch}, {b.renewals + 2}, 'shop', {a.id}, 'x')",
     ]
     async with await psycopg.AsyncConnection.connect(fleet.address, autocommit=True) as connection:
         for statement in (*traps, *calls):
@@ -192,6 +196,10 @@ async def test_a_login_speaks_for_its_own_machine_only(fleet: Fleet):
         await other.join(machine("b", installation=str(uuid.uuid4())))
 
 
+THEIRS = Held(NewSession("shop", "sandbox"), 9, 10**9)
+"""A session of another machine, as one tells it that has it."""
+
+
 async def _tries(other: PostgresCoordinator, member: Member, own: Member, command: str) -> None:
     with pytest.raises(Refused) as refused:
         await other.renew(member, frozenset(), 10**9)
@@ -210,6 +218,7 @@ async def _tries(other: PostgresCoordinator, member: Member, own: Member, comman
     for refusing in (
         other.create(member, NewSession("bar", "sandbox"), member.id),
         other.register(member, [NewSession("bar", "sandbox")]),
+        other.tell(member, [THEIRS], {"shop": 10**9}),
     ):
         with pytest.raises(WaError):
             await refusing
@@ -223,6 +232,7 @@ async def _tries_on_its_own(other: PostgresCoordinator, own: Member, command: st
     assert not await other.delete(own, "shop", 0)
     assert await other.register(own, [NewSession("shop", "sandbox")]) == ["shop"]
     assert not await other.create(own, NewSession("shop", "sandbox"), own.id)
+    assert not await other.tell(own, [THEIRS], {"shop": 10**9}), "no record is lost"
     await other.publish(own, {"shop": {"state": "wrong"}})
     assert not await other.take_commands(own, 10)
     assert not await other.end_command(own, command, "done", {})

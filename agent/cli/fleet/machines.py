@@ -19,6 +19,7 @@ _RISK = (
     "A machine that is cut off now may own sessions that others get: they would run twice.\n"
     "Every machine must be reachable or switched off."
 )
+_AWAY = "; {names} did not tell what runs there, and gets only what the older records say: start it"
 
 
 def drain(options: argparse.Namespace) -> int:
@@ -107,15 +108,17 @@ def forget(options: argparse.Namespace) -> int:
 
 def accept(options: argparse.Namespace) -> int:
     client = client_of(options)
-    halted = client.get("/api/fleet")["halted"]
-    if not halted:
+    fleet = client.get("/api/fleet")
+    if not (halted := fleet["halted"]):
         raise Refused(
             "cannot accept a loss: the fleet's database lost no record", code="not_halted"
         )
-    words = "yes" if options.yes else asked(f"{clean(halted)}.\n{_RISK}\nTo go on, type: yes\n> ")
+    away = ", ".join(clean(it["name"]) for it in fleet["machines"] if not it["alive"])
+    lost = clean(halted) + (_AWAY.format(names=away) if away else "")
+    words = "yes" if options.yes else asked(f"{lost}.\n{_RISK}\nTo go on, type: yes\n> ")
     if words != "yes":
         raise Refused(
-            f"cannot accept the loss without a confirmation: {halted}; confirm with: --yes",
+            f"cannot accept the loss without a confirmation: {lost}; confirm with: --yes",
             code="confirm",
         )
     answer = client.post("/api/fleet/accept", {"confirm": True})

@@ -102,6 +102,11 @@ def _errors(said_first: str) -> dict[str, WaError]:
             field="fleet.ttl",
             code="fleet_ttl",
         ),
+        "WA009": TryLater(
+            f"cannot accept the loss yet: {said_first} did not tell yet what it runs; it does so"
+            " within seconds, or counts as away within a ttl",
+            code="not_told",
+        ),
         "23514": InvalidRequest("the fleet's database refuses this value", code="fleet_value"),
     }
 

@@ -9,13 +9,12 @@ from psycopg.types.json import Jsonb
 
 from agent.errors import Refused
 from agent.fleet.coordinator import (
-    CommandRow,
     DirectoryChanges,
+    Held,
     Machine,
     MachineRow,
     Member,
     NewSession,
-    Notice,
     Owned,
     Renewal,
     SessionRow,
@@ -23,7 +22,9 @@ from agent.fleet.coordinator import (
     ViewRow,
 )
 from agent.fleet.postgres.database import Database
+from agent.fleet.postgres.documents import document, told_document
 from agent.fleet.postgres.listening import listen
+from agent.fleet.waiting import CommandRow, Notice
 
 _MACHINE = tuple(field.name for field in fields(MachineRow))
 _SESSION = (
@@ -35,8 +36,7 @@ _COMMAND = (
     "id::text, session, verb, arguments, coalesce(idempotency_key, ''), asked_by, state, outcome,"
     " answer, extract(epoch FROM now() - asked_at)::float8, machine"
 )
-_KEPT_DELETIONS = 10_000
-"""Generations for which the database knows what was deleted: see `remove_session`."""
+_KEPT_DELETIONS = 10_000  # generations: see `remove_session`
 
 
 class PostgresCoordinator:
@@ -79,6 +79,7 @@ class PostgresCoordinator:
             generation,
             self._ttl,
             member.place,
+            newer=(member.losses,),
         )
         if not rows or rows[0][1] is None:
             raise Refused(
@@ -111,18 +112,18 @@ class PostgresCoordinator:
 
     async def owned(self, member: Member) -> Sequence[Owned]:
         rows = await self._database.rows(
-            "SELECT id, epoch, engine, wanted, failover, labels, only_on, settings"
-            " FROM wa_agent.session WHERE machine = %s ORDER BY id",
+            "SELECT id, epoch, engine, wanted, failover, labels, only_on, settings,"
+            " generation FROM wa_agent.session WHERE machine = %s ORDER BY id",
             member.id,
         )
         return [Owned(*row) for row in rows]
 
     async def create(self, member: Member, session: NewSession, machine: int) -> bool:
-        given = Jsonb(_document(session))
+        given = Jsonb(document(session))
         return bool(await self._do("create_session", member.id, member.epoch, machine, given))
 
     async def register(self, member: Member, sessions: Sequence[NewSession]) -> Sequence[str]:
-        given = Jsonb([_document(session) for session in sessions])
+        given = Jsonb([document(session) for session in sessions])
         return list(await self._do("register_sessions", member.id, member.epoch, given))
 
     async def update(
@@ -145,6 +146,18 @@ class PostgresCoordinator:
 
     async def delete(self, member: Member, session: str, epoch: int) -> bool:
         return bool(await self._do("delete_session", member.id, member.epoch, session, epoch))
+
+    async def deleted_in(self, session: str) -> int | None:
+        rows = await self._database.rows(
+            "SELECT generation FROM wa_agent.deleted_session WHERE id = %s", session
+        )
+        return int(rows[0][0]) if rows else None
+
+    async def tell(
+        self, member: Member, held: Sequence[Held], deleted: Mapping[str, int]
+    ) -> Collection[str]:
+        told = Jsonb([told_document(it) for it in held]), Jsonb(dict(deleted))
+        return frozenset(await self._do("tell_sessions", member.id, member.epoch, *told))
 
     async def movable(self, peer: int) -> Sequence[NewSession]:
         rows = await self._database.rows(
@@ -277,16 +290,11 @@ class PostgresCoordinator:
         return row[0], row[1]
 
     async def key_fingerprint(self) -> str:
-        ((fingerprint,),) = await self._database.rows("SELECT key_fingerprint FROM wa_agent.fleet")
-        return str(fingerprint)
+        ((known,),) = await self._database.rows("SELECT key_fingerprint FROM wa_agent.fleet")
+        return str(known)
 
     async def close(self) -> None:
         await self._database.close()
-
-
-def _document(session: NewSession) -> dict[str, Any]:
-    given = {field.name: getattr(session, field.name) for field in fields(session)}
-    return given | {"labels": dict(session.labels), "settings": dict(session.settings)}
 
 
 def open_coordinator(address: str, ttl: float, timeout: float = 2.0) -> PostgresCoordinator:

@@ -1,14 +1,17 @@
 """Calls to the fleet's database: one connection, one call at a time, a deadline on each."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from psycopg.rows import TupleRow
 
 from agent.errors import WaError
 from agent.fleet.postgres.connection import Connection, call_within, connect, readable_errors
-from agent.fleet.postgres.tables import read_schema
+from agent.fleet.postgres.tables import TELLS_LOSSES, read_schema
+
+Statement = Callable[[int], tuple[str, Sequence[Any]]]
+"""What is asked of tables of this version."""
 
 
 class Database:
@@ -18,23 +21,34 @@ class Database:
         self._address = address
         self._timeout = timeout
         self._connection: Connection | None = None
+        self._version = 0
+        """Of the tables."""
         self._turn = asyncio.Lock()
 
     async def do(self, function: str, *values: Any) -> Any:
         """The first value that one of the fleet's functions answers."""
         return (await self.rows_of(function, "*", *values))[0][0]
 
-    async def rows_of(self, function: str, columns: str, *values: Any) -> list[TupleRow]:
-        marks = ", ".join(["%s"] * len(values))
-        return await self.rows(f"SELECT {columns} FROM wa_agent.{function}({marks})", *values)
+    async def rows_of(
+        self, function: str, columns: str, *values: Any, newer: Sequence[Any] = ()
+    ) -> list[TupleRow]:
+        """`newer`: values that the functions of older tables do not take."""
+
+        def call(version: int) -> tuple[str, Sequence[Any]]:
+            given = (*values, *newer) if version >= TELLS_LOSSES else values
+            marks = ", ".join(["%s"] * len(given))
+            return f"SELECT {columns} FROM wa_agent.{function}({marks})", given
+
+        return await self._rows(call)
 
     async def rows(self, statement: str, *values: Any) -> list[TupleRow]:
+        return await self._rows(lambda _version: (statement, values))
+
+    async def _rows(self, call: Statement) -> list[TupleRow]:
         async with self._turn:
             try:
                 with readable_errors():
-                    return await call_within(
-                        self._timeout, self._ask(statement, values), self._drop
-                    )
+                    return await call_within(self._timeout, self._ask(call), self._drop)
             except WaError as error:
                 # Tables that changed under a connection are looked at again by the next one.
                 if error.code in ("fleet_database", "fleet_schema"):
@@ -45,16 +59,17 @@ class Database:
         if self._connection is not None:
             await self._connection.close()
 
-    async def _ask(self, statement: str, values: Sequence[Any]) -> list[TupleRow]:
+    async def _ask(self, call: Statement) -> list[TupleRow]:
         if self._connection is None or self._connection.closed:
             self._connection = None
             connection = await connect(self._address)
             try:
-                await read_schema(connection)
+                self._version, _ = await read_schema(connection)
             except BaseException:
                 connection.pgconn.finish()
                 raise
             self._connection = connection
+        statement, values = call(self._version)
         cursor = await self._connection.execute(statement.encode(), values)
         return await cursor.fetchall()
 

@@ -6,8 +6,8 @@ import random
 from collections.abc import Callable
 
 from agent.errors import WaError
-from agent.fleet.coordinator import Notice
 from agent.fleet.postgres.connection import Connection, call_within, connect, readable_errors
+from agent.fleet.waiting import Notice
 
 log = logging.getLogger(__name__)
 

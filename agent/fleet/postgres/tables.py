@@ -5,11 +5,14 @@ from psycopg.rows import TupleRow
 
 from agent.errors import Refused
 
-VERSION = 1
+VERSION = 2
 """The tables that this program is written for."""
 OLDEST = 1
 """The oldest tables that it can use: at least those of the version before, so that machines are
 upgraded first, one after another, and the tables last."""
+
+TELLS_LOSSES = 2
+"""Since this version a machine tells the database which losses it heard of, and what it runs."""
 
 PREPARE = "wa-agent fleet database prepare"
 

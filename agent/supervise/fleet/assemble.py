@@ -14,8 +14,9 @@ from agent.core.view import InstanceView
 from agent.engines.catalog import find_engine
 from agent.errors import Refused, TryLater, WaError
 from agent.fleet.certificate import CertificateEnd
-from agent.fleet.coordinator import Member, Notice
+from agent.fleet.coordinator import Member
 from agent.fleet.fleet import Fleet
+from agent.fleet.waiting import Notice
 from agent.log import about
 from agent.supervise.assemble import Supervision
 from agent.supervise.fleet.arrivals import Arrivals
@@ -33,6 +34,7 @@ from agent.supervise.fleet.ownership import Ownership
 from agent.supervise.fleet.publishing import Publishing
 from agent.supervise.fleet.replicas import Replicas
 from agent.supervise.fleet.taking_in import TakingIn
+from agent.supervise.fleet.telling import Telling
 from agent.supervise.shared import Ground
 from agent.supervise.start_up import create_declared
 
@@ -50,6 +52,7 @@ class FleetParts:
     replicas: Replicas
     publishing: Publishing
     commands: Commands
+    telling: Telling
     supervision: Supervision
     config: Config
 
@@ -63,6 +66,7 @@ class FleetParts:
             "directory": self.fleet.directory.run(),
             "publishing": self.publishing.run(),
             "commands": self.commands.run(),
+            "telling": self.telling.run(),
             "disk": self._disk_room().run(),
             "notices": self.fleet.requests.listen(self._hear),
             "declarations": self._create_declared(),
@@ -130,8 +134,9 @@ async def assemble_fleet(
     leases = Leases(registry.facts, wake)
     ownership = Ownership(fleet.keeper, registry.facts, epochs, leases, wake)
     orders = Orders(fleet, ownership, host.boot_id())
-    owner = FleetOwner(fleet, ownership, orders, registry, store, host)
-    giving_up = GivingUp(fleet, ownership, registry, store, host, root, forget)
+    telling = Telling(fleet, ownership, registry, store, host.boot_id())
+    owner = FleetOwner(fleet, ownership, orders, registry, store, host, telling)
+    giving_up = GivingUp(fleet, ownership, registry, store, host, root, telling, forget)
     arrivals = Arrivals(fleet.copies, fleet.key, root, profiles.restic if profiles else None)
     taking_in = TakingIn(fleet, ownership, registry, store, host, arrivals)
     comparing = Comparing(fleet, ownership, orders, registry, taking_in, giving_up, owner.in_hand)
@@ -171,8 +176,10 @@ async def assemble_fleet(
 
     publishing = Publishing(supervisor.views, show, fleet.requests, member)
     commands = Commands(supervisor, fleet.requests, member, settings_of)
-    fleet.keeper.on_commands = commands.wake
-    return FleetParts(face, fleet, ownership, replicas, publishing, commands, supervision, config)
+    fleet.keeper.on_renewal += [commands.hear, telling.hear]
+    return FleetParts(
+        face, fleet, ownership, replicas, publishing, commands, telling, supervision, config
+    )
 
 
 def _profiles(config: Config, fleet: Fleet, supervision: Supervision) -> "Profiles":

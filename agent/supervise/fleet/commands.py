@@ -15,7 +15,8 @@ from agent.core.model import Category, Instance, InstanceId
 from agent.core.view import InstanceView
 from agent.errors import Refused, TryLater, WaError
 from agent.failpoint import failpoint
-from agent.fleet.coordinator import CommandRow, Coordinator, Member
+from agent.fleet.coordinator import Coordinator, Member, Renewal
+from agent.fleet.waiting import CommandRow
 from agent.log import about, bound
 from agent.logfiles import AUDIT
 from agent.supervise.supervisor import Supervisor
@@ -45,6 +46,10 @@ class Commands:
     def wake(self) -> None:
         """A command waits, as the database says."""
         self._wake.set()
+
+    def hear(self, renewal: Renewal) -> None:
+        if renewal.commands:
+            self.wake()
 
     async def run(self) -> None:
         async with asyncio.TaskGroup() as group:

@@ -52,6 +52,7 @@ class Comparing:
                 self.ownership.news.clear()
                 self.compare(group)
                 try:
+                    await self.ownership.epochs.hear(self.ownership.owned)
                     await self.orders.write_all(list(self.registry.facts.values()))
                 except WaError as error:
                     log.error("%s", error)

@@ -6,9 +6,10 @@ then has another epoch in the database, and its folder here is stale.
 
 import json
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field, replace
 
 from agent.core.model import InstanceId
+from agent.fleet.coordinator import Owned
 from agent.store.database import Store
 
 EPOCH = "fleet/"
@@ -21,6 +22,8 @@ class Tenancy:
     """Of the session."""
     machine_epoch: int
     """Of this machine: another one means that its sessions were taken over since."""
+    generation: int = 0
+    """Of the fleet, when this machine heard last that it owns the session."""
 
 
 @dataclass(slots=True, eq=False)
@@ -37,9 +40,19 @@ class Epochs:
 
     async def put(self, tenancies: Mapping[InstanceId, Tenancy]) -> None:
         await self.store.put_facts(
-            {EPOCH + id: json.dumps([it.epoch, it.machine_epoch]) for id, it in tenancies.items()}
+            {EPOCH + id: json.dumps(astuple(it)) for id, it in tenancies.items()}
         )
         self.known |= tenancies
+
+    async def hear(self, owned: Mapping[InstanceId, Owned]) -> None:
+        """Of the sessions whose folder here is the newest: how new the word is."""
+        newer = {}
+        for id, it in owned.items():
+            known = self.known.get(id)
+            if known and known.epoch == it.epoch and known.generation < it.generation:
+                newer[id] = replace(known, generation=it.generation)
+        if newer:
+            await self.put(newer)
 
     async def forget(self, ids: Collection[InstanceId]) -> None:
         await self.store.forget_facts([EPOCH + id for id in ids])

@@ -1,5 +1,6 @@
 """What may be asked of this machine's fleet; the API and the command line use nothing else."""
 
+import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -9,7 +10,7 @@ from agent.core.fleet.placement import Placing, place
 from agent.core.fleet.takeover import Failover
 from agent.core.model import Instance, InstanceId
 from agent.core.view import InstanceView
-from agent.errors import InvalidRequest, NotFound, Refused, WaError
+from agent.errors import InvalidRequest, NotFound, Refused, TryLater, WaError
 from agent.fleet.certificate import CertificateEnd
 from agent.fleet.coordinator import Coordinator, MachineRow, SessionRow
 from agent.fleet.directory import Directory
@@ -17,7 +18,7 @@ from agent.fleet.fleet import Fleet
 from agent.fleet.peers import Peers
 from agent.fleet.places import place_of
 from agent.supervise.fleet.comparing import Comparing
-from agent.supervise.fleet.moves import Moves
+from agent.supervise.fleet.moves import LOOK_EVERY, Moves
 from agent.supervise.fleet.owner import FleetOwner, Wishes
 from agent.supervise.fleet.replicas import Replicas
 
@@ -217,7 +218,16 @@ class FleetFace:
         await self.owner.leave()
 
     async def accept(self) -> None:
-        await self.fleet.coordinator.accept()
+        """Once every machine that lives told what it runs: it does so at its next renewal."""
+        give_up = boot_now() + self.fleet.policy.ttl
+        while True:
+            try:
+                await self.fleet.coordinator.accept()
+                break
+            except TryLater as error:
+                if error.code != "not_told" or boot_now() > give_up:
+                    raise
+            await asyncio.sleep(LOOK_EVERY)
         self.fleet.keeper.wake()
 
 

@@ -18,6 +18,7 @@ from agent.supervise.facts import Facts
 from agent.supervise.fleet.epochs import Tenancy
 from agent.supervise.fleet.owner import LEAVING
 from agent.supervise.fleet.ownership import Ownership
+from agent.supervise.fleet.telling import Telling
 from agent.supervise.fleet.wanted import new_session
 from agent.supervise.registry import Registry
 from agent.supervise.story import DELETING, entry
@@ -37,6 +38,7 @@ class GivingUp:
     store: Store
     host: Host
     root: Path
+    telling: Telling
     forget: Callable[[InstanceId], None]
     """It is gone: neither in a queue nor due for a pass."""
 
@@ -53,14 +55,12 @@ class GivingUp:
         if row is None and (leaving or known):
             await self._register_again(facts)
             return
-        if (
-            row is not None
-            and row.machine == member.id
-            and (tenancy is None or tenancy.epoch == row.epoch)
-        ):
-            return  # it came between two answers
         who = "the fleet has deleted it" if row is None else "another machine of the fleet owns it"
         if row is not None and row.machine == member.id:
+            if tenancy is None or tenancy.epoch == row.epoch:
+                return  # it came between two answers
+            if tenancy.epoch > row.epoch and await self.telling.tell(facts):
+                return  # records were lost: the files here are newer than what is left
             who = "it was on another machine meanwhile, and its newer files are fetched"
         await self.retire(facts, MOVED, f"{who}: this machine's files went to the trash")
 

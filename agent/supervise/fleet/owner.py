@@ -18,6 +18,7 @@ from agent.supervise.facts import Facts
 from agent.supervise.fleet.epochs import Tenancy
 from agent.supervise.fleet.orders import Orders
 from agent.supervise.fleet.ownership import Ownership
+from agent.supervise.fleet.telling import Telling
 from agent.supervise.fleet.wanted import new_session
 from agent.supervise.registry import Registry
 
@@ -46,6 +47,7 @@ class FleetOwner:
     registry: Registry
     store: Store
     host: Host
+    telling: Telling
     wishes: dict[InstanceId, Wishes] = field(init=False, default_factory=dict)
     """Of sessions that are being made."""
     in_hand: set[InstanceId] = field(init=False, default_factory=set)
@@ -124,6 +126,7 @@ class FleetOwner:
         await at_most(KNOWN_WITHIN, self.ownership.known)
         if (owned := self.ownership.owned.get(id)) is not None:
             await self.fleet.coordinator.delete(self.fleet.keeper.member, id, owned.epoch)
+            await self.telling.note_deleted(id)
         self.ownership.released(id)
         await self.ownership.epochs.forget([id])
 

@@ -162,8 +162,12 @@ class Replicas:
         before, self._trouble = self._trouble, self.trouble()
         if self._trouble == before:
             return
-        since = 0.0 if self._trouble[0] != before[0] else boot_now() - DOUBTED
+        lost = self._trouble[0] != before[0]
+        since = 0.0 if lost else boot_now() - DOUBTED
         for replica in self._of.values():
+            if lost:  # refused by records that are not the newest
+                replica.refused = False
+                replica.not_before = 0.0
             if replica.stored_at is not None and replica.stored_at >= since:
                 replica.mark = None
 

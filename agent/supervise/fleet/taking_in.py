@@ -35,7 +35,9 @@ class TakingIn:
         failpoint("fleet_arrived")
         if self.ownership.owned.get(id) != owned or id in self.registry.facts:
             return  # it changed meanwhile: the next comparison sees what is in place
-        await self.ownership.epochs.put({id: Tenancy(owned.epoch, self.fleet.keeper.member.epoch)})
+        machine_epoch = self.fleet.keeper.member.epoch
+        tenancy = Tenancy(owned.epoch, machine_epoch, owned.generation)
+        await self.ownership.epochs.put({id: tenancy})
         instance, record = _as_wanted(owned, arrived, self.host.boot_id())
         row = await self.fleet.coordinator.session(id)
         why = row.why if row is not None else ""

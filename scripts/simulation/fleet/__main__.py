@@ -40,18 +40,17 @@ def main(arguments: list[str]) -> int:
 
 def _report(outcomes: list[Outcome], seconds: float) -> int:
     twice = sorted((it for it in outcomes if it.violations), key=lambda it: it.seed)
-    # Lost records halt every change of owners until an operator accepts them.
-    down = sorted((it for it in outcomes if it.starving and not it.halted), key=lambda it: it.seed)
+    down = sorted((it for it in outcomes if it.starving or it.halted), key=lambda it: it.seed)
     print(
         f"{len(outcomes):,} schedules, {sum(it.takeovers for it in outcomes):,} takeovers,"
-        f" {sum(it.halted for it in outcomes):,} times lost records noticed, {seconds:.0f} s of"
+        f" {sum(it.losses for it in outcomes):,} losses of records accepted, {seconds:.0f} s of"
         f" run time\n{len(twice)} in which two machines ran a session,"
-        f" {len(down)} in which a session stayed down"
+        f" {len(down)} in which a session stayed down or the fleet halted"
     )
     for outcome in twice[:10]:
         print(f"--seed {outcome.seed}: {outcome.violations[0]}")
     for outcome in down[:10]:
-        print(f"--seed {outcome.seed}: {', '.join(outcome.starving)} stayed down")
+        print(f"--seed {outcome.seed}: {', '.join(outcome.starving) or 'owners'} stayed down")
     return 1 if twice or down else 0
 
 

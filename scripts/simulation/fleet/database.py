@@ -13,6 +13,8 @@ class Row:
     rivals: frozenset[int] = frozenset()
     alive_until: float = 0.0
     """By the database's own clock, which jumps; it only says whom to name as a rival."""
+    told: int = 0
+    """The last loss for which the machine told what it runs."""
 
 
 @dataclass
@@ -21,7 +23,15 @@ class Tables:
     owner: dict[str, int] = field(default_factory=dict)
     generation: int = 0
     """Rises with each change of an owner."""
+    changed: dict[str, int] = field(default_factory=dict)
+    """The generation of the last change of each session's owner."""
+    told: dict[str, int] = field(default_factory=dict)
+    """After a loss: the generation with which a machine told that it has the session."""
     halted: bool = False
+    lost_after: int = 0
+    """The generation of the records that are left."""
+    losses: int = 0
+    """That an operator accepted."""
     accepted: str = "never"
     """When an operator accepted a loss of records last."""
 
@@ -32,6 +42,7 @@ class Answer:
     epochs: dict[int, int]
     rivals: dict[int, frozenset[int]]
     owner: dict[str, int]
+    changed: dict[str, int]
     alive: frozenset[int]
     generation: int
     accepted: bool
@@ -40,6 +51,8 @@ class Answer:
     """Another one after each start of the database and accepted loss of records."""
     halted: bool
     accepted_loss: str
+    losses: int
+    told: bool
 
 
 class Database:
@@ -56,16 +69,30 @@ class Database:
         return self.world.now + self.clock_step
 
     def renew(
-        self, machine: int, epoch: int, rivals: frozenset[int], generation: int, renewals: int
+        self,
+        machine: int,
+        epoch: int,
+        rivals: frozenset[int],
+        generation: int,
+        renewals: int,
+        *,
+        losses: int,
     ) -> Answer:
         """A machine that was taken over is answered with its new epoch and is not renewed."""
         self._remember()
-        row = self.tables.machines[machine]
-        if generation > self.tables.generation or renewals > row.renewals:
-            self.tables.halted = True
-        accepted = row.epoch == epoch or self.tables.halted
+        row, tables = self.tables.machines[machine], self.tables
+        lost = generation > tables.generation or renewals > row.renewals or epoch > row.epoch
+        known = losses < tables.losses
+        if lost or losses > tables.losses:
+            if not known and not tables.halted:
+                tables.halted, tables.lost_after = True, tables.generation
+            tables.generation = max(tables.generation, generation)
+            tables.losses = max(tables.losses, losses)
+            row.renewals = max(row.renewals, renewals)
+        accepted = row.epoch == epoch or tables.halted or (known and row.epoch < epoch)
         if accepted:
             row.renewals += 1
+            row.epoch = max(row.epoch, epoch)
             row.rivals = rivals
             row.alive_until = self.clock + self.world.policy.ttl
         return self._answer(machine, accepted)
@@ -80,7 +107,7 @@ class Database:
         rows[peer].epoch += 1
         for session, owner in self.tables.owner.items():
             if owner == peer:
-                self.tables.owner[session] = machine
+                self._give(session, machine)
         self.tables.generation += 1
 
     def hand_over(self, machine: int, epoch: int, renewals: int, session: str, to: int) -> None:
@@ -89,17 +116,44 @@ class Database:
         row = self.tables.machines[machine]
         owns = self.tables.owner[session] == machine and not self.tables.halted
         if owns and row.epoch == epoch and row.renewals == renewals:
-            self.tables.owner[session] = to
+            self._give(session, to)
             self.tables.generation += 1
 
+    def _give(self, session: str, machine: int) -> None:
+        self.tables.owner[session] = machine
+        self.tables.changed[session] = self.tables.generation + 1
+
+    def tell(self, machine: int, epoch: int, held: dict[str, int]) -> None:
+        """What a machine has, by the generation in which it heard that: newer than the records that
+        are left, it stays there."""
+        self._remember()
+        tables, row = self.tables, self.tables.machines[machine]
+        if not tables.halted or row.epoch != epoch:
+            return
+        for session, number in held.items():
+            told = tables.told.get(session, 0)
+            known = told or tables.changed.get(session, 0)
+            if number > max(known, tables.lost_after):
+                self._give(session, machine)
+                tables.told[session] = number
+        tables.generation += 1
+        row.told = tables.losses + 1
+
     def accept(self) -> None:
-        """An operator accepts that records were lost."""
-        if self.tables.halted:
-            self._remember()
-            self.tables.halted = False
-            self.tables.accepted = f"{self.world.now}"
-            self.tables.generation += 1
-            self.started = self.world.now
+        """An operator accepts that records were lost, once for each loss: when a machine noticed it
+        and all that live told what they run."""
+        rows = self.tables.machines.values()
+        silent = any(it.alive_until > self.clock and it.told <= self.tables.losses for it in rows)
+        if silent or not self.tables.halted:
+            self.world.after(0.5, self.accept)
+            return
+        self._remember()
+        self.tables.halted = False
+        self.tables.losses += 1
+        self.tables.told = {}
+        self.tables.accepted = f"{self.world.now}"
+        self.tables.generation += 1
+        self.started = self.world.now
 
     def lose(self, seconds: float) -> None:
         """A copy that lacks the last seconds takes its place."""
@@ -121,6 +175,7 @@ class Database:
             {id: row.epoch for id, row in rows.items()},
             {id: row.rivals for id, row in rows.items()},
             dict(self.tables.owner),
+            dict(self.tables.changed),
             frozenset(id for id, row in rows.items() if row.alive_until > clock and id != machine),
             self.tables.generation,
             accepted,
@@ -128,4 +183,6 @@ class Database:
             f"{self.started}",
             self.tables.halted,
             self.tables.accepted,
+            self.tables.losses,
+            rows[machine].told > self.tables.losses,
         )

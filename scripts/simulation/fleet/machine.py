@@ -43,6 +43,9 @@ class Disk:
         self.lost = False
         """Records were lost, and what it owns was not read since in settled ones."""
         self.accepted = Accepted()
+        self.losses = 0
+        self.got: dict[str, int] = {}
+        """The sessions whose files are here, with the generation in which it heard of each."""
 
 
 class Machine:
@@ -138,9 +141,10 @@ class Machine:
         asked = disk.asked
         disk.named[asked] = rivals
         database, epoch, seen, count = self.database, disk.epoch, disk.generation, disk.renewals
+        losses = disk.losses
 
         def there() -> None:
-            answer = database.renew(self.id, epoch, rivals, seen, count)
+            answer = database.renew(self.id, epoch, rivals, seen, count, losses=losses)
             self.world.send(
                 "db", self.name, lambda: self._do(run, lambda: self._hear(asked, begun, answer))
             )
@@ -159,8 +163,11 @@ class Machine:
         self.answered = asked
         disk.generation = max(disk.generation, answer.generation)
         disk.promises = settle(disk.promises, answer.epochs, answer.renewals)
-        if not answer.accepted:
+        if not answer.halted:
+            disk.losses = max(disk.losses, answer.losses)
+        if not answer.accepted or answer.epochs[self.id] > disk.epoch:
             self._lose_all(answer.epochs[self.id])
+        if not answer.accepted:
             return
         disk.renewals = max(disk.renewals, mine)
         disk.renewed_in = f"boot {self.boots}"
@@ -185,6 +192,10 @@ class Machine:
         owned = frozenset(it for it, owner in answer.owner.items() if owner == self.id)
         if not answer.halted:
             self._leave(owned - self.handing.keys())
+            disk.got = {it: answer.changed.get(it, 0) for it in self.owned}
+        elif not answer.told:
+            told = partial(self.database.tell, self.id, disk.epoch, dict(disk.got))
+            self.world.send(self.name, "db", told)
         self._extend_workers()
 
     def _lose_all(self, epoch: int) -> None:

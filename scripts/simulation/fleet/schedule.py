@@ -25,6 +25,8 @@ class Outcome:
     starving: tuple[str, ...]
     """Sessions that no machine runs at the end, though nothing is at fault any more."""
     takeovers: int
+    losses: int
+    """Of records, that an operator accepted; each of them once."""
     again: tuple[str, ...]
     """Sessions that logged in more than once."""
 
@@ -65,6 +67,7 @@ class Schedule:
             self.database.tables.halted,
             tuple(sorted(owners.keys() - running)),
             sum(row.epoch for row in self.database.tables.machines.values()),
+            self.database.tables.losses,
             tuple(sorted(id for id, count in self.world.logins.items() if count > 1)),
         )
 
@@ -185,8 +188,7 @@ class Schedule:
         self.world.cut.update(ways)
         self.world.after(60.0, partial(self.world.cut.difference_update, ways))
         self.database.lose(4.5)
-        for seconds in (5.0, 75.0):  # the machine that is back has numbers that were lost
-            self.world.after(seconds, self.database.accept)
+        self.world.after(5.0, self.database.accept)
 
 
 def play(seed: str, only: str = "") -> Outcome:

@@ -124,8 +124,10 @@ async def test_only_a_dead_machine_is_forgotten_and_only_by_its_name(
 async def test_a_loss_is_accepted_only_where_one_is_and_with_a_yes(api: FleetApi, cli: Cli) -> None:
     assert (await cli("fleet", "accept", "--yes")).status == 4
     api.fleet["halted"] = "a change of owners was lost"
+    next(it for it in api.fleet["machines"] if it["name"] == "b")["alive"] = False
     said = await cli("fleet", "accept")
     assert (said.status, "confirm with: --yes" in said.err) == (4, True)
+    assert "b did not tell what runs there" in said.err
     assert api.posted() == []
     assert (await cli("fleet", "accept", "--yes")).status == 0
     assert api.posted() == [("/api/fleet/accept", {"confirm": True})]

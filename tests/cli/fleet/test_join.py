@@ -20,6 +20,7 @@ from agent.fleet.certificate import ends_at, why_refused
 from agent.fleet.coordinator import Machine, NewSession
 from agent.fleet.key import FleetKey
 from agent.fleet.postgres.coordinator import open_coordinator
+from agent.fleet.postgres.tables import VERSION
 from tests.cli.conftest import Cli
 from tests.cli.fleet.conftest import FleetApi
 from tests.ports import free_port
@@ -83,7 +84,7 @@ async def place(
     made = await cli("fleet", "database", "prepare", "--role", "agent")
     assert (made.status, made.out) == (
         0,
-        "the fleet's tables are of version 1 now; there were none\n"
+        f"the fleet's tables are of version {VERSION} now; there were none\n"
         "the login agent may speak for machines\n",
     )
     (tmp_path / "state").mkdir()
@@ -202,7 +203,7 @@ async def test_the_owners_address_comes_from_a_file_or_the_environment(
     file = place.folder / "owner.txt"
     file.write_text(place.server.url + "\n")
     again = await place.cli("fleet", "database", "prepare", "--address-file", str(file), "--json")
-    assert again.json() == {"before": 1, "version": 1, "role": None}
+    assert again.json() == {"before": VERSION, "version": VERSION, "role": None}
     words = ("--address-file", str(file), "--ttl", "6")
     assert (await place.cli("fleet", "database", "prepare", *words)).status == 0
     assert "have 6; set it" in (await place.join()).err

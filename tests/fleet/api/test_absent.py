@@ -9,7 +9,7 @@ import pytest
 
 from agent.core.model import InstanceId
 from agent.errors import Refused
-from agent.fleet.coordinator import CommandRow
+from agent.fleet.waiting import CommandRow
 from tests.fakes.supervisor import make_view
 from tests.fleet.machines import AMachine, Fleet
 

@@ -42,7 +42,7 @@ async def test_a_machine_takes_out_no_session_whose_files_it_has_not_got() -> No
     store: Any = SimpleNamespace(put_fact=noted, forget_facts=noted)
     registry: Any = SimpleNamespace(facts=here)
     unused: Any = None
-    owner = FleetOwner(fleet, ownership, unused, registry, store, unused)
+    owner = FleetOwner(fleet, ownership, unused, registry, store, unused, unused)
     leaving = asyncio.create_task(owner.leave())
     await asyncio.sleep(0)
     ownership.changed(every, Lease(boot_now() + 60))
