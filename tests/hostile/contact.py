@@ -19,7 +19,7 @@ from tests.engines.baileys.conftest import ACCOUNT, Bench, make_cache
 from tests.lacking import lacks
 from tests.standin.baileys.run import BaileysServer, WhatsApp, why_not
 
-CASES = 10
+CASES = 5
 HOSTILE, FRIEND = "5511900000666", "5511900000007"
 GROUP = "120363000000000001@g.us"
 READ = 60.0

@@ -28,7 +28,7 @@ const whole = {
 };
 const half = (text) => text.slice(0, text.length / 2);
 const damages = { empty: () => "", cut: half, zeros: (text) => "\0".repeat(text.length), null: () => "null", nan: () => "NaN", number: () => "5", bom: (text) => "\ufeff" + text };
-const others = { "sender-key": ["{}", '[{"senderKeyId":1}]', '"no keys"'], "lid-mapping": ["{}"] };
+const others = { "sender-key": ["{}", '[{"senderKeyId":1}]', '"no keys"'], "lid-mapping": ["{}"], "device-list": ["{}"] };
 const kept = [];
 for (const [type, value] of Object.entries(whole)) {
   const text = JSON.stringify(value, lib.BufferJSON.replacer);

@@ -67,6 +67,20 @@ async def test_an_id_of_half_a_million_characters_does_not_end_the_client(bench:
     assert bench.heard.claims[begun:] == []
 
 
+@pytest.mark.slow
+async def test_a_receipt_for_twenty_thousand_ids_does_not_end_the_client(bench: Bench) -> None:
+    await bench.pair()
+    await bench.talk("hello")
+    begun = len(bench.heard.claims)
+    ids = [{"tag": "item", "attrs": {"id": f"{number}"}} for number in range(20_000)]
+    stanza = {"tag": "receipt", "attrs": {"id": "1", "from": f"1{PEER}@lid", "t": "1"}}
+    receipt = {"user": ACCOUNT, "stanza": {**stanza, "content": [{"tag": "list", "content": ids}]}}
+    await asyncio.to_thread(bench.whatsapp.tell, "/put", receipt)
+    await bench.talk("still here")
+    assert bench.heard.claims[begun:] == []
+    assert 0 < bench.heard.count("ack") < 1000
+
+
 def test_any_record_but_the_credentials_that_cannot_be_read_is_moved_aside_and_absent(
     cache: Path, tmp_path: Path
 ) -> None:

@@ -7,6 +7,7 @@ import { Uploads } from "./uploads.mjs";
 const KEEP_ALIVE = 25_000;
 const PING = 5_000;
 const LOGOUT = 10_000;
+const MOST_ACKS = 500; // of one receipt: a contact may list any number of ids in it
 const MOST_RECENT = 200;
 const MOST_RECENT_BYTES = 2 << 20;
 
@@ -307,13 +308,13 @@ export class Session {
   }
 
   #acks(updates) {
-    for (const { key, update } of updates) {
+    for (const { key, update } of updates.slice(0, MOST_ACKS)) {
       if (update.status !== undefined && key.fromMe) this.#emit({ event: "ack", id: key.id, ack: ackOf(update.status), refused: update.messageStubParameters?.[0] ?? "" });
     }
   }
 
   #receipts(updates) {
-    for (const { key, receipt } of updates) {
+    for (const { key, receipt } of updates.slice(0, MOST_ACKS)) {
       const ack = receipt.readTimestamp ? "read" : receipt.receiptTimestamp ? "delivered" : "";
       if (ack && key.fromMe) this.#emit({ event: "ack", id: key.id, ack, refused: "" });
     }

@@ -39,10 +39,11 @@ export function fileOf(name) {
 
 const isThere = (path) => access(path).then(() => true, () => false);
 
-// Whether the library can use it: a sender key of another shape fails each message of its group.
+// Whether the library can use it: one of another shape fails each message of its contact or group.
 function isWhole(file, value) {
   const [, kind] = KIND.exec(file) ?? [];
   if (kind === "lid-mapping") return typeof value === "string";
+  if (kind === "device-list") return Array.isArray(value);
   if (kind === "sender-key" && value !== null) return Array.isArray(JSON.parse(Buffer.from(value).toString()));
   return typeof value === "object" && value !== null && !(file === CREDS && Array.isArray(value));
 }
