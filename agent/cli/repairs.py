@@ -32,10 +32,11 @@ def add(commands: Subparsers) -> None:
     for name, summary in _ASKED:
         parser = add_instance_command(commands, name, ask, summary)
         parser.set_defaults(verb=name)
+        if name == "ensure-healthy":
+            _add_word(parser)
     summary = "retire an instance's session and show a new code; the trash keeps the old session"
     parser = add_instance_command(commands, "cleanup", ask, summary, "--yes")
-    parser.add_argument("--yes", action="store_true", help="confirm that a pairing may end")
-    add_confirm(parser)
+    _add_word(parser)
     parser.set_defaults(verb="cleanup")
 
     summary = "run one round of repairs; exit status 1 if a session is still unwell"
@@ -53,6 +54,7 @@ def add(commands: Subparsers) -> None:
     parser.add_argument("--engine", help="engine of a new instance")
     add_place(parser)
     parser.add_argument("--title", help="name for people; default: its id")
+    _add_word(parser)
 
     summary = "show failures that many instances have in common"
     parser = add_command(commands, "incidents", incidents, summary)
@@ -60,6 +62,11 @@ def add(commands: Subparsers) -> None:
     summary = "let the members of an incident try again"
     parser = add_command(among, "release", release, summary, "sandbox")
     parser.add_argument("group", metavar="GROUP", help="as `incidents` shows it")
+
+
+def _add_word(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--yes", action="store_true", help="confirm that a pairing may end")
+    add_confirm(parser)
 
 
 def ask(options: argparse.Namespace) -> int:
@@ -72,7 +79,7 @@ def ask(options: argparse.Namespace) -> int:
             lambda: _step_now(client, options.id),
         )
 
-    if options.verb == "cleanup":
+    if options.verb != "recover":
         confirm = {"confirm": options.yes}
         result = ask_twice(options, lambda more: send(confirm | more))
     else:
@@ -163,13 +170,17 @@ def set_up(options: argparse.Namespace) -> int:
     body = {"name": options.title or options.id, "instanceName": options.id}
     if options.engine:
         body["engine"] = options.engine
-    body |= place_of(options)
+    body |= place_of(options) | {"confirm": options.yes}
     path = "/api/v1/whatsapp/setup"
-    instance = with_progress(
-        f"setting up {options.id}",
-        lambda: client.post(path, body, SECONDS),
-        lambda: _step_now(client, options.id),
-    )
+
+    def send(more: dict[str, Any]) -> dict[str, Any]:
+        return with_progress(
+            f"setting up {options.id}",
+            lambda: client.post(path, body | more, SECONDS),
+            lambda: _step_now(client, options.id),
+        )
+
+    instance = ask_twice(options, send)
     if wants_json(options):
         print_json(instance)
     elif instance["qr"] is None:

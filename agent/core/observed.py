@@ -1,5 +1,7 @@
 """What an observation says of a session's past and pairing; health and passes use it."""
 
+from typing import Protocol
+
 from agent.core.model import (
     ClaimFact,
     ConnectionStatus,
@@ -16,17 +18,28 @@ Status = ConnectionStatus
 _ON_ITS_WAY = (Status.INITIALIZING, Status.LOADING)
 
 
-def no_pairing_to_lose(observation: Observation) -> bool:
+class MayBePaired(Protocol):
+    """What tells whether there is a pairing; an Observation does."""
+
+    @property
+    def record(self) -> SessionRecord: ...
+    @property
+    def claim(self) -> ClaimFact | None: ...
+    @property
+    def files(self) -> SessionFiles: ...
+
+
+def no_pairing_to_lose(session: MayBePaired) -> bool:
     """True when a new start costs no scan that is not due anyway."""
-    if reason_of(last_reason(observation)).unpairs:
+    if reason_of(last_reason(session)).unpairs:
         return True
-    return not _may_lose(observation)
+    return not _may_lose(session)
 
 
-def is_guarded(observation: Observation) -> bool:
+def is_guarded(session: MayBePaired) -> bool:
     """Whether only a person may end the pairing: its account needs a passkey for another one. An
     end that an engine or a server reports does not lift this: such a report can be wrong."""
-    return observation.record.needs_passkey and _may_lose(observation)
+    return session.record.needs_passkey and _may_lose(session)
 
 
 def may_be_paired(record: SessionRecord, fact: ClaimFact | None, files: SessionFiles) -> bool:
@@ -34,15 +47,15 @@ def may_be_paired(record: SessionRecord, fact: ClaimFact | None, files: SessionF
     return record.paired or claimed or files is SessionFiles.WHOLE
 
 
-def _may_lose(observation: Observation) -> bool:
-    return may_be_paired(observation.record, observation.claim, observation.files)
+def _may_lose(session: MayBePaired) -> bool:
+    return may_be_paired(session.record, session.claim, session.files)
 
 
-def last_reason(observation: Observation) -> str:
+def last_reason(session: MayBePaired) -> str:
     """Why the session is not connected: the engine's present word, else the recorded one."""
-    if observation.claim is not None and observation.claim.claim.reason:
-        return observation.claim.claim.reason
-    return observation.record.reason
+    if session.claim is not None and session.claim.claim.reason:
+        return session.claim.claim.reason
+    return session.record.reason
 
 
 def ended_for_good(observation: Observation) -> bool:

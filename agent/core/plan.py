@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
+from agent.core.recovery.proof import Proof
+
 
 class ActionKind(StrEnum):
     """What the agent can do to a session; plans are made of these."""
@@ -23,6 +25,10 @@ class ActionKind(StrEnum):
     """Its server gives its pairing up and begins it again."""
 
 
+ENDS_PAIRING = frozenset(
+    {ActionKind.SET_ASIDE, ActionKind.RESTORE, ActionKind.LOGOUT, ActionKind.RENEW}
+)
+"""A plan with one of these has a proof."""
 _STARTS = frozenset({ActionKind.START, ActionKind.RESTART, ActionKind.RENEW})
 
 
@@ -37,6 +43,12 @@ class Plan:
     """It is a step of a repair."""
     ordered: bool = False
     """An operator ordered it: it waits for no turn and costs no attempt."""
+    proof: Proof | None = None
+    """Why the pairing, or the files that hold it, may come to an end (recovery/pairing.py)."""
+
+    def __post_init__(self) -> None:
+        ends = not ENDS_PAIRING.isdisjoint(self.actions)
+        assert not ends or self.proof is not None, f"{self.name} has no proof"
 
     @property
     def starts(self) -> bool:

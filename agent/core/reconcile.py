@@ -19,7 +19,6 @@ from agent.core.model import (
 from agent.core.observed import (
     ended_for_good,
     gave_up,
-    is_guarded,
     last_reason,
     waits_for_network,
     wall_at,
@@ -27,6 +26,8 @@ from agent.core.observed import (
 from agent.core.phases import phase_deadline
 from agent.core.plan import ActionKind, Plan
 from agent.core.reasons import reason_of
+from agent.core.recovery.pairing import may_renew
+from agent.core.recovery.proof import Proof
 from agent.core.recovery.repair import Repair, Stage, Trouble
 from agent.core.words import NO_LEASE, SUSPECT
 
@@ -79,8 +80,9 @@ def plan_asked(
     unit, record = observation.unit, observation.record
     if not observation.desired.should_run or unit.job_pending:
         return None
-    if must_renew(observation):
-        return Plan("renew", (ActionKind.STOP, ActionKind.SET_ASIDE), verdict.sentence)
+    if must_renew(observation) and isinstance(proof := may_renew(observation), Proof):
+        actions = (ActionKind.STOP, ActionKind.SET_ASIDE)
+        return Plan("renew", actions, verdict.sentence, proof=proof)
     if record.restart_of and record.restart_of == unit.run:
         why = "an operator asked for a restart"
         return Plan("restart", (ActionKind.RESTART,), why, ordered=True)
@@ -102,7 +104,6 @@ def must_renew(observation: Observation) -> bool:
         and bool(record.reason)
         and said in (record.reason, SUSPECT)  # a worker begun since found its store unpaired
         and reason_of(record.reason).scan_again
-        and not is_guarded(observation)
     )
 
 

@@ -34,8 +34,9 @@ from agent.supervise.reach.watch import Reaching
 from agent.supervise.registry import Registry
 from agent.supervise.requests.calls import Asking
 from agent.supervise.requests.checks import Checking
+from agent.supervise.requests.confirming import has_pairing
 from agent.supervise.requests.deletion import Deletion
-from agent.supervise.requests.repairs import Repairs, is_paired
+from agent.supervise.requests.repairs import Repairs
 from agent.supervise.settings import Settings
 from agent.supervise.shared import Ground, Shared, build_shared
 from agent.supervise.supervisor import Supervisor
@@ -262,8 +263,7 @@ def _invites(base: Shared) -> Invites:
     settings = base.settings
 
     def find(id: InstanceId) -> Candidate:
-        facts = base.registry.get(id)
-        return Candidate(facts.instance, is_paired(facts))
+        return Candidate((facts := base.registry.get(id)).instance, has_pairing(facts))
 
     return Invites(
         base.ground.store,

@@ -30,6 +30,7 @@ from agent.core.model import (
     SessionRecord,
     UnitStatus,
 )
+from agent.core.recovery.proof import Kept
 from agent.core.recovery.repair import Repair
 from agent.supervise.worker_link import WorkerLink
 from agent.vault.identity import Identity
@@ -113,6 +114,8 @@ class RepairFacts:
     """The last repair, over or not."""
     waiters: asyncio.Event | None = None
     """Set when the repair ends; None while no request waits for it."""
+    kept: Kept | None = None
+    """Why the repair keeps the pairing, as of the last pass; None = it may end it."""
 
 
 @dataclass(slots=True)

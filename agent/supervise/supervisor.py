@@ -31,10 +31,10 @@ from agent.supervise.passes.picture import desired_of
 from agent.supervise.registry import Registry
 from agent.supervise.requests.calls import Asking
 from agent.supervise.requests.checks import Checking
+from agent.supervise.requests.confirming import must_be_confirmed
 from agent.supervise.requests.creation import Creation, check_settings_of
 from agent.supervise.requests.deletion import Deletion
-from agent.supervise.requests.passkey import must_confirm_passkey
-from agent.supervise.requests.repairs import Repairs, is_paired
+from agent.supervise.requests.repairs import Repairs
 from agent.supervise.requests.set_up import SettingUp
 from agent.supervise.story import entry
 from agent.supervise.turns.incidents import Incidents
@@ -170,7 +170,8 @@ class Supervisor:
         return await self._intend(facts, said)
 
     def must_confirm_passkey(self, id: InstanceId, doing: str, confirmation: str) -> None:
-        must_confirm_passkey(self._registry.get(id), doing, confirmation)
+        facts = self._registry.get(id)
+        must_be_confirmed(facts, doing, confirmed=True, passkey=confirmation)
 
     async def mark_passkey(self, id: InstanceId, needed: bool) -> InstanceView:
         """Note whether its account needs a passkey to link a device."""
@@ -200,13 +201,8 @@ class Supervisor:
     async def logout(
         self, id: InstanceId, *, confirmed: bool = False, passkey: str = ""
     ) -> InstanceView:
-        if not confirmed and is_paired(self._registry.get(id)):
-            raise Refused(
-                f"cannot log {id} out without a confirmation: it would end its pairing",
-                field="confirm",
-                code="would_unpair",
-            )
-        must_confirm_passkey(self._registry.get(id), "log out", passkey)
+        facts = self._registry.get(id)
+        must_be_confirmed(facts, "log out", confirmed=confirmed, passkey=passkey)
         await self._asking.logout(id)
         return self.view(id)
 

@@ -16,6 +16,7 @@ from agent.core.model import (
     SessionRecord,
 )
 from agent.core.recovery.policy import RecoveryPolicy, Unpair
+from agent.core.recovery.proof import Consent
 from agent.core.recovery.repair import (
     Case,
     Circumstances,
@@ -297,7 +298,7 @@ def test_a_logout_that_the_server_answers_and_does_not_do_is_not_asked_for_again
 def test_a_clean_up_does_not_wait_for_what_a_milder_step_may_do():
     server = Server(replace(PAIRED), heals=K.CLEANUP)
     repair, at = play(server, limit=35.0)
-    repair = join_repair(repair, Goal.CLEANUP)
+    repair = join_repair(repair, Goal.CLEANUP, Consent.PAIRING)
     starting = connecting(PAIRED, ago=3.0)
     case = Case(starting, judge_health(starting, HEALTH, NOW), REMOTE, POLICY, WALL + at)
     repair, action = step_repair(case, repair)

@@ -11,6 +11,7 @@ from agent.core.model import Override, SessionRecord, UnitState
 from agent.core.plan import ActionKind
 from agent.core.reconcile import may_restart, plan_asked
 from agent.core.recovery.actions import plan_step
+from agent.core.recovery.proof import Ground, Proof
 from agent.core.recovery.repair import Decision, RecoveryKind
 from tests.core.made import NOW, OFF, PAIRED, said, seen, unit, without_worker
 
@@ -112,6 +113,7 @@ def test_a_start_by_hand(changes, ours, enabled, started):
     ],
 )
 def test_a_step_of_a_repair_is_made_of_the_actions_of_every_plan(kind, remote, actions):
-    plan = plan_step(Decision(kind, "so"), remote=remote)
+    decision = Decision(kind, "so", proof=Proof(Ground.NO_PAIRING))
+    plan = plan_step(decision, remote=remote)
     assert (plan.name, plan.actions, plan.repair) == (kind.value, actions, True)
     assert plan.tries

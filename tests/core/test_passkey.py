@@ -15,6 +15,7 @@ from agent.core.reconcile import plan_actions, plan_asked
 from agent.core.recovery.actions import plan_step
 from agent.core.recovery.ladder import UNPAIRING
 from agent.core.recovery.policy import RecoveryPolicy
+from agent.core.recovery.proof import Consent
 from agent.core.recovery.repair import (
     Case,
     Circumstances,
@@ -125,7 +126,7 @@ def test_a_suspect_of_that_kind_is_never_published_as_unpaired():
 
 
 def test_a_person_may_still_clean_it_up():
-    done, _ = run(seen(record=GUARDED), goal=Goal.CLEANUP)
+    done, _ = run(seen(record=GUARDED), goal=Goal.CLEANUP, consent=Consent.PASSKEY)
     assert RecoveryKind.CLEANUP in done
 
 

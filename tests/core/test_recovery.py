@@ -22,6 +22,7 @@ from agent.core.plan import ActionKind
 from agent.core.reconcile import plan_actions
 from agent.core.recovery.ladder import DESTRUCTIVE, UNPAIRING
 from agent.core.recovery.policy import RecoveryPolicy, Unpair
+from agent.core.recovery.proof import Consent
 from agent.core.recovery.repair import (
     Case,
     Circumstances,
@@ -68,10 +69,16 @@ def case_of(observation, circumstances, policy, wall):
     return Case(observation, verdict, circumstances, policy, wall)
 
 
+def consent_of(goal):
+    """A clean-up is confirmed by the person who asks for it."""
+    return Consent.PAIRING if goal is Goal.CLEANUP else Consent.NONE
+
+
 def run(
     observation,
     *,
     goal=Goal.HEAL,
+    consent=None,
     circumstances=None,
     policy=POLICY,
     works=lambda kind: True,
@@ -83,7 +90,8 @@ def run(
     `works`: whether a step can be carried out; `heals`: the observation after a step, if new.
     """
     circumstances, first = circumstances or Circumstances(), observation
-    repair = begin_repair(judge_health(observation, HEALTH, NOW), goal, wall)
+    consent = consent_of(goal) if consent is None else consent
+    repair = begin_repair(judge_health(observation, HEALTH, NOW), goal, wall, consent)
     done = []
     for _ in range(2000):
         case = case_of(observation, circumstances, policy, wall)
@@ -204,9 +212,9 @@ def once(steps):
         pytest.param(
             DAMAGED,
             {"circumstances": Circumstances(good_snapshot=True)},
-            [K.BACK_UP, K.CLEANUP],
+            [],
             Ending.GAVE_UP,
-            id="key files are never rolled back by themselves",
+            id="key files are never rolled back by themselves, nor given up while a copy is good",
         ),
         pytest.param(
             SUSPECT,
@@ -803,7 +811,7 @@ def test_the_agent_ends_a_live_pairing_after_calm_rounds_only(sick, goal, life, 
             assert well_and_alone
             assert around.another_connected or sick is not ZOMBIE
             assert policy.unpair is not Unpair.NEVER
-            last = repair.round >= policy.rounds and calm
+            last = (repair.round >= policy.rounds and calm) or sick is DAMAGED  # no copy of it
             assert policy.unpair is Unpair.EARLY or last
             return
         if action.kind is K.WAIT:

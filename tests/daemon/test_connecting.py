@@ -80,24 +80,76 @@ async def test_an_unpaired_session_is_created_again_without_help_until_it_shows_
     await eventually(lambda: one.agent.status("till"), "CONNECTED")
 
 
-async def test_ensure_healthy_of_a_paired_session_ends_in_a_code(begin, standin, eventually):
+async def test_ensure_healthy_of_a_paired_session_ends_in_a_code_where_others_are_connected(
+    begin, standin, eventually
+):
+    standin.add("other", "open")
     one = await begin("shop", state="open")
-    await eventually(lambda: one.all_connected(1))
+    await eventually(lambda: one.all_connected(2))
     hang(standin, "shop")
     await eventually(lambda: one.told("shop", "verdict", "stuck"), within=40)
-    begun = time.monotonic()
     told = await one.agent.do("POST", "/api/instance/shop/ensure-healthy")
     assert {key: told[key] for key in ("healthy", "cleaned", "recovered")} == {
         "healthy": True,
         "cleaned": True,
         "recovered": False,
     }
-    assert time.monotonic() - begun < 60
     assert await one.agent.status("shop") == "QR_REQUIRED"
     # Real servers answer a logout with success and do nothing: it cannot tell WhatsApp.
     assert await steps(one, "shop") == ["restart", "cleanup"]
     assert standin.instances["shop"].scan()
     await eventually(lambda: one.agent.status("shop"), "CONNECTED")
+
+
+@pytest.mark.parametrize("word", ["setup", "ensure-healthy"])
+async def test_while_whatsapp_is_away_a_repair_that_is_asked_for_keeps_the_pairing_and_says_so(
+    begin, standin, eventually, word
+):
+    one = await begin("shop", "desk", state="open")
+    await eventually(lambda: one.all_connected(2))
+    hang(standin, "shop", "desk")
+    await eventually(lambda: one.told("shop", "verdict", "stuck"), within=40)
+    path = "/api/instance/shop/ensure-healthy"
+    body = {}
+    if word == "setup":
+        path, body = "/api/v1/whatsapp/setup", {"name": "Shop", "instanceName": "shop"}
+    status, told = await one.agent.ask("POST", path, body)
+    assert (status, told["error"]) == (503, "whatsapp_away"), told
+    assert "WhatsApp is not reached from the server" in told["message"]
+    assert "the pairing is kept" in told["message"]
+    assert "wa-agent ensure-healthy shop --yes" in told["message"]
+
+    async def repair():
+        return (await one.agent.do("GET", "/api/instance/shop/details"))["repair"]
+
+    async def has_ended_its_round():
+        return (await repair())["ending"] == "gave_up"
+
+    await eventually(has_ended_its_round, within=60)
+    assert set(await steps(one, "shop")) == {"restart"}
+    assert not [path for path in standin.paths if path.startswith("DELETE")]
+
+    made_before = standin.instances["shop"]
+    told = await one.agent.do("POST", path, {**body, "confirm": True})
+    assert (told["healthy"], told["cleaned"]) == (True, True), told
+    assert standin.instances["shop"] is not made_before
+
+
+async def test_a_marked_pairing_ends_by_ensure_healthy_only_with_its_second_word(
+    begin, standin, eventually
+):
+    standin.add("other", "open")
+    one = await begin("shop", state="open")
+    await eventually(lambda: one.all_connected(2))
+    await one.agent.do("PUT", "/api/instance/shop/passkey", {"needed": True})
+    hang(standin, "shop")
+    await eventually(lambda: one.told("shop", "verdict", "stuck"), within=40)
+    path = "/api/instance/shop/ensure-healthy"
+    status, told = await one.agent.ask("POST", path, {"confirm": True})
+    assert (status, told["error"], told["field"]) == (409, "confirm_passkey", "confirm_passkey")
+    status, told = await one.agent.ask("POST", path)
+    assert (status, told["error"]) == (503, "confirm_passkey"), told
+    assert not [path for path in standin.paths if path.startswith("DELETE")]
 
 
 async def test_one_that_hangs_behind_its_own_proxy_keeps_its_pairing_whoever_else_connects(

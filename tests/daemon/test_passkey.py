@@ -131,8 +131,8 @@ async def test_neither_a_logout_nor_a_repair_replaces_it_and_a_copy_says_so_too(
     await is_now(agent, eventually, "sales", "AUTH_FAILURE", "logout")
     begun = time.monotonic()
     status, told = await agent.ask("POST", "/api/instance/sales/ensure-healthy")
-    assert status == 200
-    assert (told["healthy"], told["cleaned"]) == (False, False)
+    assert (status, told["error"]) == (503, "confirm_passkey"), told
+    assert "the pairing is kept" in told["message"]
     assert time.monotonic() - begun < 60
     assert file.exists()
     assert (await agent.do("GET", "/api/trash"))["trash"] == []

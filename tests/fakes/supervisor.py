@@ -115,7 +115,9 @@ class FakeRepairs:
             raise Refused(f"cannot clean up {id}: it would end a pairing", code="would_unpair")
         return replace(self._note("cleanup", id), cleaned=True, recovered=False, ending="cleaned")
 
-    async def ensure_healthy(self, id: InstanceId) -> FakeResult:
+    async def ensure_healthy(
+        self, id: InstanceId, *, confirmed: bool = False, passkey: str = ""
+    ) -> FakeResult:
         return self._note("ensure_healthy", id)
 
     async def force_reconnection(self, id: InstanceId) -> None:
@@ -263,7 +265,9 @@ class FakeSupervisor:
         self.note(id, "deleted", "deleted by an operator")
         return name
 
-    async def set_up(self, wanted: Instance) -> FakeSetUp:
+    async def set_up(
+        self, wanted: Instance, *, confirmed: bool = False, passkey: str = ""
+    ) -> FakeSetUp:
         created = wanted.id not in self.known
         if created:
             await self.create(wanted)

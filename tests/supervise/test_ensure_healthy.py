@@ -38,8 +38,8 @@ def facts() -> Facts:
 def repairs(facts: Facts) -> Repairs:
     """With the session's own facts; no pass runs, so a test plays what the repair does."""
 
-    def request(facts: Facts, goal: Any) -> None:
-        facts.repair.last = begin_repair(STUCK, goal, time.time())
+    def request(facts: Facts, goal: Any, consent: Any) -> None:
+        facts.repair.last = begin_repair(STUCK, goal, time.time(), consent)
 
     async def check_now(ids: list[InstanceId]) -> dict[InstanceId, HealthVerdict]:
         assert facts.verdict is not None

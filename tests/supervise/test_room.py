@@ -11,6 +11,7 @@ from agent.core.model import Instance, InstanceId, SessionRecord, UnitState, Uni
 from agent.core.network.reach import ReachPolicy
 from agent.core.plan import ActionKind, Plan
 from agent.core.recovery.actions import plan_step
+from agent.core.recovery.proof import Ground, Proof
 from agent.core.recovery.repair import Decision, RecoveryKind
 from agent.supervise.facts import Facts
 from agent.supervise.reach.watch import Reaching
@@ -161,7 +162,8 @@ def test_the_steps_of_a_repair_that_log_in_wait_for_their_turn(house, kind, back
         house.turns.gates.ask(InstanceId(f"busy{number}"), 1.0, lane=backend)
     one = facts("one", **settings)
     one.unit = RUNS
-    plan = plan_step(Decision(kind, "so"), remote=bool(backend))
+    decision = Decision(kind, "so", proof=Proof(Ground.NO_PAIRING))
+    plan = plan_step(decision, remote=bool(backend))
     assert (house.turns.ask(one, plan) is not None) is waits
 
 

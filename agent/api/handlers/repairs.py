@@ -18,7 +18,7 @@ from agent.supervise.requests.repairs import RepairResult
 
 DEFAULT_ENGINE = "web"
 
-CLEANUP = (Field("confirm", BOOLEAN, "true = confirm that a pairing may end"), CONFIRM_PASSKEY)
+CONFIRM = (Field("confirm", BOOLEAN, "true = confirm that a pairing may end"), CONFIRM_PASSKEY)
 SETUP = (
     Field("name", STRING, "name for people", required=True, least=1, most=128),
     Field("instanceName", STRING, "the instance's id", required=True, most=48, pattern=ID_PATTERN),
@@ -29,6 +29,7 @@ SETUP = (
         choices=tuple(engine_names()),
     ),
     *PLACE,
+    *CONFIRM,
 )
 
 
@@ -37,14 +38,18 @@ async def recover(call: Call) -> Json:
 
 
 async def cleanup(call: Call) -> Json:
-    body = await call.body()
-    confirmed, passkey = body.get("confirm", False), body.get("confirm_passkey", "")
-    repairs = call.supervisor.repairs
-    return _result(await repairs.cleanup_corrupted(call.id, confirmed=confirmed, passkey=passkey))
+    word, repairs = _confirmed(await call.body()), call.supervisor.repairs
+    return _result(await repairs.cleanup_corrupted(call.id, **word))
 
 
 async def ensure_healthy(call: Call) -> Json:
-    return _result(await call.supervisor.repairs.ensure_healthy(call.id))
+    word, repairs = _confirmed(await call.body()), call.supervisor.repairs
+    return _result(await repairs.ensure_healthy(call.id, **word))
+
+
+def _confirmed(body: Mapping[str, Any]) -> dict[str, Any]:
+    passkey = body.get("confirm_passkey", "")
+    return {"confirmed": body.get("confirm", False), "passkey": passkey}
 
 
 async def force_reconnection(call: Call) -> Json:
@@ -75,7 +80,7 @@ async def set_up(call: Call) -> Json | web.StreamResponse:
     existing = call.supervisor.views().get(id)
     engine, settings = _place(call, body, existing.instance if existing else None)
     wanted = Instance(id, engine, True, {"name": body["name"], **settings}, time.time())
-    made = await call.supervisor.set_up(wanted)
+    made = await call.supervisor.set_up(wanted, **_confirmed(body))
     return {
         "instanceName": id,
         "created": made.created,

@@ -24,9 +24,11 @@ agent."""
 
 def plan_step(decision: Decision, *, remote: bool) -> Plan:
     actions = (_ACTIONS_REMOTE if remote else _ACTIONS)[decision.kind]
-    return Plan(decision.kind.value, actions, decision.reason, repair=True)
+    name, reason = decision.kind.value, decision.reason
+    return Plan(name, actions, reason, proof=decision.proof, repair=True)
 
 
-def plan_needs_scan(reason: str) -> Plan:
+def plan_needs_scan(decision: Decision) -> Plan:
     """No try brought a suspect back: its files are evidence, it may pair again."""
-    return Plan("needs_scan", (ActionKind.STOP, ActionKind.SET_ASIDE), reason, repair=True)
+    actions = (ActionKind.STOP, ActionKind.SET_ASIDE)
+    return Plan("needs_scan", actions, decision.reason, proof=decision.proof, repair=True)

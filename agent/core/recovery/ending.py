@@ -17,18 +17,6 @@ from agent.core.recovery.repair import (
 from agent.core.words import PASSKEY_SUSPECTED
 
 
-def was_being_published(case: Case, repair: Repair) -> bool:
-    """A suspect whose pairing was given up already: the rest of its end must be done."""
-    return (
-        repair.trouble is Trouble.SUSPECT
-        and repair.stage is Stage.DUE
-        and repair.step is not RecoveryKind.CLEANUP
-        and bool(repair.backup)
-        and not case.observation.record.paired
-        and case.observation.desired.should_run
-    )
-
-
 def find_ending(case: Case, repair: Repair) -> Ending | None:
     verdict = case.verdict
     if not case.observation.desired.should_run or case.observation.unit.masked:

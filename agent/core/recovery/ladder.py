@@ -1,17 +1,21 @@
-"""Which step of a repair may be tried next: the order, the tries, and what may end a pairing."""
+"""Which step of a repair may be tried next: the order, the tries, and where a step is of use."""
 
 from collections.abc import Mapping
 
-from agent.core.model import ConnectionStatus, Health, HealthVerdict, SessionFiles, UnitState
-from agent.core.observed import is_guarded, last_reason, no_pairing_to_lose
+from agent.core.model import Health, HealthVerdict, SessionFiles, UnitState
+from agent.core.observed import last_reason, no_pairing_to_lose
 from agent.core.reasons import reason_of
-from agent.core.recovery.policy import Unpair
+from agent.core.recovery.pairing import (
+    may_put_back,
+    may_repair_end_it,
+    works_and_is_contradicted,
+)
+from agent.core.recovery.proof import Kept, Proof
 from agent.core.recovery.repair import Case, Goal, RecoveryKind, Repair, Trouble
 
 DESTRUCTIVE = frozenset({RecoveryKind.RESTORE, RecoveryKind.LOGOUT_RESTART, RecoveryKind.CLEANUP})
 """Never without a backup of the same repair, made first and confirmed to be readable."""
 UNPAIRING = frozenset({RecoveryKind.LOGOUT_RESTART, RecoveryKind.CLEANUP})
-_CONNECTED = ConnectionStatus.CONNECTED
 
 LADDERS: Mapping[Trouble, tuple[RecoveryKind, ...]] = {
     Trouble.CONNECTION: (
@@ -115,7 +119,7 @@ def allowed(step: RecoveryKind, case: Case, repair: Repair) -> bool:
         return False
     if step is RecoveryKind.RECONNECT:
         return alive
-    if step is RecoveryKind.RESTART and _works_and_is_contradicted(case):
+    if step is RecoveryKind.RESTART and works_and_is_contradicted(case):
         return not repair.restarted  # a list that a restart did not put right is no reason for more
     if step is RecoveryKind.RESTART and repair.trouble is Trouble.SUSPECT:
         return case.observation.files is SessionFiles.WHOLE
@@ -127,10 +131,10 @@ def allowed(step: RecoveryKind, case: Case, repair: Repair) -> bool:
         return _may_restore(case, repair)
     if step is RecoveryKind.LOGOUT_RESTART:
         pairing = case.observation.record.paired or not no_pairing_to_lose(case.observation)
-        return case.circumstances.can_log_out and alive and pairing and may_unpair(case, repair)
+        return case.circumstances.can_log_out and alive and pairing and _may_unpair(case, repair)
     if step is RecoveryKind.CLEANUP:
         # It was cleaned up once and is still not well: a second empty session is no better.
-        return not repair.cleaned and may_unpair(case, repair)
+        return not repair.cleaned and _may_unpair(case, repair)
     return True
 
 
@@ -143,57 +147,33 @@ def useless_steps(case: Case) -> frozenset[str]:
     return frozenset((*useless, RecoveryKind.RECONNECT.value) if sick else useless)
 
 
-def may_unpair(case: Case, repair: Repair) -> bool:
-    """Whether this repair may now do what ends a pairing."""
-    if repair.goal is Goal.CLEANUP:
-        return True
-    if is_guarded(case.observation) or _works_and_is_contradicted(case):
-        return False
-    if repair.trouble is Trouble.KEYS and case.circumstances.reads:
-        return False  # the keys of some contacts fail, not those of the pairing
-    if repair.goal is Goal.WORKING_QR or repair.unpaired:
+def proof_for(step: RecoveryKind, case: Case, repair: Repair) -> Proof | Kept | None:
+    """Why this step may put an end to the pairing or to its files; None: it touches neither."""
+    if step is RecoveryKind.RESTORE:
+        return may_put_back()
+    return may_repair_end_it(case, repair) if step in UNPAIRING else None
+
+
+def _may_unpair(case: Case, repair: Repair) -> bool:
+    return _makes_sense(case, repair) and isinstance(may_repair_end_it(case, repair), Proof)
+
+
+def _makes_sense(case: Case, repair: Repair) -> bool:
+    """Without a pairing to lose a new one costs nothing, and it must still be of use now."""
+    if repair.goal in (Goal.WORKING_QR, Goal.CLEANUP) or repair.unpaired:
         return True
     if repair.step in UNPAIRING and reason_of(last_reason(case.observation)).scan_again:
         return True
+    around = case.circumstances
     if repair.trouble is Trouble.SUSPECT:
         return False
-    if case.verdict.health not in (Health.STUCK, Health.CORRUPTED):
-        return False
-    around = case.circumstances
-    if no_pairing_to_lose(case.observation):
-        # In an incident one of them goes all the way: it shows whether the server can at all.
-        return around.well or around.canary
-    if not around.well:
-        return False
-    if repair.goal is Goal.RECOVER or case.policy.unpair is Unpair.NEVER:
-        return False
-    # An outage must never unpair a session: each round must have been a calm one.
-    last_round = repair.round >= case.policy.rounds and repair.calm
-    early = case.policy.unpair is Unpair.EARLY
-    return around.odd_one_out and _others_connect(case) and (early or last_round)
-
-
-def is_calm(case: Case) -> bool:
-    """Whether the cause can only be the session's own. What a backend's sessions share is seen by
-    its other sessions alone; the machine looks at WhatsApp's address for its own."""
-    around = case.circumstances
-    seen = _others_connect(case) or not case.observation.instance.backend
-    return around.well and around.odd_one_out and seen
-
-
-def _others_connect(case: Case) -> bool:
-    """Where a session hangs, the connection of another one that goes out the same way is the proof
-    that WhatsApp can be reached."""
-    return case.circumstances.another_connected or case.verdict.health is not Health.STUCK
-
-
-def _works_and_is_contradicted(case: Case) -> bool:
-    """Its own answer proves the connection, and only its server's list contradicts it."""
-    return case.verdict.reason == "remote_disagrees" and case.verdict.state is _CONNECTED
+    # In an incident one without a pairing goes all the way: it shows whether the server can at all.
+    may_try = around.well or (around.canary and no_pairing_to_lose(case.observation))
+    return may_try and case.verdict.health in (Health.STUCK, Health.CORRUPTED)
 
 
 def _may_restore(case: Case, repair: Repair) -> bool:
-    if _works_and_is_contradicted(case):
+    if works_and_is_contradicted(case):
         return False
     if not (case.circumstances.good_snapshot and case.circumstances.may_roll_back):
         return False

@@ -7,6 +7,7 @@ from enum import StrEnum
 from agent.core.breaker import remaining
 from agent.core.model import Health, HealthVerdict, Observation
 from agent.core.recovery.policy import RecoveryPolicy
+from agent.core.recovery.proof import Consent, Proof
 
 
 class Goal(StrEnum):
@@ -86,10 +87,10 @@ class Circumstances:
     may_roll_back: bool = False
     """The engine's session survives going back in time (a browser profile, not key files)."""
     peers: tuple[str, ...] = ()
-    reads: bool = False
-    """It read a message since its keys began to fail."""
     finds_records: bool = False
     """The engine can find a session's damaged records by reading them, where no peer is named."""
+    reads: bool = False
+    """It read messages since its keys began to fail, or its engine does not tell."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +102,8 @@ class Repair:
     """The verdict's reason that began it."""
     goal: Goal
     started_wall: float
+    consent: Consent = Consent.NONE
+    """What the person who asked for it confirmed."""
     step: RecoveryKind = RecoveryKind.NONE
     tries: int = 0
     """Tries of `step` so far, the one under way included."""
@@ -166,6 +169,8 @@ class Decision:
     """One sentence."""
     not_before_wall: float = 0.0
     """For WAIT: when to ask again at the latest."""
+    proof: Proof | None = None
+    """Why the pairing may end; None = the step keeps it."""
 
 
 _TROUBLE_OF = {
@@ -234,20 +239,35 @@ def outlive_repair(last: Repair, verdict: HealthVerdict) -> Repair:
     return replace(last, outlived=outlived)
 
 
-def begin_repair(verdict: HealthVerdict, goal: Goal, now_wall: float) -> Repair:
-    return Repair(trouble_of(verdict), verdict.reason, goal, now_wall, stage_wall=now_wall)
+def begin_repair(
+    verdict: HealthVerdict, goal: Goal, now_wall: float, consent: Consent = Consent.NONE
+) -> Repair:
+    trouble = trouble_of(verdict)
+    return Repair(trouble, verdict.reason, goal, now_wall, consent, stage_wall=now_wall)
 
 
-def join_repair(repair: Repair, goal: Goal) -> Repair:
+def join_repair(repair: Repair, goal: Goal, consent: Consent = Consent.NONE) -> Repair:
     """A second request joins the repair; it may widen what the repair may do."""
-    order = list(Goal)
-    wider = max(repair.goal, goal, key=order.index)
+    wider = max(repair.goal, goal, key=list(Goal).index)
+    consent = max(repair.consent, consent, key=list(Consent).index)
     if goal is not Goal.HEAL and repair.stage is Stage.DUE:
         # The caller waits for the answer: a delayed step is due now.
         repair = replace(repair, not_before_wall=0.0)
     owed = repair.cleaned and goal in (Goal.WORKING_QR, Goal.CLEANUP)
     owed = owed or repair.cleanup_owed
-    return replace(repair, goal=wider, joined=repair.joined + 1, cleanup_owed=owed)
+    return replace(repair, goal=wider, consent=consent, joined=repair.joined + 1, cleanup_owed=owed)
+
+
+def was_being_published(case: Case, repair: Repair) -> bool:
+    """A suspect whose pairing was given up already: the rest of its end must be done."""
+    return (
+        repair.trouble is Trouble.SUSPECT
+        and repair.stage is Stage.DUE
+        and repair.step is not RecoveryKind.CLEANUP
+        and bool(repair.backup)
+        and not case.observation.record.paired
+        and case.observation.desired.should_run
+    )
 
 
 def hurry_repair(repair: Repair, *, paired: bool) -> Repair:

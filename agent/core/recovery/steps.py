@@ -8,11 +8,13 @@ from dataclasses import replace
 
 from agent.core.breaker import remaining
 from agent.core.model import Health
-from agent.core.observed import is_guarded, no_pairing_to_lose
+from agent.core.observed import no_pairing_to_lose
 from agent.core.reasons import reason_of
-from agent.core.recovery.ending import find_ending, stage_left, was_being_published
-from agent.core.recovery.ladder import DESTRUCTIVE, UNPAIRING, is_calm, next_step
+from agent.core.recovery.ending import find_ending, stage_left
+from agent.core.recovery.ladder import DESTRUCTIVE, UNPAIRING, next_step, proof_for
+from agent.core.recovery.pairing import is_calm, may_publish_unpaired
 from agent.core.recovery.policy import RecoveryPolicy
+from agent.core.recovery.proof import Consent, Kept, Proof
 from agent.core.recovery.repair import (
     Case,
     Decision,
@@ -24,6 +26,7 @@ from agent.core.recovery.repair import (
     Trouble,
     needs_repair,
     trouble_of,
+    was_being_published,
 )
 from agent.core.words import SUSPECT
 
@@ -91,13 +94,15 @@ def put_off_ending(repair: Repair, policy: RecoveryPolicy, now_wall: float) -> R
     return _due(replace(repair, acts=repair.acts + 1), now_wall, wait)
 
 
-def _end(case: Case, repair: Repair, ending: Ending, sentence: str) -> tuple[Repair, Decision]:
+def _end(
+    case: Case, repair: Repair, ending: Ending, sentence: str, proof: Proof | None = None
+) -> tuple[Repair, Decision]:
     good = ending in (Ending.RECOVERED, Ending.CLEANED)
     kind = RecoveryKind.NONE if good else RecoveryKind.GIVE_UP
     ended = replace(repair, ending=ending, ended_wall=case.now_wall, stage=Stage.DUE)
     by_itself = ending is Ending.RECOVERED and not repair.acts
     word = "over without a step" if by_itself else ending.replace("_", " ")
-    return ended, Decision(kind, f"{word}: {sentence}")
+    return ended, Decision(kind, f"{word}: {sentence}", proof=proof)
 
 
 def _follow_trouble(case: Case, repair: Repair) -> Repair:
@@ -153,7 +158,9 @@ def _next_act(case: Case, repair: Repair) -> tuple[Repair, Decision]:
         had_pairing=owes,
         done=False,
     )
-    return acting, Decision(step, f"{verdict.sentence}; {_where(acting)}")
+    proof = proof_for(step, case, repair)
+    assert not isinstance(proof, Kept), "the ladder allowed it"
+    return acting, Decision(step, f"{verdict.sentence}; {_where(acting)}", proof=proof)
 
 
 def _back_up(case: Case, repair: Repair, sentence: str) -> tuple[Repair, Decision]:
@@ -182,6 +189,7 @@ def _end_round(case: Case, repair: Repair) -> tuple[Repair, Decision]:
         repair,
         # One round was asked for; the code that it owes is shown by a repair of the agent's own.
         goal=Goal.HEAL,
+        consent=Consent.NONE,
         round=number,
         calm=True,
         step=RecoveryKind.NONE,
@@ -223,10 +231,11 @@ def _wait_for_store(case: Case, repair: Repair) -> tuple[Repair, Decision] | Non
 
 def _end_suspect(case: Case, repair: Repair) -> tuple[Repair, Decision]:
     """Before a new pairing may overwrite it, the old store is retired as evidence."""
-    if is_guarded(case.observation):
-        return _end(case, repair, Ending.GAVE_UP, reason_of(SUSPECT).title)
+    proof = may_publish_unpaired(case, repair)
+    if isinstance(proof, Kept):
+        return _end(case, repair, Ending.GAVE_UP, f"{reason_of(SUSPECT).title}; {proof.why}")
     if repair.backup:
-        return _end(case, repair, Ending.NEEDS_SCAN, reason_of(SUSPECT).title)
+        return _end(case, repair, Ending.NEEDS_SCAN, reason_of(SUSPECT).title, proof)
     if repair.backup_tries >= case.policy.tries:
         return _end(case, repair, Ending.GAVE_UP, "the backup of its old files failed")
     return _back_up(case, repair, "a backup before a new pairing")

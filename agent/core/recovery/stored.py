@@ -6,7 +6,15 @@ from dataclasses import asdict, fields, replace
 from typing import Any
 
 from agent.core.model import SessionRecord
-from agent.core.recovery.repair import Ending, Goal, RecoveryKind, Repair, Stage, Trouble
+from agent.core.recovery.proof import Consent
+from agent.core.recovery.repair import (
+    Ending,
+    Goal,
+    RecoveryKind,
+    Repair,
+    Stage,
+    Trouble,
+)
 
 
 def with_repair(record: SessionRecord, repair: Repair | None) -> SessionRecord:
@@ -23,6 +31,7 @@ def read_repair(row: Mapping[str, Any]) -> Repair:
     words = {
         "trouble": Trouble,
         "goal": Goal,
+        "consent": Consent,
         "step": RecoveryKind,
         "stage": Stage,
         "ending": Ending,

@@ -14,7 +14,7 @@ from agent.core.model import JournalEntry, UnitState
 from agent.core.plan import ActionKind, Outcome, Plan
 from agent.core.reconnect import forgive
 from agent.engines.catalog import entry_of
-from agent.errors import EngineError, LinkError, WaError
+from agent.errors import EngineError, LinkError, VaultError, WaError
 from agent.failpoint import failpoint
 from agent.host.base import Host
 from agent.log import about
@@ -157,6 +157,7 @@ class Executor:
         """Repeating it does no harm. A repair clears `paired` in the record first, so that no
         start after a kill uses the old pairing; a renewal clears it afterwards."""
         if plan.repair:
+            await self._must_still_be_so(facts, plan)
             await self.save_unpaired(facts)
             failpoint("cleanup_reset")
         if facts.instance.backend:
@@ -165,6 +166,14 @@ class Executor:
         name = await asyncio.to_thread(set_aside, self.session_root, facts, why)
         await self._look_at_files(facts)
         return name
+
+    async def _must_still_be_so(self, facts: Facts, plan: Plan) -> None:
+        """Its worker has stopped: what was said of its files can be checked."""
+        if facts.instance.backend:
+            return
+        await self._look_at_files(facts)
+        if plan.proof is not None and not plan.proof.stands(facts.folder.files):
+            raise VaultError(f"cannot clean up {facts.id}: its files are whole again")
 
     async def save_unpaired(self, facts: Facts) -> None:
         facts.record = replace(forgive(facts.record), paired=False, account="")

@@ -7,7 +7,12 @@ from dataclasses import dataclass, replace
 from agent.clock import boot_now
 from agent.core.findings.crypto import CryptoState, judge_crypto
 from agent.core.findings.crypto_patterns import Effect, read_line
-from agent.core.findings.crypto_window import CryptoPolicy, note_error, note_message
+from agent.core.findings.crypto_window import (
+    CryptoPolicy,
+    forget_old,
+    note_error,
+    note_message,
+)
 from agent.core.findings.error_rate import PerMinute
 from agent.core.findings.first_messages import note_read, note_unread
 from agent.core.findings.log_limit import LogLimit, limit_of
@@ -26,6 +31,13 @@ def judge_keys(facts: Facts, policy: CryptoPolicy, now: float) -> CryptoState:
     """Its crypto errors judged, where its engine counts messages."""
     counted = entry_of(facts.instance.engine).counts_messages
     return judge_crypto(facts.crypto, policy, now, counts_messages=counted)
+
+
+def reads_messages(facts: Facts, policy: CryptoPolicy) -> bool:
+    """Whether it read a message within the window, or its engine does not tell."""
+    if not entry_of(facts.instance.engine).counts_messages:
+        return True
+    return bool(forget_old(facts.crypto, policy, boot_now()).messages)
 
 
 def failing_peers(facts: Facts, policy: CryptoPolicy) -> tuple[str, ...]:

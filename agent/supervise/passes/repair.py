@@ -17,10 +17,13 @@ from agent.core.model import Category, HealthVerdict, JournalEntry, Observation
 from agent.core.plan import Outcome, Plan
 from agent.core.recovery.actions import plan_needs_scan, plan_step
 from agent.core.recovery.ladder import UNPAIRING
+from agent.core.recovery.pairing import may_repair_end_it
 from agent.core.recovery.policy import RecoveryPolicy
+from agent.core.recovery.proof import Consent, Kept
 from agent.core.recovery.repair import (
     Case,
     Circumstances,
+    Decision,
     Ending,
     Goal,
     RecoveryKind,
@@ -36,7 +39,7 @@ from agent.core.waiting import AWAY
 from agent.engines.catalog import entry_of
 from agent.supervise.facts import Facts
 from agent.supervise.passes.act import Executor
-from agent.supervise.passes.findings import failing_peers
+from agent.supervise.passes.findings import failing_peers, reads_messages
 from agent.supervise.settings import Settings
 from agent.supervise.story import entry, tell
 from agent.supervise.turns.incidents import Incidents
@@ -76,6 +79,8 @@ class Ladder:
         case = await self._case(facts, observation, verdict)
         before = facts.repair.last  # again after that await: a request may have joined it
         assert before is not None
+        proof = may_repair_end_it(case, before)
+        facts.repair.kept = proof if isinstance(proof, Kept) else None
         repair, decision = step_repair(case, before)
         if decision.kind is RecoveryKind.WAIT:
             facts.repair.last = repair
@@ -84,7 +89,7 @@ class Ladder:
             return Step(again=boot_now() + max(decision.not_before_wall - now_wall, 0.0))
         if repair.over:
             facts.repair.last = repair
-            return Step(again=await self._end(facts, before, repair, decision.reason))
+            return Step(again=await self._end(facts, before, repair, decision))
         plan = plan_step(decision, remote=bool(facts.instance.backend))
         # Before it begins, only failures of others that it has seen count.
         return Step(plan, repair, replace(before, calm=repair.calm))
@@ -92,13 +97,14 @@ class Ladder:
     def note_check(self, seconds: float) -> None:
         self.statistics = note_check(self.statistics, seconds)
 
-    def request(self, facts: Facts, goal: Goal) -> None:
+    def request(self, facts: Facts, goal: Goal, consent: Consent) -> None:
         """A requested repair joins the running one, or begins."""
+        facts.repair.kept = None
         if facts.repair.last is not None and not facts.repair.last.over:
-            facts.repair.last = join_repair(facts.repair.last, goal)
+            facts.repair.last = join_repair(facts.repair.last, goal, consent)
         else:
             assert facts.verdict is not None, "asked before the first look"
-            facts.repair.last = begin_repair(facts.verdict, goal, time.time())
+            facts.repair.last = begin_repair(facts.verdict, goal, time.time(), consent)
         facts.record = with_repair(facts.record, facts.repair.last)
 
     def done(self, facts: Facts, plan: Plan, outcome: Outcome) -> None:
@@ -173,17 +179,19 @@ class Ladder:
             good_snapshot=good_snapshot,
             may_roll_back=may_roll_back(facts.instance.engine),
             peers=failing_peers(facts, self.settings.config.crypto),
-            reads=facts.inbound.last_wall >= failed_wall,
             finds_records=entry_of(facts.instance.engine).finds_records,
+            reads=facts.inbound.last_wall >= failed_wall
+            or reads_messages(facts, self.settings.config.crypto),
         )
         return Case(observation, verdict, around, self._policy(), time.time())
 
     async def _end(
-        self, facts: Facts, before: Repair, repair: Repair, sentence: str
+        self, facts: Facts, before: Repair, repair: Repair, decision: Decision
     ) -> float | None:
         """Returns a time when what the end asks for could not be done and is due again then."""
+        sentence = decision.reason
         if repair.ending is Ending.NEEDS_SCAN:
-            outcome = await self.executor.carry_out(facts, plan_needs_scan(sentence))
+            outcome = await self.executor.carry_out(facts, plan_needs_scan(decision))
             if not outcome.ok:
                 return await self._put_off(facts, before, outcome.detail)
             if outcome.made:

@@ -12,6 +12,7 @@ from agent.errors import EngineError, LinkError, Refused, TooLarge, TryLater, Wa
 from agent.store.database import Store
 from agent.supervise.facts import Facts
 from agent.supervise.registry import Registry
+from agent.supervise.requests.confirming import must_be_unpaired
 from agent.supervise.requests.uploads import in_parts
 from agent.supervise.story import entry
 from agent.supervise.worker_link import WorkerLink
@@ -20,6 +21,8 @@ LOGOUT_TIMEOUT = 30.0
 SEND_TIMEOUT = 80.0
 """Longer than any engine takes over a message: a file has to travel."""
 COMMAND_TIMEOUT = 10.0
+PAIRING_CODE = "pairing_code"
+"""The command that begins another login."""
 PATIENCE = 10.0
 """Seconds in which most passes over an instance are over; a longer one repairs it."""
 
@@ -56,6 +59,8 @@ class Asking:
         alone: bool = False,
     ) -> Mapping[str, Any]:
         """`alone`: outside of a pass, which would start again what this takes down."""
+        if name == PAIRING_CODE:
+            must_be_unpaired(self._registry.get(id))
         call = {"name": name, "arguments": dict(arguments)}
         if not alone:
             return await self._link(id, f"{name} with").call("command", call, timeout=timeout)

@@ -17,7 +17,7 @@ from agent.log import about
 from agent.store.database import Store
 from agent.supervise.facts import Facts
 from agent.supervise.registry import Registry
-from agent.supervise.requests.passkey import must_confirm_passkey
+from agent.supervise.requests.confirming import must_be_confirmed
 from agent.supervise.story import DELETING, entry
 from agent.vault.check import read_linked
 from agent.vault.identity import read_identity
@@ -43,7 +43,7 @@ class Deletion:
     async def delete(self, id: InstanceId, *, passkey: str = "") -> str:
         """Stop it, retire its folder, forget it. The session can be restored from the trash."""
         facts = self.registry.get(id)
-        must_confirm_passkey(facts, "delete", passkey)
+        must_be_confirmed(facts, "delete", confirmed=True, passkey=passkey)
         self.registry.tenure.refuse_unreachable()
         facts.instance = replace(facts.instance, enabled=False)
         facts.record = with_override(facts.record, Override.STOPPED, self.host.boot_id())

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 
+from agent.core.recovery.pairing import WHATSAPP_AWAY
 from agent.core.recovery.repair import Ending, Stage
 from agent.errors import TryLater
 from agent.supervise.facts import Facts
@@ -18,6 +19,23 @@ def refuse_silent(facts: Facts) -> None:
             f" ask for it then: wa-agent qr {facts.id}",
             code=NO_CODE,
         )
+
+
+def is_kept_away(facts: Facts) -> bool:
+    """WhatsApp is not reached, so no step of its repair can help it, and its pairing is kept."""
+    return facts.repair.kept is not None and facts.repair.kept.code == WHATSAPP_AWAY
+
+
+def refuse_kept(facts: Facts) -> None:
+    """TryLater where its repair keeps the pairing, and has ended or cannot help now."""
+    last, kept = facts.repair.last, facts.repair.kept
+    if kept is None or last is None:
+        return
+    if is_kept_away(facts) and not last.over:
+        goes_on = "The agent goes on with the steps that keep it"
+        raise TryLater(f"cannot heal {facts.id} now: {kept.sentence}. {goes_on}", code=kept.code)
+    if last.ending is Ending.GAVE_UP:
+        raise TryLater(f"cannot heal {facts.id}: {kept.sentence}", code=kept.code)
 
 
 def waits_in_vain(facts: Facts, fellows: Iterable[Facts], asked_at: float) -> bool:

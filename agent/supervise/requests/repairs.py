@@ -19,6 +19,7 @@ from agent.core.model import (
 )
 from agent.core.reasons import reason_of
 from agent.core.reconnect import forgive
+from agent.core.recovery.proof import Consent
 from agent.core.recovery.repair import Goal
 from agent.core.waiting import AWAY
 from agent.errors import NotFound, Refused, TryLater
@@ -29,8 +30,8 @@ from agent.supervise.passes.picture import desired_of
 from agent.supervise.passes.repair import Ladder
 from agent.supervise.registry import Registry
 from agent.supervise.requests.checks import Checking
-from agent.supervise.requests.no_code import waits_in_vain
-from agent.supervise.requests.passkey import must_confirm_passkey
+from agent.supervise.requests.confirming import must_be_confirmed
+from agent.supervise.requests.no_code import is_kept_away, refuse_kept, waits_in_vain
 from agent.supervise.story import entry
 from agent.supervise.turns.incidents import Incidents
 
@@ -92,19 +93,19 @@ class Repairs:
     ) -> RepairResult:
         """Retire the session (the trash keeps it) and offer a new QR."""
         facts = self._registry.get(id)
-        if not confirmed and is_paired(facts):
-            raise Refused(
-                f"cannot clean up {id} without a confirmation: it would end a pairing",
-                field="confirm",
-                code="would_unpair",
-            )
-        must_confirm_passkey(facts, "clean up", passkey)
-        return await self._repair(id, Goal.CLEANUP)
+        word = must_be_confirmed(facts, "clean up", confirmed=confirmed, passkey=passkey)
+        return await self._repair(id, Goal.CLEANUP, consent=word)
 
     async def ensure_healthy(
-        self, id: InstanceId, in_vain: Callable[[Facts], bool] | None = None
+        self,
+        id: InstanceId,
+        in_vain: Callable[[Facts], bool] | None = None,
+        *,
+        confirmed: bool = False,
+        passkey: str = "",
     ) -> RepairResult:
         """Check, recover, and clean up if nothing milder helped: it ends connected or with a QR.
+        TryLater where it stays unwell and its pairing may not end without a person's word.
 
         Answered within the limit, or as soon as `in_vain`; a longer repair goes on (ending
         "goes_on").
@@ -112,10 +113,13 @@ class Repairs:
         deadline = time.monotonic() + self._limit
         facts = self._registry.get(id)
         self._must_be_wanted(facts)
+        word = Consent.NONE
+        if confirmed:
+            word = must_be_confirmed(facts, "renew", confirmed=True, passkey=passkey)
         if not _repair_runs(facts) and _is_well(await self._settled_verdict(facts, deadline)):
             return RepairResult(healthy=True, cleaned=False, recovered=False, ending="")
         await self.until_there(facts)
-        return await self._repair(id, Goal.WORKING_QR, deadline, in_vain)
+        return await self._repair(id, Goal.WORKING_QR, deadline, in_vain, word)
 
     async def force_reconnection(self, id: InstanceId) -> None:
         """Try now, whatever the attempts, the delay and the circuit say."""
@@ -157,6 +161,7 @@ class Repairs:
         goal: Goal,
         deadline: float | None = None,
         in_vain: Callable[[Facts], bool] | None = None,
+        consent: Consent = Consent.NONE,
     ) -> RepairResult:
         deadline = deadline or time.monotonic() + self._limit
         facts = self._registry.get(id)
@@ -165,19 +170,21 @@ class Repairs:
         if not joins and facts.verdict is None:
             await self.check_instance_health(id)
         asked_at = boot_now()
-        self._ladder.request(facts, goal)
+        self._ladder.request(facts, goal, consent)
         over = facts.repair.waiters = facts.repair.waiters or asyncio.Event()
         word = "joins the repair that runs" if joins else "begins a repair"
         sentence = f"an operator asked for a repair ({goal.replace('_', ' ')}): it {word}"
         await self._intend(facts, entry(facts, "operator", sentence, Category.RECOVERY))
         in_vain = in_vain or (lambda facts: waits_in_vain(facts, (), asked_at))
         while not await self.wait(over, POLL) and time.monotonic() < deadline:
-            if in_vain(facts):
+            if in_vain(facts) or (goal is Goal.WORKING_QR and is_kept_away(facts)):
                 break
         if facts.gone:
             raise NotFound(f"cannot repair {id}: it was deleted meanwhile", field="id")
         last = facts.repair.last
         assert last is not None
+        if goal is Goal.WORKING_QR:
+            refuse_kept(facts)
         ending = last.ending if over.is_set() else GOES_ON
         sentence = "" if last.answer["healthy"] else facts.action.refusal or facts.sentence
         return RepairResult(**last.answer, ending=ending, sentence=sentence)
@@ -231,9 +238,3 @@ def _repair_runs(facts: Facts) -> bool:
 
 def _is_well(verdict: HealthVerdict) -> bool:
     return verdict.healthy or verdict.reason == "waiting_for_scan"
-
-
-def is_paired(facts: Facts) -> bool:
-    claimed = facts.run.claim is not None and facts.run.claim.claim.paired
-    unpaired = bool(facts.record.reason) and reason_of(facts.record.reason).unpairs
-    return (facts.record.paired or claimed) and not unpaired

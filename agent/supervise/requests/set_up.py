@@ -46,7 +46,9 @@ class SettingUp:
     enable: Callable[[InstanceId], Awaitable[object]]
     _creating: dict[InstanceId, asyncio.Lock] = field(init=False, default_factory=dict)
 
-    async def set_up(self, wanted: Instance) -> SetUp:
+    async def set_up(
+        self, wanted: Instance, *, confirmed: bool = False, passkey: str = ""
+    ) -> SetUp:
         """Make an existing instance healthy, or create it; then wait for a QR or CONNECTED."""
         result = RepairResult(healthy=True, cleaned=False, recovered=False, ending="")
         asked_at = boot_now()
@@ -72,7 +74,9 @@ class SettingUp:
         else:
             if not desired_of(facts, self.host).should_run:
                 await self.enable(wanted.id)
-            result = await self.repairs.ensure_healthy(wanted.id, in_vain)
+            result = await self.repairs.ensure_healthy(
+                wanted.id, in_vain, confirmed=confirmed, passkey=passkey
+            )
             _must_have_helped(facts, result)
         qr = await self._code_or_connected(wanted.id, in_vain)
         return SetUp(wanted.id, facts is None, result, qr)

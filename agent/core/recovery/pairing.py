@@ -1,0 +1,157 @@
+"""Whether an act may end a pairing: by a proof or by a person's word, whoever asks. Each act that
+removes, replaces, renews or logs out what may be a pairing has its proof from here."""
+
+from agent.core.model import ConnectionStatus, Health, Observation, SessionFiles
+from agent.core.observed import MayBePaired, is_guarded, last_reason, no_pairing_to_lose
+from agent.core.reasons import reason_of
+from agent.core.recovery.policy import Unpair
+from agent.core.recovery.proof import Consent, Ground, Kept, Proof
+from agent.core.recovery.repair import Case, Goal, Repair, Trouble, was_being_published
+
+WHATSAPP_AWAY = "whatsapp_away"
+"""The stable code of an answer: WhatsApp is not reached, so no step of a repair can help."""
+PAIRING_KEPT = "pairing_kept"
+CONFIRM_PASSKEY = "confirm_passkey"
+"""A refusal's code, and the field that answers it."""
+WOULD_UNPAIR = "would_unpair"
+
+
+def may_end_pairing(session: MayBePaired, consent: Consent, found: Proof | Kept) -> Proof | Kept:
+    """Whether an act may end the session's pairing. `consent`: what a person confirmed of this act;
+    `found`: what the facts prove without a person."""
+    if is_guarded(session) and consent is not Consent.PASSKEY:
+        return Kept(
+            CONFIRM_PASSKEY,
+            "its account needs a passkey to link again, so its pairing can be lost for good",
+            "A request that ends it must have `confirm_passkey` with the instance's id",
+        )
+    if consent is not Consent.NONE:
+        return Proof(Ground.PERSON)
+    if no_pairing_to_lose(session):
+        ended = reason_of(last_reason(session)).unpairs
+        return Proof(Ground.ENDED if ended else Ground.NO_PAIRING)
+    return found
+
+
+def may_repair_end_it(case: Case, repair: Repair) -> Proof | Kept:
+    """Whether a step of this repair may end the pairing now."""
+    found = _kept_or_proved(case, repair)
+    return may_end_pairing(case.observation, repair.consent, found)
+
+
+def may_publish_unpaired(case: Case, repair: Repair) -> Proof | Kept:
+    """Whether a suspect that no try brought back may be published as unpaired."""
+    found: Proof | Kept = Proof(Ground.LOST_STORE)
+    if not (case.circumstances.well or was_being_published(case, repair)):
+        found = _kept(case, "other sessions came up the same way, or its backend is down")
+    return may_end_pairing(case.observation, repair.consent, found)
+
+
+def may_renew(logged_out: Observation) -> Proof | Kept:
+    """Whether the files of a session that WhatsApp logged out may be retired."""
+    return may_end_pairing(logged_out, Consent.NONE, Proof(Ground.ENDED))
+
+
+def may_put_back() -> Proof:
+    """A restore by a repair: the vault refuses a copy of any other pairing
+    (vault.copies.restore.refuse_roll_back), and the trash keeps what it replaces."""
+    return Proof(Ground.SAME_PAIRING)
+
+
+def may_person_end_it(session: MayBePaired, consent: Consent) -> Proof | Kept:
+    """Whether an order may end the pairing: with a person's word only."""
+    unconfirmed = Kept(WOULD_UNPAIR, "it would end a pairing", "Confirm it")
+    return may_end_pairing(session, consent, unconfirmed)
+
+
+def is_calm(case: Case) -> bool:
+    """Whether the cause can only be the session's own. What a backend's sessions share is seen by
+    its other sessions alone; the machine looks at WhatsApp's address for its own."""
+    around = case.circumstances
+    seen = _others_connect(case) or not case.observation.instance.backend
+    return around.well and around.odd_one_out and seen
+
+
+def works_and_is_contradicted(case: Case) -> bool:
+    """Its own answer proves the connection, and only its server's list contradicts it."""
+    return case.verdict.reason == "remote_disagrees" and _is_connected(case)
+
+
+def _kept_or_proved(case: Case, repair: Repair) -> Proof | Kept:
+    around = case.circumstances
+    if repair.unpaired and not case.observation.record.paired:
+        return Proof(Ground.ENDED)
+    if works_and_is_contradicted(case):
+        return _kept(case, "it is connected, and only its server's list contradicts it")
+    if around.reads and (_is_connected(case) or repair.trouble is Trouble.KEYS):
+        return _kept(case, "it reads messages")
+    if repair.goal is Goal.RECOVER:
+        return _kept(case, "this repair tries only what keeps the pairing")
+    if case.policy.unpair is Unpair.NEVER:
+        return _kept(case, 'agent.toml has [recovery] unpair = "never"')
+    if not around.well:
+        return _away(case, "many of its sessions fail alike, or the network is down")
+    if repair.trouble is Trouble.SUSPECT:
+        asked = repair.goal in _ASKED
+        return Proof(Ground.LOST_STORE) if asked else _kept(case, "its files may come back")
+    if case.verdict.health not in (Health.STUCK, Health.CORRUPTED):
+        return _kept(case, "nothing shows that a new pairing would help")
+    if not _others_connect(case):
+        return _away(case, "no session beside this one is connected")
+    if not around.odd_one_out:
+        return _kept(case, "other sessions fail alike, so the cause may not be its own")
+    if repair.trouble is Trouble.FILES and around.good_snapshot and not around.may_roll_back:
+        return Kept(
+            PAIRING_KEPT,
+            "a good snapshot of it exists, which only a person may put back",
+            f"Put it back: `wa-agent restore {_id(case)} NAME --force` (its names: `wa-agent"
+            f" snapshots {_id(case)}`). {_word_for_it(case)}",
+        )
+    return _in_its_time(case, repair)
+
+
+def _in_its_time(case: Case, repair: Repair) -> Proof | Kept:
+    """An outage must never unpair a session: each round of the agent's own was a calm one."""
+    damaged = repair.trouble is Trouble.FILES
+    proof = Proof(Ground.DAMAGED_FILES if damaged else Ground.FAILS_ALONE)
+    early = case.policy.unpair is Unpair.EARLY or _nothing_milder(case, repair)
+    last_round = repair.round >= case.policy.rounds and repair.calm
+    if repair.goal in _ASKED or early or last_round:
+        return proof
+    return _kept(case, f"round {repair.round} of {case.policy.rounds}")
+
+
+def _nothing_milder(case: Case, repair: Repair) -> bool:
+    """Its files are there, cannot be read, and no copy of them exists: no later round has more."""
+    gone = case.observation.files is SessionFiles.ABSENT  # it may come back
+    return repair.trouble is Trouble.FILES and not gone and not case.circumstances.good_snapshot
+
+
+def _others_connect(case: Case) -> bool:
+    """Where a session hangs, the connection of another one that goes out the same way is the proof
+    that WhatsApp can be reached."""
+    return case.circumstances.another_connected or case.verdict.health is not Health.STUCK
+
+
+def _is_connected(case: Case) -> bool:
+    return case.verdict.state is ConnectionStatus.CONNECTED
+
+
+def _kept(case: Case, why: str) -> Kept:
+    return Kept(PAIRING_KEPT, why, _word_for_it(case))
+
+
+def _away(case: Case, why: str) -> Kept:
+    here = "the server" if case.observation.instance.backend else "this machine"
+    return Kept(WHATSAPP_AWAY, f"WhatsApp is not reached from {here} ({why})", _word_for_it(case))
+
+
+def _word_for_it(case: Case) -> str:
+    return f"To end it all the same and get a new code: `wa-agent ensure-healthy {_id(case)} --yes`"
+
+
+def _id(case: Case) -> str:
+    return case.observation.instance.id
+
+
+_ASKED = (Goal.WORKING_QR, Goal.CLEANUP)

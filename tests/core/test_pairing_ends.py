@@ -1,0 +1,193 @@
+"""A pairing ends by proof or by a person's word, whoever asks for a repair."""
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent.core.health import HealthPolicy, judge_health
+from agent.core.model import Health, SessionFiles, SessionRecord
+from agent.core.recovery.ladder import UNPAIRING
+from agent.core.recovery.pairing import (
+    PAIRING_KEPT,
+    WHATSAPP_AWAY,
+    may_person_end_it,
+    may_repair_end_it,
+)
+from agent.core.recovery.policy import RecoveryPolicy, Unpair
+from agent.core.recovery.proof import Consent, Ground, Kept, Proof
+from agent.core.recovery.repair import (
+    Case,
+    Circumstances,
+    Ending,
+    Goal,
+    RecoveryKind,
+    begin_repair,
+    join_repair,
+)
+from agent.core.recovery.steps import after_action, step_repair
+from tests.core.made import NOW, WALL, observations, seen
+from tests.core.test_recovery import (
+    DAMAGED,
+    KEYS,
+    LOST,
+    SUSPECT,
+    ZOMBIE,
+    circumstances,
+    policies,
+    run,
+)
+
+K = RecoveryKind
+HEALTH = HealthPolicy()
+POLICY = RecoveryPolicy()
+CALM = Circumstances()
+ALONE = Circumstances(another_connected=False)
+INCIDENT = Circumstances(well=False)
+ALIKE = Circumstances(odd_one_out=False)
+COPY = Circumstances(good_snapshot=True)
+READS = Circumstances(reads=True)
+MISSING = replace(DAMAGED, files=SessionFiles.ABSENT)
+MARKED = replace(ZOMBIE, record=SessionRecord(paired=True, needs_passkey=True))
+NEVER = RecoveryPolicy(unpair=Unpair.NEVER)
+
+
+def answer(observation, around, *, goal=Goal.WORKING_QR, consent=Consent.NONE, policy=POLICY):
+    verdict = judge_health(observation, HEALTH, NOW)
+    repair = begin_repair(verdict, goal, WALL, consent)
+    return may_repair_end_it(Case(observation, verdict, around, policy, WALL), repair)
+
+
+@pytest.mark.parametrize(
+    ("observation", "around", "policy", "code"),
+    [
+        pytest.param(ZOMBIE, ALONE, POLICY, WHATSAPP_AWAY, id="no other session is connected"),
+        pytest.param(ZOMBIE, INCIDENT, POLICY, WHATSAPP_AWAY, id="many fail alike"),
+        pytest.param(ZOMBIE, ALIKE, POLICY, PAIRING_KEPT, id="another one fails alike"),
+        pytest.param(ZOMBIE, CALM, NEVER, PAIRING_KEPT, id="agent.toml keeps all pairings"),
+        pytest.param(MARKED, CALM, POLICY, "confirm_passkey", id="it needs a passkey"),
+        pytest.param(KEYS, READS, POLICY, PAIRING_KEPT, id="failing keys, and it reads messages"),
+        pytest.param(DAMAGED, COPY, POLICY, PAIRING_KEPT, id="a copy that a person may put back"),
+        pytest.param(DAMAGED, INCIDENT, POLICY, WHATSAPP_AWAY, id="many files are damaged"),
+        pytest.param(LOST, INCIDENT, POLICY, WHATSAPP_AWAY, id="many came up unpaired"),
+        pytest.param(seen(), CALM, POLICY, PAIRING_KEPT, id="it is well"),
+    ],
+)
+def test_a_working_code_that_was_asked_for_ends_no_pairing_without_a_proof(
+    observation, around, policy, code
+):
+    kept = answer(observation, around, policy=policy)
+    assert isinstance(kept, Kept)
+    assert kept.code == code
+    assert "the pairing is kept" in kept.sentence
+    done, repair = run(observation, goal=Goal.WORKING_QR, circumstances=around, policy=policy)
+    assert UNPAIRING.isdisjoint(done)
+    assert repair.ending is not Ending.NEEDS_SCAN
+    words = {Consent.PAIRING, Consent.PASSKEY} - ({Consent.PAIRING} if "passkey" in code else set())
+    for word in words:
+        proof = answer(observation, around, policy=policy, consent=word)
+        assert proof == Proof(Ground.PERSON)
+
+
+@pytest.mark.parametrize(
+    ("observation", "ground"),
+    [
+        (ZOMBIE, Ground.FAILS_ALONE),
+        (KEYS, Ground.FAILS_ALONE),
+        (DAMAGED, Ground.DAMAGED_FILES),
+        (SUSPECT, Ground.LOST_STORE),
+        (replace(ZOMBIE, record=SessionRecord(), files=SessionFiles.UNPAIRED, claim=None), None),
+    ],
+)
+def test_with_its_proof_a_working_code_that_was_asked_for_is_shown(observation, ground):
+    proof = answer(observation, CALM)
+    assert proof == Proof(ground or Ground.NO_PAIRING)
+
+
+@given(observations, circumstances, policies, st.sampled_from([Goal.WORKING_QR, Goal.CLEANUP]))
+def test_no_live_pairing_ends_unconfirmed_while_no_other_session_shows_that_whatsapp_answers(
+    observation, around, policy, goal
+):
+    paired = replace(observation, record=replace(observation.record, paired=True, reason=""))
+    paired = replace(paired, claim=None, wait_reason="")
+    verdict = judge_health(paired, HEALTH, NOW)
+    repair = replace(begin_repair(verdict, goal, WALL), backup="kept")
+    case = Case(paired, verdict, around, policy, WALL)
+    _, action = step_repair(case, repair)
+    if action.kind in UNPAIRING:
+        assert action.proof is not None
+        assert around.well
+        assert around.another_connected or verdict.health is not Health.STUCK
+        assert policy.unpair is not Unpair.NEVER
+        assert not paired.record.needs_passkey
+
+
+def test_the_agent_gives_damaged_files_up_at_once_where_no_copy_of_them_is_left():
+    done, _ = run(DAMAGED)
+    assert done[:2] == [K.BACK_UP, K.CLEANUP]
+    _, repair = run(DAMAGED, heals=lambda kind, done: seen() if kind is K.CLEANUP else None)
+    assert repair.round == 1
+
+
+def test_files_that_are_gone_may_come_back_and_so_have_all_rounds():
+    done, repair = run(MISSING)
+    assert repair.round == POLICY.rounds
+    assert K.CLEANUP in done
+
+
+def test_the_agent_gives_no_files_up_while_a_copy_of_them_is_good():
+    done, repair = run(DAMAGED, circumstances=COPY)
+    assert UNPAIRING.isdisjoint(done)
+    kept = answer(DAMAGED, COPY, goal=Goal.HEAL)
+    assert isinstance(kept, Kept)
+    assert "wa-agent restore sales" in kept.todo
+    assert repair.ending is Ending.GAVE_UP
+
+
+@pytest.mark.parametrize("reads", [False, True])
+def test_a_session_that_reads_messages_is_never_cleaned_up_for_its_keys(reads):
+    done, _ = run(KEYS, circumstances=replace(CALM, reads=reads))
+    assert (K.CLEANUP in done) is not reads
+
+
+def test_files_that_are_whole_once_the_worker_has_stopped_are_no_damaged_files():
+    proof = Proof(Ground.DAMAGED_FILES)
+    assert proof.stands(SessionFiles.DAMAGED)
+    assert not proof.stands(SessionFiles.WHOLE)
+    assert Proof(Ground.PERSON).stands(SessionFiles.WHOLE)
+
+
+def test_what_a_person_confirmed_holds_for_one_round():
+    """Afterwards it may be another pairing that would end."""
+    repair = begin_repair(judge_health(ZOMBIE, HEALTH, NOW), Goal.RECOVER, WALL)
+    repair = join_repair(repair, Goal.WORKING_QR, Consent.PAIRING)
+    assert join_repair(repair, Goal.CLEANUP).consent is Consent.PAIRING
+    wall, rounds = WALL, []
+    hangs = replace(ZOMBIE, record=SessionRecord(), files=SessionFiles.UNPAIRED, claim=None)
+    repair = replace(repair, had_pairing=True)
+    for _ in range(60):
+        case = Case(hangs, judge_health(hangs, HEALTH, NOW), CALM, POLICY, wall)
+        repair, action = step_repair(case, repair)
+        rounds.append((repair.round, repair.consent))
+        wall = max(wall + 1, action.not_before_wall)
+        if action.kind is not K.WAIT:
+            repair = after_action(repair, action.kind, True, POLICY, wall, backup="kept")
+    assert {consent for number, consent in rounds if number == 1} == {Consent.PAIRING}
+    assert {consent for number, consent in rounds if number > 1} == {Consent.NONE}
+
+
+def test_a_pairing_made_since_a_repair_ended_the_last_one_is_another_one():
+    repair = begin_repair(judge_health(ZOMBIE, HEALTH, NOW), Goal.HEAL, WALL)
+    case = Case(ZOMBIE, judge_health(ZOMBIE, HEALTH, NOW), ALONE, POLICY, WALL)
+    assert isinstance(may_repair_end_it(case, replace(repair, unpaired=True)), Kept)
+
+
+@given(observations)
+def test_an_order_that_ends_a_pairing_needs_a_persons_word(observation):
+    paired = replace(observation, record=replace(observation.record, paired=True, reason=""))
+    paired = replace(paired, claim=None)
+    assert isinstance(may_person_end_it(paired, Consent.NONE), Kept)
+    marked = paired.record.needs_passkey
+    assert isinstance(may_person_end_it(paired, Consent.PAIRING), Kept if marked else Proof)
+    assert may_person_end_it(paired, Consent.PASSKEY) == Proof(Ground.PERSON)
