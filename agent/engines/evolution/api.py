@@ -66,13 +66,16 @@ class EvolutionApi:
             raise refusal(f"connect {name}", answer)
         return read_shown(answer.body)
 
-    async def keys_hold_no_pairing(self, name: str) -> bool:
-        """1.8: of a session that connects; False = it may have one. Baileys reads the account's
-        name before it looks at the connection, and keys that were never paired have no account."""
+    async def has_account(self, name: str) -> bool | None:
+        """Whether the keys of a session that is not open belong to an account; None = it does not
+        tell. Baileys reads the account's name before it looks at the connection. The server logs
+        its answer as an error."""
         path = f"/instance/setPresence/{segment(name)}"
         answer = await self.ask("POST", path, {"presence": "unavailable"})
         words = refusal_words(answer.body)
-        return not answer.good and any(sign in words for sign in _NO_ACCOUNT)
+        if not answer.good and any(sign in words for sign in _NO_ACCOUNT):
+            return False
+        return True if not answer.good and "Connection Closed" in words else None
 
     async def restart(self, name: str) -> bool:
         """False where the server refuses: in `close`."""

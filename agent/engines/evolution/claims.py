@@ -44,7 +44,7 @@ class Facts:
     account: str = ""
     code_shown: bool = False
     code_taken: bool = False
-    """It showed codes in this login, shows none now, and did not say that they are used up."""
+    """It showed a code, and now its keys have an account: a phone scanned it."""
     blank_for: float = 0.0
     """Seconds in which the session has connected and shown no code."""
     open_until: float = 0.0
@@ -57,6 +57,11 @@ class Facts:
     """It closed a short time ago, and the server may connect it by itself."""
     fight: bool = False
     """Two connections of it replace each other."""
+
+    @property
+    def scanned(self) -> bool:
+        """A phone scanned its code, and whether the pairing is complete is not known."""
+        return self.code_taken and self.paired is None
 
 
 def claim_of(facts: Facts, blank_limit: float) -> Claim:
@@ -129,7 +134,7 @@ def _connecting(facts: Facts, blank_limit: float) -> Claim:
         return _with(facts, Status.QR_REQUIRED, "logout" if facts.lost else "", paired=False)
     if fresh_end(facts.row, facts.open_until) == 405 or facts.ended == "client_outdated":
         return _with(facts, Status.DISCONNECTED, "client_outdated")
-    if facts.code_taken and not facts.paired:
+    if facts.scanned:
         return replace(_with(facts, Status.INITIALIZING), phase="pairing", useless=_USELESS)
     # Paired and not connected it cannot tell WhatsApp that it goes: a logout is answered with
     # success and changes nothing.

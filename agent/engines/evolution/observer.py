@@ -99,17 +99,15 @@ class Observer:
         except EngineError:
             return  # it changed since the state was read; the next probe sees
 
-    async def missing_pairing(self) -> None:
-        """Whether a session that connects has a pairing, where that is not known or may be lost."""
-        server, view = self.server, self.view
-        if view.unpaired:
-            return
-        if not server.api.old:
+    async def missing_pairing(self, *, now: bool = False) -> None:
+        """Whether a session has a pairing, where the view may not know it; `now`: ask again."""
+        api, view = self.server.api, self.view
+        if not api.old and not view.unpaired and view.live is Live.CONNECTING:
             await self.pairing()
-            return
-        none = view.ask_pairing() and await server.api.keys_hold_no_pairing(self.remote)
-        if none and view.live is Live.CONNECTING:  # still: it was asked by its connection's keys
-            view.note_unpaired()
+        if view.doubts_pairing(old=api.old, now=now):
+            live, has = view.live, await api.has_account(self.remote)
+            if has is not None and view.live is live:
+                view.note_account(has=has)
 
     async def take_shown(self, shown: Shown) -> None:
         """A code proves a missing pairing only where it is new and the server's row agrees: a
@@ -190,8 +188,7 @@ class Observer:
         api, view, pace = self.server.api, self.view, self.server.pace
         await self.state()
         await self.row()
-        if view.live is Live.CONNECTING:
-            await self.missing_pairing()
+        await self.missing_pairing(now=True)
         if view.live is Live.OPEN or not view.unpaired:
             raise EngineError("cannot get a pairing code: it waits for no scan", code="not_waiting")
         if view.live is Live.CONNECTING:

@@ -99,7 +99,8 @@ class EvolutionSession:
     async def connect(self) -> None:
         async with self._acting:
             await self._observer.state()
-            if self._view.live is Live.CONNECTING and not self._view.unpaired:
+            view = self._view
+            if view.live is Live.CONNECTING and not view.unpaired and not view.logins.fight:
                 return  # by itself
             await self._connect()
 
@@ -236,6 +237,7 @@ class EvolutionSession:
             await self._create()
         elif view.live is Live.CLOSE and not view.end_known:
             await self._observer.row()
+            await self._observer.missing_pairing(now=True)
         await self._observer.connect()
         # A slow server may have created it after our request had run out of time.
         await self._renewal.give_back()

@@ -67,8 +67,8 @@ class Pace:
     pairing_wait: float = 7.0
     blank_limit: float = 25.0
     """After so long in `connecting` without a code a session is said to hang."""
-    pairing_again: float = 300.0
-    """Between two questions to 1.8 whether a session that connects has a pairing."""
+    account_again: float = 300.0
+    """Between two questions whether the keys of a session that is not open have an account."""
     gone_wait: float = 5.0
     """How long a logout or a deletion may take after the server answered it."""
     look_every: float = 0.3

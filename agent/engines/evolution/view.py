@@ -9,7 +9,7 @@ from agent.core.words import Claim
 from agent.engines.base import Qr
 from agent.engines.evolution.answers import Shown
 from agent.engines.evolution.claims import Facts, Live, claim_of, disagreement, fresh_end, is_paired
-from agent.engines.evolution.codes import Code, mark_code
+from agent.engines.evolution.codes import Code, Questions, mark_code, qr_of
 from agent.engines.evolution.hooks import (
     HookEvent,
     codes_used_up,
@@ -49,11 +49,9 @@ class SessionView:
         self._closed = False
         """It was open, and then closed without coming back by itself."""
         self._code: Code | None = None
-        self._earlier_code: Code | None = None
-        """What it showed last before we asked it to connect."""
         self._blank_since: float | None = None
         self._newest = 0.0
-        self._asked_pairing = float("-inf")
+        self._questions = Questions(pace.account_again)
         self._disagreed = ""
 
     @property
@@ -109,17 +107,13 @@ class SessionView:
 
     def qr(self) -> Qr | None:
         code = self.code()
-        if code is None or not code.text:
-            return None
-        left = self._pace.code_holds - (self._clock() - code.at)
-        return Qr(code.text, max(1.0, left), max(1, code.number))
+        return qr_of(code, code.at + self._pace.code_holds - self._clock()) if code else None
 
     def claim(self) -> Claim:
         facts = replace(
             self._facts,
             awaited=self.awaited,
             code_shown=self.code() is not None,
-            code_taken=self._code not in (None, self._earlier_code) and self.code() is None,
             blank_for=self._blank_for(),
             may_come_back=self.may_come_back,
             fight=self.logins.fight,
@@ -150,7 +144,6 @@ class SessionView:
     def begin(self) -> None:
         """We ask it to connect: its earlier end counts no more."""
         self.logins.asked()
-        self._earlier_code = self._code
         if self._facts.ended != "client_outdated":
             self._facts.ended = ""
         if self._blank_since is None:
@@ -182,8 +175,7 @@ class SessionView:
             if self._code is not None:
                 self._scanned = mark_code(self._code.text)
             facts.ended, facts.paired, facts.lost = "", True, False
-            self._code, self._blank_since = None, None
-            self._closed = False
+            self._code, self._blank_since, self._closed = None, None, False
         elif live is Live.CONNECTING and self._blank_since is None and self.code() is None:
             self._blank_since = self._clock()
         if live is not Live.MISSING:
@@ -196,6 +188,8 @@ class SessionView:
         if not shown.code and not shown.pairing_code:
             return
         facts, before = self._facts, self._code
+        if before is not None and before.text == shown.code and self.code() is None:
+            return  # the server goes on showing a code that no phone can scan any more
         # It was paired, it closed and stayed closed, and now the server makes a code for it: a
         # phone or WhatsApp ended the pairing. 1.8 does not say so anywhere.
         facts.lost = facts.lost or (self.paired and self._closed)
@@ -220,7 +214,7 @@ class SessionView:
             if row.status == Live.OPEN:
                 facts.open_until = max(facts.open_until, row.updated_wall)
             facts.open_until = max(facts.open_until, row.closed_wall)
-        elif not row.live:
+        elif not row.live and not (facts.scanned and row.status == Live.CONNECTING):
             facts.paired = is_paired(row, facts.open_until) and facts.ended not in _UNPAIRED
 
     def note_event(self, event: HookEvent) -> bool:
@@ -269,17 +263,23 @@ class SessionView:
         self.note_shown(shown)  # told when it is made
         return True
 
-    def ask_pairing(self) -> bool:
-        """Whether to ask now if it has a pairing: seldom, for the server logs it as an error."""
-        now, waits = self._clock(), self._pace.blank_limit if self.paired else 0.0
-        if self.seconds() < waits or now - self._asked_pairing < self._pace.pairing_again:
-            return False
-        self._asked_pairing = now
-        return True
+    def doubts_pairing(self, *, old: bool, now: bool) -> bool:
+        """Whether to ask now if its keys have an account: a phone may have scanned the code that is
+        gone, and 1.8 tells neither of a pairing nor of its loss."""
+        code = self._code
+        if self.unpaired:
+            doubt = code is not None and (now or self.code() is None)
+        else:
+            doubt = old and (now or not self.paired or self.seconds() >= self._pace.blank_limit)
+        doubt = doubt and self.live is not Live.OPEN
+        return doubt and self._questions.due(code, self._clock(), now)
 
-    def note_unpaired(self) -> None:
-        """The server says that its keys hold no pairing."""
-        self._facts.lost, self._facts.paired = self._facts.lost or self.paired, False
+    def note_account(self, *, has: bool) -> None:
+        facts = self._facts
+        if not has:
+            facts.lost, facts.paired = facts.lost or self.paired, False
+        elif self.unpaired and self._code is not None and not self._code.pairing_code:
+            facts.paired, facts.code_taken = None, True  # a code to type names the account at once
 
     def _unpair(self, ended: str) -> None:
         self._facts.ended, self._facts.paired, self._code = ended, False, None

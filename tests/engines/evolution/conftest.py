@@ -27,7 +27,7 @@ PACE = Pace(
     look_every=0.02,
     stays_closed=0.3,
     looks_apart=0.15,
-    pairing_again=0.2,
+    account_again=0.2,
     version_again=0.0,
 )
 """Waits as long as a slow machine needs: a test whose wait is to end in vain has its own."""

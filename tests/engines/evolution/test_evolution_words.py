@@ -332,20 +332,29 @@ def test_only_so_many_ids_are_remembered() -> None:
     assert seen.first("b", "1")
 
 
-def test_a_code_that_is_gone_without_an_end_is_a_pairing_under_way() -> None:
+def test_a_code_that_is_gone_was_scanned_only_where_the_keys_have_an_account() -> None:
     now = 1000.0
     view = SessionView(Pace(), lambda: now)
     view.note_created()
     view.note_live(Live.CONNECTING)
-    assert view.claim().phase == ""
     view.note_shown(read_shown({"code": "2@a"}))
     assert view.claim().status is Status.QR_REQUIRED
+    assert not view.doubts_pairing(old=False, now=False)
     now += Pace().code_holds
     view.note_live(Live.CONNECTING)
+    assert view.doubts_pairing(old=False, now=False)
+    assert not view.doubts_pairing(old=False, now=False), "once for each code"
+    view.note_account(has=False)
+    assert (view.claim().phase, view.unpaired) == ("", True)
+    now += Pace().blank_limit
+    view.note_shown(read_shown({"code": "2@a"}))
+    assert view.claim().guess == "client_outdated", "it hangs; the server goes on showing the code"
+    view.note_account(has=True)
     claim = view.claim()
     assert (claim.status, claim.phase, claim.guess) == (Status.INITIALIZING, "pairing", "")
-    view.begin()
-    assert view.claim().phase == "", "it was asked to connect again: the code is an earlier one"
+    assert view.refuse_login(), "it may have a pairing now"
+    view.note_row(row("connecting"))
+    assert not view.unpaired, "the row has not heard of the scan"
     view.note_shown(read_shown({"code": "2@b"}))
     assert view.claim().status is Status.QR_REQUIRED
     view.note_live(Live.OPEN)

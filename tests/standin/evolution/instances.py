@@ -271,6 +271,10 @@ class Instance:
             self._after(self._times.opens_after, self._connecting)
 
     def _next_code(self) -> None:
+        if self.stuck:
+            self.code = ""
+            self._try_again()
+            return
         if self.count == self._times.codes:
             self._codes_used_up()
             return
