@@ -3,12 +3,17 @@
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import IO
 
 from agent.errors import Refused
 from agent.moving.tables import Row, is_wanted
 
 Rows = Callable[[Iterator[str]], Iterator[tuple[str, Row]]]
 """Each row of a dump's lines, with its table."""
+
+
+_LONGEST = 1 << 28
+"""Characters of a line: a file of zeros has no other end."""
 
 
 class DumpTables:
@@ -19,7 +24,7 @@ class DumpTables:
         self._tables: dict[str, list[Row]] = {}
         try:
             with path.open(encoding="utf-8", newline="\n") as lines:
-                for table, row in rows(lines):
+                for table, row in rows(_lines(lines)):
                     self._tables.setdefault(table, []).append(row)
         except (UnicodeDecodeError, ValueError) as error:
             raise Refused(f"cannot read {path}: it is no whole dump", code="damaged") from error
@@ -29,6 +34,13 @@ class DumpTables:
 
     def rows(self, table: str) -> list[Row]:
         return self._tables.get(table, [])
+
+
+def _lines(file: IO[str]) -> Iterator[str]:
+    while line := file.readline(_LONGEST):
+        if len(line) == _LONGEST:
+            raise ValueError("a line is longer than any session")
+        yield line
 
 
 def of_postgres(lines: Iterator[str]) -> Iterator[tuple[str, Row]]:

@@ -1,7 +1,10 @@
 """What a source is: a folder, a file or an address, recognised by what it holds."""
 
+import os
+import stat
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from agent.errors import InvalidRequest
 from agent.moving.databases import ElsewhereKeys, find_evolution, find_whaticket
@@ -85,13 +88,24 @@ def _look_in(source: str, hints: Hints) -> list[FoundSession]:
 
 
 def head_of(path: Path) -> bytes:
+    with open_file(path, "source") as file:
+        return file.read(4096)
+
+
+def open_file(path: Path, field: str) -> IO[bytes]:
+    """A pipe or a device would be waited for, or never end."""
     try:
-        with path.open("rb") as file:
-            return file.read(4096)
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
         raise InvalidRequest(
-            f"cannot read {path}: {error.strerror or error}", field="source", code="unreadable"
+            f"cannot read {path}: {error.strerror or error}", field=field, code="unreadable"
         ) from error
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise InvalidRequest(
+            f"cannot read {path}: it is no regular file", field=field, code="unreadable"
+        )
+    return os.fdopen(fd, "rb")
 
 
 def _in_tables(tables: Tables, hints: Hints) -> list[FoundSession]:

@@ -136,7 +136,10 @@ def without_twins(sessions: Sequence[FoundSession]) -> list[FoundSession]:
         twins = [
             other.name
             for other in sessions
-            if other is not session and session.device and other.device == session.device
+            if other is not session
+            and session.device
+            and other.device == session.device
+            and other.code in ("", "in_use")
         ]
         if twins and not session.problem:
             problem = (

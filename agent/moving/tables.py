@@ -5,17 +5,19 @@ import csv
 import os
 import shutil
 import sqlite3
+import stat
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 from urllib.parse import parse_qsl, unquote, urlsplit
 
+from agent.engines.baileys.files import SIZE_LIMIT
 from agent.errors import InvalidRequest, Refused, WaError
 from agent.moving.users import user_of_file
+from agent.scratch import scratch
 
 Row = Mapping[str, str | bytes | int | None]
 _TIMEOUT = 120.0
@@ -47,25 +49,38 @@ class Tables(Protocol):
 
 
 class SqliteTables:
-    """A copy of the file is read: opening the file itself could write its journal."""
+    """Read in its place, as a file that nothing changes. With a journal beside it a copy is read:
+    to open the file itself would write that back."""
 
     def __init__(self, path: Path) -> None:
         self.user = user_of_file(path)
         self.written: float | None = path.stat().st_mtime
         self._names: dict[str, list[Row]] = {}
-        with tempfile.TemporaryDirectory(prefix="wa-agent-") as folder:
-            copy = Path(folder) / "copy.db"
-            for suffix in ("", "-wal"):
-                beside = path.with_name(path.name + suffix)
-                if beside.exists():
-                    shutil.copyfile(beside, copy.with_name(copy.name + suffix))
-            try:
-                self._read(copy)
-            except sqlite3.DatabaseError as error:
-                raise Refused(f"cannot read {path}: {error}", code="damaged") from error
+        journals = [
+            beside
+            for suffix in ("-wal", "-journal")
+            if _size(beside := path.with_name(path.name + suffix))
+        ]
+        try:
+            if not journals:
+                self._read(f"{path.absolute().as_uri()}?immutable=1")
+                return
+            size = sum(map(_size, (path, *journals)))
+            if size > SIZE_LIMIT:
+                raise Refused(
+                    f"cannot read {path}: with its {journals[0].name} it has {size} bytes; let its"
+                    " program or sqlite3 write that back first (PRAGMA wal_checkpoint(TRUNCATE))",
+                    code="too_large",
+                )
+            with scratch() as folder:
+                for file in (path, *journals):
+                    shutil.copyfile(file, folder / file.name)
+                self._read((folder / path.name).as_uri())
+        except sqlite3.DatabaseError as error:
+            raise Refused(f"cannot read {path}: {error}", code="damaged") from error
 
-    def _read(self, copy: Path) -> None:
-        database = sqlite3.connect(copy)
+    def _read(self, uri: str) -> None:
+        database = sqlite3.connect(uri, uri=True)
         try:
             database.row_factory = sqlite3.Row
             tables = database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
@@ -82,6 +97,15 @@ class SqliteTables:
 
     def rows(self, table: str) -> list[Row]:
         return self._names.get(table, [])
+
+
+def _size(path: Path) -> int:
+    """0 for a file that is not there, or none."""
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        return 0
+    return status.st_size if stat.S_ISREG(status.st_mode) else 0
 
 
 class PostgresTables:

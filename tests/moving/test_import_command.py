@@ -1,16 +1,20 @@
 """`wa-agent import` of several sessions into a running agent."""
 
+import asyncio
 import fcntl
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+
+import pytest
 
 from agent.core.model import InstanceId
 from agent.vault.copies.pack import pack_session
 from tests.daemon.conftest import RunningAgent, make_agent
 from tests.daemon.test_vault import cli
-from tests.moving.conftest import creds, keys_of, write_folder
+from tests.moving.conftest import creds, keys_of, pair_of, write_folder
 
 __all__ = ["make_agent"]
 
@@ -19,7 +23,8 @@ async def test_several_sessions_become_instances_that_wait_to_be_enabled(
     make_agent: Callable[..., RunningAgent], tmp_path: Path
 ) -> None:
     write_folder(tmp_path / "bots" / "sales", keys_of())
-    write_folder(tmp_path / "bots" / "Help Desk", keys_of(creds(me={"id": "5511880000000:1@x"})))
+    other = creds(me={"id": "5511880000000:1@x"}, noiseKey=pair_of(9))
+    write_folder(tmp_path / "bots" / "Help Desk", keys_of(other))
     write_folder(tmp_path / "bots" / "deaf", keys_of(pre_keys=0))
     agent = make_agent()
     await agent.start()
@@ -30,10 +35,11 @@ async def test_several_sessions_become_instances_that_wait_to_be_enabled(
         assert (shown["engine"], shown["should_run"], shown["paired"]) == ("baileys", False, True)
         assert shown["account"] == account, "known before its first login"
     assert not await agent.knows("deaf")
-    status, out = await cli(agent, "import", str(tmp_path / "bots"), "shop", "--only", "sales")
-    assert (status, out.splitlines()[0]) == (0, "shop imported, disabled"), out
     again, out = await cli(agent, "import", str(tmp_path / "bots" / "sales"))
     assert (again, "exists" in out) == (4, True), out
+    await agent.do("DELETE", "/api/instance/sales")
+    status, out = await cli(agent, "import", str(tmp_path / "bots"), "shop", "--only", "sales")
+    assert (status, out.splitlines()[0]) == (0, "shop imported, disabled"), out
 
 
 async def test_an_archive_is_shown_and_its_first_messages_prove_that_it_reads(
@@ -116,3 +122,52 @@ async def test_of_several_each_tells_how_far_it_came(
     assert (status, sorted(told)) == (4, ["deaf", "sales"]), out
     assert told["sales"].startswith("imported; cannot wait"), told
     assert told["deaf"].startswith("refused: it holds credentials without"), told
+
+
+@pytest.mark.parametrize("point", ["import_unpacked", "staging_in_place"])
+async def test_an_agent_that_is_killed_meanwhile_is_waited_for(
+    make_agent: Callable[..., RunningAgent], tmp_path: Path, point: str
+) -> None:
+    for number, name in enumerate(("desk", "sales", "till")):
+        told = creds(me={"id": f"551188000000{number}:1@x"}, noiseKey=pair_of(number + 10))
+        write_folder(tmp_path / "bots" / name, keys_of(told))
+    agent = make_agent()
+    await agent.start({"WA_FAILPOINT": f"{point}:kill"})
+    importing = asyncio.create_task(cli(agent, "import", tmp_path / "bots", "--all", "--json"))
+    assert agent.process is not None
+    async with asyncio.timeout(60):
+        await agent.process.wait()
+    await agent.start()
+    status, out = await importing
+    assert status == 0, out
+    assert [row["result"] for row in json.loads(out)] == ["imported"] * 3
+    shown = [await agent.show(id) for id in ("desk", "sales", "till")]
+    assert [one["account"] for one in shown] == [f"551188000000{n}" for n in range(3)]
+
+
+async def test_where_no_agent_runs_nothing_is_waited_for(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path / "auth", keys_of())
+    nobody = SimpleNamespace(state=tmp_path)
+    status, out = await cli(nobody, "import", folder)
+    assert (status, "cannot reach the agent" in out) == (5, True), out
+
+
+async def test_what_a_session_needs_before_its_first_login_is_set_with_its_import(
+    make_agent: Callable[..., RunningAgent], tmp_path: Path
+) -> None:
+    agent = make_agent()
+    await agent.start()
+    folder = write_folder(tmp_path / "auth", keys_of())
+    proxy = "socks5://127.0.0.1:9"
+    status, out = await cli(agent, "import", folder, "shop", "--set", "proxy=ftp://x")
+    assert (status, "proxy" in out) == (2, True), out
+    assert not await agent.knows("shop")
+    status, out = await cli(agent, "import", folder, "shop", "--set", f"proxy={proxy}")
+    assert status == 0, out
+    settings = (await agent.do("GET", "/api/instance/shop/details"))["settings"]
+    assert settings["proxy"] == proxy
+    archive = tmp_path / "shop.tar.gz"
+    with archive.open("wb") as out_file:
+        pack_session(folder, InstanceId("shop"), "baileys", out_file, wall=1.0)
+    status, out = await cli(agent, "import", archive, "--set", f"proxy={proxy}")
+    assert (status, "brings its settings" in out) == (2, True), out

@@ -4,6 +4,7 @@ import base64
 import json
 import os
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from agent.moving.session import write_folder as write_session
 from tests.moving.conftest import (
     Postgres,
     Redis,
+    age,
     creds,
     evolution_sql,
     keys_of,
@@ -172,6 +174,64 @@ def test_a_whatsmeow_file_that_is_open_is_refused(tmp_path: Path) -> None:
         [session] = find(path)
         program.communicate()
     assert (session.code, "cat" in session.problem) == ("in_use", True)
+
+
+def test_a_whatsmeow_file_is_read_with_what_lies_in_its_journal(tmp_path: Path) -> None:
+    """As its program leaves it that was killed: the newest rows are beside the file only."""
+    script = (
+        "import sqlite3, sys, os, signal; db = sqlite3.connect(sys.argv[1]);"
+        "db.execute('PRAGMA journal_mode=WAL');"
+        "db.execute('DELETE FROM whatsmeow_pre_keys WHERE key_id = 2'); db.commit();"
+        "os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    path = write_whatsmeow(tmp_path / "store.db", keys_of())
+    subprocess.run([sys.executable, "-c", script, path], check=False)
+    before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
+    assert len(before["store.db-wal"]) > 0
+    [session] = find(path)
+    assert (session.pre_keys, session.problem) == (1, "")
+    assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
+
+
+def a_sparse_file(path: Path, head: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(head)
+        file.truncate(3 << 30)
+
+
+@pytest.mark.parametrize("journal", ["", "-wal", "-journal"])
+def test_a_huge_file_that_begins_as_sqlite_is_not_copied(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, journal: str
+) -> None:
+    a_sparse_file(tmp_path / "store.db", b"SQLite format 3\0")
+    if journal:
+        (tmp_path / f"store.db{journal}").write_bytes(b"x")
+
+    def copy(*_: object) -> None:
+        raise AssertionError("3 GiB were copied")
+
+    monkeypatch.setattr("agent.moving.tables.shutil.copyfile", copy)
+    with pytest.raises(WaError) as caught:
+        find(tmp_path / "store.db")
+    assert caught.value.code == ("too_large" if journal else "damaged"), caught.value
+
+
+def test_a_huge_key_is_not_read(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path / "bot", keys_of())
+    a_sparse_file(folder / "session-1.0.json", b"{")
+    age(folder)
+    [session] = find(folder)
+    assert session.code == "too_large", session.problem
+
+
+@pytest.mark.parametrize("program", ["auto", "wa-agent"])
+def test_a_pipe_is_no_source(tmp_path: Path, program: str) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    command = [sys.executable, "-m", "agent", "import", tmp_path / "pipe", "x", "--dry-run"]
+    done = subprocess.run(
+        [*command, "--from", program], check=False, capture_output=True, text=True, timeout=60
+    )
+    assert (done.returncode, "it is no regular file" in done.stderr) == (2, True), done.stderr
 
 
 def test_sessions_in_redis_are_found_by_their_keys(redis_server: Redis) -> None:

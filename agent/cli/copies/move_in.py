@@ -1,13 +1,11 @@
 """`import`: our archives, and the paired sessions of other programs, as instances of this agent."""
 
 import argparse
-import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
-from urllib.parse import urlencode
+from typing import TYPE_CHECKING, Any
 
 from agent.cli.client import Client
 from agent.cli.command import Subparsers, add_command, client_of, instance_id, wants_json
@@ -17,17 +15,20 @@ from agent.cli.copies.arrivals import (
     print_plan,
     wait_for_first_messages,
 )
+from agent.cli.copies.sending import Sending, find_instance
 from agent.cli.copies.sources import LOOKS, OURS, SOURCES, pack_found
-from agent.cli.copies.transfer import upload
-from agent.cli.terminal.progress import of_bytes, with_progress
+from agent.cli.sessions.settings import add_settings, parse_settings
+from agent.cli.terminal.progress import with_progress
 from agent.core.model import InstanceId, parse_instance_id
-from agent.errors import InvalidRequest, NotFound, Refused, WaError
+from agent.errors import ConfigError, InvalidRequest, Refused, WaError
 
 if TYPE_CHECKING:
     from agent.moving.session import FoundSession
 
 AUTO, BAILEYS = "auto", "baileys"
 IMPORTED = "imported"
+_ENGINES = {"wwebjs": "web", BAILEYS: "baileys"}
+"""The engine of what such a source holds; our archives name theirs."""
 _GZIP = b"\x1f\x8b"
 
 
@@ -73,6 +74,7 @@ def add(commands: Subparsers) -> None:
         action="store_true",
         help="confirm that the sessions' own program is stopped",
     )
+    add_settings(parser)
     parser.add_argument("--replace", action="store_true", help="retire that instance first")
     parser.add_argument("--enable", action="store_true", help="run it at once")
     parser.add_argument(
@@ -94,14 +96,36 @@ def import_sessions(options: argparse.Namespace) -> int:
         session = LOOKS[program](Path(options.source))
         return _show(options, [Planned(session, _id_for(session, options))])
     if program:
-        with SOURCES[program](Path(options.source), options.id) as archive:
-            instance = _send(options, archive, options.id, Path(options.source).name)
+        source, settings = Path(options.source), _settings(options, _ENGINES.get(program, ""))
+        sending = Sending(options)
+        with SOURCES[program](source, options.id, settings) as archive:
+            instance = sending.send(archive, options.id, source.name)
         return _finish(options, instance)
+    settings = _settings(options, _ENGINES[BAILEYS])
     sessions = _found(options)
     plan = [Planned(session, _id_for(session, options)) for session in sessions]
     if options.dry_run:
         return _show(options, plan)
-    return _import(options, _chosen(options, plan))
+    return _import(options, _chosen(options, plan), settings)
+
+
+def _settings(options: argparse.Namespace, engine: str) -> Mapping[str, Any]:
+    """What --set says, checked for the engine that the sessions get."""
+    settings = parse_settings(options.set)
+    if settings and not engine:
+        raise InvalidRequest(
+            "cannot use --set for an archive, which brings its settings: import it without"
+            " --enable, then change them with `wa-agent settings`",
+            field="set",
+        )
+    if settings:
+        from agent.engines.catalog import check_settings
+
+        try:
+            check_settings(engine, settings)
+        except ConfigError as error:
+            raise InvalidRequest(str(error), field="set", code="invalid_settings") from None
+    return settings
 
 
 def _show(options: argparse.Namespace, plan: Sequence[Planned]) -> int:
@@ -115,11 +139,7 @@ def _show(options: argparse.Namespace, plan: Sequence[Planned]) -> int:
 
 def _refuse_taken(client: Client, plan: Sequence[Planned]) -> None:
     for planned in plan:
-        if planned.session.problem or not planned.id:
-            continue
-        try:
-            instance = client.get(f"/api/instance/{planned.id}")
-        except NotFound:
+        if planned.session.problem or not (instance := find_instance(client, planned.id)):
             continue
         on = f" on machine {instance['machine']}" if "machine" in instance else ""
         planned.result = f"refused: {planned.id} exists{on}"
@@ -204,14 +224,16 @@ def _chosen(options: argparse.Namespace, plan: Sequence[Planned]) -> Sequence[Pl
     return plan
 
 
-def _import(options: argparse.Namespace, plan: Sequence[Planned]) -> int:
-    imported = []
+def _import(
+    options: argparse.Namespace, plan: Sequence[Planned], settings: Mapping[str, Any]
+) -> int:
+    imported, sending = [], Sending(options)
     for planned in plan:
         if planned.session.problem:
             planned.result = f"refused: {planned.session.problem}"
             continue
         try:
-            imported.append(_import_one(options, planned))
+            imported.append(_import_one(planned, sending, settings))
             planned.result = IMPORTED
         except WaError as error:
             if len(plan) == 1:
@@ -249,7 +271,7 @@ def _wait_for_all(options: argparse.Namespace, plan: Sequence[Planned]) -> bool:
     return readable
 
 
-def _import_one(options: argparse.Namespace, planned: Planned) -> dict[str, Any]:
+def _import_one(planned: Planned, sending: Sending, settings: Mapping[str, Any]) -> dict[str, Any]:
     if not planned.id:
         raise InvalidRequest(
             f"cannot import {planned.session.name}: its name is no id, give one after the source",
@@ -257,33 +279,10 @@ def _import_one(options: argparse.Namespace, planned: Planned) -> dict[str, Any]
         )
     id, name = InstanceId(planned.id), planned.session.name
     try:
-        with pack_found(planned.session, id) as archive:
-            return _send(options, archive, id, name)
+        with pack_found(planned.session, id, settings) as archive:
+            return sending.send(archive, id, name)
     except WaError:
         raise
     except Exception as error:
         cause = getattr(error, "strerror", "") or type(error).__name__
         raise WaError(f"cannot import {name}: {cause}") from error
-
-
-def _send(
-    options: argparse.Namespace, archive: IO[bytes], id: str | None, name: str
-) -> dict[str, Any]:
-    wanted = {"replace": options.replace, "enable": options.enable}
-    query = {name: "true" for name, given in wanted.items() if given}
-    if id:
-        query["id"] = id
-    path = "/api/import" + ("?" + urlencode(query) if query else "")
-    size, sent = os.fstat(archive.fileno()).st_size, [0]
-
-    def count(more: int) -> None:
-        sent[0] += more
-
-    client = client_of(options)
-    instance: dict[str, Any] = with_progress(
-        f"importing {name}",
-        lambda: upload(client, path, archive, size, count),
-        lambda: of_bytes(sent[0], size),
-        quiet=wants_json(options),
-    )
-    return instance

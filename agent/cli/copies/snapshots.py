@@ -1,7 +1,6 @@
 """Copies of sessions: snapshots, restoring one, and archives out."""
 
 import argparse
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,6 +14,7 @@ from agent.cli.terminal.answer import print_answer, print_list
 from agent.cli.terminal.progress import of_bytes, with_progress
 from agent.cli.terminal.show import moment
 from agent.errors import WaError
+from agent.scratch import scratch
 
 Result = TypeVar("Result")
 
@@ -95,8 +95,8 @@ def export(options: argparse.Namespace) -> int:
 
 
 def _export_to(options: argparse.Namespace) -> Path:
-    with tempfile.TemporaryDirectory(prefix="wa-agent-") as folder:
-        archive = Path(folder) / "archive"
+    with scratch() as folder:
+        archive = folder / "archive"
         _download(options, archive)
         return TARGETS[options.target](archive, options.file, options.id, options.force)
 

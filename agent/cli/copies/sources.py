@@ -10,27 +10,25 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any
 
 from agent.core.model import InstanceId, SessionFiles
 from agent.errors import InvalidRequest, Refused, WaError
+from agent.scratch import scratch
 
 if TYPE_CHECKING:
     from agent.moving.session import FoundSession
 
-Source = Callable[[Path, InstanceId | None], IO[bytes]]
-"""Opens the archive at its beginning; the id is that of the command line."""
+Source = Callable[[Path, InstanceId | None, Mapping[str, Any]], IO[bytes]]
+"""Opens the archive at its beginning; id and settings are those of the command line."""
 
 OURS = "wa-agent"
 
 
-def open_archive(path: Path, _id: InstanceId | None) -> IO[bytes]:
-    try:
-        return path.open("rb")
-    except OSError as error:
-        raise InvalidRequest(
-            f"cannot read {path}: {error.strerror or error}", field="archive"
-        ) from error
+def open_archive(path: Path, _id: InstanceId | None, _settings: Mapping[str, Any]) -> IO[bytes]:
+    from agent.moving.recognise import open_file
+
+    return open_file(path, "archive")
 
 
 def look_at_archive(path: Path) -> "FoundSession":
@@ -42,12 +40,12 @@ def look_at_archive(path: Path) -> "FoundSession":
     from agent.vault.copies.untar import Limits
 
     session = FoundSession(OURS, path.name)
-    with tempfile.TemporaryDirectory(prefix="wa-agent-") as folder, open_archive(path, None) as raw:
+    with scratch() as folder, open_archive(path, None, {}) as raw:
         if is_sealed(raw):
             sealed = "it is sealed for an agent, which alone can open it: import it there"
             return replace(session, problem=sealed, code="sealed")
         try:
-            arrived = unpack_apart(Path(folder), raw, Limits())
+            arrived = unpack_apart(folder, raw, Limits())
         except WaError as error:
             return replace(session, problem=str(error), code=error.code)
     manifest = arrived.manifest
@@ -85,7 +83,7 @@ def look_at_local_auth(path: Path) -> "FoundSession":
     return session
 
 
-def pack_local_auth(path: Path, id: InstanceId | None) -> IO[bytes]:
+def pack_local_auth(path: Path, id: InstanceId | None, settings: Mapping[str, Any]) -> IO[bytes]:
     """A whatsapp-web.js LocalAuth folder."""
     from agent.engines.web.profile.local_auth import forget_note, import_local_auth
 
@@ -93,17 +91,19 @@ def pack_local_auth(path: Path, id: InstanceId | None) -> IO[bytes]:
         import_local_auth(path, session)
         forget_note(session)
 
-    return _packed(path, id, "web", fill)
+    return _packed(path, id, "web", fill, settings=settings)
 
 
-def pack_found(session: "FoundSession", id: InstanceId) -> IO[bytes]:
+def pack_found(session: "FoundSession", id: InstanceId, settings: Mapping[str, Any]) -> IO[bytes]:
     """A session of another program, turned into Baileys' files."""
     from agent.moving.session import write_folder
 
     def fill(folder: Path) -> None:
         write_folder(session, folder)
 
-    return _packed(Path(session.name), id, "baileys", fill, session.account)
+    return _packed(
+        Path(session.name), id, "baileys", fill, settings=settings, account=session.account
+    )
 
 
 def _packed(
@@ -111,6 +111,8 @@ def _packed(
     id: InstanceId | None,
     engine: str,
     fill: Callable[[Path], None],
+    *,
+    settings: Mapping[str, Any],
     account: str = "",
 ) -> IO[bytes]:
     """Another program's folder, which names no instance, as our archive."""
@@ -120,13 +122,14 @@ def _packed(
         raise InvalidRequest(
             f"cannot import {path}: such a folder names no id, give one after it", field="id"
         )
-    with tempfile.TemporaryDirectory(prefix="wa-agent-") as folder:
-        session = Path(folder) / "session"
+    with scratch() as folder:
+        session = folder / "session"
         session.mkdir(mode=0o700)
         fill(session)
         out = tempfile.TemporaryFile()  # noqa: SIM115 - the caller closes it
         try:
-            pack_session(session, id, engine, out, wall=time.time(), account=account)
+            wall = time.time()
+            pack_session(session, id, engine, out, wall=wall, account=account, settings=settings)
         except BaseException:
             out.close()
             raise
@@ -155,8 +158,8 @@ def _unpacked(archive: Path, id: InstanceId, engine: str, program: str) -> Itera
     from agent.vault.copies.unpack import unpack_apart
     from agent.vault.copies.untar import Limits
 
-    with tempfile.TemporaryDirectory(prefix="wa-agent-") as folder, archive.open("rb") as source:
-        session = Path(folder) / "session"
+    with scratch() as folder, archive.open("rb") as source:
+        session = folder / "session"
         session.mkdir(mode=0o700)
         arrived = unpack_apart(session, source, Limits())
         if arrived.manifest.engine != engine:

@@ -13,6 +13,7 @@ from agent.engines.baileys.files import set_aside
 from agent.engines.baileys.session_state import WAITING, SessionState
 from agent.engines.baileys.settings import BaileysSettings, read_settings
 from agent.engines.base import ProbeAnswer, Qr, Reporter
+from agent.engines.phones import receiver_of
 from agent.errors import EngineError, InvalidRequest, WaError
 
 if TYPE_CHECKING:
@@ -113,10 +114,9 @@ class BaileysEngine:
         return state.code()
 
     async def send(self, message: Mapping[str, Any]) -> Mapping[str, Any]:
-        if not isinstance(message.get("to"), str) or not message["to"]:
-            raise InvalidRequest("cannot send: the message names no receiver", field="to")
+        outgoing = {**message, "to": receiver_of(message.get("to"))}
         client = self._connected("send")
-        answer = await client.call("send", SENDING, seconds=ANSWER, message=dict(message))
+        answer = await client.call("send", SENDING, seconds=ANSWER, message=outgoing)
         sent = {"id": str(answer.get("id", "")), "outcome": str(answer.get("outcome", ""))}
         if sent["outcome"] == "unknown":
             return {**sent, "cause": f"WhatsApp did not confirm it within {ANSWER:.0f} s"}

@@ -4,7 +4,7 @@ import gzip
 import hashlib
 import io
 import tarfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -82,6 +82,7 @@ def pack_session(
     wall: float,
     account: str = "",
     needs_passkey: bool = False,
+    settings: Mapping[str, Any] | None = None,
 ) -> Packed:
     """A paired session's folder of another program, checked and listed as an own one."""
     with open_root(session) as fd:
@@ -103,6 +104,7 @@ def pack_session(
             state=report.files,
             listing=Listing(tuple(files), tuple(folders)),
             needs_passkey=needs_passkey,
+            settings=settings or {},
         )
         return pack(render_manifest(manifest), manifest, top, out)
 

@@ -3,7 +3,7 @@
 import asyncio
 import json
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import pytest
 
@@ -12,14 +12,17 @@ from agent.core.model import InstanceId
 from agent.moving.session import FoundSession
 from tests.cli.conftest import Cli, House
 from tests.fakes.supervisor import make_view
-from tests.moving.conftest import creds, keys_of, write_folder
+from tests.moving.conftest import creds, keys_of, pair_of, write_folder
 
 
 @pytest.fixture
 def three(elsewhere: Path) -> Path:
     """Two sessions that can be moved, one without its pre-keys."""
     write_folder(elsewhere / "bots" / "sales", keys_of())
-    write_folder(elsewhere / "bots" / "Help Desk", keys_of(creds(me={"id": "551188:1@x"})))
+    write_folder(
+        elsewhere / "bots" / "Help Desk",
+        keys_of(creds(me={"id": "551188:1@x"}, noiseKey=pair_of(9))),
+    )
     write_folder(elsewhere / "bots" / "deaf", keys_of(pre_keys=0))
     return elsewhere / "bots"
 
@@ -68,10 +71,10 @@ async def test_several_sessions_are_imported_only_when_that_is_said(
 async def test_an_unforeseen_error_of_one_session_is_told_and_the_others_go_on(
     house: House, cli: Cli, three: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def pack(session: FoundSession, id: InstanceId) -> IO[bytes]:
+    def pack(session: FoundSession, id: InstanceId, settings: Any) -> IO[bytes]:
         if session.name == "Help Desk":
             raise ZeroDivisionError
-        return pack_found(session, id)
+        return pack_found(session, id, settings)
 
     monkeypatch.setattr("agent.cli.copies.move_in.pack_found", pack)
     answer = await cli("import", "bots", "--all", "--json")

@@ -9,7 +9,7 @@ import pytest
 
 from agent.core.words import SessionFiles
 from agent.engines.baileys import client_life
-from agent.errors import EngineError
+from agent.errors import EngineError, InvalidRequest
 from agent.vault.check import check_files
 from tests.engines.baileys.conftest import ACCOUNT, OTHER, PEER, Bench
 
@@ -186,6 +186,18 @@ async def test_a_logout_that_whatsapp_does_not_confirm_is_none(bench: Bench) -> 
     with pytest.raises(EngineError, match="did not confirm the logout"):
         await bench.engine.logout()
     assert bench.heard.last.paired
+
+
+async def test_a_receiver_is_a_number_as_people_write_it(bench: Bench) -> None:
+    await bench.pair()
+    written = f"+{PEER[:2]} {PEER[2:4]} {PEER[4:9]}-{PEER[9:]}"
+    assert written == "+55 11 90000-0002"
+    await bench.engine.send({"to": written, "type": "text", "text": "hello"})
+    await bench.until(
+        lambda: any(h["text"] == "hello" for h in bench.whatsapp.person(PEER).get("heard", []))
+    )
+    with pytest.raises(InvalidRequest, match="neither a phone number nor"):
+        await bench.engine.send({"to": "Ann", "type": "text", "text": "hello"})
 
 
 @pytest.mark.parametrize("url", ["/etc/hostname", "file:///etc/hostname", "http://127.0.0.1/x"])

@@ -1,0 +1,66 @@
+"""Folders that must not outlive a command: keys of sessions lie in them."""
+
+import fcntl
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from agent.errors import WaError
+
+
+@contextmanager
+def scratch() -> Iterator[Path]:
+    """An empty folder for this user alone. The next one deletes what a killed command left: each
+    holds a lock for as long as its process lives."""
+    home = Path(tempfile.gettempdir()) / f"wa-agent-{os.geteuid()}"
+    home_fd = _open_own(home)
+    try:
+        fcntl.flock(home_fd, fcntl.LOCK_EX)
+        _sweep(home_fd)
+        path = Path(tempfile.mkdtemp(dir=home))
+        held = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+        fcntl.flock(held, fcntl.LOCK_EX)
+    finally:
+        os.close(home_fd)
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
+        os.close(held)
+
+
+def _open_own(home: Path) -> int:
+    with suppress(FileExistsError):
+        home.mkdir(mode=0o700)
+    try:
+        fd = os.open(home, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    except OSError as error:
+        raise WaError(
+            f"cannot use {home}: {error.strerror}; set TMPDIR", code="unusable"
+        ) from error
+    status = os.fstat(fd)
+    if status.st_uid != os.geteuid() or status.st_mode & 0o077:
+        os.close(fd)
+        raise WaError(
+            f"cannot use {home}: it is open to other users; remove it or set TMPDIR",
+            code="unusable",
+        )
+    return fd
+
+
+def _sweep(home_fd: int) -> None:
+    for name in os.listdir(home_fd):
+        try:
+            fd = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=home_fd)
+        except OSError:
+            continue  # none of ours
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(name, dir_fd=home_fd)
+        except OSError:
+            pass  # in use, or the next one deletes it
+        finally:
+            os.close(fd)
