@@ -117,8 +117,13 @@ async def test_f31_on_a_full_disk_the_reserve_is_used_and_told_of(small_disk, ev
     told = await store.history(kinds=["disk_full"])
     assert "make room now" in told[0].sentence
     (folder / "filler").unlink()
-    await write_much(store, 120)
-    assert reserve.exists(), "laid in again"
+    await write_much(store, 1)
+    assert reserve.exists(), "laid in again with the first write that has room for it"
+    # The disk becomes full again: an agent that is killed now still starts.
+    fill(folder)
+    await write_much(store)
+    assert not reserve.exists()
+    await eventually(lambda: heard.count("disk_full"), 2)
     await store.close()
 
 
