@@ -194,7 +194,12 @@ class WorkerSection:
 
 @dataclass(frozen=True, slots=True)
 class SessionsSection:
-    trash_days: float = setting(7.0, "days that a retired session stays restorable", low=0)
+    trash_days: float = setting(
+        7.0,
+        "days, counted while the agent runs, that a retired session stays in the trash; then the"
+        " agent deletes its files",
+        low=0,
+    )
     on_logout: str = setting(
         "qr",
         "after a logout: offer a new QR, or stay disconnected",

@@ -2,6 +2,7 @@
 the program that deletes session files."""
 
 import json
+import math
 import os
 import re
 import time
@@ -11,6 +12,7 @@ from pathlib import Path
 from agent.core.model import ID_PATTERN, InstanceId, parse_instance_id
 from agent.errors import NotFound, Refused, VaultError
 from agent.failpoint import failpoint
+from agent.vault.ages import grow
 from agent.vault.atomic import read_plain_file, write_atomically
 from agent.vault.errors import explain
 from agent.vault.folders import (
@@ -91,13 +93,17 @@ def restore_trash(root: Path, name: str) -> InstanceId:
     return id
 
 
-def sweep(root: Path, older_than: float) -> list[str]:
-    """Delete what was retired before this moment (Unix seconds); return the names deleted."""
+def sweep(root: Path, keep: float, passed: float) -> list[str]:
+    """Delete what sweeps saw here for `keep` seconds; return the names deleted. `passed`: seconds
+    since the last sweep."""
     gone = []
     with open_own(root, TRASH, shared=True) as (_, trash_fd):
-        for name in names_in(trash_fd):
-            match = _NAME.fullmatch(name)
-            if match and made_at(match["copy"]) < older_than:
+        names = names_in(trash_fd)
+        matches = filter(None, map(_NAME.fullmatch, names))
+        ours = [match[0] for match in matches if made_at(match["copy"]) < math.inf]
+        ages = grow(root / TRASH, trash_fd, ours, passed)
+        for name in names:
+            if name in ages and ages[name] >= keep:
                 if doom(root / TRASH, name, trash_fd, point="mid_sweep"):
                     gone.append(name)
             elif name.startswith(DOOMED) and doom(root / TRASH, name, trash_fd):

@@ -92,15 +92,16 @@ class SnapshotClock:
 
     async def _sweep_if_due(self) -> None:
         now = boot_now()
-        if self._swept_at is not None and now - self._swept_at < SWEEP_EVERY:
+        passed = 0.0 if self._swept_at is None else now - self._swept_at
+        if self._swept_at is not None and passed < SWEEP_EVERY:
             return
         self._swept_at = now
-        before = time.time() - self.settings().trash_days * 86400
+        keep = self.settings().trash_days * 86400
         try:
             trash = await asyncio.to_thread(list_trash, self.root)
             # A session in the trash can come back: it keeps its snapshots.
             known = {*self.registry.facts, *(retired.id for retired in trash)}
-            for name in await asyncio.to_thread(sweep_snapshots, self.root, known, before):
+            for name in await asyncio.to_thread(sweep_snapshots, self.root, known, keep, passed):
                 log.info("removed the snapshot %s", name)
         except WaError as error:
             log.warning("%s", error)

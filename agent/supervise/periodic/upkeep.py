@@ -2,11 +2,10 @@
 
 import asyncio
 import logging
-import time
 from collections.abc import Callable
 from pathlib import Path
 
-from agent.clock import wall_at_boot
+from agent.clock import boot_now
 from agent.errors import WaError
 from agent.store.database import Store
 from agent.vault.trash import sweep
@@ -16,26 +15,21 @@ log = logging.getLogger(__name__)
 SWEEP_EVERY = 3600.0
 FIRST_COPY = 300.0
 CHECK_EVERY = 86400.0
-CLOCK_JUMP = 3600.0
-"""A wall clock that ran so far ahead of the boot clock was set: it tells no age."""
 
 
 async def sweep_trash(session_root: Path, days: Callable[[], float]) -> None:
-    begun = wall_at_boot()
+    swept = boot_now()
     while True:
         await asyncio.sleep(SWEEP_EVERY)
-        ahead = wall_at_boot() - begun
-        if ahead > CLOCK_JUMP:
-            log.warning("the clock jumped %.0f s ahead: the agent keeps the trash as it is", ahead)
-            continue
-        kept = days()
+        now, kept = boot_now(), days()
         try:
-            gone = await asyncio.to_thread(sweep, session_root, time.time() - kept * 86400)
+            gone = await asyncio.to_thread(sweep, session_root, kept * 86400, now - swept)
         except WaError as error:
             log.warning("%s", error)
             continue
+        swept = now
         for name in gone:
-            log.info("removed %s from the trash: older than %g days", name, kept)
+            log.info("removed %s from the trash, where it was for %g days", name, kept)
 
 
 async def check_database(store: Store, copy: Path) -> None:

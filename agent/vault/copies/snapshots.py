@@ -9,6 +9,7 @@ from pathlib import Path
 from agent.core.model import InstanceId, parse_instance_id
 from agent.errors import InvalidRequest, NotFound, VaultError
 from agent.failpoint import failpoint
+from agent.vault.ages import grow
 from agent.vault.atomic import read_plain_file
 from agent.vault.copies.manifest import FILE, Manifest, parse_manifest
 from agent.vault.errors import explain
@@ -20,7 +21,6 @@ from agent.vault.folders import (
     age_order,
     doom,
     is_name,
-    made_at,
     open_own,
     sweep_folder,
 )
@@ -167,24 +167,32 @@ def sweep_unfinished(shelf: Open) -> list[str]:
     return sweep_folder(shelf.path, shelf.fd, lambda name: name.startswith((MAKING, DOOMED)))
 
 
-def sweep_snapshots(root: Path, known: Container[InstanceId], older_than: float) -> list[str]:
-    """Remove unfinished snapshots, and old ones of deleted instances."""
+def sweep_snapshots(
+    root: Path, known: Container[InstanceId], keep: float, passed: float
+) -> list[str]:
+    """Remove unfinished snapshots, and those of instances that sweeps saw gone for `keep` seconds.
+    `passed`: seconds since the last sweep."""
     gone = []
     with open_own(root, SNAPSHOTS) as (_, fd):
-        ids = names_in(fd)
-    for text in ids:
-        try:
-            id = parse_instance_id(text)
-        except InvalidRequest:
-            continue
+        ids = [id for name in names_in(fd) if (id := _id_of(name))]
+        unknown = [id for id in ids if id not in known]
+        ages = grow(root / SNAPSHOTS, fd, unknown, passed)
+    for id in ids:
         with open_shelf(root, id) as shelf:
             gone += sweep_unfinished(shelf)
             names = names_in(shelf.fd)
-        if id not in known and all(made_at(name) < older_than for name in names):
+        if id in ages and ages[id] >= keep:
             gone += [f"{id}/{name}" for name in _delete(root, id, names)]
             with open_own(root, SNAPSHOTS) as (_, fd), suppress(OSError):
                 os.rmdir(id, dir_fd=fd)
     return gone
+
+
+def _id_of(name: str) -> InstanceId | None:
+    try:
+        return parse_instance_id(name)
+    except InvalidRequest:
+        return None
 
 
 @contextmanager

@@ -207,7 +207,7 @@ def test_f47_a_kill_at_any_step_leaves_the_session_and_no_partial_copy(
         assert contents(one.path / "files") == before
         read_again(root, one)
     assert len(found) == (2 if step == "visible" else 1)
-    sweep_snapshots(root, {"sales"}, 0.0)
+    sweep_snapshots(root, {"sales"}, 0.0, 0.0)
     left = [part.name for part in (root / ".snapshots" / "sales").iterdir()]
     assert sorted(left) == sorted(one.name for one in found)
     assert take_snapshot(root, subject).good
@@ -298,7 +298,7 @@ def test_a_kill_while_old_ones_are_deleted_leaves_the_newer_ones(
     left = list_snapshots(root, sales.id)
     assert [one.name[-5:] for one in left] == ["03Z-4", "02Z-3", "01Z-2"]
     assert all(one.good for one in left)
-    assert sweep_snapshots(root, {sales.id}, 0.0) == [".deleting-20260101T000000Z-1"]
+    assert sweep_snapshots(root, {sales.id}, 0.0, 0.0) == [".deleting-20260101T000000Z-1"]
     assert prune_snapshots(root, sales.id, 1) == ["20260101T000001Z-2", "20260101T000002Z-3"]
 
 
@@ -310,9 +310,11 @@ def test_two_in_one_second_have_two_names(root, session, subject):
 
 def test_snapshots_of_deleted_sessions_are_swept_when_they_are_old(root, sales, session, subject):
     take_snapshot(root, subject, now_wall=AT)
-    assert sweep_snapshots(root, {sales.id}, AT + 9) == []
-    assert sweep_snapshots(root, set(), AT - 1) == []
-    assert sweep_snapshots(root, set(), AT + 9) == ["sales/20260101T000000Z-1"]
+    assert sweep_snapshots(root, {sales.id}, 9.0, 10.0) == []
+    assert sweep_snapshots(root, set(), 9.0, 10.0) == [], "it is gone from now on"
+    assert sweep_snapshots(root, set(), 9.0, 5.0) == []
+    assert sweep_snapshots(root, set(), 9.0, 5.0) == ["sales/20260101T000000Z-1"]
+    assert sweep_snapshots(root, set(), 9.0, 5.0) == []
     assert list((root / ".snapshots").iterdir()) == []
 
 
