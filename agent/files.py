@@ -1,8 +1,10 @@
 """Files that are old or new after any crash, never half of each, and written through no link.
 Standard library only: workers and one-shot repairs write through here too."""
 
+import errno
 import os
 import re
+import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -69,6 +71,19 @@ def replacing(
             yield file
     finally:
         os.close(folder)
+
+
+def open_plain(path: Path) -> IO[bytes]:
+    """To read a file that another user may have put there: OSError for all but a plain file.
+
+    A link leads elsewhere, and a FIFO or a lease makes its reader wait.
+    """
+    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    file = os.fdopen(fd, "rb")
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        file.close()
+        raise OSError(errno.EINVAL, "it is no plain file", str(path))
+    return file
 
 
 def write_whole(

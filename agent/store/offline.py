@@ -3,6 +3,7 @@ next to a database that it only reads; made by root, they would lock the agent's
 copy is read.
 """
 
+import errno
 import fcntl
 import os
 import shutil
@@ -15,20 +16,23 @@ from typing import TypeVar
 
 from agent.core.model import JournalEntry
 from agent.errors import StoreError
+from agent.files import open_plain
 from agent.store.connect import connect_to_read
 from agent.store.errors import explain
 from agent.store.journal import select_entries
 
 T = TypeVar("T")
+_PIECE = 1 << 20
 
 
 @contextmanager
 def lock_of(state: Path) -> Iterator[bool]:
     """True while this process has the lock that an agent would have."""
     try:
-        fd = os.open(state / "lock", os.O_RDWR | os.O_CLOEXEC)
+        flags = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        fd = os.open(state / "lock", flags)
     except OSError:
-        yield not (state / "lock").exists()
+        yield not os.path.lexists(state / "lock")
         return
     try:
         try:
@@ -56,13 +60,25 @@ def _on_copy(path: Path, verb: str, look: Callable[[Path], T]) -> T:
         with tempfile.TemporaryDirectory(prefix="wa-agent-check-") as folder:
             copy = Path(folder) / path.name
             for part in (path, path.with_name(f"{path.name}-wal")):
-                if part.exists():
-                    shutil.copyfile(part, copy.with_name(part.name))
+                if os.path.lexists(part):
+                    _copy_plain(part, copy.with_name(part.name))
             return look(copy)
     except sqlite3.Error as error:
         raise explain(verb, path, error) from error
     except OSError as error:
         raise StoreError(f"cannot {verb} {path}: {error.strerror or error}") from error
+
+
+def _copy_plain(source: Path, target: Path) -> None:
+    """Root may be who reads, and another user who wrote: to the size of now, where it has room."""
+    with open_plain(source) as file, target.open("wb") as copy:
+        size, room = os.fstat(file.fileno()).st_size, shutil.disk_usage(target.parent).free
+        if size > room:
+            raise OSError(
+                errno.ENOSPC, f"it has {size >> 20} MiB, {target.parent} has room for {room >> 20}"
+            )
+        while size > 0 and (piece := file.read(min(size, _PIECE))):
+            size -= copy.write(piece)
 
 
 def _check(copy: Path) -> str:

@@ -11,6 +11,7 @@ from agent import VERSION
 from agent.cli.client import Client
 from agent.config import INSTALLED_STATE, Config
 from agent.errors import AgentUnreachable, WaError
+from agent.files import open_plain
 from agent.host.machine import doctor as machine
 from agent.host.machine import systemd_doctor as systemd
 from agent.host.machine.findings import Finding, note, ok, wrong
@@ -127,6 +128,7 @@ def _passkeys(client: Client) -> Iterator[Finding]:
         yield note("passkey", sentence, "keep a copy elsewhere: wa-agent export ID FILE")
 
 
+_PID_BYTES = 20
 _STATES = {
     "T": "is stopped by a signal",
     "t": "is stopped by a debugger",
@@ -152,7 +154,8 @@ def _holding_process(state: Path) -> str:
 def lock_holder(state: Path) -> int | None:
     """The agent's process, which writes its number into the lock of the state directory."""
     try:
-        return int((state / "lock").read_text().strip())
+        with open_plain(state / "lock") as file:
+            return int(file.read(_PID_BYTES).strip())
     except (OSError, ValueError):
         return None
 

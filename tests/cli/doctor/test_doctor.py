@@ -1,5 +1,6 @@
 """doctor finds what is wrong, says what to do, changes nothing; its bundle holds no secret."""
 
+import asyncio
 import fcntl
 import json
 import os
@@ -109,6 +110,25 @@ async def test_a_damaged_database_is_wrong(doctor: Doctor) -> None:
     assert "database" in await doctor.wrong()
     file.unlink()
     assert "database" not in await doctor.wrong()
+
+
+@pytest.mark.parametrize("name", ["agent.db", "agent.db-wal", "lock"])
+@pytest.mark.parametrize("kind", ["fifo", "device", "huge"])
+async def test_what_another_user_put_in_the_state_folder_holds_up_no_doctor(
+    doctor: Doctor, state: Path, name: str, kind: str
+) -> None:
+    """Root runs it: it waits for nobody, follows no link and fills no disk."""
+    place = state / name
+    place.unlink(missing_ok=True)
+    if kind == "fifo":
+        os.mkfifo(place)
+    elif kind == "device":
+        place.symlink_to("/dev/zero")
+    else:
+        place.touch()
+        os.truncate(place, 1 << 43)
+    async with asyncio.timeout(60):
+        assert ("database" in await doctor.wrong()) is (name != "lock")
 
 
 async def test_database_files_set_aside_by_a_start_are_named(doctor: Doctor) -> None:
