@@ -13,9 +13,9 @@ from scripts.simulation.fleet.schedule import Outcome, Schedule, play
 def test_no_two_machines_run_a_session_and_every_session_comes_back():
     outcomes = [play(f"test/{number}") for number in range(300)]
     assert [it for it in outcomes if it.violations] == []
-    assert [it for it in outcomes if it.starving and not it.halted] == []
+    assert [it for it in outcomes if it.starving or it.halted] == []
     assert sum(it.takeovers for it in outcomes) > 100
-    assert any(it.halted for it in outcomes)
+    assert sum(it.losses for it in outcomes) > 10
 
 
 def test_agents_that_restart_without_the_database_keep_their_sessions():
