@@ -316,6 +316,8 @@ class Agent:
         )
         case = Case(observation, verdict, around, RECOVERY, wall)
         repair, action = step_repair(case, known.repair)
+        if action.idle:
+            self._crowd.nothing_to_try(known, at)
         if action.kind in LOGS_IN and (wait := self._ask_for_step(known, action.kind, at)):
             known.repair = replace(known.repair, calm=repair.calm)
             return wait

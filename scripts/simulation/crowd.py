@@ -81,6 +81,10 @@ class Crowd:
         if known.group in self._book.active:
             self._turn_later(known.group, at)
 
+    def nothing_to_try(self, known: Known, at: float) -> None:
+        if self._book.nothing_to_try(known.group, known.instance.id, at):
+            self._turn_later(known.group, at)
+
     def succeeded(self, known: Known, at: float) -> None:
         if self._book.succeeded(known.group, known.instance.id, at):
             self._release(known.group, at)

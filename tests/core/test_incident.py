@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agent.core.incidents.book import IncidentBook, Turn
 from agent.core.incidents.incident import (
     Failure,
     IncidentKind,
@@ -203,3 +204,48 @@ def test_a_client_that_is_refused_is_probed_more_and_more_rarely():
         incident = canary_failed(incident, POLICY, at)
     assert [since for since, _ in turns] == [120, 360, 840]
     assert all(canary is not None for _, canary in turns)
+
+
+def declared(count: int) -> IncidentBook:
+    book = IncidentBook()
+    for failure in failing(count, ago=0.0):
+        book.failed(failure, POLICY, lambda: {"web": count}, all_the_way=False)
+    assert book.active
+    return book
+
+
+def turns(book: IncidentBook, now: float) -> Turn:
+    return book.give_turn("web", POLICY, now, lambda incident: incident.members, lambda id: False)
+
+
+def test_a_turn_ends_when_the_canary_has_nothing_to_try_and_the_next_begins_at_once():
+    book, now = declared(3), NOW + POLICY.canary_first
+    asked = []
+    for _ in range(3):
+        assert turns(book, now) is Turn.GIVEN
+        canary = book.active["web"].canary
+        assert canary is not None
+        asked.append(canary)
+        other = next(id for id in book.active["web"].members if id != canary)
+        assert not book.nothing_to_try("web", other, now), "it is not its turn"
+        assert book.nothing_to_try("web", canary, now)
+        assert next_turn(book.active["web"], POLICY, now) == now
+    assert sorted(asked) == sorted(book.active["web"].members), "each of them once"
+    assert turns(book, now) is Turn.FAILED, "none has a step to try: no tight circle"
+    assert next_turn(book.active["web"], POLICY, now) >= now + POLICY.canary_first
+    assert turns(book, now + POLICY.canary_longest) is Turn.GIVEN
+
+
+def test_a_member_without_a_step_to_try_is_passed_over_until_the_others_had_their_turn():
+    book, now = declared(3), NOW + POLICY.canary_first
+    turns(book, now)
+    idle = book.active["web"].canary
+    assert idle is not None
+    book.nothing_to_try("web", idle, now)
+    others = set()
+    for _ in range(4):
+        while turns(book, now) is not Turn.GIVEN:
+            now += 1.0
+        others.add(book.active["web"].canary)
+        now += POLICY.canary_time
+    assert others == set(book.active["web"].members) - {idle}

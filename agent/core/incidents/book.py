@@ -3,6 +3,7 @@ whether its case is the only one."""
 
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import replace
 from enum import StrEnum
 
 from agent.core.incidents.incident import (
@@ -83,6 +84,8 @@ class IncidentBook:
         self.failing = Failing()
         self._failures: deque[Failure] = deque()
         self._successes: dict[str, deque[float]] = {}
+        self._idle: dict[str, set[InstanceId]] = {}
+        """Members of each incident that had nothing to try in their turn."""
 
     def is_free(self, failure: Failure) -> bool:
         """Whether it costs the canary no attempt: it met what the others did."""
@@ -152,6 +155,15 @@ class IncidentBook:
             if incident.kind is IncidentKind.OUTAGE and (lost or (back and canary is None)):
                 self.active[group] = canary_unreached(incident, now)
 
+    def nothing_to_try(self, group: str, id: InstanceId, now: float) -> bool:
+        """Whether it was the canary: its turn is over, and the next one's is due now."""
+        incident = self.active.get(group)
+        if incident is None or incident.canary != id:
+            return False
+        self._idle.setdefault(group, set()).add(id)
+        self.active[group] = replace(incident, canary=None, canary_at=now)
+        return True
+
     def give_turn(
         self,
         group: str,
@@ -168,6 +180,13 @@ class IncidentBook:
             return Turn.OVER
         if not (able := [id for id in down if not out_of_reach(id)]):
             return Turn.NO_ADDRESS
+        idle = self._idle.get(group, set())
+        if before.canary is None and idle.issuperset(able):
+            # None of them had anything to try: all are asked again after the wait for a failed one.
+            idle.clear()
+            self.active[group] = canary_failed(before, policy, now)
+            return Turn.FAILED
+        able = [id for id in able if id not in idle]
         self.active[group] = incident = choose_canary(before, able, policy, now)
         given = incident.canary is not None and incident.canary != before.canary
         return Turn.GIVEN if given else Turn.FAILED
@@ -180,5 +199,6 @@ class IncidentBook:
     def release(self, group: str) -> Incident | None:
         """It is over: earlier failures prove nothing any more."""
         incident = self.active.pop(group, None)
+        self._idle.pop(group, None)
         self._failures = deque(failure for failure in self._failures if failure.group != group)
         return incident

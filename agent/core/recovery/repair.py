@@ -171,6 +171,8 @@ class Decision:
     """For WAIT: when to ask again at the latest."""
     proof: Proof | None = None
     """Why the pairing may end; None = the step keeps it."""
+    idle: bool = False
+    """The round has no step left to try."""
 
 
 _TROUBLE_OF = {
@@ -181,8 +183,6 @@ _TROUBLE_OF = {
     "crypto_peer": Trouble.KEYS,
 }
 _MILD_REASONS = frozenset({"proof_old", "not_proved", "crypto_peer", "silent_inbound"})
-
-
 _KEYS_STEP = RecoveryKind.REGENERATE_KEYS
 _HARMLESS = (RecoveryKind.RECONNECT, RecoveryKind.RESTART)
 _SETTLED = (Ending.RECOVERED, Ending.CLEANED, Ending.NEEDS_SCAN, Ending.NOT_WANTED)

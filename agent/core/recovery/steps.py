@@ -102,7 +102,8 @@ def _end(
     ended = replace(repair, ending=ending, ended_wall=case.now_wall, stage=Stage.DUE)
     by_itself = ending is Ending.RECOVERED and not repair.acts
     word = "over without a step" if by_itself else ending.replace("_", " ")
-    return ended, Decision(kind, f"{word}: {sentence}", proof=proof)
+    idle = ending is Ending.GAVE_UP
+    return ended, Decision(kind, f"{word}: {sentence}", proof=proof, idle=idle)
 
 
 def _follow_trouble(case: Case, repair: Repair) -> Repair:
@@ -204,7 +205,7 @@ def _end_round(case: Case, repair: Repair) -> tuple[Repair, Decision]:
     repair = _due(repair, case.now_wall, pause)
     of = "" if endless else f" of {rounds}"
     sentence = f"{sentence}; round {number}{of} in {pause:.0f} s{why}"
-    return repair, Decision(RecoveryKind.WAIT, sentence, repair.not_before_wall)
+    return repair, Decision(RecoveryKind.WAIT, sentence, repair.not_before_wall, idle=True)
 
 
 def _round_pause(policy: RecoveryPolicy, round: int, *, endless: bool) -> float:

@@ -82,6 +82,8 @@ class Ladder:
         proof = may_repair_end_it(case, before)
         facts.repair.kept = proof if isinstance(proof, Kept) else None
         repair, decision = step_repair(case, before)
+        if decision.idle:
+            self.incidents.nothing_to_try(facts)
         if decision.kind is RecoveryKind.WAIT:
             facts.repair.last = repair
             if repair != before:

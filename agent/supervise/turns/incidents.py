@@ -92,6 +92,11 @@ class Incidents:
         if self._book.succeeded(group, facts.id, boot_now()):
             self.release(group, f"its canary {facts.id} is connected again")
 
+    def nothing_to_try(self, facts: Facts) -> None:
+        """Its repair has no step left: were it the canary, the others would wait for nothing."""
+        if self._book.nothing_to_try(group_of(facts), facts.id, boot_now()):
+            self._changed.set()
+
     def reach_changed(self, sessions: Iterable[Facts], *, back: bool) -> None:
         """The address of these sessions is away or back."""
         self._no_turns.clear()
