@@ -79,8 +79,28 @@ async def test_a_session_is_scanned_killed_in_each_part_and_restored_without_a_c
     assert words in (agent.state / "run" / "sales" / "worker.log").read_text()
     assert whatsapp.device(ACCOUNT)["logins"] == 1
 
-    os.kill(await agent.pid("sales"), signal.SIGKILL)
+    whatsapp.trouble(ACCOUNT, "unanswered")
+    message, key = {"to": PEER, "text": "only once"}, {"Idempotency-Key": "of this message"}
+    path = "/api/instance/sales/messages"
+    sending = asyncio.create_task(agent.ask("POST", path, message, key))
+
+    def heard() -> list[str]:
+        return [h["id"] for h in whatsapp.person(PEER)["heard"] if h["text"] == "only once"]
+
+    await eventually(heard)
+    (node,) = children([await agent.pid("sales")])
+    os.kill(node, signal.SIGKILL)
+    status, answer = await sending
+    assert (status, answer["error"]) == (503, "unknown_outcome")
+    whatsapp.trouble(ACCOUNT, "none")
     await eventually(lambda: whatsapp.device(ACCOUNT)["logins"] >= 2, within=40)
+    await eventually(lambda: agent.status("sales"), "CONNECTED", within=40)
+    status, answer = await agent.ask("POST", path, message, key)
+    assert (status, answer["error"]) == (503, "unknown_outcome")
+    assert len(heard()) == 1
+
+    os.kill(await agent.pid("sales"), signal.SIGKILL)
+    await eventually(lambda: whatsapp.device(ACCOUNT)["logins"] >= 3, within=40)
     await eventually(lambda: agent.status("sales"), "CONNECTED", within=40)
     await agent.stop()
     await agent.start(PATIENT | SLOWER)

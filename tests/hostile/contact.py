@@ -7,7 +7,7 @@ import base64
 import time
 import urllib.error
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -222,12 +222,17 @@ async def _say_it(whatsapp: WhatsApp, told: Step) -> str:
 
 def _damage_it(folder: Path, record: str, how: str) -> None:
     for path in sorted(folder.glob(f"{record}-*.json"))[:3]:
-        whole = path.read_bytes()
-        halves = {"empty": b"", "half": whole[: len(whole) // 2], "zeros": bytes(len(whole))}
-        if how == "gone":
-            path.unlink()
-        else:
-            path.write_bytes(halves.get(how, how.encode()))
+        with suppress(FileNotFoundError):  # the session moved it aside just now
+            _damage_file(path, how)
+
+
+def _damage_file(path: Path, how: str) -> None:
+    whole = path.read_bytes()
+    halves = {"empty": b"", "half": whole[: len(whole) // 2], "zeros": bytes(len(whole))}
+    if how == "gone":
+        path.unlink()
+    else:
+        path.write_bytes(halves.get(how, how.encode()))
 
 
 def _devices(world: World) -> list[dict[str, Any]]:

@@ -115,6 +115,7 @@ async def test_an_order_is_not_sent_to_a_worker_that_ended_during_the_wait(bench
         pytest.param(LinkError("x", code="gone"), (503, "unknown_outcome"), id="it died"),
         pytest.param(LinkError("x", code="timeout"), (503, "unknown_outcome"), id="it is silent"),
         pytest.param(EngineError("x", code="timeout"), (503, "unknown_outcome"), id="it is slow"),
+        pytest.param(EngineError("x", code="interrupted"), (503, "unknown_outcome"), id="it ended"),
         pytest.param(EngineError("x", code="internal"), (503, "unknown_outcome"), id="it broke"),
         pytest.param(LinkError("x", code="oversized"), (413, "too_large"), id="never written"),
         pytest.param(LinkError("x", code="busy"), (503, "busy"), id="too many at once"),

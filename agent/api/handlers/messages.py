@@ -104,6 +104,10 @@ async def _send(call: Call, body: Mapping[str, Any], media_limit: int) -> web.Re
             "cannot use this Idempotency-Key: 1 to 255 characters", field="Idempotency-Key"
         )
     digest = await asyncio.to_thread(_digest, message)
+    # An engine that can gives the message this id: sent again, it is the same one for WhatsApp.
+    message["key"] = hashlib.sha256(
+        "\0".join((call.caller.name, call.id, key)).encode()
+    ).hexdigest()
     sent, again = await call.parts.answers.once((call.caller.name, call.id, key), digest, work)
     answer = json_answer(dict(sent))
     if again:

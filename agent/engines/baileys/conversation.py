@@ -19,6 +19,8 @@ MOST_LINES, LINES_WITHIN = 50_000, 10.0
 AT_ONCE = 100
 """So many lines are read before the worker's other tasks have their turn."""
 
+INTERRUPTED = "interrupted"
+
 OnEvent = Callable[[Mapping[str, Any]], None]
 OnEnd = Callable[[str], None]
 
@@ -46,7 +48,8 @@ class Conversation:
         return not self.ended
 
     async def call(self, do: str, within: float, **more: Any) -> Mapping[str, Any]:
-        """EngineError `timeout` where the client's loop did not answer in time."""
+        """EngineError `timeout` where the client's loop did not answer in time, `interrupted` where
+        the client ended meanwhile: it may have done it. Any other is the client's own refusal."""
         if self.ended:
             raise EngineError(f"cannot {do}: the client ended: {self.ended}", code="not_ready")
         self._next += 1
@@ -65,7 +68,7 @@ class Conversation:
                 f"cannot {do}: the client did not answer within {within:g} s", code="timeout"
             ) from error
         except OSError as error:
-            raise EngineError(f"cannot {do}: the client is gone", code="not_ready") from error
+            raise EngineError(f"cannot {do}: the client is gone", code=INTERRUPTED) from error
         finally:
             self._answers.pop(number, None)
 
@@ -77,7 +80,7 @@ class Conversation:
         self._commands.close()
         for answer in self._answers.values():
             if not answer.done():
-                answer.set_exception(EngineError(f"the client ended: {why}", code="not_ready"))
+                answer.set_exception(EngineError(f"the client ended: {why}", code=INTERRUPTED))
         return True
 
     async def read(self, reader: asyncio.StreamReader) -> str:

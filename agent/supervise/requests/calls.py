@@ -27,6 +27,10 @@ PATIENCE = 10.0
 """Seconds in which most passes over an instance are over; a longer one repairs it."""
 
 
+_MAY_BE_DONE = frozenset({"timeout", "internal", "interrupted"})
+"""Codes of an engine that cannot tell whether it sent the message."""
+
+
 class Asking:
     """Talks to workers over their links; Refused where there is none."""
 
@@ -123,7 +127,7 @@ def _unsent(id: InstanceId, error: LinkError | EngineError) -> WaError:
         return TooLarge(f"cannot send with {id}: the message is too long", field="body")
     if error.code == "busy":
         return TryLater(f"cannot send with {id}: {error}", code="busy")
-    if isinstance(error, EngineError) and error.code not in ("timeout", "internal"):
+    if isinstance(error, EngineError) and error.code not in _MAY_BE_DONE:
         return error
     # It may have gone out before the worker fell silent: the caller must not guess.
     return TryLater(f"cannot tell whether {id} sent the message: {error}", code="unknown_outcome")

@@ -1,7 +1,9 @@
 """A session's life on the real library: pairing, talking, restarts, WhatsApp's refusals."""
 
 import asyncio
+import hashlib
 import json
+import re
 from contextlib import suppress
 from urllib.error import HTTPError
 
@@ -29,6 +31,21 @@ async def test_a_session_is_paired_talks_and_comes_back_without_a_code(bench: Be
     assert not any(claim.status == "QR_REQUIRED" for claim in bench.heard.claims)
     await bench.talk("again")
     await bench.until(lambda: bench.heard.count("ack", ack="server") >= 1)
+
+
+async def test_a_message_of_one_key_has_one_id_that_only_this_session_knows(bench: Bench) -> None:
+    await bench.pair()
+    message = {"to": PEER, "type": "text", "text": "once"}
+
+    async def id_of(**key: str) -> str:
+        return str((await bench.engine.send({**message, **key}))["id"])
+
+    first = await id_of(key="a")
+    await bench.restart()
+    assert await id_of(key="a") == first
+    assert len({first, await id_of(key="b"), await id_of(), await id_of()}) == 4
+    assert re.fullmatch("3EB0[0-9A-F]{18}", first)
+    assert hashlib.sha256(b"a").hexdigest()[:18].upper() not in first
 
 
 async def test_a_connect_that_comes_too_late_changes_nothing(bench: Bench) -> None:

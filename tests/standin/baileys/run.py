@@ -177,7 +177,8 @@ class WhatsApp(Program):
         return str(call(self.url + "/say_in_group", told)["id"])
 
     def trouble(self, user: str, kind: str, **more: Any) -> None:
-        """kind: refuse (code), stream_error (code), conflict (type), drop, silence, none."""
+        """kind: refuse (code), stream_error (code), conflict (type), drop, silence, none,
+        unanswered (it takes messages, and confirms none)."""
         call(self.url + "/trouble", {"user": user, "kind": kind, **more})
 
     def answers_retries(self, user: str, answers: bool) -> None:

@@ -1,4 +1,5 @@
 // One session on the unmodified library: one socket at a time; what happens to it becomes plain events.
+import { createHmac } from "node:crypto";
 import { makeLogger } from "./log.mjs";
 import { ackOf, contentOf, jidOf, senderOf, typeOf } from "./messages.mjs";
 import { Store } from "./store.mjs";
@@ -155,7 +156,7 @@ export class Session {
     const { message } = order;
     const jid = jidOf(message.to);
     const content = contentOf(message, jid, this.#uploads);
-    const id = this.#lib.generateMessageIDV2(this.#socket.user?.id);
+    const id = message.key ? this.#idOf(message.key) : this.#lib.generateMessageIDV2(this.#socket.user?.id);
     const answered = new Promise((resolve) => this.#unanswered.set(id, resolve));
     const timer = setTimeout(() => this.#acked({ id, silent: true }), (order.seconds ?? 20) * 1000);
     try {
@@ -165,6 +166,12 @@ export class Session {
       clearTimeout(timer);
       this.#unanswered.delete(id);
     }
+  }
+
+  // The same for the same key; no contact can guess it, for it would be sent that message again.
+  #idOf(key) {
+    const hash = createHmac("sha256", this.#state.creds.noiseKey.private).update(key).digest("hex");
+    return "3EB0" + hash.slice(0, 18).toUpperCase();
   }
 
   // The server has it, or says why it will not; silence is neither.

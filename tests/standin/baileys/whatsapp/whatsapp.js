@@ -239,7 +239,7 @@ export class WhatsApp {
   async #takeMessage(connection, stanza) {
     const { device } = connection;
     const { id, to } = stanza.attrs;
-    connection.send(node('ack', { class: 'message', id, from: to, t: String(now()) }));
+    if (!device.unanswered) connection.send(node('ack', { class: 'message', id, from: to, t: String(now()) }));
     for (const each of children(child(stanza, 'participants'), 'to')) {
       await this.#deliver(device, parts(each.attrs.jid), each, stanza);
     }
@@ -351,7 +351,8 @@ export class WhatsApp {
     for (const device of this.linked(user)) {
       const { connection } = device;
       if (kind === 'refuse') device.refused = code;
-      else if (kind === 'none') device.refused = null;
+      else if (kind === 'none') device.refused = device.unanswered = null;
+      else if (kind === 'unanswered') device.unanswered = true;
       else if (kind === 'drop') connection?.drop();
       else if (kind === 'silence') {
         if (connection) connection.silent = true;
