@@ -60,6 +60,9 @@ class FileRules:
     """Names of files and folders that no copy needs."""
     lacks: Callable[[Collection[str]], str] = lambda _paths: ""
     """What a paired session with these files lacks to go on elsewhere; "" = nothing."""
+    check_login: Callable[[Path, str], None] = lambda _folder, _account: None
+    """EngineError where the session of this account (of the record, "" = not known) must not log
+    in with these files: they are another's, or changed."""
     linked: Callable[[SessionFolder], Linked] = lambda _folder: Linked()
     """The account and the device of these files, as far as they tell."""
 

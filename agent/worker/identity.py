@@ -33,6 +33,8 @@ class Identity:
     """Why WhatsApp ended the session for good: it is not logged in again; "" = it did not."""
     paired: bool = False
     """Whether a phone was linked, as far as the agent heard."""
+    account: str = ""
+    """Whose phone; "" = not known."""
     leased: bool = False
     """It is a session of a fleet: no connection without a lease from the agent."""
 
@@ -47,7 +49,9 @@ def read_identity(id_text: str, session_root: Path) -> Identity:
     except ValueError as error:
         raise _broken(path, str(error)) from error
     settings = own_settings(file.settings)
-    return Identity(id, folder, file.engine, settings, file.ended, file.paired, leased=file.leased)
+    return Identity(
+        id, folder, file.engine, settings, file.ended, file.paired, file.account, file.leased
+    )
 
 
 def read_backend(name_text: str, root: Path) -> Identity:

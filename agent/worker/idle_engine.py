@@ -1,7 +1,8 @@
 """The engine of a worker that must not log in: it says why, and touches nothing.
 
-After WhatsApp ended a session for good, and where a pairing's store is lost. Its host or the boot
-started that worker; its agent stops it, and gives it a new life first when that is wanted.
+After WhatsApp ended a session for good, and where a pairing's store is lost or another's. Its host
+or the boot started that worker; its agent stops it, and gives it a new life first when that is
+wanted.
 """
 
 import logging
@@ -22,6 +23,11 @@ def ended_engine(reason: str, reporter: Reporter) -> "StillEngine":
 def lost_engine(cause: str, reporter: Reporter) -> "StillEngine":
     """`cause`: why its store can hold no pairing. A next worker looks again."""
     return StillEngine(SUSPECT, f"the session is paired, and {cause}", reporter)
+
+
+def refused_engine(error: EngineError, reporter: Reporter) -> "StillEngine":
+    """Its files are not those of this session. A next worker looks again."""
+    return StillEngine(error.code, str(error), reporter)
 
 
 class StillEngine:

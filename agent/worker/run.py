@@ -16,7 +16,7 @@ from agent.link.server import LinkServer
 from agent.worker.calls import Answer, Work, answer_with, plain, session_works
 from agent.worker.group_access import share_session
 from agent.worker.identity import Identity, engine_folder, read_identity
-from agent.worker.idle_engine import ended_engine, lost_engine
+from agent.worker.idle_engine import ended_engine, lost_engine, refused_engine
 from agent.worker.life import Life, live
 from agent.worker.own_folder import OwnFolder
 from agent.worker.own_use import open_files, own_use
@@ -134,6 +134,10 @@ def _open_engine(identity: Identity, reports: Reports) -> Engine:
     rules = file_rules(identity.engine) if identity.paired else NO_RULES
     if cause := rules.lost_store(identity.folder / "session"):
         return lost_engine(cause, reports)
+    try:
+        rules.check_login(identity.folder / "session", identity.account)
+    except EngineError as error:
+        return refused_engine(error, reports)
     return open_engine(engine_folder(identity.folder, "session"), identity.settings, reports)
 
 

@@ -431,6 +431,17 @@ ROWS = (
         local=True,
     ),
     Reason(
+        "session_foreign",
+        "the session's files are another account's, or were changed since the last login",
+        Permanence.WAIT_FOR_PERSON,
+        _REFUSED,
+        "Put its own files back (`wa-agent snapshots ID`, `wa-agent restore ID NAME`), or the file"
+        " that was changed and `wa-agent restart ID`. The session of another account moves in with"
+        " `wa-agent import` under a name of its own.",
+        counts_as_failure=False,
+        local=True,
+    ),
+    Reason(
         "session_unreadable",
         "the agent cannot use its session folder at the moment",
         Permanence.WAIT_FOR_PERSON,

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from agent.clock import shown_by_monotonic
 from agent.core.words import ConnectionStatus
+from agent.engines.baileys.files import check_login
+from agent.engines.baileys.login_note import read_version
 from agent.engines.baileys.pack_client import PackedClient, read_place
 from agent.engines.baileys.session_state import FAILING, SessionState
 from agent.engines.baileys.settings import KNOWN_GOOD, BaileysSettings
-from agent.engines.baileys.version_note import read_version
 from agent.engines.surroundings import cache_folder, probe_limit
 from agent.errors import EngineError
 
@@ -51,6 +52,8 @@ class ClientLife:
             raise EngineError(
                 f"the client ended {len(self._ends)} times in ten minutes", code=FAILING
             )
+        claim = self._state.claim
+        await asyncio.to_thread(check_login, self._folder, claim.account if claim.paired else "")
         client = await self._begin()
         self.client, self._state.spoiled = client, True
         answer = await client.call("open", 20.0, **self._orders())

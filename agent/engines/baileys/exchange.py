@@ -11,8 +11,8 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+from agent.engines.baileys.creds import CREDS
 from agent.engines.baileys.files import (
-    CREDS,
     KEY_KINDS,
     MOST_KEYS,
     SIZE_LIMIT,

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from agent.core.words import SessionFiles
+from agent.engines.baileys.creds import CREDS, fixed_mark, key_fault
+from agent.engines.baileys.login_note import NOTE, read_mark
 from agent.engines.files import (
     FileRules,
     FilesReport,
@@ -24,7 +26,6 @@ from agent.errors import EngineError
 from agent.files import sync
 from agent.redaction import mark_of
 
-CREDS = "creds.json"
 KEY_KINDS = (
     r"creds|(pre-key|session|sender-key-memory|sender-key|app-state-sync-key"
     r"|app-state-sync-version|lid-mapping|device-list|tctoken|identity-key)-.{1,200}"
@@ -36,6 +37,7 @@ MOST_KEYS = 200_000
 SIZE_LIMIT = 1024**3
 """Bytes of all keys together: no session is larger."""
 REMOVED = "removed-keys"
+FOREIGN = "session_foreign"
 UNREADABLE = f"{REMOVED}/unreadable"
 KEPT = 5
 """So many sets of removed keys stay."""
@@ -235,11 +237,42 @@ def lacks_pre_keys(names: Collection[str]) -> str:
     )
 
 
+def check_login(folder: Path, account: str) -> None:
+    """Before each login: are these the credentials of this session? A login with others would log
+    in as somebody else, or end in WhatsApp's logout. Those that are missing or no JSON are the
+    store's to report."""
+    path = folder / CREDS
+    try:
+        creds = read_json(read_key_file(path).decode("utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return
+    found = linked_of(creds).account
+    if not found or not creds.get("account"):
+        return  # no device is linked yet
+    if account and found != account:
+        raise EngineError(
+            f"cannot log in: {path} is of the account …{found[-4:]}, and this session was linked"
+            f" to …{account[-4:]}",
+            code=FOREIGN,
+        )
+    if (mark := read_mark(folder)) == fixed_mark(creds):
+        return  # as WhatsApp took them last
+    if mark:
+        raise EngineError(
+            f"cannot log in: {path} was changed or replaced since WhatsApp took it last (if that"
+            f" was meant, remove {NOTE} beside it)",
+            code=FOREIGN,
+        )
+    if fault := key_fault(creds):
+        raise EngineError(f"cannot log in: {path} is damaged: {fault}", code="session_damaged")
+
+
 RULES = FileRules(
     check,
     lost_store,
     key_based=True,
-    left_out=frozenset({REMOVED, "baileys.json"}),
+    left_out=frozenset({REMOVED, NOTE}),
+    check_login=check_login,
     lacks=lacks_pre_keys,
     linked=linked,
 )

@@ -17,7 +17,7 @@ from agent.core.words import (
 )
 from agent.engines.baileys.codes import CRYPTO_WORDS, why_closed
 from agent.engines.baileys.files import unreadable_record
-from agent.engines.baileys.version_note import note_version
+from agent.engines.baileys.login_note import forget_creds, note_login
 from agent.engines.base import Qr, Reporter
 from agent.engines.whaticket.keys.peers import address_of_jid
 from agent.errors import EngineError, WaError
@@ -31,7 +31,7 @@ WAITING = frozenset({"qr_idle", PASSKEY_REQUIRED, PASSKEY_SUSPECTED})
 MISSING = frozenset({"node_missing", "packages_missing"})
 FAILING = "client_failing"
 """Node ended more often than its worker starts it again."""
-STORE = frozenset({"session_missing", "session_damaged", "storage_failed"})
+STORE = frozenset({"session_missing", "session_damaged", "session_foreign", "storage_failed"})
 
 
 class SessionState:
@@ -110,7 +110,7 @@ class SessionState:
 
     def failed(self, error: WaError) -> None:
         reason = error.code if error.code in STORE | MISSING | {FAILING} else "client_crashed"
-        refused = reason in ("session_missing", "session_damaged")
+        refused = reason in STORE - {"storage_failed"}
         status = Status.AUTH_FAILURE if refused else Status.DISCONNECTED
         self.change(status, reason, raw=str(error))
 
@@ -147,6 +147,7 @@ class SessionState:
     def _on_paired(self, event: Mapping[str, Any]) -> None:
         self._code = None
         self.note_identity(event)
+        forget_creds(self._folder)
         self.change(Status.LOADING, phase="login")
 
     def _on_open(self, event: Mapping[str, Any]) -> None:
@@ -155,7 +156,7 @@ class SessionState:
         self.note_frame(0.0)
         self.claim = replace(self.claim, version=str(event.get("version", "")))
         self.change(Status.CONNECTED)
-        note_version(self._folder, self.claim.version)
+        note_login(self._folder, self.claim.version)
 
     def _on_close(self, event: Mapping[str, Any]) -> None:
         self._code = None

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from agent.engines.baileys.files import CREDS
+from agent.engines.baileys.creds import CREDS
 from scripts.benches.processes import tree
 from tests.engines.baileys.conftest import NAME, Bench, PackProcess
 from tests.standin.baileys.run import WhatsApp

@@ -1,0 +1,183 @@
+"""Credentials that are not those of the session never log in: another's, changed, damaged."""
+
+import base64
+import json
+import os
+import random
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from nacl.public import PrivateKey
+
+from agent.core.reasons import reason_of
+from agent.engines.baileys.creds import CREDS, fixed_mark, key_fault, public_of
+from agent.engines.baileys.files import check_login
+from agent.engines.baileys.login_note import NOTE, note_login, read_mark, read_version
+from agent.errors import EngineError
+from tests.engines.baileys.conftest import ACCOUNT, OTHER, Bench
+
+
+def pair() -> dict[str, Any]:
+    private = os.urandom(32)
+    public = bytes(PrivateKey(private).public_key)
+    return {name: buffer(key) for name, key in (("private", private), ("public", public))}
+
+
+def buffer(raw: bytes) -> dict[str, str]:
+    return {"type": "Buffer", "data": base64.b64encode(raw).decode()}
+
+
+def linked(account: str = ACCOUNT) -> dict[str, Any]:
+    return {
+        "noiseKey": pair(),
+        "signedIdentityKey": pair(),
+        "signedPreKey": {"keyPair": pair(), "signature": buffer(os.urandom(64)), "keyId": 1},
+        "registrationId": 77,
+        "advSecretKey": base64.b64encode(os.urandom(32)).decode(),
+        "me": {"id": f"{account}:12@s.whatsapp.net", "name": "Sales"},
+        "account": {"details": buffer(os.urandom(20)), "deviceSignature": buffer(os.urandom(64))},
+        "nextPreKeyId": 31,
+    }
+
+
+def write(folder: Path, creds: dict[str, Any]) -> Path:
+    folder.mkdir(exist_ok=True)
+    (folder / CREDS).write_text(json.dumps(creds))
+    return folder
+
+
+def refused(folder: Path, account: str = ACCOUNT) -> str:
+    """The code of the refusal; "" = it may log in."""
+    try:
+        check_login(folder, account)
+    except EngineError as error:
+        return error.code
+    return ""
+
+
+@pytest.mark.parametrize("_", range(20))
+def test_the_public_half_is_computed_as_the_library_does(_: int) -> None:
+    private = os.urandom(32)
+    assert public_of(private) == bytes(PrivateKey(private).public_key)
+
+
+def test_whole_credentials_may_log_in(tmp_path: Path) -> None:
+    folder = write(tmp_path, linked())
+    assert refused(folder) == refused(folder, "") == ""
+    note_login(folder, "2.3000.1")
+    assert (refused(folder), read_version(folder)) == ("", "2.3000.1")
+
+
+def test_credentials_of_another_account_may_not(tmp_path: Path) -> None:
+    folder = write(tmp_path, linked(OTHER))
+    with pytest.raises(EngineError, match="is of the account …0003, and this session") as refusal:
+        check_login(folder, ACCOUNT)
+    assert refusal.value.code == "session_foreign"
+    assert OTHER not in str(refusal.value)
+    advice = reason_of("session_foreign").advice
+    assert "wa-agent restore" in advice and "wa-agent import" in advice
+
+
+Change = Callable[[dict[str, Any]], object]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param(lambda creds: creds["me"].update(id=f"{ACCOUNT}:13@s.whatsapp.net"), id="id"),
+        pytest.param(lambda creds: creds.update(registrationId=78), id="registration"),
+        pytest.param(lambda creds: creds.update(noiseKey=pair()), id="another device"),
+        pytest.param(lambda creds: creds["account"].update(details=buffer(b"x")), id="signed"),
+    ],
+)
+def test_credentials_that_changed_since_whatsapp_took_them_may_not(
+    tmp_path: Path, change: Change
+) -> None:
+    creds = linked()
+    note_login(write(tmp_path, creds), "")
+    change(creds)
+    write(tmp_path, creds)
+    assert refused(tmp_path) == "session_foreign"
+    (tmp_path / NOTE).unlink()
+    assert refused(tmp_path) == "", "as the refusal says, where the change was meant"
+
+
+def test_what_the_library_changes_by_itself_is_no_change(tmp_path: Path) -> None:
+    creds = linked()
+    note_login(write(tmp_path, creds), "")
+    creds["me"] |= {"name": "Sales 2", "lid": "123@lid"}
+    creds |= {"nextPreKeyId": 812, "signedPreKey": {"keyPair": pair(), "keyId": 2}}
+    # Another version of the library writes the same bytes otherwise.
+    creds["account"]["details"] = creds["account"]["details"]["data"]
+    key = creds["signedIdentityKey"]["private"]
+    creds["signedIdentityKey"]["private"] = buffer(base64.b64decode(key["data"])) | {"data": list(
+        base64.b64decode(key["data"])
+    )}  # fmt: skip
+    assert refused(write(tmp_path, creds)) == ""
+
+
+@pytest.mark.parametrize("name", ["noiseKey", "signedIdentityKey", "signedPreKey"])
+def test_a_changed_bit_of_a_key_is_found_without_a_note(tmp_path: Path, name: str) -> None:
+    creds = linked()
+    key = creds[name].get("keyPair", creds[name])
+    raw = bytearray(base64.b64decode(key["private"]["data"]))
+    at = random.Random(name).randrange(3, 253)  # the others mean nothing in such a key
+    raw[at // 8] ^= 1 << at % 8
+    key["private"] = buffer(bytes(raw))
+    assert name in key_fault(creds)
+    assert refused(write(tmp_path, creds)) == "session_damaged"
+
+
+def test_credentials_that_are_not_linked_yet_are_not_looked_at(tmp_path: Path) -> None:
+    creds = linked()
+    note_login(write(tmp_path, creds), "")
+    assert refused(write(tmp_path, {**linked(OTHER), "account": None})) == ""
+    assert refused(tmp_path / "none") == ""
+    (tmp_path / CREDS).write_text("{")
+    assert refused(tmp_path) == "", "the store itself reports it"
+    assert fixed_mark({}) and key_fault({"noiseKey": 5, "signedPreKey": {"keyPair": []}}) == ""
+
+
+@pytest.mark.slow
+async def test_a_session_never_logs_in_with_a_changed_digit_or_as_somebody_else(
+    bench: Bench,
+) -> None:
+    """WhatsApp would answer such a login by a logout, and the pairing would be given up."""
+    await bench.pair()
+    await bench.talk("hello")
+    await bench.restart()
+    assert read_mark(bench.folder)
+    logins = bench.whatsapp.device(ACCOUNT)["logins"]
+    await bench.stop()
+    creds = bench.folder / CREDS
+    whole = creds.read_text()
+    creds.write_text(whole.replace(f'"id":"{ACCOUNT}:', f'"id":"{ACCOUNT}:9', 1))
+    assert creds.read_text() != whole
+    await bench.start()
+    await bench.is_now("AUTH_FAILURE", "session_foreign")
+    await bench.stop()
+
+    mine = bench.folder.with_name("mine")
+    bench.folder.rename(mine)
+    bench.folder.mkdir()
+    bench.account = OTHER
+    await bench.pair()
+    await bench.stop()
+    shutil.copy(bench.folder / CREDS, mine / CREDS)
+    shutil.rmtree(bench.folder)
+    mine.rename(bench.folder)
+    others = bench.whatsapp.device(OTHER)["logins"]
+    await bench.start()
+    await bench.is_now("AUTH_FAILURE", "session_foreign")
+    await bench.stop()
+    assert bench.whatsapp.device(OTHER)["logins"] == others
+    assert bench.whatsapp.device(ACCOUNT)["logins"] == logins
+
+    creds.write_text(whole)
+    bench.account = ACCOUNT
+    await bench.start()
+    await bench.is_now("CONNECTED")
+    await bench.talk("its own again")
