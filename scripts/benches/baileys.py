@@ -15,7 +15,7 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -26,7 +26,7 @@ from agent.core.model import ConnectionStatus
 from agent.engines.baileys.fetch import fetch_packages
 from agent.engines.baileys.node import find_node
 from agent.engines.baileys.packages import find_packages
-from agent.errors import ConfigError, HostError
+from agent.errors import ConfigError, HostError, LinkError
 from scripts.benches import web
 from scripts.benches.lone_worker import LoneWorker
 from scripts.benches.machine import TOP, this_machine
@@ -243,22 +243,22 @@ def measure(instances: int, *, quick: bool) -> Report:
     fetch_packages(cache)
     figures: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     missing: dict[str, str] = {}
+    failed: list[str] = []
     for _ in range(times.rounds):
         # In turns, so that what else the machine does falls on all of them.
         for name in KINDS:
             if name in missing:
                 continue
-            print(f"measuring {name} ...", file=sys.stderr)
             try:
-                measured = asyncio.run(_round(name, instances, times, cache))
+                measured = _run(name, _round(name, instances, times, cache), failed)
             except (NotHere, ConfigError) as error:
                 missing[name] = str(error)
                 continue
             for measure_, values in measured.items():
                 figures[measure_][name] += values
         for size in PACKS:
-            print(f"measuring a pack of {size} ...", file=sys.stderr)
-            for measure_, values in asyncio.run(_pack_round(size, times, cache)).items():
+            measured = _run(f"a pack of {size}", _pack_round(size, times, cache), failed)
+            for measure_, values in measured.items():
                 figures[f"{measure_} in {size}"][OURS] += values
     rows = [
         Row(
@@ -285,8 +285,23 @@ def measure(instances: int, *, quick: bool) -> Report:
         " ours from the order to start the worker.",
         "WhatsApp is the tests' stand-in for the library, and a stand-in page for the web engine.",
         *(f"not measured: {name}: {why}" for name, why in missing.items()),
+        *(f"left out: {words}" for words in failed),
     ]
     return Report("baileys", machine, versions, rows, notes)
+
+
+def _run(
+    what: str, work: Coroutine[Any, Any, dict[str, list[float]]], failed: list[str]
+) -> dict[str, list[float]]:
+    """Its figures; none where a session did not start in time, which `failed` then says."""
+    print(f"measuring {what} ...", file=sys.stderr)
+    try:
+        return asyncio.run(work)
+    except (TimeoutError, LinkError) as error:
+        why = str(error) or f"a session did not start within {WITHIN:.0f} s"
+        failed.append(f"a run of {what}: {why}")
+        print(failed[-1], file=sys.stderr)
+        return {}
 
 
 async def _round(name: str, count: int, times: Times, cache: Path) -> dict[str, list[float]]:

@@ -262,6 +262,29 @@ def test_a_session_of_baileys_is_measured_beside_a_plain_bot_and_leaves_nothing(
     assert memory.goal.limit == 55 and memory.median(OURS) < bot * 1.2, "one alone shares nothing"
 
 
+def test_a_start_that_takes_too_long_leaves_out_its_run_and_nothing_else(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    if reason := why_not("baileys"):
+        lacks(reason)
+    runs: list[str] = []
+
+    async def run(name: str, *_: object) -> dict[str, list[float]]:
+        runs.append(name)
+        if len(runs) == 2:
+            async with asyncio.timeout(0):
+                await asyncio.Event().wait()
+        return {"memory": [50.0]}
+
+    monkeypatch.setattr(baileys, "fetch_packages", lambda _cache: None)
+    monkeypatch.setattr(baileys, "KINDS", (OURS,))
+    monkeypatch.setattr(baileys, "PACKS", ())
+    monkeypatch.setattr(baileys, "_round", run)
+    found = baileys.measure(1, quick=False)
+    assert (len(runs), found.rows[0].figures[OURS]) == (3, [50.0, 50.0])
+    assert "left out: a run of wa-agent: a session did not start within 60 s" in found.notes
+
+
 @pytest.mark.slow
 async def test_kills_of_a_session_lose_nothing_and_are_counted(tmp_path: Path) -> None:
     if reason := why_not("baileys"):

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 Status = ConnectionStatus
 OLD_FRAME = 20.0
 """Seconds after which a frame no longer proves the connection: WhatsApp is asked."""
+UPLOADING = 30.0
 SENDING, ANSWER = 60.0, 8.0
 """Seconds for the whole of it, and for WhatsApp's confirmation once it was handed over."""
 
@@ -135,6 +136,17 @@ class BaileysEngine:
         await client.call("logout", 15.0)
 
     async def regenerate_keys(self, peers: list[str]) -> None:
+        """New keys with these peers: pre-keys where theirs were lost, else new sessions."""
+        if lost := self._state.lost_pre_keys.intersection(peers):
+            # What this session holds of them is not at fault.
+            await self._connected("upload pre-keys").call("upload_pre_keys", UPLOADING)
+            self._state.lost_pre_keys -= lost
+            for peer in lost:
+                self._state.happened("key_regeneration", peer=peer, ok=True)
+        if others := [peer for peer in peers if peer not in lost]:
+            await self._set_keys_aside(others)
+
+    async def _set_keys_aside(self, peers: list[str]) -> None:
         """The client ends first: a running one would write the old keys back."""
         await self._stop_connecting()
         async with self._busy:

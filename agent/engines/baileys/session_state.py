@@ -29,6 +29,7 @@ FIRST_CODE, NEXT_CODE = 60.0, 20.0
 WAITING = frozenset({"qr_idle", PASSKEY_REQUIRED, PASSKEY_SUSPECTED})
 """Reasons of a login that waits for a person."""
 MISSING = frozenset({"node_missing", "packages_missing"})
+MOST_PEERS = 1000
 FAILING = "client_failing"
 """Node ended more often than its worker starts it again."""
 STORE = frozenset({"session_missing", "session_damaged", "session_foreign", "storage_failed"})
@@ -42,6 +43,8 @@ class SessionState:
         self.claim = Claim(Status.INITIALIZING, phase="process")
         self.spoiled = False
         """The client's store failed: its memory is not what the disk holds, so it ends first."""
+        self.lost_pre_keys: set[str] = set()
+        """Peers that wrote with a one-time pre-key which is no longer held."""
         self._reporter = reporter
         self._code: Qr | None = None
         self._code_until = 0.0
@@ -238,8 +241,10 @@ class SessionState:
     def _on_undecryptable(self, event: Mapping[str, Any]) -> None:
         kind = str(event.get("kind", ""))
         if text := CRYPTO_WORDS.get(kind):
-            id = str(event.get("id", ""))
-            self.happened("crypto_error", pattern=kind, text=text, id=id, **_sender(event))
+            id, sender = str(event.get("id", "")), _sender(event)
+            if kind == "prekey" and len(self.lost_pre_keys) < MOST_PEERS:
+                self.lost_pre_keys.add(sender.get("peer", ""))
+            self.happened("crypto_error", pattern=kind, text=text, id=id, **sender)
 
 
 def _sender(event: Mapping[str, Any]) -> dict[str, str]:

@@ -86,6 +86,15 @@ async def test_credentials_alone_stay_deaf(bench: Bench, tmp_path: Path) -> None
     await bench.until(lambda: bench.heard.count("crypto_error", pattern="prekey") >= 2, 30)
     assert not bench.heard.count("message", id=id)
 
+    # New sessions cannot help: only new pre-keys do, once WhatsApp has handed out the lost ones.
+    before = bench.whatsapp.device(ACCOUNT)
+    error = next(each for each in bench.heard.happenings if each.kind == "crypto_error")
+    await bench.engine.regenerate_keys([str(error.detail["peer"])])
+    after = bench.whatsapp.device(ACCOUNT)
+    assert after["pre_keys"] >= before["pre_keys"] + 20
+    assert after["logins"] == before["logins"] and bench.heard.last.status == "CONNECTED"
+    assert not (bench.folder / "removed-keys").exists()
+
 
 @pytest.mark.parametrize(
     ("patterns", "from_away"),

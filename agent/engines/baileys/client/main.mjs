@@ -57,6 +57,7 @@ const WORKS = {
   disconnect: (session) => session.disconnect(),
   look: (session, order) => session.look(order),
   pairing_code: (session, order) => session.pairingCode(order),
+  upload_pre_keys: (session) => session.uploadPreKeys(),
   send: (session, order) => session.send(order),
   file_part: (session, order) => session.filePart(order),
   logout: (session) => session.logout(),

@@ -10,6 +10,7 @@ const PING = 5_000;
 const LOGOUT = 10_000;
 const MOST_ACKS = 500; // of one receipt: a contact may list any number of ids in it
 const MOST_RECENT = 200;
+const NEW_PRE_KEYS = 30;
 const MOST_RECENT_BYTES = 2 << 20;
 
 const now = () => performance.now() / 1000;
@@ -149,6 +150,12 @@ export class Session {
   async pairingCode({ phone }) {
     if (!this.#socket || this.#state.creds.me?.lid) throw refuse("not_ready", "no login is waiting for a code");
     return { code: await this.#socket.requestPairingCode(phone.replace(/\D/g, "")) };
+  }
+
+  // For contacts that were given one of those that are lost: WhatsApp hands out new ones in the end.
+  async uploadPreKeys() {
+    if (!this.#open) throw refuse("not_connected", "not connected");
+    await this.#socket.uploadPreKeys(NEW_PRE_KEYS);
   }
 
   async send(order) {
