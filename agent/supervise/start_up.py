@@ -28,7 +28,7 @@ from agent.supervise.facts import Facts
 from agent.supervise.passes.picture import desired_of
 from agent.supervise.registry import Registry, identity_of, says_the_same
 from agent.supervise.turns.memory import Room
-from agent.vault.identity import Found, Identity, create, scan
+from agent.vault.identity import Found, Identity, create, names_other_engine, scan
 from agent.vault.trash import Retired, list_trash
 
 log = logging.getLogger(__name__)
@@ -90,6 +90,10 @@ async def _take_in_folders(registry: Registry, store: Store, root: Path) -> None
         if folder.identity is not None and folder.identity.instance.leased:
             # Also without [fleet]: another machine may run it.
             facts.instance = facts.saved.instance = replace(facts.instance, leased=True)
+        if folder.identity is not None and (
+            fault := names_other_engine(folder.identity, facts.instance.engine, root / folder.id)
+        ):
+            folder = replace(folder, identity=None, problem=fault)
         if folder.identity is None:
             said = bound(Category.SESSION, folder.id)
             said.error("%s; the agent writes the database's version into it", folder.problem)

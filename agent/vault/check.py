@@ -10,7 +10,7 @@ from agent.engines.files import FilesReport, Linked
 from agent.errors import InvalidRequest, VaultError, WaError
 from agent.vault.errors import explain, owner_of, planted
 from agent.vault.formats import check_session, is_left_out, linked_session
-from agent.vault.identity import read_identity
+from agent.vault.identity import names_other_engine, read_identity
 from agent.vault.locate import (
     SESSION,
     Modes,
@@ -52,8 +52,9 @@ class FolderReport:
     """The state of an instance's folder: its session, and its identity file."""
 
     report: FilesReport
-    identity_lost: bool = False
-    """The identity file is missing or damaged; the folder can be written."""
+    identity_fault: str = ""
+    """Why the identity file must be written again: it is missing, damaged or of another engine; ""
+    = it need not be, or the folder cannot be written."""
 
     @property
     def files(self) -> SessionFiles:
@@ -70,14 +71,14 @@ def inspect_folder(folder: Path, engine: str, paired: bool = True) -> FolderRepo
     if report.files in (SessionFiles.ABSENT, SessionFiles.UNREADABLE):
         return FolderReport(report)
     try:
-        read_identity(folder)
+        fault = names_other_engine(read_identity(folder), engine, folder)
     except InvalidRequest:
         return FolderReport(report)  # a name that no instance has; the report says so
     except VaultError as error:
         if error.code in ("absent", "damaged"):
-            return FolderReport(report, identity_lost=True)
+            return FolderReport(report, str(error))
         return FolderReport(FilesReport(_unusable(error), str(error)))
-    return FolderReport(report)
+    return FolderReport(report, fault)
 
 
 def _inspect_files(folder: Path, engine: str, paired: bool) -> FilesReport:

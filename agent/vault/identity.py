@@ -192,6 +192,12 @@ def parse_identity(raw: bytes, folder: Path) -> Identity:
     )
 
 
+def names_other_engine(identity: Identity, engine: str, folder: Path) -> str:
+    """An instance keeps its engine for life: a file that names another one is not its own."""
+    named = identity.instance.engine
+    return "" if named == engine else f"{folder / FILE} names engine {named!r:.40}, not {engine}"
+
+
 def scan(root: Path) -> list[Found]:
     """All folders named like an instance, with or without a readable identity."""
     folders = []

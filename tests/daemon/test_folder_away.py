@@ -3,6 +3,7 @@
 Rights that are taken away for a while: tests/vault/test_check.py, where another user looks.
 """
 
+import json
 import os
 import signal
 
@@ -70,3 +71,28 @@ async def test_a_damaged_identity_file_is_written_again_and_the_session_comes_ba
     assert b'"account"' in file.read_bytes()
     assert file.read_bytes().count(b"\n") >= before.count(b"\n") - 1
     assert "misconfigured" not in str(await agent.story("a"))
+
+
+@pytest.mark.parametrize("killed", ["its worker", "the agent and its worker"])
+async def test_an_identity_file_of_another_engine_is_named_and_written_again(
+    agent, eventually, killed
+):
+    """Also where it counts as newer than the database: an instance keeps its engine for life."""
+    folder = await connected(agent, eventually)
+    file = folder / "instance.json"
+    content = json.loads(file.read_bytes())
+    content |= {"engine": "baileys", "generation": content["generation"] + 5}
+    file.write_text(json.dumps(content))
+    if killed == "its worker":
+        await kill_worker(agent)
+        await eventually(lambda: str(file) in agent.log.read_text())
+    else:
+        pid = await agent.pid("a")
+        await agent.kill()
+        os.kill(pid, signal.SIGKILL)
+        await agent.start()
+    await eventually(lambda: agent.status("a"), "CONNECTED")
+    assert f"{file} names engine 'baileys', not sandbox" in agent.log.read_text()
+    assert json.loads(file.read_bytes())["engine"] == "sandbox"
+    assert (await agent.show("a"))["engine"] == "sandbox"
+    assert not (await agent.do("GET", "/api/trash"))["trash"], "it kept its pairing"

@@ -87,7 +87,9 @@ def _look_at_disk(facts: Facts, observer: Observer) -> None:
     folder = observer.session_root / facts.id
     report = inspect_folder(folder, facts.instance.engine, facts.record.paired)
     facts.folder.files, facts.folder.problem = report.files, report.problem
-    if report.identity_lost:
+    if report.identity_fault:
+        if facts.saved.identity is not None:
+            log.error("%s; the agent writes it again", report.identity_fault, extra=about(facts.id))
         facts.saved.identity = None  # the pass writes it again before any start
     away = report.files in (SessionFiles.ABSENT, SessionFiles.UNREADABLE)
     if facts.folder.away_since is not None and not away:
