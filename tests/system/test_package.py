@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from agent.engines.web.browser.arguments import PACKAGES, SHELL
 from tests.system.bed import SOURCE, Bed
 from tests.system.debian import apt, build, edit, full_disk, make_debian, next_version, program
 from tests.system.fleet import AGENT, Fleet, connect, traffic
@@ -146,6 +147,13 @@ def test_apt_installs_it_with_its_dependencies_on_a_bare_machine(bare: Bed, flee
     problems = [line for line in doctor.stdout.splitlines() if line.startswith("FAIL")]
     assert not problems, doctor.stdout
     assert "built from" in bare.run("wa-agent", "--version")
+    # A browser is hundreds of packages, and only the web engine needs one.
+    shown = bare.run("dpkg-query", "-W", "-f", "${Recommends}|${Suggests}", "wa-agent")
+    assert shown == f"|{PACKAGES[SHELL]}, fonts-liberation"
+    for path in re.findall(
+        r"`(/(?:opt|etc|var|run)/[\w./-]+)`", (SOURCE / "README.md").read_text()
+    ):
+        assert bare.try_run("test", "-e", path).returncode == 0, f"README names {path}"
     bare.run("/opt/wa-agent/venv/bin/python", "-I", "-c", "import agent.fleet.postgres.coordinator")
 
 
@@ -416,6 +424,7 @@ def test_removal_keeps_the_sessions_and_a_purge_moves_them_away(
     assert bare.try_run("test", "-e", "/var/lib/wa-agent").returncode == 1
     (backup,) = bare.run("sh", "-c", "ls -d /var/backups/wa-agent.*").split()
     assert bare.run("ls", f"{backup}/state/sessions/s1/session").split() == ["sandbox.json"]
+    assert bare.run("cat", f"{backup}/settings/agent.toml") == OWN
     assert bare.run("stat", "-c", "%a", backup).strip() == "700"
 
 
