@@ -107,12 +107,13 @@ def test_f79_the_agents_socket_and_state_are_not_for_everybody(bed: Bed):
 
 # What a worker can reach from inside its unit, tried by the unit itself.
 PROBE = """\
-import json, os, pathlib, socket
+import ctypes, json, os, pathlib, socket
 def can(act):
     try: act(); return True
     except OSError: return False
 def connect(path):
     s = socket.socket(socket.AF_UNIX); s.connect(path)
+IO_URING_SETUP = 425
 own = "/var/lib/wa-agent/sessions/probe"
 print("PROBE " + json.dumps({
     "own": can(lambda: pathlib.Path(own, "session/new").write_text("x")),
@@ -129,6 +130,7 @@ print("PROBE " + json.dumps({
     "signal_agent": can(lambda: os.kill(AGENT, 0)),
     "write_etc": can(lambda: open("/etc/x", "w")),
     "home": can(lambda: os.listdir("/root")),
+    "io_uring": ctypes.CDLL(None).syscall(IO_URING_SETUP, 1, ctypes.create_string_buffer(256)) >= 0,
     "write_program": can(lambda: open("/opt/wa-agent/x", "w")),
 }))
 """
@@ -170,6 +172,7 @@ def test_f85_a_worker_reaches_its_own_folder_and_nothing_else_of_ours(bed: Bed):
         "signal_agent": False,
         "write_etc": False,
         "home": False,
+        "io_uring": False,
         "write_program": False,
     }
 
