@@ -16,6 +16,7 @@ import {
   setText,
   setUntil,
   statusOf,
+  whyOf,
 } from "/page/show.js";
 import { accountWord, pauseWord, plain, verdictWord } from "/page/words.js";
 
@@ -136,7 +137,7 @@ function drawCard(card, instance) {
     card.engine,
     [placeOf(instance), ownerOf(instance), accountWord(instance)].filter(Boolean).join(" · "),
   );
-  setText(card.why, instance.sentence);
+  setText(card.why, whyOf(instance));
   card.why.hidden = instance.health.healthy; // the pill says so
   setSince(card.since, instance.since);
   setSince(card.proof, instance.proved, " ago");

@@ -13,7 +13,7 @@ import { makeHistory } from "/page/history.js";
 import { drawFacts } from "/page/machine.js";
 import { isStale, ownerOf, staleWords } from "/page/machines.js";
 import { makeSettings, makeTrial } from "/page/settings.js";
-import { bytes, duration, make, setPill, setText, statusOf } from "/page/show.js";
+import { bytes, duration, make, setPill, setText, statusOf, whyOf } from "/page/show.js";
 import { accountWord, pauseWord, plain, verdictWord, workerWord } from "/page/words.js";
 
 export function makeInstance(place) {
@@ -173,7 +173,7 @@ export function makeInstance(place) {
     setPill(pill, isStale(instance) ? "off" : tone, word);
     setText(stale, staleWords(instance));
     stale.hidden = !stale.textContent;
-    setText(why, instance.sentence);
+    setText(why, whyOf(instance));
     why.hidden = instance.health.healthy; // the pill says so
     drawNext(next, instance);
     help.draw(instance, { onPage: true });

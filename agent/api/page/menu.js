@@ -23,7 +23,7 @@ function open(button, instance) {
   close(false);
   const list = make(
     "div",
-    { name: "menu", role: "menu", "aria-label": "Actions for " + instance.id },
+    { name: "menu", role: "menu", popover: "manual", "aria-label": "Actions for " + instance.id },
     ...fitting(instance).map((action) =>
       make(
         "button",
@@ -51,7 +51,8 @@ function open(button, instance) {
     if (event.key !== "Tab") event.preventDefault();
   });
   button.after(list);
-  // At a fixed place: no scrolling part of the page cuts it off.
+  // Above everything else, at a fixed place: no other row covers it, no scrolling part cuts it off.
+  list.showPopover();
   const box = button.getBoundingClientRect();
   const below = box.bottom + list.offsetHeight <= innerHeight || box.top < list.offsetHeight;
   list.style.top =

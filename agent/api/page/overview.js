@@ -12,8 +12,10 @@ import { note } from "/page/dialogs.js";
 import { createInstance } from "/page/create.js";
 import { empty, isUnwell, make, rank, setAttribute, setText } from "/page/show.js";
 
-const SHOWN = 60; // cards; more of them are a table unless chosen otherwise
-const FIRST = matchMedia("(max-width: 36rem)").matches ? 15 : 50; // entries of the story
+const NARROW = matchMedia("(max-width: 36rem)"); // always cards: a table is wider than the screen
+const MANY = 60; // more sessions are a table unless chosen otherwise
+const SHOWN = () => (NARROW.matches ? 15 : MANY); // cards, until all are asked for
+const FIRST = () => (NARROW.matches ? 15 : 50); // entries of the story
 const VIEW = "wa-agent-view";
 const CHOICES = {
   all: ["All", () => true],
@@ -33,7 +35,7 @@ function remembered() {
 }
 
 export function makeOverview(place) {
-  const state = { choice: "all", words: "", most: SHOWN, told: FIRST, view: remembered() };
+  const state = { choice: "all", words: "", most: SHOWN(), told: FIRST(), view: remembered() };
   const chips = make("div", { name: "chips", role: "group", "aria-label": "Which sessions" });
   const search = make("input", {
     type: "search",
@@ -67,7 +69,7 @@ export function makeOverview(place) {
     "Which events of the story",
     CATEGORIES.map((category) => [category, category[0] + category.slice(1).toLowerCase()]),
     () => {
-      state.told = FIRST;
+      state.told = FIRST();
       drawTold();
     },
   );
@@ -75,7 +77,7 @@ export function makeOverview(place) {
   const backends = makeBackends((name) => showOnly("on " + name, ""));
   const machines = makeMachines((name) => showOnly("", name));
   const onMachine = makeMachineChoice(() => {
-    state.most = SHOWN;
+    state.most = SHOWN();
     draw();
   });
   const tools = make(
@@ -108,7 +110,7 @@ export function makeOverview(place) {
           "aria-pressed": "false",
           click: () => {
             state.choice = key;
-            state.most = SHOWN;
+            state.most = SHOWN();
             draw();
           },
         },
@@ -119,7 +121,7 @@ export function makeOverview(place) {
   }
   search.addEventListener("input", () => {
     state.words = search.value.trim().toLowerCase();
-    state.most = SHOWN;
+    state.most = SHOWN();
     draw();
   });
   view.addEventListener("click", () => {
@@ -140,7 +142,13 @@ export function makeOverview(place) {
     columns,
   );
 
-  const shownAs = (size) => state.view || (size > SHOWN ? "table" : "cards");
+  const shownAs = (size) => (NARROW.matches ? "cards" : state.view || (size > MANY ? "table" : "cards"));
+  NARROW.addEventListener("change", () => {
+    state.most = SHOWN();
+    state.told = FIRST();
+    draw();
+    drawTold();
+  });
 
   function draw() {
     const all = [...answers.instances.values()].sort((a, b) => rank(a) - rank(b) || (a.id < b.id ? -1 : 1));
@@ -173,6 +181,7 @@ export function makeOverview(place) {
 
   function drawSessions(chosen, total) {
     const asTable = shownAs(total) === "table";
+    view.hidden = NARROW.matches;
     setText(view, asTable ? "Cards" : "Table");
     setAttribute(view, "aria-label", asTable ? "Show the sessions as cards" : "Show the sessions as a table");
     table.place.hidden = !asTable || !chosen.length;
@@ -206,7 +215,7 @@ export function makeOverview(place) {
 
   // The sessions on one backend or machine: what a person would type or choose, and can change.
   function showOnly(words, machine) {
-    Object.assign(state, { choice: "all", most: SHOWN, words });
+    Object.assign(state, { choice: "all", most: SHOWN(), words });
     search.value = words;
     onMachine.place.value = machine;
     draw();
@@ -221,7 +230,7 @@ export function makeOverview(place) {
   }
 
   async function showOlder() {
-    state.told += FIRST;
+    state.told += FIRST();
     try {
       if (choose(answers.story, category.value).length < state.told && answers.olderStory) await older();
       drawTold();

@@ -58,8 +58,23 @@ export const isUnwell = (instance) =>
   isDown(instance) ||
   isHeld(instance);
 
+// It is wanted and waits for its turn in the agent's queue of starts.
+const isQueued = (instance) =>
+  instance.should_run &&
+  Number.isInteger(instance.turns_before) &&
+  instance.connection_status !== "CONNECTED";
+
+// The sentence of a session; of one in the queue its place, which changes with each start.
+export function whyOf(instance) {
+  if (!isQueued(instance)) return instance.sentence;
+  const before = instance.turns_before;
+  if (!before) return "it is the next to start";
+  return before + (before === 1 ? " session starts" : " sessions start") + " before it";
+}
+
 export function statusOf(instance) {
   const [tone, word] = STATUS[instance.connection_status] || ["off", instance.connection_status];
+  if (isQueued(instance)) return ["wait", "Waits for its turn"];
   if (isDown(instance)) return instance.next_attempt ? ["warn", "Waits for its next try"] : ["bad", "Down"];
   if (instance.connection_status === "DISCONNECTED") {
     if (instance.should_run) return instance.reason === "masked" ? ["off", "Masked"] : ["busy", "Starting"];
@@ -73,7 +88,7 @@ export function statusOf(instance) {
 }
 
 // Trouble first, then what waits for a person, then what is under way.
-const ORDER = ["bad", "warn", "busy", "good", "off"];
+const ORDER = ["bad", "warn", "busy", "wait", "good", "off"];
 export const rank = (instance) => ORDER.indexOf(statusOf(instance)[0]);
 
 export function setPill(pill, tone, word) {

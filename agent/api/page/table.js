@@ -6,7 +6,7 @@ import { arrange } from "/page/arrange.js";
 import { confirm, note } from "/page/dialogs.js";
 import { isStale, ownerOf, staleWords } from "/page/machines.js";
 import { menuButton } from "/page/menu.js";
-import { bytes, make, rank, setAttribute, setPill, setSince, setText, statusOf } from "/page/show.js";
+import { bytes, make, rank, setAttribute, setPill, setSince, setText, statusOf, whyOf } from "/page/show.js";
 import { accountWord } from "/page/words.js";
 
 const rateOf = (instance) => {
@@ -14,16 +14,16 @@ const rateOf = (instance) => {
   return kept && kept.now ? kept.now.messagesPerMinute : 0;
 };
 
-// Each column: its head, and what it is sorted by.
-/** @type {[string, (instance: any) => any][]} */
+// Each column: its head, what it is sorted by, and the class of its width.
+/** @type {[string, (instance: any) => any, string][]} */
 const COLUMNS = [
-  ["Session", (instance) => instance.id],
-  ["State", (instance) => rank(instance)],
-  ["Why", (instance) => instance.sentence],
-  ["For", (instance) => -Date.parse(instance.since || 0)],
-  ["Last answer", (instance) => -Date.parse(instance.proved || 0)],
-  ["Memory", (instance) => -(instance.memory_bytes || 0)],
-  ["Messages/min", (instance) => -rateOf(instance)],
+  ["Session", (instance) => instance.id, "cell-name"],
+  ["State", (instance) => rank(instance), "cell-state"],
+  ["Why", (instance) => whyOf(instance), "cell-why"],
+  ["For", (instance) => -Date.parse(instance.since || 0), "cell-time"],
+  ["Last answer", (instance) => -Date.parse(instance.proved || 0), "cell-time"],
+  ["Memory", (instance) => -(instance.memory_bytes || 0), "cell-figure"],
+  ["Messages/min", (instance) => -rateOf(instance), "cell-rate"],
 ];
 
 export function makeTable(changed) {
@@ -31,10 +31,10 @@ export function makeTable(changed) {
   const rows = new Map();
   const body = make("tbody");
   const all = make("input", { type: "checkbox", "aria-label": "Choose all that are shown" });
-  const heads = COLUMNS.map(([label], place) =>
+  const heads = COLUMNS.map(([label, , width], place) =>
     make(
       "th",
-      { scope: "col" },
+      { scope: "col", name: width },
       make("button", {
         type: "button",
         name: "quiet sort",
@@ -59,7 +59,7 @@ export function makeTable(changed) {
         {},
         make("th", { name: "pick" }, all),
         ...heads,
-        make("th", {}, make("span", { name: "unseen", text: "Actions" })),
+        make("th", { name: "cell-menu" }, make("span", { name: "unseen", text: "Actions" })),
       ),
     ),
     body,
@@ -70,7 +70,7 @@ export function makeTable(changed) {
     changed();
   });
   return {
-    place: make("div", {}, many.place, make("div", { name: "table-scroll" }, table)),
+    place: make("div", { name: "table-place" }, many.place, make("div", { name: "table-scroll" }, table)),
     draw(chosen) {
       const [, key] = COLUMNS[state.column];
       const order = (a, b) => {
@@ -124,7 +124,12 @@ function makeRow(id, state, changed) {
     "tr",
     { "data-id": id },
     make("td", { name: "pick" }, row.pick),
-    make("td", {}, make("a", { name: "row-name", href: "#/instance/" + id, text: id }), row.place),
+    make(
+      "td",
+      { name: "cell-name" },
+      make("a", { name: "row-name", href: "#/instance/" + id, title: id, text: id }),
+      row.place,
+    ),
     make("td", {}, row.pill),
     row.why,
     row.since,
@@ -146,9 +151,10 @@ function drawRow(row, instance, state) {
   row.item.className = isStale(instance) ? "stale-state" : "";
   setText(
     row.why,
-    [staleWords(instance), instance.health.healthy ? "" : instance.sentence].filter(Boolean).join(". "),
+    [staleWords(instance), instance.health.healthy ? "" : whyOf(instance)].filter(Boolean).join(". "),
   );
-  setAttribute(row.why, "title", instance.sentence);
+  setAttribute(row.why, "title", whyOf(instance));
+  setAttribute(row.place, "title", row.place.textContent);
   setSince(row.since, instance.since);
   setSince(row.proof, instance.proved, " ago");
   if (!instance.proved) setText(row.proof, "none");
