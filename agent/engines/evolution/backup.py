@@ -3,6 +3,7 @@ folder per deletion, with a manifest. The files have the session's token: mode 0
 
 import hashlib
 import json
+import shutil
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,6 +16,8 @@ from agent.files import write_whole
 _INSTANCE = "instance.json"
 _MANIFEST = "manifest.json"
 _DONE = "given-back"
+_KEPT = 10
+"""Backups of one session that were given back: an outage of a day renews it 50 times."""
 
 
 def write(folder: Path, name: str, session: Mapping[str, Any]) -> None:
@@ -42,9 +45,13 @@ def read(backup: Path) -> dict[str, Any]:
 
 
 def finish(backup: Path) -> None:
-    """Mark the folder as given back: the next creation is a new one."""
+    """Mark the folder as given back: the next creation is a new one. Of those that were given back
+    the newest stay."""
     try:
         write_whole(backup / _DONE, b"")
+        given_back = sorted(mark.parent for mark in backup.parent.glob(f"*/{_DONE}"))
+        for folder in given_back[:-_KEPT]:
+            shutil.rmtree(folder)
     except OSError as error:
         raise EngineError(
             f"cannot note that {backup.name} was given back: {error.strerror}", code="backup_failed"
@@ -52,11 +59,11 @@ def finish(backup: Path) -> None:
 
 
 def _new_folder(parent: Path) -> Path:
+    """Named by the time; those of one second are numbered, and the newest has the last name."""
     stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
-    folder, number = parent / stamp, 1
-    while folder.exists():
-        number += 1
-        folder = parent / f"{stamp}-{number:04}"
+    newest = max((folder.name for folder in parent.glob(f"{stamp}*")), default="")
+    number = int(newest[len(stamp) + 1 :] or 1) + 1 if newest else 1
+    folder = parent / (stamp if number == 1 else f"{stamp}-{number:04}")
     folder.mkdir(parents=True, mode=0o700)
     return folder
 

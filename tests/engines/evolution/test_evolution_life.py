@@ -3,11 +3,13 @@
 import json
 import stat
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from agent.core.model import ConnectionStatus
+from agent.engines.evolution import backup
 from agent.errors import EngineError, InvalidRequest
 from tests.conftest import Eventually
 from tests.engines.evolution.conftest import PACE, Bench, MakeBench, MakeStandIn, stays_closed
@@ -88,6 +90,19 @@ async def test_a_scan_that_leads_nowhere_is_a_pairing_under_way(
         return claim.phase
 
     await eventually(phase, "pairing")
+
+
+def test_the_newest_backups_of_a_session_stay_and_none_that_is_to_be_given_back_goes(
+    tmp_path: Path,
+) -> None:
+    for number in range(15):
+        backup.write(tmp_path, "sales", {"row": {"number": number}})
+        unfinished = backup.unfinished(tmp_path, "sales")
+        assert unfinished is not None
+        if number != 3:
+            backup.finish(unfinished)
+    kept = sorted((tmp_path / "sales").iterdir())
+    assert [backup.read(folder)["row"]["number"] for folder in kept] == [3, *range(5, 15)]
 
 
 async def test_a_pairing_code_comes_for_a_phone_number(any_bench: Bench) -> None:
