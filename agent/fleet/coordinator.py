@@ -102,6 +102,8 @@ class Owned:
     settings: Mapping[str, Any]
     generation: int = field(default=0, compare=False)
     """Of the fleet, at the last change of its row."""
+    copy: int = field(default=0, compare=False)
+    """The number of its stored copy; 0: none, or not counted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +126,7 @@ class Held:
     generation: int
     """In which it heard last that it owns the session."""
     as_ordered: bool = True
-    """False: the labels and the failover of `session` are not known here."""
+    """False: its labels and its failover are not known here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,8 +223,7 @@ class Coordinator(Protocol):
     async def tell(
         self, member: Member, held: Sequence[Held], deleted: Mapping[str, int]
     ) -> Collection[str]:
-        """What this machine has and what it deleted, by the generation: the newest wins over
-        older records. The ids that it owns, as it told them."""
+        """After a loss; `deleted` by generation. The ids of `held` that it owns as it told."""
 
     async def take_over(
         self, member: Member, peer: int, epoch: int, renewals: int, to: Mapping[str, int]
@@ -235,20 +236,20 @@ class Coordinator(Protocol):
     async def hand_over(self, member: Member, session: str, to: int, why: str) -> bool:
         """A planned move of a stopped session; False: it did not happen."""
 
-    async def store_copy(self, member: Member, session: str, epoch: int, packed: bytes) -> bool:
-        """False: the session has a newer epoch, and the copy was not written."""
+    async def store_copy(
+        self, member: Member, session: str, epoch: int, packed: bytes, number: int | None = None
+    ) -> bool:
+        """False: not written, as the session has a newer epoch, or its stored copy that number."""
 
     async def stored(self, session: str) -> Stored | None: ...
 
     async def lock(self, what: str) -> bool:
-        """For what one machine at a time may do; False: another one does it. A lost connection
-        ends it."""
+        """For one machine at a time; False: another one has it. A lost connection ends it."""
 
     async def unlock(self, what: str) -> None: ...
 
     async def directory(self, since: int = -1) -> DirectoryChanges:
-        """What changed after the generation `since`; -1: everything. Ages of copies change
-        without a generation: `session` tells the newest."""
+        """After the generation `since`; -1: everything. `session` tells newer ages of copies."""
 
     async def session(self, id: str) -> SessionRow | None: ...
 

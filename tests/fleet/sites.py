@@ -17,6 +17,7 @@ from agent.store.database import Store
 from agent.supervise.copies.snapshots import Keeping
 from agent.supervise.facts import Facts
 from agent.supervise.fleet.arrivals import Arrivals
+from agent.supervise.fleet.epochs import Epochs
 from agent.supervise.fleet.replicas import Replicas
 from agent.supervise.registry import Registry
 from agent.vault.identity import create
@@ -52,6 +53,7 @@ class Site:
             LAG,
             lambda: self.member,
             lambda: self.owned,
+            Epochs(store),
         )
         self.arrivals = Arrivals(coordinator, KEY, root)
 

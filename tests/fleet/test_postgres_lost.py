@@ -208,7 +208,7 @@ async def test_an_older_program_takes_part_and_nobody_waits_for_what_it_tells(
 ):
     a = await joined(fleet, "a")
     await a.create("shop")
-    monkeypatch.setattr("agent.fleet.postgres.database.TELLS_LOSSES", 99)
+    monkeypatch.setattr("agent.fleet.postgres.database.NUMBERED", 99)
     older = fleet.coordinator()
     b = await older.join(machine("b"))
     b = replace(b, renewals=(await older.renew(b, frozenset(), 0)).renewals[b.id])

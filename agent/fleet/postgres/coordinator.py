@@ -22,20 +22,12 @@ from agent.fleet.coordinator import (
     ViewRow,
 )
 from agent.fleet.postgres.database import Database
-from agent.fleet.postgres.documents import document, told_document
+from agent.fleet.postgres.documents import COMMAND, OWNED, SESSION, document, told_document
 from agent.fleet.postgres.listening import listen
+from agent.fleet.postgres.tables import NUMBERED
 from agent.fleet.waiting import CommandRow, Notice
 
 _MACHINE = tuple(field.name for field in fields(MachineRow))
-_SESSION = (
-    "s.id, s.machine, s.epoch, s.engine, s.wanted, s.failover, s.labels, s.only_on, s.why,"
-    " extract(epoch FROM s.moved_at)::float8, extract(epoch FROM c.written_at)::float8,"
-    " length(c.packed)"
-)
-_COMMAND = (
-    "id::text, session, verb, arguments, coalesce(idempotency_key, ''), asked_by, state, outcome,"
-    " answer, extract(epoch FROM now() - asked_at)::float8, machine"
-)
 _KEPT_DELETIONS = 10_000  # generations: see `remove_session`
 
 
@@ -111,12 +103,11 @@ class PostgresCoordinator:
         await self._do("set_capacity", member.id, member.epoch, capacity)
 
     async def owned(self, member: Member) -> Sequence[Owned]:
-        rows = await self._database.rows(
-            "SELECT id, epoch, engine, wanted, failover, labels, only_on, settings,"
-            " generation FROM wa_agent.session WHERE machine = %s ORDER BY id",
-            member.id,
-        )
-        return [Owned(*row) for row in rows]
+        def call(version: int) -> tuple[str, Sequence[Any]]:
+            number = "coalesce(c.number, 0)" if version >= NUMBERED else "0"
+            return OWNED.format(number=number), (member.id,)
+
+        return [Owned(*row) for row in await self._database.ask(call)]
 
     async def create(self, member: Member, session: NewSession, machine: int) -> bool:
         given = Jsonb(document(session))
@@ -178,8 +169,11 @@ class PostgresCoordinator:
         me = (member.id, member.epoch, member.renewals)
         return bool(await self._do("hand_over", *me, session, to, why))
 
-    async def store_copy(self, member: Member, session: str, epoch: int, packed: bytes) -> bool:
-        return bool(await self._do("store_copy", member.id, member.epoch, session, epoch, packed))
+    async def store_copy(
+        self, member: Member, session: str, epoch: int, packed: bytes, number: int | None = None
+    ) -> bool:
+        copy = (session, epoch, packed)
+        return bool(await self._do("store_copy", member.id, member.epoch, *copy, newer=(number,)))
 
     async def stored(self, session: str) -> Stored | None:
         rows = await self._database.rows(
@@ -201,7 +195,7 @@ class PostgresCoordinator:
         whole = not max(0, generation - _KEPT_DELETIONS) <= since <= generation
         after = -1 if whole else since
         rows = await self._database.rows(
-            f"SELECT false AS deleted, {_SESSION} FROM wa_agent.session s"
+            f"SELECT false AS deleted, {SESSION} FROM wa_agent.session s"
             " LEFT JOIN wa_agent.copy c ON c.session = s.id WHERE s.generation > %s"
             " UNION ALL SELECT true, id, 0, 0, '', '', '', '{}', '', '', 0, NULL, NULL"
             " FROM wa_agent.deleted_session WHERE generation > %s",
@@ -214,7 +208,7 @@ class PostgresCoordinator:
 
     async def session(self, id: str) -> SessionRow | None:
         rows = await self._database.rows(
-            f"SELECT {_SESSION} FROM wa_agent.session s"
+            f"SELECT {SESSION} FROM wa_agent.session s"
             " LEFT JOIN wa_agent.copy c ON c.session = s.id WHERE s.id = %s",
             id,
         )
@@ -250,13 +244,13 @@ class PostgresCoordinator:
     ) -> CommandRow:
         asked = (uuid.UUID(id), session, verb, Jsonb(dict(arguments)))
         (row,) = await self._database.rows_of(
-            "add_command", _COMMAND, *asked, idempotency_key or None, asked_by
+            "add_command", COMMAND, *asked, idempotency_key or None, asked_by
         )
         return CommandRow(*row)
 
     async def take_commands(self, member: Member, limit: int) -> Sequence[CommandRow]:
         rows = await self._database.rows_of(
-            "take_commands", _COMMAND, member.id, member.epoch, limit
+            "take_commands", COMMAND, member.id, member.epoch, limit
         )
         return [CommandRow(*row) for row in rows]
 
@@ -270,7 +264,7 @@ class PostgresCoordinator:
         """One whose machine is away counts as unknown: it may have been carried out."""
         try:
             rows = await self._database.rows(
-                f"SELECT {_COMMAND} FROM wa_agent.known_commands WHERE id = %s", uuid.UUID(id)
+                f"SELECT {COMMAND} FROM wa_agent.known_commands WHERE id = %s", uuid.UUID(id)
             )
         except ValueError:
             return None

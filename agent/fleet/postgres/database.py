@@ -8,10 +8,12 @@ from psycopg.rows import TupleRow
 
 from agent.errors import WaError
 from agent.fleet.postgres.connection import Connection, call_within, connect, readable_errors
-from agent.fleet.postgres.tables import TELLS_LOSSES, read_schema
+from agent.fleet.postgres.tables import NUMBERED, read_schema
 
 Statement = Callable[[int], tuple[str, Sequence[Any]]]
 """What is asked of tables of this version."""
+
+_LIMIT = "SELECT set_config('statement_timeout', %s, false)"
 
 
 class Database:
@@ -25,9 +27,9 @@ class Database:
         """Of the tables."""
         self._turn = asyncio.Lock()
 
-    async def do(self, function: str, *values: Any) -> Any:
+    async def do(self, function: str, *values: Any, newer: Sequence[Any] = ()) -> Any:
         """The first value that one of the fleet's functions answers."""
-        return (await self.rows_of(function, "*", *values))[0][0]
+        return (await self.rows_of(function, "*", *values, newer=newer))[0][0]
 
     async def rows_of(
         self, function: str, columns: str, *values: Any, newer: Sequence[Any] = ()
@@ -35,16 +37,16 @@ class Database:
         """`newer`: values that the functions of older tables do not take."""
 
         def call(version: int) -> tuple[str, Sequence[Any]]:
-            given = (*values, *newer) if version >= TELLS_LOSSES else values
+            given = (*values, *newer) if version >= NUMBERED else values
             marks = ", ".join(["%s"] * len(given))
             return f"SELECT {columns} FROM wa_agent.{function}({marks})", given
 
-        return await self._rows(call)
+        return await self.ask(call)
 
     async def rows(self, statement: str, *values: Any) -> list[TupleRow]:
-        return await self._rows(lambda _version: (statement, values))
+        return await self.ask(lambda _version: (statement, values))
 
-    async def _rows(self, call: Statement) -> list[TupleRow]:
+    async def ask(self, call: Statement) -> list[TupleRow]:
         async with self._turn:
             try:
                 with readable_errors():
@@ -65,6 +67,8 @@ class Database:
             connection = await connect(self._address)
             try:
                 self._version, _ = await read_schema(connection)
+                # A call that was given up here must not go on there, nor keep its connection.
+                await connection.execute(_LIMIT, (f"{self._timeout:.3f}s",))
             except BaseException:
                 connection.pgconn.finish()
                 raise

@@ -11,8 +11,8 @@ OLDEST = 1
 """The oldest tables that it can use: at least those of the version before, so that machines are
 upgraded first, one after another, and the tables last."""
 
-TELLS_LOSSES = 2
-"""Since this version a machine tells the database which losses it heard of, and what it runs."""
+NUMBERED = 2
+"""Since this version a machine tells which losses of records it heard of, and counts its copies."""
 
 PREPARE = "wa-agent fleet database prepare"
 

@@ -147,7 +147,8 @@ async def assemble_fleet(
         root,
         config.fleet.copy_lag,
         member=lambda: fleet.keeper.member,
-        owned=lambda: ownership.owned,
+        owned=ownership.newest_here,
+        epochs=epochs,
         trouble=lambda: (fleet.keeper.halted, bool(fleet.keeper.database_error)),
         profiles=profiles,
     )

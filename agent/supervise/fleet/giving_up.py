@@ -57,11 +57,15 @@ class GivingUp:
             return
         who = "the fleet has deleted it" if row is None else "another machine of the fleet owns it"
         if row is not None and row.machine == member.id:
-            if tenancy is None or tenancy.epoch == row.epoch:
+            owned = self.ownership.owned.get(facts.id)
+            behind = owned is not None and not self.ownership.is_of(facts.id, owned)
+            if tenancy is None or (tenancy.epoch == row.epoch and not behind):
                 return  # it came between two answers
             if tenancy.epoch > row.epoch and await self.telling.tell(facts):
                 return  # records were lost: the files here are newer than what is left
             who = "it was on another machine meanwhile, and its newer files are fetched"
+            if tenancy.epoch == row.epoch:
+                who = "its stored copy is newer than its files here, and is fetched"
         await self.retire(facts, MOVED, f"{who}: this machine's files went to the trash")
 
     async def _register_again(self, facts: Facts) -> None:

@@ -30,14 +30,14 @@ class Orders:
 
     async def write_all(self, here: Iterable[Facts]) -> None:
         for facts in here:
-            if (owned := self.ownership.owned.get(facts.id)) is None:
+            if (owned := self.ownership.mine(facts.id)) is None:
                 continue
             if self._written.get(facts.id, (-1,))[0] != owned.epoch:
                 self._written[facts.id] = (owned.epoch, owned.wanted, dict(owned.settings))
             await self._write(facts, owned)
 
     async def write(self, facts: Facts) -> None:
-        if (owned := self.ownership.owned.get(facts.id)) is not None:
+        if (owned := self.ownership.mine(facts.id)) is not None:
             await self._write(facts, owned)
 
     async def _write(self, facts: Facts, owned: Owned) -> None:

@@ -77,7 +77,16 @@ class Ownership:
 
     def is_of(self, id: InstanceId, owned: Owned) -> bool:
         known = self.epochs.known.get(id)
-        return known is None or known.epoch == owned.epoch
+        return known is None or known.is_of(owned)
+
+    def mine(self, id: InstanceId) -> Owned | None:
+        """None also where the newest files are not here."""
+        owned = self.owned.get(id)
+        return owned if owned is not None and self.is_of(id, owned) else None
+
+    def newest_here(self) -> Mapping[InstanceId, Owned]:
+        """What this machine owns and has the newest files of."""
+        return {id: it for id, it in self.owned.items() if self.is_of(id, it)}
 
     def claimed(self, owned: Owned) -> None:
         """It was made on this machine: an answer of the database may lack it for now."""

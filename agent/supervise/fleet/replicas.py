@@ -23,6 +23,7 @@ from agent.fleet.key import FleetKey, copy_context
 from agent.log import about
 from agent.supervise.facts import Facts
 from agent.supervise.fleet.arrivals import NO_PROFILES
+from agent.supervise.fleet.epochs import Epochs
 from agent.supervise.registry import Registry, ended_of, identity_of
 from agent.vault.locate import SESSION
 
@@ -82,6 +83,8 @@ class Replicas:
     """Seconds after a change until its copy is stored."""
     member: Callable[[], Member]
     owned: Callable[[], Mapping[InstanceId, Owned]]
+    """Those whose newest files are here."""
+    epochs: Epochs
     profiles: "Profiles | None" = None
     trouble: Callable[[], tuple[str, bool]] = lambda: ("", False)
     """Why owners are halted ("" = they are not), and whether the database is away."""
@@ -267,11 +270,15 @@ class Replicas:
     async def _store(self, facts: Facts, replica: Replica, content: bytes, *, exact: bool) -> None:
         id, epoch = facts.id, replica.epoch
         sealed = await asyncio.to_thread(self.key.seal, copy_context(id, epoch), content)
-        if not await self.coordinator.store_copy(self.member(), id, epoch, sealed):
+        owned = self.owned().get(id)
+        number = await self.epochs.next_copy(id, owned) if owned is not None else None
+        if number is None or not await self.coordinator.store_copy(
+            self.member(), id, epoch, sealed, number
+        ):
             replica.refused = True
             raise Refused(
                 f"the fleet's database refused a copy of {id} in epoch {epoch}: another machine"
-                " owns the session, or took this one's over",
+                " owns the session or took this one's over, or a newer copy of it is stored",
                 code="copy_refused",
             )
         replica.stored_at, replica.size = boot_now(), len(sealed)

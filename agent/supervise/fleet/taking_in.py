@@ -36,7 +36,7 @@ class TakingIn:
         if self.ownership.owned.get(id) != owned or id in self.registry.facts:
             return  # it changed meanwhile: the next comparison sees what is in place
         machine_epoch = self.fleet.keeper.member.epoch
-        tenancy = Tenancy(owned.epoch, machine_epoch, owned.generation)
+        tenancy = Tenancy(owned.epoch, machine_epoch, owned.generation, owned.copy)
         await self.ownership.epochs.put({id: tenancy})
         instance, record = _as_wanted(owned, arrived, self.host.boot_id())
         row = await self.fleet.coordinator.session(id)
