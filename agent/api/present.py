@@ -10,7 +10,7 @@ from agent.core.figures.session_figures import COUNTS, FIGURES
 from agent.core.findings.first_messages import read_stored, shown
 from agent.core.incidents.incident import Incident
 from agent.core.model import HealthVerdict
-from agent.core.recovery.repair import Repair, Stage
+from agent.core.recovery.repair import Ending, Repair, Stage
 from agent.core.view import AgentStatus, BackendView, InstanceView
 from agent.core.waiting import WAIT_SENTENCES
 from agent.store.keys import KeyRow
@@ -119,7 +119,9 @@ def show_details(view: InstanceView) -> dict[str, Any]:
             status.value: round(seconds, 3)
             for status, seconds in view.status_time.totals(boot_now()).items()
         },
+        "guess": view.verdict.guess,
         "repair": None if view.repair is None else show_repair(view.repair),
+        "pairing_kept": _kept(view),
         "crypto_operations": dict(view.crypto_operations),
         "crypto_errors_lately": view.crypto_lately,
         "repair_steps": [
@@ -132,6 +134,14 @@ def show_details(view: InstanceView) -> dict[str, Any]:
         "first_messages": shown(read_stored(view.record.first_messages)),
         "observed": wall_text(view.seen_wall),
     }
+
+
+def _kept(view: InstanceView) -> str:
+    """Why its repair keeps the pairing, and what to type; "" = no repair has anything to say."""
+    repair = view.repair
+    if view.kept is None or repair is None or view.verdict.healthy:
+        return ""
+    return view.kept.sentence if repair.ending in (Ending.NOT_YET, Ending.GAVE_UP) else ""
 
 
 def show_repair(repair: Repair) -> dict[str, Any]:

@@ -72,7 +72,7 @@ ROUTES: tuple[Route, ...] = (
     Route("POST", f"{ID}/health", OPERATE, monitoring.check_instance, "Check an instance now", ()),
     Route("POST", f"{ID}/recover", OPERATE, repairs.recover, "Repair an instance and keep its pairing; answers at the end of the repair", ()),  # noqa: E501
     Route("POST", f"{ID}/cleanup", OPERATE, repairs.cleanup, "Retire an instance's session and show a new code", repairs.CONFIRM),  # noqa: E501
-    Route("POST", f"{ID}/ensure-healthy", OPERATE, repairs.ensure_healthy, "Check, recover, clean up, until it is connected or shows a code", repairs.CONFIRM),  # noqa: E501
+    Route("POST", f"{ID}/ensure-healthy", OPERATE, repairs.ensure_healthy, "Check, recover, clean up, until it is connected or shows a code", repairs.CONFIRM, query=repairs.WAIT, answers=(200, 202)),  # noqa: E501
     Route("GET", f"{ID}/qr", OPERATE, show_qr, "The code to scan; JSON, PNG, SVG or text by Accept"),  # noqa: E501
     Route("POST", f"{ID}/pairing-code", OPERATE, web_session.pairing_code, "A code to type on the phone instead of a scan", web_session.PAIRING_CODE),  # noqa: E501
     Route("GET", f"{ID}/screenshot", ADMIN, web_session.screenshot, "A picture of an instance's page: PNG, or JPEG if a PNG is too large"),  # noqa: E501
@@ -110,7 +110,7 @@ ROUTES: tuple[Route, ...] = (
     Route("GET", "/api/health", READ, monitoring.health, "The agent's and the fleet's health"),
     Route("POST", "/api/health/check", OPERATE, monitoring.check_now, "Check all or some now", monitoring.CHECK),  # noqa: E501
     Route("POST", "/api/database/check", OPERATE, monitoring.check_database, "Check the whole database", ()),  # noqa: E501
-    Route("POST", "/api/v1/whatsapp/setup", OPERATE, repairs.set_up, "Create or repair an instance; a code to scan or CONNECTED", repairs.SETUP, relayed=True),  # noqa: E501
+    Route("POST", "/api/v1/whatsapp/setup", OPERATE, repairs.set_up, "Create or repair an instance; a code to scan or CONNECTED", repairs.SETUP, query=repairs.WAIT, answers=(200, 202), relayed=True),  # noqa: E501
     Route("PUT", f"/whatsapp/{SOME_ID}/disconnect", OPERATE, whatsapp.disconnect, "Stop an instance and keep its pairing", (), whatsapp.WAIT_DOWN),  # noqa: E501
     Route("PUT", f"/whatsapp/{SOME_ID}/start-session", OPERATE, whatsapp.start_session, "Start an instance", (), whatsapp.WAIT_UP),  # noqa: E501
     Route("POST", f"/force-reconnection/{SOME_ID}", OPERATE, repairs.force_reconnection, "Connect an instance now, without waiting for its next attempt", (), answers=(202,)),  # noqa: E501

@@ -19,8 +19,8 @@ from agent.cli.sessions.passkey import add_confirm, ask_twice
 from agent.cli.sessions.qr import draw_code
 from agent.cli.terminal.answer import print_answer, print_list
 from agent.cli.terminal.progress import with_progress
-from agent.cli.terminal.show import duration, moment, pair_lines, print_json, table_lines
-from agent.errors import InvalidRequest, WaError
+from agent.cli.terminal.show import clean, duration, moment, pair_lines, print_json, table_lines
+from agent.errors import InvalidRequest, TryLater, WaError
 
 _ASKED = (
     ("recover", "repair an instance by every step that keeps its pairing"),
@@ -71,11 +71,12 @@ def _add_word(parser: argparse.ArgumentParser) -> None:
 
 def ask(options: argparse.Namespace) -> int:
     client, path = client_of(options), f"/api/instance/{options.id}/{options.verb}"
+    wait = "?wait=300" if options.verb == "ensure-healthy" else ""
 
     def send(body: dict[str, Any] | None) -> dict[str, Any]:
         return with_progress(
             f"{options.verb} {options.id}",
-            lambda: client.post(path, body, SECONDS),
+            lambda: client.post(f"{path}{wait}", body, SECONDS),
             lambda: _step_now(client, options.id),
         )
 
@@ -171,7 +172,7 @@ def set_up(options: argparse.Namespace) -> int:
     if options.engine:
         body["engine"] = options.engine
     body |= place_of(options) | {"confirm": options.yes}
-    path = "/api/v1/whatsapp/setup"
+    path = "/api/v1/whatsapp/setup?wait=120"
 
     def send(more: dict[str, Any]) -> dict[str, Any]:
         return with_progress(
@@ -183,6 +184,12 @@ def set_up(options: argparse.Namespace) -> int:
     instance = ask_twice(options, send)
     if wants_json(options):
         print_json(instance)
+    elif instance["ending"] == "goes_on":
+        raise TryLater(
+            f"{options.id} is {instance['status']}: {clean(instance['sentence'])}. The agent goes"
+            f" on; ask for its code later: wa-agent qr {options.id}; more: wa-agent why"
+            f" {options.id}"
+        )
     elif instance["qr"] is None:
         print(f"{options.id} is connected")
     else:

@@ -231,24 +231,22 @@ def _by_claim(
         return stuck_in(observation, phase, now - fact.phase_since)
     unnamed = policy.phases.limit(claim.phase) is None
     if unnamed and now - fact.since >= _patience(observation, claim, policy):
-        sentence = _hangs(claim, now - fact.since)
-        return conclude(observation, Health.STUCK, claim.status, "state_stuck", sentence)
+        what, guess = _hangs(claim)
+        sentence = f"{what} for {now - fact.since:.0f} s"
+        stuck = conclude(observation, Health.STUCK, claim.status, "state_stuck", sentence)
+        return replace(stuck, guess=guess)
     doing = IN_WORDS.get(claim.phase, "on its way")
     ended = claim.reason or observation.record.reason
     sentence = f"{doing}, after: {reason_of(ended).title}" if ended else doing
     return replace(starting(observation, claim.status, sentence), after=ended)
 
 
-def _hangs(claim: Claim, seconds: float) -> str:
-    """Known facts first; a guessed cause is called a guess."""
+def _hangs(claim: Claim) -> tuple[str, str]:
+    """What is known; and what its cause may be."""
     if claim.guess == NO_CODE_GUESS:
-        what = "not connected" if claim.paired else "no code"
-        return (
-            f"{what} for {seconds:.0f} s; the server may not reach WhatsApp, or WhatsApp may"
-            " refuse its version (a guess: the server does not say)"
-        )
-    guessed = f" (a guess: {reason_of(claim.guess).title})" if claim.guess else ""
-    return f"{claim.status} for {seconds:.0f} s{guessed}"
+        cause = "the server may not reach WhatsApp, or WhatsApp may refuse its version"
+        return "not connected" if claim.paired else "no code", f"{cause}; the server does not say"
+    return str(claim.status), reason_of(claim.guess).title if claim.guess else ""
 
 
 def _patience(observation: Observation, claim: Claim, policy: HealthPolicy) -> float:

@@ -268,6 +268,8 @@ class HealthVerdict:
     should_cleanup: bool = False
     after: str = ""
     """While it starts: the reason for which the session had ended before; "" = none is known."""
+    guess: str = ""
+    """A possible cause that nothing proves, as a sentence; no history repeats it. "" = none."""
 
     @property
     def healthy(self) -> bool:

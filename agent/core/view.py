@@ -21,6 +21,7 @@ from agent.core.model import (
     UnitStatus,
 )
 from agent.core.reasons import reason_of
+from agent.core.recovery.proof import Kept
 from agent.core.recovery.repair import Repair
 
 CRYPTO_RESULTS = ("ok", "failed")
@@ -77,6 +78,8 @@ class InstanceView:
     """When an open circuit lets one trial through."""
     repair: Repair | None = None
     """The last repair, over or not."""
+    kept: Kept | None = None
+    """Why that repair keeps the pairing."""
     wait_reason: str = ""
     """Why it waits for others of its kind; "" = it does not."""
     in_incident: bool = False

@@ -95,6 +95,7 @@ def view_of(facts: Facts, sources: ViewSources) -> InstanceView:
         circuit=breaker.state(now_wall, rules).value,
         circuit_opens_wall=now_wall + opens_in if opens_in else None,
         repair=facts.repair.last,
+        kept=facts.repair.kept,
         wait_reason=facts.wait_reason
         if desired.should_run and is_waiting(verdict, facts.wait_reason)
         else "",

@@ -11,7 +11,6 @@ from agent.core.model import (
     Instance,
     InstanceId,
     ProbeFact,
-    SessionFiles,
     SessionRecord,
     UnitState,
 )
@@ -104,14 +103,11 @@ def test_a_servers_connecting_may_last_no_longer_than_any_passing_state():
     assert judge_health(in_time, POLICY, NOW).reason == "starting"
 
 
-def test_known_facts_come_first_and_a_guessed_cause_is_called_a_guess() -> None:
-    claim = said(S.INITIALIZING, ago=40.0, guess="client_outdated")
-    silent = seen(instance=REMOTE, record=SessionRecord(), claim=claim, files=SessionFiles.UNPAIRED)
-    sentence = judge_health(silent, POLICY, NOW).sentence
-    assert sentence.startswith("no code for 40 s; the server may not reach WhatsApp, or ")
-    assert "(a guess" in sentence and "no longer accepts" not in sentence
-    paired = replace(
-        silent, claim=said(S.INITIALIZING, ago=40.0, guess="client_outdated", paired=True)
-    )
-    sentence = judge_health(paired, POLICY, NOW).sentence
-    assert sentence.startswith("not connected for 40 s; the server may not reach WhatsApp, or ")
+def test_a_sentence_says_what_is_known_and_a_guess_stands_beside_it() -> None:
+    for paired, what in ((False, "no code"), (True, "not connected")):
+        claim = said(S.INITIALIZING, ago=40.0, guess="client_outdated", paired=paired)
+        hangs = seen(instance=REMOTE, record=SessionRecord(), claim=claim)
+        verdict = judge_health(hangs, POLICY, NOW)
+        assert verdict.sentence == f"{what} for 40 s", "each line of its history repeats it"
+        assert verdict.guess.startswith("the server may not reach WhatsApp, or ")
+        assert "no longer accepts" not in verdict.guess

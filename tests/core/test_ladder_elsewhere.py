@@ -15,8 +15,9 @@ from agent.core.model import (
     SessionFiles,
     SessionRecord,
 )
+from agent.core.recovery.pairing import may_repair_end_it
 from agent.core.recovery.policy import RecoveryPolicy, Unpair
-from agent.core.recovery.proof import Consent
+from agent.core.recovery.proof import Consent, Kept, Proof
 from agent.core.recovery.repair import (
     Case,
     Circumstances,
@@ -371,3 +372,43 @@ def test_a_repair_that_has_no_step_to_try_says_so_and_one_that_waits_for_a_step_
     tries = replace(case, observation=connecting(PAIRED, ago=99))
     repair, action = step_repair(tries, begin_repair(verdict, Goal.HEAL, WALL))
     assert (action.kind, action.idle) == (K.RESTART, False)
+
+
+def test_a_step_that_comes_up_after_an_empty_round_waits_for_no_pause():
+    nothing = connecting(PAIRED, ago=99, useless=("reconnect", "restart", "logout_restart"))
+    verdict, policy = judge_health(nothing, HEALTH, NOW), POLICY
+    repair = begin_repair(verdict, Goal.HEAL, WALL)
+    around = replace(REMOTE, another_connected=False)
+    repair, action = step_repair(Case(nothing, verdict, around, policy, WALL), repair)
+    assert action.not_before_wall == WALL + policy.round_pause
+    again = Case(connecting(PAIRED, ago=99), verdict, around, policy, WALL + 5.0)
+    repair, action = step_repair(again, repair)
+    assert action.kind is K.RESTART
+    repair = after_action(repair, K.RESTART, False, policy, WALL + 6.0)
+    _, action = step_repair(replace(again, now_wall=WALL + 6.5), repair)
+    assert action.kind is K.WAIT, "between two tries of a step there is a pause as ever"
+
+
+def test_an_empty_round_brings_the_end_of_a_pairing_no_nearer_in_time():
+    nothing = connecting(PAIRED, ago=99, useless=("reconnect", "restart", "logout_restart"))
+    repair, at = begin_repair(judge_health(nothing, HEALTH, NOW), Goal.HEAL, WALL), 0.0
+    while at < 2 * POLICY.round_pause - 60.0:
+        case = Case(nothing, judge_health(nothing, HEALTH, NOW), REMOTE, POLICY, WALL + at)
+        repair, action = step_repair(case, repair)
+        assert action.kind is K.WAIT
+        at += 30.0
+
+
+def test_where_a_pairing_is_only_possible_its_answer_says_so_and_what_to_type():
+    hangs = connecting(NEVER_PAIRED, ago=99)
+    assert hangs.claim is not None
+    claim = replace(hangs.claim.claim, pairing_unknown=True)
+    hangs = replace(hangs, claim=replace(hangs.claim, claim=claim))
+    verdict = judge_health(hangs, HEALTH, NOW)
+    case = Case(hangs, verdict, REMOTE, POLICY, WALL)
+    kept = may_repair_end_it(case, begin_repair(verdict, Goal.HEAL, WALL))
+    assert isinstance(kept, Kept)
+    assert "it may have a pairing, so nothing is tried that could end it" in kept.sentence
+    assert kept.sentence.endswith("`wa-agent ensure-healthy sales`")
+    asked = may_repair_end_it(case, begin_repair(verdict, Goal.WORKING_QR, WALL))
+    assert isinstance(asked, Proof), "another one of its server is connected"

@@ -34,7 +34,9 @@ async def test_a_session_without_room_waits_with_a_reason_and_starts_when_anothe
     assert "it waits: too little memory" in said
     assert NUMBERS in (await cli(agent, "why", "c"))[1]
     status, refused = await agent.ask(
-        "POST", "/api/v1/whatsapp/setup", {"name": "d", "instanceName": "d", "engine": "sandbox"}
+        "POST",
+        "/api/v1/whatsapp/setup?wait=120",
+        {"name": "d", "instanceName": "d", "engine": "sandbox"},
     )
     assert (status, refused["error"]) == (503, "memory_full"), refused
 

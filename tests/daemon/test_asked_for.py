@@ -9,7 +9,7 @@ from tests.daemon.conftest import remote_settings
 from tests.daemon.test_backends import Watched, table
 from tests.standin.evolution import StandIn
 
-SETUP = "/api/v1/whatsapp/setup"
+SETUP = "/api/v1/whatsapp/setup?wait=120"
 
 
 @pytest.fixture
@@ -56,7 +56,7 @@ async def test_of_a_server_that_is_away_a_set_up_says_so_within_seconds(one, sta
     status, told = await one.agent.ask("POST", SETUP, {"name": "Till", "instanceName": "till"})
     assert (status, told["error"]) == (503, "backend_down"), told
     assert time.monotonic() - begun < 20
-    status, told = await one.agent.ask("POST", "/api/instance/till/ensure-healthy")
+    status, told = await one.agent.ask("POST", "/api/instance/till/ensure-healthy?wait=120")
     assert (status, told["error"]) == (503, "backend_down"), told
 
 
@@ -67,7 +67,7 @@ async def test_set_ups_while_whatsapp_is_silent_say_so_soon_with_what_is_waited_
     answers = await asyncio.gather(*(one.agent.ask("POST", SETUP, body) for body in bodies))
     assert time.monotonic() - begun < 90, "not only when the time of a set-up is over"
     for status, told in answers:
-        assert (status, told["error"]) == (503, "server_shows_no_code"), told
+        assert (status, told["error"]) == (503, "whatsapp_away"), told
         assert "wa-agent qr" in told["message"]
 
 
@@ -115,3 +115,38 @@ async def test_enabling_a_banned_session_does_not_log_it_in(agent, eventually):
     assert await agent.status("a") == "AUTH_FAILURE"
     enabled = ("enabled", "an operator enabled it; it was enabled already")
     assert (await agent.story("a"))[len(before) :] == [enabled]
+
+
+async def test_a_set_up_is_answered_within_its_wait_with_its_state_and_where_to_look(one, standin):
+    standin.silent = True
+    body = {"name": "Slow", "instanceName": "slow"}
+    status, told = await one.agent.ask("POST", SETUP.replace("120", "0"), body)
+    assert status == 202, told
+    assert (told["created"], told["qr"], told["ending"]) == (True, None, "goes_on"), told
+    assert told["status"] not in ("CONNECTED", "QR_REQUIRED")
+    assert told["look"]["qr"] == "/api/instance/slow/qr"
+    status, told = await one.agent.ask("POST", "/api/instance/slow/ensure-healthy?wait=0")
+    assert (status, told["ending"]) == (202, "goes_on"), told
+    assert "repair" not in [kind for kind, _ in await one.agent.story("slow")], "it starts"
+
+
+async def test_the_first_set_up_of_a_session_made_elsewhere_that_hangs_ends_in_its_code(
+    make_agent, eventually
+):
+    """1.8 does not tell whether it has a pairing; another one of its server is connected."""
+    server = await StandIn.open(version="1.8.6")
+    try:
+        server.add("other", "open")
+        agent = make_agent(table(server, adopt=["other"], webhook=False), base=remote_settings())
+        await agent.start()
+        watched = Watched(agent, server)
+        await eventually(lambda: watched.all_connected(1))
+        server.add("till", "close").stuck = True
+        server.instances["till"].connect()
+        told = await agent.do("POST", SETUP, {"name": "Till", "instanceName": "till"})
+        assert told["created"], told
+        assert told["qr"] == server.instances["till"].code
+        begun = [told for kind, told in await agent.story("till") if kind == "operator"]
+        assert [said for said in begun if "working qr" in said], begun
+    finally:
+        await server.close()

@@ -153,7 +153,7 @@ async def test_a_new_one_is_made_there_and_its_code_is_offered(watch, standin, e
 async def test_setup_answers_with_a_code_for_a_session_on_a_backend(watch, standin):
     one = await watch()
     wanted = {"name": "till", "instanceName": "till", "engine": "evolution", "backend": "evo"}
-    told = await one.agent.do("POST", "/api/v1/whatsapp/setup", wanted)
+    told = await one.agent.do("POST", "/api/v1/whatsapp/setup?wait=120", wanted)
     assert told["qr"] == standin.instances["till"].code, told
 
 
@@ -335,7 +335,7 @@ async def test_a_session_deleted_on_its_server_is_left_to_a_person(watch, standi
     standin.remove("shop")
     await eventually(lambda: one.verdict("shop"), ("not_found", "remote_missing"), within=20)
     assert "shop" not in standin.instances, "nothing is made again by itself"
-    told = await one.agent.do("POST", "/api/instance/shop/ensure-healthy")
+    told = await one.agent.do("POST", "/api/instance/shop/ensure-healthy?wait=120")
     assert told["healthy"], told
     assert "shop" in standin.instances
     assert await one.agent.status("shop") == "QR_REQUIRED"

@@ -130,7 +130,7 @@ async def test_neither_a_logout_nor_a_repair_replaces_it_and_a_copy_says_so_too(
     await agent.fault("sales", "logout")
     await is_now(agent, eventually, "sales", "AUTH_FAILURE", "logout")
     begun = time.monotonic()
-    status, told = await agent.ask("POST", "/api/instance/sales/ensure-healthy")
+    status, told = await agent.ask("POST", "/api/instance/sales/ensure-healthy?wait=120")
     assert (status, told["error"]) == (503, "confirm_passkey"), told
     assert "the pairing is kept" in told["message"]
     assert time.monotonic() - begun < 60

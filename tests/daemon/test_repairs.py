@@ -154,14 +154,16 @@ async def test_damaged_files_come_back_from_a_snapshot(agent, eventually):
     assert len(await retired(agent)) == 1, "the damaged one is evidence"
 
 
-async def test_damaged_files_without_a_snapshot_are_given_up_last_and_kept(agent, eventually):
+async def test_damaged_files_without_a_snapshot_are_given_up_in_the_first_round_and_kept(
+    agent, eventually
+):
     await connected(agent, eventually, "a")
     await agent.do("PATCH", "/api/instance/a", {"settings": {"scan": "manual"}})
     await agent.fault("a", "corrupt-files")
     assert await ended(agent, eventually) == "cleaned: it waits for a scan of its QR code"
     assert await steps(agent) == ["back_up", "cleanup"]
     begun = [sentence for kind, sentence in await agent.story("a") if kind == "repair"]
-    assert begun[-1].endswith("cleanup, try 1, round 2"), "never in the first round"
+    assert begun[-1].endswith("cleanup, try 1, round 1"), "nothing milder can come"
     (gone,) = await retired(agent)
     kept = agent.state / "sessions" / ".trash" / gone["name"] / "session" / "sandbox.json"
     assert kept.stat().st_size > 0
@@ -288,7 +290,11 @@ async def test_requests_join_the_repair_that_runs(agent, eventually):
     await agent.fault("a", "stuck-loading", 600)
     await eventually(lambda: steps(agent))
     words = ("recover", "ensure-healthy", "recover")
-    asked = [asyncio.create_task(agent.do("POST", f"/api/instance/a/{word}")) for word in words]
+    wait = {"ensure-healthy": "?wait=120"}
+    asked = [
+        asyncio.create_task(agent.do("POST", f"/api/instance/a/{word}{wait.get(word, '')}"))
+        for word in words
+    ]
 
     async def all_joined():
         return len(await joined(agent)) == len(words)
@@ -335,7 +341,7 @@ async def test_ensure_healthy_begins_afresh_when_nothing_milder_helps(agent, eve
     await agent.do("PATCH", "/api/instance/a", {"settings": {"scan": "manual"}})
     await agent.fault("a", "corrupt-files")
     await eventually(lambda: agent.status("a"), "AUTH_FAILURE")
-    found = await agent.do("POST", "/api/instance/a/ensure-healthy")
+    found = await agent.do("POST", "/api/instance/a/ensure-healthy?wait=120")
     assert found == {
         "healthy": True,
         "cleaned": True,
@@ -387,16 +393,16 @@ async def test_a_setup_creates_repairs_and_never_logs_its_code(make_agent, event
     root = Path(__file__).parents[2]
     await agent.start(PATIENT | {"PYTHONPATH": f"{tmp_path / 'first'}:{root}"})
     body = {"name": "Sales desk", "instanceName": "sales", "engine": "sandbox"}
-    made = await agent.do("POST", "/api/v1/whatsapp/setup", body)
+    made = await agent.do("POST", "/api/v1/whatsapp/setup?wait=120", body)
     assert (made["created"], made["status"]) == (True, "QR_REQUIRED")
     assert made["qr"]
     assert made["qr"] not in agent.log.read_text()
     assert made["qr"] not in str(await agent.do("GET", "/api/events?limit=500"))
     await agent.do("POST", "/api/instance/sales/sandbox/scan")
     await eventually(lambda: agent.status("sales"), "CONNECTED")
-    again = await agent.do("POST", "/api/v1/whatsapp/setup", body)
+    again = await agent.do("POST", "/api/v1/whatsapp/setup?wait=120", body)
     assert (again["created"], again["status"], again["qr"]) == (False, "CONNECTED", None)
     await agent.fault("sales", "ban")
     await eventually(lambda: agent.status("sales"), "AUTH_FAILURE")
-    code = await agent.do("POST", "/api/v1/whatsapp/setup", body)
+    code = await agent.do("POST", "/api/v1/whatsapp/setup?wait=120", body)
     assert (code["status"], code["cleaned"]) == ("QR_REQUIRED", True), "for another account"

@@ -90,6 +90,7 @@ class FakeSetUp:
     created: bool
     qr: Qr | None
     result: FakeResult = FakeResult(recovered=False, ending="")
+    goes_on: bool = False
 
 
 class FakeRepairs:
@@ -116,7 +117,7 @@ class FakeRepairs:
         return replace(self._note("cleanup", id), cleaned=True, recovered=False, ending="cleaned")
 
     async def ensure_healthy(
-        self, id: InstanceId, *, confirmed: bool = False, passkey: str = ""
+        self, id: InstanceId, *, wait: float = 10, confirmed: bool = False, passkey: str = ""
     ) -> FakeResult:
         return self._note("ensure_healthy", id)
 
@@ -266,7 +267,7 @@ class FakeSupervisor:
         return name
 
     async def set_up(
-        self, wanted: Instance, *, confirmed: bool = False, passkey: str = ""
+        self, wanted: Instance, *, wait: float = 10, confirmed: bool = False, passkey: str = ""
     ) -> FakeSetUp:
         created = wanted.id not in self.known
         if created:

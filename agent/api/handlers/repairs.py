@@ -8,17 +8,26 @@ from typing import Any
 from aiohttp import web
 
 from agent.api.http.call import Call, Json
-from agent.api.http.fields import BOOLEAN, CONFIRM_PASSKEY, STRING, Field
+from agent.api.http.fields import BOOLEAN, CONFIRM_PASSKEY, INTEGER, STRING, Field
 from agent.api.placement import PLACE, engine_of, only_backend, placed, still_placed
 from agent.api.present import show_backend, show_incident, show_instance, show_reconnection
 from agent.core.figures.repair_statistics import RepairStatistics
 from agent.core.model import ID_PATTERN, Instance, parse_instance_id
 from agent.engines.catalog import engine_names
-from agent.supervise.requests.repairs import RepairResult
+from agent.supervise.requests.repairs import GOES_ON, RepairResult
 
 DEFAULT_ENGINE = "web"
 
 CONFIRM = (Field("confirm", BOOLEAN, "true = confirm that a pairing may end"), CONFIRM_PASSKEY)
+ANSWER_WITHIN = 10
+WAIT = (
+    Field(
+        "wait",
+        INTEGER,
+        f"seconds after which it is answered with 202, default {ANSWER_WITHIN}; the repair goes on",
+        most=300,
+    ),
+)
 SETUP = (
     Field("name", STRING, "name for people", required=True, least=1, most=128),
     Field("instanceName", STRING, "the instance's id", required=True, most=48, pattern=ID_PATTERN),
@@ -42,9 +51,23 @@ async def cleanup(call: Call) -> Json:
     return _result(await repairs.cleanup_corrupted(call.id, **word))
 
 
-async def ensure_healthy(call: Call) -> Json:
+async def ensure_healthy(call: Call) -> Json | web.StreamResponse:
     word, repairs = _confirmed(await call.body()), call.supervisor.repairs
-    return _result(await repairs.ensure_healthy(call.id, **word))
+    result = await repairs.ensure_healthy(call.id, wait=_wait(call), **word)
+    return _going_on(call.id, _result(result)) if result.ending == GOES_ON else _result(result)
+
+
+def _wait(call: Call) -> float:
+    return float(call.query.get("wait", ANSWER_WITHIN))
+
+
+def _going_on(id: str, answer: Json) -> web.StreamResponse:
+    look = {
+        "state": f"/api/instance/{id}",
+        "qr": f"/api/instance/{id}/qr",
+        "why": f"wa-agent why {id}",
+    }
+    return web.json_response({**answer, "look": look}, status=202)
 
 
 def _confirmed(body: Mapping[str, Any]) -> dict[str, Any]:
@@ -80,15 +103,19 @@ async def set_up(call: Call) -> Json | web.StreamResponse:
     existing = call.supervisor.views().get(id)
     engine, settings = _place(call, body, existing.instance if existing else None)
     wanted = Instance(id, engine, True, {"name": body["name"], **settings}, time.time())
-    made = await call.supervisor.set_up(wanted, **_confirmed(body))
-    return {
+    made = await call.supervisor.set_up(wanted, wait=_wait(call), **_confirmed(body))
+    status = "CONNECTED" if made.qr is None else "QR_REQUIRED"
+    if made.goes_on:
+        status = call.supervisor.view(id).status.value
+    answer = {
         "instanceName": id,
         "created": made.created,
-        "status": "CONNECTED" if made.qr is None else "QR_REQUIRED",
+        "status": status,
         "qr": None if made.qr is None else made.qr.text,
         "expires_in": None if made.qr is None else round(made.qr.expires_in, 3),
         **_result(made.result),
     }
+    return _going_on(id, answer) if made.goes_on else answer
 
 
 def _place(

@@ -102,6 +102,8 @@ def present_state(details: dict[str, Any], now: datetime) -> Iterator[str]:
         yield old
     if details["sentence"]:
         yield details["sentence"]
+    if details["guess"]:
+        yield f"a guess: {details['guess']}"
     if details["needs_passkey"]:
         yield "its account needs a passkey to link: no automatic step ends its pairing"
     yield from _proof(details)
@@ -140,7 +142,10 @@ def next_steps(details: dict[str, Any], now: datetime) -> Iterator[str]:
         yield f"it waits for its turn, {before} before it"
     repair = details["repair"]
     if repair is not None:
-        yield from _repair_words(repair, now, well=details["connection_status"] == "CONNECTED")
+        well = details["connection_status"] == "CONNECTED"
+        yield from _repair_words(repair, now, well=well, waits=bool(hold))
+    if details["pairing_kept"]:
+        yield f"no step ends its pairing: {details['pairing_kept']}"
     if details["reason"] == "ping_failed":
         yield "its next pings decide: the agent repairs it if they fail too"
     if details["circuit"] == "open":
@@ -163,7 +168,9 @@ def next_steps(details: dict[str, Any], now: datetime) -> Iterator[str]:
         yield f"a person must scan its code: wa-agent qr {details['id']} --watch"
 
 
-def _repair_words(repair: dict[str, Any], now: datetime, *, well: bool) -> Iterator[str]:
+def _repair_words(
+    repair: dict[str, Any], now: datetime, *, well: bool, waits: bool
+) -> Iterator[str]:
     if not _runs(repair):
         if not well and repair["ending"] in ("gave_up", "needs_person", "needs_scan"):
             words = repair["ending"].replace("_", " ")
@@ -176,6 +183,8 @@ def _repair_words(repair: dict[str, Any], now: datetime, *, well: bool) -> Itera
         yield f"{where}, try {repair['tries']}, under way"
     elif repair["stage"] == "settling":
         yield f"{where}, try {repair['tries']}, done; the next checks show whether it helped"
+    elif waits:
+        yield f"{where}; the next step comes when it waits for others no more"
     else:
         yield f"{where}; the next step {_when(repair['not_before'], now)}"
 

@@ -419,7 +419,8 @@ ROWS = (
         "the session's files are damaged",
         Permanence.WAIT_FOR_PERSON,
         _REFUSED,
-        "Restore a snapshot; the agent keeps the damaged files.",
+        "`wa-agent snapshots ID` lists its copies; `wa-agent restore ID NAME` puts a good one back."
+        " Without a copy the agent shows a new code, and the trash keeps the damaged files.",
         local=True,
     ),
     Reason(

@@ -1,6 +1,8 @@
 """Whether an act may end a pairing: by a proof or by a person's word, whoever asks. Each act that
 removes, replaces, renews or logs out what may be a pairing has its proof from here."""
 
+from dataclasses import replace
+
 from agent.core.model import ConnectionStatus, Health, Observation, SessionFiles
 from agent.core.observed import MayBePaired, is_guarded, last_reason, no_pairing_to_lose
 from agent.core.reasons import reason_of
@@ -36,7 +38,10 @@ def may_end_pairing(session: MayBePaired, consent: Consent, found: Proof | Kept)
 def may_repair_end_it(case: Case, repair: Repair) -> Proof | Kept:
     """Whether a step of this repair may end the pairing now."""
     found = _kept_or_proved(case, repair)
-    return may_end_pairing(case.observation, repair.consent, found)
+    answer = may_end_pairing(case.observation, repair.consent, found)
+    record, claim = case.observation.record, case.observation.claim
+    unknown = claim is not None and claim.claim.pairing_unknown and not record.paired
+    return replace(answer, unknown=unknown) if isinstance(answer, Kept) else answer
 
 
 def may_publish_unpaired(case: Case, repair: Repair) -> Proof | Kept:
@@ -118,7 +123,9 @@ def _in_its_time(case: Case, repair: Repair) -> Proof | Kept:
     last_round = repair.round >= case.policy.rounds and repair.calm
     if repair.goal in _ASKED or early or last_round:
         return proof
-    return _kept(case, f"round {repair.round} of {case.policy.rounds}")
+    why = f"the agent ends it after {case.policy.rounds} rounds, this is round {repair.round}"
+    todo = f"To go on now, down to a new code: `wa-agent ensure-healthy {_id(case)}`"
+    return Kept(PAIRING_KEPT, why, todo)
 
 
 def _nothing_milder(case: Case, repair: Repair) -> bool:

@@ -54,7 +54,12 @@ class Kept:
     """A sentence without its full stop."""
     todo: str
     """What a person may type."""
+    unknown: bool = False
+    """Whether there is one is not known."""
 
     @property
     def sentence(self) -> str:
-        return f"{self.why}; the pairing is kept. {self.todo}"
+        kept = "the pairing is kept"
+        if self.unknown:
+            kept = "it may have a pairing, so nothing is tried that could end it"
+        return f"{self.why}; {kept}. {self.todo}"

@@ -124,6 +124,8 @@ class Repair:
     """A step of this repair ended the pairing: the repair goes on until a code is shown."""
     had_pairing: bool = False
     """A step that ends a pairing began while there was one: the repair owes a code."""
+    nothing_tried: bool = False
+    """The last round had no step to try: one that comes up since waits for no pause."""
     restarted: bool = False
     """A restart was carried out, in any round."""
     regenerated: bool = False
@@ -283,8 +285,7 @@ def hurry_repair(repair: Repair, *, paired: bool) -> Repair:
 
 
 def resume_repair(repair: Repair, now_wall: float) -> Repair:
-    """A repair as found after the agent's own restart: a step under way is done again, but not for
-    ever: it may be what takes the agent down."""
+    """After the agent's own restart a step under way is done again, but not for ever."""
     if repair.stage is not Stage.ACTING:
         return repair
     again = repair.resumed < 3

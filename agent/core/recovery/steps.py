@@ -122,7 +122,8 @@ def _follow_trouble(case: Case, repair: Repair) -> Repair:
 
 def _next_act(case: Case, repair: Repair) -> tuple[Repair, Decision]:
     now_wall, verdict = case.now_wall, case.verdict
-    if wait := remaining(repair.not_before_wall, now_wall, case.policy.round_pause):
+    wait = remaining(repair.not_before_wall, now_wall, case.policy.round_pause)
+    if wait and not _came_up(case, repair):
         sentence = f"{verdict.sentence}; {_where(repair)}, next try in {wait:.0f} s"
         return repair, Decision(RecoveryKind.WAIT, sentence, now_wall + wait)
     if was_being_published(case, repair):
@@ -158,10 +159,16 @@ def _next_act(case: Case, repair: Repair) -> tuple[Repair, Decision]:
         regenerated=keys,
         had_pairing=owes,
         done=False,
+        nothing_tried=False,
     )
     proof = proof_for(step, case, repair)
     assert not isinstance(proof, Kept), "the ladder allowed it"
     return acting, Decision(step, f"{verdict.sentence}; {_where(acting)}", proof=proof)
+
+
+def _came_up(case: Case, repair: Repair) -> bool:
+    """A step that keeps the pairing is possible, and none was in the round before."""
+    return repair.nothing_tried and next_step(case, repair) not in (None, *UNPAIRING)
 
 
 def _back_up(case: Case, repair: Repair, sentence: str) -> tuple[Repair, Decision]:
@@ -193,6 +200,7 @@ def _end_round(case: Case, repair: Repair) -> tuple[Repair, Decision]:
         consent=Consent.NONE,
         round=number,
         calm=True,
+        nothing_tried=repair.step is RecoveryKind.NONE,
         step=RecoveryKind.NONE,
         tries=0,
         done=False,

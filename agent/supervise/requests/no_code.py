@@ -3,12 +3,9 @@
 from collections.abc import Iterable
 
 from agent.core.recovery.pairing import WHATSAPP_AWAY
-from agent.core.recovery.repair import Ending, Stage
+from agent.core.recovery.repair import Ending, RecoveryKind, Stage
 from agent.errors import TryLater
 from agent.supervise.facts import Facts
-
-NO_CODE = "server_shows_no_code"
-"""The stable code of that answer."""
 
 
 def refuse_silent(facts: Facts) -> None:
@@ -17,7 +14,7 @@ def refuse_silent(facts: Facts) -> None:
         raise TryLater(
             f"{facts.id} shows no code: {facts.sentence}. Its repair goes on until it shows one;"
             f" ask for it then: wa-agent qr {facts.id}",
-            code=NO_CODE,
+            code=WHATSAPP_AWAY,
         )
 
 
@@ -50,7 +47,8 @@ def _made_again_in_vain(facts: Facts) -> bool:
     repair = facts.repair.last
     if repair is None or repair.stage is not Stage.DUE:
         return False
-    tried = repair.cleaned or repair.round > 1 or repair.ending is Ending.GAVE_UP
+    between_rounds = repair.unpaired and repair.step is RecoveryKind.NONE
+    tried = repair.cleaned or between_rounds or repair.ending is Ending.GAVE_UP
     return tried and shows_no_code(facts)
 
 

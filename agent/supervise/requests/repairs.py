@@ -20,7 +20,7 @@ from agent.core.model import (
 from agent.core.reasons import reason_of
 from agent.core.reconnect import forgive
 from agent.core.recovery.proof import Consent
-from agent.core.recovery.repair import Goal
+from agent.core.recovery.repair import Ending, Goal
 from agent.core.waiting import AWAY
 from agent.errors import NotFound, Refused, TryLater
 from agent.host.base import Host
@@ -31,7 +31,12 @@ from agent.supervise.passes.repair import Ladder
 from agent.supervise.registry import Registry
 from agent.supervise.requests.checks import Checking
 from agent.supervise.requests.confirming import must_be_confirmed
-from agent.supervise.requests.no_code import is_kept_away, refuse_kept, waits_in_vain
+from agent.supervise.requests.no_code import (
+    is_kept_away,
+    refuse_kept,
+    refuse_silent,
+    waits_in_vain,
+)
 from agent.supervise.story import entry
 from agent.supervise.turns.incidents import Incidents
 
@@ -41,6 +46,7 @@ AWAY_PATIENCE = 5.0
 GOES_ON = "goes_on"
 """The ending of a repair that takes longer than its caller waits."""
 POLL = 0.1
+_ON_ITS_WAY = ("starting", "stopping")
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,23 +107,30 @@ class Repairs:
         id: InstanceId,
         in_vain: Callable[[Facts], bool] | None = None,
         *,
+        wait: float | None = None,
         confirmed: bool = False,
         passkey: str = "",
     ) -> RepairResult:
         """Check, recover, and clean up if nothing milder helped: it ends connected or with a QR.
-        TryLater where it stays unwell and its pairing may not end without a person's word.
+        TryLater where it stays unwell and its pairing may not end without a person's word, or its
+        server shows no code.
 
-        Answered within the limit, or as soon as `in_vain`; a longer repair goes on (ending
-        "goes_on").
+        Answered within the limit or `wait`, or as soon as `in_vain`; a longer repair goes on
+        (ending "goes_on").
         """
-        deadline = time.monotonic() + self._limit
+        deadline = time.monotonic() + (self._limit if wait is None else min(wait, self._limit))
         facts = self._registry.get(id)
         self._must_be_wanted(facts)
         word = Consent.NONE
         if confirmed:
             word = must_be_confirmed(facts, "renew", confirmed=True, passkey=passkey)
-        if not _repair_runs(facts) and _is_well(await self._settled_verdict(facts, deadline)):
-            return RepairResult(healthy=True, cleaned=False, recovered=False, ending="")
+        if not _repair_runs(facts):
+            verdict = await self._settled_verdict(facts, deadline)
+            if _is_well(verdict):
+                return RepairResult(healthy=True, cleaned=False, recovered=False, ending="")
+            if verdict.reason in _ON_ITS_WAY and not _repair_runs(facts):
+                # It starts in its time: a repair would only begin the start again.
+                return RepairResult(False, False, False, GOES_ON, verdict.sentence)
         await self.until_there(facts)
         return await self._repair(id, Goal.WORKING_QR, deadline, in_vain, word)
 
@@ -183,9 +196,10 @@ class Repairs:
             raise NotFound(f"cannot repair {id}: it was deleted meanwhile", field="id")
         last = facts.repair.last
         assert last is not None
-        if goal is Goal.WORKING_QR:
-            refuse_kept(facts)
         ending = last.ending if over.is_set() else GOES_ON
+        if goal is Goal.WORKING_QR and ending in (Ending.GAVE_UP, GOES_ON):
+            refuse_kept(facts)
+            refuse_silent(facts)
         sentence = "" if last.answer["healthy"] else facts.action.refusal or facts.sentence
         return RepairResult(**last.answer, ending=ending, sentence=sentence)
 
@@ -204,7 +218,7 @@ class Repairs:
     async def _settled_verdict(self, facts: Facts, deadline: float) -> HealthVerdict:
         """The verdict after a start or stop has ended: its deadlines say when it is late."""
         verdict = await self.check_instance_health(facts.id)
-        while verdict.reason in ("starting", "stopping") and time.monotonic() < deadline:
+        while verdict.reason in _ON_ITS_WAY and time.monotonic() < deadline:
             await self.wait(asyncio.Event(), POLL)
             verdict = self._registry.get(facts.id).verdict or verdict
             if _repair_runs(facts):

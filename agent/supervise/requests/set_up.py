@@ -3,12 +3,12 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from agent.clock import boot_now
 from agent.core.model import ConnectionStatus, HealthVerdict, Instance, InstanceId
 from agent.core.reasons import reason_of
-from agent.core.recovery.repair import Ending
+from agent.core.recovery.repair import Ending, needs_repair
 from agent.engines.base import Qr
 from agent.errors import LinkError, Refused, TryLater
 from agent.host.base import Host
@@ -21,7 +21,7 @@ from agent.supervise.requests.repairs import GOES_ON, POLL, RepairResult, Repair
 from agent.supervise.turns.incidents import Incidents
 from agent.supervise.turns.memory import MEMORY_FULL
 
-SETUP_TIMEOUT = 120.0
+WELL = RepairResult(healthy=True, cleaned=False, recovered=False, ending="")
 REFUSALS = 4
 """After so many failed starts in a row a set-up answers with their error."""
 
@@ -32,7 +32,9 @@ class SetUp:
     created: bool
     result: RepairResult
     qr: Qr | None
-    """None: it is connected."""
+    """None: it is connected, or `goes_on`."""
+    goes_on: bool = False
+    """The time to wait is over, and the agent goes on."""
 
 
 @dataclass(slots=True, eq=False, repr=False, kw_only=True)
@@ -47,14 +49,19 @@ class SettingUp:
     _creating: dict[InstanceId, asyncio.Lock] = field(init=False, default_factory=dict)
 
     async def set_up(
-        self, wanted: Instance, *, confirmed: bool = False, passkey: str = ""
+        self, wanted: Instance, *, wait: float, confirmed: bool = False, passkey: str = ""
     ) -> SetUp:
-        """Make an existing instance healthy, or create it; then wait for a QR or CONNECTED."""
-        result = RepairResult(healthy=True, cleaned=False, recovered=False, ending="")
-        asked_at = boot_now()
+        """Make an existing instance healthy, or create it; then wait for a QR or CONNECTED. `wait`:
+        seconds after which it is answered, whatever still goes on."""
+        asked_at, deadline = boot_now(), time.monotonic() + wait
 
         def in_vain(facts: Facts) -> bool:
             return waits_in_vain(facts, self.incidents.fellows(facts), asked_at)
+
+        async def heal() -> RepairResult:
+            left = max(deadline - time.monotonic(), 0.0)
+            heals = self.repairs.ensure_healthy
+            return await heals(wanted.id, in_vain, wait=left, confirmed=confirmed, passkey=passkey)
 
         # A second request for the same new instance joins the first: it is created once.
         lock = self._creating.setdefault(wanted.id, asyncio.Lock())
@@ -71,25 +78,29 @@ class SettingUp:
                 field="engine",
                 code="other_engine",
             )
-        else:
-            if not desired_of(facts, self.host).should_run:
-                await self.enable(wanted.id)
-            result = await self.repairs.ensure_healthy(
-                wanted.id, in_vain, confirmed=confirmed, passkey=passkey
-            )
-            _must_have_helped(facts, result)
-        qr = await self._code_or_connected(wanted.id, in_vain)
-        return SetUp(wanted.id, facts is None, result, qr)
+        elif not desired_of(facts, self.host).should_run:
+            await self.enable(wanted.id)
+        result = WELL if facts is None else await heal()
+        if facts is not None and not _has_helped(facts, result):
+            return SetUp(wanted.id, created=False, result=result, qr=None, goes_on=True)
+        return await self._code_or_connected(
+            SetUp(wanted.id, facts is None, result, qr=None), in_vain, heal, deadline
+        )
 
     async def _code_or_connected(
-        self, id: InstanceId, in_vain: Callable[[Facts], bool]
-    ) -> Qr | None:
-        """Wait for a code to scan; None once it is connected."""
-        deadline = time.monotonic() + SETUP_TIMEOUT
-        while time.monotonic() < deadline:
+        self,
+        begun: SetUp,
+        in_vain: Callable[[Facts], bool],
+        heal: Callable[[], Awaitable[RepairResult]],
+        deadline: float,
+    ) -> SetUp:
+        """Wait for a code to scan, or until it is connected. What was there before this agent made
+        an instance of it may hang: it is healed as an instance of long ago."""
+        id = begun.id
+        while True:
             facts = self.registry.get(id)
             if facts.record.status is ConnectionStatus.CONNECTED:
-                return None
+                return begun
             if facts.wait_reason == MEMORY_FULL:
                 raise TryLater(f"cannot start {id}: {facts.sentence}", code=MEMORY_FULL)
             await self.repairs.until_there(facts)
@@ -99,27 +110,31 @@ class SettingUp:
                 refuse_silent(facts)
             if facts.verdict is not None and reason_of(facts.verdict.reason).hopeless:
                 _refuse_hopeless(id, facts.verdict)
+            if begun.result is WELL and facts.verdict is not None and needs_repair(facts.verdict):
+                begun = replace(begun, result=await heal())
+                if not _has_helped(facts, begun.result):
+                    return replace(begun, goes_on=True)
             if facts.record.status is ConnectionStatus.QR_REQUIRED:
                 try:
                     if (shown := await self.asking.qr(id)) is not None and shown.expires_in > 0:
-                        return shown
+                        return replace(begun, qr=shown)
                 except (LinkError, Refused):
                     pass  # its worker is being replaced; the next look finds the new one
+            if time.monotonic() >= deadline:
+                refuse_silent(facts)
+                sentence = facts.action.refusal or facts.sentence
+                result = RepairResult(False, False, False, GOES_ON, sentence)
+                return replace(begun, result=result, goes_on=True)
             await self.repairs.wait(asyncio.Event(), POLL)
-        because = f": {why}" if (why := facts.action.refusal or facts.sentence) else ""
-        raise TryLater(f"{id} shows neither a code nor a connection yet{because}", code="no_qr")
 
 
-def _must_have_helped(facts: Facts, result: RepairResult) -> None:
+def _has_helped(facts: Facts, result: RepairResult) -> bool:
+    """False while the repair still goes on."""
     if result.ending == Ending.NEEDS_PERSON and facts.verdict is not None:
         _refuse_hopeless(facts.id, facts.verdict)
-    if result.ending in (Ending.GAVE_UP, GOES_ON):
-        refuse_silent(facts)
     if result.ending == Ending.GAVE_UP:
         raise TryLater(f"cannot set up {facts.id}: {result.sentence}", code="no_qr")
-    if result.ending == GOES_ON:
-        still = f"the repair of {facts.id} still goes on: {result.sentence}"
-        raise TryLater(still, code="repair_goes_on")
+    return result.ending != GOES_ON
 
 
 def _refuse_hopeless(id: InstanceId, verdict: HealthVerdict) -> None:
