@@ -47,7 +47,7 @@ def is_trouble(entry: JournalEntry) -> bool:
         down = (
             entry.detail.get("before") == ConnectionStatus.CONNECTED or reason_of(reason).hopeless
         )
-        return down and reason not in _MEANT
+        return down and reason not in _MEANT and not entry.detail.get("asked")
     if entry.kind == "verdict":
         bad = entry.detail.get("verdict") in _BAD_VERDICTS
         lasts = reason in REASONS and reason_of(reason).permanence in _PERSISTENT

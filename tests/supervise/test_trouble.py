@@ -10,8 +10,8 @@ from agent.core.model import JournalEntry
 from agent.supervise.story import is_trouble
 
 
-def status(before: str, now: str, reason: str) -> JournalEntry:
-    detail = {"before": before, "status": now, "reason": reason}
+def status(before: str, now: str, reason: str, **more: object) -> JournalEntry:
+    detail = {"before": before, "status": now, "reason": reason, **more}
     return JournalEntry("status", "", detail=detail)
 
 
@@ -24,6 +24,12 @@ def verdict(health: str, reason: str) -> JournalEntry:
     [
         pytest.param(status("CONNECTED", "RECONNECTING", "connection_lost"), True, id="goes down"),
         pytest.param(status("CONNECTED", "DISCONNECTED", "stopped"), False, id="stopped by hand"),
+        pytest.param(status("CONNECTED", "AUTH_FAILURE", "logout"), True, id="logged out"),
+        pytest.param(
+            status("CONNECTED", "AUTH_FAILURE", "logout", asked=True),
+            False,
+            id="logged out as asked",
+        ),
         pytest.param(status("RECONNECTING", "CONNECTED", ""), False, id="comes back"),
         pytest.param(status("LOADING", "DISCONNECTED", "banned"), True, id="refused at its start"),
         pytest.param(status("LOADING", "QR_REQUIRED", "waiting_for_scan"), False, id="a code"),

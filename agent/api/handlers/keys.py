@@ -26,7 +26,12 @@ NEW_KEY = (
 async def show_caller(call: Call) -> Json:
     caller = call.caller
     level = "" if caller.level is Right.OPEN else caller.level.name.lower()
-    return {"name": caller.name, "level": level, "instances": sorted(caller.instances)}
+    return {
+        "name": caller.name,
+        "level": level,
+        "instances": sorted(caller.instances),
+        "fleet": call.parts.fleet is not None,
+    }
 
 
 async def list_keys(call: Call) -> Json:

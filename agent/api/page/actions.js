@@ -130,7 +130,7 @@ export const ACTIONS = [
     key: "recover",
     label: "Recover",
     line: "One round of the repairs that keep the pairing.",
-    fits: () => true,
+    fits: (instance) => instance.connection_status !== "QR_REQUIRED", // only a scan helps there
     run: repair("recover", {}),
     bulk: true,
   },
@@ -166,7 +166,7 @@ export const ACTIONS = [
     key: "log-out",
     label: "Log out",
     line: "Ends the pairing; a person must scan a new code.",
-    fits: () => true,
+    fits: (instance) => instance.paired,
     harsh: true,
     run: logOut,
     ask: (id) => ({
@@ -209,8 +209,8 @@ const NAMED = new Map(ACTIONS.map((action) => [action.key, action]));
 // The action that helps now, or null: then the sentence has the advice.
 export function helpful(instance) {
   if (isStale(instance)) return null;
-  if (instance.connection_status === "QR_REQUIRED" && instance.should_run)
-    return instance.reason === "qr_idle" ? NAMED.get("ensure-healthy") : null;
+  // Its page asks for the code, which also wakes one whose codes have run out.
+  if (instance.connection_status === "QR_REQUIRED" && instance.should_run) return null;
   if (!instance.enabled) return NAMED.get("enable");
   if (!instance.should_run) return NAMED.get("start");
   if (isPaused(instance) || (instance.next_attempt && mayTry(instance))) return NAMED.get("try-now");

@@ -32,7 +32,6 @@ const state = {
   fullTimer: null,
   soon: null,
   cost: 0,
-  alone: false, // the agent said that there is no fleet
   noted: 0,
 };
 
@@ -58,7 +57,6 @@ export function may(right, id) {
 // Reads everything, then listens from the newest event on.
 export async function enter() {
   answers.caller = await get("/api/caller");
-  state.alone = false;
   await loadStory();
   await refresh();
   live.open(answers.story.length ? answers.story[0].cursor : undefined);
@@ -163,7 +161,7 @@ async function look() {
   answers.loaded = Date.now();
   note((await get("/performance-metrics")).instances);
   if (reads()) {
-    answers.machines = await machines();
+    answers.machines = answers.caller.fleet ? await get("/api/fleet") : null;
     const [alerts, incidents, backends, health, memory, repairs] = await Promise.all(
       [
         "/api/alerts",
@@ -185,17 +183,6 @@ async function look() {
   }
   state.cost = Date.now() - begun;
   state.tell("answers");
-}
-
-async function machines() {
-  if (state.alone) return null;
-  try {
-    return await get("/api/fleet");
-  } catch (error) {
-    if (error.status !== 404) throw error;
-    state.alone = true;
-    return null;
-  }
 }
 
 export const machineOf = (instance) =>

@@ -116,6 +116,7 @@ export function makeHelp(id, current) {
         !instance.should_run ||
         Boolean(action) ||
         !may("operate", instance.id);
+      setText(scan, instance.reason === "qr_idle" ? "New code" : "Scan");
       button.hidden = !action;
       if (action) setText(button, action.label);
       setAttribute(button, "data-helps", action ? action.key : null);

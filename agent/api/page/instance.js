@@ -13,7 +13,7 @@ import { makeHistory } from "/page/history.js";
 import { drawFacts } from "/page/machine.js";
 import { isStale, ownerOf, staleWords } from "/page/machines.js";
 import { makeSettings, makeTrial } from "/page/settings.js";
-import { bytes, duration, make, setPill, setText, statusOf, whyOf } from "/page/show.js";
+import { bytes, duration, make, setPill, setText, statusOf, statusWord, whyOf } from "/page/show.js";
 import { accountWord, pauseWord, plain, verdictWord, workerWord } from "/page/words.js";
 
 export function makeInstance(place) {
@@ -239,7 +239,7 @@ function rowsOf(instance, details) {
   const seconds = details.cpu_seconds;
   const rows = [
     ["Health", verdictWord(instance) + (instance.reason ? ", " + plain(instance.reason) : "")],
-    ["Status", instance.connection_status],
+    ["Status", statusWord(instance.connection_status)],
     ["In this state", instance.since, "for"],
     ["Last answer", instance.proved || "none", Boolean(instance.proved)],
     ["Connected", details.connected_since || "not now", details.connected_since && "for"],

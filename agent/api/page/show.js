@@ -130,11 +130,15 @@ export function clock(text) {
   return today ? time : when.toLocaleDateString([], { day: "numeric", month: "short" }) + " " + time;
 }
 
+// A moment with its date and its zone.
+export const moment = (text) =>
+  new Date(text).toLocaleString([], { dateStyle: "medium", timeStyle: "long", hour12: false });
+
 // Texts that move with the clock: marked once, drawn every second by tick().
 export function setSince(element, text, after = "") {
   setAttribute(element, "data-since", text || null);
   setAttribute(element, "data-after", after || null);
-  setAttribute(element, "title", text ? new Date(text).toLocaleString() : null);
+  setAttribute(element, "title", text ? moment(text) : null);
   if (text) drawClock(element);
   else setText(element, "");
 }

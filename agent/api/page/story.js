@@ -1,5 +1,5 @@
 // The journal as a story, newest first, in the words of the page.
-import { at, clock, empty, make, statusWord } from "/page/show.js";
+import { at, clock, empty, make, moment, statusWord } from "/page/show.js";
 
 const TONES = {
   alert: "bad",
@@ -94,6 +94,7 @@ function toneOf(event) {
   if (status === "CONNECTED") return "good";
   if (status === "QR_REQUIRED") return "warn";
   if (status === "RECONNECTING") return "busy";
+  if (detail.asked) return "off";
   if (status === "AUTH_FAILURE" || detail.ok === false) return "bad";
   if (event.kind === "alert" && detail.severity === "warning") return "warn";
   return TONES[event.kind] || "off";
@@ -138,7 +139,7 @@ function draw(entry, named, fresh) {
     },
     make("time", {
       datetime: event.time,
-      title: new Date(event.time).toLocaleString(),
+      title: moment(event.time),
       text: clock(event.time),
     }),
     make(

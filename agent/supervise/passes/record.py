@@ -3,6 +3,7 @@ while the record still says CONNECTED, the published status comes last."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 from agent.clock import boot_now
 from agent.core.breaker import BreakerPolicy, breaker_of
@@ -167,16 +168,20 @@ class Recorder:
             facts.lost_at = boot_now()
             because = verdict.reason or facts.record.reason or "unknown"
             facts.lost_because = facts.lost_because or because
+        asked = facts.asked.logout and verdict.reason == "logout"
+        why = "logged out as asked" if asked else verdict.sentence
+        more: dict[str, Any] = {"asked": True} if asked else {}
         return [
             entry(
                 facts,
                 "status",
-                f"{before.status} → {verdict.state}: {verdict.sentence}",
+                f"{before.status} → {verdict.state}: {why}",
                 status=verdict.state,
                 before=before.status,
                 reason=verdict.reason,
                 after=verdict.after,
-                why=verdict.sentence,
+                why=why,
+                **more,
             )
         ]
 

@@ -47,6 +47,8 @@ _BEFORE = """(() => {
         if (path === "/api/fleet")
             return window.__fleet ? answer(window.__fleet) : answer({error: "no_fleet"}, 404);
         const found = await ask(path, how);
+        if (path === "/api/caller")
+            return answer({...await found.json(), fleet: Boolean(window.__fleet)});
         if (!path.startsWith("/api/instances")) return found;
         const page = await found.json();
         for (const one of page.instances)

@@ -43,6 +43,25 @@ async def test_f83_a_page_may_run_nothing_but_our_own_files(house: House) -> Non
             assert answer.headers["X-Content-Type-Options"] == "nosniff"
 
 
+async def test_the_dashboard_names_all_its_modules_so_that_they_load_side_by_side(
+    house: House,
+) -> None:
+    async with house.local(base_url="http://localhost") as local:
+
+        async def text(path: str) -> str:
+            return await (await local.get(path)).text()
+
+        page = await text("/")
+        preloaded = set(re.findall(r'<link rel="modulepreload" href="([^"]+)">', page))
+        wanted, known = {"/page/dashboard.js"}, set[str]()
+        while left := wanted - known:
+            known |= left
+            for path in left:
+                wanted |= set(re.findall(r'from "(/page/[^"]+)"', await text(path)))
+    assert len(wanted) > 20
+    assert preloaded == wanted - {"/page/dashboard.js"}
+
+
 async def test_the_runbook_has_what_every_alert_links_to(house: House) -> None:
     async with house.local(base_url="http://localhost") as local:
         answer = await local.get("/runbook")

@@ -1,0 +1,60 @@
+"""What the dashboard offers and says: only what helps, in words of people."""
+
+from collections.abc import Callable
+
+from tests.api.page.browsing import check_manners, listening, make_agent, pill, watcher
+from tests.api.page.watcher import Watcher
+from tests.conftest import Eventually
+from tests.daemon.conftest import RunningAgent
+
+__all__ = ["listening", "make_agent", "watcher"]
+
+TRUSTED = "\n[api]\ntrust_loopback = true\n"
+OFFERED = "[...document.querySelectorAll('.menu [data-do]')].map((e) => e.dataset.do)"
+
+
+async def offered(watcher: Watcher, id: str) -> set[str]:
+    await watcher.click(f"[data-id={id}] .dots")
+    await watcher.until("document.querySelector('.menu')")
+    found = set(await watcher.run(OFFERED))
+    await watcher.press("Escape", 27)
+    return found
+
+
+async def test_a_session_that_waits_for_a_scan_is_offered_no_repair_and_no_logout(
+    listening: Callable[..., RunningAgent], watcher: Watcher
+) -> None:
+    agent = listening(TRUSTED)
+    await agent.start()
+    await agent.create("scans", scan="manual")
+    await agent.create("paired")
+    await watcher.go(f"http://{agent.listen}/")
+    await watcher.until(pill("paired", "good"))
+    await watcher.until(pill("scans", "warn"))
+    assert {"recover", "log-out"} <= await offered(watcher, "paired")
+    assert not {"recover", "log-out"} & await offered(watcher, "scans")
+    assert not [url for url in watcher.asked if "/api/fleet" in url], "it is alone, and said so"
+    await watcher.click("[data-id=scans] .card-name")
+    facts = "document.querySelector('#instance .facts').innerText"
+    await watcher.until(f"{facts}.includes('Waits for a scan')")
+    assert "QR_REQUIRED" not in await watcher.run("document.querySelector('#instance').innerText")
+    await check_manners(watcher, agent)
+
+
+async def test_a_logout_that_was_asked_for_is_told_as_one_and_times_have_date_and_zone(
+    listening: Callable[..., RunningAgent], watcher: Watcher, eventually: Eventually
+) -> None:
+    agent = listening(TRUSTED)
+    await agent.start()
+    await agent.create("sales")
+    await eventually(lambda: agent.status("sales"), "CONNECTED")
+    await agent.do("PATCH", "/api/instance/sales", {"settings": {"scan": "manual"}})
+    await agent.do("POST", "/api/instance/sales/logout", {"confirm": True})
+    await eventually(lambda: agent.status("sales"), "QR_REQUIRED")
+    await watcher.go(f"http://{agent.listen}/#/instance/sales")
+    story = "document.querySelector('#instance .story')"
+    await watcher.until(f"{story}.innerText.includes('logged out as asked')")
+    assert "removed this linked device" not in await watcher.run(f"{story}.innerText")
+    assert await watcher.run(f"{story}.querySelectorAll('.story-entry.bad').length") == 0
+    title = await watcher.run(f"{story}.querySelector('time').title")
+    assert "20" in title and ("UTC" in title or "GMT" in title), title
