@@ -1,8 +1,10 @@
-"""A worker's messages that its agent has not read yet. Bounded; the newest claim stays."""
+"""A worker's messages that its agent has not read yet. Bounded; the newest claim stays, and what
+does not fit is told as sums."""
 
 from collections import OrderedDict, deque
 from collections.abc import Mapping
 
+from agent.core.findings.left_out import LeftOut
 from agent.core.words import Claim, Happening, InstanceId, ServerClaim
 from agent.link.messages import Claimed, Happened, ServerClaimed
 
@@ -10,17 +12,18 @@ from agent.link.messages import Claimed, Happened, ServerClaimed
 class Outbox:
     def __init__(self, run: str, most_happenings: int) -> None:
         self.dropped = 0
-        """Happenings that no agent read in time."""
+        """Happenings that no agent read in time, one by one."""
         self._run = run
         self._most = most_happenings
         self._server: ServerClaim | None = None
         self._server_told = False
         self._claims: OrderedDict[InstanceId, Claim] = OrderedDict()
         self._happenings: deque[Happened] = deque()
+        self._left_out: dict[InstanceId, LeftOut] = {}
 
     @property
     def waits(self) -> bool:
-        return bool(self._tells_server or self._claims or self._happenings)
+        return bool(self._tells_server or self._claims or self._left_out or self._happenings)
 
     @property
     def _tells_server(self) -> bool:
@@ -34,7 +37,8 @@ class Outbox:
 
     def happened(self, id: InstanceId, happening: Happening) -> None:
         if len(self._happenings) >= self._most:
-            self._happenings.popleft()
+            oldest = self._happenings.popleft()
+            self._left_out.setdefault(oldest.id, LeftOut()).add(oldest.happening)
             self.dropped += 1
         self._happenings.append(Happened(id, self._run, happening))
 
@@ -55,4 +59,7 @@ class Outbox:
             # Oldest first: of many sessions none waits for ever behind those that flap.
             id, claim = self._claims.popitem(last=False)
             return Claimed(id, self._run, claim)
+        if self._left_out:  # older than all that waits
+            id = next(iter(self._left_out))
+            return Happened(id, self._run, self._left_out.pop(id).told())
         return self._happenings.popleft()

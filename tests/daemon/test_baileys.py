@@ -142,6 +142,11 @@ async def test_many_messages_and_a_long_file_pass_below_the_memory_limit(
         receipts = whatsapp.device(ACCOUNT)["receipts"]
         assert len({each["id"] for each in receipts if each["type"] != "retry"}) >= count
 
+        async def counted() -> int:
+            return int((await agent.show("sales"))["messages"]["in"])
+
+        await eventually(counted, count, within=60)
+
         file = tmp_path / "offer.pdf"
         file.write_bytes(os.urandom(16 << 20))
         status, said = await cli(agent, "send", "sales", PEER, "the offer", "--file", file)

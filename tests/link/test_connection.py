@@ -12,6 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from agent.core.findings.left_out import KIND
 from agent.core.model import Claim, ConnectionStatus, Happening, InstanceId
 from agent.errors import EngineError, LinkError
 from agent.link.client import Link, LinkLimits, LinkStats, Peer
@@ -513,8 +514,11 @@ async def test_an_agent_that_never_reads_loses_happenings_but_never_the_newest_c
         heard.append(message)
     claims = [each for each in heard if each["t"] == "claim"]
     assert claims[-1] == Claimed(SALES, "run1", last).wire()
-    numbers = [each["detail"]["number"] for each in heard if each["t"] == "happened"]
+    happened = [each for each in heard if each["t"] == "happened"]
+    numbers = [each["detail"]["number"] for each in happened if each["kind"] == "message"]
     assert numbers == sorted(numbers) and len(numbers) == 20_000 - server.dropped
+    sums = [each["detail"]["counts"]["message_in"] for each in happened if each["kind"] == KIND]
+    assert len(numbers) + sum(sums) == 20_000, "those that were left out are counted"
     agent.sock.close()
 
 
@@ -528,7 +532,14 @@ async def test_a_burst_of_happenings_is_sent_slowly_enough_for_the_agent(
         for _ in range(300):
             server.happened(SALES, Happening("crypto_error"))
         await asyncio.sleep(0.02)
-    await eventually(lambda: len(ears.happened) + server.dropped, 1500, within=60)
+
+    def counted() -> int:
+        told = ears.happened
+        sums = [each.detail["counts"]["crypto_error"] for each in told if each.kind == KIND]
+        return len(told) - len(sums) + sum(sums)
+
+    await eventually(counted, 1500, within=60)
+    assert server.dropped
     assert ears.stats.refused == {} and ears.closed == []
     assert time.monotonic() - begun > 1
     await link.close()

@@ -13,12 +13,12 @@ class PerMinute:
     stretches: tuple[tuple[float, int], ...] = ()
     """When each stretch began, and how many came in it."""
 
-    def note(self, now: float) -> "PerMinute":
+    def note(self, now: float, more: int = 1) -> "PerMinute":
         begun = now - now % _STRETCH
         if self.stretches and self.stretches[-1][0] == begun:
             *older, (_, count) = self.stretches
-            return PerMinute((*older, (begun, count + 1)))
-        return PerMinute((*_within(self.stretches, now), (begun, 1)))
+            return PerMinute((*older, (begun, count + more)))
+        return PerMinute((*_within(self.stretches, now), (begun, more)))
 
     def count(self, now: float) -> int:
         """Of the last minute, by whole stretches."""

@@ -1,10 +1,12 @@
 """Findings of each instance beside its state: crypto errors, memory, silence."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 from agent.clock import boot_now
+from agent.core.findings import left_out
 from agent.core.findings.crypto import CryptoState, judge_crypto
 from agent.core.findings.crypto_patterns import Effect, read_line
 from agent.core.findings.crypto_window import (
@@ -15,6 +17,7 @@ from agent.core.findings.crypto_window import (
 )
 from agent.core.findings.error_rate import PerMinute
 from agent.core.findings.first_messages import note_read, note_unread
+from agent.core.findings.left_out import Sender, direction_of, is_readable, sender_of
 from agent.core.findings.log_limit import LogLimit, limit_of
 from agent.core.findings.memory import judge_memory
 from agent.core.findings.silence import judge_silence, note_hour
@@ -67,19 +70,16 @@ class Findings:
         detail, now = happening.detail, boot_now()
         match happening.kind:
             case "message":
-                direction = "out" if detail.get("direction") == "out" else "in"
-                facts.counters.messages[direction] += 1
-                rate = facts.counters.per_minute.get(direction, PerMinute())
-                facts.counters.per_minute[direction] = rate.note(now)
-                readable = detail.get("type") != "ciphertext"
-                if readable and (direction == "in" or detail.get("peer")):
-                    self._note_readable(facts, detail, now)
+                direction = direction_of(detail)
+                _count_messages(facts, direction, now)
+                if is_readable(happening):
+                    self._note_readable(facts, [sender_of(detail)], now)
                 if direction == "in":
-                    facts.inbound = replace(facts.inbound, last_wall=time.time())
+                    readable = detail.get("type") != "ciphertext"
                     return _note_first(facts, happening, readable=readable)
                 return False
             case "read_later":
-                self._note_readable(facts, detail, now)
+                self._note_readable(facts, [sender_of(detail)], now)
                 return _note_first(facts, happening, readable=True)
             case "ack":
                 facts.counters.messages["ack"] += 1
@@ -92,6 +92,9 @@ class Findings:
                 return self._note_crypto(facts, happening, now)
             case "key_regeneration" | "repair_step" | "pack_ended" | "key_unreadable":
                 return False  # counted elsewhere, as a repair's step or as a drop, or healed
+            case left_out.KIND:
+                self._note_sums(facts, detail, now)
+                return False
             case kind:
                 facts.counters.errors[kind] += 1
                 return False
@@ -122,11 +125,33 @@ class Findings:
             facts.inbound = note_hour(facts.inbound, facts.hour_wall, came, policy)
             facts.hour_wall, facts.hour_messages = now_wall, facts.counters.messages["in"]
 
-    def _note_readable(self, facts: Facts, detail: Mapping[str, object], now: float) -> None:
+    def _note_readable(
+        self, facts: Facts, senders: Iterable[Sender], now: float, count: int = 1
+    ) -> None:
         """Of a sender that its engine names it proves that the keys fit again."""
-        peers = _text(detail.get("peer")), _text(detail.get("alias"))
-        policy, group = self.settings.config.crypto, _text(detail.get("group"))
-        facts.crypto = note_message(facts.crypto, policy, now, peers=peers, group=group)
+        policy = self.settings.config.crypto
+        for *peers, group in senders:
+            facts.crypto = note_message(
+                facts.crypto, policy, now, peers=tuple(peers), group=group, count=count
+            )
+            count = 0
+
+    def _note_sums(self, facts: Facts, detail: Mapping[str, Any], now: float) -> None:
+        """A burst, of which its worker told the newest one by one."""
+        for word, count in left_out.read_counts(detail):
+            match word:
+                case "message_in" | "message_out":
+                    _count_messages(facts, word.removeprefix("message_"), now, count)
+                case "ack":
+                    facts.counters.messages["ack"] += count
+                    facts.inbound = replace(facts.inbound, ack_wall=time.time())
+                case "crypto_error":
+                    facts.counters.errors["crypto"] += count
+                case "error":
+                    facts.counters.errors["error"] += count
+        senders = [*left_out.read_senders(detail)] or [("", "", "")]
+        if left_out.is_count(readable := detail.get("readable")):
+            self._note_readable(facts, senders, now, readable)
 
     def _note_crypto(self, facts: Facts, happening: Happening, now: float) -> bool:
         text = _text(happening.detail.get("text"))
@@ -209,6 +234,14 @@ def passing_entry(facts: Facts, happening: Happening) -> JournalEntry:
         sentence = "a message went out" if passed_on["direction"] == "out" else "a message came in"
     detail = {key: value for key, value in passed_on.items() if value}
     return JournalEntry(happening.kind, sentence, Category.SESSION, facts.id, time.time(), detail)
+
+
+def _count_messages(facts: Facts, direction: str, now: float, count: int = 1) -> None:
+    facts.counters.messages[direction] += count
+    rate = facts.counters.per_minute.get(direction, PerMinute())
+    facts.counters.per_minute[direction] = rate.note(now, count)
+    if direction == "in":
+        facts.inbound = replace(facts.inbound, last_wall=time.time())
 
 
 def _note_first(facts: Facts, happening: Happening, *, readable: bool) -> bool:
