@@ -17,7 +17,12 @@ ABSENT = 3 * ASK_AGAIN
 class StartPolicy:
     """The [start] table; a policy in force has the real number as `parallel`."""
 
-    stagger: float = setting(2.0, "seconds between the starts of two instances", low=0)
+    stagger: float = setting(
+        2.0,
+        "seconds between the starts of two instances, at most: the next one begins as soon as the"
+        " one before logs in",
+        low=0,
+    )
     spread: float = setting(1.0, "random seconds, at most, added to each start", low=0)
     parallel: int = setting(0, "simultaneous starts of workers; 0 = twice the cores", low=0)
     remote_parallel: int = setting(
@@ -172,7 +177,8 @@ class LoginBudget:
 class StartQueue:
     """Sessions that wait for a turn to log in, and those under way.
 
-    A reconnect begins no process, so it waits for no stagger; starts and reconnects share the
+    A start waits until the one before is light, `stagger` seconds at most. A reconnect begins no
+    process, so it waits for no stagger; starts and reconnects share the
     parallel limit and the budget of logins. `jitter`: random seconds before the next start.
     """
 
@@ -184,7 +190,9 @@ class StartQueue:
     reconnects: dict[InstanceId, float] = field(init=False, default_factory=dict)
     """Waiting sessions, in order, and when each asked last."""
     under_way: set[InstanceId] = field(init=False, default_factory=set)
+    _last: InstanceId | None = field(init=False, default=None)
     _last_begun: float | None = field(init=False, default=None)
+    """When the last start began; None: the heavy part of it is over."""
 
     @property
     def waiting(self) -> int:
@@ -215,11 +223,18 @@ class StartQueue:
             return now + ASK_AGAIN if admission.ask_again is None else admission.ask_again
         self.budget.bucket = admission.gate.bucket
         if not reconnects:
-            self._last_begun = now + self.jitter()
+            self._last, self._last_begun = instance, now + self.jitter()
         self.under_way.add(instance)
         self.starts.pop(instance, None)
         self.reconnects.pop(instance, None)
         return None
+
+    def is_light(self, instance: InstanceId) -> bool:
+        """Its start has passed its heavy part. False: the next start did not wait for that."""
+        if instance != self._last or self._last_begun is None:
+            return False
+        self._last_begun = None
+        return True
 
     def settled(self, instance: InstanceId) -> bool:
         """Its try has ended: connected, waits for a scan, failed or stuck. False: it was not under

@@ -3,7 +3,7 @@ phase."""
 
 from dataclasses import dataclass
 
-from agent.core.model import ClaimFact, ConnectionStatus
+from agent.core.model import Claim, ClaimFact, ConnectionStatus
 from agent.core.setting import setting
 
 PHASES = ("process", "attached", "loaded", "injected", "pairing", "login", "sync")
@@ -26,6 +26,14 @@ PASSING = (
     ConnectionStatus.RECONNECTING,
 )
 """The states that should pass by themselves."""
+
+
+_LIGHT = ("pairing", "login", "sync")
+
+
+def is_light(claim: Claim) -> bool:
+    """Whether the heavy part of its start is over: its processes run, its page is loaded."""
+    return claim.phase in _LIGHT or claim.status not in PASSING
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,6 +35,28 @@ def test_the_first_goes_at_once_and_the_next_after_the_stagger():
     assert it.ask(B, 102.0) is None
 
 
+def test_the_next_start_begins_as_soon_as_the_one_before_is_light():
+    woken: list[InstanceId] = []
+    it = gate(woken, parallel=9)
+    assert it.ask(A, 100.0) is None
+    assert it.ask(B, 100.0) == 102.0
+    woken.clear()
+    it.is_light(B)
+    assert it.ask(B, 100.1) == 102.0, "it is not the one that started last"
+    it.is_light(A)
+    assert woken == [B]
+    assert it.ask(B, 100.3) is None
+    it.is_light(A)
+    assert it.ask(C, 100.4) == 102.3, "B is the last one now"
+
+
+def test_a_light_start_still_counts_as_one_under_way():
+    it = gate([], parallel=1)
+    assert it.ask(A, 100.0) is None
+    it.is_light(A)
+    assert it.ask(B, 100.0) is not None
+
+
 def test_first_come_first_served():
     it = gate([], parallel=1)
     assert it.ask(A, 100.0) is None

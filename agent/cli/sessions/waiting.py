@@ -1,4 +1,5 @@
-"""`--wait`: follows an instance until it is connected, or until only a person can help it."""
+"""`--wait`: follows an instance until it is connected, or until only a person can help it: the scan
+of a code that it shows is a person's, too."""
 
 import argparse
 import time
@@ -12,7 +13,8 @@ from agent.core.reasons import reason_of
 from agent.errors import Refused, TryLater
 
 SETTLED = 5.0
-"""Seconds: right after a start an instance may still show the reason of its last run."""
+"""Seconds: right after a start an instance may still show the reason of its last run, and a code
+that is scanned at once."""
 
 
 def add_wait(parser: argparse.ArgumentParser) -> None:
@@ -20,7 +22,7 @@ def add_wait(parser: argparse.ArgumentParser) -> None:
         "--wait",
         type=float,
         metavar="SECONDS",
-        help="wait until it is connected; exit status 75 when late",
+        help="wait until it is connected; exit status 75 when late, or when a person must scan",
     )
 
 
@@ -45,11 +47,13 @@ def wait_until_connected(client: Client, id: str, seconds: float) -> dict[str, A
         status, sentence = instance["connection_status"], instance["sentence"]
         if status == "CONNECTED":
             return instance
-        if not _only_a_person_helps(instance):
+        if status != "QR_REQUIRED" and not _only_a_person_helps(instance):
             hopeless_since = None
         elif hopeless_since is None:
             hopeless_since = time.monotonic()
         elif time.monotonic() - hopeless_since >= SETTLED:
+            if status == "QR_REQUIRED":
+                raise TryLater(f"a person must scan the code of {id}: wa-agent qr {id} --watch")
             raise Refused(f"cannot wait for {id}: a person must help, {sentence}")
         if time.monotonic() >= deadline:
             raise TryLater(f"cannot wait longer for {id}: it is {status}, {sentence}")
@@ -57,6 +61,5 @@ def wait_until_connected(client: Client, id: str, seconds: float) -> dict[str, A
 
 
 def _only_a_person_helps(instance: dict[str, Any]) -> bool:
-    """False while it shows a code: the scan is what the command waits for."""
     down = instance["connection_status"] in ("DISCONNECTED", "AUTH_FAILURE")
     return down and bool(instance["reason"]) and reason_of(instance["reason"]).hopeless

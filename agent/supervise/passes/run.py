@@ -151,6 +151,7 @@ class Passes:
             await self.registry.save(facts, entries)
         if verdict.state not in ON_ITS_WAY or verdict.health is Health.STUCK:
             self.turns.settled(facts)  # its start has ended, be it stuck
+        self.turns.note_claim(facts)
 
     async def _decide(self, facts: Facts, observation: Observation, verdict: HealthVerdict) -> Step:
         """Orders first, then the repair, then wanted against actual state."""

@@ -62,6 +62,10 @@ class Gates:
         if (queue := self._of(instance)).settled(instance):
             self._wake_next(queue)
 
+    def is_light(self, instance: InstanceId) -> None:
+        if (queue := self._of(instance)).is_light(instance):
+            self._wake_next(queue)
+
     def leave(self, instance: InstanceId, now: float) -> None:
         if (queue := self._of(instance)).leave(instance, now):
             self._wake_next(queue)

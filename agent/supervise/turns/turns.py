@@ -7,6 +7,7 @@ from agent.clock import boot_now
 from agent.core.admission import ASK_AGAIN
 from agent.core.model import InstanceId
 from agent.core.network.reach import UNREACHABLE
+from agent.core.phases import is_light
 from agent.core.plan import ActionKind, Plan
 from agent.supervise.facts import Facts
 from agent.supervise.reach.watch import Reaching
@@ -47,6 +48,11 @@ class Turns:
         if facts.wait_reason == UNREACHABLE:
             return self.reaching.sentence(facts)
         return self.room.lacks(facts) if facts.wait_reason in LACKS else ""
+
+    def note_claim(self, facts: Facts) -> None:
+        """What its worker reports may show that the heavy part of its start is over."""
+        if facts.run.claim is not None and is_light(facts.run.claim.claim):
+            self.gates.is_light(facts.id)
 
     def settled(self, facts: Facts) -> None:
         self.gates.settled(facts.id)

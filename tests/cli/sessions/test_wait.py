@@ -45,7 +45,7 @@ def test_the_word_of_the_last_run_ends_no_waiting() -> None:
 @pytest.mark.parametrize(
     ("status", "reason"),
     [
-        pytest.param("QR_REQUIRED", "qr_idle", id="a code waits for its scan"),
+        pytest.param("INITIALIZING", "", id="it starts"),
         pytest.param("DISCONNECTED", "connection_lost", id="it is tried again"),
     ],
 )
@@ -54,3 +54,14 @@ def test_wait_goes_on_to_its_end_while_a_session_may_still_connect(
 ) -> None:
     with pytest.raises(TryLater, match="cannot wait longer"):
         wait((status, reason), seconds=1.0)
+
+
+def test_waiting_ends_when_a_code_is_there_that_nobody_has_scanned_yet() -> None:
+    begun = time.monotonic()
+    with pytest.raises(TryLater, match="a person must scan the code of sales: wa-agent qr sales"):
+        wait(("INITIALIZING", ""), ("QR_REQUIRED", ""), seconds=120)
+    assert time.monotonic() - begun < 60
+
+
+def test_a_code_that_is_scanned_at_once_ends_no_waiting() -> None:
+    assert wait(("QR_REQUIRED", ""), ("LOADING", ""), ("CONNECTED", ""), seconds=60)

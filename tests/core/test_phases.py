@@ -1,0 +1,19 @@
+"""Which part of a start is heavy."""
+
+import pytest
+
+from agent.core.model import Claim, ConnectionStatus
+from agent.core.phases import PHASES, is_light
+
+S = ConnectionStatus
+
+
+@pytest.mark.parametrize("phase", ["", *PHASES])
+@pytest.mark.parametrize("status", [S.INITIALIZING, S.LOADING, S.RECONNECTING])
+def test_a_start_is_light_once_it_logs_in(status: ConnectionStatus, phase: str) -> None:
+    assert is_light(Claim(status, phase=phase)) is (phase in ("pairing", "login", "sync"))
+
+
+@pytest.mark.parametrize("status", [S.CONNECTED, S.QR_REQUIRED, S.DISCONNECTED, S.AUTH_FAILURE])
+def test_a_session_that_starts_no_more_is_light(status: ConnectionStatus) -> None:
+    assert is_light(Claim(status))
