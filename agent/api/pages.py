@@ -15,7 +15,7 @@ PAGE = Path(__file__).parent / "page"
 PARTS = (
     *("theme.js", "dashboard.js", "agent.js", "show.js", "words.js", "answers.js", "story.js"),
     *("dialogs.js", "actions.js", "menu.js", "arrange.js", "attention.js", "backends.js"),
-    *("cards.js", "table.js", "machine.js", "machines.js", "create.js", "overview.js"),
+    *("cards.js", "table.js", "copies.js", "machine.js", "machines.js", "create.js", "overview.js"),
     *("instance.js", "code.js", "chart.js", "history.js", "evidence.js", "settings.js"),
     *("dashboard.css", "icon.svg", "docs.js", "page.css"),
 )

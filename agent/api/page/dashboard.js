@@ -1,6 +1,7 @@
 // The whole page: the key, the view, the state of the connection.
 import { Refused, hasKey, useKey } from "/page/agent.js";
-import { answers, enter, leave, live, refresh, start } from "/page/answers.js";
+import { answers, enter, leave, live, reads, refresh, start } from "/page/answers.js";
+import { makeCopies } from "/page/copies.js";
 import { makeInstance } from "/page/instance.js";
 import { makeOverview } from "/page/overview.js";
 import { announce } from "/page/story.js";
@@ -11,6 +12,7 @@ import { at, duration, setText, tick } from "/page/show.js";
 const state = { inside: false, failed: "", why: "", again: null, place: null };
 const overview = makeOverview(at("overview"));
 const instance = makeInstance(at("instance"));
+const copies = makeCopies(at("copies"));
 
 function changed(what, ...more) {
   if (!state.inside) return;
@@ -81,7 +83,8 @@ function drawBanner() {
 function showEntrance(wrong) {
   state.inside = false;
   leave();
-  for (const id of ["overview", "instance", "loading", "banner", "forget"]) at(id).hidden = true;
+  for (const id of ["overview", "instance", "copies", "to-copies", "loading", "banner", "forget"])
+    at(id).hidden = true;
   at("entrance").hidden = false;
   at("live").className = "live off";
   setText(at("live"), "Not connected");
@@ -97,6 +100,7 @@ async function begin() {
     await enter();
     at("entrance").hidden = at("loading").hidden = true;
     at("forget").hidden = !hasKey();
+    at("to-copies").hidden = !reads();
     state.failed = "";
     route();
   } catch (error) {
@@ -116,20 +120,22 @@ function route() {
   if (!state.inside || !answers.caller) return;
   const match = /^#\/instance\/([a-z0-9][a-z0-9_-]{0,47})$/.exec(location.hash);
   const wanted = match ? match[1] : "";
-  at("overview").hidden = wanted !== "";
-  at("instance").hidden = wanted === "";
+  const page = wanted ? "instance" : location.hash === "#/copies" && reads() ? "copies" : "overview";
+  for (const id of ["overview", "instance", "copies"]) at(id).hidden = id !== page;
   if (wanted && wanted !== instance.shown()) instance.show(wanted);
-  if (!wanted) {
-    instance.hide();
+  if (!wanted) instance.hide();
+  if (page === "copies") copies.show();
+  if (page === "overview") {
     overview.draw();
     overview.drawTold();
   }
-  if (state.place !== null && state.place !== wanted) {
-    const head = (wanted ? at("instance") : at("overview")).querySelector("h1");
+  const here = wanted || page;
+  if (state.place !== null && state.place !== here) {
+    const head = at(page).querySelector("h1");
     head.focus({ preventScroll: true });
     scrollTo(0, 0);
   }
-  state.place = wanted;
+  state.place = here;
 }
 
 start(changed, couldNot);
