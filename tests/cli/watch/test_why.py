@@ -28,7 +28,7 @@ def details(**changes: Any) -> dict[str, Any]:
         "hold": "",
         "hold_sentence": "",
         "turns_before": None,
-        "repair": {**repair, "not_before": "2026-01-15T10:29:00+00:00", "started": None},
+        "repair": {**repair, "not_before": None, "started": None},
         "pairing_kept": "",
         "circuit": "closed",
         "next_attempt": None,
