@@ -7,6 +7,7 @@ from typing import Any
 
 from aiohttp import web
 
+from agent.api.http.auth import Right, require
 from agent.api.http.call import Call, Json
 from agent.api.http.fields import BOOLEAN, CONFIRM_PASSKEY, INTEGER, STRING, Field
 from agent.api.placement import PLACE, engine_of, only_backend, placed, still_placed
@@ -84,6 +85,7 @@ async def reset_circuit_breaker(call: Call) -> Json:
     supervisor = call.supervisor
     backends = {view.name for view in supervisor.backends.views()}
     if call.id in backends and call.id not in supervisor.views():
+        require(call.caller, Right.OPERATE, None)  # a key of an instance has no right to a backend
         return show_backend(await supervisor.backends.reset(call.id))
     await supervisor.repairs.reset_circuit_breaker(call.id)
     return show_reconnection(call.supervisor.view(call.id))

@@ -80,6 +80,15 @@ async def test_forcing_and_resetting(house, local):
     assert (await foul.json())["error"] == "invalid_id"
 
 
+async def test_a_key_of_an_instance_closes_no_circuit_of_a_backend_of_that_name(house, local):
+    house.supervisor.backends.declare("evo")
+    own, all_of_them = await house.key("instance:evo"), await house.key("operate")
+    async with house.local() as session:
+        url = f"{house.url}/reset-circuit-breaker/evo"
+        assert (await session.post(url, headers=own)).status == 403
+        assert (await session.post(url, headers=all_of_them)).status == 200
+
+
 async def test_a_setup_creates_what_is_missing_and_gives_a_code(house, local):
     answer = await local.post(
         "/api/v1/whatsapp/setup",
