@@ -112,8 +112,8 @@ class Server:
         await self._hear_the_last()
         await asyncio.gather(
             *(
-                say_goodbye(listener, transport, "the agent stops")
-                for listener, transport in list(self._parts.listeners.items())
+                say_goodbye(listener, it.transport, "the agent stops")
+                for listener, it in list(self._parts.listeners.items())
             ),
             return_exceptions=True,
         )

@@ -14,7 +14,7 @@ from aiohttp import WSCloseCode, WSMsgType, web
 
 from agent.api.handlers.fleet import fleet_of
 from agent.api.handlers.instances import HISTORY, read_history
-from agent.api.http.call import Call
+from agent.api.http.call import Call, Listener
 from agent.api.http.envelope import json_answer
 from agent.api.http.fields import INTEGER, STRING, STRINGS, Field
 from agent.core.event_json import show_event
@@ -34,6 +34,7 @@ PROTOCOL = "wa-agent"
 _SEND_SECONDS = 10.0
 _GOODBYE_SECONDS = 1.0
 _PAGE = 500
+REVOKED = "its key was revoked"
 _LOUDEST = 20
 """Messages that a listener may send in a minute; the agent ignores them."""
 
@@ -75,7 +76,9 @@ async def _live(call: Call, wanted: EventFilter) -> web.WebSocketResponse:
     await listener.prepare(call.request)
     # Subscribed before the journal is read: events meanwhile wait in the queue.
     subscription = call.supervisor.bus.subscribe(wanted, limit=call.parts.section.event_queue)
-    call.parts.listeners[listener] = call.request.transport
+    call.parts.listeners[listener] = Listener(call.request.transport, call.caller.key, subscription)
+    if call.caller.key and not call.parts.ring.knows(call.caller.key):
+        subscription.end(REVOKED)  # while the listener came in
     # The end of a subscription has a task of its own: a writer may hang in a send to a listener
     # that does not read.
     works = (
@@ -201,6 +204,8 @@ async def say_goodbye(
     """Closes with the reason if the listener still reads, and aborts if it does not."""
     slow = reason.startswith("too slow")
     code = WSCloseCode.TRY_AGAIN_LATER if slow else WSCloseCode.GOING_AWAY
+    if reason == REVOKED:
+        code = WSCloseCode.POLICY_VIOLATION
     try:
         async with asyncio.timeout(_GOODBYE_SECONDS):
             await listener.close(code=code, message=reason.encode()[:120], drain=False)

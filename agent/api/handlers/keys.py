@@ -2,6 +2,7 @@
 
 from aiohttp import web
 
+from agent.api.handlers.events import REVOKED
 from agent.api.http.auth import Right, parse_scopes
 from agent.api.http.call import Call, Json
 from agent.api.http.envelope import created
@@ -47,5 +48,10 @@ async def add_key(call: Call) -> web.Response:
 
 async def revoke_key(call: Call) -> Json:
     id = call.request.match_info["key"]
-    await call.parts.ring.remove(id)
+    try:
+        await call.parts.ring.remove(id)
+    finally:  # it opens nothing more, also where the database did not take it
+        for listener in call.parts.listeners.values():
+            if listener.key == id:
+                listener.subscription.end(REVOKED)
     return {"id": id, "revoked": True}

@@ -51,6 +51,8 @@ class Caller:
     instances: frozenset[InstanceId] = field(default_factory=frozenset)
     through: str = ""
     """The machine of the fleet that forwarded the request; "" = it came to this one."""
+    key: str = ""
+    """The id of its key; "" = it showed none."""
 
     def may(self, right: Right, instance: InstanceId | None = None) -> bool:
         if right is Right.OPEN or self.level >= right:
@@ -110,6 +112,9 @@ class KeyRing:
         if not await self._store.remove_key(id) and row is None:
             raise NotFound(f"cannot revoke the key {id!r}: no key has this id")
 
+    def knows(self, id: str) -> bool:
+        return id in self._rows
+
     def caller(self, token: str) -> Caller:
         match = _TOKEN.fullmatch(token)
         row = self._rows.get(match[1]) if match else None
@@ -120,7 +125,7 @@ class KeyRing:
         own = frozenset(
             InstanceId(s.removeprefix("instance:")) for s in row.scopes if s.startswith("instance:")
         )
-        return Caller(f"key {row.name or row.id}", level, own)
+        return Caller(f"key {row.name or row.id}", level, own, key=row.id)
 
 
 def _digest(token: str) -> str:
@@ -142,6 +147,15 @@ def identify(request: web.Request, section: ApiSection, ring: KeyRing) -> Caller
     if section.trust_loopback and _both_ends_are_here(request):
         return Caller("loopback", Right.ADMIN)
     return ANONYMOUS
+
+
+def shows_right_key(request: web.Request, ring: KeyRing) -> bool:
+    """Whether it has a place among those that are kept for keys."""
+    try:
+        token = _token_of(request)
+        return token is not None and ring.caller(token) is not ANONYMOUS
+    except Unauthorized:
+        return False
 
 
 def credentials(request: web.Request) -> tuple[str, str] | None:

@@ -20,6 +20,7 @@ from agent.config.sections import ApiSection
 from agent.core.alerts import AlertBoard
 from agent.core.model import Instance, InstanceId
 from agent.core.view import InstanceView
+from agent.deliver.bus import Subscription
 from agent.deliver.webhooks.all import Webhooks
 from agent.errors import TryLater
 from agent.metrics.exporter import Exporter
@@ -60,8 +61,16 @@ class Parts:
     gate: FleetGate = field(default_factory=lambda: FleetGate(""))
     fleet: "OtherMachines | None" = None
     """The other machines of the fleet; None: this machine is alone."""
-    listeners: dict[web.WebSocketResponse, asyncio.Transport | None] = field(default_factory=dict)
-    """The WebSockets that get events, with their connections."""
+    listeners: dict[web.WebSocketResponse, "Listener"] = field(default_factory=dict)
+    """The WebSockets that get events."""
+
+
+@dataclass(frozen=True, slots=True)
+class Listener:
+    transport: asyncio.Transport | None
+    key: str
+    """The id of its key; "" = it showed none."""
+    subscription: Subscription
 
 
 @dataclass(frozen=True, slots=True)

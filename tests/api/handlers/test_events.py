@@ -47,6 +47,25 @@ async def test_a_listener_hears_what_it_asked_for(house: House) -> None:
         await only_b.close()
 
 
+async def test_a_listener_whose_key_is_revoked_hears_nothing_more(house: House) -> None:
+    keys = {name: await house.key("read") for name in ("revoked", "kept")}
+    async with house.local(base_url="http://localhost") as local:
+        listeners = {
+            name: await local.ws_connect("/api/events", headers=key) for name, key in keys.items()
+        }
+        for listener in listeners.values():
+            assert (await read(listener))["type"] == "hello"
+        id = keys["revoked"]["Authorization"].split("_")[1]
+        assert (await local.delete(f"/api/keys/{id}")).status == 200
+        async with asyncio.timeout(30):
+            closed = await listeners["revoked"].receive()
+        assert closed.type is aiohttp.WSMsgType.CLOSE
+        assert (closed.data, closed.extra) == (1008, "its key was revoked")
+        house.supervisor.note(A, "status", "one")
+        assert await read_events(listeners["kept"], 1) == ["one"]
+        await listeners["kept"].close()
+
+
 async def test_a_listener_hears_the_categories_it_asked_for(house: House) -> None:
     async with house.local(base_url="http://localhost") as local:
         listener = await local.ws_connect("/api/events?category=RECOVERY,CRYPTO")
