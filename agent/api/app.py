@@ -6,7 +6,7 @@ from urllib.parse import unquote
 from aiohttp import web
 from aiohttp.typedefs import Middleware
 
-from agent.api.http.audit import REQUEST_ID, ROUTE, Audit
+from agent.api.http.audit import REQUEST_ID, ROUTE
 from agent.api.http.auth import ANONYMOUS, Caller, identify, require
 from agent.api.http.call import Call, Parts, Route, read_call
 from agent.api.http.envelope import (
@@ -100,7 +100,7 @@ def _front_door(parts: Parts, allowed_hosts: frozenset[str]) -> Middleware:
     async def answer(request: web.Request, handler: Answering) -> web.StreamResponse:
         request_id = request[REQUEST_ID] = new_request_id()
         with http.observe(request.method) as seen:
-            answered = await _safely(request, handler, parts.audit, allowed_hosts)
+            answered = await _safely(request, handler, parts, allowed_hosts)
             seen.route = request.get(ROUTE, "other")
             seen.code = answered.status
         if not answered.prepared:
@@ -113,11 +113,11 @@ def _front_door(parts: Parts, allowed_hosts: frozenset[str]) -> Middleware:
 
 
 async def _safely(
-    request: web.Request, run: Answering, audit: Audit, allowed_hosts: frozenset[str]
+    request: web.Request, run: Answering, parts: Parts, allowed_hosts: frozenset[str]
 ) -> web.StreamResponse:
-    request_id = request[REQUEST_ID]
+    request_id, audit = request[REQUEST_ID], parts.audit
     try:
-        check_crowd(request)
+        check_crowd(request, parts.ring)
         check_entrance(request, allowed_hosts)
         return await run(request)
     except WaError as error:

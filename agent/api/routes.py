@@ -1,5 +1,10 @@
 """The table of all routes: path, right, handler, summary, fields."""
 
+import json
+from functools import cache
+
+from aiohttp import web
+
 from agent.api import placement
 from agent.api.handlers import (
     alerts,
@@ -22,7 +27,7 @@ from agent.api.handlers import (
 )
 from agent.api.handlers.qr import show_qr
 from agent.api.http.auth import Right
-from agent.api.http.call import Call, Json, Route
+from agent.api.http.call import Call, Route
 from agent.api.http.openapi import describe
 from agent.api.pages import PARTS, page
 from agent.api.runbook import show_runbook
@@ -45,8 +50,14 @@ COMMAND = "{command:[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}}"
 OPEN, SOME, READ, OPERATE, ADMIN = Right
 
 
-async def show_openapi(call: Call) -> Json:
-    return describe(ROUTES, call.supervisor.status().version)
+async def show_openapi(call: Call) -> web.Response:
+    body = _described(call.supervisor.status().version)
+    return web.Response(body=body, content_type="application/json")
+
+
+@cache
+def _described(version: str) -> bytes:
+    return json.dumps(describe(ROUTES, version), separators=(",", ":")).encode() + b"\n"
 
 
 def _intent(name: str, summary: str) -> Route:

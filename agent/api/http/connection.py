@@ -33,15 +33,26 @@ class Entrance:
 
 
 class Connection(RequestHandler):
-    __slots__ = ("_address", "_deadline", "_entrance", "_heard", "_idle_since", "_stage")
+    __slots__ = (
+        "_address",
+        "_deadline",
+        "_ended",
+        "_entrance",
+        "_heard",
+        "_idle_since",
+        "_refused",
+        "_stage",
+    )
 
     def __init__(self, entrance: Entrance, server: web.Server, **options: Any) -> None:
         super().__init__(server, keepalive_timeout=entrance.idle_seconds, **options)
         self._entrance = entrance
         self._address: str | None = None
         self._deadline: asyncio.TimerHandle | None = None
-        self._heard = False
+        self._heard = self._refused = False
         self._idle_since = 0.0
+        self._ended = False
+        """The client sends no more, and waits for its answers."""
         self._stage = Stage.HEAD
 
     @property
@@ -88,14 +99,45 @@ class Connection(RequestHandler):
                 self._arm()
             self._stand(Stage.HEAD)
 
-    def crowded(self, *, needed: bool) -> bool:
-        """Whether its request is over the limit; `needed` requests have a higher one."""
-        address = self._address
-        return address is not None and self._entrance.limits.crowded(address, needed=needed)
+    def eof_received(self) -> bool:  # type: ignore[override]
+        """A client may end its side when its request is sent; it gets its answer within the time
+        of a head. TLS has no half-closed connection."""
+        payloads = [payload for _, payload in self._messages]
+        if self._current_request is not None:
+            payloads.append(self._current_request.content)
+        whole = self._busy() and all(payload.is_eof() for payload in payloads)
+        over_tls = self.transport is None or self.transport.get_extra_info("sslcontext")
+        if over_tls or not whole or self._upgraded:
+            return False
+        self._ended = True
+        self._disarm()
+        self._deadline = self._loop.call_later(self._entrance.head_seconds, self.force_close)
+        return True
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        if not self._upgraded:  # a listener has limits of its own
+            self._stand(Stage.UNREAD)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self._stage is Stage.UNREAD:
+            self._stand(Stage.REQUEST)
+
+    def crowded(self, *, needed: bool, keyed: bool) -> bool:
+        """Whether its request is over the limit; `needed` ones and right keys have a higher one."""
+        address, limits = self._address, self._entrance.limits
+        self._refused = address is not None and limits.crowded(address, needed=needed, keyed=keyed)
+        if self._refused:
+            limits.leave(self)  # it ends with the refusal, whatever else its client sent
+        return self._refused
 
     def give_way(self) -> None:
         self._disarm()
         transport = self.transport
+        if transport is not None and self._stage is Stage.UNREAD:
+            transport.abort()  # close() would wait for the buffer
+            return
         if transport is not None and self._heard and not self._busy():
             transport.write(_raw_error(503, "busy", "cannot serve so many connections at a time"))
         self.force_close()
@@ -132,7 +174,7 @@ class Connection(RequestHandler):
         self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
     ) -> tuple[web.StreamResponse, bool]:
         transport = self.transport
-        if self._entrance.closing and not self._messages:
+        if self._refused or (self._entrance.closing and not self._messages):
             resp.force_close()
         try:
             async with asyncio.timeout(self._entrance.write_seconds):
@@ -143,6 +185,8 @@ class Connection(RequestHandler):
                 transport.abort()
             return resp, True
         if not self._messages and not self._upgraded and self.transport is not None:
+            if self._ended:
+                self.close()
             self._stand(Stage.IDLE)
             self._idle_since = self._loop.time()
         if isinstance(resp, web.Response):

@@ -1,8 +1,8 @@
-"""Limits for connections by their stage: before a whole head, in a request, or idle.
+"""Limits for connections by their stage: before a whole head, in a request, idle, or unread.
 
-127.0.0.1 is shared by all programs on this machine. Connections that send nothing close the oldest
-of their own stage, and take no room from requests. Requests over the limit are refused, but for
-those that monitoring depends on.
+127.0.0.1 is shared by all programs on this machine. Connections that send nothing, or do not read
+their answer, close the oldest of their own stage, and take no room from requests. Requests over
+the limit are refused, but for those that monitoring depends on and those with a right key.
 """
 
 from collections import Counter
@@ -18,6 +18,8 @@ class Stage(StrEnum):
     REQUEST = "request"
     IDLE = "idle"
     """Kept alive after an answer."""
+    UNREAD = "unread"
+    """Its client leaves an answer unread, and the buffer for it is full."""
 
 
 class Standing(Protocol):
@@ -37,8 +39,12 @@ class ConnectionLimits:
     heads: int = 256
     requests: int = 512
     idle: int = 512
+    unread_per_address: int = 16
+    unread: int = 64
     kept_free: int = 32
     """More requests that scrapes, probes and the webhooks of backends may take."""
+    kept_for_keys: int = 32
+    """And more again for requests with a right key: no stranger takes these."""
     gave_way: int = 0
     refused: int = 0
     _standing: dict[Stage, dict[Standing, str]] = field(
@@ -55,6 +61,8 @@ class ConnectionLimits:
             self._make_room(stage, address, self.heads_per_address, self.heads)
         elif stage is Stage.IDLE:
             self._make_room(stage, address, self.per_address, self.idle)
+        elif stage is Stage.UNREAD:
+            self._make_room(stage, address, self.unread_per_address, self.unread)
 
     def leave(self, connection: Standing) -> None:
         for stage, standing in self._standing.items():
@@ -64,9 +72,11 @@ class ConnectionLimits:
                 if not self._counted[stage, address]:
                     del self._counted[stage, address]
 
-    def crowded(self, address: str, *, needed: bool) -> bool:
+    def crowded(self, address: str, *, needed: bool, keyed: bool = False) -> bool:
         """Whether this request, which is counted already, is over the limit."""
         more = self.kept_free if needed else 0
+        if keyed:
+            more = self.kept_free + self.kept_for_keys
         crowded = (
             self._counted[Stage.REQUEST, address] > self.per_address + more
             or len(self._standing[Stage.REQUEST]) > self.requests + more

@@ -5,7 +5,7 @@ from urllib.parse import urlsplit
 
 from aiohttp import web
 
-from agent.api.http.auth import is_loopback
+from agent.api.http.auth import KeyRing, is_loopback, shows_right_key
 from agent.api.http.connection import Connection
 from agent.errors import Forbidden, InvalidRequest, TryLater
 
@@ -20,12 +20,12 @@ NEEDED = ("/metrics", "/healthz", "/readyz", "/api/fleet/promise")
 requests are refused."""
 
 
-def check_crowd(request: web.Request) -> None:
+def check_crowd(request: web.Request, ring: KeyRing) -> None:
     connection = request.protocol
     if not isinstance(connection, Connection):
         return
     needed = is_hook(request) or request.rel_url.raw_path in NEEDED
-    if connection.crowded(needed=needed):
+    if connection.crowded(needed=needed, keyed=shows_right_key(request, ring)):
         raise TryLater("cannot answer so many requests at a time from this address", code="busy")
 
 

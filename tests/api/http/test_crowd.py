@@ -3,7 +3,8 @@
 import asyncio
 import contextlib
 import resource
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
 
 import aiohttp
 import pytest
@@ -58,30 +59,90 @@ async def test_a_thousand_half_open_connections_keep_no_client_out(
                     assert (await unix.get("http://localhost/api/instances")).status == 200
 
 
-@pytest.mark.usefixtures("many_files")
-async def test_answers_that_no_client_reads_leave_the_scrape_its_places(
-    open_house: OpenHouse, eventually: Eventually
-) -> None:
-    async with open_house(connections_per_address=4) as house:
-        key = await house.key("read")
-        limits = house.server._entrance.limits
-        writers = []
-        ask = b"GET /openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n"
-        for _ in range(12):
-            _, writer = await asyncio.open_connection("127.0.0.1", house.port, limit=1)
+@contextlib.asynccontextmanager
+async def unread(house: House, count: int) -> AsyncIterator[list[asyncio.StreamReader]]:
+    """Connections that pipeline requests for a long answer and read none of them."""
+    readers, writers = [], []
+    ask = b"GET /openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    try:
+        for _ in range(count):
+            reader, writer = await asyncio.open_connection("127.0.0.1", house.port, limit=1)
+            readers.append(reader)
+            writers.append(writer)
             writer.transport.pause_reading()
             writer.write(ask * 200)
-            writers.append(writer)
-        await eventually(lambda: limits.count(Stage.REQUEST) >= 5)
-        async with aiohttp.ClientSession(house.url) as tcp, asyncio.timeout(30):
-            answer = await tcp.get("/api/instances", headers=key)
-            assert answer.status == 503
-            assert (await answer.json())["error"] == "busy"
-            assert (await tcp.get("/metrics", headers=key)).status == 200
-            assert (await tcp.get("/healthz")).status == 200
+        yield readers
+    finally:
         for writer in writers:
             writer.transport.abort()
-        await eventually(lambda: limits.count(Stage.REQUEST) == 0)
+
+
+@pytest.mark.usefixtures("many_files")
+async def test_clients_that_do_not_read_their_answers_lose_their_places(
+    open_house: OpenHouse, eventually: Eventually
+) -> None:
+    async with open_house() as house:
+        key = await house.key("read")
+        limits = house.server._entrance.limits
+        async with unread(house, 100), aiohttp.ClientSession(house.url) as tcp:
+            await eventually(lambda: limits.gave_way > 0, within=60)
+            async with asyncio.timeout(30):
+                for path in ("/metrics", "/api/instances"):
+                    assert (await tcp.get(path, headers=key)).status == 200
+                assert (await tcp.get("/healthz")).status == 200
+            await eventually(lambda: limits.count(Stage.REQUEST) == 0, within=60)
+            assert limits.count(Stage.UNREAD) <= limits.unread_per_address
+        await eventually(lambda: limits.count(Stage.UNREAD) == 0)
+
+
+async def test_a_right_key_has_a_place_while_strangers_are_refused_and_shut_out(
+    open_house: OpenHouse, eventually: Eventually
+) -> None:
+    async with open_house(connections_per_address=1) as house:
+        key = await house.key("read")
+        limits = house.server._entrance.limits
+        limits.kept_free = 0
+        begun, go_on = asyncio.Event(), asyncio.Event()
+        house.supervisor.history = _waiting(begun, go_on)
+        async with aiohttp.ClientSession(house.url) as tcp, asyncio.timeout(30):
+            asked = asyncio.create_task(tcp.get("/api/events", headers=key))
+            await begun.wait()
+            refused = await house.raw(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n" * 3)
+            assert refused.count(b"HTTP/1.1 ") == 1, "the first refusal ends the connection"
+            assert b" 503 " in refused.splitlines()[0]
+            assert limits.count(Stage.REQUEST) == 1
+            wrong = {"Authorization": "Bearer wak_aaaaaaaa_" + "a" * 32}
+            assert (await tcp.get("/api/instances", headers=wrong)).status == 503
+            assert (await tcp.get("/api/instances", headers=key)).status == 200
+            go_on.set()
+            assert (await asked).status == 200
+
+
+def _waiting(begun: asyncio.Event, go_on: asyncio.Event) -> Callable[..., Awaitable[list[Any]]]:
+    async def history(*_asked: object, **_more: object) -> list[Any]:
+        begun.set()
+        await go_on.wait()
+        return []
+
+    return history
+
+
+async def test_a_client_that_ended_its_side_gets_its_answers(house: House) -> None:
+    ask = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    reader, writer = await asyncio.open_connection("127.0.0.1", house.port)
+    writer.write(ask * 2)
+    writer.write_eof()
+    async with asyncio.timeout(30):
+        answered = await reader.read()
+    assert answered.count(b"HTTP/1.1 200") == 2
+    writer.close()
+    # Half a body is no request.
+    reader, writer = await asyncio.open_connection("127.0.0.1", house.port)
+    writer.write(b"POST /api/instance HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n{")
+    writer.write_eof()
+    async with asyncio.timeout(30):
+        assert b"HTTP/1.1 2" not in await reader.read()
+    writer.close()
 
 
 class Guest:
