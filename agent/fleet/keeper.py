@@ -189,7 +189,7 @@ class Keeper:
         async with self._answer:
             self._answered = number
             self._answer.notify_all()
-        if self.settled:
+        if self.settled and renewal.accepted:
             await self._takeovers.take_over(self._member, self._lease, renewal)
 
     async def next_renewal(self) -> None:

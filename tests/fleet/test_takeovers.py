@@ -1,13 +1,15 @@
 """What a machine reads of the other ones between two renewals."""
 
+import asyncio
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from agent.core.fleet.figures import FleetCounts
 from agent.core.fleet.lease import LeasePolicy
-from agent.fleet.coordinator import MachineRow, Member, Renewal
+from agent.fleet.coordinator import Machine, MachineRow, Member, Owned, Renewal
 from agent.fleet.fleet_file import Memory
+from agent.fleet.keeper import Keeper
 from agent.fleet.takeovers import READ_EVERY, Takeovers
 
 POLICY = LeasePolicy()
@@ -49,3 +51,42 @@ async def test_the_other_machines_are_read_again_after_a_while_and_when_one_is_n
     assert (rows.read, takeovers.rows[2].address) == (2, "https://b:2")
     await takeovers.see(me, answer(4, alive=3), begun + READ_EVERY + 1)
     assert rows.read == 3
+
+
+async def test_a_machine_that_was_taken_over_in_a_pause_in_which_another_left_goes_on(
+    tmp_path: Path,
+) -> None:
+    policy = LeasePolicy(ttl=0.3, margin=0.1)
+    database: Any = Left()
+    keeper = Keeper(
+        database,
+        Machine("a", ""),
+        policy,
+        path=tmp_path / "fleet.json",
+        ask_rival=None,  # type: ignore[arg-type] - it is not asked
+        changed=lambda _owned, _lease: None,
+    )
+    await keeper.join()
+    await keeper.step()
+    assert keeper.settled
+    await asyncio.sleep(policy.ttl)  # the pause
+    database.after = True
+    await keeper.step()
+    assert keeper.member.epoch == 1
+
+
+class Left(Rows):
+    """Machine 2 left while machine 1 stood still and was taken over."""
+
+    after = False
+
+    async def join(self, _machine: Machine) -> Member:
+        return Member(1, 0, 0)
+
+    async def owned(self, _member: Member) -> list[Owned]:
+        return []
+
+    async def renew(self, *_asked: object) -> Renewal:
+        if not self.after:
+            return answer(1)
+        return replace(answer(1), accepted=False, epoch=1, renewals={1: 1}, alive=frozenset())
