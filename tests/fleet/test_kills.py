@@ -66,6 +66,25 @@ async def test_a_move_ends_on_the_target_wherever_the_source_is_killed(
     await eventually(lambda: fleet.connected(ids), within=30)
 
 
+async def test_a_session_that_was_deleted_elsewhere_does_not_live_again_from_a_left_folder(
+    fleet: FleetOfAgents, eventually: Eventually
+) -> None:
+    a, b = fleet["a"], fleet["b"]
+    await fleet.create("left", on="a")
+    await eventually(lambda: fleet.connected(["left"]), within=30)
+    await eventually(fleet.know_each_other, within=30)
+    await killed_at(a, "move_handed_over")
+    await eventually(fleet.know_each_other, within=30)
+    await a.do("POST", "/api/instance/left/move", {"to": "b"})
+    await ended(a)
+    await eventually(lambda: len(fleet.witness.connections("left")) == 2, within=60)
+    await b.do("DELETE", "/api/instance/left", {"confirm": "left"})
+    await a.boot()
+    await eventually(lambda: here(a, []), within=30)
+    assert await fleet.owners() == {}
+    assert given_up(a, "left")
+
+
 async def test_a_session_that_arrives_is_taken_in_after_a_kill(
     fleet: FleetOfAgents, eventually: Eventually
 ) -> None:

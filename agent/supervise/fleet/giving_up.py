@@ -52,7 +52,7 @@ class GivingUp:
         # A leave whose answer did not come in time may have happened: the session is still ours.
         leaving = await self.store.get_fact(LEAVING) is not None
         known = tenancy is not None and tenancy.machine_epoch >= member.epoch
-        if row is None and (leaving or known):
+        if row is None and (leaving or (known and not await self._is_deleted(facts.id, tenancy))):
             await self._register_again(facts)
             return
         who = "the fleet has deleted it" if row is None else "another machine of the fleet owns it"
@@ -68,9 +68,13 @@ class GivingUp:
                 who = "its stored copy is newer than its files here, and is fetched"
         await self.retire(facts, MOVED, f"{who}: this machine's files went to the trash")
 
+    async def _is_deleted(self, id: InstanceId, tenancy: Tenancy | None) -> bool:
+        """By its next owner, after this machine had it: its folder here is left over."""
+        generation = await self.fleet.coordinator.deleted_in(id)
+        return generation is not None and tenancy is not None and generation > tenancy.generation
+
     async def _register_again(self, facts: Facts) -> None:
-        """The database lost its row, or this machine's leave took it out; no other machine can
-        have deleted it."""
+        """The database lost its row, or this machine's leave took it out."""
         session = new_session(facts.instance, facts.record, self.host.boot_id(), self.fleet.machine)
         member = self.fleet.keeper.member
         if await self.fleet.coordinator.register(member, [session]):
