@@ -11,7 +11,7 @@ from tests.daemon.conftest import SETTINGS, RunningAgent
 __all__ = ["listening", "make_agent", "watcher"]
 
 TRUSTED = "\n[api]\ntrust_loopback = true\n"
-QUEUED = SETTINGS.replace("stagger = 0", "stagger = 3600")
+QUEUED = SETTINGS.replace("login_every = 0", "logins = 1\nlogin_every = 3600")
 """One session starts; the others wait for their turn."""
 MANY = 64
 LIVE = "document.querySelector('#live').textContent === 'Live'"
