@@ -24,12 +24,17 @@ class Logins:
 
     pace: Pace
     clock: Callable[[], float]
+    old: Callable[[], bool]
+    """Whether the server speaks 1.8, which alone was seen to log a session in twice."""
     fight: bool = False
     """Two connections of it replace each other."""
     _closed_since: float | None = None
     _looked_at: float = 0.0
-    _asked: bool = False
-    """We asked it to connect and got no answer, and saw it in no other state than `close` since."""
+    tries: bool = False
+    """The server tried to connect it, or we asked for that, and no end of it was told since."""
+    under_way: bool = False
+    """A login of it may begin: we asked for one and had no answer, or a phone scanned its code; and
+    no look found it in another state than `close` since."""
     _opened: deque[float] = field(default_factory=lambda: deque(maxlen=_OPENINGS))
     _replaced: deque[float] = field(default_factory=lambda: deque(maxlen=_CONFLICTS))
     _steady: int = 0
@@ -45,16 +50,17 @@ class Logins:
         server takes between two tries."""
         return self._looked_closed() >= self.pace.stays_closed
 
-    def refusal(self, live: Live, *, unpaired: bool, ended: bool) -> str:
-        """Why GET connect may not be sent now; "" = it may. `ended`: the server told that it makes
-        no more tries."""
+    def may_come_back(self, unpaired: bool, ended: bool) -> bool:
+        """Of a closed one: whether the server may connect it by itself. It leaves one that it never
+        connected, and one after whose end (`ended`) it makes no more tries."""
+        tries = self.old() and not ended and (self.tries or not unpaired)
+        return not self.stays_closed and (self.under_way or tries)
+
+    def refusal(self, live: Live, unpaired: bool, may_come_back: bool) -> str:
+        """Why GET connect may not be sent now; "" = it may."""
         if self.fight:
             return "two connections of it replace each other in the server: restart the server"
-        if (
-            live is Live.CLOSE
-            and not self.stays_closed
-            and (self._asked or not (unpaired or ended))
-        ):
+        if may_come_back:
             return (
                 "the server may still connect it by itself, and the two logins would replace each"
                 f" other without an end; it was seen closed for {self._looked_closed():.0f} s, and"
@@ -66,11 +72,12 @@ class Logins:
 
     def asked(self) -> None:
         """GET connect is sent now."""
-        self._asked, self._closed_since = True, None
+        self.tries = self.under_way = True
+        self._closed_since = None
 
     def answered(self) -> None:
         """The server answers once the login has begun."""
-        self._asked = False
+        self.under_way = False
 
     def note(self, live: Live, before: Live) -> None:
         """Take in a state, by a look or by the webhook."""
@@ -80,7 +87,8 @@ class Logins:
             if self._closed_since is None or late:
                 self._closed_since = now
         else:
-            self._closed_since, self._asked = None, False
+            self._closed_since, self.under_way = None, False
+            self.tries = self.tries or live in (Live.CONNECTING, Live.OPEN)
         self._looked_at = now
         self._steady = self._steady + 1 if live is before is Live.OPEN else 0
         if live is Live.OPEN and before in (Live.CONNECTING, Live.CLOSE):
@@ -96,7 +104,7 @@ class Logins:
 
     def ended(self) -> None:
         """Its pairing or its connections are gone."""
-        self.fight = self._asked = False
+        self.fight = self.tries = self.under_way = False
         self._opened.clear()
         self._replaced.clear()
 

@@ -104,7 +104,7 @@ class Observer:
         api, view = self.server.api, self.view
         if not api.old and not view.unpaired and view.live is Live.CONNECTING:
             await self.pairing()
-        if view.doubts_pairing(old=api.old, now=now):
+        if view.doubts_pairing(now=now):
             live, has = view.live, await api.has_account(self.remote)
             if has is not None and view.live is live:
                 view.note_account(has=has)
@@ -194,7 +194,8 @@ class Observer:
         if view.live is Live.CONNECTING:
             # The number counts only when a login begins; there is no pairing to lose here.
             await api.logout(self.remote)
-            await renewal.is_logged_out()
+            if await renewal.is_logged_out():
+                view.logins.ended()
             view.note_live(Live.CLOSE)
         await self.connect(digits)
         code = await self._wait_for_code(pace.pairing_wait, lambda code: bool(code.pairing_code))

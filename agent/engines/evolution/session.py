@@ -11,6 +11,7 @@ from agent.engines.evolution.claims import Live
 from agent.engines.evolution.closed_watch import ClosedWatch
 from agent.engines.evolution.hooks import HookEvent, read_acks, read_messages
 from agent.engines.evolution.messages import outcome, read_text
+from agent.engines.evolution.notes_file import SessionNote
 from agent.engines.evolution.observer import Observer, Server
 from agent.engines.evolution.options import read_or_change
 from agent.engines.evolution.proof import Proof
@@ -34,7 +35,7 @@ class EvolutionSession:
         self.reporter = reporter
         self._server = server
         self._api = server.api
-        self._observe(SessionView(server.pace, remembered=server.notes.of(remote)))
+        self._observe(self._view_of(server.notes.of(remote)))
         self._renewal = Renewal(server.api, server.folder, remote, server.pace)
         self._acting = asyncio.Lock()
         self._renewing = False
@@ -140,7 +141,7 @@ class EvolutionSession:
                 )
             self._server.rows.forget()
             if not view.logged_out:  # else the webhook has told it
-                view.note_logout()
+                view.note_end("logout")
                 self._remember()
                 self._report(Claim(ConnectionStatus.DISCONNECTED, "logout", account=view.account))
 
@@ -149,7 +150,7 @@ class EvolutionSession:
             self._renewing = True
             try:
                 await self._renewal.take_away()
-                self._observe(SessionView(self._server.pace))
+                self._observe(self._view_of(None))
                 self._dead = False
                 await self._connect()
             finally:
@@ -226,6 +227,9 @@ class EvolutionSession:
         except EngineError:
             return  # the next probe tells
         self._report_change(self._claim())
+
+    def _view_of(self, note: SessionNote | None) -> SessionView:
+        return SessionView(self._server.pace, remembered=note, old=lambda: self._api.old)
 
     def _observe(self, view: SessionView) -> None:
         """From now on; what a probe of before still reads goes into the earlier view."""

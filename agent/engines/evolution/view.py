@@ -34,6 +34,7 @@ class SessionView:
         pace: Pace,
         clock: Callable[[], float] = time.monotonic,
         remembered: SessionNote | None = None,
+        old: Callable[[], bool] = lambda: True,
     ) -> None:
         self.since = clock()
         """When its state was first seen."""
@@ -42,7 +43,7 @@ class SessionView:
         self.integration = ""
         self._pace = pace
         self._clock = clock
-        self.logins = Logins(pace, clock)
+        self.logins = Logins(pace, clock, old)
         remembered = remembered or SessionNote()
         self._facts = Facts(paired=remembered.paired or None, account=remembered.account)
         self._scanned = remembered.scanned
@@ -87,12 +88,11 @@ class SessionView:
     @property
     def may_come_back(self) -> bool:
         """It is closed, and the server may connect it by itself."""
-        told = self.unpaired or self.end_known
-        return self.live is Live.CLOSE and not told and not self.logins.stays_closed
+        ended = self.end_known and self.unpaired
+        return self.live is Live.CLOSE and self.logins.may_come_back(self.unpaired, ended)
 
     def refuse_login(self) -> str:
-        """Why GET connect may not be sent now; "" = it may."""
-        return self.logins.refusal(self.live, unpaired=self.unpaired, ended=self.end_known)
+        return self.logins.refusal(self.live, self.unpaired, self.may_come_back)
 
     def seconds(self) -> float:
         """How long we have seen it in its state."""
@@ -106,8 +106,8 @@ class SessionView:
         return code if self._clock() - code.at < self._pace.code_holds else None
 
     def qr(self) -> Qr | None:
-        code = self.code()
-        return qr_of(code, code.at + self._pace.code_holds - self._clock()) if code else None
+        code, now = self.code(), self._clock()
+        return qr_of(code, code.at + self._pace.code_holds - now) if code else None
 
     def claim(self) -> Claim:
         facts = replace(
@@ -123,7 +123,7 @@ class SessionView:
     def can_show_code(self) -> str:
         if self.live is Live.OPEN or self.paired:
             return "not_needed"
-        return "yes" if self.code() is not None else "no"
+        return "yes" if self.code() else "no"
 
     def compare(self, row: Row | None, age: float) -> str | None:
         """How the list contradicts the state, from the second time on, for a list is always behind.
@@ -151,11 +151,8 @@ class SessionView:
 
     def note_created(self) -> None:
         """The server has just made it: it was never paired."""
-        self._unpair("")
+        self.note_end("")
         self.awaited = False
-
-    def note_logout(self) -> None:
-        self._unpair("logout")
 
     def note_live(self, live: Live, *, seen: bool = True) -> None:
         """`seen`: the server says so; else it follows from what we asked."""
@@ -246,7 +243,7 @@ class SessionView:
             return False
         self._facts.account = change.account or self._facts.account
         if change.live is Live.REFUSED:
-            self._unpair("qr_idle")
+            self.note_end("qr_idle")
         self.note_live(change.live)
         if change.live is Live.CLOSE and change.code is not None:
             self._end(change.code)
@@ -254,7 +251,7 @@ class SessionView:
 
     def _note_code(self, event: HookEvent) -> bool:
         if codes_used_up(event.content):
-            self._unpair("qr_idle")
+            self.note_end("qr_idle")
             self.note_live(Live.REFUSED)
             return True
         shown = read_code(event.content)
@@ -263,14 +260,16 @@ class SessionView:
         self.note_shown(shown)  # told when it is made
         return True
 
-    def doubts_pairing(self, *, old: bool, now: bool) -> bool:
-        """Whether to ask now if its keys have an account: a phone may have scanned the code that is
-        gone, and 1.8 tells neither of a pairing nor of its loss."""
+    def doubts_pairing(self, *, now: bool) -> bool:
+        """Whether to ask for its keys' account: a phone may have scanned the code that is gone, and
+        1.8 tells of no pairing."""
         code = self._code
         if self.unpaired:
             doubt = code is not None and (now or self.code() is None)
         else:
-            doubt = old and (now or not self.paired or self.seconds() >= self._pace.blank_limit)
+            doubt = self.logins.old() and (
+                now or not self.paired or self.seconds() >= self._pace.blank_limit
+            )
         doubt = doubt and self.live is not Live.OPEN
         return doubt and self._questions.due(code, self._clock(), now)
 
@@ -280,8 +279,9 @@ class SessionView:
             facts.lost, facts.paired = facts.lost or self.paired, False
         elif self.unpaired and self._code is not None and not self._code.pairing_code:
             facts.paired, facts.code_taken = None, True  # a code to type names the account at once
+            self.logins.under_way = True
 
-    def _unpair(self, ended: str) -> None:
+    def note_end(self, ended: str) -> None:
         self._facts.ended, self._facts.paired, self._code = ended, False, None
         self.logins.ended()
 

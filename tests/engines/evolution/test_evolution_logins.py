@@ -24,10 +24,11 @@ Status = ConnectionStatus
 SESSIONS = 12
 
 
-async def look(session: EvolutionSession, chance: random.Random) -> None:
-    """What an agent and an impatient operator ask, whatever is answered."""
-    orders = (session.probe, lambda: session.probe(deep=True), session.connect, session.qr)
-    pick = chance.choice([*orders, session.restart, session.probe, session.probe])
+async def look(session: EvolutionSession, chance: random.Random, *, old: bool) -> None:
+    """What an agent and an impatient operator ask, whatever is answered; 2.x is asked at once to
+    connect a session that it says is closed."""
+    orders = [session.probe, lambda: session.probe(deep=True), session.probe, session.qr]
+    pick = chance.choice([*orders, session.connect, session.restart] if old else orders)
     with contextlib.suppress(EngineError):
         await pick()
 
@@ -58,7 +59,7 @@ async def test_a_session_is_watched_and_healed_through_a_silence_without_a_secon
     chance = random.Random(1)
     until = asyncio.get_running_loop().time() + 4.0
     while asyncio.get_running_loop().time() < until:
-        await asyncio.gather(*(look(session, chance) for session in sessions))
+        await asyncio.gather(*(look(session, chance, old=standin.old) for session in sessions))
     assert {instance.second_logins for instance in instances} == {0}
     standin.silence(False)
     for instance, session in zip(instances, sessions, strict=True):
@@ -183,7 +184,7 @@ def test_looks_that_are_far_apart_do_not_show_that_a_session_stays_closed() -> N
 
 def test_a_session_that_drops_now_and_then_has_no_two_connections() -> None:
     now = 0.0
-    logins = Logins(Pace(), lambda: now)
+    logins = Logins(Pace(), lambda: now, lambda: True)
     for _ in range(20):
         for before, live in ((Live.OPEN, Live.CONNECTING), (Live.CONNECTING, Live.OPEN)):
             now += 3

@@ -339,11 +339,11 @@ def test_a_code_that_is_gone_was_scanned_only_where_the_keys_have_an_account() -
     view.note_live(Live.CONNECTING)
     view.note_shown(read_shown({"code": "2@a"}))
     assert view.claim().status is Status.QR_REQUIRED
-    assert not view.doubts_pairing(old=False, now=False)
+    assert not view.doubts_pairing(now=False)
     now += Pace().code_holds
     view.note_live(Live.CONNECTING)
-    assert view.doubts_pairing(old=False, now=False)
-    assert not view.doubts_pairing(old=False, now=False), "once for each code"
+    assert view.doubts_pairing(now=False)
+    assert not view.doubts_pairing(now=False), "once for each code"
     view.note_account(has=False)
     assert (view.claim().phase, view.unpaired) == ("", True)
     now += Pace().blank_limit
