@@ -150,6 +150,28 @@ async def test_a_new_one_is_made_there_and_its_code_is_offered(watch, standin, e
     await eventually(lambda: one.agent.status("till"), "CONNECTED")
 
 
+async def test_one_that_a_slow_server_could_not_be_asked_for_is_made_once_it_answers(
+    watch, standin, eventually
+):
+    """Its start could not look, so it failed: the session is to be made, and is not gone."""
+    one = await watch(webhook=False)
+    await eventually(one.backend_word, "")
+    await standin.front.set("slow", seconds=2.5, only="/instance/")
+    wanted = {"id": "till", "engine": "evolution", "settings": {"backend": "evo"}}
+    await one.agent.do("POST", "/api/instance", wanted)
+
+    async def failed() -> bool:
+        story = await one.agent.story("till")
+        return any(sentence.startswith("start: failed") for _, sentence in story)
+
+    await eventually(failed)
+    assert "till" not in standin.instances
+    await standin.front.set("")
+    await eventually(lambda: one.agent.status("till"), "QR_REQUIRED", within=60)
+    reasons = [sentence for _, sentence in await one.agent.story("till")]
+    assert not any("no session of that name" in sentence for sentence in reasons), reasons
+
+
 async def test_setup_answers_with_a_code_for_a_session_on_a_backend(watch, standin):
     one = await watch()
     wanted = {"name": "till", "instanceName": "till", "engine": "evolution", "backend": "evo"}

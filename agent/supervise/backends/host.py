@@ -11,7 +11,7 @@ from pathlib import Path
 from agent.clock import boot_now
 from agent.core.model import UNIT_ABSENT, InstanceId, UnitState, UnitStatus
 from agent.core.reconnect import needs_connect
-from agent.errors import EngineError, HostError
+from agent.errors import HostError
 from agent.host.base import Host, Limits
 from agent.link.messages import parse_claim
 from agent.supervise.backends.facts import BackendFacts
@@ -19,10 +19,9 @@ from agent.supervise.backends.registry import Backends
 from agent.supervise.facts import Facts
 from agent.supervise.packs import Packs
 
-HOLD_TIMEOUT = 10.0
 FIRST_LOOK = 15.0
 RESTART_TIMEOUT = 120.0
-"""A server may take this long to have a session connected again."""
+"""A server may take this long to make a session, or to have it connected again."""
 
 
 class Seats:
@@ -62,11 +61,11 @@ class Seats:
             await self._host.start(instance)
             return
         backend = self._reached(name, instance)
-        await self._backends.seats.take(backend, instance)
-        if await self._needs_connect(backend, instance):
-            await self._call(backend, "connect", instance, HOLD_TIMEOUT)
-        else:
-            self._no_login(boot_now())
+        async with self._backends.seats.started(backend, instance):
+            if await self._needs_connect(backend, instance):
+                await self._call(backend, "connect", instance, RESTART_TIMEOUT)
+            else:
+                self._no_login(boot_now())
 
     async def stop(self, instance: InstanceId) -> None:
         if not (name := self._backend_of(instance)):
@@ -138,12 +137,7 @@ class Seats:
 
     async def _needs_connect(self, backend: BackendFacts, instance: InstanceId) -> bool:
         """Ask the server: the agent leaves a session alone that is connected already."""
-        try:
-            answer = await self._call(backend, "probe", instance, FIRST_LOOK)
-        except EngineError as error:
-            if error.code == "backend_down":
-                return False  # the next probe reports it
-            raise
+        answer = await self._call(backend, "probe", instance, FIRST_LOOK)
         claim = answer.get("claim")
         facts = self._facts_of(instance)
         paired = facts is None or facts.record.paired
