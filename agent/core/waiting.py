@@ -9,11 +9,12 @@ from agent.core.words import NO_LEASE
 
 Status = ConnectionStatus
 
-AWAY = frozenset({"backend_down", "backend_missing"})
+BACKEND_DOWN = "backend_down"
+AWAY = frozenset({BACKEND_DOWN, "backend_missing"})
 """Wait reasons that leave the session's own state unknown."""
 
 WAIT_SENTENCES = {
-    "backend_down": "its backend is down",
+    BACKEND_DOWN: "its backend is down",
     "backend_circuit": "its backend failed several times in a row; one session tries first",
     "backend_missing": "agent.toml declares no [[backend]] of the name in its settings",
     NO_LEASE: "this machine has no lease for it: the fleet's database is away or has just"

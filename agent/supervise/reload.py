@@ -51,14 +51,22 @@ async def take_on(config: Config, reach: Reload) -> None:
 async def _add_backends(before: Config, config: Config, reach: Reload) -> None:
     known = {backend.name for backend in before.backend}
     for backend in config.backend:
-        if backend.name in known:
-            continue
         try:
+            if backend.name in known:
+                if await reach.backends.read_secrets_again(backend.name):
+                    log.info(
+                        "backend %s: its worker starts again with the key now in its file",
+                        backend.name,
+                    )
+                continue
             if await reach.backends.add(backend):
                 log.info("backend %s is new: the agent starts its worker", backend.name)
                 continue
         except WaError as error:
-            log.error("cannot start backend %s: %s", backend.name, error)
+            log.error("cannot take on backend %s: %s", backend.name, error)
+            if backend.name in known:
+                log.warning("backend %s goes on with its earlier key", backend.name)
+                continue
         log.warning("backend %s takes effect at the agent's next start", backend.name)
 
 

@@ -106,7 +106,7 @@ def build_shared(config: Config, ground: Ground) -> Shared:
     )
     _pass_news_on(reaching, backends, incidents, notes)
     room = _room(settings, ground.host, wake)
-    turns = Turns(_gates(settings, wake), room, reaching, backends.ask)
+    turns = Turns(_gates(settings, wake), room, reaching, backends.ask, backends.why_away)
     sources = ViewSources(ground.host, turns, settings, incidents.has, backends.server_version)
     registry = Registry(ground.store, sources, config.session_root, facts)
     creation = Creation(registry=registry, backends=backends, room=room, wake=wake)

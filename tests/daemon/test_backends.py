@@ -504,6 +504,41 @@ async def test_new_settings_reach_a_worker_that_already_runs(
     await eventually(lambda: one.all_connected(1), within=20)
 
 
+async def test_a_wrong_key_is_named_wherever_its_backend_is_and_a_reload_reads_the_right_one(
+    make_agent, standin, eventually, tmp_path: Path
+):
+    key = tmp_path / "evo.key"
+    key.write_text("a-wrong-key\n")
+    key.chmod(0o600)
+    text = table(standin, key_file=str(key)).replace(f"key = {KEY!r}\n", "")
+    agent = make_agent(text, base=remote_settings())
+    await agent.start()
+    one = Watched(agent, standin)
+    await eventually(one.backend_word, "refused_key")
+    wanted = {"id": "till", "engine": "evolution", "settings": {"backend": "evo"}}
+    await agent.do("POST", "/api/instance", wanted)
+
+    async def why() -> str:
+        return str((await agent.show("till"))["health"]["sentence"])
+
+    cause = "its backend is down: cannot use its list: it refuses the key"
+    await eventually(why, f"waiting: {cause}")
+    listed = (await agent.do("GET", "/api/instances"))["instances"]
+    assert cause in str(listed)
+    status, told = await agent.ask("POST", "/api/instance/till/ensure-healthy")
+    assert (status, told["error"]) == (503, "backend_down"), told
+    assert "it refuses the key" in told["message"]
+    assert "backend evo: it is down: cannot use its list: it refuses the key" in (
+        agent.log.read_text()
+    )
+    entries = (await agent.do("GET", "/api/events?limit=200"))["events"]
+    assert any("it refuses the key" in entry["sentence"] for entry in entries)
+    key.write_text(KEY + "\n")
+    agent.process.send_signal(signal.SIGHUP)
+    await eventually(lambda: agent.status("till"), "QR_REQUIRED", within=60)
+    assert "backend evo: its worker starts again with the key" in agent.log.read_text()
+
+
 async def test_a_backend_that_is_no_longer_declared_is_said_so(make_agent, standin, eventually):
     standin.add("shop", "open")
     agent = make_agent(table(standin), base=remote_settings())

@@ -56,7 +56,7 @@ class House:
             wake=self.woken.append,
             wanted=lambda _: True,
         )
-        self.turns = Turns(gates, self.room, reaching, lambda _facts, _now: None)
+        self.turns = Turns(gates, self.room, reaching, lambda _facts, _now: None, lambda _facts: "")
 
 
 @pytest.fixture

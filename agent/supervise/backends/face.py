@@ -78,7 +78,6 @@ class BackendFace:
 
     def _view(self, backend: BackendFacts) -> BackendView:
         server, members = backend.server, self._backends.members(backend)
-        reason = "" if backend.up else (server.reason if server else "worker_away")
         return BackendView(
             name=backend.name,
             engine=backend.declared.engine,
@@ -86,7 +85,7 @@ class BackendFace:
             worker_state=backend.unit.state,
             pid=backend.unit.main_pid,
             up=backend.up,
-            reason=reason,
+            reason=backend.reason,
             sentence=backend.sentence,
             warning=backend.warning,
             version=server.version if server else "",

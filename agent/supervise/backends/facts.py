@@ -66,6 +66,8 @@ class BackendFacts:
     stopped_by_hand: bool = False
     our_stop: bool = False
     server: ServerClaim | None = None
+    cause: str = ""
+    """The reason for which it is away, as the log has it."""
     warned: str = ""
     """The kind of warning that was said last."""
     checked_wall: float = 0.0
@@ -98,6 +100,11 @@ class BackendFacts:
     @property
     def up(self) -> bool:
         return self.link is not None and self.server is not None and self.server.up
+
+    @property
+    def reason(self) -> str:
+        """Why it is away, as a code; "" = it is up."""
+        return "" if self.up else (self.server.reason if self.server else "worker_away")
 
     @property
     def sentence(self) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from agent.clock import boot_now
 from agent.core.model import Claim, Happening, InstanceId, ServerClaim
 from agent.supervise.backends.facts import BackendFacts
-from agent.supervise.backends.notes import Say, note_warning
+from agent.supervise.backends.notes import Say, note_cause, note_warning
 from agent.supervise.loop import Wakes
 
 log = logging.getLogger(__name__)
@@ -46,6 +46,8 @@ class WorkerNews:
         )
         backend.version = claim.version or backend.version
         note_warning(backend, self.say)
+        if claim.up or backend.outage.down:  # before, it may be a blink
+            note_cause(backend, self.say)
         backend.circuit.checked(up=claim.up, reached=claim.reason != "unreachable")
         if before is None or before.up != claim.up:
             self.wakes.wake(backend.name)

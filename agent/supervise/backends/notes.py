@@ -39,6 +39,16 @@ def say_by(note: Note) -> Say:
     return say
 
 
+def note_cause(backend: BackendFacts, say: Say, more: str = "") -> None:
+    """Note why it is away, once for each cause: also where it was away before the agent began."""
+    cause = backend.reason
+    if cause == backend.cause:
+        return
+    backend.cause = cause
+    if cause:
+        say(backend, "backend_down", f"it is down: {backend.sentence}{more}", bad=True)
+
+
 def note_warning(backend: BackendFacts, say: Say) -> None:
     """Note a warning when it begins and when its kind changes, not for each further error."""
     kind = _COUNTS.sub("#", backend.warning)

@@ -99,22 +99,37 @@ class Backends:
         self._wakes.wake(parse_instance_id(declared.name))
         return True
 
+    async def read_secrets_again(self, name: str) -> bool:
+        """After a change of the files that hold its key or password: whether the worker starts
+        again with them. ConfigError: they cannot be read."""
+        backend = self.all.get(name)
+        if backend is None or self.workers is None:
+            return False
+        changed = await self._write_settings(backend.declared)
+        if changed:
+            await self.workers.read_again(backend)
+        return changed
+
     async def _declare(self, declared: BackendDeclaration, workers: BackendWorkers) -> None:
         name = parse_instance_id(declared.name)
-        settings = worker_settings(declared, secrets_of(declared))
-        if self._crypto_patterns:
-            settings["crypto_patterns"] = list(self._crypto_patterns)
         self.hooks[name] = ""
         if declared.webhook:
             self.hooks[name] = await asyncio.to_thread(hook_secret, self._root, name)
-            settings["hook"] = self.hooks[name]
-        changed = await asyncio.to_thread(
-            lay_out_backend, self._root, name, declared.engine, settings
-        )
+        changed = await self._write_settings(declared)
         roster = await asyncio.to_thread(read_roster, self._root, name)
         self.all[name] = backend = BackendFacts(declared, name, roster, self._circuit(name))
         if changed:
             await workers.read_again(backend)
+
+    async def _write_settings(self, declared: BackendDeclaration) -> bool:
+        """The file of its worker; True: it is new or another one."""
+        name = parse_instance_id(declared.name)
+        settings = worker_settings(declared, await asyncio.to_thread(secrets_of, declared))
+        if self._crypto_patterns:
+            settings["crypto_patterns"] = list(self._crypto_patterns)
+        if declared.webhook:
+            settings["hook"] = self.hooks[name]
+        return await asyncio.to_thread(lay_out_backend, self._root, name, declared.engine, settings)
 
     def wait_reason(self, facts: Facts) -> str:
         """Why a session on a backend must wait; "" when it need not, or is on none."""
@@ -126,6 +141,15 @@ class Backends:
         if backend.outage.down or facts.id in backend.away:
             return "backend_down"
         return "" if backend.circuit.lets(facts.id) else "backend_circuit"
+
+    def why_away(self, facts: Facts) -> str:
+        """In the words of its worker; "" = its backend is not declared."""
+        backend = self.all.get(facts.instance.backend)
+        if backend is None:
+            return ""
+        if backend.up:
+            return "its backend is up again; the agent checks its sessions in turn"
+        return f"its backend is down: {backend.sentence}"
 
     def ask(self, facts: Facts, now: float) -> float | None:
         """None: its server answered a check within FRESH. A time: ask again then, or when woken."""

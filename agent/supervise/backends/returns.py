@@ -13,7 +13,7 @@ from agent.config import BackendsSection
 from agent.core.incidents.outage import Turn, judge_outage
 from agent.core.model import InstanceId
 from agent.supervise.backends.facts import BackendFacts
-from agent.supervise.backends.notes import Say
+from agent.supervise.backends.notes import Say, note_cause
 from agent.supervise.facts import Facts
 
 
@@ -46,8 +46,7 @@ class Returns:
         members = self.members(backend)
         backend.away = {facts.id for facts in members}
         backend.asking.clear()
-        sentence = f"it is down: {backend.sentence}; {len(members)} sessions wait for it"
-        self.say(backend, "backend_down", sentence, bad=True)
+        note_cause(backend, self.say, f"; {len(members)} sessions wait for it")
         for facts in members:
             self.wake(facts.id)
 

@@ -9,6 +9,7 @@ from agent.core.model import InstanceId
 from agent.core.network.reach import UNREACHABLE
 from agent.core.phases import is_light
 from agent.core.plan import ActionKind, Plan
+from agent.core.waiting import BACKEND_DOWN
 from agent.supervise.facts import Facts
 from agent.supervise.reach.watch import Reaching
 from agent.supervise.turns.memory import LACKS, Room
@@ -22,6 +23,8 @@ class Turns:
     reaching: Reaching
     ask_server: Callable[[Facts, float], float | None]
     """Whether its backend's server answers: None, or when to ask again."""
+    why_away: Callable[[Facts], str]
+    """Why its backend is away; "" = it is not."""
 
     def ask(self, facts: Facts, plan: Plan) -> float | None:
         """None: go now. A time: ask again then. A plan that does not log in needs no turn."""
@@ -47,6 +50,8 @@ class Turns:
         """The wait reason with its numbers; "" = none."""
         if facts.wait_reason == UNREACHABLE:
             return self.reaching.sentence(facts)
+        if facts.wait_reason == BACKEND_DOWN:
+            return self.why_away(facts)
         return self.room.lacks(facts) if facts.wait_reason in LACKS else ""
 
     def note_claim(self, facts: Facts) -> None:
