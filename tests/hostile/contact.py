@@ -176,7 +176,10 @@ async def play(world: World, case: list[Step]) -> None:
         lost = [claim for claim in session.heard.claims[begun:] if claim.status != "CONNECTED"]
         assert not lost, f"the session lost its connection: {lost[0].reason} {lost[0].raw}"
         await asyncio.sleep(0.1)
-    assert not missing, f"the session did not read {len(missing)} messages that the bot read"
+    told = [(h.kind, dict(h.detail)) for h in session.heard.happenings]
+    about = [(kind, detail) for kind, detail in told if detail.get("id") in missing]
+    words = [id[:40] for id in missing]
+    assert not missing, f"the session did not read what the bot read: {words}; it told {about}"
     assert [each.status for each in session.heard.claims[begun:]] == []
     assert not session.heard.errors
 

@@ -9,9 +9,10 @@ from urllib.error import HTTPError
 
 import pytest
 
-from agent.core.words import SessionFiles
+from agent.core.words import InstanceId, SessionFiles
 from agent.engines.baileys import client_life
 from agent.errors import EngineError, InvalidRequest
+from agent.link.messages import Claimed, parse_from_worker
 from agent.vault.check import check_files
 from tests.engines.baileys.conftest import ACCOUNT, OTHER, PEER, Bench
 
@@ -46,6 +47,19 @@ async def test_a_message_of_one_key_has_one_id_that_only_this_session_knows(benc
     assert len({first, await id_of(key="b"), await id_of(), await id_of()}) == 4
     assert re.fullmatch("3EB0[0-9A-F]{18}", first)
     assert hashlib.sha256(b"a").hexdigest()[:18].upper() not in first
+
+
+async def test_a_ban_until_no_moment_at_all_is_a_ban_that_the_agent_can_read(bench: Bench) -> None:
+    await bench.pair()
+    for expire, seconds in (("1e300", None), ("-5", None), ("x", None), ("60", 60)):
+        attrs = {"reason": "402", "expire": expire}
+        word = {"stage": "now", "kind": "last", "stanza": {"tag": "failure", "attrs": attrs}}
+        await asyncio.to_thread(bench.whatsapp.tell, "/ambush", {"user": ACCOUNT, **word})
+        await bench.is_now("DISCONNECTED", "temporary_ban")
+        parse_from_worker(Claimed(InstanceId("sales"), "run", bench.heard.last).wire())
+        assert (bench.heard.last.until_wall is None) == (seconds is None)
+        await bench.engine.connect()
+        await bench.is_now("CONNECTED")
 
 
 async def test_a_connect_that_comes_too_late_changes_nothing(bench: Bench) -> None:

@@ -15,6 +15,8 @@ const MOST_RECENT_BYTES = 2 << 20;
 
 const now = () => performance.now() / 1000;
 const monotonic = () => Number(process.hrtime.bigint()) / 1e9; // the same in every process of the machine
+// Seconds that WhatsApp names; null where nobody could wait for them.
+const secondsOf = (raw) => (Number(raw) > 0 && Number(raw) < 4e9 ? Number(raw) : null);
 const refuse = (code, words) => Object.assign(new Error(words), { code });
 
 export class Session {
@@ -248,7 +250,7 @@ export class Session {
   #update({ connection, lastDisconnect, qr, isNewLogin, receivedPendingNotifications, reachoutTimeLock }) {
     if (qr) this.#emit({ event: "qr", qr });
     if (isNewLogin) this.#emit({ event: "paired", ...this.#identity() });
-    if (reachoutTimeLock) this.#emit({ event: "restricted", active: reachoutTimeLock.isActive === true, until: Number(reachoutTimeLock.timeEnforcementEnds) || null });
+    if (reachoutTimeLock) this.#emit({ event: "restricted", active: reachoutTimeLock.isActive === true, until: secondsOf(reachoutTimeLock.timeEnforcementEnds) });
     if (receivedPendingNotifications) this.#emit({ event: "synced" });
     if (connection === "connecting") this.#emit({ event: "connecting" });
     if (connection === "open") {
@@ -270,7 +272,7 @@ export class Session {
       code: statusCode,
       raw: String(error?.output?.payload?.message ?? error?.message ?? "").slice(0, 200),
       ban: attrs.code ? String(attrs.code) : "",
-      expire: Number(attrs.expire) || null,
+      expire: secondsOf(attrs.expire),
     });
   }
 

@@ -1,7 +1,7 @@
 // One client's socket: frames, handshake, and then stanzas both ways.
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Noise } from './noise.js';
-import { node, openDialect } from './stanza.js';
+import { node, openDialect, stanzaOf } from './stanza.js';
 
 // A client that has sent ClientFinish still has to change its keys: what comes at once is lost. 6.x
 // does so in a thread of its own, which a busy machine lets wait. By the version of its dictionary.
@@ -62,6 +62,30 @@ export class Connection {
     setTimeout(() => this.#socket.terminate(), DROPPED_WITHIN).unref();
   }
 
+  /** What happens to this connection instead of what it waits for. True: nothing comes after it. */
+  suffer({ kind, stanza, bytes = '', code }) {
+    const raw = Buffer.from(bytes, 'base64');
+    if (kind === 'raw') this.#socket.send(raw);
+    else if (kind === 'half') this.#socket.send(Buffer.concat([Buffer.from([0, 255, 255]), raw]));
+    else if (kind === 'silence') this.silent = true;
+    else if (kind === 'close') this.#socket.close(code);
+    else if (kind === 'drop' || this.#step !== 'stanzas') this.drop();
+    else if (kind === 'sealed') this.#frame(this.#noise.seal(raw));
+    else if (kind === 'last') this.end(stanzaOf(stanza));
+    else {
+      this.send(stanzaOf(stanza));
+      return false;
+    }
+    return true;
+  }
+
+  #suffers(stage) {
+    const ambush = this.#whatsapp.ambush;
+    if (ambush?.stage !== stage) return false;
+    this.#whatsapp.ambush = null;
+    return this.suffer(ambush);
+  }
+
   #fail(error) {
     if (this.open) console.error(`cannot serve a client: ${error.stack}`);
     this.drop();
@@ -102,17 +126,19 @@ export class Connection {
 
   async #takeFrame(frame) {
     if (this.#step === 'hello') {
+      if (this.#suffers('hello')) return;
       this.#frame(this.#noise.hello(frame));
       this.#step = 'finish';
     } else if (this.#step === 'finish') {
       const { noiseKey, wish } = this.#noise.finish(frame);
       this.#step = 'stanzas';
       await sleep(BEFORE_THE_FIRST_STANZA[this.dialect.version]);
-      this.#whatsapp.greet(this, noiseKey, wish);
+      if (!this.#suffers('finish')) this.#whatsapp.greet(this, noiseKey, wish);
     } else {
       const stanza = await this.dialect.decode(this.#noise.unseal(frame));
       if (this.login) this.login.last = Date.now();
-      if (!this.silent) await this.#whatsapp.take(this, stanza);
+      if (this.silent || this.#suffers('first')) return;
+      await this.#whatsapp.take(this, stanza);
     }
   }
 }

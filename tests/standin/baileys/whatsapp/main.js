@@ -6,6 +6,7 @@ import { createServer } from 'node:http';
 import { WebSocketServer } from 'ws';
 import { Connection } from './connection.js';
 import { makeCertificates } from './noise.js';
+import { stanzaOf } from './stanza.js';
 import { WhatsApp } from './whatsapp.js';
 
 const whatsapp = new WhatsApp();
@@ -26,15 +27,9 @@ const showDevice = (device) => ({
 
 const showPerson = ({ user, lid, heard, unread, retries }) => ({ user, lid, heard, unread, retries });
 
-/** From JSON, where bytes are {base64}. */
-const stanzaOf = ({ tag, attrs, content }) => {
-  if (content?.base64 !== undefined) content = Buffer.from(content.base64, 'base64');
-  else if (Array.isArray(content)) content = content.map(stanzaOf);
-  return { tag, attrs: attrs ?? {}, content };
-};
-
 const COMMANDS = {
   'GET /state': () => ({
+    ambush: whatsapp.ambush !== null,
     devices: [...whatsapp.devices.values()].map(showDevice),
     people: [...whatsapp.people.values()].map(showPerson),
     logins: whatsapp.logins,
@@ -53,6 +48,12 @@ const COMMANDS = {
   }),
   'POST /put': ({ user, stanza }) => {
     for (const device of whatsapp.linked(user)) whatsapp.put(device, stanzaOf(stanza));
+  },
+  /** To the connections that are there, or to the next that comes to that stage. */
+  'POST /ambush': ({ user, ...told }) => {
+    whatsapp.ambush = null;
+    if (told.stage === 'now') for (const { connection } of whatsapp.linked(user)) connection?.suffer(told);
+    else if (told.stage) whatsapp.ambush = told;
   },
   'POST /trouble': (told) => whatsapp.trouble(told.user, told),
   'POST /person': ({ user, ...told }) => {
@@ -78,7 +79,15 @@ const server = createServer(async (request, response) => {
   }
 });
 
-new WebSocketServer({ server, path: '/ws/chat' }).on('connection', (socket, request) => {
+/** A status instead of a WebSocket, where an ambush says so. */
+const verifyClient = (_, answer) => {
+  const { ambush } = whatsapp;
+  if (ambush?.stage !== 'upgrade') return answer(true);
+  whatsapp.ambush = null;
+  answer(false, ambush.code, 'ambush');
+};
+
+new WebSocketServer({ server, path: '/ws/chat', verifyClient }).on('connection', (socket, request) => {
   new Connection(socket, request.socket.remoteAddress, whatsapp, certificates);
 });
 

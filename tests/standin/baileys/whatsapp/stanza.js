@@ -15,6 +15,13 @@ export const WHATSAPP = '@s.whatsapp.net';
 
 export const node = (tag, attrs = {}, content = undefined) => ({ tag, attrs, content });
 
+/** From JSON, where bytes are {base64}. */
+export const stanzaOf = ({ tag, attrs, content }) => {
+  if (content?.base64 !== undefined) content = Buffer.from(content.base64, 'base64');
+  else if (Array.isArray(content)) content = content.map(stanzaOf);
+  return node(tag, attrs, content);
+};
+
 export const children = (of, tag) =>
   Array.isArray(of?.content) ? of.content.filter((each) => !tag || each.tag === tag) : [];
 

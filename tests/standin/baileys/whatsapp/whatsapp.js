@@ -26,6 +26,8 @@ export class WhatsApp {
   media = new Media();
   /** Every login of a device, in order: of two of one device, the first must have ended. */
   logins = [];
+  /** What waits for the next connection that comes to its stage. */
+  ambush = null;
   #waiting = new Map();
   #nextDevice = 1;
   #nextId = 1;
