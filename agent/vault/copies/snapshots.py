@@ -86,9 +86,12 @@ def newest_good(root: Path, id: InstanceId) -> Snapshot | None:
 
 
 def is_of_present(root: Path, snapshot: Snapshot) -> bool:
-    """Not of an earlier session of that name; True where the folder is gone."""
-    present = lineage_of(root / snapshot.id)
-    return snapshot.manifest is not None and present in ("", snapshot.manifest.lineage)
+    """Not of an earlier session of that name. A lineage that is not recorded, of the folder or of
+    the snapshot, names no other session: it went with a damaged identity file."""
+    if snapshot.manifest is None:
+        return False
+    present, taken = lineage_of(root / snapshot.id), snapshot.manifest.lineage
+    return present == taken or "" in (present, taken)
 
 
 @contextmanager

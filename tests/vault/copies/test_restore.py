@@ -12,7 +12,7 @@ from agent.core.model import Instance, InstanceId, SessionFiles
 from agent.errors import Refused, VaultError
 from agent.vault.check import check_files
 from agent.vault.copies.restore import refuse_roll_back, restore_snapshot
-from agent.vault.copies.snapshots import find_snapshot
+from agent.vault.copies.snapshots import find_snapshot, newest_good
 from agent.vault.copies.staging import finish, put_in_place, staged
 from agent.vault.copies.take import take_snapshot
 from agent.vault.identity import Identity, create, read_identity, write_identity
@@ -63,6 +63,19 @@ def test_the_session_is_as_it_was_and_what_was_there_is_in_the_trash(
     after = read_identity(root / "sales")
     assert after == Identity(changed_settings, True, "49151", lineage)
     assert list((root / ".staging").iterdir()) == []
+
+
+def test_a_snapshot_stays_one_of_its_session_when_a_damaged_identity_file_is_written_again(
+    root, sales, session, subject
+):
+    """The lineage goes with the damaged file, and a snapshot that is restored brings a new one."""
+    (root / "sales" / "instance.json").write_bytes(b"")
+    write_identity(root, sales, True, "49151")
+    taken = take_snapshot(root, subject)
+    restore_snapshot(root, sales, taken, "by hand")
+    found = newest_good(root, sales.id)
+    assert found is not None
+    assert found.name == taken.name
 
 
 def test_fields_of_another_version_or_a_fleet_stay(root, sales, taken, changed):
