@@ -4,7 +4,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from agent.fleet.waiting import CommandRow, Notice
+from agent.fleet.waiting import CommandRow, Notice, ViewRow
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,17 +166,6 @@ class DirectoryChanges:
     deleted: frozenset[str]
 
 
-@dataclass(frozen=True, slots=True)
-class ViewRow:
-    """What an owner last said of a session."""
-
-    id: str
-    machine: int
-    """The machine that said it: the owner, or the one before it."""
-    view: Mapping[str, Any]
-    age_seconds: float
-
-
 class Coordinator(Protocol):
     async def join(self, machine: Machine) -> Member: ...
 
@@ -254,7 +243,7 @@ class Coordinator(Protocol):
     async def session(self, id: str) -> SessionRow | None: ...
 
     async def publish(self, member: Member, views: Mapping[str, Mapping[str, Any]]) -> None:
-        """Keep the newest view of each session; those of sessions that others own are left out."""
+        """Keep the newest view of each session that this machine owns."""
 
     async def views(
         self, ids: Collection[str] | None = None, machine: int | None = None
@@ -273,8 +262,11 @@ class Coordinator(Protocol):
     ) -> CommandRow:
         """The command as it is kept: an earlier one, if it was the same under the same key."""
 
-    async def take_commands(self, member: Member, limit: int) -> Sequence[CommandRow]:
-        """The oldest that wait for this machine: begun, so that no other machine gets them."""
+    async def take_commands(
+        self, member: Member, limit: int, known: Collection[str] | None = None
+    ) -> Sequence[CommandRow]:
+        """The oldest for this machine: begun, so that no other gets them; and begun ones that
+        `known` lacks, as their answer was lost."""
 
     async def end_command(
         self, member: Member, id: str, outcome: str, answer: Mapping[str, Any]
@@ -284,11 +276,11 @@ class Coordinator(Protocol):
     async def command(self, id: str) -> CommandRow | None: ...
 
     async def listen(self, on_notify: Callable[[Notice], None]) -> None:
-        """Until it is cancelled, on a connection of its own that is made again when it breaks."""
+        """Until it is cancelled, on a connection of its own."""
 
     async def forget(self, member: Member, machine: int) -> None:
-        """An operator says that the machine is dead: it may be taken over, and one that owns
-        nothing goes off the list. A forgotten machine that lives joins again."""
+        """It is dead, an operator says: it may be taken over; without sessions it goes off the
+        list. One that lives joins again."""
 
     async def accept(self) -> None:
         """An operator accepts lost records. TryLater: a living machine did not tell."""

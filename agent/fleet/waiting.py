@@ -1,4 +1,4 @@
-"""What waits in the fleet's database for a machine, and how the machine hears of it."""
+"""What waits in the fleet's database for a machine and its readers, and how a machine hears of it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -31,3 +31,14 @@ class Notice:
     """changes: of what a machine owns; command: one waits for it."""
     machine: int | None
     """None: the connection was away, and any notice may have been missed."""
+
+
+@dataclass(frozen=True, slots=True)
+class ViewRow:
+    """What an owner last said of a session."""
+
+    id: str
+    machine: int
+    """The machine that said it: the owner, or the one before it."""
+    view: Mapping[str, Any]
+    age_seconds: float

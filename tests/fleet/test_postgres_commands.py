@@ -2,15 +2,18 @@
 
 import asyncio
 import uuid
+from collections.abc import Sequence
 from typing import Any
 
 import psycopg
 import pytest
 
+from agent.api.placement import still_placed
 from agent.errors import NotFound, Refused, TryLater
 from agent.fleet.coordinator import Member, NewSession
 from agent.fleet.postgres.coordinator import PostgresCoordinator
 from agent.fleet.waiting import CommandRow
+from agent.supervise.fleet.commands import Commands
 from tests.fleet.test_postgres import Fleet, fleet, machine, server, two_machines
 
 __all__ = ["fleet", "server"]
@@ -158,3 +161,33 @@ async def test_only_so_many_commands_wait_for_a_session(fleet: Fleet):
     newest = await ask(first)
     assert await end_of(first, newest.id) == ("waiting", "")
     fleet.server.sql("DO $$ BEGIN ASSERT (SELECT count(*) FROM wa_agent.command) = 1; END $$")
+
+
+async def test_a_command_whose_taking_lost_its_answer_is_carried_out_once(fleet: Fleet):
+    first, _, second, b = await two_machines(fleet)
+    kept = await ask(first)
+
+    class Lossy:
+        """The first answer is lost on its way."""
+
+        end_command = second.end_command
+
+        async def take_commands(self, *asked: Any) -> Sequence[CommandRow]:
+            taken = await second.take_commands(*asked)
+            if not lost:
+                lost.append(taken[0].id)
+                raise TryLater("the connection was cut", code="fleet_database")
+            return taken
+
+    lost: list[str] = []
+    coordinator: Any = Lossy()
+    supervisor: Any = None
+    commands = Commands(supervisor, coordinator, lambda: b, still_placed)
+    assert await commands._taken() == []
+    assert lost == [kept.id]
+    (row,) = await commands._taken()
+    assert row.id == kept.id
+    assert await commands._taken() == [], "this process has it"
+    await commands._end(row, "done", "carried out")
+    assert await commands._taken() == []
+    assert await end_of(first, kept.id) == ("ended", "done")

@@ -8,8 +8,8 @@ from agent.api.http.call import Call
 from agent.api.present import show_instance
 from agent.core.model import InstanceId
 from agent.core.view import InstanceView
-from agent.fleet.coordinator import ViewRow
 from agent.fleet.directory import Directory
+from agent.fleet.waiting import ViewRow
 
 Wanted = Callable[[Call, InstanceView], bool]
 

@@ -7,7 +7,8 @@ from typing import Any
 
 from agent.clock import boot_now
 from agent.errors import WaError
-from agent.fleet.coordinator import Coordinator, MachineRow, ViewRow
+from agent.fleet.coordinator import Coordinator, MachineRow
+from agent.fleet.waiting import ViewRow
 
 _DETAILS = ("settings", "created")
 """Beside what a list shows."""

@@ -19,13 +19,12 @@ from agent.fleet.coordinator import (
     Renewal,
     SessionRow,
     Stored,
-    ViewRow,
 )
 from agent.fleet.postgres.database import Database
 from agent.fleet.postgres.documents import COMMAND, OWNED, SESSION, document, told_document
 from agent.fleet.postgres.listening import listen
 from agent.fleet.postgres.tables import NUMBERED
-from agent.fleet.waiting import CommandRow, Notice
+from agent.fleet.waiting import CommandRow, Notice, ViewRow
 
 _MACHINE = tuple(field.name for field in fields(MachineRow))
 _KEPT_DELETIONS = 10_000  # generations: see `remove_session`
@@ -248,9 +247,12 @@ class PostgresCoordinator:
         )
         return CommandRow(*row)
 
-    async def take_commands(self, member: Member, limit: int) -> Sequence[CommandRow]:
+    async def take_commands(
+        self, member: Member, limit: int, known: Collection[str] | None = None
+    ) -> Sequence[CommandRow]:
+        newer = (None if known is None else [uuid.UUID(id) for id in known],)
         rows = await self._database.rows_of(
-            "take_commands", COMMAND, member.id, member.epoch, limit
+            "take_commands", COMMAND, member.id, member.epoch, limit, newer=newer
         )
         return [CommandRow(*row) for row in rows]
 

@@ -18,9 +18,10 @@ from agent.core.model import (
 from agent.core.words import COPY_MISSING
 from agent.engines.catalog import entry_of
 from agent.errors import Refused, VaultError
-from agent.fleet.coordinator import Coordinator, Owned, ViewRow
+from agent.fleet.coordinator import Coordinator, Owned
 from agent.fleet.copies.arrive import Placed, epoch_here, open_copy, place_archive, place_empty
 from agent.fleet.key import FleetKey
+from agent.fleet.waiting import ViewRow
 from agent.log import about
 from agent.vault.identity import Identity, read_identity
 

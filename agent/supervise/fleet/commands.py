@@ -42,6 +42,8 @@ class Commands:
     """The new settings of an instance, checked."""
     _wake: asyncio.Event = field(default_factory=asyncio.Event)
     _turns: dict[str, asyncio.Lock] = field(default_factory=dict)
+    _known: set[str] = field(default_factory=set)
+    """What the database gave this process, and has no end of."""
 
     def wake(self) -> None:
         """A command waits, as the database says."""
@@ -66,7 +68,9 @@ class Commands:
 
     async def _taken(self) -> list[CommandRow]:
         try:
-            return list(await self.coordinator.take_commands(self.member(), MOST))
+            taken = list(await self.coordinator.take_commands(self.member(), MOST, self._known))
+            self._known.update(row.id for row in taken)
+            return taken
         except WaError as error:
             log.debug("cannot read the stored commands: %s", error)
             return []
@@ -122,4 +126,5 @@ class Commands:
                 log.warning("cannot write the end of command %s: %s", row.id, error, extra=extra)
                 await asyncio.sleep(1.0)
             else:
+                self._known.discard(row.id)
                 return
