@@ -1,4 +1,4 @@
-"""What waits in the fleet's database for a machine and its readers, and how a machine hears of it."""
+"""What waits in the fleet's database for a machine or a reader, and how a machine hears of it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
