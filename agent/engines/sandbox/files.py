@@ -1,7 +1,10 @@
 """The sandbox's session file: written whole or not at all, checked when read. Standard library
 only."""
 
+import errno
 import json
+import os
+import stat
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -31,10 +34,20 @@ def read_session(folder: Path) -> SessionFile | None:
     """None when there is no file; SessionDamagedError when it is not whole; OSError when it cannot
     be read."""
     try:
-        raw = (folder / NAME).read_bytes()
+        # A pipe would be waited for, and a link leads to another session's file.
+        flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
+        fd = os.open(folder / NAME, flags)
     except FileNotFoundError:
         return None
-    return _parse(raw)
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+        raise SessionDamagedError("it is a link") from error
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise SessionDamagedError("it is no regular file")
+    with os.fdopen(fd, "rb") as file:
+        return _parse(file.read())
 
 
 def _parse(raw: bytes) -> SessionFile:

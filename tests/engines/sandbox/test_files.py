@@ -202,3 +202,21 @@ def test_an_instance_always_has_the_same_phone() -> None:
     assert account_of("sales", settings) == account_of("sales", settings)
     assert account_of("sales", settings) != account_of("support", settings)
     assert account_of("sales", SandboxSettings(account="49170")) == "49170"
+
+
+@pytest.mark.parametrize("kind", ["a pipe", "a link", "a folder"])
+def test_what_is_no_file_of_its_own_is_damage_and_is_not_followed(
+    tmp_path: Path, kind: str
+) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    write_session(other, SessionFile(paired=True, device="x"))
+    path = tmp_path / "sandbox.json"
+    if kind == "a pipe":
+        os.mkfifo(path)
+    elif kind == "a link":
+        path.symlink_to(other / "sandbox.json")
+    else:
+        path.mkdir()
+    with pytest.raises(SessionDamagedError):
+        read_session(tmp_path)
