@@ -1,7 +1,6 @@
 """A session's folder of keys: whether it can hold a pairing, and one peer's keys put aside."""
 
 import json
-import os
 import re
 import time
 from collections.abc import Collection
@@ -23,7 +22,7 @@ from agent.engines.files import (
 )
 from agent.engines.whaticket.keys.peers import Peers, mappings_of, user_of, with_mapped
 from agent.errors import EngineError
-from agent.files import sync
+from agent.files import open_plain, sync
 from agent.redaction import mark_of
 
 KEY_KINDS = (
@@ -53,7 +52,7 @@ def lost_store(folder: Path) -> str:
     """Why this folder cannot have a pairing; "" where it may, damaged or not."""
     path = folder / CREDS
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_key_file(path).decode("utf-8")
     except FileNotFoundError:
         return f"{path} is not there"
     except (OSError, UnicodeDecodeError):
@@ -141,7 +140,7 @@ def _owned(folder: Path, peers: list[str]) -> Peers:
     for user in users:
         for key in mappings_of(user):
             try:
-                mapped.append(json.loads((folder / f"{key}.json").read_text(encoding="utf-8")))
+                mapped.append(json.loads(read_key_file(folder / f"{key}.json")))
             except (OSError, ValueError):
                 continue
     return with_mapped(users, mapped)
@@ -280,6 +279,5 @@ RULES = FileRules(
 
 def read_key_file(path: Path) -> bytes:
     """Never through a link: the folder may belong to another user."""
-    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    with os.fdopen(fd, "rb") as file:
+    with open_plain(path) as file:
         return file.read()

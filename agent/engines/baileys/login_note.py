@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.engines.baileys.creds import CREDS, fixed_mark
-from agent.files import write_whole
+from agent.files import open_plain, write_whole
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +47,8 @@ def _note(folder: Path, note: dict[str, str]) -> None:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        with open_plain(path) as file:
+            content = json.load(file)
     except (OSError, ValueError, RecursionError):
         return {}
     return content if isinstance(content, dict) else {}

@@ -1,6 +1,7 @@
 // The client's store alone, on records that cannot be read: arguments PACKAGES FOLDER.
 import assert from "node:assert/strict";
-import { mkdirSync, readFileSync, readdirSync, writeFileSync } from "node:fs";
+import { execFileSync } from "node:child_process";
+import { mkdirSync, readFileSync, readdirSync, symlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { pathToFileURL } from "node:url";
 
@@ -56,4 +57,11 @@ await keys.set({ session: { "folder.0": set } });
 assert.equal(readFileSync(join(aside, `${again}.1`), "utf8"), "again");
 assert.deepEqual(await keys.get("session", ["folder.0"]), { "folder.0": set });
 assert.ok(readdirSync(aside).includes("session-folder.0.json"));
+
+// A link leads elsewhere and a pipe would be waited for: both move aside, what they lead to stays.
+symlinkSync(join(folder, "creds.json"), join(folder, "session-link.0.json"));
+execFileSync("mkfifo", [join(folder, "session-pipe.0.json")]);
+assert.deepEqual(await keys.get("session", ["link.0", "pipe.0"]), { "link.0": null, "pipe.0": null });
+assert.ok(readdirSync(aside).includes("session-link.0.json") && readdirSync(aside).includes("session-pipe.0.json"));
+assert.ok(JSON.parse(readFileSync(join(folder, "creds.json"), "utf8")).noiseKey);
 process.exit(0);

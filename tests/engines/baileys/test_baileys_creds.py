@@ -14,7 +14,7 @@ from nacl.public import PrivateKey
 
 from agent.core.reasons import reason_of
 from agent.engines.baileys.creds import CREDS, fixed_mark, key_fault, public_of
-from agent.engines.baileys.files import check_login
+from agent.engines.baileys.files import check_login, lost_store
 from agent.engines.baileys.login_note import NOTE, note_login, read_mark, read_version
 from agent.errors import EngineError
 from tests.engines.baileys.conftest import ACCOUNT, OTHER, Bench
@@ -181,3 +181,14 @@ async def test_a_session_never_logs_in_with_a_changed_digit_or_as_somebody_else(
     await bench.start()
     await bench.is_now("CONNECTED")
     await bench.talk("its own again")
+
+
+@pytest.mark.timeout(30)
+def test_a_pipe_in_the_place_of_credentials_is_waited_for_by_nobody(tmp_path: Path) -> None:
+    """Nobody writes into it: who opens it to read would wait for ever."""
+    os.mkfifo(tmp_path / CREDS)
+    os.mkfifo(tmp_path / NOTE)
+    check_login(tmp_path, ACCOUNT)
+    note_login(tmp_path, "2.3000.1")
+    assert lost_store(tmp_path) == "", "it may have a pairing, damaged or not"
+    assert read_version(tmp_path) == "2.3000.1"

@@ -6,7 +6,7 @@
 // record that cannot be read is moved aside and absent from then on: it costs one contact a retry.
 // A contact names sender keys, and makes records grow: what goes too far is refused alone.
 import { constants } from "node:fs";
-import { access, mkdir, open, readFile, readdir, rename, unlink } from "node:fs/promises";
+import { access, mkdir, open, readdir, rename, unlink } from "node:fs/promises";
 import { join } from "node:path";
 
 const CREDS = "creds.json";
@@ -19,6 +19,7 @@ const MOST_SENDER_KEYS = 10_000; // of one contact, or of the session itself: on
 
 const ASIDE = "removed-keys/unreadable";
 const AWAY = Symbol("a file that cannot be read");
+const NOT_PLAIN = "NOT_PLAIN";
 const KIND = /^(pre-key|session|sender-key-memory|sender-key|app-state-sync-key|app-state-sync-version|lid-mapping|device-list|tctoken|identity-key)-/;
 
 export class StoreError extends Error {
@@ -35,6 +36,17 @@ export class StoreError extends Error {
 export function fileOf(name) {
   const file = name.replace(/\//g, "__").replace(/:/g, "-") + ".json";
   return ORDINARY.test(file) ? file : null;
+}
+
+// A link leads to another session's file, and a pipe would be waited for.
+async function readPlain(path) {
+  const handle = await open(path, constants.O_RDONLY | constants.O_NONBLOCK | constants.O_NOFOLLOW);
+  try {
+    if (!(await handle.stat()).isFile()) throw Object.assign(new Error("no plain file"), { code: NOT_PLAIN });
+    return await handle.readFile("utf8");
+  } finally {
+    await handle.close();
+  }
 }
 
 const isThere = (path) => access(path).then(() => true, () => false);
@@ -146,10 +158,10 @@ export class Store {
   async #stored(file) {
     let text;
     try {
-      text = await readFile(join(this.#folder, file), "utf8");
+      text = await readPlain(join(this.#folder, file));
     } catch (error) {
       if (error.code === "ENOENT") return null;
-      if (error.code === "EISDIR") return AWAY;
+      if (error.code === "ELOOP" || error.code === NOT_PLAIN) return AWAY;
       throw this.#fail(new StoreError("storage_failed", file, error.code ?? error.message));
     }
     try {
