@@ -126,7 +126,8 @@ async def test_a_thousand_sessions_on_one_server(
     await eventually(fleet.held_back, SESSIONS, within=6 * INTERVAL)
     rows = {row["id"]: row for row in await fleet.rows()}
     assert rows["local"]["health"]["verdict"] == "healthy"
-    assert {row["attempts"] for row in rows.values()} == {0}
+    # A first try that was connected for less than a minute still counts; no other was made.
+    assert {row["attempts"] for row in rows.values()} <= {0, 1}
 
     # It is back: all of them again, in turns.
     await server.command("fault", fault="")

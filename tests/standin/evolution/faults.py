@@ -2,17 +2,18 @@
 
 import asyncio
 import os
+import random
 import socket
 import ssl
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from tests.ports import free_port
 
 KINDS = ("", "slow", "refuse", "reset", "black_hole")
-KINDS += ("garbage", "html", "failing", "licence", "refused")
+KINDS += ("garbage", "html", "failing", "licence", "refused", "half", "empty", "earlier")
 
 
 @dataclass
@@ -27,8 +28,13 @@ class Front:
     """How slow "slow" is: the request arrives so much later."""
     up_to: float = 0.0
     """Where it is more: each request is late by another time, up to so much."""
+    chance: random.Random = field(default_factory=random.Random)
     only: str = ""
     """Only paths that hold this are slow or failing."""
+
+    @property
+    def late(self) -> float:
+        return self.chance.uniform(self.seconds, max(self.seconds, self.up_to))
 
     def __post_init__(self) -> None:
         self._factory: Callable[[], asyncio.BaseProtocol] | None = None

@@ -1,7 +1,6 @@
 """The stand-in's routes, in the versions' guard order: it exists → the name is free → the key."""
 
 import asyncio
-import random
 import uuid
 from collections import Counter
 from collections.abc import Awaitable, Callable
@@ -45,6 +44,8 @@ class StandIn:
         """Requests by verb and route."""
         self.paths: Counter[str] = Counter()
         """The same by verb and whole path."""
+        self._answers: dict[str, bytes] = {}
+        """The first answer to each request."""
         self.list_seconds = 0.0
         self.error_lines = 0
         """What the server wrote into its own log as an error."""
@@ -156,17 +157,40 @@ class StandIn:
         self._at_once += 1
         self.most_at_once = max(self.most_at_once, self._at_once)
         try:
-            if self.front.only in request.path and (found := await self._faulty()):
+            hit = self.front.only in request.path
+            if hit and (found := await self._faulty()):
                 return found
-            return await handler(request)
+            answer = await handler(request)
+            return await self._spoiled(request, answer) if hit else answer
         finally:
             self._at_once -= 1
+
+    async def _spoiled(
+        self, request: web.Request, answer: web.StreamResponse
+    ) -> web.StreamResponse:
+        """What the server did stays done; its answer does not arrive as it was."""
+        if not isinstance(answer, web.Response) or not isinstance(answer.body, bytes):
+            return answer
+        earlier = self._answers.setdefault(f"{request.method} {request.path}", answer.body)
+        match self.front.fault:
+            case "empty":
+                return web.json_response({})
+            case "earlier":
+                return web.Response(body=earlier, content_type="application/json")
+            case "half":
+                half = web.StreamResponse(status=answer.status)
+                half.content_type, half.content_length = "application/json", len(answer.body)
+                await half.prepare(request)
+                await half.write(answer.body[: len(answer.body) // 2])
+                if request.transport is not None:
+                    request.transport.close()
+                return half
+        return answer
 
     async def _faulty(self) -> web.StreamResponse | None:
         match self.front.fault:
             case "slow":
-                first = self.front.seconds
-                await asyncio.sleep(random.uniform(first, max(first, self.front.up_to)))
+                await asyncio.sleep(self.front.late)
             case "html":
                 return web.Response(text="<html>Welcome to nginx!</html>", content_type="text/html")
             case "refused":
