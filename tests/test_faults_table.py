@@ -20,6 +20,13 @@ SEEN_FROM_OUTSIDE = [
     *(f"W{number}" for number in range(9, 13)),
     *(f"D{number:02}" for number in range(1, 6)),
     *("T1", "T2"),
+    *(f"B{number}" for number in range(1, 16) if number != 12),
+    *("D20", "D22", "D23", "D24"),
+    *(f"H{number}" for number in range(9)),
+    *("N0", "N1", "N6", "N10", "N11", "N16"),
+    *(f"P{number}" for number in range(1, 7)),
+    *(f"Q{number}" for number in range(1, 5)),
+    *(f"W{number}" for number in range(20, 26)),
 ]
 """Faults of whole installations; one of them may have several rows."""
 
