@@ -23,12 +23,19 @@ class Devices:
 
     @asynccontextmanager
     async def alone(
-        self, id: InstanceId, engine: str, doing: str, linked: Linked | None = None
+        self,
+        id: InstanceId,
+        engine: str,
+        doing: str,
+        linked: Linked | None = None,
+        *,
+        arrives: bool | None = None,
     ) -> AsyncIterator[None]:
         """Refused where another instance is the same device. `linked`: of a session that is not in
-        its place yet, which no other instance may be; else of this one, which may not run with
-        another that runs."""
-        arrives = linked is not None
+        its place yet; else of this one. One that `arrives` no other instance may be; one that is
+        here already may not run with another that runs."""
+        if arrives is None:
+            arrives = linked is not None
         if linked is None:
             linked = await asyncio.to_thread(read_linked, self._root, id, engine)
         if not linked.device:

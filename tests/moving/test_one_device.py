@@ -92,6 +92,28 @@ async def test_a_duplicated_instance_is_not_enabled_beside_the_first(
     await eventually(moved, 202)  # once the first one's worker has ended
 
 
+async def test_x3_a_snapshot_of_a_device_that_runs_elsewhere_is_not_restored(
+    make_agent: Callable[..., RunningAgent], tmp_path: Path
+) -> None:
+    """The device moved on to another instance since; `--force` is about time, not about two."""
+    agent = make_agent()
+    await agent.start(DEAF)
+    one = write_folder(tmp_path / "one", keys_of())
+    two = write_folder(tmp_path / "two", keys_of(creds(noiseKey=pair_of(9))))
+    assert (await cli(agent, "import", one, "a"))[0] == 0
+    snapshot = await agent.do("POST", "/api/instance/a/snapshots")
+    assert (await cli(agent, "import", two, "a", "--replace"))[0] == 0
+    assert (await cli(agent, "import", one, "b"))[0] == 0
+    for id in ("a", "b"):
+        await agent.do("POST", f"/api/instance/{id}/enable")
+    before = (agent.state / "sessions/a/session/creds.json").read_bytes()
+    back = f"/api/instance/a/snapshots/{snapshot['name']}/restore"
+    status, answer = await agent.ask("POST", back, {"force": True})
+    assert (status, answer["error"]) == (409, "same_device"), answer
+    assert "instance b is the same linked device" in answer["message"]
+    assert (agent.state / "sessions/a/session/creds.json").read_bytes() == before
+
+
 async def test_a_session_of_another_account_is_not_put_over_an_instance(
     make_agent: Callable[..., RunningAgent], tmp_path: Path
 ) -> None:

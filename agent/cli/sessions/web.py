@@ -28,8 +28,9 @@ def add(commands: Subparsers) -> None:
 def pairing_code(options: argparse.Namespace) -> int:
     client, path = client_of(options), f"/api/instance/{options.id}/pairing-code"
     code = client.post(path, {"phone": options.phone}, _SECONDS)
-    valid = f"valid for {code['expires_in'] / 60:.0f} min"
-    how = f"on the phone: linked devices, link with phone number; {valid}"
+    how = "on the phone: linked devices, link with phone number"
+    if code["expires_in"] is not None:  # not every engine knows
+        how += f"; valid for {code['expires_in'] / 60:.0f} min"
     return print_answer(options, code, code["code"], how)
 
 

@@ -85,19 +85,20 @@ def version_of(path: Path) -> int | None:
         status = path.stat()
     except OSError:
         return None
-    return _ask_version(path, status.st_ino, status.st_mtime_ns)
+    try:
+        return _ask_version(path, status.st_ino, status.st_mtime_ns)
+    except (OSError, ValueError, subprocess.SubprocessError):
+        return None
 
 
 @cache
-def _ask_version(path: Path, _inode: int, _changed: int) -> int | None:
-    """Asked once for each state of the file: an upgrade changes it."""
-    try:
-        printed = subprocess.run(
-            [str(path), "--version"], capture_output=True, text=True, timeout=10, check=True
-        ).stdout
-        return int(printed.strip().removeprefix("v").partition(".")[0])
-    except (OSError, ValueError, subprocess.SubprocessError):
-        return None
+def _ask_version(path: Path, _inode: int, _changed: int) -> int:
+    """Asked once for each state of the file: an upgrade changes it. A question that failed is asked
+    again: the machine may have been short of memory."""
+    printed = subprocess.run(
+        [str(path), "--version"], capture_output=True, text=True, timeout=10, check=True
+    ).stdout
+    return int(printed.strip().removeprefix("v").partition(".")[0])
 
 
 if __name__ == "__main__":

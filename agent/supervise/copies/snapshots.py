@@ -29,6 +29,7 @@ from agent.vault.copies.restore import Restored, must_have_room, refuse_roll_bac
 from agent.vault.copies.snapshots import (
     Snapshot,
     find_snapshot,
+    linked_of,
     list_snapshots,
     newest_good,
     prune_snapshots,
@@ -189,8 +190,15 @@ class Keeping:
         """Stop it, set its session aside, put the snapshot in its place; it starts as wanted."""
         facts = self.registry.get(id)
         snapshot = await asyncio.to_thread(find_snapshot, self.root, id, name)
+        linked = await asyncio.to_thread(linked_of, self.root, snapshot)
         facts.action.interrupt_start()
-        async with facts.busy, self.locks[id]:
+        async with (
+            self.registry.devices.alone(
+                id, facts.instance.engine, f"restore {name} of {id}", linked, arrives=False
+            ),
+            facts.busy,
+            self.locks[id],
+        ):
             self.registry.get(id)  # it may have been deleted meanwhile
             if not force:
                 instance = facts.instance

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agent.core.model import InstanceId, parse_instance_id
+from agent.engines.files import Linked
 from agent.errors import InvalidRequest, NotFound, VaultError
 from agent.failpoint import failpoint
 from agent.vault.ages import grow
@@ -24,6 +25,7 @@ from agent.vault.folders import (
     open_own,
     sweep_folder,
 )
+from agent.vault.formats import linked_session
 from agent.vault.identity import read_identity
 from agent.vault.locate import make_folder, names_in, open_folder
 from agent.vault.walk import Open
@@ -104,6 +106,15 @@ def open_files(root: Path, snapshot: Snapshot) -> Iterator[tuple[Open, Manifest]
         open_folder(path / FILES, FILES, inner) as fd,
     ):
         yield Open(path / FILES, fd), _read_manifest(path, inner, snapshot.id)
+
+
+def linked_of(root: Path, snapshot: Snapshot) -> Linked:
+    """The account and device of a snapshot's files; of none where they cannot be read."""
+    try:
+        with open_files(root, snapshot) as (files, manifest):
+            return linked_session(files.path, files.fd, manifest.engine)
+    except (VaultError, InvalidRequest, OSError):
+        return Linked()
 
 
 def raw_manifest(root: Path, snapshot: Snapshot) -> bytes:

@@ -94,3 +94,17 @@ async def test_an_engine_without_them_says_so(cli, knows):
             4,
             f"wa-agent: cannot do this with shop: its engine evolution {lacks}\n",
         )
+
+
+@pytest.mark.parametrize(
+    ("told", "valid"), [({}, False), ({"expires_in": 160}, True)], ids=["not told", "told"]
+)
+async def test_a_pairing_code_is_shown_whether_or_not_its_time_is_known(
+    cli, house, knows, told, valid
+):
+    """The library of the engine baileys does not tell for how long a code can be typed."""
+    knows["pairing_code"] = {"code": "ABCD-1234", **told}
+    shown = await cli("pairing-code", "shop", "+55 11 90000-1003")
+    assert (shown.status, shown.err) == (0, "")
+    assert "ABCD-1234" in shown.out
+    assert ("valid for 3 min" in shown.out) is valid

@@ -14,7 +14,7 @@ from agent.core.words import ConnectionStatus
 from agent.engines.baileys import client_life
 from agent.engines.baileys.client import Client
 from agent.engines.baileys.fetch import main as fetch
-from agent.engines.baileys.node import find_node
+from agent.engines.baileys.node import find_node, version_of
 from agent.engines.baileys.packages import find_packages
 from agent.errors import ConfigError, EngineError
 from tests.conftest import Eventually
@@ -226,6 +226,17 @@ def test_a_node_that_is_too_old_or_missing_is_named(tmp_path: Path) -> None:
     old.chmod(0o755)
     with pytest.raises(ConfigError, match=r"without Node 20 or newer: .*/node is version 18"):
         find_node({"PATH": str(tmp_path)} | {"WA_NODE": str(old)})
+
+
+def test_a_node_that_did_not_answer_once_is_asked_again(tmp_path: Path) -> None:
+    """The machine was short of memory, or slow: what failed once says nothing about the file."""
+    node, broken = tmp_path / "node", tmp_path / "broken"
+    node.write_text(f"#!/bin/sh\n[ -e {broken} ] && exit 137\necho v22.1.0\n")
+    node.chmod(0o755)
+    broken.touch()
+    assert version_of(node) is None
+    broken.unlink()
+    assert version_of(node) == 22
 
 
 def test_missing_packages_name_the_command_that_brings_them(
