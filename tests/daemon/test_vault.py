@@ -270,6 +270,22 @@ async def test_export_and_import_move_a_session_to_another_machine(
     assert staging(there) == []
 
 
+async def test_x11_a_damaged_session_is_not_exported(agent, eventually, tmp_path):
+    """Another machine would refuse the archive, when the session is gone from this one."""
+    await connected(agent, eventually, messages_per_minute=0)
+    whole = await agent.do("POST", "/api/instance/a/snapshots")
+    await agent.do("POST", "/api/instance/a/disable")
+    await eventually(lambda: agent.status("a"), "DISCONNECTED")
+    file = agent.state / "sessions/a/session/sandbox.json"
+    file.write_text(file.read_text()[:40])
+    target = tmp_path / "a.tar.gz"
+    status, out = await cli(agent, "export", "a", target, "--json")
+    assert (status, json.loads(out)["error"]) == (4, "not_good"), out
+    assert not target.exists()
+    status, out = await cli(agent, "export", "a", target, "--snapshot", whole["name"])
+    assert (status, target.exists()) == (0, True), out
+
+
 async def test_replacing_retires_the_old_session_first(agent, eventually, tmp_path):
     await connected(agent, eventually)
     file = tmp_path / "a.tar.gz"

@@ -24,6 +24,7 @@ from agent.store.database import Store
 from agent.supervise.copies.fitness import (
     refuse_other_account,
     refuse_unfit,
+    refuse_unfit_export,
     refuse_unknown_engine,
 )
 from agent.supervise.copies.invites import Invites
@@ -93,6 +94,7 @@ class Moving:
             snapshot = await asyncio.to_thread(find_snapshot, self.root, id, name)
         else:
             snapshot = await self.keeping.snapshot(id, "for an export")
+        refuse_unfit_export(id, snapshot)
         assert snapshot.manifest is not None
         with await asyncio.to_thread(open_nameless, self.root) as file:
             work = partial(export_snapshot, self.root, snapshot, file)

@@ -5,6 +5,7 @@ from agent.engines.catalog import file_rules, find_engine
 from agent.errors import ConfigError, InvalidRequest, Refused
 from agent.supervise.facts import Facts
 from agent.vault.copies.manifest import Manifest
+from agent.vault.copies.snapshots import Snapshot
 from agent.vault.copies.unpack import Arrived
 
 
@@ -32,6 +33,19 @@ def refuse_unfit(id: InstanceId, arrived: Arrived) -> None:
         problem, code = lacking, "no_pre_keys"
     if problem:
         raise InvalidRequest(f"cannot import {id}: {problem}".rstrip(), field="archive", code=code)
+
+
+def refuse_unfit_export(id: InstanceId, snapshot: Snapshot) -> None:
+    """No import would take it, and a person would find that out on the other machine."""
+    manifest = snapshot.manifest
+    if manifest is None or (manifest.paired and manifest.state is not SessionFiles.WHOLE):
+        state = snapshot.problem if manifest is None else manifest.state.value
+        raise Refused(
+            f"cannot export {id}: the session in snapshot {snapshot.name} is {state}, and no import"
+            f" takes it; `wa-agent snapshots {id}` lists whole ones, which `wa-agent export {id}"
+            " FILE --snapshot NAME` exports",
+            code="not_good",
+        )
 
 
 def refuse_other_account(old: Facts, manifest: Manifest) -> None:
