@@ -40,7 +40,14 @@ class EvolutionApi:
     """Called at each other answer."""
     old: bool = False
     """It speaks 1.8; learnt from its version or from its list."""
+    told: bool = False
+    """Its version or its list told which of both it speaks."""
     version: str = ""
+
+    @property
+    def may_be_old(self) -> bool:
+        """What 1.8 needs care for is taken care of until the server has told its version."""
+        return self.old or not self.told
 
     async def state(self, name: str, *, urgent: bool = False) -> Live:
         path = f"/instance/connectionState/{segment(name)}"
@@ -116,7 +123,7 @@ class EvolutionApi:
         if rows is None:
             cause = f"it answers {answer.status}" if not answer.good else "its answer is no list"
             raise EngineError(f"cannot list the sessions: {cause}", code="list_failed")
-        self.old = self.old or rows.old
+        self._learn(rows)
         return rows
 
     async def row(self, name: str) -> Any:
@@ -131,7 +138,10 @@ class EvolutionApi:
             return (None,)
         body = await self.row(name)
         rows = read_rows([body]) if body is not None else None
-        return None if rows is None else (rows.by_name.get(name),)
+        if rows is None:
+            return None
+        self._learn(rows)
+        return (rows.by_name.get(name),)
 
     async def find(self, what: str, name: str) -> Any:
         """The `settings`, the `webhook` or the `proxy` of a session; None where it has none."""
@@ -179,7 +189,7 @@ class EvolutionApi:
         rows = read_rows(listed.body)
         if rows is None:
             raise ServerDown("use its list", "not_found", "its answer is not Evolution API's")
-        self.old = self.old or rows.old
+        self._learn(rows)
         return listed.seconds, rows
 
     async def _checked(self, what: str, path: str, timeout: float | None = None) -> Answer:
@@ -200,7 +210,11 @@ class EvolutionApi:
             return
         if version := text(inside(answer.body, "version"), 40):
             self.version = version
-            self.old = version.startswith("1.")
+            self.old, self.told = version.startswith("1."), True
+
+    def _learn(self, rows: Rows) -> None:
+        self.old = self.old or rows.old
+        self.told = self.told or bool(rows.by_name)
 
     async def ask(
         self,

@@ -1,4 +1,4 @@
-"""Whether the server may be asked to connect a session: GET connect begins a login in `close`.
+"""Whether the server may be asked to log a session in: by GET connect in `close`, or by a restart.
 
 A session is in `close` also between two tries of its server. A login that begins then goes on
 beside the server's own, and the two connections of a pairing replace each other without an end.
@@ -14,6 +14,10 @@ from agent.engines.evolution.settings import Pace
 _OPENINGS, _WITHIN = 3, 10.0
 """So many logins in so many seconds are those of two connections."""
 _CONFLICTS, _IN_A_ROW = 2, 60.0
+_OLD_RESTART = (
+    "Evolution API 1.8 ignores a restart of a connecting session; for an open one it opens a second"
+    " connection, and the two replace each other endlessly"
+)
 _STEADY = 16
 """Looks in a row that found it open: two connections are there no more."""
 
@@ -25,7 +29,7 @@ class Logins:
     pace: Pace
     clock: Callable[[], float]
     old: Callable[[], bool]
-    """Whether the server speaks 1.8, which alone was seen to log a session in twice."""
+    """Whether the server speaks 1.8 or may: it alone was seen to log a session in twice."""
     fight: bool = False
     """Two connections of it replace each other."""
     _closed_since: float | None = None
@@ -56,8 +60,17 @@ class Logins:
         tries = self.old() and not ended and (self.tries or not unpaired)
         return not self.stays_closed and (self.under_way or tries)
 
-    def refusal(self, live: Live, unpaired: bool, may_come_back: bool) -> str:
-        """Why GET connect may not be sent now; "" = it may."""
+    def refusal(
+        self, live: Live, unpaired: bool, may_come_back: bool, *, restart: bool = False
+    ) -> str:
+        """Why no login may be asked for now, by GET connect or by a restart; "" = it may."""
+        if live is Live.UNLOADED:
+            return (
+                "the server has not loaded it yet, and connects it by itself once it has; if it"
+                " stays so, restart the server"
+            )
+        if restart and live in (Live.OPEN, Live.CONNECTING):
+            return _OLD_RESTART if self.old() else ""
         if self.fight:
             return "two connections of it replace each other in the server: restart the server"
         if may_come_back:

@@ -88,6 +88,17 @@ class Observer:
             view.note_live(Live.CONNECTING, seen=False)
         await self.take_shown(shown)
 
+    async def restart(self) -> bool:
+        """Ask the server to connect the session anew; False where it refuses: in `close`."""
+        if not self.server.api.told:
+            await self.row()
+        if cause := self.view.refuse_login(restart=True):
+            raise EngineError(f"cannot restart {self.remote}: {cause}", code="remote_refused")
+        done = await self.server.api.restart(self.remote)
+        if done:
+            self.view.begin()
+        return done
+
     async def missing_code(self) -> None:
         """Ask for the code, where none is seen yet."""
         if self.view.code() is not None or self.view.refuse_login():

@@ -112,17 +112,9 @@ class EvolutionSession:
         async with self._acting:
             view = self._view
             await self._observer.state()
-            if view.live in (Live.OPEN, Live.CONNECTING) and self._api.old:
-                raise EngineError(
-                    f"cannot restart {self.remote}: Evolution API 1.8 ignores a restart of a"
-                    " connecting session; for an open one it opens a second connection, and the"
-                    " two replace each other endlessly",
-                    code="remote_refused",
-                )
             # In `close` a restart is refused, and a connect does the same.
             closed = view.live in (Live.CLOSE, Live.MISSING)
-            if not closed and await self._api.restart(self.remote):
-                view.begin()
+            if not closed and await self._observer.restart():
                 self._server.rows.forget()
                 return
             await self._connect()
@@ -229,7 +221,7 @@ class EvolutionSession:
         self._report_change(self._claim())
 
     def _view_of(self, note: SessionNote | None) -> SessionView:
-        return SessionView(self._server.pace, remembered=note, old=lambda: self._api.old)
+        return SessionView(self._server.pace, remembered=note, old=lambda: self._api.may_be_old)
 
     def _observe(self, view: SessionView) -> None:
         """From now on; what a probe of before still reads goes into the earlier view."""

@@ -91,8 +91,8 @@ class SessionView:
         ended = self.end_known and self.unpaired
         return self.live is Live.CLOSE and self.logins.may_come_back(self.unpaired, ended)
 
-    def refuse_login(self) -> str:
-        return self.logins.refusal(self.live, self.unpaired, self.may_come_back)
+    def refuse_login(self, *, restart: bool = False) -> str:
+        return self.logins.refusal(self.live, self.unpaired, self.may_come_back, restart=restart)
 
     def seconds(self) -> float:
         """How long we have seen it in its state."""

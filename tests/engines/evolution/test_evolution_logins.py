@@ -249,3 +249,46 @@ async def test_a_scanned_code_is_not_asked_for_while_the_server_logs_in_with_it(
                 await ask()
         await eventually(lambda it=instance: it.state, "open")
         assert instance.second_logins == 0
+
+
+@pytest.mark.parametrize("version", ["1.8.6", "2.3.6"])
+@pytest.mark.parametrize("state", ["open", "connecting"], ids=["paired", "unpaired"])
+async def test_a_session_that_its_server_still_loads_is_asked_for_no_login(
+    make_stand_in: MakeStandIn,
+    make_bench: MakeBench,
+    eventually: Eventually,
+    version: str,
+    state: str,
+) -> None:
+    """A booting server connects it by itself: a login of ours would be the second one."""
+    standin = await make_stand_in(version)
+    bench = await make_bench(standin)
+    await bench.backend.check()
+    instance = standin.add("sales", state)
+    session = bench.hold("sales")
+    await session.probe(deep=True)
+    asked = standin.asked["GET /instance/connect"]
+    instance.unload()
+    for ask in (session.restart, session.connect, session.restart):
+        with pytest.raises(EngineError, match="not loaded it yet") as caught:
+            await ask()
+        assert caught.value.code == "remote_refused"
+    assert standin.asked["PUT /instance/restart"] == standin.asked["POST /instance/restart"] == 0
+    assert standin.asked["GET /instance/connect"] == asked
+    instance.load(connects=True)
+    await eventually(lambda: instance.state, state)
+
+
+async def test_a_server_that_has_not_told_its_version_gets_the_care_of_the_old_one(
+    make_stand_in: MakeStandIn, make_bench: MakeBench
+) -> None:
+    standin = await make_stand_in("1.8.6", again=600.0)
+    bench = await make_bench(standin, pace=replace(PACE, stays_closed=60.0))
+    await standin.front.set("refused", only="/instance/fetchInstances")
+    instance = standin.add("sales", "open")
+    instance.drop(408)
+    session = bench.hold("sales")
+    for ask in (session.connect, session.restart):
+        with pytest.raises(EngineError, match="may still connect it by itself"):
+            await ask()
+    assert instance.second_logins == 0
