@@ -78,9 +78,12 @@ def main(config_path: Path | None, overrides: Mapping[str, str]) -> int:
             return asyncio.run(Daemon(config, config_path, overrides).run())
     except WaError as error:
         log.error("%s", error)
-        if isinstance(error, TryLater) and "NOTIFY_SOCKET" in os.environ:
+        full = error.code == "disk_full"
+        if full:
+            log.error("the agent cannot start on a full disk: make room there, then start it again")
+        if (full or isinstance(error, TryLater)) and "NOTIFY_SOCKET" in os.environ:
             time.sleep(NEXT_START)  # systemd starts us again at once, as often as it takes
-        return error.exit_status
+        return TryLater.exit_status if full else error.exit_status
 
 
 class Daemon:

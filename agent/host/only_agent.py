@@ -33,8 +33,8 @@ def only_agent(state: Path) -> Iterator[None]:
             f"cannot use {state}: another agent runs on it (process {holder})", code="locked"
         ) from None
     try:
-        os.ftruncate(fd, 0)
-        os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
+        with contextlib.suppress(OSError):  # a full disk: the lock holds without the number
+            os.ftruncate(fd, os.pwrite(fd, f"{os.getpid()}\n".encode(), 0))
         yield
     finally:
         os.close(fd)

@@ -44,7 +44,12 @@ class CarriedCounters:
         rows = await self._store.get_facts(_PREFIX)
         self.ended_in_order = await self._store.get_fact(_WHOLE) is not None
         # First: from here on this agent counts on, and a kill must not bring the old numbers back.
-        await self._store.forget_facts([*rows, _WHOLE])
+        try:
+            await self._store.forget_facts([*rows, _WHOLE])
+        except StoreError as error:
+            log.warning("cannot take over the kept counters, they begin at 0: %s", error)
+            self.ended_in_order = False
+            return
         for facts in self._registry.facts.values():
             text = rows.get(_PREFIX + facts.id)
             if text is not None:
