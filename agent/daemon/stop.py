@@ -30,6 +30,7 @@ async def stop_in_order(
     """
     written, store, host = True, ground.store, ground.host
     supervision.supervisor.repairs.stop()
+    supervision.keeping.stop()
     facts = supervision.registry.facts.values()
     every = [session for session in facts if not session.instance.backend]
     log.info("schedules stopped; %s", "workers stay" if leave else "closing every session")

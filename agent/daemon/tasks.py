@@ -1,18 +1,18 @@
-"""The tasks of a running agent, in one group: any one that fails ends them all."""
+"""The tasks of a running agent, in one group: any one that fails ends them all, but one that
+a full disk ended begins again."""
 
 import asyncio
 import gc
 import logging
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any
 
 from agent.config import Config
 from agent.core.model import Category, JournalEntry
 from agent.daemon.parts import Parts
 from agent.daemon.signals import Signals
-from agent.errors import ConfigError
+from agent.errors import ConfigError, StoreError, WaError
 from agent.log import set_level
 from agent.supervise.periodic.performance_log import log_performance
 from agent.supervise.periodic.upkeep import check_database, sweep_trash
@@ -21,6 +21,11 @@ from agent.supervise.periodic.watchdog import Watchdog
 from agent.supervise.reload import Reload, take_on
 
 log = logging.getLogger(__name__)
+
+AGAIN = 5.0
+"""Seconds until a task that a full disk ended begins again."""
+
+Begin = Callable[[], Awaitable[object]]
 
 
 class StopAsked(Exception):
@@ -42,13 +47,13 @@ class Tasks:
         status = 0
         try:
             async with asyncio.TaskGroup() as group:
-                for name, work in self._all(watchdog).items():
-                    group.create_task(work, name=name)
+                for name, begin in self._all(watchdog).items():
+                    group.create_task(keep_up(name, begin), name=name)
                 # Modules and settings stay: the collector does not walk them again in each burst
                 # of new sessions, and not while nothing happens.
                 gc.freeze()
                 watchdog.say("READY=1")
-                await store.append(said("agent_started", "the agent started"))
+                await store.note(said("agent_started", "the agent started"))
                 log.info("ready on %s", ", ".join(self.parts.server.addresses))
         except* StopAsked:
             pass
@@ -59,41 +64,43 @@ class Tasks:
         watchdog.say("STOPPING=1")
         return status
 
-    def _all(self, watchdog: Watchdog) -> dict[str, Coroutine[Any, Any, object]]:
+    def _all(self, watchdog: Watchdog) -> dict[str, Begin]:
         """By name."""
         supervision, parts = self.parts.supervision, self.parts
         settings, views = supervision.settings, supervision.supervisor.views
         config, copy = self.config, self.config.agent.state_path / "agent.db.copy"
-        tasks: dict[str, Coroutine[Any, Any, object]] = {
-            "passes": supervision.loop.run(),
-            "packs": supervision.packs.run(),
-            "sampling": supervision.sampler.run(),
-            "trends": keep_trends(supervision.trends, supervision.registry.facts),
-            "incidents": supervision.incidents.run(),
-            "addresses": supervision.reaching.run(parts.server.routes),
-            "rounds": supervision.rounds.run(),
-            "loop lag": supervision.figures.watch_lag(),
-            "handover": supervision.handover.run(),
-            "snapshots": supervision.snapshots.run(),
-            "watchdog": watchdog.run(),
-            "performance log": log_performance(
+        tasks: dict[str, Begin] = {
+            "passes": supervision.loop.run,
+            "packs": supervision.packs.run,
+            "sampling": supervision.sampler.run,
+            "trends": lambda: keep_trends(supervision.trends, supervision.registry.facts),
+            "incidents": supervision.incidents.run,
+            "addresses": lambda: supervision.reaching.run(parts.server.routes),
+            "rounds": supervision.rounds.run,
+            "loop lag": supervision.figures.watch_lag,
+            "handover": supervision.handover.run,
+            "snapshots": supervision.snapshots.run,
+            "watchdog": watchdog.run,
+            "performance log": lambda: log_performance(
                 views, lambda: settings.config.log.performance_interval
             ),
-            "deletions": supervision.supervisor.finish_deletions(),
-            "alerts": parts.alerting.run(),
-            "webhooks": parts.webhooks.run(),
-            "ports": parts.server.get_missing_ports(),
-            "trash": sweep_trash(config.session_root, lambda: settings.config.sessions.trash_days),
-            "database check": check_database(parts.ground.store, copy),
-            "reload": self._reload_when_asked(),
-            "stop": self._end_when_asked(),
+            "deletions": supervision.supervisor.finish_deletions,
+            "alerts": parts.alerting.run,
+            "webhooks": parts.webhooks.run,
+            "ports": parts.server.get_missing_ports,
+            "trash": lambda: sweep_trash(
+                config.session_root, lambda: settings.config.sessions.trash_days
+            ),
+            "database check": lambda: check_database(parts.ground.store, copy),
+            "reload": self._reload_when_asked,
+            "stop": self._end_when_asked,
         }
         if parts.ground.backend_host is not None:
-            tasks["backends"] = supervision.backend_loop.run()
+            tasks["backends"] = supervision.backend_loop.run
         if parts.alerting.alertmanager is not None:
-            tasks["alertmanager"] = parts.alerting.alertmanager.run()
+            tasks["alertmanager"] = parts.alerting.alertmanager.run
         if parts.fleet is not None:
-            tasks["fleet"] = parts.fleet.run()
+            tasks["fleet"] = parts.fleet.run
         return tasks
 
     async def _end_when_asked(self) -> None:
@@ -122,6 +129,33 @@ class Tasks:
             self.parts.server.reload_certificate()
             set_level(config.agent.log_level)
             log.info("settings read again")
+
+
+async def keep_up(name: str, begin: Begin, again: float = AGAIN) -> None:
+    """Run a task to its end; what a disk refused is no reason to close sessions that are well."""
+    while True:
+        try:
+            await begin()
+        except Exception as error:
+            if not _is_of_the_disk(error):
+                raise
+            log.error("the task %s begins again in %g s: %s", name, again, _words(error))
+            await asyncio.sleep(again)
+        else:
+            return
+
+
+def _is_of_the_disk(error: BaseException) -> bool:
+    if isinstance(error, BaseExceptionGroup):
+        return all(_is_of_the_disk(inner) for inner in error.exceptions)
+    full = isinstance(error, WaError) and error.code == "disk_full"
+    return full or isinstance(error, StoreError)
+
+
+def _words(error: BaseException) -> str:
+    if isinstance(error, BaseExceptionGroup):
+        return "; ".join(_words(inner) for inner in error.exceptions)
+    return str(error)
 
 
 def said(kind: str, sentence: str) -> JournalEntry:

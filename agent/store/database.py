@@ -3,8 +3,9 @@ returned is on the disk. Only the agent opens this database."""
 
 import asyncio
 import contextlib
+import sqlite3
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from sqlite_utils import Database
@@ -16,6 +17,7 @@ from agent.store import instances, journal, keys
 from agent.store import key_values as facts
 from agent.store.connect import connect_to_read
 from agent.store.copy import copy_verified, integrity
+from agent.store.errors import explain
 from agent.store.journal import Bounds
 from agent.store.keys import KeyRow
 from agent.store.migrations import MIGRATIONS, Migration
@@ -72,11 +74,7 @@ class Store:
         entries = [
             JournalEntry("store_repaired", sentence, Category.SYSTEM) for sentence in sentences
         ]
-        try:
-            await store.append(*entries)
-        except StoreError as error:
-            # The repair is done, although the journal has no room for its entry.
-            _log.error("%s", error)
+        await store.note(*entries)
         return store
 
     @property
@@ -127,6 +125,15 @@ class Store:
     async def append(self, *entries: JournalEntry) -> list[JournalEntry]:
         return await self._change(lambda db: None, entries) if entries else []
 
+    async def note(self, *entries: JournalEntry) -> None:
+        """As `append`, of what is done already or only told of: a disk that does not take the
+        entries is logged, and ends nothing."""
+        try:
+            await self.append(*entries)
+        except StoreError as error:
+            kinds = ", ".join(sorted({entry.kind for entry in entries}))
+            _log.error("the journal lacks %s: %s", kinds, error)
+
     async def history(
         self,
         instance: InstanceId | None = None,
@@ -175,7 +182,7 @@ class Store:
         damaged file aside and rebuilds it."""
 
         def look() -> str:
-            with contextlib.closing(connect_to_read(self._path)) as db:
+            with self._looking("check") as db:
                 return integrity(db)
 
         return await asyncio.to_thread(look)
@@ -184,10 +191,19 @@ class Store:
         """A verified copy that stands alone; it replaces an older one of that name."""
 
         def copy() -> None:
-            with contextlib.closing(connect_to_read(self._path)) as db:
+            with self._looking("copy") as db:
                 copy_verified(db, target)
 
         await asyncio.to_thread(copy)
+
+    @contextlib.contextmanager
+    def _looking(self, verb: str) -> Iterator[Database]:
+        """A second connection, in the caller's thread."""
+        try:
+            with contextlib.closing(connect_to_read(self._path)) as db:
+                yield db
+        except sqlite3.Error as error:
+            raise explain(verb, self._path, error) from error
 
     async def _change(
         self, work: Callable[[Database], None], entries: Collection[JournalEntry]

@@ -24,7 +24,6 @@ from agent.core.model import (
 from agent.core.view import AgentStatus
 from agent.core.webhook import WebhookFigures
 from agent.deliver.alertmanager import Raised
-from agent.errors import StoreError
 from agent.metrics.exporter import Exporter
 from agent.store.database import Store
 from agent.supervise.periodic.alerts import Alerting, alertmanager_of
@@ -226,15 +225,13 @@ async def test_a_reload_turns_an_alert_off_and_changes_limits(bench: Bench) -> N
 async def test_a_store_that_fails_stops_no_alert(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    class Full:
-        async def append(self, *_: object) -> None:
-            raise StoreError("cannot write: the disk is full", code="disk_full")
-
-    bench = make(tmp_path, Full())
+    store = await Store.open(tmp_path / "agent.db")
+    await store.close()
+    bench = make(tmp_path, store)
     bench.put("a", ConnectionStatus.RECONNECTING)
     await bench.alerting.look()
     assert "WaSessionDown" in {one.labels["alertname"] for one in bench.heard.pictures[0]}
-    assert "the disk is full" in caplog.text
+    assert "the journal lacks alert: cannot use" in caplog.text
 
 
 async def test_nothing_is_looked_at_before_what_is_to_be_restored_was(

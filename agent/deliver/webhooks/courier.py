@@ -282,7 +282,4 @@ class Courier:
         log.log(logging.WARNING if bad else logging.INFO, "%s", text)
         detail = {"webhook": self.declared.name}
         entry = JournalEntry(kind, text, Category.SYSTEM, None, time.time(), detail)
-        try:
-            await self._store.append(entry)
-        except StoreError as error:
-            log.error("%s", error)
+        await self._store.note(entry)

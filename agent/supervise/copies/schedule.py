@@ -34,17 +34,14 @@ class SnapshotClock:
     _swept_at: float | None = field(init=False, default=None)
 
     async def run(self) -> None:
-        try:
-            await self._look_at_what_is_there()
-            while True:
-                await self._sweep_if_due()
-                for facts in list(self.registry.facts.values()):
-                    if self._is_due(facts, time.time()):
-                        await self._take(facts)
-                interval = self.settings().snapshot_interval
-                await asyncio.sleep(min(LOOK_EVERY, max(interval / 4, 0.25)))
-        finally:
-            self.keeping.stop()
+        await self._look_at_what_is_there()
+        while True:
+            await self._sweep_if_due()
+            for facts in list(self.registry.facts.values()):
+                if self._is_due(facts, time.time()):
+                    await self._take(facts)
+            interval = self.settings().snapshot_interval
+            await asyncio.sleep(min(LOOK_EVERY, max(interval / 4, 0.25)))
 
     def _is_due(self, facts: Facts, now_wall: float) -> bool:
         chosen = self.settings()

@@ -293,4 +293,4 @@ class Keeping:
         said = entry(facts, kind, sentence, Category.SESSION, **detail)
         level = logging.WARNING if kind == "snapshot_failed" else logging.INFO
         bound(said.category, facts.id, __name__).log(level, "%s", sentence)
-        await self.store.append(said)
+        await self.store.note(said)

@@ -171,7 +171,7 @@ class Moves:
             if facts is not None:
                 row = await self._target(self._owned(move.id), move.to)
                 said = entry(facts, "moving", f"it moves to {row.name}: {move.why}")
-                await self.store.append(said)
+                await self.store.note(said)
                 if facts.action.task is not None and facts.action.is_start:
                     facts.action.task.cancel()
                 outcome = "undone"
@@ -182,7 +182,7 @@ class Moves:
             log.error("%s; it stays here", error, extra=about(move.id))
             if facts is not None and not facts.gone:
                 said = entry(facts, "move_undone", f"it stays on this machine: {error}")
-                await self.store.append(said)
+                await self.store.note(said)
                 self.refused[move.id] = str(error)
         finally:
             await self.store.forget_facts([MOVING + move.id])

@@ -128,10 +128,7 @@ class Alerting:
         if self.alertmanager is not None:
             self.alertmanager.tell(self._picture(), changed=bool(changes))
         if entries:
-            try:
-                await self.store.append(*entries)
-            except StoreError as error:
-                log.error("cannot write %d alerts into the journal: %s", len(entries), error)
+            await self.store.note(*entries)
 
     async def _keep_pending(self) -> None:
         row = self._pending_row.due(self._active.values(), boot_now())

@@ -1,0 +1,137 @@
+"""A disk without a free byte ends no agent that runs; the next one starts on the reserve."""
+
+import asyncio
+import contextlib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent.core.model import Category, JournalEntry
+from agent.daemon.tasks import keep_up
+from agent.errors import StoreError
+from agent.store.database import Store
+
+from .conftest import SETTINGS
+
+ANY_ROOM = SETTINGS.replace("[start]\n", "[start]\ndisk_free = 0\n")
+BY_THE_CLOCK = "[sessions]\nsnapshot_interval = 0.5\nsnapshot_stable = 0.1\nsnapshots = 2\n"
+LARGE = "x" * 100_000
+
+
+def fill(disk: Path) -> None:
+    """To the last byte."""
+    with (disk / "filler").open("ab", buffering=0) as filler:
+        for piece in (1 << 20, 4096):
+            with contextlib.suppress(OSError):
+                while True:
+                    filler.write(bytes(piece))
+
+
+async def test_f31_a_snapshot_due_on_a_full_disk_ends_no_agent(
+    make_agent: Any, eventually: Any, small_disk: Any
+) -> None:
+    agent = make_agent(base=ANY_ROOM + BY_THE_CLOCK)
+    disk = small_disk("size=240m,mode=0700")
+    agent.state = disk / "state"
+    await agent.start()
+    for id in "ab":
+        await agent.create(id)
+    for id in "ab":
+        await eventually(lambda id=id: agent.status(id), "CONNECTED")
+    workers = [await agent.pid(id) for id in "ab"]
+
+    async def unsaid() -> bool:
+        fill(disk)  # the database's reserve too
+        assert agent.process.returncode is None, agent.log.read_text()
+        return "the journal lacks snapshot_failed" in agent.log.read_text()
+
+    await eventually(unsaid, within=60)
+    assert [await agent.pid(id) for id in "ab"] == workers
+    assert [await agent.status(id) for id in "ab"] == ["CONNECTED"] * 2
+
+    (disk / "filler").unlink()
+    before = {
+        one["name"] for one in (await agent.do("GET", "/api/instance/a/snapshots"))["snapshots"]
+    }
+
+    async def taken() -> bool:
+        found = (await agent.do("GET", "/api/instance/a/snapshots"))["snapshots"]
+        return any(not one["problem"] and one["name"] not in before for one in found)
+
+    await eventually(taken, within=60)
+    assert [await agent.pid(id) for id in "ab"] == workers
+
+
+async def test_f31_an_agent_killed_on_a_full_disk_starts_on_the_reserve(
+    make_agent: Any, eventually: Any, small_disk: Any
+) -> None:
+    agent = make_agent(base=ANY_ROOM)
+    disk = small_disk("size=64m,mode=0700")
+    agent.state = disk / "state"
+    await agent.start()
+    await agent.create("a")
+    await eventually(lambda: agent.status("a"), "CONNECTED")
+    await agent.kill()
+    (agent.state / "lock").unlink()
+    assert (agent.state / "agent.db.ballast").exists()
+    fill(disk)
+    await agent.start()
+    await eventually(lambda: agent.status("a"), "CONNECTED", within=30)
+
+    # Without the reserve: it says what to do, and does it when that is done.
+    assert await agent.stop() == 0
+    (agent.state / "agent.db.ballast").unlink(missing_ok=True)
+    fill(disk)
+    await agent.start(ready=False)
+    assert await asyncio.wait_for(agent.process.wait(), 60) == 75
+    assert "make room there, then start it again" in agent.log.read_text()
+    (disk / "filler").unlink()
+    await agent.start()
+    await eventually(lambda: agent.status("a"), "CONNECTED", within=30)
+
+
+@pytest.mark.parametrize("nested", [False, True], ids=["itself", "in a group of its own"])
+async def test_f31_a_task_that_a_full_disk_ended_begins_again(
+    small_disk: Any, *, nested: bool
+) -> None:
+    disk = small_disk("size=1m,mode=0700")
+    store = await Store.open(disk / "agent.db")
+    fill(disk)
+    tried: list[str] = []
+
+    async def write() -> None:
+        try:
+            await store.append(JournalEntry("note", LARGE, Category.SYSTEM))
+        except StoreError as error:
+            tried.append(error.code)
+            (disk / "filler").unlink()
+            raise
+        tried.append("written")
+
+    async def write_in_a_group() -> None:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(write())
+
+    await keep_up("notes", write_in_a_group if nested else write, again=0)
+    assert tried == ["disk_full", "written"]
+    await store.close()
+
+
+async def test_a_task_that_fails_by_an_error_of_its_own_is_not_begun_again() -> None:
+    async def fails() -> None:
+        raise ExceptionGroup("both", [StoreError("full"), ValueError("its own")])
+
+    with pytest.raises(ExceptionGroup):
+        await keep_up("notes", fails, again=0)
+
+
+async def test_f31_a_check_of_a_database_that_cannot_be_read_is_told_by_name(
+    tmp_path: Path,
+) -> None:
+    store = await Store.open(tmp_path / "agent.db")
+    await store.close()
+    (tmp_path / "agent.db").unlink()
+    for work in (store.check(), store.copy_to(tmp_path / "copy")):
+        with pytest.raises(StoreError, match=r"agent\.db"):
+            await work
