@@ -25,6 +25,8 @@ log = logging.getLogger(__name__)
 AGAIN = 5.0
 """Seconds until a task that a full disk ended begins again."""
 
+_STORE_WAITS = ("disk_full", "read_only", "io", "busy")
+
 Begin = Callable[[], Awaitable[object]]
 
 
@@ -148,8 +150,10 @@ async def keep_up(name: str, begin: Begin, again: float = AGAIN) -> None:
 def _is_of_the_disk(error: BaseException) -> bool:
     if isinstance(error, BaseExceptionGroup):
         return all(_is_of_the_disk(inner) for inner in error.exceptions)
-    full = isinstance(error, WaError) and error.code == "disk_full"
-    return full or isinstance(error, StoreError)
+    if isinstance(error, StoreError):
+        # A damaged database is set aside and rebuilt by the next start.
+        return error.code in _STORE_WAITS
+    return isinstance(error, WaError) and error.code == "disk_full"
 
 
 def _words(error: BaseException) -> str:
