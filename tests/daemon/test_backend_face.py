@@ -255,3 +255,19 @@ async def test_an_action_unknown_to_the_server_is_refused_with_a_reason(
     assert (status, told["error"]) == (409, "not_waiting")
     await eventually(lambda: agent.status(id), "CONNECTED")
     assert not [each for each in desk.requests if each.split()[0] in ("PUT", "DELETE")]
+
+
+@pytest.mark.parametrize("standin", ["1.8.6", "2.3.6"], indirect=True)
+async def test_one_404_for_a_session_lets_nobody_end_its_pairing_without_a_word(
+    watch, standin, eventually
+):
+    one = await watch("shop", "other")
+    await eventually(lambda: one.all_connected(2))
+    standin.instances["shop"].denied = 10**6
+    await eventually(lambda: one.agent.status("shop"), "INITIALIZING", within=20)
+    standin.instances["shop"].denied = 1
+    status, told = await one.agent.ask("POST", "/api/instance/shop/cleanup", {})
+    assert (status, told["error"]) == (409, "would_unpair"), told
+    await eventually(lambda: one.all_connected(2), within=40)
+    assert one.ended_anything() == []
+    assert standin.instances["shop"].creds

@@ -30,8 +30,8 @@ def table(standin: StandIn, **more: object) -> str:
 
 
 @pytest.fixture
-async def standin() -> AsyncIterator[StandIn]:
-    one = await StandIn.open()
+async def standin(request: pytest.FixtureRequest) -> AsyncIterator[StandIn]:
+    one = await StandIn.open(getattr(request, "param", "2.3.7"))
     yield one
     await one.close()
 

@@ -13,6 +13,7 @@ from agent.engines.evolution.rows import Row
 
 Status = ConnectionStatus
 
+_UNPAIRED = ("logout", "banned", "account_locked", "temporary_ban")
 _USELESS = ("reconnect",)
 """While it connects, GET connect only shows the code that there is; on an open one, its state."""
 
@@ -49,6 +50,8 @@ class Facts:
     """Seconds in which the session has connected and shown no code."""
     open_until: float = 0.0
     """Ends before this moment of the server's clock are old: the session was open later."""
+    gone: bool = False
+    """It is missing by the server's list too, and by a second look."""
     awaited: bool = False
     """Its creation was asked for; the server may need a minute."""
     lost: bool = False
@@ -79,6 +82,8 @@ def claim_of(facts: Facts, blank_limit: float) -> Claim:
             )
         case Live.MISSING if facts.awaited:
             return Claim(Status.INITIALIZING, raw="its creation is not answered yet")
+        case Live.MISSING if not facts.gone:
+            return _with(facts, Status.INITIALIZING)  # one look ends no pairing
         case Live.MISSING:
             return Claim(Status.DISCONNECTED, "remote_missing", raw="missing")
         case Live.UNLOADED:
@@ -97,6 +102,11 @@ def claim_of(facts: Facts, blank_limit: float) -> Claim:
             return _closed(facts)
 
 
+def came_back(heard: Live | None, live: Live) -> bool:
+    """Whether an end decided on by the state `heard` must not be carried out in this one."""
+    return heard is Live.MISSING or (live is Live.OPEN and heard not in (None, Live.OPEN))
+
+
 def fresh_end(row: Row | None, open_until: float) -> int | None:
     """WhatsApp's number of the last final close, where the session was not open since."""
     if row is None or row.code is None or row.status != Live.CLOSE:
@@ -104,13 +114,13 @@ def fresh_end(row: Row | None, open_until: float) -> int | None:
     return row.code if row.closed_wall > open_until else None
 
 
-def is_paired(row: Row | None, open_until: float) -> bool:
+def is_paired(facts: Facts, row: Row) -> bool:
     """Whether the row tells of a pairing that still stands."""
-    if row is None or not row.account:
+    if not row.account or facts.ended in _UNPAIRED:
         return False
     # A final close and a logout delete the keys and leave the owner's name; a code that is
     # shown sets "connecting".
-    return row.status == Live.OPEN and fresh_end(row, open_until) is None
+    return row.status == Live.OPEN and fresh_end(row, facts.open_until) is None
 
 
 def disagreement(live: Live, row: Row | None) -> str:

@@ -24,8 +24,8 @@ from agent.engines.remote.recent import Recent
 from agent.errors import EngineError
 
 _LOOKS = 8
-_LIST_SHARE = 0.25
-"""The share of a probe's time that it waits for the list."""
+_LIST_SHARE, _GONE_SHARE = 0.25, 0.5
+"""The share of a probe's time that it waits for the list; where that decides."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +70,23 @@ class Observer:
         for number in range(_LOOKS if view.logins.unsteady(live) else 0):
             await asyncio.sleep(pause * (0.5 + number % 3 / 2))  # in no step with the logins
             await self.state()
+
+    async def absence(self) -> None:
+        """Whether a missing session is gone: a list that is newer than the first look does not show
+        it, and one more look does not find it. One wrong answer ends no pairing."""
+        server, view = self.server, self.view
+        if view.live is not Live.MISSING or view.gone:
+            return
+        try:
+            async with asyncio.timeout(server.probe_limit * _GONE_SHARE):
+                await server.rows.get(holds=view.seconds())
+        except (EngineError, TimeoutError):
+            return  # the next probe asks again
+        last = server.rows.last()
+        if last is None or last[1] > view.seconds() or self.remote in last[0].by_name:
+            return
+        await self.state()
+        view.note_gone()
 
     async def connect(self, digits: str = "") -> None:
         """Ask the server to connect the session, or for the code that it shows: the same request.

@@ -33,22 +33,23 @@ class Renewal:
     name: str
     pace: Pace
 
-    async def take_away(self) -> None:
-        """Delete the session, after a backup of what `create` gives back."""
+    async def take_away(self, came_back: Callable[[Live], bool]) -> None:
+        """Delete the session, after a backup of what `create` gives back. `came_back`: whether the
+        decision to end it was made in another state than this one."""
         live = await self.api.state(self.name)
         if live is Live.MISSING:
             return
         session = await self._back_up()
         if live is not Live.UNLOADED:  # without the session in its process the server sets nothing
             await self._rehearse(session)
-        await self._remove()
+        await self._remove(came_back)
 
     async def delete(self) -> None:
         """Delete for good; the backup stays in our folder, for a person."""
         if await self.api.state(self.name) is Live.MISSING:
             return
         await self._back_up()
-        await self._remove()
+        await self._remove(lambda _live: False)
         if (folder := await self._unfinished()) is not None:
             await asyncio.to_thread(backup.finish, folder)
 
@@ -107,9 +108,15 @@ class Renewal:
         await asyncio.to_thread(backup.write, self.folder, self.name, session)
         return session
 
-    async def _remove(self) -> None:
+    async def _remove(self, came_back: Callable[[Live], bool]) -> None:
         api, name = self.api, self.name
         live = await api.state(name)
+        if live is not Live.MISSING and came_back(live):
+            raise EngineError(
+                f"cannot renew {name}: its server has it again, and says {live}; the pairing is"
+                " kept. To end it all the same, ask again",
+                code="pairing_kept",
+            )
         if live is Live.OPEN or (live is Live.CONNECTING and api.old):
             await api.logout(name)
             closed = await self.is_logged_out()

@@ -7,7 +7,7 @@ from typing import Any
 
 from agent.core.words import Claim, ConnectionStatus, Happening, InstanceId
 from agent.engines.base import ProbeAnswer, Qr, Reporter
-from agent.engines.evolution.claims import Live
+from agent.engines.evolution.claims import Live, came_back
 from agent.engines.evolution.closed_watch import ClosedWatch
 from agent.engines.evolution.hooks import HookEvent, read_acks, read_messages
 from agent.engines.evolution.messages import outcome, read_text
@@ -42,6 +42,8 @@ class EvolutionSession:
         self._dead = False
         self._reported: Claim | None = None
         self._probed: Claim | None = None
+        self._heard: Live | None = None
+        """Its state as the agent last heard it."""
         self._closed_watch = ClosedWatch(lambda: self._report_change(self._claim()))
 
     @property
@@ -64,6 +66,8 @@ class EvolutionSession:
     async def _probe(self, deep: bool) -> ProbeAnswer:
         view, observer = self._view, self._observer
         await observer.settled_state()
+        await observer.absence()
+        self._heard = view.live
         detail = await observer.detail() if deep else {}
         match view.live:
             case Live.OPEN:
@@ -141,7 +145,8 @@ class EvolutionSession:
         async with self._acting:
             self._renewing = True
             try:
-                await self._renewal.take_away()
+                heard = None if self._view.logins.fight else self._heard
+                await self._renewal.take_away(lambda live: came_back(heard, live))
                 self._observe(self._view_of(None))
                 self._dead = False
                 await self._connect()
@@ -216,6 +221,7 @@ class EvolutionSession:
             return
         try:
             await self._observer.state()
+            await self._observer.absence()
         except EngineError:
             return  # the next probe tells
         self._report_change(self._claim())
@@ -248,7 +254,7 @@ class EvolutionSession:
             raise
         except EngineError as error:
             view.awaited = False
-            if not (asked_before and error.code == "remote_exists"):
+            if view.paired or not (asked_before and error.code == "remote_exists"):
                 raise
         view.note_created()
         self._server.rows.forget()
@@ -279,7 +285,7 @@ class EvolutionSession:
             self._server.notes.put(self.remote, self._view.remembered)
 
     def _report(self, claim: Claim) -> None:
-        self._reported = claim
+        self._reported, self._heard = claim, self._view.live
         self.reporter.claim(claim)
 
     def _report_change(self, claim: Claim) -> None:

@@ -7,23 +7,14 @@ from dataclasses import replace
 from agent.core.engine_words import evolution_reason
 from agent.core.words import Claim
 from agent.engines.base import Qr
+from agent.engines.evolution import hooks
 from agent.engines.evolution.answers import Shown
 from agent.engines.evolution.claims import Facts, Live, claim_of, disagreement, fresh_end, is_paired
 from agent.engines.evolution.codes import Code, Questions, mark_code, qr_of
-from agent.engines.evolution.hooks import (
-    HookEvent,
-    codes_used_up,
-    is_outdated,
-    read_code,
-    read_end,
-    read_state_change,
-)
 from agent.engines.evolution.logins import Logins
 from agent.engines.evolution.notes_file import SessionNote
 from agent.engines.evolution.rows import FINAL, Row
 from agent.engines.evolution.settings import Pace
-
-_UNPAIRED = ("logout", "banned", "account_locked", "temporary_ban")
 
 
 class SessionView:
@@ -69,7 +60,12 @@ class SessionView:
 
     @property
     def unpaired(self) -> bool:
-        return self._facts.paired is False
+        """A gone session's pairing is remembered: it counts again where the session comes back."""
+        return self._facts.paired is False or self.gone
+
+    @property
+    def gone(self) -> bool:
+        return self._facts.gone
 
     @property
     def remembered(self) -> SessionNote:
@@ -121,7 +117,7 @@ class SessionView:
         return claim_of(facts, self._pace.blank_limit)
 
     def can_show_code(self) -> str:
-        if self.live is Live.OPEN or self.paired:
+        if self.live is Live.OPEN or (self.paired and not self.gone):
             return "not_needed"
         return "yes" if self.code() else "no"
 
@@ -152,7 +148,7 @@ class SessionView:
     def note_created(self) -> None:
         """The server has just made it: it was never paired."""
         self.note_end("")
-        self.awaited = False
+        self.awaited = self._facts.gone = False
 
     def note_live(self, live: Live, *, seen: bool = True) -> None:
         """`seen`: the server says so; else it follows from what we asked."""
@@ -176,9 +172,13 @@ class SessionView:
         elif live is Live.CONNECTING and self._blank_since is None and self.code() is None:
             self._blank_since = self._clock()
         if live is not Live.MISSING:
-            self.awaited = False
+            self.awaited = facts.gone = False
         else:
-            facts.paired, self._code, self._blank_since = False, None, None
+            self._code, self._blank_since = None, None
+
+    def note_gone(self) -> None:
+        """The server has it no more: not one look alone says so."""
+        self._facts.gone = self.live is Live.MISSING
 
     def note_shown(self, shown: Shown) -> None:
         """Take in a code that the server made for this login."""
@@ -212,11 +212,11 @@ class SessionView:
                 facts.open_until = max(facts.open_until, row.updated_wall)
             facts.open_until = max(facts.open_until, row.closed_wall)
         elif not row.live and not (facts.scanned and row.status == Live.CONNECTING):
-            facts.paired = is_paired(row, facts.open_until) and facts.ended not in _UNPAIRED
+            facts.paired = is_paired(facts, row)
 
-    def note_event(self, event: HookEvent) -> bool:
+    def note_event(self, event: hooks.HookEvent) -> bool:
         """Take in a state event of the webhook; True where it changed something."""
-        if is_outdated(event, self._newest):
+        if hooks.is_outdated(event, self._newest):
             return False
         self._newest = event.stamp or self._newest
         match event.kind:
@@ -225,7 +225,7 @@ class SessionView:
             case "QRCODE_UPDATED":
                 return self._note_code(event)
             case "STATUS_INSTANCE":
-                code = read_end(event.content)
+                code = hooks.read_end(event.content)
                 if code is None:
                     return False
                 self._end(code)
@@ -237,8 +237,8 @@ class SessionView:
         self.note_live(Live.CLOSE)
         return True
 
-    def _note_change(self, event: HookEvent) -> bool:
-        change = read_state_change(event.content)
+    def _note_change(self, event: hooks.HookEvent) -> bool:
+        change = hooks.read_state_change(event.content)
         if change is None:
             return False
         self._facts.account = change.account or self._facts.account
@@ -249,12 +249,12 @@ class SessionView:
             self._end(change.code)
         return True
 
-    def _note_code(self, event: HookEvent) -> bool:
-        if codes_used_up(event.content):
+    def _note_code(self, event: hooks.HookEvent) -> bool:
+        if hooks.codes_used_up(event.content):
             self.note_end("qr_idle")
             self.note_live(Live.REFUSED)
             return True
-        shown = read_code(event.content)
+        shown = hooks.read_code(event.content)
         if shown is None or mark_code(shown.code) == self._scanned:
             return False
         self.note_shown(shown)  # told when it is made

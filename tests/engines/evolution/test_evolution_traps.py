@@ -279,3 +279,55 @@ async def test_the_process_restarts_and_the_sessions_come_back(
 
     await eventually(status, "CONNECTED")
     await eventually(lambda: [each.up for each in bench.heard.servers], [False, True])
+
+
+@pytest.mark.parametrize("version", ["1.8.6", "2.3.6"])
+async def test_a_404_that_the_list_contradicts_ends_no_pairing(
+    make_stand_in: MakeStandIn, make_bench: MakeBench, version: str
+) -> None:
+    bench = await make_bench(await make_stand_in(version))
+    await bench.backend.check()
+    instance = bench.standin.add("sales", "open")
+    session = bench.hold("sales")
+    await session.probe()
+    for _ in range(3):
+        instance.denied = 1
+        claim = (await session.probe()).claim
+        assert (claim.status, claim.reason) == (Status.INITIALIZING, "")
+        assert claim.paired
+    with pytest.raises(EngineError, match="has it again") as caught:
+        await session.renew()
+    assert caught.value.code == "pairing_kept"
+    assert instance.creds
+    assert bench.standin.asked["DELETE /instance/logout"] == 0
+    assert bench.standin.asked["DELETE /instance/delete"] == 0
+    claim = (await session.probe()).claim
+    assert (claim.status, claim.paired) == (Status.CONNECTED, True)
+    await session.renew()  # decided on by an agent that knows that it is open
+    assert not bench.standin.instances["sales"].creds
+
+
+@pytest.mark.parametrize("version", ["1.8.6", "2.3.6"])
+async def test_a_session_that_is_gone_and_comes_back_has_its_pairing(
+    make_stand_in: MakeStandIn, make_bench: MakeBench, version: str
+) -> None:
+    """As after a restore of the server's database: then no login of ours and no deletion."""
+    bench = await make_bench(await make_stand_in(version, again=600.0))
+    await bench.backend.check()
+    instance = bench.standin.add("sales", "open")
+    session = bench.hold("sales")
+    await session.probe()
+    bench.standin.instances.pop("sales")
+    claim = (await session.probe()).claim
+    assert (claim.status, claim.reason) == (Status.DISCONNECTED, "remote_missing")
+    bench.standin.instances["sales"] = instance
+    with pytest.raises(EngineError) as caught:
+        await session.renew()
+    assert caught.value.code == "pairing_kept"
+    if version == "1.8.6":
+        instance.drop(408)
+        with pytest.raises(EngineError, match="may still connect it by itself"):
+            await session.connect()
+        assert instance.second_logins == 0
+    assert instance.creds
+    assert bench.standin.asked["DELETE /instance/delete"] == 0

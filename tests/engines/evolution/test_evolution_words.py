@@ -35,7 +35,8 @@ def row(status: str, code: int | None = None, at: float = 0.0, text: str = "") -
     ("facts", "status", "reason"),
     [
         pytest.param(Facts(Live.OPEN), "CONNECTED", "", id="open"),
-        pytest.param(Facts(Live.MISSING), "DISCONNECTED", "remote_missing", id="missing"),
+        pytest.param(Facts(Live.MISSING), "INITIALIZING", "", id="missing at one look"),
+        pytest.param(Facts(Live.MISSING, gone=True), "DISCONNECTED", "remote_missing", id="gone"),
         pytest.param(Facts(Live.UNLOADED), "INITIALIZING", "", id="the process is loading"),
         pytest.param(Facts(Live.REFUSED), "QR_REQUIRED", "qr_idle", id="the last code"),
         pytest.param(Facts(Live.CONNECTING, code_shown=True), "QR_REQUIRED", "", id="a code"),

@@ -120,6 +120,8 @@ class Instance:
         """Open, and WhatsApp does not answer: "silent" or "closed"."""
         self.outdated = False
         """WhatsApp refuses each login with 405, and the server tries again at once."""
+        self.denied = 0
+        """So many looks at its state are answered as if there were no such instance."""
         self.sent: list[dict[str, Any]] = []
         self._times = times
         self._version = version

@@ -307,6 +307,9 @@ class StandIn:
         return web.json_response(created_body(made, old=self.old, shown=shown), status=201)
 
     async def _state(self, instance: Instance, _request: web.Request) -> web.Response:
+        if instance.denied:
+            instance.denied -= 1
+            raise no_instance(instance.name)
         return web.json_response(state_body(instance))
 
     async def _connect(self, instance: Instance, request: web.Request) -> web.Response:
