@@ -247,7 +247,8 @@ BEGINS_AGAIN = ("remote_missing", "qr_idle")
 def needs_connect(claim: Claim, *, paired: bool) -> bool:
     """Whether a session on a server must be told to connect; a connected one is left alone."""
     if claim.status not in (ConnectionStatus.DISCONNECTED, ConnectionStatus.AUTH_FAILURE):
-        return False
+        # Missing at one look: where no pairing is recorded it is made, and that ends nothing.
+        return claim.raw == "missing" and not paired
     reason = reason_of(claim.reason or "unknown")
     if not reason.hopeless:
         return True
