@@ -3,7 +3,7 @@
 // While the file FULL_DISK names exists, its number says how many operations on files still succeed;
 // each later one fails with ENOSPC, a write after half of its text; with "N once" only the next one.
 // Beside it, FILE.count says how many there were. Without the file nothing is counted or fails.
-import { appendFileSync, readFileSync } from "node:fs";
+import { appendFileSync, constants, readFileSync } from "node:fs";
 import promises from "node:fs/promises";
 import { syncBuiltinESMExports } from "node:module";
 
@@ -30,7 +30,8 @@ function must() {
 
 const { open, rename } = promises;
 promises.open = async (path, flags, ...more) => {
-  if (!Number.isInteger(flags)) return open(path, flags, ...more);
+  // Reading needs no room; the store opens what it only reads without waiting for it.
+  if (!Number.isInteger(flags) || flags & constants.O_NONBLOCK) return open(path, flags, ...more);
   must();
   const handle = await open(path, flags, ...more);
   const { writeFile, sync } = handle;
