@@ -27,6 +27,7 @@ SEEN_FROM_OUTSIDE = [
     *(f"P{number}" for number in range(1, 7)),
     *(f"Q{number}" for number in range(1, 5)),
     *(f"W{number}" for number in range(20, 26)),
+    *("X1", "X2", "X3", "X4", "X9", "X10", "X11"),
 ]
 """Faults of whole installations; one of them may have several rows."""
 
