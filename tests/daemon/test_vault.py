@@ -55,7 +55,12 @@ async def cli(agent, *words):
         stderr=asyncio.subprocess.STDOUT,
         cwd=REPOSITORY,
     )
-    out, _ = await process.communicate()
+    try:
+        out, _ = await process.communicate()
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
     return process.returncode, out.decode()
 
 
@@ -67,11 +72,14 @@ async def killed_at(agent, eventually, point, ask):
     await agent.stop()
     await agent.start({"WA_FAILPOINT": f"{point}:kill"})
     await eventually(lambda: agent.status("a"), "CONNECTED")
-    with contextlib.suppress(aiohttp.ClientError, ConnectionError):
-        await ask()
+    asked = asyncio.ensure_future(ask())
     assert agent.process is not None
     async with asyncio.timeout(60):
         assert await agent.process.wait() == -signal.SIGKILL
+    # A command would wait for the next agent, and ask it again.
+    asked.cancel()
+    with contextlib.suppress(asyncio.CancelledError, aiohttp.ClientError, ConnectionError):
+        await asked
     await agent.start()
 
 

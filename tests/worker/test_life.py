@@ -367,16 +367,16 @@ async def test_an_engine_that_crashes_ends_the_worker_with_a_clear_line(
     )
 
 
-async def test_f44_rights_that_were_changed_are_named_and_left(bench: Any) -> None:
+async def test_f44_a_folder_in_a_files_place_is_named_and_left(bench: Any) -> None:
     await bench.connected()
     bench.process.terminate()
     await bench.ended()
     file = bench.session / "sandbox.json"
     file.unlink()
-    file.mkdir()  # unreadable for root, too
+    file.mkdir()
     bench.start()
     await bench.linked()
-    claim = await bench.status(Status.DISCONNECTED, "unknown")
+    claim = await bench.status(Status.AUTH_FAILURE, "session_damaged")
     assert str(file) in claim.raw
     assert file.is_dir()
 

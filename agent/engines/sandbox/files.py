@@ -42,10 +42,10 @@ def read_session(folder: Path) -> SessionFile | None:
     except OSError as error:
         if error.errno != errno.ELOOP:
             raise
-        raise SessionDamagedError("it is a link") from error
+        raise SessionDamagedError(f"{folder / NAME} is a link") from error
     if not stat.S_ISREG(os.fstat(fd).st_mode):
         os.close(fd)
-        raise SessionDamagedError("it is no regular file")
+        raise SessionDamagedError(f"{folder / NAME} is no regular file")
     with os.fdopen(fd, "rb") as file:
         return _parse(file.read())
 
