@@ -58,7 +58,7 @@ def waits_for_person(observation: Observation, reason: Reason) -> HealthVerdict:
 
 def waits_its_time(observation: Observation, reason: Reason, raw: str = "") -> HealthVerdict:
     """Its next try has a time of its own: after a ban nothing is to be done; where the page or the
-    client is refused, somebody should upgrade it."""
+    client is refused, an operator should upgrade it."""
     health = Health.DEGRADED if reason.slow else Health.DISCONNECTED
     return conclude(observation, health, reason.status, reason.code, reason.title_with(raw))
 

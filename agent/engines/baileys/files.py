@@ -74,7 +74,7 @@ def _no_constant(name: str) -> NoReturn:
 
 
 def unreadable_record(name: str) -> str:
-    """What is told of a record that cannot be read; without its contact's number."""
+    """The sentence about a record that cannot be read; without its contact's number."""
     key = _key_of(name)
     kind = re.match(KEY_KINDS, key)
     words = f"the key file {kind[1]}-*" if kind and kind[1] else "a key file"
@@ -238,7 +238,7 @@ def lacks_pre_keys(names: Collection[str]) -> str:
 
 def check_login(folder: Path, account: str) -> None:
     """Before each login: are these the credentials of this session? A login with others would log
-    in as somebody else, or end in WhatsApp's logout. Those that are missing or no JSON are the
+    in as another account, or end in WhatsApp's logout. Those that are missing or no JSON are the
     store's to report."""
     path = folder / CREDS
     try:

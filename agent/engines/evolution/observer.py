@@ -106,7 +106,7 @@ class Observer:
         await self.take_shown(shown)
 
     async def restart(self) -> bool:
-        """Ask the server to connect the session anew; False where it refuses: in `close`."""
+        """Ask the server to connect the session again; False where it refuses: in `close`."""
         if not self.server.api.told:
             await self.row()
         if cause := self.view.refuse_login(restart=True):

@@ -15,7 +15,7 @@ const MOST_RECENT_BYTES = 2 << 20;
 
 const now = () => performance.now() / 1000;
 const monotonic = () => Number(process.hrtime.bigint()) / 1e9; // the same in every process of the machine
-// Seconds that WhatsApp names; null where nobody could wait for them.
+// Seconds that WhatsApp names; null where the number is no time that a clock can reach.
 const secondsOf = (raw) => (Number(raw) > 0 && Number(raw) < 4e9 ? Number(raw) : null);
 const refuse = (code, words) => Object.assign(new Error(words), { code });
 
