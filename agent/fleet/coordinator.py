@@ -15,7 +15,9 @@ class Machine:
     installation: str
     """A UUID on its disk: a machine made new under an old name is another one."""
     place: str = ""
-    """Names the boot and the folder of its process: a copy of the whole machine has another."""
+    """Names the boot and the path of its folder: a copy of the whole machine has another."""
+    folder: str = ""
+    """Names its folder on the disk: a copy of its container has another."""
     address: str = ""
     """Where other machines reach its API."""
     capacity: int = 100
@@ -32,7 +34,8 @@ class Member:
     epoch: int
     renewals: int
     place: str = ""
-    """Of its machine."""
+    folder: str = ""
+    """Of its machine, as this."""
     losses: int = 0
     """Accepted losses of records that it has heard of."""
 
@@ -60,7 +63,8 @@ class MachineRow:
 @dataclass(frozen=True, slots=True)
 class Renewal:
     accepted: bool
-    """False: the machine was taken over, and `epoch` is its new one."""
+    """False: the machine was taken over, and `epoch` is its new one; or a later renewal of it
+    arrived before."""
     epoch: int
     renewals: Mapping[int, int]
     """Every machine's number, by its id."""
@@ -81,6 +85,8 @@ class Renewal:
     """Losses of records that operators accepted."""
     told: bool = True
     """While the fleet is halted: the machine told what it runs."""
+    asked: int = 0
+    """The highest of this machine's own numbers of its renewals that the database has seen."""
 
     @property
     def accepted_loss(self) -> str:
@@ -172,7 +178,11 @@ class Coordinator(Protocol):
     async def leave(self, member: Member, sessions: Collection[str]) -> bool:
         """Take the machine and its sessions out; False: it owns others, or has another epoch."""
 
-    async def renew(self, member: Member, rivals: frozenset[int], generation: int) -> Renewal: ...
+    async def renew(
+        self, member: Member, rivals: frozenset[int], generation: int, asked: int = 0
+    ) -> Renewal:
+        """Not accepted either: one whose number is not above that of every earlier one."""
+        ...
 
     async def machines(self) -> Sequence[MachineRow]: ...
 

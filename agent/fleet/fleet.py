@@ -111,6 +111,7 @@ def _describe(config: Config, key: FleetKey) -> Machine:
         section.machine,
         "",
         place=_place_of(config),
+        folder=_folder_of(config),
         address=section.reached_at,
         capacity=section.capacity,
         labels=section.label_values,
@@ -124,6 +125,12 @@ def _place_of(config: Config) -> str:
     """The boot and the folder: what a copy of this machine does not share with it."""
     place = f"{boot_id()} {config.agent.state_path.absolute()}"
     return hashlib.blake2b(place.encode(), digest_size=16).hexdigest()
+
+
+def _folder_of(config: Config) -> str:
+    """The folder on its disk: a clone of its container has another, under the same path."""
+    folder = config.agent.state_path.stat()
+    return f"{folder.st_dev}:{folder.st_ino}"
 
 
 def _engines(config: Config) -> frozenset[str]:

@@ -45,6 +45,8 @@ class FleetMemory:
     generation: int = 0
     """The highest that the database answered: a smaller one later means that it lost records."""
     renewals: int = 0
+    asked: int = 0
+    """Counts the renewals that this machine asked for; a late one has a smaller number."""
     named: tuple[frozenset[int], ...] = field(default_factory=tuple)
     """The rivals of each renewal that may have been recorded, from the last answered one on."""
     renewed: Renewed | None = None
@@ -62,10 +64,11 @@ class FleetMemory:
     def rivals(self) -> frozenset[int]:
         return frozenset[int]().union(*self.named)
 
-    def naming(self, rivals: frozenset[int]) -> "FleetMemory":
+    def asking(self, rivals: frozenset[int]) -> "FleetMemory":
         """Before a renewal that names them; one that names the same as the last adds nothing."""
         known = self.named[-1:] == (rivals,)
-        return self if known else replace(self, named=(*self.named, rivals))
+        named = self.named if known else (*self.named, rivals)
+        return replace(self, asked=self.asked + 1, named=named)
 
     def heard(self, renewal: Renewal, member: Member, boot: str, ttl: float) -> "FleetMemory":
         """With the answer to a renewal of the member."""
@@ -76,6 +79,7 @@ class FleetMemory:
             epoch=member.epoch,
             generation=max(self.generation, renewal.generation),
             renewals=member.renewals,
+            asked=max(self.asked, renewal.asked),
             named=self.named[-1:] if answered else self.named,
             renewed=Renewed(member.id, boot, ttl) if answered else None,
             halted=halted if answered else self.halted,
@@ -145,6 +149,7 @@ def _memory_of(raw: Mapping[str, Any]) -> FleetMemory:
         epoch=int(raw["epoch"]),
         generation=int(raw["generation"]),
         renewals=int(raw["renewals"]),
+        asked=int(raw.get("asked", 0)),
         named=tuple(frozenset(map(int, rivals)) for rivals in raw["named"]),
         renewed=Renewed(**raw["renewed"]) if raw.get("renewed") else None,
         others=tuple(Rival(**other) for other in raw.get("others", ())),

@@ -172,12 +172,12 @@ class Keeper:
     async def step(self) -> None:
         """Renew, or ask the rivals; then take over what may be taken over."""
         begun = boot_now()
-        await self._memory.change(lambda it: it.naming(self._rivals))
+        await self._memory.change(lambda it: it.asking(self._rivals))
         self._begun += 1
         number = self._begun
         try:
             renewal = await self._coordinator.renew(
-                self._member, self._rivals, self._memory.now.generation
+                self._member, self._rivals, self._memory.now.generation, self._memory.now.asked
             )
         except TryLater as error:
             self._note_database(str(error))

@@ -96,6 +96,19 @@ async def test_a_machine_whose_numbers_are_behind_reads_again_what_it_owns(fleet
     assert owned.copy == 7
 
 
+async def test_a_renewal_that_arrives_late_names_no_rivals(fleet: Fleet):
+    first, a, second, b = await two_machines(fleet)
+    renewals = [await second.renew(b, frozenset({a.id}), 0, asked) for asked in (4, 6)]
+    assert [it.accepted for it in renewals] == [True, True]
+    late = await second.renew(b, frozenset({a.id, 77}), 0, 5)
+    assert (late.accepted, late.epoch, late.asked) == (False, b.epoch, 6)
+    assert late.renewals == renewals[-1].renewals
+    assert {row.id: row.rivals for row in await first.machines()}[b.id] == {a.id}
+    # A machine that was made again from an older image goes on above what it is answered.
+    assert (await second.renew(b, frozenset(), 0, late.asked + 1)).accepted
+    assert (await second.renew(b, frozenset({a.id}), 0)).accepted, "an older program counts none"
+
+
 async def test_a_call_that_was_given_up_goes_on_in_the_database_no_longer(
     fleet: Fleet, eventually: Eventually
 ):

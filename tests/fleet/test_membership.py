@@ -5,9 +5,12 @@ import contextlib
 import json
 import shutil
 import sqlite3
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+
+import pytest
 
 from tests.conftest import Eventually
 from tests.fleet.agents import FleetAgent, FleetOfAgents, fleet_of_agents
@@ -116,8 +119,18 @@ async def released(agent: FleetAgent, id: str) -> None:
     assert "not_leased" in str(await agent.ask("POST", path, {"confirm": id}))
 
 
+AT_THE_SAME_PATH = """
+import os, subprocess, sys
+copy, original, *command = sys.argv[1:]
+subprocess.run(["mount", "--bind", copy, original], check=True)
+os.execvp(command[0], [original if it == copy else it for it in command])
+"""
+"""A cloned container on one host: its own files under the same path, in the same boot."""
+
+
+@pytest.mark.parametrize("cloned", ["the machine", "its container"])
 async def test_a_copy_of_a_machine_runs_none_of_its_sessions(
-    tmp_path: Path, eventually: Eventually
+    tmp_path: Path, eventually: Eventually, cloned: str
 ) -> None:
     async with fleet_of_agents(["a"], tmp_path) as fleet:
         await fleet.create("x", on="a")
@@ -128,6 +141,9 @@ async def test_a_copy_of_a_machine_runs_none_of_its_sessions(
         async with newcomer(fleet, "copy") as copy:
             copied = ("agent.db", "fleet.json", "sessions", "state-mark.json")
             await asyncio.to_thread(clone, fleet["a"].state, copy.state, copied)
+            if cloned == "its container":
+                paths = (str(copy.state), str(fleet["a"].state))
+                copy.inside = ["unshare", "--mount", sys.executable, "-c", AT_THE_SAME_PATH, *paths]
             await copy.start()
             await eventually(lambda: says_it_is_a_copy(copy), within=20)
             assert copy.worker_pids() == []

@@ -153,7 +153,7 @@ async def test_the_functions_ignore_objects_that_a_login_made_for_itself(fleet: 
     ]
     calls = [
         f"SELECT wa_agent.renew({b.id}, {b.epoch}, {b.renewals}, '{{}}', 0, 6, '')",
-        f"SELECT wa_agent.renew({b.id}, {b.epoch}, {b.renewals}, '{{}}', 0, 6, '', 0)",
+        f"SELECT wa_agent.renew({b.id}, {b.epoch}, {b.renewals}, '{{}}', 0, 6, '', 0, 9, '')",
         f"SELECT wa_agent.tell_sessions({b.id}, {b.epoch}, '[]', '{{\"gone\": 1}}')",
         f"SELECT wa_agent.publish({b.id}, {b.epoch}, '{{\"shop\": {{}}}}')",
         f"SELECT wa_agent.add_command('{uuid.uuid4()}', 'shop', 'start', '{{}}', 'k', 'ann')",

@@ -53,13 +53,16 @@ class PostgresCoordinator:
             machine.key_fingerprint,
             machine.place,
             self._ttl,
+            newer=(machine.folder,),
         )
-        return Member(id, epoch, renewals, machine.place)
+        return Member(id, epoch, renewals, machine.place, machine.folder)
 
     async def leave(self, member: Member, sessions: Collection[str]) -> bool:
         return bool(await self._do("leave_fleet", member.id, member.epoch, list(sessions)))
 
-    async def renew(self, member: Member, rivals: frozenset[int], generation: int) -> Renewal:
+    async def renew(
+        self, member: Member, rivals: frozenset[int], generation: int, asked: int = 0
+    ) -> Renewal:
         rows = await self._database.rows_of(
             "renew",
             "*",
@@ -70,7 +73,7 @@ class PostgresCoordinator:
             generation,
             self._ttl,
             member.place,
-            newer=(member.losses,),
+            newer=(member.losses, asked or None, member.folder),
         )
         if not rows or rows[0][1] is None:
             raise Refused(

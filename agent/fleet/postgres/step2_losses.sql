@@ -4,20 +4,25 @@ ALTER TABLE wa_agent.fleet
     ADD COLUMN losses bigint NOT NULL DEFAULT 0,  -- that operators accepted
     ADD COLUMN lost_after bigint NOT NULL DEFAULT 0;  -- the generation of the records that are left
 ALTER TABLE wa_agent.machine
-    ADD COLUMN told bigint NOT NULL DEFAULT 0;  -- the last loss for which it told what it runs
+    ADD COLUMN told bigint NOT NULL DEFAULT 0,  -- the last loss for which it told what it runs
+    ADD COLUMN asked bigint NOT NULL DEFAULT 0,  -- the machine's own number of its last renewal
+    ADD COLUMN folder text NOT NULL DEFAULT '';  -- of its files, on the disk of its process
 ALTER TABLE wa_agent.session
     ADD COLUMN told bigint NOT NULL DEFAULT 0;  -- the generation with which a machine told it
 ALTER TABLE wa_agent.deleted_session ADD COLUMN told bigint NOT NULL DEFAULT 0;
 
 -- `my_losses`: the accepted losses that the machine has heard of, NULL from an older program. What
 -- it misses from before a loss that it has not heard of is accepted already, and halts nothing.
+-- `my_asked`: the machine's own number of this renewal. One that arrives after a later one changes
+-- nothing: it would bring back rivals that the machine does not ask for promises any more.
 CREATE FUNCTION wa_agent.renew(
     me integer, my_epoch bigint, my_renewals bigint, my_rivals integer[], my_generation bigint,
-    ttl double precision, my_place text, my_losses bigint
+    ttl double precision, my_place text, my_losses bigint, my_asked bigint,
+    my_folder text
 ) RETURNS TABLE (
     accepted boolean, epoch bigint, ids integer[], numbers bigint[], alive integer[],
     generation bigint, changes bigint, settled boolean, halted text, commands boolean,
-    server text, losses bigint, told boolean
+    server text, losses bigint, told boolean, asked bigint
 ) LANGUAGE plpgsql
 SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_column
@@ -26,14 +31,19 @@ DECLARE
     mine wa_agent.machine;
     lost text := '';
     known boolean;
+    late boolean;
 BEGIN
     SELECT * INTO mine FROM wa_agent.machine WHERE id = me FOR NO KEY UPDATE;
-    IF mine.gone OR mine.role <> session_user OR mine.place <> my_place THEN
+    IF mine.gone OR mine.role <> session_user OR mine.place <> my_place
+            OR (mine.folder <> '' AND mine.folder <> my_folder) THEN
         RETURN;
     END IF;
     SELECT * INTO fleet FROM wa_agent.fleet;
     known := coalesce(my_losses < fleet.losses, false);
-    IF mine.id IS NULL OR mine.renewals < my_renewals THEN
+    late := coalesce(my_asked <= mine.asked, false);
+    IF late THEN
+        NULL;
+    ELSIF mine.id IS NULL OR mine.renewals < my_renewals THEN
         lost := 'the renewals of a machine were lost';
     ELSIF mine.epoch < my_epoch THEN
         lost := 'the epoch of a machine was lost';
@@ -55,13 +65,13 @@ BEGIN
         RETURNING * INTO fleet;
         UPDATE wa_agent.machine SET renewals = greatest(renewals, my_renewals) WHERE id = me;
     END IF;
-    accepted := mine.epoch = my_epoch
-        OR (mine.id IS NOT NULL AND (fleet.halted <> '' OR (known AND mine.epoch < my_epoch)));
+    accepted := NOT late AND (mine.epoch = my_epoch
+        OR (mine.id IS NOT NULL AND (fleet.halted <> '' OR (known AND mine.epoch < my_epoch))));
     IF accepted THEN
         -- An epoch that was lost counts: the machine and its rivals have heard of it.
         UPDATE wa_agent.machine SET renewals = greatest(renewals, my_renewals) + 1,
             epoch = greatest(epoch, my_epoch),
-            rivals = my_rivals, renewed_at = clock_timestamp(),
+            rivals = my_rivals, asked = coalesce(my_asked, asked), renewed_at = clock_timestamp(),
             alive_until = clock_timestamp() + make_interval(secs => ttl)
         WHERE id = me;
     END IF;
@@ -80,6 +90,7 @@ BEGIN
         extract(epoch FROM fleet.accepted_at), extract(epoch FROM wa_agent.in_use_since()));
     losses := fleet.losses;
     told := mine.told > fleet.losses;
+    asked := greatest(mine.asked, my_asked);
     RETURN NEXT;
 END $$;
 
@@ -98,7 +109,7 @@ BEGIN
     RETURN QUERY SELECT it.accepted, it.epoch, it.ids, it.numbers, it.alive, it.generation,
         it.changes, it.settled, it.halted, it.commands, it.server
         FROM wa_agent.renew(me, my_epoch, my_renewals, my_rivals, my_generation, ttl, my_place,
-            NULL) it;
+            NULL, NULL, NULL) it;
     UPDATE wa_agent.machine SET told = 1 + (SELECT losses FROM wa_agent.fleet)
         WHERE id = me AND role = session_user AND told <= (SELECT losses FROM wa_agent.fleet);
 END $$;
@@ -192,8 +203,10 @@ BEGIN
 END $$;
 
 REVOKE ALL ON FUNCTION wa_agent.tell_sessions, wa_agent.newest_known,
-    wa_agent.renew(integer, bigint, bigint, integer[], bigint, double precision, text, bigint)
+    wa_agent.renew(integer, bigint, bigint, integer[], bigint, double precision, text, bigint,
+        bigint, text)
     FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION wa_agent.tell_sessions,
-    wa_agent.renew(integer, bigint, bigint, integer[], bigint, double precision, text, bigint)
+    wa_agent.renew(integer, bigint, bigint, integer[], bigint, double precision, text, bigint,
+        bigint, text)
     TO wa_agent_machine;

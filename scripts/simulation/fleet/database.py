@@ -11,6 +11,8 @@ class Row:
     epoch: int = 0
     renewals: int = 0
     rivals: frozenset[int] = frozenset()
+    asked: int = 0
+    """The machine's own number of its last renewal."""
     alive_until: float = 0.0
     """By the database's own clock, which jumps; it only says whom to name as a rival."""
     told: int = 0
@@ -55,6 +57,11 @@ class Answer:
     told: bool
 
 
+def came_late(last: int, asked: int) -> bool:
+    """A later renewal of the machine was there before: it changes nothing."""
+    return asked <= last
+
+
 class Database:
     def __init__(self, world: World) -> None:
         self.world = world
@@ -77,10 +84,13 @@ class Database:
         renewals: int,
         *,
         losses: int,
+        asked: int,
     ) -> Answer:
         """A machine that was taken over is answered with its new epoch and is not renewed."""
         self._remember()
         row, tables = self.tables.machines[machine], self.tables
+        if came_late(row.asked, asked):
+            return self._answer(machine, accepted=False)
         lost = generation > tables.generation or renewals > row.renewals or epoch > row.epoch
         known = losses < tables.losses
         if lost or losses > tables.losses:
@@ -93,7 +103,7 @@ class Database:
         if accepted:
             row.renewals += 1
             row.epoch = max(row.epoch, epoch)
-            row.rivals = rivals
+            row.rivals, row.asked = rivals, asked
             row.alive_until = self.clock + self.world.policy.ttl
         return self._answer(machine, accepted)
 

@@ -144,7 +144,7 @@ class Machine:
         losses = disk.losses
 
         def there() -> None:
-            answer = database.renew(self.id, epoch, rivals, seen, count, losses=losses)
+            answer = database.renew(self.id, epoch, rivals, seen, count, losses=losses, asked=asked)
             self.world.send(
                 "db", self.name, lambda: self._do(run, lambda: self._hear(asked, begun, answer))
             )

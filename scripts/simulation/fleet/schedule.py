@@ -87,6 +87,8 @@ class Schedule:
             self._move,
             self._lose_records,
             self._lose_move,
+            self._hold,
+            self._hold_and_cut_off,
         )
 
     def _machine(self) -> Machine:
@@ -116,9 +118,7 @@ class Schedule:
         self._machine().crash_worker()
 
     def _cut(self, *ways: tuple[str, str]) -> None:
-        fresh = [way for way in ways if way not in self.world.cut]
-        self.world.cut.update(fresh)
-        self.world.after(self._long(), partial(self.world.cut.difference_update, fresh))
+        self._cut_for(self._long(), *ways)
 
     def _cut_off(self) -> None:
         name = self._machine().name
@@ -133,6 +133,34 @@ class Schedule:
         others = [machine.name for machine in self.machines.values() if machine.name != name]
         ways = [(name, other) for other in others] + [(other, name) for other in others]
         self._cut(*(ways if self.random.random() < 0.5 else self.random.sample(ways, 1)))
+
+    def _hold(self) -> None:
+        """Some of what a machine sends to the database, or to another one, arrives up to 90 s late,
+        in any order, also after the machine went on over a new connection."""
+        name = self._machine().name
+        others = [it.name for it in self.machines.values() if it.name != name]
+        way = (name, self.random.choice(["db", "db", *others]))
+        self.world.held.add(way)
+        self.world.after(self._long(), partial(self.world.held.discard, way))
+
+    def _hold_and_cut_off(self) -> None:
+        """A renewal is held; a rival that it names goes away and returns. When the renewal arrives,
+        its machine is cut off from the database and goes on by the promises of the others."""
+        machine, other = self.random.sample(list(self.machines.values()), 2)
+        way = (machine.name, "db")
+        self.world.held.add(way)
+        self.world.after(self.random.uniform(1, 12), partial(self.world.held.discard, way))
+        other.cut_power()
+        run, away = other.run, self.random.uniform(25, 50)
+        self.world.after(away, lambda: other.boot() if other.run == run else None)
+        for _ in range(4):
+            at = away + self.random.uniform(0, 30)
+            self.world.after(at, partial(self._cut_for, 30.0, way, way[::-1]))
+
+    def _cut_for(self, seconds: float, *ways: tuple[str, str]) -> None:
+        fresh = [way for way in ways if way not in self.world.cut]
+        self.world.cut.update(fresh)
+        self.world.after(seconds, partial(self.world.cut.difference_update, fresh))
 
     def _database_away(self) -> None:
         names = [machine.name for machine in self.machines.values()]

@@ -24,6 +24,8 @@ class World:
         self.now = 0.0
         self.cut: set[tuple[str, str]] = set()
         """(from, to) pairs between which messages are lost."""
+        self.held: set[tuple[str, str]] = set()
+        """(from, to) pairs between which some messages arrive up to 90 s late: a proxy, a queue."""
         self.workers: dict[str, list[Worker]] = {}
         self.violations: list[str] = []
         self.logins: Counter[str] = Counter()
@@ -40,10 +42,15 @@ class World:
         self.now = seconds
 
     def send(self, sender: str, receiver: str, do: Callable[[], None]) -> None:
-        """One message: lost when the way is cut as it leaves or arrives, else 1 ms to 3 s late."""
+        """One message: lost when the way is cut as it leaves or arrives, else 1 ms to 3 s late, or
+        90 s where messages are held."""
         if (sender, receiver) in self.cut:
             return
         late = 0.001 + self.random.random() ** 8 * 3.0
+        if (sender, receiver) in self.held and self.random.random() < 0.3:
+            # What holds it delivers it, whether or not the sender is cut off by then.
+            self.after(self.random.uniform(3.0, 90.0), do)
+            return
 
         def arrive() -> None:
             if (sender, receiver) not in self.cut:

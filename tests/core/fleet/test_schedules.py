@@ -6,7 +6,7 @@ import pytest
 
 from agent.core.fleet.acceptance import Accepted
 from agent.core.fleet.lease import Lease, LeasePolicy
-from scripts.simulation.fleet import machine
+from scripts.simulation.fleet import database, machine
 from scripts.simulation.fleet.schedule import Outcome, Schedule, play
 
 
@@ -29,6 +29,14 @@ def test_a_machine_that_misses_an_accepted_loss_runs_nothing_by_promises():
     assert [it for it in outcomes if it.violations or it.starving] == []
     with patch.object(Accepted, "refuses", lambda *_: False):
         assert len([it for it in lost_moves()[1] if it.violations]) > 10
+
+
+def test_a_renewal_that_arrives_late_makes_no_rival_that_its_machine_does_not_ask():
+    seeds = [f"test/{number}" for number in (6, 224, 230, 284)]
+    outcomes = [play(seed, only="hold_and_cut_off") for seed in seeds]
+    assert [it for it in outcomes if it.violations or it.starving] == []
+    with patch.object(database, "came_late", lambda *_: False):
+        assert all(play(seed, only="hold_and_cut_off").violations for seed in seeds)
 
 
 def lost_moves() -> tuple[list[Schedule], list[Outcome]]:
