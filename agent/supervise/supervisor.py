@@ -31,7 +31,7 @@ from agent.supervise.passes.picture import desired_of
 from agent.supervise.registry import Registry
 from agent.supervise.requests.calls import Asking
 from agent.supervise.requests.checks import Checking
-from agent.supervise.requests.confirming import must_be_confirmed
+from agent.supervise.requests.confirming import must_be_confirmed, must_be_paired
 from agent.supervise.requests.creation import Creation, check_settings_of
 from agent.supervise.requests.deletion import Deletion
 from agent.supervise.requests.repairs import Repairs
@@ -202,6 +202,7 @@ class Supervisor:
         self, id: InstanceId, *, confirmed: bool = False, passkey: str = ""
     ) -> InstanceView:
         facts = self._registry.get(id)
+        must_be_paired(facts, "log out")
         must_be_confirmed(facts, "log out", confirmed=confirmed, passkey=passkey)
         await self._asking.logout(id)
         return self.view(id)

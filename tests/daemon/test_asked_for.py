@@ -90,6 +90,20 @@ async def test_a_logout_that_ends_a_pairing_is_confirmed_as_a_clean_up_is(agent,
     await eventually(lambda: agent.status("a"), "QR_REQUIRED", within=20)
 
 
+async def test_a_logout_of_a_session_without_a_pairing_is_refused_and_its_code_stays(
+    agent, eventually
+):
+    await agent.create("a", scan="manual", qr_every=600)
+    await eventually(lambda: agent.status("a"), "QR_REQUIRED")
+    before = await agent.pid("a")
+    for body in ({}, {"confirm": True}):
+        status, told = await agent.ask("POST", "/api/instance/a/logout", body)
+        assert (status, told["error"]) == (409, "not_paired"), told
+        assert "wa-agent qr a" in told["message"]
+    assert (await agent.do("GET", "/api/instance/a/qr"))["qr"]
+    assert await agent.pid("a") == before
+
+
 async def test_a_forced_reconnect_connects_a_connected_session_again(agent, eventually):
     await agent.create("a")
     await eventually(lambda: agent.status("a"), "CONNECTED")

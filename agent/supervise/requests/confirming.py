@@ -31,6 +31,16 @@ def must_be_unpaired(facts: Facts) -> None:
         )
 
 
+def must_be_paired(facts: Facts, doing: str) -> None:
+    """Refuse an order that only ends a pairing, where there is certainly none."""
+    if not has_pairing(facts):
+        raise Refused(
+            f"cannot {doing} {facts.id}: it is not paired, there is no pairing to end; to pair it:"
+            f" `wa-agent qr {facts.id}`",
+            code="not_paired",
+        )
+
+
 def must_be_confirmed(facts: Facts, doing: str, *, confirmed: bool, passkey: str) -> Consent:
     """What the caller confirmed. `confirmed`: that a pairing may end; `passkey`: the id, where it
     may be lost for good."""
