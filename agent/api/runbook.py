@@ -7,7 +7,7 @@ from html import escape
 from aiohttp import web
 
 from agent.api.http.call import Call
-from agent.api.pages import PAGE, as_page
+from agent.api.pages import PAGE, Page
 from agent.core.alerts import Alert, alert_table
 from agent.metrics.runbook import paragraphs
 
@@ -15,18 +15,18 @@ _CODE = re.compile(r"`([^`]+)`")
 
 
 async def show_runbook(call: Call) -> web.Response:
-    return as_page(_page(), "html")
+    return _page().answer(call.request)
 
 
 @cache
-def _page() -> bytes:
+def _page() -> Page:
     frame = (PAGE / "runbook.html").read_text(encoding="utf-8")
     table = sorted(alert_table(), key=lambda alert: alert.name)
     rows = [(alert, text) for alert in table if (text := paragraphs().get(alert.name))]
     names = "".join(f'<li><a href="#{alert.anchor}">{alert.name}</a></li>' for alert, _ in rows)
     parts = "\n".join(_part(alert, text) for alert, text in rows)
     whole = frame.replace("<!-- names -->", names).replace("<!-- paragraphs -->", parts)
-    return whole.encode()
+    return Page(whole.encode(), "html")
 
 
 def _part(alert: Alert, paragraph: str) -> str:

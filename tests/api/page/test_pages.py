@@ -1,6 +1,7 @@
 """The pages: what foreign text can do in them, which is nothing."""
 
 import asyncio
+import gzip
 import re
 import shutil
 from importlib.resources import files
@@ -60,6 +61,27 @@ async def test_the_dashboard_names_all_its_modules_so_that_they_load_side_by_sid
                 wanted |= set(re.findall(r'from "(/page/[^"]+)"', await text(path)))
     assert len(wanted) > 20
     assert preloaded == wanted - {"/page/dashboard.js"}
+
+
+async def test_a_page_travels_packed_and_is_not_sent_again_while_it_is_the_same(
+    house: House,
+) -> None:
+    async with house.local(base_url="http://localhost", auto_decompress=False) as local:
+        sent = plain = 0
+        for path in ("/", "/docs", "/runbook", *(f"/page/{name}" for name in PARTS)):
+            packed = await local.get(path, headers={"Accept-Encoding": "gzip"})
+            assert packed.headers["Content-Encoding"] == "gzip", path
+            body = await packed.read()
+            whole = await local.get(path, headers={"Accept-Encoding": "identity"})
+            assert gzip.decompress(body) == await whole.read(), path
+            again = await local.get(path, headers={"If-None-Match": packed.headers["ETag"]})
+            assert (again.status, await again.read()) == (304, b""), path
+            assert "default-src 'none'" in again.headers["Content-Security-Policy"]
+            other = await local.get(path, headers={"If-None-Match": '"other"'})
+            assert other.status == 200
+            sent += len(body)
+            plain += int(whole.headers["Content-Length"])
+    assert sent < plain / 2
 
 
 async def test_the_runbook_has_what_every_alert_links_to(house: House) -> None:
