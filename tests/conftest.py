@@ -17,6 +17,7 @@ import pytest
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
+from tests.again import Again
 from tests.durations import Durations
 from tests.lacking import not_lent
 from tests.leftovers import Leftovers, sentence
@@ -39,6 +40,12 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 LEFT_BEHIND = pytest.StashKey[list[str]]()
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--again", action="store_true", help="run each failed test once more and name the FLAKY"
+    )
+
+
 def pytest_configure(config: pytest.Config) -> None:
     # A shell that starts pytest in the background has SIGINT ignored, and every child inherits
     # that: programs that are to end by SIGINT would not. A handler is not inherited.
@@ -49,6 +56,8 @@ def pytest_configure(config: pytest.Config) -> None:
         config.pluginmanager.register(Leftovers(), "leftovers")
     if not hasattr(config, "workerinput"):
         config.pluginmanager.register(Durations(), "durations")
+        if config.getoption("again"):
+            config.pluginmanager.register(Again(), "again")
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -1,4 +1,5 @@
-"""The run itself: processes left behind fail it, SIGINT reaches children, a hanging test ends."""
+"""The run itself: processes left behind fail it, SIGINT reaches children, a hanging test ends,
+a test that fails now and then is named."""
 
 import contextlib
 import signal
@@ -65,3 +66,27 @@ def test_a_test_that_hangs_ends_with_its_stack(tmp_path: Path) -> None:
     assert done.returncode == pytest.ExitCode.TESTS_FAILED
     assert "Timeout (>3.0s)" in done.stdout
     assert "time.sleep(600)" in done.stdout
+
+
+def test_one_that_failed_and_passes_alone_is_named_flaky_and_the_run_stays_red(
+    tmp_path: Path,
+) -> None:
+    file = tmp_path / "test_now_and_then.py"
+    file.write_text(
+        "from pathlib import Path\n"
+        f"BEEN_HERE = Path({str(tmp_path / 'been here')!r})\n"
+        "def test_fails_once():\n"
+        "    first = not BEEN_HERE.exists()\n"
+        "    BEEN_HERE.touch()\n"
+        "    assert not first\n"
+        "def test_fails_always():\n"
+        "    assert False\n"
+        "def test_passes():\n"
+        "    pass\n"
+    )
+    done = run_pytest(file, "-n", "1", "--again", "--rootdir", str(tmp_path))
+    lines = done.stdout.splitlines()
+    about = [line for line in lines if line.startswith(("FLAKY ", "FAILED AGAIN "))]
+    kinds = {line.rpartition(" ")[0]: line.rpartition("::")[2] for line in about}
+    assert kinds == {"FLAKY": "test_fails_once", "FAILED AGAIN": "test_fails_always"}, done.stdout
+    assert done.returncode == pytest.ExitCode.TESTS_FAILED
