@@ -20,6 +20,7 @@ from typing import Any
 from agent.core.model import ConnectionStatus
 from agent.engines.baileys.fetch import fetch_packages
 from agent.errors import EngineError, HostError, LinkError
+from scripts.benches.attacked import attack
 from scripts.benches.lone_worker import LoneWorker
 from scripts.benches.machine import TOP, this_machine
 from scripts.benches.processes import tree
@@ -164,11 +165,17 @@ def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="scripts/chaos baileys", description=__doc__)
     parser.add_argument("--kills", type=int, default=200, metavar="N", help="number of kills")
     parser.add_argument("--seed", type=int, default=1, metavar="N", help="of the random moments")
+    parser.add_argument("--hostile", action="store_true", help="see scripts/benches/attacked.py")
+    parser.add_argument("--sessions", type=int, default=8, metavar="N", help="of --hostile")
+    parser.add_argument("--minutes", type=float, default=60.0, metavar="N", help="of --hostile")
     options = parser.parse_args(argv)
     if reason := why_not("baileys"):
         print(f"scripts/chaos: {reason}", file=sys.stderr)
         return 1
-    print(f"On {this_machine()}.\n")
+    print(f"On {this_machine()}.\n", flush=True)
+    if options.hostile:
+        root = Path(tempfile.mkdtemp(prefix="wa-chaos-", dir="/var/tmp"))
+        return attack(root, options.sessions, options.minutes * 60.0, options.seed)
     with tempfile.TemporaryDirectory(prefix="wa-chaos-", dir="/var/tmp") as root:
         try:
             print(asyncio.run(run(options.kills, options.seed, Path(root))))

@@ -6,7 +6,7 @@ import asyncio
 import base64
 import time
 import urllib.error
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,11 +29,26 @@ DAMAGES = ("empty", "half", "zeros", "null", "NaN", "5", "{}", "[]", '"x"', "[[]
 Step = dict[str, Any]
 
 
+@dataclass(frozen=True, slots=True)
+class Target:
+    """The session that a case is played to."""
+
+    whatsapp: WhatsApp
+    account: str
+    folder: Path
+    send: Callable[[Mapping[str, Any]], Awaitable[object]]
+
+
 @dataclass(slots=True)
 class World:
     whatsapp: WhatsApp
     session: Bench
     bot: BaileysServer
+
+    @property
+    def target(self) -> Target:
+        session = self.session
+        return Target(self.whatsapp, session.account, session.folder, session.engine.send)
 
 
 def draw(chance: Random) -> list[Step]:
@@ -163,7 +178,7 @@ async def world(folder: Path) -> AsyncIterator[World]:
 
 async def play(world: World, case: list[Step]) -> None:
     session, begun = world.session, len(world.session.heard.claims)
-    said = [id for step in case if (id := await _do(world, step))]
+    said = [id for step in case if (id := await do(world.target, step))]
     said.append(await asyncio.to_thread(world.whatsapp.say, FRIEND, ACCOUNT, "is it there?"))
 
     def not_read() -> set[str]:
@@ -184,26 +199,24 @@ async def play(world: World, case: list[Step]) -> None:
     assert not session.heard.errors
 
 
-async def _do(world: World, step: Step) -> str:
+async def do(target: Target, step: Step) -> str:
     """The id of a message that may be read; "" for what is none, or what nobody could send."""
-    whatsapp = world.whatsapp
+    whatsapp, account = target.whatsapp, target.account
     try:
         match step["do"]:
             case "say":
-                return await _say_it(whatsapp, _bare(step))
+                return await _say_it(target, _bare(step))
             case "share":
-                ids = [await _say_it(whatsapp, _shared(g, step["key"])) for g in step["groups"]]
+                ids = [await _say_it(target, _shared(g, step["key"])) for g in step["groups"]]
                 return ids[-1]
             case "put":
-                await asyncio.to_thread(whatsapp.tell, "/put", {"user": ACCOUNT, **_bare(step)})
+                await asyncio.to_thread(whatsapp.tell, "/put", {"user": account, **_bare(step)})
             case "group":
-                return await asyncio.to_thread(
-                    whatsapp.say_in_group, HOSTILE, ACCOUNT, GROUP, "hello all"
-                )
+                await asyncio.to_thread(whatsapp.say_in_group, HOSTILE, account, GROUP, "hello all")
             case "damage":
-                _damage_it(world.session.folder, step["record"], step["how"])
+                _damage_it(target.folder, step["record"], step["how"])
             case "answer":
-                await world.session.engine.send({"to": HOSTILE, "type": "text", "text": "yes?"})
+                await target.send({"to": HOSTILE, "type": "text", "text": "yes?"})
     except urllib.error.HTTPError:
         pass  # WhatsApp's own encoding holds no such thing
     return ""
@@ -218,9 +231,9 @@ def _shared(group: str, key: str) -> Step:
     return {"message": {"conversation": "hello", "senderKeyDistributionMessage": told}}
 
 
-async def _say_it(whatsapp: WhatsApp, told: Step) -> str:
-    said = {"from": HOSTILE, "to": ACCOUNT, **told}
-    return str((await asyncio.to_thread(whatsapp.tell, "/say", said))["id"])
+async def _say_it(target: Target, told: Step) -> str:
+    said = {"from": HOSTILE, "to": target.account, **told}
+    return str((await asyncio.to_thread(target.whatsapp.tell, "/say", said))["id"])
 
 
 def _damage_it(folder: Path, record: str, how: str) -> None:
