@@ -44,7 +44,7 @@ async def regenerate(
             code=NOTHING,
         )
     # A session that cannot be repaired now must not be interrupted.
-    await round.store.must_have_room(round.id, plan)
+    await round.store.must_be_possible(round.id, plan)
 
     async def work() -> None:
         plan = await plan_records(round.store, round.id, peers, damaged=damaged)
@@ -59,9 +59,12 @@ async def regenerate(
     await round.while_down(work)
 
 
-async def clear_and_start(round: Round) -> None:
-    """Everything away, then a start; what was taken out comes back if the start was refused."""
+async def start_over(round: Round, *, going_down: Callable[[], None] = lambda: None) -> None:
+    """Down, everything away, then a start; what was taken out comes back if that was refused."""
     store, id = round.store, round.id
+    await store.must_be_possible(id, await store.plan_all(id))
+    going_down()
+    await round.go_down()
     plan = await store.plan_all(id)
     removal = await store.take_out(id, plan, "the session starts over") if plan else None
 
@@ -84,7 +87,7 @@ async def put_back(
     that is back already, or is no longer whole, is refused before the session is touched."""
     store, id = round.store, round.id
     removal = store.shelf.find_to_put_back(id, name)
-    await store.must_have_room(id, await store.in_the_way(id, removal))
+    await store.must_be_possible(id, await store.in_the_way(id, removal), removal)
 
     async def work() -> None:
         if plan := await store.in_the_way(id, removal):

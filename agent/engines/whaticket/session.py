@@ -197,9 +197,7 @@ class WhaticketSession:
             await store.copy_all(round.id, "the session starts over")
             await self._server.do(f"renew {round.id}", contract.new_qr, round.id)
         else:
-            await store.must_have_room(round.id, await store.plan_all(round.id))
-            await round.go_down()
-            await key_changes.clear_and_start(round)
+            await key_changes.start_over(round)
         self._view.logged_out()
         await round.wait("get a code of", lambda row: row.asks)
 

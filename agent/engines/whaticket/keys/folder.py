@@ -108,6 +108,16 @@ class AuthFolder:
         ids = sorted(name[len(before) : len(name) - len(after)] for name in names)
         return [id for id in ids if is_safe_name(id)]
 
+    def must_be_writable(self, id: str) -> None:
+        """EngineError where nothing can be moved out of its folder."""
+        path = self.path(id)
+        if not os.access(path, os.W_OK | os.X_OK):
+            raise EngineError(
+                f"cannot remove keys from {path}: this user may not write there, or its disk is"
+                " read-only; the session was not touched",
+                code="files",
+            )
+
     def measure(self, id: str, names: Iterable[str]) -> tuple[FileEntry, ...]:
         """Every one of them read; EngineError for one that cannot be."""
         path = self.path(id)

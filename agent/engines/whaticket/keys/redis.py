@@ -14,11 +14,12 @@ from typing import Any
 
 from agent.engines.whaticket.keys.damage import is_record, own_users, state_of_creds, worth_reading
 from agent.engines.whaticket.keys.peers import Peers, mappings_of, with_mapped
-from agent.engines.whaticket.keys.resp import Resp, RespError, read_address
+from agent.engines.whaticket.keys.resp import Command, Resp, RespError, read_address
 from agent.errors import ConfigError, EngineError
 
 _BATCH = 100
 _PER_SCAN = 500
+_NO_RECORD = ("none", "string")
 _GLOB = re.compile(r"([*?\[\]\\^-])")
 
 
@@ -107,18 +108,21 @@ class RedisKeys:
         prefix = self.prefix(id)
         keys = [key for key in await self.names(id) if worth_reading(key.removeprefix(prefix))]
         for _ in range(2):
-            keys = [k for k in keys if not is_record(k.removeprefix(prefix), await self._value(k))]
+            values = [value async for value in self._values(keys)]
+            keys = [key for key, raw in values if not is_record(key.removeprefix(prefix), raw)]
         return keys
 
-    async def _value(self, key: str) -> bytes:
-        async with self._explained("read the keys"):
-            try:
-                [raw] = await self.resp.ask(["GET", _raw(key)])
-            except RespError as error:
-                if error.word != "WRONGTYPE":
-                    raise
-                return b""
-        return b"null" if raw is None else raw
+    async def _values(self, keys: Sequence[str]) -> AsyncIterator[tuple[str, bytes]]:
+        """Each key with what is stored under it: `null` = nothing, no bytes = no text at all."""
+        for batch in _batches(keys):
+            async with self._explained("read the keys"):
+                [stored] = await self.resp.ask(["MGET", *map(_raw, batch)])
+                # MGET answers the same for an absent key and for one of another type.
+                unread = [key for key, raw in zip(batch, stored, strict=True) if raw is None]
+                kinds = await self.resp.ask(*(("TYPE", _raw(key)) for key in unread))
+            strange = {k for k, kind in zip(unread, kinds, strict=True) if kind not in _NO_RECORD}
+            for key, raw in zip(batch, stored, strict=True):
+                yield key, raw if raw is not None else b"" if key in strange else b"null"
 
     async def _scan(self, prefix: str) -> AsyncIterator[str]:
         match, cursor = _raw(_GLOB.sub(r"\\\1", prefix) + "*"), b"0"
@@ -161,6 +165,19 @@ class RedisKeys:
                     *_, done = await redis.ask(["MULTI"], ["DEL", *names], ["EXEC"])
                     if done is None:
                         raise _Changed
+
+    async def must_be_allowed(self, keys: Sequence[str], back: Sequence[str] = ()) -> None:
+        """EngineError where this user may not delete those keys, or write those `back`. Redis looks
+        at the rights when a transaction is made; none of it is carried out."""
+        wanted: list[Command] = [("DUMP", _raw(key)) for key in keys]
+        wanted += [("DEL", _raw(key)) for key in keys]
+        wanted += [("RESTORE", _raw(key), 0, "") for key in back]
+        async with self._explained("delete the keys"):
+            for batch in _batches(wanted):
+                async with self.resp.turn() as redis:
+                    await redis.ask(["WATCH", batch[0][1]])
+                    await redis.ask(["MULTI"])  # refused, the rest would be carried out
+                    await redis.ask(*batch, ["DISCARD"])
 
     async def present(self, keys: Sequence[str]) -> list[str]:
         async with self._explained("look at the keys"):
@@ -245,7 +262,7 @@ class _Changed(Exception):
 _WORDS = {
     "NOAUTH": "Redis refuses the password, or asks for one",
     "WRONGPASS": "Redis refuses the password, or asks for one",
-    "NOPERM": "Redis does not allow this user to do it",
+    "NOPERM": "Redis does not allow this user to do it (`ACL SETUSER` gives the right)",
     "LOADING": "Redis is still loading its data",
     "READONLY": "this Redis is a copy that takes no changes",
 }

@@ -142,7 +142,7 @@ class Conversation:
     open_questions: int = 0
     """Questions whose answers were not read: the connection is of no use any more."""
     watches: bool = False
-    """WATCH without EXEC: the next question must not stand in it."""
+    """WATCH without EXEC or DISCARD: the next question must not stand in it."""
 
     async def ask(self, *commands: Command) -> list[Any]:
         if not commands:
@@ -158,7 +158,7 @@ class Conversation:
         for command, answer in zip(commands, answers, strict=True):
             if isinstance(answer, RespError):
                 raise answer
-            if command[0] in ("WATCH", "EXEC"):
+            if command[0] in ("WATCH", "EXEC", "DISCARD"):
                 self.watches = command[0] == "WATCH"
         return answers
 

@@ -125,12 +125,21 @@ class SessionStore:
         keys = await self.redis.names(id) if self.redis is not None else ()
         return Plan(tuple(files), tuple(keys), whole=True)
 
-    async def must_have_room(self, id: str, plan: Plan) -> None:
-        """EngineError where its backup would not fit: asked before the session is taken down."""
+    async def must_be_possible(
+        self, id: str, plan: Plan, to_put_back: Removal | None = None
+    ) -> None:
+        """EngineError where the plan cannot be carried out, for want of room or of rights: asked
+        before the session is taken down. All its keys come back where a start is refused."""
+        back = plan.keys if plan.whole else ()
+        if to_put_back is not None and to_put_back.keys:
+            back = tuple(dump.key for dump in await in_thread(_read_keys, to_put_back))
+        if self.redis is not None and (plan.keys or back):
+            await self.redis.must_be_allowed(plan.keys, back)
         if not plan:
             return
         size = ROOM
         if (folder := self.folder) is not None and plan.files:
+            await in_thread(folder.must_be_writable, id)
             size += await in_thread(folder.size_elsewhere, self.shelf, id, plan.files)
         size += len(plan.keys) * ROOM_PER_KEY
         await in_thread(self.shelf.must_have_room, id, size)

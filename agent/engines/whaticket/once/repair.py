@@ -121,9 +121,7 @@ class Repairer:
         return Result(RECOVERED)
 
     async def _reset(self, round: Round, task: Task) -> Result:
-        self._note_down(task)
-        await round.go_down()
-        await key_changes.clear_and_start(round)
+        await key_changes.start_over(round, going_down=lambda: self._note_down(task))
         row = await round.wait("get a code of", lambda row: row.asks or row.connected)
         return Result(CLEANED if row.asks else RECOVERED)
 

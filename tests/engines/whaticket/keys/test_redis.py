@@ -107,6 +107,44 @@ async def test_the_same_through_folder_and_redis_at_once(
     assert await redis_client.exists(f"sessions:7:session-{LID}_1.0") == 0
 
 
+@pytest.mark.parametrize(
+    ("rights", "words"),
+    [("-del", "regenerate"), ("-dump", "regenerate"), ("-restore", "start over")],
+)
+async def test_a_user_without_the_rights_for_a_change_takes_no_session_down(
+    redis_bench, redis_client, rights, words
+):
+    bench, theirs, session = await redis_bench()
+    await theirs.damage(PEER)
+    await session.probe()
+    before, asked = await everything(redis_client), len(bench.stand_in.requests)
+    changes = {"regenerate": lambda: session.regenerate_keys([PEER]), "start over": session.renew}
+    await redis_client.execute_command("ACL", "SETUSER", "default", rights)
+    with pytest.raises(EngineError, match="does not allow this user"):
+        await changes[words]()
+    await redis_client.execute_command("ACL", "SETUSER", "default", "+@all")
+    assert theirs.status == "CONNECTED"
+    after = await everything(redis_client)
+    assert {key: value[0] for key, value in after.items()} == {k: v[0] for k, v in before.items()}
+    new = [line for line in bench.stand_in.requests[asked:] if "GET" not in line]
+    assert new == [], "it was never taken down"
+
+
+async def test_a_removal_that_may_not_be_written_back_takes_no_session_down(
+    redis_bench, redis_client
+):
+    bench, theirs, session = await redis_bench()
+    await session.regenerate_keys([PEER])
+    [folder] = (bench.kept / "removed" / "7").iterdir()
+    asked = len(bench.stand_in.requests)
+    await redis_client.execute_command("ACL", "SETUSER", "default", "-restore")
+    with pytest.raises(EngineError, match="does not allow this user"):
+        await session.command("restore_removed", {"name": folder.name})
+    assert theirs.status == "CONNECTED"
+    new = [line for line in bench.stand_in.requests[asked:] if "GET" not in line]
+    assert new == [], "it was never taken down"
+
+
 # --- the keys by themselves ------------------------------------------------------------------
 
 
@@ -245,6 +283,19 @@ async def test_a_wrong_type_and_a_missing_right_are_said(keys, redis_client):
     finally:
         await redis_client.execute_command("ACL", "SETUSER", "default", "+dump")
     assert await redis_client.exists("sessions:7:creds") == 1
+
+
+async def test_damaged_records_of_many_are_found_in_few_questions(keys, redis_client):
+    whole = {f"sessions:7:session-55119{n:08}.0": "null" for n in range(1000)}
+    await redis_client.mset(whole)
+    await redis_client.set("sessions:7:session-1.0", "{")
+    await redis_client.rpush("sessions:7:session-2.0", "no text")
+    await redis_client.config_resetstat()
+    assert await keys.damaged("7") == ["sessions:7:session-1.0", "sessions:7:session-2.0"]
+    asked = await redis_client.info("commandstats")
+    assert asked["cmdstat_mget"]["calls"] <= 2 * 11
+    assert asked["cmdstat_type"]["calls"] == 2, "those that MGET does not answer for"
+    assert "cmdstat_get" not in asked
 
 
 @pytest.mark.parametrize(
