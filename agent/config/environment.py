@@ -26,22 +26,31 @@ class Unit(StrEnum):
 
 
 NAMED = {
-    "SESSION_STORAGE_PATH": ("agent.session_storage_path", Unit.SAME),
-    "CACHE_PATH": ("agent.cache_path", Unit.SAME),
-    "LOG_LEVEL": ("agent.log_level", Unit.SAME),
-    "WHATSAPP_RECONNECTION_MAX_RETRIES": ("reconnect.attempts", Unit.SAME),
-    "WHATSAPP_RECONNECTION_BASE_DELAY": ("reconnect.base", Unit.MILLISECONDS),
-    "WHATSAPP_RECONNECTION_MAX_DELAY": ("reconnect.max", Unit.MILLISECONDS),
-    "WHATSAPP_CIRCUIT_BREAKER_THRESHOLD": ("reconnect.breaker_failures", Unit.SAME),
-    "WHATSAPP_CIRCUIT_BREAKER_TIMEOUT": ("reconnect.breaker_pause", Unit.MILLISECONDS),
-    "WHATSAPP_HEALTH_CHECK_INTERVAL": ("health.interval", Unit.MILLISECONDS),
-    "WHATSAPP_PERFORMANCE_MONITORING": ("memory.measure", Unit.SAME),
-    "WHATSAPP_MEMORY_THRESHOLD": ("memory.warn", Unit.PERCENT),
-    "WHATSAPP_CPU_THRESHOLD": ("alerts.host_cpu", Unit.PERCENT),
-    "WHATSAPP_ERROR_RATE_THRESHOLD": ("alerts.error_rate", Unit.PERCENT),
-    "WHATSAPP_RESPONSE_TIME_THRESHOLD": ("alerts.response_time", Unit.MILLISECONDS),
+    "SESSION_STORAGE_PATH": (("agent.session_storage_path",), Unit.SAME),
+    "CACHE_PATH": (("agent.cache_path",), Unit.SAME),
+    "LOG_LEVEL": (("agent.log_level",), Unit.SAME),
+    "WHATSAPP_RECONNECTION_MAX_RETRIES": (("reconnect.attempts",), Unit.SAME),
+    "WHATSAPP_RECONNECTION_BASE_DELAY": (("reconnect.base",), Unit.MILLISECONDS),
+    "WHATSAPP_RECONNECTION_MAX_DELAY": (("reconnect.max",), Unit.MILLISECONDS),
+    "WHATSAPP_CIRCUIT_BREAKER_THRESHOLD": (("reconnect.breaker_failures",), Unit.SAME),
+    "WHATSAPP_CIRCUIT_BREAKER_TIMEOUT": (("reconnect.breaker_pause",), Unit.MILLISECONDS),
+    "WHATSAPP_HEALTH_CHECK_INTERVAL": (("health.interval",), Unit.MILLISECONDS),
+    "WHATSAPP_PERFORMANCE_MONITORING": (("memory.measure",), Unit.SAME),
+    "WHATSAPP_MEMORY_THRESHOLD": (
+        ("memory.warn", "alerts.host_memory_high"),
+        Unit.PERCENT,
+    ),
+    "WHATSAPP_CPU_THRESHOLD": (("alerts.host_cpu",), Unit.PERCENT),
+    "WHATSAPP_ERROR_RATE_THRESHOLD": (("alerts.error_rate",), Unit.PERCENT),
+    "WHATSAPP_RESPONSE_TIME_THRESHOLD": (("alerts.response_time",), Unit.MILLISECONDS),
 }
-"""Name → key and how the variable counts."""
+"""Name → keys and how the variable counts."""
+
+SECOND_LIMITS = (
+    ("memory.warn", "memory.critical"),
+    ("alerts.host_memory_high", "alerts.host_memory_critical"),
+)
+"""A variable that sets the first above the second's default raises that as well."""
 
 _WORDS = {"true": True, "yes": True, "on": True, "1": True}
 _WORDS |= {"false": False, "no": False, "off": False, "0": False}
@@ -51,14 +60,15 @@ def read_environment(env: Mapping[str, str], config: Any) -> dict[str, tuple[Any
     """Values by dotted key, each with the words that say where it came from. A key's own name
     (WA_AGENT_SECTION__KEY) wins over an alias."""
     values: dict[str, tuple[Any, str]] = {}
-    for name, (key, unit) in NAMED.items():
+    for name, (keys, unit) in NAMED.items():
         if env.get(name):
             source = f"environment variable {name}"
             if unit:
                 source += f" ({unit})"
             text = env[name].lower() if name == "LOG_LEVEL" else env[name]
             text = "warn" if name == "LOG_LEVEL" and text == "warning" else text
-            values[key] = (parse_text(text, key, config, source, unit), source)
+            for key in keys:
+                values[key] = (parse_text(text, key, config, source, unit), source)
     for name in sorted(env):
         if not name.startswith(PREFIX) or name in NOT_KEYS:
             continue

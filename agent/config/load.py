@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from agent.config.backends import BackendDeclaration
 from agent.config.config import Config, Declaration
-from agent.config.environment import parse_text, read_environment, read_for_backends
+from agent.config.environment import SECOND_LIMITS, parse_text, read_environment, read_for_backends
 from agent.config.lines import find_lines, line_of
 from agent.config.problem import Problem
 from agent.config.rules import find_problem
@@ -65,6 +65,9 @@ def load_config(
     for key, value in (overrides or {}).items():
         words = f"command line ({key})"
         given[key] = (parse_text(value, key, config, words), words)
+    for low, high in SECOND_LIMITS:
+        if low in given and high not in given and not _is_set(high, origin):
+            given[high] = (max(given[low][0], _value_of(config, high)), given[low][1])
     for key, (value, words) in given.items():
         origin[key] = _Source(words, Path.cwd(), {})
         section, _, name = key.partition(".")
@@ -82,6 +85,11 @@ def load_config(
     if problem := find_problem(config) or more(config):
         raise _blame(problem, origin)
     return config
+
+
+def _value_of(config: Config, key: str) -> Any:
+    section, _, name = key.partition(".")
+    return getattr(getattr(config, section), name)
 
 
 def _is_set(key: str, origin: Mapping[str, _Source]) -> bool:

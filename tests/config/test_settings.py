@@ -307,6 +307,11 @@ def test_instances_are_declared(load):
         ("WHATSAPP_PERFORMANCE_MONITORING", "false", "memory.measure", False),
         ("WHATSAPP_MEMORY_THRESHOLD", "70", "memory.warn", 0.7),
         ("WHATSAPP_MEMORY_THRESHOLD", "0.7", "memory.warn", 0.7),
+        ("WHATSAPP_MEMORY_THRESHOLD", "70", "alerts.host_memory_high", 0.7),
+        ("WHATSAPP_MEMORY_THRESHOLD", "0.7", "memory.critical", 0.95),
+        ("WHATSAPP_MEMORY_THRESHOLD", "0.97", "memory.warn", 0.97),
+        ("WHATSAPP_MEMORY_THRESHOLD", "97", "memory.critical", 0.97),
+        ("WHATSAPP_MEMORY_THRESHOLD", "97", "alerts.host_memory_critical", 0.97),
         ("WHATSAPP_CPU_THRESHOLD", "75", "alerts.host_cpu", 0.75),
         ("WHATSAPP_ERROR_RATE_THRESHOLD", "5", "alerts.error_rate", 0.05),
         ("WHATSAPP_RESPONSE_TIME_THRESHOLD", "2000", "alerts.response_time", 2.0),
@@ -323,9 +328,15 @@ def test_the_environment_overrides_the_file(load, name, text, key, value):
 
 
 def test_every_name_for_the_environment_stands_for_a_key():
-    for key, _ in NAMED.values():
-        section, _, name = key.partition(".")
-        assert hasattr(getattr(Config(), section), name)
+    for keys, _ in NAMED.values():
+        for key in keys:
+            section, _, name = key.partition(".")
+            assert hasattr(getattr(Config(), section), name)
+
+
+def test_a_first_limit_above_a_second_one_that_is_set_is_refused(load):
+    with pytest.raises(ConfigError, match=r"memory\.warn \(0\.97\) is more than memory\.critical"):
+        load("[memory]\ncritical = 0.95\n", {"WHATSAPP_MEMORY_THRESHOLD": "0.97"})
 
 
 def test_a_keys_own_name_wins_over_its_alias(load):
