@@ -211,6 +211,8 @@ class Facts:
     """When it was connected last; None while it is, or never was."""
     lost_because: str = ""
     """Why it is no longer connected; "" once it is again."""
+    interrupted: bool = False
+    """It was connected, was not, and may be again, between two passes."""
     connected_since_wall: float | None = None
     last_snapshot_wall: float | None = None
     status_time: StatusTime = field(default_factory=StatusTime)
@@ -240,6 +242,8 @@ class Facts:
         same_phase = before is not None and same_status and before.claim.phase == claim.phase
         # `status_age`: the status may have begun before this agent saw it.
         begun = max(now - claim.still_for, self.begun_at)
+        if not same_status:
+            self._note_interruption()
         self.run.claim = ClaimFact(
             claim,
             at=now,
@@ -259,9 +263,15 @@ class Facts:
     def begin_again(self, now: float) -> None:
         """A server was told to begin this session again: earlier claims prove nothing, and its time
         starts here. Failed pings and contradictions stay until a probe says otherwise."""
+        self._note_interruption()
         self.begun_at = self.run.linked_since = now
         self.run.claim = None
         self.next_probe = self.next_deep = 0.0
+
+    def _note_interruption(self) -> None:
+        claim = self.run.claim
+        if claim is not None and claim.claim.status is ConnectionStatus.CONNECTED:
+            self.interrupted = True
 
     def look_closely(self) -> None:
         """It has just connected: probe it at once, and deep, for its proof and for parts that its

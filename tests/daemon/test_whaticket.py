@@ -102,8 +102,9 @@ async def test_five_errors_of_one_peer_begin_the_round_for_that_peer_alone(
     assert f"session-{peer}.0.json" in changed
     assert all(peer in name for name in changed), "another peer's keys, or the pairing's"
     assert {name: one for name, one in prints(desk, "8").items() if name in untouched} == untouched
+    shown = await agent.show(id)
+    assert shown["reconnects_by_reason"] == {"repair": 1}, "it was down and up for its new keys"
     told = [sentence for kind, sentence in await agent.story(id) if kind == "repair_step"]
-    print(told)
     assert len(told) >= 4, told
     assert not await steps(agent, other, "regenerate")
 

@@ -20,6 +20,7 @@ from agent.core.model import (
     UnitStatus,
 )
 from agent.core.reconnect import ReconnectPolicy
+from agent.core.recovery.repair import Goal, Repair, Trouble
 from agent.supervise.facts import Facts
 from agent.supervise.passes.record import Recorder, note_circuit, note_restarts
 from agent.supervise.story import is_trouble
@@ -223,6 +224,24 @@ def test_a_minute_of_success_resets_the_count_and_it_is_a_reconnect():
     look(it, CONNECTED, at=NOW + 62)
     assert it.record.attempts == 0
     assert it.counters.by_word["reconnects"] == {"connection_lost": 1}
+
+
+def test_an_interruption_between_two_passes_is_a_reconnect_and_ends_the_uptime():
+    it = facts()
+    look(it, CONNECTED)
+    since = it.connected_since_wall
+    look(it, CONNECTED, at=NOW + 30)
+    assert it.connected_since_wall == since
+    it.heard(Claim(ConnectionStatus.DISCONNECTED, paired=True), NOW + 40)
+    look(it, CONNECTED, at=NOW + 41)
+    assert it.connected_since_wall == WALL + NOW + 41
+    it.repair.last = Repair(Trouble.KEYS, "crypto_peer", Goal.HEAL, WALL)
+    it.begin_again(NOW + 50)
+    look(it, CONNECTED, at=NOW + 51)
+    look(it, CONNECTED, at=NOW + 81)
+    assert it.connected_since_wall == WALL + NOW + 51
+    assert it.counters.by_word["reconnects"] == {"connection_lost": 1, "repair": 1}
+    assert it.record.reconnects == 2
 
 
 def test_waiting_for_a_scan_uses_up_no_attempts():

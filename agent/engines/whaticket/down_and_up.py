@@ -43,6 +43,8 @@ class Round:
     pause: float = 1.0
     """Seconds between two tries; doubles."""
     poll: float = LOOK_EVERY
+    went_down: Callable[[], None] = lambda: None
+    """Called when the server says that it is down."""
 
     async def while_down(self, work: Callable[[], Awaitable[None]]) -> None:
         """Down, the work, up again; up also when either fails. The first error is raised."""
@@ -61,6 +63,10 @@ class Round:
 
     async def go_down(self) -> None:
         """Return when the server says twice that nothing of it runs; EngineError otherwise."""
+        await self._go_down()
+        self.went_down()
+
+    async def _go_down(self) -> None:
         route = self.server.contract.hang_up
         what = f"disconnect {self.id}"
         if route is None:

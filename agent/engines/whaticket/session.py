@@ -259,7 +259,13 @@ class WhaticketSession:
         raise EngineError(f"cannot {what}: it is not in the server's list", code="remote_missing")
 
     def _round(self, id: str) -> Round:
-        return Round(self._server, self._store, self._settings, id, self._report_step)
+        server, store, settings = self._server, self._store, self._settings
+        step, went_down = self._report_step, self._went_down
+        return Round(server, store, settings, id, step, went_down=went_down)
+
+    def _went_down(self) -> None:
+        """It may be up again before the next probe."""
+        self._reporter.claim(Claim(Status.DISCONNECTED, paired=self._view.paired))
 
     def _report_step(self, sentence: str) -> None:
         self._reporter.happened(Happening("repair_step", {"text": sentence}))

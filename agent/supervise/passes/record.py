@@ -152,7 +152,10 @@ class Recorder:
             since = before.status_since_wall
             if facts.record is not before:  # a drop was counted; the status stays what it was
                 facts.record = replace(facts.record, status=before.status, status_since_wall=since)
-            if verdict.state is Status.CONNECTED:
+            if verdict.state is Status.CONNECTED and facts.interrupted:
+                facts.lost_because = facts.lost_because or _why_interrupted(facts)
+                self._note_connected(facts, now_wall)
+            elif verdict.state is Status.CONNECTED:
                 facts.record = settled(facts.record, now_wall)
                 facts.connected_since_wall = facts.connected_since_wall or since  # if adopted
             return []
@@ -187,7 +190,7 @@ class Recorder:
 
     def _note_connected(self, facts: Facts, now_wall: float) -> None:
         facts.record = after_connected(facts.record, now_wall)
-        facts.connected_since_wall = now_wall
+        facts.connected_since_wall, facts.interrupted = now_wall, False
         facts.asked.try_at_once = False
         facts.asked.logout = False
         facts.noted_drop = ("", "", 0.0)
@@ -251,6 +254,11 @@ def note_restarts(facts: Facts, before: UnitStatus, after: UnitStatus) -> list[J
     return [
         entry(facts, "restarted", f"its worker ended ({reason}), and the host started it again")
     ]
+
+
+def _why_interrupted(facts: Facts) -> str:
+    repair = facts.repair.last
+    return "repair" if repair is not None and not repair.over else "connection_lost"
 
 
 def note_circuit(
