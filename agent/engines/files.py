@@ -32,8 +32,8 @@ class SessionFolder(Protocol):
         """The content of a file in it; None: the file is missing."""
 
     def sizes(self, inner: str = "") -> Mapping[str, int]:
-        """The names in the folder at this path below it, with their sizes; {} = a missing
-        folder."""
+        """The names in the folder at this path below it, with their sizes (0: a link or pipe); {} =
+        a missing folder."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +63,8 @@ class FileRules:
     check_login: Callable[[Path, str], None] = lambda _folder, _account: None
     """EngineError where the session of this account (of the record, "" = not known) must not log
     in with these files: they are another's, or changed."""
+    moves_aside: Callable[[str], bool] = lambda _path: False
+    """Whether the engine itself moves a link or pipe at this path aside and goes on without it."""
     linked: Callable[[SessionFolder], Linked] = lambda _folder: Linked()
     """The account and the device of these files, as far as they tell."""
 

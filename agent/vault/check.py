@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agent.core.model import InstanceId, SessionFiles
+from agent.engines.catalog import file_rules
 from agent.engines.files import FilesReport, Linked
-from agent.errors import InvalidRequest, VaultError, WaError
+from agent.errors import EngineError, InvalidRequest, VaultError, WaError
 from agent.vault.errors import explain, owner_of, planted
 from agent.vault.formats import check_session, is_left_out, linked_session
 from agent.vault.identity import names_other_engine, read_identity
@@ -23,6 +24,8 @@ from agent.vault.locate import (
 )
 from agent.vault.walk import DEEPEST, Excluded
 
+LOCK = "lock"
+"""Its worker holds it while it runs."""
 MOST_LOOKED_AT = 20_000
 """Entries of one session whose rights are looked at: a check must end."""
 
@@ -33,6 +36,7 @@ __all__ = [
     "inspect_files",
     "inspect_folder",
     "inspect_session",
+    "may_log_in",
     "read_linked",
 ]
 
@@ -70,6 +74,9 @@ def inspect_folder(folder: Path, engine: str, paired: bool = True) -> FolderRepo
     report = _inspect_files(folder, engine, paired)
     if report.files in (SessionFiles.ABSENT, SessionFiles.UNREADABLE):
         return FolderReport(report)
+    if _is_no_file(folder / LOCK):
+        problem = str(planted("use", folder / LOCK))
+        return FolderReport(FilesReport(SessionFiles.UNREADABLE, problem))
     try:
         fault = names_other_engine(read_identity(folder), engine, folder)
     except InvalidRequest:
@@ -79,6 +86,25 @@ def inspect_folder(folder: Path, engine: str, paired: bool = True) -> FolderRepo
             return FolderReport(report, str(error))
         return FolderReport(FilesReport(_unusable(error), str(error)))
     return FolderReport(report, fault)
+
+
+def may_log_in(folder: Path, engine: str, account: str) -> bool:
+    """Whether its files are whole, and those of this session: its engine would log in with them."""
+    if inspect_files(folder, engine).files is not SessionFiles.WHOLE:
+        return False
+    try:
+        file_rules(engine).check_login(folder / SESSION, account)
+    except EngineError:
+        return False
+    return True
+
+
+def _is_no_file(path: Path) -> bool:
+    """Something stands there in place of a file."""
+    try:
+        return not stat.S_ISREG(path.lstat().st_mode)
+    except OSError:
+        return False
 
 
 def _inspect_files(folder: Path, engine: str, paired: bool) -> FilesReport:
@@ -172,7 +198,8 @@ class _Look:
             return ""  # a running engine removed it
         is_folder = stat.S_ISDIR(status.st_mode)
         if not is_folder and not stat.S_ISREG(status.st_mode):
-            return str(planted("use", path / name))
+            aside = self.left_out(before + name, plain=False)
+            return "" if aside else str(planted("use", path / name))
         if not self._is_usable(status, is_folder):
             self.forbidden = True
             return (

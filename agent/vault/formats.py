@@ -1,7 +1,8 @@
 """The rules that each engine has for its session files, applied to an open folder."""
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+import stat
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePath
@@ -11,6 +12,7 @@ from agent.engines.files import FilesReport, Linked
 from agent.errors import VaultError
 from agent.vault.atomic import read_plain_file
 from agent.vault.locate import names_in, open_folder
+from agent.vault.walk import Excluded
 
 _LOCKS = frozenset({"lock", "lockfile", "LOCK", "parent.lock", ".parentlock"})
 
@@ -43,7 +45,9 @@ class _OpenSession:
 def _sizes(fd: int) -> Iterator[tuple[str, int]]:
     for name in names_in(fd):
         with suppress(FileNotFoundError):  # a running engine removed it
-            yield name, os.stat(name, dir_fd=fd, follow_symlinks=False).st_size
+            status = os.stat(name, dir_fd=fd, follow_symlinks=False)
+            plain = stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)
+            yield name, status.st_size if plain else 0
 
 
 @contextmanager
@@ -68,13 +72,15 @@ def linked_session(path: Path, session_fd: int, engine: str) -> Linked:
     return file_rules(engine).linked(_OpenSession(path, session_fd))
 
 
-def is_left_out(engine: str) -> Callable[[str], bool]:
-    """Locks of this run, links that name this host, caches, files half written."""
-    names = file_rules(engine).left_out | _LOCKS
+def is_left_out(engine: str) -> Excluded:
+    """Locks of this run, links that name this host, caches, files half written, and a link or pipe
+    that the engine moves aside."""
+    rules = file_rules(engine)
+    names = rules.left_out | _LOCKS
 
-    def left_out(path: str) -> bool:
+    def left_out(path: str, /, *, plain: bool = True) -> bool:
         name = path.rpartition("/")[2]
-        return (
+        return (not plain and rules.moves_aside(path)) or (
             name in names
             or name.startswith("Singleton")
             or name.endswith((".lock", "-shm"))

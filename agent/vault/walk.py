@@ -4,9 +4,10 @@ import contextlib
 import os
 import stat
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from agent.errors import VaultError
 from agent.vault.errors import explain, planted
@@ -16,9 +17,13 @@ DEEPEST = 32
 MOST_ENTRIES = 50_000
 _COARSE = 0.05
 """Seconds: a file changed twice within one tick of the kernel's clock looks unchanged."""
-Excluded = Callable[[str], bool]
-"""Gets a relative path; True for what belongs in no copy."""
 Signature = tuple[int, ...]
+
+
+class Excluded(Protocol):
+    """True for what belongs in no copy. `plain`: it is a file or a folder."""
+
+    def __call__(self, path: str, /, *, plain: bool = True) -> bool: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +74,8 @@ def _walk(here: Open, excluded: Excluded, verb: str, way: tuple[str, ...]) -> It
         except OSError as error:
             raise explain(verb, path, error) from error
         if not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):
+            if excluded(relative, plain=False):
+                continue
             raise planted(verb, path)
         yield Entry(relative, name, status, here)
         if stat.S_ISDIR(status.st_mode):

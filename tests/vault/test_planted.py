@@ -4,12 +4,14 @@ import os
 
 import pytest
 
-from agent.core.model import SessionFiles
+from agent.core.model import Instance, InstanceId, SessionFiles
 from agent.errors import VaultError
-from agent.vault.check import inspect_files
+from agent.vault.check import inspect_files, inspect_folder
+from agent.vault.copies.take import Subject, take_snapshot
 from agent.vault.identity import create, read_identity, write_identity
 from agent.vault.locate import locate
 from agent.vault.trash import list_trash, retire, sweep
+from tests.moving.conftest import creds, keys_of, write_folder
 
 
 def calls(root, sales):
@@ -92,6 +94,60 @@ def test_a_link_among_the_session_files_is_damage(root, sales, tmp_path, where):
     report = inspect_files(folder, "sandbox")
     assert report.files is SessionFiles.DAMAGED
     assert "symbolic link" in report.problem
+
+
+@pytest.fixture
+def keys(root):
+    """A paired session of the baileys engine, whose contact has a record."""
+    shop = Instance(InstanceId("shop"), "baileys", True)
+    session = create(root, shop) / "session"
+    write_folder(session, keys_of(creds()))
+    return shop, session
+
+
+def plant(path, kind, tmp_path):
+    path.unlink(missing_ok=True)
+    if kind == "pipe":
+        os.mkfifo(path)
+    else:
+        path.symlink_to(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("kind", ["link", "pipe"])
+def test_a_link_or_pipe_in_place_of_a_contacts_record_keeps_no_session_down(
+    root, keys, tmp_path, kind
+):
+    shop, session = keys
+    plant(session / "session-5511900000007.0.json", kind, tmp_path)
+    report = inspect_files(session.parent, "baileys")
+    assert report.files is SessionFiles.WHOLE
+    assert "session-5511900000007.0.json: empty or no file; the engine moves it" in report.problem
+    copied = take_snapshot(root, Subject(shop, True, "5511900000001", "test")).manifest.listing
+    assert "creds.json" in [file.path for file in copied.files]
+    assert "session-5511900000007.0.json" not in [file.path for file in copied.files]
+
+
+@pytest.mark.parametrize("kind", ["link", "pipe"])
+@pytest.mark.parametrize("name", ["creds.json", "notes.txt"])
+def test_a_link_or_pipe_in_place_of_another_file_is_damage(root, keys, tmp_path, name, kind):
+    _, session = keys
+    plant(session / name, kind, tmp_path)
+    report = inspect_files(session.parent, "baileys")
+    assert report.files is SessionFiles.DAMAGED
+    assert str(session / name) in report.problem
+
+
+@pytest.mark.parametrize("kind", ["link", "folder"])
+def test_what_stands_in_place_of_the_lock_is_named(root, keys, tmp_path, kind):
+    _, session = keys
+    lock = session.parent / "lock"
+    if kind == "folder":
+        lock.mkdir()
+    else:
+        lock.symlink_to(tmp_path / "nowhere")
+    report = inspect_folder(session.parent, "baileys")
+    assert report.files is SessionFiles.UNREADABLE
+    assert report.problem.startswith(f"cannot use {lock}: it is ")
 
 
 def test_a_link_in_a_retired_session_is_removed_and_its_target_stays(root, sales, tmp_path):

@@ -3,6 +3,7 @@ device is linked. Standard library only."""
 
 import base64
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -31,8 +32,8 @@ def fixed_mark(creds: Mapping[str, Any]) -> str:
     me, account = _table(creds.get("me")), _table(creds.get("account"))
     fixed: list[Any] = [me.get("id"), creds.get("registrationId"), creds.get("advSecretKey")]
     for pair in map(_table, map(creds.get, _FIXED)):
-        fixed += [_text(pair.get("private")), _text(pair.get("public"))]
-    fixed += [_text(account.get(name)) for name in _SIGNED]
+        fixed += [text_of(pair.get("private")), text_of(pair.get("public"))]
+    fixed += [text_of(account.get(name)) for name in _SIGNED]
     return sha256(json.dumps(fixed).encode())
 
 
@@ -40,7 +41,14 @@ def _table(value: Any) -> Mapping[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _text(value: Any) -> str:
+def account_of(creds: Mapping[str, Any]) -> str:
+    """The digits of its number; \"\" = none."""
+    id = _table(creds.get("me")).get("id")
+    digits = re.match(r"\d{5,20}", id) if isinstance(id, str) else None
+    return digits.group() if digits else ""
+
+
+def text_of(value: Any) -> str:
     """Bytes as base64, however this version of the library writes them."""
     return value if isinstance(value, str) else base64.b64encode(_bytes(value)).decode()
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from agent.core.words import SessionFiles
-from agent.engines.baileys.creds import CREDS, fixed_mark, key_fault
+from agent.engines.baileys.creds import CREDS, account_of, fixed_mark, key_fault, text_of
 from agent.engines.baileys.login_note import NOTE, read_mark
 from agent.engines.files import (
     FileRules,
@@ -197,9 +197,13 @@ def _broken_keys(path: Path, empty: list[str]) -> str:
         return ""
     more = f" and {len(empty) - 1} more" if len(empty) > 1 else ""
     return (
-        f"{path / empty[0]}{more}: empty; the engine moves it to {UNREADABLE} when it reads it, and"
-        " the contact's next message brings new keys"
+        f"{path / empty[0]}{more}: empty or no file; the engine moves it to {UNREADABLE} when it"
+        " reads it, and the contact's next message brings new keys"
     )
+
+
+def _moves_aside(path: str) -> bool:
+    return path != CREDS and re.fullmatch(rf"({KEY_KINDS})\.json", path) is not None
 
 
 def linked(folder: SessionFolder) -> Linked:
@@ -214,13 +218,11 @@ def linked_of(creds: Any) -> Linked:
     """The noise key is made when a device is linked, and never again."""
     if not isinstance(creds, dict):
         return Linked()
-    me, noise = creds.get("me"), creds.get("noiseKey")
-    id = me.get("id") if isinstance(me, dict) else None
-    digits = re.match(r"\d{5,20}", id) if isinstance(id, str) else None
+    noise = creds.get("noiseKey")
     private = noise.get("private") if isinstance(noise, dict) else None
     data = private.get("data") if isinstance(private, dict) else None
-    device = sha256(data.encode()) if isinstance(data, str) and data else ""
-    return Linked(digits.group() if digits else "", device)
+    key = data if isinstance(data, str) else text_of(private)
+    return Linked(account_of(creds), sha256(key.encode()) if key else "")
 
 
 PRE_KEY = "pre-key-"
@@ -254,9 +256,10 @@ def check_login(folder: Path, account: str) -> None:
             f" to …{account[-4:]}",
             code=FOREIGN,
         )
-    if (mark := read_mark(folder)) == fixed_mark(creds):
+    mark, whose = read_mark(folder)
+    if mark == fixed_mark(creds):
         return  # as WhatsApp took them last
-    if mark:
+    if mark and not (account and whose and whose != account):  # else the note is another session's
         raise EngineError(
             f"cannot log in: {path} was changed or replaced since WhatsApp took it last (if that"
             f" was meant, remove {NOTE} beside it)",
@@ -271,6 +274,7 @@ RULES = FileRules(
     lost_store,
     key_based=True,
     left_out=frozenset({REMOVED, NOTE}),
+    moves_aside=_moves_aside,
     check_login=check_login,
     lacks=lacks_pre_keys,
     linked=linked,

@@ -1,12 +1,12 @@
-"""What connected last, in a file beside the keys: the version of WhatsApp Web, and a mark of the
-credentials that WhatsApp took."""
+"""What connected last, in a file beside the keys: the version of WhatsApp Web, the account, and a
+mark of the credentials that WhatsApp took."""
 
 import json
 import logging
 from pathlib import Path
 from typing import Any
 
-from agent.engines.baileys.creds import CREDS, fixed_mark
+from agent.engines.baileys.creds import CREDS, account_of, fixed_mark
 from agent.files import open_plain, write_whole
 
 log = logging.getLogger(__name__)
@@ -19,14 +19,17 @@ def read_version(folder: Path) -> str:
     return _text(_read(folder / NOTE), "version")
 
 
-def read_mark(folder: Path) -> str:
-    """The mark of the credentials that WhatsApp took last; \"\" = none is noted."""
-    return _text(_read(folder / NOTE), "creds")
+def read_mark(folder: Path) -> tuple[str, str]:
+    """The mark of the credentials that WhatsApp took last, and their account; \"\" = none is
+    noted."""
+    note = _read(folder / NOTE)
+    return _text(note, "creds"), _text(note, "account")
 
 
 def note_login(folder: Path, version: str) -> None:
     creds = _read(folder / CREDS)
-    _note(folder, {"version": version, "creds": fixed_mark(creds) if creds else ""})
+    mark = fixed_mark(creds) if creds else ""
+    _note(folder, {"version": version, "creds": mark, "account": account_of(creds)})
 
 
 def forget_creds(folder: Path) -> None:
