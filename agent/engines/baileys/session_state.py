@@ -16,7 +16,8 @@ from agent.core.words import (
     Happening,
 )
 from agent.engines.baileys.codes import CRYPTO_WORDS, why_closed
-from agent.engines.baileys.files import unreadable_record
+from agent.engines.baileys.creds import CREDS
+from agent.engines.baileys.files import UNREADABLE, unreadable_record
 from agent.engines.baileys.login_note import forget_creds, note_login
 from agent.engines.base import Qr, Reporter
 from agent.engines.whaticket.keys.peers import address_of_jid
@@ -202,6 +203,14 @@ class SessionState:
 
     def _on_key_unreadable(self, event: Mapping[str, Any]) -> None:
         text = unreadable_record(str(event.get("file", "")))
+        log.warning("%s", text)
+        self.happened("key_unreadable", text=text)
+
+    def _on_creds_mended(self, event: Mapping[str, Any]) -> None:
+        gone = event.get("gone") is True
+        text = f"{CREDS} was gone" if gone else f"{CREDS} could not be read any more"
+        text += ": the engine wrote the credentials again with which it is connected"
+        text += "" if gone else f"; what stood there is in {UNREADABLE}"
         log.warning("%s", text)
         self.happened("key_unreadable", text=text)
 

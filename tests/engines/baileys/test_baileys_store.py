@@ -1,6 +1,7 @@
 """The store under kills, full disks, damage and one peer's removed keys: no pairing is lost."""
 
 import asyncio
+import base64
 import contextlib
 import json
 import os
@@ -8,6 +9,7 @@ import random
 import signal
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -123,6 +125,73 @@ async def test_a_damaged_pairing_is_named_and_left_as_it_is(bench: Bench) -> Non
     creds.write_bytes(whole)
     await bench.start()
     await bench.is_now("CONNECTED")
+
+
+def as_lists(value: Any) -> Any:
+    """Bytes as older versions of the library wrote them."""
+    if isinstance(value, dict) and value.get("type") == "Buffer":
+        return {"type": "Buffer", "data": list(base64.b64decode(value["data"]))}
+    if isinstance(value, dict):
+        return {name: as_lists(inner) for name, inner in value.items()}
+    return [as_lists(inner) for inner in value] if isinstance(value, list) else value
+
+
+async def test_keys_with_bytes_written_as_lists_log_in_and_read(bench: Bench) -> None:
+    await bench.pair()
+    await bench.talk("before")
+    await bench.stop()
+    for path in [bench.folder / "creds.json", *bench.folder.glob("session-*.json")]:
+        path.write_text(json.dumps(as_lists(json.loads(path.read_bytes()))))
+    await bench.start()
+    await bench.is_now("CONNECTED")
+    await bench.talk("after")
+    assert bench.heard.count("crypto_error") == 0
+
+
+async def settled(bench: Bench) -> Path:
+    """Its credentials, once the last that the phone gives to a new device is saved."""
+    creds = bench.folder / "creds.json"
+    await bench.until(lambda: "accountSyncCounter" in json.loads(creds.read_text()))
+    await bench.engine.save()
+    return creds
+
+
+async def test_credentials_that_broke_under_a_connected_session_are_written_again(
+    bench: Bench, tmp_path: Path
+) -> None:
+    await bench.pair()
+    await bench.talk("before")
+    creds = await settled(bench)
+    whole, kept = creds.read_bytes(), bench.folder / "removed-keys/unreadable/creds.json"
+    told = "creds.json could not be read any more: the engine wrote the credentials again"
+    for number, how in enumerate(("cut", "link", "gone"), 1):
+        creds.unlink()
+        if how == "cut":
+            creds.write_bytes(whole[:99])
+        elif how == "link":
+            creds.symlink_to(tmp_path / "nowhere")
+        else:
+            told = told.replace("could not be read any more", "was gone")
+        await bench.engine.probe()
+        assert json.loads(creds.read_bytes())["noiseKey"] == json.loads(whole)["noiseKey"]
+        await bench.engine.probe()
+        texts = [h.detail["text"] for h in bench.heard.happenings if h.kind == "key_unreadable"]
+        assert len(texts) == number
+        assert str(texts[-1]).startswith(told)
+    assert kept.read_bytes() == whole[:99]
+    assert kept.with_name("creds.json.1").is_symlink()
+    await bench.restart()
+    await bench.talk("after")
+
+
+async def test_no_credentials_are_written_into_another_folder(bench: Bench) -> None:
+    await bench.pair()
+    creds = await settled(bench)
+    bench.folder.rename(bench.folder.with_name("moved"))
+    bench.folder.mkdir()
+    await bench.engine.probe()
+    assert not creds.exists()
+    assert bench.heard.count("key_unreadable") == 0
 
 
 async def test_the_keys_of_a_peer_are_renewed_and_no_other_file_changes(bench: Bench) -> None:

@@ -136,6 +136,7 @@ export class Session {
 
   // A tick of this loop, how old the last frame is, and with `ask` a question to the server.
   async look({ ask, seconds = PING / 1000 }) {
+    await this.#mend();
     const answer = { open: this.#open, frame_age: this.#age(), ...this.#identity() };
     if (!ask || !this.#open) return answer;
     const begun = now();
@@ -210,7 +211,12 @@ export class Session {
   }
 
   async save() {
+    await this.#mend();
     await this.#store?.settled();
+  }
+
+  async #mend() {
+    if (this.#open) await this.#store.mendCreds(this.#state.creds).catch(() => {}); // the store reports it
   }
 
   #identity() {

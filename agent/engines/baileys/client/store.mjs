@@ -6,7 +6,7 @@
 // record that cannot be read is moved aside and absent from then on: it costs one contact a retry.
 // A contact names sender keys, and makes records grow: what goes too far is refused alone.
 import { constants } from "node:fs";
-import { access, mkdir, open, readdir, rename, unlink } from "node:fs/promises";
+import { access, link, mkdir, open, readdir, rename, stat, unlink } from "node:fs/promises";
 import { join } from "node:path";
 
 const CREDS = "creds.json";
@@ -72,6 +72,7 @@ export class Store {
   #writing = null;
   #failed = null;
   #closed = false;
+  #inode = 0; // of the folder: another one that takes its place is not this session's
 
   // `broken`: called once with a StoreError when the disk no longer takes what must be kept.
   // `told`: called with what a person should hear of.
@@ -84,6 +85,7 @@ export class Store {
 
   // The state as the library wants it; `paired`: a pairing is known, so no new identity may begin.
   async open(paired) {
+    this.#inode = await this.#inodeNow();
     const stored = await this.#read(CREDS);
     if (stored === null) {
       const others = (await readdir(this.#folder)).filter((name) => /^(session|pre-key|sender-key|app-state)/.test(name));
@@ -95,6 +97,26 @@ export class Store {
 
   saveCreds(creds) {
     return this.#put(new Map([[CREDS, creds]]));
+  }
+
+  // For a connected session: these are the credentials that WhatsApp took. Where the file is gone or
+  // cannot be read any more, it is written again; what stood there goes to the unreadable ones.
+  async mendCreds(creds) {
+    if (this.#failed || this.#closed || this.#waiting.has(CREDS)) return;
+    const found = await this.#look(CREDS).catch(() => undefined); // the disk, not the file
+    if ((found !== AWAY && found !== null) || (await this.#inodeNow()) !== this.#inode) return;
+    if (this.#waiting.has(CREDS)) return;
+    try {
+      if (found === AWAY) await link(join(this.#folder, CREDS), await this.#shelfFor(CREDS));
+    } catch {
+      return; // nothing is written over what cannot be kept
+    }
+    await this.saveCreds(creds);
+    this.#told({ event: "creds_mended", gone: found === null });
+  }
+
+  #inodeNow() {
+    return stat(this.#folder).then(({ ino }) => ino, () => 0);
   }
 
   // What is given from now on is another machine's to write: it is dropped, and never done.
@@ -151,21 +173,36 @@ export class Store {
 
   #awaited(file) {
     const text = this.#waiting.get(file);
-    return typeof text === "string" ? JSON.parse(text, this.#lib.BufferJSON.reviver) : null;
+    return typeof text === "string" ? this.#parse(text) : null;
+  }
+
+  // Older versions of the library, and other programs, write bytes as a list.
+  #parse(text) {
+    return JSON.parse(text, (key, value) =>
+      value?.type === "Buffer" && Array.isArray(value.data) ? Buffer.from(value.data) : this.#lib.BufferJSON.reviver(key, value),
+    );
+  }
+
+  async #stored(file) {
+    try {
+      return await this.#look(file);
+    } catch (error) {
+      throw this.#fail(new StoreError("storage_failed", file, error.code ?? error.message));
+    }
   }
 
   // The value on the disk; null = there is none, AWAY = it cannot be read.
-  async #stored(file) {
+  async #look(file) {
     let text;
     try {
       text = await readPlain(join(this.#folder, file));
     } catch (error) {
       if (error.code === "ENOENT") return null;
       if (error.code === "ELOOP" || error.code === NOT_PLAIN) return AWAY;
-      throw this.#fail(new StoreError("storage_failed", file, error.code ?? error.message));
+      throw error;
     }
     try {
-      const value = JSON.parse(text, this.#lib.BufferJSON.reviver);
+      const value = this.#parse(text);
       return isWhole(file, value) ? value : AWAY;
     } catch {
       return AWAY;
@@ -238,15 +275,19 @@ export class Store {
   // It is looked at again: a whole value may have been written since.
   async #moveAside(file, path) {
     if ((await this.#stored(file)) !== AWAY) return;
-    const shelf = join(this.#folder, ASIDE);
     try {
-      await mkdir(shelf, { recursive: true, mode: 0o700 });
-      let target = join(shelf, file);
-      for (let at = 1; await isThere(target); at += 1) target = join(shelf, `${file}.${at}`);
-      await rename(path, target);
+      await rename(path, await this.#shelfFor(file));
     } catch (error) {
       throw new StoreError("storage_failed", file, error.code ?? "rename");
     }
+  }
+
+  async #shelfFor(file) {
+    const shelf = join(this.#folder, ASIDE);
+    await mkdir(shelf, { recursive: true, mode: 0o700 });
+    let target = join(shelf, file);
+    for (let at = 1; await isThere(target); at += 1) target = join(shelf, `${file}.${at}`);
+    return target;
   }
 
   async #isTooMany(file) {
