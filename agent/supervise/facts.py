@@ -56,6 +56,8 @@ class RunFacts:
     """Its files are gone from the disk: its worker has the only copy."""
     refuge_tried: ProbeFact | None = None
     """The probe after which the agent last tried to save it elsewhere."""
+    files_looked_at: ProbeFact | None = None
+    """The probe after which the agent last looked for the files that belong to the session."""
 
 
 @dataclass(slots=True)

@@ -105,11 +105,29 @@ async def test_a_session_is_scanned_killed_in_each_part_and_restored_without_a_c
     await agent.stop()
     await agent.start(PATIENT | SLOWER)
     await eventually(lambda: agent.status("sales"), "CONNECTED", within=40)
+
+    await starts_again_when_its_own_files_are_back(agent, eventually)
     events = (await agent.do("GET", "/api/instance/sales/events?limit=500"))["events"]
     codes = [e for e in events if "QR_REQUIRED" in str(e["detail"].get("status"))]
     assert len(codes) == 1, "one scan is enough"
     assert "the offer" not in agent.log.read_text()
     assert code not in agent.log.read_text()
+
+
+async def starts_again_when_its_own_files_are_back(
+    agent: RunningAgent, eventually: Eventually
+) -> None:
+    await agent.do("POST", "/api/instance/sales/disable")
+    await eventually(lambda: agent.pid("sales"), 0, within=40)
+    creds = agent.state / "sessions/sales/session/creds.json"
+    whole = creds.read_text()
+    creds.write_text(whole.replace(f'"id":"{ACCOUNT}:', f'"id":"{ACCOUNT}:9', 1))
+    await agent.do("POST", "/api/instance/sales/enable")
+    await eventually(lambda: agent.status("sales"), "AUTH_FAILURE", within=40)
+    assert (await agent.show("sales"))["health"]["reason"] == "session_foreign"
+    creds.write_text(whole)
+    await eventually(lambda: agent.status("sales"), "CONNECTED", within=60)
+    assert ("action", "restart: its own files are back") in await agent.story("sales")
 
 
 @pytest.mark.slow

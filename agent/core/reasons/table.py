@@ -437,8 +437,8 @@ ROWS = (
         Permanence.WAIT_FOR_PERSON,
         _REFUSED,
         "Put its own files back (`wa-agent snapshots ID`, `wa-agent restore ID NAME`), or the file"
-        " that was changed and `wa-agent restart ID`. The session of another account moves in with"
-        " `wa-agent import` under a name of its own.",
+        " that was changed: the agent looks at each check, and restarts it then. The session of"
+        " another account moves in with `wa-agent import` under a name of its own.",
         counts_as_failure=False,
         local=True,
     ),

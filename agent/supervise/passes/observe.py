@@ -34,13 +34,14 @@ from agent.supervise.passes.lost_folder import FolderLooks, compare_folder
 from agent.supervise.passes.picture import desired_of
 from agent.supervise.settings import Settings
 from agent.supervise.worker_link import Listener, WorkerLink
-from agent.vault.check import inspect_folder
+from agent.vault.check import inspect_folder, may_log_in
 from agent.vault.free_space import why_no_start
 
 log = logging.getLogger(__name__)
 
 ATTACH_DELAY = 0.5
 BACKEND_DOWN = "backend_down"
+FOREIGN = "session_foreign"
 FIRST_WORDS = 1.0
 
 
@@ -78,8 +79,20 @@ async def observe(facts: Facts, observer: Observer) -> None:
         facts.folder.files = SessionFiles.WHOLE if facts.record.paired else SessionFiles.UNPAIRED
     elif facts.unit.runs:
         facts.folder.disk_problem = ""  # a running worker is never stopped for it
+        await _look_for_its_own_files(facts, observer)
     else:
         await asyncio.to_thread(_look_at_disk, facts, observer)
+
+
+async def _look_for_its_own_files(facts: Facts, observer: Observer) -> None:
+    """Its worker refused the files that lay there; once for each probe, for they may be back."""
+    claim, probe = facts.run.claim, facts.run.probe
+    if claim is None or claim.claim.reason != FOREIGN or probe is facts.run.files_looked_at:
+        return
+    facts.run.files_looked_at = probe
+    folder, record = observer.session_root / facts.id, facts.record
+    if await asyncio.to_thread(may_log_in, folder, facts.instance.engine, record.account):
+        facts.asked.restart_for = "its own files are back"
 
 
 def _look_at_disk(facts: Facts, observer: Observer) -> None:
