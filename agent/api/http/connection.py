@@ -202,6 +202,8 @@ class Connection(RequestHandler):
         message: str | None = None,
     ) -> web.StreamResponse:
         """The library's own refusals, in the envelope of all errors."""
+        if isinstance(exc, ConnectionError) and self.transport is None:
+            raise exc  # the client is gone: the library ends the connection in silence
         if status >= 500:
             log.error("cannot answer a request: %r", exc)
         if request.writer.output_size > 0:

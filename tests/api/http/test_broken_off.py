@@ -59,6 +59,34 @@ async def test_f63_a_listener_that_breaks_off_is_cleaned_up_in_silence(
     assert not [one for one in caplog.records if one.levelname in ("ERROR", "CRITICAL")]
 
 
+@pytest.mark.parametrize("path", ["/api/instance", "/api/import"])
+@pytest.mark.parametrize("reset", [False, True], ids=["closed", "reset"])
+async def test_a_client_that_leaves_in_the_middle_of_its_body_leaves_no_error(
+    house: House, eventually: Eventually, caplog: pytest.LogCaptureFixture, path: str, reset: bool
+) -> None:
+    key = (await house.key("admin"))["Authorization"]
+    type = "application/gzip" if path == "/api/import" else "application/json"
+    head = (
+        f"POST {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: {key}\r\n"
+        f"Content-Type: {type}\r\nContent-Length: 1000\r\nExpect: 100-continue\r\n\r\n"
+    )
+    connections = house.server._entrance.connections
+    await eventually(lambda: not connections)  # the one that made the key
+    reader, writer = await asyncio.open_connection("127.0.0.1", house.port)
+    writer.write(head.encode())
+    async with asyncio.timeout(30):
+        await reader.readuntil(b"\r\n\r\n")
+    writer.write(b"{")
+    if reset:
+        raw = writer.get_extra_info("socket")
+        raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    writer.transport.abort()
+    await eventually(lambda: not connections)
+    waiting = [task for task in asyncio.all_tasks() if "RequestHandler" in repr(task)]
+    await asyncio.wait_for(asyncio.gather(*waiting, return_exceptions=True), 30)
+    assert not [one for one in caplog.records if one.levelname in ("ERROR", "CRITICAL")]
+
+
 KNOWN_HEADERS = {
     *("allow", "cache-control", "connection", "content-length", "content-type", "date", "server"),
     *("referrer-policy", "x-content-type-options", "x-request-id"),
