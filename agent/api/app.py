@@ -122,7 +122,7 @@ async def _safely(
         return await run(request)
     except WaError as error:
         if error.http >= 500:
-            log.warning("request %s: %s", request_id, error)
+            audit.failed(request, error)
         elif error.http in (401, 403):
             audit.refused(request, error.http, error.code)
         return error_answer(error, request_id)

@@ -1,7 +1,8 @@
-"""The audit log: changes, reads of codes to scan, and refusals, each with its caller.
+"""The audit log: changes, reads of codes to scan, refusals and failures, each with its caller.
 
 A line has the address and the request's name, as its answer has. Lines that a client could cause
-by the thousand are limited: the first is written, the others are counted.
+by the thousand are limited: the first is written, the others are counted. They are counted by the
+connection's address: a client could name another one for each request.
 """
 
 import asyncio
@@ -15,6 +16,7 @@ from agent.api.http.auth import ANONYMOUS, Caller
 from agent.api.http.connection import Connection
 from agent.api.http.guard import is_hook
 from agent.core.model import Category
+from agent.errors import WaError
 from agent.log import bound
 from agent.logfiles import AUDIT
 
@@ -58,14 +60,19 @@ class Audit:
 
     def refused(self, request: web.Request, status: int, code: str) -> None:
         """A missing or wrong key, a missing right, a foreign host or page, a wrong hook secret."""
-        address = address_of(request)
         # The last part of a hook's path is a secret.
         path = request.get(ROUTE, "a hook") if is_hook(request) else request.path[:200]
         line = (
-            f"refused {address}: {request.method} {path} → {status} {code}"
+            f"refused {address_of(request)}: {request.method} {path} → {status} {code}"
             f" (request {_number(request)})"
         )
-        self._limited(f"refused {address}", None, line, logging.WARNING)
+        self._limited(f"refused {_connected_from(request)}", None, line, logging.WARNING)
+
+    def failed(self, request: web.Request, error: WaError) -> None:
+        """An answer 5xx: each cause once for each address."""
+        line = f"request {_number(request)} of {address_of(request)}: {error}"
+        source = f"failed {_connected_from(request)}: {error}"
+        self._limited(source, None, line, logging.WARNING)
 
     def _limited(self, source: str, id: str | None, line: str, level: int) -> None:
         counted = self._said.get(source)
@@ -86,11 +93,10 @@ class Audit:
         if counted.timer is not None:
             counted.timer.cancel()
         if counted.more:
-            word, _, who = source.partition(" ")
             bound(Category.API, id, AUDIT).log(
                 level,
                 "%s: %d more like the last within %g s",
-                f"{word} {who}",
+                source,
                 counted.more,
                 self.quiet_seconds,
             )
@@ -98,16 +104,19 @@ class Audit:
     def close(self) -> None:
         """Write the counts."""
         for source in list(self._said):
-            level = logging.WARNING if source.startswith("refused ") else logging.INFO
+            level = logging.INFO if source.startswith("read ") else logging.WARNING
             self._forget(source, None, level)
 
 
 def address_of(request: web.Request) -> str:
     """The connection's address, with the address that a proxy gives for its client."""
-    connection = request.protocol
-    address = connection.address if isinstance(connection, Connection) else None
     forwarded = request.headers.get("X-Forwarded-For", "")
-    return f"{address or 'unknown'}{f' for {forwarded[:80]!r}' if forwarded else ''}"
+    return f"{_connected_from(request)}{f' for {forwarded[:80]!r}' if forwarded else ''}"
+
+
+def _connected_from(request: web.Request) -> str:
+    connection = request.protocol
+    return (connection.address if isinstance(connection, Connection) else None) or "unknown"
 
 
 def _number(request: web.Request) -> str:

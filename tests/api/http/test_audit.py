@@ -38,6 +38,23 @@ async def test_requests_with_a_wrong_key_leave_a_line_and_a_count(
     assert "x" * 20 not in caplog.text
 
 
+@pytest.mark.parametrize("refusal", ["a wrong key", "too many requests"])
+async def test_a_flood_of_refusals_leaves_one_line_whatever_clients_its_sender_names(
+    open_house: OpenHouse, caplog: pytest.LogCaptureFixture, refusal: str
+) -> None:
+    async with open_house() as house:
+        if refusal == "too many requests":
+            limits = house.server._entrance.limits
+            limits.requests = limits.kept_free = 0
+        async with aiohttp.ClientSession(house.url) as tcp:
+            for number in range(20):
+                named = {"X-Forwarded-For": f"10.0.0.{number}"}
+                assert (await tcp.get("/api/instances", headers=named)).status in (401, 503)
+        (line,) = [one.getMessage() for one in caplog.records if one.levelno >= logging.WARNING]
+        assert "127.0.0.1 for '10.0.0.0'" in line
+    assert ": 19 more like the last within 60 s" in said(caplog)[-1]
+
+
 async def test_the_count_of_refusals_comes_by_itself(
     house: House, caplog: pytest.LogCaptureFixture, eventually: Eventually
 ) -> None:
