@@ -212,6 +212,11 @@ class Connection(RequestHandler):
         answer.force_close()
         return answer
 
+    def log_exception(self, *said: Any, **more: Any) -> None:
+        """The library calls it an error when a connection ends while it skips a body's rest."""
+        if self.transport is not None:
+            super().log_exception(*said, **more)
+
 
 def address_of(transport: asyncio.Transport) -> str:
     """The client's address, or `uid N` on the Unix socket."""

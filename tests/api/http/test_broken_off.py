@@ -87,6 +87,26 @@ async def test_a_client_that_leaves_in_the_middle_of_its_body_leaves_no_error(
     assert not [one for one in caplog.records if one.levelname in ("ERROR", "CRITICAL")]
 
 
+async def test_a_connection_that_ends_amid_a_refused_body_leaves_no_error(
+    house: House, eventually: Eventually, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The library skips the rest of a body that no handler read."""
+    head = b"POST /api/instance HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\n"
+    reader, writer = await asyncio.open_connection("127.0.0.1", house.port)
+    writer.write(head)
+    async with asyncio.timeout(30):
+        assert b" 401 " in await reader.readuntil(b"}")
+    (connection,) = house.server._entrance.connections
+    handler = connection._task_handler
+    assert handler is not None
+    connection.data_received(b"x")  # at the moment in which it has to give way
+    connection.give_way()
+    await asyncio.wait([handler], timeout=30)
+    assert handler.done()
+    assert not [one for one in caplog.records if one.levelname in ("ERROR", "CRITICAL")]
+    writer.close()
+
+
 KNOWN_HEADERS = {
     *("allow", "cache-control", "connection", "content-length", "content-type", "date", "server"),
     *("referrer-policy", "x-content-type-options", "x-request-id"),
