@@ -149,11 +149,10 @@ def identify(request: web.Request, section: ApiSection, ring: KeyRing) -> Caller
     return ANONYMOUS
 
 
-def shows_right_key(request: web.Request, ring: KeyRing) -> bool:
-    """Whether it has a place among those that are kept for keys."""
+def has_rights(request: web.Request, section: ApiSection, ring: KeyRing) -> bool:
+    """Whether it may have a place among those that no stranger takes."""
     try:
-        token = _token_of(request)
-        return token is not None and ring.caller(token) is not ANONYMOUS
+        return identify(request, section, ring) is not ANONYMOUS
     except Unauthorized:
         return False
 

@@ -35,11 +35,13 @@ class Entrance:
 class Connection(RequestHandler):
     __slots__ = (
         "_address",
+        "_answered",
         "_deadline",
         "_ended",
         "_entrance",
         "_heard",
         "_idle_since",
+        "_newest",
         "_refused",
         "_stage",
     )
@@ -54,6 +56,10 @@ class Connection(RequestHandler):
         self._ended = False
         """The client sends no more, and waits for its answers."""
         self._stage = Stage.HEAD
+        self._answered = 0
+        """Requests whose answer is sent."""
+        self._newest: Any = None
+        """The body of the newest request."""
 
     @property
     def address(self) -> str | None:
@@ -91,9 +97,12 @@ class Connection(RequestHandler):
         super().data_received(data)
         if self.transport is None:
             return
+        if self._messages:
+            self._newest = self._messages[-1][1]
         if self._busy():
             self._disarm()
-            self._stand(Stage.REQUEST)
+            if self._stage in (Stage.HEAD, Stage.IDLE):
+                self._stand(Stage.ASKED)
         else:
             if self._deadline is None:
                 self._arm()
@@ -102,10 +111,7 @@ class Connection(RequestHandler):
     def eof_received(self) -> bool:  # type: ignore[override]
         """A client may end its side when its request is sent; it gets its answer within the time
         of a head. TLS has no half-closed connection."""
-        payloads = [payload for _, payload in self._messages]
-        if self._current_request is not None:
-            payloads.append(self._current_request.content)
-        whole = self._busy() and all(payload.is_eof() for payload in payloads)
+        whole = self._busy() and self._newest.is_eof()
         over_tls = self.transport is None or self.transport.get_extra_info("sslcontext")
         if over_tls or not whole or self._upgraded:
             return False
@@ -124,13 +130,18 @@ class Connection(RequestHandler):
         if self._stage is Stage.UNREAD:
             self._stand(Stage.REQUEST)
 
-    def crowded(self, *, needed: bool, keyed: bool) -> bool:
-        """Whether its request is over the limit; `needed` ones and right keys have a higher one."""
-        address, limits = self._address, self._entrance.limits
-        self._refused = address is not None and limits.crowded(address, needed=needed, keyed=keyed)
-        if self._refused:
-            limits.leave(self)  # it ends with the refusal, whatever else its client sent
-        return self._refused
+    def admit(self, *, needed: bool, righted: bool) -> bool:
+        """Whether its request has a place; without one the connection ends with the refusal,
+        whatever else its client sent."""
+        if self._address is None:
+            return True  # the client is gone
+        limits = self._entrance.limits
+        self._refused = not limits.admit(self, self._address, needed=needed, righted=righted)
+        if not self._refused:
+            self._stage = Stage.REQUEST
+            if self._paused:
+                self._stand(Stage.UNREAD)  # the answer before this one
+        return not self._refused
 
     def give_way(self) -> None:
         self._disarm()
@@ -148,8 +159,11 @@ class Connection(RequestHandler):
             self._entrance.limits.stand(self, self._address, stage)
 
     def _busy(self) -> bool:
-        """A whole head has come: the deadline of the head is over."""
-        return bool(self._messages) or self._request_in_progress or self._upgraded
+        """A whole head has come: the deadline of the head is over.
+
+        Counted here: the library takes a request from its queue one turn of the loop before it
+        knows it as under way."""
+        return self._answered < self._request_count or self._upgraded
 
     def _arm(self) -> None:
         self._deadline = self._loop.call_later(self._entrance.head_seconds, self._head_is_late)
@@ -184,7 +198,10 @@ class Connection(RequestHandler):
             if transport is not None:
                 transport.abort()
             return resp, True
-        if not self._messages and not self._upgraded and self.transport is not None:
+        self._answered += 1
+        if self._messages:  # it came behind an upgrade that was refused
+            self._newest = self._messages[-1][1]
+        if not self._busy() and self.transport is not None:
             if self._ended:
                 self.close()
             self._stand(Stage.IDLE)

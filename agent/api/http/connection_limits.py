@@ -2,7 +2,7 @@
 
 127.0.0.1 is shared by all programs on this machine. Connections that send nothing, or do not read
 their answer, close the oldest of their own stage, and take no room from requests. Requests over
-the limit are refused, but for those that monitoring depends on and those with a right key.
+the limit are refused, but for those that monitoring depends on and those of clients with rights.
 """
 
 from collections import Counter
@@ -15,7 +15,10 @@ from typing import Protocol
 class Stage(StrEnum):
     HEAD = "head"
     """No whole head has come yet."""
+    ASKED = "asked"
+    """A whole head has come, and is checked in the next turn of the loop."""
     REQUEST = "request"
+    """Admitted: it has a place until its answer is sent."""
     IDLE = "idle"
     """Kept alive after an answer."""
     UNREAD = "unread"
@@ -43,8 +46,8 @@ class ConnectionLimits:
     unread: int = 64
     kept_free: int = 32
     """More requests that scrapes, probes and the webhooks of backends may take."""
-    kept_for_keys: int = 32
-    """And more again for requests with a right key: no stranger takes these."""
+    kept_for_rights: int = 32
+    """And more again for clients with rights: no stranger takes these."""
     gave_way: int = 0
     refused: int = 0
     _standing: dict[Stage, dict[Standing, str]] = field(
@@ -72,17 +75,23 @@ class ConnectionLimits:
                 if not self._counted[stage, address]:
                     del self._counted[stage, address]
 
-    def crowded(self, address: str, *, needed: bool, keyed: bool = False) -> bool:
-        """Whether this request, which is counted already, is over the limit."""
+    def admit(
+        self, connection: Standing, address: str, *, needed: bool, righted: bool = False
+    ) -> bool:
+        """Give its request a place; False: those that were admitted before it leave none."""
         more = self.kept_free if needed else 0
-        if keyed:
-            more = self.kept_free + self.kept_for_keys
-        crowded = (
-            self._counted[Stage.REQUEST, address] > self.per_address + more
-            or len(self._standing[Stage.REQUEST]) > self.requests + more
+        if righted:
+            more = self.kept_free + self.kept_for_rights
+        self.leave(connection)
+        free = (
+            self._counted[Stage.REQUEST, address] < self.per_address + more
+            and len(self._standing[Stage.REQUEST]) < self.requests + more
         )
-        self.refused += crowded
-        return crowded
+        if free:
+            self.stand(connection, address, Stage.REQUEST)
+        else:
+            self.refused += 1
+        return free
 
     def count(self, stage: Stage) -> int:
         return len(self._standing[stage])

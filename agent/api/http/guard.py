@@ -5,8 +5,9 @@ from urllib.parse import urlsplit
 
 from aiohttp import web
 
-from agent.api.http.auth import KeyRing, is_loopback, shows_right_key
+from agent.api.http.auth import KeyRing, has_rights, is_loopback
 from agent.api.http.connection import Connection
+from agent.config.sections import ApiSection
 from agent.errors import Forbidden, InvalidRequest, TryLater
 
 HOOKS = "/hooks/"
@@ -20,12 +21,12 @@ NEEDED = ("/metrics", "/healthz", "/readyz", "/api/fleet/promise")
 requests are refused."""
 
 
-def check_crowd(request: web.Request, ring: KeyRing) -> None:
+def check_crowd(request: web.Request, section: ApiSection, ring: KeyRing) -> None:
     connection = request.protocol
     if not isinstance(connection, Connection):
         return
     needed = is_hook(request) or request.rel_url.raw_path in NEEDED
-    if connection.crowded(needed=needed, keyed=shows_right_key(request, ring)):
+    if not connection.admit(needed=needed, righted=has_rights(request, section, ring)):
         raise TryLater("cannot answer so many requests at a time from this address", code="busy")
 
 

@@ -127,16 +127,70 @@ def _waiting(begun: asyncio.Event, go_on: asyncio.Event) -> Callable[..., Awaita
     return history
 
 
-async def test_a_client_that_ended_its_side_gets_its_answers(house: House) -> None:
-    ask = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
+async def test_a_burst_of_strangers_is_refused_before_a_client_with_rights(
+    open_house: OpenHouse,
+) -> None:
+    """All that come in one turn of the loop are counted as they are admitted, not as they come."""
+    async with open_house(connections_per_address=8) as house, contextlib.AsyncExitStack() as stack:
+        limits = house.server._entrance.limits
+        limits.heads_per_address = 1000
+        key = (await house.key("read"))["Authorization"]
+        headers = [f"Authorization: {key}\r\n", *[""] * 200]
+        lines = []
+        for _ in headers:
+            reader, writer = await asyncio.open_connection("127.0.0.1", house.port)
+            stack.callback(writer.close)
+            lines.append((reader, writer))
+        for (_, writer), header in zip(lines, headers, strict=True):
+            ask = f"GET /api/caller HTTP/1.1\r\nHost: localhost\r\n{header}\r\n"
+            writer.write(ask.encode())
+        async with asyncio.timeout(30):
+            answers = [(await reader.readline()).split()[1] for reader, _ in lines]
+        assert answers[0] == b"200"
+        assert set(answers[1:]) == {b"401"}, "what is refused at once takes no place"
+        assert limits.count(Stage.REQUEST) == 0
+
+
+async def test_a_trusted_client_of_the_unix_socket_has_a_place_that_no_stranger_takes(
+    open_house: OpenHouse,
+) -> None:
+    async with open_house() as house, house.local(base_url="http://localhost") as local:
+        limits = house.server._entrance.limits
+        limits.requests = limits.kept_free = 0
+        async with aiohttp.ClientSession(house.url) as tcp:
+            assert (await tcp.get("/healthz")).status == 503
+        assert (await local.get("/api/instances")).status == 200
+
+
+async def test_a_client_that_does_not_read_gets_no_place_by_asking_again(
+    house: House, eventually: Eventually
+) -> None:
+    limits = house.server._entrance.limits
+    ask = b"GET /openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    async with unread(house, 1) as readers:
+        await eventually(lambda: limits.count(Stage.UNREAD) == 1)
+        (connection,) = house.server._entrance.connections
+        connection.data_received(ask)
+        assert (limits.count(Stage.UNREAD), limits.count(Stage.REQUEST)) == (1, 0)
+        assert len(readers) == 1
+
+
+@pytest.mark.parametrize("requests", [1, 2])
+@pytest.mark.parametrize("path", ["/healthz", "/openapi.json"])
+async def test_a_client_that_ended_its_side_gets_its_answers(
+    house: House, path: str, requests: int
+) -> None:
+    ask = f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
     reader, writer = await asyncio.open_connection("127.0.0.1", house.port)
-    writer.write(ask * 2)
+    writer.write(ask * requests)
     writer.write_eof()
     async with asyncio.timeout(30):
         answered = await reader.read()
-    assert answered.count(b"HTTP/1.1 200") == 2
+    assert answered.count(b"HTTP/1.1 200") == requests
     writer.close()
-    # Half a body is no request.
+
+
+async def test_half_a_body_is_no_request(house: House) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", house.port)
     writer.write(b"POST /api/instance HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n{")
     writer.write_eof()
@@ -178,12 +232,13 @@ def test_a_client_with_a_request_takes_no_slot_from_clients_without() -> None:
     asking, next_one, scrape = Guest(), Guest(), Guest()
     for guest in (asking, next_one, scrape):
         limits.stand(guest, "a", Stage.HEAD)
-        limits.stand(guest, "a", Stage.REQUEST)
+        limits.stand(guest, "a", Stage.ASKED)
     assert limits.count(Stage.HEAD) == 0
-    assert limits.crowded("a", needed=False)
-    assert limits.crowded("a", needed=True)  # three at a time, one place and one kept free
+    assert limits.admit(asking, "a", needed=False)
+    assert not limits.admit(next_one, "a", needed=False)
+    assert limits.admit(scrape, "a", needed=True)
+    assert not limits.admit(next_one, "a", needed=True), "one place and one kept free are taken"
+    assert limits.admit(scrape, "a", needed=True), "its next request has the place of its last"
+    limits.leave(asking)
     limits.leave(scrape)
-    assert limits.crowded("a", needed=False)
-    assert not limits.crowded("a", needed=True)
-    limits.leave(next_one)
-    assert not limits.crowded("a", needed=False)
+    assert limits.admit(next_one, "a", needed=False)
