@@ -98,7 +98,10 @@ class LeaseOver(WaError):
 
 
 class StoreError(WaError):
+    """The database cannot be read or written now; its code says why (full, read-only, ...)."""
+
     code = "store"
+    http = 507
 
 
 class SchemaTooNew(ConfigError):
@@ -108,7 +111,10 @@ class SchemaTooNew(ConfigError):
 
 
 class VaultError(WaError):
+    """Session files cannot be read or written; its code says why (full, damaged, a link, ...)."""
+
     code = "vault"
+    http = 507
 
 
 class HostError(WaError):

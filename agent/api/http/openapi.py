@@ -155,4 +155,4 @@ def _refusals(route: Route) -> Iterator[int]:
         yield 406
     if route.method != "GET" or "{" in route.path:
         yield from (409, 502)
-    yield from (500, 503)
+    yield from (500, 503, 507)
