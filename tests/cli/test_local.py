@@ -65,6 +65,20 @@ def test_output_into_a_closed_pipe_is_no_error() -> None:
     assert done.stdout.startswith("# wa-agent")
 
 
+@pytest.mark.parametrize("words", ["completion fish", "version"])
+def test_output_into_a_full_disk_is_one_sentence_and_a_status(words: str) -> None:
+    done = subprocess.run(
+        f"{sys.executable} -m agent {words} > /dev/full",
+        shell=True,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    (sentence,) = done.stderr.splitlines()
+    assert sentence.startswith("wa-agent: cannot use the standard output")
+    assert done.returncode == 1
+
+
 def test_a_shown_configuration_hides_what_opens_backends(
     elsewhere: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
