@@ -113,6 +113,7 @@ def show_details(view: InstanceView) -> dict[str, Any]:
         "processes": view.processes,
         **{row.name: view.figures.get(row.name) for row in FIGURES},
         **{row.shown or row.name: dict(view.counts[row.name]) for row in COUNTS},
+        "counted_since": wall_text(view.counted_since_wall),
         "messages": dict(view.messages),
         "errors": dict(view.errors),
         "status_seconds": {

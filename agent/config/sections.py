@@ -124,7 +124,7 @@ class ApiSection:
     )
     history: float = setting(
         3600.0,
-        "seconds of history in the dashboard's charts of memory and messages",
+        "seconds of the dashboard's newest lines, beside those of a day, a week and a month",
         low=60,
         high=86400,
         restart=True,

@@ -61,6 +61,8 @@ class InstanceView:
     counts_messages: bool = True
     """False: the engine reports no messages; their number is unknown, not 0."""
     errors: Mapping[str, int] = field(default_factory=dict)
+    counted_since_wall: float | None = None
+    """When the counts began: at the agent's start, or before it if the last one ended in order."""
     status_time: StatusTime = field(default_factory=StatusTime)
     """How long it was in each status, counted while an agent ran."""
     next_attempt_wall: float | None = None

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from agent.clock import boot_now
 from agent.config import Config
-from agent.core.figures.trend import Trends
+from agent.core.figures.trend import AllTrends
 from agent.core.model import Happening, InstanceId
 from agent.host.base import Host
 from agent.supervise.agent_status import OwnFigures
@@ -65,7 +65,7 @@ class Supervision:
     backend_loop: Loop
     packs: Packs
     rounds: Rounds
-    trends: Trends
+    trends: AllTrends
     room: Room
     reaching: Reaching
     seats: Host
@@ -108,7 +108,7 @@ def assemble(config: Config, ground: Ground) -> Supervision:
         figures=figures,
         keeping=base.keeping,
         supervisor=_supervisor(base, ladder, passes, loop, figures),
-        handover=Handover(ground.store, ladder, registry),
+        handover=Handover(ground.store, ladder, registry, base.trends),
         carried=CarriedCounters(ground.store, registry),
         snapshots=SnapshotClock(
             base.keeping, registry, config.session_root, lambda: settings.config.sessions

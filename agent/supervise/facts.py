@@ -2,6 +2,7 @@
 of the link and the host write here and wake the loop; the pass reads."""
 
 import asyncio
+import time
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -139,6 +140,7 @@ class SavedFacts:
 class Counters:
     """Counted since the agent's start, or since before it (periodic/carried)."""
 
+    since_wall: float = field(default_factory=time.time)
     by_word: dict[str, Counter[str]] = field(
         default_factory=lambda: {row.name: Counter() for row in COUNTS}
     )

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agent.config import Config
-from agent.core.figures.trend import Trends
+from agent.core.figures.trend import AllTrends, open_trends
 from agent.core.model import ConnectionStatus, InstanceId
 from agent.core.reasons import reason_of
 from agent.deliver.bus import EventBus
@@ -67,7 +67,7 @@ class Shared:
     notes: Notes
     link_stats: LinkStats
     checks: CheckTimes
-    trends: Trends
+    trends: AllTrends
 
     def wake(self, id: InstanceId) -> None:
         self.ground.wakes.wake(id)
@@ -149,7 +149,7 @@ def build_shared(config: Config, ground: Ground) -> Shared:
         notes=notes,
         link_stats=link_stats,
         checks=CheckTimes(),
-        trends=Trends(config.api.history),
+        trends=open_trends(config.api.history),
     )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from agent.core.figures.trend import Trends
+from agent.core.figures.trend import AllTrends
 from agent.core.findings.operator import with_override
 from agent.core.model import (
     InstanceId,
@@ -65,7 +65,7 @@ class Supervisor:
         backends: BackendFace,
         creation: Creation,
         deletion: Deletion,
-        trends: Trends,
+        trends: AllTrends,
     ) -> None:
         self.backends = backends
         self.trends = trends

@@ -85,6 +85,7 @@ def view_of(facts: Facts, sources: ViewSources) -> InstanceView:
         messages={**_NO_MESSAGES, **facts.counters.messages},
         counts_messages=counted,
         errors=dict(facts.counters.errors),
+        counted_since_wall=facts.counters.since_wall,
         status_time=facts.status_time,
         next_attempt_wall=_next_attempt(record, now_wall),
         enabled_by_operator=facts.enabled_by_operator,

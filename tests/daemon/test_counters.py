@@ -98,13 +98,19 @@ async def test_after_a_kill_every_counter_begins_at_0_and_not_at_an_older_value(
         await eventually(losses, times)
         await eventually(lambda: agent.status("a"), "CONNECTED")
 
+    async def since():
+        return (await agent.do("GET", "/api/instance/a/details"))["counted_since"]
+
     await lose(1)
+    begun = await since()
     await agent.stop()
     await agent.start()
     await eventually(lambda: agent.status("a"), "CONNECTED")
     assert await losses() == 1, "an orderly restart carries it on"
+    assert await since() == begun
     await lose(2)
     await agent.kill()
     await agent.start()
     await eventually(lambda: agent.status("a"), "CONNECTED")
     assert await losses() == 0, "neither 2, which is lost, nor 1, which would be a fall"
+    assert await since() > begun, "it says since when it counts"

@@ -99,6 +99,7 @@ async def test_a_stuck_sync_is_named_and_repaired_and_the_count_outlives_the_age
     assert (after["repaired"], after["steps"]) == (before["repaired"], before["steps"])
     assert after["repaired"] == 1
     assert after["checked"] >= before["checked"]
+    assert after["since"] == before["since"] is not None
 
 
 async def test_a_start_is_no_younger_for_an_agent_that_has_just_come(make_agent, eventually):

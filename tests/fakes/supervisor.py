@@ -9,7 +9,7 @@ from typing import Any
 
 from agent.core.figures.repair_statistics import RepairStatistics
 from agent.core.figures.session_figures import NO_COUNTS
-from agent.core.figures.trend import Trends
+from agent.core.figures.trend import open_trends
 from agent.core.incidents.incident import Incident
 from agent.core.model import (
     UNIT_ABSENT,
@@ -151,7 +151,7 @@ class FakeSupervisor:
         self.keeping = FakeKeeping(self)
         self.moving = FakeMoving(self)
         self.repairs = FakeRepairs(self)
-        self.trends = Trends(reach=3600.0)
+        self.trends = open_trends(3600.0)
         self.backends = FakeBackends(self)
         self.known: dict[InstanceId, InstanceView] = {}
         self.journal: list[JournalEntry] = []

@@ -7,13 +7,20 @@ from typing import Any
 
 from agent.api.http.call import Call, Json
 from agent.api.http.error_window import Totals
-from agent.api.http.fields import STRINGS, Field
+from agent.api.http.fields import STRING, STRINGS, Field
 from agent.core.event_json import wall_text
+from agent.core.figures.trend import LATEST, REACHES
 from agent.core.model import ID_PATTERN, parse_instance_id
 from agent.core.view import InstanceView
 
 TRENDS = (
     Field("instance", STRINGS, "only these instances; default: all", most=100, pattern=ID_PATTERN),
+    Field(
+        "range",
+        STRING,
+        "how far back: latest = the last hour ([api] history), or the last day, week or month",
+        choices=(LATEST, *REACHES),
+    ),
 )
 
 
@@ -49,8 +56,8 @@ async def memory_report(call: Call) -> Json:
 
 
 async def trends(call: Call) -> Json:
-    """The last hour of all instances, or of the named ones."""
-    recorded = call.supervisor.trends
+    """The last hour or more of all instances, or of the named ones."""
+    recorded = call.supervisor.trends[call.query.get("range", LATEST)]
     named = [parse_instance_id(word) for word in call.query.get("instance", ())]
     seen = sorted(id for id in named or call.supervisor.views() if call.caller.sees(id))
     lines = {id: line for id in seen if (line := recorded.of(id)) is not None}
@@ -60,7 +67,7 @@ async def trends(call: Call) -> Json:
         "instances": {
             id: {
                 "memory": line.memory(),
-                "messagesPerMinute": [round(n * 60 / recorded.step, 1) for n in line.messages()],
+                "messagesPerMinute": [round(n * 60 / recorded.step, 2) for n in line.messages()],
             }
             for id, line in lines.items()
         },

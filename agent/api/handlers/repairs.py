@@ -12,6 +12,7 @@ from agent.api.http.call import Call, Json
 from agent.api.http.fields import BOOLEAN, CONFIRM_PASSKEY, INTEGER, STRING, Field
 from agent.api.placement import PLACE, engine_of, only_backend, placed, still_placed
 from agent.api.present import show_backend, show_incident, show_instance, show_reconnection
+from agent.core.event_json import wall_text
 from agent.core.figures.repair_statistics import RepairStatistics
 from agent.core.model import ID_PATTERN, Instance, parse_instance_id
 from agent.engines.catalog import engine_names
@@ -152,6 +153,7 @@ async def statistics(call: Call) -> Json:
 
 def show_statistics(totals: RepairStatistics) -> Json:
     return {
+        "since": wall_text(totals.since_wall),
         "checked": totals.checked,
         "mean_check_seconds": totals.mean_check_seconds,
         "repaired": totals.repaired,

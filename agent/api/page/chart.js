@@ -26,6 +26,16 @@ function roundUp(value, binary) {
   return (binary ? [1, 1.5, 2] : [1, 2, 5, 10]).map((step) => step * power).find((step) => step >= value);
 }
 
+// The points in parts between which nothing is known.
+function unbroken(points) {
+  const parts = [[]];
+  for (const point of points) {
+    if (point[1] !== null && point[1] !== undefined) parts[parts.length - 1].push(point);
+    else if (parts[parts.length - 1].length) parts.push([]);
+  }
+  return parts.filter((part) => part.length);
+}
+
 // `words`: a value as text; `floor`: the least that the axis reaches; `binary`: it counts bytes.
 export function makeChart(name, { words, floor, binary = false }) {
   const svg = draw("svg", { class: "chart", role: "img" });
@@ -107,19 +117,20 @@ export function makeChart(name, { words, floor, binary = false }) {
           text: share === 1 ? "now" : duration(((last - first) * (1 - share)) / 1000).trim() + " ago",
         }),
       );
-      const places = known
-        .map(([when, value]) => state.across(when).toFixed(1) + "," + state.up(value).toFixed(1))
-        .join(" ");
-      svg.replaceChildren(
-        ...rows,
-        ...times,
-        draw("polygon", {
-          class: "chart-area",
-          points: `${state.across(first).toFixed(1)},${floorLine} ${places} ${state.across(last).toFixed(1)},${floorLine}`,
-        }),
-        draw("polyline", { class: "chart-line", points: places }),
-        mark,
-      );
+      const lines = unbroken(points).map((part) => {
+        const places = part
+          .map(([when, value]) => state.across(when).toFixed(1) + "," + state.up(value).toFixed(1))
+          .join(" ");
+        const [begin, end] = [part[0], part[part.length - 1]].map(([when]) => state.across(when).toFixed(1));
+        return [
+          draw("polygon", {
+            class: "chart-area",
+            points: `${begin},${floorLine} ${places} ${end},${floorLine}`,
+          }),
+          draw("polyline", { class: "chart-line", points: places }),
+        ];
+      });
+      svg.replaceChildren(...rows, ...times, ...lines.flat(), mark);
       const values = known.map(([, value]) => value);
       setAttribute(
         svg,

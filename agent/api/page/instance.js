@@ -10,7 +10,7 @@ import { makeCode } from "/page/code.js";
 import { act, copyButton } from "/page/dialogs.js";
 import { makeEvidence } from "/page/evidence.js";
 import { makeHistory } from "/page/history.js";
-import { drawFacts } from "/page/machine.js";
+import { drawCounted, drawFacts } from "/page/machine.js";
 import { isStale, ownerOf, staleWords } from "/page/machines.js";
 import { makeSettings, makeTrial } from "/page/settings.js";
 import { bytes, duration, make, setPill, setText, statusOf, statusWord, whyOf } from "/page/show.js";
@@ -40,6 +40,7 @@ export function makeInstance(place) {
   const actions = makeActions(() => state.id);
   const sandbox = makeSandbox(() => state.id);
   const facts = make("dl", { name: "facts" }),
+    counted = make("p", { name: "soft small counted" }),
     repair = make("p", { name: "notice-line", hidden: true });
   const story = make("ol", { name: "story" });
   const category = makeChoice("Which events of its story", [], () => drawEvents());
@@ -56,7 +57,7 @@ export function makeInstance(place) {
       "div",
       {},
       code.place,
-      make("section", { name: "panel" }, make("h2", { text: "State" }), repair, facts),
+      make("section", { name: "panel" }, make("h2", { text: "State" }), repair, facts, counted),
       history.place,
       sandbox.place,
       trial.place,
@@ -210,6 +211,11 @@ export function makeInstance(place) {
       );
     }
     drawFacts(facts, rowsOf(instance, details));
+    drawCounted(
+      counted,
+      "Messages, errors, restarts and reconnects are counted",
+      details.owner_away ? null : details.counted_since,
+    );
   }
 
   return { draw, hear, hide, refresh, show, shown: () => state.id };

@@ -1,6 +1,6 @@
 // The figures of the machine, of the agent and of the repairs.
 import { answers, reads } from "/page/answers.js";
-import { bytes, duration, make, percent, setSince, setText } from "/page/show.js";
+import { bytes, duration, make, moment, percent, setSince, setText } from "/page/show.js";
 
 // Rows of [label, value, true when the value is a time that passed, "for" when it still goes on].
 export function drawFacts(list, rows) {
@@ -20,12 +20,13 @@ export function drawFacts(list, rows) {
 
 export function makeMachine() {
   const system = make("dl", { name: "facts" }),
-    repairs = make("dl", { name: "facts" });
+    repairs = make("dl", { name: "facts" }),
+    since = make("p", { name: "soft small counted" });
   const place = make(
     "div",
     {},
     make("section", { name: "panel" }, make("h2", { text: "This machine" }), system),
-    make("section", { name: "panel" }, make("h2", { text: "Repairs since the agent started" }), repairs),
+    make("section", { name: "panel" }, make("h2", { text: "Repairs" }), repairs, since),
   );
   return {
     place,
@@ -35,9 +36,16 @@ export function makeMachine() {
       if (place.hidden) return false;
       drawFacts(system, systemRows());
       drawFacts(repairs, repairRows());
+      drawCounted(since, "Counted", answers.repairs && answers.repairs.since);
       return true;
     },
   };
+}
+
+// Since when something is counted: the moment in words, and nothing where it is not known.
+export function drawCounted(line, words, since) {
+  line.hidden = !since;
+  setText(line, since ? words + " since " + moment(since) : "");
 }
 
 function systemRows() {

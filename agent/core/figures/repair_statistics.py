@@ -31,6 +31,8 @@ class RepairStatistics:
     """Repairs that an operator asked for, or joined."""
     needed_person: int = 0
     """Repairs that ended with something only a person can do."""
+    since_wall: float = 0.0
+    """When the first of them was counted; 0 = not known."""
 
     @property
     def interventions(self) -> Mapping[str, int]:

@@ -77,6 +77,7 @@ class CarriedCounters:
 def _counted(facts: Facts, now: float) -> dict[str, Any]:
     return {
         **{name: dict(counter) for name, counter in _counters(facts).items()},
+        "since_wall": facts.counters.since_wall,
         "repair_steps": [[*key, count] for key, count in facts.counters.repair_steps.items()],
         "repair_seconds": facts.counters.repair_seconds,
         "probes": facts.counters.probes,
@@ -95,11 +96,13 @@ def _add(facts: Facts, kept: Mapping[str, Any]) -> None:
         _seconds(kept["probe_seconds"]),
     )
     probes = _count(kept["probes"])
+    since_wall = _seconds(kept.get("since_wall", facts.counters.since_wall))
     spent = {
         ConnectionStatus(word): _seconds(value) for word, value in kept["status_seconds"].items()
     }
     for name, counter in _counters(facts).items():
         counter.update(counted[name])
+    facts.counters.since_wall = since_wall
     facts.counters.repair_steps.update(steps)
     facts.counters.repair_seconds += repair_seconds
     facts.counters.probes += probes

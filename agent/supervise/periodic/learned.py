@@ -1,15 +1,18 @@
-"""What an agent learned and the next should know: statistics, usual message rates. Written each
-hour and at the stop; a kill loses an hour of counting."""
+"""What an agent learned and the next should know: statistics, usual message rates, the points of
+the charts. Written each hour and at the stop; a kill loses an hour of counting."""
 
 import asyncio
 import json
 import logging
+import time
 from collections.abc import Mapping
 from dataclasses import asdict, fields
 from typing import Any
 
 from agent.core.figures.repair_statistics import RepairStatistics, StepTally
+from agent.core.figures.trend import AllTrends, Trend, read_trend
 from agent.core.findings.silence import HOURS, Inbound
+from agent.core.model import InstanceId
 from agent.errors import StoreError
 from agent.store.database import Store
 from agent.supervise.facts import Facts
@@ -21,25 +24,37 @@ log = logging.getLogger(__name__)
 EVERY = 3600.0
 _STATISTICS = "repair_statistics"
 _INBOUND = "inbound:"
+_TREND = "trend:"
 
 
 class Handover:
-    def __init__(self, store: Store, ladder: Ladder, registry: Registry) -> None:
+    def __init__(self, store: Store, ladder: Ladder, registry: Registry, trends: AllTrends) -> None:
         self._store = store
         self._ladder = ladder
         self._registry = registry
-        self._written: dict[str, str] = {}
+        self._trends = trends
+        self._written: dict[str, int] = {}
+        """Hashes of the rows, by name."""
 
     async def take_over(self) -> None:
-        """What cannot be read is dropped: only usual rates depend on it."""
+        """What cannot be read is dropped: only usual rates and charts depend on it."""
         text = await self._store.get_fact(_STATISTICS)
-        if text is not None and (statistics := read_statistics(text)) is not None:
-            self._ladder.statistics = statistics
-        for name, value in (await self._store.get_facts(_INBOUND)).items():
-            self._written[name] = value
-            facts = next((known for known in self._every() if _INBOUND + known.id == name), None)
-            if facts is not None and (inbound := read_inbound(value)) is not None:
+        known = None if text is None else read_statistics(text)
+        self._ladder.statistics = known or RepairStatistics(since_wall=time.time())
+        inbounds, trends = await self._rows(_INBOUND), await self._rows(_TREND)
+        for facts in self._every():
+            if (inbound := read_inbound(inbounds.get(facts.id, ""))) is not None:
                 facts.inbound = inbound
+            for word, (noted_wall, step, trend) in read_trends(trends.get(facts.id, "")).items():
+                known_trends = self._trends.get(word)
+                if known_trends is not None and known_trends.step == step:  # a setting may change
+                    known_trends.bring_back(facts.id, trend, noted_wall)
+
+    async def _rows(self, prefix: str) -> dict[str, str]:
+        """By instance."""
+        rows = await self._store.get_facts(prefix)
+        self._written |= {name: hash(text) for name, text in rows.items()}
+        return {name.removeprefix(prefix): text for name, text in rows.items()}
 
     async def run(self) -> None:
         while True:
@@ -59,13 +74,24 @@ class Handover:
         for facts in self._every():
             if facts.inbound != Inbound():
                 rows[_INBOUND + facts.id] = json.dumps(asdict(facts.inbound))
-        changed = {name: value for name, value in rows.items() if self._written.get(name) != value}
+            if lines := self._lines(facts.id):
+                rows[_TREND + facts.id] = json.dumps(lines, separators=(",", ":"))
+        hashes = {name: hash(text) for name, text in rows.items()}
+        changed = {name: rows[name] for name in rows if self._written.get(name) != hashes[name]}
         gone = [name for name in self._written if name not in rows]
         if changed:
             await self._store.put_facts(changed)
         if gone:
             await self._store.forget_facts(gone)
-        self._written = rows
+        self._written = hashes
+
+    def _lines(self, id: InstanceId) -> dict[str, Any]:
+        """By reach: when its newest points were taken, how far apart they are, and the points."""
+        return {
+            word: [trends.noted_wall, trends.step, *trend.packed()]
+            for word, trends in self._trends.items()
+            if (trend := trends.of(id)) is not None
+        }
 
     def _every(self) -> list[Facts]:
         return list(self._registry.facts.values())
@@ -89,6 +115,16 @@ def read_inbound(text: str) -> Inbound | None:
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return None
     return inbound if len(inbound.rates) == HOURS else None
+
+
+def read_trends(text: str) -> dict[str, tuple[float, float, Trend]]:
+    try:
+        return {
+            word: (float(noted_wall), float(step), read_trend(line))
+            for word, (noted_wall, step, *line) in json.loads(text).items()
+        }
+    except (ValueError, TypeError, AttributeError, RecursionError, OverflowError):
+        return {}
 
 
 def _known(kind: Any, raw: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from agent.clock import boot_now
 from agent.config import Config
-from agent.core.figures.trend import Trends
+from agent.core.figures.trend import LATEST, AllTrends, note_due
 from agent.core.findings.memory import (
     InstanceMemory,
     MemoryStep,
@@ -240,10 +240,10 @@ def _seconds(raw: object) -> float | None:
     return float(raw) if 0 <= raw < MOST else None
 
 
-async def keep_trends(trends: Trends, facts: Mapping[InstanceId, Facts]) -> None:
+async def keep_trends(trends: AllTrends, facts: Mapping[InstanceId, Facts]) -> None:
     while True:
-        await asyncio.sleep(trends.step)
-        trends.note(_seen(facts), time.time())
+        await asyncio.sleep(trends[LATEST].step)
+        note_due(trends, lambda: _seen(facts), time.time())
 
 
 def _seen(facts: Mapping[InstanceId, Facts]) -> Iterator[tuple[InstanceId, int | None, int]]:

@@ -89,7 +89,7 @@ async def test_the_lines_of_the_last_hour(peopled: House) -> None:
     ids = [InstanceId("sales"), InstanceId("new")]
     for minute in range(3):
         seen = zip(ids, (minute * 1024 or None, None), (minute * 7, 0), strict=True)
-        peopled.supervisor.trends.note(seen, 1768471200.0 + minute * 60)
+        peopled.supervisor.trends["latest"].note(seen, 1768471200.0 + minute * 60)
     async with peopled.local(base_url="http://localhost") as local:
         found = await (await local.get("/api/trends")).json()
         one = await (await local.get("/api/trends?instance=new&instance=nobody")).json()
@@ -102,6 +102,12 @@ async def test_the_lines_of_the_last_hour(peopled: House) -> None:
         },
     }
     assert set(one["instances"]) == {"new"}
+    peopled.supervisor.trends["week"].note(zip(ids, (512, None), (0, 0), strict=True), 1768471200.0)
+    async with peopled.local(base_url="http://localhost") as local:
+        week = await (await local.get("/api/trends?instance=sales&range=week")).json()
+        assert (await local.get("/api/trends?range=year")).status == 400
+    assert (week["step"], week["until"]) == (10080.0, "2026-01-15T10:00:00.000Z")
+    assert week["instances"]["sales"]["memory"] == [None]
     key = await peopled.key("instance:new")
     async with aiohttp.ClientSession(peopled.url, headers=key) as session:
         for path in ("/api/trends", "/api/trends?instance=sales&instance=new"):

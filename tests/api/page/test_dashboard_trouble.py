@@ -1,15 +1,19 @@
 """What the dashboard says when something is wrong, in a real browser before a real agent."""
 
+import json
+import time
 from collections.abc import AsyncIterator, Callable
 
 import pytest
 
+from agent.core.model import InstanceId
 from tests.api.conftest import OpenHouse
 from tests.api.page.browsing import check_manners, listening, make_agent, picture, pill, watcher
 from tests.api.page.watcher import Watcher
 from tests.conftest import Eventually
 from tests.daemon.conftest import RunningAgent, remote_settings
 from tests.daemon.test_backends import table
+from tests.fakes.supervisor import make_view
 from tests.standin.evolution import StandIn
 
 __all__ = ["listening", "make_agent", "watcher"]
@@ -179,7 +183,44 @@ async def test_lines_are_there_as_soon_as_the_page_is(
     assert "MiB" in said
     await watcher.run("location.hash = '#/instance/sales'")
     await watcher.until("document.querySelector('#instance polyline').getAttribute('points') > ''")
+    said = "document.querySelector('#instance .counted').textContent"
+    await watcher.until(f"{said}.includes('restarts and reconnects are counted since ')")
     await check_manners(watcher, agent)
+
+    # The agent's restart takes nothing of it away.
+    before = len((await agent.do("GET", "/api/trends"))["instances"]["sales"]["memory"])
+    begun = await watcher.run(said)
+    await agent.stop()
+    await agent.start()
+    after = (await agent.do("GET", "/api/trends"))["instances"]["sales"]["memory"]
+    assert len(after) >= before
+    assert sum(one is not None for one in after) > 4
+    await watcher.go(f"http://{agent.listen}/#/instance/sales")
+    await watcher.until("document.querySelector('#live').textContent === 'Live'")
+    await watcher.until(f"{said} === {json.dumps(begun)}")
+
+
+async def test_the_ranges_change_the_charts_and_not_only_the_bar(
+    open_house: OpenHouse, watcher: Watcher
+) -> None:
+    async with open_house(trust_loopback=True) as house:
+        id, now = InstanceId("sales"), time.time()
+        house.supervisor.known[id] = make_view(id, memory_bytes=300 << 20)
+        for word, trends in house.supervisor.trends.items():
+            for point in range(5):
+                trends.note([(id, (100 + point) << 20, point)], now - (4 - point) * trends.step)
+            assert word in ("latest", "day", "week", "month")
+        await watcher.size(1280, 900)
+        await watcher.go(house.url + "/#/instance/sales")
+        oldest = (
+            "[...document.querySelectorAll('.charts .chart-text')].map((e) => e.textContent)"
+            ".filter((t) => t.endsWith(' ago')).map((t) => t.split(' ').slice(0, 2).join(' '))"
+        )
+        first = f"{oldest}[0]"
+        for chip, far in ((1, "1 h"), (2, "11 h"), (3, "2 d"), (1, "1 h")):
+            await watcher.click(f".history .chip:nth-child({chip})")
+            await watcher.until(f"{first} === '{far}'")
+        assert watcher.complaints == []
 
 
 async def test_an_answer_that_breaks_off_is_asked_for_again(
