@@ -16,6 +16,15 @@ if TYPE_CHECKING:
     from agent.engines.remote.declaration import BackendDeclaration, Fault
 
 
+_MEMORY_LIMIT = {
+    "name": "memory_limit",
+    "meaning": "bytes of memory that it may use, instead of [memory] instance; 0 = no limit",
+    "default": None,
+    "choices": [],
+}
+"""Of every session on this machine; the agent reads it, not the engine."""
+
+
 @dataclass(frozen=True, slots=True)
 class EngineEntry:
     name: str
@@ -143,6 +152,7 @@ def describe_engine(name: str) -> dict[str, Any]:
         }
         for field, mark in settings_of(table)
     ]
+    settings += [] if entry.remote else [_MEMORY_LIMIT]
     return {"name": name, "about": entry.line, "remote": entry.remote, "settings": settings}
 
 

@@ -118,10 +118,6 @@ export function makeEvidence() {
 
   return {
     place,
-    readLines: () => {
-      place.scrollIntoView({ block: "start" });
-      return act(read, "the last lines of the worker are shown", showLines);
-    },
     show(id) {
       state.id = id;
       for (const url of state.urls.splice(0)) URL.revokeObjectURL(url);

@@ -44,12 +44,6 @@ export function makeInstance(place) {
     repair = make("p", { name: "notice-line", hidden: true });
   const story = make("ol", { name: "story" });
   const category = makeChoice("Which events of its story", [], () => drawEvents());
-  const lines = make("button", {
-    type: "button",
-    name: "quiet",
-    text: "Its worker's last lines",
-    click: () => evidence.readLines(),
-  });
   const body = make(
     "div",
     { name: "columns wide-left" },
@@ -72,7 +66,6 @@ export function makeInstance(place) {
         { name: "panel" },
         make("div", { name: "panel-head" }, make("h2", { text: "Its story" }), category),
         story,
-        lines,
       ),
       evidence.place,
     ),
@@ -184,7 +177,6 @@ export function makeInstance(place) {
     sandbox.draw(instance);
     trial.draw(instance);
     evidence.draw(instance);
-    lines.hidden = evidence.place.hidden;
     if (state.details && state.details.id === state.id) {
       drawDetails(instance, state.details);
       settings.draw(state.details);

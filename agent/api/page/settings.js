@@ -1,79 +1,155 @@
-// A session's own settings: shown, edited as JSON, sent whole; and a message to try it with.
-import { Refused, send } from "/page/agent.js";
+// A session's own settings: a field for each, what its default is; and a message to try it with.
+import { Refused, get, send } from "/page/agent.js";
 import { may } from "/page/answers.js";
 import { act } from "/page/dialogs.js";
-import { make, setText } from "/page/show.js";
+import { make, setAttribute, setText } from "/page/show.js";
+
+const FIXED = ["backend", "remote"]; // where its session lives: another place is another session
+const asText = (value) =>
+  value === undefined ? "" : typeof value === "string" ? value : JSON.stringify(value);
+const defaultWord = (value) =>
+  value === undefined || value === null || asText(value) === "" ? "not set" : asText(value);
+
+// What a field's text means: a number or a list where the default is one; else it is a text.
+function valueOf(text, known) {
+  if (known && typeof known.default === "string") return text;
+  try {
+    return JSON.parse(text);
+  } catch {
+    return text; // the agent says what is wrong with it
+  }
+}
+
+function makeControl(id, known, value) {
+  const choices =
+    known && (known.choices.length ? known.choices : typeof known.default === "boolean" ? [true, false] : []);
+  if (!choices || !choices.length)
+    return make("input", {
+      id,
+      value: asText(value),
+      placeholder: known ? defaultWord(known.default) : null,
+      autocomplete: "off",
+      spellcheck: "false",
+      autocapitalize: "off",
+    });
+  const select = make(
+    "select",
+    { id },
+    make("option", { value: "", text: defaultWord(known.default) + " (default)" }),
+    ...choices.map((choice) => make("option", { value: asText(choice), text: asText(choice) })),
+  );
+  select.value = asText(value);
+  return select;
+}
 
 export function makeSettings(changed) {
-  const state = { id: null, shown: "" };
-  const field = make("textarea", {
-    id: "settings-text",
-    rows: 5,
-    spellcheck: "false",
-    "aria-label": "Settings as a JSON object",
-  });
+  const state = { id: null, shown: "", rows: [], engines: null };
+  const list = make("ul", { name: "settings-list" });
   const wrong = make("p", { name: "wrong", role: "alert" });
   const save = make("button", { text: "Save", name: "primary" });
-  const undo = make("button", {
-    type: "button",
-    text: "Undo",
-    click: () => {
-      field.value = state.shown;
-      setText(wrong, "");
-      follow();
-    },
-  });
-  const form = make("form", { name: "fields" }, field, wrong, make("div", { name: "actions" }, save, undo));
+  const undo = make("button", { type: "button", text: "Undo" });
+  const form = make("form", { name: "fields" }, list, wrong, make("div", { name: "actions" }, save, undo));
   const place = make(
     "section",
-    { name: "panel" },
+    { name: "panel", id: "settings" },
     make("h2", { text: "Settings" }),
     make("p", {
       name: "soft",
-      text: "This session's own values of its engine's settings. They apply from its next start.",
+      text: "This session's own values; an empty field takes the default. They apply from its next start.",
     }),
     form,
   );
-  const follow = () => {
-    save.disabled = undo.disabled = field.value === state.shown;
-  };
-  field.addEventListener("input", follow);
+
+  function makeRow(name, known, value) {
+    const id = "setting-" + name;
+    const control = makeControl(id, known, value);
+    const before = control.value;
+    const said = make("span", { name: "soft small" });
+    const row = { name, known, value, control, before, changed: () => control.value !== before };
+    const follow = () => {
+      const own = control.value !== "";
+      setText(said, known && own ? "default: " + defaultWord(known.default) : "");
+      setAttribute(item, "data-own", own);
+      save.disabled = undo.disabled = !state.rows.some((each) => each.changed());
+    };
+    const item = make(
+      "li",
+      { name: "setting-row", "data-setting": name },
+      make(
+        "div",
+        { name: "machine-what" },
+        make("label", { for: id }, make("code", { text: name })),
+        make("span", { name: "soft small", text: known ? known.meaning : "" }),
+      ),
+      make("div", { name: "setting-value" }, control, said),
+    );
+    if (FIXED.includes(name)) control.disabled = true;
+    control.addEventListener("input", follow);
+    return Object.assign(row, { item, follow });
+  }
+
+  function drawRows(details) {
+    const engine = state.engines.find(({ name }) => name === details.engine);
+    const known = engine && !engine.remote ? engine.settings : [];
+    const own = Object.keys(details.settings).filter((name) => !known.some((each) => each.name === name));
+    state.rows = [...known.map((each) => [each.name, each]), ...own.map((name) => [name, null])].map(
+      ([name, each]) => makeRow(name, each, details.settings[name]),
+    );
+    list.replaceChildren(...state.rows.map(({ item }) => item));
+    for (const row of state.rows) row.follow();
+    save.disabled = undo.disabled = true;
+    setAttribute(form, "hidden", state.rows.length ? null : "");
+  }
+
+  // A field that was not touched keeps its value as it is, an empty text too.
+  const written = () =>
+    Object.fromEntries(
+      state.rows
+        .filter((row) => (row.changed() ? row.control.value !== "" : row.value !== undefined))
+        .map((row) => [row.name, row.changed() ? valueOf(row.control.value, row.known) : row.value]),
+    );
+
+  undo.addEventListener("click", () => {
+    setText(wrong, "");
+    for (const row of state.rows) row.control.value = row.before;
+    for (const row of state.rows) row.follow();
+  });
   form.addEventListener("submit", (event) => {
     event.preventDefault();
-    let settings;
-    try {
-      settings = JSON.parse(field.value);
-    } catch (error) {
-      setText(wrong, "This is not JSON: " + error.message);
-      return;
-    }
     setText(wrong, "");
     const id = state.id;
     act(save, "", async () => {
       try {
-        await send("PATCH", "/api/instance/" + encodeURIComponent(id), { body: { settings } });
+        await send("PATCH", "/api/instance/" + encodeURIComponent(id), { body: { settings: written() } });
       } catch (error) {
         if (error instanceof Refused) setText(wrong, error.message);
         throw error;
       }
-      state.shown = field.value;
-      follow();
+      state.shown = ""; // drawn again with what the agent keeps
       changed();
       return "the settings of " + id + " are saved; restart it to use them";
     });
   });
   return {
     place,
-    draw(details) {
+    async draw(details) {
       place.hidden = !may("operate", details.id);
-      const text = JSON.stringify(details.settings, null, 2);
-      if (state.id !== details.id || field.value === state.shown) {
-        // what is being typed stays
-        if (field.value !== text) field.value = text;
-        state.shown = text;
+      if (place.hidden) return;
+      const shown = JSON.stringify([details.id, details.settings]);
+      // What is being typed stays.
+      const typed = state.shown !== "" && state.rows.some((row) => row.changed());
+      if (shown === state.shown || (state.id === details.id && typed)) return;
+      Object.assign(state, { id: details.id, shown });
+      if (!state.engines) {
+        try {
+          state.engines = (await get("/api/engines")).engines;
+        } catch (error) {
+          if (!(error instanceof Refused)) throw error;
+          state.shown = ""; // with the next look
+          return;
+        }
       }
-      state.id = details.id;
-      follow();
+      if (state.shown === shown) drawRows(details);
     },
   };
 }

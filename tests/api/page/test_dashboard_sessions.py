@@ -160,6 +160,10 @@ async def test_the_page_shows_the_workers_lines_and_the_story_their_cause(
     await watcher.until("document.querySelector('.lines').textContent.includes('CONNECTED')")
     command = await watcher.run("document.querySelector('#evidence .command').textContent")
     assert command.endswith("sales/worker.log")
+    offered = (
+        "[...document.querySelectorAll('button')].filter((e) => e.innerText.includes('last lines'))"
+    )
+    assert await watcher.run(f"{offered}.length") == 1
     await check_manners(watcher, agent)
 
 
@@ -171,25 +175,37 @@ async def test_settings_are_changed_and_a_message_is_tried_on_the_page(
     await agent.create("sales")
     await eventually(lambda: agent.status("sales"), "CONNECTED")
     await watcher.go(f"http://{agent.listen}/#/instance/sales")
-    field = "document.querySelector('#settings-text')"
-    await watcher.until(f"{field}.value.includes('scan_after')")
+    await watcher.until("document.querySelector('#setting-messages_per_minute')")
+    row = "document.querySelector('[data-setting={}]').innerText"
+    assert "messages that come in" in await watcher.run(row.format("messages_per_minute"))
+    for name, default in (("qr_codes", "6"), ("memory_limit", "not set")):
+        told = f"document.querySelector('#setting-{name}').placeholder"
+        assert await watcher.run(told) == default
 
-    async def write(text: str) -> None:
+    async def write(name: str, text: str) -> None:
         await watcher.run(
-            f"{field}.value = {json.dumps(text)}; {field}.dispatchEvent(new Event('input'))"
+            f"(() => {{ const e = document.querySelector('#setting-{name}');"
+            f" e.value = {json.dumps(text)}; e.dispatchEvent(new Event('input')); }})()"
         )
-        await watcher.click(".fields .primary:not([disabled])")
 
-    await write("{no")
-    await watcher.until("document.querySelector('.fields .wrong').innerText.includes('not JSON')")
-    await write('{"no_such_setting": 1}')
-    await watcher.until(
-        "document.querySelector('.fields .wrong').innerText.includes('no_such_setting')"
-    )
-    await write('{"scan": "auto", "messages_per_minute": 3}')
-    await watcher.until("document.querySelector('.fields .primary').disabled")
+    save, wrong = "#settings .primary", "document.querySelector('#settings .wrong').innerText"
     kept = (await agent.do("GET", "/api/instance/sales/details"))["settings"]
-    assert kept == {"scan": "auto", "messages_per_minute": 3}
+    assert await watcher.run(f"document.querySelector('{save}').disabled")
+    await write("messages_per_minute", "many")
+    await watcher.click(save)
+    await watcher.until(f"{wrong}.includes('messages_per_minute')")
+    assert (await agent.do("GET", "/api/instance/sales/details"))["settings"] == kept
+    await write("messages_per_minute", "3")
+    await write("scan", "manual")
+    await write("login_seconds", "")
+    await picture(watcher, "settings")
+    await watcher.click(save)
+    await watcher.until(f"document.querySelector('{save}').disabled")
+    wanted = {**kept, "scan": "manual", "messages_per_minute": 3}
+    assert (await agent.do("GET", "/api/instance/sales/details"))["settings"] == wanted
+    await watcher.until(f"{row.format('messages_per_minute')}.includes('default: 6')")
+    assert await watcher.run(wrong) == ""
+    assert not await watcher.run("document.querySelector('#settings').innerText.includes('{')")
 
     before = (await agent.do("GET", "/api/instance/sales/details"))["messages"]["out"]
     await watcher.click("#trial-to")
