@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from agent.engines.remote.declaration import BackendDeclaration, Fault
 
 
-_MEMORY_LIMIT = {
+_MEMORY_LIMIT: Mapping[str, Any] = {
     "name": "memory_limit",
     "meaning": "bytes of memory that it may use, instead of [memory] instance; 0 = no limit",
     "default": None,
@@ -152,7 +152,7 @@ def describe_engine(name: str) -> dict[str, Any]:
         }
         for field, mark in settings_of(table)
     ]
-    settings += [] if entry.remote else [_MEMORY_LIMIT]
+    settings += [] if entry.remote else [dict(_MEMORY_LIMIT)]
     return {"name": name, "about": entry.line, "remote": entry.remote, "settings": settings}
 
 
