@@ -17,6 +17,7 @@ import pytest
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
+from tests import forked
 from tests.again import Again
 from tests.durations import Durations
 from tests.lacking import not_lent
@@ -82,6 +83,14 @@ def pytest_terminal_summary(
 def pytest_sessionfinish(session: pytest.Session) -> None:
     if session.config.stash[LEFT_BEHIND]:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+@pytest.fixture(scope="session", autouse=True)
+def forks() -> Iterator[None]:
+    """What agents are forked from is not left behind."""
+    forked.begin()
+    yield
+    forked.end()
 
 
 Eventually = Callable[..., Awaitable[Any]]

@@ -16,8 +16,11 @@ from pathlib import Path
 
 import pytest
 
+from tests import forked
+
 RUN = "WA_TESTS_RUN"
 TEST = "WA_TESTS_TEST"
+_TEST = f"{TEST}=".encode()
 ENDING = 5.0
 """Seconds that a process which was asked to end has for it, after the last test."""
 
@@ -71,11 +74,9 @@ def leftovers(run: str) -> Iterator[Leftover]:
             environment = (folder / "environ").read_bytes().split(b"\0")
             if mark not in environment:
                 continue
-            test = next(
-                (v[len(TEST) + 1 :] for v in environment if v.startswith(f"{TEST}=".encode())), b"?"
+            test = forked.started_by(int(folder.name)) or next(
+                (v[len(TEST) + 1 :].decode() for v in environment if v.startswith(_TEST)), "?"
             )
             command = (folder / "cmdline").read_bytes().replace(b"\0", b" ").strip()
             if command:  # a zombie has none: it has ended, and its parent will read how
-                yield Leftover(
-                    int(folder.name), test.decode(), command.decode(errors="replace")[:200]
-                )
+                yield Leftover(int(folder.name), test, command.decode(errors="replace")[:200])

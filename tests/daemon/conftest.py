@@ -13,6 +13,7 @@ from typing import Any
 import aiohttp
 import pytest
 
+from tests.forked import ForkedProcess, can_fork, fork_agent
 from tests.waiting import GrowingLog, alive
 
 # Short times, so that a test waits for the fault and not for the clock.
@@ -83,26 +84,24 @@ class RunningAgent:
         """A command that runs it somewhere else, in a network of its own for one."""
         self.first = ""
         """Python that it runs before all else."""
-        self.process: asyncio.subprocess.Process | None = None
+        self.process: asyncio.subprocess.Process | ForkedProcess | None = None
         self._client: aiohttp.ClientSession | None = None
 
     async def start(self, env: Mapping[str, str] | None = None, *, ready: bool = True) -> None:
+        words = ("run", "--config", str(self.config), "--state", str(self.state))
+        argv = (*words, "--listen", self.listen)
+        environment = {**os.environ, **(env or {})}
         with self.log.open("ab") as log:
-            self.process = await asyncio.create_subprocess_exec(
-                *self.inside,
-                sys.executable,
-                *(("-c", f"{self.first}; {PROGRAM}") if self.first else ("-m", "agent")),
-                "run",
-                "--config",
-                str(self.config),
-                "--state",
-                str(self.state),
-                "--listen",
-                self.listen,
-                stdout=log,
-                stderr=log,
-                env={**os.environ, **(env or {})},
-            )
+            if not self.inside and can_fork(environment):
+                self.process = fork_agent(argv, environment, log, self.first)
+            else:
+                program = ("-c", f"{self.first}; {PROGRAM}") if self.first else ("-m", "agent")
+                self.process = await asyncio.create_subprocess_exec(
+                    *(*self.inside, sys.executable, *program, *argv),
+                    stdout=log,
+                    stderr=log,
+                    env=environment,
+                )
         if ready:
             await self.until_ready()
 

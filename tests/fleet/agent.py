@@ -69,7 +69,8 @@ class FleetAgent(RunningAgent):
         found: dict[int, psutil.Process] = {}
         for one in psutil.process_iter():
             with suppress(psutil.Error, OSError):  # it ends while it is looked at
-                if one.environ().get(MARK) == str(self.state):
+                ours = self.process is not None and one.pid == self.process.pid
+                if ours or one.environ().get(MARK) == str(self.state):
                     found.update({it.pid: it for it in (one, *one.children(recursive=True))})
         return list(found.values())
 
