@@ -64,6 +64,10 @@ class TryLater(WaError):
     exit_status = 75
 
 
+class NotYet(TryLater):
+    """What was asked for comes by itself: no failure of the agent."""
+
+
 class AgentUnreachable(WaError):
     """The command line found no agent to talk to."""
 

@@ -21,7 +21,7 @@ from agent.api.http.openapi import plain_path
 from agent.api.routes import ROUTES
 from agent.core.fleet.headers import MACHINE
 from agent.core.model import Category, InstanceId, parse_instance_id
-from agent.errors import WaError
+from agent.errors import NotYet, WaError
 from agent.log import bound
 
 log = bound(Category.API)
@@ -29,6 +29,7 @@ log = bound(Category.API)
 Answering = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 _BEFORE_ID = ("/api/instance/", "/whatsapp/", "/force-reconnection/", "/reset-circuit-breaker/")
+NOT_YET = web.RequestKey("not_yet", bool)
 PROBED_BY_HEAD = ("/healthz", "/readyz", "/metrics", "/openapi.json", "/docs", "/runbook", "/")
 """Load balancers and health checkers send HEAD to these paths."""
 
@@ -103,6 +104,7 @@ def _front_door(parts: Parts, allowed_hosts: frozenset[str]) -> Middleware:
             answered = await _safely(request, handler, parts, allowed_hosts)
             seen.route = request.get(ROUTE, "other")
             seen.code = answered.status
+            seen.failed = answered.status >= 500 and not request.get(NOT_YET)
         if not answered.prepared:
             answered.headers.setdefault("X-Request-Id", request_id)
             for name, value in HEADERS.items():
@@ -121,7 +123,8 @@ async def _safely(
         check_entrance(request, allowed_hosts)
         return await run(request)
     except WaError as error:
-        if error.http >= 500:
+        request[NOT_YET] = isinstance(error, NotYet)
+        if error.http >= 500 and not request[NOT_YET]:
             audit.failed(request, error)
         elif error.http in (401, 403):
             audit.refused(request, error.http, error.code)

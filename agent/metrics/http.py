@@ -16,6 +16,11 @@ FAILURES = (500, 502, 503)
 """Statuses of failures, exported at zero: otherwise an increase misses the first failure."""
 
 REQUESTS = Family("wa_agent_http_requests_total", COUNTER, "Requests answered.")
+FAILED = Family(
+    "wa_agent_http_requests_failed_total",
+    COUNTER,
+    "Requests answered with 5xx, without those for a QR code that has not come yet.",
+)
 SECONDS = Family(
     "wa_agent_http_request_duration_seconds", HISTOGRAM, "How long requests took to answer."
 )
@@ -31,6 +36,8 @@ class Seen:
 
     route: str = "other"
     code: int = 0
+    failed: bool = False
+    """An answer of 5xx, but for one that only says that something has not come yet."""
 
 
 @dataclass(slots=True)
@@ -52,6 +59,7 @@ class HttpFigures:
 
     def __init__(self) -> None:
         self._requests: Counter[_Key] = Counter()
+        self._failed = 0
         self._lines: dict[_Key, str] = {}
         self._changed: set[_Key] = set()
         self._seconds: dict[str, _Histogram] = {}
@@ -71,6 +79,7 @@ class HttpFigures:
             if seen.code:
                 label = method if method in _METHODS else "other"
                 self._count(seen.route, label, seen.code, 1)
+                self._failed += seen.failed
             if seen.code and seen.code != 101:  # a WebSocket's hours are not an answer's time
                 self._note(seen.route, time.monotonic() - begun)
 
@@ -87,8 +96,7 @@ class HttpFigures:
 
     def counted(self) -> tuple[int, int]:
         """All answered requests, and the failures of the agent among them."""
-        failed = sum(count for (_, _, code), count in self._requests.items() if code >= 500)
-        return self._requests.total(), failed
+        return self._requests.total(), self._failed
 
     def samples(self) -> Iterator[tuple[Family, str]]:
         for route, method, code in self._changed:
@@ -97,5 +105,6 @@ class HttpFigures:
             self._lines[route, method, code] = sample(REQUESTS.name, count, **labels)
         self._changed.clear()
         yield REQUESTS, "".join(self._lines.values())
+        yield FAILED, sample(FAILED.name, self._failed)
         histograms = self._seconds.items()
         yield SECONDS, "".join([histogram.lines(route) for route, histogram in histograms])

@@ -129,9 +129,11 @@ async def test_a_code_that_cannot_be_is_explained(house: House, local: Client) -
     del house.supervisor.codes[InstanceId("sales")]
     later = await local.get("/api/instance/sales/qr")
     assert (later.status, (await later.json())["error"]) == (503, "no_qr")
+    assert house.metrics.http.counted()[1] == 0, "it comes by itself: that is no failure"
     house.supervisor.codes[InstanceId("sales")] = Qr("x" * 5000, 1.0, 1)
     too_long = await local.get("/api/instance/sales/qr", headers={"Accept": "image/png"})
     assert (too_long.status, (await too_long.json())["error"]) == (502, "engine")
+    assert house.metrics.http.counted()[1] == 1
     house.supervisor.known[InstanceId("sales")] = make_view("sales")
     connected = await local.get("/api/instance/sales/qr")
     assert (connected.status, (await connected.json())["error"]) == (409, "connected")

@@ -189,6 +189,11 @@ def _all_down(t: float) -> World:
     return sessions(2, **LOST, errors={"connection_lost": times(t, 120)})
 
 
+def _one_of_three_is_down(t: float) -> World:
+    well = sessions(2, probes=times(t, 30))
+    return both(well, sessions(1, **LOST, errors={"connection_lost": times(t, 60)}))
+
+
 def _memory(share: float, limit: int = 500 * MIB) -> World:
     return sessions(memory_bytes=int(share * 500 * MIB), memory_limit=limit)
 
@@ -551,6 +556,7 @@ STORIES = (
     _fires("WaErrorRateHigh", "each other check", 12, lambda t: _errors(t, 60)),
     _quiet("WaErrorRateHigh", "now and then", 12, lambda t: _errors(t, 900)),
     _quiet("WaErrorRateHigh", "keys fail where no message is counted", 12, _uncounted),
+    _quiet("WaErrorRateHigh", "one of three is down", 12, _one_of_three_is_down),
     _fires("WaErrorRateHigh", "requests fail", 12, lambda t: _requests(t, 5)),
     _quiet("WaErrorRateHigh", "few requests fail", 12, lambda t: _requests(t, 1)),
     _fires("WaErrorRateHigh", "one route after another fails", 12, lambda t: _requests(t, 20, 24)),

@@ -274,10 +274,11 @@ def test_requests_between_two_scrapes_are_in_the_second_one(
     for count in (1, 2, 3):
         for code in (200, 503):
             with exporter.http.observe("GET") as seen:
-                seen.route, seen.code = "/a", code
+                seen.route, seen.code, seen.failed = "/a", code, code == 503
         found = samples(exporter)
         for code in ("200", "503"):
             assert of(found, "wa_agent_http_requests_total", **asked, code=code) == count
+        assert of(found, "wa_agent_http_requests_failed_total") == count
         seconds = "wa_agent_http_request_duration_seconds"
         assert of(found, f"{seconds}_count", route="/a") == 2 * count
         assert of(found, f"{seconds}_bucket", route="/a", le="+Inf") == 2 * count

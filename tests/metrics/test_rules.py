@@ -141,6 +141,7 @@ def own_lines(world: World) -> Iterator[tuple[Family, str]]:
         with http.observe("GET") as seen:
             failed = number < own.requests_failed
             seen.route, seen.code = (f"/{number // 20}", 503) if failed else ("/0", 200)
+            seen.failed = failed
     yield from http.samples()
     warned = own.backend_warnings
     views = [

@@ -53,6 +53,7 @@ OF_THE_AGENT: Mapping[str, tuple[str, str]] = {
     "wa_agent_sessions": ("gauge", "status"),
     "wa_agent_active_connections": ("gauge", "kind"),
     "wa_agent_http_requests_total": ("counter", "route method code"),
+    "wa_agent_http_requests_failed_total": ("counter", ""),
     "wa_agent_http_request_duration_seconds": ("histogram", "route le"),
     "wa_agent_check_duration_seconds": ("summary", "check"),
     "wa_agent_pass_duration_seconds": ("summary", ""),

@@ -8,7 +8,7 @@ from agent.api.http.accept import choose_form
 from agent.api.http.call import Call
 from agent.api.http.envelope import json_answer
 from agent.core.model import ConnectionStatus
-from agent.errors import Refused, TryLater, WaError
+from agent.errors import NotYet, Refused, WaError
 
 JSON, PNG, SVG, TEXT = "application/json", "image/png", "image/svg+xml", "text/plain"
 FORMS = (JSON, PNG, SVG, TEXT)
@@ -33,7 +33,7 @@ async def show_qr(call: Call) -> web.Response:
         raise Refused(f"cannot show a code: {call.id} is disabled or stopped", code="not_running")
     qr = await call.supervisor.qr(call.id)
     if qr is None:
-        raise TryLater(
+        raise NotYet(
             f"cannot show a code: {call.id} has none at the moment, it is {view.status.value}",
             code="no_qr",
         )

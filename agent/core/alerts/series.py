@@ -181,10 +181,7 @@ REQUESTS = Series(
     summed=("code", "method", "route"),
 )
 REQUESTS_FAILED = Series(
-    "wa_agent_http_requests_total",
-    'code=~"5.."',
-    of_agent=lambda own: {(): own.requests_failed},
-    summed=("code", "method", "route"),
+    "wa_agent_http_requests_failed_total", of_agent=lambda own: {(): own.requests_failed}
 )
 INCIDENT = Series(
     "wa_agent_incident_active",

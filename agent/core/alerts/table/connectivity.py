@@ -18,6 +18,7 @@ from agent.core.alerts.table.terms import (
     rise,
     times,
     to_and_fro,
+    unconnected,
 )
 
 BURNS = 14.4
@@ -30,10 +31,9 @@ FLEET = 3
 
 def connectivity(alerts: AlertPolicy) -> tuple[Alert, ...]:
     group = Group.CONNECTIVITY
-    unconnected = Binary(is_(s.WANTED), "unless", is_(s.CONNECTED))
     # A session that shows its code steadily lacks only a scan; a flickering one lacks more.
     steady = Binary(is_(s.QR_REQUIRED), "unless", to_and_fro(s.QR_REQUIRED))
-    down = Binary(unconnected, "unless", steady)
+    down = Binary(unconnected(), "unless", steady)
     # An outage costs each session one reconnect, however long it takes: that is no storm.
     coming_back = Fold("count", above(times(s.RECONNECTS, 15 * MINUTE), float(ONE_OUTAGE)))
     share = Binary(coming_back, "/", Fold("count", is_(s.WANTED)))

@@ -2,14 +2,16 @@
 
 from agent.core.alerts import series as s
 from agent.core.alerts.alert import Alert, AlertPolicy, Group, Severity, Unit
-from agent.core.alerts.expression import Binary, Fold, OfSession
+from agent.core.alerts.expression import Binary, Fold, OfSession, While
 from agent.core.alerts.reading import Over
 from agent.core.alerts.source import Expression
 from agent.core.alerts.table.terms import (
     MINUTE,
     above,
     for_itself,
+    is_,
     rise,
+    unconnected,
 )
 from agent.core.findings.memory import MemoryPolicy
 
@@ -19,7 +21,9 @@ MIB = 1 << 20
 def performance(alerts: AlertPolicy, memory: MemoryPolicy) -> tuple[Alert, ...]:
     group = Group.PERFORMANCE
     mean = Binary(rise(s.ANSWER_SECONDS, 5 * MINUTE), "/", rise(s.ANSWERS, 5 * MINUTE))
-    failed = Fold("sum", rise(s.ERRORS, 5 * MINUTE))
+    # A session that is down while others are connected has an alert of its own.
+    down = While(unconnected(), Fold("count", is_(s.CONNECTED)))
+    failed = Fold("sum", Binary(rise(s.ERRORS, 5 * MINUTE), "unless", down))
     done = Binary(
         Fold("sum", rise(s.ANSWERS, 5 * MINUTE)), "+", Fold("sum", rise(s.MESSAGES, 5 * MINUTE))
     )

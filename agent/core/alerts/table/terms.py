@@ -14,6 +14,11 @@ OF_BACKEND = Because(s.BACKEND_REASON, ("backend",))
 OF_INCIDENT = Because(s.INCIDENT_REASON, ("backend", "engine"))
 
 
+def unconnected() -> Binary:
+    """Sessions that should be connected and are not."""
+    return Binary(is_(s.WANTED), "unless", is_(s.CONNECTED))
+
+
 def is_(series: Expression) -> Binary:
     return Binary(series, "==", 1.0)
 
