@@ -469,8 +469,19 @@ async def test_a_refused_disconnect_of_a_session_that_is_down_is_no_failure(plac
     place.errors(5)
     place.server.status["7"] = "DISCONNECTED"
     place.server.refuses = {"disconnect": 400}
-    done = await place.run("all")
+    done = await place.run("7")
     assert (done.status, "recovered" in done.out) == (0, True)
+
+
+async def test_a_session_that_a_person_disconnected_is_not_started(place: Place) -> None:
+    place.errors(5)
+    place.server.status["7"] = "DISCONNECTED"
+    for orders in (("all", "--dry-run"), ("all",)):
+        done = await place.run(*orders)
+        assert (done.status, "left as it is: it was disconnected" in done.out) == (0, True)
+    assert (place.server.acts, place.server.status["7"]) == ([], "DISCONNECTED")
+    assert (await place.run("7")).status == 0, "its id repairs it"
+    assert place.server.status["7"] == "CONNECTED"
 
 
 async def test_a_session_that_does_not_come_back_has_its_result(place: Place) -> None:

@@ -31,7 +31,13 @@ from agent.engines.whaticket.once.options import (
     read_orders,
     read_state_dir,
 )
-from agent.engines.whaticket.once.repair import Repairer, Task, is_down_still, status_of
+from agent.engines.whaticket.once.repair import (
+    Repairer,
+    Task,
+    is_down_still,
+    is_left_down,
+    status_of,
+)
 from agent.engines.whaticket.once.say import Voice, complain, show_stats
 from agent.engines.whaticket.once.state_file import UNNAMED, Memory, locked, open_memory
 from agent.engines.whaticket.once.usage import USAGE
@@ -40,6 +46,7 @@ from agent.errors import ConfigError, EngineError, NotFound, WaError
 
 _SOCKET = "/run/wa-agent/api.sock"
 _INTERRUPTED, _UNREACHABLE = 75, 5
+_LEFT_DOWN = "left as it is: it was disconnected at the server, not by a round"
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -164,7 +171,19 @@ class OneRound:
         ]
         if unnamed := sum(due.count for due in over if due.session == UNNAMED):
             self._complain_of_unnamed(unnamed)
-        return [task for task in (*cut_off, *tasks) if what in ("all", task.session)]
+        if what == "all":
+            return [*cut_off, *[task for task in tasks if not await self._is_left_down(task)]]
+        return [task for task in (*cut_off, *tasks) if task.session == what]
+
+    async def _is_left_down(self, task: Task) -> bool:
+        try:
+            left = is_left_down(await self.server.state(task.session))
+        except EngineError:
+            return False  # its repair says why the server does not answer
+        if left:
+            self.voice.row(task.session, task.why, _LEFT_DOWN)
+            self.voice.note("INFO", task.session, _LEFT_DOWN)
+        return left
 
     def _complain_of_unnamed(self, count: int) -> None:
         self.worst = 1

@@ -180,6 +180,11 @@ class Repairer:
         )
 
 
+def is_left_down(row: Row | None) -> bool:
+    """A person disconnected it at the server: after a drop these servers start it by themselves."""
+    return row is not None and row.status.upper() == "DISCONNECTED"
+
+
 def is_down_still(row: Row) -> bool:
     """Nothing brings it up by itself: it is down, or dropped."""
     status = claim_of_row(row).status

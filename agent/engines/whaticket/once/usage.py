@@ -19,7 +19,8 @@ A session with THRESHOLD errors within WINDOW seconds is disconnected. Once it i
 records of the failing peers are backed up and removed, from files and from Redis; if the log names
 no peer, the records that cannot be read. Creds and app state keys stay, and so does the pairing.
 Then the session is started, and the script waits until it is connected. If there is no record to
-remove, the session is not interrupted and the run fails. STATE_DIR/memory.json lists the sessions
+remove, the session is not interrupted and the run fails. `all` leaves a session alone that was
+disconnected at the server; its ID repairs and starts it. STATE_DIR/memory.json lists the sessions
 that a run left down; the next run starts them.
 
 Environment variables, with their defaults:
