@@ -523,6 +523,22 @@ def test_new_keys_cut_short_are_made_as_soon_as_it_is_known_again_who_fails():
         repair = after_action(repair, action.kind, True, POLICY, later)
 
 
+@pytest.mark.parametrize("code", ["nothing_to_remove", "not_supported"])
+def test_a_step_that_is_refused_for_good_is_not_tried_again_in_its_round(code):
+    there = Instance(InstanceId("sales"), "whaticket", True, {"backend": "desk"})
+    one_peer, at = replace(ONE_PEER, instance=there), WALL
+    repair = begin_repair(judge_health(one_peer, HEALTH, NOW), Goal.HEAL, WALL)
+    for refusal, kind in (
+        ("redis", K.REGENERATE_KEYS),
+        (code, K.REGENERATE_KEYS),
+        ("", K.RECONNECT),
+    ):
+        repair, action = step_repair(case_of(one_peer, PEERS, POLICY, at), repair)
+        assert action.kind is kind
+        repair = after_action(repair, kind, False, POLICY, at, refusal=refusal)
+        at = repair.not_before_wall
+
+
 def test_a_cleanup_that_shows_a_qr_has_cleaned():
     waiting = seen(claim=said(S.QR_REQUIRED), record=NEW, files=SessionFiles.UNPAIRED)
     done, repair = run(

@@ -205,7 +205,7 @@ ROWS = (
         "WhatsApp Web says that it does not support this browser",
         Permanence.PROBE_SLOWLY,
         _DISCONNECTED,
-        "Upgrade the browser (apt-get upgrade). The pairing is still good: do not pair again.",
+        "Upgrade the browser (apt-get upgrade). No pairing ends by this: do not pair again.",
         base=10.0,
         max=1800.0,
         steps=(10.0, 30.0, 60.0, 300.0, 900.0),
@@ -217,7 +217,8 @@ ROWS = (
         "the server still runs an old browser of this session, which blocks every start",
         Permanence.WAIT_FOR_PERSON,
         _DISCONNECTED,
-        "Restart the server (whaticket): none of its routes ends that browser. The pairing stays.",
+        "Restart the server (whaticket): none of its routes ends that browser. A restart ends no"
+        " pairing.",
         counts_as_failure=False,
     ),
     Reason(
@@ -225,7 +226,7 @@ ROWS = (
         "two connections of this session replace each other in the server",
         Permanence.WAIT_FOR_PERSON,
         _DISCONNECTED,
-        "Restart the server: only that ends the second connection, and the pairing stays. If it"
+        "Restart the server: only that ends the second connection, and it ends no pairing. If it"
         " goes on then, another program has the same keys: find it and stop it.",
         counts_as_failure=False,
     ),
@@ -300,7 +301,7 @@ ROWS = (
         "WhatsApp no longer accepts this version of the client",
         Permanence.PROBE_SLOWLY,
         _DISCONNECTED,
-        "Upgrade the engine. The pairing is still good: do not pair again.",
+        "Upgrade the engine. No pairing ends by this: do not pair again.",
         base=120.0,
         max=900.0,
         steps=(120.0, 300.0),

@@ -33,6 +33,10 @@ from agent.core.words import SUSPECT
 MOST_ACTS = 100
 """No real repair comes near; it ends one that an error in this code would never end."""
 
+NOTHING_TO_REMOVE = "nothing_to_remove"
+FOR_GOOD = frozenset({"not_supported", NOTHING_TO_REMOVE})
+"""Codes of refusals that the same step would meet again in this round."""
+
 _HELD = 60.0
 """Seconds between two looks at a repair that waits for an outage's end."""
 
@@ -66,9 +70,11 @@ def after_action(
     *,
     backup: str = "",
     no_effect: bool = False,
+    refusal: str = "",
 ) -> Repair:
     """A step reported. `backup` names what BACK_UP made and confirmed to be readable; `no_effect`:
-    the step failed because its server answered it and changed nothing."""
+    the step failed because its server answered it and changed nothing. `refusal`: the code with
+    which it was refused."""
     if repair.over:
         return repair
     if kind is RecoveryKind.BACK_UP:
@@ -76,7 +82,9 @@ def after_action(
         wait = 0.0 if made else _delay(repair.backup_tries, policy)
         return _due(replace(repair, backup=made), now_wall, wait)
     if not ok:
-        return _due(replace(repair, done=no_effect), now_wall, _delay(repair.tries, policy))
+        wait = _delay(repair.tries, policy)
+        tries = policy.tries if refusal in FOR_GOOD else repair.tries
+        return _due(replace(repair, done=no_effect, tries=tries), now_wall, wait)
     return replace(
         repair,
         stage=Stage.SETTLING,

@@ -235,6 +235,8 @@ class WhaticketSession:
             with suppress(EngineError):
                 files = await self._store.look(row.id)
         claim = self._view.judge(row, files, time.monotonic())
+        if self._server.contract.hang_up is None:
+            claim = replace(claim, useless=("reconnect",))  # its disconnect ends the pairing
         return claim if claim.account else replace(claim, account=row.number)
 
     async def _row(self) -> Row:

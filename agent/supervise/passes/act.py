@@ -13,6 +13,7 @@ from agent.core.findings.crypto_window import note_regenerated
 from agent.core.model import JournalEntry, UnitState
 from agent.core.plan import ActionKind, Outcome, Plan
 from agent.core.reconnect import forgive
+from agent.core.recovery.steps import FOR_GOOD, NOTHING_TO_REMOVE
 from agent.engines.catalog import entry_of
 from agent.errors import EngineError, LinkError, VaultError, WaError
 from agent.failpoint import failpoint
@@ -200,8 +201,9 @@ class Executor:
             except WaError as error:
                 tries += 1
                 wait = crypto_retry_delay(tries, policy)
-                if wait is None or error.code in ("not_supported", "nothing_to_remove"):
-                    facts.counters.by_word["key_regenerations"]["failed"] += 1
+                if wait is None or error.code in FOR_GOOD:
+                    failed = error.code != NOTHING_TO_REMOVE  # else the keys are new already
+                    facts.counters.by_word["key_regenerations"]["failed"] += failed
                     raise
                 await asyncio.sleep(wait)
         facts.counters.by_word["key_regenerations"]["done"] += 1

@@ -134,6 +134,7 @@ class Ladder:
                 time.time(),
                 backup=outcome.made if kind is RecoveryKind.BACK_UP else "",
                 no_effect=outcome.refusal == NO_EFFECT,
+                refusal=outcome.refusal,
             )
         facts.record = with_repair(facts.record, facts.repair.last)
 

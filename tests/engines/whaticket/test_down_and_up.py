@@ -396,6 +396,7 @@ async def test_a_route_that_logs_out_is_never_used_for_a_repair(open_bench, even
             await repair()
         assert caught.value.code == "not_supported"
         assert "pairing" in str(caught.value)
+    assert (await session.probe()).claim.useless == ("reconnect",), "no repair tries it"
     await session.restart()
     await eventually(lambda: theirs.status, "CONNECTED")
     assert theirs.logouts == 0

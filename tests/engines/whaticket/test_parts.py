@@ -387,6 +387,10 @@ def test_an_old_browser_that_lives_on_is_said_to_need_the_servers_restart():
     assert claim.paired, "its pairing is not touched by that"
     assert "Restart the server" in reason_of(claim.reason).advice
     assert reason_of(claim.reason).hopeless
+    known.note_turn(read_turn("Disconnected session: 7, reason: LOGOUT"), 3.0)
+    claim = look(known, "OPENING", "unknown", 4.0)
+    assert (claim.reason, claim.paired) == ("server_browser_stuck", False)
+    assert "pairing stays" not in reason_of(claim.reason).advice, "it may be gone"
     assert look(known, "CONNECTED", "unknown", 9.0).status is Status.CONNECTED
     assert look(known, "OPENING", "unknown", 10.0).status is Status.INITIALIZING
 
