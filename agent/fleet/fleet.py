@@ -22,6 +22,7 @@ from agent.fleet.key import FleetKey
 from agent.fleet.peers import Peers
 from agent.fleet.postgres.address import usable_address
 from agent.fleet.postgres.coordinator import open_coordinator
+from agent.fleet.rehearsal import Rehearsal
 
 MEMORY = "fleet.json"
 """In the state folder."""
@@ -55,6 +56,7 @@ class Fleet:
     """For copies of sessions, which are large."""
     peers: Peers
     directory: Directory
+    rehearsal: Rehearsal
 
     def own_row(self) -> MachineRow | None:
         """As the database had it some seconds ago; None before the first answer."""
@@ -102,6 +104,7 @@ async def open_fleet(config: Config) -> Fleet:
         open_coordinator(address, section.ttl, COPY_TIMEOUT),
         peers,
         Directory(requests, section.machine),
+        Rehearsal(keeper, peers.rehearse_promise),
     )
 
 

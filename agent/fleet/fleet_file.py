@@ -64,6 +64,11 @@ class FleetMemory:
     def rivals(self) -> frozenset[int]:
         return frozenset[int]().union(*self.named)
 
+    @property
+    def asked_for_promises(self) -> tuple[Rival, ...]:
+        """The machines that may take this one over, with their addresses."""
+        return tuple(it for it in self.others if it.id in self.rivals)
+
     def asking(self, rivals: frozenset[int]) -> "FleetMemory":
         """Before a renewal that names them; one that names the same as the last adds nothing."""
         known = self.named[-1:] == (rivals,)

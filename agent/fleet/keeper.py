@@ -18,7 +18,7 @@ from agent.core.fleet.settling import Settling
 from agent.core.fleet.sightings import rivals_after
 from agent.errors import Refused, TryLater, WaError
 from agent.fleet.coordinator import Coordinator, Machine, Member, Owned, Renewal
-from agent.fleet.fleet_file import Memory
+from agent.fleet.fleet_file import FleetMemory, Memory
 from agent.fleet.resuming import Resuming
 from agent.fleet.rivals import AskRival, promise, promised_by
 from agent.fleet.takeovers import Takeovers
@@ -209,6 +209,10 @@ class Keeper:
     def lease(self) -> Lease:
         return self._lease
 
+    @property
+    def memory(self) -> FleetMemory:
+        return self._memory.now
+
     async def _hear(self, renewal: Renewal, begun: float) -> None:
         answered = boot_now()
         held = self._lease.holds(answered)
@@ -287,11 +291,9 @@ class Keeper:
             self.resuming.pass_on(self._lease)
 
     async def _ask_rivals(self) -> None:
-        begun, rivals = boot_now(), self._memory.now.rivals
-        known = [it for it in self._memory.now.others if it.id in rivals]
-        patience = self._policy.renew_every
-        accepted = self._memory.now.accepted.loss
-        promised = await promised_by(known, self._member, accepted, self._ask_rival, patience)
+        begun, memory, patience = boot_now(), self.memory, self._policy.renew_every
+        promised = await promised_by(memory, self._member, self._ask_rival, patience)
+        rivals = memory.rivals
         all_promised = rivals <= promised
         if all_promised:
             self.lease_by = "promises"

@@ -114,15 +114,30 @@ class Peers:
 
     async def ask_promise(self, row: Reached, id: int, epoch: int, accepted: str = "") -> bool:
         """Whether the machine promises not to take over this one for a ttl."""
-        body = json.dumps({"machine": id, "epoch": epoch, "to": row.name}).encode()
+        asked = {"machine": id, "epoch": epoch, "to": row.name}
+        status, answer = await self._ask_promise(row, asked, accepted)
+        return status == 200 and answer.get("promised") is True
+
+    async def rehearse_promise(self, row: Reached, id: int, epoch: int, accepted: str = "") -> str:
+        """Why the machine would not promise it now; "" = it would."""
+        asked = {"machine": id, "epoch": epoch, "to": row.name, "rehearsal": True}
+        status, answer = await self._ask_promise(row, asked, accepted)
+        if status == 200 and answer.get("promised") is not True:
+            return "it answers, and would not promise"
+        # A program of before knows no rehearsal; that it refuses the word says that it is reached.
+        older = status == 400 and "rehearsal" in str(answer)
+        return "" if status == 200 or older else f"it answers with {status}"
+
+    async def _ask_promise(
+        self, row: Reached, asked: Mapping[str, Any], accepted: str
+    ) -> tuple[int, Mapping[str, Any]]:
         headers = {**_JSON, ACCEPTED_LOSS: accepted} if accepted else _JSON
-        sent = Sent("POST", "/api/fleet/promise", headers, body)
+        sent = Sent("POST", "/api/fleet/promise", headers, json.dumps(asked).encode())
         async with asyncio.timeout(_PROMISE):
             try:
-                status, answer = await self.ask(row, sent)
+                return await self.ask(row, sent)
             except PeerLost:  # it closed an idle connection; asking twice does no harm
-                status, answer = await self.ask(row, sent)
-        return status == 200 and answer.get("promised") is True
+                return await self.ask(row, sent)
 
     async def ask(self, row: Reached, sent: "Sent") -> tuple[int, Mapping[str, Any]]:
         """A short answer in JSON, whole."""

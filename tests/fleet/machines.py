@@ -49,6 +49,7 @@ class Status:
     settled: bool = True
     waiting: Sequence[tuple[str, str, str]] = (("lost", "no machine is alive", "m9"),)
     moving: Sequence[tuple[str, str]] = (("sales", "m2"),)
+    apart: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass
@@ -75,6 +76,10 @@ class Face:
 
     async def promise(self, machine: int, epoch: int, accepted: str) -> bool:
         self.asked.append(("promise", machine, epoch, accepted))
+        return self.promises
+
+    def would_promise(self, machine: int, epoch: int, accepted: str) -> bool:
+        self.asked.append(("rehearsal", machine, epoch, accepted))
         return self.promises
 
     async def move(self, id: InstanceId, to: str | None, why: str) -> str:

@@ -361,6 +361,8 @@ STORIES = (
     ),
     _fires("WaFleetDatabaseUnreachable", "away", 3, always(in_fleet(database_reachable=False))),
     _quiet("WaFleetDatabaseUnreachable", "no fleet", 3, always(WELL)),
+    _fires("WaFleetMachinesApart", "a closed port", 3, always(in_fleet(apart=1))),
+    _quiet("WaFleetMachinesApart", "all would promise", 3, always(in_fleet())),
     _fires("WaFleetSessionsWait", "their machine is lost", 4, always(in_fleet(waiting=3))),
     _quiet("WaFleetSessionsWait", "found one", 4, until(60, in_fleet(waiting=3), in_fleet())),
     _fires(

@@ -256,6 +256,7 @@ EXACT: Mapping[str, Mapping[str, str]] = {
     "WaAgentRestarting": {},
     "WaFleetMachineLost": {"state": "lost"},
     "WaFleetDatabaseUnreachable": {},
+    "WaFleetMachinesApart": {},
     "WaFleetSessionsWait": {"state": "waiting"},
     "WaFleetCopiesBehind": {},
     "WaFleetHalted": {},

@@ -132,6 +132,7 @@ ALERTS = """
     WaWebhookBacklog 300 warning
     WaFleetMachineLost 60 critical
     WaFleetDatabaseUnreachable 60 critical
+    WaFleetMachinesApart 60 critical
     WaFleetSessionsWait 120 critical
     WaFleetCopiesBehind 300 warning
     WaFleetHalted 0 critical

@@ -39,6 +39,10 @@ class FleetStatus(Protocol):
     def moving(self) -> Sequence[tuple[str, str]]:
         """Planned moves under way: id, the next machine."""
 
+    @property
+    def apart(self) -> Mapping[str, str]:
+        """By name, why another machine would not promise to wait for this one."""
+
 
 class FleetFace(Protocol):
     @property
@@ -65,6 +69,9 @@ class FleetFace(Protocol):
     async def promise(self, machine: int, epoch: int, accepted: str) -> bool:
         """Another machine asks that this one does not take it over for a ttl; `accepted`: the
         accepted loss of records that it has heard of."""
+
+    def would_promise(self, machine: int, epoch: int, accepted: str) -> bool:
+        """Whether it would promise that now; nothing is promised."""
 
     async def move(self, id: InstanceId, to: str | None, why: str) -> str:
         """Begin a planned move of a session of this machine; the name of its next owner."""

@@ -24,6 +24,7 @@ PROMISE = (
     ),
     Field("epoch", INTEGER, "its epoch", required=True, least=0, most=2**53),
     Field("to", STRING, "name of the machine that is asked: its address may be another's by now"),
+    Field("rehearsal", BOOLEAN, "true = say whether it would promise, and promise nothing"),
 )
 
 
@@ -61,6 +62,7 @@ async def show(call: Call) -> Json:
             {"id": id, "why": why, "machine": machine} for id, why, machine in status.waiting
         ],
         "moving": [{"id": id, "to": to} for id, to in status.moving],
+        "apart": [{"machine": name, "why": why} for name, why in status.apart.items()],
     }
 
 
@@ -132,7 +134,10 @@ async def promise(call: Call) -> Json:
     if body.get("to") not in (None, face.machine):
         return {"promised": False}
     accepted = call.request.headers.get(ACCEPTED_LOSS, "")
-    return {"promised": await face.promise(body["machine"], body["epoch"], accepted)}
+    machine, epoch = body["machine"], body["epoch"]
+    if body.get("rehearsal"):
+        return {"promised": face.would_promise(machine, epoch, accepted)}
+    return {"promised": await face.promise(machine, epoch, accepted)}
 
 
 async def move(call: Call) -> Json:

@@ -28,9 +28,21 @@ def status(options: argparse.Namespace) -> int:
         *_listed("waiting for a machine", ("ID", "MACHINE", "WHY"), fleet["waiting"]),
         *_listed("moving", ("ID", "TO"), fleet["moving"]),
     ]
-    good = fleet["database"]["reachable"] and fleet["lease"]["holds"] and not fleet["halted"]
+    return print_answer(options, fleet, *lines, good=_is_good(fleet))
+
+
+def _is_good(fleet: dict[str, Any]) -> bool:
+    """All run where they should, and would without the database."""
     lost = [it["name"] for it in fleet["machines"] if state_of(it) == "lost"]
-    return print_answer(options, fleet, *lines, good=good and not lost)
+    amiss = lost or fleet["halted"] or fleet["waiting"] or _apart(fleet)
+    return fleet["database"]["reachable"] and fleet["lease"]["holds"] and not amiss
+
+
+def _apart(fleet: dict[str, Any]) -> dict[str, str]:
+    """By name, why a machine that lives would not promise to wait for this one."""
+    silent = [it["name"] for it in fleet["machines"] if it["alive"] and it["reachable"] is False]
+    known = {it["machine"]: it["why"] for it in fleet.get("apart", ())}
+    return dict.fromkeys(silent, "it does not answer at its address") | known
 
 
 def _width() -> int:
@@ -56,6 +68,9 @@ def _about(fleet: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield "halted", f"{fleet['halted']} (wa-agent fleet accept)"
     elif not fleet["settled"] and database["reachable"]:
         yield "database", "started a moment ago; no session changes its machine yet"
+    if apart := _apart(fleet):
+        reasons = "; ".join(f"{name}: {why}" for name, why in apart.items())
+        yield "apart", f"without the database the sessions would stop, because of {reasons}"
 
 
 def state_of(machine: Machine) -> str:

@@ -47,6 +47,8 @@ class FleetFigures:
     """Planned moves away from this machine that are under way."""
     commands_waiting: bool
     """Stored commands waited for this machine at its last renewal."""
+    apart: int = 0
+    """Other machines that would not promise to wait for this one."""
     copy_age_max: float = 0.0
     """Seconds since the oldest change of an own session that no stored copy holds; 0: none."""
     copy_bytes: int = 0

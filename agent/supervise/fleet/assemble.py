@@ -60,6 +60,7 @@ class FleetParts:
         """Until this machine leaves its fleet."""
         works: dict[str, Coroutine[Any, Any, object]] = {
             "lease": self.fleet.keeper.run(),
+            "rehearsal": self.fleet.rehearsal.run(),
             "ownership": self.face.comparing.run(),
             "copies": self.replicas.run(),
             "moves": self.face.moves.run(),

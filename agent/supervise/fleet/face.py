@@ -17,6 +17,7 @@ from agent.fleet.directory import Directory
 from agent.fleet.fleet import Fleet
 from agent.fleet.peers import Peers
 from agent.fleet.places import place_of
+from agent.fleet.rivals import promised
 from agent.supervise.fleet.comparing import Comparing
 from agent.supervise.fleet.moves import LOOK_EVERY, Moves
 from agent.supervise.fleet.owner import FleetOwner, Wishes
@@ -40,6 +41,8 @@ class FleetStatus:
     """Sessions that should run and cannot: id, why, machine."""
     moving: Sequence[tuple[str, str]]
     """Planned moves under way from this machine: id, the machine's name."""
+    apart: Mapping[str, str]
+    """By name, why another machine would not promise to wait for this one."""
 
 
 @dataclass(slots=True, eq=False, repr=False)
@@ -91,6 +94,7 @@ class FleetFace:
             await self._machines(),
             self._waiting(),
             self.moves.listed,
+            self.fleet.rehearsal.apart,
         )
 
     async def _machines(self) -> Sequence[MachineRow]:
@@ -130,6 +134,7 @@ class FleetFace:
             waiting=len(self._waiting()),
             moving=len(self.moves.listed),
             commands_waiting=keeper.commands_wait,
+            apart=len(self.fleet.rehearsal.apart),
             copy_age_max=self.replicas.behind_seconds(),
             copy_bytes=self.replicas.stored_bytes(),
             certificate_ends_wall=self.certificate.ends_wall(),
@@ -142,6 +147,10 @@ class FleetFace:
     async def promise(self, machine: int, epoch: int, accepted: str) -> bool:
         """Another machine asks that this one does not take it over for a ttl."""
         return await self.fleet.keeper.promise(machine, epoch, accepted)
+
+    def would_promise(self, machine: int, epoch: int, accepted: str) -> bool:
+        memory, policy = self.fleet.keeper.memory, self.fleet.policy
+        return promised(memory, machine, epoch, accepted, policy) is not None
 
     async def move(self, id: InstanceId, to: str | None, why: str) -> str:
         """Begin a planned move of a session of this machine; the name of its next owner."""

@@ -62,6 +62,10 @@ async def test_status_shows_machines_and_what_waits_or_moves(api: FleetApi, cli:
             "has not answered for 1 min 1 s: timeout",
         ),
         ({"halted": "a change of owners was lost"}, "lost (wa-agent fleet accept)"),
+        (
+            {"apart": [{"machine": "b", "why": "no route to it"}]},
+            "without the database the sessions would stop, because of b: no route to it",
+        ),
     ],
 )
 async def test_status_says_what_is_wrong(

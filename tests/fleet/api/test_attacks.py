@@ -167,6 +167,10 @@ async def test_only_a_machine_of_the_fleet_gets_a_promise(two: Two) -> None:
     second.face.promises = False
     assert not await first.face.peers.ask_promise(row, 1, 7, "1763.5")
     assert second.face.asked[1:] == [("promise", 1, 7, "1763.5")]
+    assert await first.face.peers.rehearse_promise(row, 1, 7) == "it answers, and would not promise"
+    second.face.promises = True
+    assert await first.face.peers.rehearse_promise(row, 1, 7) == ""
+    assert [it[0] for it in second.face.asked[2:]] == ["rehearsal", "rehearsal"]
     asked = {"json": {"machine": 1, "epoch": 7}}
     admin = await second.key("an admin", "admin")
     for headers in ({}, admin, {"Authorization": "Fleet 00"}):

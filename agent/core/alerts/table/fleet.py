@@ -31,6 +31,14 @@ def fleet() -> tuple[Alert, ...]:
             "this machine does not reach the fleet's database",
         ),
         Alert(
+            "WaFleetMachinesApart",
+            group,
+            Severity.CRITICAL,
+            1 * MINUTE,
+            above(s.MACHINES_APART, 0.0),
+            "{value} machines do not promise this one to wait: without the database all would stop",
+        ),
+        Alert(
             "WaFleetSessionsWait",
             group,
             Severity.CRITICAL,
