@@ -178,7 +178,7 @@ async def test_only_a_machine_of_the_fleet_gets_a_promise(two: Two) -> None:
         assert found == (401, "fleet_bearer")
     async with second.local() as client:
         assert (await client.post("/api/fleet/promise", **asked)).status == 401
-    assert len(second.face.asked) == 2
+    assert len(second.face.asked) == 4
 
 
 async def test_wrong_bearers_are_audited_and_slowed_and_the_right_one_is_not(
