@@ -219,7 +219,7 @@ class Connection(RequestHandler):
         message: str | None = None,
     ) -> web.StreamResponse:
         """The library's own refusals, in the envelope of all errors."""
-        if isinstance(exc, ConnectionError) and self.transport is None:
+        if isinstance(exc, ConnectionError) and self._over():
             raise exc  # the client is gone: the library ends the connection in silence
         if status >= 500:
             log.error("cannot answer a request: %r", exc)
@@ -231,8 +231,11 @@ class Connection(RequestHandler):
 
     def log_exception(self, *said: Any, **more: Any) -> None:
         """The library calls it an error when a connection ends while it skips a body's rest."""
-        if self.transport is not None:
+        if not self._over():
             super().log_exception(*said, **more)
+
+    def _over(self) -> bool:
+        return self.transport is None or self.transport.is_closing()
 
 
 def address_of(transport: asyncio.Transport) -> str:

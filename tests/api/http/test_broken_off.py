@@ -107,6 +107,25 @@ async def test_a_connection_that_ends_amid_a_refused_body_leaves_no_error(
     writer.close()
 
 
+async def test_a_request_on_a_connection_that_closes_leaves_no_error(
+    house: House, eventually: Eventually, caplog: pytest.LogCaptureFixture
+) -> None:
+    head = "POST /api/instance HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\n\r\n"
+    _, writer = await asyncio.open_connection("127.0.0.1", house.port, limit=1)
+    writer.transport.pause_reading()
+    writer.write(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    (connection,) = await eventually(lambda: list(house.server._entrance.connections))
+    transport, handler = connection.transport, connection._task_handler
+    assert transport is not None and handler is not None
+    transport.write(bytes(50_000_000))  # it closes when this is sent, which is never
+    transport.close()
+    connection.data_received(head.encode())
+    await asyncio.wait([handler], timeout=30)
+    assert handler.done()
+    assert not [one for one in caplog.records if one.levelname in ("ERROR", "CRITICAL")]
+    writer.transport.abort()
+
+
 KNOWN_HEADERS = {
     *("allow", "cache-control", "connection", "content-length", "content-type", "date", "server"),
     *("referrer-policy", "x-content-type-options", "x-request-id"),
