@@ -104,9 +104,13 @@ class Server:
         if self._parts.fleet is not None:
             self._parts.fleet.face.peers.reload()
 
+    def announce_end(self) -> None:
+        """Each answer from now on ends its connection: at the close few clients are waited for."""
+        self._entrance.closing = True
+
     async def close(self) -> None:
         """Refuse new connections, answer the open ones, then end, within the runner's limit."""
-        self._entrance.closing = True
+        self.announce_end()
         await self._stop_accepting()
         self._remove_own_socket()
         await self._hear_the_last()

@@ -29,6 +29,8 @@ async def stop_in_order(
     False when the disk took not all of it: that keeps no session from being closed.
     """
     written, store, host = True, ground.store, ground.host
+    if server is not None:
+        server.announce_end()
     supervision.supervisor.repairs.stop()
     supervision.keeping.stop()
     facts = supervision.registry.facts.values()

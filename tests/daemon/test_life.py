@@ -89,6 +89,25 @@ async def test_f11_a_second_signal_skips_the_waiting_not_the_saving(agent, event
     await eventually(lambda: agent.status("a"), "CONNECTED", within=30)
 
 
+async def test_an_answer_while_the_sessions_close_says_that_its_connection_ends(agent, eventually):
+    """Then the stop waits for no client at its end."""
+    await connected(agent, eventually, "a")
+    reader, writer = await asyncio.open_unix_connection(str(agent.state / "api.sock"))
+    ask = b"GET /api/instances HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    writer.write(ask)
+    assert b"connection: close" not in (await reader.readuntil(b"}\n")).lower()
+    await agent.fault("a", "slow", 20)
+    agent.process.send_signal(signal.SIGINT)
+    await eventually(lambda: "schedules stopped" in agent.log.read_text())
+    writer.write(ask)
+    answer = (await asyncio.wait_for(reader.read(), 30)).lower()
+    assert b" 200 " in answer.splitlines()[0] and b"connection: close" in answer
+    assert agent.process.returncode is None, "the answer came while the session closed"
+    writer.close()
+    agent.process.send_signal(signal.SIGINT)
+    assert await asyncio.wait_for(agent.process.wait(), 30) == 0
+
+
 async def test_f18_a_second_agent_on_the_same_state_is_refused(agent, make_agent):
     other = make_agent()
     await other.start(ready=False)
