@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tests.waiting import alive
 
-from .conftest import IMPATIENT
+from .conftest import IMPATIENT, SETTINGS
 
 
 async def connected(agent, eventually, *ids):
@@ -89,14 +89,18 @@ async def test_f11_a_second_signal_skips_the_waiting_not_the_saving(agent, event
     await eventually(lambda: agent.status("a"), "CONNECTED", within=30)
 
 
-async def test_an_answer_while_the_sessions_close_says_that_its_connection_ends(agent, eventually):
+async def test_an_answer_while_the_sessions_close_says_that_its_connection_ends(
+    make_agent, eventually
+):
     """Then the stop waits for no client at its end."""
+    agent = make_agent(base=SETTINGS.replace("save = 3", "save = 3\nprepare = 60"))
+    await agent.start()
     await connected(agent, eventually, "a")
     reader, writer = await asyncio.open_unix_connection(str(agent.state / "api.sock"))
     ask = b"GET /api/instances HTTP/1.1\r\nHost: localhost\r\n\r\n"
     writer.write(ask)
     assert b"connection: close" not in (await reader.readuntil(b"}\n")).lower()
-    await agent.fault("a", "slow", 20)
+    await agent.fault("a", "slow", 60)
     agent.process.send_signal(signal.SIGINT)
     await eventually(lambda: "schedules stopped" in agent.log.read_text())
     writer.write(ask)
