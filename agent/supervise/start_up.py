@@ -28,6 +28,7 @@ from agent.supervise.facts import Facts
 from agent.supervise.passes.picture import desired_of
 from agent.supervise.registry import Registry, identity_of, says_the_same
 from agent.supervise.turns.memory import Room
+from agent.vault.copies.recover import recover_identity
 from agent.vault.identity import Found, Identity, create, names_other_engine, scan
 from agent.vault.trash import Retired, list_trash
 
@@ -85,7 +86,7 @@ async def _take_in_folders(registry: Registry, store: Store, root: Path) -> None
     for folder in await asyncio.to_thread(scan, root):
         facts = registry.facts.get(folder.id)
         if facts is None:
-            await _take_in(registry, store, folder)
+            await _take_in(registry, store, root, folder)
             continue
         if folder.identity is not None and folder.identity.instance.leased:
             # Also without [fleet]: another machine may run it.
@@ -105,25 +106,28 @@ async def _take_in_folders(registry: Registry, store: Store, root: Path) -> None
             facts.saved.identity_behind = not says_the_same(folder.identity, identity_of(facts))
 
 
-async def _take_in(registry: Registry, store: Store, folder: Found) -> None:
-    """A folder without a row: a creation that was cut short, or a folder moved here by hand."""
-    if folder.identity is None:
-        log.error(
-            "the agent leaves the folder of %s alone: %s",
-            folder.id,
-            folder.problem,
-            extra=about(folder.id),
+async def _take_in(registry: Registry, store: Store, root: Path, folder: Found) -> None:
+    """A folder without a row: a creation that was cut short, a folder moved here by hand, or one
+    whose identity went with a lost database."""
+    identity = folder.identity
+    sentence = "the agent adopted it from its session folder, which had no record"
+    if identity is None:
+        recovered = await asyncio.to_thread(recover_identity, root, folder)
+        if recovered is None:
+            left = "the agent leaves the folder of %s alone: %s"
+            log.error(left, folder.id, folder.problem, extra=about(folder.id))
+            return
+        identity, source = recovered
+        sentence = (
+            f"the database has no record of it, and {folder.problem}; {source}. The agent lists it"
+            f" as disabled: look at its settings, then `wa-agent enable {folder.id}`"
         )
-        return
-    record = replace(folder.identity.record, status_since_wall=time.time())
-    said = JournalEntry(
-        "created",
-        "the agent adopted it from its session folder, which had no record",
-        instance=folder.id,
-        wall=time.time(),
-    )
-    await store.add(folder.identity.instance, record, said)
-    registry.add(folder.identity.instance, record).saved.identity = folder.identity
+        log.error("%s: %s", folder.id, sentence, extra=about(folder.id))
+    record = replace(identity.record, status_since_wall=time.time())
+    said = JournalEntry("created", sentence, instance=folder.id, wall=time.time())
+    await store.add(identity.instance, record, said)
+    saved = registry.add(identity.instance, record).saved
+    saved.identity, saved.identity_behind = folder.identity, folder.identity is None
 
 
 async def _follow_folder(registry: Registry, facts: Facts, identity: Identity) -> None:

@@ -73,6 +73,8 @@ class Found:
     identity: Identity | None
     problem: str = ""
     """Why there is no identity."""
+    lost: bool = False
+    """The file is gone or damaged; else it may be read another time."""
 
 
 def create(root: Path, instance: Instance) -> Path:
@@ -211,7 +213,8 @@ def scan(root: Path) -> list[Found]:
         try:
             folders.append(Found(id, read_identity(root / name)))
         except VaultError as error:
-            folders.append(Found(id, None, str(error)))
+            lost = error.code in ("absent", "damaged")
+            folders.append(Found(id, None, str(error), lost))
     return folders
 
 

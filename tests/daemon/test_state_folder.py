@@ -90,6 +90,48 @@ async def test_an_identity_file_that_is_damaged_is_written_again_from_the_databa
     assert after == before
 
 
+async def test_a_session_whose_record_and_identity_file_are_lost_is_listed_with_what_is_known(
+    agent, eventually
+):
+    await connected(agent, eventually, "a", "b", "c", "d")
+    await agent.do("POST", "/api/instance/a/snapshots")
+    devices = {id: device_of(agent, id) for id in "ab"}
+    await agent.stop()
+    for part in agent.state.glob("agent.db*"):
+        part.unlink()
+    files = {id: agent.state / "sessions" / id / "instance.json" for id in "abcd"}
+    for id in "abc":
+        files[id].write_bytes(b"" if id == "a" else files[id].read_bytes()[:40])
+    (files["c"].parent / "session" / "sandbox.json").unlink()
+    await agent.start()
+    await eventually(lambda: agent.status("d"), "CONNECTED")
+    told = {
+        "a": "its engine and settings are those of snapshot ",
+        "b": "its files are of engine sandbox; its settings are lost",
+        "c": "neither a snapshot nor its files tell its engine",
+    }
+    for id, source in told.items():
+        shown = await agent.show(id)
+        assert shown["enabled"] is False
+        (sentence,) = [text for kind, text in await agent.story(id) if kind == "created"]
+        assert f"cannot read {files[id]}" in sentence and source in sentence
+        assert f"`wa-agent enable {id}`" in sentence
+        assert shown["unit"]["main_pid"] == 0
+    assert (await agent.show("a"))["settings"] == (await agent.show("d"))["settings"]
+    for id, device in devices.items():
+        await agent.do("POST", f"/api/instance/{id}/enable")
+        await eventually(lambda id=id: agent.status(id), "CONNECTED")
+        assert device_of(agent, id) == device
+    listed = (await agent.do("GET", "/api/instances"))["instances"]
+    assert {each["id"] for each in listed} == set("abcd")
+    await agent.do("DELETE", "/api/instance/c")
+
+
+def device_of(agent, id):
+    session = agent.state / "sessions" / id / "session" / "sandbox.json"
+    return json.loads(session.read_text())["device"]
+
+
 async def test_a_state_folder_that_is_away_is_no_first_start(agent, eventually):
     await connected(agent, eventually, "a", "b")
     pids = [await agent.pid(id) for id in ("a", "b")]

@@ -1,0 +1,51 @@
+"""The identity of a session whose database record and instance.json are both lost: from its newest
+snapshot, else from its files. It comes back disabled: its settings may be old or missing."""
+
+from pathlib import Path
+
+from agent.core.model import Instance, SessionFiles
+from agent.engines.catalog import CATALOG
+from agent.instance_file import NAME
+from agent.vault.check import inspect_files, read_linked
+from agent.vault.copies.snapshots import list_snapshots
+from agent.vault.identity import Found, Identity
+
+UNKNOWN = "unknown"
+"""The engine of a session of which nothing tells it."""
+
+
+def recover_identity(root: Path, folder: Found) -> tuple[Identity, str] | None:
+    """The identity, and a sentence on what it was taken from; None: the file is there and cannot be
+    read at the moment, or the folder holds no session."""
+    if not folder.lost:
+        return None
+    for snapshot in list_snapshots(root, folder.id):
+        if (manifest := snapshot.manifest) is not None:
+            instance = Instance(
+                folder.id, manifest.engine, False, dict(manifest.settings), manifest.created_wall
+            )
+            identity = Identity(
+                instance,
+                manifest.paired,
+                manifest.account,
+                manifest.lineage,
+                manifest.ended,
+                needs_passkey=manifest.needs_passkey,
+            )
+            return identity, f"its engine and settings are those of snapshot {snapshot.name}"
+    if len(engines := _engines_of(root / folder.id)) == 1:
+        (engine,) = engines
+        account = read_linked(root, folder.id, engine).account
+        identity = Identity(Instance(folder.id, engine, False), paired=True, account=account)
+        return identity, f"its files are of engine {engine}; its settings are lost"
+    if not (root / folder.id / NAME).exists():
+        return None
+    identity = Identity(Instance(folder.id, UNKNOWN, False))
+    return identity, "neither a snapshot nor its files tell its engine"
+
+
+def _engines_of(folder: Path) -> list[str]:
+    """The engines that find a session of theirs there, damaged or not."""
+    local = (entry.name for entry in CATALOG.values() if not entry.remote)
+    theirs = (SessionFiles.WHOLE, SessionFiles.DAMAGED)
+    return [name for name in local if inspect_files(folder, name).files in theirs]
