@@ -9,31 +9,12 @@ from psycopg.rows import TupleRow
 from agent.errors import ConfigError, Refused, WaError
 from agent.fleet.coordinator import Held, Member, NewSession
 from agent.fleet.postgres.coordinator import PostgresCoordinator, open_coordinator
+from agent.fleet.postgres.examine import CALLED, examine
 from tests.fleet.test_postgres import TTL, Fleet, fleet, machine, server, two_machines
 
 __all__ = ["fleet", "server"]
 
-FUNCTIONS = {
-    "accept_loss",
-    "add_command",
-    "create_session",
-    "delete_session",
-    "end_command",
-    "forget",
-    "hand_over",
-    "join_fleet",
-    "leave_fleet",
-    "publish",
-    "register_sessions",
-    "renew",
-    "set_capacity",
-    "set_drained",
-    "store_copy",
-    "take_commands",
-    "take_over",
-    "tell_sessions",
-    "update_session",
-}
+FUNCTIONS = set(CALLED)
 
 
 async def ask(address: str, statement: str) -> list[TupleRow]:
@@ -121,6 +102,29 @@ async def test_statements_outside_of_an_agents_rights_are_refused(fleet: Fleet, 
     with pytest.raises((psycopg.errors.InsufficientPrivilege, psycopg.errors.WrongObjectType)):
         await ask(fleet.address, statement)
     assert await state(fleet) == before
+
+
+async def test_doctor_names_rights_that_lack_and_settings_that_lose_what_was_confirmed(
+    fleet: Fleet,
+):
+    facts = await examine(fleet.address)
+    assert facts.refused == []
+    assert not any("synchronous_commit" in it or "max_connections" in it for it in facts.weak)
+    fleet.server.sql(
+        "REVOKE EXECUTE ON FUNCTION wa_agent.take_over FROM wa_agent_machine;"
+        "ALTER ROLE agent SET synchronous_commit = off"
+    )
+    coordinator = fleet.coordinator()
+    for number in range(30):
+        await coordinator.join(machine(f"m{number}"))
+    try:
+        facts = await examine(fleet.address)
+    finally:
+        fleet.server.sql("ALTER ROLE agent RESET synchronous_commit")
+    assert facts.refused == ["take_over"]
+    assert "synchronous_commit is off: a crash of the server loses the last changes" in facts.weak
+    (crowded,) = [it for it in facts.weak if "max_connections" in it]
+    assert crowded.endswith("the machines of this fleet hold 120")
 
 
 async def test_other_logins_may_read_and_call_nothing(fleet: Fleet):

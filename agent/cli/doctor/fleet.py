@@ -96,6 +96,11 @@ def _database(config: Config, fingerprint: str) -> Iterator[Finding]:
     if facts.powers:
         sentence = f"the login {facts.role} {', '.join(facts.powers)}"
         yield note(check, sentence, "give agents a login that is a member of wa_agent_machine only")
+    if facts.refused:
+        sentence = f"the login {facts.role} may not call {', '.join(facts.refused)}"
+        yield wrong(check, sentence, "GRANT wa_agent_machine TO it; fleet database prepare")
+    for sentence in facts.weak:
+        yield note(check, sentence, "change it in postgresql.conf and restart the server")
     if fingerprint and facts.fingerprint not in ("", fingerprint):
         sentence = f"the fleet's machines have another key ({facts.fingerprint})"
         yield wrong("fleet key", sentence, "copy theirs here; stored sessions open with it alone")

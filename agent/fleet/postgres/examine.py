@@ -18,6 +18,33 @@ _POWERS = """
             'may write into the fleet''s tables')) AS power (has, word)
     WHERE r.rolname = current_user AND power.has"""
 
+CALLED = (
+    *("join_fleet", "leave_fleet", "renew", "tell_sessions", "set_drained", "set_capacity"),
+    *("forget", "accept_loss", "take_over", "hand_over", "create_session", "register_sessions"),
+    *("update_session", "delete_session", "store_copy", "publish", "add_command"),
+    *("take_commands", "end_command"),
+)
+"""What an agent calls."""
+_REFUSED = """
+    SELECT DISTINCT p.proname FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
+    WHERE n.nspname = 'wa_agent' AND p.proname = ANY (%s)
+        AND NOT has_function_privilege(current_user, p.oid, 'EXECUTE') ORDER BY 1"""
+_WEAK = """
+    SELECT word FROM
+        (SELECT 4 * count(*) AS held FROM wa_agent.machine WHERE NOT gone) AS fleet,
+        LATERAL (SELECT current_setting('max_connections')::integer
+            - current_setting('superuser_reserved_connections')::integer AS free) AS server,
+        LATERAL (VALUES
+            (current_setting('fsync') = 'off',
+                'fsync is off: a crash of the server loses changes of owners that it confirmed'),
+            (current_setting('synchronous_commit') = 'off',
+                'synchronous_commit is off: a crash of the server loses the last changes'),
+            (server.free < fleet.held, 'max_connections leaves ' || server.free
+                || ' connections, and the machines of this fleet hold ' || fleet.held)
+        ) AS weak (is_so, word)
+    WHERE is_so"""
+"""Each agent holds four connections."""
+
 
 @dataclass(frozen=True, slots=True)
 class DatabaseFacts:
@@ -26,6 +53,10 @@ class DatabaseFacts:
     role: str
     powers: Sequence[str]
     """What the login may do beyond what an agent needs."""
+    refused: Sequence[str]
+    """Functions that an agent calls and the login may not."""
+    weak: Sequence[str]
+    """Settings of the server with which it may lose what it confirmed, or refuse a machine."""
     warning: str
     """Why the connection is protected less than it could be; "" = it is."""
     fingerprint: str
@@ -61,6 +92,8 @@ async def _read(connection: Connection, address: str, ids: Sequence[str]) -> Dat
         version,
         role,
         await _column(connection, _POWERS),
+        await _column(connection, _REFUSED, list(CALLED)),
+        await _column(connection, _WEAK),
         warn_of_address(address),
         fingerprint,
         float(ttl[0]) if ttl else None,
