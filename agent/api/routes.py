@@ -81,8 +81,8 @@ ROUTES: tuple[Route, ...] = (
     Route("POST", f"{ID}/logout", OPERATE, instances.logout, "End the pairing and retire the session", instances.LOGOUT, answers=(202,)),  # noqa: E501
     Route("PUT", f"{ID}/passkey", OPERATE, instances.mark_passkey, "Note whether an instance's account needs a passkey to link", instances.PASSKEY),  # noqa: E501
     Route("POST", f"{ID}/health", OPERATE, monitoring.check_instance, "Check an instance now", ()),
-    Route("POST", f"{ID}/recover", OPERATE, repairs.recover, "Repair an instance and keep its pairing; answers at the end of the repair", ()),  # noqa: E501
-    Route("POST", f"{ID}/cleanup", OPERATE, repairs.cleanup, "Retire an instance's session and show a new code", repairs.CONFIRM),  # noqa: E501
+    Route("POST", f"{ID}/recover", OPERATE, repairs.recover, "Repair an instance and keep its pairing", (), query=repairs.WAIT, answers=(200, 202)),  # noqa: E501
+    Route("POST", f"{ID}/cleanup", OPERATE, repairs.cleanup, "Retire an instance's session and show a new code", repairs.CONFIRM, query=repairs.WAIT, answers=(200, 202)),  # noqa: E501
     Route("POST", f"{ID}/ensure-healthy", OPERATE, repairs.ensure_healthy, "Check, recover, clean up, until it is connected or shows a code", repairs.CONFIRM, query=repairs.WAIT, answers=(200, 202)),  # noqa: E501
     Route("GET", f"{ID}/qr", OPERATE, show_qr, "The code to scan; JSON, PNG, SVG or text by Accept"),  # noqa: E501
     Route("POST", f"{ID}/pairing-code", OPERATE, web_session.pairing_code, "A code to type on the phone instead of a scan", web_session.PAIRING_CODE),  # noqa: E501

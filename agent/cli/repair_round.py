@@ -17,6 +17,7 @@ from agent.core.recovery.repair import trouble_of
 AT_ONCE = 4
 SECONDS = 330.0
 """A little longer than the agent itself waits for a repair to end."""
+TO_THE_END = "?wait=300"
 _UNWELL = ("degraded", "stuck", "corrupted", "not_found")
 _STORY = frozenset(
     {"operator", "repair", "repair_step", "repaired", "repair_over", "status", "verdict"}
@@ -103,7 +104,7 @@ def _in_full(engine: str, step: str) -> str:
 
 def _repair(client: Client, instance: dict[str, Any]) -> Repaired:
     try:
-        path = f"/api/instance/{instance['id']}/recover"
+        path = f"/api/instance/{instance['id']}/recover{TO_THE_END}"
         result = client.post(path, seconds=SECONDS)
     except AgentSaidNo as error:
         return _repaired(instance, str(error), good=False)

@@ -13,7 +13,7 @@ from agent.cli.command import (
     instance_id,
     wants_json,
 )
-from agent.cli.repair_round import SECONDS, repair_all
+from agent.cli.repair_round import SECONDS, TO_THE_END, repair_all
 from agent.cli.sessions.create import add_place, place_of
 from agent.cli.sessions.passkey import add_confirm, ask_twice
 from agent.cli.sessions.qr import draw_code
@@ -70,13 +70,12 @@ def _add_word(parser: argparse.ArgumentParser) -> None:
 
 
 def ask(options: argparse.Namespace) -> int:
-    client, path = client_of(options), f"/api/instance/{options.id}/{options.verb}"
-    wait = "?wait=300" if options.verb == "ensure-healthy" else ""
+    client, path = client_of(options), f"/api/instance/{options.id}/{options.verb}{TO_THE_END}"
 
     def send(body: dict[str, Any] | None) -> dict[str, Any]:
         return with_progress(
             f"{options.verb} {options.id}",
-            lambda: client.post(f"{path}{wait}", body, SECONDS),
+            lambda: client.post(path, body, SECONDS),
             lambda: _step_now(client, options.id),
         )
 

@@ -193,7 +193,7 @@ async def test_repairs_asked_for_while_whatsapp_is_silent_say_so_and_later_bring
         if word == "setup":
             path, body = "/api/v1/whatsapp/setup?wait=120", {"name": id, "instanceName": id}
         begun = time.monotonic()
-        wait = "?wait=120" if word == "ensure-healthy" else ""
+        wait = "" if "?" in path else "?wait=120"
         status, told = await one.agent.ask("POST", path + wait, body)
         assert time.monotonic() - begun < 40, (id, word)
         return status, told
@@ -220,7 +220,7 @@ async def test_a_clean_up_that_is_asked_for_waits_for_no_milder_step(begin, stan
     hang(standin, "shop")
     await eventually(lambda: one.told("shop", "repaired", "restart: done"), within=30)
     begun = time.monotonic()
-    told = await one.agent.do("POST", "/api/instance/shop/cleanup", {"confirm": True})
+    told = await one.agent.do("POST", "/api/instance/shop/cleanup?wait=120", {"confirm": True})
     assert (told["healthy"], told["cleaned"]) == (True, True)
     assert time.monotonic() - begun < 20
 

@@ -132,7 +132,7 @@ async def test_its_neighbour_that_goes_out_without_a_proxy_proves_nothing_about_
     assert (await agent.do("GET", "/api/trash"))["trash"] == []
 
     way.carries.set()
-    await agent.do("POST", "/api/instance/own/recover")
+    await agent.do("POST", "/api/instance/own/recover?wait=120")
     await eventually(lambda: agent.status("own"), "CONNECTED", within=60)
     assert (await agent.show("own"))["paired"]
 

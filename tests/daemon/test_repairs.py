@@ -280,7 +280,7 @@ async def test_a_repair_that_is_asked_for_of_a_well_one_changes_nothing(agent, e
     await connected(agent, eventually, "a")
     pid = await agent.pid("a")
     for word in ("recover", "ensure-healthy"):
-        found = await agent.do("POST", f"/api/instance/a/{word}")
+        found = await agent.do("POST", f"/api/instance/a/{word}?wait=120")
         assert (found["healthy"], found["cleaned"], found["recovered"]) == (True, False, False)
     assert await agent.pid("a") == pid
     assert await steps(agent) == []
@@ -291,11 +291,8 @@ async def test_requests_join_the_repair_that_runs(agent, eventually):
     await agent.fault("a", "stuck-loading", 600)
     await eventually(lambda: steps(agent))
     words = ("recover", "ensure-healthy", "recover")
-    wait = {"ensure-healthy": "?wait=120"}
-    asked = [
-        asyncio.create_task(agent.do("POST", f"/api/instance/a/{word}{wait.get(word, '')}"))
-        for word in words
-    ]
+    paths = [f"/api/instance/a/{word}?wait=120" for word in words]
+    asked = [asyncio.create_task(agent.do("POST", path)) for path in paths]
 
     async def all_joined():
         return len(await joined(agent)) == len(words)
@@ -323,7 +320,7 @@ async def test_a_caller_that_waits_for_a_repair_delays_no_stop(agent, eventually
     await connected(agent, eventually, "a")
     await agent.fault("a", "stuck-loading", 600)
     await eventually(lambda: steps(agent))
-    asked = asyncio.create_task(agent.ask("POST", "/api/instance/a/recover"))
+    asked = asyncio.create_task(agent.ask("POST", "/api/instance/a/recover?wait=120"))
     await eventually(lambda: joined(agent))
     assert await agent.stop(within=8) == 0
     status, found = await asked
@@ -365,7 +362,7 @@ async def test_a_cleanup_ends_a_pairing_only_when_it_is_meant_and_can_be_taken_b
     status, found = await agent.ask("POST", "/api/instance/a/cleanup")
     assert (status, found["error"]) == (409, "would_unpair")
     assert await agent.status("a") == "CONNECTED"
-    found = await agent.do("POST", "/api/instance/a/cleanup", {"confirm": True})
+    found = await agent.do("POST", "/api/instance/a/cleanup?wait=120", {"confirm": True})
     assert (found["healthy"], found["cleaned"]) == (True, True)
     assert await agent.status("a") == "QR_REQUIRED"
     assert await steps(agent) == ["back_up", "cleanup"]

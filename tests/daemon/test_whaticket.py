@@ -249,7 +249,7 @@ async def test_a_server_that_refuses_every_start_opens_the_circuit_of_the_sessio
     assert "WARN" in line
 
     desk.faults.refuses_start = 0
-    await agent.do("POST", f"/api/instance/{id}/recover")
+    await agent.do("POST", f"/api/instance/{id}/recover?wait=120")
     await eventually(lambda: connected(agent, 1), within=60)
     kinds = [kind for kind, _ in await agent.story(id)]
     assert kinds.count("session_circuit_closed") == 1, "the command that it named closed it"

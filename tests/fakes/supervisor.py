@@ -105,11 +105,11 @@ class FakeRepairs:
             checked=4, check_seconds=0.2, repaired=1, repair_seconds=3.0, asked=2, needed_person=1
         )
 
-    async def try_recover(self, id: InstanceId) -> FakeResult:
+    async def try_recover(self, id: InstanceId, *, wait: float = 10) -> FakeResult:
         return self._note("recover", id)
 
     async def cleanup_corrupted(
-        self, id: InstanceId, *, confirmed: bool = False, passkey: str = ""
+        self, id: InstanceId, *, wait: float = 10, confirmed: bool = False, passkey: str = ""
     ) -> FakeResult:
         self.house.must_confirm_passkey(id, "clean up", passkey)
         if self.house.view(id).record.paired and not confirmed:

@@ -1,4 +1,4 @@
-"""What a requested repair answers, within its limit: healthy, cleaned and recovered as they are."""
+"""What a requested repair answers, within its time: healthy, cleaned and recovered as they are."""
 
 import asyncio
 import time
@@ -17,8 +17,10 @@ from agent.core.model import (
     SessionRecord,
 )
 from agent.core.recovery.repair import Ending, begin_repair
+from agent.errors import TryLater
 from agent.supervise.facts import Facts
 from agent.supervise.requests.repairs import GOES_ON, RepairResult, Repairs
+from agent.supervise.requests.set_up import SettingUp
 from tests.conftest import Eventually
 from tests.waiting import Pauses
 
@@ -35,14 +37,23 @@ def facts() -> Facts:
 
 
 @pytest.fixture
-def repairs(facts: Facts) -> Repairs:
+def checked() -> asyncio.Event:
+    """Set: the server answers each check."""
+    event = asyncio.Event()
+    event.set()
+    return event
+
+
+@pytest.fixture
+def repairs(facts: Facts, checked: asyncio.Event) -> Repairs:
     """With the session's own facts; no pass runs, so a test plays what the repair does."""
 
     def request(facts: Facts, goal: Any, consent: Any) -> None:
         facts.repair.last = begin_repair(STUCK, goal, time.time(), consent)
 
     async def check_now(ids: list[InstanceId]) -> dict[InstanceId, HealthVerdict]:
-        assert facts.verdict is not None
+        await checked.wait()
+        facts.verdict = facts.verdict or STUCK
         return dict.fromkeys(ids, facts.verdict)
 
     async def save(*_: object) -> None: ...
@@ -58,13 +69,83 @@ def repairs(facts: Facts) -> Repairs:
     return Repairs(**parts, limit=LIMIT)
 
 
-async def ask(repairs: Repairs, word: str) -> RepairResult:
+async def ask(repairs: Repairs, word: str, wait: float | None = None) -> RepairResult:
     if word == "cleanup":
-        return await repairs.cleanup_corrupted(ID, confirmed=True)
-    return await repairs.ensure_healthy(ID)
+        return await repairs.cleanup_corrupted(ID, wait=wait, confirmed=True)
+    if word == "recover":
+        return await repairs.try_recover(ID, wait=wait)
+    return await repairs.ensure_healthy(ID, wait=wait)
 
 
-@pytest.mark.parametrize("word", ["ensure-healthy", "cleanup"])
+WORDS = ("ensure-healthy", "cleanup", "recover")
+
+
+@pytest.mark.parametrize("word", WORDS)
+async def test_a_repair_whose_server_answers_no_check_is_answered_in_time_and_begun_later(
+    repairs: Repairs, facts: Facts, checked: asyncio.Event, eventually: Eventually, *, word: str
+) -> None:
+    checked.clear()
+    facts.verdict, facts.sentence = None, "not checked yet"
+    async with asyncio.timeout(60):
+        found = await ask(repairs, word, wait=0)
+    assert found == RepairResult(False, False, False, GOES_ON, "not checked yet")
+    assert facts.repair.last is None
+    checked.set()
+    await eventually(lambda: facts.repair.last is not None)
+
+
+@pytest.mark.parametrize("word", WORDS)
+async def test_no_repair_of_a_session_begins_while_its_server_is_away(
+    repairs: Repairs, facts: Facts, *, word: str
+) -> None:
+    facts.wait_reason, facts.sentence = "backend_down", "its backend is down"
+    with pytest.raises(TryLater, match="its backend is down") as refused:
+        await ask(repairs, word, wait=0)
+    assert refused.value.code == "backend_down"
+    assert facts.repair.last is None
+
+
+async def test_a_clean_up_that_could_not_be_done_is_refused_with_its_cause(
+    repairs: Repairs, facts: Facts, eventually: Eventually
+) -> None:
+    asked = asyncio.create_task(ask(repairs, "cleanup"))
+    await eventually(lambda: facts.repair.waiters is not None)
+    assert facts.repair.last is not None
+    facts.repair.last = replace(facts.repair.last, ending=Ending.GAVE_UP, acts=3)
+    facts.action.refusal = "cannot delete sales: it answers 500"
+    facts.repair_ended()
+    with pytest.raises(TryLater, match="it answers 500") as refused:
+        await asked
+    assert refused.value.code == "cleanup_failed"
+
+
+async def test_a_set_up_whose_server_answers_no_question_for_a_code_is_answered_in_time(
+    repairs: Repairs, facts: Facts
+) -> None:
+    facts.record = replace(facts.record, status=ConnectionStatus.QR_REQUIRED)
+    waiting = Health.DISCONNECTED, ConnectionStatus.QR_REQUIRED, "waiting_for_scan", "a code waits"
+    facts.verdict, facts.sentence = HealthVerdict(*waiting), "a code waits"
+
+    async def never(_: InstanceId) -> None:
+        await asyncio.Event().wait()
+
+    async def create(_: Instance) -> None: ...
+
+    parts: dict[str, Any] = {
+        "repairs": repairs,
+        "registry": SimpleNamespace(facts={ID: facts}, get=lambda _: facts),
+        "host": SimpleNamespace(boot_id=lambda: "boot"),
+        "incidents": SimpleNamespace(fellows=lambda _: ()),
+        "asking": SimpleNamespace(qr=never),
+        "create": create,
+        "enable": create,
+    }
+    async with asyncio.timeout(60):
+        made = await SettingUp(**parts).set_up(facts.instance, wait=0.3)
+    assert (made.goes_on, made.qr, made.result.sentence) == (True, None, "a code waits")
+
+
+@pytest.mark.parametrize("word", WORDS)
 @pytest.mark.parametrize("unpaired", [False, True])
 async def test_a_repair_that_takes_longer_than_its_limit_is_answered_and_goes_on(
     repairs: Repairs,

@@ -44,19 +44,24 @@ SETUP = (
 )
 
 
-async def recover(call: Call) -> Json:
-    return _result(await call.supervisor.repairs.try_recover(call.id))
+async def recover(call: Call) -> Json | web.StreamResponse:
+    repairs = call.supervisor.repairs
+    return _answer(call, await repairs.try_recover(call.id, wait=_wait(call)))
 
 
-async def cleanup(call: Call) -> Json:
+async def cleanup(call: Call) -> Json | web.StreamResponse:
     word, repairs = _confirmed(await call.body()), call.supervisor.repairs
-    return _result(await repairs.cleanup_corrupted(call.id, **word))
+    return _answer(call, await repairs.cleanup_corrupted(call.id, wait=_wait(call), **word))
 
 
 async def ensure_healthy(call: Call) -> Json | web.StreamResponse:
     word, repairs = _confirmed(await call.body()), call.supervisor.repairs
-    result = await repairs.ensure_healthy(call.id, wait=_wait(call), **word)
-    return _going_on(call.id, _result(result)) if result.ending == GOES_ON else _result(result)
+    return _answer(call, await repairs.ensure_healthy(call.id, wait=_wait(call), **word))
+
+
+def _answer(call: Call, result: RepairResult) -> Json | web.StreamResponse:
+    answer = _result(result)
+    return _going_on(call.id, answer) if result.ending == GOES_ON else answer
 
 
 def _wait(call: Call) -> float:

@@ -1,4 +1,4 @@
-"""What a set-up answers when the session's server connects and shows no code."""
+"""What a request for a repair answers where no code can be shown: refusals with their cause."""
 
 from collections.abc import Iterable
 
@@ -33,6 +33,14 @@ def refuse_kept(facts: Facts) -> None:
         raise TryLater(f"cannot heal {facts.id} now: {kept.sentence}. {goes_on}", code=kept.code)
     if last.ending is Ending.GAVE_UP:
         raise TryLater(f"cannot heal {facts.id}: {kept.sentence}", code=kept.code)
+
+
+def refuse_failed(facts: Facts, ending: str) -> None:
+    """TryLater where the clean-up that was asked for could not be done."""
+    last = facts.repair.last
+    if ending == Ending.GAVE_UP and not (last is not None and last.answer["cleaned"]):
+        cause = facts.action.refusal or facts.sentence
+        raise TryLater(f"cannot clean up {facts.id}: {cause}", code="cleanup_failed")
 
 
 def waits_in_vain(facts: Facts, fellows: Iterable[Facts], asked_at: float) -> bool:

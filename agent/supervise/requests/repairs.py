@@ -3,8 +3,9 @@ joins the repair that runs; passes carry it out, the request waits."""
 
 import asyncio
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Coroutine
 from dataclasses import dataclass, replace
+from typing import Any
 
 from agent.clock import boot_now
 from agent.core.breaker import Breaker, with_breaker
@@ -31,8 +32,10 @@ from agent.supervise.passes.repair import Ladder
 from agent.supervise.registry import Registry
 from agent.supervise.requests.checks import Checking
 from agent.supervise.requests.confirming import must_be_confirmed
+from agent.supervise.requests.in_time import in_time
 from agent.supervise.requests.no_code import (
     is_kept_away,
+    refuse_failed,
     refuse_kept,
     refuse_silent,
     waits_in_vain,
@@ -46,6 +49,7 @@ AWAY_PATIENCE = 5.0
 GOES_ON = "goes_on"
 """The ending of a repair that takes longer than its caller waits."""
 POLL = 0.1
+_NOTHING_DONE = {"healthy": False, "cleaned": False, "recovered": False}
 _ON_ITS_WAY = ("starting", "stopping")
 
 
@@ -90,17 +94,26 @@ class Repairs:
     async def check_instance_health(self, id: InstanceId) -> HealthVerdict:
         return (await self._checking.check_now([id]))[id]
 
-    async def try_recover(self, id: InstanceId) -> RepairResult:
+    async def try_recover(self, id: InstanceId, *, wait: float | None = None) -> RepairResult:
         """One round of all steps that keep the pairing."""
-        return await self._repair(id, Goal.RECOVER)
+        facts, deadline = self._registry.get(id), self._deadline(wait)
+        self._must_be_wanted(facts)
+        return await self._until(deadline, facts, self._repair(facts, Goal.RECOVER, deadline))
 
     async def cleanup_corrupted(
-        self, id: InstanceId, *, confirmed: bool = False, passkey: str = ""
+        self,
+        id: InstanceId,
+        *,
+        wait: float | None = None,
+        confirmed: bool = False,
+        passkey: str = "",
     ) -> RepairResult:
         """Retire the session (the trash keeps it) and offer a new QR."""
-        facts = self._registry.get(id)
+        facts, deadline = self._registry.get(id), self._deadline(wait)
         word = must_be_confirmed(facts, "clean up", confirmed=confirmed, passkey=passkey)
-        return await self._repair(id, Goal.CLEANUP, consent=word)
+        self._must_be_wanted(facts)
+        repair = self._repair(facts, Goal.CLEANUP, deadline, consent=word)
+        return await self._until(deadline, facts, repair)
 
     async def ensure_healthy(
         self,
@@ -115,24 +128,15 @@ class Repairs:
         TryLater where it stays unwell and its pairing may not end without a person's word, or its
         server shows no code.
 
-        Answered within the limit or `wait`, or as soon as `in_vain`; a longer repair goes on
-        (ending "goes_on").
+        Answered as soon as `in_vain`, too.
         """
-        deadline = time.monotonic() + (self._limit if wait is None else min(wait, self._limit))
-        facts = self._registry.get(id)
+        facts, deadline = self._registry.get(id), self._deadline(wait)
         self._must_be_wanted(facts)
         word = Consent.NONE
         if confirmed:
             word = must_be_confirmed(facts, "renew", confirmed=True, passkey=passkey)
-        if not _repair_runs(facts):
-            verdict = await self._settled_verdict(facts, deadline)
-            if _is_well(verdict):
-                return RepairResult(healthy=True, cleaned=False, recovered=False, ending="")
-            if verdict.reason in _ON_ITS_WAY and not _repair_runs(facts):
-                # It starts in its time: a repair would only begin the start again.
-                return RepairResult(False, False, False, GOES_ON, verdict.sentence)
-        await self.until_there(facts)
-        return await self._repair(id, Goal.WORKING_QR, deadline, in_vain, word)
+        heal = self._heal(facts, deadline, in_vain, word)
+        return await self._until(deadline, facts, heal)
 
     async def force_reconnection(self, id: InstanceId) -> None:
         """Try now, whatever the attempts, the delay and the circuit say."""
@@ -168,20 +172,49 @@ class Repairs:
             raise NotFound(f"cannot release an incident of {group}: there is none")
         self._incidents.release(group, "an operator released it")
 
+    def _deadline(self, wait: float | None) -> float:
+        return time.monotonic() + (self._limit if wait is None else min(wait, self._limit))
+
+    async def _until(
+        self, deadline: float, facts: Facts, work: Coroutine[Any, Any, RepairResult]
+    ) -> RepairResult:
+        """The answer to every request for a repair; at its deadline ending "goes_on"."""
+        if (answer := await in_time(work, deadline)) is not None:
+            return answer
+        self._refuse_away(facts)
+        last = facts.repair.last
+        sentence = facts.action.refusal or facts.sentence
+        so_far = last.answer if last is not None and not last.over else _NOTHING_DONE
+        return RepairResult(**so_far, ending=GOES_ON, sentence=sentence)
+
+    async def _heal(
+        self,
+        facts: Facts,
+        deadline: float,
+        in_vain: Callable[[Facts], bool] | None,
+        consent: Consent,
+    ) -> RepairResult:
+        if not _repair_runs(facts):
+            verdict = await self._settled_verdict(facts, deadline)
+            if _is_well(verdict):
+                return RepairResult(healthy=True, cleaned=False, recovered=False, ending="")
+            if verdict.reason in _ON_ITS_WAY and not _repair_runs(facts):
+                # It starts in its time: a repair would only begin the start again.
+                return RepairResult(False, False, False, GOES_ON, verdict.sentence)
+        return await self._repair(facts, Goal.WORKING_QR, deadline, in_vain, consent)
+
     async def _repair(
         self,
-        id: InstanceId,
+        facts: Facts,
         goal: Goal,
-        deadline: float | None = None,
+        deadline: float,
         in_vain: Callable[[Facts], bool] | None = None,
         consent: Consent = Consent.NONE,
     ) -> RepairResult:
-        deadline = deadline or time.monotonic() + self._limit
-        facts = self._registry.get(id)
-        self._must_be_wanted(facts)
         joins = _repair_runs(facts)
         if not joins and facts.verdict is None:
-            await self.check_instance_health(id)
+            await self.check_instance_health(facts.id)
+        await self.until_there(facts)
         asked_at = boot_now()
         self._ladder.request(facts, goal, consent)
         over = facts.repair.waiters = facts.repair.waiters or asyncio.Event()
@@ -193,13 +226,15 @@ class Repairs:
             if in_vain(facts) or (goal is Goal.WORKING_QR and is_kept_away(facts)):
                 break
         if facts.gone:
-            raise NotFound(f"cannot repair {id}: it was deleted meanwhile", field="id")
+            raise NotFound(f"cannot repair {facts.id}: it was deleted meanwhile", field="id")
         last = facts.repair.last
         assert last is not None
         ending = last.ending if over.is_set() else GOES_ON
         if goal is Goal.WORKING_QR and ending in (Ending.GAVE_UP, GOES_ON):
             refuse_kept(facts)
             refuse_silent(facts)
+        if goal is Goal.CLEANUP:
+            refuse_failed(facts, ending)
         sentence = "" if last.answer["healthy"] else facts.action.refusal or facts.sentence
         return RepairResult(**last.answer, ending=ending, sentence=sentence)
 
@@ -230,8 +265,12 @@ class Repairs:
         deadline = time.monotonic() + AWAY_PATIENCE
         while facts.wait_reason in AWAY:
             if time.monotonic() > deadline:
-                raise TryLater(f"cannot reach {facts.id}: {facts.sentence}", code=facts.wait_reason)
+                self._refuse_away(facts)
             await self.wait(asyncio.Event(), POLL)
+
+    def _refuse_away(self, facts: Facts) -> None:
+        if facts.wait_reason in AWAY:
+            raise TryLater(f"cannot reach {facts.id}: {facts.sentence}", code=facts.wait_reason)
 
     def _must_be_wanted(self, facts: Facts) -> None:
         if not desired_of(facts, self._host).should_run:

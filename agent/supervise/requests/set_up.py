@@ -80,19 +80,33 @@ class SettingUp:
             )
         elif not desired_of(facts, self.host).should_run:
             await self.enable(wanted.id)
-        result = WELL if facts is None else await heal()
-        if facts is not None and not _has_helped(facts, result):
-            return SetUp(wanted.id, created=False, result=result, qr=None, goes_on=True)
-        return await self._code_or_connected(
-            SetUp(wanted.id, facts is None, result, qr=None), in_vain, heal, deadline
-        )
+        begun = SetUp(wanted.id, facts is None, WELL, qr=None)
+        limit = asyncio.timeout(max(deadline - time.monotonic(), 0.0))
+        try:
+            async with limit:
+                if facts is not None:
+                    begun = replace(begun, result=await heal())
+                    if not _has_helped(facts, begun.result):
+                        return replace(begun, goes_on=True)
+                return await self._code_or_connected(begun, in_vain, heal)
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            return self._going_on(begun)
+
+    def _going_on(self, begun: SetUp) -> SetUp:
+        """Its caller's time is over."""
+        facts = self.registry.get(begun.id)
+        refuse_silent(facts)
+        sentence = facts.action.refusal or facts.sentence
+        result = RepairResult(False, False, False, GOES_ON, sentence)
+        return replace(begun, result=result, goes_on=True)
 
     async def _code_or_connected(
         self,
         begun: SetUp,
         in_vain: Callable[[Facts], bool],
         heal: Callable[[], Awaitable[RepairResult]],
-        deadline: float,
     ) -> SetUp:
         """Wait for a code to scan, or until it is connected. What was there before this agent made
         an instance of it may hang: it is healed as an instance of long ago."""
@@ -120,11 +134,6 @@ class SettingUp:
                         return replace(begun, qr=shown)
                 except (LinkError, Refused):
                     pass  # its worker is being replaced; the next look finds the new one
-            if time.monotonic() >= deadline:
-                refuse_silent(facts)
-                sentence = facts.action.refusal or facts.sentence
-                result = RepairResult(False, False, False, GOES_ON, sentence)
-                return replace(begun, result=result, goes_on=True)
             await self.repairs.wait(asyncio.Event(), POLL)
 
 
