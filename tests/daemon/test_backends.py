@@ -405,7 +405,7 @@ async def test_a_cleanup_deletes_there_and_begins_afresh(watch, standin, eventua
     await eventually(lambda: one.all_connected(2))
     before = standin.instances["shop"]
     other = standin.instances["other"].shown()
-    await one.agent.do("POST", "/api/instance/shop/cleanup", {"confirm": True})
+    await one.agent.do("POST", "/api/instance/shop/cleanup?wait=120", {"confirm": True})
     await eventually(lambda: one.agent.status("shop"), "QR_REQUIRED", within=20)
     assert standin.instances["shop"] is not before
     assert standin.instances["other"].shown() == other
@@ -489,6 +489,22 @@ async def test_a_session_deleted_here_is_not_listed_again_but_may_be_adopted(
     await one.agent.do("POST", "/api/backends/evo/adopt", {"remote": "shop"})
     await eventually(lambda: one.all_connected(3))
     assert standin.instances["shop"].state == "open"
+
+
+async def test_an_order_to_adopt_is_kept_while_the_server_gives_no_list(watch, standin, eventually):
+    one = await watch("shop", "other", adopt=["other"])
+    await eventually(lambda: one.all_connected(1))
+    await standin.front.set("failing", only="fetchInstances")
+    order = {"remote": "shop", "id": "till"}
+    status, told = await one.agent.ask("POST", "/api/backends/evo/adopt", order)
+    assert (status, told["error"]) == (503, "backend_down"), told
+    assert "the order to adopt 'shop' is kept" in told["message"]
+    await one.agent.kill()
+    await standin.front.set("")
+    await one.agent.start()
+    await eventually(lambda: one.all_connected(2), within=45)
+    assert set(await one.statuses()) == {"other", "till"}
+    assert one.ended_anything() == []
 
 
 async def test_new_settings_reach_a_worker_that_already_runs(

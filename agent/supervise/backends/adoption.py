@@ -2,7 +2,6 @@
 
 import fnmatch
 import hashlib
-import json
 import logging
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -13,6 +12,7 @@ from agent.core.model import Instance, InstanceId, RemoteSession, parse_instance
 from agent.core.view import InstanceView
 from agent.errors import InvalidRequest, LinkError, NotFound, Refused, TryLater, WaError
 from agent.store.database import Store
+from agent.supervise.backends.adoption_notes import AdoptionNotes
 from agent.supervise.backends.facts import BackendFacts
 from agent.supervise.backends.registry import Backends
 from agent.supervise.facts import Facts
@@ -20,8 +20,10 @@ from agent.supervise.facts import Facts
 log = logging.getLogger(__name__)
 
 SLUG = 40
-LET_GO = "let_go:"
-"""Names the fact in the database that lists a backend's sessions whose instances were deleted."""
+ORDER_AGAIN = 5.0
+"""Seconds until an order that the server gave no list for is tried again."""
+_FINAL = (Refused, NotFound, InvalidRequest)
+"""Errors that tell that another try of the same order would end the same way."""
 _NOT_OURS = re.compile(r"[^a-z0-9_-]+")
 
 
@@ -38,7 +40,7 @@ class Adoption:
         self._create = create
         self._backends = backends
         self._facts = facts
-        self._store = store
+        self._notes = AdoptionNotes(store)
         self._discover_every = discover_every
         self._refused: dict[tuple[str, str], str] = {}
         """By backend and session: why it is not adopted, as the log has it."""
@@ -46,7 +48,22 @@ class Adoption:
     async def adopt(
         self, backend: BackendFacts, asked: str, id: InstanceId | None = None
     ) -> InstanceId:
-        """Make an instance of the session that the server or its title calls `asked`."""
+        """Make an instance of the session that the server or its title calls `asked`. TryLater
+        where that cannot be done now: the order is kept until it is done, or cannot be."""
+        await self._notes.note_order(backend.name, asked, id or "")
+        try:
+            made = await self._adopt(backend, asked, id)
+        except _FINAL:
+            await self._notes.forget_order(backend.name, asked)
+            raise
+        except WaError as error:
+            backend.next_look = boot_now() + ORDER_AGAIN
+            kept = f"the order to adopt {asked!r:.80} is kept, and the agent tries it again"
+            raise TryLater(f"{error}; {kept}", code=error.code) from error
+        await self._notes.forget_order(backend.name, asked)
+        return made
+
+    async def _adopt(self, backend: BackendFacts, asked: str, id: InstanceId | None) -> InstanceId:
         await read_sessions(backend)
         remote = session_meant(backend.name, backend.names, asked)
         if (holder := _holder(self._backends, backend, remote)) is not None:
@@ -58,11 +75,26 @@ class Adoption:
             )
         return await self._take_in(backend, remote, id or self._free_id(backend, asked))
 
+    async def carry_out_orders(self, backend: BackendFacts) -> None:
+        """Adopt what an operator asked for while the server gave no list."""
+        for asked, id in (await self._notes.orders(backend.name)).items():
+            try:
+                await self._adopt(backend, asked, parse_instance_id(id) if id else None)
+            except _FINAL as error:
+                if error.code != "adopted":  # else the agent ended before it could note that
+                    log.warning("an order to adopt is dropped: %s", error)
+            except WaError as error:
+                log.debug("cannot adopt %s of %s yet: %s", asked, backend.name, error)
+                backend.next_look = boot_now() + ORDER_AGAIN
+                continue
+            await self._notes.forget_order(backend.name, asked)
+
     async def discover(self, backend: BackendFacts) -> None:
         """Make instances of the server's new sessions that match `adopt`, when it is time."""
         if boot_now() < backend.next_look:
             return
         backend.next_look = boot_now() + self._discover_every()
+        await self.carry_out_orders(backend)
         if not backend.declared.adopt:
             return
         try:
@@ -71,7 +103,7 @@ class Adoption:
             log.warning("cannot read the sessions of backend %s: %s", backend.name, error)
             return
         ours = {facts.instance.remote for facts in self._backends.members(backend)}
-        ours |= await self._let_go(backend.name)
+        ours |= await self._notes.let_go(backend.name)
         for session in backend.names:
             words = [word for word in (session.name, session.title) if word]
             if session.name in ours or not any(_matches(w, backend.declared.adopt) for w in words):
@@ -87,23 +119,15 @@ class Adoption:
 
     async def let_go(self, instance: Instance) -> None:
         """An operator deleted the instance: `discover` must not make it again."""
-        names = await self._let_go(instance.backend)
-        await self._keep_let_go(instance.backend, names | {instance.remote})
-
-    async def _let_go(self, name: str) -> set[str]:
-        return set(json.loads(await self._store.get_fact(LET_GO + name) or "[]"))
-
-    async def _keep_let_go(self, name: str, names: set[str]) -> None:
-        await self._store.put_facts({LET_GO + name: json.dumps(sorted(names))})
+        await self._notes.note_deleted(instance.backend, instance.remote)
 
     async def _take_in(
         self, backend: BackendFacts, remote: str, id: InstanceId | None
     ) -> InstanceId:
         id = id or self._free_id(backend, remote)
-        if remote in (names := await self._let_go(backend.name)):
-            await self._keep_let_go(backend.name, names - {remote})
         settings = {"backend": backend.name, "remote": remote}
         made = await self._create(Instance(id, backend.declared.engine, True, settings))
+        await self._notes.note_adopted(backend.name, remote)
         return made.instance.id
 
     def _free_id(self, backend: BackendFacts, remote: str) -> InstanceId:

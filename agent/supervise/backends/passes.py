@@ -36,7 +36,7 @@ class BackendPasses:
         if backend.link is not None:
             blink = backend.outage.since if not backend.outage.down else None
             soon = [] if blink is None else [blink + self.backends.settings().patience]
-            if backend.up and backend.declared.adopt:
+            if backend.up:
                 soon.append(max(backend.next_look, now))
             return min([now + LOOK_EVERY, *soon])
         if backend.unit.state is UnitState.ACTIVE:
