@@ -131,6 +131,8 @@ class ServerClaim:
         return not self.up and self.reason in ("unreachable", "timeout")
 
 
+UNMEASURED = "unmeasured"
+"""The reason of a verdict on a session whose backend does not answer now."""
 UNREACHED = "backend_unreachable"
 """The code by which a backend's worker says that a call never got to its server."""
 

@@ -186,6 +186,27 @@ async def test_a_server_that_comes_back_with_its_sessions_closed_is_asked_at_onc
     assert late <= BACK_WITHIN, f"back {late:.1f} s after its server"
 
 
+async def test_a_session_is_not_said_to_be_well_once_its_server_answers_no_check(
+    make_agent, eventually, standin
+):
+    """Probes come every 30 s, as usual, and the sessions do not wait yet."""
+    standin.add("shop", "open")
+    base = USUAL_DELAYS.replace("interval = 1\n", "", 1) + "\n[backends]\npatience = 300\n"
+    agent = make_agent(table(standin, timeout=5.0), base=base)
+    await agent.start()
+    await eventually(lambda: connected_again(agent, ["shop"]), within=40)
+
+    async def verdict():
+        shown = await agent.show("shop")
+        return shown["health"]["verdict"], shown["health"]["reason"], shown["connection_status"]
+
+    await standin.front.set("refuse")
+    await eventually(verdict, ("degraded", "unmeasured", "CONNECTED"), within=40)
+    await standin.front.set("")
+    await eventually(verdict, ("healthy", "", "CONNECTED"), within=40)
+    assert [said for kind, said in await agent.story("shop") if kind == "repair"] == []
+
+
 @pytest.mark.slow
 async def test_a_hundred_sessions_are_back_within_the_budget_of_logins(make_agent, eventually):
     agent = make_agent(base=USUAL_DELAYS.replace("login_every = 0\n", ""))

@@ -8,7 +8,8 @@ from pathlib import Path
 from agent.config import BackendDeclaration, BackendsSection, secrets_of, worker_settings
 from agent.core.breaker import BreakerPolicy
 from agent.core.incidents.outage import Outage
-from agent.core.model import InstanceId, JournalEntry, parse_instance_id
+from agent.core.model import Health, InstanceId, JournalEntry, Signal, parse_instance_id
+from agent.core.words import UNMEASURED
 from agent.errors import LinkError, WaError
 from agent.host.base import Host
 from agent.link.client import LinkStats
@@ -150,6 +151,15 @@ class Backends:
         if backend.up:
             return "its backend is up again; the agent checks its sessions in turn"
         return f"its backend is down: {backend.sentence}"
+
+    def signals(self, facts: Facts) -> tuple[Signal, ...]:
+        """A session of a backend that does not answer is not said to be well, though the backend
+        may only blink: nothing has measured the session since."""
+        backend = self.all.get(facts.instance.backend)
+        if backend is None or backend.up:
+            return ()
+        sentence = f"nothing measures it now, for its backend is away: {backend.sentence}"
+        return (Signal(UNMEASURED, Health.DEGRADED, sentence),)
 
     def ask(self, facts: Facts, now: float) -> float | None:
         """None: its server answered a check within FRESH. A time: ask again then, or when woken."""

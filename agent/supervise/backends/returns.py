@@ -27,6 +27,7 @@ class Returns:
 
     def look(self, backend: BackendFacts) -> None:
         """Judge the backend's outage after a look; tell its sessions what changed."""
+        before = backend.outage
         backend.outage, turn = judge_outage(
             backend.outage, up=backend.up, now=boot_now(), patience=self.settings().patience
         )
@@ -36,6 +37,9 @@ class Returns:
             self._returned(backend)
         elif turn is Turn.BLINKED:
             self._begin(backend, self._look_again(backend))
+        elif before.since is None and backend.outage.since is not None:
+            for facts in self.members(backend):
+                self.wake(facts.id)  # nothing measures it now
 
     def close(self) -> None:
         for task in self._tasks:

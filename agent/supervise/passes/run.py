@@ -121,7 +121,7 @@ class Passes:
             policy.reconnect,
             wait_reason=facts.wait_reason,
             wait_sentence=self.turns.says(facts),
-            signals=self.findings.signals(facts),
+            signals=(*self.findings.signals(facts), *self.observer.backends.signals(facts)),
             back_at=self.turns.reaching.back_at(facts),
         )
         if not facts.wait_reason and waits_for_network(observation):

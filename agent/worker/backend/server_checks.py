@@ -18,7 +18,7 @@ from agent.host.notify import Notifier
 
 log = logging.getLogger(__name__)
 
-WHILE_UP = 10.0
+WHILE_UP = 5.0
 LONGEST = 60.0
 """Seconds between two checks; while it answers wrongly they grow from the one to the other."""
 GROWTH = 1.5
