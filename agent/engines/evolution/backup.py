@@ -16,6 +16,7 @@ from agent.files import write_whole
 _INSTANCE = "instance.json"
 _MANIFEST = "manifest.json"
 _DONE = "given-back"
+_REMOVAL = "removal-asked"
 _KEPT = 10
 """Backups of one session that were given back: an outage of a day renews it 50 times."""
 
@@ -42,6 +43,25 @@ def read(backup: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return session if isinstance(session, dict) else {}
+
+
+def note_removal(backup: Path) -> None:
+    """Before the server is asked to delete the session: what it shows from then on may be the half
+    of a session."""
+    try:
+        write_whole(backup / _REMOVAL, b"")
+    except OSError as error:
+        raise EngineError(
+            f"cannot note the removal in {backup.name}: {error.strerror}", code="backup_failed"
+        ) from error
+
+
+def removal_asked(backup: Path) -> float:
+    """Seconds since the server was last asked to delete it; infinite = never."""
+    try:
+        return max(0.0, time.time() - (backup / _REMOVAL).stat().st_mtime)
+    except OSError:
+        return float("inf")
 
 
 def finish(backup: Path) -> None:

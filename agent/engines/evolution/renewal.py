@@ -39,16 +39,21 @@ class Renewal:
         live = await self.api.state(self.name)
         if live is Live.MISSING:
             return
-        session = await self._back_up()
-        if live is not Live.UNLOADED:  # without the session in its process the server sets nothing
-            await self._rehearse(session)
+        if await self._removal_goes_on():
+            if await self._becomes(_is_missing, self.pace.gone_wait):
+                return
+        else:
+            session = await self._back_up()
+            if live is not Live.UNLOADED:  # without it in its process the server sets nothing
+                await self._rehearse(session)
         await self._remove(came_back)
 
     async def delete(self) -> None:
         """Delete for good; the backup stays in our folder, for a person."""
         if await self.api.state(self.name) is Live.MISSING:
             return
-        await self._back_up()
+        if not await self._removal_goes_on():
+            await self._back_up()
         await self._remove(lambda _live: False)
         if (folder := await self._unfinished()) is not None:
             await asyncio.to_thread(backup.finish, folder)
@@ -86,7 +91,16 @@ class Renewal:
             closes = closes + 1 if live is Live.CLOSE else 0
             return closes > 1 or live is Live.MISSING or has_ended()
 
-        return await self._becomes(closed)
+        return await self._becomes(closed, self.pace.gone_wait)
+
+    async def _removal_goes_on(self) -> bool:
+        """Whether the server was asked a short time ago to delete it, and may have begun: a backup
+        of now may lack what the one of before has."""
+        folder = await self._unfinished()
+        if folder is None:
+            return False
+        asked = await asyncio.to_thread(backup.removal_asked, folder)
+        return asked < self.pace.removal_again
 
     async def _unfinished(self) -> Path | None:
         return await asyncio.to_thread(backup.unfinished, self.folder, self.name)
@@ -129,20 +143,26 @@ class Renewal:
                     " again once WhatsApp answers, or restart the server",
                     code="no_effect",
                 )
+        if (folder := await self._unfinished()) is not None:
+            await asyncio.to_thread(backup.note_removal, folder)
         await api.delete(name)
-        if not await self._becomes(lambda live: live is Live.MISSING):
+        if not await self._becomes(_is_missing, self.pace.removal_wait):
             raise EngineError(
-                f"cannot delete {name}: it is still there after {self.pace.gone_wait:g} s",
+                f"cannot delete {name}: it is still there after {self.pace.removal_wait:g} s",
                 code="timeout",
             )
 
-    async def _becomes(self, wanted: Callable[[Live], bool]) -> bool:
-        deadline = time.monotonic() + self.pace.gone_wait
+    async def _becomes(self, wanted: Callable[[Live], bool], within: float) -> bool:
+        deadline = time.monotonic() + within
         while not wanted(await self.api.state(self.name)):
             if time.monotonic() > deadline:
                 return False
             await asyncio.sleep(self.pace.look_every)
         return True
+
+
+def _is_missing(live: Live) -> bool:
+    return live is Live.MISSING
 
 
 def _creation(row: Any, old: bool) -> dict[str, str]:

@@ -70,7 +70,11 @@ class Pace:
     account_again: float = 300.0
     """Between two questions whether the keys of a session that is not open have an account."""
     gone_wait: float = 5.0
-    """How long a logout or a deletion may take after the server answered it."""
+    """How long a logout may take after the server answered it."""
+    removal_wait: float = 45.0
+    """How long a deletion may take after the server answered it."""
+    removal_again: float = 600.0
+    """For so long after a request to delete a session the server may still be at it."""
     look_every: float = 0.3
     stays_closed: float = 180.0
     """After so long in `close` the server makes no more tries of its own. Before a try it asks the
