@@ -53,6 +53,9 @@ class Observer:
     server: Server
     remote: str
     view: SessionView
+    acting: asyncio.Lock
+    """Held by each action, and by each request for a code: it begins a login where an action has
+    closed the session meanwhile."""
 
     async def state(self) -> None:
         self.view.note_live(await self.server.api.state(self.remote))
@@ -118,14 +121,18 @@ class Observer:
 
     async def missing_code(self) -> None:
         """Ask for the code, where none is seen yet."""
-        if self.view.code() is not None or self.view.refuse_login():
+        if self.view.code() is not None or self.view.refuse_login() or self.acting.locked():
             return
-        try:
-            await self.connect()
-        except ServerDown:
-            raise
-        except EngineError:
-            return  # it changed since the state was read; the next probe sees
+        async with self.acting:
+            await self.state()  # an action may have ended since the last look
+            if self.view.live is not Live.CONNECTING:
+                return
+            try:
+                await self.connect()
+            except ServerDown:
+                raise
+            except EngineError:
+                return  # it changed since the state was read; the next probe sees
 
     async def missing_pairing(self, *, now: bool = False) -> None:
         """Whether a session has a pairing, where the view may not know it; `now`: ask again."""

@@ -27,7 +27,7 @@ _STATE_EVENTS = ("CONNECTION_UPDATE", "QRCODE_UPDATED", "STATUS_INSTANCE", "LOGO
 
 
 class EvolutionSession:
-    """A RemoteEngine. Actions wait for each other; a probe waits for none of them."""
+    """A RemoteEngine. Actions and `qr` wait for each other; a probe waits for none of them."""
 
     def __init__(self, id: InstanceId, remote: str, server: Server, reporter: Reporter) -> None:
         self.id = id
@@ -35,9 +35,9 @@ class EvolutionSession:
         self.reporter = reporter
         self._server = server
         self._api = server.api
+        self._acting = asyncio.Lock()
         self._observe(self._view_of(server.notes.of(remote)))
         self._renewal = Renewal(server.api, server.folder, remote, server.pace)
-        self._acting = asyncio.Lock()
         self._renewing = False
         self._dead = False
         self._reported: Claim | None = None
@@ -85,21 +85,24 @@ class EvolutionSession:
         return ProbeAnswer(self._probed, detail)
 
     async def qr(self) -> Qr | None:
-        view, observer = self._view, self._observer
-        await observer.state()
-        if view.live is Live.CLOSE:
-            await observer.row()
-            if view.paired:
-                return None
-            await self.connect()
-        elif view.live is Live.CONNECTING:
-            await observer.missing_pairing()
-            if not view.unpaired:
-                return None
-            await observer.connect()
-        if view.live is Live.CONNECTING and view.code() is None:
-            await observer.wait_for_code()
-        return view.qr()
+        if self._renewing:
+            return None
+        async with self._acting:
+            view, observer = self._view, self._observer
+            await observer.state()
+            if view.live is Live.CLOSE:
+                await observer.row()
+                if view.paired:
+                    return None
+                await self._connect()
+            elif view.live is Live.CONNECTING:
+                await observer.missing_pairing()
+                if not view.unpaired:
+                    return None
+                await observer.connect()
+            if view.live is Live.CONNECTING and view.code() is None:
+                await observer.wait_for_code()
+            return view.qr()
 
     async def connect(self) -> None:
         async with self._acting:
@@ -231,7 +234,7 @@ class EvolutionSession:
 
     def _observe(self, view: SessionView) -> None:
         """From now on; what a probe of before still reads goes into the earlier view."""
-        self._view, self._observer = view, Observer(self._server, self.remote, view)
+        self._view, self._observer = view, Observer(self._server, self.remote, view, self._acting)
 
     async def _connect(self) -> None:
         view = self._view

@@ -292,3 +292,27 @@ async def test_a_server_that_has_not_told_its_version_gets_the_care_of_the_old_o
         with pytest.raises(EngineError, match="may still connect it by itself"):
             await ask()
     assert instance.second_logins == 0
+
+
+@pytest.mark.parametrize("version", ["1.8.6", "2.3.6"])
+async def test_codes_of_both_kinds_asked_for_at_once_begin_one_login_at_a_time(
+    make_stand_in: MakeStandIn, make_bench: MakeBench, version: str
+) -> None:
+    """A pairing code begins another login; until then the session is in `close`, where a late
+    request for the QR code would begin one, too."""
+    standin = await make_stand_in(version, login=0.05, connect_wait=0.1)
+    bench = await make_bench(standin, pace=replace(PACE, code_wait=0.3, pairing_wait=0.5))
+    await bench.backend.check()
+    instances = [standin.add(f"line-{number}", "connecting") for number in range(SESSIONS // 2)]
+    sessions = [bench.hold(instance.name) for instance in instances]
+    await asyncio.gather(*(session.probe() for session in sessions))
+    await standin.front.set("slow", 0.02, "/instance/connect/", up_to=0.3)
+
+    async def ask(session: EvolutionSession) -> None:
+        typed = session.command("pairing_code", {"phone": "5511999990000"})
+        done = await asyncio.gather(typed, session.qr(), session.probe(), return_exceptions=True)
+        assert {type(found) for found in done if isinstance(found, Exception)} <= {EngineError}
+
+    for _ in range(3):
+        await asyncio.gather(*(ask(session) for session in sessions))
+    assert {instance.second_logins for instance in instances} == {0}
