@@ -17,11 +17,16 @@ class Code:
 
 @dataclass(slots=True)
 class Questions:
-    """When the keys of a session are asked for their account: once for each code, and seldom."""
+    """When the keys of a session are asked for their account: once for each code, after each login
+    that we asked for, and seldom."""
 
     again: float
     _code: Code | None = None
     _at: float = float("-inf")
+
+    def login_begins(self) -> None:
+        """A server that has no connection of the session yet could not answer; now it can."""
+        self._at = float("-inf")
 
     def due(self, code: Code | None, at: float, now: bool) -> bool:
         due = now or code != self._code or at - self._at >= self.again

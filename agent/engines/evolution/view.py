@@ -140,6 +140,7 @@ class SessionView:
     def begin(self) -> None:
         """We ask it to connect: its earlier end counts no more."""
         self.logins.asked()
+        self._questions.login_begins()
         if self._facts.ended != "client_outdated":
             self._facts.ended = ""
         if self._blank_since is None:

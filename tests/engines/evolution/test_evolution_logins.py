@@ -150,6 +150,31 @@ async def test_the_code_of_a_session_of_an_earlier_worker_is_found_without_a_gue
     assert qr.text == code.code
 
 
+async def test_the_code_of_a_session_that_its_server_never_connected_is_found_at_once(
+    make_stand_in: MakeStandIn, make_bench: MakeBench, eventually: Eventually
+) -> None:
+    """Made by another program: without a connection 1.8 cannot tell whether it has a pairing, and
+    it is asked again once our own request has begun a login."""
+    standin = await make_stand_in("1.8.6")
+    bench = await make_bench(standin, pace=replace(PACE, account_again=600.0, looks_apart=30.0))
+    await bench.backend.check()
+    standin.add("sales")
+    session = bench.hold("sales")
+
+    async def is_asked() -> bool:
+        with contextlib.suppress(EngineError):
+            await session.connect()
+        return bool(standin.asked["GET /instance/connect"])
+
+    await eventually(is_asked)
+    assert standin.asked["POST /instance/setPresence"], "before the login, in vain"
+
+    async def status() -> Status:
+        return (await session.probe()).claim.status
+
+    await eventually(status, Status.QR_REQUIRED)
+
+
 async def test_no_pairing_code_ends_a_connection_that_may_have_a_pairing(
     make_stand_in: MakeStandIn, make_bench: MakeBench
 ) -> None:
