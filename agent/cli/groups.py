@@ -1,70 +1,57 @@
-"""All commands, in the order of the help."""
+"""All commands, in the order of the help. A module is imported when one of its words is typed."""
 
-from agent.cli import (
-    agent,
-    backends,
-    completion,
-    config,
-    demo,
-    install_units,
-    keys,
-    repairs,
-    tune,
-    webhooks,
-)
-from agent.cli.alerts import command as alerts
+from collections.abc import Iterator, Mapping
+from importlib import import_module
+
 from agent.cli.command import Group
-from agent.cli.copies import move_in, snapshots, trash
-from agent.cli.doctor import command as doctor
-from agent.cli.fleet import command as fleet
-from agent.cli.sessions import (
-    create,
-    delete,
-    intents,
-    pair,
-    passkey,
-    qr,
-    remote_session,
-    sandbox,
-    send,
-    settings,
-    views,
-    web,
-)
-from agent.cli.watch import events, health, reasons, top, why
 
-GROUPS: tuple[Group, ...] = (
-    agent,
-    demo,
-    create,
-    views,
-    settings,
-    intents,
-    delete,
-    passkey,
-    backends,
-    send,
-    qr,
-    pair,
-    top,
-    health,
-    why,
-    repairs,
-    reasons,
-    events,
-    fleet,
-    webhooks,
-    snapshots,
-    move_in,
-    remote_session,
-    trash,
-    keys,
-    sandbox,
-    web,
-    alerts,
-    doctor,
-    install_units,
-    tune,
-    config,
-    completion,
-)
+WORDS: Mapping[str, str] = {
+    "agent": "run worker version",
+    "demo": "demo",
+    "sessions.create": "create",
+    "sessions.views": "list show",
+    "sessions.settings": "settings",
+    "sessions.intents": "enable disable start stop restart logout",
+    "sessions.delete": "delete",
+    "sessions.passkey": "passkey",
+    "backends": "backends",
+    "sessions.send": "send",
+    "sessions.qr": "qr",
+    "sessions.pair": "invite pair",
+    "watch.top": "top",
+    "watch.health": "health",
+    "watch.why": "why",
+    "repairs": "recover ensure-healthy cleanup repair setup incidents",
+    "watch.reasons": "reasons",
+    "watch.events": "events",
+    "fleet.command": "fleet",
+    "webhooks": "webhooks",
+    "copies.snapshots": "snapshot snapshots restore export",
+    "copies.move_in": "import",
+    "sessions.remote_session": "removed remote-settings",
+    "copies.trash": "trash",
+    "keys": "key",
+    "sessions.sandbox": "sandbox",
+    "sessions.web": "pairing-code screenshot",
+    "alerts.command": "alerts",
+    "doctor.command": "doctor",
+    "install_units": "install-units",
+    "tune": "tune",
+    "config": "config",
+    "completion": "",
+}
+"""The modules below agent/cli, each with its commands; `completion` needs all the others'."""
+
+
+def group_of(word: str) -> Group | None:
+    """The module of that command alone; None: it takes all of them to answer."""
+    return next((_group(name) for name, words in WORDS.items() if word in words.split()), None)
+
+
+def all_groups() -> Iterator[Group]:
+    return map(_group, WORDS)
+
+
+def _group(name: str) -> Group:
+    group: Group = import_module(f"agent.cli.{name}")
+    return group

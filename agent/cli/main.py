@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from agent.cli import agent
 from agent.cli.command import Group, add_common
+from agent.cli.groups import all_groups, group_of
 from agent.cli.terminal.show import clean
 from agent.errors import WaError
 
@@ -30,10 +31,6 @@ example:
 
 def build_parser(groups: Sequence[Group] = ()) -> argparse.ArgumentParser:
     """`groups`: the modules whose commands it reads; all by default."""
-    if not groups:
-        from agent.cli.groups import GROUPS
-
-        groups = GROUPS
     parser = argparse.ArgumentParser(
         prog="wa-agent",
         description="Keeps WhatsApp sessions alive on this machine.",
@@ -44,7 +41,7 @@ def build_parser(groups: Sequence[Group] = ()) -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=agent.version_line())
     add_common(parser)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for group in groups:
+    for group in groups or all_groups():
         group.add(commands)
     parser.set_defaults(parser=parser)  # completion is made from the parser itself
     return parser
@@ -79,7 +76,8 @@ def _options(argv: list[str]) -> argparse.Namespace:
         return build_parser([pair.Alone()]).parse_args(argv)
     from agent.cli.backends import spelled_out
 
-    return build_parser().parse_args(spelled_out(argv))
+    group = group_of(argv[0]) if argv else None
+    return build_parser([group] if group else ()).parse_args(spelled_out(argv))
 
 
 def _say(error: WaError, *, as_json: bool) -> int:

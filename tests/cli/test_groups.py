@@ -1,0 +1,37 @@
+"""Each command's module is imported with its word, and the table of words is right."""
+
+import argparse
+import subprocess
+import sys
+
+import pytest
+
+from agent.cli.groups import WORDS, all_groups, group_of
+
+
+@pytest.mark.parametrize("name", WORDS)
+def test_the_table_has_the_commands_that_a_module_adds(name: str) -> None:
+    group = dict(zip(WORDS, all_groups(), strict=True))[name]
+    commands = argparse.ArgumentParser().add_subparsers()
+    group.add(commands)
+    if name == "completion":
+        assert group_of(name) is None, "it is made from all commands"
+    else:
+        assert list(commands.choices) == WORDS[name].split()
+        assert all(group_of(word) is group for word in commands.choices)
+
+
+@pytest.mark.parametrize("word", ["", "--json", "lis", "completion"])
+def test_what_is_no_command_of_one_module_is_answered_by_all(word: str) -> None:
+    assert group_of(word) is None
+
+
+def test_a_command_imports_no_other_ones_module() -> None:
+    probe = (
+        "import sys; from agent.cli.main import run; run(['list', '--help']);"
+        "print(*(name for name in sys.modules if name.startswith('agent.cli.')))"
+    )
+    done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
+    found = {name.removeprefix("agent.cli.") for name in done.stdout.splitlines()[-1].split()}
+    # `backends NAME` is read before the words of the others; `agent` knows the version.
+    assert found & set(WORDS) == {"agent", "backends", "sessions.views"}
