@@ -30,7 +30,7 @@ def test_an_instance_knows_its_backend_and_its_name_there():
     assert Instance(InstanceId("a"), "sandbox", True, {"backend": 7, "remote": []}).backend == ""
 
 
-@pytest.mark.parametrize("hold", ["backend_down", "backend_missing"])
+@pytest.mark.parametrize("hold", ["backend_down", "backend_unchecked", "backend_missing"])
 @pytest.mark.parametrize(
     "observation",
     [

@@ -73,6 +73,21 @@ async def test_two_that_ask_share_one_check_and_are_woken_by_its_good_answer(hou
     assert backends.ask(sessions[A], now + FRESH + 0.1) is not None, "that answer is old by then"
 
 
+async def test_a_backend_that_was_not_checked_yet_is_not_said_to_be_down(house):
+    """As in the second after a restart of the agent, in which its worker starts."""
+    backends, one, server, sessions, _ = house
+    link, one.link, one.outage = one.link, None, Outage(boot_now(), down=True)
+    assert backends.wait_reason(sessions[A]) == "backend_unchecked"
+    assert "down" not in backends.why_away(sessions[A])
+    one.link, server.up = link, False
+    assert backends.wait_reason(sessions[A]) == "backend_unchecked"
+    await server.call("check", timeout=1.0)
+    assert backends.wait_reason(sessions[A]) == "backend_down"
+    assert backends.why_away(sessions[A]).startswith("its backend is down: ")
+    one.link = one.server = None
+    assert backends.wait_reason(sessions[A]) == "backend_down", "it was checked before"
+
+
 async def test_a_bad_answer_wakes_no_session_and_the_worker_checks_next(house):
     backends, one, server, sessions, woken = house
     one.server, server.up = ServerClaim(True), False

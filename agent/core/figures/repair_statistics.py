@@ -25,7 +25,7 @@ class RepairStatistics:
     cleaned: int = 0
     failed: int = 0
     repair_seconds: float = 0.0
-    """From the beginning to the end of the repairs that healed."""
+    """Of the repairs that healed: from the begin until what helped was done."""
     steps: Mapping[str, StepTally] = field(default_factory=dict)
     asked: int = 0
     """Repairs that an operator asked for, or joined."""
@@ -102,11 +102,10 @@ def note_repair(statistics: RepairStatistics, repair: Repair) -> RepairStatistic
         return replace(statistics, failed=statistics.failed + 1)
     if repair.ending not in _HEALED or not repair.acts:
         return statistics
-    seconds = max(repair.ended_wall - repair.started_wall, 0.0)
     cleaned = repair.ending is Ending.CLEANED
     return replace(
         statistics,
         repaired=statistics.repaired + (not cleaned),
         cleaned=statistics.cleaned + cleaned,
-        repair_seconds=statistics.repair_seconds + seconds,
+        repair_seconds=statistics.repair_seconds + repair.seconds,
     )

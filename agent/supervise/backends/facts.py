@@ -102,6 +102,12 @@ class BackendFacts:
         return self.link is not None and self.server is not None and self.server.up
 
     @property
+    def unchecked(self) -> bool:
+        """Nothing is known of it since the agent's start, as while its worker starts."""
+        never = self.checked_at == float("-inf")
+        return never and not self.stopped_by_hand and not self.failed_starts
+
+    @property
     def reason(self) -> str:
         """Why it is away, as a code; "" = it is up."""
         return "" if self.up else (self.server.reason if self.server else "worker_away")

@@ -9,6 +9,7 @@ from agent.config import BackendDeclaration, BackendsSection, secrets_of, worker
 from agent.core.breaker import BreakerPolicy
 from agent.core.incidents.outage import Outage
 from agent.core.model import Health, InstanceId, JournalEntry, Signal, parse_instance_id
+from agent.core.waiting import BACKEND_DOWN, BACKEND_UNCHECKED, WAIT_SENTENCES
 from agent.core.words import UNMEASURED
 from agent.errors import LinkError, WaError
 from agent.host.base import Host
@@ -140,7 +141,7 @@ class Backends:
         if backend is None:
             return "backend_missing"
         if backend.outage.down or facts.id in backend.away:
-            return "backend_down"
+            return BACKEND_UNCHECKED if backend.unchecked else BACKEND_DOWN
         return "" if backend.circuit.lets(facts.id) else "backend_circuit"
 
     def why_away(self, facts: Facts) -> str:
@@ -150,7 +151,7 @@ class Backends:
             return ""
         if backend.up:
             return "its backend is up again; the agent checks its sessions in turn"
-        return f"its backend is down: {backend.sentence}"
+        return _why_away(backend)
 
     def signals(self, facts: Facts) -> tuple[Signal, ...]:
         """A session of a backend that does not answer is not said to be well, though the backend
@@ -158,7 +159,7 @@ class Backends:
         backend = self.all.get(facts.instance.backend)
         if backend is None or backend.up:
             return ()
-        sentence = f"nothing measures it now, for its backend is away: {backend.sentence}"
+        sentence = f"nothing measures it now: {_why_away(backend)}"
         return (Signal(UNMEASURED, Health.DEGRADED, sentence),)
 
     def ask(self, facts: Facts, now: float) -> float | None:
@@ -251,3 +252,8 @@ class Backends:
 
     def members(self, backend: BackendFacts) -> list[Facts]:
         return [facts for facts in self._facts.values() if facts.instance.backend == backend.name]
+
+
+def _why_away(backend: BackendFacts) -> str:
+    reason = BACKEND_UNCHECKED if backend.unchecked else BACKEND_DOWN
+    return f"{WAIT_SENTENCES[reason]}: {backend.sentence}"

@@ -200,7 +200,7 @@ class Ladder:
             if outcome.made:
                 sentence += f"; its files are in the trash as {outcome.made}"
         self.statistics = note_repair(self.statistics, repair)
-        seconds = repair.ended_wall - repair.started_wall
+        seconds = repair.seconds
         facts.durations.note("repair", seconds)
         detail = {"ending": repair.ending, "seconds": round(seconds, 1)}
         await self._keep(facts, entry(facts, "repair_over", sentence, Category.RECOVERY, **detail))

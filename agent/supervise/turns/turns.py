@@ -9,7 +9,7 @@ from agent.core.model import InstanceId
 from agent.core.network.reach import UNREACHABLE
 from agent.core.phases import is_light
 from agent.core.plan import ActionKind, Plan
-from agent.core.waiting import BACKEND_DOWN
+from agent.core.waiting import BACKEND_DOWN, BACKEND_UNCHECKED
 from agent.supervise.facts import Facts
 from agent.supervise.reach.watch import Reaching
 from agent.supervise.turns.memory import LACKS, Room
@@ -50,7 +50,7 @@ class Turns:
         """The wait reason with its numbers; "" = none."""
         if facts.wait_reason == UNREACHABLE:
             return self.reaching.sentence(facts)
-        if facts.wait_reason == BACKEND_DOWN:
+        if facts.wait_reason in (BACKEND_DOWN, BACKEND_UNCHECKED):
             return self.why_away(facts)
         return self.room.lacks(facts) if facts.wait_reason in LACKS else ""
 

@@ -35,6 +35,14 @@ def test_statistics_count_what_ended_and_how():
     assert statistics.success_rate == 0.75
 
 
+def test_the_wait_for_proof_that_keys_have_healed_is_no_time_of_their_repair():
+    keys = Repair(Trouble.KEYS, "crypto_peer", Goal.HEAL, 100.0, done=True, acts=1)
+    keys = replace(keys, stage_wall=106.0, ending=Ending.RECOVERED, ended_wall=226.0)
+    assert note_repair(RepairStatistics(), keys).mean_time_to_repair == 6
+    gave_up = replace(keys, ending=Ending.GAVE_UP)
+    assert gave_up.seconds == 126
+
+
 def test_repairs_that_took_a_person_are_counted_apart():
     statistics = RepairStatistics()
     for goal, ending in (
