@@ -37,6 +37,7 @@ async def test_going_down_is_a_warning_and_each_try_names_its_number(agent, even
 
     await eventually(tried)
     down = await lines(agent, "] CONNECTED → RECONNECTING")
+    assert all("reconnect" in line for line in down), "as `grep` looks for it"
     assert down
     assert all("[WARN] [SESSION] [a]" in line for line in down)
     assert all("[RECONNECT] [a]" in line for line in await lines(agent, "(attempt "))

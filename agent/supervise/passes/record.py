@@ -174,11 +174,13 @@ class Recorder:
         asked = facts.asked.logout and verdict.reason == "logout"
         why = "logged out as asked" if asked else verdict.sentence
         more: dict[str, Any] = {"asked": True} if asked else {}
+        lost = before.status is Status.CONNECTED and verdict.state is Status.RECONNECTING
+        goes_on = "; it reconnects" if lost else ""
         return [
             entry(
                 facts,
                 "status",
-                f"{before.status} → {verdict.state}: {why}",
+                f"{before.status} → {verdict.state}: {why}{goes_on}",
                 status=verdict.state,
                 before=before.status,
                 reason=verdict.reason,
