@@ -1,5 +1,6 @@
 """How sessions of a backend's server become instances, by an operator's order or by `adopt`."""
 
+import asyncio
 import fnmatch
 import hashlib
 import logging
@@ -44,12 +45,20 @@ class Adoption:
         self._discover_every = discover_every
         self._refused: dict[tuple[str, str], str] = {}
         """By backend and session: why it is not adopted, as the log has it."""
+        self._turn = asyncio.Lock()
+        """One session after another: an order is not carried out a second time meanwhile."""
 
     async def adopt(
         self, backend: BackendFacts, asked: str, id: InstanceId | None = None
     ) -> InstanceId:
         """Make an instance of the session that the server or its title calls `asked`. TryLater
         where that cannot be done now: the order is kept until it is done, or cannot be."""
+        async with self._turn:
+            return await self._try_order(backend, asked, id)
+
+    async def _try_order(
+        self, backend: BackendFacts, asked: str, id: InstanceId | None
+    ) -> InstanceId:
         await self._notes.note_order(backend.name, asked, id or "")
         try:
             made = await self._adopt(backend, asked, id)
@@ -75,7 +84,7 @@ class Adoption:
             )
         return await self._take_in(backend, remote, id or self._free_id(backend, asked))
 
-    async def carry_out_orders(self, backend: BackendFacts) -> None:
+    async def _carry_out_orders(self, backend: BackendFacts) -> None:
         """Adopt what an operator asked for while the server gave no list."""
         for asked, id in (await self._notes.orders(backend.name)).items():
             try:
@@ -94,9 +103,12 @@ class Adoption:
         if boot_now() < backend.next_look:
             return
         backend.next_look = boot_now() + self._discover_every()
-        await self.carry_out_orders(backend)
-        if not backend.declared.adopt:
-            return
+        async with self._turn:
+            await self._carry_out_orders(backend)
+            if backend.declared.adopt:
+                await self._adopt_new(backend)
+
+    async def _adopt_new(self, backend: BackendFacts) -> None:
         try:
             await read_sessions(backend)
         except WaError as error:
