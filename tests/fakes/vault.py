@@ -3,7 +3,7 @@
 import hashlib
 import io
 import time
-from collections.abc import AsyncIterable, AsyncIterator
+from collections.abc import AsyncIterable, AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -135,7 +135,19 @@ class FakeMoving:
         known[wanted] = make_view(wanted, status=status)
         return Import(known[wanted], hashlib.sha256(content).hexdigest(), retired)
 
-    async def import_invited(self, pieces: AsyncIterable[bytes], id: InstanceId) -> Import:
-        imported = await self.import_archive(pieces, id=id, replace=True, enable=True)
+    async def import_invited(
+        self, pieces: AsyncIterable[bytes], id: InstanceId, proven: Callable[[], None]
+    ) -> Import:
+        """Its first piece is the proof."""
+        coming = aiter(pieces)
+        first = await anext(coming, b"")
+        proven()
+
+        async def whole() -> AsyncIterator[bytes]:
+            yield first
+            async for piece in coming:
+                yield piece
+
+        imported = await self.import_archive(whole(), id=id, replace=True, enable=True)
         self.invites.used.add(id)
         return imported

@@ -34,7 +34,10 @@ async def take(call: Call) -> Json:
     """The header's invitation is checked before the body is read, the token that is sealed in its
     first bytes before the rest is."""
     await _check(call, used=False)
-    imported = await call.supervisor.moving.import_invited(archive_of(call), call.id)
+    pieces, connection = archive_of(call), call.request.protocol
+    assert isinstance(connection, Connection)
+    connection.wait_for_proof()
+    imported = await call.supervisor.moving.import_invited(pieces, call.id, connection.proven)
     return {"id": call.id, "sha256": imported.sha256}
 
 

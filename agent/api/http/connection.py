@@ -143,11 +143,20 @@ class Connection(RequestHandler):
                 self._stand(Stage.UNREAD)  # the answer before this one
         return not self._refused
 
+    def wait_for_proof(self) -> None:
+        """Whoever knows the open part of an invitation can begin its upload."""
+        self._stand(Stage.UNPROVEN)
+
+    def proven(self) -> None:
+        if self._stage is Stage.UNPROVEN:
+            self._stand(Stage.REQUEST)
+
     def give_way(self) -> None:
         self._disarm()
         transport = self.transport
-        if transport is not None and self._stage is Stage.UNREAD:
-            transport.abort()  # close() would wait for the buffer
+        if transport is not None and self._stage in (Stage.UNREAD, Stage.UNPROVEN):
+            # close() would wait for the buffer, and a handler that reads hears of an abort only.
+            transport.abort()
             return
         if transport is not None and self._heard and not self._busy():
             transport.write(_raw_error(503, "busy", "cannot serve so many connections at a time"))

@@ -1,8 +1,9 @@
 """Limits for connections by their stage: before a whole head, in a request, idle, or unread.
 
-127.0.0.1 is shared by all programs on this machine. Connections that send nothing, or do not read
-their answer, close the oldest of their own stage, and take no room from requests. Requests over
-the limit are refused, but for those that monitoring depends on and those of clients with rights.
+127.0.0.1 is shared by all programs on this machine. Connections that send nothing, do not read
+their answer, or do not prove their upload, close the oldest of their own stage, and take no room
+from requests. Requests over the limit are refused, but for those that monitoring depends on and
+those of clients with rights.
 """
 
 from collections import Counter
@@ -19,6 +20,8 @@ class Stage(StrEnum):
     """A whole head has come, and is checked in the next turn of the loop."""
     REQUEST = "request"
     """Admitted: it has a place until its answer is sent."""
+    UNPROVEN = "unproven"
+    """A desk's upload whose token has not come."""
     IDLE = "idle"
     """Kept alive after an answer."""
     UNREAD = "unread"
@@ -43,6 +46,7 @@ class ConnectionLimits:
     requests: int = 512
     idle: int = 512
     unread_per_address: int = 16
+    """And as many unproven uploads."""
     unread: int = 64
     kept_free: int = 32
     """More requests that scrapes, probes and the webhooks of backends may take."""
@@ -64,7 +68,7 @@ class ConnectionLimits:
             self._make_room(stage, address, self.heads_per_address, self.heads)
         elif stage is Stage.IDLE:
             self._make_room(stage, address, self.per_address, self.idle)
-        elif stage is Stage.UNREAD:
+        elif stage in (Stage.UNREAD, Stage.UNPROVEN):
             self._make_room(stage, address, self.unread_per_address, self.unread)
 
     def leave(self, connection: Standing) -> None:

@@ -125,11 +125,16 @@ class Moving:
             async with self._arriving_as(wanted.id):
                 return await self._import(archive, wanted, manifest)
 
-    async def import_invited(self, pieces: AsyncIterable[bytes], id: InstanceId) -> Import:
+    async def import_invited(
+        self, pieces: AsyncIterable[bytes], id: InstanceId, proven: Callable[[], None]
+    ) -> Import:
         """A desk's upload may only pair the instance of its invitation. Before its first bytes
-        prove that, nothing of it is written; before it is here, it keeps no other desk out."""
+        prove that, nothing of it is written; before it is here, it keeps no other desk out.
+
+        `proven` is called in between."""
         sealed, pieces = await read_seal(pieces, self.invites.key_file)
         await self.invites.check_sealed(id, sealed)
+        proven()
         async with self._received(pieces) as archive, self._arriving_as(id):
             await self.invites.check_sealed(id, sealed)  # another upload may have used it
             content, _ = await asyncio.to_thread(archive.open)

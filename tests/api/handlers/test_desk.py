@@ -1,17 +1,21 @@
 """What a desk sends, and what an impostor sends."""
 
 import asyncio
+import contextlib
 import gzip
 from typing import Any
 
 import aiohttp
 import pytest
 
+from agent.api.http.connection import Connection
+from agent.api.http.connection_limits import Stage
 from agent.api.http.wrong_tries import MOST, WITHIN, WrongTries
 from agent.core.invitation import HEADER, parse_invitation
 from agent.core.model import InstanceId
 from agent.errors import TryLater
 from tests.api.conftest import House, OpenHouse
+from tests.conftest import Eventually
 from tests.fakes.supervisor import make_view
 from tests.fakes.vault import ARCHIVE
 
@@ -94,6 +98,52 @@ async def test_a_caller_that_guesses_is_stopped_before_the_body_is_read(
             ), "whatever it guesses now"
             taken = await desk.post(PATH, data=ARCHIVE, headers=right)
             assert taken.status == 201, "behind a proxy all desks have one address"
+
+
+async def test_uploads_without_their_token_take_no_place_of_a_right_one(
+    open_house: OpenHouse, eventually: Eventually
+) -> None:
+    """Whoever reads the network along knows the door; behind a proxy all have one address."""
+    async with open_house(connections_per_address=4, body_timeout=600.0) as house:
+        house.supervisor.known[InstanceId("sales")] = make_view("sales")
+        right, limits = await door(house), house.server._entrance.limits
+        lines = [f"{name}: {value}" for name, value in right.items()]
+        head = [f"POST {PATH} HTTP/1.1", "Host: 127.0.0.1", *lines, "Content-Length: 1000000000"]
+        async with contextlib.AsyncExitStack() as stack:
+            for number in range(1, limits.unread_per_address + 5):
+                _, writer = await asyncio.open_connection("127.0.0.1", house.port)
+                stack.callback(writer.close)
+                writer.write(("\r\n".join(head) + "\r\n\r\n").encode())
+                at_most = min(number, limits.unread_per_address)
+                gone = number - at_most
+                await eventually(
+                    lambda: (limits.count(Stage.UNPROVEN), limits.gave_way), (at_most, gone)
+                )
+            assert limits.count(Stage.REQUEST) == 0
+            async with aiohttp.ClientSession(house.url) as desk:
+                taken = await desk.post(PATH, data=ARCHIVE, headers=right)
+                assert taken.status == 201, await taken.text()
+
+
+async def test_an_upload_that_has_to_go_while_it_is_read_leaves_no_error(
+    house: House, eventually: Eventually, caplog: pytest.LogCaptureFixture
+) -> None:
+    lines = [f"{name}: {value}" for name, value in (await door(house)).items()]
+    head = [f"POST {PATH} HTTP/1.1", "Host: 127.0.0.1", *lines, "Content-Length: 1000000000"]
+    limits = house.server._entrance.limits
+    _, writer = await asyncio.open_connection("127.0.0.1", house.port)
+    writer.write(("\r\n".join(head) + "\r\n\r\n").encode())
+    await eventually(lambda: limits.count(Stage.UNPROVEN), 1)
+    (connection,) = limits._standing[Stage.UNPROVEN]
+    assert isinstance(connection, Connection)
+    handler = connection._task_handler
+    assert handler is not None
+    connection.data_received(b"\x1f")
+    connection.give_way()
+    await asyncio.wait([handler], timeout=30)
+    assert handler.done()
+    assert not [one for one in caplog.records if one.levelname in ("ERROR", "CRITICAL")]
+    writer.close()
 
 
 async def test_an_upload_that_drips_is_given_up(open_house: OpenHouse) -> None:
