@@ -38,6 +38,7 @@ async def measure_ours(site: Site, times: Times) -> Figures:
         await _kills(agent, client, chosen[1:], figures, " at once")
     await agent.end()
     await _spawned(Agent(site, {"warm": False}), figures)
+    await _as_installed(Agent(site, tuned=False), figures)
     return figures
 
 
@@ -157,4 +158,15 @@ async def _spawned(agent: Agent, figures: Figures) -> None:
     found = Figures(list)
     await at_rest(agent, agent.workers(), Times(idle=1.0, settle=SETTLE), found)
     figures["spawned pss"] = found["worker pss"]
+    await agent.end()
+
+
+async def _as_installed(agent: Agent, figures: Figures) -> None:
+    """After a boot, one session after the other, by the budget of logins."""
+    begun = time.perf_counter()
+    await agent.begin()
+    async with Client(agent) as client:
+        await client.answers()
+        await client.all_connected()
+        figures["start as installed"].append(time.perf_counter() - begun)
     await agent.end()

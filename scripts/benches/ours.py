@@ -29,11 +29,13 @@ AT_ONCE = 30
 
 @dataclass(slots=True)
 class Agent:
-    """`worker`: what its [worker] table says differently; `more`: further tables of agent.toml."""
+    """`worker`: what its [worker] table says differently; `more`: further tables of agent.toml;
+    `tuned`: it starts all at once, as the other systems do. Otherwise [start] is as installed."""
 
     site: Site
     worker: Mapping[str, object] = field(default_factory=dict)
     more: str = ""
+    tuned: bool = True
     name: str = OURS
     version: str = version("wa-agent")
     port: int = field(default_factory=free_port)
@@ -51,10 +53,11 @@ class Agent:
     def _settings(self) -> Path:
         file = self.site.place / "agent.toml"
         worker = "".join(f"{key} = {json.dumps(value)}\n" for key, value in self.worker.items())
+        start = "[start]\nstagger = 0\nspread = 0\nlogin_every = 0\n"
+        start += f"parallel = {len(self.site.ids)}\n\n"
         file.write_text(
             '[agent]\nhost = "process"\n\n[api]\ntrust_loopback = true\n\n'
-            "[start]\nstagger = 0\nspread = 0\nlogin_every = 0\n"
-            f"parallel = {len(self.site.ids)}\n\n[memory]\ntotal = 0\n\n"
+            f"{start if self.tuned else ''}[memory]\ntotal = 0\n\n"
             f"[worker]\n{worker}{self.more}",
             encoding="utf-8",
         )

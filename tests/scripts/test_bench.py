@@ -204,6 +204,13 @@ def test_the_goals_of_an_idle_agent_are_those_that_were_set():
     assert "**not met**" in report(row).markdown()
 
 
+def test_a_start_as_installed_has_the_goal_of_a_boot_and_tells_when_it_is_missed():
+    assert [footprint.boot_goal(number) for number in (3, 51, 200)] == [15.0, 15.0, 60.0]
+    found = {OURS: {"start as installed": [61.0], "start": [2.0]}}
+    rows = [row for shape in footprint.shapes(200) if (row := shape.row(found)) is not None]
+    assert [row.met for row in rows] == [True, False], "tuned, and as installed beside it"
+
+
 def test_the_program_explains_itself():
     top = Path(__file__).resolve().parents[2]
     done = subprocess.run(
