@@ -3,6 +3,7 @@
 import contextlib
 import os
 import signal
+import stat
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -81,6 +82,10 @@ def worker_environment(
 def open_log(folder: Path) -> int:
     """A descriptor that appends, so that a log can be shortened under a running worker."""
     path = folder / "worker.log"
+    with contextlib.suppress(FileNotFoundError):
+        mode = path.lstat().st_mode
+        if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+            path.unlink()  # a pipe would be waited for, and a link's target is another file
     trim_log(path)
     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
     return os.open(path, flags, 0o600)
@@ -89,7 +94,7 @@ def open_log(folder: Path) -> int:
 def trim_log(path: Path | str) -> None:
     """Keep the last full piece beside the present one; together they are bounded."""
     with contextlib.suppress(FileNotFoundError):
-        if os.stat(path).st_size > LOG_LIMIT:  # noqa: PTH116 - of every worker, four times a minute
+        if os.lstat(path).st_size > LOG_LIMIT:  # of every worker, four times a minute
             whole = Path(path)
             with whole.open("rb+") as log, whole.with_suffix(".log.1").open("wb") as before:
                 os.fchmod(before.fileno(), 0o600)

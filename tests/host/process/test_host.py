@@ -5,6 +5,7 @@ import os
 import signal
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import psutil
 import pytest
@@ -13,6 +14,7 @@ from agent.core.model import InstanceId, UnitState
 from agent.errors import HostError
 from agent.host.base import Limits
 from agent.host.process import notify_socket
+from agent.host.process.launch import LOG_LIMIT, open_log, trim_log
 from agent.host.process.run_file import RunNote, read_note, write_note
 from tests.host.short_limits import FAST, WATCHFUL
 
@@ -400,3 +402,20 @@ async def test_a_worker_without_a_note_is_replaced_not_fought(
     assert status.run != note.run
     assert status.restarts == 1
     assert alive(id) == [status.main_pid]
+
+
+@pytest.mark.timeout(30)
+@pytest.mark.parametrize("kind", ["link", "pipe"])
+def test_a_link_or_pipe_in_place_of_a_workers_log_is_replaced_by_a_file(
+    tmp_path: Path, kind: str
+) -> None:
+    log, precious = tmp_path / "worker.log", tmp_path / "precious"
+    precious.write_bytes(b"x" * (LOG_LIMIT + 1))
+    if kind == "link":
+        log.symlink_to(precious)
+    else:
+        os.mkfifo(log)
+    trim_log(log)
+    os.close(open_log(tmp_path))
+    assert log.is_file() and not log.is_symlink()
+    assert precious.stat().st_size == LOG_LIMIT + 1
