@@ -420,8 +420,9 @@ ROWS = (
         "the session's files are damaged",
         Permanence.WAIT_FOR_PERSON,
         _REFUSED,
-        "`wa-agent snapshots ID` lists its copies; `wa-agent restore ID NAME` puts a good one back."
-        " Without a copy the agent shows a new code, and the trash keeps the damaged files.",
+        "`wa-agent snapshots ID` lists its copies; `wa-agent restore ID NAME --force` puts a good"
+        " one in their place. Without a copy the agent shows a new code, and the trash keeps the"
+        " damaged files.",
         local=True,
     ),
     Reason(
@@ -437,9 +438,9 @@ ROWS = (
         "the session's files are another account's, or were changed since the last login",
         Permanence.WAIT_FOR_PERSON,
         _REFUSED,
-        "Put its own files back (`wa-agent snapshots ID`, `wa-agent restore ID NAME`), or the file"
-        " that was changed: the agent looks at each check, and restarts it then. The session of"
-        " another account moves in with `wa-agent import` under a name of its own.",
+        "Put its own files back (`wa-agent snapshots ID`, `wa-agent restore ID NAME --force`), or"
+        " the file that was changed: the agent looks at each check, and restarts it then. The"
+        " session of another account moves in with `wa-agent import` under a name of its own.",
         counts_as_failure=False,
         local=True,
     ),

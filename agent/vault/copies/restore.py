@@ -50,19 +50,24 @@ def refuse_roll_back(root: Path, instance: Instance, snapshot: Snapshot) -> None
             f"{what}: it is of an earlier session of that name, which ended since",
             code="other_session",
         )
-    if not may_roll_back(instance.engine) and _is_newer(root, instance, manifest):
+    if may_roll_back(instance.engine):
+        return
+    report = inspect_files(root / instance.id, instance.engine)
+    if report.files in (SessionFiles.ABSENT, SessionFiles.UNPAIRED):
+        return
+    if _is_newer(root, instance, manifest):
+        is_damaged = report.files is SessionFiles.DAMAGED
+        present = f"has damaged files ({report.problem})" if is_damaged else "is newer"
         raise Refused(
-            f"{what}: the present session is newer, and its keys must never go back in time:"
-            " the session could no longer read its peers' messages",
+            f"{what}: the present session {present}, and keys that go back in time cost each"
+            " contact a retry. --force puts the snapshot back all the same; the trash keeps the"
+            " present files",
             code="newer_session",
         )
 
 
 def _is_newer(root: Path, instance: Instance, manifest: Manifest) -> bool:
-    """Whether the present session, where there is one, changed since the snapshot."""
-    report = inspect_files(root / instance.id, instance.engine)
-    if report.files in (SessionFiles.ABSENT, SessionFiles.UNPAIRED):
-        return False
+    """Whether the present session changed since the snapshot."""
     path = root / instance.id / SESSION
     with (
         open_instance(root, instance.id) as fd,

@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 
 from agent.core.model import Instance, InstanceId, SessionFiles
+from agent.core.reasons import reason_of
 from agent.errors import Refused, VaultError
 from agent.vault.check import check_files
 from agent.vault.copies.restore import refuse_roll_back, restore_snapshot
@@ -212,12 +213,24 @@ def test_keys_never_go_back_in_time_unasked(root, session, subject):
     instance, taken = key_based(root, subject)
     refuse_roll_back(root, instance, taken)  # nothing has changed: nothing goes back
     (session / "keys" / "one").write_bytes(b"moved on")
-    with pytest.raises(Refused, match="never go back in time") as caught:
+    with pytest.raises(Refused, match="keys that go back in time cost") as caught:
         refuse_roll_back(root, instance, taken)
     assert caught.value.code == "newer_session"
     (session / "keys" / "one").unlink()
-    with pytest.raises(Refused, match="never go back"):
+    with pytest.raises(Refused, match="go back in time"):
         refuse_roll_back(root, instance, taken)
+
+
+def test_a_refusal_to_restore_over_damaged_files_names_them_and_the_option(root, session, subject):
+    instance, taken = key_based(root, subject)
+    creds = session / "creds.json"
+    creds.write_bytes(b"{")
+    with pytest.raises(Refused) as caught:
+        refuse_roll_back(root, instance, taken)
+    assert f"has damaged files (cannot use {creds}" in str(caught.value)
+    assert "--force puts the snapshot back" in str(caught.value)
+    for code in ("session_damaged", "session_foreign"):
+        assert "`wa-agent restore ID NAME --force`" in reason_of(code).advice
 
 
 def test_keys_come_back_where_there_is_no_session_at_all(root, session, subject):
