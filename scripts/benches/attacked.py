@@ -100,6 +100,7 @@ class Attack:
             accounts = [each.account for each in self.sessions]
             members = [*accounts, contact.HOSTILE, *FRIENDS]
             await asyncio.to_thread(self.whatsapp.make_group, contact.GROUP, members)
+            await asyncio.to_thread(self.whatsapp.takes_enclosed_keys, contact.HOSTILE, *FRIENDS)
             until = time.monotonic() + seconds
             async with asyncio.TaskGroup() as tasks:
                 for session in self.sessions:

@@ -168,6 +168,7 @@ async def world(folder: Path) -> AsyncIterator[World]:
             await asyncio.to_thread(whatsapp.scan, code, ACCOUNT)
             await bench.until(lambda b=bot: b.status() == "CONNECTED", READ)
             whatsapp.make_group(GROUP, [ACCOUNT, HOSTILE, FRIEND])
+            whatsapp.takes_enclosed_keys(HOSTILE, FRIEND)
             yield World(whatsapp, bench, bot)
         finally:
             await bench.stop()

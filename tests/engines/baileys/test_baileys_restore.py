@@ -96,6 +96,20 @@ async def test_credentials_alone_stay_deaf(bench: Bench, tmp_path: Path) -> None
     assert not (bench.folder / "removed-keys").exists()
 
 
+async def test_a_contact_that_takes_the_keys_of_a_retry_is_read_without_any_old_pre_key(
+    bench: Bench,
+) -> None:
+    await bench.pair()
+    await bench.stop()
+    for path in bench.folder.glob("pre-key-*.json"):
+        path.unlink()
+    await bench.start()
+    await bench.is_now("CONNECTED")
+    bench.whatsapp.takes_enclosed_keys(PEER)
+    await bench.hear("read at the third try")
+    assert bench.whatsapp.person(PEER)["retries"] == 2
+
+
 @pytest.mark.parametrize(
     ("patterns", "from_away"),
     [((), 10), (PAIRING, 0)],

@@ -185,6 +185,12 @@ class WhatsApp(Program):
         """Whether the contact sends again, with new keys, what could not be read."""
         call(self.url + "/person", {"user": user, "answers": answers})
 
+    def takes_enclosed_keys(self, *users: str) -> None:
+        """These contacts write again with the keys that a second retry encloses, as WhatsApp's
+        clients do; others take the next that the server hands out, lost or not."""
+        for user in users:
+            call(self.url + "/person", {"user": user, "takesKeys": True})
+
     def asks_for_passkey(self, user: str, asks: bool) -> None:
         """Whether a scan by this account leads to a passkey instead of a linked device."""
         call(self.url + "/person", {"user": user, "passkey": asks})

@@ -57,7 +57,7 @@ const COMMANDS = {
   },
   'POST /trouble': (told) => whatsapp.trouble(told.user, told),
   'POST /person': ({ user, ...told }) => {
-    for (const name of ['answers', 'passkey']) if (name in told) whatsapp.person(user)[name] = told[name];
+    for (const name of ['answers', 'passkey', 'takesKeys']) if (name in told) whatsapp.person(user)[name] = told[name];
   },
 };
 

@@ -27,6 +27,9 @@ export class Person {
   retries = 0;
   /** Whether a message that could not be read is sent again, with new keys. */
   answers = true;
+  /** Whether it writes again with the keys that a retry encloses, as WhatsApp's clients do; else with
+   * the next ones that the server hands out. */
+  takesKeys = false;
   /** Whether WhatsApp asks for a passkey before it links a device of this account. */
   passkey = false;
 
@@ -127,6 +130,20 @@ export const takeBundle = (device) => {
     identityKey: marked(device.identity),
     signedPreKey: device.signedKey,
     preKey: first ? { keyId: first[0], publicKey: marked(first[1]) } : undefined,
+  };
+};
+
+/** The same from the keys that a client's retry encloses. */
+export const enclosedBundle = (device, keys) => {
+  const one = child(keys, 'key');
+  return {
+    registrationId: device.registration,
+    identityKey: marked(child(keys, 'identity').content),
+    signedPreKey: readSignedKey(child(keys, 'skey')),
+    preKey: {
+      keyId: Buffer.from(child(one, 'id').content).readUIntBE(0, 3),
+      publicKey: marked(child(one, 'value').content),
+    },
   };
 };
 

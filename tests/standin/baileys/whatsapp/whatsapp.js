@@ -8,7 +8,7 @@ import { conflict, failure, streamError } from './connection.js';
 import { Groups } from './group.js';
 import { Media } from './media.js';
 import { randomRef } from './noise.js';
-import { Person, marked, randomId, takeBundle } from './person.js';
+import { Person, enclosedBundle, marked, randomId, takeBundle } from './person.js';
 import { WHATSAPP, child, children, node, parts } from './stanza.js';
 
 const { proto } = messages;
@@ -287,7 +287,10 @@ export class WhatsApp {
     }
     const message = person.sent.get(id);
     if (message === undefined) return;
-    await this.#write(person, device, message, { id, count });
+    // From the second retry on a client encloses keys.
+    const keys = person.takesKeys && child(stanza, 'keys');
+    const bundle = keys ? () => enclosedBundle(device, keys) : undefined;
+    await this.#write(person, device, message, { id, count, bundle });
   }
 
   /** A contact writes to every linked device of an account. `attrs`: of the stanza, instead of its own. */
@@ -300,10 +303,10 @@ export class WhatsApp {
     return id;
   }
 
-  async #write(person, device, message, { id, count, category, more }) {
+  async #write(person, device, message, { id, count, category, more, bundle = () => takeBundle(device) }) {
     const address = `${device.user}.${device.number}`;
     const told = proto.Message.fromObject(message);
-    const enc = await person.encryptMessage(address, told, () => takeBundle(device), Boolean(count));
+    const enc = await person.encryptMessage(address, told, bundle, Boolean(count));
     if (count) enc.attrs.count = count;
     const [pn, lid] = [`${person.user}${WHATSAPP}`, `${person.lid}@lid`];
     // Clients of the newer dictionary know people by their LID.
