@@ -117,8 +117,12 @@ class EvolutionSession:
 
     async def restart(self) -> None:
         async with self._acting:
-            view = self._view
+            view, heard = self._view, self._heard
             await self._observer.state()
+            if view.live is Live.OPEN and heard not in (None, Live.OPEN):
+                # It came back by itself since the agent decided on this.
+                self._report_change(self._claim())
+                return
             # In `close` a restart is refused, and a connect does the same.
             closed = view.live in (Live.CLOSE, Live.MISSING)
             if not closed and await self._observer.restart():

@@ -139,6 +139,28 @@ async def test_a_restart_keeps_the_pairing(bench: Bench, eventually: Eventually)
     assert await session.qr() is None
 
 
+async def test_a_session_that_came_back_by_itself_is_not_restarted(
+    make_stand_in: MakeStandIn, make_bench: MakeBench, eventually: Eventually
+) -> None:
+    """The agent decided on the restart while it hung, and the last look was seconds ago."""
+    for version in ("1.8.6", "2.3.6"):
+        bench = await make_bench(await make_stand_in(version))
+        await bench.backend.check()
+        instance = bench.standin.add("sales", "open")
+        session = bench.hold("sales")
+        await session.probe()
+        instance.stuck = True
+        instance.drop(408)
+        await eventually(lambda it=instance: it.state, "connecting")
+        assert (await session.probe()).claim.status is Status.INITIALIZING
+        instance.stuck = False
+        await eventually(lambda it=instance: it.state, "open")
+        logins = instance.logins
+        await session.restart()
+        assert bench.by_id["sales"].last() == ("CONNECTED", "")
+        assert (instance.state, instance.logins) == ("open", logins)
+
+
 async def test_a_restart_in_close_connects(bench: Bench, eventually: Eventually) -> None:
     instance = bench.standin.add("sales", "open")
     instance.unload()
