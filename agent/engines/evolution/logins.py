@@ -84,9 +84,10 @@ class Logins:
         return ""
 
     def asked(self) -> None:
-        """GET connect is sent now."""
+        """GET connect or a restart is sent now: the next opening is ours."""
         self.tries = self.under_way = True
         self._closed_since = None
+        self._opened.clear()
 
     def answered(self) -> None:
         """The server answers once the login has begun."""

@@ -217,6 +217,18 @@ def test_a_session_that_drops_now_and_then_has_no_two_connections() -> None:
     assert not logins.fight
 
 
+def test_openings_that_we_asked_for_are_not_those_of_two_connections() -> None:
+    """Seen on a real 2.3.6: it opened by itself, by our restart, and by our request to connect."""
+    logins = Logins(Pace(), lambda: 0.0, lambda: False)
+    for _ in range(5):
+        logins.asked()
+        logins.note(Live.OPEN, Live.CONNECTING)
+    assert not logins.fight
+    for _ in range(2):
+        logins.note(Live.OPEN, Live.CONNECTING)
+    assert logins.fight
+
+
 @pytest.mark.parametrize("version", ["1.8.6", "2.3.6"])
 async def test_a_code_is_accepted_by_a_scan_and_not_by_the_silence_of_whatsapp(
     make_stand_in: MakeStandIn, make_bench: MakeBench, eventually: Eventually, version: str
