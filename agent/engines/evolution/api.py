@@ -79,10 +79,12 @@ class EvolutionApi:
         its answer as an error."""
         path = f"/instance/setPresence/{segment(name)}"
         answer = await self.ask("POST", path, {"presence": "unavailable"})
+        if answer.good:
+            return True  # its socket took the words: it logs in, or is about to
         words = refusal_words(answer.body)
-        if not answer.good and any(sign in words for sign in _NO_ACCOUNT):
+        if any(sign in words for sign in _NO_ACCOUNT):
             return False
-        return True if not answer.good and "Connection Closed" in words else None
+        return True if "Connection Closed" in words else None
 
     async def restart(self, name: str) -> bool:
         """False where the server refuses: in `close`."""

@@ -267,6 +267,25 @@ async def test_a_code_is_accepted_by_a_scan_and_not_by_the_silence_of_whatsapp(
     assert standin.paths[f"GET /instance/connect/{names[0]}"] == asked
 
 
+@pytest.mark.parametrize("version", ["1.8.6", "2.3.6"])
+async def test_a_scan_is_seen_while_the_login_that_follows_it_is_not_open_yet(
+    make_stand_in: MakeStandIn, make_bench: MakeBench, eventually: Eventually, version: str
+) -> None:
+    """WhatsApp took the login and then fell silent: the socket is there, and takes words."""
+    standin = await make_stand_in(version, opens_after=600.0)
+    bench = await make_bench(standin, pace=replace(PACE, code_holds=1.0))
+    await bench.backend.check()
+    session = bench.hold("sales")
+    await session.connect()
+    assert await session.qr() is not None
+    assert standin.instances["sales"].scan()
+
+    async def phase() -> str:
+        return (await session.probe()).claim.phase
+
+    await eventually(phase, "pairing")
+
+
 async def test_a_scanned_code_is_not_asked_for_while_the_server_logs_in_with_it(
     make_stand_in: MakeStandIn, make_bench: MakeBench, eventually: Eventually
 ) -> None:

@@ -374,14 +374,15 @@ class StandIn:
         self.instances.setdefault(instance.name, instance)
 
     async def _presence(self, instance: Instance, request: web.Request) -> web.Response:
-        """Baileys reads the account's name first, and only then looks at its connection."""
+        """Baileys reads the account's name first, and only then looks at its socket: one that still
+        logs in takes the words."""
         told = await request.json()
         self.error_lines += instance.state != "open"
         if not instance.logins:
             raise Refused(400, f"TypeError: {_UNDEFINED} (reading 'sendPresenceUpdate')")
         if not instance.creds:
             raise Refused(400, f"TypeError: {_UNDEFINED} (reading 'name')")
-        if instance.state != "open":
+        if instance.state == "close" or (instance.state == "connecting" and instance.stuck):
             raise Refused(400, "Error: Connection Closed")
         return web.json_response(
             None if self.old else {"presence": told.get("presence")}, status=201
