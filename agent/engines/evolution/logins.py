@@ -29,7 +29,7 @@ class Logins:
     pace: Pace
     clock: Callable[[], float]
     old: Callable[[], bool]
-    """Whether the server speaks 1.8 or may: it alone was seen to log a session in twice."""
+    """Whether the server speaks 1.8 or may: its restart begins a second connection."""
     fight: bool = False
     """Two connections of it replace each other."""
     _closed_since: float | None = None
@@ -57,7 +57,7 @@ class Logins:
     def may_come_back(self, unpaired: bool, ended: bool) -> bool:
         """Of a closed one: whether the server may connect it by itself. It leaves one that it never
         connected, and one after whose end (`ended`) it makes no more tries."""
-        tries = self.old() and not ended and (self.tries or not unpaired)
+        tries = not ended and (self.tries or not unpaired)
         return not self.stays_closed and (self.under_way or tries)
 
     def refusal(

@@ -24,11 +24,10 @@ Status = ConnectionStatus
 SESSIONS = 12
 
 
-async def look(session: EvolutionSession, chance: random.Random, *, old: bool) -> None:
-    """What an agent and an impatient operator ask, whatever is answered; 2.x is asked at once to
-    connect a session that it says is closed."""
+async def look(session: EvolutionSession, chance: random.Random) -> None:
+    """What an agent and an impatient operator ask, whatever is answered."""
     orders = [session.probe, lambda: session.probe(deep=True), session.probe, session.qr]
-    pick = chance.choice([*orders, session.connect, session.restart] if old else orders)
+    pick = chance.choice([*orders, session.connect, session.restart])
     with contextlib.suppress(EngineError):
         await pick()
 
@@ -59,7 +58,7 @@ async def test_a_session_is_watched_and_healed_through_a_silence_without_a_secon
     chance = random.Random(1)
     until = asyncio.get_running_loop().time() + 4.0
     while asyncio.get_running_loop().time() < until:
-        await asyncio.gather(*(look(session, chance, old=standin.old) for session in sessions))
+        await asyncio.gather(*(look(session, chance) for session in sessions))
     assert {instance.second_logins for instance in instances} == {0}
     standin.silence(False)
     for instance, session in zip(instances, sessions, strict=True):

@@ -173,8 +173,8 @@ async def test_an_old_end_does_not_count_after_a_success(
     instance.unload()
     instance.load(connects=False)
     instance.row.set(connectionStatus="close")
-    claim = (await session.probe()).claim
-    assert claim.reason == "connection_closed"
+    await stays_closed(session, eventually)
+    assert (await session.probe()).claim.reason == "connection_closed"
 
 
 @pytest.mark.parametrize("paired", [False, True])
@@ -227,8 +227,12 @@ async def test_codes_without_a_scan_end_as_idle_and_can_be_requested_again(
     await session.connect()
     instance = bench.standin.instances["sales"]
     await eventually(lambda: instance.state, "close")
-    claim = (await session.probe()).claim
-    assert (claim.status, claim.reason) == (Status.QR_REQUIRED, "qr_idle")
+
+    async def told() -> tuple[Status, str]:
+        claim = (await session.probe()).claim
+        return claim.status, claim.reason
+
+    await eventually(told, (Status.QR_REQUIRED, "qr_idle"))
     assert "disagrees" not in (await session.probe(deep=True)).detail
     assert await session.qr() is not None
 
