@@ -114,10 +114,12 @@ def fresh_end(row: Row | None, open_until: float) -> int | None:
     return row.code if row.closed_wall > open_until else None
 
 
-def is_paired(facts: Facts, row: Row) -> bool:
-    """Whether the row tells of a pairing that still stands."""
+def is_paired(facts: Facts, row: Row) -> bool | None:
+    """Whether the row tells of a pairing that still stands; None: it does not tell."""
     if not row.account or facts.ended in _UNPAIRED:
         return False
+    if row.status == Live.CLOSE and fresh_end(row, facts.open_until) is None:
+        return None  # the server writes this with the number of an end, and there is none
     # A final close and a logout delete the keys and leave the owner's name; a code that is
     # shown sets "connecting".
     return row.status == Live.OPEN and fresh_end(row, facts.open_until) is None

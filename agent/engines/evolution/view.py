@@ -268,9 +268,8 @@ class SessionView:
         if self.unpaired:
             doubt = code is not None and (now or self.code() is None)
         else:
-            doubt = self.logins.old() and (
-                now or not self.paired or self.seconds() >= self._pace.blank_limit
-            )
+            old = self.logins.old() or self._facts.paired is None
+            doubt = old and (now or not self.paired or self.seconds() >= self._pace.blank_limit)
         doubt = doubt and self.live is not Live.OPEN
         return doubt and self._questions.due(code, self._clock(), now)
 

@@ -18,7 +18,7 @@ from agent.engines.evolution.settings import Pace
 from agent.engines.evolution.view import SessionView
 from agent.errors import EngineError
 from tests.conftest import Eventually
-from tests.engines.evolution.conftest import PACE, MakeBench, MakeStandIn
+from tests.engines.evolution.conftest import PACE, MakeBench, MakeStandIn, stays_closed
 
 Status = ConnectionStatus
 SESSIONS = 12
@@ -347,6 +347,28 @@ async def test_a_server_that_has_not_told_its_version_gets_the_care_of_the_old_o
         with pytest.raises(EngineError, match="may still connect it by itself"):
             await ask()
     assert instance.second_logins == 0
+
+
+async def test_a_row_that_is_closed_without_an_end_ends_no_pairing_and_begins_no_second_login(
+    make_stand_in: MakeStandIn, make_bench: MakeBench, eventually: Eventually
+) -> None:
+    """At its start 2.3.6 connects such a session by itself, a minute or two later."""
+    standin = await make_stand_in("2.3.6", again=3600.0)
+    bench = await make_bench(standin)
+    await bench.backend.check()
+    instance = standin.add("sales", "open")
+    instance.drop(408)  # and it is about to connect
+    instance.row.set(connectionStatus="close")
+    session = bench.hold("sales")
+    claim = (await session.probe()).claim
+    assert (claim.status, claim.pairing_unknown) == (Status.INITIALIZING, True)
+    assert {"reconnect", "restart"} <= set(claim.useless)
+    with pytest.raises(EngineError) as caught:
+        await session.connect()
+    assert caught.value.code == "remote_refused"
+    assert standin.asked["GET /instance/connect"] == 0
+    await stays_closed(session, eventually)
+    assert (await session.probe()).claim.pairing_unknown
 
 
 @pytest.mark.parametrize("version", ["1.8.6", "2.3.6"])
