@@ -78,6 +78,11 @@ class HealthPolicy:
     reconnect: ReconnectPolicy = field(default_factory=ReconnectPolicy)
 
 
+def allow_for(policy: HealthPolicy, slack: float) -> HealthPolicy:
+    """The policy for a session whose server takes so many seconds longer than a quick one."""
+    return replace(policy, stuck=policy.stuck + slack) if slack else policy
+
+
 def judge_health(observation: Observation, policy: HealthPolicy, now: float) -> HealthVerdict:
     """The same facts always give the same verdict; the first rule that applies decides."""
     verdict = (

@@ -144,6 +144,17 @@ async def test_a_set_up_is_answered_within_its_wait_with_its_state_and_where_to_
     assert "repair" not in [kind for kind, _ in await one.agent.story("slow")], "it starts"
 
 
+async def test_a_server_that_is_slow_at_each_request_is_given_the_time_to_show_a_code(one, standin):
+    """A look at the session takes longer than its limit for a quick server, and than `stuck`."""
+    await standin.front.set("slow", 0.7)
+    body = {"name": "Slow", "instanceName": "slow"}
+    made = await one.agent.do("POST", SETUP, body)
+    assert made["qr"] == standin.instances["slow"].code
+    assert standin.asked["DELETE /instance/delete"] == 0, "the session is not made again"
+    shown = await one.agent.do("GET", "/api/instance/slow/qr")
+    assert shown["expires_in"] > 0
+
+
 async def test_the_first_set_up_of_a_session_made_elsewhere_that_hangs_ends_in_its_code(
     make_agent, eventually
 ):

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from agent.core.network.slowness import Slowness
 from agent.core.words import InstanceId, RemoteSession, ServerClaim
 from agent.engines.base import BackendReporter, Reporter
 from agent.engines.evolution.api import EvolutionApi
@@ -50,7 +51,12 @@ class EvolutionBackend:
         self._watch = ServerWatch(self._look, reporter.server, reporter.crashed)
         self._api = EvolutionApi(self._http, self._watch.doubt, self._watch.answered)
         limit = min(pace.probe_limit, server.timeout * 0.8)
-        prover = Prover(self._api, server.parallel, limit) if server.prove else None
+        self._slowness = Slowness(6)
+        prover = (
+            Prover(self._api, server.parallel, lambda: self._server.probe_limit)
+            if server.prove
+            else None
+        )
         hooks = Subscription(
             self._api,
             settings.hook_base,
@@ -67,7 +73,8 @@ class EvolutionBackend:
             hooks=hooks,
             seen=SeenMessages(),
             doubt=self._watch.doubt,
-            probe_limit=limit,
+            usual_limit=limit,
+            slowness=self._slowness,
             pace=pace,
             notes=NotesFile(folder / "sessions.json"),
             folder=folder / "removed",
@@ -81,7 +88,10 @@ class EvolutionBackend:
         self._watch.doubt()
 
     async def check(self) -> ServerClaim:
-        return await self._watch.check()
+        claim = await self._watch.check()
+        if claim.up:  # as the agent does, which hears of this check
+            self._slowness.note(claim.seconds)
+        return claim
 
     async def sessions(self) -> list[RemoteSession]:
         # An operator asked for the list: never an older one.

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from agent.core.network.slowness import Slowness
 from agent.engines.evolution.answers import Shown
 from agent.engines.evolution.api import EvolutionApi
 from agent.engines.evolution.claims import Live
@@ -24,6 +25,7 @@ from agent.engines.remote.recent import Recent
 from agent.errors import EngineError
 
 _LOOKS = 8
+_SLACK_SHARE = 0.75
 _LIST_SHARE, _GONE_SHARE = 0.25, 0.5
 """The share of a probe's time that it waits for the list; where that decides."""
 
@@ -39,11 +41,18 @@ class Server:
     seen: SeenMessages
     doubt: Callable[[], None]
     """Call it where the server itself may be down."""
-    probe_limit: float
+    usual_limit: float
+    """For a whole probe of a server that answers at once."""
+    slowness: Slowness
     pace: Pace
     notes: NotesFile
     folder: Path
     """For backups of deleted sessions."""
+
+    @property
+    def probe_limit(self) -> float:
+        """Less than the agent waits, which allows for the same slowness."""
+        return self.usual_limit + self.slowness.slack * _SLACK_SHARE
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ are answered from the server's database.
 """
 
 import asyncio
+from collections.abc import Callable
 from enum import StrEnum
 
 from agent.engines.evolution.answers import refusal_words
@@ -44,21 +45,20 @@ class Proof(StrEnum):
 class Prover:
     """Asks sessions for proof; dead ones hold their turns long, so only half of all are theirs."""
 
-    def __init__(self, api: EvolutionApi, parallel: int, probe_limit: float) -> None:
+    def __init__(self, api: EvolutionApi, parallel: int, probe_limit: Callable[[], float]) -> None:
         self._api = api
         self._turns = asyncio.Semaphore(max(1, parallel // 2))
-        self._timeout = probe_limit * _SHARE
-        self._patience = probe_limit * _TURN_SHARE
+        self._limit = probe_limit
 
     async def ask(self, name: str, account: str) -> Proof:
         """ServerDown when it is the server that does not answer."""
         try:
-            async with asyncio.timeout(self._patience):
+            async with asyncio.timeout(self._limit() * _TURN_SHARE):
                 await self._turns.acquire()
         except TimeoutError:
             return Proof.UNKNOWN
         try:
-            return read_proof(await self._api.own_profile(name, account, self._timeout))
+            return read_proof(await self._api.own_profile(name, account, self._limit() * _SHARE))
         except ServerDown as down:
             if not down.reached:
                 return Proof.UNKNOWN

@@ -17,6 +17,7 @@ from agent.core.model import (
     ServerClaim,
     UnitStatus,
 )
+from agent.core.network.slowness import Slowness
 from agent.link.client import Hello, Link
 from agent.supervise.backends.circuit import Circuit
 from agent.supervise.worker_link import Listener
@@ -28,6 +29,8 @@ class SeatLink:
     id: InstanceId
     circuit: Circuit
     forget: Callable[[InstanceId], None]
+    slack: Callable[[], float] = lambda: 0.0
+    """Seconds that each call may take longer, for its server is slow."""
 
     @property
     def hello(self) -> Hello:
@@ -36,8 +39,9 @@ class SeatLink:
     async def call(
         self, do: str, args: Mapping[str, Any] | None = None, *, timeout: float = 10.0
     ) -> Mapping[str, Any]:
+        limit = timeout + self.slack()
         return await self.circuit.act(
-            self.id, do, lambda: self.link.call(do, args, timeout=timeout, id=self.id)
+            self.id, do, lambda: self.link.call(do, args, timeout=limit, id=self.id)
         )
 
     async def close(self) -> None:
@@ -66,6 +70,7 @@ class BackendFacts:
     stopped_by_hand: bool = False
     our_stop: bool = False
     server: ServerClaim | None = None
+    slowness: Slowness = field(default_factory=Slowness)
     cause: str = ""
     """The reason for which it is away, as the log has it."""
     warned: str = ""

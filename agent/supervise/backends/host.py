@@ -149,6 +149,7 @@ class Seats:
         link = backend.link
         if link is None:
             raise HostError(f"cannot {do} {instance} on {backend.name}: {backend.sentence}")
+        limit += backend.slowness.slack
         async with asyncio.timeout(limit + 5.0):
             return await backend.circuit.act(
                 instance, do, lambda: link.call(do, {}, timeout=limit, id=instance)

@@ -40,6 +40,8 @@ class WorkerNews:
 
     def server(self, backend: BackendFacts, claim: ServerClaim) -> None:
         before, backend.server = backend.server, claim
+        if claim.up:
+            backend.slowness.note(claim.seconds)
         backend.checked_wall, backend.checked_at = time.time(), boot_now()
         backend.next_check_wall = (
             None if claim.next_check is None else time.time() + claim.next_check

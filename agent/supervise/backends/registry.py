@@ -162,6 +162,11 @@ class Backends:
         sentence = f"nothing measures it now: {_why_away(backend)}"
         return (Signal(UNMEASURED, Health.DEGRADED, sentence),)
 
+    def slack(self, facts: Facts) -> float:
+        """Seconds that its server takes longer than a quick one for what is asked of a session."""
+        backend = self.all.get(facts.instance.backend)
+        return 0.0 if backend is None else backend.slowness.slack
+
     def ask(self, facts: Facts, now: float) -> float | None:
         """None: its server answered a check within FRESH. A time: ask again then, or when woken."""
         backend = self.all.get(facts.instance.backend)
@@ -193,7 +198,11 @@ class Backends:
         if (claim := backend.last_words(facts.id)) is not None:
             listener.on_claim(facts.id, backend.run, claim)
         return SeatLink(
-            backend.link, facts.id, backend.circuit, lambda id: forget_listener(backend, id)
+            backend.link,
+            facts.id,
+            backend.circuit,
+            lambda id: forget_listener(backend, id),
+            lambda: backend.slowness.slack,
         )
 
     def look_now(self) -> None:

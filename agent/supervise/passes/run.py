@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from agent.clock import boot_now
-from agent.core.health import HealthPolicy, judge_health
+from agent.core.health import HealthPolicy, allow_for, judge_health
 from agent.core.model import (
     Category,
     Health,
@@ -63,7 +63,7 @@ class Passes:
         begun, before = boot_now(), facts.record
         entries = await self._observe(facts)
         observation, verdict = self._judge(facts, entries)
-        entries += note_circuit(facts, before, self._policy().reconnect.breaker, time.time())
+        entries += note_circuit(facts, before, self._policy(facts).reconnect.breaker, time.time())
         self.ladder.note_check(boot_now() - begun)
         await self._record(facts, before, verdict, entries)
         decided = boot_now()
@@ -79,8 +79,8 @@ class Passes:
             again = facts.next_probe if again is None else min(again, facts.next_probe)
         return again
 
-    def _policy(self) -> HealthPolicy:
-        return self.settings.health_policy()
+    def _policy(self, facts: Facts) -> HealthPolicy:
+        return allow_for(self.settings.health_policy(), self.observer.backends.slack(facts))
 
     async def _observe(self, facts: Facts) -> list[JournalEntry]:
         """Look at it; note what operators or its host did to its worker; save a lost folder."""
@@ -111,7 +111,7 @@ class Passes:
         return observation, verdict
 
     def _judge_now(self, facts: Facts) -> tuple[Observation, HealthVerdict]:
-        policy = self._policy()
+        policy = self._policy(facts)
         facts.wait_reason = self._wait_reason(facts)
         if facts.wait_reason == UNREACHABLE:
             facts.record = spare_unreached(facts.record, policy.reconnect, time.time())
@@ -155,7 +155,7 @@ class Passes:
 
     async def _decide(self, facts: Facts, observation: Observation, verdict: HealthVerdict) -> Step:
         """Orders first, then the repair, then wanted against actual state."""
-        again = next_deadline(observation, verdict, self._policy(), boot_now())
+        again = next_deadline(observation, verdict, self._policy(facts), boot_now())
         only_copy = holds_the_only_copy(facts)
         plan = None if only_copy else self._plan_asked(facts, observation, verdict)
         if plan is None and not only_copy:
@@ -167,7 +167,7 @@ class Passes:
             again = min((at for at in (again, step.again) if at is not None), default=None)
         if plan is None:
             last = facts.repair.last
-            plan = plan_actions(observation, verdict, self._policy(), boot_now(), repair=last)
+            plan = plan_actions(observation, verdict, self._policy(facts), boot_now(), repair=last)
         if only_copy and plan is not None and plan.actions != (ActionKind.CONNECT,):
             plan = None  # it may end the worker, which has the only copy of the session
         if plan is not None and (wait := self._must_wait(facts, plan)) is not None:
@@ -251,14 +251,14 @@ class Passes:
             return ""
         if not plan.tries:
             return ""
-        rules = self._policy().reconnect
+        rules = self._policy(facts).reconnect
         facts.record = after_try(facts.record, rules, time.time(), self.recorder.jitter())
         if not facts.lost_because or not facts.record.attempts:
             return ""
         return f" (attempt {facts.record.attempts} of {rules.attempts})"
 
     async def _finish(self, facts: Facts, plan: Plan, outcome: Outcome) -> None:
-        before, rules = facts.record, self._policy().reconnect
+        before, rules = facts.record, self._policy(facts).reconnect
         if plan.repair or plan.tries:
             facts.action.refusal = outcome.detail
             if not outcome.ok:
