@@ -195,7 +195,10 @@ class EvolutionApi:
         return listed.seconds, rows
 
     async def _checked(self, what: str, path: str, timeout: float | None = None) -> Answer:
-        answer = await self.http.ask("GET", path, timeout=timeout, urgent=True)
+        try:
+            answer = await self.http.ask("GET", path, timeout=timeout, urgent=True)
+        except ServerDown as error:  # told of all sessions: without the name of the one asked for
+            raise ServerDown(what, error.reason, error.cause, reached=error.reached) from error
         if (down := server_fault(what, answer)) is not None:
             raise down
         if answer.status >= 500:

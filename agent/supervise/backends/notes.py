@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol
 
+from agent.clock import boot_now
 from agent.core.breaker import BreakerPolicy, BreakerState
 from agent.core.model import Category, InstanceId, JournalEntry
 from agent.supervise.backends.circuit import Circuit, Noted
@@ -15,6 +16,8 @@ log = logging.getLogger(__name__)
 
 CIRCUITS = ("circuit_open", "circuit_closed")
 """Kinds of journal entries about a backend's circuit."""
+TELLS_WITHIN = 30.0
+"""Seconds in which a running worker has told why its server is away."""
 _COUNTS = re.compile(r"[0-9]+")
 
 Note = Callable[[JournalEntry], Noted]
@@ -39,14 +42,22 @@ def say_by(note: Note) -> Say:
     return say
 
 
-def note_cause(backend: BackendFacts, say: Say, more: str = "") -> None:
-    """Note why it is away, once for each cause: also where it was away before the agent began."""
+def note_cause(backend: BackendFacts, say: Say) -> None:
+    """Note why it is away, once for each cause: also where it was away before the agent began, and
+    not before its running worker had the time to tell a narrower one."""
     cause = backend.reason
-    if cause == backend.cause:
+    if cause == backend.cause or (cause and _may_tell_more(backend)):
         return
     backend.cause = cause
     if cause:
-        say(backend, "backend_down", f"it is down: {backend.sentence}{more}", bad=True)
+        waiting = f"; {len(backend.away)} sessions wait for it" if backend.away else ""
+        say(backend, "backend_down", f"it is down: {backend.sentence}{waiting}", bad=True)
+
+
+def _may_tell_more(backend: BackendFacts) -> bool:
+    since = backend.outage.since
+    soon = since is not None and boot_now() - since < TELLS_WITHIN
+    return soon and backend.server is None and backend.unit.runs
 
 
 def note_warning(backend: BackendFacts, say: Say) -> None:

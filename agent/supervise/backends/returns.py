@@ -37,6 +37,8 @@ class Returns:
             self._returned(backend)
         elif turn is Turn.BLINKED:
             self._begin(backend, self._look_again(backend))
+        elif backend.outage.down:
+            note_cause(backend, self.say)
         elif before.since is None and backend.outage.since is not None:
             for facts in self.members(backend):
                 self.wake(facts.id)  # nothing measures it now
@@ -50,7 +52,7 @@ class Returns:
         members = self.members(backend)
         backend.away = {facts.id for facts in members}
         backend.asking.clear()
-        note_cause(backend, self.say, f"; {len(members)} sessions wait for it")
+        note_cause(backend, self.say)
         for facts in members:
             self.wake(facts.id)
 

@@ -69,6 +69,7 @@ async def test_every_trouble_has_its_reason_and_ends(
         lambda: [(each.up, each.reason) for each in bench.heard.servers], [(False, reason)]
     )
     assert bench.heard.servers[0].sentence.startswith("cannot ")
+    assert "sales" not in bench.heard.servers[0].sentence, "it is told of all its sessions"
     assert bench.by_id["sales"].claims == [], "nothing is known of the session"
     with pytest.raises(EngineError):
         await bench.backend.sessions()
