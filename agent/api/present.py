@@ -242,10 +242,12 @@ def show_trashed(retired: Retired) -> dict[str, Any]:
     }
 
 
-def show_key(row: KeyRow) -> dict[str, Any]:
+def show_key(row: KeyRow, used_wall: float | None) -> dict[str, Any]:
+    """`used_wall`: None = not since the agent started."""
     return {
         "id": row.id,
         "name": row.name,
         "scopes": list(row.scopes),
         "created": wall_text(row.created_wall),
+        "last_used": wall_text(used_wall),
     }

@@ -36,14 +36,15 @@ async def show_caller(call: Call) -> Json:
 
 
 async def list_keys(call: Call) -> Json:
-    return {"keys": [show_key(row) for row in call.parts.ring.rows()]}
+    ring = call.parts.ring
+    return {"keys": [show_key(row, ring.used_wall(row.id)) for row in ring.rows()]}
 
 
 async def add_key(call: Call) -> web.Response:
     body = await call.body()
     scopes = parse_scopes(body["scopes"])
     row, token = await call.parts.ring.add(body["name"], scopes)
-    return created({**show_key(row), "token": token}, f"/api/keys/{row.id}")
+    return created({**show_key(row, None), "token": token}, f"/api/keys/{row.id}")
 
 
 async def revoke_key(call: Call) -> Json:

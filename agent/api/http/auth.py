@@ -89,6 +89,7 @@ class KeyRing:
     def __init__(self, store: Store, rows: list[KeyRow]) -> None:
         self._store = store
         self._rows = {row.id: row for row in rows}
+        self._used_wall: dict[str, float] = {}
 
     @classmethod
     async def open(cls, store: Store) -> "KeyRing":
@@ -109,11 +110,16 @@ class KeyRing:
     async def remove(self, id: str) -> None:
         # First from memory: also with a failing database the key is refused from now on.
         row = self._rows.pop(id, None)
+        self._used_wall.pop(id, None)
         if not await self._store.remove_key(id) and row is None:
             raise NotFound(f"cannot revoke the key {id!r}: no key has this id")
 
     def knows(self, id: str) -> bool:
         return id in self._rows
+
+    def used_wall(self, id: str) -> float | None:
+        """When a request showed it last; None: not since the agent started."""
+        return self._used_wall.get(id)
 
     def caller(self, token: str) -> Caller:
         match = _TOKEN.fullmatch(token)
@@ -121,6 +127,7 @@ class KeyRing:
         # Unknown ids are compared too, so that the time of the answer reveals nothing.
         if not hmac.compare_digest(_digest(token), row.hash if row else _NO_HASH) or row is None:
             raise Unauthorized("cannot accept this key: it is unknown or revoked")
+        self._used_wall[row.id] = time.time()
         level = max((LEVELS[s] for s in row.scopes if s in LEVELS), default=Right.OPEN)
         own = frozenset(
             InstanceId(s.removeprefix("instance:")) for s in row.scopes if s.startswith("instance:")

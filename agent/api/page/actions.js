@@ -137,7 +137,7 @@ export const ACTIONS = [
   {
     key: "snapshot",
     label: "Snapshot",
-    line: "Makes a verified copy of its files to restore later.",
+    line: "Makes a verified copy of its files, one of its snapshots.",
     fits: (instance) => !instance.backend,
     run: snapshot,
     bulk: true,

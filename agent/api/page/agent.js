@@ -6,6 +6,8 @@ const LONGEST_PAUSE = 10000;
 const state = { key: sessionStorage.getItem(KEY) || "", ahead: 0 };
 
 export const hasKey = () => state.key !== "";
+// A key begins with its id.
+export const keyId = () => state.key.split("_")[1] || "";
 
 export function useKey(text) {
   state.key = text;
@@ -24,18 +26,21 @@ export class Refused extends Error {
   }
 }
 
-/** @param {string} method @param {string} path @param {{body?: any, accept?: string, seconds?: number}} [how] */
-export async function send(method, path, { body, accept, seconds = 30 } = {}) {
+/** `raw`: a file that is the body as it is.
+ * @param {string} method @param {string} path
+ * @param {{body?: any, raw?: Blob, accept?: string, seconds?: number}} [how] */
+export async function send(method, path, { body, raw, accept, seconds = 30 } = {}) {
   const headers = { Accept: accept || "application/json" };
   if (state.key) headers.Authorization = "Bearer " + state.key;
   if (body !== undefined) headers["Content-Type"] = "application/json";
+  if (raw) headers["Content-Type"] = "application/gzip";
   let answer;
   try {
     answer = await fetch(path, {
       method,
       headers,
       cache: "no-store",
-      body: body === undefined ? undefined : JSON.stringify(body),
+      body: raw || (body === undefined ? undefined : JSON.stringify(body)),
       signal: AbortSignal.timeout(seconds * 1000),
     });
     await answer.clone().arrayBuffer(); // whole: one that breaks off later is no answer

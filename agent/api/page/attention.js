@@ -2,6 +2,7 @@
 import { answers, may } from "/page/answers.js";
 import { release } from "/page/actions.js";
 import { act } from "/page/dialogs.js";
+import { linked } from "/page/places.js";
 import { make, setAttribute, setPill, setSince, setText } from "/page/show.js";
 
 const SHOWN = matchMedia("(max-width: 36rem)").matches ? 3 : 5;
@@ -246,4 +247,4 @@ function ofAnybody(text, instance) {
 }
 
 const withCode = (text) =>
-  text.split("`").map((part, place) => (place % 2 ? make("code", { text: part }) : part));
+  text.split("`").flatMap((part, place) => (place % 2 ? [make("code", { text: part })] : linked(part)));

@@ -120,11 +120,13 @@ export function makeCopies(place) {
   }
 
   return {
-    async show() {
+    // `wanted`: whose snapshots are asked for.
+    async show(wanted) {
       const ids = [...answers.instances.values()].filter((one) => !one.backend).map((one) => one.id);
       const before = choice.value;
       choice.replaceChildren(...ids.sort().map((id) => make("option", { value: id, text: id })));
-      if (ids.includes(before)) choice.value = before;
+      if (ids.includes(wanted)) choice.value = wanted;
+      else if (ids.includes(before)) choice.value = before;
       setAttribute(choice, "hidden", ids.length ? null : "");
       await Promise.all([drawTrash(), drawSnapshots()]).catch(fail);
     },

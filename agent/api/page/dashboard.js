@@ -2,17 +2,22 @@
 import { Refused, hasKey, useKey } from "/page/agent.js";
 import { answers, enter, leave, live, reads, refresh, start } from "/page/answers.js";
 import { makeCopies } from "/page/copies.js";
+import { makeManage } from "/page/manage.js";
 import { makeInstance } from "/page/instance.js";
 import { makeOverview } from "/page/overview.js";
 import { announce } from "/page/story.js";
 import { note } from "/page/dialogs.js";
 import { at, duration, setText, tick } from "/page/show.js";
 
+const PAGES = ["overview", "instance", "copies", "manage"];
+const NAMED = { copies: "copies", agent: "manage" }; // by the word in the address
+
 // `failed`: the error of the last look; `why`: the reason of a lost connection.
 const state = { inside: false, failed: "", why: "", again: null, place: null };
 const overview = makeOverview(at("overview"));
 const instance = makeInstance(at("instance"));
 const copies = makeCopies(at("copies"));
+const manage = makeManage(at("manage"));
 
 function changed(what, ...more) {
   if (!state.inside) return;
@@ -27,6 +32,7 @@ function changed(what, ...more) {
     overview.draw();
     instance.draw();
     instance.refresh();
+    if (!at("manage").hidden) manage.refresh();
     drawLive();
   } else if (what === "lines") {
     overview.draw();
@@ -83,8 +89,7 @@ function drawBanner() {
 function showEntrance(wrong) {
   state.inside = false;
   leave();
-  for (const id of ["overview", "instance", "copies", "to-copies", "loading", "banner", "forget"])
-    at(id).hidden = true;
+  for (const id of [...PAGES, "to-copies", "to-manage", "loading", "banner", "forget"]) at(id).hidden = true;
   at("entrance").hidden = false;
   at("live").className = "live off";
   setText(at("live"), "Not connected");
@@ -100,7 +105,7 @@ async function begin() {
     await enter();
     at("entrance").hidden = at("loading").hidden = true;
     at("forget").hidden = !hasKey();
-    at("to-copies").hidden = !reads();
+    at("to-copies").hidden = at("to-manage").hidden = !reads();
     state.failed = "";
     route();
   } catch (error) {
@@ -120,11 +125,13 @@ function route() {
   if (!state.inside || !answers.caller) return;
   const match = /^#\/instance\/([a-z0-9][a-z0-9_-]{0,47})$/.exec(location.hash);
   const wanted = match ? match[1] : "";
-  const page = wanted ? "instance" : location.hash === "#/copies" && reads() ? "copies" : "overview";
-  for (const id of ["overview", "instance", "copies"]) at(id).hidden = id !== page;
+  const asked = NAMED[location.hash.split("/")[1]];
+  const page = wanted ? "instance" : asked && reads() ? asked : "overview";
+  for (const id of PAGES) at(id).hidden = id !== page;
   if (wanted && wanted !== instance.shown()) instance.show(wanted);
   if (!wanted) instance.hide();
-  if (page === "copies") copies.show();
+  if (page === "copies") copies.show(location.hash.split("/")[2]);
+  if (page === "manage") manage.show();
   if (page === "overview") {
     overview.draw();
     overview.drawTold();

@@ -2,12 +2,13 @@
 import { Refused } from "/page/agent.js";
 import { at, make } from "/page/show.js";
 import { refreshSoon } from "/page/answers.js";
+import { linked } from "/page/places.js";
 
 export function note(text, bad) {
   const toast = make(
     "div",
     { name: "toast" + (bad ? " bad" : ""), role: bad ? "alert" : null },
-    make("span", { text: bad ? "Not done: " + text : text }),
+    make("span", {}, ...linked(bad ? "Not done: " + text : text)),
     make("button", {
       type: "button",
       name: "quiet",

@@ -2,7 +2,7 @@
 import { Refused, get } from "/page/agent.js";
 import { answers, may, wantLines } from "/page/answers.js";
 import { ACTIONS, fault, faultNames, isOffered, perform, scan } from "/page/actions.js";
-import { choose, drawStory, makeChoice } from "/page/story.js";
+import { choose, drawStory, makeChoice, makeZone } from "/page/story.js";
 import { drawAttention, makeAttention } from "/page/attention.js";
 import { placeOf } from "/page/backends.js";
 import { drawNext, makeHelp } from "/page/cards.js";
@@ -12,6 +12,7 @@ import { makeEvidence } from "/page/evidence.js";
 import { makeHistory } from "/page/history.js";
 import { drawCounted, drawFacts } from "/page/machine.js";
 import { isStale, ownerOf, staleWords } from "/page/machines.js";
+import { linked } from "/page/places.js";
 import { makeSettings, makeTrial } from "/page/settings.js";
 import { bytes, duration, make, setPill, setText, statusOf, statusWord, whyOf } from "/page/show.js";
 import { accountWord, pauseWord, plain, verdictWord, workerWord } from "/page/words.js";
@@ -64,7 +65,7 @@ export function makeInstance(place) {
       make(
         "section",
         { name: "panel" },
-        make("div", { name: "panel-head" }, make("h2", { text: "Its story" }), category),
+        make("div", { name: "panel-head" }, make("h2", { text: "Its story" }), makeZone(), category),
         story,
       ),
       evidence.place,
@@ -202,7 +203,7 @@ export function makeInstance(place) {
           (details.repair.reason ? " (" + plain(details.repair.reason) + ")" : ""),
       );
     }
-    drawFacts(facts, rowsOf(instance, details));
+    drawFacts(facts, rowsOf(instance, details), instance.id);
     drawCounted(
       counted,
       "Messages, errors, restarts and reconnects are counted",
@@ -291,14 +292,11 @@ function makeActions(current) {
       "data-do": action.key,
     });
     button.addEventListener("click", () => perform(button, action, current()));
+    const line = make("span", { name: "soft small" });
     return {
       action,
-      item: make(
-        "li",
-        { name: "action-row" },
-        button,
-        make("span", { name: "soft small", text: action.line }),
-      ),
+      line,
+      item: make("li", { name: "action-row" }, button, line),
     };
   });
   const list = (harsh) =>
@@ -309,7 +307,7 @@ function makeActions(current) {
     );
   const place = make(
     "details",
-    { name: "panel actions-panel", open: !matchMedia("(max-width: 36rem)").matches },
+    { name: "panel folded actions-panel", open: !matchMedia("(max-width: 36rem)").matches },
     make("summary", {}, make("h2", { text: "Actions" })),
     list(false),
     make("h3", { text: "Actions that end the pairing or remove the session" }),
@@ -320,6 +318,9 @@ function makeActions(current) {
     draw(instance) {
       place.hidden = !may("operate", instance.id);
       for (const { action, item } of rows) item.hidden = !isOffered(action, instance);
+      if (place.dataset.of === instance.id) return;
+      place.dataset.of = instance.id;
+      for (const { action, line } of rows) line.replaceChildren(...linked(action.line, instance.id));
     },
   };
 }

@@ -1,11 +1,15 @@
 // The figures of the machine, of the agent and of the repairs.
 import { answers, reads } from "/page/answers.js";
+import { linked } from "/page/places.js";
 import { bytes, duration, make, moment, percent, setSince, setText } from "/page/show.js";
 
 // Rows of [label, value, true when the value is a time that passed, "for" when it still goes on].
-export function drawFacts(list, rows) {
-  if (list.children.length !== rows.length) {
-    list.replaceChildren(...rows.map(([label]) => make("div", {}, make("dt", { text: label }), make("dd"))));
+export function drawFacts(list, rows, id = "") {
+  if (list.children.length !== rows.length || list.dataset.of !== id) {
+    list.dataset.of = id;
+    list.replaceChildren(
+      ...rows.map(([label]) => make("div", {}, make("dt", {}, ...linked(label, id)), make("dd"))),
+    );
   }
   rows.forEach(([label, value, passed], place) => {
     const [dt, dd] = list.children[place].children;

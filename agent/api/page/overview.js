@@ -1,7 +1,7 @@
 // All sessions: alerts and incidents, cards or a table, the story, the machine.
 import { Refused } from "/page/agent.js";
 import { answers, may, older, wantLines } from "/page/answers.js";
-import { choose, drawStory, makeChoice } from "/page/story.js";
+import { choose, drawStory, makeChoice, makeZone } from "/page/story.js";
 import { drawAttention, makeAttention } from "/page/attention.js";
 import { makeBackends, placeOf } from "/page/backends.js";
 import { makeCards } from "/page/cards.js";
@@ -92,7 +92,7 @@ export function makeOverview(place) {
     make(
       "section",
       { name: "panel" },
-      make("div", { name: "panel-head" }, make("h2", { text: "What happened" }), category),
+      make("div", { name: "panel-head" }, make("h2", { text: "What happened" }), makeZone(), category),
       story,
       olderButton,
     ),

@@ -49,10 +49,11 @@ export function makeSettings(changed) {
   const save = make("button", { text: "Save", name: "primary" });
   const undo = make("button", { type: "button", text: "Undo" });
   const form = make("form", { name: "fields" }, list, wrong, make("div", { name: "actions" }, save, undo));
+  const summary = make("span", { name: "soft small" });
   const place = make(
-    "section",
-    { name: "panel", id: "settings" },
-    make("h2", { text: "Settings" }),
+    "details",
+    { name: "panel folded", id: "settings" },
+    make("summary", {}, make("h2", { text: "Settings" }), " ", summary),
     make("p", {
       name: "soft",
       text: "This session's own values; an empty field takes the default. They apply from its next start.",
@@ -97,7 +98,8 @@ export function makeSettings(changed) {
     );
     list.replaceChildren(...state.rows.map(({ item }) => item));
     for (const row of state.rows) row.follow();
-    save.disabled = undo.disabled = true;
+    const set = Object.keys(details.settings).length;
+    setText(summary, set ? set + " of its own" : "all as by default");
     setAttribute(form, "hidden", state.rows.length ? null : "");
   }
 

@@ -134,6 +134,11 @@ export function clock(text) {
 export const moment = (text) =>
   new Date(text).toLocaleString([], { dateStyle: "medium", timeStyle: "long", hour12: false });
 
+export const zone = () =>
+  new Intl.DateTimeFormat([], { timeZoneName: "short" })
+    .formatToParts(now())
+    .find(({ type }) => type === "timeZoneName").value;
+
 // Texts that move with the clock: marked once, drawn every second by tick().
 export function setSince(element, text, after = "") {
   setAttribute(element, "data-since", text || null);

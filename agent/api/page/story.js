@@ -1,5 +1,6 @@
 // The journal as a story, newest first, in the words of the page.
-import { at, clock, empty, make, moment, statusWord } from "/page/show.js";
+import { linked } from "/page/places.js";
+import { at, clock, empty, make, moment, statusWord, zone } from "/page/show.js";
 
 const TONES = {
   alert: "bad",
@@ -30,6 +31,9 @@ export function makeChoice(label, more, changed) {
   select.addEventListener("change", changed);
   return select;
 }
+
+// A clock without a zone says nothing to a person elsewhere.
+export const makeZone = () => make("span", { name: "soft small story-zone", text: "times in " + zone() });
 
 // Entries to draw: each has its newest event, and for a chain of statuses its oldest.
 export function choose(events, chosen) {
@@ -148,7 +152,7 @@ function draw(entry, named, fresh) {
       where,
       bold && make("strong", { text: bold }),
       bold && rest ? ": " : "",
-      make("span", { text: rest }),
+      make("span", {}, ...linked(rest, event.instance)),
     ),
     entry.whole ? make("span", { name: "story-kind", text: event.kind.replaceAll("_", " ") }) : null,
   );

@@ -2,8 +2,7 @@
 // Before anything is drawn, so that no wrong colours flash up.
 (function () {
   const system = matchMedia("(prefers-color-scheme: dark)");
-  const words = { system: "Theme: system", light: "Theme: light", dark: "Theme: dark" };
-  const order = Object.keys(words);
+  const order = ["system", "light", "dark"];
   let chosen = "system";
   try {
     chosen = localStorage.getItem("wa-agent-theme") || chosen;
@@ -15,7 +14,7 @@
     const dark = chosen === "dark" || (chosen !== "light" && system.matches);
     document.documentElement.dataset.theme = dark ? "dark" : "light";
     const button = document.getElementById("theme");
-    if (button) button.textContent = words[chosen] || words.system;
+    if (button) button.textContent = order.includes(chosen) ? chosen : order[0];
   }
 
   apply();

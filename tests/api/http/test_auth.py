@@ -188,7 +188,7 @@ async def test_a_revoked_key_is_out_at_once(house: House) -> None:
     ):
         assert (await session.get("/api/health")).status == 200
         (row,) = (await (await local.get("/api/keys")).json())["keys"]
-        assert set(row) == {"id", "name", "scopes", "created"}
+        assert set(row) == {"id", "name", "scopes", "created", "last_used"}
         assert (await local.delete(f"/api/keys/{row['id']}")).status == 200
         assert (await session.get("/api/health")).status == 401
 

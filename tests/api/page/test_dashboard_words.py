@@ -58,3 +58,5 @@ async def test_a_logout_that_was_asked_for_is_told_as_one_and_times_have_date_an
     assert await watcher.run(f"{story}.querySelectorAll('.story-entry.bad').length") == 0
     title = await watcher.run(f"{story}.querySelector('time').title")
     assert "20" in title and ("UTC" in title or "GMT" in title), title
+    zone = await watcher.run("document.querySelector('#instance .story-zone').textContent")
+    assert zone.removeprefix("times in ") in title, "seen without a mouse"

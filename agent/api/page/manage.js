@@ -1,0 +1,52 @@
+// The page of the agent itself: its keys and webhooks, sessions out and in.
+import { Refused } from "/page/agent.js";
+import { may } from "/page/answers.js";
+import { makeKeys } from "/page/keys.js";
+import { makeDesk, makeExport, makeImport } from "/page/moving.js";
+import { make, setText } from "/page/show.js";
+import { makeWebhooks } from "/page/webhooks.js";
+
+export function makeManage(place) {
+  const keys = makeKeys(),
+    webhooks = makeWebhooks(),
+    out = makeExport(),
+    back = makeImport(),
+    desk = makeDesk();
+  const wrong = make("p", { name: "wrong", role: "alert" });
+  const lacking = make("p", { name: "soft" });
+  place.append(
+    make("nav", { "aria-label": "Back" }, make("a", { name: "back", href: "#/", text: "All sessions" })),
+    make("h1", { tabindex: "-1", text: "Agent" }),
+    wrong,
+    lacking,
+    make(
+      "div",
+      { name: "columns wide-left" },
+      make("div", {}, keys.place, webhooks.place),
+      make("div", {}, desk.place, out.place, back.place),
+    ),
+  );
+
+  async function draw(...panels) {
+    setText(wrong, "");
+    out.draw();
+    desk.draw();
+    try {
+      for (const panel of panels) if (!panel.place.hidden) await panel.draw();
+    } catch (error) {
+      if (!(error instanceof Refused)) throw error;
+      setText(wrong, error.message);
+    }
+  }
+
+  return {
+    async show() {
+      for (const { place } of [keys, out, back]) place.hidden = !may("admin");
+      desk.place.hidden = !may("operate");
+      setText(lacking, may("admin") ? "" : "Keys, exports and imports need a key with the scope admin.");
+      lacking.hidden = may("admin");
+      await draw(keys, webhooks);
+    },
+    refresh: () => draw(webhooks),
+  };
+}

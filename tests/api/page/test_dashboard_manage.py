@@ -1,0 +1,196 @@
+"""The page of the agent itself: keys, webhooks, a session out and in; and what leads there."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+from tests.api.page.browsing import check_manners, listening, make_agent, picture, watcher
+from tests.api.page.watcher import Watcher
+from tests.conftest import Eventually
+from tests.daemon.conftest import RunningAgent
+from tests.deliver.receiver import Receiver
+
+__all__ = ["listening", "make_agent", "watcher"]
+
+TRUSTED = "\n[api]\ntrust_loopback = true\n"
+LIVE = "document.querySelector('#live').textContent === 'Live'"
+YES = "dialog[open] .danger"
+TOASTS = "document.querySelector('.toasts').innerText"
+WIDE = "document.documentElement.scrollWidth"
+
+
+async def choose(watcher: Watcher, field: str, value: str) -> None:
+    await watcher.run(
+        f"(() => {{ const e = document.querySelector('{field}'); e.value = {json.dumps(value)};"
+        " e.dispatchEvent(new Event('change')); })()"
+    )
+
+
+async def test_a_key_is_made_shown_once_used_and_revoked(
+    listening: Callable[..., RunningAgent], watcher: Watcher
+) -> None:
+    agent = listening()
+    await agent.start()
+    await agent.create("sales")
+    await agent.create("other")
+    admin = (await agent.do("POST", "/api/keys", {"name": "me", "scopes": ["admin"]}))["token"]
+    await watcher.size(390, 844, phone=True)
+    await watcher.go(f"http://{agent.listen}/#/agent")
+    await watcher.click("#entrance-key")
+    await watcher.type(admin)
+    await watcher.press("Enter", 13)
+    await watcher.until("document.querySelector('#keys .copy-row').innerText.includes('this page')")
+    assert await watcher.run(WIDE) <= 390, "the bar has room for all it offers"
+    assert (
+        await watcher.run("document.querySelector('#forget').getBoundingClientRect().right") < 390
+    )
+    await picture(watcher, "agent-phone")
+
+    await watcher.click("[data-do=new-key]")
+    await watcher.until("document.activeElement.id === 'key-name'")
+    await watcher.type("shop")
+    await choose(watcher, "#key-scope", "some")
+    await watcher.click("dialog[open] .primary")
+    wrong = "document.querySelector('dialog .wrong').textContent"
+    await watcher.until(f"{wrong}.includes('scopes')")  # the interface's own words
+    await choose(watcher, "#key-sessions", "sales")
+    await watcher.click("dialog[open] .primary")
+    await watcher.until("document.querySelector('#new-key').textContent.startsWith('wak_')")
+    token = await watcher.run("document.querySelector('#new-key').textContent")
+    await picture(watcher, "new-key")
+    await watcher.press("Enter", 13)
+    await watcher.until("!document.querySelector('dialog').open")
+    bearer = {"Authorization": f"Bearer {token}"}
+    (seen,) = (await agent.ask("GET", "/api/instances", headers=bearer))[1]["instances"]
+    assert seen["id"] == "sales"
+
+    await watcher.go("about:blank")
+    await watcher.go(f"http://{agent.listen}/#/agent")
+    row = f'[data-key="{token[4:12]}"]'
+    await watcher.until(f"document.querySelector('{row}').innerText.includes('last used')")
+    told = await watcher.run(f"document.querySelector('{row}').innerText")
+    assert "shop" in told and "instance:sales" in told, told
+    assert token not in await watcher.run("document.body.innerHTML")
+    await watcher.click(f"{row} button")
+    await watcher.click(YES)
+    await watcher.until(f"!document.querySelector('{row}')")
+    assert (await agent.ask("GET", "/api/instances", headers=bearer))[0] == 401
+    await check_manners(watcher, agent)
+
+
+async def test_a_key_that_may_only_read_sees_the_webhooks_and_what_it_lacks(
+    listening: Callable[..., RunningAgent], watcher: Watcher
+) -> None:
+    agent = listening()
+    await agent.start()
+    read = (await agent.do("POST", "/api/keys", {"name": "me", "scopes": ["read"]}))["token"]
+    await watcher.go(f"http://{agent.listen}/#/agent")
+    await watcher.click("#entrance-key")
+    await watcher.type(read)
+    await watcher.press("Enter", 13)
+    await watcher.until("document.querySelector('#webhooks').innerText.includes('No webhook')")
+    said = await watcher.run("document.querySelector('#manage').innerText")
+    assert "need a key with the scope admin" in said
+    shown = "[...document.querySelectorAll('#manage section')].filter((e) => e.checkVisibility())"
+    assert await watcher.run(f"{shown}.map((e) => e.id)") == ["webhooks"]
+    await check_manners(watcher, agent)
+
+
+async def test_a_webhook_shows_what_was_refused_and_is_tried_again(
+    listening: Callable[..., RunningAgent], watcher: Watcher
+) -> None:
+    async with Receiver().open() as target:
+        target.status = lambda body: 400
+        hook = f'[[webhook]]\nname = "ops"\nurl = "{target.url}"\nprivate = true\n'
+        agent = listening(TRUSTED + hook)
+        await agent.start()
+        await watcher.size(1280, 900)
+        await watcher.go(f"http://{agent.listen}/")
+        await watcher.until(LIVE)
+        await agent.create("sales")
+        await watcher.click("#to-manage")
+        row = "document.querySelector('[data-webhook=ops]')"
+        await watcher.until(f"{row}.innerText.includes('refused for good')")
+        await watcher.click("[data-webhook=ops] summary")
+        await watcher.until(f"{row}.querySelector('.dead-letter').innerText.includes('400')")
+        await picture(watcher, "webhooks")
+        await watcher.click("[data-webhook=ops] [data-do=test]")
+        await watcher.until(f"{TOASTS}.includes('ops took no test event: answered 400')")
+        target.status = lambda body: 200
+        await watcher.click("[data-webhook=ops] [data-do=retry]")
+        await watcher.until(f"{TOASTS}.includes('ops is tried now, with ')")
+        await watcher.until(f"{row}.querySelector('.pill').textContent === 'All delivered'")
+        await watcher.until(f"!{row}.innerText.includes('refused for good')")
+        assert "last delivered" in await watcher.run(f"{row}.innerText")
+        # The story leads back to it.
+        await watcher.click("#manage .back")
+        await watcher.click("#overview .story a[href='#/agent']")
+        await watcher.until("location.hash === '#/agent'")
+        await check_manners(watcher, agent)
+
+
+async def test_a_session_goes_out_as_an_archive_and_comes_in_again(
+    listening: Callable[..., RunningAgent],
+    watcher: Watcher,
+    eventually: Eventually,
+    tmp_path: Path,
+) -> None:
+    agent = listening(TRUSTED)
+    await agent.start()
+    await agent.create("sales")
+    await eventually(lambda: agent.status("sales"), "CONNECTED")
+    await watcher.size(1280, 900)
+    down = {"behavior": "allow", "downloadPath": str(tmp_path)}
+    await watcher.call("Page.setDownloadBehavior", down)
+    await watcher.go(f"http://{agent.listen}/#/agent")
+    await watcher.click("[data-do=export]")
+    await watcher.until(f"{TOASTS}.includes('the archive of sales is sales.')")
+
+    async def archive() -> list[Path]:
+        return [file for file in tmp_path.glob("sales.*.tar.gz") if file.stat().st_size]
+
+    await eventually(archive)
+    (file,) = await archive()
+    await watcher.set_files("#import-file", [str(file)])
+    await watcher.click("#import button")
+    wrong = "document.querySelector('#import .wrong').textContent"
+    await watcher.until(f"{wrong}.includes('cannot import sales: ')")  # the interface's own words
+
+    # Deleted: its note and its story lead to the trash.
+    await watcher.run("location.hash = '#/instance/sales'")
+    await watcher.click("[data-do=delete]")
+    await watcher.until("document.activeElement.id === 'dialog-typed'")
+    await watcher.type("sales")
+    await watcher.press("Enter", 13)
+    await watcher.until(f"{TOASTS}.includes('in the trash as sales.')")
+    await watcher.click(".toast a[href='#/copies']")
+    await watcher.until("document.querySelector('#copies-trash .copy-row')")
+
+    await watcher.run("location.hash = '#/agent'")
+    await watcher.set_files("#import-file", [str(file)])
+    await watcher.click("#import-enable")
+    await watcher.click("#import button")
+    await watcher.until("location.hash === '#/instance/sales'")
+    await eventually(lambda: agent.status("sales"), "CONNECTED")
+    await watcher.click("#instance .facts a[href='#/copies/sales']")
+    await watcher.until("document.querySelector('#copies-of').value === 'sales'")
+    await check_manners(watcher, agent)
+
+
+async def test_a_desk_is_invited_from_the_page(
+    listening: Callable[..., RunningAgent], watcher: Watcher
+) -> None:
+    agent = listening(TRUSTED)
+    await agent.start()
+    await watcher.go(f"http://{agent.listen}/#/agent")
+    await watcher.until("document.querySelector('#desk').innerText.includes('No session can be')")
+    await agent.do("POST", "/api/instance", {"id": "shop", "engine": "web", "enabled": False})
+    await watcher.until("document.querySelector('#desk-of').value === 'shop'")
+    await watcher.click("[data-do=invite]")
+    line = "document.querySelector('#desk-line').textContent"
+    await watcher.until(f"{line}.includes('wa-agent pair --to wap1:shop:')")
+    await watcher.press("Enter", 13)
+    await watcher.click("[data-do=revoke-invite]")
+    await watcher.click(YES)
+    await watcher.until(f"{TOASTS}.includes('the invitation of shop is revoked')")
+    await check_manners(watcher, agent)
