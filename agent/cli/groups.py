@@ -1,4 +1,5 @@
-"""All commands, in the order of the help. A module is imported when one of its words is typed."""
+"""All commands, and under which title the help shows each. A module is imported when one of its
+words is typed."""
 
 from collections.abc import Iterator, Mapping
 from importlib import import_module
@@ -41,6 +42,19 @@ WORDS: Mapping[str, str] = {
     "completion": "",
 }
 """The modules below agent/cli, each with its commands; `completion` needs all the others'."""
+
+SECTIONS: Mapping[str, str] = {
+    "every day": "create qr list show why send restart top alerts doctor",
+    "a session": "settings enable disable start stop logout delete passkey pairing-code screenshot",
+    "what happens": "health events reasons incidents",
+    "repairs": "repair recover ensure-healthy cleanup setup",
+    "copies, and moving in": "snapshot snapshots restore export import trash invite pair",
+    "sessions on Evolution and whaticket servers": "backends remote-settings removed",
+    "many machines": "fleet",
+    "this installation": "run config key webhooks install-units tune completion version worker",
+    "trying it out": "demo sandbox",
+}
+"""The titles of the help, each with its commands."""
 
 
 def group_of(word: str) -> Group | None:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from agent.cli import agent
 from agent.cli.command import Group, add_common
 from agent.cli.groups import all_groups, group_of
+from agent.cli.help import InSections
 from agent.cli.terminal.show import clean
 from agent.errors import WaError
 
@@ -35,12 +36,17 @@ def build_parser(groups: Sequence[Group] = ()) -> argparse.ArgumentParser:
         prog="wa-agent",
         description="Keeps WhatsApp sessions alive on this machine.",
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=InSections,
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=agent.version_line())
     add_common(parser)
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    commands = parser.add_subparsers(
+        title="commands",
+        description="wa-agent COMMAND --help tells more",
+        metavar="COMMAND",
+        required=True,
+    )
     for group in groups or all_groups():
         group.add(commands)
     parser.set_defaults(parser=parser)  # completion is made from the parser itself
