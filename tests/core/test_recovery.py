@@ -712,6 +712,17 @@ def test_a_session_whose_keys_still_fail_is_repaired_again_in_the_next_round():
     assert wants_repair(verdict, gave_up, POLICY, WALL + 600)
 
 
+def test_a_repair_is_over_once_the_session_is_well_also_while_others_wait():
+    """A backend's open circuit holds its sessions back for ten minutes."""
+    repair = begin_repair(judge_health(ZOMBIE, HEALTH, NOW), Goal.HEAL, WALL)
+    for wait in ("backend_circuit", "incident"):
+        observation = seen(wait_reason=wait)
+        verdict = judge_health(observation, HEALTH, NOW)
+        assert verdict.healthy
+        case = Case(observation, verdict, Circumstances(well=False), POLICY, WALL + 60)
+        assert step_repair(case, repair)[0].ending is Ending.RECOVERED
+
+
 def test_a_session_that_gave_up_in_an_incident_may_try_again_after_it():
     gave_up = Repair(
         Trouble.CONNECTION, "zombie", Goal.HEAL, WALL, ending=Ending.GAVE_UP, ended_wall=WALL

@@ -28,7 +28,7 @@ def find_ending(case: Case, repair: Repair) -> Ending | None:
     helped = Ending.CLEANED if repair.cleaned or repair.unpaired else Ending.RECOVERED
     if verdict.reason in ("waiting_for_scan", PASSKEY_SUSPECTED):
         return helped
-    if case.observation.wait_reason:
+    if case.observation.wait_reason and not verdict.healthy:
         return None
     if verdict.reason == "ping_failed":
         # The next pings decide: a zombie looks the same after its failed pings are forgotten.
