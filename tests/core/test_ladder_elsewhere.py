@@ -337,9 +337,8 @@ def test_a_list_that_contradicts_a_working_session_ends_no_pairing_and_is_not_ca
 
 def test_an_unpaired_session_is_repaired_again_soon_after_a_repair_that_was_asked_for():
     stuck = judge_health(connecting(NEVER_PAIRED, ago=99.0), HEALTH, NOW)
-    gave_up = replace(
-        begin_repair(stuck, Goal.WORKING_QR, WALL), ending=Ending.GAVE_UP, ended_wall=WALL
-    )
+    asked = begin_repair(stuck, Goal.WORKING_QR, WALL)
+    gave_up = replace(asked, ending=Ending.GAVE_UP, ended_wall=WALL, acts=1)
     assert not wants_repair(stuck, gave_up, POLICY, WALL + 5)
     assert wants_repair(stuck, gave_up, POLICY, WALL + 60)
     paired = judge_health(connecting(PAIRED, ago=99.0), HEALTH, NOW)

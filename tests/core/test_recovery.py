@@ -712,6 +712,14 @@ def test_a_session_whose_keys_still_fail_is_repaired_again_in_the_next_round():
     assert wants_repair(verdict, gave_up, POLICY, WALL + 600)
 
 
+def test_a_repair_that_was_asked_for_and_had_no_step_does_not_delay_the_agents_own():
+    verdict = judge_health(ZOMBIE, HEALTH, NOW)
+    asked = begin_repair(verdict, Goal.WORKING_QR, WALL)
+    gave_up = replace(asked, ending=Ending.GAVE_UP, ended_wall=WALL)
+    assert wants_repair(verdict, gave_up, POLICY, WALL + 1)
+    assert not wants_repair(verdict, replace(gave_up, acts=1), POLICY, WALL + 1)
+
+
 def test_a_repair_is_over_once_the_session_is_well_also_while_others_wait():
     """A backend's open circuit holds its sessions back for ten minutes."""
     repair = begin_repair(judge_health(ZOMBIE, HEALTH, NOW), Goal.HEAL, WALL)

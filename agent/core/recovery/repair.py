@@ -235,6 +235,8 @@ def wants_repair(
         return False
     if last.ended_wall <= released_wall <= now_wall:
         return True
+    if last.goal is not Goal.HEAL and not last.acts:
+        return True  # a person asked before there was a step to try
     again = policy.keys_again if last.trouble is Trouble.KEYS else policy.again
     if last.goal is not Goal.HEAL:  # one round was asked for: the agent's own come after the pause
         again = min(again, policy.round_pause)
