@@ -2,7 +2,8 @@
 of tests/hostile/contact.py, while eight friends write and Nodes and workers are killed.
 
 A plain bot of the library is linked to each account and is never killed: what a friend wrote and
-the bot read, the session must read; and only a kill may take a session down.
+the bot read, the session must read, unless it was under way at a kill; and only a kill may take a
+session down.
 """
 
 import asyncio
@@ -16,62 +17,25 @@ import time
 from collections import Counter
 from collections.abc import Mapping
 from contextlib import AsyncExitStack, suppress
-from dataclasses import dataclass, field
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 
+from agent.core.event_json import wall_text
 from agent.errors import HostError
+from scripts.benches.paired import PairedSessions, Session
 from scripts.benches.processes import tree
-from tests.daemon.conftest import RunningAgent
-from tests.engines.baileys.conftest import make_cache
 from tests.hostile import contact
 from tests.hostile.frame import case_of
-from tests.standin.baileys.run import BaileysServer, WhatsApp
+from tests.standin.baileys.run import BaileysServer
 
 FRIENDS = [contact.FRIEND, *(f"55119000002{number:02d}" for number in range(7))]
-SETTINGS = '[agent]\nhost = "process"\n\n[start]\nstagger = 0\nspread = 0\nlogin_every = 0\n'
-PAIRED, BACK, READ = 120.0, 180.0, 120.0
-"""Seconds until a session is paired, is back after a kill, and the end without another receipt."""
+LINKED, BACK, READ = 120.0, 180.0, 120.0
+"""Seconds until all bots are linked, a session is back after a kill, and with no other receipt."""
 BETWEEN_CASES, BETWEEN_WORDS, BETWEEN_KILLS = 6.0, 3.0, 25.0
 """The longest pauses in seconds, of each session's contact, of its friends, and of the kills."""
 LOOK = 5.0
-JUST_BEFORE = 0.5
-"""Seconds by which a claim may be older than the kill that it tells of: two clocks were read."""
-
-
-@dataclass(slots=True)
-class Session:
-    id: str
-    account: str
-    said: list[str] = field(default_factory=list)
-    """By friends."""
-    kills: list[tuple[float, float]] = field(default_factory=list)
-    """From when to when it was down for one."""
-    cases: int = 0
-    stanzas: int = 0
-    events: list[dict[str, Any]] = field(default_factory=list)
-    cursor: int = 0
-
-    def is_killed(self, at: float) -> bool:
-        return any(begun - JUST_BEFORE < at < end for begun, end in self.kills)
-
-    def drops(self) -> list[str]:
-        """Each time that it was down and no kill was the cause."""
-        return [
-            f"{each['time']} {self.id}: {each['sentence']}"
-            for each in self.events
-            if each["kind"] == "status"
-            and each["detail"].get("before") == "CONNECTED"
-            and not self.is_killed(_when(each))
-        ]
-
-    def codes(self) -> int:
-        """How often it showed a code after the first."""
-        shown = [e for e in self.events if e["kind"] == "status" and "→ QR" in e["sentence"]]
-        return max(len(shown) - 1, 0)
 
 
 class Attack:
@@ -83,24 +47,19 @@ class Attack:
         self._numbers = itertools.count()
         self.kills: Counter[str] = Counter()
         self.not_back: list[str] = []
-        self.sessions = [Session(f"s{n}", f"551190000{n:04d}") for n in range(1, sessions + 1)]
+        self._paired = PairedSessions(root, sessions)
+        self.sessions = self._paired.each
 
     async def run(self, seconds: float) -> None:
         async with AsyncExitStack() as stack:
-            self.whatsapp = WhatsApp(self._root / "whatsapp.log")
-            stack.callback(self.whatsapp.end)
-            config = self._root / "agent.toml"
-            config.write_text(SETTINGS, encoding="utf-8")
-            self.agent = RunningAgent(self._root / "state", config)
-            stack.push_async_callback(self.agent.close)
-            await self._start()
-            for session in self.sessions:
-                await self._pair(session)
+            await self._paired.begin(stack)
             await self._link_bots(stack)
             accounts = [each.account for each in self.sessions]
             members = [*accounts, contact.HOSTILE, *FRIENDS]
-            await asyncio.to_thread(self.whatsapp.make_group, contact.GROUP, members)
-            await asyncio.to_thread(self.whatsapp.takes_enclosed_keys, contact.HOSTILE, *FRIENDS)
+            await asyncio.to_thread(self._paired.whatsapp.make_group, contact.GROUP, members)
+            await asyncio.to_thread(
+                self._paired.whatsapp.takes_enclosed_keys, contact.HOSTILE, *FRIENDS
+            )
             until = time.monotonic() + seconds
             async with asyncio.TaskGroup() as tasks:
                 for session in self.sessions:
@@ -109,54 +68,35 @@ class Attack:
                 tasks.create_task(self._kill_all_the_time(until))
                 tasks.create_task(self._watch(until))
             for session in self.sessions:
-                session.said += [await self._say(session, friend) for friend in FRIENDS]
+                for friend in FRIENDS:
+                    await self._say(session, friend)
             self.unread = await self._read_in_the_end()
-            await self._look()
-
-    async def _start(self) -> None:
-        self.agent.state.mkdir(mode=0o700)
-        (self.agent.state / "cache").symlink_to(make_cache(self._root / "cache"))
-        await self.agent.start()
-
-    async def _pair(self, session: Session) -> None:
-        settings = {"url": self.whatsapp.socket}
-        body = {"id": session.id, "engine": "baileys", "settings": settings}
-        await self.agent.do("POST", "/api/instance", body)
-        await self._until(session, "QR_REQUIRED", PAIRED)
-        code = await self.agent.do("GET", f"/api/instance/{session.id}/qr")
-        await asyncio.to_thread(self.whatsapp.scan, code["qr"], session.account)
-        await self._until(session, "CONNECTED", PAIRED)
-
-    async def _until(self, session: Session, status: str, within: float) -> None:
-        with suppress(TimeoutError):
-            async with asyncio.timeout(within):
-                while await self.agent.status(session.id) != status:  # noqa: ASYNC110
-                    await asyncio.sleep(0.2)
-                return
-        raise HostError(f"{session.id} is not {status} within {within:.0f} s")
+            await self._paired.look()
 
     async def _link_bots(self, stack: AsyncExitStack) -> None:
         names = {str(number): each.id for number, each in enumerate(self.sessions)}
         places = (self._root / "bots", self._root / "bots.log")
         bots = await asyncio.to_thread(
-            lambda: BaileysServer(self.whatsapp, *places, sessions=names)
+            lambda: BaileysServer(self._paired.whatsapp, *places, sessions=names)
         )
         stack.callback(bots.end)
-        async with asyncio.timeout(PAIRED):
+        async with asyncio.timeout(LINKED):
             for id, session in zip(names, self.sessions, strict=True):
                 while not (code := await asyncio.to_thread(bots.qr, id)):  # noqa: ASYNC110
                     await asyncio.sleep(0.2)
-                await asyncio.to_thread(self.whatsapp.scan, code, session.account)
+                await asyncio.to_thread(self._paired.whatsapp.scan, code, session.account)
                 while await asyncio.to_thread(bots.status, id) != "CONNECTED":  # noqa: ASYNC110
                     await asyncio.sleep(0.2)
 
     async def _attack(self, session: Session, until: float) -> None:
-        folder = self.agent.state / "sessions" / session.id / "session"
+        folder = self._paired.agent.state / "sessions" / session.id / "session"
 
         async def send(message: Mapping[str, Any]) -> None:
-            await self.agent.ask("POST", f"/api/instance/{session.id}/messages", dict(message))
+            await self._paired.agent.ask(
+                "POST", f"/api/instance/{session.id}/messages", dict(message)
+            )
 
-        target = contact.Target(self.whatsapp, session.account, folder, send)
+        target = contact.Target(self._paired.whatsapp, session.account, folder, send)
         while time.monotonic() < until:
             for step in case_of(contact, self._seed, next(self._numbers)):
                 with suppress(aiohttp.ClientError, FileNotFoundError):
@@ -167,12 +107,13 @@ class Attack:
 
     async def _befriend(self, session: Session, until: float) -> None:
         while time.monotonic() < until:
-            session.said.append(await self._say(session, self._chance.choice(FRIENDS)))
+            await self._say(session, self._chance.choice(FRIENDS))
             await asyncio.sleep(self._chance.uniform(0.0, BETWEEN_WORDS))
 
-    async def _say(self, session: Session, friend: str) -> str:
-        text = f"message {len(session.said)}"
-        return await asyncio.to_thread(self.whatsapp.say, friend, session.account, text)
+    async def _say(self, session: Session, friend: str) -> None:
+        at, text = time.time(), f"message {len(session.said)}"
+        id = await asyncio.to_thread(self._paired.whatsapp.say, friend, session.account, text)
+        session.said[id] = at
 
     async def _kill_all_the_time(self, until: float) -> None:
         while time.monotonic() < until:
@@ -180,7 +121,7 @@ class Attack:
             await self._kill(self._chance.choice(self.sessions))
 
     async def _kill(self, session: Session) -> None:
-        pid = await self.agent.pid(session.id)
+        pid = await self._paired.agent.pid(session.id)
         if pid == 0:
             return
         worker, *children = tree(pid)
@@ -192,23 +133,16 @@ class Attack:
         self.kills[target] += 1
         with suppress(TimeoutError):
             async with asyncio.timeout(BACK):
-                while not self._came_back(session, begun):
+                while not self._paired.came_back(session, begun):
                     await asyncio.sleep(0.5)
-                    await self._look_at(session)
+                    await self._paired.look_at(session)
                 return
         self.not_back.append(f"{session.id} is not back {BACK:.0f} s after a kill of its {target}")
-
-    def _came_back(self, session: Session, begun: float) -> bool:
-        news = [e for e in session.events if e["kind"] == "status" and _when(e) > begun]
-        back = [_when(e) for e in news if "→ CONNECTED" in e["sentence"]]
-        if back:
-            session.kills[-1] = (begun, back[0])
-        return bool(back)
 
     async def _watch(self, until: float) -> None:
         told = 0.0
         while time.monotonic() < until:
-            await self._look()
+            await self._paired.look()
             if time.monotonic() > told + 300.0:
                 told = time.monotonic()
                 print(f"{time.strftime('%H:%M:%S')} {self.summary()}", flush=True)
@@ -219,22 +153,11 @@ class Attack:
         cases = sum(each.cases for each in self.sessions)
         return f"{cases} cases, {kills} kills, {drops} times down for a contact's sake"
 
-    async def _look(self) -> None:
-        for session in self.sessions:
-            await self._look_at(session)
-
-    async def _look_at(self, session: Session) -> None:
-        path = f"/api/instance/{session.id}/events?limit=500&after={session.cursor}"
-        for each in (await self.agent.do("GET", path))["events"]:
-            if each["cursor"] > session.cursor:
-                session.cursor = each["cursor"]
-                session.events.append(each)
-
     async def _read_in_the_end(self) -> dict[str, list[str]]:
         """By session, what a friend wrote and only the bot read, once nothing more is read."""
         quiet, last = time.monotonic() + READ, -1
         while True:
-            devices = await asyncio.to_thread(self.whatsapp.devices)
+            devices = await asyncio.to_thread(self._paired.whatsapp.devices)
             self.read, unread = {}, {}
             for session in self.sessions:
                 ours, bots = (_read(d) for d in devices if d["user"] == session.account)
@@ -261,9 +184,13 @@ class Attack:
             "friends' messages": said,
             "of these read by the session": sum(self.read.values()),
             "read by the bot, and not by the session": sum(map(len, self.unread.values())),
+            "of these under way at a kill": self._under_way(),
         }
         lines = ["| measure | figure |", "|---|---|"]
         return "\n".join([*lines, *(f"| {name} | {value} |" for name, value in rows.items())])
+
+    def _under_way(self) -> int:
+        return sum(e.was_under_way(id) for e in self.sessions for id in self.unread[e.id])
 
     def drops(self) -> list[str]:
         return [words for each in self.sessions for words in each.drops()]
@@ -271,12 +198,13 @@ class Attack:
     def broke(self) -> list[str]:
         """A line for each thing that must not be."""
         lost = [f"{each.id} showed another code" for each in self.sessions if each.codes() > 0]
-        unread = [f"{id} did not read {said}" for id, said in self.unread.items() if said]
+        unread = [
+            f"{each.id} did not read {id}, written {wall_text(each.said[id])}"
+            for each in self.sessions
+            for id in self.unread[each.id]
+            if not each.was_under_way(id)
+        ]
         return [*self.drops(), *self.not_back, *lost, *unread]
-
-
-def _when(event: Mapping[str, Any]) -> float:
-    return datetime.fromisoformat(event["time"]).timestamp()
 
 
 def _read(device: Mapping[str, Any]) -> set[str]:

@@ -24,6 +24,7 @@ from scripts.benches.attacked import attack
 from scripts.benches.lone_worker import LoneWorker
 from scripts.benches.machine import TOP, this_machine
 from scripts.benches.processes import tree
+from scripts.benches.together import kill_together
 from tests.standin.baileys.run import WhatsApp, why_not
 
 ACCOUNT = "5511900000001"
@@ -166,15 +167,20 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--kills", type=int, default=200, metavar="N", help="number of kills")
     parser.add_argument("--seed", type=int, default=1, metavar="N", help="of the random moments")
     parser.add_argument("--hostile", action="store_true", help="see scripts/benches/attacked.py")
-    parser.add_argument("--sessions", type=int, default=8, metavar="N", help="of --hostile")
+    parser.add_argument(
+        "--nodes", action="store_true", help="kill the Nodes of all sessions at once"
+    )
+    parser.add_argument("--sessions", type=int, default=8, metavar="N", help="of both")
     parser.add_argument("--minutes", type=float, default=60.0, metavar="N", help="of --hostile")
     options = parser.parse_args(argv)
     if reason := why_not("baileys"):
         print(f"scripts/chaos: {reason}", file=sys.stderr)
         return 1
     print(f"On {this_machine()}.\n", flush=True)
-    if options.hostile:
+    if options.hostile or options.nodes:
         root = Path(tempfile.mkdtemp(prefix="wa-chaos-", dir="/var/tmp"))
+        if options.nodes:
+            return kill_together(root, options.sessions, 5)
         return attack(root, options.sessions, options.minutes * 60.0, options.seed)
     with tempfile.TemporaryDirectory(prefix="wa-chaos-", dir="/var/tmp") as root:
         try:
