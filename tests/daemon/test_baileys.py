@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from agent.files import write_whole
 from scripts.benches.processes import children
 from tests.conftest import Eventually
 from tests.daemon.conftest import LOOKS_OFTEN, PATIENT, RunningAgent
@@ -120,12 +121,16 @@ async def starts_again_when_its_own_files_are_back(
     await agent.do("POST", "/api/instance/sales/disable")
     await eventually(lambda: agent.pid("sales"), 0, within=40)
     creds = agent.state / "sessions/sales/session/creds.json"
-    whole = creds.read_text()
-    creds.write_text(whole.replace(f'"id":"{ACCOUNT}:', f'"id":"{ACCOUNT}:9', 1))
+    whole = creds.read_bytes()
+    # In one step: the agent looks at any moment, and half a file is another fault.
+    write_whole(creds, whole.replace(f'"id":"{ACCOUNT}:'.encode(), f'"id":"{ACCOUNT}:9'.encode()))
     await agent.do("POST", "/api/instance/sales/enable")
-    await eventually(lambda: agent.status("sales"), "AUTH_FAILURE", within=40)
-    assert (await agent.show("sales"))["health"]["reason"] == "session_foreign"
-    creds.write_text(whole)
+
+    async def reason() -> str:
+        return str((await agent.show("sales"))["health"]["reason"])
+
+    await eventually(reason, "session_foreign", within=40)
+    write_whole(creds, whole)
     await eventually(lambda: agent.status("sales"), "CONNECTED", within=60)
     assert ("action", "restart: its own files are back") in await agent.story("sales")
 
