@@ -158,7 +158,8 @@ class Connection(RequestHandler):
             # close() would wait for the buffer, and a handler that reads hears of an abort only.
             transport.abort()
             return
-        if transport is not None and self._heard and not self._busy():
+        if transport is not None and self._heard and self._stage is Stage.HEAD:
+            # On an idle connection it would be the answer to the next request.
             transport.write(_raw_error(503, "busy", "cannot serve so many connections at a time"))
         self.force_close()
 

@@ -175,6 +175,21 @@ async def test_a_client_that_does_not_read_gets_no_place_by_asking_again(
         assert len(readers) == 1
 
 
+async def test_an_idle_connection_that_gives_way_is_closed_without_an_answer_to_come(
+    house: House,
+) -> None:
+    house.server._entrance.limits.idle = 1
+    ask = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    lines = [await asyncio.open_connection("127.0.0.1", house.port) for _ in range(2)]
+    async with asyncio.timeout(30):
+        for reader, writer in lines:
+            writer.write(ask)
+            assert b" 200 " in await reader.readuntil(b"}")
+        assert (await lines[0][0].read()).strip() == b""
+    for _, writer in lines:
+        writer.close()
+
+
 @pytest.mark.parametrize("requests", [1, 2])
 @pytest.mark.parametrize("path", ["/healthz", "/openapi.json"])
 async def test_a_client_that_ended_its_side_gets_its_answers(
