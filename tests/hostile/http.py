@@ -1,0 +1,300 @@
+"""Clients → the HTTP interface and the desk's door, over TCP and the Unix socket: slow, unread,
+half-closed, pipelining, flooding, with odd heads, bodies without an end, broken WebSockets, wrong
+and right keys.
+
+Beside them a client with rights asks, a load balancer probes, a desk hands over: each is answered,
+within a second of the agent's own time. Afterwards the agent has the memory, the descriptors and
+the session that it had, its log has few lines, no secret and no traceback, and it counts no failure
+of its own."""
+
+import asyncio
+import contextlib
+import re
+import resource
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from agent.core.invitation import parse_invitation
+from agent.core.model import InstanceId
+from tests.daemon.conftest import SETTINGS, RunningAgent
+from tests.ports import free_port
+from tests.standin.clients.desks import IMPOSTORS, Desk, hand_over, impostor
+from tests.standin.clients.rude import CLIENTS, LISTENERS, Door, Step, bearers, upgrade
+from tests.standin.clients.with_rights import served
+
+CASES = 6
+PATIENCE = 60.0
+MOST_LINES = 30
+"""Of the log, for one case: fewer than a flood has clients."""
+OF_RIGHTS = re.compile(r"\] (uid \d+|key a reader)\b")
+"""What a client with rights asked for is in the audit log, each time."""
+MOST_MEMORY = 128 << 20
+"""More than at the beginning, in bytes."""
+SPARE_FILES = 4
+LASTS = 2.0
+SESSION, DESK = "shop", "desk"
+SHORT = SETTINGS + "\n[api]\nhead_timeout = 1.5\nbody_timeout = 1.5\n"
+SOURCES = (*["127.0.0.1"] * 4, "127.0.0.2", "127.0.0.3", "127.0.0.4", "127.0.0.5", "unix")
+LONG = ("/openapi.json", "/runbook")
+OPEN = (*LONG, "/docs", "/", "/healthz", "/readyz")
+SHUT = ("/metrics", "/api/instances", "/api/keys", f"/api/instance/{SESSION}/details", "/nowhere")
+POSTS = (
+    *(f"/api/instance/{SESSION}/stop", f"/api/instance/{SESSION}/cleanup", "/api/instance"),
+    *("/api/import", f"/api/instance/{DESK}/pairing", "/hooks/evo/abcdefghijklmnop", "/healthz"),
+    *("/api/fleet/promise", "/api/keys"),
+)
+KEYS = ("none", "none", "none", "unknown", "forged", "basic", "long", "read")
+ANSWERED = ("revoked", "half_closed", "no token", "garbage", "guesses")
+"""They get an answer, however long the others go on."""
+MANY = (1, 6, 40, 100, 200)
+MOST_CLIENTS = 400
+MOST_RIGHTED = 100
+"""With a right key: fewer than there are places for such."""
+FEW = 6
+"""On the Unix socket, where all have rights, and with a seal that was seen on its way."""
+
+
+@dataclass(slots=True)
+class World:
+    agent: RunningAgent
+    door: Door
+    desk: Desk
+    secrets: list[str]
+    session: tuple[Any, ...] = ()
+    files: int = 0
+    memory: int = 0
+
+    @property
+    def pid(self) -> int:
+        assert self.agent.process is not None
+        return self.agent.process.pid
+
+
+def draw(chance: Random) -> list[Step]:
+    steps = [chance.choice(MAKERS)(chance) for _ in range(chance.randint(3, 8))]
+    left = {"all": MOST_CLIENTS, "righted": MOST_RIGHTED}
+    for step in steps:
+        kinds = ["all", *(["righted"] if step.get("key") == "read" else [])]
+        step["count"] = min(step["count"], *(left[kind] for kind in kinds))
+        for kind in kinds:
+            left[kind] -= step["count"]
+    return steps
+
+
+def _client(chance: Random) -> Step:
+    do = chance.choice([*CLIENTS, "unread"])
+    source, key = chance.choice(SOURCES), chance.choice(KEYS)
+    posts = do in ("slow_body", "chunks", "lying", "expecting")
+    step = {
+        "do": do,
+        "from": source,
+        "key": key,
+        "target": chance.choice(POSTS if posts else LONG if do == "unread" else (*OPEN, *SHUT)),
+        "count": chance.choice(MANY[-2:] if do == "unread" else MANY),
+        "every": chance.choice([0.02, 0.2, 1.0]),
+        "times": chance.choice([1, 30, 200]),
+        "at": chance.choice([1.0, 1.0, chance.random()]),
+        "reads": chance.random() < 0.7,
+        "forwarded": chance.random() < 0.3,
+        "ends": chance.random() < 0.3,
+        "kind": chance.choice(LISTENERS),
+        "seed": chance.randrange(10**6),
+    }
+    if source == "unix":  # without a key it may do all
+        step |= {"count": min(step["count"], FEW), "key": "unknown" if posts else key}
+    return step
+
+
+def _listeners(chance: Random) -> Step:
+    """They have rights, and stay."""
+    step = {"do": "listener", "key": "read", "kind": chance.choice(["quiet", "unread"])}
+    source = chance.choice(SOURCES)
+    count = FEW if source == "unix" else chance.choice([40, 90])
+    return {**step, "from": source, "count": count, "seed": chance.randrange(10**6)}
+
+
+def _impostor(chance: Random) -> Step:
+    source, kind = chance.choice(SOURCES), chance.choice(IMPOSTORS)
+    return {
+        "do": "impostor",
+        "kind": kind,
+        "from": source,
+        "count": FEW if source == "unix" or kind == "replays" else chance.choice(MANY),
+        "every": chance.choice([0.02, 0.2, 1.0]),
+        "seed": chance.randrange(10**6),
+    }
+
+
+def _revoked(chance: Random) -> Step:
+    return {"do": "revoked", "from": chance.choice(SOURCES), "count": 1, "seed": 0}
+
+
+MAKERS = (_listeners, _client, _client, _impostor, _client, _client, _revoked, _impostor)
+
+
+@asynccontextmanager
+async def world(folder: Path) -> AsyncIterator[World]:
+    (config := folder / "agent.toml").write_text(SHORT)
+    agent = RunningAgent(folder / "state", config)
+    agent.listen = f"127.0.0.1:{(port := free_port())}"
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(4096, hard)), hard))
+    try:
+        await agent.start()
+        await agent.create(SESSION)
+        await agent.do("POST", "/api/instance", {"id": DESK, "engine": "web", "enabled": False})
+        line = (await agent.do("POST", f"/api/instance/{DESK}/invite"))["line"]
+        token = (await _new_key(agent))["token"]
+        door = Door(port, folder / "state" / "api.sock", bearers(token))
+        desk = Desk(parse_invitation(line, InstanceId(DESK)))
+        made = World(agent, door, desk, [token, desk.invitation.token, desk.invitation.door])
+        await _begin(made)
+        yield made
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        await agent.close()
+
+
+async def _new_key(agent: RunningAgent) -> dict[str, Any]:
+    body = {"name": "a reader", "scopes": ["read"]}
+    made: dict[str, Any] = await agent.do("POST", "/api/keys", body)
+    return made
+
+
+async def _begin(world: World) -> None:
+    """What is true of a quiet agent that did all of it once."""
+    until = time.monotonic() + PATIENCE
+    while await world.agent.status(SESSION) != "CONNECTED":
+        assert time.monotonic() < until, "the session does not connect"
+        await asyncio.sleep(0.05)
+    async with served(world.pid, world.door):
+        await _desks_are_heard(world, time.monotonic() + 0.5)
+    world.session = await _session(world)
+    world.files, world.memory = _files(world.pid), _memory(world.pid)
+
+
+async def play(world: World, case: list[Step]) -> None:
+    log = world.agent.log
+    before, world.door.heard = len(log.read_text()), []
+    try:
+        async with served(world.pid, world.door), asyncio.TaskGroup() as together:
+            until = time.monotonic() + LASTS
+            for step in case:
+                for number in range(step["count"]):
+                    together.create_task(_play(world, {**step, "number": number}, until))
+            together.create_task(_desks_are_heard(world, until))
+            together.create_task(_stays_small(world, until))
+    except ExceptionGroup as group:
+        raise group.exceptions[0] from None
+    await _is_as_before(world)
+    _judge_answers(world)
+    _judge_log(world, log.read_text()[before:])
+
+
+async def _play(world: World, step: Step, until: float) -> None:
+    step = {**step, "seed": step["seed"] + step["number"]}
+    if step["do"] == "revoked":
+        act = _revoke(world, step)
+    elif step["do"] == "impostor":
+        act = impostor(world.door, world.desk, step)
+    else:
+        act = CLIENTS[step["do"]](world.door, step)
+    answered = step["do"] in ANSWERED or step.get("kind") in ANSWERED
+    try:
+        async with asyncio.timeout(PATIENCE if answered else until - time.monotonic()):
+            await act
+    except TimeoutError:
+        assert not answered, f"no answer within {PATIENCE:.0f} s: {step}"
+    except OSError:
+        pass  # the agent closed it
+
+
+async def _revoke(world: World, step: Step) -> None:
+    """Its listener is closed, and the key opens nothing more."""
+    key = await _new_key(world.agent)
+    world.secrets.append(key["token"])
+    header = f"Authorization: Bearer {key['token']}"
+    async with world.door.connected(step["from"]) as line:
+        await line.send(upgrade(header))
+        head = await line.read_head()
+        if b" 101 " not in head:
+            assert not head or b'"busy"' in head, head
+            return
+        while b'"hello"' not in head and (more := await line.read()):
+            head += more
+        await world.agent.do("DELETE", f"/api/keys/{key['id']}")
+        with contextlib.suppress(ConnectionError):
+            assert b"revoked" in await line.read_all(), "a revoked key's listener ends otherwise"
+
+
+async def _desks_are_heard(world: World, until: float) -> None:
+    """Right desks pass the door, whatever others of their address send. Their archives are none, so
+    that the invitation stays good for the next."""
+    heard, limit = False, time.monotonic() + PATIENCE
+    while not heard or time.monotonic() < until:
+        said = b""
+        with contextlib.suppress(OSError):
+            said = await hand_over(world.door, world.desk, "127.0.0.1")
+        if said:
+            heard = True
+            assert b" 400 " in said.splitlines()[0], f"a right desk is kept out: {said[:300]!r}"
+        assert time.monotonic() < max(limit, until), "a right desk gets no answer"
+        await asyncio.sleep(0.1)
+
+
+async def _stays_small(world: World, until: float) -> None:
+    while time.monotonic() < until:
+        _judge_memory(world)
+        await asyncio.sleep(0.1)
+
+
+def _judge_memory(world: World) -> None:
+    more = _memory(world.pid) - world.memory
+    assert more < MOST_MEMORY, f"the agent has {more >> 20} MiB more than at the beginning"
+
+
+async def _is_as_before(world: World) -> None:
+    until = time.monotonic() + PATIENCE
+    while (files := _files(world.pid)) > world.files + SPARE_FILES:
+        left = f"{files} descriptors are open, {world.files} at the beginning"
+        assert time.monotonic() < until, left
+        await asyncio.sleep(0.1)
+    _judge_memory(world)
+    session = await _session(world)
+    assert session == world.session, f"the session was touched: {session}, was {world.session}"
+    metrics = await world.agent.do("GET", "/metrics")
+    lines = re.findall(r'^wa_agent_http_requests_total\{.*code="5(?!03).*\} [1-9].*', metrics, re.M)
+    assert not lines, lines
+
+
+async def _session(world: World) -> tuple[Any, ...]:
+    shown = await world.agent.show(SESSION)
+    told = ("connection_status", "enabled", "restarts_by_reason", "reconnects_by_reason")
+    return shown["unit"]["main_pid"], *(shown[name] for name in told)
+
+
+def _judge_answers(world: World) -> None:
+    whole = b"".join(world.door.heard)
+    for status in re.findall(rb"^HTTP/1\.1 (5\d\d) ", whole, re.M):
+        assert status == b"503", f"a hostile client was answered with {status.decode()}"
+
+
+def _judge_log(world: World, new: str) -> None:
+    assert "Traceback" not in new, new[-3000:]
+    lines = [line for line in new.splitlines() if not OF_RIGHTS.search(line)]
+    assert len(lines) <= MOST_LINES, f"{len(lines)} lines of the log, such as {lines[-3:]}"
+    for secret in world.secrets:
+        assert secret not in new, "a secret is in the log"
+
+
+def _files(pid: int) -> int:
+    return len(list(Path(f"/proc/{pid}/fd").iterdir()))
+
+
+def _memory(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * resource.getpagesize()
