@@ -11,7 +11,8 @@ const path = (id, rest) => "/api/instance/" + encodeURIComponent(id) + rest;
 function makeChoice(id, label, fits, none) {
   const select = make("select", { id });
   const lacking = make("p", { name: "soft small", text: none });
-  const place = make("div", { name: "fields" }, make("label", { for: id, text: label }), select, lacking);
+  const named = make("label", { for: id, text: label });
+  const place = make("div", { name: "fields" }, named, select, lacking);
   return {
     place,
     select,
@@ -22,7 +23,7 @@ function makeChoice(id, label, fits, none) {
         select.replaceChildren(...ids.sort().map((each) => make("option", { value: each, text: each })));
       if (ids.includes(before)) select.value = before;
       lacking.hidden = ids.length > 0;
-      setAttribute(select, "hidden", ids.length ? null : "");
+      for (const part of [named, select]) setAttribute(part, "hidden", ids.length ? null : "");
       return ids.length > 0;
     },
   };

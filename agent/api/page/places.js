@@ -17,7 +17,7 @@ export function linked(text, id = "") {
     const end = found.index + found[0].length;
     return [
       text.slice(0, found.index),
-      make("a", { href: hrefOf(id), text: found[0] }),
+      make("a", { name: "in-text", href: hrefOf(id), text: found[0] }),
       text.slice(end),
     ].filter(Boolean);
   }
