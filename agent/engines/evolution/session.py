@@ -7,8 +7,8 @@ from typing import Any
 
 from agent.core.words import Claim, ConnectionStatus, Happening, InstanceId
 from agent.engines.base import ProbeAnswer, Qr, Reporter
+from agent.engines.evolution.between_probes import BetweenProbes
 from agent.engines.evolution.claims import Live, came_back
-from agent.engines.evolution.closed_watch import ClosedWatch
 from agent.engines.evolution.hooks import HookEvent, read_acks, read_messages
 from agent.engines.evolution.messages import outcome, read_text
 from agent.engines.evolution.notes_file import SessionNote
@@ -36,15 +36,14 @@ class EvolutionSession:
         self._server = server
         self._api = server.api
         self._acting = asyncio.Lock()
+        self._between = BetweenProbes(lambda: self._report_change(self._claim()))
         self._observe(self._view_of(server.notes.of(remote)))
         self._renewal = Renewal(server.api, server.folder, remote, server.pace)
-        self._renewing = False
-        self._dead = False
+        self._renewing = self._dead = False
         self._reported: Claim | None = None
         self._probed: Claim | None = None
         self._heard: Live | None = None
         """Its state as the agent last heard it."""
-        self._closed_watch = ClosedWatch(lambda: self._report_change(self._claim()))
 
     @property
     def is_there(self) -> bool:
@@ -78,7 +77,7 @@ class EvolutionSession:
                 await observer.missing_code()
             case Live.CLOSE if not view.end_known:
                 await observer.row()
-                self._closed_watch.begin(observer)
+        self._between.begin(observer)
         if deep:
             detail["qr"] = view.can_show_code()
         self._probed = self._claim()
@@ -203,7 +202,7 @@ class EvolutionSession:
     async def close(self) -> None: ...
 
     def end_watch(self) -> None:
-        self._closed_watch.end()
+        self._between.end()
 
     async def take_event(self, event: HookEvent) -> None:
         if event.kind in _STATE_EVENTS:
@@ -238,6 +237,7 @@ class EvolutionSession:
 
     def _observe(self, view: SessionView) -> None:
         """From now on; what a probe of before still reads goes into the earlier view."""
+        self._between.end()
         self._view, self._observer = view, Observer(self._server, self.remote, view, self._acting)
 
     async def _connect(self) -> None:

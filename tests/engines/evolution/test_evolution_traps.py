@@ -338,3 +338,20 @@ async def test_a_session_that_is_gone_and_comes_back_has_its_pairing(
         assert instance.second_logins == 0
     assert instance.creds
     assert bench.standin.asked["DELETE /instance/delete"] == 0
+
+
+async def test_a_session_whose_code_is_over_does_not_go_on_asking_for_a_scan_of_it(
+    make_stand_in: MakeStandIn, make_bench: MakeBench, eventually: Eventually
+) -> None:
+    """WhatsApp is silent, so no new code comes; the agent's next probe is far."""
+    standin = await make_stand_in(code_holds=0.3)
+    bench = await make_bench(standin, pace=replace(PACE, code_holds=1.5, blank_limit=3600.0))
+    standin.add("sales", "connecting")
+    session = bench.hold("sales")
+
+    async def shown() -> Status:
+        return (await session.probe()).claim.status
+
+    await eventually(shown, Status.QR_REQUIRED)
+    standin.silence(True)
+    await eventually(bench.by_id["sales"].last, ("INITIALIZING", ""))

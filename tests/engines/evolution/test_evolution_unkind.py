@@ -217,7 +217,7 @@ async def test_a_logout_that_the_server_only_says_it_did_is_none(
 ) -> None:
     for version in VERSIONS:
         pace = replace(PACE, gone_wait=0.3)
-        bench = await make_bench(await make_stand_in(version), pace=pace)
+        bench = await make_bench(await make_stand_in(version, silent_try=3600.0), pace=pace)
         session = await pair(bench, eventually)
         instance = bench.standin.instances["sales"]
         instance.stuck = True
@@ -336,7 +336,7 @@ async def test_the_moment_between_two_tries_is_no_closed_session(
     make_stand_in: MakeStandIn, make_bench: MakeBench, eventually: Eventually
 ) -> None:
     for version in VERSIONS:
-        standin = await make_stand_in(version, again=0.05)
+        standin = await make_stand_in(version, again=0.05, silent_try=3600.0)
         bench = await make_bench(standin, pace=replace(PACE, look_every=0.2))
         session = await pair(bench, eventually)
         standin.instances["sales"].stuck = True
