@@ -87,6 +87,12 @@ def test_any_record_but_the_credentials_that_cannot_be_read_is_moved_aside_and_a
     run_store("store_damage.mjs", cache, tmp_path)
 
 
+def test_credentials_that_broke_under_a_connected_session_are_written_again(
+    cache: Path, tmp_path: Path
+) -> None:
+    run_store("store_mends.mjs", cache, tmp_path)
+
+
 @pytest.mark.parametrize(
     ("name", "words"),
     [

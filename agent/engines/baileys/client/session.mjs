@@ -35,6 +35,7 @@ export class Session {
   #recent = new Map(); // messages that a peer may ask for again, as they are sent: id → bytes
   #recentBytes = 0;
   #uploads = new Uploads();
+  #mending = null;
   #lease = null; // until when this session may be connected, by the monotonic clock; null = no end
   #fence = null;
 
@@ -136,7 +137,7 @@ export class Session {
 
   // A tick of this loop, how old the last frame is, and with `ask` a question to the server.
   async look({ ask, seconds = PING / 1000 }) {
-    await this.#mend();
+    void this.#mend(); // not awaited: a disk that hangs is no loop that hangs
     const answer = { open: this.#open, frame_age: this.#age(), ...this.#identity() };
     if (!ask || !this.#open) return answer;
     const begun = now();
@@ -216,7 +217,10 @@ export class Session {
   }
 
   async #mend() {
-    if (this.#open) await this.#store.mendCreds(this.#state.creds).catch(() => {}); // the store reports it
+    if (!this.#open) return;
+    // The store reports a failure itself.
+    this.#mending ??= this.#store.mendCreds(this.#state.creds).catch(() => {}).finally(() => (this.#mending = null));
+    await this.#mending;
   }
 
   #identity() {
