@@ -203,6 +203,9 @@ class StartQueue:
         """The next start and the next reconnect."""
         return [next(iter(queue)) for queue in (self.starts, self.reconnects) if queue]
 
+    def waits(self, instance: InstanceId) -> bool:
+        return instance in self.starts or instance in self.reconnects
+
     def before(self, instance: InstanceId) -> int | None:
         """How many go before it; None: it waits for no turn."""
         queues = [list(queue) for queue in (self.starts, self.reconnects) if instance in queue]

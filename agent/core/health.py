@@ -33,7 +33,15 @@ from agent.core.verdicts import (
     waits_for_person,
     waits_its_time,
 )
-from agent.core.waiting import AWAY, NOT_SOON, is_the_networks, waiting, waits_for_others
+from agent.core.waiting import (
+    AWAY,
+    NOT_SOON,
+    WAIT_SENTENCES,
+    WAITS_TURN,
+    is_the_networks,
+    waiting,
+    waits_for_others,
+)
 from agent.core.words import PASSKEY_REQUIRED, PASSKEY_SUSPECTED, SUSPECT
 
 Status = ConnectionStatus
@@ -123,8 +131,7 @@ def _session_files(observation: Observation) -> HealthVerdict | None:
         return corrupted(observation, "session_damaged")
     ended = reason_of(observation.record.reason)
     if not observation.unit.runs and _folder_is_away(observation):
-        damage = corrupted(observation, "session_unreadable")
-        return replace(damage, sentence=f"{damage.sentence}: {observation.files_problem}")
+        return corrupted(observation, "session_unreadable", observation.files_problem)
     if said == SUSPECT:
         # Its worker found an empty store, and left it as it is.
         if ended.unpairs:
@@ -184,6 +191,9 @@ def _without_worker(
     if ended.permanence in NOT_SOON and now < observation.not_before:
         # It waits on purpose, also without a worker: after a ban, or for another try of the agent.
         return waits_its_time(observation, ended)
+    if observation.waits_turn:
+        sentence = WAIT_SENTENCES[WAITS_TURN]
+        return conclude(observation, Health.NOT_FOUND, Status.RECONNECTING, WAITS_TURN, sentence)
     here, there = "it should run and has no worker", "its backend's worker does not watch it yet"
     sentence = there if observation.instance.backend else here
     return conclude(observation, Health.NOT_FOUND, Status.RECONNECTING, "not_running", sentence)
@@ -309,7 +319,7 @@ def _dropped(
 ) -> HealthVerdict:
     reason = reason_of(claim.reason)
     if reason.code == "remote_missing":
-        sentence = f"{reason.title}. {reason.advice}"
+        sentence = reason.in_full(observation.instance.id)
         return conclude(observation, Health.NOT_FOUND, reason.status, reason.code, sentence)
     if reason.hopeless:
         return waits_for_person(observation, reason)

@@ -252,6 +252,8 @@ class Observation:
     """Why it waits: backend_down, network_down, incident and the like."""
     wait_sentence: str = ""
     """The wait reason with its numbers; "" = WAIT_SENTENCES says enough."""
+    waits_turn: bool = False
+    """Others start or log in before it."""
     back_at: float | None = None
     """When the address that it needs could last be reached again; None: it was never away."""
     files_problem: str = ""

@@ -1,5 +1,7 @@
 """Verdicts that several rules of health end in."""
 
+from dataclasses import replace
+
 from agent.core.model import ConnectionStatus, Health, HealthVerdict, Observation, UnitState
 from agent.core.observed import is_guarded, last_reason, no_pairing_to_lose
 from agent.core.reasons import Reason, reason_of
@@ -45,14 +47,15 @@ def stuck_in(observation: Observation, phase: str, seconds: float) -> HealthVerd
     return conclude(observation, Health.STUCK, state, f"phase_{phase}", sentence)
 
 
-def corrupted(observation: Observation, code: str) -> HealthVerdict:
-    title = reason_of(code).title
-    return conclude(observation, Health.CORRUPTED, Status.AUTH_FAILURE, code, title)
+def corrupted(observation: Observation, code: str, more: str = "") -> HealthVerdict:
+    sentence = reason_of(code).in_full(observation.instance.id, more)
+    return conclude(observation, Health.CORRUPTED, Status.AUTH_FAILURE, code, sentence)
 
 
 def waits_for_person(observation: Observation, reason: Reason) -> HealthVerdict:
-    advice = ENDED_WITH_PASSKEY if reason.unpairs and is_guarded(observation) else reason.advice
-    sentence = f"{reason.title}. {advice}"
+    if reason.unpairs and is_guarded(observation):
+        reason = replace(reason, advice=ENDED_WITH_PASSKEY)
+    sentence = reason.in_full(observation.instance.id)
     return conclude(observation, Health.DISCONNECTED, reason.status, reason.code, sentence)
 
 

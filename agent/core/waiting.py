@@ -11,12 +11,14 @@ Status = ConnectionStatus
 
 BACKEND_DOWN = "backend_down"
 BACKEND_UNCHECKED = "backend_unchecked"
+WAITS_TURN = "waits_turn"
 AWAY = frozenset({BACKEND_DOWN, BACKEND_UNCHECKED, "backend_missing"})
 """Wait reasons that leave the session's own state unknown."""
 
 WAIT_SENTENCES = {
     BACKEND_DOWN: "its backend is down",
     BACKEND_UNCHECKED: "the agent has not checked its backend yet",
+    WAITS_TURN: "it waits for its turn to start",
     "backend_circuit": "its backend failed several times in a row; one session tries first",
     "backend_missing": "agent.toml declares no [[backend]] of the name in its settings",
     NO_LEASE: "this machine has no lease for it: the fleet's database is away or has just"

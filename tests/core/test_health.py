@@ -415,3 +415,13 @@ def test_a_session_with_a_wait_of_its_own_does_not_wait_for_the_network(reason):
     assert judge_health(due, POLICY, NOW).reason == "network_down"
     lost = replace(dropped("connection_lost"), wait_reason="network_down", not_before=NOW + 100)
     assert judge_health(lost, POLICY, NOW).reason == "network_down"
+
+
+def test_a_session_that_waits_for_its_turn_says_so_and_starts_as_one_without_a_worker():
+    waits = replace(without_worker(), waits_turn=True)
+    verdict = judge_health(waits, HealthPolicy(), NOW)
+    assert (verdict.reason, verdict.sentence) == ("waits_turn", "it waits for its turn to start")
+    plain = judge_health(without_worker(), HealthPolicy(), NOW)
+    assert (verdict.health, verdict.state) == (plain.health, plain.state)
+    plan = plan_actions(waits, verdict, HealthPolicy(), NOW)
+    assert plan is not None and plan.actions == (ActionKind.START,)

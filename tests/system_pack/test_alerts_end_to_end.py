@@ -146,7 +146,7 @@ async def test_a_backend_that_is_down_speaks_for_its_sessions_and_for_no_other(
     assert "WaSessionDown" not in board
     summary = board["WaBackendDown"]["sentence"]
     assert summary == (
-        "the backend evo does not answer; the state of its sessions is unknown: unreachable"
+        "the backend evo cannot be used; the state of its sessions is unknown: unreachable"
     )
     down = (await until_raised("WaBackendDown", {"evo"}))["evo"]
     assert {one["annotations"]["summary"] for one in down} == {summary}

@@ -59,7 +59,7 @@ export function choose(events, chosen) {
 }
 
 // Reasons that say no more than that the session goes on its way.
-const ON_ITS_WAY = new Set(["", "starting", "not_running"]);
+const ON_ITS_WAY = new Set(["", "starting", "not_running", "waits_turn"]);
 // Entries of earlier versions have no `why`: they are shown whole.
 const whyOf = ({ detail, sentence }) => detail?.why ?? sentence;
 

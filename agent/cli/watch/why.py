@@ -2,7 +2,6 @@
 person who was just called about it."""
 
 import argparse
-import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
@@ -16,8 +15,6 @@ from agent.core.reasons import REASONS
 from agent.core.words import COPY_MISSING
 
 _LATELY = 12
-_ID = re.compile(r"\bID\b")
-"""Stands for the instance in the advice of a reason."""
 _KINDS = (
     *("created", "enabled", "disabled", "operator", "paired", "passkey_required", "status"),
     *("restarted", "action"),
@@ -112,12 +109,9 @@ def present_state(details: dict[str, Any], now: datetime) -> Iterator[str]:
     if details["crypto_errors_lately"]:
         yield f"{details['crypto_errors_lately']} crypto errors lately"
     if reason := REASONS.get(details["reason"]):
-        yield f"advice: {for_instance(reason.advice, details['id'])}"
-
-
-def for_instance(advice: str, id: str) -> str:
-    """The advice with its commands for this instance."""
-    return _ID.sub(lambda _: id, advice)
+        advice = reason.advice_for(details["id"])
+        if advice not in details["sentence"]:
+            yield f"advice: {advice}"
 
 
 def _proof(details: dict[str, Any]) -> Iterator[str]:
@@ -137,7 +131,9 @@ def next_steps(details: dict[str, Any], now: datetime) -> Iterator[str]:
         yield f"nothing: it is disabled or stopped (wa-agent enable {id}, or start {id})"
         return
     if hold := details["hold"]:
-        yield f"it waits for others: {details['hold_sentence']}{_HOLD_ENDS.get(hold, '')}"
+        told = details["hold_sentence"] in details["sentence"]
+        what = "it goes on by itself when that is over" if told else details["hold_sentence"]
+        yield f"it waits for others: {what}{_HOLD_ENDS.get(hold, '')}"
     if (before := details["turns_before"]) is not None:
         yield f"it waits for its turn, {before} before it"
     repair = details["repair"]

@@ -1,9 +1,13 @@
 """One reason why a session ended: how it is shown, and whether and when it is tried again."""
 
+import re
 from dataclasses import dataclass
 from enum import StrEnum
 
 from agent.core.model import ConnectionStatus
+
+_ID = re.compile(r"\bID\b")
+"""Stands for the instance in an advice."""
 
 
 class Permanence(StrEnum):
@@ -53,6 +57,14 @@ class Reason:
     def final(self) -> bool:
         """WhatsApp ended it for good: the agent makes not even one more login."""
         return self.permanence is Permanence.NEVER
+
+    def advice_for(self, id: str) -> str:
+        """The advice, its commands for this instance."""
+        return _ID.sub(lambda _: id, self.advice)
+
+    def in_full(self, id: str, more: str = "") -> str:
+        """What is wrong with this instance, and what to type."""
+        return f"{self.title}{more and f': {more}'}. {self.advice_for(id)}"
 
     def title_with(self, raw: str) -> str:
         return f"{self.title}: {raw}" if self.detailed and raw else self.title

@@ -25,6 +25,7 @@ def picture(
     wait_sentence: str = "",
     signals: tuple[Signal, ...] = (),
     back_at: float | None = None,
+    waits_turn: bool = False,
 ) -> Observation:
     now, now_wall = boot_now(), time.time()
     earliest = not_before(facts.record, policy, now, now_wall)
@@ -46,6 +47,7 @@ def picture(
         wait_reason=wait_reason,
         wait_sentence=wait_sentence,
         back_at=back_at,
+        waits_turn=waits_turn,
     )
 
 

@@ -240,7 +240,7 @@ def _note_passkey(facts: Facts, observation: Observation) -> list[JournalEntry]:
     facts.record = replace(facts.record, needs_passkey=True)
     facts.saved.identity_behind = True
     reason = reason_of(PASSKEY_REQUIRED)
-    return [entry(facts, PASSKEY_REQUIRED, f"{reason.title}. {reason.advice}")]
+    return [entry(facts, PASSKEY_REQUIRED, reason.in_full(facts.id))]
 
 
 def note_restarts(facts: Facts, before: UnitStatus, after: UnitStatus) -> list[JournalEntry]:

@@ -123,6 +123,7 @@ class Passes:
             wait_sentence=self.turns.says(facts),
             signals=(*self.findings.signals(facts), *self.observer.backends.signals(facts)),
             back_at=self.turns.reaching.back_at(facts),
+            waits_turn=self.turns.gates.waits(facts.id),
         )
         if not facts.wait_reason and waits_for_network(observation):
             self.turns.reaching.doubt(facts)

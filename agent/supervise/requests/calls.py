@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from agent.clock import boot_now
-from agent.core.model import InstanceId
+from agent.core.model import ConnectionStatus, InstanceId
 from agent.engines.base import Qr
 from agent.errors import EngineError, LinkError, Refused, TooLarge, TryLater, WaError
 from agent.store.database import Store
@@ -42,7 +42,11 @@ class Asking:
         self._wake = wake
 
     async def qr(self, id: InstanceId) -> Qr | None:
-        answer = await self._link(id, "show the QR code of").call("qr")
+        link = self._link(id, "show the QR code of")
+        try:
+            answer = await link.call("qr")
+        except EngineError as error:
+            raise _because(self._registry.get(id), error) from error
         return _qr_of(answer.get("qr"))
 
     async def logout(self, id: InstanceId) -> None:
@@ -83,7 +87,7 @@ class Asking:
         except (LinkError, EngineError) as error:
             facts.counters.messages["failed"] += 1
             self._registry.touch(facts)
-            raise _unsent(id, error) from error
+            raise _unsent(facts, error) from error
         _note_sent(facts, answer.get("id"), begun)
         return answer
 
@@ -121,14 +125,22 @@ def _note_sent(facts: Facts, id: Any, begun: float) -> None:
             facts.durations.note("acknowledgement", took)
 
 
-def _unsent(id: InstanceId, error: LinkError | EngineError) -> WaError:
+def _because(facts: Facts, error: EngineError) -> EngineError:
+    """The engine's refusal with the cause that the session's state has wherever it is shown."""
+    if facts.record.status is ConnectionStatus.CONNECTED or not facts.sentence:
+        return error
+    return EngineError(f"{error} ({facts.sentence})", code=error.code)
+
+
+def _unsent(facts: Facts, error: LinkError | EngineError) -> WaError:
     """The error of a failed send: surely not sent, or unknown."""
+    id = facts.id
     if error.code == "oversized":
         return TooLarge(f"cannot send with {id}: the message is too long", field="body")
     if error.code == "busy":
         return TryLater(f"cannot send with {id}: {error}", code="busy")
     if isinstance(error, EngineError) and error.code not in _MAY_BE_DONE:
-        return error
+        return _because(facts, error)
     # It may have gone out before the worker fell silent: the caller must not guess.
     return TryLater(f"cannot tell whether {id} sent the message: {error}", code="unknown_outcome")
 

@@ -144,9 +144,7 @@ class Repairs:
         self._must_be_wanted(facts)
         reason = reason_of(facts.record.reason) if facts.record.reason else None
         if reason is not None and reason.unpairs:
-            raise Refused(
-                f"cannot reconnect {id}: {reason.title}. {reason.advice}", code="never_reconnects"
-            )
+            raise Refused(f"cannot reconnect {id}: {reason.in_full(id)}", code="never_reconnects")
         connected = facts.record.status is ConnectionStatus.CONNECTED
         # Its worker or its server reconnects a connected session.
         again = facts.unit.run if connected and facts.unit.runs else ""

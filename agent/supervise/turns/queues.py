@@ -55,6 +55,9 @@ class Gates:
         """The session was connected already: its turn cost no login."""
         self._budget.give_back(now)
 
+    def waits(self, instance: InstanceId) -> bool:
+        return self._of(instance).waits(instance)
+
     def before(self, instance: InstanceId) -> int | None:
         return self._of(instance).before(instance)
 

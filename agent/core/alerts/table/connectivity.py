@@ -160,7 +160,7 @@ def connectivity(alerts: AlertPolicy) -> tuple[Alert, ...]:
             Severity.CRITICAL,
             2 * MINUTE,
             is_not(s.BACKEND_UP),
-            "the backend {backend} does not answer; the state of its sessions is unknown{because}",
+            "the backend {backend} cannot be used; the state of its sessions is unknown{because}",
             because=OF_BACKEND,
         ),
     )
