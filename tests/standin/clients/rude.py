@@ -33,14 +33,19 @@ class Door:
     keys: dict[str, str]
     """Bearers by the word for them in a step."""
     heard: list[bytes] = field(default_factory=list)
+    turns: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(16))
+    """Held from a connection to its first head: of many without one the oldest is closed."""
+    begun: int = 0
+    """Connections that had their turn."""
 
     @contextlib.asynccontextmanager
     async def connected(self, source: str, *, held: int = 0) -> AsyncIterator["Line"]:
         """`source`: the client's address, or "unix"; `held`: see HELD. Ends with a reset."""
+        await self.turns.acquire()
         unix = source == "unix"
         sock = socket.socket(socket.AF_UNIX if unix else socket.AF_INET)
         sock.setblocking(False)
-        line = Line(self, sock)
+        line = Line(self, sock, self.turns)
         try:
             if held:
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, held)
@@ -51,6 +56,7 @@ class Door:
             await asyncio.get_running_loop().sock_connect(sock, address)
             yield line
         finally:
+            line.end_turn()
             sock.close()
 
 
@@ -58,9 +64,22 @@ class Door:
 class Line:
     door: Door
     sock: socket.socket
+    turns: asyncio.Semaphore | None
 
     async def send(self, raw: bytes) -> None:
-        await asyncio.get_running_loop().sock_sendall(self.sock, raw)
+        loop = asyncio.get_running_loop()
+        if self.turns is not None:
+            head = min(raw.find(b"\r\n\r\n") + 4, HELD * 4)
+            await loop.sock_sendall(self.sock, raw[:head])
+            self.end_turn()
+            raw = raw[head:]
+        await loop.sock_sendall(self.sock, raw)
+
+    def end_turn(self) -> None:
+        if self.turns is not None:
+            self.turns.release()
+            self.turns = None
+            self.door.begun += 1
 
     async def read(self, most: int = 1 << 16) -> bytes:
         raw = await asyncio.get_running_loop().sock_recv(self.sock, most)
@@ -234,13 +253,12 @@ def upgrade(*headers: str, query: str = "") -> bytes:
     return ask(f"/api/events{query}", "Upgrade: websocket", "Connection: Upgrade", *more)
 
 
-LISTENERS = ("garbage", "fragments", "pings", "long", "unread", "quiet", "close")
+LISTENERS = ("noise", "fragments", "pings", "long", "unread", "quiet", "close")
 
 
 async def listener(door: Door, step: Step) -> None:
     """A WebSocket that sends garbage, fragments, too much or nothing, or does not read."""
-    chance = Random(step["seed"])
-    kind = step["kind"]
+    chance, kind = Random(step["seed"]), step["kind"]
     query = chance.choice(["", "?heartbeat=1", "?after=0", "?heartbeat=1&after=0"])
     async with door.connected(step["from"], held=HELD if kind == "unread" else 0) as line:
         await line.send(upgrade(*authorized(door, step), query=query))
@@ -248,7 +266,7 @@ async def listener(door: Door, step: Step) -> None:
             await asyncio.sleep(3600)
         await line.read_head()
         frames = {
-            "garbage": os.urandom(chance.randint(1, 3000)),
+            "noise": chance.randbytes(chance.randint(1, 3000)),
             "fragments": b"\x01\x81abcdx" + b"\x00\x81abcdx" * 5000,
             "pings": b"\x89\x84abcdefgh" * 5000,
             "long": b"\x82\xff" + b"\x7f" + b"\xff" * 7 + b"abcd" + b"x" * 100_000,

@@ -25,6 +25,8 @@ SERVED = 1.0
 """Seconds of the agent's own for an answer."""
 GIVES_UP = 60.0
 _BETWEEN = 0.01
+BESIDE_LISTENERS = "127.0.0.6"
+"""The address of many listeners that have rights as well."""
 _ELSEWHERE = "127.0.0.9"
 """No hostile client has this address: a load balancer's probe shows no key."""
 
@@ -97,6 +99,7 @@ def ways(port: int, path: str, key: str) -> dict[str, Way]:
     return {
         "the Unix socket": Way(lambda: _Unix(path), "/api/instances", {}),
         "a key": Way(tcp(), "/api/instances", right),
+        "a key beside listeners": Way(tcp(BESIDE_LISTENERS), "/api/instances", right),
         "a key on a kept connection": Way(tcp(), "/api/caller", right, keeps=True),
         "the scrape": Way(tcp(), "/metrics", right),
         "the probe": Way(tcp(_ELSEWHERE), "/healthz", {}),
