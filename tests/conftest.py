@@ -224,9 +224,15 @@ def room(node: str) -> str:
 
 
 SLOW = tuple(
-    f"tests/{room}/" for room in ("daemon", "baileys", "system_pack", "engines/web", "fleet")
+    f"tests/{place}"
+    for place in (
+        *("daemon/", "system_pack/", "fleet/", "baileys/", "scripts/", "hostile/", "standin/"),
+        *("engines/baileys/", "engines/web/", "engines/evolution/", "engines/whaticket/logs/"),
+        *("api/page/", "moving/", "metrics/", "worker/", "host/process/", "store/"),
+        *("test_run_script.py", "test_the_runner.py", "test_failing_disk.py"),
+    )
 )
-"""Real agents, browsers and servers: not what one waits for at every commit."""
+"""Real agents, workers, browsers and servers: not what one waits for at each save."""
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
