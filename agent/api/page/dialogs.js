@@ -19,7 +19,8 @@ export function note(text, bad) {
   );
   at("toasts").append(toast);
   while (at("toasts").children.length > 4) at("toasts").firstElementChild.remove();
-  setTimeout(() => toast.remove(), bad ? 15000 : 6000);
+  const leads = toast.querySelector("a") !== null; // it is there to be clicked
+  setTimeout(() => toast.remove(), bad || leads ? 15000 : 6000);
 }
 
 // One action at a time per button; the answer is shown in words.

@@ -162,8 +162,9 @@ async def test_a_session_goes_out_as_an_archive_and_comes_in_again(
     await watcher.until("document.activeElement.id === 'dialog-typed'")
     await watcher.type("sales")
     await watcher.press("Enter", 13)
-    await watcher.until(f"{TOASTS}.includes('in the trash as sales.')")
-    await watcher.click(".toast a[href='#/copies']")
+    note = "document.querySelector('.toast:has(a[href=\"#/copies\"])').innerText"
+    await watcher.until(f"{note}.includes('in the trash as sales.')")
+    await watcher.click("#overview .story a[href='#/copies/sales']")
     await watcher.until("document.querySelector('#copies-trash .copy-row')")
 
     await watcher.run("location.hash = '#/agent'")
