@@ -51,6 +51,7 @@ async def serve(
     webhooks: Webhooks,
     evidence: Evidence,
     places: Mapping[str, str],
+    reload: Callable[[], None] = lambda: None,
     listen: str = "",
     fleet: "FleetFace | None" = None,
     fleet_address: FleetAddress | None = None,
@@ -72,6 +73,7 @@ async def serve(
         webhooks,
         evidence,
         places,
+        reload,
     )
     if fleet is not None:
         from agent.api.fleet.door import FleetDoor

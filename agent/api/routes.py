@@ -108,6 +108,8 @@ ROUTES: tuple[Route, ...] = (
     Route("GET", "/api/alerts", READ, alerts.list_alerts, "The agent's alerts", query=alerts.LIST),
     Route("GET", "/api/engines", SOME, placement.list_engines, "The engines and their settings"),
     Route("GET", "/api/backends", READ, backends.list_backends, "The backends and their health"),
+    Route("POST", "/api/backends", ADMIN, backends.add, "Add a backend to agent.toml, in force at once", backends.NEW, answers=(201, 202)),  # noqa: E501
+    Route("POST", "/api/reload", ADMIN, backends.reload, "Let the agent read agent.toml again", (), answers=(202,)),  # noqa: E501
     Route("GET", BACKEND, READ, backends.show, "One backend"),
     Route("GET", f"{BACKEND}/sessions", READ, backends.sessions, "A backend's sessions and the instances made of them"),  # noqa: E501
     Route("POST", f"{BACKEND}/adopt", OPERATE, backends.adopt, "Make an instance of a backend's session", backends.ADOPT, answers=(201,)),  # noqa: E501

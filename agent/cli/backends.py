@@ -3,6 +3,7 @@
 import argparse
 import os
 import sys
+from pathlib import Path
 from typing import Any
 
 from agent.cli.command import Subparsers, add_command, client_of, instance_id, name_of_a, wants_json
@@ -13,7 +14,7 @@ from agent.errors import NotFound
 
 _SECONDS = 150.0
 """A server may take as long as its `timeout`; the agent answers when that is over."""
-VERBS = ("list", "show", "sessions", "adopt", "check", "reset", "drop-in")
+VERBS = ("list", "show", "add", "sessions", "adopt", "check", "reset", "drop-in")
 _WITH_VALUE = ("--socket", "--url", "--key")
 
 
@@ -24,6 +25,16 @@ def add(commands: Subparsers) -> None:
     parser = add_command(among, "list", list_backends, "list the backends")
     parser.add_argument("--names", action="store_true", help="print only the names")
     _add(among, "show", show, "show everything about a backend", "evo")
+    summary = "add a backend to agent.toml; it is in force at once"
+    arguments = "evo evolution http://127.0.0.1:8080 --key-file /etc/wa-agent/evo.key"
+    parser = _add(among, "add", add_backend, summary, arguments)
+    parser.add_argument("engine", metavar="ENGINE", help="kind of server")
+    parser.add_argument("address", metavar="URL", help="the server's address")
+    parser.add_argument("--key-file", metavar="FILE", help="file that holds only the server's key")
+    parser.add_argument(
+        "--adopt", metavar="NAME", action="append", help="sessions that become instances; '*' = all"
+    )
+    parser.add_argument("--config", metavar="FILE", help="agent.toml")
     _add(among, "sessions", sessions, "list a backend's sessions and the instances made of them")
     summary = "make an instance of a backend's session"
     parser = _add(among, "adopt", adopt, summary, "evo shop-1 --id shop")
@@ -87,9 +98,27 @@ def list_backends(options: argparse.Namespace) -> int:
             backend["circuit"],
             backend["sentence"],
         ),
-        nothing="no backends: [[backend]] in agent.toml names them",
+        nothing="no backends: `wa-agent backends add` makes one",
         bare="name" if getattr(options, "names", False) else "",
     )
+
+
+def add_backend(options: argparse.Namespace) -> int:
+    """A person who may write the file does so; else the agent is asked to."""
+    from agent.config import settings_file
+
+    client, path = client_of(options), config_path(options.config, os.environ)
+    values = {"name": options.backend, "engine": options.engine, "url": options.address}
+    if options.key_file:
+        values["key_file"] = str(Path(options.key_file).absolute())
+    wanted = {**values, "adopt": options.adopt} if options.adopt else values
+    if path is not None and os.access(path, os.W_OK):
+        settings_file.add_backend(path, wanted, os.environ)
+        client.post("/api/reload")
+    else:
+        client.post("/api/backends", wanted)
+    done = f"{options.backend} is added; how it is: wa-agent backends {options.backend}"
+    return print_answer(options, wanted, done)
 
 
 def show(options: argparse.Namespace) -> int:

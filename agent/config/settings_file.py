@@ -1,4 +1,4 @@
-"""Changes single keys of one table of agent.toml, and leaves every other line as it is."""
+"""Changes single keys of one table of agent.toml, or adds a [[backend]]; every other line stays."""
 
 import json
 import os
@@ -11,7 +11,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from agent.errors import ConfigError
+from agent.config.load import load_config
+from agent.errors import ConfigError, InvalidRequest, Refused
 from agent.files import write_whole
 
 _HEADER = re.compile(r"\s*\[")
@@ -45,6 +46,42 @@ def with_keys(text: str, table: str, values: Mapping[str, Any]) -> str:
             field=table,
         )
     return changed
+
+
+def with_backend(text: str, values: Mapping[str, Any]) -> str:
+    """The text with one more [[backend]]. ConfigError: it would change more."""
+    keys = [f"{name} = {json.dumps(value, ensure_ascii=False)}" for name, value in values.items()]
+    changed = "\n".join([*text.splitlines(), "", "[[backend]]", *keys, ""])
+    try:
+        wanted = tomllib.loads(text)
+        wanted.setdefault("backend", []).append(dict(values))
+        good = tomllib.loads(changed) == wanted
+    except (tomllib.TOMLDecodeError, AttributeError):
+        good = False
+    if not good:
+        raise ConfigError(
+            "cannot add a backend to agent.toml: write each of its backends as a [[backend]]",
+            field="backend",
+        )
+    return changed
+
+
+def add_backend(path: Path, values: Mapping[str, Any], env: Mapping[str, str]) -> Path:
+    """Its backup. The file stays as it is where the agent could not use the new one."""
+    doing = f"cannot add backend {values.get('name', '')!r:.60} to {path}"
+    try:
+        changed = with_backend(path.read_text(encoding="utf-8-sig"), values)
+        with candidate(path, changed) as new:
+            try:
+                load_config(new, env)
+            except ConfigError as error:
+                cause = str(error).replace(str(new), str(path))
+                raise InvalidRequest(f"{doing}: {cause}", field=error.field) from None
+        return put(path, changed)
+    except (OSError, UnicodeDecodeError) as error:
+        cause = getattr(error, "strerror", None) or "it is not UTF-8"
+        advice = "a person who may write it adds it with `wa-agent backends add`"
+        raise Refused(f"{doing}: {cause}; {advice}", code="config_not_writable") from error
 
 
 def _table(lines: list[str], table: str) -> tuple[int, int]:

@@ -122,9 +122,7 @@ class Daemon:
             await self._refuse_foreign_state(store, host)
             fleet = await self._open_fleet(store, host)
             older = await go_on(store, self._state, rebuilt=bool(store.rebuilt_from))
-            backends = None
-            if self._config.backend:
-                backends = await self._open_host(host.name, units.BACKENDS)
+            backends = await self._open_host(host.name, units.BACKENDS)
             ground = Ground(
                 store,
                 host,
@@ -231,7 +229,14 @@ class Daemon:
             if not supervision.carried.ended_in_order:
                 supervision.figures.repairs_before = supervision.figures.repairs()
             supervision.figures.expect(supervision.registry.facts)
-            parts = await open_parts(self._config, supervision, ground, self._places(), parted)
+            parts = await open_parts(
+                self._config,
+                supervision,
+                ground,
+                self._places(),
+                parted,
+                reload=self._signals.reload.set,
+            )
             server = parts.server
             tasks = Tasks(
                 self._config,

@@ -1,7 +1,7 @@
 """What stands around supervision: metrics, alerts, webhooks, and the HTTP interface over all."""
 
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -34,7 +34,9 @@ async def open_parts(
     supervision: Supervision,
     ground: Ground,
     places: Mapping[str, str],
-    fleet: "FleetParts | None" = None,
+    fleet: "FleetParts | None",
+    *,
+    reload: Callable[[], None],
 ) -> Parts:
     supervisor, store = supervision.supervisor, ground.store
     alertmanager = alertmanager_of(config.alerts)
@@ -71,6 +73,7 @@ async def open_parts(
         webhooks=webhooks,
         evidence=Evidence(ground.host, config.session_root, supervision.sampler),
         places=places,
+        reload=reload,
         listen=await ground.host.missing_address(),
         fleet=None if fleet is None else fleet.face,
         fleet_address=None if fleet is None else config.fleet,

@@ -1,6 +1,8 @@
 """What a person or a script asks of a session on a backend, through a real agent."""
 
+import asyncio
 import json
+import sys
 import time
 from collections.abc import AsyncIterator, Callable
 from datetime import datetime
@@ -13,6 +15,7 @@ import pytest
 from tests.daemon.conftest import RunningAgent, remote_settings
 from tests.daemon.test_backends import Watched, standin, table, watch
 from tests.ports import free_port
+from tests.standin.evolution import KEY
 from tests.standin.whaticket.keys import FolderKeys
 from tests.standin.whaticket.server import PASSWORD, USER
 from tests.standin.whaticket.server import StandIn as Desk
@@ -271,3 +274,58 @@ async def test_one_404_for_a_session_lets_nobody_end_its_pairing_without_a_word(
     await eventually(lambda: one.all_connected(2), within=40)
     assert one.ended_anything() == []
     assert standin.instances["shop"].creds
+
+
+@pytest.fixture
+async def without(make_agent, standin, tmp_path):
+    """An agent that was started without any backend, and a key file of its own."""
+    agent = make_agent(base=remote_settings())
+    await agent.start()
+    key = tmp_path / "evo.key"
+    key.write_text(KEY)
+    key.chmod(0o600)
+    standin.add("shop", "open")
+    new = {"name": "evo", "engine": "evolution", "url": standin.url, "key_file": str(key)}
+    return agent, {**new, "adopt": ["*"]}
+
+
+async def test_a_backend_is_added_without_a_restart_and_is_there_after_one(
+    without, standin, eventually
+):
+    agent, new = without
+    before = agent.config.read_text()
+    for wrong, word in (
+        ({"engine": "fax"}, "engine"),
+        ({"url": "ftp://x"}, "url"),
+        ({"key_file": "not/absolute"}, "key_file"),
+    ):
+        status, told = await agent.ask("POST", "/api/backends", {**new, **wrong})
+        assert status == 400, told
+        assert word in told["message"], told
+    assert agent.config.read_text() == before
+    made = await agent.do("POST", "/api/backends", new)
+    assert made["name"] == "evo"
+    assert agent.config.read_text().startswith(before)
+    watched = Watched(agent, standin)
+    await eventually(lambda: watched.all_connected(1), within=45)
+    status, told = await agent.ask("POST", "/api/backends", new)
+    assert (status, "declared twice" in told["message"]) == (400, True), told
+    await agent.stop()
+    await agent.start()
+    await eventually(lambda: watched.all_connected(1), within=45)
+
+
+async def test_a_person_who_may_write_agent_toml_adds_a_backend_by_the_command(
+    without, standin, eventually
+):
+    agent, new = without
+    words = ["backends", "add", "evo", "evolution", new["url"], "--key-file", new["key_file"]]
+    run = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "agent", *words, "--adopt", "*", "--config", str(agent.config)),
+        *("--socket", str(agent.state / "api.sock")),
+        stdout=asyncio.subprocess.PIPE,
+    )
+    said, _ = await run.communicate()
+    assert (run.returncode, b"evo is added" in said) == (0, True), said
+    watched = Watched(agent, standin)
+    await eventually(lambda: watched.all_connected(1), within=45)

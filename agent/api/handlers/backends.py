@@ -1,12 +1,19 @@
 """Backends: their health, the sessions on their servers, and the events that servers post."""
 
+import asyncio
+import os
+from pathlib import Path
+
 from aiohttp import web
 
 from agent.api.http.call import Call, Json
-from agent.api.http.envelope import created
-from agent.api.http.fields import STRING, Field
+from agent.api.http.envelope import created, json_answer
+from agent.api.http.fields import STRING, STRINGS, Field
 from agent.api.present import show_backend, show_instance
+from agent.config.settings_file import add_backend
 from agent.core.model import ID_PATTERN, Instance, parse_instance_id
+from agent.engines.catalog import remote_engines
+from agent.errors import NotFound, Refused
 
 LONGEST_EVENT = 256 * 1024
 """Bytes of a posted event: it must fit into one frame of the link to the worker."""
@@ -22,6 +29,19 @@ ADOPT = (
         pattern=ID_PATTERN,
     ),
 )
+
+NEW = (
+    Field("name", STRING, "its name here", required=True, most=48, pattern=ID_PATTERN),
+    Field(
+        "engine", STRING, "kind of server", required=True, choices=tuple(sorted(remote_engines()))
+    ),
+    Field("url", STRING, "its address, without a password", required=True, least=1, most=1024),
+    Field("key", STRING, "API key of the server; key_file keeps it out of agent.toml", most=1024),
+    Field("key_file", STRING, "file that holds only the key", most=1024),
+    Field("adopt", STRINGS, "names of its sessions that become instances", most=100),
+)
+THERE_WITHIN = 10.0
+"""Seconds in which the agent takes on a new backend."""
 
 
 async def list_backends(call: Call) -> Json:
@@ -60,6 +80,31 @@ async def adopt(call: Call) -> web.Response:
     wanted = parse_instance_id(body["id"]) if "id" in body else None
     id = await call.supervisor.backends.adopt(_name(call), body["remote"], wanted)
     return created(show_instance(call.supervisor.view(id)), f"/api/instance/{id}")
+
+
+async def add(call: Call) -> web.Response:
+    body = await call.body()
+    name, place = body["name"], call.parts.places.get("config")
+    if place is None:
+        raise Refused(
+            f"cannot add backend {name}: the agent was started without an agent.toml",
+            code="no_config",
+        )
+    await asyncio.to_thread(add_backend, Path(place), body, os.environ)
+    call.parts.reload()
+    for _ in range(int(THERE_WITHIN / 0.1)):
+        try:
+            view = call.supervisor.backends.view(name)
+        except NotFound:
+            await asyncio.sleep(0.1)
+        else:
+            return created(show_backend(view), f"/api/backends/{name}")
+    return json_answer({"name": name, "look": f"/api/backends/{name}"}, 202)
+
+
+async def reload(call: Call) -> web.Response:
+    call.parts.reload()
+    return json_answer({"look": "/api/status"}, 202)
 
 
 async def check(call: Call) -> Json:

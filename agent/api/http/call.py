@@ -51,6 +51,8 @@ class Parts:
     evidence: Evidence
     places: Mapping[str, str]
     """Paths of the agent: its state, its sessions, the agent.toml that it read."""
+    reload: Callable[[], None] = lambda: None
+    """Lets the agent read agent.toml again."""
     audit: Audit = field(default_factory=Audit)
     not_listening: dict[str, str] = field(default_factory=dict)
     """HOST:PORT that another program still uses → the error."""

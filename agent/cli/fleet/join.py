@@ -10,7 +10,6 @@ from urllib.parse import urlsplit
 from agent.cli.client import AgentSaidNo, Client
 from agent.cli.command import Subparsers, add_command, client_of
 from agent.cli.fleet.owner import as_owner_of
-from agent.cli.fleet.settings_file import candidate, put, with_keys
 from agent.cli.fleet.waiting import add_wait_option, ask_until
 from agent.cli.paths import config_path
 from agent.cli.terminal.answer import print_answer
@@ -59,6 +58,8 @@ def add(among: Subparsers) -> None:
 
 
 def join(options: argparse.Namespace) -> int:
+    from agent.config.settings_file import candidate, put, with_keys
+
     path = _settings_file(options)
     text = path.read_text()
     changed = with_keys(text, "fleet", _values(options))
@@ -216,6 +217,8 @@ def _check_listen(listen: str) -> str:
 
 
 def leave(options: argparse.Namespace) -> int:
+    from agent.config.settings_file import put, with_keys
+
     client, path = client_of(options), _settings_file(options)
     changed = with_keys(path.read_text(), "fleet", {"database": None})
     answer = client.post("/api/fleet/leave")

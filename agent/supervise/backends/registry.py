@@ -50,7 +50,7 @@ class Backends:
         breaker: Callable[[], BreakerPolicy],
         crypto_patterns: Sequence[str] = (),
     ) -> None:
-        """`host` starts the workers of backends; None where no backend is declared."""
+        """`host` starts the workers of backends; None: they have none."""
         self.all: dict[str, BackendFacts] = {}
         self.hooks: dict[str, str] = {}
         """The secret part of the address that each server calls; "" = it calls none."""
@@ -94,7 +94,7 @@ class Backends:
 
     async def add(self, declared: BackendDeclaration) -> bool:
         """Take on a backend that is new in the file. False: only the agent's next start can, for
-        the name is in use, or the agent started without any backend."""
+        the name is in use."""
         if self.workers is None or declared.name in self.all:
             return False
         await self._declare(declared, self.workers)

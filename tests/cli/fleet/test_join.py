@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from agent.cli.fleet.settings_file import with_keys
 from agent.config import load_config
+from agent.config.settings_file import with_keys
 from agent.errors import ConfigError
 from agent.fleet.certificate import ends_at, why_refused
 from agent.fleet.coordinator import Machine, NewSession
