@@ -10,7 +10,7 @@ from agent.cli.command import Subparsers, add_command, client_of, instance_id, n
 from agent.cli.paths import config_path
 from agent.cli.terminal.answer import print_answer, print_list
 from agent.cli.terminal.show import moment, pair_lines, table_lines
-from agent.errors import NotFound
+from agent.errors import InvalidRequest, NotFound
 
 _SECONDS = 150.0
 """A server may take as long as its `timeout`; the agent answers when that is over."""
@@ -116,9 +116,22 @@ def add_backend(options: argparse.Namespace) -> int:
         settings_file.add_backend(path, wanted, os.environ)
         client.post("/api/reload")
     else:
-        client.post("/api/backends", wanted)
+        client.post("/api/backends", _with_key(wanted))
     done = f"{options.backend} is added; how it is: wa-agent backends {options.backend}"
     return print_answer(options, wanted, done)
+
+
+def _with_key(values: dict[str, Any]) -> dict[str, Any]:
+    """The key itself: the agent takes no path of a file from a client."""
+    path = values.get("key_file")
+    if path is None:
+        return values
+    try:
+        key = Path(path).read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        cause = getattr(error, "strerror", None) or "it is not UTF-8"
+        raise InvalidRequest(f"cannot read {path}: {cause}", field="key_file") from error
+    return {name: value for name, value in values.items() if name != "key_file"} | {"key": key}
 
 
 def show(options: argparse.Namespace) -> int:

@@ -285,19 +285,19 @@ async def without(make_agent, standin, tmp_path):
     key.write_text(KEY)
     key.chmod(0o600)
     standin.add("shop", "open")
-    new = {"name": "evo", "engine": "evolution", "url": standin.url, "key_file": str(key)}
-    return agent, {**new, "adopt": ["*"]}
+    new = {"name": "evo", "engine": "evolution", "url": standin.url, "key": KEY, "adopt": ["*"]}
+    return agent, new, key
 
 
 async def test_a_backend_is_added_without_a_restart_and_is_there_after_one(
     without, standin, eventually
 ):
-    agent, new = without
+    agent, new, key = without
     before = agent.config.read_text()
     for wrong, word in (
         ({"engine": "fax"}, "engine"),
         ({"url": "ftp://x"}, "url"),
-        ({"key_file": "not/absolute"}, "key_file"),
+        ({"key_file": str(key)}, "key_file"),  # the agent reads no file that a client names
     ):
         status, told = await agent.ask("POST", "/api/backends", {**new, **wrong})
         assert status == 400, told
@@ -318,8 +318,8 @@ async def test_a_backend_is_added_without_a_restart_and_is_there_after_one(
 async def test_a_person_who_may_write_agent_toml_adds_a_backend_by_the_command(
     without, standin, eventually
 ):
-    agent, new = without
-    words = ["backends", "add", "evo", "evolution", new["url"], "--key-file", new["key_file"]]
+    agent, new, key = without
+    words = ["backends", "add", "evo", "evolution", new["url"], "--key-file", str(key)]
     run = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "agent", *words, "--adopt", "*", "--config", str(agent.config)),
         *("--socket", str(agent.state / "api.sock")),

@@ -36,8 +36,9 @@ NEW = (
         "engine", STRING, "kind of server", required=True, choices=tuple(sorted(remote_engines()))
     ),
     Field("url", STRING, "its address, without a password", required=True, least=1, most=1024),
-    Field("key", STRING, "API key of the server; key_file keeps it out of agent.toml", most=1024),
-    Field("key_file", STRING, "file that holds only the key", most=1024),
+    Field(
+        "key", STRING, "API key of the server; `wa-agent backends add` can name a file", most=1024
+    ),
     Field("adopt", STRINGS, "names of its sessions that become instances", most=100),
 )
 THERE_WITHIN = 10.0
@@ -83,6 +84,8 @@ async def adopt(call: Call) -> web.Response:
 
 
 async def add(call: Call) -> web.Response:
+    """No path of a file is taken: who has a key must not choose what is read, and sent to a server
+    of their choice."""
     body = await call.body()
     name, place = body["name"], call.parts.places.get("config")
     if place is None:
