@@ -65,7 +65,8 @@ class Finding:
 
 def names() -> list[str]:
     """Of all boundaries."""
-    found = (module.name for module in pkgutil.iter_modules([str(Path(__file__).parent)]))
+    modules = pkgutil.iter_modules([str(Path(__file__).parent)])
+    found = (module.name for module in modules if not module.ispkg)
     return [n for n in found if n not in _NO_BOUNDARY and not n.startswith(("test_", "__"))]
 
 

@@ -1,0 +1,1 @@
+"""What the boundary `operator` is made of."""
