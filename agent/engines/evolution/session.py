@@ -39,7 +39,9 @@ class EvolutionSession:
         self._between = BetweenProbes(lambda: self._report_change(self._claim()))
         self._observe(self._view_of(server.notes.of(remote)))
         self._renewal = Renewal(server.api, server.folder, remote, server.pace)
-        self._renewing = self._dead = False
+        self._renewing = False
+        self._proof: Proof | None = None
+        """Of its present opening; None = nothing was asked yet."""
         self._reported: Claim | None = None
         self._probed: Claim | None = None
         self._heard: Live | None = None
@@ -68,9 +70,12 @@ class EvolutionSession:
         await observer.absence()
         self._heard = view.live
         detail = await observer.detail() if deep else {}
+        if view.live is not Live.OPEN:
+            self._proof = None
         match view.live:
             case Live.OPEN:
-                if (deep or self._dead) and not view.logins.fight:
+                unproved = self._proof in (None, Proof.DEAD)
+                if (deep or unproved) and not view.logins.fight:
                     await self._prove()
             case Live.CONNECTING:
                 await observer.missing_pairing()
@@ -154,7 +159,7 @@ class EvolutionSession:
                 heard = None if self._view.logins.fight else self._heard
                 await self._renewal.take_away(lambda live: came_back(heard, live))
                 self._observe(self._view_of(None))
-                self._dead = False
+                self._proof = None
                 await self._connect()
             finally:
                 self._renewing = False
@@ -218,7 +223,7 @@ class EvolutionSession:
             if happening.kind == "message" and not self._server.seen.first(self.remote, id):
                 continue
             if happening.detail.get("direction") == "in":
-                self._dead = False  # the message came through it
+                self._proof = Proof.ALIVE  # the message came through it
             self.reporter.happened(happening)
 
     async def _look_again(self) -> None:
@@ -272,9 +277,9 @@ class EvolutionSession:
         if prover is None or view.integration not in BAILEYS:
             return
         proof = await prover.ask(self.remote, view.account)
-        if proof is not Proof.UNKNOWN:
-            self._dead = proof is Proof.DEAD
-        if self._dead:
+        if proof is not Proof.UNKNOWN or self._proof is None:
+            self._proof = proof
+        if self._proof is Proof.DEAD:
             raise EngineError(
                 "cannot query WhatsApp through the session: it says open and gives no answer",
                 code="zombie",

@@ -161,6 +161,30 @@ async def test_a_session_that_came_back_by_itself_is_not_restarted(
         assert (instance.state, instance.logins) == ("open", logins)
 
 
+async def test_an_opening_is_proved_by_the_first_look_that_finds_it(
+    make_stand_in: MakeStandIn, make_bench: MakeBench
+) -> None:
+    """A real 2.3.6 says open once the first queries of a login have run out of time, though
+    WhatsApp is silent: for an incident that was the end, and its members were restarted."""
+    for version in ("1.8.6", "2.3.6"):
+        bench = await make_bench(await make_stand_in(version))
+        await bench.backend.check()
+        instance = bench.standin.add("sales", "open")
+        session = bench.hold("sales")
+        assert (await session.probe()).claim.status is Status.CONNECTED
+        asked = bench.standin.asked["POST /chat/fetchBusinessProfile"]
+        await session.probe()
+        assert bench.standin.asked["POST /chat/fetchBusinessProfile"] == asked == 1
+        instance.state = "connecting"
+        assert (await session.probe()).claim.status is Status.INITIALIZING
+        instance.state, instance.dead = "open", "closed"
+        with pytest.raises(EngineError) as caught:
+            await session.probe()
+        assert caught.value.code == "zombie"
+        instance.dead = ""
+        assert (await session.probe()).claim.status is Status.CONNECTED
+
+
 async def test_a_restart_in_close_connects(bench: Bench, eventually: Eventually) -> None:
     instance = bench.standin.add("sales", "open")
     instance.unload()
