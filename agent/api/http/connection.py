@@ -216,6 +216,8 @@ class Connection(RequestHandler):
                 self.close()
             self._stand(Stage.IDLE)
             self._idle_since = self._loop.time()
+        elif self._stage is Stage.REQUEST:
+            self._stand(Stage.ASKED)  # the next one is checked like the first
         if isinstance(resp, web.Response):
             # The library holds the answer until the next request: a scrape is megabytes.
             resp.body = None

@@ -151,6 +151,24 @@ async def test_a_burst_of_strangers_is_refused_before_a_client_with_rights(
         assert limits.count(Stage.REQUEST) == 0
 
 
+async def test_a_client_that_pipelines_gives_up_its_place_between_two_requests(
+    open_house: OpenHouse,
+) -> None:
+    async with open_house(connections_per_address=1) as house:
+        limits = house.server._entrance.limits
+        limits.heads_per_address, limits.kept_free = 10, 0
+        ask = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n" * 20
+        lines = [await asyncio.open_connection("127.0.0.1", house.port) for _ in range(2)]
+        for _, writer in lines:
+            writer.write(ask)
+            writer.write_eof()
+        async with asyncio.timeout(30):
+            answers = await asyncio.gather(*(reader.read() for reader, _ in lines))
+        assert [answer.count(b"HTTP/1.1 200") for answer in answers] == [20, 20]
+        for _, writer in lines:
+            writer.close()
+
+
 async def test_a_trusted_client_of_the_unix_socket_has_a_place_that_no_stranger_takes(
     open_house: OpenHouse,
 ) -> None:
