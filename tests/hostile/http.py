@@ -187,13 +187,14 @@ async def play(world: World, case: list[Step]) -> None:
     clients = [{**step, "number": number} for step in case for number in range(step["count"])]
     over = asyncio.Event()
     try:
-        async with served(world.pid, door), asyncio.TaskGroup() as together:
+        async with served(world.pid, door) as asking, asyncio.TaskGroup() as together:
             going = [together.create_task(_play(world, step)) for step in clients]
             together.create_task(_desks_are_heard(world, over))
             while door.begun < len(clients):
                 _judge_memory(world)
                 await asyncio.sleep(0.05)
             await asyncio.sleep(LASTS)
+            await asking.whole_rounds(2)
             _judge_memory(world)
             for step, client in zip(clients, going, strict=True):
                 if not {step["do"], step.get("kind")} & ANSWERED:

@@ -17,6 +17,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from tests.standin.clients.rude import Door
 from tests.waiting import Pauses
@@ -133,12 +134,39 @@ def ask_until_told(pid: int, among: dict[str, Way]) -> dict[str, Served]:
             served[name].worst = max(served[name].worst, took)
             if wrong:
                 served[name].wrong.append(wrong)
+        print(flush=True)
     pauses.end()
     return served
 
 
+class Asking:
+    """It, while it asks."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self._process, self._lines = process, list[bytes]()
+        self._heard = asyncio.create_task(self._hear())
+
+    async def _hear(self) -> None:
+        assert self._process.stdout is not None
+        while line := await self._process.stdout.readline():
+            self._lines.append(line)
+
+    async def whole_rounds(self, count: int) -> None:
+        """In which each way was asked."""
+        until = len(self._lines) + count + 1  # one is under way
+        while len(self._lines) < until and not self._heard.done():
+            await asyncio.wait([self._heard], timeout=0.02)
+
+    async def end(self) -> dict[str, Any]:
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        await asyncio.wait_for(self._heard, GIVES_UP * 6)
+        said: dict[str, Any] = json.loads(self._lines[-1])
+        return said
+
+
 @asynccontextmanager
-async def served(pid: int, door: Door) -> AsyncIterator[None]:
+async def served(pid: int, door: Door) -> AsyncIterator[Asking]:
     """It asks the agent of that pid meanwhile, and was answered in time."""
     told = {"pid": pid, "port": door.port, "socket": str(door.path), "key": door.keys["read"]}
     process = await asyncio.create_subprocess_exec(
@@ -147,22 +175,21 @@ async def served(pid: int, door: Door) -> AsyncIterator[None]:
         stdout=asyncio.subprocess.PIPE,
     )
     try:
-        assert process.stdout is not None
-        await process.stdout.readline()  # it begins
-        yield
-        said, _ = await asyncio.wait_for(process.communicate(b""), GIVES_UP * 6)
+        asking = Asking(process)
+        await asking.whole_rounds(0)
+        yield asking
+        said = await asking.end()
     finally:
         if process.returncode is None:
             process.kill()
-            await process.wait()
-    for name, it in json.loads(said).items():
+        await process.wait()
+    for name, it in said.items():
         assert not it["wrong"], f"{name} was refused: {it['wrong'][:3]}"
         assert it["worst"] < SERVED, f"{name} waited {it['worst']:.2f} s"
 
 
 def main() -> None:
     told = json.loads(sys.argv[1])
-    print("begins", flush=True)
     among = ways(told["port"], told["socket"], told["key"])
     served = ask_until_told(told["pid"], among)
     print(json.dumps({name: asdict(it) for name, it in served.items()}))
