@@ -133,7 +133,8 @@ export class Connection {
       const { noiseKey, wish } = this.#noise.finish(frame);
       this.#step = 'stanzas';
       await sleep(BEFORE_THE_FIRST_STANZA[this.dialect.version]);
-      if (!this.#suffers('finish')) this.#whatsapp.greet(this, noiseKey, wish);
+      // A client that left meanwhile does not log in.
+      if (this.open && !this.#suffers('finish')) this.#whatsapp.greet(this, noiseKey, wish);
     } else {
       const stanza = await this.dialect.decode(this.#noise.unseal(frame));
       if (this.login) this.login.last = Date.now();
