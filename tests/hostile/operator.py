@@ -247,6 +247,10 @@ async def _told(world: World, step: Step) -> None:
         refused = status in (2, 3, 4)
         judge_command(" ".join(words), status, said, killed=step["kill"], out=step.get("out", ""))
     log.info("%s → %s %s", words or step.get("ask", ())[:2], status, said[:200])
+    unasked = {"POST {I}/cleanup", "POST {I}/logout"} & {step.get("name")}
+    if unasked and not step["ends"] and step["id"] not in world.ended | world.gone:
+        paired = world.listed.get(step["id"], {}).get("paired")
+        assert not (paired and status == 200), f"{step['ask']} without a word of a person: {said}"
     if step["ends"] and not refused:
         world.ended.add(step["id"])
         if step.get("name") in UNLINKS or words[:1] == ["logout"]:
