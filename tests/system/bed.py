@@ -55,6 +55,8 @@ class Bed:
     port: int = 0
     """Where the agent inside listens, on the loopback that the outside shares."""
     console: Path = field(default_factory=Path)
+    groups: list[Path] = field(default_factory=list)
+    """Its control groups, as the outside sees them."""
 
     @classmethod
     def make(cls) -> "Bed":
@@ -89,6 +91,20 @@ class Bed:
         # Kept over reboots, so that a failing test can show what happened before one.
         journald.write_text("[Journal]\nStorage=persistent\nRateLimitIntervalSec=0\n")
 
+    def _hierarchies(self) -> Iterator[Path]:
+        """The control groups that systemd uses, from where this process stands: mounted by us, as
+        the outside may have them nowhere."""
+        for line in Path("/proc/self/cgroup").read_text().splitlines():
+            number, name, ours = line.split(":", maxsplit=2)
+            if (number, name) != ("0", "") and name != "name=systemd":
+                continue
+            target = self.place / f"groups-{number}"
+            if not target.exists():
+                target.mkdir()
+                kind = ["cgroup", "-o", "none,name=systemd"] if name else ["cgroup2"]
+                _run("mount", "-t", *kind, "cgroup", target)
+            yield target / ours.lstrip("/")
+
     # Outside a boot
 
     def chroot(
@@ -122,6 +138,7 @@ class Bed:
     def boot(self, within: float = 90.0) -> None:
         assert self.nspawn is None, "it is booted already"
         self.boots += 1
+        self.groups = [folder / self.place.name for folder in self._hierarchies()]
         with self.console.open("ab") as console:
             self.nspawn = subprocess.Popen(
                 [
@@ -146,9 +163,11 @@ class Bed:
                 env={**os.environ, "SYSTEMD_NSPAWN_UNIFIED_HIERARCHY": "1"}
                 if self.counting
                 else None,
+                preexec_fn=lambda: _enter(self.groups),  # noqa: PLW1509 - no thread holds a lock
             )
         self.until(self._find_init, within=within)
         self.until(self._is_up, within=within)
+        assert f"/{self.place.name}/" in Path(f"/proc/{self.init}/cgroup").read_text()
 
     def _find_init(self) -> bool:
         assert self.nspawn is not None
@@ -210,7 +229,10 @@ class Bed:
                         os.kill(pid, signal.SIGKILL)
             self.nspawn.wait(60)
             self.nspawn, self.init = None, 0
-        for mount in (self.root / "proc", self.root / "dev", self.root, self.place):
+        for group in self.groups:
+            _remove(group)
+        mounted = sorted(self.place.glob("groups-*"))
+        for mount in (self.root / "proc", self.root / "dev", self.root, *mounted, self.place):
             if os.path.ismount(mount):
                 _run("umount", "-l", mount)
         with contextlib.suppress(OSError):
@@ -295,6 +317,22 @@ def _hide_below(upper: Path) -> None:
         folder.chmod(mode)
         os.setxattr(folder, "trusted.overlay.opaque", b"y")
     (upper / "var").chmod(0o755)
+
+
+def _enter(groups: Sequence[Path]) -> None:
+    """Two machines in one control group would end and remove each other's units' groups."""
+    for group in groups:
+        group.mkdir(exist_ok=True)
+        (group / "cgroup.procs").write_text("0")
+
+
+def _remove(group: Path) -> None:
+    """With all below it; one whose processes were killed just now takes a moment to be empty."""
+    deadline = time.monotonic() + 5
+    while group.exists() and time.monotonic() < deadline:
+        for folder in sorted((group, *group.rglob("*")), reverse=True):
+            with contextlib.suppress(OSError):  # a file, or not empty yet
+                folder.rmdir()
 
 
 def pid_namespace(pid: int) -> Path:

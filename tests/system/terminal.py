@@ -8,7 +8,7 @@ import threading
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.system.bed import Bed, clean_environment, pid_namespace
+from tests.system.bed import Bed, clean_environment
 
 USERS = ("wa-agent", "wa-worker")
 TAKE = (
@@ -63,18 +63,18 @@ def _read(ours: int, shown: Shown) -> None:
 
 
 def _watch(bed: Bed, shown: Shown, done: threading.Event) -> None:
-    space = pid_namespace(bed.init)
+    processes = bed.path("/proc")  # the bed's own: the outside has many more
     passwd = (bed.root / "etc/passwd").read_text().splitlines()
     uids = {row.split(":")[2] for row in passwd if row.split(":")[0] in USERS}
     while not done.wait(0.01):
-        for process in Path("/proc").glob("[0-9]*"):
+        for process in processes.glob("[0-9]*"):
             with contextlib.suppress(OSError):
                 status = (process / "status").read_text()
                 if status.partition("\nUid:\t")[2].split("\t")[0] not in uids:
                     continue
                 line = (process / "cmdline").read_text().replace("\0", " ").strip()
                 terminal = (process / "stat").read_text().rpartition(")")[2].split()[4]
-                if line and (process / "ns/pid").readlink() == space:
+                if line:
                     shown.seen.add(line)
                     if terminal != "0":
                         shown.on_terminal.add(line)
