@@ -216,6 +216,8 @@ FIRST = ("system", "daemon", "engines", "baileys", "system_pack")
 """Rooms of the tests that take longest: they begin first, so that none is left alone at the end."""
 ONE_MACHINE = frozenset({"system", "host"})
 """These look at the processes of the whole machine: one after the other, in one place."""
+APART = frozenset({"tests/system/test_package.py"})
+"""Of these rooms, but all that it looks at is in a machine that it made."""
 
 
 def room(node: str) -> str:
@@ -256,7 +258,8 @@ class TogetherByFile(LoadScopeScheduling):
     """What runs in one process: the tests of a file, and all that look at the whole machine."""
 
     def _split_scope(self, nodeid: str) -> str:
-        return "machine" if room(nodeid) in ONE_MACHINE else nodeid.split("::", maxsplit=1)[0]
+        file = nodeid.split("::", maxsplit=1)[0]
+        return "machine" if room(nodeid) in ONE_MACHINE and file not in APART else file
 
 
 @pytest.hookimpl(tryfirst=True)
