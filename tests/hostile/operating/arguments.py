@@ -54,6 +54,10 @@ _HERE: Mapping[str, tuple[Any, ...]] = {
     "POST /api/fleet/accept confirm": (True, False), "fleet move to": ("nobody",),
     "POST {I}/move to": ("nobody",), "delete confirm": ("delete shop", "nobody"),
     "DELETE {I} confirm": ("delete shop", "nobody"), "fleet leave wait": (1,),
+    "backends add address": ("http://127.0.0.1:9",), "backends add key_file": ("@file",),
+    "backends add adopt": ("nobody",), "POST /api/backends adopt": (["nobody"],),
+    "POST /api/backends url": ("http://127.0.0.1:9", "x"), "POST /api/backends key": ("k",),
+    "POST /api/backends name": ("late", "eu"),
     "fleet drain wait": (1,), "fleet move wait": (1,), "fleet command wait": (1,),
 }  # fmt: skip
 """Values of an argument: by its command and its name, or by its name."""

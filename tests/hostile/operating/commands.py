@@ -39,7 +39,7 @@ ENDS = {
 """A command that may end a pairing, or put other files in its place; with this flag, if one."""
 KEEPS = words_of(
     "version, create, list, show, settings, enable, disable, start, stop, restart, passkey, send, "
-    "backends list, backends show, backends sessions, backends adopt, backends check, backends "
+    "backends list, backends show, backends add, backends sessions, backends adopt, backends check, backends "
     "reset, backends drop-in, qr, invite, top, health, why, recover, incidents release, reasons, "
     "events, fleet status, fleet drain, fleet undrain, fleet forget, fleet accept, fleet move, "
     "fleet release, fleet why, fleet command, fleet leave, webhooks list, webhooks test, webhooks "
@@ -81,7 +81,7 @@ ROUTES_KEEP = words_of(
     "/api/fleet/machines/{name}/undrain, POST /api/fleet/machines/{name}/forget, POST "
     "/api/fleet/accept, POST /api/fleet/leave, POST /api/fleet/promise, GET "
     "/api/fleet/commands/{command}, POST {I}/release, POST {I}/move, GET {I}/fleet, GET "
-    "/api/alerts, GET /api/engines, GET /api/backends, GET /api/backends/{name}, GET "
+    "/api/alerts, GET /api/engines, GET /api/backends, POST /api/backends, POST /api/reload, GET /api/backends/{name}, GET "
     "/api/backends/{name}/sessions, POST /api/backends/{name}/adopt, POST "
     "/api/backends/{name}/check, POST /api/backends/{name}/reset, POST /hooks/{name}/{secret}, "
     "GET /api/webhooks, POST /api/webhooks/{name}/test, GET /api/webhooks/{name}/dead, POST "
