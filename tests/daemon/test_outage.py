@@ -158,15 +158,15 @@ async def test_sessions_on_a_backend_are_back_with_their_server(
 async def test_a_server_that_comes_back_with_its_sessions_closed_is_asked_at_once(
     make_agent, eventually, standin, patience
 ):
-    """Probes come every 30 s, as usual: the server tells nothing by itself."""
-    standin.add("shop", "open")
+    """Probes come every 30 s, as usual: the server tells nothing by itself. It connects sessions
+    at its start, after a moment in `close`: a login of ours would be the second one."""
+    shop = standin.add("shop", "open")
     base = USUAL_DELAYS.replace("interval = 1\n", "", 1) + f"\n[backends]\npatience = {patience}\n"
     agent = make_agent(table(standin, timeout=5.0), base=base)
     await agent.start()
     await eventually(lambda: connected_again(agent, ["shop"]), within=40)
     await standin.front.set("refuse")
-    standin.instances["shop"].unload()
-    standin.instances["shop"].load(connects=False)
+    shop.unload()
 
     async def noticed():
         backend = (await agent.do("GET", "/api/backends"))["backends"][0]
@@ -174,16 +174,18 @@ async def test_a_server_that_comes_back_with_its_sessions_closed_is_asked_at_onc
         return not backend["up"] and held == (patience == 1)
 
     await eventually(noticed, within=30)
+    shop.load(connects=False)
+    shop.drop(408)
     await standin.front.set("")
     back = time.monotonic()
 
     async def open_and_shown():
-        there = standin.instances["shop"].state == "open"
-        return there and await connected_again(agent, ["shop"])
+        return shop.state == "open" and await connected_again(agent, ["shop"])
 
     await eventually(open_and_shown, within=60)
     late = time.monotonic() - back
     assert late <= BACK_WITHIN, f"back {late:.1f} s after its server"
+    assert shop.second_logins == standin.asked["GET /instance/connect"] == 0
 
 
 async def test_a_session_is_not_said_to_be_well_once_its_server_answers_no_check(
