@@ -175,9 +175,14 @@ async def test_a_server_that_comes_back_with_its_sessions_closed_is_asked_at_onc
 
     await eventually(noticed, within=30)
     shop.load(connects=False)
-    shop.drop(408)
     await standin.front.set("")
     back = time.monotonic()
+
+    async def looked_at():
+        return (await agent.show("shop"))["connection_status"]
+
+    await eventually(looked_at, "INITIALIZING")
+    shop.drop(408)  # and the server connects it
 
     async def open_and_shown():
         return shop.state == "open" and await connected_again(agent, ["shop"])
