@@ -3,7 +3,9 @@
 import asyncio
 import contextlib
 import json
+import os
 import shutil
+import signal
 import sqlite3
 
 from tests.waiting import alive
@@ -88,6 +90,20 @@ async def test_an_identity_file_that_is_damaged_is_written_again_from_the_databa
     after.pop("lineage", None)
     before.pop("lineage")
     assert after == before
+
+
+async def test_a_repair_never_restores_the_backup_that_it_made_itself(agent, eventually):
+    """It was of no known session: the good snapshots counted as an earlier one's from then on."""
+    await connected(agent, eventually, "a", "b")
+    await agent.do("POST", "/api/instance/a/snapshots")
+    file = agent.state / "sessions" / "a" / "instance.json"
+    lineage = json.loads(file.read_text())["lineage"]
+    pid = await agent.pid("a")
+    file.unlink()
+    file.symlink_to(agent.state / "sessions" / "b" / "instance.json")
+    os.kill(pid, signal.SIGKILL)
+    await eventually(lambda: agent.is_back("a", pid), within=60)
+    assert json.loads(file.read_text())["lineage"] == lineage
 
 
 async def test_a_session_whose_record_and_identity_file_are_lost_is_listed_with_what_is_known(

@@ -234,6 +234,8 @@ class Keeping:
         async with self.locks[facts.id]:
             unreadable: VaultError | None = None
             for snapshot in await asyncio.to_thread(list_snapshots, self.root, facts.id):
+                if snapshot.manifest is not None and snapshot.manifest.backup:
+                    continue  # the evidence of a fault, perhaps of this one
                 try:
                     await asyncio.to_thread(refuse_roll_back, self.root, facts.instance, snapshot)
                     await self._put_back(facts, snapshot, f"snapshot {snapshot.name} was restored")
