@@ -26,7 +26,7 @@ PACE = Pace(
     gone_wait=20.0,
     look_every=0.02,
     stays_closed=0.3,
-    looks_apart=0.15,
+    looks_apart=5.0,
     account_again=0.2,
     version_again=0.0,
 )
