@@ -92,7 +92,15 @@ def _steps(chance: Random, theme: str) -> list[Step]:
         return [{"do": "disk", "left": chance.choice([-1, 0, 0, 4096, 20_000, 200_000])}]
     if what < (0.3 if theme == "servers" else 0.19):
         how = chance.choice(["silent", "back", "denied", "denied", "restart", "errors"])
-        return [{"do": "happens", "what": how, "times": chance.choice([1, 3, 50])}]
+        then = [{"do": "pause", "seconds": 2.0}, _command(chance, theme, chance.choice(ids))]
+        if how == "denied":  # for a while it is unknown whether the session is still there
+            then = [
+                *then[:1],
+                arguments.draw_request(chance, "POST {I}/cleanup", "evo", confirm=False),
+            ]
+            then[1] |= _how(chance)
+        happens = {"do": "happens", "what": how, "times": chance.choice([1, 3, 50])}
+        return [happens, *(then if theme == "servers" else ())]
     if what < 0.25:
         return [{"do": "pause", "seconds": chance.choice([0.1, 0.5, 2.0])}]
     return [_command(chance, theme, chance.choice(ids))]
