@@ -38,15 +38,16 @@ ENDS = {
 }  # fmt: skip
 """A command that may end a pairing, or put other files in its place; with this flag, if one."""
 KEEPS = words_of(
-    "version, create, list, show, settings, enable, disable, start, stop, restart, passkey, send, "
-    "backends list, backends show, backends add, backends sessions, backends adopt, backends "
-    "check, backends reset, backends drop-in, qr, invite, top, health, why, recover, incidents release, reasons, "
-    "events, fleet status, fleet drain, fleet undrain, fleet forget, fleet accept, fleet move, "
-    "fleet release, fleet why, fleet command, fleet leave, webhooks list, webhooks test, webhooks "
-    "dead, webhooks retry, snapshot, snapshots, export, removed list, removed restore, "
-    "remote-settings, trash list, trash restore, key add, key list, key revoke, repair, sandbox "
-    "fault, sandbox scan, sandbox clear, pairing-code, screenshot, alerts explain, doctor, config "
-    "check, config show, config init, completion, run, worker, tune"
+    "version, create, list, show, settings, enable, disable, start, stop, restart, passkey, "
+    "send, backends list, backends show, backends add, backends sessions, backends adopt, "
+    "backends check, backends reset, backends drop-in, qr, invite, top, health, why, recover, "
+    "incidents release, reasons, events, fleet status, fleet drain, fleet undrain, fleet "
+    "forget, fleet accept, fleet move, fleet release, fleet why, fleet command, fleet leave, "
+    "webhooks list, webhooks test, webhooks dead, webhooks retry, snapshot, snapshots, export, "
+    "removed list, removed restore, remote-settings, trash list, trash restore, key add, key "
+    "list, key revoke, repair, sandbox fault, sandbox scan, sandbox clear, pairing-code, "
+    "screenshot, alerts explain, doctor, config check, config show, config init, completion, "
+    "run, worker, tune"
 )
 LEFT = {
     "demo": "an agent of its own",
