@@ -23,9 +23,9 @@ SEEN_FROM_OUTSIDE = [
     *(f"B{number}" for number in range(1, 16) if number != 12),
     *("D20", "D22", "D23", "D24"),
     *(f"H{number}" for number in range(9)),
-    *("N0", "N1", "N6", "N10", "N11", "N16"),
+    *("N0", "N1", "N2", "N6", "N7", "N10", "N11", "N12", "N13", "N16", "N20"),
     *(f"P{number}" for number in range(1, 7)),
-    *(f"Q{number}" for number in range(1, 5)),
+    *(f"Q{number}" for number in range(1, 6)),
     *(f"W{number}" for number in range(20, 26)),
     *("X1", "X2", "X3", "X4", "X9", "X10", "X11"),
 ]
