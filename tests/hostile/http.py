@@ -52,8 +52,8 @@ POSTS = (
 KEYS = ("none", "none", "none", "unknown", "forged", "basic", "long", "read")
 ANSWERED = {"revoked", "half_closed", "no token", "garbage", "guesses"}
 """They end by themselves: with an answer."""
-MANY = (1, 6, 40, 100, 200)
-MOST_CLIENTS = 400
+MANY = (1, 6, 40, 70, 70)
+MOST_CLIENTS = 150
 MOST_RIGHTED = 100
 """With a right key: fewer than there are places for such."""
 FEW = 6
@@ -100,7 +100,7 @@ def _client(chance: Random) -> Step:
             MANY[-2:] if do == "unread" else MANY[:3] if key == "read" else MANY
         ),
         "every": chance.choice([0.02, 0.2, 1.0]),
-        "times": chance.choice([1, 30, 200]),
+        "times": chance.choice([1, 20, 20]),
         "at": chance.choice([1.0, 1.0, chance.random()]),
         "reads": chance.random() < 0.7,
         "forwarded": chance.random() < 0.3,
@@ -108,6 +108,8 @@ def _client(chance: Random) -> Step:
         "kind": chance.choice(LISTENERS),
         "seed": chance.randrange(10**6),
     }
+    if do == "chunks":  # the agent parses what it refused for two seconds more
+        step["count"] = min(step["count"], FEW)
     if source == "unix":  # without a key it may do all
         step |= {"count": min(step["count"], FEW), "key": "unknown" if posts else key}
     return step
