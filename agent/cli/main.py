@@ -66,9 +66,18 @@ def run(argv: list[str]) -> int:
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
-        # The reader (head, less) ended first; a traceback at exit would be noise.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _print_no_more()  # the reader (head, less) ended first
         return 0
+    except OSError as error:
+        _print_no_more()
+        what = error.filename or "the standard output, where the answer belongs"
+        refusal = WaError(f"cannot use {what}: {error.strerror or error}")
+        return _say(refusal, as_json="--json" in argv)
+
+
+def _print_no_more() -> None:
+    """What is still to be printed would be a traceback at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _options(argv: list[str]) -> argparse.Namespace:
