@@ -150,8 +150,9 @@ async def test_while_a_servers_last_check_is_bad_no_session_tries(make_agent, st
     one = Watched(agent, standin)
     await eventually(lambda: one.all_connected(1))
     standin.instances["shop"].unload()
-    standin.instances["shop"].load(connects=False)
-    await eventually(lambda: agent.status("shop"), "RECONNECTING")
+    standin.silent = standin.instances["shop"].stuck = True
+    standin.instances["shop"].load(connects=True)
+    await eventually(lambda: tries(standin) >= 2, within=60)  # and the next one is due soon
     await standin.front.set("failing")
     await eventually(one.backend_word, "failing", within=20)
     asked, failed = tries(standin), time.monotonic()
@@ -159,6 +160,7 @@ async def test_while_a_servers_last_check_is_bad_no_session_tries(make_agent, st
     await eventually(lambda: time.monotonic() - failed > 8)
     assert (await agent.show("shop"))["reason"] != "backend_down"
     assert tries(standin) == asked
+    standin.silent = standin.instances["shop"].stuck = False
     await standin.front.set("")
     await agent.do("POST", "/api/backends/evo/check")
     await eventually(lambda: one.all_connected(1), within=20)
