@@ -177,7 +177,7 @@ async def test_what_a_person_must_type_names_the_session(house: House, eventuall
         return str((await agent.show("broken"))["reason"])
 
     await eventually(reason, "session_damaged", within=60)
-    typed = "`wa-agent restore broken NAME`"
+    typed = "`wa-agent restore broken NAME --force`"
     assert typed in (await agent.show("broken"))["sentence"]
     _, refused = await agent.ask("GET", "/api/instance/broken/qr")
     assert typed in refused["message"]
