@@ -8,8 +8,15 @@ from pathlib import Path
 import pytest
 
 from tests.hostile.frame import case_of, hunt, load, names
+from tests.standin.clients import with_rights
 
 SEED = 1
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """How long a client waits is measured by `scripts/fuzz http`, on a machine that is its own."""
+    monkeypatch.setattr(with_rights, "SERVED", 20.0)
 
 
 @pytest.mark.slow
