@@ -44,8 +44,8 @@ async def test_backends_are_listed_and_one_is_shown_by_its_name(cli, evo):
     assert (await cli("backends", "../x")).status == 2
 
 
-async def test_without_backends_it_says_where_they_are_named(cli):
-    assert "[[backend]] in agent.toml" in (await cli("backends")).out
+async def test_without_backends_it_says_how_one_is_added(cli):
+    assert "wa-agent backends add" in (await cli("backends")).out
 
 
 async def test_a_backend_may_be_called_as_a_command_is(cli, evo):

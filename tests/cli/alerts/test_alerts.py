@@ -40,7 +40,7 @@ async def test_active_alerts_are_listed_and_set_the_exit_status(alarmed: Path, c
     lines = said.out.splitlines()
     assert lines[0].split() == ["STATE", "SEVERITY", "ALERT", "SINCE", "WHAT"]
     assert re.match(
-        r"firing +critical +WaBackendDown +\S+ \S+ .*the backend evo does not", lines[1]
+        r"firing +critical +WaBackendDown +\S+ \S+ .*the backend evo cannot be used", lines[1]
     )
     assert lines[2].startswith("under WaBackendDown")
     assert re.match(r"pending +warning +WaSessionNeedsScan", lines[3])
