@@ -166,7 +166,6 @@ export class Store {
     if (value === AWAY && this.#waiting.has(file)) return this.#awaited(file);
     if (value !== AWAY) return value;
     if (file === CREDS) throw this.#fail(new StoreError("session_damaged", CREDS, "it is no JSON object"));
-    this.#told({ event: "key_unreadable", file });
     await this.#put(new Map([[file, AWAY]]));
     return null;
   }
@@ -280,6 +279,7 @@ export class Store {
     } catch (error) {
       throw new StoreError("storage_failed", file, error.code ?? "rename");
     }
+    this.#told({ event: "key_unreadable", file }); // once, however many readers found it
   }
 
   async #shelfFor(file) {
