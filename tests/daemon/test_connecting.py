@@ -203,7 +203,9 @@ async def test_repairs_asked_for_while_whatsapp_is_silent_say_so_and_later_bring
     for status, told in (answers.pop(2), answers.pop(1)):
         assert (status, told["error"]) == (503, "whatsapp_away"), told
     for status, told in answers:
-        assert (status, told["healthy"], told["recovered"]) == (200, False, False), told
+        # 202: what it waits for cannot come soon, and the repair goes on.
+        assert status in (200, 202), told
+        assert (told["healthy"], told["recovered"]) == (False, False), told
         assert told["sentence"].startswith("INITIALIZING for"), told
 
     standin.silent = False
