@@ -43,6 +43,7 @@ class Connection(RequestHandler):
         "_idle_since",
         "_newest",
         "_refused",
+        "_righted",
         "_stage",
     )
 
@@ -56,6 +57,8 @@ class Connection(RequestHandler):
         self._ended = False
         """The client sends no more, and waits for its answers."""
         self._stage = Stage.HEAD
+        self._righted = False
+        """Its last request came from a client with rights."""
         self._answered = 0
         """Requests whose answer is sent."""
         self._newest: Any = None
@@ -135,6 +138,7 @@ class Connection(RequestHandler):
         whatever else its client sent."""
         if self._address is None:
             return True  # the client is gone
+        self._righted = righted
         limits = self._entrance.limits
         self._refused = not limits.admit(self, self._address, needed=needed, righted=righted)
         if not self._refused:
@@ -209,6 +213,8 @@ class Connection(RequestHandler):
                 transport.abort()
             return resp, True
         self._answered += 1
+        if resp.status >= 400 and not self._righted:
+            self._lingering_time = 0.0  # what a stranger sends on after a refusal is not parsed
         if self._messages:  # it came behind an upgrade that was refused
             self._newest = self._messages[-1][1]
         if not self._busy() and self.transport is not None:

@@ -1,6 +1,7 @@
 """Peers that break off in the middle, and answers that could repeat what they sent."""
 
 import asyncio
+import contextlib
 import gc
 import socket
 import struct
@@ -90,12 +91,17 @@ async def test_a_client_that_leaves_in_the_middle_of_its_body_leaves_no_error(
 async def test_a_connection_that_ends_amid_a_refused_body_leaves_no_error(
     house: House, eventually: Eventually, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The library skips the rest of a body that no handler read."""
-    head = b"POST /api/instance HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\n"
+    """The library skips the rest of a body that no handler read, of a client with rights."""
+    key = (await house.key("read"))["Authorization"]
+    await eventually(lambda: not house.server._entrance.connections)  # the one that made the key
+    head = (
+        f"POST /api/instance HTTP/1.1\r\nHost: localhost\r\nAuthorization: {key}\r\n"
+        "Content-Length: 1000\r\n\r\n"
+    )
     reader, writer = await asyncio.open_connection("127.0.0.1", house.port)
-    writer.write(head)
+    writer.write(head.encode())
     async with asyncio.timeout(30):
-        assert b" 401 " in await reader.readuntil(b"}")
+        assert b" 403 " in await reader.readuntil(b"}")
     (connection,) = house.server._entrance.connections
     handler = connection._task_handler
     assert handler is not None
@@ -104,6 +110,23 @@ async def test_a_connection_that_ends_amid_a_refused_body_leaves_no_error(
     await asyncio.wait([handler], timeout=30)
     assert handler.done()
     assert not [one for one in caplog.records if one.levelname in ("ERROR", "CRITICAL")]
+    writer.close()
+
+
+async def test_the_rest_of_a_strangers_refused_body_is_not_parsed(
+    house: House, eventually: Eventually
+) -> None:
+    """Two hundred bodies without an end kept the agent busy for seconds after their refusals."""
+    head = b"POST /api/instance HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
+    reader, writer = await asyncio.open_connection("127.0.0.1", house.port)
+    (connection,) = await eventually(lambda: list(house.server._entrance.connections))
+    connection._lingering_time = 300.0  # longer than the test waits
+    writer.write(head + b"1\r\na\r\n" * 100)
+    async with asyncio.timeout(30):
+        assert b" 401 " in await reader.readuntil(b"}")
+        with contextlib.suppress(ConnectionError):
+            assert await reader.read() in (b"", b"\n")
+    await eventually(lambda: not house.server._entrance.connections)
     writer.close()
 
 
