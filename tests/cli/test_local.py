@@ -53,27 +53,20 @@ def test_version_and_its_option_print_the_same_line(
     assert json.loads(capsys.readouterr().out) == {"version": "1.2.3", "build": build}
 
 
+def in_shell(line: str) -> subprocess.CompletedProcess[str]:
+    command = f"{sys.executable} -m agent {line}"
+    return subprocess.run(command, shell=True, capture_output=True, text=True, check=False)
+
+
 def test_output_into_a_closed_pipe_is_no_error() -> None:
-    done = subprocess.run(
-        f"{sys.executable} -m agent completion fish | head -n 1",
-        shell=True,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = in_shell("completion fish | head -n 1")
     assert done.stderr == ""
     assert done.stdout.startswith("# wa-agent")
 
 
 @pytest.mark.parametrize("words", ["completion fish", "version"])
 def test_output_into_a_full_disk_is_one_sentence_and_a_status(words: str) -> None:
-    done = subprocess.run(
-        f"{sys.executable} -m agent {words} > /dev/full",
-        shell=True,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = in_shell(f"{words} > /dev/full")
     (sentence,) = done.stderr.splitlines()
     assert sentence.startswith("wa-agent: cannot use the standard output")
     assert done.returncode == 1

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from agent.errors import ConfigError, VaultError
 from agent.fleet.key import FleetKey, copy_context
+from tests.lacking import not_lent
 
 KEY = FleetKey(bytes(range(32)))
 CONTEXT = copy_context("shop", 3)
@@ -61,7 +62,7 @@ def _a_pipe(path: Path) -> None:
 )
 def test_a_key_file_that_is_not_as_it_should_be_is_refused(tmp_path: Path, spoil):
     if spoil is _of_another_user and os.geteuid() != 0:
-        pytest.skip("only root gives a file away")
+        not_lent("only root gives a file away")
     path = tmp_path / "fleet.key"
     path.write_bytes(bytes(range(32)))
     path.chmod(0o600)

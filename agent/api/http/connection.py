@@ -148,7 +148,7 @@ class Connection(RequestHandler):
         return not self._refused
 
     def wait_for_proof(self) -> None:
-        """Whoever knows the open part of an invitation can begin its upload."""
+        """A desk's upload has begun, and its token has not come: its address alone begins it."""
         self._stand(Stage.UNPROVEN)
 
     def proven(self) -> None:

@@ -122,7 +122,7 @@ function askKey(made) {
   name.focus();
 }
 
-// The agent keeps a hash: nobody can show the key a second time.
+// The agent keeps a hash of the key only: the page shows the key this once.
 function showOnce(key) {
   const close = make("button", { type: "button", name: "primary", text: "Done", click: closeDialog });
   openDialog(

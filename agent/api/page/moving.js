@@ -43,7 +43,7 @@ export function makeExport() {
     make("h2", { text: "Export" }),
     make("p", {
       name: "soft",
-      text: "The session as a file, with its pairing: whoever has the file has the account. Stop the session here before another machine runs it.",
+      text: "The archive has the pairing: a person who gets it can use the account. Stop the session here before another machine runs it.",
     }),
     choice.place,
     make("div", { name: "actions" }, go),

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 STEPS = 8
 """The most requests, one after another, that a look at a session or its code takes."""
 MOST = 120.0
-"""Seconds: nobody is told to wait for a slower server."""
+"""Seconds: a limit grows by no more for a server that is slower still."""
 _REMEMBERED = 12
 
 

@@ -23,6 +23,7 @@ from agent.fleet.postgres.coordinator import open_coordinator
 from agent.fleet.postgres.tables import VERSION
 from tests.cli.conftest import Cli
 from tests.cli.fleet.conftest import FleetApi
+from tests.lacking import not_lent
 from tests.ports import free_port
 from tests.standin.evolution.certificates import Certificates
 from tests.standin.postgres import Postgres, temporary_postgres
@@ -263,8 +264,9 @@ def test_a_certificate_is_judged_as_other_machines_will(tmp_path: Path) -> None:
         ends_at("/nowhere.pem", key)
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
 def test_root_makes_a_key_that_the_agents_user_owns() -> None:
+    if os.geteuid() != 0:
+        not_lent("only root can become another user")
     with tempfile.TemporaryDirectory(dir="/tmp") as folder:
         state = Path(folder) / "state"
         state.mkdir()
