@@ -1,0 +1,56 @@
+"""scripts/check --house counts what a reader has to read."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from scripts import house
+
+MODULE = '''"""One
+subject."""
+
+import json
+from os import (
+    path,
+)
+
+# why
+TEXT = """no
+docstring"""
+
+
+def dump() -> str: ...
+
+
+class Thing:
+    """A thing."""
+
+    field = 1
+    """Its field."""
+'''
+
+
+def test_a_line_of_code_is_no_blank_no_comment_and_no_docstring(tmp_path: Path):
+    module = tmp_path / "module.py"
+    module.write_text(MODULE)
+    code, imports = house.lines_of(module)
+    assert (len(code), len(imports)) == (9, 4)
+
+
+@pytest.mark.parametrize("room", house.BASE + house.NOT_BASE)
+def test_each_room_that_is_named_is_there(room: str):
+    assert list(house.modules_of((room,)))
+
+
+def test_each_goal_is_printed_as_met_or_missed():
+    done = subprocess.run(
+        ["./scripts/check", "--house"],
+        cwd=Path(house.__file__).parents[1],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    rows = [line for line in done.stdout.splitlines() if " goal " in line]
+    assert len(rows) == 4 and done.stderr == ""
+    assert done.returncode == any(row.endswith("missed") for row in rows)
