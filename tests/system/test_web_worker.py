@@ -19,9 +19,9 @@ import pytest
 from agent.engines.web.browser.arguments import find_browser
 from agent.engines.web.bundle import bundle_path
 from agent.engines.web.fetch import fetch_bundle
-from agent.engines.web.standin.client import Client
 from agent.errors import ConfigError, EngineError
 from tests.lacking import lacks
+from tests.standin.web.client import Client
 from tests.standin.web.stand_in import StandIn
 from tests.system.bed import SOURCE, Bed
 from tests.system.conftest import PYTHON

@@ -1,18 +1,10 @@
-"""The sandbox engine: let its phone scan, cause faults, serve the stand-in of WhatsApp Web."""
+"""The sandbox engine: let its phone scan, cause faults."""
 
 import argparse
-import sys
 from typing import Any
 
-from agent.cli.command import (
-    Subparsers,
-    add_command,
-    add_group,
-    add_instance_command,
-    client_of,
-)
+from agent.cli.command import Subparsers, add_group, add_instance_command, client_of
 from agent.cli.terminal.answer import print_answer
-from agent.errors import Refused
 
 FAULTS_SHOWN = """\
   crash    hang      zombie    slow          drop       leak
@@ -33,47 +25,7 @@ def add(commands: Subparsers) -> None:
     parser.add_argument(
         "--peer", action="append", metavar="NAME", help="contact whose messages fail"
     )
-    summary = "serve a stand-in of WhatsApp Web, with a phone, for the web engine"
-    parser = add_command(among, "web", web, summary, "--port 8480")
-    parser.add_argument("--port", type=int, default=8480, help="port on 127.0.0.1, default 8480")
     add_instance_command(among, "clear", clear, "end every fault")
-
-
-def web(options: argparse.Namespace) -> int:
-    """Until interrupted."""
-    import asyncio
-
-    asyncio.run(_serve_stand_in(options.port))
-    return 0
-
-
-async def _serve_stand_in(port: int) -> None:
-    import asyncio
-
-    from agent.engines.web.standin.server import StandIn
-
-    try:
-        stand_in = await StandIn.open(port=port)
-    except (OSError, OverflowError) as error:
-        raise Refused(
-            f"cannot serve the stand-in on port {port}: {error}; --port 0 takes a free one",
-            field="port",
-        ) from error
-    try:
-        url = stand_in.url
-        print(
-            f"the page:    {url}\n"
-            f"its phone:   {url}phone   (scan, write, log out, make trouble)\n"
-            "an instance with a real browser on it (`wa-agent doctor` names missing parts; the\n"
-            f"bundle: {sys.executable} -m agent.engines.web.fetch STATE/cache):\n"
-            f"  wa-agent create webdemo --engine web --set url='{url}?name=webdemo'\n"
-            "  wa-agent screenshot webdemo webdemo.png\n"
-            "Ctrl-C ends it.",
-            flush=True,
-        )
-        await asyncio.Event().wait()
-    finally:
-        await stand_in.close()
 
 
 def scan(options: argparse.Namespace) -> int:

@@ -52,7 +52,6 @@ KEEPS = words_of(
 LEFT = {
     "demo": "an agent of its own",
     "pair": "opens a browser on a desktop",
-    "sandbox web": "serves until it is interrupted",
     "alerts listen": "serves until it is interrupted",
     "alerts export": "writes files for Prometheus, and asks no agent",
     "install-units": "changes the machine",

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from agent.engines.web.standin import server
-from agent.engines.web.standin.client import Client
-from agent.engines.web.standin.server import Answer, Request, write_head
+from tests.standin.web import server
+from tests.standin.web.client import Client
 from tests.standin.web.fronts import KEEPER, Front
+from tests.standin.web.server import Answer, Request, write_head
 
 
 class StandIn(server.StandIn):

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from agent.engines.web.standin.frames import send_text
+from tests.standin.web.frames import send_text
 
 
 @dataclass(slots=True)

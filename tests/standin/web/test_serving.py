@@ -1,4 +1,4 @@
-"""`wa-agent sandbox web`: the stand-in for people to watch, until they end it."""
+"""`python -m tests.standin.web`: the stand-in for people to watch, until they end it."""
 
 import asyncio
 import re
@@ -13,7 +13,7 @@ REPOSITORY = Path(__file__).parents[3]
 
 async def start(*words: str) -> asyncio.subprocess.Process:
     return await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "agent", "sandbox", "web", *words),
+        *(sys.executable, "-m", "tests.standin.web", *words),
         cwd=REPOSITORY,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
@@ -36,7 +36,7 @@ async def test_the_page_and_its_phone_are_served_until_interrupted() -> None:
         second = await start("--port", port)
         _, error = await second.communicate()
         assert second.returncode == 4
-        assert b"cannot serve the stand-in on port" in error
+        assert b"cannot serve the stand-in" in error
     serving.send_signal(signal.SIGINT)
     async with asyncio.timeout(60):
         assert await serving.wait() == 130

@@ -1,5 +1,5 @@
-"""A small server that plays WhatsApp for the stand-in page: codes, pairings, messages. For
-`wa-agent sandbox web` and for tests; standard library only, on loopback only."""
+"""A small server that plays WhatsApp for the stand-in page: codes, pairings, messages. Standard
+library only, on loopback only."""
 
 import asyncio
 import base64
@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from agent.engines.web.standin.client import Client
-from agent.engines.web.standin.frames import receive_text
-from agent.engines.web.standin.passkey import is_answer
+from tests.standin.web.client import Client
+from tests.standin.web.frames import receive_text
+from tests.standin.web.passkey import is_answer
 
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 _BODY_LIMIT = 10_000
