@@ -31,7 +31,7 @@ from agent.supervise.requests.evidence import Evidence
 from agent.supervise.supervisor import Supervisor
 
 if TYPE_CHECKING:
-    from agent.api.fleet.face import FleetFace
+    from agent.supervise.fleet.face import FleetFace
 
 log = bound(Category.API)
 

@@ -8,7 +8,6 @@ from typing import Any
 
 from aiohttp import web
 
-from agent.api.fleet.face import FleetFace
 from agent.api.fleet.forward import Forwarding
 from agent.api.fleet.published import PublishedViews
 from agent.api.http.auth import Caller
@@ -30,6 +29,7 @@ from agent.core.model import (
 from agent.core.view import InstanceView
 from agent.errors import InvalidRequest, TryLater
 from agent.fleet.coordinator import MachineRow
+from agent.supervise.fleet.face import FleetFace
 
 VIEW = "view"
 

@@ -7,19 +7,21 @@ from typing import Any
 from aiohttp import web
 
 from agent.api.fleet.absent import VIEW, SessionRequest, answer_for_absent
-from agent.api.fleet.creation import create
-from agent.api.fleet.face import FleetFace
 from agent.api.fleet.forward import Forwarding, NotOwner, send_json
 from agent.api.fleet.listing import Wanted, list_all
 from agent.api.fleet.published import PublishedViews
 from agent.api.fleet.relay import Relay, Send
 from agent.api.http.auth import Caller
 from agent.api.http.call import Call, Parts, Route
+from agent.api.http.envelope import created
+from agent.api.placement import labels_of
+from agent.api.present import show_instance
 from agent.core.model import Instance, InstanceId
 from agent.core.words import COPY_MISSING
 from agent.errors import NotFound, TryLater
 from agent.fleet.coordinator import MachineRow
 from agent.fleet.peers import PeerAway, lost
+from agent.supervise.fleet.face import FleetFace
 
 _PATIENCE = 5.0
 """Seconds without an answer after which a request looks whether its machine is still the owner."""
@@ -62,7 +64,16 @@ class FleetDoor:
     async def create(
         self, call: Call, instance: Instance, body: Mapping[str, Any]
     ) -> web.StreamResponse:
-        return await create(self.face, call, instance, body)
+        """On the machine that the fleet chooses."""
+        face = self.face
+        on, labels, failover = body.get("on", ""), labels_of(body), body.get("failover", "")
+        if not call.caller.through:
+            row = await face.place(instance, on, labels)
+            if row.name != face.machine:
+                return await send_json(face.peers, row, call, body)
+        view = await face.create(instance, on, labels, failover)
+        shown = {**show_instance(view), "machine": face.machine, "as_of_seconds": 0.0}
+        return created(shown, f"/api/instance/{instance.id}")
 
     async def named(
         self, call: Call, id: InstanceId, body: Mapping[str, Any]

@@ -28,8 +28,8 @@ from agent.supervise.requests.evidence import Evidence
 from agent.supervise.supervisor import Supervisor
 
 if TYPE_CHECKING:
-    from agent.api.fleet.face import FleetFace
     from agent.api.fleet.relay import Relay, Send
+    from agent.supervise.fleet.face import FleetFace
 
 LARGE_AT_ONCE = 4
 _SLOWEST = 256 * 1024

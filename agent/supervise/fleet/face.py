@@ -34,6 +34,7 @@ class FleetStatus:
     lease_holds: bool
     lease_seconds: float
     lease_by: str
+    """renewal or promises; "" = it does not hold."""
     halted: str
     settled: bool
     machines: Sequence[MachineRow]
@@ -59,6 +60,7 @@ class FleetFace:
 
     @property
     def machine(self) -> str:
+        """The name of this one."""
         return self.fleet.machine
 
     @property
@@ -75,6 +77,7 @@ class FleetFace:
 
     @property
     def coordinator(self) -> Coordinator:
+        """For requests: a long answer must not hold up a renewal."""
         return self.fleet.requests
 
     async def status(self) -> FleetStatus:
@@ -142,13 +145,16 @@ class FleetFace:
         )
 
     def copy_behind(self, id: InstanceId) -> tuple[float, str]:
+        """For how long the stored copy of this machine's session lacks a change, and why."""
         return self.replicas.behind(id)
 
     async def promise(self, machine: int, epoch: int, accepted: str) -> bool:
-        """Another machine asks that this one does not take it over for a ttl."""
+        """Another machine asks that this one does not take it over for a ttl; `accepted`: the
+        accepted loss of records that it has heard of."""
         return await self.fleet.keeper.promise(machine, epoch, accepted)
 
     def would_promise(self, machine: int, epoch: int, accepted: str) -> bool:
+        """Whether it would promise that now; nothing is promised."""
         memory, policy = self.fleet.keeper.memory, self.fleet.policy
         return promised(memory, machine, epoch, accepted, policy) is not None
 
