@@ -9,7 +9,8 @@ from collections.abc import Mapping, Sequence
 
 from agent.clock import boot_now
 from agent.errors import WaError
-from agent.fleet.coordinator import Coordinator, MachineRow, SessionRow
+from agent.fleet.coordinator import MachineRow, SessionRow
+from agent.fleet.postgres.coordinator import PostgresCoordinator
 
 log = logging.getLogger(__name__)
 
@@ -21,7 +22,7 @@ _AT_MOST = 1.0
 
 
 class Directory:
-    def __init__(self, coordinator: Coordinator, machine: str) -> None:
+    def __init__(self, coordinator: PostgresCoordinator, machine: str) -> None:
         self._coordinator = coordinator
         self.machine = machine
         """The name of this one."""

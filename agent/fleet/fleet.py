@@ -15,13 +15,13 @@ from agent.engines.baileys.packages import find_packages
 from agent.engines.catalog import CATALOG
 from agent.engines.web.bundle import read_bundle
 from agent.errors import ConfigError
-from agent.fleet.coordinator import Coordinator, Machine, MachineRow, Owned
+from agent.fleet.coordinator import Machine, MachineRow, Owned
 from agent.fleet.directory import Directory
 from agent.fleet.keeper import Changed, Keeper
 from agent.fleet.key import FleetKey
 from agent.fleet.peers import Peers
 from agent.fleet.postgres.address import usable_address
-from agent.fleet.postgres.coordinator import open_coordinator
+from agent.fleet.postgres.coordinator import PostgresCoordinator
 from agent.fleet.rehearsal import Rehearsal
 
 MEMORY = "fleet.json"
@@ -45,14 +45,14 @@ class Fleet:
     machine: str
     """This machine's name."""
     policy: LeasePolicy
-    coordinator: Coordinator
+    coordinator: PostgresCoordinator
     keeper: Keeper
     key: FleetKey
     news: News
     counts: FleetCounts
-    requests: Coordinator
+    requests: PostgresCoordinator
     """For what may take longer: it must not hold up a renewal."""
-    copies: Coordinator
+    copies: PostgresCoordinator
     """For copies of sessions, which are large."""
     peers: Peers
     directory: Directory
@@ -78,8 +78,8 @@ async def open_fleet(config: Config) -> Fleet:
         application_name=f"wa-agent {section.machine}",
     )
     key = await asyncio.to_thread(FleetKey.read, config.fleet_key)
-    coordinator = open_coordinator(address, section.ttl, min(CALL_TIMEOUT, section.ttl / 6))
-    requests = open_coordinator(address, section.ttl, LONG_TIMEOUT)
+    coordinator = PostgresCoordinator(address, section.ttl, min(CALL_TIMEOUT, section.ttl / 6))
+    requests = PostgresCoordinator(address, section.ttl, LONG_TIMEOUT)
     peers = Peers(key.bearer, section.machine, section.ca)
     news, counts = News(), FleetCounts()
     keeper = Keeper(
@@ -101,7 +101,7 @@ async def open_fleet(config: Config) -> Fleet:
         news,
         counts,
         requests,
-        open_coordinator(address, section.ttl, COPY_TIMEOUT),
+        PostgresCoordinator(address, section.ttl, COPY_TIMEOUT),
         peers,
         Directory(requests, section.machine),
         Rehearsal(keeper, peers.rehearse_promise),

@@ -17,8 +17,9 @@ from agent.core.fleet.lease import Lease, LeasePolicy, extended, renewed
 from agent.core.fleet.settling import Settling
 from agent.core.fleet.sightings import rivals_after
 from agent.errors import Refused, TryLater, WaError
-from agent.fleet.coordinator import Coordinator, Machine, Member, Owned, Renewal
+from agent.fleet.coordinator import Machine, Member, Owned, Renewal
 from agent.fleet.fleet_file import FleetMemory, Memory
+from agent.fleet.postgres.coordinator import PostgresCoordinator
 from agent.fleet.resuming import Resuming
 from agent.fleet.rivals import AskRival, promise, promised_by
 from agent.fleet.takeovers import Takeovers
@@ -34,7 +35,7 @@ class Keeper:
 
     def __init__(
         self,
-        coordinator: Coordinator,
+        coordinator: PostgresCoordinator,
         machine: Machine,
         policy: LeasePolicy,
         *,

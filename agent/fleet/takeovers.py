@@ -10,9 +10,10 @@ from agent.core.fleet.lease import Lease, LeasePolicy
 from agent.core.fleet.promises import Takeover, begin_takeover, settle
 from agent.core.fleet.sightings import Sightings, look
 from agent.core.fleet.takeover import Peer, Refusal, Standing, refuse_takeover
-from agent.fleet.coordinator import Coordinator, MachineRow, Member, Renewal
+from agent.fleet.coordinator import MachineRow, Member, Renewal
 from agent.fleet.fleet_file import FleetMemory, Memory, Rival
 from agent.fleet.places import machines_for
+from agent.fleet.postgres.coordinator import PostgresCoordinator
 
 log = logging.getLogger(__name__)
 
@@ -22,7 +23,7 @@ READ_EVERY = 60.0
 
 @dataclass(slots=True, eq=False, repr=False)
 class Takeovers:
-    coordinator: Coordinator
+    coordinator: PostgresCoordinator
     memory: Memory
     policy: LeasePolicy
     counts: FleetCounts

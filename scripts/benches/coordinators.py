@@ -9,7 +9,7 @@ from statistics import median
 
 from agent.core.fleet.lease import LeasePolicy
 from agent.fleet.coordinator import Machine, Member, NewSession
-from agent.fleet.postgres.coordinator import PostgresCoordinator, open_coordinator
+from agent.fleet.postgres.coordinator import PostgresCoordinator
 from agent.fleet.postgres.schema import prepare
 from scripts.benches.machine import this_machine
 from scripts.benches.report import OURS, Report, Row
@@ -60,7 +60,7 @@ async def _measure(address: str, machines: int, window: float) -> list[Row]:
 
 
 async def _join(address: str, number: int) -> Pair:
-    coordinator = open_coordinator(address, POLICY.ttl, 30.0)
+    coordinator = PostgresCoordinator(address, POLICY.ttl, 30.0)
     return coordinator, await coordinator.join(Machine(f"m{number}", str(uuid.uuid4())))
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from agent.fleet.postgres.coordinator import open_coordinator
+from agent.fleet.postgres.coordinator import PostgresCoordinator
 from agent.fleet.postgres.schema import prepare
 from agent.store.database import Store
 from tests.fleet.sites import Site
@@ -29,7 +29,7 @@ async def site(shared_server: Postgres, tmp_path: Path) -> AsyncIterator[Callabl
         root = tmp_path / name / "sessions"
         root.mkdir(parents=True, mode=0o700)
         store = await Store.open(tmp_path / name / "agent.db")
-        coordinator = open_coordinator(shared_server.url, 6.0, 20.0)
+        coordinator = PostgresCoordinator(shared_server.url, 6.0, 20.0)
         sites.append(Site(root, store, coordinator))
         await sites[-1].join(name)
         return sites[-1]

@@ -20,7 +20,7 @@ from agent.core.view import InstanceView
 from agent.fleet.coordinator import Machine, MachineRow, Member, NewSession
 from agent.fleet.directory import Directory
 from agent.fleet.peers import Peers
-from agent.fleet.postgres.coordinator import PostgresCoordinator, open_coordinator
+from agent.fleet.postgres.coordinator import PostgresCoordinator
 from agent.fleet.postgres.schema import prepare
 from agent.metrics.exporter import Exporter
 from agent.supervise.fleet.commands import Commands
@@ -181,7 +181,7 @@ class Fleet:
     machines: dict[str, AMachine] = field(default_factory=dict)
 
     def coordinator(self, timeout: float = 10.0) -> PostgresCoordinator:
-        return open_coordinator(self.postgres.url.replace("owner@", "agent@"), TTL, timeout)
+        return PostgresCoordinator(self.postgres.url.replace("owner@", "agent@"), TTL, timeout)
 
     async def add(
         self, name: str, *, certificate: str = "good", bearer: str = BEARER, **changes: Any

@@ -8,8 +8,9 @@ import pytest
 
 from agent.core.fleet.lease import Lease, LeasePolicy
 from agent.errors import TryLater
-from agent.fleet.coordinator import Coordinator, Machine, MachineRow, Member, Owned, Renewal
+from agent.fleet.coordinator import Machine, MachineRow, Member, Owned, Renewal
 from agent.fleet.keeper import Keeper
+from agent.fleet.postgres.coordinator import PostgresCoordinator
 
 SESSION = Owned("s1", 0, "sandbox", "running", "newest", {}, "", {})
 BEFORE, ACCEPTED = "1000 -Infinity 1001", "1000 1763.5 1001"
@@ -46,7 +47,7 @@ class Database:
 async def joined(database: Database, folder: Path, leases: list[Lease]) -> Keeper:
     """It notes each lease with which the session may run."""
     keeper = Keeper(
-        cast(Coordinator, database),
+        cast(PostgresCoordinator, database),
         Machine("a", ""),
         LeasePolicy(),
         path=folder / "fleet.json",

@@ -16,7 +16,7 @@ from agent.errors import TryLater, VaultError
 from agent.fleet.coordinator import Machine, Member, NewSession, Owned
 from agent.fleet.fleet_file import Rival
 from agent.fleet.keeper import Keeper
-from agent.fleet.postgres.coordinator import PostgresCoordinator, open_coordinator
+from agent.fleet.postgres.coordinator import PostgresCoordinator
 from tests.conftest import Eventually
 from tests.fleet.test_postgres import Fleet, fleet, server
 
@@ -31,7 +31,7 @@ class Node:
     def __init__(self, name: str, fleet: Fleet, folder: Path, nodes: dict[int, "Node"]) -> None:
         self.name, self._nodes, self.cut = name, nodes, False
         self.path = folder / f"{name}.json"
-        self.coordinator: PostgresCoordinator = open_coordinator(fleet.address, POLICY.ttl, 1.0)
+        self.coordinator: PostgresCoordinator = PostgresCoordinator(fleet.address, POLICY.ttl, 1.0)
         fleet.opened.append(self.coordinator)
         self._machine = Machine(name, "", engines=frozenset({"sandbox"}))
         self.runs: dict[str, float] = {}

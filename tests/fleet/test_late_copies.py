@@ -11,7 +11,7 @@ import pytest
 
 from agent.errors import TryLater
 from agent.fleet.coordinator import Stored
-from agent.fleet.postgres.coordinator import open_coordinator
+from agent.fleet.postgres.coordinator import PostgresCoordinator
 from tests.conftest import Eventually
 from tests.fleet.agents import FleetOfAgents, fleet_of_agents
 from tests.fleet.test_lost_records import stored
@@ -68,7 +68,7 @@ async def test_a_copy_that_arrives_late_replaces_no_newer_one(fleet: Fleet, even
     assert await second.store_copy(b, "shop", 0, b"before", 1)
     async with holding(fleet) as proxy:
         address = f"postgresql://agent@127.0.0.1:{proxy.port}/whatsapp?sslmode=disable"
-        slow = open_coordinator(address, TTL, 2.0)
+        slow = PostgresCoordinator(address, TTL, 2.0)
         await slow.machines()
         proxy.free.clear()
         with pytest.raises(TryLater):

@@ -13,7 +13,7 @@ import pytest
 
 from agent.errors import ConfigError, Refused, TryLater
 from agent.fleet.coordinator import Machine, Member, NewSession
-from agent.fleet.postgres.coordinator import PostgresCoordinator, open_coordinator
+from agent.fleet.postgres.coordinator import PostgresCoordinator
 from agent.fleet.postgres.schema import prepare, set_ttl
 from tests.standin.postgres import Postgres, temporary_postgres
 
@@ -45,7 +45,7 @@ class Fleet:
         self.opened: list[PostgresCoordinator] = []
 
     def coordinator(self, timeout: float = 20.0) -> PostgresCoordinator:
-        self.opened.append(open_coordinator(self.address, TTL, timeout))
+        self.opened.append(PostgresCoordinator(self.address, TTL, timeout))
         return self.opened[-1]
 
     async def joined(self, name: str) -> tuple[PostgresCoordinator, Member]:
@@ -194,7 +194,7 @@ async def test_machines_with_another_ttl_take_no_part(fleet: Fleet):
     """One that waits less long would take sessions that another one still runs."""
     first, a = await fleet.joined("a")
     a = await renewed(first, a)
-    shorter = open_coordinator(fleet.address, TTL - 1, 20.0)
+    shorter = PostgresCoordinator(fleet.address, TTL - 1, 20.0)
     fleet.opened.append(shorter)
     with pytest.raises(ConfigError, match="ttl = 6, this one has 5") as refused:
         await shorter.join(machine("b"))
@@ -246,5 +246,5 @@ async def test_a_connection_that_was_cut_is_made_again(fleet: Fleet):
 async def test_an_error_repeats_no_password(fleet: Fleet):
     address = f"postgresql://agent:hunter2@127.0.0.1:{os.getpid() % 1000 + 1}/whatsapp"
     with pytest.raises(TryLater) as refused:
-        await open_coordinator(address, TTL, 5.0).machines()
+        await PostgresCoordinator(address, TTL, 5.0).machines()
     assert "hunter2" not in str(refused.value)

@@ -9,7 +9,7 @@ import psycopg
 import pytest
 
 from agent.fleet.coordinator import Member
-from agent.fleet.postgres.coordinator import PostgresCoordinator, open_coordinator
+from agent.fleet.postgres.coordinator import PostgresCoordinator
 from tests.conftest import Eventually
 from tests.fleet.test_postgres import Fleet, fleet, machine, server
 from tests.standin.postgres import Postgres
@@ -43,7 +43,7 @@ class Joined:
 
 
 async def joined(fleet: Fleet) -> Joined:
-    coordinator = open_coordinator(fleet.address, TTL, 20.0)
+    coordinator = PostgresCoordinator(fleet.address, TTL, 20.0)
     fleet.opened.append(coordinator)
     return Joined(coordinator, await coordinator.join(machine("a")))
 
@@ -77,7 +77,7 @@ async def test_a_standby_that_was_started_long_ago_is_not_settled_when_it_is_pro
     await eventually(caught_up, within=20)
     fleet.server.kill()
     standby.sql("SELECT pg_promote()")
-    a.coordinator = open_coordinator(standby.url.replace("owner@", "agent@"), TTL, 20.0)
+    a.coordinator = PostgresCoordinator(standby.url.replace("owner@", "agent@"), TTL, 20.0)
     fleet.opened.append(a.coordinator)
     assert not await a.settled(), "its records may be older, and each machine must say so first"
     await eventually(a.settled, within=10)

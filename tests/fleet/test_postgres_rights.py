@@ -8,7 +8,7 @@ from psycopg.rows import TupleRow
 
 from agent.errors import ConfigError, Refused, WaError
 from agent.fleet.coordinator import Held, Member, NewSession
-from agent.fleet.postgres.coordinator import PostgresCoordinator, open_coordinator
+from agent.fleet.postgres.coordinator import PostgresCoordinator
 from agent.fleet.postgres.examine import CALLED, examine
 from tests.fleet.test_postgres import TTL, Fleet, fleet, machine, server, two_machines
 
@@ -179,7 +179,7 @@ async def test_a_login_speaks_for_its_own_machine_only(fleet: Fleet):
         "DO $$ BEGIN CREATE ROLE agent2 LOGIN IN ROLE wa_agent_machine;"
         " EXCEPTION WHEN duplicate_object THEN END $$"
     )
-    other = open_coordinator(fleet.address.replace("agent@", "agent2@"), TTL, 20.0)
+    other = PostgresCoordinator(fleet.address.replace("agent@", "agent2@"), TTL, 20.0)
     fleet.opened.append(other)
     c = await other.join(machine("c"))
     kept = await second.add_command(

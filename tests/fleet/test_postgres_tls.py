@@ -14,7 +14,7 @@ import pytest
 
 from agent.errors import ConfigError, TryLater, WaError
 from agent.fleet.postgres.address import check_address, warn_of_address
-from agent.fleet.postgres.coordinator import open_coordinator
+from agent.fleet.postgres.coordinator import PostgresCoordinator
 from agent.fleet.postgres.schema import prepare
 from tests.ports import free_port
 from tests.standin.postgres import Postgres, temporary_postgres
@@ -84,7 +84,7 @@ def protected(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Protected]:
 async def refused(address: str, caplog: pytest.LogCaptureFixture) -> WaError:
     """The error, after a look that neither it nor a log line has the password."""
     caplog.set_level(logging.DEBUG)
-    coordinator = open_coordinator(address, 6.0, 20.0)
+    coordinator = PostgresCoordinator(address, 6.0, 20.0)
     with pytest.raises(WaError) as caught:
         await coordinator.machines()
     await coordinator.close()
@@ -96,7 +96,7 @@ async def refused(address: str, caplog: pytest.LogCaptureFixture) -> WaError:
 async def test_a_verified_server_is_used(protected: Protected):
     await prepare(protected.server.url)
     protected.server.sql("GRANT wa_agent_machine TO agent")
-    coordinator = open_coordinator(protected.address(protected.ca), 6.0, 20.0)
+    coordinator = PostgresCoordinator(protected.address(protected.ca), 6.0, 20.0)
     assert await coordinator.machines() == []
     found = coordinator._database._connection
     assert found is not None

@@ -7,7 +7,8 @@ from typing import Any
 
 from agent.clock import boot_now
 from agent.errors import WaError
-from agent.fleet.coordinator import Coordinator, MachineRow
+from agent.fleet.coordinator import MachineRow
+from agent.fleet.postgres.coordinator import PostgresCoordinator
 from agent.fleet.waiting import ViewRow
 
 _DETAILS = ("settings", "created")
@@ -20,7 +21,7 @@ _PATIENCE, _PAUSE = 4.0, 10.0
 
 @dataclass(slots=True)
 class PublishedViews:
-    coordinator: Coordinator
+    coordinator: PostgresCoordinator
     rows: Mapping[str, ViewRow] | None = None
     """The last that were read."""
     _read_at: float = 0.0

@@ -20,8 +20,9 @@ from agent.fleet.coordinator import (
     SessionRow,
     Stored,
 )
+from agent.fleet.postgres import documents
 from agent.fleet.postgres.database import Database
-from agent.fleet.postgres.documents import COMMAND, OWNED, SESSION, document, told_document
+from agent.fleet.postgres.documents import COMMAND, document, told_document
 from agent.fleet.postgres.listening import listen
 from agent.fleet.postgres.tables import NUMBERED
 from agent.fleet.waiting import CommandRow, Notice, ViewRow
@@ -31,7 +32,7 @@ _KEPT_DELETIONS = 10_000  # generations: see `remove_session`
 
 
 class PostgresCoordinator:
-    """Made by `open_coordinator`."""
+    """Each call is one transaction."""
 
     def __init__(self, address: str, ttl: float, timeout: float) -> None:
         self._address = address
@@ -58,11 +59,13 @@ class PostgresCoordinator:
         return Member(id, epoch, renewals, machine.place, machine.folder)
 
     async def leave(self, member: Member, sessions: Collection[str]) -> bool:
+        """Take the machine and its sessions out; False: it owns others, or has another epoch."""
         return bool(await self._do("leave_fleet", member.id, member.epoch, list(sessions)))
 
     async def renew(
         self, member: Member, rivals: frozenset[int], generation: int, asked: int = 0
     ) -> Renewal:
+        """Not accepted either: one whose number is not above that of every earlier one."""
         rows = await self._database.rows_of(
             "renew",
             "*",
@@ -86,36 +89,33 @@ class PostgresCoordinator:
         return Renewal(accepted, epoch, renewals, frozenset(alive), *rest)
 
     async def machines(self) -> Sequence[MachineRow]:
-        rows = await self._database.rows(
-            "SELECT id, name, epoch, renewals, rivals, alive_until > clock_timestamp(),"
-            " address, capacity, (SELECT count(*) FROM wa_agent.session s WHERE s.machine = m.id),"
-            " labels, engines, drained, version,"
-            " extract(epoch FROM clock_timestamp() - renewed_at)::float8"
-            " FROM wa_agent.machine m WHERE NOT gone ORDER BY name"
-        )
         return [
             MachineRow(**dict(zip(_MACHINE, (*row[:4], frozenset(row[4]), *row[5:]), strict=True)))
-            for row in rows
+            for row in await self._database.rows(documents.MACHINES)
         ]
 
     async def set_drained(self, name: str, drained: bool) -> bool:
+        """False: no machine has this name."""
         return bool(await self._do("set_drained", name, drained))
 
     async def set_capacity(self, member: Member, capacity: int) -> None:
+        """How many sessions the machine takes until it says otherwise or joins again."""
         await self._do("set_capacity", member.id, member.epoch, capacity)
 
     async def owned(self, member: Member) -> Sequence[Owned]:
         def call(version: int) -> tuple[str, Sequence[Any]]:
             number = "coalesce(c.number, 0)" if version >= NUMBERED else "0"
-            return OWNED.format(number=number), (member.id,)
+            return documents.OWNED.format(number=number), (member.id,)
 
         return [Owned(*row) for row in await self._database.ask(call)]
 
     async def create(self, member: Member, session: NewSession, machine: int) -> bool:
+        """False: the id is taken."""
         given = Jsonb(document(session))
         return bool(await self._do("create_session", member.id, member.epoch, machine, given))
 
     async def register(self, member: Member, sessions: Sequence[NewSession]) -> Sequence[str]:
+        """Bring sessions into the fleet; the ids that others own: none was registered then."""
         given = Jsonb([document(session) for session in sessions])
         return list(await self._do("register_sessions", member.id, member.epoch, given))
 
@@ -130,6 +130,7 @@ class PostgresCoordinator:
         labels: Mapping[str, str] | None = None,
         failover: str | None = None,
     ) -> bool:
+        """None leaves a value as it is. False: the session has another owner or epoch."""
         kept = [None if it is None else Jsonb(dict(it)) for it in (settings, labels)]
         return bool(
             await self._do(
@@ -138,9 +139,11 @@ class PostgresCoordinator:
         )
 
     async def delete(self, member: Member, session: str, epoch: int) -> bool:
+        """False: the session has another owner or epoch."""
         return bool(await self._do("delete_session", member.id, member.epoch, session, epoch))
 
     async def deleted_in(self, session: str) -> int | None:
+        """The generation of its deletion; None: it is there, or was deleted long ago."""
         rows = await self._database.rows(
             "SELECT generation FROM wa_agent.deleted_session WHERE id = %s", session
         )
@@ -149,31 +152,30 @@ class PostgresCoordinator:
     async def tell(
         self, member: Member, held: Sequence[Held], deleted: Mapping[str, int]
     ) -> Collection[str]:
+        """After a loss; `deleted` by generation. The ids of `held` that it owns as it told."""
         told = Jsonb([told_document(it) for it in held]), Jsonb(dict(deleted))
         return frozenset(await self._do("tell_sessions", member.id, member.epoch, *told))
 
     async def movable(self, peer: int) -> Sequence[NewSession]:
-        rows = await self._database.rows(
-            "SELECT id, engine, wanted, failover, labels, only_on, settings"
-            " FROM wa_agent.session s WHERE machine = %s AND failover = 'newest'"
-            " AND EXISTS (SELECT FROM wa_agent.copy c WHERE c.session = s.id) ORDER BY id",
-            peer,
-        )
-        return [NewSession(*row) for row in rows]
+        """The sessions of a machine that may move without it: `newest`, and a copy is stored."""
+        return [NewSession(*row) for row in await self._database.rows(documents.MOVABLE, peer)]
 
     async def take_over(
         self, member: Member, peer: int, epoch: int, renewals: int, to: Mapping[str, int]
     ) -> bool:
+        """Give `peer`'s sessions to machines, all in one; False: it did not happen."""
         lost = (peer, epoch, renewals, list(to), list(to.values()), "its machine was lost")
         return bool(await self._do("take_over", member.id, member.epoch, *lost))
 
     async def hand_over(self, member: Member, session: str, to: int, why: str) -> bool:
+        """A planned move of a stopped session; False: it did not happen."""
         me = (member.id, member.epoch, member.renewals)
         return bool(await self._do("hand_over", *me, session, to, why))
 
     async def store_copy(
         self, member: Member, session: str, epoch: int, packed: bytes, number: int | None = None
     ) -> bool:
+        """False: not written, as the session has a newer epoch, or its stored copy that number."""
         copy = (session, epoch, packed)
         return bool(await self._do("store_copy", member.id, member.epoch, *copy, newer=(number,)))
 
@@ -184,6 +186,7 @@ class PostgresCoordinator:
         return Stored(rows[0][0], bytes(rows[0][1])) if rows else None
 
     async def lock(self, what: str) -> bool:
+        """For one machine at a time; False: another one has it. A lost connection ends it."""
         ((got,),) = await self._database.rows(
             "SELECT pg_try_advisory_lock(hashtext(%s))", f"wa_agent {what}"
         )
@@ -193,46 +196,30 @@ class PostgresCoordinator:
         await self._database.rows("SELECT pg_advisory_unlock(hashtext(%s))", f"wa_agent {what}")
 
     async def directory(self, since: int = -1) -> DirectoryChanges:
+        """After the generation `since`; -1: everything. `session` tells newer ages of copies."""
         ((generation,),) = await self._database.rows("SELECT generation FROM wa_agent.fleet")
         whole = not max(0, generation - _KEPT_DELETIONS) <= since <= generation
         after = -1 if whole else since
-        rows = await self._database.rows(
-            f"SELECT false AS deleted, {SESSION} FROM wa_agent.session s"
-            " LEFT JOIN wa_agent.copy c ON c.session = s.id WHERE s.generation > %s"
-            " UNION ALL SELECT true, id, 0, 0, '', '', '', '{}', '', '', 0, NULL, NULL"
-            " FROM wa_agent.deleted_session WHERE generation > %s",
-            after,
-            generation if whole else after,
-        )
+        rows = await self._database.rows(documents.CHANGES, after, generation if whole else after)
         present = [SessionRow(*row[1:]) for row in rows if not row[0]]
         deleted = frozenset(row[1] for row in rows if row[0])
         return DirectoryChanges(generation, whole, present, deleted)
 
     async def session(self, id: str) -> SessionRow | None:
-        rows = await self._database.rows(
-            f"SELECT {SESSION} FROM wa_agent.session s"
-            " LEFT JOIN wa_agent.copy c ON c.session = s.id WHERE s.id = %s",
-            id,
-        )
+        rows = await self._database.rows(documents.ONE_SESSION, id)
         return SessionRow(*rows[0]) if rows else None
 
     async def publish(self, member: Member, views: Mapping[str, Mapping[str, Any]]) -> None:
+        """Keep the newest view of each session that this machine owns."""
         given = Jsonb({id: dict(view) for id, view in views.items()})
         await self._do("publish", member.id, member.epoch, given)
 
     async def views(
         self, ids: Collection[str] | None = None, machine: int | None = None
     ) -> Sequence[ViewRow]:
-        rows = await self._database.rows(
-            "SELECT v.session, v.machine, v.view,"
-            " extract(epoch FROM clock_timestamp() - v.published_at)::float8"
-            " FROM wa_agent.view v JOIN wa_agent.session s ON s.id = v.session"
-            " WHERE (%s::text[] IS NULL OR s.id = ANY (%s::text[]))"
-            " AND (%s::int IS NULL OR s.machine = %s::int) ORDER BY s.id",
-            *(None if ids is None else list(ids),) * 2,
-            *(machine,) * 2,
-        )
-        return [ViewRow(*row) for row in rows]
+        """Of these sessions, or of those that the machine owns; of all without both."""
+        asked = (*(None if ids is None else list(ids),) * 2, *(machine,) * 2)
+        return [ViewRow(*row) for row in await self._database.rows(documents.VIEWS, *asked)]
 
     async def add_command(
         self,
@@ -244,6 +231,7 @@ class PostgresCoordinator:
         idempotency_key: str,
         asked_by: str,
     ) -> CommandRow:
+        """The command as it is kept: an earlier one, if it was the same under the same key."""
         asked = (uuid.UUID(id), session, verb, Jsonb(dict(arguments)))
         (row,) = await self._database.rows_of(
             "add_command", COMMAND, *asked, idempotency_key or None, asked_by
@@ -253,6 +241,8 @@ class PostgresCoordinator:
     async def take_commands(
         self, member: Member, limit: int, known: Collection[str] | None = None
     ) -> Sequence[CommandRow]:
+        """The oldest for this machine: begun, so that no other gets them; and begun ones that
+        `known` lacks, as their answer was lost."""
         newer = (None if known is None else [uuid.UUID(id) for id in known],)
         rows = await self._database.rows_of(
             "take_commands", COMMAND, member.id, member.epoch, limit, newer=newer
@@ -262,6 +252,7 @@ class PostgresCoordinator:
     async def end_command(
         self, member: Member, id: str, outcome: str, answer: Mapping[str, Any]
     ) -> bool:
+        """False: this machine did not take it, or it ended before."""
         ended = (uuid.UUID(id), outcome, Jsonb(dict(answer)))
         return bool(await self._do("end_command", member.id, *ended))
 
@@ -276,15 +267,20 @@ class PostgresCoordinator:
         return CommandRow(*rows[0]) if rows else None
 
     async def listen(self, on_notify: Callable[[Notice], None]) -> None:
+        """Until it is cancelled, on a connection of its own."""
         await listen(self._address, on_notify)
 
     async def forget(self, member: Member, machine: int) -> None:
+        """It is dead, an operator says: it may be taken over; without sessions it goes off the
+        list. One that lives joins again."""
         await self._do("forget", member.id, member.epoch, machine)
 
     async def accept(self) -> None:
+        """An operator accepts lost records. TryLater: a living machine did not tell."""
         await self._do("accept_loss")
 
     async def schema(self) -> tuple[int, int]:
+        """The version of the tables, and the oldest program that may use them."""
         (row,) = await self._database.rows("SELECT version, compatible_from FROM wa_agent.fleet")
         return row[0], row[1]
 
@@ -294,7 +290,3 @@ class PostgresCoordinator:
 
     async def close(self) -> None:
         await self._database.close()
-
-
-def open_coordinator(address: str, ttl: float, timeout: float = 2.0) -> PostgresCoordinator:
-    return PostgresCoordinator(address, ttl, timeout)

@@ -1,19 +1,43 @@
-"""Sessions as the fleet's functions take them, in JSON, and the columns that are read of them."""
+"""Sessions as the fleet's functions take them, in JSON, and the queries that read the tables."""
 
 from dataclasses import fields
 from typing import Any
 
 from agent.fleet.coordinator import Held, NewSession
 
-SESSION = (
+MACHINES = (
+    "SELECT id, name, epoch, renewals, rivals, alive_until > clock_timestamp(), address, capacity,"
+    " (SELECT count(*) FROM wa_agent.session s WHERE s.machine = m.id), labels, engines, drained,"
+    " version, extract(epoch FROM clock_timestamp() - renewed_at)::float8"
+    " FROM wa_agent.machine m WHERE NOT gone ORDER BY name"
+)
+_SESSION = (
     "s.id, s.machine, s.epoch, s.engine, s.wanted, s.failover, s.labels, s.only_on, s.why,"
     " extract(epoch FROM s.moved_at)::float8, extract(epoch FROM c.written_at)::float8,"
-    " length(c.packed)"
+    " length(c.packed) FROM wa_agent.session s LEFT JOIN wa_agent.copy c ON c.session = s.id"
+)
+ONE_SESSION = f"SELECT {_SESSION} WHERE s.id = %s"
+CHANGES = (
+    f"SELECT false AS deleted, {_SESSION} WHERE s.generation > %s"
+    " UNION ALL SELECT true, id, 0, 0, '', '', '', '{}', '', '', 0, NULL, NULL"
+    " FROM wa_agent.deleted_session WHERE generation > %s"
+)
+MOVABLE = (
+    "SELECT id, engine, wanted, failover, labels, only_on, settings"
+    " FROM wa_agent.session s WHERE machine = %s AND failover = 'newest'"
+    " AND EXISTS (SELECT FROM wa_agent.copy c WHERE c.session = s.id) ORDER BY id"
 )
 OWNED = (
     "SELECT s.id, s.epoch, engine, wanted, failover, labels, only_on, settings, generation,"
     " {number} FROM wa_agent.session s LEFT JOIN wa_agent.copy c ON c.session = s.id"
     " WHERE machine = %s ORDER BY s.id"
+)
+VIEWS = (
+    "SELECT v.session, v.machine, v.view,"
+    " extract(epoch FROM clock_timestamp() - v.published_at)::float8"
+    " FROM wa_agent.view v JOIN wa_agent.session s ON s.id = v.session"
+    " WHERE (%s::text[] IS NULL OR s.id = ANY (%s::text[]))"
+    " AND (%s::int IS NULL OR s.machine = %s::int) ORDER BY s.id"
 )
 COMMAND = (
     "id::text, session, verb, arguments, coalesce(idempotency_key, ''), asked_by, state, outcome,"

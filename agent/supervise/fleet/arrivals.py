@@ -18,9 +18,10 @@ from agent.core.model import (
 from agent.core.words import COPY_MISSING
 from agent.engines.catalog import entry_of
 from agent.errors import Refused, VaultError
-from agent.fleet.coordinator import Coordinator, Owned
+from agent.fleet.coordinator import Owned
 from agent.fleet.copies.arrive import Placed, epoch_here, open_copy, place_archive, place_empty
 from agent.fleet.key import FleetKey
+from agent.fleet.postgres.coordinator import PostgresCoordinator
 from agent.fleet.waiting import ViewRow
 from agent.log import about
 from agent.vault.identity import Identity, read_identity
@@ -58,7 +59,7 @@ class Arrived:
 
 @dataclass(slots=True, eq=False, repr=False)
 class Arrivals:
-    coordinator: Coordinator
+    coordinator: PostgresCoordinator
     key: FleetKey
     root: Path
     restic: "Restic | None" = None

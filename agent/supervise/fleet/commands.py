@@ -15,7 +15,8 @@ from agent.core.model import Category, Instance, InstanceId
 from agent.core.view import InstanceView
 from agent.errors import Refused, TryLater, WaError
 from agent.failpoint import failpoint
-from agent.fleet.coordinator import Coordinator, Member, Renewal
+from agent.fleet.coordinator import Member, Renewal
+from agent.fleet.postgres.coordinator import PostgresCoordinator
 from agent.fleet.waiting import CommandRow
 from agent.log import about, bound
 from agent.logfiles import AUDIT
@@ -36,7 +37,7 @@ _TRIES = 10
 @dataclass(slots=True, eq=False)
 class Commands:
     supervisor: Supervisor
-    coordinator: Coordinator
+    coordinator: PostgresCoordinator
     member: Callable[[], Member]
     settings_of: Callable[[Instance, Mapping[str, Any]], dict[str, Any]]
     """The new settings of an instance, checked."""

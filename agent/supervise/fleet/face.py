@@ -12,11 +12,12 @@ from agent.core.model import Instance, InstanceId
 from agent.core.view import InstanceView
 from agent.errors import InvalidRequest, NotFound, Refused, TryLater, WaError
 from agent.fleet.certificate import CertificateEnd
-from agent.fleet.coordinator import Coordinator, MachineRow, SessionRow
+from agent.fleet.coordinator import MachineRow, SessionRow
 from agent.fleet.directory import Directory
 from agent.fleet.fleet import Fleet
 from agent.fleet.peers import Peers
 from agent.fleet.places import place_of
+from agent.fleet.postgres.coordinator import PostgresCoordinator
 from agent.fleet.rivals import promised
 from agent.supervise.fleet.comparing import Comparing
 from agent.supervise.fleet.moves import LOOK_EVERY, Moves
@@ -76,7 +77,7 @@ class FleetFace:
         return self.fleet.peers
 
     @property
-    def coordinator(self) -> Coordinator:
+    def coordinator(self) -> PostgresCoordinator:
         """For requests: a long answer must not hold up a renewal."""
         return self.fleet.requests
 

@@ -8,10 +8,10 @@ from pathlib import Path
 from agent.clock import boot_now
 from agent.core.model import InstanceId
 from agent.errors import Refused, TryLater, VaultError, WaError
-from agent.fleet.coordinator import Coordinator
 from agent.fleet.copies.profile import NOTHING, parse_pointer, render_pointer, save_profile
 from agent.fleet.copies.restic import Restic
 from agent.fleet.key import FleetKey, copy_context
+from agent.fleet.postgres.coordinator import PostgresCoordinator
 from agent.supervise.copies.snapshots import Keeping
 from agent.supervise.facts import Facts
 from agent.vault.copies.snapshots import Snapshot, newest_good
@@ -24,7 +24,7 @@ PRUNE_EVERY = 86400.0
 @dataclass(slots=True, eq=False, repr=False)
 class Profiles:
     restic: Restic
-    coordinator: Coordinator
+    coordinator: PostgresCoordinator
     key: FleetKey
     keeping: Keeping
     root: Path

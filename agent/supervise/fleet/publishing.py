@@ -17,7 +17,8 @@ from agent.clock import boot_now
 from agent.core.model import InstanceId
 from agent.core.view import InstanceView
 from agent.errors import WaError
-from agent.fleet.coordinator import Coordinator, Member
+from agent.fleet.coordinator import Member
+from agent.fleet.postgres.coordinator import PostgresCoordinator
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +43,7 @@ class _Published:
 class Publishing:
     views: Callable[[], Mapping[InstanceId, InstanceView]]
     show: Callable[[InstanceView], dict[str, Any]]
-    coordinator: Coordinator
+    coordinator: PostgresCoordinator
     member: Callable[[], Member]
     _published: dict[InstanceId, _Published] = field(default_factory=dict)
     _epoch: int = -1

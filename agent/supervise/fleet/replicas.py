@@ -17,9 +17,10 @@ from agent.clock import boot_now
 from agent.core.model import InstanceId
 from agent.engines.catalog import entry_of
 from agent.errors import Refused, TryLater, WaError
-from agent.fleet.coordinator import Coordinator, Member, Owned, Stored
+from agent.fleet.coordinator import Member, Owned, Stored
 from agent.fleet.copies.take import look, take_copy
 from agent.fleet.key import FleetKey, copy_context
+from agent.fleet.postgres.coordinator import PostgresCoordinator
 from agent.log import about
 from agent.supervise.facts import Facts
 from agent.supervise.fleet.arrivals import NO_PROFILES
@@ -74,7 +75,7 @@ class Replica:
 
 @dataclass(slots=True, eq=False, repr=False)
 class Replicas:
-    coordinator: Coordinator
+    coordinator: PostgresCoordinator
     """With a connection of its own: a renewal must not wait for a large copy."""
     key: FleetKey
     registry: Registry

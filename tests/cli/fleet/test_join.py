@@ -19,7 +19,7 @@ from agent.errors import ConfigError
 from agent.fleet.certificate import ends_at, why_refused
 from agent.fleet.coordinator import Machine, NewSession
 from agent.fleet.key import FleetKey
-from agent.fleet.postgres.coordinator import open_coordinator
+from agent.fleet.postgres.coordinator import PostgresCoordinator
 from agent.fleet.postgres.tables import VERSION
 from tests.cli.conftest import Cli
 from tests.cli.fleet.conftest import FleetApi
@@ -111,7 +111,7 @@ async def test_a_machine_joins_and_its_settings_keep_their_comments(place: Place
 
 async def test_a_session_name_that_the_fleet_has_already_is_refused(place: Place) -> None:
     key = FleetKey.read(place.folder / "fleet.key")
-    coordinator = open_coordinator(place.database, 20.0, 20.0)
+    coordinator = PostgresCoordinator(place.database, 20.0, 20.0)
     try:
         member = await coordinator.join(
             Machine(
