@@ -6,13 +6,15 @@ import shlex
 import shutil
 import socket
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from agent.cli.client import Client
+from agent.cli.doctor.check import Check, Installation
 from agent.cli.doctor.worker_access import Worker, worker_of
-from agent.config import INSTALLED_STATE, BackendDeclaration, Config, secrets_of
+from agent.config import INSTALLED_STATE, BackendDeclaration, secrets_of
 from agent.config.backends import hide_secrets
 from agent.errors import ConfigError, WaError
 from agent.host.machine.findings import Finding, note, ok, wrong
@@ -32,55 +34,59 @@ _SAMPLES = 5
 _SECONDS = 5.0
 
 
-def examine(config: Config, client: Client, file: Path | None) -> Iterator[Finding]:
-    if not config.backend:
-        return
-    try:
-        views = {view["name"]: view for view in client.get("/api/backends")["backends"]}
-    except WaError:
-        pass  # the check of the agent tells why
-    else:
-        yield from _servers(config, views)
-    yield from _open_file(config, file)
-    state = config.agent.state_path
-    for backend in config.backend:
-        yield from _secrets(backend)
+def checks(here: Installation) -> Iterator[Check]:
+    backends = here.config.backend
+    if backends:
+        views = _views(here.client)
+        for backend in backends if views is not None else ():
+            view = (views or {}).get(backend.name)
+            yield Check(f"backend {backend.name}", partial(_server, backend, view))
+        yield Check("config", _open_file)
+    state = here.config.agent.state_path
+    for backend in backends:
         worker = worker_of(backend.name, state, installed=state == INSTALLED_STATE)
-        yield from _sources(backend, worker)
-        yield from _redis(backend)
+        yield Check(f"backend {backend.name}", partial(_examine, backend, worker))
 
 
-def _servers(config: Config, views: Mapping[str, Mapping[str, Any]]) -> Iterator[Finding]:
-    for backend in config.backend:
-        check, view = _check(backend), views.get(backend.name)
-        if view is None:
-            advice = "systemctl restart wa-agent, which reads its backends at a start"
-            yield note(check, "the running agent has not read it", advice)
-        elif view["up"] and view.get("warning"):
-            advice = "correct logs, log_session and auth_folder of its [[backend]]"
-            yield wrong(check, f"it answers, but {view['warning']}", advice)
-        elif view["up"]:
-            total = "?" if view["sessions"] is None else view["sessions"]
-            words = f"{backend.engine} {view['version']}".strip()
-            yield ok(
-                check,
-                f"{words} answers in {view['answer_seconds']:.2f} s; {total} sessions,"
-                f" {view['connected']} of our {view['held']} connected",
-            )
-        elif view["worker"] not in ("active", "activating"):
-            advice = f"journalctl -u wa-backend@{backend.name} says why; wa-agent events -f"
-            yield wrong(check, f"its worker is {view['worker']}: {view['sentence']}", advice)
-        else:
-            advice = _ADVICE.get(view["reason"], f"wa-agent backends check {backend.name}")
-            yield wrong(check, f"{view['sentence'] or 'it is not up'}", advice)
+def _views(client: Client) -> Mapping[str, Mapping[str, Any]] | None:
+    try:
+        return {view["name"]: view for view in client.get("/api/backends")["backends"]}
+    except WaError:
+        return None  # the check of the agent tells why
 
 
-def _check(backend: BackendDeclaration) -> str:
-    return f"backend {backend.name}"
+def _server(
+    backend: BackendDeclaration, view: Mapping[str, Any] | None, _: Installation
+) -> Finding:
+    if view is None:
+        advice = "systemctl restart wa-agent, which reads its backends at a start"
+        return note("the running agent has not read it", advice)
+    if view["up"] and view.get("warning"):
+        advice = "correct logs, log_session and auth_folder of its [[backend]]"
+        return wrong(f"it answers, but {view['warning']}", advice)
+    if view["up"]:
+        total = "?" if view["sessions"] is None else view["sessions"]
+        words = f"{backend.engine} {view['version']}".strip()
+        return ok(
+            f"{words} answers in {view['answer_seconds']:.2f} s; {total} sessions,"
+            f" {view['connected']} of our {view['held']} connected"
+        )
+    if view["worker"] not in ("active", "activating"):
+        advice = f"journalctl -u wa-backend@{backend.name} says why; wa-agent events -f"
+        return wrong(f"its worker is {view['worker']}: {view['sentence']}", advice)
+    advice = _ADVICE.get(view["reason"], f"wa-agent backends check {backend.name}")
+    return wrong(f"{view['sentence'] or 'it is not up'}", advice)
 
 
-def _open_file(config: Config, file: Path | None) -> Iterator[Finding]:
+def _examine(backend: BackendDeclaration, worker: Worker, _: Installation) -> Iterator[Finding]:
+    yield from _secrets(backend)
+    yield from _sources(backend, worker)
+    yield from _redis(backend)
+
+
+def _open_file(here: Installation) -> Iterator[Finding]:
     """Keys in agent.toml need a file that only its user can read."""
+    config, file = here.config, here.file
     holders = [backend.name for backend in config.backend if hide_secrets(backend) != backend]
     try:
         open_to_all = file is not None and bool(file.stat().st_mode & 0o004)
@@ -89,7 +95,7 @@ def _open_file(config: Config, file: Path | None) -> Iterator[Finding]:
     if holders and open_to_all:
         names = ", ".join(holders)
         advice = f"chmod o-rwx {file}, or use key_file and password_file"
-        yield wrong("config", f"{file} holds keys ({names}) and is open to every user", advice)
+        yield wrong(f"{file} holds keys ({names}) and is open to every user", advice)
 
 
 def _secrets(backend: BackendDeclaration) -> Iterator[Finding]:
@@ -100,16 +106,17 @@ def _secrets(backend: BackendDeclaration) -> Iterator[Finding]:
         except OSError:
             continue  # secrets_of tells why
         if mode & 0o004:
-            yield wrong(_check(backend), f"{path} is open to every user", f"chmod o-rwx {path}")
+            yield wrong(f"{path} is open to every user", f"chmod o-rwx {path}")
     try:
         secrets_of(backend)
     except ConfigError as error:
         if isinstance(error.__cause__, PermissionError) and os.geteuid() != 0:
             yield note(
-                _check(backend), str(error), "run doctor as root: the agent may have the right"
+                str(error),
+                "run doctor as root: the agent may have the right",
             )
         else:
-            yield wrong(_check(backend), str(error), "correct it, then: systemctl restart wa-agent")
+            yield wrong(str(error), "correct it, then: systemctl restart wa-agent")
 
 
 # --- what its worker must reach on this machine ----------------------------------------------
@@ -146,34 +153,34 @@ def _auth_folders(backend: BackendDeclaration, worker: Worker, template: str) ->
         return
     if not folders:
         advice = "check the path: a paired session has a folder there"
-        yield note(_check(backend), f"no folder matches {template}", advice)
+        yield note(f"no folder matches {template}", advice)
     for folder in folders[:_SAMPLES]:
         yield from _path(backend, worker, folder, "rwx")
 
 
 def _path(backend: BackendDeclaration, worker: Worker, path: Path, ways: str) -> Iterator[Finding]:
-    check, drop_in = _check(backend), _DROP_IN.format(name=backend.name)
+    drop_in = _DROP_IN.format(name=backend.name)
     try:
         path.stat()
     except PermissionError:
-        yield note(check, f"cannot check {path}", "run doctor as root")
+        yield note(f"cannot check {path}", "run doctor as root")
         return
     except OSError as error:
-        yield wrong(check, f"{path}: {error.strerror}", "correct the path in its [[backend]]")
+        yield wrong(f"{path}: {error.strerror}", "correct the path in its [[backend]]")
         return
     may = [worker.may(path, way) for way in ways]
     words = "write in" if "w" in ways else "read"
     if None in may:
-        yield note(check, f"cannot tell whether {worker.name} may {words} {path}", "run it as root")
+        yield note(f"cannot tell whether {worker.name} may {words} {path}", "run it as root")
     elif not all(may):
         advice = f"give it to the user {worker.name}: setfacl, or a group; {drop_in}"
-        yield wrong(check, f"{worker.name} may not {words} {path}", advice)
+        yield wrong(f"{worker.name} may not {words} {path}", advice)
     elif not worker.sees(path):
-        yield wrong(check, f"{path} is hidden from its worker: the unit hides it", drop_in)
+        yield wrong(f"{path} is hidden from its worker: the unit hides it", drop_in)
     elif "w" in ways and not worker.may_change(path):
-        yield wrong(check, f"{path} is read-only for its worker by the unit", drop_in)
+        yield wrong(f"{path} is read-only for its worker by the unit", drop_in)
     else:
-        yield ok(check, f"{worker.name} may {words} {path}")
+        yield ok(f"{worker.name} may {words} {path}")
 
 
 def _journal(backend: BackendDeclaration, worker: Worker) -> Iterator[Finding]:
@@ -185,21 +192,19 @@ def _journal(backend: BackendDeclaration, worker: Worker) -> Iterator[Finding]:
             continue
     drop_in = _DROP_IN.format(name=backend.name)
     if shutil.which("journalctl") is None:
-        yield wrong(
-            _check(backend), "journalctl is not installed", "install systemd, or use file:…"
-        )
+        yield wrong("journalctl is not installed", "install systemd, or use file:…")
     elif worker.uid == 0 or groups & {worker.gid, *worker.groups}:
-        yield ok(_check(backend), f"{worker.name} may read the journal")
+        yield ok(f"{worker.name} may read the journal")
     else:
-        yield wrong(_check(backend), f"{worker.name} may not read the journal", drop_in)
+        yield wrong(f"{worker.name} may not read the journal", drop_in)
 
 
 def _command(backend: BackendDeclaration, text: str) -> Iterator[Finding]:
     program = shlex.split(text)[0]
     if shutil.which(program) is None:
-        yield wrong(_check(backend), f"program {program} is missing", "install it, or correct logs")
+        yield wrong(f"program {program} is missing", "install it, or correct logs")
     else:
-        yield ok(_check(backend), f"{program} is installed")
+        yield ok(f"{program} is installed")
 
 
 # --- Redis -----------------------------------------------------------------------------------
@@ -209,26 +214,28 @@ def _redis(backend: BackendDeclaration) -> Iterator[Finding]:
     url = backend.flat().get("redis_url")
     if not url:
         return
-    parts, check = urlsplit(url), _check(backend)
+    parts = urlsplit(url)
     where = parts.path if parts.scheme == "unix" else f"{parts.hostname}:{parts.port or 6379}"
     try:
         reply = _ping(url)
     except (OSError, UnicodeError) as error:
         cause = getattr(error, "strerror", None) or str(error)
         yield wrong(
-            check, f"Redis at {where}: {cause}", "check that it runs and that redis_url is right"
+            f"Redis at {where}: {cause}",
+            "check that it runs and that redis_url is right",
         )
         return
     if reply is None:
         yield note(
-            check, f"Redis at {where} can be reached", "doctor does not check its answer over TLS"
+            f"Redis at {where} can be reached",
+            "doctor does not check its answer over TLS",
         )
     elif reply.startswith("+PONG"):
-        yield ok(check, f"Redis at {where} answers")
+        yield ok(f"Redis at {where} answers")
     elif reply.startswith(("-NOAUTH", "-WRONGPASS", "-ERR invalid password")):
-        yield wrong(check, f"Redis at {where} refuses the agent", "put the password into redis_url")
+        yield wrong(f"Redis at {where} refuses the agent", "put the password into redis_url")
     else:
-        yield wrong(check, f"the program at {where} is not Redis", "correct redis_url")
+        yield wrong(f"the program at {where} is not Redis", "correct redis_url")
 
 
 def _ping(url: str) -> str | None:

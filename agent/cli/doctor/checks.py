@@ -9,7 +9,8 @@ from typing import Any
 
 from agent import VERSION
 from agent.cli.client import Client
-from agent.config import INSTALLED_STATE, Config
+from agent.cli.doctor.check import Check, Installation
+from agent.config import INSTALLED_STATE
 from agent.errors import AgentUnreachable, WaError
 from agent.files import open_plain
 from agent.host.machine import doctor as machine
@@ -19,20 +20,24 @@ from agent.store.offline import check_unused, lock_of
 from agent.supervise.state_folder import StatePlaces, state_is_missing, used_mark, was_used
 
 
-def examine(config: Config, client: Client, running: Counter[str]) -> Iterator[Finding]:
-    """`running`: the agent's instances by engine."""
+def checks(here: Installation) -> Iterator[Check]:
+    config = here.config
     state = config.agent.state_path
-    yield machine.check_python()
-    yield machine.check_clock()
-    yield machine.check_disk(state if state.is_dir() else Path("/"))
-    yield from _missing_state(config)
-    yield from machine.check_permissions(state, config.session_root, config.api_socket)
-    yield from systemd.check_systemd()
+    yield Check("python", lambda _: machine.check_python())
+    yield Check("clock", lambda _: machine.check_clock())
+    yield Check("disk", lambda _: machine.check_disk(state if state.is_dir() else Path("/")))
+    yield Check("state", _missing_state)
+    folders = state, config.session_root, config.api_socket
+    yield Check("state", lambda _: machine.check_permissions(*folders))
+    yield Check("systemd", lambda _: systemd.check_systemd())
     if state == INSTALLED_STATE:
-        yield from systemd.check_installation()
-    yield from _agent(client, state)
-    yield machine.check_limits(lock_holder(state), running.total())
-    yield _database(state / "agent.db", client)
+        yield Check("units", lambda _: systemd.check_installation(), systemd.AGAIN)
+        yield Check("worker limits", lambda _: systemd.check_limits_helper(), systemd.LIMITS_CURE)
+        yield Check("users", lambda _: systemd.check_users(), systemd.AGAIN)
+    yield Check("agent", _agent, "journalctl -u wa-agent says more")
+    yield Check("limits", lambda _: machine.check_limits(lock_holder(state), here.running.total()))
+    repaired = "restart the agent: it rebuilds the database from the readable rows"
+    yield Check("database", _database, repaired)
 
 
 def instances_by_engine(client: Client) -> Counter[str]:
@@ -45,42 +50,44 @@ def instances_by_engine(client: Client) -> Counter[str]:
         return Counter()
 
 
-def _missing_state(config: Config) -> Iterator[Finding]:
+def _missing_state(here: Installation) -> Iterator[Finding]:
+    config = here.config
     state = config.agent.state_path
     used = used_mark(os.environ, installed=state == INSTALLED_STATE)
     places = StatePlaces(state, config.session_root, config.cache_root, used)
     if was_used(places) and state_is_missing(places):
         sentence = f"{state} is empty, but {used} says that an agent used a state here before"
         advice = f"mount or put back the state folder; to begin with an empty one: rm {used}"
-        yield wrong("state", sentence, advice)
+        yield wrong(sentence, advice)
 
 
-def _agent(client: Client, state: Path) -> Iterator[Finding]:
+def _agent(here: Installation) -> Iterator[Finding]:
     """The running agent's answers about itself."""
+    client, state = here.client, here.config.agent.state_path
     try:
         health = client.get("/api/health")
     except AgentUnreachable as error:
         cause = str(error).rpartition("; ")[0]
         if process := _holding_process(state):
             advice = "systemctl restart wa-agent: sessions stay connected; keep its log for us"
-            yield wrong("agent", f"{cause}; {process}", advice)
+            yield wrong(f"{cause}; {process}", advice)
         else:
             advice = "start it: systemctl start wa-agent; then journalctl -u wa-agent"
-            yield wrong("agent", cause, advice)
+            yield wrong(cause, advice)
         return
     except WaError as error:
-        yield wrong("agent", str(error), "journalctl -u wa-agent says more")
+        yield wrong(str(error))
         return
     agent = health["agent"]
     yield _status(agent, health)
     its_state = agent.get("places", {}).get("state", str(state))
     if its_state != str(state):
         words = f"that agent runs on {its_state}; these findings are about {state}"
-        yield note("agent", words, "run doctor on its machine, or name --state")
+        yield note(words, "run doctor on its machine, or name --state")
     for cause in agent.get("not_listening", {}).values():
-        yield wrong("port", cause, "the agent tries again by itself; sessions run meanwhile")
+        yield wrong(cause, "the agent tries again by itself; sessions run meanwhile", check="port")
     if agent["dbus_connected"] is False:
-        yield wrong("dbus", "the agent lost D-Bus", "systemctl status dbus")
+        yield wrong("the agent lost D-Bus", "systemctl status dbus", check="dbus")
     yield from _alerts(client)
     yield from _passkeys(client)
 
@@ -88,15 +95,15 @@ def _agent(client: Client, state: Path) -> Iterator[Finding]:
 def _status(agent: dict[str, Any], health: dict[str, Any]) -> Finding:
     if agent["version"] != VERSION:
         words = f"version {agent['version']} runs, {VERSION} is installed"
-        return note("agent", words, "systemctl restart wa-agent; sessions stay connected")
+        return note(words, "systemctl restart wa-agent; sessions stay connected")
     if health["status"] == "sessions_in_trouble":
         names = ", ".join(health["in_trouble"][:10])
         words = f"it runs; {len(health['in_trouble'])} sessions are in trouble: {names}"
-        return note("agent", words, "wa-agent why ID, for each of them")
+        return note(words, "wa-agent why ID, for each of them")
     if health["status"] != "ok":
         words = "it runs and is not ready" if agent["alive"] else "it runs and its loop hangs"
-        return note("agent", words, "wa-agent health; journalctl -u wa-agent")
-    return ok("agent", f"version {VERSION} runs, {health['instances']['total']} instances")
+        return note(words, "wa-agent health; journalctl -u wa-agent")
+    return ok(f"version {VERSION} runs, {health['instances']['total']} instances")
 
 
 def _alerts(client: Client) -> Iterator[Finding]:
@@ -108,11 +115,11 @@ def _alerts(client: Client) -> Iterator[Finding]:
     ]
     if loud:
         names = ", ".join(sorted(set(loud)))
-        yield note("alerts", f"{len(loud)} fire: {names}", "wa-agent alerts")
+        yield note(f"{len(loud)} fire: {names}", "wa-agent alerts", check="alerts")
     else:
-        yield ok("alerts", "none fires")
+        yield ok("none fires", check="alerts")
     if problem := board["alertmanager_problem"]:
-        yield note("alertmanager", problem, "correct [alerts] alertmanager, or start it")
+        yield note(problem, "correct [alerts] alertmanager, or start it", check="alertmanager")
 
 
 def _passkeys(client: Client) -> Iterator[Finding]:
@@ -121,11 +128,11 @@ def _passkeys(client: Client) -> Iterator[Finding]:
     if waiting := [row["id"] for row in marked if not row["paired"]]:
         sentence = f"WhatsApp asks for a passkey to link: {', '.join(waiting[:10])}"
         advice = "link them at a desk: wa-agent invite ID here, then wa-agent pair there"
-        yield wrong("passkey", sentence, advice)
+        yield wrong(sentence, advice, check="passkey")
     elif marked:
         names = ", ".join(row["id"] for row in marked[:10])
         sentence = f"{len(marked)} pairings could only be made again at a desk: {names}"
-        yield note("passkey", sentence, "keep a copy elsewhere: wa-agent export ID FILE")
+        yield note(sentence, "keep a copy elsewhere: wa-agent export ID FILE", check="passkey")
 
 
 _PID_BYTES = 20
@@ -160,24 +167,24 @@ def lock_holder(state: Path) -> int | None:
         return None
 
 
-def _database(path: Path, client: Client) -> Finding:
-    repaired = "restart the agent: it rebuilds the database from the readable rows"
+def _database(here: Installation) -> Finding:
+    path = here.config.agent.state_path / "agent.db"
     if not path.exists():
-        return note("database", f"{path} is not there", "the agent creates it at its first start")
+        return note(f"{path} is not there", "the agent creates it at its first start")
     try:
         with lock_of(path.parent) as free:
-            answer = None if free else client.post("/api/database/check")
+            answer = None if free else here.client.post("/api/database/check")
             result = check_unused(path) if answer is None else str(answer["found"])
     except AgentUnreachable:
-        return note("database", "an agent holds it and does not answer", "see the check: agent")
+        return note("an agent holds it and does not answer", "see the check: agent")
     except WaError as error:
-        return wrong("database", str(error), repaired)
+        return wrong(str(error))
     if result != "ok":
-        return wrong("database", result, repaired)
+        return wrong(result)
     if copies := _set_aside_beside(path):
         advice = "the log and `wa-agent events` name the damage; remove files that you do not need"
-        return note("database", f"whole; set aside by a start: {', '.join(copies)}", advice)
-    return ok("database", "whole")
+        return note(f"whole; set aside by a start: {', '.join(copies)}", advice)
+    return ok("whole")
 
 
 def _set_aside_beside(path: Path) -> list[str]:

@@ -35,6 +35,7 @@ def add(commands: Subparsers) -> None:
 def doctor(options: argparse.Namespace) -> int:
     # The checks import most of the agent, which every other command starts without.
     from agent.cli.doctor import backends, checks, engines, fleet, webhooks
+    from agent.cli.doctor.check import Installation, run_checks
     from agent.host.machine.findings import Level
 
     client = replace(client_of(options), hello_seconds=HELLO_SECONDS)
@@ -46,14 +47,9 @@ def doctor(options: argparse.Namespace) -> int:
         # The agent of these settings, not the first one that answers.
         client = Client(sockets=(config.api_socket,), hello_seconds=HELLO_SECONDS)
         client = _if_it_answers(client)
-    running = checks.instances_by_engine(client)
-    findings += [
-        *checks.examine(config, client, running),
-        *engines.examine(config, running),
-        *backends.examine(config, client, path),
-        *webhooks.examine(config, client),
-        *fleet.examine(config, client),
-    ]
+    here = Installation(config, client, path, checks.instances_by_engine(client))
+    for room in (checks, engines, backends, webhooks, fleet):
+        findings += run_checks(room.checks(here), here)
     shown = [asdict(finding) for finding in findings]
     lines = _lines(findings)
     if options.bundle:
@@ -89,10 +85,10 @@ def _config(path: Path | None, overrides: Mapping[str, str]) -> "tuple[Config, l
     try:
         config = load_config(path, os.environ, overrides=overrides)
     except ConfigError as error:
-        return Config(), [wrong("config", str(error), "correct it: wa-agent config check")]
+        return Config(), [wrong(str(error), "correct it: wa-agent config check", check="config")]
     advice = "unset it if it belongs to another program"
     unused = unused_variables(os.environ, config.backend)
     return config, [
-        ok("config", f"{path or 'the defaults'}: good"),
-        *(note("environment", sentence, advice) for sentence in unused),
+        ok(f"{path or 'the defaults'}: good", check="config"),
+        *(note(sentence, advice, check="environment") for sentence in unused),
     ]

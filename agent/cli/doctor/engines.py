@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from typing import Any
 
+from agent.cli.doctor.check import Check, Installation
 from agent.cli.doctor.worker_access import environment_of
 from agent.config import INSTALLED_STATE, Config
 from agent.engines.baileys import doctor as baileys
@@ -19,16 +20,17 @@ from agent.host.units import INSTANCES
 from agent.vault.identity import scan
 
 
-def examine(config: Config, running: Counter[str]) -> Iterator[Finding]:
-    """`running`: the agent's instances by engine."""
-    installed = config.agent.state_path == INSTALLED_STATE
-    # A unit's worker has its unit's environment, not the doctor's.
-    env = environment_of(INSTANCES.template) if installed else os.environ
-    kinds = _browser_kinds(config)
-    yield from _browser(config, env, kinds, wanted=bool(running["web"] or kinds))
-    wanted = bool(running["baileys"] or _settings_of(config, "baileys"))
-    yield from _node(config, env, installed=installed, wanted=wanted)
-    yield from _packs(config)
+def checks(_: Installation) -> tuple[Check, ...]:
+    return Check("browser", _browser), Check("baileys", _node), Check("packs", _packs)
+
+
+def _is_installed(config: Config) -> bool:
+    return config.agent.state_path == INSTALLED_STATE
+
+
+def _environment(config: Config) -> Mapping[str, str]:
+    """A unit's worker has its unit's environment, not the doctor's."""
+    return environment_of(INSTANCES.template) if _is_installed(config) else os.environ
 
 
 def _browser_kinds(config: Config) -> set[str]:
@@ -50,38 +52,40 @@ def _settings_of(config: Config, engine: str) -> list[Mapping[str, Any]]:
     return settings
 
 
-def _browser(
-    config: Config, env: Mapping[str, str], kinds: set[str], *, wanted: bool
-) -> Iterator[Finding]:
+def _browser(here: Installation) -> Iterator[Finding]:
     """Without a web instance it is checked once a browser or the bundle is installed."""
-    problems = web.examine(config.cache_root, env, kinds or {SHELL})
+    config, kinds = here.config, _browser_kinds(here.config)
+    wanted = bool(here.running["web"] or kinds)
+    problems = web.examine(config.cache_root, _environment(config), kinds or {SHELL})
     missing = {problem.code for problem in problems}
     if not wanted and {"browser_missing", "bundle_missing"} <= missing:
-        yield ok("browser", "no web instance and no part of the web engine: not checked")
+        yield ok("no web instance and no part of the web engine: not checked")
         return
     for problem in problems:
         make = wrong if problem.serious and wanted else note
-        yield make("browser", problem.sentence, problem.cure)
+        yield make(problem.sentence, problem.cure)
     if not problems:
-        yield ok("browser", "the web engine can run")
+        yield ok("the web engine can run")
 
 
-def _node(
-    config: Config, env: Mapping[str, str], *, installed: bool, wanted: bool
-) -> Iterator[Finding]:
+def _node(here: Installation) -> Iterator[Finding]:
     """Without a baileys instance it is checked once all its parts are installed."""
+    config = here.config
+    wanted = bool(here.running["baileys"] or _settings_of(config, "baileys"))
+    env, installed = _environment(config), _is_installed(config)
     problems = baileys.examine(config.cache_root, env, installed=installed)
     if problems and not wanted:
-        yield ok("baileys", "no baileys instance, and parts of its engine are missing: not checked")
+        yield ok("no baileys instance, and parts of its engine are missing: not checked")
         return
     for problem in problems:
-        yield wrong("baileys", problem.sentence, problem.cure)
+        yield wrong(problem.sentence, problem.cure)
     if not problems:
-        yield ok("baileys", "the baileys engine can run")
+        yield ok("the baileys engine can run")
 
 
-def _packs(config: Config) -> Iterator[Finding]:
+def _packs(here: Installation) -> Iterator[Finding]:
     """The sessions of each pack, as of their last start."""
+    config = here.config
     sizes: Counter[str] = Counter()
     with suppress(OSError, WaError):
         for folder in scan(config.session_root):
@@ -89,8 +93,8 @@ def _packs(config: Config) -> Iterator[Finding]:
                 sizes[place.name] += 1
     if sizes:
         words = ", ".join(f"{name}: {count} sessions" for name, count in sorted(sizes.items()))
-        yield ok("packs", f"{words}; one Node reads the keys of all sessions of its pack")
+        yield ok(f"{words}; one Node reads the keys of all sessions of its pack")
     full = [name for name, count in sorted(sizes.items()) if count > config.worker.pack]
     if full:
         words = f"more sessions than [worker] pack = {config.worker.pack}: {', '.join(full)}"
-        yield note("packs", words, "`wa-agent restart ID` moves a session")
+        yield note(words, "`wa-agent restart ID` moves a session")

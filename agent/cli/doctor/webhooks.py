@@ -3,30 +3,30 @@
 import os
 import socket
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
 from agent.cli.client import Client
-from agent.config import Config, WebhookDeclaration, secret_of
+from agent.cli.doctor.check import Check, Installation
+from agent.config import WebhookDeclaration, secret_of
 from agent.core.network.addresses import refuse_address
 from agent.errors import ConfigError, WaError
 from agent.host.machine.findings import Finding, note, ok, wrong
 
 
-def examine(config: Config, client: Client) -> Iterator[Finding]:
-    """Sends nothing: a test event would be an event that did not happen."""
-    if not config.webhook:
-        return
-    views = _views(client)
-    for webhook in config.webhook:
-        findings = [*_files(webhook), *_addresses(webhook), *_deliveries(webhook, views)]
-        yield from findings or [
-            ok(_check(webhook), "its secret and address are good, and its target takes events")
-        ]
+def checks(here: Installation) -> Iterator[Check]:
+    """They send nothing: a test event would be an event that did not happen."""
+    views = _views(here.client) if here.config.webhook else None
+    for webhook in here.config.webhook:
+        yield Check(f"webhook {webhook.name}", partial(_examine, webhook, views))
 
 
-def _check(webhook: WebhookDeclaration) -> str:
-    return f"webhook {webhook.name}"
+def _examine(
+    webhook: WebhookDeclaration, views: Mapping[str, dict[str, Any]] | None, _: Installation
+) -> list[Finding]:
+    findings = [*_files(webhook), *_addresses(webhook), *_deliveries(webhook, views)]
+    return findings or [ok("its secret and address are good, and its target takes events")]
 
 
 def _files(webhook: WebhookDeclaration) -> Iterator[Finding]:
@@ -34,9 +34,9 @@ def _files(webhook: WebhookDeclaration) -> Iterator[Finding]:
     try:
         secret_of(webhook)
     except ConfigError as error:
-        yield wrong(_check(webhook), str(error), advice)
+        yield wrong(str(error), advice)
     if webhook.ca_file and not os.access(webhook.ca_file, os.R_OK):
-        yield wrong(_check(webhook), f"cannot read {webhook.ca_file} (ca_file)", advice)
+        yield wrong(f"cannot read {webhook.ca_file} (ca_file)", advice)
 
 
 def _addresses(webhook: WebhookDeclaration) -> Iterator[Finding]:
@@ -45,7 +45,7 @@ def _addresses(webhook: WebhookDeclaration) -> Iterator[Finding]:
         addresses = socket.getaddrinfo(parts.hostname, parts.port or 80, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError):
         sentence = f"this machine cannot resolve its name {parts.hostname}"
-        yield wrong(_check(webhook), sentence, "check its url and this machine's resolver")
+        yield wrong(sentence, "check its url and this machine's resolver")
         return
     reasons = [refuse_address(str(where[0]), private=webhook.private) for *_, where in addresses]
     if all(reasons):
@@ -53,7 +53,7 @@ def _addresses(webhook: WebhookDeclaration) -> Iterator[Finding]:
         advice = (
             "the agent sends nothing there; private = true allows this machine and private networks"
         )
-        yield wrong(_check(webhook), sentence, advice)
+        yield wrong(sentence, advice)
 
 
 def _views(client: Client) -> Mapping[str, dict[str, Any]] | None:
@@ -71,10 +71,10 @@ def _deliveries(
     view = views.get(webhook.name)
     if view is None:
         advice = "systemctl reload wa-agent, which reads it"
-        yield note(_check(webhook), "the running agent has not read it", advice)
+        yield note("the running agent has not read it", advice)
     elif view["state"] == "failing":
         sentence = f"{view['problem']}; {view['waiting']} events wait"
-        yield wrong(_check(webhook), sentence, f"wa-agent webhooks test {webhook.name}")
+        yield wrong(sentence, f"wa-agent webhooks test {webhook.name}")
     elif view["dead"]:
         sentence = f"its target refused {view['dead']} events, which the agent set aside"
-        yield note(_check(webhook), sentence, f"wa-agent webhooks dead {webhook.name}")
+        yield note(sentence, f"wa-agent webhooks dead {webhook.name}")

@@ -22,8 +22,8 @@ _TIME_ERROR = 5
 def check_python() -> Finding:
     version = ".".join(map(str, sys.version_info[:3]))
     if sys.version_info < OLDEST_PYTHON:
-        return wrong("python", f"Python {version}", "install Python 3.11 or newer")
-    return ok("python", f"Python {version}")
+        return wrong(f"Python {version}", "install Python 3.11 or newer")
+    return ok(f"Python {version}")
 
 
 def check_clock(now_wall: float | None = None, state: int | None = None) -> Finding:
@@ -31,12 +31,12 @@ def check_clock(now_wall: float | None = None, state: int | None = None) -> Find
     now_wall = time.time() if now_wall is None else now_wall
     if now_wall < FIRST_DAY:
         shown = time.strftime("%Y-%m-%d", time.gmtime(now_wall))
-        return wrong("clock", f"the clock says {shown}", "set it: timedatectl set-ntp true")
+        return wrong(f"the clock says {shown}", "set it: timedatectl set-ntp true")
     state = _kernel_clock() if state is None else state
     if state == _TIME_ERROR:
         sentence = "the clock is not synchronized"
-        return note("clock", sentence, "run timedatectl set-ntp true, or install chrony")
-    return ok("clock", "synchronized" if state >= 0 else "set")
+        return note(sentence, "run timedatectl set-ntp true, or install chrony")
+    return ok("synchronized" if state >= 0 else "set")
 
 
 def _kernel_clock() -> int:
@@ -51,18 +51,18 @@ def check_disk(path: Path) -> Finding:
     try:
         space = os.statvfs(path)
     except OSError as error:
-        return wrong("disk", f"cannot look at {path}: {error.strerror}", "check that it exists")
+        return wrong(f"cannot look at {path}: {error.strerror}", "check that it exists")
     free = space.f_bavail * space.f_frsize
     share = space.f_bavail / space.f_blocks if space.f_blocks else 1.0
     words = f"{free / (1 << 30):.1f} GiB free ({share:.0%}) at {path}"
     advice = "remove unneeded files there; wa-agent trash list shows retired sessions"
     if space.f_flag & os.ST_RDONLY or refuses_writes(path):
-        return wrong("disk", f"{path} is read-only", "look at the disk: dmesg; mount it writable")
+        return wrong(f"{path} is read-only", "look at the disk: dmesg; mount it writable")
     if space.f_files and space.f_favail == 0:
-        return wrong("disk", f"no free inode at {path}", "remove small files there")
+        return wrong(f"no free inode at {path}", "remove small files there")
     if free < 64 << 20:
-        return wrong("disk", words, advice)
-    return note("disk", words, advice) if share < 0.10 else ok("disk", words)
+        return wrong(words, advice)
+    return note(words, advice) if share < 0.10 else ok(words)
 
 
 def check_limits(pid: int | None, instances: int) -> Finding:
@@ -73,8 +73,8 @@ def check_limits(pid: int | None, instances: int) -> Finding:
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0] if limit is None else limit
     words = f"{whose} may open {limit} files, {instances} instances need about {needed}"
     if limit < needed:
-        return wrong("limits", words, "raise LimitNOFILE= of wa-agent.service, or ulimit -n")
-    return ok("limits", words)
+        return wrong(words, "raise LimitNOFILE= of wa-agent.service, or ulimit -n")
+    return ok(words)
 
 
 def _nofile_of(pid: int) -> int | None:
@@ -93,15 +93,15 @@ def check_permissions(state: Path, sessions: Path, api_socket: Path) -> Iterator
     """Only the agent, its workers and root may read sessions."""
     if not state.is_dir():
         advice = "start the agent once, or name it: [agent] state_path"
-        yield wrong("state", f"{state} is not there", advice)
+        yield wrong(f"{state} is not there", advice, check="state")
         return
     bad = [line for path in _private(state, sessions) for line in _open_to_others(path)]
     if bad:
         more = f" and {len(bad) - 5} more" if len(bad) > 5 else ""
         advice = "remove the right: chmod o-rwx, and find out which program gave it"
-        yield wrong("state", f"open to every user: {', '.join(bad[:5])}{more}", advice)
+        yield wrong(f"open to every user: {', '.join(bad[:5])}{more}", advice, check="state")
     else:
-        yield ok("state", f"{state} is closed to others")
+        yield ok(f"{state} is closed to others", check="state")
     yield from _check_socket(api_socket)
 
 
@@ -126,15 +126,15 @@ def _check_socket(path: Path) -> Iterator[Finding]:
     try:
         mode = path.stat().st_mode
     except PermissionError:
-        yield note("socket", f"cannot look at {path}", "run it as root")
+        yield note(f"cannot look at {path}", "run it as root", check="socket")
         return
     except OSError:
-        yield note("socket", f"{path} is not there", "it exists while the agent runs")
+        yield note(f"{path} is not there", "it exists while the agent runs", check="socket")
         return
     if not stat.S_ISSOCK(mode):
-        yield wrong("socket", f"{path} is no socket", "remove it and restart the agent")
+        yield wrong(f"{path} is no socket", "remove it and restart the agent", check="socket")
     elif mode & 0o002:
         advice = "chmod 660: clients of the socket need no key ([api] trust_socket)"
-        yield wrong("socket", f"{path} is open to every user", advice)
+        yield wrong(f"{path} is open to every user", advice, check="socket")
     else:
-        yield ok("socket", f"{path} is closed to others")
+        yield ok(f"{path} is closed to others", check="socket")

@@ -14,18 +14,20 @@ class Level(StrEnum):
 @dataclass(frozen=True, slots=True)
 class Finding:
     check: str
+    """Of which check; "" = the one that is run has the name."""
     level: Level
     sentence: str
     advice: str = ""
+    """"" with a note or a fault: the check's own cure."""
 
 
-def ok(check: str, sentence: str) -> Finding:
+def ok(sentence: str, *, check: str = "") -> Finding:
     return Finding(check, Level.OK, sentence)
 
 
-def note(check: str, sentence: str, advice: str) -> Finding:
+def note(sentence: str, advice: str = "", *, check: str = "") -> Finding:
     return Finding(check, Level.NOTE, sentence, advice)
 
 
-def wrong(check: str, sentence: str, advice: str) -> Finding:
+def wrong(sentence: str, advice: str = "", *, check: str = "") -> Finding:
     return Finding(check, Level.WRONG, sentence, advice)

@@ -31,34 +31,36 @@ RULE = "50-wa-agent.rules"
 RULE_FOLDERS = ("usr/share/polkit-1/rules.d", "etc/polkit-1/rules.d")
 USERS = ("wa-agent", "wa-worker")
 _SECONDS = 15.0
+AGAIN = "run scripts/install again"
+LIMITS_CURE = (
+    f"systemctl reset-failed {LIMITS_SERVICE}; systemctl restart {LIMITS_SOCKET};"
+    f" journalctl -u {LIMITS_SERVICE}"
+)
 
 
 def check_installation(root: Path = Path("/")) -> Iterator[Finding]:
-    """Units, the polkit rule, the users: what scripts/install puts there."""
-    again = "run scripts/install again"
+    """Units and the polkit rule: what scripts/install puts there."""
     folders = [root / folder / "systemd/system" for folder in UNIT_FOLDERS]
     files = {name: _first([folder / name for folder in folders]) for name in UNITS}
     missing = [name for name, file in files.items() if file is None]
     if missing:
-        yield wrong("units", f"not installed: {', '.join(missing)}", again)
+        yield wrong(f"not installed: {', '.join(missing)}", check="units")
     else:
         yield _verified([str(file) for file in files.values() if file is not None])
     masked = [name for name, file in files.items() if file and file.resolve() == Path("/dev/null")]
     if masked:
-        yield wrong("units", f"masked: {', '.join(masked)}", f"systemctl unmask {masked[0]}")
+        yield wrong(f"masked: {', '.join(masked)}", f"systemctl unmask {masked[0]}", check="units")
     rule = _first([root / folder / RULE for folder in RULE_FOLDERS])
     if rule is None:
         sentence = "the polkit rule is missing: the agent may not start its workers"
-        yield wrong("polkit", sentence, again)
+        yield wrong(sentence, check="polkit")
     elif _first([root / "usr/lib/polkit-1/polkitd", root / "usr/libexec/polkitd"]) is None:
-        yield wrong("polkit", "polkitd is not installed", "apt install polkitd")
+        yield wrong("polkitd is not installed", "apt install polkitd", check="polkit")
     elif _is_masked(folders, POLKIT):
         sentence = f"{POLKIT} is masked: the agent may not start its workers"
-        yield wrong("polkit", sentence, f"systemctl unmask {POLKIT}")
+        yield wrong(sentence, f"systemctl unmask {POLKIT}", check="polkit")
     else:
         yield _rule_text(rule)
-    yield from check_limits_helper(root)
-    yield _check_users(again)
 
 
 def _rule_text(rule: Path) -> Finding:
@@ -66,42 +68,39 @@ def _rule_text(rule: Path) -> Finding:
     try:
         text = "".join(line for line in rule.open() if not line.lstrip().startswith("//"))
     except OSError as error:
-        return note("polkit", f"cannot read {rule}: {error.strerror}", "run it as root")
+        return note(f"cannot read {rule}: {error.strerror}", "run it as root", check="polkit")
     if "set-property" in text:
         sentence = f"{rule} grants set-property, by which the user wa-agent can become root"
-        return wrong("polkit", sentence, "run scripts/install again and read what it prints")
-    return ok("polkit", f"the rule is in {rule}")
+        return wrong(sentence, "run scripts/install again and read what it prints", check="polkit")
+    return ok(f"the rule is in {rule}", check="polkit")
 
 
 def check_limits_helper(root: Path = Path("/")) -> Iterator[Finding]:
     """The socket of root's helper, without which workers have the limits of their unit's file."""
-    path, check = root / "run/wa-limits.sock", "worker limits"
-    again = f"systemctl reset-failed {LIMITS_SERVICE}; systemctl restart {LIMITS_SOCKET}"
-    advice = f"{again}; journalctl -u {LIMITS_SERVICE}"
+    path = root / "run/wa-limits.sock"
     try:
         mode = path.lstat().st_mode
         if not stat.S_ISSOCK(mode) or mode & 0o002:
-            yield wrong(check, f"{path} is no socket, or open to every user", advice)
+            yield wrong(f"{path} is no socket, or open to every user")
             return
         with socket.socket(socket.AF_UNIX) as line:
             line.settimeout(_SECONDS / 5)
             line.connect(str(path))
-            answer = line.recv(
-                64
-            )  # the agent's user alone gets an answer; root gets a refusal, at once
+            # The agent's user alone gets an answer; root gets a refusal, at once.
+            answer = line.recv(64)
     except PermissionError:
-        yield note(check, f"cannot ask {path}", "run it as root")
+        yield note(f"cannot ask {path}", "run it as root")
     except FileNotFoundError:
         sentence = f"{path} is not there: single workers get no limits of their own"
-        yield wrong(check, sentence, advice)
+        yield wrong(sentence)
     except OSError as error:
         cause = error.strerror or "no answer"
-        yield wrong(check, f"{LIMITS_SERVICE} does not answer on {path}: {cause}", advice)
+        yield wrong(f"{LIMITS_SERVICE} does not answer on {path}: {cause}")
     else:
         if answer:
-            yield ok(check, f"{LIMITS_SERVICE} answers on {path}")
+            yield ok(f"{LIMITS_SERVICE} answers on {path}")
         else:
-            yield wrong(check, f"{LIMITS_SERVICE} ends without an answer", advice)
+            yield wrong(f"{LIMITS_SERVICE} ends without an answer")
 
 
 def _is_masked(folders: list[Path], unit: str) -> bool:
@@ -112,7 +111,9 @@ def _is_masked(folders: list[Path], unit: str) -> bool:
 def _verified(files: list[str]) -> Finding:
     """What systemd itself reports of the units."""
     if shutil.which("systemd-analyze") is None:
-        return note("units", "installed; cannot be verified here", "systemd-analyze is missing")
+        return note(
+            "installed; cannot be verified here", "systemd-analyze is missing", check="units"
+        )
     try:
         done = subprocess.run(
             # Only these files: faults of other units are not the agent's.
@@ -123,14 +124,14 @@ def _verified(files: list[str]) -> Finding:
             check=False,
         )
     except (OSError, subprocess.TimeoutExpired) as error:
-        return note("units", f"cannot verify the units: {error}", "try it again")
+        return note(f"cannot verify the units: {error}", "try it again", check="units")
     ours = [line for line in done.stderr.splitlines() if "wa-" in line]
     if done.returncode and ours:
-        return wrong("units", ours[0], "run scripts/install again; remove wrong drop-ins")
-    return ok("units", "installed and verified")
+        return wrong(ours[0], "run scripts/install again; remove wrong drop-ins", check="units")
+    return ok("installed and verified", check="units")
 
 
-def _check_users(advice: str) -> Finding:
+def check_users() -> Finding:
     missing = []
     for name in USERS:
         try:
@@ -142,20 +143,20 @@ def _check_users(advice: str) -> Finding:
     except KeyError:
         missing.append("group wa")
     if missing:
-        return wrong("users", f"missing: {', '.join(missing)}", advice)
-    return ok("users", ", ".join(USERS))
+        return wrong(f"missing: {', '.join(missing)}")
+    return ok(", ".join(USERS))
 
 
 def check_systemd(root: Path = Path("/")) -> Iterator[Finding]:
     """Whether there is a system manager that answers."""
     if not (root / "run/systemd/system").is_dir():
         yield note(
-            "systemd",
             "systemd does not run this machine",
             'workers are plain children of the agent ([agent] host = "process")',
+            check="systemd",
         )
         return
-    yield ok("systemd", "it runs this machine")
+    yield ok("it runs this machine", check="systemd")
     yield _check_account(root / "sys/fs/cgroup/cgroup.controllers")
     yield _check_firewall(root / "sys/fs/cgroup/cgroup.controllers")
     path = root / "run/dbus/system_bus_socket"
@@ -165,9 +166,9 @@ def check_systemd(root: Path = Path("/")) -> Iterator[Finding]:
             bus.connect(str(path))
         except OSError as error:
             sentence = f"D-Bus cannot be reached: {error.strerror or error}"
-            yield wrong("dbus", sentence, "systemctl start dbus.socket dbus.service")
+            yield wrong(sentence, "systemctl start dbus.socket dbus.service", check="dbus")
         else:
-            yield ok("dbus", "reachable")
+            yield ok("reachable", check="dbus")
 
 
 def _check_firewall(controllers: Path) -> Finding:
@@ -176,12 +177,12 @@ def _check_firewall(controllers: Path) -> Finding:
     if not cause and _journal_has("configures an IP firewall, but"):
         cause = "the kernel runs no BPF filters"
     if not cause:
-        return ok("firewall", "IPAddressDeny= of the units can be enforced")
+        return ok("IPAddressDeny= of the units can be enforced", check="firewall")
     return note(
-        "firewall",
         f"IPAddressDeny= of the units does nothing: {cause}",
         "a worker can reach a cloud's metadata: deny 169.254.0.0/16 to wa-agent and wa-worker in"
         " nftables, or boot with systemd.unified_cgroup_hierarchy=1",
+        check="firewall",
     )
 
 
@@ -204,12 +205,12 @@ def _check_account(controllers: Path) -> Finding:
     except OSError:
         counts = False
     if counts:
-        return ok("memory", "the kernel counts what each unit uses")
+        return ok("the kernel counts what each unit uses", check="memory")
     return note(
-        "memory",
         "the kernel does not count a unit's memory by cgroup v2: each worker reports its own",
         "boot with systemd.unified_cgroup_hierarchy=1 and without cgroup_disable=memory;"
         " in a container, have the controller delegated",
+        check="memory",
     )
 
 

@@ -1,6 +1,7 @@
 """What the doctor says of a fleet: nothing without one, and each thing that is wrong in one."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -9,7 +10,8 @@ from typing import Any
 import pytest
 
 from agent.cli.client import Client
-from agent.cli.doctor.fleet import examine
+from agent.cli.doctor.check import Installation, run_checks
+from agent.cli.doctor.fleet import checks
 from agent.config import BackendDeclaration, Config
 from agent.fleet.key import FleetKey
 from agent.fleet.postgres.schema import allow, prepare
@@ -66,7 +68,8 @@ async def look(api: FleetApi, tmp_path: Path, server: Postgres) -> Any:
     ) -> dict[str, list[tuple[str, str]]]:
         changed = replace(config, backend=backend, fleet=replace(config.fleet, **changes))
         client = Client(sockets=(tmp_path / "api.sock",))
-        found = await asyncio.to_thread(lambda: list(examine(changed, client)))
+        here = Installation(changed, client, None, Counter())
+        found = await asyncio.to_thread(lambda: list(run_checks(checks(here), here)))
         by_check: dict[str, list[tuple[str, str]]] = {}
         for finding in found:
             by_check.setdefault(finding.check, []).append((finding.level.value, finding.sentence))
