@@ -26,6 +26,7 @@ from agent.supervise.passes.observe import Observer
 from agent.supervise.passes.record import Recorder
 from agent.supervise.passes.repair import Ladder
 from agent.supervise.passes.run import Passes
+from agent.supervise.passes.wait_reasons import WaitReasons
 from agent.supervise.periodic.carried import CarriedCounters
 from agent.supervise.periodic.key_check import Rounds
 from agent.supervise.periodic.learned import Handover
@@ -140,11 +141,7 @@ def _ladder(base: Shared) -> Ladder:
         settings,
         Executor(base.host, base.session_root, base.keeping, registry.save, settings),
         base.incidents,
-        wait_reason=lambda facts: (
-            registry.tenure.wait_reason(facts)
-            or base.backends.wait_reason(facts)
-            or base.turns.reaching.wait_reason(facts)
-        ),
+        WaitReasons(registry, base.backends, base.turns, base.incidents),
     )
 
 
@@ -179,6 +176,7 @@ def _passes(base: Shared, ladder: Ladder) -> Passes:
         findings=findings,
         settings=settings,
         registry=base.registry,
+        waits=ladder.waits,
     )
 
 

@@ -2,7 +2,6 @@
 before each step begins and after it ended: the next agent goes on with it."""
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from agent.clock import boot_now
@@ -40,6 +39,7 @@ from agent.engines.catalog import entry_of
 from agent.supervise.facts import Facts
 from agent.supervise.passes.act import Executor
 from agent.supervise.passes.findings import failing_peers, reads_messages
+from agent.supervise.passes.wait_reasons import WaitReasons
 from agent.supervise.settings import Settings
 from agent.supervise.story import entry, tell
 from agent.supervise.turns.incidents import Incidents
@@ -68,8 +68,7 @@ class Ladder:
     settings: Settings
     executor: Executor
     incidents: Incidents
-    wait_reason: Callable[[Facts], str]
-    """Why it must wait for its backend or its address; "" when it need not."""
+    waits: WaitReasons
     statistics: RepairStatistics = field(default_factory=RepairStatistics)
 
     async def decide(self, facts: Facts, observation: Observation, verdict: HealthVerdict) -> Step:
@@ -172,7 +171,7 @@ class Ladder:
         failed_wall = begun_wall - self.settings.config.crypto.window
         # The rest is read after that await: an incident may have been declared meanwhile. A verdict
         # from while its backend was away proves nothing, though the backend may be back.
-        waits = bool(self.wait_reason(facts)) or observation.wait_reason in AWAY
+        waits = bool(self.waits.away(facts)) or observation.wait_reason in AWAY
         around = Circumstances(
             well=self.incidents.well(facts) and not waits,
             odd_one_out=self.incidents.odd_one_out(facts),

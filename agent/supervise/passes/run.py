@@ -30,6 +30,7 @@ from agent.supervise.passes.observe import Observer, observe
 from agent.supervise.passes.picture import picture
 from agent.supervise.passes.record import Recorder, note_circuit, note_restarts
 from agent.supervise.passes.repair import Ladder, Step
+from agent.supervise.passes.wait_reasons import WaitReasons
 from agent.supervise.registry import Registry
 from agent.supervise.settings import Settings
 from agent.supervise.story import entry, tell
@@ -53,6 +54,7 @@ class Passes:
     findings: Findings
     settings: Settings
     registry: Registry
+    waits: WaitReasons
 
     async def run(self, facts: Facts) -> float | None:
         """Return when this instance must be looked at again at the latest."""
@@ -105,14 +107,14 @@ class Passes:
         entries += self.recorder.remember(facts, observation, verdict)
         self.findings.watch_hour(facts)
         self.incidents.judged(facts, verdict)
-        if facts.record is not judged or facts.wait_reason != self._wait_reason(facts):
+        if facts.record is not judged or facts.wait_reason != self.waits.first(facts):
             observation, verdict = self._judge_now(facts)
         facts.sentence = verdict.sentence
         return observation, verdict
 
     def _judge_now(self, facts: Facts) -> tuple[Observation, HealthVerdict]:
         policy = self._policy(facts)
-        facts.wait_reason = self._wait_reason(facts)
+        facts.wait_reason = self.waits.first(facts)
         if facts.wait_reason == UNREACHABLE:
             facts.record = spare_unreached(facts.record, policy.reconnect, time.time())
         observation = picture(
@@ -128,15 +130,6 @@ class Passes:
         if not facts.wait_reason and waits_for_network(observation):
             self.turns.reaching.doubt(facts)
         return observation, judge_health(observation, policy, boot_now())
-
-    def _wait_reason(self, facts: Facts) -> str:
-        away = self.registry.tenure.wait_reason(facts)
-        away = (
-            away
-            or self.observer.backends.wait_reason(facts)
-            or self.turns.reaching.wait_reason(facts)
-        )
-        return away or self.incidents.wait_reason(facts) or self.turns.room.wait_reason(facts)
 
     async def _record(
         self,
