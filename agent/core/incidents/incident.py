@@ -100,7 +100,9 @@ class Incident:
         return f"{self.code} on {len(self.members)} instances of {self.group}{meaning}"
 
 
-OUTAGE_CODES = frozenset({"connection_lost", "connection_closed", "service_unavailable"})
+OUTAGE_CODES = frozenset(
+    {"connection_lost", "connection_closed", "service_unavailable", "unreachable"}
+)
 
 # Failures of each instance alone, however many there are: a canary would prove nothing about the
 # others.

@@ -39,6 +39,7 @@ ROWS = (
         _RECONNECTING,
         "Nothing to do: the agent probes the address and connects as soon as it answers.",
         base=1.0,
+        detailed=True,
     ),
     Reason(
         "no_lease",

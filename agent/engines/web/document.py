@@ -122,7 +122,7 @@ class Reloads:
 
     def judge(self, address: str, now: float) -> str:
         """Count this document; what to report of it, "" = nothing."""
-        place = _place_of(address)
+        place = place_of(address)
         self._began = [each for each in self._began if each[0] >= now - RELOADS_WINDOW]
         self._began.append((now, place))
         times = sum(began == place for _, began in self._began)
@@ -131,7 +131,7 @@ class Reloads:
         return f"{place} reloaded itself {times} times in {RELOADS_WINDOW:.0f} s"
 
 
-def _place_of(address: str) -> str:
+def place_of(address: str) -> str:
     """Host and path of an address, as people are shown it."""
     parts = urlsplit(address)
     return _shown(parts.netloc + parts.path, 120)

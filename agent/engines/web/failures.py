@@ -17,7 +17,7 @@ BROWSER_STAYS = frozenset({"client_outdated"})
 """Of these, the reasons that leave the browser open: its page still says when it is over."""
 
 REASON_OF = {
-    "page_unreachable": "connection_lost",
+    "page_unreachable": "unreachable",
     "page_silent": "page_silent",
     "page_http_error": "page_http_error",
     "certificate_error": "certificate_error",

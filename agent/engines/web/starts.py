@@ -14,7 +14,7 @@ from typing import Any
 from agent.clock import boot_now
 from agent.core.words import Claim, ConnectionStatus
 from agent.engines.tasks import Tasks, cancel, runs
-from agent.engines.web.document import LOOK, Reloads, judge_document, parse_document
+from agent.engines.web.document import LOOK, Reloads, judge_document, parse_document, place_of
 from agent.engines.web.failures import BROWSER_STAYS, FRESH_PAGE, REASON_OF
 from agent.engines.web.files import lost_store, store_is_gone
 from agent.engines.web.profile.rescue import rescue
@@ -115,7 +115,7 @@ class Starts:
         if asked or self.view.has_ended:
             self._follow()
         elif unreachable:
-            self.view.failed("connection_lost", "the page cannot be reached")
+            self.view.failed("unreachable", f"cannot load {place_of(address)}")
         elif reloads := self._reloads.judge(address, now):
             self.view.failed("page_reloads", reloads)
         else:
