@@ -10,6 +10,7 @@ from aiohttp import web
 
 from tests.standin.evolution.faults import Front
 from tests.standin.evolution.instances import Instance, Times
+from tests.standin.evolution.meddling import Handler, Meddling
 from tests.standin.evolution.shapes import (
     OLD_SETTINGS,
     Refused,
@@ -26,7 +27,6 @@ from tests.standin.evolution.webhooks import Webhooks
 
 KEY = "stand-in-global-key-4f1c9a"
 _UNDEFINED = "Cannot read properties of undefined"
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class StandIn:
@@ -44,8 +44,7 @@ class StandIn:
         """Requests by verb and route."""
         self.paths: Counter[str] = Counter()
         """The same by verb and whole path."""
-        self._answers: dict[str, bytes] = {}
-        """The first answer to each request."""
+        self._meddling = Meddling(front)
         self.list_seconds = 0.0
         self.error_lines = 0
         """What the server wrote into its own log as an error."""
@@ -157,59 +156,9 @@ class StandIn:
         self._at_once += 1
         self.most_at_once = max(self.most_at_once, self._at_once)
         try:
-            hit = self.front.only in request.path
-            if hit and (found := await self._faulty()):
-                return found
-            answer = await handler(request)
-            return await self._spoiled(request, answer) if hit else answer
+            return await self._meddling.carry(request, handler)
         finally:
             self._at_once -= 1
-
-    async def _spoiled(
-        self, request: web.Request, answer: web.StreamResponse
-    ) -> web.StreamResponse:
-        """What the server did stays done; its answer does not arrive as it was."""
-        if not isinstance(answer, web.Response) or not isinstance(answer.body, bytes):
-            return answer
-        earlier = self._answers.setdefault(f"{request.method} {request.path}", answer.body)
-        match self.front.fault:
-            case "empty":
-                return web.json_response({})
-            case "earlier":
-                return web.Response(body=earlier, content_type="application/json")
-            case "half":
-                half = web.StreamResponse(status=answer.status)
-                half.content_type, half.content_length = "application/json", len(answer.body)
-                await half.prepare(request)
-                await half.write(answer.body[: len(answer.body) // 2])
-                if request.transport is not None:
-                    request.transport.close()
-                return half
-        return answer
-
-    async def _faulty(self) -> web.StreamResponse | None:
-        match self.front.fault:
-            case "slow":
-                await asyncio.sleep(self.front.late)
-            case "html":
-                return web.Response(text="<html>Welcome to nginx!</html>", content_type="text/html")
-            case "refused":
-                return Refused(400, ['instance requires property "new"']).answer()
-            case "failing":
-                return web.Response(status=502, text="<html>Bad Gateway</html>")
-            case "licence":
-                return web.json_response(
-                    {
-                        "error": "service not activated",
-                        "code": "LICENSE_REQUIRED",
-                        "register_url": "https://license.example/?id=1",
-                        "instance_id": "1",
-                        "docs_url": "https://docs.example",
-                        "message": "This service needs a license",
-                    },
-                    status=503,
-                )
-        return None
 
     @web.middleware
     async def _errors(self, request: web.Request, handler: Handler) -> web.StreamResponse:

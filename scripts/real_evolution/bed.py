@@ -1,0 +1,78 @@
+"""A real server with paired sessions and such that show a code, before the stand-in WhatsApp."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+from urllib.parse import urlsplit
+
+import aiohttp
+
+from scripts.real_evolution.server import RealServer, real_server
+from tests.daemon.line import Line, line_to
+from tests.standin.baileys.run import WhatsApp
+
+MADE_WITHIN = 60.0
+"""Seconds for each step of a pairing."""
+PAIRED_SHARE = 0.6
+Seen = TypeVar("Seen")
+
+
+@dataclass(slots=True)
+class Bed:
+    server: RealServer
+    line: Line
+    """From the server to WhatsApp."""
+    whatsapp: WhatsApp
+    paired: dict[str, str] = field(default_factory=dict)
+    """Sessions and their accounts."""
+    codes: list[str] = field(default_factory=list)
+    """Sessions that wait for a scan."""
+
+    async def fill(self, sessions: int) -> None:
+        paired = max(round(sessions * PAIRED_SHARE), 1)
+        for number in range(sessions):
+            name = f"{'paired' if number < paired else 'waits'}-{number:02}"
+            await self.server.make(name)
+            code = await self._code_of(name)
+            if number < paired:
+                self.paired[name] = f"5511900000{number:03}"
+                await asyncio.to_thread(self.whatsapp.scan, code, self.paired[name])
+                await self._until_open(name)
+            else:
+                self.codes.append(name)
+
+    async def _code_of(self, name: str) -> str:
+        return await until(lambda: self.server.code(name), MADE_WITHIN)
+
+    async def _until_open(self, name: str) -> None:
+        async def is_open() -> bool:
+            return await self.server.state(name) == "open"
+
+        await until(is_open, MADE_WITHIN)
+
+
+async def until(look: Callable[[], Awaitable[Seen]], within: float) -> Seen:
+    """What it sees, once that is something; a request that fails saw nothing."""
+    async with asyncio.timeout(within):
+        while True:
+            with suppress(aiohttp.ClientError, OSError, ValueError):
+                if seen := await look():
+                    return seen
+            await asyncio.sleep(0.3)
+
+
+@asynccontextmanager
+async def open_bed(source: Path, place: Path, sessions: int) -> AsyncIterator[Bed]:
+    whatsapp = await asyncio.to_thread(WhatsApp, place / "whatsapp.log")
+    try:
+        async with line_to(urlsplit(whatsapp.url).port or 0) as line:
+            address = f"ws://127.0.0.1:{line.port}/ws/chat"
+            async with real_server(source, place, address) as server:
+                bed = Bed(server, line, whatsapp)
+                await bed.fill(sessions)
+                yield bed
+    finally:
+        await asyncio.to_thread(whatsapp.end)

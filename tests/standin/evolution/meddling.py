@@ -1,0 +1,69 @@
+"""What becomes of requests and answers on their way, by the fault of the front."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+from aiohttp import web
+
+from tests.standin.evolution.faults import Front
+from tests.standin.evolution.shapes import Refused
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class Meddling:
+    def __init__(self, front: Front) -> None:
+        self._front = front
+        self._first: dict[str, bytes] = {}
+        """The first answer to each request."""
+
+    async def carry(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        if self._front.only not in request.path:
+            return await handler(request)
+        return await self._instead() or await self._spoiled(request, await handler(request))
+
+    async def _spoiled(
+        self, request: web.Request, answer: web.StreamResponse
+    ) -> web.StreamResponse:
+        """What the server did stays done; its answer does not arrive as it was."""
+        if not isinstance(answer, web.Response) or not isinstance(answer.body, bytes):
+            return answer
+        earlier = self._first.setdefault(f"{request.method} {request.path}", answer.body)
+        match self._front.fault:
+            case "empty":
+                return web.json_response({})
+            case "earlier":
+                return web.Response(body=earlier, content_type="application/json")
+            case "half":
+                half = web.StreamResponse(status=answer.status)
+                half.content_type, half.content_length = "application/json", len(answer.body)
+                await half.prepare(request)
+                await half.write(answer.body[: len(answer.body) // 2])
+                if request.transport is not None:
+                    request.transport.close()
+                return half
+        return answer
+
+    async def _instead(self) -> web.StreamResponse | None:
+        match self._front.fault:
+            case "slow":
+                await asyncio.sleep(self._front.late)
+            case "html":
+                return web.Response(text="<html>Welcome to nginx!</html>", content_type="text/html")
+            case "refused":
+                return Refused(400, ['instance requires property "new"']).answer()
+            case "failing":
+                return web.Response(status=502, text="<html>Bad Gateway</html>")
+            case "licence":
+                return web.json_response(
+                    {
+                        "error": "service not activated",
+                        "code": "LICENSE_REQUIRED",
+                        "register_url": "https://license.example/?id=1",
+                        "instance_id": "1",
+                        "docs_url": "https://docs.example",
+                        "message": "This service needs a license",
+                    },
+                    status=503,
+                )
+        return None
