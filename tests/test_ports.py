@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from tests.daemon.line import line_to
-from tests.deliver.receiver import Receiver
 from tests.ports import free_port
 from tests.standin.evolution import StandIn
 from tests.standin.whaticket.server import StandIn as Desk
+from tests.wings.webhooks.receiver import Receiver
 
 OTHER_PROCESS = """
 import random, sys

@@ -5,7 +5,7 @@ import os
 from collections.abc import Callable, Mapping, MutableMapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
@@ -23,7 +23,6 @@ from agent.api.server import PORT_AGAIN, Server
 from agent.config.sections import ApiSection
 from agent.core.alerts import AlertBoard
 from agent.core.model import Category
-from agent.deliver.webhooks.all import Webhooks
 from agent.log import bound
 from agent.metrics.exporter import Exporter
 from agent.store.database import Store
@@ -48,7 +47,7 @@ async def serve(
     environ: MutableMapping[str, str] | None = None,
     shutdown_seconds: float = 15.0,
     alerts: Callable[[], AlertBoard],
-    webhooks: Webhooks,
+    of_wings: Mapping[type, Any] | None = None,
     evidence: Evidence,
     places: Mapping[str, str],
     reload: Callable[[], None] = lambda: None,
@@ -70,10 +69,10 @@ async def serve(
         Remembered(store),
         store.check,
         alerts,
-        webhooks,
         evidence,
         places,
         reload,
+        of_wings=of_wings or {},
     )
     if fleet is not None:
         from agent.api.fleet.door import FleetDoor

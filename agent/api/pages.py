@@ -13,15 +13,19 @@ from pathlib import Path
 from aiohttp import web
 
 from agent.api.http.call import Call
+from agent.wing import wings
 
 CSP = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:;"
     " connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 PAGE = Path(__file__).parent / "page"
-PARTS = tuple(
-    sorted(file.name for file in PAGE.iterdir() if file.suffix in (".js", ".css", ".svg"))
+PANELS = tuple(
+    file for wing in wings() if wing.panels for file in sorted(wing.file("page").glob("*.js"))
 )
+"""The scripts that the wings bring."""
+FILES = {file.name: file for file in (*PAGE.iterdir(), *PANELS) if file.is_file()}
+PARTS = tuple(sorted(name for name in FILES if name.endswith((".js", ".css", ".svg"))))
 """The files of the pages, each at /page/NAME."""
 
 _TYPES = {
@@ -62,7 +66,7 @@ class Page:
 
 
 def page(name: str) -> Callable[[Call], Awaitable[web.Response]]:
-    made = Page(_with_preloads((PAGE / name).read_bytes()), name.rpartition(".")[2])
+    made = Page(_with_preloads(FILES[name].read_bytes()), name.rpartition(".")[2])
 
     async def show_page(call: Call) -> web.Response:
         return made.answer(call.request)
@@ -71,7 +75,8 @@ def page(name: str) -> Callable[[Call], Awaitable[web.Response]]:
 
 
 def _with_preloads(body: bytes) -> bytes:
-    """A page names all modules that its script imports, so that they load side by side."""
+    """A page names all modules that its script imports, so that they load side by side, and the
+    panels that wings bring: its script imports those that it finds."""
     text = body.decode()
     if _PRELOADS not in text:
         return body
@@ -80,6 +85,11 @@ def _with_preloads(body: bytes) -> bytes:
         for script in _MODULE.findall(text)
         for name in _imported_by(script)
     ]
+    links += [
+        f'<link rel="modulepreload" href="/page/{name}" data-panel>'
+        for wing in wings()
+        for name in wing.panels
+    ]
     return text.replace(_PRELOADS, "\n".join(links)).encode()
 
 
@@ -87,7 +97,7 @@ def _imported_by(script: str) -> Iterator[str]:
     """The modules that a script imports, and those import, each once."""
     known, wanted = {script}, [script]
     for name in wanted:
-        for imported in _IMPORT.findall((PAGE / name).read_text(encoding="utf-8")):
+        for imported in _IMPORT.findall(FILES[name].read_text(encoding="utf-8")):
             if imported not in known:
                 known.add(imported)
                 wanted.append(imported)

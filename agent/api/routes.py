@@ -1,6 +1,7 @@
 """The table of all routes: path, right, handler, summary, fields."""
 
 import json
+from dataclasses import replace
 from functools import cache
 
 from aiohttp import web
@@ -22,7 +23,6 @@ from agent.api.handlers import (
     repairs,
     snapshots,
     web_session,
-    webhooks,
     whatsapp,
 )
 from agent.api.handlers.qr import show_qr
@@ -33,11 +33,11 @@ from agent.api.pages import PARTS, page
 from agent.api.runbook import show_runbook
 from agent.core.model import ID_PATTERN
 from agent.vault.folders import NAME_PATTERN
+from agent.wing import wings
 
 SOME_ID = f"{{id:{ID_PATTERN}}}"
 ID = f"/api/instance/{SOME_ID}"
 BACKEND = f"/api/backends/{{name:{ID_PATTERN}}}"
-WEBHOOK = f"/api/webhooks/{{name:{ID_PATTERN}}}"
 HOOK = f"/hooks/{{name:{ID_PATTERN}}}/{{secret:[A-Za-z0-9_-]{{16,128}}}}"
 GROUP = "{group:[a-z0-9_-]{1,48}(?:/[A-Za-z0-9_.-]{1,128})?}"
 TRASHED = rf"{{name:{ID_PATTERN}\.{NAME_PATTERN}}}"
@@ -116,10 +116,6 @@ ROUTES: tuple[Route, ...] = (
     Route("POST", f"{BACKEND}/check", OPERATE, backends.check, "Check a backend's server now", ()),
     Route("POST", f"{BACKEND}/reset", OPERATE, backends.reset, "Close a backend's circuit, so that its sessions try again", ()),  # noqa: E501
     Route("POST", HOOK, OPEN, backends.hook, "The address that a backend posts its events to", hook=True),  # noqa: E501
-    Route("GET", "/api/webhooks", READ, webhooks.list_webhooks, "The webhooks and their waiting events"),  # noqa: E501
-    Route("POST", f"{WEBHOOK}/test", OPERATE, webhooks.test, "Send a webhook a test event now; answers with the target's answer", ()),  # noqa: E501
-    Route("GET", f"{WEBHOOK}/dead", READ, webhooks.dead, "The events that a webhook's target refused for good"),  # noqa: E501
-    Route("POST", f"{WEBHOOK}/retry", OPERATE, webhooks.retry, "Close a webhook's circuit and send now, refused events included", (), answers=(202,)),  # noqa: E501
     Route("GET", "/api/health", READ, monitoring.health, "The agent's and the fleet's health"),
     Route("POST", "/api/health/check", OPERATE, monitoring.check_now, "Check all or some now", monitoring.CHECK),  # noqa: E501
     Route("POST", "/api/database/check", OPERATE, monitoring.check_database, "Check the whole database", ()),  # noqa: E501
@@ -163,5 +159,10 @@ ROUTES: tuple[Route, ...] = (
     Route("GET", "/runbook", OPEN, show_runbook, "The runbook of the alerts, for people"),
     Route("GET", "/", OPEN, page("dashboard.html"), "The dashboard, for people"),
     *(Route("GET", f"/page/{name}", OPEN, page(name), "Part of a page") for name in PARTS),
+    *(
+        replace(route, area=wing.title.capitalize())
+        for wing in wings() if wing.routes
+        for route in wing.take(wing.routes).ROUTES
+    ),
 )
 # fmt: on

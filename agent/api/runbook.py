@@ -8,7 +8,8 @@ from aiohttp import web
 
 from agent.api.http.call import Call
 from agent.api.pages import PAGE, Page
-from agent.core.alerts import Alert, alert_table
+from agent.config.alerts import alert_table
+from agent.core.alerts import Alert
 from agent.metrics.runbook import paragraphs
 
 _CODE = re.compile(r"`([^`]+)`")

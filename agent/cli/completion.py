@@ -2,16 +2,24 @@
 
 import argparse
 from collections.abc import Mapping
+from functools import cache
 
 from agent.cli.command import Subparsers, add_command
+from agent.wing import wings
 
 SHELLS = ("bash", "zsh", "fish")
-_NAMES = {
+_BASE = {
     "ID": "wa-agent list --ids",
     "BACKEND": "wa-agent backends list --names",
-    "WEBHOOK": "wa-agent webhooks list --names",
 }
 """The words for names that only the agent knows → the commands that print them."""
+
+
+@cache
+def _names() -> Mapping[str, str]:
+    """With those of the wings."""
+    return {**_BASE, **{word: command for wing in wings() for word, command in wing.names.items()}}
+
 
 _BASH = """\
 # wa-agent: source this, or put it into /etc/bash_completion.d/
@@ -53,7 +61,7 @@ def completion(options: argparse.Namespace) -> int:
 
 def command_words(parser: argparse.ArgumentParser, path: str = "") -> dict[str, list[str]]:
     """For every command (by its words): what may follow. `ID` stands for the instances,
-    `BACKEND` for the backends, `WEBHOOK` for the webhooks."""
+    `BACKEND` for the backends."""
     words: dict[str, list[str]] = {path: []}
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):
@@ -62,7 +70,7 @@ def command_words(parser: argparse.ArgumentParser, path: str = "") -> dict[str, 
                 words.update(command_words(inner, f"{path} {name}"))
         elif action.option_strings:
             words[path] += [name for name in action.option_strings if name.startswith("--")]
-        elif action.metavar in _NAMES and not action.option_strings:
+        elif action.metavar in _names() and not action.option_strings:
             words[path].append(str(action.metavar))
         elif action.choices:
             words[path] += [str(choice) for choice in action.choices]
@@ -70,7 +78,7 @@ def command_words(parser: argparse.ArgumentParser, path: str = "") -> dict[str, 
 
 
 def _bash_case(path: str, words: list[str]) -> str:
-    shown = [f"$({_NAMES[word]} 2>/dev/null)" if word in _NAMES else word for word in words]
+    shown = [f"$({_names()[word]} 2>/dev/null)" if word in _names() else word for word in words]
     return f'        "{path}") echo "{" ".join(shown)}" ;;'
 
 
@@ -84,8 +92,8 @@ def _fish(words: Mapping[str, list[str]]) -> str:
 
 
 def _fish_line(condition: str, word: str) -> str:
-    if word in _NAMES:
-        return f"complete -c wa-agent -f -n '{condition}' -a '({_NAMES[word]} 2>/dev/null)'"
+    if word in _names():
+        return f"complete -c wa-agent -f -n '{condition}' -a '({_names()[word]} 2>/dev/null)'"
     if word.startswith("--"):
         return f"complete -c wa-agent -n '{condition}' -l {word[2:]}"
     return f"complete -c wa-agent -f -n '{condition}' -a {word}"

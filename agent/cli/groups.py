@@ -1,10 +1,13 @@
 """All commands, and under which title the help shows each. A module is imported when one of its
 words is typed."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from importlib import import_module
+from typing import Any
 
 from agent.cli.command import Group
+from agent.wing import wings
 
 WORDS: Mapping[str, str] = {
     "agent": "run worker version",
@@ -26,7 +29,6 @@ WORDS: Mapping[str, str] = {
     "watch.reasons": "reasons",
     "watch.events": "events",
     "fleet.command": "fleet",
-    "webhooks": "webhooks",
     "copies.snapshots": "snapshot snapshots restore export",
     "copies.move_in": "import",
     "sessions.remote_session": "removed remote-settings",
@@ -51,21 +53,31 @@ SECTIONS: Mapping[str, str] = {
     "copies, and moving in": "snapshot snapshots restore export import trash invite pair",
     "sessions on Evolution and whaticket servers": "backends remote-settings removed",
     "many machines": "fleet",
-    "this installation": "run config key webhooks install-units tune completion version worker",
+    "this installation": "run config key install-units tune completion version worker",
     "trying it out": "demo sandbox",
 }
 """The titles of the help, each with its commands."""
 
 
+def sections() -> Mapping[str, str]:
+    """The titles of the help with their commands, those of the wings last."""
+    of_wings = {wing.title: " ".join(wing.commands.values()) for wing in wings() if wing.commands}
+    return {**SECTIONS, **of_wings}
+
+
 def group_of(word: str) -> Group | None:
     """The module of that command alone; None: it takes all of them to answer."""
-    return next((_group(name) for name, words in WORDS.items() if word in words.split()), None)
+    return next((take() for words, take in modules() if word in words.split()), None)
 
 
 def all_groups() -> Iterator[Group]:
-    return map(_group, WORDS)
+    return (take() for _, take in modules())
 
 
-def _group(name: str) -> Group:
-    group: Group = import_module(f"agent.cli.{name}")
-    return group
+def modules() -> Iterator[tuple[str, Callable[[], Any]]]:
+    """The words of each module of commands, and how it is imported."""
+    for name, words in WORDS.items():
+        yield words, partial(import_module, f"agent.cli.{name}")
+    for wing in wings():
+        for name, words in wing.commands.items():
+            yield words, partial(wing.take, name)

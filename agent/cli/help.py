@@ -2,7 +2,7 @@
 
 import argparse
 
-from agent.cli.groups import SECTIONS
+from agent.cli.groups import sections
 
 
 class InSections(argparse.RawDescriptionHelpFormatter):
@@ -11,7 +11,7 @@ class InSections(argparse.RawDescriptionHelpFormatter):
             return super()._format_action(action)
         commands = {command.dest: command for command in action._choices_actions}
         parts = []
-        for title, words in SECTIONS.items():
+        for title, words in sections().items():
             shown = [commands[word] for word in words.split() if word in commands]
             parts += [f"\n{title}:\n"] if shown else []
             parts += map(super()._format_action, shown)

@@ -25,7 +25,6 @@ from agent.config.sections import (
     StopSection,
     WorkerSection,
 )
-from agent.config.webhooks import WebhookDeclaration, secret_of
 
 __all__ = [
     "INSTALLED_SOCKET",
@@ -41,12 +40,10 @@ __all__ = [
     "Problem",
     "SessionsSection",
     "StopSection",
-    "WebhookDeclaration",
     "WorkerSection",
     "changes_that_need_restart",
     "load_config",
     "render_config",
-    "secret_of",
     "secrets_of",
     "split_address",
     "tables_of",

@@ -2,12 +2,13 @@
 
 import socket
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from agent.config.addresses import is_loopback
+from agent.config.alerts import alert_table
 from agent.config.backends import BackendDeclaration
 from agent.config.fleet import FleetSection
 from agent.config.sections import (
@@ -22,9 +23,8 @@ from agent.config.sections import (
     StopSection,
     WorkerSection,
 )
-from agent.config.webhooks import WebhookDeclaration
 from agent.core.admission import StartPolicy, parallel_starts
-from agent.core.alerts import Alert, AlertPolicy, alert_table
+from agent.core.alerts import Alert, AlertPolicy
 from agent.core.findings.crypto_patterns import CryptoPattern, own_pattern
 from agent.core.findings.crypto_window import CryptoPolicy
 from agent.core.findings.memory import MemoryPolicy
@@ -72,8 +72,9 @@ class Config:
     backends: BackendsSection = field(default_factory=BackendsSection)
     fleet: FleetSection = field(default_factory=FleetSection)
     backend: tuple[BackendDeclaration, ...] = ()
-    webhook: tuple[WebhookDeclaration, ...] = ()
     instance: tuple[Declaration, ...] = ()
+    of_wings: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
+    """The rows of each table that a wing brings, by the table's name."""
 
     @cached_property
     def health_policy(self) -> HealthPolicy:
@@ -139,3 +140,9 @@ class Config:
         if self.agent.state_path == INSTALLED_STATE:
             return INSTALLED_SOCKET
         return self.agent.state_path / "api.sock"
+
+
+def sections() -> tuple[str, ...]:
+    """The names of the tables that are written once: [NAME]."""
+    rows = ("backend", "instance", "of_wings")
+    return tuple(table.name for table in fields(Config) if table.name not in rows)

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from agent.config.backends import BackendDeclaration
-from agent.config.config import Config, Declaration
+from agent.config.config import Config, Declaration, sections
 from agent.config.environment import SECOND_LIMITS, parse_text, read_environment, read_for_backends
 from agent.config.lines import find_lines, line_of
 from agent.config.problem import Problem
 from agent.config.rules import find_problem
-from agent.config.webhooks import WebhookDeclaration
+from agent.config.wing_tables import wing_tables
 from agent.core.model import parse_instance_id
 from agent.core.setting import is_whole, read_value, settings_of
 from agent.engines.catalog import backend_settings, remote_engines
@@ -137,7 +137,8 @@ def _parse(text: str, path: Path) -> dict[str, Any]:
 
 
 def _apply_file(config: Config, tables: Mapping[str, Any], source: _Source) -> Config:
-    known = [field.name for field in fields(Config)]
+    of_wings = wing_tables()
+    known = [*sections(), "backend", "instance", *of_wings]
     for name, table in tables.items():
         if name not in known:
             raise source.refuse(name, "there is no such table" + _nearest(name, known))
@@ -147,8 +148,9 @@ def _apply_file(config: Config, tables: Mapping[str, Any], source: _Source) -> C
             tables_of = _array(name, table, source)
             made = [_backend(field, f"{name}[{n}]", source) for n, field in enumerate(tables_of)]
             config = replace(config, backend=tuple(made))
-        elif name == "webhook":
-            config = replace(config, webhook=_each(WebhookDeclaration(), name, table, source))
+        elif name in of_wings:
+            rows = _each(of_wings[name].plain, name, table, source)
+            config = replace(config, of_wings={**config.of_wings, name: rows})
         elif isinstance(table, dict):
             config = replace(config, **{name: _apply(getattr(config, name), name, table, source)})
         else:

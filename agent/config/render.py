@@ -1,6 +1,6 @@
 """A Config as a commented file: what `config init` writes and what the example is."""
 
-from dataclasses import asdict, fields, is_dataclass, replace
+from dataclasses import asdict, is_dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -8,8 +8,8 @@ from typing import Any
 import tomli_w
 
 from agent.config.backends import BackendDeclaration, hide_secrets, shown_url
-from agent.config.config import Config, Declaration
-from agent.config.webhooks import WebhookDeclaration, hide_target
+from agent.config.config import Config, Declaration, sections
+from agent.config.wing_tables import wing_tables
 from agent.core.reasons.delays import show_reasons
 from agent.core.setting import Setting, settings_of
 from agent.engines.catalog import backend_settings, remote_engines
@@ -27,23 +27,11 @@ BACKENDS = """\
 # [[backend]]
 """
 
-WEBHOOKS = """\
-# Webhooks: addresses that the agent posts its events to, each event as one JSON object.
-# Each begins with [[webhook]]. A reload applies changes.
-# [[webhook]]
-"""
-
 EXAMPLE = BackendDeclaration(
     name="evo",
     engine="evolution",
     url="http://127.0.0.1:8080",
     key_file="/etc/wa-agent/evo.key",
-)
-
-EXAMPLE_WEBHOOK = WebhookDeclaration(
-    name="ops",
-    url="https://ops.example.com/wa-agent",
-    secret_file="/etc/wa-agent/ops.secret",
 )
 
 TAIL = """\
@@ -60,21 +48,21 @@ def render_config(config: Config, only_changed: bool = True) -> str:
     """Every key with its meaning; defaults are comments if `only_changed`."""
     default = Config()
     parts = [HEAD]
-    for section in fields(Config):
-        if section.name in ("backend", "webhook", "instance"):
-            continue
-        chosen, plain = getattr(config, section.name), getattr(default, section.name)
-        parts.append(f"[{section.name}]")
+    for section in sections():
+        chosen, plain = getattr(config, section), getattr(default, section)
+        parts.append(f"[{section}]")
         for row, mark in settings_of(chosen):
             value = getattr(chosen, row.name)
             live = not only_changed or value != getattr(plain, row.name)
             parts.append(f"# {mark.meaning}{_range(mark)}")
             parts.append(("" if live else "# ") + _line(row.name, value) + "\n")
-    backends, webhooks = config.backend, config.webhook
-    parts += [_table("backend", row, only_changed) for row in backends] or [_example_backend()]
-    parts += [_table("webhook", row, only_changed) for row in webhooks] or [
-        _example(WEBHOOKS, EXAMPLE_WEBHOOK)
-    ]
+    backends = [_table("backend", row, only_changed) for row in config.backend]
+    parts += backends or [_example_backend()]
+    for name, table in wing_tables().items():
+        rows = config.of_wings.get(name, ())
+        parts += [_table(name, row, only_changed) for row in rows] or [
+            _example(table.head, table.example)
+        ]
     parts += [_declaration(row) for row in config.instance] or [TAIL.rstrip("\n")]
     return "\n".join(parts) + "\n"
 
@@ -148,12 +136,15 @@ def _declaration(declared: Declaration) -> str:
 
 
 def without_secrets(config: Config) -> Config:
-    """The config to be shown: *** for keys and passwords, URLs without query, webhooks' URLs
-    without path."""
+    """The config to be shown: *** for keys and passwords, URLs without query, the rows of wings as
+    each wing shows them."""
     return replace(
         config,
         backend=tuple(hide_secrets(table) for table in config.backend),
-        webhook=tuple(hide_target(table) for table in config.webhook),
+        of_wings={
+            name: tuple(map(wing_tables()[name].hide, rows))
+            for name, rows in config.of_wings.items()
+        },
         fleet=replace(
             config.fleet,
             database=shown_url(config.fleet.database),
@@ -165,13 +156,13 @@ def without_secrets(config: Config) -> Config:
 def tables_of(config: Config) -> dict[str, Any]:
     """The settings as plain values, table by table; without what is derived from them."""
     tables: dict[str, Any] = {}
-    for section in fields(Config):
-        chosen = getattr(config, section.name)
-        if isinstance(chosen, tuple):
-            tables[section.name] = [_plain(asdict(row)) for row in chosen]
-        else:
-            names = (row.name for row, _ in settings_of(chosen))
-            tables[section.name] = {name: _plain(getattr(chosen, name)) for name in names}
+    for section in sections():
+        chosen = getattr(config, section)
+        names = (row.name for row, _ in settings_of(chosen))
+        tables[section] = {name: _plain(getattr(chosen, name)) for name in names}
+    of_wings = {name: config.of_wings.get(name, ()) for name in wing_tables()}
+    for name, rows in {"backend": config.backend, **of_wings, "instance": config.instance}.items():
+        tables[name] = [_plain(asdict(row)) for row in rows]
     return tables
 
 

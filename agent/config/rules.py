@@ -1,17 +1,16 @@
 """Checks of pairs of settings, and the settings that a reload cannot change."""
 
 import re
-from dataclasses import fields
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from agent.config.addresses import is_loopback, split_address
+from agent.config.alerts import alert_table
 from agent.config.backend_rules import find_backend_problem
-from agent.config.config import Config
+from agent.config.config import Config, sections
 from agent.config.fleet import find_fleet_problem
 from agent.config.problem import Problem
-from agent.config.webhooks import find_webhook_problem
-from agent.core.alerts import alert_table
+from agent.config.wing_tables import wing_tables
 from agent.core.findings.crypto_patterns import own_pattern
 from agent.core.findings.memory import MemoryPolicy
 from agent.core.setting import settings_of
@@ -29,21 +28,26 @@ def find_problem(config: Config) -> Problem | None:
         or _alerts(config)
         or _crypto(config)
         or find_backend_problem(config)
-        or find_webhook_problem(config.webhook)
+        or _of_wings(config)
         or find_fleet_problem(config.fleet)
     )
+
+
+def _of_wings(config: Config) -> Problem | None:
+    for name, rows in config.of_wings.items():
+        if problem := wing_tables()[name].find_problem(rows):
+            return problem
+    return None
 
 
 def changes_that_need_restart(old: Config, new: Config) -> list[str]:
     """Keys whose new value a running agent cannot take on."""
     changed = []
-    for section in fields(Config):
-        if section.name in ("instance", "backend", "webhook"):
-            continue
-        before, after = getattr(old, section.name), getattr(new, section.name)
+    for section in sections():
+        before, after = getattr(old, section), getattr(new, section)
         for setting, mark in settings_of(before):
             if mark.restart and getattr(before, setting.name) != getattr(after, setting.name):
-                changed.append(f"{section.name}.{setting.name}")
+                changed.append(f"{section}.{setting.name}")
     return changed + _backend_changes(old, new)
 
 

@@ -1,6 +1,5 @@
-"""What stands around supervision: metrics, alerts, webhooks, and the HTTP interface over all."""
+"""What stands around supervision: metrics, alerts, the wings, and the HTTP interface over all."""
 
-import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -8,7 +7,7 @@ from typing import TYPE_CHECKING
 from agent.api.assemble import serve
 from agent.api.server import Server
 from agent.config import Config
-from agent.deliver.webhooks.all import Webhooks
+from agent.daemon.wing_parts import Around, WingPart, open_wing_parts
 from agent.metrics.exporter import Exporter
 from agent.supervise.assemble import Supervision
 from agent.supervise.periodic.alerts import Alerting, alertmanager_of
@@ -24,7 +23,7 @@ class Parts:
     supervision: Supervision
     ground: Ground
     alerting: Alerting
-    webhooks: Webhooks
+    of_wings: Mapping[str, WingPart]
     server: Server
     fleet: "FleetParts | None" = None
 
@@ -40,19 +39,13 @@ async def open_parts(
 ) -> Parts:
     supervisor, store = supervision.supervisor, ground.store
     alertmanager = alertmanager_of(config.alerts)
-    webhooks = Webhooks(
-        config.webhook,
-        store,
-        ground.bus,
-        machine=config.alerts.machine or socket.gethostname(),
-        version=supervisor.status().version,
-    )
+    of_wings = open_wing_parts(Around(config, store, ground.bus))
     exporter = Exporter(
         supervisor.views,
         supervisor.status,
         config.agent.state_path,
         backends=supervisor.backends.views,
-        webhooks=webhooks.figures,
+        of_wings=lambda: (line for part in of_wings.values() for line in part.samples()),
         alert_deliveries=lambda: {} if alertmanager is None else alertmanager.deliveries,
     )
     alerting = Alerting(
@@ -62,6 +55,7 @@ async def open_parts(
         exporter,
         store,
         alertmanager,
+        lambda: {name: part.figures() for name, part in of_wings.items()},
     )
     server = await serve(
         config.api,
@@ -70,7 +64,7 @@ async def open_parts(
         exporter,
         socket_path=config.api_socket,
         alerts=alerting.board,
-        webhooks=webhooks,
+        of_wings={type(part): part for part in of_wings.values()},
         evidence=Evidence(ground.host, config.session_root, supervision.sampler),
         places=places,
         reload=reload,
@@ -78,4 +72,4 @@ async def open_parts(
         fleet=None if fleet is None else fleet.face,
         fleet_address=None if fleet is None else config.fleet,
     )
-    return Parts(supervision, ground, alerting, webhooks, server, fleet)
+    return Parts(supervision, ground, alerting, of_wings, server, fleet)

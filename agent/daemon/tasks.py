@@ -5,13 +5,14 @@ import asyncio
 import gc
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from agent.config import Config
 from agent.core.model import Category, JournalEntry
 from agent.daemon.parts import Parts
 from agent.daemon.signals import Signals
+from agent.daemon.wing_parts import Begin
 from agent.errors import ConfigError, StoreError, WaError
 from agent.log import set_level
 from agent.supervise.periodic.performance_log import log_performance
@@ -26,8 +27,6 @@ AGAIN = 5.0
 """Seconds until a task that a full disk ended begins again."""
 
 _STORE_WAITS = ("disk_full", "read_only", "io", "busy")
-
-Begin = Callable[[], Awaitable[object]]
 
 
 class StopAsked(Exception):
@@ -88,7 +87,6 @@ class Tasks:
             ),
             "deletions": supervision.supervisor.finish_deletions,
             "alerts": parts.alerting.run,
-            "webhooks": parts.webhooks.run,
             "ports": parts.server.get_missing_ports,
             "trash": lambda: sweep_trash(
                 config.session_root, lambda: settings.config.sessions.trash_days
@@ -103,6 +101,8 @@ class Tasks:
             tasks["alertmanager"] = parts.alerting.alertmanager.run
         if parts.fleet is not None:
             tasks["fleet"] = parts.fleet.run
+        for part in parts.of_wings.values():
+            tasks |= part.tasks()
         return tasks
 
     async def _end_when_asked(self) -> None:
@@ -127,7 +127,8 @@ class Tasks:
                 supervision.settings.refused = True
                 continue
             await take_on(config, reach)
-            self.parts.webhooks.apply(config.webhook)
+            for part in self.parts.of_wings.values():
+                part.reload(config)
             self.parts.server.reload_certificate()
             set_level(config.agent.log_level)
             log.info("settings read again")

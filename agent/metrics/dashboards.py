@@ -8,6 +8,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from agent.wing import wings
+
+FILE = "dashboard.toml"
 _ON = 'machine=~"$machine",session=~"$session"'
 _MACHINE = 'machine=~"$machine"'
 
@@ -36,12 +39,13 @@ def _panel_of(table: dict[str, Any]) -> Panel:
 
 @cache
 def rows() -> Mapping[str, Sequence[Panel]]:
-    """The panels of dashboard.toml by the title of their row."""
-    text = Path(__file__).with_name("dashboard.toml").read_text(encoding="utf-8")
-    return {
-        row["title"]: [_panel_of(panel) for panel in row["panel"]]
-        for row in tomllib.loads(text)["row"]
-    }
+    """The panels by the title of their row: those of dashboard.toml, then those of the wings."""
+    panels: dict[str, list[Panel]] = {}
+    for file in (Path(__file__).with_name(FILE), *(wing.file(FILE) for wing in wings())):
+        text = file.read_text(encoding="utf-8") if file.exists() else ""
+        for row in tomllib.loads(text).get("row", ()):
+            panels.setdefault(row["title"], []).extend(map(_panel_of, row["panel"]))
+    return panels
 
 
 def queries() -> Iterator[str]:

@@ -14,7 +14,6 @@ from pathlib import Path
 from agent.clock import boot_now
 from agent.core.model import InstanceId
 from agent.core.view import AgentStatus, BackendView, InstanceView
-from agent.core.webhook import WebhookFigures
 from agent.metrics.agent import agent_samples
 from agent.metrics.backends import backend_samples
 from agent.metrics.http import HttpFigures
@@ -37,7 +36,6 @@ from agent.metrics.text import (
     sample,
     wants_openmetrics,
 )
-from agent.metrics.webhooks import webhook_samples
 
 Views = Mapping[InstanceId, InstanceView]
 _RENDER = Family("wa_agent_scrape_render_seconds", GAUGE, "Render time of the previous scrape.")
@@ -157,7 +155,7 @@ class Exporter:
         state_path: Path,
         *,
         backends: Callable[[], Iterable[BackendView]] = tuple,
-        webhooks: Callable[[], WebhookFigures] = WebhookFigures,
+        of_wings: Callable[[], Iterable[tuple[Family, str]]] = tuple,
         alert_deliveries: Callable[[], Mapping[str, int]] = dict,
         wall: Callable[[], float] = time.time,
         boot: Callable[[], float] = boot_now,
@@ -174,7 +172,7 @@ class Exporter:
         self.sessions = SessionLines()
         self.listeners: Callable[[], int] = lambda: 0
         self.backends = backends
-        self.webhooks = webhooks
+        self.of_wings = of_wings
         self.alert_deliveries = alert_deliveries
 
     def render(self, accept: str = "") -> tuple[bytes, str]:
@@ -197,7 +195,7 @@ class Exporter:
         yield from self.sessions.samples(self._wall(), self._boot())
         yield from _encoded(agent_samples(self._status(), views, self.listeners()))
         yield from _encoded(backend_samples(self.backends()))
-        yield from _encoded(webhook_samples(self.webhooks()))
+        yield from _encoded(self.of_wings())
         pushed = self.alert_deliveries().items()
         lines = [sample(_PUSHED.name, count, result=result) for result, count in pushed]
         yield _PUSHED, "".join(lines).encode()

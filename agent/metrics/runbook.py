@@ -1,4 +1,4 @@
-"""The paragraphs of runbook.md, by the alert's name."""
+"""The paragraphs of runbook.md and of the wings' runbooks, by the alert's name."""
 
 import re
 from collections.abc import Mapping
@@ -6,7 +6,9 @@ from functools import cache
 from pathlib import Path
 
 from agent.core.alerts.alert import Alert
+from agent.wing import wings
 
+FILE = "runbook.md"
 _ID = re.compile(r"\bID\b")
 """The instance in the commands of the paragraphs."""
 
@@ -14,8 +16,9 @@ _ID = re.compile(r"\bID\b")
 @cache
 def paragraphs() -> Mapping[str, str]:
     """By the alert's name, each on one line; commands stand in `backquotes`."""
-    text = Path(__file__).with_name("runbook.md").read_text(encoding="utf-8")
-    sections = text.split("\n## ")[1:]
+    files = [wing.file(FILE) for wing in wings() if wing.alerts]
+    texts = [file.read_text(encoding="utf-8") for file in (Path(__file__).with_name(FILE), *files)]
+    sections = [section for text in texts for section in text.split("\n## ")[1:]]
     return {
         name: " ".join(paragraph.split())
         for name, _, paragraph in (section.partition("\n") for section in sections)

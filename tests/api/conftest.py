@@ -18,9 +18,10 @@ from agent.api.server import Server
 from agent.config.sections import ApiSection
 from agent.core.alerts import AlertBoard
 from agent.metrics.exporter import Exporter
+from agent.wings.webhooks.all import Webhooks
 from tests.fakes.evidence import FakeEvidence
 from tests.fakes.supervisor import FakeKeys, FakeSupervisor
-from tests.fakes.webhooks import FakeWebhooks
+from tests.wings.webhooks.fake_webhooks import FakeWebhooks
 
 
 @dataclass
@@ -73,7 +74,7 @@ async def serve_fakes(
     **more: Any,
 ) -> Server:
     """The real server over what stands in for the rest of the agent."""
-    parts = {"alerts": AlertBoard, "webhooks": FakeWebhooks(), "evidence": FakeEvidence()}
+    parts = {"alerts": AlertBoard, "evidence": FakeEvidence()}
     return await serve(
         section,
         supervisor,
@@ -98,7 +99,9 @@ def open_house(tmp_path: Path) -> OpenHouse:
         section = replace(ApiSection(), **{"listen": "127.0.0.1:0", **changes})
         path = tmp_path / f"{next(numbers)}.sock"
         webhooks = FakeWebhooks()
-        server = await serve_fakes(section, supervisor, keys, metrics, path, webhooks=webhooks)
+        server = await serve_fakes(
+            section, supervisor, keys, metrics, path, of_wings={Webhooks: webhooks}
+        )
         number = server.addresses[0].rpartition(":")[2]
         port = int(number) if number.isdigit() else 0
         try:

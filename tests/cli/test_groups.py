@@ -3,21 +3,25 @@
 import argparse
 import subprocess
 import sys
+from collections.abc import Callable
 
 import pytest
 
-from agent.cli.groups import WORDS, all_groups, group_of
+from agent.cli.command import Group
+from agent.cli.groups import WORDS, group_of, modules
+
+Take = Callable[[], Group]
 
 
-@pytest.mark.parametrize("name", WORDS)
-def test_the_table_has_the_commands_that_a_module_adds(name: str) -> None:
-    group = dict(zip(WORDS, all_groups(), strict=True))[name]
+@pytest.mark.parametrize(("words", "take"), modules())
+def test_the_table_has_the_commands_that_a_module_adds(words: str, take: Take) -> None:
+    group = take()
     commands = argparse.ArgumentParser().add_subparsers()
     group.add(commands)
-    if name == "completion":
-        assert group_of(name) is None, "it is made from all commands"
+    if not words:
+        assert group_of("completion") is None, "it is made from all commands"
     else:
-        assert list(commands.choices) == WORDS[name].split()
+        assert list(commands.choices) == words.split()
         assert all(group_of(word) is group for word in commands.choices)
 
 

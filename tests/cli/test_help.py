@@ -9,7 +9,7 @@ import pytest
 
 from agent.api.routes import COMMAND
 from agent.cli.backends import spelled_out
-from agent.cli.groups import SECTIONS, WORDS
+from agent.cli.groups import modules, sections
 from agent.cli.main import build_parser
 from agent.cli.sessions.sandbox import FAULTS_SHOWN
 from agent.engines.sandbox.faults import FAULTS
@@ -34,12 +34,12 @@ def read_example(prog: str) -> argparse.Namespace:
 
 
 def test_each_command_stands_under_one_title_and_ten_of_every_day_come_first() -> None:
-    sorted_in = [word for words in SECTIONS.values() for word in words.split()]
-    commands = {word for words in WORDS.values() for word in words.split()} | {"completion"}
+    sorted_in = [word for words in sections().values() for word in words.split()]
+    commands = {word for words, _ in modules() for word in words.split()} | {"completion"}
     assert sorted(sorted_in) == sorted(commands)
-    assert len(SECTIONS["every day"].split()) == 10
+    assert len(sections()["every day"].split()) == 10
     shown = PARSER.format_help()
-    places = [shown.index(f"\n{title}:\n") for title in SECTIONS]
+    places = [shown.index(f"\n{title}:\n") for title in sections()]
     assert places == sorted(places)
     listed = re.findall(r"^  ([a-z-]+) ", shown[places[0] :].partition("exit statuses")[0], re.M)
     assert listed == sorted_in

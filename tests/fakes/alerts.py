@@ -1,12 +1,7 @@
 """A board with an alert of every kind on it."""
 
-from agent.core.alerts import (
-    ActiveAlert,
-    AlertBoard,
-    AlertState,
-    alert_table,
-    silenced,
-)
+from agent.config.alerts import alert_table
+from agent.core.alerts import ActiveAlert, AlertBoard, AlertState, silenced
 
 WALL = 1_800_000_000.0
 NOW = 5000.0

@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from agent.core.alerts import alert_table
+from agent.config.alerts import alert_table
 from agent.metrics.dashboards import queries
 from tests.api.page.browsing import pill, watcher
 from tests.api.page.watcher import Watcher

@@ -20,6 +20,7 @@ from agent.core.model import (
     Override,
 )
 from agent.core.view import InstanceView
+from agent.wings.webhooks.deliveries import WebhookFigures
 from tests.fakes.supervisor import make_view
 
 S = ConnectionStatus
@@ -212,14 +213,18 @@ def _restarts(t: float, moments: tuple[float, ...]) -> World:
     return machine(started_wall=1_700_000_000.0 + sum(60 for at in moments if t >= at))
 
 
+def _waiting(oldest_wall: float | None) -> World:
+    return machine(of_wings={"webhooks": WebhookFigures(oldest_wall=oldest_wall)})
+
+
 def _waits_since(since: float, until: float = math.inf) -> Callable[[float], World]:
     """One event that no webhook takes from then on, and until then."""
-    return lambda t: machine(webhook_oldest_wall=since if since <= t < until else None)
+    return lambda t: _waiting(since if since <= t < until else None)
 
 
 def _waits_for(seconds: float) -> Callable[[float], World]:
     """There is always one that waits, and none for longer."""
-    return lambda t: machine(webhook_oldest_wall=t - t % seconds)
+    return lambda t: _waiting(t - t % seconds)
 
 
 def _fires(alert: str, title: str, minutes: int, at: Callable[[float], World]) -> Story:

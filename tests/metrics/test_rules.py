@@ -12,14 +12,14 @@ from pathlib import Path
 
 import pytest
 
-from agent.core.alerts import AlertPolicy, Figures, History, Sight, advance, alert_table, series
+from agent.config.alerts import alert_table
+from agent.core.alerts import AlertPolicy, Figures, History, Sight, advance, series
 from agent.core.alerts.alert import INHIBITIONS, Severity
 from agent.core.alerts.source import Series
 from agent.core.alerts.state import ActiveAlert, AlertState
 from agent.core.findings.memory import MemoryPolicy
 from agent.core.model import ConnectionStatus, Health, HealthVerdict, InstanceId
 from agent.core.view import AgentStatus, BackendView
-from agent.core.webhook import WebhookFigures
 from agent.metrics.backends import backend_samples
 from agent.metrics.dashboards import dashboard_file, queries
 from agent.metrics.exporter import SessionLines
@@ -30,7 +30,8 @@ from agent.metrics.repairs import repair_samples
 from agent.metrics.rules import Site, alertmanager_file, prometheus_file, rules_file
 from agent.metrics.runbook import link, paragraphs, what_to_do
 from agent.metrics.text import Family
-from agent.metrics.webhooks import webhook_samples
+from agent.wings.webhooks.deliveries import WebhookFigures
+from agent.wings.webhooks.metrics import webhook_samples
 from tests.fakes.supervisor import make_view
 from tests.metrics.stories import STEP, STORIES, Story, World
 
@@ -150,7 +151,7 @@ def own_lines(world: World) -> Iterator[tuple[Family, str]]:
     ]
     yield from backend_samples(views)
     yield from fleet_samples(own.fleet)
-    yield from webhook_samples(WebhookFigures(oldest_wall=own.webhook_oldest_wall))
+    yield from webhook_samples(own.of_wings.get("webhooks", WebhookFigures()))
     members = {group: 3 * goes_on for group, goes_on in own.incidents.items()}
     yield from repair_samples(
         AgentStatus(
@@ -425,7 +426,8 @@ def test_every_number_of_the_settings_reaches_its_rule() -> None:
 
 
 def test_every_alert_has_its_paragraph_in_the_runbook() -> None:
-    text = (Path(__file__).parents[2] / "agent/metrics/runbook.md").read_text()
+    files = (Path(__file__).parents[2] / "agent").rglob("runbook.md")
+    text = "".join(file.read_text() for file in files)
     for alert in TABLE:
         assert f"\n## {alert.name}\n" in text, alert.name
         said = paragraphs()[alert.name]

@@ -22,11 +22,11 @@ from agent.core.model import (
     JournalEntry,
 )
 from agent.core.view import AgentStatus
-from agent.core.webhook import WebhookFigures
 from agent.deliver.alertmanager import Raised
 from agent.metrics.exporter import Exporter
 from agent.store.database import Store
 from agent.supervise.periodic.alerts import Alerting, alertmanager_of
+from agent.wings.webhooks.deliveries import WebhookFigures
 from tests.conftest import Eventually
 from tests.fakes.supervisor import FakeSupervisor, make_view
 
@@ -136,14 +136,15 @@ async def test_the_begin_and_the_end_of_an_alert_are_stored_sent_and_logged(
 
 
 async def test_f61_an_event_that_no_webhook_takes_is_alerted_of(bench: Bench) -> None:
-    bench.alerting.exporter.webhooks = lambda: WebhookFigures(waiting=3)
+    bench.alerting.of_wings = lambda: {"webhooks": WebhookFigures(waiting=3)}
     await bench.alerting.look()
     oldest = time.time() - 16 * 60
-    bench.alerting.exporter.webhooks = lambda: WebhookFigures(waiting=3, oldest_wall=oldest)
+    behind = WebhookFigures(waiting=3, oldest_wall=oldest)
+    bench.alerting.of_wings = lambda: {"webhooks": behind}
     await bench.alerting.look()
     await bench.alerting.look()
     assert await bench.story() == [("alert", None, "WaWebhookBacklog")]
-    bench.alerting.exporter.webhooks = WebhookFigures
+    bench.alerting.of_wings = dict
     await bench.alerting.look()
     assert (await bench.story())[-1] == ("alert_over", None, "WaWebhookBacklog")
 

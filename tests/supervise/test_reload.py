@@ -1,18 +1,17 @@
 """What a reload may change is asked for when it is needed, never kept from the start."""
 
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 from agent.config import Config
+from agent.config.config import sections
 from agent.core.setting import settings_of
 from agent.deliver.bus import EventBus
 from agent.supervise.assemble import assemble
 from agent.supervise.loop import Wakes
 from agent.supervise.shared import Ground
-
-TABLES = ("instance", "backend", "webhook")
 
 
 class Watched:
@@ -36,12 +35,10 @@ class QuietHost:
 def test_nothing_that_a_reload_changes_is_read_when_the_agent_is_put_together():
     config, read, fixed = Config(), set(), set()
     watched = {}
-    for one in fields(Config):
-        if one.name in TABLES:
-            continue
-        section = getattr(config, one.name)
-        watched[one.name] = Watched(one.name, section, read)
-        fixed |= {f"{one.name}.{key.name}" for key, mark in settings_of(section) if mark.restart}
+    for name in sections():
+        section = getattr(config, name)
+        watched[name] = Watched(name, section, read)
+        fixed |= {f"{name}.{key.name}" for key, mark in settings_of(section) if mark.restart}
     ground = Ground(
         SimpleNamespace(path=Path("agent.db"), history=None),
         QuietHost(),

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from agent.core.alerts import alert_table
+from agent.config.alerts import alert_table
 from agent.metrics.dashboards import queries
 from tests.conftest import Eventually
 from tests.daemon.conftest import SETTINGS, RunningAgent

@@ -7,7 +7,8 @@ import pytest
 from prometheus_client import Metric
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse
 
-from agent.core.alerts import Alert, Severity, alert_table
+from agent.config.alerts import alert_table
+from agent.core.alerts import Alert, Severity
 from tests.conftest import Eventually
 from tests.daemon.conftest import RunningAgent
 from tests.daemon.test_backends import table

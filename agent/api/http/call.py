@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from aiohttp import web
 
@@ -21,7 +21,6 @@ from agent.core.alerts import AlertBoard
 from agent.core.model import Instance, InstanceId
 from agent.core.view import InstanceView
 from agent.deliver.bus import Subscription
-from agent.deliver.webhooks.all import Webhooks
 from agent.errors import TryLater
 from agent.metrics.exporter import Exporter
 from agent.supervise.requests.evidence import Evidence
@@ -30,6 +29,8 @@ from agent.supervise.supervisor import Supervisor
 if TYPE_CHECKING:
     from agent.api.fleet.relay import Relay, Send
     from agent.supervise.fleet.face import FleetFace
+
+T = TypeVar("T")
 
 LARGE_AT_ONCE = 4
 _SLOWEST = 256 * 1024
@@ -47,7 +48,6 @@ class Parts:
     answers: Remembered
     check_database: Callable[[], Awaitable[str]]
     alerts: Callable[[], AlertBoard]
-    webhooks: Webhooks
     evidence: Evidence
     places: Mapping[str, str]
     """Paths of the agent: its state, its sessions, the agent.toml that it read."""
@@ -65,6 +65,12 @@ class Parts:
     """The other machines of the fleet; None: this machine is alone."""
     listeners: dict[web.WebSocketResponse, "Listener"] = field(default_factory=dict)
     """The WebSockets that get events."""
+    of_wings: Mapping[type, Any] = field(default_factory=dict)
+    """What runs of each wing, by its type."""
+
+    def wing(self, kind: type[T]) -> T:
+        part: T = self.of_wings[kind]
+        return part
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +111,8 @@ class Route:
     away: str = ""
     """What is done for a session whose machine is away: `view` shows the last published one, a
     verb is stored for the owner; "" = 503."""
+    area: str = ""
+    """The heading of /docs that it stands under, where its path does not tell."""
 
     @property
     def forwarded(self) -> bool:

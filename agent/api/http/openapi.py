@@ -92,6 +92,8 @@ def _operation(route: Route) -> dict[str, Any]:
         "parameters": parameters,
         "responses": _responses(route),
     }
+    if route.area:
+        operation["tags"] = [route.area]
     if route.right is not Right.OPEN:
         operation["security"] = [{"key": []}]
     if route.invite:

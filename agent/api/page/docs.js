@@ -6,7 +6,6 @@ const AREAS = [
   ["Copies of sessions", /\/(snapshots|export|import|trash)\b/],
   ["Repairing", /reconnect|reset-circuit|recover|cleanup|ensure-healthy|\/setup|incidents|\/repairs/],
   ["Instances", /^\/(api\/instance|whatsapp)/],
-  ["Webhooks", /^\/api\/webhooks/],
   ["Keys", /^\/api\/(keys|caller)/],
   ["Watching", /^\/(api|metrics|healthz|readyz|performance)/],
   ["Pages", /./],
@@ -75,23 +74,19 @@ function draw(api) {
   const areas = new Map(AREAS.map(([name]) => [name, []]));
   for (const [path, methods] of Object.entries(api.paths)) {
     if (path.startsWith("/page/")) continue;
-    const [area] = AREAS.find(([, fits]) => fits.test(path));
-    for (const [method, route] of Object.entries(methods)) areas.get(area).push([path, method, route]);
+    const [usual] = AREAS.find(([, fits]) => fits.test(path));
+    for (const [method, route] of Object.entries(methods)) {
+      const area = route.tags ? route.tags[0] : usual;
+      if (!areas.has(area)) areas.set(area, []);
+      areas.get(area).push([path, method, route]);
+    }
   }
   const all = document.getElementById("routes"),
     index = document.getElementById("index");
   all.replaceChildren();
-  // The most used first; the order above is the order of asking.
-  for (const name of [
-    "Instances",
-    "Watching",
-    "Repairing",
-    "Copies of sessions",
-    "Backends",
-    "Webhooks",
-    "Keys",
-    "Pages",
-  ]) {
+  // The most used first, those of wings last; the order above is the order of asking.
+  const first = ["Instances", "Watching", "Repairing", "Copies of sessions", "Backends", "Keys", "Pages"];
+  for (const name of new Set([...first, ...areas.keys()])) {
     const routes = areas.get(name);
     if (!routes.length) continue;
     const group = make("div");

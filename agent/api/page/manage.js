@@ -1,17 +1,17 @@
-// The page of the agent itself: its keys and webhooks, sessions out and in.
+// The page of the agent itself: its keys, the panels of its wings, sessions out and in.
 import { Refused } from "/page/agent.js";
 import { may } from "/page/answers.js";
 import { makeKeys } from "/page/keys.js";
 import { makeDesk, makeExport, makeImport } from "/page/moving.js";
 import { make, setText } from "/page/show.js";
-import { makeWebhooks } from "/page/webhooks.js";
 
 export function makeManage(place) {
   const keys = makeKeys(),
-    webhooks = makeWebhooks(),
     out = makeExport(),
     back = makeImport(),
     desk = makeDesk();
+  const left = make("div", {}, keys.place);
+  const panels = loadPanels(left);
   const wrong = make("p", { name: "wrong", role: "alert" });
   const lacking = make("p", { name: "soft" });
   place.append(
@@ -19,20 +19,15 @@ export function makeManage(place) {
     make("h1", { tabindex: "-1", text: "Agent" }),
     wrong,
     lacking,
-    make(
-      "div",
-      { name: "columns wide-left" },
-      make("div", {}, keys.place, webhooks.place),
-      make("div", {}, desk.place, out.place, back.place),
-    ),
+    make("div", { name: "columns wide-left" }, left, make("div", {}, desk.place, out.place, back.place)),
   );
 
-  async function draw(...panels) {
+  async function draw(...own) {
     setText(wrong, "");
     out.draw();
     desk.draw();
     try {
-      for (const panel of panels) if (!panel.place.hidden) await panel.draw();
+      for (const panel of [...own, ...(await panels)]) if (!panel.place.hidden) await panel.draw();
     } catch (error) {
       if (!(error instanceof Refused)) throw error;
       setText(wrong, error.message);
@@ -45,8 +40,18 @@ export function makeManage(place) {
       desk.place.hidden = !may("operate");
       setText(lacking, may("admin") ? "" : "Keys, exports and imports need a key with the scope admin.");
       lacking.hidden = may("admin");
-      await draw(keys, webhooks);
+      await draw(keys);
     },
-    refresh: () => draw(webhooks),
+    refresh: () => draw(),
   };
+}
+
+// The panels that the page names as brought by wings, each appended when its script is there.
+async function loadPanels(place) {
+  /** @type {NodeListOf<HTMLLinkElement>} */
+  const links = document.querySelectorAll("link[data-panel]");
+  const scripts = await Promise.all([...links].map((link) => import(link.href)));
+  const panels = scripts.map((script) => script.makePanel());
+  place.append(...panels.map((panel) => panel.place));
+  return panels;
 }

@@ -3,10 +3,12 @@ import { reads } from "/page/answers.js";
 import { make } from "/page/show.js";
 
 /** @type {[RegExp, (id: string) => string][]} */
-const PLACES = [
-  [/\b(?:trash|snapshots?)\b/, (id) => "#/copies" + (id ? "/" + encodeURIComponent(id) : "")],
-  [/\bwebhooks?\b/, () => "#/agent"],
-];
+const PLACES = [[/\b(?:trash|snapshots?)\b/, (id) => "#/copies" + (id ? "/" + encodeURIComponent(id) : "")]];
+
+// For a panel: its words lead to its page.
+export function addPlace(word, hrefOf) {
+  PLACES.push([word, hrefOf]);
+}
 
 // A text as parts to append; `id`: the session that it is about.
 export function linked(text, id = "") {

@@ -103,7 +103,8 @@ def _lines(alerts: list[dict[str, Any]]) -> list[str]:
 
 def explain(options: argparse.Namespace) -> int:
     """The runbook is a part of the program: no agent is asked."""
-    from agent.core.alerts import AlertPolicy, alert_table
+    from agent.config.alerts import alert_table
+    from agent.core.alerts import AlertPolicy
     from agent.metrics.runbook import what_to_do
 
     table = alert_table(AlertPolicy(availability=0.99))  # the optional alerts, too

@@ -22,6 +22,7 @@ from agent.config import Config, tables_of
 from agent.config import without_secrets as hide_secrets
 from agent.errors import Refused, WaError
 from agent.redaction import REMOVED, redact
+from agent.wing import wings
 
 ENTRIES = 500
 _PLAIN = (bool, int, float)
@@ -52,9 +53,9 @@ def write_bundle(
         "events.json": _events(config, client),
         "alerts.json": _asked(client, "/api/alerts"),
         "backends.json": _asked(client, "/api/backends"),
-        "webhooks.json": _asked(client, "/api/webhooks"),
         "health.json": _asked(client, "/api/health"),
         "metrics.txt": _metrics(client),
+        **{name: _asked(client, path) for wing in wings() for name, path in wing.bundle.items()},
         **dict(machine_parts(config)),
     }
     try:

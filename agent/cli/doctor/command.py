@@ -13,6 +13,7 @@ from agent.cli.doctor.agent_settings import names_an_agent_here, settings_in_use
 from agent.cli.terminal.answer import print_answer
 from agent.cli.terminal.show import table_lines
 from agent.errors import AgentUnreachable, ConfigError
+from agent.wing import modules_of
 
 if TYPE_CHECKING:
     from agent.config import Config
@@ -34,7 +35,7 @@ def add(commands: Subparsers) -> None:
 
 def doctor(options: argparse.Namespace) -> int:
     # The checks import most of the agent, which every other command starts without.
-    from agent.cli.doctor import backends, checks, engines, fleet, webhooks
+    from agent.cli.doctor import backends, checks, engines, fleet
     from agent.cli.doctor.check import Installation, run_checks
     from agent.host.machine.findings import Level
 
@@ -48,7 +49,7 @@ def doctor(options: argparse.Namespace) -> int:
         client = Client(sockets=(config.api_socket,), hello_seconds=HELLO_SECONDS)
         client = _if_it_answers(client)
     here = Installation(config, client, path, checks.instances_by_engine(client))
-    for room in (checks, engines, backends, webhooks, fleet):
+    for room in (checks, engines, backends, fleet, *modules_of("doctor")):
         findings += run_checks(room.checks(here), here)
     shown = [asdict(finding) for finding in findings]
     lines = _lines(findings)

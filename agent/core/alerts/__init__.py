@@ -10,7 +10,6 @@ from agent.core.alerts.state import (
     advance,
     silenced,
 )
-from agent.core.alerts.table import alert_table
 
 __all__ = [
     "INHIBITIONS",
@@ -28,6 +27,5 @@ __all__ = [
     "Severity",
     "Sight",
     "advance",
-    "alert_table",
     "silenced",
 ]

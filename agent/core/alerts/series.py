@@ -200,14 +200,6 @@ BACKEND_WARNING = Series(
         (("backend", name),): float(warns) for name, warns in own.backend_warnings.items()
     },
 )
-OUTBOX_OLDEST = Series(
-    "wa_agent_outbox_oldest_timestamp_seconds",
-    'kind="webhook"',
-    of_agent=lambda own: (
-        {} if own.webhook_oldest_wall is None else {(("kind", "webhook"),): own.webhook_oldest_wall}
-    ),
-    bridged=False,
-)
 
 
 def _fleet(metric: str, read: Callable[[FleetFigures], float], matcher: str = "") -> Series:

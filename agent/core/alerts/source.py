@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Protocol
+from typing import Any, Protocol
 
 from agent.core.alerts.history import Steps
 from agent.core.fleet.figures import FleetFigures
@@ -43,14 +43,14 @@ class Figures:
     """By name: does its server answer?"""
     backend_warnings: Mapping[str, bool] = field(default_factory=dict)
     """By name: does its worker warn of what its logs do not tell?"""
-    webhook_oldest_wall: float | None = None
-    """When the oldest event happened that no webhook took yet; None: none waits."""
     backend_reasons: Mapping[str, str] = field(default_factory=dict)
     """By name: the short code of why its server is not up."""
     incident_reasons: Mapping[str, str] = field(default_factory=dict)
     """By group: the short code of what its members fail with."""
     fleet: FleetFigures | None = None
     """None without [fleet]."""
+    of_wings: Mapping[str, Any] = field(default_factory=dict)
+    """What the part of each wing counts, by the wing's name."""
 
 
 @dataclass(frozen=True, slots=True)

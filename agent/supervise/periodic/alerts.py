@@ -8,6 +8,7 @@ import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from agent.clock import boot_now, wall_at_boot
 from agent.config import Config
@@ -55,6 +56,8 @@ class Alerting:
     exporter: Exporter
     store: Store
     alertmanager: Alertmanager | None
+    of_wings: Callable[[], Mapping[str, Any]] = dict
+    """What the parts of wings count, by the wing's name."""
     _history: History = field(init=False)
     _active: dict[tuple[str, Key], ActiveAlert] = field(init=False, default_factory=dict)
     _silenced: dict[tuple[str, Key], str] = field(init=False, default_factory=dict)
@@ -193,7 +196,7 @@ class Alerting:
             },
             incident_reasons=status.incident_reasons,
             fleet=status.fleet,
-            webhook_oldest_wall=self.exporter.webhooks().oldest_wall,
+            of_wings=self.of_wings(),
         )
 
     def _picture(self) -> list[Raised]:

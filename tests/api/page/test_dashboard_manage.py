@@ -8,7 +8,7 @@ from tests.api.page.browsing import check_manners, listening, make_agent, pictur
 from tests.api.page.watcher import Watcher
 from tests.conftest import Eventually
 from tests.daemon.conftest import RunningAgent
-from tests.deliver.receiver import Receiver
+from tests.wings.webhooks.receiver import Receiver
 
 __all__ = ["listening", "make_agent", "watcher"]
 

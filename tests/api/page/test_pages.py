@@ -4,13 +4,12 @@ import asyncio
 import gzip
 import re
 import shutil
-from importlib.resources import files
 from pathlib import Path
 
 import pytest
 
-from agent.api.pages import PARTS
-from agent.core.alerts import alert_table
+from agent.api.pages import FILES, PARTS
+from agent.config.alerts import alert_table
 from agent.core.model import ConnectionStatus, InstanceId
 from tests.api.conftest import House, OpenHouse
 from tests.fakes.supervisor import make_view
@@ -25,7 +24,7 @@ _OBEYS_TEXT = re.compile(
 
 @pytest.mark.parametrize("name", [*PARTS, "dashboard.html", "docs.html", "runbook.html"])
 def test_f83_a_page_takes_foreign_text_as_text(name: str) -> None:
-    source = (files("agent.api") / "page" / name).read_text(encoding="utf-8")
+    source = FILES[name].read_text(encoding="utf-8")
     assert not _OBEYS_TEXT.search(source)
     assert not re.search(r"<script(?![^>]*\bsrc=)|\son\w+=", source), "code stands in files only"
 

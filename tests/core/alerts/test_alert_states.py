@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agent.config.alerts import alert_table
 from agent.core.alerts import (
     INHIBITIONS,
     ActiveAlert,
@@ -19,7 +20,6 @@ from agent.core.alerts import (
     Severity,
     Sight,
     advance,
-    alert_table,
     silenced,
 )
 from agent.core.alerts import series as s

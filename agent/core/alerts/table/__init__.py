@@ -1,5 +1,5 @@
-"""The table of alerts: condition, duration, severity and summary of each. The Prometheus rules and
-what the agent raises itself are made from it."""
+"""The base's rows of the table of alerts: condition, duration, severity and summary of each. The
+Prometheus rules and what the agent raises itself are made from the table."""
 
 from agent.core.alerts.alert import Alert, AlertPolicy
 from agent.core.alerts.table.application import application
@@ -9,11 +9,8 @@ from agent.core.alerts.table.performance import performance
 from agent.core.alerts.table.system import system
 from agent.core.findings.memory import MemoryPolicy
 
-_ALERTS, _MEMORY = AlertPolicy(), MemoryPolicy()
 
-
-def alert_table(alerts: AlertPolicy = _ALERTS, memory: MemoryPolicy = _MEMORY) -> tuple[Alert, ...]:
-    """The alerts with these limits; of a session's memory, the limits that the agent acts at."""
+def base_alerts(alerts: AlertPolicy, memory: MemoryPolicy) -> tuple[Alert, ...]:
     return (
         *application(alerts),
         *connectivity(alerts),

@@ -3,7 +3,7 @@
 from agent.core.alerts import series as s
 from agent.core.alerts.alert import Alert, AlertPolicy, Group, Severity, Unit
 from agent.core.alerts.expression import Binary
-from agent.core.alerts.reading import Absent, Age, Always, Over, Predict
+from agent.core.alerts.reading import Absent, Always, Over, Predict
 from agent.core.alerts.table.terms import (
     HOUR,
     MINUTE,
@@ -77,15 +77,6 @@ def system(alerts: AlertPolicy) -> tuple[Alert, ...]:
             above(Binary(s.OPEN_FDS, "/", s.MAX_FDS), alerts.file_descriptors),
             "the agent has opened {value} of the files it may open",
             Unit.SHARE,
-        ),
-        Alert(
-            "WaWebhookBacklog",
-            group,
-            Severity.WARNING,
-            5 * MINUTE,
-            above(Age(s.OUTBOX_OLDEST), 15 * MINUTE),
-            "a webhook has not taken an event for {value}",
-            Unit.SECONDS,
         ),
         Alert(
             "WaAgentRestarting",

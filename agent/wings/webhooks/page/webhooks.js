@@ -1,10 +1,10 @@
 // The webhooks: what each has delivered, what waits, what its target refused, and a try by hand.
-import { Refused, get, post } from "/page/agent.js";
+import { Refused, get, now, post } from "/page/agent.js";
 import { may } from "/page/answers.js";
 import { arrange } from "/page/arrange.js";
 import { act } from "/page/dialogs.js";
+import { addPlace } from "/page/places.js";
 import { duration, empty, make, moment, setPill, setText } from "/page/show.js";
-import { now } from "/page/agent.js";
 
 const STATES = {
   idle: ["good", "All delivered"],
@@ -12,9 +12,10 @@ const STATES = {
   failing: ["bad", "Failing"],
 };
 const ago = (text) => duration((now() - Date.parse(text)) / 1000).trim() + " ago";
+addPlace(/\bwebhooks?\b/, () => "#/agent");
 const path = (name, verb) => "/api/webhooks/" + encodeURIComponent(name) + "/" + verb;
 
-export function makeWebhooks() {
+export function makePanel() {
   const rows = new Map();
   const list = make("ul");
   const place = make("section", { name: "panel", id: "webhooks" }, make("h2", { text: "Webhooks" }), list);

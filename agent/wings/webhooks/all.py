@@ -1,13 +1,21 @@
 """All webhooks: one courier each, woken by the bus, changed by a reload."""
 
 import asyncio
+import socket
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 
-from agent.config import WebhookDeclaration
+from agent import VERSION
+from agent.config import Config
 from agent.core.model import Category, JournalEntry
-from agent.core.webhook import (
+from agent.daemon.wing_parts import Around
+from agent.deliver.bus import EventBus
+from agent.errors import NotFound
+from agent.metrics.text import Family
+from agent.store.database import Store
+from agent.wings.webhooks.courier import Courier
+from agent.wings.webhooks.deliveries import (
     Answer,
     DeadLetter,
     Pace,
@@ -18,14 +26,22 @@ from agent.core.webhook import (
     body_of,
     delivery_name,
 )
-from agent.deliver.bus import EventBus
-from agent.deliver.webhooks.courier import Courier
-from agent.deliver.webhooks.request import Line
-from agent.errors import NotFound
-from agent.store.database import Store
+from agent.wings.webhooks.metrics import webhook_samples
+from agent.wings.webhooks.request import Line
+from agent.wings.webhooks.settings import WebhookDeclaration, webhooks_of
 
 _SAID = 200
 """Characters of an answer to a test event that are shown."""
+
+
+def open_part(around: Around) -> "Webhooks":
+    return Webhooks(
+        webhooks_of(around.config),
+        around.store,
+        around.bus,
+        machine=around.config.alerts.machine or socket.gethostname(),
+        version=VERSION,
+    )
 
 
 class Webhooks:
@@ -71,6 +87,15 @@ class Webhooks:
                     courier.offer(entry)
         finally:
             subscription.close()
+
+    def tasks(self) -> Mapping[str, Callable[[], Awaitable[object]]]:
+        return {"webhooks": self.run}
+
+    def reload(self, config: Config) -> None:
+        self.apply(webhooks_of(config))
+
+    def samples(self) -> Iterator[tuple[Family, str]]:
+        return webhook_samples(self.figures())
 
     def apply(self, declared: Sequence[WebhookDeclaration]) -> None:
         """Start new and changed webhooks, end removed ones; every cursor stays in the database."""

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from agent.clock import boot_now
 from agent.core.breaker import Breaker, BreakerState
-from agent.core.webhook import Pace, next_wait
+from agent.wings.webhooks.deliveries import Pace, next_wait
 
 CLOCK_JUMP = 3600.0
 """Seconds that the wall clock may gain on the boot clock; beyond them it was set."""

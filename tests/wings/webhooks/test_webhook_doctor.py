@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from agent.core.webhook import WebhookState, WebhookView
+from agent.wings.webhooks.deliveries import WebhookState, WebhookView
 from tests.api.conftest import House
 from tests.cli.conftest import Cli
-from tests.fakes.webhooks import FAILING
+from tests.wings.webhooks.fake_webhooks import FAILING
 
 SECRET = "Geheim-of-sixteen-or-more"
 

@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator
 
-from agent.core.webhook import Result, WebhookFigures
 from agent.metrics.text import COUNTER, GAUGE, Family, sample
+from agent.wings.webhooks.deliveries import Result, WebhookFigures
 
 DELIVERIES = Family(
     "wa_agent_webhook_deliveries_total", COUNTER, "Deliveries and tries of webhooks by result."

@@ -13,19 +13,19 @@ from typing import Any
 
 import pytest
 
-from agent.config import WebhookDeclaration
 from agent.core.model import InstanceId, JournalEntry
-from agent.core.webhook import Pace, WebhookState
 from agent.deliver.bus import EventBus
-from agent.deliver.webhooks import courier as webhook_courier
-from agent.deliver.webhooks.all import Webhooks
-from agent.deliver.webhooks.retry import AgeLimit
 from agent.errors import NotFound
 from agent.store.database import Store
+from agent.wings.webhooks import courier as webhook_courier
+from agent.wings.webhooks.all import Webhooks
+from agent.wings.webhooks.deliveries import Pace, WebhookState
+from agent.wings.webhooks.retry import AgeLimit
+from agent.wings.webhooks.settings import WebhookDeclaration
 from tests.conftest import Eventually
-from tests.deliver.receiver import Receiver
 from tests.listener import Listener
 from tests.waiting import Pauses
+from tests.wings.webhooks.receiver import Receiver
 
 QUICK = Pace(first=0.01, longest=0.05, circuit_failures=3, circuit_pause=0.1)
 SECRET = "a secret of sixteen or more"

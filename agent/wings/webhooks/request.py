@@ -11,10 +11,10 @@ from dataclasses import dataclass
 
 import aiohttp
 
-from agent.config import WebhookDeclaration, secret_of
-from agent.core.webhook import Answer, judge_answer, retry_after, sign
-from agent.deliver.webhooks.guarded_address import AddressDenied, open_connector
 from agent.errors import ConfigError
+from agent.wings.webhooks.deliveries import Answer, judge_answer, retry_after, sign
+from agent.wings.webhooks.guarded_address import AddressDenied, open_connector
+from agent.wings.webhooks.settings import WebhookDeclaration, secret_of
 
 _SAID = 1024
 """Bytes of an answer that are read; only its status counts."""

@@ -8,8 +8,10 @@ from dataclasses import dataclass, replace
 from urllib.parse import urlsplit
 
 from agent.config.backends import shown_url
+from agent.config.config import Config
 from agent.config.problem import Problem
 from agent.config.secret_file import read_secret
+from agent.config.wing_tables import ArrayTable
 from agent.core.model import parse_instance_id
 from agent.core.network.addresses import refuse_address
 from agent.core.setting import HIDDEN, setting
@@ -48,6 +50,10 @@ class WebhookDeclaration:
         low=1,
         high=20,
     )
+
+
+def webhooks_of(config: Config) -> tuple[WebhookDeclaration, ...]:
+    return config.of_wings.get("webhook", ())
 
 
 def secret_of(declaration: WebhookDeclaration) -> bytes:
@@ -157,3 +163,24 @@ def _paths(webhook: WebhookDeclaration) -> Found:
 
 
 _CHECKS: tuple[Callable[[WebhookDeclaration], Found], ...] = (_name, _url, _patterns, _paths)
+
+HEAD = """\
+# Webhooks: addresses that the agent posts its events to, each event as one JSON object.
+# Each begins with [[webhook]]. A reload applies changes.
+# [[webhook]]
+"""
+
+TABLES = (
+    ArrayTable(
+        name="webhook",
+        plain=WebhookDeclaration(),
+        find_problem=find_webhook_problem,
+        hide=hide_target,
+        head=HEAD,
+        example=WebhookDeclaration(
+            name="ops",
+            url="https://ops.example.com/wa-agent",
+            secret_file="/etc/wa-agent/ops.secret",
+        ),
+    ),
+)

@@ -9,16 +9,17 @@ from urllib.parse import urlsplit
 
 from agent.cli.client import Client
 from agent.cli.doctor.check import Check, Installation
-from agent.config import WebhookDeclaration, secret_of
 from agent.core.network.addresses import refuse_address
 from agent.errors import ConfigError, WaError
 from agent.host.machine.findings import Finding, note, ok, wrong
+from agent.wings.webhooks.settings import WebhookDeclaration, secret_of, webhooks_of
 
 
 def checks(here: Installation) -> Iterator[Check]:
     """They send nothing: a test event would be an event that did not happen."""
-    views = _views(here.client) if here.config.webhook else None
-    for webhook in here.config.webhook:
+    webhooks = webhooks_of(here.config)
+    views = _views(here.client) if webhooks else None
+    for webhook in webhooks:
         yield Check(f"webhook {webhook.name}", partial(_examine, webhook, views))
 
 

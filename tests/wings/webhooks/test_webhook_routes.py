@@ -3,9 +3,9 @@
 import aiohttp
 import pytest
 
-from agent.core.webhook import Trial
+from agent.wings.webhooks.deliveries import Trial
 from tests.api.conftest import House
-from tests.fakes.webhooks import FAILING, LETTER
+from tests.wings.webhooks.fake_webhooks import FAILING, LETTER
 
 
 @pytest.fixture

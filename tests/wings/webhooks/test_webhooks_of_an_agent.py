@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.deliver.receiver import Receiver
 from tests.ports import free_port
+from tests.wings.webhooks.receiver import Receiver
 
 SECRET = "Geheim-of-sixteen-or-more"
 

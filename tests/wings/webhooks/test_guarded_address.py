@@ -11,16 +11,16 @@ from typing import Any
 import aiohttp
 import pytest
 
-from agent.config import WebhookDeclaration
-from agent.core.webhook import Answer
-from agent.deliver.webhooks import guarded_address
-from agent.deliver.webhooks.guarded_address import GuardedResolver, open_connector
-from agent.deliver.webhooks.request import Line, Reply
+from agent.wings.webhooks import guarded_address
+from agent.wings.webhooks.deliveries import Answer
+from agent.wings.webhooks.guarded_address import GuardedResolver, open_connector
+from agent.wings.webhooks.request import Line, Reply
+from agent.wings.webhooks.settings import WebhookDeclaration
 from tests.conftest import Eventually
-from tests.deliver.receiver import Receiver
 from tests.listener import listening
 from tests.standin.evolution.certificates import Certificates
 from tests.waiting import Pauses
+from tests.wings.webhooks.receiver import Receiver
 
 
 @pytest.fixture

@@ -2,18 +2,23 @@
 
 from typing import Any
 
-from agent.api.http.call import Call, Json
+from agent.api.http.auth import Right
+from agent.api.http.call import Call, Json, Route
 from agent.core.event_json import wall_text
-from agent.core.webhook import DeadLetter, WebhookView
+from agent.core.model import ID_PATTERN
+from agent.wings.webhooks.all import Webhooks
+from agent.wings.webhooks.deliveries import DeadLetter, WebhookView
+
+ONE = f"/api/webhooks/{{name:{ID_PATTERN}}}"
 
 
 async def list_webhooks(call: Call) -> Json:
-    return {"webhooks": [show_webhook(view) for view in call.parts.webhooks.views()]}
+    return {"webhooks": [show_webhook(view) for view in call.parts.wing(Webhooks).views()]}
 
 
 async def test(call: Call) -> Json:
     """200 also without a delivery: the answer has the target's status or the error."""
-    trial = await call.parts.webhooks.test(_name(call))
+    trial = await call.parts.wing(Webhooks).test(_name(call))
     return {
         "delivered": trial.delivered,
         "status": trial.status,
@@ -24,12 +29,12 @@ async def test(call: Call) -> Json:
 
 
 async def dead(call: Call) -> Json:
-    return {"dead": [show_dead(letter) for letter in call.parts.webhooks.dead(_name(call))]}
+    return {"dead": [show_dead(letter) for letter in call.parts.wing(Webhooks).dead(_name(call))]}
 
 
 async def retry(call: Call) -> Json:
     """Answered before the tries; the list of webhooks shows their results."""
-    return {"dead": await call.parts.webhooks.retry(_name(call))}
+    return {"dead": await call.parts.wing(Webhooks).retry(_name(call))}
 
 
 def show_webhook(view: WebhookView) -> dict[str, Any]:
@@ -61,3 +66,38 @@ def show_dead(letter: DeadLetter) -> dict[str, Any]:
 
 def _name(call: Call) -> str:
     return call.request.match_info["name"]
+
+
+ROUTES = (
+    Route(
+        "GET",
+        "/api/webhooks",
+        Right.READ,
+        list_webhooks,
+        "The webhooks and their waiting events",
+    ),
+    Route(
+        "POST",
+        f"{ONE}/test",
+        Right.OPERATE,
+        test,
+        "Send a webhook a test event now; answers with the target's answer",
+        (),
+    ),
+    Route(
+        "GET",
+        f"{ONE}/dead",
+        Right.READ,
+        dead,
+        "The events that a webhook's target refused for good",
+    ),
+    Route(
+        "POST",
+        f"{ONE}/retry",
+        Right.OPERATE,
+        retry,
+        "Close a webhook's circuit and send now, refused events included",
+        (),
+        answers=(202,),
+    ),
+)

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from agent.core.breaker import BreakerState
-from agent.core.webhook import DeadLetter, Trial, WebhookState, WebhookView
 from agent.errors import NotFound
+from agent.wings.webhooks.deliveries import DeadLetter, Trial, WebhookState, WebhookView
 
 WALL = 1_800_000_000.0
 

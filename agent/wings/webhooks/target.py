@@ -2,11 +2,11 @@
 
 from collections import Counter
 
-from agent.config import WebhookDeclaration
 from agent.core.model import JournalEntry
-from agent.core.webhook import Answer, Result, body_of, delivery_name
-from agent.deliver.webhooks.request import Line, Reply
 from agent.errors import ConfigError
+from agent.wings.webhooks.deliveries import Answer, Result, body_of, delivery_name
+from agent.wings.webhooks.request import Line, Reply
+from agent.wings.webhooks.settings import WebhookDeclaration
 
 
 class Target:

@@ -1,7 +1,7 @@
 """What waits for a webhook, counted."""
 
 from agent.core.model import JournalEntry
-from agent.deliver.webhooks.backlog import Backlog
+from agent.wings.webhooks.backlog import Backlog
 
 
 def entry(cursor: int, kind: str = "alert") -> JournalEntry:

@@ -4,10 +4,10 @@ import pytest
 
 from agent.cli.completion import command_words
 from agent.cli.main import build_parser
-from agent.core.webhook import Trial
+from agent.wings.webhooks.deliveries import Trial
 from tests.api.conftest import House
 from tests.cli.conftest import Cli
-from tests.fakes.webhooks import FAILING, LETTER
+from tests.wings.webhooks.fake_webhooks import FAILING, LETTER
 
 
 @pytest.fixture

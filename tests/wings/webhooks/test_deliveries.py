@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.core.model import Category, InstanceId, JournalEntry
-from agent.core.webhook import (
+from agent.wings.webhooks.deliveries import (
     LONGEST_RETRY_AFTER,
     Answer,
     Pace,

@@ -12,10 +12,12 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 
-from agent.config import WebhookDeclaration
-from agent.config.webhooks import shown_target
 from agent.core.model import Category, JournalEntry
-from agent.core.webhook import (
+from agent.errors import StoreError
+from agent.store.database import Store
+from agent.wings.webhooks.backlog import PAGE, Backlog
+from agent.wings.webhooks.cursor import Progress
+from agent.wings.webhooks.deliveries import (
     OWN_KINDS,
     Answer,
     DeadLetter,
@@ -25,13 +27,10 @@ from agent.core.webhook import (
     WebhookView,
     wants,
 )
-from agent.deliver.webhooks.backlog import PAGE, Backlog
-from agent.deliver.webhooks.cursor import Progress
-from agent.deliver.webhooks.request import Reply
-from agent.deliver.webhooks.retry import AgeLimit, Patience, wait_for
-from agent.deliver.webhooks.target import Target
-from agent.errors import StoreError
-from agent.store.database import Store
+from agent.wings.webhooks.request import Reply
+from agent.wings.webhooks.retry import AgeLimit, Patience, wait_for
+from agent.wings.webhooks.settings import WebhookDeclaration, shown_target
+from agent.wings.webhooks.target import Target
 
 log = logging.getLogger(__name__)
 

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import asdict
 
 from agent.core.model import JournalEntry
-from agent.core.webhook import DeadLetter
 from agent.store.database import Store
+from agent.wings.webhooks.deliveries import DeadLetter
 
 MOST_DEAD = 500
 """Dead letters of one webhook; beyond them the oldest is forgotten."""

@@ -1,1 +1,0 @@
-"""Webhooks: a cursor into the journal for each, signed requests, retries."""

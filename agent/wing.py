@@ -1,0 +1,66 @@
+"""A wing is a capability that the base can do without: a folder below agent/wings. Its module
+`door` says what it brings; the base reads the doors and names no wing, and runs without them."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from pkgutil import iter_modules
+from types import ModuleType
+
+WINGS = "agent.wings"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wing:
+    """What a wing brings. Each text is the name of one of its modules, which is imported when it
+    is needed; "" = it brings none."""
+
+    name: str
+    """Its folder."""
+    settings: str = ""
+    """Has TABLES: its tables of agent.toml."""
+    part: str = ""
+    """Has `open_part`: what runs in the agent."""
+    routes: str = ""
+    """Has ROUTES: its rows of the table of routes."""
+    commands: Mapping[str, str] = field(default_factory=dict)
+    """Each module of commands, with its words."""
+    title: str = ""
+    """Of its section in the help."""
+    names: Mapping[str, str] = field(default_factory=dict)
+    """For the completion: a word for names that only the agent knows → the command that prints
+    them."""
+    doctor: str = ""
+    """Has `checks`: those of an installation."""
+    bundle: Mapping[str, str] = field(default_factory=dict)
+    """For the archive of doctor: a file's name → the path that gives its content."""
+    alerts: str = ""
+    """Has ALERTS: its rows of the table of alerts; `runbook.md` beside it says what to do."""
+    panels: tuple[str, ...] = ()
+    """Scripts in its folder `page` that export `makePanel`: panels of the dashboard's page of the
+    agent."""
+
+    def take(self, module: str) -> ModuleType:
+        return import_module(f"{WINGS}.{self.name}.{module}")
+
+    def file(self, name: str) -> Path:
+        return Path(str(self.take("door").__file__)).with_name(name)
+
+
+@cache
+def wings() -> tuple[Wing, ...]:
+    """Those whose folder is there, by name."""
+    if find_spec(WINGS) is None:
+        return ()
+    found = iter_modules(import_module(WINGS).__path__)
+    return tuple(import_module(f"{WINGS}.{one.name}.door").WING for one in found if one.ispkg)
+
+
+def modules_of(kind: str) -> Iterator[ModuleType]:
+    """The modules of one kind, such as `routes`, of all wings that bring one."""
+    for wing in wings():
+        if name := getattr(wing, kind):
+            yield wing.take(name)

@@ -1,0 +1,1 @@
+"""The agent posts its events to the addresses that agent.toml names."""

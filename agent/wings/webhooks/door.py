@@ -1,0 +1,17 @@
+"""What the webhooks bring to the agent."""
+
+from agent.wing import Wing
+
+WING = Wing(
+    name="webhooks",
+    settings="settings",
+    part="all",
+    routes="routes",
+    commands={"commands": "webhooks"},
+    title="events to other programs",
+    names={"WEBHOOK": "wa-agent webhooks list --names"},
+    doctor="doctor",
+    bundle={"webhooks.json": "/api/webhooks"},
+    alerts="alerts",
+    panels=("webhooks.js",),
+)

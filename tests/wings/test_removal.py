@@ -1,0 +1,130 @@
+"""Each wing taken away: the base runs, heals and answers, and does not name what is gone."""
+
+import asyncio
+import os
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from agent.api.http.openapi import plain_path
+from agent.config.wing_tables import wing_tables
+from agent.wing import Wing, wings
+from tests.daemon.conftest import RunningAgent, make_agent
+
+__all__ = ["make_agent"]
+
+PROGRAM = Path(__file__).parents[2] / "agent"
+
+
+@pytest.fixture(params=wings(), ids=lambda wing: wing.name)
+def wing(request: pytest.FixtureRequest) -> Wing:
+    found: Wing = request.param
+    return found
+
+
+@pytest.fixture
+def without(wing: Wing, tmp_path: Path) -> dict[str, str]:
+    """The environment of a program whose folder of that wing is gone."""
+    copy = tmp_path / "program" / "agent"
+    shutil.copytree(PROGRAM, copy, ignore=shutil.ignore_patterns("__pycache__", "node_modules"))
+    shutil.rmtree(copy / "wings" / wing.name)
+    # Safe: the working folder, which holds the whole program, is not looked into first.
+    return {"PYTHONPATH": str(copy.parent), "PYTHONSAFEPATH": "1"}
+
+
+async def said_by(without: dict[str, str], *argv: str) -> str:
+    program = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "agent", *argv),
+        env={**os.environ, **without},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    said, _ = await program.communicate()
+    assert b"Traceback" not in said, said.decode()
+    return f"{program.returncode}\n{said.decode()}"
+
+
+async def test_without_a_wing_the_agent_starts_heals_a_session_and_answers(
+    wing: Wing,
+    without: dict[str, str],
+    make_agent: Callable[..., RunningAgent],
+    eventually: Callable[..., object],
+) -> None:
+    agent = make_agent()
+    await agent.start(without)
+    await agent.create("shop")
+    await eventually(lambda: is_connected(agent))
+    before = await agent.pid("shop")
+    os.kill(before, 9)
+    await eventually(lambda: agent.is_back("shop", before))
+    described = await agent.do("GET", "/openapi.json")
+    gone = {plain_path(route.path) for route in routes_of(wing)}
+    assert not gone & set(described["paths"])
+    page = await agent.do("GET", "/")
+    assert not [panel for panel in wing.panels if panel in page]
+    for panel in wing.panels:
+        assert (await agent.ask("GET", f"/page/{panel}"))[0] == 404
+    for path in ("/metrics", "/docs", "/runbook", "/api/alerts"):
+        assert (await agent.ask("GET", path))[0] == 200, path
+    assert "Traceback" not in agent.log.read_text()
+
+
+async def test_without_a_wing_the_commands_work_and_do_not_name_it(
+    wing: Wing, without: dict[str, str], tmp_path: Path
+) -> None:
+    words = " ".join(wing.commands.values()).split()
+    shown = await said_by(without, "--help")
+    assert shown.startswith("0\n")
+    assert not [word for word in words if f"\n    {word} " in shown]
+    assert not wing.title or f"\n{wing.title}:\n" not in shown
+    for word in words:
+        assert (await said_by(without, word)).startswith("2\n"), word
+    file = tmp_path / "agent.toml"
+    assert (await said_by(without, "config", "init", "--config", str(file))).startswith("0\n")
+    written = file.read_text()
+    assert not [name for name in tables_of(wing) if f"[{name}]" in written]
+    assert (await said_by(without, "config", "check", "--config", str(file))).startswith("0\n")
+    state = ("--state", str(tmp_path / "state"), "--config", str(file))
+    found = await said_by(without, "doctor", "--socket", str(tmp_path / "none.sock"), *state)
+    assert "config" in found
+    folder = tmp_path / "prometheus"
+    folder.mkdir()
+    export = ("alerts", "export", str(folder), "--config", str(file))
+    assert (await said_by(without, *export)).startswith("0\n")
+    written = "".join(file.read_text() for file in folder.iterdir())
+    assert "WaSessionDown" in written
+    assert not [alert.name for alert in alerts_of(wing) if alert.name in written]
+
+
+def test_the_base_names_no_wing() -> None:
+    """Import contracts see imports only; a name in a text would be one as well."""
+    folders = {f"wings.{wing.name}" for wing in wings()} | {
+        f"wings/{wing.name}" for wing in wings()
+    }
+    for file in PROGRAM.rglob("*.py"):
+        if PROGRAM / "wings" not in file.parents:
+            text = file.read_text(encoding="utf-8")
+            assert not [folder for folder in folders if folder in text], file
+
+
+async def is_connected(agent: RunningAgent) -> bool:
+    return await agent.status("shop") == "CONNECTED"
+
+
+def routes_of(wing: Wing) -> tuple:
+    return wing.take(wing.routes).ROUTES if wing.routes else ()
+
+
+def tables_of(wing: Wing) -> list[str]:
+    return [table.name for table in wing.take(wing.settings).TABLES] if wing.settings else []
+
+
+def alerts_of(wing: Wing) -> tuple:
+    return wing.take(wing.alerts).ALERTS if wing.alerts else ()
+
+
+def test_each_table_of_a_wing_is_read() -> None:
+    assert {name for wing in wings() for name in tables_of(wing)} == set(wing_tables())

@@ -1,0 +1,96 @@
+"""[[webhook]] of agent.toml: read, checked, shown."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from agent.config import load_config, render_config, without_secrets
+from agent.core.setting import settings_of
+from agent.errors import ConfigError
+from agent.wings.webhooks.settings import WebhookDeclaration, webhooks_of
+
+EXAMPLE = Path(__file__).parents[3] / "agent.toml.example"
+
+
+@pytest.fixture
+def load(tmp_path: Path):
+    def read(text: str):
+        file = tmp_path / "agent.toml"
+        file.write_text(text)
+        return load_config(file, {})
+
+    return read
+
+
+def test_the_webhook_in_the_example_is_a_good_one_with_every_key(load):
+    text = EXAMPLE.read_text().partition("# [[webhook]]\n")[2].partition("# Instances")[0]
+    lines = re.findall(r"^# .+\n# (\w+ = .+)$", text, flags=re.MULTILINE)
+    marks = [one.name for one, _ in settings_of(WebhookDeclaration)]
+    assert [line.partition(" ")[0] for line in lines] == marks
+    (found,) = load("[[webhook]]\n" + "\n".join(lines)).of_wings["webhook"]
+    assert found == WebhookDeclaration(
+        "ops", "https://ops.example.com/wa-agent", "/etc/wa-agent/ops.secret"
+    )
+
+
+HOOK = "[[webhook]]\nname = 'ops'\nurl = 'https://x.example/in?token=T-1'\n"
+
+
+def test_webhooks_are_declared_and_read_back(load):
+    text = HOOK + "kinds = ['status', 'alert*']\nprivate = true\nlongest_age = 1\n"
+    config = load(text)
+    (one,) = webhooks_of(config)
+    assert (one.kinds, one.instances, one.private) == (("status", "alert*"), ("*",), True)
+    assert load(render_config(config)) == config
+    assert load(render_config(config, only_changed=False)) == config
+    assert "T-1" not in repr(config)
+    shown = render_config(without_secrets(config))
+    assert 'url = "https://x.example/***"' in shown, "of many services the path is the key"
+    assert "T-1" not in shown
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "cause"),
+    [
+        pytest.param("[[webhook]]\nurl = 'http://x'", 1, "every .* needs it", id="no name"),
+        pytest.param("[[webhook]]\nname = 'a'", 1, "every .* needs it", id="no url"),
+        pytest.param(HOOK + "name2 = 1", 4, "no such key; did you mean name", id="unknown key"),
+        pytest.param(HOOK + "tries = '3'", 4, "a whole number", id="wrong type"),
+        pytest.param(HOOK + "tries = 0", 4, "at least 1", id="too few"),
+        pytest.param(HOOK + "kinds = []", 4, "an empty list sends nothing", id="no kinds"),
+        pytest.param(HOOK + "kinds = ['A b']", 4, "is no pattern", id="no pattern"),
+        pytest.param(HOOK + "secret_file = 'x'", 4, "an absolute path", id="relative"),
+        pytest.param(HOOK + HOOK, 5, "declared twice", id="twins"),
+        pytest.param(HOOK.replace("ops", "O p"), 2, "1 to 48 of", id="bad name"),
+        pytest.param(HOOK.replace("https", "ftp"), 3, "must be http", id="ftp"),
+        pytest.param(HOOK.replace("x.ex", "u:p@x.ex"), 3, "without user", id="password"),
+        pytest.param(HOOK.replace("in?", "#"), 3, "without #", id="fragment"),
+        pytest.param(HOOK.replace("x.example", "10.0.0.7"), 3, "it is private", id="private"),
+        pytest.param(HOOK.replace("x.example", "127.1"), 3, "a plain IP address", id="odd"),
+        pytest.param(
+            HOOK.replace("x.example", "0x7f000001"), 3, "a plain IP address", id="hexadecimal"
+        ),
+        pytest.param(HOOK.replace("x.example", "[::ffff:7f00:1]"), 3, "loopback", id="mapped"),
+        pytest.param(
+            HOOK.replace("x.example", "169.254.169.254") + "private = true",
+            3,
+            "metadata",
+            id="metadata even where private is allowed",
+        ),
+        pytest.param(
+            HOOK.replace("https", "http") + "ca_file = '/x'", 4, "no certificate", id="no TLS"
+        ),
+        pytest.param("[webhook]\nname = 'a'", 1, r"\[\[webhook\]\]", id="one table"),
+    ],
+)
+def test_f62_a_webhook_that_cannot_be_is_named_with_its_line(load, text, line, cause):
+    with pytest.raises(ConfigError, match=cause) as caught:
+        load(text)
+    assert f"line {line}" in str(caught.value)
+    assert "T-1" not in str(caught.value)
+
+
+def test_a_private_webhook_may_be_on_this_machine(load):
+    (one,) = webhooks_of(load(HOOK.replace("x.example", "127.0.0.1") + "private = true"))
+    assert one.private
