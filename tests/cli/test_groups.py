@@ -13,7 +13,7 @@ from agent.cli.groups import WORDS, group_of, modules
 Take = Callable[[], Group]
 
 
-@pytest.mark.parametrize(("words", "take"), modules())
+@pytest.mark.parametrize(("words", "take"), list(modules()))
 def test_the_table_has_the_commands_that_a_module_adds(words: str, take: Take) -> None:
     group = take()
     commands = argparse.ArgumentParser().add_subparsers()
