@@ -23,6 +23,7 @@ from agent.core.model import (
     Claim,
     ClaimFact,
     ConnectionStatus,
+    Desired,
     HealthVerdict,
     Instance,
     InstanceId,
@@ -30,6 +31,7 @@ from agent.core.model import (
     SessionFiles,
     SessionRecord,
     UnitStatus,
+    desired_in,
 )
 from agent.core.recovery.proof import Kept
 from agent.core.recovery.repair import Repair
@@ -237,6 +239,9 @@ class Facts:
     @property
     def id(self) -> InstanceId:
         return self.instance.id
+
+    def desired(self, boot: str) -> Desired:
+        return desired_in(boot, self.instance, self.record, self.enabled_by_operator)
 
     def heard(self, claim: Claim, now: float) -> bool:
         """Take in a claim of the present run; True when more than its proof is new."""

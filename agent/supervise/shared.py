@@ -21,7 +21,6 @@ from agent.supervise.copies.snapshots import Keeping
 from agent.supervise.facts import Facts
 from agent.supervise.loop import Wakes
 from agent.supervise.packs import Packs
-from agent.supervise.passes.picture import desired_of
 from agent.supervise.reach.watch import Reaching, ReachNews
 from agent.supervise.registry import Registry
 from agent.supervise.requests.creation import Creation
@@ -171,7 +170,7 @@ def _waits_for_its_address(facts: Facts, host: Host) -> bool:
     record = facts.record
     if facts.gone or record.status is ConnectionStatus.CONNECTED:
         return False
-    return desired_of(facts, host).should_run and not reason_of(record.reason).hopeless
+    return facts.desired(host.boot_id()).should_run and not reason_of(record.reason).hopeless
 
 
 def _gates(settings: Settings, wake: Callable[[InstanceId], None]) -> Gates:
@@ -188,6 +187,6 @@ def _room(settings: Settings, host: Host, wake: Callable[[InstanceId], None]) ->
     return Room(
         limit=settings.memory_limit,
         budget=settings.memory_budget,
-        wanted=lambda facts: desired_of(facts, host).should_run,
+        wanted=lambda facts: facts.desired(host.boot_id()).should_run,
         wake=wake,
     )

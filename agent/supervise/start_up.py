@@ -25,7 +25,6 @@ from agent.host.base import Host
 from agent.log import about, bound
 from agent.store.database import Store
 from agent.supervise.facts import Facts
-from agent.supervise.passes.picture import desired_of
 from agent.supervise.registry import Registry, identity_of, says_the_same
 from agent.supervise.turns.memory import Room
 from agent.vault.copies.recover import recover_identity
@@ -205,7 +204,7 @@ def _was_deleted(facts: Facts, retired: Retired | None) -> bool:
 async def _mark_reconnecting(
     registry: Registry, facts: Facts, host: Host, running: Collection[InstanceId]
 ) -> None:
-    waits_for_start = desired_of(facts, host).should_run and facts.id not in running
+    waits_for_start = facts.desired(host.boot_id()).should_run and facts.id not in running
     if waits_for_start and facts.record.status is ConnectionStatus.CONNECTED:
         facts.record = replace(
             facts.record,

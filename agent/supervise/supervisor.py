@@ -27,7 +27,6 @@ from agent.supervise.copies.archives import Moving
 from agent.supervise.copies.snapshots import Keeping
 from agent.supervise.facts import Facts
 from agent.supervise.passes.lost_folder import refuse_to_end
-from agent.supervise.passes.picture import desired_of
 from agent.supervise.registry import Registry
 from agent.supervise.requests.calls import Asking
 from agent.supervise.requests.checks import Checking
@@ -117,7 +116,7 @@ class Supervisor:
     async def enable(self, id: InstanceId) -> InstanceView:
         facts = self._registry.get(id)
         ended = facts.record.reason and reason_of(facts.record.reason).final
-        if ended and facts.instance.enabled and desired_of(facts, self._host).should_run:
+        if ended and facts.instance.enabled and facts.desired(self._host.boot_id()).should_run:
             # An enabled session that WhatsApp ended gets no further login.
             said = entry(facts, "enabled", "an operator enabled it; it was enabled already")
             return await self._intend(facts, said)

@@ -9,7 +9,7 @@ from agent.core.breaker import breaker_of
 from agent.core.figures.session_figures import with_zeros
 from agent.core.findings.crypto import judge_crypto
 from agent.core.findings.error_rate import PerMinute
-from agent.core.model import ConnectionStatus, Health, HealthVerdict, SessionRecord
+from agent.core.model import ConnectionStatus, Health, HealthVerdict, SessionRecord, desired_in
 from agent.core.reasons import reason_of
 from agent.core.view import (
     MESSAGE_DIRECTIONS,
@@ -19,7 +19,6 @@ from agent.core.view import (
 from agent.engines.catalog import entry_of
 from agent.host.base import Host
 from agent.supervise.facts import Facts
-from agent.supervise.passes.picture import desired_from
 from agent.supervise.settings import Settings
 from agent.supervise.turns.turns import Turns
 
@@ -59,7 +58,7 @@ def view_of(facts: Facts, sources: ViewSources) -> InstanceView:
     unit, verdict = facts.shown[0], facts.shown[1] or NOT_LOOKED_YET
     proved_at = facts.run.claim.proved_at() if facts.run.claim else None
     backend = instance.backend
-    desired = desired_from(instance, record, sources.host, facts.enabled_by_operator)
+    desired = desired_in(sources.host.boot_id(), instance, record, facts.enabled_by_operator)
     return InstanceView(
         instance=instance,
         desired=desired,

@@ -31,7 +31,6 @@ from agent.supervise.backends.registry import Backends
 from agent.supervise.facts import Facts, RunFacts
 from agent.supervise.passes.due import ask_soon, next_look, probe_interval, share_of
 from agent.supervise.passes.lost_folder import FolderLooks, compare_folder
-from agent.supervise.passes.picture import desired_of
 from agent.supervise.settings import Settings
 from agent.supervise.worker_link import Listener, WorkerLink
 from agent.vault.check import inspect_folder, may_log_in
@@ -108,7 +107,7 @@ def _look_at_disk(facts: Facts, observer: Observer) -> None:
     if facts.folder.away_since is not None and not away:
         facts.asked.start = True  # Whole again: failures meanwhile had this one cause.
     facts.folder.away_since = (facts.folder.away_since or boot_now()) if away else None
-    wanted = desired_of(facts, observer.host).should_run
+    wanted = facts.desired(observer.host.boot_id()).should_run
     facts.folder.disk_problem = (
         why_no_start(observer.session_root, observer.settings.config.start.disk_free)
         if wanted

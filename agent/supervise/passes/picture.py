@@ -3,14 +3,7 @@
 import time
 
 from agent.clock import boot_now
-from agent.core.model import (
-    Desired,
-    Instance,
-    Observation,
-    Override,
-    SessionRecord,
-    Signal,
-)
+from agent.core.model import Observation, Signal
 from agent.core.reconnect import ReconnectPolicy, not_before
 from agent.host.base import Host
 from agent.supervise.facts import Facts
@@ -31,7 +24,7 @@ def picture(
     earliest = not_before(facts.record, policy, now, now_wall)
     return Observation(
         instance=facts.instance,
-        desired=desired_of(facts, host),
+        desired=facts.desired(host.boot_id()),
         record=facts.record,
         unit=facts.unit,
         at=now,
@@ -49,15 +42,3 @@ def picture(
         back_at=back_at,
         waits_turn=waits_turn,
     )
-
-
-def desired_of(facts: Facts, host: Host) -> Desired:
-    return desired_from(facts.instance, facts.record, host, facts.enabled_by_operator)
-
-
-def desired_from(
-    instance: Instance, record: SessionRecord, host: Host, enabled_by_operator: bool
-) -> Desired:
-    """An operator's override is void in another boot of the machine."""
-    override = record.override if record.override_boot == host.boot_id() else Override.NONE
-    return Desired(instance.enabled or enabled_by_operator, override)

@@ -27,7 +27,6 @@ from agent.errors import NotFound, Refused, TryLater
 from agent.host.base import Host
 from agent.log import bound
 from agent.supervise.facts import Facts
-from agent.supervise.passes.picture import desired_of
 from agent.supervise.passes.repair import Ladder
 from agent.supervise.registry import Registry
 from agent.supervise.requests.checks import Checking
@@ -271,7 +270,7 @@ class Repairs:
             raise TryLater(f"cannot reach {facts.id}: {facts.sentence}", code=facts.wait_reason)
 
     def _must_be_wanted(self, facts: Facts) -> None:
-        if not desired_of(facts, self._host).should_run:
+        if not facts.desired(self._host.boot_id()).should_run:
             raise Refused(
                 f"cannot repair {facts.id}: it is disabled or stopped; enable or start it first",
                 code="not_wanted",

@@ -13,7 +13,6 @@ from agent.engines.base import Qr
 from agent.errors import LinkError, Refused, TryLater
 from agent.host.base import Host
 from agent.supervise.facts import Facts
-from agent.supervise.passes.picture import desired_of
 from agent.supervise.registry import Registry
 from agent.supervise.requests.calls import Asking
 from agent.supervise.requests.no_code import refuse_silent, waits_in_vain
@@ -78,7 +77,7 @@ class SettingUp:
                 field="engine",
                 code="other_engine",
             )
-        elif not desired_of(facts, self.host).should_run:
+        elif not facts.desired(self.host.boot_id()).should_run:
             await self.enable(wanted.id)
         begun = SetUp(wanted.id, facts is None, WELL, qr=None)
         limit = asyncio.timeout(max(deadline - time.monotonic(), 0.0))
