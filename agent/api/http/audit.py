@@ -22,6 +22,8 @@ from agent.logfiles import AUDIT
 
 REQUEST_ID = web.RequestKey("request_id", str)
 ROUTE = web.RequestKey("route", str)
+_CALLER = web.RequestKey("caller", tuple)
+"""Of a known key or user without the right: its name, and that with its address."""
 QUIET_SECONDS = 60.0
 """Seconds in which lines like the last one are counted only."""
 MOST_SOURCES = 256
@@ -52,7 +54,9 @@ class Audit:
         who = caller.name if caller.name == address else f"{caller.name} from {address}"
         who = f"{who} through {caller.through}" if caller.through else who
         line = f"{who}: {action} (request {_number(request)})"
-        if request.method not in ("GET", "HEAD"):
+        if status in (401, 403):
+            request[_CALLER] = (caller.name, who)  # `refused` writes it
+        elif request.method not in ("GET", "HEAD"):
             bound(Category.API, id, AUDIT).info("%s", line)
         elif request.get(ROUTE) in OPENS_A_SESSION and status == 200:
             # A page asks every few seconds while it shows the code.
@@ -62,11 +66,12 @@ class Audit:
         """A missing or wrong key, a missing right, a foreign host or page, a wrong hook secret."""
         # The last part of a hook's path is a secret.
         path = request.get(ROUTE, "a hook") if is_hook(request) else request.path[:200]
+        name, who = request.get(_CALLER, ("", address_of(request)))
         line = (
-            f"refused {address_of(request)}: {request.method} {path} → {status} {code}"
-            f" (request {_number(request)})"
+            f"refused {who}: {request.method} {path} → {status} {code} (request {_number(request)})"
         )
-        self._limited(f"refused {_connected_from(request)}", None, line, logging.WARNING)
+        source = " ".join(filter(None, ("refused", _connected_from(request), name)))
+        self._limited(source, None, line, logging.WARNING)
 
     def failed(self, request: web.Request, error: WaError) -> None:
         """An answer 5xx: each cause once for each address."""

@@ -55,6 +55,23 @@ async def test_a_flood_of_refusals_leaves_one_line_whatever_clients_its_sender_n
     assert ": 19 more like the last within 60 s" in said(caplog)[-1]
 
 
+async def test_a_key_that_lacks_a_right_leaves_a_line_and_a_count(
+    open_house: OpenHouse, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    async with open_house() as house:
+        house.supervisor.known[InstanceId("sales")] = make_view("sales")
+        key = await house.key("read")
+        before = len(said(caplog))
+        async with aiohttp.ClientSession(house.url, headers=key) as tcp:
+            for _ in range(20):
+                assert (await tcp.post("/api/instance/sales/stop")).status == 403
+        (line,) = said(caplog)[before:]
+        assert line.startswith("refused key a test from 127.0.0.1: POST /api/instance/sales/stop")
+        assert "→ 403 " in line
+    assert said(caplog)[-1] == "refused 127.0.0.1 key a test: 19 more like the last within 60 s"
+
+
 async def test_the_count_of_refusals_comes_by_itself(
     house: House, caplog: pytest.LogCaptureFixture, eventually: Eventually
 ) -> None:
