@@ -20,6 +20,7 @@ from agent.cli.sessions.qr import draw_code
 from agent.cli.terminal.answer import print_answer, print_list
 from agent.cli.terminal.progress import with_progress
 from agent.cli.terminal.show import clean, duration, moment, pair_lines, print_json, table_lines
+from agent.core.recovery.repair import Ending
 from agent.errors import InvalidRequest, TryLater, WaError
 
 _ASKED = (
@@ -105,6 +106,8 @@ def _how_it_ended(id: str, result: dict[str, Any]) -> str:
         return "was repaired"
     if result["healthy"]:
         return "is well"
+    if result["ending"] == Ending.NEEDS_SCAN and result["sentence"]:
+        return f"is not linked: {result['sentence']}"
     ending = result["ending"].replace("_", " ")
     return f"is not well: {ending}: {result['sentence']}; more: wa-agent why {id}"
 

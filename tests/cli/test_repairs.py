@@ -34,6 +34,10 @@ async def test_every_repair_is_listed_with_its_end(house: House, cli: Cli) -> No
         1,
         "sales is not well: gave up: no code; more: wa-agent why sales\n",
     )
+    told = "it waits for a scan of its QR code: wa-agent qr sales --watch"
+    house.supervisor.repairs.result = FakeResult(False, False, False, "needs_scan", told)
+    waits = await cli("recover", "sales")
+    assert (waits.status, waits.out) == (1, f"sales is not linked: {told}\n")
     assert (await cli("recover", "nobody")).status == 3
 
 

@@ -330,6 +330,20 @@ async def test_a_caller_that_waits_for_a_repair_delays_no_stop(agent, eventually
     await eventually(lambda: agent.status("a"), "CONNECTED")
 
 
+async def test_recover_of_a_session_that_waits_for_a_scan_says_so(agent, eventually):
+    await agent.create("a", scan="manual")
+    await eventually(lambda: agent.status("a"), "QR_REQUIRED")
+    found = await agent.do("POST", "/api/instance/a/recover?wait=120")
+    assert found == {
+        "healthy": False,
+        "cleaned": False,
+        "recovered": False,
+        "ending": "needs_scan",
+        "sentence": "it waits for a scan of its QR code: wa-agent qr a --watch",
+    }
+    assert await agent.status("a") == "QR_REQUIRED"
+
+
 async def joined(agent):
     return [one for kind, one in await agent.story("a") if kind == "operator" and "joins" in one]
 

@@ -97,7 +97,7 @@ class Repairs:
         """One round of all steps that keep the pairing."""
         facts, deadline = self._registry.get(id), self._deadline(wait)
         self._must_be_wanted(facts)
-        return await self._until(deadline, facts, self._repair(facts, Goal.RECOVER, deadline))
+        return await self._until(deadline, facts, self._recover(facts, deadline))
 
     async def cleanup_corrupted(
         self,
@@ -183,6 +183,15 @@ class Repairs:
         sentence = facts.action.refusal or facts.sentence
         so_far = last.answer if last is not None and not last.over else _NOTHING_DONE
         return RepairResult(**so_far, ending=GOES_ON, sentence=sentence)
+
+    async def _recover(self, facts: Facts, deadline: float) -> RepairResult:
+        """No step that keeps a pairing helps where a person has to link the session."""
+        found, verdict = await self._repair(facts, Goal.RECOVER, deadline), facts.verdict
+        if found.ending == GOES_ON or verdict is None or verdict.healthy or not _is_well(verdict):
+            return found
+        told = f"{facts.sentence}: wa-agent qr {facts.id} --watch"
+        scan = Ending.NEEDS_SCAN
+        return replace(found, healthy=False, recovered=False, ending=scan, sentence=told)
 
     async def _heal(
         self,
