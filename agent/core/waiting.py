@@ -19,7 +19,8 @@ WAIT_SENTENCES = {
     BACKEND_DOWN: "its backend is down",
     BACKEND_UNCHECKED: "the agent has not checked its backend yet",
     WAITS_TURN: "it waits for its turn to start",
-    "backend_circuit": "its backend failed several times in a row; one session tries first",
+    "backend_circuit": "its backend left several checks or requests in a row without an answer;"
+    " one session tries first",
     "backend_missing": "agent.toml declares no [[backend]] of the name in its settings",
     NO_LEASE: "this machine has no lease for it: the fleet's database is away or has just"
     " started, another machine owns the session, or agent.toml has no [fleet]",

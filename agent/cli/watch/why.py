@@ -28,6 +28,7 @@ _HOLD_ENDS = {
     "incident": " (wa-agent incidents)",
     "memory_full": "; it starts when another worker stops (wa-agent list)",
     "disk_full": "; it starts as soon as the disk has space (wa-agent doctor)",
+    "backend_circuit": " (wa-agent backends {backend}), or now: wa-agent backends reset {backend}",
 }
 _STEPS = {
     "reconnect": "reconnect inside its worker",
@@ -133,7 +134,8 @@ def next_steps(details: dict[str, Any], now: datetime) -> Iterator[str]:
     if hold := details["hold"]:
         told = details["hold_sentence"] in details["sentence"]
         what = "it goes on by itself when that is over" if told else details["hold_sentence"]
-        yield f"it waits for others: {what}{_HOLD_ENDS.get(hold, '')}"
+        ends = _HOLD_ENDS.get(hold, "").format(backend=details["backend"])
+        yield f"it waits for others: {what}{ends}"
     if (before := details["turns_before"]) is not None:
         yield f"it waits for its turn, {before} before it"
     repair = details["repair"]
