@@ -5,6 +5,8 @@ import sys
 
 
 def main() -> int:
+    if sys.getfilesystemencoding() != "utf-8":  # a locale that cannot name every session
+        os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])
     # The lists in question are short; the C++ runtime that they would bring is 1 MiB.
     os.environ.setdefault("FROZENLIST_NO_EXTENSIONS", "1")
     from agent.cli.main import run

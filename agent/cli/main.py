@@ -1,10 +1,12 @@
 """The program `wa-agent`: reads the command line, runs one command, returns its exit status."""
 
 import argparse
+import io
 import json
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from agent.cli import agent
 from agent.cli.command import Group, add_common
@@ -54,6 +56,7 @@ def build_parser(groups: Sequence[Group] = ()) -> argparse.ArgumentParser:
 
 
 def run(argv: list[str]) -> int:
+    take_streams()
     try:
         options = _options(argv)
         status: int = options.run(options)
@@ -70,9 +73,28 @@ def run(argv: list[str]) -> int:
         return 0
     except OSError as error:
         _print_no_more()
-        what = error.filename or "the standard output, where the answer belongs"
+        what = error.filename or _what_has_no_name()
         refusal = WaError(f"cannot use {what}: {error.strerror or error}")
         return _say(refusal, as_json="--json" in argv)
+
+
+def take_streams() -> None:
+    """A stream that the caller closed takes what is printed and drops it; one whose encoding lacks
+    a sign gets its number instead."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115 - for the whole run
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _what_has_no_name() -> str:
+    try:
+        Path.cwd()
+    except OSError:
+        return "the working folder"
+    return "the standard output, where the answer belongs"
 
 
 def _print_no_more() -> None:

@@ -70,18 +70,37 @@ def add_backend(path: Path, values: Mapping[str, Any], env: Mapping[str, str]) -
     """Its backup. The file stays as it is where the agent could not use the new one."""
     doing = f"cannot add backend {values.get('name', '')!r:.60} to {path}"
     try:
-        changed = with_backend(path.read_text(encoding="utf-8-sig"), values)
-        with candidate(path, changed) as new:
-            try:
-                load_config(new, env)
-            except ConfigError as error:
-                cause = str(error).replace(str(new), str(path))
-                raise InvalidRequest(f"{doing}: {cause}", field=error.field) from None
-        return put(path, changed)
+        with _key_apart(path, values) as table:
+            changed = with_backend(path.read_text(encoding="utf-8-sig"), table)
+            with candidate(path, changed) as new:
+                try:
+                    load_config(new, env)
+                except ConfigError as error:
+                    cause = str(error).replace(str(new), str(path))
+                    raise InvalidRequest(f"{doing}: {cause}", field=error.field) from None
+            return put(path, changed)
     except (OSError, UnicodeDecodeError) as error:
         cause = getattr(error, "strerror", None) or "it is not UTF-8"
         advice = "a person who may write it adds it with `wa-agent backends add`"
         raise Refused(f"{doing}: {cause}; {advice}", code="config_not_writable") from error
+
+
+@contextmanager
+def _key_apart(path: Path, values: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """The table with its key in a file of its own: others may read agent.toml and its backups."""
+    if not (key := values.get("key")):
+        yield values
+        return
+    file = path.absolute().with_name(f"{values['name']}.{os.urandom(4).hex()}.key")
+    write_whole(file, f"{key}\n".encode(), mode=0o600)
+    try:
+        yield {name: value for name, value in values.items() if name != "key"} | {
+            "key_file": str(file)
+        }
+    except BaseException:
+        with suppress(OSError):
+            file.unlink()
+        raise
 
 
 def _table(lines: list[str], table: str) -> tuple[int, int]:

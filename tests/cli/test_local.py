@@ -227,3 +227,26 @@ def test_tables_stay_aligned_with_wide_letters() -> None:
     lines = table_lines(("A", "B"), [("日本", "x"), ("abcde", "y")])
     assert lines == ["A      B", "日本   x", "abcde  y"]
     assert clean("a\x1b[0mb\u202ec\ud800") == "a�[0mb�c�"
+
+
+@pytest.mark.parametrize(
+    ("shell", "status", "said"),
+    [
+        ('exec "$@" list --socket none >&-', 5, "cannot reach the agent"),
+        ('LC_ALL=C PYTHONCOERCECLOCALE=0 PYTHONUTF8=0 exec "$@" config check --config é', 78, "é"),
+        ('PYTHONIOENCODING=ascii exec "$@" config check --config é', 78, "\\xe9"),
+        (
+            'mkdir gone && cd gone && rmdir ../gone && exec "$@" config check',
+            1,
+            "the working folder",
+        ),
+    ],
+    ids=["closed output", "ASCII names", "ASCII output", "no working folder"],
+)
+def test_odd_surroundings_of_a_command_end_in_a_sentence(
+    shell: str, status: int, said: str, tmp_path: Path
+) -> None:
+    program = ("sh", "-c", shell, "sh", sys.executable, "-m", "agent")
+    done = subprocess.run(program, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert "Traceback" not in done.stderr
+    assert (done.returncode, said in done.stderr) == (status, True), done.stderr

@@ -303,9 +303,14 @@ async def test_a_backend_is_added_without_a_restart_and_is_there_after_one(
         assert status == 400, told
         assert word in told["message"], told
     assert agent.config.read_text() == before
+    assert not list(agent.config.parent.glob("evo.*.key"))
     made = await agent.do("POST", "/api/backends", new)
     assert made["name"] == "evo"
-    assert agent.config.read_text().startswith(before)
+    after = agent.config.read_text()
+    assert after.startswith(before)
+    assert KEY not in after, "others may read agent.toml"
+    (file,) = agent.config.parent.glob("evo.*.key")
+    assert (file.read_text().strip(), file.stat().st_mode & 0o777) == (KEY, 0o600)
     watched = Watched(agent, standin)
     await eventually(lambda: watched.all_connected(1), within=45)
     status, told = await agent.ask("POST", "/api/backends", new)

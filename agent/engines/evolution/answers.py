@@ -42,7 +42,7 @@ def server_fault(what: str, answer: Answer) -> ServerDown | None:
 
 def refusal(what: str, answer: Answer, code: str = "remote_refused") -> EngineError:
     """In the server's own words, without what may be secret."""
-    words = _MAYBE_SECRET.sub("…", refusal_words(answer.body))[:160]
+    words = _MAYBE_SECRET.sub("…", answer.without_ours(refusal_words(answer.body)))[:160]
     return EngineError(f"cannot {what}: {words or f'it answers {answer.status}'}", code=code)
 
 

@@ -2,7 +2,7 @@
 the repair script's module runs where nothing is installed."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 from urllib.parse import quote
@@ -11,6 +11,7 @@ from agent.core.words import ServerClaim
 from agent.errors import EngineError, InvalidRequest
 
 LARGEST_BODY = 8 << 20
+_SIGNS = 2
 
 
 class ServerDown(EngineError):
@@ -34,10 +35,18 @@ class Answer:
     status: int
     body: Any = field(repr=False)
     seconds: float
+    ours: tuple[str, ...] = field(default=(), repr=False)
+    """What the request itself said, its key among it: a refusal may repeat it."""
 
     @property
     def good(self) -> bool:
         return self.status < 400
+
+    def without_ours(self, words: str) -> str:
+        """The server's words without keys, message texts and numbers that it got from us."""
+        for text in sorted(self.ours, key=len, reverse=True):
+            words = words.replace(text, "…")
+        return words
 
 
 class Http(Protocol):
@@ -56,6 +65,15 @@ class Http(Protocol):
     ) -> Answer: ...
 
     async def close(self) -> None: ...
+
+
+def texts_of(body: Any) -> Iterator[str]:
+    """The texts of a request, however deep; a sign or two tell nothing, and stand in every word."""
+    if isinstance(body, str):
+        yield from (body,) if len(body) > _SIGNS else ()
+    elif isinstance(body, Mapping | list):
+        for part in body.values() if isinstance(body, Mapping) else body:
+            yield from texts_of(part)
 
 
 def segment(name: str) -> str:

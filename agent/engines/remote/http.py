@@ -13,7 +13,7 @@ from urllib.parse import urlencode
 import aiohttp
 from yarl import URL
 
-from agent.engines.remote.answers import LARGEST_BODY, Answer, ServerDown, read_answer
+from agent.engines.remote.answers import LARGEST_BODY, Answer, ServerDown, read_answer, texts_of
 from agent.engines.remote.declaration import BackendDeclaration
 from agent.engines.remote.tls import tls_of
 
@@ -29,6 +29,7 @@ class RemoteHttp:
     def __init__(self, server: BackendDeclaration, headers: Mapping[str, str]) -> None:
         """`headers` go with each request and may hold the key."""
         self._server = server
+        self._headers = tuple(headers.values())
         self._turns = asyncio.Semaphore(server.parallel)
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0, ssl=tls_of(server), keepalive_timeout=_IDLE),
@@ -74,7 +75,8 @@ class RemoteHttp:
             reason, cause = _classified(error)
             reached = not isinstance(error, aiohttp.ClientConnectorError)
             raise ServerDown(what, reason, cause, reached=reached) from error
-        return Answer(status, read_answer(what, status, raw), time.monotonic() - begun)
+        ours = (*self._headers, *texts_of([body, dict(headers or {})]))
+        return Answer(status, read_answer(what, status, raw), time.monotonic() - begun, ours)
 
     async def close(self) -> None:
         await self._session.close()

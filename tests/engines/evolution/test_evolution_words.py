@@ -19,7 +19,7 @@ from agent.engines.evolution.proof import Proof, read_proof
 from agent.engines.evolution.rows import Row, Rows, read_rows
 from agent.engines.evolution.settings import Pace
 from agent.engines.evolution.view import SessionView
-from agent.engines.remote.answers import Answer
+from agent.engines.remote.answers import Answer, texts_of
 from agent.errors import EngineError
 
 Status = ConnectionStatus
@@ -280,6 +280,13 @@ def test_refusals_are_shown_without_secrets() -> None:
     assert str(error) == "cannot create a: Invalid token … of …"
     assert str(refusal("create a", Answer(418, None, 0.1))) == "cannot create a: it answers 418"
     assert refusal_words({"response": {"message": [[[[["too deep"]]]]]}}) == ""
+
+
+def test_a_refusal_that_repeats_the_request_shows_nothing_of_it() -> None:
+    said = [*texts_of({"number": "5511988887777", "textMessage": {"text": "the secret text"}})]
+    words = "apikey k-1 is wrong for 5511988887777, said 'the secret text'"
+    answer = Answer(400, {"response": {"message": [words]}}, 0.1, ("k-1", *said))
+    assert str(refusal("send", answer)) == "cannot send: apikey … is wrong for …, said '…'"
 
 
 @pytest.mark.parametrize(

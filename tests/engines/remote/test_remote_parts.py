@@ -180,3 +180,21 @@ async def test_f58_an_unknown_host_name_is_a_server_that_is_away(
     await http.close()
     assert (caught.value.reason, caught.value.reached) == ("unreachable", False)
     assert asked == ["gone.example"]
+
+
+async def test_an_answer_knows_what_its_request_said() -> None:
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 2\r\n\r\n{}")
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(refuse, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    http = RemoteHttp(BackendDeclaration(url=f"http://127.0.0.1:{port}"), {"apikey": "k-1"})
+    try:
+        answer = await http.ask("POST", "/message", {"to": ["5511988887777"], "text": "a secret"})
+    finally:
+        await http.close()
+        server.close()
+    assert answer.without_ours("k-1 5511988887777 a secret") == "… … …"
