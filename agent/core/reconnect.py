@@ -84,6 +84,8 @@ def reconnect_delay(
 def delay_for(reason: Reason, tries: int, policy: ReconnectPolicy, jitter01: float) -> float:
     """The delay before the next try after `tries` that failed for this reason."""
     base, longest = policy.bounds(reason)
+    if reason.local:
+        jitter01 = 0.0  # it spreads logins of many machines; here the queue of starts does
     if reason.permanence is Permanence.AT_ONCE:
         if tries == 0:
             return base

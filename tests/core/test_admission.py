@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -47,9 +49,10 @@ def test_the_login_budget_holds_whatever_the_spacing():
     assert outcome.ask_again == 10
 
 
-def test_reconnects_are_spread_by_the_budget_and_not_by_the_spacing():
+def test_twice_as_many_reconnects_as_starts_are_under_way_and_the_spacing_does_not_spread_them():
     gate = Gate(FULL, under_way=1, last_begun=100)
-    assert admit([A, B], gate, for_reconnects(POLICY), 100, idle=False).admitted == (A,)
+    reconnects = for_reconnects(replace(POLICY, parallel=1))
+    assert admit([A, B], gate, reconnects, 100, idle=False).admitted == (A,)
 
 
 def test_how_many_start_at_once():

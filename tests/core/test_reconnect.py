@@ -70,7 +70,14 @@ def test_delays_stay_within_bounds(tries, jitter, code):
     reason = reason_of(code)
     longest = POLICY.max if reason.max is None else reason.max
     delay = delay_for(reason, tries, POLICY, jitter)
-    assert jitter * (tries > 0) <= delay <= longest + POLICY.jitter
+    assert jitter * (tries > 0 and not reason.local) <= delay <= longest + POLICY.jitter
+
+
+@pytest.mark.parametrize("code", ["client_crashed", "pack_ended"])
+def test_a_client_that_ended_here_is_started_again_at_once_however_many_ended_with_it(code):
+    waits = [delay_for(reason_of(code), tries, POLICY, 1.0) for tries in range(3)]
+    assert waits[0] == 0.1
+    assert waits[2] < 0.5, "and a worker starts a client that fails again and again no more"
 
 
 @given(st.integers(0, 200), jitters, st.floats(0.1, 100), st.floats(1, 10))

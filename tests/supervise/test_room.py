@@ -158,8 +158,9 @@ def test_memory_max_0_leaves_the_limit_to_the_unit():
 )
 def test_the_steps_of_a_repair_that_log_in_wait_for_their_turn(house, kind, backend, waits):
     settings = {"backend": backend} if backend else {}
-    for number in range(9):
-        house.turns.gates.ask(InstanceId(f"busy{number}"), 1.0, lane=backend)
+    for number in range(18):
+        busy = InstanceId(f"busy{number}")
+        house.turns.gates.ask(busy, 1.0, reconnects=number >= 9, lane=backend)
     one = facts("one", **settings)
     one.unit = RUNS
     decision = Decision(kind, "so", proof=Proof(Ground.NO_PAIRING))

@@ -93,7 +93,7 @@ ROWS = (
         Permanence.RETRY,
         _RECONNECTING,
         "Nothing to do; if it repeats, `wa-agent doctor` checks Node and its packages.",
-        base=0.5,
+        base=0.1,
         local=True,
     ),
     Reason(
@@ -112,7 +112,7 @@ ROWS = (
         Permanence.RETRY,
         _RECONNECTING,
         "Nothing to do; if it repeats, the pack's log says why, and [worker] pack = 1 parts them.",
-        base=0.5,
+        base=0.1,
         local=True,
     ),
     Reason(

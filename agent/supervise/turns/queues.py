@@ -39,7 +39,8 @@ class Gates:
             self._lane_of[instance] = lane
         queue = self._queues[lane]
         waits = instance not in queue.under_way
-        again = queue.ask(instance, now, reconnects=reconnects or bool(lane))
+        # On a backend neither begins a process here.
+        again = queue.ask(instance, now, reconnects=reconnects and not lane)
         if waits and again is None:
             self._wake_next(queue)
         return again
