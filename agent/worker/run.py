@@ -2,7 +2,9 @@
 
 import asyncio
 import logging
+import os
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,12 +20,51 @@ from agent.worker.group_access import share_session
 from agent.worker.identity import Identity, engine_folder, read_identity
 from agent.worker.idle_engine import ended_engine, lost_engine, refused_engine
 from agent.worker.life import Life, live
-from agent.worker.own_folder import OwnFolder
 from agent.worker.own_use import open_files, own_use
 from agent.worker.pairing import Pairing
 from agent.worker.reports import Reports
 from agent.worker.stop import stop_in_order
 from agent.worker.watch import tell_status, watch_engine
+
+_FOLDER = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+class OwnFolder:
+    """Which folders this worker really has: the agent compares them with what lies at their paths.
+    A folder that was deleted or replaced keeps its inode for us, and our session goes on in
+    nowhere."""
+
+    def __init__(self, folder: Path) -> None:
+        self._mode = folder.stat().st_mode & 0o770
+        self._open: dict[str, int] = {}
+        for name, path in (("folder", folder), ("session", folder / "session")):
+            with suppress(OSError):  # an engine without a session folder
+                self._open[name] = os.open(path, _FOLDER)
+
+    def describe(self) -> Mapping[str, object]:
+        """Inodes by name, and which of them are in no folder any more."""
+        statuses = {name: os.fstat(fd) for name, fd in self._open.items()}
+        return {
+            "inodes": {name: status.st_ino for name, status in statuses.items()},
+            "deleted": [name for name, status in statuses.items() if not status.st_nlink],
+        }
+
+    def make_refuge(self, path: Path) -> Path:
+        """An empty folder for what the engine saves elsewhere; the agent may read it."""
+        import shutil  # its archives' libraries would lie in the memory of every worker
+
+        try:
+            shutil.rmtree(path, ignore_errors=True)
+            path.mkdir(mode=0o700)
+            path.chmod(self._mode)
+        except OSError as error:
+            raise EngineError(f"cannot make {path}: {error.strerror}") from error
+        return path
+
+    def share(self, refuge: Path) -> None:
+        for path in refuge.rglob("*"):
+            path.chmod(self._mode if path.is_dir() else self._mode & 0o660)
+
 
 if TYPE_CHECKING:
     from agent.worker.fence import Fence

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from agent.moving.curve import public_key
+from agent.moving.whatsmeow import public_key
 from tests.engines.baileys.conftest import bench, cache, whatsapp
 from tests.lacking import lacks
 from tests.standin.postgres import Postgres, temporary_postgres

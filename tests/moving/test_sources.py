@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from agent.errors import InvalidRequest, WaError
-from agent.moving.curve import public_key
 from agent.moving.recognise import Hints, find_sessions, shown
 from agent.moving.session import FoundSession, look_at, normal
 from agent.moving.session import write_folder as write_session
+from agent.moving.whatsmeow import public_key
 from tests.moving.conftest import (
     Postgres,
     Redis,

@@ -12,8 +12,7 @@ from agent.store.database import Store
 from agent.supervise.facts import Facts
 from agent.supervise.registry import Registry
 from agent.supervise.requests import calls as asking
-from agent.supervise.requests.calls import COMMAND_TIMEOUT, Asking
-from agent.supervise.requests.uploads import PART
+from agent.supervise.requests.calls import COMMAND_TIMEOUT, PART, Asking
 
 ID = InstanceId("shop")
 

@@ -14,9 +14,8 @@ from agent.core.model import InstanceId, UnitStatus
 from agent.core.words import Category
 from agent.errors import HostError
 from agent.host.exit_words import words
-from agent.host.process.child import UNTOLD, Child, Exit
+from agent.host.process.child import NEVER_RESTARTED, UNTOLD, Child, Exit, result_of
 from agent.host.process.deadline import Deadline
-from agent.host.process.endings import NEVER_RESTARTED, result_of
 from agent.host.process.phase import AT_REST, LIVE, STATE, Phase
 from agent.host.process.surroundings import Surroundings
 from agent.log import bound

@@ -1,6 +1,7 @@
 """Requests that an engine answers at once: a QR, a message to send, a logout."""
 
 import asyncio
+import secrets
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
@@ -13,7 +14,6 @@ from agent.store.database import Store
 from agent.supervise.facts import Facts
 from agent.supervise.registry import Registry
 from agent.supervise.requests.confirming import must_be_unpaired
-from agent.supervise.requests.uploads import in_parts
 from agent.supervise.story import entry
 from agent.supervise.worker_link import WorkerLink
 
@@ -152,3 +152,45 @@ def _qr_of(raw: Any) -> Qr | None:
     if not isinstance(text, str) or not isinstance(expires_in, int | float):
         raise LinkError("cannot read the QR code: the worker's answer has another form")
     return Qr(text, float(expires_in), number if isinstance(number, int) else 0)
+
+
+PART = 256 * 1024
+"""Characters of base64 in one part: whole groups of four, well below a frame of the link."""
+PART_TIMEOUT = 15.0
+
+
+async def in_parts(
+    link: WorkerLink, id: InstanceId, message: Mapping[str, Any]
+) -> Mapping[str, Any]:
+    """The message with the file's name in place of its content; a short one as it is. The engine
+    takes a long file in parts, each after the one before; no part touches a disk. A failure here
+    comes before the message: it was surely not sent."""
+    content = message.get("content")
+    if not isinstance(content, str) or len(content) <= PART:
+        return message
+    upload = secrets.token_hex(16)
+    for index, start in enumerate(range(0, len(content), PART)):
+        part = {"upload": upload, "index": index, "data": content[start : start + PART]}
+        await _hand_over(link, id, part)
+    size = len(content) // 4 * 3 - content[-2:].count("=")
+    rest = {name: value for name, value in message.items() if name != "content"}
+    return {**rest, "upload": upload, "size": size}
+
+
+async def _hand_over(link: WorkerLink, id: InstanceId, part: Mapping[str, Any]) -> None:
+    try:
+        call = {"name": "file_part", "arguments": dict(part)}
+        await link.call("command", call, timeout=PART_TIMEOUT)
+    except LinkError as error:
+        raise TryLater(f"cannot hand the file over to {id}: {error}", code="not_sent") from error
+    except EngineError as error:
+        if error.code == "invalid_request":
+            raise Refused(
+                f"cannot send this file with {id}: its engine sends none of this size",
+                code="not_supported",
+            ) from error
+        if error.code in ("timeout", "internal", "busy", "file_lost"):
+            raise TryLater(
+                f"cannot hand the file over to {id}: {error}", code="not_sent"
+            ) from error
+        raise

@@ -11,7 +11,7 @@ import pytest
 
 from agent.core.model import ConnectionStatus, InstanceId
 from agent.errors import EngineError
-from agent.supervise.requests.uploads import PART, in_parts
+from agent.supervise.requests.calls import PART, in_parts
 from tests.engines.web.bench import ACCOUNT, Bench
 from tests.standin.web.stand_in import StandIn
 
