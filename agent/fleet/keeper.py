@@ -174,8 +174,7 @@ class Keeper:
         """Renew, or ask the rivals; then take over what may be taken over."""
         begun = boot_now()
         await self._memory.change(lambda it: it.asking(self._rivals))
-        self._begun += 1
-        number = self._begun
+        number = self._begun = self._begun + 1
         try:
             renewal = await self._coordinator.renew(
                 self._member, self._rivals, self._memory.now.generation, self._memory.now.asked
@@ -294,10 +293,9 @@ class Keeper:
     async def _ask_rivals(self) -> None:
         begun, memory, patience = boot_now(), self.memory, self._policy.renew_every
         promised = await promised_by(memory, self._member, self._ask_rival, patience)
-        rivals = memory.rivals
-        all_promised = rivals <= promised
+        all_promised = memory.rivals <= promised
         if all_promised:
             self.lease_by = "promises"
         self.counts.renewals["promised" if all_promised else "failed"] += 1
-        self._lease = extended(self._lease, begun, rivals, promised, self._policy)
+        self._lease = extended(self._lease, begun, memory.rivals, promised, self._policy)
         self._pass_on()

@@ -50,15 +50,6 @@ def rivals_after(
     return frozenset(alive) | {it for it in named if it in seen and now < seen[it].at + policy.ttl}
 
 
-def went_back(sightings: Sightings, renewals: Mapping[int, int]) -> frozenset[int]:
-    """Machines whose number is smaller than it was: the database lost what it had confirmed."""
-    return frozenset(
-        machine
-        for machine, sighting in sightings.machines.items()
-        if machine in renewals and renewals[machine] < sighting.renewals
-    )
-
-
 def lapses_at(sightings: Sightings, machine: int, policy: LeasePolicy) -> float | None:
     """When a machine that does not renew again may be taken over; None: never seen."""
     sighting = sightings.machines.get(machine)

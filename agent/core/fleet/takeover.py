@@ -18,19 +18,8 @@ class Refusal(StrEnum):
     RENEWS = "renews"
     PROMISED = "promised"
     NOT_A_RIVAL = "not_a_rival"
-
-
-SENTENCES = {
-    Refusal.EMPTY: "the machine has no sessions",
-    Refusal.HALTED: "the database lost records that it had confirmed; an operator must accept that",
-    Refusal.OWN_LEASE: "this machine's own lease has ended",
-    Refusal.RENEWS: "the machine renewed its lease within the last ttl",
-    Refusal.PROMISED: "this machine promised the other one not to take it over yet",
-    Refusal.NOT_A_RIVAL: (
-        "the machine did not know this one at its last renewal and may still run its sessions"
-        " without the database; an operator who knows that it is dead can forget it"
-    ),
-}
+    """The machine did not know this one at its last renewal and may still run its sessions without
+    the database; an operator who knows that it is dead can forget it."""
 
 
 @dataclass(frozen=True, slots=True)

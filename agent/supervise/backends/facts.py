@@ -100,7 +100,6 @@ class BackendFacts:
     checking: asyncio.Task[None] | None = None
     """A check on demand, between those that the worker makes by itself."""
     next_look: float = 0.0
-    list_error: str = ""
 
     @property
     def up(self) -> bool:
