@@ -294,8 +294,7 @@ class Keeper:
         begun, memory, patience = boot_now(), self.memory, self._policy.renew_every
         promised = await promised_by(memory, self._member, self._ask_rival, patience)
         all_promised = memory.rivals <= promised
-        if all_promised:
-            self.lease_by = "promises"
+        self.lease_by = "promises" if all_promised else self.lease_by
         self.counts.renewals["promised" if all_promised else "failed"] += 1
         self._lease = extended(self._lease, begun, memory.rivals, promised, self._policy)
         self._pass_on()
