@@ -1,13 +1,14 @@
 """Agents that are forked from one process which has imported what `wa-agent run` imports.
 
 An agent's start is mostly imports: a run of the tests starts thousands. From the first line of
-`main` on, a forked agent is like any other one: its own pid, environment, folder and output. Only
-`/proc/PID/cmdline` and `/proc/PID/environ` are those of the process that it was forked from.
+`main` on, a forked agent is like any other one: its own pid, environment, folder and output, also
+what `/proc` shows of it where the tests are root's; there its workers are forked as well.
 """
 
 import asyncio
 import atexit
 import contextlib
+import gc
 import json
 import os
 import select
@@ -19,6 +20,8 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, NoReturn
+
+from tests.forked_workers import end_at_once, fork_workers, look_like
 
 TOP = Path(__file__).resolve().parents[1]
 _PACKET = 1 << 18
@@ -160,12 +163,22 @@ def serve(sock: socket.socket) -> int:
     """Fork on demand, until the tests' end of the socket is closed."""
     os.environ.setdefault("FROZENLIST_NO_EXTENSIONS", "1")  # as agent/__main__.py does
     import agent.cli.main
-    import agent.daemon.main  # noqa: F401
+    import agent.daemon.main
+    import agent.host.process.launcher
+    import agent.worker.__main__
+    import agent.worker.backend.run
+    import agent.worker.fork_server  # noqa: F401
+    from agent.engines.catalog import CATALOG, load_backend, load_engine
+
+    for entry in CATALOG.values():
+        (load_backend if entry.remote else load_engine)(entry.name)
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl+C is for the agents
     woken, wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     signal.set_wakeup_fd(wake)
     signal.signal(signal.SIGCHLD, lambda _number, _frame: None)
+    gc.collect()
+    gc.freeze()  # what is never looked through stays shared
     while True:
         ready, _, _ = select.select([sock, woken], [], [])
         if woken in ready:
@@ -205,11 +218,15 @@ def _become_agent(asked: Mapping[str, object], out: int, ours: Sequence[int]) ->
     os.environ.clear()
     os.environ.update(asked["env"])  # type: ignore[call-overload]
     time.tzset()
+    argv: list[str] = list(asked["argv"])  # type: ignore[call-overload]
+    if look_like([sys.executable, "-m", "agent", *argv], os.environ):
+        fork_workers()
     exec(str(asked["first"]), {})
     from agent.__main__ import main
 
-    sys.argv = ["wa-agent", *asked["argv"]]  # type: ignore[misc]
-    sys.exit(main())
+    sys.argv = ["wa-agent", *argv]
+    status = main()
+    end_at_once(status)
 
 
 if __name__ == "__main__":

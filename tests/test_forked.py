@@ -54,3 +54,35 @@ def test_what_python_reads_before_main_needs_a_process_of_its_own(
     assert not can_fork({**os.environ, "LD_PRELOAD": "/a.so"})
     monkeypatch.setenv("PYTHONPATH", "/another")
     assert not can_fork(os.environ), "also where it is set for all that the test starts"
+
+
+SPAWNS = """
+import os, socket
+from agent.host.process import launcher
+read, write = os.pipe()
+ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+its.set_inheritable(True)
+environment = {**os.environ, "WA_WARM_FD": str(its.fileno())}
+pid = launcher.spawn(["-m", "agent.worker", "--warm"], environment, write)
+os.close(write)
+shown = [open(f"/proc/{pid}/{name}").read().split(chr(0)) for name in ("cmdline", "environ")]
+print(shown[0][1:4], f"WA_WARM_FD={its.fileno()}" in shown[1], os.getsid(pid) == pid)
+its.close()
+ours.send(b"[]")
+print(ours.recv(1000)[:9], os.path.samestat(os.fstat(read), os.stat(f"/proc/{pid}/fd/2")))
+ours.close()
+print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), open(read).read(), flush=True)
+os._exit(0)
+"""
+
+
+async def test_a_worker_of_a_forked_agent_is_forked_and_like_a_spawned_one(tmp_path: Path) -> None:
+    """Its parent hears its status; it leads its session and has what was handed to it."""
+    with (tmp_path / "out").open("wb") as out:
+        process = fork_agent([], os.environ, out, SPAWNS)
+    assert await asyncio.wait_for(process.wait(), 60) == 0
+    assert (tmp_path / "out").read_text().splitlines() == [
+        "['-m', 'agent.worker', '--warm'] True True",
+        "b'{\"error\":' True",
+        "0 ",
+    ]

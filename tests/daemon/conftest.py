@@ -45,6 +45,8 @@ base = 0.2
 jitter = 0
 """
 PROGRAM = "import sys; from agent.__main__ import main; sys.exit(main())"
+STOPS_WITHIN = 60.0
+"""It only guards against hanging: the limits of a stop are the settings'."""
 LOOKS_OFTEN = "import agent.host.process.host as host; host.LOOK_AFTER = 1.0"
 """For `RunningAgent.first`: the process host looks at its workers' memory each second."""
 PATIENT = {"WA_AGENT_WORKER__WATCHDOG": "10"}
@@ -199,18 +201,21 @@ class RunningAgent:
         return found
 
     async def close(self) -> None:
-        """End everything that this agent started, by pid."""
+        """End everything that this agent started, by pid. One that does not stop fails its test."""
         if self._client is not None:
             await self._client.close()
+        hung = False
         if self.process is not None and self.process.returncode is None:
-            with contextlib.suppress(TimeoutError):
-                await self.stop(within=20.0)
-        if self.process is not None and self.process.returncode is None:
-            await self.kill()
+            try:
+                await self.stop(within=STOPS_WITHIN)
+            except TimeoutError:
+                hung = True
+                await self.kill()
         for pid in self.worker_pids():
             with contextlib.suppress(OSError):  # it ends by itself at this very moment
                 if alive(pid) and b"agent" in Path(f"/proc/{pid}/cmdline").read_bytes():
                     os.kill(pid, signal.SIGKILL)
+        assert not hung, f"no stop within {STOPS_WITHIN} s:\n{self.log.read_text()}"
 
 
 @pytest.fixture
@@ -224,9 +229,10 @@ async def make_agent(tmp_path: Path) -> AsyncIterator[Callable[..., RunningAgent
         return made[-1]
 
     yield make
-    for one in made:
-        await one.close()
-        print(one.log.read_text() if one.log.exists() else "")  # shown when the test fails
+    async with contextlib.AsyncExitStack() as stack:
+        for one in reversed(made):
+            stack.callback(lambda log=one.log: print(log.read_text() if log.exists() else ""))
+            stack.push_async_callback(one.close)
 
 
 @pytest.fixture
