@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,6 +16,7 @@ import pytest
 from aiohttp import web
 
 from tests.conftest import Eventually
+from tests.forked import fork_agent
 from tests.ports import free_port
 from tests.standin.whaticket.keys import FolderKeys, fresh
 from tests.standin.whaticket.server import PASSWORD as STAND_IN_PASSWORD
@@ -25,6 +26,18 @@ SCRIPT = Path(__file__).parents[2] / "scripts" / "auto-fix-sessions.sh"
 TOKEN, PASSWORD = "a-token-that-nobody-may-see", 'a "pass\\word" nobody may see'
 MADE = "a-token-that-a-login-made-"
 PEER, LID, OTHER = "5511999999999", "123456789012345", "5511888888888"
+
+
+OF_THE_SHELL = {"SHELL_OF_TEST", "AUDIT_LOG", "PATH", "PYTHON"}
+FORKED = """
+import os, sys
+os.setsid()
+os.umask(0o77)
+os.dup2(os.open(err, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), 2)
+from agent.engines.whaticket.repair_once import main
+from tests.forked_workers import end_at_once
+end_at_once(main(argv))
+"""
 
 
 def needs(*programs: str) -> None:
@@ -141,10 +154,27 @@ class Place:
         )
 
     async def run(self, *argv: str, **settings: str) -> "Said":
+        """As `begin`, to its end; without the shell where nothing is asked of it: what it starts is
+        forked from a process that has imported it."""
+        if not settings.keys() & OF_THE_SHELL:
+            environment = {"PATH": os.environ["PATH"], **self.settings, **settings}
+            return await self._run_forked(argv, environment)
         process = await self.begin(*argv, **settings)
         async with asyncio.timeout(60):
             out, err = await process.communicate()
         return Said(process.returncode or 0, out.decode(), err.decode())
+
+    async def _run_forked(self, argv: Sequence[str], env: Mapping[str, str]) -> "Said":
+        out, err = self.root / "said.out", self.root / "said.err"
+        first = f"err, argv = {str(err)!r}, {list(argv)!r}\n{FORKED}"
+        with out.open("wb") as file:
+            process = fork_agent([], env, file, first)
+        async with asyncio.timeout(60):
+            status = await process.wait()
+        said = Said(status, out.read_text(), err.read_text())
+        out.unlink()
+        err.unlink()
+        return said
 
     @property
     def audit(self) -> str:
@@ -833,9 +863,8 @@ async def test_no_secret_is_in_the_process_list_or_in_logs(
     place.errors(5)
     login = {"BACKEND_USER": "admin@x.example", "BACKEND_PASSWORD": PASSWORD}
     url = redis.url  # type: ignore[attr-defined]
-    done = await place.run(
-        "all", "--debug", **login, BACKEND_TOKEN=f"{MADE}before", REDIS_URL=url, SESSIONS_DIR=""
-    )
+    settings = {"BACKEND_TOKEN": f"{MADE}before", "REDIS_URL": url, "SESSIONS_DIR": ""}
+    done = await place.run("all", "--debug", **login, **settings, SHELL_OF_TEST="/bin/dash")
     assert done.status == 0
     assert any(b"repair_once" in line for line in seen)
     told = [done.out, done.err, *(tree(place.root / "logs").values())]
