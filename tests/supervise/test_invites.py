@@ -75,6 +75,31 @@ async def test_an_invite_ends_with_its_time(bed):
         await bed.invites.check_sealed(ID, Sealed(ID, made.token))
 
 
+async def test_the_check_of_a_door_asks_the_store_once_and_sees_each_change(bed):
+    """Uploads at the door keep no place for requests while a slow disk answers."""
+    first, asked = await bed.invite(), []
+
+    async def get_fact(name):
+        asked.append(name)
+        return bed.facts.get(name)
+
+    bed.invites, bed.get_fact = replace(bed.invites, _known={}), get_fact  # another start
+    for _ in range(3):
+        await bed.invites.check_door(ID, first.door)
+    assert len(asked) == 1
+    second = await bed.invite()
+    await bed.invites.check_door(ID, second.door)
+    with pytest.raises(Unauthorized):
+        await bed.invites.check_door(ID, first.door)
+    await bed.invites.use(ID, "0" * 64)
+    with pytest.raises(Forbidden):
+        await bed.invites.check_door(ID, second.door)
+    third = await bed.invite()
+    assert await bed.invites.revoke(ID)
+    with pytest.raises(Unauthorized):
+        await bed.invites.check_door(ID, third.door)
+
+
 async def test_the_user_of_an_invite_may_ask_for_a_while_and_send_nothing(bed):
     made = await bed.invite()
     bed.now += SECONDS

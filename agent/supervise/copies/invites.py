@@ -11,7 +11,7 @@ import json
 import secrets
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from agent.core.invitation import Invitation
@@ -55,6 +55,8 @@ class Invites:
     find: Callable[[InstanceId], Candidate]
     seconds: Callable[[], float]
     wall: Callable[[], float] = time.time
+    _known: dict[InstanceId, _Kept] = field(default_factory=dict)
+    """What the store keeps: a check of a door waits for it once."""
 
     async def invite(self, id: InstanceId, url: str) -> tuple[Invitation, float]:
         """A new invitation and the time of its end; it voids the one before."""
@@ -70,7 +72,7 @@ class Invites:
         made = Invitation(id, public, secrets.token_urlsafe(32), url)
         expires = self.wall() + self.seconds()
         kept = _Kept(_hash(made.door), candidate.instance.created_wall, expires)
-        await self.store.put_fact(_FACT + id, json.dumps(asdict(kept)))
+        await self._write(id, kept)
         await self._say(id, "invited", f"invited a desk to pair it, for {self.seconds():g} s")
         return made, expires
 
@@ -81,6 +83,7 @@ class Invites:
         if kept is None or kept.used_wall:
             return False
         await self.store.forget_facts([_FACT + id])
+        self._known.pop(id, None)
         await self._say(id, "invite_revoked", "its invitation to pair at a desk was revoked")
         return True
 
@@ -134,13 +137,17 @@ class Invites:
     async def use(self, id: InstanceId, sha256: str) -> None:
         kept = await self._read(id)
         if kept is not None:
-            used = asdict(kept) | {"used_wall": self.wall()}
-            await self.store.put_fact(_FACT + id, json.dumps(used))
+            await self._write(id, replace(kept, used_wall=self.wall()))
         await self._say(id, "invite_used", f"a desk paired it, SHA-256 of the upload {sha256}")
 
     async def _read(self, id: InstanceId) -> _Kept | None:
-        text = await self.store.get_fact(_FACT + id)
-        return None if text is None else _Kept(**json.loads(text))
+        if id not in self._known and (text := await self.store.get_fact(_FACT + id)):
+            self._known.setdefault(id, _Kept(**json.loads(text)))
+        return self._known.get(id)
+
+    async def _write(self, id: InstanceId, kept: _Kept) -> None:
+        await self.store.put_fact(_FACT + id, json.dumps(asdict(kept)))
+        self._known[id] = kept
 
     def _is_of_present(self, id: InstanceId, kept: _Kept) -> bool:
         return self.find(id).instance.created_wall == kept.created_wall
