@@ -119,7 +119,7 @@ async def _safely(
 ) -> web.StreamResponse:
     request_id, audit = request[REQUEST_ID], parts.audit
     try:
-        check_crowd(request, parts.section, parts.ring)
+        await check_crowd(request, parts.section, parts.ring)
         check_entrance(request, allowed_hosts)
         return await run(request)
     except WaError as error:

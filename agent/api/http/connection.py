@@ -13,6 +13,7 @@ from aiohttp.web_protocol import RequestHandler
 
 from agent.api.http.connection_limits import ConnectionLimits, Stage
 from agent.api.http.envelope import error_body, library_error_answer, new_request_id
+from agent.api.http.turns import Turns
 from agent.core.model import Category
 from agent.log import bound
 
@@ -29,6 +30,7 @@ class Entrance:
     closing: bool = False
     """Each answer is the last of its connection."""
     limits: ConnectionLimits = field(default_factory=ConnectionLimits)
+    turns: Turns = field(default_factory=Turns)
     connections: set["Connection"] = field(default_factory=set)
 
 
@@ -133,19 +135,28 @@ class Connection(RequestHandler):
         if self._stage is Stage.UNREAD:
             self._stand(Stage.REQUEST)
 
-    def admit(self, *, needed: bool, righted: bool) -> bool:
+    async def admit(self, *, needed: bool, righted: bool) -> bool:
         """Whether its request has a place; without one the connection ends with the refusal,
         whatever else its client sent."""
         if self._address is None:
             return True  # the client is gone
         self._righted = righted
-        limits = self._entrance.limits
-        self._refused = not limits.admit(self, self._address, needed=needed, righted=righted)
+        self._refused = not await self._gets_place(self._address, needed, righted)
         if not self._refused:
             self._stage = Stage.REQUEST
             if self._paused:
                 self._stand(Stage.UNREAD)  # the answer before this one
         return not self._refused
+
+    async def _gets_place(self, address: str, needed: bool, righted: bool) -> bool:
+        limits = self._entrance.limits
+        if not righted:
+            if not limits.line_up(self, address, needed=needed):
+                return False
+            await self._entrance.turns.wait(address)
+            if self._over():
+                raise ConnectionResetError("the client left before its turn")
+        return limits.admit(self, address, needed=needed, righted=righted)
 
     def wait_for_proof(self) -> None:
         """A desk's upload has begun, and its token has not come: its address alone begins it."""

@@ -17,7 +17,7 @@ class Stage(StrEnum):
     HEAD = "head"
     """No whole head has come yet."""
     ASKED = "asked"
-    """A whole head has come, and is checked in the next turn of the loop."""
+    """A whole head has come; a stranger's waits for its turn."""
     REQUEST = "request"
     """Admitted: it has a place until its answer is sent."""
     UNPROVEN = "unproven"
@@ -45,6 +45,9 @@ class ConnectionLimits:
     heads: int = 256
     requests: int = 512
     idle: int = 512
+    asked_per_address: int = 512
+    """Strangers' requests that wait for their turn."""
+    asked: int = 2048
     unread_per_address: int = 16
     """And as many unproven uploads."""
     unread: int = 64
@@ -79,6 +82,12 @@ class ConnectionLimits:
                 if not self._counted[stage, address]:
                     del self._counted[stage, address]
 
+    def line_up(self, connection: Standing, address: str, *, needed: bool) -> bool:
+        """Let a stranger's request wait for its turn; False: too many wait already."""
+        more = self.kept_free if needed else 0
+        at_one, together = self.asked_per_address + more, self.asked + more
+        return self._take(connection, address, Stage.ASKED, at_one, together)
+
     def admit(
         self, connection: Standing, address: str, *, needed: bool, righted: bool = False
     ) -> bool:
@@ -86,13 +95,16 @@ class ConnectionLimits:
         more = self.kept_free if needed else 0
         if righted:
             more = self.kept_free + self.kept_for_rights
+        at_one, together = self.per_address + more, self.requests + more
+        return self._take(connection, address, Stage.REQUEST, at_one, together)
+
+    def _take(
+        self, connection: Standing, address: str, stage: Stage, at_one: int, together: int
+    ) -> bool:
         self.leave(connection)
-        free = (
-            self._counted[Stage.REQUEST, address] < self.per_address + more
-            and len(self._standing[Stage.REQUEST]) < self.requests + more
-        )
+        free = self._counted[stage, address] < at_one and len(self._standing[stage]) < together
         if free:
-            self.stand(connection, address, Stage.REQUEST)
+            self.stand(connection, address, stage)
         else:
             self.refused += 1
         return free

@@ -21,12 +21,13 @@ NEEDED = ("/metrics", "/healthz", "/readyz", "/api/fleet/promise")
 requests are refused."""
 
 
-def check_crowd(request: web.Request, section: ApiSection, ring: KeyRing) -> None:
+async def check_crowd(request: web.Request, section: ApiSection, ring: KeyRing) -> None:
     connection = request.protocol
     if not isinstance(connection, Connection):
         return
     needed = is_hook(request) or request.rel_url.raw_path in NEEDED
-    if not connection.admit(needed=needed, righted=has_rights(request, section, ring)):
+    righted = has_rights(request, section, ring)
+    if not await connection.admit(needed=needed, righted=righted):
         raise TryLater("cannot answer so many requests at a time from this address", code="busy")
 
 

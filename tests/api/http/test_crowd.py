@@ -10,6 +10,7 @@ import aiohttp
 import pytest
 
 from agent.api.http.connection_limits import ConnectionLimits, Stage
+from agent.api.http.turns import Turns
 from tests.api.conftest import House, OpenHouse
 from tests.conftest import Eventually
 
@@ -57,6 +58,118 @@ async def test_a_thousand_half_open_connections_keep_no_client_out(
                     # A wrong secret: it was heard, which is what matters here.
                     assert (await tcp.post("/hooks/evo/wrong", json={})).status in (401, 403, 404)
                     assert (await unix.get("http://localhost/api/instances")).status == 200
+
+
+Line = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
+
+@contextlib.asynccontextmanager
+async def lines(house: House, count: int, source: str) -> AsyncIterator[list[Line]]:
+    """Connections that were answered once, and are kept."""
+    made: list[Line] = []
+    try:
+        for _ in range(count):
+            line = await asyncio.open_connection("127.0.0.1", house.port, local_addr=(source, 0))
+            made.append(line)
+            line[1].write(ask("/healthz"))
+            await line[0].readuntil(b"}\n")
+        yield made
+    finally:
+        for _, writer in made:
+            writer.transport.abort()
+
+
+def ask(path: str, key: str = "") -> bytes:
+    header = f"Authorization: {key}\r\n" if key else ""
+    return f"GET {path} HTTP/1.1\r\nHost: localhost\r\n{header}\r\n".encode()
+
+
+@pytest.mark.parametrize("one", ["with a key", "of another address"])
+async def test_a_client_does_not_wait_until_all_strangers_are_answered(
+    house: House, one: str
+) -> None:
+    """All that come in one turn of the loop: a turn answers one request of strangers."""
+    key = (await house.key("read"))["Authorization"] if one == "with a key" else ""
+    source = "127.0.0.1" if key else "127.0.0.2"
+    path = "/api/instances" if key else "/healthz"
+    async with (
+        asyncio.timeout(60),
+        lines(house, 30, "127.0.0.1") as strangers,
+        lines(house, 1, source) as [(reader, writer)],
+    ):
+        answered = sum(connection._answered for connection in house.server._entrance.connections)
+        for _, stranger in strangers:
+            stranger.write(ask("/openapi.json") * 5)
+        writer.write(ask(path, key))
+        assert b" 200 " in await reader.readline()
+        now = sum(connection._answered for connection in house.server._entrance.connections)
+        assert now - answered < 15
+
+
+async def test_requests_of_strangers_over_the_limit_are_refused_before_their_turn(
+    house: House,
+) -> None:
+    house.server._entrance.limits.asked_per_address = 3
+    house.server._entrance.limits.kept_free = 0
+    key = (await house.key("read"))["Authorization"]
+    async with asyncio.timeout(60), lines(house, 10, "127.0.0.1") as strangers:
+        for number, (_, writer) in enumerate(strangers):
+            writer.write(ask("/api/caller", key if number == 9 else ""))
+        statuses = [(await reader.readline()).split()[1] for reader, _ in strangers]
+    assert statuses.pop() == b"200"
+    assert set(statuses) == {b"401", b"503"}
+    assert statuses.count(b"401") <= 3
+
+
+async def test_a_stranger_that_left_before_its_turn_is_not_answered(
+    house: House, eventually: Eventually, caplog: pytest.LogCaptureFixture
+) -> None:
+    lined_up, go_on = asyncio.Event(), asyncio.Event()
+
+    class Held(Turns):
+        async def wait(self, address: str) -> None:
+            lined_up.set()
+            await go_on.wait()
+
+    entrance = house.server._entrance
+    entrance.turns = Held()
+    _, writer = await asyncio.open_connection("127.0.0.1", house.port)
+    async with asyncio.timeout(60):
+        writer.write(ask("/healthz"))
+        await lined_up.wait()
+    (connection,) = entrance.connections
+    handler = connection._task_handler
+    assert handler is not None
+    writer.transport.abort()
+    await eventually(lambda: not entrance.connections)
+    go_on.set()
+    await asyncio.wait([handler], timeout=60)
+    assert handler.done()
+    assert connection._answered == 0
+    assert not caplog.records
+
+
+async def test_addresses_take_turns() -> None:
+    turns, order = Turns(), list[str]()
+
+    async def stranger(name: str, address: str) -> None:
+        await turns.wait(address)
+        order.append(name)
+
+    async with asyncio.TaskGroup() as group:
+        for name, address in [("a1", "a"), ("a2", "a"), ("a3", "a"), ("b1", "b"), ("c1", "c")]:
+            group.create_task(stranger(name, address))
+    assert order == ["a1", "b1", "c1", "a2", "a3"]
+
+
+async def test_a_stranger_that_is_given_up_takes_no_turn_of_another() -> None:
+    turns = Turns()
+    gone, next_one = asyncio.create_task(turns.wait("a")), asyncio.create_task(turns.wait("a"))
+    await asyncio.sleep(0)
+    gone.cancel()
+    async with asyncio.timeout(60):
+        await next_one
+    assert gone.cancelled()
 
 
 @contextlib.asynccontextmanager
