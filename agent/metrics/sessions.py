@@ -7,9 +7,10 @@ time in the present status, which grow with the clock, are made at each scrape.
 import math
 from dataclasses import dataclass
 
-from agent.core.alerts.series import OF_KEYS, REASON, has_given_up, is_silent, is_wanted
+from agent.core.alerts.series import REASON, has_given_up, is_silent, is_wanted
 from agent.core.breaker import BreakerState
 from agent.core.figures.session_figures import COUNTS, FIGURES, Count, Figure
+from agent.core.findings.crypto_patterns import OF_KEYS
 from agent.core.model import ConnectionStatus, Health
 from agent.core.reasons import reasons_table
 from agent.core.recovery.repair import RecoveryKind

@@ -4,6 +4,7 @@ test compares the two for each of them."""
 from collections.abc import Callable, Mapping
 
 from agent.core.alerts.source import Figures, Series, Vector
+from agent.core.findings.crypto_patterns import OF_KEYS
 from agent.core.fleet.figures import FleetFigures
 from agent.core.model import ConnectionStatus as CS
 from agent.core.model import Health
@@ -114,8 +115,6 @@ WATCHDOG_RESTARTS = Series(
     'reason="watchdog"',
     lambda view: view.counts["restarts"].get("watchdog", 0),
 )
-OF_KEYS = ("crypto", "crypto_unknown")
-"""Kinds of errors about keys: alerts of their own cover them."""
 ERRORS = Series(
     "wa_session_errors_total",
     f'kind!~"{"|".join(OF_KEYS)}"',

@@ -9,6 +9,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
+OF_KEYS = ("crypto", "crypto_unknown", "crypto_stranger")
+"""Kinds of errors about keys, as they are counted: alerts of their own cover them."""
+
 
 class Effect(StrEnum):
     COUNTS = "counts"

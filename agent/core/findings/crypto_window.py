@@ -65,7 +65,8 @@ class CryptoSlot:
     group: str = ""
     """Messages to a group are read with other keys than those to this session alone."""
     again: int = 0
-    """Of messages that were sent again, or that the engine does not name."""
+    """Of messages that were sent again, or that the engine does not name; not those that new keys
+    with their peer alone can help."""
     ids: tuple[str, ...] = ()
     """Messages that could not be read, where the engine names them."""
 
@@ -180,7 +181,7 @@ def _slot_of(window: CryptoWindow, finding: CryptoFinding, now: float) -> Crypto
         1,
         int(finding.effect is Effect.REGENERATES),
         finding.group,
-        int(again),
+        int(again and finding.effect is not Effect.REGENERATES),
         (id,) if id else (),
     )
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from agent.clock import shown_by_monotonic
 from agent.core.words import ConnectionStatus
 from agent.engines.baileys.client_life import ClientLife
-from agent.engines.baileys.files import set_aside
+from agent.engines.baileys.files import keys_of, set_aside
 from agent.engines.baileys.session_state import WAITING, SessionState
 from agent.engines.baileys.settings import BaileysSettings, read_settings
 from agent.engines.base import ProbeAnswer, Qr, Reporter
@@ -147,7 +147,10 @@ class BaileysEngine:
             await self._set_keys_aside(others)
 
     async def _set_keys_aside(self, peers: list[str]) -> None:
-        """The client ends first: a running one would write the old keys back."""
+        """The client ends first: a running one would write the old keys back. Peers of whom nothing
+        is held cost no connection: what they send next brings their keys."""
+        if not await asyncio.to_thread(keys_of, self._folder, peers):
+            return
         await self._stop_connecting()
         async with self._busy:
             again = self._state.connected
@@ -157,10 +160,6 @@ class BaileysEngine:
                 self._state.happened("key_regeneration", peer=peer, ok=bool(removed))
         if again:
             await self.connect()
-        if not removed:
-            raise EngineError(
-                "cannot make new keys: this session holds none of these peers", code="no_keys"
-            )
 
     async def free_memory(self) -> None:
         if (client := self._life.client) is not None and client.alive:

@@ -3,7 +3,7 @@
 import json
 import re
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
@@ -101,13 +101,7 @@ def peer_of(key: str) -> str:
 def set_aside(folder: Path, peers: list[str]) -> list[str]:
     """Move the keys of these peers (number and LID forms, groups' sender keys) into a folder; their
     names. The pairing and pre-keys stay."""
-    owned = _owned(folder, peers)
-    names = sorted(
-        path.name
-        for path in folder.glob("*.json")
-        if owned.owns(_key_of(path.name)) and path.is_file()
-    )
-    if not names:
+    if not (names := keys_of(folder, peers)):
         return []
     named = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
     try:
@@ -123,6 +117,30 @@ def set_aside(folder: Path, peers: list[str]) -> list[str]:
         ) from error
     _keep_newest(folder / REMOVED)
     return names
+
+
+def keys_of(folder: Path, peers: list[str]) -> list[str]:
+    """The files with keys of these peers: of all their devices, and groups' sender keys."""
+    owned = _owned(folder, peers)
+    return sorted(
+        path.name
+        for path in folder.glob("*.json")
+        if owned.owns(_key_of(path.name)) and path.is_file()
+    )
+
+
+def is_stranger(folder: Path, addresses: Iterable[str], group: str) -> bool:
+    """Whether this session holds no keys of that one device, nor the device's of that group; by its
+    addresses, `user.device` each. A folder may have very many files: it is not listed."""
+    for address in addresses:
+        user, _, device = address.rpartition(".")
+        for digits in _owned(folder, [user]).users:
+            for form in (digits, f"{digits}_1"):
+                names = [f"session-{form}.{device}.json"]
+                names += [f"sender-key-{group}--{form}--{device}.json"] if group else []
+                if any((folder / name).exists() for name in names):
+                    return False
+    return True
 
 
 def _new_shelf(shelves: Path, named: str) -> Path:

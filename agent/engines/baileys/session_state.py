@@ -17,7 +17,7 @@ from agent.core.words import (
 )
 from agent.engines.baileys.codes import CRYPTO_WORDS, why_closed
 from agent.engines.baileys.creds import CREDS
-from agent.engines.baileys.files import UNREADABLE, unreadable_record
+from agent.engines.baileys.files import UNREADABLE, is_stranger, unreadable_record
 from agent.engines.baileys.login_note import forget_creds, note_login
 from agent.engines.base import Qr, Reporter
 from agent.engines.whaticket.keys.peers import address_of_jid
@@ -253,7 +253,14 @@ class SessionState:
             id, sender = str(event.get("id", "")), _sender(event)
             if kind == "prekey" and len(self.lost_pre_keys) < MOST_PEERS:
                 self.lost_pre_keys.add(sender.get("peer", ""))
+            if kind != "prekey" and self._is_stranger(event, sender):
+                sender["stranger"] = "true"
             self.happened("crypto_error", pattern=kind, text=text, id=id, **sender)
+
+    def _is_stranger(self, event: Mapping[str, Any], sender: Mapping[str, str]) -> bool:
+        told = (address_of_jid(str(event.get(key) or "")) for key in ("peer", "alias"))
+        addresses = [address for address in told if address]
+        return bool(addresses) and is_stranger(self._folder, addresses, sender.get("group", ""))
 
 
 def _sender(event: Mapping[str, Any]) -> dict[str, str]:

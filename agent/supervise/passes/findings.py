@@ -8,7 +8,7 @@ from typing import Any
 from agent.clock import boot_now
 from agent.core.findings import left_out
 from agent.core.findings.crypto import CryptoState, judge_crypto
-from agent.core.findings.crypto_patterns import Effect, read_line
+from agent.core.findings.crypto_patterns import OF_KEYS, Effect, read_line
 from agent.core.findings.crypto_window import (
     CryptoPolicy,
     forget_old,
@@ -168,6 +168,10 @@ class Findings:
             message=_text(happening.detail.get("id"))[:64],
         )
         _note_first(facts, happening, readable=False)
+        if happening.detail.get("stranger"):
+            # No keys of ours are at fault: what that contact sends next brings its own.
+            facts.counters.errors["crypto_stranger"] += 1
+            return False
         facts.counters.errors["crypto"] += 1
         facts.crypto = note_error(facts.crypto, finding, self.settings.config.crypto, now)
         facts.crypto_log, whose = limit_of(facts.crypto_log, finding.peer, now)
@@ -192,11 +196,8 @@ class Findings:
 
     def _errors(self, facts: Facts, now: float) -> Signal | None:
         # Errors about keys have a judge of their own.
-        errors = (
-            facts.counters.errors.total()
-            - facts.counters.errors["crypto"]
-            - facts.counters.errors["crypto_unknown"]
-        )
+        counted = facts.counters.errors
+        errors = counted.total() - sum(counted[kind] for kind in OF_KEYS)
         done = (
             facts.counters.probes + facts.counters.messages["in"] + facts.counters.messages["out"]
         )

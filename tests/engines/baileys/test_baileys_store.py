@@ -14,7 +14,6 @@ from typing import Any
 import pytest
 
 from agent.engines.baileys.files import lost_store, set_aside
-from agent.errors import EngineError
 from agent.vault.check import check_files
 from tests.engines.baileys.conftest import ACCOUNT, PEER, Bench
 
@@ -204,6 +203,7 @@ async def test_the_keys_of_a_peer_are_renewed_and_no_other_file_changes(bench: B
     errors = [h for h in bench.heard.happenings if h.kind == "crypto_error"]
     own = f"1{PEER}_1"
     assert {h.detail["peer"] for h in errors} == {own}
+    assert not any("stranger" in h.detail for h in errors), "its keys are held"
     assert text not in str(bench.heard.happenings)
 
     bench.whatsapp.answers_retries(PEER, True)
@@ -255,8 +255,25 @@ def test_the_five_newest_sets_of_removed_keys_stay_and_only_peers_keys_are_ever_
     assert (tmp_path / "creds.json").exists()
 
 
-async def test_new_keys_for_a_peer_that_is_not_known_are_refused_by_name(bench: Bench) -> None:
+async def test_new_keys_for_a_peer_of_whom_none_are_held_cost_no_connection(bench: Bench) -> None:
     await bench.pair()
-    with pytest.raises(EngineError, match="holds none of these peers"):
-        await bench.engine.regenerate_keys(["5511999999999"])
+    logins = bench.whatsapp.device(ACCOUNT)["logins"]
+    await bench.engine.regenerate_keys(["5511999999999"])
+    await bench.hear("and it reads on")
+    assert bench.whatsapp.device(ACCOUNT)["logins"] == logins
+    assert not bench.heard.count("key_regeneration")
+
+
+async def test_what_a_contact_without_keys_here_wrote_is_told_as_a_strangers(bench: Bench) -> None:
+    await bench.pair()
+    await bench.talk("hello")
+    await bench.stop()
+    for session in bench.folder.glob("session-*900000002*"):
+        session.unlink()
+    await bench.start()
     await bench.is_now("CONNECTED")
+    bench.whatsapp.answers_retries(PEER, False)
+    await asyncio.to_thread(bench.whatsapp.say, PEER, ACCOUNT, "cannot be read")
+    await bench.until(lambda: bench.heard.count("crypto_error") >= 1)
+    errors = [h for h in bench.heard.happenings if h.kind == "crypto_error"]
+    assert all(h.detail.get("stranger") for h in errors)

@@ -1,0 +1,34 @@
+"""Contacts of whom the session holds no keys: what they write costs it nothing."""
+
+import pytest
+
+from agent.clock import boot_now
+from agent.config import Config
+from agent.core.model import Happening, Instance, InstanceId, SessionRecord
+from agent.supervise.facts import Facts
+from agent.supervise.passes.findings import Findings, judge_keys
+from agent.supervise.settings import Settings
+
+SETTINGS = Settings(Config())
+
+
+def after(errors: int, peers: int, **more: str) -> Facts:
+    facts = Facts(Instance(InstanceId("a"), "baileys", True), SessionRecord(paired=True))
+    findings = Findings(SETTINGS)
+    for number in range(errors):
+        peer, id = f"55119000000{number % peers:02}", f"{number % peers}"
+        detail = {"text": "Bad MAC", "peer": peer, "id": id, **more}
+        findings.note(facts, Happening("crypto_error", detail))
+    return facts
+
+
+@pytest.mark.parametrize(("errors", "peers"), [(8, 1), (40, 8), (400, 90)])
+def test_strangers_ask_for_no_step_however_much_they_write(errors: int, peers: int) -> None:
+    policy, later = SETTINGS.config.crypto, boot_now() + 60
+    known = judge_keys(after(errors, peers), policy, later)
+    assert known.signal is not None
+    facts = after(errors, peers, stranger="true")
+    found = judge_keys(facts, policy, later)
+    assert (found.signal, found.peers) == (None, ())
+    assert facts.counters.errors == {"crypto_stranger": errors}
+    assert not [signal for signal in Findings(SETTINGS).signals(facts) if "crypto" in signal.reason]
