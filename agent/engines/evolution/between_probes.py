@@ -1,10 +1,11 @@
 """Looks at a session between the agent's probes, where these are too far apart: at one that closed,
 until it is known whether its server brings it back; at one whose code cannot be scanned any more,
-for a new one."""
+for a new one; at one that opened, for its proof."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
+from typing import Any
 
 from agent.engines.evolution.claims import Live
 from agent.engines.evolution.observer import Observer
@@ -16,6 +17,7 @@ class BetweenProbes:
     decided: Callable[[], None]
     """Called when no more looks are needed: the claim may be another one."""
     _task: asyncio.Task[None] | None = None
+    _proving: asyncio.Task[None] | None = None
 
     def begin(self, observer: Observer) -> None:
         if self._task is None and _next_look(observer) is not None:
@@ -25,9 +27,16 @@ class BetweenProbes:
 
     def end(self) -> None:
         """What it sees belongs to a view that counts no more, or its session is released."""
-        if self._task is not None:
-            self._task.cancel()
-            self._task = None
+        for task in (self._task, self._proving):
+            if task is not None:
+                task.cancel()
+        self._task = self._proving = None
+
+    def prove(self, proving: Coroutine[Any, Any, None]) -> None:
+        if self._proving is None or self._proving.done():
+            self._proving = asyncio.create_task(proving, name="prove an opening")
+        else:
+            proving.close()
 
     async def _look(self, observer: Observer) -> None:
         try:

@@ -7,12 +7,16 @@ are answered from the server's database.
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import dataclass
 from enum import StrEnum
 
 from agent.engines.evolution.answers import refusal_words
 from agent.engines.evolution.api import EvolutionApi
 from agent.engines.remote.answers import Answer, ServerDown
+from agent.errors import EngineError
 
+BAILEYS = ("", "WHATSAPP-BAILEYS")
+"""Only sessions of these integrations can be asked for proof."""
 _SHARE, _TURN_SHARE = 0.5, 0.125
 """Of a probe's time, for the query and for its turn; then the server is asked whether it lives."""
 _DEAD = (
@@ -69,6 +73,38 @@ class Prover:
             return Proof.DEAD
         finally:
             self._turns.release()
+
+
+@dataclass(slots=True)
+class Opening:
+    """What is known of one session's present opening. Servers say open too early, and too long."""
+
+    name: str
+    prover: Prover | None
+    """None: its server is not to be asked."""
+    proof: Proof | None = None
+    """None: nothing was asked yet."""
+
+    def begin(self) -> None:
+        """It is not open any more, or another one."""
+        self.proof = None
+
+    def lacks(self, integration: str) -> bool:
+        """Whether it can be asked for a proof, and gave none yet."""
+        unproved = self.proof in (None, Proof.DEAD)
+        return unproved and self.prover is not None and integration in BAILEYS
+
+    async def prove(self, integration: str, account: str) -> None:
+        if self.prover is None or integration not in BAILEYS:
+            return
+        proof = await self.prover.ask(self.name, account)
+        if proof is not Proof.UNKNOWN or self.proof is None:
+            self.proof = proof
+        if self.proof is Proof.DEAD:
+            raise EngineError(
+                "cannot query WhatsApp through the session: it says open and gives no answer",
+                code="zombie",
+            )
 
 
 def read_proof(answer: Answer) -> Proof:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -14,15 +15,13 @@ from agent.engines.evolution.messages import outcome, read_text
 from agent.engines.evolution.notes_file import SessionNote
 from agent.engines.evolution.observer import Observer, Server
 from agent.engines.evolution.options import read_or_change
-from agent.engines.evolution.proof import Proof
+from agent.engines.evolution.proof import Opening, Proof
 from agent.engines.evolution.renewal import Renewal
 from agent.engines.evolution.view import SessionView
 from agent.engines.phones import phone_of
 from agent.engines.remote.answers import ServerDown
 from agent.errors import EngineError, InvalidRequest
 
-BAILEYS = ("", "WHATSAPP-BAILEYS")
-"""Only sessions of these integrations can be asked for proof."""
 _STATE_EVENTS = ("CONNECTION_UPDATE", "QRCODE_UPDATED", "STATUS_INSTANCE", "LOGOUT_INSTANCE")
 
 
@@ -40,8 +39,7 @@ class EvolutionSession:
         self._observe(self._view_of(server.notes.of(remote)))
         self._renewal = Renewal(server.api, server.folder, remote, server.pace)
         self._renewing = False
-        self._proof: Proof | None = None
-        """Of its present opening; None = nothing was asked yet."""
+        self._opening = Opening(remote, server.prover)
         self._reported: Claim | None = None
         self._probed: Claim | None = None
         self._heard: Live | None = None
@@ -71,12 +69,12 @@ class EvolutionSession:
         self._heard = view.live
         detail = await observer.detail() if deep else {}
         if view.live is not Live.OPEN:
-            self._proof = None
+            self._opening.begin()
         match view.live:
             case Live.OPEN:
-                unproved = self._proof in (None, Proof.DEAD)
+                unproved = self._opening.lacks(view.integration)
                 if (deep or unproved) and not view.logins.fight:
-                    await self._prove()
+                    await self._opening.prove(view.integration, view.account)
             case Live.CONNECTING:
                 await observer.missing_pairing()
                 await observer.missing_code()
@@ -159,7 +157,7 @@ class EvolutionSession:
                 heard = None if self._view.logins.fight else self._heard
                 await self._renewal.take_away(lambda live: came_back(heard, live))
                 self._observe(self._view_of(None))
-                self._proof = None
+                self._opening.begin()
                 await self._connect()
             finally:
                 self._renewing = False
@@ -212,6 +210,8 @@ class EvolutionSession:
     async def take_event(self, event: HookEvent) -> None:
         if event.kind in _STATE_EVENTS:
             if not self._renewing and self._view.note_event(event):
+                if self._view.live is not Live.OPEN:
+                    self._opening.begin()
                 self._report_change(self._claim())
             return
         if event.kind == "REMOVE_INSTANCE":
@@ -223,7 +223,7 @@ class EvolutionSession:
             if happening.kind == "message" and not self._server.seen.first(self.remote, id):
                 continue
             if happening.detail.get("direction") == "in":
-                self._proof = Proof.ALIVE  # the message came through it
+                self._opening.proof = Proof.ALIVE  # the message came through it
             self.reporter.happened(happening)
 
     async def _look_again(self) -> None:
@@ -272,22 +272,12 @@ class EvolutionSession:
         self._server.rows.forget()
         self._server.hooks.want(self.remote, now=True)
 
-    async def _prove(self) -> None:
-        view, prover = self._view, self._server.prover
-        if prover is None or view.integration not in BAILEYS:
-            return
-        proof = await prover.ask(self.remote, view.account)
-        if proof is not Proof.UNKNOWN or self._proof is None:
-            self._proof = proof
-        if self._proof is Proof.DEAD:
-            raise EngineError(
-                "cannot query WhatsApp through the session: it says open and gives no answer",
-                code="zombie",
-            )
-
     def _claim(self) -> Claim:
         self._remember()
         claim = self._view.claim()
+        connected = claim.status is ConnectionStatus.CONNECTED
+        if connected and self._opening.lacks(self._view.integration):
+            claim = replace(claim, proof_age=None)
         if self._view.live in (Live.CONNECTING, Live.OPEN) and self._api.old:
             return replace(claim, useless=(*claim.useless, "restart"))
         return claim
@@ -299,6 +289,12 @@ class EvolutionSession:
     def _report(self, claim: Claim) -> None:
         self._reported, self._heard = claim, self._view.live
         self.reporter.claim(claim)
+        if claim.status is ConnectionStatus.CONNECTED and claim.proof_age is None:
+            self._between.prove(self._prove())
+
+    async def _prove(self) -> None:
+        with suppress(EngineError):  # the next probe tells
+            self._report((await self.probe()).claim)
 
     def _report_change(self, claim: Claim) -> None:
         """News only: an endless loop says `connecting` many times a second."""

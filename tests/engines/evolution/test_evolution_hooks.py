@@ -94,6 +94,27 @@ async def test_every_step_of_a_login_is_reported(
     assert (await session.probe(deep=True)).detail["webhook"] == "ours"
 
 
+async def test_an_opening_that_the_webhook_tells_counts_once_it_is_proved(
+    hooked: Bench, eventually: Eventually
+) -> None:
+    session = hooked.hold("sales")
+    await session.connect()
+    instance, heard = hooked.standin.instances["sales"], hooked.by_id["sales"]
+    await eventually(lambda: instance.webhook is not None)
+    await session.qr()
+    await eventually(heard.last, (Status.QR_REQUIRED, ""))
+    instance.dead = "closed"  # it says open, and nothing passes through it
+    instance.scan()
+    asked = hooked.standin.asked
+    await eventually(lambda: asked["POST /chat/fetchBusinessProfile"] > 0)
+    await eventually(heard.last, (Status.CONNECTED, ""))
+    assert {it.proof_age for it in heard.claims if it.status is Status.CONNECTED} == {None}
+    instance.dead = ""
+    instance.drop(408)
+    await eventually(lambda: heard.claims[-1].proof_age is not None)
+    assert heard.last() == (Status.CONNECTED, "")
+
+
 @pytest.mark.parametrize("hooked", ["2.3.7"], indirect=True)  # 1.8 ends on 401 only
 async def test_a_ban_is_not_overwritten_by_the_logout_that_follows_it(
     hooked: Bench, eventually: Eventually
