@@ -4,7 +4,7 @@ import asyncio
 import os
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -146,13 +146,21 @@ def make_cache(root: Path) -> Path:
     return root
 
 
+WHATSAPP = pytest.StashKey[WhatsApp]()
+
+
 @pytest.fixture
-def whatsapp(tmp_path: Path) -> Iterator[WhatsApp]:
+def whatsapp(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> WhatsApp:
+    """Of one process for all tests, which begins anew for each: its start costs as much as a test,
+    for it reads megabytes of messages' forms."""
     if reason := why_not("baileys"):
         lacks(reason)
-    server = WhatsApp(tmp_path / "whatsapp.log")
-    yield server
-    server.end()
+    stash = request.config.stash
+    if WHATSAPP not in stash:
+        stash[WHATSAPP] = WhatsApp(tmp_path_factory.mktemp("whatsapp") / "log")
+        request.session.addfinalizer(stash[WHATSAPP].end)
+    stash[WHATSAPP].begin_anew()
+    return stash[WHATSAPP]
 
 
 @pytest.fixture

@@ -147,6 +147,11 @@ class WhatsApp(Program):
         super().__init__(["whatsapp/main.js", f"{host}:0", *map(str, tls or ())], log, host)
         self.socket = self.url.replace("http", "ws", 1) + "/ws/chat"
 
+    def begin_anew(self) -> None:
+        """It knows nobody any more, and nobody is connected; its address stays. Not for one that
+        takes files."""
+        call(self.url + "/anew", {})
+
     def scan(self, qr: str, user: str) -> None:
         call(self.url + "/scan", {"qr": qr, "user": user})
 

@@ -1,12 +1,10 @@
 // Groups: each member has a sender key of its own and gives it to every device that shall read.
-import messages from 'baileys-6/WAProto/index.js';
-import signal from 'baileys-6/WASignalGroup/index.js';
+import { proto, signal } from './packages.js';
 import { randomId, takeBundle } from './person.js';
 import { WHATSAPP, child, node, parts } from './stanza.js';
 
 const { GroupCipher, GroupSessionBuilder } = signal;
 const { SenderKeyDistributionMessage, SenderKeyName, SenderKeyRecord } = signal;
-const { proto } = messages;
 
 const now = () => String(Math.floor(Date.now() / 1000));
 

@@ -1,6 +1,7 @@
 // Stands in for WhatsApp's server: ws://127.0.0.1:PORT/ws/chat for clients, http for commands.
 // Arguments: [HOST:]PORT [KEY CERTIFICATE], the last two where it takes files, too.
 // Prints its address when it listens; ends when its standard input does.
+import { once } from 'node:events';
 import { readFileSync } from 'node:fs';
 import { createServer } from 'node:http';
 import { WebSocketServer } from 'ws';
@@ -9,11 +10,13 @@ import { makeCertificates } from './noise.js';
 import { stanzaOf } from './stanza.js';
 import { WhatsApp } from './whatsapp.js';
 
-const whatsapp = new WhatsApp();
+let whatsapp = new WhatsApp();
 const certificates = makeCertificates();
 const [listen = '0', ...tls] = process.argv.slice(2);
 const [port, host = '127.0.0.1'] = listen.split(':').reverse();
 if (tls.length) await whatsapp.media.open(...tls.map((file) => readFileSync(file)));
+/** The WebSockets of all clients. */
+let sockets;
 
 const showDevice = (device) => ({
   user: device.user,
@@ -56,6 +59,13 @@ const COMMANDS = {
     else if (told.stage) whatsapp.ambush = told;
   },
   'POST /trouble': (told) => whatsapp.trouble(told.user, told),
+  /** As if this server had just begun: it knows nobody, and nobody is connected. */
+  'POST /anew': async () => {
+    whatsapp = new WhatsApp();
+    const gone = [...sockets.clients].map((each) => once(each, 'close'));
+    for (const each of sockets.clients) each.terminate();
+    await Promise.all(gone);
+  },
   'POST /person': ({ user, ...told }) => {
     for (const name of ['answers', 'passkey', 'takesKeys']) if (name in told) whatsapp.person(user)[name] = told[name];
   },
@@ -87,7 +97,8 @@ const verifyClient = (_, answer) => {
   answer(false, ambush.code, 'ambush');
 };
 
-new WebSocketServer({ server, path: '/ws/chat', verifyClient }).on('connection', (socket, request) => {
+sockets = new WebSocketServer({ server, path: '/ws/chat', verifyClient });
+sockets.on('connection', (socket, request) => {
   new Connection(socket, request.socket.remoteAddress, whatsapp, certificates);
 });
 

@@ -1,9 +1,7 @@
 // The server's side of Noise_XX_25519_AESGCM_SHA256 as WhatsApp speaks it: handshake, then frames.
 import { createCipheriv, createDecipheriv, createHash, hkdfSync, randomBytes } from 'node:crypto';
-import curve from 'libsignal/src/curve.js';
-import messages from 'baileys-6/WAProto/index.js';
+import { curve, proto } from './packages.js';
 
-const { proto } = messages;
 const MODE = Buffer.from('Noise_XX_25519_AESGCM_SHA256\0\0\0\0');
 const NOTHING = Buffer.alloc(0);
 const TAG = 16;

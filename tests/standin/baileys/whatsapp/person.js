@@ -1,11 +1,8 @@
 // A contact with a phone: real Signal keys, and the texts that came and could be read.
 import { randomBytes, randomInt } from 'node:crypto';
-import libsignal from 'libsignal';
-import curve from 'libsignal/src/curve.js';
-import messages from 'baileys-6/WAProto/index.js';
+import { curve, libsignal, proto } from './packages.js';
 import { child, node, number } from './stanza.js';
 
-const { proto } = messages;
 const SIGNED = 1;
 
 const bare = (key) => Buffer.from(key).subarray(-32);

@@ -1,17 +1,15 @@
 // What WhatsApp is to its clients: pairing, login, the people, and their messages under way.
 import { createHmac, randomBytes } from 'node:crypto';
 import { deflateSync } from 'node:zlib';
-import curve from 'libsignal/src/curve.js';
-import messages from 'baileys-6/WAProto/index.js';
 import { answer } from './answers.js';
 import { conflict, failure, streamError } from './connection.js';
 import { Groups } from './group.js';
 import { Media } from './media.js';
 import { randomRef } from './noise.js';
+import { curve, proto } from './packages.js';
 import { Person, enclosedBundle, marked, randomId, takeBundle } from './person.js';
 import { WHATSAPP, child, children, node, parts } from './stanza.js';
 
-const { proto } = messages;
 const REFS = 6;
 const BY_ACCOUNT = Buffer.from([6, 0]);
 const BY_DEVICE = Buffer.from([6, 1]);
