@@ -22,6 +22,9 @@ _HANDSHAKE_SECONDS = 5.0
 _GRACE_FOR_UNHEARD = 2.0
 _ASKS_AGAIN = 0.5
 """Seconds after an answer in which a client on a kept connection is waited for."""
+_UNSENT = 1 << 16
+"""Bytes of an answer that the kernel takes before its client has room for them. It would take 4 MB,
+and a client that does not read would keep its place until then."""
 PORT_AGAIN = 2.0
 """Seconds between two tries to bind a port that another program has."""
 
@@ -52,6 +55,8 @@ class Server:
         """The kernel's messages about routes, if systemd passed that socket."""
 
     async def listen(self, sock: socket.socket, tls: ssl.SSLContext | None = None) -> None:
+        if sock.family != socket.AF_UNIX:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT)
         # Out of descriptors, asyncio tries (and logs) again as often as its backlog says before
         # it pauses. So it gets 1, and the kernel's queue its length afterwards.
         loop = asyncio.get_running_loop()

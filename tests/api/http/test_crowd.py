@@ -208,6 +208,16 @@ async def test_clients_that_do_not_read_their_answers_lose_their_places(
         await eventually(lambda: limits.count(Stage.UNREAD) == 0)
 
 
+async def test_a_client_that_does_not_read_loses_its_place_after_its_first_answers(
+    house: House, eventually: Eventually
+) -> None:
+    """The kernel alone would take dozens of them."""
+    async with unread(house, 1):
+        await eventually(lambda: house.server._entrance.limits.count(Stage.UNREAD) == 1)
+        (connection,) = house.server._entrance.connections
+        assert connection._answered < 8
+
+
 async def test_a_right_key_has_a_place_while_strangers_are_refused_and_shut_out(
     open_house: OpenHouse, eventually: Eventually
 ) -> None:
