@@ -231,6 +231,8 @@ def show_agent(status: AgentStatus) -> dict[str, Any]:
         "dbus_connected": status.dbus_connected,
         "link_refusals": dict(status.link_refusals),
         "db_errors": dict(status.db_errors),
+        "settings_read": wall_text(status.config_read_wall or None),
+        "settings_refused": status.config_refused,
     }
 
 

@@ -1,5 +1,6 @@
 """Changes single keys of one table of agent.toml, or adds a [[backend]]; every other line stays."""
 
+import fcntl
 import json
 import os
 import re
@@ -12,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from agent.config.load import load_config
-from agent.errors import ConfigError, InvalidRequest, Refused
+from agent.errors import ConfigError, InvalidRequest, Refused, TryLater
 from agent.files import write_whole
 
+_TURN, _EVERY = 5.0, 0.05
 _HEADER = re.compile(r"\s*\[")
 
 
@@ -70,7 +72,13 @@ def add_backend(path: Path, values: Mapping[str, Any], env: Mapping[str, str]) -
     """Its backup. The file stays as it is where the agent could not use the new one."""
     doing = f"cannot add backend {values.get('name', '')!r:.60} to {path}"
     try:
-        with _key_apart(path, values) as table:
+        path = path.resolve(strict=True)
+        with _alone(path), _key_apart(path, values) as table:
+            try:
+                load_config(path, env)
+            except ConfigError as error:
+                advice = "correct the file first: wa-agent config check"
+                raise Refused(f"{doing}: {error}; {advice}", code="config_wrong") from None
             changed = with_backend(path.read_text(encoding="utf-8-sig"), table)
             with candidate(path, changed) as new:
                 try:
@@ -83,6 +91,20 @@ def add_backend(path: Path, values: Mapping[str, Any], env: Mapping[str, str]) -
         cause = getattr(error, "strerror", None) or "it is not UTF-8"
         advice = "a person who may write it adds it with `wa-agent backends add`"
         raise Refused(f"{doing}: {cause}; {advice}", code="config_not_writable") from error
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """One change at a time, by whatever process: each begins with what the one before wrote."""
+    with path.with_name(f".{path.name}.lock").open("a") as lock:
+        for _ in range(int(_TURN / _EVERY)):
+            with suppress(BlockingIOError):
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            time.sleep(_EVERY)
+        else:
+            raise TryLater(f"cannot change {path}: another program does", code="config_in_use")
+        yield
 
 
 @contextmanager
@@ -143,7 +165,9 @@ def candidate(path: Path, text: str) -> Iterator[Path]:
 def put(path: Path, text: str) -> Path:
     """Replace the file; its backup beside it."""
     status = path.stat()
-    backup = path.with_name(f"{path.name}.{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}")
+    before = f"{path.name}.{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}"
+    taken = len(list(path.parent.glob(f"{before}*")))
+    backup = path.with_name(f"{before}.{taken}" if taken else before)
     write_whole(backup, path.read_bytes(), mode=status.st_mode & 0o777, group=status.st_gid)
     write_whole(path, text.encode(), mode=status.st_mode & 0o777, group=status.st_gid)
     if os.geteuid() == 0:

@@ -4,6 +4,7 @@ import asyncio
 import json
 import sys
 import time
+import tomllib
 from collections.abc import AsyncIterator, Callable
 from datetime import datetime
 from pathlib import Path
@@ -334,3 +335,33 @@ async def test_a_person_who_may_write_agent_toml_adds_a_backend_by_the_command(
     assert (run.returncode, b"evo is added" in said) == (0, True), said
     watched = Watched(agent, standin)
     await eventually(lambda: watched.all_connected(1), within=45)
+
+
+async def test_backends_that_are_added_at_once_are_all_there_after_a_restart(
+    without, standin, eventually, tmp_path
+):
+    agent, new, _ = without
+    real = tmp_path / "managed.toml"
+    agent.config.rename(real)
+    agent.config.symlink_to(real)
+    names = [f"evo{number}" for number in range(6)]
+    told = await asyncio.gather(
+        *(agent.ask("POST", "/api/backends", {**new, "name": name, "adopt": []}) for name in names)
+    )
+    assert {status for status, _ in told} <= {201, 202}, told
+    assert agent.config.is_symlink(), "it stays where another program manages it"
+    declared = tomllib.loads(real.read_text())["backend"]
+    assert sorted(backend["name"] for backend in declared) == names
+    backups = [file for file in tmp_path.glob("managed.toml.2*") if file.suffix != ".key"]
+    assert len(backups) == len(names), "each has its backup"
+    assert (await agent.do("POST", "/api/reload"))["look"] == "/api/health"
+    real.write_text(real.read_text() + "[[instance]\n")
+    status, refused = await agent.ask("POST", "/api/backends", {**new, "name": "late"})
+    assert (status, refused["error"]) == (409, "config_wrong"), refused
+    assert "line" in refused["message"]
+    await agent.do("POST", "/api/reload")
+
+    async def is_refused() -> bool:
+        return (await agent.do("GET", "/api/health"))["agent"]["settings_refused"] is True
+
+    await eventually(is_refused)

@@ -107,7 +107,7 @@ async def add(call: Call) -> web.Response:
 
 async def reload(call: Call) -> web.Response:
     call.parts.reload()
-    return json_answer({"look": "/api/status"}, 202)
+    return json_answer({"look": "/api/health"}, 202)
 
 
 async def check(call: Call) -> Json:
