@@ -94,3 +94,44 @@ async def until_the_disk_is_still(disk: Path) -> None:
     count, seen = disk.with_name(f"{disk.name}.count"), -1
     while seen != (seen := count.stat().st_size if count.exists() else 0):  # noqa: ASYNC110
         await asyncio.sleep(0.2)
+
+
+async def test_a_disk_that_is_full_at_the_scan_links_no_device_that_is_not_stored(
+    bench: Bench, disk: Path
+) -> None:
+    """WhatsApp links a device when it hears of the scan again: by then the scan is on the disk."""
+    refused, room = 0, -1
+    await bench.start()
+    while not bench.whatsapp.device(ACCOUNT):
+        room += 1
+        await bench.is_now("QR_REQUIRED")
+        code = await bench.engine.qr()
+        assert code is not None
+        disk.write_text(str(room))
+        await asyncio.to_thread(bench.whatsapp.scan, code.text, ACCOUNT)
+        ended = lambda: bench.heard.last.reason in ("storage_failed", "restart_required")  # noqa: E731
+        await bench.until(ended)
+        await until_the_disk_is_still(disk)
+        disk.unlink()
+        if bench.heard.last.reason == "storage_failed":
+            refused += 1
+            assert "WhatsApp linked no device: scan again" in bench.heard.last.raw
+            assert not bench.whatsapp.device(ACCOUNT)
+            await bench.stop()
+            if creds_tell_of_a_pairing(bench.folder):  # its file was in place, unflushed
+                retire(bench.folder)  # as the agent does when WhatsApp knows no such device
+            await bench.start()
+    assert refused > 2
+    assert json.loads((bench.folder / "creds.json").read_text())["me"]
+    await bench.engine.connect()
+    await bench.is_now("CONNECTED")
+
+
+def creds_tell_of_a_pairing(folder: Path) -> bool:
+    file = folder / "creds.json"
+    return file.exists() and "me" in json.loads(file.read_text())
+
+
+def retire(folder: Path) -> None:
+    for file in folder.glob("*.json"):
+        file.unlink()

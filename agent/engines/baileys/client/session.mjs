@@ -36,6 +36,8 @@ export class Session {
   #recentBytes = 0;
   #uploads = new Uploads();
   #mending = null;
+  #wasPaired = false;
+  #linked = null; // resolves when a pairing that was just made is on the disk
   #lease = null; // until when this session may be connected, by the monotonic clock; null = no end
   #fence = null;
 
@@ -49,11 +51,13 @@ export class Session {
     this.lease(settings);
     this.#settings = settings;
     const broken = (error) => {
-      this.#emit({ event: "store", code: error.code, raw: error.message });
+      const lost = this.#linked ? "; the scan was not stored, and WhatsApp linked no device: scan again" : "";
+      this.#emit({ event: "store", code: error.code, raw: error.message + lost });
       this.#hangUp();
     };
     this.#store = new Store(settings.folder, this.#lib, broken, this.#emit);
     this.#state = await this.#store.open(settings.paired);
+    this.#wasPaired = this.#identity().paired;
     return this.#identity();
   }
 
@@ -89,6 +93,7 @@ export class Session {
     if (this.#socket) return;
     this.#mustHold();
     this.#endedWith = null;
+    this.#linked = null;
     // A pairing code that led to no device: the library would log in with its number, and WhatsApp
     // would call that a logout.
     const { creds } = this.#state;
@@ -112,7 +117,12 @@ export class Session {
     // A loop that stood still hears of what to send before its timers ring.
     const wire = socket.ws.socket;
     const send = wire.send.bind(wire);
-    wire.send = (...frame) => (this.#mustHold(), send(...frame));
+    wire.send = (...frame) => {
+      this.#mustHold();
+      if (!this.#linked) return send(...frame);
+      // What confirms a scan leaves when the scan is on the disk: before, WhatsApp has linked nothing.
+      this.#linked.then(() => this.#socket === socket && send(...frame), () => {});
+    };
     // Peers' data reaches these: an error of one event ends neither this process nor its other sessions.
     const mine = (work) => (...data) => {
       if (this.#socket !== socket) return;
@@ -259,7 +269,7 @@ export class Session {
 
   #update({ connection, lastDisconnect, qr, isNewLogin, receivedPendingNotifications, reachoutTimeLock }) {
     if (qr) this.#emit({ event: "qr", qr });
-    if (isNewLogin) this.#emit({ event: "paired", ...this.#identity() });
+    if (isNewLogin) Promise.resolve(this.#linked).then(() => this.#emit({ event: "paired", ...this.#identity() }), () => {});
     if (reachoutTimeLock) this.#emit({ event: "restricted", active: reachoutTimeLock.isActive === true, until: secondsOf(reachoutTimeLock.timeEnforcementEnds) });
     if (receivedPendingNotifications) this.#emit({ event: "synced" });
     if (connection === "connecting") this.#emit({ event: "connecting" });
@@ -289,7 +299,13 @@ export class Session {
   #keepCreds(update) {
     Object.assign(this.#state.creds, update);
     // The store itself reports a failure.
-    this.#store.saveCreds(this.#state.creds).catch(() => {});
+    const saved = this.#store.saveCreds(this.#state.creds);
+    saved.catch(() => {});
+    // The library has the update in its credentials by now: they do not tell what was before.
+    if (this.#wasPaired || !this.#identity().paired) return;
+    this.#wasPaired = true;
+    this.#linked = saved;
+    saved.then(() => (this.#linked = null), () => {});
   }
 
   #messages({ messages, type }) {
