@@ -154,6 +154,11 @@ class SessionState:
         forget_creds(self._folder)
         self.change(Status.LOADING, phase="login")
 
+    def _on_welcomed(self, _event: Mapping[str, Any]) -> None:
+        """WhatsApp took the login. Its answers about keys may take longer than a login."""
+        if self.claim.paired and not self.connected:
+            self.change(Status.LOADING, phase="sync")
+
     def _on_open(self, event: Mapping[str, Any]) -> None:
         self._code = None
         self.note_identity(event)

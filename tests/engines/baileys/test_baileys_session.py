@@ -4,13 +4,17 @@ import asyncio
 import hashlib
 import json
 import re
+import subprocess
 from contextlib import suppress
 from urllib.error import HTTPError
 
 import pytest
 
+from agent.core.phases import PhaseDeadlines
 from agent.core.words import InstanceId, SessionFiles
 from agent.engines.baileys import client_life
+from agent.engines.baileys.node import find_node
+from agent.engines.baileys.packages import CLIENT
 from agent.errors import EngineError, InvalidRequest
 from agent.link.messages import Claimed, parse_from_worker
 from agent.vault.check import check_files
@@ -138,6 +142,34 @@ async def test_a_silent_server_is_seen_by_a_probe(
     bench.whatsapp.trouble(ACCOUNT, "silence")
     with pytest.raises(Exception, match="did not answer a ping"):
         await bench.engine.probe(deep=True)
+
+
+async def test_a_login_that_whatsapp_took_has_more_time_than_one_that_it_did_not(
+    bench: Bench,
+) -> None:
+    """The library waits twice for answers about keys before it says that it is connected."""
+    await bench.pair()
+    await bench.stop()
+    bench.whatsapp.trouble(ACCOUNT, "keys_unanswered")
+    await bench.start()
+    await bench.until(lambda: bench.heard.last.phase == "sync")
+    assert PhaseDeadlines().sync > 2 * 60 > PhaseDeadlines().login
+    bench.whatsapp.trouble(ACCOUNT, "none")
+    await bench.restart()
+
+
+def test_a_refusal_of_whatsapp_shows_nothing_of_its_text() -> None:
+    log = CLIENT / "log.mjs"
+    told = (
+        f'import {{ toldOf, masked }} from "{log}";'
+        'const said = "5511977770055@s.whatsapp.net not acceptable, token 2@SECRETKEY";'
+        "const boom = Object.assign(new Error(said), { isBoom: true, data: 406, output: {} });"
+        "console.log(toldOf(boom), toldOf(new TypeError(said)), masked(said));"
+    )
+    run = (find_node(), "--input-type=module", "-e", told)
+    done = subprocess.run(run, capture_output=True, text=True, check=True)
+    assert "406" in done.stdout
+    assert not re.search(r"\d{5}|SECRET", done.stdout)
 
 
 async def test_a_group_and_several_peers_are_read(bench: Bench) -> None:

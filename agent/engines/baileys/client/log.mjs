@@ -28,6 +28,18 @@ export function kindOf(error) {
   return "undecryptable";
 }
 
+// An error's own words where they are ours; of the library's and WhatsApp's only its number and kind:
+// their texts may repeat a contact's number, a key or a message.
+export function toldOf(error) {
+  if (typeof error?.code === "string") return String(error.message).slice(0, 300);
+  const status = error?.data?.attrs?.code ?? error?.data ?? error?.output?.statusCode;
+  if (error?.isBoom) return `WhatsApp or the library refused it (error ${Number(status) || error.output.statusCode})`;
+  return `the library failed (${error?.name ?? "Error"})`;
+}
+
+// A text of WhatsApp without what may be a number or a key.
+export const masked = (text) => String(text).replace(/\S{25,}|\S*@\S*|\d{5,}/g, "…").slice(0, 200);
+
 // A logger as the library wants one: what says something about the session becomes an event.
 export function makeLogger(emit) {
   let lastKey = null;

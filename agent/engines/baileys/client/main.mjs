@@ -3,7 +3,7 @@
 import { createReadStream, writeSync } from "node:fs";
 import { createInterface } from "node:readline";
 import { pathToFileURL } from "node:url";
-import { silenceConsole } from "./log.mjs";
+import { silenceConsole, toldOf } from "./log.mjs";
 import { Session } from "./session.mjs";
 
 const [commands, events, packages] = [Number(process.argv[2]), Number(process.argv[3]), process.argv[4]];
@@ -88,7 +88,7 @@ async function take(line) {
   try {
     emit({ answer: order.id, ok: (await work(order)) ?? {} });
   } catch (error) {
-    emit({ answer: order.id, error: { code: error.code ?? "engine", message: String(error.message).slice(0, 300) } });
+    emit({ answer: order.id, error: { code: error.code ?? "engine", message: toldOf(error) } });
   }
 }
 

@@ -1,11 +1,12 @@
 // One session on the unmodified library: one socket at a time; what happens to it becomes plain events.
 import { createHmac } from "node:crypto";
-import { makeLogger } from "./log.mjs";
+import { makeLogger, masked } from "./log.mjs";
 import { ackOf, contentOf, jidOf, senderOf, typeOf } from "./messages.mjs";
 import { Store } from "./store.mjs";
 import { Uploads } from "./uploads.mjs";
 
 const KEEP_ALIVE = 25_000;
+const QUERY = 30_000; // two of them fit into the time that a start may take
 const PING = 5_000;
 const LOGOUT = 10_000;
 const MOST_ACKS = 500; // of one receipt: a contact may list any number of ids in it
@@ -107,6 +108,8 @@ export class Session {
       syncFullHistory: false,
       generateHighQualityLinkPreview: false,
       keepAliveIntervalMs: KEEP_ALIVE,
+      defaultQueryTimeoutMs: QUERY,
+      retryRequestDelayMs: 0, // all messages would wait for it, those of other contacts too
       getMessage: async (key) => this.#again(key.id),
       ...(url ? { waWebSocketUrl: url } : {}),
       ...(version ? { version } : {}),
@@ -261,6 +264,7 @@ export class Session {
   #frame(frame) {
     this.#heardAt = now();
     if (frame?.tag === "ack" && frame.attrs.class === "message") this.#acked(frame.attrs);
+    if (frame?.tag === "success") this.#emit({ event: "welcomed" });
     if (frame?.tag !== "notification") return;
     const words = [frame.attrs.type, ...(Array.isArray(frame.content) ? frame.content.map(({ tag }) => tag) : [])];
     if (words.some((word) => /^passkey/.test(word))) this.#emit({ event: "passkey" });
@@ -290,7 +294,7 @@ export class Session {
     this.#emit({
       event: "close",
       code: statusCode,
-      raw: String(error?.output?.payload?.message ?? error?.message ?? "").slice(0, 200),
+      raw: masked(error?.output?.payload?.message ?? error?.message ?? ""),
       ban: attrs.code ? String(attrs.code) : "",
       expire: secondsOf(attrs.expire),
     });

@@ -230,6 +230,7 @@ export class WhatsApp {
     }
     const linking = child(stanza, 'link_code_companion_reg');
     if (linking?.attrs.stage === 'companion_hello') connection.linkCode = parts(linking.attrs.jid).user;
+    if (connection.device?.keysUnanswered && stanza.attrs.xmlns === 'encrypt') return;
     const content = answer(this, connection, stanza);
     const { id } = stanza.attrs;
     connection.send(node('iq', { from: WHATSAPP, type: 'result', id }, content));
@@ -354,8 +355,9 @@ export class WhatsApp {
     for (const device of this.linked(user)) {
       const { connection } = device;
       if (kind === 'refuse') device.refused = code;
-      else if (kind === 'none') device.refused = device.unanswered = null;
+      else if (kind === 'none') device.refused = device.unanswered = device.keysUnanswered = null;
       else if (kind === 'unanswered') device.unanswered = true;
+      else if (kind === 'keys_unanswered') device.keysUnanswered = true;
       else if (kind === 'drop') connection?.drop();
       else if (kind === 'silence') {
         if (connection) connection.silent = true;
