@@ -3,6 +3,15 @@ import { randomBytes, randomInt } from 'node:crypto';
 import { curve, libsignal, proto } from './packages.js';
 import { child, node, number } from './stanza.js';
 
+// Phones try a message on copies of their sessions; libsignal steps each session that it tries.
+const { SessionCipher } = libsignal;
+const { doDecryptWhisperMessage } = SessionCipher.prototype;
+SessionCipher.prototype.doDecryptWhisperMessage = async function tryOnCopy(bytes, session) {
+  const copy = session && session.constructor.deserialize(session.serialize());
+  const plain = await doDecryptWhisperMessage.call(this, bytes, copy);
+  delete session.pendingPreKey;
+  return Object.assign(session, copy) && plain;
+};
 const SIGNED = 1;
 
 const bare = (key) => Buffer.from(key).subarray(-32);
