@@ -93,6 +93,13 @@ def test_credentials_that_broke_under_a_connected_session_are_written_again(
     run_store("store_mends.mjs", cache, tmp_path)
 
 
+def test_no_message_goes_under_a_key_that_the_contact_has_seen_or_cannot_have(
+    cache: Path, tmp_path: Path
+) -> None:
+    """Where messages cross, and where Node is killed between a frame and its transaction's end."""
+    run_store("signal_sessions.mjs", cache, tmp_path)
+
+
 @pytest.mark.parametrize(
     ("name", "words"),
     [

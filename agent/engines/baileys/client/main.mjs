@@ -5,6 +5,7 @@ import { createInterface } from "node:readline";
 import { pathToFileURL } from "node:url";
 import { silenceConsole, toldOf } from "./log.mjs";
 import { Session } from "./session.mjs";
+import { keepUntriedSessions } from "./signal.mjs";
 
 const [commands, events, packages] = [Number(process.argv[2]), Number(process.argv[3]), process.argv[4]];
 const LONGEST = 2048; // characters of one text in a line: a contact chooses some of them
@@ -38,6 +39,7 @@ process.on("unhandledRejection", (error) => emit({ event: "stray", name: error?.
 // A module that lies among the packages finds them by their names.
 const { load } = await import(pathToFileURL(packages + "/load.mjs"));
 const library = await load("baileys");
+keepUntriedSessions((await load("libsignal")).default);
 const sessions = new Map(); // by the name that an order gives; a worker's own client has one, ""
 
 // Opens a session once; its events carry its name.

@@ -2,6 +2,7 @@
 import { createHmac } from "node:crypto";
 import { makeLogger, masked } from "./log.mjs";
 import { ackOf, contentOf, jidOf, senderOf, typeOf } from "./messages.mjs";
+import { repositoryOf } from "./signal.mjs";
 import { Store } from "./store.mjs";
 import { Uploads } from "./uploads.mjs";
 
@@ -103,6 +104,7 @@ export class Session {
     const agents = proxy ? await this.#agents(proxy) : {};
     const socket = this.#lib.makeWASocket({
       auth: this.#state,
+      makeSignalRepository: repositoryOf(this.#lib, this.#state.keys),
       logger: makeLogger((line) => this.#socket === socket && this.#emit(line)),
       markOnlineOnConnect: false,
       syncFullHistory: false,

@@ -92,7 +92,8 @@ export class Store {
       if (paired || others.length) throw new StoreError("session_missing", CREDS, "it is gone");
     }
     const creds = stored ?? this.#lib.initAuthCreds();
-    return { creds, keys: { get: (type, ids) => this.#get(type, ids), set: (data) => this.#set(data) } };
+    const keys = { get: (type, ids) => this.#get(type, ids), set: (data) => this.#set(data), setNow: (data) => this.#setNow(data) };
+    return { creds, keys };
   }
 
   saveCreds(creds) {
@@ -151,6 +152,11 @@ export class Store {
       }
     }
     return this.#put(files);
+  }
+
+  // Also libsignal waits for it, with all that the whole process has for that contact.
+  #setNow(data) {
+    return this.#closed ? Promise.reject(new StoreError("lease_over", "the session's folder", "it is closed")) : this.#set(data);
   }
 
   // Said at the first, the tenth, the hundredth...: a contact may go on for ever.
