@@ -18,7 +18,7 @@ from agent.core.words import (
 from agent.engines.baileys.codes import CRYPTO_WORDS, why_closed
 from agent.engines.baileys.creds import CREDS
 from agent.engines.baileys.files import UNREADABLE, is_stranger, unreadable_record
-from agent.engines.baileys.login_note import forget_creds, note_login
+from agent.engines.baileys.login_note import NOTE, forget_creds, note_login
 from agent.engines.base import Qr, Reporter
 from agent.engines.whaticket.keys.peers import address_of_jid
 from agent.errors import EngineError, WaError
@@ -216,6 +216,15 @@ class SessionState:
         text = f"{CREDS} was gone" if gone else f"{CREDS} could not be read any more"
         text += ": the engine wrote the credentials again with which it is connected"
         text += "" if gone else f"; what stood there is in {UNREADABLE}"
+        log.warning("%s", text)
+        self.happened("key_unreadable", text=text)
+
+    def _on_creds_replaced(self, _event: Mapping[str, Any]) -> None:
+        text = (
+            f"{CREDS} holds other credentials than those with which it is connected: the engine"
+            f" goes on with its own and writes them there at their next change; to log in with the"
+            f" others, stop the session first, and remove {NOTE} beside them"
+        )
         log.warning("%s", text)
         self.happened("key_unreadable", text=text)
 

@@ -19,12 +19,19 @@ await store.saveCreds(creds);
 const file = join(own, "creds.json");
 const whole = readFileSync(file, "utf8");
 
-// Whole ones stay as they are, also where an operator put others there.
+// Whole ones stay as they are, also where an operator put others there, which is said once.
 await store.mendCreds(creds);
-writeFileSync(file, '{"of":"another"}');
-await store.mendCreds(creds);
-assert.equal(readFileSync(file, "utf8"), '{"of":"another"}');
 assert.deepEqual(told, []);
+for (const others of ['{"of":"another"}', JSON.stringify(lib.initAuthCreds(), lib.BufferJSON.replacer), '{"noiseKey":5,"me":[]}']) {
+  writeFileSync(file, others);
+  await store.mendCreds(creds);
+  await store.mendCreds(creds);
+  assert.equal(readFileSync(file, "utf8"), others);
+  assert.deepEqual(told.splice(0), [{ event: "creds_replaced" }]);
+  writeFileSync(file, whole);
+  await store.mendCreds(creds);
+  assert.deepEqual(told, []);
+}
 
 const aside = join(own, "removed-keys", "unreadable");
 const breaks = {

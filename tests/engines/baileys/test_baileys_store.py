@@ -268,3 +268,21 @@ async def test_what_a_contact_without_keys_here_wrote_is_told_as_a_strangers(ben
     await bench.until(lambda: bench.heard.count("crypto_error") >= 1)
     errors = [h for h in bench.heard.happenings if h.kind == "crypto_error"]
     assert all(h.detail.get("stranger") for h in errors)
+
+
+async def test_other_credentials_under_a_connected_session_are_told_and_not_taken(
+    bench: Bench,
+) -> None:
+    await bench.pair()
+    creds = bench.folder / "creds.json"
+    whole = json.loads(creds.read_bytes())
+    # The library writes the file by itself as well, at some moments after a pairing.
+    for _ in range(20):
+        creds.write_text(json.dumps(whole | {"noiseKey": whole["signedIdentityKey"]}))
+        await bench.engine.probe()
+        await bench.engine.save()
+        if bench.heard.count("key_unreadable"):
+            break
+    told = [str(h.detail["text"]) for h in bench.heard.happenings if h.kind == "key_unreadable"]
+    assert told[0].startswith("creds.json holds other credentials than those with which it is")
+    await bench.talk("with its own")

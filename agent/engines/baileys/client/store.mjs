@@ -72,6 +72,7 @@ export class Store {
   #writing = null;
   #failed = null;
   #closed = false;
+  #othersTold = false; // that others' credentials stand in the place of its own
   #inode = 0; // of the folder: another one that takes its place is not this session's
 
   // `broken`: called once with a StoreError when the disk no longer takes what must be kept.
@@ -105,8 +106,8 @@ export class Store {
   async mendCreds(creds) {
     if (this.#failed || this.#closed || this.#waiting.has(CREDS)) return;
     const found = await this.#look(CREDS).catch(() => undefined); // the disk, not the file
-    if ((found !== AWAY && found !== null) || (await this.#inodeNow()) !== this.#inode) return;
-    if (this.#waiting.has(CREDS)) return;
+    if (found === undefined || (await this.#inodeNow()) !== this.#inode || this.#waiting.has(CREDS)) return;
+    if (found !== AWAY && found !== null) return this.#compare(found, creds);
     try {
       if (found === AWAY) await link(join(this.#folder, CREDS), await this.#shelfFor(CREDS));
     } catch {
@@ -114,6 +115,14 @@ export class Store {
     }
     await this.saveCreds(creds);
     this.#told({ event: "creds_mended", gone: found === null });
+  }
+
+  // Whole ones stay as they are: an operator may have put them there. Said once for each change.
+  #compare(found, creds) {
+    const deviceOf = ({ noiseKey, me }) => JSON.stringify([noiseKey?.private, me?.id], this.#lib.BufferJSON.replacer);
+    const others = deviceOf(found) !== deviceOf(creds);
+    if (others && !this.#othersTold) this.#told({ event: "creds_replaced" });
+    this.#othersTold = others;
   }
 
   #inodeNow() {
