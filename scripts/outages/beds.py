@@ -149,10 +149,13 @@ async def make_bed(kind: str, count: int, place: Path) -> AsyncIterator[Bed]:
 
 
 @asynccontextmanager
-async def running_agent(place: Path, more: str = "") -> AsyncIterator[RunningAgent]:
+async def running_agent(
+    place: Path, more: str = "", listen: str = ""
+) -> AsyncIterator[RunningAgent]:
     config = place / "agent.toml"
     config.write_text(SETTINGS + more)
     agent = RunningAgent(place / "state", config)
+    agent.listen = listen
     cache = place / "cache"
     kept = Path(os.environ.get("WA_CACHE_PATH", ROOT / ".cache"))
     if (kept / "wa-js").is_dir():
