@@ -54,6 +54,7 @@ def connecting(
 CODE = seen(
     instance=THERE, record=NEVER_PAIRED, claim=said(S.QR_REQUIRED), files=SessionFiles.UNPAIRED
 )
+NEVER_SHOWN = connecting(NEVER_PAIRED, ago=99.0)
 LOGGED_OUT = replace(CODE, claim=said(S.DISCONNECTED, reason="logout", ago=5.0))
 
 
@@ -245,6 +246,38 @@ def test_an_asked_for_repair_that_joins_one_without_its_code_is_not_told_that_it
 def test_a_session_that_never_paired_is_given_up_after_one_round():
     repair, at = play(Server(NEVER_PAIRED, heals=None), goal=Goal.WORKING_QR)
     assert (repair.ending, at < 240) == (Ending.GAVE_UP, True)
+
+
+def test_the_end_of_an_asked_for_round_says_that_the_agent_goes_on_where_it_does():
+    repair = begin_repair(judge_health(NEVER_SHOWN, HEALTH, NOW), Goal.WORKING_QR, WALL)
+    told = ""
+    for second in range(0, 600, 5):
+        case = Case(
+            NEVER_SHOWN, judge_health(NEVER_SHOWN, HEALTH, NOW), REMOTE, POLICY, WALL + second
+        )
+        repair, action = step_repair(case, repair)
+        if repair.over:
+            told = action.reason
+            break
+        if action.kind is not K.WAIT:
+            repair = after_action(repair, action.kind, True, POLICY, WALL + second, backup="x")
+    assert told.startswith("over after the round that was asked for; the agent goes on: ")
+    again = WALL + second + POLICY.unpaired_pause + 1
+    assert wants_repair(judge_health(NEVER_SHOWN, HEALTH, NOW), repair, POLICY, again)
+
+
+def test_a_request_that_joins_the_agents_own_repair_in_an_outage_does_not_end_it():
+    silent = Server(replace(PAIRED), heals=None)
+    outage = replace(REMOTE, well=False, odd_one_out=False, another_connected=False)
+    repair, at = play(silent, around=outage, limit=60.0)
+    assert (repair.over, kinds(silent)) == (False, [])
+    repair = join_repair(repair, Goal.WORKING_QR)
+    repair, at = play(silent, around=outage, begun=(repair, at), limit=1200.0)
+    assert (repair.over, repair.goal) == (False, Goal.HEAL), "it goes on as the agent's own"
+    assert set(kinds(silent)) <= {K.RECONNECT, K.RESTART}
+    healed = Server(replace(PAIRED), heals=K.RESTART)
+    repair, _ = play(healed, begun=(repair, at))
+    assert repair.ending is Ending.RECOVERED
 
 
 @pytest.mark.parametrize("goal", [Goal.WORKING_QR, Goal.CLEANUP])

@@ -133,6 +133,8 @@ class Repair:
     acts: int = 0
     resumed: int = 0
     joined: int = 0
+    own: bool = False
+    """The agent began it by itself: a request that joins it does not end it."""
     cleanup_owed: bool = False
     """Asked for after this round's clean-up, which is done once more before the repair ends."""
     ending: Ending = Ending.NOT_YET
@@ -255,7 +257,8 @@ def begin_repair(
     verdict: HealthVerdict, goal: Goal, now_wall: float, consent: Consent = Consent.NONE
 ) -> Repair:
     trouble = trouble_of(verdict)
-    return Repair(trouble, verdict.reason, goal, now_wall, consent, stage_wall=now_wall)
+    own = goal is Goal.HEAL
+    return Repair(trouble, verdict.reason, goal, now_wall, consent, stage_wall=now_wall, own=own)
 
 
 def join_repair(repair: Repair, goal: Goal, consent: Consent = Consent.NONE) -> Repair:

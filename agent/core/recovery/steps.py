@@ -103,13 +103,19 @@ def put_off_ending(repair: Repair, policy: RecoveryPolicy, now_wall: float) -> R
 
 
 def _end(
-    case: Case, repair: Repair, ending: Ending, sentence: str, proof: Proof | None = None
+    case: Case,
+    repair: Repair,
+    ending: Ending,
+    sentence: str,
+    proof: Proof | None = None,
+    *,
+    word: str = "",
 ) -> tuple[Repair, Decision]:
     good = ending in (Ending.RECOVERED, Ending.CLEANED)
     kind = RecoveryKind.NONE if good else RecoveryKind.GIVE_UP
     ended = replace(repair, ending=ending, ended_wall=case.now_wall, stage=Stage.DUE)
     by_itself = ending is Ending.RECOVERED and not repair.acts
-    word = "over without a step" if by_itself else ending.replace("_", " ")
+    word = word or ("over without a step" if by_itself else ending.replace("_", " "))
     idle = ending is Ending.GAVE_UP
     return ended, Decision(kind, f"{word}: {sentence}", proof=proof, idle=idle)
 
@@ -195,15 +201,19 @@ def _end_round(case: Case, repair: Repair) -> tuple[Repair, Decision]:
     if repair.cleanup_owed and endless:
         repair = replace(repair, tries=0, done=False, cleaned=False, cleanup_owed=False)
         return _next_act(case, repair)
-    if (repair.goal is not Goal.HEAL and not owes_code) or last:
-        return _end(case, repair, Ending.GAVE_UP, sentence)
+    # A request that joined the agent's own repair of a pairing does not end that.
+    joined = repair.own and not endless and repair.goal is not Goal.CLEANUP
+    goes_on = owes_code or joined
+    if (repair.goal is not Goal.HEAL and not goes_on) or last:
+        word = "over after the round that was asked for; the agent goes on" if endless else ""
+        return _end(case, repair, Ending.GAVE_UP, sentence, word=word)
     # A round in an outage proves nothing about the instance: it is run again.
     number = repair.round + 1 if repair.calm or endless else repair.round
     pause = _round_pause(case.policy, repair.round, endless=endless)
     why = "" if repair.calm or endless else ": the cause may not be its own, its pairing is kept"
     repair = replace(
         repair,
-        # One round was asked for; the code that it owes is shown by a repair of the agent's own.
+        # One round was asked for; what comes after it is the agent's own.
         goal=Goal.HEAL,
         consent=Consent.NONE,
         round=number,

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from agent.core.recovery.pairing import WHATSAPP_AWAY
-from agent.core.recovery.repair import Ending, RecoveryKind, Stage
+from agent.core.recovery.repair import Ending, Goal, RecoveryKind, Stage
 from agent.errors import TryLater
 from agent.supervise.facts import Facts
 
@@ -23,12 +23,23 @@ def is_kept_away(facts: Facts) -> bool:
     return facts.repair.kept is not None and facts.repair.kept.code == WHATSAPP_AWAY
 
 
+def had_its_round(facts: Facts) -> bool:
+    """The round that was asked for is over, and its repair goes on as the agent's own."""
+    last = facts.repair.last
+    return last is not None and not last.over and last.goal is Goal.HEAL and not last.unpaired
+
+
+def is_over_for(facts: Facts, goal: Goal) -> bool:
+    """Whether who asked for a repair has nothing more to wait for, though it goes on."""
+    return had_its_round(facts) or (goal is Goal.WORKING_QR and is_kept_away(facts))
+
+
 def refuse_kept(facts: Facts) -> None:
     """TryLater where its repair keeps the pairing, and has ended or cannot help now."""
     last, kept = facts.repair.last, facts.repair.kept
     if kept is None or last is None:
         return
-    if is_kept_away(facts) and not last.over:
+    if not last.over and (is_kept_away(facts) or had_its_round(facts)):
         goes_on = "The agent goes on with the steps that keep it"
         raise TryLater(f"cannot heal {facts.id} now: {kept.sentence}. {goes_on}", code=kept.code)
     if last.ending is Ending.GAVE_UP:

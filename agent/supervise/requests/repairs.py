@@ -33,7 +33,7 @@ from agent.supervise.requests.checks import Checking
 from agent.supervise.requests.confirming import must_be_confirmed
 from agent.supervise.requests.in_time import in_time
 from agent.supervise.requests.no_code import (
-    is_kept_away,
+    is_over_for,
     refuse_failed,
     refuse_kept,
     refuse_silent,
@@ -229,7 +229,7 @@ class Repairs:
         await self._intend(facts, entry(facts, "operator", sentence, Category.RECOVERY))
         in_vain = in_vain or (lambda facts: waits_in_vain(facts, (), asked_at))
         while not await self.wait(over, POLL) and time.monotonic() < deadline:
-            if in_vain(facts) or (goal is Goal.WORKING_QR and is_kept_away(facts)):
+            if in_vain(facts) or is_over_for(facts, goal):
                 break
         if facts.gone:
             raise NotFound(f"cannot repair {facts.id}: it was deleted meanwhile", field="id")
