@@ -4,11 +4,9 @@ The verdict's `state` is what to publish: the engine's claim only as long as it 
 sentence says how long it is until the next try: the views have that, a sentence would be old.
 """
 
-from dataclasses import dataclass, field, replace
-
+from agent.core.claimed import by_claim
+from agent.core.health_policy import HealthPolicy
 from agent.core.model import (
-    Claim,
-    ClaimFact,
     ConnectionStatus,
     Health,
     HealthVerdict,
@@ -20,10 +18,7 @@ from agent.core.model import (
 )
 from agent.core.network.reach import UNREACHABLE
 from agent.core.observed import gave_up
-from agent.core.phases import IN_WORDS, PhaseDeadlines, overdue_phase
 from agent.core.reasons import reason_of
-from agent.core.reconnect import ReconnectPolicy
-from agent.core.setting import setting
 from agent.core.verdicts import (
     conclude,
     corrupted,
@@ -42,7 +37,7 @@ from agent.core.waiting import (
     waiting,
     waits_for_others,
 )
-from agent.core.words import PASSKEY_REQUIRED, PASSKEY_SUSPECTED, SUSPECT
+from agent.core.words import SUSPECT
 
 Status = ConnectionStatus
 
@@ -58,37 +53,8 @@ ENDED_WITH = {
 }
 """Exit statuses that say nothing about the session."""
 
-NO_CODE_GUESS = "client_outdated"
-"""What an engine guesses of a server that tries to connect without an end."""
-
 
 _BY_WORSE = (Health.DEGRADED, Health.STUCK, Health.CORRUPTED)
-
-
-@dataclass(frozen=True, slots=True)
-class HealthPolicy:
-    """The [health] table, with the tables that health is also judged by."""
-
-    interval: float = setting(30.0, "seconds between two checks of an instance", low=1)
-    deep: float = setting(
-        120.0, "seconds between two deep checks of an engine, such as of its page", low=1
-    )
-    timeout: float = setting(10.0, "seconds that one check may take", low=0.1)
-    zombie_pings: int = setting(
-        3, "failed pings in a row after which a session counts as a zombie", low=1
-    )
-    stuck: float = setting(
-        30.0, "seconds in a passing state after which a session counts as stuck", low=1
-    )
-    proof_limit: float = setting(90.0, "seconds for which a proof of CONNECTED stays valid", low=1)
-    slow: float = setting(5.0, "seconds after which an answer counts as slow", low=0.01)
-    phases: PhaseDeadlines = field(default_factory=PhaseDeadlines)
-    reconnect: ReconnectPolicy = field(default_factory=ReconnectPolicy)
-
-
-def allow_for(policy: HealthPolicy, slack: float) -> HealthPolicy:
-    """The policy for a session whose server takes so many seconds longer than a quick one."""
-    return replace(policy, stuck=policy.stuck + slack) if slack else policy
 
 
 def judge_health(observation: Observation, policy: HealthPolicy, now: float) -> HealthVerdict:
@@ -103,7 +69,7 @@ def judge_health(observation: Observation, policy: HealthPolicy, now: float) -> 
     )
     if verdict is None:
         assert observation.claim is not None
-        verdict = _by_claim(observation, observation.claim, policy, now)
+        verdict = by_claim(observation, observation.claim, policy, now)
         verdict = _add_disagreement(observation, verdict)
     if observation.wait_reason == UNREACHABLE and is_the_networks(observation, verdict):
         verdict = waiting(observation)
@@ -223,114 +189,6 @@ def _silent_worker(
         sentence = f"it does not answer: {probe.failures} pings failed in a row"
         return conclude(observation, Health.STUCK, state, "zombie", sentence)
     return None
-
-
-def _by_claim(
-    observation: Observation, fact: ClaimFact, policy: HealthPolicy, now: float
-) -> HealthVerdict:
-    claim = fact.claim
-    if claim.status is Status.CONNECTED:
-        return _connected(observation, fact, policy, now)
-    if claim.status is Status.QR_REQUIRED:
-        return _asks_for_scan(observation, claim)
-    if claim.status in (Status.DISCONNECTED, Status.AUTH_FAILURE):
-        if (
-            not claim.reason
-            and claim.status is Status.DISCONNECTED
-            and (now - fact.since < policy.stuck)
-        ):
-            # No reason: the worker disconnected in order to connect again.
-            return starting(observation, Status.RECONNECTING, "it reconnects")
-        return _dropped(observation, claim, policy, now)
-    if phase := overdue_phase(fact, now, policy.phases):
-        return stuck_in(observation, phase, now - fact.phase_since)
-    unnamed = policy.phases.limit(claim.phase) is None
-    if unnamed and now - fact.since >= _patience(observation, claim, policy):
-        what, guess = _hangs(claim)
-        sentence = f"{what} for {now - fact.since:.0f} s"
-        stuck = conclude(observation, Health.STUCK, claim.status, "state_stuck", sentence)
-        return replace(stuck, guess=guess)
-    doing = IN_WORDS.get(claim.phase, "on its way")
-    ended = claim.reason or observation.record.reason
-    sentence = f"{doing}, after: {reason_of(ended).title}" if ended else doing
-    return replace(starting(observation, claim.status, sentence), after=ended)
-
-
-def _hangs(claim: Claim) -> tuple[str, str]:
-    """What is known; and what its cause may be."""
-    if claim.guess == NO_CODE_GUESS:
-        cause = "the server may not reach WhatsApp, or WhatsApp may refuse its version"
-        return "not connected" if claim.paired else "no code", f"{cause}; the server does not say"
-    return str(claim.status), reason_of(claim.guess).title if claim.guess else ""
-
-
-def _patience(observation: Observation, claim: Claim, policy: HealthPolicy) -> float:
-    """An engine that reconnects by itself gets as long as a sync: a restart would slow it down. A
-    server's "connecting" proves nothing, so it gets no longer."""
-    by_itself = claim.status is Status.RECONNECTING and not observation.instance.backend
-    return policy.phases.sync if by_itself else policy.stuck
-
-
-def _connected(
-    observation: Observation, fact: ClaimFact, policy: HealthPolicy, now: float
-) -> HealthVerdict:
-    proved_at = fact.proved_at()
-    probe = observation.probe
-    if proved_at is None:
-        if now - fact.since < policy.stuck:
-            return starting(
-                observation, Status.LOADING, "its engine claims CONNECTED, and no proof came yet"
-            )
-        sentence = f"its engine claims CONNECTED for {now - fact.since:.0f} s without a proof"
-        health = Health.STUCK if now - fact.since > policy.proof_limit else Health.DEGRADED
-        return conclude(observation, health, Status.LOADING, "not_proved", sentence)
-    if (age := now - proved_at) > policy.proof_limit:
-        sentence = f"its engine claims CONNECTED; the last proof is {age:.0f} s old"
-        health = Health.STUCK if age > 2 * policy.proof_limit else Health.DEGRADED
-        return conclude(observation, health, Status.RECONNECTING, "proof_old", sentence)
-    if probe is not None and probe.failures:
-        sentence = f"{probe.failures} of {policy.zombie_pings} pings failed"
-        return conclude(observation, Health.DEGRADED, Status.CONNECTED, "ping_failed", sentence)
-    if probe is not None and probe.ok and probe.seconds > policy.slow:
-        sentence = f"it took {probe.seconds:.1f} s to answer"
-        return conclude(observation, Health.DEGRADED, Status.CONNECTED, "slow", sentence)
-    return conclude(observation, Health.HEALTHY, Status.CONNECTED, "", "connected")
-
-
-def _asks_for_scan(observation: Observation, claim: Claim) -> HealthVerdict:
-    record = observation.record
-    known = reason_of(claim.reason or record.reason)
-    if record.paired and not known.unpairs:
-        return corrupted(observation, "unpaired_suspect")
-    if record.needs_passkey:
-        return waits_for_person(observation, reason_of(PASSKEY_REQUIRED))
-    suspected = record.reason == PASSKEY_SUSPECTED and claim.reason in ("", "qr_idle")
-    if suspected or known.code in (PASSKEY_REQUIRED, PASSKEY_SUSPECTED):
-        return waits_for_person(observation, reason_of(PASSKEY_SUSPECTED) if suspected else known)
-    # The claim's own reason: no code is offered, or the scan alone is not enough.
-    own = known.status is Status.QR_REQUIRED
-    sentence = known.title if own else "it waits for a scan of its QR code"
-    reason = known.code if own else "waiting_for_scan"
-    return conclude(observation, Health.DISCONNECTED, Status.QR_REQUIRED, reason, sentence)
-
-
-def _dropped(
-    observation: Observation, claim: Claim, policy: HealthPolicy, now: float
-) -> HealthVerdict:
-    reason = reason_of(claim.reason)
-    if reason.code == "remote_missing":
-        sentence = reason.in_full(observation.instance.id)
-        return conclude(observation, Health.NOT_FOUND, reason.status, reason.code, sentence)
-    if reason.hopeless:
-        return waits_for_person(observation, reason)
-    if given_up := gave_up(observation, policy.reconnect):
-        return given_up_after(observation, given_up)
-    if waits_for_others(observation, reason, now):
-        return waiting(observation)
-    if reason.permanence in NOT_SOON:
-        return waits_its_time(observation, reason, claim.raw)
-    sentence = reason.title_with(claim.raw)
-    return conclude(observation, Health.DEGRADED, Status.RECONNECTING, reason.code, sentence)
 
 
 def _failed(observation: Observation, policy: HealthPolicy, now: float) -> HealthVerdict:

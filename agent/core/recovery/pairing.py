@@ -8,7 +8,7 @@ from agent.core.observed import MayBePaired, is_guarded, last_reason, no_pairing
 from agent.core.reasons import reason_of
 from agent.core.recovery.policy import Unpair
 from agent.core.recovery.proof import Consent, Ground, Kept, Proof
-from agent.core.recovery.repair import Case, Goal, Repair, Trouble, was_being_published
+from agent.core.recovery.repair import Case, Goal, RecoveryKind, Repair, Stage, Trouble
 
 WHATSAPP_AWAY = "whatsapp_away"
 """The stable code of an answer: WhatsApp is not reached, so no step of a repair can help."""
@@ -162,3 +162,15 @@ def _id(case: Case) -> str:
 
 
 _ASKED = (Goal.WORKING_QR, Goal.CLEANUP)
+
+
+def was_being_published(case: Case, repair: Repair) -> bool:
+    """A suspect whose pairing was given up already: the rest of its end must be done."""
+    return (
+        repair.trouble is Trouble.SUSPECT
+        and repair.stage is Stage.DUE
+        and repair.step is not RecoveryKind.CLEANUP
+        and bool(repair.backup)
+        and not case.observation.record.paired
+        and case.observation.desired.should_run
+    )

@@ -273,18 +273,6 @@ def join_repair(repair: Repair, goal: Goal, consent: Consent = Consent.NONE) -> 
     return replace(repair, goal=wider, consent=consent, joined=repair.joined + 1, cleanup_owed=owed)
 
 
-def was_being_published(case: Case, repair: Repair) -> bool:
-    """A suspect whose pairing was given up already: the rest of its end must be done."""
-    return (
-        repair.trouble is Trouble.SUSPECT
-        and repair.stage is Stage.DUE
-        and repair.step is not RecoveryKind.CLEANUP
-        and bool(repair.backup)
-        and not case.observation.record.paired
-        and case.observation.desired.should_run
-    )
-
-
 def hurry_repair(repair: Repair, *, paired: bool) -> Repair:
     """It has its turn in an incident, or the incident is over: its next try is due now. What it
     tried while others failed alike was no failure of its own, so its round begins again; without

@@ -12,7 +12,7 @@ from agent.core.observed import no_pairing_to_lose
 from agent.core.reasons import reason_of
 from agent.core.recovery.ending import find_ending, stage_left
 from agent.core.recovery.ladder import DESTRUCTIVE, UNPAIRING, next_step, proof_for
-from agent.core.recovery.pairing import is_calm, may_publish_unpaired
+from agent.core.recovery.pairing import is_calm, may_publish_unpaired, was_being_published
 from agent.core.recovery.policy import RecoveryPolicy
 from agent.core.recovery.proof import Consent, Kept, Proof
 from agent.core.recovery.repair import (
@@ -26,7 +26,6 @@ from agent.core.recovery.repair import (
     Trouble,
     needs_repair,
     trouble_of,
-    was_being_published,
 )
 from agent.core.words import SUSPECT
 
