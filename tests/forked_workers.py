@@ -27,6 +27,7 @@ _PLACES = (
     *("start_code", "end_code", "start_data", "end_data", "start_brk", "brk", "start_stack"),
     *("arg_start", "arg_end", "env_start", "env_end"),
 )
+_INHERITED = ("Umask", "Uid", "Gid", "Groups", "Cap", "NoNewPrivs", "Seccomp", "Cpus_allowed")
 _WORKER = ["-m", "agent.worker"]
 _shown: list[Any] = []
 """What /proc shows of this process; kept as long as it lives."""
@@ -68,11 +69,18 @@ def _read(env: Mapping[str, str]) -> dict[str, str]:
     return read
 
 
+def _inherited() -> str:
+    """What a child has of its parent: limits, control groups, user, rights, processors."""
+    texts = [Path("/proc/self", name).read_text() for name in ("limits", "cgroup", "oom_score_adj")]
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return "\n".join([*texts, *(line for line in lines if line.startswith(_INHERITED))])
+
+
 def fork_workers() -> None:
     """From now on this process, which becomes an agent, has its workers forked."""
     if not _SYS_CLONE:
         return
-    startup = _read(os.environ)
+    startup, inherited = _read(os.environ), _inherited()
     ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     if os.fork() == 0:
         ours.close()
@@ -89,7 +97,7 @@ def fork_workers() -> None:
 
     def spawn_or_fork(arguments: list[str], environment: Mapping[str, str], out: int) -> int:
         """In the place of `agent.host.process.launch.spawn`."""
-        if arguments[:2] != _WORKER or _read(environment) != startup:
+        if arguments[:2] != _WORKER or _read(environment) != startup or _inherited() != inherited:
             return spawn(arguments, environment, out)
         handed = [file for file in _descriptors() if _is_inherited(file)]
         told = {"argv": arguments, "env": dict(environment), "files": handed}
