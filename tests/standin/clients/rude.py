@@ -1,13 +1,14 @@
 """Clients of the HTTP interface that are slow, unread, half-closed, broken or too many.
 
 Each takes a `Door` and a step of a hostile case, and goes on until it is cancelled. What the agent
-says to one that reads is noted in `Door.heard`.
+says to one that reads is noted in `Door.statuses`.
 """
 
 import asyncio
 import base64
 import contextlib
 import os
+import re
 import socket
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -20,19 +21,20 @@ from typing import Any
 from tests.standin.clients.odd_heads import odd_head
 
 Step = dict[str, Any]
+_STATUS = re.compile(rb"^HTTP/1\.1 (\d{3}) ", re.M)
 HELD = 1 << 12
 """Bytes that the kernel holds for a client that does not read."""
 
 
 @dataclass(slots=True)
 class Door:
-    """The agent's sockets, and what it said."""
+    """The agent's sockets, and how it answered."""
 
     port: int
     path: Path
     keys: dict[str, str]
     """Bearers by the word for them in a step."""
-    heard: list[bytes] = field(default_factory=list)
+    statuses: set[bytes] = field(default_factory=set)
     turns: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(16))
     """Held from a connection to its first head: of many without one the oldest is closed."""
     begun: int = 0
@@ -83,8 +85,7 @@ class Line:
 
     async def read(self, most: int = 1 << 16) -> bytes:
         raw = await asyncio.get_running_loop().sock_recv(self.sock, most)
-        if raw:
-            self.door.heard.append(raw)
+        self.door.statuses.update(_STATUS.findall(raw))
         return raw
 
     async def read_all(self) -> bytes:
