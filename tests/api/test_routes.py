@@ -56,6 +56,26 @@ async def test_an_instance_is_created_shown_changed_and_deleted(
     assert (await local.get("/api/instance/sales")).status == 200
 
 
+async def test_a_key_of_an_instance_ends_with_it_and_opens_no_next_one(
+    house: House, local: Client
+) -> None:
+    await make(local)
+    await make(local, id="till")
+    own, both = [await house.key(*scopes) for scopes in (["instance:sales"], BOTH)]
+    async with aiohttp.ClientSession(house.url) as client:
+        for headers in (own, both):
+            assert (await client.get("/api/instance/sales", headers=headers)).status == 200
+        deleted = await (await local.delete("/api/instance/sales")).json()
+        assert deleted["keys_ended"] == ["a test", "a test"]
+        await make(local)
+        assert (await client.get("/api/instance/sales", headers=own)).status == 401
+        assert (await client.get("/api/instance/sales", headers=both)).status == 403
+        assert (await client.get("/api/instance/till", headers=both)).status == 200
+
+
+BOTH = ["instance:sales", "instance:till"]
+
+
 async def test_a_second_instance_of_the_same_id_is_refused(local: Client) -> None:
     await make(local)
     again = await local.post("/api/instance", json={"id": "sales", "engine": "sandbox"})

@@ -25,13 +25,14 @@ class Worker:
         self.leave = asyncio.Event()
         self.leave.set()
         self.breaks_with = None
+        self.answer = {"done": True}
 
     async def call(self, do, args=None, *, timeout=10.0):
         self.asked.append((do, args, timeout))
         await self.leave.wait()
         if self.breaks_with is not None:
             raise self.breaks_with
-        return {"done": True}
+        return self.answer
 
 
 @pytest.fixture
@@ -128,6 +129,14 @@ async def test_a_send_that_fails_says_whether_it_may_have_arrived(bench, error, 
     with pytest.raises(WaError) as caught:
         await asks.send(ID, {"to": "1", "text": "hi"})
     assert (caught.value.http, caught.value.code) == answer
+
+
+async def test_an_engine_that_cannot_tell_gives_no_success(bench):
+    asks, _, worker, _ = bench
+    worker.answer = {"id": "", "outcome": "unknown", "cause": "no answer in time"}
+    with pytest.raises(TryLater, match="no answer in time") as caught:
+        await asks.send(ID, {"to": "1", "text": "hi"})
+    assert caught.value.code == "unknown_outcome"
 
 
 def test_no_engine_is_given_up_before_it_says_what_it_knows():

@@ -14,7 +14,7 @@ from aiohttp import WSCloseCode, WSMsgType, web
 
 from agent.api.handlers.fleet import fleet_of
 from agent.api.handlers.instances import HISTORY, read_history
-from agent.api.http.call import Call, Listener
+from agent.api.http.call import REVOKED, Call, Listener
 from agent.api.http.envelope import json_answer
 from agent.api.http.fields import INTEGER, STRING, STRINGS, Field
 from agent.core.event_json import show_event
@@ -34,7 +34,6 @@ PROTOCOL = "wa-agent"
 _SEND_SECONDS = 10.0
 _GOODBYE_SECONDS = 1.0
 _PAGE = 500
-REVOKED = "its key was revoked"
 _LOUDEST = 20
 """Messages that a listener may send in a minute; the agent ignores them."""
 

@@ -180,7 +180,13 @@ async def delete(call: Call) -> Json:
         raise InvalidRequest(
             f"cannot delete {call.id} on a backend: its session is on this machine", field="remote"
         )
-    return {**deleted, "trash": await call.supervisor.delete(call.id, passkey=passkey)}
+    trash = await call.supervisor.delete(call.id, passkey=passkey)
+    ended = await call.parts.ring.end_of(call.id)
+    for row in ended:
+        call.parts.end_listeners_of(row.id)
+    if ended:
+        deleted["keys_ended"] = [row.name or row.id for row in ended]
+    return {**deleted, "trash": trash}
 
 
 def _confirm(instance: Instance, confirmation: str | None) -> None:

@@ -2,7 +2,6 @@
 
 from aiohttp import web
 
-from agent.api.handlers.events import REVOKED
 from agent.api.http.auth import Right, parse_scopes
 from agent.api.http.call import Call, Json
 from agent.api.http.envelope import created
@@ -52,7 +51,5 @@ async def revoke_key(call: Call) -> Json:
     try:
         await call.parts.ring.remove(id)
     finally:  # it opens nothing more, also where the database did not take it
-        for listener in call.parts.listeners.values():
-            if listener.key == id:
-                listener.subscription.end(REVOKED)
+        call.parts.end_listeners_of(id)
     return {"id": id, "revoked": True}

@@ -11,7 +11,7 @@ import re
 import secrets
 import socket
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import IntEnum
 
 from aiohttp import web
@@ -113,6 +113,19 @@ class KeyRing:
         self._used_wall.pop(id, None)
         if not await self._store.remove_key(id) and row is None:
             raise NotFound(f"cannot revoke the key {id!r}: no key has this id")
+
+    async def end_of(self, instance: InstanceId) -> list[KeyRow]:
+        """The keys of an instance that is gone: none opens the next one of that name. A key for
+        others as well stays for those."""
+        scope = f"instance:{instance}"
+        rows = [row for row in self.rows() if scope in row.scopes]
+        for row in rows:
+            await self.remove(row.id)
+            if rest := tuple(other for other in row.scopes if other != scope):
+                left = replace(row, scopes=rest)
+                await self._store.add_key(left)
+                self._rows[row.id] = left
+        return rows
 
     def knows(self, id: str) -> bool:
         return id in self._rows

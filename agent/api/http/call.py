@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 LARGE_AT_ONCE = 4
+REVOKED = "its key was revoked"
 _SLOWEST = 256 * 1024
 """Bytes per second that a client must send of a long body."""
 
@@ -67,6 +68,12 @@ class Parts:
     """The WebSockets that get events."""
     of_wings: Mapping[type, Any] = field(default_factory=dict)
     """What runs of each wing, by its type."""
+
+    def end_listeners_of(self, key: str) -> None:
+        """End the WebSockets that were opened with that key."""
+        for listener in self.listeners.values():
+            if listener.key == key:
+                listener.subscription.end(REVOKED)
 
     def wing(self, kind: type[T]) -> T:
         part: T = self.of_wings[kind]

@@ -49,6 +49,8 @@ def delete(options: argparse.Namespace) -> int:
     if "remote" in answer:
         state = "deleted too" if answer["remote_deleted"] else "untouched"
         lines.append(f"{answer['remote']} on {answer['backend']} is {state}")
+    if answer.get("keys_ended"):
+        lines.append(f"keys that open it no more: {', '.join(map(clean, answer['keys_ended']))}")
     if answer["trash"]:
         lines.append(f"its session can come back: wa-agent trash restore {answer['trash']}")
     return print_answer(options, answer, *lines)

@@ -10,7 +10,6 @@ from agent.engines.remote.answers import Answer
 from agent.errors import EngineError, InvalidRequest
 
 ACKS = {
-    "ERROR": "failed",
     "PENDING": "clock",
     "SERVER_ACK": "server",
     "DELIVERY_ACK": "delivered",
@@ -37,6 +36,10 @@ def read_text(message: Mapping[str, Any]) -> tuple[str, str]:
 def outcome(answer: Answer) -> dict[str, Any]:
     """The caller's answer; EngineError where the text was surely not sent."""
     words = refusal_words(answer.body)
+    if answer.good and inside(answer.body, "error") is True:
+        raise refusal("send", answer, "not_sent")
+    if answer.good and answer.body and inside(answer.body, "status") == "ERROR":
+        raise EngineError("cannot send: WhatsApp refused the message", code="refused")
     if answer.good:
         id = text(inside(answer.body, "key", "id"), 120)
         if not id:

@@ -89,6 +89,8 @@ class Asking:
             self._registry.touch(facts)
             raise _unsent(facts, error) from error
         _note_sent(facts, answer.get("id"), begun)
+        if answer.get("outcome") == "unknown":
+            raise _unknown(id, answer.get("cause") or "WhatsApp did not confirm it")
         return answer
 
     @asynccontextmanager
@@ -141,8 +143,12 @@ def _unsent(facts: Facts, error: LinkError | EngineError) -> WaError:
         return TryLater(f"cannot send with {id}: {error}", code="busy")
     if isinstance(error, EngineError) and error.code not in _MAY_BE_DONE:
         return _because(facts, error)
-    # It may have gone out before the worker fell silent: the caller must not guess.
-    return TryLater(f"cannot tell whether {id} sent the message: {error}", code="unknown_outcome")
+    return _unknown(id, error)
+
+
+def _unknown(id: InstanceId, cause: object) -> TryLater:
+    """It may have gone out: the caller must not guess, and gets one code for it whatever engine."""
+    return TryLater(f"cannot tell whether {id} sent the message: {cause}", code="unknown_outcome")
 
 
 def _qr_of(raw: Any) -> Qr | None:

@@ -367,3 +367,16 @@ def test_a_code_that_is_gone_was_scanned_only_where_the_keys_have_an_account() -
     assert view.claim().status is Status.QR_REQUIRED
     view.note_live(Live.OPEN)
     assert view.claim().status is Status.CONNECTED
+
+
+@pytest.mark.parametrize(
+    ("body", "code"),
+    [
+        ({"key": {"id": "A"}, "status": "ERROR"}, "refused"),
+        ({"error": True, "message": "no session"}, "not_sent"),
+    ],
+)
+def test_what_whatsapp_or_the_server_refused_is_no_success(body: Any, code: str) -> None:
+    with pytest.raises(EngineError) as caught:
+        outcome(Answer(201, body, 0.1))
+    assert caught.value.code == code
