@@ -14,13 +14,15 @@ AGENT = Path(__file__).parents[1] / "agent"
 BASE = (
     *("*.py", "core", "supervise", "host", "worker", "link", "store", "vault", "config", "daemon"),
     *("api/*.py", "api/http", "cli/*.py", "cli/terminal", "engines/*.py", "engines/sandbox"),
+    "wings/*.py",
 )
 """What keeps a session alive: rooms below agent/, and the modules that lie in no room of theirs."""
 NOT_BASE = (
     *("core/fleet", "core/alerts", "supervise/fleet", "supervise/backends", "supervise/packs.py"),
-    *("config/fleet.py", "config/backends.py", "config/backend_rules.py", "config/webhooks.py"),
-    *("api/http/fleet_gate.py", "cli/backends.py", "cli/webhooks.py"),
+    *("config/fleet.py", "config/alerts.py", "config/backends.py", "config/backend_rules.py"),
+    *("api/http/fleet_gate.py", "cli/backends.py"),
 )
+"""What lies among them and belongs to a capability that an operator may not need."""
 MOST_LINES = 300
 _NO_CODE = {
     *(tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT),
