@@ -24,11 +24,9 @@ class StartPolicy:
         low=0,
     )
     spread: float = setting(1.0, "random seconds, at most, added to each start", low=0)
-    parallel: int = setting(
-        0,
-        "simultaneous starts of workers (twice as many reconnects of running ones); 0 = twice the"
-        " cores",
-        low=0,
+    parallel: int = setting(0, "simultaneous starts of workers; 0 = twice the cores", low=0)
+    reconnects: int = setting(
+        0, "simultaneous reconnects of running workers; 0 = twice as many as starts", low=0
     )
     remote_parallel: int = setting(
         50, "simultaneous starts of sessions on backends, which start no process here", low=1
@@ -60,9 +58,9 @@ def parallel_starts(chosen: int, cores: int) -> int:
 
 
 def for_reconnects(policy: StartPolicy) -> StartPolicy:
-    """A reconnect begins no worker, at most its client: twice as many may be under way. Only that
-    and the login budget spread them."""
-    return replace(policy, stagger=0.0, parallel=2 * policy.parallel)
+    """A reconnect begins no worker, at most its client: only a limit of its own and the login
+    budget spread it."""
+    return replace(policy, stagger=0.0, parallel=policy.reconnects or 2 * policy.parallel)
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,8 +182,8 @@ class StartQueue:
     """Sessions that wait for a turn to log in, and those under way.
 
     A start waits until the one before is light, `stagger` seconds at most. A reconnect begins no
-    worker, so it waits for no stagger and has twice the parallel limit; starts and reconnects share
-    the budget of logins. `jitter`: random seconds before the next start.
+    worker, so it waits for no stagger and has a limit of its own; starts and reconnects share the
+    budget of logins. `jitter`: random seconds before the next start.
     """
 
     policy: Callable[[], StartPolicy]

@@ -5,7 +5,7 @@ import time
 
 from tests.daemon.conftest import SETTINGS
 
-ONE_AT_A_TIME = SETTINGS.replace("stagger = 0\n", "stagger = 0.1\nparallel = 1\n")
+ONE_AT_A_TIME = SETTINGS.replace("stagger = 0\n", "stagger = 0.1\nparallel = 1\nreconnects = 1\n")
 WATCHDOG = {"WA_AGENT_WORKER__WATCHDOG": "10"}
 QUICK = """
 [recovery]
