@@ -1,6 +1,7 @@
 """What every test may use."""
 
 import asyncio
+import gc
 import inspect
 import os
 import signal
@@ -38,6 +39,10 @@ hypothesis.settings.load_profile("busy machine")
 sys.dont_write_bytecode = False
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
+# What is made until the tests are found stays to the end: to look through it again and again, as it
+# grows and later, is time that each process of a run would spend.
+gc.disable()
+
 LEFT_BEHIND = pytest.StashKey[list[str]]()
 
 
@@ -53,7 +58,9 @@ def pytest_configure(config: pytest.Config) -> None:
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     config.stash[LEFT_BEHIND] = []
-    if not config.getoption("numprocesses", None):
+    if config.getoption("numprocesses", None):
+        gc.enable()  # this process looks for no tests itself
+    else:
         config.pluginmanager.register(Leftovers(), "leftovers")
     if not hasattr(config, "workerinput"):
         config.pluginmanager.register(Durations(), "durations")
@@ -91,6 +98,12 @@ def forks() -> Iterator[None]:
     forked.begin()
     yield
     forked.end()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_finish() -> None:
+    gc.freeze()
+    gc.enable()
 
 
 Eventually = Callable[..., Awaitable[Any]]
