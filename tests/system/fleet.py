@@ -26,27 +26,49 @@ class Fleet:
         return json.loads(self.bed.run("wa-agent", "--json", *words) or "null")
 
     def events(self, id: str) -> Sequence[str]:
-        """The kinds of what happened to it, as `wa-agent events` prints them."""
-        lines = self.bed.run("wa-agent", "--json", "events", id, "-n", "1000").splitlines()
-        return [json.loads(line)["kind"] for line in lines]
+        """The kinds of what happened to it, newest first."""
+        return [event["kind"] for event in self._history(id)]
+
+    def story(self, id: str) -> str:
+        """What happened to it, oldest first, without the times."""
+        told = [f"{event['kind']}: {event['sentence']}" for event in self._history(id)]
+        return "\n".join(reversed(told))
+
+    def _history(self, id: str) -> Sequence[dict[str, Any]]:
+        events: Sequence[dict[str, Any]]
+        events = self.do("GET", f"/api/instance/{id}/events?limit=1000")["events"]
+        return events
+
+    def do(self, method: str, path: str, body: Any = None) -> Any:
+        """The agent's answer; a refusal fails the test. A command would start a Python for it."""
+        try:
+            status, answer = self._answer(method, path, body)
+        except (OSError, http.client.HTTPException) as error:
+            raise AssertionError(f"{method} {path}: {error!r}") from error
+        assert status < 300, (method, path, status, answer)
+        return answer
 
     def ask(self, path: str, body: Any = None) -> Any:
-        """The agent's answer; None while it is on its way up. No program is started for it:
-        a test that waits asks many times."""
-        if body is None:
-            request = ("GET", path)
-        else:
-            request = ("POST", path, json.dumps(body), {"Content-Type": "application/json"})
-        connection = UnixConnection(str(self.bed.path("/run/wa-agent/api.sock")))
-        with (
-            contextlib.closing(connection),
-            contextlib.suppress(OSError, http.client.HTTPException),
-        ):
-            connection.request(*request)
-            answer = connection.getresponse()
-            if answer.status < 400:
-                return json.load(answer)
+        """The agent's answer; None while it is on its way up: a test that waits asks many times."""
+        with contextlib.suppress(OSError, http.client.HTTPException):
+            status, answer = self._answer("GET" if body is None else "POST", path, body)
+            if status < 400:
+                return answer
         return None
+
+    def _answer(self, method: str, path: str, body: Any) -> tuple[int, Any]:
+        more = (json.dumps(body), {"Content-Type": "application/json"}) if body is not None else ()
+        with contextlib.closing(connect(self.bed)) as connection:
+            connection.request(method, path, *more)
+            answer = connection.getresponse()
+            return answer.status, json.loads(answer.read() or b"null")
+
+    def create(self, id: str, **settings: str) -> None:
+        self.do("POST", "/api/instance", {"id": id, "engine": "sandbox", "settings": settings})
+
+    def forget(self, id: str) -> None:
+        """It is deleted, its files are retired."""
+        self.do("DELETE", f"/api/instance/{id}")
 
     def list(self) -> dict[str, dict[str, Any]]:
         found = self.ask("/api/instances?limit=1000")
@@ -143,15 +165,15 @@ class Fleet:
         self.ask("/api/health/check", {"ids": [id for id in self.ids if id in there]})
         for id, status in self.statuses().items():
             if id not in there:
-                self.cli("create", id, "--engine", "sandbox")
+                self.create(id)
             elif status != "CONNECTED":
-                self.cli("start", id)
+                self.do("POST", f"/api/instance/{id}/start")
         self.until_connected()
 
     def delete(self) -> None:
         """Until systemd has forgotten their units: an inactive one may stay loaded for a while."""
         for id in self.ids:
-            self.cli("delete", id)
+            self.forget(id)
         self.bed.until(lambda: not self.loaded())
 
     def loaded(self) -> Sequence[str]:

@@ -66,7 +66,7 @@ def evo(bed: Bed, server: dict[str, str]) -> Iterator[Evo]:
     yield found
     for id in found.fleet.list():
         if id in IDS:
-            found.fleet.cli("delete", id)
+            found.fleet.forget(id)
     configure(bed, PLAIN)
     bed.try_run("systemctl", "stop", UNIT, within=60)
     bed.try_run("rm", "-r", "/var/lib/wa-agent/backends/evo")

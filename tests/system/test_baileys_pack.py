@@ -38,7 +38,7 @@ def fleet(machine: Bed, whatsapp: WhatsApp) -> Iterator[Fleet]:
     fleet.until_connected(within=60)
     yield fleet
     for id in IDS:
-        fleet.cli("delete", id)
+        fleet.forget(id)
     machine.write(CONFIG, before)
     machine.run("systemctl", "reload", AGENT)
 

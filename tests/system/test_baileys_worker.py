@@ -42,7 +42,7 @@ def fleet(machine: Bed, whatsapp: WhatsApp) -> Iterator[Fleet]:
     fleet.cli("create", ID, "--engine", "baileys", "--set", f"url={whatsapp.socket}")
     yield fleet
     if ID in fleet.list():
-        fleet.cli("delete", ID)
+        fleet.forget(ID)
 
 
 def bring_packages(machine: Bed) -> None:

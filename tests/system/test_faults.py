@@ -70,11 +70,11 @@ UNPAIRED = {
 }
 """The same of what befalls who was never paired."""
 SECONDS = {
-    "temp-ban": "6",
-    "stuck-loading": "15",
-    "slow": "15",
-    "no-qr": "600",
-    "conflict": "600",
+    "temp-ban": 6,
+    "stuck-loading": 15,
+    "slow": 15,
+    "no-qr": 600,
+    "conflict": 600,
 }
 
 
@@ -87,18 +87,14 @@ def fleet(bed: Bed) -> Iterator[Fleet]:
     try:
         fleet.make()
         for fault in UNPAIRED:
-            fleet.cli("create", f"f-{fault}", "--engine", "sandbox", "--set", "scan=manual")
+            fleet.create(f"f-{fault}", scan="manual")
         yield fleet
     finally:
         for id in (*fleet.ids, *(f"f-{fault}" for fault in UNPAIRED)):
             with contextlib.suppress(AssertionError):
-                bed.run("wa-agent", "delete", id)
+                fleet.forget(id)
         bed.write("/etc/wa-agent/agent.toml", before)
         bed.run("systemctl", "restart", AGENT)
-
-
-def story(fleet: Fleet, id: str) -> str:
-    return fleet.bed.run("wa-agent", "events", id, "-n", "200")
 
 
 def ends(fleet: Fleet, fault: str, status: str, told: str, within: float) -> None:
@@ -107,12 +103,12 @@ def ends(fleet: Fleet, fault: str, status: str, told: str, within: float) -> Non
 
     def ended() -> bool:
         found = fleet.list().get(id, {}).get("connection_status")
-        return found == status and told in story(fleet, id)
+        return found == status and told in fleet.story(id)
 
     try:
         fleet.bed.until(ended, within=within)
     except AssertionError:
-        raise AssertionError(f"{fault}: {fleet.list().get(id)}\n{story(fleet, id)}") from None
+        raise AssertionError(f"{fault}: {fleet.list().get(id)}\n{fleet.story(id)}") from None
 
 
 def test_every_fault_ends_as_promised_and_is_reported(bed: Bed, fleet: Fleet):
@@ -122,13 +118,14 @@ def test_every_fault_ends_as_promised_and_is_reported(bed: Bed, fleet: Fleet):
         bed.until(lambda id=f"f-{fault}": fleet.list()[id]["connection_status"] == "QR_REQUIRED")
     accounts = fleet.accounts()
     for fault in (*BACK, *DOWN, *UNPAIRED):
-        lasting = ("--for", SECONDS[fault]) if fault in SECONDS else ()
+        path = f"/api/instance/f-{fault}"
+        lasting = {"for": SECONDS[fault]} if fault in SECONDS else {}
         # Some answer with their own death.
-        bed.try_run("wa-agent", "sandbox", "fault", f"f-{fault}", fault, *lasting)
+        fleet.ask(f"{path}/sandbox/fault", {"fault": fault, **lasting})
         if fault == "stuck-loading":
-            bed.run("wa-agent", "restart", "f-stuck-loading")
+            fleet.do("POST", f"{path}/restart")
         if fault in ("passkey", "no-pairing"):
-            bed.run("wa-agent", "sandbox", "scan", f"f-{fault}")
+            fleet.do("POST", f"{path}/sandbox/scan")
 
     for fault, (status, told) in DOWN.items():
         ends(fleet, fault, status, told, within=120)
@@ -140,6 +137,7 @@ def test_every_fault_ends_as_promised_and_is_reported(bed: Bed, fleet: Fleet):
     for fault, (status, told) in UNPAIRED.items():
         ends(fleet, fault, status, told, within=180)
 
-    banned = story(fleet, "f-ban").rpartition("banned the account")[2]
+    told = bed.run("wa-agent", "events", "f-ban", "-n", "200")
+    banned = told.rpartition("banned the account")[2]
     assert "connect:" not in banned
     assert "start:" not in banned

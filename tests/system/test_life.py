@@ -365,7 +365,7 @@ def test_f40_a_power_cut_loses_no_instance_and_no_acknowledged_change(
     assert {id: rows[id]["enabled"] for id in acknowledged} == acknowledged
     assert fleet.accounts() == accounts
     for id in acknowledged:
-        fleet.cli("delete", id)
+        fleet.forget(id)
 
 
 def test_s4_at_boot_an_empty_state_folder_is_a_mount_that_is_away(bed: Bed, fleet: Fleet):

@@ -47,7 +47,7 @@ def fleet(bed: Bed) -> Iterator[Fleet]:
     fleet.make()
     yield fleet
     for id in fleet.ids:
-        fleet.cli("delete", id)
+        fleet.forget(id)
     bed.write("/etc/wa-agent/agent.toml", before)
     bed.run("systemctl", "restart", AGENT)
 

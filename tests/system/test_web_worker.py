@@ -147,7 +147,7 @@ def session(machine: Bed, played: Played) -> Iterator[Web]:
     web.fleet.cli("create", ID, "--engine", "web", "--set", web.url())
     yield web
     if ID in web.fleet.list():
-        web.fleet.cli("delete", ID)
+        web.fleet.forget(ID)
 
 
 @pytest.fixture
@@ -370,7 +370,7 @@ def test_eight_sessions_live_side_by_side(machine: Bed, played: Played) -> None:
             assert fleet.cli("send", id, "5511888888888", id)["outcome"] == "sent"
     finally:
         for id in set(ids) & set(fleet.list()):
-            fleet.cli("delete", id)
+            fleet.forget(id)
 
 
 def _browsers(web: Web) -> list[int]:
