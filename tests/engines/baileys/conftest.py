@@ -1,7 +1,9 @@
 """The baileys engine on the real library, in front of the stand-in for WhatsApp's server."""
 
 import asyncio
+import json
 import os
+import shutil
 import sys
 import time
 from collections.abc import AsyncIterator, Callable
@@ -105,6 +107,30 @@ class Bench:
         await self.is_now("DISCONNECTED", "restart_required")
         await self.engine.connect()
         await self.is_now("CONNECTED")
+
+    async def lay_paired(self) -> None:
+        """The files of a paired session, and a server that knows it: of a pairing that the first
+        such test has made. For a test that asks something else of a session, as its beginning."""
+        kept = self.whatsapp.kept
+        if not kept.exists():
+            await self.pair()
+            # What the phone gives to a new device has been taken, and is saved.
+            await self.until(lambda: "accountSyncCounter" in self.creds())
+            await self.until(lambda: self.whatsapp.device(self.account)["unconfirmed"] == 0)
+            await self.stop()
+            self.whatsapp.keep()
+            shutil.copytree(self.folder, kept)
+        self.whatsapp.begin_anew(kept=True)
+        shutil.copytree(kept, self.folder, dirs_exist_ok=True)
+
+    async def come_paired(self, **settings: Any) -> None:
+        """Connected, as after `pair`."""
+        await self.lay_paired()
+        await self.start(**settings)
+        await self.is_now("CONNECTED")
+
+    def creds(self) -> dict[str, Any]:
+        return dict(json.loads((self.folder / "creds.json").read_bytes()))
 
     async def restart(self, **settings: Any) -> None:
         await self.stop()

@@ -28,7 +28,7 @@ async def test_a_client_that_hangs_is_killed_by_a_probe_and_the_next_connect_sta
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(client_life, "probe_limit", lambda: 1.0)
-    await bench.pair()
+    await bench.come_paired()
     first = bench.engine._life.client
     assert isinstance(first, Client)
     first.hangs_after = 5.0

@@ -45,7 +45,7 @@ def test_the_store_refuses_a_contacts_strange_keys_alone_and_says_so_ever_more_s
 async def test_a_contact_that_names_groups_as_no_file_can_be_named_ends_nothing(
     bench: Bench,
 ) -> None:
-    await bench.pair()
+    await bench.come_paired()
     begun = len(bench.heard.claims)
     for group in ("x" * 300, "a\0b", "a\nb", "\ud800", "../" * 70, "é" * 130):
         message = distribution(group)
@@ -58,7 +58,7 @@ async def test_a_contact_that_names_groups_as_no_file_can_be_named_ends_nothing(
 
 @pytest.mark.slow
 async def test_an_id_of_half_a_million_characters_does_not_end_the_client(bench: Bench) -> None:
-    await bench.pair()
+    await bench.come_paired()
     begun = len(bench.heard.claims)
     told = {"from": PEER, "to": ACCOUNT, "text": "hello", "id": "A" * 500_000 + "\ud800"}
     await asyncio.to_thread(bench.whatsapp.tell, "/say", told)
@@ -69,7 +69,7 @@ async def test_an_id_of_half_a_million_characters_does_not_end_the_client(bench:
 
 @pytest.mark.slow
 async def test_a_receipt_for_twenty_thousand_ids_does_not_end_the_client(bench: Bench) -> None:
-    await bench.pair()
+    await bench.come_paired()
     await bench.talk("hello")
     begun = len(bench.heard.claims)
     ids = [{"tag": "item", "attrs": {"id": f"{number}"}} for number in range(20_000)]
@@ -124,7 +124,7 @@ def test_a_record_that_cannot_be_read_is_told_without_its_contacts_number(
 
 @pytest.mark.slow
 async def test_a_damaged_record_of_a_contact_costs_that_contact_one_retry(bench: Bench) -> None:
-    await bench.pair()
+    await bench.come_paired()
     await bench.talk("hello")
     session = next(bench.folder.glob("session-*900000002*"))
     begun, whole = len(bench.heard.claims), session.read_bytes()

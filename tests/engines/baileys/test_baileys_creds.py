@@ -158,7 +158,7 @@ async def test_a_session_never_logs_in_with_a_changed_digit_or_as_somebody_else(
     bench: Bench,
 ) -> None:
     """WhatsApp would answer such a login by a logout, and the pairing would be given up."""
-    await bench.pair()
+    await bench.come_paired()
     await bench.talk("hello")
     await bench.restart()
     assert read_mark(bench.folder)

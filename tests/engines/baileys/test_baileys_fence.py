@@ -135,8 +135,7 @@ async def session(
     made.wire, made.cache = wire, cache
     made.session.mkdir()
     first = Bench(whatsapp, made.session)
-    await first.pair()
-    await first.stop()
+    await first.lay_paired()
     yield made
     await made.clean_up()
 

@@ -44,7 +44,7 @@ def disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 async def test_a_disk_that_fills_up_at_any_write_costs_neither_the_pairing_nor_a_later_message(
     bench: Bench, disk: Path, each_time_new: bool
 ) -> None:
-    await bench.pair()
+    await bench.come_paired()
     await bench.talk("hello")
     pairing = json.loads((bench.folder / "creds.json").read_text())["me"]
     paired, at, full = len(bench.heard.claims), 0, True

@@ -47,7 +47,7 @@ async def test_a_restored_session_reads_every_message_in_the_end(  # noqa: PLR09
     bench: Bench, tmp_path: Path, older: int, without: str, patterns: tuple[str, ...], retries: int
 ) -> None:
     """Each peer costs one retry at most; nothing that was sent is lost."""
-    await bench.pair()
+    await bench.come_paired()
     await bench.talk("hello")
     kept = tmp_path / "kept"
     await bench.stop()
@@ -74,8 +74,7 @@ async def test_a_restored_session_reads_every_message_in_the_end(  # noqa: PLR09
 
 async def test_credentials_alone_stay_deaf(bench: Bench, tmp_path: Path) -> None:
     """Why an import wants the pre-keys: WhatsApp hands out those of the old store."""
-    await bench.pair()
-    await bench.stop()
+    await bench.lay_paired()
     kept = tmp_path / "kept"
     copy(bench.folder, kept)
     known = bench.whatsapp.device(ACCOUNT)["pre_keys"]
@@ -99,8 +98,7 @@ async def test_credentials_alone_stay_deaf(bench: Bench, tmp_path: Path) -> None
 async def test_a_contact_that_takes_the_keys_of_a_retry_is_read_without_any_old_pre_key(
     bench: Bench,
 ) -> None:
-    await bench.pair()
-    await bench.stop()
+    await bench.lay_paired()
     for path in bench.folder.glob("pre-key-*.json"):
         path.unlink()
     await bench.start()
@@ -123,7 +121,7 @@ async def test_groups_and_a_hundred_peers_some_of_them_away_read_on_after_an_old
     peers = [f"55118{number:08d}" for number in range(100)]
     away, here = peers[:10], peers[10:]
     say, in_group = bench.whatsapp.say, bench.whatsapp.say_in_group
-    await bench.pair()
+    await bench.come_paired()
     groups = [f"12036300000000000{number}@g.us" for number in range(3)]
     for group in groups:
         await asyncio.to_thread(bench.whatsapp.make_group, group, [ACCOUNT, PEER, OTHER, *away])
@@ -174,7 +172,7 @@ def retries(bench: Bench, people: list[str]) -> int:
 async def test_a_peer_that_was_away_at_the_retry_is_read_with_its_next_message(
     bench: Bench, tmp_path: Path
 ) -> None:
-    await bench.pair()
+    await bench.come_paired()
     await bench.talk("hello")
     kept = tmp_path / "kept"
     await bench.stop()

@@ -39,7 +39,7 @@ async def test_a_session_is_paired_talks_and_comes_back_without_a_code(bench: Be
 
 
 async def test_a_message_of_one_key_has_one_id_that_only_this_session_knows(bench: Bench) -> None:
-    await bench.pair()
+    await bench.come_paired()
     message = {"to": PEER, "type": "text", "text": "once"}
 
     async def id_of(**key: str) -> str:
@@ -54,7 +54,7 @@ async def test_a_message_of_one_key_has_one_id_that_only_this_session_knows(benc
 
 
 async def test_a_ban_until_no_moment_at_all_is_a_ban_that_the_agent_can_read(bench: Bench) -> None:
-    await bench.pair()
+    await bench.come_paired()
     for expire, seconds in (("1e300", None), ("-5", None), ("x", None), ("60", 60)):
         attrs = {"reason": "402", "expire": expire}
         word = {"stage": "now", "kind": "last", "stanza": {"tag": "failure", "attrs": attrs}}
@@ -98,8 +98,7 @@ async def test_a_connect_that_comes_too_late_changes_nothing(bench: Bench) -> No
 async def test_every_refusal_of_a_login_has_its_reason(
     bench: Bench, code: int, reason: str
 ) -> None:
-    await bench.pair()
-    await bench.stop()
+    await bench.lay_paired()
     bench.whatsapp.trouble(ACCOUNT, "refuse", code=code)
     await bench.start()
     await bench.is_now("DISCONNECTED", reason)
@@ -121,14 +120,13 @@ async def test_every_refusal_of_a_login_has_its_reason(
 async def test_every_end_of_a_connection_has_its_reason(
     bench: Bench, kind: str, more: dict[str, object], reason: str
 ) -> None:
-    await bench.pair()
+    await bench.come_paired()
     bench.whatsapp.trouble(ACCOUNT, kind, **more)
     await bench.is_now("DISCONNECTED", reason)
 
 
 async def test_a_server_that_cannot_be_reached_is_a_lost_connection(bench: Bench) -> None:
-    await bench.pair()
-    await bench.stop()
+    await bench.lay_paired()
     await bench.start(url="ws://127.0.0.1:9/ws/chat")
     await bench.is_now("DISCONNECTED", "connection_lost")
 
@@ -138,7 +136,7 @@ async def test_a_silent_server_is_seen_by_a_probe(
 ) -> None:
     # Node says so a fifth of it earlier: time enough for that on a machine that pauses.
     monkeypatch.setattr(client_life, "probe_limit", lambda: 6.0)
-    await bench.pair()
+    await bench.come_paired()
     bench.whatsapp.trouble(ACCOUNT, "silence")
     with pytest.raises(Exception, match="did not answer a ping"):
         await bench.engine.probe(deep=True)
@@ -173,7 +171,7 @@ def test_a_refusal_of_whatsapp_shows_nothing_of_its_text() -> None:
 
 
 async def test_a_group_and_several_peers_are_read(bench: Bench) -> None:
-    await bench.pair()
+    await bench.come_paired()
     group = "120363000000000001@g.us"
     await asyncio.to_thread(bench.whatsapp.make_group, group, [ACCOUNT, PEER, OTHER])
     for sender in (PEER, OTHER):
@@ -237,14 +235,14 @@ async def test_a_passkey_that_is_asked_for_after_a_pairing_code_is_reported(benc
 
 
 async def test_a_logout_is_one_when_whatsapp_confirmed_it(bench: Bench) -> None:
-    await bench.pair()
+    await bench.come_paired()
     await bench.engine.logout()
     await bench.is_now("DISCONNECTED", "logout")
     assert not bench.heard.last.paired
 
 
 async def test_a_logout_that_whatsapp_does_not_confirm_is_none(bench: Bench) -> None:
-    await bench.pair()
+    await bench.come_paired()
     bench.whatsapp.trouble(ACCOUNT, "silence")
     with pytest.raises(EngineError, match="did not confirm the logout"):
         await bench.engine.logout()
@@ -252,7 +250,7 @@ async def test_a_logout_that_whatsapp_does_not_confirm_is_none(bench: Bench) -> 
 
 
 async def test_a_receiver_is_a_number_as_people_write_it(bench: Bench) -> None:
-    await bench.pair()
+    await bench.come_paired()
     written = f"+{PEER[:2]} {PEER[2:4]} {PEER[4:9]}-{PEER[9:]}"
     assert written == "+55 11 90000-0002"
     await bench.engine.send({"to": written, "type": "text", "text": "hello"})
@@ -267,7 +265,7 @@ async def test_a_receiver_is_a_number_as_people_write_it(bench: Bench) -> None:
 async def test_a_file_is_fetched_by_https_only_never_from_this_machine(
     bench: Bench, url: str
 ) -> None:
-    await bench.pair()
+    await bench.come_paired()
     message = {"to": PEER, "type": "media", "mimetype": "text/plain", "url": url}
     with pytest.raises(EngineError, match="url is not https"):
         await bench.engine.send(message)

@@ -31,7 +31,7 @@ async def kill(bench: Bench) -> None:
 async def test_kills_at_any_moment_lose_neither_the_pairing_nor_a_later_message(
     bench: Bench,
 ) -> None:
-    await bench.pair(client_starts=100)
+    await bench.come_paired(client_starts=100)
     await bench.talk("first")
     chance, paired = random.Random(7), len(bench.heard.claims)
     for number in range(12):
@@ -57,12 +57,8 @@ async def test_a_full_disk_stops_the_session_by_name_and_loses_nothing(
     disk = small_disk("size=24m,mode=700")
     bench.folder = disk / "session"
     bench.folder.mkdir()
-    await bench.pair()
+    await bench.come_paired()
     await bench.talk("before")
-    # What the phone gives to a new device is saved: a file that takes another's place in the full
-    # disk would leave room for the next one.
-    creds = bench.folder / "creds.json"
-    await bench.until(lambda: "accountSyncCounter" in json.loads(creds.read_text()))
     await bench.engine.save()
     with (disk / "filler").open("wb") as filler, contextlib.suppress(OSError):
         while True:
@@ -106,8 +102,7 @@ def test_the_vault_calls_damaged_what_the_engine_cannot_read(tmp_path: Path) -> 
 
 
 async def test_a_damaged_pairing_is_named_and_left_as_it_is(bench: Bench) -> None:
-    await bench.pair()
-    await bench.stop()
+    await bench.lay_paired()
     creds = bench.folder / "creds.json"
     whole = creds.read_bytes()
     creds.write_bytes(whole[: len(whole) // 2])
@@ -136,7 +131,7 @@ def as_lists(value: Any) -> Any:
 
 
 async def test_keys_with_bytes_written_as_lists_log_in_and_read(bench: Bench) -> None:
-    await bench.pair()
+    await bench.come_paired()
     await bench.talk("before")
     await bench.stop()
     for path in [bench.folder / "creds.json", *bench.folder.glob("session-*.json")]:
@@ -150,7 +145,7 @@ async def test_keys_with_bytes_written_as_lists_log_in_and_read(bench: Bench) ->
 async def test_a_check_writes_broken_credentials_of_a_connected_session_again(
     bench: Bench,
 ) -> None:
-    await bench.pair()
+    await bench.come_paired()
     await bench.talk("before")
     creds = bench.folder / "creds.json"
     whole = creds.read_bytes()
@@ -176,7 +171,7 @@ async def test_a_check_writes_broken_credentials_of_a_connected_session_again(
 
 
 async def test_the_keys_of_a_peer_are_renewed_and_no_other_file_changes(bench: Bench) -> None:
-    await bench.pair()
+    await bench.come_paired()
     await bench.talk("hello")
     await bench.talk("hello", "5511900000003")
     await bench.stop()
@@ -247,7 +242,7 @@ def test_the_five_newest_sets_of_removed_keys_stay_and_only_peers_keys_are_ever_
 
 
 async def test_new_keys_for_a_peer_of_whom_none_are_held_cost_no_connection(bench: Bench) -> None:
-    await bench.pair()
+    await bench.come_paired()
     logins = bench.whatsapp.device(ACCOUNT)["logins"]
     await bench.engine.regenerate_keys(["5511999999999"])
     await bench.hear("and it reads on")
@@ -256,7 +251,7 @@ async def test_new_keys_for_a_peer_of_whom_none_are_held_cost_no_connection(benc
 
 
 async def test_what_a_contact_without_keys_here_wrote_is_told_as_a_strangers(bench: Bench) -> None:
-    await bench.pair()
+    await bench.come_paired()
     await bench.talk("hello")
     await bench.stop()
     for session in bench.folder.glob("session-*900000002*"):
@@ -273,7 +268,7 @@ async def test_what_a_contact_without_keys_here_wrote_is_told_as_a_strangers(ben
 async def test_other_credentials_under_a_connected_session_are_told_and_not_taken(
     bench: Bench,
 ) -> None:
-    await bench.pair()
+    await bench.come_paired()
     creds = bench.folder / "creds.json"
     whole = json.loads(creds.read_bytes())
     # The library writes the file by itself as well, at some moments after a pairing.

@@ -145,12 +145,18 @@ class WhatsApp(Program):
     ) -> None:
         """`tls`: key and certificate of its media servers; without, it takes no files."""
         super().__init__(["whatsapp/main.js", f"{host}:0", *map(str, tls or ())], log, host)
+        self.kept = log.with_name("kept")
+        """The folder of the session that `keep` knows."""
         self.socket = self.url.replace("http", "ws", 1) + "/ws/chat"
 
-    def begin_anew(self) -> None:
-        """It knows nobody any more, and nobody is connected; its address stays. Not for one that
-        takes files."""
-        call(self.url + "/anew", {})
+    def begin_anew(self, *, kept: bool = False) -> None:
+        """Nobody is connected any more; it knows nobody, or whom it knew at the last `keep`. Its
+        address stays. Not for one that takes files."""
+        call(self.url + "/anew", {"kept": kept})
+
+    def keep(self) -> None:
+        """The devices and the people as they are now, while nobody is connected."""
+        call(self.url + "/keep", {})
 
     def scan(self, qr: str, user: str) -> None:
         call(self.url + "/scan", {"qr": qr, "user": user})

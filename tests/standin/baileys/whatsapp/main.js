@@ -11,6 +11,7 @@ import { stanzaOf } from './stanza.js';
 import { WhatsApp } from './whatsapp.js';
 
 let whatsapp = new WhatsApp();
+let kept = null;
 const certificates = makeCertificates();
 const [listen = '0', ...tls] = process.argv.slice(2);
 const [port, host = '127.0.0.1'] = listen.split(':').reverse();
@@ -59,9 +60,12 @@ const COMMANDS = {
     else if (told.stage) whatsapp.ambush = told;
   },
   'POST /trouble': (told) => whatsapp.trouble(told.user, told),
-  /** As if this server had just begun: it knows nobody, and nobody is connected. */
-  'POST /anew': async () => {
-    whatsapp = new WhatsApp();
+  'POST /keep': () => {
+    kept = whatsapp.copy();
+  },
+  /** As if this server had just begun: nobody is connected, and it knows nobody, or whom it kept. */
+  'POST /anew': async (told) => {
+    whatsapp = told.kept ? kept.copy() : new WhatsApp();
     const gone = [...sockets.clients].map((each) => once(each, 'close'));
     for (const each of sockets.clients) each.terminate();
     await Promise.all(gone);

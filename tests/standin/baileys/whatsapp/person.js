@@ -51,6 +51,18 @@ export class Person {
     this.lid = lidOf(user);
   }
 
+  /** Who goes on as this one is now. */
+  copy() {
+    const other = new Person(this.user);
+    other.#identity = this.#identity;
+    other.#registration = this.#registration;
+    other.#signedKey = this.#signedKey;
+    other.#preKeys = new Map(this.#preKeys);
+    other.#records = new Map(this.#records);
+    other.#nextPreKey = this.#nextPreKey;
+    return other;
+  }
+
   get identity() {
     return this.#identity;
   }

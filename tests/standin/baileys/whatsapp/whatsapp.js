@@ -30,6 +30,19 @@ export class WhatsApp {
   #nextDevice = 1;
   #nextId = 1;
 
+  /** A server that knows these people and devices, to which nobody has come yet. */
+  copy() {
+    const other = new WhatsApp();
+    for (const [user, person] of this.people) other.people.set(user, person.copy());
+    for (const [name, device] of this.devices) {
+      const still = { preKeys: new Map(device.preKeys), kept: new Map(), receipts: [] };
+      other.devices.set(name, { ...device, ...still, logins: 0, connection: null });
+    }
+    other.#nextDevice = this.#nextDevice;
+    other.#nextId = this.#nextId;
+    return other;
+  }
+
   id() {
     return `stand-in-${this.#nextId++}`;
   }
