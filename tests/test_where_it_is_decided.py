@@ -19,3 +19,16 @@ def test_the_table_answers_the_questions_of_a_newcomer():
 def test_a_decision_is_where_the_table_says(question: str, file: str, name: str):
     defined = re.compile(rf"^\s*(async )?(def|class) {name}\b|^{name}\b", re.M)
     assert defined.search((AGENT / file).read_text()), question
+
+
+def test_what_a_newcomer_reads_in_order_is_there() -> None:
+    text = (AGENT / "README.md").read_text()
+    table = text.partition("## In which order to read the base")[2].partition("\n## ")[0]
+    rows = [row.split("|")[2] for row in table.splitlines() if re.match(r"\| \d", row)]
+    assert len(rows) > 10
+    for row in rows:
+        folder = AGENT
+        for name in re.findall(r"`([\w/.]+)`", row):
+            path = AGENT / name if (AGENT / name).exists() else folder / name
+            assert path.exists(), name
+            folder = path.parent
