@@ -3,6 +3,7 @@ import { createHmac } from "node:crypto";
 import { makeLogger, masked } from "./log.mjs";
 import { ackOf, contentOf, jidOf, senderOf, typeOf } from "./messages.mjs";
 import { repositoryOf } from "./signal.mjs";
+import { Sent } from "./sent.mjs";
 import { Store } from "./store.mjs";
 import { Uploads } from "./uploads.mjs";
 
@@ -11,9 +12,7 @@ const QUERY = 30_000; // two of them fit into the time that a start may take
 const PING = 5_000;
 const LOGOUT = 10_000;
 const MOST_ACKS = 500; // of one receipt: a contact may list any number of ids in it
-const MOST_RECENT = 200;
 const NEW_PRE_KEYS = 30;
-const MOST_RECENT_BYTES = 2 << 20;
 
 const now = () => performance.now() / 1000;
 const monotonic = () => Number(process.hrtime.bigint()) / 1e9; // the same in every process of the machine
@@ -34,8 +33,7 @@ export class Session {
   #endedWith = null;
   #ended = null; // resolves with the code of the connection's end
   #unanswered = new Map(); // messages that the server has not confirmed yet
-  #recent = new Map(); // messages that a peer may ask for again, as they are sent: id → bytes
-  #recentBytes = 0;
+  #sent = null;
   #uploads = new Uploads();
   #mending = null;
   #wasPaired = false;
@@ -59,6 +57,7 @@ export class Session {
     };
     this.#store = new Store(settings.folder, this.#lib, broken, this.#emit);
     this.#state = await this.#store.open(settings.paired);
+    this.#sent = new Sent(this.#lib, this.#state);
     this.#wasPaired = this.#identity().paired;
     return this.#identity();
   }
@@ -112,7 +111,9 @@ export class Session {
       keepAliveIntervalMs: KEEP_ALIVE,
       defaultQueryTimeoutMs: QUERY,
       retryRequestDelayMs: 0, // all messages would wait for it, those of other contacts too
-      getMessage: async (key) => this.#again(key.id),
+      getMessage: async (key) => this.#sent.again(key.id),
+      msgRetryCounterCache: this.#sent.counts,
+      cachedGroupMetadata: (jid) => this.#sent.group(socket, jid),
       ...(url ? { waWebSocketUrl: url } : {}),
       ...(version ? { version } : {}),
       ...(browser ? { browser: [browser, "Chrome", "1.0"] } : {}),
@@ -186,7 +187,7 @@ export class Session {
     const answered = new Promise((resolve) => this.#unanswered.set(id, resolve));
     const timer = setTimeout(() => this.#acked({ id, silent: true }), (order.seconds ?? 20) * 1000);
     try {
-      this.#remember(await this.#socket.sendMessage(jid, content, { messageId: id }));
+      this.#sent.remember(await this.#socket.sendMessage(jid, content, { messageId: id }));
       return { id, ...(await answered) };
     } finally {
       clearTimeout(timer);
@@ -326,7 +327,7 @@ export class Session {
         this.#emit({ event: "readable", id, ...sender });
         continue;
       }
-      if (out) this.#remember(message);
+      if (out) this.#sent.remember(message);
       this.#emit({
         event: "message",
         direction: out ? "out" : "in",
@@ -336,23 +337,6 @@ export class Session {
         ...sender,
       });
     }
-  }
-
-  #remember(message) {
-    if (!message?.message || this.#recent.has(message.key.id)) return;
-    const bytes = this.#lib.proto.Message.encode(message.message).finish();
-    this.#recent.set(message.key.id, bytes);
-    this.#recentBytes += bytes.length;
-    while (this.#recent.size > MOST_RECENT || this.#recentBytes > MOST_RECENT_BYTES) {
-      const [oldest, { length }] = this.#recent.entries().next().value;
-      this.#recent.delete(oldest);
-      this.#recentBytes -= length;
-    }
-  }
-
-  #again(id) {
-    const bytes = this.#recent.get(id);
-    return bytes && this.#lib.proto.Message.decode(bytes);
   }
 
   #acks(updates) {

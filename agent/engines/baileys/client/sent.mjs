@@ -1,0 +1,92 @@
+// The messages that this session sent lately, for the one case that a receiver asks for one again.
+//
+// Whoever knows a message's id can ask for it. The library looks it up by that id, and encrypts it for
+// whoever asked: so a message goes again only to those that it was sent to.
+const MOST_RECENT = 200;
+const MOST_RECENT_BYTES = 2 << 20;
+const MOST_IDS = 1000; // more than the library itself keeps
+const MOST_COUNTS = 10_000;
+
+const trim = (map, most) => {
+  while (map.size > most) map.delete(map.keys().next().value);
+};
+
+export class Sent {
+  #lib;
+  #state; // the session's credentials and keys
+  #recent = new Map(); // as they are sent: id → bytes
+  #recentBytes = 0;
+  #receivers = new Map(); // id → the accounts that it was sent to
+  #members = new Map(); // group → the accounts in it when it was last asked for
+  #counts = new Map();
+
+  constructor(lib, state) {
+    this.#lib = lib;
+    this.#state = state;
+  }
+
+  remember(message) {
+    const { id, remoteJid } = message?.key ?? {};
+    if (!message?.message || this.#receivers.has(id)) return;
+    this.#receivers.set(id, this.#members.get(remoteJid) ?? new Set([this.#accountOf(remoteJid)]));
+    trim(this.#receivers, MOST_IDS);
+    const bytes = this.#lib.proto.Message.encode(message.message).finish();
+    this.#recent.set(id, bytes);
+    this.#recentBytes += bytes.length;
+    while (this.#recent.size > MOST_RECENT || this.#recentBytes > MOST_RECENT_BYTES) {
+      const [oldest, { length }] = this.#recent.entries().next().value;
+      this.#recent.delete(oldest);
+      this.#recentBytes -= length;
+    }
+  }
+
+  again(id) {
+    const bytes = this.#recent.get(id);
+    return bytes && this.#lib.proto.Message.decode(bytes);
+  }
+
+  // What the library would ask for itself at each message to a group: the message goes to these.
+  async group(socket, jid) {
+    const about = await socket.groupMetadata(jid);
+    const told = about.participants.flatMap(({ id, lid, phoneNumber }) => [id, lid, phoneNumber]);
+    this.#members.delete(jid);
+    this.#members.set(jid, new Set(told.filter(Boolean).map((each) => this.#accountOf(each))));
+    trim(this.#members, MOST_RECENT);
+    return about;
+  }
+
+  // How often a message was asked for, as the library counts it: before it sends one again it always
+  // looks here. For who was never sent it, that was often enough.
+  get counts() {
+    return {
+      get: async (key) => ((await this.#mayAsk(key)) ? this.#counts.get(key) : this.#lib.DEFAULT_CONNECTION_CONFIG.maxMsgRetryCount),
+      set: async (key, count) => {
+        this.#counts.set(key, count);
+        trim(this.#counts, MOST_COUNTS);
+      },
+      del: async (key) => this.#counts.delete(key),
+    };
+  }
+
+  async #mayAsk(key) {
+    const at = key.indexOf(":");
+    const receivers = this.#receivers.get(key.slice(0, at));
+    if (!receivers) return true; // nothing that was sent here
+    const asker = this.#accountOf(key.slice(at + 1));
+    const { me } = this.#state.creds;
+    if ([me?.id, me?.lid].some((own) => own && this.#accountOf(own) === asker)) return true;
+    return receivers.has(asker) || receivers.has(await this.#otherNameOf(asker));
+  }
+
+  // A contact has two: the phone's number, and one that WhatsApp gave it.
+  async #otherNameOf(account) {
+    const { user, server } = this.#lib.jidDecode(account) ?? {};
+    const name = server === "lid" ? `${user}_reverse` : user;
+    const { [name]: other } = await this.#state.keys.get("lid-mapping", [name]);
+    return other && this.#lib.jidEncode(other, server === "lid" ? "s.whatsapp.net" : "lid");
+  }
+
+  #accountOf(jid) {
+    return this.#lib.jidNormalizedUser(jid);
+  }
+}

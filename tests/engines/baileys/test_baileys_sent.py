@@ -1,0 +1,69 @@
+"""A message goes again only to whom it was sent: an id alone asks for nothing."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from tests.engines.baileys.conftest import ACCOUNT, OTHER, PEER, Bench
+
+pytestmark = pytest.mark.slow
+GROUP = "120363000000000007@g.us"
+REGISTRATION = {"tag": "registration", "attrs": {}, "content": {"base64": "AAAAAQ=="}}
+
+
+def by_number(user: str) -> str:
+    return f"{user}@s.whatsapp.net"
+
+
+def by_lid(user: str) -> str:
+    return f"1{user}@lid"
+
+
+async def ask_again(bench: Bench, id: str, **sender: str) -> None:
+    """Somebody says that he could not read it; returns when the session is done with that."""
+    count = {"tag": "retry", "attrs": {"count": "1", "id": id, "t": "1", "v": "1"}}
+    attrs = {"id": id, "type": "retry", "t": "1", **sender}
+    stanza = {"tag": "receipt", "attrs": attrs, "content": [count, REGISTRATION]}
+    await asyncio.to_thread(bench.whatsapp.tell, "/put", {"user": ACCOUNT, "stanza": stanza})
+    await bench.until(lambda: not bench.whatsapp.device(ACCOUNT)["unconfirmed"])
+
+
+def heard(bench: Bench, user: str, id: str) -> int:
+    person: dict[str, Any] = bench.whatsapp.person(user)
+    return sum(each["id"] == id for each in person.get("heard", []))
+
+
+async def send(bench: Bench, to: str) -> str:
+    id = (await bench.engine.send({"to": to, "type": "text", "text": "for you alone"}))["id"]
+    await bench.until(lambda: heard(bench, PEER, id))
+    return str(id)
+
+
+@pytest.mark.parametrize("chat", [by_number, by_lid])
+async def test_a_contact_is_not_sent_what_another_one_was_sent(bench: Bench, chat: Any) -> None:
+    await bench.pair()
+    await bench.talk("hello", OTHER)
+    await bench.hear("hello", PEER)
+    id = await send(bench, chat(PEER))
+    for name in (by_number, by_lid):
+        await ask_again(bench, id, **{"from": name(OTHER)})
+    assert heard(bench, OTHER, id) == 0
+    for name in (by_number, by_lid):
+        had = heard(bench, PEER, id)
+        await ask_again(bench, id, **{"from": name(PEER)})
+        await bench.until(lambda had=had: heard(bench, PEER, id) == had + 1)
+
+
+async def test_who_joined_a_group_later_is_not_sent_what_came_before(bench: Bench) -> None:
+    await bench.pair()
+    bench.whatsapp.make_group(GROUP, [ACCOUNT, PEER])
+    id = await send(bench, GROUP)
+    bench.whatsapp.make_group(GROUP, [ACCOUNT, PEER, OTHER])
+    for name in (by_number, by_lid):
+        await ask_again(bench, id, **{"from": GROUP, "participant": name(OTHER)})
+    assert (heard(bench, PEER, id), heard(bench, OTHER, id)) == (1, 0)
+    for name in (by_number, by_lid):
+        had = heard(bench, PEER, id)
+        await ask_again(bench, id, **{"from": GROUP, "participant": name(PEER)})
+        await bench.until(lambda had=had: heard(bench, PEER, id) == had + 1)
