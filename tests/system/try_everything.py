@@ -1,12 +1,14 @@
 """Calls every method of systemd's Manager, and of a unit's own object, as the user that runs it.
 
-argv: the unit. stdout: JSON object, call → "ok" or the error's name. Every property that any of
+argv: the unit; how the calls are named of which one that is granted is enough, by default none.
+stdout: JSON object, call → "ok" or the error's name. Every property that any of
 the interfaces shows is set in every way, with a text of several lines where it takes a text.
 """
 
 import asyncio
 import json
 import sys
+from contextlib import suppress
 from itertools import count
 from typing import Any
 
@@ -50,9 +52,13 @@ def body(signature: str, *texts: str) -> list[Any]:
     return [sample(kind, left) for kind in SignatureTree(signature).types]
 
 
+class EnoughError(Exception):
+    """What was looked for is found."""
+
+
 class Asker:
-    def __init__(self, bus: MessageBus) -> None:
-        self.bus = bus
+    def __init__(self, bus: MessageBus, enough: str) -> None:
+        self.bus, self.enough = bus, enough
         self.answers: dict[str, str] = {}
         self._numbers = count()
 
@@ -72,6 +78,8 @@ class Asker:
         assert reply is not None
         failed = reply.message_type is MessageType.ERROR
         self.answers[f"{next(self._numbers)} {name}"] = reply.error_name if failed else "ok"
+        if self.enough and name.startswith(self.enough) and not failed:
+            raise EnoughError
 
     async def every_method(self, path: str, unit: str, skip: frozenset[str]) -> None:
         node = await self.bus.introspect(SYSTEMD, path)
@@ -124,9 +132,16 @@ class Asker:
                 )
 
 
-async def main(unit: str) -> None:
+async def main(unit: str, enough: str = "") -> None:
     bus = await MessageBus(bus_type=BusType.SYSTEM).connect()
-    asker = Asker(bus)
+    asker = Asker(bus, enough)
+    with suppress(EnoughError):
+        await ask_all(bus, asker, unit)
+    bus.disconnect()
+    print(json.dumps(asker.answers))
+
+
+async def ask_all(bus: MessageBus, asker: Asker, unit: str) -> None:
     reply = await bus.call(
         Message(
             destination=SYSTEMD,
@@ -150,8 +165,6 @@ async def main(unit: str) -> None:
     await asker.every_method(MANAGER, unit, granted)
     await asker.every_method(MANAGER, "systemd-logind.service", frozenset())
     await asker.every_method(path, unit, frozenset({"Start", "Stop", "Restart", "ResetFailed"}))
-    bus.disconnect()
-    print(json.dumps(asker.answers))
 
 
-asyncio.run(main(sys.argv[1]))
+asyncio.run(main(*sys.argv[1:]))
