@@ -219,7 +219,8 @@ def _become_agent(asked: Mapping[str, object], out: int, ours: Sequence[int]) ->
     os.environ.update(asked["env"])  # type: ignore[call-overload]
     time.tzset()
     argv: list[str] = list(asked["argv"])  # type: ignore[call-overload]
-    if look_like([sys.executable, "-m", "agent", *argv], os.environ):
+    shown = look_like([sys.executable, "-m", "agent", *argv], os.environ)
+    if shown and argv[:1] in ([], ["run"]):  # the other commands start no worker
         fork_workers()
     exec(str(asked["first"]), {})
     from agent.__main__ import main

@@ -6,12 +6,14 @@ import json
 import os
 import signal
 import sys
+import tempfile
 from pathlib import Path
 
 import aiohttp
 import pytest
 
 from tests.daemon.conftest import SETTINGS
+from tests.forked import can_fork, fork_agent
 
 REPOSITORY = Path(__file__).parents[2]
 BY_THE_CLOCK = "[sessions]\nsnapshot_interval = 0.5\nsnapshot_stable = 0.1\nsnapshots = 2\n"
@@ -47,21 +49,23 @@ async def names(agent, id="a"):
 
 
 async def cli(agent, *words):
-    """The real program; its exit status and what it said."""
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "agent", *map(str, words)),
-        *("--socket", str(agent.state / "api.sock")),
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
-        cwd=REPOSITORY,
-    )
-    try:
-        out, _ = await process.communicate()
-    finally:
-        if process.returncode is None:
-            process.kill()
+    """The program, forked where it can be; its exit status and what it said."""
+    argv = (*map(str, words), "--socket", str(agent.state / "api.sock"))
+    with tempfile.TemporaryFile() as out:
+        if can_fork(os.environ):
+            process = fork_agent(argv, os.environ, out)
+        else:
+            process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "agent", *argv), stdout=out, stderr=out, cwd=REPOSITORY
+            )
+        try:
             await process.wait()
-    return process.returncode, out.decode()
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+        out.seek(0)
+        return process.returncode, out.read().decode()
 
 
 async def killed_at(agent, eventually, point, ask):
