@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.core.words import InstanceId, parse_instance_id
+from agent.files import open_plain
 
 NAME = "instance.json"
 VERSION = 1
@@ -96,6 +97,7 @@ def render_instance_file(file: InstanceFile, others: Mapping[str, Any]) -> bytes
 def read_instance_file(root: Path, id: InstanceId) -> InstanceFile | None:
     """What its worker will find; None where it cannot be read."""
     try:
-        return parse_instance_file((root / id / NAME).read_bytes(), id)
+        with open_plain(root / id / NAME) as file:
+            return parse_instance_file(file.read(LARGEST + 1), id)
     except (OSError, ValueError):
         return None
