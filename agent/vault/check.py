@@ -9,7 +9,7 @@ from agent.core.model import InstanceId, SessionFiles
 from agent.engines.catalog import file_rules
 from agent.engines.files import FilesReport, Linked
 from agent.errors import EngineError, InvalidRequest, VaultError, WaError
-from agent.vault.errors import explain, owner_of, planted
+from agent.vault.errors import LINK, explain, owner_of, planted
 from agent.vault.formats import check_session, is_left_out, linked_session
 from agent.vault.identity import names_other_engine, read_identity
 from agent.vault.locate import (
@@ -137,8 +137,8 @@ def read_linked(root: Path, id: InstanceId, engine: str) -> Linked:
 
 
 def _unusable(error: WaError) -> SessionFiles:
-    """Rights and a sick disk prove nothing about the files; other errors do."""
-    away = error.code in ("permissions", "read_only", "disk_full", VaultError.code)
+    """Rights, a sick disk and a link prove nothing about the files; other errors do."""
+    away = error.code in ("permissions", "read_only", "disk_full", LINK, VaultError.code)
     return SessionFiles.UNREADABLE if away else SessionFiles.DAMAGED
 
 
@@ -148,7 +148,7 @@ def inspect_session(
     """The same for an open session folder, wherever it lies."""
     look = _Look(modes, is_left_out(engine))
     if problem := look.at(path, session_fd):
-        files = SessionFiles.UNREADABLE if look.forbidden else SessionFiles.DAMAGED
+        files = SessionFiles.UNREADABLE if look.unknown else SessionFiles.DAMAGED
         return FilesReport(files, problem)
     try:
         return check_session(path, session_fd, engine, paired)
@@ -174,8 +174,8 @@ class _Look:
     left: int = MOST_LOOKED_AT
     unseen: bool = False
     """An entry is for the worker's user alone, as a browser makes its files."""
-    forbidden: bool = False
-    """The problem is a matter of rights alone."""
+    unknown: bool = False
+    """The problem proves nothing about the files: it is a matter of rights, or a link."""
 
     def at(self, path: Path, fd: int, before: str = "", depth: int = 1) -> str:
         """The first problem, "" when there is none."""
@@ -199,9 +199,12 @@ class _Look:
         is_folder = stat.S_ISDIR(status.st_mode)
         if not is_folder and not stat.S_ISREG(status.st_mode):
             aside = self.left_out(before + name, plain=False)
-            return "" if aside else str(planted("use", path / name))
+            if aside:
+                return ""
+            self.unknown = stat.S_ISLNK(status.st_mode)
+            return str(planted("use", path / name))
         if not self._is_usable(status, is_folder):
-            self.forbidden = True
+            self.unknown = True
             return (
                 f"cannot use {path / name}: it belongs to {owner_of(status)},"
                 f" which its worker cannot read and write"
@@ -217,7 +220,7 @@ class _Look:
             if error.code == "permissions" and self._is_workers_own(status):
                 self.unseen = True
                 return ""
-            self.forbidden = error.code == "permissions"
+            self.unknown = error.code in ("permissions", LINK)
             return str(error)
 
     def _is_usable(self, status: os.stat_result, is_folder: bool) -> bool:

@@ -12,6 +12,8 @@ from agent.errors import VaultError
 _DENIED = (errno.EACCES, errno.EPERM)
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _PLANTED = (errno.ELOOP, errno.ENOTDIR)
+LINK = "symlink"
+"""The code where a link stands: what belongs there may be whole at its other end."""
 
 
 def explain(verb: str, path: Path, error: OSError) -> VaultError:
@@ -40,18 +42,19 @@ def _missing(path: Path) -> str:
 
 def planted(verb: str, path: Path) -> VaultError:
     """A link or another thing stands where a plain folder or file belongs."""
-    kind = "it is not what belongs there"
+    kind, code = "it is not what belongs there", "planted"
     try:
         mode = path.lstat().st_mode
     except OSError:
         mode = 0
     if stat.S_ISLNK(mode):
+        code = LINK
         kind = f"it is a symbolic link (to {str(path.readlink())!r}), and links are never followed"
     elif stat.S_ISREG(mode):
         kind = "it is a file, not a folder"
     elif mode and not stat.S_ISDIR(mode):
         kind = "it is neither a plain file nor a folder"
-    return VaultError(f"cannot {verb} {path}: {kind}", code="symlink")
+    return VaultError(f"cannot {verb} {path}: {kind}", code=code)
 
 
 def owner_of(status: os.stat_result) -> str:

@@ -5,6 +5,7 @@ import json
 import math
 import os
 import re
+import stat
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from agent.errors import NotFound, Refused, VaultError
 from agent.failpoint import failpoint
 from agent.vault.ages import grow
 from agent.vault.atomic import read_plain_file, write_atomically
-from agent.vault.errors import explain
+from agent.vault.errors import explain, planted
 from agent.vault.folders import (
     DOOMED,
     NAME_PATTERN,
@@ -24,7 +25,7 @@ from agent.vault.folders import (
     next_name,
     open_own,
 )
-from agent.vault.locate import modes_of, names_in, open_folder
+from agent.vault.locate import SESSION, modes_of, names_in, open_folder
 
 TRASH = ".trash"
 MANIFEST = "trash.json"
@@ -48,6 +49,7 @@ def retire(root: Path, id: InstanceId, why: str, *, now_wall: float | None = Non
     with open_own(root, TRASH, shared=True) as (root_fd, trash_fd):
         modes = modes_of(root_fd)
         with open_folder(path, checked, root_fd) as fd:
+            _refuse_link(path, fd)
             manifest = {"version": 1, "id": checked, "why": why, "at_wall": at_wall}
             raw = json.dumps(manifest).encode()
             write_atomically(path, fd, MANIFEST, raw, mode=modes.file, group=modes.group)
@@ -57,6 +59,12 @@ def retire(root: Path, id: InstanceId, why: str, *, now_wall: float | None = Non
         os.fsync(trash_fd)
         os.fsync(root_fd)
     return Retired(name, root / TRASH / name, at_wall, checked, why)
+
+
+def _refuse_link(path: Path, fd: int) -> None:
+    """The trash would keep a link, and the session would stay where nobody looks for it."""
+    if SESSION in names_in(fd) and stat.S_ISLNK(os.lstat(SESSION, dir_fd=fd).st_mode):
+        raise planted("retire", path / SESSION)
 
 
 def list_trash(root: Path) -> list[Retired]:

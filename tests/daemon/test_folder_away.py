@@ -54,6 +54,35 @@ async def test_an_unpaired_one_waits_for_its_folder_too(agent, eventually):
     await eventually(lambda: agent.status("a"), "QR_REQUIRED", within=20)
 
 
+async def test_a_session_behind_a_link_is_named_and_nothing_is_put_in_its_place(
+    impatient, eventually
+):
+    """The operator moved it to another disk and left a link: its pairing is whole."""
+    agent = impatient
+    folder = await connected(agent, eventually)
+    await agent.create("b")
+    await eventually(lambda: agent.status("b"), "CONNECTED")
+    session, elsewhere = folder / "session", agent.state / "elsewhere"
+    await agent.do("POST", "/api/instance/a/stop")
+    await eventually(lambda: agent.pid("a"), 0)
+    session.rename(elsewhere)
+    session.symlink_to(elsewhere)
+    before = sorted(path.name for path in elsewhere.iterdir())
+    await agent.do("POST", "/api/instance/a/start")
+    await eventually(lambda: reason(agent), "session_unreadable")
+    shown = await agent.show("a")
+    assert f"{session}: it is a symbolic link" in shown["sentence"]
+    assert "session_storage_path" in shown["sentence"]
+    await agent.do("POST", "/api/health/check")
+    assert session.is_symlink() and before == sorted(path.name for path in elsewhere.iterdir())
+    assert not (await agent.do("GET", "/api/trash"))["trash"]
+    session.unlink()
+    elsewhere.rename(session)
+    await eventually(lambda: agent.status("a"), "CONNECTED", within=60)
+    story = await agent.story("a")
+    assert not [kind for kind, _ in story if kind in ("recovery", "snapshot")], story
+
+
 @pytest.mark.parametrize("content", [b'{"version": 1, "id', b"", None], ids=["half", "empty", "no"])
 async def test_a_damaged_identity_file_is_written_again_and_the_session_comes_back(
     agent, eventually, content

@@ -127,7 +127,7 @@ def test_a_link_anywhere_in_a_session_is_named(make, tmp_path, engine, place):
     folder = make(engine, {"sandbox.json": sandbox_file(), "profile/Default/x": b"x"})
     (folder / "session" / place).symlink_to(tmp_path)
     report = inspect_files(folder, engine)
-    assert report.files is DAMAGED
+    assert report.files is SessionFiles.UNREADABLE
     assert f"{folder / 'session' / place}: it is a symbolic link" in report.problem
 
 

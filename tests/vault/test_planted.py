@@ -86,14 +86,24 @@ def test_a_planted_pipe_does_not_make_us_wait(root, sales):
 
 
 @pytest.mark.parametrize("where", ["session", "session/sandbox.json"])
-def test_a_link_among_the_session_files_is_damage(root, sales, tmp_path, where):
+def test_a_link_among_the_session_files_is_no_damage(root, sales, tmp_path, where):
+    """What belongs there may be whole at its other end."""
     folder = create(root, sales)
     if where == "session":
         (folder / "session").rmdir()
     (folder / where).symlink_to(tmp_path)
     report = inspect_files(folder, "sandbox")
-    assert report.files is SessionFiles.DAMAGED
-    assert "symbolic link" in report.problem
+    assert report.files is SessionFiles.UNREADABLE
+    assert f"{folder / where}: it is a symbolic link" in report.problem
+
+
+def test_a_session_that_is_a_link_is_not_retired(root, sales, tmp_path):
+    folder = create(root, sales)
+    elsewhere = (folder / "session").rename(tmp_path / "elsewhere")
+    (folder / "session").symlink_to(elsewhere)
+    with pytest.raises(VaultError, match="cannot retire .*session: it is a symbolic link"):
+        retire(root, sales.id, "test")
+    assert (folder / "session").is_symlink() and list_trash(root) == []
 
 
 @pytest.fixture
@@ -129,11 +139,14 @@ def test_a_link_or_pipe_in_place_of_a_contacts_record_keeps_no_session_down(
 
 @pytest.mark.parametrize("kind", ["link", "pipe"])
 @pytest.mark.parametrize("name", ["creds.json", "notes.txt"])
-def test_a_link_or_pipe_in_place_of_another_file_is_damage(root, keys, tmp_path, name, kind):
+def test_a_pipe_in_place_of_another_file_is_damage_and_a_link_is_not(
+    root, keys, tmp_path, name, kind
+):
     _, session = keys
     plant(session / name, kind, tmp_path)
     report = inspect_files(session.parent, "baileys")
-    assert report.files is SessionFiles.DAMAGED
+    damaged = kind == "pipe"
+    assert report.files is (SessionFiles.DAMAGED if damaged else SessionFiles.UNREADABLE)
     assert str(session / name) in report.problem
 
 

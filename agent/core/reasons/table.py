@@ -450,7 +450,8 @@ ROWS = (
         "the agent cannot use its session folder at the moment",
         Permanence.WAIT_FOR_PERSON,
         _REFUSED,
-        "Put the folder or its rights back; the agent checks every second and then starts it.",
+        "Put the folder or its rights back; the agent checks every second and then starts it."
+        " Sessions may lie on another disk, but not behind links: set `session_storage_path`.",
         counts_as_failure=False,
         local=True,
     ),

@@ -261,6 +261,13 @@ def check_login(folder: Path, account: str) -> None:
     in as another account, or end in WhatsApp's logout. Those that are missing or no JSON are the
     store's to report."""
     path = folder / CREDS
+    for place in (folder, path):
+        if place.is_symlink():
+            raise EngineError(
+                f"cannot log in: {place} is a symbolic link (to {str(place.readlink())!r}), and"
+                " links are never followed",
+                code="session_unreadable",
+            )
     try:
         creds = read_json(read_key_file(path).decode("utf-8"))
     except (OSError, ValueError, RecursionError):

@@ -33,7 +33,8 @@ MISSING = frozenset({"node_missing", "packages_missing"})
 MOST_PEERS = 1000
 FAILING = "client_failing"
 """Node ended more often than its worker starts it again."""
-STORE = frozenset({"session_missing", "session_damaged", "session_foreign", "storage_failed"})
+REFUSED = frozenset({"session_missing", "session_damaged", "session_foreign", "session_unreadable"})
+STORE = REFUSED | {"storage_failed"}
 
 
 class SessionState:
@@ -114,8 +115,7 @@ class SessionState:
 
     def failed(self, error: WaError) -> None:
         reason = error.code if error.code in STORE | MISSING | {FAILING} else "client_crashed"
-        refused = reason in STORE - {"storage_failed"}
-        status = Status.AUTH_FAILURE if refused else Status.DISCONNECTED
+        status = Status.AUTH_FAILURE if reason in REFUSED else Status.DISCONNECTED
         self.change(status, reason, raw=str(error))
 
     def hear(self, event: Mapping[str, Any]) -> None:

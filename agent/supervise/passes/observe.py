@@ -40,7 +40,7 @@ log = logging.getLogger(__name__)
 
 ATTACH_DELAY = 0.5
 BACKEND_DOWN = "backend_down"
-FOREIGN = "session_foreign"
+NOT_ITS_OWN = ("session_foreign", "session_unreadable")
 FIRST_WORDS = 1.0
 
 
@@ -86,7 +86,7 @@ async def observe(facts: Facts, observer: Observer) -> None:
 async def _look_for_its_own_files(facts: Facts, observer: Observer) -> None:
     """Its worker refused the files that lay there; once for each probe, for they may be back."""
     claim, probe = facts.run.claim, facts.run.probe
-    if claim is None or claim.claim.reason != FOREIGN or probe is facts.run.files_looked_at:
+    if claim is None or claim.claim.reason not in NOT_ITS_OWN or probe is facts.run.files_looked_at:
         return
     facts.run.files_looked_at = probe
     folder, record = observer.session_root / facts.id, facts.record

@@ -204,3 +204,16 @@ def test_a_pipe_in_the_place_of_credentials_is_waited_for_by_nobody(tmp_path: Pa
     note_login(tmp_path, "2.3000.1")
     assert lost_store(tmp_path) == "", "it may have a pairing, damaged or not"
     assert read_version(tmp_path) == "2.3000.1"
+
+
+@pytest.mark.parametrize("place", ["the folder", "the file"])
+def test_credentials_behind_a_link_are_not_used_and_not_called_damaged(
+    tmp_path: Path, place: str
+) -> None:
+    folder = write(tmp_path / "session", linked())
+    moved = folder if place == "the folder" else folder / CREDS
+    moved.rename(tmp_path / "elsewhere")
+    moved.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(EngineError, match="is a symbolic link") as refusal:
+        check_login(folder, ACCOUNT)
+    assert refusal.value.code == "session_unreadable"
