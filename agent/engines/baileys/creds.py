@@ -4,7 +4,7 @@ device is linked. Standard library only."""
 import base64
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from agent.engines.files import sha256
@@ -29,12 +29,24 @@ def key_fault(creds: Mapping[str, Any]) -> str:
 
 def fixed_mark(creds: Mapping[str, Any]) -> str:
     """The same for these credentials at any time; another one for any others. Tells no key."""
+    return sha256(json.dumps([value for _, value in _fixed(creds)]).encode())
+
+
+def fixed_marks(creds: Mapping[str, Any]) -> dict[str, str]:
+    """One of each field, to name the one that changed. Tells no key."""
+    return {name: sha256(json.dumps(value).encode())[:16] for name, value in _fixed(creds)}
+
+
+def _fixed(creds: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     me, account = _table(creds.get("me")), _table(creds.get("account"))
-    fixed: list[Any] = [me.get("id"), creds.get("registrationId"), creds.get("advSecretKey")]
-    for pair in map(_table, map(creds.get, _FIXED)):
-        fixed += [text_of(pair.get("private")), text_of(pair.get("public"))]
-    fixed += [text_of(account.get(name)) for name in _SIGNED]
-    return sha256(json.dumps(fixed).encode())
+    yield "me.id", me.get("id")
+    for name in ("registrationId", "advSecretKey"):
+        yield name, creds.get(name)
+    for key in _FIXED:
+        for half in ("private", "public"):
+            yield f"{key}.{half}", text_of(_table(creds.get(key)).get(half))
+    for name in _SIGNED:
+        yield f"account.{name}", text_of(account.get(name))
 
 
 def _table(value: Any) -> Mapping[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 
 from agent.core.words import SessionFiles
 from agent.engines.baileys.creds import CREDS, account_of, fixed_mark, key_fault, text_of
-from agent.engines.baileys.login_note import NOTE, read_mark
+from agent.engines.baileys.login_note import NOTE, changed_fields, read_mark
 from agent.engines.files import (
     FileRules,
     FilesReport,
@@ -285,9 +285,10 @@ def check_login(folder: Path, account: str) -> None:
     if mark == fixed_mark(creds):
         return  # as WhatsApp took them last
     if mark and not (account and whose and whose != account):  # else the note is another session's
+        which = changed_fields(folder, creds)
         raise EngineError(
-            f"cannot log in: {path} was changed or replaced since WhatsApp took it last (if that"
-            f" was meant, remove {NOTE} beside it)",
+            f"cannot log in: {path} was changed or replaced since WhatsApp took it last"
+            f"{f', in {which}' if which else ''} (if that was meant, remove {NOTE} beside it)",
             code=FOREIGN,
         )
     if fault := key_fault(creds):

@@ -3,10 +3,11 @@ mark of the credentials that WhatsApp took."""
 
 import json
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from agent.engines.baileys.creds import CREDS, account_of, fixed_mark
+from agent.engines.baileys.creds import CREDS, account_of, fixed_mark, fixed_marks
 from agent.files import open_plain, write_whole
 
 log = logging.getLogger(__name__)
@@ -26,10 +27,19 @@ def read_mark(folder: Path) -> tuple[str, str]:
     return _text(note, "creds"), _text(note, "account")
 
 
+def changed_fields(folder: Path, creds: Mapping[str, Any]) -> str:
+    """Those that differ from what WhatsApp took last; \"\" = the note does not tell."""
+    noted = _read(folder / NOTE).get("fields")
+    if not isinstance(noted, dict):
+        return ""
+    return ", ".join(name for name, mark in fixed_marks(creds).items() if noted.get(name) != mark)
+
+
 def note_login(folder: Path, version: str) -> None:
     creds = _read(folder / CREDS)
-    mark = fixed_mark(creds) if creds else ""
-    _note(folder, {"version": version, "creds": mark, "account": account_of(creds)})
+    mark, fields = (fixed_mark(creds), fixed_marks(creds)) if creds else ("", {})
+    account = account_of(creds)
+    _note(folder, {"version": version, "creds": mark, "account": account, "fields": fields})
 
 
 def forget_creds(folder: Path) -> None:
@@ -37,7 +47,7 @@ def forget_creds(folder: Path) -> None:
     _note(folder, {"version": read_version(folder)})
 
 
-def _note(folder: Path, note: dict[str, str]) -> None:
+def _note(folder: Path, note: dict[str, Any]) -> None:
     """Not worth a failure: it only helps a later login."""
     note = {key: value for key, value in note.items() if value}
     if _read(folder / NOTE) == note:

@@ -1,5 +1,6 @@
 """Credentials that are not those of the session never log in: another's, changed, damaged."""
 
+import asyncio
 import base64
 import json
 import os
@@ -87,20 +88,29 @@ Change = Callable[[dict[str, Any]], object]
 @pytest.mark.parametrize(
     "change",
     [
-        pytest.param(lambda creds: creds["me"].update(id=f"{ACCOUNT}:13@s.whatsapp.net"), id="id"),
-        pytest.param(lambda creds: creds.update(registrationId=78), id="registration"),
-        pytest.param(lambda creds: creds.update(noiseKey=pair()), id="another device"),
-        pytest.param(lambda creds: creds["account"].update(details=buffer(b"x")), id="signed"),
+        pytest.param(
+            lambda creds: creds["me"].update(id=f"{ACCOUNT}:13@s.whatsapp.net"), id="me.id"
+        ),
+        pytest.param(lambda creds: creds.update(registrationId=78), id="registrationId"),
+        pytest.param(
+            lambda creds: creds.update(noiseKey=pair()), id="noiseKey.private, noiseKey.public"
+        ),
+        pytest.param(
+            lambda creds: creds["account"].update(details=buffer(b"x")), id="account.details"
+        ),
     ],
 )
 def test_credentials_that_changed_since_whatsapp_took_them_may_not(
-    tmp_path: Path, change: Change
+    tmp_path: Path, change: Change, request: pytest.FixtureRequest
 ) -> None:
     creds = linked()
     note_login(write(tmp_path, creds), "")
     change(creds)
     write(tmp_path, creds)
-    assert refused(tmp_path) == "session_foreign"
+    with pytest.raises(EngineError, match="was changed or replaced since") as refusal:
+        check_login(tmp_path, ACCOUNT)
+    assert refusal.value.code == "session_foreign"
+    assert f"last, in {request.node.callspec.id} (if" in str(refusal.value)
     (tmp_path / NOTE).unlink()
     assert refused(tmp_path) == "", "as the refusal says, where the change was meant"
 
@@ -217,3 +227,32 @@ def test_credentials_behind_a_link_are_not_used_and_not_called_damaged(
     with pytest.raises(EngineError, match="is a symbolic link") as refusal:
         check_login(folder, ACCOUNT)
     assert refusal.value.code == "session_unreadable"
+
+
+@pytest.mark.slow
+async def test_a_stanza_of_a_pairing_changes_nothing_of_a_session_that_is_paired(
+    bench: Bench,
+) -> None:
+    """The library makes a new secret at each of them, and would write it."""
+    await bench.pair()
+    before = json.loads((bench.folder / CREDS).read_text())
+    parts = {
+        "link_code_pairing_ref": b"ref",
+        "primary_identity_pub": bytes(PrivateKey(os.urandom(32)).public_key),
+        "link_code_pairing_wrapped_primary_ephemeral_pub": b"\1" * 80,
+    }
+    content = [
+        {"tag": tag, "attrs": {}, "content": {"base64": base64.b64encode(raw).decode()}}
+        for tag, raw in parts.items()
+    ]
+    kind = "link_code_companion_reg"
+    inner = {"tag": kind, "attrs": {"stage": "primary_hello"}, "content": content}
+    attrs = {"from": "s.whatsapp.net", "type": kind, "id": "n1", "t": "1"}
+    stanza = {"tag": "notification", "attrs": attrs, "content": [inner]}
+    await asyncio.to_thread(bench.whatsapp.tell, "/put", {"user": ACCOUNT, "stanza": stanza})
+    await bench.until(lambda: not bench.whatsapp.device(ACCOUNT)["unconfirmed"])
+    await bench.talk("still here")
+    after = json.loads((bench.folder / CREDS).read_text())
+    assert after["advSecretKey"] == before["advSecretKey"]
+    await bench.restart()
+    await bench.talk("after a restart")

@@ -18,6 +18,14 @@ const now = () => performance.now() / 1000;
 const monotonic = () => Number(process.hrtime.bigint()) / 1e9; // the same in every process of the machine
 // Seconds that WhatsApp names; null where the number is no time that a clock can reach.
 const secondsOf = (raw) => (Number(raw) > 0 && Number(raw) < 4e9 ? Number(raw) : null);
+// What a linked device is never changes: a stanza of a pairing that comes later changes nothing of it.
+const FIXED = ["noiseKey", "signedIdentityKey", "registrationId", "advSecretKey", "account"];
+const keepFixed = (creds) => {
+  for (const name of FIXED) {
+    const value = creds[name];
+    Object.defineProperty(creds, name, { get: () => value, set() {}, enumerable: true });
+  }
+};
 const refuse = (code, words) => Object.assign(new Error(words), { code });
 
 export class Session {
@@ -59,6 +67,7 @@ export class Session {
     this.#state = await this.#store.open(settings.paired);
     this.#sent = new Sent(this.#lib, this.#state);
     this.#wasPaired = this.#identity().paired;
+    if (this.#wasPaired) keepFixed(this.#state.creds);
     return this.#identity();
   }
 
@@ -311,6 +320,7 @@ export class Session {
     // The library has the update in its credentials by now: they do not tell what was before.
     if (this.#wasPaired || !this.#identity().paired) return;
     this.#wasPaired = true;
+    keepFixed(this.#state.creds);
     this.#linked = saved;
     saved.then(() => (this.#linked = null), () => {});
   }
