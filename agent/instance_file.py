@@ -19,6 +19,10 @@ LARGEST = 1 << 20
 """Bytes: no instance needs more, and no worker reads more."""
 
 
+class OtherInstance(ValueError):
+    """The file of another session: the folder beside it is that session's, too."""
+
+
 @dataclass(frozen=True, slots=True)
 class InstanceFile:
     id: InstanceId
@@ -62,7 +66,11 @@ def parse_instance_file(raw: bytes, folder_name: str) -> InstanceFile:
     if version != VERSION or isinstance(version, bool):
         raise ValueError(f"its version is {version!r:.40}, this program knows {VERSION}")
     if content.get("id") != folder_name:
-        raise ValueError(f"it names {content.get('id')!r:.80}, but its folder is {folder_name!r}")
+        raise OtherInstance(
+            f"it names {content.get('id')!r:.80}, whose session this is, and its folder is"
+            f" {folder_name!r}: put each folder back under its own name (or, if that was meant,"
+            " remove this file)"
+        )
     for key, kind in _KINDS.items():
         missing = key in ("engine", "enabled") and key not in content
         if missing or (key in content and not isinstance(content[key], kind)):

@@ -24,7 +24,7 @@ from agent.supervise.devices import Devices
 from agent.supervise.facts import Facts, RepairFacts
 from agent.supervise.tenure import Tenure
 from agent.supervise.views import ViewSources, view_of
-from agent.vault.identity import Identity, replace_identity
+from agent.vault.identity import OTHERS, Identity, replace_identity
 from agent.vault.identity import create as create_folder
 
 log = logging.getLogger(__name__)
@@ -232,8 +232,9 @@ class Registry:
             except VaultError as error:
                 # The database has it and counts as newer; each save tries the file again.
                 facts.saved.identity_behind = True
-                said = bound(Category.SESSION, facts.id)
-                said.warning("cannot write its identity file: %s", error)
+                if error.code != OTHERS:  # its verdict says so
+                    said = bound(Category.SESSION, facts.id)
+                    said.warning("cannot write its identity file: %s", error)
             else:
                 facts.saved.identity = identity
 

@@ -96,7 +96,8 @@ async def _take_in_folders(registry: Registry, store: Store, root: Path) -> None
             folder = replace(folder, identity=None, problem=fault)
         if folder.identity is None:
             said = bound(Category.SESSION, folder.id)
-            said.error("%s; the agent writes the database's version into it", folder.problem)
+            more = "" if folder.others else "; the agent writes the database's version into it"
+            said.error("%s%s", folder.problem, more)
         elif folder.identity.generation > facts.record.generation:
             await _follow_folder(registry, facts, folder.identity)
         else:

@@ -11,7 +11,7 @@ from agent.engines.files import FilesReport, Linked
 from agent.errors import EngineError, InvalidRequest, VaultError, WaError
 from agent.vault.errors import LINK, explain, owner_of, planted
 from agent.vault.formats import check_session, is_left_out, linked_session
-from agent.vault.identity import names_other_engine, read_identity
+from agent.vault.identity import OTHERS, names_other_engine, read_identity
 from agent.vault.locate import (
     SESSION,
     Modes,
@@ -26,6 +26,7 @@ from agent.vault.walk import DEEPEST, Excluded
 
 LOCK = "lock"
 """Its worker holds it while it runs."""
+_AWAY = ("permissions", "read_only", "disk_full", LINK, OTHERS, VaultError.code)
 MOST_LOOKED_AT = 20_000
 """Entries of one session whose rights are looked at: a check must end."""
 
@@ -137,9 +138,9 @@ def read_linked(root: Path, id: InstanceId, engine: str) -> Linked:
 
 
 def _unusable(error: WaError) -> SessionFiles:
-    """Rights, a sick disk and a link prove nothing about the files; other errors do."""
-    away = error.code in ("permissions", "read_only", "disk_full", LINK, VaultError.code)
-    return SessionFiles.UNREADABLE if away else SessionFiles.DAMAGED
+    """Rights, a sick disk, a link and the folder of another session prove nothing about the files;
+    other errors do."""
+    return SessionFiles.UNREADABLE if error.code in _AWAY else SessionFiles.DAMAGED
 
 
 def inspect_session(

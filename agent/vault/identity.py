@@ -13,6 +13,7 @@ from agent.errors import InvalidRequest, VaultError
 from agent.instance_file import NAME as FILE
 from agent.instance_file import (
     InstanceFile,
+    OtherInstance,
     parse_instance_file,
     parse_object,
     render_instance_file,
@@ -32,6 +33,8 @@ from agent.vault.locate import (
 )
 
 _log = bound(name=__name__)
+OTHERS = "other_instance"
+"""The code where a folder is another session's: its file is neither used nor replaced."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +77,9 @@ class Found:
     problem: str = ""
     """Why there is no identity."""
     lost: bool = False
-    """The file is gone or damaged; else it may be read another time."""
+    """The file is gone, damaged or another session's; else it may be read another time."""
+    others: bool = False
+    """It is another session's."""
 
 
 def create(root: Path, instance: Instance) -> Path:
@@ -121,14 +126,24 @@ def write_identity(
 
 
 def replace_identity(root: Path, identity: Identity, *, lineage: str | None = None) -> None:
-    """Replace instance.json; the keys of another version and the lineage stay."""
+    """Replace instance.json; the keys of another version and the lineage stay. That of another
+    session is not replaced."""
     id = identity.instance.id
     path = root / id
     with open_root(root) as root_fd, open_folder(path, id, root_fd) as fd:
+        _refuse_others(path, fd)
         content = _other_keys(path, fd)
         if lineage is not None:
             content["lineage"] = lineage
         put_identity(path, fd, identity, modes_of(root_fd), content)
+
+
+def _refuse_others(folder: Path, fd: int) -> None:
+    try:
+        parse_identity(read_plain_file(folder, fd, FILE), folder)
+    except (VaultError, InvalidRequest) as error:
+        if error.code == OTHERS and not is_empty(folder / SESSION, SESSION, fd):
+            raise
 
 
 def other_keys(root: Path, id: InstanceId) -> dict[str, Any]:
@@ -179,7 +194,8 @@ def parse_identity(raw: bytes, folder: Path) -> Identity:
     try:
         file = parse_instance_file(raw, folder.name)
     except ValueError as error:
-        raise VaultError(f"cannot read {folder / FILE}: {error}", code="damaged") from None
+        code = OTHERS if isinstance(error, OtherInstance) else "damaged"
+        raise VaultError(f"cannot read {folder / FILE}: {error}", code=code) from None
     return Identity(
         Instance(file.id, file.engine, file.enabled, file.settings, file.created_wall, file.leased),
         file.paired,
@@ -213,8 +229,9 @@ def scan(root: Path) -> list[Found]:
         try:
             folders.append(Found(id, read_identity(root / name)))
         except VaultError as error:
-            lost = error.code in ("absent", "damaged")
-            folders.append(Found(id, None, str(error), lost))
+            others = error.code == OTHERS
+            lost = others or error.code in ("absent", "damaged")
+            folders.append(Found(id, None, str(error), lost, others))
     return folders
 
 

@@ -125,3 +125,30 @@ async def test_an_identity_file_of_another_engine_is_named_and_written_again(
     assert json.loads(file.read_bytes())["engine"] == "sandbox"
     assert (await agent.show("a"))["engine"] == "sandbox"
     assert not (await agent.do("GET", "/api/trash"))["trash"], "it kept its pairing"
+
+
+async def test_two_folders_that_were_swapped_are_named_and_served_again_when_swapped_back(
+    agent, eventually
+):
+    a, b = [await connected(agent, eventually, id) for id in "ab"]
+    await agent.stop()
+    files = {id: (folder / "instance.json").read_bytes() for id, folder in (("a", a), ("b", b))}
+    swap(a, b)
+    await agent.start()
+    for id, whose in ("ab", "ba"):
+        await eventually(lambda id=id: reason(agent, id), "session_unreadable")
+        assert f"names '{whose}', whose session this is" in (await agent.show(id))["sentence"]
+    await agent.do("POST", "/api/health/check")
+    assert (a / "instance.json").read_bytes() == files["b"]
+    assert (b / "instance.json").read_bytes() == files["a"]
+    swap(a, b)
+    for id in "ab":
+        await eventually(lambda id=id: agent.status(id), "CONNECTED", within=60)
+    assert not (await agent.do("GET", "/api/trash"))["trash"]
+
+
+def swap(one, other):
+    aside = one.with_name(".aside")
+    one.rename(aside)
+    other.rename(one)
+    aside.rename(other)
