@@ -19,6 +19,7 @@ from agent.api.http.envelope import (
 from agent.api.http.guard import check_crowd, check_entrance, is_hook
 from agent.api.http.openapi import plain_path
 from agent.api.routes import ROUTES
+from agent.api.timely import run_in_time
 from agent.core.fleet.headers import MACHINE
 from agent.core.model import Category, InstanceId, parse_instance_id
 from agent.errors import NotYet, WaError
@@ -88,7 +89,7 @@ async def _elsewhere(
 async def _run(route: Route, call: Call) -> web.StreamResponse:
     if route.body == ():
         await call.body()
-    answered = await route.run(call)
+    answered = await run_in_time(call)
     if isinstance(answered, web.StreamResponse):
         return answered
     return json_answer(answered, route.answers[0])

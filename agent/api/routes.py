@@ -32,6 +32,7 @@ from agent.api.http.call import Call, Route
 from agent.api.http.openapi import describe
 from agent.api.pages import PARTS, page
 from agent.api.runbook import show_runbook
+from agent.api.timely import WAIT
 from agent.core.model import ID_PATTERN
 from agent.vault.folders import NAME_PATTERN
 from agent.wing import wings
@@ -72,21 +73,21 @@ ROUTES: tuple[Route, ...] = (
     Route("GET", ID, READ, instances.show, "An instance's state", away="view"),
     Route("GET", f"{ID}/details", READ, instances.details, "Everything about an instance", away="view"),  # noqa: E501
     Route("PATCH", ID, OPERATE, instances.change, "Change an instance's settings", instances.CHANGE, away="settings"),  # noqa: E501
-    Route("DELETE", ID, OPERATE, instances.delete, "Retire an instance's session and remove the instance; a backend keeps its session", instances.DELETE, instances.DELETE_QUERY),  # noqa: E501
+    Route("DELETE", ID, OPERATE, instances.delete, "Retire an instance's session and remove the instance; a backend keeps its session", instances.DELETE, (*instances.DELETE_QUERY, *WAIT), answers=(200, 202), timely=True),  # noqa: E501
     _intent("enable", "Run an instance, now and after every boot"),
     _intent("disable", "Stop an instance, now and after every boot"),
     _intent("start", "Run an instance until the next boot"),
     _intent("stop", "Stop an instance until the next start or boot"),
     _intent("restart", "Restart an instance's worker"),
-    Route("POST", f"{ID}/logout", OPERATE, instances.logout, "End the pairing and retire the session", instances.LOGOUT, answers=(202,)),  # noqa: E501
+    Route("POST", f"{ID}/logout", OPERATE, instances.logout, "End the pairing and retire the session", instances.LOGOUT, answers=(202,), query=WAIT, timely=True),  # noqa: E501
     Route("PUT", f"{ID}/passkey", OPERATE, instances.mark_passkey, "Note whether an instance's account needs a passkey to link", instances.PASSKEY),  # noqa: E501
-    Route("POST", f"{ID}/health", OPERATE, monitoring.check_instance, "Check an instance now", ()),
-    Route("POST", f"{ID}/recover", OPERATE, repairs.recover, "Repair an instance and keep its pairing", (), query=repairs.WAIT, answers=(200, 202)),  # noqa: E501
-    Route("POST", f"{ID}/cleanup", OPERATE, repairs.cleanup, "Retire an instance's session and show a new code", repairs.CONFIRM, query=repairs.WAIT, answers=(200, 202)),  # noqa: E501
-    Route("POST", f"{ID}/ensure-healthy", OPERATE, repairs.ensure_healthy, "Check, recover, clean up, until it is connected or shows a code", repairs.CONFIRM, query=repairs.WAIT, answers=(200, 202)),  # noqa: E501
-    Route("GET", f"{ID}/qr", OPERATE, show_qr, "The code to scan; JSON, PNG, SVG or text by Accept"),  # noqa: E501
-    Route("POST", f"{ID}/pairing-code", OPERATE, web_session.pairing_code, "A code to type on the phone instead of a scan", web_session.PAIRING_CODE),  # noqa: E501
-    Route("GET", f"{ID}/screenshot", ADMIN, web_session.screenshot, "A picture of an instance's page: PNG, or JPEG if a PNG is too large"),  # noqa: E501
+    Route("POST", f"{ID}/health", OPERATE, monitoring.check_instance, "Check an instance now", (), answers=(200, 202), query=WAIT, timely=True),  # noqa: E501
+    Route("POST", f"{ID}/recover", OPERATE, repairs.recover, "Repair an instance and keep its pairing", (), query=WAIT, answers=(200, 202)),  # noqa: E501
+    Route("POST", f"{ID}/cleanup", OPERATE, repairs.cleanup, "Retire an instance's session and show a new code", repairs.CONFIRM, query=WAIT, answers=(200, 202)),  # noqa: E501
+    Route("POST", f"{ID}/ensure-healthy", OPERATE, repairs.ensure_healthy, "Check, recover, clean up, until it is connected or shows a code", repairs.CONFIRM, query=WAIT, answers=(200, 202)),  # noqa: E501
+    Route("GET", f"{ID}/qr", OPERATE, show_qr, "The code to scan; JSON, PNG, SVG or text by Accept", query=WAIT, timely=True),  # noqa: E501
+    Route("POST", f"{ID}/pairing-code", OPERATE, web_session.pairing_code, "A code to type on the phone instead of a scan", web_session.PAIRING_CODE, query=WAIT, timely=True),  # noqa: E501
+    Route("GET", f"{ID}/screenshot", ADMIN, web_session.screenshot, "A picture of an instance's page: PNG, or JPEG if a PNG is too large", query=WAIT, timely=True),  # noqa: E501
     Route("GET", f"{ID}/worker-lines", OPERATE, evidence.worker_lines, "The last lines of an instance's worker"),  # noqa: E501
     Route("GET", f"{ID}/failed-starts", OPERATE, evidence.failed_starts, "The diagnostics that an engine kept of failed starts, newest first"),  # noqa: E501
     Route("GET", f"{ID}/failed-starts/{FAILED}/picture", ADMIN, evidence.failed_start_picture, "The picture of a failed start"),  # noqa: E501
@@ -111,15 +112,15 @@ ROUTES: tuple[Route, ...] = (
     Route("POST", "/api/backends", ADMIN, backends.add, "Add a backend to agent.toml, in force at once", backends.NEW, answers=(201, 202)),  # noqa: E501
     Route("POST", "/api/reload", ADMIN, backends.reload, "Let the agent read agent.toml again", (), answers=(202,)),  # noqa: E501
     Route("GET", BACKEND, READ, backends.show, "One backend"),
-    Route("GET", f"{BACKEND}/sessions", READ, backends.sessions, "A backend's sessions and the instances made of them"),  # noqa: E501
-    Route("POST", f"{BACKEND}/adopt", OPERATE, backends.adopt, "Make an instance of a backend's session", backends.ADOPT, answers=(201,)),  # noqa: E501
-    Route("POST", f"{BACKEND}/check", OPERATE, backends.check, "Check a backend's server now", ()),
+    Route("GET", f"{BACKEND}/sessions", READ, backends.sessions, "A backend's sessions and the instances made of them", query=WAIT, timely=True),  # noqa: E501
+    Route("POST", f"{BACKEND}/adopt", OPERATE, backends.adopt, "Make an instance of a backend's session", backends.ADOPT, answers=(201, 202), query=WAIT, timely=True),  # noqa: E501
+    Route("POST", f"{BACKEND}/check", OPERATE, backends.check, "Check a backend's server now", (), answers=(200, 202), query=WAIT, timely=True),  # noqa: E501
     Route("POST", f"{BACKEND}/reset", OPERATE, backends.reset, "Close a backend's circuit, so that its sessions try again", ()),  # noqa: E501
     Route("POST", HOOK, OPEN, backends.hook, "The address that a backend posts its events to", hook=True),  # noqa: E501
     Route("GET", "/api/health", READ, monitoring.health, "The agent's and the fleet's health"),
-    Route("POST", "/api/health/check", OPERATE, monitoring.check_now, "Check all or some now", monitoring.CHECK),  # noqa: E501
+    Route("POST", "/api/health/check", OPERATE, monitoring.check_now, "Check all or some now", monitoring.CHECK, answers=(200, 202), query=WAIT, timely=True),  # noqa: E501
     Route("POST", "/api/database/check", OPERATE, monitoring.check_database, "Check the whole database", ()),  # noqa: E501
-    Route("POST", "/api/v1/whatsapp/setup", OPERATE, repairs.set_up, "Create or repair an instance; a code to scan or CONNECTED", repairs.SETUP, query=repairs.WAIT, answers=(200, 202), relayed=True),  # noqa: E501
+    Route("POST", "/api/v1/whatsapp/setup", OPERATE, repairs.set_up, "Create or repair an instance; a code to scan or CONNECTED", repairs.SETUP, query=WAIT, answers=(200, 202), relayed=True),  # noqa: E501
     Route("PUT", f"/whatsapp/{SOME_ID}/disconnect", OPERATE, whatsapp.disconnect, "Stop an instance and keep its pairing", (), whatsapp.WAIT_DOWN),  # noqa: E501
     Route("PUT", f"/whatsapp/{SOME_ID}/start-session", OPERATE, whatsapp.start_session, "Start an instance", (), whatsapp.WAIT_UP),  # noqa: E501
     Route("POST", f"/force-reconnection/{SOME_ID}", OPERATE, repairs.force_reconnection, "Connect an instance now, without waiting for its next attempt", (), answers=(202,)),  # noqa: E501
@@ -134,10 +135,10 @@ ROUTES: tuple[Route, ...] = (
     Route("GET", f"{ID}/snapshots", READ, snapshots.list_snapshots, "An instance's snapshots, newest first"),  # noqa: E501
     Route("POST", f"{ID}/snapshots", OPERATE, snapshots.make, "Make a snapshot now", (), answers=(201,)),  # noqa: E501
     Route("POST", f"{ID}/snapshots/{SNAPSHOT}/restore", OPERATE, snapshots.restore, "Replace an instance's session by a snapshot", snapshots.RESTORE),  # noqa: E501
-    Route("GET", f"{ID}/removed", READ, remote_session.list_removed, "Files and keys that repairs removed on the backend, newest first"),  # noqa: E501
-    Route("POST", f"{ID}/removed/{REMOVED}/restore", OPERATE, remote_session.restore_removed, "Put removed files and keys back; the session is down meanwhile", ()),  # noqa: E501
-    Route("GET", f"{ID}/remote-settings", READ, remote_session.show_settings, "A session's settings on its backend"),  # noqa: E501
-    Route("PATCH", f"{ID}/remote-settings", OPERATE, remote_session.change_settings, "Change a session's settings on its backend", remote_session.CHANGE),  # noqa: E501
+    Route("GET", f"{ID}/removed", READ, remote_session.list_removed, "Files and keys that repairs removed on the backend, newest first", query=WAIT, timely=True),  # noqa: E501
+    Route("POST", f"{ID}/removed/{REMOVED}/restore", OPERATE, remote_session.restore_removed, "Put removed files and keys back; the session is down meanwhile", (), answers=(200, 202), query=WAIT, timely=True),  # noqa: E501
+    Route("GET", f"{ID}/remote-settings", READ, remote_session.show_settings, "A session's settings on its backend", query=WAIT, timely=True),  # noqa: E501
+    Route("PATCH", f"{ID}/remote-settings", OPERATE, remote_session.change_settings, "Change a session's settings on its backend", remote_session.CHANGE, answers=(200, 202), query=WAIT, timely=True),  # noqa: E501
     Route("POST", f"{ID}/export", ADMIN, snapshots.export, "An instance's session as an archive", snapshots.EXPORT),  # noqa: E501
     Route("POST", "/api/import", ADMIN, snapshots.import_archive, "An instance from an archive: the body is the archive", query=snapshots.IMPORT, answers=(201,), takes_archive=True),  # noqa: E501
     Route("POST", f"{ID}/invite", OPERATE, desk.invite, "Invite a desk to pair an instance; the answer is shown this once", (), answers=(201,)),  # noqa: E501

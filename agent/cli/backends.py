@@ -8,6 +8,7 @@ from typing import Any
 
 from agent.cli.command import Subparsers, add_command, client_of, instance_id, name_of_a, wants_json
 from agent.cli.paths import config_path
+from agent.cli.repair_round import TO_THE_END
 from agent.cli.terminal.answer import print_answer, print_list
 from agent.cli.terminal.show import moment, pair_lines, table_lines
 from agent.errors import InvalidRequest, NotFound
@@ -162,7 +163,7 @@ def _lines(backend: dict[str, Any]) -> list[str]:
 
 
 def sessions(options: argparse.Namespace) -> int:
-    path = f"/api/backends/{options.backend}/sessions"
+    path = f"/api/backends/{options.backend}/sessions{TO_THE_END}"
     answer = client_of(options).get(path, seconds=_SECONDS)
     keys = ("remote", "title", "status", "account", "instance")
     rows = [tuple(session.get(key) or "-" for key in keys) for session in answer["sessions"]]
@@ -175,13 +176,13 @@ def sessions(options: argparse.Namespace) -> int:
 
 def adopt(options: argparse.Namespace) -> int:
     body = {"remote": options.remote, **({"id": options.wanted} if options.wanted else {})}
-    path = f"/api/backends/{options.backend}/adopt"
+    path = f"/api/backends/{options.backend}/adopt{TO_THE_END}"
     made = client_of(options).post(path, body, _SECONDS)
     return print_answer(options, made, f"{made['id']} is {made['remote']} on {made['backend']}")
 
 
 def check(options: argparse.Namespace) -> int:
-    path = f"/api/backends/{options.backend}/check"
+    path = f"/api/backends/{options.backend}/check{TO_THE_END}"
     backend = client_of(options).post(path, seconds=_SECONDS)
     return print_answer(options, backend, *_lines(backend), good=backend["up"])
 

@@ -17,7 +17,8 @@ from agent.core.recovery.repair import trouble_of
 AT_ONCE = 4
 SECONDS = 330.0
 """A little longer than the agent itself waits for a repair to end."""
-TO_THE_END = "?wait=300"
+LONGEST_WAIT = 300
+TO_THE_END = f"?wait={LONGEST_WAIT}"
 _UNWELL = ("degraded", "stuck", "corrupted", "not_found")
 _STORY = frozenset(
     {"operator", "repair", "repair_step", "repaired", "repair_over", "status", "verdict"}

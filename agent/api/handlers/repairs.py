@@ -9,9 +9,10 @@ from aiohttp import web
 
 from agent.api.http.auth import Right, require
 from agent.api.http.call import Call, Json
-from agent.api.http.fields import BOOLEAN, CONFIRM_PASSKEY, INTEGER, STRING, Field
+from agent.api.http.fields import BOOLEAN, CONFIRM_PASSKEY, STRING, Field
 from agent.api.placement import PLACE, engine_of, only_backend, placed, still_placed
 from agent.api.present import show_backend, show_incident, show_instance, show_reconnection
+from agent.api.timely import ANSWER_WITHIN, look_at
 from agent.core.event_json import wall_text
 from agent.core.figures.repair_statistics import RepairStatistics
 from agent.core.model import ID_PATTERN, Instance, parse_instance_id
@@ -21,15 +22,6 @@ from agent.supervise.requests.repairs import GOES_ON, RepairResult
 DEFAULT_ENGINE = "web"
 
 CONFIRM = (Field("confirm", BOOLEAN, "true = confirm that a pairing may end"), CONFIRM_PASSKEY)
-ANSWER_WITHIN = 10
-WAIT = (
-    Field(
-        "wait",
-        INTEGER,
-        f"seconds after which it is answered with 202, default {ANSWER_WITHIN}; the repair goes on",
-        most=300,
-    ),
-)
 SETUP = (
     Field("name", STRING, "name for people", required=True, least=1, most=128),
     Field("instanceName", STRING, "the instance's id", required=True, most=48, pattern=ID_PATTERN),
@@ -69,12 +61,7 @@ def _wait(call: Call) -> float:
 
 
 def _going_on(id: str, answer: Json) -> web.StreamResponse:
-    look = {
-        "state": f"/api/instance/{id}",
-        "qr": f"/api/instance/{id}/qr",
-        "why": f"wa-agent why {id}",
-    }
-    return web.json_response({**answer, "look": look}, status=202)
+    return web.json_response({**answer, "look": look_at(id)}, status=202)
 
 
 def _confirmed(body: Mapping[str, Any]) -> dict[str, Any]:

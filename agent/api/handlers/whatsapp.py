@@ -10,6 +10,7 @@ from agent.api.http.fields import INTEGER, Field
 from agent.api.present import show_instance
 from agent.core.model import ConnectionStatus, UnitState
 from agent.core.view import InstanceView
+from agent.supervise.requests.in_time import in_time
 
 LONGEST_WAIT = 300
 WAIT_UP = (
@@ -35,7 +36,7 @@ async def _answer(call: Call, arrived: Callable[[InstanceView], bool]) -> Json:
     deadline = time.monotonic() + call.query.get("wait", 0)
     if "wait" in call.query:
         # After this check a stop or start that was under way is over and seen.
-        await call.supervisor.check_now([call.id])
+        await in_time(call.supervisor.check_now([call.id]), deadline)
     while True:
         view = call.supervisor.view(call.id)
         if arrived(view) or time.monotonic() >= deadline:

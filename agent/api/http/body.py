@@ -11,6 +11,8 @@ from agent.errors import InvalidRequest, TooLarge, WaError
 
 DEEPEST = 32
 _GREATEST = float(1 << 63)
+_RAW = web.RequestKey("raw", bytes)
+"""The bytes of a body that was read already: they come once."""
 _AT_ONCE = 1 << 20
 """Longer bodies are parsed in a thread."""
 
@@ -31,7 +33,8 @@ class UnsupportedType(WaError):
 
 async def read_json(request: web.Request, *, limit: int, seconds: float) -> dict[str, Any]:
     """The body as an object; an empty body is an empty object."""
-    raw = await _read(request, limit, seconds)
+    if (raw := request.get(_RAW)) is None:
+        raw = request[_RAW] = await _read(request, limit, seconds)
     if not raw.strip():
         return {}
     # A browser sends other types to foreign servers without a preflight request.

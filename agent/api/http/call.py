@@ -118,6 +118,9 @@ class Route:
     away: str = ""
     """What is done for a session whose machine is away: `view` shows the last published one, a
     verb is stored for the owner; "" = 503."""
+    timely: bool = False
+    """True if it is answered after `?wait=` seconds whatever a worker or a server takes: 202 where
+    the statuses have it, else 503. Other routes ask neither, or keep a time of their own."""
     area: str = ""
     """The heading of /docs that it stands under, where its path does not tell."""
 

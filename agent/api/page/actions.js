@@ -26,7 +26,7 @@ const repair = (what, body) => async (id, more) =>
   ended(id, await post(place(id) + "/" + what, { ...body, ...more }, 300));
 
 async function checkNow(id) {
-  const found = await post(place(id) + "/health", {});
+  const found = await post(place(id) + "/health?wait=60", {}, 90);
   return id + " is " + found.verdict + ": " + found.sentence;
 }
 
@@ -51,7 +51,7 @@ async function logOut(id, more) {
 }
 
 async function remove(id, more) {
-  const answer = await send("DELETE", place(id), { body: more });
+  const answer = await send("DELETE", place(id) + "?wait=300", { body: more, seconds: 330 });
   if (location.hash === "#/instance/" + id) location.hash = "#/";
   return id + " was deleted; in the trash as " + (await answer.json()).trash;
 }
@@ -269,7 +269,7 @@ export async function performAll(action, ids, progress) {
 }
 
 export async function checkBackend(name) {
-  const found = await post("/api/backends/" + encodeURIComponent(name) + "/check", {});
+  const found = await post("/api/backends/" + encodeURIComponent(name) + "/check?wait=60", {}, 90);
   return (
     name +
     (found.up ? " answers" : " does not answer: " + (found.sentence || found.reason.replaceAll("_", " ")))

@@ -119,10 +119,14 @@ function makePairing(current) {
     event.preventDefault();
     const asked = current();
     act(form.querySelector("button"), "", async () => {
-      const response = await send("POST", "/api/instance/" + encodeURIComponent(asked) + "/pairing-code", {
-        body: { phone: phone.value.trim() },
-        seconds: 90,
-      });
+      const response = await send(
+        "POST",
+        "/api/instance/" + encodeURIComponent(asked) + "/pairing-code?wait=80",
+        {
+          body: { phone: phone.value.trim() },
+          seconds: 90,
+        },
+      );
       const answer = await response.json();
       if (asked === current()) {
         setText(code, answer.code);

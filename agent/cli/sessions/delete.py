@@ -5,6 +5,7 @@ import sys
 
 from agent.cli.client import Client
 from agent.cli.command import Subparsers, add_instance_command, client_of, wants_json
+from agent.cli.repair_round import LONGEST_WAIT
 from agent.cli.sessions.passkey import add_confirm, ask_twice
 from agent.cli.terminal.answer import print_answer
 from agent.cli.terminal.progress import with_progress
@@ -28,13 +29,14 @@ def add(commands: Subparsers) -> None:
 
 def delete(options: argparse.Namespace) -> int:
     client, path = client_of(options), f"/api/instance/{options.id}"
+    wait = {"wait": LONGEST_WAIT}
     if not options.remote:
         answer = ask_twice(
-            options, lambda more: client.request("DELETE", path, body=more or None)
+            options, lambda more: client.request("DELETE", path, query=wait, body=more or None)
         ).json()
     else:
         words = {"confirm": _confirmed(client, options)}
-        query, seconds = {"remote": "true"}, _REMOTE_SECONDS
+        query, seconds = {"remote": "true", **wait}, _REMOTE_SECONDS
         answer = ask_twice(
             options,
             lambda more: with_progress(

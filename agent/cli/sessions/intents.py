@@ -3,6 +3,7 @@
 import argparse
 
 from agent.cli.command import Subparsers, add_instance_command, client_of
+from agent.cli.repair_round import TO_THE_END
 from agent.cli.sessions.passkey import add_confirm, ask_twice
 from agent.cli.sessions.waiting import add_wait, wait_and_print
 
@@ -31,7 +32,7 @@ def intend(options: argparse.Namespace) -> int:
     client, path = client_of(options), f"/api/instance/{options.id}/{options.verb}"
     if options.verb == "logout":
         confirm = {"confirm": options.yes}
-        instance = ask_twice(options, lambda more: client.post(path, confirm | more))
+        instance = ask_twice(options, lambda more: client.post(path + TO_THE_END, confirm | more))
     else:
         instance = client.post(path)
     return wait_and_print(client, options, instance, options.done)

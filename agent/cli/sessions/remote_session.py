@@ -5,6 +5,7 @@ from typing import Any
 from urllib.parse import quote
 
 from agent.cli.command import Subparsers, add_group, add_instance_command, client_of, wants_json
+from agent.cli.repair_round import TO_THE_END
 from agent.cli.sessions.settings import add_settings, parse_settings, setting_lines
 from agent.cli.terminal.answer import print_answer, print_list
 from agent.cli.terminal.progress import with_progress
@@ -34,7 +35,7 @@ def list_removed(options: argparse.Namespace) -> int:
     path = f"/api/instance/{options.id}/removed"
     return print_list(
         options,
-        client_of(options).get(path, seconds=_SECONDS)["removed"],
+        client_of(options).get(path + TO_THE_END, seconds=_SECONDS)["removed"],
         ("NAME", "REMOVED", "CONTENTS", "STATE", "WHY"),
         lambda row: (
             row["name"],
@@ -52,7 +53,7 @@ def restore(options: argparse.Namespace) -> int:
     path = f"/api/instance/{options.id}/removed/{quote(options.name, safe='')}/restore"
     answer = with_progress(
         f"putting {options.name} of {options.id} back",
-        lambda: client.post(path, seconds=_RESTORE_SECONDS),
+        lambda: client.post(path + TO_THE_END, seconds=_RESTORE_SECONDS),
         quiet=wants_json(options),
     )
     return print_answer(
@@ -64,7 +65,7 @@ def restore(options: argparse.Namespace) -> int:
 
 
 def settings(options: argparse.Namespace) -> int:
-    client, path = client_of(options), f"/api/instance/{options.id}/remote-settings"
+    client, path = client_of(options), f"/api/instance/{options.id}/remote-settings{TO_THE_END}"
     changes = parse_settings(options.set)
     method, body = ("PATCH", {"settings": changes}) if changes else ("GET", None)
     present = client.request(method, path, body=body, seconds=_SECONDS).json()["settings"]

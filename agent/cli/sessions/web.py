@@ -5,6 +5,7 @@ from pathlib import Path
 
 from agent.cli.command import Subparsers, add_instance_command, client_of
 from agent.cli.copies.transfer import check_target, whole_file
+from agent.cli.repair_round import TO_THE_END
 from agent.cli.terminal.answer import print_answer
 
 _SECONDS = 60.0
@@ -26,7 +27,7 @@ def add(commands: Subparsers) -> None:
 
 
 def pairing_code(options: argparse.Namespace) -> int:
-    client, path = client_of(options), f"/api/instance/{options.id}/pairing-code"
+    client, path = client_of(options), f"/api/instance/{options.id}/pairing-code{TO_THE_END}"
     code = client.post(path, {"phone": options.phone}, _SECONDS)
     how = "on the phone: linked devices, link with phone number"
     if code["expires_in"] is not None:  # not every engine knows
@@ -36,7 +37,7 @@ def pairing_code(options: argparse.Namespace) -> int:
 
 def screenshot(options: argparse.Namespace) -> int:
     check_target(options.file, force=options.force)
-    path = f"/api/instance/{options.id}/screenshot"
+    path = f"/api/instance/{options.id}/screenshot{TO_THE_END}"
     answer = client_of(options).request("GET", path, seconds=_SECONDS)
     with whole_file(options.file) as file:
         file.write(answer.body)

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from agent.cli.command import Subparsers, add_command, client_of, instance_id
+from agent.cli.repair_round import TO_THE_END
 from agent.cli.terminal.answer import print_answer
 from agent.cli.terminal.show import moment, pair_lines, table_lines
 from agent.core.reasons import REASONS
@@ -43,13 +44,13 @@ def health(options: argparse.Namespace) -> int:
 
 
 def _check_instance(options: argparse.Namespace) -> int:
-    health = client_of(options).post(f"/api/instance/{options.id}/health")
+    health = client_of(options).post(f"/api/instance/{options.id}/health{TO_THE_END}")
     lines = pair_lines({options.id: f"{health['verdict']}: {health['sentence']}"})
     return print_answer(options, health, *lines, good=health["healthy"])
 
 
 def _check_every(options: argparse.Namespace) -> int:
-    answer = client_of(options).post("/api/health/check")
+    answer = client_of(options).post(f"/api/health/check{TO_THE_END}")
     results: dict[str, dict[str, Any]] = answer["results"]
     rows = [
         (id, health["state"], health["verdict"], health["sentence"])

@@ -19,7 +19,7 @@ from agent.engines.evolution.proof import Opening, Proof
 from agent.engines.evolution.renewal import Renewal
 from agent.engines.evolution.view import SessionView
 from agent.engines.phones import phone_of
-from agent.engines.remote.answers import ServerDown
+from agent.engines.remote.answers import ServerDown, silent_for
 from agent.errors import EngineError, InvalidRequest
 
 _STATE_EVENTS = ("CONNECTION_UPDATE", "QRCODE_UPDATED", "STATUS_INSTANCE", "LOGOUT_INSTANCE")
@@ -59,8 +59,7 @@ class EvolutionSession:
                 return await self._probe(deep)
         except TimeoutError as error:
             self._server.doubt()
-            cause = f"no answer within {limit:g} s"
-            raise ServerDown(f"probe {self.remote}", "timeout", cause) from error
+            raise ServerDown(f"probe {self.remote}", "timeout", silent_for(limit)) from error
 
     async def _probe(self, deep: bool) -> ProbeAnswer:
         view, observer = self._view, self._observer

@@ -67,6 +67,11 @@ class Http(Protocol):
     async def close(self) -> None: ...
 
 
+def silent_for(limit: float) -> str:
+    """The cause of a request that was given up."""
+    return f"no answer within {round(limit, 1):g} s"
+
+
 def texts_of(body: Any) -> Iterator[str]:
     """The texts of a request, however deep; a sign or two tell nothing, and stand in every word."""
     if isinstance(body, str):

@@ -13,7 +13,14 @@ from urllib.parse import urlencode
 import aiohttp
 from yarl import URL
 
-from agent.engines.remote.answers import LARGEST_BODY, Answer, ServerDown, read_answer, texts_of
+from agent.engines.remote.answers import (
+    LARGEST_BODY,
+    Answer,
+    ServerDown,
+    read_answer,
+    silent_for,
+    texts_of,
+)
 from agent.engines.remote.declaration import BackendDeclaration
 from agent.engines.remote.tls import tls_of
 
@@ -69,7 +76,7 @@ class RemoteHttp:
             raise ServerDown(what, "unreachable", cause, reached=False) from error
         except TimeoutError as error:
             limit = timeout or self._server.timeout
-            cause = f"no answer within {limit:g} s" if started else f"no turn within {limit:g} s"
+            cause = silent_for(limit) if started else f"no turn within {round(limit, 1):g} s"
             raise ServerDown(what, "timeout", cause, reached=started) from error
         except (aiohttp.ClientError, OSError, ValueError) as error:
             reason, cause = _classified(error)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
-from agent.engines.remote.answers import LARGEST_BODY, Answer, ServerDown, read_answer
+from agent.engines.remote.answers import LARGEST_BODY, Answer, ServerDown, read_answer, silent_for
 from agent.engines.remote.declaration import BackendDeclaration
 from agent.engines.remote.tls import tls_of
 
@@ -46,7 +46,7 @@ class PlainHttp:
                     self._exchange, method, path, body, headers or {}, begun + limit
                 )
         except TimeoutError as error:
-            raise ServerDown(what, "timeout", f"no answer within {limit:g} s") from error
+            raise ServerDown(what, "timeout", silent_for(limit)) from error
         except _NotReached as error:
             reason, cause = _classified(error.cause)
             raise ServerDown(what, reason, cause, reached=False) from error.cause

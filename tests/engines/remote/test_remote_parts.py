@@ -2,14 +2,16 @@
 
 import asyncio
 import socket
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from agent.core.model import ServerClaim
-from agent.engines.remote.answers import ServerDown, segment
+from agent.engines.remote.answers import Http, ServerDown, segment
 from agent.engines.remote.declaration import BackendDeclaration
 from agent.engines.remote.http import RemoteHttp
+from agent.engines.remote.plain_http import PlainHttp
 from agent.engines.remote.recent import Recent
 from agent.engines.remote.watch import ServerWatch
 from agent.errors import EngineError, InvalidRequest
@@ -180,6 +182,30 @@ async def test_f58_an_unknown_host_name_is_a_server_that_is_away(
     await http.close()
     assert (caught.value.reason, caught.value.reached) == ("unreachable", False)
     assert asked == ["gone.example"]
+
+
+def plainly(server: BackendDeclaration) -> Http:
+    return PlainHttp(server)
+
+
+def by_aiohttp(server: BackendDeclaration) -> Http:
+    return RemoteHttp(server, {})
+
+
+BOTH = pytest.mark.parametrize("opened", [plainly, by_aiohttp])
+
+
+@BOTH
+async def test_a_silent_server_is_told_in_whole_tenths_of_a_second(
+    opened: Callable[[BackendDeclaration], Http],
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # takes connections, and says nothing
+        http = opened(BackendDeclaration(url=f"http://127.0.0.1:{silent.getsockname()[1]}"))
+        try:
+            with pytest.raises(ServerDown, match=r"cannot GET /x: no answer within 0\.3 s$"):
+                await http.ask("GET", "/x", timeout=0.301642)
+        finally:
+            await http.close()
 
 
 async def test_an_answer_knows_what_its_request_said() -> None:

@@ -1,0 +1,124 @@
+"""A request that waits for a server is answered within its own time, however slow the server is."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from agent.api import timely
+from agent.core.model import ConnectionStatus, Instance, InstanceId
+from agent.engines.base import Qr
+from tests.api.conftest import House
+from tests.fakes.supervisor import make_view
+
+SHOP = "/api/instance/shop"
+REMOTE = {"backend": "evo", "remote": "shop"}
+SETTINGS = {"settings": {"rejectCall": True}}
+DELETE_BOTH = {"confirm": "delete shop"}
+ORDERS = [
+    ("POST", f"{SHOP}/health", {}, SHOP),
+    ("POST", "/api/health/check", {}, "/api/health"),
+    ("POST", f"{SHOP}/logout", {"confirm": True}, SHOP),
+    ("DELETE", SHOP, {}, SHOP),
+    ("DELETE", f"{SHOP}?remote=true", DELETE_BOTH, SHOP),
+    ("PATCH", f"{SHOP}/remote-settings", SETTINGS, SHOP),
+    ("POST", "/api/backends/evo/check", {}, "/api/backends/evo"),
+    ("POST", "/api/backends/evo/adopt", {"remote": "new"}, "/api/backends/evo"),
+]
+QUESTIONS = [
+    ("GET", f"{SHOP}/remote-settings", None),
+    ("GET", f"{SHOP}/removed", None),
+    ("GET", f"{SHOP}/qr", None),
+    ("POST", f"{SHOP}/pairing-code", {"phone": "5511999990000"}),
+    ("GET", "/api/backends/evo/sessions", None),
+]
+
+
+@pytest.fixture
+def slow(house: House, monkeypatch: pytest.MonkeyPatch):
+    """A server that answers when it is let: `asked` and `done` count what it was asked."""
+    instance = Instance(InstanceId("shop"), "evolution", True, REMOTE)
+    house.supervisor.known[instance.id] = make_view(
+        "shop", status=ConnectionStatus.QR_REQUIRED, instance=instance
+    )
+    house.supervisor.codes[instance.id] = Qr("2@abc", 18.5, 1)
+    house.supervisor.backends.declare("evo", seconds=4.04)
+    server = _Slow()
+    for face, names in (
+        (house.supervisor, ("check_now", "logout", "delete", "command", "qr")),
+        (house.supervisor.backends, ("check", "adopt", "sessions")),
+    ):
+        for name in names:
+            monkeypatch.setattr(face, name, server.slowly(getattr(face, name)))
+    return server
+
+
+class _Slow:
+    def __init__(self) -> None:
+        self.answers = asyncio.Event()
+        self.done = 0
+
+    def slowly(self, work: Any) -> Any:
+        async def slowly(*words: Any, **more: Any) -> Any:
+            await self.answers.wait()
+            try:
+                return await work(*words, **more)
+            finally:
+                self.done += 1
+
+        return slowly
+
+
+def _within(path: str, seconds: int) -> str:
+    return f"{path}{'&' if '?' in path else '?'}wait={seconds}"
+
+
+@pytest.mark.parametrize("order", ORDERS)
+async def test_an_order_goes_on_after_its_time_and_says_where_to_look(
+    local, slow, eventually, order
+):
+    method, path, body, look = order
+    answer = await local.request(method, _within(path, 0), json=body)
+    found = await answer.json()
+    assert (answer.status, found["ending"]) == (202, "goes_on"), found
+    assert found["look"]["state"] == look
+    assert found["sentence"] == "it goes on: the server of backend evo answers in 4.0 s"
+    assert not slow.done
+    slow.answers.set()
+    await eventually(lambda: slow.done)
+
+
+@pytest.mark.parametrize(("method", "path", "body"), QUESTIONS)
+async def test_a_question_has_its_time_and_then_the_cause(local, slow, method, path, body):
+    answer = await local.request(method, _within(path, 0), json=body)
+    found = await answer.json()
+    assert (answer.status, found["error"]) == (503, "slow"), found
+    cause = "cannot answer within 0 s: the server of backend evo answers in 4.0 s"
+    assert found["message"] == f"{cause}; to wait longer: ?wait=300"
+
+
+async def test_without_a_time_of_its_own_it_has_ten_seconds(local, slow, monkeypatch):
+    assert timely.ANSWER_WITHIN == 10
+    monkeypatch.setattr(timely, "ANSWER_WITHIN", 0)
+    assert (await local.post("/api/health/check", json={})).status == 202
+
+
+async def test_an_answer_in_its_time_is_the_whole_answer(local, slow):
+    slow.answers.set()
+    answer = await local.delete(f"{SHOP}?wait=60", json={})
+    assert (answer.status, "trash" in await answer.json()) == (200, True)
+
+
+async def test_start_session_does_not_wait_for_its_check_beyond_its_time(local, slow):
+    answer = await local.put("/whatsapp/shop/start-session?wait=0")
+    assert answer.status == 200
+    assert not slow.done
+
+
+async def test_what_fails_after_its_answer_is_in_the_log(house, local, slow, caplog, eventually):
+    house.supervisor.answers = {}
+    answer = await local.delete(f"{SHOP}?remote=true&wait=0", json=DELETE_BOTH)
+    assert answer.status == 202
+    slow.answers.set()
+    said = "DELETE /api/instance/{id} was answered before its end, and failed: cannot delete shop"
+    await eventually(lambda: said in caplog.text)
