@@ -64,7 +64,8 @@ class FileRules:
     """EngineError where the session of this account (of the record, "" = not known) must not log
     in with these files: they are another's, or changed."""
     moves_aside: Callable[[str], bool] = lambda _path: False
-    """Whether the engine itself moves a link or pipe at this path aside and goes on without it."""
+    """Whether the engine itself moves a link, a pipe or a file of a senseless size at this path
+    aside and goes on without it."""
     linked: Callable[[SessionFolder], Linked] = lambda _folder: Linked()
     """The account and the device of these files, as far as they tell."""
 

@@ -77,11 +77,15 @@ def add_file(
         with os.fdopen(fd, "wb", buffering=0) as file:
             for piece in pieces:
                 rest = memoryview(piece)
+                if not any(piece):  # a hole stays one: it takes no room
+                    file.seek(len(piece), os.SEEK_CUR)
+                    rest = rest[:0]
                 while rest:
                     rest = rest[file.write(rest) :]
                 digest.update(piece)
                 size += len(piece)
                 tick(len(piece))
+            file.truncate(size)
             _give(fd, modes.file, modes.group)
     except OSError as error:
         raise explain("write", target.path / relative, error) from error

@@ -15,13 +15,15 @@ from agent.vault.locate import names_in, open_folder
 
 DEEPEST = 32
 MOST_ENTRIES = 50_000
+LARGEST_FILE = 256 << 20
+"""Bytes: no engine writes a larger file. A stray one would fill the disk, copy by copy."""
 _COARSE = 0.05
 """Seconds: a file changed twice within one tick of the kernel's clock looks unchanged."""
 Signature = tuple[int, ...]
 
 
 class Excluded(Protocol):
-    """True for what belongs in no copy. `plain`: it is a file or a folder."""
+    """True for what belongs in no copy. `plain`: it is a folder, or a file of a sensible size."""
 
     def __call__(self, path: str, /, *, plain: bool = True) -> bool: ...
 
@@ -50,7 +52,8 @@ class Entry:
 
 
 def walk(top: Open, excluded: Excluded, verb: str = "copy") -> Iterator[Entry]:
-    """Folders before their content, by name. Anything but files and folders is refused."""
+    """Folders before their content, by name. Anything but folders and files of a sensible size is
+    refused, where the engine does not move it aside."""
     for number, entry in enumerate(_walk(top, excluded, verb, ())):
         if number >= MOST_ENTRIES:
             raise VaultError(f"cannot {verb} {top.path}: it has more than {MOST_ENTRIES} entries")
@@ -73,14 +76,26 @@ def _walk(here: Open, excluded: Excluded, verb: str, way: tuple[str, ...]) -> It
             status = os.stat(name, dir_fd=here.fd, follow_symlinks=False)
         except OSError as error:
             raise explain(verb, path, error) from error
-        if not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):
+        if fault := _fault(verb, path, status):
             if excluded(relative, plain=False):
                 continue
-            raise planted(verb, path)
+            raise fault
         yield Entry(relative, name, status, here)
         if stat.S_ISDIR(status.st_mode):
             with open_folder(path, name, here.fd) as inner:
                 yield from _walk(Open(path, inner), excluded, verb, (*way, name))
+
+
+def _fault(verb: str, path: Path, status: os.stat_result) -> VaultError | None:
+    if stat.S_ISDIR(status.st_mode):
+        return None
+    if not stat.S_ISREG(status.st_mode):
+        return planted(verb, path)
+    if status.st_size <= LARGEST_FILE:
+        return None
+    size, most = status.st_size >> 20, LARGEST_FILE >> 20
+    cause = f"it has {size} MiB, and no file of a session has more than {most}; move it away"
+    return VaultError(f"cannot {verb} {path}: {cause}", code="too_large")
 
 
 def signatures(top: Open, excluded: Excluded, *, settled: bool = True) -> dict[str, Signature]:

@@ -101,7 +101,7 @@ def test_a_session_that_is_a_link_is_not_retired(root, sales, tmp_path):
     folder = create(root, sales)
     elsewhere = (folder / "session").rename(tmp_path / "elsewhere")
     (folder / "session").symlink_to(elsewhere)
-    with pytest.raises(VaultError, match="cannot retire .*session: it is a symbolic link"):
+    with pytest.raises(VaultError, match=r"cannot retire .*session: it is a symbolic link"):
         retire(root, sales.id, "test")
     assert (folder / "session").is_symlink() and list_trash(root) == []
 
@@ -119,11 +119,14 @@ def plant(path, kind, tmp_path):
     path.unlink(missing_ok=True)
     if kind == "pipe":
         os.mkfifo(path)
+    elif kind == "huge":
+        path.touch()
+        os.truncate(path, 50 << 30)
     else:
         path.symlink_to(tmp_path / "nowhere")
 
 
-@pytest.mark.parametrize("kind", ["link", "pipe"])
+@pytest.mark.parametrize("kind", ["link", "pipe", "huge"])
 def test_a_link_or_pipe_in_place_of_a_contacts_record_keeps_no_session_down(
     root, keys, tmp_path, kind
 ):
@@ -131,10 +134,33 @@ def test_a_link_or_pipe_in_place_of_a_contacts_record_keeps_no_session_down(
     plant(session / "session-5511900000007.0.json", kind, tmp_path)
     report = inspect_files(session.parent, "baileys")
     assert report.files is SessionFiles.WHOLE
-    assert "session-5511900000007.0.json: empty or no file; the engine moves it" in report.problem
+    if kind != "huge":
+        assert "session-5511900000007.0.json: empty or no file; the engine" in report.problem
     copied = take_snapshot(root, Subject(shop, True, "5511900000001", "test")).manifest.listing
     assert "creds.json" in [file.path for file in copied.files]
     assert "session-5511900000007.0.json" not in [file.path for file in copied.files]
+
+
+def test_a_huge_file_of_no_engine_is_not_copied_but_named(root, keys, tmp_path):
+    shop, session = keys
+    plant(session / "core.1234", "huge", tmp_path)
+    subject = Subject(shop, True, "5511900000001", "test")
+    with pytest.raises(VaultError, match=r"core\.1234: it has 51200 MiB, and no") as caught:
+        take_snapshot(root, subject)
+    assert caught.value.code == "too_large"
+
+
+def test_a_hole_takes_no_room_in_a_copy(root, keys):
+    shop, session = keys
+    (session / "holes").touch()
+    os.truncate(session / "holes", 64 << 20)
+    with (session / "holes").open("r+b") as file:
+        file.seek(32 << 20)
+        file.write(b"precious")
+    copied = take_snapshot(root, Subject(shop, True, "5511900000001", "test"))
+    copy = copied.path / "files" / "holes"
+    assert copy.read_bytes() == (session / "holes").read_bytes()
+    assert copy.stat().st_blocks * 512 < 8 << 20
 
 
 @pytest.mark.parametrize("kind", ["link", "pipe"])

@@ -1,7 +1,7 @@
 // The client's store alone, on records that cannot be read: arguments PACKAGES FOLDER.
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
-import { mkdirSync, readFileSync, readdirSync, symlinkSync, writeFileSync } from "node:fs";
+import { mkdirSync, readFileSync, readdirSync, symlinkSync, truncateSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { pathToFileURL } from "node:url";
 
@@ -59,6 +59,10 @@ assert.deepEqual(await keys.get("session", ["folder.0"]), { "folder.0": set });
 assert.ok(readdirSync(aside).includes("session-folder.0.json"));
 
 // A link leads elsewhere and a pipe would be waited for: both move aside, what they lead to stays.
+// More than the memory has: nothing of it is read.
+writeFileSync(join(folder, "session-huge.0.json"), "");
+truncateSync(join(folder, "session-huge.0.json"), 50 * 2 ** 30);
+assert.deepEqual(await keys.get("session", ["huge.0"]), { "huge.0": null });
 symlinkSync(join(folder, "creds.json"), join(folder, "session-link.0.json"));
 execFileSync("mkfifo", [join(folder, "session-pipe.0.json")]);
 assert.deepEqual(await keys.get("session", ["link.0", "pipe.0"]), { "link.0": null, "pipe.0": null });

@@ -14,6 +14,7 @@ const AT_ONCE = 8;
 const ORDINARY = /^[\x20-\x7e]{1,200}$/; // every name of WhatsApp's own
 const GROWING = /^(session|sender-key)-/; // records that grow with what a contact sends
 const LARGEST = 2 << 20; // characters of such a record
+const MOST_READ = 64 << 20; // bytes of any record: a larger one is none, and would fill the memory
 const SENDER_KEY = /^sender-key-.+--(.+)--\d+\.json$/;
 const MOST_SENDER_KEYS = 10_000; // of one contact, or of the session itself: one for each group
 
@@ -42,7 +43,8 @@ export function fileOf(name) {
 async function readPlain(path) {
   const handle = await open(path, constants.O_RDONLY | constants.O_NONBLOCK | constants.O_NOFOLLOW);
   try {
-    if (!(await handle.stat()).isFile()) throw Object.assign(new Error("no plain file"), { code: NOT_PLAIN });
+    const found = await handle.stat();
+    if (!found.isFile() || found.size > MOST_READ) throw Object.assign(new Error("no plain file"), { code: NOT_PLAIN });
     return await handle.readFile("utf8");
   } finally {
     await handle.close();
