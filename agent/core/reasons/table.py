@@ -431,7 +431,8 @@ ROWS = (
         "the files of a paired session are gone",
         Permanence.WAIT_FOR_PERSON,
         _REFUSED,
-        "Find the files, or restore a snapshot or the session from the trash.",
+        "Find the files, or restore a copy that `wa-agent snapshots ID` lists, or the session from"
+        " the trash. Where there is none, `wa-agent ensure-healthy ID --yes` shows a new code.",
         local=True,
     ),
     Reason(
@@ -460,7 +461,8 @@ ROWS = (
         "a paired session came up unpaired without a logout",
         Permanence.WAIT_FOR_PERSON,
         _REFUSED,
-        "Do not scan yet: a snapshot may restore the old pairing.",
+        "Do not scan yet: `wa-agent snapshots ID` lists the copies that may restore the old pairing."
+        " Where there is none, `wa-agent ensure-healthy ID --yes` shows a new code.",
     ),
     Reason(
         "remote_missing",

@@ -127,6 +127,32 @@ async def test_a_disk_that_is_full_at_the_scan_links_no_device_that_is_not_store
     await bench.is_now("CONNECTED")
 
 
+async def test_a_client_that_is_killed_at_the_scan_links_no_device_that_is_not_stored(
+    bench: Bench, disk: Path
+) -> None:
+    """At each operation of the store in turn: WhatsApp knows the device, or the disk need not."""
+    killed, room = 0, -1
+    while not bench.whatsapp.device(ACCOUNT):
+        room += 1
+        await bench.start()
+        await bench.is_now("QR_REQUIRED")
+        code = await bench.engine.qr()
+        assert code is not None
+        disk.write_text(f"{room} kill")
+        await asyncio.to_thread(bench.whatsapp.scan, code.text, ACCOUNT)
+        ended = lambda: bench.heard.last.reason in ("client_crashed", "restart_required")  # noqa: E731
+        await bench.until(ended)
+        killed += bench.heard.last.reason == "client_crashed"
+        await bench.stop()
+        disk.unlink()
+        if not bench.whatsapp.device(ACCOUNT) and creds_tell_of_a_pairing(bench.folder):
+            retire(bench.folder)  # as the agent does when WhatsApp knows no such device
+    assert killed > 2
+    await bench.start()
+    await bench.is_now("CONNECTED")
+    await bench.talk("hello")
+
+
 def creds_tell_of_a_pairing(folder: Path) -> bool:
     file = folder / "creds.json"
     return file.exists() and "me" in json.loads(file.read_text())
