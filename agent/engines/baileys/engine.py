@@ -153,7 +153,8 @@ class BaileysEngine:
             return
         await self._stop_connecting()
         async with self._busy:
-            again = self._state.connected
+            if again := self._state.connected:
+                self._state.begin_login()  # from here on it has no connection
             await self._life.hang_up()
             removed = await asyncio.to_thread(set_aside, self._folder, peers)
             for peer in peers:

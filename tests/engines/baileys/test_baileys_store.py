@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from agent.core.words import ConnectionStatus, Happening
 from agent.engines.baileys.files import lost_store, set_aside
 from agent.vault.check import check_files
 from tests.engines.baileys.conftest import ACCOUNT, PEER, Bench
@@ -170,7 +171,9 @@ async def test_a_check_writes_broken_credentials_of_a_connected_session_again(
     await bench.talk("after")
 
 
-async def test_the_keys_of_a_peer_are_renewed_and_no_other_file_changes(bench: Bench) -> None:
+async def test_the_keys_of_a_peer_are_renewed_and_no_other_file_changes(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
     await bench.come_paired()
     await bench.talk("hello")
     await bench.talk("hello", "5511900000003")
@@ -194,8 +197,17 @@ async def test_the_keys_of_a_peer_are_renewed_and_no_other_file_changes(bench: B
 
     bench.whatsapp.answers_retries(PEER, True)
     names = {path.name for path in bench.folder.glob("*.json")}
+    meanwhile, happened = [], bench.heard.happened
+
+    def note_claim(happening: Happening) -> None:
+        if happening.kind == "key_regeneration":
+            meanwhile.append(bench.heard.last.status)
+        happened(happening)
+
+    monkeypatch.setattr(bench.heard, "happened", note_claim)
     await bench.engine.regenerate_keys([PEER])
     await bench.is_now("CONNECTED")
+    assert meanwhile == [ConnectionStatus.INITIALIZING], "its connection was closed for it"
     shelf = next((bench.folder / "removed-keys").iterdir())
     removed = {path.name for path in shelf.iterdir()}
     assert removed
