@@ -53,7 +53,7 @@ ROWS = (
     ),
     Reason(
         "restart_required",
-        "WhatsApp asks for a new connection (usual after a pairing)",
+        "WhatsApp asks for a new connection (as it does once after each pairing)",
         Permanence.AT_ONCE,
         _RECONNECTING,
         "Nothing to do.",
@@ -461,8 +461,8 @@ ROWS = (
         "a paired session came up unpaired without a logout",
         Permanence.WAIT_FOR_PERSON,
         _REFUSED,
-        "Do not scan yet: `wa-agent snapshots ID` lists the copies that may restore the old pairing."
-        " Where there is none, `wa-agent ensure-healthy ID --yes` shows a new code.",
+        "Do not scan yet: `wa-agent snapshots ID` lists the copies that may restore the old"
+        " pairing. Where there is none, `wa-agent ensure-healthy ID --yes` shows a new code.",
     ),
     Reason(
         "remote_missing",
