@@ -15,6 +15,14 @@ ENDED_WITH_PASSKEY = (
 )
 
 
+def as_asked(verdict: HealthVerdict) -> HealthVerdict:
+    """An operator asked for the logout that this verdict tells: nobody else ended the pairing."""
+    if "logout" not in (verdict.reason, verdict.after):
+        return verdict
+    title = reason_of("logout").title
+    return replace(verdict, sentence=verdict.sentence.replace(title, "logged out as asked"))
+
+
 def conclude(
     observation: Observation, health: Health, state: Status, reason: str, sentence: str
 ) -> HealthVerdict:

@@ -21,6 +21,7 @@ from agent.core.plan import ActionKind, Outcome, Plan
 from agent.core.reconcile import may_restart, next_deadline, plan_actions, plan_asked
 from agent.core.reconnect import after_refusal, after_try, forgive, spare_unreached
 from agent.core.recovery.stored import with_repair
+from agent.core.verdicts import as_asked
 from agent.failpoint import failpoint
 from agent.supervise.facts import Facts
 from agent.supervise.passes.act import Executor
@@ -130,7 +131,8 @@ class Passes:
         )
         if not facts.wait_reason and waits_for_network(observation):
             self.turns.reaching.doubt(facts)
-        return observation, judge_health(observation, policy, boot_now())
+        verdict = judge_health(observation, policy, boot_now())
+        return observation, as_asked(verdict) if facts.asked.logout else verdict
 
     async def _record(
         self,
