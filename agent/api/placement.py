@@ -10,6 +10,7 @@ from typing import Any
 from agent.api.http.call import Call, Json
 from agent.api.http.fields import OBJECT, STRING, Field
 from agent.core.model import Instance
+from agent.core.words import ADOPTED
 from agent.engines.catalog import CATALOG, describe_engine, remote_engines
 from agent.errors import InvalidRequest, NotFound, Refused
 
@@ -67,7 +68,9 @@ def labels_of(body: Mapping[str, Any]) -> dict[str, str]:
 def still_placed(instance: Instance, settings: Mapping[str, Any]) -> dict[str, Any]:
     """Changed settings of an existing instance, which keeps its backend and session."""
     _check_engine(instance.engine, settings)
-    present = {k: v for k, v in instance.settings.items() if k in _PLACE and instance.backend}
+    present = {
+        k: v for k, v in instance.settings.items() if k in (*_PLACE, ADOPTED) and instance.backend
+    }
     moved = Instance(instance.id, instance.engine, True, {**present, **settings})
     if (moved.backend, moved.remote) != (instance.backend, instance.remote) and instance.backend:
         raise Refused(

@@ -21,6 +21,7 @@ from agent.core.words import (
     RemoteSession,
     ServerClaim,
     SessionFiles,
+    is_adopted,
     parse_instance_id,
 )
 
@@ -104,6 +105,11 @@ class Instance:
         """Its name on the backend."""
         name = self.settings.get("remote")
         return name if isinstance(name, str) and name else self.id
+
+    @property
+    def adopted(self) -> bool:
+        """Its session on the backend was there before it."""
+        return bool(self.backend) and is_adopted(self.settings)
 
 
 @dataclass(frozen=True, slots=True)

@@ -246,11 +246,14 @@ BEGINS_AGAIN = ("remote_missing", "qr_idle")
 """Reasons for which a session without a pairing is renewed, or its code shown again."""
 
 
-def needs_connect(claim: Claim, *, paired: bool) -> bool:
-    """Whether a session on a server must be told to connect; a connected one is left alone."""
+def needs_connect(claim: Claim, *, paired: bool, adopted: bool = False) -> bool:
+    """Whether a session on a server must be told to connect; a connected one is left alone.
+    `adopted`: the agent did not make it, so it makes none in its place."""
+    if adopted and claim.reason == "remote_missing":
+        return False
     if claim.status not in (ConnectionStatus.DISCONNECTED, ConnectionStatus.AUTH_FAILURE):
         # Missing at one look: where no pairing is recorded it is made, and that ends nothing.
-        return claim.raw == "missing" and not paired
+        return claim.raw == "missing" and not paired and not adopted
     reason = reason_of(claim.reason or "unknown")
     if not reason.hopeless:
         return True

@@ -49,6 +49,9 @@ class SessionFiles(StrEnum):
     """It cannot be read, for rights or for the disk."""
 
 
+ADOPTED = "adopted"
+"""The setting that tells whether the agent found a session on its server, or was asked to make it.
+Without it, one with a name of its own there (`remote`) counts as found."""
 AGENT_SETTINGS = frozenset({"name", "memory_limit"})
 """Settings of an instance that the agent reads itself; its engine does not get them."""
 
@@ -68,7 +71,15 @@ COPY_MISSING = "copy_missing"
 """The reason code of one whose files its machine cannot fetch."""
 
 UNPAIRING = frozenset(
-    {"logout", "multidevice_mismatch", "account_locked", "tos_block", "banned", "remote_missing"}
+    {
+        "logout",
+        "multidevice_mismatch",
+        "account_locked",
+        "tos_block",
+        "banned",
+        "remote_missing",
+        "renewal_unfinished",
+    }
 )
 """The reason codes after which WhatsApp no longer knows the pairing (`unpairs` in the table)."""
 
@@ -113,7 +124,8 @@ class ServerClaim:
     up: bool
     reason: str = ""
     """A short code while it is not up: unreachable, tls, timeout, garbage, refused_key,
-    licence_missing, not_found (another program answers), failing (it answers with 5xx)."""
+    licence_missing, not_found (another program answers), failing (it answers with 5xx). NO_PROOF
+    while it is up."""
     sentence: str = ""
     """For people; without keys."""
     version: str = ""
@@ -131,8 +143,17 @@ class ServerClaim:
         return not self.up and self.reason in ("unreachable", "timeout")
 
 
+def is_adopted(settings: Mapping[str, Any]) -> bool:
+    """Whether another made the session on its server: what is there is not the agent's to delete
+    or to make again by itself."""
+    told = settings.get(ADOPTED)
+    return told if isinstance(told, bool) else bool(settings.get("remote"))
+
+
 UNMEASURED = "unmeasured"
 """The reason of a verdict on a session whose backend does not answer now."""
+NO_PROOF = "no_proof"
+"""The reason of a server that is up and lacks what proves its sessions; theirs as well."""
 UNREACHED = "backend_unreachable"
 """The code by which a backend's worker says that a call never got to its server."""
 

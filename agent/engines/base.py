@@ -93,9 +93,9 @@ class RemoteEngine(Engine, Protocol):
     async def restart(self) -> None:
         """Let the server restart this session with its pairing."""
 
-    async def renew(self) -> None:
-        """End the pairing, and its data on the server, after a backup; then begin a fresh one with
-        a QR."""
+    async def renew(self, *, confirmed: bool) -> None:
+        """End the pairing and begin a fresh one with a QR. Data on the server is deleted after a
+        backup only, and that of a session that was adopted only where a person `confirmed` it."""
 
 
 class BackendReporter(Protocol):

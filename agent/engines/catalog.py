@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agent.core.setting import settings_of
-from agent.core.words import AGENT_SETTINGS, LEAST_MEMORY, MOST_MEMORY, Address
+from agent.core.words import ADOPTED, AGENT_SETTINGS, LEAST_MEMORY, MOST_MEMORY, Address
 from agent.engines.base import OpenBackend, OpenEngine, OpenPack
 from agent.engines.files import NO_RULES, FileRules
 from agent.errors import ConfigError
@@ -189,8 +189,12 @@ def needed_address(name: str, settings: Mapping[str, Any], folder: Path) -> Addr
 
 
 def _check_place(settings: Mapping[str, Any]) -> None:
+    if not isinstance(settings.get(ADOPTED, False), bool):
+        raise ConfigError(
+            f"cannot use setting {ADOPTED!r}: it must be true or false", field=ADOPTED
+        )
     for key, value in settings.items():
-        if key not in PLACE or not isinstance(value, str):
+        if key != ADOPTED and (key not in PLACE or not isinstance(value, str)):
             cause = "not text" if key in PLACE else f"unknown, known are {', '.join(PLACE)}"
             raise ConfigError(f"cannot use setting {key!r:.60}: {cause}", field=key)
 

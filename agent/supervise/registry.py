@@ -17,6 +17,7 @@ from agent.core.reasons import reason_of
 from agent.core.recovery.repair import Repair, resume_repair
 from agent.core.recovery.stored import read_repair
 from agent.core.view import InstanceView
+from agent.core.words import ADOPTED
 from agent.errors import NotFound, VaultError, WaError
 from agent.log import bound
 from agent.store.database import Store
@@ -72,7 +73,7 @@ class Registry:
 
     async def create(self, instance: Instance, sentence: str) -> Facts:
         """Lay out its folder, then write its row: a crash in between leaves an empty folder."""
-        instance = self._with_lease(instance)
+        instance = self._with_lease(_asked_for(instance))
         async with self.tenure.claim(instance):
             await asyncio.to_thread(create_folder, self._session_root, instance)
             now_wall = time.time()
@@ -237,6 +238,13 @@ class Registry:
                     said.warning("cannot write its identity file: %s", error)
             else:
                 facts.saved.identity = identity
+
+
+def _asked_for(instance: Instance) -> Instance:
+    """A session that has a name of its own on its server, and was not adopted: it is to be made."""
+    if not instance.adopted or ADOPTED in instance.settings:
+        return instance
+    return replace(instance, settings={**instance.settings, ADOPTED: False})
 
 
 def repair_of(record: SessionRecord, now_wall: float) -> Repair | None:

@@ -113,7 +113,11 @@ async def test_sessions_of_the_server_are_adopted_and_not_touched(watch, standin
     assert {"line-1", "line-2"} < ids
     (slug,) = ids - {"line-1", "line-2"}
     assert slug.startswith("shop-one-")
-    assert (await one.agent.show(slug))["settings"] == {"backend": "evo", "remote": "Shop One"}
+    assert (await one.agent.show(slug))["settings"] == {
+        "backend": "evo",
+        "remote": "Shop One",
+        "adopted": True,
+    }
     assert one.ended_anything() == []
     assert not any(route.startswith("GET /instance/connect/") for route in standin.paths)
     assert (await one.backend())["held"] == 3
@@ -359,6 +363,11 @@ async def test_a_session_deleted_on_its_server_is_left_to_a_person(watch, standi
     await eventually(lambda: one.verdict("shop"), ("not_found", "remote_missing"), within=20)
     assert "shop" not in standin.instances, "nothing is made again by itself"
     told = await one.agent.do("POST", "/api/instance/shop/ensure-healthy?wait=120")
+    assert not told["healthy"], "it was adopted: a person says that it is to be made"
+    assert "wa-agent ensure-healthy shop --yes" in told["sentence"]
+    assert "shop" not in standin.instances
+    path = "/api/instance/shop/ensure-healthy?wait=120"
+    told = await one.agent.do("POST", path, {"confirm": True})
     assert told["healthy"], told
     assert "shop" in standin.instances
     assert await one.agent.status("shop") == "QR_REQUIRED"
@@ -567,3 +576,56 @@ async def test_a_backend_that_is_no_longer_declared_is_said_so(make_agent, stand
     agent.config.write_text(remote_settings())
     await agent.start()
     await eventually(lambda: one.verdict("shop"), ("disconnected", "backend_missing"))
+
+
+async def test_an_adopted_one_that_was_never_looked_at_well_is_not_made_after_its_deletion(
+    watch, standin, eventually
+):
+    """Its starts failed, so nothing of it was recorded when a person deleted it on the server."""
+    await standin.front.set("failing", only="/instance/connectionState")
+    one = await watch("shop")
+
+    async def failed() -> bool:
+        if "shop" not in await one.statuses():
+            return False
+        return any(said.startswith("start: failed") for _, said in await one.agent.story("shop"))
+
+    await eventually(failed)
+    standin.remove("shop")
+    await standin.front.set("")
+    await eventually(lambda: one.verdict("shop"), ("not_found", "remote_missing"), within=60)
+    assert standin.asked["POST /instance/create"] == 0
+    assert (await one.agent.show("shop"))["settings"]["adopted"] is True
+
+
+async def test_a_server_without_the_route_of_the_proof_has_one_finding_and_open_sessions(
+    watch, standin, eventually
+):
+    standin.without = "/chat/"
+    one = await watch("shop", "desk")
+    for id in ("shop", "desk"):
+
+        async def adopted(id=id):
+            return id in await one.statuses()
+
+        await eventually(adopted)
+        await eventually(lambda id=id: one.verdict(id), ("degraded", "no_proof"))
+        assert "prove = false" in (await one.agent.show(id))["health"]["sentence"]
+    assert await one.all_connected(2)
+    found = await one.backend()
+    assert found["up"]
+    assert "no route POST /chat/fetchBusinessProfile" in found["sentence"], found
+    assert one.ended_anything() == []
+    standin.without = ""
+    for id in ("shop", "desk"):
+        await eventually(lambda id=id: one.verdict(id), ("healthy", ""))
+
+
+async def test_a_logout_that_was_asked_for_is_told_as_such_everywhere(watch, eventually):
+    one = await watch("shop")
+    await eventually(lambda: one.all_connected(1))
+    await one.agent.do("POST", "/api/instance/shop/logout", {"confirm": True})
+    await eventually(lambda: one.agent.status("shop"), "QR_REQUIRED", within=30)
+    story = [sentence for _, sentence in await one.agent.story("shop")]
+    assert any("logged out as asked" in sentence for sentence in story), story
+    assert not any("removed this linked device" in sentence for sentence in story), story

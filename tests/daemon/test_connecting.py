@@ -29,11 +29,23 @@ def begin(make_agent, standin):
         for name in sessions:
             # Never paired: it hangs as soon as it is asked to connect.
             standin.add(name, state).stuck = state == "close"
-        agent = make_agent(table(standin, **more), base=remote_settings() + SOON)
-        await agent.start()
+        agent = make_agent(table(standin, adopt=["other"], **more), base=remote_settings() + SOON)
+        await start_with_its_own(agent, *sessions)
         return Watched(agent, standin)
 
     return begin
+
+
+async def start_with_its_own(agent, *sessions):
+    """As if the agent had made them there: what it adopted it would not delete."""
+    made = agent.state / "backends" / "evo" / "kept" / "made"
+    made.mkdir(parents=True)
+    for name in sessions:
+        (made / name).touch()
+    await agent.start()
+    for name in sessions:
+        body = {"id": name, "engine": "evolution", "settings": {"backend": "evo"}}
+        await agent.do("POST", "/api/instance", body)
 
 
 def hang(standin, *names):
@@ -159,8 +171,8 @@ async def test_one_that_hangs_behind_its_own_proxy_keeps_its_pairing_whoever_els
     standin.add("shop", "open").proxy = proxy
     standin.add("other", "open")
     rounds = "tries = 1\nrounds = 1\nround_pause = 1\n"
-    agent = make_agent(table(standin), base=remote_settings() + rounds)
-    await agent.start()
+    agent = make_agent(table(standin, adopt=["other"]), base=remote_settings() + rounds)
+    await start_with_its_own(agent, "shop")
     one = Watched(agent, standin)
     await eventually(lambda: one.all_connected(2))
     hang(standin, "shop")

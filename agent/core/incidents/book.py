@@ -22,13 +22,13 @@ from agent.core.incidents.incident import (
 from agent.core.model import ConnectionStatus, HealthVerdict, InstanceId
 from agent.core.recovery.repair import RecoveryKind, Repair, needs_repair
 from agent.core.waiting import WAIT_SENTENCES
-from agent.core.words import UNMEASURED
+from agent.core.words import NO_PROOF, UNMEASURED
 
 STALE = 900.0
 """A failure that was not seen again for so long proves nothing about others."""
 
 _ON_ITS_WAY = frozenset(
-    {"starting", "stopping", "not_running", "ping_failed", UNMEASURED, *WAIT_SENTENCES}
+    {"starting", "stopping", "not_running", "ping_failed", NO_PROOF, UNMEASURED, *WAIT_SENTENCES}
 )
 """Between two tries: the failure before still counts for a while."""
 

@@ -469,7 +469,17 @@ ROWS = (
         "its backend knows no session of that name",
         Permanence.WAIT_FOR_PERSON,
         _DISCONNECTED,
-        "Find out why it is gone there; `wa-agent ensure-healthy ID` creates it again with a code.",
+        "Find out why it is gone there; `wa-agent ensure-healthy ID --yes` creates it again with a"
+        " code.",
+        counts_as_failure=False,
+        unpairs=True,
+    ),
+    Reason(
+        "renewal_unfinished",
+        "the agent deleted it on its backend for a new code, and was ended before it made it again",
+        Permanence.RETRY,
+        _DISCONNECTED,
+        "Nothing to do; the agent creates it again with its token, settings and webhook.",
         counts_as_failure=False,
         unpairs=True,
     ),

@@ -33,7 +33,7 @@ MOST_ACTS = 100
 """No real repair comes near; it ends one that an error in this code would never end."""
 
 NOTHING_TO_REMOVE = "nothing_to_remove"
-FOR_GOOD = frozenset({"not_supported", NOTHING_TO_REMOVE})
+FOR_GOOD = frozenset({"not_supported", "remote_missing", NOTHING_TO_REMOVE})
 """Codes of refusals that the same step would meet again in this round."""
 
 _HELD = 60.0

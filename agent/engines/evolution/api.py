@@ -167,7 +167,7 @@ class EvolutionApi:
     async def own_profile(self, name: str, account: str, timeout: float) -> Answer:
         """A query to WhatsApp through the session, about its own number."""
         path = f"/chat/fetchBusinessProfile/{segment(name)}"
-        return await self.ask("POST", path, {"number": account}, timeout=timeout)
+        return await self.ask("POST", path, {"number": account}, timeout=timeout, may_lack=True)
 
     async def check(self, name: str, patience: float) -> tuple[float, Rows | None]:
         """The seconds that an answer took, with the key and through the database, and the list. It
@@ -230,13 +230,16 @@ class EvolutionApi:
         query: Mapping[str, str] | None = None,
         timeout: float | None = None,
         urgent: bool = False,
+        may_lack: bool = False,
     ) -> Answer:
-        """The answer; ServerDown where it tells that the server itself is not well."""
+        """The answer; ServerDown where it tells that the server itself is not well. `may_lack`: a
+        server that has no such route is well all the same."""
         try:
             answer = await self.http.ask(
                 method, path, body, query=query, timeout=timeout, urgent=urgent
             )
-            if (down := server_fault(f"{method} {path}", answer)) is not None:
+            down = server_fault(f"{method} {path}", answer)
+            if down is not None and not (may_lack and down.reason == "not_found"):
                 raise down
         except ServerDown:
             self.doubt()

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from agent.core.network.slowness import Slowness
-from agent.core.words import InstanceId, RemoteSession, ServerClaim
+from agent.core.words import NO_PROOF, InstanceId, RemoteSession, ServerClaim, is_adopted
 from agent.engines.base import BackendReporter, Reporter
 from agent.engines.evolution.api import EvolutionApi
 from agent.engines.evolution.hooks import SeenMessages, read_event
 from agent.engines.evolution.notes_file import NotesFile
 from agent.engines.evolution.observer import Server
-from agent.engines.evolution.proof import Prover
+from agent.engines.evolution.proof import NO_ROUTE, Prover
 from agent.engines.evolution.rows import Rows
 from agent.engines.evolution.session import EvolutionSession
 from agent.engines.evolution.settings import EvolutionSettings, Pace, read_settings
@@ -126,7 +126,8 @@ class EvolutionBackend:
                 code="remote_taken",
             )
         self.release(id)
-        session = EvolutionSession(id, remote, self._server, reporter)
+        adopted = is_adopted(settings)
+        session = EvolutionSession(id, remote, self._server, reporter, adopted=adopted)
         self._by_id[id] = self._by_name[remote] = session
         self._server.hooks.want(remote)
         return session
@@ -164,7 +165,10 @@ class EvolutionBackend:
         await self._learn_version()
         last = self._server.rows.last()
         count = len(last[0].by_name) if last is not None else None
-        return ServerClaim(True, "", "", self._api.version, seconds, count)
+        prover = self._server.prover
+        unproved = prover is not None and not prover.has_route
+        reason, sentence = (NO_PROOF, NO_ROUTE) if unproved else ("", "")
+        return ServerClaim(True, reason, sentence, self._api.version, seconds, count)
 
     def _known_name(self) -> str:
         """The name of a session that the server most likely has; "" where none is known."""

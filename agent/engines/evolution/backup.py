@@ -17,6 +17,9 @@ _INSTANCE = "instance.json"
 _MANIFEST = "manifest.json"
 _DONE = "given-back"
 _REMOVAL = "removal-asked"
+_AGAIN = "to-be-created-again"
+_MADE = "made"
+"""Beside the backups: one file for each session that the agent made."""
 _KEPT = 10
 """Backups of one session that were given back: an outage of a day renews it 50 times."""
 
@@ -45,11 +48,35 @@ def read(backup: Path) -> dict[str, Any]:
     return session if isinstance(session, dict) else {}
 
 
-def note_removal(backup: Path) -> None:
+def owes_creation(folder: Path, name: str) -> bool:
+    """Whether the agent deleted the session in order to create it again, and did not come to it."""
+    backup = unfinished(folder, name)
+    return backup is not None and (backup / _AGAIN).exists()
+
+
+def was_made(folder: Path, name: str) -> bool:
+    return (folder.with_name(_MADE) / _folder_name(name)).exists()
+
+
+def note_made(folder: Path, name: str) -> None:
+    """The agent is about to make the session on the server, where there is none of that name."""
+    mark = folder.with_name(_MADE) / _folder_name(name)
+    try:
+        mark.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        write_whole(mark, b"")
+    except OSError as error:
+        raise EngineError(
+            f"cannot note the creation of {name}: {error.strerror}", code="backup_failed"
+        ) from error
+
+
+def note_removal(backup: Path, *, again: bool) -> None:
     """Before the server is asked to delete the session: what it shows from then on may be the half
-    of a session."""
+    of a session. `again`: the agent means to create it again."""
     try:
         write_whole(backup / _REMOVAL, b"")
+        if again:
+            write_whole(backup / _AGAIN, b"")
     except OSError as error:
         raise EngineError(
             f"cannot note the removal in {backup.name}: {error.strerror}", code="backup_failed"

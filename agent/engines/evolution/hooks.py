@@ -70,6 +70,11 @@ def read_state_change(content: Any) -> StateChange | None:
     return StateChange(Live(state), code, account)
 
 
+def read_open(content: Any) -> bool:
+    change = read_state_change(content)
+    return change is not None and change.live is Live.OPEN
+
+
 def read_end(content: Any) -> int | None:
     """STATUS_INSTANCE: WhatsApp's number of a final close."""
     closed = inside(content, "status") == "closed"

@@ -4,9 +4,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from agent.engines.evolution.answers import is_missing, refusal, refusal_words
+from agent.engines.evolution.api import EvolutionApi
 from agent.engines.phones import receiver_of
 from agent.engines.raw import inside, text
-from agent.engines.remote.answers import Answer
+from agent.engines.remote.answers import Answer, ServerDown
 from agent.errors import EngineError, InvalidRequest
 
 ACKS = {
@@ -62,3 +63,14 @@ def _unknown_number(body: Any) -> bool:
     while isinstance(raw, list) and raw:
         raw = raw[0]
     return inside(raw, "exists") is False
+
+
+async def send(api: EvolutionApi, name: str, message: Mapping[str, Any]) -> Mapping[str, Any]:
+    number, text = read_text(message)
+    try:
+        return outcome(await api.send_text(name, number, text))
+    except ServerDown as down:
+        if not down.reached or down.reason in ("refused_key", "licence_missing", "not_found"):
+            raise
+        # The server has the text; whether WhatsApp has it is not known.
+        return {"id": "", "outcome": "unknown", "cause": down.cause}

@@ -10,13 +10,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 
-from agent.engines.evolution.answers import refusal_words
+from agent.engines.evolution.answers import refusal_words, server_fault
 from agent.engines.evolution.api import EvolutionApi
 from agent.engines.remote.answers import Answer, ServerDown
 from agent.errors import EngineError
 
 BAILEYS = ("", "WHATSAPP-BAILEYS")
 """Only sessions of these integrations can be asked for proof."""
+NO_ROUTE = (
+    "the server, or a proxy before it, has no route POST /chat/fetchBusinessProfile, so whether its"
+    " open sessions are connected is not proved; let that route pass, or set prove = false for this"
+    " [[backend]] in agent.toml to believe what the server says"
+)
 _SHARE, _TURN_SHARE = 0.5, 0.125
 """Of a probe's time, for the query and for its turn; then the server is asked whether it lives."""
 _DEAD = (
@@ -53,6 +58,8 @@ class Prover:
         self._api = api
         self._turns = asyncio.Semaphore(max(1, parallel // 2))
         self._limit = probe_limit
+        self.has_route = True
+        """Whether the server, or a proxy before it, passes the query at all."""
 
     async def ask(self, name: str, account: str) -> Proof:
         """ServerDown when it is the server that does not answer."""
@@ -62,7 +69,12 @@ class Prover:
         except TimeoutError:
             return Proof.UNKNOWN
         try:
-            return read_proof(await self._api.own_profile(name, account, self._limit() * _SHARE))
+            answer = await self._api.own_profile(name, account, self._limit() * _SHARE)
+            lacks = server_fault("ask for a proof", answer) is not None
+            if self.has_route is lacks:
+                self.has_route = not lacks
+                self._api.doubt()  # the next check tells it of the whole server
+            return read_proof(answer)
         except ServerDown as down:
             if not down.reached:
                 return Proof.UNKNOWN

@@ -24,7 +24,7 @@ from agent.errors import EngineError
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Renewal:
     """Of the session `name`; `folder` is for its backups."""
 
@@ -32,6 +32,41 @@ class Renewal:
     folder: Path
     name: str
     pace: Pace
+    owed: bool = False
+    """The agent deleted it in order to create it again, and has not done so yet."""
+
+    def __post_init__(self) -> None:
+        self.owed = backup.owes_creation(self.folder, self.name)
+
+    async def is_ours(self) -> bool:
+        """Whether the agent itself made it on the server; else it is not to be deleted there
+        without a person's word, with what others keep in it."""
+        return await asyncio.to_thread(backup.was_made, self.folder, self.name)
+
+    def refuse_creation(self, id: str) -> None:
+        """Of one that somebody else made, unless the agent deleted it to create it again."""
+        if not self.owed:
+            raise EngineError(
+                f"cannot connect {self.name}: the server has no session of that name, and the"
+                " agent, which did not make it, makes none in its place. To create it:"
+                f" `wa-agent ensure-healthy {id} --yes`",
+                code="remote_missing",
+            )
+
+    async def log_out(self, id: str, came_back: Callable[[Live], bool]) -> None:
+        """End its pairing and leave it on the server with all that it has there."""
+        live = await self.api.state(self.name)
+        self._refuse_kept(live, came_back)
+        if live not in (Live.OPEN, Live.CONNECTING):
+            return
+        await self.api.logout(self.name)
+        if not await self.is_logged_out():
+            raise EngineError(
+                f"cannot log {self.name} out, so it shows no new code; the agent did not make it"
+                " on the server, and deletes it there only if a person says so: `wa-agent cleanup"
+                f" {id} --yes`",
+                code="no_effect",
+            )
 
     async def take_away(self, came_back: Callable[[Live], bool]) -> None:
         """Delete the session, after a backup of what `create` gives back. `came_back`: whether the
@@ -46,7 +81,7 @@ class Renewal:
             session = await self._back_up()
             if live is not Live.UNLOADED:  # without it in its process the server sets nothing
                 await self._rehearse(session)
-        await self._remove(came_back)
+        await self._remove(came_back, again=True)
 
     async def delete(self) -> None:
         """Delete for good; the backup stays in our folder, for a person."""
@@ -62,6 +97,7 @@ class Renewal:
         """Create it with what an unfinished renewal backed up, else with nothing set."""
         folder = await self._unfinished()
         session = await asyncio.to_thread(backup.read, folder) if folder is not None else {}
+        await asyncio.to_thread(backup.note_made, self.folder, self.name)
         await self.api.create(self.name, _creation(session.get("row"), self.api.old))
         await self.give_back()
 
@@ -80,6 +116,7 @@ class Renewal:
                 # The session is there and can be scanned; deleting it once more changes nothing.
                 log.warning("%s: the backup stays in %s", error, folder)
         await asyncio.to_thread(backup.finish, folder)
+        self.owed = False
 
     async def is_logged_out(self, has_ended: Callable[[], bool] = lambda: False) -> bool:
         """Whether it says `close` twice in a row: between two tries it does so for a moment.
@@ -122,15 +159,19 @@ class Renewal:
         await asyncio.to_thread(backup.write, self.folder, self.name, session)
         return session
 
-    async def _remove(self, came_back: Callable[[Live], bool]) -> None:
-        api, name = self.api, self.name
-        live = await api.state(name)
+    def _refuse_kept(self, live: Live, came_back: Callable[[Live], bool]) -> None:
         if live is not Live.MISSING and came_back(live):
             raise EngineError(
-                f"cannot renew {name}: its server has it again, and says {live}; the pairing is"
-                " kept. To end it all the same, ask again",
+                f"cannot renew {self.name}: its server has it again, and says {live}; the pairing"
+                " is kept. To end it all the same, ask again",
                 code="pairing_kept",
             )
+
+    async def _remove(self, came_back: Callable[[Live], bool], *, again: bool = False) -> None:
+        """`again`: it will be created again, also after the agent was ended in between."""
+        api, name = self.api, self.name
+        live = await api.state(name)
+        self._refuse_kept(live, came_back)
         if live is Live.OPEN or (live is Live.CONNECTING and api.old):
             await api.logout(name)
             closed = await self.is_logged_out()
@@ -144,7 +185,8 @@ class Renewal:
                     code="no_effect",
                 )
         if (folder := await self._unfinished()) is not None:
-            await asyncio.to_thread(backup.note_removal, folder)
+            await asyncio.to_thread(backup.note_removal, folder, again=again)
+            self.owed = again
         await api.delete(name)
         if not await self._becomes(_is_missing, self.pace.removal_wait):
             raise EngineError(

@@ -10,8 +10,9 @@ from agent.core.words import Claim, ConnectionStatus, Happening, InstanceId
 from agent.engines.base import ProbeAnswer, Qr, Reporter
 from agent.engines.evolution.between_probes import BetweenProbes
 from agent.engines.evolution.claims import Live, came_back
+from agent.engines.evolution.confirming import is_so
 from agent.engines.evolution.hooks import HookEvent, read_acks, read_messages
-from agent.engines.evolution.messages import outcome, read_text
+from agent.engines.evolution.messages import send
 from agent.engines.evolution.notes_file import SessionNote
 from agent.engines.evolution.observer import Observer, Server
 from agent.engines.evolution.options import read_or_change
@@ -28,9 +29,19 @@ _STATE_EVENTS = ("CONNECTION_UPDATE", "QRCODE_UPDATED", "STATUS_INSTANCE", "LOGO
 class EvolutionSession:
     """A RemoteEngine. Actions and `qr` wait for each other; a probe waits for none of them."""
 
-    def __init__(self, id: InstanceId, remote: str, server: Server, reporter: Reporter) -> None:
+    def __init__(
+        self,
+        id: InstanceId,
+        remote: str,
+        server: Server,
+        reporter: Reporter,
+        *,
+        adopted: bool = False,
+    ) -> None:
+        """`adopted`: somebody else made it on the server."""
         self.id = id
         self.remote = remote
+        self._adopted = adopted
         self.reporter = reporter
         self._server = server
         self._api = server.api
@@ -38,7 +49,7 @@ class EvolutionSession:
         self._between = BetweenProbes(lambda: self._report_change(self._claim()))
         self._observe(self._view_of(server.notes.of(remote)))
         self._renewal = Renewal(server.api, server.folder, remote, server.pace)
-        self._renewing = False
+        self._renewing = self._logging_out = False
         self._opening = Opening(remote, server.prover)
         self._reported: Claim | None = None
         self._probed: Claim | None = None
@@ -133,31 +144,48 @@ class EvolutionSession:
 
     async def logout(self) -> None:
         async with self._acting:
-            view = self._view
-            await self._api.logout(self.remote)
-            # The answer comes first, and says success also where the server does nothing: a paired
-            # session that is not connected cannot tell WhatsApp about it, and stays as it is.
-            if not await self._renewal.is_logged_out(lambda: view.logged_out):
-                raise EngineError(
-                    f"cannot log {self.remote} out: it has not closed after"
-                    f" {self._server.pace.gone_wait:g} s",
-                    code="no_effect",
-                )
-            self._server.rows.forget()
-            if not view.logged_out:  # else the webhook has told it
-                view.note_end("logout")
-                self._remember()
-                self._report(Claim(ConnectionStatus.DISCONNECTED, "logout", account=view.account))
+            self._logging_out = True
+            try:
+                await self._log_out()
+            finally:
+                self._logging_out = False
 
-    async def renew(self) -> None:
+    async def _log_out(self) -> None:
+        view = self._view
+        await self._api.logout(self.remote)
+        # The answer comes first, and says success also where the server does nothing: a paired
+        # session that is not connected cannot tell WhatsApp about it, and stays as it is.
+        if not await self._renewal.is_logged_out(lambda: view.logged_out):
+            raise EngineError(
+                f"cannot log {self.remote} out: it has not closed after"
+                f" {self._server.pace.gone_wait:g} s",
+                code="no_effect",
+            )
+        self._server.rows.forget()
+        if not view.logged_out:  # else the webhook has told it
+            view.note_end("logout")
+            self._remember()
+            self._report(Claim(ConnectionStatus.DISCONNECTED, "logout", account=view.account))
+
+    async def renew(self, *, confirmed: bool) -> None:
         async with self._acting:
             self._renewing = True
             try:
                 heard = None if self._view.logins.fight else self._heard
-                await self._renewal.take_away(lambda live: came_back(heard, live))
-                self._observe(self._view_of(None))
-                self._opening.begin()
-                await self._connect()
+
+                def again(live: Live) -> bool:
+                    return came_back(heard, live)
+
+                if confirmed or (not self._adopted and await self._renewal.is_ours()):
+                    await self._renewal.take_away(again)
+                    self._observe(self._view_of(None))
+                    self._opening.begin()
+                    await self._connect(may_create=True)
+                else:
+                    await self._renewal.log_out(self.id, again)
+                    self._view.note_end("logout")
+                    await self._observer.state()
+                    await self._connect()
             finally:
                 self._renewing = False
             self._server.hooks.want(self.remote, now=True)
@@ -168,14 +196,7 @@ class EvolutionSession:
         )
 
     async def send(self, message: Mapping[str, Any]) -> Mapping[str, Any]:
-        number, text = read_text(message)
-        try:
-            sent = outcome(await self._api.send_text(self.remote, number, text))
-        except ServerDown as down:
-            if not down.reached or down.reason in ("refused_key", "licence_missing", "not_found"):
-                raise
-            # The server has the text; whether WhatsApp has it is not known.
-            return {"id": "", "outcome": "unknown", "cause": down.cause}
+        sent = await send(self._api, self.remote, message)
         if sent["outcome"] == "sent" and self._server.seen.first(self.remote, sent["id"]):
             detail = {"direction": "out", "type": "text", "id": sent["id"]}
             self.reporter.happened(Happening("message", detail))
@@ -208,10 +229,8 @@ class EvolutionSession:
 
     async def take_event(self, event: HookEvent) -> None:
         if event.kind in _STATE_EVENTS:
-            if not self._renewing and self._view.note_event(event):
-                if self._view.live is not Live.OPEN:
-                    self._opening.begin()
-                self._report_change(self._claim())
+            if not self._renewing:
+                await self._take_state_event(event)
             return
         if event.kind == "REMOVE_INSTANCE":
             await self._look_again()
@@ -224,6 +243,20 @@ class EvolutionSession:
             if happening.detail.get("direction") == "in":
                 self._opening.proof = Proof.ALIVE  # the message came through it
             self.reporter.happened(happening)
+
+    async def _take_state_event(self, event: HookEvent) -> None:
+        view = self._view
+        try:
+            believed = self._logging_out or await is_so(event, self._observer)
+        except EngineError:
+            return  # the next probe tells
+        if view is not self._view or self._renewing:
+            return  # it is another session by now
+        changed = view.note_event(event) if believed else view.live is not self._heard
+        if changed:
+            if view.live is not Live.OPEN:
+                self._opening.begin()
+            self._report_change(self._claim())
 
     async def _look_again(self) -> None:
         """The server deleted it; our own renewal deletes it too and creates it again."""
@@ -244,9 +277,11 @@ class EvolutionSession:
         self._between.end()
         self._view, self._observer = view, Observer(self._server, self.remote, view, self._acting)
 
-    async def _connect(self) -> None:
+    async def _connect(self, *, may_create: bool = False) -> None:
         view = self._view
         if view.live is Live.MISSING:
+            if self._adopted and not may_create:
+                self._renewal.refuse_creation(self.id)
             await self._create()
         elif view.live is Live.CLOSE and not view.end_known:
             await self._observer.row()
@@ -274,6 +309,8 @@ class EvolutionSession:
     def _claim(self) -> Claim:
         self._remember()
         claim = self._view.claim()
+        if self._renewal.owed and claim.reason == "remote_missing":
+            return replace(claim, reason="renewal_unfinished")
         connected = claim.status is ConnectionStatus.CONNECTED
         if connected and self._opening.lacks(self._view.integration):
             claim = replace(claim, proof_age=None)

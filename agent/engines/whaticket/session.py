@@ -136,7 +136,8 @@ class WhaticketSession:
         self._view.logged_out()
         self._reporter.claim(Claim(Status.DISCONNECTED, "logout"))
 
-    async def renew(self) -> None:
+    async def renew(self, *, confirmed: bool) -> None:
+        """The server's row stays."""
         row = await self._row()
         await self._alone("renew", self._renew(self._round(row.id)))
 

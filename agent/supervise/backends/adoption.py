@@ -13,6 +13,7 @@ from typing import Any
 from agent.clock import boot_now
 from agent.core.model import Instance, InstanceId, RemoteSession, parse_instance_id
 from agent.core.view import InstanceView
+from agent.core.words import ADOPTED
 from agent.errors import InvalidRequest, LinkError, NotFound, Refused, TryLater, WaError
 from agent.store.database import Store
 from agent.supervise.backends.facts import BackendFacts
@@ -179,7 +180,7 @@ class Adoption:
         self, backend: BackendFacts, remote: str, id: InstanceId | None
     ) -> InstanceId:
         id = id or self._free_id(backend, remote)
-        settings = {"backend": backend.name, "remote": remote}
+        settings = {"backend": backend.name, "remote": remote, ADOPTED: True}
         made = await self._create(Instance(id, backend.declared.engine, True, settings))
         await self._notes.note_adopted(backend.name, remote)
         return made.instance.id

@@ -141,7 +141,9 @@ class Seats:
         claim = answer.get("claim")
         facts = self._facts_of(instance)
         paired = facts is None or facts.record.paired
-        return needs_connect(parse_claim(claim if isinstance(claim, dict) else {}), paired=paired)
+        adopted = facts is None or facts.instance.adopted
+        said = parse_claim(claim if isinstance(claim, dict) else {})
+        return needs_connect(said, paired=paired, adopted=adopted)
 
     async def _call(
         self, backend: BackendFacts, do: str, instance: InstanceId, limit: float

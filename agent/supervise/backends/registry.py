@@ -10,7 +10,7 @@ from agent.core.breaker import BreakerPolicy
 from agent.core.incidents.outage import Outage
 from agent.core.model import Health, InstanceId, JournalEntry, Signal, parse_instance_id
 from agent.core.waiting import BACKEND_DOWN, BACKEND_UNCHECKED, WAIT_SENTENCES
-from agent.core.words import UNMEASURED
+from agent.core.words import NO_PROOF, UNMEASURED
 from agent.errors import LinkError, WaError
 from agent.host.base import Host
 from agent.link.client import LinkStats
@@ -157,8 +157,11 @@ class Backends:
         """A session of a backend that does not answer is not said to be well, though the backend
         may only blink: nothing has measured the session since."""
         backend = self.all.get(facts.instance.backend)
-        if backend is None or backend.up:
+        if backend is None:
             return ()
+        if backend.up:
+            lacks = backend.server is not None and backend.server.reason == NO_PROOF
+            return (Signal(NO_PROOF, Health.DEGRADED, backend.warning),) if lacks else ()
         sentence = f"nothing measures it now: {_why_away(backend)}"
         return (Signal(UNMEASURED, Health.DEGRADED, sentence),)
 

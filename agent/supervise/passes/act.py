@@ -13,6 +13,7 @@ from agent.core.findings.crypto_window import note_regenerated
 from agent.core.model import JournalEntry, UnitState
 from agent.core.plan import ActionKind, Outcome, Plan
 from agent.core.reconnect import forgive
+from agent.core.recovery.proof import Ground
 from agent.core.recovery.steps import FOR_GOOD, NOTHING_TO_REMOVE
 from agent.engines.catalog import entry_of
 from agent.errors import EngineError, LinkError, VaultError, WaError
@@ -127,7 +128,8 @@ class Executor:
                 facts.asked.logout = True
                 await _call(facts, kind, timeout=CALL_TIMEOUT)
             case ActionKind.RENEW:
-                await _call(facts, kind, timeout=REMOTE_TIMEOUT)
+                by_person = plan.proof is not None and plan.proof.ground is Ground.PERSON
+                await _call(facts, kind, {"confirmed": by_person}, timeout=REMOTE_TIMEOUT)
         return ""
 
     async def _begin_run(self, facts: Facts, *, again: bool) -> None:

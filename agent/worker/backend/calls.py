@@ -78,7 +78,12 @@ class BackendCalls:
 
 def _works(session: Session) -> dict[str, Work]:
     engine = session.engine
+
+    async def renew(args: Mapping[str, Any]) -> Answer:
+        await engine.renew(confirmed=args.get("confirmed") is True)
+        return {}
+
     return session_works(engine, session.reports) | {
         "restart": plain(engine.restart),
-        "renew": plain(engine.renew),
+        "renew": renew,
     }

@@ -70,9 +70,10 @@ class Bench:
     folder: Path
     by_id: dict[str, Heard] = field(default_factory=dict)
 
-    def hold(self, id: str, remote: str = "") -> EvolutionSession:
+    def hold(self, id: str, remote: str = "", *, adopted: bool = False) -> EvolutionSession:
         heard = self.by_id.setdefault(id, Heard())
-        return self.backend.hold(InstanceId(id), {"remote": remote}, heard)
+        settings = {"remote": remote, "adopted": adopted}
+        return self.backend.hold(InstanceId(id), settings, heard)
 
 
 async def stays_closed(session: EvolutionSession, eventually: Eventually) -> None:

@@ -268,7 +268,7 @@ async def test_our_own_deletion_is_not_taken_for_a_loss(
     instance = hooked.standin.add("sales", "open")
     session = hooked.hold("sales")
     await eventually(lambda: instance.webhook is not None)
-    await session.renew()
+    await session.renew(confirmed=True)
     removed = {"event": "remove.instance", "instance": "sales", "data": None}
     await hooked.backend.hook(removed)
     reasons = {each.reason for each in hooked.by_id["sales"].claims}
@@ -298,7 +298,68 @@ async def test_empty_events_are_ignored(bench: Bench, told: dict[str, Any]) -> N
     assert bench.by_id["sales"].claims == []
 
 
+LATE = [
+    *(
+        ("connection.update", {"state": "close", "statusReason": code})
+        for code in (401, 402, 403, 405, 406, 411, 440, 500)
+    ),
+    ("logout.instance", None),
+    ("status.instance", {"status": "closed", "disconnectionReasonCode": 401}),
+    ("connection.update", {"state": "connecting", "statusReason": 200}),
+    ("connection.update", {"state": "refused", "statusReason": 500}),
+    ("qrcode.updated", {"qrcode": {"code": "2@of-an-earlier-login", "count": 1}}),
+    ("qrcode.updated", {"message": "QR code limit reached, please login again"}),
+]
+"""What may come half an hour late, after another login."""
+
+
+def told_late(kind: str, content: Any) -> dict[str, Any]:
+    stamp = "2026-01-01T00:00:00.000Z"
+    return {"event": kind, "instance": "sales", "date_time": stamp, "data": content}
+
+
+@pytest.mark.parametrize("version", ["1.8.6", "2.3.7"])
+@pytest.mark.parametrize("looked", [True, False], ids=["seen before", "a new worker"])
+async def test_no_late_event_ends_a_session_that_is_open(
+    make_stand_in: MakeStandIn, make_bench: MakeBench, version: str, looked: bool
+) -> None:
+    """The server repeats each event for half an hour; the state at its arrival decides."""
+    bench = await make_bench(await make_stand_in(version))
+    bench.standin.add("sales", "open")
+    for kind, content in LATE:
+        session = bench.hold("sales")
+        if looked:
+            await session.probe(deep=True)
+        await bench.backend.hook(told_late(kind, content))
+        assert (await session.probe()).claim.status is Status.CONNECTED
+        bad = [one for one in bench.by_id["sales"].claims if one.status is not Status.CONNECTED]
+        assert bad == [], (kind, content)
+        bench.backend.release(session.id)
+
+
+@pytest.mark.parametrize("version", ["1.8.6", "2.3.7"])
+async def test_no_late_event_ends_a_pairing_while_whatsapp_is_away(
+    make_stand_in: MakeStandIn, make_bench: MakeBench, eventually: Eventually, version: str
+) -> None:
+    bench = await make_bench(await make_stand_in(version))
+    instance = bench.standin.add("sales", "open")
+    session = bench.hold("sales")
+    await session.probe(deep=True)
+    bench.standin.silence(True)
+    instance.drop(408)
+    await eventually(lambda: instance.state, "connecting")
+    await session.probe()
+    ends = ("logout", "banned", "temporary_ban", "account_locked", "multidevice_mismatch")
+    for kind, content in LATE:
+        await bench.backend.hook(told_late(kind, content))
+        claim = (await session.probe()).claim
+        assert claim.paired, (kind, content, claim)
+    told = [one.reason for one in bench.by_id["sales"].claims]
+    assert not set(told) & set(ends), told
+
+
 async def test_a_repeated_old_event_is_ignored(bench: Bench) -> None:
+    bench.standin.add("sales", "open")
     bench.hold("sales")
     for state, at in (("open", "10:00:05.000Z"), ("close", "10:00:01.000Z")):
         data = {"instance": "sales", "state": state, "statusReason": 401}

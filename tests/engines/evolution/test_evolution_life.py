@@ -230,7 +230,7 @@ async def test_a_dead_session_cannot_be_logged_out_and_can_be_renewed(
     session = bench.hold("sales")
     with pytest.raises(EngineError, match="has not closed"):
         await session.logout()
-    await session.renew()
+    await session.renew(confirmed=True)
     assert await session.qr() is not None
 
 
@@ -275,7 +275,7 @@ async def test_a_renewed_session_keeps_its_token_settings_proxy_and_webhook(
     events = ["MESSAGES_UPSERT"]
     before.webhook = {"enabled": True, "url": "http://crm.example/in", "events": events}
     session = any_bench.hold("sales")
-    await session.renew()
+    await session.renew(confirmed=True)
     after = standin.instances["sales"]
     assert after is not before
     assert after.token == before.token
@@ -303,7 +303,7 @@ async def test_a_renewal_that_broke_off_is_finished_by_the_next_connect(bench: B
     create = bench.standin.front
     await create.set("failing", only="/instance/create")
     with pytest.raises(EngineError) as caught:
-        await session.renew()
+        await session.renew(confirmed=True)
     assert caught.value.code == "backend_down"
     assert bench.standin.instances == {}
     await create.set("")
@@ -326,11 +326,11 @@ async def test_a_deletion_that_takes_long_is_waited_for_and_its_first_backup_is_
     before.settings["alwaysOnline"] = True
     session = bench.hold("sales")
     with pytest.raises(EngineError) as caught:
-        await session.renew()
+        await session.renew(confirmed=True)
     assert caught.value.code == "timeout"
     before.settings = {}  # the server has deleted the half of it
     looks = standin.asked["GET /instance/connectionState"]
-    again = asyncio.create_task(session.renew())
+    again = asyncio.create_task(session.renew(confirmed=True))
     await eventually(lambda: standin.asked["GET /instance/connectionState"] > looks + 2)
     standin.remove("sales")
     await again
@@ -344,7 +344,7 @@ async def test_nothing_is_deleted_that_could_not_be_kept(bench: Bench) -> None:
     instance = bench.standin.add("sales", "open")
     (bench.folder / "removed").write_text("a file where the folder should be")
     with pytest.raises(EngineError, match="cannot back up sales") as caught:
-        await bench.hold("sales").renew()
+        await bench.hold("sales").renew(confirmed=True)
     assert caught.value.code == "backup_failed"
     assert instance.token not in str(caught.value)
     assert bench.standin.instances["sales"] is instance

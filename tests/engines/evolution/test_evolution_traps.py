@@ -54,6 +54,26 @@ async def test_no_proof_is_asked_for_where_the_settings_want_none(
     assert (await bench.hold("sales").probe(deep=True)).claim.status is Status.CONNECTED
 
 
+async def test_a_server_without_the_route_of_the_proof_is_one_finding_and_its_sessions_are_open(
+    bench: Bench, eventually: Eventually
+) -> None:
+    bench.standin.add("sales", "open")
+    bench.standin.without = "/chat/"
+    session = bench.hold("sales")
+    for deep in (False, True, True):
+        claim = (await session.probe(deep=deep)).claim
+        assert claim.status is Status.CONNECTED
+    assert (await bench.backend.check()).reason == "no_proof"
+    await eventually(lambda: bench.heard.servers[-1].reason, "no_proof")
+    told = bench.heard.servers[-1]
+    assert told.up
+    assert "prove = false" in told.sentence
+    bench.standin.without = ""
+    await session.probe(deep=True)
+    await eventually(lambda: bench.heard.servers[-1].reason, "")
+    assert (await session.probe(deep=True)).claim.proof_age == 0.0
+
+
 async def test_sessions_of_other_channels_cannot_be_asked_for_proof(bench: Bench) -> None:
     instance = bench.standin.add("sales", "open")
     instance.integration, instance.dead = "WHATSAPP-BUSINESS", "closed"
@@ -135,7 +155,7 @@ async def test_a_session_that_the_process_lost_is_told_apart_from_a_missing_one(
         return str((await session.probe(deep=True)).detail.get("disagrees", ""))
 
     await eventually(disagrees, "the server's database holds the session and its process does not")
-    await session.renew()
+    await session.renew(confirmed=True)
     assert (await session.qr()) is not None
 
 
@@ -303,14 +323,14 @@ async def test_a_404_that_the_list_contradicts_ends_no_pairing(
         assert (claim.status, claim.reason) == (Status.INITIALIZING, "")
         assert claim.paired
     with pytest.raises(EngineError, match="has it again") as caught:
-        await session.renew()
+        await session.renew(confirmed=True)
     assert caught.value.code == "pairing_kept"
     assert instance.creds
     assert bench.standin.asked["DELETE /instance/logout"] == 0
     assert bench.standin.asked["DELETE /instance/delete"] == 0
     claim = (await session.probe()).claim
     assert (claim.status, claim.paired) == (Status.CONNECTED, True)
-    await session.renew()  # decided on by an agent that knows that it is open
+    await session.renew(confirmed=True)  # decided on by an agent that knows that it is open
     assert not bench.standin.instances["sales"].creds
 
 
@@ -329,7 +349,7 @@ async def test_a_session_that_is_gone_and_comes_back_has_its_pairing(
     assert (claim.status, claim.reason) == (Status.DISCONNECTED, "remote_missing")
     bench.standin.instances["sales"] = instance
     with pytest.raises(EngineError) as caught:
-        await session.renew()
+        await session.renew(confirmed=True)
     assert caught.value.code == "pairing_kept"
     if version == "1.8.6":
         instance.drop(408)

@@ -71,7 +71,7 @@ async def test_settings_that_the_server_refuses_are_found_before_a_deletion(
     instance.webhook = {"enabled": True, "url": "crm.example/in", "events": ["MESSAGES_UPSERT"]}
     await both.standin.front.set("refused", only="/settings/set")
     with pytest.raises(EngineError) as caught:
-        await both.hold("sales").renew()
+        await both.hold("sales").renew(confirmed=True)
     assert caught.value.code == "remote_refused"
     assert both.standin.instances["sales"] is instance
     assert both.standin.asked["DELETE /instance/delete"] == 0
@@ -84,7 +84,7 @@ async def test_settings_refused_after_a_deletion_do_not_prevent_a_code(both: Ben
     both.standin.add("sales", "close").unload()
     await both.standin.front.set("refused", only="/settings/set")
     session = both.hold("sales")
-    await session.renew()
+    await session.renew(confirmed=True)
     assert both.standin.asked["POST /instance/create"] == 1
     assert await session.qr() is not None
 
@@ -206,7 +206,7 @@ async def test_a_session_without_a_code_is_never_told_to_upgrade(
 
     await eventually(seconds)
     both.standin.silence(False)
-    await session.renew()
+    await session.renew(confirmed=True)
     assert await session.qr() is not None
     claim = (await session.probe()).claim
     assert (claim.status, claim.pairing_unknown) == (Status.QR_REQUIRED, False)
@@ -257,7 +257,7 @@ async def test_a_session_whose_connection_outlived_its_deletion_can_be_created_a
     await eventually(lambda: instance.ghost)
     with pytest.raises(EngineError):
         await session.connect()
-    await session.renew()
+    await session.renew(confirmed=True)
     assert await session.qr() is not None
 
 
@@ -310,7 +310,7 @@ async def test_nothing_is_deleted_while_the_server_can_create_nothing(
     instance = bench.standin.add("sales", "connecting")
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.5):
-            await bench.hold("sales").renew()
+            await bench.hold("sales").renew(confirmed=True)
     assert bench.standin.instances["sales"] is instance
     assert bench.standin.asked["DELETE /instance/delete"] == 0
 
@@ -355,7 +355,7 @@ async def test_1_8_deletes_no_session_whose_connection_would_go_on(
     instance.stuck = True
     instance.drop(408)
     await eventually(lambda: instance.state, "connecting")
-    for ask in (session.renew, lambda: session.command("delete", {})):
+    for ask in (lambda: session.renew(confirmed=True), lambda: session.command("delete", {})):
         with pytest.raises(EngineError) as caught:
             await ask()
         assert caught.value.code == "no_effect"

@@ -195,7 +195,7 @@ async def test_damaged_creds_are_never_replaced_by_a_start(open_bench, eventuall
     with pytest.raises(EngineError, match="its creds are damaged"):
         await session.connect()
     assert (bench.auth("7") / "creds.json").read_bytes() == whole[:20]
-    await session.renew()
+    await session.renew(confirmed=True)
     [folder] = (bench.kept / "removed" / "7").iterdir()
     assert (folder / "files" / "creds.json").read_bytes() == whole[:20]
 
@@ -333,7 +333,7 @@ async def test_a_renewal_retires_the_whole_folder_and_shows_a_code(open_bench, e
     session = bench.hold("shop", "7")
     await connected(bench, "7", "70", eventually=eventually)
     before = contents(bench.auth("7"))
-    await session.renew()
+    await session.renew(confirmed=True)
     assert theirs.status == "qrcode"
     [folder] = (bench.kept / "removed" / "7").iterdir()
     assert contents(folder / "files") == before
@@ -358,7 +358,7 @@ async def test_a_renewal_puts_the_pairing_back_if_the_start_is_refused(open_benc
     before = contents(bench.auth("7"))
     bench.stand_in.faults.refuses_start = 400
     with pytest.raises(EngineError, match="400"):
-        await session.renew()
+        await session.renew(confirmed=True)
     assert contents(bench.auth("7")) == before
     bench.stand_in.faults.refuses_start = 0
     await session.connect()
@@ -373,7 +373,7 @@ async def test_public_servers_renew_by_their_own_route_after_a_copy(open_bench, 
     session = bench.hold("shop", "7")
     await connected(bench, "7", eventually=eventually)
     before = contents(bench.auth("7"))
-    await session.renew()
+    await session.renew(confirmed=True)
     assert theirs.status == "qrcode"
     [folder] = (bench.kept / "removed" / "7").iterdir()
     assert contents(folder / "files") == before
@@ -451,7 +451,7 @@ async def test_a_full_disk_removes_nothing(open_bench, eventually, small_disk):
     await connected(bench, "7", eventually=eventually)
     await session.probe()  # it has logged in
     before, asked = contents(bench.auth("7")), len(bench.stand_in.requests)
-    for change in (lambda: session.regenerate_keys([PEER]), session.renew):
+    for change in (lambda: session.regenerate_keys([PEER]), lambda: session.renew(confirmed=True)):
         with pytest.raises(EngineError, match="no space left") as caught:
             await change()
         assert caught.value.code == "disk_full"
@@ -474,7 +474,7 @@ async def test_a_folder_that_cannot_be_written_interrupts_no_session(
     await session.probe()  # it has logged in
     asked = len(bench.stand_in.requests)
     await asyncio.to_thread(subprocess.run, ["mount", "-o", "remount,ro", disk], check=True)
-    for change in (lambda: session.regenerate_keys([PEER]), session.renew):
+    for change in (lambda: session.regenerate_keys([PEER]), lambda: session.renew(confirmed=True)):
         with pytest.raises(EngineError, match="may not write there, or its disk is read-only"):
             await change()
     assert theirs.status == "CONNECTED"
@@ -492,7 +492,7 @@ async def test_a_whole_folder_on_another_disk_is_emptied_file_by_file(
     session = bench.hold("shop", "7")
     await connected(bench, "7", eventually=eventually)
     before = contents(disk / "7")
-    await session.renew()
+    await session.renew(confirmed=True)
     assert theirs.status == "qrcode"
     assert contents(disk / "7") == {}
     [folder] = (bench.kept / "removed" / "7").iterdir()

@@ -47,6 +47,8 @@ class StandIn:
         self._meddling = Meddling(front)
         self.list_seconds = 0.0
         self.error_lines = 0
+        self.without = ""
+        """It has no routes that begin so, or a proxy before it passes none of them."""
         """What the server wrote into its own log as an error."""
         self.most_at_once = 0
         self._at_once = 0
@@ -156,6 +158,8 @@ class StandIn:
         self._at_once += 1
         self.most_at_once = max(self.most_at_once, self._at_once)
         try:
+            if self.without and request.path.startswith(self.without):
+                return Refused(404, f"Cannot {request.method} {request.path_qs}").answer()
             return await self._meddling.carry(request, handler)
         finally:
             self._at_once -= 1

@@ -79,7 +79,7 @@ async def test_a_renewal_takes_all_keys_of_the_session(redis_bench, redis_client
     bench, theirs, session = await redis_bench()
     await bench.stand_in.keys.write("77", "creds", "another session's")
     before = await everything(redis_client)
-    await session.renew()
+    await session.renew(confirmed=True)
     assert theirs.status == "qrcode"
     assert list(await everything(redis_client)) == [b"sessions:77:creds"]
     [folder] = (bench.kept / "removed" / "7").iterdir()

@@ -141,7 +141,7 @@ class LoopSession:
     async def restart(self) -> None:
         await self._do("restart")
 
-    async def renew(self) -> None:
+    async def renew(self, *, confirmed: bool) -> None:
         await self._do("renew")
 
     async def logout(self) -> None:
