@@ -162,7 +162,7 @@ class EvolutionApi:
         if self.old:
             options = {"linkPreview": False}
             body = {"number": number, "options": options, "textMessage": {"text": text}}
-        return await self.ask("POST", f"/message/sendText/{segment(name)}", body)
+        return await self.ask("POST", f"/message/sendText/{segment(name)}", body, alone=True)
 
     async def own_profile(self, name: str, account: str, timeout: float) -> Answer:
         """A query to WhatsApp through the session, about its own number."""
@@ -231,12 +231,13 @@ class EvolutionApi:
         timeout: float | None = None,
         urgent: bool = False,
         may_lack: bool = False,
+        alone: bool = False,
     ) -> Answer:
         """The answer; ServerDown where it tells that the server itself is not well. `may_lack`: a
         server that has no such route is well all the same."""
         try:
             answer = await self.http.ask(
-                method, path, body, query=query, timeout=timeout, urgent=urgent
+                method, path, body, query=query, timeout=timeout, urgent=urgent, alone=alone
             )
             down = server_fault(f"{method} {path}", answer)
             if down is not None and not (may_lack and down.reason == "not_found"):

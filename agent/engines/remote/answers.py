@@ -2,6 +2,7 @@
 the repair script's module runs where nothing is installed."""
 
 import json
+import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -12,6 +13,8 @@ from agent.errors import EngineError, InvalidRequest
 
 LARGEST_BODY = 8 << 20
 _SIGNS = 2
+_GZIP_OR_ZLIB = 32
+"""zlib tells by the first bytes which of both it is."""
 
 
 class ServerDown(EngineError):
@@ -62,6 +65,7 @@ class Http(Protocol):
         headers: Mapping[str, str] | None = None,
         timeout: float | None = None,
         urgent: bool = False,
+        alone: bool = False,
     ) -> Answer: ...
 
     async def close(self) -> None: ...
@@ -101,14 +105,40 @@ def claim_of(down: ServerDown, *, version: str = "", seconds: float = 0.0) -> Se
     return ServerClaim(False, down.reason, str(down), version, seconds)
 
 
-def read_answer(what: str, status: int, raw: bytes) -> Any:
+class _Packed(ValueError):
+    """A compressed answer that cannot be read; its text is the cause."""
+
+
+def read_answer(what: str, status: int, raw: bytes, encoding: str = "") -> Any:
+    """`encoding`: its Content-Encoding. Compression is never asked for; some proxies do it."""
     if 300 <= status < 400:
         raise ServerDown(what, "not_found", f"it sends on to another address ({status})")
     try:
-        return json.loads(raw) if raw else None
-    except (ValueError, RecursionError):
+        return json.loads(_unpacked(raw, encoding)) if raw else None
+    except (ValueError, RecursionError) as error:
         if status >= 500:
             raise ServerDown(what, "failing", f"it answers {status}") from None
         if status < 400:
-            raise ServerDown(what, "garbage", "the answer is not JSON") from None
+            cause = str(error) if isinstance(error, _Packed) else "the answer is not JSON"
+            raise ServerDown(what, "garbage", cause) from None
         return None
+
+
+def _unpacked(raw: bytes, encoding: str) -> bytes:
+    name = encoding.strip().lower()
+    if name in ("", "identity"):
+        return raw
+    if name not in ("gzip", "x-gzip", "deflate"):
+        raise _Packed(
+            f"its answer is compressed though the agent asked for none (Content-Encoding:"
+            f" {name!r:.40}): switch that off in the proxy before the server"
+        )
+    unpacking = zlib.decompressobj(zlib.MAX_WBITS | _GZIP_OR_ZLIB)
+    try:
+        content = unpacking.decompress(raw, LARGEST_BODY)
+    except zlib.error:
+        raise _Packed(f"its compressed answer cannot be read (Content-Encoding: {name})") from None
+    if not unpacking.eof:
+        cut = "is larger than 8 MiB" if len(content) >= LARGEST_BODY else "ends early"
+        raise _Packed(f"its compressed answer {cut} (Content-Encoding: {name})")
+    return content

@@ -38,14 +38,8 @@ class RemoteHttp:
         self._server = server
         self._headers = tuple(headers.values())
         self._turns = asyncio.Semaphore(server.parallel)
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, ssl=tls_of(server), keepalive_timeout=_IDLE),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT),
-            headers={"Accept": "application/json", "Accept-Encoding": "identity", **headers},
-            auto_decompress=False,
-            trust_env=False,
-        )
+        self._session = _session(server, headers, keepalive_timeout=_IDLE)
+        self._once = _session(server, headers, force_close=True)
 
     async def ask(
         self,
@@ -57,12 +51,14 @@ class RemoteHttp:
         headers: Mapping[str, str] | None = None,
         timeout: float | None = None,
         urgent: bool = False,
+        alone: bool = False,
     ) -> Answer:
         """One request; ServerDown where no usable answer comes in time.
 
         A refusal (4xx) and a 5xx with a JSON body are answers. `path` is ready for the wire
         (`segment` quotes its parts). `urgent` takes no turn: the server's own check must get
-        through.
+        through. `alone`: over a connection of its own, for what must neither be lost nor be sent
+        twice: a server may close a kept one just as the request leaves.
         """
         what = f"{method} {path}"
         begun, started = time.monotonic(), False
@@ -70,7 +66,9 @@ class RemoteHttp:
             async with asyncio.timeout(timeout or self._server.timeout):
                 async with nullcontext() if urgent else self._turns:
                     begun, started = time.monotonic(), True
-                    status, raw = await self._exchange(method, path, body, query, headers)
+                    status, raw, encoding = await self._exchange(
+                        self._once if alone else self._session, method, path, body, query, headers
+                    )
         except aiohttp.ConnectionTimeoutError as error:
             cause = f"no connection within {CONNECT:g} s"
             raise ServerDown(what, "unreachable", cause, reached=False) from error
@@ -83,28 +81,45 @@ class RemoteHttp:
             reached = not isinstance(error, aiohttp.ClientConnectorError)
             raise ServerDown(what, reason, cause, reached=reached) from error
         ours = (*self._headers, *texts_of([body, dict(headers or {})]))
-        return Answer(status, read_answer(what, status, raw), time.monotonic() - begun, ours)
+        content = read_answer(what, status, raw, encoding)
+        return Answer(status, content, time.monotonic() - begun, ours)
 
     async def close(self) -> None:
         await self._session.close()
+        await self._once.close()
 
-    async def _exchange(
+    async def _exchange(  # noqa: PLR0917 - the parts of one request
         self,
+        session: aiohttp.ClientSession,
         method: str,
         path: str,
         body: Any,
         query: Mapping[str, str] | None,
         headers: Mapping[str, str] | None,
-    ) -> tuple[int, bytes]:
+    ) -> tuple[int, bytes, str]:
         url = self._server.url + path + ("?" + urlencode(query) if query else "")
-        async with self._session.request(
+        async with session.request(
             method,
             URL(url, encoded=True),
             json=body,
             headers=headers,
             allow_redirects=False,
         ) as reply:
-            return reply.status, await _bounded(reply)
+            encoding = reply.headers.get("Content-Encoding", "")
+            return reply.status, await _bounded(reply), encoding
+
+
+def _session(
+    server: BackendDeclaration, headers: Mapping[str, str], **keeping: Any
+) -> aiohttp.ClientSession:
+    return aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=0, ssl=tls_of(server), **keeping),
+        cookie_jar=aiohttp.DummyCookieJar(),
+        timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT),
+        headers={"Accept": "application/json", "Accept-Encoding": "identity", **headers},
+        auto_decompress=False,
+        trust_env=False,
+    )
 
 
 async def _bounded(reply: aiohttp.ClientResponse) -> bytes:

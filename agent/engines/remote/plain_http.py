@@ -35,14 +35,16 @@ class PlainHttp:
         headers: Mapping[str, str] | None = None,
         timeout: float | None = None,
         urgent: bool = False,
+        alone: bool = False,
     ) -> Answer:
-        """One request; ServerDown when no usable answer comes in time."""
+        """One request, over a connection of its own; ServerDown when no usable answer comes in
+        time."""
         what, limit = f"{method} {path}", timeout or self.server.timeout
         begun = time.monotonic()
         path = path + ("?" + urlencode(query) if query else "")
         try:
             async with asyncio.timeout(limit + _GRACE):
-                status, raw = await asyncio.to_thread(
+                status, raw, encoding = await asyncio.to_thread(
                     self._exchange, method, path, body, headers or {}, begun + limit
                 )
         except TimeoutError as error:
@@ -53,13 +55,14 @@ class PlainHttp:
         except (http.client.HTTPException, OSError, ValueError) as error:
             reason, cause = _classified(error)
             raise ServerDown(what, reason, cause) from error
-        return Answer(status, read_answer(what, status, raw), time.monotonic() - begun)
+        content = read_answer(what, status, raw, encoding)
+        return Answer(status, content, time.monotonic() - begun)
 
     async def close(self) -> None: ...
 
     def _exchange(
         self, method: str, path: str, body: Any, headers: Mapping[str, str], deadline: float
-    ) -> tuple[int, bytes]:
+    ) -> tuple[int, bytes, str]:
         parts = urlsplit(self.server.url)
         left = max(deadline - time.monotonic(), 0.05)
         connection = _connection(self.server, parts.hostname or "", parts.port, left)
@@ -76,7 +79,8 @@ class PlainHttp:
                 sent["Content-Type"] = "application/json"
             connection.request(method, parts.path + path, raw, {**sent, "Connection": "close"})
             reply = connection.getresponse()
-            return reply.status, _bounded(reply, deadline)
+            encoding = reply.headers.get("Content-Encoding", "")
+            return reply.status, _bounded(reply, deadline), encoding
         finally:
             connection.close()
 

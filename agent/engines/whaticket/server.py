@@ -93,7 +93,7 @@ class WhaticketServer:
                 "cannot send: the session has no token, and no key is set", code="no_token"
             )
         headers = {"Authorization": f"Bearer {token}"}
-        return await self._http.ask(route.verb, route.path, body, headers=headers)
+        return await self._http.ask(route.verb, route.path, body, headers=headers, alone=True)
 
     async def ask(
         self, route: Route, id: str = "", body: Any = None, *, urgent: bool = False

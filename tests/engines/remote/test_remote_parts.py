@@ -1,14 +1,18 @@
 """What remote engines share: one question for many, and the server's state told when it changes."""
 
 import asyncio
+import gzip
 import socket
-from collections.abc import Callable
+import zlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import pytest
 
 from agent.core.model import ServerClaim
-from agent.engines.remote.answers import Http, ServerDown, segment
+from agent.engines.evolution.api import EvolutionApi
+from agent.engines.remote.answers import LARGEST_BODY, Http, ServerDown, segment
 from agent.engines.remote.declaration import BackendDeclaration
 from agent.engines.remote.http import RemoteHttp
 from agent.engines.remote.plain_http import PlainHttp
@@ -224,3 +228,90 @@ async def test_an_answer_knows_what_its_request_said() -> None:
         await http.close()
         server.close()
     assert answer.without_ours("k-1 5511988887777 a secret") == "… … …"
+
+
+@asynccontextmanager
+async def server_of(
+    answer: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]],
+) -> AsyncIterator[str]:
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    try:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    finally:
+        server.close()
+
+
+def compressing(encoding: str, body: bytes) -> Any:
+    """A proxy that compresses though it was asked not to."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        assert b"accept-encoding: identity" in head.lower()
+        said = f"Content-Encoding: {encoding}\r\nContent-Length: {len(body)}"
+        writer.write(f"HTTP/1.1 200 OK\r\n{said}\r\nConnection: close\r\n\r\n".encode() + body)
+        await writer.drain()
+        writer.close()
+
+    return answer
+
+
+@BOTH
+@pytest.mark.parametrize(
+    ("encoding", "pack"),
+    [("gzip", gzip.compress), ("GZIP", gzip.compress), ("deflate", zlib.compress)],
+)
+async def test_an_answer_that_a_proxy_compressed_is_read(
+    opened: Callable[[BackendDeclaration], Http], encoding: str, pack: Callable[[bytes], bytes]
+) -> None:
+    async with server_of(compressing(encoding, pack(b'{"state": "open"}'))) as url:
+        http = opened(BackendDeclaration(url=url))
+        try:
+            assert (await http.ask("GET", "/x")).body == {"state": "open"}
+        finally:
+            await http.close()
+
+
+@BOTH
+@pytest.mark.parametrize(
+    ("encoding", "body", "cause"),
+    [
+        ("br", b"{}", r"asked for none \(Content-Encoding: 'br'\): switch that off in the proxy"),
+        ("gzip", b"{}", r"cannot be read \(Content-Encoding: gzip\)"),
+        ("gzip", gzip.compress(b"{}")[:-9], r"ends early \(Content-Encoding: gzip\)"),
+        ("gzip", gzip.compress(b" " * (LARGEST_BODY + 1)), "is larger than 8 MiB"),
+    ],
+    ids=["unknown", "not compressed", "cut", "a bomb"],
+)
+async def test_a_compressed_answer_that_cannot_be_read_is_told_as_that(
+    opened: Callable[[BackendDeclaration], Http], encoding: str, body: bytes, cause: str
+) -> None:
+    async with server_of(compressing(encoding, body)) as url:
+        http = opened(BackendDeclaration(url=url))
+        try:
+            with pytest.raises(ServerDown, match=cause) as caught:
+                await http.ask("GET", "/x")
+            assert caught.value.reason == "garbage"
+        finally:
+            await http.close()
+
+
+async def test_a_message_does_not_leave_over_a_connection_that_the_server_closes() -> None:
+    taken: list[bytes] = []
+
+    async def closes_after_one(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        taken.append((await reader.readuntil(b"\r\n\r\n")).split(b" ", 1)[0])
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
+        with suppress(asyncio.IncompleteReadError):
+            await reader.readexactly(1)  # the next request comes as it closes: nobody reads that
+        writer.close()
+
+    async with server_of(closes_after_one) as url:
+        http = RemoteHttp(BackendDeclaration(url=url), {})
+        api = EvolutionApi(http, doubt=lambda: None, answered=lambda: None)
+        try:
+            for _ in range(3):
+                assert (await http.ask("GET", "/x")).good
+                assert (await api.send_text("sales", "5511988887777", "hello")).good
+        finally:
+            await http.close()
+    assert taken.count(b"POST") == 3

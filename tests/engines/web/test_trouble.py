@@ -378,10 +378,10 @@ async def missing_modules(bench: Bench) -> list[str]:
     return list(await bench.detail("missing"))
 
 
-async def test_a_server_that_is_not_there_is_a_lost_connection(bench: Bench) -> None:
+async def test_a_server_that_is_not_there_cannot_be_reached(bench: Bench) -> None:
     bench.url = "http://127.0.0.1:9/"
     await bench.start()
-    claim = await bench.claimed(Status.DISCONNECTED, "connection_lost")
+    claim = await bench.claimed(Status.DISCONNECTED, "unreachable")
     assert "ERR_" in claim.raw
     assert list((bench.session / "diagnostics").glob("*.json"))
 
