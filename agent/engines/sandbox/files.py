@@ -10,7 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from agent.core.words import SessionFiles
-from agent.engines.files import FileRules, FilesReport, SessionFolder, damaged, how_broken, sha256
+from agent.engines.files import (
+    FileRules,
+    FilesReport,
+    Linked,
+    SessionFolder,
+    damaged,
+    how_broken,
+    sha256,
+)
 from agent.files import write_whole
 
 NAME = "sandbox.json"
@@ -101,4 +109,12 @@ def _checksum(content: dict[str, Any]) -> str:
     return sha256(text.encode())
 
 
-RULES = FileRules(check, lost_store)
+def linked(folder: SessionFolder) -> Linked:
+    try:
+        session = _parse(folder.read(NAME) or b"")
+    except SessionDamagedError:
+        return Linked()
+    return Linked(session.account, session.device) if session.paired else Linked()
+
+
+RULES = FileRules(check, lost_store, linked=linked)

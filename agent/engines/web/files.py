@@ -4,9 +4,10 @@ The pairing is in the profile's IndexedDB, which only WhatsApp can read."""
 import json
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from agent.core.words import SessionFiles
-from agent.engines.files import FileRules, FilesReport, SessionFolder
+from agent.engines.files import FileRules, FilesReport, Linked, SessionFolder
 
 PROFILE = "profile"
 """The folder, in the session's own, that is the browser's profile."""
@@ -77,11 +78,24 @@ def check(folder: SessionFolder, paired: bool) -> FilesReport:
 
 
 def _note_says_paired(folder: SessionFolder) -> bool:
+    return _note(folder).get("paired") is True
+
+
+def linked(folder: SessionFolder) -> Linked:
+    """The note names the device since its first connection with this version of the engine."""
+    note = _note(folder)
+    account, device = (note.get(name) for name in ("account", "device"))
+    if note.get("paired") is not True or not isinstance(account, str):
+        return Linked()
+    return Linked(account, device) if isinstance(device, str) else Linked()
+
+
+def _note(folder: SessionFolder) -> Mapping[str, Any]:
     try:
         note = json.loads(folder.read(NOTE) or b"{}")
     except (ValueError, RecursionError):
-        return False
-    return isinstance(note, dict) and note.get("paired") is True
+        return {}
+    return note if isinstance(note, dict) else {}
 
 
 def _leveldb_stores(folder: SessionFolder) -> Iterator[tuple[str, Mapping[str, int]]]:
@@ -107,4 +121,4 @@ def _leveldb_problem(store: Path, sizes: Mapping[str, int]) -> str:
     return ""
 
 
-RULES = FileRules(check, lost_store, left_out=MADE_BY_BROWSER | {"diagnostics"})
+RULES = FileRules(check, lost_store, left_out=MADE_BY_BROWSER | {"diagnostics"}, linked=linked)

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import os
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -28,7 +29,10 @@ class Record:
         self._kept_of = ""
 
     def connected(self, account: str) -> None:
-        self._note = replace(self._note, paired=True, account=account)
+        other = account and self._note.account and account != self._note.account
+        device = "" if other else self._note.device
+        device = device or os.urandom(8).hex()
+        self._note = replace(self._note, paired=True, account=account, device=device)
 
     def unpaired(self) -> None:
         self._note = Note(page=self._note.page)

@@ -27,6 +27,7 @@ from agent.engines.web.profile.notes import (
     read_page,
     write_note,
 )
+from agent.engines.web.record import Record
 from agent.engines.web.settings import read_settings
 from agent.errors import ConfigError, EngineError, InvalidRequest, Refused, VaultError
 
@@ -337,12 +338,34 @@ def test_a_failed_import_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_a_note_is_read_back_and_a_broken_one_is_empty(tmp_path: Path) -> None:
-    note = Note(True, "5511", "2.3000.1")
+    note = Note(True, "5511", "2.3000.1", "d1")
     write_note(tmp_path, note)
     assert read_note(tmp_path) == note
+    before = '{"version": 1, "paired": true, "account": "55", "page": ""}'
+    (tmp_path / "web.json").write_text(before)
+    assert read_note(tmp_path) == Note(True, "55")
     for text in ("{", "[]", '{"paired": 1}', "null", "\0"):
         (tmp_path / "web.json").write_text(text)
         assert read_note(tmp_path) == Note()
+
+
+async def test_a_pairing_has_one_device_until_the_next(tmp_path: Path) -> None:
+    record = Record(tmp_path)
+    record.connected("5511")
+    await record.write()
+    device = read_note(tmp_path).device
+    again = Record(tmp_path)
+    for account in ("", "5511", "5511"):
+        again.connected(account)
+    await again.write()
+    assert read_note(tmp_path).device == device != ""
+    again.connected("5522")
+    await again.write()
+    other = read_note(tmp_path).device
+    again.unpaired()
+    again.connected("5522")
+    await again.write()
+    assert len({device, other, read_note(tmp_path).device}) == 3
 
 
 def test_pages_are_kept_by_version_and_only_the_newest(tmp_path: Path) -> None:

@@ -26,14 +26,17 @@ class Note:
     account: str = ""
     page: str = ""
     """The version of the last page that connected."""
+    device: str = ""
+    """Drawn at the first connection of a pairing: the same in each copy of this session."""
 
 
 def read_note(session: Path) -> Note:
     """A note that cannot be read is an empty one: nothing in it is needed to connect."""
     try:
         raw = json.loads((session / NOTE).read_bytes())
-        return Note(raw["paired"] is True, str(raw["account"])[:40], str(raw["page"])[:40])
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        account, page, device = raw["account"], raw["page"], raw.get("device", "")
+        return Note(raw["paired"] is True, str(account)[:40], str(page)[:40], str(device)[:40])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return Note()
 
 
