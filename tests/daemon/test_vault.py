@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import os
+import shutil
 import signal
 import sys
 import tempfile
@@ -12,6 +13,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
+from agent.vault.walk import LARGEST_FILE
 from tests.daemon.conftest import SETTINGS
 from tests.forked import can_fork, fork_agent
 
@@ -437,8 +439,10 @@ async def test_f42_a_deleted_session_comes_back_from_its_snapshot(make_agent, ev
 async def test_a_stop_does_not_wait_for_a_long_copy(agent, eventually):
     await connected(agent, eventually)
     big = agent.state / "sessions" / "a" / "session" / "big"
-    with big.open("wb") as file:
-        file.truncate(3 << 30)
+    big.mkdir()
+    for number in range(12):
+        with (big / str(number)).open("wb") as file:
+            file.truncate(LARGEST_FILE)
     asking = asyncio.create_task(agent.ask("POST", "/api/instance/a/snapshots"))
 
     async def copies():
@@ -450,7 +454,7 @@ async def test_a_stop_does_not_wait_for_a_long_copy(agent, eventually):
     with contextlib.suppress(aiohttp.ClientError):
         status, said = await asking
         assert (status, "the agent stops" in said["message"]) == (503, True)
-    big.unlink()
+    shutil.rmtree(big)
     assert await names_on_disk(agent) == []
     await agent.start()
     await eventually(lambda: agent.status("a"), "CONNECTED")
