@@ -18,7 +18,7 @@ from agent.engines.evolution.rows import Rows
 from agent.engines.evolution.session import EvolutionSession
 from agent.engines.evolution.settings import EvolutionSettings, Pace, read_settings
 from agent.engines.evolution.subscription import Subscription
-from agent.engines.remote.answers import ServerDown, claim_of, remote_name, segment
+from agent.engines.remote.answers import ServerDown, claim_of, left_out, remote_name, segment
 from agent.engines.remote.http import RemoteHttp
 from agent.engines.remote.recent import Recent
 from agent.engines.remote.watch import ServerWatch
@@ -167,7 +167,9 @@ class EvolutionBackend:
         count = len(last[0].by_name) if last is not None else None
         prover = self._server.prover
         unproved = prover is not None and not prover.has_route
-        reason, sentence = (NO_PROOF, NO_ROUTE) if unproved else ("", "")
+        odd = left_out(last[0].left_out) if last is not None else ""
+        sentence = "; ".join(filter(None, (NO_ROUTE if unproved else "", odd)))
+        reason = NO_PROOF if unproved else ""
         return ServerClaim(True, reason, sentence, self._api.version, seconds, count)
 
     def _known_name(self) -> str:

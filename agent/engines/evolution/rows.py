@@ -8,6 +8,7 @@ from typing import Any
 
 from agent.core.words import RemoteSession
 from agent.engines.raw import inside, moment, text, whole
+from agent.engines.remote.answers import can_be_asked_for
 
 FINAL = frozenset({401, 402, 403, 406})
 """WhatsApp's numbers after which the server itself deletes the keys."""
@@ -41,6 +42,8 @@ class Rows:
     by_name: Mapping[str, Row]
     old: bool
     """Its rows are nested as in 1.8."""
+    left_out: tuple[str, ...] = ()
+    """Names that no request can hold."""
 
     def sessions(self) -> list[RemoteSession]:
         return [RemoteSession(row.name, row.status, row.account) for row in self.by_name.values()]
@@ -53,8 +56,9 @@ def read_rows(body: Any) -> Rows | None:
     if not isinstance(body, list):
         return None
     old = any(isinstance(raw, Mapping) and "instance" in raw for raw in body)
-    rows = map(_old_row if old else _row, body)
-    return Rows({row.name: row for row in rows if row is not None}, old)
+    rows = [row for row in map(_old_row if old else _row, body) if row is not None]
+    good = {row.name: row for row in rows if can_be_asked_for(row.name)}
+    return Rows(good, old, tuple(row.name for row in rows if row.name not in good))
 
 
 def account_of(jid: object) -> str:

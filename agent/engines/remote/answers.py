@@ -3,7 +3,7 @@ the repair script's module runs where nothing is installed."""
 
 import json
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 from urllib.parse import quote
@@ -85,9 +85,22 @@ def texts_of(body: Any) -> Iterator[str]:
             yield from texts_of(part)
 
 
+def can_be_asked_for(name: str) -> bool:
+    """Whether a path can hold this name: every client resolves the others."""
+    return name not in ("", ".", "..")
+
+
+def left_out(names: Sequence[str]) -> str:
+    """What to say of rows of a server's list that can be no sessions; "" = there are none."""
+    if not names:
+        return ""
+    shown = ", ".join(f"{name!r:.60}" for name in names[:5])
+    return f"its list has {len(names)} that no request can name, left out here: {shown}"
+
+
 def segment(name: str) -> str:
     """A name, quoted as one part of a path."""
-    if name in ("", ".", ".."):
+    if not can_be_asked_for(name):
         raise InvalidRequest(f"cannot use {name!r} as a name on a server", field="remote")
     return quote(name, safe="")
 

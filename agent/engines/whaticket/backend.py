@@ -9,7 +9,7 @@ from typing import Any
 
 from agent.core.words import InstanceId, RemoteSession, ServerClaim
 from agent.engines.base import BackendReporter, Reporter
-from agent.engines.remote.answers import ServerDown, claim_of, remote_name
+from agent.engines.remote.answers import ServerDown, claim_of, left_out, remote_name
 from agent.engines.remote.http import RemoteHttp
 from agent.engines.remote.watch import ServerWatch
 from agent.engines.tasks import Tasks
@@ -95,6 +95,7 @@ class WhaticketBackend:
         except ServerDown as down:
             return claim_of(down, seconds=time.monotonic() - begun)
         sentences = [*self._logs.troubles(), *self._errors.sentences()]
+        sentences += filter(None, [left_out(self._server.left_out)])
         return ServerClaim(
             True,
             sentence="; ".join(sentences)[:1000],

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from agent.core.engine_words import web_reason
 from agent.core.words import PASSKEY_REQUIRED, Claim, ConnectionStatus
 from agent.engines.raw import text
+from agent.engines.remote.answers import can_be_asked_for
 from agent.errors import EngineError
 
 Status = ConnectionStatus
@@ -46,7 +47,9 @@ def parse_row(raw: object) -> Row | None:
     if not isinstance(raw, Mapping):
         return None
     id = raw.get("id")
-    if isinstance(id, bool) or not isinstance(id, int | str) or not str(id):
+    if isinstance(id, bool) or not isinstance(id, int | str):
+        return None
+    if not can_be_asked_for(str(id)):
         return None
     return Row(
         id=str(id)[:200],
@@ -59,14 +62,24 @@ def parse_row(raw: object) -> Row | None:
     )
 
 
-def parse_rows(raw: object) -> list[Row] | None:
-    """The list route's answer: an array, or one under a name; None when it is neither."""
+def parse_rows(raw: object) -> tuple[list[Row], list[str]] | None:
+    """The list route's answer, an array or one under a name: its rows, and what those are called
+    that can be no sessions. None when it is no list of sessions."""
     if isinstance(raw, Mapping):
         raw = next((v for k in ("whatsapps", "sessions", "data") if (v := raw.get(k))), None)
     if not isinstance(raw, list):
         return None
-    rows = list(map(parse_row, raw))
-    return None if None in rows else [row for row in rows if row is not None]
+    if raw and not any(isinstance(each, Mapping) and "id" in each for each in raw):
+        return None
+    rows = [(parse_row(each), each) for each in raw]
+    odd = [_called(each) for row, each in rows if row is None]
+    return [row for row, _ in rows if row is not None], odd
+
+
+def _called(raw: object) -> str:
+    if not isinstance(raw, Mapping):
+        return str(raw)[:60]
+    return text(raw.get("name"), 60) or str(raw.get("id"))[:60]
 
 
 def parse_state(raw: object, id: str = "") -> Row | None:

@@ -38,6 +38,8 @@ class WhaticketServer:
         self.rows: Recent[list[Row]] = Recent(self._list, LIST_HOLDS)
         self.answered_in = 0.0
         """Seconds that the last list took."""
+        self.left_out: list[str] = []
+        """What the last list has and no request can name."""
 
     async def close(self) -> None:
         await self.rows.close()
@@ -63,7 +65,8 @@ class WhaticketServer:
         if rows is None:
             raise ServerDown(f"ask {route}", "garbage", "the answer is no list of sessions")
         self.answered_in = answer.seconds
-        return rows
+        good, self.left_out = rows
+        return good
 
     async def do(self, what: str, route: Route | None, id: str = "", body: Any = None) -> Answer:
         """`what` for people: "start session 7". The list is no longer good afterwards."""

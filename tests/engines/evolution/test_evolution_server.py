@@ -79,6 +79,17 @@ async def test_every_trouble_has_its_reason_and_ends(
     await eventually(lambda: [each.up for each in bench.heard.servers], [False, True])
 
 
+async def test_a_session_that_no_request_can_name_is_left_out_and_named(
+    bench: Bench, eventually: Eventually
+) -> None:
+    for name in ("..", ".", "shop", "desk"):
+        bench.standin.add(name, "open")
+    assert sorted(row.name for row in await bench.backend.sessions()) == ["desk", "shop"]
+    claim = await bench.backend.check()
+    assert claim.up
+    assert "left out here: '..', '.'" in claim.sentence
+
+
 async def test_a_single_slow_route_does_not_make_the_server_down(
     standin: StandIn, make_bench: MakeBench, eventually: Eventually
 ) -> None:

@@ -234,6 +234,19 @@ json_values = st.recursive(
 )
 
 
+@pytest.mark.parametrize("id", [None, {}, True, "", ".", ".."])
+def test_a_row_that_is_odd_is_left_out_and_named_and_the_others_go_on(id):
+    listed = [{"id": 7, "name": "seven"}, {"id": id, "name": "odd"}, {"id": "9", "name": 5}]
+    rows, odd = parse_rows(listed)
+    assert [row.id for row in rows] == ["7", "9"]
+    assert odd == ["odd"]
+
+
+@pytest.mark.parametrize("told", [7, None, "x", [None], ["a", 5], [{"name": "x"}], {"data": 7}])
+def test_what_is_no_list_of_sessions_is_none(told):
+    assert parse_rows(told) is None
+
+
 @given(json_values)
 def test_no_answer_breaks_the_reading_of_rows(told):
     parse_rows(told)
