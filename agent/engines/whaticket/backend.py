@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from agent.core.words import InstanceId, RemoteSession, ServerClaim
+from agent.core.words import InstanceId, RemoteSession, ServerClaim, is_adopted
 from agent.engines.base import BackendReporter, Reporter
 from agent.engines.remote.answers import ServerDown, claim_of, left_out, remote_name
 from agent.engines.remote.http import RemoteHttp
@@ -66,7 +66,8 @@ class WhaticketBackend:
     def hold(
         self, id: InstanceId, settings: Mapping[str, Any], reporter: Reporter
     ) -> WhaticketSession:
-        session = WhaticketSession(id, remote_name(settings), self._shared, reporter)
+        remote, adopted = remote_name(settings), is_adopted(settings)
+        session = WhaticketSession(id, remote, self._shared, reporter, adopted=adopted)
         self._held[id], self._reporters[id] = session, reporter
         return session
 

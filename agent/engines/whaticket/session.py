@@ -41,8 +41,18 @@ class Shared:
 class WhaticketSession:
     """Repairs run in tasks of their own: they end, also when the request is cancelled."""
 
-    def __init__(self, id: InstanceId, remote: str, shared: Shared, reporter: Reporter) -> None:
+    def __init__(
+        self,
+        id: InstanceId,
+        remote: str,
+        shared: Shared,
+        reporter: Reporter,
+        *,
+        adopted: bool = False,
+    ) -> None:
+        """`adopted`: somebody else made it on the server."""
         self.id = id
+        self._adopted = adopted
         self.remote = remote or id
         self._server = shared.server
         self._store = shared.store
@@ -255,6 +265,8 @@ class WhaticketSession:
         return self.server_id
 
     async def _create(self) -> str:
+        if self._adopted:
+            raise no_such_session(self.remote)  # what others made is not made again in its place
         what, body = f"create {self.remote!r:.60}", {"name": self.remote}
         await self._server.do(what, self._server.contract.create, "", body)
         if id := await self._find():

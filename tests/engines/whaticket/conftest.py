@@ -75,10 +75,12 @@ class Bench:
         await self.backend.open()
         return self.backend
 
-    def hold(self, id: str, remote: str = "") -> WhaticketSession:
+    def hold(self, id: str, remote: str = "", *, adopted: bool = False) -> WhaticketSession:
         assert self.backend is not None
         self.of[id] = Heard()
-        return self.backend.hold(parse_instance_id(id), {"remote": remote}, self.of[id])
+        return self.backend.hold(
+            parse_instance_id(id), {"remote": remote, "adopted": adopted}, self.of[id]
+        )
 
     async def close(self) -> None:
         backend, self.backend = self.backend, None

@@ -262,6 +262,10 @@ async def test_a_missing_session_is_missing_and_one_with_a_name_is_made(open_ben
     with pytest.raises(EngineError) as caught:
         await number.connect()
     assert caught.value.code == "remote_missing"
+    with pytest.raises(EngineError) as caught:
+        await bench.hold("found", "Old Shop", adopted=True).connect()
+    assert caught.value.code == "remote_missing"
+    assert not bench.stand_in.sessions
     await named.connect()
     [theirs] = bench.stand_in.sessions.values()
     assert theirs.name == "New Shop"
