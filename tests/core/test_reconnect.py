@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.core.breaker import CLOCK_STEP, Breaker, BreakerState, breaker_of, remaining
-from agent.core.model import ConnectionStatus, SessionRecord
+from agent.core.model import Claim, ConnectionStatus, SessionRecord
 from agent.core.observed import gave_up
 from agent.core.reasons import REASONS, Permanence, reason_of
 from agent.core.reconnect import (
@@ -17,6 +17,7 @@ from agent.core.reconnect import (
     after_try,
     delay_for,
     forgive,
+    needs_connect,
     not_before,
     reconnect_delay,
     settled,
@@ -280,3 +281,20 @@ def test_refusals_in_a_row_open_the_circuit_and_what_was_not_reached_does_not():
         assert record.breaker_opened_wall == 0
         record = after_refusal(record, "remote_refused", POLICY, WALL)
     assert record.breaker_opened_wall == WALL
+
+
+@pytest.mark.parametrize("reason", ["", "remote_missing"])
+def test_only_one_that_the_agent_was_asked_to_make_is_made_where_its_server_has_none(
+    reason: str,
+) -> None:
+    there = Claim(
+        ConnectionStatus.DISCONNECTED if reason else ConnectionStatus.INITIALIZING,
+        reason,
+        raw="missing",
+    )
+    assert needs_connect(there, paired=False)
+    assert not needs_connect(there, paired=False, adopted=True)
+    assert needs_connect(Claim(ConnectionStatus.QR_REQUIRED), paired=False) is False
+    assert needs_connect(
+        Claim(ConnectionStatus.DISCONNECTED, "qr_idle"), paired=False, adopted=True
+    )

@@ -629,3 +629,22 @@ async def test_a_logout_that_was_asked_for_is_told_as_such_everywhere(watch, eve
     story = [sentence for _, sentence in await one.agent.story("shop")]
     assert any("logged out as asked" in sentence for sentence in story), story
     assert not any("removed this linked device" in sentence for sentence in story), story
+
+
+async def test_what_the_agent_deleted_to_make_it_again_is_made_after_both_were_killed(
+    watch, standin, eventually
+):
+    one = await watch("shop")
+    await eventually(lambda: one.all_connected(1))
+    token = standin.instances["shop"].token
+    await standin.front.set("failing", only="/instance/create")
+    await one.agent.ask("POST", "/api/instance/shop/cleanup?wait=0", {"confirm": True})
+    await eventually(lambda: standin.paths["POST /instance/create"] > 0, within=30)
+    pid = await one.worker()
+    await one.agent.kill()
+    os.kill(pid, signal.SIGKILL)
+    assert "shop" not in standin.instances
+    await standin.front.set("")
+    await one.agent.start()
+    await eventually(lambda: one.agent.status("shop"), "QR_REQUIRED", within=60)
+    assert standin.instances["shop"].token == token
