@@ -76,6 +76,22 @@ async def test_a_key_of_an_instance_ends_with_it_and_opens_no_next_one(
 BOTH = ["instance:sales", "instance:till"]
 
 
+async def test_an_idempotency_key_sends_from_the_next_instance_of_that_name(
+    house: House, local: Client
+) -> None:
+    message, headers = {"to": "4915112345678", "text": "hello"}, {"Idempotency-Key": "order-7"}
+    replayed = []
+    for _ in range(2):
+        await make(local)
+        for _ in range(2):
+            sent = await local.post("/api/instance/sales/messages", json=message, headers=headers)
+            assert sent.status == 200, await sent.text()
+            replayed.append("Idempotent-Replayed" in sent.headers)
+        await local.delete("/api/instance/sales", json={})
+    assert replayed == [False, True, False, True]
+    assert len(house.supervisor.sent) == 2
+
+
 async def test_a_second_instance_of_the_same_id_is_refused(local: Client) -> None:
     await make(local)
     again = await local.post("/api/instance", json={"id": "sales", "engine": "sandbox"})

@@ -70,13 +70,13 @@ FAULT = (
 
 
 async def send(call: Call) -> web.Response:
-    call.supervisor.view(call.id)
+    born = call.supervisor.view(call.id).instance.created_wall
     section = call.parts.section
     async with call.large_body(section.media_limit * 4 // 3 + section.body_limit) as body:
-        return await _send(call, body, section.media_limit)
+        return await _send(call, body, section.media_limit, born)
 
 
-async def _send(call: Call, body: Mapping[str, Any], media_limit: int) -> web.Response:
+async def _send(call: Call, body: Mapping[str, Any], media_limit: int, born: float) -> web.Response:
     kind = body.get("type", "text")
     if not isinstance(kind, str) or kind not in _MORE:
         raise InvalidRequest(
@@ -108,7 +108,8 @@ async def _send(call: Call, body: Mapping[str, Any], media_limit: int) -> web.Re
     message["key"] = hashlib.sha256(
         "\0".join((call.caller.name, call.id, key)).encode()
     ).hexdigest()
-    sent, again = await call.parts.answers.once((call.caller.name, call.id, key), digest, work)
+    whose = (call.caller.name, call.id, key)
+    sent, again = await call.parts.answers.once(whose, digest, work, born=born)
     answer = json_answer(dict(sent))
     if again:
         answer.headers["Idempotent-Replayed"] = "true"

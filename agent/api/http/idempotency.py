@@ -28,6 +28,7 @@ class _Stored:
     """One request; without an answer it was begun and its end is unknown."""
 
     digest: str
+    """Of the request; behind an @ when what it was for was made (older agents wrote no @)."""
     wall: float
     answer: Answer | None
 
@@ -52,9 +53,15 @@ class Remembered:
         self._since_look = most
 
     async def once(
-        self, key: tuple[str, ...], request: str, work: Callable[[], Awaitable[Answer]]
+        self,
+        key: tuple[str, ...],
+        request: str,
+        work: Callable[[], Awaitable[Answer]],
+        *,
+        born: float = 0.0,
     ) -> tuple[Answer, bool]:
-        """The answer, and whether an earlier request got it; a second caller waits."""
+        """The answer, and whether an earlier request got it; a second caller waits. `born`: when
+        what it is for was made; an answer for an earlier one of that name is not taken."""
         # Hashed: the database reveals neither the client's key nor a message.
         name = PREFIX + hashlib.sha256("\0".join(key).encode()).hexdigest()
         digest = hashlib.sha256("\0".join((*key, request)).encode()).hexdigest()
@@ -62,10 +69,10 @@ class Remembered:
             await asyncio.shield(first)
         done = self._under_way[name] = asyncio.get_running_loop().create_future()
         try:
-            stored = await self._read(name)
+            stored = await self._read(name, str(born))
             if stored is not None:
                 return _earlier(stored, digest), True
-            return await self._do(name, digest, work), False
+            return await self._do(name, f"{digest}@{born}", work), False
         finally:
             del self._under_way[name]
             done.set_result(None)
@@ -82,10 +89,12 @@ class Remembered:
         await self._store.put_facts({name: _Stored(digest, self._wall(), answer).encode()})
         return answer
 
-    async def _read(self, name: str) -> _Stored | None:
+    async def _read(self, name: str, born: str) -> _Stored | None:
         text = await self._store.get_fact(name)
         stored = None if text is None else _Stored(*json.loads(text))
-        return stored if stored and self._wall() - stored.wall < self._seconds else None
+        if stored is None or stored.digest.partition("@")[2] not in ("", born):
+            return None
+        return stored if self._wall() - stored.wall < self._seconds else None
 
     async def _forget_old(self) -> None:
         """Drop answers that are too old, and the oldest ones over the limit."""
@@ -106,7 +115,7 @@ class Remembered:
 
 
 def _earlier(stored: _Stored, digest: str) -> Answer:
-    if stored.digest != digest:
+    if stored.digest.partition("@")[0] != digest:
         raise Refused(
             "cannot use this Idempotency-Key again: it was sent with another request",
             field="Idempotency-Key",
