@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from agent.config import Config
+from agent.config.one_server import ADVICE, one_server
 from agent.core.model import Category, JournalEntry
 from agent.daemon.parts import Parts
 from agent.daemon.signals import Signals
@@ -117,6 +118,7 @@ class Tasks:
             self.parts.ground.wakes,
             supervision.backends,
         )
+        await _warn_of_one_server(self.config)
         while True:
             await self.signals.reload.wait()
             self.signals.reload.clear()
@@ -131,7 +133,13 @@ class Tasks:
                 part.reload(config)
             self.parts.server.reload_certificate()
             set_level(config.agent.log_level)
+            await _warn_of_one_server(config)
             log.info("settings read again")
+
+
+async def _warn_of_one_server(config: Config) -> None:
+    for sentence in await asyncio.to_thread(lambda: list(one_server(config.backend))):
+        log.warning("%s: %s", sentence, ADVICE)
 
 
 async def keep_up(name: str, begin: Begin, again: float = AGAIN) -> None:

@@ -4,6 +4,7 @@ import signal
 import time
 
 from tests.daemon.test_backends import table
+from tests.ports import free_port
 from tests.standin.evolution import StandIn
 
 START = "[start]\nstagger = 0\nfirst_check = 0\n"
@@ -148,3 +149,20 @@ async def test_a_backend_that_was_added_to_the_file_is_watched_at_once(make_agen
     finally:
         await first.close()
         await second.close()
+
+
+async def test_two_backends_that_are_one_server_are_told_at_the_start_and_at_a_reload(
+    make_agent, eventually
+):
+    port = free_port()
+    twins = "".join(
+        f"[[backend]]\nname = '{name}'\nengine = 'evolution'\nkey = 'K-1'\nadopt = ['*']\n"
+        f"url = 'http://{host}:{port}'\n"
+        for name, host in (("evo", "127.0.0.1"), ("evo2", "localhost"))
+    )
+    agent = make_agent(twins, base=START)
+    await agent.start()
+    told = "backend evo and backend evo2 are one server"
+    await eventually(lambda: agent.log.read_text().count(told), 1)
+    reload(agent, agent.config.read_text())
+    await eventually(lambda: agent.log.read_text().count(told), 2)

@@ -16,6 +16,7 @@ from agent.cli.doctor.check import Check, Installation
 from agent.cli.doctor.worker_access import Worker, worker_of
 from agent.config import INSTALLED_STATE, BackendDeclaration, secrets_of
 from agent.config.backends import hide_secrets
+from agent.config.one_server import ADVICE, one_server
 from agent.errors import ConfigError, WaError
 from agent.host.machine.findings import Finding, note, ok, wrong
 
@@ -42,6 +43,7 @@ def checks(here: Installation) -> Iterator[Check]:
             view = (views or {}).get(backend.name)
             yield Check(f"backend {backend.name}", partial(_server, backend, view))
         yield Check("config", _open_file)
+        yield Check("config", _one_server)
     state = here.config.agent.state_path
     for backend in backends:
         worker = worker_of(backend.name, state, installed=state == INSTALLED_STATE)
@@ -96,6 +98,11 @@ def _open_file(here: Installation) -> Iterator[Finding]:
         names = ", ".join(holders)
         advice = f"chmod o-rwx {file}, or use key_file and password_file"
         yield wrong(f"{file} holds keys ({names}) and is open to every user", advice)
+
+
+def _one_server(here: Installation) -> Iterator[Finding]:
+    for sentence in one_server(here.config.backend):
+        yield wrong(sentence, ADVICE)
 
 
 def _secrets(backend: BackendDeclaration) -> Iterator[Finding]:

@@ -97,6 +97,16 @@ async def test_a_backend_that_the_agent_has_not_read_is_noted(doctor):
     assert any("has not read it" in sentence for _, sentence, _ in found)
 
 
+async def test_two_backends_that_are_one_server_are_wrong(doctor, house):
+    twins = [
+        text.replace("http://e.example'", f"http://{host}:8080'\nadopt = ['*']")
+        for text, host in ((EVO, "127.0.0.1"), (EVO.replace("'evo'", "'evo2'"), "localhost"))
+    ]
+    ((sentence, advice),) = wrong(await doctor("".join(twins)))
+    assert sentence.startswith("backend evo and backend evo2 are one server (127.0.0.1:8080)")
+    assert "remove one of the two" in advice
+
+
 async def test_keys_must_not_be_open_to_everybody(doctor, house, tmp_path):
     house.supervisor.backends.declare("evo")
     ((sentence, advice),) = wrong(await doctor(EVO, 0o644))

@@ -1,0 +1,87 @@
+"""Two [[backend]] that are one server are told before both repair its sessions."""
+
+import socket
+from typing import Any
+
+import pytest
+
+from agent.config.one_server import one_server
+from agent.engines.remote.declaration import BackendDeclaration
+
+HERE = "http://127.0.0.1:8080"
+KNOWN = {"evo.example": ["192.0.2.1", "192.0.2.2"], "evo-2.example": ["192.0.2.2"]}
+
+
+@pytest.fixture(autouse=True)
+def names(monkeypatch: pytest.MonkeyPatch) -> None:
+    ask = socket.getaddrinfo
+
+    def known(host: str, port: Any, *more: Any, **words: Any) -> Any:
+        if host.endswith(".example"):
+            if host not in KNOWN:
+                raise socket.gaierror(socket.EAI_AGAIN, "not now")
+            return [(socket.AF_INET, 1, 6, "", (address, 0)) for address in KNOWN[host]]
+        return ask(host, port, *more, **words)
+
+    monkeypatch.setattr(socket, "getaddrinfo", known)
+
+
+def _told(*places: tuple[str, tuple[str, ...]], engine: str = "evolution") -> list[str]:
+    kinds = ("evolution", engine)
+    return list(
+        one_server(
+            [
+                BackendDeclaration(name=f"b{number}", engine=kind, url=url, adopt=adopt)
+                for number, ((url, adopt), kind) in enumerate(zip(places, kinds, strict=True))
+            ]
+        )
+    )
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        (HERE, "http://localhost:8080"),
+        (HERE, HERE + "/"),
+        ("http://evo.example", "http://evo-2.example:80"),
+        ("https://EVO.example", "https://evo.example:443"),
+    ],
+)
+def test_two_names_of_one_server_are_told(first: str, second: str) -> None:
+    (sentence,) = _told((first, ("*",)), (second, ("*",)))
+    assert sentence.startswith("backend b0 and backend b1 are one server (")
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        (HERE, "http://127.0.0.1:8081"),
+        (HERE, "http://127.0.0.2:8080"),
+        (HERE + "/one", HERE + "/two"),
+        ("http://evo.example", "http://gone.example"),
+    ],
+)
+def test_two_servers_are_two(first: str, second: str) -> None:
+    assert _told((first, ("*",)), (second, ("*",))) == []
+
+
+def test_two_engines_share_no_server() -> None:
+    assert _told((HERE, ("*",)), (HERE, ("*",)), engine="whaticket") == []
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "overlap"),
+    [
+        (("*",), ("sales",), True),
+        (("a*",), ("*b",), True),
+        (("sales-*", "x"), ("x",), True),
+        (("a*",), ("b*",), False),
+        (("*-a",), ("*-b",), False),
+        (("sales",), ("till",), False),
+        (("*",), (), False),
+    ],
+)
+def test_only_an_adoption_of_the_same_sessions_is_told(
+    one: tuple[str, ...], other: tuple[str, ...], overlap: bool
+) -> None:
+    assert bool(_told((HERE, one), (HERE, other))) is overlap
