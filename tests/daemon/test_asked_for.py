@@ -75,7 +75,7 @@ async def test_a_set_up_whose_server_shows_a_code_once_it_is_made_again_waits_fo
     names = ("a", "b", "c", "d")
     for name in names:
         standin.add(name, "close").stuck = True
-    bodies = [{"name": name, "instanceName": name} for name in names]
+    bodies = [{"name": name, "instanceName": name, "confirm": True} for name in names]
     answers = await asyncio.gather(*(one.agent.ask("POST", SETUP, body) for body in bodies))
     assert [status for status, _ in answers] == [200] * 4, answers
 
@@ -168,7 +168,9 @@ async def test_the_first_set_up_of_a_session_made_elsewhere_that_hangs_ends_in_i
         await eventually(lambda: watched.all_connected(1))
         server.add("till", "close").stuck = True
         server.instances["till"].connect()
-        told = await agent.do("POST", SETUP, {"name": "Till", "instanceName": "till"})
+        told = await agent.do(
+            "POST", SETUP, {"name": "Till", "instanceName": "till", "confirm": True}
+        )
         assert told["created"], told
         assert told["qr"] == server.instances["till"].code
         begun = [told for kind, told in await agent.story("till") if kind == "operator"]
