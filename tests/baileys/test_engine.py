@@ -127,7 +127,7 @@ async def test_a_pairing_given_up_shows_a_new_code_and_is_kept_aside(
     creds = (bed.auth / "creds.json").read_bytes()
     assert await status_of(session) is ConnectionStatus.DISCONNECTED
 
-    await session.renew()
+    await session.renew(confirmed=True)
     qr = await bed.eventually(session.qr, within=60)
     bed.whatsapp.scan(qr.text, ACCOUNT)
     await bed.settled()

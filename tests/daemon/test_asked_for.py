@@ -168,9 +168,7 @@ async def test_the_first_set_up_of_a_session_made_elsewhere_that_hangs_ends_in_i
         await eventually(lambda: watched.all_connected(1))
         server.add("till", "close").stuck = True
         server.instances["till"].connect()
-        told = await agent.do(
-            "POST", SETUP, {"name": "Till", "instanceName": "till", "confirm": True}
-        )
+        told = await agent.do("POST", SETUP, {"name": "Till", "instanceName": "till"})
         assert told["created"], told
         assert told["qr"] == server.instances["till"].code
         begun = [told for kind, told in await agent.story("till") if kind == "operator"]

@@ -143,11 +143,12 @@ async def test_neither_a_logout_nor_a_repair_replaces_it_and_a_copy_says_so_too(
     # An archive says it wherever it goes, and a database that is rebuilt from the folders.
     file = agent.state.parent / "sales.tar.gz"
     assert (await cli(agent, "export", "sales", file))[0] == 0
+    assert (await cli(agent, "import", file, "copy"))[0] == 4, "one device, one instance"
+    await agent.do("DELETE", "/api/instance/sales", {"confirm_passkey": "sales"})
     assert (await cli(agent, "import", file, "copy"))[0] == 0
     assert stored(agent, "copy")["needs_passkey"] is True
     await agent.stop()
     for part in agent.state.glob("agent.db*"):
         part.unlink()
     await agent.start(PATIENT)
-    for id in ("sales", "copy"):
-        assert (await agent.show(id))["needs_passkey"] is True
+    assert (await agent.show("copy"))["needs_passkey"] is True

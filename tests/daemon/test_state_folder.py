@@ -98,10 +98,17 @@ async def test_a_repair_never_restores_the_backup_that_it_made_itself(agent, eve
     await agent.do("POST", "/api/instance/a/snapshots")
     file = agent.state / "sessions" / "a" / "instance.json"
     lineage = json.loads(file.read_text())["lineage"]
-    pid = await agent.pid("a")
+    pid, own = await agent.pid("a"), file.read_bytes()
     file.unlink()
     file.symlink_to(agent.state / "sessions" / "b" / "instance.json")
     os.kill(pid, signal.SIGKILL)
+
+    async def is_named():
+        return str(file) in (await agent.show("a"))["health"]["sentence"]
+
+    await eventually(is_named, within=60)
+    file.unlink()
+    file.write_bytes(own)
     await eventually(lambda: agent.is_back("a", pid), within=60)
     assert json.loads(file.read_text())["lineage"] == lineage
 

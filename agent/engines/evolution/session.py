@@ -176,7 +176,7 @@ class EvolutionSession:
                 def again(live: Live) -> bool:
                     return came_back(heard, live)
 
-                if confirmed or (not self._adopted and await self._renewal.is_ours()):
+                if confirmed or await self._may_be_made_anew():
                     await self._renewal.take_away(again)
                     self._observe(self._view_of(None))
                     self._opening.begin()
@@ -189,6 +189,12 @@ class EvolutionSession:
             finally:
                 self._renewing = False
             self._server.hooks.want(self.remote, now=True)
+
+    async def _may_be_made_anew(self) -> bool:
+        """Without a person's word. A server of 1.8 shows nothing that others put into a session, and
+        one that hangs there comes back in no other way."""
+        ours = not self._adopted and await self._renewal.is_ours()
+        return ours or self._api.old
 
     async def regenerate_keys(self, peers: list[str]) -> None:
         raise EngineError(

@@ -179,7 +179,7 @@ async def test_a_note_of_the_session_names_no_secret(bench: Bench, stand_in: Sta
     await bench.pair(stand_in)
     await bench.until((bench.session / "web.json").exists)
     told = json.loads((bench.session / "web.json").read_text())
-    assert set(told) == {"version", "paired", "account", "page"}
+    assert set(told) == {"version", "paired", "account", "page", "device"}
 
 
 @pytest.mark.slow

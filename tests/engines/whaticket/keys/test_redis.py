@@ -118,7 +118,10 @@ async def test_a_user_without_the_rights_for_a_change_takes_no_session_down(
     await theirs.damage(PEER)
     await session.probe()
     before, asked = await everything(redis_client), len(bench.stand_in.requests)
-    changes = {"regenerate": lambda: session.regenerate_keys([PEER]), "start over": session.renew}
+    changes = {
+        "regenerate": lambda: session.regenerate_keys([PEER]),
+        "start over": lambda: session.renew(confirmed=True),
+    }
     await redis_client.execute_command("ACL", "SETUSER", "default", rights)
     with pytest.raises(EngineError, match="does not allow this user"):
         await changes[words]()
