@@ -17,7 +17,7 @@ from agent.api.http.connection import Connection, Entrance
 from agent.api.http.connection_limits import ConnectionLimits
 from agent.api.http.fleet_gate import FleetGate
 from agent.api.http.guard import host_name
-from agent.api.http.idempotency import Remembered
+from agent.api.http.idempotency import IdempotentAnswers
 from agent.api.http.sockets import open_sockets, parse_listen
 from agent.api.server import PORT_AGAIN, Server
 from agent.config.sections import ApiSection
@@ -66,7 +66,7 @@ async def serve(
         supervisor,
         ring,
         metrics,
-        Remembered(store),
+        IdempotentAnswers(store),
         store.check,
         alerts,
         evidence,

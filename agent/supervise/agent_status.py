@@ -25,7 +25,7 @@ from agent.supervise.passes.repair import Ladder
 from agent.supervise.registry import Registry
 from agent.supervise.settings import Settings
 from agent.supervise.turns.incidents import Incidents
-from agent.supervise.turns.queues import Gates
+from agent.supervise.turns.queues import Queues
 
 LAG_EVERY = 1.0
 _NO_ERRORS = dict.fromkeys(TROUBLES, 0)
@@ -47,7 +47,7 @@ class CheckTimes:
 
 
 @dataclass(slots=True, eq=False, repr=False, kw_only=True)
-class OwnFigures:
+class StatusFigures:
     host: Host
     store: Store
     loop: Loop
@@ -57,7 +57,7 @@ class OwnFigures:
     ladder: Ladder
     settings: Settings
     checks: CheckTimes
-    gates: Gates
+    gates: Queues
     database: Path
     fleet: Callable[[], FleetFigures] | None = None
     """None without [fleet]."""

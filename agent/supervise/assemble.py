@@ -8,14 +8,14 @@ from agent.config import Config
 from agent.core.figures.trend import AllTrends
 from agent.core.model import Happening, InstanceId
 from agent.host.base import Host
-from agent.supervise.agent_status import OwnFigures
+from agent.supervise.agent_status import StatusFigures
 from agent.supervise.backends.face import BackendFace
 from agent.supervise.backends.passes import BackendPasses
 from agent.supervise.backends.registry import RETRY_AFTER, Backends
-from agent.supervise.copies.archives import Moving
+from agent.supervise.copies.archives import Archives
 from agent.supervise.copies.invites import Candidate, Invites
 from agent.supervise.copies.schedule import SnapshotClock
-from agent.supervise.copies.snapshots import Keeping
+from agent.supervise.copies.snapshots import Snapshots
 from agent.supervise.facts import Facts
 from agent.supervise.loop import Loop
 from agent.supervise.packs import Packs
@@ -28,12 +28,12 @@ from agent.supervise.passes.repair import Ladder
 from agent.supervise.passes.run import Passes
 from agent.supervise.passes.wait_reasons import WaitReasons
 from agent.supervise.periodic.carried import CarriedCounters
-from agent.supervise.periodic.key_check import Rounds
-from agent.supervise.periodic.learned import Handover
-from agent.supervise.periodic.usage import Sampler
+from agent.supervise.periodic.key_check import KeyCheck
+from agent.supervise.periodic.learned import Learned
+from agent.supervise.periodic.usage import UsageSampler
 from agent.supervise.reach.watch import Reaching
 from agent.supervise.registry import Registry
-from agent.supervise.requests.calls import Asking
+from agent.supervise.requests.calls import Calls
 from agent.supervise.requests.checks import Checking
 from agent.supervise.requests.confirming import has_pairing
 from agent.supervise.requests.deletion import Deletion
@@ -42,7 +42,7 @@ from agent.supervise.settings import Settings
 from agent.supervise.shared import Ground, Shared, build_shared
 from agent.supervise.supervisor import Supervisor
 from agent.supervise.turns.incidents import Incidents
-from agent.supervise.turns.memory import Room
+from agent.supervise.turns.memory import MemoryRoom
 
 PASSES_AT_ONCE = 256
 BACKENDS_AT_ONCE = 64
@@ -54,20 +54,20 @@ class Supervision:
     settings: Settings
     registry: Registry
     loop: Loop
-    sampler: Sampler
+    sampler: UsageSampler
     incidents: Incidents
-    figures: OwnFigures
-    keeping: Keeping
+    figures: StatusFigures
+    keeping: Snapshots
     supervisor: Supervisor
-    handover: Handover
+    handover: Learned
     carried: CarriedCounters
     snapshots: SnapshotClock
     backends: Backends
     backend_loop: Loop
     packs: Packs
-    rounds: Rounds
+    rounds: KeyCheck
     trends: AllTrends
-    room: Room
+    room: MemoryRoom
     reaching: Reaching
     seats: Host
 
@@ -78,7 +78,7 @@ def assemble(config: Config, ground: Ground) -> Supervision:
     ladder = _ladder(base)
     passes = _passes(base, ladder)
     loop = _loop(base, passes)
-    figures = OwnFigures(
+    figures = StatusFigures(
         host=base.host,
         store=ground.store,
         loop=loop,
@@ -96,7 +96,7 @@ def assemble(config: Config, ground: Ground) -> Supervision:
         trends=base.trends,
         registry=registry,
         loop=loop,
-        sampler=Sampler(
+        sampler=UsageSampler(
             registry,
             lambda: settings.config,
             limit=settings.memory_limit,
@@ -109,7 +109,7 @@ def assemble(config: Config, ground: Ground) -> Supervision:
         figures=figures,
         keeping=base.keeping,
         supervisor=_supervisor(base, ladder, passes, loop, figures),
-        handover=Handover(ground.store, ladder, registry, base.trends),
+        handover=Learned(ground.store, ladder, registry, base.trends),
         carried=CarriedCounters(ground.store, registry),
         snapshots=SnapshotClock(
             base.keeping, registry, config.session_root, lambda: settings.config.sessions
@@ -122,7 +122,7 @@ def assemble(config: Config, ground: Ground) -> Supervision:
             retry_after=lambda: RETRY_AFTER,
         ),
         packs=base.packs,
-        rounds=Rounds(
+        rounds=KeyCheck(
             registry,
             policy=lambda: settings.config.crypto,
             statistics=lambda: ladder.statistics,
@@ -201,7 +201,7 @@ def _loop(base: Shared, passes: Passes) -> Loop:
 
 
 def _supervisor(
-    base: Shared, ladder: Ladder, passes: Passes, loop: Loop, figures: OwnFigures
+    base: Shared, ladder: Ladder, passes: Passes, loop: Loop, figures: StatusFigures
 ) -> Supervisor:
     settings, registry, store = base.settings, base.registry, base.ground.store
 
@@ -209,7 +209,7 @@ def _supervisor(
         base.turns.forget(id)
         loop.forget(id)
 
-    asking = Asking(registry, store, base.wake)
+    asking = Calls(registry, store, base.wake)
     checking = Checking(registry, passes, base.wake, at_once=CHECKS_AT_ONCE)
     return Supervisor(
         registry=registry,
@@ -231,7 +231,7 @@ def _supervisor(
             wake=base.wake,
         ),
         keeping=base.keeping,
-        moving=Moving(
+        moving=Archives(
             base.keeping,
             registry,
             store,

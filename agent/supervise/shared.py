@@ -15,9 +15,9 @@ from agent.link.client import LinkStats
 from agent.store.database import Store
 from agent.supervise.agent_status import CheckTimes
 from agent.supervise.backends.adoption import Adoption
-from agent.supervise.backends.host import Seats
+from agent.supervise.backends.host import BackendHost
 from agent.supervise.backends.registry import Backends
-from agent.supervise.copies.snapshots import Keeping
+from agent.supervise.copies.snapshots import Snapshots
 from agent.supervise.facts import Facts
 from agent.supervise.loop import Wakes
 from agent.supervise.packs import Packs
@@ -27,8 +27,8 @@ from agent.supervise.requests.creation import Creation
 from agent.supervise.settings import Settings
 from agent.supervise.story import Notes
 from agent.supervise.turns.incidents import Incidents
-from agent.supervise.turns.memory import Room
-from agent.supervise.turns.queues import Gates
+from agent.supervise.turns.memory import MemoryRoom
+from agent.supervise.turns.queues import Queues
 from agent.supervise.turns.turns import Turns
 from agent.supervise.views import ViewSources
 
@@ -62,7 +62,7 @@ class Shared:
     host: Host
     """Local workers and seats with backends alike."""
     incidents: Incidents
-    keeping: Keeping
+    keeping: Snapshots
     notes: Notes
     link_stats: LinkStats
     checks: CheckTimes
@@ -122,8 +122,8 @@ def build_shared(config: Config, ground: Ground) -> Shared:
         session_root=config.session_root,
         facts=facts,
     )
-    host = Seats(ground.host, backends, facts.get, turns.gates.no_login, packs)
-    keeping = Keeping(
+    host = BackendHost(ground.host, backends, facts.get, turns.gates.no_login, packs)
+    keeping = Snapshots(
         registry,
         ground.store,
         host,
@@ -173,8 +173,8 @@ def _waits_for_its_address(facts: Facts, host: Host) -> bool:
     return facts.desired(host.boot_id()).should_run and not reason_of(record.reason).hopeless
 
 
-def _gates(settings: Settings, wake: Callable[[InstanceId], None]) -> Gates:
-    return Gates(
+def _gates(settings: Settings, wake: Callable[[InstanceId], None]) -> Queues:
+    return Queues(
         settings.start_policy,
         settings.remote_start_policy,
         wake=wake,
@@ -183,8 +183,8 @@ def _gates(settings: Settings, wake: Callable[[InstanceId], None]) -> Gates:
     )
 
 
-def _room(settings: Settings, host: Host, wake: Callable[[InstanceId], None]) -> Room:
-    return Room(
+def _room(settings: Settings, host: Host, wake: Callable[[InstanceId], None]) -> MemoryRoom:
+    return MemoryRoom(
         limit=settings.memory_limit,
         budget=settings.memory_budget,
         wanted=lambda facts: facts.desired(host.boot_id()).should_run,

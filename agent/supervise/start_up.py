@@ -26,7 +26,7 @@ from agent.log import about, bound
 from agent.store.database import Store
 from agent.supervise.facts import Facts
 from agent.supervise.registry import Registry, identity_of, says_the_same
-from agent.supervise.turns.memory import Room
+from agent.supervise.turns.memory import MemoryRoom
 from agent.vault.copies.recover import recover_identity
 from agent.vault.identity import Found, Identity, create, names_other_engine, scan
 from agent.vault.trash import Retired, list_trash
@@ -65,7 +65,7 @@ def warn_of_leased(registry: Registry) -> None:
         )
 
 
-async def line_up(registry: Registry, host: Host, room: Room) -> list[InstanceId]:
+async def line_up(registry: Registry, host: Host, room: MemoryRoom) -> list[InstanceId]:
     """Mark sessions that wait for a start; all ids in the order of their first passes."""
     running = {id for id, unit in (await host.list()).items() if unit.runs}
     all_facts = list(registry.facts.values())

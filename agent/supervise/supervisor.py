@@ -21,14 +21,14 @@ from agent.errors import Refused, VaultError
 from agent.host.base import Host
 from agent.log import bound
 from agent.store.database import Store
-from agent.supervise.agent_status import OwnFigures
+from agent.supervise.agent_status import StatusFigures
 from agent.supervise.backends.face import BackendFace
-from agent.supervise.copies.archives import Moving
-from agent.supervise.copies.snapshots import Keeping
+from agent.supervise.copies.archives import Archives
+from agent.supervise.copies.snapshots import Snapshots
 from agent.supervise.facts import Facts
 from agent.supervise.passes.lost_folder import refuse_to_end
 from agent.supervise.registry import Registry
-from agent.supervise.requests.calls import Asking
+from agent.supervise.requests.calls import Calls
 from agent.supervise.requests.checks import Checking
 from agent.supervise.requests.confirming import must_be_confirmed, must_be_paired
 from agent.supervise.requests.creation import Creation, check_settings_of
@@ -37,7 +37,7 @@ from agent.supervise.requests.repairs import Repairs
 from agent.supervise.requests.set_up import SettingUp
 from agent.supervise.story import entry
 from agent.supervise.turns.incidents import Incidents
-from agent.supervise.turns.memory import Room
+from agent.supervise.turns.memory import MemoryRoom
 
 log = logging.getLogger(__name__)
 
@@ -53,14 +53,14 @@ class Supervisor:
         host: Host,
         bus: EventBus,
         wake: Callable[[InstanceId], None],
-        room: Room,
-        figures: OwnFigures,
-        asking: Asking,
+        room: MemoryRoom,
+        figures: StatusFigures,
+        asking: Calls,
         checking: Checking,
         incidents: Incidents,
         repairs: Repairs,
-        keeping: Keeping,
-        moving: Moving,
+        keeping: Snapshots,
+        moving: Archives,
         backends: BackendFace,
         creation: Creation,
         deletion: Deletion,

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.core.findings.crypto_patterns import CryptoFinding, LogReader
+from agent.core.findings.crypto_patterns import CryptoFinding, CryptoLogReader
 from agent.engines.whaticket.keys.folder import AuthFolder
 from tests.baileys.conftest import ACCOUNT, NEIGHBOUR, PEER, Bed, is_read, one_package
 
@@ -32,7 +32,7 @@ def remove_peer(auth: Path, who: str) -> set[str]:
 
 
 def read_log(text: str) -> list[CryptoFinding]:
-    reader, found = LogReader(), []
+    reader, found = CryptoLogReader(), []
     for line in text.splitlines():
         reader, told = reader.feed(line)
         found += told

@@ -14,7 +14,7 @@ from agent.fleet.coordinator import Machine, Member, NewSession, Owned
 from agent.fleet.key import FleetKey
 from agent.fleet.postgres.coordinator import PostgresCoordinator
 from agent.store.database import Store
-from agent.supervise.copies.snapshots import Keeping
+from agent.supervise.copies.snapshots import Snapshots
 from agent.supervise.facts import Facts
 from agent.supervise.fleet.arrivals import Arrivals
 from agent.supervise.fleet.epochs import Epochs
@@ -34,7 +34,7 @@ class Site:
     def __init__(self, root: Path, store: Store, coordinator: PostgresCoordinator) -> None:
         self.root, self.store, self.coordinator = root, store, coordinator
         self.registry = Registry(store, SOURCES, root)
-        self.keeping = Keeping(
+        self.keeping = Snapshots(
             self.registry,
             store,
             None,  # type: ignore[arg-type]

@@ -12,7 +12,7 @@ from agent.store.database import Store
 from agent.supervise.facts import Facts
 from agent.supervise.registry import Registry
 from agent.supervise.requests import calls as asking
-from agent.supervise.requests.calls import COMMAND_TIMEOUT, PART, Asking
+from agent.supervise.requests.calls import COMMAND_TIMEOUT, PART, Calls
 
 ID = InstanceId("shop")
 
@@ -41,7 +41,7 @@ async def bench(tmp_path):
     registry = Registry(store, None, tmp_path)
     worker, woken = Worker(), []
     registry.facts[ID] = Facts(Instance(ID, "evolution", True), SessionRecord(), link=worker)
-    yield Asking(registry, store, woken.append), registry.facts[ID], worker, woken
+    yield Calls(registry, store, woken.append), registry.facts[ID], worker, woken
     await store.close()
 
 

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from agent.core.admission import ABSENT, ASK_AGAIN, StartPolicy
 from agent.core.model import InstanceId
-from agent.supervise.turns.queues import Gates
+from agent.supervise.turns.queues import Queues
 
 A, B, C = (InstanceId(name) for name in "abc")
 
@@ -15,10 +15,10 @@ def gate(
     idle: bool = False,
     remote: dict[str, float] | None = None,
     **policy: float,
-) -> Gates:
+) -> Queues:
     rules = StartPolicy(**{"stagger": 2.0, "parallel": 2, "login_every": 0.0, **policy})
     elsewhere = replace(rules, **(remote or {}))
-    return Gates(
+    return Queues(
         lambda: rules,
         lambda: elsewhere,
         wake=woken.append,
@@ -154,7 +154,7 @@ def test_many_that_drop_at_once_come_back_at_the_pace_of_the_login_budget():
     assert it.ask(ids[4], 101.0, reconnects=True) is not None
 
 
-def fleet(**policy: float) -> Gates:
+def fleet(**policy: float) -> Queues:
     """This machine, one at a time, and its backends, two at a time each."""
     return gate([], stagger=0.0, parallel=1, remote={"parallel": 2}, **policy)
 

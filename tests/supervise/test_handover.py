@@ -15,7 +15,7 @@ from agent.core.model import Instance, InstanceId, SessionRecord
 from agent.core.recovery.repair import RecoveryKind
 from agent.store.database import Store
 from agent.supervise.facts import Facts
-from agent.supervise.periodic.learned import Handover, read_inbound, read_statistics, read_trends
+from agent.supervise.periodic.learned import Learned, read_inbound, read_statistics, read_trends
 
 
 @pytest.fixture
@@ -41,10 +41,10 @@ async def test_statistics_and_usual_rates_are_handed_over(store):
     )
     learned = note_hour(Inbound(last_wall=5.0), time.time(), 120, SilencePolicy())
     registry.facts["a"].inbound = learned
-    await Handover(store, ladder, registry, open_trends(3600.0)).keep()
+    await Learned(store, ladder, registry, open_trends(3600.0)).keep()
 
     ladder, registry = house("a", "b")
-    await Handover(store, ladder, registry, open_trends(3600.0)).take_over()
+    await Learned(store, ladder, registry, open_trends(3600.0)).take_over()
     assert ladder.statistics.repaired == 3
     assert ladder.statistics.steps == {"restart": StepTally(1, 0, 2.0)}
     assert registry.facts["a"].inbound == learned
@@ -54,9 +54,9 @@ async def test_statistics_and_usual_rates_are_handed_over(store):
 async def test_statistics_of_deleted_sessions_are_removed(store):
     ladder, registry = house("a")
     registry.facts["a"].inbound = Inbound(last_wall=5.0)
-    await Handover(store, ladder, registry, open_trends(3600.0)).keep()
+    await Learned(store, ladder, registry, open_trends(3600.0)).keep()
     ladder, registry = house()
-    handover = Handover(store, ladder, registry, open_trends(3600.0))
+    handover = Learned(store, ladder, registry, open_trends(3600.0))
     await handover.take_over()
     await handover.keep()
     assert await store.get_facts("inbound:") == {}
@@ -68,7 +68,7 @@ async def test_statistics_of_deleted_sessions_are_removed(store):
 async def test_statistics_that_cannot_be_read_begin_at_zero(store, text):
     await store.put_fact("repair_statistics", text)
     ladder, registry = house()
-    await Handover(store, ladder, registry, open_trends(3600.0)).take_over()
+    await Learned(store, ladder, registry, open_trends(3600.0)).take_over()
     assert replace(ladder.statistics, since_wall=0.0) == RepairStatistics()
     assert ladder.statistics.since_wall == pytest.approx(time.time(), abs=60)
 
@@ -79,11 +79,11 @@ async def test_the_charts_go_on_in_the_next_agent_with_the_time_between_left_out
     for minute in range(4):
         at = now - 2880 + minute * 60
         note_due(trends, lambda m=minute: [("a", 4096, m * 7), ("b", None, 0)], at)
-    await Handover(store, ladder, registry, trends).keep()
+    await Learned(store, ladder, registry, trends).keep()
 
     ladder, registry = house("a")
     after = open_trends(3600.0)
-    handover = Handover(store, ladder, registry, after)
+    handover = Learned(store, ladder, registry, after)
     await handover.take_over()
     assert after["latest"].of("a").memory() == [4096] * 4
     assert after["latest"].of("a").messages() == [0, 7, 7, 7]
@@ -100,7 +100,7 @@ async def test_charts_that_cannot_be_read_begin_again(store, text):
     await store.put_fact("trend:a", text)
     ladder, registry = house("a")
     trends = open_trends(3600.0)
-    await Handover(store, ladder, registry, trends).take_over()
+    await Learned(store, ladder, registry, trends).take_over()
     assert trends["day"].of("a") is None
 
 
@@ -108,9 +108,9 @@ async def test_a_chart_of_another_reach_is_not_taken_over(store):
     ladder, registry = house("a")
     trends = open_trends(3600.0)
     note_due(trends, lambda: [("a", 4096, 1)], time.time())
-    await Handover(store, ladder, registry, trends).keep()
+    await Learned(store, ladder, registry, trends).keep()
     wider = open_trends(7200.0)
-    await Handover(store, ladder, registry, wider).take_over()
+    await Learned(store, ladder, registry, wider).take_over()
     assert wider["latest"].of("a") is None
     assert wider["day"].of("a") is not None
 

@@ -9,7 +9,7 @@ from agent.core.figures.durations import Durations
 from agent.core.figures.repair_statistics import RepairStatistics
 from agent.core.model import ConnectionStatus, Instance, InstanceId, SessionRecord
 from agent.link.client import LinkStats
-from agent.supervise.agent_status import CheckTimes, OwnFigures
+from agent.supervise.agent_status import CheckTimes, StatusFigures
 from agent.supervise.facts import Facts
 from agent.supervise.settings import Settings
 from agent.supervise.turns.incidents import Incidents
@@ -17,7 +17,7 @@ from agent.supervise.turns.incidents import Incidents
 S = ConnectionStatus
 
 
-def figures(facts: dict[InstanceId, Facts]) -> OwnFigures:
+def figures(facts: dict[InstanceId, Facts]) -> StatusFigures:
     parts: dict[str, Any] = {
         "host": SimpleNamespace(name="process", connected=True, jobs_pending=0),
         "store": SimpleNamespace(stats=SimpleNamespace(writes=0, write_seconds=0.0, errors={})),
@@ -35,7 +35,7 @@ def figures(facts: dict[InstanceId, Facts]) -> OwnFigures:
         way_out=None,
         reconnect=None,
     )  # type: ignore
-    return OwnFigures(
+    return StatusFigures(
         **parts,
         link_stats=LinkStats(),
         incidents=incidents,

@@ -16,8 +16,8 @@ from agent.core.recovery.repair import Decision, RecoveryKind
 from agent.supervise.facts import Facts
 from agent.supervise.reach.watch import Reaching
 from agent.supervise.settings import Settings
-from agent.supervise.turns.memory import Room
-from agent.supervise.turns.queues import Gates
+from agent.supervise.turns.memory import MemoryRoom
+from agent.supervise.turns.queues import Queues
 from agent.supervise.turns.turns import Turns
 
 MIB = 1 << 20
@@ -36,14 +36,14 @@ class House:
         self.woken: list[InstanceId] = []
         self.budget = 1100 * MIB
         settings = Settings(Config())
-        self.room = Room(
+        self.room = MemoryRoom(
             limit=settings.memory_limit,
             budget=lambda: self.budget,
             wanted=lambda one: one.instance.enabled,
             wake=self.woken.append,
         )
         rules = StartPolicy(stagger=0.0, parallel=9, login_every=0.0)
-        gates = Gates(
+        gates = Queues(
             lambda: rules,
             lambda: rules,
             wake=self.woken.append,

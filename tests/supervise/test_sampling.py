@@ -16,7 +16,7 @@ from agent.core.model import Instance, InstanceId, SessionRecord, UnitState, Uni
 from agent.supervise.facts import Facts
 from agent.supervise.passes.observe import note_unit
 from agent.supervise.periodic import usage as sampling
-from agent.supervise.periodic.usage import SETTLED, Sampler
+from agent.supervise.periodic.usage import SETTLED, UsageSampler
 from tests.conftest import Eventually
 
 
@@ -27,8 +27,10 @@ def running(id: str, *, age: float) -> Facts:
 
 
 @pytest.fixture
-def bench() -> Callable[..., tuple[Sampler, dict[InstanceId, Facts]]]:
-    def make(*all_facts: Facts, measure: bool = True) -> tuple[Sampler, dict[InstanceId, Facts]]:
+def bench() -> Callable[..., tuple[UsageSampler, dict[InstanceId, Facts]]]:
+    def make(
+        *all_facts: Facts, measure: bool = True
+    ) -> tuple[UsageSampler, dict[InstanceId, Facts]]:
         known = {facts.id: facts for facts in all_facts}
         registry = SimpleNamespace(facts=known, touch=lambda _: None)
         usual = Config()
@@ -37,7 +39,7 @@ def bench() -> Callable[..., tuple[Sampler, dict[InstanceId, Facts]]]:
             memory=replace(usual.memory, measure=measure),
             start=replace(usual.start, first_check=0.0),
         )
-        sampler = Sampler(
+        sampler = UsageSampler(
             cast(Any, registry),
             lambda: config,
             limit=lambda _: 0,

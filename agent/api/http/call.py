@@ -14,7 +14,7 @@ from agent.api.http.body import read_json
 from agent.api.http.error_window import ErrorWindow
 from agent.api.http.fields import Field, read_body, read_query
 from agent.api.http.fleet_gate import FleetGate
-from agent.api.http.idempotency import Remembered
+from agent.api.http.idempotency import IdempotentAnswers
 from agent.api.http.wrong_tries import WrongTries
 from agent.config.sections import ApiSection
 from agent.core.alerts import AlertBoard
@@ -46,7 +46,7 @@ class Parts:
     supervisor: Supervisor
     ring: KeyRing
     metrics: Exporter
-    answers: Remembered
+    answers: IdempotentAnswers
     check_database: Callable[[], Awaitable[str]]
     alerts: Callable[[], AlertBoard]
     evidence: Evidence

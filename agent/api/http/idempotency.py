@@ -36,7 +36,7 @@ class _Stored:
         return json.dumps([self.digest, self.wall, self.answer])
 
 
-class Remembered:
+class IdempotentAnswers:
     def __init__(
         self,
         store: Store,

@@ -11,7 +11,7 @@ _EVERY = 60.0
 """Seconds between the points that a line is drawn through."""
 
 
-class Steps:
+class HistorySteps:
     """Values by the moments at which they began to hold."""
 
     __slots__ = ("_at", "_values")

@@ -3,16 +3,16 @@
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
-from agent.core.alerts.history import Steps
+from agent.core.alerts.history import HistorySteps
 from agent.core.alerts.source import Key, Series, Sight, Vector
 
-_FUNCTIONS: Mapping[str, Callable[[Steps, float, float], float | None]] = {
-    "increase": Steps.increase,
-    "changes": Steps.changes,
-    "min_over_time": Steps.least,
-    "max_over_time": Steps.greatest,
-    "avg_over_time": Steps.mean,
-    "present_over_time": Steps.present,
+_FUNCTIONS: Mapping[str, Callable[[HistorySteps, float, float], float | None]] = {
+    "increase": HistorySteps.increase,
+    "changes": HistorySteps.changes,
+    "min_over_time": HistorySteps.least,
+    "max_over_time": HistorySteps.greatest,
+    "avg_over_time": HistorySteps.mean,
+    "present_over_time": HistorySteps.present,
 }
 _OF_ONE_VALUE = {"increase": 0.0, "changes": 0.0, "present_over_time": 1.0}
 """The result for a series that never changed; for the other functions it is that value."""
@@ -51,7 +51,7 @@ class Over:
     def vector(self, sight: Sight) -> Vector:
         end = sight.now - self.offset
         measure, past = _FUNCTIONS[self.function], sight.history.past(self.series)
-        steps_of: Mapping[Key, Steps] = past.steps
+        steps_of: Mapping[Key, HistorySteps] = past.steps
         values: Vector = {}
         if not self.offset:
             # Most series have one value: their result is known without a look at each.

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Protocol
 
-from agent.core.alerts.history import Steps
+from agent.core.alerts.history import HistorySteps
 from agent.core.fleet.figures import FleetFigures
 from agent.core.model import InstanceId
 from agent.core.view import InstanceView
@@ -130,10 +130,10 @@ class Past:
     __slots__ = ("last_values", "moving", "steps")
 
     def __init__(self) -> None:
-        self.steps: dict[Key, Steps] = {}
+        self.steps: dict[Key, HistorySteps] = {}
         self.last_values: Vector = {}
         """The last value of each."""
-        self.moving: dict[Key, Steps] = {}
+        self.moving: dict[Key, HistorySteps] = {}
         """Those that had more than one value in the time that is remembered."""
 
     def note(self, values: Vector, now: float, before: float) -> None:
@@ -154,7 +154,7 @@ class Past:
 
     def _note_one(self, key: Key, at: float, value: float) -> None:
         if (steps := self.steps.get(key)) is None:
-            steps = self.steps[key] = Steps()
+            steps = self.steps[key] = HistorySteps()
         steps.note(at, value)
         self.last_values[key] = value
         if len(steps) > 1:
@@ -194,7 +194,7 @@ class History:
     def past(self, series: Series) -> Past:
         return self._past.get(series) or Past()
 
-    def of(self, series: Series) -> Mapping[Key, Steps]:
+    def of(self, series: Series) -> Mapping[Key, HistorySteps]:
         return self.past(series).steps
 
     def before(self, series: Series, key: Key, points: list[tuple[float, float]]) -> None:

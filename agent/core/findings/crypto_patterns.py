@@ -197,7 +197,7 @@ _TRIED = "Session error:"
 
 
 @dataclass(frozen=True, slots=True)
-class LogReader:
+class CryptoLogReader:
     """Reads a log line by line: an error waits for the stack under it, which names the peer.
 
     Under its header libsignal prints one error per session that it tried: one message, one finding,
@@ -209,7 +209,7 @@ class LogReader:
     stack: int = 0
     block: Block = Block.NONE
 
-    def feed(self, line: str) -> "tuple[LogReader, tuple[CryptoFinding, ...]]":
+    def feed(self, line: str) -> "tuple[CryptoLogReader, tuple[CryptoFinding, ...]]":
         in_stack = line.startswith((" ", "\t")) and line.lstrip().startswith("at ")
         if in_stack:
             return self._feed_stack(line)
@@ -226,7 +226,7 @@ class LogReader:
             return reader, (*done, finding)
         return replace(reader, waiting=finding), done
 
-    def _feed_tried(self, finding: CryptoFinding) -> "LogReader":
+    def _feed_tried(self, finding: CryptoFinding) -> "CryptoLogReader":
         """A further session that libsignal tried for the same message."""
         if self.waiting is None:
             return replace(self, waiting=finding, stack=0)
@@ -234,7 +234,7 @@ class LogReader:
             return self
         return replace(self, waiting=replace(finding, peer=self.waiting.peer or finding.peer))
 
-    def _feed_stack(self, line: str) -> "tuple[LogReader, tuple[CryptoFinding, ...]]":
+    def _feed_stack(self, line: str) -> "tuple[CryptoLogReader, tuple[CryptoFinding, ...]]":
         if self.waiting is None or self.waiting.peer:
             return self, ()
         if self.stack >= _LONGEST_STACK:
@@ -246,7 +246,7 @@ class LogReader:
             return replace(self, waiting=None, stack=0), (named,)
         return replace(self, stack=self.stack + 1), ()
 
-    def flush(self) -> "tuple[LogReader, tuple[CryptoFinding, ...]]":
+    def flush(self) -> "tuple[CryptoLogReader, tuple[CryptoFinding, ...]]":
         """The log ended or goes on with something else: report the waiting record as it is."""
         done = (self.waiting,) if self.waiting is not None else ()
         return replace(self, waiting=None, stack=0, block=Block.NONE), done

@@ -191,8 +191,8 @@ class EvolutionSession:
             self._server.hooks.want(self.remote, now=True)
 
     async def _may_be_made_anew(self) -> bool:
-        """Without a person's word. A server of 1.8 shows nothing that others put into a session, and
-        one that hangs there comes back in no other way."""
+        """Without a person's word. A 1.8 shows nothing that others put into a session, and one that
+        hangs there comes back in no other way."""
         ours = not self._adopted and await self._renewal.is_ours()
         return ours or self._api.old
 

@@ -29,7 +29,7 @@ AGAIN = ("remote_refused", "backend_down")
 
 
 @dataclass(frozen=True, slots=True)
-class Round:
+class DownAndUp:
     """One session's way down and up; `id` is the server's."""
 
     server: WhaticketServer

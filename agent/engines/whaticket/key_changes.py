@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 
 from agent.engines.whaticket.contract import Contract
-from agent.engines.whaticket.down_and_up import Round
+from agent.engines.whaticket.down_and_up import DownAndUp
 from agent.engines.whaticket.keys.store import Plan, SessionStore
 from agent.errors import EngineError
 
@@ -23,7 +23,7 @@ async def plan_records(
 
 
 async def regenerate(
-    round: Round,
+    round: DownAndUp,
     peers: Sequence[str],
     *,
     damaged: bool = False,
@@ -59,7 +59,7 @@ async def regenerate(
     await round.while_down(work)
 
 
-async def start_over(round: Round, *, going_down: Callable[[], None] = lambda: None) -> None:
+async def start_over(round: DownAndUp, *, going_down: Callable[[], None] = lambda: None) -> None:
     """Down, everything away, then a start; what was taken out comes back if that was refused."""
     store, id = round.store, round.id
     await store.must_be_possible(id, await store.plan_all(id))
@@ -81,7 +81,7 @@ async def start_over(round: Round, *, going_down: Callable[[], None] = lambda: N
 
 
 async def put_back(
-    round: Round, name: object, *, going_down: Callable[[], None] = lambda: None
+    round: DownAndUp, name: object, *, going_down: Callable[[], None] = lambda: None
 ) -> None:
     """A removal undone, by a person's wish; what lies there by now is put aside itself. A removal
     that is back already, or is no longer whole, is refused before the session is touched."""

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agent.engines.remote.plain_http import PlainHttp
-from agent.engines.whaticket.keys.removed import Shelf
+from agent.engines.whaticket.keys.removed import RemovedKeys
 from agent.engines.whaticket.keys.store import SessionStore, open_store
 from agent.engines.whaticket.once.errors import (
-    LogRound,
+    ErrorRound,
     Sessions,
     attribute,
     over_threshold,
@@ -83,18 +83,18 @@ def _run(orders: Orders, env: Environment) -> int:
 async def _one_round(options: Options, orders: Orders, voice: Voice) -> int:
     memory = open_memory(options.state_dir, writes=not orders.dry_run)
     backup = options.backup_dir
-    shelf = Shelf(backup.parent, folder=backup.name, keep=options.keep_days * 86400.0)
+    shelf = RemovedKeys(backup.parent, folder=backup.name, keep=options.keep_days * 86400.0)
     server = WhaticketServer(options.backend, PlainHttp(options.backend.server))
     store = open_store(options.backend, backup.parent, shelf)
     try:
-        return await OneRound(options, orders, voice, memory, server, store).run()
+        return await RepairOnce(options, orders, voice, memory, server, store).run()
     finally:
         await store.close()
         await server.close()
 
 
 @dataclass(slots=True)
-class OneRound:
+class RepairOnce:
     options: Options
     orders: Orders
     voice: Voice
@@ -151,7 +151,7 @@ class OneRound:
             return [Task(what, "an operator asked for a reset", reset=True)]
         if self.orders.put_back:
             return [Task(what, "an operator asked for its keys", put_back=self.orders.put_back)]
-        read = LogRound(self.options, self.memory, self.voice)
+        read = ErrorRound(self.options, self.memory, self.voice)
         read.read()
         sessions = Sessions(self.server, self.store, read.hints)
         await sessions.look()

@@ -12,7 +12,7 @@ from agent.engines.base import ProbeAnswer, Qr, Reporter
 from agent.engines.remote.answers import ServerDown
 from agent.engines.tasks import Tasks, in_thread, runs
 from agent.engines.whaticket import key_changes
-from agent.engines.whaticket.down_and_up import Round
+from agent.engines.whaticket.down_and_up import DownAndUp
 from agent.engines.whaticket.keys.store import SessionStore
 from agent.engines.whaticket.messages import read_text, send_text
 from agent.engines.whaticket.rows import Row, id_of, missing_claim, no_such_session
@@ -202,7 +202,7 @@ class WhaticketSession:
             self._looking.cancel()
         await self._tasks.wait()
 
-    async def _renew(self, round: Round) -> None:
+    async def _renew(self, round: DownAndUp) -> None:
         contract, store = self._server.contract, self._store
         if contract.hang_up is None or not store.usable:
             await store.copy_all(round.id, "the session starts over")
@@ -273,10 +273,10 @@ class WhaticketSession:
             return id
         raise EngineError(f"cannot {what}: it is not in the server's list", code="remote_missing")
 
-    def _round(self, id: str) -> Round:
+    def _round(self, id: str) -> DownAndUp:
         server, store, settings = self._server, self._store, self._settings
         step, went_down = self._report_step, self._went_down
-        return Round(server, store, settings, id, step, went_down=went_down)
+        return DownAndUp(server, store, settings, id, step, went_down=went_down)
 
     def _went_down(self) -> None:
         """It may be up again before the next probe."""

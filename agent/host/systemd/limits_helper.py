@@ -88,7 +88,7 @@ def limits_body(unit: str, properties: Properties) -> bytes:
     return _pad(head) + values
 
 
-class Bus:
+class LimitsBus:
     """One connection to the system bus, for one client's line."""
 
     def __init__(self) -> None:
@@ -96,7 +96,7 @@ class Bus:
         self._socket.settimeout(BUS_WITHIN)
         self._serial = 0
 
-    def __enter__(self) -> "Bus":
+    def __enter__(self) -> "LimitsBus":
         try:
             self._socket.connect(BUS)
             self._socket.sendall(b"\0AUTH EXTERNAL " + str(os.getuid()).encode().hex().encode())
@@ -196,7 +196,7 @@ def sweep() -> int:
     except OSError:
         return 0
     kept = 0
-    with Bus() as bus:
+    with LimitsBus() as bus:
         for name in names:
             match = DROP_IN.fullmatch(name)
             if match is None:
@@ -219,7 +219,7 @@ def apply(line: bytes) -> str:
         return "refused"
     instance, properties = asked
     unit = f"wa-instance@{instance}.service"
-    with Bus() as bus:
+    with LimitsBus() as bus:
         if not bus.is_loaded(unit):
             return "not-loaded"
         if not properties:

@@ -24,7 +24,7 @@ RESTART_TIMEOUT = 120.0
 """A server may take this long to make a session, or to have it connected again."""
 
 
-class Seats:
+class BackendHost:
     """A Host whose instances are workers or, on a backend, seats in its worker."""
 
     def __init__(

@@ -29,7 +29,7 @@ from agent.supervise.copies.fitness import (
 )
 from agent.supervise.copies.invites import Invites
 from agent.supervise.copies.received import Received, open_nameless, read_seal, received
-from agent.supervise.copies.snapshots import Keeping
+from agent.supervise.copies.snapshots import Snapshots
 from agent.supervise.facts import Facts
 from agent.supervise.registry import Registry
 from agent.supervise.story import entry
@@ -74,8 +74,8 @@ class Wanted:
 
 
 @dataclass(slots=True, eq=False, repr=False)
-class Moving:
-    keeping: Keeping
+class Archives:
+    keeping: Snapshots
     registry: Registry
     store: Store
     host: Host

@@ -11,7 +11,7 @@ from agent.clock import boot_now
 from agent.config import SessionsSection
 from agent.core.model import ConnectionStatus, Health, InstanceId
 from agent.errors import WaError
-from agent.supervise.copies.snapshots import Keeping
+from agent.supervise.copies.snapshots import Snapshots
 from agent.supervise.facts import Facts
 from agent.supervise.registry import Registry
 from agent.vault.copies.snapshots import newest_good, sweep_snapshots
@@ -26,7 +26,7 @@ AFTER_FAILURE = 600.0
 
 @dataclass(slots=True, eq=False, repr=False)
 class SnapshotClock:
-    keeping: Keeping
+    keeping: Snapshots
     registry: Registry
     root: Path
     settings: Callable[[], SessionsSection]

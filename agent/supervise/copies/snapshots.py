@@ -75,7 +75,7 @@ def finish_cut_short(root: Path) -> None:
 
 
 @dataclass(slots=True, eq=False, repr=False)
-class Keeping:
+class Snapshots:
     """All work with copies of sessions."""
 
     registry: Registry

@@ -12,7 +12,7 @@ from agent.fleet.copies.profile import NOTHING, parse_pointer, render_pointer, s
 from agent.fleet.copies.restic import Restic
 from agent.fleet.key import FleetKey, copy_context
 from agent.fleet.postgres.coordinator import PostgresCoordinator
-from agent.supervise.copies.snapshots import Keeping
+from agent.supervise.copies.snapshots import Snapshots
 from agent.supervise.facts import Facts
 from agent.vault.copies.snapshots import Snapshot, newest_good
 
@@ -26,7 +26,7 @@ class Profiles:
     restic: Restic
     coordinator: PostgresCoordinator
     key: FleetKey
-    keeping: Keeping
+    keeping: Snapshots
     root: Path
     _pruned_at: float = field(init=False, default_factory=boot_now)
 

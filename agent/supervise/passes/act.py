@@ -20,7 +20,7 @@ from agent.errors import EngineError, LinkError, VaultError, WaError
 from agent.failpoint import failpoint
 from agent.host.base import Host
 from agent.log import about
-from agent.supervise.copies.snapshots import Keeping
+from agent.supervise.copies.snapshots import Snapshots
 from agent.supervise.facts import Facts
 from agent.supervise.passes.findings import failing_peers
 from agent.supervise.set_aside import set_aside
@@ -53,7 +53,7 @@ class Executor:
 
     host: Host
     session_root: Path
-    keeper: Keeping
+    keeper: Snapshots
     save: SaveRecord
     settings: Settings
 

@@ -16,7 +16,7 @@ from agent.supervise.registry import Registry
 
 
 @dataclass(slots=True, eq=False, repr=False)
-class Rounds:
+class KeyCheck:
     registry: Registry
     policy: Callable[[], CryptoPolicy]
     statistics: Callable[[], RepairStatistics]

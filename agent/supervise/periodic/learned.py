@@ -27,7 +27,7 @@ _INBOUND = "inbound:"
 _TREND = "trend:"
 
 
-class Handover:
+class Learned:
     def __init__(self, store: Store, ladder: Ladder, registry: Registry, trends: AllTrends) -> None:
         self._store = store
         self._ladder = ladder

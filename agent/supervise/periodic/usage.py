@@ -44,7 +44,7 @@ MOST = 1 << 50
 
 
 @dataclass(slots=True, eq=False, repr=False)
-class Sampler:
+class UsageSampler:
     """Measures all workers; frees caches and restarts, one at a time. `well`: its engine is in no
     incident, so that a restarted session can connect."""
 

@@ -31,7 +31,7 @@ _MAY_BE_DONE = frozenset({"timeout", "internal", "interrupted"})
 """Codes of an engine that cannot tell whether it sent the message."""
 
 
-class Asking:
+class Calls:
     """Talks to workers over their links; Refused where there is none."""
 
     def __init__(

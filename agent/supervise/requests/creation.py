@@ -11,14 +11,14 @@ from agent.errors import ConfigError, InvalidRequest, Refused
 from agent.supervise.backends.adoption import check_place
 from agent.supervise.backends.registry import Backends
 from agent.supervise.registry import Registry
-from agent.supervise.turns.memory import Room
+from agent.supervise.turns.memory import MemoryRoom
 
 
 @dataclass(slots=True, eq=False, repr=False, kw_only=True)
 class Creation:
     registry: Registry
     backends: Backends
-    room: Room
+    room: MemoryRoom
     wake: Callable[[InstanceId], None]
 
     async def create(self, instance: Instance) -> InstanceView:

@@ -8,7 +8,7 @@ from pathlib import Path
 from agent.core.model import InstanceId
 from agent.host.base import Host
 from agent.redaction import redact
-from agent.supervise.periodic.usage import Sampler
+from agent.supervise.periodic.usage import UsageSampler
 from agent.vault.diagnostics import FailedStart, list_failed_starts, read_picture
 
 LINES = 60
@@ -26,7 +26,7 @@ class WorkerLines:
 class Evidence:
     host: Host
     session_root: Path
-    sampler: Sampler
+    sampler: UsageSampler
 
     async def measure(self, id: InstanceId) -> None:
         await self.sampler.measure_now(id)

@@ -14,7 +14,7 @@ from agent.errors import LinkError, Refused, TryLater
 from agent.host.base import Host
 from agent.supervise.facts import Facts
 from agent.supervise.registry import Registry
-from agent.supervise.requests.calls import Asking
+from agent.supervise.requests.calls import Calls
 from agent.supervise.requests.no_code import refuse_silent, waits_in_vain
 from agent.supervise.requests.repairs import GOES_ON, POLL, RepairResult, Repairs
 from agent.supervise.turns.incidents import Incidents
@@ -42,7 +42,7 @@ class SettingUp:
     registry: Registry
     host: Host
     incidents: Incidents
-    asking: Asking
+    asking: Calls
     create: Callable[[Instance], Awaitable[object]]
     enable: Callable[[InstanceId], Awaitable[object]]
     _creating: dict[InstanceId, asyncio.Lock] = field(init=False, default_factory=dict)

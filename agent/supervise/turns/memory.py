@@ -17,7 +17,7 @@ LACKS = frozenset({MEMORY_FULL, DISK_FULL})
 
 
 @dataclass(slots=True, eq=False, repr=False, kw_only=True)
-class Room:
+class MemoryRoom:
     """Counts the memory promised to workers, and which sessions wait for room. `wanted`: whether a
     session should run at all."""
 

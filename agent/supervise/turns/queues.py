@@ -6,7 +6,7 @@ from agent.core.admission import LoginBudget, StartPolicy, StartQueue
 from agent.core.model import InstanceId
 
 
-class Gates:
+class Queues:
     """One queue for this machine's sessions, and one per backend. All share the machine's budget of
     logins."""
 

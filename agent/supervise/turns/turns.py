@@ -12,14 +12,14 @@ from agent.core.plan import ActionKind, Plan
 from agent.core.waiting import BACKEND_DOWN, BACKEND_UNCHECKED
 from agent.supervise.facts import Facts
 from agent.supervise.reach.watch import Reaching
-from agent.supervise.turns.memory import LACKS, Room
-from agent.supervise.turns.queues import Gates
+from agent.supervise.turns.memory import LACKS, MemoryRoom
+from agent.supervise.turns.queues import Queues
 
 
 @dataclass(frozen=True, slots=True)
 class Turns:
-    gates: Gates
-    room: Room
+    gates: Queues
+    room: MemoryRoom
     reaching: Reaching
     ask_server: Callable[[Facts, float], float | None]
     """Whether its backend's server answers: None, or when to ask again."""

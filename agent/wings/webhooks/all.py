@@ -27,7 +27,7 @@ from agent.wings.webhooks.deliveries import (
     delivery_name,
 )
 from agent.wings.webhooks.metrics import webhook_samples
-from agent.wings.webhooks.request import Line
+from agent.wings.webhooks.request import RequestLine
 from agent.wings.webhooks.settings import WebhookDeclaration, webhooks_of
 
 _SAID = 200
@@ -160,7 +160,7 @@ class Webhooks:
         now = time.time()
         sentence = "a test that an operator sent"
         entry = JournalEntry("webhook_test", sentence, Category.SYSTEM, None, now)
-        line = await Line.open(declared, self._version)
+        line = await RequestLine.open(declared, self._version)
         begun = time.monotonic()
         try:
             body = body_of(entry, self._machine, self._version)

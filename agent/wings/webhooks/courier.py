@@ -16,7 +16,7 @@ from agent.core.model import Category, JournalEntry
 from agent.errors import StoreError
 from agent.store.database import Store
 from agent.wings.webhooks.backlog import PAGE, Backlog
-from agent.wings.webhooks.cursor import Progress
+from agent.wings.webhooks.cursor import WebhookCursor
 from agent.wings.webhooks.deliveries import (
     OWN_KINDS,
     Answer,
@@ -28,7 +28,7 @@ from agent.wings.webhooks.deliveries import (
     wants,
 )
 from agent.wings.webhooks.request import Reply
-from agent.wings.webhooks.retry import AgeLimit, Patience, wait_for
+from agent.wings.webhooks.retry import AgeLimit, RetryPatience, wait_for
 from agent.wings.webhooks.settings import WebhookDeclaration, shown_target
 from agent.wings.webhooks.target import Target
 
@@ -62,9 +62,9 @@ class Courier:
         self._store = store
         self._results = results
         self._target = Target(declared, results, machine=machine, version=version)
-        self._patience = Patience(pace, jitter)
+        self._patience = RetryPatience(pace, jitter)
         self._age = AgeLimit(declared.longest_age * 3600)
-        self._progress: Progress | None = None
+        self._progress: WebhookCursor | None = None
         self._backlog = Backlog(self._wants)
         self._in_a_row = 0
         self._problem = ""
@@ -163,12 +163,12 @@ class Courier:
                 await wait_for(self._wake, TICK)
                 await self._backlog.count_ahead(self._store)
 
-    async def _find_progress(self) -> Progress:
+    async def _find_progress(self) -> WebhookCursor:
         newest = await self._store.history(limit=1)
         last = newest[0].cursor if newest else 0
-        progress = await Progress.find(self._store, self.declared.name)
+        progress = await WebhookCursor.find(self._store, self.declared.name)
         if progress is None:
-            progress = await Progress.begin(self._store, self.declared.name, last)
+            progress = await WebhookCursor.begin(self._store, self.declared.name, last)
             await self._report("webhook_begun", "it starts with the next event")
         elif progress.cursor > last:
             # The journal was lost and counts from 1 again: all its entries are new.
@@ -178,7 +178,7 @@ class Courier:
             progress.cursor = 0
         return progress
 
-    async def _skip_gap(self, progress: Progress, page: Sequence[JournalEntry]) -> None:
+    async def _skip_gap(self, progress: WebhookCursor, page: Sequence[JournalEntry]) -> None:
         """Skip entries that the bounded journal dropped before they were sent, and report them."""
         missing = page[0].cursor - progress.cursor - 1 if page else 0
         if missing <= 0 or progress.cursor == 0:
@@ -193,7 +193,7 @@ class Courier:
         chosen = self.declared
         return wants(chosen.name, chosen.kinds, chosen.instances, entry)
 
-    async def _settle(self, progress: Progress, entry: JournalEntry) -> None:
+    async def _settle(self, progress: WebhookCursor, entry: JournalEntry) -> None:
         """Try one entry until it is delivered, too old or put aside."""
         refused = 0
         while not self._age.is_over(entry.wall):
@@ -242,7 +242,7 @@ class Courier:
             self._hurry.clear()
         self._next_try_wall = None
 
-    async def _put_aside(self, progress: Progress, entry: JournalEntry, reply: Reply) -> None:
+    async def _put_aside(self, progress: WebhookCursor, entry: JournalEntry, reply: Reply) -> None:
         """Go on with the next entries; one `webhook_dead` event until the next delivery."""
         self._results[Result.DEAD] += 1
         self._in_a_row += 1
@@ -255,7 +255,7 @@ class Courier:
             sentence = f"it refused an event, which was put aside: {reply.problem}"
             await self._report("webhook_dead", sentence, bad=True)
 
-    async def _try_dead(self, progress: Progress) -> None:
+    async def _try_dead(self, progress: WebhookCursor) -> None:
         """Try each dead letter once more, as an operator asked."""
         while self._again:
             cursor = self._again[0]

@@ -15,7 +15,7 @@ MOST_DEAD = 500
 _CURSOR, _DEAD = "webhook.", "webhook_dead."
 
 
-class Progress:
+class WebhookCursor:
     """One webhook's cursor and its dead letters; a change is on the disk when its method ends."""
 
     def __init__(
@@ -30,7 +30,7 @@ class Progress:
         self._saved = cursor
 
     @classmethod
-    async def find(cls, store: Store, name: str) -> "Progress | None":
+    async def find(cls, store: Store, name: str) -> "WebhookCursor | None":
         """None for a new name."""
         text = await store.get_fact(_CURSOR + name)
         if text is None:
@@ -41,7 +41,7 @@ class Progress:
         return cls(store, name, int(text), {letter.cursor: letter for letter in letters})
 
     @classmethod
-    async def begin(cls, store: Store, name: str, cursor: int) -> "Progress":
+    async def begin(cls, store: Store, name: str, cursor: int) -> "WebhookCursor":
         progress = cls(store, name, cursor, {})
         await store.put_fact(_CURSOR + name, str(cursor))
         return progress

@@ -33,7 +33,7 @@ class Reply:
     said: str = ""
 
 
-class Line:
+class RequestLine:
     """A connection to one webhook, kept while there is more to send."""
 
     def __init__(self, declared: WebhookDeclaration, secret: bytes, http: aiohttp.ClientSession):
@@ -42,7 +42,7 @@ class Line:
         self._http = http
 
     @classmethod
-    async def open(cls, declared: WebhookDeclaration, version: str) -> "Line":
+    async def open(cls, declared: WebhookDeclaration, version: str) -> "RequestLine":
         """Reads the secret and the certificates. ConfigError: one of them cannot be read."""
         secret, tls = await asyncio.to_thread(_read, declared)
         http = aiohttp.ClientSession(

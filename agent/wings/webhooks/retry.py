@@ -12,7 +12,7 @@ CLOCK_JUMP = 3600.0
 """Seconds that the wall clock may gain on the boot clock; beyond them it was set."""
 
 
-class Patience:
+class RetryPatience:
     """Failures in a row, and the circuit that they open."""
 
     def __init__(self, pace: Pace, jitter: Callable[[], float]) -> None:

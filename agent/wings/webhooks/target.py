@@ -5,7 +5,7 @@ from collections import Counter
 from agent.core.model import JournalEntry
 from agent.errors import ConfigError
 from agent.wings.webhooks.deliveries import Answer, Result, body_of, delivery_name
-from agent.wings.webhooks.request import Line, Reply
+from agent.wings.webhooks.request import Reply, RequestLine
 from agent.wings.webhooks.settings import WebhookDeclaration
 
 
@@ -17,7 +17,7 @@ class Target:
         self._results = results
         self._machine = machine
         self._version = version
-        self._line: Line | None = None
+        self._line: RequestLine | None = None
         self._stale = False
 
     def reopen(self) -> None:
@@ -35,7 +35,7 @@ class Target:
                 await self.close()
             self._stale = False
             if self._line is None:
-                self._line = await Line.open(self._declared, self._version)
+                self._line = await RequestLine.open(self._declared, self._version)
         except ConfigError as error:
             # Unsigned would be worse than late: the receiver could not tell it from a forgery.
             reply = Reply(Answer.LATER, problem=str(error))

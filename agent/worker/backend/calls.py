@@ -9,7 +9,7 @@ from agent.engines.base import Backend
 from agent.errors import EngineError, NotFound
 from agent.link.messages import Call
 from agent.worker.backend.server_checks import ServerChecks
-from agent.worker.backend.sessions import Held, Session
+from agent.worker.backend.sessions import HeldSessions, Session
 from agent.worker.calls import Answer, Work, answer_with, object_of, plain, session_works
 from agent.worker.identity import own_settings
 
@@ -19,7 +19,7 @@ class BackendCalls:
         self,
         name: InstanceId,
         backend: Backend,
-        held: Held,
+        held: HeldSessions,
         checks: ServerChecks,
         stop: Callable[[], Awaitable[None]],
     ) -> None:

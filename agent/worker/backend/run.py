@@ -11,7 +11,7 @@ from agent.link.limits import BACKEND_SERVER
 from agent.link.server import LinkServer
 from agent.worker.backend.calls import BackendCalls
 from agent.worker.backend.server_checks import MARGIN, ServerChecks
-from agent.worker.backend.sessions import Held
+from agent.worker.backend.sessions import HeldSessions
 from agent.worker.identity import Identity, engine_folder, read_backend, read_roster
 from agent.worker.life import Life, live
 from agent.worker.stop import stop_in_order
@@ -43,7 +43,7 @@ async def _work(identity: Identity, link_path: Path) -> int:
     reporter = _FromBackend(life.crashed)
     kept = engine_folder(identity.folder, "kept")
     backend = load_backend(identity.engine)(kept, identity.settings, reporter)
-    held = Held(backend, changed)
+    held = HeldSessions(backend, changed)
 
     def tell(claim: ServerClaim) -> None:
         changed.set()

@@ -31,7 +31,7 @@ class Session:
     settings: Mapping[str, Any] = field(repr=False)
 
 
-class Held:
+class HeldSessions:
     """Follows the agent's `hold` and `release`."""
 
     def __init__(self, backend: Backend, changed: asyncio.Event) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from agent.api.http.idempotency import PREFIX, Remembered
+from agent.api.http.idempotency import PREFIX, IdempotentAnswers
 from agent.errors import EngineError, Refused, TryLater
 from tests.fakes.supervisor import FakeKeys
 
@@ -29,39 +29,39 @@ class Work:
 
 async def test_the_next_agent_knows_what_the_one_before_did():
     store, work = FakeKeys(), Work()
-    first = await Remembered(store).once(KEY, "hello", work)
-    again = await Remembered(store).once(KEY, "hello", work)
+    first = await IdempotentAnswers(store).once(KEY, "hello", work)
+    again = await IdempotentAnswers(store).once(KEY, "hello", work)
     assert (first, again, work.done) == (({"id": "M1"}, False), ({"id": "M1"}, True), 1)
 
 
 async def test_an_answer_does_not_outlive_the_instance_that_it_was_for():
     store, work = FakeKeys(), Work()
-    remembered = Remembered(store)
+    remembered = IdempotentAnswers(store)
     answers = [await remembered.once(KEY, "hello", work, born=born) for born in (5.5, 5.5, 7.5)]
     assert answers == [({"id": "M1"}, False), ({"id": "M1"}, True), ({"id": "M2"}, False)]
 
 
 async def test_an_answer_that_an_older_agent_stored_is_still_the_answer():
     store, work = FakeKeys(), Work()
-    await Remembered(store).once(KEY, "hello", work, born=5.5)
+    await IdempotentAnswers(store).once(KEY, "hello", work, born=5.5)
     ((name, text),) = store.facts.items()
     store.facts[name] = text.replace("@5.5", "")
-    assert await Remembered(store).once(KEY, "hello", work, born=5.5) == ({"id": "M1"}, True)
+    assert await IdempotentAnswers(store).once(KEY, "hello", work, born=5.5) == ({"id": "M1"}, True)
 
 
 async def test_a_request_begun_and_never_answered_stays_unknown():
     """The agent was killed while it sent: its key may not be used to send again."""
     store, work = FakeKeys(), Work(asyncio.CancelledError())
     with pytest.raises(asyncio.CancelledError):
-        await Remembered(store).once(KEY, "hello", work)
+        await IdempotentAnswers(store).once(KEY, "hello", work)
     with pytest.raises(TryLater) as caught:
-        await Remembered(store).once(KEY, "hello", work)
+        await IdempotentAnswers(store).once(KEY, "hello", work)
     assert (caught.value.code, work.done) == ("unknown_outcome", 1)
 
 
 async def test_an_unknown_outcome_is_not_tried_again_under_its_key():
     unknown = TryLater("cannot tell whether it was sent", code="unknown_outcome")
-    remembered, work = Remembered(FakeKeys()), Work(unknown)
+    remembered, work = IdempotentAnswers(FakeKeys()), Work(unknown)
     for _ in range(2):
         with pytest.raises(TryLater) as caught:
             await remembered.once(KEY, "hello", work)
@@ -71,7 +71,7 @@ async def test_an_unknown_outcome_is_not_tried_again_under_its_key():
 
 async def test_a_request_that_surely_failed_may_be_tried_again():
     store = FakeKeys()
-    remembered, work = Remembered(store), Work(EngineError("cannot send: the phone is off"))
+    remembered, work = IdempotentAnswers(store), Work(EngineError("cannot send: the phone is off"))
     with pytest.raises(EngineError):
         await remembered.once(KEY, "hello", work)
     assert store.facts == {}
@@ -85,7 +85,7 @@ async def test_a_second_caller_waits_for_the_answer_of_the_first():
         await may_go.wait()
         return await work()
 
-    remembered = Remembered(FakeKeys())
+    remembered = IdempotentAnswers(FakeKeys())
     asked = [asyncio.create_task(remembered.once(KEY, "hello", slow)) for _ in range(3)]
     await asyncio.sleep(0)
     may_go.set()
@@ -95,7 +95,7 @@ async def test_a_second_caller_waits_for_the_answer_of_the_first():
 
 
 async def test_another_request_under_the_same_key_is_refused():
-    remembered = Remembered(FakeKeys())
+    remembered = IdempotentAnswers(FakeKeys())
     await remembered.once(KEY, "hello", Work())
     with pytest.raises(Refused) as caught:
         await remembered.once(KEY, "goodbye", Work())
@@ -104,14 +104,14 @@ async def test_another_request_under_the_same_key_is_refused():
 
 async def test_neither_key_nor_message_can_be_read_in_the_database():
     store = FakeKeys()
-    await Remembered(store).once(KEY, "a secret text", Work())
+    await IdempotentAnswers(store).once(KEY, "a secret text", Work())
     assert not any(word in str(store.facts) for word in (*KEY, "secret"))
 
 
 async def test_the_oldest_are_forgotten_after_a_day_and_beyond_the_bound():
     now = [1000.0]
     store = FakeKeys()
-    remembered = Remembered(store, most=20, wall=lambda: now[0])
+    remembered = IdempotentAnswers(store, most=20, wall=lambda: now[0])
     for number in range(60):
         now[0] += 1
         await remembered.once(("a", "b", str(number)), "hello", Work())

@@ -12,7 +12,7 @@ from unittest.mock import patch
 
 from agent.engines.web.browser import process
 from agent.engines.web.browser.arguments import command_line, find_browser
-from agent.engines.web.browser.connection import Debugger
+from agent.engines.web.browser.connection import DebuggerConnection
 from agent.engines.web.browser.process import Browser
 from agent.errors import ConfigError
 from tests.lacking import lacks
@@ -55,7 +55,7 @@ PATIENCE = 60.0
 
 
 class Watcher:
-    def __init__(self, browser: Browser, page: Debugger) -> None:
+    def __init__(self, browser: Browser, page: DebuggerConnection) -> None:
         self._browser = browser
         self._page = page
         self.asked: list[str] = []

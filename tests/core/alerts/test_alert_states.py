@@ -25,7 +25,7 @@ from agent.core.alerts import (
 from agent.core.alerts import series as s
 from agent.core.alerts.alert import Unit
 from agent.core.alerts.expression import Binary, Fold
-from agent.core.alerts.history import Steps
+from agent.core.alerts.history import HistorySteps
 from agent.core.alerts.reading import _FUNCTIONS, Absent, Over, duration
 from agent.core.alerts.show import show_value, summarize
 from agent.core.alerts.source import Series
@@ -44,8 +44,8 @@ SALES = (("session", "sales"),)
 READINGS = st.lists(st.tuples(st.integers(1, 50), st.integers(0, 9)), min_size=1, max_size=30)
 
 
-def noted(readings: list[tuple[int, int]]) -> tuple[Steps, list[tuple[float, float]]]:
-    steps, plain, at = Steps(), [], 0.0
+def noted(readings: list[tuple[int, int]]) -> tuple[HistorySteps, list[tuple[float, float]]]:
+    steps, plain, at = HistorySteps(), [], 0.0
     for wait, value in readings:
         at += wait
         steps.note(at, value)
@@ -102,18 +102,18 @@ def test_a_mean_weighs_each_value_by_how_long_it_held(
 
 
 def test_a_value_that_stays_costs_one_point() -> None:
-    steps = Steps()
+    steps = HistorySteps()
     for at in range(10_000):
         steps.note(float(at), 7.0)
     assert len(steps) == 1
 
 
 def test_a_line_goes_on_as_it_went() -> None:
-    steps = Steps()
+    steps = HistorySteps()
     for minute in range(61):
         steps.note(minute * 60.0, 100.0 - minute)
     assert steps.line(0.0, 3600.0, 3600.0) == pytest.approx(-20, abs=2)
-    still = Steps()
+    still = HistorySteps()
     still.note(0.0, 5.0)
     assert still.line(0.0, 3600.0, 7200.0) == pytest.approx(5.0)
     assert still.line(-10.0, 0.0, 60.0) is None
@@ -159,7 +159,7 @@ def test_the_shortcut_for_constant_series_gives_the_same_result(moves, function,
 
 def test_a_session_that_stays_as_it_is_costs_no_look_of_its_own(monkeypatch) -> None:
     looked = []
-    wrapped = Steps.increase
+    wrapped = HistorySteps.increase
     monkeypatch.setitem(
         _FUNCTIONS, "increase", lambda *words: looked.append(words) or wrapped(*words)
     )

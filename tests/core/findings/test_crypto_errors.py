@@ -6,8 +6,8 @@ from agent.core.findings.crypto import crypto_retry_delay, judge_crypto
 from agent.core.findings.crypto_patterns import (
     PATTERNS,
     CryptoFinding,
+    CryptoLogReader,
     Effect,
-    LogReader,
     own_pattern,
     peer_in,
     read_line,
@@ -128,7 +128,7 @@ def test_the_stack_names_the_peer(line, peer):
 
 
 def read(lines, reader=None):
-    reader, found = reader or LogReader(), []
+    reader, found = reader or CryptoLogReader(), []
     for line in lines:
         reader, new = reader.feed(line)
         found += new

@@ -422,10 +422,10 @@ class FarEnd:
 
 @pytest.fixture
 async def pipe() -> Any:
-    from agent.engines.web.browser.connection import Debugger
+    from agent.engines.web.browser.connection import DebuggerConnection
 
     far = FarEnd()
-    near = await Debugger.open(far.near_read, far.near_write)
+    near = await DebuggerConnection.open(far.near_read, far.near_write)
     yield near, far
     near.close()
     far.close()

@@ -14,7 +14,7 @@ import pytest
 from agent.wings.webhooks import guarded_address
 from agent.wings.webhooks.deliveries import Answer
 from agent.wings.webhooks.guarded_address import GuardedResolver, open_connector
-from agent.wings.webhooks.request import Line, Reply
+from agent.wings.webhooks.request import Reply, RequestLine
 from agent.wings.webhooks.settings import WebhookDeclaration
 from tests.conftest import Eventually
 from tests.listener import listening
@@ -47,7 +47,7 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
 
 async def send(url: str, **more: Any) -> Reply:
     declared = WebhookDeclaration("ops", url, **{"timeout": 30.0, **more})
-    line = await Line.open(declared, "9.9")
+    line = await RequestLine.open(declared, "9.9")
     try:
         return await line.post(b"{}", "status", "1-1")
     finally:

@@ -12,7 +12,7 @@ from agent.core.model import Claim, ConnectionStatus, InstanceId
 from agent.errors import ConfigError, WaError
 from agent.worker import reports as reports_module
 from agent.worker.backend import sessions as held_module
-from agent.worker.backend.sessions import Held
+from agent.worker.backend.sessions import HeldSessions
 
 UP = Claim(ConnectionStatus.CONNECTED, proof_age=0.0)
 IDS = [InstanceId(f"s{number}") for number in range(90)]
@@ -97,15 +97,15 @@ def server(clock: Clock) -> Server:
 
 
 @pytest.fixture
-async def held(backend: Backend, server: Server) -> Held:
-    held = Held(backend, asyncio.Event())  # type: ignore[arg-type]
+async def held(backend: Backend, server: Server) -> HeldSessions:
+    held = HeldSessions(backend, asyncio.Event())  # type: ignore[arg-type]
     held.attach(server)  # type: ignore[arg-type]
     held.hold_all({id: {"remote": ""} for id in IDS})
     return held
 
 
 async def test_every_claim_is_reported_again_in_time_and_spread_out(
-    held: Held, backend: Backend, server: Server, clock: Clock
+    held: HeldSessions, backend: Backend, server: Server, clock: Clock
 ) -> None:
     for id in IDS[:60]:
         backend.reporters[id].claim(UP)
@@ -125,7 +125,7 @@ async def test_every_claim_is_reported_again_in_time_and_spread_out(
 
 
 async def test_a_session_that_broke_is_watched_again_after_a_pause(
-    held: Held, backend: Backend, eventually: Any, monkeypatch: pytest.MonkeyPatch
+    held: HeldSessions, backend: Backend, eventually: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(held_module, "HOLD_AGAIN", 0.05)
     before = held.sessions[IDS[3]]
@@ -141,7 +141,9 @@ async def test_a_session_that_broke_is_watched_again_after_a_pause(
     assert held.sessions[IDS[3]].settings == {"remote": ""} and IDS[4] not in held.sessions
 
 
-async def test_a_session_that_the_worker_cannot_hold_is_left_out(held: Held, caplog: Any) -> None:
+async def test_a_session_that_the_worker_cannot_hold_is_left_out(
+    held: HeldSessions, caplog: Any
+) -> None:
     odd = {InstanceId("x1"): {"remote": "impossible"}, InstanceId("x2"): {"remote": "surprising"}}
     held.hold_all({**odd, InstanceId("x3"): {}})
     assert set(held.sessions) == {*IDS, "x3"}
@@ -149,7 +151,7 @@ async def test_a_session_that_the_worker_cannot_hold_is_left_out(held: Held, cap
 
 
 async def test_the_end_saves_and_releases_all_whatever_one_of_them_does(
-    held: Held, backend: Backend
+    held: HeldSessions, backend: Backend
 ) -> None:
     backend.bad = {IDS[5], IDS[7]}
     await held.prepare_stop()
@@ -160,7 +162,9 @@ async def test_the_end_saves_and_releases_all_whatever_one_of_them_does(
     assert held.sessions == {}
 
 
-async def test_a_save_of_any_session_counts_as_progress(held: Held, backend: Backend) -> None:
+async def test_a_save_of_any_session_counts_as_progress(
+    held: HeldSessions, backend: Backend
+) -> None:
     assert held.progressed() == 0.0
     backend.reporters[IDS[9]].progress()
     at = held.progressed()

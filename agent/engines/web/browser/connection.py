@@ -127,7 +127,7 @@ class _Reader(asyncio.Protocol):
         self._end(f"the browser closed its pipe{f': {error}' if error else ''}")
 
 
-class Debugger:
+class DebuggerConnection:
     """What the rest of the engine knows of the connection: the browser itself, or one target."""
 
     def __init__(self, pipe: _Pipe, session: str = "") -> None:
@@ -135,7 +135,7 @@ class Debugger:
         self._session = session
 
     @classmethod
-    async def open(cls, read_fd: int, write_fd: int) -> "Debugger":
+    async def open(cls, read_fd: int, write_fd: int) -> "DebuggerConnection":
         """Take both descriptors over: answers come from the first, calls go into the second."""
         loop = asyncio.get_running_loop()
         calls, answers = os.fdopen(write_fd, "wb", 0), os.fdopen(read_fd, "rb", 0)
@@ -172,12 +172,12 @@ class Debugger:
     def alive(self) -> bool:
         return self._pipe.alive
 
-    async def attach(self, target: str, *, within: float) -> "Debugger":
+    async def attach(self, target: str, *, within: float) -> "DebuggerConnection":
         """A session with one target."""
         raw = await self.call(
             "Target.attachToTarget", {"targetId": target, "flatten": True}, within=within
         )
-        return Debugger(self._pipe, str(raw["sessionId"]))
+        return DebuggerConnection(self._pipe, str(raw["sessionId"]))
 
     def close(self) -> None:
         self._pipe.drop("closed")

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
-from agent.engines.web.browser.connection import Debugger
+from agent.engines.web.browser.connection import DebuggerConnection
 from agent.errors import EngineError
 
 _KINDS = frozenset({"Document", "Script", "Stylesheet"})
@@ -17,7 +17,7 @@ _NO_BODIES = {"maxTotalBufferSize": 1, "maxResourceBufferSize": 1}
 class Loading:
     """Watches while it is switched on; `bytes` belong to the document that is shown."""
 
-    def __init__(self, debugger: Debugger) -> None:
+    def __init__(self, debugger: DebuggerConnection) -> None:
         self._debugger = debugger
         self._parts: set[str] = set()
         self._on = False

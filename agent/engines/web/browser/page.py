@@ -11,7 +11,7 @@ from typing import Any
 
 from agent.engines.settings import origin_of
 from agent.engines.web.browser.arguments import user_agent, user_agent_metadata
-from agent.engines.web.browser.connection import Debugger
+from agent.engines.web.browser.connection import DebuggerConnection
 from agent.engines.web.browser.loading import Loading
 from agent.engines.web.browser.scripts import HIDE_CODES, SHOW_CODES
 from agent.errors import EngineError
@@ -27,7 +27,9 @@ Tell = Callable[[str, Mapping[str, Any]], None]
 class Page:
     """Calls raise EngineError; `tell` gets the page's words, and `page_crashed`, `navigated`."""
 
-    def __init__(self, browser: Debugger, debugger: Debugger, tell: Tell) -> None:
+    def __init__(
+        self, browser: DebuggerConnection, debugger: DebuggerConnection, tell: Tell
+    ) -> None:
         self._browser = browser
         self._debugger = debugger
         self._tell = tell
@@ -42,7 +44,13 @@ class Page:
 
     @classmethod
     async def open(
-        cls, browser: Debugger, script: str, version: str, tell: Tell, *, within: float = 20.0
+        cls,
+        browser: DebuggerConnection,
+        script: str,
+        version: str,
+        tell: Tell,
+        *,
+        within: float = 20.0,
     ) -> "Page":
         """Attach to the browser's first page; `script` runs in each document before its own."""
         async with asyncio.timeout(within):
@@ -265,7 +273,7 @@ _NETWORK_CODES = {
 }
 
 
-async def _first_page(browser: Debugger, within: float) -> str:
+async def _first_page(browser: DebuggerConnection, within: float) -> str:
     raw = await browser.call("Target.getTargets", within=within)
     for target in raw.get("targetInfos", []):
         if target.get("type") == "page":

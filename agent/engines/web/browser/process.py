@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from agent.engines.web.browser.arguments import Program, command_line, user_agent
-from agent.engines.web.browser.connection import Debugger
+from agent.engines.web.browser.connection import DebuggerConnection
 from agent.errors import EngineError
 
 log = logging.getLogger(__name__)
@@ -32,7 +32,7 @@ class Browser:
         """Its exit status, negative for a signal."""
         self._watch = os.pidfd_open(pid)
         self._said = b""
-        self._debugger: Debugger | None = None
+        self._debugger: DebuggerConnection | None = None
         asyncio.get_running_loop().add_reader(self._watch, self._reap)
 
     @classmethod
@@ -79,7 +79,7 @@ class Browser:
         return browser
 
     @property
-    def debugger(self) -> Debugger:
+    def debugger(self) -> DebuggerConnection:
         assert self._debugger is not None
         return self._debugger
 
@@ -126,7 +126,7 @@ class Browser:
 
     async def _connect(self, pipes: "_Pipes") -> None:
         asyncio.get_running_loop().add_reader(pipes.errors, self._hear, pipes.errors)
-        self._debugger = await Debugger.open(pipes.answers, pipes.calls)
+        self._debugger = await DebuggerConnection.open(pipes.answers, pipes.calls)
         await self._debugger.call("Browser.getVersion", within=START)
 
     def _hear(self, fd: int) -> None:

@@ -18,7 +18,7 @@ from agent.engines.whaticket.keys.removed import (
     FILES,
     FileEntry,
     Removal,
-    Shelf,
+    RemovedKeys,
     is_safe_name,
     measure,
     opened,
@@ -124,7 +124,7 @@ class AuthFolder:
         with opened(path) as fd:
             return tuple(measure(path, fd, name) for name in names)
 
-    def size_elsewhere(self, shelf: Shelf, id: str, names: Iterable[str]) -> int:
+    def size_elsewhere(self, shelf: RemovedKeys, id: str, names: Iterable[str]) -> int:
         """What a copy of them takes on a disk of 4 KiB blocks; 0 where they move in one step."""
         path = self.path(id)
         with opened(path) as fd:
@@ -141,7 +141,7 @@ class AuthFolder:
             names = [n for n in _names_in(fd) if _is_file(n, fd)]
         return sorted(names, key=lambda name: name == CREDS)
 
-    def take_out(self, shelf: Shelf, removal: Removal, id: str, *, whole: bool) -> Removal:
+    def take_out(self, shelf: RemovedKeys, removal: Removal, id: str, *, whole: bool) -> Removal:
         """Move what the manifest lists; it was read just before. Then read it again there."""
         path, target = self.path(id), removal.path / FILES
         removal = shelf.write(replace(removal, source=str(path), whole=whole))
@@ -155,7 +155,7 @@ class AuthFolder:
         self._read_again(removal, path, target)
         return shelf.write(replace(removal, state="done"))
 
-    def copy(self, shelf: Shelf, removal: Removal, id: str) -> Removal:
+    def copy(self, shelf: RemovedKeys, removal: Removal, id: str) -> Removal:
         """A copy of what the manifest lists, of a session that cannot be stopped first."""
         path, target = self.path(id), removal.path / FILES
         _make(target)
@@ -184,7 +184,7 @@ class AuthFolder:
                 )
         return tuple(left)
 
-    def put_back(self, shelf: Shelf, removal: Removal, id: str) -> None:
+    def put_back(self, shelf: RemovedKeys, removal: Removal, id: str) -> None:
         """What stands in the way was moved aside before."""
         path, backup = self.path(id), removal.path / FILES
         left = self.left_to_put_back(removal, id)

@@ -87,7 +87,7 @@ class Removal:
 
 
 @dataclass(frozen=True, slots=True)
-class Shelf:
+class RemovedKeys:
     """All removals of one backend."""
 
     root: Path

@@ -11,7 +11,7 @@ from agent.engines.whaticket.keys.files import write_private
 from agent.engines.whaticket.keys.folder import AuthFolder
 from agent.engines.whaticket.keys.peers import Peers, user_of
 from agent.engines.whaticket.keys.redis import KeyDump, RedisKeys, parse_keys, render_keys
-from agent.engines.whaticket.keys.removed import KEYS, Removal, Shelf
+from agent.engines.whaticket.keys.removed import KEYS, Removal, RemovedKeys
 from agent.engines.whaticket.settings import WhaticketSettings
 from agent.errors import EngineError, InvalidRequest
 
@@ -42,7 +42,7 @@ class Plan:
 class SessionStore:
     """Either may be None: not configured."""
 
-    shelf: Shelf
+    shelf: RemovedKeys
     folder: AuthFolder | None = None
     redis: RedisKeys | None = None
 
@@ -224,14 +224,14 @@ class SessionStore:
 
 
 def open_store(
-    settings: WhaticketSettings, folder: Path, shelf: Shelf | None = None
+    settings: WhaticketSettings, folder: Path, shelf: RemovedKeys | None = None
 ) -> SessionStore:
     own, server = settings.own, settings.server
     auth = AuthFolder(own.auth_folder.rstrip("/")) if own.auth_folder else None
     keys = None
     if own.redis_url:
         keys = RedisKeys(own.redis_url, own.redis_pattern, server.timeout, server.ca_file)
-    return SessionStore(shelf or Shelf(folder), auth, keys)
+    return SessionStore(shelf or RemovedKeys(folder), auth, keys)
 
 
 def _holds(removal: Removal, name: str) -> bool:

@@ -11,9 +11,9 @@ from typing import Any
 from agent.core.findings.crypto_patterns import (
     PATTERNS,
     CryptoFinding,
+    CryptoLogReader,
     CryptoPattern,
     Effect,
-    LogReader,
 )
 from agent.engines.whaticket.keys.peers import address_of_jid, same_peer
 from agent.engines.whaticket.logs.records import (
@@ -99,7 +99,7 @@ class LineReader:
     """`now` is the time that a line was written at: tell it."""
     errors: list[LogError] = field(default_factory=list)
     turns: list[Turn] = field(default_factory=list)
-    _reader: LogReader = field(default_factory=LogReader)
+    _reader: CryptoLogReader = field(default_factory=CryptoLogReader)
     _address: str = ""
     _session: str = ""
     _blocks: list[_Block] = field(default_factory=list)
@@ -107,7 +107,7 @@ class LineReader:
     _needles: tuple[bytes, ...] = ()
 
     def __post_init__(self) -> None:
-        self._reader = LogReader(self.own)
+        self._reader = CryptoLogReader(self.own)
         self._needles = tuple(needle_of(pattern) for pattern in self.own)
 
     def feed(self, raw: bytes, now: float) -> None:

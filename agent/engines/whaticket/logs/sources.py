@@ -14,7 +14,7 @@ from agent.engines.tasks import Tasks, in_thread
 from agent.engines.whaticket.keys.files import read_json, write_json
 from agent.engines.whaticket.logs.programs import Program
 from agent.engines.whaticket.logs.stream import Batch
-from agent.engines.whaticket.logs.tail import Follower
+from agent.engines.whaticket.logs.tail import LogTail
 from agent.engines.whaticket.settings import Source, WhaticketSettings
 from agent.errors import EngineError
 
@@ -93,9 +93,7 @@ class Logs:
     async def _follow(self, state: SourceState, positions: dict[str, Any]) -> None:
         source = state.source
         chosen = self._settings
-        follower = Follower(
-            source.kind, source.what, chosen.log_session, positions, chosen.patterns
-        )
+        follower = LogTail(source.kind, source.what, chosen.log_session, positions, chosen.patterns)
         state.where = follower.positions
         try:
             while True:

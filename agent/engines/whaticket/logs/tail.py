@@ -55,7 +55,7 @@ class Tail:
 
 
 @dataclass(slots=True)
-class Follower:
+class LogTail:
     """All files of one source."""
 
     kind: str

@@ -18,7 +18,7 @@ from agent.engines.whaticket.keys.store import SessionStore
 from agent.engines.whaticket.logs.lines import LogError
 from agent.engines.whaticket.logs.owner import Attribution, Names, NoOwner, names_of
 from agent.engines.whaticket.logs.stream import Batch
-from agent.engines.whaticket.logs.tail import Follower
+from agent.engines.whaticket.logs.tail import LogTail
 from agent.engines.whaticket.logs.times import LogClock, offset_of, zone_of
 from agent.engines.whaticket.once.options import Options
 from agent.engines.whaticket.once.say import Voice
@@ -47,7 +47,7 @@ class Due:
 
 
 @dataclass(slots=True)
-class LogRound:
+class ErrorRound:
     """One reading of all logs."""
 
     options: Options
@@ -87,7 +87,7 @@ class LogRound:
     def _read(self, path: Path, hint: str) -> None:
         earlier = self._earlier(path)
         first = not self._met_before()
-        follower = Follower(
+        follower = LogTail(
             "file",
             str(path),
             self.options.backend.log_session,
@@ -190,7 +190,7 @@ class Sessions:
         return sorted({row.id for row in self.rows or ()} | set(self.stored) | self.hints)
 
 
-async def attribute(read: LogRound, sessions: Sessions, memory: Memory) -> None:
+async def attribute(read: ErrorRound, sessions: Sessions, memory: Memory) -> None:
     """Everything that was read becomes errors of sessions; the old ones are forgotten."""
     names = sessions.names()
     whose = Attribution(sessions.store, sessions.names, sessions.ids)

@@ -7,7 +7,7 @@ from functools import partial
 from agent.core.words import ConnectionStatus
 from agent.engines.remote.answers import ServerDown
 from agent.engines.whaticket import key_changes
-from agent.engines.whaticket.down_and_up import Round
+from agent.engines.whaticket.down_and_up import DownAndUp
 from agent.engines.whaticket.keys.removed import PUT_BACK_ALREADY
 from agent.engines.whaticket.keys.store import SessionStore
 from agent.engines.whaticket.once.options import Options
@@ -102,7 +102,7 @@ class Repairer:
                 raise
             return Result(RECOVERED)
 
-    async def _change_keys(self, round: Round, task: Task) -> Result:
+    async def _change_keys(self, round: DownAndUp, task: Task) -> Result:
         self._must_hold_keys()
         if task.reset:
             return await self._reset(round, task)
@@ -120,7 +120,7 @@ class Repairer:
         )
         return Result(RECOVERED)
 
-    async def _reset(self, round: Round, task: Task) -> Result:
+    async def _reset(self, round: DownAndUp, task: Task) -> Result:
         await key_changes.start_over(round, going_down=lambda: self._note_down(task))
         row = await round.wait("get a code of", lambda row: row.asks or row.connected)
         return Result(CLEANED if row.asks else RECOVERED)
@@ -166,9 +166,9 @@ class Repairer:
             memory.down.pop(task.session, None)
         memory.save()
 
-    def _round(self, task: Task) -> Round:
+    def _round(self, task: Task) -> DownAndUp:
         options = self.options
-        return Round(
+        return DownAndUp(
             self.server,
             self.store,
             options.backend,

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from agent.engines.whaticket.keys.folder import AuthFolder
-from agent.engines.whaticket.keys.removed import KEEP, Shelf
+from agent.engines.whaticket.keys.removed import KEEP, RemovedKeys
 from agent.errors import EngineError, InvalidRequest
 
 NOW = 1_800_000_000.0
@@ -29,7 +29,7 @@ def remove(shelf, auth, *names):
 
 
 def test_two_removals_in_one_second_have_two_names(tmp_path, auth):
-    shelf = Shelf(tmp_path, lambda: NOW)
+    shelf = RemovedKeys(tmp_path, lambda: NOW)
     one, two = remove(shelf, auth, "session-5511.0"), remove(shelf, auth, "session-5512.0")
     assert one.name == "20270115T080000Z"
     assert two.name == "20270115T080000Z.2"
@@ -39,7 +39,7 @@ def test_two_removals_in_one_second_have_two_names(tmp_path, auth):
 
 def test_only_old_removals_of_the_agent_are_swept(tmp_path, auth):
     clock = [NOW]
-    shelf = Shelf(tmp_path, lambda: clock[0])
+    shelf = RemovedKeys(tmp_path, lambda: clock[0])
     remove(shelf, auth, "session-5511.0")
     clock[0] += KEEP
     young = remove(shelf, auth, "session-5512.0")
@@ -54,7 +54,7 @@ def test_only_old_removals_of_the_agent_are_swept(tmp_path, auth):
 
 @pytest.mark.parametrize("remote", ["../7", "..", ".", "", "a/b", "/etc", "a\0b", "x" * 200, "-"])
 def test_a_sessions_name_is_no_way_out(tmp_path, auth, remote):
-    shelf = Shelf(tmp_path)
+    shelf = RemovedKeys(tmp_path)
     for asked in (lambda: shelf.begin(remote, "x"), lambda: auth.path(remote)):
         with pytest.raises(EngineError) as caught:
             asked()
@@ -76,7 +76,7 @@ def test_a_sessions_name_is_no_way_out(tmp_path, auth, remote):
     ],
 )
 def test_a_manifest_that_was_changed_is_not_believed(tmp_path, auth, change):
-    shelf = Shelf(tmp_path)
+    shelf = RemovedKeys(tmp_path)
     removal = remove(shelf, auth, "session-5511.0")
     place = removal.path / "manifest.json"
     place.write_text(json.dumps({**json.loads(place.read_text()), **change}))
@@ -85,7 +85,7 @@ def test_a_manifest_that_was_changed_is_not_believed(tmp_path, auth, change):
 
 
 def test_a_kept_file_that_was_changed_is_not_put_back(tmp_path, auth):
-    shelf = Shelf(tmp_path)
+    shelf = RemovedKeys(tmp_path)
     removal = remove(shelf, auth, "session-5511.0")
     (removal.path / "files" / "session-5511.0.json").write_text("{}")
     with pytest.raises(EngineError, match="missing or has changed since it was kept"):
@@ -94,7 +94,7 @@ def test_a_kept_file_that_was_changed_is_not_put_back(tmp_path, auth):
 
 
 def test_nothing_is_written_over_when_it_is_put_back(tmp_path, auth):
-    shelf = Shelf(tmp_path)
+    shelf = RemovedKeys(tmp_path)
     removal = remove(shelf, auth, "session-5511.0")
     (auth.path("7") / "session-5511.0.json").write_text("newer")
     with pytest.raises(EngineError, match="it exists again"):
@@ -119,7 +119,7 @@ def test_creds_that_are_being_written_are_not_called_damaged(auth):
 
 
 def test_room_is_looked_for_where_the_backup_goes(tmp_path):
-    shelf = Shelf(tmp_path, folder="elsewhere")
+    shelf = RemovedKeys(tmp_path, folder="elsewhere")
     shelf.must_have_room("7", 4096)
     assert shelf.device("7") == tmp_path.stat().st_dev
     assert [entry.name for entry in tmp_path.iterdir()] == ["elsewhere"]

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from agent.engines.whaticket.logs.sources import Logs
 from agent.engines.whaticket.logs.stream import Batch
-from agent.engines.whaticket.logs.tail import Follower
+from agent.engines.whaticket.logs.tail import LogTail
 from agent.engines.whaticket.logs.times import LogClock, zone_of
 from agent.engines.whaticket.settings import Source, read_settings
 from tests.standin.whaticket import words
@@ -28,13 +28,13 @@ def names(batch: Batch) -> list[str]:
     return sorted(name for (f, _), n in batch.errors.items() for name in [f.peer or f.name] * n)
 
 
-def follow(kind: str, what: Path | str, **how) -> Follower:
-    follower = Follower(kind, str(what), **how)
+def follow(kind: str, what: Path | str, **how) -> LogTail:
+    follower = LogTail(kind, str(what), **how)
     follower.poll(0.0)
     return follower
 
 
-def read(follower: Follower, now: float = 100.0) -> list[str]:
+def read(follower: LogTail, now: float = 100.0) -> list[str]:
     """Everything that is there now, and nothing waits any more."""
     found = []
     for step in range(50):
@@ -146,7 +146,7 @@ def test_positions_hold_over_a_restart(tmp_path):
     first.close()
     with log.open("a") as file:
         file.write(error(PEER))
-    second = Follower("file", str(log), earlier=kept)
+    second = LogTail("file", str(log), earlier=kept)
     assert read(second) == [PEER]
 
 
@@ -163,7 +163,7 @@ def test_a_rotation_while_we_were_away_loses_nothing(tmp_path):
         file.write(error(PEER))
     log.rename(tmp_path / "app.log.1")
     log.write_text(error(OTHER))
-    assert read(Follower("file", str(log), earlier=kept)) == [PEER, OTHER]
+    assert read(LogTail("file", str(log), earlier=kept)) == [PEER, OTHER]
 
 
 def test_the_stored_positions_hold_no_key_of_a_dump(tmp_path):
@@ -239,7 +239,7 @@ def test_every_line_is_read_once_whatever_happens_to_the_file(tmp_path_factory, 
         elif step == "restart":
             kept = json.loads(json.dumps(follower.positions()))
             follower.close()
-            follower = Follower("file", str(log), earlier=kept)
+            follower = LogTail("file", str(log), earlier=kept)
         elif step == "poll":
             found += len(names(follower.poll(now)))
         else:
@@ -526,7 +526,7 @@ def away(log: Path, *peers: str) -> dict:
 
 
 def came_back(log: Path, kept: dict) -> list[str]:
-    return read(Follower("file", str(log), earlier=kept))
+    return read(LogTail("file", str(log), earlier=kept))
 
 
 NUMBERS = [f"551133333000{number}" for number in range(9)]
