@@ -109,7 +109,7 @@ def test_a_dbus_library_reads_the_message_that_the_helper_sends_to_systemd(
 ) -> None:
     here, there = socket.socketpair()
     with here, there:
-        bus = helper.Bus()
+        bus = helper.LimitsBus()
         bus._socket.close()
         bus._socket = here
         answer = Message(
