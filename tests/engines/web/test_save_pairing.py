@@ -96,14 +96,14 @@ async def test_a_pairing_is_in_the_note_of_the_session_and_leaves_no_mark_in_the
 DIES_AT_ITS_END = """
 import os, signal
 import agent.engines.web.browser.connection as web
-call = web.Debugger.call
+call = web.DebuggerConnection.call
 async def dying(self, method, params=None, *, within):
     if method == 'Browser.close':
         tree = open(f'/proc/self/task/{os.getpid()}/children').read().split()
         for pid in tree:
             os.kill(int(pid), signal.SIGTRAP)
     return await call(self, method, params, within=within)
-web.Debugger.call = dying
+web.DebuggerConnection.call = dying
 """
 
 
