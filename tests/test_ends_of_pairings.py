@@ -45,7 +45,7 @@ ACTS = {
     ("supervise/passes/act.py", "Executor._do", "keeper.restore_newest"): PLAN,
     ("supervise/passes/act.py", "Executor._set_aside", "set_aside"): PLAN,
     ("supervise/set_aside.py", "set_aside", "retire"): PART,
-    ("supervise/copies/snapshots.py", "Keeping._put_back", "restore_snapshot"): PART,
+    ("supervise/copies/snapshots.py", "Snapshots._put_back", "restore_snapshot"): PART,
     ("vault/copies/restore.py", "restore_snapshot", "put_in_place"): PART,
     ("vault/copies/staging.py", "put_in_place", "retire"): PART,
     ("vault/copies/staging.py", "put_in_place", "restore_trash"): KEEPS,
@@ -53,7 +53,7 @@ ACTS = {
     ("vault/refuge.py", "bring_back", "retire"): KEEPS,
     # ordered by a person
     ("supervise/supervisor.py", "Supervisor.logout", "asking.logout"): ORDER,
-    ("supervise/requests/calls.py", "Asking.logout", "call logout"): PART,
+    ("supervise/requests/calls.py", "Calls.logout", "call logout"): PART,
     ("supervise/requests/deletion.py", "Deletion._retire", "retire"): ORDER,
     ("supervise/requests/deletion.py", "Deletion.restore_trash", "restore_trash"): KEEPS,
     ("supervise/requests/deletion.py", "Deletion.restore_trash", "retire"): KEEPS,
@@ -63,7 +63,7 @@ ACTS = {
         "a person names what is put back; what it replaces is kept in removed-keys"
     ),
     ("api/handlers/web_session.py", "pairing_code", "_ask pairing_code"): UNPAIRED,
-    ("supervise/copies/archives.py", "Moving._put", "put_in_place"): (
+    ("supervise/copies/archives.py", "Archives._put", "put_in_place"): (
         "a person's --replace, or no session of that name; the trash keeps the replaced one"
     ),
     # by the fleet
