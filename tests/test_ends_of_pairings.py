@@ -27,7 +27,7 @@ FUNCTIONS = {
 }
 """They move a whole session away, or put one in its place."""
 METHODS = ("keeper.restore_newest", "asking.logout", "api.logout", "api.delete", "contract.logout")
-METHODS += ("renewal.take_away", "renewal.delete", "retire_held")
+METHODS += ("renewal.take_away", "renewal.log_out", "renewal.delete", "retire_held")
 WORDS = frozenset({"logout", "renew", "delete", "restore_removed", "pairing_code"})
 """What the agent asks a worker to do to a session."""
 ASKS = ("call", "_call", "command", "_ask")
@@ -80,7 +80,9 @@ ACTS = {
     ("engines/evolution/observer.py", "Observer.pairing_code", "api.logout"): UNPAIRED,
     ("engines/evolution/renewal.py", "Renewal._remove", "api.logout"): PART,
     ("engines/evolution/renewal.py", "Renewal._remove", "api.delete"): PART,
-    ("engines/evolution/session.py", "EvolutionSession.logout", "api.logout"): PART,
+    ("engines/evolution/renewal.py", "Renewal.log_out", "api.logout"): PART,
+    ("engines/evolution/session.py", "EvolutionSession._log_out", "api.logout"): PART,
+    ("engines/evolution/session.py", "EvolutionSession.renew", "renewal.log_out"): PART,
     ("engines/evolution/session.py", "EvolutionSession.renew", "renewal.take_away"): PART,
     ("engines/evolution/session.py", "EvolutionSession.command", "renewal.delete"): PART,
     ("engines/whaticket/session.py", "WhaticketSession.logout", "contract.logout"): PART,
