@@ -46,7 +46,7 @@ async def _to_the_end(call: Call, answered_at: float) -> Json | web.StreamRespon
     try:
         return await call.route.run(call)
     except WaError as error:
-        if time.monotonic() > answered_at:  # nobody else gets to know it
+        if time.monotonic() > answered_at:  # the client has its 202 already
             id = call.request.match_info.get("id", "")
             bound(Category.API, InstanceId(id) if id else None).warning(
                 "%s %s was answered before its end, and failed: %s",

@@ -16,7 +16,7 @@ ENDED_WITH_PASSKEY = (
 
 
 def as_asked(verdict: HealthVerdict) -> HealthVerdict:
-    """An operator asked for the logout that this verdict tells: nobody else ended the pairing."""
+    """An operator asked for the logout of this verdict; WhatsApp and the phone did not end it."""
     if "logout" not in (verdict.reason, verdict.after):
         return verdict
     title = reason_of("logout").title

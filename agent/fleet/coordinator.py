@@ -1,4 +1,4 @@
-"""What the fleet's database is told, and what it answers."""
+"""The rows that a machine gives to the fleet's database, and those that it gets from it."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field

@@ -62,7 +62,7 @@ def retire(root: Path, id: InstanceId, why: str, *, now_wall: float | None = Non
 
 
 def _refuse_link(path: Path, fd: int) -> None:
-    """The trash would keep a link, and the session would stay where nobody looks for it."""
+    """Refuse a folder that is a link: the trash would keep the link, and not the session."""
     if SESSION in names_in(fd) and stat.S_ISLNK(os.lstat(SESSION, dir_fd=fd).st_mode):
         raise planted("retire", path / SESSION)
 

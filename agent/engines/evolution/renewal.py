@@ -44,7 +44,7 @@ class Renewal:
         return await asyncio.to_thread(backup.was_made, self.folder, self.name)
 
     def refuse_creation(self, id: str) -> None:
-        """Of one that somebody else made, unless the agent deleted it to create it again."""
+        """An adopted session is not created, unless the agent deleted it to create it again."""
         if not self.owed:
             raise EngineError(
                 f"cannot connect {self.name}: the server has no session of that name, and the"

@@ -38,7 +38,7 @@ class EvolutionSession:
         *,
         adopted: bool = False,
     ) -> None:
-        """`adopted`: somebody else made it on the server."""
+        """`adopted`: the session was on the server before the agent had it."""
         self.id = id
         self.remote = remote
         self._adopted = adopted

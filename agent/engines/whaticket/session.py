@@ -50,7 +50,7 @@ class WhaticketSession:
         *,
         adopted: bool = False,
     ) -> None:
-        """`adopted`: somebody else made it on the server."""
+        """`adopted`: the session was on the server before the agent had it."""
         self.id = id
         self._adopted = adopted
         self.remote = remote or id

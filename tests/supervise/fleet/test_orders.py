@@ -1,4 +1,4 @@
-"""What the fleet's database is told of an operator's order, and when it is told again."""
+"""Orders of an operator reach the fleet's database, and are sent again until they do."""
 
 from dataclasses import replace
 from types import SimpleNamespace

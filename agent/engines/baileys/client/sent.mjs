@@ -1,7 +1,7 @@
 // The messages that this session sent lately, for the one case that a receiver asks for one again.
 //
-// Whoever knows a message's id can ask for it. The library looks it up by that id, and encrypts it for
-// whoever asked: so a message goes again only to those that it was sent to.
+// A contact that knows a message's id can ask for it again. The library looks the message up by that id
+// alone, and encrypts it for the contact that asks: here it goes only to its own receivers.
 const MOST_RECENT = 200;
 const MOST_RECENT_BYTES = 2 << 20;
 const MOST_IDS = 1000; // more than the library itself keeps
