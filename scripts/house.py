@@ -18,7 +18,13 @@ BASE = (
 )
 """What keeps a session alive: rooms below agent/, and the modules that lie in no room of theirs."""
 NOT_BASE = (
-    *("core/fleet", "core/alerts", "supervise/fleet", "supervise/backends", "supervise/packs.py"),
+    *(
+        "core/fleet",
+        "core/alerts",
+        "supervise/fleet",
+        "supervise/backends",
+        "supervise/turns/packs.py",
+    ),
     *("config/fleet.py", "config/alerts.py", "config/backends.py", "config/backend_rules.py"),
     *("api/http/fleet_gate.py", "cli/backends.py"),
 )

@@ -29,7 +29,7 @@ from agent.core.findings.crypto_patterns import CryptoPattern, own_pattern
 from agent.core.findings.crypto_window import CryptoPolicy
 from agent.core.findings.memory import MemoryPolicy
 from agent.core.findings.silence import SilencePolicy
-from agent.core.health_policy import HealthPolicy
+from agent.core.health.policy import HealthPolicy
 from agent.core.incidents.incident import IncidentPolicy
 from agent.core.model import InstanceId
 from agent.core.phases import PhaseDeadlines

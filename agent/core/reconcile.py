@@ -6,8 +6,8 @@ logout it clears the record's reason once the files are retired, or no start fol
 """
 
 from agent.core.breaker import breaker_of
-from agent.core.health import MISCONFIGURED
-from agent.core.health_policy import HealthPolicy
+from agent.core.health.judge import MISCONFIGURED
+from agent.core.health.policy import HealthPolicy
 from agent.core.model import (
     ConnectionStatus,
     Health,

@@ -18,7 +18,6 @@ from agent.supervise.copies.schedule import SnapshotClock
 from agent.supervise.copies.snapshots import Snapshots
 from agent.supervise.facts import Facts
 from agent.supervise.loop import Loop
-from agent.supervise.packs import Packs
 from agent.supervise.passes.act import Executor
 from agent.supervise.passes.findings import PASSING, WITH_TEXT, Findings, passing_entry, text_entry
 from agent.supervise.passes.lost_folder import FolderLooks
@@ -43,6 +42,7 @@ from agent.supervise.shared import Ground, Shared, build_shared
 from agent.supervise.supervisor import Supervisor
 from agent.supervise.turns.incidents import Incidents
 from agent.supervise.turns.memory import MemoryRoom
+from agent.supervise.turns.packs import Packs
 
 PASSES_AT_ONCE = 256
 BACKENDS_AT_ONCE = 64

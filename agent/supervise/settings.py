@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from agent.config import Config
 from agent.core.admission import StartPolicy
 from agent.core.findings.memory import memory_budget
-from agent.core.health_policy import HealthPolicy
+from agent.core.health.policy import HealthPolicy
 from agent.core.packs import MEMORY
 from agent.core.words import LEAST_MEMORY
 from agent.engines.catalog import entry_of

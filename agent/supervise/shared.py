@@ -20,7 +20,6 @@ from agent.supervise.backends.registry import Backends
 from agent.supervise.copies.snapshots import Snapshots
 from agent.supervise.facts import Facts
 from agent.supervise.loop import Wakes
-from agent.supervise.packs import Packs
 from agent.supervise.reach.watch import Reaching, ReachNews
 from agent.supervise.registry import Registry
 from agent.supervise.requests.creation import Creation
@@ -28,6 +27,7 @@ from agent.supervise.settings import Settings
 from agent.supervise.story import Notes
 from agent.supervise.turns.incidents import Incidents
 from agent.supervise.turns.memory import MemoryRoom
+from agent.supervise.turns.packs import Packs
 from agent.supervise.turns.queues import Queues
 from agent.supervise.turns.turns import Turns
 from agent.supervise.views import ViewSources

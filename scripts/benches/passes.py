@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from importlib.metadata import version
 
-from agent.core.health import judge_health
-from agent.core.health_policy import HealthPolicy
+from agent.core.health.judge import judge_health
+from agent.core.health.policy import HealthPolicy
 from agent.core.model import (
     Claim,
     ClaimFact,

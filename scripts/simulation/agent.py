@@ -9,8 +9,8 @@ from agent.core.admission import Candidate, restore_order
 from agent.core.findings.crypto import judge_crypto
 from agent.core.findings.crypto_patterns import CryptoFinding, Effect
 from agent.core.findings.crypto_window import CryptoPolicy, note_error
-from agent.core.health import judge_health
-from agent.core.health_policy import HealthPolicy
+from agent.core.health.judge import judge_health
+from agent.core.health.policy import HealthPolicy
 from agent.core.model import (
     Claim,
     ClaimFact,

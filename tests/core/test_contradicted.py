@@ -5,8 +5,8 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.core.health import judge_health
-from agent.core.health_policy import HealthPolicy
+from agent.core.health.judge import judge_health
+from agent.core.health.policy import HealthPolicy
 from agent.core.model import ConnectionStatus, Instance, InstanceId, ProbeFact
 from agent.core.recovery.policy import RecoveryPolicy
 from agent.core.recovery.repair import (

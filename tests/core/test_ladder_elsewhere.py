@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import pytest
 
-from agent.core.health import judge_health
-from agent.core.health_policy import HealthPolicy
+from agent.core.health.judge import judge_health
+from agent.core.health.policy import HealthPolicy
 from agent.core.model import (
     ConnectionStatus,
     Instance,

@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 
 from agent.core.findings.operator import started_by_hand, stopped_by_hand
-from agent.core.health import judge_health
-from agent.core.health_policy import HealthPolicy
+from agent.core.health.judge import judge_health
+from agent.core.health.policy import HealthPolicy
 from agent.core.model import ConnectionStatus as S
 from agent.core.model import Override, SessionRecord, UnitState
 from agent.core.plan import ActionKind

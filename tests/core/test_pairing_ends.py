@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.core.health import judge_health
-from agent.core.health_policy import HealthPolicy
+from agent.core.health.judge import judge_health
+from agent.core.health.policy import HealthPolicy
 from agent.core.model import Health, SessionFiles, SessionRecord
 from agent.core.recovery.ladder import UNPAIRING
 from agent.core.recovery.pairing import (

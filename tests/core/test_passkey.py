@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.core.findings.drop import find_drop
-from agent.core.health import judge_health
-from agent.core.health_policy import HealthPolicy
+from agent.core.health.judge import judge_health
+from agent.core.health.policy import HealthPolicy
 from agent.core.model import ConnectionStatus, Desired, Health, SessionFiles, SessionRecord
 from agent.core.observed import is_guarded
 from agent.core.plan import ActionKind

@@ -16,7 +16,7 @@ from agent.engines.baileys.pack_client import read_place
 from agent.errors import HostError
 from agent.supervise import packs as packs_module
 from agent.supervise.facts import Facts
-from agent.supervise.packs import Packs
+from agent.supervise.turns.packs import Packs
 
 PACK = InstanceId("baileys-1")
 

@@ -3,8 +3,8 @@
 import asyncio
 from pathlib import Path
 
-from agent.core.health import judge_health
-from agent.core.health_policy import HealthPolicy
+from agent.core.health.judge import judge_health
+from agent.core.health.policy import HealthPolicy
 from agent.core.model import ConnectionStatus, Health
 from agent.core.recovery.repair import needs_repair
 from agent.core.words import InstanceId

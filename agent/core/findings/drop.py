@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from agent.core.health import ENDED_WITH, MISCONFIGURED
+from agent.core.health.judge import ENDED_WITH, MISCONFIGURED
 from agent.core.model import (
     ConnectionStatus,
     Health,

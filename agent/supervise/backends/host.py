@@ -17,7 +17,7 @@ from agent.link.messages import parse_claim
 from agent.supervise.backends.facts import BackendFacts
 from agent.supervise.backends.registry import Backends
 from agent.supervise.facts import Facts
-from agent.supervise.packs import Packs
+from agent.supervise.turns.packs import Packs
 
 FIRST_LOOK = 15.0
 RESTART_TIMEOUT = 120.0

@@ -10,7 +10,7 @@ from typing import Any
 
 from agent.clock import boot_now
 from agent.core.figures.session_figures import read_figures
-from agent.core.health_policy import HealthPolicy
+from agent.core.health.policy import HealthPolicy
 from agent.core.model import (
     Claim,
     ConnectionStatus,

@@ -10,7 +10,7 @@ from agent.core.breaker import BreakerPolicy, breaker_of
 from agent.core.findings.drop import find_drop
 from agent.core.findings.first_messages import end_in_time, stored
 from agent.core.findings.operator import has_ended, started_by_hand, stopped_by_hand
-from agent.core.health_policy import HealthPolicy
+from agent.core.health.policy import HealthPolicy
 from agent.core.model import (
     Category,
     ConnectionStatus,

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from agent.clock import boot_now
-from agent.core.health import judge_health
-from agent.core.health_policy import HealthPolicy, allow_for
+from agent.core.health.judge import judge_health
+from agent.core.health.policy import HealthPolicy, allow_for
 from agent.core.model import (
     Category,
     Health,

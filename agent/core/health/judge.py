@@ -4,8 +4,8 @@ The verdict's `state` is what to publish: the engine's claim only as long as it 
 sentence says how long it is until the next try: the views have that, a sentence would be old.
 """
 
-from agent.core.claimed import by_claim
-from agent.core.health_policy import HealthPolicy
+from agent.core.health.claimed import by_claim
+from agent.core.health.policy import HealthPolicy
 from agent.core.model import (
     ConnectionStatus,
     Health,

@@ -3,7 +3,7 @@ as its state may last."""
 
 from dataclasses import replace
 
-from agent.core.health_policy import HealthPolicy
+from agent.core.health.policy import HealthPolicy
 from agent.core.model import (
     Claim,
     ClaimFact,

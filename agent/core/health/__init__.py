@@ -1,0 +1,1 @@
+"""How healthy a session is: what its claims prove, and the verdict."""
