@@ -14,8 +14,8 @@ from agent.core.model import (
 )
 from agent.engines.baileys.pack_client import read_place
 from agent.errors import HostError
-from agent.supervise import packs as packs_module
 from agent.supervise.facts import Facts
+from agent.supervise.turns import packs as packs_module
 from agent.supervise.turns.packs import Packs
 
 PACK = InstanceId("baileys-1")

@@ -10,14 +10,14 @@ from agent.core.network.slowness import Slowness
 from agent.core.words import NO_PROOF, InstanceId, RemoteSession, ServerClaim, is_adopted
 from agent.engines.base import BackendReporter, Reporter
 from agent.engines.evolution.api import EvolutionApi
-from agent.engines.evolution.hooks import SeenMessages, read_event
 from agent.engines.evolution.notes_file import NotesFile
 from agent.engines.evolution.observer import Server
 from agent.engines.evolution.proof import NO_ROUTE, Prover
 from agent.engines.evolution.rows import Rows
 from agent.engines.evolution.session import EvolutionSession
 from agent.engines.evolution.settings import EvolutionSettings, Pace, read_settings
-from agent.engines.evolution.subscription import Subscription
+from agent.engines.evolution.webhook.hooks import SeenMessages, read_event
+from agent.engines.evolution.webhook.subscription import Subscription
 from agent.engines.remote.answers import ServerDown, claim_of, left_out, remote_name, segment
 from agent.engines.remote.http import RemoteHttp
 from agent.engines.remote.recent import Recent

@@ -12,14 +12,14 @@ from agent.engines.evolution.answers import Shown
 from agent.engines.evolution.api import EvolutionApi
 from agent.engines.evolution.claims import Live
 from agent.engines.evolution.codes import Code
-from agent.engines.evolution.hooks import SeenMessages
 from agent.engines.evolution.notes_file import NotesFile
 from agent.engines.evolution.proof import Prover
 from agent.engines.evolution.renewal import Renewal
 from agent.engines.evolution.rows import Row, Rows, mark_proxy
 from agent.engines.evolution.settings import Pace
-from agent.engines.evolution.subscription import Hooked, Subscription
 from agent.engines.evolution.view import SessionView
+from agent.engines.evolution.webhook.hooks import SeenMessages
+from agent.engines.evolution.webhook.subscription import Hooked, Subscription
 from agent.engines.remote.answers import ServerDown
 from agent.engines.remote.recent import Recent
 from agent.errors import EngineError

@@ -10,8 +10,6 @@ from agent.core.words import Claim, ConnectionStatus, Happening, InstanceId
 from agent.engines.base import ProbeAnswer, Qr, Reporter
 from agent.engines.evolution.between_probes import BetweenProbes
 from agent.engines.evolution.claims import Live, came_back
-from agent.engines.evolution.confirming import is_so
-from agent.engines.evolution.hooks import HookEvent, read_acks, read_messages
 from agent.engines.evolution.messages import send
 from agent.engines.evolution.notes_file import SessionNote
 from agent.engines.evolution.observer import Observer, Server
@@ -19,6 +17,8 @@ from agent.engines.evolution.options import read_or_change
 from agent.engines.evolution.proof import Opening, Proof
 from agent.engines.evolution.renewal import Renewal
 from agent.engines.evolution.view import SessionView
+from agent.engines.evolution.webhook.confirming import is_so
+from agent.engines.evolution.webhook.hooks import HookEvent, read_acks, read_messages
 from agent.engines.phones import phone_of
 from agent.engines.remote.answers import ServerDown, silent_for
 from agent.errors import EngineError, InvalidRequest

@@ -7,7 +7,6 @@ from dataclasses import replace
 from agent.core.engine_words import evolution_reason
 from agent.core.words import Claim
 from agent.engines.base import Qr
-from agent.engines.evolution import hooks
 from agent.engines.evolution.answers import Shown
 from agent.engines.evolution.claims import Facts, Live, claim_of, disagreement, fresh_end, is_paired
 from agent.engines.evolution.codes import Code, Questions, mark_code, qr_of
@@ -15,6 +14,7 @@ from agent.engines.evolution.logins import Logins
 from agent.engines.evolution.notes_file import SessionNote
 from agent.engines.evolution.rows import FINAL, Row
 from agent.engines.evolution.settings import Pace
+from agent.engines.evolution.webhook import hooks
 
 
 class SessionView:

@@ -16,10 +16,10 @@ from agent.log import about
 from agent.store.database import Store
 from agent.supervise.facts import Facts
 from agent.supervise.fleet.epochs import Tenancy
+from agent.supervise.fleet.orders import new_session
 from agent.supervise.fleet.owner import LEAVING
 from agent.supervise.fleet.ownership import Ownership
 from agent.supervise.fleet.telling import Telling
-from agent.supervise.fleet.wanted import new_session
 from agent.supervise.registry import Registry
 from agent.supervise.story import DELETING, entry
 from agent.vault.trash import retire

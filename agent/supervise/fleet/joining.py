@@ -12,8 +12,8 @@ from agent.fleet.copies.arrive import epoch_here
 from agent.fleet.fleet import Fleet
 from agent.store.database import Store
 from agent.supervise.fleet.epochs import Epochs, Tenancy
+from agent.supervise.fleet.orders import new_session
 from agent.supervise.fleet.owner import LEAVING
-from agent.supervise.fleet.wanted import new_session
 from agent.supervise.story import DELETING
 from agent.vault.identity import found_sessions
 

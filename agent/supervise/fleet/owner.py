@@ -16,10 +16,9 @@ from agent.host.base import Host
 from agent.store.database import Store
 from agent.supervise.facts import Facts
 from agent.supervise.fleet.epochs import Tenancy
-from agent.supervise.fleet.orders import Orders
+from agent.supervise.fleet.orders import Orders, new_session
 from agent.supervise.fleet.ownership import Ownership
 from agent.supervise.fleet.telling import Telling
-from agent.supervise.fleet.wanted import new_session
 from agent.supervise.registry import Registry
 
 log = logging.getLogger(__name__)

@@ -13,8 +13,8 @@ from agent.log import about
 from agent.store.database import Store
 from agent.supervise.fleet.arrivals import Arrivals, Arrived
 from agent.supervise.fleet.epochs import Tenancy
+from agent.supervise.fleet.orders import DISABLED, STOPPED
 from agent.supervise.fleet.ownership import Ownership
-from agent.supervise.fleet.wanted import DISABLED, STOPPED
 from agent.supervise.registry import Registry
 
 log = logging.getLogger(__name__)

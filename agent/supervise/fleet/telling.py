@@ -14,8 +14,8 @@ from agent.fleet.coordinator import Held, Renewal
 from agent.fleet.fleet import Fleet
 from agent.store.database import Store
 from agent.supervise.facts import Facts
+from agent.supervise.fleet.orders import new_session
 from agent.supervise.fleet.ownership import Ownership
-from agent.supervise.fleet.wanted import new_session
 from agent.supervise.registry import Registry
 from agent.supervise.story import DELETING
 

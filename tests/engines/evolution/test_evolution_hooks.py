@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 from agent.core.model import ConnectionStatus
 from agent.engines.evolution.api import EvolutionApi
 from agent.engines.evolution.claims import Live
-from agent.engines.evolution.hooks import (
+from agent.engines.evolution.settings import Pace
+from agent.engines.evolution.view import SessionView
+from agent.engines.evolution.webhook.hooks import (
     EVENTS,
     HookEvent,
     is_outdated,
@@ -20,8 +22,6 @@ from agent.engines.evolution.hooks import (
     read_event,
     read_messages,
 )
-from agent.engines.evolution.settings import Pace
-from agent.engines.evolution.view import SessionView
 from tests.conftest import Eventually
 from tests.engines.evolution.conftest import PACE, Bench, MakeBench, MakeStandIn
 

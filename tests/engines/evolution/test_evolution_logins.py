@@ -10,12 +10,12 @@ import pytest
 from agent.core.model import ConnectionStatus
 from agent.core.reasons import reason_of
 from agent.engines.evolution.claims import Live
-from agent.engines.evolution.hooks import HookEvent
 from agent.engines.evolution.logins import Logins
 from agent.engines.evolution.notes_file import SessionNote
 from agent.engines.evolution.session import EvolutionSession
 from agent.engines.evolution.settings import Pace
 from agent.engines.evolution.view import SessionView
+from agent.engines.evolution.webhook.hooks import HookEvent
 from agent.errors import EngineError
 from tests.conftest import Eventually
 from tests.engines.evolution.conftest import PACE, MakeBench, MakeStandIn, stays_closed

@@ -13,12 +13,12 @@ from agent.engines.evolution.answers import (
     server_fault,
 )
 from agent.engines.evolution.claims import Facts, Live, claim_of, disagreement
-from agent.engines.evolution.hooks import HookEvent, SeenMessages
 from agent.engines.evolution.messages import outcome
 from agent.engines.evolution.proof import Proof, read_proof
 from agent.engines.evolution.rows import Row, Rows, read_rows
 from agent.engines.evolution.settings import Pace
 from agent.engines.evolution.view import SessionView
+from agent.engines.evolution.webhook.hooks import HookEvent, SeenMessages
 from agent.engines.remote.answers import Answer, texts_of
 from agent.errors import EngineError
 

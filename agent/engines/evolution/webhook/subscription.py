@@ -13,7 +13,7 @@ from enum import StrEnum
 from typing import Any
 
 from agent.engines.evolution.api import EvolutionApi
-from agent.engines.evolution.hooks import EVENTS, OLD_EVENTS
+from agent.engines.evolution.webhook.hooks import EVENTS, OLD_EVENTS
 from agent.engines.raw import inside, text
 from agent.engines.remote.answers import ServerDown
 from agent.errors import EngineError
