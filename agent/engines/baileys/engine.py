@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from agent.clock import shown_by_monotonic
 from agent.core.words import ConnectionStatus
 from agent.engines.baileys.client_life import ClientLife
-from agent.engines.baileys.files import keys_of, set_aside
+from agent.engines.baileys.peer_keys import keys_of, set_aside
 from agent.engines.baileys.session_state import WAITING, SessionState
 from agent.engines.baileys.settings import BaileysSettings, read_settings
 from agent.engines.base import ProbeAnswer, Qr, Reporter

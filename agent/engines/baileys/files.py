@@ -2,9 +2,7 @@
 
 import json
 import re
-import time
-from collections.abc import Collection, Iterable
-from contextlib import suppress
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -20,10 +18,8 @@ from agent.engines.files import (
     how_broken,
     sha256,
 )
-from agent.engines.whaticket.keys.peers import Peers, mappings_of, user_of, with_mapped
 from agent.errors import EngineError
-from agent.files import open_plain, sync
-from agent.redaction import mark_of
+from agent.files import open_plain
 
 KEY_KINDS = (
     r"creds|(pre-key|session|sender-key-memory|sender-key|app-state-sync-key"
@@ -38,14 +34,6 @@ SIZE_LIMIT = 1024**3
 REMOVED = "removed-keys"
 FOREIGN = "session_foreign"
 UNREADABLE = f"{REMOVED}/unreadable"
-KEPT = 5
-"""So many sets of removed keys stay."""
-_SET = re.compile(r"\d{8}T\d{6}Z(?:\.(\d{3,}))?")
-_PEERS_ADDRESS = re.compile(
-    r"(?:session-|identity-key-|sender-key-(?!memory-).{1,200}?(?:--|::))"
-    r"(?P<user>\d{1,20})(?P<domain>_\d{1,3})?(?:(?:\.|--|::)(?P<device>\d{1,5}))?$"
-)
-_PEERS_KEY = re.compile(r"(session|sender-key|identity-key)-.+\.json")
 
 
 def lost_store(folder: Path) -> str:
@@ -71,113 +59,6 @@ def read_json(text: str) -> Any:
 
 def _no_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is no JSON")
-
-
-def unreadable_record(name: str) -> str:
-    """The sentence about a record that cannot be read; without its contact's number."""
-    key = _key_of(name)
-    kind = re.match(KEY_KINDS, key)
-    words = f"the key file {kind[1]}-*" if kind and kind[1] else "a key file"
-    if peer := peer_of(key):
-        words += f" of {mark_of(peer)}"
-    return f"{words} could not be read: moved to {UNREADABLE}; {_what_next(key)}"
-
-
-def _what_next(key: str) -> str:
-    if peer_of(key):
-        return "the contact's next message is asked for again, with new keys"
-    return "the session goes on without it"
-
-
-def peer_of(key: str) -> str:
-    """The JID whose session or sender key it is; "" for other keys."""
-    if not (owned := _PEERS_ADDRESS.match(key)):
-        return ""
-    server = "lid" if owned["domain"] in ("_1", "_129") else "s.whatsapp.net"
-    device = "" if owned["device"] in (None, "0") else f":{owned['device']}"
-    return f"{owned['user']}{device}@{server}"
-
-
-def set_aside(folder: Path, peers: list[str]) -> list[str]:
-    """Move the keys of these peers (number and LID forms, groups' sender keys) into a folder; their
-    names. The pairing and pre-keys stay."""
-    if not (names := keys_of(folder, peers)):
-        return []
-    named = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
-    try:
-        (folder / REMOVED).mkdir(mode=0o700, exist_ok=True)
-        shelf = _new_shelf(folder / REMOVED, named)
-        for name in names:
-            (folder / name).rename(shelf / name)
-        for changed in (shelf, folder):
-            sync(changed)
-    except OSError as error:
-        raise EngineError(
-            f"cannot put keys aside in {folder / REMOVED}: {error.strerror}"
-        ) from error
-    _keep_newest(folder / REMOVED)
-    return names
-
-
-def keys_of(folder: Path, peers: list[str]) -> list[str]:
-    """The files with keys of these peers: of all their devices, and groups' sender keys."""
-    owned = _owned(folder, peers)
-    return sorted(
-        path.name
-        for path in folder.glob("*.json")
-        if owned.owns(_key_of(path.name)) and path.is_file()
-    )
-
-
-def is_stranger(folder: Path, addresses: Iterable[str], group: str) -> bool:
-    """Whether this session holds no keys of that one device, nor the device's of that group; by its
-    addresses, `user.device` each. A folder may have very many files: it is not listed."""
-    for address in addresses:
-        user, _, device = address.rpartition(".")
-        for digits in _owned(folder, [user]).users:
-            for form in (digits, f"{digits}_1"):
-                names = [f"session-{form}.{device}.json"]
-                names += [f"sender-key-{group}--{form}--{device}.json"] if group else []
-                if any((folder / name).exists() for name in names):
-                    return False
-    return True
-
-
-def _new_shelf(shelves: Path, named: str) -> Path:
-    """A folder of its own for each set: of two sets of one second the later sorts last."""
-    taken = [match for path in shelves.glob(f"{named}*") if (match := _SET.fullmatch(path.name))]
-    number = max((int(match[1] or 0) + 1 for match in taken), default=0)
-    shelf = shelves / (f"{named}.{number:03}" if number else named)
-    shelf.mkdir(mode=0o700)
-    return shelf
-
-
-def _owned(folder: Path, peers: list[str]) -> Peers:
-    users = {user for peer in peers if (user := user_of(peer))}
-    mapped = []
-    for user in users:
-        for key in mappings_of(user):
-            try:
-                mapped.append(json.loads(read_key_file(folder / f"{key}.json")))
-            except (OSError, ValueError):
-                continue
-    return with_mapped(users, mapped)
-
-
-def _key_of(name: str) -> str:
-    return name.removesuffix(".json").replace("__", "/")
-
-
-def _keep_newest(shelves: Path) -> None:
-    """A set with other files than peers' keys stays: it was not put aside here."""
-    sets = sorted(path for path in shelves.iterdir() if _SET.fullmatch(path.name))
-    for old in sets[:-KEPT]:
-        with suppress(OSError):  # no failure: the next set tries again
-            files = list(old.iterdir())
-            if all(_PEERS_KEY.fullmatch(file.name) and not file.is_symlink() for file in files):
-                for file in files:
-                    file.unlink()
-                old.rmdir()
 
 
 def check(folder: SessionFolder, _paired: bool) -> FilesReport:

@@ -17,8 +17,9 @@ from agent.core.words import (
 )
 from agent.engines.baileys.codes import CRYPTO_WORDS, why_closed
 from agent.engines.baileys.creds import CREDS
-from agent.engines.baileys.files import UNREADABLE, is_stranger, unreadable_record
+from agent.engines.baileys.files import UNREADABLE
 from agent.engines.baileys.login_note import NOTE, forget_creds, note_login
+from agent.engines.baileys.peer_keys import is_stranger, unreadable_record
 from agent.engines.base import Qr, Reporter
 from agent.engines.whaticket.keys.peers import address_of_jid
 from agent.errors import EngineError, WaError

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from agent.engines.baileys.files import unreadable_record
 from agent.engines.baileys.node import find_node
 from agent.engines.baileys.packages import find_packages
+from agent.engines.baileys.peer_keys import unreadable_record
 from tests.engines.baileys.conftest import ACCOUNT, OTHER, PEER, Bench
 
 HERE = Path(__file__).parent

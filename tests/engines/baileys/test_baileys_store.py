@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 from agent.core.words import ConnectionStatus, Happening
-from agent.engines.baileys.files import lost_store, set_aside
+from agent.engines.baileys.files import lost_store
+from agent.engines.baileys.peer_keys import set_aside
 from agent.vault.check import check_files
 from tests.engines.baileys.conftest import ACCOUNT, PEER, Bench
 

@@ -2,7 +2,6 @@
 runs in a thread. All is opened relative to the session's folder without following a link."""
 
 import contextlib
-import errno
 import json
 import os
 import stat
@@ -13,6 +12,7 @@ from pathlib import Path
 
 from agent.engines.whaticket.keys.damage import is_record, own_users, state_of_creds, worth_reading
 from agent.engines.whaticket.keys.files import failed, write_private
+from agent.engines.whaticket.keys.moves import is_there, make, move, moved_at_once
 from agent.engines.whaticket.keys.peers import Peers, mappings_of, with_mapped
 from agent.engines.whaticket.keys.removed import (
     FILES,
@@ -31,7 +31,6 @@ from agent.files import sync
 CREDS = "creds.json"
 _SUFFIX = ".json"
 _LOOKS, _BETWEEN = 20, 0.005
-_ELSEWHERE = (errno.EXDEV, errno.EACCES, errno.EPERM, errno.EBUSY)
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,12 +144,12 @@ class AuthFolder:
         """Move what the manifest lists; it was read just before. Then read it again there."""
         path, target = self.path(id), removal.path / FILES
         removal = shelf.write(replace(removal, source=str(path), whole=whole))
-        moved = whole and _moved_at_once(path, target)
+        moved = whole and moved_at_once(path, target)
         if not moved:
-            _make(target)
+            make(target)
             with opened(path) as source_fd, opened(target) as target_fd:
                 for file in removal.files:
-                    _move(file, path, source_fd, target, target_fd)
+                    move(file, path, source_fd, target, target_fd)
         sync(path.parent if moved else path)
         self._read_again(removal, path, target)
         return shelf.write(replace(removal, state="done"))
@@ -158,7 +157,7 @@ class AuthFolder:
     def copy(self, shelf: RemovedKeys, removal: Removal, id: str) -> Removal:
         """A copy of what the manifest lists, of a session that cannot be stopped first."""
         path, target = self.path(id), removal.path / FILES
-        _make(target)
+        make(target)
         entries = []
         with opened(path) as fd, opened(target) as target_fd:
             for file in removal.files:
@@ -189,15 +188,15 @@ class AuthFolder:
         path, backup = self.path(id), removal.path / FILES
         left = self.left_to_put_back(removal, id)
         at_once = removal.whole and left == removal.files and not os.path.lexists(path)
-        if left and not (at_once and _moved_at_once(backup, path)):
-            _make(path)
+        if left and not (at_once and moved_at_once(backup, path)):
+            make(path)
             with opened(backup) as backup_fd, opened(path) as path_fd:
                 for file in left:
-                    if _is_there(file.name, path_fd):
+                    if is_there(file.name, path_fd):
                         raise EngineError(
                             f"cannot put back {path / file.name}: it exists again", code="files"
                         )
-                    _move(file, backup, backup_fd, path, path_fd)
+                    move(file, backup, backup_fd, path, path_fd)
         sync(path.parent)
         shelf.write(replace(removal, state="put_back"))
 
@@ -212,7 +211,7 @@ class AuthFolder:
             if os.path.lexists(path):
                 with opened(path) as path_fd:
                     for file in changed:
-                        _move(file, backup, fd, path, path_fd)
+                        move(file, backup, fd, path, path_fd)
         raise EngineError(
             f"cannot keep {backup / changed[0].name}: it changed while it was moved", code="files"
         )
@@ -225,7 +224,7 @@ def _digests(folder: Path, files: Iterable[FileEntry]) -> dict[str, str]:
     digests = {}
     with opened(folder) as fd:
         for file in files:
-            if _is_there(file.name, fd):
+            if is_there(file.name, fd):
                 digests[file.name] = measure(folder, fd, file.name).sha256
     return digests
 
@@ -248,44 +247,6 @@ def _is_damaged(folder: Path, fd: int, name: str, key: str) -> bool:
     return not is_record(key, _read_settled(folder, fd, name))
 
 
-def _moved_at_once(source: Path, target: Path) -> bool:
-    """One rename; False where only single files can be moved: another disk, no such right."""
-    try:
-        if source.is_symlink():
-            raise OSError(errno.ELOOP, "it is a link")
-        source.rename(target)
-    except OSError as error:
-        if error.errno in _ELSEWHERE:
-            return False
-        raise failed("move", source, error) from error
-    return True
-
-
-def _move(file: FileEntry, source: Path, source_fd: int, target: Path, target_fd: int) -> None:
-    try:
-        os.rename(file.name, file.name, src_dir_fd=source_fd, dst_dir_fd=target_fd)
-        return
-    except OSError as error:
-        if error.errno != errno.EXDEV:
-            raise failed("move", source / file.name, error) from error
-    content, _ = read_file(source, source_fd, file.name)
-    write_private(target / file.name, content)
-    if read_file(target, target_fd, file.name)[0] != content:
-        raise EngineError(f"cannot copy {file.name}: it reads differently", code="files")
-    with contextlib.suppress(PermissionError):
-        os.chown(file.name, file.uid, file.gid, dir_fd=target_fd, follow_symlinks=False)
-    with contextlib.suppress(PermissionError):
-        fd = os.open(file.name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=target_fd)
-        try:
-            os.fchmod(fd, file.mode)
-        finally:
-            os.close(fd)
-    try:
-        os.unlink(file.name, dir_fd=source_fd)
-    except OSError as error:
-        raise failed("remove", source / file.name, error) from error
-
-
 def _names_in(fd: int) -> list[str]:
     with os.scandir(fd) as entries:
         return sorted(entry.name for entry in entries)
@@ -297,22 +258,7 @@ def _keys_in(fd: int) -> list[tuple[str, str]]:
     return [(name, name.removesuffix(_SUFFIX)) for name in names]
 
 
-def _make(path: Path) -> None:
-    try:
-        path.mkdir(mode=0o700, exist_ok=True)
-    except OSError as error:
-        raise failed("create", path, error) from error
-
-
 def _is_file(name: str, fd: int) -> bool:
     with contextlib.suppress(OSError):
         return stat.S_ISREG(os.stat(name, dir_fd=fd, follow_symlinks=False).st_mode)
     return False
-
-
-def _is_there(name: str, fd: int) -> bool:
-    try:
-        os.stat(name, dir_fd=fd, follow_symlinks=False)
-    except FileNotFoundError:
-        return False
-    return True
