@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts import house
+from scripts import house, picture
 
 MODULE = '''"""One
 subject."""
@@ -47,3 +47,12 @@ def test_each_goal_is_printed_as_met_or_missed(capsys: pytest.CaptureFixture[str
     rows = [line for line in capsys.readouterr().out.splitlines() if " goal " in line]
     assert len(rows) == 4
     assert status == any(row.endswith("missed") for row in rows)
+
+
+def test_the_picture_of_the_house_is_current():
+    assert picture.PICTURE.read_text() == picture.draw(), "draw it: ./scripts/check --picture"
+
+
+def test_each_room_says_in_the_picture_what_it_is_for():
+    rooms = {path.parent.name for path in picture.AGENT.glob("*/__init__.py")}
+    assert rooms == set(picture.SUBJECTS)
