@@ -22,6 +22,12 @@ from tests.engines.baileys.conftest import ACCOUNT, PEER, Bench
 pytestmark = pytest.mark.slow
 
 
+def read(bench: Bench) -> set[str]:
+    """The ids of the messages that came, by their receipts."""
+    receipts = bench.whatsapp.device(ACCOUNT)["receipts"]
+    return {each["id"] for each in receipts if each["type"] in ("delivered", "inactive")}
+
+
 async def kill(bench: Bench) -> None:
     client = bench.engine._life.client
     assert client is not None
@@ -35,14 +41,14 @@ async def test_kills_at_any_moment_lose_neither_the_pairing_nor_a_later_message(
 ) -> None:
     await bench.come_paired(client_starts=100)
     await bench.talk("first")
-    chance, paired = random.Random(7), len(bench.heard.claims)
+    chance, paired, said = random.Random(7), len(bench.heard.claims), []
     for number in range(12):
         texts = [f"{number} {n}" for n in range(3)]
         says = [asyncio.to_thread(bench.whatsapp.say, PEER, ACCOUNT, text) for text in texts]
         writing = asyncio.gather(*says)
         await asyncio.sleep(chance.uniform(0.0, 0.25))  # the moment of the kill, not a wait
         await kill(bench)
-        await writing
+        said += await writing
         assert not list(bench.folder.glob("creds.json.*"))
         assert lost_store(bench.folder) == ""
         json.loads((bench.folder / "creds.json").read_text())
@@ -50,7 +56,33 @@ async def test_kills_at_any_moment_lose_neither_the_pairing_nor_a_later_message(
         await bench.is_now("CONNECTED", within=45)
     assert not any(claim.status == "QR_REQUIRED" for claim in bench.heard.claims[paired:])
     await bench.hear("after all kills")
+    await bench.until(lambda: set(said) <= read(bench))
     await bench.send("and out")
+
+
+async def test_a_message_whose_receipt_never_came_is_asked_for_and_read(bench: Bench) -> None:
+    await bench.come_paired()
+    whatsapp = bench.whatsapp
+    await asyncio.to_thread(whatsapp.tell, "/ambush", {"stage": "first", "kind": "drop"})
+    id = await asyncio.to_thread(whatsapp.say, PEER, ACCOUNT, "first")
+    await bench.until(lambda: bench.heard.last.status == "DISCONNECTED")
+    assert whatsapp.receipts(ACCOUNT, id) == []
+    await bench.engine.connect()
+    await bench.until(lambda: id in read(bench))
+    await bench.talk("later")
+
+
+async def test_a_stop_tells_of_every_message_that_whatsapp_counts_as_delivered(
+    bench: Bench,
+) -> None:
+    await bench.lay_paired()
+    await asyncio.to_thread(bench.whatsapp.say_many, PEER, ACCOUNT, 60)
+    await bench.start()
+    await bench.until(lambda: len(read(bench)) >= 10)
+    await bench.stop()
+    await bench.until(lambda: not bench.whatsapp.device(ACCOUNT)["connected"])
+    told = {each.detail.get("id") for each in bench.heard.happenings if each.kind == "message"}
+    assert read(bench) - told == set()
 
 
 async def test_a_full_disk_stops_the_session_by_name_and_loses_nothing(

@@ -1,5 +1,6 @@
 // One session on the unmodified library: one socket at a time; what happens to it becomes plain events.
 import { createHmac } from "node:crypto";
+import { setTimeout as sleep } from "node:timers/promises";
 import { makeLogger, masked } from "./log.mjs";
 import { ackOf, contentOf, jidOf, senderOf, typeOf } from "./messages.mjs";
 import { repositoryOf } from "./signal.mjs";
@@ -11,6 +12,7 @@ const KEEP_ALIVE = 25_000;
 const QUERY = 30_000; // two of them fit into the time that a start may take
 const PING = 5_000;
 const LOGOUT = 10_000;
+const TELLING = 2000; // for a message under way when a disk or a network hangs
 const MOST_ACKS = 500; // of one receipt: a contact may list any number of ids in it
 const NEW_PRE_KEYS = 30;
 
@@ -94,8 +96,8 @@ export class Session {
   #leaseOver() {
     clearTimeout(this.#fence);
     this.#socket?.ws.socket?.terminate(); // not one frame more, not even that which says goodbye
-    this.#hangUp();
     this.#store?.close();
+    this.#hangUp();
     this.#emit({ event: "lease_over" });
   }
 
@@ -155,7 +157,11 @@ export class Session {
     socket.ev.on("message-receipt.update", mine((updates) => this.#receipts(updates)));
   }
 
+  // WhatsApp counts a message as delivered from its receipt on: it is told of before the end.
   async disconnect() {
+    const socket = this.#socket;
+    const told = socket?.messageMutex.mutex(() => this.#socket === socket && this.#hangUp());
+    await Promise.race([told, sleep(TELLING, undefined, { ref: false })]);
     this.#hangUp();
     await this.#store?.settled();
   }
@@ -260,6 +266,9 @@ export class Session {
 
   #hangUp() {
     const socket = this.#socket;
+    try {
+      socket?.ev.flush(); // the library drops what it has not told yet
+    } catch {} // it hangs up, whatever the library says
     this.#socket = null;
     this.#open = false;
     this.#heardAt = null;

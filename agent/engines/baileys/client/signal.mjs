@@ -26,6 +26,9 @@ export function repositoryOf(lib, stored) {
 
 // libsignal tries a message in each session with its sender, and steps a session's ratchet before it
 // knows that the message is of that session. Kept like this, it writes what the contact cannot read.
+//
+// The library drops a first message under a used key, told by the error's text. Its key is used before
+// its receipt leaves, so what ends between the two would lose it: by another text, it is asked for again.
 export function keepUntriedSessions({ SessionCipher }) {
   const { doDecryptWhisperMessage: read } = SessionCipher.prototype;
   SessionCipher.prototype.doDecryptWhisperMessage = async function (bytes, session) {
@@ -34,6 +37,7 @@ export function keepUntriedSessions({ SessionCipher }) {
       return await read.call(this, bytes, session);
     } catch (error) {
       if (session) Object.assign(session, session.constructor.deserialize(before));
+      if (error.name === "MessageCounterError") error.message = "a message under a used counter";
       throw error;
     }
   };
