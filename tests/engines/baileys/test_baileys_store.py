@@ -83,6 +83,8 @@ async def test_a_stop_tells_of_every_message_that_whatsapp_counts_as_delivered(
     await bench.until(lambda: not bench.whatsapp.device(ACCOUNT)["connected"])
     told = {each.detail.get("id") for each in bench.heard.happenings if each.kind == "message"}
     assert read(bench) - told == set()
+    await bench.start()
+    await bench.until(lambda: len(read(bench)) == 60)
 
 
 async def test_a_full_disk_stops_the_session_by_name_and_loses_nothing(
