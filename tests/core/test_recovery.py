@@ -616,20 +616,32 @@ def test_a_lost_ping_after_a_step_is_no_success_yet():
     assert after.ending is Ending.RECOVERED
 
 
-def test_a_repair_cut_off_while_its_worker_was_down_waits_for_the_start():
+@pytest.mark.parametrize(
+    ("found", "goal"),
+    [
+        pytest.param(without_worker(), Goal.HEAL, id="its worker does not run yet"),
+        pytest.param(seen(claim=said(S.INITIALIZING, ago=1)), Goal.HEAL, id="it starts"),
+        pytest.param(seen(claim=said(S.LOADING, ago=1)), Goal.HEAL, id="it syncs"),
+        pytest.param(
+            seen(claim=said(S.LOADING, ago=1)), Goal.RECOVER, id="it syncs, as a person asked"
+        ),
+    ],
+)
+def test_a_repair_whose_step_was_cut_off_waits_for_a_session_that_comes_up(found, goal):
+    policy = RecoveryPolicy(rounds=1, unpair=Unpair.NEVER)
     cut = replace(
-        begin_repair(judge_health(DAMAGED, HEALTH, NOW), Goal.HEAL, WALL - 60),
+        begin_repair(judge_health(DAMAGED, HEALTH, NOW), goal, WALL - 60),
         step=K.RESTORE,
         tries=1,
         stage=Stage.ACTING,
         stage_wall=WALL - 50,
         backup="b1",
     )
-    found = resume_repair(cut, WALL)
-    in_place = case_of(without_worker(), SNAPSHOT, POLICY, WALL)
-    after, action = step_repair(in_place, found)
+    after, action = step_repair(case_of(found, SNAPSHOT, policy, WALL), resume_repair(cut, WALL))
     assert (action.kind, after.stage) == (K.WAIT, Stage.SETTLING)
-    after, _ = step_repair(case_of(seen(), SNAPSHOT, POLICY, WALL + 5), after)
+    again, action = step_repair(case_of(found, SNAPSHOT, policy, WALL + 2), after)
+    assert (action.kind, again) == (K.WAIT, after)
+    after, _ = step_repair(case_of(seen(), SNAPSHOT, policy, WALL + 5), after)
     assert after.ending is Ending.RECOVERED
 
 

@@ -7,7 +7,7 @@ In each pass: `repair, decision = step_repair(case, repair)`, save the repair, c
 from dataclasses import replace
 
 from agent.core.breaker import remaining
-from agent.core.model import Health
+from agent.core.model import ConnectionStatus, Health
 from agent.core.observed import no_pairing_to_lose
 from agent.core.reasons import reason_of
 from agent.core.recovery.ending import find_ending, stage_left
@@ -36,6 +36,7 @@ NOTHING_TO_REMOVE = "nothing_to_remove"
 FOR_GOOD = frozenset({"not_supported", "remote_missing", NOTHING_TO_REMOVE})
 """Codes of refusals that the same step would meet again in this round."""
 
+_COMING_UP = (ConnectionStatus.INITIALIZING, ConnectionStatus.LOADING)
 _HELD = 60.0
 """Seconds between two looks at a repair that waits for an outage's end."""
 
@@ -147,9 +148,7 @@ def _next_act(case: Case, repair: Repair) -> tuple[Repair, Decision]:
         return repair, Decision(RecoveryKind.WAIT, sentence, now_wall + _HELD)
     if repair.acts >= MOST_ACTS:
         return _end(case, repair, Ending.GAVE_UP, "too many steps")
-    own = repair.goal is Goal.HEAL and repair.trouble is not Trouble.SUSPECT
-    if own and verdict.health is Health.NOT_FOUND:
-        # It waits for its turn to start, and nothing else is wrong: the repair was cut off.
+    if _waits_for_start(case, repair):
         waiting = replace(repair, stage=Stage.SETTLING, stage_wall=now_wall, acts=repair.acts + 1)
         until = now_wall + case.policy.start_limit
         return waiting, Decision(RecoveryKind.WAIT, "until its worker runs", until)
@@ -177,6 +176,17 @@ def _next_act(case: Case, repair: Repair) -> tuple[Repair, Decision]:
     proof = proof_for(step, case, repair)
     assert not isinstance(proof, Kept), "the ladder allowed it"
     return acting, Decision(step, f"{verdict.sentence}; {_where(acting)}", proof=proof)
+
+
+def _waits_for_start(case: Case, repair: Repair) -> bool:
+    """It was cut off and nothing is wrong by now: the session waits for its turn to start, or comes
+    up because the step that was under way did its work."""
+    if repair.trouble is Trouble.SUSPECT or repair.goal is Goal.CLEANUP:
+        return False
+    if case.verdict.health is Health.NOT_FOUND:
+        return repair.goal is Goal.HEAL
+    cut_off = repair.resumed > 0 and not repair.done
+    return cut_off and not needs_repair(case.verdict) and case.verdict.state in _COMING_UP
 
 
 def _came_up(case: Case, repair: Repair) -> bool:
