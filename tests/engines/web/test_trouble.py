@@ -8,13 +8,14 @@ import signal
 import struct
 import zlib
 from base64 import b64decode
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from agent.core.model import ConnectionStatus
-from agent.engines.web.files import has_pairing
+from agent.engines.web.files import store_is_gone
 from agent.errors import EngineError
 from tests.engines.web.bench import ACCOUNT, Bench, renderers_below
 from tests.standin.web.stand_in import StandIn
@@ -212,17 +213,28 @@ async def test_f42_a_profile_lost_under_a_dying_browser_is_not_made_again(
     assert not (bench.session / "profile").exists()
 
 
+def delete_all(session: Path) -> None:
+    # The browser may write into a folder while it is deleted.
+    shutil.rmtree(session, ignore_errors=True)
+
+
+def delete_some(session: Path) -> None:
+    """As far as a deletion may have come when it is noticed."""
+    for current in session.glob("profile/Default/IndexedDB/*.leveldb/CURRENT"):
+        current.unlink()
+
+
+@pytest.mark.parametrize("delete", [delete_all, delete_some])
 async def test_files_deleted_under_a_live_browser_are_noticed_and_written_again(
-    bench: Bench, stand_in: StandIn
+    bench: Bench, stand_in: StandIn, delete: Callable[[Path], None]
 ) -> None:
     device = await bench.pair(stand_in)
     await bench.until((bench.session / "web.json").exists)
     browser, heard = await bench.browser(), len(bench.claims)
-    # The browser may write into a folder while it is deleted.
-    shutil.rmtree(bench.session, ignore_errors=True)
+    delete(bench.session)
 
     async def is_back() -> None:
-        while not has_pairing(bench.session / "profile"):
+        while store_is_gone(bench.session):
             await bench.probe()
             await asyncio.sleep(0.2)
 

@@ -1,6 +1,6 @@
 """Save a pairing whose files were deleted under a running browser: a deleted file lives on while a
-process has it open. The browser is stopped first, so that its databases are copied as of one
-moment, and ended afterwards.
+process has it open. What a deletion left, or has not come to yet, is taken from its place. The
+browser is stopped first, so that its databases are copied as of one moment, and ended afterwards.
 """
 
 import logging
@@ -31,6 +31,7 @@ def rescue(session: Path, browser: int) -> bool:
             os.killpg(browser, signal.SIGSTOP)
         session.mkdir(mode=0o700, parents=True, exist_ok=True)
         shutil.rmtree(fresh, ignore_errors=True)
+        _copy_left_files(profile, fresh)
         copied = {path for pid in _tree(browser) for path in _copy_open_files(pid, profile, fresh)}
         whole = _complete(fresh)
         log.warning("%d files of the deleted profile were still open", len(copied))
@@ -46,6 +47,12 @@ def rescue(session: Path, browser: int) -> bool:
         log.error("cannot save the session from the browser: %s", error)
         return False
     return True
+
+
+def _copy_left_files(profile: Path, target: Path) -> None:
+    for store in _STORES:
+        with suppress(OSError):  # some may go while they are copied
+            shutil.copytree(profile.joinpath(*store), target.joinpath(*store), symlinks=True)
 
 
 def _copy_open_files(pid: int, profile: Path, target: Path) -> Iterator[Path]:
@@ -72,7 +79,7 @@ def _copy_open_files(pid: int, profile: Path, target: Path) -> Iterator[Path]:
 def _complete(profile: Path) -> bool:
     """Write CURRENT, which no process keeps open, for each database; whether IndexedDB is there."""
     manifests = list(profile.glob("Default/IndexedDB/*/MANIFEST-*"))
-    for manifest in (*manifests, *profile.glob("Default/Local Storage/*/MANIFEST-*")):
+    for manifest in sorted((*manifests, *profile.glob("Default/Local Storage/*/MANIFEST-*"))):
         (manifest.parent / "CURRENT").write_text(f"{manifest.name}\n")
     return bool(manifests)
 
