@@ -52,7 +52,7 @@ ACTS = {
     ("supervise/passes/lost_folder.py", "save_from_worker", "bring_back"): KEEPS,
     ("vault/refuge.py", "bring_back", "retire"): KEEPS,
     # ordered by a person
-    ("supervise/supervisor.py", "Supervisor.logout", "asking.logout"): ORDER,
+    ("supervise/requests/orders.py", "Orders.logout", "asking.logout"): ORDER,
     ("supervise/requests/calls.py", "Calls.logout", "call logout"): PART,
     ("supervise/requests/deletion.py", "Deletion._retire", "retire"): ORDER,
     ("supervise/requests/deletion.py", "Deletion.restore_trash", "restore_trash"): KEEPS,

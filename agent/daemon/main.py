@@ -27,11 +27,10 @@ from agent.host.only_agent import only_agent
 from agent.log import set_up_logging
 from agent.logfiles import open_files
 from agent.store.database import Store
-from agent.supervise.assemble import assemble
+from agent.supervise.assemble import Ground, Supervision
 from agent.supervise.backends.notes import CIRCUITS
 from agent.supervise.copies.snapshots import finish_cut_short
 from agent.supervise.loop import Wakes
-from agent.supervise.shared import Ground
 from agent.supervise.start_up import find_declared_problem, line_up, load_instances, warn_of_leased
 from agent.supervise.state_folder import (
     StatePlaces,
@@ -42,6 +41,7 @@ from agent.supervise.state_folder import (
     state_is_missing,
     used_mark,
 )
+from agent.supervise.supervisor import Supervisor
 from agent.vault.identity import found_sessions, scan
 
 if TYPE_CHECKING:
@@ -195,7 +195,8 @@ class Daemon:
         )
 
     async def _run_on(self, ground: Ground, fleet: "Fleet | None", *, older: bool) -> int:
-        supervision = assemble(self._config, ground)
+        supervision = Supervision(self._config, ground)
+        supervisor = Supervisor(self._config, supervision)
         store, host = ground.store, ground.host
         leave = False
         server: Server | None = None
@@ -213,7 +214,7 @@ class Daemon:
                     self._config,
                     fleet,
                     supervision,
-                    ground,
+                    supervisor.orders,
                     show=show_published,
                     settings_of=still_placed,
                 )
@@ -232,7 +233,7 @@ class Daemon:
             parts = await open_parts(
                 self._config,
                 supervision,
-                ground,
+                supervisor,
                 self._places(),
                 parted,
                 reload=self._signals.reload.set,
@@ -250,7 +251,7 @@ class Daemon:
             leave = await host.agent_is_restarting()
             written = await stop_in_order(
                 supervision,
-                ground,
+                supervisor,
                 server,
                 self._state,
                 leave=leave,

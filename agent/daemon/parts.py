@@ -12,7 +12,7 @@ from agent.metrics.exporter import Exporter
 from agent.supervise.assemble import Supervision
 from agent.supervise.periodic.alerts import Alerting, alertmanager_of
 from agent.supervise.requests.evidence import Evidence
-from agent.supervise.shared import Ground
+from agent.supervise.supervisor import Supervisor
 
 if TYPE_CHECKING:
     from agent.supervise.fleet.assemble import FleetParts
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 @dataclass(frozen=True, slots=True)
 class Parts:
     supervision: Supervision
-    ground: Ground
+    supervisor: Supervisor
     alerting: Alerting
     of_wings: Mapping[str, WingPart]
     server: Server
@@ -31,13 +31,13 @@ class Parts:
 async def open_parts(
     config: Config,
     supervision: Supervision,
-    ground: Ground,
+    supervisor: Supervisor,
     places: Mapping[str, str],
     fleet: "FleetParts | None",
     *,
     reload: Callable[[], None],
 ) -> Parts:
-    supervisor, store = supervision.supervisor, ground.store
+    ground, store = supervision.ground, supervision.ground.store
     alertmanager = alertmanager_of(config.alerts)
     of_wings = open_wing_parts(Around(config, store, ground.bus))
     exporter = Exporter(
@@ -72,4 +72,4 @@ async def open_parts(
         fleet=None if fleet is None else fleet.face,
         fleet_address=None if fleet is None else config.fleet,
     )
-    return Parts(supervision, ground, alerting, of_wings, server, fleet)
+    return Parts(supervision, supervisor, alerting, of_wings, server, fleet)

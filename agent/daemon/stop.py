@@ -8,16 +8,16 @@ from agent.api.server import Server
 from agent.daemon.tasks import said
 from agent.errors import WaError
 from agent.supervise.assemble import Supervision
-from agent.supervise.shared import Ground
 from agent.supervise.shut_down import StopTimes, close_sessions, leave_sessions
 from agent.supervise.state_folder import StatePlaces, note_stop
+from agent.supervise.supervisor import Supervisor
 
 log = logging.getLogger(__name__)
 
 
 async def stop_in_order(
     supervision: Supervision,
-    ground: Ground,
+    supervisor: Supervisor,
     server: Server | None,
     state: StatePlaces,
     *,
@@ -28,10 +28,10 @@ async def stop_in_order(
 
     False when the disk took not all of it: that keeps no session from being closed.
     """
-    written, store, host = True, ground.store, ground.host
+    written, ground = True, supervision.ground
     if server is not None:
         server.announce_end()
-    supervision.supervisor.repairs.stop()
+    supervisor.repairs.stop()
     supervision.keeping.stop()
     facts = supervision.registry.facts.values()
     every = [session for session in facts if not session.instance.backend]
@@ -55,15 +55,15 @@ async def stop_in_order(
     else:
         chosen = supervision.settings.config.stop
         times = StopTimes(chosen.prepare, chosen.save, chosen.close)
-        await close_sessions(every, host, times, save_records, hurry=hurry)
+        await close_sessions(every, ground.host, times, save_records, hurry=hurry)
     await supervision.packs.close(leave_workers=leave)
     await supervision.backends.close(leave_workers=leave)
-    await write(store.append(said("agent_stopped", "the agent stopped in order")))
-    await write(note_stop(store, state))
+    await write(ground.store.append(said("agent_stopped", "the agent stopped in order")))
+    await write(note_stop(ground.store, state))
     if server is not None:
         await server.close()
     # Nothing shows them any more: what the next agent begins with is what was shown last.
     await supervision.carried.keep()
     ground.bus.close()
-    await host.close(leave_workers=leave)
+    await ground.host.close(leave_workers=leave)
     return written

@@ -44,7 +44,7 @@ class Tasks:
 
     async def run(self) -> int:
         """Until a stop is asked for or a task fails; the exit status."""
-        store = self.parts.ground.store
+        store = self.parts.supervision.ground.store
         watchdog = Watchdog(self.parts.supervision.loop, store.answers)
         status = 0
         try:
@@ -69,7 +69,7 @@ class Tasks:
     def _all(self, watchdog: Watchdog) -> dict[str, Begin]:
         """By name."""
         supervision, parts = self.parts.supervision, self.parts
-        settings, views = supervision.settings, supervision.supervisor.views
+        settings, views = supervision.settings, supervision.registry.views
         config, copy = self.config, self.config.agent.state_path / "agent.db.copy"
         tasks: dict[str, Begin] = {
             "passes": supervision.loop.run,
@@ -86,17 +86,17 @@ class Tasks:
             "performance log": lambda: log_performance(
                 views, lambda: settings.config.log.performance_interval
             ),
-            "deletions": supervision.supervisor.finish_deletions,
+            "deletions": parts.supervisor.deletion.finish_deletions,
             "alerts": parts.alerting.run,
             "ports": parts.server.get_missing_ports,
             "trash": lambda: sweep_trash(
                 config.session_root, lambda: settings.config.sessions.trash_days
             ),
-            "database check": lambda: check_database(parts.ground.store, copy),
+            "database check": lambda: check_database(supervision.ground.store, copy),
             "reload": self._reload_when_asked,
             "stop": self._end_when_asked,
         }
-        if parts.ground.backend_host is not None:
+        if supervision.ground.backend_host is not None:
             tasks["backends"] = supervision.backend_loop.run
         if parts.alerting.alertmanager is not None:
             tasks["alertmanager"] = parts.alerting.alertmanager.run
@@ -115,7 +115,7 @@ class Tasks:
         reach = Reload(
             supervision.settings,
             supervision.registry,
-            self.parts.ground.wakes,
+            supervision.ground.wakes,
             supervision.backends,
         )
         await _warn_of_one_server(self.config)

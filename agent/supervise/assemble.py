@@ -1,23 +1,27 @@
-"""Builds supervision from its parts."""
+"""Builds the parts of supervision, each once and with the earlier parts that it uses."""
 
 import random
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from agent.clock import boot_now
 from agent.config import Config
-from agent.core.figures.trend import AllTrends
-from agent.core.model import Happening, InstanceId
+from agent.core.figures.trend import open_trends
+from agent.core.model import ConnectionStatus, Happening, InstanceId
+from agent.core.reasons import reason_of
+from agent.deliver.bus import EventBus
 from agent.host.base import Host
-from agent.supervise.agent_status import StatusFigures
-from agent.supervise.backends.face import BackendFace
+from agent.link.client import LinkStats
+from agent.store.database import Store
+from agent.supervise.agent_status import CheckTimes, StatusFigures
+from agent.supervise.backends.adoption import Adoption
+from agent.supervise.backends.host import BackendHost
 from agent.supervise.backends.passes import BackendPasses
 from agent.supervise.backends.registry import RETRY_AFTER, Backends
-from agent.supervise.copies.archives import Archives
-from agent.supervise.copies.invites import Candidate, Invites
 from agent.supervise.copies.schedule import SnapshotClock
 from agent.supervise.copies.snapshots import Snapshots
 from agent.supervise.facts import Facts
-from agent.supervise.loop import Loop
+from agent.supervise.loop import Loop, Wakes
 from agent.supervise.passes.act import Executor
 from agent.supervise.passes.findings import PASSING, WITH_TEXT, Findings, passing_entry, text_entry
 from agent.supervise.passes.lost_folder import FolderLooks
@@ -30,269 +34,262 @@ from agent.supervise.periodic.carried import CarriedCounters
 from agent.supervise.periodic.key_check import KeyCheck
 from agent.supervise.periodic.learned import Learned
 from agent.supervise.periodic.usage import UsageSampler
-from agent.supervise.reach.watch import Reaching
+from agent.supervise.reach.watch import Reaching, ReachNews
 from agent.supervise.registry import Registry
-from agent.supervise.requests.calls import Calls
-from agent.supervise.requests.checks import Checking
-from agent.supervise.requests.confirming import has_pairing
-from agent.supervise.requests.deletion import Deletion
-from agent.supervise.requests.repairs import Repairs
+from agent.supervise.requests.creation import Creation
 from agent.supervise.settings import Settings
-from agent.supervise.shared import Ground, Shared, build_shared
-from agent.supervise.supervisor import Supervisor
+from agent.supervise.story import Notes
 from agent.supervise.turns.incidents import Incidents
 from agent.supervise.turns.memory import MemoryRoom
 from agent.supervise.turns.packs import Packs
+from agent.supervise.turns.queues import Queues
+from agent.supervise.turns.turns import Turns
+from agent.supervise.views import ViewSources
 
 PASSES_AT_ONCE = 256
 BACKENDS_AT_ONCE = 64
-CHECKS_AT_ONCE = 64
 
 
 @dataclass(frozen=True, slots=True)
+class Ground:
+    """What is open before supervision is built."""
+
+    store: Store
+    host: Host
+    backend_host: Host | None
+    """Starts the workers of backends; None where none is declared."""
+    bus: EventBus
+    wakes: Wakes
+    backend_wakes: Wakes
+    open_packs: Callable[[], Awaitable[Host]]
+    """Opens the host of the packs, when one is needed."""
+
+
 class Supervision:
-    settings: Settings
-    registry: Registry
-    loop: Loop
-    sampler: UsageSampler
-    incidents: Incidents
-    figures: StatusFigures
-    keeping: Snapshots
-    supervisor: Supervisor
-    handover: Learned
-    carried: CarriedCounters
-    snapshots: SnapshotClock
-    backends: Backends
-    backend_loop: Loop
-    packs: Packs
-    rounds: KeyCheck
-    trends: AllTrends
-    room: MemoryRoom
-    reaching: Reaching
-    seats: Host
+    """A reload changes `settings` only: the parts ask them when they need one."""
 
+    def __init__(self, config: Config, ground: Ground) -> None:
+        self.ground, self.settings = ground, Settings(config)
+        self.root, self.wake = config.session_root, ground.wakes.wake
+        self._facts: dict[InstanceId, Facts] = {}
+        self._notes, self._link_stats, self._checks = Notes(ground.store), LinkStats(), CheckTimes()
+        self.trends = open_trends(config.api.history)
+        self._build_turns(config)
+        self._build_sessions()
+        self._build_passes()
+        self._build_periodic()
 
-def assemble(config: Config, ground: Ground) -> Supervision:
-    base = build_shared(config, ground)
-    settings, registry = base.settings, base.registry
-    ladder = _ladder(base)
-    passes = _passes(base, ladder)
-    loop = _loop(base, passes)
-    figures = StatusFigures(
-        host=base.host,
-        store=ground.store,
-        loop=loop,
-        registry=registry,
-        link_stats=base.link_stats,
-        incidents=base.incidents,
-        ladder=ladder,
-        settings=settings,
-        checks=base.checks,
-        gates=base.turns.gates,
-        database=ground.store.path,
-    )
-    return Supervision(
-        settings=settings,
-        trends=base.trends,
-        registry=registry,
-        loop=loop,
-        sampler=UsageSampler(
+    def _build_turns(self, config: Config) -> None:
+        """What may have to be waited for."""
+        settings, host, wake = self.settings, self.ground.host, self.wake
+        self.reaching = Reaching(
+            policy=lambda: settings.config.reconnect.reach,
+            session_root=self.root,
+            wake=wake,
+            wanted=lambda its: _waits_for_its_address(its, host),
+        )
+        self.backends = Backends(
+            host=self.ground.backend_host,
+            root=config.backends_root,
+            wakes=self.ground.backend_wakes,
+            facts=self._facts,
+            wake=wake,
+            note=self._notes.write,
+            link_stats=self._link_stats,
+            settings=lambda: settings.config.backends,
+            breaker=lambda: settings.config.reconnect.breaker,
+            crypto_patterns=config.crypto.patterns,
+        )
+        self.incidents = Incidents(
+            lambda: settings.config.incident_policy,
+            self._facts,
+            wake,
+            self._notes.write,
+            out_of_reach=self.reaching.away,
+            way_out=lambda its: its.proxy if its.instance.backend else self.reaching.way_out(its),
+            reconnect=lambda: settings.config.reconnect,
+        )
+        self.reaching.on_news.append(self._take_news)
+        self.reaching.on_route.append(self.backends.look_now)
+        self.room = MemoryRoom(
+            limit=settings.memory_limit,
+            budget=settings.memory_budget,
+            wanted=lambda facts: facts.desired(host.boot_id()).should_run,
+            wake=wake,
+        )
+        gates = Queues(
+            settings.start_policy,
+            settings.remote_start_policy,
+            wake=wake,
+            idle=settings.machine_is_idle,
+            jitter=lambda: random.uniform(0.0, settings.config.start.spread),
+        )
+        self._turns = Turns(
+            gates, self.room, self.reaching, self.backends.ask, self.backends.why_away
+        )
+
+    def _build_sessions(self) -> None:
+        """The sessions, and those who act on them."""
+        settings, store, root = self.settings, self.ground.store, self.root
+        has, version = self.incidents.has, self.backends.server_version
+        sources = ViewSources(self.ground.host, self._turns, settings, has, version)
+        self.registry = Registry(store, sources, root, self._facts)
+        self.creation = Creation(
+            registry=self.registry, backends=self.backends, room=self.room, wake=self.wake
+        )
+        self.adoption = Adoption(
+            self.backends,
+            self._facts,
+            store,
+            self.creation.create,
+            discover_every=lambda: settings.config.backends.discover,
+        )
+        self.packs = Packs(
+            open_host=self.ground.open_packs,
+            size=lambda: settings.config.worker.pack,
+            session_root=root,
+            facts=self._facts,
+        )
+        self.seats = BackendHost(
+            self.ground.host, self.backends, self._facts.get, self._turns.gates.no_login, self.packs
+        )
+        self.keeping = Snapshots(
+            self.registry,
+            store,
+            self.seats,
+            root,
+            settings=lambda: settings.config.sessions,
+            save_timeout=lambda: settings.config.stop.save,
+            wake=self.wake,
+        )
+
+    def _build_passes(self) -> None:
+        """What a pass runs through, and the loops that run passes."""
+        settings, host, findings = self.settings, self.seats, Findings(self.settings)
+        executor = Executor(host, self.root, self.keeping, self.registry.save, settings)
+        waits = WaitReasons(self.registry, self.backends, self._turns, self.incidents)
+        self.ladder = Ladder(settings, executor, self.incidents, waits)
+        recorder = Recorder(
+            settings.health_policy,
+            host.boot_id(),
+            host.name == "systemd",
+            random.random,
+            self._failed,
+            self._succeeded,
+        )
+        self.passes = Passes(
+            self._observer(findings),
+            executor,
+            recorder,
+            self._turns,
+            self.ladder,
+            self.incidents,
+            findings,
+            settings,
+            self.registry,
+            waits,
+        )
+        self.loop = Loop(
+            self.ground.wakes,
+            self._run_pass,
+            parallel=PASSES_AT_ONCE,
+            retry_after=lambda: settings.config.health.interval,
+            lane_of=lambda id: its.instance.backend if (its := self._facts.get(id)) else "",
+        )
+        self.backend_loop = Loop(
+            self.ground.backend_wakes,
+            BackendPasses(self.backends, self.adoption).run,
+            parallel=BACKENDS_AT_ONCE,
+            retry_after=lambda: RETRY_AFTER,
+        )
+
+    def _build_periodic(self) -> None:
+        """What runs on a clock, and what goes on in the next agent."""
+        settings, store, registry = self.settings, self.ground.store, self.registry
+        self.figures = StatusFigures(
+            host=self.seats,
+            store=store,
+            loop=self.loop,
+            registry=registry,
+            link_stats=self._link_stats,
+            incidents=self.incidents,
+            ladder=self.ladder,
+            settings=settings,
+            checks=self._checks,
+            gates=self._turns.gates,
+            database=store.path,
+        )
+        self.sampler = UsageSampler(
             registry,
             lambda: settings.config,
             limit=settings.memory_limit,
-            well=base.incidents.well,
-            wake=base.wake,
-            checked=base.checks.note,
-            note=base.notes.write,
-        ),
-        incidents=base.incidents,
-        figures=figures,
-        keeping=base.keeping,
-        supervisor=_supervisor(base, ladder, passes, loop, figures),
-        handover=Learned(ground.store, ladder, registry, base.trends),
-        carried=CarriedCounters(ground.store, registry),
-        snapshots=SnapshotClock(
-            base.keeping, registry, config.session_root, lambda: settings.config.sessions
-        ),
-        backends=base.backends,
-        backend_loop=Loop(
-            ground.backend_wakes,
-            BackendPasses(base.backends, base.adoption).run,
-            parallel=BACKENDS_AT_ONCE,
-            retry_after=lambda: RETRY_AFTER,
-        ),
-        packs=base.packs,
-        rounds=KeyCheck(
+            well=self.incidents.well,
+            wake=self.wake,
+            checked=self._checks.note,
+            note=self._notes.write,
+        )
+        self.rounds = KeyCheck(
             registry,
             policy=lambda: settings.config.crypto,
-            statistics=lambda: ladder.statistics,
-            wake=base.wake,
-            checked=base.checks.note,
-        ),
-        room=base.turns.room,
-        reaching=base.turns.reaching,
-        seats=base.host,
-    )
+            statistics=lambda: self.ladder.statistics,
+            wake=self.wake,
+            checked=self._checks.note,
+        )
+        self.snapshots = SnapshotClock(
+            self.keeping, registry, self.root, lambda: settings.config.sessions
+        )
+        self.handover = Learned(store, self.ladder, registry, self.trends)
+        self.carried = CarriedCounters(store, registry)
+
+    def _observer(self, findings: Findings) -> Observer:
+        def happened(facts: Facts, happening: Happening) -> None:
+            if findings.note(facts, happening):
+                self.wake(facts.id)
+            self.registry.touch(facts)
+            if happening.kind in WITH_TEXT:
+                self._notes.write(text_entry(facts, happening))
+            if happening.kind in PASSING and self.ground.bus.wants(happening.kind):
+                self.ground.bus.publish_passing(passing_entry(facts, happening))
+
+        return Observer(
+            self.seats,
+            self.root,
+            self._link_stats,
+            self.wake,
+            happened,
+            backends=self.backends,
+            settings=self.settings,
+            checked=self._checks.note,
+            first_probe=boot_now() + self.settings.config.start.first_check,
+            folders=FolderLooks(self.root),
+            attached=self.registry.tenure.attached,
+        )
+
+    async def _run_pass(self, id: InstanceId) -> float | None:
+        facts = self._facts.get(id)
+        return None if facts is None else await self.passes.run(facts)
+
+    def _take_news(self, news: ReachNews) -> None:
+        """What the looks at addresses find."""
+        if news.entry is not None:
+            self._notes.write(news.entry)
+        self.incidents.reach_changed(news.sessions, back=news.back)
+
+    def _failed(self, facts: Facts, code: str) -> None:
+        self.reaching.failed(facts, code)
+        self.incidents.failed(facts, code)
+
+    def _succeeded(self, facts: Facts) -> None:
+        self.reaching.succeeded(facts)
+        self.incidents.succeeded(facts)
+
+    def forget(self, id: InstanceId) -> None:
+        self._turns.forget(id)
+        self.loop.forget(id)
 
 
-def _ladder(base: Shared) -> Ladder:
-    settings, registry = base.settings, base.registry
-    return Ladder(
-        settings,
-        Executor(base.host, base.session_root, base.keeping, registry.save, settings),
-        base.incidents,
-        WaitReasons(registry, base.backends, base.turns, base.incidents),
-    )
-
-
-def _passes(base: Shared, ladder: Ladder) -> Passes:
-    settings, host = base.settings, base.host
-    findings = Findings(settings)
-    reaching, incidents = base.turns.reaching, base.incidents
-
-    def failed(facts: Facts, code: str) -> None:
-        reaching.failed(facts, code)
-        incidents.failed(facts, code)
-
-    def succeeded(facts: Facts) -> None:
-        reaching.succeeded(facts)
-        incidents.succeeded(facts)
-
-    recorder = Recorder(
-        settings.health_policy,
-        host.boot_id(),
-        host.name == "systemd",
-        random.random,
-        failed,
-        succeeded,
-    )
-    return Passes(
-        observer=_observer(base, findings),
-        executor=ladder.executor,
-        recorder=recorder,
-        turns=base.turns,
-        ladder=ladder,
-        incidents=base.incidents,
-        findings=findings,
-        settings=settings,
-        registry=base.registry,
-        waits=ladder.waits,
-    )
-
-
-def _loop(base: Shared, passes: Passes) -> Loop:
-    known = base.registry.facts
-
-    async def run_pass(id: InstanceId) -> float | None:
-        facts = known.get(id)
-        return None if facts is None else await passes.run(facts)
-
-    def lane_of(id: InstanceId) -> str:
-        facts = known.get(id)
-        return "" if facts is None else facts.instance.backend
-
-    return Loop(
-        base.ground.wakes,
-        run_pass,
-        parallel=PASSES_AT_ONCE,
-        retry_after=lambda: base.settings.config.health.interval,
-        lane_of=lane_of,
-    )
-
-
-def _supervisor(
-    base: Shared, ladder: Ladder, passes: Passes, loop: Loop, figures: StatusFigures
-) -> Supervisor:
-    settings, registry, store = base.settings, base.registry, base.ground.store
-
-    def forget(id: InstanceId) -> None:
-        base.turns.forget(id)
-        loop.forget(id)
-
-    asking = Calls(registry, store, base.wake)
-    checking = Checking(registry, passes, base.wake, at_once=CHECKS_AT_ONCE)
-    return Supervisor(
-        registry=registry,
-        store=store,
-        host=base.host,
-        bus=base.ground.bus,
-        wake=base.wake,
-        room=base.turns.room,
-        figures=figures,
-        asking=asking,
-        checking=checking,
-        incidents=base.incidents,
-        repairs=Repairs(
-            registry=registry,
-            host=base.host,
-            ladder=ladder,
-            incidents=base.incidents,
-            checking=checking,
-            wake=base.wake,
-        ),
-        keeping=base.keeping,
-        moving=Archives(
-            base.keeping,
-            registry,
-            store,
-            base.host,
-            base.session_root,
-            invites=_invites(base),
-            settings=lambda: settings.config.sessions,
-            forget=forget,
-            wake=base.wake,
-        ),
-        backends=BackendFace(base.backends, base.adoption, store),
-        creation=base.creation,
-        deletion=Deletion(
-            registry=registry,
-            store=store,
-            host=base.host,
-            session_root=base.session_root,
-            wake=base.wake,
-            forget=forget,
-            let_go=base.adoption.let_go,
-        ),
-        trends=base.trends,
-    )
-
-
-def _invites(base: Shared) -> Invites:
-    settings = base.settings
-
-    def find(id: InstanceId) -> Candidate:
-        return Candidate((facts := base.registry.get(id)).instance, has_pairing(facts))
-
-    return Invites(
-        base.ground.store,
-        settings.config.agent.state_path / "pairing.key",
-        find=find,
-        seconds=lambda: settings.config.sessions.invite,
-    )
-
-
-def _observer(base: Shared, findings: Findings) -> Observer:
-    settings, registry, bus = base.settings, base.registry, base.ground.bus
-
-    def happened(facts: Facts, happening: Happening) -> None:
-        if findings.note(facts, happening):
-            base.wake(facts.id)
-        registry.touch(facts)
-        if happening.kind in WITH_TEXT:
-            base.notes.write(text_entry(facts, happening))
-        if happening.kind in PASSING and bus.wants(happening.kind):
-            bus.publish_passing(passing_entry(facts, happening))
-
-    return Observer(
-        base.host,
-        base.session_root,
-        base.link_stats,
-        base.wake,
-        happened,
-        backends=base.backends,
-        settings=settings,
-        checked=base.checks.note,
-        first_probe=boot_now() + settings.config.start.first_check,
-        folders=FolderLooks(base.session_root),
-        attached=registry.tenure.attached,
-    )
+def _waits_for_its_address(facts: Facts, host: Host) -> bool:
+    record = facts.record
+    if facts.gone or record.status is ConnectionStatus.CONNECTED:
+        return False
+    return facts.desired(host.boot_id()).should_run and not reason_of(record.reason).hopeless

@@ -1,219 +1,74 @@
-"""The public face of supervision: it writes down orders and wakes passes, which carry them out. It
-acts on a worker only where the answer is the result itself (a QR, a send, a logout, a deletion)."""
+"""The public face of supervision: all that the API may ask, by the part that answers."""
 
-import logging
-from collections.abc import Callable, Mapping
-from dataclasses import replace
-from typing import Any
-
-from agent.core.figures.trend import AllTrends
-from agent.core.findings.operator import with_override
-from agent.core.model import (
-    InstanceId,
-    JournalEntry,
-    Override,
-)
-from agent.core.reasons import reason_of
-from agent.core.reconnect import forgive
-from agent.core.view import InstanceView
-from agent.deliver.bus import EventBus
-from agent.errors import Refused, VaultError
-from agent.host.base import Host
-from agent.log import bound
-from agent.store.database import Store
-from agent.supervise.agent_status import StatusFigures
+from agent.config import Config
+from agent.supervise.assemble import Supervision
 from agent.supervise.backends.face import BackendFace
 from agent.supervise.copies.archives import Archives
-from agent.supervise.copies.snapshots import Snapshots
-from agent.supervise.facts import Facts
-from agent.supervise.passes.lost_folder import refuse_to_end
-from agent.supervise.registry import Registry
+from agent.supervise.copies.invites import Candidate, Invites
 from agent.supervise.requests.calls import Calls
 from agent.supervise.requests.checks import Checking
-from agent.supervise.requests.confirming import must_be_confirmed, must_be_paired
-from agent.supervise.requests.creation import Creation, check_settings_of
+from agent.supervise.requests.confirming import has_pairing
 from agent.supervise.requests.deletion import Deletion
+from agent.supervise.requests.orders import Orders
 from agent.supervise.requests.repairs import Repairs
 from agent.supervise.requests.set_up import SettingUp
-from agent.supervise.story import entry
-from agent.supervise.turns.incidents import Incidents
-from agent.supervise.turns.memory import MemoryRoom
 
-log = logging.getLogger(__name__)
+CHECKS_AT_ONCE = 64
 
 
 class Supervisor:
     """Unknown ids raise NotFound."""
 
-    def __init__(
-        self,
-        *,
-        registry: Registry,
-        store: Store,
-        host: Host,
-        bus: EventBus,
-        wake: Callable[[InstanceId], None],
-        room: MemoryRoom,
-        figures: StatusFigures,
-        asking: Calls,
-        checking: Checking,
-        incidents: Incidents,
-        repairs: Repairs,
-        keeping: Snapshots,
-        moving: Archives,
-        backends: BackendFace,
-        creation: Creation,
-        deletion: Deletion,
-        trends: AllTrends,
-    ) -> None:
-        self.backends = backends
-        self.trends = trends
-        self.bus = bus
-        self.repairs = repairs
-        self.keeping = keeping
-        self.moving = moving
-        self.create = creation.create
-        self.forget = deletion.forget
-        self.delete, self.finish_deletions = deletion.delete, deletion.finish_deletions
-        self.trash, self.restore_trash = deletion.trash, deletion.restore_trash
+    def __init__(self, config: Config, base: Supervision) -> None:
+        registry, store, host, wake = base.registry, base.ground.store, base.seats, base.wake
         self.view, self.views = registry.view, registry.views
-        self.status, self.history = figures.status, store.history
-        self.qr, self.command, self.send = asking.qr, asking.command, asking.send
-        self.check_now = checking.check_now
-        self.set_up = SettingUp(
-            repairs=repairs,
+        self.status, self.history = base.figures.status, store.history
+        self.bus, self.trends = base.ground.bus, base.trends
+        self.keeping, self.creation = base.keeping, base.creation
+        self.backends = BackendFace(base.backends, base.adoption, store)
+        self.asking = Calls(registry, store, wake)
+        self.checking = Checking(registry, base.passes, wake, at_once=CHECKS_AT_ONCE)
+        self.orders = Orders(registry, host, base.room, self.asking, wake)
+        self.repairs = Repairs(
             registry=registry,
             host=host,
-            incidents=incidents,
-            asking=asking,
-            create=creation.create,
-            enable=self.enable,
-        ).set_up
-        self._registry = registry
-        self._host = host
-        self._wake = wake
-        self._room = room
-        self._asking = asking
-
-    async def change_settings(self, id: InstanceId, settings: Mapping[str, Any]) -> InstanceView:
-        """The worker reads them at its next start; its limits change at once."""
-        facts = self._registry.get(id)
-        changed = replace(facts.instance, settings=dict(settings))
-        if (changed.backend, changed.remote) != (facts.instance.backend, facts.instance.remote):
-            raise Refused(
-                f"cannot move {id} to another backend or session: delete it, adopt that one",
-                field="settings",
-                code="place_is_fixed",
-            )
-        check_settings_of(changed)
-        facts.instance = changed
-        await self._registry.save_order(facts, entry(facts, "settings", "its settings changed"))
-        await self._registry.tenure.write_through(facts)
-        facts.asked.new_limits = True
-        self._wake(id)
-        return self.view(id)
-
-    async def enable(self, id: InstanceId) -> InstanceView:
-        facts = self._registry.get(id)
-        ended = facts.record.reason and reason_of(facts.record.reason).final
-        if ended and facts.instance.enabled and facts.desired(self._host.boot_id()).should_run:
-            # An enabled session that WhatsApp ended gets no further login.
-            said = entry(facts, "enabled", "an operator enabled it; it was enabled already")
-            return await self._intend(facts, said)
-        async with self._registry.devices.alone(id, facts.instance.engine, f"enable {id}"):
-            facts.asked.start = True
-            facts.instance = replace(facts.instance, enabled=True)
-            facts.record = with_override(forgive(facts.record), Override.NONE, "")
-            return await self._intend(facts, entry(facts, "enabled", "an operator enabled it"))
-
-    async def disable(self, id: InstanceId) -> InstanceView:
-        facts = self._registry.get(id)
-        refuse_to_end(facts, "disable")
-        if facts.enabled_by_operator:
-            raise Refused(
-                f"cannot disable {id}: its unit is enabled in systemd;"
-                f" run: systemctl disable wa-instance@{id}",
-                code="enabled_in_systemd",
-            )
-        facts.instance = replace(facts.instance, enabled=False)
-        facts.record = with_override(facts.record, Override.NONE, "")
-        facts.action.interrupt_start()
-        return await self._intend(facts, entry(facts, "disabled", "an operator disabled it"))
-
-    async def start(self, id: InstanceId) -> InstanceView:
-        facts = self._registry.get(id)
-        async with self._registry.devices.alone(id, facts.instance.engine, f"start {id}"):
-            facts.asked.start = True
-            wanted = facts.instance.enabled or facts.enabled_by_operator
-            override = Override.NONE if wanted else Override.STARTED
-            facts.record = with_override(forgive(facts.record), override, self._host.boot_id())
-            return await self._intend(facts, entry(facts, "operator", "an operator started it"))
-
-    async def stop(self, id: InstanceId) -> InstanceView:
-        facts = self._registry.get(id)
-        refuse_to_end(facts, "stop")
-        facts.record = with_override(facts.record, Override.STOPPED, self._host.boot_id())
-        facts.action.interrupt_start()
-        said = entry(facts, "operator", "an operator stopped it: it stays stopped until a start")
-        return await self._intend(facts, said)
-
-    async def restart(self, id: InstanceId) -> InstanceView:
-        facts = self._registry.get(id)
-        refuse_to_end(facts, "restart")
-        # Right after the agent's start no pass has looked at it yet.
-        unit = facts.unit if facts.observed else await self._host.status(id)
-        if not unit.runs:
-            return await self.start(id)
-        facts.record = replace(forgive(facts.record), restart_of=unit.run)
-        said = entry(facts, "operator", "an operator asked for a restart")
-        return await self._intend(facts, said)
-
-    def must_confirm_passkey(self, id: InstanceId, doing: str, confirmation: str) -> None:
-        facts = self._registry.get(id)
-        must_be_confirmed(facts, doing, confirmed=True, passkey=confirmation)
-
-    async def mark_passkey(self, id: InstanceId, needed: bool) -> InstanceView:
-        """Note whether its account needs a passkey to link a device."""
-        facts = self._registry.get(id)
-        facts.record = replace(facts.record, needs_passkey=needed)
-        facts.saved.identity_behind = True
-        word = "needs a passkey to link" if needed else "needs no passkey to link"
-        said = entry(facts, "operator", f"an operator noted: its account {word}")
-        return await self._intend(facts, said)
-
-    async def release(self, id: InstanceId) -> InstanceView:
-        """An operator says that no machine of a fleet runs this session: it needs no lease."""
-        facts, tenure = self._registry.get(id), self._registry.tenure
-        if tenure.owner is not None or not facts.instance.leased:
-            why = (
-                "this machine is in a fleet: `wa-agent fleet leave` takes it out with its sessions"
-                if tenure.owner is not None
-                else "it is no session of a fleet, and needs no lease"
-            )
-            raise Refused(f"cannot release {id}: {why}", code="not_leased")
-        if not await self._registry.write_leased(facts, False):
-            raise VaultError(f"cannot release {id}: its identity file cannot be written")
-        if facts.unit.runs:  # its worker waits for a lease
-            facts.record = replace(facts.record, restart_of=facts.unit.run)
-        return await self._intend(facts, entry(facts, "operator", "an operator released it"))
-
-    async def logout(
-        self, id: InstanceId, *, confirmed: bool = False, passkey: str = ""
-    ) -> InstanceView:
-        facts = self._registry.get(id)
-        must_be_paired(facts, "log out")
-        must_be_confirmed(facts, "log out", confirmed=confirmed, passkey=passkey)
-        await self._asking.logout(id)
-        return self.view(id)
-
-    async def _intend(self, facts: Facts, said: JournalEntry) -> InstanceView:
-        bound(said.category, facts.id).info("%s", said.sentence)
-        await self._registry.save_order(facts, said)
-        await self._registry.tenure.write_through(facts)
-        self._wake(facts.id)
-        return self._view_with_wait(facts)
-
-    def _view_with_wait(self, facts: Facts) -> InstanceView:
-        """A start that has to wait for memory says so in its answer."""
-        facts.wait_reason = facts.wait_reason or self._room.wait_reason(facts)
-        return self.view(facts.id)
+            ladder=base.ladder,
+            incidents=base.incidents,
+            checking=self.checking,
+            wake=wake,
+        )
+        self.deletion = Deletion(
+            registry=registry,
+            store=store,
+            host=host,
+            session_root=base.root,
+            wake=wake,
+            forget=base.forget,
+            let_go=base.adoption.let_go,
+        )
+        self.setting_up = SettingUp(
+            repairs=self.repairs,
+            registry=registry,
+            host=host,
+            incidents=base.incidents,
+            asking=self.asking,
+            create=base.creation.create,
+            enable=self.orders.enable,
+        )
+        invites = Invites(
+            store,
+            config.agent.state_path / "pairing.key",
+            find=lambda id: Candidate((its := registry.get(id)).instance, has_pairing(its)),
+            seconds=lambda: base.settings.config.sessions.invite,
+        )
+        self.moving = Archives(
+            base.keeping,
+            registry,
+            store,
+            host,
+            base.root,
+            invites,
+            settings=lambda: base.settings.config.sessions,
+            forget=base.forget,
+            wake=wake,
+        )

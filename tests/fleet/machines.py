@@ -222,7 +222,7 @@ class Fleet:
             path,
             address.reached_at,
             Publishing(supervisor.views, show_published, coordinator, lambda: face.member),
-            Commands(supervisor, coordinator, lambda: face.member, still_placed),
+            Commands(supervisor, supervisor.views, coordinator, lambda: face.member, still_placed),
         )
         self.machines[name] = made
         return made

@@ -181,8 +181,8 @@ async def test_a_command_whose_taking_lost_its_answer_is_carried_out_once(fleet:
 
     lost: list[str] = []
     coordinator: Any = Lossy()
-    supervisor: Any = None
-    commands = Commands(supervisor, coordinator, lambda: b, still_placed)
+    orders: Any = None
+    commands = Commands(orders, dict, coordinator, lambda: b, still_placed)
     assert await commands._taken() == []
     assert lost == [kept.id]
     (row,) = await commands._taken()

@@ -9,9 +9,9 @@ from agent.config import Config
 from agent.config.config import sections
 from agent.core.setting import settings_of
 from agent.deliver.bus import EventBus
-from agent.supervise.assemble import assemble
+from agent.supervise.assemble import Ground, Supervision
 from agent.supervise.loop import Wakes
-from agent.supervise.shared import Ground
+from agent.supervise.supervisor import Supervisor
 
 
 class Watched:
@@ -48,5 +48,6 @@ def test_nothing_that_a_reload_changes_is_read_when_the_agent_is_put_together():
         Wakes(),
         None,
     )
-    assemble(replace(config, **watched), ground)
+    config = replace(config, **watched)
+    Supervisor(config, Supervision(config, ground))
     assert read - fixed == set(), "mark it restart=True, or ask the settings when it is needed"

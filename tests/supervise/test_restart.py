@@ -10,7 +10,7 @@ import pytest
 from agent.core.model import UNIT_ABSENT, Instance, InstanceId, Override, UnitState, UnitStatus
 from agent.store.database import Store
 from agent.supervise.registry import Registry
-from agent.supervise.supervisor import Supervisor
+from agent.supervise.requests.orders import Orders
 from tests.supervise.test_show import SOURCES
 
 SHOP = InstanceId("shop")
@@ -38,12 +38,10 @@ async def test_a_restart_before_the_first_look_is_of_the_worker_that_runs(
     store = await Store.open(tmp_path / "agent.db")
     registry = Registry(store, SOURCES, tmp_path / "sessions")
     facts = await registry.create(Instance(SHOP, "sandbox", True), "made")
-    parts: dict[str, Any] = {name: Mock() for name in Supervisor.__init__.__annotations__}
-    parts |= {"registry": registry, "store": store, "host": Host(unit=unit)}
-    parts["room"].wait_reason.return_value = ""
-    del parts["return"]
+    room: Any = SimpleNamespace(wait_reason=lambda _facts: "")
+    orders = Orders(registry, Host(unit=unit), room, Mock(), Mock())
     try:
-        await Supervisor(**parts).restart(SHOP)
+        await orders.restart(SHOP)
     finally:
         await store.close()
     assert facts.record.restart_of == restart_of

@@ -25,7 +25,7 @@ async def command(
     """`lacking`: the error if the engine has no such command. `known`: the engine has the command,
     so `invalid_request` is about the arguments."""
     try:
-        return await call.supervisor.command(
+        return await call.supervisor.asking.command(
             call.id, name, arguments or {}, timeout=timeout, alone=alone
         )
     except (EngineError, InvalidRequest) as error:

@@ -126,7 +126,7 @@ async def release(call: Call) -> Json:
             f'cannot release {call.id} without its id: send {{"confirm": "{call.id}"}}',
             field="confirm",
         )
-    return show_instance(await call.supervisor.release(call.id))
+    return show_instance(await call.supervisor.orders.release(call.id))
 
 
 async def promise(call: Call) -> Json:

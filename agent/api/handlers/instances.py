@@ -97,7 +97,7 @@ async def create(call: Call) -> web.StreamResponse:
         return await call.parts.fleet.create(call, instance, body)
     if any(field.name in body for field in IN_FLEET):
         fleet_of(call)
-    view = await call.supervisor.create(instance)
+    view = await call.supervisor.creation.create(instance)
     return created(show_instance(view), f"/api/instance/{view.instance.id}")
 
 
@@ -155,7 +155,7 @@ async def change(call: Call) -> Json:
     instance = call.supervisor.view(call.id).instance
     body = await call.body()
     settings = still_placed(instance, body["settings"])
-    return show_details(await call.supervisor.change_settings(call.id, settings))
+    return show_details(await call.supervisor.orders.change_settings(call.id, settings))
 
 
 async def delete(call: Call) -> Json:
@@ -163,7 +163,7 @@ async def delete(call: Call) -> Json:
     body = await call.body()
     instance = call.supervisor.view(call.id).instance
     passkey = body.get("confirm_passkey", "")
-    call.supervisor.must_confirm_passkey(call.id, "delete", passkey)
+    call.supervisor.orders.must_confirm_passkey(call.id, "delete", passkey)
     deleted: dict[str, Any] = {"id": call.id}
     if instance.backend:
         also_remote = call.query.get("remote", False)
@@ -180,7 +180,7 @@ async def delete(call: Call) -> Json:
         raise InvalidRequest(
             f"cannot delete {call.id} on a backend: its session is on this machine", field="remote"
         )
-    trash = await call.supervisor.delete(call.id, passkey=passkey)
+    trash = await call.supervisor.deletion.delete(call.id, passkey=passkey)
     ended = await call.parts.ring.end_of(call.id)
     for row in ended:
         call.parts.end_listeners_of(row.id)
@@ -227,7 +227,9 @@ def intent(name: str) -> Handler:
     """enable, disable, start, stop, restart: stored, and answered before it is done."""
 
     async def write_intent(call: Call) -> Json:
-        write: Callable[[InstanceId], Awaitable[InstanceView]] = getattr(call.supervisor, name)
+        write: Callable[[InstanceId], Awaitable[InstanceView]] = getattr(
+            call.supervisor.orders, name
+        )
         return show_instance(await write(call.id))
 
     return write_intent
@@ -237,19 +239,19 @@ async def logout(call: Call) -> Json:
     body = await call.body()
     confirmed, passkey = body.get("confirm", False), body.get("confirm_passkey", "")
     return show_instance(
-        await call.supervisor.logout(call.id, confirmed=confirmed, passkey=passkey)
+        await call.supervisor.orders.logout(call.id, confirmed=confirmed, passkey=passkey)
     )
 
 
 async def mark_passkey(call: Call) -> Json:
     needed = (await call.body())["needed"]
-    return show_instance(await call.supervisor.mark_passkey(call.id, needed))
+    return show_instance(await call.supervisor.orders.mark_passkey(call.id, needed))
 
 
 async def trash(call: Call) -> Json:
-    return {"trash": [show_trashed(row) for row in await call.supervisor.trash()]}
+    return {"trash": [show_trashed(row) for row in await call.supervisor.deletion.trash()]}
 
 
 async def restore_trash(call: Call) -> Json:
-    view = await call.supervisor.restore_trash(call.request.match_info["name"])
+    view = await call.supervisor.deletion.restore_trash(call.request.match_info["name"])
     return show_instance(view)

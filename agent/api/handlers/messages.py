@@ -92,7 +92,7 @@ async def _send(call: Call, body: Mapping[str, Any], media_limit: int, born: flo
 
     async def work() -> Mapping[str, Any]:
         try:
-            return await call.supervisor.send(call.id, message)
+            return await call.supervisor.asking.send(call.id, message)
         except EngineError as error:
             raise _refused(call, error) from error
 
@@ -175,7 +175,7 @@ async def _sandbox(call: Call, name: str, arguments: Mapping[str, Any]) -> Json:
             code="not_sandbox",
         )
     try:
-        return dict(await call.supervisor.command(call.id, name, arguments))
+        return dict(await call.supervisor.asking.command(call.id, name, arguments))
     except EngineError as error:
         # The sandbox refuses by design, such as a scan without a code.
         raise Refused(str(error), code=error.code) from error

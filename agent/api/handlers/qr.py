@@ -31,7 +31,7 @@ async def show_qr(call: Call) -> web.Response:
         raise Refused(f"cannot show a code: {call.id} is connected", code="connected")
     if not view.desired.should_run:
         raise Refused(f"cannot show a code: {call.id} is disabled or stopped", code="not_running")
-    qr = await call.supervisor.qr(call.id)
+    qr = await call.supervisor.asking.qr(call.id)
     if qr is None:
         raise NotYet(
             f"cannot show a code: {call.id} has none at the moment ({view.sentence})",

@@ -98,7 +98,7 @@ async def set_up(call: Call) -> Json | web.StreamResponse:
     existing = call.supervisor.views().get(id)
     engine, settings = _place(call, body, existing.instance if existing else None)
     wanted = Instance(id, engine, True, {"name": body["name"], **settings}, time.time())
-    made = await call.supervisor.set_up(wanted, wait=_wait(call), **_confirmed(body))
+    made = await call.supervisor.setting_up.set_up(wanted, wait=_wait(call), **_confirmed(body))
     status = "CONNECTED" if made.qr is None else "QR_REQUIRED"
     if made.goes_on:
         status = call.supervisor.view(id).status.value

@@ -60,7 +60,7 @@ async def _ask(
 ) -> Mapping[str, Any]:
     engine = call.supervisor.view(call.id).instance.engine
     try:
-        return await call.supervisor.command(call.id, name, arguments, timeout=timeout)
+        return await call.supervisor.asking.command(call.id, name, arguments, timeout=timeout)
     except EngineError as error:
         if error.code in _FAILED:
             raise

@@ -22,12 +22,12 @@ _LOOK_EVERY = 0.2
 
 async def disconnect(call: Call) -> Json:
     """The session is closed and keeps its pairing; it stays closed until a start."""
-    await call.supervisor.stop(call.id)
+    await call.supervisor.orders.stop(call.id)
     return await _answer(call, _is_down)
 
 
 async def start_session(call: Call) -> Json:
-    await call.supervisor.start(call.id)
+    await call.supervisor.orders.start(call.id)
     return await _answer(call, _is_up)
 
 
@@ -36,7 +36,7 @@ async def _answer(call: Call, arrived: Callable[[InstanceView], bool]) -> Json:
     deadline = time.monotonic() + call.query.get("wait", 0)
     if "wait" in call.query:
         # After this check a stop or start that was under way is over and seen.
-        await in_time(call.supervisor.check_now([call.id]), deadline)
+        await in_time(call.supervisor.checking.check_now([call.id]), deadline)
     while True:
         view = call.supervisor.view(call.id)
         if arrived(view) or time.monotonic() >= deadline:

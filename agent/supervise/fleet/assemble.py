@@ -35,7 +35,7 @@ from agent.supervise.fleet.publishing import Publishing
 from agent.supervise.fleet.replicas import Replicas
 from agent.supervise.fleet.taking_in import TakingIn
 from agent.supervise.fleet.telling import Telling
-from agent.supervise.shared import Ground
+from agent.supervise.requests.orders import Orders as SessionOrders
 from agent.supervise.start_up import create_declared
 
 if TYPE_CHECKING:
@@ -117,13 +117,14 @@ async def assemble_fleet(
     config: Config,
     fleet: Fleet,
     supervision: Supervision,
-    ground: Ground,
+    session_orders: SessionOrders,
     *,
     show: Callable[[InstanceView], dict[str, Any]],
     settings_of: Callable[[Instance, Mapping[str, Any]], dict[str, Any]],
 ) -> FleetParts:
     """After the registry is filled, before the first pass: no session starts without a lease."""
-    registry, wake = supervision.registry, ground.wakes.wake
+    ground, registry = supervision.ground, supervision.registry
+    wake = ground.wakes.wake
 
     root = config.session_root
     profiles = None
@@ -131,7 +132,7 @@ async def assemble_fleet(
         profiles = await asyncio.to_thread(_profiles, config, fleet, supervision)
     epochs = Epochs(ground.store)
     await epochs.load()
-    store, host, forget = ground.store, supervision.seats, supervision.supervisor.forget
+    store, host, forget = ground.store, supervision.seats, supervision.forget
     leases = Leases(registry.facts, wake)
     ownership = Ownership(fleet.keeper, registry.facts, epochs, leases, wake)
     orders = Orders(fleet, ownership, host.boot_id())
@@ -167,8 +168,7 @@ async def assemble_fleet(
     fleet.news.listeners.append(ownership.changed)
     fleet.keeper.resuming.go_on = leases.go_on
     await registry.set_leased(True)
-    supervisor = supervision.supervisor
-    address, make = config.fleet.reached_at, supervisor.create
+    address, make = config.fleet.reached_at, supervision.creation.create
     certificate = CertificateEnd(config.fleet.certificate, config.fleet.certificate_key)
     face = FleetFace(fleet, owner, comparing, moves, replicas, address, certificate, make)
     supervision.figures.fleet = face.figures
@@ -176,8 +176,8 @@ async def assemble_fleet(
     def member() -> Member:
         return fleet.keeper.member
 
-    publishing = Publishing(supervisor.views, show, fleet.requests, member)
-    commands = Commands(supervisor, fleet.requests, member, settings_of)
+    publishing = Publishing(registry.views, show, fleet.requests, member)
+    commands = Commands(session_orders, registry.views, fleet.requests, member, settings_of)
     fleet.keeper.on_renewal += [commands.hear, telling.hear]
     return FleetParts(
         face, fleet, ownership, replicas, publishing, commands, telling, supervision, config

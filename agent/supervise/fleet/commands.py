@@ -20,7 +20,7 @@ from agent.fleet.postgres.coordinator import PostgresCoordinator
 from agent.fleet.waiting import CommandRow
 from agent.log import about, bound
 from agent.logfiles import AUDIT
-from agent.supervise.supervisor import Supervisor
+from agent.supervise.requests.orders import Orders
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +36,8 @@ _TRIES = 10
 
 @dataclass(slots=True, eq=False)
 class Commands:
-    supervisor: Supervisor
+    orders: Orders
+    views: Callable[[], Mapping[InstanceId, InstanceView]]
     coordinator: PostgresCoordinator
     member: Callable[[], Member]
     settings_of: Callable[[Instance, Mapping[str, Any]], dict[str, Any]]
@@ -100,7 +101,7 @@ class Commands:
         """Taken over a moment ago, a session's files are still on their way."""
         deadline = boot_now() + _ARRIVES
         while boot_now() < deadline:
-            if id in self.supervisor.views():
+            if id in self.views():
                 return
             await asyncio.sleep(0.2)
         raise TryLater(f"cannot find {id} on this machine: its files have not arrived")
@@ -109,11 +110,11 @@ class Commands:
         if row.verb not in VERBS:
             raise Refused(f"cannot {row.verb}: this version knows {', '.join(VERBS)}")
         if row.verb == SETTINGS:
-            instance = self.supervisor.view(id).instance
+            instance = self.views()[id].instance
             settings = self.settings_of(instance, row.arguments.get("settings", {}))
-            await self.supervisor.change_settings(id, settings)
+            await self.orders.change_settings(id, settings)
             return
-        write: Callable[[InstanceId], Awaitable[InstanceView]] = getattr(self.supervisor, row.verb)
+        write: Callable[[InstanceId], Awaitable[InstanceView]] = getattr(self.orders, row.verb)
         await write(id)
 
     async def _end(self, row: CommandRow, outcome: str, sentence: str) -> None:

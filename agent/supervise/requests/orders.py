@@ -1,0 +1,161 @@
+"""What operators want of a session: its settings, whether it runs, what they say of it."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from agent.core.findings.operator import with_override
+from agent.core.model import (
+    InstanceId,
+    JournalEntry,
+    Override,
+)
+from agent.core.reasons import reason_of
+from agent.core.reconnect import forgive
+from agent.core.view import InstanceView
+from agent.errors import Refused, VaultError
+from agent.host.base import Host
+from agent.log import bound
+from agent.supervise.facts import Facts
+from agent.supervise.passes.lost_folder import refuse_to_end
+from agent.supervise.registry import Registry
+from agent.supervise.requests.calls import Calls
+from agent.supervise.requests.confirming import must_be_confirmed, must_be_paired
+from agent.supervise.requests.creation import check_settings_of
+from agent.supervise.story import entry
+from agent.supervise.turns.memory import MemoryRoom
+
+
+@dataclass(slots=True, eq=False, repr=False)
+class Orders:
+    """Writes each order down and wakes a pass, which carries it out; only a logout is done at once,
+    for its answer is the result. Unknown ids raise NotFound."""
+
+    registry: Registry
+    host: Host
+    room: MemoryRoom
+    asking: Calls
+    wake: Callable[[InstanceId], None]
+
+    async def change_settings(self, id: InstanceId, settings: Mapping[str, Any]) -> InstanceView:
+        """The worker reads them at its next start; its limits change at once."""
+        facts = self.registry.get(id)
+        changed = replace(facts.instance, settings=dict(settings))
+        if (changed.backend, changed.remote) != (facts.instance.backend, facts.instance.remote):
+            raise Refused(
+                f"cannot move {id} to another backend or session: delete it, adopt that one",
+                field="settings",
+                code="place_is_fixed",
+            )
+        check_settings_of(changed)
+        facts.instance = changed
+        await self.registry.save_order(facts, entry(facts, "settings", "its settings changed"))
+        await self.registry.tenure.write_through(facts)
+        facts.asked.new_limits = True
+        self.wake(id)
+        return self.registry.view(id)
+
+    async def enable(self, id: InstanceId) -> InstanceView:
+        facts = self.registry.get(id)
+        ended = facts.record.reason and reason_of(facts.record.reason).final
+        if ended and facts.instance.enabled and facts.desired(self.host.boot_id()).should_run:
+            # An enabled session that WhatsApp ended gets no further login.
+            said = entry(facts, "enabled", "an operator enabled it; it was enabled already")
+            return await self._intend(facts, said)
+        async with self.registry.devices.alone(id, facts.instance.engine, f"enable {id}"):
+            facts.asked.start = True
+            facts.instance = replace(facts.instance, enabled=True)
+            facts.record = with_override(forgive(facts.record), Override.NONE, "")
+            return await self._intend(facts, entry(facts, "enabled", "an operator enabled it"))
+
+    async def disable(self, id: InstanceId) -> InstanceView:
+        facts = self.registry.get(id)
+        refuse_to_end(facts, "disable")
+        if facts.enabled_by_operator:
+            raise Refused(
+                f"cannot disable {id}: its unit is enabled in systemd;"
+                f" run: systemctl disable wa-instance@{id}",
+                code="enabled_in_systemd",
+            )
+        facts.instance = replace(facts.instance, enabled=False)
+        facts.record = with_override(facts.record, Override.NONE, "")
+        facts.action.interrupt_start()
+        return await self._intend(facts, entry(facts, "disabled", "an operator disabled it"))
+
+    async def start(self, id: InstanceId) -> InstanceView:
+        facts = self.registry.get(id)
+        async with self.registry.devices.alone(id, facts.instance.engine, f"start {id}"):
+            facts.asked.start = True
+            wanted = facts.instance.enabled or facts.enabled_by_operator
+            override = Override.NONE if wanted else Override.STARTED
+            facts.record = with_override(forgive(facts.record), override, self.host.boot_id())
+            return await self._intend(facts, entry(facts, "operator", "an operator started it"))
+
+    async def stop(self, id: InstanceId) -> InstanceView:
+        facts = self.registry.get(id)
+        refuse_to_end(facts, "stop")
+        facts.record = with_override(facts.record, Override.STOPPED, self.host.boot_id())
+        facts.action.interrupt_start()
+        said = entry(facts, "operator", "an operator stopped it: it stays stopped until a start")
+        return await self._intend(facts, said)
+
+    async def restart(self, id: InstanceId) -> InstanceView:
+        facts = self.registry.get(id)
+        refuse_to_end(facts, "restart")
+        # Right after the agent's start no pass has looked at it yet.
+        unit = facts.unit if facts.observed else await self.host.status(id)
+        if not unit.runs:
+            return await self.start(id)
+        facts.record = replace(forgive(facts.record), restart_of=unit.run)
+        said = entry(facts, "operator", "an operator asked for a restart")
+        return await self._intend(facts, said)
+
+    def must_confirm_passkey(self, id: InstanceId, doing: str, confirmation: str) -> None:
+        facts = self.registry.get(id)
+        must_be_confirmed(facts, doing, confirmed=True, passkey=confirmation)
+
+    async def mark_passkey(self, id: InstanceId, needed: bool) -> InstanceView:
+        """Note whether its account needs a passkey to link a device."""
+        facts = self.registry.get(id)
+        facts.record = replace(facts.record, needs_passkey=needed)
+        facts.saved.identity_behind = True
+        word = "needs a passkey to link" if needed else "needs no passkey to link"
+        said = entry(facts, "operator", f"an operator noted: its account {word}")
+        return await self._intend(facts, said)
+
+    async def release(self, id: InstanceId) -> InstanceView:
+        """An operator says that no machine of a fleet runs this session: it needs no lease."""
+        facts, tenure = self.registry.get(id), self.registry.tenure
+        if tenure.owner is not None or not facts.instance.leased:
+            why = (
+                "this machine is in a fleet: `wa-agent fleet leave` takes it out with its sessions"
+                if tenure.owner is not None
+                else "it is no session of a fleet, and needs no lease"
+            )
+            raise Refused(f"cannot release {id}: {why}", code="not_leased")
+        if not await self.registry.write_leased(facts, False):
+            raise VaultError(f"cannot release {id}: its identity file cannot be written")
+        if facts.unit.runs:  # its worker waits for a lease
+            facts.record = replace(facts.record, restart_of=facts.unit.run)
+        return await self._intend(facts, entry(facts, "operator", "an operator released it"))
+
+    async def logout(
+        self, id: InstanceId, *, confirmed: bool = False, passkey: str = ""
+    ) -> InstanceView:
+        facts = self.registry.get(id)
+        must_be_paired(facts, "log out")
+        must_be_confirmed(facts, "log out", confirmed=confirmed, passkey=passkey)
+        await self.asking.logout(id)
+        return self.registry.view(id)
+
+    async def _intend(self, facts: Facts, said: JournalEntry) -> InstanceView:
+        bound(said.category, facts.id).info("%s", said.sentence)
+        await self.registry.save_order(facts, said)
+        await self.registry.tenure.write_through(facts)
+        self.wake(facts.id)
+        return self._view_with_wait(facts)
+
+    def _view_with_wait(self, facts: Facts) -> InstanceView:
+        """A start that has to wait for memory says so in its answer."""
+        facts.wait_reason = facts.wait_reason or self.room.wait_reason(facts)
+        return self.registry.view(facts.id)
