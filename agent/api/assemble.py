@@ -2,32 +2,25 @@
 
 import asyncio
 import os
-from collections.abc import Callable, Mapping, MutableMapping
+from collections.abc import MutableMapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from aiohttp import web
 
 from agent.api.app import build_app
-from agent.api.http.auth import KeyRing
 from agent.api.http.call import Parts
 from agent.api.http.certificate import FleetAddress
 from agent.api.http.connection import Connection, Entrance
 from agent.api.http.connection_limits import ConnectionLimits
 from agent.api.http.fleet_gate import FleetGate
 from agent.api.http.guard import host_name
-from agent.api.http.idempotency import IdempotentAnswers
 from agent.api.http.sockets import open_sockets, parse_listen
 from agent.api.server import PORT_AGAIN, Server
 from agent.config.sections import ApiSection
-from agent.core.alerts import AlertBoard
 from agent.core.model import Category
 from agent.log import bound
-from agent.metrics.exporter import Exporter
-from agent.store.database import Store
-from agent.supervise.requests.evidence import Evidence
-from agent.supervise.supervisor import Supervisor
 
 if TYPE_CHECKING:
     from agent.supervise.fleet.face import FleetFace
@@ -35,22 +28,14 @@ if TYPE_CHECKING:
 log = bound(Category.API)
 
 _MAX_HEADERS = 64
+_SHUTDOWN_SECONDS = 15.0
 
 
 async def serve(
-    section: ApiSection,
-    supervisor: Supervisor,
-    store: Store,
-    metrics: Exporter,
+    parts: Parts,
     *,
     socket_path: Path | None = None,
     environ: MutableMapping[str, str] | None = None,
-    shutdown_seconds: float = 15.0,
-    alerts: Callable[[], AlertBoard],
-    of_wings: Mapping[type, Any] | None = None,
-    evidence: Evidence,
-    places: Mapping[str, str],
-    reload: Callable[[], None] = lambda: None,
     listen: str = "",
     fleet: "FleetFace | None" = None,
     fleet_address: FleetAddress | None = None,
@@ -60,25 +45,12 @@ async def serve(
     `socket_path`: the Unix socket if `section.socket` names none; `listen`: the address that
     systemd should have opened, if it is not `section.listen`.
     """
-    ring = await KeyRing.open(store)
-    parts = Parts(
-        section,
-        supervisor,
-        ring,
-        metrics,
-        IdempotentAnswers(store),
-        store.check,
-        alerts,
-        evidence,
-        places,
-        reload,
-        of_wings=of_wings or {},
-    )
+    section = parts.section
     if fleet is not None:
         from agent.api.fleet.door import FleetDoor
 
         parts = replace(parts, fleet=FleetDoor(fleet), gate=FleetGate(fleet.bearer))
-    metrics.listeners = lambda: len(parts.listeners)
+    parts.metrics.listeners = lambda: len(parts.listeners)
     opened = open_sockets(
         replace(section, listen=section.listen and (listen or section.listen)),
         socket_path,
@@ -96,7 +68,7 @@ async def serve(
         build_app(parts, _allowed_hosts(section, fleet_address)),
         handle_signals=False,
         access_log=None,
-        shutdown_timeout=shutdown_seconds,
+        shutdown_timeout=_SHUTDOWN_SECONDS,
     )
     await runner.setup()
     inner = runner.server

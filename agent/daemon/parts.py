@@ -5,6 +5,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from agent.api.assemble import serve
+from agent.api.http.auth import KeyRing
+from agent.api.http.call import Parts as ApiParts
+from agent.api.http.idempotency import IdempotentAnswers
 from agent.api.server import Server
 from agent.config import Config
 from agent.daemon.wing_parts import Around, WingPart, open_wing_parts
@@ -57,17 +60,22 @@ async def open_parts(
         alertmanager,
         lambda: {name: part.figures() for name, part in of_wings.items()},
     )
-    server = await serve(
+    for_handlers = ApiParts(
         config.api,
         supervisor,
-        store,
+        await KeyRing.open(store),
         exporter,
-        socket_path=config.api_socket,
-        alerts=alerting.board,
+        IdempotentAnswers(store),
+        store.check,
+        alerting.board,
+        Evidence(ground.host, config.session_root, supervision.sampler),
+        places,
+        reload,
         of_wings={type(part): part for part in of_wings.values()},
-        evidence=Evidence(ground.host, config.session_root, supervision.sampler),
-        places=places,
-        reload=reload,
+    )
+    server = await serve(
+        for_handlers,
+        socket_path=config.api_socket,
         listen=await ground.host.missing_address(),
         fleet=None if fleet is None else fleet.face,
         fleet_address=None if fleet is None else config.fleet,

@@ -3,10 +3,11 @@
 import asyncio
 import itertools
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import aiohttp
@@ -14,6 +15,8 @@ import pytest
 
 from agent.api.assemble import serve
 from agent.api.http.auth import KeyRing
+from agent.api.http.call import Parts
+from agent.api.http.idempotency import IdempotentAnswers
 from agent.api.server import Server
 from agent.config.sections import ApiSection
 from agent.core.alerts import AlertBoard
@@ -71,21 +74,26 @@ async def serve_fakes(
     keys: FakeKeys,
     metrics: Exporter,
     path: Path,
-    **more: Any,
+    *,
+    alerts: Callable[[], AlertBoard] = AlertBoard,
+    of_wings: Mapping[type, Any] = MappingProxyType({}),
+    **fleet: Any,
 ) -> Server:
     """The real server over what stands in for the rest of the agent."""
-    parts = {"alerts": AlertBoard, "evidence": FakeEvidence()}
-    return await serve(
+    ring, answers = await KeyRing.open(keys), IdempotentAnswers(keys)
+    parts = Parts(
         section,
         supervisor,
-        keys,
+        ring,
         metrics,
-        socket_path=path,
-        environ={},
-        shutdown_seconds=15.0,
+        answers,
+        keys.check,
+        alerts,
+        FakeEvidence(),
         places={},
-        **{**parts, **more},
+        of_wings=of_wings,
     )
+    return await serve(parts, socket_path=path, environ={}, **fleet)
 
 
 @pytest.fixture
