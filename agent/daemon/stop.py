@@ -8,7 +8,7 @@ from agent.api.server import Server
 from agent.daemon.tasks import said
 from agent.errors import WaError
 from agent.supervise.assemble import Supervision
-from agent.supervise.shut_down import StopTimes, close_sessions, leave_sessions
+from agent.supervise.shut_down import close_sessions, leave_sessions
 from agent.supervise.state_folder import StatePlaces, note_stop
 from agent.supervise.supervisor import Supervisor
 
@@ -53,8 +53,7 @@ async def stop_in_order(
         await save_records()
         await leave_sessions(every)
     else:
-        chosen = supervision.settings.config.stop
-        times = StopTimes(chosen.prepare, chosen.save, chosen.close)
+        times = supervision.settings.config.stop
         await close_sessions(every, ground.host, times, save_records, hurry=hurry)
     await supervision.packs.close(leave_workers=leave)
     await supervision.backends.close(leave_workers=leave)

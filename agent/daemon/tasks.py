@@ -20,7 +20,7 @@ from agent.supervise.periodic.performance_log import log_performance
 from agent.supervise.periodic.upkeep import check_database, sweep_trash
 from agent.supervise.periodic.usage import keep_trends
 from agent.supervise.periodic.watchdog import Watchdog
-from agent.supervise.reload import Reload, take_on
+from agent.supervise.reload import take_on
 
 log = logging.getLogger(__name__)
 
@@ -112,12 +112,6 @@ class Tasks:
 
     async def _reload_when_asked(self) -> None:
         supervision = self.parts.supervision
-        reach = Reload(
-            supervision.settings,
-            supervision.registry,
-            supervision.ground.wakes,
-            supervision.backends,
-        )
         await _warn_of_one_server(self.config)
         while True:
             await self.signals.reload.wait()
@@ -128,7 +122,7 @@ class Tasks:
                 log.error("the old settings stay in force: %s", error)
                 supervision.settings.refused = True
                 continue
-            await take_on(config, reach)
+            await take_on(config, supervision)
             for part in self.parts.of_wings.values():
                 part.reload(config)
             self.parts.server.reload_certificate()

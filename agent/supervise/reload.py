@@ -2,38 +2,26 @@
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from agent.clock import boot_now
 from agent.config import Config, Declaration, changes_that_need_restart
 from agent.errors import WaError
 from agent.log import about
-from agent.supervise.backends.registry import Backends
+from agent.supervise.assemble import Supervision
 from agent.supervise.facts import Facts
-from agent.supervise.loop import Wakes
-from agent.supervise.registry import Registry
-from agent.supervise.settings import Settings
 from agent.supervise.start_up import create_declared
 
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Reload:
-    settings: Settings
-    registry: Registry
-    wakes: Wakes
-    backends: Backends
-
-
-async def take_on(config: Config, reach: Reload) -> None:
+async def take_on(config: Config, supervision: Supervision) -> None:
     """Take on the settings; log the keys that wait for the agent's next start."""
-    registry = reach.registry
-    before = reach.settings.config
-    reach.settings.take(config)
+    registry = supervision.registry
+    before = supervision.settings.config
+    supervision.settings.take(config)
     for key in changes_that_need_restart(before, config):
         log.warning("%s takes effect at the agent's next start", key)
-    await _add_backends(before, config, reach)
+    await _add_backends(before, config, supervision)
     new = {declared.id for declared in config.instance if declared.id not in registry.facts}
     for declared in config.instance:
         if declared not in before.instance and declared.id not in new:
@@ -42,24 +30,24 @@ async def take_on(config: Config, reach: Reload) -> None:
                 declared.id,
                 extra=about(declared.id),
             )
-    await _create([declared for declared in config.instance if declared.id in new], reach)
+    await _create([declared for declared in config.instance if declared.id in new], supervision)
     for facts in registry.facts.values():
         _look_in_time(facts, config)
-        reach.wakes.wake(facts.id)
+        supervision.wake(facts.id)
 
 
-async def _add_backends(before: Config, config: Config, reach: Reload) -> None:
+async def _add_backends(before: Config, config: Config, supervision: Supervision) -> None:
     known = {backend.name for backend in before.backend}
     for backend in config.backend:
         try:
             if backend.name in known:
-                if await reach.backends.read_secrets_again(backend.name):
+                if await supervision.backends.read_secrets_again(backend.name):
                     log.info(
                         "backend %s: its worker starts again with the key now in its file",
                         backend.name,
                     )
                 continue
-            if await reach.backends.add(backend):
+            if await supervision.backends.add(backend):
                 log.info("backend %s is new: the agent starts its worker", backend.name)
                 continue
         except WaError as error:
@@ -70,9 +58,9 @@ async def _add_backends(before: Config, config: Config, reach: Reload) -> None:
         log.warning("backend %s takes effect at the agent's next start", backend.name)
 
 
-async def _create(declared: Sequence[Declaration], reach: Reload) -> None:
+async def _create(declared: Sequence[Declaration], supervision: Supervision) -> None:
     try:
-        await create_declared(reach.registry, declared)
+        await create_declared(supervision.registry, declared)
     except WaError as error:
         log.error("cannot create the instances that [[instance]] declares: %s", error)
 

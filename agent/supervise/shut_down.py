@@ -4,10 +4,10 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Collection, Coroutine
-from dataclasses import dataclass
 from typing import Any
 
 from agent.clock import boot_now
+from agent.config.sections import StopSection
 from agent.core.model import InstanceId
 from agent.errors import WaError
 from agent.host.base import Host
@@ -17,19 +17,10 @@ from agent.supervise.facts import Facts
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class StopTimes:
-    """The [stop] table, in seconds."""
-
-    prepare: float = 5.0
-    save: float = 20.0
-    close: float = 30.0
-
-
 async def close_sessions(
     all_facts: Collection[Facts],
     host: Host,
-    times: StopTimes,
+    times: StopSection,
     save_records: Callable[[], Awaitable[None]],
     *,
     hurry: asyncio.Event,
