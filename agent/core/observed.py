@@ -3,8 +3,10 @@
 from typing import Protocol
 
 from agent.core.model import (
+    Claim,
     ClaimFact,
     ConnectionStatus,
+    Instance,
     Observation,
     SessionFiles,
     SessionRecord,
@@ -34,6 +36,14 @@ def no_pairing_to_lose(session: MayBePaired) -> bool:
     if reason_of(last_reason(session)).unpairs:
         return True
     return not _may_lose(session)
+
+
+def is_other_account(instance: Instance, record: SessionRecord, claim: Claim) -> bool:
+    """Whether the session that its backend has is not the one that was paired here. Programs
+    address an instance by its id: it stays the account that it is, until its pairing ends."""
+    paired = record.paired and not reason_of(record.reason).unpairs
+    known = instance.backend and record.account and claim.paired and claim.account
+    return bool(paired and known) and claim.account != record.account
 
 
 def is_guarded(session: MayBePaired) -> bool:

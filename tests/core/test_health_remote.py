@@ -112,3 +112,41 @@ def test_a_sentence_says_what_is_known_and_a_guess_stands_beside_it() -> None:
         assert verdict.sentence == f"{what} for 40 s", "each line of its history repeats it"
         assert verdict.guess.startswith("the server may not reach WhatsApp, or ")
         assert "no longer accepts" not in verdict.guess
+
+
+OWN = SessionRecord(paired=True, account="5511")
+
+
+@pytest.mark.parametrize(
+    "claim",
+    [
+        said(account="5522"),
+        said(S.DISCONNECTED, reason="connection_closed", paired=True, account="5522"),
+    ],
+    ids=["connected", "closed"],
+)
+def test_a_session_that_is_another_accounts_by_now_waits_for_a_person(claim):
+    other = seen(instance=REMOTE, record=OWN, claim=claim)
+    verdict = judge_health(other, POLICY, NOW)
+    assert (verdict.state, verdict.reason) == (S.AUTH_FAILURE, "other_account")
+    assert "wa-agent backends sessions" in verdict.sentence
+    assert not needs_repair(verdict)
+    assert plan_actions(other, verdict, POLICY, NOW) is None
+
+
+@pytest.mark.parametrize(
+    ("instance", "record", "account"),
+    [
+        pytest.param(REMOTE, OWN, "5511", id="the same"),
+        pytest.param(REMOTE, OWN, "", id="the server does not say"),
+        pytest.param(REMOTE, replace(OWN, reason="logout"), "5522", id="scanned after a logout"),
+        pytest.param(REMOTE, replace(OWN, account=""), "5522", id="never known"),
+        pytest.param(REMOTE, replace(OWN, paired=False), "5522", id="not paired"),
+        pytest.param(replace(REMOTE, settings={}), OWN, "5522", id="on this machine"),
+    ],
+)
+def test_whose_it_is_counts_only_where_both_are_known(instance, record, account):
+    verdict = judge_health(
+        seen(instance=instance, record=record, claim=said(account=account)), POLICY, NOW
+    )
+    assert verdict.healthy

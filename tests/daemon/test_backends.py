@@ -648,3 +648,34 @@ async def test_what_the_agent_deleted_to_make_it_again_is_made_after_both_were_k
     await one.agent.start()
     await eventually(lambda: one.agent.status("shop"), "QR_REQUIRED", within=60)
     assert standin.instances["shop"].token == token
+
+
+async def test_sessions_that_changed_places_on_their_server_send_nothing_until_it_is_put_right(
+    watch, standin, eventually
+):
+    one = await watch("desk", "shop")
+    await eventually(lambda: one.all_connected(2))
+    shop, desk = standin.instances["shop"], standin.instances["desk"]
+    own, others = (instance.wuid.split("@")[0] for instance in (shop, desk))
+
+    async def account() -> str:
+        return str((await one.agent.show("shop"))["account"])
+
+    await eventually(account, own)
+    shop.number, desk.number = others, own
+    await standin.restart_process()
+    await eventually(lambda: one.verdict("shop"), ("disconnected", "other_account"), within=60)
+    message = {"to": "5511999990000", "text": "hello"}
+    status, told = await one.agent.ask("POST", "/api/instance/shop/messages", message)
+    assert (status, told["error"]) == (409, "other_account"), told
+    assert standin.paths["POST /message/sendText/shop"] == 0
+    assert await account() == own
+    assert await one.told("shop", "status", "CONNECTED → AUTH_FAILURE") or await one.told(
+        "shop", "status", "RECONNECTING → AUTH_FAILURE"
+    ), await one.agent.story("shop")
+    assert one.ended_anything() == []
+    shop.number, desk.number = own, others
+    await standin.restart_process()
+    await eventually(lambda: one.all_connected(2), within=60)
+    await one.agent.do("POST", "/api/instance/shop/messages", message)
+    assert standin.paths["POST /message/sendText/shop"] == 1

@@ -12,7 +12,7 @@ from agent.core.model import (
     HealthVerdict,
     Observation,
 )
-from agent.core.observed import gave_up
+from agent.core.observed import gave_up, is_other_account
 from agent.core.phases import IN_WORDS, overdue_phase
 from agent.core.reasons import reason_of
 from agent.core.verdicts import (
@@ -29,7 +29,7 @@ from agent.core.waiting import (
     waiting,
     waits_for_others,
 )
-from agent.core.words import PASSKEY_REQUIRED, PASSKEY_SUSPECTED
+from agent.core.words import OTHER_ACCOUNT, PASSKEY_REQUIRED, PASSKEY_SUSPECTED
 
 Status = ConnectionStatus
 
@@ -41,6 +41,8 @@ def by_claim(
     observation: Observation, fact: ClaimFact, policy: HealthPolicy, now: float
 ) -> HealthVerdict:
     claim = fact.claim
+    if is_other_account(observation.instance, observation.record, claim):
+        return waits_for_person(observation, reason_of(OTHER_ACCOUNT))
     if claim.status is Status.CONNECTED:
         return _connected(observation, fact, policy, now)
     if claim.status is Status.QR_REQUIRED:

@@ -447,6 +447,17 @@ ROWS = (
         local=True,
     ),
     Reason(
+        "other_account",
+        "the session of that name on its backend is another account's now",
+        Permanence.WAIT_FOR_PERSON,
+        _REFUSED,
+        "Nothing is sent from it. `wa-agent backends sessions NAME` shows whose it is there. Where"
+        " sessions were exchanged, put that right on the server: it goes on by itself. If the other"
+        " account is meant: `wa-agent delete ID`, then `wa-agent backends adopt NAME`.",
+        counts_as_failure=False,
+        local=True,
+    ),
+    Reason(
         "session_unreadable",
         "the agent cannot use its session folder at the moment",
         Permanence.WAIT_FOR_PERSON,

@@ -130,16 +130,23 @@ class EvolutionApi:
 
     async def row(self, name: str) -> Any:
         """One session's row in the server's own form; None where the server shows none."""
+        for raw in await self._rows_of(name) or ():
+            if (rows := read_rows([raw])) is not None and name in rows.by_name:
+                return raw
+        return None
+
+    async def _rows_of(self, name: str) -> list[Any] | None:
+        """What the server shows when asked for that session: a few take no notice of the name."""
         answer = await self.ask("GET", _LIST, query={"instanceName": name})
         body = answer.body if answer.good else None
-        return body[0] if isinstance(body, list) and body else body
+        return body if body is None or isinstance(body, list) else [body]
 
     async def row_now(self, name: str) -> tuple[Row | None] | None:
         """One session's row, read now; None where the server gives none. 1.8 has no rows."""
         if self.old:
             return (None,)
-        body = await self.row(name)
-        rows = read_rows([body]) if body is not None else None
+        shown = await self._rows_of(name)
+        rows = read_rows(shown) if shown is not None else None
         if rows is None:
             return None
         self._learn(rows)

@@ -159,6 +159,8 @@ class EvolutionBackend:
             seconds, rows = await self._api.check(self._known_name(), self._timeout)
         except ServerDown as down:
             self._version_at = float("-inf")  # another version may come back
+            for session in self._by_id.values():
+                session.server_is_away()
             return claim_of(down, version=self._api.version)
         if rows is not None:
             self._server.rows.take(rows)

@@ -180,6 +180,15 @@ class Observer:
         else:
             await self.row()
 
+    async def owner(self, since: float) -> None:
+        """Whose it is by now: under its name another account's session may have come back."""
+        last = self.server.rows.last()
+        listed = last[0].by_name.get(self.remote) if last is not None else None
+        if last is not None and listed is not None and last[1] <= time.monotonic() - since:
+            self.view.note_row(listed)
+        else:
+            await self.row()
+
     async def row(self) -> None:
         """Its own row, read now: why it closed, and whether a pairing still stands."""
         if (answer := await self.server.api.row_now(self.remote)) is not None:

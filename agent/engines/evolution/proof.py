@@ -6,8 +6,9 @@ are answered from the server's database.
 """
 
 import asyncio
+import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from agent.engines.evolution.answers import refusal_words, server_fault
@@ -96,10 +97,14 @@ class Opening:
     """None: its server is not to be asked."""
     proof: Proof | None = None
     """None: nothing was asked yet."""
+    owner_known: bool = False
+    """The server told whose it is."""
+    since: float = field(default_factory=time.monotonic)
+    """What the server told before this is not of this opening."""
 
     def begin(self) -> None:
-        """It is not open any more, or another one."""
-        self.proof = None
+        """It is not open any more, or another one; or its server was away."""
+        self.proof, self.owner_known, self.since = None, False, time.monotonic()
 
     def lacks(self, integration: str) -> bool:
         """Whether it can be asked for a proof, and gave none yet."""

@@ -62,7 +62,9 @@ def read_rows(body: Any) -> Rows | None:
 
 
 def account_of(jid: object) -> str:
-    """The number in a JID, without its device."""
+    """The number in a JID, without its device; "" for an id that is no number."""
+    if isinstance(jid, str) and jid.endswith("@lid"):
+        return ""
     return jid.split("@")[0].split(":")[0][:40] if isinstance(jid, str) else ""
 
 

@@ -61,6 +61,10 @@ class EvolutionSession:
         """Whether the server had it at the last look."""
         return self._view.live is not Live.MISSING
 
+    def server_is_away(self) -> None:
+        """What comes back may be another session of that name."""
+        self._opening.begin()
+
     async def probe(self, *, deep: bool = False) -> ProbeAnswer:
         if self._renewing:
             return ProbeAnswer(Claim(ConnectionStatus.INITIALIZING, raw="it is created again"))
@@ -82,6 +86,9 @@ class EvolutionSession:
             self._opening.begin()
         match view.live:
             case Live.OPEN:
+                if not self._opening.owner_known:
+                    await observer.owner(self._opening.since)
+                    self._opening.owner_known = True
                 unproved = self._opening.lacks(view.integration)
                 if (deep or unproved) and not view.logins.fight:
                     await self._opening.prove(view.integration, view.account)
@@ -318,7 +325,8 @@ class EvolutionSession:
         if self._renewal.owed and claim.reason == "remote_missing":
             return replace(claim, reason="renewal_unfinished")
         connected = claim.status is ConnectionStatus.CONNECTED
-        if connected and self._opening.lacks(self._view.integration):
+        lacks = not self._opening.owner_known or self._opening.lacks(self._view.integration)
+        if connected and lacks:
             claim = replace(claim, proof_age=None)
         if self._view.live in (Live.CONNECTING, Live.OPEN) and self._api.old:
             return replace(claim, useless=(*claim.useless, "restart"))
@@ -342,6 +350,10 @@ class EvolutionSession:
         """News only: an endless loop says `connecting` many times a second."""
         # The agent has the newer of the last claim reported and the last one answered.
         for earlier in (self._reported, self._probed):
-            if earlier is None or (earlier.status, earlier.reason) != (claim.status, claim.reason):
+            if earlier is None or _words(earlier) != _words(claim):
                 self._report(claim)
                 return
+
+
+def _words(claim: Claim) -> tuple[str, str, str]:
+    return claim.status, claim.reason, claim.account

@@ -23,6 +23,7 @@ from agent.core.model import (
     UnitState,
     UnitStatus,
 )
+from agent.core.observed import is_other_account
 from agent.core.reasons import reason_of
 from agent.core.reconnect import after_connected, after_drop, forgive, settled
 from agent.core.words import PASSKEY_REQUIRED, SUSPECT
@@ -123,6 +124,8 @@ class Recorder:
         record = facts.record
         if claim is None or not claim.paired:
             return []
+        if is_other_account(facts.instance, record, claim):
+            return []
         account = claim.account or record.account
         if record.paired and record.account == account:
             return []
@@ -130,6 +133,8 @@ class Recorder:
             facts.first_messages = None  # the first messages of another pairing
         facts.record = replace(record, paired=True, account=account)
         facts.saved.identity_behind = True
+        if record.paired and record.account:
+            return [entry(facts, "paired", "paired again, with another account")]
         return [entry(facts, "paired", "paired with a phone")] if not record.paired else []
 
     def _note_first_messages(self, facts: Facts, now_wall: float) -> list[JournalEntry]:

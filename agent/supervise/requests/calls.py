@@ -8,6 +8,9 @@ from typing import Any
 
 from agent.clock import boot_now
 from agent.core.model import ConnectionStatus, InstanceId
+from agent.core.observed import is_other_account
+from agent.core.reasons import reason_of
+from agent.core.words import OTHER_ACCOUNT
 from agent.engines.base import Qr
 from agent.errors import EngineError, LinkError, Refused, TooLarge, TryLater, WaError
 from agent.store.database import Store
@@ -80,6 +83,7 @@ class Calls:
 
     async def send(self, id: InstanceId, message: Mapping[str, Any]) -> Mapping[str, Any]:
         link, facts = self._link(id, "send with"), self._registry.get(id)
+        _refuse_other_account(facts)
         message = await in_parts(link, id, message)
         begun = boot_now()
         try:
@@ -118,6 +122,17 @@ class Calls:
                 code="not_running",
             )
         return facts.link
+
+
+def _refuse_other_account(facts: Facts) -> None:
+    """By the last claim: no pass may have judged it yet."""
+    fact = facts.run.claim
+    if fact is None and facts.instance.backend and facts.record.account:
+        why = "its backend has not said yet whose session it has"
+        raise TryLater(f"cannot send with {facts.id}: {why}", code="not_sent")
+    if fact is not None and is_other_account(facts.instance, facts.record, fact.claim):
+        why = reason_of(OTHER_ACCOUNT).in_full(facts.id)
+        raise Refused(f"cannot send with {facts.id}: {why}", code=OTHER_ACCOUNT)
 
 
 def _note_sent(facts: Facts, id: Any, begun: float) -> None:

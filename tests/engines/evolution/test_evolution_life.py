@@ -438,3 +438,28 @@ async def test_a_session_is_watched_by_one_instance_only(bench: Bench) -> None:
     for name in ("..", "."):
         with pytest.raises(InvalidRequest):
             bench.hold("third", name)
+
+
+async def test_a_session_is_asked_whose_it_is_before_it_counts_after_its_server_was_away(
+    bench: Bench,
+) -> None:
+    """A server with a database of yesterday says `open` at once: no state changed."""
+    held = bench.standin.add("sales", "open")
+    session = bench.hold("sales")
+    first = (await session.probe()).claim
+    await bench.standin.front.set("refuse")
+    assert not (await bench.backend.check()).up
+    held.number = "5511900000001"
+    held.row.set(ownerJid=held.wuid)
+    await bench.standin.front.set("")
+    claim = (await session.probe()).claim
+    assert (claim.status, claim.proof_age) == (Status.CONNECTED, 0.0)
+    assert first.account != claim.account == held.number
+
+
+async def test_the_row_of_a_session_is_its_own_where_the_server_shows_all(bench: Bench) -> None:
+    for name in ("other", "sales"):
+        bench.standin.add(name, "open")
+    bench.standin.shows_all = True
+    claim = (await bench.hold("sales").probe()).claim
+    assert f"{claim.account}@s.whatsapp.net" == bench.standin.instances["sales"].wuid

@@ -46,6 +46,8 @@ class StandIn:
         """The same by verb and whole path."""
         self._meddling = Meddling(front)
         self.list_seconds = 0.0
+        self.shows_all = False
+        """It takes no notice of the name that a list is asked for."""
         self.error_lines = 0
         self.without = ""
         """It has no routes that begin so, or a proxy before it passes none of them."""
@@ -208,7 +210,7 @@ class StandIn:
             chosen = [each for each in chosen if key and each.token == key]
             if not chosen:
                 raise Refused(401)
-        if name:
+        if name and not self.shows_all:
             chosen = [each for each in chosen if each.name == name and each.state is not None]
             if not chosen:
                 return self._none_listed(name)
