@@ -14,6 +14,8 @@ BACKEND_UNCHECKED = "backend_unchecked"
 WAITS_TURN = "waits_turn"
 AWAY = frozenset({BACKEND_DOWN, BACKEND_UNCHECKED, "backend_missing"})
 """Wait reasons that leave the session's own state unknown."""
+GONE = AWAY - {BACKEND_UNCHECKED}
+"""Of them, those that may last for any time."""
 
 WAIT_SENTENCES = {
     BACKEND_DOWN: "its backend is down",

@@ -944,3 +944,33 @@ def test_keys_of_a_server_have_a_step_between_reconnecting_and_unpairing_without
     assert K.REGENERATE_KEYS not in done
     done, _ = run(there, circumstances=replace(blind, finds_records=True), policy=policy)
     assert done.index(K.REGENERATE_KEYS) < done.index(K.LOGOUT_RESTART)
+
+
+REMOTE = Instance(InstanceId("sales"), "evolution", True, {"backend": "evo"})
+
+
+@pytest.mark.parametrize("goal", [Goal.RECOVER, Goal.WORKING_QR, Goal.CLEANUP])
+def test_what_a_person_asked_for_is_not_done_after_an_outage(goal):
+    """Its server was away, and comes back an hour later with the session as it was."""
+    well = seen(instance=REMOTE)
+    verdict = judge_health(well, HEALTH, NOW)
+    repair = begin_repair(verdict, goal, WALL, Consent.PAIRING)
+    blinks = replace(well, signals=(Signal("unmeasured", Health.DEGRADED, "it may only blink"),))
+    repair, action = step_repair(case_of(blinks, Circumstances(), POLICY, WALL + 1), repair)
+    assert (action.kind, repair.over) == (K.WAIT, False), "nothing tells that it is well"
+    away = replace(well, wait_reason="backend_down")
+    for _ in range(2):
+        repair, action = step_repair(case_of(away, Circumstances(well=False), POLICY, WALL), repair)
+        assert (action.kind, repair.goal, repair.consent) == (K.WAIT, Goal.HEAL, Consent.NONE)
+    repair, action = step_repair(case_of(well, Circumstances(), POLICY, WALL + 3600), repair)
+    assert (repair.ending, repair.acts) == (Ending.RECOVERED, 0)
+
+
+def test_a_persons_word_that_waited_for_its_step_ends_with_the_agent():
+    verdict = judge_health(ZOMBIE, HEALTH, NOW)
+    waiting = begin_repair(verdict, Goal.CLEANUP, WALL, Consent.PAIRING)
+    assert resume_repair(waiting, WALL).consent is Consent.NONE
+    cut = replace(waiting, stage=Stage.ACTING, step=K.CLEANUP)
+    assert resume_repair(cut, WALL).consent is Consent.PAIRING, "what was begun is ended"
+    begun = replace(waiting, had_pairing=True)
+    assert resume_repair(begun, WALL) == begun

@@ -679,3 +679,34 @@ async def test_sessions_that_changed_places_on_their_server_send_nothing_until_i
     await eventually(lambda: one.all_connected(2), within=60)
     await one.agent.do("POST", "/api/instance/shop/messages", message)
     assert standin.paths["POST /message/sendText/shop"] == 1
+
+
+async def test_what_was_asked_for_as_a_server_went_away_is_refused_and_never_done_later(
+    make_agent, standin, eventually
+):
+    for name in ("desk", "shop", "till"):
+        standin.add(name, "open")
+    base = remote_settings().replace("patience = 1.0", "patience = 3.0")
+    one = Watched(make_agent(table(standin), base=base), standin)
+    await one.agent.start()
+    await eventually(lambda: one.all_connected(3))
+    await standin.front.set("refuse")
+    cleanup = asyncio.create_task(
+        one.agent.ask("POST", "/api/instance/shop/cleanup", {"confirm": True})
+    )
+
+    async def noticed() -> bool:
+        return (await one.verdict("till"))[1] in ("unmeasured", "backend_down")
+
+    await eventually(noticed, within=30)
+    setup = {"name": "till", "instanceName": "till", "engine": "evolution", "backend": "evo"}
+    answers = await asyncio.gather(
+        cleanup,
+        one.agent.ask("POST", "/api/instance/desk/recover"),
+        one.agent.ask("POST", "/api/v1/whatsapp/setup?wait=120", setup),
+    )
+    assert [(status, told["error"]) for status, told in answers] == [(503, "backend_down")] * 3
+    await standin.front.set("")
+    await eventually(lambda: one.all_connected(3), within=60)
+    await eventually(lambda: one.told("shop", "repair_over", ""), within=60)
+    assert one.ended_anything() == []

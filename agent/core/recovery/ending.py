@@ -14,7 +14,7 @@ from agent.core.recovery.repair import (
     Trouble,
     needs_repair,
 )
-from agent.core.words import PASSKEY_SUSPECTED
+from agent.core.words import PASSKEY_SUSPECTED, UNMEASURED
 
 
 def find_ending(case: Case, repair: Repair) -> Ending | None:
@@ -29,6 +29,8 @@ def find_ending(case: Case, repair: Repair) -> Ending | None:
     if verdict.reason in ("waiting_for_scan", PASSKEY_SUSPECTED):
         return helped
     if case.observation.wait_reason and not verdict.healthy:
+        return None
+    if verdict.reason == UNMEASURED:
         return None
     if verdict.reason == "ping_failed":
         # The next pings decide: a zombie looks the same after its failed pings are forgotten.

@@ -273,6 +273,11 @@ def join_repair(repair: Repair, goal: Goal, consent: Consent = Consent.NONE) -> 
     return replace(repair, goal=wider, consent=consent, joined=repair.joined + 1, cleanup_owed=owed)
 
 
+def lapse_order(repair: Repair) -> Repair:
+    """What a person asked for is for now: later the agent goes on as by itself."""
+    return replace(repair, goal=Goal.HEAL, consent=Consent.NONE, cleanup_owed=False)
+
+
 def hurry_repair(repair: Repair, *, paired: bool) -> Repair:
     """It has its turn in an incident, or the incident is over: its next try is due now. What it
     tried while others failed alike was no failure of its own, so its round begins again; without
@@ -286,9 +291,11 @@ def hurry_repair(repair: Repair, *, paired: bool) -> Repair:
 
 
 def resume_repair(repair: Repair, now_wall: float) -> Repair:
-    """After the agent's own restart a step under way is done again, but not for ever."""
+    """After the agent's own restart a step under way is done again, but not for ever. A person's
+    word that waited for its step has lapsed: who gave it waits no more."""
     if repair.stage is not Stage.ACTING:
-        return repair
+        waited = repair.consent is not Consent.NONE and not repair.had_pairing
+        return lapse_order(repair) if waited and not repair.over else repair
     again = repair.resumed < 3
     return replace(
         repair,

@@ -24,10 +24,12 @@ from agent.core.recovery.repair import (
     Repair,
     Stage,
     Trouble,
+    lapse_order,
     needs_repair,
     trouble_of,
 )
-from agent.core.words import SUSPECT
+from agent.core.waiting import GONE
+from agent.core.words import SUSPECT, UNMEASURED
 
 MOST_ACTS = 100
 """No real repair comes near; it ends one that an error in this code would never end."""
@@ -45,6 +47,8 @@ def step_repair(case: Case, repair: Repair) -> tuple[Repair, Decision]:
     """The repair as it stands now, and the one thing to do."""
     if repair.over:
         return repair, Decision(RecoveryKind.NONE, f"the repair is over: {repair.ending}")
+    if case.observation.wait_reason in GONE:
+        repair = lapse_order(repair)
     repair = replace(repair, calm=repair.calm and is_calm(case))
     if was_being_published(case, repair):
         return _next_act(case, repair)
@@ -136,6 +140,8 @@ def _follow_trouble(case: Case, repair: Repair) -> Repair:
 
 def _next_act(case: Case, repair: Repair) -> tuple[Repair, Decision]:
     now_wall, verdict = case.now_wall, case.verdict
+    if verdict.reason == UNMEASURED:
+        return repair, Decision(RecoveryKind.WAIT, verdict.sentence, now_wall + _HELD)
     wait = remaining(repair.not_before_wall, now_wall, case.policy.round_pause)
     if wait and not _came_up(case, repair):
         sentence = f"{verdict.sentence}; {_where(repair)}, next try in {wait:.0f} s"

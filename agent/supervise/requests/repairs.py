@@ -235,6 +235,8 @@ class Repairs:
             raise NotFound(f"cannot repair {facts.id}: it was deleted meanwhile", field="id")
         last = facts.repair.last
         assert last is not None
+        if not over.is_set():
+            self._refuse_away(facts)
         ending = last.ending if over.is_set() else GOES_ON
         if goal is Goal.WORKING_QR and ending in (Ending.GAVE_UP, GOES_ON):
             refuse_kept(facts)
