@@ -35,6 +35,11 @@ class Wing:
     them."""
     doctor: str = ""
     """Has `checks`: those of an installation."""
+    imports: str = ""
+    """Has `import_sessions` with its `add_options`, ALSO and PLACES: what the command `import`
+    reads beside our archives."""
+    exports: str = ""
+    """Has TARGETS: the programs that the command `export` writes for."""
     bundle: Mapping[str, str] = field(default_factory=dict)
     """For the archive of doctor: a file's name → the path that gives its content."""
     alerts: str = ""

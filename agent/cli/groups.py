@@ -30,7 +30,7 @@ WORDS: Mapping[str, str] = {
     "watch.events": "events",
     "fleet.command": "fleet",
     "copies.snapshots": "snapshot snapshots restore export",
-    "copies.move_in": "import",
+    "copies.imports": "import",
     "sessions.remote_session": "removed remote-settings",
     "copies.trash": "trash",
     "keys": "key",

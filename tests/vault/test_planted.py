@@ -11,7 +11,7 @@ from agent.vault.copies.take import Subject, take_snapshot
 from agent.vault.identity import create, read_identity, write_identity
 from agent.vault.locate import locate
 from agent.vault.trash import list_trash, retire, sweep
-from tests.moving.conftest import creds, keys_of, write_folder
+from tests.wings.moving.conftest import creds, keys_of, write_folder
 
 
 def calls(root, sales):

@@ -1,5 +1,6 @@
 """Each wing taken away: the base runs, heals and answers, and does not name what is gone."""
 
+import argparse
 import asyncio
 import os
 import shutil
@@ -82,6 +83,13 @@ async def test_without_a_wing_the_commands_work_and_do_not_name_it(
     assert not wing.title or f"\n{wing.title}:\n" not in shown
     for word in words:
         assert (await said_by(without, word)).startswith("2\n"), word
+    if wing.imports:
+        shown = await said_by(without, "import", "--help")
+        assert "--replace" in shown
+        assert not [option for option in options_of_import(wing) if f" {option} " in shown]
+    if wing.exports:
+        shown = await said_by(without, "export", "--help")
+        assert not [name for name in wing.take(wing.exports).TARGETS if name in shown]
     file = tmp_path / "agent.toml"
     assert (await said_by(without, "config", "init", "--config", str(file))).startswith("0\n")
     written = file.read_text()
@@ -124,6 +132,12 @@ def tables_of(wing: Wing) -> list[str]:
 
 def alerts_of(wing: Wing) -> tuple:
     return wing.take(wing.alerts).ALERTS if wing.alerts else ()
+
+
+def options_of_import(wing: Wing) -> list[str]:
+    parser = argparse.ArgumentParser(epilog="")
+    wing.take(wing.imports).add_options(parser)
+    return [name for name in parser._option_string_actions if name not in ("-h", "--help")]
 
 
 def test_each_table_of_a_wing_is_read() -> None:

@@ -3,26 +3,67 @@
 import argparse
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from agent.cli.client import Client
 from agent.cli.command import client_of, wants_json
+from agent.cli.copies.sending import find_instance
 from agent.cli.sessions.waiting import wait_until_connected
 from agent.cli.terminal.answer import print_answer, print_list
 from agent.cli.terminal.progress import with_progress
-
-if TYPE_CHECKING:
-    from agent.moving.session import FoundSession
+from agent.core.model import parse_instance_id
+from agent.errors import InvalidRequest, WaError
+from agent.vault.copies.found import FoundSession
 
 _EVERY = 0.5
 
 
 @dataclass(slots=True)
 class Planned:
-    session: "FoundSession"
+    session: FoundSession
     id: str
     result: str = ""
+
+
+def id_for(session: FoundSession, given: str | None) -> str:
+    """The id that was given, or the source's name in the letters of an id."""
+    if given:
+        return given
+    name = "".join(letter if letter.isalnum() else "-" for letter in session.name.lower())
+    ascii_name = name.encode("ascii", "ignore").decode().strip("-")
+    try:
+        return parse_instance_id(ascii_name)
+    except InvalidRequest:
+        return ""
+
+
+def show_plan(options: argparse.Namespace, plan: Sequence[Planned]) -> int:
+    """What an import would do; where no agent answers, the sessions alone are judged."""
+    if not options.replace:
+        with suppress(WaError):
+            _refuse_taken(client_of(options), plan)
+    print_plan(options, plan)
+    return 4 if any(planned.session.problem or planned.result for planned in plan) else 0
+
+
+def _refuse_taken(client: Client, plan: Sequence[Planned]) -> None:
+    for planned in plan:
+        if planned.session.problem or not (instance := find_instance(client, planned.id)):
+            continue
+        on = f" on machine {instance['machine']}" if "machine" in instance else ""
+        planned.result = f"refused: {planned.id} exists{on}"
+
+
+def finish(options: argparse.Namespace, instance: dict[str, Any]) -> int:
+    """Of one session: its report, and with --wait whether it reads."""
+    if options.wait is None:
+        print_imported(options, instance)
+        return 0
+    first = wait_for_first_messages(options, instance["id"], time.monotonic() + options.wait)
+    print_imported(options, {**instance, "first_messages": first})
+    return 4 if first["unread"] else 0
 
 
 def wait_for_first_messages(
@@ -71,8 +112,6 @@ def print_imported(options: argparse.Namespace, instance: dict[str, Any]) -> Non
 
 
 def print_plan(options: argparse.Namespace, plan: Sequence[Planned]) -> None:
-    from agent.moving.session import age
-
     print_list(
         options,
         [
@@ -96,7 +135,7 @@ def print_plan(options: argparse.Namespace, plan: Sequence[Planned]) -> None:
             row["name"],
             row["program"],
             row["account"] or "-",
-            age(row["written"]),
+            _age(row["written"]),
             row["pre_keys"] or "-",
             row["id"] or "-",
             _outcome(row),
@@ -110,3 +149,10 @@ def _outcome(row: Mapping[str, Any]) -> str:
         return f"refused: {row['problem']}"
     words = [row["result"] or "can be imported", row["left_out"] if not row["problem"] else ""]
     return "; ".join(filter(None, words))
+
+
+def _age(written: float | None) -> str:
+    if written is None:
+        return "unknown"
+    days = max(time.time() - written, 0) / 86400
+    return f"{days:.0f} d" if days >= 1 else f"{days * 24:.1f} h"

@@ -1,20 +1,21 @@
 """Copies of sessions: snapshots, restoring one, and archives out."""
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import quote
 
 from agent.cli.client import Client
 from agent.cli.command import Subparsers, add_instance_command, client_of, wants_json
-from agent.cli.copies.sources import OURS, TARGETS
+from agent.cli.copies.imports import OURS
 from agent.cli.copies.transfer import LONGEST, check_target, download
 from agent.cli.terminal.answer import print_answer, print_list
 from agent.cli.terminal.progress import of_bytes, with_progress
 from agent.cli.terminal.show import moment
 from agent.errors import WaError
 from agent.scratch import scratch
+from agent.wing import modules_of
 
 Result = TypeVar("Result")
 
@@ -36,7 +37,11 @@ def add(commands: Subparsers) -> None:
         "file", metavar="FILE", type=Path, help="the archive to write; with --to the folder"
     )
     parser.add_argument(
-        "--to", dest="target", choices=(OURS, *TARGETS), default=OURS, help="program to write for"
+        "--to",
+        dest="target",
+        choices=(OURS, *_targets()),
+        default=OURS,
+        help="program to write for",
     )
     parser.add_argument(
         "--snapshot",
@@ -98,7 +103,15 @@ def _export_to(options: argparse.Namespace) -> Path:
     with scratch() as folder:
         archive = folder / "archive"
         _download(options, archive)
-        return TARGETS[options.target](archive, options.file, options.id, options.force)
+        unpack = _targets()[options.target]
+        return unpack(archive, options.file, options.id, options.force)
+
+
+def _targets() -> Mapping[str, Callable[[Path, Path, str, bool], Path]]:
+    """How our archive is written into a folder for another program, by the program's name."""
+    return {
+        name: unpack for other in modules_of("exports") for name, unpack in other.TARGETS.items()
+    }
 
 
 def _download(options: argparse.Namespace, target: Path) -> str:

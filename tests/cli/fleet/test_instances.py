@@ -10,7 +10,7 @@ from agent.cli.terminal.top_frame import Sight, draw
 from tests.api.conftest import House, house, open_house
 from tests.cli.conftest import Cli
 from tests.cli.fleet.conftest import FleetApi
-from tests.moving.conftest import keys_of, write_folder
+from tests.wings.moving.conftest import keys_of, write_folder
 
 __all__ = ["house", "open_house"]
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from agent.engines.baileys.exchange import export_auth_folder
-from agent.moving.recognise import Hints, find_sessions
-from agent.moving.session import write_folder
+from agent.wings.moving.auth_folder import export_auth_folder
+from agent.wings.moving.recognise import Hints, find_sessions
+from agent.wings.moving.session import write_folder
 from tests.engines.baileys.conftest import ACCOUNT, PEER, Bench
 from tests.lacking import lacks
 from tests.standin.baileys.run import BaileysServer, why_not

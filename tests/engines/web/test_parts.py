@@ -18,7 +18,6 @@ from agent.engines.web import bundle, fetch
 from agent.engines.web.browser.arguments import command_line, find_browser, user_agent
 from agent.engines.web.files import profile_path
 from agent.engines.web.profile.folder import Lock, prepare_profile, read_lock
-from agent.engines.web.profile.local_auth import export_local_auth, import_local_auth
 from agent.engines.web.profile.notes import (
     Note,
     keep_diagnostics,
@@ -30,6 +29,7 @@ from agent.engines.web.profile.notes import (
 from agent.engines.web.record import Record
 from agent.engines.web.settings import read_settings
 from agent.errors import ConfigError, EngineError, InvalidRequest, Refused, VaultError
+from agent.wings.moving.local_auth import export_local_auth, import_local_auth
 
 
 @pytest.mark.parametrize(
@@ -328,7 +328,7 @@ def test_a_folder_without_a_pairing_is_not_imported(tmp_path: Path) -> None:
 def test_a_failed_import_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     local_auth(tmp_path, "session")
     (tmp_path / "target").mkdir()
-    monkeypatch.setattr("agent.engines.web.profile.local_auth.SIZE_LIMIT", 1)
+    monkeypatch.setattr("agent.wings.moving.local_auth.SIZE_LIMIT", 1)
     with pytest.raises(VaultError):
         import_local_auth(tmp_path / "session", tmp_path / "target")
     assert not list((tmp_path / "target").iterdir())

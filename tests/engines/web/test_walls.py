@@ -16,9 +16,9 @@ from agent.core.model import ConnectionStatus
 from agent.core.reasons import REASONS
 from agent.engines.web.browser.arguments import find_browser
 from agent.engines.web.profile.folder import Lock, read_lock
-from agent.engines.web.profile.local_auth import export_local_auth, import_local_auth
 from agent.engines.web.profile.notes import read_note, write_note
 from agent.errors import ConfigError
+from agent.wings.moving.local_auth import export_local_auth, import_local_auth
 from tests.engines.web.bench import Bench, renderers_below
 from tests.lacking import lacks, not_lent
 from tests.listener import listening

@@ -15,13 +15,13 @@ from tests.hostile.operating.commands import BACKENDS, BOTS, DEAF, PEERS
 from tests.hostile.operating.processes import type_command
 from tests.hostile.operating.world import World
 from tests.lacking import not_lent
-from tests.moving.conftest import creds, keys_of, pair_of, write_folder
 from tests.standin.baileys.run import WhatsApp
 from tests.standin.evolution import KEY, Times
 from tests.standin.evolution import StandIn as Evolution
 from tests.standin.whaticket.server import PASSWORD, USER, StandIn
 from tests.standin.whaticket.session import DAMAGED
 from tests.waiting import GrowingLog
+from tests.wings.moving.conftest import creds, keys_of, pair_of, write_folder
 
 SANDBOXES = ("a", "b")
 BYSTANDERS = {"calm": "sandbox", "still": "evolution"}

@@ -1,4 +1,4 @@
-"""The programs whose sessions `import` reads and `export` writes, from or to our archive.
+"""Other programs' sessions as our archive, and our archive as other programs' folders.
 
 Another program's session is copied into a folder in our engine's layout and packed, so that every
 check of an import holds for it too.
@@ -10,68 +10,17 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, Any
 
-from agent.core.model import InstanceId, SessionFiles
+from agent.core.model import InstanceId
 from agent.errors import InvalidRequest, Refused, WaError
 from agent.scratch import scratch
-
-if TYPE_CHECKING:
-    from agent.moving.session import FoundSession
-
-Source = Callable[[Path, InstanceId | None, Mapping[str, Any]], IO[bytes]]
-"""Opens the archive at its beginning; id and settings are those of the command line."""
-
-OURS = "wa-agent"
+from agent.vault.copies.found import FoundSession
 
 
-def open_archive(path: Path, _id: InstanceId | None, _settings: Mapping[str, Any]) -> IO[bytes]:
-    from agent.moving.recognise import open_file
-
-    return open_file(path, "archive")
-
-
-def look_at_archive(path: Path) -> "FoundSession":
-    """All of it is read and checked, as at an import."""
-    from agent.engines.catalog import file_rules
-    from agent.moving.session import FoundSession
-    from agent.vault.copies.seal import is_sealed
-    from agent.vault.copies.unpack import unpack_apart
-    from agent.vault.copies.untar import Limits
-
-    session = FoundSession(OURS, path.name)
-    with scratch() as folder, open_archive(path, None, {}) as raw:
-        if is_sealed(raw):
-            sealed = "it is sealed for an agent, which alone can open it: import it there"
-            return replace(session, problem=sealed, code="sealed")
-        try:
-            arrived = unpack_apart(folder, raw, Limits())
-        except WaError as error:
-            return replace(session, problem=str(error), code=error.code)
-    manifest = arrived.manifest
-    paths = [file.path for file in manifest.listing.files]
-    lacking = file_rules(manifest.engine).lacks(paths)
-    problem, code = "", ""
-    if manifest.paired and arrived.state is not SessionFiles.WHOLE:
-        problem, code = f"its session is {arrived.state} {arrived.problem}".rstrip(), "not_good"
-    elif manifest.paired and lacking:
-        problem, code = lacking, "no_pre_keys"
-    return FoundSession(
-        program=f"{OURS} ({manifest.engine})",
-        name=manifest.id,
-        account=manifest.account,
-        written=manifest.taken_wall,
-        pre_keys=sum(path.startswith("pre-key-") for path in paths),
-        records=len(paths),
-        problem=problem,
-        code=code,
-    )
-
-
-def look_at_local_auth(path: Path) -> "FoundSession":
+def look_at_local_auth(path: Path) -> FoundSession:
     """WhatsApp Web's own database says no more than when it was written."""
-    from agent.engines.web.profile.local_auth import find_local_auth, refuse_open
-    from agent.moving.session import FoundSession
+    from agent.wings.moving.local_auth import find_local_auth, refuse_open
 
     session = FoundSession("whatsapp-web.js", path.name)
     try:
@@ -85,7 +34,7 @@ def look_at_local_auth(path: Path) -> "FoundSession":
 
 def pack_local_auth(path: Path, id: InstanceId | None, settings: Mapping[str, Any]) -> IO[bytes]:
     """A whatsapp-web.js LocalAuth folder."""
-    from agent.engines.web.profile.local_auth import forget_note, import_local_auth
+    from agent.wings.moving.local_auth import forget_note, import_local_auth
 
     def fill(session: Path) -> None:
         import_local_auth(path, session)
@@ -94,9 +43,9 @@ def pack_local_auth(path: Path, id: InstanceId | None, settings: Mapping[str, An
     return _packed(path, id, "web", fill, settings=settings)
 
 
-def pack_found(session: "FoundSession", id: InstanceId, settings: Mapping[str, Any]) -> IO[bytes]:
+def pack_found(session: FoundSession, id: InstanceId, settings: Mapping[str, Any]) -> IO[bytes]:
     """A session of another program, turned into Baileys' files."""
-    from agent.moving.session import write_folder
+    from agent.wings.moving.session import write_folder
 
     def fill(folder: Path) -> None:
         write_folder(session, folder)
@@ -139,7 +88,7 @@ def _packed(
 
 def unpack_local_auth(archive: Path, target: Path, id: InstanceId, replace: bool) -> Path:
     """One of our archives as whatsapp-web.js wants it; the folder made below `target`."""
-    from agent.engines.web.profile.local_auth import export_local_auth
+    from agent.wings.moving.local_auth import export_local_auth
 
     with _unpacked(archive, id, "web", "whatsapp-web.js") as session:
         return export_local_auth(session, target, id, replace=replace)
@@ -147,7 +96,7 @@ def unpack_local_auth(archive: Path, target: Path, id: InstanceId, replace: bool
 
 def unpack_auth_folder(archive: Path, target: Path, id: InstanceId, replace: bool) -> Path:
     """One of our archives as a plain Baileys bot wants it; the folder made below `target`."""
-    from agent.engines.baileys.exchange import export_auth_folder
+    from agent.wings.moving.auth_folder import export_auth_folder
 
     with _unpacked(archive, id, "baileys", "a plain Baileys bot") as session:
         return export_auth_folder(session, target, id, replace=replace)
@@ -169,18 +118,6 @@ def _unpacked(archive: Path, id: InstanceId, engine: str, program: str) -> Itera
             )
         yield session
 
-
-SOURCES: Mapping[str, Source] = {
-    OURS: open_archive,
-    "wwebjs": pack_local_auth,
-}
-"""Programs with one session in each source; `agent.moving` reads those of all others."""
-
-LOOKS: Mapping[str, Callable[[Path], "FoundSession"]] = {
-    OURS: look_at_archive,
-    "wwebjs": look_at_local_auth,
-}
-"""Describes the session of such a source without changing it."""
 
 Target = Callable[[Path, Path, InstanceId, bool], Path]
 """Writes our archive into a folder in another program's layout; returns the folder."""

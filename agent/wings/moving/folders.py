@@ -6,8 +6,9 @@ from pathlib import Path
 
 from agent.engines.baileys.files import MOST_KEYS, SIZE_LIMIT, read_key_file
 from agent.errors import Refused
-from agent.moving.session import FoundSession, Keys, kind_of, look_at, unreadable
-from agent.moving.users import just_written, used_by, user_of_folder
+from agent.vault.copies.found import FoundSession
+from agent.wings.moving.session import Keys, kind_of, look_at, unreadable
+from agent.wings.moving.users import just_written, used_by, user_of_folder
 
 _DEPTH = 4
 """Levels below the named folder that are looked through."""

@@ -1,7 +1,7 @@
 """Export a session as a plain Baileys bot's folder: files only, nothing runs.
 
 `useMultiFileAuthState` has one JSON file per key in one folder, as this engine's store, so a move
-back needs no scan. agent.moving imports such folders. Only one of the two may run.
+back needs no scan. agent.wings.moving imports such folders. Only one of the two may run.
 """
 
 import json

@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 
 from agent.errors import WaError
-from agent.moving.mysql import MysqlTables
-from agent.moving.recognise import Hints, find_sessions, shown
-from agent.moving.session import FoundSession, normal
-from tests.moving.conftest import (
+from agent.vault.copies.found import FoundSession
+from agent.wings.moving.mysql import MysqlTables
+from agent.wings.moving.recognise import Hints, find_sessions, shown
+from agent.wings.moving.session import normal
+from tests.wings.moving.conftest import (
     Mariadb,
     creds,
     evolution_sql,

@@ -5,9 +5,10 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from agent.errors import Refused
-from agent.moving.session import CREDS, FoundSession, Keys, look_at
-from agent.moving.tables import Tables, text
-from agent.moving.users import used_by
+from agent.vault.copies.found import FoundSession
+from agent.wings.moving.session import CREDS, Keys, look_at
+from agent.wings.moving.tables import Tables, text
+from agent.wings.moving.users import used_by
 
 ElsewhereKeys = Callable[[str], Keys]
 """The keys that a server keeps outside of its database, by the session's id."""

@@ -1,20 +1,18 @@
 """What a source is: a folder, a file or an address, recognised by what it holds."""
 
-import os
-import stat
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
 
+from agent.cli.copies.imports import open_source
 from agent.errors import InvalidRequest
-from agent.moving.databases import ElsewhereKeys, find_evolution, find_whaticket
-from agent.moving.dumps import DumpTables, of_mysql, of_postgres
-from agent.moving.folders import find_in_folder, read_folder
-from agent.moving.mysql import MysqlTables
-from agent.moving.redis import find_in_redis, hash_keys
-from agent.moving.session import FoundSession
-from agent.moving.tables import PostgresTables, SqliteTables, Tables
-from agent.moving.whatsmeow import DEVICE, find_whatsmeow
+from agent.vault.copies.found import FoundSession
+from agent.wings.moving.databases import ElsewhereKeys, find_evolution, find_whaticket
+from agent.wings.moving.dumps import DumpTables, of_mysql, of_postgres
+from agent.wings.moving.folders import find_in_folder, read_folder
+from agent.wings.moving.mysql import MysqlTables
+from agent.wings.moving.redis import find_in_redis, hash_keys
+from agent.wings.moving.tables import PostgresTables, SqliteTables, Tables
+from agent.wings.moving.whatsmeow import DEVICE, find_whatsmeow
 
 REDIS = ("redis://", "rediss://", "unix://")
 POSTGRES = ("postgresql://", "postgres://")
@@ -88,24 +86,8 @@ def _look_in(source: str, hints: Hints) -> list[FoundSession]:
 
 
 def head_of(path: Path) -> bytes:
-    with open_file(path, "source") as file:
+    with open_source(path, "source") as file:
         return file.read(4096)
-
-
-def open_file(path: Path, field: str) -> IO[bytes]:
-    """A pipe or a device would be waited for, or never end."""
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError as error:
-        raise InvalidRequest(
-            f"cannot read {path}: {error.strerror or error}", field=field, code="unreadable"
-        ) from error
-    if not stat.S_ISREG(os.fstat(fd).st_mode):
-        os.close(fd)
-        raise InvalidRequest(
-            f"cannot read {path}: it is no regular file", field=field, code="unreadable"
-        )
-    return os.fdopen(fd, "rb")
 
 
 def _in_tables(tables: Tables, hints: Hints) -> list[FoundSession]:

@@ -7,8 +7,9 @@ from typing import Any
 from agent.engines.whaticket.keys.redis import RedisKeys
 from agent.engines.whaticket.keys.resp import Command, RespError
 from agent.errors import EngineError, InvalidRequest
-from agent.moving.session import CREDS, FoundSession, Keys, look_at
-from agent.moving.users import used_by
+from agent.vault.copies.found import FoundSession
+from agent.wings.moving.session import CREDS, Keys, look_at
+from agent.wings.moving.users import used_by
 
 _TIMEOUT = 10.0
 _BATCH = 200

@@ -7,12 +7,12 @@ from typing import IO, Any
 
 import pytest
 
-from agent.cli.copies.sources import pack_found
 from agent.core.model import InstanceId
-from agent.moving.session import FoundSession
+from agent.vault.copies.found import FoundSession
+from agent.wings.moving.archives import pack_found
 from tests.cli.conftest import Cli, House
 from tests.fakes.supervisor import make_view
-from tests.moving.conftest import creds, keys_of, pair_of, write_folder
+from tests.wings.moving.conftest import creds, keys_of, pair_of, write_folder
 
 
 @pytest.fixture
@@ -76,7 +76,7 @@ async def test_an_unforeseen_error_of_one_session_is_told_and_the_others_go_on(
             raise ZeroDivisionError
         return pack_found(session, id, settings)
 
-    monkeypatch.setattr("agent.cli.copies.move_in.pack_found", pack)
+    monkeypatch.setattr("agent.wings.moving.imports.pack_found", pack)
     answer = await cli("import", "bots", "--all", "--json")
     results = {row["name"]: row["result"] for row in answer.json()}
     assert answer.status == 4

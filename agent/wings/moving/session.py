@@ -3,62 +3,21 @@
 import base64
 import json
 import re
-import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeGuard
 
 from agent.engines.baileys.files import FILE_NAME, KEY_KINDS, PRE_KEY, lacks_pre_keys, linked_of
 from agent.errors import Refused
+from agent.vault.copies.found import FoundSession
 
 Keys = Mapping[str, bytes]
 """By Baileys' own names ("creds", "pre-key-7", "session-…"): JSON text."""
 
 CREDS = "creds"
 _NEEDED = ("noiseKey", "signedIdentityKey", "signedPreKey", "registrationId", "advSecretKey")
-
-
-@dataclass(frozen=True, slots=True)
-class FoundSession:
-    """One session of a source, looked at and not touched."""
-
-    program: str
-    """Who wrote it: "Baileys", "whatsmeow", ..."""
-    name: str
-    """As the source calls it."""
-    account: str = ""
-    """The account's number, from the credentials."""
-    device: str = ""
-    """The linked device that it is; "" = unknown."""
-    written: float | None = None
-    """When the source last wrote it, as far as it tells."""
-    pre_keys: int = 0
-    records: int = 0
-    problem: str = ""
-    """Why it cannot be moved; "" when it can."""
-    code: str = ""
-    """The stable word of that problem."""
-    left_out: Mapping[str, int] = field(default_factory=dict)
-    """How many records of each kind cannot be read or stored: they stay behind."""
-    in_use: str = ""
-    """Why it counts as in use; "" = it does not."""
-    keys: Keys = field(default_factory=dict, repr=False)
-
-    @property
-    def left_out_sentence(self) -> str:
-        if not self.left_out:
-            return ""
-        kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(self.left_out.items()))
-        return f"left out, for they cannot be read or stored: {kinds}; each is renewed when needed"
-
-    @property
-    def refused_while_used(self) -> "FoundSession":
-        """What its program is just writing looks damaged: that it runs says more."""
-        if not self.in_use or self.code not in ("", "damaged"):
-            return self
-        return replace(self, problem=self.in_use, code="in_use")
 
 
 def look_at(
@@ -229,10 +188,3 @@ def write_folder(session: FoundSession, folder: Path) -> None:
     for key in sorted(session.keys, key=lambda key: (key == CREDS, key)):
         with (folder / file_name(key)).open("xb") as file:
             file.write(session.keys[key])
-
-
-def age(written: float | None) -> str:
-    if written is None:
-        return "unknown"
-    days = max(time.time() - written, 0) / 86400
-    return f"{days:.0f} d" if days >= 1 else f"{days * 24:.1f} h"

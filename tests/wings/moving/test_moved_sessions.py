@@ -7,11 +7,12 @@ from pathlib import Path
 import pytest
 
 from agent.core.findings.first_messages import FirstMessages, note_read, note_unread
-from agent.moving.recognise import Hints, find_sessions
-from agent.moving.session import FoundSession
-from agent.moving.session import write_folder as write_session
+from agent.vault.copies.found import FoundSession
+from agent.wings.moving.recognise import Hints, find_sessions
+from agent.wings.moving.session import write_folder as write_session
 from tests.engines.baileys.conftest import ACCOUNT, PEER, Bench
-from tests.moving.conftest import (
+from tests.standin.baileys.run import BaileysServer
+from tests.wings.moving.conftest import (
     SCHEMA,
     Postgres,
     Redis,
@@ -23,7 +24,6 @@ from tests.moving.conftest import (
     write_folder,
     write_whatsmeow,
 )
-from tests.standin.baileys.run import BaileysServer
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(280)]
 

@@ -16,12 +16,14 @@ from typing import Any
 
 import pytest
 
-from agent.moving.whatsmeow import public_key
+from agent.wings.moving.whatsmeow import public_key
+from tests.api.conftest import house, open_house
+from tests.cli.conftest import cli, elsewhere
 from tests.engines.baileys.conftest import bench, cache, whatsapp
 from tests.lacking import lacks
 from tests.standin.postgres import Postgres, temporary_postgres
 
-__all__ = ["bench", "cache", "whatsapp"]
+__all__ = ["bench", "cache", "cli", "elsewhere", "house", "open_house", "whatsapp"]
 
 Keys = Mapping[str, bytes]
 

@@ -1,55 +1,46 @@
-"""`import`: our archives, and the paired sessions of other programs, as instances of this agent."""
+"""What `import` does with other programs' sessions: found, shown, packed and sent one by one."""
 
 import argparse
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from agent.cli.client import Client
-from agent.cli.command import Subparsers, add_command, client_of, instance_id, wants_json
+from agent.cli.command import wants_json
 from agent.cli.copies.arrivals import (
     Planned,
-    print_imported,
+    finish,
+    id_for,
     print_plan,
+    show_plan,
     wait_for_first_messages,
 )
-from agent.cli.copies.sending import Sending, find_instance
-from agent.cli.copies.sources import LOOKS, OURS, SOURCES, pack_found
+from agent.cli.copies.imports import OURS
+from agent.cli.copies.sending import Sending
 from agent.cli.sessions.settings import add_settings, parse_settings
 from agent.cli.terminal.progress import with_progress
-from agent.core.model import InstanceId, parse_instance_id
+from agent.core.model import InstanceId
 from agent.errors import ConfigError, InvalidRequest, Refused, WaError
+from agent.vault.copies.found import FoundSession
+from agent.wings.moving.archives import look_at_local_auth, pack_found, pack_local_auth
 
-if TYPE_CHECKING:
-    from agent.moving.session import FoundSession
-
-AUTO, BAILEYS = "auto", "baileys"
+AUTO, WWEBJS, BAILEYS = "auto", "wwebjs", "baileys"
 IMPORTED = "imported"
-_ENGINES = {"wwebjs": "web", BAILEYS: "baileys"}
-"""The engine of what such a source holds; our archives name theirs."""
+ALSO = " or from another program's paired sessions"
+PLACES = ", a folder, a database's file, dump or address"
+"""What the help of `import` says after an archive."""
 _GZIP = b"\x1f\x8b"
 
 
-def add(commands: Subparsers) -> None:
-    summary = "make instances from an archive or from another program's paired sessions"
-    example = "/srv/bot/auth_info_baileys sales --enable"
-    parser = add_command(commands, "import", import_sessions, summary, example)
-    parser.add_argument(
-        "source",
-        metavar="SOURCE",
-        help="an archive of wa-agent, a folder, a database's file, dump or address",
-    )
-    parser.add_argument("id", metavar="ID", type=instance_id, nargs="?", help="id of the instance")
+def add_options(parser: argparse.ArgumentParser) -> None:
+    parser.epilog = f"{parser.epilog}\n  {parser.prog} /srv/bot/auth_info_baileys sales --enable"
     parser.add_argument(
         "--from",
         dest="program",
-        choices=(AUTO, *SOURCES, BAILEYS),
+        choices=(AUTO, OURS, WWEBJS, BAILEYS),
         default=AUTO,
         help="the program that wrote it; auto recognises it",
     )
-    parser.add_argument("--dry-run", action="store_true", help="list the sessions, import nothing")
     parser.add_argument("--all", action="store_true", help="import every session of the source")
     parser.add_argument(
         "--only",
@@ -75,49 +66,41 @@ def add(commands: Subparsers) -> None:
         help="confirm that the sessions' own program is stopped",
     )
     add_settings(parser)
-    parser.add_argument("--replace", action="store_true", help="retire that instance first")
-    parser.add_argument("--enable", action="store_true", help="run it at once")
-    parser.add_argument(
-        "--wait",
-        type=float,
-        metavar="SECONDS",
-        help="with --enable: wait until it is connected and its first messages were read;"
-        " exit status 75 when it is not connected in time, 4 when messages could not be read",
-    )
 
 
-def import_sessions(options: argparse.Namespace) -> int:
-    if options.wait is not None and not options.enable:
-        raise InvalidRequest(
-            "cannot wait for what does not run: --wait needs --enable", field="wait"
-        )
-    program = _one_session(options)
-    if program and options.dry_run:
-        session = LOOKS[program](Path(options.source))
-        return _show(options, [Planned(session, _id_for(session, options))])
-    if program:
-        source, settings = Path(options.source), _settings(options, _ENGINES.get(program, ""))
-        sending = Sending(options)
-        with SOURCES[program](source, options.id, settings) as archive:
-            instance = sending.send(archive, options.id, source.name)
-        return _finish(options, instance)
-    settings = _settings(options, _ENGINES[BAILEYS])
-    sessions = _found(options)
-    plan = [Planned(session, _id_for(session, options)) for session in sessions]
+def import_sessions(options: argparse.Namespace) -> int | None:
+    """None: the source is an archive of ours."""
+    program = _program(options)
+    if program == OURS:
+        if options.set and not options.dry_run:
+            raise InvalidRequest(
+                "cannot use --set for an archive, which brings its settings: import it without"
+                " --enable, then change them with `wa-agent settings`",
+                field="set",
+            )
+        return None
+    if program == WWEBJS:
+        return _import_profile(options, Path(options.source))
+    settings = _settings(options, "baileys")
+    plan = [Planned(session, id_for(session, options.id)) for session in _found(options)]
     if options.dry_run:
-        return _show(options, plan)
+        return show_plan(options, plan)
     return _import(options, _chosen(options, plan), settings)
+
+
+def _import_profile(options: argparse.Namespace, path: Path) -> int:
+    if options.dry_run:
+        session = look_at_local_auth(path)
+        return show_plan(options, [Planned(session, id_for(session, options.id))])
+    settings = _settings(options, "web")
+    sending = Sending(options)
+    with pack_local_auth(path, options.id, settings) as archive:
+        return finish(options, sending.send(archive, options.id, path.name))
 
 
 def _settings(options: argparse.Namespace, engine: str) -> Mapping[str, Any]:
     """What --set says, checked for the engine that the sessions get."""
     settings = parse_settings(options.set)
-    if settings and not engine:
-        raise InvalidRequest(
-            "cannot use --set for an archive, which brings its settings: import it without"
-            " --enable, then change them with `wa-agent settings`",
-            field="set",
-        )
     if settings:
         from agent.engines.catalog import check_settings
 
@@ -128,32 +111,15 @@ def _settings(options: argparse.Namespace, engine: str) -> Mapping[str, Any]:
     return settings
 
 
-def _show(options: argparse.Namespace, plan: Sequence[Planned]) -> int:
-    """What an import would do; where no agent answers, the sessions alone are judged."""
-    if not options.replace:
-        with suppress(WaError):
-            _refuse_taken(client_of(options), plan)
-    print_plan(options, plan)
-    return 4 if any(planned.session.problem or planned.result for planned in plan) else 0
-
-
-def _refuse_taken(client: Client, plan: Sequence[Planned]) -> None:
-    for planned in plan:
-        if planned.session.problem or not (instance := find_instance(client, planned.id)):
-            continue
-        on = f" on machine {instance['machine']}" if "machine" in instance else ""
-        planned.result = f"refused: {planned.id} exists{on}"
-
-
-def _one_session(options: argparse.Namespace) -> str:
-    """The way of an archive or a profile, which are one session each; "" for everything else."""
-    if options.program in SOURCES:
+def _program(options: argparse.Namespace) -> str:
+    """The way of an archive or a profile, which are one session each; BAILEYS for all others."""
+    if options.program != AUTO:
         return str(options.program)
-    if options.program == BAILEYS or "://" in options.source:
-        return ""
+    if "://" in options.source:
+        return BAILEYS
     from agent.engines.web.files import has_pairing
-    from agent.moving.recognise import head_of
     from agent.vault.copies.seal import MAGIC
+    from agent.wings.moving.recognise import head_of
 
     path = Path(options.source)
     if path.is_dir():
@@ -162,15 +128,15 @@ def _one_session(options: argparse.Namespace) -> str:
                 path,
                 *(folder for folder in path.iterdir() if folder.name.startswith("session")),
             ]
-            return "wwebjs" if any(has_pairing(profile) for profile in profiles) else ""
+            return WWEBJS if any(has_pairing(profile) for profile in profiles) else BAILEYS
         except OSError as error:
             raise InvalidRequest(f"cannot read {path}: {error.strerror}", field="source") from error
-    return OURS if head_of(path).startswith((_GZIP, MAGIC)) else ""
+    return OURS if head_of(path).startswith((_GZIP, MAGIC)) else BAILEYS
 
 
-def _found(options: argparse.Namespace) -> "list[FoundSession]":
-    from agent.moving.recognise import Hints, find_sessions, shown
-    from agent.moving.session import without_twins
+def _found(options: argparse.Namespace) -> list[FoundSession]:
+    from agent.wings.moving.recognise import Hints, find_sessions, shown
+    from agent.wings.moving.session import without_twins
 
     hints = Hints(options.keys, options.pattern, options.stopped)
     words = f"reading {shown(options.source)}"
@@ -187,18 +153,6 @@ def _found(options: argparse.Namespace) -> "list[FoundSession]":
     return without_twins(
         [session for session in sessions if not options.only or session.name in options.only]
     )
-
-
-def _id_for(session: "FoundSession", options: argparse.Namespace) -> str:
-    """The id that was given, or the source's name in the letters of an id."""
-    if options.id:
-        return str(options.id)
-    name = "".join(letter if letter.isalnum() else "-" for letter in session.name.lower())
-    ascii_name = name.encode("ascii", "ignore").decode().strip("-")
-    try:
-        return str(parse_instance_id(ascii_name))
-    except InvalidRequest:
-        return ""
 
 
 def _chosen(options: argparse.Namespace, plan: Sequence[Planned]) -> Sequence[Planned]:
@@ -241,20 +195,10 @@ def _import(
             planned.result = f"failed: {error}"
     if len(plan) == 1:
         left_out = plan[0].session.left_out_sentence
-        return _finish(options, {**imported[0], "left_out": left_out})
+        return finish(options, {**imported[0], "left_out": left_out})
     readable = _wait_for_all(options, plan) if options.wait is not None else True
     print_plan(options, plan)
     return 0 if readable and len(imported) == len(plan) else 4
-
-
-def _finish(options: argparse.Namespace, instance: dict[str, Any]) -> int:
-    """Of one session: its report, and with --wait whether it reads."""
-    if options.wait is None:
-        print_imported(options, instance)
-        return 0
-    first = wait_for_first_messages(options, instance["id"], time.monotonic() + options.wait)
-    print_imported(options, {**instance, "first_messages": first})
-    return 4 if first["unread"] else 0
 
 
 def _wait_for_all(options: argparse.Namespace, plan: Sequence[Planned]) -> bool:

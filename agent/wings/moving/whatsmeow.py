@@ -8,9 +8,10 @@ from collections.abc import Callable
 from typing import Any
 
 from agent.errors import Refused
-from agent.moving.session import CREDS, FoundSession, Keys, buffer, look_at
-from agent.moving.tables import Row, Tables, raw, text
-from agent.moving.users import used_by
+from agent.vault.copies.found import FoundSession
+from agent.wings.moving.session import CREDS, Keys, buffer, look_at
+from agent.wings.moving.tables import Row, Tables, raw, text
+from agent.wings.moving.users import used_by
 
 DEVICE = "whatsmeow_device"
 _KEY_SIZE = 32

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from agent.errors import WaError
-from agent.moving.recognise import Hints, find_sessions
-from agent.moving.session import write_folder as write_session
-from agent.moving.tables import lasting_user
-from tests.moving.conftest import (
+from agent.wings.moving.recognise import Hints, find_sessions
+from agent.wings.moving.session import write_folder as write_session
+from agent.wings.moving.tables import lasting_user
+from tests.wings.moving.conftest import (
     SCHEMA,
     Keys,
     Mariadb,
@@ -193,7 +193,7 @@ def test_a_session_that_cannot_be_read_at_all_is_named_and_the_others_go_on(
             raise ZeroDivisionError("SECRET")
         return keys_of()
 
-    monkeypatch.setattr("agent.moving.folders.read_folder", read)
+    monkeypatch.setattr("agent.wings.moving.folders.read_folder", read)
     good, odd = find_sessions(str(tmp_path), Hints())
     assert (good.problem, odd.code) == ("", "unreadable")
     assert odd.problem == "it cannot be read: ZeroDivisionError"
@@ -253,7 +253,7 @@ def test_a_store_that_its_program_is_writing_is_in_use_and_not_damaged(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_folder(tmp_path / "bot", BROKEN["damaged"])
-    monkeypatch.setattr("agent.moving.folders.user_of_folder", lambda _: "node (process 7)")
+    monkeypatch.setattr("agent.wings.moving.folders.user_of_folder", lambda _: "node (process 7)")
     [session] = find_sessions(str(tmp_path), Hints())
     assert (session.code, "node (process 7) uses it" in session.problem) == ("in_use", True)
     [session] = find_sessions(str(tmp_path), Hints(stopped=True))

@@ -11,11 +11,12 @@ from typing import Any
 import pytest
 
 from agent.errors import InvalidRequest, WaError
-from agent.moving.recognise import Hints, find_sessions, shown
-from agent.moving.session import FoundSession, look_at, normal
-from agent.moving.session import write_folder as write_session
-from agent.moving.whatsmeow import public_key
-from tests.moving.conftest import (
+from agent.vault.copies.found import FoundSession
+from agent.wings.moving.recognise import Hints, find_sessions, shown
+from agent.wings.moving.session import look_at, normal
+from agent.wings.moving.session import write_folder as write_session
+from agent.wings.moving.whatsmeow import public_key
+from tests.wings.moving.conftest import (
     Postgres,
     Redis,
     age,
@@ -210,7 +211,7 @@ def test_a_huge_file_that_begins_as_sqlite_is_not_copied(
     def copy(*_: object) -> None:
         raise AssertionError("3 GiB were copied")
 
-    monkeypatch.setattr("agent.moving.tables.shutil.copyfile", copy)
+    monkeypatch.setattr("agent.wings.moving.tables.shutil.copyfile", copy)
     with pytest.raises(WaError) as caught:
         find(tmp_path / "store.db")
     assert caught.value.code == ("too_large" if journal else "damaged"), caught.value

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from agent.moving.recognise import Hints, find_sessions
-from agent.moving.users import RECENT, user_of_folder
+from agent.wings.moving.recognise import Hints, find_sessions
+from agent.wings.moving.users import RECENT, user_of_folder
 from tests.lacking import lacks, not_lent
-from tests.moving.conftest import keys_of, write_folder
+from tests.wings.moving.conftest import keys_of, write_folder
 
 WAITS = "console.log(1); setInterval(() => {}, 1000)"
 
