@@ -38,6 +38,8 @@ class Wing:
     imports: str = ""
     """Has `import_sessions` with its `add_options`, ALSO and PLACES: what the command `import`
     reads beside our archives."""
+    creates: str = ""
+    """Has `create` with its `add_options`: another way of the command `create`."""
     exports: str = ""
     """Has TARGETS: the programs that the command `export` writes for."""
     bundle: Mapping[str, str] = field(default_factory=dict)

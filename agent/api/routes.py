@@ -11,7 +11,6 @@ from agent.api import placement
 from agent.api.handlers import (
     alerts,
     backends,
-    desk,
     events,
     evidence,
     figures,
@@ -141,10 +140,6 @@ ROUTES: tuple[Route, ...] = (
     Route("PATCH", f"{ID}/remote-settings", OPERATE, remote_session.change_settings, "Change a session's settings on its backend", remote_session.CHANGE, answers=(200, 202), query=WAIT, timely=True),  # noqa: E501
     Route("POST", f"{ID}/export", ADMIN, snapshots.export, "An instance's session as an archive", snapshots.EXPORT),  # noqa: E501
     Route("POST", "/api/import", ADMIN, snapshots.import_archive, "An instance from an archive: the body is the archive", query=snapshots.IMPORT, answers=(201,), takes_archive=True),  # noqa: E501
-    Route("POST", f"{ID}/invite", OPERATE, desk.invite, "Invite a desk to pair an instance; the answer is shown this once", (), answers=(201,)),  # noqa: E501
-    Route("DELETE", f"{ID}/invite", OPERATE, desk.revoke, "Revoke an unused invitation", ()),
-    Route("POST", f"{ID}/pairing", OPEN, desk.take, "The session that a desk paired, sealed for this agent: the body is the archive", answers=(201,), invite=True, takes_archive=True),  # noqa: E501
-    Route("GET", f"{ID}/pairing", OPEN, desk.show, "How the instance is that a desk paired", invite=True),  # noqa: E501
     Route("GET", "/api/trash", READ, instances.trash, "Retired sessions"),
     Route("POST", f"/api/trash/{TRASHED}/restore", OPERATE, instances.restore_trash, "Bring a retired session back", (), answers=(201,)),  # noqa: E501
     Route("GET", "/api/caller", SOME, keys.show_caller, "The caller's name and rights"),

@@ -106,11 +106,6 @@ def _options(argv: list[str]) -> argparse.Namespace:
     if argv[:1] == ["run"]:
         # The agent runs for months: it must not carry the other commands' modules.
         return build_parser([agent]).parse_args(argv)
-    if argv[:1] == ["pair"]:
-        # Alone on a desktop, it needs none of the others' libraries.
-        from agent.cli.sessions import pair
-
-        return build_parser([pair.Alone()]).parse_args(argv)
     from agent.cli.backends import spelled_out
 
     group = group_of(argv[0]) if argv else None

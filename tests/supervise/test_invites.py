@@ -147,7 +147,7 @@ async def test_a_new_one_voids_the_last_and_a_revoked_one_is_void(bed):
 def test_an_agent_without_invitations_carries_no_cipher():
     code = (
         "import sys, agent.api.app, agent.supervise.assemble;"
-        "print({'nacl', 'agent.desk'} & set(sys.modules))"
+        "print({'nacl', 'agent.wings.desk'} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "set()\n"

@@ -83,10 +83,11 @@ async def test_without_a_wing_the_commands_work_and_do_not_name_it(
     assert not wing.title or f"\n{wing.title}:\n" not in shown
     for word in words:
         assert (await said_by(without, word)).startswith("2\n"), word
-    if wing.imports:
-        shown = await said_by(without, "import", "--help")
-        assert "--replace" in shown
-        assert not [option for option in options_of_import(wing) if f" {option} " in shown]
+    for command, module in (("import", wing.imports), ("create", wing.creates)):
+        if module:
+            shown = await said_by(without, command, "--help")
+            assert "--enable" in shown or "--disabled" in shown
+            assert not [option for option in options_of(wing, module) if f" {option} " in shown]
     if wing.exports:
         shown = await said_by(without, "export", "--help")
         assert not [name for name in wing.take(wing.exports).TARGETS if name in shown]
@@ -134,9 +135,9 @@ def alerts_of(wing: Wing) -> tuple:
     return wing.take(wing.alerts).ALERTS if wing.alerts else ()
 
 
-def options_of_import(wing: Wing) -> list[str]:
+def options_of(wing: Wing, module: str) -> list[str]:
     parser = argparse.ArgumentParser(epilog="")
-    wing.take(wing.imports).add_options(parser)
+    wing.take(module).add_options(parser)
     return [name for name in parser._option_string_actions if name not in ("-h", "--help")]
 
 

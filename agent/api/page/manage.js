@@ -2,14 +2,13 @@
 import { Refused } from "/page/agent.js";
 import { may } from "/page/answers.js";
 import { makeKeys } from "/page/keys.js";
-import { makeDesk, makeExport, makeImport } from "/page/moving.js";
+import { makeExport, makeImport } from "/page/moving.js";
 import { make, setText } from "/page/show.js";
 
 export function makeManage(place) {
   const keys = makeKeys(),
     out = makeExport(),
-    back = makeImport(),
-    desk = makeDesk();
+    back = makeImport();
   const left = make("div", {}, keys.place);
   const panels = loadPanels(left);
   const wrong = make("p", { name: "wrong", role: "alert" });
@@ -19,13 +18,12 @@ export function makeManage(place) {
     make("h1", { tabindex: "-1", text: "Agent" }),
     wrong,
     lacking,
-    make("div", { name: "columns wide-left" }, left, make("div", {}, desk.place, out.place, back.place)),
+    make("div", { name: "columns wide-left" }, left, make("div", {}, out.place, back.place)),
   );
 
   async function draw(...own) {
     setText(wrong, "");
     out.draw();
-    desk.draw();
     try {
       for (const panel of [...own, ...(await panels)]) if (!panel.place.hidden) await panel.draw();
     } catch (error) {
@@ -37,9 +35,9 @@ export function makeManage(place) {
   return {
     async show() {
       for (const { place } of [keys, out, back]) place.hidden = !may("admin");
-      desk.place.hidden = !may("operate");
       setText(lacking, may("admin") ? "" : "Keys, exports and imports need a key with the scope admin.");
       lacking.hidden = may("admin");
+      for (const panel of await panels) panel.place.hidden = !may(panel.right || "read");
       await draw(keys);
     },
     refresh: () => draw(),

@@ -1,14 +1,14 @@
-// Sessions out and in: an archive to download, one to upload, an invitation for a desk.
-import { post, send } from "/page/agent.js";
+// Sessions out and in: an archive to download, one to upload.
+import { send } from "/page/agent.js";
 import { answers } from "/page/answers.js";
-import { act, closeDialog, confirm, copyButton, note, openDialog } from "/page/dialogs.js";
-import { make, moment, setAttribute, setText } from "/page/show.js";
+import { act, note } from "/page/dialogs.js";
+import { make, setAttribute, setText } from "/page/show.js";
 
 const LONG = 3600; // seconds that a large archive may take
-const path = (id, rest) => "/api/instance/" + encodeURIComponent(id) + rest;
+export const path = (id, rest) => "/api/instance/" + encodeURIComponent(id) + rest;
 
 // A choice of sessions that keeps what was chosen; `none`: what is said where there is none.
-function makeChoice(id, label, fits, none) {
+export function makeChoice(id, label, fits, none) {
   const select = make("select", { id });
   const lacking = make("p", { name: "soft small", text: none });
   const named = make("label", { for: id, text: label });
@@ -134,76 +134,4 @@ export function makeImport() {
     });
   });
   return { place };
-}
-
-export function makeDesk() {
-  const choice = makeChoice(
-    "desk-of",
-    "Session",
-    (instance) => instance.engine === "web" && !instance.paired,
-    "No session can be paired at a desk: a desk pairs one of the engine web that is not paired.",
-  );
-  const go = make("button", { type: "button", text: "Invite", "data-do": "invite" });
-  const end = make("button", { type: "button", text: "Revoke the invitation", "data-do": "revoke-invite" });
-  const place = make(
-    "section",
-    { name: "panel", id: "desk" },
-    make("h2", { text: "Pair at a desk" }),
-    make("p", {
-      name: "soft",
-      text: "A person pairs the session in a browser of their own, also with a passkey, and the desk sends it here.",
-    }),
-    choice.place,
-    make("div", { name: "actions" }, go, end),
-  );
-  go.addEventListener("click", () =>
-    act(go, "", async () => {
-      showLine(await post(path(choice.select.value, "/invite"), {}));
-      return "";
-    }),
-  );
-  end.addEventListener("click", () => {
-    const id = choice.select.value;
-    const question = {
-      title: "Revoke the invitation of " + id + "?",
-      text: "The line that you gave away opens nothing any more.",
-      yes: "Revoke",
-    };
-    confirm(question, () =>
-      act(end, "", async () => {
-        const { revoked } = await (await send("DELETE", path(id, "/invite"))).json();
-        return revoked ? "the invitation of " + id + " is revoked" : id + " had no unused invitation";
-      }),
-    );
-  });
-  return {
-    place,
-    draw() {
-      go.disabled = end.disabled = !choice.draw();
-    },
-  };
-}
-
-function showLine(made) {
-  const close = make("button", { type: "button", name: "primary", text: "Done", click: closeDialog });
-  // Without an address of this agent the desk writes a file, which is imported here.
-  const command = "pipx run wa-agent pair --to " + made.line + (made.url ? "" : " --out FILE");
-  openDialog(
-    make(
-      "div",
-      { name: "once" },
-      make("h2", { id: "dialog-title", text: "Pair " + made.id + " at a desk" }),
-      make("p", {
-        text:
-          "For one pairing, until " +
-          moment(made.expires) +
-          ", and shown this once. At the desk" +
-          (made.url ? ":" : ", and then import FILE here:"),
-      }),
-      make("code", { name: "command", id: "desk-line", text: command }),
-      make("p", { name: "soft small", text: "Fingerprint of this agent: " + made.fingerprint }),
-      make("div", { name: "dialog-end" }, copyButton(command, "Copy the command"), close),
-    ),
-  );
-  close.focus();
 }

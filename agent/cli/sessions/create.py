@@ -4,10 +4,9 @@ import argparse
 from typing import Any
 
 from agent.cli.command import Subparsers, add_instance_command, client_of
-from agent.cli.sessions.pair import print_invitation
 from agent.cli.sessions.settings import add_settings, name_and_value, parse_settings
 from agent.cli.sessions.waiting import add_wait, wait_and_print
-from agent.errors import InvalidRequest
+from agent.wing import modules_of
 
 
 def add(commands: Subparsers) -> None:
@@ -29,12 +28,8 @@ def add(commands: Subparsers) -> None:
         " copy; default: the engine's",
     )
     parser.add_argument("--disabled", action="store_true", help="create it without running it")
-    parser.add_argument(
-        "--invite",
-        action="store_true",
-        help="engine web: create it, disabled, and print the line with which a person pairs it at"
-        " a desk",
-    )
+    for other in modules_of("creates"):
+        other.add_options(parser)
     add_settings(parser)
     add_wait(parser)
 
@@ -49,23 +44,26 @@ def place_of(options: argparse.Namespace) -> dict[str, str]:
 
 
 def create(options: argparse.Namespace) -> int:
+    for other in modules_of("creates"):
+        status: int | None = other.create(options)
+        if status is not None:
+            return status
     client = client_of(options)
-    body = {
+    instance = client.post("/api/instance", wanted(options))
+    done = "created, disabled" if options.disabled else "created"
+    return wait_and_print(client, options, instance, done)
+
+
+def wanted(options: argparse.Namespace) -> dict[str, Any]:
+    """The body of the request."""
+    return {
         "id": options.id,
         "engine": options.engine,
-        # Until a desk has paired it, its browser would show a code that is not wanted.
-        "enabled": not (options.disabled or options.invite),
+        "enabled": not options.disabled,
         "settings": parse_settings(options.set),
         **place_of(options),
         **_placement(options),
     }
-    if options.invite and options.engine != "web":
-        raise InvalidRequest("cannot invite a desk: a desk pairs engine web", field="invite")
-    instance = client.post("/api/instance", body)
-    if options.invite:
-        return print_invitation(options, client)
-    done = "created, disabled" if options.disabled else "created"
-    return wait_and_print(client, options, instance, done)
 
 
 def _placement(options: argparse.Namespace) -> dict[str, Any]:

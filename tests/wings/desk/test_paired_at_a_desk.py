@@ -18,11 +18,11 @@ import pytest
 
 from agent.core.invitation import HEADER, Invitation, parse_invitation
 from agent.core.model import InstanceId
-from agent.desk.hand_over import seal_session
 from agent.engines.web.browser.arguments import find_browser
 from agent.engines.web.fetch import fetch_bundle
 from agent.errors import ConfigError, EngineError
 from agent.vault.copies.seal import Sealed, Sealing, make_key
+from agent.wings.desk.hand_over import seal_session
 from tests.daemon.conftest import RunningAgent
 from tests.daemon.test_vault import cli
 from tests.daemon.test_web import SETTINGS

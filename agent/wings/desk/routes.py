@@ -3,13 +3,17 @@
 from ipaddress import ip_address
 
 from agent.api.handlers.snapshots import archive_of
-from agent.api.http.call import Call, Json
+from agent.api.http.auth import Right
+from agent.api.http.call import Call, Json, Route
 from agent.api.http.connection import Connection
 from agent.config import split_address
 from agent.config.sections import ApiSection
 from agent.core.event_json import wall_text
 from agent.core.invitation import HEADER, key_text
+from agent.core.model import ID_PATTERN
 from agent.errors import Unauthorized
+
+ONE = f"/api/instance/{{id:{ID_PATTERN}}}"
 
 
 async def invite(call: Call) -> Json:
@@ -77,3 +81,35 @@ def _url_of(section: ApiSection) -> str:
         return "" if host == "localhost" else f"http://{section.listen}"
     own = address.is_loopback or address.is_unspecified
     return "" if own else f"http://{section.listen}"
+
+
+ROUTES = (
+    Route(
+        "POST",
+        f"{ONE}/invite",
+        Right.OPERATE,
+        invite,
+        "Invite a desk to pair an instance; the answer is shown this once",
+        (),
+        answers=(201,),
+    ),
+    Route("DELETE", f"{ONE}/invite", Right.OPERATE, revoke, "Revoke an unused invitation", ()),
+    Route(
+        "POST",
+        f"{ONE}/pairing",
+        Right.OPEN,
+        take,
+        "The session that a desk paired, sealed for this agent: the body is the archive",
+        answers=(201,),
+        invite=True,
+        takes_archive=True,
+    ),
+    Route(
+        "GET",
+        f"{ONE}/pairing",
+        Right.OPEN,
+        show,
+        "How the instance is that a desk paired",
+        invite=True,
+    ),
+)

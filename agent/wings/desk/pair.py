@@ -1,4 +1,4 @@
-"""Pairing at a desk: `invite` on the agent's machine, `pair` on the person's."""
+"""`pair`: alone on a desktop, it needs none of the agent's libraries."""
 
 import argparse
 import os
@@ -7,17 +7,9 @@ import sys
 import time
 from pathlib import Path
 
-from agent.cli.client import Client
-from agent.cli.command import (
-    Subparsers,
-    add_command,
-    add_instance_command,
-    client_of,
-    instance_id,
-    wants_json,
-)
+from agent.cli.command import Subparsers, add_command, instance_id
 from agent.cli.terminal.answer import print_answer
-from agent.cli.terminal.show import clean, moment
+from agent.cli.terminal.show import clean
 from agent.core.invitation import Invitation, parse_invitation
 from agent.core.model import InstanceId
 from agent.errors import InvalidRequest, Refused, WaError
@@ -29,20 +21,6 @@ _SENT = ".sent"
 
 
 def add(commands: Subparsers) -> None:
-    summary = "print the line with which a person pairs an instance at a desk"
-    parser = add_instance_command(commands, "invite", invite, summary)
-    parser.add_argument("--revoke", action="store_true", help="void the line instead")
-    add_pair(commands)
-
-
-class Alone:
-    """The group of `pair` without the commands that talk to an agent here."""
-
-    def add(self, commands: Subparsers) -> None:
-        add_pair(commands)
-
-
-def add_pair(commands: Subparsers) -> None:
     summary = "pair an instance of another machine here, in a browser window; needs no agent"
     parser = add_command(commands, "pair", pair, summary, "--to LINE")
     parser.add_argument(
@@ -79,28 +57,6 @@ def add_pair(commands: Subparsers) -> None:
     )
 
 
-def invite(options: argparse.Namespace) -> int:
-    client = client_of(options)
-    if options.revoke:
-        answer = client.request("DELETE", f"/api/instance/{options.id}/invite").json()
-        done = "revoked" if answer["revoked"] else "there was none"
-        return print_answer(options, answer, f"{options.id}: {done}")
-    return print_invitation(options, client)
-
-
-def print_invitation(options: argparse.Namespace, client: Client) -> int:
-    """The line alone on stdout; what to do with it beside."""
-    made = client.post(f"/api/instance/{options.id}/invite")
-    if not wants_json(options):
-        way = "" if made["url"] else " --out FILE, then here: wa-agent import FILE"
-        _say(
-            f"for one pairing of {options.id}, until {moment(made['expires'])}; at the desk:"
-            f" pipx run wa-agent pair --to LINE{way}"
-        )
-        _say(f"fingerprint {made['fingerprint']}")
-    return print_answer(options, made, clean(made["line"]))
-
-
 def pair(options: argparse.Namespace) -> int:
     line = sys.stdin.readline() if options.to == "-" else options.to
     invitation = parse_invitation(line, InstanceId(options.id))
@@ -112,8 +68,8 @@ def pair(options: argparse.Namespace) -> int:
         raise Refused(
             f"cannot give {options.kept}: an agent has this session already", code="already_sent"
         )
-    _say(f"for {invitation.id}; fingerprint of its agent's key: {invitation.fingerprint}")
-    from agent.desk import hand_over
+    say(f"for {invitation.id}; fingerprint of its agent's key: {invitation.fingerprint}")
+    from agent.wings.desk import hand_over
 
     if options.out is None:
         hand_over.look_before(invitation)
@@ -126,7 +82,7 @@ def pair(options: argparse.Namespace) -> int:
         return _send(options, folder, invitation)
     except BaseException:
         if (folder / "session" / "profile").is_dir():
-            _say(
+            say(
                 f"the profile is kept in {folder}: if it was linked, give it with --kept {folder};"
                 " if not, remove the folder"
             )
@@ -136,23 +92,23 @@ def pair(options: argparse.Namespace) -> int:
 def _link(options: argparse.Namespace, session: Path) -> None:
     import asyncio
 
-    from agent.desk.browser import find_visible_browser, need_display
-    from agent.desk.pairing import Desk, pair
     from agent.engines.web.settings import WHATSAPP
+    from agent.wings.desk.browser import find_visible_browser, need_display
+    from agent.wings.desk.pairing import Desk, pair
 
     need_display(os.environ)
     program = find_visible_browser(options.browser)
     cache = os.environ.get("WA_CACHE_PATH") or _home("XDG_CACHE_HOME", ".cache") / "wa-agent"
     session.mkdir(mode=0o700, parents=True)
     desk = Desk(program, Path(cache), options.page or WHATSAPP, options.within)
-    paired = asyncio.run(pair(session, desk, _say))
+    paired = asyncio.run(pair(session, desk, say))
     if paired.needs_passkey:
         (session.parent / _NEEDS_PASSKEY).touch()
-    _say(f"linked as {paired.account}; the window is closed")
+    say(f"linked as {paired.account}; the window is closed")
 
 
 def _seal(folder: Path, invitation: Invitation, target: Path) -> None:
-    from agent.desk.hand_over import seal_session
+    from agent.wings.desk.hand_over import seal_session
 
     asked = (folder / _NEEDS_PASSKEY).exists()
     with replacing(target) as file:
@@ -161,7 +117,7 @@ def _seal(folder: Path, invitation: Invitation, target: Path) -> None:
 
 def _write(options: argparse.Namespace, folder: Path, invitation: Invitation) -> int:
     _seal(folder, invitation, options.out)
-    _say(
+    say(
         f"the session is kept in {folder}; remove that folder once the agent says CONNECTED, and"
         " never run it: two that run one session throw each other out"
     )
@@ -171,19 +127,19 @@ def _write(options: argparse.Namespace, folder: Path, invitation: Invitation) ->
 
 
 def _send(options: argparse.Namespace, folder: Path, invitation: Invitation) -> int:
-    from agent.desk.hand_over import send, wait_until_connected
+    from agent.wings.desk.hand_over import send, wait_until_connected
 
     sealed = folder / _SEALED
     _seal(folder, invitation, sealed)
-    send(invitation, sealed, _say)
+    send(invitation, sealed, say)
     # From here on it is the agent's: its name says so, whatever happens to this program.
     sent = folder.with_name(folder.name + _SENT)
     folder.rename(sent)
-    _say("the agent has it and starts it")
+    say("the agent has it and starts it")
     try:
         wait_until_connected(invitation, options.wait)
     except WaError:
-        _say(f"the agent has the session; a copy is in {sent}: never run it")
+        say(f"the agent has the session; a copy is in {sent}: never run it")
         raise
     shutil.rmtree(sent)
     connected = {"id": invitation.id, "connection_status": "CONNECTED"}
@@ -201,5 +157,5 @@ def _home(variable: str, usual: str) -> Path:
     return Path(os.environ.get(variable) or Path.home() / usual)
 
 
-def _say(sentence: str) -> None:
+def say(sentence: str) -> None:
     print(clean(sentence), file=sys.stderr, flush=True)

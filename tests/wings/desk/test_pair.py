@@ -17,12 +17,12 @@ import pytest
 from agent.cli.main import run
 from agent.core.invitation import HEADER, Invitation
 from agent.core.model import InstanceId
-from agent.desk import hand_over
-from agent.desk.browser import find_visible_browser, need_display
 from agent.errors import AgentUnreachable, ConfigError, Refused, TryLater
 from agent.vault.copies.seal import Unsealed, make_key
 from agent.vault.copies.unpack import read_archive_manifest
 from agent.vault.copies.untar import Limits
+from agent.wings.desk import hand_over
+from agent.wings.desk.browser import find_visible_browser, need_display
 
 ID = InstanceId("sales")
 
@@ -257,7 +257,7 @@ def test_a_browser_and_a_display_are_needed(
     need_display({"WAYLAND_DISPLAY": "wayland-0"})
     program = tmp_path / "google-chrome"
     monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setattr("agent.desk.browser.BINARIES", {"chromium": ()})
+    monkeypatch.setattr("agent.wings.desk.browser.BINARIES", {"chromium": ()})
     with pytest.raises(ConfigError, match="install it"):
         find_visible_browser()
     program.write_text("#!/bin/sh\n")
@@ -272,7 +272,7 @@ def test_a_browser_and_a_display_are_needed(
 def test_a_desktop_needs_none_of_the_agents_libraries() -> None:
     code = (
         "import sys; from agent.cli.main import run; run(['pair', '--help']);"
-        "import agent.desk.pairing, agent.desk.hand_over, agent.desk.browser;"
+        "import agent.wings.desk.pairing, agent.wings.desk.hand_over, agent.wings.desk.browser;"
         "print('loaded', *sorted({'aiohttp','dbus_fast','psutil','sqlite3','segno','agent.store',"
         "'agent.host','agent.supervise','agent.config','nacl'} & set(sys.modules)))"
     )
