@@ -27,7 +27,7 @@ from agent.supervise.copies.fitness import (
     refuse_unfit_export,
     refuse_unknown_engine,
 )
-from agent.supervise.copies.invites import Invites
+from agent.supervise.copies.invitations import Invitations
 from agent.supervise.copies.received import Received, open_nameless, read_seal, received
 from agent.supervise.copies.snapshots import Snapshots
 from agent.supervise.facts import Facts
@@ -80,7 +80,7 @@ class Archives:
     store: Store
     host: Host
     root: Path
-    invites: Invites
+    invites: Invitations
     settings: Callable[[], SessionsSection]
     forget: Callable[[InstanceId], None]
     wake: Callable[[InstanceId], None]

@@ -7,6 +7,7 @@ WING = Wing(
     routes="routes",
     commands={"commands": "invite", "pair": "pair"},
     title="pairing at a desk",
+    invites="invites",
     creates="commands",
     panels=("desk.js",),
 )

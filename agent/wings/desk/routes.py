@@ -1,6 +1,7 @@
 """Pairing at a desk: the operator invites, the desk sends the session and asks for its status."""
 
 from ipaddress import ip_address
+from typing import cast
 
 from agent.api.handlers.snapshots import archive_of
 from agent.api.http.auth import Right
@@ -12,13 +13,14 @@ from agent.core.event_json import wall_text
 from agent.core.invitation import HEADER, key_text
 from agent.core.model import ID_PATTERN
 from agent.errors import Unauthorized
+from agent.wings.desk.invites import Invites
 
 ONE = f"/api/instance/{{id:{ID_PATTERN}}}"
 
 
 async def invite(call: Call) -> Json:
     url = _url_of(call.parts.section)
-    made, expires = await call.supervisor.moving.invites.invite(call.id, url)
+    made, expires = await _invites(call).invite(call.id, url)
     return {
         "id": made.id,
         "line": made.line(),
@@ -30,7 +32,7 @@ async def invite(call: Call) -> Json:
 
 
 async def revoke(call: Call) -> Json:
-    revoked = await call.supervisor.moving.invites.revoke(call.id)
+    revoked = await _invites(call).revoke(call.id)
     return {"id": call.id, "revoked": revoked}
 
 
@@ -50,7 +52,7 @@ async def show(call: Call) -> Json:
     view = call.supervisor.view(call.id)
     return {
         "id": call.id,
-        "used": await call.supervisor.moving.invites.is_used(call.id),
+        "used": await _invites(call).is_used(call.id),
         "connection_status": view.status,
         "reason": view.verdict.reason,
         "sentence": view.verdict.sentence,
@@ -63,11 +65,15 @@ async def _check(call: Call, *, used: bool) -> None:
     address = (connection.address if isinstance(connection, Connection) else None) or "this machine"
     door = call.request.headers.get(HEADER, "")
     try:
-        await call.supervisor.moving.invites.check_door(call.id, door, used=used)
+        await _invites(call).check_door(call.id, door, used=used)
     except Unauthorized:
         wrong.check(address)
         wrong.note(address)
         raise
+
+
+def _invites(call: Call) -> Invites:
+    return cast(Invites, call.supervisor.moving.invites)
 
 
 def _url_of(section: ApiSection) -> str:

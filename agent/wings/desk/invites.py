@@ -15,10 +15,11 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from agent.core.invitation import Invitation
-from agent.core.model import Category, Instance, InstanceId, JournalEntry
+from agent.core.model import Category, InstanceId, JournalEntry
 from agent.engines.web.files import NOTE, PROFILE
 from agent.errors import Forbidden, InvalidRequest, Refused, Unauthorized
 from agent.store.database import Store
+from agent.supervise.copies.invitations import Candidate
 from agent.vault.copies.manifest import Manifest
 from agent.vault.copies.seal import Sealed, make_key
 
@@ -27,14 +28,6 @@ ENGINE = "web"
 _FROM_DESK = (PROFILE, NOTE)
 _FACT = "invite/"
 _NO_HASH = "0" * 64
-
-
-@dataclass(frozen=True, slots=True)
-class Candidate:
-    """An instance that may be paired at a desk."""
-
-    instance: Instance
-    paired: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +97,6 @@ class Invites:
             raise Forbidden("cannot accept this invitation: it has expired", code="invite_expired")
 
     async def check_sealed(self, id: InstanceId, sealed: Sealed) -> None:
-        """Refuses a seal for another instance, or with another token than its invitation's."""
         if sealed.id != id:
             raise Refused(
                 f"cannot import {id}: the session was sealed for instance {sealed.id}",
@@ -113,7 +105,6 @@ class Invites:
         await self.check_door(id, Invitation(id, b"", sealed.token).door)
 
     def refuse_unfit(self, id: InstanceId, manifest: Manifest) -> None:
-        """Refuses a session that this instance must not get from a desk."""
         candidate = self.find(id)
         _refuse_paired(candidate)
         if manifest.engine != candidate.instance.engine:

@@ -9,8 +9,9 @@ import pytest
 
 from agent.core.model import Instance, InstanceId
 from agent.errors import Forbidden, NotFound, Refused, Unauthorized
-from agent.supervise.copies.invites import Candidate, Invites
+from agent.supervise.copies.invitations import Candidate, NoInvitations
 from agent.vault.copies.seal import Sealed
+from agent.wings.desk.invites import Invites
 
 ID = InstanceId("sales")
 SECONDS = 60.0
@@ -147,7 +148,15 @@ async def test_a_new_one_voids_the_last_and_a_revoked_one_is_void(bed):
 def test_an_agent_without_invitations_carries_no_cipher():
     code = (
         "import sys, agent.api.app, agent.supervise.assemble;"
-        "print({'nacl', 'agent.wings.desk'} & set(sys.modules))"
+        "print({'nacl', 'agent.wings.desk.hand_over'} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "set()\n"
+
+
+async def test_without_the_desk_a_sealed_session_comes_into_no_instance(tmp_path):
+    nobody = NoInvitations(tmp_path / "pairing.key")
+    with pytest.raises(Refused, match="invites nobody"):
+        await nobody.check_sealed(ID, Sealed(ID, "a token"))
+    with pytest.raises(Refused, match="it exists"):
+        nobody.refuse_unfit(ID, None)
