@@ -48,6 +48,8 @@ class Wing:
     """For the archive of doctor: a file's name → the path that gives its content."""
     alerts: str = ""
     """Has ALERTS: its rows of the table of alerts; `runbook.md` beside it says what to do."""
+    runbook: str = ""
+    """The path of its page that has a part for each alert, which alerts link to."""
     panels: tuple[str, ...] = ()
     """Scripts in its folder `page` that export `makePanel`: panels of the dashboard's page of the
     agent."""
@@ -66,6 +68,11 @@ def wings() -> tuple[Wing, ...]:
         return ()
     found = iter_modules(import_module(WINGS).__path__)
     return tuple(import_module(f"{WINGS}.{one.name}.door").WING for one in found if one.ispkg)
+
+
+def runbook_page() -> str:
+    """The path of the page that alerts link to; "" without one."""
+    return next((wing.runbook for wing in wings() if wing.runbook), "")
 
 
 def modules_of(kind: str) -> Iterator[ModuleType]:

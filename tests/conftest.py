@@ -243,7 +243,7 @@ SLOW = tuple(
     for place in (
         *("daemon/", "system_pack/", "fleet/", "baileys/", "scripts/", "hostile/", "standin/"),
         *("engines/baileys/", "engines/web/", "engines/evolution/", "engines/whaticket/logs/"),
-        *("api/page/", "moving/", "metrics/", "worker/", "host/process/", "store/"),
+        *("wings/page/", "wings/moving/", "metrics/", "worker/", "host/process/", "store/"),
         *("test_run_script.py", "test_the_runner.py", "test_failing_disk.py"),
     )
 )

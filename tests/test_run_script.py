@@ -123,7 +123,7 @@ async def test_s8_a_taken_port_is_said_instead_of_a_dashboard(
     with socket.create_server(("127.0.0.1", 0)) as holder:
         address = f"127.0.0.1:{holder.getsockname()[1]}"
         run = await start("--state", str(tmp_path / "state"), "--listen", address)
-        await eventually(lambda: "No dashboard yet" in run.text(), within=60)
+        await eventually(lambda: "No HTTP yet" in run.text(), within=60)
     assert GREETING not in run.text()
 
 

@@ -29,8 +29,6 @@ from agent.api.handlers.qr import show_qr
 from agent.api.http.auth import Right
 from agent.api.http.call import Call, Route
 from agent.api.http.openapi import describe
-from agent.api.pages import PARTS, page
-from agent.api.runbook import show_runbook
 from agent.api.timely import WAIT
 from agent.core.model import ID_PATTERN
 from agent.vault.folders import NAME_PATTERN
@@ -151,10 +149,6 @@ ROUTES: tuple[Route, ...] = (
     Route("GET", "/healthz", OPEN, monitoring.alive, "Alive: the loop turns", answers=(200, 503)),
     Route("GET", "/readyz", OPEN, monitoring.ready, "Ready: all sessions are restored", answers=(200, 503)),  # noqa: E501
     Route("GET", "/openapi.json", OPEN, show_openapi, "This description"),
-    Route("GET", "/docs", OPEN, page("docs.html"), "The interface, for people"),
-    Route("GET", "/runbook", OPEN, show_runbook, "The runbook of the alerts, for people"),
-    Route("GET", "/", OPEN, page("dashboard.html"), "The dashboard, for people"),
-    *(Route("GET", f"/page/{name}", OPEN, page(name), "Part of a page") for name in PARTS),
     *(
         replace(route, area=wing.title.capitalize())
         for wing in wings() if wing.routes

@@ -28,7 +28,7 @@ def add(commands: Subparsers) -> None:
         "--listen",
         metavar="HOST:PORT",
         default="127.0.0.1:8470",
-        help="address of the dashboard, default %(default)s",
+        help="address of the HTTP interface, default %(default)s",
     )
 
 
@@ -97,10 +97,8 @@ def _is_shown(client: Client, socket: Path) -> bool:
 
 def _say_the_rest(client: Client, socket: Path, listen: str) -> None:
     if client.get("/api/health")["agent"]["not_listening"]:
-        print(
-            f"No dashboard yet: another program has {listen}; another port: --listen 127.0.0.1:PORT"
-        )
-    else:
+        print(f"No HTTP yet: another program has {listen}; another port: --listen 127.0.0.1:PORT")
+    elif "/" in client.get("/openapi.json")["paths"]:
         print(f"Dashboard:  http://{listen}/")
     print(f"Look:       {_command(socket)} list")
     print("Stop:       Ctrl+C", flush=True)

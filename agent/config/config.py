@@ -36,6 +36,7 @@ from agent.core.phases import PhaseDeadlines
 from agent.core.reasons import reason_of
 from agent.core.reconnect import ReconnectPolicy
 from agent.core.recovery.policy import RecoveryPolicy
+from agent.wing import runbook_page
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,13 +108,15 @@ class Config:
 
     @property
     def runbooks(self) -> str:
-        """The page that alerts link to; "" where only this machine itself could open it."""
+        """The page that alerts link to; "" where only this machine itself could open it, or none
+        is there."""
+        page = runbook_page()
         host, _, port = self.scraped_at.rpartition(":")
-        if not self.alerts.runbooks and is_loopback(host.strip("[]")):
+        if not self.alerts.runbooks and (not page or is_loopback(host.strip("[]"))):
             return ""
         if host in ("", "0.0.0.0", "[::]"):
             host = self.alerts.machine or socket.gethostname()
-        return self.alerts.runbooks or f"http://{host}:{port}/runbook"
+        return self.alerts.runbooks or f"http://{host}:{port}{page}"
 
     @property
     def session_root(self) -> Path:

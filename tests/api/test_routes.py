@@ -8,11 +8,11 @@ import pytest
 
 from agent.api.http.auth import Right
 from agent.api.http.openapi import plain_path
-from agent.api.pages import PARTS
 from agent.api.routes import ROUTES
 from agent.core.model import ConnectionStatus, InstanceId
 from agent.engines.base import Qr
 from agent.errors import EngineError
+from agent.wings.page.pages import PARTS
 from tests.api.conftest import House
 from tests.fakes.supervisor import make_view
 

@@ -12,12 +12,12 @@ from pathlib import Path
 
 from agent.config.alerts import alert_table
 from agent.metrics.dashboards import queries
-from tests.api.page.browsing import pill, watcher
-from tests.api.page.watcher import Watcher
 from tests.conftest import Eventually
 from tests.daemon.conftest import RunningAgent
 from tests.fleet.agents import SETTINGS, FleetAgent, FleetOfAgents, fleet_of_agents
 from tests.ports import free_port
+from tests.wings.page.browsing import pill, watcher
+from tests.wings.page.watcher import Watcher
 
 __all__ = ["watcher"]
 

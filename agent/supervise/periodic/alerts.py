@@ -38,6 +38,7 @@ from agent.metrics.rules import JOB
 from agent.metrics.runbook import link, what_to_do
 from agent.store.database import Store
 from agent.supervise.periodic.alerts_kept import ROW, PendingRow, firing_in, pending_in
+from agent.wing import runbook_page
 
 log = logging.getLogger(__name__)
 
@@ -78,7 +79,7 @@ class Alerting:
             time.time(),
             self._looked_wall,
             problem,
-            self.config().runbooks or "/runbook",
+            self.config().runbooks or runbook_page(),
         )
 
     async def run(self) -> None:

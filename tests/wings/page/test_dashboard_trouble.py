@@ -8,13 +8,13 @@ import pytest
 
 from agent.core.model import InstanceId
 from tests.api.conftest import OpenHouse
-from tests.api.page.browsing import check_manners, listening, make_agent, picture, pill, watcher
-from tests.api.page.watcher import Watcher
 from tests.conftest import Eventually
 from tests.daemon.conftest import RunningAgent, remote_settings
 from tests.daemon.test_backends import table
 from tests.fakes.supervisor import make_view
 from tests.standin.evolution import StandIn
+from tests.wings.page.browsing import check_manners, listening, make_agent, picture, pill, watcher
+from tests.wings.page.watcher import Watcher
 
 __all__ = ["listening", "make_agent", "watcher"]
 

@@ -8,10 +8,10 @@ import pytest
 
 from agent.core.model import ConnectionStatus, Health, HealthVerdict, InstanceId
 from tests.api.conftest import House, OpenHouse
-from tests.api.page.browsing import picture, watcher
-from tests.api.page.watcher import Watcher
 from tests.cli.fleet.conftest import machine
 from tests.fakes.supervisor import make_view
+from tests.wings.page.browsing import picture, watcher
+from tests.wings.page.watcher import Watcher
 
 __all__ = ["watcher"]
 

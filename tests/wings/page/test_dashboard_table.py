@@ -4,9 +4,9 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.api.page.browsing import check_manners, listening, make_agent, picture, watcher
-from tests.api.page.watcher import Watcher
 from tests.daemon.conftest import SETTINGS, RunningAgent
+from tests.wings.page.browsing import check_manners, listening, make_agent, picture, watcher
+from tests.wings.page.watcher import Watcher
 
 __all__ = ["listening", "make_agent", "watcher"]
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from agent.api.pages import FILES, PARTS
 from agent.config.alerts import alert_table
 from agent.core.model import ConnectionStatus, InstanceId
+from agent.wings.page.pages import FILES, PARTS
 from tests.api.conftest import House, OpenHouse
 from tests.fakes.supervisor import make_view
 from tests.lacking import lacks

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.api.page.watcher import Watcher
 from tests.daemon.conftest import SETTINGS, RunningAgent, make_agent
 from tests.ports import free_port
+from tests.wings.page.watcher import Watcher
 
 __all__ = ["make_agent"]
 

@@ -2,10 +2,10 @@
 
 from collections.abc import Callable
 
-from tests.api.page.browsing import check_manners, listening, make_agent, picture, watcher
-from tests.api.page.watcher import Watcher
 from tests.conftest import Eventually
 from tests.daemon.conftest import RunningAgent
+from tests.wings.page.browsing import check_manners, listening, make_agent, picture, watcher
+from tests.wings.page.watcher import Watcher
 
 __all__ = ["listening", "make_agent", "watcher"]
 

@@ -7,10 +7,10 @@ from html import escape
 from aiohttp import web
 
 from agent.api.http.call import Call
-from agent.api.pages import PAGE, Page
 from agent.config.alerts import alert_table
 from agent.core.alerts import Alert
 from agent.metrics.runbook import paragraphs
+from agent.wings.page.pages import PAGE, Page
 
 _CODE = re.compile(r"`([^`]+)`")
 

@@ -6,12 +6,12 @@ from importlib.resources import files
 
 import pytest
 
-from tests.api.page.browsing import check_manners, listening, make_agent, picture, pill, watcher
-from tests.api.page.watcher import Watcher
 from tests.conftest import Eventually
 from tests.daemon.conftest import RunningAgent, remote_settings
 from tests.daemon.test_backends import table
 from tests.standin.evolution import StandIn
+from tests.wings.page.browsing import check_manners, listening, make_agent, picture, pill, watcher
+from tests.wings.page.watcher import Watcher
 
 __all__ = ["listening", "make_agent", "watcher"]
 
@@ -285,7 +285,7 @@ def luminance(colour: str) -> float:
 @pytest.mark.parametrize("theme", [":root {", ':root[data-theme="dark"] {'])
 def test_every_text_stands_out_enough(theme: str) -> None:
     """4.5 to 1, as WCAG asks for."""
-    css = (files("agent.api") / "page" / "dashboard.css").read_text()
+    css = (files("agent.wings.page") / "page" / "dashboard.css").read_text()
     block = css.partition(theme)[2].partition("}")[0]
     colours = dict(re.findall(r"--([\w-]+): (#[0-9a-f]{6})", block))
     pairs = [(one, ground) for one in ("text", "soft", "link") for ground in ("ground", "card")]

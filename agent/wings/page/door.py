@@ -1,0 +1,5 @@
+"""What the pages bring to the agent."""
+
+from agent.wing import Wing
+
+WING = Wing(name="page", routes="routes", runbook="/runbook")
