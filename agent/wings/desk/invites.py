@@ -16,7 +16,6 @@ from pathlib import Path
 
 from agent.core.invitation import Invitation
 from agent.core.model import Category, InstanceId, JournalEntry
-from agent.engines.web.files import NOTE, PROFILE
 from agent.errors import Forbidden, InvalidRequest, Refused, Unauthorized
 from agent.store.database import Store
 from agent.supervise.copies.invitations import Candidate
@@ -25,7 +24,6 @@ from agent.vault.copies.seal import Sealed, make_key
 
 ENGINE = "web"
 """Engines whose session is a browser's profile, which a desk can make."""
-_FROM_DESK = (PROFILE, NOTE)
 _FACT = "invite/"
 _NO_HASH = "0" * 64
 
@@ -113,10 +111,12 @@ class Invites:
                 f" {manifest.engine}",
                 code="other_engine",
             )
+        from agent.engines.web.files import NOTE, PROFILE
+
         # The engine would use its other files: `pages` has documents that it serves.
         listing = manifest.listing
         paths = [*listing.folders, *(file.path for file in listing.files)]
-        odd = next((path for path in paths if path.partition("/")[0] not in _FROM_DESK), None)
+        odd = next((path for path in paths if path.partition("/")[0] not in (PROFILE, NOTE)), None)
         if odd is not None or not manifest.paired:
             cause = "it is not paired" if odd is None else f"a desk sends no {odd!r:.80}"
             raise InvalidRequest(f"cannot import {id}: {cause}", field="archive", code="not_good")

@@ -5,6 +5,7 @@ import socket
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from agent import VERSION
 from agent.config import Config
@@ -14,7 +15,6 @@ from agent.deliver.bus import EventBus
 from agent.errors import NotFound
 from agent.metrics.text import Family
 from agent.store.database import Store
-from agent.wings.webhooks.courier import Courier
 from agent.wings.webhooks.deliveries import (
     Answer,
     DeadLetter,
@@ -27,8 +27,10 @@ from agent.wings.webhooks.deliveries import (
     delivery_name,
 )
 from agent.wings.webhooks.metrics import webhook_samples
-from agent.wings.webhooks.request import RequestLine
 from agent.wings.webhooks.settings import WebhookDeclaration, webhooks_of
+
+if TYPE_CHECKING:
+    from agent.wings.webhooks.courier import Courier
 
 _SAID = 200
 """Characters of an answer to a test event that are shown."""
@@ -122,7 +124,9 @@ class Webhooks:
         else:
             self._some.clear()
 
-    def _make(self, webhook: WebhookDeclaration) -> Courier:
+    def _make(self, webhook: WebhookDeclaration) -> "Courier":
+        from agent.wings.webhooks.courier import Courier  # for the first webhook
+
         return Courier(
             webhook,
             self._store,
@@ -156,6 +160,8 @@ class Webhooks:
 
     async def test(self, name: str) -> Trial:
         """Send a test event now, before all waiting ones. ConfigError: its files cannot be read."""
+        from agent.wings.webhooks.request import RequestLine
+
         declared = self._find(name).declared
         now = time.time()
         sentence = "a test that an operator sent"
@@ -173,7 +179,7 @@ class Webhooks:
         seconds = time.monotonic() - begun
         return Trial(taken, reply.status, reply.problem, seconds, reply.said[:_SAID])
 
-    def _find(self, name: str) -> Courier:
+    def _find(self, name: str) -> "Courier":
         if name not in self._couriers:
             names = ", ".join(sorted(self._couriers)) or "none"
             raise NotFound(f"cannot find the webhook {name}; declared: {names}")
@@ -186,7 +192,7 @@ class Webhooks:
         )
 
 
-async def _after(before: asyncio.Task[None] | None, courier: Courier) -> None:
+async def _after(before: asyncio.Task[None] | None, courier: "Courier") -> None:
     """Start after the courier before it: two couriers would both write the cursor."""
     if before is not None:
         await asyncio.wait([before])
