@@ -71,6 +71,11 @@ async def test_without_a_wing_the_agent_starts_heals_a_session_and_answers(
         assert (await agent.ask("GET", f"/page/{panel}"))[0] == 404
     for path in ("/", "/docs", "/runbook", "/metrics", "/api/alerts"):
         assert (await agent.ask("GET", path))[0] == (404 if path in gone else 200), path
+    if wing.imports or wing.exports:
+        archive = str(agent.state.parent / "shop.tar.gz")
+        for words in (("export", "shop", archive), ("import", archive, "--replace")):
+            said = await said_by(without, *words, "--socket", str(agent.state / "api.sock"))
+            assert said.startswith("0\n"), said
     assert "Traceback" not in agent.log.read_text()
 
 
