@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from agent.api.http.wrong_tries import WrongTries
 from agent.core.invitation import Invitation
 from agent.core.model import ConnectionStatus, InstanceId, SessionFiles
 from agent.errors import Forbidden, InvalidRequest, NotFound, Refused, Unauthorized
@@ -73,6 +74,7 @@ class FakeInvites:
     def __init__(self, supervisor: "FakeSupervisor") -> None:
         self.open: dict[InstanceId, Invitation] = {}
         self.used: set[InstanceId] = set()
+        self.wrong = WrongTries("an invitation")
         self._supervisor = supervisor
 
     async def invite(self, id: InstanceId, url: str) -> tuple[Invitation, float]:

@@ -15,7 +15,6 @@ from agent.api.http.error_window import ErrorWindow
 from agent.api.http.fields import Field, read_body, read_query
 from agent.api.http.fleet_gate import FleetGate
 from agent.api.http.idempotency import IdempotentAnswers
-from agent.api.http.wrong_tries import WrongTries
 from agent.config.sections import ApiSection
 from agent.core.alerts import AlertBoard
 from agent.core.model import Instance, InstanceId
@@ -60,7 +59,6 @@ class Parts:
     errors: ErrorWindow = field(default_factory=ErrorWindow)
     large: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(LARGE_AT_ONCE))
     """Held while a body longer than `body_limit` is in memory."""
-    wrong_invites: WrongTries = field(default_factory=lambda: WrongTries("an invitation"))
     gate: FleetGate = field(default_factory=lambda: FleetGate(""))
     fleet: "OtherMachines | None" = None
     """The other machines of the fleet; None: this machine is alone."""

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
+from agent.api.http.wrong_tries import WrongTries
 from agent.core.invitation import Invitation
 from agent.core.model import Category, InstanceId, JournalEntry
 from agent.errors import Forbidden, InvalidRequest, Refused, Unauthorized
@@ -46,6 +47,8 @@ class Invites:
     find: Callable[[InstanceId], Candidate]
     seconds: Callable[[], float]
     wall: Callable[[], float] = time.time
+    wrong: WrongTries = field(default_factory=lambda: WrongTries("an invitation"))
+    """The addresses that came with another token."""
     _known: dict[InstanceId, _Kept] = field(default_factory=dict)
     """What the store keeps: a check of a door waits for it once."""
 

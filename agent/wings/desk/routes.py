@@ -61,7 +61,7 @@ async def show(call: Call) -> Json:
 
 async def _check(call: Call, *, used: bool) -> None:
     """A right one passes whatever others of its address sent: a proxy is one address for all."""
-    connection, wrong = call.request.protocol, call.parts.wrong_invites
+    connection, wrong = call.request.protocol, _invites(call).wrong
     address = (connection.address if isinstance(connection, Connection) else None) or "this machine"
     door = call.request.headers.get(HEADER, "")
     try:
