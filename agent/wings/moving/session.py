@@ -115,7 +115,8 @@ def _problem(creds: Mapping[str, Any], keys: Keys) -> tuple[str, str]:
         return "its credentials name no account: it was never paired", "not_paired"
     if creds.get("pairingCode") and not creds.get("account"):
         return "a pairing code was asked for, and no phone took it", "not_paired"
-    if missing := [name for name in _NEEDED if not creds.get(name)]:
+    # 0 is a registrationId: Baileys draws it from 256 values.
+    if missing := [name for name in _NEEDED if creds.get(name) in (None, "", {}, [])]:
         return f"its credentials lack {', '.join(missing)}", "incomplete"
     if lacking := lacks_pre_keys(keys):
         return lacking, "no_pre_keys"

@@ -86,6 +86,12 @@ def test_a_sources_sessions_are_shown_before_any_file_is_touched(tmp_path: Path)
     assert "noiseKey" not in repr(session), "no key is ever printed"
 
 
+def test_a_session_that_drew_the_registration_id_zero_can_be_moved(tmp_path: Path) -> None:
+    write_folder(tmp_path / "bot", keys_of(creds(registrationId=0)))
+    [session] = find_sessions(str(tmp_path / "bot"), Hints())
+    assert (session.problem, session.code) == ("", "")
+
+
 @pytest.mark.parametrize(
     ("keys", "code"),
     [
