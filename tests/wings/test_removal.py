@@ -18,20 +18,33 @@ from tests.daemon.conftest import RunningAgent, make_agent
 __all__ = ["make_agent"]
 
 PROGRAM = Path(__file__).parents[2] / "agent"
+NO_CHECKOUT = """
+import sys
+sys.meta_path[:] = [each for each in sys.meta_path if "__editable__" not in each.__module__]
+"""
 
 
-@pytest.fixture(params=wings(), ids=lambda wing: wing.name)
-def wing(request: pytest.FixtureRequest) -> Wing:
-    found: Wing = request.param
+EACH = {wing.name: (wing,) for wing in wings()} | {"all": wings()}
+
+
+@pytest.fixture(params=EACH.values(), ids=EACH)
+def taken(request: pytest.FixtureRequest) -> tuple[Wing, ...]:
+    """The wings that are taken away: one, or all."""
+    found: tuple[Wing, ...] = request.param
     return found
 
 
 @pytest.fixture
-def without(wing: Wing, tmp_path: Path) -> dict[str, str]:
-    """The environment of a program whose folder of that wing is gone."""
+def without(taken: tuple[Wing, ...], tmp_path: Path) -> dict[str, str]:
+    """The environment of a program whose folders of those wings are gone."""
     copy = tmp_path / "program" / "agent"
     shutil.copytree(PROGRAM, copy, ignore=shutil.ignore_patterns("__pycache__", "node_modules"))
-    shutil.rmtree(copy / "wings" / wing.name)
+    for wing in taken:
+        shutil.rmtree(copy / "wings" / wing.name)
+    if taken == wings():
+        shutil.rmtree(copy / "wings")
+    # An editable installation would find in this checkout what is gone from the copy.
+    (copy.parent / "sitecustomize.py").write_text(NO_CHECKOUT)
     # Safe: the working folder, which holds the whole program, is not looked into first.
     return {"PYTHONPATH": str(copy.parent), "PYTHONSAFEPATH": "1"}
 
@@ -49,7 +62,7 @@ async def said_by(without: dict[str, str], *argv: str) -> str:
 
 
 async def test_without_a_wing_the_agent_starts_heals_a_session_and_answers(
-    wing: Wing,
+    taken: tuple[Wing, ...],
     without: dict[str, str],
     make_agent: Callable[..., RunningAgent],
     eventually: Callable[..., object],
@@ -62,16 +75,17 @@ async def test_without_a_wing_the_agent_starts_heals_a_session_and_answers(
     os.kill(before, 9)
     await eventually(lambda: agent.is_back("shop", before))
     described = await agent.do("GET", "/openapi.json")
-    gone = {plain_path(route.path) for route in routes_of(wing)}
+    gone = {plain_path(route.path) for wing in taken for route in routes_of(wing)}
+    panels = [panel for wing in taken for panel in wing.panels]
     assert not gone & set(described["paths"])
     if "/" not in gone:
         page = await agent.do("GET", "/")
-        assert not [panel for panel in wing.panels if panel in page]
-    for panel in wing.panels:
+        assert not [panel for panel in panels if panel in page]
+    for panel in panels:
         assert (await agent.ask("GET", f"/page/{panel}"))[0] == 404
     for path in ("/", "/docs", "/runbook", "/metrics", "/api/alerts"):
         assert (await agent.ask("GET", path))[0] == (404 if path in gone else 200), path
-    if wing.imports or wing.exports:
+    if any(wing.imports or wing.exports for wing in taken):
         archive = str(agent.state.parent / "shop.tar.gz")
         for words in (("export", "shop", archive), ("import", archive, "--replace")):
             said = await said_by(without, *words, "--socket", str(agent.state / "api.sock"))
@@ -80,27 +94,28 @@ async def test_without_a_wing_the_agent_starts_heals_a_session_and_answers(
 
 
 async def test_without_a_wing_the_commands_work_and_do_not_name_it(
-    wing: Wing, without: dict[str, str], tmp_path: Path
+    taken: tuple[Wing, ...], without: dict[str, str], tmp_path: Path
 ) -> None:
-    words = " ".join(wing.commands.values()).split()
+    words = [word for wing in taken for words in wing.commands.values() for word in words.split()]
     shown = await said_by(without, "--help")
     assert shown.startswith("0\n")
     assert not [word for word in words if f"\n    {word} " in shown]
-    assert not wing.title or f"\n{wing.title}:\n" not in shown
+    assert not [wing for wing in taken if wing.title and f"\n{wing.title}:\n" in shown]
     for word in words:
         assert (await said_by(without, word)).startswith("2\n"), word
-    for command, module in (("import", wing.imports), ("create", wing.creates)):
-        if module:
-            shown = await said_by(without, command, "--help")
-            assert "--enable" in shown or "--disabled" in shown
-            assert not [option for option in options_of(wing, module) if f" {option} " in shown]
-    if wing.exports:
-        shown = await said_by(without, "export", "--help")
-        assert not [name for name in wing.take(wing.exports).TARGETS if name in shown]
+    for wing in taken:
+        for command, module in (("import", wing.imports), ("create", wing.creates)):
+            if module:
+                shown = await said_by(without, command, "--help")
+                assert "--enable" in shown or "--disabled" in shown
+                assert not [option for option in options_of(wing, module) if f" {option} " in shown]
+        if wing.exports:
+            shown = await said_by(without, "export", "--help")
+            assert not [name for name in wing.take(wing.exports).TARGETS if name in shown]
     file = tmp_path / "agent.toml"
     assert (await said_by(without, "config", "init", "--config", str(file))).startswith("0\n")
     written = file.read_text()
-    assert not [name for name in tables_of(wing) if f"[{name}]" in written]
+    assert not [name for wing in taken for name in tables_of(wing) if f"[{name}]" in written]
     assert (await said_by(without, "config", "check", "--config", str(file))).startswith("0\n")
     state = ("--state", str(tmp_path / "state"), "--config", str(file))
     found = await said_by(without, "doctor", "--socket", str(tmp_path / "none.sock"), *state)
@@ -111,7 +126,7 @@ async def test_without_a_wing_the_commands_work_and_do_not_name_it(
     assert (await said_by(without, *export)).startswith("0\n")
     written = "".join(file.read_text() for file in folder.iterdir())
     assert "WaSessionDown" in written
-    assert not [alert.name for alert in alerts_of(wing) if alert.name in written]
+    assert not [alert for wing in taken for alert in alerts_of(wing) if alert.name in written]
 
 
 def test_the_base_names_no_wing() -> None:
