@@ -1,13 +1,16 @@
 """Who may send this agent a session that is sealed for it: nobody, or whom a wing invites."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from agent.core.model import Instance, InstanceId
 from agent.errors import Refused
+from agent.store.database import Store
 from agent.vault.copies.manifest import Manifest
 from agent.vault.copies.seal import Sealed
+from agent.wing import modules_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,3 +47,18 @@ class NoInvitations:
         raise Refused(f"cannot import {id}: it exists", field="id", code="exists")
 
     async def use(self, id: InstanceId, sha256: str) -> None: ...
+
+
+def open_invitations(
+    store: Store,
+    key_file: Path,
+    *,
+    find: Callable[[InstanceId], Candidate],
+    seconds: Callable[[], float],
+) -> Invitations:
+    """Those of the wing that brings them. `find` raises NotFound for an unknown id; `seconds`: how
+    long one holds."""
+    for module in modules_of("invites"):
+        invites: Invitations = module.Invites(store, key_file, find=find, seconds=seconds)
+        return invites
+    return NoInvitations(key_file)
