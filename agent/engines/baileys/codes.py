@@ -1,6 +1,8 @@
 """The library's words for the end of a connection → the agent's reasons. Pure."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 _BY_CODE = {
     401: "logout",
@@ -51,3 +53,10 @@ def why_closed(
         return Ended("connection_lost", words)
     until = now_wall + expire if code == 402 and expire else None
     return Ended(_BY_CODE.get(code, "unknown"), words, until)
+
+
+def stray_words(event: Mapping[str, Any]) -> str:
+    """What an error says that the library left unhandled; its own text may quote a message."""
+    name, code = str(event.get("name", ""))[:40], str(event.get("code", ""))[:40]
+    own = str(event.get("words", ""))[:200]
+    return own or f"the library left an error unhandled: {name} {code}"

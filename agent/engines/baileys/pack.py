@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.engines.baileys.client import Client
+from agent.engines.baileys.codes import stray_words
 from agent.engines.baileys.conversation import MOST_LINES
 from agent.engines.baileys.node import find_node
 from agent.engines.baileys.packages import find_packages
@@ -153,8 +154,7 @@ class Pack:
         if member is not None:
             member.send({key: value for key, value in event.items() if key != "session"})
         elif event.get("event") == "stray":
-            name, code = str(event.get("name", ""))[:40], str(event.get("code", ""))[:40]
-            log.warning("the library left an error unhandled: %s %s", name, code)
+            log.warning("%s", stray_words(event))
 
     async def _serve(self, sock: socket.socket) -> None:
         try:

@@ -15,7 +15,7 @@ from agent.core.words import (
     ConnectionStatus,
     Happening,
 )
-from agent.engines.baileys.codes import CRYPTO_WORDS, why_closed
+from agent.engines.baileys.codes import CRYPTO_WORDS, stray_words, why_closed
 from agent.engines.baileys.creds import CREDS
 from agent.engines.baileys.files import UNREADABLE
 from agent.engines.baileys.login_note import NOTE, forget_creds, note_login
@@ -199,8 +199,7 @@ class SessionState:
             self.change(Status.DISCONNECTED, "connection_lost")
 
     def _on_stray(self, event: Mapping[str, Any]) -> None:
-        name, code = str(event.get("name", ""))[:40], str(event.get("code", ""))[:40]
-        log.warning("the library left an error unhandled: %s %s", name, code)
+        log.warning("%s", stray_words(event))
         self.happened("error", code="stray")
 
     def _on_store(self, event: Mapping[str, Any]) -> None:

@@ -3,6 +3,7 @@
 import { createReadStream, writeSync } from "node:fs";
 import { createInterface } from "node:readline";
 import { pathToFileURL } from "node:url";
+import { boundInflation, TooLarge } from "./inflate.mjs";
 import { silenceConsole, toldOf } from "./log.mjs";
 import { Session } from "./session.mjs";
 import { keepUntriedSessions } from "./signal.mjs";
@@ -34,8 +35,12 @@ function fatal(error) {
   process.exit(70);
 }
 process.on("uncaughtException", fatal);
-process.on("unhandledRejection", (error) => emit({ event: "stray", name: error?.name ?? "Error", code: error?.code ?? "" }));
+process.on("unhandledRejection", (error) => {
+  const words = error instanceof TooLarge ? error.message : "";
+  emit({ event: "stray", name: error?.name ?? "Error", code: error?.code ?? "", words });
+});
 
+boundInflation();
 // A module that lies among the packages finds them by their names.
 const { load } = await import(pathToFileURL(packages + "/load.mjs"));
 const library = await load("baileys");

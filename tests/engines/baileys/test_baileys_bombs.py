@@ -1,0 +1,60 @@
+"""Compressed data of WhatsApp that inflates to hundreds of MiB is left out; Node stays small."""
+
+import asyncio
+import base64
+import subprocess
+import zlib
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from agent.engines.baileys.node import find_node
+from tests.engines.baileys.conftest import ACCOUNT, Bench
+from tests.standin.baileys.run import HERE
+
+pytestmark = pytest.mark.slow
+
+BOMB = 256 << 20
+COMPRESSED = b"\2"
+"""The first byte of a frame that is."""
+
+
+@cache
+def _bomb() -> bytes:
+    packer = zlib.compressobj(1)
+    parts = [packer.compress(bytes(1 << 20)) for _ in range(BOMB >> 20)]
+    return b"".join([*parts, packer.flush()])
+
+
+def _most_memory(pid: int) -> int:
+    """Bytes that it has had at once."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    (peak,) = (line.split()[1] for line in lines if line.startswith("VmHWM:"))
+    return int(peak) << 10
+
+
+async def test_a_frame_that_inflates_to_256_mib_is_left_out_and_the_session_goes_on(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    await bench.come_paired()
+    client = bench.engine._life.client
+    assert client is not None
+    before = _most_memory(client.pid)
+    frame = base64.b64encode(COMPRESSED + _bomb()).decode()
+    step = {"user": ACCOUNT, "stage": "now", "kind": "sealed", "bytes": frame}
+    for count in range(1, 4):
+        await asyncio.to_thread(bench.whatsapp.tell, "/ambush", step)
+        await bench.until(lambda: bench.heard.count("error", code="stray") == count)  # noqa: B023
+    await bench.talk("after the bombs")
+    assert bench.engine._life.client is client, "Node ended"
+    assert bench.heard.last.status == "CONNECTED"
+    assert _most_memory(client.pid) - before < BOMB / 4
+    assert "WhatsApp sent a compressed frame of more than 16 MiB: it is left out" in caplog.text
+
+
+def test_a_part_of_the_history_that_inflates_to_256_mib_is_left_out(tmp_path: Path) -> None:
+    file = tmp_path / "history"
+    file.write_bytes(_bomb())
+    script = Path(__file__).with_name("history_bomb.mjs")
+    subprocess.run([find_node(), script, HERE / "node_modules", file], check=True, timeout=60)
