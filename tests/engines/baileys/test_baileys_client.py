@@ -12,9 +12,9 @@ import pytest
 from agent.core.reasons import reason_of
 from agent.core.words import ConnectionStatus
 from agent.engines.baileys import client_life
-from agent.engines.baileys.client import Client
+from agent.engines.baileys.client import MAIN, Client
 from agent.engines.baileys.fetch import main as fetch
-from agent.engines.baileys.node import find_node, version_of
+from agent.engines.baileys.node import FLAGS, find_node, version_of
 from agent.engines.baileys.packages import find_packages
 from agent.errors import ConfigError, EngineError
 from tests.conftest import Eventually
@@ -46,6 +46,27 @@ async def test_a_client_that_hangs_is_killed_by_a_probe_and_the_next_connect_sta
     await bench.engine.connect()
     await bench.is_now("CONNECTED")
     await bench.talk("cured")
+
+
+def test_a_start_reads_no_names_of_telemetry_and_collects_no_full_heap(
+    cache: Path, tmp_path: Path
+) -> None:
+    """Both take processor time of each of the sessions whose Nodes start at once."""
+    theirs, commands = os.pipe()
+    os.close(commands)
+    line = [find_node(), *FLAGS, "--trace-gc", MAIN, str(theirs), "2", find_packages(cache)]
+    env = {**os.environ, "NODE_V8_COVERAGE": str(tmp_path)}
+    done = subprocess.run(
+        line, pass_fds=[theirs], env=env, capture_output=True, timeout=60, check=True
+    )
+    os.close(theirs)
+    assert b'"event":"ready"' in done.stderr
+    assert b"Scavenge" in done.stdout
+    assert b"Mark-" not in done.stdout
+    (report,) = tmp_path.iterdir()
+    read = report.read_text()
+    assert "/baileys/lib/Socket/index.js" in read
+    assert "/WAM/constants.js" not in read
 
 
 async def test_a_client_that_ends_too_often_is_left_to_the_agent(bench: Bench) -> None:

@@ -43,7 +43,10 @@ process.on("unhandledRejection", (error) => {
 boundInflation();
 // A module that lies among the packages finds them by their names.
 const { load } = await import(pathToFileURL(packages + "/load.mjs"));
-const library = await load("baileys");
+// Not its index: that would read names of telemetry as well, a tenth of all that a start reads.
+const parts = ["lib/Socket", "lib/Utils", "lib/WABinary", "lib/Defaults", "WAProto"].map((part) => load(`baileys/${part}/index.js`));
+const [socket] = await Promise.all(parts);
+const library = Object.assign({ makeWASocket: socket.default }, ...(await Promise.all(parts)));
 keepUntriedSessions((await load("libsignal")).default);
 const sessions = new Map(); // by the name that an order gives; a worker's own client has one, ""
 
