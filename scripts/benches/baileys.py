@@ -32,14 +32,15 @@ from scripts.benches.lone_worker import LoneWorker
 from scripts.benches.machine import TOP, this_machine
 from scripts.benches.packs import PackProcess, cost_of_a_crash
 from scripts.benches.peers import PM2, NotHere, install_pm2
-from scripts.benches.processes import launch, pss, spent_in, tree
+from scripts.benches.processes import cpu, launch, pss, spent_in, tree
 from scripts.benches.report import OURS, Goal, Report, Row
 from tests.standin.baileys.run import WhatsApp, why_not
 from tests.standin.web.stand_in import StandIn
 
 BOT, KEPT, WEB = "plain bot", "pm2 with bots", "wa-agent, web engine"
-MEMORY, START = 55.0, 1.5
-"""What a session may use together with its worker (MiB), and how long a paired one may start."""
+MEMORY, START, KILLED = 55.0, 1.5, 5.0
+"""What a session may use together with its worker (MiB), how long a paired one may start, and how
+long until all are connected whose Nodes were killed at once."""
 KINDS = (OURS, BOT, KEPT, WEB)
 PACKS = (8, 20)
 PACKED = 14.0
@@ -270,6 +271,8 @@ def measure(instances: int, *, quick: bool) -> Report:
         Row("processes of one", "", figures["processes"]),
         Row("processor time of one, idle", "s/min", figures["cpu"]),
         Row("from stopped to connected, paired", "s", figures["start"], Goal("", START)),
+        Row("… its processor time", "s", figures["start cpu"]),
+        Row(f"{instances} Nodes killed: all connected", "s", figures["killed"], Goal("", KILLED)),
         *(row for size in PACKS for row in _pack_rows(size, figures)),
     ]
     node = subprocess.run([find_node(), "--version"], capture_output=True, text=True, check=True)
@@ -310,16 +313,21 @@ async def _round(name: str, count: int, times: Times, cache: Path) -> dict[str, 
         stack.callback(shutil.rmtree, root, ignore_errors=True)
         fleet = await _open_fleet(name, root, count, cache, stack)
         stack.push_async_callback(fleet.close)
-        starts = await _pair_and_restart(fleet, count)
+        starts, spent = await _pair_and_restart(fleet, count)
         await asyncio.sleep(times.settle)
         pids = fleet.pids()
-        spent = await spent_in(pids, times.idle)
-        return {
+        idle = await spent_in(pids, times.idle)
+        found = {
             "memory": [sum(pss(pid) for pid in fleet.pids()) / count],
             "processes": [len(pids) / count],
-            "cpu": [spent / count],
+            "cpu": [idle / count],
             "start": [statistics.median(starts)],
+            "start cpu": [statistics.median(spent)],
         }
+        if name == OURS:
+            assert isinstance(fleet, Workers)
+            found["killed"] = [await cost_of_a_crash(fleet.workers, fleet.pids)]
+        return found
 
 
 def _pack_rows(size: int, figures: Mapping[str, Mapping[str, list[float]]]) -> list[Row]:
@@ -345,7 +353,7 @@ async def _pack_round(size: int, times: Times, cache: Path) -> dict[str, list[fl
             pack.join(folder)
         stack.push_async_callback(fleet.close)
         await pack.start()
-        starts = await _pair_and_restart(fleet, size)
+        starts, _ = await _pair_and_restart(fleet, size)
         await asyncio.sleep(times.settle)
         memory = {pid: pss(pid) for pid in fleet.pids()}
         shared = sum(memory[pid] for pid in pack.pids)
@@ -357,15 +365,19 @@ async def _pack_round(size: int, times: Times, cache: Path) -> dict[str, list[fl
         }
 
 
-async def _pair_and_restart(fleet: Fleet, count: int) -> list[float]:
-    """The first login of a session costs more than each later one; a fleet runs on later ones."""
+async def _pair_and_restart(fleet: Fleet, count: int) -> tuple[list[float], list[float]]:
+    """Of each start, seconds and processor time of what it began. The first login of a session
+    costs more than each later one; a fleet runs on later ones."""
     for number in range(count):
         await fleet.pair(number)
-    starts = []
+    starts: list[float] = []
+    spent: list[float] = []
     for number in range(count):
         await fleet.stop(number)
+        before = set(fleet.pids())
         starts.append(await fleet.start(number))
-    return starts
+        spent.append(cpu(set(fleet.pids()) - before))
+    return starts, spent
 
 
 async def _open_fleet(

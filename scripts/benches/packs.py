@@ -69,13 +69,14 @@ class PackProcess:
 
 
 async def cost_of_a_crash(workers: Sequence[LoneWorker], pids: Callable[[], list[int]]) -> float:
-    """Seconds from the kill of their Node until all are connected again.
+    """Seconds from the kill of their Nodes, shared or not, until all are connected again.
 
     Each is asked to connect as the agent asks, at once: its own delays and turns come on top.
     """
-    (node,) = [pid for pid in pids() if "main.mjs" in _line(pid)]
+    nodes = [pid for pid in pids() if "main.mjs" in _line(pid)]
     begun = time.perf_counter()
-    os.kill(node, signal.SIGKILL)
+    for node in nodes:
+        os.kill(node, signal.SIGKILL)
 
     async def come_back(worker: LoneWorker) -> None:
         await worker.until(ConnectionStatus.DISCONNECTED)
