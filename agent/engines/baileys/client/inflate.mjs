@@ -3,7 +3,9 @@ import { syncBuiltinESMExports } from "node:module";
 import { Transform } from "node:stream";
 import zlib from "node:zlib";
 
-const MOST_OF_A_FRAME = 16 << 20; // what WhatsApp can send without compression: a frame's length has three bytes
+// The largest real frame lists all groups of an account: 200,000 members of them fit into this. What
+// the library makes of it can take forty times as much memory.
+const MOST_OF_A_FRAME = 8 << 20;
 const MOST_OF_A_HISTORY = 64 << 20; // of one of the parts in which a phone sends it
 
 export class TooLarge extends Error {

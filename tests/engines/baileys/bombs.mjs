@@ -1,0 +1,28 @@
+// A history that inflates to more than a part of it may hold, inside a notification and as it comes from
+// a media server; and a frame that is large for a good reason: arguments NODE_MODULES FILE.
+import assert from "node:assert/strict";
+import { createReadStream, readFileSync } from "node:fs";
+import { pipeline } from "node:stream/promises";
+import { join } from "node:path";
+import { boundInflation } from "../../../agent/engines/baileys/client/inflate.mjs";
+import { createInflate, deflateSync } from "node:zlib";
+
+const [modules, file] = process.argv.slice(2);
+boundInflation();
+const library = (name) => import(join(modules, "baileys/lib", name));
+const { downloadAndProcessHistorySyncNotification: read } = await library("Utils/history.js");
+const { maxRSS: before } = process.resourceUsage();
+
+await assert.rejects(read({ initialHistBootstrapInlinePayload: readFileSync(file) }, {}), /frame of more than 8 MiB/);
+const chunks = [];
+const inflater = createInflate();
+inflater.on("data", (chunk) => chunks.push(chunk));
+await assert.rejects(pipeline(createReadStream(file), inflater), /part of the history of more than 64 MiB/);
+assert.ok(process.resourceUsage().maxRSS - before < 128 << 10);
+
+const member = (_, n) => ({ tag: "participant", attrs: { jid: `${123456789000000 + n}@lid`, phone_number: `${5511900000000 + n}@s.whatsapp.net` } });
+const group = () => ({ tag: "group", attrs: { id: "120363000000000001" }, content: Array.from({ length: 1000 }, member) });
+const groups = { tag: "groups", attrs: {}, content: Array.from({ length: 200 }, group) };
+const { encodeBinaryNode, decodeBinaryNode } = await library("WABinary/index.js");
+const frame = Buffer.concat([Buffer.from([2]), deflateSync(encodeBinaryNode(groups).subarray(1))]);
+assert.equal((await decodeBinaryNode(frame)).content.length, 200);
