@@ -56,6 +56,7 @@ def show_instance(view: InstanceView, now_wall: float | None = None) -> dict[str
         "paired": view.record.paired,
         "account": view.record.account,
         "needs_passkey": view.record.needs_passkey,
+        "snapshot_failure": view.snapshot_failure,
         "worker": view.unit.state.value,
         "uptime_seconds": None if connected is None else max(0, round(now_wall - connected)),
         "memory_bytes": view.memory_bytes,

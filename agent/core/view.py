@@ -102,6 +102,8 @@ class InstanceView:
     """Bytes; 0 = none."""
     messages_per_minute: Mapping[str, int] = field(default_factory=dict)
     last_snapshot_wall: float | None = None
+    snapshot_failure: str = ""
+    """Why the last snapshot that was due is none to restore."""
 
     @property
     def attempts(self) -> int:

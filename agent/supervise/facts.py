@@ -192,6 +192,8 @@ class Facts:
     """It was connected, was not, and may be again, between two passes."""
     connected_since_wall: float | None = None
     last_snapshot_wall: float | None = None
+    snapshot_failure: str = ""
+    """Why the last snapshot that was due is none to restore; "" once one is whole."""
     status_time: StatusTime = field(default_factory=StatusTime)
     durations: Durations = field(default_factory=Durations)
     """Shared by all sessions."""

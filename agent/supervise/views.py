@@ -111,6 +111,7 @@ def view_of(facts: Facts, sources: ViewSources) -> InstanceView:
             word: facts.counters.per_minute.get(word, _NO_RATE).count(now) for word in ("in", "out")
         },
         last_snapshot_wall=facts.last_snapshot_wall,
+        snapshot_failure=facts.snapshot_failure,
     )
 
 

@@ -154,6 +154,30 @@ async def test_snapshots_are_made_by_the_clock_and_few_are_kept(make_agent, even
     assert await names(agent, unpaired) == []
 
 
+async def test_a_session_whose_snapshots_fail_is_told_as_that_in_the_list_until_one_is_made(
+    make_agent, eventually
+):
+    agent = make_agent(BY_THE_CLOCK)
+    await agent.start()
+    await connected(agent, eventually)
+    link = agent.state / "sessions" / "a" / "session" / "creds"
+    link.symlink_to("/etc/passwd")
+
+    async def failure():
+        [listed] = (await agent.do("GET", "/api/instances"))["instances"]
+        return listed["snapshot_failure"]
+
+    async def is_told():
+        return f"{link}: it is a symbolic link" in await failure()
+
+    await eventually(is_told)
+    for words in (("list",), ("why", "a")):
+        status, told = await cli(agent, *words)
+        assert (status, "could not make a snapshot" in told) == (0, True), told
+    link.unlink()
+    await eventually(failure, "")
+
+
 async def names_on_disk(agent, id="a"):
     shelf = agent.state / "sessions" / ".snapshots" / id
     return sorted(part.name for part in shelf.iterdir())

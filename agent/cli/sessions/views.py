@@ -56,7 +56,15 @@ def list_instances(options: argparse.Namespace) -> int:
             duration(instance["uptime_seconds"]),
             mebibytes(instance["memory_bytes"]),
             "; ".join(
-                filter(None, (age_words(instance), instance["sentence"], next_try(instance)))
+                filter(
+                    None,
+                    (
+                        age_words(instance),
+                        instance["sentence"],
+                        next_try(instance),
+                        _copies(instance),
+                    ),
+                )
             ),
         ),
         nothing="no instances",
@@ -67,6 +75,11 @@ def list_instances(options: argparse.Namespace) -> int:
 def _enabled(instance: dict[str, Any]) -> str:
     word, override = "yes" if instance["enabled"] else "no", instance["override"]
     return word if override == "none" else f"{word}, {override}"
+
+
+def _copies(instance: dict[str, Any]) -> str:
+    """A machine of an older version tells nothing about them."""
+    return str(instance.get("snapshot_failure", ""))
 
 
 def show(options: argparse.Namespace) -> int:

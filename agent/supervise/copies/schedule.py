@@ -70,10 +70,14 @@ class SnapshotClock:
             if taken.good:
                 self._not_before.pop(facts.id, None)
                 return
+            assert taken.manifest is not None
+            facts.snapshot_failure = f"its last snapshot is {taken.manifest.state}"
         except WaError as error:
             if not facts.gone:
                 sentence = f"the agent could not make a snapshot: {error}"
+                facts.snapshot_failure = sentence
                 await self.keeping.say(facts, "snapshot_failed", sentence, reason=error.code)
+        self.registry.touch(facts)
         self._not_before[facts.id] = boot_now() + pause
 
     async def _look_at_what_is_there(self) -> None:

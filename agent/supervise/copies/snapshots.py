@@ -131,7 +131,7 @@ class Snapshots:
         manifest = taken.manifest
         assert manifest is not None
         if manifest.good:
-            facts.last_snapshot_wall = manifest.taken_wall
+            facts.last_snapshot_wall, facts.snapshot_failure = manifest.taken_wall, ""
             self.registry.touch(facts)
         listing = manifest.listing
         sentence = (

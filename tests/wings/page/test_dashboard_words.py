@@ -60,3 +60,18 @@ async def test_a_logout_that_was_asked_for_is_told_as_one_and_times_have_date_an
     assert "20" in title and ("UTC" in title or "GMT" in title), title
     zone = await watcher.run("document.querySelector('#instance .story-zone').textContent")
     assert zone.removeprefix("times in ") in title, "seen without a mouse"
+
+
+async def test_the_row_of_a_session_says_that_its_snapshots_fail(
+    listening: Callable[..., RunningAgent], watcher: Watcher, eventually: Eventually
+) -> None:
+    agent = listening(
+        TRUSTED + "[sessions]\nsnapshot_interval = 0.5\nsnapshot_stable = 0.1\nsnapshots = 2\n"
+    )
+    await agent.start()
+    await agent.create("sales")
+    await eventually(lambda: agent.status("sales"), "CONNECTED")
+    (agent.state / "sessions" / "sales" / "session" / "creds").symlink_to("/etc/passwd")
+    await watcher.go(f"http://{agent.listen}/")
+    row = "document.querySelector('[data-id=sales]')"
+    await watcher.until(f"{row}?.innerText.includes('could not make a snapshot')")

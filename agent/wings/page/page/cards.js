@@ -16,7 +16,7 @@ import {
   setText,
   setUntil,
   statusOf,
-  whyOf,
+  troubleOf,
 } from "/page/show.js";
 import { accountWord, pauseWord, plain, verdictWord } from "/page/words.js";
 
@@ -138,8 +138,8 @@ function drawCard(card, instance) {
     card.engine,
     [placeOf(instance), ownerOf(instance), accountWord(instance)].filter(Boolean).join(" · "),
   );
-  setText(card.why, whyOf(instance));
-  card.why.hidden = instance.health.healthy; // the pill says so
+  setText(card.why, troubleOf(instance));
+  card.why.hidden = !card.why.textContent;
   setSince(card.since, instance.since);
   setSince(card.proof, instance.proved, " ago");
   if (!instance.proved) setText(card.proof, "none");

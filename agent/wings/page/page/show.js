@@ -66,11 +66,15 @@ const isQueued = (instance) =>
 
 // The sentence of a session; of one in the queue its place, which changes with each start.
 export function whyOf(instance) {
-  if (!isQueued(instance)) return instance.sentence;
+  if (!isQueued(instance)) return [instance.sentence, instance.snapshot_failure].filter(Boolean).join("; ");
   const before = instance.turns_before;
   if (!before) return "it is the next to start";
   return before + (before === 1 ? " session starts" : " sessions start") + " before it";
 }
+
+// What a row says beside its pill, which says of a healthy session that it is.
+export const troubleOf = (instance) =>
+  (instance.health.healthy ? instance.snapshot_failure : whyOf(instance)) || "";
 
 export function statusOf(instance) {
   const [tone, word] = STATUS[instance.connection_status] || ["off", instance.connection_status];

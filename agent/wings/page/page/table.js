@@ -6,7 +6,18 @@ import { arrange } from "/page/arrange.js";
 import { confirm, note } from "/page/dialogs.js";
 import { isStale, ownerOf, staleWords } from "/page/machines.js";
 import { menuButton } from "/page/menu.js";
-import { bytes, make, rank, setAttribute, setPill, setSince, setText, statusOf, whyOf } from "/page/show.js";
+import {
+  bytes,
+  make,
+  rank,
+  setAttribute,
+  setPill,
+  setSince,
+  setText,
+  statusOf,
+  troubleOf,
+  whyOf,
+} from "/page/show.js";
 import { accountWord } from "/page/words.js";
 
 const rateOf = (instance) => {
@@ -149,10 +160,7 @@ function drawRow(row, instance, state) {
     [placeOf(instance), ownerOf(instance), accountWord(instance)].filter(Boolean).join(" · "),
   );
   row.item.className = isStale(instance) ? "stale-state" : "";
-  setText(
-    row.why,
-    [staleWords(instance), instance.health.healthy ? "" : whyOf(instance)].filter(Boolean).join(". "),
-  );
+  setText(row.why, [staleWords(instance), troubleOf(instance)].filter(Boolean).join(". "));
   setAttribute(row.why, "title", whyOf(instance));
   setAttribute(row.place, "title", row.place.textContent);
   setSince(row.since, instance.since);
