@@ -48,6 +48,8 @@ class EngineEntry:
     """True where a session is a browser's profile: too large to be copied at each change."""
     finds_records: bool = False
     """True where it finds a session's damaged records by reading them."""
+    scans_itself: bool = False
+    """True where its own phone may scan a code that it shows."""
     counts_messages: bool = True
     """False where the engine hears of no message that came or went: their number is unknown."""
 
@@ -76,6 +78,7 @@ CATALOG = {
             tls=False,
             forkable=True,
             memory=64 << 20,
+            scans_itself=True,
         ),
         EngineEntry(
             "evolution",

@@ -13,8 +13,8 @@ from agent.core.reasons import reason_of
 from agent.errors import Refused, TryLater
 
 SETTLED = 5.0
-"""Seconds: right after a start an instance may still show the reason of its last run, and a code
-that is scanned at once."""
+"""Seconds: right after a start an instance may still show the reason of its last run, and the
+sandbox a code that its own phone scans."""
 
 
 def add_wait(parser: argparse.ArgumentParser) -> None:
@@ -47,17 +47,26 @@ def wait_until_connected(client: Client, id: str, seconds: float) -> dict[str, A
         status, sentence = instance["connection_status"], instance["sentence"]
         if status == "CONNECTED":
             return instance
-        if status != "QR_REQUIRED" and not _only_a_person_helps(instance):
+        shows_code = status == "QR_REQUIRED"
+        if not shows_code and not _only_a_person_helps(instance):
             hopeless_since = None
         elif hopeless_since is None:
             hopeless_since = time.monotonic()
-        elif time.monotonic() - hopeless_since >= SETTLED:
-            if status == "QR_REQUIRED":
+        settles = SETTLED if not shows_code or _scans_itself(instance) else 0.0
+        if hopeless_since is not None and time.monotonic() - hopeless_since >= settles:
+            if shows_code:
                 raise TryLater(f"a person must scan the code of {id}: wa-agent qr {id} --watch")
             raise Refused(f"cannot wait for {id}: a person must help, {sentence}")
         if time.monotonic() >= deadline:
             raise TryLater(f"cannot wait longer for {id}: it is {status}, {sentence}")
         time.sleep(0.2)
+
+
+def _scans_itself(instance: dict[str, Any]) -> bool:
+    from agent.engines.catalog import CATALOG
+
+    entry = CATALOG.get(instance["engine"])
+    return entry is not None and entry.scans_itself
 
 
 def _only_a_person_helps(instance: dict[str, Any]) -> bool:

@@ -12,16 +12,20 @@ from agent.errors import Refused, TryLater
 class Told:
     """An agent that answers one thing after the other, the last one for ever."""
 
-    def __init__(self, *answers: tuple[str, str]) -> None:
+    def __init__(self, engine: str, *answers: tuple[str, str]) -> None:
+        self._engine = engine
         self._answers = list(answers)
 
     def get(self, _path: str) -> dict[str, Any]:
         status, reason = self._answers.pop(0) if len(self._answers) > 1 else self._answers[0]
-        return {"connection_status": status, "reason": reason, "sentence": f"it says {reason}"}
+        sentence = f"it says {reason}"
+        shown = {"connection_status": status, "reason": reason, "sentence": sentence}
+        return {**shown, "engine": self._engine}
 
 
-def wait(*answers: tuple[str, str], seconds: float) -> dict[str, Any]:
-    return waiting.wait_until_connected(Told(*answers), "sales", seconds)  # type: ignore[arg-type]
+def wait(*answers: tuple[str, str], seconds: float, engine: str = "evolution") -> dict[str, Any]:
+    told = Told(engine, *answers)
+    return waiting.wait_until_connected(told, "sales", seconds)  # type: ignore[arg-type]
 
 
 @pytest.fixture(autouse=True)
@@ -57,11 +61,17 @@ def test_wait_goes_on_to_its_end_while_a_session_may_still_connect(
 
 
 def test_waiting_ends_when_a_code_is_there_that_nobody_has_scanned_yet() -> None:
+    with pytest.raises(TryLater, match="a person must scan the code of sales: wa-agent qr sales"):
+        wait(("INITIALIZING", ""), ("QR_REQUIRED", ""), ("CONNECTED", ""), seconds=120)
+
+
+def test_waiting_ends_when_the_sandbox_shows_a_code_that_its_phone_does_not_scan() -> None:
     begun = time.monotonic()
     with pytest.raises(TryLater, match="a person must scan the code of sales: wa-agent qr sales"):
-        wait(("INITIALIZING", ""), ("QR_REQUIRED", ""), seconds=120)
+        wait(("INITIALIZING", ""), ("QR_REQUIRED", ""), seconds=120, engine="sandbox")
     assert time.monotonic() - begun < 60
 
 
-def test_a_code_that_is_scanned_at_once_ends_no_waiting() -> None:
-    assert wait(("QR_REQUIRED", ""), ("LOADING", ""), ("CONNECTED", ""), seconds=60)
+def test_a_code_that_the_sandbox_scans_itself_ends_no_waiting() -> None:
+    codes = (("QR_REQUIRED", ""), ("LOADING", ""), ("CONNECTED", ""))
+    assert wait(*codes, seconds=60, engine="sandbox")
