@@ -102,8 +102,8 @@ def present_state(details: dict[str, Any], now: datetime) -> Iterator[str]:
         yield details["sentence"]
     if details["guess"]:
         yield f"a guess: {details['guess']}"
-    if details["snapshot_failure"]:
-        yield details["snapshot_failure"]
+    if failure := details.get("snapshot_failure"):  # a machine of an older version has none
+        yield failure
     if details["needs_passkey"]:
         yield "its account needs a passkey to link: no automatic step ends its pairing"
     yield from _proof(details)
