@@ -63,7 +63,8 @@ def corrupted(observation: Observation, code: str, more: str = "") -> HealthVerd
 def waits_for_person(observation: Observation, reason: Reason) -> HealthVerdict:
     if reason.unpairs and is_guarded(observation):
         reason = replace(reason, advice=ENDED_WITH_PASSKEY)
-    sentence = reason.in_full(observation.instance.id)
+    whose = observation.files_problem if reason.code == "session_foreign" else ""
+    sentence = reason.in_full(observation.instance.id, whose)
     return conclude(observation, Health.DISCONNECTED, reason.status, reason.code, sentence)
 
 

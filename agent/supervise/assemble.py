@@ -262,6 +262,7 @@ class Supervision:
             checked=self._checks.note,
             first_probe=boot_now() + self.settings.config.start.first_check,
             folders=FolderLooks(self.root),
+            devices=self.registry.devices,
             attached=self.registry.tenure.attached,
         )
 

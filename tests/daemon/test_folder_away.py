@@ -9,6 +9,11 @@ import signal
 
 import pytest
 
+from agent.core.words import InstanceId
+from agent.instance_file import InstanceFile, render_instance_file
+from tests.engines.baileys.conftest import ACCOUNT, OTHER
+from tests.engines.baileys.test_baileys_creds import linked, write
+
 
 async def connected(agent, eventually, id="a"):
     await agent.create(id)
@@ -145,6 +150,31 @@ async def test_two_folders_that_were_swapped_are_named_and_served_again_when_swa
     for id in "ab":
         await eventually(lambda id=id: agent.status(id), "CONNECTED", within=60)
     assert not (await agent.do("GET", "/api/trash"))["trash"]
+
+
+async def test_where_only_the_session_folders_were_swapped_each_names_the_other_instance(
+    make_agent, eventually
+):
+    agent = make_agent()
+    for id, account, lies_there in (("a", ACCOUNT, OTHER), ("b", OTHER, ACCOUNT)):
+        folder = agent.state / "sessions" / id
+        folder.mkdir(mode=0o700, parents=True)
+        file = InstanceFile(InstanceId(id), "baileys", True, paired=True, account=account)
+        (folder / "instance.json").write_bytes(render_instance_file(file, {}))
+        write(folder / "session", linked(lies_there))
+    await agent.start()
+    for id, whose in ("ab", "ba"):
+
+        async def sentence(id=id):
+            return (await agent.show(id))["sentence"]
+
+        async def is_named(whose=whose, sentence=sentence):
+            return f"these are the files of instance {whose}" in await sentence()
+
+        await eventually(is_named, within=60)
+        assert await reason(agent, id) == "session_foreign"
+    for id in "ab":
+        await agent.do("POST", f"/api/instance/{id}/disable")
 
 
 def swap(one, other):

@@ -28,6 +28,7 @@ from agent.link.messages import parse_claim
 from agent.link.sockets import only_process
 from agent.log import about
 from agent.supervise.backends.registry import Backends
+from agent.supervise.devices import Devices
 from agent.supervise.facts import Facts, RunFacts
 from agent.supervise.passes.due import ask_soon, next_look, probe_interval, share_of
 from agent.supervise.passes.lost_folder import FolderLooks, compare_folder
@@ -60,6 +61,7 @@ class Observer:
     first_probe: float
     """The agent probes no worker before this moment of its life."""
     folders: FolderLooks
+    devices: Devices
     attached: Callable[[InstanceId], None] | None = None
     """Called when a link to a session's own worker is open; None: no part asked for it."""
 
@@ -90,8 +92,11 @@ async def _look_for_its_own_files(facts: Facts, observer: Observer) -> None:
         return
     facts.run.files_looked_at = probe
     folder, record = observer.session_root / facts.id, facts.record
-    if await asyncio.to_thread(may_log_in, folder, facts.instance.engine, record.account):
+    engine = facts.instance.engine
+    if await asyncio.to_thread(may_log_in, folder, engine, record.account):
         facts.asked.restart_for = "its own files are back"
+    whose = await observer.devices.whose(facts.id, engine)
+    facts.folder.problem = f"these are the files of instance {whose}" if whose else ""
 
 
 def _look_at_disk(facts: Facts, observer: Observer) -> None:
