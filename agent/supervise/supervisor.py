@@ -4,7 +4,7 @@ from agent.config import Config
 from agent.supervise.assemble import Supervision
 from agent.supervise.backends.face import BackendFace
 from agent.supervise.copies.archives import Archives
-from agent.supervise.copies.invites import Candidate, Invites
+from agent.supervise.copies.invitations import Candidate, open_invitations
 from agent.supervise.requests.calls import Calls
 from agent.supervise.requests.checks import Checking
 from agent.supervise.requests.confirming import has_pairing
@@ -55,7 +55,7 @@ class Supervisor:
             create=base.creation.create,
             enable=self.orders.enable,
         )
-        invites = Invites(
+        invites = open_invitations(
             store,
             config.agent.state_path / "pairing.key",
             find=lambda id: Candidate((its := registry.get(id)).instance, has_pairing(its)),
