@@ -117,6 +117,8 @@ class Claim:
     restart."""
     pairing_unknown: bool = False
     """The engine cannot tell yet whether it is paired: no step may end what may be a pairing."""
+    made_elsewhere: bool = False
+    """Others made it on its server, and not this agent."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -204,6 +204,7 @@ def parse_claim(raw: Mapping[str, Any]) -> Claim:
         guess=code_in(raw, "guess", ""),
         useless=codes_in(raw, "useless"),
         pairing_unknown=truth_in(raw, "pairing_unknown"),
+        made_elsewhere=truth_in(raw, "made_elsewhere"),
     )
 
 

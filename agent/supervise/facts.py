@@ -286,6 +286,7 @@ def _words(claim: Claim) -> tuple[object, ...]:
         claim.guess,
         claim.useless,
         claim.pairing_unknown,
+        claim.made_elsewhere,
     )
 
 

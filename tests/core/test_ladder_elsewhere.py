@@ -445,3 +445,23 @@ def test_where_a_pairing_is_only_possible_its_answer_says_so_and_what_to_type():
     assert kept.sentence.endswith("`wa-agent ensure-healthy sales`")
     asked = may_repair_end_it(case, begin_repair(verdict, Goal.WORKING_QR, WALL))
     assert isinstance(asked, Proof), "another one of its server is connected"
+
+
+def test_what_may_be_anothers_pairing_is_ended_by_no_round_and_by_a_persons_word_alone():
+    hangs = connecting(NEVER_PAIRED, ago=99)
+    assert hangs.claim is not None
+    claim = replace(hangs.claim.claim, pairing_unknown=True, made_elsewhere=True)
+    hangs = replace(hangs, claim=replace(hangs.claim, claim=claim))
+    verdict = judge_health(hangs, HEALTH, NOW)
+    case = Case(hangs, verdict, REMOTE, POLICY, WALL)
+    for goal in (Goal.HEAL, Goal.WORKING_QR):
+        repair = replace(begin_repair(verdict, goal, WALL), round=POLICY.rounds, calm=True)
+        kept = may_repair_end_it(case, repair)
+        assert isinstance(kept, Kept), goal
+        assert kept.sentence.startswith("this agent did not make it; it may have a pairing")
+        assert kept.sentence.endswith("`wa-agent ensure-healthy sales --yes`")
+    confirmed = begin_repair(verdict, Goal.WORKING_QR, WALL, Consent.PAIRING)
+    assert isinstance(may_repair_end_it(case, confirmed), Proof)
+    known = replace(hangs, claim=replace(hangs.claim, claim=replace(claim, pairing_unknown=False)))
+    proved = may_repair_end_it(Case(known, verdict, REMOTE, POLICY, WALL), repair)
+    assert isinstance(proved, Proof), "its keys have no account"

@@ -175,3 +175,30 @@ async def test_the_first_set_up_of_a_session_made_elsewhere_that_hangs_ends_in_i
         assert [said for said in begun if "working qr" in said], begun
     finally:
         await server.close()
+
+
+async def test_a_set_up_of_one_made_elsewhere_that_may_be_paired_needs_a_persons_word(
+    make_agent, eventually
+):
+    """A live one that another program put on a 1.8 server: its keys have an account, and whether it
+    is paired still the server does not tell."""
+    server = await StandIn.open(version="1.8.6")
+    try:
+        server.add("other", "open")
+        agent = make_agent(table(server, adopt=["other"], webhook=False), base=remote_settings())
+        await agent.start()
+        watched = Watched(agent, server)
+        await eventually(lambda: watched.all_connected(1))
+        till = server.add("till", "close")
+        till.creds = till.stuck = True
+        till.connect()
+        status, told = await agent.ask("POST", SETUP, {"name": "Till", "instanceName": "till"})
+        assert (status, told["error"]) == (503, "pairing_kept"), told
+        assert "`wa-agent ensure-healthy till --yes`" in told["message"]
+        assert server.instances["till"] is till and till.creds
+        assert server.asked["DELETE /instance/delete"] == 0
+        assert server.asked["DELETE /instance/logout"] == 0
+        till.stuck = False
+        await eventually(lambda: watched.all_connected(2))
+    finally:
+        await server.close()

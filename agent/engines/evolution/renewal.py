@@ -34,14 +34,13 @@ class Renewal:
     pace: Pace
     owed: bool = False
     """The agent deleted it in order to create it again, and has not done so yet."""
+    made: bool = False
+    """The agent itself made it on the server; else it is not to be deleted there without a person's
+    word, with what others keep in it."""
 
     def __post_init__(self) -> None:
         self.owed = backup.owes_creation(self.folder, self.name)
-
-    async def is_ours(self) -> bool:
-        """Whether the agent itself made it on the server; else it is not to be deleted there
-        without a person's word, with what others keep in it."""
-        return await asyncio.to_thread(backup.was_made, self.folder, self.name)
+        self.made = backup.was_made(self.folder, self.name)
 
     def refuse_creation(self, id: str) -> None:
         """An adopted session is not created, unless the agent deleted it to create it again."""
@@ -98,6 +97,7 @@ class Renewal:
         folder = await self._unfinished()
         session = await asyncio.to_thread(backup.read, folder) if folder is not None else {}
         await asyncio.to_thread(backup.note_made, self.folder, self.name)
+        self.made = True
         await self.api.create(self.name, _creation(session.get("row"), self.api.old))
         await self.give_back()
 

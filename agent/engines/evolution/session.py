@@ -183,7 +183,7 @@ class EvolutionSession:
                 def again(live: Live) -> bool:
                     return came_back(heard, live)
 
-                if confirmed or await self._may_be_made_anew():
+                if confirmed or self._may_be_made_anew():
                     await self._renewal.take_away(again)
                     self._observe(self._view_of(None))
                     self._opening.begin()
@@ -197,11 +197,22 @@ class EvolutionSession:
                 self._renewing = False
             self._server.hooks.want(self.remote, now=True)
 
-    async def _may_be_made_anew(self) -> bool:
+    @property
+    def _is_ours(self) -> bool:
+        return self._renewal.made and not self._adopted
+
+    def _may_be_made_anew(self) -> bool:
         """Without a person's word. A 1.8 shows nothing that others put into a session, and one that
-        hangs there comes back in no other way."""
-        ours = not self._adopted and await self._renewal.is_ours()
-        return ours or self._api.old
+        hangs there comes back in no other way; that it has no pairing must be known of it."""
+        if self._is_ours or not self._api.old:
+            return self._is_ours
+        if not self._view.unpaired and not self._view.paired:
+            raise EngineError(
+                f"cannot renew {self.remote}: the agent did not make it, and it may have a pairing,"
+                f" which is kept. To end it all the same: `wa-agent ensure-healthy {self.id} --yes`",
+                code="pairing_kept",
+            )
+        return True
 
     async def regenerate_keys(self, peers: list[str]) -> None:
         raise EngineError(
@@ -321,7 +332,7 @@ class EvolutionSession:
 
     def _claim(self) -> Claim:
         self._remember()
-        claim = self._view.claim()
+        claim = replace(self._view.claim(), made_elsewhere=not self._is_ours)
         if self._renewal.owed and claim.reason == "remote_missing":
             return replace(claim, reason="renewal_unfinished")
         connected = claim.status is ConnectionStatus.CONNECTED

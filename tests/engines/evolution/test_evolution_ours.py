@@ -90,6 +90,30 @@ async def test_an_adopted_one_that_was_deleted_there_is_not_made_again(
     assert "sales" in bench.standin.instances
 
 
+async def test_on_an_old_server_one_of_others_that_may_be_paired_is_left_as_it_is(
+    make_stand_in: MakeStandIn, make_bench: MakeBench, eventually: Eventually
+) -> None:
+    standin = await make_stand_in("1.8.6")
+    bench = await make_bench(standin)
+    await bench.backend.check()
+    there = standin.add("sales", "open")
+    there.stuck = True
+    there.drop(408)
+    session = bench.hold("sales")
+    claim = (await session.probe()).claim
+    assert (claim.pairing_unknown, claim.made_elsewhere) == (True, True)
+    with pytest.raises(EngineError, match="wa-agent ensure-healthy sales --yes") as caught:
+        await session.renew(confirmed=False)
+    assert caught.value.code == "pairing_kept"
+    assert standin.asked[DELETES] == standin.asked["DELETE /instance/logout"] == 0
+    there.stuck = False
+
+    async def is_back() -> Status:
+        return (await session.probe()).claim.status
+
+    await eventually(is_back, Status.CONNECTED)
+
+
 async def cut_off(standin: StandIn, session: EvolutionSession) -> None:
     await standin.front.set("failing", only=CREATES.split()[1])
     with pytest.raises(EngineError):
