@@ -208,8 +208,8 @@ class EvolutionSession:
             return self._is_ours
         if not self._view.unpaired and not self._view.paired:
             raise EngineError(
-                f"cannot renew {self.remote}: the agent did not make it, and it may have a pairing,"
-                f" which is kept. To end it all the same: `wa-agent ensure-healthy {self.id} --yes`",
+                f"cannot renew {self.remote}: the agent did not make it, and it may have a pairing."
+                f" To end it all the same: `wa-agent ensure-healthy {self.id} --yes`",
                 code="pairing_kept",
             )
         return True
