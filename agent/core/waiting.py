@@ -27,7 +27,7 @@ WAIT_SENTENCES = {
     NO_LEASE: "this machine has no lease for it: the fleet's database is away or has just"
     " started, another machine owns the session, or agent.toml has no [fleet]",
     UNREACHABLE: "this machine cannot reach the address that it needs",
-    "network_down": "many sessions lost their connection at once: the network seems to be down",
+    "network_down": "many sessions lost their connection at once; one of them tries first",
     "incident": "many instances of its engine fail the same way; one of them tries first",
     "memory_full": "the machine has too little memory for one more worker",
     "disk_full": "the disk of the sessions has too little free space",

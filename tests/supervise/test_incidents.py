@@ -230,3 +230,41 @@ def test_a_canary_that_gave_up_before_its_turn_tries_again(ended, begins):
         for one in facts.values()
     ]
     assert begun == [begins, False]
+
+
+def in_outage(*more):
+    """Five lose their connection at once; the first canary has its turn."""
+    incidents, facts = made("a", "b", "c", "d", "e", *more)
+    for id in "abcde":
+        lose(incidents, facts[id])
+    (outage,) = incidents.active.values()
+    incidents.active[outage.group] = replace(outage, canary="a", canary_at=boot_now(), tries=1)
+    assert {incidents.wait_reason(facts[id]) for id in "bcde"} == {"network_down"}
+    return incidents, facts
+
+
+@pytest.mark.parametrize(
+    "code", ["account_locked", "banned", "client_outdated", "bad_session", "conflict", "logout"]
+)
+def test_an_answer_of_whatsapp_to_the_canary_ends_an_outage_whatever_it_says(code):
+    incidents, facts = in_outage()
+    lose(incidents, facts["a"], code)
+    assert not incidents.active
+    assert {incidents.wait_reason(one) for one in facts.values()} == {""}
+
+
+def test_what_the_network_can_cause_ends_no_outage():
+    for code in ("connection_lost", "unknown", "start_stuck", "client_crashed"):
+        incidents, facts = in_outage()
+        lose(incidents, facts["a"], code)
+        assert incidents.active, code
+    incidents, facts = in_outage()
+    lose(incidents, facts["b"], "account_locked")
+    assert incidents.active, "it had its word before, perhaps"
+
+
+def test_a_session_that_whatsapp_unpaired_waits_for_no_network():
+    incidents, facts = in_outage("f")
+    assert incidents.wait_reason(facts["f"]) == "network_down"
+    lose(incidents, facts["f"], "logout")
+    assert incidents.wait_reason(facts["f"]) == ""

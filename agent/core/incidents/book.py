@@ -14,6 +14,7 @@ from agent.core.incidents.incident import (
     canary_failed,
     canary_unreached,
     choose_canary,
+    ends_outage,
     failed_for_all,
     find_incident,
     join_incident,
@@ -94,6 +95,11 @@ class IncidentBook:
         """Whether it costs the canary no attempt: it met what the others did."""
         incident = self.active.get(failure.group)
         return incident is not None and failed_for_all(incident, failure)
+
+    def is_answer(self, failure: Failure) -> bool:
+        """Whether WhatsApp answered the canary of an outage."""
+        incident = self.active.get(failure.group)
+        return incident is not None and ends_outage(incident, failure)
 
     def failed(
         self,

@@ -10,6 +10,7 @@ from enum import StrEnum
 
 from agent.core.breaker import remaining
 from agent.core.model import InstanceId
+from agent.core.network.reach import REACHED_CODES
 from agent.core.reasons import REASONS
 from agent.core.setting import setting
 from agent.core.words import SUSPECT
@@ -193,14 +194,21 @@ def join_incident(incident: Incident, failure: Failure) -> Incident:
 
 
 def incident_wait_reason(
-    incident: Incident | None, instance: InstanceId, group: str, *, fresh: bool
+    incident: Incident | None,
+    instance: InstanceId,
+    group: str,
+    *,
+    fresh: bool,
+    unpaired: bool = False,
 ) -> str:
     """The word for Observation.wait_reason; "" when this instance may try by itself. `fresh`: it
-    would need a new worker. In an incident those and the members wait, in an outage all."""
+    would need a new worker. `unpaired`: WhatsApp itself ended its pairing. In an incident new
+    workers and the members wait, in an outage all but those that lost no network."""
     if incident is None or incident.group != group or instance == incident.canary:
         return ""
-    concerned = fresh or instance in incident.members
-    return incident.wait_reason if concerned or incident.kind is IncidentKind.OUTAGE else ""
+    if incident.kind is IncidentKind.OUTAGE:
+        return "" if unpaired else incident.wait_reason
+    return incident.wait_reason if fresh or instance in incident.members else ""
 
 
 def choose_canary(
@@ -224,6 +232,12 @@ def failed_for_all(incident: Incident, failure: Failure) -> bool:
     """Whether the canary met the common failure: then the try costs it no attempt."""
     alike = (failure.group, _shared(failure.code)) == (incident.group, incident.code)
     return alike and failure.instance == incident.canary
+
+
+def ends_outage(incident: Incident, failure: Failure) -> bool:
+    """Whether WhatsApp itself answered the canary, with whatever word: the network is there."""
+    answered = failure.instance == incident.canary and failure.code in REACHED_CODES
+    return answered and incident.kind is IncidentKind.OUTAGE
 
 
 def canary_unreached(incident: Incident, now: float) -> Incident:

@@ -25,6 +25,7 @@ from agent.core.model import (
     JournalEntry,
     UnitState,
 )
+from agent.core.reasons import reason_of
 from agent.core.reconnect import ReconnectPolicy, uncounted
 from agent.core.recovery.repair import hurry_repair
 from agent.supervise.facts import Facts
@@ -75,6 +76,9 @@ class Incidents:
 
     def failed(self, facts: Facts, code: str) -> None:
         failure = Failure(facts.id, group_of(facts), code, boot_now())
+        if self._book.is_answer(failure):
+            self.release(failure.group, f"WhatsApp answered its canary {facts.id} ({code})")
+            return
         if self._book.is_free(failure):
             facts.record = uncounted(facts.record, self.reconnect(), time.time())
         all_the_way = goes_all_the_way(facts.repair.last, paired=facts.record.paired)
@@ -125,7 +129,9 @@ class Incidents:
         )
         fresh = facts.unit.state is not UnitState.ACTIVE or starting
         group = group_of(facts)
-        return incident_wait_reason(self.active.get(group), facts.id, group, fresh=fresh)
+        unpaired = reason_of(facts.record.reason).unpairs
+        incident = self.active.get(group)
+        return incident_wait_reason(incident, facts.id, group, fresh=fresh, unpaired=unpaired)
 
     def has(self, facts: Facts) -> bool:
         """Whether it is a member of an incident that goes on."""
