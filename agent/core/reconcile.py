@@ -92,7 +92,19 @@ def plan_asked(
     if start_asked and unit.state is UnitState.FAILED:
         # A wrong configuration is not tried again by itself; an operator may have corrected it.
         return Plan("start", (ActionKind.START,), "an operator asked for a start")
+    if start_asked and unit.runs and _has_given_up(observation):
+        again = ActionKind.CONNECT if observation.instance.backend else ActionKind.RESTART
+        return Plan(again.value, (again,), "an operator asked for a start")
     return None
+
+
+def _has_given_up(observation: Observation) -> bool:
+    """Its worker runs, and after its last word the agent makes no try by itself."""
+    if observation.claim is None:
+        return False
+    claim = observation.claim.claim
+    down = claim.status in (Status.DISCONNECTED, Status.AUTH_FAILURE)
+    return down and bool(claim.reason) and reason_of(claim.reason).hopeless
 
 
 def must_renew(observation: Observation) -> bool:

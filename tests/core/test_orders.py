@@ -8,7 +8,7 @@ from agent.core.findings.operator import started_by_hand, stopped_by_hand
 from agent.core.health.judge import judge_health
 from agent.core.health.policy import HealthPolicy
 from agent.core.model import ConnectionStatus as S
-from agent.core.model import Override, SessionRecord, UnitState
+from agent.core.model import Instance, InstanceId, Override, SessionRecord, UnitState
 from agent.core.plan import ActionKind
 from agent.core.reconcile import may_restart, plan_asked
 from agent.core.recovery.actions import plan_step
@@ -54,6 +54,28 @@ def test_an_ordered_start_is_tried_even_where_the_settings_were_wrong():
     assert asked(failed) is None
     assert asked(failed, start=True).actions == (K.START,)
     assert asked(without_worker(), start=True) is None, "the plan of every pass starts it"
+
+
+@pytest.mark.parametrize("reason", ["bad_client", "session_foreign", "banned"])
+def test_an_ordered_start_makes_one_try_where_a_worker_that_runs_was_given_up(reason):
+    given_up = seen(claim=said(S.AUTH_FAILURE, reason=reason))
+    assert asked(given_up) is None
+    assert asked(given_up, start=True).actions == (K.RESTART,)
+    remote = Instance(InstanceId("sales"), "evolution", True, {"backend": "evo"})
+    assert asked(replace(given_up, instance=remote), start=True).actions == (K.CONNECT,)
+
+
+@pytest.mark.parametrize(
+    "claim",
+    [
+        pytest.param(said(), id="it is connected"),
+        pytest.param(said(S.QR_REQUIRED, reason="passkey_required"), id="it shows a code"),
+        pytest.param(said(S.DISCONNECTED, reason="connection_lost"), id="it is tried again"),
+        pytest.param(said(S.LOADING), id="it starts"),
+    ],
+)
+def test_an_ordered_start_restarts_no_worker_that_goes_on_by_itself(claim):
+    assert asked(seen(claim=claim), start=True) is None
 
 
 def test_a_graceful_restart_waits_while_the_engine_fails_and_is_not_done_to_a_new_run():

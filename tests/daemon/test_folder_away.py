@@ -173,6 +173,13 @@ async def test_where_only_the_session_folders_were_swapped_each_names_the_other_
 
         await eventually(is_named, within=60)
         assert await reason(agent, id) == "session_foreign"
+    run = (await agent.show("a"))["unit"]["run"]
+    await agent.do("POST", "/api/instance/a/start")
+
+    async def is_tried():
+        return (await agent.show("a"))["unit"]["run"] not in ("", run)
+
+    await eventually(is_tried, within=60)
     for id in "ab":
         await agent.do("POST", f"/api/instance/{id}/disable")
 

@@ -160,7 +160,8 @@ def next_steps(details: dict[str, Any], now: datetime) -> Iterator[str]:
         yield "the agent tried it once" if times == 1 else f"the agent tried it {times} times"
     reason = REASONS.get(details["reason"])
     if reason is not None and reason.hopeless and not _runs(repair):
-        yield "the agent does nothing more: a person must act"
+        again = f"wa-agent start {details['id']}"
+        yield f"the agent does nothing more: a person must act; one more try: {again}"
     elif (
         details["connection_status"] == "QR_REQUIRED"
         and details["health"]["verdict"] != "corrupted"

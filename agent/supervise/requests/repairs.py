@@ -148,7 +148,7 @@ class Repairs:
         # Its worker or its server reconnects a connected session.
         again = facts.unit.run if connected and facts.unit.runs else ""
         facts.record = replace(forgive(facts.record), restart_of=again or facts.record.restart_of)
-        facts.asked.try_at_once = facts.asked.past_looks = True
+        facts.asked.start = facts.asked.try_at_once = facts.asked.past_looks = True
         said = entry(facts, "operator", "an operator asked to connect now", Category.RECONNECT)
         await self._intend(facts, said)
 
