@@ -29,6 +29,7 @@ from agent.supervise.story import is_trouble
 BOOT = "boot-1"
 NOW = 1000.0
 WALL = 1_800_000_000.0
+YEARS = 900 * 86400.0
 RUNS = UnitStatus(UnitState.ACTIVE, run="r1", main_pid=7, since=900.0)
 STOPPED = UnitStatus(UnitState.INACTIVE)
 
@@ -124,7 +125,12 @@ def test_without_systemd_no_operator_acts_past_the_agent():
 
 
 def look(
-    it: Facts, claim: Claim | None, *, at: float = NOW, probe: ProbeFact | None = None
+    it: Facts,
+    claim: Claim | None,
+    *,
+    at: float = NOW,
+    probe: ProbeFact | None = None,
+    wall: float = WALL,
 ) -> list[str]:
     """One pass's memory of a running worker that says `claim`."""
     it.unit = RUNS
@@ -139,7 +145,7 @@ def look(
         linked_since=900.0,
         claim=it.run.claim,
         probe=probe,
-        at_wall=WALL + at,
+        at_wall=wall + at,
     )
     verdict = judge_health(seen, HealthPolicy(), at)
     return [one.kind for one in recorder().remember(it, seen, verdict)]
@@ -243,6 +249,19 @@ def test_an_interruption_between_two_passes_is_a_reconnect_and_ends_the_uptime()
     assert it.connected_since_wall == WALL + NOW + 51
     assert it.counters.by_word["reconnects"] == {"connection_lost": 1, "repair": 1}
     assert it.record.reconnects == 2
+
+
+def test_what_began_while_the_clock_was_ahead_begins_when_the_clock_is_right_again():
+    it = facts(status_since_wall=1.0)
+    look(it, CONNECTED, wall=WALL + YEARS)
+    it.inbound = replace(it.inbound, last_wall=WALL + YEARS)
+    it.hour_wall = WALL + YEARS
+    look(it, CONNECTED, at=NOW + 5)
+    right = WALL + NOW + 5
+    assert it.record.status_since_wall == it.connected_since_wall == right
+    assert it.hour_wall == it.inbound.last_wall == right
+    look(it, CONNECTED, at=NOW + 70)
+    assert it.connected_since_wall == right
 
 
 def test_waiting_for_a_scan_uses_up_no_attempts():

@@ -81,7 +81,9 @@ class Recorder:
     def remember(
         self, facts: Facts, observation: Observation, verdict: HealthVerdict
     ) -> list[JournalEntry]:
-        now_wall, before = observation.at_wall, facts.record
+        now_wall = observation.at_wall
+        _begin_now(facts, now_wall)
+        before = facts.record
         self._note_drop(facts, observation, verdict, now_wall)
         entries = self._note_pairing(facts, observation) + _note_passkey(facts, observation)
         entries += self._note_status(facts, before, verdict, now_wall)
@@ -231,6 +233,17 @@ class Recorder:
                 reason=verdict.reason,
             )
         ]
+
+
+def _begin_now(facts: Facts, now_wall: float) -> None:
+    """A clock that was ahead was set right: what would begin in the future begins now."""
+    if facts.record.status_since_wall > now_wall:
+        facts.record = replace(facts.record, status_since_wall=now_wall)
+    if facts.connected_since_wall is not None:
+        facts.connected_since_wall = min(facts.connected_since_wall, now_wall)
+    facts.hour_wall = min(facts.hour_wall, now_wall)
+    if facts.inbound.last_wall > now_wall:
+        facts.inbound = replace(facts.inbound, last_wall=now_wall)
 
 
 def _note_passkey(facts: Facts, observation: Observation) -> list[JournalEntry]:
