@@ -32,7 +32,7 @@ async def stop_in_order(
     if server is not None:
         server.announce_end()
     supervisor.repairs.stop()
-    supervision.keeping.stop()
+    supervision.keeping.work.stop()
     facts = supervision.registry.facts.values()
     every = [session for session in facts if not session.instance.backend]
     log.info("schedules stopped; %s", "workers stay" if leave else "closing every session")

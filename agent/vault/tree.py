@@ -127,6 +127,7 @@ def read_back(top: Open, listing: Listing, tick: Tick = no_tick, *, at_once: boo
         _sync_file_system(top)
     for file in listing.files:
         _sync_file(top, file.path, written=at_once)
+        tick(0)
     for file in listing.files:
         for _ in checked(top.path / file.path, read_file(top, file.path), file):
             tick(0)

@@ -13,7 +13,7 @@ from agent.core.invitation import Invitation
 from agent.core.model import ConnectionStatus, InstanceId, SessionFiles
 from agent.errors import Forbidden, InvalidRequest, NotFound, Refused, Unauthorized
 from agent.supervise.copies.archives import Export, Import
-from agent.supervise.copies.snapshots import Progress
+from agent.supervise.copies.work import Progress
 from agent.vault.copies.manifest import Manifest
 from agent.vault.copies.pack import Packed
 from agent.vault.copies.restore import Restored

@@ -99,7 +99,7 @@ class Archives:
         with await asyncio.to_thread(open_nameless, self.root) as file:
             work = partial(export_snapshot, self.root, snapshot, file)
             total = snapshot.manifest.listing.size
-            packed = await self.keeping.in_thread(id, "export", work, total)
+            packed = await self.keeping.work.run(id, "export", work, total)
             file.seek(0)
             sentence = f"exported from snapshot {snapshot.name}, SHA-256 {packed.sha256}"
             await self.keeping.say(facts, "exported", sentence, name=snapshot.name)
@@ -207,7 +207,7 @@ class Archives:
 
     async def _unpack(self, file: Archive, id: InstanceId, size: int) -> Arrived:
         work = partial(unpack, self.root, file, id, self._limits())
-        arrived = await self.keeping.in_thread(id, "import", work, size)
+        arrived = await self.keeping.work.run(id, "import", work, size)
         refuse_unfit(id, arrived)
         return arrived
 

@@ -1,19 +1,16 @@
 """Snapshots of sessions that are well, backups before a repair, and their restoring.
 
-File work runs in threads, few at a time. The copy of a running session counts only if its worker
+The copy of a running session counts only if its worker
 saved before it and no file changed during it.
 """
 
 import asyncio
 import logging
-import threading
-import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Protocol, TypeVar
 
 from agent.config import SessionsSection
 from agent.core.model import Category, InstanceId
@@ -22,6 +19,7 @@ from agent.errors import EngineError, LinkError, Refused, TryLater, VaultError, 
 from agent.host.base import Host
 from agent.log import about, bound
 from agent.store.database import Store
+from agent.supervise.copies.work import CopyWork, Progress
 from agent.supervise.facts import Facts
 from agent.supervise.registry import Registry
 from agent.supervise.story import entry
@@ -36,33 +34,12 @@ from agent.vault.copies.snapshots import (
 )
 from agent.vault.copies.staging import finish
 from agent.vault.copies.take import Subject, take_snapshot
-from agent.vault.tree import Tick
 
 log = logging.getLogger(__name__)
 
-AT_ONCE = 2
-"""Copies going on at the same time: disks are shared, and so are the threads."""
 TRIES = 4
 FIRST_WAIT = 0.25
 NOTHING_TO_BACK_UP = "nothing, for it had no files"
-
-Result_co = TypeVar("Result_co", covariant=True)
-
-
-class Ticking(Protocol[Result_co]):
-    """File work that calls `tick` as it goes."""
-
-    def __call__(self, *, tick: Tick) -> Result_co: ...
-
-
-@dataclass(slots=True)
-class Progress:
-    what: str
-    begun_wall: float
-    done: int = 0
-    """Bytes."""
-    total: int = 0
-    """0 = not known."""
 
 
 def finish_cut_short(root: Path) -> None:
@@ -85,16 +62,14 @@ class Snapshots:
     settings: Callable[[], SessionsSection]
     save_timeout: Callable[[], float]
     wake: Callable[[InstanceId], None]
-    under_way: dict[InstanceId, Progress] = field(init=False, default_factory=dict)
-    _few: asyncio.Semaphore = field(init=False, default_factory=lambda: asyncio.Semaphore(AT_ONCE))
+    work: CopyWork = field(init=False, default_factory=CopyWork)
     locks: defaultdict[InstanceId, asyncio.Lock] = field(
         init=False, default_factory=lambda: defaultdict(asyncio.Lock)
     )
-    _stopping: threading.Event = field(init=False, default_factory=threading.Event)
 
-    def stop(self) -> None:
-        """End copies under way in threads at their next piece: the agent's stop must not wait."""
-        self._stopping.set()
+    @property
+    def under_way(self) -> Mapping[InstanceId, Progress]:
+        return self.work.under_way
 
     async def snapshots(self, id: InstanceId) -> list[Snapshot]:
         """Newest first, the unusable ones too."""
@@ -154,7 +129,7 @@ class Snapshots:
             )
             take = partial(take_snapshot, self.root, subject)
             try:
-                return await self.in_thread(facts.id, "snapshot", take)
+                return await self.work.run(facts.id, "snapshot", take)
             except VaultError as error:
                 # A running engine may make a file that only it can read between its save and this
                 # copy.
@@ -253,7 +228,7 @@ class Snapshots:
 
     async def _put_back(self, facts: Facts, snapshot: Snapshot, why: str) -> Restored:
         total = snapshot.manifest.listing.size if snapshot.manifest else 0
-        restored = await self.in_thread(
+        restored = await self.work.run(
             facts.id,
             "restore",
             partial(
@@ -271,25 +246,6 @@ class Snapshots:
         sentence = f"snapshot {snapshot.name} restored; the trash has the old session as {before}"
         await self.say(facts, "snapshot_restored", sentence, name=snapshot.name, trash=before)
         return restored
-
-    async def in_thread(
-        self, id: InstanceId, what: str, work: Ticking[Result_co], total: int = 0
-    ) -> Result_co:
-        """Run `work` in a thread: few at a time, its progress shown, ended when the agent stops."""
-        progress = Progress(what, time.time(), total=total)
-
-        def tick(count: int) -> None:
-            progress.done += count
-            if self._stopping.is_set():
-                raise TryLater(f"cannot finish the {what} of {id}: the agent stops")
-
-        async with self._few:
-            self.under_way[id] = progress
-            try:
-                return await asyncio.to_thread(work, tick=tick)
-            finally:
-                if self.under_way.get(id) is progress:
-                    del self.under_way[id]
 
     async def say(self, facts: Facts, kind: str, sentence: str, **detail: object) -> None:
         said = entry(facts, kind, sentence, Category.SESSION, **detail)

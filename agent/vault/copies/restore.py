@@ -121,6 +121,7 @@ def restore_snapshot(
     """The worker must not run. The present folder goes to the trash; the identity stays."""
     manifest = stage_snapshot(root, snapshot, "restore", tick)
     identity = Identity(instance, manifest.paired, manifest.account, needs_passkey=needs_passkey)
+    tick(0)
     lineage = manifest.lineage or lineage_of(root / instance.id) or new_lineage()
     retired = put_in_place(root, "restore", identity, lineage=lineage, why=why, replace=True)
     return Restored(snapshot, manifest, retired)

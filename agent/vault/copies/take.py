@@ -33,6 +33,9 @@ from agent.vault.locate import (
 from agent.vault.tree import Listing, Tick, copy_tree, no_tick, read_back
 from agent.vault.walk import Open, Signature, first_difference, signatures
 
+LARGEST = 4 << 30
+"""Bytes: a session of more would fill the disk, copy by copy, and no import takes it by default."""
+
 
 @dataclass(frozen=True, slots=True)
 class Subject:
@@ -65,6 +68,7 @@ def take_snapshot(
             with open_folder(path, MAKING, shelf.fd) as fd:
                 manifest = _fill(root, subject, Open(path, fd), at_wall, tick)
             failpoint("snapshot_verified")
+            tick(0)
             name = next_name(names_in(shelf.fd), at_wall)
             os.rename(MAKING, name, src_dir_fd=shelf.fd, dst_dir_fd=shelf.fd)
             failpoint("snapshot_visible")
@@ -140,6 +144,13 @@ def _changing(id: InstanceId, cause: str) -> VaultError:
 
 
 def _check_room(root: Path, signed: dict[str, Signature]) -> None:
-    need = sum(signature[1] for signature in signed.values() if len(signature) > 1)
+    sizes = {path: signature[1] for path, signature in signed.items() if len(signature) > 1}
+    need = sum(sizes.values())
+    if need > LARGEST:
+        path = max(sizes, key=sizes.__getitem__)
+        cause = f"its files have {need >> 20} MiB together, no session has {LARGEST >> 20}"
+        raise VaultError(
+            f"cannot copy a session in {root}: {cause}; the largest is {path}", code="too_large"
+        )
     if problem := look_for_room(root).problem(need, len(signed)):
         raise VaultError(f"cannot copy a session in {root}: {problem}", code="disk_full")

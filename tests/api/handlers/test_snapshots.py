@@ -8,7 +8,7 @@ import pytest
 
 from agent.core.model import InstanceId
 from agent.errors import Refused
-from agent.supervise.copies.snapshots import Progress
+from agent.supervise.copies.work import Progress
 from tests.api.conftest import House, OpenHouse
 from tests.fakes.supervisor import make_view
 from tests.fakes.vault import ARCHIVE

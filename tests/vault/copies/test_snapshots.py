@@ -9,7 +9,7 @@ import pytest
 
 from agent.core.model import Instance, InstanceId, SessionFiles
 from agent.errors import NotFound, Refused, VaultError
-from agent.vault.copies import snapshots
+from agent.vault.copies import snapshots, take
 from agent.vault.copies.snapshots import (
     find_snapshot,
     list_snapshots,
@@ -48,6 +48,19 @@ def test_a_snapshot_holds_every_file_and_says_whose_it_is(root, sales, session, 
     assert (manifest.state, taken.good) == (SessionFiles.WHOLE, True)
     assert read_again(root, taken) == manifest
     assert newest_good(root, sales.id) == taken
+
+
+def test_a_session_of_a_senseless_size_is_refused_with_its_largest_file(
+    root, session, subject, monkeypatch
+):
+    monkeypatch.setattr(take, "LARGEST", 1 << 20)
+    for name, size in (("stray", 900 << 10), ("other", 200 << 10)):
+        (session / name).touch()
+        os.truncate(session / name, size)
+    with pytest.raises(VaultError, match="the largest is stray") as refused:
+        take_snapshot(root, subject)
+    assert refused.value.code == "too_large"
+    assert list_snapshots(root, subject.instance.id) == []
 
 
 def test_one_that_is_pruned_while_it_is_listed_is_no_broken_one(
