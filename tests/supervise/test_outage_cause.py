@@ -9,7 +9,7 @@ from agent.config import BackendDeclaration
 from agent.core.incidents.outage import Outage
 from agent.core.model import InstanceId, ServerClaim, UnitState, UnitStatus
 from agent.supervise.backends.facts import BackendFacts
-from agent.supervise.backends.notes import TELLS_WITHIN, note_cause
+from agent.supervise.backends.notes import TELLS_WITHIN, note_cause, note_warning
 
 NAME = InstanceId("evo")
 
@@ -34,6 +34,25 @@ def told(backend: BackendFacts) -> list[str]:
 
     note_cause(backend, say)
     return said
+
+
+def test_the_end_of_a_warning_names_the_warning(away: BackendFacts) -> None:
+    said: list[str] = []
+
+    def say(_backend: BackendFacts, _kind: str, sentence: str, **_: object) -> Any:
+        said.append(sentence)
+
+    link: Any = object()
+    away.link = link
+    for warning in ("2 answers lack a proof", "3 answers lack a proof", "", "its log is away", ""):
+        away.server = ServerClaim(True, sentence=warning)
+        note_warning(away, say)
+    assert said == [
+        "2 answers lack a proof",
+        "its last warning is over: 3 answers lack a proof",
+        "its log is away",
+        "its last warning is over: its log is away",
+    ]
 
 
 def test_an_outage_is_told_once_with_the_cause_that_its_worker_finds(away: BackendFacts) -> None:

@@ -74,7 +74,7 @@ class BackendFacts:
     cause: str = ""
     """The reason for which it is away, as the log has it."""
     warned: str = ""
-    """The kind of warning that was said last."""
+    """Its last warning."""
     checked_wall: float = 0.0
     checked_at: float = float("-inf")
     """When the last claim about its server came."""

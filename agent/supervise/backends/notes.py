@@ -62,14 +62,14 @@ def _may_tell_more(backend: BackendFacts) -> bool:
 
 def note_warning(backend: BackendFacts, say: Say) -> None:
     """Note a warning when it begins and when its kind changes, not for each further error."""
-    kind = _COUNTS.sub("#", backend.warning)
-    if kind == backend.warned:
+    before, warning = backend.warned, backend.warning
+    backend.warned = warning
+    if _COUNTS.sub("#", warning) == _COUNTS.sub("#", before):
         return
-    backend.warned = kind
-    if kind:
-        say(backend, "backend_warning", backend.warning, bad=True)
+    if warning:
+        say(backend, "backend_warning", warning, bad=True)
     elif backend.up:
-        say(backend, "backend_warning_over", "its logs name the sessions of their errors again")
+        say(backend, "backend_warning_over", f"its last warning is over: {before}")
 
 
 def noted_circuit(
