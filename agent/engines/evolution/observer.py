@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.core.network.slowness import Slowness
+from agent.core.reasons import reason_of
 from agent.engines.evolution.answers import Shown
 from agent.engines.evolution.api import EvolutionApi
 from agent.engines.evolution.claims import Live
@@ -250,12 +251,24 @@ class Observer:
             if await renewal.is_logged_out():
                 view.logins.ended()
             view.note_live(Live.CLOSE)
+        asked = time.monotonic()
         await self.connect(digits)
         code = await self._wait_for_code(pace.pairing_wait, lambda code: bool(code.pairing_code))
         if code is None:
-            raise EngineError("cannot get a pairing code: the server sent none", code="not_ready")
+            cause = self._why_no_pairing_code(asked)
+            raise EngineError(f"cannot get a pairing code: {cause}", code="not_ready")
         left = pace.code_holds - (time.monotonic() - code.at)
         return {"code": code.pairing_code, "expires_in": round(max(1.0, left), 1)}
+
+    def _why_no_pairing_code(self, asked: float) -> str:
+        view, waited = self.view, time.monotonic() - asked
+        if view.live is not Live.CONNECTING:
+            ended = view.claim().reason
+            why = f" ({reason_of(ended).title})" if ended else ""
+            return f"its server connects it no longer and says {view.live}{why}"
+        if (code := view.code()) is not None and code.at >= asked:
+            return "its server shows a QR code, and made no code for this number"
+        return f"its server connects it, and made no code within {waited:.0f} s"
 
     async def _wait_for_code(self, within: float, wanted: Callable[[Code], bool]) -> Code | None:
         deadline = time.monotonic() + within

@@ -117,6 +117,28 @@ async def test_a_pairing_code_comes_for_a_phone_number(any_bench: Bench) -> None
     assert 0 < told["expires_in"] <= 45
 
 
+async def test_where_no_pairing_code_comes_its_answer_says_what_the_server_does_instead(
+    make_stand_in: MakeStandIn, make_bench: MakeBench
+) -> None:
+    standin = await make_stand_in()
+    bench = await make_bench(standin, pace=replace(PACE, pairing_wait=1.0))
+    there = standin.add("sales", "close")
+    session = bench.hold("sales")
+    asked = there.asked_to_connect
+
+    async def refusal() -> str:
+        with pytest.raises(EngineError) as caught:
+            await session.command("pairing_code", {"phone": "5511988887777"})
+        assert caught.value.code == "not_ready"
+        return str(caught.value)
+
+    there.asked_to_connect = lambda _phone: asked(None)  # type: ignore[method-assign]
+    assert "shows a QR code, and made no code for this number" in await refusal()
+    there.stuck = True  # each try ends without an answer of WhatsApp
+    told = await refusal()
+    assert "made no code within" in told or "says close" in told, told
+
+
 async def test_no_pairing_code_where_there_is_a_pairing(bench: Bench) -> None:
     bench.standin.add("sales", "open")
     session = bench.hold("sales")
