@@ -16,7 +16,16 @@ from agent.core.words import COPY_MISSING
 
 _LATELY = 12
 _KINDS = (
-    *("created", "enabled", "disabled", "operator", "paired", "passkey_required", "status"),
+    *(
+        "created",
+        "enabled",
+        "disabled",
+        "operator",
+        "paired",
+        "scanned_again",
+        "passkey_required",
+        "status",
+    ),
     *("restarted", "action"),
     *("outcome", "repair", "repaired", "repair_step", "repair_over", "canary", "verdict"),
     *("restored", "restoring", "snapshot_restored", "snapshot_failed", "memory"),

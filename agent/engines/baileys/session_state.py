@@ -149,6 +149,14 @@ class SessionState:
             self._code = None
             self.change(Status.INITIALIZING, phase="pairing")
 
+    def _on_scanned_again(self, _event: Mapping[str, Any]) -> None:
+        text = (
+            "a second phone scanned the code, too: the first one is linked, and the second one's"
+            " scan was not taken"
+        )
+        log.warning("%s", text)
+        self.happened("scanned_again", text=text)
+
     def _on_paired(self, event: Mapping[str, Any]) -> None:
         self._code = None
         self.note_identity(event)

@@ -90,7 +90,7 @@ class Findings:
                 return False
             case "crypto_error":
                 return self._note_crypto(facts, happening, now)
-            case "key_regeneration" | "repair_step" | "pack_ended" | "key_unreadable":
+            case kind if kind in WITH_TEXT or kind == "key_regeneration":
                 return False  # counted elsewhere, as a repair's step or as a drop, or healed
             case left_out.KIND:
                 self._note_sums(facts, detail, now)
@@ -216,9 +216,10 @@ WITH_TEXT = {
     "repair_step": Category.RECOVERY,
     "pack_ended": Category.SESSION,
     "key_unreadable": Category.CRYPTO,
+    "scanned_again": Category.SESSION,
 }
 """Happenings whose text goes into the journal: what a backend's worker did within a repair's step,
-how the pack of a session ended, and which record of a session could not be read."""
+how the pack of a session ended, which record of a session could not be read, and a second scan."""
 
 
 def text_entry(facts: Facts, happening: Happening) -> JournalEntry:

@@ -38,6 +38,24 @@ async def test_a_session_is_paired_talks_and_comes_back_without_a_code(bench: Be
     await bench.until(lambda: bench.heard.count("ack", ack="server") >= 1)
 
 
+async def test_of_two_phones_that_scan_one_code_at_once_the_first_is_linked_and_the_other_told(
+    bench: Bench,
+) -> None:
+    await bench.start()
+    await bench.is_now("QR_REQUIRED")
+    code = await bench.engine.qr()
+    assert code is not None
+    await asyncio.to_thread(bench.whatsapp.scan, code.text, [ACCOUNT, OTHER])
+    await bench.is_now("DISCONNECTED", "restart_required")
+    await bench.engine.connect()
+    await bench.is_now("CONNECTED")
+    assert bench.heard.last.account == ACCOUNT
+    assert bench.whatsapp.device(ACCOUNT)["logins"] == 1
+    assert bench.heard.count("scanned_again") == 1
+    assert bench.whatsapp.device(OTHER) == {}
+    await bench.talk("it reads and is read")
+
+
 async def test_a_message_of_one_key_has_one_id_that_only_this_session_knows(bench: Bench) -> None:
     await bench.come_paired()
     message = {"to": PEER, "type": "text", "text": "once"}

@@ -158,7 +158,7 @@ class WhatsApp(Program):
         """The devices and the people as they are now, while nobody is connected."""
         call(self.url + "/keep", {})
 
-    def scan(self, qr: str, user: str) -> None:
+    def scan(self, qr: str, user: str | list[str]) -> None:
         call(self.url + "/scan", {"qr": qr, "user": user})
 
     def enter_code(self, user: str) -> None:

@@ -47,6 +47,7 @@ export class Session {
   #uploads = new Uploads();
   #mending = null;
   #wasPaired = false;
+  #scanned = false; // in this connection
   #linked = null; // resolves when a pairing that was just made is on the disk
   #lease = null; // until when this session may be connected, by the monotonic clock; null = no end
   #fence = null;
@@ -106,6 +107,7 @@ export class Session {
     this.#mustHold();
     this.#endedWith = null;
     this.#linked = null;
+    this.#scanned = false;
     // A pairing code that led to no device: the library would log in with its number, and WhatsApp
     // would call that a logout.
     const { creds } = this.#state;
@@ -286,10 +288,21 @@ export class Session {
     this.#heardAt = now();
     if (frame?.tag === "ack" && frame.attrs.class === "message") this.#acked(frame.attrs);
     if (frame?.tag === "success") this.#emit({ event: "welcomed" });
+    if (frame?.tag === "iq" && Array.isArray(frame.content) && frame.content.some(({ tag }) => tag === "pair-success")) this.#scan();
     if (frame?.tag !== "notification") return;
     const words = [frame.attrs.type, ...(Array.isArray(frame.content) ? frame.content.map(({ tag }) => tag) : [])];
     if (words.some((word) => /^passkey/.test(word))) this.#emit({ event: "passkey" });
     else if (frame.attrs.type === "link_code_companion_reg") this.#emit({ event: "accepted" });
+  }
+
+  // Two phones may scan one code at once. The credentials are of one account: the first one's. To the
+  // second nobody answers, so WhatsApp links no device of it that nobody has.
+  #scan() {
+    if (!this.#scanned && !this.#wasPaired) this.#scanned = true;
+    else {
+      this.#socket.ws.removeAllListeners("CB:iq,,pair-success");
+      this.#emit({ event: "scanned_again" });
+    }
   }
 
   #update({ connection, lastDisconnect, qr, isNewLogin, receivedPendingNotifications, reachoutTimeLock }) {

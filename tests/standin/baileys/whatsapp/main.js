@@ -38,7 +38,8 @@ const COMMANDS = {
     people: [...whatsapp.people.values()].map(showPerson),
     logins: whatsapp.logins,
   }),
-  'POST /scan': ({ qr, user }) => whatsapp.scan(qr, user),
+  // Of several users: their phones scan one code at once.
+  'POST /scan': ({ qr, user }) => [user].flat().map((each) => whatsapp.scan(qr, each)).at(-1),
   'POST /enter_code': ({ user }) => whatsapp.enterCode(user),
   'POST /say': async ({ from, to, text, message, ...more }) => ({
     id: await whatsapp.say(from, to, message ?? { conversation: text }, more),

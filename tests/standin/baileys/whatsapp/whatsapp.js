@@ -123,9 +123,10 @@ export class WhatsApp {
       ...{ user, number, account, preKeys: new Map(), refused: null, kept: new Map() },
       ...{ logins: 0, connection: null, removed: false, synced: false, receipts: [] },
     };
-    connection.pairing = { id: this.id(), device };
+    const id = this.id();
+    (connection.pairings ??= new Map()).set(id, device);
     connection.send(
-      node('iq', { from: WHATSAPP, type: 'set', id: connection.pairing.id, xmlns: 'md' }, [
+      node('iq', { from: WHATSAPP, type: 'set', id, xmlns: 'md' }, [
         node('pair-success', {}, [
           node(
             'device-identity',
@@ -170,7 +171,7 @@ export class WhatsApp {
 
   /** The client signed in turn: it is paired, and shall log in. */
   #confirm(connection, stanza) {
-    const { device } = connection.pairing;
+    const device = connection.pairings.get(stanza.attrs.id);
     const sign = child(child(stanza, 'pair-device-sign'), 'device-identity');
     const told = proto.ADVSignedDeviceIdentity.decode(sign.content);
     const { details, accountSignatureKey } = device.account;
@@ -180,7 +181,7 @@ export class WhatsApp {
       throw new Error('the client signed with another key');
     }
     this.devices.set(`${device.user}.${device.number}`, device);
-    connection.pairing = null;
+    connection.pairings.delete(stanza.attrs.id);
     connection.end(streamError(515));
   }
 
@@ -238,7 +239,7 @@ export class WhatsApp {
 
   async #takeQuery(connection, stanza) {
     if (stanza.attrs.type === 'result') {
-      if (stanza.attrs.id === connection.pairing?.id) this.#confirm(connection, stanza);
+      if (connection.pairings?.has(stanza.attrs.id)) this.#confirm(connection, stanza);
       return;
     }
     const linking = child(stanza, 'link_code_companion_reg');
