@@ -75,7 +75,6 @@ COPY_MISSING = "copy_missing"
 UNPAIRING = frozenset(
     {
         "logout",
-        "multidevice_mismatch",
         "account_locked",
         "tos_block",
         "banned",

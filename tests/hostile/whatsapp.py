@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from agent.core.words import InstanceId
+from agent.core.words import UNPAIRING, InstanceId
 from agent.errors import WaError
 from agent.link.messages import Claimed, Happened, parse_from_worker
 from agent.link.wire import decode_body, encode
@@ -143,6 +143,9 @@ async def play(world: World, case: list[Step]) -> None:
     await session.talk(f"message {world.count}")
     assert _account(session.folder) == account, "the pairing is another"
     _check_heard(session, begun)
+    if not any(_refuses_login(step) for step in case):
+        ended = {claim.reason for claim in session.heard.claims[begun:]} & UNPAIRING
+        assert not ended, f"{ended} without the refusal of a login"
 
 
 async def _suffer(world: World, step: Step) -> None:
@@ -164,6 +167,10 @@ async def _suffer(world: World, step: Step) -> None:
         )
     with suppress(WaError):
         await session.engine.probe(deep=True)
+
+
+def _refuses_login(step: Step) -> bool:
+    return step["stage"] != "now" and step.get("stanza", {}).get("tag") == "failure"
 
 
 def _account(folder: Path) -> str:

@@ -514,11 +514,14 @@ ROWS = (
     Reason(
         "multidevice_mismatch",
         "the account does not take this kind of linked device",
-        Permanence.NEVER,
-        _REFUSED,
-        "Pair again with a current client.",
+        Permanence.PROBE_SLOWLY,
+        _DISCONNECTED,
+        "`wa-agent start ID` makes one more try at once. If it stays, upgrade the engine; pair"
+        " again only if that does not help.",
+        base=120.0,
+        max=900.0,
+        steps=(120.0, 300.0),
         counts_as_failure=False,
-        unpairs=True,
     ),
     Reason(
         "account_locked",

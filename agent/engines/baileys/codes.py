@@ -39,10 +39,21 @@ class Ended:
     until_wall: float | None = None
 
 
+_FINAL = frozenset({401, 402, 403, 405, 406, 409, 411})
+"""After these no login follows, or a late one."""
+
+
 def why_closed(
-    code: int | None, raw: str, *, paired: bool, expire: float | None, now_wall: float
+    code: int | None,
+    raw: str,
+    *,
+    paired: bool,
+    proved: bool = True,
+    expire: float | None,
+    now_wall: float,
 ) -> Ended:
-    """`expire`: seconds until a ban ends, where WhatsApp said so."""
+    """`proved`: it refused a login, or says that the device was removed; else the next login tells
+    what is so. `expire`: seconds until a ban ends, where WhatsApp said so."""
     words = f"{code} {raw}" if code is not None else raw
     if code is None:
         return Ended("connection_closed", words)
@@ -51,6 +62,8 @@ def why_closed(
     if code == 500 and raw.startswith("WebSocket Error"):
         # The library's number for an unknown failure too; this one never reached WhatsApp.
         return Ended("connection_lost", words)
+    if code in _FINAL and not proved:
+        return Ended("conflict" if "(conflict)" in raw else "connection_closed", words)
     until = now_wall + expire if code == 402 and expire else None
     return Ended(_BY_CODE.get(code, "unknown"), words, until)
 

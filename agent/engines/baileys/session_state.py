@@ -183,6 +183,7 @@ class SessionState:
             code if isinstance(code, int) else None,
             str(event.get("raw", "")),
             paired=self.claim.paired,
+            proved=event.get("proved") is not False,
             expire=expire if isinstance(expire, int | float) else None,
             now_wall=time.time(),
         )

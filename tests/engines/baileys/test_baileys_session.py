@@ -75,8 +75,11 @@ async def test_a_ban_until_no_moment_at_all_is_a_ban_that_the_agent_can_read(ben
     await bench.come_paired()
     for expire, seconds in (("1e300", None), ("-5", None), ("x", None), ("60", 60)):
         attrs = {"reason": "402", "expire": expire}
-        word = {"stage": "now", "kind": "last", "stanza": {"tag": "failure", "attrs": attrs}}
+        word = {"stage": "finish", "kind": "last", "stanza": {"tag": "failure", "attrs": attrs}}
         await asyncio.to_thread(bench.whatsapp.tell, "/ambush", {"user": ACCOUNT, **word})
+        bench.whatsapp.trouble(ACCOUNT, "drop")
+        await bench.is_now("DISCONNECTED", "connection_closed")
+        await bench.engine.connect()
         await bench.is_now("DISCONNECTED", "temporary_ban")
         parse_from_worker(Claimed(InstanceId("sales"), "run", bench.heard.last).wire())
         assert (bench.heard.last.until_wall is None) == (seconds is None)
@@ -141,6 +144,36 @@ async def test_every_end_of_a_connection_has_its_reason(
     await bench.come_paired()
     bench.whatsapp.trouble(ACCOUNT, kind, **more)
     await bench.is_now("DISCONNECTED", reason)
+
+
+REPLACED = {"tag": "conflict", "attrs": {"type": "replaced"}}
+
+
+async def test_no_word_on_an_open_connection_ends_a_pairing_but_the_devices_removal(
+    bench: Bench,
+) -> None:
+    """The next login proves what is so."""
+    await bench.come_paired()
+    words = [
+        ({"tag": "stream:error", "attrs": {"code": "401"}}, "connection_closed"),
+        ({"tag": "stream:error", "attrs": {"code": "401"}, "content": [REPLACED]}, "conflict"),
+        ({"tag": "stream:error", "attrs": {"code": "403"}}, "connection_closed"),
+        ({"tag": "failure", "attrs": {"reason": "401", "location": "atn"}}, "connection_closed"),
+        ({"tag": "failure", "attrs": {"reason": "406"}}, "connection_closed"),
+        (
+            {"tag": "ib", "attrs": {}, "content": [{"tag": "downgrade_webclient", "attrs": {}}]},
+            "connection_closed",
+        ),
+    ]
+    for stanza, reason in words:
+        word = {"stage": "now", "kind": "last", "stanza": stanza}
+        await asyncio.to_thread(bench.whatsapp.tell, "/ambush", {"user": ACCOUNT, **word})
+        await bench.is_now("DISCONNECTED", reason)
+        assert bench.heard.last.paired, stanza
+        await bench.engine.connect()
+        await bench.is_now("CONNECTED")
+    bench.whatsapp.trouble(ACCOUNT, "conflict", type="device_removed")
+    await bench.is_now("DISCONNECTED", "logout")
 
 
 async def test_a_server_that_cannot_be_reached_is_a_lost_connection(bench: Bench) -> None:

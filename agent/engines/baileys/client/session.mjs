@@ -322,6 +322,9 @@ export class Session {
     const { statusCode = null } = error?.output ?? {};
     const data = error?.data ?? {};
     const attrs = data.attrs ?? data;
+    // What ends a pairing is the refusal of a login, or the removal of the device: any other word on an
+    // open connection is answered by the next login.
+    const proved = attrs.type === "device_removed" || (!this.#open && !data.tag);
     this.#endedWith = statusCode;
     this.#ended?.(statusCode);
     this.#hangUp();
@@ -329,6 +332,7 @@ export class Session {
       event: "close",
       code: statusCode,
       raw: masked(error?.output?.payload?.message ?? error?.message ?? ""),
+      proved,
       ban: attrs.code ? String(attrs.code) : "",
       expire: secondsOf(attrs.expire),
     });
