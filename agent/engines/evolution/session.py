@@ -187,7 +187,7 @@ class EvolutionSession:
                     await self._renewal.take_away(again)
                     self._observe(self._view_of(None))
                     self._opening.begin()
-                    await self._connect(may_create=True)
+                    await self._connect(may_create=confirmed)
                 else:
                     await self._renewal.log_out(self.id, again)
                     self._view.note_end("logout")

@@ -73,10 +73,13 @@ async def test_one_that_the_agent_made_is_its_own_to_renew(bench: Bench) -> None
     assert bench.standin.asked[CREATES] == 2
 
 
+@pytest.mark.parametrize("version", ["1.8.6", "2.3.7"])
 async def test_an_adopted_one_that_was_deleted_there_is_not_made_again(
-    bench: Bench, eventually: Eventually
+    make_stand_in: MakeStandIn, make_bench: MakeBench, eventually: Eventually, version: str
 ) -> None:
+    bench = await make_bench(await make_stand_in(version))
     bench.standin.add("sales", "open")
+    await bench.backend.check()
     session = bench.hold("sales", adopted=True)
     bench.standin.remove("sales")  # before any look
     for ask in (session.connect, session.restart, lambda: session.renew(confirmed=False)):
