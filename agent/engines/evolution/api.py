@@ -182,8 +182,8 @@ class EvolutionApi:
         answers other questions about a missing session with 500 and logs errors.
         """
         if name:
-            answer = await self._checked("use its sessions", f"/webhook/find/{segment(name)}")
-            if answer.good:
+            answer = await self._webhook_of(name)
+            if answer is not None and answer.good:
                 return answer.seconds, None
         try:
             listed = await self._checked("use its list", _LIST, patience / 2)
@@ -191,15 +191,25 @@ class EvolutionApi:
             if down.reason != "timeout":
                 raise
             # 1.8 asks WhatsApp through each open session first: WhatsApp may be what is silent.
-            alive = await self._checked(
-                "use its sessions", f"/webhook/find/{_NO_SESSION}", patience / 2
-            )
+            alive = await self._webhook_of(_NO_SESSION, patience / 2)
+            if alive is None:
+                raise
             return alive.seconds, None
         rows = read_rows(listed.body)
         if rows is None:
             raise ServerDown("use its list", "not_found", "its answer is not Evolution API's")
         self._learn(rows)
         return listed.seconds, rows
+
+    async def _webhook_of(self, name: str, timeout: float | None = None) -> Answer | None:
+        """None where a proxy before the server passes no such route: the list tells as much."""
+        try:
+            path = f"/webhook/find/{segment(name)}"
+            return await self._checked("use its sessions", path, timeout)
+        except ServerDown as down:
+            if down.reason != "not_found":
+                raise
+            return None
 
     async def _checked(self, what: str, path: str, timeout: float | None = None) -> Answer:
         try:

@@ -74,6 +74,19 @@ async def test_a_server_without_the_route_of_the_proof_is_one_finding_and_its_se
     assert (await session.probe(deep=True)).claim.proof_age == 0.0
 
 
+@pytest.mark.parametrize("version", ["1.8.6", "2.3.7"])
+async def test_a_server_whose_proxy_passes_no_webhook_routes_is_up(
+    make_stand_in: MakeStandIn, make_bench: MakeBench, version: str
+) -> None:
+    bench = await make_bench(await make_stand_in(version))
+    bench.standin.add("sales", "open")
+    bench.standin.without = "/webhook/"
+    session = bench.hold("sales")
+    for _ in range(2):
+        assert (await bench.backend.check()).up
+        assert (await session.probe(deep=True)).claim.status is Status.CONNECTED
+
+
 async def test_sessions_of_other_channels_cannot_be_asked_for_proof(bench: Bench) -> None:
     instance = bench.standin.add("sales", "open")
     instance.integration, instance.dead = "WHATSAPP-BUSINESS", "closed"
