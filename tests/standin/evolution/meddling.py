@@ -1,12 +1,13 @@
 """What becomes of requests and answers on their way, by the fault of the front."""
 
 import asyncio
+import gzip
 from collections.abc import Awaitable, Callable
 
 from aiohttp import web
 
 from tests.standin.evolution.faults import Front
-from tests.standin.evolution.shapes import Refused
+from tests.standin.evolution.shapes import TITLES, Refused
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -20,7 +21,7 @@ class Meddling:
     async def carry(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         if self._front.only not in request.path:
             return await handler(request)
-        return await self._instead() or await self._spoiled(request, await handler(request))
+        return await self._instead(request) or await self._spoiled(request, await handler(request))
 
     async def _spoiled(
         self, request: web.Request, answer: web.StreamResponse
@@ -34,6 +35,12 @@ class Meddling:
                 return web.json_response({})
             case "earlier":
                 return web.Response(body=earlier, content_type="application/json")
+            case "lost":
+                return web.Response(status=502, text="<html>Bad Gateway</html>")
+            case "packed":
+                headers = {"Content-Encoding": "gzip", "Content-Type": "application/json"}
+                body = gzip.compress(answer.body)
+                return web.Response(status=answer.status, body=body, headers=headers)
             case "half":
                 half = web.StreamResponse(status=answer.status)
                 half.content_type, half.content_length = "application/json", len(answer.body)
@@ -44,8 +51,10 @@ class Meddling:
                 return half
         return answer
 
-    async def _instead(self) -> web.StreamResponse | None:
+    async def _instead(self, request: web.Request) -> web.StreamResponse | None:
         match self._front.fault:
+            case "echo":
+                return await self._echo(request)
             case "slow":
                 await asyncio.sleep(self._front.late)
             case "html":
@@ -67,3 +76,13 @@ class Meddling:
                     status=503,
                 )
         return None
+
+    async def _echo(self, request: web.Request) -> web.Response:
+        """A refusal that repeats what it was asked, with the key."""
+        told = await request.text()
+        words = f"cannot {request.path_qs} with apikey {request.headers.get('apikey')}: {told}"
+        if self._front.status < 400:
+            return web.json_response({"error": True, "message": words}, status=self._front.status)
+        if self._front.status not in TITLES:
+            return web.json_response({"message": words}, status=self._front.status)
+        return Refused(self._front.status, [words]).answer()

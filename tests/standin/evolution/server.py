@@ -49,9 +49,9 @@ class StandIn:
         self.shows_all = False
         """It takes no notice of the name that a list is asked for."""
         self.error_lines = 0
+        """What the server wrote into its own log as an error."""
         self.without = ""
         """It has no routes that begin so, or a proxy before it passes none of them."""
-        """What the server wrote into its own log as an error."""
         self.most_at_once = 0
         self._at_once = 0
         self._boot: asyncio.Task[None] | None = None

@@ -1,0 +1,1 @@
+"""The parts of the backend's generator: what is drawn, what is done, what must stay true."""

@@ -1,0 +1,104 @@
+"""What an Evolution server, what stands before it, its webhook and people on it do, as data."""
+
+from random import Random
+from typing import Any
+
+Step = dict[str, Any]
+VERSIONS = ("1.8.6", "1.8.6", "2.3.7")
+PAIRED = ("paired", "paired-too")
+WAITS = "shows-a-code"
+MADE = "made-here"
+"""The agent itself made it on the server; all others were there before."""
+ADOPTED = ("paired", WAITS)
+NAMES = (*PAIRED, WAITS, MADE)
+ROUTES = ("", "connectionState", "/instance/connect/", "fetchInstances", "setPresence", "create")
+ROUTES += ("sendText", "fetchBusinessProfile", "logout", "/webhook/")
+FAULTS = ("slow", "html", "failing", "licence", "refused", "half", "empty", "earlier", "reset")
+FAULTS += ("echo", "echo", "lost", "packed")
+PROXIES = ("/chat/", "/chat/", "/settings/", "/webhook/", "/proxy/")
+"""Routes that a proxy need not pass for sessions to be known as open."""
+CODES = (401, 402, 403, 405, 406, 408, 411, 428, 440, 500, 515)
+ODD = (None, True, -1, 10**20, "", "x" * 3000, [], {}, [[1]], {"a": {}}, "\ud800", "NaN")
+STATES = ("close", "close", "close", "connecting", "open", "refused")
+
+
+def draw(chance: Random) -> list[Step]:
+    first = {"do": "server", "version": chance.choice(VERSIONS), "seed": chance.randrange(10**6)}
+    if chance.random() < 0.3:
+        first["without"] = chance.choice(PROXIES)
+    kinds = (_fault, _fault, _happens, _look, _look, _look, _wait, _hook, _hook, _row, _send)
+    kinds += (_person, _next_worker)
+    return [first, *(chance.choice(kinds)(chance) for _ in range(chance.randint(6, 18)))]
+
+
+def _fault(chance: Random) -> Step:
+    kind = chance.choice([*FAULTS, ""])
+    late = sorted(chance.uniform(0.1, 1.0) for _ in range(2))
+    status = chance.choice([200, 201, 400, 401, 403, 404, 409, 422, 500])
+    route = chance.choice(ROUTES)
+    return {"do": "fault", "kind": kind, "route": route, "late": late, "status": status}
+
+
+def _happens(chance: Random) -> Step:
+    """Over there: to a session, to WhatsApp, to the server."""
+    what = ["silent", "back", "drop", "drop", "scan", "restart", "dead", "stuck"]
+    return {"do": "happens", "what": chance.choice(what), "name": chance.choice(NAMES)}
+
+
+def _person(chance: Random) -> Step:
+    """Somebody deletes it with the server's own page."""
+    if chance.random() < 0.5:
+        return _look(chance)
+    return {"do": "delete", "name": chance.choice(ADOPTED)}
+
+
+def _next_worker(chance: Random) -> Step:
+    """The worker ends, at once or in the middle of what it was asked, and another one begins."""
+    return {"do": "worker", "in": chance.choice(["", "renew", "renew", "connect"])}
+
+
+def _look(chance: Random) -> Step:
+    asked = ["probe", "probe", "probe", "deep", "connect", "restart", "qr", "pairing_code", "renew"]
+    return {"do": "ask", "asked": [chance.choice(asked) for _ in range(chance.randint(1, 6))]}
+
+
+def _wait(chance: Random) -> Step:
+    return {"do": "wait", "seconds": chance.choice([0.05, 0.3, 1.0])}
+
+
+def _send(chance: Random) -> Step:
+    number, word = f"5511{chance.randrange(10**9):09}", f"text-{chance.randrange(10**12)}"
+    return {"do": "send", "name": chance.choice(PAIRED), "to": number, "text": f"for you {word}"}
+
+
+def _odd(chance: Random, usual: Any) -> Any:
+    return chance.choice(ODD) if chance.random() < 0.1 else usual
+
+
+def _hook(chance: Random) -> Step:
+    """An event that tells of before, or lies."""
+    name = chance.choice(NAMES)
+    state, code = _odd(chance, chance.choice(STATES)), _odd(chance, chance.choice(CODES))
+    used_up = {"message": "QR code limit reached, please login again", "statusCode": 500}
+    shown = {"qrcode": {"instance": name, "code": "2@of-an-earlier-login", "count": 1}}
+    closed = {"instance": name, "status": "closed", "disconnectionReasonCode": code}
+    told = [
+        *[("connection.update", {"instance": name, "state": state, "statusReason": code})] * 4,
+        ("status.instance", {**closed, "disconnectionObject": _odd(chance, "{}")}),
+        ("logout.instance", None),
+        ("remove.instance", None),
+        ("qrcode.updated", chance.choice([shown, used_up])),
+        (chance.choice(["connection.update", "messages.upsert"]), chance.choice(ODD)),
+    ]
+    event, content = chance.choice(told)
+    stamps = ["2026-01-01T00:00:00.000Z", "2031-01-01T00:00:00.000Z", None, "yesterday"]
+    raw = {"event": event, "instance": name, "data": content, "date_time": chance.choice(stamps)}
+    return {"do": "hook", "raw": raw, "times": chance.choice([1, 1, 1, 10])}
+
+
+def _row(chance: Random) -> Step:
+    """Somebody with the server's key makes a session of that name there."""
+    odd = [".", "..", "../..", "a/b", "%2e%2e", "-rf", "--help", "x" * 5000, " ", "\n", "\u202e"]
+    field = chance.choice(["", "ownerJid", "connectionStatus", "disconnectionAt", "updatedAt"])
+    value = chance.choice([each for each in ODD if each != "\ud800"])
+    return {"do": "row", "name": chance.choice(odd), "field": field, "value": value}
