@@ -27,10 +27,12 @@ from agent.errors import HostError
 from scripts.benches.paired import PairedSessions, Session
 from scripts.benches.processes import tree
 from tests.hostile import contact
+from tests.hostile.contacting.acts import FRIEND, GROUP, HOSTILE
+from tests.hostile.contacting.doing import Target, do
 from tests.hostile.frame import case_of
 from tests.standin.baileys.run import BaileysServer
 
-FRIENDS = [contact.FRIEND, *(f"55119000002{number:02d}" for number in range(7))]
+FRIENDS = [FRIEND, *(f"55119000002{number:02d}" for number in range(7))]
 LINKED, BACK, READ = 120.0, 180.0, 120.0
 """Seconds until all bots are linked, a session is back after a kill, and with no other receipt."""
 BETWEEN_CASES, BETWEEN_WORDS, BETWEEN_KILLS = 6.0, 3.0, 25.0
@@ -55,11 +57,9 @@ class Attack:
             await self._paired.begin(stack)
             await self._link_bots(stack)
             accounts = [each.account for each in self.sessions]
-            members = [*accounts, contact.HOSTILE, *FRIENDS]
-            await asyncio.to_thread(self._paired.whatsapp.make_group, contact.GROUP, members)
-            await asyncio.to_thread(
-                self._paired.whatsapp.takes_enclosed_keys, contact.HOSTILE, *FRIENDS
-            )
+            members = [*accounts, HOSTILE, *FRIENDS]
+            await asyncio.to_thread(self._paired.whatsapp.make_group, GROUP, members)
+            await asyncio.to_thread(self._paired.whatsapp.takes_enclosed_keys, HOSTILE, *FRIENDS)
             until = time.monotonic() + seconds
             async with asyncio.TaskGroup() as tasks:
                 for session in self.sessions:
@@ -91,16 +91,16 @@ class Attack:
     async def _attack(self, session: Session, until: float) -> None:
         folder = self._paired.agent.state / "sessions" / session.id / "session"
 
-        async def send(message: Mapping[str, Any]) -> None:
-            await self._paired.agent.ask(
-                "POST", f"/api/instance/{session.id}/messages", dict(message)
-            )
+        async def send(message: Mapping[str, Any]) -> str:
+            path = f"/api/instance/{session.id}/messages"
+            status, said = await self._paired.agent.ask("POST", path, dict(message))
+            return str(said["id"]) if status == 200 else ""
 
-        target = contact.Target(self._paired.whatsapp, session.account, folder, send)
+        target = Target(self._paired.whatsapp, session.account, folder, send)
         while time.monotonic() < until:
             for step in case_of(contact, self._seed, next(self._numbers)):
                 with suppress(aiohttp.ClientError, FileNotFoundError):
-                    await contact.do(target, step)
+                    await do(target, step)
                 session.stanzas += len(step.get("groups", "1"))
             session.cases += 1
             await asyncio.sleep(self._chance.uniform(0.0, BETWEEN_CASES))

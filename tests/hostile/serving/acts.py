@@ -68,7 +68,9 @@ def _wait(chance: Random) -> Step:
 
 def _send(chance: Random) -> Step:
     number, word = f"5511{chance.randrange(10**9):09}", f"text-{chance.randrange(10**12)}"
-    return {"do": "send", "name": chance.choice(PAIRED), "to": number, "text": f"for you {word}"}
+    told = {"name": chance.choice(PAIRED), "to": number, "text": f"for you {word}"}
+    fault = _fault(chance) if chance.random() < 0.7 else None
+    return {"do": "send", **told, "fault": fault and {**fault, "route": "sendText"}}
 
 
 def _odd(chance: Random, usual: Any) -> Any:

@@ -51,10 +51,7 @@ class _Asked:
 async def _do(bench: Bench, asked: _Asked, step: Step, chance: Random) -> None:
     match step["do"]:
         case "fault":
-            first, last = step["late"]
-            front = bench.standin.front
-            front.chance, front.status = chance, step["status"]
-            await front.set(step["kind"], first, step["route"], up_to=last)
+            await _meddle(bench, step, chance)
         case "happens":
             await _happen(bench, step["what"], step["name"])
         case "ask":
@@ -62,6 +59,8 @@ async def _do(bench: Bench, asked: _Asked, step: Step, chance: Random) -> None:
                 for what in step["asked"]:
                     await asked.begin(_ask(bench, name, what))
         case "send":
+            if step["fault"]:
+                await _meddle(bench, step["fault"], chance)
             await asked.begin(_send(bench, step))
         case "hook":
             for _ in range(step["times"]):
@@ -82,6 +81,13 @@ async def _do(bench: Bench, asked: _Asked, step: Step, chance: Random) -> None:
             bench.begin()
         case "wait":
             await asyncio.sleep(step["seconds"])
+
+
+async def _meddle(bench: Bench, step: Step, chance: Random) -> None:
+    first, last = step["late"]
+    front = bench.standin.front
+    front.chance, front.status = chance, step["status"]
+    await front.set(step["kind"], first, step["route"], up_to=last)
 
 
 async def _happen(bench: Bench, what: str, name: str) -> None:

@@ -80,7 +80,9 @@ class Meddling:
     async def _echo(self, request: web.Request) -> web.Response:
         """A refusal that repeats what it was asked, with the key."""
         told = await request.text()
-        words = f"cannot {request.path_qs} with apikey {request.headers.get('apikey')}: {told}"
+        parts = [request.path_qs, f"apikey {request.headers.get('apikey')}", told]
+        self._front.chance.shuffle(parts)
+        words = f"cannot {' '.join(parts)}"
         if self._front.status < 400:
             return web.json_response({"error": True, "message": words}, status=self._front.status)
         if self._front.status not in TITLES:

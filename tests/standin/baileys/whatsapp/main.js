@@ -72,7 +72,8 @@ const COMMANDS = {
     await Promise.all(gone);
   },
   'POST /person': ({ user, ...told }) => {
-    for (const name of ['answers', 'passkey', 'takesKeys']) if (name in told) whatsapp.person(user)[name] = told[name];
+    const names = ['answers', 'passkey', 'takesKeys', 'corrupts'];
+    for (const name of names) if (name in told) whatsapp.person(user)[name] = told[name];
   },
 };
 

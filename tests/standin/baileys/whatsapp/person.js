@@ -33,6 +33,8 @@ export class Person {
   retries = 0;
   /** Whether a message that could not be read is sent again, with new keys. */
   answers = true;
+  /** Whether nobody can read what it writes. */
+  corrupts = false;
   /** Whether it writes again with the keys that a retry encloses, as WhatsApp's clients do; else with
    * the next ones that the server hands out. */
   takesKeys = false;

@@ -321,6 +321,7 @@ export class WhatsApp {
     const told = proto.Message.fromObject(message);
     const enc = await person.encryptMessage(address, told, bundle, Boolean(count));
     if (count) enc.attrs.count = count;
+    if (person.corrupts) enc.content[enc.content.length - 3] ^= 0xff;
     const [pn, lid] = [`${person.user}${WHATSAPP}`, `${person.lid}@lid`];
     // Clients of the newer dictionary know people by their LID.
     const newer = device.dialect === 3 && person.user !== device.user;
