@@ -1,115 +1,46 @@
-"""WhatsApp → a Baileys session: close codes, stalls, garbage, half frames, strange stanzas, at each
-moment of a connection. Whatever it sends, Node lives, the agent can read each claim, the pairing
-stays, and the next quiet connection is there and talks."""
+"""WhatsApp → a Baileys session: close codes, stalls, garbage, half frames, strange stanzas,
+questions without an answer or refused with words that nobody may repeat, at each moment of a
+connection; and scans while the disk is full. Whatever it sends, Node lives, the agent can read each
+claim, the pairing stays, and the next quiet connection is there and talks."""
 
 import asyncio
-import base64
 import json
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from random import Random
 from typing import Any
 
 import pytest
 
 from agent.core.words import UNPAIRING, InstanceId
+from agent.engines.catalog import file_rules
 from agent.errors import WaError
 from agent.link.messages import Claimed, Happened, parse_from_worker
 from agent.link.wire import decode_body, encode
 from tests.engines.baileys.conftest import ACCOUNT, Bench, make_cache
+from tests.hostile.connecting import acts
+from tests.hostile.connecting.acts import NUMBER, TOKEN, Step
+from tests.hostile.connecting.scanning import scan
 from tests.lacking import lacks
 from tests.standin.baileys.run import WhatsApp, call, why_not
 
 CASES = 2
-STAGES = ("upgrade", "hello", "finish", "first", "now", "now")
-CODES = (400, 401, 402, 403, 405, 406, 408, 409, 411, 418, 428, 440, 463, 500, 501, 503, 515, 516)
-CLOSES = (1000, 1001, 1002, 1003, 1007, 1008, 1009, 1011, 1012, 1013, 3000, 4999)
-ODD = ("", "0", "-1", "NaN", "1e308", "9" * 400, "x" * 70_000, "\ud800", "true", "null", "0x10")
 FOLLOWS = 0.7
 """Seconds in which the session shows what it makes of it; nothing is wrong where it shows less."""
-Step = dict[str, Any]
+IDENTITY = ("noiseKey", "signedIdentityKey", "registrationId", "advSecretKey", "account")
+"""What a linked device is, in its credentials."""
+draw = acts.draw
 
 
 @dataclass(slots=True)
 class World:
+    folder: Path
     whatsapp: WhatsApp
     session: Bench
     count: int = 0
-
-
-def draw(chance: Random) -> list[Step]:
-    return [_step(chance) for _ in range(chance.randint(2, 6))]
-
-
-def _step(chance: Random) -> Step:
-    stage = chance.choice(STAGES)
-    if stage == "upgrade":
-        return {"stage": stage, "code": chance.choice([301, 400, 403, 404, 429, 500, 502, 503])}
-    kinds = (
-        "last",
-        "last",
-        "stanza",
-        "stanza",
-        "raw",
-        "half",
-        "sealed",
-        "close",
-        "drop",
-        "silence",
-    )
-    kind = chance.choice(kinds)
-    step = {"stage": stage, "kind": kind, "code": chance.choice(CLOSES), "bytes": _bytes(chance)}
-    if kind == "last":
-        step["stanza"] = _last_word(chance)
-    elif kind == "stanza":
-        step["stanza"] = _stanza(chance)
-    return step
-
-
-def _bytes(chance: Random) -> str:
-    return base64.b64encode(chance.randbytes(chance.choice([0, 1, 3, 50, 70_000]))).decode()
-
-
-def _odd(chance: Random) -> str:
-    return chance.choice([*ODD, str(chance.choice(CODES)), "60", str(int(time.time()) + 3600)])
-
-
-def _last_word(chance: Random) -> Step:
-    code = chance.choice([str(chance.choice(CODES)), _odd(chance)])
-    more = {name: _odd(chance) for name in ("expire", "code", "t") if chance.random() < 0.5}
-    kind = chance.choice(["conflict", "xml-not-well-formed", "ack", "x" * 300])
-    inner = {"tag": kind, "attrs": {"type": chance.choice(["replaced", _odd(chance)])}}
-    return chance.choice(
-        [
-            {"tag": "failure", "attrs": {**more, "reason": code, "location": "x"}},
-            {"tag": "stream:error", "attrs": {"code": code}, "content": [inner]},
-            {"tag": "stream:error", "attrs": more, "content": [inner]},
-            {"tag": "xmlstreamend", "attrs": more},
-        ]
-    )
-
-
-def _stanza(chance: Random) -> Step:
-    attrs = {"from": chance.choice(["s.whatsapp.net", _odd(chance)]), "id": _odd(chance)}
-    kind = chance.choice(["devices", "account_sync", "encrypt", "server_sync", "w:gp2", "picture"])
-    inner = [{"tag": _odd(chance)[:99] or "count", "attrs": {"value": _odd(chance), "t": "1"}}]
-    return chance.choice(
-        [
-            {"tag": "notification", "attrs": {**attrs, "type": kind, "t": "1"}, "content": inner},
-            {"tag": "iq", "attrs": {**attrs, "type": chance.choice(["get", "set", "result"])}},
-            {"tag": "ib", "attrs": attrs, "content": [{"tag": "offline", "attrs": {"count": "x"}}]},
-            {"tag": "ib", "attrs": attrs, "content": [{"tag": "downgrade_webclient", "attrs": {}}]},
-            {"tag": "success", "attrs": {"t": _odd(chance), "lid": _odd(chance)}},
-            {"tag": "ack", "attrs": {**attrs, "class": "message", "error": _odd(chance)}},
-            {"tag": "call", "attrs": attrs, "content": inner},
-            {"tag": "presence", "attrs": attrs},
-            {"tag": _odd(chance)[:99] or "x", "attrs": attrs, "content": inner},
-            _last_word(chance),
-        ]
-    )
+    scans: int = 0
 
 
 @asynccontextmanager
@@ -124,7 +55,7 @@ async def world(folder: Path) -> AsyncIterator[World]:
         bench = Bench(whatsapp, session)
         try:
             await bench.pair()
-            yield World(whatsapp, bench)
+            yield World(folder, whatsapp, bench)
         finally:
             await bench.stop()
             whatsapp.end()
@@ -132,16 +63,25 @@ async def world(folder: Path) -> AsyncIterator[World]:
 
 async def play(world: World, case: list[Step]) -> None:
     session = world.session
-    account, begun = _account(session.folder), len(session.heard.claims)
+    device, begun = _device(session.folder), len(session.heard.claims)
     for step in case:
-        await _suffer(world, step)
+        if step["stage"] == "scan":
+            world.scans += 1
+            folder = world.folder / "scans" / f"55117{world.scans:08}"
+            await scan(world.whatsapp, folder, step)
+        elif step["stage"] == "queries":
+            await _go_unanswered(world, step)
+        else:
+            await _suffer(world, step)
     await asyncio.to_thread(world.whatsapp.tell, "/ambush", {"stage": ""})
+    await asyncio.to_thread(world.whatsapp.trouble, ACCOUNT, "none")
     await session.engine.disconnect()
     await session.engine.connect()
     await session.is_now("CONNECTED")
     world.count += 1
     await session.talk(f"message {world.count}")
-    assert _account(session.folder) == account, "the pairing is another"
+    assert _device(session.folder) == device, "the pairing is another"
+    file_rules("baileys").check_login(session.folder, ACCOUNT)  # as before each login
     _check_heard(session, begun)
     if not any(_refuses_login(step) for step in case):
         ended = {claim.reason for claim in session.heard.claims[begun:]} & UNPAIRING
@@ -173,8 +113,33 @@ def _refuses_login(step: Step) -> bool:
     return step["stage"] != "now" and step.get("stanza", {}).get("tag") == "failure"
 
 
-def _account(folder: Path) -> str:
-    return str(json.loads((folder / "creds.json").read_text())["me"]["id"])
+async def _go_unanswered(world: World, step: Step) -> None:
+    """A login that WhatsApp took counts as taken, whatever it answers then."""
+    session, whatsapp = world.session, world.whatsapp
+    told = {"xmlns": step["xmlns"], "refusal": step["refusal"]}
+    if step["login"]:
+        await session.engine.disconnect()
+    await asyncio.to_thread(whatsapp.trouble, ACCOUNT, "queries", **told)
+    begun = whatsapp.device(ACCOUNT)["logins"]
+    await session.engine.connect()
+    await session.until(lambda: whatsapp.device(ACCOUNT)["logins"] > begun or not step["login"])
+    await session.until(lambda: session.heard.last.phase != "login")
+    with suppress(TimeoutError):
+        try:
+            await asyncio.wait_for(_ask_all(session), FOLLOWS)
+        except WaError as error:
+            assert NUMBER not in str(error), error
+            assert TOKEN not in str(error), error
+
+
+async def _ask_all(session: Bench) -> None:
+    await session.engine.send({"to": NUMBER, "type": "text", "text": "is it there?"})
+    await session.engine.probe(deep=True)
+
+
+def _device(folder: Path) -> dict[str, Any]:
+    held = json.loads((folder / "creds.json").read_text())
+    return {"id": held["me"]["id"], **{name: held.get(name) for name in IDENTITY}}
 
 
 def _check_heard(session: Bench, begun: int) -> None:
@@ -185,6 +150,8 @@ def _check_heard(session: Bench, begun: int) -> None:
         assert claim.status != "QR_REQUIRED", "a paired session showed a code"
         parse_from_worker(decode_body(encode(Claimed(id, "run", claim).wire())[4:]))
         assert claim.until_wall is None or time.gmtime(claim.until_wall)
+        assert NUMBER not in (said := repr(claim)), said
+        assert TOKEN not in said, said
     for happening in session.heard.happenings:
         parse_from_worker(decode_body(encode(Happened(id, "run", happening).wire())[4:]))
     session.heard.happenings.clear()

@@ -199,7 +199,7 @@ async def test_a_login_that_whatsapp_took_has_more_time_than_one_that_it_did_not
     """The library waits twice for answers about keys before it says that it is connected."""
     await bench.pair()
     await bench.stop()
-    bench.whatsapp.trouble(ACCOUNT, "keys_unanswered")
+    bench.whatsapp.trouble(ACCOUNT, "queries", xmlns="encrypt")
     await bench.start()
     await bench.until(lambda: bench.heard.last.phase == "sync")
     assert PhaseDeadlines().sync > 2 * 60 > PhaseDeadlines().login

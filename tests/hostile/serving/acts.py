@@ -1,6 +1,7 @@
 """What an Evolution server, what stands before it, its webhook and people on it do, as data."""
 
 from random import Random
+from string import ascii_lowercase
 from typing import Any
 
 Step = dict[str, Any]
@@ -67,8 +68,9 @@ def _wait(chance: Random) -> Step:
 
 
 def _send(chance: Random) -> Step:
-    number, word = f"5511{chance.randrange(10**9):09}", f"text-{chance.randrange(10**12)}"
-    told = {"name": chance.choice(PAIRED), "to": number, "text": f"for you {word}"}
+    number = f"5511{chance.randrange(10**9):09}"
+    words = ["".join(chance.choices(ascii_lowercase, k=6)) for _ in range(3)]
+    told = {"name": chance.choice(PAIRED), "to": number, "text": " ".join(words)}
     fault = _fault(chance) if chance.random() < 0.7 else None
     return {"do": "send", **told, "fault": fault and {**fault, "route": "sendText"}}
 

@@ -189,8 +189,8 @@ class WhatsApp(Program):
 
     def trouble(self, user: str, kind: str, **more: Any) -> None:
         """kind: refuse (code), stream_error (code), conflict (type), drop, silence, none,
-        unanswered (it takes messages, and confirms none), keys_unanswered (it logs in, and answers
-        nothing about keys)."""
+        unanswered (it takes messages, and confirms none), queries (it logs in, and leaves
+        questions of that `xmlns` without an answer, or refuses them with a `refusal`)."""
         call(self.url + "/trouble", {"user": user, "kind": kind, **more})
 
     def answers_retries(self, user: str, answers: bool) -> None:

@@ -244,9 +244,14 @@ export class WhatsApp {
     }
     const linking = child(stanza, 'link_code_companion_reg');
     if (linking?.attrs.stage === 'companion_hello') connection.linkCode = parts(linking.attrs.jid).user;
-    if (connection.device?.keysUnanswered && stanza.attrs.xmlns === 'encrypt') return;
+    const { id, xmlns } = stanza.attrs;
+    const unwilling = connection.device?.unwilling;
+    if (unwilling?.xmlns === xmlns) {
+      const { refusal } = unwilling;
+      if (refusal) connection.send(node('iq', { from: WHATSAPP, type: 'error', id }, [node('error', refusal)]));
+      return;
+    }
     const content = answer(this, connection, stanza);
-    const { id } = stanza.attrs;
     connection.send(node('iq', { from: WHATSAPP, type: 'result', id }, content));
     if (child(stanza, 'active')) await this.active(connection);
   }
@@ -366,13 +371,13 @@ export class WhatsApp {
   }
 
   /** Trouble on command, for one account's devices. */
-  trouble(user, { kind, code, type }) {
+  trouble(user, { kind, code, type, xmlns, refusal }) {
     for (const device of this.linked(user)) {
       const { connection } = device;
       if (kind === 'refuse') device.refused = code;
-      else if (kind === 'none') device.refused = device.unanswered = device.keysUnanswered = null;
+      else if (kind === 'none') device.refused = device.unanswered = device.unwilling = null;
       else if (kind === 'unanswered') device.unanswered = true;
-      else if (kind === 'keys_unanswered') device.keysUnanswered = true;
+      else if (kind === 'queries') device.unwilling = { xmlns, refusal };
       else if (kind === 'drop') connection?.drop();
       else if (kind === 'silence') {
         if (connection) connection.silent = true;

@@ -1,0 +1,1 @@
+"""The parts of WhatsApp's generator: what is drawn, and a scan on a bad disk."""
