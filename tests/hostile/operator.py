@@ -15,8 +15,8 @@ from random import Random
 
 from scripts.benches.processes import children
 from tests.hostile.operating import arguments
+from tests.hostile.operating.births import draw_births, play_births
 from tests.hostile.operating.commands import (
-    BACKENDS,
     BOTS,
     IDS,
     LEFT,
@@ -25,51 +25,18 @@ from tests.hostile.operating.commands import (
     Step,
     commands,
     routes,
-    words_of,
 )
 from tests.hostile.operating.oracle import judge, judge_answer, judge_command, listed_now
 from tests.hostile.operating.processes import run_script, type_command
 from tests.hostile.operating.sessions import BYSTANDERS, SANDBOXES, make, opened
+from tests.hostile.operating.settings_file import draw_additions, play_additions
+from tests.hostile.operating.themes import THEMES, UNLINKS, UNREADABLE
 from tests.hostile.operating.world import World
 
 log = logging.getLogger(__name__)
 CASES = 2
 AWAITED = 10.0
 """Seconds for which a step is waited for before the next one."""
-COPIES = words_of(
-    "POST {I}/snapshots, POST {I}/snapshots/{snapshot}/restore, POST {I}/export, POST "
-    "/api/import, POST /api/trash/{name}/restore, DELETE {I}, POST {I}/enable, POST {I}/disable, "
-    "POST {I}/stop, POST {I}/start, POST {I}/cleanup, POST {I}/logout, import, restore, trash "
-    "restore, delete"
-)
-REPAIRS = words_of(
-    "POST {I}/cleanup, POST {I}/ensure-healthy, POST {I}/recover, POST /api/v1/whatsapp/setup, "
-    "POST {I}/restart, POST {I}/logout, POST {I}/stop, POST {I}/start, POST {I}/sandbox/fault, "
-    "PUT {I}/passkey, POST /force-reconnection/{id}, POST /reset-circuit-breaker/{id}, PUT "
-    "/whatsapp/{id}/disconnect, PUT /whatsapp/{id}/start-session, DELETE {I}, POST /api/instance, "
-    "cleanup, setup, repair, recover"
-)
-SERVERS = words_of(
-    "POST {I}/removed/{removed}/restore, PATCH {I}/remote-settings, POST {I}/cleanup, POST "
-    "{I}/logout, POST {I}/recover, POST {I}/ensure-healthy, POST /api/v1/whatsapp/setup, POST "
-    "{I}/restart, DELETE {I}, POST /api/backends/{name}/adopt, POST /api/backends/{name}/check, "
-    "POST /api/backends/{name}/reset, GET {I}/qr, POST {I}/pairing-code, removed restore, "
-    "backends adopt, script"
-)
-UNLINKS = ("POST {I}/logout", "POST {I}/sandbox/fault")
-UNREADABLE = (
-    "Session error:Error: Bad MAC Error: Bad MAC\n"
-    "    at Object.verifyMAC (x.js:87:15)\n    at async {peer}.0 [as awaitable] (queue.js)"
-)
-"""What libsignal prints of a message that it cannot read."""
-THEMES = {
-    "copies": (COPIES, ("a", "b", *BOTS, *BOTS)),
-    "linked": (COPIES | REPAIRS, ("wa",)),
-    "repairs": (REPAIRS, ("a", "b", "c")),
-    "servers": (SERVERS, (*BACKENDS,)),
-    "anything": (frozenset(), IDS),
-}
-"""Commands on whose order something hangs (none: all commands), and sessions."""
 
 
 def draw(chance: Random) -> list[Step]:
@@ -90,7 +57,11 @@ def _steps(chance: Random, theme: str) -> list[Step]:
         return _at_a_point(chance, chance.choice(sorted(PASSED_BY)), chance.choice(ids))
     if what < 0.17:
         return [{"do": "disk", "left": chance.choice([-1, 0, 0, 4096, 20_000, 200_000])}]
-    if what < (0.3 if theme == "servers" else 0.19):
+    if what < 0.185:
+        return [draw_additions(chance)]
+    if what < 0.2:
+        return [draw_births(chance)]
+    if what < (0.32 if theme == "servers" else 0.21):
         how = chance.choice(["silent", "back", "denied", "denied", "restart", "errors"])
         then = [{"do": "pause", "seconds": 2.0}, _command(chance, theme, chance.choice(ids))]
         if how == "denied":  # for a while it is unknown whether the session is still there
@@ -101,7 +72,7 @@ def _steps(chance: Random, theme: str) -> list[Step]:
             then[1] |= _how(chance)
         happens = {"do": "happens", "what": how, "times": chance.choice([1, 3, 50])}
         return [happens, *(then if theme == "servers" else ())]
-    if what < 0.25:
+    if what < 0.27:
         return [{"do": "pause", "seconds": chance.choice([0.1, 0.5, 2.0])}]
     return [_command(chance, theme, chance.choice(ids))]
 
@@ -199,6 +170,10 @@ async def _step(world: World, step: Step) -> None:
             world.fill(step["left"])
         case "happens":
             await _happen(world, step["what"], step["times"])
+        case "additions":
+            await play_additions(world, step)
+        case "births":
+            await play_births(world, step)
         case "pause":
             await asyncio.sleep(step["seconds"])
 
