@@ -57,11 +57,11 @@ def _steps(chance: Random, theme: str) -> list[Step]:
         return _at_a_point(chance, chance.choice(sorted(PASSED_BY)), chance.choice(ids))
     if what < 0.17:
         return [{"do": "disk", "left": chance.choice([-1, 0, 0, 4096, 20_000, 200_000])}]
-    if what < 0.185:
-        return [draw_additions(chance)]
     if what < 0.2:
+        return [draw_additions(chance)]
+    if what < 0.23:
         return [draw_births(chance)]
-    if what < (0.32 if theme == "servers" else 0.21):
+    if what < (0.34 if theme == "servers" else 0.25):
         how = chance.choice(["silent", "back", "denied", "denied", "restart", "errors"])
         then = [{"do": "pause", "seconds": 2.0}, _command(chance, theme, chance.choice(ids))]
         if how == "denied":  # for a while it is unknown whether the session is still there
@@ -72,7 +72,7 @@ def _steps(chance: Random, theme: str) -> list[Step]:
             then[1] |= _how(chance)
         happens = {"do": "happens", "what": how, "times": chance.choice([1, 3, 50])}
         return [happens, *(then if theme == "servers" else ())]
-    if what < 0.27:
+    if what < 0.3:
         return [{"do": "pause", "seconds": chance.choice([0.1, 0.5, 2.0])}]
     return [_command(chance, theme, chance.choice(ids))]
 

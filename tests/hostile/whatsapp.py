@@ -74,7 +74,6 @@ async def play(world: World, case: list[Step]) -> None:
         else:
             await _suffer(world, step)
     await asyncio.to_thread(world.whatsapp.tell, "/ambush", {"stage": ""})
-    await asyncio.to_thread(world.whatsapp.trouble, ACCOUNT, "none")
     await session.engine.disconnect()
     await session.engine.connect()
     await session.is_now("CONNECTED")
@@ -130,6 +129,8 @@ async def _go_unanswered(world: World, step: Step) -> None:
         except WaError as error:
             assert NUMBER not in str(error), error
             assert TOKEN not in str(error), error
+    await asyncio.to_thread(whatsapp.trouble, ACCOUNT, "none")
+    await session.engine.disconnect()
 
 
 async def _ask_all(session: Bench) -> None:

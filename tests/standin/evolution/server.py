@@ -220,6 +220,8 @@ class StandIn:
         if not self.old:
             return web.json_response([row_body(each) for each in chosen])
         rows = [old_row_body(each) for each in chosen if each.state is not None]
+        if name and not rows:  # it was unloaded meanwhile
+            return self._none_listed(name)
         return web.json_response(rows[0] if name else rows)
 
     async def _ask_whatsapp_through_all(self) -> None:
