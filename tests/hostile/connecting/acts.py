@@ -11,13 +11,13 @@ CLOSES = (1000, 1001, 1002, 1003, 1007, 1008, 1009, 1011, 1012, 1013, 3000, 4999
 ODD = ("", "0", "-1", "NaN", "1e308", "9" * 400, "x" * 70_000, "\ud800", "true", "null", "0x10")
 NUMBER, TOKEN = "5511977770055", "2@SECRETKEY-of-a-refusal"
 """Planted into the words of refusals."""
-QUERIES = ("encrypt", "encrypt", "usync", "w:m", "privacy", "w:sync:app:state", "abt", "w")
+QUERIES = (*["encrypt"] * 5, "usync", "w:m", "privacy", "w:sync:app:state", "abt", "w")
 Step = dict[str, Any]
 
 
 def draw(chance: Random) -> list[Step]:
     steps = [_step(chance) for _ in range(chance.randint(2, 5))]
-    more = [make(chance) for make in (_queries, _scan) if chance.random() < 0.6]
+    more = [make(chance) for make in (_queries, _scan, _pairs) if chance.random() < 0.5]
     return sorted([*steps, *more], key=lambda _: chance.random())
 
 
@@ -42,7 +42,7 @@ def _step(chance: Random) -> Step:
     if kind == "last":
         step["stanza"] = _last_word(chance)
     elif kind == "stanza":
-        step["stanza"] = _pairs(chance) if chance.random() < 0.3 else _stanza(chance)
+        step["stanza"] = _stanza(chance)
     return step
 
 
@@ -108,13 +108,14 @@ def _pairs(chance: Random) -> Step:
     attrs = {"from": "s.whatsapp.net", "id": "1", "t": "1"}
     device = {"tag": "pair-device", "attrs": {}, "content": ref}
     success = {"tag": "pair-success", "attrs": {}, "content": []}
-    return chance.choice(
+    stanza = chance.choice(
         [
             *[{"tag": "notification", "attrs": {**attrs, "type": kind}, "content": told}] * 3,
             {"tag": "iq", "attrs": {**attrs, "type": "set", "xmlns": "md"}, "content": [device]},
             {"tag": "iq", "attrs": {**attrs, "type": "set", "xmlns": "md"}, "content": [success]},
         ]
     )
+    return {"stage": "now", "kind": "stanza", "stanza": stanza}
 
 
 def _queries(chance: Random) -> Step:
@@ -124,7 +125,7 @@ def _queries(chance: Random) -> Step:
         "stage": "queries",
         "xmlns": chance.choice(QUERIES),
         "refusal": chance.choice([None, None, {"code": str(chance.choice(CODES)), "text": words}]),
-        "login": chance.random() < 0.6,
+        "login": chance.random() < 0.8,
     }
 
 
@@ -133,6 +134,6 @@ def _scan(chance: Random) -> Step:
     client is killed at that."""
     return {
         "stage": "scan",
-        "room": chance.choice([0, 0, 1, 2, 3, 4, 6, 10, 99]),
-        "how": chance.choice(["", "once", "kill"]),
+        "room": chance.choice([0, 0, 1, 1, 2, 3, 4, 6, 10]),
+        "how": chance.choice(["", "", "once", "kill"]),
     }

@@ -71,8 +71,10 @@ def _send(chance: Random) -> Step:
     number = f"5511{chance.randrange(10**9):09}"
     words = ["".join(chance.choices(ascii_lowercase, k=6)) for _ in range(3)]
     told = {"name": chance.choice(PAIRED), "to": number, "text": " ".join(words)}
-    fault = _fault(chance) if chance.random() < 0.7 else None
-    return {"do": "send", **told, "fault": fault and {**fault, "route": "sendText"}}
+    fault: Step | None = {**_fault(chance), "route": "sendText"}
+    if chance.random() < 0.5:
+        fault = chance.choice([None, {**_fault(chance), "kind": "echo", "route": "sendText"}])
+    return {"do": "send", **told, "fault": fault}
 
 
 def _odd(chance: Random, usual: Any) -> Any:
