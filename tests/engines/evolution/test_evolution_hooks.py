@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -356,6 +357,23 @@ async def test_no_late_event_ends_a_pairing_while_whatsapp_is_away(
         assert claim.paired, (kind, content, claim)
     told = [one.reason for one in bench.by_id["sales"].claims]
     assert not set(told) & set(ends), told
+
+
+@pytest.mark.parametrize("version", ["1.8.6", "2.3.7"])
+async def test_no_late_event_ends_a_pairing_between_two_tries_of_its_server(
+    make_stand_in: MakeStandIn, make_bench: MakeBench, version: str
+) -> None:
+    pace = replace(PACE, stays_closed=60.0)
+    bench = await make_bench(await make_stand_in(version, again=60.0), pace=pace)
+    instance = bench.standin.add("sales", "open")
+    session = bench.hold("sales")
+    await session.probe(deep=True)
+    instance.drop(408)
+    for kind, content in LATE:
+        await bench.backend.hook(told_late(kind, content))
+        claim = (await session.probe()).claim
+        assert claim.paired, (kind, content, claim)
+        assert claim.reason in ("", "connection_closed"), (kind, content, claim)
 
 
 async def test_a_repeated_old_event_is_ignored(bench: Bench) -> None:

@@ -33,7 +33,8 @@ async def is_so(event: hooks.HookEvent, observer: Observer) -> bool:
     if code is not None and not _ends_pairing(code):
         return True
     if api.may_be_old:
-        return view.live is Live.CLOSE or await api.has_account(observer.remote) is not True
+        # It has no row, and says `close` between two of its own tries, too.
+        return view.logins.stays_closed or await api.has_account(observer.remote) is False
     for _ in range(_ROW_LOOKS):
         await observer.row()
         if view.end_known:
