@@ -1,5 +1,6 @@
 """The disk → a session: its file, its identity file or its newest snapshot is empty, cut, zeroed,
-changed by a bit, longer, foreign, another session's, gone, a link, a pipe, a folder.
+changed by a bit, longer, foreign, another session's, gone, a link, a pipe, a folder; its folder is
+moved behind a link, swapped with another's, or has a file of a senseless size.
 
 A running agent has two paired sessions, whose workers are killed over the damaged file: each comes
 back as the same device, or says the file's name until its own content is back. The rules of the
@@ -15,6 +16,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -23,6 +25,7 @@ from agent.engines.catalog import file_rules
 from agent.errors import EngineError
 from agent.vault.check import inspect_folder
 from tests.daemon.conftest import SETTINGS, RunningAgent
+from tests.hostile.damaging.folders import draw_folder, play_folder
 from tests.wings.moving.conftest import creds, keys_of, pair_of, write_folder
 
 CASES = 5
@@ -64,6 +67,8 @@ def draw(chance: Random) -> list[Step]:
     rest = []
     for engine, files in AT_REST.items():
         rest += [_damage(chance, engine, chance.choice(files)) for _ in range(8)]
+    if chance.random() < 0.5:
+        live.append(draw_folder(chance, SESSIONS))
     return live + rest
 
 
@@ -95,6 +100,8 @@ async def play(world: World, case: list[Step]) -> None:
     for number, step in enumerate(case):
         if step["where"] == "live":
             await _play_live(world, step)
+        elif step["where"] == "folder":
+            await _play_folder(world, step)
         else:
             _play_at_rest(world.folder / "rest" / str(number), step)
 
@@ -125,6 +132,13 @@ async def _play_live(world: World, step: Step) -> None:
     assert world.device(id) == world.devices[id], "it is another device: its pairing was lost"
     if step["file"] == "snapshot":
         await agent.do("POST", f"/api/instance/{id}/snapshots")
+
+
+async def _play_folder(world: World, step: Step) -> None:
+    other = next(each for each in SESSIONS if each != step["session"])
+    await play_folder(world.agent, partial(_until, world), step, other)
+    for id in SESSIONS:
+        assert world.device(id) == world.devices[id], "it is another device: its pairing was lost"
 
 
 async def _until(world: World, id: str, wanted: Any) -> dict[str, Any]:

@@ -1,0 +1,1 @@
+"""Parts of the generator of damaged files: what becomes of whole folders."""
