@@ -306,6 +306,7 @@ LATE = [
     ),
     ("logout.instance", None),
     ("status.instance", {"status": "closed", "disconnectionReasonCode": 401}),
+    ("status.instance", {"status": "closed", "disconnectionReasonCode": 500}),
     ("connection.update", {"state": "connecting", "statusReason": 200}),
     ("connection.update", {"state": "refused", "statusReason": 500}),
     ("qrcode.updated", {"qrcode": {"code": "2@of-an-earlier-login", "count": 1}}),

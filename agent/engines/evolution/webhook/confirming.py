@@ -30,8 +30,8 @@ async def is_so(event: hooks.HookEvent, observer: Observer) -> bool:
     if not ends:
         await observer.missing_pairing(now=True)
         return not view.paired
-    if code is not None and not _ends_pairing(code):
-        return True
+    if event.kind == "CONNECTION_UPDATE" and code is not None and not _ends_pairing(code):
+        return True  # the other events are told with the keys deleted
     if api.may_be_old:
         # It has no row, and says `close` between two of its own tries, too.
         return view.logins.stays_closed or await api.has_account(observer.remote) is False
