@@ -81,6 +81,8 @@ async def _come_back(bench: Bench) -> None:
         assert asyncio.get_running_loop().time() < until, (said, server)
         await asyncio.sleep(0.2)
     intact(bench)
+    listed = {session.name for session in await bench.backend.sessions()}
+    assert listed >= {each.name for each in bench.paired()}, f"an odd row hides others: {listed}"
 
 
 async def _status(bench: Bench, name: str) -> str:

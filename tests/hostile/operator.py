@@ -26,7 +26,13 @@ from tests.hostile.operating.commands import (
     commands,
     routes,
 )
-from tests.hostile.operating.oracle import judge, judge_answer, judge_command, listed_now
+from tests.hostile.operating.oracle import (
+    judge,
+    judge_answer,
+    judge_command,
+    judge_look,
+    listed_now,
+)
 from tests.hostile.operating.processes import run_script, type_command
 from tests.hostile.operating.sessions import BYSTANDERS, SANDBOXES, make, opened
 from tests.hostile.operating.settings_file import draw_additions, play_additions
@@ -220,6 +226,8 @@ async def _told(world: World, step: Step) -> None:
         refused = 400 <= status < 500
         died = status == 0 and (world.agent.process is not agent or await world.dies())
         judge_answer(f"{method} {path} {query} {body}", status, said, alive=not died)
+        if status == 202 and not died:
+            await judge_look(world, said)
     else:
         words = await world.filled(words, step["id"])
         if step["do"] == "script":

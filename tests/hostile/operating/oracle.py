@@ -29,6 +29,14 @@ def judge_answer(asked: str, status: int, said: str, *, alive: bool) -> None:
     assert "Traceback" not in said, f"{asked}: {said[-500:]}"
 
 
+async def judge_look(world: World, said: str) -> None:
+    """The address that an answer names is one of the agent's."""
+    look = json.loads(said).get("look") or ""
+    for path in [look] if isinstance(look, str) else look:
+        status, told = await world.ask("GET", path, {}, None)
+        assert "unknown_route" not in told, f"an answer names {path}: {status} {told[:200]}"
+
+
 def judge_command(typed: str, status: int, said: str, *, killed: float, out: str) -> None:
     assert "Traceback" not in said, f"{typed}: {said[-900:]}"
     if status == -signal.SIGKILL and killed:

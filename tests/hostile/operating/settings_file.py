@@ -1,13 +1,12 @@
 """Backends that several operators add at once to an agent.toml that somebody writes by hand."""
 
 import asyncio
-import json
 import tomllib
 from pathlib import Path
 from random import Random
 
 from tests.hostile.operating.commands import Step
-from tests.hostile.operating.oracle import judge_answer, judge_command
+from tests.hostile.operating.oracle import judge_answer, judge_command, judge_look
 from tests.hostile.operating.processes import type_command
 from tests.hostile.operating.world import World
 
@@ -85,7 +84,7 @@ async def _add(world: World, each: Step) -> bool:
         status, said = await world.ask("POST", "/api/backends", {}, body)
         judge_answer(f"POST /api/backends {name}", status, said, alive=not world.dead)
         if status == 202:
-            return await _is_there(world, json.loads(said))
+            await judge_look(world, said)
         return status == 201
     file = world.folder / f"{name}.key"
     file.touch(0o600)
@@ -94,13 +93,6 @@ async def _add(world: World, each: Step) -> bool:
     status, said = await type_command(world, words)
     judge_command(" ".join(words), status, said, killed=0.0, out="")
     return status == 0
-
-
-async def _is_there(world: World, told: dict[str, str]) -> bool:
-    """What an answer says to look at is there."""
-    status, said = await world.ask("GET", told["look"], {}, None)
-    assert status == 200, f"the answer names {told['look']}: {status} {said}"
-    return False
 
 
 def _judge_keys(world: World, step: Step) -> None:
