@@ -51,7 +51,7 @@ async def play(world: World, case: list[Step]) -> None:
             if name != MADE:
                 standin.add(name, "open" if name in PAIRED else "connecting")
         bench.there = dict(standin.instances)
-        standin.without = first.get("without", "")
+        standin.without, standin.front.packs = first.get("without", ""), first.get("packs", False)
         bench.begin()
         await bench.backend.check()
         await bench.hold(MADE).connect()

@@ -15,7 +15,7 @@ NAMES = (*PAIRED, WAITS, MADE)
 ROUTES = ("", "connectionState", "/instance/connect/", "fetchInstances", "setPresence", "create")
 ROUTES += ("sendText", "fetchBusinessProfile", "logout", "/webhook/")
 FAULTS = ("slow", "html", "failing", "licence", "refused", "half", "empty", "earlier", "reset")
-FAULTS += ("echo", "echo", "lost", "packed")
+FAULTS += ("echo", "echo", "lost")
 PROXIES = ("/chat/", "/chat/", "/settings/", "/webhook/", "/proxy/")
 """Routes that a proxy need not pass for sessions to be known as open."""
 CODES = (401, 402, 403, 405, 406, 408, 411, 428, 440, 500, 515)
@@ -27,6 +27,7 @@ def draw(chance: Random) -> list[Step]:
     first = {"do": "server", "version": chance.choice(VERSIONS), "seed": chance.randrange(10**6)}
     if chance.random() < 0.3:
         first["without"] = chance.choice(PROXIES)
+    first["packs"] = chance.random() < 0.2
     kinds = (_fault, _fault, _happens, _look, _look, _look, _wait, _hook, _hook, _row, _send)
     kinds += (_person, _next_worker)
     return [first, *(chance.choice(kinds)(chance) for _ in range(chance.randint(6, 18)))]

@@ -14,7 +14,7 @@ from tests.ports import free_port
 
 KINDS = ("", "slow", "refuse", "reset", "black_hole")
 KINDS += ("garbage", "html", "failing", "licence", "refused", "half", "empty", "earlier")
-KINDS += ("echo", "lost", "packed")
+KINDS += ("echo", "lost")
 
 
 @dataclass
@@ -32,6 +32,8 @@ class Front:
     chance: random.Random = field(default_factory=random.Random)
     only: str = ""
     """Only paths that hold this are slow or failing."""
+    packs: bool = False
+    """It compresses all answers, though nobody asked for that."""
     status: int = 400
     """What "echo" answers with; below 400 with the words that nothing was done."""
 

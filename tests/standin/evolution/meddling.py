@@ -20,8 +20,17 @@ class Meddling:
 
     async def carry(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         if self._front.only not in request.path:
-            return await handler(request)
-        return await self._instead(request) or await self._spoiled(request, await handler(request))
+            return self._packed(await handler(request))
+        answer = await self._instead(request)
+        return self._packed(answer or await self._spoiled(request, await handler(request)))
+
+    def _packed(self, answer: web.StreamResponse) -> web.StreamResponse:
+        if not self._front.packs or not isinstance(answer, web.Response) or not answer.body:
+            return answer
+        if not isinstance(answer.body, bytes):
+            return answer
+        headers = {"Content-Encoding": "gzip", "Content-Type": answer.content_type}
+        return web.Response(status=answer.status, body=gzip.compress(answer.body), headers=headers)
 
     async def _spoiled(
         self, request: web.Request, answer: web.StreamResponse
@@ -37,10 +46,6 @@ class Meddling:
                 return web.Response(body=earlier, content_type="application/json")
             case "lost":
                 return web.Response(status=502, text="<html>Bad Gateway</html>")
-            case "packed":
-                headers = {"Content-Encoding": "gzip", "Content-Type": "application/json"}
-                body = gzip.compress(answer.body)
-                return web.Response(status=answer.status, body=body, headers=headers)
             case "half":
                 half = web.StreamResponse(status=answer.status)
                 half.content_type, half.content_length = "application/json", len(answer.body)
