@@ -33,7 +33,7 @@ from tests.hostile.operating.oracle import (
     judge_look,
     listed_now,
 )
-from tests.hostile.operating.processes import run_script, type_command
+from tests.hostile.operating.processes import OUTS, run_script, type_command
 from tests.hostile.operating.sessions import BYSTANDERS, SANDBOXES, make, opened
 from tests.hostile.operating.settings_file import draw_additions, play_additions
 from tests.hostile.operating.themes import THEMES, UNLINKS, UNREADABLE
@@ -107,7 +107,7 @@ def _command(chance: Random, theme: str, id: str) -> Step:
         step = arguments.draw_script(chance)
     elif name in commands():
         step = arguments.draw_command(chance, name, id)
-        step["out"] = "/dev/full" if chance.random() < 0.05 else ""
+        step["out"] = chance.choice(OUTS) if chance.random() < 0.1 else ""
     else:
         step = arguments.draw_request(chance, name, id)
     return {**step, **_how(chance)}

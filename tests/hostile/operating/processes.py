@@ -9,19 +9,31 @@ from pathlib import Path
 from tests.hostile.operating.world import World
 from tests.standin.whaticket.server import PASSWORD, USER
 
+OUTS = ("/dev/full", "closed", "ascii", "latin", "no folder")
+"""What surrounds a command: where its answer goes, the letters that it may use, its folder."""
+_WORDS = {
+    "closed": ("sh", "-c", 'exec "$@" >&-', "sh"),
+    "/dev/full": ("sh", "-c", 'exec "$@" >/dev/full', "sh"),
+    "no folder": ("sh", "-c", 'cd "$(mktemp -d)" && rmdir "$PWD" && exec "$@"', "sh"),
+}
+_SPEAKS = {
+    "ascii": {"PYTHONIOENCODING": "ascii"},
+    "latin": {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
+}
+
 
 async def type_command(
     world: World, words: list[str], kill: float = 0.0, out: str = ""
 ) -> tuple[int, str]:
     """One command of the program; its exit status and what it said."""
-    with await asyncio.to_thread(Path(out or os.devnull).open, "wb") as full:
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "agent", *words),
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=full if out else asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT if not out else asyncio.subprocess.PIPE,
-            env={**os.environ, "WA_AGENT_SOCKET": str(world.agent.state / "api.sock")},
-        )
+    here = {"WA_AGENT_SOCKET": str(world.agent.state / "api.sock"), "PYTHONPATH": str(Path.cwd())}
+    process = await asyncio.create_subprocess_exec(
+        *(*_WORDS.get(out, ()), sys.executable, "-m", "agent", *words),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+        env={**os.environ, **here, **_SPEAKS.get(out, {})},
+    )
     return await _end_of(process, kill)
 
 
