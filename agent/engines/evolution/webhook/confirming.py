@@ -20,7 +20,7 @@ async def is_so(event: hooks.HookEvent, observer: Observer) -> bool:
     view, api = observer.view, observer.server.api
     ends, code = _end_of(event)
     known = view.live not in (Live.OPEN, Live.MISSING)
-    if not ends and (not _tells(event) or (known and not view.paired)):
+    if not ends and (not _tells(event) or (known and view.unpaired)):
         return True  # there is nothing that it could end
     if not ends and hooks.read_open(event.content):
         return True  # its proof is asked for
@@ -29,7 +29,7 @@ async def is_so(event: hooks.HookEvent, observer: Observer) -> bool:
         return False
     if not ends:
         await observer.missing_pairing(now=True)
-        return not view.paired
+        return view.unpaired
     if event.kind == "CONNECTION_UPDATE" and code is not None and not _ends_pairing(code):
         return True  # the other events are told with the keys deleted
     if api.may_be_old:
