@@ -35,8 +35,9 @@ from tests.standin.baileys.run import BaileysServer
 FRIENDS = [FRIEND, *(f"55119000002{number:02d}" for number in range(7))]
 LINKED, BACK, READ = 120.0, 180.0, 120.0
 """Seconds until all bots are linked, a session is back after a kill, and with no other receipt."""
-BETWEEN_CASES, BETWEEN_WORDS, BETWEEN_KILLS = 6.0, 3.0, 25.0
-"""The longest pauses in seconds, of each session's contact, of its friends, and of the kills."""
+BETWEEN_CASES, BETWEEN_WORDS, BETWEEN_KILLS = 6.0, 3.0, 200.0
+"""The longest pauses in seconds, of each session's contact, friends and kills. A worker leaves a
+Node that ends more often than `client_starts` in ten minutes to the agent, which takes its time."""
 LOOK = 5.0
 
 
@@ -117,7 +118,7 @@ class Attack:
 
     async def _kill_all_the_time(self, until: float) -> None:
         while time.monotonic() < until:
-            await asyncio.sleep(self._chance.uniform(0.0, BETWEEN_KILLS))
+            await asyncio.sleep(self._chance.uniform(0.0, BETWEEN_KILLS / len(self.sessions)))
             await self._kill(self._chance.choice(self.sessions))
 
     async def _kill(self, session: Session) -> None:
