@@ -145,11 +145,19 @@ class Store:
             lambda db: instances.insert_instance(db, instance, settings, text), [entry]
         )
 
-    async def save_instance(self, instance: Instance, *entries: JournalEntry) -> list[JournalEntry]:
+    async def save_instance(
+        self, instance: Instance, *entries: JournalEntry, record: SessionRecord | None = None
+    ) -> list[JournalEntry]:
+        """`record`: written with it or not at all; None = it stays."""
         settings = instances.encode_settings(instance)
-        return await self._change(
-            lambda db: instances.update_instance(db, instance, settings), entries
-        )
+        text = None if record is None else instances.encode_record(record)
+
+        def write(db: Database) -> None:
+            instances.update_instance(db, instance, settings)
+            if text is not None:
+                instances.update_record(db, instance.id, text)
+
+        return await self._change(write, entries)
 
     async def save_record(
         self, id: InstanceId, record: SessionRecord, *entries: JournalEntry

@@ -31,6 +31,13 @@ _NO_ROOM = (sqlite3.SQLITE_IOERR_SHMSIZE, sqlite3.SQLITE_IOERR_SHMOPEN)
 """What a full disk looks like when the shared index of the WAL cannot grow."""
 
 
+class StoreBusy(StoreError):
+    """Another program holds the database; it has room."""
+
+    http = 503
+    exit_status = 75
+
+
 def code_of(error: BaseException) -> str:
     if isinstance(error, StoreError):
         return error.code
@@ -48,7 +55,8 @@ def explain(verb: str, path: Path, error: BaseException) -> StoreError:
         code = "read_only"
     cause = _CAUSES.get(code)
     text = f"{cause} ({error})" if cause else str(error) or type(error).__name__
-    return StoreError(f"cannot {verb} {path}: {text}", code=code)
+    made = StoreBusy if code == "busy" else StoreError
+    return made(f"cannot {verb} {path}: {text}", code=code)
 
 
 def _is_damage(error: BaseException) -> bool:

@@ -129,7 +129,9 @@ class SavedFacts:
     """The record is newer than the identity file."""
     instance: Instance | None = None
     record: SessionRecord | None = None
-    """The rows in the database, which views show; None = not written, or writing failed."""
+    """The rows in the database, as they were last written; None = not written yet."""
+    rows_behind: bool = False
+    """Writing them failed since: views show at least what the agent acts on."""
     writing: asyncio.Lock = field(default_factory=asyncio.Lock)
     """Locked while the identity file is written: the newest state must be written last."""
 

@@ -4,7 +4,8 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -58,7 +59,7 @@ class Registry:
         facts = Facts(
             instance,
             record,
-            repair=RepairFacts(repair_of(record, time.time())),
+            repair=RepairFacts(repair_of(instance.id, record, time.time())),
             # Counted from here on: an earlier agent counted the time since the record's status
             # began, or no agent ran.
             status_time=StatusTime(record.status, boot_now()),
@@ -155,18 +156,25 @@ class Registry:
         ):
             await self._write_identity(facts)
         await self._save_record(facts, *entries)
-        self.touch(facts)
 
     async def _save_record(self, facts: Facts, *entries: JournalEntry) -> None:
         record = facts.record
-        try:
+        with self._writing(facts):
             await self._store.save_record(facts.id, record, *entries)
+        facts.saved.record = record
+
+    @contextmanager
+    def _writing(self, facts: Facts) -> Iterator[None]:
+        try:
+            yield
         except BaseException:
-            # Views show at least what the agent acts on.
-            facts.saved.record, facts.shown = None, (facts.unit, facts.verdict)
-            self.touch(facts)
+            facts.saved.rows_behind = True
             raise
-        facts.saved.record, facts.shown = record, (facts.unit, facts.verdict)
+        else:
+            facts.saved.rows_behind = False
+        finally:
+            facts.shown = facts.unit, facts.verdict
+            self.touch(facts)
 
     async def save_instance(self, facts: Facts, *entries: JournalEntry) -> None:
         """As `save`, for a change of the instance itself."""
@@ -175,42 +183,39 @@ class Registry:
 
     async def save_order(self, facts: Facts, *entries: JournalEntry) -> None:
         """As `save_instance`, for an order: one that cannot be written is not carried out."""
-        instance, record = facts.saved.instance, facts.saved.record
-        try:
+        with self.order(facts):
             await self.save_instance(facts, *entries)
+
+    @contextmanager
+    def order(self, facts: Facts) -> Iterator[None]:
+        """Around all that writes an order: where it fails, what is wanted is what was."""
+        instance, record = facts.saved.instance, facts.saved.record
+        assert instance is not None and record is not None, "the registry has what was written"
+        try:
+            yield
         except WaError:
-            if instance is not None and record is not None:
-                facts.asked.start = False
-                facts.instance = facts.saved.instance = instance
-                facts.record = replace(
-                    facts.record,
-                    override=record.override,
-                    override_boot=record.override_boot,
-                    restart_of=record.restart_of,
-                )
-                # The file may have the order already; where it has not, nothing is to be written.
-                facts.saved.identity_behind = not says_the_same(
-                    facts.saved.identity, identity_of(facts)
-                )
+            self._take_back(facts, instance, record)
             raise
+
+    def _take_back(self, facts: Facts, instance: Instance, record: SessionRecord) -> None:
+        facts.asked.start = False
+        facts.instance = instance
+        facts.record = replace(
+            facts.record,
+            override=record.override,
+            override_boot=record.override_boot,
+            restart_of=record.restart_of,
+        )
+        # The file may have the order already; where it has not, nothing is to be written.
+        facts.saved.identity_behind = not says_the_same(facts.saved.identity, identity_of(facts))
+        self.touch(facts)
 
     async def save_row(self, facts: Facts, *entries: JournalEntry) -> None:
         """As `save_instance`, of what came from the identity file itself."""
-        # Asked for together, so that one commit has both.
-        await asyncio.gather(
-            self._save_instance(facts, *entries),
-            self._save_record(facts),
-        )
-        self.touch(facts)
-
-    async def _save_instance(self, facts: Facts, *entries: JournalEntry) -> None:
-        instance = facts.instance
-        try:
-            await self._store.save_instance(instance, *entries)
-        except BaseException:
-            facts.saved.instance = None
-            raise
-        facts.saved.instance = instance
+        instance, record = facts.instance, facts.record
+        with self._writing(facts):
+            await self._store.save_instance(instance, *entries, record=record)
+        facts.saved.instance, facts.saved.record = instance, record
 
     async def save_all(self, *, closing: bool) -> None:
         """Every record in one commit. `closing`: the agent itself ends the workers."""
@@ -247,12 +252,19 @@ def _asked_for(instance: Instance) -> Instance:
     return replace(instance, settings={**instance.settings, ADOPTED: False})
 
 
-def repair_of(record: SessionRecord, now_wall: float) -> Repair | None:
+def repair_of(id: InstanceId, record: SessionRecord, now_wall: float) -> Repair | None:
     """The repair in the record, ready to go on."""
     if not record.repair:
         return None
     try:
-        return resume_repair(read_repair(json.loads(record.repair)), now_wall)
+        repair = read_repair(json.loads(record.repair))
+        resumed = resume_repair(repair, now_wall)
+        if resumed.goal is not repair.goal:
+            lapsed = (
+                "an operator's order (%s) had not begun when the last agent ended: it is dropped"
+            )
+            bound(Category.RECOVERY, id).warning(lapsed, repair.goal.replace("_", " "))
+        return resumed
     except (ValueError, TypeError, AttributeError) as error:
         log.warning("cannot read a recorded repair, which is dropped: %s", error)
         return None

@@ -18,7 +18,7 @@ from agent.core.view import (
 )
 from agent.engines.catalog import entry_of
 from agent.host.base import Host
-from agent.supervise.facts import Facts
+from agent.supervise.facts import Facts, SavedFacts
 from agent.supervise.settings import Settings
 from agent.supervise.turns.turns import Turns
 
@@ -45,8 +45,8 @@ class ViewSources:
 def view_of(facts: Facts, sources: ViewSources) -> InstanceView:
     """What outlives the agent is shown as the disk has it: a kill must not take it back."""
     now, now_wall = boot_now(), time.time()
-    instance = facts.saved.instance or facts.instance
-    record = facts.saved.record or facts.record
+    saved = SavedFacts() if facts.saved.rows_behind else facts.saved
+    instance, record = saved.instance or facts.instance, saved.record or facts.record
     breaker, rules = breaker_of(record), sources.settings.config.reconnect.breaker
     opens_in = breaker.opens_in(now_wall, rules)
     counted = entry_of(facts.instance.engine).counts_messages

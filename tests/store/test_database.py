@@ -4,6 +4,7 @@ import asyncio
 import json
 import sqlite3
 import threading
+from contextlib import closing
 from dataclasses import asdict, replace
 
 import pytest
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 
 from agent.core.model import Category, ConnectionStatus, Override, SessionRecord
 from agent.errors import NotFound, Refused, StoreError
+from agent.store.database import Store
 from agent.store.instances import decode_record, encode_record
 from agent.store.keys import KeyRow
 from tests.store.conftest import entry, instance
@@ -235,3 +237,14 @@ def test_a_record_of_another_version_is_read_as_far_as_it_goes(text, record):
 async def test_categories_come_back_as_what_they_are(store):
     await store.append(entry(category=Category.CRYPTO))
     assert (await store.history())[0].category is Category.CRYPTO
+
+
+async def test_a_database_that_another_program_holds_is_busy_and_not_full(tmp_path):
+    store = await Store.open(tmp_path / "agent.db")
+    with closing(sqlite3.connect(tmp_path / "agent.db", isolation_level=None)) as other:
+        other.execute("begin immediate")
+        with pytest.raises(StoreError) as refused:
+            await store.put_facts({"a": "b"})
+        other.execute("rollback")
+    await store.close()
+    assert (refused.value.code, refused.value.http, refused.value.exit_status) == ("busy", 503, 75)

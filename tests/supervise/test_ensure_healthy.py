@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from contextlib import nullcontext
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
@@ -60,7 +61,7 @@ def repairs(facts: Facts, checked: asyncio.Event) -> Repairs:
     async def save(*_: object) -> None: ...
 
     parts: dict[str, Any] = {
-        "registry": SimpleNamespace(get=lambda _: facts, save=save),
+        "registry": SimpleNamespace(get=lambda _: facts, save=save, order=nullcontext),
         "host": SimpleNamespace(boot_id=lambda: "boot"),
         "ladder": SimpleNamespace(request=request),
         "incidents": SimpleNamespace(),

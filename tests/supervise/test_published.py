@@ -47,9 +47,9 @@ class SlowStore:
         await self._wait()
         return await self._store.save_record(*args)  # type: ignore[arg-type]
 
-    async def save_instance(self, *args: object) -> object:
+    async def save_instance(self, *args: object, **record: object) -> object:
         await self._wait()
-        return await self._store.save_instance(*args)  # type: ignore[arg-type]
+        return await self._store.save_instance(*args, **record)  # type: ignore[arg-type]
 
 
 @pytest.fixture

@@ -29,6 +29,7 @@ from agent.core.recovery.repair import (
     Repair,
     begin_repair,
     join_repair,
+    lapse_order,
     outlive_repair,
     wants_repair,
 )
@@ -107,6 +108,13 @@ class Ladder:
             assert facts.verdict is not None, "asked before the first look"
             facts.repair.last = begin_repair(facts.verdict, goal, time.time(), consent)
         facts.record = with_repair(facts.record, facts.repair.last)
+
+    def take_back(self, facts: Facts, before: Repair | None) -> None:
+        """A request could not be written: nothing more is done by its word."""
+        last, begun = facts.repair.last, 0 if before is None or before.over else before.acts
+        if last is not None:
+            facts.repair.last = before if last.acts == begun else lapse_order(last)
+            facts.record = with_repair(facts.record, facts.repair.last)
 
     def done(self, facts: Facts, plan: Plan, outcome: Outcome) -> None:
         kind = RecoveryKind(plan.name)

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -50,10 +51,7 @@ class Deletion:
         facts.action.interrupt_start()
         async with facts.busy:
             self.registry.get(id)  # another request may have deleted it meanwhile
-            await self.store.put_facts({DELETING + id: ""})
-            await self.registry.save_instance(
-                facts, entry(facts, "deleting", "an operator deletes it")
-            )
+            await self._note_begun(facts)
             failpoint("deletion_begun")
             await self.host.stop(id)
             await self.registry.tenure.delete(id)
@@ -69,6 +67,19 @@ class Deletion:
             self.registry.drop(facts)
             self.forget(id)
             return retired
+
+    async def _note_begun(self, facts: Facts) -> None:
+        """From here on the deletion is ended, by the next agent if need be; where that cannot be
+        written nothing was done."""
+        with self.registry.order(facts):
+            await self.store.put_facts({DELETING + facts.id: ""})
+        try:
+            said = entry(facts, "deleting", "an operator deletes it")
+            await self.registry.save_order(facts, said)
+        except WaError:
+            with suppress(WaError):
+                await self.store.forget_facts([DELETING + facts.id])
+            raise
 
     async def finish_deletions(self) -> None:
         """End the deletions that a killed agent had begun. One that fails is tried again: the

@@ -23,7 +23,7 @@ from agent.core.reconnect import forgive
 from agent.core.recovery.proof import Consent
 from agent.core.recovery.repair import Ending, Goal
 from agent.core.waiting import AWAY
-from agent.errors import NotFound, Refused, TryLater
+from agent.errors import NotFound, Refused, TryLater, WaError
 from agent.host.base import Host
 from agent.log import bound
 from agent.supervise.facts import Facts
@@ -222,11 +222,16 @@ class Repairs:
             await self.check_instance_health(facts.id)
         await self.until_there(facts)
         asked_at = boot_now()
+        before = facts.repair.last
         self._ladder.request(facts, goal, consent)
         over = facts.repair.waiters = facts.repair.waiters or asyncio.Event()
         word = "joins the repair that runs" if joins else "begins a repair"
         sentence = f"an operator asked for a repair ({goal.replace('_', ' ')}): it {word}"
-        await self._intend(facts, entry(facts, "operator", sentence, Category.RECOVERY))
+        try:
+            await self._intend(facts, entry(facts, "operator", sentence, Category.RECOVERY))
+        except WaError:
+            self._ladder.take_back(facts, before)
+            raise
         in_vain = in_vain or (lambda facts: waits_in_vain(facts, (), asked_at))
         while not await self.wait(over, POLL) and time.monotonic() < deadline:
             if in_vain(facts) or is_over_for(facts, goal):
@@ -289,7 +294,8 @@ class Repairs:
 
     async def _intend(self, facts: Facts, said: JournalEntry) -> None:
         bound(said.category, facts.id).info("%s", said.sentence)
-        await self._registry.save(facts, [said])
+        with self._registry.order(facts):
+            await self._registry.save(facts, [said])
         self._wake(facts.id)
 
 

@@ -1,0 +1,49 @@
+"""An order that the database refuses changes nothing, also once the database takes writes again."""
+
+import sqlite3
+from contextlib import closing
+
+import pytest
+
+ORDERS = {
+    "delete": ("DELETE", "/api/instance/a", None),
+    "restart": ("POST", "/api/instance/a/restart", None),
+    "cleanup": ("POST", "/api/instance/a/cleanup", {"confirm": True}),
+    "stop": ("POST", "/api/instance/a/stop", None),
+}
+
+
+TABLES = ("instances", "sessions")
+
+
+def execute(agent, statements):
+    with closing(sqlite3.connect(agent.state / "agent.db", timeout=30)) as database:
+        database.executescript(statements)
+
+
+async def looks(agent):
+    shown = await agent.show("a")
+    same = ("connection_status", "enabled", "override", "paired", "repair")
+    return [shown["unit"]["run"], *(shown[key] for key in same)]
+
+
+@pytest.mark.parametrize("order", ORDERS)
+async def test_an_order_that_cannot_be_written_changes_nothing(agent, eventually, order):
+    await agent.create("a")
+    await eventually(lambda: agent.status("a"), "CONNECTED")
+    before = await looks(agent)
+    for table in TABLES:
+        refuses = "BEGIN SELECT RAISE(ABORT, 'refused'); END;"
+        execute(agent, f"CREATE TRIGGER no_{table} BEFORE UPDATE ON {table} {refuses}")
+    for _ in range(2):
+        status, told = await agent.ask(*ORDERS[order])
+        assert (status, told["error"]) == (507, "store"), told
+    for table in TABLES:
+        execute(agent, f"DROP TRIGGER no_{table};")
+    for _ in range(2):
+        await agent.do("POST", "/api/instance/a/health")
+    assert await looks(agent) == before
+    assert (await agent.do("GET", "/api/trash"))["trash"] == []
+    await agent.kill()
+    await agent.start()
+    await eventually(lambda: looks(agent), before)
