@@ -114,6 +114,8 @@ def _inspect_files(folder: Path, engine: str, paired: bool) -> FilesReport:
         with open_root(folder.parent) as root_fd:
             modes = modes_of(root_fd)
         with open_instance(folder.parent, InstanceId(folder.name)) as fd:
+            if paired and not os.path.lexists(path):
+                return FilesReport(SessionFiles.ABSENT, f"{path}: it is not there")
             if is_empty(path, SESSION, fd):
                 return FilesReport(SessionFiles.UNPAIRED)
             with open_folder(path, SESSION, fd) as session_fd:

@@ -12,7 +12,7 @@ from agent.core.words import Claim, InstanceId
 from agent.engines.base import Engine
 from agent.engines.catalog import file_rules, load_engine
 from agent.engines.files import NO_RULES
-from agent.errors import EngineError, InvalidRequest
+from agent.errors import EngineError, FolderUnusable, InvalidRequest
 from agent.link.messages import Call
 from agent.link.server import LinkServer
 from agent.worker.calls import Answer, Work, answer_with, plain, session_works
@@ -173,10 +173,13 @@ def _open_engine(identity: Identity, reports: Reports) -> Engine:
         return ended_engine(identity.ended, reports)
     open_engine = load_engine(identity.engine)
     rules = file_rules(identity.engine) if identity.paired else NO_RULES
-    if cause := rules.lost_store(identity.folder / "session"):
+    session = identity.folder / "session"
+    if identity.paired and not os.path.lexists(session):
+        raise FolderUnusable(f"cannot use {session}: it is not there")
+    if cause := rules.lost_store(session):
         return lost_engine(cause, reports)
     try:
-        rules.check_login(identity.folder / "session", identity.account)
+        rules.check_login(session, identity.account)
     except EngineError as error:
         return refused_engine(error, reports)
     return open_engine(engine_folder(identity.folder, "session"), identity.settings, reports)

@@ -47,6 +47,21 @@ async def test_a_folder_that_was_moved_away_is_named_and_served_again_when_it_is
     assert len(story) <= 4, story
 
 
+async def test_only_its_session_folder_was_moved_away_and_that_is_what_is_said(agent, eventually):
+    folder = await connected(agent, eventually)
+    (folder / "session").rename(folder / "away")
+    await kill_worker(agent)
+    await eventually(lambda: reason(agent), "session_missing", within=60)
+    sentence = (await agent.show("a"))["sentence"]
+    assert f"{folder / 'session'}: it is not there" in sentence, sentence
+    await agent.do("POST", "/api/health/check")
+    assert not (folder / "session").exists()
+    (folder / "away").rename(folder / "session")
+    await eventually(lambda: agent.status("a"), "CONNECTED", within=60)
+    assert "without a logout" not in str(await agent.story("a"))
+    assert not (await agent.do("GET", "/api/trash"))["trash"]
+
+
 async def test_an_unpaired_one_waits_for_its_folder_too(agent, eventually):
     await agent.create("a", scan="manual")
     await eventually(lambda: agent.status("a"), "QR_REQUIRED")

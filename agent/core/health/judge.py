@@ -106,7 +106,7 @@ def _session_files(observation: Observation) -> HealthVerdict | None:
     if observation.unit.runs or not observation.record.paired or ended.unpairs:
         return None
     if observation.files is SessionFiles.ABSENT:
-        return corrupted(observation, "session_missing")
+        return corrupted(observation, "session_missing", observation.files_problem)
     if observation.files is SessionFiles.UNPAIRED:
         return corrupted(observation, "unpaired_suspect")
     return None
