@@ -25,8 +25,6 @@ SUBJECTS = {
     "deliver": "events go out",
     "metrics": "what Prometheus reads",
     "fleet": "many machines, one owner each",
-    "moving": "sessions of other programs",
-    "desk": "a browser on a person's desk",
     "host": "systemd, processes, the machine",
     "link": "the wire to workers",
     "store": "SQLite",
