@@ -1,7 +1,9 @@
 """Real agents on one PostgreSQL: who runs a session, and what becomes of its files elsewhere."""
 
+import contextlib
 import json
 import shutil
+import sqlite3
 from collections.abc import AsyncIterator, Iterable
 from pathlib import Path
 
@@ -28,9 +30,13 @@ async def waits(agent: FleetAgent, id: str, why: str) -> bool:
 
 
 async def here(agent: FleetAgent, ids: list[str]) -> bool:
-    """The machine's own registry has these sessions."""
+    """The machine has their folders and, what comes later, they are in its own registry."""
     folders = (agent.state / "sessions").iterdir()
-    return sorted(it.name for it in folders if not it.name.startswith(".")) == ids
+    if sorted(it.name for it in folders if not it.name.startswith(".")) != ids:
+        return False
+    address = f"file:{agent.state / 'agent.db'}?mode=ro"
+    with contextlib.closing(sqlite3.connect(address, uri=True)) as store:
+        return [id for (id,) in store.execute("SELECT id FROM instances ORDER BY id")] == ids
 
 
 async def test_the_sessions_of_a_lost_machine_run_on_another_one(
