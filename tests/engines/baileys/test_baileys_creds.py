@@ -230,6 +230,19 @@ def test_credentials_behind_a_link_are_not_used_and_not_called_damaged(
 
 
 @pytest.mark.slow
+async def test_a_session_that_is_paired_shows_no_code_whatever_it_is_sent(bench: Bench) -> None:
+    await bench.pair()
+    begun = len(bench.heard.claims)
+    ref = {"tag": "ref", "attrs": {}, "content": {"base64": "cmVm"}}
+    inner = {"tag": "pair-device", "attrs": {}, "content": [ref]}
+    attrs = {"from": "s.whatsapp.net", "id": "1", "t": "1", "type": "set", "xmlns": "md"}
+    stanza = {"tag": "iq", "attrs": attrs, "content": [inner]}
+    for _ in range(3):
+        await asyncio.to_thread(bench.whatsapp.tell, "/put", {"user": ACCOUNT, "stanza": stanza})
+    await bench.talk("still here")
+    assert {claim.status for claim in bench.heard.claims[begun:]} <= {"CONNECTED"}
+
+
 async def test_a_stanza_of_a_pairing_changes_nothing_of_a_session_that_is_paired(
     bench: Bench,
 ) -> None:

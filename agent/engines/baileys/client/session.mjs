@@ -306,7 +306,7 @@ export class Session {
   }
 
   #update({ connection, lastDisconnect, qr, isNewLogin, receivedPendingNotifications, reachoutTimeLock }) {
-    if (qr) this.#emit({ event: "qr", qr });
+    if (qr && !this.#wasPaired) this.#emit({ event: "qr", qr }); // a linked device shows none, whatever comes
     if (isNewLogin) Promise.resolve(this.#linked).then(() => this.#emit({ event: "paired", ...this.#identity() }), () => {});
     if (reachoutTimeLock) this.#emit({ event: "restricted", active: reachoutTimeLock.isActive === true, until: secondsOf(reachoutTimeLock.timeEnforcementEnds) });
     if (receivedPendingNotifications) this.#emit({ event: "synced" });
