@@ -3,6 +3,8 @@ swapped back, with files of a senseless size. Nothing of them is replaced or put
 what is back where it belongs runs again by itself."""
 
 import os
+import shutil
+import signal
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from random import Random
@@ -12,7 +14,7 @@ from tests.daemon.conftest import RunningAgent
 
 Step = dict[str, Any]
 Until = Callable[[str, Callable[[dict[str, Any]], bool]], Awaitable[dict[str, Any]]]
-HOWS = ("linked", "swapped", "sparse")
+HOWS = ("linked", "swapped", "sparse", "away", "away")
 MOST_COPIED = 32 << 20
 """Bytes of a snapshot beside a file of a senseless size."""
 
@@ -38,7 +40,11 @@ async def play_folder(agent: RunningAgent, until: Until, step: Step, other: str)
             await _swapped(agent, until, step["session"], other)
         case "sparse":
             await _sparse(agent, step)
-    assert _trash(agent) == before, f"put into the trash: {_trash(agent) - before}"
+        case "away":
+            await _away(agent, until, step)
+    more = _trash(agent) - before
+    # What was away came back from a snapshot: the rest of before is in the trash.
+    assert not more or step["how"] == "away", f"put into the trash: {more}"
 
 
 def _connected(shown: dict[str, Any]) -> bool:
@@ -78,6 +84,41 @@ async def _linked(agent: RunningAgent, until: Until, step: Step) -> None:
     path.unlink()
     moved.rename(path)
     await until(id, _connected)
+
+
+async def _away(agent: RunningAgent, until: Until, step: Step) -> None:
+    """A mount that went: under a session that runs, or before it starts."""
+    id, path = step["session"], _sessions(agent) / step["session"] / step["what"]
+    moved, before = agent.state.parent / "away", await agent.show(id)
+    if step["stopped"]:
+        await agent.do("POST", f"/api/instance/{id}/stop")
+        await until(id, lambda shown: not shown["unit"]["main_pid"])
+    path.rename(moved)
+    last = before["events"][0]["cursor"]
+    if step["stopped"]:
+        await agent.do("POST", f"/api/instance/{id}/start")
+    else:
+        os.kill(before["unit"]["main_pid"], signal.SIGKILL)
+
+    def is_back_or_names_it(shown: dict[str, Any]) -> bool:
+        assert shown["connection_status"] != "QR_REQUIRED", (
+            "its files are away, and it shows a code"
+        )
+        said = [event["sentence"] for event in shown["events"] if event["cursor"] > last]
+        own = shown["unit"]["main_pid"] not in (0, before["unit"]["main_pid"])
+        names = any(path.name in each for each in [shown["sentence"], *said])
+        return names or (own and _connected(shown))
+
+    shown = await until(id, is_back_or_names_it)
+    if not _connected(shown):
+        if not path.exists():
+            moved.rename(path)
+        await until(id, _connected)
+    if moved.is_dir():
+        shutil.rmtree(moved)
+    else:
+        moved.unlink(missing_ok=True)
+    await agent.do("POST", f"/api/instance/{id}/snapshots")
 
 
 async def _swapped(agent: RunningAgent, until: Until, one: str, other: str) -> None:
