@@ -85,7 +85,7 @@ async def test_an_adopted_one_that_was_deleted_there_is_not_made_again(
     for ask in (session.connect, session.restart, lambda: session.renew(confirmed=False)):
         with pytest.raises(EngineError, match="wa-agent ensure-healthy sales --yes") as caught:
             await ask()
-        assert caught.value.code == "remote_missing"
+        assert caught.value.code in ("remote_missing", "pairing_kept")
     assert bench.standin.asked[CREATES] == 0
     await stays_closed(session, eventually)
     assert (await session.probe()).claim.reason == "remote_missing"
@@ -115,6 +115,21 @@ async def test_on_an_old_server_one_of_others_that_may_be_paired_is_left_as_it_i
         return (await session.probe()).claim.status
 
     await eventually(is_back, Status.CONNECTED)
+
+
+@pytest.mark.parametrize("version", ["1.8.6", "2.3.7"])
+async def test_one_without_a_pairing_that_was_deleted_there_is_not_made_again(
+    make_stand_in: MakeStandIn, make_bench: MakeBench, version: str
+) -> None:
+    bench = await make_bench(await make_stand_in(version))
+    bench.standin.add("sales", "connecting")
+    await bench.backend.check()
+    session = bench.hold("sales", adopted=True)
+    assert await session.qr() is not None
+    bench.standin.remove("sales")
+    with pytest.raises(EngineError, match="wa-agent ensure-healthy sales --yes"):
+        await session.renew(confirmed=False)
+    assert bench.standin.asked[CREATES] == 0
 
 
 async def cut_off(standin: StandIn, session: EvolutionSession) -> None:
