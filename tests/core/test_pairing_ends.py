@@ -14,6 +14,7 @@ from agent.core.recovery.pairing import (
     PAIRING_KEPT,
     WHATSAPP_AWAY,
     may_person_end_it,
+    may_publish_unpaired,
     may_repair_end_it,
 )
 from agent.core.recovery.policy import RecoveryPolicy, Unpair
@@ -131,10 +132,27 @@ def test_the_agent_gives_damaged_files_up_at_once_where_no_copy_of_them_is_left(
     assert repair.round == 1
 
 
-def test_files_that_are_gone_may_come_back_and_so_have_all_rounds():
-    done, repair = run(MISSING)
-    assert repair.round == POLICY.rounds
-    assert K.CLEANUP in done
+@pytest.mark.parametrize("observation", [MISSING, replace(SUSPECT, files=SessionFiles.ABSENT)])
+def test_files_that_are_not_there_may_come_back_and_no_round_gives_them_up(observation):
+    for around in (CALM, COPY):
+        done, repair = run(observation, circumstances=around)
+        assert UNPAIRING.isdisjoint(done)
+        assert repair.ending is Ending.GAVE_UP
+        for goal in (Goal.HEAL, Goal.WORKING_QR):
+            kept = answer(observation, around, goal=goal)
+            assert isinstance(kept, Kept)
+            assert "--yes" in kept.todo
+
+
+def test_a_suspect_with_a_good_snapshot_that_only_a_person_may_put_back_is_not_published():
+    begun = begin_repair(judge_health(SUSPECT, HEALTH, NOW), Goal.HEAL, WALL)
+    kept = may_publish_unpaired(
+        Case(SUSPECT, judge_health(SUSPECT, HEALTH, NOW), COPY, POLICY, WALL), begun
+    )
+    assert isinstance(kept, Kept)
+    assert "wa-agent restore sales" in kept.todo
+    _, repair = run(SUSPECT, circumstances=COPY)
+    assert repair.ending is Ending.GAVE_UP
 
 
 def test_the_agent_gives_no_files_up_while_a_copy_of_them_is_good():

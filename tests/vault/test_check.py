@@ -61,9 +61,10 @@ def test_no_folder_is_absent(root):
     assert check_files(root / "No Id", "sandbox") is SessionFiles.DAMAGED
 
 
-def test_a_lost_session_folder_is_unpaired(folder):
+def test_a_lost_session_folder_is_unpaired_where_no_pairing_is_known(folder):
     (folder / "session").rmdir()
-    assert check_files(folder, "sandbox") is SessionFiles.UNPAIRED
+    assert check_files(folder, "sandbox", paired=False) is SessionFiles.UNPAIRED
+    assert check_files(folder, "sandbox") is SessionFiles.ABSENT, "of a paired one it may come back"
 
 
 def test_an_engine_without_a_rule_has_a_session_when_something_is_there(folder):

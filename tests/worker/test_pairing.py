@@ -44,12 +44,20 @@ def unpaired(session: Path) -> None:
     write_session(session, SessionFile(device="never-paired"))
 
 
-@pytest.mark.parametrize("lay_out", [None, empty, unpaired], ids=["gone", "empty", "unpaired"])
+async def test_a_paired_session_without_its_folder_ends_its_worker_and_names_the_folder(
+    bench: Any,
+) -> None:
+    start_paired(bench)
+    assert await bench.ended() == 66
+    assert f"cannot use {bench.session}: it is not there" in bench.errors()
+    assert not bench.session.exists()
+
+
+@pytest.mark.parametrize("lay_out", [empty, unpaired])
 async def test_f42_a_paired_session_without_a_pairing_is_reported_and_not_touched(
     bench: Any, lay_out: Any
 ) -> None:
-    if lay_out is not None:
-        lay_out(bench.session)
+    lay_out(bench.session)
     before = files(bench)
     start_paired(bench)
     link = await bench.linked()
@@ -71,7 +79,7 @@ async def test_f42_a_paired_session_without_a_pairing_is_reported_and_not_touche
     bench.process.terminate()
     assert await bench.ended() == 0
     assert files(bench) == before
-    assert bench.session.exists() == (lay_out is not None)
+    assert bench.session.exists()
     assert "QR_REQUIRED" not in bench.errors() + str(bench.claims)
 
 

@@ -47,8 +47,12 @@ def may_repair_end_it(case: Case, repair: Repair) -> Proof | Kept:
 def may_publish_unpaired(case: Case, repair: Repair) -> Proof | Kept:
     """Whether a suspect that no try brought back may be published as unpaired."""
     found: Proof | Kept = Proof(Ground.LOST_STORE)
-    if not (case.circumstances.well or was_being_published(case, repair)):
+    if was_being_published(case, repair):
+        pass
+    elif not case.circumstances.well:
         found = _kept(case, "other sessions came up the same way, or its backend is down")
+    elif (kept := _files_elsewhere(case)) is not None:
+        found = kept
     return may_end_pairing(case.observation, repair.consent, found)
 
 
@@ -107,6 +111,8 @@ def _kept_or_proved(case: Case, repair: Repair) -> Proof | Kept:
     if not around.well:
         return _away(case, "many of its sessions fail alike, or the network is down")
     if repair.trouble is Trouble.SUSPECT:
+        if (kept := _files_elsewhere(case)) is not None:
+            return kept
         asked = repair.goal in _ASKED
         return Proof(Ground.LOST_STORE) if asked else _kept(case, "its files may come back")
     if case.verdict.health not in (Health.STUCK, Health.CORRUPTED):
@@ -115,14 +121,24 @@ def _kept_or_proved(case: Case, repair: Repair) -> Proof | Kept:
         return _away(case, "no session beside this one is connected")
     if not around.odd_one_out:
         return _kept(case, "other sessions fail alike, so the cause may not be its own")
-    if repair.trouble is Trouble.FILES and around.good_snapshot and not around.may_roll_back:
+    if repair.trouble is Trouble.FILES and (kept := _files_elsewhere(case)) is not None:
+        return kept
+    return _in_its_time(case, repair)
+
+
+def _files_elsewhere(case: Case) -> Kept | None:
+    """The pairing is whole in a place where only a person can take it from."""
+    around = case.circumstances
+    if around.good_snapshot and not around.may_roll_back:
         return Kept(
             PAIRING_KEPT,
             "a good snapshot of it exists, which only a person may put back",
             f"Put it back: `wa-agent restore {_id(case)} NAME --force` (its names: `wa-agent"
             f" snapshots {_id(case)}`). {_word_for_it(case)}",
         )
-    return _in_its_time(case, repair)
+    if case.observation.files is SessionFiles.ABSENT:
+        return _kept(case, "its folder is not there, and may come back")
+    return None
 
 
 def _in_its_time(case: Case, repair: Repair) -> Proof | Kept:
@@ -140,8 +156,7 @@ def _in_its_time(case: Case, repair: Repair) -> Proof | Kept:
 
 def _nothing_milder(case: Case, repair: Repair) -> bool:
     """Its files are there, cannot be read, and no copy of them exists: no later round has more."""
-    gone = case.observation.files is SessionFiles.ABSENT  # it may come back
-    return repair.trouble is Trouble.FILES and not gone and not case.circumstances.good_snapshot
+    return repair.trouble is Trouble.FILES and not case.circumstances.good_snapshot
 
 
 def _others_connect(case: Case) -> bool:
