@@ -1,7 +1,8 @@
-"""The tasks of a running agent, in one group: any one that fails ends them all, but one that
-a full disk ended begins again."""
+"""The tasks of a running agent, in one group: any one that fails ends them all, but one that a
+full disk or a want of descriptors ended begins again."""
 
 import asyncio
+import errno
 import gc
 import logging
 import time
@@ -25,8 +26,9 @@ from agent.supervise.reload import take_on
 log = logging.getLogger(__name__)
 
 AGAIN = 5.0
-"""Seconds until a task that a full disk ended begins again."""
+"""Seconds until such a task begins again."""
 
+_SCARCE = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN)
 _STORE_WAITS = ("disk_full", "read_only", "io", "busy")
 
 
@@ -137,12 +139,13 @@ async def _warn_of_one_server(config: Config) -> None:
 
 
 async def keep_up(name: str, begin: Begin, again: float = AGAIN) -> None:
-    """Run a task to its end; what a disk refused is no reason to close sessions that are well."""
+    """Run a task to its end; what the machine refused for a while is no reason to close sessions
+    that are well."""
     while True:
         try:
             await begin()
         except Exception as error:
-            if not _is_of_the_disk(error):
+            if not _may_pass(error):
                 raise
             log.error("the task %s begins again in %g s: %s", name, again, _words(error))
             await asyncio.sleep(again)
@@ -150,9 +153,15 @@ async def keep_up(name: str, begin: Begin, again: float = AGAIN) -> None:
             return
 
 
-def _is_of_the_disk(error: BaseException) -> bool:
+def _may_pass(error: BaseException) -> bool:
+    """Whether the disk, or the machine's want of descriptors or memory, may be over later."""
     if isinstance(error, BaseExceptionGroup):
-        return all(_is_of_the_disk(inner) for inner in error.exceptions)
+        return all(_may_pass(inner) for inner in error.exceptions)
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.errno in _SCARCE:
+            return True
+        cause = cause.__cause__
     if isinstance(error, StoreError):
         # A damaged database is set aside and rebuilt by the next start.
         return error.code in _STORE_WAITS

@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+import errno
+import os
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,7 @@ import pytest
 
 from agent.core.model import Category, JournalEntry
 from agent.daemon.tasks import keep_up
-from agent.errors import StoreError
+from agent.errors import HostError, StoreError
 from agent.store.database import Store
 
 from .conftest import SETTINGS
@@ -116,6 +118,20 @@ async def test_f31_a_task_that_a_full_disk_ended_begins_again(
     await keep_up("notes", write_in_a_group if nested else write, again=0)
     assert tried == ["disk_full", "written"]
     await store.close()
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.ENOMEM])
+async def test_a_task_that_found_no_descriptor_or_memory_begins_again(number: int) -> None:
+    tried: list[str] = []
+
+    async def measure() -> None:
+        tried.append("once more")
+        if len(tried) == 1:
+            cause = OSError(number, os.strerror(number))
+            raise HostError(f"cannot list the processes: {cause}") from cause
+
+    await keep_up("sampling", measure, again=0)
+    assert len(tried) == 2
 
 
 async def test_a_task_that_fails_by_an_error_of_its_own_is_not_begun_again() -> None:
