@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from agent.config.load import load_config
+from agent.config.secret_file import read_secret
+from agent.engines.remote.declaration import key_fault
 from agent.errors import ConfigError, InvalidRequest, Refused, TryLater
 from agent.files import write_whole
 
@@ -71,6 +73,7 @@ def with_backend(text: str, values: Mapping[str, Any]) -> str:
 def add_backend(path: Path, values: Mapping[str, Any], env: Mapping[str, str]) -> Path:
     """Its backup. The file stays as it is where the agent could not use the new one."""
     doing = f"cannot add backend {values.get('name', '')!r:.60} to {path}"
+    _refuse_unusable_key(doing, values)
     try:
         path = path.resolve(strict=True)
         with _alone(path), _key_apart(path, values) as table:
@@ -91,6 +94,18 @@ def add_backend(path: Path, values: Mapping[str, Any], env: Mapping[str, str]) -
         cause = getattr(error, "strerror", None) or "it is not UTF-8"
         advice = "a person who may write it adds it with `wa-agent backends add`"
         raise Refused(f"{doing}: {cause}; {advice}", code="config_not_writable") from error
+
+
+def _refuse_unusable_key(doing: str, values: Mapping[str, Any]) -> None:
+    """A file that only the agent may read is left to it."""
+    if (key := values.get("key")) and (fault := key_fault(key)):
+        raise InvalidRequest(f"{doing}: its key cannot be used: {fault}", field="key")
+    try:
+        if file := values.get("key_file"):
+            read_secret(file, "key_file", "key_file", key_fault)
+    except ConfigError as error:
+        if not isinstance(error.__cause__, PermissionError):
+            raise InvalidRequest(f"{doing}: {error}", field="key_file") from None
 
 
 @contextmanager

@@ -29,20 +29,25 @@ Roster = Mapping[InstanceId, Mapping[str, Any]]
 """The sessions of its worker, each with its settings."""
 
 
-def lay_out_backend(root: Path, name: InstanceId, engine: str, settings: Mapping[str, Any]) -> bool:
-    """Make the folder and write the worker's settings; True: they are new."""
-    about = {"version": VERSION, "name": name, "engine": engine, "settings": dict(settings)}
+def make_backend_folder(root: Path, name: InstanceId) -> None:
     with open_root(root, create=True) as root_fd:
-        modes = modes_of(root_fd)
-        path = root / parse_instance_id(name)
+        modes, path = modes_of(root_fd), root / parse_instance_id(name)
         if make_folder(path, name, root_fd, modes):
             os.fsync(root_fd)
         with open_folder(path, name, root_fd) as fd:
             make_folder(path / KEPT, KEPT, fd, modes)
-            if _read(path, fd, ABOUT) == about:
-                return False
-            _write(path, fd, ABOUT, about, root_fd)
-            return True
+
+
+def lay_out_backend(root: Path, name: InstanceId, engine: str, settings: Mapping[str, Any]) -> bool:
+    """Make the folder and write the worker's settings; True: they are new."""
+    about = {"version": VERSION, "name": name, "engine": engine, "settings": dict(settings)}
+    make_backend_folder(root, name)
+    path = root / name
+    with open_root(root) as root_fd, open_folder(path, name, root_fd) as fd:
+        if _read(path, fd, ABOUT) == about:
+            return False
+        _write(path, fd, ABOUT, about, root_fd)
+        return True
 
 
 def write_roster(root: Path, name: InstanceId, roster: Roster) -> None:

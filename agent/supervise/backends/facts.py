@@ -22,6 +22,8 @@ from agent.link.client import Hello, Link
 from agent.supervise.backends.circuit import Circuit
 from agent.supervise.worker_link import Listener
 
+UNREAD_AGAIN = 5.0
+
 
 @dataclass(frozen=True, slots=True)
 class SeatLink:
@@ -59,6 +61,8 @@ class BackendFacts:
     roster: dict[InstanceId, Mapping[str, Any]]
     """The sessions its worker holds, as its file says."""
     circuit: Circuit
+    unread: str = ""
+    """Why the files of its key and password cannot be used: no worker is started for it."""
     unit: UnitStatus = UNIT_ABSENT
     link: Link | None = None
     run: str = ""
@@ -109,7 +113,7 @@ class BackendFacts:
     def unchecked(self) -> bool:
         """Nothing is known of it since the agent's start, as while its worker starts."""
         never = self.checked_at == float("-inf")
-        return never and not self.stopped_by_hand and not self.failed_starts
+        return never and not (self.stopped_by_hand or self.failed_starts or self.unread)
 
     @property
     def reason(self) -> str:
@@ -120,6 +124,8 @@ class BackendFacts:
     def sentence(self) -> str:
         """Why it is not well, for people."""
         if self.link is None:
+            if self.unread:
+                return f"{self.unread}; the agent reads it again every {UNREAD_AGAIN:g} s"
             if self.stopped_by_hand:
                 return "an operator stopped its worker"
             return f"its worker is {self.unit.state} and does not answer"

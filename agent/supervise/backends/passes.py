@@ -23,6 +23,7 @@ class BackendPasses:
         if backend is None or workers is None:
             return None
         linked = backend.link
+        await self.backends.read_unread(backend)
         await workers.look(backend)
         if backend.link is not linked:
             self.backends.wake_members(backend)

@@ -5,17 +5,18 @@ import logging
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
+from agent.clock import boot_now
 from agent.config import BackendDeclaration, BackendsSection, secrets_of, worker_settings
 from agent.core.breaker import BreakerPolicy
 from agent.core.incidents.outage import Outage
 from agent.core.model import Health, InstanceId, JournalEntry, Signal, parse_instance_id
 from agent.core.waiting import BACKEND_DOWN, BACKEND_UNCHECKED, WAIT_SENTENCES
 from agent.core.words import NO_PROOF, UNMEASURED
-from agent.errors import LinkError, WaError
+from agent.errors import ConfigError, LinkError, WaError
 from agent.host.base import Host
 from agent.link.client import LinkStats
 from agent.supervise.backends.circuit import Circuit
-from agent.supervise.backends.facts import BackendFacts, SeatLink
+from agent.supervise.backends.facts import UNREAD_AGAIN, BackendFacts, SeatLink
 from agent.supervise.backends.news import WorkerNews
 from agent.supervise.backends.notes import Note, noted_circuit, say_by, take_over_circuits
 from agent.supervise.backends.returns import Returns
@@ -24,7 +25,12 @@ from agent.supervise.backends.worker import BackendWorkers
 from agent.supervise.facts import Facts
 from agent.supervise.loop import Wakes
 from agent.supervise.worker_link import Listener
-from agent.vault.backend_files import hook_secret, lay_out_backend, read_roster
+from agent.vault.backend_files import (
+    hook_secret,
+    lay_out_backend,
+    make_backend_folder,
+    read_roster,
+)
 
 log = logging.getLogger(__name__)
 
@@ -79,7 +85,7 @@ class Backends:
         if (workers := self.workers) is None:
             return
         for declaration in declared:
-            await self._declare(declaration, workers)
+            await self._declare(declaration)
         take_over_circuits(self.all, history)
         # Sessions whose worker ran all the time never count as away.
         backends = self.all.values()
@@ -97,7 +103,7 @@ class Backends:
         the name is in use."""
         if self.workers is None or declared.name in self.all:
             return False
-        await self._declare(declared, self.workers)
+        await self._declare(declared)
         self._wakes.wake(parse_instance_id(declared.name))
         return True
 
@@ -112,16 +118,29 @@ class Backends:
             await self.workers.read_again(backend)
         return changed
 
-    async def _declare(self, declared: BackendDeclaration, workers: BackendWorkers) -> None:
+    async def _declare(self, declared: BackendDeclaration) -> None:
         name = parse_instance_id(declared.name)
         self.hooks[name] = ""
         if declared.webhook:
             self.hooks[name] = await asyncio.to_thread(hook_secret, self._root, name)
-        changed = await self._write_settings(declared)
+        await asyncio.to_thread(make_backend_folder, self._root, name)
         roster = await asyncio.to_thread(read_roster, self._root, name)
         self.all[name] = backend = BackendFacts(declared, name, roster, self._circuit(name))
-        if changed:
-            await workers.read_again(backend)
+        await self.read_unread(backend, first=True)
+        if backend.unread:
+            log.error("cannot use backend %s: %s; all else goes on", name, backend.unread)
+
+    async def read_unread(self, backend: BackendFacts, *, first: bool = False) -> None:
+        """Take on the key and the password of a backend, where they could not be read before. A
+        worker that runs goes on with its earlier ones."""
+        if not (first or backend.unread) or boot_now() < backend.next_start:
+            return
+        try:
+            await self.read_secrets_again(backend.name)
+        except ConfigError as error:
+            backend.unread, backend.next_start = str(error), boot_now() + UNREAD_AGAIN
+        else:
+            backend.unread = ""
 
     async def _write_settings(self, declared: BackendDeclaration) -> bool:
         """The file of its worker; True: it is new or another one."""

@@ -92,7 +92,7 @@ class BackendWorkers:
             self.say(backend, "operator", sentence)
 
     async def _start(self, backend: BackendFacts) -> None:
-        if boot_now() < backend.next_start:
+        if backend.unread or boot_now() < backend.next_start:
             return
         # A restart changes no setting, but an operator may have corrected the file meanwhile.
         patient = backend.unit.exit_status == MISCONFIGURED
