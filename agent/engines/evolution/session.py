@@ -202,8 +202,9 @@ class EvolutionSession:
         return self._renewal.made and not self._adopted
 
     def _may_be_made_anew(self) -> bool:
-        """Without a person's word. A 1.8 shows nothing that others put into a session, and one that
-        hangs there comes back in no other way; that it has no pairing must be known of it."""
+        """Without a person's word: never one that was on the server before. A 1.8 shows nothing
+        that others put into a session, and one that hangs there comes back in no other way; that it
+        has no pairing must be known of it."""
         if self._is_ours or not self._api.old:
             return self._is_ours
         if not self._view.unpaired and not self._view.paired:
@@ -212,7 +213,7 @@ class EvolutionSession:
                 f" To end it all the same: `wa-agent ensure-healthy {self.id} --yes`",
                 code="pairing_kept",
             )
-        return True
+        return not self._adopted
 
     async def regenerate_keys(self, peers: list[str]) -> None:
         raise EngineError(

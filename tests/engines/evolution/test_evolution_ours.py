@@ -65,6 +65,19 @@ async def test_a_person_may_have_an_adopted_one_deleted_and_made_again(bench: Be
     assert bench.standin.asked[DELETES] == 1
 
 
+@pytest.mark.parametrize("version", ["1.8.6", "2.3.7"])
+async def test_an_adopted_one_is_deleted_by_a_persons_word_only_whatever_its_server_speaks(
+    make_stand_in: MakeStandIn, make_bench: MakeBench, version: str
+) -> None:
+    bench = await make_bench(await make_stand_in(version))
+    await bench.backend.check()
+    bench.standin.add("sales", "connecting")
+    session = bench.hold("sales", adopted=True)
+    await session.probe()
+    await session.renew(confirmed=False)
+    assert bench.standin.asked[DELETES] == bench.standin.asked[CREATES] == 0
+
+
 async def test_one_that_the_agent_made_is_its_own_to_renew(bench: Bench) -> None:
     session = bench.hold("sales")
     await session.connect()
