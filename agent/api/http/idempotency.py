@@ -13,8 +13,12 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from agent.errors import Refused, TryLater, WaError
+from agent.core.model import Category
+from agent.errors import Refused, StoreError, TryLater, WaError
+from agent.log import bound
 from agent.store.database import Store
+
+log = bound(Category.API)
 
 Answer = Mapping[str, Any]
 
@@ -51,6 +55,8 @@ class IdempotentAnswers:
         self._wall = wall
         self._under_way: dict[str, asyncio.Future[None]] = {}
         self._since_look = most
+        self._owed: dict[str, _Stored | None] = {}
+        """Ends of requests that the database refused to take so far; None: to be forgotten."""
 
     async def once(
         self,
@@ -78,20 +84,41 @@ class IdempotentAnswers:
             done.set_result(None)
 
     async def _do(self, name: str, digest: str, work: Callable[[], Awaitable[Answer]]) -> Answer:
+        await self._write_owed()
         await self._forget_old()
         await self._store.put_facts({name: _Stored(digest, self._wall(), None).encode()})
         try:
             answer = await work()
         except WaError as error:
             if error.code != UNKNOWN:
-                await self._store.forget_facts([name])
+                await self._note_end(name, None)
             raise
-        await self._store.put_facts({name: _Stored(digest, self._wall(), answer).encode()})
+        await self._note_end(name, _Stored(digest, self._wall(), answer))
         return answer
 
+    async def _note_end(self, name: str, end: _Stored | None) -> None:
+        """How it went is known, and is answered, also where it cannot be written now."""
+        self._owed[name] = end
+        try:
+            await self._write_owed()
+        except StoreError as error:
+            log.error("the end of a request with an Idempotency-Key is written later: %s", error)
+
+    async def _write_owed(self) -> None:
+        for name, end in list(self._owed.items()):
+            if end is None:
+                await self._store.forget_facts([name])
+            else:
+                await self._store.put_facts({name: end.encode()})
+            if self._owed.get(name) is end:
+                self._owed.pop(name, None)
+
     async def _read(self, name: str, born: str) -> _Stored | None:
-        text = await self._store.get_fact(name)
-        stored = None if text is None else _Stored(*json.loads(text))
+        if name in self._owed:
+            stored = self._owed[name]
+        else:
+            text = await self._store.get_fact(name)
+            stored = None if text is None else _Stored(*json.loads(text))
         if stored is None or stored.digest.partition("@")[2] not in ("", born):
             return None
         return stored if self._wall() - stored.wall < self._seconds else None

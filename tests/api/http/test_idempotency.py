@@ -1,13 +1,16 @@
 """The same request twice happens once, whatever happened in between."""
 
 import asyncio
+import sqlite3
 from collections.abc import Mapping
+from contextlib import closing
 from typing import Any
 
 import pytest
 
 from agent.api.http.idempotency import PREFIX, IdempotentAnswers
-from agent.errors import EngineError, Refused, TryLater
+from agent.errors import EngineError, Refused, StoreError, TryLater
+from agent.store.database import Store
 from tests.fakes.supervisor import FakeKeys
 
 KEY = ("shop", "sales", "order-7")
@@ -123,3 +126,35 @@ async def test_the_oldest_are_forgotten_after_a_day_and_beyond_the_bound():
     for number in range(3):
         await remembered.once(("c", "d", str(number)), "hello", Work())
     assert len(store.facts) <= 5
+
+
+async def test_what_was_done_is_answered_though_the_database_does_not_take_it(tmp_path):
+    """Another program holds the database from the middle of the request on."""
+    file, work = tmp_path / "agent.db", Work(None, Refused("full"))
+    store = await Store.open(file)
+
+    def execute(statements: str) -> None:
+        with closing(sqlite3.connect(file, timeout=30)) as database:
+            database.executescript(statements)
+
+    async def and_then_it_refuses() -> Mapping[str, Any]:
+        for verb in ("INSERT", "UPDATE", "DELETE"):
+            execute(
+                f"CREATE TRIGGER no_{verb} BEFORE {verb} ON facts"
+                " BEGIN SELECT RAISE(ABORT, 'refused'); END;"
+            )
+        return await work()
+
+    remembered = IdempotentAnswers(store)
+    assert await remembered.once(KEY, "hello", and_then_it_refuses) == ({"id": "M1"}, False)
+    assert await remembered.once(KEY, "hello", work) == ({"id": "M1"}, True)
+    with pytest.raises(StoreError):
+        await remembered.once(("another",), "hello", work)
+    assert work.done == 1, "it was not begun"
+    execute("DROP TRIGGER no_INSERT; DROP TRIGGER no_UPDATE; DROP TRIGGER no_DELETE;")
+    with pytest.raises(Refused):
+        await remembered.once(("another",), "hello", and_then_it_refuses)
+    execute("DROP TRIGGER no_INSERT; DROP TRIGGER no_UPDATE; DROP TRIGGER no_DELETE;")
+    assert await remembered.once(("another",), "hello", work) == ({"id": "M3"}, False)
+    assert await IdempotentAnswers(store).once(KEY, "hello", work) == ({"id": "M1"}, True)
+    await store.close()
