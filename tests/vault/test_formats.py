@@ -15,6 +15,7 @@ from agent.vault.identity import create
 from tests.vault.conftest import sandbox_file
 
 UNPAIRED, WHOLE, DAMAGED = SessionFiles.UNPAIRED, SessionFiles.WHOLE, SessionFiles.DAMAGED
+ABSENT = SessionFiles.ABSENT
 
 STORE = "profile/Default/IndexedDB/https_web.whatsapp.com_0.indexeddb.leveldb"
 PAIR = {"private": {"data": "x"}, "public": {"data": "y"}}
@@ -99,7 +100,7 @@ def test_a_browsers_profile(make, files, paired, found, named):
             "signedIdentityKey", id="half a key",
         ),
         pytest.param(
-            {"pre-key-1.json": PAIR}, DAMAGED, "creds.json: it is missing",
+            {"pre-key-1.json": PAIR}, ABSENT, "creds.json: it is missing",
             id="keys without creds",
         ),
         pytest.param(

@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Collection
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -61,13 +62,15 @@ def _no_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is no JSON")
 
 
-def check(folder: SessionFolder, _paired: bool) -> FilesReport:
-    """creds.json is the pairing; a key file that broke costs one peer, never the pairing."""
+def check(folder: SessionFolder, paired: bool) -> FilesReport:
+    """creds.json is the pairing; a key file that broke costs one peer, never the pairing. A pairing
+    that is known and not there may come back: a restore or a move is under way."""
     path, raw = folder.path / CREDS, folder.read(CREDS)
     sizes = {name: size for name, size in folder.sizes().items() if name.endswith(".json")}
     if raw is None:
         if any(name.startswith(("pre-key-", "session-", "app-state-sync-")) for name in sizes):
-            return damaged(path, "it is missing, and its keys are there")
+            report = damaged(path, "it is missing, and its keys are there")
+            return replace(report, files=SessionFiles.ABSENT) if paired else report
         return FilesReport(SessionFiles.UNPAIRED)
     try:
         creds = read_json(raw.decode("utf-8"))

@@ -45,7 +45,7 @@ def recover_identity(root: Path, folder: Found) -> tuple[Identity, str] | None:
 
 
 def _engines_of(folder: Path) -> list[str]:
-    """The engines that find a session of theirs there, damaged or not."""
+    """The engines that find a session of theirs there, damaged or not, or its keys alone."""
     local = (entry.name for entry in CATALOG.values() if not entry.remote)
-    theirs = (SessionFiles.WHOLE, SessionFiles.DAMAGED)
+    theirs = (SessionFiles.WHOLE, SessionFiles.DAMAGED, SessionFiles.ABSENT)
     return [name for name in local if inspect_files(folder, name).files in theirs]

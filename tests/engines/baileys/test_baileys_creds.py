@@ -14,10 +14,12 @@ import pytest
 from nacl.public import PrivateKey
 
 from agent.core.reasons import reason_of
+from agent.core.words import SessionFiles
 from agent.engines.baileys.creds import CREDS, fixed_mark, key_fault, public_of
 from agent.engines.baileys.files import check_login, lost_store
 from agent.engines.baileys.login_note import NOTE, note_login, read_mark, read_version
 from agent.errors import EngineError
+from agent.vault.check import inspect_files
 from tests.engines.baileys.conftest import ACCOUNT, OTHER, Bench
 
 
@@ -161,6 +163,22 @@ def test_credentials_that_are_not_linked_yet_are_not_looked_at(tmp_path: Path) -
     (tmp_path / CREDS).write_text("{")
     assert refused(tmp_path) == "", "the store itself reports it"
     assert fixed_mark({}) and key_fault({"noiseKey": 5, "signedPreKey": {"keyPair": []}}) == ""
+
+
+def test_of_a_paired_session_credentials_that_are_not_there_are_missing_and_not_damaged(
+    tmp_path: Path,
+) -> None:
+    """A restore or a move may be under way; damaged files would be given up."""
+    folder = tmp_path / "sales" / "session"
+    folder.mkdir(parents=True)
+    (folder / "pre-key-1.json").write_text("{}")
+    report = inspect_files(tmp_path / "sales", "baileys")
+    assert report.files is SessionFiles.ABSENT
+    assert f"{folder / CREDS}: it is missing, and its keys are there" in report.problem
+    unpaired = inspect_files(tmp_path / "sales", "baileys", paired=False)
+    assert unpaired.files is SessionFiles.DAMAGED
+    write(folder, linked())
+    assert inspect_files(tmp_path / "sales", "baileys").files is SessionFiles.WHOLE
 
 
 @pytest.mark.slow
