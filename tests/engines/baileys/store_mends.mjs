@@ -38,6 +38,7 @@ const breaks = {
   cut: () => writeFileSync(file, whole.slice(0, 99)),
   empty: () => writeFileSync(file, ""),
   link: () => symlinkSync(join(folder, "nowhere"), file),
+  folder: () => mkdirSync(join(file, "inner"), { recursive: true }),
   gone: () => {},
 };
 for (const [how, damage] of Object.entries(breaks)) {
@@ -47,9 +48,10 @@ for (const [how, damage] of Object.entries(breaks)) {
   assert.equal(readFileSync(file, "utf8"), whole, how);
   assert.deepEqual(told.splice(0), [{ event: "creds_mended", gone: how === "gone" }]);
 }
-assert.deepEqual(readdirSync(aside), ["creds.json", "creds.json.1", "creds.json.2"]);
+assert.deepEqual(readdirSync(aside), ["creds.json", "creds.json.1", "creds.json.2", "creds.json.3"]);
 assert.equal(readFileSync(join(aside, "creds.json"), "utf8"), whole.slice(0, 99));
 assert.ok(lstatSync(join(aside, "creds.json.2")).isSymbolicLink());
+assert.ok(existsSync(join(aside, "creds.json.3", "inner")));
 
 // Nothing is written into a folder that took the place of this one.
 renameSync(own, join(folder, "moved"));

@@ -6,7 +6,7 @@
 // record that cannot be read is moved aside and absent from then on: it costs one contact a retry.
 // A contact names sender keys, and makes records grow: what goes too far is refused alone.
 import { constants } from "node:fs";
-import { access, link, mkdir, open, readdir, rename, stat, unlink } from "node:fs/promises";
+import { link, lstat, mkdir, open, readdir, rename, stat, unlink } from "node:fs/promises";
 import { join } from "node:path";
 
 const CREDS = "creds.json";
@@ -51,7 +51,7 @@ async function readPlain(path) {
   }
 }
 
-const isThere = (path) => access(path).then(() => true, () => false);
+const isThere = (path) => lstat(path).then(() => true, () => false);
 
 // Whether the library can use it: one of another shape fails each message of its contact or group.
 function isWhole(file, value) {
@@ -111,12 +111,18 @@ export class Store {
     if (found === undefined || (await this.#inodeNow()) !== this.#inode || this.#waiting.has(CREDS)) return;
     if (found !== AWAY && found !== null) return this.#compare(found, creds);
     try {
-      if (found === AWAY) await link(join(this.#folder, CREDS), await this.#shelfFor(CREDS));
+      if (found === AWAY) await this.#keepAside(CREDS);
     } catch {
       return; // nothing is written over what cannot be kept
     }
     await this.saveCreds(creds);
     this.#told({ event: "creds_mended", gone: found === null });
+  }
+
+  // A file stays in its place until another replaces it; a folder cannot be replaced.
+  async #keepAside(file) {
+    const [from, to] = [join(this.#folder, file), await this.#shelfFor(file)];
+    await link(from, to).catch((error) => (error.code === "EPERM" ? rename(from, to) : Promise.reject(error)));
   }
 
   // Whole ones stay as they are: an operator may have put them there. Said once for each change.
