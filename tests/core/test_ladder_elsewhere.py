@@ -297,6 +297,20 @@ def test_a_request_behind_the_clean_up_of_a_round_gets_one_of_its_own(goal):
     assert (repair.ending, kinds(silent).count(K.CLEANUP)) == (Ending.GAVE_UP, 2)
 
 
+@pytest.mark.parametrize("consent", [Consent.NONE, Consent.PAIRING])
+def test_a_pairing_made_since_the_clean_up_ends_by_a_word_given_since(consent):
+    """A phone scanned the code, and the session hangs: the clean-up was the pairing before."""
+    silent = Server(NEVER_PAIRED, heals=None)
+    repair, at = play(silent, limit=40.0)
+    assert repair.cleaned
+    repair = join_repair(replace(repair, consent=Consent.PAIRING), Goal.WORKING_QR, consent)
+    assert repair.consent is consent, "the word of before was for what is cleaned up"
+    paired = Server(replace(PAIRED), heals=K.CLEANUP)
+    alone = replace(REMOTE, another_connected=False)  # nothing proves that WhatsApp is reached
+    repair, _ = play(paired, begun=(repair, at), around=alone, limit=400.0)
+    assert (K.CLEANUP in kinds(paired)) is (consent is Consent.PAIRING)
+
+
 def test_a_logout_step_that_failed_half_way_is_not_the_end_either():
     """The server logged it out, and the connect after that came to nothing."""
     server = Server(replace(PAIRED), heals=K.CLEANUP, after_logout=LOGGED_OUT)

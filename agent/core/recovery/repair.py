@@ -264,7 +264,8 @@ def begin_repair(
 def join_repair(repair: Repair, goal: Goal, consent: Consent = Consent.NONE) -> Repair:
     """A second request joins the repair; it may widen what the repair may do."""
     wider = max(repair.goal, goal, key=list(Goal).index)
-    consent = max(repair.consent, consent, key=list(Consent).index)
+    if not repair.cleaned:  # else the earlier word was for what is cleaned up by now
+        consent = max(repair.consent, consent, key=list(Consent).index)
     if goal is not Goal.HEAL and repair.stage is Stage.DUE:
         # The caller waits for the answer: a delayed step is due now.
         repair = replace(repair, not_before_wall=0.0)

@@ -213,8 +213,12 @@ def _end_round(case: Case, repair: Repair) -> tuple[Repair, Decision]:
     endless = no_pairing_to_lose(case.observation)
     last = repair.round >= rounds and repair.calm and not endless
     owes_code = repair.had_pairing and endless
-    if repair.cleanup_owed and endless:
-        repair = replace(repair, tries=0, done=False, cleaned=False, cleanup_owed=False)
+    if repair.cleanup_owed and (endless or repair.consent is not Consent.NONE):
+        # Of a session that was paired since, the backup of before is another pairing's.
+        backup = repair.backup if endless else ""
+        repair = replace(
+            repair, tries=0, done=False, cleaned=False, cleanup_owed=False, backup=backup
+        )
         return _next_act(case, repair)
     # A request that joined the agent's own repair of a pairing does not end that.
     joined = repair.own and not endless and repair.goal is not Goal.CLEANUP
