@@ -174,7 +174,11 @@ class LinkServer:
     async def _do(self, call: Call, connection: "_Connection") -> None:
         try:
             if not self._may_ask_about(call.id):
-                raise LinkError(f"cannot {call.do} {call.id}: not this worker's", code="not_found")
+                raise LinkError(
+                    f"cannot {call.do} {call.id}: its worker does not hold it at the moment, as"
+                    " while it is renewed; try again in some seconds",
+                    code="not_found",
+                )
             reply = Reply(call.number, await self._answer(call)).wire()
             frame = encode(reply)
         except WaError as error:

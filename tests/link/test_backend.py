@@ -134,6 +134,7 @@ async def test_a_call_goes_to_the_session_it_is_about_or_to_the_worker(both: Bot
     with pytest.raises(EngineError, match=IDS[7]) as caught:
         await link.call("probe", id=IDS[7])
     assert caught.value.code == "not_found"
+    assert "does not hold it at the moment" in str(caught.value)
     assert [call.id for call in both.asked] == [IDS[7], EVO]
     await link.close()
     with pytest.raises(LinkError, match=f"cannot probe {IDS[8]}: the link is closed"):
