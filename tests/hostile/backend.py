@@ -20,7 +20,7 @@ from tests.hostile.serving.oracle import Bench, intact, judge_messages, judge_wo
 from tests.hostile.serving.playing import play_steps
 from tests.standin.evolution import StandIn, Times
 
-CASES = 10
+CASES = 8
 TIMES = Times.fast(silent_try=2.0, again=0.3, login=0.3, code_holds=4.0, loop=0.2)
 STAYS = replace(PACE, stays_closed=3.0, looks_apart=1.0, code_holds=4.0, gone_wait=0.5)
 STAYS = replace(STAYS, code_wait=1.0, pairing_wait=1.0)
