@@ -260,8 +260,9 @@ def test_a_session_of_baileys_is_measured_beside_a_plain_bot_and_leaves_nothing(
     except EngineError as error:
         lacks(str(error))
     assert list(tmp_path.iterdir()) == []
-    memory, processes, _, start, *packed = found.rows
-    assert all(row.median(name) > 0 for row in (memory, start) for name in found.names)
+    memory, processes, _, start, spent, killed, *packed = found.rows
+    assert all(row.median(name) > 0 for row in (memory, start, spent) for name in found.names)
+    assert killed.median(OURS) > 0
     assert len(packed) == 4
     assert all(row.median(OURS) > 0 for row in packed)
     assert (processes.median(OURS), processes.median(baileys.BOT)) == (2, 1)

@@ -313,7 +313,7 @@ LATE = [
     ("qrcode.updated", {"message": "QR code limit reached, please login again"}),
 ]
 """What may come half an hour late, after another login."""
-ENDS = ("logout", "banned", "temporary_ban", "account_locked", "multidevice_mismatch")
+ENDS = ("logout", "banned", "temporary_ban", "account_locked")
 
 
 def told_late(kind: str, content: Any) -> dict[str, Any]:
