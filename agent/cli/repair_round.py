@@ -10,9 +10,9 @@ from agent.cli.client import AgentSaidNo, Client
 from agent.cli.terminal.progress import with_progress
 from agent.cli.terminal.show import clean, moment
 from agent.core.model import ConnectionStatus, Health, HealthVerdict
+from agent.core.recovery.beginning import trouble_of
 from agent.core.recovery.ladder import UNPAIRING
 from agent.core.recovery.ladder import steps_for as ladder_steps
-from agent.core.recovery.repair import trouble_of
 
 AT_ONCE = 4
 SECONDS = 330.0

@@ -15,7 +15,8 @@ from agent.core.figures.time_in_status import StatusTime
 from agent.core.findings import first_messages
 from agent.core.model import Category, Instance, InstanceId, JournalEntry, SessionRecord
 from agent.core.reasons import reason_of
-from agent.core.recovery.repair import Repair, resume_repair
+from agent.core.recovery.beginning import resume_repair
+from agent.core.recovery.repair import Repair
 from agent.core.recovery.stored import read_repair
 from agent.core.view import InstanceView
 from agent.core.words import ADOPTED

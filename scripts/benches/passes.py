@@ -24,8 +24,9 @@ from agent.core.model import (
     UnitStatus,
 )
 from agent.core.reconcile import next_deadline, plan_actions
+from agent.core.recovery.beginning import begin_repair, wants_repair
 from agent.core.recovery.policy import RecoveryPolicy
-from agent.core.recovery.repair import Case, Circumstances, Goal, begin_repair, wants_repair
+from agent.core.recovery.repair import Case, Circumstances, Goal
 from agent.core.recovery.steps import step_repair
 from scripts.benches import report
 from scripts.benches.machine import this_machine

@@ -38,15 +38,9 @@ from agent.core.reconnect import (
     not_before,
     spare_unreached,
 )
+from agent.core.recovery.beginning import begin_repair, wants_repair
 from agent.core.recovery.policy import RecoveryPolicy
-from agent.core.recovery.repair import (
-    Case,
-    Circumstances,
-    Goal,
-    RecoveryKind,
-    begin_repair,
-    wants_repair,
-)
+from agent.core.recovery.repair import Case, Circumstances, Goal, RecoveryKind
 from agent.core.recovery.steps import after_action, step_repair
 from agent.core.waiting import AWAY
 from scripts.simulation.backends import Backends

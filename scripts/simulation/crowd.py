@@ -16,7 +16,7 @@ from agent.core.incidents.incident import (
 )
 from agent.core.model import HealthVerdict, InstanceId
 from agent.core.reconnect import ReconnectPolicy, uncounted
-from agent.core.recovery.repair import hurry_repair
+from agent.core.recovery.beginning import hurry_repair
 from scripts.simulation.known import WALL, Known
 from scripts.simulation.world import Machine
 

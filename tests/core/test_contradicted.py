@@ -8,16 +8,9 @@ from hypothesis import strategies as st
 from agent.core.health.judge import judge_health
 from agent.core.health.policy import HealthPolicy
 from agent.core.model import ConnectionStatus, Instance, InstanceId, ProbeFact
+from agent.core.recovery.beginning import begin_repair, wants_repair
 from agent.core.recovery.policy import RecoveryPolicy
-from agent.core.recovery.repair import (
-    Case,
-    Circumstances,
-    Ending,
-    Goal,
-    RecoveryKind,
-    begin_repair,
-    wants_repair,
-)
+from agent.core.recovery.repair import Case, Circumstances, Ending, Goal, RecoveryKind
 from agent.core.recovery.steps import after_action, step_repair
 from agent.engines.evolution.claims import Facts, Live, claim_of, disagreement
 from agent.engines.evolution.rows import Row

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from agent.core.health.judge import judge_health
 from agent.core.health.policy import HealthPolicy
 from agent.core.model import Health, SessionFiles, SessionRecord
+from agent.core.recovery.beginning import begin_repair, join_repair
 from agent.core.recovery.ladder import UNPAIRING
 from agent.core.recovery.pairing import (
     PAIRING_KEPT,
@@ -19,15 +20,7 @@ from agent.core.recovery.pairing import (
 )
 from agent.core.recovery.policy import RecoveryPolicy, Unpair
 from agent.core.recovery.proof import Consent, Ground, Kept, Proof
-from agent.core.recovery.repair import (
-    Case,
-    Circumstances,
-    Ending,
-    Goal,
-    RecoveryKind,
-    begin_repair,
-    join_repair,
-)
+from agent.core.recovery.repair import Case, Circumstances, Ending, Goal, RecoveryKind
 from agent.core.recovery.steps import after_action, step_repair
 from tests.core.made import NOW, WALL, observations, seen
 from tests.core.test_recovery import (

@@ -14,18 +14,11 @@ from agent.core.observed import is_guarded
 from agent.core.plan import ActionKind
 from agent.core.reconcile import plan_actions, plan_asked
 from agent.core.recovery.actions import plan_step
+from agent.core.recovery.beginning import begin_repair, join_repair
 from agent.core.recovery.ladder import UNPAIRING
 from agent.core.recovery.policy import RecoveryPolicy
 from agent.core.recovery.proof import Consent
-from agent.core.recovery.repair import (
-    Case,
-    Circumstances,
-    Ending,
-    Goal,
-    RecoveryKind,
-    begin_repair,
-    join_repair,
-)
+from agent.core.recovery.repair import Case, Circumstances, Ending, Goal, RecoveryKind
 from agent.core.recovery.steps import after_action, step_repair
 from tests.core.made import NOW, WALL, observations, said, seen, without_worker
 from tests.core.test_recovery import (

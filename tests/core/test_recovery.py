@@ -21,6 +21,15 @@ from agent.core.model import (
 from agent.core.observed import no_pairing_to_lose
 from agent.core.plan import ActionKind
 from agent.core.reconcile import plan_actions
+from agent.core.recovery.beginning import (
+    begin_repair,
+    hurry_repair,
+    join_repair,
+    needs_repair,
+    outlive_repair,
+    resume_repair,
+    wants_repair,
+)
 from agent.core.recovery.ladder import DESTRUCTIVE, UNPAIRING
 from agent.core.recovery.policy import RecoveryPolicy, Unpair
 from agent.core.recovery.proof import Consent
@@ -33,13 +42,6 @@ from agent.core.recovery.repair import (
     Repair,
     Stage,
     Trouble,
-    begin_repair,
-    hurry_repair,
-    join_repair,
-    needs_repair,
-    outlive_repair,
-    resume_repair,
-    wants_repair,
 )
 from agent.core.recovery.steps import MOST_ACTS, after_action, put_off_ending, step_repair
 from agent.core.recovery.stored import read_repair, stored

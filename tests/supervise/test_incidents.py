@@ -17,8 +17,9 @@ from agent.core.model import (
     SessionRecord,
 )
 from agent.core.reconnect import ReconnectPolicy, after_drop, after_try
+from agent.core.recovery.beginning import begin_repair, wants_repair
 from agent.core.recovery.policy import RecoveryPolicy
-from agent.core.recovery.repair import Ending, Goal, begin_repair, wants_repair
+from agent.core.recovery.repair import Ending, Goal
 from agent.supervise.facts import Facts
 from agent.supervise.turns.incidents import Incidents
 

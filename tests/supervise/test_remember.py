@@ -23,7 +23,8 @@ from agent.core.model import (
 from agent.core.reconnect import ReconnectPolicy
 from agent.core.recovery.repair import Goal, Repair, Trouble
 from agent.supervise.facts import Facts
-from agent.supervise.passes.record import Recorder, note_circuit, note_restarts
+from agent.supervise.passes.circuit import note_circuit
+from agent.supervise.passes.record import Recorder, note_restarts
 from agent.supervise.story import is_trouble
 
 BOOT = "boot-1"

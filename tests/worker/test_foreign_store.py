@@ -6,7 +6,7 @@ from pathlib import Path
 from agent.core.health.judge import judge_health
 from agent.core.health.policy import HealthPolicy
 from agent.core.model import ConnectionStatus, Health
-from agent.core.recovery.repair import needs_repair
+from agent.core.recovery.beginning import needs_repair
 from agent.core.words import InstanceId
 from agent.instance_file import NAME, InstanceFile, render_instance_file
 from agent.worker.identity import read_identity

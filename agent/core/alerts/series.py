@@ -9,7 +9,8 @@ from agent.core.fleet.figures import FleetFigures
 from agent.core.model import ConnectionStatus as CS
 from agent.core.model import Health
 from agent.core.reasons import REASONS, reason_of
-from agent.core.recovery.repair import Ending, needs_repair
+from agent.core.recovery.beginning import needs_repair
+from agent.core.recovery.repair import Ending
 from agent.core.view import InstanceView
 from agent.core.words import PASSKEY_REQUIRED, PASSKEY_SUSPECTED
 

@@ -21,7 +21,8 @@ from agent.core.incidents.incident import (
     next_turn,
 )
 from agent.core.model import ConnectionStatus, HealthVerdict, InstanceId
-from agent.core.recovery.repair import RecoveryKind, Repair, needs_repair
+from agent.core.recovery.beginning import needs_repair
+from agent.core.recovery.repair import RecoveryKind, Repair
 from agent.core.waiting import WAIT_SENTENCES
 from agent.core.words import NO_PROOF, UNMEASURED
 

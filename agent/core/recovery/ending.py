@@ -3,17 +3,9 @@
 from agent.core.breaker import remaining
 from agent.core.model import ConnectionStatus, Health
 from agent.core.reasons import reason_of
+from agent.core.recovery.beginning import needs_repair
 from agent.core.recovery.ladder import UNPAIRING, useless_steps
-from agent.core.recovery.repair import (
-    Case,
-    Ending,
-    Goal,
-    RecoveryKind,
-    Repair,
-    Stage,
-    Trouble,
-    needs_repair,
-)
+from agent.core.recovery.repair import Case, Ending, Goal, RecoveryKind, Repair, Stage, Trouble
 from agent.core.words import PASSKEY_SUSPECTED, UNMEASURED
 
 

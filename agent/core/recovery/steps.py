@@ -10,6 +10,7 @@ from agent.core.breaker import remaining
 from agent.core.model import ConnectionStatus, Health
 from agent.core.observed import no_pairing_to_lose
 from agent.core.reasons import reason_of
+from agent.core.recovery.beginning import lapse_order, needs_repair, trouble_of
 from agent.core.recovery.ending import find_ending, stage_left
 from agent.core.recovery.ladder import DESTRUCTIVE, UNPAIRING, next_step, proof_for
 from agent.core.recovery.pairing import is_calm, may_publish_unpaired, was_being_published
@@ -24,9 +25,8 @@ from agent.core.recovery.repair import (
     Repair,
     Stage,
     Trouble,
-    lapse_order,
-    needs_repair,
-    trouble_of,
+    begin_step,
+    delay_step,
 )
 from agent.core.waiting import GONE
 from agent.core.words import SUSPECT, UNMEASURED
@@ -61,7 +61,7 @@ def step_repair(case: Case, repair: Repair) -> tuple[Repair, Decision]:
     if repair.stage is not Stage.DUE:
         at_once = repair.goal is Goal.CLEANUP
         wait = 0.0 if at_once else _delay(repair.tries, case.policy)
-        repair = _due(repair, case.now_wall, wait)
+        repair = delay_step(repair, case.now_wall, wait)
     return _next_act(case, _follow_trouble(case, repair))
 
 
@@ -84,11 +84,11 @@ def after_action(
     if kind is RecoveryKind.BACK_UP:
         made = backup if ok else ""
         wait = 0.0 if made else _delay(repair.backup_tries, policy)
-        return _due(replace(repair, backup=made), now_wall, wait)
+        return delay_step(replace(repair, backup=made), now_wall, wait)
     if not ok:
         wait = _delay(repair.tries, policy)
         tries = policy.tries if refusal in FOR_GOOD else repair.tries
-        return _due(replace(repair, done=no_effect, tries=tries), now_wall, wait)
+        return delay_step(replace(repair, done=no_effect, tries=tries), now_wall, wait)
     return replace(
         repair,
         stage=Stage.SETTLING,
@@ -103,7 +103,7 @@ def after_action(
 def put_off_ending(repair: Repair, policy: RecoveryPolicy, now_wall: float) -> Repair:
     """What its end asks for could not be done: it is due again later."""
     wait = min(_delay(repair.acts, policy), _HELD)
-    return _due(replace(repair, acts=repair.acts + 1), now_wall, wait)
+    return delay_step(replace(repair, acts=repair.acts + 1), now_wall, wait)
 
 
 def _end(
@@ -171,7 +171,7 @@ def _next_act(case: Case, repair: Repair) -> tuple[Repair, Decision]:
     keys = repair.regenerated or step is RecoveryKind.REGENERATE_KEYS
     owes = repair.had_pairing or (step in UNPAIRING and not no_pairing_to_lose(case.observation))
     acting = replace(
-        _acting(repair, now_wall),
+        begin_step(repair, now_wall),
         step=step,
         tries=tries,
         regenerated=keys,
@@ -201,7 +201,7 @@ def _came_up(case: Case, repair: Repair) -> bool:
 
 
 def _back_up(case: Case, repair: Repair, sentence: str) -> tuple[Repair, Decision]:
-    acting = replace(_acting(repair, case.now_wall), backup_tries=repair.backup_tries + 1)
+    acting = replace(begin_step(repair, case.now_wall), backup_tries=repair.backup_tries + 1)
     return acting, Decision(RecoveryKind.BACK_UP, sentence)
 
 
@@ -247,7 +247,7 @@ def _end_round(case: Case, repair: Repair) -> tuple[Repair, Decision]:
         backup="",
         backup_tries=0,
     )
-    repair = _due(repair, case.now_wall, pause)
+    repair = delay_step(repair, case.now_wall, pause)
     of = "" if endless else f" of {rounds}"
     sentence = f"{sentence}; round {number}{of} in {pause:.0f} s{why}"
     return repair, Decision(RecoveryKind.WAIT, sentence, repair.not_before_wall, idle=True)
@@ -285,14 +285,6 @@ def _end_suspect(case: Case, repair: Repair) -> tuple[Repair, Decision]:
     if repair.backup_tries >= case.policy.tries:
         return _end(case, repair, Ending.GAVE_UP, "the backup of its old files failed")
     return _back_up(case, repair, "a backup before a new pairing")
-
-
-def _acting(repair: Repair, now_wall: float) -> Repair:
-    return replace(repair, stage=Stage.ACTING, stage_wall=now_wall, acts=repair.acts + 1)
-
-
-def _due(repair: Repair, now_wall: float, wait: float) -> Repair:
-    return replace(repair, stage=Stage.DUE, stage_wall=now_wall, not_before_wall=now_wall + wait)
 
 
 def _delay(tries: int, policy: RecoveryPolicy) -> float:

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from agent.engines.evolution import backup
 from agent.engines.evolution.api import SLOW, EvolutionApi
@@ -51,6 +51,13 @@ class Renewal:
                 f" `wa-agent ensure-healthy {id} --yes`",
                 code="remote_missing",
             )
+
+    def refuse_guess(self, id: str) -> NoReturn:
+        raise EngineError(
+            f"cannot renew {self.name}: the agent did not make it, and it may have a pairing. To"
+            f" end it all the same: `wa-agent ensure-healthy {id} --yes`",
+            code="pairing_kept",
+        )
 
     async def log_out(self, id: str, came_back: Callable[[Live], bool]) -> None:
         """End its pairing and leave it on the server with all that it has there."""

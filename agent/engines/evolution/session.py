@@ -16,17 +16,19 @@ from agent.engines.evolution.observer import Observer, Server
 from agent.engines.evolution.options import read_or_change
 from agent.engines.evolution.proof import Opening, Proof
 from agent.engines.evolution.renewal import Renewal
+from agent.engines.evolution.told import Told
 from agent.engines.evolution.view import SessionView
 from agent.engines.evolution.webhook.confirming import is_so
 from agent.engines.evolution.webhook.hooks import HookEvent, read_acks, read_messages
 from agent.engines.phones import phone_of
 from agent.engines.remote.answers import ServerDown, silent_for
+from agent.engines.remote.session import RemoteSession
 from agent.errors import EngineError, InvalidRequest
 
 _STATE_EVENTS = ("CONNECTION_UPDATE", "QRCODE_UPDATED", "STATUS_INSTANCE", "LOGOUT_INSTANCE")
 
 
-class EvolutionSession:
+class EvolutionSession(RemoteSession):
     """A RemoteEngine. Actions and `qr` wait for each other; a probe waits for none of them."""
 
     def __init__(
@@ -51,10 +53,7 @@ class EvolutionSession:
         self._renewal = Renewal(server.api, server.folder, remote, server.pace)
         self._renewing = self._logging_out = False
         self._opening = Opening(remote, server.prover)
-        self._reported: Claim | None = None
-        self._probed: Claim | None = None
-        self._heard: Live | None = None
-        """Its state as the agent last heard it."""
+        self._told = Told(reporter)
 
     @property
     def is_there(self) -> bool:
@@ -80,7 +79,7 @@ class EvolutionSession:
         view, observer = self._view, self._observer
         await observer.settled_state()
         await observer.absence()
-        self._heard = view.live
+        self._told.live = view.live
         detail = await observer.detail() if deep else {}
         if view.live is not Live.OPEN:
             self._opening.begin()
@@ -100,8 +99,7 @@ class EvolutionSession:
         self._between.begin(observer)
         if deep:
             detail["qr"] = view.can_show_code()
-        self._probed = self._claim()
-        return ProbeAnswer(self._probed, detail)
+        return ProbeAnswer(self._told.answer(self._claim()), detail)
 
     async def qr(self) -> Qr | None:
         if self._renewing:
@@ -136,7 +134,7 @@ class EvolutionSession:
 
     async def restart(self) -> None:
         async with self._acting:
-            view, heard = self._view, self._heard
+            view, heard = self._view, self._told.live
             await self._observer.state()
             if view.live is Live.OPEN and heard not in (None, Live.OPEN):
                 # It came back by itself since the agent decided on this.
@@ -178,7 +176,7 @@ class EvolutionSession:
         async with self._acting:
             self._renewing = True
             try:
-                heard = None if self._view.logins.fight else self._heard
+                heard = None if self._view.logins.fight else self._told.live
 
                 def again(live: Live) -> bool:
                     return came_back(heard, live)
@@ -208,11 +206,7 @@ class EvolutionSession:
         if self._is_ours or not self._api.old:
             return self._is_ours
         if not self._view.unpaired and not self._view.paired:
-            raise EngineError(
-                f"cannot renew {self.remote}: the agent did not make it, and it may have a pairing."
-                f" To end it all the same: `wa-agent ensure-healthy {self.id} --yes`",
-                code="pairing_kept",
-            )
+            self._renewal.refuse_guess(self.id)
         return not self._adopted
 
     async def regenerate_keys(self, peers: list[str]) -> None:
@@ -240,12 +234,6 @@ class EvolutionSession:
             return {}
         cause = "the evolution engine knows pairing_code, settings and delete"
         raise InvalidRequest(f"cannot {name!r:.40}: {cause}", field="name")
-
-    async def free_memory(self) -> None: ...
-
-    async def prepare_stop(self) -> None: ...
-
-    async def save(self) -> None: ...
 
     async def close(self) -> None: ...
 
@@ -277,7 +265,7 @@ class EvolutionSession:
             return  # the next probe tells
         if view is not self._view or self._renewing:
             return  # it is another session by now
-        changed = view.note_event(event) if believed else view.live is not self._heard
+        changed = view.note_event(event) if believed else view.live is not self._told.live
         if changed:
             if view.live is not Live.OPEN:
                 self._opening.begin()
@@ -349,8 +337,7 @@ class EvolutionSession:
             self._server.notes.put(self.remote, self._view.remembered)
 
     def _report(self, claim: Claim) -> None:
-        self._reported, self._heard = claim, self._view.live
-        self.reporter.claim(claim)
+        self._told.report(claim, self._view.live)
         if claim.status is ConnectionStatus.CONNECTED and claim.proof_age is None:
             self._between.prove(self._prove())
 
@@ -359,13 +346,5 @@ class EvolutionSession:
             self._report((await self.probe()).claim)
 
     def _report_change(self, claim: Claim) -> None:
-        """News only: an endless loop says `connecting` many times a second."""
-        # The agent has the newer of the last claim reported and the last one answered.
-        for earlier in (self._reported, self._probed):
-            if earlier is None or _words(earlier) != _words(claim):
-                self._report(claim)
-                return
-
-
-def _words(claim: Claim) -> tuple[str, str, str]:
-    return claim.status, claim.reason, claim.account
+        if self._told.is_new(claim):
+            self._report(claim)

@@ -10,6 +10,7 @@ from typing import Any
 from agent.core.words import Claim, ConnectionStatus, Happening, InstanceId
 from agent.engines.base import ProbeAnswer, Qr, Reporter
 from agent.engines.remote.answers import ServerDown
+from agent.engines.remote.session import RemoteSession
 from agent.engines.tasks import Tasks, in_thread, runs
 from agent.engines.whaticket import key_changes
 from agent.engines.whaticket.down_and_up import DownAndUp
@@ -38,7 +39,7 @@ class Shared:
     """Called when the server gave no usable answer."""
 
 
-class WhaticketSession:
+class WhaticketSession(RemoteSession):
     """Repairs run in tasks of their own: they end, also when the request is cancelled."""
 
     def __init__(
@@ -186,15 +187,6 @@ class WhaticketSession:
             f"cannot {name!r:.40}: the whaticket engine knows removed and restore_removed",
             field="name",
         )
-
-    async def free_memory(self) -> None:
-        """The session is in its server's memory."""
-
-    async def prepare_stop(self) -> None:
-        """The session goes on at its server."""
-
-    async def save(self) -> None:
-        """Its server saves it."""
 
     async def close(self) -> None:
         """A repair that has begun is ended, so that the session does not stay down."""

@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from agent.clock import boot_now
-from agent.core.breaker import BreakerPolicy, breaker_of
 from agent.core.findings.drop import find_drop
 from agent.core.findings.first_messages import end_in_time, stored
 from agent.core.findings.operator import has_ended, started_by_hand, stopped_by_hand
@@ -28,7 +27,7 @@ from agent.core.reasons import reason_of
 from agent.core.reconnect import after_connected, after_drop, forgive, settled
 from agent.core.words import PASSKEY_REQUIRED, SUSPECT
 from agent.supervise.facts import Facts
-from agent.supervise.story import SESSION_CIRCUIT_CLOSED, SESSION_CIRCUIT_OPEN, entry
+from agent.supervise.story import entry
 
 Status = ConnectionStatus
 
@@ -279,23 +278,3 @@ def note_restarts(facts: Facts, before: UnitStatus, after: UnitStatus) -> list[J
 def _why_interrupted(facts: Facts) -> str:
     repair = facts.repair.last
     return "repair" if repair is not None and not repair.over else "connection_lost"
-
-
-def note_circuit(
-    facts: Facts, before: SessionRecord, policy: BreakerPolicy, now_wall: float
-) -> list[JournalEntry]:
-    """Journal entry where its circuit opened or closed since `before`; a failed trial adds none."""
-    was, now = (breaker_of(record) for record in (before, facts.record))
-    if was.opened_at is None and now.opened_at is not None:
-        last = facts.action.refusal or reason_of(facts.record.reason or "unknown").title
-        sentence = (
-            f"its circuit is open after {now.failures} failures in a row, the last: {last}; one"
-            f" trial in {now.opens_in(now_wall, policy):.0f} s, or now: wa-agent recover {facts.id}"
-            " (it closes once it connects)"
-        )
-        category = Category.RECONNECT
-        return [entry(facts, SESSION_CIRCUIT_OPEN, sentence, category, failures=now.failures)]
-    if was.opened_at is not None and now.opened_at is None:
-        sentence = "its circuit is closed again"
-        return [entry(facts, SESSION_CIRCUIT_CLOSED, sentence, Category.RECONNECT)]
-    return []

@@ -15,6 +15,13 @@ from agent.core.findings.crypto_window import note_step as crypto_begins_again
 from agent.core.model import Category, HealthVerdict, JournalEntry, Observation
 from agent.core.plan import Outcome, Plan
 from agent.core.recovery.actions import plan_needs_scan, plan_step
+from agent.core.recovery.beginning import (
+    begin_repair,
+    join_repair,
+    lapse_order,
+    outlive_repair,
+    wants_repair,
+)
 from agent.core.recovery.ladder import UNPAIRING
 from agent.core.recovery.pairing import may_repair_end_it
 from agent.core.recovery.policy import RecoveryPolicy
@@ -27,11 +34,6 @@ from agent.core.recovery.repair import (
     Goal,
     RecoveryKind,
     Repair,
-    begin_repair,
-    join_repair,
-    lapse_order,
-    outlive_repair,
-    wants_repair,
 )
 from agent.core.recovery.steps import after_action, put_off_ending, step_repair
 from agent.core.recovery.stored import with_repair

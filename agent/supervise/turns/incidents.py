@@ -27,7 +27,7 @@ from agent.core.model import (
 )
 from agent.core.reasons import reason_of
 from agent.core.reconnect import ReconnectPolicy, uncounted
-from agent.core.recovery.repair import hurry_repair
+from agent.core.recovery.beginning import hurry_repair
 from agent.supervise.facts import Facts
 
 log = logging.getLogger(__name__)

@@ -31,7 +31,8 @@ from agent.core.alerts.show import show_value, summarize
 from agent.core.alerts.source import Series
 from agent.core.model import ConnectionStatus, Desired, Health, HealthVerdict, InstanceId, Override
 from agent.core.reasons import reasons_table
-from agent.core.recovery.repair import Ending, Goal, begin_repair
+from agent.core.recovery.beginning import begin_repair
+from agent.core.recovery.repair import Ending, Goal
 from tests.fakes.supervisor import make_view
 
 TABLE = {alert.name: alert for alert in alert_table()}
