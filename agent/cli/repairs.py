@@ -23,6 +23,8 @@ from agent.cli.terminal.show import clean, duration, moment, pair_lines, print_j
 from agent.core.recovery.repair import Ending
 from agent.errors import InvalidRequest, TryLater, WaError
 
+_ENDS = "confirm that a pairing may end, on an Evolution server with the session's chats there"
+
 _ASKED = (
     ("recover", "repair an instance by every step that keeps its pairing"),
     ("ensure-healthy", "repair an instance until it is connected or shows a code to scan"),
@@ -35,7 +37,10 @@ def add(commands: Subparsers) -> None:
         parser.set_defaults(verb=name)
         if name == "ensure-healthy":
             _add_word(parser)
-    summary = "retire an instance's session and show a new code; the trash keeps the old session"
+    summary = (
+        "retire an instance's session and show a new code; the trash keeps the old session, an"
+        " Evolution server deletes it with its chats"
+    )
     parser = add_instance_command(commands, "cleanup", ask, summary, "--yes")
     _add_word(parser)
     parser.set_defaults(verb="cleanup")
@@ -66,7 +71,7 @@ def add(commands: Subparsers) -> None:
 
 
 def _add_word(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--yes", action="store_true", help="confirm that a pairing may end")
+    parser.add_argument("--yes", action="store_true", help=_ENDS)
     add_confirm(parser)
 
 
@@ -85,7 +90,7 @@ def ask(options: argparse.Namespace) -> int:
         result = ask_twice(options, lambda more: send(confirm | more))
     else:
         result = send(None)
-    done = f"{options.id} {_how_it_ended(options.id, result)}"
+    done = f"{options.id} {_how_it_ended(client, options.id, result)}"
     return print_answer(options, result, done, good=result["healthy"])
 
 
@@ -99,9 +104,9 @@ def _step_now(client: Client, id: str) -> str:
     return f", {repair['step'].replace('_', ' ')}, try {repair['tries']}"
 
 
-def _how_it_ended(id: str, result: dict[str, Any]) -> str:
+def _how_it_ended(client: Client, id: str, result: dict[str, Any]) -> str:
     if result["cleaned"] and result["healthy"]:
-        return "shows a new code to scan (the trash has its old session)"
+        return f"shows a new code to scan ({_old_session(client, id)})"
     if result["recovered"]:
         return "was repaired"
     if result["healthy"]:
@@ -110,6 +115,17 @@ def _how_it_ended(id: str, result: dict[str, Any]) -> str:
         return f"is not linked: {result['sentence']}"
     ending = result["ending"].replace("_", " ")
     return f"is not well: {ending}: {result['sentence']}; more: wa-agent why {id}"
+
+
+def _old_session(client: Client, id: str) -> str:
+    """Where a clean-up left it."""
+    instance = client.get(f"/api/instance/{id}")
+    if not instance["backend"]:
+        return "the trash has its old session"
+    if instance["engine"] == "evolution":
+        row = f"its row on {instance['backend']} was deleted and made again"
+        return f"{row}; its chats there are gone"
+    return f"its old session was on {instance['backend']}, the trash has nothing of it"
 
 
 def repair(options: argparse.Namespace) -> int:
@@ -197,6 +213,8 @@ def set_up(options: argparse.Namespace) -> int:
     else:
         print(draw_code(client, options.id), end="")
         print(f"scan with WhatsApp: {options.id}")
+        if instance["cleaned"]:
+            print(_old_session(client, options.id))
     return 0
 
 

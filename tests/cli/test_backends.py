@@ -2,6 +2,7 @@
 
 import argparse
 import re
+from dataclasses import replace
 
 import pytest
 
@@ -9,6 +10,7 @@ from agent.cli import backends
 from agent.cli.main import build_parser
 from agent.cli.sessions import delete
 from agent.core.model import InstanceId, RemoteSession
+from agent.core.recovery.repair import Goal, RecoveryKind, Repair, Trouble
 
 
 @pytest.fixture
@@ -106,6 +108,20 @@ async def test_deleting_leaves_the_session_on_the_server(cli, house, evo):
     said = await cli("delete", "shop")
     assert said.out.splitlines()[:2] == ["shop deleted", "shop on evo is untouched"]
     assert house.supervisor.commands == []
+
+
+async def test_what_a_clean_up_deletes_on_the_server_is_said_so(cli, house, evo, capsys):
+    await cli("create", "shop", "--engine", "evolution", "--backend", "evo")
+    gone = "(its row on evo was deleted and made again; its chats there are gone)"
+    assert gone in (await cli("cleanup", "shop", "--yes")).out
+    with pytest.raises(SystemExit):
+        build_parser().parse_args(["cleanup", "--help"])
+    assert "Evolution server deletes it with its chats" in " ".join(capsys.readouterr().out.split())
+    view = house.supervisor.known[InstanceId("shop")]
+    under_way = Repair(Trouble.CONNECTION, "zombie", Goal.CLEANUP, 5.0, step=RecoveryKind.CLEANUP)
+    house.supervisor.known[InstanceId("shop")] = replace(view, repair=under_way)
+    told = (await cli("delete", "shop")).out.splitlines()[1]
+    assert told.startswith("shop on evo is not as it was: a clean-up was under way")
 
 
 async def test_deleting_there_too_takes_the_words(cli, house, evo, monkeypatch):

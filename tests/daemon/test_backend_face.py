@@ -37,6 +37,9 @@ async def test_a_session_is_deleted_there_only_with_the_words(watch, standin, ev
     for body in (None, {"confirm": "delete other"}):
         status, told = await one.agent.ask("DELETE", path, body)
         assert (status, told["error"]) == (409, "confirm"), told
+    status, told = await one.agent.ask("POST", "/api/instance/shop/cleanup", {})
+    assert (status, told["error"]) == (409, "would_unpair"), told
+    assert "delete shop on" in told["message"] and "with its chats" in told["message"]
     assert one.ended_anything() == []
     told = await one.agent.do("DELETE", path, {"confirm": "delete shop"})
     assert (told["remote"], told["remote_deleted"]) == ("shop", True)

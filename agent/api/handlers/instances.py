@@ -30,6 +30,7 @@ from agent.core.model import (
     InstanceId,
     parse_instance_id,
 )
+from agent.core.recovery.repair import RecoveryKind
 from agent.core.view import InstanceView
 from agent.engines.catalog import engine_names
 from agent.errors import InvalidRequest, Refused
@@ -161,7 +162,8 @@ async def change(call: Call) -> Json:
 async def delete(call: Call) -> Json:
     """The session of a backend stays on its server without remote=true and its confirmation."""
     body = await call.body()
-    instance = call.supervisor.view(call.id).instance
+    view = call.supervisor.view(call.id)
+    instance, repair = view.instance, view.repair
     passkey = body.get("confirm_passkey", "")
     call.supervisor.orders.must_confirm_passkey(call.id, "delete", passkey)
     deleted: dict[str, Any] = {"id": call.id}
@@ -175,6 +177,9 @@ async def delete(call: Call) -> Json:
             "backend": instance.backend,
             "remote": instance.remote,
             "remote_deleted": also_remote,
+            "remote_renewing": repair is not None
+            and not repair.over
+            and repair.step is RecoveryKind.CLEANUP,
         }
     elif "remote" in call.query:
         raise InvalidRequest(

@@ -50,6 +50,8 @@ def delete(options: argparse.Namespace) -> int:
     lines = [f"{options.id} deleted"]
     if "remote" in answer:
         state = "deleted too" if answer["remote_deleted"] else "untouched"
+        if answer["remote_renewing"] and not answer["remote_deleted"]:
+            state = "not as it was: a clean-up was under way, which deletes it and makes it again"
         lines.append(f"{answer['remote']} on {answer['backend']} is {state}")
     if answer.get("keys_ended"):
         lines.append(f"keys that open it no more: {', '.join(map(clean, answer['keys_ended']))}")

@@ -46,9 +46,12 @@ def must_be_confirmed(facts: Facts, doing: str, *, confirmed: bool, passkey: str
     may be lost for good."""
     id = facts.id
     if not confirmed and has_pairing(facts):
+        there, chats = facts.instance, ""
+        if doing == "clean up" and there.engine == "evolution":
+            chats = f" and delete {there.remote} on {there.backend} with its chats, to make it anew"
         raise Refused(
-            f"cannot {doing} {id} without a confirmation: it would end a pairing; confirm with"
-            ' --yes (in a request: "confirm": true)',
+            f"cannot {doing} {id} without a confirmation: it would end a pairing{chats}; confirm"
+            ' with --yes (in a request: "confirm": true)',
             field="confirm",
             code=WOULD_UNPAIR,
         )
