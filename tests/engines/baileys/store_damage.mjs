@@ -6,7 +6,8 @@ import { join } from "node:path";
 import { pathToFileURL } from "node:url";
 
 const [packages, folder] = process.argv.slice(2);
-const { Store, fileOf } = await import(new URL("../../../agent/engines/baileys/client/store.mjs", import.meta.url));
+const { Store } = await import(new URL("../../../agent/engines/baileys/client/store.mjs", import.meta.url));
+const { fileOf } = await import(new URL("../../../agent/engines/baileys/client/record.mjs", import.meta.url));
 const { load } = await import(pathToFileURL(join(packages, "load.mjs")));
 const lib = await load("baileys");
 

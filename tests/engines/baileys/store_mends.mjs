@@ -53,6 +53,13 @@ assert.equal(readFileSync(join(aside, "creds.json"), "utf8"), whole.slice(0, 99)
 assert.ok(lstatSync(join(aside, "creds.json.2")).isSymbolicLink());
 assert.ok(existsSync(join(aside, "creds.json.3", "inner")));
 
+// Also where the next write of the credentials meets it first.
+unlinkSync(file);
+mkdirSync(file);
+await store.saveCreds(creds);
+assert.equal(readFileSync(file, "utf8"), whole);
+assert.ok(lstatSync(join(aside, "creds.json.4")).isDirectory());
+
 // Nothing is written into a folder that took the place of this one.
 renameSync(own, join(folder, "moved"));
 await store.mendCreds(creds);

@@ -8,59 +8,18 @@
 import { constants } from "node:fs";
 import { link, lstat, mkdir, open, readdir, rename, stat, unlink } from "node:fs/promises";
 import { join } from "node:path";
+import { CREDS, NOT_PLAIN, StoreError, fileOf, isWhole, readPlain } from "./record.mjs";
 
-const CREDS = "creds.json";
 const AT_ONCE = 8;
-const ORDINARY = /^[\x20-\x7e]{1,200}$/; // every name of WhatsApp's own
 const GROWING = /^(session|sender-key)-/; // records that grow with what a contact sends
 const LARGEST = 2 << 20; // characters of such a record
-const MOST_READ = 64 << 20; // bytes of any record: a larger one is none, and would fill the memory
 const SENDER_KEY = /^sender-key-.+--(.+)--\d+\.json$/;
 const MOST_SENDER_KEYS = 10_000; // of one contact, or of the session itself: one for each group
 
 const ASIDE = "removed-keys/unreadable";
 const AWAY = Symbol("a file that cannot be read");
-const NOT_PLAIN = "NOT_PLAIN";
-const KIND = /^(pre-key|session|sender-key-memory|sender-key|app-state-sync-key|app-state-sync-version|lid-mapping|device-list|tctoken|identity-key)-/;
-
-export class StoreError extends Error {
-  constructor(code, file, cause) {
-    // A record's name holds a contact's number.
-    const [, kind] = KIND.exec(file) ?? [];
-    super(`${kind ? `a ${kind} record` : file}: ${cause}`);
-    this.code = code;
-  }
-}
-
-// The library's own file name, also where it gives two keys the same one: a contact's address ends
-// the names that it chooses, so it meets its own keys only. null: such a key is never stored.
-export function fileOf(name) {
-  const file = name.replace(/\//g, "__").replace(/:/g, "-") + ".json";
-  return ORDINARY.test(file) ? file : null;
-}
-
-// A link leads to another session's file, and a pipe would be waited for.
-async function readPlain(path) {
-  const handle = await open(path, constants.O_RDONLY | constants.O_NONBLOCK | constants.O_NOFOLLOW);
-  try {
-    const found = await handle.stat();
-    if (!found.isFile() || found.size > MOST_READ) throw Object.assign(new Error("no plain file"), { code: NOT_PLAIN });
-    return await handle.readFile("utf8");
-  } finally {
-    await handle.close();
-  }
-}
 
 const isThere = (path) => lstat(path).then(() => true, () => false);
-
-// Whether the library can use it: one of another shape fails each message of its contact or group.
-function isWhole(file, value) {
-  const [, kind] = KIND.exec(file) ?? [];
-  if (kind === "lid-mapping") return typeof value === "string";
-  if (kind === "device-list") return Array.isArray(value);
-  if (kind === "sender-key" && value !== null) return Array.isArray(JSON.parse(Buffer.from(value).toString()));
-  return typeof value === "object" && value !== null && !(file === CREDS && Array.isArray(value));
-}
 
 export class Store {
   #folder;
@@ -287,7 +246,11 @@ export class Store {
       } finally {
         await handle.close();
       }
-      await rename(temporary, path);
+      await rename(temporary, path).catch(async (error) => {
+        if (error.code !== "EISDIR") throw error;
+        await this.#keepAside(file);
+        await rename(temporary, path);
+      });
     } catch (error) {
       await unlink(temporary).catch(() => {});
       throw new StoreError("storage_failed", file, error.code ?? "write");
