@@ -167,6 +167,18 @@ async def test_a_good_check_says_nothing_where_only_calls_fail(clock):
     assert other.state is OPEN, "the row goes on past a good check"
 
 
+async def test_a_quick_check_ends_what_a_slow_server_began(clock):
+    circuit = made()
+    circuit.checked(up=True, seconds=6.0)
+    for id in (A, B, A):
+        await act(circuit, id, DOWN)
+    assert circuit.state is OPEN
+    circuit.checked(up=True, seconds=4.0)
+    assert circuit.state is OPEN, "it is as slow as before"
+    circuit.checked(up=True, seconds=0.1)
+    assert (circuit.state, circuit.begin(B)) == (CLOSED, True)
+
+
 async def test_where_only_a_session_is_a_trial_a_good_check_waits_for_the_pause(clock):
     circuit = made(check_is_trial=False)
     for _ in range(3):

@@ -2,7 +2,8 @@
 
 Checks of the server and calls for its sessions count, but not a server that cannot be reached.
 While the circuit is open the agent starts, connects and repairs none of its sessions; checks go
-on, and after failed checks a good check is the trial (`trial = "check"`).
+on, and after failed checks a good check is the trial (`trial = "check"`); after calls that failed
+while checks were slow, a quick one is.
 """
 
 import asyncio
@@ -18,6 +19,9 @@ from agent.errors import EngineError, LinkError, WaError
 
 ACTS = frozenset({"connect", "restart", "renew", "regenerate_keys"})
 """Calls that make a server work for a session."""
+
+QUICK = 1.0
+"""Seconds: a server that answers a check within these is not why calls ran out of time."""
 
 Noted = asyncio.Future[list[JournalEntry]]
 """Done when the entries are on the disk, or when writing them failed."""
@@ -37,7 +41,11 @@ class Circuit:
     noted: Noted | None = None
     """Done when its last change is in the history; the next agent takes it over from there."""
     by_checks: bool = False
-    """Whether the last failure was a check's; only then a good check closes it."""
+    """Whether the last failure was a check's; then a good check closes it."""
+    slow: bool = False
+    """Whether the last good check was a slow one."""
+    by_slowness: bool = False
+    """Whether the last failure was a call's while checks were slow; then a quick one closes it."""
 
     @property
     def state(self) -> BreakerState:
@@ -91,8 +99,9 @@ class Circuit:
             self.breaker = self.breaker.after_try(boot_now(), self.policy())
         return True
 
-    def checked(self, *, up: bool, reached: bool = True) -> None:
-        """A check ended. `reached`: False where it did not get to the server: no failure."""
+    def checked(self, *, up: bool, reached: bool = True, seconds: float = 0.0) -> None:
+        """A check ended, after `seconds`. `reached`: False where it did not get to the server: no
+        failure."""
         if not up and not reached:
             # Calls that failed beside it had the same cause: the next good check ends that too.
             self.by_checks = True
@@ -102,8 +111,9 @@ class Circuit:
             self.breaker = self.breaker.after_try(boot_now(), self.policy())
             self._failed(by_check=True)
             return
+        self.slow = seconds > QUICK
         open_yet = self.state is BreakerState.OPEN and not self.check_is_trial()
-        if self.by_checks and not open_yet:
+        if (self.by_checks or (self.by_slowness and not self.slow)) and not open_yet:
             self.close()
 
     async def act(self, id: InstanceId, do: str, call: Call) -> Mapping[str, Any]:
@@ -128,7 +138,7 @@ class Circuit:
 
     def close(self) -> None:
         was, self.breaker = self.state, self.breaker.after_success()
-        self.trial, self.by_checks = None, False
+        self.trial, self.by_checks, self.by_slowness = None, False, False
         if was is not BreakerState.CLOSED:
             self.changed(BreakerState.CLOSED)
 
@@ -141,6 +151,7 @@ class Circuit:
         was = self.state
         self.breaker = self.breaker.after_failure(boot_now(), self.policy())
         self.by_checks, self.trial = by_check, None
+        self.by_slowness = self.slow and not by_check
         if was is BreakerState.CLOSED and self.state is not BreakerState.CLOSED:
             self.changed(BreakerState.OPEN)
 

@@ -50,7 +50,8 @@ class WorkerNews:
         note_warning(backend, self.say)
         if claim.up or backend.outage.down:  # before, it may be a blink
             note_cause(backend, self.say)
-        backend.circuit.checked(up=claim.up, reached=claim.reason != "unreachable")
+        reached = claim.reason != "unreachable"
+        backend.circuit.checked(up=claim.up, reached=reached, seconds=claim.seconds)
         if before is None or before.up != claim.up:
             self.wakes.wake(backend.name)
         if claim.up and not backend.outage.down:  # after an outage Returns wakes them in turn
