@@ -27,6 +27,8 @@ async def is_so(event: hooks.HookEvent, observer: Observer) -> bool:
     await observer.state()
     if view.live in (Live.OPEN, Live.MISSING, Live.UNLOADED):
         return False
+    if not ends and event.kind != "QRCODE_UPDATED":
+        return False  # the look says as much; a question would go into its login, and break it
     if not ends:
         await observer.missing_pairing(now=True)
         return view.unpaired

@@ -246,7 +246,7 @@ export class WhatsApp {
     if (linking?.attrs.stage === 'companion_hello') connection.linkCode = parts(linking.attrs.jid).user;
     const { id, xmlns } = stanza.attrs;
     const unwilling = connection.device?.unwilling;
-    if (unwilling?.xmlns === xmlns) {
+    if (unwilling && unwilling.xmlns === xmlns) {
       const { refusal } = unwilling;
       if (refusal) connection.send(node('iq', { from: WHATSAPP, type: 'error', id }, [node('error', refusal)]));
       return;
