@@ -24,6 +24,10 @@ class Wing:
     """Has TABLES: its tables of agent.toml."""
     part: str = ""
     """Has `open_part`: what runs in the agent."""
+    worker: str = ""
+    """Has `open_worker_part`: what runs in each worker of a session that lives here."""
+    outbox: str = ""
+    """Has `open_outbox`: what takes messages to send in, before the session does."""
     routes: str = ""
     """Has ROUTES: its rows of the table of routes."""
     commands: Mapping[str, str] = field(default_factory=dict)

@@ -3,7 +3,7 @@ judges: deadlines belong to the worker, verdicts to the core. Standard library o
 it in memory.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from socket import socket
@@ -33,8 +33,32 @@ class ProbeAnswer:
     """Numbers of core/figures/session_figures that this engine measures itself."""
 
 
-class Reporter(Protocol):
-    """How an engine reports by itself; each call returns at once."""
+class Keeper(Protocol):
+    """Who takes what arrives in a session: messages, reactions, calls, states of messages sent."""
+
+    @property
+    def keeps(self) -> bool:
+        """Whether anybody keeps what arrives; where nobody does, no record need be made."""
+
+    async def keep(self, records: Sequence[Mapping[str, Any]]) -> None:
+        """Return when all that arrived is on the disk, or was there before by its `id`. EngineError
+        `not_kept` where it cannot be: WhatsApp may not hear then that it was taken."""
+
+
+class KeepsNothing:
+    """A Keeper where nobody wants what arrives."""
+
+    __slots__ = ()
+
+    @property
+    def keeps(self) -> bool:
+        return False
+
+    async def keep(self, records: Sequence[Mapping[str, Any]]) -> None: ...
+
+
+class Reporter(Keeper, Protocol):
+    """How an engine reports by itself; each call returns at once, but for `keep`."""
 
     def claim(self, claim: Claim) -> None: ...
 

@@ -37,6 +37,8 @@ class Identity:
     """Whose phone; "" = not known."""
     leased: bool = False
     """It is a session of a fleet: no connection without a lease from the agent."""
+    of_wings: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    """What the settings of each wing's part in a worker are, by the wing's name."""
 
 
 def read_identity(id_text: str, session_root: Path) -> Identity:

@@ -2,11 +2,13 @@
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from agent.clock import boot_now
 from agent.core.words import Claim, ConnectionStatus, Happening, InstanceId
+from agent.engines.base import Keeper, KeepsNothing
 from agent.link.server import LinkServer
 from agent.worker.pairing import Pairing
 
@@ -27,6 +29,7 @@ class Reports:
         "changed",
         "crashed",
         "instead",
+        "keeper",
         "said",
         "told_at",
     )
@@ -46,6 +49,8 @@ class Reports:
         self.crashed = crashed
         self.instead: Claim | None = None
         """What is claimed in place of the engine's claims."""
+        self.keeper: Keeper = KeepsNothing()
+        """Who takes what arrives."""
         self.said = False
         """Whether anything is known of the session yet."""
         self.told_at = 0.0
@@ -91,6 +96,13 @@ class Reports:
     def happened(self, happening: Happening) -> None:
         if self._server is not None:
             self._server.happened(self._id, happening)
+
+    @property
+    def keeps(self) -> bool:
+        return self.keeper.keeps
+
+    async def keep(self, records: Sequence[Mapping[str, Any]]) -> None:
+        await self.keeper.keep(records)
 
     def progress(self) -> None:
         self._progressed_at = boot_now()

@@ -25,6 +25,7 @@ from agent.worker.pairing import Pairing
 from agent.worker.reports import Reports
 from agent.worker.stop import stop_in_order
 from agent.worker.watch import tell_status, watch_engine
+from agent.worker.wing_parts import open_worker_parts
 
 _FOLDER = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -86,6 +87,8 @@ async def _work(identity: Identity, link_path: Path) -> int:
     pairing = Pairing(identity.paired)
     reports = Reports(identity.id, asyncio.Event(), life.crashed, pairing)
     share_session(identity.folder)  # of a worker that was killed
+    parts = open_worker_parts(identity.folder, identity.id, identity.of_wings, reports.happened)
+    reports.keeper = parts.keeper
     engine = _open_engine(identity, reports)
     fence = _make_fence(engine, reports, life, open=False) if identity.leased else None
 
@@ -98,7 +101,8 @@ async def _work(identity: Identity, link_path: Path) -> int:
             await fence.take(until, extend=extend)
         return {}
 
-    works = {**_works(identity, engine, reports, life, link_path.parent), "lease": lease}
+    own = _works(identity, engine, reports, life, link_path.parent)
+    works = {**parts.works, **own, "lease": lease}
 
     async def answer(call: Call) -> Answer:
         if fence is not None:
@@ -122,6 +126,7 @@ async def _work(identity: Identity, link_path: Path) -> int:
         )
     finally:
         share_session(identity.folder)
+        await parts.close()
         await life.end(server)
 
 

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from agent.core.model import Claim, ConnectionStatus, Happening, InstanceId, ServerClaim
+from agent.engines.base import KeepsNothing
 from agent.engines.whaticket.backend import WhaticketBackend, open_backend
 from agent.engines.whaticket.session import WhaticketSession
 from agent.errors import EngineError
@@ -18,7 +19,7 @@ pytestmark = pytest.mark.slow
 OTHER_ACCOUNT = "5511900000009"
 
 
-class Told:
+class Told(KeepsNothing):
     """All that the engine reported."""
 
     def __init__(self) -> None:

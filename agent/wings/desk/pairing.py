@@ -9,6 +9,7 @@ from pathlib import Path
 
 from agent.core.reasons import reason_of
 from agent.core.words import PASSKEY_REQUIRED, Claim, ConnectionStatus, Happening
+from agent.engines.base import KeepsNothing
 from agent.engines.web.browser.arguments import Program, find_setpriv
 from agent.engines.web.browser.scripts import page_script
 from agent.engines.web.bundle import page_config, read_bundle
@@ -43,7 +44,7 @@ class Desk:
     """Seconds."""
 
 
-class _Reporter:
+class _Reporter(KeepsNothing):
     """The engine's claims, one after another."""
 
     def __init__(self) -> None:

@@ -15,6 +15,7 @@ import pytest
 from agent.core.words import Claim, ConnectionStatus, Happening
 from agent.engines.baileys.engine import BaileysEngine, open_engine
 from agent.engines.baileys.packages import LOADER, LOADER_TEXT, MARK, packages_folder
+from agent.engines.base import KeepsNothing
 from scripts.benches.processes import tree
 from tests.lacking import lacks
 from tests.standin.baileys.run import HERE, WhatsApp, why_not
@@ -25,7 +26,7 @@ NAME = "baileys-1"
 """Of the pack."""
 
 
-class Heard:
+class Heard(KeepsNothing):
     """The worker's side: everything that the engine says."""
 
     def __init__(self) -> None:

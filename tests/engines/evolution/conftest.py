@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from agent.core.model import Claim, ConnectionStatus, Happening, InstanceId, ServerClaim
+from agent.engines.base import KeepsNothing
 from agent.engines.evolution.backend import EvolutionBackend
 from agent.engines.evolution.session import EvolutionSession
 from agent.engines.evolution.settings import Pace, read_settings
@@ -34,7 +35,7 @@ PACE = Pace(
 
 
 @dataclass
-class Heard:
+class Heard(KeepsNothing):
     """A Reporter and a BackendReporter that remember."""
 
     claims: list[Claim] = field(default_factory=list)

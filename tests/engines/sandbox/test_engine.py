@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from agent.core.model import Claim, ConnectionStatus, Happening
+from agent.engines.base import KeepsNothing
 from agent.engines.sandbox.engine import SandboxEngine, open_engine
 from agent.engines.sandbox.files import read_session
 from agent.errors import WaError
@@ -26,7 +27,7 @@ PAIRING = ["no-qr", "passkey", "no-pairing"]
 FAULTS = [*GENTLE, *PAIRING, "stuck-loading", "bad-mac", "prekey", "leak", "slow"]
 
 
-class Heard:
+class Heard(KeepsNothing):
     """A Reporter that writes down."""
 
     def __init__(self) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.core.model import Claim, ConnectionStatus, Happening, parse_instance_id
+from agent.engines.base import KeepsNothing
 from agent.errors import EngineError
 from agent.link.client import Link, Peer
 from tests.standin.web.stand_in import StandIn
@@ -22,7 +23,7 @@ ACCOUNT = "5511999999999"
 ROOT = Path(__file__).parents[3]
 
 
-class Heard:
+class Heard(KeepsNothing):
     """A Reporter that remembers."""
 
     def __init__(self) -> None:

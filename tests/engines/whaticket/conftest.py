@@ -14,6 +14,7 @@ import pytest
 import redis.asyncio
 
 from agent.core.model import Claim, Happening, ServerClaim, parse_instance_id
+from agent.engines.base import KeepsNothing
 from agent.engines.whaticket.backend import WhaticketBackend, open_backend
 from agent.engines.whaticket.session import WhaticketSession
 from tests.lacking import lacks
@@ -27,7 +28,7 @@ LIDS = {"5511999990001": "123456789012345"}
 
 
 @dataclass
-class Heard:
+class Heard(KeepsNothing):
     """A Reporter and a BackendReporter that write down."""
 
     claims: list[Claim] = field(default_factory=list)

@@ -1,0 +1,5 @@
+"""What the messages bring to the agent."""
+
+from agent.wing import Wing
+
+WING = Wing(name="messages", title="messages")
