@@ -238,7 +238,7 @@ class BackendsSection:
     )
     trial: str = setting(
         "check",
-        "what closes a backend's open circuit: its server's first healthy check, or"
+        "what closes a backend's open circuit: its server's healthy checks, or"
         " only one session's try after breaker_pause",
         choices=("check", "session"),
     )

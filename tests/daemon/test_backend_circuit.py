@@ -45,7 +45,7 @@ async def test_calls_that_fail_open_it_and_a_person_closes_it(make_agent, standi
     await eventually(lambda: circuit(one), "open", within=40)
     shown = await one.backend()
     assert shown["up"] is True
-    assert "its circuit is open for" in shown["sentence"]
+    assert "its circuit is open for at most" in shown["sentence"]
     metrics = await one.agent.do("GET", "/metrics")
     assert 'wa_backend_circuit{backend="evo",state="open"} 1' in metrics
     await eventually(lambda: one.verdict("other"), ("healthy", ""))

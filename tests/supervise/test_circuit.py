@@ -62,7 +62,7 @@ async def test_three_sessions_calls_in_a_row_open_it_for_all(clock):
     assert (circuit.state, circuit.lets(A)) == (CLOSED, True)
     await act(circuit, A, DOWN)
     assert (circuit.state, told) == (OPEN, [OPEN])
-    assert "open for 600 s more after 3 failures" in circuit.sentence
+    assert "open for at most 600 s more after 3 failures" in circuit.sentence
     assert not circuit.lets(A) and not circuit.lets(B)
     assert await act(circuit, B) == "circuit_open"
     assert await act(circuit, B, do="probe") == {}, "looking is free"
@@ -177,6 +177,45 @@ async def test_a_quick_check_ends_what_a_slow_server_began(clock):
     assert circuit.state is OPEN, "it is as slow as before"
     circuit.checked(up=True, seconds=0.1)
     assert (circuit.state, circuit.begin(B)) == (CLOSED, True)
+
+
+def check_for(circuit, clock, seconds):
+    """Checks that the server answers quickly, for so long."""
+    until = clock.now + seconds
+    circuit.checked(up=True, seconds=0.1)
+    while clock.now < until:
+        clock.now += 5.0
+        circuit.checked(up=True, seconds=0.1)
+
+
+async def test_after_quick_checks_one_session_tries_for_all(clock):
+    told = []
+    circuit = await opened(told=told)
+    check_for(circuit, clock, 25)
+    assert (circuit.state, circuit.lets(A)) == (OPEN, False), "calls may still run out of time"
+    check_for(circuit, clock, 5)
+    assert (circuit.state, told) == (HALF_OPEN, [OPEN, HALF_OPEN])
+    assert circuit.begin(B)
+    assert (circuit.lets(A), circuit.lets(B)) == (False, True)
+    assert await act(circuit, A) == "circuit_open"
+    assert await act(circuit, B) == {}
+    assert (circuit.state, circuit.begin(A), told[-1]) == (CLOSED, True, CLOSED)
+
+
+async def test_a_try_after_quick_checks_that_fails_needs_twice_as_many(clock):
+    circuit = await opened()
+    check_for(circuit, clock, 30)
+    assert await act(circuit, A, DOWN) == "backend_down"
+    assert (circuit.state, circuit.opens_in) == (OPEN, 600.0)
+    check_for(circuit, clock, 55)
+    assert not circuit.lets(B)
+    check_for(circuit, clock, 5)
+    assert circuit.lets(B)
+    circuit.checked(up=True, seconds=3.0)
+    assert not circuit.lets(B), "its server is slow again"
+    session_only = await opened(check_is_trial=False)
+    check_for(session_only, clock, 60)
+    assert not session_only.lets(A)
 
 
 async def test_where_only_a_session_is_a_trial_a_good_check_waits_for_the_pause(clock):

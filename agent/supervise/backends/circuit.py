@@ -3,7 +3,8 @@
 Checks of the server and calls for its sessions count, but not a server that cannot be reached.
 While the circuit is open the agent starts, connects and repairs none of its sessions; checks go
 on, and after failed checks a good check is the trial (`trial = "check"`); after calls that failed
-while checks were slow, a quick one is.
+while checks were slow, a quick one is. After calls that failed although checks were quick, one
+session tries as soon as checks stayed quick for `CALM` seconds.
 """
 
 import asyncio
@@ -23,6 +24,10 @@ ACTS = frozenset({"connect", "restart", "renew", "regenerate_keys"})
 QUICK = 1.0
 """Seconds: a server that answers a check within these is not why calls ran out of time."""
 
+CALM = 30.0
+"""Seconds of quick checks after which one session tries again; twice as many after each try that
+failed."""
+
 Noted = asyncio.Future[list[JournalEntry]]
 """Done when the entries are on the disk, or when writing them failed."""
 Call = Callable[[], Awaitable[Mapping[str, Any]]]
@@ -34,7 +39,7 @@ class Circuit:
     check_is_trial: Callable[[], bool]
     """Whether a good check may close it before its pause is over."""
     changed: Callable[[BreakerState], None]
-    """Called when it opens, and when it closes."""
+    """Called when it opens, when it closes, and when quick checks let one session try."""
     breaker: Breaker = field(default_factory=Breaker)
     trial: InstanceId | None = None
     """Whose call is the trial of a half-open circuit."""
@@ -46,13 +51,26 @@ class Circuit:
     """Whether the last good check was a slow one."""
     by_slowness: bool = False
     """Whether the last failure was a call's while checks were slow; then a quick one closes it."""
+    quick_since: float | None = None
+    """When the first of the checks ended that were all quick, without a failure since."""
+    quick_for: float = 0.0
+    """Seconds from there to the end of the last one."""
+    failed_trials: int = 0
+    """Trials that failed since it opened."""
 
     @property
     def state(self) -> BreakerState:
-        """Open also while it is half open and its trial has not begun."""
         state = self.breaker.state(boot_now(), self.policy())
-        trying = self.trial is not None and state is BreakerState.OPEN
-        return BreakerState.HALF_OPEN if trying else state
+        tries = self.trial is not None or self._is_calm
+        return BreakerState.HALF_OPEN if tries and state is BreakerState.OPEN else state
+
+    @property
+    def _is_calm(self) -> bool:
+        """Whether it is open and its server was quick for so long that a session may try before
+        the pause ends."""
+        if self.breaker.opened_at is None or not self.check_is_trial():
+            return False
+        return self.quick_for >= CALM * 2.0**self.failed_trials
 
     @property
     def shown(self) -> BreakerState:
@@ -79,7 +97,9 @@ class Circuit:
             return f"its circuit is half open after {failures} failures: {self.trial} tries"
         if state is BreakerState.HALF_OPEN:
             return f"its circuit is half open after {failures} failures: one session tries next"
-        return f"its circuit is open for {self.opens_in:.0f} s more after {failures} failures"
+        return (
+            f"its circuit is open for at most {self.opens_in:.0f} s more after {failures} failures"
+        )
 
     def take_over(self, opened_ago: float, *, by_checks: bool) -> None:
         """Open it as the agent before this one left it."""
@@ -88,20 +108,24 @@ class Circuit:
 
     def lets(self, id: InstanceId) -> bool:
         """Whether this session may wait for its turn, or has it."""
+        if self.trial is None and self._is_calm:
+            return True
         return self.breaker.may_try(boot_now(), self.policy()) or id == self.trial
 
     def begin(self, id: InstanceId) -> bool:
         """Whether this session may act now; the first one while half open is the trial."""
         if not self.lets(id):
             return False
-        if self.breaker.state(boot_now(), self.policy()) is BreakerState.HALF_OPEN:
-            self.trial = id
-            self.breaker = self.breaker.after_try(boot_now(), self.policy())
+        half_open = self.breaker.state(boot_now(), self.policy()) is BreakerState.HALF_OPEN
+        if half_open or (self.trial is None and self._is_calm):
+            self.trial, self.breaker = id, replace(self.breaker, trial_at=boot_now())
         return True
 
     def checked(self, *, up: bool, reached: bool = True, seconds: float = 0.0) -> None:
         """A check ended, after `seconds`. `reached`: False where it did not get to the server: no
         failure."""
+        if not up or seconds > QUICK:
+            self._forget_quick_checks()
         if not up and not reached:
             # Calls that failed beside it had the same cause: the next good check ends that too.
             self.by_checks = True
@@ -111,10 +135,19 @@ class Circuit:
             self.breaker = self.breaker.after_try(boot_now(), self.policy())
             self._failed(by_check=True)
             return
-        self.slow = seconds > QUICK
+        self._checked_well(seconds)
         open_yet = self.state is BreakerState.OPEN and not self.check_is_trial()
         if (self.by_checks or (self.by_slowness and not self.slow)) and not open_yet:
             self.close()
+
+    def _checked_well(self, seconds: float) -> None:
+        was, self.slow = self.state, seconds > QUICK
+        if self.slow:
+            return
+        self.quick_since = boot_now() if self.quick_since is None else self.quick_since
+        self.quick_for = boot_now() - self.quick_since
+        if was is BreakerState.OPEN and self._is_calm:
+            self.changed(BreakerState.HALF_OPEN)
 
     async def act(self, id: InstanceId, do: str, call: Call) -> Mapping[str, Any]:
         """Call a session's worker if the circuit allows it, and count how the server answered."""
@@ -139,6 +172,7 @@ class Circuit:
     def close(self) -> None:
         was, self.breaker = self.state, self.breaker.after_success()
         self.trial, self.by_checks, self.by_slowness = None, False, False
+        self.failed_trials = 0
         if was is not BreakerState.CLOSED:
             self.changed(BreakerState.CLOSED)
 
@@ -150,10 +184,15 @@ class Circuit:
     def _failed(self, *, by_check: bool) -> None:
         was = self.state
         self.breaker = self.breaker.after_failure(boot_now(), self.policy())
+        self.failed_trials += self.trial is not None
         self.by_checks, self.trial = by_check, None
+        self._forget_quick_checks()
         self.by_slowness = self.slow and not by_check
         if was is BreakerState.CLOSED and self.state is not BreakerState.CLOSED:
             self.changed(BreakerState.OPEN)
+
+    def _forget_quick_checks(self) -> None:
+        self.quick_since, self.quick_for = None, 0.0
 
 
 def _is_the_servers(error: WaError) -> bool:

@@ -79,7 +79,7 @@ def noted_circuit(
     say: Say,
     changed: Callable[[BackendFacts], None],
 ) -> Circuit:
-    """A circuit whose changes are noted before `changed` is called."""
+    """A circuit that is noted when it opens and closes, before `changed` is called."""
 
     def note(state: BreakerState) -> None:
         its = backend()
@@ -87,7 +87,7 @@ def noted_circuit(
             sentence = f"{its.circuit.sentence}: its sessions wait"
             by = "checks" if its.circuit.by_checks else "calls"
             its.circuit.noted = say(its, "circuit_open", sentence, bad=True, by=by)
-        else:
+        elif state is BreakerState.CLOSED:
             its.circuit.noted = say(its, "circuit_closed", "its circuit is closed again")
         changed(its)
 
