@@ -36,6 +36,12 @@ def main(argv: list[str]) -> int:
         from scripts.benches import fleet_memory
 
         report = fleet_memory.measure(options.instances, quick=options.quick)
+    elif options.subject == "compare":
+        from scripts.benches import compare
+
+        report = compare.measure(
+            options.commit, options.instances, rounds=options.rounds, quick=options.quick
+        )
     else:
         subject = {"scrape": scrape.measure, "pass": passes.measure}[options.subject]
         report = subject(quick=options.quick)
@@ -72,6 +78,12 @@ def _parser() -> argparse.ArgumentParser:
     subject = subjects.add_parser("fleet", help="the agent's memory with [fleet] and without it")
     subject.add_argument("--instances", type=int, default=100, metavar="N", help="sessions")
     subject.add_argument("--quick", action="store_true", help="one round")
+    subject = subjects.add_parser("compare", help="this checkout's agent beside another commit's")
+    subject.add_argument("commit", metavar="COMMIT", help="what it is compared with")
+    subject.add_argument("--instances", type=int, default=200, metavar="N", help="sessions")
+    words = "how often each of the two is measured"
+    subject.add_argument("--rounds", type=int, default=3, metavar="N", help=words)
+    subject.add_argument("--quick", action="store_true", help="shorter windows")
     for name, meaning in (
         ("scrape", "30,000 series, ours and prometheus_client's"),
         ("pass", "judge, decide and plan over 10,000 observations"),

@@ -6,6 +6,7 @@ import signal
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from agent.core.findings.memory import MemoryPolicy
 from agent.core.model import InstanceId
@@ -51,6 +52,22 @@ async def measure_many(site: Site, times: Times) -> Figures:
     figures["agent uss"].append(uss(agent.agent_pid))
     await _adoptions(agent, times, figures)
     await _end(agent, figures)
+    return figures
+
+
+async def measure_one_round(site: Site, times: Times, *, tree: Path, python: Path) -> Figures:
+    """What is compared between two commits: `tree` and `python` are those of one of them."""
+    figures, agent = Figures(list), Agent(site, tree=tree, python=python)
+    await _create(agent, figures)
+    await _starts(agent, times, figures)
+    async with Client(agent) as client:
+        await at_rest(agent, agent.workers(), times, figures)
+        figures["agent uss"].append(uss(agent.agent_pid))
+        await _scrapes(client, times, figures)
+        await _kills(agent, client, site.ids[: times.kills], figures)
+    await _adoptions(agent, times, figures)
+    await _end(agent, figures)
+    await _as_installed(replace(agent, worker={}, tuned=False), figures)
     return figures
 
 

@@ -32,18 +32,21 @@ def measure(instances: int, only: Sequence[str] | None, *, many: int, quick: boo
     if instances < 2 * times.kills + 1:
         raise SystemExit(f"scripts/bench: needs at least {2 * times.kills + 1} instances")
     machine, found, versions, notes = this_machine(), {}, {}, []
-    with open_site(instances) as site:
-        for name in (name for name in SYSTEMS if name in wanted):
-            print(f"measuring {name} ...", file=sys.stderr)
-            try:
-                found[name], versions[name] = asyncio.run(_measure_one(name, site, times))
-            except NotHere as why:
-                notes.append(f"Not measured: {why}.")
-    if many and OURS in found:
-        print(f"measuring {OURS} with {many:,} sessions ...", file=sys.stderr)
-        with open_site(many) as site:
-            figures = asyncio.run(measure_many(site, times))
-        found[OURS] |= {MANY + key: runs for key, runs in figures.items()}
+    try:
+        with open_site(instances) as site:
+            for name in (name for name in SYSTEMS if name in wanted):
+                print(f"measuring {name} ...", file=sys.stderr)
+                try:
+                    found[name], versions[name] = asyncio.run(_measure_one(name, site, times))
+                except NotHere as why:
+                    notes.append(f"Not measured: {why}.")
+        if many and OURS in found:
+            print(f"measuring {OURS} with {many:,} sessions ...", file=sys.stderr)
+            with open_site(many) as site:
+                figures = asyncio.run(measure_many(site, times))
+            found[OURS] |= {MANY + key: runs for key, runs in figures.items()}
+    except (KeyboardInterrupt, SystemExit):
+        notes.append(f"Interrupted: measured so far are {', '.join(found) or 'none'}.")
     rows = [row for shape in shapes(instances, many) if (row := shape.row(found)) is not None]
     notes = [*_notes(times), *notes]
     return Report("footprint", machine, versions, rows, notes)

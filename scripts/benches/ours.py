@@ -17,6 +17,7 @@ import aiohttp
 
 from agent.core.model import InstanceId
 from agent.host.process.run_file import read_note
+from scripts.benches.machine import TOP
 from scripts.benches.processes import children, gone, launch
 from scripts.benches.report import OURS
 from scripts.benches.site import SETTINGS, Site
@@ -36,17 +37,21 @@ class Agent:
     worker: Mapping[str, object] = field(default_factory=dict)
     more: str = ""
     tuned: bool = True
+    tree: Path = TOP
+    """The checkout whose program it is."""
+    python: Path = Path(sys.executable)
+    """Of that checkout's environment."""
     name: str = OURS
     version: str = version("wa-agent")
     port: int = field(default_factory=free_port)
     process: subprocess.Popen[bytes] | None = None
 
     async def begin(self) -> None:
-        program = Path(sys.executable).parent / "wa-agent"
+        program = self.python.parent / "wa-agent"
         listen = f"127.0.0.1:{self.port}"
         command: list[str | Path] = [program, "run", "--config", self._settings()]
         command += ["--state", self.state, "--listen", listen]
-        env = {**self.site.environment(), "SESSION_STORAGE_PATH": str(self.site.sessions)}
+        env = {**self.site.environment(self.tree), "SESSION_STORAGE_PATH": str(self.site.sessions)}
         env["MALLOC_ARENA_MAX"] = "1"  # as its unit says
         self.process = launch(command, env, self.site.place, "agent.log")
 

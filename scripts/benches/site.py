@@ -37,11 +37,12 @@ class Site:
     def runtime(self, id: InstanceId) -> Path:
         return self.place / "run" / id
 
-    def environment(self) -> dict[str, str]:
-        """Ours alone, and marked, so that what is left at the end is found again."""
+    def environment(self, tree: Path = TOP) -> dict[str, str]:
+        """Ours alone, and marked, so that what is left at the end is found again. `tree`: the
+        checkout whose program runs."""
         kept = {name: os.environ[name] for name in ("HOME", "LANG") if name in os.environ}
         path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-        return {**kept, "PATH": path, "PYTHONPATH": str(TOP), MARK: str(self.place)}
+        return {**kept, "PATH": path, "PYTHONPATH": str(tree), MARK: str(self.place)}
 
     def worker_environment(self, id: InstanceId) -> dict[str, str]:
         return {"WA_SESSION_ROOT": str(self.sessions), "RUNTIME_DIRECTORY": str(self.runtime(id))}

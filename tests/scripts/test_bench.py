@@ -17,7 +17,7 @@ from agent.engines.web.browser.arguments import find_browser
 from agent.engines.web.fetch import fetch_bundle
 from agent.errors import ConfigError, EngineError
 from scripts.benches import __main__ as bench
-from scripts.benches import baileys, footprint, kills, passes, scrape, web
+from scripts.benches import baileys, compare, footprint, kills, passes, scrape, web
 from scripts.benches.fleet import measure_many, measure_ours
 from scripts.benches.machine import TOP, this_machine
 from scripts.benches.plot import draw
@@ -307,3 +307,43 @@ async def test_kills_of_a_session_lose_nothing_and_are_counted(tmp_path: Path) -
     assert rows["one more of each peer, read"] == "8 of 8"
     said, read = re.findall(r"\d+", rows["messages written meanwhile, read in the end"])[:2]
     assert int(read) >= int(said) - 4, "at most the one under way at each kill"
+
+
+SHORT = Times(starts=1, kills=1, adoptions=1, scrapes=1, idle=0.3, settle=0.3)
+
+
+@pytest.mark.timeout(180)
+def test_two_commits_are_measured_and_leave_nothing(monkeypatch, capsys):
+    twin = compare.Program("twin", TOP, Path(sys.executable))
+    monkeypatch.setattr(compare, "lay_out", lambda _commit: twin)
+    monkeypatch.setattr(compare, "QUICK", SHORT)
+    found = compare.measure("HEAD", 2, rounds=1, quick=True)
+    assert {row.measure for row in found.rows} == {name for name, *_ in compare.MEASURES.values()}
+    for row in found.rows:
+        assert set(row.figures) == {OURS, "twin"} and row.met is not None
+    assert "killed" not in capsys.readouterr().err
+
+
+def test_a_comparison_that_is_interrupted_prints_what_it_has(monkeypatch, capsys):
+    """The second commit's second turn is where somebody presses Ctrl-C."""
+    turns = iter([{"start": [2.0]}, {"start": [1.0]}, {"start": [4.0]}])
+
+    def play(*_args):
+        try:
+            return next(turns)
+        except StopIteration:
+            raise KeyboardInterrupt from None
+
+    monkeypatch.setattr(compare, "lay_out", lambda _commit: compare.Program("old", TOP, Path("-")))
+    monkeypatch.setattr(compare, "_round", play)
+    found = compare.measure("HEAD", 9, rounds=3, quick=True)
+    table = found.markdown()
+    begun = [line.split()[-2] for line in capsys.readouterr().err.splitlines() if "round" in line]
+    assert begun == [OURS, "old", "old", OURS], "each second round the other way"
+    assert "| 2.00 | 2.50 (0.800x) | 1.25 x old's: ≤ 3.12 | met |" in table
+    assert "Interrupted: 1 of 3 rounds were whole." in table
+
+
+def test_a_commit_that_is_not_there_is_named():
+    with pytest.raises(SystemExit, match="cannot find the commit no-such-commit"):
+        compare.lay_out("no-such-commit")
