@@ -67,6 +67,8 @@ class Pace:
     pairing_wait: float = 7.0
     blank_limit: float = 25.0
     """After so long in `connecting` without a code a session is said to hang."""
+    login: float = 3.0
+    """Before it connects for so long, what the server writes for a request may break its login."""
     account_again: float = 300.0
     """Between two questions whether the keys of a session that is not open have an account."""
     gone_wait: float = 5.0

@@ -265,6 +265,8 @@ class SessionView:
         """Whether to ask for its keys' account: a phone may have scanned the code that is gone, and
         1.8 tells of no pairing."""
         code = self._code
+        if self.live is Live.CONNECTING and self.seconds() < self._pace.login and not now:
+            return False  # the question would go into its login, and break it
         if self.unpaired:
             doubt = code is not None and (now or self.code() is None)
         else:

@@ -28,6 +28,7 @@ PACE = Pace(
     look_every=0.02,
     stays_closed=0.3,
     looks_apart=5.0,
+    login=0.05,
     account_again=0.2,
     version_again=0.0,
 )
@@ -101,6 +102,8 @@ async def make_stand_in() -> AsyncIterator[MakeStandIn]:
     yield make
     for each in made:
         await each.close()
+        broken = {name: it.broken_logins for name, it in each.instances.items()}
+        assert not any(broken.values()), f"a question went into a login, and broke it: {broken}"
 
 
 @pytest.fixture

@@ -116,6 +116,31 @@ async def test_an_opening_that_the_webhook_tells_counts_once_it_is_proved(
     assert heard.last() == (Status.CONNECTED, "")
 
 
+@pytest.mark.parametrize("version", ["1.8.6", "2.3.6"])
+async def test_no_event_of_a_login_asks_into_that_login(
+    make_stand_in: MakeStandIn,
+    make_bench: MakeBench,
+    ear: tuple[Ear, str],
+    eventually: Eventually,
+    version: str,
+) -> None:
+    """Seen on a real 1.8.6: each `connecting` of a login that a question had broken was the next
+    question."""
+    standin = await make_stand_in(version, handshake=0.4, opens_after=0.8)
+    bench = await make_bench(standin, webhook=True, webhook_url=ear[1], hook=SECRET)
+    ear[0].bench = bench
+    await bench.backend.check()
+    instance = standin.add("sales", "open")
+    bench.hold("sales")
+    await eventually(lambda: instance.webhook is not None)
+    told = standin.webhooks.sent
+    instance.drop(408)
+    await eventually(lambda: standin.webhooks.sent > told)
+    await eventually(lambda: instance.state, "open")
+    assert (instance.logins, instance.broken_logins) == (1, 0)
+    await eventually(bench.by_id["sales"].last, (Status.CONNECTED, ""))
+
+
 @pytest.mark.parametrize("hooked", ["2.3.7"], indirect=True)  # 1.8 ends on 401 only
 async def test_a_ban_is_not_overwritten_by_the_logout_that_follows_it(
     hooked: Bench, eventually: Eventually

@@ -134,7 +134,7 @@ async def test_a_request_to_connect_that_had_no_answer_is_not_sent_again_at_once
 
 
 async def test_the_code_of_a_session_of_an_earlier_worker_is_found_without_a_guess(
-    make_stand_in: MakeStandIn, make_bench: MakeBench
+    make_stand_in: MakeStandIn, make_bench: MakeBench, eventually: Eventually
 ) -> None:
     """1.8 tells nowhere that it has no pairing; the keys of its connection do."""
     standin = await make_stand_in("1.8.6", first_code=0.0)
@@ -142,8 +142,12 @@ async def test_the_code_of_a_session_of_an_earlier_worker_is_found_without_a_gue
     await bench.backend.check()
     code = standin.add("sales", "connecting")
     session = bench.hold("sales")
-    claim = (await session.probe()).claim
-    assert (claim.status, claim.pairing_unknown) == (Status.QR_REQUIRED, False)
+
+    async def told() -> tuple[Status, bool]:
+        claim = (await session.probe()).claim
+        return claim.status, claim.pairing_unknown
+
+    await eventually(told, (Status.QR_REQUIRED, False))
     qr = await session.qr()
     assert qr is not None
     assert qr.text == code.code
@@ -188,6 +192,28 @@ async def test_no_pairing_code_ends_a_connection_that_may_have_a_pairing(
         await session.command("pairing_code", {"phone": "+55 11 98888-7777"})
     assert caught.value.code == "not_waiting"
     assert standin.asked["DELETE /instance/logout"] == 0
+
+
+async def test_no_look_at_a_session_asks_into_its_login(
+    make_stand_in: MakeStandIn, make_bench: MakeBench, eventually: Eventually
+) -> None:
+    """1.8 does not tell whether it has a pairing: the agent asks, but not in its handshake."""
+    standin = await make_stand_in("1.8.6", handshake=0.5, opens_after=600.0)
+    bench = await make_bench(standin, pace=replace(PACE, login=0.6))
+    await bench.backend.check()
+    instance = standin.add("sales", "open")
+    session = bench.hold("sales", adopted=True)
+    instance.drop(408)
+    for ask in (session.probe, session.qr, session.connect):
+        await ask()
+    assert (instance.logins, standin.asked["POST /instance/setPresence"]) == (1, 0)
+
+    async def asked() -> int:
+        await session.probe()
+        return standin.asked["POST /instance/setPresence"]
+
+    await eventually(asked)
+    assert (instance.logins, instance.broken_logins, instance.state) == (1, 0, "connecting")
 
 
 def test_looks_that_are_far_apart_do_not_show_that_a_session_stays_closed() -> None:

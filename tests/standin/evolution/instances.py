@@ -43,6 +43,8 @@ class Times:
     """In `close`, between two tries of the server."""
     login: float = 0.0
     """In `close`, from a request to connect to the try that it began."""
+    handshake: float = 0.3
+    """Of a login, from its beginning; what is written into it breaks it."""
     loop: float = 0.4
     """Between two tries that WhatsApp refuses with 405."""
     removal: float = 0.1
@@ -57,6 +59,7 @@ class Times:
             "opens_after": 0.05,
             "first_code": 0.05,
             "silent_try": 0.3,
+            "handshake": 0.03,
             "loop": 0.02,
             "removal": 0.03,
             "webhook_first": 0.05,
@@ -114,6 +117,8 @@ class Instance:
         self.second_logins = 0
         """Logins that a request began while the server was about to try by itself."""
         self.logins = 0
+        self.broken_logins = 0
+        """Logins that a request broke: the server wrote its words into the handshake."""
         self.stuck = False
         """WhatsApp is silent: each try ends after its time, and the next begins."""
         self.dead = ""
@@ -130,6 +135,7 @@ class Instance:
         self._timer: asyncio.TimerHandle | None = None
         self._tries = False
         """It is in `close`, and the server is about to connect it."""
+        self._handshake_until = 0.0
 
     @property
     def old(self) -> bool:
@@ -175,6 +181,13 @@ class Instance:
         # stays as it is; into one that only does not answer the words are written, and it ends.
         if self.dead != "closed" and not (self.creds and self.state == "connecting"):
             self.end(401)
+
+    def write(self) -> None:
+        """The server writes into its socket for a request; in a handshake that breaks the login."""
+        now = asyncio.get_running_loop().time()
+        if self.state == "connecting" and not self.stuck and now < self._handshake_until:
+            self.broken_logins += 1
+            self._try_again()
 
     def silence(self, on: bool) -> None:
         """WhatsApp stops to answer, or answers again; what is open notices after a while."""
@@ -249,6 +262,7 @@ class Instance:
         self._stop()
         self.state, self._tries = "connecting", False
         self.logins += 1
+        self._handshake_until = asyncio.get_running_loop().time() + self._times.handshake
         self._state_told(200)
         if self.outdated:
             self._after(self._times.loop, self._refused)

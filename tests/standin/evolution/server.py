@@ -332,7 +332,7 @@ class StandIn:
 
     async def _presence(self, instance: Instance, request: web.Request) -> web.Response:
         """Baileys reads the account's name first, and only then looks at its socket: one that still
-        logs in takes the words."""
+        logs in takes the words, and where they come into its handshake, the login breaks."""
         told = await request.json()
         self.error_lines += instance.state != "open"
         if not instance.logins:
@@ -341,11 +341,13 @@ class StandIn:
             raise Refused(400, f"TypeError: {_UNDEFINED} (reading 'name')")
         if instance.state == "close" or (instance.state == "connecting" and instance.stuck):
             raise Refused(400, "Error: Connection Closed")
+        instance.write()
         return web.json_response(
             None if self.old else {"presence": told.get("presence")}, status=201
         )
 
     async def _profile(self, instance: Instance, _request: web.Request) -> web.Response:
+        instance.write()
         if instance.dead == "silent":
             await asyncio.sleep(60)
         if instance.dead or instance.state != "open":
@@ -361,6 +363,7 @@ class StandIn:
         text = inner.get("text") if isinstance(inner, dict) else None
         if not isinstance(text, str) or not isinstance(number, str):
             raise Refused(400, ['instance requires property "text"'])
+        instance.write()
         if instance.dead == "silent":
             await asyncio.sleep(60)
         if instance.dead or instance.state != "open":
@@ -388,6 +391,8 @@ class StandIn:
             raise Refused(400, ["wavoipToken is not of a type(s) string"])
         instance.settings |= {name: told[key] for key, name in names.items() if key in told}
         instance.wavoip = told.get("wavoipToken", instance.wavoip)
+        if instance.wavoip:  # the server closes its socket and opens it
+            instance.write()
         body = {"settings": {"instanceName": instance.name, "settings": told}}
         return web.json_response(body, status=201)
 

@@ -15,6 +15,7 @@ from aiohttp import web
 from tests.conftest import Eventually
 from tests.standin.evolution import KEY, StandIn, Times, recorded
 from tests.standin.evolution.control import obey
+from tests.standin.evolution.shapes import OLD_SETTINGS
 
 
 @pytest.fixture
@@ -203,3 +204,29 @@ async def test_the_stand_in_answers_as_the_real_server_did(
         if found != told[state].get(call)
     }
     assert not differ, json.dumps(differ, indent=1)
+
+
+async def test_what_is_asked_inside_a_login_breaks_it(
+    client: aiohttp.ClientSession, eventually: Eventually
+) -> None:
+    standin = await StandIn.open("1.8.6", times=Times.fast(handshake=0.5, opens_after=0.7))
+    try:
+        instance = standin.add("a", "open")
+        instance.drop(408)
+        await eventually(lambda: instance.state, "connecting")
+        looks = ("GET /instance/connectionState/a", "GET /webhook/find/a", "GET /proxy/find/a")
+        for look in looks:
+            assert (await ask(client, standin, look))[0] == 200
+        assert (instance.logins, instance.broken_logins) == (1, 0)
+        told = {"presence": "unavailable"}
+        assert (await ask(client, standin, "POST /instance/setPresence/a", told))[0] == 201
+        await eventually(lambda: instance.logins, 2)
+        said = {name: False for name in OLD_SETTINGS if name != "msg_call"}
+        settings = said | {"wavoipToken": "t"}
+        assert (await ask(client, standin, "POST /settings/set/a", settings))[0] == 201
+        assert instance.broken_logins == 2
+        await eventually(lambda: instance.state, "open")
+        assert (await ask(client, standin, "POST /instance/setPresence/a", told))[0] == 201
+        assert (instance.logins, instance.state) == (3, "open")
+    finally:
+        await standin.close()
