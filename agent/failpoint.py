@@ -55,6 +55,10 @@ POINTS = frozenset(
         "command_ended",
         "deletion_begun",
         "deletion_retired",
+        "spool_begun",
+        "spool_written",
+        "spool_kept",
+        "spool_dropping",
     }
 )
 

@@ -193,6 +193,10 @@ class Address:
         return f"{host} through {proxy}" if proxy else host
 
 
+KEPT = "kept"
+"""The kind of a happening that tells how far what arrived is kept: the newest says it all."""
+
+
 @dataclass(frozen=True, slots=True)
 class Happening:
     """Something countable that happened in the session; never with a message's text."""

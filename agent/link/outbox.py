@@ -5,7 +5,7 @@ from collections import OrderedDict, deque
 from collections.abc import Mapping
 
 from agent.core.findings.left_out import LeftOut
-from agent.core.words import Claim, Happening, InstanceId, ServerClaim
+from agent.core.words import KEPT, Claim, Happening, InstanceId, ServerClaim
 from agent.link.messages import Claimed, Happened, ServerClaimed
 
 
@@ -18,12 +18,14 @@ class Outbox:
         self._server: ServerClaim | None = None
         self._server_told = False
         self._claims: OrderedDict[InstanceId, Claim] = OrderedDict()
+        self._kept: dict[InstanceId, Happened] = {}
         self._happenings: deque[Happened] = deque()
         self._left_out: dict[InstanceId, LeftOut] = {}
 
     @property
     def waits(self) -> bool:
-        return bool(self._tells_server or self._claims or self._left_out or self._happenings)
+        first = self._tells_server or self._claims or self._kept
+        return bool(first or self._left_out or self._happenings)
 
     @property
     def _tells_server(self) -> bool:
@@ -36,6 +38,9 @@ class Outbox:
         self._server, self._server_told = claim, False
 
     def happened(self, id: InstanceId, happening: Happening) -> None:
+        if happening.kind == KEPT:
+            self._kept[id] = Happened(id, self._run, happening)
+            return
         if len(self._happenings) >= self._most:
             oldest = self._happenings.popleft()
             self._left_out.setdefault(oldest.id, LeftOut()).add(oldest.happening)
@@ -59,6 +64,8 @@ class Outbox:
             # Oldest first: of many sessions none waits for ever behind those that flap.
             id, claim = self._claims.popitem(last=False)
             return Claimed(id, self._run, claim)
+        if self._kept:
+            return self._kept.pop(next(iter(self._kept)))
         if self._left_out:  # older than all that waits
             id = next(iter(self._left_out))
             return Happened(id, self._run, self._left_out.pop(id).told())

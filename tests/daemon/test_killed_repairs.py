@@ -341,6 +341,9 @@ ELSEWHERE = {
         *("before_commit", "after_commit", "before_migration_copy", "after_migration_copy"),
         *("mid_migration", "mid_set_aside", "mid_rebuild"),
     },
+    "tests/wings/messages/test_killed_spool.py": {
+        *("spool_begun", "spool_written", "spool_kept", "spool_dropping"),
+    },
 }
 """Who kills at the points that no repair passes by itself."""
 

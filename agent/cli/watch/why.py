@@ -23,6 +23,8 @@ _KINDS = (
         "operator",
         "paired",
         "scanned_again",
+        "not_kept",
+        "kept_again",
         "passkey_required",
         "status",
     ),

@@ -22,6 +22,7 @@ from agent.core.findings.log_limit import LogLimit, limit_of
 from agent.core.findings.memory import judge_memory
 from agent.core.findings.silence import judge_silence, note_hour
 from agent.core.model import Category, Happening, Health, JournalEntry, Signal
+from agent.core.words import KEPT
 from agent.engines.catalog import entry_of
 from agent.log import bound
 from agent.redaction import mark_of
@@ -90,7 +91,7 @@ class Findings:
                 return False
             case "crypto_error":
                 return self._note_crypto(facts, happening, now)
-            case kind if kind in WITH_TEXT or kind == "key_regeneration":
+            case kind if kind in WITH_TEXT or kind in ("key_regeneration", KEPT):
                 return False  # counted elsewhere, as a repair's step or as a drop, or healed
             case left_out.KIND:
                 self._note_sums(facts, detail, now)
@@ -217,9 +218,12 @@ WITH_TEXT = {
     "pack_ended": Category.SESSION,
     "key_unreadable": Category.CRYPTO,
     "scanned_again": Category.SESSION,
+    "not_kept": Category.SESSION,
+    "kept_again": Category.SESSION,
 }
 """Happenings whose text goes into the journal: what a backend's worker did within a repair's step,
-how the pack of a session ended, which record of a session could not be read, and a second scan."""
+how the pack of a session ended, which record of a session could not be read, a second scan, and
+that what arrives cannot be kept, until it can."""
 
 
 def text_entry(facts: Facts, happening: Happening) -> JournalEntry:

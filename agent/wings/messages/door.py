@@ -2,4 +2,4 @@
 
 from agent.wing import Wing
 
-WING = Wing(name="messages", title="messages")
+WING = Wing(name="messages", worker="worker")

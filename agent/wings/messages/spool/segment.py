@@ -1,0 +1,110 @@
+"""One file of the spool: lines of rising cursors, and in memory what stands for each one's id."""
+
+import struct
+from bisect import bisect_left
+from collections.abc import Iterator
+from typing import IO, NamedTuple
+
+from agent.wings.messages.record import LONGEST
+from agent.wings.messages.spool.line import Line, read_line
+
+SUFFIX = ".log"
+_LONGEST_LINE = LONGEST + 4096
+
+
+class Segment:
+    __slots__ = ("_marks", "_sealed", "begun", "count", "ended", "first", "next", "size")
+
+    def __init__(self, first: int) -> None:
+        self.first = self.next = first
+        """Cursors: of its first line, and the one after its last."""
+        self.size = self.count = 0
+        self.begun = self.ended = 0.0
+        """When its first and its last line were kept, in Unix seconds."""
+        self._marks: set[int] = set()
+        self._sealed: memoryview[int] | None = None
+
+    @property
+    def name(self) -> str:
+        return f"{self.first:016d}{SUFFIX}"
+
+    def add(self, line: Line, end: int, mark: int) -> None:
+        """`end`: where it ends in the file."""
+        if not self.count:
+            self.begun = line.kept
+        self.next, self.ended, self.size = line.cursor + 1, line.kept, end
+        self.count += 1
+        self._marks.add(mark)
+
+    def seal(self) -> None:
+        """Its marks so far take eight bytes each from now on."""
+        marks = sorted({*self._marks, *(self._sealed or ())})
+        self._sealed = memoryview(struct.pack(f"{len(marks)}q", *marks)).cast("q")
+        self._marks = set()
+
+    def has(self, mark: int) -> bool:
+        if mark in self._marks or self._sealed is None:
+            return mark in self._marks
+        at = bisect_left(self._sealed, mark)
+        return at < len(self._sealed) and self._sealed[at] == mark
+
+
+def first_of(name: str) -> int | None:
+    """The cursor that a segment's name says; None: it is no segment's name."""
+    number = name.removesuffix(SUFFIX)
+    return int(number) if name.endswith(SUFFIX) and number.isdigit() and len(number) == 16 else None
+
+
+class Found(NamedTuple):
+    """What a file was found to hold."""
+
+    segment: Segment
+    bad: int
+    """Lines that are not as they were written."""
+    bad_at_end: int
+    """Of these, the ones that no good line follows."""
+
+
+def load(file: IO[bytes], first: int, below: int) -> Found:
+    """Read it whole. `below`: no cursor from here on is its own; such a line was taken back."""
+    segment, bad, at_end, torn, end = Segment(first), 0, 0, False, 0
+    for raw in _raw_lines(file):
+        bad, at_end, torn = bad + torn, at_end + torn, False  # nothing follows what a kill tore
+        end += len(raw)
+        line = read_line(raw)
+        if line is not None and segment.next <= line.cursor < below:
+            segment.add(line, end, hash(line.id))
+            at_end = 0
+        elif raw.endswith(b"\n"):
+            bad, at_end = bad + 1, at_end + 1
+        else:
+            torn = True
+    return Found(segment, bad, at_end)
+
+
+def good_lines(file: IO[bytes], segment: Segment) -> Iterator[bytes]:
+    """Those that `load` took into the segment, as they are."""
+    following = segment.first
+    for raw in _raw_lines(file):
+        line = read_line(raw)
+        if line is not None and following <= line.cursor < segment.next:
+            following = line.cursor + 1
+            yield raw
+
+
+def lines_from(file: IO[bytes], offset: int, size: int) -> Iterator[tuple[int, Line]]:
+    """The good lines from an offset on, below `size` bytes, each with where it ends."""
+    file.seek(offset)
+    for raw in _raw_lines(file):
+        offset += len(raw)
+        if offset > size:
+            return
+        line = read_line(raw)
+        if line is not None:
+            yield offset, line
+
+
+def _raw_lines(file: IO[bytes]) -> Iterator[bytes]:
+    """A piece of rubbish without an end of a line is many lines: memory has a limit."""
+    while raw := file.readline(_LONGEST_LINE):
+        yield raw

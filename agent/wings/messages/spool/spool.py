@@ -1,0 +1,279 @@
+"""The spool of one session, used by one thread at a time: it takes records in, gives pages of them
+out, and lets the oldest go. A cursor is given once and never again, whatever is lost."""
+
+import os
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from agent.clock import boot_now
+from agent.failpoint import failpoint
+from agent.wings.messages.record import gap
+from agent.wings.messages.spool.folder import Folder, State, write_all
+from agent.wings.messages.spool.line import Entry, Line, write_line
+from agent.wings.messages.spool.opening import open_folder
+from agent.wings.messages.spool.page import Bounds, Page
+from agent.wings.messages.spool.segment import Segment, lines_from
+
+LARGEST = 4 << 20
+"""Bytes after which a segment gets no more lines."""
+MOST_LINES = 4096
+SHARE = 16
+"""What is kept lies in so many segments at least: one of them goes at a time."""
+PAGE_BYTES = 900 * 1024
+"""Of what one answer on the link may have."""
+_GAP_BYTES = 300
+_PLACES = 8
+"""Readers whose place in a file is remembered."""
+
+_Place = tuple[int, int]
+"""The first cursor of a segment, and where a line ends in it."""
+
+
+class Spool:
+    def __init__(self, path: Path, bounds: Bounds) -> None:
+        self.bounds = bounds
+        self.damaged: list[str] = []
+        """Segments that were set aside since this worker began, by the name they have now."""
+        self._folder = Folder(path)
+        self._state = State()
+        self._segments: list[Segment] = []
+        self._next = 0
+        """The next cursor; 0 = the folder was not looked at yet."""
+        self._file: int | None = None
+        """Of the last segment, while it takes lines."""
+        self._sound = True
+        """No write failed since it was begun."""
+        self._places: dict[int, _Place] = {}
+        """Where the line of a cursor ends."""
+        self._opened_wall = self._opened_at = 0.0
+
+    @property
+    def newest(self) -> int:
+        return self._next - 1
+
+    @property
+    def there(self) -> bool:
+        """Whether anything was ever kept."""
+        return self._folder.path.is_dir()
+
+    def open(self) -> None:
+        """Look at what is there, once."""
+        if self._next:
+            return
+        self._opened_wall, self._opened_at = time.time(), boot_now()
+        opened = open_folder(self._folder)
+        self._state, self._segments, self._next = opened.state, opened.segments, opened.next
+        self.damaged = opened.damaged
+
+    def append(self, entries: Iterable[Entry]) -> int:
+        """Return when all are on the disk; how many are new. OSError: not all are."""
+        self.open()
+        new = {entry.mark: entry for entry in entries if not self._has(entry.mark)}
+        fresh = list(new.values())
+        for begin in range(0, len(fresh), self._most_lines):
+            self._write(fresh[begin : begin + self._most_lines])
+        if new:
+            self.trim(by_age=False)
+        return len(new)
+
+    def page(self, after: int, limit: int) -> Page:
+        """What follows the cursor `after`: 0 = from the oldest; beyond the newest = nothing yet."""
+        self.open()
+        after = min(after, self.newest)
+        records: list[dict[str, Any]] = []
+        size, place = 0, None
+        for record, bytes, where in self._records(after):
+            size += bytes
+            if records and (size > PAGE_BYTES or len(records) >= limit):
+                break
+            records.append(record)
+            after, place = record["cursor"], where
+        if place is not None:
+            self._places[after] = place
+            if len(self._places) > _PLACES:
+                del self._places[next(iter(self._places))]
+        return Page(records, after if records else self.newest, self._oldest, self.newest)
+
+    def settle(self, cursor: int) -> None:
+        """All up to it were delivered."""
+        self.open()
+        cursor = min(cursor, self.newest)
+        if cursor > self._state.settled:
+            self._state.settled = cursor
+            self._save()
+
+    def trim(self, *, by_age: bool = True) -> None:
+        """Let the oldest go while a bound is passed."""
+        self.open()
+        # Not the wall clock, which jumps: a session would lose all that waits in it.
+        now_wall = self._opened_wall + boot_now() - self._opened_at
+        due = now_wall - self.bounds.hours * 3600 if by_age else 0.0
+        if self._segments and self._segments[-1].count and self._segments[-1].ended < due:
+            with suppress(OSError):  # a full disk: it goes another time
+                self._roll()
+        while len(self._segments) > 1 and self._is_over(due):
+            self._drop(self._segments[0])
+
+    def state(self) -> dict[str, Any]:
+        self.open()
+        kept = [segment for segment in self._segments if segment.count]
+        first = max(self._state.settled + 1, self._oldest)
+        return {
+            "waiting": sum(max(0, each.next - max(first, each.first)) for each in kept),
+            "bytes": sum(each.size for each in kept),
+            "oldest_at": kept[0].begun if kept else 0.0,
+            "newest": self.newest,
+            "lost": self._state.lost,
+        }
+
+    def close(self) -> None:
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
+
+    @property
+    def _oldest(self) -> int:
+        return next((each.first for each in self._segments if each.count), self._next)
+
+    @property
+    def _most_lines(self) -> int:
+        return max(1, min(MOST_LINES, self.bounds.most // SHARE))
+
+    @property
+    def _largest(self) -> float:
+        return min(LARGEST, self.bounds.megabytes * (1 << 20) / SHARE)
+
+    def _has(self, mark: int) -> bool:
+        return any(segment.has(mark) for segment in reversed(self._segments))
+
+    # reading
+
+    def _records(self, after: int) -> Iterator[tuple[dict[str, Any], int, _Place | None]]:
+        """Each with the bytes that it takes and its place; gaps where records are gone."""
+        following, since = after + 1, 0.0
+        if following < self._state.origin or not after:
+            following = self._oldest
+            if self._state.lost_first and self._state.dropped + 1 == following:
+                lost = self._state.lost_first, following - 1
+                yield gap(*lost, self._state.lost_since), _GAP_BYTES, None
+        elif following <= self._state.dropped:
+            since = self._state.lost_since
+        for line, place in self._lines(following):
+            if line.cursor > following:
+                yield gap(following, line.cursor - 1, since or line.kept), _GAP_BYTES, None
+            yield line.record(), line.wire_size, place
+            following, since = line.cursor + 1, line.kept
+        if following < self._next:
+            yield gap(following, self.newest, since), _GAP_BYTES, None
+
+    def _lines(self, following: int) -> Iterator[tuple[Line, _Place]]:
+        for segment in self._segments:
+            if segment.next <= following or not segment.count:
+                continue
+            # A reader that goes on after a line need not read what is before it.
+            first, offset = self._places.pop(following - 1, (0, 0))
+            try:
+                with self._folder.open(segment.name) as file:
+                    start = offset if first == segment.first else 0
+                    for end, line in lines_from(file, start, segment.size):
+                        if line.cursor >= following:
+                            yield line, (segment.first, end)
+            except OSError:
+                continue  # it is gone, or its disk fails: the reader gets a gap
+
+    # writing
+
+    def _write(self, entries: Sequence[Entry]) -> None:
+        segment, file = self._ready()
+        kept, first = round(time.time(), 3), self._next
+        lines = [write_line(first + n, kept, entry) for n, entry in enumerate(entries)]
+        try:
+            write_all(file, b"".join(lines), segment.size)
+            failpoint("spool_written")
+            os.fdatasync(file)
+        except BaseException:
+            self._take_back(segment)
+            raise
+        failpoint("spool_kept")
+        for number, (entry, raw) in enumerate(zip(entries, lines, strict=True)):
+            line = Line(first + number, kept, entry.id, b"")
+            segment.add(line, segment.size + len(raw), entry.mark)
+        self._next = segment.next
+
+    def _ready(self) -> tuple[Segment, int]:
+        """The segment that takes the next lines, and its file."""
+        last = self._segments[-1] if self._segments else None
+        if last is not None and self._goes_on(last):
+            if self._file is None:
+                self._file = self._folder.go_on(last.name)
+            # Deleted by somebody, it would take lines that nobody could ever read.
+            if os.fstat(self._file).st_nlink:
+                return last, self._file
+        return self._roll()
+
+    def _goes_on(self, last: Segment) -> bool:
+        if not self._sound:
+            return False
+        full = last.size >= self._largest or last.count >= self._most_lines
+        old = last.count and time.time() - last.begun > self.bounds.hours * 3600 / SHARE
+        return not full and not old and last.next == self._next
+
+    def _roll(self) -> tuple[Segment, int]:
+        """Begin a segment; the one before it stays as it is."""
+        if not self._folder.path.is_dir():
+            self._folder.make()
+        self.close()
+        if self._segments and not self._segments[-1].count:
+            self._folder.remove(self._segments.pop().name)
+        segment = Segment(self._next)
+        self._file = self._folder.begin(segment.name)
+        failpoint("spool_begun")
+        if self._segments:
+            self._segments[-1].seal()
+        self._segments.append(segment)
+        self._sound = True
+        self._save()
+        return segment, self._file
+
+    def _take_back(self, segment: Segment) -> None:
+        """After a failed write nobody knows what the disk has: the next lines go into a new file.
+        What could not be cut off here is left out when it is read again."""
+        if self._file is not None:
+            with suppress(OSError):
+                os.ftruncate(self._file, segment.size)
+        self.close()
+        self._sound = False
+
+    def _save(self) -> None:
+        self._state.next = self._next
+        with suppress(OSError):  # it is written again with the next change
+            self._folder.write_state(self._state)
+
+    # letting go
+
+    def _is_over(self, due: float) -> bool:
+        megabytes = sum(segment.size for segment in self._segments) / (1 << 20)
+        count = sum(segment.count for segment in self._segments)
+        oldest = self._segments[0]
+        too_old = oldest.ended < due
+        return megabytes > self.bounds.megabytes or count > self.bounds.most or too_old
+
+    def _drop(self, oldest: Segment) -> None:
+        state = self._state
+        last = self._segments[1].first - 1
+        undelivered = max(oldest.first, state.settled + 1)
+        if undelivered > last:
+            state.lost_first, state.lost_since = 0, 0.0
+        else:
+            state.lost += last - undelivered + 1
+            state.lost_first = state.lost_first or undelivered
+            state.lost_since = state.lost_since or oldest.begun
+        state.dropped = last
+        self._save()
+        failpoint("spool_dropping")
+        del self._segments[0]
+        with suppress(OSError):
+            self._folder.remove(oldest.name)
