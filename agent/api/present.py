@@ -12,7 +12,7 @@ from agent.core.incidents.incident import Incident
 from agent.core.model import HealthVerdict
 from agent.core.recovery.repair import Ending, Repair, Stage
 from agent.core.view import AgentStatus, BackendView, InstanceView
-from agent.core.waiting import WAIT_SENTENCES
+from agent.core.waiting import wait_fields
 from agent.store.keys import KeyRow
 from agent.vault.trash import Retired
 
@@ -47,9 +47,7 @@ def show_instance(view: InstanceView, now_wall: float | None = None) -> dict[str
         "next_attempt": wall_text(view.next_attempt_wall),
         "circuit": view.circuit,
         "circuit_opens": wall_text(view.circuit_opens_wall),
-        "hold": view.wait_reason,
-        "hold_sentence": view.wait_sentence
-        or WAIT_SENTENCES.get(view.wait_reason, view.wait_reason),
+        **wait_fields(view.wait_reason, view.wait_sentence),
         "turns_before": view.turns_before,
         "proved": _proved(view),
         "health": show_verdict(view.verdict),
@@ -172,7 +170,7 @@ def show_reconnection(view: InstanceView) -> dict[str, Any]:
         "next_attempt": wall_text(view.next_attempt_wall),
         "circuit": view.circuit,
         "circuit_opens": wall_text(view.circuit_opens_wall),
-        "hold": view.wait_reason,
+        **wait_fields(view.wait_reason, view.wait_sentence),
         "reason": view.reason,
         "sentence": view.sentence,
     }

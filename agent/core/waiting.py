@@ -70,3 +70,15 @@ def waiting(observation: Observation) -> HealthVerdict:
     sentence = f"waiting: {known}"
     state = Status.RECONNECTING
     return conclude(observation, Health.DISCONNECTED, state, observation.wait_reason, sentence)
+
+
+def wait_fields(reason: str, sentence: str = "") -> dict[str, str]:
+    """How the API says why a session waits. `hold` and `hold_sentence` are the former names, for
+    the readers of one more release."""
+    sentence = sentence or WAIT_SENTENCES.get(reason, reason)
+    return {
+        "wait_reason": reason,
+        "wait_sentence": sentence,
+        "hold": reason,
+        "hold_sentence": sentence,
+    }

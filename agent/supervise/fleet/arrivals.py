@@ -15,6 +15,7 @@ from agent.core.model import (
     SessionRecord,
     parse_instance_id,
 )
+from agent.core.waiting import wait_fields
 from agent.core.words import COPY_MISSING
 from agent.engines.catalog import entry_of
 from agent.errors import Refused, VaultError
@@ -119,8 +120,7 @@ def waiting_view(row: ViewRow, why: str) -> dict[str, Any]:
         **row.view,
         **said,
         "connection_status": state,
-        "hold": COPY_MISSING,
-        "hold_sentence": why,
+        **wait_fields(COPY_MISSING, why),
         "health": {**row.view.get("health", {}), **verdict},
         "worker": UNIT_ABSENT.state.value,
         "uptime_seconds": None,
