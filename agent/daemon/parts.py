@@ -42,7 +42,7 @@ async def open_parts(
 ) -> Parts:
     ground, store = supervision.ground, supervision.ground.store
     alertmanager = alertmanager_of(config.alerts)
-    of_wings = open_wing_parts(Around(config, store, ground.bus))
+    of_wings = open_wing_parts(Around(config, store, ground.bus, supervision.messages))
     exporter = Exporter(
         supervisor.views,
         supervisor.status,

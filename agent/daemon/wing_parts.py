@@ -1,16 +1,48 @@
 """What runs in the agent of each wing that brings a part."""
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from agent.config import Config
+from agent.core.model import InstanceId
 from agent.deliver.bus import EventBus
 from agent.metrics.text import Family
 from agent.store.database import Store
+from agent.supervise.requests.kept_messages import MessageChanges
+from agent.supervise.requests.message_page import KeptState, MessagePage
 from agent.wing import wings
 
 Begin = Callable[[], Awaitable[object]]
+
+
+class MessageSource(Protocol):
+    """What arrived in the sessions: supervise/requests/kept_messages.py."""
+
+    @property
+    def ending(self) -> bool: ...
+
+    async def page(
+        self, id: InstanceId, after: int | None, *, limit: int = 100, wait: float = 0.0
+    ) -> MessagePage: ...
+
+    def follow(self) -> MessageChanges: ...
+
+    async def settled(self, consumer: str, id: InstanceId, cursor: int) -> None: ...
+
+    def consume(self, consumer: str, wants: Callable[[InstanceId], bool]) -> None: ...
+
+    def forget_consumer(self, consumer: str) -> None: ...
+
+    def sessions(self) -> Iterator[tuple[InstanceId, float]]: ...
+
+    async def tell_settled(self, id: InstanceId) -> None: ...
+
+    def count_behind(self, id: InstanceId, cursor: int) -> int: ...
+
+    def states(self) -> Mapping[InstanceId, KeptState]: ...
+
+    async def ask_state(self, id: InstanceId) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +52,7 @@ class Around:
     config: Config
     store: Store
     bus: EventBus
+    messages: MessageSource
 
 
 class WingPart(Protocol):

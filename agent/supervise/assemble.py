@@ -37,6 +37,7 @@ from agent.supervise.periodic.usage import UsageSampler
 from agent.supervise.reach.watch import Reaching, ReachNews
 from agent.supervise.registry import Registry
 from agent.supervise.requests.creation import Creation
+from agent.supervise.requests.kept_messages import KeptMessages
 from agent.supervise.settings import Settings
 from agent.supervise.story import Notes
 from agent.supervise.turns.incidents import Incidents
@@ -134,6 +135,7 @@ class Supervision:
         has, version = self.incidents.has, self.backends.server_version
         sources = ViewSources(self.ground.host, self._turns, settings, has, version)
         self.registry = Registry(store, sources, root, self._facts)
+        self.messages = KeptMessages(self.registry)
         self.creation = Creation(
             registry=self.registry, backends=self.backends, room=self.room, wake=self.wake
         )
@@ -243,6 +245,8 @@ class Supervision:
 
     def _observer(self, findings: Findings) -> Observer:
         def happened(facts: Facts, happening: Happening) -> None:
+            if self.messages.take(facts.id, happening):
+                return
             if findings.note(facts, happening):
                 self.wake(facts.id)
             self.registry.touch(facts)
@@ -250,6 +254,10 @@ class Supervision:
                 self._notes.write(text_entry(facts, happening))
             if happening.kind in PASSING and self.ground.bus.wants(happening.kind):
                 self.ground.bus.publish_passing(passing_entry(facts, happening))
+
+        def attached(id: InstanceId) -> None:
+            self.registry.tenure.attached(id)
+            self.messages.attached(id)
 
         return Observer(
             self.seats,
@@ -263,7 +271,7 @@ class Supervision:
             first_probe=boot_now() + self.settings.config.start.first_check,
             folders=FolderLooks(self.root),
             devices=self.registry.devices,
-            attached=self.registry.tenure.attached,
+            attached=attached,
         )
 
     async def _run_pass(self, id: InstanceId) -> float | None:
@@ -287,6 +295,7 @@ class Supervision:
     def forget(self, id: InstanceId) -> None:
         self._turns.forget(id)
         self.loop.forget(id)
+        self.messages.forget(id)
 
 
 def _waits_for_its_address(facts: Facts, host: Host) -> bool:

@@ -1,0 +1,273 @@
+"""What arrived in sessions, as their workers keep it: read in pages, waited for, and settled when
+everybody who gets it has it. Where no part of a worker keeps messages there are none to read."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from agent.clock import boot_now
+from agent.core.findings import left_out
+from agent.core.model import Happening, InstanceId
+from agent.errors import EngineError, LinkError, Refused, TryLater, WaError
+from agent.log import about
+from agent.supervise.registry import Registry
+from agent.supervise.requests.message_page import (
+    KeptState,
+    MessagePage,
+    erased,
+    read_page,
+    read_state,
+)
+
+log = logging.getLogger(__name__)
+
+KEPT = "kept"
+"""The happening of a worker that has more for its readers."""
+LONGEST_PAGE = 500
+READER = ""
+"""Who reads over the API: what it has counts where no webhook gets the messages."""
+CALL_SECONDS = 5.0
+READS_AT_ONCE = 4
+"""Of one session: its worker answers probes and sends meanwhile."""
+_UNKNOWN_CALL = "invalid_request"
+
+
+@dataclass(slots=True)
+class _Session:
+    news: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when there may be more, and replaced."""
+    reads: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(READS_AT_ONCE))
+    oldest: int = 0
+    newest: int = 0
+    state: KeptState | None = None
+    """None since its worker was connected."""
+    cursors: dict[str, int] = field(default_factory=dict)
+    """By consumer: all up to it is delivered."""
+    settled: int = 0
+    """What its worker was told."""
+
+
+class MessageChanges:
+    """The sessions that have more to read, or may have."""
+
+    def __init__(self, forget: Callable[["MessageChanges"], None]) -> None:
+        self._forget = forget
+        self._ids: set[InstanceId] = set()
+        self._filled = asyncio.Event()
+
+    def add(self, id: InstanceId) -> None:
+        self._ids.add(id)
+        self._filled.set()
+
+    async def next(self) -> frozenset[InstanceId]:
+        """At least one; may be cancelled without loss."""
+        await self._filled.wait()
+        self._filled.clear()
+        ids, self._ids = frozenset(self._ids), set()
+        return ids
+
+    def close(self) -> None:
+        self._forget(self)
+
+
+class KeptMessages:
+    def __init__(self, registry: Registry) -> None:
+        self.ending = False
+        """The agent stops: who waits gets what there is."""
+        self._registry = registry
+        self._sessions: dict[InstanceId, _Session] = {}
+        self._followers: set[MessageChanges] = set()
+        self._consumers: dict[str, Callable[[InstanceId], bool]] = {}
+
+    async def page(
+        self, id: InstanceId, after: int | None, *, limit: int = 100, wait: float = 0.0
+    ) -> MessagePage:
+        """The records behind the cursor; None = behind the newest. With `wait` it waits so many
+        seconds for the first one, also while the session's worker is restarted."""
+        ends_at, looked = boot_now() + wait, False
+        while True:
+            news = self._of(id).news  # taken before the look: what comes meanwhile is not missed
+            failure: WaError | None = None
+            try:
+                page = await self._look(id, after, limit)
+                if after is None:
+                    after = page.next
+                if page.records:
+                    return page
+            except (Refused, TryLater) as error:
+                if not looked:
+                    raise
+                failure = error
+            looked, left = True, ends_at - boot_now()
+            if left <= 0 or self.ending:
+                if failure is not None:
+                    raise failure
+                return page
+            await _wait(news, left)
+
+    def follow(self) -> MessageChanges:
+        """From now on."""
+        changes = MessageChanges(self._followers.discard)
+        self._followers.add(changes)
+        return changes
+
+    def consume(self, consumer: str, wants: Callable[[InstanceId], bool]) -> None:
+        """It gets the messages of these sessions, and tells by `settled` how far it is."""
+        self._consumers[consumer] = wants
+
+    def forget_consumer(self, consumer: str) -> None:
+        self._consumers.pop(consumer, None)
+        for its in self._sessions.values():
+            its.cursors.pop(consumer, None)
+
+    async def settled(self, consumer: str, id: InstanceId, cursor: int) -> None:
+        """The consumer needs nothing up to the cursor any more."""
+        its = self._of(id)
+        before = its.cursors.get(READER, 0) if consumer == READER else 0
+        its.cursors[consumer] = max(cursor, before)
+        await self.tell_settled(id)
+
+    async def tell_settled(self, id: InstanceId) -> None:
+        """Tell its worker what all have that get it; where nobody does, all is settled."""
+        its, facts = self._of(id), self._registry.facts.get(id)
+        least = self._settled_by_all(id, its)
+        if least <= its.settled or facts is None or facts.link is None:
+            return
+        try:
+            await facts.link.call("messages_settled", {"cursor": least}, timeout=CALL_SECONDS)
+        except (LinkError, EngineError) as error:
+            log.debug("cannot tell what was delivered: %s", error, extra=about(id))
+            return  # it is told with the next one
+        its.settled = max(its.settled, least)
+
+    def _settled_by_all(self, id: InstanceId, its: _Session) -> int:
+        names = [name for name, wants in self._consumers.items() if wants(id)]
+        if names:
+            return min(its.cursors.get(name, 0) for name in names)
+        return its.cursors.get(READER, its.newest)
+
+    def sessions(self) -> Iterator[tuple[InstanceId, float]]:
+        """Those whose own workers may keep messages, and when each was created."""
+        for id, facts in list(self._registry.facts.items()):
+            if not facts.instance.backend:
+                yield id, facts.instance.created_wall
+
+    def count_behind(self, id: InstanceId, cursor: int) -> int:
+        """How many records it has behind the cursor, as far as its worker told."""
+        its = self._sessions.get(id)
+        return 0 if its is None else max(its.newest - max(cursor, its.oldest - 1), 0)
+
+    def states(self) -> Mapping[InstanceId, KeptState]:
+        return {id: its.state for id, its in self._sessions.items() if its.state is not None}
+
+    async def ask_state(self, id: InstanceId) -> None:
+        """Once after its worker was connected; from then on the worker tells."""
+        its, facts = self._of(id), self._registry.facts.get(id)
+        if its.state is not None or facts is None or facts.link is None:
+            return
+        try:
+            raw = await facts.link.call("messages_state", {}, timeout=CALL_SECONDS)
+        except (LinkError, EngineError) as error:
+            log.debug("no state of its messages: %s", error, extra=about(id))
+            return
+        its.state = its.state or read_state(raw, its.newest)
+        its.newest = max(its.newest, its.state.newest)
+
+    # What supervision tells
+
+    def take(self, id: InstanceId, happening: Happening) -> bool:
+        """Whether the happening is about messages alone."""
+        if happening.kind == left_out.KIND:  # it may have been among them
+            self.changed(id)
+        if happening.kind != KEPT:
+            return False
+        self._kept(id, happening.detail)
+        return True
+
+    def _kept(self, id: InstanceId, detail: Mapping[str, Any]) -> None:
+        its = self._of(id)
+        its.state = read_state({"newest": detail.get("cursor"), **detail}, its.newest)
+        its.newest = max(its.newest, its.state.newest)
+        self.changed(id)
+
+    def attached(self, id: InstanceId) -> None:
+        """Its worker was connected: it may have kept more meanwhile."""
+        its = self._of(id)
+        its.state, its.settled = None, 0
+        self.changed(id)
+
+    def changed(self, id: InstanceId) -> None:
+        its = self._of(id)
+        its.news.set()
+        its.news = asyncio.Event()
+        for follower in self._followers:
+            follower.add(id)
+
+    def forget(self, id: InstanceId) -> None:
+        """It was deleted."""
+        if (its := self._sessions.pop(id, None)) is not None:
+            its.news.set()
+
+    def end(self) -> None:
+        self.ending = True
+        for its in self._sessions.values():
+            its.news.set()
+
+    # Reading
+
+    def _of(self, id: InstanceId) -> _Session:
+        return self._sessions.setdefault(id, _Session())
+
+    async def _look(self, id: InstanceId, after: int | None, limit: int) -> MessagePage:
+        if after is None:
+            page = await self._ask(id, 0, 1)
+            return MessagePage((), page.newest, page.oldest, page.newest, more=False)
+        page = await self._ask(id, after, limit)
+        if after <= page.newest:
+            return page
+        # What was kept is gone, and counting began again: the reader has nothing of what is new.
+        page = await self._ask(id, 0, limit)
+        return MessagePage(
+            (erased(after), *page.records), page.next, page.oldest, page.newest, page.more
+        )
+
+    async def _ask(self, id: InstanceId, after: int, limit: int) -> MessagePage:
+        facts = self._registry.get(id)
+        if facts.instance.backend:
+            raise Refused(
+                f"cannot read messages of {id}: its server ({facts.instance.backend}) has them,"
+                " the agent keeps none of such a session",
+                code="not_supported",
+            )
+        its = self._of(id)
+        async with its.reads:
+            if facts.link is None:
+                raise Refused(
+                    f"cannot read messages of {id}: its worker does not run or cannot be reached"
+                    f" ({facts.sentence or 'not checked yet'})",
+                    code="not_running",
+                )
+            args = {"after": after, "limit": limit}
+            try:
+                raw = await facts.link.call("messages", args, timeout=CALL_SECONDS)
+            except LinkError as error:
+                why = f"cannot read messages of {id}: {error}; try again"
+                raise TryLater(why, code="slow") from error
+            except EngineError as error:
+                if error.code != _UNKNOWN_CALL:
+                    raise
+                why = f"cannot read messages of {id}: its worker keeps none ([messages] keep)"
+                raise Refused(why, code="not_kept") from error
+        page = read_page(raw, after)
+        its.oldest, its.newest = page.oldest, page.newest
+        return page
+
+
+async def _wait(news: asyncio.Event, seconds: float) -> None:
+    try:
+        async with asyncio.timeout(seconds):
+            await news.wait()
+    except TimeoutError:
+        pass

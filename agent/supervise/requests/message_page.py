@@ -1,0 +1,68 @@
+"""What a session's worker tells of the messages that it keeps, read and checked."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from agent.errors import TryLater
+
+_LARGEST = 2**63 - 1
+
+
+@dataclass(frozen=True, slots=True)
+class MessagePage:
+    records: tuple[Mapping[str, Any], ...]
+    """Oldest first."""
+    next: int
+    """The cursor to go on behind."""
+    oldest: int
+    newest: int
+    more: bool
+    """There is more already."""
+
+
+@dataclass(frozen=True, slots=True)
+class KeptState:
+    """What a worker told last."""
+
+    newest: int = 0
+    """The cursor of the last record."""
+    waiting: int = 0
+    """Records that not everybody has who gets them."""
+    bytes: int = 0
+    lost: int = 0
+    """Records that went before everybody had them."""
+
+
+def erased(after: int) -> dict[str, Any]:
+    """The gap before a session's first record, for a reader that had others of it: how many it
+    missed nobody knows."""
+    gap = {"v": 1, "id": f"g:{after}:erased", "kind": "message_gap", "cursor": 0}
+    return {**gap, "kept": time.time()}
+
+
+def read_page(raw: Mapping[str, Any], after: int) -> MessagePage:
+    records = raw.get("records")
+    if not isinstance(records, list) or not all(isinstance(one, dict) for one in records):
+        raise TryLater("cannot read messages: the worker's answer has another form", code="slow")
+    newest = _whole(raw.get("newest"))
+    going_on = _whole(raw.get("next")) or after
+    return MessagePage(
+        tuple(records), going_on, _whole(raw.get("oldest")), newest, raw.get("more") is True
+    )
+
+
+def read_state(raw: Mapping[str, Any], newest: int) -> KeptState:
+    return KeptState(
+        max(_whole(raw.get("newest")), newest),
+        _whole(raw.get("waiting")),
+        _whole(raw.get("bytes")),
+        _whole(raw.get("lost")),
+    )
+
+
+def _whole(value: Any) -> int:
+    """0 for what is no count."""
+    right = isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _LARGEST
+    return value if right else 0

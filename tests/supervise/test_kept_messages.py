@@ -1,0 +1,323 @@
+"""What arrived in a session, read from its worker: pages, waits, restarts, and what all have."""
+
+import asyncio
+
+import pytest
+
+from agent.core.findings import left_out
+from agent.core.model import Happening, Instance, InstanceId, SessionRecord
+from agent.errors import EngineError, LinkError, NotFound, Refused, TryLater
+from agent.store.database import Store
+from agent.supervise.facts import Facts
+from agent.supervise.registry import Registry
+from agent.supervise.requests import kept_messages
+from agent.supervise.requests.kept_messages import READER, READS_AT_ONCE, KeptMessages
+
+ID, REMOTE = InstanceId("shop"), InstanceId("far")
+
+
+class Worker:
+    """A link to a worker that keeps records as the spool does."""
+
+    def __init__(self):
+        self.records = []
+        self.asked = []
+        self.breaks_with = None
+        self.leave = asyncio.Event()
+        self.leave.set()
+        self.at_once = self.most_at_once = 0
+
+    def keep(self, *texts):
+        for text in texts:
+            cursor = len(self.records) + 1
+            self.records.append({"cursor": cursor, "kind": "message", "text": text})
+
+    async def call(self, do, args=None, *, timeout=10.0):
+        self.asked.append((do, dict(args)))
+        self.at_once += 1
+        self.most_at_once = max(self.most_at_once, self.at_once)
+        answer = self._answer(do, args)
+        try:
+            await self.leave.wait()
+        finally:
+            self.at_once -= 1
+        if self.breaks_with is not None:
+            raise self.breaks_with
+        return answer
+
+    def _answer(self, do, args):
+        if do == "messages_state":
+            return {"newest": len(self.records), "waiting": 2, "bytes": 300, "lost": 1}
+        if do != "messages":
+            return {}
+        after, newest = args["after"], len(self.records)
+        found = [one for one in self.records if one["cursor"] > after][: args["limit"]]
+        last = found[-1]["cursor"] if found else after
+        oldest = 1 if newest else 0
+        more = bool(found) and last < newest
+        return {"records": found, "next": last, "oldest": oldest, "newest": newest, "more": more}
+
+    def settled(self):
+        return [args["cursor"] for do, args in self.asked if do == "messages_settled"]
+
+
+class Bench:
+    def __init__(self, registry):
+        self.registry = registry
+        self.messages = KeptMessages(registry)
+        self.worker = Worker()
+        record = SessionRecord()
+        self.facts = Facts(Instance(ID, "sandbox", True), record, link=self.worker)
+        far = Instance(REMOTE, "evolution", True, {"backend": "eu"})
+        registry.facts.update({ID: self.facts, REMOTE: Facts(far, record)})
+
+    async def texts(self, after, **more):
+        page = await self.messages.page(ID, after, **more)
+        return [one.get("text", one["kind"]) for one in page.records]
+
+    def told(self, **detail):
+        """Its worker tells that it kept more."""
+        detail = {"cursor": len(self.worker.records), **detail}
+        return self.messages.take(ID, Happening("kept", detail))
+
+    def asks(self):
+        return sum(do == "messages" for do, _ in self.worker.asked)
+
+
+@pytest.fixture
+async def bench(tmp_path):
+    store = await Store.open(tmp_path / "agent.db")
+    yield Bench(Registry(store, None, tmp_path))
+    await store.close()
+
+
+async def test_a_page_begins_behind_its_cursor_and_says_where_to_go_on(bench):
+    bench.worker.keep("a", "b", "c")
+    page = await bench.messages.page(ID, 1, limit=1)
+    assert [one["text"] for one in page.records] == ["b"]
+    assert (page.next, page.oldest, page.newest, page.more) == (2, 1, 3, True)
+    assert await bench.texts(2) == ["c"]
+    page = await bench.messages.page(ID, 3)
+    assert (page.records, page.next, page.more) == ((), 3, False)
+
+
+async def test_behind_the_newest_is_what_comes_from_now_on(bench, eventually):
+    bench.worker.keep("a", "b")
+    page = await bench.messages.page(ID, None)
+    assert (page.records, page.next) == ((), 2)
+    waiting = asyncio.create_task(bench.texts(None, wait=30))
+    await eventually(lambda: bench.asks() >= 2)
+    bench.worker.keep("c")
+    assert bench.told()
+    assert await waiting == ["c"]
+
+
+async def test_who_waits_gets_the_first_one_at_once_and_its_worker_is_not_asked_meanwhile(
+    bench, eventually
+):
+    waiting = asyncio.create_task(bench.texts(0, wait=30))
+    await eventually(lambda: bench.asks() == 1 and not bench.worker.at_once)
+    bench.worker.keep("a")
+    bench.told()
+    assert await waiting == ["a"]
+    assert bench.asks() == 2
+    assert await bench.texts(1, wait=0.01) == []
+
+
+async def test_what_is_kept_during_the_look_is_not_missed(bench, eventually):
+    bench.worker.leave.clear()
+    waiting = asyncio.create_task(bench.texts(0, wait=30))
+    await eventually(lambda: bench.worker.at_once)
+    bench.worker.keep("a")  # its answer is made already
+    bench.told()
+    bench.worker.leave.set()
+    assert await waiting == ["a"]
+    assert bench.asks() == 2
+
+
+async def test_a_wait_goes_on_while_its_worker_is_restarted(bench, eventually):
+    waiting = asyncio.create_task(bench.texts(0, wait=30))
+    await eventually(lambda: bench.asks() == 1 and not bench.worker.at_once)
+    bench.facts.link = None
+    bench.messages.changed(ID)
+    for _ in range(10):
+        await asyncio.sleep(0)  # it looks, and finds no worker
+    bench.worker.keep("a")
+    bench.facts.link = bench.worker
+    bench.messages.attached(ID)
+    assert await waiting == ["a"]
+
+
+async def test_a_wait_that_ends_without_a_worker_says_so(bench, eventually):
+    waiting = asyncio.create_task(bench.texts(0, wait=0.3))
+    await eventually(lambda: bench.asks() == 1 and not bench.worker.at_once)
+    bench.facts.link = None
+    bench.messages.changed(ID)
+    with pytest.raises(Refused, match="its worker does not run"):
+        await waiting
+
+
+async def test_the_end_of_the_agent_ends_each_wait(bench, eventually):
+    waiting = [asyncio.create_task(bench.texts(0, wait=30)) for _ in range(3)]
+    await eventually(lambda: bench.asks() == 3 and not bench.worker.at_once)
+    bench.messages.end()
+    assert await asyncio.gather(*waiting) == [[], [], []]
+    assert await bench.texts(0, wait=30) == []
+
+
+async def test_a_deleted_session_ends_each_wait(bench, eventually):
+    waiting = asyncio.create_task(bench.texts(0, wait=30))
+    await eventually(lambda: bench.asks() == 1 and not bench.worker.at_once)
+    bench.registry.drop(bench.facts)
+    bench.messages.forget(ID)
+    with pytest.raises(NotFound):
+        await waiting
+
+
+async def test_a_cursor_ahead_of_all_begins_at_the_oldest_and_says_a_gap(bench):
+    bench.worker.keep("a", "b")
+    page = await bench.messages.page(ID, 500)
+    gap, *rest = page.records
+    assert (gap["kind"], gap["cursor"], "missing" in gap) == ("message_gap", 0, False)
+    assert [one["text"] for one in rest] == ["a", "b"]
+    assert page.next == 2
+    bench.worker.records.clear()
+    page = await bench.messages.page(ID, 500)
+    assert ([one["kind"] for one in page.records], page.next) == (["message_gap"], 0)
+    assert await bench.texts(page.next) == []
+
+
+@pytest.mark.parametrize(
+    ("failure", "error", "code"),
+    [
+        (LinkError("cannot messages shop: no answer in 5 s", code="timeout"), TryLater, "slow"),
+        (LinkError("cannot messages shop: the link is closed", code="gone"), TryLater, "slow"),
+        (EngineError("cannot messages: no such call", code="invalid_request"), Refused, "not_kept"),
+        (EngineError("cannot read the disk", code="io"), EngineError, "io"),
+    ],
+)
+async def test_a_worker_that_does_not_answer_is_named(bench, failure, error, code):
+    bench.worker.breaks_with = failure
+    with pytest.raises(error) as said:
+        await bench.messages.page(ID, 0, wait=30)
+    assert said.value.code == code
+
+
+async def test_sessions_without_messages_are_refused_each_with_its_reason(bench):
+    with pytest.raises(NotFound):
+        await bench.messages.page(InstanceId("nobody"), 0)
+    with pytest.raises(Refused) as said:
+        await bench.messages.page(REMOTE, 0)
+    assert said.value.code == "not_supported"
+    bench.facts.link, bench.facts.sentence = None, "an operator stopped it"
+    with pytest.raises(Refused, match="an operator stopped it") as said:
+        await bench.messages.page(ID, 0)
+    assert said.value.code == "not_running"
+    assert dict(bench.messages.sessions()) == {ID: 0.0}
+
+
+@pytest.mark.parametrize("records", [None, {}, "x", [1], [{}, None]])
+async def test_an_answer_of_another_form_is_refused(bench, records):
+    async def call(do, args=None, *, timeout=10.0):
+        return {"records": records, "newest": 1}
+
+    bench.worker.call = call
+    with pytest.raises(TryLater):
+        await bench.messages.page(ID, 0)
+
+
+async def test_many_readers_leave_the_link_free_for_its_probes(bench, eventually):
+    bench.worker.leave.clear()
+    readers = [asyncio.create_task(bench.texts(0)) for _ in range(50)]
+    await eventually(lambda: bench.worker.at_once == READS_AT_ONCE)
+    bench.worker.leave.set()
+    await asyncio.gather(*readers)
+    assert bench.worker.most_at_once == READS_AT_ONCE
+
+
+async def test_a_worker_hears_what_all_have_that_get_its_messages(bench):
+    bench.worker.keep(*"abcdefgh")
+    messages = bench.messages
+    await messages.page(ID, 0)
+    await messages.settled(READER, ID, 3)
+    await messages.settled(READER, ID, 2)  # another one, behind the first
+    assert bench.worker.settled() == [3]
+    messages.attached(ID)
+    for name in ("ops", "crm"):
+        messages.consume(name, lambda id: id == ID)
+    messages.consume("others", lambda id: id != ID)
+    await messages.settled("ops", ID, 5)  # of `crm` nobody knows yet
+    assert bench.worker.settled() == [3]
+    await messages.settled("crm", ID, 2)
+    await messages.settled("crm", ID, 2)
+    assert bench.worker.settled() == [3, 2]
+    await messages.settled("crm", ID, 7)
+    assert bench.worker.settled() == [3, 2, 5]
+    messages.forget_consumer("ops")
+    await messages.settled("crm", ID, 8)
+    assert bench.worker.settled() == [3, 2, 5, 8]
+
+
+async def test_where_nobody_gets_its_messages_all_is_settled(bench):
+    bench.worker.keep("a", "b")
+    await bench.messages.ask_state(ID)
+    await bench.messages.tell_settled(ID)
+    assert bench.worker.settled() == [2]
+    bench.worker.keep("c")
+    bench.messages.consume("ops", lambda id: True)
+    bench.told()
+    await bench.messages.tell_settled(ID)
+    assert bench.worker.settled() == [2]
+
+
+async def test_what_was_settled_is_told_to_the_next_worker_too(bench):
+    bench.messages.consume("ops", lambda id: True)
+    bench.worker.breaks_with = LinkError("gone", code="gone")
+    await bench.messages.settled("ops", ID, 3)
+    bench.worker.breaks_with = None
+    await bench.messages.settled("ops", ID, 3)
+    assert bench.worker.settled() == [3, 3]
+    bench.messages.attached(ID)
+    await bench.messages.settled("ops", ID, 3)
+    assert bench.worker.settled() == [3, 3, 3]
+
+
+async def test_what_waits_for_a_consumer_is_counted_from_the_oldest_on(bench):
+    assert bench.messages.count_behind(ID, 0) == 0
+    bench.worker.keep("a", "b", "c")
+    await bench.messages.page(ID, 0)
+    assert [bench.messages.count_behind(ID, cursor) for cursor in (0, 1, 3, 9)] == [3, 2, 0, 0]
+
+
+async def test_a_follower_hears_of_each_session_once_however_much_it_kept(bench):
+    changes = bench.messages.follow()
+    for _ in range(1000):
+        bench.told()
+    bench.messages.attached(REMOTE)
+    assert await changes.next() == {ID, REMOTE}
+    assert not bench.messages.take(ID, Happening(left_out.KIND, {"counts": {"kept": 3}}))
+    assert await changes.next() == {ID}
+    changes.close()
+    bench.told()
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.01):
+            await changes.next()
+
+
+async def test_its_state_is_what_the_worker_told_last(bench, monkeypatch):
+    assert bench.messages.states() == {}
+    bench.worker.keep("a", "b", "c")
+    await bench.messages.ask_state(ID)
+    state = bench.messages.states()[ID]
+    assert (state.newest, state.waiting, state.bytes, state.lost) == (3, 2, 300, 1)
+    await bench.messages.ask_state(ID)  # known: not asked again
+    assert [do for do, _ in bench.worker.asked] == ["messages_state"]
+    bench.told(cursor=9, waiting=True, bytes=-1, lost="x")
+    state = bench.messages.states()[ID]
+    assert (state.newest, state.waiting, state.bytes, state.lost) == (9, 0, 0, 0)
+    bench.messages.attached(ID)
+    assert bench.messages.states() == {}
+    monkeypatch.setattr(kept_messages, "CALL_SECONDS", 0.1)
+    bench.worker.breaks_with = LinkError("gone", code="gone")
+    await bench.messages.ask_state(ID)
+    assert bench.messages.states() == {}
