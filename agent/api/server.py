@@ -7,10 +7,10 @@ from collections.abc import Callable
 
 from aiohttp import web
 
-from agent.api.handlers.events import say_goodbye
 from agent.api.http.call import Parts
 from agent.api.http.certificate import Certificate, FleetAddress
 from agent.api.http.connection import Connection, Entrance
+from agent.api.http.live import say_goodbye
 from agent.api.http.sockets import BACKLOG, Opened, bind_tcp, describe
 from agent.core.model import Category
 from agent.errors import ConfigError, TryLater

@@ -21,8 +21,10 @@ from agent.api.server import Server
 from agent.config.sections import ApiSection
 from agent.core.alerts import AlertBoard
 from agent.metrics.exporter import Exporter
+from agent.wings.messages.part import MessagesPart
 from agent.wings.webhooks.all import Webhooks
 from tests.fakes.evidence import FakeEvidence
+from tests.fakes.messages import FakeMessages
 from tests.fakes.supervisor import FakeKeys, FakeSupervisor
 from tests.wings.webhooks.fake_webhooks import FakeWebhooks
 
@@ -36,6 +38,7 @@ class House:
     socket_path: Path
     port: int
     webhooks: FakeWebhooks
+    messages: FakeMessages
 
     @property
     def url(self) -> str:
@@ -106,14 +109,13 @@ def open_house(tmp_path: Path) -> OpenHouse:
         metrics = Exporter(supervisor.views, supervisor.status, tmp_path)
         section = replace(ApiSection(), **{"listen": "127.0.0.1:0", **changes})
         path = tmp_path / f"{next(numbers)}.sock"
-        webhooks = FakeWebhooks()
-        server = await serve_fakes(
-            section, supervisor, keys, metrics, path, of_wings={Webhooks: webhooks}
-        )
+        webhooks, messages = FakeWebhooks(), FakeMessages(keys)
+        of_wings = {Webhooks: webhooks, MessagesPart: messages.part}
+        server = await serve_fakes(section, supervisor, keys, metrics, path, of_wings=of_wings)
         number = server.addresses[0].rpartition(":")[2]
         port = int(number) if number.isdigit() else 0
         try:
-            yield House(supervisor, keys, server, metrics, path, port, webhooks)
+            yield House(supervisor, keys, server, metrics, path, port, webhooks, messages)
         finally:
             await server.close()
 

@@ -20,6 +20,7 @@ from agent.core.model import (
     Override,
 )
 from agent.core.view import InstanceView
+from agent.supervise.requests.message_page import KeptState
 from agent.wings.webhooks.deliveries import WebhookFigures
 from tests.fakes.supervisor import make_view
 
@@ -215,6 +216,12 @@ def _restarts(t: float, moments: tuple[float, ...]) -> World:
 
 def _waiting(oldest_wall: float | None) -> World:
     return machine(of_wings={"webhooks": WebhookFigures(oldest_wall=oldest_wall)})
+
+
+def _drops(t: float, at: float) -> World:
+    """A session drops three messages that were not delivered, at that moment."""
+    state = KeptState(newest=90, waiting=20, lost=3 * (t >= at))
+    return machine(of_wings={"messages": {InstanceId("s0"): state}})
 
 
 def _waits_since(since: float, until: float = math.inf) -> Callable[[float], World]:
@@ -592,6 +599,8 @@ STORIES = (
     _quiet("WaWebhookBacklog", "taken in time", 25, _waits_since(120, until=1100)),
     _quiet("WaWebhookBacklog", "each is taken after ten minutes", 45, _waits_for(600)),
     _quiet("WaWebhookBacklog", "none waits", 25, always(machine())),
+    _fires("WaMessagesMissing", "three went", 5, lambda t: _drops(t, 120)),
+    _quiet("WaMessagesMissing", "three went long ago", 5, lambda t: _drops(t, 0)),
     _fires("WaAgentRestarting", "three times", 10, lambda t: _restarts(t, (60, 180, 300))),
     _quiet("WaAgentRestarting", "twice", 10, lambda t: _restarts(t, (60, 300))),
     Story("WaAgentDown", "down", 4, always(World(up=0.0)), True, seen_by_the_agent=False),

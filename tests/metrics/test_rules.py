@@ -31,6 +31,7 @@ from agent.metrics.repairs import repair_samples
 from agent.metrics.rules import Site, alertmanager_file, prometheus_file, rules_file
 from agent.metrics.runbook import link, paragraphs, what_to_do
 from agent.metrics.text import Family
+from agent.wings.messages.metrics import message_samples
 from agent.wings.webhooks.deliveries import WebhookFigures
 from agent.wings.webhooks.metrics import webhook_samples
 from tests.fakes.supervisor import make_view
@@ -152,6 +153,7 @@ def own_lines(world: World) -> Iterator[tuple[Family, str]]:
     ]
     yield from backend_samples(views)
     yield from fleet_samples(own.fleet)
+    yield from message_samples(own.of_wings.get("messages", {}))
     yield from webhook_samples(own.of_wings.get("webhooks", WebhookFigures()))
     members = {group: 3 * goes_on for group, goes_on in own.incidents.items()}
     yield from repair_samples(
@@ -291,6 +293,7 @@ EXACT: Mapping[str, Mapping[str, str]] = {
     "WaDiskSpaceLow": {"mountpoint": "/"},
     "WaFileDescriptorsHigh": {},
     "WaWebhookBacklog": {},
+    "WaMessagesMissing": {},
     "WaAgentRestarting": {},
     "WaFleetMachineLost": {"state": "lost"},
     "WaFleetDatabaseUnreachable": {},

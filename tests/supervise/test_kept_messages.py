@@ -12,60 +12,16 @@ from agent.supervise.facts import Facts
 from agent.supervise.registry import Registry
 from agent.supervise.requests import kept_messages
 from agent.supervise.requests.kept_messages import READER, READS_AT_ONCE, KeptMessages
+from tests.fakes.messages import FakeWorker
 
 ID, REMOTE = InstanceId("shop"), InstanceId("far")
-
-
-class Worker:
-    """A link to a worker that keeps records as the spool does."""
-
-    def __init__(self):
-        self.records = []
-        self.asked = []
-        self.breaks_with = None
-        self.leave = asyncio.Event()
-        self.leave.set()
-        self.at_once = self.most_at_once = 0
-
-    def keep(self, *texts):
-        for text in texts:
-            cursor = len(self.records) + 1
-            self.records.append({"cursor": cursor, "kind": "message", "text": text})
-
-    async def call(self, do, args=None, *, timeout=10.0):
-        self.asked.append((do, dict(args)))
-        self.at_once += 1
-        self.most_at_once = max(self.most_at_once, self.at_once)
-        answer = self._answer(do, args)
-        try:
-            await self.leave.wait()
-        finally:
-            self.at_once -= 1
-        if self.breaks_with is not None:
-            raise self.breaks_with
-        return answer
-
-    def _answer(self, do, args):
-        if do == "messages_state":
-            return {"newest": len(self.records), "waiting": 2, "bytes": 300, "lost": 1}
-        if do != "messages":
-            return {}
-        after, newest = args["after"], len(self.records)
-        found = [one for one in self.records if one["cursor"] > after][: args["limit"]]
-        last = found[-1]["cursor"] if found else after
-        oldest = 1 if newest else 0
-        more = bool(found) and last < newest
-        return {"records": found, "next": last, "oldest": oldest, "newest": newest, "more": more}
-
-    def settled(self):
-        return [args["cursor"] for do, args in self.asked if do == "messages_settled"]
 
 
 class Bench:
     def __init__(self, registry):
         self.registry = registry
         self.messages = KeptMessages(registry)
-        self.worker = Worker()
+        self.worker = FakeWorker()
         record = SessionRecord()
         self.facts = Facts(Instance(ID, "sandbox", True), record, link=self.worker)
         far = Instance(REMOTE, "evolution", True, {"backend": "eu"})
@@ -77,7 +33,7 @@ class Bench:
 
     def told(self, **detail):
         """Its worker tells that it kept more."""
-        detail = {"cursor": len(self.worker.records), **detail}
+        detail = {"cursor": self.worker.newest, **detail}
         return self.messages.take(ID, Happening("kept", detail))
 
     def asks(self):
@@ -161,8 +117,9 @@ async def test_the_end_of_the_agent_ends_each_wait(bench, eventually):
     waiting = [asyncio.create_task(bench.texts(0, wait=30)) for _ in range(3)]
     await eventually(lambda: bench.asks() == 3 and not bench.worker.at_once)
     bench.messages.end()
-    assert await asyncio.gather(*waiting) == [[], [], []]
-    assert await bench.texts(0, wait=30) == []
+    ends = await asyncio.gather(*waiting, return_exceptions=True)
+    assert [one.code for one in ends] == ["stopping"] * 3
+    assert await bench.texts(0) == []
 
 
 async def test_a_deleted_session_ends_each_wait(bench, eventually):
@@ -182,6 +139,7 @@ async def test_a_cursor_ahead_of_all_begins_at_the_oldest_and_says_a_gap(bench):
     assert [one["text"] for one in rest] == ["a", "b"]
     assert page.next == 2
     bench.worker.records.clear()
+    bench.worker.newest = 0
     page = await bench.messages.page(ID, 500)
     assert ([one["kind"] for one in page.records], page.next) == (["message_gap"], 0)
     assert await bench.texts(page.next) == []

@@ -69,6 +69,9 @@ OF_THE_AGENT: Mapping[str, tuple[str, str]] = {
     "wa_agent_webhook_deliveries_total": ("counter", "result"),
     "wa_agent_outbox_length": ("gauge", "kind"),
     "wa_agent_outbox_oldest_timestamp_seconds": ("gauge", "kind"),
+    "wa_messages_waiting": ("gauge", "session"),
+    "wa_messages_bytes": ("gauge", "session"),
+    "wa_messages_lost_total": ("counter", "session"),
     "wa_agent_scrape_render_seconds": ("gauge", ""),
     "wa_backend_up": ("gauge", "backend"),
     "wa_backend_hooks_total": ("counter", "backend"),
@@ -130,6 +133,7 @@ ALERTS = """
     WaDiskFills 900 critical
     WaFileDescriptorsHigh 300 warning
     WaBackendDown 120 critical
+    WaMessagesMissing 0 warning
     WaWebhookBacklog 300 warning
     WaFleetMachineLost 60 critical
     WaFleetDatabaseUnreachable 60 critical

@@ -5,18 +5,18 @@ new ones, without gap or repetition.
 """
 
 import asyncio
-import json
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import replace
 from typing import Any
 
-from aiohttp import WSCloseCode, WSMsgType, web
+from aiohttp import web
 
 from agent.api.handlers.fleet import fleet_of
 from agent.api.handlers.instances import HISTORY, read_history
-from agent.api.http.call import REVOKED, Call, Listener
+from agent.api.http.call import Call
 from agent.api.http.envelope import json_answer
 from agent.api.http.fields import INTEGER, STRING, STRINGS, Field
+from agent.api.http.live import send_frame, serve_live
 from agent.core.event_json import show_event
 from agent.core.model import ID_PATTERN, Category, InstanceId, JournalEntry, parse_instance_id
 from agent.deliver.bus import NOTHING, EventFilter, Subscription
@@ -30,12 +30,7 @@ EVENTS = (
     Field("heartbeat", INTEGER, "seconds between heartbeats, default 15", least=1, most=300),
 )
 Send = Callable[[dict[str, Any]], Awaitable[None]]
-PROTOCOL = "wa-agent"
-_SEND_SECONDS = 10.0
-_GOODBYE_SECONDS = 1.0
 _PAGE = 500
-_LOUDEST = 20
-"""Messages that a listener may send in a minute; the agent ignores them."""
 
 
 async def events(call: Call) -> web.StreamResponse:
@@ -69,33 +64,12 @@ async def _live(call: Call, wanted: EventFilter) -> web.WebSocketResponse:
     every = float(call.query.get("heartbeat", 15))
     if _is_elsewhere(call):
         wanted = NOTHING
-    listener = web.WebSocketResponse(
-        heartbeat=max(every, 5.0), max_msg_size=4096, compress=False, protocols=(PROTOCOL,)
+    return await serve_live(
+        call,
+        wanted,
+        lambda listener, subscription: _writers(call, listener, subscription, every),
+        heartbeat=every,
     )
-    await listener.prepare(call.request)
-    # Subscribed before the journal is read: events meanwhile wait in the queue.
-    subscription = call.supervisor.bus.subscribe(wanted, limit=call.parts.section.event_queue)
-    call.parts.listeners[listener] = Listener(call.request.transport, call.caller.key, subscription)
-    if call.caller.key and not call.parts.ring.knows(call.caller.key):
-        subscription.end(REVOKED)  # while the listener came in
-    # The end of a subscription has a task of its own: a writer may hang in a send to a listener
-    # that does not read.
-    works = (
-        _watch_incoming(listener),
-        subscription.ended(),
-        *_writers(call, listener, subscription, every),
-    )
-    tasks = [asyncio.create_task(work, name="events") for work in works]
-    try:
-        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        await say_goodbye(listener, call.request.transport, subscription.dropped or "closed")
-    finally:
-        subscription.close()
-        call.parts.listeners.pop(listener, None)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-    return listener
 
 
 def _is_elsewhere(call: Call) -> bool:
@@ -111,7 +85,7 @@ def _writers(
     """This machine's events, and those of the others that the listener wants."""
 
     async def send(frame: dict[str, Any]) -> None:
-        await _send(listener, frame)
+        await send_frame(listener, frame)
 
     fleet = None if call.caller.through else call.parts.fleet
     if fleet is None:
@@ -176,48 +150,3 @@ async def _catch_up(call: Call, send: Send, wanted: EventFilter, cursor: int) ->
 
 async def _send_event(send: Send, entry: JournalEntry) -> None:
     await send({"type": "event", **show_event(entry)})
-
-
-async def _send(listener: web.WebSocketResponse, event: dict[str, Any]) -> None:
-    async with asyncio.timeout(_SEND_SECONDS):
-        await listener.send_str(json.dumps(event, separators=(",", ":")))
-
-
-async def _watch_incoming(listener: web.WebSocketResponse) -> None:
-    """Returns when the listener leaves or sends too much."""
-    loop = asyncio.get_running_loop()
-    begun, received = loop.time(), 0
-    async for message in listener:
-        if message.type is WSMsgType.ERROR:
-            return
-        if loop.time() - begun > 60:
-            begun, received = loop.time(), 0
-        received += 1
-        if received > _LOUDEST:
-            return
-
-
-async def say_goodbye(
-    listener: web.WebSocketResponse, transport: asyncio.Transport | None, reason: str
-) -> None:
-    """Closes with the reason if the listener still reads, and aborts if it does not."""
-    slow = reason.startswith("too slow")
-    code = WSCloseCode.TRY_AGAIN_LATER if slow else WSCloseCode.GOING_AWAY
-    if reason == REVOKED:
-        code = WSCloseCode.POLICY_VIOLATION
-    try:
-        async with asyncio.timeout(_GOODBYE_SECONDS):
-            await listener.close(code=code, message=reason.encode()[:120], drain=False)
-    except (TimeoutError, ConnectionError):
-        pass
-    finally:
-        # close() alone waits for a full send buffer that the listener does not read.
-        if transport is not None and _has_unsent(transport):
-            transport.abort()
-
-
-def _has_unsent(transport: asyncio.Transport) -> bool:
-    try:
-        return transport.get_write_buffer_size() > 0
-    except AttributeError:  # asyncio's own over TLS, once the connection is gone
-        return False

@@ -132,6 +132,8 @@ def _responses(route: Route) -> dict[str, Any]:
     responses: dict[str, Any] = {
         str(status): {"description": HTTPStatus(status).phrase} for status in route.answers
     }
+    if route.shows is not None:
+        responses[str(route.answers[0])]["content"] = {"application/json": {"schema": route.shows}}
     for status in _refusals(route):
         responses.setdefault(
             str(status),

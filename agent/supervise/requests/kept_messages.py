@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 
 KEPT = "kept"
 """The happening of a worker that has more for its readers."""
+ENDING = "stopping"
 LONGEST_PAGE = 500
 READER = ""
 """Who reads over the API: what it has counts where no webhook gets the messages."""
@@ -101,11 +102,18 @@ class KeptMessages:
                     raise
                 failure = error
             looked, left = True, ends_at - boot_now()
-            if left <= 0 or self.ending:
+            if self.ending and wait:
+                raise TryLater(f"cannot wait for messages of {id}: the agent stops", code=ENDING)
+            if left <= 0:
                 if failure is not None:
                     raise failure
                 return page
             await _wait(news, left)
+
+    async def wait(self, id: InstanceId, seconds: float) -> None:
+        """Until there may be more."""
+        if not self.ending:
+            await _wait(self._of(id).news, seconds)
 
     def follow(self) -> MessageChanges:
         """From now on."""

@@ -2,4 +2,14 @@
 
 from agent.wing import Wing
 
-WING = Wing(name="messages", worker="worker")
+WING = Wing(
+    name="messages",
+    worker="worker",
+    part="part",
+    routes="routes",
+    commands={"commands": "messages"},
+    title="messages",
+    doctor="doctor",
+    bundle={"messages.json": "/api/messages"},
+    alerts="alerts",
+)

@@ -46,8 +46,8 @@ KEEPS = words_of(
     "webhooks list, webhooks test, webhooks dead, webhooks retry, snapshot, snapshots, export, "
     "removed list, removed restore, remote-settings, trash list, trash restore, key add, key "
     "list, key revoke, repair, sandbox fault, sandbox scan, sandbox clear, pairing-code, "
-    "screenshot, alerts explain, doctor, config check, config show, config init, completion, "
-    "run, worker, tune"
+    "screenshot, messages, alerts explain, doctor, config check, config show, config init, "
+    "completion, run, worker, tune"
 )
 LEFT = {
     "demo": "an agent of its own",
@@ -85,6 +85,7 @@ ROUTES_KEEP = words_of(
     "/api/backends/{name}, GET "
     "/api/backends/{name}/sessions, POST /api/backends/{name}/adopt, POST "
     "/api/backends/{name}/check, POST /api/backends/{name}/reset, POST /hooks/{name}/{secret}, "
+    "GET {I}/messages, GET {I}/messages/live, GET /api/messages, "
     "GET /api/webhooks, POST /api/webhooks/{name}/test, GET /api/webhooks/{name}/dead, POST "
     "/api/webhooks/{name}/retry, GET /api/health, POST /api/health/check, POST "
     "/api/database/check, PUT /whatsapp/{id}/disconnect, PUT /whatsapp/{id}/start-session, POST "

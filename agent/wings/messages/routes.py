@@ -1,0 +1,120 @@
+"""What arrived in a session, read in pages or live."""
+
+from aiohttp import web
+
+from agent.api.http.auth import Right
+from agent.api.http.call import Call, Json, Route
+from agent.api.http.fields import INTEGER, STRING, Field
+from agent.core.model import ID_PATTERN
+from agent.errors import InvalidRequest, Unauthorized
+from agent.supervise.requests.kept_messages import LONGEST_PAGE
+from agent.wings.messages.live import follow
+from agent.wings.messages.part import MessagesPart
+from agent.wings.messages.record import schema
+
+MESSAGES = f"/api/instance/{{id:{ID_PATTERN}}}/messages"
+NEWEST = "newest"
+AFTER = Field(
+    "after",
+    STRING,
+    'cursor of the last record that you have; default 0 = begin at the oldest; "newest" = only what'
+    " comes from now on",
+    least=1,
+    most=18,
+    pattern=f"{NEWEST}|[0-9]{{1,18}}",
+)
+PAGE = (
+    AFTER,
+    Field("limit", INTEGER, "records at most, default 100", least=1, most=LONGEST_PAGE),
+    Field("wait", INTEGER, "seconds to wait for the first record, default 0", most=60),
+)
+
+
+async def read(call: Call) -> Json:
+    after, part = cursor_of(call), call.parts.wing(MessagesPart)
+    wait = float(call.query.get("wait", 0))
+    limit = call.query.get("limit", 100)
+    page = await part.source.page(call.id, after, limit=limit, wait=wait)
+    if call.caller.key and not call.parts.ring.knows(call.caller.key):
+        raise Unauthorized("cannot accept this key: it was revoked meanwhile")
+    if wait and after and after <= page.newest:
+        await part.readers.note(call.id, after)
+    return {
+        "records": list(page.records),
+        "next": page.next,
+        "oldest": page.oldest,
+        "newest": page.newest,
+        "more": page.more,
+    }
+
+
+async def live(call: Call) -> web.StreamResponse:
+    return await follow(call, call.parts.wing(MessagesPart), cursor_of(call))
+
+
+async def count(call: Call) -> Json:
+    states = call.parts.wing(MessagesPart).figures()
+    return {
+        "sessions": [
+            {"instance": id, "waiting": its.waiting, "bytes": its.bytes, "lost": its.lost}
+            for id, its in sorted(states.items())
+        ]
+    }
+
+
+def cursor_of(call: Call) -> int | None:
+    """None = behind the newest."""
+    text = call.query.get("after", "0")
+    if text == NEWEST:
+        return None
+    # int() alone would take "1_0", " 1" and Arabic digits.
+    if not (text.isascii() and text.isdigit()):
+        raise InvalidRequest(
+            f"cannot use the field 'after': it must be a cursor or {NEWEST}, not {text!r:.40}",
+            field="after",
+        )
+    return int(text)
+
+
+def _page_schema() -> dict[str, object]:
+    whole = {"type": "integer"}
+    return {
+        "type": "object",
+        "required": ["records", "next", "oldest", "newest", "more"],
+        "properties": {
+            "records": {"type": "array", "items": schema(), "description": "oldest first"},
+            "next": {**whole, "description": "the `after` of the next request"},
+            "oldest": {**whole, "description": "cursor of the oldest record that is kept"},
+            "newest": {**whole, "description": "cursor of the newest one"},
+            "more": {"type": "boolean", "description": "there is more already"},
+        },
+    }
+
+
+ROUTES = (
+    Route(
+        "GET",
+        MESSAGES,
+        Right.OPERATE,
+        read,
+        "What arrived in a session, oldest first: messages, reactions, states of sent ones, calls",
+        query=PAGE,
+        shows=_page_schema(),
+    ),
+    Route(
+        "GET",
+        f"{MESSAGES}/live",
+        Right.OPERATE,
+        live,
+        "The same over a WebSocket: one record each",
+        query=(AFTER,),
+        answers=(101,),
+    ),
+    Route(
+        "GET",
+        "/api/messages",
+        Right.READ,
+        count,
+        "How many kept records wait for who gets them, by session",
+    ),
+)

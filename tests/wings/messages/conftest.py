@@ -1,0 +1,7 @@
+"""The server and the commands over what stands in for an agent, and an agent."""
+
+from tests.api.conftest import house, local, open_house
+from tests.cli.conftest import cli
+from tests.daemon.conftest import make_agent
+
+__all__ = ["cli", "house", "local", "make_agent", "open_house"]

@@ -1,0 +1,190 @@
+"""What arrived in a session, over HTTP: pages, long polls, cursors, and who may read."""
+
+import asyncio
+from typing import Any
+
+import aiohttp
+import pytest
+
+from tests.api.conftest import House
+from tests.conftest import Eventually
+
+PATH = "/api/instance/shop/messages"
+
+
+async def read(local: aiohttp.ClientSession, query: str = "", path: str = PATH) -> dict[str, Any]:
+    answer = await local.get(f"{path}?{query}")
+    assert answer.status == 200, await answer.text()
+    found: dict[str, Any] = await answer.json()
+    return found
+
+
+def texts(page: dict[str, Any]) -> list[str]:
+    return [one.get("text", one["kind"]) for one in page["records"]]
+
+
+async def test_pages_follow_each_other_from_the_oldest_on(
+    house: House, local: aiohttp.ClientSession
+) -> None:
+    house.messages.add("shop", first=1_800_000_000_000).keep(*"abcde")
+    page = await read(local, "limit=2")
+    assert texts(page) == ["a", "b"]
+    assert (page["more"], page["oldest"], page["newest"]) == (
+        True,
+        1_800_000_000_000,
+        1_800_000_000_004,
+    )
+    page = await read(local, f"limit=2&after={page['next']}")
+    assert texts(page) == ["c", "d"]
+    page = await read(local, f"after={page['next']}")
+    assert (texts(page), page["more"]) == (["e"], False)
+    last = page["next"]
+    page = await read(local, f"after={last}")
+    assert (page["records"], page["next"]) == ([], last)
+    page = await read(local, "after=newest")
+    assert (page["records"], page["next"]) == ([], last)
+
+
+async def test_a_long_poll_gets_what_comes_and_goes_on_behind_it(
+    house: House, local: aiohttp.ClientSession, eventually: Eventually
+) -> None:
+    worker = house.messages.add("shop")
+    worker.keep("before")
+    polling = asyncio.create_task(read(local, "after=newest&wait=60"))
+    await eventually(lambda: worker.asked and not worker.at_once)
+    house.messages.keep("shop", "a")
+    page = await polling
+    assert texts(page) == ["a"]
+    house.messages.keep("shop", "b")
+    assert texts(await read(local, f"after={page['next']}&wait=60")) == ["b"]
+
+
+async def test_a_long_poll_outlives_its_sessions_worker(
+    house: House, local: aiohttp.ClientSession, eventually: Eventually
+) -> None:
+    worker = house.messages.add("shop")
+    polling = asyncio.create_task(read(local, "wait=60"))
+    await eventually(lambda: worker.asked and not worker.at_once)
+    house.messages.lose_worker("shop")
+    worker.keep("a")
+    house.messages.connect_worker("shop")
+    assert texts(await polling) == ["a"]
+    house.messages.lose_worker("shop")
+    answer = await local.get(f"{PATH}?wait=60")
+    assert (answer.status, (await answer.json())["error"]) == (409, "not_running")
+
+
+async def test_a_long_poll_ends_when_the_agent_stops(
+    house: House, local: aiohttp.ClientSession, eventually: Eventually
+) -> None:
+    worker = house.messages.add("shop")
+    polling = asyncio.create_task(local.get(f"{PATH}?wait=60"))
+    await eventually(lambda: worker.asked and not worker.at_once)
+    house.messages.source.end()
+    answer = await polling
+    assert (answer.status, (await answer.json())["error"]) == (503, "stopping")
+
+
+async def test_a_long_poll_whose_key_is_revoked_gets_nothing(
+    house: House, local: aiohttp.ClientSession, eventually: Eventually
+) -> None:
+    worker, key = house.messages.add("shop"), await house.key("operate")
+    polling = asyncio.create_task(local.get(f"{PATH}?wait=60", headers=key))
+    await eventually(lambda: worker.asked and not worker.at_once)
+    assert (await local.delete(f"/api/keys/{key['Authorization'].split('_')[1]}")).status == 200
+    house.messages.keep("shop", "for others")
+    answer = await polling
+    assert answer.status == 401
+    assert "for others" not in await answer.text()
+
+
+async def test_a_gap_says_what_a_reader_missed(house: House, local: aiohttp.ClientSession) -> None:
+    worker = house.messages.add("shop", first=101)
+    worker.keep(*"abcdef")
+    worker.drop(3)
+    page = await read(local, "after=101")
+    gap, *rest = page["records"]
+    assert (gap["kind"], gap["missing"], gap["first"], gap["last"]) == ("message_gap", 2, 102, 103)
+    assert [one["text"] for one in rest] == ["d", "e", "f"]
+    assert texts(await read(local)) == ["d", "e", "f"]  # who had none before misses none
+    page = await read(local, "after=900")
+    assert texts(page) == ["message_gap", "d", "e", "f"]
+    assert "missing" not in page["records"][0]
+    assert page["next"] == 106
+
+
+@pytest.mark.parametrize(
+    ("query", "field"),
+    [
+        *(("after=-1", "after"), ("after=", "after"), ("after=x", "after"), ("after=1_0", "after")),
+        *(("after=1.5", "after"), ("after=+1", "after"), ("after=%D9%A1", "after")),
+        *(("after=1234567890123456789", "after"), ("after=1&after=2", "after")),
+        *(("limit=0", "limit"), ("limit=501", "limit"), ("wait=61", "wait"), ("wait=1.5", "wait")),
+        ("since=1", "since"),
+    ],
+)
+async def test_a_wrong_field_is_named(
+    house: House, local: aiohttp.ClientSession, query: str, field: str
+) -> None:
+    house.messages.add("shop")
+    answer = await local.get(f"{PATH}?{query}")
+    assert (answer.status, (await answer.json())["field"]) == (400, field)
+
+
+async def test_who_may_read(house: House, local: aiohttp.ClientSession) -> None:
+    house.messages.add("shop").keep("for shop")
+    house.messages.add("other").keep("for other")
+    statuses = {}
+    for scope in ("read", "instance:other", "instance:shop", "operate"):
+        key = await house.key(scope)
+        statuses[scope] = (await local.get(PATH, headers=key)).status
+        live = await local.get(f"{PATH}/live", headers={**key, "Upgrade": "x"})
+        assert live.status == (409 if statuses[scope] == 200 else 403), scope
+    assert statuses == {"read": 403, "instance:other": 403, "instance:shop": 200, "operate": 200}
+    async with aiohttp.ClientSession(house.url) as anyone:
+        shown = {"X-Forwarded-For": "203.0.113.9"}
+        assert (await anyone.get(PATH, headers=shown)).status == 401
+        counted = await anyone.get("/api/messages", headers=await house.key("instance:shop"))
+        assert counted.status == 403
+
+
+async def test_a_session_of_a_server_and_one_that_keeps_nothing_are_refused(
+    house: House, local: aiohttp.ClientSession
+) -> None:
+    answer = await local.get("/api/instance/nobody/messages?wait=30")
+    assert answer.status == 404
+    house.messages.add("shop")
+    await house.messages.source.ask_state("shop")
+    found = await (await local.get("/api/messages")).json()
+    assert found == {"sessions": [{"instance": "shop", "waiting": 2, "bytes": 300, "lost": 1}]}
+
+
+async def test_who_reads_and_comes_back_settles_what_it_has(
+    house: House, local: aiohttp.ClientSession
+) -> None:
+    worker = house.messages.add("shop")
+    worker.keep(*"abc")
+    await read(local, "after=0&wait=1")
+    await read(local, "after=2")  # a look by hand is no reader
+    assert worker.settled() == []
+    await read(local, "after=2&wait=1")
+    assert worker.settled() == [2]
+    await read(local, "after=900&wait=1")
+    assert worker.settled() == [2]
+    # The next agent knows that somebody reads, and how far it came.
+    later = type(house.messages)(house.keys)
+    again = later.add("shop")
+    again.keep(*"abc")
+    await later.part.readers.load()
+    await later.source.ask_state("shop")
+    await later.source.tell_settled("shop")
+    assert again.settled() == [2]
+
+
+async def test_the_record_is_described(house: House, local: aiohttp.ClientSession) -> None:
+    described = await (await local.get("/openapi.json")).json()
+    read = described["paths"]["/api/instance/{id}/messages"]["get"]
+    shown = read["responses"]["200"]["content"]["application/json"]["schema"]
+    record = shown["properties"]["records"]["items"]
+    assert {"cursor", "id", "kind", "text", "quote", "missing"} <= set(record["properties"])
+    assert "message_gap" in record["properties"]["kind"]["enum"]
