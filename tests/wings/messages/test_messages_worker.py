@@ -1,0 +1,176 @@
+"""A session's own worker keeps what arrives in it, and answers for it."""
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+
+from agent.errors import WaError
+from tests.wings.messages.conftest import KeepingBench
+from tests.wings.messages.spools import numbers_of, segments
+
+
+async def test_what_arrived_is_kept_across_a_kill_and_read_over_the_link(
+    keeping: KeepingBench,
+) -> None:
+    await keeping.connected()
+    await keeping.arrive(0, 3)
+    keeping.process.kill()
+    await keeping.ended()
+    await keeping.until(lambda: keeping.closed)
+    link = await keeping.again()
+    page = await keeping.page()
+    assert numbers_of(page["records"]) == [0, 1, 2] and page["more"] is False
+    await keeping.arrive(2, 2)
+    later = await keeping.page(page["next"])
+    assert numbers_of(later["records"]) == [3]
+    assert (later["oldest"], later["newest"]) == (page["oldest"], page["newest"] + 1)
+    state = await link.call("messages_state")
+    assert (state["waiting"], state["lost"], state["newest"]) == (4, 0, later["newest"])
+    assert state["keeps"] is True and state["bytes"] > 0
+    await link.call("messages_settled", {"cursor": page["next"]})
+    assert (await link.call("messages_state"))["waiting"] == 1
+
+
+async def test_a_reader_that_waits_hears_of_a_message_when_it_comes(keeping: KeepingBench) -> None:
+    await keeping.connected()
+    waiting = asyncio.ensure_future(keeping.page(wait=30))
+    await keeping.link.call("probe")
+    assert not waiting.done()
+    await keeping.arrive(7)
+    assert numbers_of((await waiting)["records"]) == [7]
+    newest = (await keeping.page())["next"]
+    assert (await keeping.page(newest, wait=0.05))["records"] == []
+
+
+async def test_the_agent_hears_of_many_messages_in_few_words(keeping: KeepingBench) -> None:
+    await keeping.connected()
+    for number in range(60):
+        await keeping.arrive(number)
+    newest = (await keeping.page())["newest"]
+
+    def words() -> list[dict[str, Any]]:
+        return [dict(each.detail) for each in keeping.happened if each.kind == "kept"]
+
+    await keeping.until(lambda: words() and words()[-1] == {"cursor": newest})
+    assert len(words()) < 30
+
+
+async def test_what_an_agent_that_was_away_missed_is_one_word(keeping: KeepingBench) -> None:
+    await keeping.connected()
+    await keeping.arrive(0)
+    await keeping.until(lambda: [each for each in keeping.happened if each.kind == "kept"])
+    keeping.happened.clear()
+    many = [keeping.arrive(number) for number in range(1, 30)]
+    await asyncio.gather(*many)
+    await keeping.link.close()
+    await keeping.linked()
+    newest = (await keeping.page())["newest"]
+    await keeping.until(
+        lambda: {"cursor": newest} in [dict(each.detail) for each in keeping.happened]
+    )
+
+
+async def test_many_that_wait_share_one_write(keeping: KeepingBench) -> None:
+    await keeping.connected()
+    await asyncio.gather(*(keeping.arrive(number * 10, 10) for number in range(50)))
+    found = (await keeping.page(limit=1000))["records"]
+    assert sorted(numbers_of(found)) == list(range(500))
+
+
+async def test_a_worker_that_is_told_to_end_has_what_it_took(keeping: KeepingBench) -> None:
+    await keeping.connected()
+    await keeping.arrive(0, 20)
+    keeping.process.terminate()
+    assert await keeping.ended() == 0
+    await keeping.again()
+    assert len((await keeping.page())["records"]) == 20
+
+
+async def test_a_session_that_was_ended_for_good_still_gives_what_it_kept(
+    keeping: KeepingBench,
+) -> None:
+    await keeping.connected()
+    await keeping.arrive(0, 2)
+    keeping.process.kill()
+    await keeping.ended()
+    await keeping.until(lambda: keeping.closed)
+    keeping.identity(settings=keeping.quick, ended="banned")
+    keeping.start(identity=False)
+    await keeping.linked()
+    assert numbers_of((await keeping.page())["records"]) == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("do", "args"),
+    [
+        ("messages", {"after": -1}),
+        ("messages", {"after": "x"}),
+        ("messages", {"after": True}),
+        ("messages", {"after": 1 << 60}),
+        ("messages", {"limit": 1.5}),
+        ("messages", {"wait": "long"}),
+        ("messages", {"wait": -1}),
+        ("messages_settled", {}),
+        ("messages_settled", {"cursor": None}),
+    ],
+)
+async def test_a_call_that_makes_no_sense_is_refused(
+    keeping: KeepingBench, do: str, args: dict[str, Any]
+) -> None:
+    await keeping.connected()
+    with pytest.raises(WaError) as caught:
+        await keeping.link.call(do, args)
+    assert caught.value.code == "invalid_request"
+    assert (await keeping.page())["records"] == []
+
+
+async def test_a_record_without_an_id_is_the_engines_fault_and_stops_nothing(
+    keeping: KeepingBench,
+) -> None:
+    await keeping.connected()
+    with pytest.raises(WaError) as caught:
+        await keeping.link.call("command", {"name": "bad", "arguments": {}})
+    assert caught.value.code == "bad_record"
+    await keeping.arrive(1)
+    assert len((await keeping.page())["records"]) == 1
+
+
+async def test_a_folder_in_the_way_is_named_and_the_session_goes_on(
+    keeping: KeepingBench,
+) -> None:
+    (keeping.folder / "messages").write_text("not a folder")
+    await keeping.connected()
+    for _ in range(2):
+        with pytest.raises(WaError) as caught:
+            await keeping.arrive(1)
+        assert caught.value.code == "not_kept"
+    assert (await keeping.link.call("probe"))["claim"]["status"] == "CONNECTED"
+    (keeping.folder / "messages").unlink()
+    await keeping.arrive(1)
+    await keeping.until(lambda: "kept_again" in [each.kind for each in keeping.happened])
+    assert [each.kind for each in keeping.happened].count("not_kept") == 1
+    keeping.process.terminate()
+    assert await keeping.ended() == 0
+    errors = keeping.errors()
+    assert errors.count("messages cannot be kept") == 1 and "Traceback" not in errors
+
+
+async def test_no_text_and_no_number_is_in_the_log(keeping: KeepingBench) -> None:
+    await keeping.connected()
+    await keeping.arrive(1, text="a secret word")
+    keeping.process.kill()
+    await keeping.ended()
+    (file,) = segments(keeping.folder)
+    raw = bytearray(file.read_bytes())
+    raw[len(raw) // 2] ^= 1
+    file.write_bytes(raw + raw)
+    await keeping.again()
+    await keeping.page()
+    keeping.process.terminate()
+    await keeping.ended()
+    errors = keeping.errors()
+    assert "was set aside" in errors
+    assert "secret" not in errors and "5511900000002" not in errors
+    assert "secret" not in json.dumps([dict(each.detail) for each in keeping.happened])
