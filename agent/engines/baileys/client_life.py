@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from agent.clock import shown_by_monotonic
 from agent.core.words import ConnectionStatus
 from agent.engines.baileys.files import check_login
+from agent.engines.baileys.keeping import Keeping
 from agent.engines.baileys.login_note import read_version
 from agent.engines.baileys.pack_client import PackedClient, read_place
 from agent.engines.baileys.session_state import FAILING, SessionState
@@ -26,12 +27,17 @@ STARTS_WITHIN = 600.0
 
 
 class ClientLife:
-    def __init__(self, folder: Path, settings: BaileysSettings, state: SessionState) -> None:
+    def __init__(
+        self, folder: Path, settings: BaileysSettings, state: SessionState, keeping: Keeping
+    ) -> None:
         self.client: Client | PackedClient | None = None
         self.lease: float | None = None
+        self._speaker: Client | PackedClient | None = None
+        """Whose events come: also while it is hung up."""
         self._folder = folder
         self._settings = settings
         self._state = state
+        self._keeping = keeping
         self._cache = cache_folder()
         self._pack = read_place(folder.parent)
         self._ends: list[float] = []
@@ -54,7 +60,7 @@ class ClientLife:
             )
         claim = self._state.claim
         await asyncio.to_thread(check_login, self._folder, claim.account if claim.paired else "")
-        client = await self._begin()
+        client = self._speaker = await self._begin()
         self.client, self._state.spoiled = client, True
         answer = await client.call("open", 20.0, **self._orders())
         self._state.spoiled = False
@@ -88,7 +94,7 @@ class ClientLife:
         await client.close()
 
     async def _begin(self) -> "Client | PackedClient":
-        on_event, on_end = self._state.hear, self._ended
+        on_event, on_end = self._hear, self._ended
         if self._pack is not None:
             return await PackedClient.join(
                 self._pack, self._folder, on_event, on_end, self._find_parts
@@ -97,6 +103,12 @@ class ClientLife:
         from agent.engines.baileys.client import Client
 
         return await Client.start(*await self._find_parts(), on_event, on_end)
+
+    def _hear(self, event: Mapping[str, Any]) -> None:
+        if event.get("event") != "keep":
+            self._state.hear(event)
+        elif self._speaker is not None:
+            self._keeping.take(event, self._speaker)
 
     async def _find_parts(self) -> tuple[Path, Path]:
         """Node and the packages; ConfigError says what is missing, and the next try looks again."""
@@ -117,6 +129,7 @@ class ClientLife:
             "browser": self._settings.device_name,
             "proxy": self._settings.proxy,
             "until": shown_by_monotonic(self.lease),
+            "keeps": self._keeping.keeps,
         }
 
     async def _kill_spoiled(self) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from agent.clock import shown_by_monotonic
 from agent.core.words import ConnectionStatus
 from agent.engines.baileys.client_life import ClientLife
+from agent.engines.baileys.keeping import Keeping
 from agent.engines.baileys.peer_keys import keys_of, set_aside
 from agent.engines.baileys.session_state import WAITING, SessionState
 from agent.engines.baileys.settings import BaileysSettings, read_settings
@@ -38,7 +39,7 @@ class BaileysEngine:
     def __init__(self, folder: Path, settings: BaileysSettings, reporter: Reporter) -> None:
         self._folder = folder
         self._state = SessionState(folder, reporter)
-        self._life = ClientLife(folder, settings, self._state)
+        self._life = ClientLife(folder, settings, self._state, Keeping(reporter))
         self._stopping = False
         self._work: asyncio.Task[None] | None = None
         self._busy = asyncio.Lock()

@@ -48,9 +48,11 @@ ORDERS = frozenset(
         "pairing_code",
         "send",
         "file_part",
+        "kept",
         "logout",
         "save",
         "free",
+        "upload_pre_keys",
     ]
 )
 
@@ -69,7 +71,9 @@ class Member:
             log.error("a worker reads nothing of its session's lines: its connection is closed")
             self.writer.transport.abort()
         else:
-            self.writer.write(json.dumps(line).encode() + b"\n")
+            self.writer.write(
+                json.dumps(line, ensure_ascii=False).encode("utf-8", "replace") + b"\n"
+            )
 
 
 class Pack:

@@ -215,6 +215,11 @@ class SessionState:
         self.spoiled = True
         self.failed(EngineError(str(event.get("raw", "")), code=str(event.get("code", ""))))
 
+    def _on_not_kept(self, event: Mapping[str, Any]) -> None:
+        """The client hung up before WhatsApp heard that it took them, so they come again."""
+        raw = f"what arrived could not be kept, WhatsApp keeps it: {event.get('raw', '')}"
+        self.change(Status.DISCONNECTED, "storage_failed", raw=raw)
+
     def _on_key_unreadable(self, event: Mapping[str, Any]) -> None:
         text = unreadable_record(str(event.get("file", "")))
         log.warning("%s", text)

@@ -63,6 +63,8 @@ class Bench:
         self.account = account
         self.folder = folder
         self.heard = Heard()
+        self.hearing: Callable[[], Heard] = Heard
+        """Makes who hears it, at each start."""
         self._engine: BaileysEngine | None = None
 
     @property
@@ -71,7 +73,7 @@ class Bench:
         return self._engine
 
     async def start(self, **settings: Any) -> None:
-        self.heard = Heard()
+        self.heard = self.hearing()
         self._engine = open_engine(
             self.folder, {"url": self.whatsapp.socket, **settings}, self.heard
         )

@@ -110,8 +110,8 @@ def program(tmp_path: Path, body: str) -> Path:
             "it sent 3 lines that are no JSON objects",
         ),
         (
-            "tell({'event': 'ready'})\nfor _ in range(9): tell(b'x' * 65536)\ntime.sleep(60)",
-            "it sent a line of more than 262144 bytes",
+            "tell({'event': 'ready'})\nfor _ in range(40): tell(b'x' * 65536)\ntime.sleep(60)",
+            "it sent a line of more than 1048576 bytes",
         ),
         (
             "tell({'event': 'ready'})\nwhile True: tell(b'{}\\n' * 1000)",

@@ -6,7 +6,7 @@ import { pathToFileURL } from "node:url";
 import { boundInflation, TooLarge } from "./inflate.mjs";
 import { silenceConsole, toldOf } from "./log.mjs";
 import { Session } from "./session.mjs";
-import { keepUntriedSessions } from "./signal.mjs";
+import { keepUntriedSessions, queueEachSession, waitBeforeKeys } from "./signal.mjs";
 
 const [commands, events, packages] = [Number(process.argv[2]), Number(process.argv[3]), process.argv[4]];
 const LONGEST = 2048; // characters of one text in a line: a contact chooses some of them
@@ -17,7 +17,8 @@ silenceConsole();
 const short = (_, value) => (typeof value === "string" ? value.slice(0, LONGEST).toWellFormed() : value);
 
 function emit(line) {
-  let rest = Buffer.from(JSON.stringify(line, short) + "\n");
+  // Records are bounded where they are made: their texts are kept whole.
+  let rest = Buffer.from(JSON.stringify(line, line.event === "keep" ? undefined : short) + "\n");
   while (rest.length) {
     try {
       rest = rest.subarray(writeSync(events, rest));
@@ -47,7 +48,10 @@ const { load } = await import(pathToFileURL(packages + "/load.mjs"));
 const parts = ["lib/Socket", "lib/Utils", "lib/WABinary", "lib/Defaults", "WAProto"].map((part) => load(`baileys/${part}/index.js`));
 const [socket] = await Promise.all(parts);
 const library = Object.assign({ makeWASocket: socket.default }, ...(await Promise.all(parts)));
-keepUntriedSessions((await load("libsignal")).default);
+const libsignal = (await load("libsignal")).default;
+keepUntriedSessions(libsignal);
+waitBeforeKeys(libsignal, await load("baileys/lib/Signal/Group/index.js"));
+queueEachSession(libsignal);
 const sessions = new Map(); // by the name that an order gives; a worker's own client has one, ""
 
 // Opens a session once; its events carry its name.
@@ -70,6 +74,7 @@ const WORKS = {
   upload_pre_keys: (session) => session.uploadPreKeys(),
   send: (session, order) => session.send(order),
   file_part: (session, order) => session.filePart(order),
+  kept: (session, order) => session.kept(order),
   logout: (session) => session.logout(),
   save: (session) => session.save(),
 };
@@ -82,6 +87,7 @@ const OWN_WORKS = {
   async forget({ session: name = "" }) {
     const session = sessions.get(name);
     session?.lease({});
+    session?.unwatched();
     await session?.disconnect().catch(() => {});
     sessions.delete(name);
   },

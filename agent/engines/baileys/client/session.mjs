@@ -1,8 +1,11 @@
 // One session on the unmodified library: one socket at a time; what happens to it becomes plain events.
-import { createHmac } from "node:crypto";
 import { setTimeout as sleep } from "node:timers/promises";
+import { Arrivals } from "./arrivals.mjs";
+import { Inbox } from "./inbox.mjs";
 import { makeLogger, masked } from "./log.mjs";
 import { ackOf, contentOf, jidOf, senderOf, typeOf } from "./messages.mjs";
+import { MOST_ACKS } from "./notices.mjs";
+import { idOf, newId } from "./own_ids.mjs";
 import { repositoryOf } from "./signal.mjs";
 import { Sent } from "./sent.mjs";
 import { Store } from "./store.mjs";
@@ -13,7 +16,6 @@ const QUERY = 30_000; // two of them fit into the time that a start may take
 const PING = 5_000;
 const LOGOUT = 10_000;
 const TELLING = 2000; // for a message under way when a disk or a network hangs
-const MOST_ACKS = 500; // of one receipt: a contact may list any number of ids in it
 const NEW_PRE_KEYS = 30;
 
 const now = () => performance.now() / 1000;
@@ -45,6 +47,8 @@ export class Session {
   #unanswered = new Map(); // messages that the server has not confirmed yet
   #sent = null;
   #uploads = new Uploads();
+  #inbox = null; // null: no records of messages are wanted
+  #arrivals = null;
   #mending = null;
   #wasPaired = false;
   #scanned = false; // in this connection
@@ -69,6 +73,10 @@ export class Session {
     this.#store = new Store(settings.folder, this.#lib, broken, this.#emit);
     this.#state = await this.#store.open(settings.paired);
     this.#sent = new Sent(this.#lib, this.#state);
+    if (settings.keeps) {
+      this.#inbox = new Inbox(this.#emit);
+      this.#arrivals = new Arrivals(this.#lib, this.#state.creds, this.#inbox, (error) => this.#notKept(error));
+    }
     this.#wasPaired = this.#identity().paired;
     if (this.#wasPaired) keepFixed(this.#state.creds);
     return this.#identity();
@@ -151,10 +159,12 @@ export class Session {
         this.#emit({ event: "stray", name: error?.name ?? "Error", code: error?.code ?? "" });
       }
     };
+    this.#arrivals?.watch(socket, () => this.#socket === socket);
     socket.ws.on("frame", mine((frame) => this.#frame(frame)));
     socket.ev.on("connection.update", mine((update) => this.#update(update)));
     socket.ev.on("creds.update", mine((update) => this.#keepCreds(update)));
     socket.ev.on("messages.upsert", mine((batch) => this.#messages(batch)));
+    socket.ev.on("messaging-history.set", mine(({ messages }) => void this.#arrivals?.history(messages).catch(() => {})));
     socket.ev.on("messages.update", mine((updates) => this.#acks(updates)));
     socket.ev.on("message-receipt.update", mine((updates) => this.#receipts(updates)));
   }
@@ -165,7 +175,30 @@ export class Session {
     const told = socket?.messageMutex.mutex(() => this.#socket === socket && this.#hangUp());
     await Promise.race([told, sleep(TELLING, undefined, { ref: false })]);
     this.#hangUp();
+    await this.#kept();
     await this.#store?.settled();
+  }
+
+  // The worker has the records of a line on its disk, or cannot keep them.
+  kept(order) {
+    this.#inbox?.kept(order);
+  }
+
+  // The worker is gone: what waits for it is not kept.
+  unwatched() {
+    this.#inbox?.end();
+  }
+
+  // A worker that stands still holds up no stop.
+  async #kept() {
+    if (this.#inbox) await Promise.race([this.#inbox.settled(), sleep(TELLING, undefined, { ref: false })]);
+  }
+
+  // Before the library hears of it: it says nothing to WhatsApp, which gives the messages again.
+  #notKept(error) {
+    if (!this.#socket) return;
+    this.#hangUp();
+    this.#emit({ event: "not_kept", raw: error.message });
   }
 
   // A tick of this loop, how old the last frame is, and with `ask` a question to the server.
@@ -200,7 +233,8 @@ export class Session {
     const { message } = order;
     const jid = jidOf(message.to);
     const content = contentOf(message, jid, this.#uploads);
-    const id = message.key ? this.#idOf(message.key) : this.#lib.generateMessageIDV2(this.#socket.user?.id);
+    const { private: secret } = this.#state.creds.noiseKey;
+    const id = message.key ? idOf(secret, message.key) : newId(secret);
     const answered = new Promise((resolve) => this.#unanswered.set(id, resolve));
     const timer = setTimeout(() => this.#acked({ id, silent: true }), (order.seconds ?? 20) * 1000);
     try {
@@ -210,12 +244,6 @@ export class Session {
       clearTimeout(timer);
       this.#unanswered.delete(id);
     }
-  }
-
-  // The same for the same key; no contact can guess it, for it would be sent that message again.
-  #idOf(key) {
-    const hash = createHmac("sha256", this.#state.creds.noiseKey.private).update(key).digest("hex");
-    return "3EB0" + hash.slice(0, 18).toUpperCase();
   }
 
   // The server has it, or says why it will not; silence is neither.
@@ -246,6 +274,7 @@ export class Session {
 
   async save() {
     await this.#mend();
+    await this.#kept();
     await this.#store?.settled();
   }
 
@@ -286,6 +315,7 @@ export class Session {
 
   #frame(frame) {
     this.#heardAt = now();
+    this.#arrivals?.frame(frame);
     if (frame?.tag === "ack" && frame.attrs.class === "message") this.#acked(frame.attrs);
     if (frame?.tag === "success") this.#emit({ event: "welcomed" });
     if (frame?.tag === "iq" && Array.isArray(frame.content) && frame.content.some(({ tag }) => tag === "pair-success")) this.#scan();
@@ -354,6 +384,7 @@ export class Session {
   #messages({ messages, type }) {
     for (const message of messages) {
       if (message.messageStubType === 2 || !message.message) continue;
+      this.#arrivals?.told(message);
       const { id, fromMe } = message.key;
       const fresh = type === "notify";
       const out = fromMe === true;

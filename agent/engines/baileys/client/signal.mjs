@@ -24,6 +24,56 @@ export function repositoryOf(lib, stored) {
   };
 }
 
+// ciphertext → what must be done with its plaintext before its key counts as used.
+const waiting = new WeakMap();
+
+// `keep` gets the padded plaintext; where it fails, the message stays as if it had not been read.
+export const beforeItsKeyIsUsed = (ciphertext, keep) => waiting.set(ciphertext, keep);
+
+// Both ciphers store what a message changed after they read it. A cipher is made for one message, so it
+// knows by the bytes that it was given which one it reads, whoever else reads at the same time.
+export function waitBeforeKeys({ SessionCipher }, { GroupCipher }) {
+  const remember = (prototype, name) => {
+    const decrypt = prototype[name];
+    prototype[name] = function (bytes) {
+      this.taken = bytes;
+      return decrypt.call(this, bytes);
+    };
+  };
+  const cipher = SessionCipher.prototype;
+  remember(cipher, "decryptWhisperMessage");
+  remember(cipher, "decryptPreKeyWhisperMessage");
+  const { doDecryptWhisperMessage: read, storeRecord } = cipher;
+  cipher.doDecryptWhisperMessage = async function (...told) {
+    return (this.plain = await read.apply(this, told));
+  };
+  cipher.storeRecord = async function (record) {
+    if (this.taken) await waiting.get(this.taken)?.(this.plain);
+    return storeRecord.call(this, record);
+  };
+  remember(GroupCipher.prototype, "decrypt");
+  const { getPlainText } = GroupCipher.prototype;
+  GroupCipher.prototype.getPlainText = async function (...told) {
+    const plain = await getPlainText.apply(this, told);
+    await waiting.get(this.taken)?.(plain);
+    return plain;
+  };
+}
+
+// libsignal queues by the contact alone: sessions of one process that write with the same contact
+// would wait for each other's disk, and for a worker that stands still.
+export function queueEachSession({ SessionCipher, SessionBuilder }) {
+  const { queueJob } = SessionCipher.prototype;
+  const queue = ({ storage, addr }, job) => queueJob.call({ addr: `${storage.getOurIdentity().pubKey.toString("base64")} ${addr}` }, job);
+  SessionCipher.prototype.queueJob = function (job) {
+    return queue(this, job);
+  };
+  const { initOutgoing } = SessionBuilder.prototype;
+  SessionBuilder.prototype.initOutgoing = function (device) {
+    return queue(this, () => initOutgoing.call(this, device));
+  };
+}
+
 // libsignal tries a message in each session with its sender, and steps a session's ratchet before it
 // knows that the message is of that session. Kept like this, it writes what the contact cannot read.
 //

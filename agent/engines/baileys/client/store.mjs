@@ -130,7 +130,7 @@ export class Store {
     return this.#put(files);
   }
 
-  // Also libsignal waits for it, with all that the whole process has for that contact.
+  // Also libsignal waits for it, with all that the session has for that contact.
   #setNow(data) {
     return this.#closed ? Promise.reject(new StoreError("lease_over", "the session's folder", "it is closed")) : this.#set(data);
   }

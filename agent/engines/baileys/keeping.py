@@ -1,0 +1,57 @@
+"""What arrives in the client's session, handed to the worker: the client hears when it is on the
+disk, and lets WhatsApp hear only then.
+"""
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from agent.engines.base import Keeper
+from agent.errors import EngineError
+
+if TYPE_CHECKING:
+    from agent.engines.baileys.conversation import Conversation
+
+log = logging.getLogger(__name__)
+
+ANSWERED = 20.0
+"""Seconds for the client to hear it."""
+AT_ONCE = 4
+"""A client of ours sends its next records when it has the answer to the last."""
+
+
+class Keeping:
+    def __init__(self, keeper: Keeper) -> None:
+        self._keeper = keeper
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    @property
+    def keeps(self) -> bool:
+        return self._keeper.keeps
+
+    def take(self, event: Mapping[str, Any], client: "Conversation") -> None:
+        """`client`: the one that sent them, which the answer is for."""
+        if len(self._tasks) >= AT_ONCE:
+            log.error("the client sent records before it had the answer to the last: not kept")
+            return
+        task = asyncio.create_task(self._keep(event, client), name="keep")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _keep(self, event: Mapping[str, Any], client: "Conversation") -> None:
+        answer: dict[str, Any] = {"n": str(event.get("n", ""))}
+        raw = event.get("records")
+        records = [each for each in raw if isinstance(each, dict)] if isinstance(raw, list) else []
+        try:
+            await self._keeper.keep(records)
+        except EngineError as error:
+            answer["error"] = str(error)
+        except Exception as error:
+            log.exception("records cannot be kept")
+            answer["error"] = f"the worker failed ({type(error).__name__})"
+        try:
+            await client.call("kept", ANSWERED, **answer)
+        except EngineError as error:
+            # It gives up by itself, and WhatsApp sends them again.
+            log.warning("the client was not told what is kept: %s", error)
