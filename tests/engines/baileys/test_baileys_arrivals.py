@@ -1,6 +1,7 @@
 """What arrives is kept before WhatsApp hears that it was taken: each thing once, and none lost."""
 
 import asyncio
+import base64
 import time
 from typing import Any
 
@@ -53,3 +54,277 @@ async def test_a_message_is_kept_before_its_receipt_leaves(keeping: Bench) -> No
         "fresh": True,
         "name": PEER,
     }
+
+
+QUOTED = {"stanzaId": "3EB0AA", "participant": NUMBER, "quotedMessage": {"conversation": "before"}}
+PICTURE = {
+    "mimetype": "image/jpeg",
+    "fileLength": 1234,
+    "fileSha256": base64.b64encode(b"h" * 32).decode(),
+    "fileEncSha256": base64.b64encode(b"e" * 32).decode(),
+    "mediaKey": base64.b64encode(b"k" * 32).decode(),
+    "directPath": "/v/t62.7118-24/1",
+    "url": "https://mmg.whatsapp.net/1",
+}
+KEYS = {
+    "key": PICTURE["mediaKey"],
+    "path": PICTURE["directPath"],
+    "url": PICTURE["url"],
+    "sealed": PICTURE["fileEncSha256"],
+}
+FACTS = {"mimetype": "image/jpeg", "size": 1234, "sha256": "68" * 32}
+CARD = {"displayName": "Ana", "vcard": "BEGIN:VCARD\nFN:Ana\nEND:VCARD"}
+TARGET = {"remoteJid": NUMBER, "id": "3EB0BB", "fromMe": False}
+EDITED = {"key": TARGET, "type": 14, "editedMessage": {"conversation": "better"}}
+POLL = {
+    "name": "When?",
+    "options": [{"optionName": "now"}, {"optionName": "then"}],
+    "selectableOptionsCount": 1,
+}
+
+
+def text(words: str) -> dict[str, Any]:
+    return {"type": "text", "text": words}
+
+
+KINDS: list[tuple[dict[str, Any], str, dict[str, Any]]] = [
+    ({"extendedTextMessage": {"text": "hi"}}, "message", text("hi")),
+    (
+        {
+            "extendedTextMessage": {
+                "text": "hi @1",
+                "contextInfo": {**QUOTED, "mentionedJid": [NUMBER]},
+            }
+        },
+        "message",
+        {
+            **text("hi @1"),
+            "quote": {"message_id": "3EB0AA", "sender": NUMBER, "text": "before"},
+            "mentions": [NUMBER],
+        },
+    ),
+    (
+        {"ephemeralMessage": {"message": {"conversation": "gone soon"}}},
+        "message",
+        text("gone soon"),
+    ),
+    (
+        {"viewOnceMessageV2": {"message": {"imageMessage": {**PICTURE, "caption": "once"}}}},
+        "message",
+        {"type": "image", "text": "once", "media": FACTS, "_media": KEYS},
+    ),
+    (
+        {"videoMessage": {**PICTURE, "seconds": 7, "width": 640, "height": 480}},
+        "message",
+        {
+            "type": "video",
+            "media": {**FACTS, "seconds": 7, "width": 640, "height": 480},
+            "_media": KEYS,
+        },
+    ),
+    (
+        {"audioMessage": {**PICTURE, "seconds": 3}},
+        "message",
+        {"type": "audio", "media": {**FACTS, "seconds": 3}, "_media": KEYS},
+    ),
+    (
+        {
+            "documentWithCaptionMessage": {
+                "message": {"documentMessage": {**PICTURE, "fileName": "a.pdf", "caption": "read"}}
+            }
+        },
+        "message",
+        {
+            "type": "document",
+            "text": "read",
+            "media": {**FACTS, "filename": "a.pdf"},
+            "_media": KEYS,
+        },
+    ),
+    (
+        {"stickerMessage": PICTURE},
+        "message",
+        {"type": "sticker", "media": FACTS, "_media": KEYS},
+    ),
+    (
+        {
+            "locationMessage": {
+                "degreesLatitude": -23.5,
+                "degreesLongitude": -46.5,
+                "name": "here",
+                "address": "Rua 1",
+            }
+        },
+        "message",
+        {
+            "type": "location",
+            "location": {
+                "latitude": -23.5,
+                "longitude": -46.5,
+                "name": "here",
+                "address": "Rua 1",
+            },
+        },
+    ),
+    (
+        {"contactMessage": CARD},
+        "message",
+        {"type": "contact", "contacts": [{"name": "Ana", "vcard": CARD["vcard"]}]},
+    ),
+    (
+        {"contactsArrayMessage": {"contacts": [CARD, CARD]}},
+        "message",
+        {"type": "contact", "contacts": [{"name": "Ana", "vcard": CARD["vcard"]}] * 2},
+    ),
+    (
+        {"pollCreationMessageV3": POLL},
+        "message",
+        {
+            "type": "poll",
+            "poll": {"question": "When?", "options": ["now", "then"], "several": False},
+        },
+    ),
+    (
+        {"groupInviteMessage": {"groupJid": "1@g.us", "inviteCode": "x"}},
+        "message",
+        {"type": "other"},
+    ),
+    (
+        {"reactionMessage": {"key": TARGET, "text": "👍"}},
+        "message_reaction",
+        {"emoji": "👍"},
+    ),
+    ({"reactionMessage": {"key": TARGET, "text": ""}}, "message_reaction", {"emoji": ""}),
+    ({"protocolMessage": EDITED}, "message_edit", {"text": "better"}),
+    (
+        {"editedMessage": {"message": {"protocolMessage": EDITED}}},
+        "message_edit",
+        {"text": "better"},
+    ),
+    ({"protocolMessage": {"key": TARGET, "type": 0}}, "message_delete", {}),
+    (
+        {"pollUpdateMessage": {"pollCreationMessageKey": TARGET, "vote": {}}},
+        "message_vote",
+        {},
+    ),
+]
+
+
+async def test_every_kind_of_message_becomes_its_record(keeping: Bench) -> None:
+    spool = spool_of(keeping)
+    for message, kind, fields in KINDS:
+        had = set(spool.kept)
+        id = await say(keeping, message)
+        await keeping.until(lambda id=id: keeping.whatsapp.receipts(ACCOUNT, id))
+        [new] = set(spool.kept) - had
+        found = dict(spool.kept[new])
+        if kind == "message":
+            assert (found.pop("fresh"), found.pop("name")) == (True, PEER)
+        common = {"chat": LID, "from_me": False, "sender": LID, "alias": NUMBER, "kind": kind}
+        target = id if kind == "message" else TARGET["id"]
+        letter = "m" if kind == "message" else kind[len("message_")]
+        assert found.pop("id").startswith(f"{letter}:{LID}:{LID}:")
+        assert found.pop("at") > 0
+        assert found == {**common, "message_id": target, **fields}
+
+
+async def test_a_message_that_comes_a_second_time_is_kept_under_the_same_id(
+    keeping: Bench,
+) -> None:
+    """The peer sends it again under new keys, as at a retry, in another session with it."""
+    id = await say(keeping, "once")
+    spool = spool_of(keeping)
+    await keeping.until(lambda: keeping.whatsapp.receipts(ACCOUNT, id))
+    told = {"from": PEER, "to": ACCOUNT, "message": {"conversation": "once"}, "id": id}
+    await asyncio.to_thread(keeping.whatsapp.tell, "/say", told)
+    await keeping.until(lambda: len(spool.given) == 2)
+    assert len(spool.kept) == 1
+
+
+async def test_what_the_phone_writes_is_kept_as_the_accounts_own(keeping: Bench) -> None:
+    message = {"deviceSentMessage": {"destinationJid": NUMBER, "message": {"conversation": "own"}}}
+    told = {
+        "from": ACCOUNT,
+        "to": ACCOUNT,
+        "message": message,
+        "attrs": {"recipient": NUMBER},
+    }
+    await asyncio.to_thread(keeping.whatsapp.tell, "/say", told)
+    spool = spool_of(keeping)
+    await keeping.until(lambda: spool.kept)
+    [record] = spool.of("message")
+    assert record["text"] == "own"
+    assert record["from_me"] is True
+    assert record["chat"] == NUMBER
+    assert record["sender"] == f"{ACCOUNT}@s.whatsapp.net"
+    assert record["id"] == f"m:{NUMBER}:me:{record['message_id']}"
+
+
+async def test_what_is_sent_here_is_kept_with_each_state_that_its_receiver_tells(
+    keeping: Bench,
+) -> None:
+    id = (await keeping.engine.send({"to": PEER, "type": "text", "text": "out"}))["id"]
+    spool = spool_of(keeping)
+    await keeping.until(lambda: len(spool.of("message_ack")) == 2 and spool.of("message"))
+    [message] = spool.of("message")
+    assert (message["from_me"], message["text"], message["message_id"]) == (True, "out", id)
+    acks = {each["state"]: each for each in spool.of("message_ack")}
+    assert set(acks) == {"server", "delivered"}
+    assert {each["message_id"] for each in acks.values()} == {id}
+    read = {"id": id, "type": "read", "t": "1800000000", "from": NUMBER}
+    await put(keeping, {"tag": "receipt", "attrs": read})
+    await keeping.until(lambda: len(spool.of("message_ack")) == 3)
+    last = spool.of("message_ack")[-1]
+    assert (last["state"], last["chat"], last["at"]) == ("read", NUMBER, 1_800_000_000)
+    assert last["id"] == f"a:{id}:{NUMBER}:read"
+
+
+async def test_a_receipt_of_200_000_ids_that_nobody_sent_fills_no_disk(keeping: Bench) -> None:
+    id = (await keeping.engine.send({"to": PEER, "type": "text", "text": "out"}))["id"]
+    spool = spool_of(keeping)
+    await keeping.until(lambda: len(spool.of("message_ack")) == 2)
+    items = [
+        {"tag": "item", "attrs": {"id": each}}
+        for each in (id, *(f"3EB0{number:018X}" for number in range(200_000)))
+    ]
+    listed = {"tag": "list", "attrs": {}, "content": items}
+    read = {"id": "3EB0CC", "type": "read", "t": "1", "from": NUMBER}
+    await put(keeping, {"tag": "receipt", "attrs": read, "content": [listed]})
+    await keeping.until(lambda: len(spool.of("message_ack")) == 3)
+    await keeping.until(lambda: not keeping.whatsapp.device(ACCOUNT)["unconfirmed"])
+    assert {each["message_id"] for each in spool.of("message_ack")} == {id}
+    await keeping.hear("still here")
+
+
+async def test_the_same_messages_are_known_as_sent_here_after_a_start(keeping: Bench) -> None:
+    id = (await keeping.engine.send({"to": PEER, "type": "text", "text": "out"}))["id"]
+    await keeping.restart()
+    read = {"id": id, "type": "read", "t": "1", "from": NUMBER}
+    await put(keeping, {"tag": "receipt", "attrs": read})
+    await keeping.until(
+        lambda: [each["state"] for each in spool_of(keeping).of("message_ack")] == ["read"]
+    )
+
+
+async def test_a_call_is_kept_before_it_is_acknowledged(keeping: Bench) -> None:
+    spool = spool_of(keeping)
+    spool.goes_on.clear()
+    about = {"call-id": "CALL1", "call-creator": LID}
+    offer = {"tag": "offer", "attrs": about, "content": [{"tag": "video", "attrs": {}}]}
+    attrs = {"from": LID, "id": "call-1", "t": "1800000000"}
+    await put(keeping, {"tag": "call", "attrs": attrs, "content": [offer]})
+    await asyncio.sleep(0.5)
+    assert keeping.whatsapp.device(ACCOUNT)["unconfirmed"] == 1
+    spool.goes_on.set()
+    await keeping.until(lambda: not keeping.whatsapp.device(ACCOUNT)["unconfirmed"])
+    ended = {"tag": "terminate", "attrs": {**about, "reason": "timeout"}}
+    await put(keeping, {"tag": "call", "attrs": {**attrs, "id": "call-2"}, "content": [ended]})
+    await keeping.until(lambda: len(spool.of("call")) == 2)
+    first, second = spool.of("call")
+    assert (first["id"], first["video"], first["chat"]) == ("c:CALL1:offer", True, LID)
+    assert (second["id"], second["state"]) == ("c:CALL1:timeout", "timeout")
+
+
+async def put(bench: Bench, stanza: dict[str, Any]) -> None:
+    told = {"user": ACCOUNT, "stanza": stanza}
+    await asyncio.to_thread(bench.whatsapp.tell, "/put", told)

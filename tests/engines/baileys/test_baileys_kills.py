@@ -1,0 +1,187 @@
+"""Kills at any moment: every message is kept once, none is lost, and the pairing stays."""
+
+import asyncio
+import json
+import os
+import random
+import signal
+import sys
+import time
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from agent.engines.baileys.node import find_node
+from scripts.benches.processes import tree
+from tests.engines.baileys.conftest import ACCOUNT, Bench
+from tests.engines.baileys.keepers import Spool, spool_of
+from tests.engines.baileys.test_baileys_full_disk import FAULT
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(580)]
+
+GROUP = "120363000000000007@g.us"
+WRITERS = [f"55119100000{number:02}" for number in range(10)]
+KILLS, IN_A_ROW = 20, 5
+"""A thousand messages: from each writer so many before each kill, the last of them to the group."""
+
+
+class KilledWorker:
+    """One worker after the other for one session, each killed."""
+
+    def __init__(self, bench: Bench, file: Path) -> None:
+        self._bench, self.file = bench, file
+        self._process: asyncio.subprocess.Process | None = None
+        self.kills = Counter[str]()
+
+    def records(self) -> list[dict[str, object]]:
+        """Of whole lines: a kill tears the last one."""
+        raw = self.file.read_text() if self.file.exists() else ""
+        found = []
+        for line in raw.splitlines():
+            with suppress(ValueError):
+                found.append(dict(json.loads(line)))
+        return found
+
+    async def start(self) -> None:
+        command = (sys.executable, "-m", "tests.engines.baileys.one_worker")
+        where = (str(self._bench.folder), self._bench.whatsapp.socket, str(self.file))
+        self._process = await asyncio.create_subprocess_exec(
+            *command, *where, stdout=asyncio.subprocess.PIPE
+        )
+
+    async def until_connected(self) -> None:
+        assert self._process is not None and self._process.stdout is not None
+        async with asyncio.timeout(60):
+            while line := await self._process.stdout.readline():
+                if line.startswith(b"CONNECTED"):
+                    return
+                assert not line.startswith((b"QR_REQUIRED", b"AUTH_FAILURE")), line
+        raise AssertionError("the worker ended by itself")
+
+    async def kill_node(self) -> None:
+        assert self._process is not None
+        for pid in list(tree(self._process.pid))[1:]:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+                self.kills["node"] += 1
+
+    async def kill(self) -> None:
+        assert self._process is not None
+        self._process.kill()
+        await self._process.wait()
+        self.kills["worker"] += 1
+
+
+@pytest.fixture
+async def worker(bench: Bench, tmp_path: Path) -> AsyncIterator[KilledWorker]:
+    found = KilledWorker(bench, tmp_path / "kept")
+    yield found
+    if found._process is not None and found._process.returncode is None:
+        await found.kill()
+
+
+async def test_of_a_thousand_messages_none_is_lost_and_none_is_kept_twice(
+    bench: Bench, worker: KilledWorker
+) -> None:
+    """Of a kept record a second line may come, with the same id: whoever keeps them drops it."""
+    await bench.lay_paired()
+    whatsapp, chance = bench.whatsapp, random.Random(7)
+    whatsapp.make_group(GROUP, [ACCOUNT, *WRITERS])
+    await worker.start()
+    await worker.until_connected()
+
+    said: list[str] = []
+
+    async def write(writer: str, turn: int) -> None:
+        for number in range(IN_A_ROW):
+            text = f"{writer} writes {turn * IN_A_ROW + number}"
+            if number == IN_A_ROW - 1:
+                told = asyncio.to_thread(whatsapp.say_in_group, writer, ACCOUNT, GROUP, text)
+            else:
+                told = asyncio.to_thread(whatsapp.say, writer, ACCOUNT, text)
+            said.append(await told)
+            await asyncio.sleep(0.1)
+
+    for turn in range(KILLS):
+        writing = asyncio.gather(*(write(writer, turn) for writer in WRITERS))
+        await asyncio.sleep(chance.uniform(0.05, 0.9))
+        if turn % 2:
+            await worker.kill_node()
+        else:
+            await worker.kill()
+            await worker.start()
+        await worker.until_connected()
+        await writing
+    assert len(said) == 1000
+    deadline = time.monotonic() + 120
+    while unconfirmed := int(whatsapp.device(ACCOUNT)["unconfirmed"]):
+        assert time.monotonic() < deadline, f"{unconfirmed} are not taken"
+        await asyncio.sleep(0.2)
+    messages = [each for each in worker.records() if each["kind"] == "message"]
+    found = Counter(
+        str(each["message_id"]) for each in {each["id"]: each for each in messages}.values()
+    )
+    assert {id for id in said if id not in found} == set(), "lost"
+    assert {id for id, count in found.items() if count > 1} == set(), "twice"
+    assert worker.kills == {"node": KILLS // 2, "worker": KILLS // 2}
+
+
+@pytest.fixture
+def disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The file that says at which operation of the store the client is killed."""
+    control, node = tmp_path / "full", tmp_path / "node"
+    node.write_text(f'#!/bin/sh\nFULL_DISK={control} exec {find_node()} --import {FAULT} "$@"\n')
+    node.chmod(0o755)
+    monkeypatch.setenv("WA_NODE", str(node))
+    return control
+
+
+@pytest.mark.parametrize("group", [False, True], ids=["to it alone", "to a group"])
+async def test_a_kill_at_each_step_of_a_message_costs_no_message_even_if_nobody_sends_it_again(
+    bench: Bench, disk: Path, group: bool
+) -> None:
+    """Before its record is kept, before its key is stored, and before its receipt leaves."""
+    kept: dict[str, object] = {}
+    bench.hearing = lambda: Spool(kept)  # type: ignore[arg-type]
+    await bench.come_paired(client_starts=100)
+    whatsapp, writer = bench.whatsapp, WRITERS[0]
+    whatsapp.make_group(GROUP, [ACCOUNT, writer])
+    if group:
+        whatsapp.say_in_group(writer, ACCOUNT, GROUP, "first")
+    else:
+        whatsapp.say(writer, ACCOUNT, "first")
+    await bench.until(lambda: len(spool_of(bench).of("message")) == 1)
+    await bench.until(lambda: whatsapp.device(ACCOUNT)["unconfirmed"] == 0)
+    whatsapp.answers_retries(writer, answers=False)
+
+    def is_kept(id: str) -> bool:
+        return any(each["message_id"] == id for each in spool_of(bench).of("message"))
+
+    def is_taken() -> bool:
+        return not whatsapp.device(ACCOUNT)["unconfirmed"]
+
+    def has_crashed() -> bool:
+        return bench.heard.last.reason == "client_crashed"
+
+    at, killed = 0, True
+    while killed:
+        disk.write_text(f"{at} kill")
+        if group:
+            id = whatsapp.say_in_group(writer, ACCOUNT, GROUP, f"killed at {at}")
+        else:
+            id = whatsapp.say(writer, ACCOUNT, f"killed at {at}")
+        await bench.until(lambda: has_crashed() or is_taken())
+        killed = has_crashed()
+        disk.unlink()
+        if killed:
+            await bench.engine.connect()
+            await bench.is_now("CONNECTED")
+        await bench.until(lambda id=id: is_kept(id))
+        await bench.until(is_taken)
+        at += 1
+    assert at > 4, "a message changes a file in several operations"
+    messages = spool_of(bench).of("message")
+    assert len(messages) == len({each["message_id"] for each in messages}) == at + 1
