@@ -328,3 +328,40 @@ async def test_a_call_is_kept_before_it_is_acknowledged(keeping: Bench) -> None:
 async def put(bench: Bench, stanza: dict[str, Any]) -> None:
     told = {"user": ACCOUNT, "stanza": stanza}
     await asyncio.to_thread(bench.whatsapp.tell, "/put", told)
+
+
+async def test_on_a_full_disk_whatsapp_keeps_the_messages_and_hears_of_none(keeping: Bench) -> None:
+    spool = spool_of(keeping)
+    spool.full = True
+    ids = [await say(keeping, f"number {number}") for number in range(3)]
+    await keeping.is_now("DISCONNECTED", "storage_failed")
+    assert "the disk is full" in keeping.heard.last.raw
+    assert "number" not in keeping.heard.last.raw
+    for id in ids:
+        assert keeping.whatsapp.receipts(ACCOUNT, id) == []
+    assert keeping.whatsapp.device(ACCOUNT)["unconfirmed"] == 3
+    assert keeping.heard.count("crypto_error") == 0
+    # Each login is told once, and nothing is taken, as long as there is no room.
+    await keeping.engine.connect()
+    await keeping.until(lambda: len(reasons(spool)) == 2)
+    assert keeping.whatsapp.device(ACCOUNT)["unconfirmed"] == 3
+    spool.full = False
+    await keeping.engine.connect()
+    await keeping.is_now("CONNECTED")
+    await keeping.until(lambda: not keeping.whatsapp.device(ACCOUNT)["unconfirmed"])
+    assert spool.texts() == ["number 0", "number 1", "number 2"]
+    assert keeping.whatsapp.person(PEER)["retries"] == 0, "none had to be sent again"
+    for id in ids:
+        assert keeping.whatsapp.receipts(ACCOUNT, id) == ["inactive"]
+
+
+def reasons(spool: Spool) -> list[str]:
+    return [claim.raw for claim in spool.claims if claim.reason == "storage_failed"]
+
+
+async def test_a_worker_that_keeps_nothing_is_given_nothing_and_waited_for_by_nothing(
+    bench: Bench,
+) -> None:
+    await bench.come_paired()
+    assert bench.heard.keeps is False
+    await bench.talk("plain")

@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import socket
+import time
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from pathlib import Path
@@ -15,7 +16,8 @@ import pytest
 
 from agent.engines.baileys.creds import CREDS
 from scripts.benches.processes import tree
-from tests.engines.baileys.conftest import NAME, Bench, PackProcess
+from tests.engines.baileys.conftest import NAME, PEER, Bench, PackProcess
+from tests.engines.baileys.keepers import Spool, spool_of
 from tests.standin.baileys.run import WhatsApp
 from tests.waiting import alive
 
@@ -170,6 +172,51 @@ async def test_a_connection_that_is_no_worker_s_harms_no_session(
         second.settimeout(60)
         assert b"ready" in await asyncio.to_thread(second.recv, 4096)
     os.close(mine)
+
+
+async def test_a_worker_that_stands_still_holds_no_other_members_messages(
+    pack: PackProcess, sessions: list[Bench]
+) -> None:
+    """One contact writes to all of them: its queue of keys is one for each session."""
+    still, second, third = sessions
+    for bench in sessions:
+        await bench.stop()
+        bench.hearing = Spool
+        await bench.start()
+        await bench.is_now("CONNECTED")
+        await bench.talk("hello")
+        await bench.until(lambda bench=bench: not _unconfirmed(bench))
+    spool_of(still).goes_on.clear()
+    await asyncio.to_thread(still.whatsapp.say, PEER, still.account, "into the ice")
+    begun = time.monotonic()
+    for bench in (second, third):
+        await bench.talk("all the while")
+        assert "all the while!" in spool_of(bench).texts()
+    assert time.monotonic() - begun < 15.0
+    # The wait for it ends, too, and WhatsApp still has the message.
+    await still.is_now("DISCONNECTED", "storage_failed")
+    assert "did not keep them within 20 s" in still.heard.last.raw
+    assert _unconfirmed(still) == 1
+    spool_of(still).goes_on.set()
+    await still.engine.connect()
+    await still.is_now("CONNECTED")
+    await still.until(lambda: not _unconfirmed(still))
+    assert "into the ice" in spool_of(still).texts()
+
+
+async def test_lost_pre_keys_are_renewed_in_a_pack_too(
+    pack: PackProcess, sessions: list[Bench]
+) -> None:
+    first, *_ = sessions
+    held = first.whatsapp.device(first.account)["pre_keys"]
+    client = first.engine._life.client
+    assert client is not None
+    await client.call("upload_pre_keys", 30.0)
+    await first.until(lambda: first.whatsapp.device(first.account)["pre_keys"] == held + 30)
+
+
+def _unconfirmed(bench: Bench) -> int:
+    return int(bench.whatsapp.device(bench.account)["unconfirmed"])
 
 
 def _rest(sock: socket.socket) -> bytes:
