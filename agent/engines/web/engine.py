@@ -21,6 +21,7 @@ from agent.engines.web.browser.arguments import find_browser, find_setpriv
 from agent.engines.web.browser.scripts import page_script
 from agent.engines.web.bundle import page_config, read_bundle
 from agent.engines.web.files import store_is_gone
+from agent.engines.web.intake import Intake, read_mark
 from agent.engines.web.messages import ACKS, read_message, read_part
 from agent.engines.web.new_pairing import NewPairing
 from agent.engines.web.profile.folder import make_durable
@@ -50,7 +51,9 @@ def open_engine(folder: Path, settings: Mapping[str, Any], reporter: Reporter) -
         try:
             program = find_browser(chosen.browser, os.environ.get("WA_BROWSER", ""))
             find_setpriv()
-            script = page_script(chosen.url, page_config(chosen.device_name), read_bundle(cache))
+            kept_from = read_mark(folder).since if reporter.keeps else None
+            config, bundle = page_config(chosen.device_name), read_bundle(cache)
+            script = page_script(chosen.url, config, bundle, kept_from=kept_from)
         except ConfigError as error:
             raise EngineError(str(error), code=error.code) from error
         return Needs(program, script)
@@ -76,6 +79,7 @@ class WebEngine:
         self._session = Session(folder, settings, needs, listener)
         self._record = Record(folder)
         self._view = SessionView(pairing_safe=self._record.paired)
+        self._intake = Intake(folder, reporter, self._session, self._view, self._tasks)
         self._starts = Starts(
             folder, settings, self._session, self._view, self._record, self._publish, self._tasks
         )
@@ -179,6 +183,7 @@ class WebEngine:
         """While it runs on, what the browser wrote; at a stop, the whole profile."""
         if self._stopping:
             self._reporter.progress()
+            await self._intake.finish()
             await self._starts.save_lost_store()
             if not await self._session.close():
                 log.warning("the browser did not end cleanly; its page was closed before")
@@ -228,6 +233,8 @@ class WebEngine:
             self._reporter.happened(Happening(word, {"id": str(raw.get("id", ""))[:64]}))
         elif word == "ack":
             self._acked(raw)
+        elif word == "records":
+            self._intake.heard()
         elif word == "page_crashed":
             log.warning("the page crashed")
             self._starts.come_back(self._starts.revive, word)
@@ -277,6 +284,7 @@ class WebEngine:
                 self._tasks.start(self._tidy(), "collect garbage")
             self._reporter.claim(self._view.claim_at(boot_now()))
         if claim.status is Status.CONNECTED:
+            self._intake.connected(claim.account)
             self._record.connected(claim.account)
             version = facts.version if facts is not None else ""
             if self._settings.page == LIVE and self._record.wants_page(version):

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from agent.engines.files import sha256
 from agent.engines.phones import digits_of, is_phone, receiver_of
 from agent.errors import EngineError, InvalidRequest
 
@@ -39,6 +40,8 @@ class Outgoing:
     content: Mapping[str, Any] = field(repr=False)
     """As observer.js takes it."""
     options: Mapping[str, Any] = field(repr=False)
+    id: str = ""
+    """What WhatsApp is to call it: the same for each try of one message; "" = the page draws it."""
 
     @property
     def about(self) -> str:
@@ -67,7 +70,15 @@ def read_message(message: Mapping[str, Any]) -> Outgoing:
     name, content, more = read(message)
     # The bundle's link previews come from servers of its authors.
     options = {"linkPreview": False, "markIsRead": False, "waitForAck": True, **more}
-    return Outgoing(to if "@" in to else f"{to}@c.us", name, content, options)
+    return Outgoing(to if "@" in to else f"{to}@c.us", name, content, options, _id_of(message))
+
+
+def _id_of(message: Mapping[str, Any]) -> str:
+    """WhatsApp's id of the message with this key, in the form of the page's own ids."""
+    key = message.get("key", "")
+    if not isinstance(key, str) or len(key) > 1000:
+        raise InvalidRequest("cannot send: key is no text of at most 1000 characters", field="key")
+    return "3EB0" + sha256(key.encode("utf-8", "surrogatepass"))[:18].upper() if key else ""
 
 
 def read_part(raw: Mapping[str, Any]) -> FilePart:

@@ -15,16 +15,27 @@ FILE_ANSWER = 60.0
 async def send(page: Page, asked: Outgoing) -> Mapping[str, Any]:
     id, options = asked.about, dict(asked.options)
     if not id:
-        named = await page.ask("message_id", asked.to, ANSWER, within=ANSWER + 1)
+        named = await page.ask("message_id", asked.to, ANSWER, asked.id, within=ANSWER + 1)
         if not isinstance(named, Mapping) or not isinstance(key := named.get("ok"), Mapping):
             raise refusal("send", named)
         id, options["messageId"] = str(key.get("id", "")), str(key.get("whole", ""))
+        if key.get("ack") is not None:
+            return await _sent_before(page, id, options["messageId"])
     limit = FILE_ANSWER if asked.kind == "file" else ANSWER
     given = (asked.to, asked.kind, dict(asked.content), options, limit)
     try:
         raw = await page.ask("send_message", *given, within=limit + 1)
     except EngineError as error:
         # The page has it; whether WhatsApp has it is unknown.
+        return {"id": id, "outcome": "unknown", "cause": str(error)[:200]}
+    return outcome(id, raw)
+
+
+async def _sent_before(page: Page, id: str, whole: str) -> Mapping[str, Any]:
+    """The page has this message from an earlier try, and sends it by itself where it has to."""
+    try:
+        raw = await page.ask("message_ack", whole, ANSWER, within=ANSWER + 1)
+    except EngineError as error:
         return {"id": id, "outcome": "unknown", "cause": str(error)[:200]}
     return outcome(id, raw)
 

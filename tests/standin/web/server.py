@@ -21,6 +21,7 @@ _POLICY = "script-src 'nonce-standin' 'self'; object-src 'none'"
 """As strict as the real site's: a script put into the page by other means does not run."""
 _FILES = {
     "/": ("page.html", "text/html"),
+    "/messages.js": ("messages.js", "text/javascript"),
     "/standin.js": ("standin.js", "text/javascript"),
     "/phone": ("phone.html", "text/html"),
     "/phone.js": ("phone.js", "text/javascript"),
@@ -147,7 +148,7 @@ class StandIn:
             case "logout":
                 self.devices.pop(str(raw.get("device")), None)
             case "send":
-                client.tell("sent", id=raw.get("id"), result="OK", t=1)
+                client.tell("sent", id=raw.get("id"), key=raw.get("key"), result="OK", t=1)
 
     def show_next_code(self, client: Client) -> None:
         client.codes_left -= 1

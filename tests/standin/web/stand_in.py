@@ -21,6 +21,11 @@ class StandIn(server.StandIn):
         self.heads: list[str] = []
         """The requests' heads, as the browser sent them."""
         self.answers_sends = True
+        self.waiting: dict[str, dict[int, dict[str, Any]]] = {}
+        """What each device has not taken yet, by numbers that go on."""
+        self.arrived: dict[str, Mapping[str, Any]] = {}
+        """What the peers' phones show of the messages sent to them: one of each id."""
+        self._numbers = 0
         self.front: Front | None = None
         """What comes in place of the page; None: the page."""
         self.refuses = ""
@@ -56,7 +61,28 @@ class StandIn(server.StandIn):
                 return self.pair(client, str(client.received[-1].get("phone", "")))
         raise LookupError("no page shows this code")
 
+    def deliver(self, do: str, **more: Any) -> None:
+        """Something for every linked device; it is kept until the device took it."""
+        for device in self.devices:
+            self._numbers += 1
+            told = {"do": do, **more, "number": self._numbers}
+            self.waiting.setdefault(device, {})[self._numbers] = told
+            for client in self.clients:
+                if client.device == device:
+                    client.tell(**told)
+
     def take(self, client: Client, raw: Mapping[str, Any]) -> None:
+        if raw.get("do") == "took":
+            self.waiting.get(client.device, {}).pop(int(raw["number"]), None)
+            return
+        if raw.get("do") == "send":
+            self.arrived.setdefault(str(raw.get("id")), raw)
+        self._answer_page(client, raw)
+        if raw.get("do") == "hello" and client.device in self.devices:
+            for told in self.waiting.get(client.device, {}).values():
+                client.tell(**told)
+
+    def _answer_page(self, client: Client, raw: Mapping[str, Any]) -> None:
         if raw.get("do") == "hello" and self.refuses:
             client.received.append(raw)
             client.name, client.device = str(raw.get("name", "")), str(raw.get("device", ""))

@@ -163,7 +163,6 @@
   const LinkDevice = new Emitter();
   const Bus = new Emitter();
   const Msgs = new Collection(), Chats = new Collection(), Contacts = new Collection();
-  Msgs.processMultipleMessages = async () => [];
   let me = null, device = '', progress = 0;
   const bytes = (n) => crypto.getRandomValues(new Uint8Array(n));
   const keys = { noise: bytes(32), identity: bytes(32), secret: btoa(String.fromCharCode(...bytes(32))) };
@@ -172,13 +171,16 @@
     const found = Chats.get(id);
     if (found) return found;
     const msgs = new Collection();
-    const chat = new ChatModel({ id, unreadCount: 0, formattedTitle: String(id), active: false });
+    const chat = new ChatModel({ id, unreadCount: 0, formattedTitle: String(id), active: false, t: 0,
+      lastReceivedKey: undefined });
     Object.assign(chat, { msgs, getLastReceivedKey: () => null });
     return Chats.add(chat);
   };
   const addMessage = (fields) => {
     const chat = chatOf(fields.id.remote);
-    const message = new MsgModel({ ack: 0, isNewMsg: true, ...fields });
+    const message = new MsgModel({ ack: 0, isNewMsg: true, latestEditMsgKey: undefined, ...fields });
+    chat.t = Math.max(chat.t, message.t || 0);
+    chat.lastReceivedKey = message.id;
     chat.msgs.add(message);
     Msgs.add(message);
     return message;
@@ -192,11 +194,14 @@
         done({ messageSendResult: told.result, t: told.t, count: null });
       });
     });
-    toServer({ do: 'send', id: message.id.id, to: String(message.id.remote), type: message.type,
-      body: message.body || '', size: extra.size, sum: extra.sum, lat: message.lat, lng: message.lng,
-      loc: message.loc });
+    messages.send(message, { do: 'send', id: message.id.id, key: String(message.id),
+      to: String(message.id.remote), type: message.type, body: message.body || '', size: extra.size,
+      sum: extra.sum, lat: message.lat, lng: message.lng, loc: message.loc });
     return [Promise.resolve(message), result];
   };
+
+  const messages = globalThis.__standinMessages({ Model, Collection, MsgKey, MsgModel, wid, Msgs, Chats, chatOf,
+    own: () => (me ? String(me) : ''), tell: (told) => toServer(told) });
 
   // --- the modules -----------------------------------------------------------------------
 
@@ -323,6 +328,7 @@
     },
   };
 
+  Object.assign(modules, messages.modules);
   for (const name of missing) delete modules[name];
   const modulesMap = Object.fromEntries(
     Object.entries(modules).map(([name, exports]) => [name, { factory: () => exports }]));
@@ -433,14 +439,14 @@
     online: ({ online }) => { NetworkStatus.online = online },
     update: () => { Stream.needsUpdate = true },
     event: ({ name, args }) => Bus.trigger(name, ...(args || [])),
-    message: ({ from, body, type, id }) => addMessage({
-      id: new MsgKey({ fromMe: false, remote: wid(from), id: id || MsgKey.newId() }),
-      from: wid(from), to: me, body, type: type || 'chat', t: Math.floor(Date.now() / 1000), self: 'in',
-    }),
-    decrypt: ({ id, type }) => { Msgs.models.find((each) => each.id.id === id).type = type },
-    sent: (told) => { const done = sent.get(told.id); sent.delete(told.id); if (done) done(told) },
-    receipt: ({ ack, from, ids }) => globalThis.importNamespace('WAWebHandleSimpleReceipt')
-      .handleChatSimpleReceipt({ ack, ackString: 'delivery', from: wid(from), externalIds: ids }),
+    ...messages.plays,
+    sent: async (told) => {
+      const done = sent.get(told.id);
+      sent.delete(told.id);
+      if (told.key && told.result === 'OK') await messages.sent(told.key);
+      const message = told.key && Msgs.get(told.key);
+      if (done) done(told); else if (message && !message.ack) message.ack = 1;
+    },
     hang: ({ seconds }) => {
       const end = Date.now() + seconds * 1000;
       while (Date.now() < end);
@@ -497,7 +503,11 @@
   const start = async () => {
     const pairing = await kept();
     // The real site needs both of its stores, and offers a code where one is empty.
-    if (pairing && pairing.account && localStorage.getItem('last-wid') === pairing.account) { me = wid(`${pairing.account}@c.us`); device = pairing.device }
+    if (pairing && pairing.account && localStorage.getItem('last-wid') === pairing.account) {
+      me = wid(`${pairing.account}@c.us`);
+      device = pairing.device;
+      await messages.load();
+    }
     // Last, as on the real site: with it the bundle knows that the modules are there.
     globalThis.__d = () => {};
     connect();

@@ -145,7 +145,7 @@ const __waAgent = (() => {
       tell('message', { direction: or(() => m.id.fromMe) ? 'out' : 'in', type, id: short(id) });
     });
     W.on('chat.msg_ack_change', (a) => tell('ack', {
-      ack: Number(a.ack), ids: (a.ids || []).slice(0, 100).map(short),
+      ack: Number(or(() => a.ack)), ids: or(() => a.ids.slice(0, 100).map(short), []),
     }));
     addEventListener('load', () => changed('load'));
     changed('watching');
@@ -204,9 +204,19 @@ const __waAgent = (() => {
 
   // Asked for before the message is handed over, so that an answer which never comes still
   // leaves something that a later ack can be matched with.
-  const message_id = (to, seconds) => tried(async () => {
-    const key = await WPP.chat.generateMessageID(to);
-    return { whole: text(key._serialized || key), id: short(key) };
+  // An id that is `given` may have been used before: then the page knows how far that message is.
+  const message_id = (to, seconds, given) => tried(async () => {
+    const drawn = await WPP.chat.generateMessageID(to), parts = text(drawn._serialized || drawn).split('_');
+    if (!given) return { whole: parts.join('_'), id: parts[2], ack: null };
+    parts[2] = given;
+    const whole = parts.join('_');
+    const known = await limited(WPP.chat.getMessageById(whole), 3).catch(() => null);
+    return { whole, id: given, ack: known ? Number(known.ack) : null };
+  }, seconds);
+  const message_ack = (whole, seconds) => tried(async () => {
+    const known = await WPP.chat.getMessageById(whole);
+    const done = () => ({ ack: known.ack, result: known.ack < 0 ? 'ERROR_FAILED' : '' });
+    return known.ack ? done() : new Promise((tell) => known.on('change:ack', () => tell(done())));
   }, seconds);
 
   // A file too long for one message of the worker's comes in parts; the browser keeps them.
@@ -268,7 +278,7 @@ const __waAgent = (() => {
 
   const failed = (error) => { failure = text(error && error.message || error).slice(0, 300) };
 
-  return { next, read, watch, missing, deep, refresh, pairing_code, logout, message_id, file_part,
-    send_message, mark, failed };
+  return { tell, next, read, watch, missing, deep, refresh, pairing_code, logout, message_id, message_ack,
+    file_part, send_message, mark, failed };
 })();
 Object.defineProperty(globalThis, '__waAgent', { value: __waAgent, enumerable: false });
