@@ -20,7 +20,7 @@ from agent.engines.tasks import Tasks, cancel
 from agent.engines.web.browser.page import Page
 from agent.engines.web.session import Session
 from agent.engines.web.view import SessionView
-from agent.errors import EngineError
+from agent.errors import EngineError, WaError
 from agent.files import write_whole
 
 log = logging.getLogger(__name__)
@@ -29,10 +29,12 @@ TAKEN = "taken.json"
 COMPARE_EVERY = 600.0
 MARGIN = 900.0
 """Seconds before the mark that are compared again: WhatsApp's clock is not ours."""
-UNREAD = 86400.0
-"""Seconds for which a message that cannot be read yet holds the mark back."""
+OPEN = 86400.0
+"""Seconds for which a message that cannot be read yet, or a chat, holds the mark."""
 REST = 5.0
 """Seconds before the next try when the page did not answer, or the records were not kept."""
+_GONE = frozenset({"not_running", "browser_gone", "page_crashed", "not_ready"})
+"""Its page ended or is another one: the next comparison finds what is lacking."""
 _WITHIN = 20.0
 _NEXT_WITHIN = 60.0
 _COMPARE_WITHIN = 120.0
@@ -92,6 +94,8 @@ class Intake:
         self._compared: tuple[float, float] | None = None
         """The first comparison of this document since the mark moved: our clock, and WhatsApp's."""
         self._due_at = 0.0
+        self._failures = 0
+        """Comparisons that failed one after the other."""
         self._troubled = False
 
     def connected(self, account: str) -> None:
@@ -115,17 +119,28 @@ class Intake:
     async def _run(self) -> None:
         await self._begin()
         while True:
-            try:
-                if self._session.alive:
+            if self._session.alive:
+                try:
                     await self._drain(self._session.page)
-                    if self._is_connected and boot_now() >= self._due_at:
-                        await self._compare(self._session.page)
-            except (EngineError, OSError) as error:
-                self._failed(error)
-                await asyncio.sleep(REST)
-                continue
-            self._troubled = False
+                except EngineError as error:
+                    self._failed(error)
+                    await asyncio.sleep(REST)
+                    continue
+                if self._is_connected and boot_now() >= self._due_at:
+                    await self._compare_or_later()
             await self._pause()
+
+    async def _compare_or_later(self) -> None:
+        """Events are taken meanwhile, whatever is wrong with the page's stores."""
+        try:
+            await self._compare(self._session.page)
+        except (EngineError, OSError) as error:
+            self._failures += 1
+            self._due_at = boot_now() + min(REST * 2**self._failures, COMPARE_EVERY)
+            self._failed(error)
+        else:
+            self._failures = 0
+            self._troubled = False
 
     async def _pause(self) -> None:
         """Until the page has something, or the next comparison is due."""
@@ -149,12 +164,11 @@ class Intake:
         self._mark = mark
 
     def _failed(self, error: Exception) -> None:
-        # A page that ended is no trouble of ours: its comparison comes with the next one.
-        if not self._troubled and getattr(error, "code", "") == "not_kept":
-            log.warning("messages wait in the page: %s", error)
-            self._troubled = True
-        else:
-            log.debug("cannot take messages from the page: %s", error)
+        """Tells it once. The page's own words may name a contact."""
+        code = error.code if isinstance(error, WaError) else type(error).__name__
+        level = logging.DEBUG if self._troubled or code in _GONE else logging.WARNING
+        log.log(level, "messages wait in the page, not all are kept (%s)", code)
+        self._troubled = self._troubled or level == logging.WARNING
 
     async def _drain(self, page: Page) -> None:
         """All records of events that the page has now."""
@@ -167,11 +181,10 @@ class Intake:
             if answer.lost:
                 log.warning("%d records were too many for the page: comparing", answer.lost)
                 self._due_at = 0.0
-            if answer.records:
-                await self._keeper.keep(answer.records)
-            self._done = answer.number
             if not answer.records:
                 return
+            await self._keeper.keep(answer.records)
+            self._done = answer.number
 
     async def _compare(self, page: Page) -> None:
         assert self._mark is not None
@@ -192,11 +205,15 @@ class Intake:
         self._due_at = begun + COMPARE_EVERY
         await self._drain(page)
         if self._document == document:
-            await self._advance(begun, _moment(raw.get("now")), _moment(raw.get("unread")))
+            if failed := _count(raw.get("failed")):
+                log.warning("cannot compare the messages of %d chats", failed)
+            now = _moment(raw.get("now"))
+            await self._advance(begun, now, self._mark.at if failed else _moment(raw.get("unread")))
 
-    async def _advance(self, begun: float, now: float, unread: float) -> None:
+    async def _advance(self, begun: float, now: float, open_since: float) -> None:
         """Move the mark to the start of an earlier comparison of this document: what WhatsApp kept
-        while the session was away comes for some time after it is connected."""
+        while the session was away comes for some time after it is connected. `open_since`: from
+        here on something is not kept yet; for a day that holds the mark."""
         assert self._mark is not None
         if self._compared is None:
             self._compared = begun, now
@@ -205,8 +222,8 @@ class Intake:
         if begun - earlier < COMPARE_EVERY / 2:
             return
         self._compared = begun, now
-        if unread > now - UNREAD:
-            then = min(then, unread)
+        if open_since > now - OPEN:
+            then = min(then, open_since)
         if then > self._mark.at:
             self._mark = Mark(then, self._account)
             await asyncio.to_thread(write_mark, self._folder, self._mark)

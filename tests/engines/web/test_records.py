@@ -83,10 +83,10 @@ class Watched:
                     return found[-1]
                 await asyncio.sleep(0.02)
 
-    async def compare(self) -> list[Mapping[str, Any]]:
+    async def compare(self, failing: int = 0) -> list[Mapping[str, Any]]:
         """What a comparison of a page finds that had no events."""
         told = await self.page.ask("records.compare", self.since, 60, within=61)
-        assert told["cut"] is False
+        assert (told["cut"], told["failed"]) == (False, failing)
         found: list[Mapping[str, Any]] = []
         while True:
             part = await self.page.ask("records.next", within=60)
@@ -235,6 +235,20 @@ async def test_what_happens_to_messages_is_a_record_by_event_and_the_same_one_by
     moments = [each["at"] for each in found if each["kind"] == "message"]
     assert moments == sorted(moments)
     assert await watched.compare() == found, "a comparison that was not kept finds it again"
+
+
+async def test_a_chat_that_the_page_cannot_read_hides_no_other(
+    watched: Watched, stand_in: StandIn
+) -> None:
+    await watched.pair()
+    says(stand_in, "A1", quiet=True)
+    says(stand_in, "B1", chat=BOB, quiet=True)
+    await Bench.until(lambda: not stand_in.waiting[stand_in.page().device])
+    broken = f"""Object.defineProperty(WPP.whatsapp.ChatStore.get('{ANN}'), 'id',
+      {{ value: '5511000000000@c.us' }}) && true"""
+    assert await watched.page.evaluate(broken, within=30) is True
+    found = {each["message_id"] for each in await watched.compare(failing=1)}
+    assert "B1" in found
 
 
 async def test_what_a_contact_sends_is_bounded_and_never_ends_the_page(

@@ -59,16 +59,21 @@ globalThis.__standinMessages = ({ Model, Collection, MsgKey, MsgModel, wid, Msgs
   const keyFor = ({ from, fromMe, id, participant }) => new MsgKey({
     fromMe: !!fromMe, remote: wid(from), id: id || MsgKey.newId(), participant: participant && wid(participant) });
   const plays = {
-    message: async ({ from, body, type, id, fromMe, participant, t, number, fields }) => {
+    message: async ({ from, body, type, id, fromMe, participant, t, number, quiet, fields }) => {
       const key = keyFor({ from, fromMe, id, participant });
       if (!(await rowOf(key))) {
         const row = stored(key, { from: fromMe ? own() : from, to: fromMe ? from : own(), author: participant, body,
           type: type || 'chat', t: t || Math.floor(Date.now() / 1000), self: fromMe ? 'out' : 'in',
           ack: fromMe ? 1 : 0, ...fields });
         await put(row);
-        show(row, true);
+        // What is `quiet` is in the database only, as after an event that nobody heard.
+        if (quiet) chatOf(key.remote).set({ t: row.t, lastReceivedKey: key }); else show(row, true);
       }
       took(number);
+    },
+    forget: async () => {
+      await run('readwrite', (box) => box.clear());
+      tell({ do: 'forgot' });
     },
     decrypt: async ({ id, type, body }) => {
       const message = Msgs.models.find((each) => each.id.id === id);

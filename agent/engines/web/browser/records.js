@@ -222,16 +222,18 @@ const __waRecords = (() => {
   const compare = async (since, within) => {
     handed = [];
     const until = performance.now() + within * 1000, begun = now(), models = new Map();
+    let failed = 0;
     const chats = WPP.whatsapp.ChatStore.getModelsArray().filter((chat) => at(chat) >= since);
     chats.sort((one, other) => at(other) - at(one));
     for (const chat of chats.slice(0, CHATS)) {
       if (performance.now() > until) throw new Error('timeout');
       if (models.size > FOUND) break;
-      await messages_of(chat, since, models);
+      // One chat that the page cannot read must not hide the others.
+      await messages_of(chat, since, models).catch(() => { failed += 1 });
     }
     found = [...models.values()].sort((one, other) => at(one) - at(other));
     const unread = found.filter((m) => or(() => m.type) === 'ciphertext').map(at);
-    return { document, now: begun, found: found.length, unread: unread.length ? unread[0] : null,
+    return { document, now: begun, failed, unread: unread.length ? unread[0] : null,
       cut: chats.length > CHATS || models.size > FOUND };
   };
   const all_of = async (m) => {

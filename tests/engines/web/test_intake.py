@@ -1,0 +1,218 @@
+"""Messages through the real worker: kept once each, whatever is killed on the way."""
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from agent.core.model import ConnectionStatus
+from agent.engines.web.intake import MARGIN, Mark, read_mark, write_mark
+from tests.engines.web.bench import ACCOUNT, Bench, renderers_below
+from tests.engines.web.kept import FULL, KEEP, kept
+from tests.standin.web.stand_in import StandIn
+
+Status = ConnectionStatus
+ANN = "5511777777777@c.us"
+pytestmark = pytest.mark.timeout(120)
+
+
+def says(stand_in: StandIn, id: str, body: str = "hi", **more: Any) -> None:
+    stand_in.deliver("message", **{"from": ANN, "id": id, "body": body, **more})
+
+
+def messages(bench: Bench) -> dict[str, Mapping[str, Any]]:
+    """Those that are kept, by WhatsApp's ids; each is there once."""
+    found = [each for each in kept(bench.folder) if each["kind"] == "message"]
+    by_id = {str(each["message_id"]): each for each in found}
+    assert len(by_id) == len(found)
+    return by_id
+
+
+async def test_200_messages_are_kept_once_each_amid_kills(bench: Bench, stand_in: StandIn) -> None:
+    await bench.pair(stand_in, first=KEEP)
+    ids = [f"MSG{number}" for number in range(200)]
+
+    async def kill_the_worker() -> None:
+        await bench.kill_worker()
+        for id in ids[60:80]:
+            says(stand_in, id, f"text of {id}")
+        await bench.start(first=KEEP, paired=True)
+
+    async def kill_the_browser() -> None:
+        os.kill(await bench.browser(), signal.SIGKILL)
+
+    async def kill_the_page() -> None:
+        os.kill(renderers_below(await bench.browser())[0], signal.SIGKILL)
+
+    async def load_it_again() -> None:
+        stand_in.page().tell("navigate", to="/?name=sales&again=1")
+
+    at = {50: kill_the_worker, 100: kill_the_browser, 130: kill_the_page, 160: load_it_again}
+    for number, id in enumerate(ids):
+        if number in at:
+            await bench.until(lambda: stand_in.clients and stand_in.page().device, within=60)
+            await at[number]()
+        if not 60 <= number < 80:
+            says(stand_in, id, f"text of {id}")
+        if number % 10 == 0:
+            await asyncio.sleep(0)
+    try:
+        await bench.until(lambda: messages(bench).keys() >= {*ids}, within=90)
+    except AssertionError as error:
+        lacking = {*ids} - messages(bench).keys()
+        raise AssertionError(f"not kept: {sorted(lacking)}") from error
+    assert {id: each["text"] for id, each in messages(bench).items()} == {
+        id: f"text of {id}" for id in ids
+    }
+
+
+async def test_what_only_the_page_took_is_kept_after_the_next_start(
+    bench: Bench, stand_in: StandIn
+) -> None:
+    await bench.pair(stand_in, first=KEEP)
+    says(stand_in, "BEFORE")
+    await bench.until(lambda: "BEFORE" in messages(bench))
+    assert bench.process is not None
+    # The page takes them, and the worker does not come to it any more.
+    bench.process.send_signal(signal.SIGSTOP)
+    for number in range(30):
+        says(stand_in, f"LOST{number}")
+    says(stand_in, "PHONE", fromMe=True)
+    await bench.until(lambda: not stand_in.waiting[stand_in.page().device])
+    await bench.kill_worker()
+    assert messages(bench).keys() == {"BEFORE"}
+    await bench.start(first=KEEP, paired=True)
+    await bench.until(lambda: len(messages(bench)) == 32, within=60)
+    found = messages(bench)
+    assert found["BEFORE"]["fresh"] is True and found["LOST0"]["fresh"] is False
+    assert found["PHONE"]["from_me"] is True
+    order = [each for each in found if each.startswith("LOST")]
+    assert order == [f"LOST{number}" for number in range(30)], "as they were written"
+
+
+async def test_a_comparison_from_time_to_time_finds_what_had_no_event(
+    bench: Bench, stand_in: StandIn
+) -> None:
+    often = f"{KEEP}; import agent.engines.web.intake as intake; intake.COMPARE_EVERY = 0.5"
+    await bench.pair(stand_in, first=often)
+    begun = read_mark(bench.session).at
+    says(stand_in, "QUIET", quiet=True)
+    await bench.until(lambda: "QUIET" in messages(bench))
+    assert messages(bench)["QUIET"]["fresh"] is False
+    # The mark moves on once the document had its comparisons.
+    await bench.until(lambda: read_mark(bench.session).at > begun)
+    assert read_mark(bench.session).account == ACCOUNT
+
+
+async def test_a_message_that_cannot_be_read_yet_holds_the_mark_and_is_kept_when_it_can(
+    bench: Bench, stand_in: StandIn
+) -> None:
+    often = f"{KEEP}; import agent.engines.web.intake as intake; intake.COMPARE_EVERY = 0.5"
+    await bench.pair(stand_in, first=often)
+    sent_at = int(time.time()) - 30
+    says(stand_in, "DARK", "", type="ciphertext", t=sent_at)
+    await bench.until(lambda: not stand_in.waiting[stand_in.page().device])
+    says(stand_in, "QUIET1", quiet=True)
+    await bench.until(lambda: "QUIET1" in messages(bench))
+    says(stand_in, "QUIET2", quiet=True)
+    await bench.until(lambda: "QUIET2" in messages(bench))
+    assert "DARK" not in messages(bench)
+    stand_in.page().tell("decrypt", id="DARK", type="chat", body="now it can")
+    await bench.until(lambda: "DARK" in messages(bench))
+    assert messages(bench)["DARK"]["text"] == "now it can"
+
+
+async def test_a_pause_of_hours_is_made_good_from_the_mark_and_a_history_is_not_handed_over(
+    bench: Bench, stand_in: StandIn
+) -> None:
+    await bench.pair(stand_in, first=KEEP)
+    await bench.until(lambda: read_mark(bench.session).account == ACCOUNT)
+    now = int(time.time())
+    says(stand_in, "HISTORY", t=now - 3 * 3600)
+    says(stand_in, "NEW")
+    await bench.until(lambda: "NEW" in messages(bench))
+    assert "HISTORY" not in messages(bench)
+    await bench.kill_worker()
+    write_mark(bench.session, Mark(now - 4 * 3600 + MARGIN, ACCOUNT))
+    await bench.start(first=KEEP, paired=True)
+    await bench.until(lambda: "HISTORY" in messages(bench), within=60)
+
+
+async def test_on_a_full_disk_messages_wait_in_the_page_and_no_text_is_in_the_log(
+    bench: Bench, stand_in: StandIn, capfd: pytest.CaptureFixture[str]
+) -> None:
+    soon = f"{KEEP}; import agent.engines.web.intake as intake; intake.REST = 0.1"
+    await bench.pair(stand_in, first=soon, env={"WA_LOG_LEVEL": "debug"})
+    (bench.folder / FULL).touch()
+    says(stand_in, "M1", "a very secret text", fields={"notifyName": "Secret Ann"})
+    said = ""
+
+    def is_told() -> bool:
+        nonlocal said
+        said += "".join(capfd.readouterr())
+        return "messages wait in the page" in said
+
+    await bench.until(is_told)
+    assert messages(bench) == {}
+    (bench.folder / FULL).unlink()
+    await bench.until(lambda: "M1" in messages(bench))
+    await bench.stop()
+    said += "".join(capfd.readouterr())
+    assert said.count("messages wait in the page") == 1
+    assert "ecret" not in said and "5511777777777" not in said
+
+
+async def test_where_nobody_keeps_messages_no_record_is_made(
+    bench: Bench, stand_in: StandIn
+) -> None:
+    without = "import agent.worker.run as run; from agent.worker.wing_parts import WorkerParts;"
+    await bench.pair(
+        stand_in, first=f"{without} run.open_worker_parts = lambda *_: WorkerParts([])"
+    )
+    says(stand_in, "M1")
+    await bench.until(lambda: any(each.kind == "message" for each in bench.happened))
+    assert not (bench.session / "taken.json").exists()
+
+
+async def send(bench: Bench, key: str, text: str = "hi") -> Mapping[str, Any]:
+    message = {"to": ANN, "text": text, "key": key}
+    return await bench.link.call("send", {"message": message}, timeout=30)
+
+
+async def test_the_same_key_is_the_same_message(bench: Bench, stand_in: StandIn) -> None:
+    await bench.pair(stand_in, first=KEEP)
+    first, again = await send(bench, "key-1"), await send(bench, "key-1")
+    assert first["id"] == again["id"] and again["outcome"] == "sent"
+    assert first["id"].startswith("3EB0") and len(first["id"]) == 22
+    other = await send(bench, "key-2")
+    assert other["id"] != first["id"] and len(stand_in.arrived) == 2
+    await bench.until(lambda: messages(bench).keys() == {first["id"], other["id"]})
+    assert all(each["from_me"] for each in messages(bench).values())
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["in the page", "lost by the page"])
+async def test_a_message_that_a_crash_left_open_is_sent_again_as_the_same_one(
+    bench: Bench, stand_in: StandIn, known: bool
+) -> None:
+    await bench.pair(stand_in, first=KEEP)
+    stand_in.answers_sends = False
+    asked = asyncio.ensure_future(send(bench, "key-1", "once"))
+    await bench.until(lambda: stand_in.arrived)
+    browser, heard = await bench.browser(), len(bench.claims)
+    if not known:
+        stand_in.page().tell("forget")
+        await bench.until(lambda: any(each["do"] == "forgot" for each in stand_in.page().received))
+    os.kill(browser, signal.SIGKILL)
+    told = await asked
+    assert told["outcome"] == "unknown"
+    stand_in.answers_sends = True
+    await bench.came(Status.RECONNECTING, heard)
+    await bench.claimed(Status.CONNECTED)
+    again = await send(bench, "key-1", "once")
+    assert (again["id"], again["outcome"]) == (told["id"], "sent")
+    assert [each["body"] for each in stand_in.arrived.values()] == ["once"]
+    await bench.until(lambda: messages(bench).keys() == {told["id"]})
