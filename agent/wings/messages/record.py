@@ -67,7 +67,7 @@ OWN: Mapping[str, Mapping[str, tuple[str, str]]] = {
         "video": (_TRUTH, "whether it is a video call"),
     },
     GAP: {
-        "missing": (_NUMBER, "how many records nobody can read any more"),
+        "missing": (_NUMBER, "how many records are gone for good, at most"),
         "first": (_NUMBER, "the cursor of the first of them"),
         "last": (_NUMBER, "and of the last"),
         "since": (_NUMBER, "since when, in Unix seconds"),

@@ -1,7 +1,9 @@
 """The folder of a spool: for the session's worker alone, made when the first record comes."""
 
+import errno
 import json
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
@@ -27,8 +29,10 @@ class State:
     """All up to here were delivered."""
     dropped: int = 0
     """All up to here were let go."""
-    next: int = 0
-    """It was not given yet when this was written, and none before it may be given."""
+    begun: int = 0
+    """Where the newest segment begins."""
+    bound: int = 0
+    """None from here on lies in that segment."""
     lost: int = 0
     """How many were let go that were not delivered."""
     lost_first: int = 0
@@ -58,7 +62,11 @@ class Folder:
 
     def open(self, name: str) -> IO[bytes]:
         with self._fd() as fd:
-            return os.fdopen(os.open(name, os.O_RDONLY | _OPEN, dir_fd=fd), "rb")
+            file = os.open(name, os.O_RDONLY | os.O_NONBLOCK | _OPEN, dir_fd=fd)
+        if not stat.S_ISREG(os.fstat(file).st_mode):
+            os.close(file)
+            raise OSError(errno.ELOOP, "not a plain file")
+        return os.fdopen(file, "rb")
 
     def begin(self, name: str) -> int:
         """A descriptor of a new file, whose name is on the disk; of an old one nothing is left."""
@@ -92,6 +100,10 @@ class Folder:
                 os.link(name, aside, src_dir_fd=fd, dst_dir_fd=fd, follow_symlinks=False)
             with replacement(fd, name) as file:
                 file.writelines(lines)
+
+    def rename(self, name: str, aside: str) -> None:
+        with self._fd() as fd:
+            os.rename(name, aside, src_dir_fd=fd, dst_dir_fd=fd)
 
     def remove(self, name: str) -> None:
         with self._fd() as fd, suppress(FileNotFoundError):

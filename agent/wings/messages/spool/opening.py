@@ -1,13 +1,17 @@
 """A spool as a worker finds it: what a kill left is cut off, what is damaged is set aside."""
 
+import errno
 import time
 from contextlib import suppress
 from dataclasses import dataclass, field
 
 from agent.wings.messages.spool.folder import Folder, State
+from agent.wings.messages.spool.page import MOST_LINES
 from agent.wings.messages.spool.segment import Segment, first_of, good_lines, load
 
 _NONE_BELOW = 1 << 62
+_UNREADABLE = (errno.EIO, errno.ELOOP, errno.EISDIR, errno.ENXIO, errno.EUCLEAN)
+"""Of the file itself: no other moment makes it better."""
 
 
 @dataclass(slots=True)
@@ -24,9 +28,9 @@ def open_folder(folder: Folder) -> Opened:
     opened = Opened(folder.read_state())
     state = opened.state
     firsts = [first for name in folder.names() if (first := first_of(name)) is not None]
-    beyond = 0
+    damaged_end = False
     for first, below in zip(firsts, [*firsts[1:], _NONE_BELOW], strict=False):
-        segment, beyond = _load(folder, first, below, opened.damaged)
+        segment, damaged_end = _load(folder, first, below, opened.damaged)
         if segment.next <= state.dropped + 1 and first != firsts[-1]:
             folder.remove(segment.name)  # a kill came between two steps of letting it go
         else:
@@ -35,25 +39,37 @@ def open_folder(folder: Folder) -> Opened:
         # A kill may have come before the disk had its last lines, which count as kept from here on.
         # What is torn behind them goes.
         folder.cut(opened.segments[-1].name, opened.segments[-1].size)
-    # A session that was made again, or came from another machine, gives no cursor a second time.
-    begins = opened.segments[-1].next + beyond if firsts else int(time.time() * 1000)
-    opened.next = max(begins, state.next, state.settled + 1)
-    state.origin = state.origin or (opened.segments or [Segment(opened.next)])[0].first
+    if not firsts and not state.origin:
+        # A session that was made again, or came from another machine, repeats no cursor.
+        opened.next = int(time.time() * 1000)
+    elif damaged_end or not firsts or firsts[-1] < state.begun:
+        # Nobody knows how far the newest segment went.
+        opened.next = state.bound or (firsts or [0])[-1] + 2 * MOST_LINES
+    opened.next = max([opened.next, state.settled + 1, *(each.next for each in opened.segments)])
+    state.origin = state.origin or min([opened.next, *firsts])
     return opened
 
 
-def _load(folder: Folder, first: int, below: int, damaged: list[str]) -> tuple[Segment, int]:
-    """A segment, and how many cursors at its end are lost."""
+def _load(folder: Folder, first: int, below: int, damaged: list[str]) -> tuple[Segment, bool]:
+    """A segment, and whether its end is damaged."""
     name = Segment(first).name
-    with folder.open(name) as file:
-        found = load(file, first, below)
-        segment = found.segment
-        if found.bad:
-            aside = f"damaged-{int(time.time())}-{name}"
-            file.seek(0)
-            with suppress(OSError):  # a full disk: what is good in it is read where it is
-                folder.replace(name, aside, good_lines(file, segment))
-                damaged.append(aside)
-                segment = _load(folder, first, below, damaged)[0]
+    aside = f"damaged-{int(time.time())}-{name}"
+    try:
+        with folder.open(name) as file:
+            found = load(file, first, below)
+            segment = found.segment
+            if found.bad:
+                file.seek(0)
+                with suppress(OSError):  # a full disk: what is good in it is read where it is
+                    folder.replace(name, aside, good_lines(file, segment))
+                    damaged.append(aside)
+                    segment, _ = _load(folder, first, below, damaged)
+    except OSError as error:
+        if error.errno not in _UNREADABLE:
+            raise
+        with suppress(OSError):
+            folder.rename(name, aside)
+            damaged.append(aside)
+        return Segment(first), True
     segment.seal()
     return segment, found.bad_at_end

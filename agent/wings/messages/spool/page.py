@@ -3,6 +3,9 @@
 from dataclasses import dataclass
 from typing import Any
 
+MOST_LINES = 4096
+"""After so many a segment is full; one write adds as many at most."""
+
 
 @dataclass(frozen=True, slots=True)
 class Bounds:

@@ -61,25 +61,33 @@ class Found(NamedTuple):
     segment: Segment
     bad: int
     """Lines that are not as they were written."""
-    bad_at_end: int
-    """Of these, the ones that no good line follows."""
+    bad_at_end: bool
+    """No good line follows the last of these."""
 
 
 def load(file: IO[bytes], first: int, below: int) -> Found:
     """Read it whole. `below`: no cursor from here on is its own; such a line was taken back."""
-    segment, bad, at_end, torn, end = Segment(first), 0, 0, False, 0
+    segment, bad, at_end, torn, end = Segment(first), 0, False, False, 0
     for raw in _raw_lines(file):
-        bad, at_end, torn = bad + torn, at_end + torn, False  # nothing follows what a kill tore
+        bad, at_end, torn = bad + torn, at_end or torn, False  # nothing follows what a kill tore
         end += len(raw)
         line = read_line(raw)
         if line is not None and segment.next <= line.cursor < below:
             segment.add(line, end, hash(line.id))
-            at_end = 0
+            at_end = False
         elif raw.endswith(b"\n"):
-            bad, at_end = bad + 1, at_end + 1
-        else:
+            bad, at_end = bad + 1, True
+        elif _is_torn(raw, segment.next):
             torn = True
+        else:
+            bad, at_end = bad + 1, True
     return Found(segment, bad, at_end)
+
+
+def _is_torn(raw: bytes, cursor: int) -> bool:
+    """Whether a kill could leave it: the line of that cursor, begun and not ended."""
+    head = b"\t%d\t" % cursor
+    return head.startswith(raw[8 : 8 + len(head)]) and read_line(raw[:-1] + b"\n") is None
 
 
 def good_lines(file: IO[bytes], segment: Segment) -> Iterator[bytes]:

@@ -14,12 +14,11 @@ from agent.wings.messages.record import gap
 from agent.wings.messages.spool.folder import Folder, State, write_all
 from agent.wings.messages.spool.line import Entry, Line, write_line
 from agent.wings.messages.spool.opening import open_folder
-from agent.wings.messages.spool.page import Bounds, Page
+from agent.wings.messages.spool.page import MOST_LINES, Bounds, Page
 from agent.wings.messages.spool.segment import Segment, lines_from
 
 LARGEST = 4 << 20
 """Bytes after which a segment gets no more lines."""
-MOST_LINES = 4096
 SHARE = 16
 """What is kept lies in so many segments at least: one of them goes at a time."""
 PAGE_BYTES = 900 * 1024
@@ -52,6 +51,8 @@ class Spool:
 
     @property
     def newest(self) -> int:
+        """Cursor of the last one that was kept; one below the first that will be."""
+        self.open()
         return self._next - 1
 
     @property
@@ -235,6 +236,7 @@ class Spool:
             self._segments[-1].seal()
         self._segments.append(segment)
         self._sound = True
+        self._state.begun, self._state.bound = segment.first, segment.first + 2 * self._most_lines
         self._save()
         return segment, self._file
 
@@ -248,7 +250,6 @@ class Spool:
         self._sound = False
 
     def _save(self) -> None:
-        self._state.next = self._next
         with suppress(OSError):  # it is written again with the next change
             self._folder.write_state(self._state)
 

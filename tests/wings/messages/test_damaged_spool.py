@@ -1,0 +1,167 @@
+"""Damage on the disk costs what it hit: the rest is read, a reader hears of the gap, the damaged
+file is kept beside it, and no cursor is given a second time."""
+
+import os
+import random
+from pathlib import Path
+
+import pytest
+
+from tests.wings.messages.spools import entries, message, numbers_of, read_all, segments, spool_at
+
+
+def aside(folder: Path) -> list[Path]:
+    return sorted((folder / "messages").glob("damaged-*"))
+
+
+def three_segments(folder: Path) -> list[Path]:
+    """Messages 0 to 9, 10 to 19, 20 to 29."""
+    spool = spool_at(folder, most=160)
+    for number in range(30):
+        spool.append(entries([number]))
+    spool.close()
+    found = segments(folder)
+    assert len(found) == 3
+    return found
+
+
+@pytest.mark.parametrize("which", [0, 1, 2])
+def test_a_flipped_bit_anywhere_costs_one_message(tmp_path: Path, which: int) -> None:
+    whole = three_segments(tmp_path)[which].read_bytes()
+    line_ends = [at for at, byte in enumerate(whole) if byte == 0x0A]
+    for at in (*range(0, len(whole), 97), line_ends[4]):
+        for file in aside(tmp_path):
+            file.unlink()
+        raw = bytearray(whole)
+        raw[at] ^= 4
+        segments(tmp_path)[which].write_bytes(raw)
+        spool = spool_at(tmp_path, most=160)
+        found = numbers_of(read_all(spool))
+        hit = [number for number in range(30) if number not in found]
+        (gap,) = [number for number in found if number < 0]
+        # How far the newest file went nobody knows once its end is damaged: at most so many.
+        assert 1 <= len(hit) <= 2 and (gap <= -1 if 29 in hit else gap == -len(hit))
+        assert [number for number in found if number >= 0] == sorted(set(range(30)) - set(hit))
+        assert [file.read_bytes() for file in aside(tmp_path)] == [bytes(raw)]
+        assert len(spool.damaged) == 1
+        newest = spool.newest
+        assert newest - read_all(spool)[0]["cursor"] >= 29 - len(hit)
+        spool.append(entries([100]))
+        assert numbers_of(spool.page(newest, 10).records) == [100]
+        # Read once more, it is whole: nothing else is set aside.
+        again = spool_at(tmp_path, most=160)
+        assert numbers_of(read_all(again)) == [*found, 100] and not again.damaged
+        again.append(entries([101]))
+        again.close()
+        for file in segments(tmp_path)[3:]:
+            file.unlink()
+        (tmp_path / "messages" / "state.json").unlink(missing_ok=True)
+        segments(tmp_path)[which].write_bytes(whole)
+
+
+def test_a_message_that_was_lost_to_damage_may_come_again(tmp_path: Path) -> None:
+    file = three_segments(tmp_path)[1]
+    file.write_bytes(file.read_bytes().replace(b'"text":"message 15"', b'"text":"massage 15"'))
+    spool = spool_at(tmp_path, most=160)
+    assert spool.append(entries([14, 15, 16])) == 1
+    assert numbers_of(read_all(spool))[-1] == 15
+
+
+@pytest.mark.parametrize("which", [0, 1, 2])
+@pytest.mark.parametrize("how", ["gone", "empty", "zeros", "rubbish", "link", "folder"])
+def test_a_whole_segment_that_is_lost_is_a_gap(tmp_path: Path, which: int, how: str) -> None:
+    files = three_segments(tmp_path)
+    spool = spool_at(tmp_path, most=160)
+    newest = spool.newest
+    if how == "empty":  # as one that was begun and never written to: the readers know better
+        spool.settle(newest)
+    file = files[which]
+    size = file.stat().st_size
+    file.unlink()
+    if how == "empty":
+        file.touch()
+    elif how == "zeros":
+        file.write_bytes(bytes(size))
+    elif how == "rubbish":
+        file.write_bytes(random.Random(which).randbytes(1_000_000))
+    elif how == "link":
+        file.symlink_to("/etc/passwd")
+    elif how == "folder":
+        file.mkdir()
+    spool = spool_at(tmp_path, most=160)
+    found = numbers_of(read_all(spool))
+    assert [number for number in found if number >= 0] == [
+        number for number in range(30) if number // 10 != which
+    ]
+    if which == 1:
+        assert found[10] == -10
+    spool.append(entries([40]))
+    last = read_all(spool)[-1]
+    assert numbers_of([last]) == [40] and last["cursor"] > newest
+    if how in ("link", "folder"):
+        assert Path("/etc/passwd").read_text().startswith("root")
+    assert numbers_of(read_all(spool_at(tmp_path, most=160)))[-1] == 40
+
+
+def test_no_cursor_comes_again_when_the_newest_file_and_the_state_are_gone(tmp_path: Path) -> None:
+    files = three_segments(tmp_path)
+    spool = spool_at(tmp_path, most=160)
+    newest = spool.newest
+    spool.settle(newest)
+    spool.close()
+    files[2].unlink()
+    for text in (None, "", "[1]", '{"next": "x"}', "[" * 2000):
+        state = tmp_path / "messages" / "state.json"
+        if text is not None:
+            state.write_text(text)
+            assert numbers_of(read_all(spool_at(tmp_path, most=160)))[:20] == list(range(20))
+        else:
+            again = spool_at(tmp_path, most=160)
+            assert again.newest >= newest
+            found = numbers_of(read_all(again))
+            assert found[:-1] == list(range(20)) and found[-1] <= -10
+
+
+def test_a_file_that_is_deleted_under_a_worker_takes_no_message_with_it(tmp_path: Path) -> None:
+    spool = spool_at(tmp_path)
+    spool.append(entries([1, 2]))
+    (file,) = segments(tmp_path)
+    file.unlink()
+    spool.append(entries([3]))
+    assert [number for number in numbers_of(read_all(spool)) if number > 0] == [3]
+    for each in (tmp_path / "messages").iterdir():
+        each.unlink()
+    (tmp_path / "messages").rmdir()
+    spool.append(entries([4]))
+    assert numbers_of(read_all(spool_at(tmp_path)))[-1] == 4
+
+
+def test_foreign_files_in_the_folder_are_left_alone(tmp_path: Path) -> None:
+    three_segments(tmp_path)
+    names = ("notes.txt", "12.log", "x" * 16 + ".log", ".state.json.1-1.tmp", "damaged-1-x.log")
+    for name in names:
+        (tmp_path / "messages" / name).write_text("mine")
+    spool = spool_at(tmp_path, most=160)
+    assert numbers_of(read_all(spool)) == list(range(30))
+    assert all((tmp_path / "messages" / name).read_text() == "mine" for name in names)
+
+
+def test_a_failed_sync_keeps_nothing_and_what_comes_again_is_kept_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spool = spool_at(tmp_path)
+    spool.append(entries([1]))
+
+    def fails(_fd: int) -> None:
+        raise OSError(5, "Input/output error")
+
+    for _ in range(3):
+        with monkeypatch.context() as broken:
+            broken.setattr(os, "fdatasync", fails)
+            with pytest.raises(OSError, match="Input"):
+                spool.append(entries([2, 3]))
+        assert numbers_of(read_all(spool)) == [1]
+    assert spool.append(entries([2, 3])) == 2
+    for each in (spool, spool_at(tmp_path)):
+        assert numbers_of(read_all(each)) == [1, 2, 3]
+    assert message(2)["text"] == read_all(spool)[1]["text"]
