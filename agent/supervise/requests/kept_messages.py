@@ -5,11 +5,10 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from agent.clock import boot_now
-from agent.core.findings import left_out
 from agent.core.model import Happening, InstanceId
+from agent.core.words import KEPT
 from agent.errors import EngineError, LinkError, Refused, TryLater, WaError
 from agent.log import about
 from agent.supervise.registry import Registry
@@ -19,12 +18,11 @@ from agent.supervise.requests.message_page import (
     erased,
     read_page,
     read_state,
+    whole,
 )
 
 log = logging.getLogger(__name__)
 
-KEPT = "kept"
-"""The happening of a worker that has more for its readers."""
 ENDING = "stopping"
 LONGEST_PAGE = 500
 READER = ""
@@ -43,7 +41,7 @@ class _Session:
     oldest: int = 0
     newest: int = 0
     state: KeptState | None = None
-    """None since its worker was connected."""
+    """As its worker told it last; None: not yet."""
     cursors: dict[str, int] = field(default_factory=dict)
     """By consumer: all up to it is delivered."""
     settled: int = 0
@@ -171,39 +169,32 @@ class KeptMessages:
         return {id: its.state for id, its in self._sessions.items() if its.state is not None}
 
     async def ask_state(self, id: InstanceId) -> None:
-        """Once after its worker was connected; from then on the worker tells."""
         its, facts = self._of(id), self._registry.facts.get(id)
-        if its.state is not None or facts is None or facts.link is None:
+        if facts is None or facts.link is None or facts.instance.backend:
             return
         try:
             raw = await facts.link.call("messages_state", {}, timeout=CALL_SECONDS)
         except (LinkError, EngineError) as error:
             log.debug("no state of its messages: %s", error, extra=about(id))
             return
-        its.state = its.state or read_state(raw, its.newest)
-        its.newest = max(its.newest, its.state.newest)
+        its.state = read_state(raw)
+        its.newest = its.state.newest
 
     # What supervision tells
 
     def take(self, id: InstanceId, happening: Happening) -> bool:
         """Whether the happening is about messages alone."""
-        if happening.kind == left_out.KIND:  # it may have been among them
-            self.changed(id)
         if happening.kind != KEPT:
             return False
-        self._kept(id, happening.detail)
-        return True
-
-    def _kept(self, id: InstanceId, detail: Mapping[str, Any]) -> None:
         its = self._of(id)
-        its.state = read_state({"newest": detail.get("cursor"), **detail}, its.newest)
-        its.newest = max(its.newest, its.state.newest)
+        its.newest = max(its.newest, whole(happening.detail.get("cursor")))
         self.changed(id)
+        return True
 
     def attached(self, id: InstanceId) -> None:
         """Its worker was connected: it may have kept more meanwhile."""
         its = self._of(id)
-        its.state, its.settled = None, 0
+        its.settled = 0
         self.changed(id)
 
     def changed(self, id: InstanceId) -> None:

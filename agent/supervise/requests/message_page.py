@@ -46,23 +46,23 @@ def read_page(raw: Mapping[str, Any], after: int) -> MessagePage:
     records = raw.get("records")
     if not isinstance(records, list) or not all(isinstance(one, dict) for one in records):
         raise TryLater("cannot read messages: the worker's answer has another form", code="slow")
-    newest = _whole(raw.get("newest"))
-    going_on = _whole(raw.get("next")) or after
+    newest = whole(raw.get("newest"))
+    going_on = whole(raw.get("next")) or after
     return MessagePage(
-        tuple(records), going_on, _whole(raw.get("oldest")), newest, raw.get("more") is True
+        tuple(records), going_on, whole(raw.get("oldest")), newest, raw.get("more") is True
     )
 
 
-def read_state(raw: Mapping[str, Any], newest: int) -> KeptState:
+def read_state(raw: Mapping[str, Any]) -> KeptState:
     return KeptState(
-        max(_whole(raw.get("newest")), newest),
-        _whole(raw.get("waiting")),
-        _whole(raw.get("bytes")),
-        _whole(raw.get("lost")),
+        whole(raw.get("newest")),
+        whole(raw.get("waiting")),
+        whole(raw.get("bytes")),
+        whole(raw.get("lost")),
     )
 
 
-def _whole(value: Any) -> int:
+def whole(value: Any) -> int:
     """0 for what is no count."""
     right = isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _LARGEST
     return value if right else 0

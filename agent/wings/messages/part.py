@@ -11,7 +11,7 @@ from agent.supervise.requests.message_page import KeptState
 from agent.wings.messages.metrics import message_samples
 from agent.wings.messages.readers import Readers
 
-LOOK_EVERY = 5.0
+LOOK_EVERY = 10.0
 """Seconds, at least, between two looks at what was settled: a busy session costs no more."""
 _AT_ONCE = 16
 
