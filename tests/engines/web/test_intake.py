@@ -178,6 +178,33 @@ async def test_where_nobody_keeps_messages_no_record_is_made(
     assert not (bench.session / "taken.json").exists()
 
 
+async def test_the_messages_wing_has_them_in_order_and_once_each(
+    bench: Bench, stand_in: StandIn, eventually: Any
+) -> None:
+    async def spooled() -> list[Mapping[str, Any]]:
+        told = await bench.link.call("messages", {"after": 0, "limit": 1000})
+        return [each for each in told["records"] if each["kind"] == "message"]
+
+    async def count() -> int:
+        return len(await spooled())
+
+    await bench.pair(stand_in)
+    for number in range(20):
+        says(stand_in, f"A{number}", f"text {number}")
+    await eventually(count, 20)
+    await bench.kill_worker()
+    for number in range(20):
+        says(stand_in, f"B{number}")
+    await bench.start(paired=True)
+    await eventually(count, 40, within=60)
+    found = await spooled()
+    names = [f"{part}{number}" for part in "AB" for number in range(20)]
+    assert [each["message_id"] for each in found] == names
+    cursors = [each["cursor"] for each in found]
+    assert cursors == list(range(cursors[0], cursors[0] + 40))
+    assert found[7]["text"] == "text 7" and found[7]["chat"] == "5511777777777@s.whatsapp.net"
+
+
 async def send(bench: Bench, key: str, text: str = "hi") -> Mapping[str, Any]:
     message = {"to": ANN, "text": text, "key": key}
     return await bench.link.call("send", {"message": message}, timeout=30)
@@ -187,6 +214,8 @@ async def test_the_same_key_is_the_same_message(bench: Bench, stand_in: StandIn)
     await bench.pair(stand_in, first=KEEP)
     first, again = await send(bench, "key-1"), await send(bench, "key-1")
     assert first["id"] == again["id"] and again["outcome"] == "sent"
+    sent = [each for each in stand_in.page().received if each["do"] == "send"]
+    assert [each["id"] for each in sent] == [first["id"]], "the page had it"
     assert first["id"].startswith("3EB0") and len(first["id"]) == 22
     other = await send(bench, "key-2")
     assert other["id"] != first["id"] and len(stand_in.arrived) == 2

@@ -26,8 +26,12 @@ class Kept:
 
     def __init__(self) -> None:
         self.ids: list[str] = []
+        self.refuses = ""
+        """The id of one that cannot be kept."""
 
     async def keep(self, records: Sequence[Mapping[str, Any]]) -> None:
+        if any(each["id"] == self.refuses for each in records):
+            raise EngineError("cannot keep it", code="bad_record")
         self.ids += [str(each["id"]) for each in records]
 
 
@@ -176,3 +180,11 @@ async def test_what_is_no_record_is_left_out(table: Table, raw: Any) -> None:
     table.intake.connected(ACCOUNT)
     await table.compared(2)
     assert table.kept.ids == ["good"]
+
+
+async def test_one_that_cannot_be_kept_holds_up_no_other(table: Table) -> None:
+    table.kept.refuses = "bad"
+    table.page.events = [record(each) for each in ("a", "bad", "b")]
+    table.intake.connected(ACCOUNT)
+    await table.compared(1)
+    assert table.kept.ids == ["a", "b"]
