@@ -32,6 +32,7 @@ from agent.supervise.backends.notes import CIRCUITS
 from agent.supervise.copies.snapshots import finish_cut_short
 from agent.supervise.loop import Wakes
 from agent.supervise.start_up import find_declared_problem, line_up, load_instances, warn_of_leased
+from agent.supervise.state_copies import refuse_copied_state
 from agent.supervise.state_folder import (
     StatePlaces,
     go_on,
@@ -75,6 +76,7 @@ def main(config_path: Path | None, overrides: Mapping[str, str]) -> int:
         for sentence in unused_variables(os.environ, config.backend):
             log.warning("%s", sentence)
         with only_agent(config.agent.state_path):
+            refuse_copied_state(config.agent.state_path, config.session_root)
             return asyncio.run(Daemon(config, config_path, overrides).run())
     except WaError as error:
         log.error("%s", error)

@@ -17,7 +17,7 @@ from typing import Any
 
 from agent.core.model import Category, InstanceId, JournalEntry
 from agent.errors import TryLater, VaultError, WaError
-from agent.host.process.strays import running_in_any_state
+from agent.host.machine.state_folders import used_states
 from agent.store.database import Store
 from agent.vault.atomic import read_plain_file, write_atomically
 from agent.vault.identity import scan
@@ -91,9 +91,9 @@ def running_elsewhere(places: StatePlaces) -> list[InstanceId]:
     here = str(places.state.absolute())
     return [
         id
-        for folder, ids in running_in_any_state().items()
-        if (mark := read_mark(folder)) is not None and mark.path == here
-        for id in ids
+        for used in used_states()
+        if (mark := read_mark(used.seen_at)) is not None and mark.path == here
+        for id in used.workers
     ]
 
 
@@ -101,7 +101,7 @@ def refuse_missing_state(places: StatePlaces, running: Collection[InstanceId]) -
     """TryLater when an earlier agent's state should be here and is not. Writes nothing."""
     evidence = []
     if running:
-        evidence.append(f"the workers of {_named(running)} run")
+        evidence.append(f"the workers of {name_some(running)} run")
     marks = []
     copy = places.cache / places.cache_mark
     mark = read_mark(places.cache, places.cache_mark) if places.cache_apart else None
@@ -138,7 +138,7 @@ def refuse_foreign_state(
         )
         return
     raise TryLater(
-        f"cannot start on {places.state}: the workers of {_named(strangers)} run, and this state"
+        f"cannot start on {places.state}: the workers of {name_some(strangers)} run, and this state"
         " folder knows none of them: they belong to another state folder. Put that folder"
         " in place, or stop those workers",
         code="state_foreign",
@@ -209,6 +209,6 @@ def _parse(text: str | None) -> StateMark | None:
     return mark if whole else None
 
 
-def _named(ids: Collection[InstanceId]) -> str:
+def name_some(ids: Collection[InstanceId]) -> str:
     some = sorted(ids)[:10]
     return ", ".join(some) + (f" and {len(ids) - 10} more" if len(ids) > 10 else "")

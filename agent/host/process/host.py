@@ -25,7 +25,7 @@ from agent.host.process.memory_watch import MemoryWatch
 from agent.host.process.notify_socket import NotifySocket
 from agent.host.process.phase import STATE, Phase
 from agent.host.process.run_file import RunNote, read_note, remove_note, write_note
-from agent.host.process.strays import lock_holders, session_locks
+from agent.host.process.strays import lock_holders, serves_elsewhere, session_locks
 from agent.host.process.surroundings import Surroundings
 from agent.host.process.sweep import Remains, Sweep
 from agent.host.process.worker import ProcessWorker
@@ -231,6 +231,11 @@ class ProcessHost:
             return
         note = read_note(folder)
         if note is None:
+            return
+        if note.boot == self._boot and (other := serves_elsewhere(note.pid, folder.parent)):
+            words = "process %s, which the run file of %s names, serves %s: the agent leaves it"
+            log.warning(words, note.pid, instance, other, extra=about(instance))
+            remove_note(folder)
             return
         child = None
         if note.boot == self._boot:

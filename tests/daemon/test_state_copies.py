@@ -1,0 +1,111 @@
+"""A copy of a state folder that is in use, and one whose agent is dead."""
+
+import asyncio
+import shutil
+import subprocess
+
+from tests.waiting import alive
+
+
+async def connected(agent, eventually, *ids):
+    for id in ids:
+        await agent.create(id)
+    for id in ids:
+        await eventually(lambda id=id: agent.status(id), "CONNECTED")
+    return [await agent.pid(id) for id in ids]
+
+
+def copy(source, target):
+    subprocess.run(["cp", "-aT", source, target], check=True)
+
+
+def copy_of(agent, make_agent):
+    other = make_agent(name="copy")
+    copy(agent.state, other.state)
+    return other
+
+
+async def refused(agent):
+    """What it says when it does not start."""
+    await agent.start(ready=False)
+    async with asyncio.timeout(60):
+        assert await agent.process.wait() == 75
+    return agent.log.read_text()
+
+
+async def test_an_agent_refuses_to_start_on_a_copy_of_a_running_agents_state(
+    agent, make_agent, eventually
+):
+    pids = await connected(agent, eventually, "a", "b")
+    other = copy_of(agent, make_agent)
+    said = await refused(other)
+    assert f"cannot start on {other.state}: it and {agent.state} are copies of one" in said
+    assert f"another agent runs (process {agent.process.pid}) with a, b:" in said
+    assert "stop that agent first" in said
+    assert "adopted" not in said
+    assert [await agent.pid(id) for id in ("a", "b")] == pids
+    assert all(alive(pid) for pid in pids)
+    for id in ("a", "b"):
+        assert await agent.status(id) == "CONNECTED"
+    await agent.stop()
+    await other.start()
+    for id in ("a", "b"):
+        await eventually(lambda id=id: other.status(id), "CONNECTED")
+    said = await refused(agent)
+    assert f"on {other.state} another agent runs (process {other.process.pid})" in said
+
+
+async def test_a_copy_names_the_sessions_of_an_agent_none_of_which_runs(
+    agent, make_agent, eventually
+):
+    (pid,) = await connected(agent, eventually, "a")
+    await agent.do("POST", "/api/instance/a/stop")
+    await eventually(lambda: alive(pid), False)
+    said = await refused(copy_of(agent, make_agent))
+    assert f"(process {agent.process.pid}) with a: each session would log in" in said
+
+
+async def test_workers_that_outlived_their_agent_keep_a_copy_from_starting(
+    agent, make_agent, eventually
+):
+    (pid,) = await connected(agent, eventually, "a")
+    await agent.kill()
+    said = await refused(copy_of(agent, make_agent))
+    assert f"on {agent.state} no agent runs, but workers do with a:" in said
+    assert f"start the agent on {agent.state} again and stop it in order first" in said
+    assert alive(pid)
+    await agent.start()
+    await eventually(lambda: agent.status("a"), "CONNECTED")
+    assert await agent.pid("a") == pid
+
+
+async def test_a_machine_that_is_copied_to_the_same_path_starts_after_the_first_is_dead(
+    agent, eventually, tmp_path
+):
+    (pid,) = await connected(agent, eventually, "a")
+    image = tmp_path / "image"
+    copy(agent.state, image)
+    await agent.stop()
+    assert not alive(pid)
+    shutil.rmtree(agent.state)
+    copy(image, agent.state)
+    await agent.start()
+    await eventually(lambda: agent.status("a"), "CONNECTED")
+
+
+async def test_no_worker_that_serves_another_folder_is_taken_over(agent, make_agent, eventually):
+    """A copy without the mark, as of a part of the folder: only the run files tell."""
+    (pid,) = await connected(agent, eventually, "a")
+    other = copy_of(agent, make_agent)
+    (other.state / "state-mark.json").unlink()
+    shutil.rmtree(other.state / "sessions")
+    (other.state / "agent.db").unlink()
+    await other.start()
+    said = other.log.read_text()
+    words = f"process {pid}, which the run file of a names, serves {agent.state}: the agent leaves"
+    assert words in said
+    assert "adopted" not in said
+    assert alive(pid)
+    await other.stop()
+    assert alive(pid)
+    assert (await agent.status("a"), await agent.pid("a")) == ("CONNECTED", pid)
