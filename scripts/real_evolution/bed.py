@@ -35,7 +35,7 @@ class Bed:
         paired = max(round(sessions * PAIRED_SHARE), 1)
         for number in range(sessions):
             name = f"{'paired' if number < paired else 'waits'}-{number:02}"
-            await self.server.make(name)
+            await until(lambda name=name: self.server.make(name), MADE_WITHIN)
             code = await self._code_of(name)
             if number < paired:
                 self.paired[name] = f"5511900000{number:03}"
