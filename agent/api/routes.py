@@ -21,6 +21,7 @@ from agent.api.handlers import (
     monitoring,
     remote_session,
     repairs,
+    sandbox,
     snapshots,
     web_session,
     whatsapp,
@@ -90,8 +91,10 @@ ROUTES: tuple[Route, ...] = (
     Route("GET", f"{ID}/failed-starts/{FAILED}/picture", ADMIN, evidence.failed_start_picture, "The picture of a failed start"),  # noqa: E501
     Route("GET", f"{ID}/events", READ, instances.history, "An instance's history, newest first", query=instances.HISTORY),  # noqa: E501
     Route("POST", f"{ID}/messages", OPERATE, messages.send, "Send a message; honours Idempotency-Key", messages.MESSAGE),  # noqa: E501
-    Route("POST", f"{ID}/sandbox/scan", OPERATE, messages.scan, "Let the sandbox's phone scan", ()),
-    Route("POST", f"{ID}/sandbox/fault", OPERATE, messages.fault, "Cause a fault in the sandbox", messages.FAULT),  # noqa: E501
+    Route("POST", f"{ID}/sandbox/scan", OPERATE, sandbox.scan, "Let the sandbox's phone scan", ()),
+    Route("POST", f"{ID}/sandbox/fault", OPERATE, sandbox.fault, "Cause a fault in the sandbox", sandbox.FAULT),  # noqa: E501
+    Route("POST", f"{ID}/sandbox/say", OPERATE, sandbox.say, "Let a contact of the sandbox write", sandbox.SAY),  # noqa: E501
+    Route("GET", f"{ID}/sandbox/heard", OPERATE, sandbox.heard, "What the sandbox's contacts got, oldest first", query=sandbox.HEARD),  # noqa: E501
     Route("GET", "/api/fleet", READ, fleet.show, "The fleet: its machines, this one's lease, what waits for a machine"),  # noqa: E501
     Route("POST", f"{MACHINE_OF_FLEET}/drain", ADMIN, fleet.drain, "Move a machine's sessions to others, one after another", (), answers=(202,)),  # noqa: E501
     Route("POST", f"{MACHINE_OF_FLEET}/undrain", ADMIN, fleet.undrain, "Let a machine take sessions again", ()),  # noqa: E501

@@ -238,11 +238,18 @@ async def test_the_sandbox_obeys_and_other_engines_have_none(house: House, local
     assert fault.status == 200
     await local.post("/api/instance/sales/sandbox/fault", json={"clear": True})
     await local.post("/api/instance/sales/sandbox/scan")
+    said = {"contact": "5511999990000", "text": "hello", "fields": {"mentions": ["1@lid"]}}
+    await local.post("/api/instance/sales/sandbox/say", json=said)
+    await local.get("/api/instance/sales/sandbox/heard?after=3&limit=7")
     assert [row[1:] for row in house.supervisor.commands] == [
         ("fault", {"name": "slow", "for": 5}),
         ("fault", {"name": "clear"}),
         ("scan", {}),
+        ("say", said),
+        ("heard", {"after": 3, "limit": 7}),
     ]
+    nobody = await local.post("/api/instance/sales/sandbox/say", json={"text": "hello"})
+    assert (nobody.status, (await nobody.json())["field"]) == (400, "contact")
     unknown = await local.post("/api/instance/sales/sandbox/fault", json={"fault": "fire"})
     assert unknown.status == 400
     view = make_view("web1")

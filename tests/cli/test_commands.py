@@ -235,11 +235,21 @@ async def test_the_sandbox_is_driven(house: House, cli: Cli) -> None:
     await cli("sandbox", "fault", "sales", "slow", "--for", "3")
     await cli("sandbox", "clear", "sales")
     await cli("sandbox", "scan", "sales")
+    more = ("--type", "image", "--from-me", "--count", "2", "--fields", '{"name": "Ann"}')
+    await cli("sandbox", "say", "sales", "+55 11 99999-0000", "hello", *more)
+    wrong = await cli("sandbox", "say", "sales", "1", "hello", "--fields", "[1]")
+    assert (wrong.status, wrong.err.count("--fields")) == (2, 1)
+    said = {"contact": "+55 11 99999-0000", "text": "hello", "type": "image", "count": 2}
     assert [row[1:] for row in house.supervisor.commands] == [
         ("fault", {"name": "slow", "for": 3.0}),
         ("fault", {"name": "clear"}),
         ("scan", {}),
+        ("say", {**said, "from_me": True, "fields": {"name": "Ann"}}),
     ]
+    got = {"cursor": 4, "chat": "1@lid", "id": "3EB0", "type": "text", "text": "a\nb"}
+    house.supervisor.answers = {"heard": {"messages": [got], "next": 4, "more": True}}
+    shown = await cli("sandbox", "heard", "sales", "--limit", "1")
+    assert shown.out == "4  1@lid  3EB0  text  a\\nb\nmore: --after 4\n"
 
 
 async def test_events_are_listed_oldest_first_and_followed(

@@ -1,4 +1,4 @@
-"""Sending a message, and the drills of the sandbox engine."""
+"""Sending a message."""
 
 import asyncio
 import binascii
@@ -9,9 +9,9 @@ from typing import Any
 
 from aiohttp import web
 
-from agent.api.http.call import Call, Json
+from agent.api.http.call import Call
 from agent.api.http.envelope import json_answer
-from agent.api.http.fields import BOOLEAN, NUMBER, STRING, STRINGS, Field, read_body
+from agent.api.http.fields import NUMBER, STRING, Field, read_body
 from agent.errors import EngineError, InvalidRequest, Refused, TooLarge, WaError
 
 _TO = Field("to", STRING, "a phone number or a chat's id", required=True, least=1, most=128)
@@ -52,21 +52,6 @@ _STATES = frozenset(
     }
 )
 """Codes of an engine: the message is right, and the session's state does not allow it."""
-
-FAULTS = (
-    *("crash", "hang", "zombie", "slow", "drop", "leak", "bad-mac", "prekey", "logout", "ban"),
-    *("temp-ban", "conflict", "outdated", "no-qr", "passkey", "no-pairing"),
-    *("stuck-loading", "corrupt-files"),
-)
-_HOW = ("peers", "per_minute", "bytes_per_second")
-FAULT = (
-    Field("fault", STRING, "name of the fault", choices=FAULTS),
-    Field("for", NUMBER, "seconds that it lasts; default: until cleared", least=0.001, most=1e7),
-    Field("peers", STRINGS, "contacts whose messages fail (bad-mac, prekey)", most=100),
-    Field("per_minute", NUMBER, "errors of each peer per minute", least=0.1, most=6000),
-    Field("bytes_per_second", NUMBER, "growth of a memory leak", least=1, most=2**30),
-    Field("clear", BOOLEAN, "true = end every fault"),
-)
 
 
 async def send(call: Call) -> web.Response:
@@ -151,31 +136,3 @@ def _refused(call: Call, error: EngineError) -> WaError:
     if error.code in _STATES:
         return Refused(str(error), code=error.code)
     return error
-
-
-async def scan(call: Call) -> Json:
-    return await _sandbox(call, "scan", {})
-
-
-async def fault(call: Call) -> Json:
-    body = await call.body()
-    if body.get("clear"):
-        return await _sandbox(call, "fault", {"name": "clear"})
-    if "fault" not in body:
-        raise InvalidRequest("cannot use the field 'fault': it is missing", field="fault")
-    more = {name: body[name] for name in _HOW if name in body}
-    return await _sandbox(call, "fault", {"name": body["fault"], "for": body.get("for"), **more})
-
-
-async def _sandbox(call: Call, name: str, arguments: Mapping[str, Any]) -> Json:
-    view = call.supervisor.view(call.id)
-    if view.instance.engine != "sandbox":
-        raise Refused(
-            f"cannot {name} {call.id}: its engine is {view.instance.engine}, not sandbox",
-            code="not_sandbox",
-        )
-    try:
-        return dict(await call.supervisor.asking.command(call.id, name, arguments))
-    except EngineError as error:
-        # The sandbox refuses by design, such as a scan without a code.
-        raise Refused(str(error), code=error.code) from error

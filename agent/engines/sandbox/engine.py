@@ -2,7 +2,6 @@
 
 import asyncio
 import gc
-import os
 from collections.abc import Coroutine, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 from agent.core.words import PASSKEY_REQUIRED, Claim, ConnectionStatus, Happening
 from agent.engines.base import ProbeAnswer, Qr, Reporter
+from agent.engines.sandbox.conversation import Conversation
 from agent.engines.sandbox.drill import Drill
 from agent.engines.sandbox.faults import Faults
 from agent.engines.sandbox.files import SessionDamagedError
@@ -38,7 +38,6 @@ class SandboxEngine:
         self._saved = SavedSession(folder)
         self._claim = Claim(Status.INITIALIZING, phase="process")
         self._stopping = False
-        self._sent = 0
         self._login: asyncio.Task[None] | None = None
         self._traffic: asyncio.Task[None] | None = None
         self._tasks = Tasks(reporter.crashed)
@@ -46,6 +45,9 @@ class SandboxEngine:
         self._server = Server(settings, faults)
         self._phone = Phone(settings)
         self._drill = Drill(faults, self)
+        self._conversation = Conversation(
+            folder, self._server, reporter, settings.read_after, self._saved.count
+        )
 
     async def connect(self) -> None:
         if self._stopping:
@@ -79,13 +81,13 @@ class SandboxEngine:
         return self._phone.code()
 
     async def send(self, message: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Messages of every kind count alike; the phone reads none."""
+        """The contact has it when this returns, of whatever type it is."""
         if not isinstance(message.get("to"), str) or not message["to"]:
             raise InvalidRequest("cannot send: the message has no receiver", field="to")
         if self._claim.status is not Status.CONNECTED or self._stopping:
             raise EngineError("cannot send: not connected", code="not_connected")
         await self._server.ping()
-        return {"id": self._message_out()}
+        return {"id": self._conversation.send(message)}
 
     async def logout(self) -> None:
         self._saved.unpair()
@@ -130,7 +132,13 @@ class SandboxEngine:
             return {}
         if name == "fault":
             return await self._drill.command(arguments)
-        raise InvalidRequest(f"cannot {name!r:.40}: the sandbox knows scan and fault", field="name")
+        if name == "say":
+            return self._conversation.say(arguments)
+        if name == "heard":
+            return self._conversation.heard(arguments)
+        raise InvalidRequest(
+            f"cannot {name!r:.40}: the sandbox knows scan, fault, say and heard", field="name"
+        )
 
     async def lose(self, reason: str, until_wall: float | None = None) -> None:
         """The connection ends from outside."""
@@ -222,24 +230,13 @@ class SandboxEngine:
             if step == 1:
                 await self._drill.while_active("stuck-loading")
         self._tell(Status.CONNECTED)
-        self._traffic = self.start(self._server.keep_alive(self._next_message), "traffic")
+        self._traffic = self.start(self._talk(), "traffic")
         self._drill.connected()
 
-    def _next_message(self) -> None:
-        """By turns one from a peer and one that the account's owner writes on the phone."""
-        self._sent += 1
-        if self._sent % 2:
-            self.happened("message", direction="in", type="text")
-            self._saved.count()
-        else:
-            self._message_out()
-
-    def _message_out(self) -> str:
-        id = "3EB0" + os.urandom(8).hex().upper()
-        self.happened("message", direction="out", type="text")
-        self.happened("ack", id=id, ack="server")
-        self._saved.count()
-        return id
+    async def _talk(self) -> None:
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._server.keep_alive(self._conversation.make_noise), name="frames")
+            tasks.create_task(self._conversation.take(), name="messages")
 
     def _tell(
         self,

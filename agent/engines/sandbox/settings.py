@@ -31,6 +31,7 @@ class SandboxSettings:
         6, "codes of one login; after the last one a new request starts again", low=1, high=_DAY
     )
     messages_per_minute: float = setting(6.0, "messages that come in; 0 = none", low=0, high=6000)
+    read_after: float = setting(1.0, "seconds until a contact reads what it got", low=0, high=_DAY)
     frame_every: float = setting(
         5.0, "seconds between the server's signs of life", low=0.05, high=_DAY
     )

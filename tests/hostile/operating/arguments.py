@@ -40,6 +40,7 @@ _ANY: Mapping[str, tuple[Any, ...]] = {
     "url": ("http://127.0.0.1:9/x",), "content": ("AAAA",), "mimetype": ("image/png",),
     "filename": ("x.png",), "caption": ("c",), "latitude": (1,), "longitude": (2,),
     "message_id": ("x",), "emoji": ("x",), "failed": ("20260101T000000Z",),
+    "of": ("3EB0",), "count": (1, 3),
     "secret": ("x" * 20,), "command": ("00000000-0000-4000-8000-000000000000",),
 }  # fmt: skip
 _HERE: Mapping[str, tuple[Any, ...]] = {
@@ -58,6 +59,9 @@ _HERE: Mapping[str, tuple[Any, ...]] = {
     "backends add adopt": ("nobody",), "POST /api/backends adopt": (["nobody"],),
     "POST /api/backends url": ("http://127.0.0.1:9", "x"), "POST /api/backends key": ("k",),
     "POST /api/backends name": ("late", "eu"),
+    "sandbox say contact": ("5511999999999", "x"), "sandbox say kind": ("message", "call", "x"),
+    "sandbox say fields": ("{}", '{"emoji": "x"}', "x"), "POST {I}/sandbox/say fields": ({},),
+    "sandbox say group": ("1@g.us",), "POST {I}/sandbox/say group": ("1@g.us",),
     "fleet drain wait": (1,), "fleet move wait": (1,), "fleet command wait": (1,),
 }  # fmt: skip
 """Values of an argument: by its command and its name, or by its name."""

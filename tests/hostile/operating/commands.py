@@ -45,9 +45,9 @@ KEEPS = words_of(
     "forget, fleet accept, fleet move, fleet release, fleet why, fleet command, fleet leave, "
     "webhooks list, webhooks test, webhooks dead, webhooks retry, snapshot, snapshots, export, "
     "removed list, removed restore, remote-settings, trash list, trash restore, key add, key "
-    "list, key revoke, repair, sandbox fault, sandbox scan, sandbox clear, pairing-code, "
-    "screenshot, messages, alerts explain, doctor, config check, config show, config init, "
-    "completion, run, worker, tune"
+    "list, key revoke, repair, sandbox fault, sandbox scan, sandbox clear, sandbox say, "
+    "sandbox heard, pairing-code, screenshot, messages, alerts explain, doctor, config check, "
+    "config show, config init, completion, run, worker, tune"
 )
 LEFT = {
     "demo": "an agent of its own",
@@ -77,7 +77,8 @@ ROUTES_KEEP = words_of(
     "{I}/passkey, POST {I}/health, POST {I}/recover, GET {I}/qr, POST {I}/pairing-code, GET "
     "{I}/screenshot, GET {I}/worker-lines, GET {I}/failed-starts, GET "
     "{I}/failed-starts/{failed}/picture, GET {I}/events, POST {I}/messages, POST "
-    "{I}/sandbox/scan, GET /api/fleet, POST /api/fleet/machines/{name}/drain, POST "
+    "{I}/sandbox/scan, POST {I}/sandbox/say, GET {I}/sandbox/heard, GET /api/fleet, POST "
+    "/api/fleet/machines/{name}/drain, POST "
     "/api/fleet/machines/{name}/undrain, POST /api/fleet/machines/{name}/forget, POST "
     "/api/fleet/accept, POST /api/fleet/leave, POST /api/fleet/promise, GET "
     "/api/fleet/commands/{command}, POST {I}/release, POST {I}/move, GET {I}/fleet, GET "

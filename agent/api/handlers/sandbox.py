@@ -1,0 +1,76 @@
+"""The sandbox engine: its phone, its contacts, its faults."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from agent.api.http.call import Call, Json
+from agent.api.http.fields import BOOLEAN, INTEGER, NUMBER, OBJECT, STRING, STRINGS, Field
+from agent.engines.sandbox.records import KINDS, TYPES
+from agent.errors import EngineError, InvalidRequest, Refused
+
+FAULTS = (
+    *("crash", "hang", "zombie", "slow", "drop", "leak", "bad-mac", "prekey", "logout", "ban"),
+    *("temp-ban", "conflict", "outdated", "no-qr", "passkey", "no-pairing"),
+    *("stuck-loading", "corrupt-files"),
+)
+_HOW = ("peers", "per_minute", "bytes_per_second")
+FAULT = (
+    Field("fault", STRING, "name of the fault", choices=FAULTS),
+    Field("for", NUMBER, "seconds that it lasts; default: until cleared", least=0.001, most=1e7),
+    Field("peers", STRINGS, "contacts whose messages fail (bad-mac, prekey)", most=100),
+    Field("per_minute", NUMBER, "errors of each peer per minute", least=0.1, most=6000),
+    Field("bytes_per_second", NUMBER, "growth of a memory leak", least=1, most=2**30),
+    Field("clear", BOOLEAN, "true = end every fault"),
+)
+SAY = (
+    Field("contact", STRING, "who writes: a number or a jid", required=True, least=1, most=64),
+    Field("text", STRING, "the text, caption, emoji, option or state", most=65_536),
+    Field("kind", STRING, "default message", choices=KINDS),
+    Field("type", STRING, "of a message; default text", choices=TYPES),
+    Field("of", STRING, "id of the message that it is about", least=1, most=64),
+    Field("group", STRING, "jid of the group in which it is written", least=1, most=64),
+    Field("from_me", BOOLEAN, "true = the account's owner writes it on the phone"),
+    Field("message_id", STRING, "its id at WhatsApp; default: a new one", least=1, most=48),
+    Field("count", INTEGER, "so many messages, numbered; default 1", least=1, most=10_000),
+    Field("fields", OBJECT, "more of its record: quote, mentions, media, location, poll …"),
+)
+HEARD = (
+    Field("after", INTEGER, "cursor of the last one seen; default 0", least=0),
+    Field("limit", INTEGER, "how many at most; default 100", least=1, most=1000),
+)
+
+
+async def scan(call: Call) -> Json:
+    return await _sandbox(call, "scan", {})
+
+
+async def fault(call: Call) -> Json:
+    body = await call.body()
+    if body.get("clear"):
+        return await _sandbox(call, "fault", {"name": "clear"})
+    if "fault" not in body:
+        raise InvalidRequest("cannot use the field 'fault': it is missing", field="fault")
+    more = {name: body[name] for name in _HOW if name in body}
+    return await _sandbox(call, "fault", {"name": body["fault"], "for": body.get("for"), **more})
+
+
+async def say(call: Call) -> Json:
+    return await _sandbox(call, "say", await call.body())
+
+
+async def heard(call: Call) -> Json:
+    return await _sandbox(call, "heard", call.query)
+
+
+async def _sandbox(call: Call, name: str, arguments: Mapping[str, Any]) -> Json:
+    view = call.supervisor.view(call.id)
+    if view.instance.engine != "sandbox":
+        raise Refused(
+            f"cannot {name} {call.id}: its engine is {view.instance.engine}, not sandbox",
+            code="not_sandbox",
+        )
+    try:
+        return dict(await call.supervisor.asking.command(call.id, name, arguments))
+    except EngineError as error:
+        # The sandbox refuses by design, such as a scan without a code.
+        raise Refused(str(error), code=error.code) from error

@@ -1,0 +1,175 @@
+"""What is written between the sandbox's account and its contacts: WhatsApp gives each message until
+the session has it on its disk, and a contact gets each one once."""
+
+import asyncio
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from agent.core.words import Happening
+from agent.engines.base import Reporter
+from agent.engines.sandbox.contacts import Contacts
+from agent.engines.sandbox.records import ack, jid_of, new_id, own_message, record_of
+from agent.engines.sandbox.server import Server
+from agent.engines.sandbox.waiting import Record, Waiting
+from agent.errors import EngineError, InvalidRequest
+
+FOLDER = "whatsapp"
+"""Beside the session's own folder: what WhatsApp and the contacts have is no part of a session."""
+AT_ONCE = 200
+"""Messages that WhatsApp gives before it waits until they are taken."""
+AGAIN_AFTER = 1.0
+"""Seconds until it gives again what was not taken."""
+LARGEST = 256 << 10
+MOST_SAID = 10_000
+NOISE = "5511900000001"
+"""Who writes at the rate of the settings."""
+
+
+class Conversation:
+    """One account's. `count` hears of each message that came or went."""
+
+    def __init__(
+        self,
+        session: Path,
+        server: Server,
+        reporter: Reporter,
+        read_after: float,
+        count: Callable[[], None],
+    ) -> None:
+        self._folder = session.with_name(FOLDER)
+        self._session = session
+        self._server = server
+        self._reporter = reporter
+        self._read_after = read_after
+        self._count = count
+        self._waits: Waiting | None = None
+        self._contacts: Contacts | None = None
+        self._changed = asyncio.Event()
+        self._noise = 0
+
+    async def take(self) -> None:
+        """Take what WhatsApp holds, as long as the connection is there."""
+        told = False
+        while True:
+            self._changed.clear()
+            try:
+                if not (entries := self._waiting().next(AT_ONCE)):
+                    await self._until_more()
+                    continue
+                records = [entry.record for entry in entries]
+                if not self._server.frame():
+                    await asyncio.sleep(AGAIN_AFTER)
+                    continue
+                if self._reporter.keeps:
+                    await self._reporter.keep(records)
+                self._waiting().drop(entries)
+            except EngineError as error:
+                if not told:
+                    self._happened("error", code=error.code)
+                told = True
+                await asyncio.sleep(AGAIN_AFTER)
+            else:
+                told = False
+                self._tell(records)
+
+    def say(self, said: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Something happens at a contact, or on the account's phone; `count` times."""
+        count = said.get("count", 1)
+        if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= MOST_SAID:
+            raise InvalidRequest(f"cannot say it: count is 1 to {MOST_SAID}", field="count")
+        if count == 1:
+            records = [record_of(said)]
+        else:
+            base, text = said.get("message_id") or new_id(), said.get("text", "")
+            numbered = (
+                {"message_id": f"{base}-{n}", "text": f"{text} {n}"} for n in range(1, count + 1)
+            )
+            records = [record_of({**said, **each}) for each in numbered]
+        if len(json.dumps(records[0])) > LARGEST:
+            raise InvalidRequest(f"cannot say it: it has more than {LARGEST} bytes", field="fields")
+        self._add(records)
+        first = records[0]
+        return {"id": first["message_id"], "record": first["id"], "waiting": len(self._waiting())}
+
+    def send(self, message: Mapping[str, Any]) -> str:
+        """The message's id, once the contact has it; with a key that came before, the same one."""
+        key = message.get("key")
+        id = "3EB0" + key[:18].upper() if isinstance(key, str) and key else new_id()
+        chat = jid_of(message.get("to"), "to")
+        if self._receivers().receive(chat, id, _shown(message)):
+            self._add([own_message(chat, id, message)])
+        self._add([ack(chat, id, "server"), ack(chat, id, "delivered")])
+        self._add([ack(chat, id, "read")], time.time() + self._read_after)
+        return id
+
+    def heard(self, asked: Mapping[str, Any]) -> Mapping[str, Any]:
+        after, limit = asked.get("after", 0), asked.get("limit", 100)
+        if not isinstance(after, int) or not isinstance(limit, int) or not 1 <= limit <= 1000:
+            raise InvalidRequest("cannot show messages: limit is 1 to 1000", field="limit")
+        return self._receivers().page(after, limit)
+
+    def make_noise(self) -> None:
+        """By turns a contact writes, and the account's owner on the phone."""
+        self._noise += 1
+        own, text = self._noise % 2 == 0, f"message {self._noise} of the sandbox"
+        record = record_of({"contact": NOISE, "text": text, "from_me": own})
+        more = [ack(record["chat"], record["message_id"], "server")] if own else []
+        with suppress(EngineError):  # on a full disk there is none
+            self._add([record, *more])
+
+    def _add(self, records: Sequence[Record], due: float = 0.0) -> None:
+        self._waiting().add(records, due)
+        self._changed.set()
+
+    async def _until_more(self) -> None:
+        try:
+            async with asyncio.timeout(self._waiting().next_due()):
+                await self._changed.wait()
+        except TimeoutError:
+            pass
+
+    def _tell(self, records: Sequence[Record]) -> None:
+        for record in records:
+            if record["kind"] == "message":
+                direction = "out" if record["from_me"] else "in"
+                self._happened("message", direction=direction, type=record["type"])
+                self._count()
+            elif record["kind"] == "message_ack":
+                self._happened("ack", id=record["message_id"], ack=record["state"])
+
+    def _happened(self, kind: str, **detail: Any) -> None:
+        self._reporter.happened(Happening(kind, detail))
+
+    def _waiting(self) -> Waiting:
+        if self._waits is None:
+            keeps = self._reporter.keeps
+            self._waits = Waiting(self._own_folder() if keeps else self._folder, kept=keeps)
+        return self._waits
+
+    def _receivers(self) -> Contacts:
+        if self._contacts is None:
+            self._contacts = Contacts(self._own_folder())
+        return self._contacts
+
+    def _own_folder(self) -> Path:
+        """Made at its first use, with the rights of the session's own folder."""
+        try:
+            self._folder.mkdir(mode=0o700)
+            self._folder.chmod(self._session.stat().st_mode & 0o770)
+        except FileExistsError:
+            pass
+        except OSError as error:
+            raise EngineError(f"cannot make {self._folder}: {error}", code="save_failed") from error
+        return self._folder
+
+
+def _shown(message: Mapping[str, Any]) -> dict[str, Any]:
+    """What a contact sees; of a file its size."""
+    shown = {key: value for key, value in message.items() if key not in ("key", "to", "content")}
+    if isinstance(content := message.get("content"), str):
+        shown["size"] = len(content) * 3 // 4 - content[-2:].count("=")
+    return {"at": round(time.time(), 3), "type": "text", **shown}

@@ -1,0 +1,280 @@
+"""What contacts write to the sandbox's account, and what they get: nothing lost, nothing twice."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent.engines.base import KeepsNothing
+from agent.engines.sandbox import conversation, waiting
+from agent.engines.sandbox.contacts import Contacts
+from agent.engines.sandbox.engine import SandboxEngine, open_engine
+from agent.engines.sandbox.records import KINDS, MORE, TYPES, record_of
+from agent.engines.sandbox.waiting import Waiting
+from agent.errors import EngineError, InvalidRequest
+from tests.engines.sandbox.test_engine import QUICK, Heard
+
+ANN = "5511999990000@s.whatsapp.net"
+RECORDS = "agent.wings.messages.record"
+SETTINGS = {**QUICK, "messages_per_minute": 0, "read_after": 0.01}
+
+
+class Keeping(Heard):
+    """A Reporter that keeps, unless its disk is `full`; a `killed` one answers no more."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kept: list[Mapping[str, Any]] = []
+        self.tries = 0
+        self.full = self.killed = False
+
+    @property
+    def keeps(self) -> bool:
+        return True
+
+    async def keep(self, records: Sequence[Mapping[str, Any]]) -> None:
+        self.tries += 1
+        if self.full:
+            raise EngineError("cannot keep: the disk is full", code="not_kept")
+        self.kept += records
+        if self.killed:
+            await asyncio.Event().wait()
+
+    def texts(self) -> list[str]:
+        return [r["text"] for r in self.kept if r["kind"] == "message" and not r["from_me"]]
+
+    def states(self) -> list[str]:
+        return [r["state"] for r in self.kept if r["kind"] == "message_ack"]
+
+
+@pytest.fixture
+async def start(tmp_path: Path, eventually: Any) -> AsyncIterator[Callable[..., Any]]:
+    """Another worker of the same session; what a worker kept in memory ends with it."""
+    session = tmp_path / "sales" / "session"
+    session.mkdir(parents=True)
+    engines: list[SandboxEngine] = []
+
+    async def begin(heard: Heard, *, connected: bool = True) -> SandboxEngine:
+        while engines:
+            await engines.pop().close()
+        engines.append(open_engine(session, SETTINGS, heard))
+        if connected:
+            await engines[0].connect()
+            await eventually(lambda: heard.claims and heard.claims[-1].status == "CONNECTED")
+        return engines[0]
+
+    yield begin
+    while engines:
+        await engines.pop().close()
+
+
+async def say(engine: SandboxEngine, text: str, **more: Any) -> Mapping[str, Any]:
+    return await engine.command("say", {"contact": "+55 11 99999-0000", "text": text, **more})
+
+
+async def test_a_message_waits_for_the_session_and_a_kill_between_taking_and_keeping_gives_it_again(
+    start: Any, eventually: Any
+) -> None:
+    first = Keeping()
+    away = await start(first, connected=False)
+    said = await say(away, "one")
+    await say(away, "two")
+    assert first.kept == [], "no connection, nothing comes"
+    second = Keeping()
+    second.killed = True
+    await start(second)
+    await eventually(lambda: second.texts() == ["one", "two"])
+    third = Keeping()
+    await start(third)
+    await eventually(lambda: third.texts() == ["one", "two"])
+    assert [r["id"] for r in third.kept] == [r["id"] for r in second.kept], "the same, by their ids"
+    assert third.kept[0]["message_id"] == said["id"]
+    await eventually(lambda: ("message", "in") in [*_directions(third)])
+    fourth = Keeping()
+    engine = await start(fourth)
+    await say(engine, "three")
+    await eventually(lambda: fourth.texts() == ["three"])
+
+
+def _directions(heard: Heard) -> list[tuple[str, Any]]:
+    return [(each.kind, each.detail.get("direction")) for each in heard.happened_]
+
+
+async def test_a_full_disk_takes_nothing_and_is_told_once(
+    start: Any, eventually: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(conversation, "AGAIN_AFTER", 0.01)
+    heard = Keeping()
+    heard.full = True
+    engine = await start(heard)
+    await say(engine, "kept at last")
+    await eventually(lambda: heard.tries > 3)
+    assert [e.detail for e in heard.happened_ if e.kind == "error"] == [{"code": "not_kept"}]
+    assert ("message", "in") not in _directions(heard)
+    heard.full = False
+    await eventually(lambda: heard.texts() == ["kept at last"])
+
+
+async def test_nothing_comes_through_a_connection_that_is_dead(
+    start: Any, eventually: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(conversation, "AGAIN_AFTER", 0.01)
+    heard = Keeping()
+    engine = await start(heard)
+    await engine.command("fault", {"name": "zombie"})
+    await say(engine, "later")
+    await asyncio.sleep(0.05)
+    assert heard.kept == []
+    await engine.command("fault", {"name": "clear"})
+    await eventually(lambda: heard.texts() == ["later"])
+
+
+async def test_a_contact_gets_a_message_of_one_key_once_and_its_acks_come_also_after_a_kill(
+    start: Any, eventually: Any
+) -> None:
+    message = {"to": "5511999990000", "type": "text", "text": "hello", "key": "ab" * 32}
+    heard = Keeping()
+    engine = await start(heard)
+    sent = await engine.send(message)
+    await eventually(lambda: heard.states() == ["server", "delivered", "read"])
+    own = next(r for r in heard.kept if r["kind"] == "message")
+    assert (own["from_me"], own["text"], own["chat"]) == (True, "hello", ANN)
+    again = Keeping()
+    engine = await start(again)
+    assert await engine.send(message) == sent
+    await engine.send({**message, "key": "cd" * 32, "text": "another"})
+    got = await engine.command("heard", {})
+    assert [m["text"] for m in got["messages"]] == ["hello", "another"]
+    assert got["messages"][0]["id"] == sent["id"]
+    assert (await engine.command("heard", {"after": 1}))["messages"] == got["messages"][1:]
+    await eventually(lambda: again.states().count("read") == 2)
+    acks = {r["id"] for r in heard.kept if r["kind"] == "message_ack"}
+    assert acks <= {r["id"] for r in again.kept}, "acknowledged again, by the same ids"
+
+
+async def test_a_file_reaches_the_contact_by_its_size(start: Any) -> None:
+    engine = await start(Keeping())
+    await engine.send({"to": ANN, "type": "media", "mimetype": "image/png", "content": "QUJDRA=="})
+    (got,) = (await engine.command("heard", {}))["messages"]
+    assert (got["size"], "content" in got) == (4, False)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_each_kind_arrives_as_a_record_that_can_be_kept(
+    kind: str, start: Any, eventually: Any
+) -> None:
+    clean = pytest.importorskip(RECORDS).clean
+    heard = Keeping()
+    engine = await start(heard)
+    await say(engine, "read" if kind == "message_ack" else "x", kind=kind, of="3EB0AA")
+    await eventually(lambda: heard.kept)
+    assert clean(heard.kept[0]) == heard.kept[0]
+    assert heard.kept[0]["kind"] == kind
+
+
+@pytest.mark.parametrize("type", TYPES)
+def test_each_type_of_message_has_what_belongs_to_it(type: str) -> None:
+    clean = pytest.importorskip(RECORDS).clean
+    record = record_of({"contact": ANN, "text": "x", "type": type, "group": "123-4@g.us"})
+    assert clean(record) == record
+    assert (record["type"], record["chat"], record["sender"]) == (type, "123-4@g.us", ANN)
+
+
+def test_the_fields_that_a_caller_may_give_are_those_of_a_record() -> None:
+    form = pytest.importorskip(RECORDS)
+    known = set(form.COMMON).union(*form.OWN.values())
+    assert set(MORE) <= known
+    record = record_of({"contact": ANN, "fields": {"quote": {"message_id": "A", "text": "b"}}})
+    assert record["quote"] == {"message_id": "A", "text": "b"}
+
+
+@pytest.mark.parametrize(
+    ("said", "field"),
+    [
+        ({"contact": "nobody"}, "contact"),
+        ({"contact": ANN, "group": "a b@g.us"}, "group"),
+        ({"contact": ANN, "kind": "gap"}, "kind"),
+        ({"contact": ANN, "type": "song"}, "type"),
+        ({"contact": ANN, "kind": "message_edit"}, "of"),
+        ({"contact": ANN, "fields": {"cursor": 7}}, "fields"),
+        ({"contact": ANN, "fields": {"media": {"x": "y" * 300_000}}}, "fields"),
+        ({"contact": ANN, "text": "x" * 65_537}, "text"),
+        ({"contact": ANN, "count": 10_001}, "count"),
+    ],
+)
+async def test_what_cannot_be_said_is_refused_by_its_field(
+    said: dict[str, Any], field: str, start: Any
+) -> None:
+    heard = Keeping()
+    engine = await start(heard, connected=False)
+    with pytest.raises(InvalidRequest) as refused:
+        await engine.command("say", said)
+    assert refused.value.field == field
+
+
+async def test_so_many_numbered_messages_come_in_their_order(start: Any, eventually: Any) -> None:
+    heard = Keeping()
+    engine = await start(heard)
+    await say(engine, "number", count=1000)
+    await eventually(lambda: len(heard.kept) == 1000)
+    assert heard.texts() == [f"number {n}" for n in range(1, 1001)]
+    assert len({r["id"] for r in heard.kept}) == 1000
+
+
+def test_more_than_whatsapp_holds_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(waiting, "MOST", 3)
+    held = Waiting(tmp_path, kept=True)
+    held.add([{"id": "a"}, {"id": "b"}])
+    with pytest.raises(EngineError) as refused:
+        held.add([{"id": "c"}, {"id": "d"}])
+    assert refused.value.code == "too_many_waiting"
+    assert [e.record["id"] for e in Waiting(tmp_path, kept=True).next(9)] == ["a", "b"]
+
+
+def test_a_line_that_a_kill_tore_is_cut_off_and_the_next_one_is_whole(tmp_path: Path) -> None:
+    held = Waiting(tmp_path, kept=True)
+    held.add([{"id": "a"}])
+    with (tmp_path / waiting.NAME).open("ab") as file:
+        file.write(b'{"n":2,"due":0.0,"reco')
+    held = Waiting(tmp_path, kept=True)
+    held.add([{"id": "b"}])
+    assert [e.record["id"] for e in Waiting(tmp_path, kept=True).next(9)] == ["a", "b"]
+
+
+def test_the_file_of_what_was_taken_stays_small_and_its_numbers_go_on(tmp_path: Path) -> None:
+    held = Waiting(tmp_path, kept=True)
+    for n in range(200):
+        held.add([{"id": f"{n}", "text": "x" * 1000}])
+        held.drop(held.next(9))
+    assert (tmp_path / waiting.NAME).stat().st_size < 100_000
+    held = Waiting(tmp_path, kept=True)
+    held.add([{"id": "last"}])
+    assert [(e.record["id"], e.number) for e in held.next(9)] == [("last", 201)]
+
+
+def test_contacts_forget_the_older_half_and_their_cursors_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agent.engines.sandbox.contacts.MOST_BYTES", 2000)
+    contacts = Contacts(tmp_path)
+    for n in range(100):
+        assert contacts.receive(ANN, f"{n}", {"text": "x" * 10})
+    page = Contacts(tmp_path).page(0, 1000)
+    cursors = [m["cursor"] for m in page["messages"]]
+    assert cursors == list(range(cursors[0], 101))
+    assert not Contacts(tmp_path).receive(ANN, "99", {"text": "again"})
+
+
+async def test_without_anybody_who_keeps_messages_are_counted_and_leave_no_file(
+    start: Any, eventually: Any, tmp_path: Path
+) -> None:
+    heard = Heard()
+    assert isinstance(heard, KeepsNothing)
+    engine = await start(heard)
+    await say(engine, "hello")
+    await eventually(lambda: ("message", "in") in _directions(heard))
+    assert not (tmp_path / "sales" / conversation.FOLDER).exists()
