@@ -12,8 +12,9 @@ from typing import Any
 from agent.core.words import Happening
 from agent.engines.base import Reporter
 from agent.engines.sandbox.contacts import Contacts
-from agent.engines.sandbox.records import ack, jid_of, new_id, own_message, record_of
+from agent.engines.sandbox.records import ack, chat_of, new_id, own_message, record_of
 from agent.engines.sandbox.server import Server
+from agent.engines.sandbox.uploads import Uploads
 from agent.engines.sandbox.waiting import Record, Waiting
 from agent.errors import EngineError, InvalidRequest
 
@@ -48,6 +49,7 @@ class Conversation:
         self._count = count
         self._waits: Waiting | None = None
         self._contacts: Contacts | None = None
+        self._uploads = Uploads()
         self._changed = asyncio.Event()
         self._noise = 0
 
@@ -99,12 +101,16 @@ class Conversation:
         """The message's id, once the contact has it; with a key that came before, the same one."""
         key = message.get("key")
         id = "3EB0" + key[:18].upper() if isinstance(key, str) and key else new_id()
-        chat = jid_of(message.get("to"), "to")
-        if self._receivers().receive(chat, id, _shown(message)):
+        chat = chat_of(message["to"])
+        shown = {**_shown(message), **self._uploads.whole(message)}
+        if self._receivers().receive(chat, id, shown):
             self._add([own_message(chat, id, message)])
         self._add([ack(chat, id, "server"), ack(chat, id, "delivered")])
         self._add([ack(chat, id, "read")], time.time() + self._read_after)
         return id
+
+    def take_part(self, part: Mapping[str, Any]) -> Mapping[str, Any]:
+        return self._uploads.take(part)
 
     def heard(self, asked: Mapping[str, Any]) -> Mapping[str, Any]:
         after, limit = asked.get("after", 0), asked.get("limit", 100)
@@ -168,8 +174,7 @@ class Conversation:
 
 
 def _shown(message: Mapping[str, Any]) -> dict[str, Any]:
-    """What a contact sees; of a file its size."""
-    shown = {key: value for key, value in message.items() if key not in ("key", "to", "content")}
-    if isinstance(content := message.get("content"), str):
-        shown["size"] = len(content) * 3 // 4 - content[-2:].count("=")
+    """What a contact sees, but for a file."""
+    hidden = ("key", "to", "content", "upload")
+    shown = {name: value for name, value in message.items() if name not in hidden}
     return {"at": round(time.time(), 3), "type": "text", **shown}

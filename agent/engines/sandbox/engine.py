@@ -136,8 +136,11 @@ class SandboxEngine:
             return self._conversation.say(arguments)
         if name == "heard":
             return self._conversation.heard(arguments)
+        if name == "file_part":
+            return self._conversation.take_part(arguments)
         raise InvalidRequest(
-            f"cannot {name!r:.40}: the sandbox knows scan, fault, say and heard", field="name"
+            f"cannot {name!r:.40}: the sandbox knows scan, fault, say, heard and file_part",
+            field="name",
         )
 
     async def lose(self, reason: str, until_wall: float | None = None) -> None:

@@ -49,6 +49,14 @@ def jid_of(contact: object, field: str = "contact") -> str:
     return f"{user}@{server}"
 
 
+def chat_of(to: str) -> str:
+    """Where a message of the session goes: the sandbox has a contact for each text."""
+    text = to.strip().replace("@c.us", "@s.whatsapp.net")[:64]
+    if is_phone(text):
+        text = digits_of(text)
+    return text if "@" in text else f"{text}@s.whatsapp.net"
+
+
 def new_id() -> str:
     return "3EB0" + os.urandom(9).hex().upper()
 
