@@ -203,6 +203,12 @@ class WhatsApp(Program):
         for user in users:
             call(self.url + "/person", {"user": user, "takesKeys": True})
 
+    def asks_again(self, *users: str) -> None:
+        """These contacts ask for a message again that they could not read, as WhatsApp's clients
+        do; others leave it unread."""
+        for user in users:
+            call(self.url + "/person", {"user": user, "asks": True})
+
     def asks_for_passkey(self, user: str, asks: bool) -> None:
         """Whether a scan by this account leads to a passkey instead of a linked device."""
         call(self.url + "/person", {"user": user, "passkey": asks})
@@ -237,9 +243,11 @@ class WhatsApp(Program):
         """The types of the receipts that the account's device gave for one message."""
         return [each["type"] for each in self.device(user)["receipts"] if each["id"] == id]
 
+    def people(self) -> list[dict[str, Any]]:
+        return list(call(self.url + "/state")["people"])
+
     def person(self, user: str) -> dict[str, Any]:
-        people = call(self.url + "/state")["people"]
-        return next((each for each in people if each["user"] == user), {})
+        return next((each for each in self.people() if each["user"] == user), {})
 
 
 class BaileysServer(Program):

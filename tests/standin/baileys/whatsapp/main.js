@@ -72,7 +72,7 @@ const COMMANDS = {
     await Promise.all(gone);
   },
   'POST /person': ({ user, ...told }) => {
-    const names = ['answers', 'passkey', 'takesKeys', 'corrupts'];
+    const names = ['answers', 'asks', 'passkey', 'takesKeys', 'corrupts'];
     for (const name of names) if (name in told) whatsapp.person(user)[name] = told[name];
   },
 };

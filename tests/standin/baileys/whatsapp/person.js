@@ -13,6 +13,7 @@ SessionCipher.prototype.doDecryptWhisperMessage = async function tryOnCopy(bytes
   return Object.assign(session, copy) && plain;
 };
 const SIGNED = 1;
+const MOST_ASKED = 5;
 
 const bare = (key) => Buffer.from(key).subarray(-32);
 const marked = (key) => Buffer.concat([Buffer.from([5]), bare(key)]);
@@ -38,6 +39,9 @@ export class Person {
   /** Whether it writes again with the keys that a retry encloses, as WhatsApp's clients do; else with
    * the next ones that the server hands out. */
   takesKeys = false;
+  /** Whether it asks for a message again that it could not read, as WhatsApp's clients do. */
+  asks = false;
+  #asked = new Map();
   /** Whether WhatsApp asks for a passkey before it links a device of this account. */
   passkey = false;
 
@@ -71,11 +75,30 @@ export class Person {
 
   /** What a sender needs to write to this person for the first time. */
   bundle(jid) {
+    return node('user', { jid }, [this.#registrationNode(), ...this.#keys()]);
+  }
+
+  /** What a receipt says that asks for a message again; from the second time on with keys for a new
+   * session. null: it was asked for often enough. */
+  askAgain(id, t) {
+    const count = (this.#asked.get(id) ?? 0) + 1;
+    if (!this.asks || count > MOST_ASKED) return null;
+    this.#asked.set(id, count);
+    const retry = node('retry', { count: String(count), id, t, v: '1' });
+    const keys = count > 1 ? [node('keys', {}, this.#keys())] : [];
+    return [retry, this.#registrationNode(), ...keys];
+  }
+
+  #registrationNode() {
+    return node('registration', {}, number(this.#registration, 4));
+  }
+
+  /** Its public keys, one of them for a first message. */
+  #keys() {
     const id = this.#nextPreKey++;
     this.#preKeys.set(id, curve.generateKeyPair());
     const signature = curve.calculateSignature(this.#identity.privKey, this.#signedKey.pubKey);
-    return node('user', { jid }, [
-      node('registration', {}, number(this.#registration, 4)),
+    return [
       node('type', {}, Buffer.from([5])),
       node('identity', {}, bare(this.#identity.pubKey)),
       node('key', {}, [
@@ -87,7 +110,7 @@ export class Person {
         node('value', {}, bare(this.#signedKey.pubKey)),
         node('signature', {}, signature),
       ]),
-    ]);
+    ];
   }
 
   /** A message for one device, in the session with it or, with `anew`, in a new one beside the older

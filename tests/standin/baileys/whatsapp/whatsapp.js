@@ -285,6 +285,9 @@ export class WhatsApp {
     } catch (error) {
       person.unread += 1;
       console.log(`${person.user} cannot read ${id}: ${error.message}`);
+      const again = person.askAgain(id, stanza.attrs.t ?? String(now()));
+      const from = `${to.user}@${to.server}`;
+      if (again) this.put(device, node('receipt', { from, id, type: 'retry', t: String(now()) }, again));
     }
   }
 
