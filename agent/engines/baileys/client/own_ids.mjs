@@ -3,7 +3,9 @@
 // known as ours, also after a start and without a list of them.
 import { createHmac, randomBytes } from "node:crypto";
 
-const RANDOM = 12; // hex digits before the mark: a million messages of a session differ in them
+// Hex digits before the mark: a million messages of a session differ in them. Of 65,000 ids that a
+// contact invents, one is taken for ours.
+const RANDOM = 14;
 
 const hmac = (secret, text) => createHmac("sha256", secret).update(text).digest("hex").toUpperCase();
 const marked = (secret, start) => "3EB0" + start + hmac(secret, `id ${start}`).slice(0, 18 - RANDOM);
