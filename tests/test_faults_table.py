@@ -75,6 +75,13 @@ def test_every_fault_of_an_installation_names_tests_that_exist() -> None:
     assert named - known_tests(ROOT / "tests") == set()
 
 
+def test_every_test_that_the_tables_name_exists() -> None:
+    table = (ROOT / "tests/README.md").read_text(encoding="utf-8")
+    cells = re.findall(r"^\|.*\| ([^|]*) \|$", table, re.MULTILINE)
+    named = {name for cell in cells for name in re.findall(r"`(test_\w+)`", cell)}
+    assert named - known_tests(ROOT / "tests") == set()
+
+
 def whole_table(**instead: str) -> str:
     rows = {row: f"| {row} a fault | it ends | `test_x` |" for row in ROWS} | instead
     return "\n".join(rows.values())
