@@ -59,6 +59,11 @@ POINTS = frozenset(
         "spool_written",
         "spool_kept",
         "spool_dropping",
+        "outbox_file",
+        "outbox_accepted",
+        "outbox_begun",
+        "outbox_sent",
+        "outbox_noted",
     }
 )
 

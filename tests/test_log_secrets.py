@@ -210,7 +210,7 @@ async def test_a_running_agent_at_debug_writes_no_secret_anywhere(
     code = (await agent.do("GET", "/api/instance/sales/qr"))["qr"]
     await agent.do("POST", "/api/instance/sales/sandbox/scan", {})
     await eventually(lambda: agent.status("sales"), "CONNECTED")
-    send = "/api/instance/sales/messages"
+    send = "/api/instance/sales/messages?wait=30"
     await agent.do("POST", send, {"to": "5511999", "text": TEXT})
     await agent.ask(
         "POST", send, {"to": "5511999", "type": "media", "mimetype": "x/y", "caption": CAPTION}

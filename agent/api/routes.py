@@ -90,7 +90,7 @@ ROUTES: tuple[Route, ...] = (
     Route("GET", f"{ID}/failed-starts", OPERATE, evidence.failed_starts, "The diagnostics that an engine kept of failed starts, newest first"),  # noqa: E501
     Route("GET", f"{ID}/failed-starts/{FAILED}/picture", ADMIN, evidence.failed_start_picture, "The picture of a failed start"),  # noqa: E501
     Route("GET", f"{ID}/events", READ, instances.history, "An instance's history, newest first", query=instances.HISTORY),  # noqa: E501
-    Route("POST", f"{ID}/messages", OPERATE, messages.send, "Send a message; honours Idempotency-Key", messages.MESSAGE),  # noqa: E501
+    Route("POST", f"{ID}/messages", OPERATE, messages.send, "Send a message; honours Idempotency-Key", messages.MESSAGE, messages.WAIT_SENT, answers=(202, 200)),  # noqa: E501
     Route("POST", f"{ID}/sandbox/scan", OPERATE, sandbox.scan, "Let the sandbox's phone scan", ()),
     Route("POST", f"{ID}/sandbox/fault", OPERATE, sandbox.fault, "Cause a fault in the sandbox", sandbox.FAULT),  # noqa: E501
     Route("POST", f"{ID}/sandbox/say", OPERATE, sandbox.say, "Let a contact of the sandbox write", sandbox.SAY),  # noqa: E501

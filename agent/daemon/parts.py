@@ -10,7 +10,7 @@ from agent.api.http.call import Parts as ApiParts
 from agent.api.http.idempotency import IdempotentAnswers
 from agent.api.server import Server
 from agent.config import Config
-from agent.daemon.wing_parts import Around, WingPart, open_wing_parts
+from agent.daemon.wing_parts import Around, WingPart, open_outbox, open_wing_parts
 from agent.metrics.exporter import Exporter
 from agent.supervise.assemble import Supervision
 from agent.supervise.periodic.alerts import Alerting, alertmanager_of
@@ -42,7 +42,10 @@ async def open_parts(
 ) -> Parts:
     ground, store = supervision.ground, supervision.ground.store
     alertmanager = alertmanager_of(config.alerts)
-    of_wings = open_wing_parts(Around(config, store, ground.bus, supervision.messages))
+    around = Around(config, store, ground.bus, supervision.messages, supervisor)
+    of_wings, outbox = dict(open_wing_parts(around)), open_outbox(around)
+    if outbox is not None:
+        of_wings["outbox"] = outbox
     exporter = Exporter(
         supervisor.views,
         supervisor.status,
@@ -72,6 +75,7 @@ async def open_parts(
         places,
         reload,
         of_wings={type(part): part for part in of_wings.values()},
+        outbox=outbox,
     )
     server = await serve(
         for_handlers,

@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from agent.api.http.call import MessageOutbox
 from agent.config import Config
 from agent.core.model import InstanceId
 from agent.deliver.bus import EventBus
@@ -11,6 +12,7 @@ from agent.metrics.text import Family
 from agent.store.database import Store
 from agent.supervise.requests.kept_messages import MessageChanges
 from agent.supervise.requests.message_page import KeptState, MessagePage
+from agent.supervise.supervisor import Supervisor
 from agent.wing import wings
 
 Begin = Callable[[], Awaitable[object]]
@@ -55,6 +57,7 @@ class Around:
     store: Store
     bus: EventBus
     messages: MessageSource
+    supervisor: Supervisor
 
 
 class WingPart(Protocol):
@@ -74,3 +77,15 @@ class WingPart(Protocol):
 def open_wing_parts(around: Around) -> Mapping[str, WingPart]:
     """By the wing's name."""
     return {wing.name: wing.take(wing.part).open_part(around) for wing in wings() if wing.part}
+
+
+class OutboxPart(WingPart, MessageOutbox, Protocol): ...
+
+
+def open_outbox(around: Around) -> OutboxPart | None:
+    """Of the first wing that keeps messages until they are sent."""
+    for wing in wings():
+        if wing.outbox:
+            opened: OutboxPart = wing.take(wing.outbox).open_outbox(around)
+            return opened
+    return None

@@ -50,6 +50,9 @@ class EngineEntry:
     """True where it finds a session's damaged records by reading them."""
     scans_itself: bool = False
     """True where its own phone may scan a code that it shows."""
+    repeats: bool = False
+    """True where it derives WhatsApp's id of a message from the message's `key`: sent again it is
+    the same message, which phones show once."""
     counts_messages: bool = True
     """False where the engine hears of no message that came or went: their number is unknown."""
 
@@ -70,6 +73,7 @@ CATALOG = {
             "agent.engines.baileys",
             tls=False,
             packable=True,
+            repeats=True,
         ),
         EngineEntry(
             "sandbox",
@@ -79,6 +83,7 @@ CATALOG = {
             forkable=True,
             memory=64 << 20,
             scans_itself=True,
+            repeats=True,
         ),
         EngineEntry(
             "evolution",

@@ -93,7 +93,7 @@ class Attack:
         folder = self._paired.agent.state / "sessions" / session.id / "session"
 
         async def send(message: Mapping[str, Any]) -> str:
-            path = f"/api/instance/{session.id}/messages"
+            path = f"/api/instance/{session.id}/messages?wait=30"
             status, said = await self._paired.agent.ask("POST", path, dict(message))
             return str(said["id"]) if status == 200 else ""
 

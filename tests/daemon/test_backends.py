@@ -666,7 +666,7 @@ async def test_sessions_that_changed_places_on_their_server_send_nothing_until_i
     await standin.restart_process()
     await eventually(lambda: one.verdict("shop"), ("disconnected", "other_account"), within=60)
     message = {"to": "5511999990000", "text": "hello"}
-    status, told = await one.agent.ask("POST", "/api/instance/shop/messages", message)
+    status, told = await one.agent.ask("POST", "/api/instance/shop/messages?wait=30", message)
     assert (status, told["error"]) == (409, "other_account"), told
     assert standin.paths["POST /message/sendText/shop"] == 0
     assert await account() == own
@@ -677,7 +677,7 @@ async def test_sessions_that_changed_places_on_their_server_send_nothing_until_i
     shop.number, desk.number = own, others
     await standin.restart_process()
     await eventually(lambda: one.all_connected(2), within=60)
-    await one.agent.do("POST", "/api/instance/shop/messages", message)
+    await one.agent.do("POST", "/api/instance/shop/messages?wait=30", message)
     assert standin.paths["POST /message/sendText/shop"] == 1
 
 

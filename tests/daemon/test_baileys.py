@@ -29,7 +29,7 @@ MISBEHAVIOURS = {
     "hang": "its loop did not answer within",
 }
 """How Node misbehaves → what its session's log says of it. A leak is ended by the host."""
-MESSAGES = "/api/instance/sales/messages"
+MESSAGES = "/api/instance/sales/messages?wait=30"
 READ = ("delivered", "inactive")
 """Receipts of a message that could be read."""
 SLOWER = {"WA_AGENT_HEALTH__TIMEOUT": "5", "WA_AGENT_HEALTH__INTERVAL": "5"}
@@ -62,7 +62,9 @@ async def test_a_session_is_scanned_killed_in_each_part_and_restored_without_a_c
     shown = await agent.show("sales")
     assert (shown["account"], shown["paired"]) == (ACCOUNT, True)
 
-    sent = await agent.do("POST", "/api/instance/sales/messages", {"to": PEER, "text": "the offer"})
+    sent = await agent.do(
+        "POST", "/api/instance/sales/messages?wait=30", {"to": PEER, "text": "the offer"}
+    )
     assert sent["outcome"] == "sent"
     await eventually(
         lambda: any(h["text"] == "the offer" for h in whatsapp.person(PEER).get("heard", []))
@@ -82,7 +84,7 @@ async def test_a_session_is_scanned_killed_in_each_part_and_restored_without_a_c
 
     whatsapp.trouble(ACCOUNT, "unanswered")
     message, key = {"to": PEER, "text": "only once"}, {"Idempotency-Key": "of this message"}
-    path = "/api/instance/sales/messages"
+    path = "/api/instance/sales/messages?wait=30"
     sending = asyncio.create_task(agent.ask("POST", path, message, key))
 
     def heard() -> list[str]:
@@ -326,7 +328,9 @@ async def test_a_node_that_misbehaves_is_told_apart_and_cured(  # noqa: PLR0917
     await eventually(ended_for_memory, 1, within=60)
     await eventually(lambda: whatsapp.device(ACCOUNT)["logins"] > logins, within=60)
     await eventually(lambda: agent.status("sales"), "CONNECTED", within=60)
-    sent = await agent.do("POST", "/api/instance/sales/messages", {"to": PEER, "text": "cured"})
+    sent = await agent.do(
+        "POST", "/api/instance/sales/messages?wait=30", {"to": PEER, "text": "cured"}
+    )
     assert sent["outcome"] == "sent"
 
 
@@ -365,7 +369,9 @@ async def test_a_session_moves_to_a_plain_baileys_bot_and_back(
     """A bot on the library's own useMultiFileAuthState goes on with the pairing, without a scan."""
     agent = make_agent()
     await a_scanned_session(agent, whatsapp, cache, eventually)
-    sent = await agent.do("POST", "/api/instance/sales/messages", {"to": PEER, "text": "from here"})
+    sent = await agent.do(
+        "POST", "/api/instance/sales/messages?wait=30", {"to": PEER, "text": "from here"}
+    )
     assert sent["outcome"] == "sent"
     await agent.do("POST", "/api/instance/sales/disable")
     await eventually(lambda: agent.pid("sales"), 0)
@@ -402,7 +408,9 @@ async def test_a_session_moves_to_a_plain_baileys_bot_and_back(
     await agent.do("PATCH", "/api/instance/sales", {"settings": {"url": whatsapp.socket}})
     await agent.do("POST", "/api/instance/sales/enable")
     await eventually(lambda: agent.status("sales"), "CONNECTED", within=40)
-    sent = await agent.do("POST", "/api/instance/sales/messages", {"to": PEER, "text": "back"})
+    sent = await agent.do(
+        "POST", "/api/instance/sales/messages?wait=30", {"to": PEER, "text": "back"}
+    )
     assert sent["outcome"] == "sent"
     await eventually(
         lambda: any(h["text"] == "back" for h in whatsapp.person(PEER)["heard"]), within=40

@@ -69,7 +69,7 @@ class Packed:
         return children([await self.agent.pid(id)])
 
     async def says(self, id: str) -> None:
-        path, body = f"/api/instance/{id}/messages", {"to": PEER, "text": f"from {id}"}
+        path, body = f"/api/instance/{id}/messages?wait=30", {"to": PEER, "text": f"from {id}"}
         assert (await self.agent.do("POST", path, body))["outcome"] == "sent"
 
     async def codes(self, id: str) -> int:

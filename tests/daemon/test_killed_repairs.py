@@ -336,6 +336,9 @@ ELSEWHERE = {
         *("fleet_stopped", "fleet_retired", "fleet_arrived", "fleet_claimed"),
         *("fleet_leaving", "fleet_left"),
     },
+    "tests/wings/messages/out/test_outbox_kills.py": {
+        *("outbox_file", "outbox_accepted", "outbox_begun", "outbox_sent", "outbox_noted"),
+    },
     # A record is saved beside `repair_begun` and `repair_done`, before and after each step.
     "tests/store": {
         *("before_commit", "after_commit", "before_migration_copy", "after_migration_copy"),

@@ -133,7 +133,7 @@ async def read_everywhere(agent: RunningAgent, trouble: Trouble) -> dict[str, st
     lines = [*present_state(details, now), *next_steps(details, now)]
     told_once = sum(details["sentence"] in line for line in lines) == 1
     message = {"to": "4915112345678", "text": "hello"}
-    _, unsent = await agent.ask("POST", f"/api/instance/{id}/messages", message)
+    _, unsent = await agent.ask("POST", f"/api/instance/{id}/messages?wait=30", message)
     status, no_code = await agent.ask("GET", f"/api/instance/{id}/qr")
     events = (await agent.do("GET", f"/api/instance/{id}/events?limit=100"))["events"]
     said = [e["sentence"] for e in events if e["detail"].get("reason") == row["reason"]]

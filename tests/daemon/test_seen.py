@@ -73,7 +73,9 @@ async def test_how_long_things_took_is_counted_by_what_really_happened(agent, ev
     await agent.create("a")
     await eventually(lambda: agent.status("a"), "CONNECTED")
     assert await figure(agent, "wa_agent_session_reconnect_seconds_count") == 0
-    await agent.do("POST", "/api/instance/a/messages", {"to": "4915112345678", "text": "hello"})
+    await agent.do(
+        "POST", "/api/instance/a/messages?wait=30", {"to": "4915112345678", "text": "hello"}
+    )
     await agent.fault("a", "drop", 2)
 
     async def all_counted():

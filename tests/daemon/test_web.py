@@ -143,7 +143,7 @@ async def test_messages_go_out_come_in_and_are_heard_of(agent, stand_in, eventua
     async with aiohttp.ClientSession(connector=connector) as session:
         heard = await session.ws_connect("http://localhost/api/events?kind=message&kind=ack")
         assert (await heard.receive_json())["type"] == "hello"
-        path = f"/api/instance/{ID}/messages"
+        path = f"/api/instance/{ID}/messages?wait=30"
         sent = await agent.do("POST", path, {"to": "5511777777777", "text": "hello"})
         assert sent["outcome"] == "sent"
         picture = base64.b64encode(b"\x89PNG\r\n\x1a\n" + bytes(64)).decode()

@@ -88,7 +88,9 @@ async def test_a_session_of_baileys_comes_back_elsewhere_while_its_agent_and_wor
         assert await fleet.owners() == {"shop": "b"}
         await eventually(lambda: b.status("shop"), "CONNECTED", within=40)
         a.thaw()
-        sent = await b.do("POST", "/api/instance/shop/messages", {"to": PEER, "text": "hello"})
+        sent = await b.do(
+            "POST", "/api/instance/shop/messages?wait=30", {"to": PEER, "text": "hello"}
+        )
         assert sent["outcome"] == "sent"
         assert whatsapp.overlaps() == []
         trash = a.state / "sessions" / ".trash"

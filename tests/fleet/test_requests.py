@@ -62,7 +62,9 @@ async def sent_once(*agents: FleetAgent) -> None:
     """The same key through both machines."""
     message = {"to": "491711234567", "text": "hello"}
     answers = [
-        await agent.ask("POST", "/api/instance/shop/messages", message, {"Idempotency-Key": "7"})
+        await agent.ask(
+            "POST", "/api/instance/shop/messages?wait=30", message, {"Idempotency-Key": "7"}
+        )
         for agent in agents
     ]
     assert [status for status, _ in answers] == [200, 200]

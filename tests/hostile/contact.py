@@ -57,7 +57,7 @@ class World:
     @property
     def watched(self) -> Target:
         async def send(message: Mapping[str, Any]) -> str:
-            path = f"/api/instance/{WATCHED}/messages"
+            path = f"/api/instance/{WATCHED}/messages?wait=30"
             return str((await self.agent.do("POST", path, message))["id"])
 
         return Target(self.whatsapp, DESK, self.agent.state / "sessions" / WATCHED, send)

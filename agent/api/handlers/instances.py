@@ -135,7 +135,8 @@ def _wanted(call: Call, view: InstanceView) -> bool:
 
 
 async def show(call: Call) -> Json:
-    return {**show_instance(call.supervisor.view(call.id)), **_here(call)}
+    shown = show_instance(call.supervisor.view(call.id))
+    return {**shown, **_here(call), **_outbox(call)}
 
 
 def _here(call: Call) -> Json:
@@ -144,10 +145,16 @@ def _here(call: Call) -> Json:
     return {} if fleet is None else {"machine": fleet.face.machine, "as_of_seconds": 0.0}
 
 
+def _outbox(call: Call) -> Json:
+    """What waits to be sent; nothing where messages are not kept."""
+    outbox = call.parts.outbox
+    return {} if outbox is None else {"outbox": outbox.waiting(call.id)}
+
+
 async def details(call: Call) -> Json:
     call.supervisor.view(call.id)
     await call.parts.evidence.measure(call.id)
-    shown = {**show_details(call.supervisor.view(call.id)), **_here(call)}
+    shown = {**show_details(call.supervisor.view(call.id)), **_here(call), **_outbox(call)}
     shown["events"] = [show_event(e) for e in await call.supervisor.history(call.id, limit=20)]
     return shown
 

@@ -4,19 +4,28 @@ import asyncio
 import binascii
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Awaitable, Mapping
+from contextlib import asynccontextmanager
 from typing import Any
 
 from aiohttp import web
 
-from agent.api.http.call import Call
+from agent.api.http.call import Call, MessageOutbox, Order
 from agent.api.http.envelope import json_answer
-from agent.api.http.fields import NUMBER, STRING, Field, read_body
+from agent.api.http.fields import INTEGER, NUMBER, STRING, Field, read_body
 from agent.errors import EngineError, InvalidRequest, Refused, TooLarge, WaError
 
 _TO = Field("to", STRING, "a phone number or a chat's id", required=True, least=1, most=128)
 _KINDS = ("text", "media", "location", "contact", "reaction")
 _TYPE = Field("type", STRING, "default text", choices=_KINDS)
+_EXPIRES = Field(
+    "expires_in",
+    INTEGER,
+    "seconds after which it is not sent any more; default: as agent.toml says",
+    least=1,
+    most=30 * 86_400,
+)
+_ALL = (_TO, _TYPE, _EXPIRES)
 _MORE: Mapping[str, tuple[Field, ...]] = {
     "text": (Field("text", STRING, "the message", required=True, least=1, most=65_536),),
     "media": (
@@ -43,7 +52,17 @@ _MORE: Mapping[str, tuple[Field, ...]] = {
         Field("emoji", STRING, 'the reaction; "" removes it', required=True, most=32),
     ),
 }
-MESSAGE = (_TO, _TYPE, *(Field(f.name, f.kind, f.meaning) for rows in _MORE.values() for f in rows))
+MESSAGE = (*_ALL, *(Field(f.name, f.kind, f.meaning) for rows in _MORE.values() for f in rows))
+WAIT_SENT = (
+    Field(
+        "wait",
+        INTEGER,
+        "seconds to wait until WhatsApp has it: 200 with WhatsApp's id, or the error; default 0:"
+        " 202 as soon as it is on the disk, and it is sent when the session can. Where messages are"
+        " not kept, each request waits",
+        most=300,
+    ),
+)
 
 _STATES = frozenset(
     {
@@ -54,47 +73,74 @@ _STATES = frozenset(
 """Codes of an engine: the message is right, and the session's state does not allow it."""
 
 
-async def send(call: Call) -> web.Response:
-    born = call.supervisor.view(call.id).instance.created_wall
+async def send(call: Call) -> web.StreamResponse:
+    """Handed to the session at once; where messages are kept first, to who keeps them."""
+    call.supervisor.view(call.id)
+    if (outbox := call.parts.outbox) is None:
+        async with _order(call) as order:
+            return await _send(call, order)
+    return await (await _keep(call, outbox))
+
+
+async def _keep(call: Call, outbox: MessageOutbox) -> Awaitable[web.StreamResponse]:
+    """The answer is waited for without the message in memory."""
+    async with _order(call) as order:
+        return await outbox.take(call, order)
+
+
+@asynccontextmanager
+async def _order(call: Call) -> AsyncIterator[Order]:
     section = call.parts.section
     async with call.large_body(section.media_limit * 4 // 3 + section.body_limit) as body:
-        return await _send(call, body, section.media_limit, born)
+        yield await _read(call, body, section.media_limit)
 
 
-async def _send(call: Call, body: Mapping[str, Any], media_limit: int, born: float) -> web.Response:
+async def _read(call: Call, body: Mapping[str, Any], media_limit: int) -> Order:
     kind = body.get("type", "text")
     if not isinstance(kind, str) or kind not in _MORE:
         raise InvalidRequest(
             "cannot use the field 'type': it must be one of " + ", ".join(_KINDS), field="type"
         )
-    message = {"type": kind, **read_body(body, (_TO, _TYPE, *_MORE[kind]))}
+    message = {"type": kind, **read_body(body, (*_ALL, *_MORE[kind]))}
+    expires_in = message.pop("expires_in", None)
     if kind == "media":
         if ("url" in message) == ("content" in message):
             raise InvalidRequest("cannot send the file: give either url or content", field="url")
         if "content" in message:
             content = message["content"]
             message["content"] = await asyncio.to_thread(check_file, content, media_limit)
-
-    async def work() -> Mapping[str, Any]:
-        try:
-            return await call.supervisor.asking.send(call.id, message)
-        except EngineError as error:
-            raise _refused(call, error) from error
-
     key = call.request.headers.get("Idempotency-Key")
     if key is None:
-        return json_answer(dict(await work()))
+        return Order(message, expires_in)
     if not 1 <= len(key) <= 255:
         raise InvalidRequest(
             "cannot use this Idempotency-Key: 1 to 255 characters", field="Idempotency-Key"
         )
     digest = await asyncio.to_thread(_digest, message)
-    # An engine that can gives the message this id: sent again, it is the same one for WhatsApp.
-    message["key"] = hashlib.sha256(
-        "\0".join((call.caller.name, call.id, key)).encode()
-    ).hexdigest()
     whose = (call.caller.name, call.id, key)
-    sent, again = await call.parts.answers.once(whose, digest, work, born=born)
+    # An engine that can gives the message this id: sent again, it is the same one for WhatsApp.
+    message["key"] = hashlib.sha256("\0".join(whose).encode()).hexdigest()
+    return Order(message, expires_in, whose, digest)
+
+
+async def _send(call: Call, order: Order) -> web.Response:
+    born = call.supervisor.view(call.id).instance.created_wall
+
+    async def work() -> Mapping[str, Any]:
+        try:
+            return await call.supervisor.asking.send(call.id, order.message)
+        except EngineError as error:
+            engine = call.supervisor.view(call.id).instance.engine
+            raise explain_refusal(engine, error) from error
+
+    if not order.whose:
+        return json_answer(dict(await work()))
+    sent, again = await call.parts.answers.once(order.whose, order.digest, work, born=born)
+    return answer_sent(sent, again=again)
+
+
+def answer_sent(sent: Mapping[str, Any], *, again: bool) -> web.Response:
+    """The engine's own answer; `again`: an earlier request with that Idempotency-Key got it."""
     answer = json_answer(dict(sent))
     if again:
         answer.headers["Idempotent-Replayed"] = "true"
@@ -124,12 +170,11 @@ def _digest(message: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(message, sort_keys=True).encode()).hexdigest()
 
 
-def _refused(call: Call, error: EngineError) -> WaError:
+def explain_refusal(engine: str, error: EngineError) -> WaError:
     """The engine's refusal as an error: wrong, not supported, or not in this state."""
     if error.code == "invalid_request":
         if error.field != "type":
             return InvalidRequest(str(error), field=error.field or "body")
-        engine = call.supervisor.view(call.id).instance.engine
         return Refused(f"{error} ({engine})", field="type", code="not_supported")
     if error.code == "file_too_large":
         return TooLarge(str(error), field="content", code=error.code)

@@ -47,6 +47,12 @@ async def read_json(request: web.Request, *, limit: int, seconds: float) -> dict
     return parse_object(raw)
 
 
+def forget_body(request: web.Request) -> None:
+    """Its handler has read it, and may go on for long: its memory is free."""
+    if _RAW in request:
+        request[_RAW] = b""
+
+
 async def _read(request: web.Request, limit: int, seconds: float) -> bytes:
     if request.headers.get("Content-Encoding", "identity") != "identity":
         raise UnsupportedType(

@@ -10,7 +10,7 @@ from aiohttp import web
 
 from agent.api.http.audit import Audit
 from agent.api.http.auth import Caller, KeyRing, Right
-from agent.api.http.body import read_json
+from agent.api.http.body import forget_body, read_json
 from agent.api.http.error_window import ErrorWindow
 from agent.api.http.fields import Field, read_body, read_query
 from agent.api.http.fleet_gate import FleetGate
@@ -66,6 +66,8 @@ class Parts:
     """The WebSockets that get events."""
     of_wings: Mapping[type, Any] = field(default_factory=dict)
     """What runs of each wing, by its type."""
+    outbox: "MessageOutbox | None" = None
+    """Keeps messages until they are sent; None: each goes to its session at once."""
 
     def end_listeners_of(self, key: str) -> None:
         """End the WebSockets that were opened with that key."""
@@ -171,6 +173,7 @@ class Call:
             seconds = section.body_timeout + (size or most) / _SLOWEST
             yield await read_json(self.request, limit=most, seconds=seconds)
         finally:
+            forget_body(self.request)
             self.parts.large.release()
 
     async def raw_body(self, most: int | None = None) -> dict[str, Any]:
@@ -183,6 +186,29 @@ class Call:
 Json = Mapping[str, Any]
 """An answer in JSON."""
 Handler = Callable[[Call], Awaitable[Json | web.StreamResponse]]
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """A message to send, as it was read and checked."""
+
+    message: Mapping[str, Any]
+    expires_in: int | None = None
+    whose: tuple[str, ...] = ()
+    """The caller's name, the instance and the Idempotency-Key; () = without a key."""
+    digest: str = ""
+    """Of the message; "" without a key."""
+
+
+class MessageOutbox(Protocol):
+    """Keeps messages until they are sent: a wing's."""
+
+    async def take(self, call: Call, order: Order) -> Awaitable[web.StreamResponse]:
+        """Returns when the message is kept and `order` needs no memory any more; what it returns
+        waits for the answer."""
+
+    def waiting(self, id: InstanceId) -> Json:
+        """What waits of a session and why, for its view; {} = nothing."""
 
 
 class OtherMachines(Protocol):

@@ -68,9 +68,7 @@ class IdempotentAnswers:
     ) -> tuple[Answer, bool]:
         """The answer, and whether an earlier request got it; a second caller waits. `born`: when
         what it is for was made; an answer for an earlier one of that name is not taken."""
-        # Hashed: the database reveals neither the client's key nor a message.
-        name = PREFIX + hashlib.sha256("\0".join(key).encode()).hexdigest()
-        digest = hashlib.sha256("\0".join((*key, request)).encode()).hexdigest()
+        name, digest = _names(key, request)
         while (first := self._under_way.get(name)) is not None:
             await asyncio.shield(first)
         done = self._under_way[name] = asyncio.get_running_loop().create_future()
@@ -82,6 +80,16 @@ class IdempotentAnswers:
         finally:
             del self._under_way[name]
             done.set_result(None)
+
+    async def earlier(
+        self, key: tuple[str, ...], request: str, *, born: float = 0.0
+    ) -> Answer | None:
+        """The answer that `once` would give without work; None: it would work."""
+        name, digest = _names(key, request)
+        while (first := self._under_way.get(name)) is not None:
+            await asyncio.shield(first)
+        stored = await self._read(name, str(born))
+        return None if stored is None else _earlier(stored, digest)
 
     async def _do(self, name: str, digest: str, work: Callable[[], Awaitable[Answer]]) -> Answer:
         await self._write_owed()
@@ -139,6 +147,12 @@ class IdempotentAnswers:
         gone = [name for name in newest if walls[name] < oldest]
         gone += [name for name in newest[len(keep) :] if walls[name] >= oldest]
         await self._store.forget_facts([name for name in gone if name not in self._under_way])
+
+
+def _names(key: tuple[str, ...], request: str) -> tuple[str, str]:
+    """Hashed: the database reveals neither the client's key nor a message."""
+    name = PREFIX + hashlib.sha256("\0".join(key).encode()).hexdigest()
+    return name, hashlib.sha256("\0".join((*key, request)).encode()).hexdigest()
 
 
 def _earlier(stored: _Stored, digest: str) -> Answer:

@@ -8,9 +8,12 @@ from typing import Any
 
 from agent.cli.command import Subparsers, add_instance_command, client_of
 from agent.cli.terminal.answer import print_answer
+from agent.cli.terminal.show import clean
 from agent.errors import InvalidRequest
 
-_SECONDS = 120.0
+_SECONDS = 90.0
+"""More than the wait: what a message takes where none is kept, too."""
+_WAIT = 30
 
 
 def add(commands: Subparsers) -> None:
@@ -40,6 +43,13 @@ def add(commands: Subparsers) -> None:
     parser.add_argument(
         "--idempotency-key", metavar="KEY", help="send a message with this key only once"
     )
+    parser.add_argument(
+        "--wait",
+        metavar="SECONDS",
+        type=int,
+        default=_WAIT,
+        help=f"wait so long until WhatsApp has it, default {_WAIT}; 0 = until it is kept",
+    )
 
 
 def send(options: argparse.Namespace) -> int:
@@ -48,13 +58,17 @@ def send(options: argparse.Namespace) -> int:
         client_of(options)
         .request(
             "POST",
-            f"/api/instance/{options.id}/messages",
+            f"/api/instance/{options.id}/messages?wait={max(options.wait, 0)}",
             body={"to": options.to, **_content(options)},
             headers={"Idempotency-Key": key} if key else None,
-            seconds=_SECONDS,
+            seconds=_SECONDS + max(options.wait, 0),
         )
         .json()
     )
+    if message.get("state") == "accepted":
+        kept = f"kept as {message['id']}: it is sent when the session can"
+        why = clean(message.get("sentence", ""))
+        return print_answer(options, message, kept, why)
     sent = message.get("outcome", "sent") == "sent"
     pairs = (f"{k}={v}" for k, v in message.items() if not (sent and k == "outcome"))
     return print_answer(options, message, " ".join(["sent" if sent else "handed over;", *pairs]))

@@ -120,6 +120,11 @@ def present_state(details: dict[str, Any], now: datetime) -> Iterator[str]:
     yield from _proof(details)
     if (probe := details["probe"]) is not None and not probe["ok"]:
         yield f"its last ping failed ({probe['failures']} in a row): {probe['error']}"
+    if (outbox := details.get("outbox")) and outbox["waiting"]:
+        oldest = -(seconds_from(outbox["oldest"], now) or 0.0)
+        many = "messages wait" if outbox["waiting"] > 1 else "message waits"
+        why_not = f": {outbox['sentence']}" if outbox["sentence"] else ""
+        yield f"{outbox['waiting']} {many} to be sent, the oldest for {duration(oldest)}{why_not}"
     if details["crypto_errors_lately"]:
         yield f"{details['crypto_errors_lately']} crypto errors lately"
     if reason := REASONS.get(details["reason"]):

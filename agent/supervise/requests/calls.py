@@ -2,8 +2,10 @@
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from base64 import b64encode
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from contextlib import aclosing, asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 from agent.clock import boot_now
@@ -13,6 +15,7 @@ from agent.core.reasons import reason_of
 from agent.core.words import OTHER_ACCOUNT
 from agent.engines.base import Qr
 from agent.errors import EngineError, LinkError, Refused, TooLarge, TryLater, WaError
+from agent.files import open_plain
 from agent.store.database import Store
 from agent.supervise.facts import Facts
 from agent.supervise.registry import Registry
@@ -81,10 +84,13 @@ class Calls:
             await self._store.append(entry(self._registry.get(id), "operator", said))
             return await link.call("command", call, timeout=timeout)
 
-    async def send(self, id: InstanceId, message: Mapping[str, Any]) -> Mapping[str, Any]:
+    async def send(
+        self, id: InstanceId, message: Mapping[str, Any], file: Path | None = None
+    ) -> Mapping[str, Any]:
+        """`file`: what would be the message's content, on the disk."""
         link, facts = self._link(id, "send with"), self._registry.get(id)
         _refuse_other_account(facts)
-        message = await in_parts(link, id, message)
+        message = await in_parts(link, id, message, file)
         begun = boot_now()
         try:
             answer = await link.call("send", {"message": dict(message)}, timeout=SEND_TIMEOUT)
@@ -181,21 +187,43 @@ PART_TIMEOUT = 15.0
 
 
 async def in_parts(
-    link: WorkerLink, id: InstanceId, message: Mapping[str, Any]
+    link: WorkerLink, id: InstanceId, message: Mapping[str, Any], file: Path | None = None
 ) -> Mapping[str, Any]:
     """The message with the file's name in place of its content; a short one as it is. The engine
     takes a long file in parts, each after the one before; no part touches a disk. A failure here
     comes before the message: it was surely not sent."""
     content = message.get("content")
-    if not isinstance(content, str) or len(content) <= PART:
+    if file is not None:
+        parts = _parts_of_file(id, file)
+    elif isinstance(content, str) and len(content) > PART:
+        parts = _parts_of_text(content)
+    else:
         return message
-    upload = secrets.token_hex(16)
-    for index, start in enumerate(range(0, len(content), PART)):
-        part = {"upload": upload, "index": index, "data": content[start : start + PART]}
-        await _hand_over(link, id, part)
-    size = len(content) // 4 * 3 - content[-2:].count("=")
+    upload, index, size = secrets.token_hex(16), 0, 0
+    async with aclosing(parts):
+        async for data in parts:
+            await _hand_over(link, id, {"upload": upload, "index": index, "data": data})
+            index, size = index + 1, size + len(data) // 4 * 3 - data[-2:].count("=")
     rest = {name: value for name, value in message.items() if name != "content"}
     return {**rest, "upload": upload, "size": size}
+
+
+async def _parts_of_text(content: str) -> AsyncGenerator[str, None]:
+    for start in range(0, len(content), PART):
+        yield content[start : start + PART]
+
+
+async def _parts_of_file(id: InstanceId, path: Path) -> AsyncGenerator[str, None]:
+    try:
+        file = await asyncio.to_thread(open_plain, path)
+        with file:
+            while raw := await asyncio.to_thread(file.read, PART // 4 * 3):
+                yield b64encode(raw).decode()
+    except OSError as error:
+        raise Refused(
+            f"cannot send with {id}: the file of the message cannot be read: {error.strerror}",
+            code="file_lost",
+        ) from error
 
 
 async def _hand_over(link: WorkerLink, id: InstanceId, part: Mapping[str, Any]) -> None:

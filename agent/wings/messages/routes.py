@@ -9,6 +9,7 @@ from agent.core.model import ID_PATTERN
 from agent.errors import InvalidRequest, Unauthorized
 from agent.supervise.requests.kept_messages import LONGEST_PAGE
 from agent.wings.messages.live import follow
+from agent.wings.messages.out.routes import ROUTES as OUTBOX_ROUTES
 from agent.wings.messages.part import MessagesPart
 from agent.wings.messages.record import schema
 
@@ -117,4 +118,5 @@ ROUTES = (
         count,
         "How many kept records wait for who gets them, by session",
     ),
+    *OUTBOX_ROUTES,
 )

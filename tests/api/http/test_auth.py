@@ -104,6 +104,7 @@ def example(path: str) -> str:
         .replace("{snapshot}", "20260115T103045Z")
         .replace("{removed}", "20260115T103045Z")
         .replace("{failed}", "20260115T103045Z")
+        .replace("{message}", "out_0123456789ab")
         .replace("{command}", "00000000-0000-4000-8000-000000000000")
     )
 

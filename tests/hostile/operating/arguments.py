@@ -40,7 +40,8 @@ _ANY: Mapping[str, tuple[Any, ...]] = {
     "url": ("http://127.0.0.1:9/x",), "content": ("AAAA",), "mimetype": ("image/png",),
     "filename": ("x.png",), "caption": ("c",), "latitude": (1,), "longitude": (2,),
     "message_id": ("x",), "emoji": ("x",), "failed": ("20260101T000000Z",),
-    "of": ("3EB0",), "count": (1, 3),
+    "of": ("3EB0",), "count": (1, 3), "message": ("out_x",), "cancel": ("out_x",),
+    "expires_in": (60,),
     "secret": ("x" * 20,), "command": ("00000000-0000-4000-8000-000000000000",),
 }  # fmt: skip
 _HERE: Mapping[str, tuple[Any, ...]] = {
@@ -158,7 +159,17 @@ def draw_request(chance: Random, name: str, id: str, **told: Any) -> Step:
     if name == "DELETE {I}" and id in BACKENDS:
         ends = query.get("remote") is True  # else its backend keeps the session
     path = name.partition(" ")[2].replace("{I}", "/api/instance/{id}")
-    for key in ("snapshot", "removed", "name", "failed", "command", "group", "secret", "key"):
+    for key in (
+        "snapshot",
+        "removed",
+        "name",
+        "failed",
+        "command",
+        "group",
+        "secret",
+        "key",
+        "message",
+    ):
         if f"{{{key}}}" in path:
             where = name if f"{name} {key}" in _HERE else ""
             backend = key == "name" and "/api/backends/" in path

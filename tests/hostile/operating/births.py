@@ -60,7 +60,7 @@ async def _read_with(world: World, token: str) -> tuple[int, Any]:
 async def _send(world: World, key: str) -> str:
     body = {"to": "5511999990000", "text": "the same"}
     headers = {"Idempotency-Key": key}
-    path = f"/api/instance/{NAME}/messages"
+    path = f"/api/instance/{NAME}/messages?wait=30"
     status, said = await world.agent.ask("POST", path, body, headers)
     assert status == 200, said
     return str(json.loads(json.dumps(said))["id"])

@@ -46,8 +46,8 @@ KEEPS = words_of(
     "webhooks list, webhooks test, webhooks dead, webhooks retry, snapshot, snapshots, export, "
     "removed list, removed restore, remote-settings, trash list, trash restore, key add, key "
     "list, key revoke, repair, sandbox fault, sandbox scan, sandbox clear, sandbox say, "
-    "sandbox heard, pairing-code, screenshot, messages, alerts explain, doctor, config check, "
-    "config show, config init, completion, run, worker, tune"
+    "sandbox heard, pairing-code, screenshot, messages, outbox, alerts explain, doctor, "
+    "config check, config show, config init, completion, run, worker, tune"
 )
 LEFT = {
     "demo": "an agent of its own",
@@ -76,7 +76,8 @@ ROUTES_KEEP = words_of(
     "{I}/enable, POST {I}/disable, POST {I}/start, POST {I}/stop, POST {I}/restart, PUT "
     "{I}/passkey, POST {I}/health, POST {I}/recover, GET {I}/qr, POST {I}/pairing-code, GET "
     "{I}/screenshot, GET {I}/worker-lines, GET {I}/failed-starts, GET "
-    "{I}/failed-starts/{failed}/picture, GET {I}/events, POST {I}/messages, POST "
+    "{I}/failed-starts/{failed}/picture, GET {I}/events, POST {I}/messages, GET "
+    "{I}/outbox, GET {I}/outbox/{message}, DELETE {I}/outbox/{message}, POST "
     "{I}/sandbox/scan, POST {I}/sandbox/say, GET {I}/sandbox/heard, GET /api/fleet, POST "
     "/api/fleet/machines/{name}/drain, POST "
     "/api/fleet/machines/{name}/undrain, POST /api/fleet/machines/{name}/forget, POST "
@@ -126,6 +127,10 @@ PASSED_BY = {
     **dict.fromkeys(("cleanup_reset", "set_aside"), ("POST {I}/cleanup", "POST {I}/logout")),
     "action_begun": ("POST {I}/restart", "POST {I}/stop"),
     "renew_done": ("POST {I}/logout",),
+    **dict.fromkeys(
+        ("outbox_file", "outbox_accepted", "outbox_begun", "outbox_sent", "outbox_noted"),
+        ("POST {I}/messages",),
+    ),
 }
 """A fail point → requests on whose way it lies."""
 LEFT_POINTS = {

@@ -190,7 +190,7 @@ export function makeTrial() {
     const id = state.id;
     act(go, "", async () => {
       const answer = await (
-        await send("POST", "/api/instance/" + encodeURIComponent(id) + "/messages", {
+        await send("POST", "/api/instance/" + encodeURIComponent(id) + "/messages?wait=30", {
           body: { to: to.value.trim().replace(/^\+/, ""), text: text.value },
           seconds: 60,
         })

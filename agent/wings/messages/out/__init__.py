@@ -1,0 +1,1 @@
+"""The outbox: messages to send, on the disk before they are taken."""

@@ -1,0 +1,54 @@
+"""`wa-agent outbox`: what waits to be sent, what became of it, and how it is taken back."""
+
+import argparse
+from typing import Any
+
+from agent.cli.command import Subparsers, add_instance_command, client_of
+from agent.cli.terminal.answer import print_answer, print_list
+from agent.cli.terminal.show import clean, moment
+from agent.wings.messages.out.states import State
+
+
+def add(commands: Subparsers) -> None:
+    summary = "list messages that wait to be sent and what became of the others, or cancel one"
+    parser = add_instance_command(commands, "outbox", outbox, summary)
+    parser.add_argument("--state", choices=tuple(State), help="only messages in this state")
+    parser.add_argument(
+        "--limit", metavar="N", type=int, default=50, help="messages at most, newest first"
+    )
+    parser.add_argument(
+        "--cancel", metavar="MESSAGE", help="cancel the message of this id, if it is not sent yet"
+    )
+
+
+def outbox(options: argparse.Namespace) -> int:
+    path = f"/api/instance/{options.id}/outbox"
+    client = client_of(options)
+    if options.cancel is not None:
+        cancelled = client.request("DELETE", f"{path}/{options.cancel}").json()
+        return print_answer(options, cancelled, f"{cancelled['id']} is cancelled")
+    query = {"limit": options.limit, **({"state": options.state} if options.state else {})}
+    page = client.get(path, query)
+    waits = page["outbox"]
+    if waits and waits["sentence"] and not getattr(options, "json", False):
+        print(f"{waits['waiting']} wait: {clean(waits['sentence'])}")
+    return print_list(
+        options,
+        page["messages"],
+        ("ID", "ACCEPTED", "TO", "TYPE", "STATE", "TRIES", "WHATSAPP'S ID", "WHY"),
+        _row,
+        nothing=f"the outbox of {options.id} is empty",
+    )
+
+
+def _row(message: dict[str, Any]) -> tuple[Any, ...]:
+    return (
+        message["id"],
+        moment(message["accepted"]),
+        message["to"],
+        message["type"],
+        message["state"],
+        message["tries"],
+        message["message_id"] or "-",
+        message["sentence"] or "-",
+    )

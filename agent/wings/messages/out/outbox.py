@@ -1,0 +1,226 @@
+"""The outbox: takes messages onto the disk, and lets each session's sender send them."""
+
+import asyncio
+import json
+import logging
+import secrets
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from aiohttp import web
+
+from agent.api.handlers.messages import answer_sent
+from agent.api.http.call import Call, Order
+from agent.config import Config
+from agent.core.event_json import wall_text
+from agent.core.model import InstanceId
+from agent.daemon.wing_parts import Around
+from agent.errors import NotFound, Refused, StoreError, TryLater
+from agent.failpoint import failpoint
+from agent.metrics.text import Family
+from agent.wings.messages.out.answer import Taken, answer_to
+from agent.wings.messages.out.database import NAME
+from agent.wings.messages.out.file import FOLDER, LONGEST_INSIDE, OutboxFiles
+from agent.wings.messages.out.limits import HOUR, OutboxLimits, limits_of
+from agent.wings.messages.out.message import OutMessage, chat_of, hash_of
+from agent.wings.messages.out.running import Running
+from agent.wings.messages.out.states import State
+from agent.wings.messages.out.store import NewMessage, OutboxStore
+
+log = logging.getLogger(__name__)
+
+OPENS_WITHIN = 10.0
+"""Seconds that a message waits for the file to be opened, just after the agent's start."""
+
+
+class TooManyWait(TryLater):
+    code = "outbox_full"
+    http = 429
+
+
+class NoRoom(StoreError):
+    code = "outbox_full"
+
+
+class _Sessions:
+    """The supervisor's, as senders need it."""
+
+    def __init__(self, around: Around) -> None:
+        self.view = around.supervisor.view
+        self.send = around.supervisor.asking.send
+
+
+def open_outbox(around: Around) -> "Outbox":
+    state = around.config.agent.state_path
+    running = Running(around, _Sessions(around), state / NAME, OutboxFiles(state / FOLDER))
+    return Outbox(running, limits_of(around.config))
+
+
+class Outbox:
+    """What the API asks; `running` does the work."""
+
+    def __init__(self, running: Running, limits: OutboxLimits) -> None:
+        self._running = running
+        self._limits = limits
+        self._coming: Counter[InstanceId] = Counter()
+        """Messages on their way to the disk, which the limits count."""
+        self._coming_bytes = 0
+
+    def tasks(self) -> Mapping[str, Callable[[], Awaitable[object]]]:
+        return {"outbox": self._running.run}
+
+    def reload(self, config: Config) -> None:
+        self._limits = limits_of(config)
+
+    def samples(self) -> Iterable[tuple[Family, str]]:
+        return ()
+
+    def figures(self) -> Any:
+        return None
+
+    def waiting(self, id: InstanceId) -> Mapping[str, Any]:
+        sender = self._running.senders.get(id)
+        oldest = None if sender is None else sender.queue.oldest()
+        if sender is None or oldest is None:
+            return {}
+        hold = sender.hold
+        return {
+            "waiting": sender.queue.count,
+            "oldest": wall_text(oldest.accepted_wall),
+            "reason": hold.code if hold else "",
+            "sentence": hold.sentence if hold else "",
+        }
+
+    async def take(self, call: Call, order: Order) -> Awaitable[web.StreamResponse]:
+        store = await self._running.opened(OPENS_WITHIN)
+        view, wait = call.supervisor.view(call.id), float(call.query.get("wait", 0))
+        born = view.instance.created_wall
+        if order.whose:
+            # An agent without an outbox may have sent it, not long ago.
+            sent = await call.parts.answers.earlier(order.whose, order.digest, born=born)
+            if sent is not None:
+                return _now(answer_sent(sent, again=True))
+        new, content = self._make(call.id, order, born)
+        size = len(new.content) + len(content) // 4 * 3
+        self._must_fit(call.id, size)
+        self._coming[call.id] += 1
+        self._coming_bytes += size
+        try:
+            taken = await self._keep(store, new, content, wait)
+        finally:
+            self._coming[call.id] -= 1
+            self._coming_bytes -= size
+        failpoint("outbox_accepted")
+        return self._answer(taken, wait)
+
+    def _make(self, id: InstanceId, order: Order, born: float) -> tuple[NewMessage, str]:
+        """The row, and the content of its file, which has a place of its own."""
+        now, name = time.time(), f"out_{secrets.token_hex(12)}"
+        message = {"key": hash_of((name,), born), **order.message}
+        content = message.get("content", "")
+        apart = content if isinstance(content, str) and len(content) > LONGEST_INSIDE else ""
+        if apart:
+            del message["content"]
+        expires = order.expires_in or self._limits.expires_hours * HOUR
+        text = json.dumps(message, separators=(",", ":"))
+        row = OutMessage(
+            number=0,
+            id=name,
+            instance=id,
+            born=born,
+            chat=chat_of(str(message["to"])),
+            type=str(message["type"]),
+            state=State.ACCEPTED,
+            accepted_wall=now,
+            expires_wall=now + expires,
+            changed_wall=now,
+            repeats=hash_of(order.whose, born) if order.whose else "",
+            digest=order.digest,
+            file=name if apart else "",
+            size=len(text) + len(apart) // 4 * 3,
+        )
+        return NewMessage(row, text), apart
+
+    def _must_fit(self, id: InstanceId, size: int) -> None:
+        sender, limits = self._running.senders.get(id), self._limits
+        count = self._coming[id] + (0 if sender is None else sender.queue.count)
+        if count >= limits.most:
+            raise TooManyWait(
+                f"cannot take the message: {count} messages of {id} wait to be sent, no more than"
+                f" {limits.most} may ([messages] outbox_most); wa-agent why {id} says why they wait"
+            )
+        if self._running.bytes + self._coming_bytes + size > limits.bytes:
+            raise NoRoom(
+                f"cannot take the message: what waits to be sent has {self._running.bytes} bytes,"
+                f" no more than {limits.megabytes} MiB may wait ([messages] outbox_megabytes)"
+            )
+
+    async def _keep(self, store: OutboxStore, new: NewMessage, content: str, wait: float) -> Taken:
+        running, ends = self._running, []
+
+        def committed(result: tuple[OutMessage, bool]) -> None:
+            row, again = result
+            if wait and row.state is State.ACCEPTED:
+                ends.append(running.waiters.add(row.id))
+            if not again:
+                running.add(row, impatient=wait > 0)
+
+        if content:
+            await asyncio.to_thread(running.files.write, new.row.file, content)
+        failpoint("outbox_file")
+        kept = False
+        try:
+            row, again = await store.take(new, committed)
+            kept = not again
+        finally:
+            if content and not kept:
+                await asyncio.to_thread(running.files.remove, new.row.file)
+        sender = running.senders.get(row.instance)
+        waits = sender.hold.sentence if sender is not None and sender.hold is not None else ""
+        return Taken(row, again, waits, ends[0] if ends else None)
+
+    async def _answer(self, taken: Taken, wait: float) -> web.StreamResponse:
+        try:
+            return await answer_to(taken, wait)
+        finally:
+            if taken.end is not None:
+                self._running.waiters.remove(taken.row.id, taken.end)
+                sender = self._running.senders.get(taken.row.instance)
+                if sender is not None and not taken.again:
+                    sender.lose_patience(taken.row.number)
+
+    async def page(
+        self, id: InstanceId, state: str, before: str, limit: int
+    ) -> tuple[Sequence[OutMessage], str]:
+        """Newest first, and why those that wait do; `before`: the id of the last one seen."""
+        store = await self._running.opened(OPENS_WITHIN)
+        number = (await self.find(id, before)).number if before else 0
+        rows = await store.page(id, state=state, before=number, limit=limit)
+        return rows, str(self.waiting(id).get("sentence", ""))
+
+    async def find(self, id: InstanceId, message: str) -> OutMessage:
+        store = await self._running.opened(OPENS_WITHIN)
+        row = await store.find(id, message)
+        if row is None:
+            raise NotFound(
+                f"cannot find the message {message}: the outbox of {id} has none of that id;"
+                f" messages that ended are shown for 72 hours (wa-agent outbox {id})",
+                code="message_unknown",
+            )
+        return row
+
+    async def cancel(self, id: InstanceId, message: str) -> OutMessage:
+        row = await self.find(id, message)
+        waiting = self._running.find(row)
+        if row.state is not State.ACCEPTED or waiting is None:
+            raise Refused(
+                f"cannot cancel {message}: it is {row.state.value} already", code="message_ended"
+            )
+        await self._running.cancel(row.instance, waiting)
+        return await self.find(id, message)
+
+
+async def _now(answer: web.Response) -> web.StreamResponse:
+    return answer

@@ -1,0 +1,298 @@
+"""What the outbox does by itself: it opens its file, runs the senders, hears events, and ends what
+has waited for too long."""
+
+import asyncio
+import heapq
+import logging
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from agent.core.model import Category, InstanceId, JournalEntry
+from agent.daemon.wing_parts import Around
+from agent.deliver.bus import EventFilter
+from agent.engines.catalog import entry_of
+from agent.errors import NotFound, Refused, StoreError, TryLater, WaError
+from agent.log import about
+from agent.wings.messages.out.acks import AckNotes
+from agent.wings.messages.out.answer import End, Waiters
+from agent.wings.messages.out.file import OutboxFiles
+from agent.wings.messages.out.limits import HOUR, KEPT_HOURS, KEPT_MOST
+from agent.wings.messages.out.message import OutMessage
+from agent.wings.messages.out.queue import Waiting, waiting_of
+from agent.wings.messages.out.sender import Sessions, SessionSender
+from agent.wings.messages.out.states import UNKNOWN, UNKNOWN_OUTCOME, State
+from agent.wings.messages.out.store import Ack, OutboxStore
+
+log = logging.getLogger(__name__)
+
+OPEN_AGAIN = 10.0
+TRIES_END_WITHIN = 5.0
+"""Seconds that tries under way are given at the agent's stop."""
+TICK = 1.0
+WIPE_EVERY = 5.0
+EVENTS = EventFilter(kinds=frozenset({"ack", "status", "verdict", "deleted"}))
+EVENTS_WAIT = 20_000
+
+
+class Running:
+    def __init__(
+        self,
+        around: Around,
+        sessions: Sessions,
+        path: Path,
+        files: OutboxFiles,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        self.senders: dict[InstanceId, SessionSender] = {}
+        """Of each session that has something to send."""
+        self.waiters = Waiters()
+        self.files = files
+        self.bytes = 0
+        """Of all that waits."""
+        self._around = around
+        self._sessions = sessions
+        self._path = path
+        self._wall = wall
+        self._store: OutboxStore | None = None
+        self._trouble: WaError = TryLater(
+            "cannot take the message: the outbox is being opened; try again", code="starting"
+        )
+        self._opened = asyncio.Event()
+        self._tasks: dict[InstanceId, asyncio.Task[None]] = {}
+        self._expiries: list[tuple[float, int, InstanceId, Waiting]] = []
+        self._acks = AckNotes(lambda: self._store)
+        self._unwiped = False
+
+    async def opened(self, within: float) -> OutboxStore:
+        try:
+            async with asyncio.timeout(within):
+                await self._opened.wait()
+        except TimeoutError:
+            raise self._trouble from None
+        if self._store is None:
+            raise self._trouble
+        return self._store
+
+    async def run(self) -> None:
+        """Until the agent stops. A file that cannot be opened ends no session: messages are
+        refused until it can."""
+        self._store = await self._open()
+        self._opened.set()
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._hear(), name="outbox events")
+                group.create_task(self._acks.run(), name="outbox acks")
+                group.create_task(self._tick(self._store), name="outbox clock")
+        finally:
+            await self._stop(self._store)
+
+    async def _open(self) -> OutboxStore:
+        while True:
+            try:
+                store = await OutboxStore.open(self._path, now_wall=self._wall)
+                await self._load(store)
+            except WaError as error:
+                self._trouble = error
+                self._opened.set()
+                log.error("messages to send are refused: %s", error)
+                await asyncio.sleep(OPEN_AGAIN)
+                continue
+            for sentence in store.sentences:
+                log.error("%s", sentence)
+                entry = JournalEntry("store_repaired", sentence, Category.SYSTEM, wall=time.time())
+                await self._around.store.note(entry)
+            return store
+
+    async def _stop(self, store: OutboxStore) -> None:
+        self._store, self._trouble = (
+            None,
+            TryLater("cannot take the message: the agent is stopping", code="stopping"),
+        )
+        for task in self._tasks.values():
+            task.cancel()
+        ends = [sender.stop(TRIES_END_WITHIN) for sender in self.senders.values()]
+        await asyncio.gather(*ends, *self._tasks.values(), return_exceptions=True)
+        self.waiters.tell_all(End())
+        self.senders.clear()
+        self._tasks.clear()
+        await store.close()
+
+    async def _load(self, store: OutboxStore) -> None:
+        """Go on with what an earlier agent left."""
+        views, fleet = self._around.supervisor.views(), bool(self._around.config.fleet.database)
+        rows, unsure, gone = await store.waiting(), [], set()
+        for row in rows:
+            view = views.get(row.instance)
+            if (view is None and not fleet) or (view and view.instance.created_wall != row.born):
+                gone.add((row.instance, view.instance.created_wall if view else 0.0))
+            elif row.begun_wall and view and not entry_of(view.instance.engine).repeats:
+                unsure.append(row)
+            else:
+                self._add(store, row, impatient=False)
+        why = "the agent ended while it was sent: check whether it went out"
+        await store.end_all(
+            [row.number for row in unsure],
+            State.FAILED,
+            reason=UNKNOWN,
+            sentence=why,
+            changed_wall=self._wall(),
+        )
+        for instance, born in gone:
+            await store.forget_instance(instance, born)
+        used = {waiting.file for sender in self.senders.values() for waiting in sender.queue}
+        await asyncio.to_thread(self.files.remove_others, used)
+        self._unwiped = bool(unsure or gone)
+
+    def add(self, row: OutMessage, *, impatient: bool) -> None:
+        assert self._store is not None
+        self._add(self._store, row, impatient=impatient)
+
+    def _add(self, store: OutboxStore, row: OutMessage, *, impatient: bool) -> None:
+        waiting = waiting_of(row, impatient=impatient)
+        self.bytes += waiting.size
+        heapq.heappush(
+            self._expiries, (waiting.expires_wall, waiting.number, row.instance, waiting)
+        )
+        sender = self.senders.get(row.instance)
+        if sender is None:
+            sender = self.senders[row.instance] = SessionSender(
+                row.instance, self._sessions, store, self.files, self._ended, wall=self._wall
+            )
+        sender.add(waiting)
+        if row.instance not in self._tasks:
+            run = self._run_sender(sender)
+            self._tasks[row.instance] = asyncio.create_task(run, name=f"outbox {row.instance}")
+
+    async def _run_sender(self, sender: SessionSender) -> None:
+        try:
+            while sender.queue.count:
+                await sender.run()
+        except Exception:
+            log.exception("internal error of an outbox's sender", extra=about(sender.id))
+            await asyncio.sleep(OPEN_AGAIN)
+        finally:
+            del self._tasks[sender.id]
+        if sender.queue.count:
+            run = self._run_sender(sender)
+            self._tasks[sender.id] = asyncio.create_task(run, name=f"outbox {sender.id}")
+        elif self.senders.get(sender.id) is sender:
+            del self.senders[sender.id]
+
+    def _ended(self, waiting: Waiting, end: End) -> None:
+        self.bytes -= waiting.size
+        self._unwiped = True
+        self.waiters.tell(waiting.id, end)
+
+    def find(self, row: OutMessage) -> Waiting | None:
+        sender = self.senders.get(row.instance)
+        queued = () if sender is None else sender.queue
+        return next((waiting for waiting in queued if waiting.number == row.number), None)
+
+    async def cancel(self, id: InstanceId, waiting: Waiting) -> None:
+        sentence = "cancelled by an operator"
+        if waiting.may_be_out:
+            sentence += "; an earlier try may have sent it"
+        if not await self._end(id, waiting, State.CANCELLED, sentence):
+            raise Refused(
+                f"cannot cancel {waiting.id}: it is being sent at this moment", code="being_sent"
+            )
+
+    async def _end(self, id: InstanceId, waiting: Waiting, state: State, sentence: str) -> bool:
+        """End one that is not being sent; False: it is."""
+        sender, store = self.senders.get(id), self._store
+        if sender is None or store is None or not sender.queue.reserve(waiting):
+            return False
+        unsure = state is State.FAILED
+        told = {"reason": UNKNOWN if unsure else state.value, "sentence": sentence}
+        if not unsure:
+            told["repeats"] = ""
+        try:
+            await store.end(waiting.number, state, changed_wall=self._wall(), **told)
+        except BaseException:
+            sender.queue.put_back(waiting, waiting.due)
+            raise
+        await asyncio.to_thread(self.files.remove, waiting.file)
+        sender.drop(waiting)
+        code = UNKNOWN_OUTCOME if unsure else state.value
+        self._ended(waiting, End(error=TryLater(f"cannot send {id}: {sentence}", code=code)))
+        return True
+
+    async def _hear(self) -> None:
+        while True:
+            subscription = self._around.bus.subscribe(EVENTS, limit=EVENTS_WAIT)
+            for sender in list(self.senders.values()):
+                sender.wake()
+            try:
+                async for entry in subscription:
+                    await self._take_in(entry)
+            finally:
+                subscription.close()
+
+    async def _take_in(self, entry: JournalEntry) -> None:
+        if entry.instance is None:
+            return
+        sender = self.senders.get(entry.instance)
+        if entry.kind == "ack":
+            id, word = str(entry.detail.get("id", "")), str(entry.detail.get("ack", ""))
+            if sender is not None:
+                sender.note_ack(id, word)
+            self._acks.add(Ack(entry.instance, id, word, entry.wall))
+        elif entry.kind == "deleted":
+            await self._forget(entry.instance)
+        elif sender is not None:
+            sender.wake()
+
+    async def _forget(self, id: InstanceId) -> None:
+        """The instance is deleted; one of that name may have been made since."""
+        store = self._store
+        try:
+            born = self._sessions.view(id).instance.created_wall
+        except NotFound:
+            born = 0.0
+        if store is None:
+            return
+        if (sender := self.senders.get(id)) is not None:
+            for waiting in [each for each in sender.queue if each.born != born]:
+                sender.drop(waiting)
+                error = NotFound(f"cannot send {waiting.id}: {id} was deleted", field="id")
+                self._ended(waiting, End(error=error))
+        try:
+            files = await store.forget_instance(id, born)
+        except StoreError as error:
+            log.error("the messages of a deleted instance go later: %s", error, extra=about(id))
+            return
+        self._unwiped = True
+        await asyncio.to_thread(self.files.remove, *files)
+
+    async def _tick(self, store: OutboxStore) -> None:
+        wiped = forgot = 0.0
+        while True:
+            now = self._wall()
+            try:
+                await self._expire(now)
+                if self._unwiped and abs(now - wiped) >= WIPE_EVERY:
+                    self._unwiped, wiped = False, now
+                    await store.empty_log()
+                if abs(now - forgot) >= HOUR:
+                    forgot = now
+                    await store.forget_ended(now - KEPT_HOURS * HOUR, KEPT_MOST)
+            except StoreError as error:
+                log.error("the outbox goes on: %s", error)
+                await asyncio.sleep(OPEN_AGAIN)
+            await asyncio.sleep(TICK)
+
+    async def _expire(self, now: float) -> None:
+        later = []
+        while self._expiries and self._expiries[0][0] <= now:
+            due, number, id, waiting = heapq.heappop(self._expiries)
+            if waiting.gone:
+                continue
+            state, sentence = State.EXPIRED, "it could not be sent in time"
+            if waiting.may_be_out:
+                state = State.FAILED
+                sentence = "its time is over; an earlier try may have sent it"
+            if not await self._end(id, waiting, state, sentence):
+                later.append((due, number, id, waiting))
+        for entry in later:
+            heapq.heappush(self._expiries, entry)

@@ -1,0 +1,42 @@
+"""A sandbox session of an agent, what is sent with it, and what its contacts got."""
+
+from typing import Any
+
+ID = "a"
+PATH = f"/api/instance/{ID}/messages"
+OUTBOX = f"/api/instance/{ID}/outbox"
+TO = "5511777777777"
+
+
+async def connected(agent, eventually, **settings: Any) -> None:
+    await agent.create(ID, scan_after=0, **settings)
+    await eventually(lambda: agent.status(ID), "CONNECTED")
+
+
+async def goes_away(agent, eventually) -> None:
+    await agent.fault(ID, "drop", 3600)
+
+    async def away() -> bool:
+        return await agent.status(ID) != "CONNECTED"
+
+    await eventually(away)
+
+
+async def heard(agent, text: str | None = None) -> list[str]:
+    """The texts that the contacts' phones show, oldest first."""
+    status, page = await agent.ask("GET", f"/api/instance/{ID}/sandbox/heard?limit=1000")
+    if status != 200:
+        return ["its worker does not run"]
+    texts = [message.get("text", "") for message in page["messages"]]
+    return [each for each in texts if text in (None, each)]
+
+
+async def state(agent, id: str) -> str:
+    return str((await agent.do("GET", f"{OUTBOX}/{id}"))["state"])
+
+
+async def say(agent, text: str, to: str = TO, **more: Any) -> str:
+    status, answer = await agent.ask("POST", PATH, {"to": to, "text": text, **more})
+    assert status == 202, answer
+    assert answer["state"] == "accepted"
+    return str(answer["id"])

@@ -1,0 +1,118 @@
+"""kill -9 of the agent at each point of a message's way, and of the worker: the contact gets each
+message once, in order; where an engine cannot repeat one, its outcome is said to be unknown."""
+
+import asyncio
+import os
+import signal
+
+import aiohttp
+import pytest
+
+from tests.wings.messages.out.sending import (
+    ID,
+    OUTBOX,
+    PATH,
+    TO,
+    connected,
+    goes_away,
+    heard,
+    say,
+    state,
+)
+
+POINTS = ("outbox_file", "outbox_accepted", "outbox_begun", "outbox_sent", "outbox_noted")
+CANNOT_REPEAT = (
+    "from dataclasses import replace; from agent.engines.catalog import CATALOG;"
+    " CATALOG['sandbox'] = replace(CATALOG['sandbox'], repeats=False)"
+)
+KEY = {"Idempotency-Key": "order-7"}
+ORDER = {"to": TO, "text": "your order"}
+
+
+async def killed_at(agent, point: str) -> None:
+    """An agent that dies there on the way of its first message."""
+    await agent.stop()
+    await agent.start({"WA_FAILPOINT": f"{point}:kill"})
+
+
+async def post_until_killed(agent) -> None:
+    with pytest.raises((aiohttp.ClientError, OSError)):
+        for _ in range(2):
+            await agent.ask("POST", f"{PATH}?wait=30", ORDER, KEY)
+    async with asyncio.timeout(30):
+        await agent.process.wait()
+
+
+async def reached(agent, id: str) -> bool:
+    return await state(agent, id) in ("delivered", "read")
+
+
+@pytest.mark.parametrize("point", POINTS)
+async def test_an_agent_killed_on_the_way_of_a_message_sends_it_once(agent, eventually, point):
+    await connected(agent, eventually)
+    await killed_at(agent, point)
+    await eventually(lambda: agent.status(ID), "CONNECTED")
+    await post_until_killed(agent)
+    await agent.start()
+    await eventually(lambda: agent.status(ID), "CONNECTED")
+    status, answer = await agent.ask("POST", f"{PATH}?wait=30", ORDER, KEY)
+    assert status == 200, answer
+    row = await agent.do("GET", f"{OUTBOX}/{answer['id']}")
+    assert row["message_id"] == answer["id"]
+    await eventually(lambda: reached(agent, row["id"]))
+    assert await heard(agent) == ["your order"]
+    assert len((await agent.do("GET", OUTBOX))["messages"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("point", "got", "ends"),
+    [
+        ("outbox_accepted", ["your order"], 200),
+        ("outbox_begun", [], 503),
+        ("outbox_sent", ["your order"], 503),
+        ("outbox_noted", ["your order"], 200),
+    ],
+)
+async def test_an_engine_that_cannot_repeat_never_sends_twice_by_guess(
+    agent, eventually, point, got, ends
+):
+    agent.first = CANNOT_REPEAT
+    await connected(agent, eventually)
+    await killed_at(agent, point)
+    await eventually(lambda: agent.status(ID), "CONNECTED")
+    await post_until_killed(agent)
+    await agent.start()
+    await eventually(lambda: agent.status(ID), "CONNECTED")
+    status, answer = await agent.ask("POST", f"{PATH}?wait=30", ORDER, KEY)
+    assert status == ends, answer
+    (row,) = (await agent.do("GET", OUTBOX))["messages"]
+    if ends == 503:
+        assert answer["error"] == "unknown_outcome"
+        assert (row["state"], row["reason"]) == ("failed", "unknown")
+    assert await heard(agent) == got
+    await agent.do("POST", f"{PATH}?wait=30", {"to": TO, "text": "the next one"})
+    assert await heard(agent) == [*got, "the next one"]
+
+
+async def test_messages_of_a_chat_keep_their_order_over_a_kill_of_the_agent(agent, eventually):
+    await connected(agent, eventually)
+    await goes_away(agent, eventually)
+    texts = [f"number {n}" for n in range(20)]
+    for text in texts:
+        await say(agent, text)
+    await agent.kill()
+    await agent.start()
+    await agent.clear(ID)
+    await eventually(lambda: heard(agent), texts, within=60)
+
+
+async def test_a_worker_killed_while_it_sends_costs_and_doubles_no_message(agent, eventually):
+    await connected(agent, eventually)
+    texts = [f"number {n}" for n in range(40)]
+    for number, text in enumerate(texts):
+        await say(agent, text)
+        if number in (10, 25):
+            os.kill(await agent.pid(ID), signal.SIGKILL)
+    await eventually(lambda: heard(agent), texts, within=90)
+    rows = (await agent.do("GET", f"{OUTBOX}?limit=100"))["messages"]
+    assert {row["state"] for row in rows} <= {"sent", "delivered", "read"}
