@@ -1,6 +1,6 @@
 """What runs in the agent of each wing that brings a part."""
 
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -38,7 +38,9 @@ class MessageSource(Protocol):
 
     def forget_consumer(self, consumer: str) -> None: ...
 
-    def sessions(self) -> Iterator[tuple[InstanceId, float]]: ...
+    def sessions(self) -> list[InstanceId]: ...
+
+    def created_wall(self, id: InstanceId) -> float: ...
 
     async def tell_settled(self, id: InstanceId) -> None: ...
 

@@ -3,7 +3,7 @@ everybody who gets it has it. Where no part of a worker keeps messages there are
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from agent.clock import boot_now
@@ -154,11 +154,13 @@ class KeptMessages:
             return min(its.cursors.get(name, 0) for name in names)
         return its.cursors.get(READER, its.newest)
 
-    def sessions(self) -> Iterator[tuple[InstanceId, float]]:
-        """Those whose own workers may keep messages, and when each was created."""
-        for id, facts in list(self._registry.facts.items()):
-            if not facts.instance.backend:
-                yield id, facts.instance.created_wall
+    def sessions(self) -> list[InstanceId]:
+        """Those whose own workers may keep messages."""
+        all = self._registry.facts.items()
+        return [id for id, facts in all if not facts.instance.backend]
+
+    def created_wall(self, id: InstanceId) -> float:
+        return self._registry.get(id).instance.created_wall
 
     def count_behind(self, id: InstanceId, cursor: int) -> int:
         """How many records it has behind the cursor, as far as its worker told."""

@@ -29,7 +29,7 @@ class MessagesPart:
         changes = self.source.follow()
         try:
             await self.readers.load()
-            ids: Collection[InstanceId] = [id for id, _ in self.source.sessions()]
+            ids: Collection[InstanceId] = self.source.sessions()
             while True:
                 turns = asyncio.Semaphore(_AT_ONCE)
                 await asyncio.gather(*(self._settle(id, turns) for id in ids))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from agent import VERSION
 from agent.config import Config
 from agent.core.model import Category, JournalEntry
-from agent.daemon.wing_parts import Around
+from agent.daemon.wing_parts import Around, MessageSource
 from agent.deliver.bus import EventBus
 from agent.errors import NotFound
 from agent.metrics.text import Family
@@ -27,10 +27,12 @@ from agent.wings.webhooks.deliveries import (
     delivery_name,
 )
 from agent.wings.webhooks.metrics import webhook_samples
-from agent.wings.webhooks.settings import WebhookDeclaration, webhooks_of
+from agent.wings.webhooks.settings import WebhookDeclaration, message_kinds, webhooks_of
+from agent.wings.webhooks.view import with_messages
 
 if TYPE_CHECKING:
     from agent.wings.webhooks.courier import Courier
+    from agent.wings.webhooks.messages.carrier import MessageCarrier
 
 _SAID = 200
 """Characters of an answer to a test event that are shown."""
@@ -43,6 +45,7 @@ def open_part(around: Around) -> "Webhooks":
         around.bus,
         machine=around.config.alerts.machine or socket.gethostname(),
         version=VERSION,
+        source=around.messages,
     )
 
 
@@ -56,16 +59,21 @@ class Webhooks:
         machine: str,
         version: str,
         pace: Pace | None = None,
+        source: MessageSource | None = None,
     ) -> None:
+        """`source`: what arrives in sessions; None: no webhook gets any of it."""
         self._declared = tuple(declared)
         self._store = store
         self._bus = bus
         self._machine = machine
         self._version = version
         self._pace = pace or Pace()
+        self._source = source
         self._results: Counter[Result] = Counter()
         """Since the agent's start, also of removed webhooks: a counter never falls."""
         self._couriers: dict[str, Courier] = {}
+        self._carriers: dict[str, MessageCarrier] = {}
+        """Of the webhooks that get messages."""
         self._running: dict[str, asyncio.Task[None]] = {}
         self._group: asyncio.TaskGroup | None = None
         self._some = asyncio.Event()
@@ -107,17 +115,20 @@ class Webhooks:
         wanted = {webhook.name: webhook for webhook in declared}
         for name in [name for name in self._couriers if name not in wanted]:
             del self._couriers[name]
+            self._drop_carrier(name)
             self._running.pop(name).cancel()
         for name, webhook in wanted.items():
             before = self._running.get(name)
             if before is not None and self._couriers[name].declared == webhook:
                 self._couriers[name].reopen()
+                if name in self._carriers:
+                    self._carriers[name].reopen()
                 continue
             if before is not None:
                 before.cancel()
-            courier = self._make(webhook)
-            self._couriers[name] = courier
-            run = _after(before, courier)
+            courier = self._couriers[name] = self._make(webhook)
+            carrier = self._make_carrier(webhook)
+            run = _after(before, courier, carrier)
             self._running[name] = self._group.create_task(run, name=f"webhook {name}")
         if wanted:
             self._some.set()
@@ -136,8 +147,35 @@ class Webhooks:
             pace=self._pace,
         )
 
+    def _make_carrier(self, webhook: WebhookDeclaration) -> "MessageCarrier | None":
+        self._drop_carrier(webhook.name)
+        if self._source is None or not message_kinds(webhook):
+            return None
+        from agent.wings.webhooks.messages.carrier import MessageCarrier
+
+        carrier = self._carriers[webhook.name] = MessageCarrier(
+            webhook,
+            self._store,
+            self._source,
+            machine=self._machine,
+            version=self._version,
+            results=self._results,
+            pace=self._pace,
+        )
+        self._source.consume(carrier.consumer, carrier.wants_session)
+        return carrier
+
+    def _drop_carrier(self, name: str) -> None:
+        carrier = self._carriers.pop(name, None)
+        if carrier is not None and self._source is not None:
+            self._source.forget_consumer(carrier.consumer)
+
     def views(self) -> Sequence[WebhookView]:
-        return [self._couriers[name].view() for name in sorted(self._couriers)]
+        return [self._view(name) for name in sorted(self._couriers)]
+
+    def _view(self, name: str) -> WebhookView:
+        view, carrier = self._couriers[name].view(), self._carriers.get(name)
+        return view if carrier is None else with_messages(view, carrier)
 
     def figures(self) -> WebhookFigures:
         views = self.views()
@@ -149,12 +187,15 @@ class Webhooks:
         )
 
     def dead(self, name: str) -> Sequence[DeadLetter]:
-        return self._find(name).dead()
+        letters, carrier = self._find(name).dead(), self._carriers.get(name)
+        return letters if carrier is None else (*letters, *carrier.dead())
 
     async def retry(self, name: str) -> int:
         """Close its circuit and try now, also its dead letters; returns their number."""
         courier = self._find(name)
         count = courier.retry()
+        if name in self._carriers:
+            count += self._carriers[name].retry()
         await self._note(name, f"an operator asked for a try now, with {count} dead letters")
         return count
 
@@ -192,8 +233,13 @@ class Webhooks:
         )
 
 
-async def _after(before: asyncio.Task[None] | None, courier: "Courier") -> None:
+async def _after(
+    before: asyncio.Task[None] | None, courier: "Courier", carrier: "MessageCarrier | None"
+) -> None:
     """Start after the courier before it: two couriers would both write the cursor."""
     if before is not None:
         await asyncio.wait([before])
-    await courier.run()
+    async with asyncio.TaskGroup() as group:
+        group.create_task(courier.run())
+        if carrier is not None:
+            group.create_task(carrier.run())

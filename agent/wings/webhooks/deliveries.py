@@ -9,10 +9,11 @@ from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from enum import StrEnum
 from fnmatch import fnmatchcase
+from typing import Any
 
 from agent.core.breaker import BreakerPolicy, BreakerState
 from agent.core.event_json import show_event
-from agent.core.model import JournalEntry
+from agent.core.model import InstanceId, JournalEntry
 from agent.core.reconnect import ReconnectPolicy, reconnect_delay
 
 OWN_KINDS = "webhook"
@@ -71,6 +72,8 @@ class DeadLetter:
     wall: float
     problem: str
     at_wall: float
+    message_id: str = ""
+    """WhatsApp's id, where it was a message; its text is nowhere but in its session."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +94,8 @@ class WebhookView:
     delivered_wall: float | None = None
     """The last delivery since the agent began."""
     dead: int = 0
+    messages: int | None = None
+    """How many of those that wait are records of messages; None: it gets none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +144,18 @@ def delivery_name(entry: JournalEntry) -> str:
     """The same each time that entry is sent, and never another's: a new journal counts from 1
     again, so the number alone would not do."""
     return f"{entry.cursor}-{round(entry.wall * 1000)}"
+
+
+def body_of_record(id: InstanceId, record: Mapping[str, Any], machine: str, version: str) -> bytes:
+    """What arrived in a session, as the API shows it, with its session, machine and version."""
+    sent = {**record, "instance": id, "machine": machine, "agent": version}
+    return json.dumps(sent, separators=(",", ":")).encode()
+
+
+def record_delivery(id: InstanceId, record: Mapping[str, Any]) -> str:
+    """As `delivery_name`."""
+    kept = record.get("kept") or record.get("since") or 0.0
+    return f"{id}-{record.get('cursor', 0)}-{round(kept * 1000)}"
 
 
 def sign(secret: bytes, moment: int, body: bytes) -> str:

@@ -30,7 +30,9 @@ class AddressDenied(OSError):
         super().__init__(f"nothing is sent to {address}: {why}")
 
 
-def open_connector(*, private: bool, tls: ssl.SSLContext | None) -> aiohttp.TCPConnector:
+def open_connector(
+    *, private: bool, tls: ssl.SSLContext | None, connections: int = 2
+) -> aiohttp.TCPConnector:
     """`private`: allow this machine and private networks."""
 
     def make_socket(info: Any) -> socket.socket:
@@ -45,7 +47,7 @@ def open_connector(*, private: bool, tls: ssl.SSLContext | None) -> aiohttp.TCPC
         use_dns_cache=False,
         socket_factory=make_socket,
         keepalive_timeout=KEPT_OPEN,
-        limit=2,
+        limit=connections,
     )
 
 

@@ -42,11 +42,13 @@ class RequestLine:
         self._http = http
 
     @classmethod
-    async def open(cls, declared: WebhookDeclaration, version: str) -> "RequestLine":
+    async def open(
+        cls, declared: WebhookDeclaration, version: str, *, connections: int = 2
+    ) -> "RequestLine":
         """Reads the secret and the certificates. ConfigError: one of them cannot be read."""
         secret, tls = await asyncio.to_thread(_read, declared)
         http = aiohttp.ClientSession(
-            connector=open_connector(private=declared.private, tls=tls),
+            connector=open_connector(private=declared.private, tls=tls, connections=connections),
             timeout=aiohttp.ClientTimeout(total=declared.timeout),
             headers={"User-Agent": f"wa-agent/{version}"},
             cookie_jar=aiohttp.DummyCookieJar(),

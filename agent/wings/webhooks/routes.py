@@ -50,6 +50,7 @@ def show_webhook(view: WebhookView) -> dict[str, Any]:
         "next_try": wall_text(view.next_try_wall),
         "delivered": wall_text(view.delivered_wall),
         "dead": view.dead,
+        "messages": view.messages,
     }
 
 
@@ -61,6 +62,7 @@ def show_dead(letter: DeadLetter) -> dict[str, Any]:
         "time": wall_text(letter.wall),
         "problem": letter.problem,
         "put_aside": wall_text(letter.at_wall),
+        "message_id": letter.message_id,
     }
 
 

@@ -18,6 +18,8 @@ from agent.core.setting import HIDDEN, setting
 from agent.errors import InvalidRequest
 
 _PATTERN = re.compile(r"[a-z0-9_*?-]{1,64}")
+MESSAGE_KINDS = ("message", "call")
+"""A kind of record begins with one of these words, and no event of the journal does."""
 LEAST_SECRET = 16
 """Characters; a shorter secret can be guessed from one signature."""
 
@@ -30,11 +32,18 @@ class WebhookDeclaration:
         credentials=True,
     )  # fmt: skip
     secret_file: str = setting("", 'file with the secret that signs the events; "" = no signature')
-    kinds: tuple[str, ...] = setting(("*",), 'kinds of events to send, such as "status"')
+    kinds: tuple[str, ...] = setting(
+        ("*",),
+        'kinds of events to send, such as "status"; messages that sessions get only where a kind'
+        ' begins with "message" or "call", such as "message*"',
+    )
     instances: tuple[str, ...] = setting(
         ("*",),
         'ids of instances whose events to send, such as "shop-*"; "*" = all, and the'
         " agent's own events",
+    )
+    oldest: bool = setting(
+        False, "true = a new webhook begins with the oldest message that is kept, not with the next"
     )
     private: bool = setting(
         False, "true = the address may be on this machine or in a private network"
@@ -54,6 +63,11 @@ class WebhookDeclaration:
 
 def webhooks_of(config: Config) -> tuple[WebhookDeclaration, ...]:
     return config.of_wings.get("webhook", ())
+
+
+def message_kinds(declaration: WebhookDeclaration) -> tuple[str, ...]:
+    """The patterns that name records of messages; "*" is none: who wants them says so."""
+    return tuple(kind for kind in declaration.kinds if kind.startswith(MESSAGE_KINDS))
 
 
 def secret_of(declaration: WebhookDeclaration) -> bytes:

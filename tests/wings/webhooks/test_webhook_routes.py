@@ -33,6 +33,7 @@ async def test_all_that_is_known_of_a_webhook_is_shown(
                 "next_try": "2027-01-15T08:01:00.000Z",
                 "delivered": "2027-01-15T07:48:20.000Z",
                 "dead": 1,
+                "messages": None,
             }
         ]
     }
@@ -46,6 +47,7 @@ async def test_all_that_is_known_of_a_webhook_is_shown(
                 "time": "2027-01-15T07:45:00.000Z",
                 "problem": "it answered 422",
                 "put_aside": "2027-01-15T07:45:10.000Z",
+                "message_id": "",
             }
         ]
     }

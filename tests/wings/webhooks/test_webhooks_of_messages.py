@@ -1,0 +1,377 @@
+"""Webhooks that get what arrives in sessions: every record, in order, whatever happens."""
+
+import asyncio
+import json
+import time
+from collections import defaultdict
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent.deliver.bus import EventBus
+from agent.store.database import Store
+from agent.wings.webhooks.all import Webhooks
+from agent.wings.webhooks.deliveries import Pace, WebhookState
+from agent.wings.webhooks.messages import carrier as carriers
+from agent.wings.webhooks.messages.carrier import LANES, PAGE
+from agent.wings.webhooks.settings import WebhookDeclaration
+from tests.conftest import Eventually
+from tests.fakes.messages import FakeMessages
+from tests.wings.webhooks.receiver import Receiver
+
+QUICK = Pace(first=0.01, longest=0.05, circuit_failures=3, circuit_pause=0.1)
+SECRET_TEXT = "for nobody's log"
+
+
+@dataclass
+class Bench:
+    """A store, sessions in memory, and webhooks that can be ended and begun again."""
+
+    store: Store
+    messages: FakeMessages
+    eventually: Eventually
+    running: list[asyncio.Task[None]] = field(default_factory=list)
+
+    def begin(self, *declared: WebhookDeclaration, pace: Pace = QUICK) -> Webhooks:
+        one = Webhooks(
+            declared,
+            self.store,
+            EventBus(),
+            machine="m1",
+            version="9.9",
+            pace=pace,
+            source=self.messages.source,
+        )
+        self.running.append(asyncio.create_task(one.run()))
+        return one
+
+    async def begun(self, *declared: WebhookDeclaration, pace: Pace = QUICK) -> Webhooks:
+        """As `begin`; each has its cursor in each session."""
+        one = self.begin(*declared, pace=pace)
+        await self.eventually(lambda: all(self.cursors(one, hook.name) for hook in declared))
+        return one
+
+    def cursors(self, one: Webhooks, name: str) -> dict[str, int]:
+        cursors = one._carriers[name]._cursors if name in one._carriers else None
+        found = {} if cursors is None else dict(cursors.items())
+        return found if len(found) >= len(self.messages.workers) else {}
+
+    async def end(self) -> None:
+        for task in self.running:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+        self.running.clear()
+
+    async def kinds(self) -> list[str]:
+        return [one.kind for one in reversed(await self.store.history(limit=1000))]
+
+
+@pytest.fixture
+async def bench(tmp_path: Path, eventually: Eventually) -> AsyncIterator[Bench]:
+    store = await Store.open(tmp_path / "agent.db")
+    one = Bench(store, FakeMessages(store), eventually)
+    yield one
+    await one.end()
+    await store.close()
+
+
+@pytest.fixture
+async def target() -> AsyncIterator[Receiver]:
+    async with Receiver().open() as one:
+        yield one
+
+
+def hook(target: Receiver, name: str = "crm", **more: Any) -> WebhookDeclaration:
+    told = {"url": target.url, "private": True, "timeout": 30.0, "kinds": ("message*",), **more}
+    return WebhookDeclaration(name, **told)
+
+
+def texts(target: Receiver, session: str = "") -> list[str]:
+    return [
+        one.body.get("text", one.body["kind"])
+        for one in target.taken
+        if "cursor" in one.body and one.body["instance"] == (session or one.body["instance"])
+    ]
+
+
+async def test_each_record_arrives_as_the_api_shows_it_with_its_session(
+    bench: Bench, target: Receiver, eventually: Eventually
+) -> None:
+    worker = bench.messages.add("shop", first=1_800_000_000_000)
+    await bench.begun(hook(target))
+    many = [str(number) for number in range(PAGE * 2 + 7)]
+    bench.messages.keep("shop", *many)
+    await eventually(lambda: texts(target), many)
+    found = target.taken[-1]
+    record = worker.records[-1]
+    assert found.body == {**record, "instance": "shop", "machine": "m1", "agent": "9.9"}
+    assert found.headers["X-WA-Event"] == "message"
+    kept_ms = round(record["kept"] * 1000)
+    assert found.headers["X-WA-Delivery"] == f"shop-{record['cursor']}-{kept_ms}"
+    await eventually(lambda: worker.settled()[-1:] == [worker.newest])
+
+
+@pytest.mark.parametrize("kinds", [("*",), ("status", "alert*"), ("m*",), ("?essage",)])
+async def test_messages_go_only_to_who_names_them(
+    bench: Bench, target: Receiver, eventually: Eventually, kinds: tuple[str, ...]
+) -> None:
+    worker = bench.messages.add("shop")
+    webhooks = bench.begin(hook(target, kinds=kinds))
+    await eventually(lambda: [view.messages for view in webhooks.views()], [None])
+    bench.messages.keep("shop", "a")
+    assert not [do for do, _ in worker.asked]
+
+
+async def test_kinds_and_sessions_are_chosen_and_a_gap_always_comes(
+    bench: Bench, target: Receiver, eventually: Eventually
+) -> None:
+    for name in ("shop-1", "shop-2", "other"):
+        bench.messages.add(name)
+    chosen = hook(target, kinds=("message", "call"), instances=("shop-*",), oldest=True)
+    worker = bench.messages.workers["shop-1"]
+    worker.keep("a")
+    bench.begin(chosen)
+    await eventually(lambda: texts(target), ["a"])
+    worker.keep("seen", kind="message_ack")
+    worker.keep("ring", kind="call")
+    bench.messages.keep("other", "not for it")
+    bench.messages.keep("shop-2", "two")
+    bench.messages.keep("shop-1", "b")
+    await eventually(lambda: texts(target, "shop-1"), ["a", "ring", "b"])
+    await eventually(lambda: texts(target, "shop-2"), ["two"])
+    assert texts(target, "other") == []
+    bench.messages.lose_worker("shop-1")
+    worker.keep("c", "d")
+    worker.drop(5)
+    bench.messages.connect_worker("shop-1")
+    await eventually(lambda: texts(target, "shop-1")[3:], ["message_gap", "d"])
+
+
+async def test_a_new_webhook_begins_with_the_next_message_and_in_a_new_session_with_the_first(
+    bench: Bench, target: Receiver, eventually: Eventually
+) -> None:
+    worker = bench.messages.add("shop")
+    worker.keep(*(str(number) for number in range(500)), kept=time.time() - 60)
+    down = bench.messages.add("down")
+    down.keep("old", kept=time.time() - 60)
+    bench.messages.lose_worker("down")
+    bench.begin(hook(target), hook(target, "all", oldest=True, instances=("down",)))
+    facts = "webhook_message.crm.shop"
+    await eventually(lambda: bench.store.get_facts(facts))
+    assert sum(do == "messages" for do, _ in worker.asked) < 20  # by halves
+    bench.messages.keep("shop", "next")
+    down.keep("while it was not looked at")
+    bench.messages.connect_worker("down")
+    bench.messages.add("new", created_wall=time.time())
+    bench.messages.keep("new", "first", "second")
+    await eventually(lambda: texts(target, "shop"), ["next"])
+    await eventually(lambda: texts(target, "new"), ["first", "second"])
+    await eventually(lambda: sorted(texts(target, "down")),
+                     ["old", *["while it was not looked at"] * 2])  # fmt: skip
+
+
+async def test_what_a_kill_interrupts_is_sent_again_and_nothing_else_before_it(
+    bench: Bench, target: Receiver, eventually: Eventually
+) -> None:
+    bench.messages.add("shop")
+    await bench.begun(hook(target))
+    bench.messages.keep("shop", *map(str, range(20)))
+    await eventually(lambda: len(texts(target)) == 20)
+    await eventually(lambda: bench.store.get_facts("webhook_message.crm.shop"))
+    await eventually(lambda: _cursor(bench, "shop"), 20)
+    target.answering.clear()
+    bench.messages.keep("shop", "in flight", "behind it")
+    await eventually(lambda: len(target.asked) == 21)
+    await bench.end()
+    target.answering.set()
+    await bench.begun(hook(target))
+    await eventually(lambda: texts(target)[-1] == "behind it")
+    names = [one.headers["X-WA-Delivery"] for one in target.asked]
+    assert names[20] == names[21]  # the receiver knows it by its name
+    assert [name.split("-")[1] for name in names[21:]] == ["21", "22"]
+
+
+async def _cursor(bench: Bench, id: str) -> int:
+    text = await bench.store.get_fact(f"webhook_message.crm.{id}")
+    return 0 if text is None else json.loads(text)["cursor"]
+
+
+async def test_a_worker_that_hangs_delays_no_other_session(
+    bench: Bench, target: Receiver, eventually: Eventually
+) -> None:
+    for number in range(carriers.READS // 2):
+        bench.messages.add(f"slow-{number}").leave.clear()
+    bench.messages.add("quick")
+    bench.begin(hook(target, oldest=True))
+    begun = time.monotonic()
+    bench.messages.keep("quick", "a")
+    await eventually(lambda: texts(target), ["a"])
+    assert time.monotonic() - begun < 4.0  # a worker has 5 s to answer
+    for worker in bench.messages.workers.values():
+        worker.leave.set()
+    bench.messages.keep("slow-3", "b")
+    await eventually(lambda: texts(target, "slow-3"), ["b"], within=60)
+
+
+async def test_a_target_that_fails_is_tried_by_one_session_for_all(
+    bench: Bench, target: Receiver, eventually: Eventually
+) -> None:
+    sessions = [f"s{number}" for number in range(LANES * 3)]
+    for name in sessions:
+        bench.messages.add(name)
+    slow = replace(QUICK, first=0.2, longest=0.2, circuit_failures=3, circuit_pause=0.2)
+    webhooks = await bench.begun(hook(target), pace=slow)
+    target.status = lambda body: 503
+    for name in sessions:
+        bench.messages.keep(name, "a", "b")
+    await eventually(lambda: _failing(webhooks))
+    begun, tried = time.monotonic(), len(target.asked)
+    await eventually(lambda: len(target.asked) >= tried + 4)
+    assert time.monotonic() - begun > 0.5  # one try in each pause
+    assert "webhook_failing" in await bench.kinds()
+    (view,) = webhooks.views()
+    assert (view.state, view.messages, view.problem) == (
+        WebhookState.FAILING,
+        len(sessions) * 2,
+        "it answered 503",
+    )
+    assert view.oldest_wall is not None
+    target.status = lambda body: 200
+    await eventually(lambda: len(target.taken) == len(sessions) * 2)
+    for name in sessions:
+        assert texts(target, name) == ["a", "b"]
+    await eventually(bench_has(bench, "webhook_back"))
+    (view,) = webhooks.views()
+    assert (view.state, view.waiting) == (WebhookState.IDLE, 0)
+
+
+def _failing(webhooks: Webhooks) -> bool:
+    (view,) = webhooks.views()
+    return view.state is WebhookState.FAILING and view.circuit.value != "closed"
+
+
+def bench_has(bench: Bench, kind: str) -> Any:
+    async def has() -> bool:
+        return kind in await bench.kinds()
+
+    return has
+
+
+async def test_a_refused_message_is_put_aside_without_its_text_and_tried_again_by_hand(
+    bench: Bench, target: Receiver, eventually: Eventually, caplog: pytest.LogCaptureFixture
+) -> None:
+    bench.messages.add("shop")
+    webhooks = await bench.begun(hook(target, tries=2))
+    target.status = lambda body: 422 if body.get("text") == SECRET_TEXT else 200
+    bench.messages.keep("shop", SECRET_TEXT, "next")
+    await eventually(lambda: texts(target), ["next"])
+    assert len(target.asked) == 3
+    (letter,) = webhooks.dead("crm")
+    assert (letter.cursor, letter.instance, letter.message_id) == (1, "shop", "3EB0000001")
+    facts = await bench.store.get_facts("webhook")
+    events = [one.sentence for one in await bench.store.history(limit=100)]
+    for said in (*facts.values(), *events, caplog.text):
+        assert SECRET_TEXT not in said
+        assert "5511" not in said
+    await bench.end()
+    webhooks = await bench.begun(hook(target, tries=2))
+    assert [one.cursor for one in webhooks.dead("crm")] == [1]
+    target.status = lambda body: 200
+    assert await webhooks.retry("crm") == 1
+    await eventually(lambda: texts(target), ["next", SECRET_TEXT])
+    await eventually(lambda: not webhooks.dead("crm"))
+
+
+async def test_a_target_that_refuses_everything_is_blamed_itself(
+    bench: Bench, target: Receiver, eventually: Eventually
+) -> None:
+    bench.messages.add("shop")
+    webhooks = await bench.begun(hook(target, tries=1))
+    target.status = lambda body: 401
+    bench.messages.keep("shop", *map(str, range(30)))
+    await eventually(lambda: _failing(webhooks))
+    assert len(webhooks.dead("crm")) == 10
+    target.status = lambda body: 200
+    await eventually(lambda: texts(target), [str(number) for number in range(10, 30)])
+
+
+async def test_what_is_too_old_is_not_sent(
+    bench: Bench, target: Receiver, eventually: Eventually
+) -> None:
+    worker = bench.messages.add("shop")
+    worker.keep("old", kept=time.time() - 7300)
+    worker.keep("new")
+    webhooks = bench.begin(hook(target, oldest=True, longest_age=2.0))
+    await eventually(lambda: texts(target), ["new"])
+    assert webhooks.figures().results["expired"] == 1
+
+
+async def test_a_session_that_was_erased_and_made_again_is_sent_from_its_first_message(
+    bench: Bench, target: Receiver, eventually: Eventually
+) -> None:
+    bench.messages.add("shop", created_wall=1.0)
+    await bench.begun(hook(target))
+    bench.messages.keep("shop", "a", "b")
+    await eventually(lambda: texts(target), ["a", "b"])
+    bench.messages.add("shop", created_wall=2.0)  # another one of that name
+    bench.messages.connect_worker("shop")
+    bench.messages.keep("shop", "c")
+    await eventually(lambda: texts(target), ["a", "b", "c"])
+    worker = bench.messages.workers["shop"]
+    worker.records.clear()
+    worker.newest = 0  # its files were lost
+    bench.messages.connect_worker("shop")
+    await eventually(lambda: texts(target)[3:], ["message_gap"])
+    bench.messages.keep("shop", "d")
+    await eventually(lambda: texts(target)[3:], ["message_gap", "d"])
+
+
+async def test_a_removed_webhook_holds_nothing_back(
+    bench: Bench, target: Receiver, eventually: Eventually
+) -> None:
+    worker = bench.messages.add("shop")
+    gone = hook(target, "gone", url="http://127.0.0.1:9/in")
+    webhooks = await bench.begun(hook(target), gone)
+    bench.messages.keep("shop", "a", "b")
+    await eventually(lambda: texts(target), ["a", "b"])
+    assert worker.settled() == []
+    webhooks.apply([hook(target)])
+    bench.messages.keep("shop", "c")
+    await eventually(lambda: worker.settled()[-1:] == [3])
+
+
+async def test_in_a_session_all_is_in_order_and_nothing_is_missed_under_load(
+    bench: Bench, target: Receiver, eventually: Eventually
+) -> None:
+    """With answers that fail now and then, and workers that come and go."""
+    names = [f"s{number}" for number in range(12)]
+    for name in names:
+        bench.messages.add(name)
+    webhooks = await bench.begun(hook(target))
+    calls = defaultdict(int)
+
+    def flaky(body: dict[str, Any]) -> int:
+        calls["n"] += 1
+        return 503 if calls["n"] % 7 == 0 else 200
+
+    target.status = flaky
+    for step in range(30):
+        for name in names:
+            bench.messages.keep(name, f"{step}")
+        if step % 10 == 5:
+            bench.messages.lose_worker(names[step % 12])
+        if step % 10 == 8:
+            bench.messages.connect_worker(names[(step - 3) % 12])
+        await asyncio.sleep(0)
+    for name in names:
+        await eventually(lambda name=name: len(set(texts(target, name))) == 30)
+    await bench.end()
+    for name in names:
+        firsts = list(dict.fromkeys(texts(target, name)))
+        assert firsts == [str(step) for step in range(30)]
+    assert webhooks.figures().results["dead"] == 0
