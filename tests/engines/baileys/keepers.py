@@ -16,6 +16,7 @@ class Spool(Heard):
         self.kept = {} if kept is None else kept
         self.given: list[str] = []
         """The ids as they came, also again."""
+        self.asked = 0
         self.full = False
         self.goes_on = asyncio.Event()
         self.goes_on.set()
@@ -25,6 +26,7 @@ class Spool(Heard):
         return True
 
     async def keep(self, records: Sequence[Mapping[str, Any]]) -> None:
+        self.asked += 1
         await self.goes_on.wait()
         if self.full:
             raise EngineError("cannot keep what arrived: the disk is full", code="not_kept")

@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import json
 import time
 from typing import Any
 
@@ -32,7 +33,8 @@ async def test_a_message_is_kept_before_its_receipt_leaves(keeping: Bench) -> No
     spool = spool_of(keeping)
     spool.goes_on.clear()
     id = await say(keeping, "hello")
-    await asyncio.sleep(1.0)
+    await keeping.until(lambda: spool.asked)
+    await keeping.engine.probe(deep=True)  # what would have left before has arrived
     assert keeping.whatsapp.receipts(ACCOUNT, id) == []
     assert keeping.whatsapp.device(ACCOUNT)["unconfirmed"] == 1
     spool.goes_on.set()
@@ -44,10 +46,10 @@ async def test_a_message_is_kept_before_its_receipt_leaves(keeping: Bench) -> No
     assert record == {
         "kind": "message",
         "id": f"m:{LID}:{LID}:{id}",
-        "chat": LID,
+        "chat": NUMBER,
         "from_me": False,
-        "sender": LID,
-        "alias": NUMBER,
+        "sender": NUMBER,
+        "alias": LID,
         "message_id": id,
         "type": "text",
         "text": "hello",
@@ -220,7 +222,7 @@ async def test_every_kind_of_message_becomes_its_record(keeping: Bench) -> None:
         found = dict(spool.kept[new])
         if kind == "message":
             assert (found.pop("fresh"), found.pop("name")) == (True, PEER)
-        common = {"chat": LID, "from_me": False, "sender": LID, "alias": NUMBER, "kind": kind}
+        common = {"chat": NUMBER, "from_me": False, "sender": NUMBER, "alias": LID, "kind": kind}
         target = id if kind == "message" else TARGET["id"]
         letter = "m" if kind == "message" else kind[len("message_")]
         assert found.pop("id").startswith(f"{letter}:{LID}:{LID}:")
@@ -277,6 +279,12 @@ async def test_what_is_sent_here_is_kept_with_each_state_that_its_receiver_tells
     last = spool.of("message_ack")[-1]
     assert (last["state"], last["chat"], last["at"]) == ("read", NUMBER, 1_800_000_000)
     assert last["id"] == f"a:{id}:{NUMBER}:read"
+    played = {"id": id, "type": "played", "t": "1800000001", "from": LID}
+    await keeping.hear("its other name is known from now on")
+    await put(keeping, {"tag": "receipt", "attrs": played})
+    await keeping.until(lambda: len(spool.of("message_ack")) == 4)
+    last = spool.of("message_ack")[-1]
+    assert (last["state"], last["chat"], last["id"]) == ("played", NUMBER, f"a:{id}:{LID}:played")
 
 
 async def test_a_receipt_of_200_000_ids_that_nobody_sent_fills_no_disk(keeping: Bench) -> None:
@@ -296,6 +304,33 @@ async def test_a_receipt_of_200_000_ids_that_nobody_sent_fills_no_disk(keeping: 
     await keeping.hear("still here")
 
 
+async def test_a_text_is_whole_up_to_its_bound_and_longer_ones_are_kept_as_far_as_they_fit(
+    keeping: Bench,
+) -> None:
+    spool, most = spool_of(keeping), 65_536
+    texts = ["界" * most, "a" * (most + 9), "\x01" * most]
+    for words in texts:
+        id = await say(keeping, words)
+        await keeping.until(lambda id=id: keeping.whatsapp.receipts(ACCOUNT, id))
+    first, second, third = spool.texts()
+    assert (first, second) == (texts[0], texts[1][:most])
+    assert third == texts[2][: most // 2], "as JSON each of its characters is six"
+    long = {"contextInfo": {"mentionedJid": ["1@lid" * 200] * 3000}, "text": "b" * most}
+    id = await say(keeping, {"extendedTextMessage": long})
+    await keeping.until(lambda: keeping.whatsapp.receipts(ACCOUNT, id))
+    assert spool.texts()[-1] == "b" * most
+    assert len(json.dumps(list(spool.kept.values())[-1])) < 256 << 10
+
+
+async def test_an_id_that_a_contact_chose_makes_no_record_of_no_id(keeping: Bench) -> None:
+    spool = spool_of(keeping)
+    told = {"from": PEER, "to": ACCOUNT, "message": {"conversation": "hi"}, "id": "x" * 5000}
+    await asyncio.to_thread(keeping.whatsapp.tell, "/say", told)
+    await keeping.until(lambda: spool.kept)
+    [id] = spool.kept
+    assert len(id) <= 200
+
+
 async def test_the_same_messages_are_known_as_sent_here_after_a_start(keeping: Bench) -> None:
     id = (await keeping.engine.send({"to": PEER, "type": "text", "text": "out"}))["id"]
     await keeping.restart()
@@ -309,11 +344,12 @@ async def test_the_same_messages_are_known_as_sent_here_after_a_start(keeping: B
 async def test_a_call_is_kept_before_it_is_acknowledged(keeping: Bench) -> None:
     spool = spool_of(keeping)
     spool.goes_on.clear()
-    about = {"call-id": "CALL1", "call-creator": LID}
+    about = {"call-id": "CALL1", "call-creator": LID, "caller_pn": NUMBER}
     offer = {"tag": "offer", "attrs": about, "content": [{"tag": "video", "attrs": {}}]}
     attrs = {"from": LID, "id": "call-1", "t": "1800000000"}
     await put(keeping, {"tag": "call", "attrs": attrs, "content": [offer]})
-    await asyncio.sleep(0.5)
+    await keeping.until(lambda: spool.asked)
+    await keeping.engine.probe(deep=True)
     assert keeping.whatsapp.device(ACCOUNT)["unconfirmed"] == 1
     spool.goes_on.set()
     await keeping.until(lambda: not keeping.whatsapp.device(ACCOUNT)["unconfirmed"])
@@ -321,8 +357,25 @@ async def test_a_call_is_kept_before_it_is_acknowledged(keeping: Bench) -> None:
     await put(keeping, {"tag": "call", "attrs": {**attrs, "id": "call-2"}, "content": [ended]})
     await keeping.until(lambda: len(spool.of("call")) == 2)
     first, second = spool.of("call")
-    assert (first["id"], first["video"], first["chat"]) == ("c:CALL1:offer", True, LID)
+    assert (first["id"], first["video"], first["chat"]) == ("c:CALL1:offer", True, NUMBER)
     assert (second["id"], second["state"]) == ("c:CALL1:timeout", "timeout")
+
+
+async def test_a_history_is_kept_as_not_fresh(keeping: Bench) -> None:
+    def one(number: int) -> dict[str, Any]:
+        key = {"remoteJid": NUMBER, "id": f"OLD{number}", "fromMe": number % 2 == 0}
+        content = {"conversation": f"old {number}"}
+        return {"message": {"key": key, "message": content, "messageTimestamp": 1_700_000_000}}
+
+    chat = {"id": NUMBER, "messages": [one(number) for number in range(250)]}
+    told = {"user": ACCOUNT, "conversations": [chat]}
+    await asyncio.to_thread(keeping.whatsapp.tell, "/history", told)
+    spool = spool_of(keeping)
+    await keeping.until(lambda: len(spool.kept) == 250)
+    old = spool.kept[f"m:{NUMBER}:{NUMBER}:OLD7"]
+    assert (old["fresh"], old["at"], old["text"]) == (False, 1_700_000_000, "old 7")
+    assert spool.kept[f"m:{NUMBER}:me:OLD8"]["from_me"] is True
+    await keeping.hear("and on it goes")
 
 
 async def put(bench: Bench, stanza: dict[str, Any]) -> None:

@@ -5,6 +5,7 @@
 // reach the library when their records are kept. Where they cannot be, the connection ends before the
 // library says anything, and WhatsApp gives them again at the next one.
 import { recordsOf } from "./incoming.mjs";
+import { Names } from "./names.mjs";
 import { acksOf, callsOf, serverAckOf } from "./notices.mjs";
 import { Polls } from "./polls.mjs";
 import { beforeItsKeyIsUsed } from "./signal.mjs";
@@ -20,15 +21,17 @@ export class Arrivals {
   #inbox;
   #failed;
   #polls;
+  #names;
   #known = new Set(); // ids of records that were kept before the library told of their messages
 
   // `failed`: called with the error, before the library hears of it.
-  constructor(lib, creds, inbox, failed) {
+  constructor(lib, { creds, keys }, inbox, failed) {
     this.#lib = lib;
     this.#creds = creds;
     this.#inbox = inbox;
     this.#failed = failed;
     this.#polls = new Polls(lib, () => creds.me);
+    this.#names = new Names(lib, keys);
   }
 
   // `current`: whether the socket is still the session's.
@@ -111,7 +114,7 @@ export class Arrivals {
 
   async #keep(records) {
     try {
-      await this.#inbox.keep(records);
+      await this.#inbox.keep(await Promise.all(records.map((record) => this.#names.show(record))));
     } catch (error) {
       this.#failed(error);
       throw error;

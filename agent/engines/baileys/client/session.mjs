@@ -75,7 +75,7 @@ export class Session {
     this.#sent = new Sent(this.#lib, this.#state);
     if (settings.keeps) {
       this.#inbox = new Inbox(this.#emit);
-      this.#arrivals = new Arrivals(this.#lib, this.#state.creds, this.#inbox, (error) => this.#notKept(error));
+      this.#arrivals = new Arrivals(this.#lib, this.#state, this.#inbox, (error) => this.#notKept(error));
     }
     this.#wasPaired = this.#identity().paired;
     if (this.#wasPaired) keepFixed(this.#state.creds);

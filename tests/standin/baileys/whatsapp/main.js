@@ -47,6 +47,7 @@ const COMMANDS = {
   'POST /say_many': async ({ from, to, count }) => {
     for (let at = 0; at < count; at += 1) await whatsapp.say(from, to, { conversation: `message ${at}` });
   },
+  'POST /history': ({ user, conversations }) => whatsapp.shareHistory(user, conversations),
   'POST /group': ({ group, members }) => whatsapp.groups.make(group, members),
   'POST /say_in_group': async ({ from, to, group, text }) => ({
     id: await whatsapp.groups.say(from, to, group, text),

@@ -361,16 +361,25 @@ export class WhatsApp {
     };
     const keyId = { keyId: Buffer.from([0, 0, 0, 0, 0, device.number]) };
     const share = { type: Type.APP_STATE_SYNC_KEY_SHARE, appStateSyncKeyShare: { keys: [{ keyId, keyData }] } };
-    const syncType = proto.HistorySync.HistorySyncType.RECENT;
-    const history = proto.HistorySync.encode({ syncType, progress: 100 }).finish();
-    const notice = {
-      type: Type.HISTORY_SYNC_NOTIFICATION,
-      historySyncNotification: { syncType, initialHistBootstrapInlinePayload: deflateSync(history) },
-    };
-    const told = device.dialect === 3 ? [share, notice] : [share];
+    const told = device.dialect === 3 ? [share, this.#historyOf([])] : [share];
     for (const protocolMessage of told) {
       await this.#write(phone, device, { protocolMessage }, { id: randomId(), category: 'peer' });
     }
+  }
+
+  /** What the phone gives of its chats: conversations as protobufjs reads them from JSON. */
+  async shareHistory(user, conversations) {
+    const protocolMessage = this.#historyOf(conversations);
+    const how = { id: randomId(), category: 'peer' };
+    for (const device of this.linked(user)) await this.#write(this.person(user), device, { protocolMessage }, how);
+  }
+
+  #historyOf(conversations) {
+    const syncType = proto.HistorySync.HistorySyncType.RECENT;
+    const told = proto.HistorySync.fromObject({ syncType, progress: 100, conversations });
+    const bytes = deflateSync(proto.HistorySync.encode(told).finish());
+    const { HISTORY_SYNC_NOTIFICATION: type } = proto.Message.ProtocolMessage.Type;
+    return { type, historySyncNotification: { syncType, initialHistBootstrapInlinePayload: bytes } };
   }
 
   /** Trouble on command, for one account's devices. */

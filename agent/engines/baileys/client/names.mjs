@@ -1,0 +1,47 @@
+// A person has two names: the phone's number, and one that WhatsApp gave it (…@lid). Records show the
+// number where it is known here, as WhatsApp told it with a message or before; their ids keep the name
+// of the stanza, which is the same when it comes again.
+const MOST = 10_000;
+const LID = /@lid$/;
+
+export class Names {
+  #lib;
+  #keys;
+  #numbers = new Map(); // …@lid → …@s.whatsapp.net
+
+  constructor(lib, keys) {
+    this.#lib = lib;
+    this.#keys = keys;
+  }
+
+  async show(record) {
+    const { sender, alias } = record;
+    if (LID.test(sender) && /@s\.whatsapp\.net$/.test(alias)) this.#note(sender, alias);
+    if (LID.test(sender)) {
+      const number = await this.#numberOf(sender);
+      if (number !== sender) Object.assign(record, { sender: number, alias: sender });
+    }
+    if (LID.test(record.chat)) record.chat = await this.#numberOf(record.chat);
+    if (LID.test(record.participant)) record.participant = await this.#numberOf(record.participant);
+    if (LID.test(record.quote?.sender)) record.quote.sender = await this.#numberOf(record.quote.sender);
+    if (record.mentions) record.mentions = await Promise.all(record.mentions.map((jid) => (LID.test(jid) ? this.#numberOf(jid) : jid)));
+    return record;
+  }
+
+  #note(lid, number) {
+    this.#numbers.delete(lid);
+    this.#numbers.set(lid, number);
+    if (this.#numbers.size > MOST) this.#numbers.delete(this.#numbers.keys().next().value);
+  }
+
+  async #numberOf(lid) {
+    if (this.#numbers.has(lid)) return this.#numbers.get(lid);
+    const { user } = this.#lib.jidDecode(lid) ?? {};
+    const name = `${user}_reverse`;
+    // The store tells itself of a disk that cannot be read.
+    const { [name]: number } = await this.#keys.get("lid-mapping", [name]).catch(() => ({}));
+    if (typeof number !== "string" || !/^\d{5,20}$/.test(number)) return lid;
+    this.#note(lid, `${number}@s.whatsapp.net`);
+    return `${number}@s.whatsapp.net`;
+  }
+}

@@ -1,0 +1,61 @@
+// What needs no session: polls with their votes, and the marks of a session's own ids. Arguments PACKAGES.
+import assert from "node:assert/strict";
+import { createCipheriv, createHash, createHmac, randomBytes } from "node:crypto";
+import { join } from "node:path";
+import { pathToFileURL } from "node:url";
+
+const [packages] = process.argv.slice(2);
+const client = (name) => import(new URL(`../../../agent/engines/baileys/client/${name}`, import.meta.url));
+const [{ Polls }, { idOf, isOwn, newId }] = await Promise.all(["polls.mjs", "own_ids.mjs"].map(client));
+const { load } = await import(pathToFileURL(join(packages, "load.mjs")));
+const lib = await load("baileys");
+
+// A vote as WhatsApp's programs seal it.
+function seal(names, secret, id, creator, voter) {
+  const selectedOptions = names.map((name) => createHash("sha256").update(name).digest());
+  const plain = lib.proto.Message.PollVoteMessage.encode({ selectedOptions }).finish();
+  const sign = Buffer.concat([id, creator, voter, "Poll Vote"].map((word) => Buffer.from(word)).concat(Buffer.from([1])));
+  const first = createHmac("sha256", Buffer.alloc(32)).update(secret).digest();
+  const key = createHmac("sha256", first).update(sign).digest();
+  const encIv = randomBytes(12);
+  const cipher = createCipheriv("aes-256-gcm", key, encIv);
+  cipher.setAAD(Buffer.from(`${id}\0${voter}`));
+  return { encPayload: Buffer.concat([cipher.update(plain), cipher.final(), cipher.getAuthTag()]), encIv };
+}
+
+const me = { id: "5511:3@s.whatsapp.net", lid: "15511:3@lid" };
+const polls = new Polls(lib, () => me);
+const [secret, group] = [randomBytes(32), "1@g.us"];
+const options = ["now", "then"].map((optionName) => ({ optionName }));
+const message = { pollCreationMessageV3: { name: "When?", options }, messageContextInfo: { messageSecret: secret } };
+const voter = { from_me: false, sender: "5512@s.whatsapp.net", alias: "15512@lid" };
+const read = (id, vote, who = voter) => polls.read({ pollCreationMessageKey: { id }, vote }, who);
+
+polls.note({ key: { remoteJid: group, id: "P1", fromMe: true }, message });
+polls.note({ key: { remoteJid: group, id: "P2", participant: "15513@lid", participantAlt: "5513@s.whatsapp.net" }, message });
+assert.deepEqual(read("P1", seal(["then"], secret, "P1", "5511@s.whatsapp.net", "5512@s.whatsapp.net")), ["then"]);
+assert.deepEqual(read("P1", seal(["now", "then"], secret, "P1", "15511@lid", "15512@lid")), ["now", "then"]);
+assert.deepEqual(read("P2", seal(["now"], secret, "P2", "15513@lid", "15511@lid"), { from_me: true }), ["now"]);
+assert.deepEqual(read("P1", seal([], secret, "P1", "5511@s.whatsapp.net", "5512@s.whatsapp.net")), []);
+const other = createHash("sha256").update("never").digest("hex");
+assert.deepEqual(read("P1", seal(["never"], secret, "P1", "5511@s.whatsapp.net", "5512@s.whatsapp.net")), [other]);
+// Somebody else's vote, or one in a poll that is not known here, is nobody's.
+assert.equal(read("P1", seal(["now"], secret, "P1", "5511@s.whatsapp.net", "5519@s.whatsapp.net")), undefined);
+assert.equal(read("P9", seal(["now"], secret, "P9", "5511@s.whatsapp.net", "5512@s.whatsapp.net")), undefined);
+assert.equal(read("P1", undefined), undefined);
+for (let at = 0; at < 300; at += 1) polls.note({ key: { remoteJid: group, id: `Q${at}`, fromMe: true }, message });
+assert.equal(read("P1", seal(["then"], secret, "P1", "5511@s.whatsapp.net", "5512@s.whatsapp.net")), undefined);
+
+const [mine, theirs] = [randomBytes(32), randomBytes(32)];
+assert.equal(idOf(mine, "order 7"), idOf(mine, "order 7"));
+assert.notEqual(idOf(mine, "order 7"), idOf(mine, "order 8"));
+for (const id of [idOf(mine, "order 7"), newId(mine), newId(mine)]) {
+  assert.match(id, /^3EB0[0-9A-F]{18}$/); // as WhatsApp Web's own
+  assert(isOwn(mine, id));
+  assert(!isOwn(theirs, id));
+}
+for (const id of [undefined, "", "3EB0", 7, `${newId(mine)}0`, lib.generateMessageIDV2("5511@s.whatsapp.net")]) assert(!isOwn(mine, id));
+let guessed = 0;
+for (let at = 0; at < 200_000; at += 1) guessed += isOwn(mine, "3EB0" + at.toString(16).toUpperCase().padStart(18, "0"));
+assert(guessed < 3, `${guessed} of 200,000 guesses`);
+process.exit(0);

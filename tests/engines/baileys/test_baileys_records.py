@@ -1,0 +1,15 @@
+"""What a record is made with, on the library but without a session."""
+
+import subprocess
+from pathlib import Path
+
+from agent.engines.baileys.node import find_node
+from agent.engines.baileys.packages import find_packages
+
+HERE = Path(__file__).parent
+
+
+def test_votes_are_read_with_their_poll_and_ids_are_known_by_their_mark(cache: Path) -> None:
+    line = [find_node(), HERE / "records.mjs", find_packages(cache)]
+    done = subprocess.run(line, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stderr
