@@ -40,6 +40,8 @@ class InstanceFile:
     needs_passkey: bool = False
     leased: bool = False
     """Its worker connects only with a lease from the agent (a session of a fleet)."""
+    of_wings: Mapping[str, Any] = field(default_factory=dict)
+    """The settings of each wing's part in its worker, where they are not the usual ones."""
 
 
 _KINDS: Mapping[str, type | tuple[type, ...]] = {
@@ -56,6 +58,7 @@ _KINDS: Mapping[str, type | tuple[type, ...]] = {
     "generation": int,
     "needs_passkey": bool,
     "leased": bool,
+    "of_wings": dict,
 }
 
 

@@ -13,7 +13,7 @@ from agent.config.environment import SECOND_LIMITS, parse_text, read_environment
 from agent.config.lines import find_lines, line_of
 from agent.config.problem import Problem
 from agent.config.rules import find_problem
-from agent.config.wing_tables import wing_tables
+from agent.config.wing_tables import ArrayTable, WingTable, wing_tables
 from agent.core.model import parse_instance_id
 from agent.core.setting import is_whole, read_value, settings_of
 from agent.engines.catalog import backend_settings, remote_engines
@@ -149,8 +149,9 @@ def _apply_file(config: Config, tables: Mapping[str, Any], source: _Source) -> C
             made = [_backend(field, f"{name}[{n}]", source) for n, field in enumerate(tables_of)]
             config = replace(config, backend=tuple(made))
         elif name in of_wings:
-            rows = _each(of_wings[name].plain, name, table, source)
-            config = replace(config, of_wings={**config.of_wings, name: rows})
+            rows = _rows_of_wing(of_wings[name], table, source)
+            if rows:
+                config = replace(config, of_wings={**config.of_wings, name: rows})
         elif isinstance(table, dict):
             config = replace(config, **{name: _apply(getattr(config, name), name, table, source)})
         else:
@@ -173,6 +174,15 @@ def _apply(holder: Any, section: str, values: Mapping[str, Any], source: _Source
         if name in PATHS and value:
             changes[name] = type(default)(source.base / str(value))
     return replace(holder, **changes)
+
+
+def _rows_of_wing(own: WingTable, table: Any, source: _Source) -> tuple[Any, ...]:
+    if isinstance(own, ArrayTable):
+        return _each(own.plain, own.name, table, source)
+    if not isinstance(table, dict):
+        raise source.refuse(own.name, f"it must be a table: [{own.name}]")
+    row = _apply(own.plain, own.name, table, source)
+    return () if row == own.plain else (row,)
 
 
 def _each(plain: T, name: str, tables: Any, source: _Source) -> tuple[T, ...]:

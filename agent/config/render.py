@@ -1,5 +1,6 @@
 """A Config as a commented file: what `config init` writes and what the example is."""
 
+from collections.abc import Iterator
 from dataclasses import asdict, is_dataclass, replace
 from enum import StrEnum
 from pathlib import Path
@@ -9,7 +10,7 @@ import tomli_w
 
 from agent.config.backends import BackendDeclaration, hide_secrets, shown_url
 from agent.config.config import Config, Declaration, sections
-from agent.config.wing_tables import wing_tables
+from agent.config.wing_tables import ArrayTable, OwnTable, own_row, wing_tables
 from agent.core.reasons.delays import show_reasons
 from agent.core.setting import Setting, settings_of
 from agent.engines.catalog import backend_settings, remote_engines
@@ -50,21 +51,31 @@ def render_config(config: Config, only_changed: bool = True) -> str:
     parts = [HEAD]
     for section in sections():
         chosen, plain = getattr(config, section), getattr(default, section)
-        parts.append(f"[{section}]")
-        for row, mark in settings_of(chosen):
-            value = getattr(chosen, row.name)
-            live = not only_changed or value != getattr(plain, row.name)
-            parts.append(f"# {mark.meaning}{_range(mark)}")
-            parts.append(("" if live else "# ") + _line(row.name, value) + "\n")
+        parts += _section(section, chosen, plain, only_changed)
+    for name, table in wing_tables().items():
+        if isinstance(table, OwnTable):
+            own = own_row(config, table)
+            parts += [table.head, *_section(name, own, table.plain, only_changed)]
     backends = [_table("backend", row, only_changed) for row in config.backend]
     parts += backends or [_example_backend()]
     for name, table in wing_tables().items():
+        if isinstance(table, OwnTable):
+            continue
         rows = config.of_wings.get(name, ())
         parts += [_table(name, row, only_changed) for row in rows] or [
             _example(table.head, table.example)
         ]
     parts += [_declaration(row) for row in config.instance] or [TAIL.rstrip("\n")]
     return "\n".join(parts) + "\n"
+
+
+def _section(name: str, chosen: Any, plain: Any, only_changed: bool) -> Iterator[str]:
+    yield f"[{name}]"
+    for row, mark in settings_of(chosen):
+        value = getattr(chosen, row.name)
+        live = not only_changed or value != getattr(plain, row.name)
+        yield f"# {mark.meaning}{_range(mark)}"
+        yield ("" if live else "# ") + _line(row.name, value) + "\n"
 
 
 def _range(mark: Setting) -> str:
@@ -142,8 +153,9 @@ def without_secrets(config: Config) -> Config:
         config,
         backend=tuple(hide_secrets(table) for table in config.backend),
         of_wings={
-            name: tuple(map(wing_tables()[name].hide, rows))
+            name: tuple(map(table.hide, rows)) if isinstance(table, ArrayTable) else rows
             for name, rows in config.of_wings.items()
+            for table in (wing_tables()[name],)
         },
         fleet=replace(
             config.fleet,
@@ -160,7 +172,12 @@ def tables_of(config: Config) -> dict[str, Any]:
         chosen = getattr(config, section)
         names = (row.name for row, _ in settings_of(chosen))
         tables[section] = {name: _plain(getattr(chosen, name)) for name in names}
-    of_wings = {name: config.of_wings.get(name, ()) for name in wing_tables()}
+    of_wings = {}
+    for name, table in wing_tables().items():
+        if isinstance(table, OwnTable):
+            tables[name] = _plain(asdict(own_row(config, table)))
+        else:
+            of_wings[name] = config.of_wings.get(name, ())
     for name, rows in {"backend": config.backend, **of_wings, "instance": config.instance}.items():
         tables[name] = [_plain(asdict(row)) for row in rows]
     return tables

@@ -10,7 +10,7 @@ from agent.config.backend_rules import find_backend_problem
 from agent.config.config import Config, sections
 from agent.config.fleet import find_fleet_problem
 from agent.config.problem import Problem
-from agent.config.wing_tables import wing_tables
+from agent.config.wing_tables import ArrayTable, wing_tables
 from agent.core.findings.crypto_patterns import own_pattern
 from agent.core.findings.memory import MemoryPolicy
 from agent.core.setting import settings_of
@@ -35,7 +35,8 @@ def find_problem(config: Config) -> Problem | None:
 
 def _of_wings(config: Config) -> Problem | None:
     for name, rows in config.of_wings.items():
-        if problem := wing_tables()[name].find_problem(rows):
+        table = wing_tables()[name]
+        if isinstance(table, ArrayTable) and (problem := table.find_problem(rows)):
             return problem
     return None
 

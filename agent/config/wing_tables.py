@@ -1,12 +1,13 @@
 """The tables of agent.toml that the wings bring."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cache
 from typing import Any
 
+from agent.config.config import Config
 from agent.config.problem import Problem
-from agent.wing import modules_of
+from agent.wing import modules_of, wings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,7 +26,41 @@ class ArrayTable:
     """A row that could be used."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OwnTable:
+    """A table that is written once: [NAME]. A config has one row of it, or none, which is as
+    `plain`."""
+
+    name: str
+    plain: Any
+    head: str
+    """What the example file says above it."""
+    worker: bool = False
+    """Whether the wing's part in each worker gets it."""
+
+
+WingTable = ArrayTable | OwnTable
+
+
 @cache
-def wing_tables() -> Mapping[str, ArrayTable]:
+def wing_tables() -> Mapping[str, WingTable]:
     """By name."""
     return {table.name: table for module in modules_of("settings") for table in module.TABLES}
+
+
+def own_row(config: Config, table: OwnTable) -> Any:
+    """The settings in force."""
+    return next(iter(config.of_wings.get(table.name, ())), table.plain)
+
+
+def worker_settings(config: Config) -> Mapping[str, Any]:
+    """What the part of each wing in a worker gets, by the wing's name; none where it is usual."""
+    found: dict[str, Any] = {}
+    for wing in wings():
+        tables = wing.take(wing.settings).TABLES if wing.settings else ()
+        for table in tables:
+            if isinstance(table, OwnTable) and table.worker:
+                row = own_row(config, table)
+                if row != table.plain:
+                    found.setdefault(wing.name, {}).update(asdict(row))
+    return found

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from agent.clock import boot_now
 from agent.config import Config
+from agent.config.wing_tables import worker_settings
 from agent.core.figures.trend import open_trends
 from agent.core.model import ConnectionStatus, Happening, InstanceId
 from agent.core.reasons import reason_of
@@ -136,6 +137,7 @@ class Supervision:
         sources = ViewSources(self.ground.host, self._turns, settings, has, version)
         self.registry = Registry(store, sources, root, self._facts)
         self.messages = KeptMessages(self.registry)
+        self.registry.of_wings = worker_settings(settings.config)
         self.creation = Creation(
             registry=self.registry, backends=self.backends, room=self.room, wake=self.wake
         )

@@ -182,6 +182,8 @@ class Facts:
     """Deleted: nothing may be written about it any more."""
     observed: bool = False
     """False until the first pass since the agent's start."""
+    of_wings: Mapping[str, Any] = field(default_factory=dict)
+    """The settings of each wing's part in its worker."""
     passkey_asked: bool = False
     """Its last claim says that WhatsApp asks for a passkey, and the journal has it."""
     noted_drop: tuple[str, str, float] = ("", "", 0.0)

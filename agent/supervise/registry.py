@@ -8,13 +8,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from agent.clock import boot_now
 from agent.core.figures.durations import Durations
 from agent.core.figures.time_in_status import StatusTime
 from agent.core.findings import first_messages
 from agent.core.model import Category, Instance, InstanceId, JournalEntry, SessionRecord
-from agent.core.reasons import reason_of
 from agent.core.recovery.beginning import resume_repair
 from agent.core.recovery.repair import Repair
 from agent.core.recovery.stored import read_repair
@@ -25,9 +25,10 @@ from agent.log import bound
 from agent.store.database import Store
 from agent.supervise.devices import Devices
 from agent.supervise.facts import Facts, RepairFacts
+from agent.supervise.identities import identity_of, says_the_same
 from agent.supervise.tenure import Tenure
 from agent.supervise.views import ViewSources, view_of
-from agent.vault.identity import OTHERS, Identity, replace_identity
+from agent.vault.identity import OTHERS, replace_identity
 from agent.vault.identity import create as create_folder
 
 log = logging.getLogger(__name__)
@@ -49,6 +50,8 @@ class Registry:
         self.leased = False
         """Whether this machine is one of a fleet: then all its sessions but a backend's need its
         lease, and their files say so."""
+        self.of_wings: Mapping[str, Any] = {}
+        """The settings of each wing's part in a worker, by the wing's name."""
         self._views: dict[InstanceId, InstanceView] = {}
         self._stale: dict[InstanceId, None] = {}
         self._store = store
@@ -66,6 +69,7 @@ class Registry:
             status_time=StatusTime(record.status, boot_now()),
             durations=self.durations,
             first_messages=first_messages.read_stored(record.first_messages),
+            of_wings=self._of_wings(instance),
         )
         # The caller has just written or read its row.
         facts.saved.instance, facts.saved.record = instance, record
@@ -77,7 +81,8 @@ class Registry:
         """Lay out its folder, then write its row: a crash in between leaves an empty folder."""
         instance = self._with_lease(_asked_for(instance))
         async with self.tenure.claim(instance):
-            await asyncio.to_thread(create_folder, self._session_root, instance)
+            own = self._of_wings(instance)
+            await asyncio.to_thread(create_folder, self._session_root, instance, own)
             now_wall = time.time()
             record = SessionRecord(status_since_wall=now_wall)
             said = JournalEntry("created", sentence, instance=instance.id, wall=now_wall)
@@ -112,6 +117,17 @@ class Registry:
         written = facts.saved.identity
         says_so = written is not None and written.instance.leased == leased
         return says_so or not facts.saved.identity_behind
+
+    def take_settings_of_wings(self, settings: Mapping[str, Any]) -> None:
+        """The files of all sessions say so with their next passes, before a worker starts."""
+        self.of_wings = settings
+        for facts in self.facts.values():
+            if facts.of_wings != (own := self._of_wings(facts.instance)):
+                facts.of_wings = own
+                facts.saved.identity_behind = True
+
+    def _of_wings(self, instance: Instance) -> Mapping[str, Any]:
+        return {} if instance.backend else self.of_wings
 
     def _with_lease(self, instance: Instance) -> Instance:
         wanted = self.leased and not instance.backend
@@ -269,29 +285,3 @@ def repair_of(id: InstanceId, record: SessionRecord, now_wall: float) -> Repair 
     except (ValueError, TypeError, AttributeError) as error:
         log.warning("cannot read a recorded repair, which is dropped: %s", error)
         return None
-
-
-def identity_of(facts: Facts) -> Identity:
-    record = facts.record
-    return Identity(
-        facts.instance,
-        record.paired,
-        record.account,
-        ended=ended_of(facts),
-        override=record.override,
-        override_boot=record.override_boot,
-        generation=record.generation,
-        needs_passkey=record.needs_passkey,
-    )
-
-
-def says_the_same(written: Identity | None, wanted: Identity) -> bool:
-    if written is None:
-        return False
-    return replace(written, lineage="", generation=wanted.generation) == wanted
-
-
-def ended_of(facts: Facts) -> str:
-    """The reason of a final end, with which its worker must not log in; "" on a backend."""
-    code = "" if facts.instance.backend else facts.record.reason
-    return code if code and reason_of(code).final else ""

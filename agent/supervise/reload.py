@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from agent.clock import boot_now
 from agent.config import Config, Declaration, changes_that_need_restart
+from agent.config.wing_tables import worker_settings
 from agent.errors import WaError
 from agent.log import about
 from agent.supervise.assemble import Supervision
@@ -21,6 +22,7 @@ async def take_on(config: Config, supervision: Supervision) -> None:
     supervision.settings.take(config)
     for key in changes_that_need_restart(before, config):
         log.warning("%s takes effect at the agent's next start", key)
+    registry.take_settings_of_wings(worker_settings(config))
     await _add_backends(before, config, supervision)
     new = {declared.id for declared in config.instance if declared.id not in registry.facts}
     for declared in config.instance:

@@ -25,7 +25,8 @@ from agent.host.base import Host
 from agent.log import about, bound
 from agent.store.database import Store
 from agent.supervise.facts import Facts
-from agent.supervise.registry import Registry, identity_of, says_the_same
+from agent.supervise.identities import identity_of, says_the_same
+from agent.supervise.registry import Registry
 from agent.supervise.turns.memory import MemoryRoom
 from agent.vault.copies.recover import recover_identity
 from agent.vault.identity import Found, Identity, create, names_other_engine, scan

@@ -4,7 +4,7 @@ it, the worker reads it, and a lost database is rebuilt from it."""
 import os
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +53,8 @@ class Identity:
     """How often it was written; the database's record counts along."""
     needs_passkey: bool = False
     """Its account needs a passkey to link a device."""
+    of_wings: Mapping[str, Any] = field(default_factory=dict)
+    """The settings of each wing's part in its worker."""
 
     @property
     def record(self) -> SessionRecord:
@@ -82,7 +84,7 @@ class Found:
     """It is another session's."""
 
 
-def create(root: Path, instance: Instance) -> Path:
+def create(root: Path, instance: Instance, of_wings: Mapping[str, Any] = {}) -> Path:
     """Make the folder of an instance, with its identity; return its path. A folder that a crash
     left is taken over. One with another session is refused: retire it first."""
     id = parse_instance_id(instance.id)
@@ -96,7 +98,7 @@ def create(root: Path, instance: Instance) -> Path:
             make_folder(path / SESSION, SESSION, fd, modes)
         os.fsync(root_fd)
     before = None if new else _read_if_whole(path)
-    kept = Identity(instance)
+    kept = Identity(instance, of_wings=of_wings)
     if before is not None:
         kept = replace(
             kept,
@@ -175,6 +177,7 @@ def put_identity(
         identity.generation,
         identity.needs_passkey,
         instance.leased,
+        identity.of_wings,
     )
     try:
         raw = render_instance_file(file, others)
@@ -207,6 +210,7 @@ def parse_identity(raw: bytes, folder: Path) -> Identity:
         file.override_boot,
         file.generation,
         file.needs_passkey,
+        file.of_wings,
     )
 
 

@@ -52,7 +52,8 @@ def read_identity(id_text: str, session_root: Path) -> Identity:
         raise _broken(path, str(error)) from error
     settings = own_settings(file.settings)
     return Identity(
-        id, folder, file.engine, settings, file.ended, file.paired, file.account, file.leased
+        *(id, folder, file.engine, settings, file.ended, file.paired, file.account, file.leased),
+        of_wings=file.of_wings,
     )
 
 

@@ -25,7 +25,8 @@ from agent.log import about
 from agent.supervise.facts import Facts
 from agent.supervise.fleet.arrivals import NO_PROFILES
 from agent.supervise.fleet.epochs import Epochs
-from agent.supervise.registry import Registry, ended_of, identity_of
+from agent.supervise.identities import ended_of, identity_of
+from agent.supervise.registry import Registry
 from agent.vault.locate import SESSION
 
 if TYPE_CHECKING:

@@ -4,6 +4,7 @@ from agent.wing import Wing
 
 WING = Wing(
     name="messages",
+    settings="settings",
     worker="worker",
     part="part",
     outbox="out.outbox",

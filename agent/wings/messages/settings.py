@@ -1,0 +1,32 @@
+"""[messages]: what is kept of what arrives, and for how long."""
+
+from dataclasses import dataclass
+
+from agent.config.wing_tables import OwnTable
+from agent.core.setting import setting
+
+NAME = "messages"
+
+
+@dataclass(frozen=True, slots=True)
+class MessagesSettings:
+    keep: bool = setting(
+        True, "false = nothing that arrives in a session is kept, and no program can read it"
+    )
+    hours: float = setting(
+        72.0, "hours after which a message goes, also one that nobody read", low=0.1, high=8760
+    )
+    megabytes: int = setting(
+        256, "of messages that one session keeps; the oldest go first", low=1, high=65536
+    )
+    most: int = setting(
+        100_000, "messages that one session keeps; the oldest go first", low=100, high=1_000_000
+    )
+
+
+HEAD = """\
+# What arrives in a session is kept in its own folder until programs have read it. A session takes a
+# change on when its worker starts next.\
+"""
+
+TABLES = (OwnTable(name=NAME, plain=MessagesSettings(), head=HEAD, worker=True),)
