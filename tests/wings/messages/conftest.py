@@ -36,10 +36,19 @@ class KeepingBench(Bench):
 
 
 @pytest.fixture
-async def keeping(
-    make_bench: Callable[..., Bench], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> KeepingBench:
+async def make_keeping(
+    make_bench: Callable[[Path], Bench], monkeypatch: pytest.MonkeyPatch
+) -> Callable[[Path], KeepingBench]:
     monkeypatch.setattr("tests.worker.conftest.Bench", KeepingBench)
-    bench = make_bench(tmp_path)
-    assert isinstance(bench, KeepingBench)
-    return bench
+
+    def make(root: Path) -> KeepingBench:
+        bench = make_bench(root)
+        assert isinstance(bench, KeepingBench)
+        return bench
+
+    return make
+
+
+@pytest.fixture
+async def keeping(make_keeping: Callable[[Path], KeepingBench], tmp_path: Path) -> KeepingBench:
+    return make_keeping(tmp_path)

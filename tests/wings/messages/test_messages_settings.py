@@ -1,0 +1,94 @@
+"""[messages]: from agent.toml into the file of each session, and from there into its worker."""
+
+import json
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent.config import load_config
+from agent.config.wing_tables import worker_settings
+from agent.errors import ConfigError
+from tests.daemon.conftest import RunningAgent, make_agent
+from tests.wings.messages.conftest import KeepingBench
+from tests.wings.messages.spools import numbers_of
+
+__all__ = ["make_agent"]
+
+
+def load(tmp_path: Path, text: str) -> Any:
+    file = tmp_path / "agent.toml"
+    file.write_text(text)
+    return load_config(file, env={})
+
+
+def test_only_what_is_not_usual_goes_to_a_worker(tmp_path: Path) -> None:
+    assert worker_settings(load(tmp_path, "")) == {}
+    assert worker_settings(load(tmp_path, "[messages]\nhours = 72\nkeep = true\n")) == {}
+    assert worker_settings(load(tmp_path, "[messages]\nkeep = false\nhours = 1\n")) == {
+        "messages": {"keep": False, "hours": 1.0, "megabytes": 256, "most": 100_000}
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        ("[messages]\nhours = 0", "messages.hours"),
+        ("[messages]\nmost = 99", "messages.most"),
+        ("[messages]\nmegabytes = 1.5", "messages.megabytes"),
+        ('[messages]\nkeep = "no"', "messages.keep"),
+        ("[messages]\ndays = 3", "messages.days"),
+        ("[[messages]]\nhours = 3", "messages"),
+        ("messages = 3", "messages"),
+    ],
+)
+def test_what_makes_no_sense_is_refused_by_its_name(tmp_path: Path, text: str, key: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(tmp_path, text + "\n")
+    assert key in str(caught.value)
+
+
+async def test_a_session_has_the_settings_in_its_file_and_a_reload_writes_them_anew(
+    make_agent: Callable[..., RunningAgent], eventually: Callable[..., object]
+) -> None:
+    agent = make_agent("[messages]\nkeep = false\n")
+    await agent.start()
+    await agent.create("shop")
+    file = agent.state / "sessions" / "shop" / "instance.json"
+
+    def told() -> Any:
+        return json.loads(file.read_text())["of_wings"]
+
+    assert told()["messages"]["keep"] is False
+    usual = agent.config.read_text().replace("keep = false", "most = 500")
+    agent.config.write_text(usual)
+    assert agent.process is not None
+    agent.process.send_signal(signal.SIGHUP)
+    await eventually(lambda: told().get("messages", {}).get("most"), 500)
+    await agent.stop()
+    agent.config.write_text(usual.replace("most = 500", ""))
+    await agent.start()
+    await eventually(told, {})
+
+
+async def test_a_session_that_keeps_nothing_makes_no_file(keeping: KeepingBench) -> None:
+    keeping.identity(settings=keeping.quick, of_wings={"messages": {"keep": False}})
+    keeping.start(identity=False)
+    await keeping.linked()
+    await keeping.arrive(1)
+    state = await keeping.link.call("messages_state")
+    assert (state["keeps"], state["bytes"]) == (False, 0)
+    assert (await keeping.page())["records"] == []
+    assert not (keeping.folder / "messages").exists()
+
+
+async def test_a_session_keeps_as_many_as_it_is_told(keeping: KeepingBench) -> None:
+    keeping.identity(settings=keeping.quick, of_wings={"messages": {"most": 100, "hours": "x"}})
+    keeping.start(identity=False)
+    await keeping.linked()
+    for first in range(0, 300, 10):
+        await keeping.arrive(first, 10)
+    found = numbers_of((await keeping.page(limit=1000))["records"])
+    assert found[-1] == 299 and found[0] < 0 and 90 <= len(found) <= 101

@@ -1,0 +1,129 @@
+"""A full disk takes nothing and loses nothing: who hands over hears it, and it goes on later."""
+
+import resource
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from agent.errors import WaError
+from tests.wings.messages.conftest import KeepingBench
+from tests.wings.messages.spools import entries, numbers_of, read_all, segments, spool_at
+
+REPOSITORY = Path(__file__).parents[3]
+
+
+def fill(folder: Path) -> Path:
+    ballast = folder / "ballast"
+    with ballast.open("wb", buffering=0) as file:
+        try:
+            while True:
+                file.write(b"x" * 4096)
+        except OSError:
+            return ballast
+
+
+def test_a_full_disk_keeps_what_it_has_and_takes_the_rest_when_it_has_room(
+    small_disk: Callable[[str], Path],
+) -> None:
+    disk = small_disk("size=512k,mode=0700")
+    (disk / "before").write_bytes(b"x" * 200_000)
+    spool = spool_at(disk)
+    kept = 0
+    with pytest.raises(OSError, match="No space"):
+        while True:
+            spool.append(entries([kept], "x" * 3000))
+            kept += 1
+    fill(disk)
+    for _ in range(20):
+        with pytest.raises(OSError, match="No space"):
+            spool.append(entries([kept, kept + 1], "x" * 3000))
+    assert numbers_of(read_all(spool)) == list(range(kept)), "all can still be read"
+    spool.settle(spool.newest)
+    assert len(segments(disk)) <= 2
+    newest = spool.newest
+    for each in (spool, spool_at(disk)):
+        assert numbers_of(read_all(each)) == list(range(kept))
+        assert each.newest == newest
+    (disk / "before").unlink()
+    spool = spool_at(disk)
+    assert spool.append(entries(range(kept - 3, kept + 2))) == 2
+    assert numbers_of(read_all(spool)) == list(range(kept + 2))
+    assert [each["cursor"] for each in read_all(spool)][-1] == newest + 2
+
+
+def test_a_disk_without_a_free_inode_is_no_different(small_disk: Callable[[str], Path]) -> None:
+    disk = small_disk("size=4m,nr_inodes=6,mode=0700")
+    spool = spool_at(disk, most=160)
+    number = 0
+    with pytest.raises(OSError, match="No space"):
+        while True:
+            spool.append(entries([number]))
+            number += 1
+    assert numbers_of(read_all(spool)) == list(range(number))
+    assert numbers_of(read_all(spool_at(disk, most=160))) == list(range(number))
+
+
+LIMITED = """
+import signal, sys
+from pathlib import Path
+from tests.wings.messages.spools import entries, spool_at
+spool = spool_at(Path(sys.argv[1]))
+number = 0
+try:
+    while True:
+        spool.append(entries([number], "x" * 500))
+        number += 1
+except OSError as error:
+    print(number, error.strerror)
+"""
+
+
+def test_a_line_of_which_a_part_was_written_is_no_message(tmp_path: Path) -> None:
+    """The limit falls into a line: a part of it is written before the error."""
+    for limit in range(20_000, 20_400, 37):
+        folder = tmp_path / str(limit)
+        folder.mkdir()
+        done = subprocess.run(
+            [sys.executable, "-c", LIMITED, str(folder)],
+            env={"PYTHONPATH": str(REPOSITORY)},
+            capture_output=True,
+            text=True,
+            check=True,
+            preexec_fn=lambda limit=limit: resource.setrlimit(
+                resource.RLIMIT_FSIZE, (limit, limit)
+            ),
+        )
+        kept, _, cause = done.stdout.strip().partition(" ")
+        assert cause == "File too large" and int(kept) > 20
+        spool = spool_at(folder)
+        assert numbers_of(read_all(spool)) == list(range(int(kept)))
+        assert spool.append(entries([int(kept)])) == 1 and not spool.damaged
+
+
+async def test_the_session_says_that_its_disk_takes_nothing_and_that_it_does_again(
+    make_keeping: Callable[[Path], KeepingBench], small_disk: Callable[[str], Path]
+) -> None:
+    disk = small_disk("size=1m,mode=0770")
+    keeping = make_keeping(disk)
+    await keeping.connected(settings={"messages_per_minute": 0})
+    await keeping.arrive(0)
+    ballast = fill(disk)
+    for _ in range(3):
+        with pytest.raises(WaError) as caught:
+            await keeping.arrive(1, text="x" * 9000)
+        assert (caught.value.code, "No space left" in str(caught.value)) == ("not_kept", True)
+    assert (await keeping.link.call("messages_state"))["refused"] is True
+    assert (await keeping.link.call("probe"))["claim"]["status"] == "CONNECTED"
+    assert numbers_of((await keeping.page())["records"]) == [0]
+    ballast.unlink()
+    await keeping.arrive(1, text="x" * 9000)
+    assert (await keeping.link.call("messages_state"))["refused"] is False
+    assert numbers_of((await keeping.page())["records"]) == [0, 1]
+    await keeping.until(lambda: "kept_again" in [each.kind for each in keeping.happened])
+    texts = [str(each.detail["text"]) for each in keeping.happened if each.kind == "not_kept"]
+    assert len(texts) == 1 and "No space left on device" in texts[0]
+    keeping.process.terminate()
+    assert await keeping.ended() == 0
