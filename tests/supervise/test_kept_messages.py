@@ -102,6 +102,16 @@ async def test_a_wait_goes_on_while_its_worker_is_restarted(bench, eventually):
     assert await waiting == ["a"]
 
 
+async def test_a_wait_goes_on_where_the_first_look_finds_its_worker_ending(bench, eventually):
+    bench.worker.breaks_with = LinkError("the worker hung up", code="gone")
+    waiting = asyncio.create_task(bench.texts(0, wait=30))
+    await eventually(lambda: bench.asks() == 1 and not bench.worker.at_once)
+    bench.worker.breaks_with = None
+    bench.worker.keep("a")
+    bench.messages.attached(ID)
+    assert await waiting == ["a"]
+
+
 async def test_a_wait_that_ends_without_a_worker_says_so(bench, eventually):
     waiting = asyncio.create_task(bench.texts(0, wait=0.3))
     await eventually(lambda: bench.asks() == 1 and not bench.worker.at_once)
@@ -155,7 +165,7 @@ async def test_a_cursor_ahead_of_all_begins_at_the_oldest_and_says_a_gap(bench):
 async def test_a_worker_that_does_not_answer_is_named(bench, failure, error, code):
     bench.worker.breaks_with = failure
     with pytest.raises(error) as said:
-        await bench.messages.page(ID, 0, wait=30)
+        await bench.messages.page(ID, 0)
     assert said.value.code == code
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from agent.clock import boot_now
 from agent.core.model import Happening, InstanceId
 from agent.core.words import KEPT
-from agent.errors import EngineError, LinkError, Refused, TryLater, WaError
+from agent.errors import EngineError, LinkError, NotYet, Refused, TryLater, WaError
 from agent.log import about
 from agent.supervise.registry import Registry
 from agent.supervise.requests.message_page import (
@@ -28,6 +28,8 @@ LONGEST_PAGE = 500
 READER = ""
 """Who reads over the API: what it has counts where no webhook gets the messages."""
 CALL_SECONDS = 5.0
+LOOK_AGAIN = 2.0
+"""Seconds after a look that failed."""
 READS_AT_ONCE = 4
 """Of one session: its worker answers probes and sends meanwhile."""
 _UNKNOWN_CALL = "invalid_request"
@@ -95,18 +97,20 @@ class KeptMessages:
                     after = page.next
                 if page.records:
                     return page
-            except (Refused, TryLater) as error:
+            except Refused as error:
                 if not looked:
                     raise
                 failure = error
+            except TryLater as error:  # its worker ends, or is slow: the next look may be good
+                failure = error
             looked, left = True, ends_at - boot_now()
             if self.ending and wait:
-                raise TryLater(f"cannot wait for messages of {id}: the agent stops", code=ENDING)
+                raise NotYet(f"cannot wait for messages of {id}: the agent stops", code=ENDING)
             if left <= 0:
                 if failure is not None:
                     raise failure
                 return page
-            await _wait(news, left)
+            await _wait(news, min(left, LOOK_AGAIN) if failure else left)
 
     async def wait(self, id: InstanceId, seconds: float) -> None:
         """Until there may be more."""
