@@ -66,6 +66,7 @@ CATALOG = {
             "agent.engines.web",
             tls=False,
             profile=True,
+            repeats=True,
         ),
         EngineEntry(
             "baileys",

@@ -1,4 +1,4 @@
-"""[messages]: what is kept of what arrives, and for how long."""
+"""[messages]: what is kept of what arrives and of what is to be sent, and for how long."""
 
 from dataclasses import dataclass
 
@@ -22,11 +22,26 @@ class MessagesSettings:
     most: int = setting(
         100_000, "messages that one session keeps; the oldest go first", low=100, high=1_000_000
     )
+    expires_hours: float = setting(
+        24.0,
+        "hours after which a message that could not be sent is given up, where its sender named"
+        " no time",
+        low=0.01,
+        high=720,
+    )
+    outbox_most: int = setting(
+        10_000, "messages of one session that may wait to be sent; more are refused (429)",
+        low=1, high=1_000_000,
+    )  # fmt: skip
+    outbox_megabytes: int = setting(
+        1024, "of all messages that wait to be sent, with their files; more are refused (507)",
+        low=1, high=1_048_576,
+    )  # fmt: skip
 
 
 HEAD = """\
 # What arrives in a session is kept in its own folder until programs have read it. A session takes a
-# change on when its worker starts next.\
+# change on when its worker starts next. What is to be sent waits in outbox.db.\
 """
 
 TABLES = (OwnTable(name=NAME, plain=MessagesSettings(), head=HEAD, worker=True),)

@@ -1,8 +1,8 @@
 """What the outbox may hold, and for how long."""
 
-from dataclasses import dataclass
-
 from agent.config import Config
+from agent.config.wing_tables import own_row
+from agent.wings.messages.settings import TABLES, MessagesSettings
 
 HOUR = 3600.0
 KEPT_HOURS = 72.0
@@ -10,22 +10,7 @@ KEPT_HOURS = 72.0
 KEPT_MOST = 100_000
 
 
-@dataclass(frozen=True, slots=True)
-class OutboxLimits:
-    expires_hours: float = 24.0
-    most: int = 10_000
-    """Messages that may wait of one session."""
-    megabytes: int = 1024
-    """Of all that waits, with its files."""
-
-    @property
-    def bytes(self) -> int:
-        return self.megabytes << 20
-
-
-def limits_of(config: Config) -> OutboxLimits:
-    rows = config.of_wings.get("messages", ())
-    if not rows:
-        return OutboxLimits()
-    (table,) = rows
-    return OutboxLimits(table.expires_hours, table.outbox_most, table.outbox_megabytes)
+def limits_of(config: Config) -> MessagesSettings:
+    """The settings in force."""
+    settings: MessagesSettings = own_row(config, TABLES[0])
+    return settings

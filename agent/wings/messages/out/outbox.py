@@ -23,11 +23,12 @@ from agent.metrics.text import Family
 from agent.wings.messages.out.answer import Taken, answer_to
 from agent.wings.messages.out.database import NAME
 from agent.wings.messages.out.file import FOLDER, LONGEST_INSIDE, OutboxFiles
-from agent.wings.messages.out.limits import HOUR, OutboxLimits, limits_of
+from agent.wings.messages.out.limits import HOUR, limits_of
 from agent.wings.messages.out.message import OutMessage, chat_of, hash_of
 from agent.wings.messages.out.running import Running
 from agent.wings.messages.out.states import State
 from agent.wings.messages.out.store import NewMessage, OutboxStore
+from agent.wings.messages.settings import MessagesSettings
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +62,7 @@ def open_outbox(around: Around) -> "Outbox":
 class Outbox:
     """What the API asks; `running` does the work."""
 
-    def __init__(self, running: Running, limits: OutboxLimits) -> None:
+    def __init__(self, running: Running, limits: MessagesSettings) -> None:
         self._running = running
         self._limits = limits
         self._coming: Counter[InstanceId] = Counter()
@@ -146,15 +147,16 @@ class Outbox:
     def _must_fit(self, id: InstanceId, size: int) -> None:
         sender, limits = self._running.senders.get(id), self._limits
         count = self._coming[id] + (0 if sender is None else sender.queue.count)
-        if count >= limits.most:
+        if count >= limits.outbox_most:
             raise TooManyWait(
-                f"cannot take the message: {count} messages of {id} wait to be sent, no more than"
-                f" {limits.most} may ([messages] outbox_most); wa-agent why {id} says why they wait"
+                f"cannot take the message: {count} messages of {id} wait to be sent, at most"
+                f" {limits.outbox_most} may ([messages] outbox_most); wa-agent why {id} says why"
             )
-        if self._running.bytes + self._coming_bytes + size > limits.bytes:
+        waiting = self._running.bytes + self._coming_bytes
+        if waiting + size > limits.outbox_megabytes << 20:
             raise NoRoom(
-                f"cannot take the message: what waits to be sent has {self._running.bytes} bytes,"
-                f" no more than {limits.megabytes} MiB may wait ([messages] outbox_megabytes)"
+                f"cannot take the message: what waits to be sent has {waiting} bytes, at most"
+                f" {limits.outbox_megabytes} MiB may wait ([messages] outbox_megabytes)"
             )
 
     async def _keep(self, store: OutboxStore, new: NewMessage, content: str, wait: float) -> Taken:

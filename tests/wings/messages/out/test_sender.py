@@ -1,0 +1,258 @@
+"""The sender of one session over what stands in for the session: order, holds, unknown ends."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent.core.model import Claim, ClaimFact, ConnectionStatus, InstanceId
+from agent.core.view import InstanceView
+from agent.engines.catalog import CATALOG
+from agent.errors import EngineError, TryLater, WaError
+from agent.wings.messages.out.answer import End
+from agent.wings.messages.out.file import OutboxFiles
+from agent.wings.messages.out.message import OutMessage
+from agent.wings.messages.out.queue import Waiting, waiting_of
+from agent.wings.messages.out.sender import SessionSender
+from agent.wings.messages.out.states import Pace, State
+from agent.wings.messages.out.store import Ack, NewMessage, OutboxStore
+from tests.fakes.supervisor import make_view
+
+ID = InstanceId("sales")
+CONNECTED = ConnectionStatus.CONNECTED
+Eventually = Callable[..., Awaitable[Any]]
+QUICK = Pace(first=0.02, longest=0.05, session_longest=0.05)
+UNKNOWN = TryLater("cannot tell whether it was sent", code="unknown_outcome")
+
+
+@dataclass
+class Session:
+    """Sends at once what no test forbids."""
+
+    shown: InstanceView = field(default_factory=lambda: make_view(ID))
+    sent: list[tuple[str, str]] = field(default_factory=list)
+    tried: list[str] = field(default_factory=list)
+    refuses: dict[str, list[WaError]] = field(default_factory=dict)
+    """By text, one for each try."""
+    before_answer: list[Any] = field(default_factory=list)
+
+    def view(self, _id: InstanceId) -> InstanceView:
+        return self.shown
+
+    async def send(
+        self, _id: InstanceId, message: Mapping[str, Any], _file: Path | None = None
+    ) -> Mapping[str, Any]:
+        text = message["text"]
+        self.tried.append(text)
+        await asyncio.sleep(0)
+        if self.refuses.get(text):
+            raise self.refuses[text].pop(0)
+        self.sent.append((message["to"], text))
+        for call in self.before_answer:
+            call(f"WA-{text}")
+        return {"id": f"WA-{text}", "outcome": "sent"}
+
+
+@dataclass
+class Bench:
+    session: Session
+    store: OutboxStore
+    sender: SessionSender
+    ends: dict[str, End]
+
+    async def take(self, to: str, text: str, *, impatient: bool = False) -> OutMessage:
+        row = OutMessage(
+            number=0,
+            id=f"out_{text}",
+            instance=ID,
+            born=self.session.shown.instance.created_wall,
+            chat=to,
+            type="text",
+            state=State.ACCEPTED,
+            accepted_wall=1.0,
+            expires_wall=9e9,
+            changed_wall=1.0,
+            repeats=f"key of {text}",
+        )
+        content = f'{{"type":"text","to":"{to}","text":"{text}","key":"k"}}'
+        row, _ = await self.store.take(NewMessage(row, content), lambda _taken: None)
+        self.sender.add(waiting_of(row, impatient=impatient))
+        return row
+
+    async def state(self, text: str) -> str:
+        row = await self.store.find(ID, f"out_{text}")
+        assert row is not None
+        return f"{row.state} {row.reason}".strip()
+
+    def held_for(self) -> str:
+        self.sender.wake()
+        return self.sender.hold.code if self.sender.hold else ""
+
+    async def run(self) -> None:
+        async with asyncio.timeout(30):
+            await self.sender.run()
+
+
+@pytest.fixture
+async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
+    store, ends = await OutboxStore.open(tmp_path / "outbox.db"), {}
+
+    def ended(waiting: Waiting, end: End) -> None:
+        ends[waiting.id] = end
+
+    session, files = Session(), OutboxFiles(tmp_path / "outbox")
+    sender = SessionSender(ID, session, store, files, ended, pace=QUICK)
+    yield Bench(session, store, sender, ends)
+    await store.close()
+
+
+@pytest.fixture
+def cannot_repeat(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(CATALOG, "sandbox", replace(CATALOG["sandbox"], repeats=False))
+
+
+async def test_a_chat_keeps_its_order_and_its_trouble_delays_no_other(bench: Bench) -> None:
+    bench.session.refuses["a1"] = [EngineError("x", code="browser_gone")] * 3
+    for text in ("a1", "a2", "b1", "b2"):
+        await bench.take(text[0], text)
+    await bench.run()
+    texts = [text for _, text in bench.session.sent]
+    assert texts.index("a1") < texts.index("a2")
+    assert texts.index("b2") < texts.index("a1")
+    assert bench.session.tried.count("a1") == 4
+    assert {await bench.state(text) for text in texts} == {"sent"}
+
+
+async def test_what_is_about_the_message_fails_at_once_and_frees_its_key(bench: Bench) -> None:
+    bench.session.refuses["a1"] = [EngineError("no such number", code="number_unknown")]
+    first = await bench.take("a", "a1")
+    await bench.take("a", "a2")
+    await bench.run()
+    assert await bench.state("a1") == "failed number_unknown"
+    assert await bench.state("a2") == "sent"
+    error = bench.ends["out_a1"].error
+    assert error is not None
+    assert (error.http, error.code) == (409, "number_unknown")
+    row = await bench.store.find(ID, first.id)
+    assert row is not None
+    assert row.repeats == ""
+
+
+async def test_an_unknown_outcome_is_repeated_where_the_engine_can(bench: Bench) -> None:
+    bench.session.refuses["a1"] = [UNKNOWN, UNKNOWN]
+    await bench.take("a", "a1")
+    await bench.run()
+    assert bench.session.tried == ["a1"] * 3
+    assert await bench.state("a1") == "sent"
+
+
+async def test_an_unknown_outcome_is_never_repeated_by_guess(
+    bench: Bench, cannot_repeat: None
+) -> None:
+    bench.session.refuses["a1"] = [UNKNOWN]
+    await bench.take("a", "a1")
+    await bench.take("a", "a2")
+    await bench.run()
+    assert bench.session.tried == ["a1", "a2"]
+    assert await bench.state("a1") == "failed unknown"
+    error = bench.ends["out_a1"].error
+    assert error is not None
+    assert error.code == "unknown_outcome"
+
+
+async def test_a_refusal_after_an_unknown_outcome_does_not_say_that_it_stayed(
+    bench: Bench,
+) -> None:
+    bench.session.refuses["a1"] = [UNKNOWN, EngineError("no", code="number_unknown")]
+    row = await bench.take("a", "a1")
+    await bench.run()
+    assert await bench.state("a1") == "failed unknown"
+    found = await bench.store.find(ID, row.id)
+    assert found is not None
+    assert found.repeats, "its key must not send it a second time"
+
+
+async def test_a_session_that_refuses_for_its_state_is_left_alone_and_loses_nothing(
+    bench: Bench, eventually: Eventually
+) -> None:
+    bench.session.refuses["a1"] = [EngineError("x", code="not_connected")] * 20
+    for text in ("a1", "a2"):
+        await bench.take("a", text)
+    running = asyncio.create_task(bench.run())
+    await eventually(lambda: bench.held_for() == "not_connected")
+    bench.session.refuses.clear()
+    bench.sender.wake()
+    await running
+    assert [text for _, text in bench.session.sent] == ["a1", "a2"]
+
+
+async def test_a_client_that_waits_hears_the_refusal_and_nothing_is_kept(bench: Bench) -> None:
+    bench.session.shown = make_view(ID, status=ConnectionStatus.DISCONNECTED)
+    bench.session.refuses["a1"] = [EngineError("not connected", code="not_connected")]
+    await bench.take("a", "a1", impatient=True)
+    await bench.run()
+    assert await bench.state("a1") == "failed not_connected"
+    error = bench.ends["out_a1"].error
+    assert error is not None
+    assert (error.http, str(error)) == (409, "not connected")
+
+
+async def test_a_time_lock_holds_the_session_until_whatsapp_lifts_it(
+    bench: Bench, eventually: Eventually
+) -> None:
+    refusal = EngineError("cannot send: WhatsApp refused it with error 463", code="refused")
+    bench.session.refuses["a1"] = [refusal]
+    for text in ("a1", "a2"):
+        await bench.take(text, text)
+    free, claim = bench.session.shown, Claim(CONNECTED, "restricted", until_wall=9e9)
+    locked = replace(free, reason="restricted", claim=ClaimFact(claim, 10.0, 5.0))
+    bench.session.before_answer.append(lambda _id: setattr(bench.session, "shown", locked))
+    running = asyncio.create_task(bench.run())
+    await eventually(lambda: bench.held_for() == "restricted")
+    assert bench.sender.hold is not None
+    assert "error 463" in bench.sender.hold.sentence
+    assert "2255" in bench.sender.hold.sentence, "it says until when"
+    assert await bench.state("a1") == "accepted refused"
+    bench.session.before_answer.clear()
+    bench.session.shown = free
+    bench.sender.wake()
+    await running
+    assert await bench.state("a1") == "sent"
+
+
+async def test_an_acknowledgement_that_comes_before_the_answer_counts(bench: Bench) -> None:
+    bench.session.before_answer += [
+        lambda id: bench.sender.note_ack(id, "server"),
+        lambda id: bench.sender.note_ack(id, "read"),
+    ]
+    await bench.take("a", "a1")
+    await bench.run()
+    assert await bench.state("a1") == "read"
+
+
+async def test_acknowledgements_find_a_long_id_by_its_beginning(bench: Bench) -> None:
+    text = "x" * 100
+    await bench.take("a", text)
+    await bench.run()
+    assert await bench.state(text) == "sent"
+    cut = f"WA-{text}"[:64]
+    assert await bench.store.note_acks([Ack(ID, cut, "delivered", 2.0)]) == 1
+    assert await bench.state(text) == "delivered"
+    assert await bench.store.note_acks([Ack(ID, cut, "server", 3.0)]) == 0
+    assert await bench.store.note_acks([Ack(InstanceId("other"), cut, "read", 3.0)]) == 0
+
+
+async def test_an_internal_error_in_a_try_is_an_unknown_outcome(
+    bench: Bench, cannot_repeat: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(_id: str) -> None:
+        raise KeyError("x")
+
+    bench.session.before_answer.append(broken)
+    await bench.take("a", "a1")
+    await bench.run()
+    assert await bench.state("a1") == "failed unknown"
+    assert "internal error" in caplog.text
