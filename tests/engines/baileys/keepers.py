@@ -18,6 +18,8 @@ class Spool(Heard):
         """The ids as they came, also again."""
         self.asked = 0
         self.full = False
+        self.bad = ""
+        """In the text of a record that is none."""
         self.goes_on = asyncio.Event()
         self.goes_on.set()
 
@@ -30,6 +32,8 @@ class Spool(Heard):
         await self.goes_on.wait()
         if self.full:
             raise EngineError("cannot keep what arrived: the disk is full", code="not_kept")
+        if self.bad and any(self.bad in record.get("text", "") for record in records):
+            raise EngineError("cannot keep what arrived: no record", code="bad_record")
         for record in records:
             self.given.append(record["id"])
             self.kept.setdefault(record["id"], record)

@@ -412,6 +412,16 @@ def reasons(spool: Spool) -> list[str]:
     return [claim.raw for claim in spool.claims if claim.reason == "storage_failed"]
 
 
+async def test_a_record_that_can_never_be_kept_ends_no_connection(keeping: Bench) -> None:
+    spool = spool_of(keeping)
+    spool.bad = "strange"
+    begun = len(keeping.heard.claims)
+    await keeping.hear("strange")
+    await keeping.hear("plain")
+    assert spool.texts() == ["plain"]
+    assert keeping.heard.claims[begun:] == []
+
+
 async def test_a_worker_that_keeps_nothing_is_given_nothing_and_waited_for_by_nothing(
     bench: Bench,
 ) -> None:
