@@ -115,13 +115,23 @@ class Run:
                 quiet = time.monotonic() + QUIET
         return len(read & set(self.said))
 
+    async def kept(self) -> Counter[str]:
+        """How often the worker's spool has each message that was written."""
+        found, after, more = Counter[str](), 0, True
+        while more:
+            asked = {"after": after, "limit": 1000}
+            page: Any = await self._worker.link.call("messages", asked, timeout=30.0)
+            found.update(each.get("message_id", "") for each in page["records"])
+            after, more = page["next"], page["more"]
+        return Counter({id: found[id] for id in self.said if id in found})
+
     def _read(self) -> set[str]:
         receipts = self._whatsapp.device(ACCOUNT)["receipts"]
         return {each["id"] for each in receipts if each["type"] != "retry"}
 
 
-async def run(kills: int, seed: int, root: Path) -> str:
-    """The table; HostError where something was lost."""
+async def run(kills: int, seed: int, root: Path) -> None:
+    """Prints the table; HostError where something was lost."""
     cache = Path(os.environ.get("WA_CACHE_PATH", TOP / ".cache"))
     fetch_packages(cache)
     whatsapp = WhatsApp(root / "whatsapp.log")
@@ -139,14 +149,19 @@ async def run(kills: int, seed: int, root: Path) -> str:
         talking.cancel()
         await asyncio.wait({talking})
         read = await found.read_in_the_end()
+        kept = await found.kept()
         logins = whatsapp.device(ACCOUNT)["logins"]
     finally:
         await worker.stop()
         whatsapp.end()
-    return table(found, read, logins)
+    print(table(found, read, kept, logins))
+    if lost := len(found.said) - len(kept):
+        raise HostError(f"{lost} messages were not kept")
+    if twice := sum(count > 1 for count in kept.values()):
+        raise HostError(f"{twice} messages were kept twice")
 
 
-def table(found: Run, read: int, logins: int) -> str:
+def table(found: Run, read: int, kept: Counter[str], logins: int) -> str:
     said, back = len(found.said), sorted(found.back)
     rows = {
         "kills": " and ".join(f"{count} of the {name}" for name, count in found.kills.items()),
@@ -156,6 +171,7 @@ def table(found: Run, read: int, logins: int) -> str:
             f"{statistics.median(back):.1f} · {back[-1]:.1f}"
         ),
         "messages written meanwhile, read in the end": f"{said}, {read} ({read / said:.2%})",
+        "of them kept, and kept twice": f"{len(kept)}, {sum(n > 1 for n in kept.values())}",
         "one more of each peer, read": f"{len(PEERS)} of {len(PEERS)}",
     }
     lines = ["| measure | figure |", "|---|---|"]
@@ -184,7 +200,7 @@ def main(argv: list[str]) -> int:
         return attack(root, options.sessions, options.minutes * 60.0, options.seed)
     with tempfile.TemporaryDirectory(prefix="wa-chaos-", dir="/var/tmp") as root:
         try:
-            print(asyncio.run(run(options.kills, options.seed, Path(root))))
+            asyncio.run(run(options.kills, options.seed, Path(root)))
         except HostError as error:
             print(f"not held: {error}", file=sys.stderr)
             return 1

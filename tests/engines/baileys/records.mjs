@@ -6,7 +6,7 @@ import { pathToFileURL } from "node:url";
 
 const [packages] = process.argv.slice(2);
 const client = (name) => import(new URL(`../../../agent/engines/baileys/client/${name}`, import.meta.url));
-const [{ Polls }, { idOf, isOwn, newId }] = await Promise.all(["polls.mjs", "own_ids.mjs"].map(client));
+const [{ Polls }, { idOf, isOwn, newId }, { recordsOf }] = await Promise.all(["polls.mjs", "own_ids.mjs", "incoming.mjs"].map(client));
 const { load } = await import(pathToFileURL(join(packages, "load.mjs")));
 const lib = await load("baileys");
 
@@ -58,4 +58,11 @@ for (const id of [undefined, "", "3EB0", 7, `${newId(mine)}0`, lib.generateMessa
 let guessed = 0;
 for (let at = 0; at < 200_000; at += 1) guessed += isOwn(mine, "3EB0" + at.toString(16).toUpperCase().padStart(18, "0"));
 assert(guessed < 3, `${guessed} of 200,000 guesses`);
+// A message whose form nobody expected is one of another type; what is for no person is none.
+const key = { remoteJid: "15512@lid", remoteJidAlt: "5512@s.whatsapp.net", id: "M1", fromMe: false };
+const records = (content) => recordsOf(lib, { key, message: content, messageTimestamp: 1_800_000_000 }, { me, fresh: true, votes: () => undefined });
+const odd = { kind: "message", id: "m:15512@lid:15512@lid:M1", at: 1_800_000_000, chat: "15512@lid", from_me: false, sender: "15512@lid", alias: "5512@s.whatsapp.net", message_id: "M1", type: "other", fresh: true };
+assert.deepEqual(records({ contactsArrayMessage: { contacts: 7 } }), [odd]);
+assert.deepEqual(records({ imageMessage: { mediaKey: "no bytes" } }), [odd]);
+for (const content of [null, {}, { senderKeyDistributionMessage: { groupId: "1@g.us" } }, { protocolMessage: { type: 5 } }, { messageContextInfo: {} }]) assert.deepEqual(records(content), []);
 process.exit(0);

@@ -22,7 +22,7 @@ export class Arrivals {
   #failed;
   #polls;
   #names;
-  #known = new Set(); // ids of records that were kept before the library told of their messages
+  #known = new Set(); // ids of messages that were kept before the library tells of them
 
   // `failed`: called with the error, before the library hears of it.
   constructor(lib, { creds, keys }, inbox, failed) {
@@ -64,8 +64,7 @@ export class Arrivals {
 
   // A message that the library tells of: most were kept before.
   told(message) {
-    const records = this.#guarded(() => this.#recordsOf(message, true));
-    this.#later(records.filter(({ id }) => !this.#known.delete(id)));
+    if (!this.#known.delete(message.key.id)) this.#later(this.#guarded(() => this.#recordsOf(message, true)));
   }
 
   async history(messages) {
@@ -82,8 +81,8 @@ export class Arrivals {
     const records = this.#guarded(() => this.#read(node, this.#lib.unpadRandomMax16(padded)));
     if (!records.length) return;
     await this.#keep(records);
-    for (const { id } of records) this.#known.add(id);
-    while (this.#known.size > MOST_KNOWN) this.#known.delete(this.#known.values().next().value);
+    this.#known.add(node.attrs.id);
+    if (this.#known.size > MOST_KNOWN) this.#known.delete(this.#known.values().next().value);
   }
 
   #read(node, bytes) {

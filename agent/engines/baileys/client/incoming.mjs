@@ -39,8 +39,17 @@ export function commonOf(lib, key, at, me = {}) {
 }
 
 // The records of a message, most often one; none of what WhatsApp's programs tell each other. `votes`
-// reads a vote in a poll.
-export function recordsOf(lib, { key, message, messageTimestamp, pushName }, { me, fresh, votes }) {
+// reads a vote in a poll. A message of a form that is not expected here is a message still.
+export function recordsOf(lib, message, how) {
+  try {
+    return readRecords(lib, message, how);
+  } catch {
+    const { common, by } = commonOf(lib, message.key, message.messageTimestamp, how.me);
+    return [{ kind: "message", id: recordId("m", common.chat, by, common.message_id), ...common, type: "other", fresh: how.fresh }];
+  }
+}
+
+function readRecords(lib, { key, message, messageTimestamp, pushName }, { me, fresh, votes }) {
   const content = lib.extractMessageContent(message?.deviceSentMessage?.message ?? message);
   if (!content) return [];
   const { common, by } = commonOf(lib, key, messageTimestamp, me);
