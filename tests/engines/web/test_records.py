@@ -237,6 +237,22 @@ async def test_what_happens_to_messages_is_a_record_by_event_and_the_same_one_by
     assert await watched.compare() == found, "a comparison that was not kept finds it again"
 
 
+async def test_the_next_document_numbers_its_records_anew(
+    watched: Watched, stand_in: StandIn
+) -> None:
+    await watched.pair()
+    for number in range(3):
+        says(stand_in, f"A{number}")
+    await watched.record("message", 3)
+    await watched.record("message", 3)  # tells the page that they are kept
+    watched.facts = {}
+    await watched.page.navigate(stand_in.url, within=60)
+    await watched.ready()
+    says(stand_in, "B")
+    assert watched.done == 3
+    assert (await watched.record("message", 4))["message_id"] == "B"
+
+
 async def test_a_chat_that_the_page_cannot_read_hides_no_other(
     watched: Watched, stand_in: StandIn
 ) -> None:
