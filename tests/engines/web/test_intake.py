@@ -250,3 +250,20 @@ async def test_a_message_that_a_crash_left_open_is_sent_again_as_the_same_one(
     assert (again["id"], again["outcome"]) == (told["id"], "sent")
     assert [each["body"] for each in stand_in.arrived.values()] == ["once"]
     await bench.until(lambda: messages(bench).keys() == {told["id"]})
+
+
+async def test_people_with_a_name_of_whatsapps_are_shown_by_their_number(
+    bench: Bench, stand_in: StandIn
+) -> None:
+    bench.url += "&lids=1"
+    await bench.pair(stand_in, first=KEEP)
+    told = await send(bench, "key-1")
+    assert told["outcome"] == "sent"
+    lid = "7777777771155@lid"
+    assert [each["to"] for each in stand_in.arrived.values()] == [lid]
+    stand_in.deliver("message", **{"from": lid, "id": "IN1", "body": "hi"})
+    await bench.until(lambda: len(messages(bench)) == 2)
+    sent, got = messages(bench)[told["id"]], messages(bench)["IN1"]
+    number = "5511777777777@s.whatsapp.net"
+    assert sent["chat"] == got["chat"] == got["sender"] == number
+    assert (got["alias"], got["id"]) == (lid, f"m:{lid}:{lid}:IN1")

@@ -200,6 +200,10 @@
     return [Promise.resolve(message), result];
   };
 
+  // With `lids` people have names of WhatsApp's beside their numbers, and chats are by these names.
+  const lids = query.has('lids'), mirrored = (digits) => [...digits].reverse().join('');
+  const lid_of = (number) => new Wid(mirrored(number.user), 'lid');
+
   const messages = globalThis.__standinMessages({ Model, Collection, MsgKey, MsgModel, wid, Msgs, Chats, chatOf,
     own: () => (me ? String(me) : ''), tell: (told) => toServer(told) });
 
@@ -276,10 +280,14 @@
     WAWebNewsletterCollection: { NewsletterCollection: new Collection(), default: new Collection() },
     WAWebFindChatAction: {
       findOrCreateLatestChat: async (id) => {
-        const known = Chats.get(id);
-        return { chat: known || chatOf(wid(id)), created: !known };
+        const name = lids && wid(id).server === 'c.us' ? lid_of(wid(id)) : wid(id), known = Chats.get(name);
+        return { chat: known || chatOf(name), created: !known };
       },
     },
+    WAWebApiContact: { lidPnCache: {
+      getPhoneNumber: (lid) => (lids ? new Wid(mirrored(lid.user), 'c.us') : undefined),
+      getCurrentLid: (number) => (lids ? lid_of(number) : undefined),
+    } },
     WAWebSendMsgChatAction: { addAndSendMsgToChat: (_chat, raw) => transmit(raw, {}) },
     WAWebFrontendVcardUtils: {
       vcardFromContactModel: (contact) => ({

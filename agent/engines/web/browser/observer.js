@@ -206,7 +206,9 @@ const __waAgent = (() => {
   // leaves something that a later ack can be matched with.
   // An id that is `given` may have been used before: then the page knows how far that message is.
   const message_id = (to, seconds, given) => tried(async () => {
-    const drawn = await WPP.chat.generateMessageID(to), parts = text(drawn._serialized || drawn).split('_');
+    // The chat with a number may be one by another name (…@lid), which is then in the message's key.
+    const drawn = await WPP.chat.generateMessageID(await WPP.chat.find(to));
+    const parts = text(drawn._serialized || drawn).split('_');
     if (!given) return { whole: parts.join('_'), id: parts[2], ack: null };
     parts[2] = given;
     const whole = parts.join('_');

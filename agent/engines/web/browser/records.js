@@ -29,12 +29,16 @@ const __waRecords = (() => {
     const parts = /^([0-9A-Za-z._-]{1,40})(?::\d{1,5})?@([a-z.]{1,24})$/.exec(raw || '');
     return parts ? `${parts[1]}@${parts[2].replace(/^c\.us$/, 's.whatsapp.net')}` : '';
   };
+  const wid = (value) => or(() => (typeof value === 'string' ? WPP.whatsapp.WidFactory.createWid(value) : value));
   const me = () => jid(or(() => WPP.conn.getMyUserWid()));
   const is_me = (id) => id === me() || id === jid(or(() => WPP.conn.getMyUserLid()));
-  const alias = (wid) => jid(or(() => {
-    const { lidPnCache } = WPP.whatsapp;
-    return wid.isLid() ? lidPnCache.getPhoneNumber(wid) : lidPnCache.getCurrentLid(wid);
-  }));
+  // A person has two names: the phone's number, and one that WhatsApp gave it (…@lid). Records show the
+  // number where the page knows it; their ids keep the name of the message's key.
+  const cached = (how, id) => jid(or(() => WPP.whatsapp.lidPnCache[how](wid(id.replace('@s.whatsapp.net', '@c.us')))));
+  const number_of = (id) => (id.endsWith('@lid') ? cached('getPhoneNumber', id) || id : id);
+  const person = (value) => number_of(jid(value));
+  const alias = (id) => (number_of(id) !== id ? id
+    : id.endsWith('@s.whatsapp.net') ? cached('getCurrentLid', id) : '');
   const keyOf = (value) => or(() => (typeof value === 'string' ? WPP.whatsapp.MsgKey.fromString(value) : value));
 
   // What all records of a message have, by the message's key, and the name of its author in ids.
@@ -44,12 +48,11 @@ const __waRecords = (() => {
     const mine = or(() => key.fromMe) === true;
     const writer = or(() => key.participant) || (chat.endsWith('@g.us') ? null : or(() => key.remote));
     const who = mine ? 'me' : jid(writer) || jid(doer);
-    const wid = doer || (mine ? null : writer);
-    const sender = wid ? jid(wid) : me();
+    const other = doer || (mine ? null : writer), sender = other ? jid(other) : me();
     return {
-      who: `${chat}:${who}:${id}`,
-      base: { v: 1, at: seconds(at) || now(), chat, from_me: wid ? is_me(sender) : mine, sender,
-        alias: alias(wid), message_id: id },
+      who: `${chat}:${who}:${id}`, by: `${chat}:${id}:${sender}`, chat,
+      base: { v: 1, at: seconds(at) || now(), chat: number_of(chat), from_me: other ? is_me(sender) : mine,
+        sender: number_of(sender), alias: alias(sender), message_id: id },
     };
   };
 
@@ -76,7 +79,7 @@ const __waRecords = (() => {
       : list(m.vcardList)).map((each) => ({ name: word(each.displayName), vcard: cut(each.vcard, 16384) })),
     poll: (m) => ({ question: word(m.pollName), options: list(m.pollOptions).map((each) => word(each.name)),
       several: m.pollSelectableOptionsCount !== 1 }),
-    quote: (m) => ({ message_id: word(m.quotedStanzaID), sender: jid(m.quotedParticipant),
+    quote: (m) => ({ message_id: word(m.quotedStanzaID), sender: person(m.quotedParticipant),
       text: cut(or(() => said(m.quotedMsg)), 4096) }),
   };
   const type_of = (m) => (Object.hasOwn(TYPES, m.type) ? TYPES[m.type] : 'other');
@@ -95,7 +98,7 @@ const __waRecords = (() => {
     const has = { media: FILES.has(type), location: type === 'location', contacts: type === 'contact',
       poll: type === 'poll', quote: !!or(() => m.quotedStanzaID) };
     for (const [name, wanted] of Object.entries(has)) if (wanted) record[name] = or(() => parts[name](m), undefined);
-    const mentions = list(or(() => m.mentionedJidList)).map(jid).filter(Boolean);
+    const mentions = list(or(() => m.mentionedJidList)).map(person).filter(Boolean);
     if (mentions.length) record.mentions = mentions;
     return record;
   };
@@ -115,29 +118,26 @@ const __waRecords = (() => {
     const state = value < 0 ? 'error' : STATES[value], found = state && about(key, 0);
     if (!found || !found.base.from_me) return null;
     const whose = jid(participant);
-    return { id: `a:${found.base.message_id}:${whose || found.base.chat}:${state}`, kind: 'message_ack',
-      ...found.base, at: now(), state, participant: whose };
+    return { id: `a:${found.base.message_id}:${whose || found.chat}:${state}`, kind: 'message_ack',
+      ...found.base, at: now(), state, participant: number_of(whose) };
   };
   const reaction = (parent, emoji, sender, at) => {
     const found = about(parent, at, sender);
     if (!found || !found.base.sender) return null;
-    const { chat, message_id, sender: whose } = found.base;
-    return { id: `r:${chat}:${message_id}:${whose}:${Math.round(seconds(at) * 1000)}`, kind: 'message_reaction',
-      ...found.base, emoji: cut(emoji, 64) };
+    return { id: `r:${found.by}:${Math.round(seconds(at) * 1000)}`, kind: 'message_reaction', ...found.base,
+      emoji: cut(emoji, 64) };
   };
   const vote = (d, poll) => {
     const found = about(d.parentMsgKey, d.senderTimestampMs, d.sender);
     if (!found || !found.base.sender) return null;
     const names = new Map(list(or(() => poll.pollOptions)).map((each) => [each.localId, word(each.name)]));
-    const { chat, message_id, sender } = found.base;
-    return { id: `v:${chat}:${message_id}:${sender}:${Math.round(seconds(d.senderTimestampMs) * 1000)}`,
-      kind: 'message_vote', ...found.base,
-      options: list(d.selectedOptionLocalIds).map((each) => names.get(each) ?? word(each)) };
+    return { id: `v:${found.by}:${Math.round(seconds(d.senderTimestampMs) * 1000)}`, kind: 'message_vote',
+      ...found.base, options: list(d.selectedOptionLocalIds).map((each) => names.get(each) ?? word(each)) };
   };
   const call = (c) => {
-    const id = word(c.id).slice(0, 64), chat = jid(c.peerJid);
-    return id && chat ? { id: `c:${id}:offer`, kind: 'call', v: 1, at: seconds(c.offerTime) || now(), chat,
-      from_me: false, sender: jid(c.sender) || chat, alias: alias(c.sender), message_id: '', call_id: id,
+    const id = word(c.id).slice(0, 64), chat = jid(c.peerJid), sender = jid(c.sender) || chat;
+    return id && chat ? { id: `c:${id}:offer`, kind: 'call', v: 1, at: seconds(c.offerTime) || now(),
+      chat: number_of(chat), from_me: false, sender: number_of(sender), alias: alias(sender), message_id: '', call_id: id,
       state: 'offer', video: c.isVideo === true } : null;
   };
 
@@ -269,7 +269,6 @@ const __waRecords = (() => {
     return { document, records, left: found.length };
   };
 
-  const wid = (value) => or(() => (typeof value === 'string' ? WPP.whatsapp.WidFactory.createWid(value) : value));
   // The bundle's own events of these two leave out what is older than its own start.
   const listen_to = (names, look) => {
     const module = WPP.loader.search((m) => names.some((name) => m[name]));
