@@ -23,6 +23,8 @@ def lay_in(path: Path) -> bool:
             if ballast.stat().st_size >= SIZE:
                 return True
             ballast.unlink()  # an agent was killed while it laid it in
+        if not path.exists():
+            return False  # its folder was moved away
         room = os.statvfs(path.parent)
         if room.f_bavail * room.f_frsize < SIZE * (PLENTY + 1):
             return False

@@ -27,6 +27,7 @@ from agent.supervise.devices import Devices
 from agent.supervise.facts import Facts, RepairFacts
 from agent.supervise.identities import identity_of, says_the_same
 from agent.supervise.tenure import Tenure
+from agent.supervise.told_once import ToldOnce
 from agent.supervise.views import ViewSources, view_of
 from agent.vault.identity import OTHERS, replace_identity
 from agent.vault.identity import create as create_folder
@@ -54,6 +55,7 @@ class Registry:
         """The settings of each wing's part in a worker, by the wing's name."""
         self._views: dict[InstanceId, InstanceView] = {}
         self._stale: dict[InstanceId, None] = {}
+        self._unwritten = ToldOnce()
         self._store = store
         self._sources = sources
         self._session_root = session_root
@@ -139,6 +141,7 @@ class Registry:
         self.facts.pop(facts.id, None)
         self._views.pop(facts.id, None)
         self._stale.pop(facts.id, None)
+        self._unwritten.over(facts.id)
 
     def get(self, id: InstanceId) -> Facts:
         facts = self.facts.get(id)
@@ -256,10 +259,10 @@ class Registry:
                 # The database has it and counts as newer; each save tries the file again.
                 facts.saved.identity_behind = True
                 if error.code != OTHERS:  # its verdict says so
-                    said = bound(Category.SESSION, facts.id)
-                    said.warning("cannot write its identity file: %s", error)
+                    self._unwritten.warn(facts.id, f"cannot write its identity file: {error}")
             else:
                 facts.saved.identity = identity
+                self._unwritten.over(facts.id)
 
 
 def _asked_for(instance: Instance) -> Instance:

@@ -36,10 +36,11 @@ def modes_of(root_fd: int) -> Modes:
 
 @contextlib.contextmanager
 def open_root(root: Path, *, create: bool = False) -> Iterator[int]:
-    """The session root itself may be a link: its place is the administrator's choice."""
+    """The session root itself may be a link: its place is the administrator's choice. `create`:
+    inside a folder that is there; one that was moved away is not made again in its place."""
     try:
         if create:
-            root.mkdir(mode=0o700, parents=True, exist_ok=True)
+            root.mkdir(mode=0o700, exist_ok=True)
         fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError as error:
         raise explain("open", root, error) from error

@@ -69,7 +69,7 @@ class ProcessHost:
         self._warm = WarmProcess(places.run_dir / "warm.log", self._note_exit, self._warm_lost)
         launcher = Launcher(places, worker, self._warm, forkable=forkable, program=program)
         self._around = Surroundings(
-            worker, launcher.launch, self._kill_remains, self._notify.pinged, self._changed
+            worker, launcher.launch, self._kill_remains, self._notify, self._changed
         )
         self._pulse = Pulse(self._held_up, limit=worker.watchdog / 4)
         self._memory = MemoryWatch()
@@ -90,7 +90,7 @@ class ProcessHost:
         """`run_dir` belongs to one kind of workers. `program`: what Python runs, before the kind's
         arguments."""
         try:
-            make_run_dir(run_dir)
+            make_run_dir(run_dir, parents=True)
             places = Places(run_dir, session_root, cache_root)
             self = cls(wake, places, worker, kind.forkable, [*program, *kind.arguments])
         except OSError as error:
@@ -232,9 +232,7 @@ class ProcessHost:
         note = read_note(folder)
         if note is None:
             return
-        if note.boot == self._boot and (other := serves_elsewhere(note.pid, folder.parent)):
-            words = "process %s, which the run file of %s names, serves %s: the agent leaves it"
-            log.warning(words, note.pid, instance, other, extra=about(instance))
+        if note.boot == self._boot and serves_elsewhere(instance, note.pid, folder.parent):
             remove_note(folder)
             return
         child = None

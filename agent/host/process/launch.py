@@ -51,8 +51,9 @@ class Places:
         return self.run_dir / instance
 
 
-def make_run_dir(path: Path) -> None:
-    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+def make_run_dir(path: Path, *, parents: bool = False) -> None:
+    """`parents`: at the start. Later, one that was moved away is not made again."""
+    path.mkdir(mode=0o700, parents=parents, exist_ok=True)
     path.chmod(0o700)
 
 

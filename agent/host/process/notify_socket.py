@@ -51,6 +51,8 @@ class NotifySocket:
         self._pinged: dict[int, float] = {}
         self._users = (os.geteuid(), 0)
         self._closed = False
+        self._inode = path.lstat().st_ino
+        self._reached = True
         self._marks: deque[Callable[[], None]] = deque()
         self._loop = asyncio.get_running_loop()
         # Bounded, so that a flood of notices cannot block the loop.
@@ -78,6 +80,18 @@ class NotifySocket:
     def pinged(self, pid: int) -> float:
         """When it last sent a ping, on the event loop's clock; 0: never."""
         return self._pinged.get(pid, 0.0)
+
+    def is_reached(self) -> bool:
+        """Whether workers find it: its folder may have been moved away. Then no ping arrives."""
+        try:
+            reached = self.path.lstat().st_ino == self._inode
+        except OSError:
+            reached = False
+        if self._reached and not reached:
+            words = "%s was moved away or replaced: until it is back, missing pings do not count"
+            log.error(words, self.path)
+        self._reached = reached
+        return reached
 
     def forget(self, pid: int) -> None:
         self._pinged.pop(pid, None)

@@ -5,6 +5,7 @@ one; until it is gone no other worker can lock the session. A copy of a state fo
 of the workers that run in the original.
 """
 
+import logging
 import os
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
@@ -13,19 +14,26 @@ from pathlib import Path
 from agent.core.model import InstanceId, parse_instance_id
 from agent.errors import InvalidRequest
 from agent.host.machine.state_folders import held_locks, log_state
+from agent.log import about
+
+log = logging.getLogger(__name__)
 
 
-def serves_elsewhere(pid: int, run_dir: Path) -> str:
-    """The other state folder in which a noted worker has its log; "" = it is ours, or there is no
-    telling (its log was deleted)."""
+def serves_elsewhere(id: InstanceId, pid: int, run_dir: Path) -> bool:
+    """Whether the worker that a note here names has its log in another state folder; False where
+    there is no telling, as when its log was deleted."""
     state = log_state(pid)
     if state is None:
-        return ""
+        return False
     log_dir = Path(f"/proc/{pid}/root{state}") / run_dir.name
     try:
-        return "" if log_dir.samefile(run_dir) else str(state)
+        if log_dir.samefile(run_dir):
+            return False
     except OSError:
-        return ""
+        return False
+    words = "process %s, which the run file of %s names, serves %s: the agent leaves it"
+    log.warning(words, pid, id, state, extra=about(id))
+    return True
 
 
 def session_locks(root: Path) -> dict[Path, InstanceId]:

@@ -215,15 +215,17 @@ class ProcessWorker:
     def _renewed(self) -> float:
         if self.phase is not Phase.RUNNING or self.child is None:
             return 0.0
-        return self._around.pinged(self.child.pid) + self._settings.watchdog
+        return self._around.pings.pinged(self.child.pid) + self._settings.watchdog
 
     def _deadline_passed(self, late: float) -> None:
         if self.phase is Phase.STARTING:
             self._log.warning("%s sent no READY within its start time", self.id)
             self._cause = "timeout"
             self._ask_to_stop()
-        elif self.phase is Phase.RUNNING and late > self._settings.watchdog / 4:
-            # The agent was delayed, and the host's pulse has not noticed it yet.
+        elif self.phase is Phase.RUNNING and (
+            late > self._settings.watchdog / 4 or not self._around.pings.is_reached()
+        ):
+            # The agent was delayed, and its pulse has not noticed it yet; or no ping can arrive.
             self._deadline.set(self._settings.watchdog)
         elif self.phase is Phase.RUNNING:
             self._abort()

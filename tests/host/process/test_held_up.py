@@ -39,7 +39,7 @@ async def test_a_deadline_that_passed_while_the_agent_was_frozen_ends_no_worker(
 ) -> None:
     """Also where it is looked at before the pulse is."""
     settings = WorkerSection(watchdog=1.0)
-    around = Surroundings(settings, Mock(), Mock(), lambda _pid: 0.0, changed=Mock())
+    around = Surroundings(settings, Mock(), Mock(), Mock(pinged=lambda _pid: 0.0), changed=Mock())
     worker, child = ProcessWorker(InstanceId("a"), around), Mock()
     worker.adopt(child, "a run", ready=True, restarts=0)
     time.sleep(1.5)  # noqa: ASYNC251 - frozen: nothing of ours runs
