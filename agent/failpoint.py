@@ -55,6 +55,7 @@ POINTS = frozenset(
         "command_ended",
         "deletion_begun",
         "deletion_retired",
+        "laid_by",
         "spool_begun",
         "spool_written",
         "spool_kept",

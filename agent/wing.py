@@ -26,6 +26,9 @@ class Wing:
     """Has `open_part`: what runs in the agent."""
     worker: str = ""
     """Has `open_worker_part`: what runs in each worker of a session that lives here."""
+    folder: str = ""
+    """What its part in a worker keeps beside the session's files: a folder that stays with the
+    session when these are replaced, and that no copy of them has."""
     outbox: str = ""
     """Has `open_outbox`: what takes messages to send in, before the session does."""
     routes: str = ""
@@ -77,6 +80,11 @@ def wings() -> tuple[Wing, ...]:
 def runbook_page() -> str:
     """The path of the page that alerts link to; "" without one."""
     return next((wing.runbook for wing in wings() if wing.runbook), "")
+
+
+@cache
+def kept_folders() -> tuple[str, ...]:
+    return tuple(wing.folder for wing in wings() if wing.folder)
 
 
 def modules_of(kind: str) -> Iterator[ModuleType]:

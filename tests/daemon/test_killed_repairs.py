@@ -344,6 +344,7 @@ ELSEWHERE = {
         *("before_commit", "after_commit", "before_migration_copy", "after_migration_copy"),
         *("mid_migration", "mid_set_aside", "mid_rebuild"),
     },
+    "tests/wings/messages/test_kept_apart.py": {"laid_by"},
     "tests/wings/messages/test_killed_spool.py": {
         *("spool_begun", "spool_written", "spool_kept", "spool_dropping"),
     },

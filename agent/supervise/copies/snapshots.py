@@ -23,6 +23,7 @@ from agent.supervise.copies.work import CopyWork, Progress
 from agent.supervise.facts import Facts
 from agent.supervise.registry import Registry
 from agent.supervise.story import entry
+from agent.vault.carried import bring_back
 from agent.vault.copies.restore import Restored, must_have_room, refuse_roll_back, restore_snapshot
 from agent.vault.copies.snapshots import (
     Snapshot,
@@ -47,6 +48,7 @@ def finish_cut_short(root: Path) -> None:
     try:
         for sentence in finish(root):
             log.warning("%s", sentence)
+        bring_back(root)
     except WaError as error:
         log.error("%s", error)
 

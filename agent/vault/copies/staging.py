@@ -16,6 +16,7 @@ from agent.core.model import InstanceId, parse_instance_id
 from agent.errors import InvalidRequest, Refused, VaultError
 from agent.failpoint import failpoint
 from agent.log import bound
+from agent.vault.carried import carried
 from agent.vault.errors import explain
 from agent.vault.folders import DOOMED, STAGING, doom, open_own, sweep_folder
 from agent.vault.identity import Identity, other_keys, put_identity
@@ -79,7 +80,7 @@ def put_in_place(
                 content = {**present, **(others or {}), "lineage": lineage}
                 put_identity(path / name, fd, identity, modes_of(root_fd), content)
                 os.fsync(fd)
-            with _no_worker(root / id):
+            with _no_worker(root / id), carried(root, id):
                 if os.path.lexists(root / id) and not replace:
                     raise Refused(f"cannot put {id} in place: {root / id} exists", code="exists")
                 failpoint("staging_made")

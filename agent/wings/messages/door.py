@@ -6,6 +6,7 @@ WING = Wing(
     name="messages",
     settings="settings",
     worker="worker",
+    folder="messages",
     part="part",
     outbox="out.outbox",
     routes="routes",

@@ -1,0 +1,209 @@
+"""What a session keeps is for its readers: no copy of the session has it, no other user reads it,
+and it goes with the session into the trash and out of it."""
+
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from agent.worker.group_access import share_session
+from tests.daemon.conftest import RunningAgent, make_agent
+from tests.daemon.test_vault import cli, connected, killed_at
+from tests.lacking import not_lent
+from tests.wings.messages.spools import entries, numbers_of, read_all, spool_at
+
+__all__ = ["make_agent"]
+
+REPOSITORY = Path(__file__).parents[3]
+NEEDLE = "a word that no copy has"
+
+
+def in_files(root: Path) -> list[Path]:
+    return [
+        path for path in root.rglob("*") if path.is_file() and NEEDLE.encode() in path.read_bytes()
+    ]
+
+
+def in_archive(archive: Path) -> list[str]:
+    with tarfile.open(archive) as tar:
+        files = [member for member in tar.getmembers() if member.isfile()]
+        assert files
+        return [
+            member.name
+            for member in files
+            if "messages/" in member.name or NEEDLE.encode() in tar.extractfile(member).read()  # type: ignore[union-attr]
+        ]
+
+
+async def test_no_snapshot_archive_or_bundle_has_what_is_kept(
+    make_agent: Callable[..., RunningAgent], eventually: Callable[..., object], tmp_path: Path
+) -> None:
+    agent = make_agent()
+    await agent.start()
+    await connected(agent, eventually, messages_per_minute=0)
+    sessions = agent.state / "sessions"
+    spool_at(sessions / "a").append(entries(range(3), NEEDLE))
+    kept = in_files(sessions / "a")
+    assert len(kept) == 1
+    made = await agent.do("POST", "/api/instance/a/snapshots")
+    archive, bundle = tmp_path / "a.tar.gz", tmp_path / "bundle.tar.gz"
+    assert (await cli(agent, "export", "a", archive))[0] == 0
+    await cli(agent, "doctor", "--bundle", bundle)
+    assert in_archive(archive) == [] and in_archive(bundle) == []
+    assert in_files(sessions) == kept
+    await agent.do("POST", f"/api/instance/a/snapshots/{made['name']}/restore", {})
+    await eventually(lambda: agent.status("a"), "CONNECTED")
+    assert in_files(sessions) == kept, "what replaces the session's files leaves it where it is"
+    assert NEEDLE not in agent.log.read_text()
+
+
+async def test_what_is_kept_goes_with_its_session_into_the_trash_and_comes_back(
+    make_agent: Callable[..., RunningAgent], eventually: Callable[..., object]
+) -> None:
+    agent = make_agent()
+    await agent.start()
+    await connected(agent, eventually, messages_per_minute=0)
+    sessions = agent.state / "sessions"
+    spool_at(sessions / "a").append(entries(range(3)))
+    await agent.do("DELETE", "/api/instance/a")
+    (name,) = [each["name"] for each in (await agent.do("GET", "/api/trash"))["trash"]]
+    await agent.create("a")
+    await eventually(lambda: agent.status("a"), "CONNECTED")
+    assert numbers_of(read_all(spool_at(sessions / "a"))) == [], "another session's are not its own"
+    await agent.do("DELETE", "/api/instance/a")
+    await agent.do("POST", f"/api/trash/{name}/restore", {})
+    assert numbers_of(read_all(spool_at(sessions / "a"))) == [0, 1, 2]
+
+
+async def test_a_clean_up_leaves_what_is_kept_to_its_readers(
+    make_agent: Callable[..., RunningAgent], eventually: Callable[..., object]
+) -> None:
+    agent = make_agent()
+    await agent.start()
+    await connected(agent, eventually, messages_per_minute=0)
+    spool_at(agent.state / "sessions" / "a").append(entries(range(3)))
+    await agent.do("POST", "/api/instance/a/cleanup", {"confirm": True})
+    await eventually(lambda: agent.status("a"), "QR_REQUIRED")
+    found = spool_at(agent.state / "sessions" / "a")
+    assert numbers_of(read_all(found)) == [0, 1, 2]
+    assert not list((agent.state / "sessions" / ".carried").iterdir())
+
+
+@pytest.mark.parametrize(
+    "point",
+    [
+        *("staging_made", "laid_by", "staging_ready", "retire_manifest", "retire_moved"),
+        *("staging_way_free", "staging_in_place"),
+    ],
+)
+async def test_a_kill_while_a_session_is_restored_leaves_what_is_kept_to_its_readers(
+    make_agent: Callable[..., RunningAgent], eventually: Callable[..., object], point: str
+) -> None:
+    agent = make_agent()
+    await agent.start()
+    await connected(agent, eventually, messages_per_minute=0)
+    made = await agent.do("POST", "/api/instance/a/snapshots")
+    spool_at(agent.state / "sessions" / "a").append(entries(range(3)))
+    path = f"/api/instance/a/snapshots/{made['name']}/restore"
+    await killed_at(agent, eventually, point, lambda: agent.ask("POST", path, {}))
+    await eventually(lambda: agent.status("a"), "CONNECTED")
+    assert numbers_of(read_all(spool_at(agent.state / "sessions" / "a"))) == [0, 1, 2]
+
+
+GROUP, WORKER, AGENT = 64100, 64101, 64102
+
+KEEP = """
+import os, sys
+from pathlib import Path
+from tests.wings.messages.spools import entries, spool_at
+os.umask(0o007)
+spool = spool_at(Path(sys.argv[1]))
+spool.append(entries(range(3)))
+spool.settle(spool.newest)
+print(len(spool.page(0, 10).records))
+"""
+READ = """
+import sys
+from pathlib import Path
+print(len([path.read_bytes() for path in Path(sys.argv[1]).rglob("*") if path.is_file()]))
+"""
+THROW_AWAY = """
+import sys
+from pathlib import Path
+from agent.vault.trash import retire, sweep
+retired = retire(Path(sys.argv[1]), "a", "a test")
+print(len(list((retired.path / "messages").iterdir())))
+sweep(Path(sys.argv[1]), 10.0, 0.0)
+print(*sweep(Path(sys.argv[1]), 10.0, 20.0))
+"""
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def run() -> Run:
+    if os.geteuid() != 0:
+        not_lent("needs root to become other users")
+
+    def as_user(user: int, code: str, *arguments: object) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-c", code, *map(str, arguments)],
+            env={**os.environ, "PYTHONPATH": str(REPOSITORY), "PYTHONDONTWRITEBYTECODE": "1"},
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=False,
+            user=user,
+            group=GROUP,
+            extra_groups=(),
+        )
+
+    if as_user(AGENT, "import agent.errors").returncode:
+        not_lent("this checkout cannot be read by other users")
+    return as_user
+
+
+@pytest.fixture
+def root() -> Iterator[Path]:
+    """As tmpfiles and the vault lay it out; tmp_path is closed to other users."""
+    base = Path(tempfile.mkdtemp(prefix="wa-apart-"))
+    base.chmod(0o755)
+    made = base / "sessions"
+    for path, mode in ((made, 0o2770), (made / "a", 0o770), (made / "a/session", 0o770)):
+        path.mkdir()
+        os.chown(path, AGENT, GROUP)
+        path.chmod(mode)
+    yield made
+    shutil.rmtree(base)
+
+
+def test_only_the_worker_reads_what_is_kept_and_the_agent_throws_it_away(
+    run: Run, root: Path
+) -> None:
+    kept = run(WORKER, KEEP, root / "a")
+    assert kept.stdout.strip() == "3", kept.stderr
+    os.chown(root / "a", WORKER, GROUP)
+    assert share_session(root / "a") == 0  # as root, the worker's own walk over its session
+    os.chown(root / "a", AGENT, GROUP)
+    assert "ermission" in run(AGENT, READ, root / "a/messages").stderr
+    gone = run(AGENT, THROW_AWAY, root)
+    assert gone.returncode == 0, gone.stderr
+    count, name = gone.stdout.split()
+    assert int(count) == 2 and name.startswith("a.")
+    assert not list(root.rglob("*.log"))
+
+
+def test_sharing_a_session_with_its_group_opens_nothing_that_is_kept(tmp_path: Path) -> None:
+    (tmp_path / "session").mkdir()
+    (tmp_path / "session" / "file").touch(mode=0o600)
+    tmp_path.chmod(0o770)
+    spool_at(tmp_path).append(entries([1]))
+    assert share_session(tmp_path) == 1
+    modes = {path.stat().st_mode & 0o777 for path in (tmp_path / "messages").iterdir()}
+    assert modes == {0o600}
