@@ -6,6 +6,7 @@ import heapq
 import logging
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from agent.core.model import Category, InstanceId, JournalEntry
@@ -239,17 +240,16 @@ class Running:
                 sender.note_ack(id, word)
             self._acks.add(Ack(entry.instance, id, word, entry.wall))
         elif entry.kind == "deleted":
-            await self._forget(entry.instance)
+            await self._forget(entry.instance, entry.wall)
         elif sender is not None:
             sender.wake()
 
-    async def _forget(self, id: InstanceId) -> None:
-        """The instance is deleted; one of that name may have been made since."""
-        store = self._store
-        try:
-            born = self._sessions.view(id).instance.created_wall
-        except NotFound:
-            born = 0.0
+    async def _forget(self, id: InstanceId, deleted_wall: float) -> None:
+        """The instance is deleted; another one of that name may have been made since."""
+        store, born = self._store, 0.0
+        with suppress(NotFound):
+            made = self._sessions.view(id).instance.created_wall
+            born = made if made > deleted_wall else 0.0
         if store is None:
             return
         if (sender := self.senders.get(id)) is not None:

@@ -1,6 +1,11 @@
 """A sandbox session of an agent, what is sent with it, and what its contacts got."""
 
+import base64
+import io
+import json
 from typing import Any
+
+import aiohttp
 
 ID = "a"
 PATH = f"/api/instance/{ID}/messages"
@@ -40,3 +45,19 @@ async def say(agent, text: str, to: str = TO, **more: Any) -> str:
     assert status == 202, answer
     assert answer["state"] == "accepted"
     return str(answer["id"])
+
+
+def left_in(agent) -> bytes:
+    """All that the outbox's file and its journal hold."""
+    files = [path for path in agent.state.glob("outbox.db*") if path.is_file()]
+    return b"".join(path.read_bytes() for path in files)
+
+
+async def send_file(agent, content: bytes) -> tuple[int, Any]:
+    file = {"type": "media", "mimetype": "a/b", "content": base64.b64encode(content).decode()}
+    body = io.BytesIO(json.dumps({"to": TO, **file}).encode())
+    connector = aiohttp.UnixConnector(str(agent.state / "api.sock"))
+    async with aiohttp.ClientSession(connector=connector) as client:
+        headers = {"Content-Type": "application/json"}
+        answer = await client.post(f"http://localhost{PATH}", data=body, headers=headers)
+        return answer.status, await answer.json()

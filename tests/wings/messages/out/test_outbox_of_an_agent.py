@@ -1,5 +1,10 @@
 """The outbox of a real agent: what is accepted is sent once, over drops and deletions."""
 
+import asyncio
+import hashlib
+import os
+
+from tests.daemon.test_vault import cli
 from tests.wings.messages.out.sending import (
     ID,
     OUTBOX,
@@ -8,7 +13,9 @@ from tests.wings.messages.out.sending import (
     connected,
     goes_away,
     heard,
+    left_in,
     say,
+    send_file,
     state,
 )
 
@@ -32,11 +39,7 @@ async def test_what_said_a_message_is_wiped_when_it_was_sent(agent, eventually):
     await say(agent, "a most secret sentence")
     await eventually(lambda: heard(agent), ["a most secret sentence"])
 
-    def left() -> bytes:
-        files = [path for path in agent.state.glob("outbox.db*") if path.is_file()]
-        return b"".join(path.read_bytes() for path in files)
-
-    await eventually(lambda: b"secret sentence" not in left(), within=30)
+    await eventually(lambda: b"secret sentence" not in left_in(agent), within=30)
     assert (agent.state / "outbox.db").stat().st_mode & 0o777 == 0o600
     assert "secret sentence" not in agent.log.read_text()
 
@@ -60,3 +63,130 @@ async def test_a_session_that_is_away_holds_its_messages_and_says_why(agent, eve
     await agent.clear(ID)
     await eventually(lambda: heard(agent), texts)
     assert (await agent.do("GET", f"/api/instance/{ID}"))["outbox"] == {}
+
+
+async def test_too_much_that_waits_is_refused_with_its_setting(make_agent, eventually):
+    agent = make_agent("\n[messages]\noutbox_most = 3\noutbox_megabytes = 1\n")
+    await agent.start()
+    await connected(agent, eventually)
+    await goes_away(agent, eventually)
+    for number in range(3):
+        await say(agent, f"number {number}")
+    status, refused = await agent.ask("POST", PATH, {"to": TO, "text": "one more"})
+    assert (status, refused["error"]) == (429, "outbox_full")
+    assert "outbox_most" in refused["message"]
+    last = (await agent.do("GET", f"{OUTBOX}?limit=1"))["messages"][0]["id"]
+    assert (await agent.do("DELETE", f"{OUTBOX}/{last}"))["state"] == "cancelled"
+    status, refused = await send_file(agent, bytes(1 << 20))
+    assert (status, refused["error"]) == (507, "outbox_full")
+    assert "outbox_megabytes" in refused["message"]
+    assert not list((agent.state / "outbox").glob("*"))
+    await say(agent, "this one fits")
+
+
+async def test_a_large_file_waits_on_the_disk_and_goes_when_it_was_sent(agent, eventually):
+    await connected(agent, eventually)
+    await goes_away(agent, eventually)
+    content = os.urandom(3 << 20)
+    status, answer = await send_file(agent, content)
+    assert status == 202
+    (kept,) = (agent.state / "outbox").iterdir()
+    assert kept.stat().st_mode & 0o777 == 0o600
+    assert kept.read_bytes() == content
+    assert (agent.state / "outbox").stat().st_mode & 0o777 == 0o700
+    assert (agent.state / "outbox.db").stat().st_size < 1 << 20
+    await agent.kill()
+    (agent.state / "outbox" / "out_of_a_kill").write_bytes(b"left")
+    await agent.start()
+    await agent.clear(ID)
+
+    async def gone_out() -> bool:
+        return await state(agent, answer["id"]) not in ("accepted", "failed")
+
+    await eventually(gone_out, within=60)
+    await eventually(lambda: not list((agent.state / "outbox").iterdir()))
+    (got,) = (await agent.do("GET", f"/api/instance/{ID}/sandbox/heard"))["messages"]
+    assert hashlib.sha256(content).hexdigest() in str(got) or str(len(content)) in str(got), got
+
+
+async def test_a_cancelled_and_an_expired_message_are_never_sent(agent, eventually):
+    await connected(agent, eventually)
+    await goes_away(agent, eventually)
+    kept, cancelled = await say(agent, "kept"), await say(agent, "cancelled")
+    expired = await say(agent, "expired", expires_in=1)
+    assert (await agent.do("DELETE", f"{OUTBOX}/{cancelled}"))["state"] == "cancelled"
+    await eventually(lambda: state(agent, expired), "expired")
+    for gone in (cancelled, expired):
+        status, refused = await agent.ask("DELETE", f"{OUTBOX}/{gone}")
+        assert (status, refused["error"]) == (409, "message_ended")
+    status, missing = await agent.ask("DELETE", f"{OUTBOX}/out_nobody")
+    assert (status, missing["error"]) == (404, "message_unknown")
+    await agent.clear(ID)
+    await eventually(lambda: state(agent, kept), "read", within=60)
+    await say(agent, "the last")
+    await eventually(lambda: heard(agent), ["kept", "the last"])
+
+
+async def test_a_deleted_instance_takes_its_messages_along(agent, eventually):
+    await connected(agent, eventually)
+    await goes_away(agent, eventually)
+    await say(agent, "a most secret sentence")
+    assert (await send_file(agent, bytes(1 << 20)))[0] == 202
+    waiting = asyncio.create_task(
+        agent.ask("POST", f"{PATH}?wait=60", {"to": TO, "text": "in the same chat"})
+    )
+
+    async def waits() -> bool:
+        return (await agent.do("GET", f"/api/instance/{ID}"))["outbox"]["waiting"] == 3
+
+    await eventually(waits)
+    await agent.do("DELETE", f"/api/instance/{ID}")
+    assert (await waiting)[0] == 404
+    await eventually(lambda: not list((agent.state / "outbox").iterdir()))
+    await eventually(lambda: b"secret sentence" not in left_in(agent), within=30)
+    await connected(agent, eventually)
+    assert (await agent.do("GET", OUTBOX))["messages"] == []
+    await say(agent, "of the next one")
+    await eventually(lambda: heard(agent), ["of the next one"])
+
+
+async def test_acknowledgements_after_a_restart_of_the_agent_still_count(agent, eventually):
+    await connected(agent, eventually, read_after=8)
+    id = await say(agent, "read it later")
+    await eventually(lambda: state(agent, id), "delivered")
+    await agent.kill()
+    await agent.start()
+    await eventually(lambda: state(agent, id), "read")
+
+
+async def test_a_damaged_outbox_stops_no_session_and_no_later_message(agent, eventually):
+    await connected(agent, eventually)
+    await say(agent, "before")
+    await eventually(lambda: heard(agent), ["before"])
+    await agent.stop()
+    (agent.state / "outbox.db").write_bytes(b"\xff" * 65536)
+    await agent.start()
+    await eventually(lambda: agent.status(ID), "CONNECTED")
+    status, _ = await agent.ask("POST", f"{PATH}?wait=30", {"to": TO, "text": "after"})
+    assert status == 200
+    events = (await agent.do("GET", "/api/events?limit=100"))["events"]
+    told = [event["sentence"] for event in events if event["kind"] == "store_repaired"]
+    assert [sentence for sentence in told if "outbox.db.damaged-" in sentence]
+
+
+async def test_people_see_what_waits_and_take_it_back(agent, eventually):
+    await connected(agent, eventually)
+    await goes_away(agent, eventually)
+    status, said = await cli(agent, "send", ID, TO, "hello", "--wait", "0")
+    assert status == 0
+    id = said.split()[2].rstrip(":")
+    status, said = await cli(agent, "why", ID)
+    assert "1 message waits to be sent, the oldest for " in said
+    status, said = await cli(agent, "outbox", ID)
+    assert id in said
+    assert "1 wait: the session is " in said
+    assert "hello" not in said
+    status, said = await cli(agent, "outbox", ID, "--cancel", id)
+    assert (status, said.strip()) == (0, f"{id} is cancelled")
+    status, said = await cli(agent, "outbox", ID, "--state", "cancelled")
+    assert "cancelled by an operator" in said
