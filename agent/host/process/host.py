@@ -43,6 +43,8 @@ PASSING = frozenset(
 )
 LOOK_AFTER = 15.0
 """Seconds between two looks at the workers' memory and logs."""
+LOOKS_AT_SOCKET = 3
+"""Looks at the notify socket in that time: a start waits for its notice, others for their pings."""
 
 
 class ProcessHost:
@@ -271,7 +273,9 @@ class ProcessHost:
 
     async def _take_care(self) -> None:
         while True:
-            await asyncio.sleep(LOOK_AFTER)
+            for _ in range(LOOKS_AT_SOCKET):
+                await asyncio.sleep(LOOK_AFTER / LOOKS_AT_SOCKET)
+                self._notify.is_reached()
             try:
                 await self._look_after()
             except (HostError, OSError) as error:

@@ -52,6 +52,7 @@ class NotifySocket:
         self._users = (os.geteuid(), 0)
         self._closed = False
         self._inode = path.lstat().st_ino
+        self._folder = path.parent.stat().st_ino
         self._reached = True
         self._marks: deque[Callable[[], None]] = deque()
         self._loop = asyncio.get_running_loop()
@@ -67,13 +68,9 @@ class NotifySocket:
     def open(cls, path: Path, on_notice: OnNotice, known: Collection[int]) -> "NotifySocket":
         """Bound at the path of the earlier agent, so that its workers reach this one. `known`: the
         pids whose pings count."""
-        sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
         try:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
-            _bind(sock, path)
+            sock = _listening(path)
         except OSError as error:
-            sock.close()
             raise HostError(f"cannot listen on {path}: {error}") from error
         return cls(sock, path, on_notice, known)
 
@@ -85,6 +82,8 @@ class NotifySocket:
         """Whether workers find it: its folder may have been moved away. Then no ping arrives."""
         try:
             reached = self.path.lstat().st_ino == self._inode
+        except FileNotFoundError:
+            reached = self._put_back()
         except OSError:
             reached = False
         if self._reached and not reached:
@@ -92,6 +91,21 @@ class NotifySocket:
             log.error(words, self.path)
         self._reached = reached
         return reached
+
+    def _put_back(self) -> bool:
+        """Listen at the path again where the socket alone was deleted, as a cleaner of old files
+        may do; not in another folder that stands there now."""
+        try:
+            if self.path.parent.stat().st_ino != self._folder:
+                return False
+            sock = _listening(self.path)
+            self._inode = self.path.lstat().st_ino
+        except OSError:
+            return False
+        log.warning("%s was deleted: the agent made it again", self.path)
+        before, self._sock = self._sock, sock
+        before.shutdown(socket.SHUT_RDWR)  # the thread goes on with the new one
+        return True
 
     def forget(self, pid: int) -> None:
         self._pinged.pop(pid, None)
@@ -121,15 +135,18 @@ class NotifySocket:
 
     def _listen(self) -> None:
         while not self._closed:
+            sock = self._sock
             try:
-                self._take_one()
+                self._take_one(sock)
             except OSError as error:
                 if not self._closed:
                     log.error("cannot read the workers' notices: %s", error)
                     time.sleep(1.0)
+            if sock is not self._sock:
+                sock.close()
 
-    def _take_one(self) -> None:
-        text, ancillary, flags, _ = self._sock.recvmsg(_LONGEST_NOTICE, _ROOM, _CLOSE_ON_EXEC)
+    def _take_one(self, sock: socket.socket) -> None:
+        text, ancillary, flags, _ = sock.recvmsg(_LONGEST_NOTICE, _ROOM, _CLOSE_ON_EXEC)
         pid = _sender(ancillary, self._users)
         if text == _PING and pid:
             if pid in self._known:
@@ -139,7 +156,7 @@ class NotifySocket:
         if pid and notice and not flags & _CUT:
             self._room.acquire()
             self._hand_over(pid, notice)
-        elif not self._closed:
+        elif not self._closed and sock is self._sock:
             self.refused += 1
 
     def _hand_over(self, pid: int, notice: Mapping[str, str]) -> None:
@@ -156,6 +173,18 @@ class NotifySocket:
             self._marks.popleft()()
         else:
             self._on_notice(pid, notice)
+
+
+def _listening(path: Path) -> socket.socket:
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
+        _bind(sock, path)
+    except OSError:
+        sock.close()
+        raise
+    return sock
 
 
 def _bind(sock: socket.socket, path: Path) -> None:

@@ -107,3 +107,35 @@ async def test_closing_ends_the_thread_also_in_a_flood(place: Path) -> None:
     assert not [one for one in threading.enumerate() if one.name == "notices"]
     await asyncio.sleep(0)
     assert not heard, "told after it was closed"
+
+
+async def test_a_socket_that_a_cleaner_deleted_is_made_again_and_heard(
+    place: Path, eventually: Eventually
+) -> None:
+    heard = Heard()
+    sock = NotifySocket.open(place, heard.note, {os.getpid()})
+    for turn in ("first", "second"):
+        place.unlink()
+        assert sock.is_reached() and place.is_socket()
+        notifier = Notifier(str(place))
+        assert notifier.status(turn)
+        await eventually(lambda: heard[-1:], [(os.getpid(), {"STATUS": turn})])
+        notifier.close()
+    assert sock.refused == 0
+    sock.close()
+    assert not place.exists()
+
+
+async def test_no_socket_is_made_in_a_folder_that_took_the_place_of_its_own(
+    tmp_path: Path,
+) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    sock = NotifySocket.open(run / "notify", Heard().note, set())
+    run.rename(tmp_path / "moved")
+    run.mkdir()
+    assert not sock.is_reached() and not list(run.iterdir())
+    run.rmdir()
+    (tmp_path / "moved").rename(run)
+    assert sock.is_reached()
+    sock.close()
