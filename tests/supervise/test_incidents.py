@@ -269,3 +269,29 @@ def test_a_session_that_whatsapp_unpaired_waits_for_no_network():
     assert incidents.wait_reason(facts["f"]) == "network_down"
     lose(incidents, facts["f"], "logout")
     assert incidents.wait_reason(facts["f"]) == ""
+
+
+@pytest.mark.parametrize(
+    ("ways", "waits"),
+    [
+        ({}, True),
+        ({"a": "p", "b": "q", "c": "r", "good": "s"}, False),
+        ({"a": "p", "b": "q", "c": "r"}, False),
+        ({"a": "p", "b": "q", "c": "s", "good": "s"}, True),
+        ({"a": "p", "b": "q", "c": None, "good": "s"}, True),
+        ({"a": "p", "b": "q", "c": "r", "good": None}, True),
+    ],
+    ids=["one way", "its own", "none", "a member's", "a member's unknown", "its own unknown"],
+)
+def test_a_start_waits_for_an_incident_only_of_its_own_way_out(ways, waits):
+    """Three sessions with dead proxies of their own held up each start of their engine."""
+    _, facts = made("a", "b", "c", "good")
+    incidents = watching(facts, ways=ways)
+    for id in ("a", "b", "c"):
+        lose(incidents, facts[id], "phase_login")
+    (incident,) = incidents.active.values()
+    assert set(incident.members) == {"a", "b", "c"}
+    assert bool(incidents.wait_reason(facts["good"])) is waits
+    assert [id for id in incident.members if not incidents.wait_reason(facts[id])] == [
+        id for id in incident.members if id == incident.canary
+    ]

@@ -200,15 +200,18 @@ def incident_wait_reason(
     *,
     fresh: bool,
     unpaired: bool = False,
+    apart: bool = False,
 ) -> str:
     """The word for Observation.wait_reason; "" when this instance may try by itself. `fresh`: it
-    would need a new worker. `unpaired`: WhatsApp itself ended its pairing. In an incident new
-    workers and the members wait, in an outage all but those that lost no network."""
+    would need a new worker. `unpaired`: WhatsApp itself ended its pairing. `apart`: it goes out by
+    another way than each of the members, whose failures say nothing about it then. In an incident
+    new workers and the members wait, in an outage all but those that lost no network."""
     if incident is None or incident.group != group or instance == incident.canary:
         return ""
     if incident.kind is IncidentKind.OUTAGE:
         return "" if unpaired else incident.wait_reason
-    return incident.wait_reason if fresh or instance in incident.members else ""
+    waits = instance in incident.members or (fresh and not apart)
+    return incident.wait_reason if waits else ""
 
 
 def choose_canary(

@@ -131,7 +131,18 @@ class Incidents:
         group = group_of(facts)
         unpaired = reason_of(facts.record.reason).unpairs
         incident = self.active.get(group)
-        return incident_wait_reason(incident, facts.id, group, fresh=fresh, unpaired=unpaired)
+        apart = incident is not None and self._goes_apart(facts, incident)
+        return incident_wait_reason(
+            incident, facts.id, group, fresh=fresh, unpaired=unpaired, apart=apart
+        )
+
+    def _goes_apart(self, facts: Facts, incident: Incident) -> bool:
+        """Whether it goes out by another way than each of the members does."""
+        if facts.id in incident.members:
+            return False
+        ways = {self.way_out(its) for id in incident.members if (its := self.all_facts.get(id))}
+        own = self.way_out(facts)
+        return own is not None and None not in ways and own not in ways
 
     def has(self, facts: Facts) -> bool:
         """Whether it is a member of an incident that goes on."""
