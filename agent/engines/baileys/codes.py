@@ -49,19 +49,21 @@ def why_closed(
     *,
     paired: bool,
     proved: bool = True,
+    codes: int = 1,
     expire: float | None,
     now_wall: float,
 ) -> Ended:
     """`proved`: it refused a login, or says that the device was removed; else the next login tells
-    what is so. `expire`: seconds until a ban ends, where WhatsApp said so."""
+    what is so. `codes`: how many this login showed. `expire`: seconds until a ban ends, where
+    WhatsApp said so."""
     words = f"{code} {raw}" if code is not None else raw
     if code is None:
         return Ended("connection_closed", words)
-    if code == 408 and not paired:
-        return Ended("qr_idle", words)
-    if code == 500 and raw.startswith("WebSocket Error"):
-        # The library's number for an unknown failure too; this one never reached WhatsApp.
+    if raw.startswith("WebSocket Error"):
+        # It never reached WhatsApp: the number is the library's, or that of whoever answered.
         return Ended("connection_lost", words)
+    if code == 408 and not paired and codes:
+        return Ended("qr_idle", words)
     if code in _FINAL and not proved:
         return Ended("conflict" if "(conflict)" in raw else "connection_closed", words)
     until = now_wall + expire if code == 402 and expire else None

@@ -21,9 +21,12 @@ FLAGS = (
     "--single-threaded-gc",
     "--expose-gc",
     "--initial-heap-size=48",
+    "--inspect-port=192.0.2.1:9229",
 )
 """What a start reads fits into the first heap: collections would take a sixth of its processor
-time. The library's WebAssembly excludes --lite-mode and --jitless."""
+time. The library's WebAssembly excludes --lite-mode and --jitless. SIGUSR1 opens a debugger without
+a password, which any user of the machine could read the keys with: at an address that no machine
+has (RFC 5737) it cannot listen."""
 ENVIRONMENT = {
     "MALLOC_ARENA_MAX": "1",
     "MALLOC_TRIM_THRESHOLD_": str(128 << 10),

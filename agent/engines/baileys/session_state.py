@@ -184,6 +184,7 @@ class SessionState:
             str(event.get("raw", "")),
             paired=self.claim.paired,
             proved=event.get("proved") is not False,
+            codes=self._codes,
             expire=expire if isinstance(expire, int | float) else None,
             now_wall=time.time(),
         )

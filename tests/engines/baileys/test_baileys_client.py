@@ -3,10 +3,12 @@
 import asyncio
 import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 
 from agent.core.reasons import reason_of
@@ -271,3 +273,36 @@ def test_missing_packages_name_the_command_that_brings_them(
     assert "cannot fetch the packages of the baileys engine" in capsys.readouterr().err
     with pytest.raises(ConfigError):
         find_packages(tmp_path)
+
+
+async def test_no_signal_opens_a_debugger_that_others_could_read_keys_with(bench: Bench) -> None:
+    """SIGUSR1 makes a Node listen for anybody on the machine."""
+    await bench.come_paired()
+    client = bench.engine._life.client
+    assert isinstance(client, Client)
+    process = psutil.Process(client.pid)
+    told = await bench.until(process.net_connections)
+    os.kill(client.pid, signal.SIGUSR1)
+    await bench.talk("after it")
+    # The debugger's thread says so before it listens, and the talk came after it.
+    listening = [one for one in process.net_connections() if one.status == psutil.CONN_LISTEN]
+    assert told and not listening
+    assert client.alive
+
+
+def test_the_debuggers_address_is_one_that_no_machine_has() -> None:
+    (flag,) = [flag for flag in FLAGS if flag.startswith("--inspect-port=")]
+    program = "process.kill(process.pid, 'SIGUSR1'); setTimeout(() => {}, 60_000)"
+    with subprocess.Popen([find_node(), flag, "-e", program], stderr=subprocess.PIPE) as node:
+        assert node.stderr is not None
+        said = node.stderr.readline()
+        node.kill()
+    assert b"failed: address not available" in said, said
+
+
+async def test_a_login_that_reached_no_server_is_no_code_that_nobody_scanned(bench: Bench) -> None:
+    """The library's number for both is 408: a new session was given up after one such try."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        await bench.start(url=f"ws://127.0.0.1:{free.getsockname()[1]}/ws")
+        await bench.is_now("DISCONNECTED", "connection_lost")
