@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import stat
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -69,8 +70,15 @@ def whole_file(target: Path) -> Iterator[IO[bytes]]:
 
 def check_target(target: Path, *, force: bool) -> None:
     """Refuse a file that cannot be written before the agent is asked."""
+    if str(target) == "-":
+        raise Refused("cannot write to '-': it is no file; ./- is one", field="file")
     if target.is_dir():
         raise Refused(f"cannot write {target}: it is a folder", field="file")
+    if os.path.lexists(target) and not stat.S_ISREG(target.lstat().st_mode):
+        # Replaced by a file, it would be gone for all who use it.
+        raise Refused(
+            f"cannot write {target}: it is a link, a device, a FIFO or a socket", field="file"
+        )
     if target.exists() and not force:
         raise Refused(f"cannot write {target}: it exists; --force replaces it", field="file")
     if not os.access(target.parent, os.W_OK | os.X_OK):

@@ -1,6 +1,7 @@
 """Snapshots and archives from the command line."""
 
 import hashlib
+import os
 import stat
 
 import pytest
@@ -103,6 +104,30 @@ async def test_an_export_is_whole_private_and_can_be_imported(
     other = await cli("import", "sales.tar.gz", "other")
     assert other.out.startswith("other imported")
     assert InstanceId("other") in house.supervisor.known
+
+
+@pytest.mark.parametrize("kind", ["link", "dangling", "fifo", "dash"])
+async def test_an_export_takes_no_devices_place_and_follows_no_link(
+    cli: Cli, sales: InstanceId, elsewhere: Path, kind: str
+) -> None:
+    """With --force too: `export sales /dev/null --force` of root's replaced the machine's device."""
+    target = elsewhere / kind
+    match kind:
+        case "link":
+            (elsewhere / "other").write_text("other")
+            target.symlink_to("other")
+        case "dangling":
+            target.symlink_to("nowhere")
+        case "fifo":
+            os.mkfifo(target)
+        case "dash":
+            target = Path("-")
+    before = sorted(elsewhere.iterdir())
+    refused = await cli("export", sales, str(target), "--force")
+    assert refused.status == 4 and f"cannot write {'to ' * (kind == 'dash')}" in refused.err
+    assert sorted(elsewhere.iterdir()) == before
+    assert kind != "link" or (elsewhere / "other").read_text() == "other"
+    assert kind == "dash" or not stat.S_ISREG(target.lstat().st_mode)
 
 
 async def test_a_file_that_is_no_archive_is_refused(cli: Cli, elsewhere) -> None:
