@@ -4,7 +4,7 @@ import argparse
 import signal
 import sys
 
-from scripts.benches import footprint, installed, passes, scrape
+from scripts.benches import footprint, installed, messages, passes, scrape
 from scripts.benches.machine import CACHE
 from scripts.benches.plot import draw
 from scripts.benches.report import Report
@@ -43,8 +43,8 @@ def main(argv: list[str]) -> int:
             options.commit, options.instances, rounds=options.rounds, quick=options.quick
         )
     else:
-        subject = {"scrape": scrape.measure, "pass": passes.measure}[options.subject]
-        report = subject(quick=options.quick)
+        subjects = {"scrape": scrape.measure, "pass": passes.measure, "messages": messages.measure}
+        report = subjects[options.subject](quick=options.quick)
     return _finish(report)
 
 
@@ -87,6 +87,7 @@ def _parser() -> argparse.ArgumentParser:
     for name, meaning in (
         ("scrape", "30,000 series, ours and prometheus_client's"),
         ("pass", "judge, decide and plan over 10,000 observations"),
+        ("messages", "100,000 messages kept and read by one session"),
     ):
         subject = subjects.add_parser(name, help=meaning)
         subject.add_argument("--quick", action="store_true", help="fewer runs")

@@ -1,0 +1,98 @@
+"""A record: whoever wrote to the session chose what is in it, and it is kept as well as can be."""
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent.link.wire import FRAME_LIMIT, encode
+from agent.wings.messages import record as records
+from agent.wings.messages.spool.line import Line, entry_of, read_line, write_line
+from tests.wings.messages.spools import message
+
+plain = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=20,
+)
+names = sorted({name for own in records._BY_KIND.values() for name in own} | {"_media", "x"})
+
+
+@given(
+    st.fixed_dictionaries(
+        {"id": st.text(min_size=1, max_size=200), "kind": st.sampled_from(records.KINDS)}
+    ),
+    st.dictionaries(st.sampled_from(names), plain),
+)
+def test_whatever_a_field_holds_the_record_is_kept_and_read_as_it_was(
+    fixed: dict[str, Any], fields: dict[str, Any]
+) -> None:
+    clean = records.clean({**fields, **fixed})
+    assert records.clean(clean) == clean
+    entry = entry_of(clean)
+    raw = write_line(7, 1.5, entry)
+    assert raw.count(b"\n") == 1
+    line = read_line(raw)
+    assert line == Line(7, 1.5, entry.id, entry.body)
+    given_out = line.record()
+    json.dumps(given_out, allow_nan=False)
+    encode({"records": [given_out]})
+    assert "_media" not in given_out and "x" not in given_out
+    assert (given_out["cursor"], given_out["kept"]) == (7, 1.5)
+    for name, value in clean.items():
+        if not name.startswith("_"):
+            assert given_out[name] == value or "\\ud" in json.dumps(value)
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        {},
+        {"id": "", "kind": "message"},
+        {"id": "x" * 201, "kind": "message"},
+        {"id": 3, "kind": "message"},
+        {"id": "x", "kind": "message_gap"},
+        {"id": "x", "kind": ["message"]},
+        {"id": "x"},
+    ],
+)
+def test_a_record_without_an_id_or_a_kind_is_none(raw: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="record"):
+        records.clean(raw)
+
+
+@pytest.mark.parametrize("sign", ["x", "ã", "🙂", "\0", '"', "\ud800"])
+def test_a_text_is_whole_up_to_its_limit_and_fits_into_an_answer(sign: str) -> None:
+    text = sign * records.LONGEST_TEXT
+    entry = entry_of(records.clean(message(1, text)))
+    assert len(entry.body) <= records.LONGEST
+    line = read_line(write_line(1 << 52, 1.79e9, entry))
+    assert line is not None
+    given_out = line.record()
+    if len(json.dumps(text, ensure_ascii=False).encode("utf-8", "replace")) < 255 * 1024:
+        assert given_out["text"] == text.replace("\ud800", "?")
+        assert "cut" not in given_out
+    else:
+        assert given_out["cut"] is True and given_out["text"] == text[: len(given_out["text"])]
+    assert len(encode({"records": [given_out]})) < FRAME_LIMIT
+    assert len(json.dumps(given_out)) <= line.wire_size
+
+
+def test_what_is_too_long_loses_its_parts_before_its_text() -> None:
+    contacts = [{"name": "n", "vcard": "v" * 65_536} for _ in range(10)]
+    text = "x" * 65_536
+    entry = entry_of(records.clean(message(1, text, contacts=contacts, mentions=["a@b"])))
+    body = json.loads(entry.body)
+    assert body["text"] == text and body["cut"] is True and "contacts" not in body
+    assert body["mentions"] == ["a@b"]
+
+
+def test_the_schema_names_every_field_and_a_gap_fits_it() -> None:
+    schema = records.schema()
+    gap = records.gap(5, 9, 1.5)
+    assert gap["missing"] == 5 and gap["cursor"] == 9
+    for found in (gap, {**records.clean(message(1)), "cursor": 1, "kept": 1.0}):
+        assert set(found) <= set(schema["properties"])
+        assert set(schema["required"]) <= set(found)
