@@ -110,11 +110,6 @@ def encode(record: Mapping[str, Any]) -> bytes:
     return _dump(short)
 
 
-def shown(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Without what is private."""
-    return {name: value for name, value in record.items() if not name.startswith(PRIVATE)}
-
-
 def gap(first: int, last: int, since: float) -> dict[str, Any]:
     """What a reader gets in the place of records that are gone."""
     missing = last - first + 1
