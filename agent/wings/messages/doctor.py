@@ -3,8 +3,10 @@
 from collections.abc import Iterator
 
 from agent.cli.doctor.check import Check, Installation
+from agent.config.wing_tables import own_row
 from agent.errors import WaError
 from agent.host.machine.findings import Finding, note, ok
+from agent.wings.messages.settings import TABLES
 
 
 def checks(_: Installation) -> Iterator[Check]:
@@ -12,6 +14,8 @@ def checks(_: Installation) -> Iterator[Check]:
 
 
 def _examine(here: Installation) -> list[Finding]:
+    if not own_row(here.config, TABLES[0]).keep:
+        return [ok("[messages] keep = false: nothing that arrives is kept")]
     try:
         sessions = here.client.get("/api/messages")["sessions"]
     except WaError:

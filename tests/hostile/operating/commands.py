@@ -138,6 +138,7 @@ LEFT_POINTS = {
     "mid_migration": "an older database", "before_migration": "an older database",
     "after_migration": "an older database", "mid_set_aside": "a damaged database",
     "mid_rebuild": "a damaged database", "mid_sweep": "after days in the trash",
+    "spool_": "in a worker: tests/wings/messages", "laid_by": "needs messages that are kept",
 }  # fmt: skip
 
 

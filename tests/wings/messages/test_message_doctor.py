@@ -1,0 +1,38 @@
+"""What the doctor says of messages."""
+
+from pathlib import Path
+
+import pytest
+
+from agent.core.model import InstanceId
+from tests.api.conftest import House
+from tests.cli.conftest import Cli
+
+
+@pytest.fixture
+def doctor(cli: Cli, house: House, tmp_path: Path):
+    async def examine(settings: str = "") -> list[tuple[str, str]]:
+        file, state = tmp_path / "agent.toml", tmp_path / "state"
+        file.write_text(settings)
+        state.mkdir(mode=0o700, exist_ok=True)
+        where = ("--state", str(state), "--socket", str(house.socket_path), "--config", str(file))
+        found = (await cli("doctor", "--json", *where)).json()["findings"]
+        return [(one["level"], one["sentence"]) for one in found if one["check"] == "messages"]
+
+    return examine
+
+
+async def test_messages_that_went_undelivered_are_named_with_their_session(
+    doctor, house: House
+) -> None:
+    assert await doctor() == [
+        ("ok", "no session dropped one that was not delivered; 0 wait"),
+    ]
+    house.messages.add("shop")
+    await house.messages.source.ask_state(InstanceId("shop"))
+    assert await doctor() == [("note", "shop dropped 1 messages before they were delivered")]
+
+
+async def test_that_nothing_is_kept_is_said(doctor) -> None:
+    ((level, sentence),) = await doctor("[messages]\nkeep = false\n")
+    assert (level, "keep = false" in sentence) == ("ok", True)
