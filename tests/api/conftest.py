@@ -39,6 +39,7 @@ class House:
     port: int
     webhooks: FakeWebhooks
     messages: FakeMessages
+    outbox: Any = None
 
     @property
     def url(self) -> str:
@@ -80,6 +81,7 @@ async def serve_fakes(
     *,
     alerts: Callable[[], AlertBoard] = AlertBoard,
     of_wings: Mapping[type, Any] = MappingProxyType({}),
+    outbox: Any = None,
     **fleet: Any,
 ) -> Server:
     """The real server over what stands in for the rest of the agent."""
@@ -95,6 +97,7 @@ async def serve_fakes(
         FakeEvidence(),
         places={},
         of_wings=of_wings,
+        outbox=outbox,
     )
     return await serve(parts, socket_path=path, environ={}, **fleet)
 
@@ -104,18 +107,23 @@ def open_house(tmp_path: Path) -> OpenHouse:
     numbers = itertools.count()
 
     @asynccontextmanager
-    async def opening(**changes: Any) -> AsyncIterator[House]:
+    async def opening(
+        outbox_of: Callable[[FakeSupervisor, FakeKeys], Any] = lambda *_: None, **changes: Any
+    ) -> AsyncIterator[House]:
         supervisor, keys = FakeSupervisor(), FakeKeys()
         metrics = Exporter(supervisor.views, supervisor.status, tmp_path)
         section = replace(ApiSection(), **{"listen": "127.0.0.1:0", **changes})
         path = tmp_path / f"{next(numbers)}.sock"
         webhooks, messages = FakeWebhooks(), FakeMessages(keys)
-        of_wings = {Webhooks: webhooks, MessagesPart: messages.part}
-        server = await serve_fakes(section, supervisor, keys, metrics, path, of_wings=of_wings)
+        outbox = outbox_of(supervisor, keys)
+        of_wings = {Webhooks: webhooks, MessagesPart: messages.part, type(outbox): outbox}
+        server = await serve_fakes(
+            section, supervisor, keys, metrics, path, of_wings=of_wings, outbox=outbox
+        )
         number = server.addresses[0].rpartition(":")[2]
         port = int(number) if number.isdigit() else 0
         try:
-            yield House(supervisor, keys, server, metrics, path, port, webhooks, messages)
+            yield House(supervisor, keys, server, metrics, path, port, webhooks, messages, outbox)
         finally:
             await server.close()
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from base64 import b64encode
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -314,10 +315,14 @@ class FakeSupervisor:
             raise answer
         return answer
 
-    async def send(self, id: InstanceId, message: Mapping[str, Any]) -> Mapping[str, Any]:
+    async def send(
+        self, id: InstanceId, message: Mapping[str, Any], file: Path | None = None
+    ) -> Mapping[str, Any]:
         await self.gate.wait()
         if self.breaks_with is not None:
             raise self.breaks_with
+        if file is not None:
+            message = {**message, "content": b64encode(file.read_bytes()).decode()}
         self.sent.append((id, dict(message)))
         return {"message_id": f"M{len(self.sent)}"}
 

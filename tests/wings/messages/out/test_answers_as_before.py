@@ -1,0 +1,156 @@
+"""`?wait=` answers as the API did before messages were kept: its own tests, over an outbox."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent.api.http.call import LARGE_AT_ONCE
+from agent.config import Config
+from agent.config.sections import AgentSection
+from agent.core.model import InstanceId
+from agent.daemon.wing_parts import Around
+from agent.engines.catalog import CATALOG
+from agent.errors import EngineError, TryLater
+from agent.wings.messages.out.outbox import Outbox, open_outbox
+from tests.api.conftest import House, OpenHouse
+from tests.api.handlers import test_messages as before
+from tests.fakes.supervisor import FakeKeys, FakeSupervisor, make_view
+
+ID = InstanceId("sales")
+PATH = "/api/instance/sales/messages?wait=30"
+HELLO = {"to": "491", "text": "hello"}
+
+test_a_file_may_be_longer_than_other_bodies = before.test_a_file_may_be_longer_than_other_bodies
+test_a_body_without_a_length = before.test_a_body_without_a_length_has_the_same_limit
+test_a_file_is_base64_or_refused = before.test_a_file_is_base64_or_refused
+test_a_refusal_of_an_engine = before.test_a_refusal_of_an_engine_is_a_clear_answer
+
+
+@pytest.fixture(autouse=True)
+def waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(before, "PATH", PATH)
+
+
+@pytest.fixture(name="open_house")
+def over_an_outbox(open_house: OpenHouse, tmp_path: Path) -> OpenHouse:
+    @asynccontextmanager
+    async def opening(**changes: Any) -> AsyncIterator[House]:
+        config = Config(agent=AgentSection(state_path=tmp_path))
+
+        def outbox_of(supervisor: FakeSupervisor, store: FakeKeys) -> Outbox:
+            return open_outbox(Around(config, store, supervisor.bus, None, supervisor))
+
+        async with open_house(outbox_of=outbox_of, **changes) as made:
+            (run,) = made.outbox.tasks().values()
+            running = asyncio.create_task(run())
+            try:
+                yield made
+            finally:
+                running.cancel()
+                await asyncio.wait({running})
+
+    return opening
+
+
+def make(house: House) -> None:
+    house.supervisor.known[ID] = make_view(ID)
+
+
+async def test_a_key_sends_once_is_replayed_and_is_of_one_request(house: House, local) -> None:
+    make(house)
+    key = {"Idempotency-Key": "order-7"}
+    first = await local.post(PATH, json=HELLO, headers=key)
+    again = await local.post(PATH, json=dict(reversed(HELLO.items())), headers=key)
+    assert (first.status, again.status) == (200, 200)
+    assert await again.json() == await first.json() == {"message_id": "M1"}
+    assert "Idempotent-Replayed" not in first.headers
+    assert again.headers["Idempotent-Replayed"] == "true"
+    other = await local.post(PATH, json={**HELLO, "text": "ho"}, headers=key)
+    assert (other.status, (await other.json())["error"]) == (409, "idempotency_key_reused")
+    assert len(house.supervisor.sent) == 1
+
+
+async def test_a_refused_message_frees_its_key(house: House, local) -> None:
+    make(house)
+    key = {"Idempotency-Key": "order-8"}
+    house.supervisor.breaks_with = EngineError("cannot send: not connected", code="not_connected")
+    refused = await local.post(PATH, json=HELLO, headers=key)
+    assert (refused.status, (await refused.json())["error"]) == (409, "not_connected")
+    house.supervisor.breaks_with = None
+    assert (await local.post(PATH, json=HELLO, headers=key)).status == 200
+    assert len(house.supervisor.sent) == 1
+
+
+async def test_an_answer_of_an_agent_without_an_outbox_is_replayed(house: House, local) -> None:
+    make(house)
+    parts, key = house.server._parts, {"Idempotency-Key": "order-9"}
+    object.__setattr__(parts, "outbox", None)
+    first = await local.post(PATH, json=HELLO, headers=key)
+    object.__setattr__(parts, "outbox", house.outbox)
+    again = await local.post(PATH, json=HELLO, headers=key)
+    assert await again.json() == await first.json() == {"message_id": "M1"}
+    assert again.headers["Idempotent-Replayed"] == "true"
+    other = await local.post(PATH, json={**HELLO, "text": "ho"}, headers=key)
+    assert (other.status, (await other.json())["error"]) == (409, "idempotency_key_reused")
+    assert len(house.supervisor.sent) == 1
+
+
+async def test_an_unknown_outcome_is_said_and_its_key_sends_nothing(
+    house: House, local, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(CATALOG, "sandbox", replace(CATALOG["sandbox"], repeats=False))
+    make(house)
+    house.supervisor.breaks_with = TryLater("cannot tell whether", code="unknown_outcome")
+    for _ in range(2):
+        answer = await local.post(PATH, json=HELLO, headers={"Idempotency-Key": "order-10"})
+        assert (answer.status, (await answer.json())["error"]) == (503, "unknown_outcome")
+        house.supervisor.breaks_with = None
+    assert house.supervisor.sent == []
+
+
+async def test_who_waits_too_short_gets_a_202_and_the_message_goes_out(house: House, local) -> None:
+    make(house)
+    house.supervisor.gate.clear()
+    answer = await local.post(PATH.replace("30", "1"), json=HELLO)
+    told = await answer.json()
+    assert (answer.status, told["state"]) == (202, "accepted")
+    look = told["look"]["state"]
+    waiting = asyncio.create_task(local.post(PATH, json={**HELLO, "text": "the next"}))
+    house.supervisor.gate.set()
+    assert (await waiting).status == 200
+    assert (await (await local.get(look)).json())["state"] == "sent"
+    assert [message["text"] for _, message in house.supervisor.sent] == ["hello", "the next"]
+
+
+async def test_a_waiting_request_keeps_no_file_in_memory(
+    open_house: OpenHouse, eventually: Callable[..., Any]
+) -> None:
+    """More requests with long bodies than may be read at once wait for their answers."""
+    opened = open_house(body_limit=1024, body_timeout=5.0)
+    async with opened as house, house.local(base_url="http://localhost") as local:
+        make(house)
+        house.supervisor.gate.clear()
+        many = [
+            asyncio.create_task(before.post(local, before.file(2000, to=str(chat))))
+            for chat in range(3 * LARGE_AT_ONCE)
+        ]
+        await eventually(lambda: house.outbox.waiting(ID).get("waiting"), len(many))
+        house.supervisor.gate.set()
+        assert {(await each).status for each in many} == {200}
+
+
+async def test_an_outbox_that_cannot_be_opened_refuses_messages_and_ends_nothing(
+    open_house: OpenHouse, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "outbox.db").mkdir()
+    async with open_house() as house, house.local(base_url="http://localhost") as local:
+        make(house)
+        refused = await local.post(PATH, json=HELLO)
+        assert refused.status == 507
+        assert "outbox.db" in (await refused.json())["message"]
+        assert (await local.get("/api/instance/sales")).status == 200
