@@ -94,13 +94,14 @@ async def test_a_session_is_scanned_killed_in_each_part_and_restored_without_a_c
     (node,) = children([await agent.pid("sales")])
     os.kill(node, signal.SIGKILL)
     status, answer = await sending
-    assert (status, answer["error"]) == (503, "unknown_outcome")
+    assert (status, answer["state"]) == (202, "accepted")
     whatsapp.trouble(ACCOUNT, "none")
     await eventually(lambda: whatsapp.device(ACCOUNT)["logins"] >= 2, within=40)
     await eventually(lambda: agent.status("sales"), "CONNECTED", within=40)
+    # It may have gone out, so it is repeated under its id, which phones show once.
     status, answer = await agent.ask("POST", path, message, key)
-    assert (status, answer["error"]) == (503, "unknown_outcome")
-    assert len(heard()) == 1
+    assert (status, answer["outcome"]) == (200, "sent")
+    assert set(heard()) == {answer["id"]}
 
     os.kill(await agent.pid("sales"), signal.SIGKILL)
     await eventually(lambda: whatsapp.device(ACCOUNT)["logins"] >= 3, within=40)
