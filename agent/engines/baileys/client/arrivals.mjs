@@ -93,7 +93,7 @@ export class Arrivals {
 
   #recordsOf(message, fresh) {
     if (!message.message) return [];
-    this.#polls.note(message);
+    this.#guarded(() => this.#polls.note(message)); // a poll that cannot be read costs no message
     const votes = (vote, common) => this.#polls.read(vote, common);
     return recordsOf(this.#lib, message, { me: this.#creds.me, fresh, votes });
   }

@@ -20,7 +20,8 @@ export class Polls {
     const secret = content?.messageContextInfo?.messageSecret ?? message?.messageContextInfo?.messageSecret;
     const poll = content && Object.entries(content).find(([name, value]) => /^pollCreationMessage/.test(name) && value?.options)?.[1];
     if (!poll || !secret?.length || typeof key.id !== "string") return;
-    const names = new Map(poll.options.slice(0, MOST_OPTIONS).map(({ optionName = "" }) => [createHash("sha256").update(optionName).digest("hex"), optionName.slice(0, 1024).toWellFormed()]));
+    const options = poll.options.slice(0, MOST_OPTIONS).map(({ optionName }) => optionName ?? "");
+    const names = new Map(options.map((name) => [createHash("sha256").update(name).digest("hex"), name.slice(0, 1024).toWellFormed()]));
     const creators = key.fromMe ? this.#own() : [key.participant || key.remoteJid, key.participantAlt ?? key.remoteJidAlt];
     this.#seen.delete(key.id);
     this.#seen.set(key.id, { secret, names, creators: this.#named(creators) });
