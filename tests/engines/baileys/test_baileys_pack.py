@@ -9,6 +9,7 @@ import socket
 import time
 from collections.abc import AsyncIterator
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -202,6 +203,38 @@ async def test_a_worker_that_stands_still_holds_no_other_members_messages(
     await still.is_now("CONNECTED")
     await still.until(lambda: not _unconfirmed(still))
     assert "into the ice" in spool_of(still).texts()
+
+
+@pytest.mark.timeout(280)
+async def test_kills_of_a_pack_lose_no_members_messages(
+    pack: PackProcess, sessions: list[Bench]
+) -> None:
+    """Each record goes to its own member's worker, once."""
+    kept: list[dict[str, Any]] = [{} for _ in sessions]
+    for bench, mine in zip(sessions, kept, strict=True):
+        await bench.stop()
+        bench.hearing = partial(Spool, mine)
+        await bench.start()
+        await bench.is_now("CONNECTED")
+        await bench.hear("hello")
+    said = {bench.account: ["hello"] for bench in sessions}
+    for turn, of in enumerate((lambda: pack.node, lambda: pack.pid, lambda: pack.node)):
+        for number in range(8):
+            for bench in sessions:
+                text = f"{turn} {number} to {bench.account}"
+                await asyncio.to_thread(bench.whatsapp.say, PEER, bench.account, text)
+                said[bench.account].append(text)
+        os.kill(of(), signal.SIGKILL)
+        await pack.ended()
+        await pack.start()
+        for bench in sessions:
+            await bench.until(lambda bench=bench: bench.heard.last.status == "DISCONNECTED")
+            await bench.engine.connect()
+            await bench.is_now("CONNECTED")
+    for bench, mine in zip(sessions, kept, strict=True):
+        await bench.until(lambda bench=bench: not _unconfirmed(bench))
+        texts = [record["text"] for record in mine.values() if record["kind"] == "message"]
+        assert sorted(texts) == sorted(said[bench.account])
 
 
 async def test_lost_pre_keys_are_renewed_in_a_pack_too(
