@@ -148,7 +148,10 @@ async def test_the_mark_stays_where_each_document_has_one_comparison_only(table:
     assert table.mark == then
 
 
-async def test_events_are_kept_while_comparisons_fail(table: Table) -> None:
+async def test_events_are_kept_while_comparisons_fail(
+    table: Table, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("DEBUG")
     table.page.fails = EngineError("cannot evaluate: 5511777777777", code="page_error")
     table.intake.connected(ACCOUNT)
     for number in range(20):
@@ -156,6 +159,9 @@ async def test_events_are_kept_while_comparisons_fail(table: Table) -> None:
         table.intake.heard()
         await Bench.until(lambda n=number: len(table.kept.ids) > n)
     assert table.kept.ids == [f"m{number}" for number in range(20)]
+    said = [each.getMessage() for each in caplog.records if each.levelname == "WARNING"]
+    assert said == ["messages wait in the page, not all are kept (page_error)"]
+    assert "5511777777777" not in caplog.text
 
 
 async def test_a_documents_numbers_are_not_those_of_the_next_one(table: Table) -> None:
