@@ -3,6 +3,7 @@
 import hashlib
 import os
 import stat
+from pathlib import Path
 
 import pytest
 
@@ -110,7 +111,7 @@ async def test_an_export_is_whole_private_and_can_be_imported(
 async def test_an_export_takes_no_devices_place_and_follows_no_link(
     cli: Cli, sales: InstanceId, elsewhere: Path, kind: str
 ) -> None:
-    """With --force too: `export sales /dev/null --force` of root's replaced the machine's device."""
+    """With --force too: root who exported to /dev/null replaced the machine's device."""
     target = elsewhere / kind
     match kind:
         case "link":
