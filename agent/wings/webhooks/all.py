@@ -5,6 +5,7 @@ import socket
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from agent import VERSION
@@ -27,7 +28,13 @@ from agent.wings.webhooks.deliveries import (
     delivery_name,
 )
 from agent.wings.webhooks.metrics import webhook_samples
-from agent.wings.webhooks.settings import WebhookDeclaration, message_kinds, webhooks_of
+from agent.wings.webhooks.settings import (
+    WebhookDeclaration,
+    consumer_of,
+    gets_messages_of,
+    message_kinds,
+    webhooks_of,
+)
 from agent.wings.webhooks.view import with_messages
 
 if TYPE_CHECKING:
@@ -78,6 +85,8 @@ class Webhooks:
         self._group: asyncio.TaskGroup | None = None
         self._some = asyncio.Event()
         """Set while there is a webhook; without webhooks the bus has no listener here."""
+        for webhook in self._declared:
+            self._announce(webhook)
 
     async def run(self) -> None:
         async with asyncio.TaskGroup() as group:
@@ -149,6 +158,7 @@ class Webhooks:
 
     def _make_carrier(self, webhook: WebhookDeclaration) -> "MessageCarrier | None":
         self._drop_carrier(webhook.name)
+        self._announce(webhook)
         if self._source is None or not message_kinds(webhook):
             return None
         from agent.wings.webhooks.messages.carrier import MessageCarrier
@@ -162,8 +172,12 @@ class Webhooks:
             results=self._results,
             pace=self._pace,
         )
-        self._source.consume(carrier.consumer, carrier.wants_session)
         return carrier
+
+    def _announce(self, webhook: WebhookDeclaration) -> None:
+        """From now on nothing counts as taken by all that this webhook has not taken."""
+        if self._source is not None and message_kinds(webhook):
+            self._source.consume(consumer_of(webhook), partial(gets_messages_of, webhook))
 
     def _drop_carrier(self, name: str) -> None:
         carrier = self._carriers.pop(name, None)

@@ -5,6 +5,7 @@ import re
 import socket
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
 from urllib.parse import urlsplit
 
 from agent.config.backends import shown_url
@@ -68,6 +69,15 @@ def webhooks_of(config: Config) -> tuple[WebhookDeclaration, ...]:
 def message_kinds(declaration: WebhookDeclaration) -> tuple[str, ...]:
     """The patterns that name records of messages; "*" is none: who wants them says so."""
     return tuple(kind for kind in declaration.kinds if kind.startswith(MESSAGE_KINDS))
+
+
+def consumer_of(declaration: WebhookDeclaration) -> str:
+    """Its name among those who get messages."""
+    return f"webhook {declaration.name}"
+
+
+def gets_messages_of(declaration: WebhookDeclaration, id: str) -> bool:
+    return any(fnmatchcase(id, pattern) for pattern in declaration.instances)
 
 
 def secret_of(declaration: WebhookDeclaration) -> bytes:

@@ -345,6 +345,27 @@ async def test_a_removed_webhook_holds_nothing_back(
     await eventually(lambda: worker.settled()[-1:] == [3])
 
 
+async def test_nothing_is_settled_before_a_declared_webhook_has_begun(
+    bench: Bench, target: Receiver
+) -> None:
+    worker = bench.messages.add("shop")
+    worker.keep("a")
+    bench.messages.add("other").keep("a")
+    Webhooks(
+        [hook(target, instances=("shop",))],
+        bench.store,
+        EventBus(),
+        machine="m1",
+        version="9.9",
+        source=bench.messages.source,
+    )
+    for id in bench.messages.workers:
+        await bench.messages.source.ask_state(id)
+        await bench.messages.source.tell_settled(id)
+    assert worker.settled() == []
+    assert bench.messages.workers["other"].settled() == [1]
+
+
 async def test_in_a_session_all_is_in_order_and_nothing_is_missed_under_load(
     bench: Bench, target: Receiver, eventually: Eventually
 ) -> None:

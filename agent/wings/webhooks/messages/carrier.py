@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
 
-from agent.core.breaker import BreakerState
 from agent.core.model import Category, InstanceId, JournalEntry
 from agent.daemon.wing_parts import MessageSource
 from agent.errors import NotFound, Refused, StoreError, WaError
@@ -23,7 +22,12 @@ from agent.wings.webhooks.deliveries import Answer, DeadLetter, Pace, Result
 from agent.wings.webhooks.messages.begin import cursor_before
 from agent.wings.webhooks.messages.cursors import Letter, MessageCursors
 from agent.wings.webhooks.messages.gate import TargetGate
-from agent.wings.webhooks.settings import WebhookDeclaration, message_kinds
+from agent.wings.webhooks.settings import (
+    WebhookDeclaration,
+    consumer_of,
+    gets_messages_of,
+    message_kinds,
+)
 from agent.wings.webhooks.target import Target
 
 log = logging.getLogger(__name__)
@@ -87,11 +91,7 @@ class MessageCarrier:
 
     @property
     def consumer(self) -> str:
-        return f"webhook {self._declared.name}"
-
-    @property
-    def circuit(self) -> BreakerState:
-        return self.gate.circuit
+        return consumer_of(self._declared)
 
     @property
     def waiting(self) -> int:
@@ -120,9 +120,6 @@ class MessageCarrier:
         """Read its secret and its certificates again, and try now."""
         self._target.reopen()
         self.gate.hurry()
-
-    def wants_session(self, id: InstanceId) -> bool:
-        return any(fnmatchcase(id, pattern) for pattern in self._declared.instances)
 
     async def run(self) -> None:
         """Until it is cancelled; after an internal error it goes on from its cursors."""
@@ -170,7 +167,7 @@ class MessageCarrier:
             await self._source.settled(self.consumer, id, self._cursors.saved(id))
 
     def _begin(self, id: InstanceId) -> None:
-        if not self.wants_session(id) or self._group is None:
+        if self._group is None or not gets_messages_of(self._declared, id):
             return
         its = self._sessions.setdefault(id, _Session())
         its.again = True
