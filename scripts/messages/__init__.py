@@ -1,0 +1,1 @@
+"""Messages in both directions under kills, freezes and cuts: which are lost, which are doubled."""

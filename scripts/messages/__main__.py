@@ -1,0 +1,100 @@
+"""Numbered messages in both directions through the sessions of one agent, while worker, Node, agent
+and the webhook's target are killed and frozen and the network is cut. Consumers are a webhook and a
+reader with a cursor; contacts show two messages of one id as one, as phones do.
+
+  scripts/chaos messages                               10,000 each way over eight baileys sessions
+  scripts/chaos messages --engine sandbox --messages 2000
+
+Exit status 1 if a message of a session was lost or doubled, in any direction.
+"""
+
+import argparse
+import asyncio
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from agent.errors import HostError
+from scripts.benches.machine import this_machine
+from scripts.messages.beds import BaileysBed, Bed, SandboxBed, WebBed
+from scripts.messages.load import Run
+from scripts.messages.tally import table
+from tests.standin.baileys.run import why_not
+
+BEDS: Mapping[str, Callable[[Path], Bed]] = {
+    "baileys": BaileysBed,
+    "sandbox": lambda _: SandboxBed(),
+    "web": lambda _: WebBed(),
+}
+
+
+def report(run: Run, options: argparse.Namespace, seconds: float) -> str:
+    faults = ", ".join(f"{count} times {name}" for name, count in sorted(run.faults.done.items()))
+    words = (
+        f"Engine {options.engine}, seed {options.seed}, {run.faults.done.total()} faults in"
+        f" {seconds:.0f} s ({faults}); the target was begun {run.target.process.starts} times."
+    )
+    parts = [words, table([*run.ours.values()])]
+    if run.plain:
+        parts.append(table([*run.plain.values()]))
+        lost = sum(max(bot.codes - 1, 0) for bot in run.bots.values())
+        parts.append(f"Pairings that the plain bots lost: {lost}.")
+    return "\n\n".join(parts)
+
+
+def main(argv: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser(
+        prog="scripts/chaos messages",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--messages", type=int, default=10_000, metavar="N", help="each way, in all"
+    )
+    parser.add_argument("--sessions", type=int, default=8, metavar="N", help="of one agent")
+    parser.add_argument("--engine", choices=[*BEDS], default="baileys", help="default %(default)s")
+    parser.add_argument("--seed", type=int, default=1, metavar="N", help="of all choices")
+    parser.add_argument(
+        "--rate", type=float, default=20.0, metavar="N", help="messages a second each way"
+    )
+    parser.add_argument(
+        "--every", type=float, default=2.0, metavar="SECONDS", help="between two faults"
+    )
+    parser.add_argument(
+        "--plain", type=int, metavar="N", help="plain Baileys bots beside them, default 1"
+    )
+    parser.add_argument("--markdown", action="store_true", help="print the table only")
+    options = parser.parse_args(argv)
+    reason = why_not("baileys")
+    if options.engine == "baileys" and reason:
+        print(f"scripts/chaos: {reason}", file=sys.stderr)
+        return 1
+    plain = (1 if options.plain is None else options.plain) if options.engine == "baileys" else 0
+    if not options.markdown:
+        print(f"On {this_machine()}.\n", flush=True)
+    root = Path(tempfile.mkdtemp(prefix="wa-messages-", dir="/var/tmp"))
+    bed = BEDS[options.engine](root)
+    run = Run(root, bed, sessions=options.sessions, plain=plain, seed=options.seed, say=_say)
+    begun = time.monotonic()
+    try:
+        asyncio.run(run.play(options.messages, options.rate, options.every))
+    except HostError as error:
+        print(f"not held: {error}; see {root}", file=sys.stderr)
+        return 1
+    print(report(run, options, time.monotonic() - begun))
+    if broke := run.broke():
+        print("not held:", *broke, f"see {root}", sep="\n", file=sys.stderr)
+        return 1
+    shutil.rmtree(root)
+    return 0
+
+
+def _say(text: str) -> None:
+    print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

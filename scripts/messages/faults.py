@@ -1,0 +1,127 @@
+"""What is done to the processes at random moments."""
+
+import asyncio
+import json
+import os
+import random
+import signal
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from scripts.benches.processes import tree
+from scripts.messages.beds import Bed
+from scripts.messages.supervised import Supervised
+from tests.daemon.conftest import RunningAgent
+
+LONGEST_FREEZE, LONGEST_CUT = 6.0, 8.0
+WEIGHTS = {
+    "worker killed": 5,
+    "{below} killed": 5,
+    "worker frozen": 2,
+    "{below} frozen": 2,
+    "agent killed": 2,
+    "agent frozen": 1,
+    "webhook's target killed": 2,
+    "webhook's target frozen": 1,
+    "network cut": 1,
+}
+
+
+class Faults:
+    """`every`: seconds between two of them, on average; `plain`: bots that share the fate of
+    sessions: each kill of a Node and of a worker is one of a bot, too."""
+
+    def __init__(
+        self,
+        *,
+        bed: Bed,
+        agent: RunningAgent,
+        ids: Sequence[str],
+        target: Supervised,
+        plain: Sequence[Supervised],
+        chance: random.Random,
+    ) -> None:
+        self._bed, self._agent, self._ids = bed, agent, ids
+        self._target, self._plain, self._chance = target, plain, chance
+        self._weights = {
+            name.format(below=bed.below): weight
+            for name, weight in WEIGHTS.items()
+            if bed.below or "{below}" not in name
+        }
+        self._starting = asyncio.Lock()
+        self.done: Counter[str] = Counter()
+
+    async def go_on(self, every: float) -> None:
+        """Until cancelled; what was frozen goes on then."""
+        async with asyncio.TaskGroup() as tasks:
+            while True:
+                await asyncio.sleep(self._chance.uniform(0.0, 2 * every))
+                name = self._chance.choices([*self._weights], [*self._weights.values()])[0]
+                self.done[name] += 1
+                tasks.create_task(self._do(name), name=name)
+
+    async def _do(self, name: str) -> None:
+        who, _, what = name.rpartition(" ")
+        if what == "cut":
+            await self._bed.cut(self._chance.uniform(0.5, LONGEST_CUT))
+        elif who == "agent":
+            await self._to_agent(what)
+        elif who == "webhook's target":
+            await self._hurt(self._target.pids, what)
+        else:
+            chosen = self._chance.randrange(len(self._ids) + len(self._plain))
+            if chosen >= len(self._ids):
+                await self._hurt(self._plain[chosen - len(self._ids)].pids, what)
+                return
+            worker, *below = self._processes(self._ids[chosen])
+            some = [self._chance.choice(below)] if below else []
+            await self._hurt([worker] if who == "worker" else some, what)
+
+    async def _to_agent(self, what: str) -> None:
+        process = self._agent.process
+        if process is None or process.returncode is not None:
+            return
+        if what == "killed":
+            await self._agent.kill()
+            await self.start_agent()
+        else:
+            await self._hurt([process.pid], what)
+
+    async def start_agent(self) -> None:
+        """Unless it runs."""
+        async with self._starting:
+            process = self._agent.process
+            if process is None or process.returncode is not None:
+                await self._agent.start(self._bed.environment, ready=False)
+
+    async def _hurt(self, pids: Sequence[int], what: str) -> None:
+        if what == "killed":
+            _signal(pids, signal.SIGKILL)
+            return
+        _signal(pids, signal.SIGSTOP)
+        try:
+            await asyncio.sleep(self._chance.uniform(0.5, LONGEST_FREEZE))
+        finally:
+            _signal(pids, signal.SIGCONT)
+
+    def _processes(self, id: str) -> list[int]:
+        """The worker of a session, and those below it; 0 while there is none."""
+        for note in self._agent.state.glob(f"run*/{id}/run.json"):
+            if pid := _pid_in(note):
+                return [*tree(pid)]
+        return [0]
+
+
+def _pid_in(note: Path) -> int:
+    with suppress(OSError, ValueError, KeyError):
+        return int(json.loads(note.read_text())["pid"])
+    return 0
+
+
+def _signal(pids: Sequence[int], number: signal.Signals) -> None:
+    for pid in pids:
+        with suppress(ProcessLookupError):
+            if pid:
+                os.kill(pid, number)

@@ -1,0 +1,245 @@
+"""One run: sessions of one agent, the load in both directions, the faults, and the wait until all
+of it has arrived."""
+
+import asyncio
+import random
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+from scripts.messages.beds import CONTACTS, Bed, NotNow, ask
+from scripts.messages.consumers import Target, read_on
+from scripts.messages.faults import Faults
+from scripts.messages.plain import PlainBot
+from scripts.messages.tally import Tally
+from tests.daemon.conftest import RunningAgent
+
+SETTINGS = """\
+[agent]
+host = "process"
+
+[start]
+stagger = 0
+spread = 0
+login_every = 0
+
+[worker]
+burst = 500
+
+[memory]
+total = 0
+
+[reconnect]
+base = 0.5
+attempts = 1000
+max = 20
+breaker_failures = 100
+
+[[webhook]]
+name = "consumer"
+url = "http://127.0.0.1:{port}/"
+private = true
+kinds = ["message*"]
+oldest = true
+"""
+"""Nobody waits longer for what was killed on purpose than the fault lasted."""
+AGAIN = 0.2
+STILL = 180.0
+"""Seconds without anything new, all sessions connected, after which what is missing is lost."""
+PLAIN_STILL = 40.0
+"""The same where only plain bots miss something."""
+LONGEST = 1200.0
+"""Seconds after the last fault: a session may be in a back-off of minutes."""
+LOOK = 2.0
+PATIENCE = 30.0
+"""Seconds for which what a plain bot did not take yet is waited for, once the sessions took all."""
+
+Say = Callable[[str], None]
+
+
+class Run:
+    """`ours` and `plain` tell what became of the messages."""
+
+    def __init__(
+        self, root: Path, bed: Bed, *, sessions: int, plain: int, seed: int, say: Say
+    ) -> None:
+        self._root, self._bed, self._say = root, bed, say
+        self._chance = random.Random(seed)
+        self.ours = {f"s{n}": Tally(f"s{n}") for n in range(1, sessions + 1)}
+        self.plain = {f"b{n}": Tally(f"plain bot {n}") for n in range(1, plain + 1)}
+        self.bots: dict[str, PlainBot] = {}
+        self._number = 0
+
+    async def play(self, messages: int, rate: float, every: float) -> None:
+        """`messages` in each direction, `rate` a second in all, a fault `every` so many seconds."""
+        async with AsyncExitStack() as stack:
+            await self._open(stack)
+            self._say(f"{len(self.ours)} sessions and {len(self.bots)} plain bots are connected")
+            readers = [
+                asyncio.create_task(read_on(self.agent, id, tally), name=f"reader of {id}")
+                for id, tally in self.ours.items()
+            ]
+            stack.callback(lambda: [task.cancel() for task in readers])
+            async with self._under_faults(every):
+                await self._talk(messages, rate)
+            self._say(f"all is said after {self.faults.done.total()} faults; reading to the end")
+            await self._until_done()
+            for task in readers:
+                if task.done():
+                    task.result()
+
+    async def _open(self, stack: AsyncExitStack) -> None:
+        await self._bed.open(stack)
+        self.target = Target(self._root)
+        self.target.process.begin()
+        stack.push_async_callback(self.target.process.end)
+        config = self._root / "agent.toml"
+        config.write_text(SETTINGS.format(port=self.target.port), encoding="utf-8")
+        self.agent = RunningAgent(self._root / "state", config)
+        stack.push_async_callback(self.agent.close)
+        self.agent.state.mkdir(mode=0o700)
+        if (cache := getattr(self._bed, "cache", None)) is not None:
+            (self.agent.state / "cache").symlink_to(cache)
+        await self.agent.start(self._bed.environment)
+        for id in self.ours:
+            await self._bed.add(self.agent, id)
+        for id in self.plain:
+            self.bots[id] = bot = PlainBot(self._root / id, self._bed)
+            stack.push_async_callback(bot.end)
+            await bot.open(id)
+        bots = [bot.process for bot in self.bots.values()]
+        self.faults = Faults(
+            bed=self._bed,
+            agent=self.agent,
+            ids=[*self.ours],
+            target=self.target.process,
+            plain=bots,
+            chance=self._chance,
+        )
+
+    @asynccontextmanager
+    async def _under_faults(self, every: float) -> AsyncIterator[None]:
+        task = asyncio.create_task(self.faults.go_on(every), name="faults")
+        try:
+            yield
+            if task.done():
+                task.result()
+        finally:
+            task.cancel()
+            await asyncio.wait({task})
+            await self.faults.start_agent()
+
+    async def _talk(self, messages: int, rate: float) -> None:
+        share = -(-messages // len(self.ours))
+        pause = len(self.ours) / rate
+        telling = asyncio.create_task(self._tell(), name="progress")
+        beside = [
+            asyncio.create_task(self._both_ways(id, tally, share, pause), name=tally.name)
+            for id, tally in self.plain.items()
+        ]
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                for id, tally in self.ours.items():
+                    tasks.create_task(self._both_ways(id, tally, share, pause), name=id)
+            if beside:
+                await asyncio.wait(beside, timeout=PATIENCE)
+        finally:
+            for task in (telling, *beside):
+                task.cancel()
+            await asyncio.wait({telling, *beside})
+        for task in beside:
+            if not task.cancelled():
+                task.result()
+
+    async def _both_ways(self, id: str, tally: Tally, count: int, pause: float) -> None:
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._write(id, tally, count, pause), name=f"contacts of {id}")
+            tasks.create_task(self._send(id, tally, count, pause), name=f"sender of {id}")
+
+    async def _write(self, id: str, tally: Tally, count: int, pause: float) -> None:
+        for n in range(count):
+            self._number += 1
+            text, number = f"in {id} {n}", self._number
+            while True:
+                try:
+                    contact = CONTACTS[n % len(CONTACTS)]
+                    tally.said[text] = await self._bed.say(id, contact, text, number)
+                    break
+                except NotNow:
+                    await asyncio.sleep(AGAIN)
+            await asyncio.sleep(self._chance.uniform(0.0, 2 * pause))
+
+    async def _send(self, id: str, tally: Tally, count: int, pause: float) -> None:
+        for n in range(count):
+            text, to = f"out {id} {n}", CONTACTS[n % len(CONTACTS)]
+            while True:
+                try:
+                    if id in self.bots:
+                        await self.bots[id].send(to, text)
+                    else:
+                        await ask(
+                            self.agent,
+                            "POST",
+                            f"/api/instance/{id}/messages",
+                            {"to": to, "text": text},
+                            **{"Idempotency-Key": text},
+                        )
+                    break
+                except NotNow:
+                    await asyncio.sleep(AGAIN)
+            tally.accepted.add(text)
+            await asyncio.sleep(self._chance.uniform(0.0, 2 * pause))
+
+    async def _tell(self) -> None:
+        while True:
+            await asyncio.sleep(30.0)
+            said = sum(len(tally.said) for tally in self.ours.values())
+            out = sum(len(tally.accepted) for tally in self.ours.values())
+            self._say(f"{said} written, {out} accepted, {self.faults.done.total()} faults")
+
+    def broke(self) -> list[str]:
+        """What was lost or doubled by the sessions."""
+        return [line for tally in self.ours.values() for line in tally.broke()]
+
+    def _all(self) -> Sequence[Tally]:
+        return [*self.ours.values(), *self.plain.values()]
+
+    async def _until_done(self) -> None:
+        """Until all has arrived, or nothing more comes to sessions that are all connected."""
+        begun = changed = time.monotonic()
+        before: object = None
+        while True:
+            await self._count()
+            seen = [[len(t.read), len(t.posted), len(t.got)] for t in self._all()]
+            now = time.monotonic()
+            if seen != before:
+                before, changed = seen, now
+            if all(tally.is_done() for tally in self._all()):
+                return
+            ours = all(tally.is_done() for tally in self.ours.values())
+            if now - changed > (PLAIN_STILL if ours else STILL) and await self._all_connected():
+                return
+            if now - begun > LONGEST:
+                self._say(f"not all was read to the end within {LONGEST:.0f} s")
+                return
+            await asyncio.sleep(LOOK)
+
+    async def _count(self) -> None:
+        self.target.count(self.ours)
+        for id, tally in (self.ours | self.plain).items():
+            try:
+                for text, whatsapps in await self._bed.got(id):
+                    if text.startswith("out "):
+                        tally.got[text].add(whatsapps)
+            except NotNow:
+                pass
+        for id, bot in self.bots.items():
+            bot.count(self.plain[id])
+
+    async def _all_connected(self) -> bool:
+        try:
+            found = [await ask(self.agent, "GET", f"/api/instance/{id}") for id in self.ours]
+        except NotNow:
+            return False
+        return all(each["connection_status"] == "CONNECTED" for each in found)

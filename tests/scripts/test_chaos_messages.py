@@ -1,0 +1,80 @@
+"""`scripts/chaos messages` at a small load; it fails where something is lost or doubled."""
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from scripts.messages import __main__ as program
+from scripts.messages import load
+from scripts.messages.beds import SandboxBed
+from scripts.messages.tally import Tally, table
+
+SMALL = ["--engine", "sandbox", "--messages", "24", "--sessions", "2", "--rate", "12", "--markdown"]
+
+
+def whole(name: str = "s1") -> Tally:
+    tally = Tally(name)
+    for number in range(3):
+        tally.said[f"in {number}"] = f"ID{number}"
+        tally.read[f"in {number}"].add(number + 10)
+        tally.posted[f"in {number}"]["m:1"] += 1
+        tally.accepted.add(f"out {number}")
+        tally.got[f"out {number}"].add(f"OUT{number}")
+    return tally
+
+
+def test_what_came_once_in_both_directions_held() -> None:
+    tally = whole()
+    tally.posted["in 0"]["m:1"] += 1  # again, by the same id: at least once is what is promised
+    assert (tally.broke(), tally.is_done()) == ([], True)
+    assert table([tally]).splitlines()[-1] == "| s1 | 3 | 3 | 3 | 0 | 0 | 3 | 3 | 0 | 0 |"
+    assert table([tally, whole("s2")]).splitlines()[-1].startswith("| all | 6 | 6 | 6 |")
+
+
+def test_each_loss_and_each_double_is_told() -> None:
+    tally = whole()
+    del tally.read["in 0"], tally.posted["in 1"], tally.got["out 0"]
+    tally.read["in 2"].add(99)
+    tally.posted["in 2"] = Counter({"m:1": 1, "m:2": 1})
+    tally.got["out 1"].add("OTHER")
+    tally.gaps = 4
+    assert not tally.is_done()
+    assert tally.row() == [3, 1, 2, 2, 1, 3, 1, 1, 1]
+    assert [line.partition(": ")[2] for line in tally.broke()] == [
+        "a reader was told of 4 missing",
+        "no reader got in 0 (1 in all)",
+        "the webhook did not get in 1 (1 in all)",
+        "kept twice in 2 (1 in all)",
+        "posted under two ids in 2 (1 in all)",
+        "no contact got out 0 (1 in all)",
+        "shown twice out 1 (1 in all)",
+    ]
+
+
+@pytest.mark.timeout(180)
+def test_a_small_load_under_faults_loses_and_doubles_nothing(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert program.main([*SMALL, "--every", "0.7"]) == 0
+    said = capsys.readouterr().out
+    assert "| all | 24 | 24 | 24 | 0 | 0 | 24 | 24 | 0 | 0 |" in said
+
+
+class Forgetful(SandboxBed):
+    """A WhatsApp that says that it has a message, and has not."""
+
+    async def say(self, id: str, contact: str, text: str, number: int) -> str:
+        return "LOST" if number == 3 else await super().say(id, contact, text, number)
+
+
+@pytest.mark.timeout(180)
+def test_a_message_that_is_lost_ends_it_with_status_1(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(load, "STILL", 2.0)
+    monkeypatch.setattr(load, "LOOK", 0.2)
+    monkeypatch.setattr(program.tempfile, "mkdtemp", lambda **_: str(tmp_path))
+    monkeypatch.setitem(program.BEDS, "sandbox", lambda _: Forgetful())
+    assert program.main([*SMALL, "--every", "1000"]) == 1
+    assert "no reader got in s" in capsys.readouterr().err
