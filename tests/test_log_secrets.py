@@ -236,10 +236,13 @@ async def test_a_running_agent_at_debug_writes_no_secret_anywhere(
     audit = (logs / "audit.log").read_text()
     assert "POST /api/instance → 201 /api/instance/sales" in audit
     assert re.search(r"key shop from uid \d+: POST /api/instance/sales/health → 200", audit)
+    kept = list(agent.state.glob("sessions/*/messages/*"))
+    assert any(TEXT.encode() in path.read_bytes() for path in kept), "here alone texts are kept"
     written = [agent.log, *logs.iterdir(), *agent.state.rglob("*.log")]
+    written = [path for path in written if path not in kept]
     assert (logs / "repairs.log") in written
     # The journal is on the disk, too, and is shown on the dashboard.
-    for path in (*written, *agent.state.glob("agent.db*")):
+    for path in (*written, *agent.state.glob("*.db*")):
         raw = path.read_bytes()
         for secret in (key[13:], code[-24:], TEXT, CAPTION, "forged7733"):
             assert secret.encode() not in raw, (path, secret)

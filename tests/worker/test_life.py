@@ -20,6 +20,11 @@ def saved(bench: Any) -> dict[str, Any]:
     return json.loads((bench.session / "sandbox.json").read_text())
 
 
+def counted(bench: Any) -> int:
+    """Messages that the engine told of: it tells when WhatsApp shows it its own, and counts them."""
+    return sum(each.kind == "message" for each in bench.happened)
+
+
 async def test_a_new_instance_shows_a_code_is_scanned_and_is_connected(bench: Any) -> None:
     bench.start(settings={"scan": "manual"})
     link = await bench.linked()
@@ -46,6 +51,7 @@ async def test_sigterm_saves_and_the_next_run_restores_without_a_code(bench: Any
     link = await bench.connected()
     for _ in range(3):
         await link.call("send", {"message": {"to": "5511@s.whatsapp.net", "text": "hello"}})
+    await bench.until(lambda: counted(bench) == 3)
     bench.process.terminate()
     assert await bench.ended() == 0
     assert saved(bench)["counter"] == 3
@@ -85,6 +91,7 @@ async def test_a_banned_session_is_not_logged_in_when_its_worker_starts(bench: A
 async def test_f11_a_second_signal_skips_waiting_but_not_saving(bench: Any) -> None:
     link = await bench.connected(settings={"save_seconds": 1.0})
     await link.call("send", {"message": {"to": "x", "text": "y"}})
+    await bench.until(lambda: counted(bench) == 1)
     bench.process.send_signal(signal.SIGINT)
     await bench.until(lambda: any("saving" in notice for notice in bench.notices))
     bench.process.terminate()
