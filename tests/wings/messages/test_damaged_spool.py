@@ -162,6 +162,8 @@ def test_a_failed_sync_keeps_nothing_and_what_comes_again_is_kept_once(
                 spool.append(entries([2, 3]))
         assert numbers_of(read_all(spool)) == [1]
     assert spool.append(entries([2, 3])) == 2
+    assert len(segments(tmp_path)) == 2, "what was written to the first one nobody knows"
     for each in (spool, spool_at(tmp_path)):
         assert numbers_of(read_all(each)) == [1, 2, 3]
+        assert not each.damaged
     assert message(2)["text"] == read_all(spool)[1]["text"]

@@ -22,13 +22,16 @@ spool = spool_at(Path(sys.argv[1]), most=160)
 for number in range(int(sys.argv[2]), int(sys.argv[2]) + int(sys.argv[3])):
     spool.append(entries([number]))
     print(number, spool.newest, flush=True)
-    spool.settle(spool.newest)
+    if int(sys.argv[4]):
+        spool.settle(spool.newest)
 """
 
 
-def writer(folder: Path, begin: int, count: int, failpoint: str = "") -> subprocess.Popen[str]:
+def writer(
+    folder: Path, begin: int, count: int, failpoint: str = "", *, settles: bool = True
+) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-c", WRITE, str(folder), str(begin), str(count)],
+        [sys.executable, "-c", WRITE, str(folder), str(begin), str(count), str(int(settles))],
         env={**os.environ, "WA_FAILPOINT": failpoint, "PYTHONPATH": str(REPOSITORY)},
         stdout=subprocess.PIPE,
         text=True,
@@ -101,3 +104,31 @@ def test_a_tail_torn_at_any_byte_is_cut_off_and_written_again(tmp_path: Path) ->
         assert cursors == list(range(cursors[0], cursors[0] + 3))
         spool.close()
         assert numbers_of(read_all(spool_at(tmp_path))) == [1, 2, 3]
+
+
+def test_of_a_torn_line_nothing_is_left_behind_a_shorter_one(tmp_path: Path) -> None:
+    spool = spool_at(tmp_path)
+    spool.append(entries([1]))
+    spool.append(entries([2], "x" * 9000))
+    spool.close()
+    (file,) = segments(tmp_path)
+    file.write_bytes(file.read_bytes()[:-5])
+    spool = spool_at(tmp_path)
+    assert spool.append(entries([3])) == 1
+    spool.close()
+    again = spool_at(tmp_path)
+    assert numbers_of(read_all(again)) == [1, 3] and not again.damaged
+
+
+def test_what_a_killed_writer_let_go_is_counted_once(tmp_path: Path) -> None:
+    acknowledged = 0
+    process = writer(tmp_path, 0, 1000, "spool_dropping:kill:2", settles=False)
+    for number, _ in told(process):
+        acknowledged = number + 1
+    assert process.wait(60) == -signal.SIGKILL
+    process.communicate()
+    spool = spool_at(tmp_path, most=160)
+    found = numbers_of(read_all(spool))
+    lost = spool.state()["lost"]
+    assert lost == 20 and found[0] == -20
+    assert found[1:] == list(range(20, acknowledged + 1)), "the one that was kept before the kill"

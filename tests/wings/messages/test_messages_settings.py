@@ -62,6 +62,7 @@ async def test_a_session_has_the_settings_in_its_file_and_a_reload_writes_them_a
         return json.loads(file.read_text())["of_wings"]
 
     assert told()["messages"]["keep"] is False
+    await eventually(lambda: agent.status("shop"), "CONNECTED")
     usual = agent.config.read_text().replace("keep = false", "most = 500")
     agent.config.write_text(usual)
     assert agent.process is not None

@@ -2,13 +2,16 @@
 
 import asyncio
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from agent.core.words import InstanceId
 from agent.errors import WaError
+from agent.wings.messages.worker import open_worker_part
 from tests.wings.messages.conftest import KeepingBench
-from tests.wings.messages.spools import numbers_of, segments
+from tests.wings.messages.spools import message, numbers_of, read_all, segments, spool_at
 
 
 async def test_what_arrived_is_kept_across_a_kill_and_read_over_the_link(
@@ -86,6 +89,18 @@ async def test_a_worker_that_is_told_to_end_has_what_it_took(keeping: KeepingBen
     assert await keeping.ended() == 0
     await keeping.again()
     assert len((await keeping.page())["records"]) == 20
+
+
+async def test_what_waits_when_a_worker_ends_is_on_the_disk_before_it_does(tmp_path: Path) -> None:
+    part = open_worker_part(tmp_path, InstanceId("a"), {}, lambda _happening: None)
+    keeping = [
+        asyncio.ensure_future(part.keep([message(number), message(number + 1)]))
+        for number in range(0, 100, 2)
+    ]
+    await asyncio.sleep(0)  # each has begun to wait
+    await part.close()
+    assert sorted(numbers_of(read_all(spool_at(tmp_path)))) == list(range(100))
+    await asyncio.gather(*keeping)
 
 
 async def test_a_session_that_was_ended_for_good_still_gives_what_it_kept(
