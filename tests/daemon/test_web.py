@@ -173,7 +173,8 @@ async def test_messages_go_out_come_in_and_are_heard_of(agent, stand_in, eventua
     await eventually(counted)
     assert not [kind for kind, _ in await agent.story(ID) if kind in ("message", "ack")]
 
-    # Its worker dies while the page still sends: the outcome is unknown, and the answer says so.
+    # Its worker dies while the page still sends: the outcome is unknown, and the message is sent
+    # again as the same one.
     stand_in.answers_sends = False
     page = stand_in.page(ID)
 
@@ -181,14 +182,20 @@ async def test_messages_go_out_come_in_and_are_heard_of(agent, stand_in, eventua
         return [told.get("do") for told in page.received].count("send")
 
     before = sends()
-    sending = asyncio.create_task(
-        agent.ask("POST", path, {"to": "5511777777777", "text": "is it there?"})
+    status, kept = await agent.ask(
+        "POST", path.partition("?")[0], {"to": "5511777777777", "text": "is it there?"}
     )
+    assert (status, kept["state"]) == (202, "accepted")
     await eventually(lambda: sends() > before)
     os.kill(await agent.pid(ID), signal.SIGKILL)
-    status, answer = await sending
-    assert (status, answer["error"]) == (503, "unknown_outcome")
+
+    async def row(name: str) -> str:
+        return (await agent.do("GET", f"/api/instance/{ID}/outbox/{kept['id']}"))[name]
+
+    await eventually(lambda: row("reason"), "unknown_outcome")
+    stand_in.answers_sends = True
     await eventually(lambda: agent.status(ID), "CONNECTED", within=30)
+    await eventually(lambda: row("state"), "sent", within=60)
 
 
 async def test_a_browser_that_is_killed_comes_back_in_the_same_worker(agent, stand_in, eventually):

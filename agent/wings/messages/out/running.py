@@ -117,6 +117,9 @@ class Running:
         self.waiters.tell_all(End())
         self.senders.clear()
         self._tasks.clear()
+        if self._unwiped:
+            with suppress(StoreError):
+                await store.empty_log()
         await store.close()
 
     async def _load(self, store: OutboxStore) -> None:
@@ -132,13 +135,8 @@ class Running:
             else:
                 self._add(store, row, impatient=False)
         why = "the agent ended while it was sent: check whether it went out"
-        await store.end_all(
-            [row.number for row in unsure],
-            State.FAILED,
-            reason=UNKNOWN,
-            sentence=why,
-            changed_wall=self._wall(),
-        )
+        told = {"reason": UNKNOWN, "sentence": why, "changed_wall": self._wall()}
+        await store.end_all([row.number for row in unsure], State.FAILED, **told)
         for instance, born in gone:
             await store.forget_instance(instance, born)
         used = {waiting.file for sender in self.senders.values() for waiting in sender.queue}
