@@ -21,7 +21,7 @@ def saved(bench: Any) -> dict[str, Any]:
 
 
 def counted(bench: Any) -> int:
-    """Messages that the engine told of: it tells when WhatsApp shows it its own, and counts them."""
+    """Messages that the engine told of and counts: its own ones when WhatsApp shows them."""
     return sum(each.kind == "message" for each in bench.happened)
 
 
