@@ -5,14 +5,13 @@ import asyncio
 import heapq
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
 
 from agent.core.model import Category, InstanceId, JournalEntry
 from agent.daemon.wing_parts import Around
 from agent.deliver.bus import EventFilter
-from agent.engines.catalog import entry_of
 from agent.errors import NotFound, Refused, StoreError, TryLater, WaError
 from agent.log import about
 from agent.wings.messages.out.acks import AckNotes
@@ -24,6 +23,7 @@ from agent.wings.messages.out.queue import Waiting, waiting_of
 from agent.wings.messages.out.sender import Sessions, SessionSender
 from agent.wings.messages.out.states import UNKNOWN, UNKNOWN_OUTCOME, State
 from agent.wings.messages.out.store import Ack, OutboxStore
+from agent.wings.messages.out.taking_over import take_over
 
 log = logging.getLogger(__name__)
 
@@ -82,9 +82,10 @@ class Running:
         self._opened.set()
         try:
             async with asyncio.TaskGroup() as group:
-                group.create_task(self._hear(), name="outbox events")
-                group.create_task(self._acks.run(), name="outbox acks")
-                group.create_task(self._tick(self._store), name="outbox clock")
+                store = self._store
+                group.create_task(_keep_on(self._hear), name="outbox events")
+                group.create_task(_keep_on(self._acks.run), name="outbox acks")
+                group.create_task(_keep_on(lambda: self._tick(store)), name="outbox clock")
         finally:
             await self._stop(self._store)
 
@@ -92,13 +93,17 @@ class Running:
         while True:
             try:
                 store = await OutboxStore.open(self._path, now_wall=self._wall)
-                await self._load(store)
+                rows = await take_over(store, self._around, self.files, self._wall())
             except WaError as error:
+                if str(error) != str(self._trouble):
+                    log.error("messages to send are refused: %s", error)
                 self._trouble = error
                 self._opened.set()
-                log.error("messages to send are refused: %s", error)
                 await asyncio.sleep(OPEN_AGAIN)
                 continue
+            self._unwiped = True
+            for row in rows:
+                self._add(store, row, impatient=False)
             for sentence in store.sentences:
                 log.error("%s", sentence)
                 entry = JournalEntry("store_repaired", sentence, Category.SYSTEM, wall=time.time())
@@ -121,27 +126,6 @@ class Running:
             with suppress(StoreError):
                 await store.empty_log()
         await store.close()
-
-    async def _load(self, store: OutboxStore) -> None:
-        """Go on with what an earlier agent left."""
-        views, fleet = self._around.supervisor.views(), bool(self._around.config.fleet.database)
-        rows, unsure, gone = await store.waiting(), [], set()
-        for row in rows:
-            view = views.get(row.instance)
-            if (view is None and not fleet) or (view and view.instance.created_wall != row.born):
-                gone.add((row.instance, view.instance.created_wall if view else 0.0))
-            elif row.begun_wall and view and not entry_of(view.instance.engine).repeats:
-                unsure.append(row)
-            else:
-                self._add(store, row, impatient=False)
-        why = "the agent ended while it was sent: check whether it went out"
-        told = {"reason": UNKNOWN, "sentence": why, "changed_wall": self._wall()}
-        await store.end_all([row.number for row in unsure], State.FAILED, **told)
-        for instance, born in gone:
-            await store.forget_instance(instance, born)
-        used = {waiting.file for sender in self.senders.values() for waiting in sender.queue}
-        await asyncio.to_thread(self.files.remove_others, used)
-        self._unwiped = bool(unsure or gone)
 
     def add(self, row: OutMessage, *, impatient: bool) -> None:
         assert self._store is not None
@@ -294,3 +278,13 @@ class Running:
                 later.append((due, number, id, waiting))
         for entry in later:
             heapq.heappush(self._expiries, entry)
+
+
+async def _keep_on(work: Callable[[], Awaitable[None]]) -> None:
+    """An error of the outbox's own ends no session."""
+    while True:
+        try:
+            await work()
+        except Exception:
+            log.exception("internal error of the outbox; it goes on")
+            await asyncio.sleep(OPEN_AGAIN)

@@ -145,8 +145,13 @@ async def test_a_waiting_request_keeps_no_file_in_memory(
 
 
 async def test_an_outbox_that_cannot_be_opened_refuses_messages_and_ends_nothing(
-    open_house: OpenHouse, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    open_house: OpenHouse,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    eventually: Callable[..., Any],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
+    monkeypatch.setattr("agent.wings.messages.out.running.OPEN_AGAIN", 0.05)
     (tmp_path / "outbox.db").mkdir()
     async with open_house() as house, house.local(base_url="http://localhost") as local:
         make(house)
@@ -154,3 +159,27 @@ async def test_an_outbox_that_cannot_be_opened_refuses_messages_and_ends_nothing
         assert refused.status == 507
         assert "outbox.db" in (await refused.json())["message"]
         assert (await local.get("/api/instance/sales")).status == 200
+        assert sum("messages to send are refused" in line for line in caplog.messages) == 1
+        (tmp_path / "outbox.db").rmdir()
+
+        async def taken() -> int:
+            return (await local.post(PATH, json=HELLO)).status
+
+        await eventually(taken, 200)
+
+
+async def test_an_internal_error_of_the_outbox_ends_nothing_else(
+    house: House, local, monkeypatch: pytest.MonkeyPatch, eventually: Callable[..., Any], caplog
+) -> None:
+    make(house)
+    monkeypatch.setattr("agent.wings.messages.out.running.OPEN_AGAIN", 0.05)
+    assert (await local.post(PATH, json=HELLO)).status == 200
+    running = house.outbox._running
+
+    async def broken(_entry: Any) -> None:
+        raise KeyError("x")
+
+    monkeypatch.setattr(running, "_take_in", broken)
+    house.supervisor.note(ID, "status", "it changed")
+    await eventually(lambda: "internal error of the outbox" in caplog.text)
+    assert (await local.post(PATH, json=HELLO)).status == 200

@@ -16,6 +16,7 @@ from tests.wings.messages.out.sending import (
     connected,
     goes_away,
     heard,
+    left_in,
     say,
     state,
 )
@@ -116,3 +117,19 @@ async def test_a_worker_killed_while_it_sends_costs_and_doubles_no_message(agent
     await eventually(lambda: heard(agent), texts, within=90)
     rows = (await agent.do("GET", f"{OUTBOX}?limit=100"))["messages"]
     assert {row["state"] for row in rows} <= {"sent", "delivered", "read"}
+
+
+async def test_a_deletion_that_a_kill_cut_short_takes_the_messages_along(agent, eventually):
+    await connected(agent, eventually)
+    await agent.stop()
+    await agent.start({"WA_FAILPOINT": "deletion_retired:kill"})
+    await goes_away(agent, eventually)
+    await say(agent, "a most secret sentence")
+    with pytest.raises((aiohttp.ClientError, OSError)):
+        await agent.do("DELETE", f"/api/instance/{ID}")
+    async with asyncio.timeout(30):
+        await agent.process.wait()
+    assert b"secret sentence" in left_in(agent)
+    await agent.start()
+    await eventually(lambda: b"secret sentence" not in left_in(agent))
+    assert not await agent.knows(ID)

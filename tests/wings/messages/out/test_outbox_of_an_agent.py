@@ -190,3 +190,17 @@ async def test_people_see_what_waits_and_take_it_back(agent, eventually):
     assert (status, said.strip()) == (0, f"{id} is cancelled")
     status, said = await cli(agent, "outbox", ID, "--state", "cancelled")
     assert "cancelled by an operator" in said
+
+
+async def test_a_temporary_ban_holds_the_messages_and_why_says_so(agent, eventually):
+    await connected(agent, eventually)
+    await agent.fault(ID, "temp-ban", 3600)
+
+    async def banned() -> str:
+        await say(agent, "later")
+        return (await agent.do("GET", f"/api/instance/{ID}"))["outbox"].get("reason", "")
+
+    await eventually(banned, "temporary_ban")
+    _, said = await cli(agent, "why", ID)
+    (line,) = [line for line in said.splitlines() if "to be sent" in line]
+    assert "WhatsApp banned the account for a time" in line
