@@ -11,6 +11,7 @@ import json
 import logging
 import secrets
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -181,10 +182,12 @@ async def _write(store: Store, places: StatePlaces, mark: StateMark) -> None:
     await store.put_fact(FACT, text)
     marks = [(places.state, MARK)]
     if places.cache_apart:
+        with suppress(OSError):  # the warning below names it
+            places.cache.mkdir(mode=0o700, parents=True, exist_ok=True)
         marks.append((places.cache, places.cache_mark))
     for folder, name in marks:
         try:
-            with open_root(folder, create=True) as fd:
+            with open_root(folder) as fd:
                 write_atomically(folder, fd, name, text.encode(), mode=0o600, with_points=False)
         except WaError as error:
             log.warning("cannot mark the state folder: %s", error)

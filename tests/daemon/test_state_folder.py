@@ -180,7 +180,7 @@ async def test_a_state_folder_that_is_away_is_no_first_start(agent, eventually):
 
 
 async def test_the_cache_remembers_a_state_folder_that_is_away(make_agent, tmp_path, eventually):
-    cache = tmp_path / "cache"
+    cache = tmp_path / "disk" / "cache"
     agent = make_agent(f'\n[agent]\nhost = "process"\ncache_path = "{cache}"\n', base="")
     await agent.start()
     await agent.create("a")
