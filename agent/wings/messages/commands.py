@@ -93,7 +93,7 @@ def _what(record: Mapping[str, Any]) -> str:
     if record["kind"] == "message_gap":
         if "missing" not in record:
             return ": what was kept before is gone"
-        return f": {record['missing']} records are gone"
+        return f": {record['missing']} records at most are gone"
     type_ = record.get("type", "text")
     words = [
         "" if type_ == "text" else f"({type_})",

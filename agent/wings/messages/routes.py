@@ -63,13 +63,17 @@ async def count(call: Call) -> Json:
     }
 
 
+LONGEST_CURSOR = 15
+"""Digits: beyond them not every reader's numbers are exact, and no session comes so far."""
+
+
 def cursor_of(call: Call) -> int | None:
     """None = behind the newest."""
     text = call.query.get("after", "0")
     if text == NEWEST:
         return None
     # int() alone would take "1_0", " 1" and Arabic digits.
-    if not (text.isascii() and text.isdigit()):
+    if not (text.isascii() and text.isdigit() and len(text) <= LONGEST_CURSOR):
         raise InvalidRequest(
             f"cannot use the field 'after': it must be a cursor or {NEWEST}, not {text!r:.40}",
             field="after",
