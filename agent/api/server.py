@@ -1,6 +1,7 @@
 """The open interface: accepts, tries again for missing ports, closes without dropping requests."""
 
 import asyncio
+import os
 import socket
 import ssl
 from collections.abc import Callable
@@ -11,7 +12,7 @@ from agent.api.http.call import Parts
 from agent.api.http.certificate import Certificate, FleetAddress
 from agent.api.http.connection import Connection, Entrance
 from agent.api.http.live import say_goodbye
-from agent.api.http.sockets import BACKLOG, Opened, bind_tcp, describe
+from agent.api.http.sockets import BACKLOG, Opened, bind_tcp, bind_unix, describe
 from agent.core.model import Category
 from agent.errors import ConfigError, TryLater
 from agent.log import bound
@@ -27,6 +28,8 @@ _UNSENT = 1 << 16
 and a client that does not read would keep its place until then."""
 PORT_AGAIN = 2.0
 """Seconds between two tries to bind a port that another program has."""
+SOCKET_LOOK = 15.0
+"""Seconds between two looks whether the agent's Unix socket is there."""
 
 
 class Server:
@@ -80,6 +83,26 @@ class Server:
                     log.debug("%s", error)
                     continue
                 del missing[address]
+
+    async def keep_own_socket(self) -> None:
+        """Make the Unix socket again where it alone was deleted, as a cleaner of old files may do;
+        not in another folder that stands there now."""
+        if self._own_socket is None:
+            return
+        path, _ = self._own_socket
+        folder = path.parent.stat().st_ino
+        while True:
+            await asyncio.sleep(SOCKET_LOOK)
+            try:
+                if os.path.lexists(path) or path.parent.stat().st_ino != folder:
+                    continue
+                sock = bind_unix(path)
+                self._own_socket = path, path.lstat().st_ino
+            except (OSError, TryLater, ConfigError) as error:
+                log.debug("%s", error)
+                continue
+            await self.listen(sock)
+            log.warning("%s was deleted: the agent made it again", path)
 
     async def listen_for_fleet(self, address: FleetAddress) -> None:
         """The further address at which other machines call this one, on the same application."""

@@ -91,6 +91,7 @@ class Tasks:
             "deletions": parts.supervisor.deletion.finish_deletions,
             "alerts": parts.alerting.run,
             "ports": parts.server.get_missing_ports,
+            "own socket": parts.server.keep_own_socket,
             "trash": lambda: sweep_trash(
                 config.session_root, lambda: settings.config.sessions.trash_days
             ),

@@ -286,6 +286,26 @@ async def test_s8_a_taken_port_is_named_and_had_once_it_is_free(
             assert (await answer.json())["not_listening"] == {}
 
 
+async def test_a_unix_socket_that_a_cleaner_deleted_is_made_again(
+    open_house: OpenHouse, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agent.api.server.SOCKET_LOOK", 0.02)
+    async with open_house() as house:
+        (path,) = (Path(each[5:]) for each in house.server.addresses if each.startswith("unix:"))
+        looking = asyncio.create_task(house.server.keep_own_socket())
+        try:
+            for _ in range(2):
+                await asyncio.sleep(0)
+                path.unlink()
+                await eventually(path.is_socket)
+                async with house.local() as local, local.get("http://localhost/healthz") as answer:
+                    assert answer.status == 200
+                assert path.stat().st_mode & 0o777 == 0o660
+        finally:
+            looking.cancel()
+    assert not path.exists(), "it is the agent's own, and goes with it"
+
+
 def test_s8_an_address_that_no_interface_has_yet_is_tried_again() -> None:
     with pytest.raises(TryLater, match="no interface"):
         bind_tcp("192.0.2.7:8470")

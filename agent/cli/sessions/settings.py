@@ -10,6 +10,8 @@ from agent.cli.terminal.machine_words import stored_lines
 from agent.cli.terminal.show import pair_lines
 from agent.errors import InvalidRequest
 
+RUNNING = frozenset({"active", "activating"})
+
 
 def add(commands: Subparsers) -> None:
     summary = "change an instance's settings"
@@ -60,4 +62,9 @@ def settings(options: argparse.Namespace) -> int:
         if stored := stored_lines(answer):
             return print_answer(options, answer, *stored)
         present = answer["settings"]
+        if answer["worker"] in RUNNING:
+            note = (
+                f"{options.id} runs with its former settings until: wa-agent restart {options.id}"
+            )
+            return print_answer(options, present, *setting_lines(present), note)
     return print_answer(options, present, *setting_lines(present))
