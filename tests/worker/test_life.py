@@ -318,6 +318,7 @@ def test_the_worker_carries_none_of_the_agents_libraries() -> None:
         "import sys; sys.argv = ['x']\n"
         "from agent.worker.no_tls import import_asyncio_without_tls as lean; lean()\n"
         "import agent.worker.run, agent.engines.sandbox.engine, agent.engines.sandbox.files\n"
+        "from agent.wing import modules_of; list(modules_of('worker'))\n"
         "print(' '.join(sys.modules))"
     )
     env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
@@ -327,6 +328,7 @@ def test_the_worker_carries_none_of_the_agents_libraries() -> None:
     found = set(answer.stdout.decode().split())
     unwanted = {"aiohttp", "sqlite3", "ssl", "_ssl", "hashlib", "email", "http", "psutil"}
     assert found & (unwanted | {"dbus_fast", "prometheus_client", "random", "tempfile"}) == set()
+    assert not [name for name in found if name.startswith(("agent.config", "agent.store"))]
 
 
 CRASHING = """

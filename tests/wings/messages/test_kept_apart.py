@@ -133,6 +133,20 @@ import sys
 from pathlib import Path
 print(len([path.read_bytes() for path in Path(sys.argv[1]).rglob("*") if path.is_file()]))
 """
+CARRY = """
+import os, sys
+from pathlib import Path
+from agent.core.model import Instance, InstanceId
+from agent.vault.carried import carried
+from agent.vault.identity import create
+from agent.vault.trash import retire
+os.umask(0o007)
+root, id = Path(sys.argv[1]), InstanceId("a")
+with carried(root, id):
+    retire(root, id, "a test")
+    create(root, Instance(id, "sandbox", True))
+print(len(list((root / "a/messages").iterdir())))
+"""
 THROW_AWAY = """
 import sys
 from pathlib import Path
@@ -192,10 +206,13 @@ def test_only_the_worker_reads_what_is_kept_and_the_agent_throws_it_away(
     assert share_session(root / "a") == 0  # as root, the worker's own walk over its session
     os.chown(root / "a", AGENT, GROUP)
     assert "ermission" in run(AGENT, READ, root / "a/messages").stderr
+    carried = run(AGENT, CARRY, root)
+    assert carried.stdout.strip() == "2", carried.stderr
+    assert run(WORKER, KEEP, root / "a").stdout.strip() == "3", "and the worker goes on with it"
     gone = run(AGENT, THROW_AWAY, root)
     assert gone.returncode == 0, gone.stderr
-    count, name = gone.stdout.split()
-    assert int(count) == 2 and name.startswith("a.")
+    count, *names = gone.stdout.split()
+    assert int(count) == 2 and len(names) == 2
     assert not list(root.rglob("*.log"))
 
 
