@@ -196,6 +196,22 @@ async def test_what_a_kill_interrupts_is_sent_again_and_nothing_else_before_it(
     assert [name.split("-")[1] for name in names[21:]] == ["21", "22"]
 
 
+async def test_what_was_delivered_of_a_page_is_not_sent_again_after_a_kill(
+    bench: Bench, target: Receiver, eventually: Eventually
+) -> None:
+    bench.messages.add("shop")
+    await bench.begun(hook(target))
+    target.status = lambda body: 200 if int(body["text"]) < 5 else 503
+    bench.messages.keep("shop", *map(str, range(10)))
+    await eventually(lambda: _cursor(bench, "shop"), 5)
+    await bench.end()
+    tried = len(target.asked)
+    target.status = lambda body: 200
+    await bench.begun(hook(target))
+    await eventually(lambda: texts(target), [str(number) for number in range(10)])
+    assert [one.body["text"] for one in target.asked[tried:]] == ["5", "6", "7", "8", "9"]
+
+
 async def _cursor(bench: Bench, id: str) -> int:
     text = await bench.store.get_fact(f"webhook_message.crm.{id}")
     return 0 if text is None else json.loads(text)["cursor"]
