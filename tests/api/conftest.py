@@ -108,14 +108,14 @@ def open_house(tmp_path: Path) -> OpenHouse:
 
     @asynccontextmanager
     async def opening(
-        outbox_of: Callable[[FakeSupervisor, FakeKeys], Any] = lambda *_: None, **changes: Any
+        outbox_of: Callable[..., Any] = lambda *_: None, **changes: Any
     ) -> AsyncIterator[House]:
         supervisor, keys = FakeSupervisor(), FakeKeys()
         metrics = Exporter(supervisor.views, supervisor.status, tmp_path)
         section = replace(ApiSection(), **{"listen": "127.0.0.1:0", **changes})
         path = tmp_path / f"{next(numbers)}.sock"
         webhooks, messages = FakeWebhooks(), FakeMessages(keys)
-        outbox = outbox_of(supervisor, keys)
+        outbox = outbox_of(supervisor, keys, messages.source)
         of_wings = {Webhooks: webhooks, MessagesPart: messages.part, type(outbox): outbox}
         server = await serve_fakes(
             section, supervisor, keys, metrics, path, of_wings=of_wings, outbox=outbox

@@ -41,10 +41,13 @@ create table messages (
     changed_wall real not null,
     expires_wall real not null
 );
+create table cursors (instance text primary key, cursor integer not null);
 create index messages_of_instance on messages (instance, number);
 create index messages_by_whatsapp on messages (message_id, instance) where message_id <> '';
 create index messages_waiting on messages (state) where state = 'accepted';
 create index messages_ended on messages (changed_wall) where state <> 'accepted';
+create index messages_followed on messages (instance)
+    where state in ('accepted', 'sent', 'delivered');
 """
 _COLUMNS = 22
 
@@ -120,7 +123,7 @@ def _find_fault(db: Database, path: Path) -> str:
             " run the newer version, or move the file away: the messages that wait in it are"
             " not sent then"
         )
-    if "messages" not in tables or len(db["messages"].columns) != _COLUMNS:
+    if not {"messages", "cursors"} <= set(tables) or len(db["messages"].columns) != _COLUMNS:
         return "its table is not the one that this program wrote"
     lines = [str(row[0]) for row in db.execute("pragma integrity_check(5)").fetchall()]
     return "" if lines == ["ok"] else "; ".join(lines)[:300]

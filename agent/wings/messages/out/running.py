@@ -17,6 +17,7 @@ from agent.log import about
 from agent.wings.messages.out.acks import AckNotes
 from agent.wings.messages.out.answer import End, Waiters
 from agent.wings.messages.out.file import OutboxFiles
+from agent.wings.messages.out.kept_acks import KeptAcks
 from agent.wings.messages.out.limits import HOUR, KEPT_HOURS, KEPT_MOST
 from agent.wings.messages.out.message import OutMessage
 from agent.wings.messages.out.queue import Waiting, waiting_of
@@ -85,6 +86,8 @@ class Running:
                 store = self._store
                 group.create_task(_keep_on(self._hear), name="outbox events")
                 group.create_task(_keep_on(self._acks.run), name="outbox acks")
+                kept = KeptAcks(self._around.messages)
+                group.create_task(_keep_on(lambda: kept.run(store)), name="outbox kept acks")
                 group.create_task(_keep_on(lambda: self._tick(store)), name="outbox clock")
         finally:
             await self._stop(self._store)

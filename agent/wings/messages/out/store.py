@@ -20,6 +20,7 @@ from agent.wings.messages.out.states import State, after_ack
 
 _COLUMNS = ", ".join(field.name for field in fields(OutMessage))
 _WIPED = {"content": "", "file": "", "size": 0}
+_FOLLOWED = "state in ('accepted', 'sent', 'delivered')"
 PAGE = 200
 CUT = 64
 """Characters that an event has of WhatsApp's id."""
@@ -120,9 +121,35 @@ class OutboxStore:
 
         await self._writer.write(write)
 
-    async def note_acks(self, acks: Sequence[Ack]) -> int:
-        """How many rows they moved."""
-        return await self._writer.write(lambda db: sum(_note_ack(db, ack) for ack in acks))
+    async def note_acks(
+        self, acks: Sequence[Ack], cursors: Mapping[InstanceId, int | None] | None = None
+    ) -> int:
+        """How many rows they moved. `cursors`: up to where kept ones were read; None = nothing is
+        followed there any more."""
+
+        def write(db: Database) -> int:
+            for instance, cursor in (cursors or {}).items():
+                db.execute("delete from cursors where instance = ?", [instance])
+                if cursor is not None:
+                    db.execute("insert into cursors values (?, ?)", [instance, cursor])
+            return sum(_note_ack(db, ack) for ack in acks)
+
+        return await self._writer.write(write)
+
+    async def cursors(self) -> dict[InstanceId, int]:
+        rows = "select instance, cursor from cursors"
+        return await self._writer.read(lambda db: dict(db.execute(rows).fetchall()))
+
+    async def followed(self) -> list[InstanceId]:
+        """The instances with messages that acknowledgements may move."""
+        rows = f"select distinct instance from messages where {_FOLLOWED}"
+        found = await self._writer.read(lambda db: db.execute(rows).fetchall())
+        return [InstanceId(row[0]) for row in found]
+
+    async def follows(self, instance: InstanceId) -> bool:
+        rows = f"select 1 from messages where instance = ? and {_FOLLOWED} limit 1"
+        found = await self._writer.read(lambda db: db.execute(rows, [instance]).fetchone())
+        return found is not None
 
     async def forget_instance(self, instance: InstanceId, born: float = 0.0) -> list[str]:
         """Its rows go with all that they say, but for those of the instance of that name that was
@@ -132,6 +159,7 @@ class OutboxStore:
             files = "select file from messages where instance = ? and born <> ? and file <> ''"
             names = [str(row[0]) for row in db.execute(files, [instance, born]).fetchall()]
             db.execute("delete from messages where instance = ? and born <> ?", [instance, born])
+            db.execute("delete from cursors where instance = ?", [instance])
             return names
 
         return await self._writer.write(write)

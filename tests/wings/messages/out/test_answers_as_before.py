@@ -16,6 +16,7 @@ from agent.core.model import InstanceId
 from agent.daemon.wing_parts import Around
 from agent.engines.catalog import CATALOG
 from agent.errors import EngineError, TryLater
+from agent.supervise.requests.kept_messages import KeptMessages
 from agent.wings.messages.out.outbox import Outbox, open_outbox
 from tests.api.conftest import House, OpenHouse
 from tests.api.handlers import test_messages as before
@@ -42,8 +43,10 @@ def over_an_outbox(open_house: OpenHouse, tmp_path: Path) -> OpenHouse:
     async def opening(**changes: Any) -> AsyncIterator[House]:
         config = Config(agent=AgentSection(state_path=tmp_path))
 
-        def outbox_of(supervisor: FakeSupervisor, store: FakeKeys) -> Outbox:
-            return open_outbox(Around(config, store, supervisor.bus, None, supervisor))
+        def outbox_of(
+            supervisor: FakeSupervisor, store: FakeKeys, messages: KeptMessages
+        ) -> Outbox:
+            return open_outbox(Around(config, store, supervisor.bus, messages, supervisor))
 
         async with open_house(outbox_of=outbox_of, **changes) as made:
             (run,) = made.outbox.tasks().values()
@@ -174,6 +177,7 @@ async def test_an_internal_error_of_the_outbox_ends_nothing_else(
     make(house)
     monkeypatch.setattr("agent.wings.messages.out.running.OPEN_AGAIN", 0.05)
     assert (await local.post(PATH, json=HELLO)).status == 200
+    assert "internal error" not in caplog.text
     running = house.outbox._running
 
     async def broken(_entry: Any) -> None:

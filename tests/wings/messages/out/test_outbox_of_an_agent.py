@@ -204,3 +204,18 @@ async def test_a_temporary_ban_holds_the_messages_and_why_says_so(agent, eventua
     _, said = await cli(agent, "why", ID)
     (line,) = [line for line in said.splitlines() if "to be sent" in line]
     assert "WhatsApp banned the account for a time" in line
+
+
+async def test_acknowledgements_while_no_agent_runs_are_not_lost(agent, eventually):
+    await connected(agent, eventually, read_after=3)
+    id = await say(agent, "read while nobody looks")
+    await eventually(lambda: state(agent, id), "delivered")
+    await agent.kill()
+    spool = agent.state / "sessions" / ID / "messages"
+
+    def was_read() -> bool:
+        return any(b'"state":"read"' in path.read_bytes() for path in spool.glob("*.log"))
+
+    await eventually(was_read)
+    await agent.start()
+    await eventually(lambda: state(agent, id), "read")

@@ -1,0 +1,62 @@
+"""Reads the acknowledgements that the sessions' workers keep: also those that came while no agent
+ran, or while a worker could not reach it."""
+
+import asyncio
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from agent.core.model import InstanceId
+from agent.daemon.wing_parts import MessageSource
+from agent.errors import WaError
+from agent.wings.messages.out.store import Ack, OutboxStore
+
+LOOK_EVERY = 5.0
+"""Seconds, at least, between two looks."""
+PAGE = 500
+KIND = "message_ack"
+
+
+class KeptAcks:
+    def __init__(self, messages: MessageSource) -> None:
+        self._messages = messages
+        self._cursors: dict[InstanceId, int] = {}
+
+    async def run(self, store: OutboxStore) -> None:
+        changes = self._messages.follow()
+        try:
+            self._cursors = await store.cursors()
+            # The agent before this one may have ended before it read its first page: from the
+            # oldest record on.
+            ids: Iterable[InstanceId] = await store.followed()
+            for id in ids:
+                self._cursors.setdefault(id, 0)
+            while True:
+                for id in ids:
+                    await self._read(store, id)
+                await asyncio.sleep(LOOK_EVERY)
+                ids = await changes.next()
+        finally:
+            changes.close()
+
+    async def _read(self, store: OutboxStore, id: InstanceId) -> None:
+        if not await store.follows(id):
+            if self._cursors.pop(id, None) is not None:
+                await store.note_acks([], {id: None})
+            return
+        more = True
+        while more:
+            try:
+                page = await self._messages.page(id, self._cursors.get(id), limit=PAGE)
+            except WaError:
+                return  # no worker runs, or it keeps nothing: a change comes when that is over
+            acks = [ack for record in page.records for ack in _ack_of(id, record)]
+            if acks or page.next != self._cursors.get(id):
+                await store.note_acks(acks, {id: page.next})
+            self._cursors[id], more = page.next, page.more
+
+
+def _ack_of(id: InstanceId, record: Mapping[str, Any]) -> Iterable[Ack]:
+    if record.get("kind") == KIND:
+        at = record.get("at")
+        wall = float(at) if isinstance(at, int | float) else 0.0
+        yield Ack(id, str(record.get("message_id", "")), str(record.get("state", "")), wall)
