@@ -12,7 +12,7 @@ from agent.errors import EngineError
 log = logging.getLogger(__name__)
 
 LONGEST_LINE = 1 << 20
-"""Of records, a line has up to 512 KiB."""
+"""Of records, a line has up to 768 KiB."""
 MOST_GARBAGE = 3
 """So many lines that are no JSON object end a client."""
 MOST_LINES, LINES_WITHIN = 50_000, 10.0
