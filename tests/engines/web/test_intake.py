@@ -171,6 +171,22 @@ async def test_on_a_full_disk_messages_wait_in_the_page_and_no_text_is_in_the_lo
     assert "ecret" not in said and "5511777777777" not in said
 
 
+async def test_a_stop_in_order_takes_along_what_waits_in_the_page(
+    bench: Bench, stand_in: StandIn, capfd: pytest.CaptureFixture[str]
+) -> None:
+    late = f"{KEEP}; import agent.engines.web.intake as intake; intake.REST = 300"
+    late += "; intake.COMPARE_EVERY = 0.5"
+    await bench.pair(stand_in, first=late)
+    says(stand_in, "M0", quiet=True)
+    await bench.until(lambda: "M0" in messages(bench))
+    (bench.folder / FULL).touch()
+    says(stand_in, "M1")
+    await bench.until(lambda: "messages wait in the page" in "".join(capfd.readouterr()))
+    (bench.folder / FULL).unlink()
+    assert await bench.stop() == 0
+    assert messages(bench).keys() == {"M0", "M1"}
+
+
 async def test_where_nobody_keeps_messages_no_record_is_made(
     bench: Bench, stand_in: StandIn
 ) -> None:
