@@ -1,6 +1,7 @@
 """The agent's views as JSON."""
 
 import time
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -174,6 +175,11 @@ def show_reconnection(view: InstanceView) -> dict[str, Any]:
         "reason": view.reason,
         "sentence": view.sentence,
     }
+
+
+def with_wait(shown: Mapping[str, Any]) -> dict[str, Any]:
+    """What another machine published of a session: an earlier version knew the earlier names."""
+    return {**shown, **wait_fields(shown.get("hold", ""), shown.get("hold_sentence", ""))}
 
 
 def show_backend(view: BackendView) -> dict[str, Any]:

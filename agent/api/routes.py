@@ -68,7 +68,7 @@ def _intent(name: str, summary: str) -> Route:
 ROUTES: tuple[Route, ...] = (
     Route("POST", "/api/instance", OPERATE, instances.create, "Create an instance", instances.CREATE, answers=(201,), relayed=True),  # noqa: E501
     Route("GET", "/api/instances", SOME, instances.list_instances, "List, filter, page", query=instances.LIST),  # noqa: E501
-    Route("GET", ID, READ, instances.show, "An instance's state", away="view"),
+    Route("GET", ID, READ, instances.show, "An instance's state", away="view", shows={"$ref": "#/components/schemas/Instance"}),  # noqa: E501
     Route("GET", f"{ID}/details", READ, instances.details, "Everything about an instance", away="view"),  # noqa: E501
     Route("PATCH", ID, OPERATE, instances.change, "Change an instance's settings", instances.CHANGE, away="settings"),  # noqa: E501
     Route("DELETE", ID, OPERATE, instances.delete, "Retire an instance's session and remove the instance; a backend keeps its session", instances.DELETE, (*instances.DELETE_QUERY, *WAIT), answers=(200, 202), timely=True),  # noqa: E501

@@ -15,7 +15,7 @@ from agent.api.http.body import parse_object
 from agent.api.http.call import Parts, Route
 from agent.api.http.envelope import json_answer
 from agent.api.http.fields import read_body
-from agent.api.present import show_details, show_instance
+from agent.api.present import show_details, show_instance, with_wait
 from agent.core.model import (
     UNIT_ABSENT,
     ConnectionStatus,
@@ -61,7 +61,7 @@ async def _last_view(asked: SessionRequest, owner: MachineRow, cause: str) -> we
     row = await asked.views.get(asked.id)
     if row is None:
         raise _away(asked, owner, cause)
-    shown = dict(row.view)
+    shown = with_wait(row.view)
     if asked.request.path.endswith("/details"):
         shown = {**show_details(_as_published(shown)), "events": [], **shown}
     else:

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from agent.api.present import with_wait
 from agent.clock import boot_now
 from agent.errors import WaError
 from agent.fleet.coordinator import MachineRow
@@ -60,7 +61,7 @@ class PublishedViews:
         same = owner is not None and owner.id == row.machine
         renewed = owner.seconds_since_renewal if owner is not None and same else None
         age = row.age_seconds if renewed is None else min(row.age_seconds, renewed)
-        shown = {name: value for name, value in row.view.items() if name not in _DETAILS}
+        shown = {name: value for name, value in with_wait(row.view).items() if name not in _DETAILS}
         if shown.get("uptime_seconds") is not None:
             shown["uptime_seconds"] += round(row.age_seconds + since_read)
         machine = "" if owner is None else owner.name

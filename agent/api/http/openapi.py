@@ -30,6 +30,29 @@ _ERROR = {
         "request": {"type": "string", "description": "the request's name, also in the log"},
     },
 }
+_INSTANCE = {
+    "type": "object",
+    "required": ["id", "wait_reason", "wait_sentence"],
+    "properties": {
+        "id": {"type": "string", "pattern": f"^{ID_PATTERN}$"},
+        "wait_reason": {
+            "type": "string",
+            "description": 'why it must wait, as a stable code; "" = it need not',
+        },
+        "wait_sentence": {"type": "string", "description": "the same for people"},
+        "hold": {
+            "type": "string",
+            "deprecated": True,
+            "description": "the earlier name of wait_reason; the next release leaves it out",
+        },
+        "hold_sentence": {
+            "type": "string",
+            "deprecated": True,
+            "description": "the earlier name of wait_sentence; the next release leaves it out",
+        },
+    },
+}
+"""Of the many fields of a session those whose names changed."""
 
 
 def plain_path(path: str) -> str:
@@ -55,7 +78,7 @@ def describe(routes: Iterable[Route], version: str) -> dict[str, Any]:
                 "invite": {"type": "apiKey", "in": "header", "name": HEADER},
                 "fleet": {"type": "http", "scheme": SCHEME},
             },
-            "schemas": {"Error": _ERROR},
+            "schemas": {"Error": _ERROR, "Instance": _INSTANCE},
         },
     }
 

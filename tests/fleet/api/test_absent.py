@@ -50,6 +50,28 @@ async def test_a_state_is_shown_as_it_was_published_last(fleet: Fleet, two: Two)
         assert answer.headers["Retry-After"]
 
 
+async def test_why_it_waits_is_read_by_its_earlier_name_from_a_machine_of_an_earlier_version(
+    fleet: Fleet, two: Two
+) -> None:
+    first, second = two
+    view = second.supervisor.view(SHOP)
+    second.supervisor.known[SHOP] = replace(view, wait_reason="disk_full", wait_sentence="no room")
+    await second.publishing.publish()
+    fleet.postgres.sql("UPDATE wa_agent.view SET view = view - 'wait_reason' - 'wait_sentence'")
+    fleet.postgres.sql("UPDATE wa_agent.view SET published_at = now() - interval '2 seconds'")
+    await m2_ends(fleet)
+    async with first.local() as client:
+        (shop,) = [
+            it
+            for it in (await (await client.get("/api/instances")).json())["instances"]
+            if it["id"] == SHOP
+        ]
+        alone = await (await client.get("/api/instance/shop")).json()
+    for found in (shop, alone):
+        assert (found["wait_reason"], found["wait_sentence"]) == ("disk_full", "no room")
+        assert (found["hold"], found["hold_sentence"]) == ("disk_full", "no room")
+
+
 @pytest.mark.parametrize("verb", ["enable", "disable", "start", "stop", "restart", "settings"])
 async def test_a_command_waits_for_its_owner_and_is_carried_out_once(
     fleet: Fleet, two: Two, verb: str, caplog: pytest.LogCaptureFixture
