@@ -158,7 +158,16 @@ async def test_a_cursor_ahead_of_all_begins_at_the_oldest_and_says_a_gap(bench):
     [
         (LinkError("cannot messages shop: no answer in 5 s", code="timeout"), TryLater, "slow"),
         (LinkError("cannot messages shop: the link is closed", code="gone"), TryLater, "slow"),
-        (EngineError("cannot messages: no such call", code="invalid_request"), Refused, "not_kept"),
+        (
+            EngineError("no such call", code="invalid_request", field="do"),
+            Refused,
+            "not_kept",
+        ),
+        (
+            EngineError("cannot use after", code="invalid_request", field="after"),
+            EngineError,
+            "invalid_request",
+        ),
         (EngineError("cannot read the disk", code="io"), EngineError, "io"),
     ],
 )

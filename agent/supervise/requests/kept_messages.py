@@ -32,7 +32,7 @@ LOOK_AGAIN = 2.0
 """Seconds after a look that failed."""
 READS_AT_ONCE = 4
 """Of one session: its worker answers probes and sends meanwhile."""
-_UNKNOWN_CALL = "invalid_request"
+_UNKNOWN_CALL = ("invalid_request", "do")
 
 
 @dataclass(slots=True)
@@ -261,7 +261,7 @@ class KeptMessages:
                 why = f"cannot read messages of {id}: {error}; try again"
                 raise TryLater(why, code="slow") from error
             except EngineError as error:
-                if error.code != _UNKNOWN_CALL:
+                if (error.code, error.field) != _UNKNOWN_CALL:
                     raise
                 why = f"cannot read messages of {id}: its worker keeps none ([messages] keep)"
                 raise Refused(why, code="not_kept") from error

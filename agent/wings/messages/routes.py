@@ -15,14 +15,16 @@ from agent.wings.messages.record import schema
 
 MESSAGES = f"/api/instance/{{id:{ID_PATTERN}}}/messages"
 NEWEST = "newest"
+LONGEST_CURSOR = 15
+"""Digits: beyond them not every reader's numbers are exact, and no session comes so far."""
 AFTER = Field(
     "after",
     STRING,
     'cursor of the last record that you have; default 0 = begin at the oldest; "newest" = only what'
     " comes from now on",
     least=1,
-    most=18,
-    pattern=f"{NEWEST}|[0-9]{{1,18}}",
+    most=LONGEST_CURSOR,
+    pattern=f"{NEWEST}|[0-9]{{1,{LONGEST_CURSOR}}}",
 )
 PAGE = (
     AFTER,
@@ -61,10 +63,6 @@ async def count(call: Call) -> Json:
             for id, its in sorted(states.items())
         ]
     }
-
-
-LONGEST_CURSOR = 15
-"""Digits: beyond them not every reader's numbers are exact, and no session comes so far."""
 
 
 def cursor_of(call: Call) -> int | None:
