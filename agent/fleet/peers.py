@@ -36,6 +36,8 @@ _AWAY = 2.0
 """Seconds in which a machine that could not be reached is not tried again by a request."""
 _AT_ONCE = 32
 """Forwarded requests to one machine: it serves 64 of one address, promises among them."""
+_WAITING_AT_ONCE = 16
+"""Of those that wait for something to happen, besides."""
 _LOST_AFTER = 15
 """Seconds without an acknowledgement after which a connection to a dead machine ends."""
 
@@ -90,6 +92,8 @@ class Sent:
     body: bytes | AsyncIterable[bytes] | None = None
     caller: Mapping[str, Any] | None = None
     """The client for whom it is sent; None: this machine asks for itself."""
+    waits: bool = False
+    """It is answered when something happens; meanwhile it takes no turn of other requests."""
 
 
 class Peers:
@@ -102,7 +106,7 @@ class Peers:
         self._tls: ssl.SSLContext | None = None
         self._session: aiohttp.ClientSession | None = None
         self._away: dict[str, float] = {}
-        self._turns: dict[str, asyncio.Semaphore] = {}
+        self._turns: dict[tuple[str, int], asyncio.Semaphore] = {}
 
     def reload(self) -> None:
         """Read `ca` again, for connections made from now on."""
@@ -158,12 +162,13 @@ class Peers:
         url = self._url(row, sent.path)
         if boot_now() < self._away.get(row.address, 0.0):
             raise _away(row, "it could not be reached a moment ago")
-        turns = self._turns.setdefault(row.address, asyncio.Semaphore(_AT_ONCE))
+        most = _WAITING_AT_ONCE if sent.waits else _AT_ONCE
+        turns = self._turns.setdefault((row.address, most), asyncio.Semaphore(most))
         if sent.caller is None:  # a promise: sessions depend on it
             turns = asyncio.Semaphore(1)
         elif turns.locked():
             raise TryLater(
-                f"cannot ask machine {row.name}: {_AT_ONCE} requests to it are under way",
+                f"cannot ask machine {row.name}: {most} requests to it are under way",
                 code="busy",
             )
         async with turns:

@@ -25,7 +25,9 @@ from agent.fleet.postgres.schema import prepare
 from agent.metrics.exporter import Exporter
 from agent.supervise.fleet.commands import Commands
 from agent.supervise.fleet.publishing import Publishing
+from agent.wings.messages.part import MessagesPart
 from tests.api.conftest import serve_fakes
+from tests.fakes.messages import FakeMessages
 from tests.fakes.supervisor import FakeKeys, FakeSupervisor, make_view
 from tests.ports import free_port
 from tests.standin.evolution.certificates import Certificates
@@ -119,6 +121,7 @@ class AMachine:
     server: Server
     supervisor: FakeSupervisor
     keys: FakeKeys
+    messages: FakeMessages
     socket_path: Path
     url: str
     """Where the other machines call it."""
@@ -204,12 +207,14 @@ class Fleet:
             supervisor,
         )
         path = self.folder / f"{name}.sock"
+        messages = FakeMessages(keys)
         server = await serve_fakes(
             replace(ApiSection(), **{"listen": "127.0.0.1:0", **changes}),
             supervisor,
             keys,
             Exporter(supervisor.views, supervisor.status, self.folder),
             path,
+            of_wings={MessagesPart: messages.part},
             fleet=face,
             fleet_address=address,
         )
@@ -219,6 +224,7 @@ class Fleet:
             server,
             supervisor,
             keys,
+            messages,
             path,
             address.reached_at,
             Publishing(supervisor.views, show_published, coordinator, lambda: face.member),

@@ -49,7 +49,9 @@ class FleetDoor:
         if owner is None or (owner.name == self.face.machine and here):
             return None
         asked = SessionRequest(self.face, self.views, request, route, parts, caller, id)
-        forwarding = Forwarding(request, parts.section, whole=route.takes_archive)
+        waits = route.waits and "wait" in request.rel_url.query
+        whole = route.takes_archive
+        forwarding = Forwarding(request, parts.section, whole=whole, waits=waits)
         if owner.name != self.face.machine:
             try:
                 return await self._forward(asked, forwarding, owner)

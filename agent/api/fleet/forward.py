@@ -44,12 +44,21 @@ class NotOwner(Exception):
 class Forwarding:
     """One request; its body is read once."""
 
-    def __init__(self, request: web.Request, section: ApiSection, *, whole: bool = False) -> None:
-        """`whole`: the body may have any length, as an archive."""
+    def __init__(
+        self,
+        request: web.Request,
+        section: ApiSection,
+        *,
+        whole: bool = False,
+        waits: bool = False,
+    ) -> None:
+        """`whole`: the body may have any length, as an archive; `waits`: it is answered when
+        something happens."""
         most = section.media_limit * 4 // 3 + section.body_limit
         if not whole and (request.content_length or 0) > most:
             raise TooLarge(f"cannot read the body: it may have at most {most} bytes")
         self._request = request
+        self._waits = waits
         self._seconds = section.body_timeout
         self._held: bytes | None = None
         self._failed: WaError | None = None
@@ -65,7 +74,8 @@ class Forwarding:
         if isinstance(body, bytes):
             headers.pop("Content-Length", None)
         try:
-            sent = Sent(request.method, path, headers, body, show_caller(caller))
+            shown = show_caller(caller)
+            sent = Sent(request.method, path, headers, body, shown, waits=self._waits)
             async with peers.forward(owner, sent) as reply:
                 self.answering = True
                 return await answer_of(self._request, owner, reply)

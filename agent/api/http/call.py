@@ -121,6 +121,8 @@ class Route:
     timely: bool = False
     """True if it is answered after `?wait=` seconds whatever a worker or a server takes: 202 where
     the statuses have it, else 503. Other routes ask neither, or keep a time of their own."""
+    waits: bool = False
+    """True if with `?wait=` it is answered when something happens."""
     shows: Mapping[str, Any] | None = None
     """The schema of its answer in JSON, for OpenAPI; None: it is described in words."""
     area: str = ""

@@ -102,6 +102,7 @@ ROUTES = (
         read,
         "What arrived in a session, oldest first: messages, reactions, states of sent ones, calls",
         query=PAGE,
+        waits=True,
         shows=_page_schema(),
     ),
     Route(

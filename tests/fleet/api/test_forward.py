@@ -1,5 +1,6 @@
 """A request that any machine is asked reaches the owner of its session, and no other place."""
 
+import asyncio
 import base64
 import io
 import json
@@ -178,3 +179,24 @@ async def test_an_archive_streams_through_another_machine(two: Two) -> None:
     assert exported.status == 200
     assert there == here
     assert exported.headers["X-Archive-SHA256"]
+
+
+async def test_polls_for_messages_take_no_turn_of_other_requests(two: Two, eventually) -> None:
+    """Bots may ask any machine, many at a time and for a minute."""
+    first, second = two
+    worker = second.messages.add("shop")
+    path = "/api/instance/shop/messages?wait=60"
+    async with first.local() as client:
+        polls = [asyncio.create_task(client.get(path)) for _ in range(16)]
+        await eventually(lambda: len(worker.asked) == 16)
+        one_more = await client.get(path)
+        assert (one_more.status, (await one_more.json())["error"]) == (503, "busy")
+        for _ in range(3):
+            answers = await asyncio.gather(*(client.get("/api/instance/shop") for _ in range(20)))
+            assert {answer.status for answer in answers} == {200}
+        second.messages.keep("shop", "a")
+        for poll in polls:
+            page = await (await poll).json()
+            assert [one["text"] for one in page["records"]] == ["a"]
+        live = await client.get("/api/instance/shop/messages/live")
+        assert (live.status, (await live.json())["error"]) == (409, "websocket_needed")
