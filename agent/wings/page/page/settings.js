@@ -195,7 +195,7 @@ export function makeTrial() {
           seconds: 60,
         })
       ).json();
-      return "the message is " + (answer.status || answer.result || "sent");
+      return "the message is " + (answer.state || answer.status || answer.result || "sent");
     });
   });
   return {

@@ -200,6 +200,24 @@ async def test_a_client_that_waits_hears_the_refusal_and_nothing_is_kept(bench: 
     assert (error.http, str(error)) == (409, "not connected")
 
 
+async def test_a_client_that_waits_overtakes_no_earlier_message_of_its_chat(
+    bench: Bench, eventually: Eventually
+) -> None:
+    connected = bench.session.shown
+    bench.session.shown = replace(connected, status=ConnectionStatus.DISCONNECTED)
+    bench.session.refuses["b1"] = [EngineError("not connected", code="not_connected")]
+    await bench.take("a", "a1")
+    await bench.take("a", "a2", impatient=True)
+    await bench.take("b", "b1", impatient=True)
+    running = asyncio.create_task(bench.run())
+    await eventually(lambda: "out_b1" in bench.ends)
+    assert bench.session.tried == ["b1"]
+    bench.session.shown = connected
+    bench.sender.wake()
+    await running
+    assert bench.session.tried == ["b1", "a1", "a2"]
+
+
 async def test_a_time_lock_holds_the_session_until_whatsapp_lifts_it(
     bench: Bench, eventually: Eventually
 ) -> None:
