@@ -4,11 +4,12 @@ import json
 import os
 import sys
 import time
+from http.client import HTTPException
 from pathlib import Path
 from urllib.request import Request, urlopen
 
-URL = os.environ.get("WA_AGENT_URL", "http://127.0.0.1:8470")
-URL += f"/api/instance/{sys.argv[1]}/messages"
+AGENT = os.environ.get("WA_AGENT_URL", "http://127.0.0.1:8470")
+URL = f"{AGENT}/api/instance/{sys.argv[1]}/messages"
 HEADERS = {"Content-Type": "application/json"}
 if key := os.environ.get("WA_AGENT_KEY"):
     HEADERS["Authorization"] = f"Bearer {key}"
@@ -21,10 +22,9 @@ while True:
             if record["kind"] == "message" and not record["from_me"] and record.get("text"):
                 answer = json.dumps({"to": record["chat"], "text": record["text"]}).encode()
                 # The same key is the same answer: asked again after a kill, it goes out once.
-                once = {**HEADERS, "Idempotency-Key": record["id"]}
-                urlopen(Request(URL, answer, once), None, 90).close()
+                urlopen(Request(URL, answer, HEADERS | {"Idempotency-Key": record["id"]}), None, 90)
         place.with_suffix(".new").write_text(str(page["next"]))
         place.with_suffix(".new").replace(place)
-    except OSError as error:  # the agent is away, or refuses: it is asked again
+    except (OSError, HTTPException) as error:  # the agent is away, or refuses: it is asked again
         print(error, file=sys.stderr)
         time.sleep(1)

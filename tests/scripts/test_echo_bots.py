@@ -72,7 +72,7 @@ async def heard(agent: RunningAgent, id: str = "sales") -> list[str]:
 
 
 @pytest.mark.parametrize("name", ["echo.py", "echo.mjs"])
-async def test_a_bot_that_is_killed_again_and_again_answers_each_message_once(
+async def test_bot_and_agent_are_killed_again_and_again_and_each_message_is_answered_once(
     name: str, agent: RunningAgent, tmp_path: Path, eventually: Eventually
 ) -> None:
     assert len((EXAMPLES / name).read_text().splitlines()) <= LINES
@@ -92,6 +92,11 @@ async def test_a_bot_that_is_killed_again_and_again_answers_each_message_once(
             await asyncio.sleep(chance.uniform(0.0, 0.8))  # at any moment of its life
             await bot.kill()
             await bot.start()
+        if number % 16 == 10:
+            await asyncio.sleep(chance.uniform(0.0, 0.4))
+            await agent.kill()
+            await agent.start()
+            await eventually(lambda: agent.status("sales"), "CONNECTED")
     await eventually(lambda: _in_order(agent), wanted, within=60)
     await bot.kill()
     assert sorted(await heard(agent)) == sorted(wanted)
