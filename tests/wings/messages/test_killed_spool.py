@@ -120,6 +120,20 @@ def test_of_a_torn_line_nothing_is_left_behind_a_shorter_one(tmp_path: Path) -> 
     assert numbers_of(read_all(again)) == [1, 3] and not again.damaged
 
 
+def test_of_a_torn_line_that_was_its_files_first_nothing_is_left_either(tmp_path: Path) -> None:
+    spool = spool_at(tmp_path)
+    spool.append(entries([1]))
+    newest = spool.newest
+    spool.close()
+    begun = tmp_path / "messages" / f"{newest + 1:016d}.log"
+    begun.write_bytes(b"00000007\t%d\t" % (newest + 1) + b"x" * 9000)
+    spool = spool_at(tmp_path)
+    assert spool.append(entries([2])) == 1
+    spool.close()
+    again = spool_at(tmp_path)
+    assert numbers_of(read_all(again)) == [1, 2] and not again.damaged
+
+
 def test_what_a_killed_writer_let_go_is_counted_once(tmp_path: Path) -> None:
     acknowledged = 0
     process = writer(tmp_path, 0, 1000, "spool_dropping:kill:2", settles=False)

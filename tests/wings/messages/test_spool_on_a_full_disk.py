@@ -66,6 +66,23 @@ def test_a_disk_without_a_free_inode_is_no_different(small_disk: Callable[[str],
     assert numbers_of(read_all(spool_at(disk, most=160))) == list(range(number))
 
 
+def test_a_disk_that_turned_read_only_is_still_read(small_disk: Callable[[str], Path]) -> None:
+    disk = small_disk("size=1m,mode=0700")
+    spool = spool_at(disk)
+    spool.append(entries(range(5)))
+    spool.close()
+    subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
+    spool = spool_at(disk)
+    assert numbers_of(read_all(spool)) == list(range(5))
+    with pytest.raises(OSError, match="Read-only"):
+        spool.append(entries([5]))
+    spool.settle(spool.newest)
+    spool.trim()
+    subprocess.run(["mount", "-o", "remount,rw", str(disk)], check=True)
+    assert spool.append(entries([4, 5])) == 1
+    assert numbers_of(read_all(spool_at(disk))) == list(range(6))
+
+
 LIMITED = """
 import signal, sys
 from pathlib import Path

@@ -12,6 +12,8 @@ from agent.wings.messages.spool.segment import Segment, first_of, good_lines, lo
 _NONE_BELOW = 1 << 62
 _UNREADABLE = (errno.EIO, errno.ELOOP, errno.EISDIR, errno.ENXIO, errno.EUCLEAN)
 """Of the file itself: no other moment makes it better."""
+_LEFT_AS_IT_IS = (*_UNREADABLE, errno.ENOENT, errno.EROFS)
+"""It was set aside, or its disk takes nothing: what there is can be read."""
 
 
 @dataclass(slots=True)
@@ -35,10 +37,14 @@ def open_folder(folder: Folder) -> Opened:
             folder.remove(segment.name)  # a kill came between two steps of letting it go
         else:
             opened.segments.append(segment)
-    if opened.segments and opened.segments[-1].count:
+    if opened.segments:
         # A kill may have come before the disk had its last lines, which count as kept from here on.
         # What is torn behind them goes.
-        folder.cut(opened.segments[-1].name, opened.segments[-1].size)
+        try:
+            folder.cut(opened.segments[-1].name, opened.segments[-1].size)
+        except OSError as error:
+            if error.errno not in _LEFT_AS_IT_IS:
+                raise
     if not firsts and not state.origin:
         # A session that was made again, or came from another machine, repeats no cursor.
         opened.next = int(time.time() * 1000)
