@@ -1,7 +1,7 @@
 """The tables of agent.toml that the wings bring."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -35,8 +35,8 @@ class OwnTable:
     plain: Any
     head: str
     """What the example file says above it."""
-    worker: bool = False
-    """Whether the wing's part in each worker gets it."""
+    worker: tuple[str, ...] = ()
+    """The keys that the wing's part in each worker gets."""
 
 
 WingTable = ArrayTable | OwnTable
@@ -59,8 +59,9 @@ def worker_settings(config: Config) -> Mapping[str, Any]:
     for wing in wings():
         tables = wing.take(wing.settings).TABLES if wing.settings else ()
         for table in tables:
-            if isinstance(table, OwnTable) and table.worker:
+            if isinstance(table, OwnTable):
                 row = own_row(config, table)
-                if row != table.plain:
-                    found.setdefault(wing.name, {}).update(asdict(row))
+                for key in table.worker:
+                    if (value := getattr(row, key)) != getattr(table.plain, key):
+                        found.setdefault(wing.name, {})[key] = value
     return found

@@ -44,4 +44,6 @@ HEAD = """\
 # change on when its worker starts next. What is to be sent waits in outbox.db.\
 """
 
-TABLES = (OwnTable(name=NAME, plain=MessagesSettings(), head=HEAD, worker=True),)
+OF_WORKERS = ("keep", "hours", "megabytes", "most")
+
+TABLES = (OwnTable(name=NAME, plain=MessagesSettings(), head=HEAD, worker=OF_WORKERS),)

@@ -28,8 +28,9 @@ def test_only_what_is_not_usual_goes_to_a_worker(tmp_path: Path) -> None:
     assert worker_settings(load(tmp_path, "")) == {}
     assert worker_settings(load(tmp_path, "[messages]\nhours = 72\nkeep = true\n")) == {}
     assert worker_settings(load(tmp_path, "[messages]\nkeep = false\nhours = 1\n")) == {
-        "messages": {"keep": False, "hours": 1.0, "megabytes": 256, "most": 100_000}
+        "messages": {"keep": False, "hours": 1.0}
     }
+    assert worker_settings(load(tmp_path, "[messages]\noutbox_most = 7\n")) == {}
 
 
 @pytest.mark.parametrize(
