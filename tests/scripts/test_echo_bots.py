@@ -82,23 +82,24 @@ async def test_bot_and_agent_are_killed_again_and_again_and_each_message_is_answ
         Bot([*program(name), "sales"], tmp_path, f"http://{agent.listen}"),
         random.Random(1),
     )
+    wanted = [f"message {number}" for number in range(COUNT)]
     await bot.start()
-    wanted = []
-    for number in range(COUNT):
-        wanted.append(f"message {number}")
-        said = {"contact": ANN, "text": wanted[-1]}
-        await agent.do("POST", "/api/instance/sales/sandbox/say", said)
-        if number % 8 == 4:
-            await asyncio.sleep(chance.uniform(0.0, 0.8))  # at any moment of its life
-            await bot.kill()
-            await bot.start()
-        if number % 16 == 10:
-            await asyncio.sleep(chance.uniform(0.0, 0.4))
-            await agent.kill()
-            await agent.start()
-            await eventually(lambda: agent.status("sales"), "CONNECTED")
-    await eventually(lambda: _in_order(agent), wanted, within=60)
-    await bot.kill()
+    try:
+        for number, text in enumerate(wanted):
+            said = {"contact": ANN, "text": text}
+            await agent.do("POST", "/api/instance/sales/sandbox/say", said)
+            if number % 8 == 4:
+                await asyncio.sleep(chance.uniform(0.0, 0.8))  # at any moment of its life
+                await bot.kill()
+                await bot.start()
+            if number % 16 == 10:
+                await asyncio.sleep(chance.uniform(0.0, 0.4))
+                await agent.kill()
+                await agent.start()
+                await eventually(lambda: agent.status("sales"), "CONNECTED")
+        await eventually(lambda: _in_order(agent), wanted, within=60)
+    finally:
+        await bot.kill()
     assert sorted(await heard(agent)) == sorted(wanted)
 
 
