@@ -25,6 +25,9 @@ log = logging.getLogger(__name__)
 
 STARTS_WITHIN = 600.0
 
+COPIES = "sent.log"
+"""Beside the session's folder."""
+
 
 class ClientLife:
     def __init__(
@@ -66,6 +69,13 @@ class ClientLife:
         self._state.spoiled = False
         self._state.note_identity(answer)
         return client
+
+    def _copies(self) -> str:
+        """Where copies of sent messages outlive the client; "" = nowhere. A pack's Node reaches only
+        the session's own folder, and where messages are not kept, these are not either."""
+        if self._pack is not None or not self._keeping.keeps:
+            return ""
+        return str(self._folder.parent / COPIES)
 
     async def look(self, client: "Client | PackedClient", *, ask: bool) -> Mapping[str, Any]:
         """The client's answer to a probe; ends one whose loop hangs."""
@@ -130,6 +140,7 @@ class ClientLife:
             "proxy": self._settings.proxy,
             "until": shown_by_monotonic(self.lease),
             "keeps": self._keeping.keeps,
+            "copies": self._copies(),
         }
 
     async def _kill_spoiled(self) -> None:

@@ -1,11 +1,18 @@
 """A message goes again only to whom it was sent: an id alone asks for nothing."""
 
 import asyncio
+import json
+import os
+import signal
+import stat
 from typing import Any
 
 import pytest
 
+from agent.engines.baileys.client import Client
+from agent.engines.baileys.client_life import COPIES
 from tests.engines.baileys.conftest import ACCOUNT, OTHER, PEER, Bench
+from tests.engines.baileys.keepers import Spool
 
 pytestmark = pytest.mark.slow
 GROUP = "120363000000000007@g.us"
@@ -67,3 +74,51 @@ async def test_who_joined_a_group_later_is_not_sent_what_came_before(bench: Benc
         had = heard(bench, PEER, id)
         await ask_again(bench, id, **{"from": GROUP, "participant": name(PEER)})
         await bench.until(lambda had=had: heard(bench, PEER, id) == had + 1)
+
+
+async def test_a_contact_that_asks_after_a_kill_gets_the_message_again(bench: Bench) -> None:
+    """The copies for it were in the memory of the Node that was killed."""
+    bench.hearing = Spool
+    await bench.pair()
+    id = await send(bench, by_number(PEER))
+    client = bench.engine._life.client
+    assert isinstance(client, Client)
+    os.kill(client.pid, signal.SIGKILL)
+    await bench.restart()
+    await bench.is_now("CONNECTED")
+    had = heard(bench, PEER, id)
+    await ask_again(bench, id, **{"from": by_number(OTHER)})
+    await ask_again(bench, id, **{"from": by_number(PEER)})
+    await bench.until(lambda: heard(bench, PEER, id) == had + 1)
+    assert heard(bench, OTHER, id) == 0, "as before, only who was sent it"
+    copies = bench.folder.parent / COPIES
+    assert stat.S_IMODE(copies.stat().st_mode) == 0o600
+    assert not any(path.name == COPIES for path in bench.folder.rglob("*"))
+
+
+async def test_copies_of_another_account_and_old_ones_are_given_to_nobody(bench: Bench) -> None:
+    bench.hearing = Spool
+    await bench.pair()
+    id = await send(bench, by_number(PEER))
+    await bench.stop()
+    copies = bench.folder.parent / COPIES
+    (line,) = [json.loads(each) for each in copies.read_text().splitlines()]
+    others = [
+        {**line, "id": "3EB0OTHER", "account": f"{OTHER}@s.whatsapp.net"},
+        {**line, "id": "3EB0OLD", "at": line["at"] - 25 * 3600 * 1000},
+        {**line, "id": "3EB0AHEAD", "at": line["at"] + 25 * 3600 * 1000},
+    ]
+    copies.write_text("".join(json.dumps(each) + "\n" for each in [*others, line]) + '{"id": "to')
+    await bench.start()
+    await bench.is_now("CONNECTED")
+    assert [json.loads(each)["id"] for each in copies.read_text().splitlines()] == [id]
+    for other in others:
+        await ask_again(bench, other["id"], **{"from": by_number(PEER)})
+        assert heard(bench, PEER, other["id"]) == 0
+
+
+async def test_who_keeps_no_messages_has_no_copies_of_sent_ones_on_the_disk(bench: Bench) -> None:
+    await bench.pair()
+    await send(bench, by_number(PEER))
+    await bench.stop()
+    assert not (bench.folder.parent / COPIES).exists()

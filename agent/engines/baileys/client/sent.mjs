@@ -2,6 +2,8 @@
 //
 // A contact that knows a message's id can ask for it again. The library looks the message up by that id
 // alone, and encrypts it for the contact that asks: here it goes only to its own receivers.
+import { Copies } from "./copies.mjs";
+
 const MOST_RECENT = 200;
 const MOST_RECENT_BYTES = 2 << 20;
 const MOST_IDS = 1000; // more than the library itself keeps
@@ -19,18 +21,28 @@ export class Sent {
   #receivers = new Map(); // id → the accounts that it was sent to
   #members = new Map(); // group → the accounts in it when it was last asked for
   #counts = new Map();
+  #copies;
 
-  constructor(lib, state) {
+  // `path` of their copies, which outlive this process; "" = there are none.
+  constructor(lib, state, path = "") {
     this.#lib = lib;
     this.#state = state;
+    this.#copies = path && new Copies(path, () => this.#accountOf(state.creds.me?.id ?? ""), MOST_RECENT);
+    for (const { id, to, bytes } of this.#copies ? this.#copies.load() : []) this.#take(id, new Set(to), bytes);
   }
 
   remember(message) {
     const { id, remoteJid } = message?.key ?? {};
     if (!message?.message || this.#receivers.has(id)) return;
-    this.#receivers.set(id, this.#members.get(remoteJid) ?? new Set([this.#accountOf(remoteJid)]));
-    trim(this.#receivers, MOST_IDS);
+    const receivers = this.#members.get(remoteJid) ?? new Set([this.#accountOf(remoteJid)]);
     const bytes = this.#lib.proto.Message.encode(message.message).finish();
+    this.#take(id, receivers, bytes);
+    if (this.#copies && bytes.length <= MOST_RECENT_BYTES) this.#copies.add({ id, to: [...receivers], bytes });
+  }
+
+  #take(id, receivers, bytes) {
+    this.#receivers.set(id, receivers);
+    trim(this.#receivers, MOST_IDS);
     this.#recent.set(id, bytes);
     this.#recentBytes += bytes.length;
     while (this.#recent.size > MOST_RECENT || this.#recentBytes > MOST_RECENT_BYTES) {

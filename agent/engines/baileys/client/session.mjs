@@ -72,7 +72,7 @@ export class Session {
     };
     this.#store = new Store(settings.folder, this.#lib, broken, this.#emit);
     this.#state = await this.#store.open(settings.paired);
-    this.#sent = new Sent(this.#lib, this.#state);
+    this.#sent = new Sent(this.#lib, this.#state, settings.copies);
     if (settings.keeps) {
       this.#inbox = new Inbox(this.#emit);
       this.#arrivals = new Arrivals(this.#lib, this.#state, this.#inbox, (error) => this.#notKept(error));
