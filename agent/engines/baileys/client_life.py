@@ -71,8 +71,11 @@ class ClientLife:
         return client
 
     def _copies(self) -> str:
-        """Where copies of sent messages outlive the client; "" = nowhere. A pack's Node reaches only
-        the session's own folder, and where messages are not kept, these are not either."""
+        """Where copies of sent messages outlive the client; "" = nowhere.
+
+        A pack's Node reaches only the session's own folder; where messages are not kept, these are
+        not either.
+        """
         if self._pack is not None or not self._keeping.keeps:
             return ""
         return str(self._folder.parent / COPIES)
