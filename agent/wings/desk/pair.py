@@ -73,6 +73,10 @@ def pair(options: argparse.Namespace) -> int:
 
     if options.out is None:
         hand_over.look_before(invitation)
+    else:
+        from agent.cli.copies.transfer import check_target
+
+        check_target(options.out, force=True)
     folder = options.kept or _new_folder(invitation.id)
     try:
         if options.kept is None:

@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -173,6 +174,16 @@ def test_a_file_for_the_agent_opens_with_its_key_alone(
         "4915112345678",
         True,
     )
+
+
+def test_a_file_takes_no_devices_place(
+    invitation: Invitation, kept: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Asked before the window opens: a session is not linked for a file that cannot be."""
+    os.mkfifo(tmp_path / "fifo")
+    assert pair("--to", invitation.line(), "--kept", kept, "--out", tmp_path / "fifo") == 4
+    assert "it is a link, a device, a FIFO or a socket" in capsys.readouterr().err
+    assert (tmp_path / "fifo").is_fifo()
 
 
 def test_a_lost_answer_is_no_second_upload(
