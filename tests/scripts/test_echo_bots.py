@@ -17,6 +17,7 @@ import pytest
 from tests.conftest import Eventually
 from tests.daemon.conftest import SETTINGS, RunningAgent
 from tests.ports import free_port
+from tests.lacking import lacks
 from tests.test_run_script import GREETING, start
 
 __all__ = ["start"]
@@ -30,7 +31,7 @@ LINES = 30
 
 def program(name: str) -> list[str]:
     if name.endswith(".mjs"):
-        return [shutil.which("node") or pytest.skip("node is not installed"), str(EXAMPLES / name)]
+        return [shutil.which("node") or lacks("node"), str(EXAMPLES / name)]
     return [sys.executable, str(EXAMPLES / name)]
 
 
