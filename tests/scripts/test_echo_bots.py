@@ -16,8 +16,8 @@ import pytest
 
 from tests.conftest import Eventually
 from tests.daemon.conftest import SETTINGS, RunningAgent
-from tests.ports import free_port
 from tests.lacking import lacks
+from tests.ports import free_port
 from tests.test_run_script import GREETING, start
 
 __all__ = ["start"]
