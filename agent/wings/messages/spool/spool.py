@@ -1,5 +1,6 @@
 """The spool of one session, used by one thread at a time: it takes records in, gives pages of them
-out, and lets the oldest go. A cursor is given once and never again, whatever is lost."""
+out, and lets the oldest go. A cursor is given once and never again, whatever is lost, unless an
+older copy of the folder is put back."""
 
 import os
 import time
