@@ -263,6 +263,7 @@ async def test_the_bundle_has_what_helps_and_no_secret(
         *("versions.json", "findings.json", "config.json", "environment.json"),
         *("journal.txt", "units.txt"),
         *("events.json", "alerts.json", "backends.json", "webhooks.json", "health.json"),
+        "messages.json",
         "metrics.txt",
     }
     everything = "\n".join(parts.values())

@@ -38,6 +38,7 @@ from tests.fakes.supervisor import make_view
 TABLE = {alert.name: alert for alert in alert_table()}
 DOWN = TABLE["WaSessionDown"]
 SALES = (("session", "sales"),)
+LOST = "WaMessagesMissing"
 
 
 # --- the past ---------------------------------------------------------------------------------
@@ -402,7 +403,9 @@ def test_a_backend_that_is_down_silences_alerts_of_its_sessions_only() -> None:
 
 
 @pytest.mark.parametrize("source", ["WaBackendDown", "WaAgentDown"])
-@pytest.mark.parametrize("name", [name for name in TABLE if "{session}" in TABLE[name].summary])
+@pytest.mark.parametrize(
+    "name", [name for name in TABLE if "{session}" in TABLE[name].summary and name != LOST]
+)
 def test_every_alert_of_a_session_says_whose_it_is_and_can_be_silenced(
     name: str, source: str
 ) -> None:
@@ -411,6 +414,17 @@ def test_every_alert_of_a_session_says_whose_it_is_and_can_be_silenced(
     away = firing(source, **({"backend": "evo"} if source == "WaBackendDown" else {}))
     its = firing(name, session="a", **whose)
     assert silenced([away, its]) == {(its.name, its.labels): source}
+
+
+def test_lost_messages_are_told_whatever_else_is_down() -> None:
+    """Those of a session that is down explain nothing of it: what it dropped is gone for good."""
+    lost = firing(LOST, session="a", engine="evolution", backend="evo")
+    every = [
+        firing(name, session="a", engine="evolution", backend="evo")
+        for name in TABLE
+        if name != LOST
+    ]
+    assert (lost.name, lost.labels) not in silenced([lost, *every])
 
 
 def test_a_pending_alert_silences_no_other() -> None:
