@@ -294,19 +294,23 @@ def test_a_start_that_takes_too_long_leaves_out_its_run_and_nothing_else(
 
 
 @pytest.mark.slow
-async def test_kills_of_a_session_lose_nothing_and_are_counted(tmp_path: Path) -> None:
+async def test_kills_of_a_session_lose_nothing_and_are_counted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     if reason := why_not("baileys"):
         lacks(reason)
     try:
-        table = await kills.run(4, 1, tmp_path)
+        await kills.run(4, 1, tmp_path)
     except EngineError as error:
         lacks(str(error))
+    table = capsys.readouterr().out
     rows = dict(re.findall(r"^\| (.+?) \| (.+?) \|$", table, re.MULTILINE))
     assert sum(map(int, re.findall(r"\d+", rows["kills"]))) == 4
     assert int(rows["logins"]) >= 5, "one after pairing, one after each kill"
     assert rows["one more of each peer, read"] == "8 of 8"
     said, read = re.findall(r"\d+", rows["messages written meanwhile, read in the end"])[:2]
     assert int(read) >= int(said) - 4, "at most the one under way at each kill"
+    assert rows["of them kept, and kept twice"] == f"{said}, 0"
 
 
 SHORT = Times(starts=1, kills=1, adoptions=1, scrapes=1, idle=0.3, settle=0.3)

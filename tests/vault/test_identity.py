@@ -57,8 +57,14 @@ def test_the_group_may_enter_where_they_are_two(root, sales):
 
 
 def test_the_root_is_made_when_it_is_missing(tmp_path, sales):
-    folder = create(tmp_path / "a" / "b", sales)
+    folder = create(tmp_path / "b", sales)
     assert mode(folder.parent) == 0o700
+
+
+def test_a_root_whose_own_folder_is_away_is_not_made(tmp_path, sales):
+    with pytest.raises(VaultError, match="does not exist"):
+        create(tmp_path / "a" / "b", sales)
+    assert not (tmp_path / "a").exists()
 
 
 def test_a_folder_from_a_crash_is_taken_over_with_its_pairing(root, sales):
