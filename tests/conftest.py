@@ -39,6 +39,19 @@ hypothesis.settings.load_profile("busy machine")
 sys.dont_write_bytecode = False
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
+# An agent shows 0 for a worker that does not run at this moment, and os.kill takes 0 for this whole
+# run, which would end without a word.
+_kill = os.kill
+
+
+def _kill_one(pid: int, number: int) -> None:
+    if pid <= 0:
+        raise ValueError(f"a test may not send signal {number} to {pid}: that is a whole group")
+    _kill(pid, number)
+
+
+os.kill = _kill_one
+
 # What is made until the tests are found stays to the end: to look through it again and again, as it
 # grows and later, is time that each process of a run would spend.
 gc.disable()

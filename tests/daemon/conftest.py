@@ -169,6 +169,13 @@ class RunningAgent:
     async def pid(self, id: str) -> int:
         return int((await self.show(id))["unit"]["main_pid"])
 
+    async def running_pid(self, id: str) -> int:
+        """Of its worker, as soon as there is one: it may be between two runs."""
+        async with asyncio.timeout(60):
+            while not (pid := await self.pid(id)):  # noqa: ASYNC110 - the host tells nothing
+                await asyncio.sleep(0.05)
+        return pid
+
     async def story(self, id: str) -> list[tuple[str, str]]:
         """Kind and sentence, oldest first."""
         found = await self.do("GET", f"/api/instance/{id}/events?limit=500")

@@ -45,7 +45,7 @@ async def test_a_bot_answers_each_message_once_amid_kills(
     for number in range(30):
         if number in (10, 20):
             await eventually(lambda n=number: len(stand_in.arrived) >= n - 5, within=90)
-            worker = await agent.pid(ID)
+            worker = await agent.running_pid(ID)
             killed = worker if number == 10 else browser_of(worker)
             os.kill(killed, signal.SIGKILL)
         said = {"from": ANN, "id": f"IN{number}", "body": f"text {number}"}

@@ -59,7 +59,7 @@ async def test_killed_at_any_moment_the_agent_loses_no_message_of_any_session(
         elif step % 3 == 2:
             await eventually(lambda step=step: f"secret {step}.2" in texts(target, SESSIONS[0]))
         if step % 2:
-            pid = await agent.pid(SESSIONS[1])
+            pid = await agent.running_pid(SESSIONS[1])
             os.kill(pid, 9)
             await agent.kill()
         else:
@@ -99,7 +99,7 @@ async def test_a_poll_goes_on_past_kills_of_the_worker_and_a_restart_of_the_agen
     page = await eventually(lambda: _page(agent, f"{path}?wait=30"))
     assert [one["text"] for one in page["records"]] == ["before"]
     polling = asyncio.create_task(agent.do("GET", f"{path}?after={page['next']}&wait=60"))
-    before = await agent.pid("shop")
+    before = await agent.running_pid("shop")
     os.kill(before, 9)
     await eventually(lambda: agent.is_back("shop", before), within=60)
     await say(agent, "shop", "after its kill")
