@@ -3,6 +3,7 @@ worker."""
 
 import asyncio
 import os
+from collections import Counter
 
 import pytest
 
@@ -71,7 +72,8 @@ async def test_killed_at_any_moment_the_agent_loses_no_message_of_any_session(
     for id in SESSIONS:
         await eventually(lambda id=id: len(set(texts(target, id))), len(wanted), within=60)
         assert list(dict.fromkeys(texts(target, id))) == wanted
-        assert len(texts(target, id)) - len(wanted) <= 6 * 3  # half a second's, of each kill
+        # An agent that is killed within half a second has not noted how far it was: once for each.
+        assert max(Counter(texts(target, id)).values()) <= 7
     deliveries = {one.headers["X-WA-Delivery"] for one in target.taken}
     assert len(deliveries) == len(wanted) * len(SESSIONS)
     log = agent.log.read_text()
