@@ -93,7 +93,7 @@ def clean(raw: Mapping[str, Any]) -> dict[str, Any]:
             found[name] = value
     for name, value in raw.items():
         if name.startswith(PRIVATE) and isinstance(value, Mapping):
-            found[name] = dict(value)
+            found[name] = _plain(value)
     return found
 
 

@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from agent.link.wire import FRAME_LIMIT, encode
@@ -20,6 +20,7 @@ plain = st.recursive(
 names = sorted({name for own in records._BY_KIND.values() for name in own} | {"_media", "x"})
 
 
+@example({"id": "1", "kind": "message"}, {"_media": {"": float("inf")}})
 @given(
     st.fixed_dictionaries(
         {"id": st.text(min_size=1, max_size=200), "kind": st.sampled_from(records.KINDS)}
