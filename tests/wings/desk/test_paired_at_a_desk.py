@@ -58,7 +58,7 @@ def display() -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def cache() -> Path:
-    kept = Path(os.environ.get("WA_CACHE_PATH", Path(__file__).parents[2] / ".cache"))
+    kept = Path(os.environ.get("WA_CACHE_PATH", Path(__file__).parents[3] / ".cache"))
     try:
         find_browser("chromium")
         fetch_bundle(kept)
