@@ -27,6 +27,8 @@ POINTS = frozenset(
         "move_stopped",
         "move_copied",
         "move_handed_over",
+        "baggage_part",
+        "baggage_unpacked",
         "retire_manifest",
         "retire_moved",
         "mid_sweep",
@@ -57,6 +59,7 @@ POINTS = frozenset(
         "deletion_retired",
         "laid_by",
         "spool_begun",
+        "media_loaded",
         "spool_written",
         "spool_kept",
         "spool_dropping",
@@ -65,6 +68,8 @@ POINTS = frozenset(
         "outbox_begun",
         "outbox_sent",
         "outbox_noted",
+        "outbox_handed_over",
+        "outbox_brought",
     }
 )
 

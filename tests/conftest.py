@@ -242,8 +242,8 @@ FIRST = ("system", "daemon", "engines", "baileys", "system_pack")
 """Rooms of the tests that take longest: they begin first, so that none is left alone at the end."""
 ONE_MACHINE = frozenset({"system", "host"})
 """These look at the processes of the whole machine: one after the other, in one place."""
-APART = frozenset({"tests/system/test_package.py"})
-"""Of these rooms, but all that it looks at is in a machine that it made."""
+APART = frozenset({"tests/system/test_package.py", "tests/system/test_first_install.py"})
+"""Of these rooms, but all that they look at is in machines that they made."""
 
 
 def room(node: str) -> str:
@@ -258,13 +258,17 @@ SLOW = tuple(
         *("engines/baileys/", "engines/web/", "engines/evolution/", "engines/whaticket/logs/"),
         *("wings/page/", "wings/moving/", "metrics/", "worker/", "host/process/", "store/"),
         *("test_run_script.py", "test_the_runner.py", "test_failing_disk.py"),
+        "wings/test_removal.py",
     )
 )
 """Real agents, workers, browsers and servers: not what one waits for at each save."""
+REAL = frozenset({"make_agent", "make_bench"})
+"""So are the tests that ask for one of these, wherever they stand."""
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
-    if item.nodeid.startswith(SLOW):
+    asked_for = getattr(item, "fixturenames", ())
+    if item.nodeid.startswith(SLOW) or not REAL.isdisjoint(asked_for):
         item.add_marker(pytest.mark.slow)
 
 

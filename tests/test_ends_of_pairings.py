@@ -77,6 +77,7 @@ ACTS = {
     # in a worker, asked by one of the above
     ("engines/baileys/engine.py", "BaileysEngine.logout", "call logout"): PART,
     ("engines/baileys/engine.py", "BaileysEngine.command", "call pairing_code"): UNPAIRED,
+    ("engines/program/engine.py", "ProgramEngine.logout", "call logout"): PART,
     ("engines/evolution/observer.py", "Observer.pairing_code", "api.logout"): UNPAIRED,
     ("engines/evolution/renewal.py", "Renewal._remove", "api.logout"): PART,
     ("engines/evolution/renewal.py", "Renewal._remove", "api.delete"): PART,

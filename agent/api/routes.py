@@ -1,6 +1,7 @@
 """The table of all routes: path, right, handler, summary, fields."""
 
 import json
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import cache
 
@@ -18,6 +19,7 @@ from agent.api.handlers import (
     instances,
     keys,
     messages,
+    moments,
     monitoring,
     remote_session,
     repairs,
@@ -33,7 +35,7 @@ from agent.api.http.openapi import describe
 from agent.api.timely import WAIT
 from agent.core.model import ID_PATTERN
 from agent.vault.folders import NAME_PATTERN
-from agent.wing import wings
+from agent.wing import modules_of, wings
 
 SOME_ID = f"{{id:{ID_PATTERN}}}"
 ID = f"/api/instance/{SOME_ID}"
@@ -48,6 +50,12 @@ KEY = "{key:[a-z0-9]{8}}"
 MACHINE_OF_FLEET = "/api/fleet/machines/{name:[A-Za-z0-9._-]{1,64}}"
 COMMAND = "{command:[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}}"
 OPEN, SOME, READ, OPERATE, ADMIN = Right
+
+
+def face_routes() -> Iterator[Route]:
+    """The paths that another program's clients know. They are in no description of ours."""
+    for module in modules_of("face"):
+        yield from module.ROUTES
 
 
 async def show_openapi(_call: Call) -> web.Response:
@@ -91,6 +99,8 @@ ROUTES: tuple[Route, ...] = (
     Route("GET", f"{ID}/failed-starts/{FAILED}/picture", ADMIN, evidence.failed_start_picture, "The picture of a failed start"),  # noqa: E501
     Route("GET", f"{ID}/events", READ, instances.history, "An instance's history, newest first", query=instances.HISTORY),  # noqa: E501
     Route("POST", f"{ID}/messages", OPERATE, messages.send, "Send a message; honours Idempotency-Key", messages.MESSAGE, messages.WAIT_SENT, answers=(202, 200)),  # noqa: E501
+    Route("POST", f"{ID}/read", OPERATE, moments.mark_read, "Let the writers of messages know that they were read", moments.READ),  # noqa: E501
+    Route("POST", f"{ID}/presence", OPERATE, moments.presence, "Show that the account types or records in a chat, or is there", moments.PRESENCE),  # noqa: E501
     Route("POST", f"{ID}/sandbox/scan", OPERATE, sandbox.scan, "Let the sandbox's phone scan", ()),
     Route("POST", f"{ID}/sandbox/fault", OPERATE, sandbox.fault, "Cause a fault in the sandbox", sandbox.FAULT),  # noqa: E501
     Route("POST", f"{ID}/sandbox/say", OPERATE, sandbox.say, "Let a contact of the sandbox write", sandbox.SAY),  # noqa: E501

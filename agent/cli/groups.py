@@ -20,6 +20,7 @@ WORDS: Mapping[str, str] = {
     "sessions.passkey": "passkey",
     "backends": "backends",
     "sessions.send": "send",
+    "sessions.moments": "read presence",
     "sessions.qr": "qr",
     "watch.top": "top",
     "watch.health": "health",
@@ -46,7 +47,8 @@ WORDS: Mapping[str, str] = {
 
 SECTIONS: Mapping[str, str] = {
     "every day": "create qr list show why send restart top alerts doctor",
-    "a session": "settings enable disable start stop logout delete passkey pairing-code screenshot",
+    "a session": "settings enable disable start stop logout delete passkey pairing-code screenshot"
+    " read presence",
     "what happens": "health events reasons incidents",
     "repairs": "repair recover ensure-healthy cleanup setup",
     "copies, and moving in": "snapshot snapshots restore export import trash",

@@ -2,7 +2,7 @@
 
 import math
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -138,6 +138,7 @@ def _parse(text: str, path: Path) -> dict[str, Any]:
 
 def _apply_file(config: Config, tables: Mapping[str, Any], source: _Source) -> Config:
     of_wings = wing_tables()
+    tables = _apart(tables, of_wings)
     known = [*sections(), "backend", "instance", *of_wings]
     for name, table in tables.items():
         if name not in known:
@@ -157,6 +158,17 @@ def _apply_file(config: Config, tables: Mapping[str, Any], source: _Source) -> C
         else:
             raise source.refuse(name, f"it must be a table: [{name}]")
     return config
+
+
+def _apart(tables: Mapping[str, Any], of_wings: Iterable[str]) -> Mapping[str, Any]:
+    """With a wing's own tables inside tables, [messages.pace], by their whole names."""
+    apart = dict(tables)
+    for name in of_wings:
+        outer, _, inner = name.rpartition(".")
+        if isinstance(around := apart.get(outer), dict) and inner in around:
+            apart[name] = around[inner]
+            apart[outer] = {key: value for key, value in around.items() if key != inner}
+    return apart
 
 
 def _apply(holder: Any, section: str, values: Mapping[str, Any], source: _Source) -> Any:

@@ -1,12 +1,14 @@
 """The tables of agent.toml that the wings bring."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cache
 from typing import Any
 
 from agent.config.config import Config
 from agent.config.problem import Problem
+from agent.core.model import Instance
+from agent.errors import InvalidRequest
 from agent.wing import modules_of, wings
 
 
@@ -24,6 +26,9 @@ class ArrayTable:
     """What the example file says above it."""
     example: Any
     """A row that could be used."""
+    engine: str = ""
+    """Each session of this engine names one of the rows, by its setting of the table's name: its
+    worker gets that row."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,3 +70,39 @@ def worker_settings(config: Config) -> Mapping[str, Any]:
                     if (value := getattr(row, key)) != getattr(table.plain, key):
                         found.setdefault(wing.name, {})[key] = value
     return found
+
+
+def declared_for(config: Config, instance: Instance) -> Mapping[str, Any]:
+    """The row that a session names, by its engine's name; {} = its engine needs none, or the row is
+    not there."""
+    table, row = _named(config, instance)
+    if table is None or row is None:
+        return {}
+    values = asdict(row)
+    # As the file beside the session reads back.
+    return {table.engine: {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}}
+
+
+def check_declared(config: Config, instance: Instance) -> None:
+    """InvalidRequest where it names a row that is not there."""
+    table, row = _named(config, instance)
+    if table is None or row is not None:
+        return
+    names = ", ".join(its.name for its in config.of_wings.get(table.name, ())) or "none"
+    named = str(instance.settings.get(table.name, ""))
+    raise InvalidRequest(
+        f"cannot use {table.name} {named!r:.60}: agent.toml has no [[{table.name}]] of that name;"
+        f" declared: {names}",
+        field=f"settings.{table.name}",
+        code=f"unknown_{table.name}",
+    )
+
+
+def _named(config: Config, instance: Instance) -> tuple[ArrayTable | None, Any]:
+    """The table that sessions of its engine name a row of, and its row."""
+    for table in wing_tables().values():
+        if isinstance(table, ArrayTable) and table.engine == instance.engine:
+            named = instance.settings.get(table.name)
+            rows = config.of_wings.get(table.name, ())
+            return table, next((row for row in rows if row.name == named), None)
+    return None, None

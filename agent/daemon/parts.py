@@ -1,7 +1,7 @@
 """What stands around supervision: metrics, alerts, the wings, and the HTTP interface over all."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from agent.api.assemble import serve
@@ -10,7 +10,7 @@ from agent.api.http.call import Parts as ApiParts
 from agent.api.http.idempotency import IdempotentAnswers
 from agent.api.server import Server
 from agent.config import Config
-from agent.daemon.wing_parts import Around, WingPart, open_outbox, open_wing_parts
+from agent.daemon.wing_parts import Around, WingPart, bags_of, open_outbox, open_wing_parts
 from agent.metrics.exporter import Exporter
 from agent.supervise.assemble import Supervision
 from agent.supervise.periodic.alerts import Alerting, alertmanager_of
@@ -42,10 +42,14 @@ async def open_parts(
 ) -> Parts:
     ground, store = supervision.ground, supervision.ground.store
     alertmanager = alertmanager_of(config.alerts)
-    around = Around(config, store, ground.bus, supervision.messages, supervisor)
-    of_wings, outbox = dict(open_wing_parts(around)), open_outbox(around)
+    owners = None if fleet is None else fleet.face
+    around = Around(config, store, ground.bus, supervision.messages, supervisor, owners=owners)
+    outbox = open_outbox(around)
+    of_wings = dict(open_wing_parts(replace(around, outbox=outbox)))
     if outbox is not None:
         of_wings["outbox"] = outbox
+    if fleet is not None:
+        fleet.baggage.bags = bags_of(of_wings)
     exporter = Exporter(
         supervisor.views,
         supervisor.status,

@@ -1,19 +1,20 @@
 """What runs in the agent of each wing that brings a part."""
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from agent.api.http.call import MessageOutbox
 from agent.config import Config
-from agent.core.model import InstanceId
+from agent.core.fleet.baggage import Bag
+from agent.core.model import InstanceId, JournalEntry
 from agent.deliver.bus import EventBus
 from agent.metrics.text import Family
 from agent.store.database import Store
-from agent.supervise.requests.kept_messages import MessageChanges
+from agent.supervise.requests.message_changes import MessageChanges
 from agent.supervise.requests.message_page import KeptState, MessagePage
 from agent.supervise.supervisor import Supervisor
-from agent.wing import wings
+from agent.wing import formats, wings
 
 Begin = Callable[[], Awaitable[object]]
 
@@ -46,9 +47,28 @@ class MessageSource(Protocol):
 
     def count_behind(self, id: InstanceId, cursor: int) -> int: ...
 
+    def position(self, id: InstanceId) -> tuple[int, int]: ...
+
     def states(self) -> Mapping[InstanceId, KeptState]: ...
 
     async def ask_state(self, id: InstanceId) -> None: ...
+
+    async def call(
+        self, id: InstanceId, do: str, args: Mapping[str, Any], seconds: float
+    ) -> Mapping[str, Any]: ...
+
+    async def save_highest(self) -> None: ...
+
+
+class OwnerMachines(Protocol):
+    """The machines of the fleet: supervise/fleet/face.py."""
+
+    @property
+    def machine(self) -> str: ...
+
+    async def ask_owner(
+        self, id: InstanceId, path: str, body: bytes
+    ) -> tuple[int, Mapping[str, Any]]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +80,43 @@ class Around:
     bus: EventBus
     messages: MessageSource
     supervisor: Supervisor
+    outbox: MessageOutbox | None = None
+    """Keeps messages until they are sent; None: nothing does."""
+    owners: OwnerMachines | None = None
+    """None: this machine is alone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Posting:
+    """One POST of a webhook."""
+
+    event: str
+    content: Mapping[str, Any]
+
+
+class EventFormat(Protocol):
+    """What webhooks post in the form of another program. `target`: where it is posted to."""
+
+    async def of_event(self, entry: JournalEntry, target: str) -> Sequence[Posting]:
+        """None: the program has nothing like it."""
+
+    async def of_record(
+        self, id: InstanceId, record: Mapping[str, Any], target: str
+    ) -> Sequence[Posting]:
+        """Of what arrived in a session."""
+
+    def passing(
+        self, wants: Callable[[InstanceId, str], bool], target: str
+    ) -> AsyncIterator[Posting]:
+        """What is kept nowhere, as it happens, for sessions and kinds that are wanted: it is posted
+        once."""
+
+
+def open_format(name: str, around: Around) -> EventFormat:
+    """One that a wing brings."""
+    wing, module = formats()[name]
+    opened: EventFormat = wing.take(module).open_format(around)
+    return opened
 
 
 class WingPart(Protocol):
@@ -79,6 +136,12 @@ class WingPart(Protocol):
 def open_wing_parts(around: Around) -> Mapping[str, WingPart]:
     """By the wing's name."""
     return {wing.name: wing.take(wing.part).open_part(around) for wing in wings() if wing.part}
+
+
+def bags_of(parts: Mapping[str, WingPart]) -> Mapping[str, Bag]:
+    """What the parts that have a `bag` bring to a session's next machine, by the wing's name."""
+    bags = {name: getattr(part, "bag", None) for name, part in parts.items()}
+    return {name: bag for name, bag in bags.items() if bag is not None}
 
 
 class OutboxPart(WingPart, MessageOutbox, Protocol): ...

@@ -3,13 +3,17 @@ judges: deadlines belong to the worker, verdicts to the core. Standard library o
 it in memory.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from socket import socket
 from typing import Any, Protocol
 
 from agent.core.words import Claim, Happening, InstanceId, RemoteSession, ServerClaim
+
+IN_CHAT = ("typing", "recording", "paused")
+PRESENCES = (*IN_CHAT, "available", "unavailable")
+"""What a session lets others see of it; the first ones in one chat."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +91,14 @@ class Engine(Protocol):
 
     async def send(self, message: Mapping[str, Any]) -> Mapping[str, Any]: ...
 
+    async def mark_read(self, asked: Mapping[str, Any]) -> None:
+        """Let the author of messages know that they were read: `chat`, `message_ids`, and in a
+        group `sender`, who wrote them. Returns when WhatsApp was told."""
+
+    async def presence(self, asked: Mapping[str, Any]) -> None:
+        """`state` of PRESENCES: shown to the `chat` for so many `seconds` (0 = as long as phones
+        show it by themselves), or without a chat to all."""
+
     async def logout(self) -> None:
         """End the pairing at WhatsApp's side; the session's files stay for the vault."""
 
@@ -106,6 +118,19 @@ class Engine(Protocol):
         """What only this engine can do (the sandbox's `scan` and `fault`)."""
 
 
+class LoadsMedia(Protocol):
+    """An engine that can load the file of a message that came."""
+
+    def load_media(self, record: Mapping[str, Any]) -> AsyncGenerator[bytes, None]:
+        """The file of the record, which has its `_media`, in pieces of some hundred kilobytes; the
+        caller compares its hash. EngineError `media_gone`: WhatsApp and the phone have it no more;
+        `media_damaged`, `media_refused` (its address is not WhatsApp's), `media_unreachable`."""
+
+
+DECLARED = "[declared]"
+"""Among the settings that an engine is opened with: what agent.toml declares for it. The settings
+of an instance, which its creator chose, cannot have this name."""
+
 OpenEngine = Callable[[Path, Mapping[str, Any], Reporter], Engine]
 """Each local engine's module `engine` has an `open_engine` of this type: folder, settings,
 reporter."""
@@ -116,6 +141,14 @@ class RemoteEngine(Engine, Protocol):
 
     async def restart(self) -> None:
         """Let the server restart this session with its pairing."""
+
+    async def sent(self, message: Mapping[str, Any], begun: float) -> Mapping[str, Any]:
+        """What became of a message that was begun to be sent at that time, and whose answer its
+        caller never got: as `send` answers; `outcome` "not_sent", or "unknown" where that
+        cannot be told. It is not sent here."""
+
+    def catch_up(self) -> None:
+        """The agent was away, and with it what the server tells it: look for what was missed."""
 
     async def renew(self, *, confirmed: bool) -> None:
         """End the pairing and begin a fresh one with a QR. Data on the server is deleted after a

@@ -50,11 +50,20 @@ class EngineEntry:
     """True where it finds a session's damaged records by reading them."""
     scans_itself: bool = False
     """True where its own phone may scan a code that it shows."""
+    sends: frozenset[str] = frozenset()
+    """The types of messages that it sends, what they may have (quote, mentions), and what else it
+    tells chats (mark_read, typing)."""
     repeats: bool = False
     """True where it derives WhatsApp's id of a message from the message's `key`: sent again it is
     the same message, which phones show once."""
+    settles: bool = False
+    """True where it may tell later what became of a message whose answer was lost: `sent`."""
     counts_messages: bool = True
     """False where the engine hears of no message that came or went: their number is unknown."""
+
+
+PLAIN = frozenset({"text", "media", "location", "contact", "reaction"})
+ALL = PLAIN | {"quote", "mentions", "edit", "delete", "mark_read", "typing"}
 
 
 CATALOG = {
@@ -66,6 +75,7 @@ CATALOG = {
             "agent.engines.web",
             tls=False,
             profile=True,
+            sends=ALL,
             repeats=True,
         ),
         EngineEntry(
@@ -74,7 +84,14 @@ CATALOG = {
             "agent.engines.baileys",
             tls=False,
             packable=True,
+            sends=ALL,
             repeats=True,
+        ),
+        EngineEntry(
+            "program",
+            "your own bot, unchanged: a program that [[program]] in agent.toml names",
+            "agent.engines.program",
+            tls=False,
         ),
         EngineEntry(
             "sandbox",
@@ -84,6 +101,7 @@ CATALOG = {
             forkable=True,
             memory=64 << 20,
             scans_itself=True,
+            sends=ALL,
             repeats=True,
         ),
         EngineEntry(
@@ -91,12 +109,16 @@ CATALOG = {
             "sessions on an Evolution API server",
             "agent.engines.evolution",
             remote=True,
+            sends=ALL - {"media"},
+            settles=True,
         ),
         EngineEntry(
             "whaticket",
             "sessions on a whaticket-like (Baileys) server",
             "agent.engines.whaticket",
             remote=True,
+            sends=frozenset({"text"}),
+            settles=True,
             finds_records=True,
             counts_messages=False,
         ),
@@ -162,7 +184,13 @@ def describe_engine(name: str) -> dict[str, Any]:
         for field, mark in settings_of(table)
     ]
     settings += [] if entry.remote else [dict(_MEMORY_LIMIT)]
-    return {"name": name, "about": entry.line, "remote": entry.remote, "settings": settings}
+    return {
+        "name": name,
+        "about": entry.line,
+        "remote": entry.remote,
+        "sends": sorted(entry.sends),
+        "settings": settings,
+    }
 
 
 def check_settings(name: str, settings: Mapping[str, Any]) -> None:
@@ -191,7 +219,7 @@ def needed_address(name: str, settings: Mapping[str, Any], folder: Path) -> Addr
     rules = _rules(entry)
     own = {key: value for key, value in settings.items() if key not in AGENT_SETTINGS}
     try:
-        address: Address = rules.needed_address(rules.read_settings(own), folder)
+        address: Address | None = rules.needed_address(rules.read_settings(own), folder)
     except ConfigError:
         return None
     return address

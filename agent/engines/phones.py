@@ -7,6 +7,7 @@ from typing import Any
 from agent.errors import InvalidRequest
 
 _PHONE = re.compile(r"\+?[0-9][0-9 ().-]{5,24}")
+_NAME = re.compile(r"[0-9]{5,20}")
 _CHAT = re.compile(r"[0-9-]{5,40}@(c\.us|g\.us|lid|newsletter)")
 
 
@@ -16,6 +17,19 @@ def is_phone(text: str) -> bool:
 
 def digits_of(text: str) -> str:
     return re.sub(r"[^0-9]", "", text)
+
+
+def person_of(text: str, field: str) -> str:
+    """A person's jid, of a number or as any engine names it."""
+    name, at, domain = text.strip().partition("@")
+    name = name.partition(":")[0] if at else digits_of(name) if is_phone(name) else ""
+    domain = domain if domain and domain != "c.us" else "s.whatsapp.net"
+    if not _NAME.fullmatch(name) or domain not in ("s.whatsapp.net", "lid"):
+        raise InvalidRequest(
+            f"cannot use {text!r:.80}: {field} is neither a phone number nor a person's id",
+            field=field,
+        )
+    return f"{name}@{domain}"
 
 
 def phone_of(arguments: Mapping[str, Any]) -> str:

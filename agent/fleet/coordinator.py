@@ -4,6 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+LOST = "its machine was lost"
+"""Why a session is on its machine, where that took it over."""
+
 
 @dataclass(frozen=True, slots=True)
 class Machine:
@@ -139,6 +142,16 @@ class Stored:
 
     epoch: int
     packed: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class StoredPiece:
+    """Of what goes with a session beside its files."""
+
+    name: str
+    epoch: int
+    number: int
+    """Of the write that brought it."""
 
 
 @dataclass(frozen=True, slots=True)

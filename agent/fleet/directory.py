@@ -35,6 +35,11 @@ class Directory:
         self._wake = asyncio.Event()
         self._turn = asyncio.Lock()
 
+    @property
+    def known(self) -> bool:
+        """It was read since the agent began."""
+        return self._generation >= 0
+
     def owner(self, id: str) -> MachineRow | None:
         """The machine that owns a session; None for an id that no machine owns."""
         session = self.sessions.get(id)
@@ -55,7 +60,7 @@ class Directory:
 
     async def look_again(self) -> None:
         """For an id that is unknown, or whose owner refused: the rows may be old."""
-        if boot_now() - self._read_at >= _AT_MOST:
+        if boot_now() - self._read_at >= _AT_MOST or not self.known:
             try:
                 async with asyncio.timeout(_PATIENCE):
                     await self.read()

@@ -115,6 +115,11 @@ def copy_context(id: str, epoch: int) -> bytes:
     return f"copy {epoch} {id}".encode()
 
 
+def piece_context(id: str, epoch: int, name: str) -> bytes:
+    """A piece of what goes with a session: it opens as no other one of it."""
+    return f"piece {epoch} {id} {name}".encode()
+
+
 def _unusable(path: Path, cause: str) -> ConfigError:
     return ConfigError(
         f"cannot use the fleet's key {path}: {cause}", field="fleet.key_file", code="fleet_key"

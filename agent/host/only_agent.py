@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from agent.errors import ConfigError, TryLater
+from agent.folder_lock import folder_locked
 
 
 @contextlib.contextmanager
@@ -24,17 +25,16 @@ def only_agent(state: Path) -> Iterator[None]:
                 " ReadWritePaths= of wa-agent.service"
             ) from error
         raise ConfigError(f"cannot use {state} as state directory: {error}") from error
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        holder = os.pread(fd, 20, 0).decode(errors="replace").strip() or "unknown"
-        os.close(fd)
-        raise TryLater(
-            f"cannot use {state}: another agent runs on it (process {holder})", code="locked"
-        ) from None
-    try:
+    with contextlib.ExitStack() as held:
+        held.callback(os.close, fd)
+        try:
+            held.enter_context(folder_locked(state))
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.pread(fd, 20, 0).decode(errors="replace").strip() or "unknown"
+            raise TryLater(
+                f"cannot use {state}: another agent runs on it (process {holder})", code="locked"
+            ) from None
         with contextlib.suppress(OSError):  # a full disk: the lock holds without the number
             os.ftruncate(fd, os.pwrite(fd, f"{os.getpid()}\n".encode(), 0))
         yield
-    finally:
-        os.close(fd)

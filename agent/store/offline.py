@@ -10,13 +10,14 @@ import shutil
 import sqlite3
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TypeVar
 
 from agent.core.model import JournalEntry
 from agent.errors import StoreError
 from agent.files import open_plain
+from agent.folder_lock import folder_locked
 from agent.store.connect import connect_to_read
 from agent.store.errors import explain
 from agent.store.journal import select_entries
@@ -28,21 +29,20 @@ _PIECE = 1 << 20
 @contextmanager
 def lock_of(state: Path) -> Iterator[bool]:
     """True while this process has the lock that an agent would have."""
-    try:
-        flags = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-        fd = os.open(state / "lock", flags)
-    except OSError:
-        yield not os.path.lexists(state / "lock")
-        return
-    try:
+    with ExitStack() as held:
         try:
+            held.enter_context(folder_locked(state))
+            flags = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+            fd = os.open(state / "lock", flags)
+            held.callback(os.close, fd)
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            yield False
+            free = False
+        except OSError:
+            free = not os.path.lexists(state / "lock")
         else:
-            yield True
-    finally:
-        os.close(fd)
+            free = True
+        yield free
 
 
 def check_unused(path: Path) -> str:

@@ -1,14 +1,15 @@
 """Builds the parts of supervision, each once and with the earlier parts that it uses."""
 
+import asyncio
 import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from agent.clock import boot_now
 from agent.config import Config
-from agent.config.wing_tables import worker_settings
+from agent.config.wing_tables import check_declared, declared_for, worker_settings
 from agent.core.figures.trend import open_trends
-from agent.core.model import ConnectionStatus, Happening, InstanceId
+from agent.core.model import ConnectionStatus, Happening, Instance, InstanceId, parse_instance_id
 from agent.core.reasons import reason_of
 from agent.deliver.bus import EventBus
 from agent.host.base import Host
@@ -38,6 +39,7 @@ from agent.supervise.periodic.usage import UsageSampler
 from agent.supervise.reach.watch import Reaching, ReachNews
 from agent.supervise.registry import Registry
 from agent.supervise.requests.creation import Creation
+from agent.supervise.requests.highest_cursors import HighestCursors
 from agent.supervise.requests.kept_messages import KeptMessages
 from agent.supervise.settings import Settings
 from agent.supervise.story import Notes
@@ -47,6 +49,7 @@ from agent.supervise.turns.packs import Packs
 from agent.supervise.turns.queues import Queues
 from agent.supervise.turns.turns import Turns
 from agent.supervise.views import ViewSources
+from agent.vault.member_folders import bring_kept
 
 PASSES_AT_ONCE = 256
 BACKENDS_AT_ONCE = 64
@@ -101,6 +104,7 @@ class Supervision:
             settings=lambda: settings.config.backends,
             breaker=lambda: settings.config.reconnect.breaker,
             crypto_patterns=config.crypto.patterns,
+            of_wings=lambda: worker_settings(settings.config),
         )
         self.incidents = Incidents(
             lambda: settings.config.incident_policy,
@@ -136,8 +140,10 @@ class Supervision:
         has, version = self.incidents.has, self.backends.server_version
         sources = ViewSources(self.ground.host, self._turns, settings, has, version)
         self.registry = Registry(store, sources, root, self._facts)
-        self.messages = KeptMessages(self.registry)
+        self.messages = KeptMessages(self.registry, HighestCursors(store, self.registry))
         self.registry.of_wings = worker_settings(settings.config)
+        self.registry.declared = lambda its: declared_for(settings.config, its)
+        self.registry.check = lambda its: check_declared(settings.config, its)
         self.creation = Creation(
             registry=self.registry, backends=self.backends, room=self.room, wake=self.wake
         )
@@ -293,6 +299,12 @@ class Supervision:
     def _succeeded(self, facts: Facts) -> None:
         self.reaching.succeeded(facts)
         self.incidents.succeeded(facts)
+
+    async def let_go(self, instance: Instance) -> None:
+        """An operator deletes a session of a backend, whose worker has released it."""
+        await self.adoption.let_go(instance)
+        backends, name = self.settings.config.backends_root, parse_instance_id(instance.backend)
+        await asyncio.to_thread(bring_kept, backends, name, self.root, instance.id)
 
     def forget(self, id: InstanceId) -> None:
         self._turns.forget(id)

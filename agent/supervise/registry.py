@@ -4,7 +4,7 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -53,6 +53,10 @@ class Registry:
         lease, and their files say so."""
         self.of_wings: Mapping[str, Any] = {}
         """The settings of each wing's part in a worker, by the wing's name."""
+        self.declared: Callable[[Instance], Mapping[str, Any]] = lambda _: {}
+        """What agent.toml has for the engine of this session, by the engine's name."""
+        self.check: Callable[[Instance], None] = lambda _: None
+        """InvalidRequest where it names what agent.toml does not have."""
         self._views: dict[InstanceId, InstanceView] = {}
         self._stale: dict[InstanceId, None] = {}
         self._unwritten = ToldOnce()
@@ -124,12 +128,16 @@ class Registry:
         """The files of all sessions say so with their next passes, before a worker starts."""
         self.of_wings = settings
         for facts in self.facts.values():
-            if facts.of_wings != (own := self._of_wings(facts.instance)):
-                facts.of_wings = own
-                facts.saved.identity_behind = True
+            self.look_up(facts)
+
+    def look_up(self, facts: Facts) -> None:
+        """Its settings or agent.toml changed: what its worker gets of them is looked up again."""
+        if facts.of_wings != (own := self._of_wings(facts.instance)):
+            facts.of_wings = own
+            facts.saved.identity_behind = True
 
     def _of_wings(self, instance: Instance) -> Mapping[str, Any]:
-        return {} if instance.backend else self.of_wings
+        return {} if instance.backend else {**self.of_wings, **self.declared(instance)}
 
     def _with_lease(self, instance: Instance) -> Instance:
         wanted = self.leased and not instance.backend
@@ -220,6 +228,7 @@ class Registry:
     def _take_back(self, facts: Facts, instance: Instance, record: SessionRecord) -> None:
         facts.asked.start = False
         facts.instance = instance
+        self.look_up(facts)
         facts.record = replace(
             facts.record,
             override=record.override,

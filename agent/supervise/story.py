@@ -37,8 +37,8 @@ def entry(
 
 def is_trouble(entry: JournalEntry) -> bool:
     """Whether the log has it as a warning: a session goes down, is stuck, banned, given up, cannot
-    read after it was moved in, cannot keep what arrives, or its circuit opens."""
-    if entry.kind in (SESSION_CIRCUIT_OPEN, "not_kept"):
+    read after it was moved in, loses what arrives, or its circuit opens."""
+    if entry.kind in (SESSION_CIRCUIT_OPEN, "not_kept", "kept_aside"):
         return True
     reason = str(entry.detail.get("reason", ""))
     if entry.kind == "first_messages":

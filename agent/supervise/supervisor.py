@@ -9,6 +9,7 @@ from agent.supervise.requests.calls import Calls
 from agent.supervise.requests.checks import Checking
 from agent.supervise.requests.confirming import has_pairing
 from agent.supervise.requests.deletion import Deletion
+from agent.supervise.requests.moments import Moments
 from agent.supervise.requests.orders import Orders
 from agent.supervise.requests.repairs import Repairs
 from agent.supervise.requests.set_up import SettingUp
@@ -27,6 +28,7 @@ class Supervisor:
         self.keeping, self.creation = base.keeping, base.creation
         self.backends = BackendFace(base.backends, base.adoption, store)
         self.asking = Calls(registry, store, wake)
+        self.moments = Moments(self.asking)
         self.checking = Checking(registry, base.passes, wake, at_once=CHECKS_AT_ONCE)
         self.orders = Orders(registry, host, base.room, self.asking, wake)
         self.repairs = Repairs(
@@ -44,7 +46,7 @@ class Supervisor:
             session_root=base.root,
             wake=wake,
             forget=base.forget,
-            let_go=base.adoption.let_go,
+            let_go=base.let_go,
         )
         self.setting_up = SettingUp(
             repairs=self.repairs,

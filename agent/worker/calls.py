@@ -48,6 +48,14 @@ def session_works(engine: Engine, reports: Reports) -> dict[str, Work]:
     async def send(args: Mapping[str, Any]) -> Answer:
         return await engine.send(object_of(args, "message"))
 
+    async def mark_read(args: Mapping[str, Any]) -> Answer:
+        await engine.mark_read(object_of(args, "asked"))
+        return {}
+
+    async def presence(args: Mapping[str, Any]) -> Answer:
+        await engine.presence(object_of(args, "asked"))
+        return {}
+
     async def regenerate_keys(args: Mapping[str, Any]) -> Answer:
         peers = args.get("peers")
         if not isinstance(peers, list) or not all(isinstance(peer, str) for peer in peers):
@@ -77,6 +85,8 @@ def session_works(engine: Engine, reports: Reports) -> dict[str, Work]:
         "probe": probe,
         "qr": qr,
         "send": send,
+        "mark_read": mark_read,
+        "presence": presence,
         "regenerate_keys": regenerate_keys,
         "command": command,
     }

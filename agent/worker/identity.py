@@ -5,13 +5,14 @@ import json
 import logging
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from agent.core.words import AGENT_SETTINGS, InstanceId, parse_instance_id
 from agent.errors import ConfigError, FolderUnusable, InvalidRequest, TryLater
+from agent.folder_lock import folder_locked
 from agent.instance_file import NAME, parse_instance_file
 
 log = logging.getLogger(__name__)
@@ -68,9 +69,12 @@ def read_backend(name_text: str, root: Path) -> Identity:
     if content.get("name") != name:
         raise _broken(path, f"it is about {content.get('name')!r:.60}")
     engine, settings = content.get("engine"), content.get("settings", {})
+    of_wings = content.get("of_wings", {})
     if not isinstance(engine, str) or not isinstance(settings, dict):
         raise _broken(path, "engine or settings is missing or of a wrong type")
-    return Identity(name, folder, engine, settings)
+    if not isinstance(of_wings, dict):
+        raise _broken(path, "of_wings is of a wrong type")
+    return Identity(name, folder, engine, settings, of_wings=of_wings)
 
 
 def read_roster(folder: Path) -> dict[InstanceId, Mapping[str, Any]]:
@@ -133,16 +137,16 @@ def lock_held(folder: Path) -> Iterator[None]:
         file = os.open(folder / "lock", flags, 0o660)
     except OSError as error:
         raise FolderUnusable(f"cannot open {_shown(folder / 'lock', error)}") from error
-    try:
+    with ExitStack() as held:
+        held.callback(os.close, file)
         try:
+            held.enter_context(folder_locked(folder))
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise TryLater(
                 f"cannot lock {folder}: another worker holds this session", code="locked"
             ) from error
         yield
-    finally:
-        os.close(file)
 
 
 def engine_folder(folder: Path, name: str) -> Path:

@@ -53,6 +53,12 @@ class StillEngine:
     async def send(self, message: Mapping[str, Any]) -> Mapping[str, Any]:
         raise self._refusal("send")
 
+    async def mark_read(self, asked: Mapping[str, Any]) -> None:
+        raise self._refusal("mark messages as read")
+
+    async def presence(self, asked: Mapping[str, Any]) -> None:
+        raise self._refusal("show a presence")
+
     async def logout(self) -> None:
         raise self._refusal("log out")
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agent.core.words import Claim, InstanceId
-from agent.engines.base import Engine
+from agent.engines.base import DECLARED, Engine
 from agent.engines.catalog import file_rules, load_engine
 from agent.engines.files import NO_RULES
 from agent.errors import EngineError, FolderUnusable, InvalidRequest
@@ -87,9 +87,12 @@ async def _work(identity: Identity, link_path: Path) -> int:
     pairing = Pairing(identity.paired)
     reports = Reports(identity.id, asyncio.Event(), life.crashed, pairing)
     share_session(identity.folder)  # of a worker that was killed
-    parts = open_worker_parts(identity.folder, identity.id, identity.of_wings, reports.happened)
+    parts = open_worker_parts(
+        identity.folder, identity.id, identity.of_wings, reports.happened, shared=identity.leased
+    )
     reports.keeper = parts.keeper
     engine = _open_engine(identity, reports)
+    parts.serve(engine)
     fence = _make_fence(engine, reports, life, open=False) if identity.leased else None
 
     async def lease(args: Mapping[str, Any]) -> Answer:
@@ -187,7 +190,10 @@ def _open_engine(identity: Identity, reports: Reports) -> Engine:
         rules.check_login(session, identity.account)
     except EngineError as error:
         return refused_engine(error, reports)
-    return open_engine(engine_folder(identity.folder, "session"), identity.settings, reports)
+    settings = {name: value for name, value in identity.settings.items() if name != DECLARED}
+    if (declared := identity.of_wings.get(identity.engine)) is not None:
+        settings[DECLARED] = declared
+    return open_engine(engine_folder(identity.folder, "session"), settings, reports)
 
 
 def _make_fence(engine: Engine, reports: Reports, life: Life, *, open: bool) -> "Fence":

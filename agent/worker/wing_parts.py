@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from agent.core.words import Happening, InstanceId
-from agent.engines.base import Keeper, KeepsNothing
+from agent.engines.base import Engine, Keeper, KeepsNothing
 from agent.wing import wings
 from agent.worker.calls import Work
 
@@ -17,9 +17,14 @@ class WorkerPart(Keeper, Protocol):
     def works(self) -> Mapping[str, Work]:
         """The calls of the link that it answers, by name."""
 
+    def serve(self, engine: Engine) -> None:
+        """The session's engine, once it is there."""
+
     async def close(self) -> None: ...
 
 
+SHARED = "shared"
+"""In the settings of a part: the agent, perhaps another user, reads the files that it keeps."""
 OpenWorkerPart = Callable[
     [Path, InstanceId, Mapping[str, Any], Callable[[Happening], None]], WorkerPart | None
 ]
@@ -39,6 +44,10 @@ class WorkerParts:
         """Of what arrives."""
         keeping = [part for part in self._parts if part.keeps]
         return _All(keeping) if len(keeping) > 1 else keeping[0] if keeping else KeepsNothing()
+
+    def serve(self, engine: Engine) -> None:
+        for part in self._parts:
+            part.serve(engine)
 
     async def close(self) -> None:
         for part in self._parts:
@@ -60,10 +69,16 @@ def open_worker_parts(
     id: InstanceId,
     settings: Mapping[str, Any],
     tell: Callable[[Happening], None],
+    *,
+    shared: bool = False,
 ) -> WorkerParts:
-    """`settings`: each wing's, by its name."""
+    """`settings`: each wing's, by its name; `shared`: the agent takes what they keep to other
+    machines."""
+    more = {SHARED: True} if shared else {}
     opened = (
-        wing.take(wing.worker).open_worker_part(folder, id, settings.get(wing.name, {}), tell)
+        wing.take(wing.worker).open_worker_part(
+            folder, id, {**settings.get(wing.name, {}), **more}, tell
+        )
         for wing in wings()
         if wing.worker
     )

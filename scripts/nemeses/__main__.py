@@ -20,13 +20,20 @@ from pathlib import Path
 
 from agent.engines.baileys.fetch import fetch_packages
 from scripts.benches.machine import TOP, this_machine
+from scripts.nemeses.messages import counted, flowing
 from scripts.nemeses.rounds import Chaos, chaos, load, now
 from tests.fleet.agent import TTL
 from tests.standin.baileys.run import why_not
 
 
 async def run(
-    rounds: int, seed: int, place: Path, say: Callable[[str], None], away: float = 0.0
+    rounds: int,
+    seed: int,
+    place: Path,
+    say: Callable[[str], None],
+    away: float = 0.0,
+    *,
+    messages: bool = False,
 ) -> Chaos:
     task = asyncio.current_task()
     assert task is not None
@@ -41,11 +48,15 @@ async def run(
         if away:
             await found.without_database(away)
             say(f"{away:g} s without the database: no session dropped")
-        for number in range(rounds):
-            names = found.choose()
-            await found.play(names)
-            back = found.back[" + ".join(names)][-1]
-            say(f"{number + 1} of {rounds}: {' + '.join(names)}; back after {back:.1f} s, {load()}")
+        async with flowing(found, count=messages) as traffic:
+            for number in range(rounds):
+                names = found.choose()
+                await found.play(names)
+                back = found.back[" + ".join(names)][-1]
+                done = f"{number + 1} of {rounds}: {' + '.join(names)}"
+                say(f"{done}; back after {back:.1f} s, {load()}")
+        if traffic is not None:
+            say(await counted(traffic))
         return found
 
 
@@ -71,12 +82,16 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--seed", type=int, default=1, metavar="S", help="of all choices")
     words = "freeze the database for so many seconds, in place of the rounds"
     parser.add_argument("--away", type=float, default=0.0, metavar="SECONDS", help=words)
+    words = "messages come and go in a session all the time, and are counted at the end"
+    parser.add_argument("--messages", action="store_true", help=words)
     options = parser.parse_args(argv)
     rounds = 0 if options.away else options.rounds
     print(f"On {this_machine()}; ttl {TTL:g} s.\n")
     place = Path(tempfile.mkdtemp(prefix="wa-chaos-", dir="/var/tmp"))
     try:
-        found = asyncio.run(run(rounds, options.seed, place, _say, options.away))
+        found = asyncio.run(
+            run(rounds, options.seed, place, _say, options.away, messages=options.messages)
+        )
     except Exception:
         traceback.print_exc()
         words = "not held; each machine's agent.log, and its state, the logins and the database"

@@ -215,6 +215,18 @@ async def test_a_message_is_sent_once_per_key(house: House, cli: Cli) -> None:
         (("Ann", "--contact", "+49 1"), {"type": "contact", "phone": "+49 1", "name": "Ann"}),
         (("!", "--react", "3EB0"), {"type": "reaction", "message_id": "3EB0", "emoji": "!"}),
         (("--react", "3EB0"), {"type": "reaction", "message_id": "3EB0", "emoji": ""}),
+        (
+            ("yes", "--quote", "M1", "--by", "49 151", "--mention", "49 123 456"),
+            {
+                **{"type": "text", "text": "yes", "quote": "M1"},
+                **{"quote_from": "49151@s.whatsapp.net", "mentions": ["49123456@s.whatsapp.net"]},
+            },
+        ),
+        (("no", "--edit", "M1"), {"type": "edit", "message_id": "M1", "text": "no"}),
+        (("--delete", "M1", "--by", "me"), {"type": "delete", "message_id": "M1", "sender": "me"}),
+        (("--edit", "M1"), None),
+        (("x", "--delete", "M1"), None),
+        (("x", "--mention", "nobody"), None),
         ((), None),
         (("--contact", "+49 1"), None),
         (("--location", "here"), None),
@@ -224,12 +236,27 @@ async def test_a_message_is_sent_once_per_key(house: House, cli: Cli) -> None:
 async def test_every_kind_of_message_is_sent_or_refused(
     house: House, cli: Cli, words: tuple[str, ...], told: dict[str, object] | None
 ) -> None:
-    await cli("create", "sales", "--engine", "web")
+    await cli("create", "sales", "--engine", "sandbox")
     said = await cli("send", "sales", "491", *words)
     assert said.status == (2 if told is None else 0), said.err
     assert [row[1] for row in house.supervisor.sent] == (
         [] if told is None else [{"to": "491", **told}]
     )
+
+
+async def test_a_chat_is_told_for_the_moment(house: House, cli: Cli) -> None:
+    await cli("create", "sales", "--engine", "sandbox")
+    said = await cli("read", "sales", "49 151 123", "M1", "M2", "--by", "49 151 124")
+    assert said.out == "2 messages are marked as read\n"
+    said = await cli("presence", "sales", "typing", "49151123", "--seconds", "5")
+    assert said.out == "sales shows: typing\n"
+    await cli("presence", "sales", "available")
+    chat, who = "49151123@s.whatsapp.net", "49151124@s.whatsapp.net"
+    assert [row[1:] for row in house.supervisor.commands] == [
+        ("mark_read", {"chat": chat, "sender": who}),
+        ("typing", {"chat": chat, "seconds": 5}),
+        ("available", {"chat": "", "seconds": 0}),
+    ]
 
 
 async def test_the_sandbox_is_driven(house: House, cli: Cli) -> None:

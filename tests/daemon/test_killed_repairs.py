@@ -339,6 +339,9 @@ ELSEWHERE = {
     "tests/wings/messages/out/test_outbox_kills.py": {
         *("outbox_file", "outbox_accepted", "outbox_begun", "outbox_sent", "outbox_noted"),
     },
+    "tests/fleet/test_moves_of_messages.py": {
+        *("baggage_part", "baggage_unpacked", "outbox_handed_over", "outbox_brought"),
+    },
     # A record is saved beside `repair_begun` and `repair_done`, before and after each step.
     "tests/store": {
         *("before_commit", "after_commit", "before_migration_copy", "after_migration_copy"),
@@ -348,6 +351,7 @@ ELSEWHERE = {
     "tests/wings/messages/test_killed_spool.py": {
         *("spool_begun", "spool_written", "spool_kept", "spool_dropping"),
     },
+    "tests/wings/messages/media/test_killed_media.py": {"media_loaded"},
 }
 """Who kills at the points that no repair passes by itself."""
 

@@ -2,7 +2,9 @@
 
 import asyncio
 import time
+from base64 import b64encode
 from collections.abc import Mapping
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ from agent.core.model import Happening, Instance, InstanceId, SessionRecord
 from agent.errors import LinkError
 from agent.supervise.facts import Facts
 from agent.supervise.registry import Registry
+from agent.supervise.requests.highest_cursors import HighestCursors
 from agent.supervise.requests.kept_messages import KeptMessages
 from agent.wings.messages.part import MessagesPart
 from agent.wings.messages.readers import Readers
@@ -26,6 +29,8 @@ class FakeWorker:
         self.newest = first - 1
         self.asked: list[tuple[str, dict[str, Any]]] = []
         self.breaks_with: Exception | None = None
+        self.files: dict[str, bytes] = {}
+        """Of messages, by the ids of their records."""
         self.leave = asyncio.Event()
         """While clear, its answers wait."""
         self.leave.set()
@@ -72,13 +77,21 @@ class FakeWorker:
     def _answer(self, do: str, args: Mapping[str, Any]) -> Mapping[str, Any]:
         if do == "messages_state":
             return {"newest": self.newest, "waiting": 2, "bytes": 300, "lost": 1}
+        if do == "messages_media":
+            content = self.files[args["id"]]
+            about = {"size": len(content), "sha256": sha256(content).hexdigest()}
+            return {"state": "ready", "name": args["id"], "mimetype": "image/png", **about}
+        if do == "messages_media_part":
+            part = self.files[args["name"]][args["offset"] :][: 192 * 1024]
+            return {"data": b64encode(part).decode()}
         if do != "messages":
             return {}
         after, oldest = min(args["after"], self.newest), self.newest - len(self.records) + 1
         found = [one for one in self.records if one["cursor"] > after][: args["limit"]]
         last = found[-1]["cursor"] if found else after
         if 0 < after < oldest - 1:
-            found = [gap(max(after + 1, self.first), oldest - 1, time.time()), *found]
+            first = max(after + 1, self.first)
+            found = [gap(first, oldest - 1, time.time(), oldest - first), *found]
         return {
             **{"records": found, "next": last, "oldest": oldest, "newest": self.newest},
             "more": last < self.newest,
@@ -90,7 +103,7 @@ class FakeMessages:
 
     def __init__(self, store: Any) -> None:
         self.registry = Registry(store, None, Path("/nowhere"))
-        self.source = KeptMessages(self.registry)
+        self.source = KeptMessages(self.registry, HighestCursors(store, self.registry))
         self.part = MessagesPart(self.source, Readers(store, self.source))
         self.workers: dict[InstanceId, FakeWorker] = {}
 

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from base64 import b64encode
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -148,7 +148,7 @@ class FakeRepairs:
 
 class FakeSupervisor:
     def __init__(self) -> None:
-        self.orders = self.creation = self.deletion = self.asking = self
+        self.orders = self.creation = self.deletion = self.asking = self.moments = self
         self.checking = self.setting_up = self
         self.bus = EventBus(limit=1000)
         self.keeping = FakeKeeping(self)
@@ -315,6 +315,13 @@ class FakeSupervisor:
             raise answer
         return answer
 
+    async def ask_sent(
+        self, id: InstanceId, message: Mapping[str, Any], begun_wall: float
+    ) -> Mapping[str, Any]:
+        """As the worker of a server's session tells it, of what this one sent."""
+        said = dict(message) in [told for sent_id, told in self.sent if sent_id == id]
+        return {"id": "3EB0", "outcome": "sent"} if said else {"outcome": "not_sent"}
+
     async def send(
         self, id: InstanceId, message: Mapping[str, Any], file: Path | None = None
     ) -> Mapping[str, Any]:
@@ -325,6 +332,20 @@ class FakeSupervisor:
             message = {**message, "content": b64encode(file.read_bytes()).decode()}
         self.sent.append((id, dict(message)))
         return {"message_id": f"M{len(self.sent)}"}
+
+    async def find(
+        self, _id: InstanceId, _chat: str, _message_ids: Sequence[str]
+    ) -> Mapping[str, Mapping[str, Any]]:
+        return {}
+
+    async def mark_read(
+        self, id: InstanceId, chat: str, message_ids: Sequence[str] = (), sender: str = ""
+    ) -> int:
+        self.commands.append((id, "mark_read", {"chat": chat, "sender": sender}))
+        return len(message_ids)
+
+    async def presence(self, id: InstanceId, state: str, chat: str = "", seconds: int = 0) -> None:
+        self.commands.append((id, state, {"chat": chat, "seconds": seconds}))
 
     async def check_now(
         self, ids: Collection[InstanceId] | None = None

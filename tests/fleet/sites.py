@@ -18,7 +18,7 @@ from agent.supervise.copies.snapshots import Snapshots
 from agent.supervise.facts import Facts
 from agent.supervise.fleet.arrivals import Arrivals
 from agent.supervise.fleet.epochs import Epochs
-from agent.supervise.fleet.replicas import Replicas
+from agent.supervise.fleet.stored.replicas import Replicas
 from agent.supervise.registry import Registry
 from agent.vault.identity import create
 from tests.supervise.test_show import SOURCES

@@ -79,8 +79,8 @@ async def test_a_session_is_exported_and_restored_through_another_machine_and_im
         status, answer = await imported(b, archive, enable="true")
         assert (status, answer["paired"]) == (201, True)
         assert await fleet.owners() == {"shop": "b"}
-        assert read_identity(b.state / "sessions/shop").instance.leased
         await eventually(lambda: fleet.connected(["shop"]), within=30)
+        assert read_identity(b.state / "sessions/shop").instance.leased
         await eventually(lambda: fleet.copied(["shop"]), within=20)
 
 

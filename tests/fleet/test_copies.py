@@ -30,7 +30,7 @@ from agent.fleet.copies.take import take_copy
 from agent.fleet.key import FleetKey, copy_context
 from agent.instance_file import NAME, parse_object
 from agent.supervise.facts import Facts
-from agent.supervise.fleet.replicas import LONGEST_PAUSE
+from agent.supervise.fleet.stored.replicas import LONGEST_PAUSE
 from agent.vault.copies.pack import INNER
 from agent.vault.copies.untar import Limits
 from agent.vault.identity import Identity, create, read_identity
@@ -212,7 +212,7 @@ async def test_a_store_in_the_middle_of_its_pairing_is_copied_as_soon_as_it_is_w
         await eventually(lambda: a.replicas.of(SHOP).stored_at, within=LONGEST_PAUSE - 5)
         assert a.replicas.of(SHOP).problem == ""
         assert "cannot copy" not in caplog.text
-        monkeypatch.setattr("agent.supervise.fleet.replicas.PATIENCE", 0.0)
+        monkeypatch.setattr("agent.supervise.fleet.stored.replicas.PATIENCE", 0.0)
         file.unlink()
         await eventually(lambda: "cannot copy shop" in caplog.text)
     assert caplog.text.count("cannot copy shop") == 1

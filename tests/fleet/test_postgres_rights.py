@@ -30,7 +30,7 @@ async def state(fleet: Fleet) -> list[list[TupleRow]]:
         "SELECT relname FROM pg_class WHERE relnamespace = 'wa_agent'::regnamespace"
         " AND relkind = 'r' ORDER BY 1",
     )
-    assert len(tables) == 8
+    assert len(tables) == 9
     return [
         await ask(fleet.server.url, f"SELECT it::text FROM wa_agent.{name} it")
         for (name,) in tables
@@ -212,6 +212,7 @@ async def _tries(other: PostgresCoordinator, member: Member, own: Member, comman
     assert not await other.take_over(member, 2, 0, member.renewals, {"shop": own.id})
     assert not await other.hand_over(member, "shop", own.id, "mine")
     assert not await other.store_copy(member, "shop", 0, b"another session")
+    assert not await other.store_baggage(member, "shop", 0, 1, pieces={"x": b""}, kept=["x"])
     assert not await other.update(member, "shop", 0, wanted="stopped")
     assert not await other.delete(member, "shop", 0)
     await other.publish(member, {"shop": {"state": "wrong"}})

@@ -20,7 +20,7 @@ from agent.fleet.copies.profile import Pointer, parse_pointer, render_pointer
 from agent.fleet.copies.restic import Restic, read_env_file
 from agent.fleet.key import copy_context
 from agent.supervise.facts import Facts
-from agent.supervise.fleet.profiles import Profiles
+from agent.supervise.fleet.stored.profiles import Profiles
 from agent.vault.copies.snapshots import list_snapshots
 from agent.vault.identity import read_identity
 from agent.vault.trash import list_trash

@@ -72,7 +72,10 @@ def main(id: str) -> None:
     if habit == "locker":
         path = Path(os.environ["WA_SESSION_ROOT"], id, "lock")
         lock = os.open(path, os.O_RDWR | os.O_CREAT)
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            sys.exit(75)  # as a worker
     print("ready", id, flush=True)
     say("READY=1", f"STATUS=I am {habit}")
     if habit == "hang":

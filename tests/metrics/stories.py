@@ -21,6 +21,8 @@ from agent.core.model import (
 )
 from agent.core.view import InstanceView
 from agent.supervise.requests.message_page import KeptState
+from agent.wings.messages.out.session.figures import OutboxFigures, SessionOutbox
+from agent.wings.messages.out.states import State
 from agent.wings.webhooks.deliveries import WebhookFigures
 from tests.fakes.supervisor import make_view
 
@@ -222,6 +224,12 @@ def _drops(t: float, at: float) -> World:
     """A session drops three messages that were not delivered, at that moment."""
     state = KeptState(newest=90, waiting=20, lost=3 * (t >= at))
     return machine(of_wings={"messages": {InstanceId("s0"): state}})
+
+
+def _outbox(t: float, oldest: float | None = None, failed: int = 0) -> World:
+    """A session of which a message waits since then, and so many have failed."""
+    its = SessionOutbox(1, oldest, {State.FAILED: failed})
+    return machine(of_wings={"outbox": OutboxFigures({InstanceId("s0"): its})})
 
 
 def _waits_since(since: float, until: float = math.inf) -> Callable[[float], World]:
@@ -601,6 +609,17 @@ STORIES = (
     _quiet("WaWebhookBacklog", "none waits", 25, always(machine())),
     _fires("WaMessagesMissing", "three went", 5, lambda t: _drops(t, 120)),
     _quiet("WaMessagesMissing", "three went long ago", 5, lambda t: _drops(t, 0)),
+    _fires("WaSessionOutboxOld", "one waits", 25, lambda t: _outbox(t, 60.0)),
+    _quiet(
+        "WaSessionOutboxOld",
+        "each is sent after ten minutes",
+        45,
+        lambda t: _outbox(t, t - t % 600),
+    ),
+    _quiet("WaSessionOutboxOld", "none waits", 25, _outbox),
+    _fires("WaSessionSendsFail", "ten at once", 5, lambda t: _outbox(t, failed=10 * (t >= 120))),
+    _quiet("WaSessionSendsFail", "three", 5, lambda t: _outbox(t, failed=3 * (t >= 120))),
+    _quiet("WaSessionSendsFail", "one in ten", 60, lambda t: _outbox(t, failed=int(t // 600))),
     _fires("WaAgentRestarting", "three times", 10, lambda t: _restarts(t, (60, 180, 300))),
     _quiet("WaAgentRestarting", "twice", 10, lambda t: _restarts(t, (60, 300))),
     Story("WaAgentDown", "down", 4, always(World(up=0.0)), True, seen_by_the_agent=False),

@@ -32,6 +32,7 @@ from agent.metrics.rules import Site, alertmanager_file, prometheus_file, rules_
 from agent.metrics.runbook import link, paragraphs, what_to_do
 from agent.metrics.text import Family
 from agent.wings.messages.metrics import message_samples
+from agent.wings.messages.out.session.figures import OutboxFigures, outbox_samples
 from agent.wings.webhooks.deliveries import WebhookFigures
 from agent.wings.webhooks.metrics import webhook_samples
 from tests.fakes.supervisor import make_view
@@ -154,6 +155,7 @@ def own_lines(world: World) -> Iterator[tuple[Family, str]]:
     yield from backend_samples(views)
     yield from fleet_samples(own.fleet)
     yield from message_samples(own.of_wings.get("messages", {}))
+    yield from outbox_samples(own.of_wings.get("outbox", OutboxFigures()))
     yield from webhook_samples(own.of_wings.get("webhooks", WebhookFigures()))
     members = {group: 3 * goes_on for group, goes_on in own.incidents.items()}
     yield from repair_samples(
@@ -294,6 +296,7 @@ EXACT: Mapping[str, Mapping[str, str]] = {
     "WaFileDescriptorsHigh": {},
     "WaWebhookBacklog": {},
     "WaMessagesMissing": {},
+    "WaSessionOutboxOld": {},
     "WaAgentRestarting": {},
     "WaFleetMachineLost": {"state": "lost"},
     "WaFleetDatabaseUnreachable": {},

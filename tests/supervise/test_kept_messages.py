@@ -1,6 +1,7 @@
 """What arrived in a session, read from its worker: pages, waits, restarts, and what all have."""
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
@@ -9,6 +10,7 @@ from agent.errors import EngineError, LinkError, NotFound, Refused, TryLater
 from agent.store.database import Store
 from agent.supervise.facts import Facts
 from agent.supervise.registry import Registry
+from agent.supervise.requests.highest_cursors import HighestCursors
 from agent.supervise.requests.kept_messages import READER, READS_AT_ONCE, KeptMessages
 from tests.fakes.messages import FakeWorker
 
@@ -16,13 +18,14 @@ ID, REMOTE = InstanceId("shop"), InstanceId("far")
 
 
 class Bench:
-    def __init__(self, registry):
-        self.registry = registry
-        self.messages = KeptMessages(registry)
+    def __init__(self, registry, store):
+        self.registry, self.store = registry, store
+        self.highest = HighestCursors(store, registry)
+        self.messages = KeptMessages(registry, self.highest)
         self.worker = FakeWorker()
         record = SessionRecord()
         self.facts = Facts(Instance(ID, "sandbox", True), record, link=self.worker)
-        far = Instance(REMOTE, "evolution", True, {"backend": "eu"})
+        far = Instance(REMOTE, "whaticket", True, {"backend": "eu"})
         registry.facts.update({ID: self.facts, REMOTE: Facts(far, record)})
 
     async def texts(self, after, **more):
@@ -41,7 +44,7 @@ class Bench:
 @pytest.fixture
 async def bench(tmp_path):
     store = await Store.open(tmp_path / "agent.db")
-    yield Bench(Registry(store, None, tmp_path))
+    yield Bench(Registry(store, None, tmp_path), store)
     await store.close()
 
 
@@ -297,3 +300,30 @@ async def test_its_state_is_what_the_worker_told_last(bench):
     assert (state.newest, state.waiting, state.bytes, state.lost) == (0, 0, 0, 0)
     await bench.messages.ask_state(REMOTE)
     assert list(bench.messages.states()) == [ID]
+
+
+async def test_a_worker_hears_before_it_is_asked_how_far_its_session_was_known(bench):
+    bench.worker.keep("a", "b", "c")
+    bench.told()
+    await bench.texts(0)
+    assert ("messages_above", {"cursor": 3}) in bench.worker.asked
+    await bench.messages.save_highest()
+    again = Bench(bench.registry, bench.store)
+    await again.highest.take_over()
+    again.messages.attached(ID)
+    await again.texts(0)
+    assert again.worker.asked[:1] == [("messages_above", {"cursor": 3})]
+    await again.texts(0)
+    assert len(again.worker.asked) == 3, "it is told once"
+
+
+async def test_an_instance_that_was_made_again_is_not_told_of_the_one_before(bench):
+    bench.worker.keep("a")
+    bench.told()
+    await bench.messages.save_highest()
+    instance = replace(bench.facts.instance, created_wall=5.0)
+    bench.registry.facts[ID] = Facts(instance, SessionRecord(), link=bench.worker)
+    other = HighestCursors(bench.store, bench.registry)
+    await other.take_over()
+    assert other.of(ID) == 0
+    assert await bench.store.get_facts("messages_highest.") == {}

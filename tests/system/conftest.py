@@ -19,9 +19,8 @@ PYTHON = "/opt/wa-agent/venv/bin/python"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    here = Path(__file__).parent
     for item in items:
-        if here in item.path.parents:
+        if item.nodeid.startswith("tests/system/"):
             item.add_marker(pytest.mark.systemd)
 
 

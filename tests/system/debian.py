@@ -1,11 +1,13 @@
 """A minimal Debian in a machine of its own: none of our files, packages or tools are in it."""
 
 import contextlib
+import hashlib
 import os
 import re
 import shutil
 import subprocess
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -24,15 +26,32 @@ DOWNLOAD = (
 )
 
 
+def bootstrapped() -> Path:
+    """Its files, made once a month and whenever something else is to be in it."""
+    hook = f"--customize-hook={DOWNLOAD}"
+    options = ("--quiet", "--variant=minbase", f"--include={BASE}", hook, "bookworm")
+    digest = hashlib.sha256("\n".join(options).encode()).hexdigest()[:16]
+    made = SOURCE / f".cache/debian-{time.strftime('%Y-%m')}-{digest}.tar"
+    if not made.exists():
+        made.parent.mkdir(exist_ok=True)
+        for old in made.parent.glob("debian-*.tar"):
+            old.unlink()
+        with tempfile.TemporaryDirectory(dir=made.parent) as folder:
+            making = Path(folder) / "made.tar"
+            _do("mmdebstrap", *options, making)
+            making.rename(made)
+    return made
+
+
 def make_debian() -> Bed:
     """Laid out, not booted. Its packages come from a folder of its own: no network is needed."""
     place = Path(tempfile.mkdtemp(prefix="wa-bed-", dir="/tmp"))
     bed = Bed(place, place / "root", console=place / "console")
     try:
         _do("mount", "-t", "tmpfs", "-o", f"size={SIZE},mode=0755", "tmpfs", place)
-        hook = f"--customize-hook={DOWNLOAD}"
-        options = ("--quiet", "--variant=minbase", f"--include={BASE}", hook)
-        _do("mmdebstrap", *options, "bookworm", bed.root)
+        bed.root.mkdir()
+        keep = ("--numeric-owner", "--xattrs", "--xattrs-include=*", "--same-permissions")
+        _do("tar", "--extract", *keep, "--file", bootstrapped(), "--directory", bed.root)
         for source in (bed.root / "etc/apt").glob("sources.list*"):
             shutil.rmtree(source) if source.is_dir() else source.unlink()
         debian = "deb [trusted=yes] file:/srv/debian ./\n"

@@ -72,6 +72,13 @@ OF_THE_AGENT: Mapping[str, tuple[str, str]] = {
     "wa_messages_waiting": ("gauge", "session"),
     "wa_messages_bytes": ("gauge", "session"),
     "wa_messages_lost_total": ("counter", "session"),
+    "wa_messages_unsure_total": ("counter", "session"),
+    "wa_messages_media_files": ("gauge", "session"),
+    "wa_messages_media_bytes": ("gauge", "session"),
+    "wa_outbox_waiting": ("gauge", "session"),
+    "wa_outbox_messages_total": ("counter", "session state"),
+    "wa_outbox_failed_total": ("counter", "reason"),
+    "wa_outbox_acknowledgement_seconds": ("histogram", "le"),
     "wa_agent_scrape_render_seconds": ("gauge", ""),
     "wa_backend_up": ("gauge", "backend"),
     "wa_backend_hooks_total": ("counter", "backend"),
@@ -134,6 +141,8 @@ ALERTS = """
     WaFileDescriptorsHigh 300 warning
     WaBackendDown 120 critical
     WaMessagesMissing 0 warning
+    WaSessionOutboxOld 300 warning
+    WaSessionSendsFail 0 warning
     WaWebhookBacklog 300 warning
     WaFleetMachineLost 60 critical
     WaFleetDatabaseUnreachable 60 critical

@@ -27,18 +27,19 @@ sys.meta_path[:] = [each for each in sys.meta_path if "__editable__" not in each
 EACH = {wing.name: (wing,) for wing in wings()} | {"all": wings()}
 
 
-@pytest.fixture(params=EACH.values(), ids=EACH)
+@pytest.fixture(scope="module", params=EACH.values(), ids=EACH)
 def taken(request: pytest.FixtureRequest) -> tuple[Wing, ...]:
     """The wings that are taken away: one, or all."""
     found: tuple[Wing, ...] = request.param
     return found
 
 
-@pytest.fixture
-def without(taken: tuple[Wing, ...], tmp_path: Path) -> dict[str, str]:
+@pytest.fixture(scope="module")
+def without(taken: tuple[Wing, ...], tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """The environment of a program whose folders of those wings are gone."""
-    copy = tmp_path / "program" / "agent"
-    shutil.copytree(PROGRAM, copy, ignore=shutil.ignore_patterns("__pycache__", "node_modules"))
+    copy = tmp_path_factory.mktemp("program") / "agent"
+    # With its bytecode, which is valid for a copy of the same age.
+    shutil.copytree(PROGRAM, copy, ignore=shutil.ignore_patterns("node_modules"))
     for wing in taken:
         shutil.rmtree(copy / "wings" / wing.name)
     if taken == wings():

@@ -59,6 +59,15 @@ class FleetDoor:
                 return await answer_for_absent(asked, forwarding, owner, str(error))
         return await answer_for_absent(asked, forwarding, owner, _ON_THEIR_WAY)
 
+    def moved(self, id: InstanceId, parts: Parts) -> TryLater | None:
+        """Why a session that this machine had a moment ago is not found; None: it is here, or no
+        machine has it."""
+        directory = self.face.directory
+        unknown = directory.known and directory.owner(id) is None
+        if id in parts.supervisor.views() or unknown:
+            return None
+        return _not_owner(id, self.face.machine)
+
     async def list(self, call: Call, wanted: Wanted) -> dict[str, Any]:
         face = self.face
         return await list_all(call, wanted, face.machine, face.directory, self.views)

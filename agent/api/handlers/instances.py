@@ -146,9 +146,10 @@ def _here(call: Call) -> Json:
 
 
 def _outbox(call: Call) -> Json:
-    """What waits to be sent; nothing where messages are not kept."""
-    outbox = call.parts.outbox
-    return {} if outbox is None else {"outbox": outbox.waiting(call.id)}
+    """What waits to be sent, and what became of the rest; nothing where messages are not kept."""
+    if (outbox := call.parts.outbox) is None:
+        return {}
+    return {"outbox": outbox.waiting(call.id), "outbox_ended": outbox.ended(call.id)}
 
 
 async def details(call: Call) -> Json:

@@ -4,7 +4,7 @@ import asyncio
 import binascii
 import hashlib
 import json
-from collections.abc import AsyncIterator, Awaitable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -12,11 +12,14 @@ from aiohttp import web
 
 from agent.api.http.call import Call, MessageOutbox, Order
 from agent.api.http.envelope import json_answer
-from agent.api.http.fields import INTEGER, NUMBER, STRING, Field, read_body
+from agent.api.http.fields import INTEGER, NUMBER, STRING, STRINGS, Field, read_body
+from agent.engines.catalog import entry_of
+from agent.engines.phones import person_of
 from agent.errors import EngineError, InvalidRequest, Refused, TooLarge, WaError
+from agent.supervise.requests.moments import ME
 
 _TO = Field("to", STRING, "a phone number or a chat's id", required=True, least=1, most=128)
-_KINDS = ("text", "media", "location", "contact", "reaction")
+_KINDS = ("text", "media", "location", "contact", "reaction", "edit", "delete")
 _TYPE = Field("type", STRING, "default text", choices=_KINDS)
 _EXPIRES = Field(
     "expires_in",
@@ -26,14 +29,41 @@ _EXPIRES = Field(
     most=30 * 86_400,
 )
 _ALL = (_TO, _TYPE, _EXPIRES)
+_ID = 'its WhatsApp id, or the one that the outbox gave it ("out_…")'
+_MESSAGE_ID = Field(
+    "message_id", STRING, f"the message meant: {_ID}", required=True, least=1, most=256
+)
+_SENDER = Field(
+    "sender",
+    STRING,
+    'who wrote the message meant: a number or jid, "me" = this session; default: looked up in what'
+    " is kept here",
+    least=2,
+    most=64,
+)
+_ANSWERS = (
+    Field("quote", STRING, f"the message that this one replies to: {_ID}", least=1, most=256),
+    Field(
+        "quote_from",
+        STRING,
+        "who wrote that message, as `sender`",
+        least=2,
+        most=64,
+    ),
+    Field("mentions", STRINGS, "numbers or jids of people that the text names", most=256),
+)
 _MORE: Mapping[str, tuple[Field, ...]] = {
-    "text": (Field("text", STRING, "the message", required=True, least=1, most=65_536),),
+    "text": (
+        Field("text", STRING, "the message", required=True, least=1, most=65_536),
+        *_ANSWERS,
+    ),
     "media": (
         Field("url", STRING, "address of the file; or send `content`", least=1, most=2048),
         Field("content", STRING, "the file itself, base64; api.media_limit bytes", least=1),
         Field("mimetype", STRING, "the file's type", required=True, least=3, most=128),
         Field("filename", STRING, "its name for the receiver", least=1, most=255),
         Field("caption", STRING, "the caption", most=4096),
+        *_ANSWERS,
     ),
     "location": (
         Field("latitude", NUMBER, "degrees north", required=True, least=-90, most=90),
@@ -46,13 +76,18 @@ _MORE: Mapping[str, tuple[Field, ...]] = {
         Field("phone", STRING, "the contact's number", required=True, least=1, most=64),
     ),
     "reaction": (
-        Field(
-            "message_id", STRING, "id of the message to react to", required=True, least=1, most=256
-        ),
+        _MESSAGE_ID,
+        _SENDER,
         Field("emoji", STRING, 'the reaction; "" removes it', required=True, most=32),
     ),
+    "edit": (
+        _MESSAGE_ID,
+        Field("text", STRING, "its text from now on", required=True, least=1, most=65_536),
+    ),
+    "delete": (_MESSAGE_ID, _SENDER),
 }
-MESSAGE = (*_ALL, *(Field(f.name, f.kind, f.meaning) for rows in _MORE.values() for f in rows))
+_SHOWN = {field.name: field for rows in reversed([*_MORE.values()]) for field in rows}
+MESSAGE = (*_ALL, *(Field(f.name, f.kind, f.meaning) for f in _SHOWN.values()))
 WAIT_SENT = (
     Field(
         "wait",
@@ -74,12 +109,21 @@ _STATES = frozenset(
 
 
 async def send(call: Call) -> web.StreamResponse:
-    """Handed to the session at once; where messages are kept first, to who keeps them."""
+    return await (await begin(call))
+
+
+async def begin(call: Call) -> Awaitable[web.StreamResponse]:
+    """Handed to the session at once; where messages are kept first, to who keeps them. What it
+    returns waits for the answer, and the request needs no memory meanwhile."""
     call.supervisor.view(call.id)
-    if (outbox := call.parts.outbox) is None:
-        async with _order(call) as order:
-            return await _send(call, order)
-    return await (await _keep(call, outbox))
+    if (outbox := call.parts.outbox) is not None:
+        return await _keep(call, outbox)
+    async with _order(call) as order:
+        return _done(await _send(call, order))
+
+
+async def _done(answer: web.Response) -> web.StreamResponse:
+    return answer
 
 
 async def _keep(call: Call, outbox: MessageOutbox) -> Awaitable[web.StreamResponse]:
@@ -102,6 +146,8 @@ async def _read(call: Call, body: Mapping[str, Any], media_limit: int) -> Order:
             "cannot use the field 'type': it must be one of " + ", ".join(_KINDS), field="type"
         )
     message = {"type": kind, **read_body(body, (*_ALL, *_MORE[kind]))}
+    must_send(call.supervisor.view(call.id).instance.engine, *_features(message))
+    _name_people(message)
     expires_in = message.pop("expires_in", None)
     if kind == "media":
         if ("url" in message) == ("content" in message):
@@ -121,6 +167,39 @@ async def _read(call: Call, body: Mapping[str, Any], media_limit: int) -> Order:
     # An engine that can gives the message this id: sent again, it is the same one for WhatsApp.
     message["key"] = hashlib.sha256("\0".join(whose).encode()).hexdigest()
     return Order(message, expires_in, whose, digest)
+
+
+def _features(message: Mapping[str, Any]) -> Iterator[str]:
+    yield message["type"]
+    yield from (name for name in ("quote", "mentions") if name in message)
+
+
+def must_send(engine: str, *features: str) -> None:
+    """Refuse at once what no session of this engine can ever send."""
+    sends = entry_of(engine).sends
+    for feature in features:
+        if feature not in sends:
+            field = feature if feature in ("quote", "mentions") else "type"
+            can = ", ".join(sorted(sends)) or "nothing"
+            raise Refused(
+                f"cannot send {feature}: the engine {engine} does not; it sends {can}",
+                field=field,
+                code="not_supported",
+            )
+
+
+def _name_people(message: dict[str, Any]) -> None:
+    """One form for a person, however its number is written."""
+    for name in ("quote_from", "sender"):
+        if name in message:
+            message[name] = writer_of(message[name], name)
+    if "mentions" in message:
+        people = (person_of(person, "mentions") for person in message["mentions"])
+        message["mentions"] = list(dict.fromkeys(people))
+
+
+def writer_of(text: str, field: str) -> str:
+    return ME if text == ME else person_of(text, field)
 
 
 async def _send(call: Call, order: Order) -> web.Response:

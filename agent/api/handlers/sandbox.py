@@ -1,10 +1,21 @@
 """The sandbox engine: its phone, its contacts, its faults."""
 
+import asyncio
 from collections.abc import Mapping
 from typing import Any
 
+from agent.api.handlers.messages import check_file
 from agent.api.http.call import Call, Json
-from agent.api.http.fields import BOOLEAN, INTEGER, NUMBER, OBJECT, STRING, STRINGS, Field
+from agent.api.http.fields import (
+    BOOLEAN,
+    INTEGER,
+    NUMBER,
+    OBJECT,
+    STRING,
+    STRINGS,
+    Field,
+    read_body,
+)
 from agent.engines.sandbox.records import KINDS, TYPES
 from agent.errors import EngineError, InvalidRequest, Refused
 
@@ -32,6 +43,9 @@ SAY = (
     Field("from_me", BOOLEAN, "true = the account's owner writes it on the phone"),
     Field("message_id", STRING, "its id at WhatsApp; default: a new one", least=1, most=48),
     Field("count", INTEGER, "so many messages, numbered; default 1", least=1, most=10_000),
+    Field("content", STRING, "a file that it brings, base64; api.media_limit bytes", least=1),
+    Field("mimetype", STRING, "the file's type", least=3, most=128),
+    Field("filename", STRING, "the file's name", most=255),
     Field("fields", OBJECT, "more of its record: quote, mentions, media, location, poll …"),
 )
 HEARD = (
@@ -55,7 +69,14 @@ async def fault(call: Call) -> Json:
 
 
 async def say(call: Call) -> Json:
-    return await _sandbox(call, "say", await call.body())
+    section = call.parts.section
+    async with call.large_body(section.media_limit * 4 // 3 + section.body_limit) as body:
+        said = read_body(body, SAY)
+        if "content" in said:
+            said["content"] = await asyncio.to_thread(
+                check_file, said["content"], section.media_limit
+            )
+        return await _sandbox(call, "say", said)
 
 
 async def heard(call: Call) -> Json:

@@ -34,7 +34,7 @@ class UnsupportedType(WaError):
 async def read_json(request: web.Request, *, limit: int, seconds: float) -> dict[str, Any]:
     """The body as an object; an empty body is an empty object."""
     if (raw := request.get(_RAW)) is None:
-        raw = request[_RAW] = await _read(request, limit, seconds)
+        raw = request[_RAW] = await read_bytes(request, limit=limit, seconds=seconds)
     if not raw.strip():
         return {}
     # A browser sends other types to foreign servers without a preflight request.
@@ -53,7 +53,7 @@ def forget_body(request: web.Request) -> None:
         request[_RAW] = b""
 
 
-async def _read(request: web.Request, limit: int, seconds: float) -> bytes:
+async def read_bytes(request: web.Request, *, limit: int, seconds: float) -> bytes:
     if request.headers.get("Content-Encoding", "identity") != "identity":
         raise UnsupportedType(
             "cannot read the body: the agent reads no compressed bodies", field="body"

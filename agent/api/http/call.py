@@ -20,7 +20,7 @@ from agent.core.alerts import AlertBoard
 from agent.core.model import Instance, InstanceId
 from agent.core.view import InstanceView
 from agent.deliver.bus import Subscription
-from agent.errors import TryLater
+from agent.errors import TryLater, WaError
 from agent.metrics.exporter import Exporter
 from agent.supervise.requests.evidence import Evidence
 from agent.supervise.supervisor import Supervisor
@@ -127,11 +127,25 @@ class Route:
     """The schema of its answer in JSON, for OpenAPI; None: it is described in words."""
     area: str = ""
     """The heading of /docs that it stands under, where its path does not tell."""
+    face: "Face | None" = None
+    """Whose clients ask it, where they are another program's."""
 
     @property
     def forwarded(self) -> bool:
         """Whether a machine of the fleet may send it to another one."""
         return self.relayed or ("{id:" in self.path and not self.anywhere)
+
+
+class Face(Protocol):
+    """What another program's clients expect."""
+
+    key_header: str
+    """The header that holds their key, which is one of ours; after Authorization."""
+
+    def is_on(self, parts: Parts) -> bool:
+        """False: its paths are unknown."""
+
+    def show_error(self, request: web.Request, error: WaError) -> web.Response: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +156,8 @@ class Call:
     caller: Caller
     query: Mapping[str, Any]
     """The checked parameters."""
+    given: Mapping[str, Any] | None = None
+    """The body, where it was made of one in another program's form; None: the request's own."""
 
     @property
     def supervisor(self) -> Supervisor:
@@ -157,11 +173,16 @@ class Call:
         return read_body(await self.raw_body(), self.route.body or ())
 
     @asynccontextmanager
-    async def large_body(self, most: int) -> AsyncIterator[dict[str, Any]]:
+    async def large_body(
+        self, most: int, read: "BodyReader" = read_json
+    ) -> AsyncIterator[dict[str, Any]]:
         """A body that may be longer than `body_limit`; few of them are in memory at a time."""
         section, size = self.parts.section, self.request.content_length
+        if self.given is not None:
+            yield dict(self.given)
+            return
         if size is not None and size <= section.body_limit:
-            yield await self.raw_body()
+            yield await read(self.request, limit=section.body_limit, seconds=section.body_timeout)
             return
         try:
             async with asyncio.timeout(section.body_timeout):
@@ -173,16 +194,24 @@ class Call:
             ) from error
         try:
             seconds = section.body_timeout + (size or most) / _SLOWEST
-            yield await read_json(self.request, limit=most, seconds=seconds)
+            yield await read(self.request, limit=most, seconds=seconds)
         finally:
             forget_body(self.request)
             self.parts.large.release()
 
     async def raw_body(self, most: int | None = None) -> dict[str, Any]:
         """`most`: bytes, if fewer than `body_limit`."""
+        if self.given is not None:
+            return dict(self.given)
         section = self.parts.section
         limit = section.body_limit if most is None else min(most, section.body_limit)
         return await read_json(self.request, limit=limit, seconds=section.body_timeout)
+
+
+class BodyReader(Protocol):
+    async def __call__(
+        self, request: web.Request, *, limit: int, seconds: float
+    ) -> dict[str, Any]: ...
 
 
 Json = Mapping[str, Any]
@@ -212,6 +241,13 @@ class MessageOutbox(Protocol):
     def waiting(self, id: InstanceId) -> Json:
         """What waits of a session and why, for its view; {} = nothing."""
 
+    async def knows(self, id: InstanceId, message_id: str) -> bool:
+        """Whether it sent the message with that id of WhatsApp's; it waits for a try that is under
+        way, whose id is not known yet."""
+
+    def ended(self, id: InstanceId) -> Json:
+        """How many of a session's messages ended how, since the agent's start."""
+
 
 class OtherMachines(Protocol):
     """The requests that other machines of the fleet answer: `api/fleet/door.py`."""
@@ -222,6 +258,8 @@ class OtherMachines(Protocol):
     async def elsewhere(
         self, request: web.Request, route: Route, parts: Parts, caller: Caller
     ) -> web.StreamResponse | None: ...
+
+    def moved(self, id: InstanceId, parts: Parts) -> WaError | None: ...
 
     async def list(
         self, call: Call, wanted: Callable[[Call, InstanceView], bool]

@@ -21,12 +21,15 @@ NEEDED = ("/metrics", "/healthz", "/readyz", "/api/fleet/promise")
 requests are refused."""
 
 
-async def check_crowd(request: web.Request, section: ApiSection, ring: KeyRing) -> None:
+async def check_crowd(
+    request: web.Request, section: ApiSection, ring: KeyRing, header: str = ""
+) -> None:
+    """`header`: one more that may hold the key."""
     connection = request.protocol
     if not isinstance(connection, Connection):
         return
     needed = is_hook(request) or request.rel_url.raw_path in NEEDED
-    righted = has_rights(request, section, ring)
+    righted = has_rights(request, section, ring, header)
     if not await connection.admit(needed=needed, righted=righted):
         raise TryLater("cannot answer so many requests at a time from this address", code="busy")
 

@@ -40,6 +40,22 @@ class _Stored:
         return json.dumps([self.digest, self.wall, self.answer])
 
 
+@dataclass(frozen=True, slots=True)
+class EarlierAnswer:
+    """What is stored of a request, for who took it over."""
+
+    wall: float
+    born: str
+    """Of what it was for; "" = an older agent stored it."""
+    answer: Answer | None
+    """None: its end is unknown."""
+
+
+def read_answer(text: str) -> EarlierAnswer:
+    stored = _Stored(*json.loads(text))
+    return EarlierAnswer(stored.wall, stored.digest.partition("@")[2], stored.answer)
+
+
 class IdempotentAnswers:
     def __init__(
         self,

@@ -2,6 +2,8 @@
 
 import argparse
 import json
+from base64 import b64encode
+from pathlib import Path
 from typing import Any
 
 from agent.cli.command import Subparsers, add_group, add_instance_command, client_of
@@ -40,6 +42,7 @@ def add(commands: Subparsers) -> None:
     parser.add_argument("--from-me", action="store_true", help="the account's owner writes it")
     parser.add_argument("--message-id", metavar="ID", help="its id at WhatsApp")
     parser.add_argument("--count", type=int, metavar="N", help="so many, numbered")
+    parser.add_argument("--file", metavar="FILE", help="a file that it brings")
     parser.add_argument(
         "--fields", metavar="JSON", help='more of its record: {"quote": …, "mentions": …}'
     )
@@ -70,6 +73,8 @@ def say(options: argparse.Namespace) -> int:
     body = {name: given[name] for name in names if given[name] is not None}
     if options.from_me:
         body["from_me"] = True
+    if options.file is not None:
+        body |= _file(Path(options.file))
     if options.fields is not None:
         body["fields"] = _object(options.fields)
     return _ask(options, "say", body, "has a message coming")
@@ -86,6 +91,17 @@ def heard(options: argparse.Namespace) -> int:
     nothing = "" if lines else "no contact got a message"
     more = f"more: --after {answer['next']}" if answer["more"] else ""
     return print_answer(options, answer, *lines, nothing, more)
+
+
+def _file(path: Path) -> dict[str, str]:
+    import mimetypes  # only where there is a file
+
+    try:
+        content = b64encode(path.read_bytes()).decode()
+    except OSError as error:
+        raise InvalidRequest(f"cannot read {path}: {error.strerror}", field="file") from None
+    mimetype = mimetypes.guess_type(path.name)[0] or "application/octet-stream"
+    return {"content": content, "mimetype": mimetype, "filename": path.name}
 
 
 def _object(text: str) -> dict[str, Any]:

@@ -1,4 +1,5 @@
-"""Send a message: a text, a file with a caption, a place, a contact, a reaction."""
+"""Send a message: a text, a file with a caption, a place, a contact, a reaction; reply to one,
+edit and delete one that was sent."""
 
 import argparse
 import sys
@@ -17,7 +18,7 @@ _WAIT = 30
 
 
 def add(commands: Subparsers) -> None:
-    summary = "send a text, a file, a place, a contact or a reaction"
+    summary = "send a text, a file, a place, a contact or a reaction; edit or delete a message"
     parser = add_instance_command(commands, "send", send, summary, "4915112345678 hello")
     parser.add_argument("to", metavar="TO", help="a number or a chat's id")
     parser.add_argument(
@@ -38,6 +39,18 @@ def add(commands: Subparsers) -> None:
         "--contact", metavar="PHONE", help="send a contact: its number; TEXT is its name"
     )
     kinds.add_argument("--react", metavar="ID", help="react to that message; no TEXT removes it")
+    kinds.add_argument("--edit", metavar="ID", help="TEXT is the text of that message from now on")
+    kinds.add_argument("--delete", metavar="ID", help="delete that message for all")
+    parser.add_argument("--quote", metavar="ID", help="reply to that message")
+    parser.add_argument(
+        "--by",
+        metavar="WHO",
+        help="who wrote the message of --quote, --react or --delete: a number, or: me; default: as"
+        " its kept record says",
+    )
+    parser.add_argument(
+        "--mention", metavar="NUMBER", action="append", help="a person that TEXT names as @NUMBER"
+    )
     parser.add_argument("--type", metavar="MIMETYPE", help="the file's type; default: by its name")
     parser.add_argument("--address", metavar="TEXT", help="the place's address")
     parser.add_argument(
@@ -75,6 +88,18 @@ def send(options: argparse.Namespace) -> int:
 
 
 def _content(options: argparse.Namespace) -> dict[str, Any]:
+    content = _bare(options)
+    kind = content.get("type", "text")
+    if options.quote is not None:
+        content["quote"] = options.quote
+    if options.mention:
+        content["mentions"] = options.mention
+    if options.by is not None:
+        content["sender" if kind in ("reaction", "delete") else "quote_from"] = options.by
+    return content
+
+
+def _bare(options: argparse.Namespace) -> dict[str, Any]:
     text = sys.stdin.read() if options.text == "-" else options.text
     if options.file is not None:
         return _file(options, text)
@@ -86,9 +111,18 @@ def _content(options: argparse.Namespace) -> dict[str, Any]:
         return {"type": "contact", "phone": options.contact, "name": text}
     if options.react is not None:
         return {"type": "reaction", "message_id": options.react, "emoji": text or ""}
+    if options.edit is not None:
+        if not text:
+            raise InvalidRequest("cannot edit a message without TEXT; see --delete", field="text")
+        return {"type": "edit", "message_id": options.edit, "text": text}
+    if options.delete is not None:
+        if text is not None:
+            raise InvalidRequest("cannot use TEXT with --delete", field="text")
+        return {"type": "delete", "message_id": options.delete}
     if text is None:
         raise InvalidRequest(
-            "cannot send an empty message: give TEXT, --file, --location, --contact or --react",
+            "cannot send an empty message: give TEXT, --file, --location, --contact, --react,"
+            " --edit or --delete",
             field="text",
         )
     return {"text": text}

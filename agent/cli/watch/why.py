@@ -25,6 +25,7 @@ _KINDS = (
         "scanned_again",
         "not_kept",
         "kept_again",
+        "kept_aside",
         "passkey_required",
         "status",
     ),

@@ -29,7 +29,7 @@ from agent.core.waiting import (
     waiting,
     waits_for_others,
 )
-from agent.core.words import OTHER_ACCOUNT, PASSKEY_REQUIRED, PASSKEY_SUSPECTED
+from agent.core.words import NOT_TOLD, OTHER_ACCOUNT, PASSKEY_REQUIRED, PASSKEY_SUSPECTED
 
 Status = ConnectionStatus
 
@@ -47,6 +47,10 @@ def by_claim(
         return _connected(observation, fact, policy, now)
     if claim.status is Status.QR_REQUIRED:
         return _asks_for_scan(observation, claim)
+    if claim.reason == NOT_TOLD:
+        # Unknown is neither connected nor stuck: no repair could find out.
+        sentence = reason_of(NOT_TOLD).title_with(claim.raw)
+        return conclude(observation, Health.DISCONNECTED, claim.status, NOT_TOLD, sentence)
     if claim.status in (Status.DISCONNECTED, Status.AUTH_FAILURE):
         if (
             not claim.reason

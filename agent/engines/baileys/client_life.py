@@ -138,6 +138,7 @@ class ClientLife:
             "folder": str(self._folder),
             "paired": self._state.claim.paired,
             "url": self._settings.url,
+            "media_url": self._settings.media_url,
             "version": [int(part) for part in version.split(".")] if version else None,
             "browser": self._settings.device_name,
             "proxy": self._settings.proxy,

@@ -99,6 +99,8 @@ class Conversation:
                     return why
                 if self._lines % AT_ONCE == 0:
                     await asyncio.sleep(0)
+        except ConnectionError:
+            return ""  # it ended with something unread in its socket
         except Exception as error:
             log.exception("an event of the client cannot be used")
             return f"the worker could not use an event of it ({type(error).__name__})"

@@ -2,7 +2,9 @@
 
 import asyncio
 import time
-from collections.abc import Mapping
+from binascii import a2b_base64
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +27,9 @@ Status = ConnectionStatus
 OLD_FRAME = 20.0
 """Seconds after which a frame no longer proves the connection: WhatsApp is asked."""
 UPLOADING = 30.0
+FILE_OPENS, FILE_STILL = 85.0, 50.0
+"""Seconds until a file begins to come, with a phone that must give it again; for its next piece."""
+TELLING = 8.0
 SENDING, ANSWER = 60.0, 8.0
 """Seconds for the whole of it, and for WhatsApp's confirmation once it was handed over."""
 
@@ -128,6 +133,30 @@ class BaileysEngine:
                 code="refused",
             )
         return sent
+
+    async def load_media(self, record: Mapping[str, Any]) -> AsyncGenerator[bytes, None]:
+        client = self._connected("load the file")
+        names = ("type", "chat", "message_id", "from_me")
+        file = {name: record.get(name) for name in names} | {"media": record["_media"]}
+        file["size"] = record["media"].get("size", 0)
+        opened = await client.call("file_open", FILE_OPENS, file=file)
+        try:
+            done = False
+            while not done:
+                part = await client.call("file_next", FILE_STILL, download=opened["download"])
+                done = part.get("done") is True
+                if data := part.get("data"):
+                    yield a2b_base64(data)
+        finally:
+            if client.alive:
+                with suppress(EngineError):
+                    await client.call("file_close", ANSWER, download=opened["download"])
+
+    async def mark_read(self, asked: Mapping[str, Any]) -> None:
+        await self._connected("mark messages as read").call("read", TELLING, asked=dict(asked))
+
+    async def presence(self, asked: Mapping[str, Any]) -> None:
+        await self._connected("show a presence").call("presence", TELLING, asked=dict(asked))
 
     async def logout(self) -> None:
         client = self._life.client

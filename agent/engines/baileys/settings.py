@@ -25,6 +25,10 @@ def _url_fault(url: str) -> str:
     return server_fault(url, "wss", "ws")
 
 
+def _media_fault(url: str) -> str:
+    return server_fault(url, "https", "http") if url else ""
+
+
 def _version_fault(version: str) -> str:
     if version in ("", KNOWN_GOOD) or _VERSION.fullmatch(version):
         return ""
@@ -37,6 +41,11 @@ class BaileysSettings:
         WHATSAPP,
         "address of WhatsApp; for tests another wss address, or ws on loopback",
         check=_url_fault,
+    )
+    media_url: str = setting(
+        "",
+        'address of a server that gives files in tests, https or http on loopback; "" = WhatsApp',
+        check=_media_fault,
     )
     version: str = setting(
         "",

@@ -164,13 +164,6 @@ class EvolutionApi:
         if not answer.good:
             raise refusal(f"set the {what} of {name}", answer)
 
-    async def send_text(self, name: str, number: str, text: str) -> Answer:
-        body: dict[str, Any] = {"number": number, "linkPreview": False, "text": text}
-        if self.old:
-            options = {"linkPreview": False}
-            body = {"number": number, "options": options, "textMessage": {"text": text}}
-        return await self.ask("POST", f"/message/sendText/{segment(name)}", body, alone=True)
-
     async def own_profile(self, name: str, account: str, timeout: float) -> Answer:
         """A query to WhatsApp through the session, about its own number."""
         path = f"/chat/fetchBusinessProfile/{segment(name)}"

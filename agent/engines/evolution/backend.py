@@ -10,6 +10,8 @@ from agent.core.network.slowness import Slowness
 from agent.core.words import NO_PROOF, InstanceId, RemoteSession, ServerClaim, is_adopted
 from agent.engines.base import BackendReporter, Reporter
 from agent.engines.evolution.api import EvolutionApi
+from agent.engines.evolution.chat.comparing import Turns
+from agent.engines.evolution.chat.marks_file import MarksFile
 from agent.engines.evolution.notes_file import NotesFile
 from agent.engines.evolution.observer import Server
 from agent.engines.evolution.proof import NO_ROUTE, Prover
@@ -78,6 +80,7 @@ class EvolutionBackend:
             pace=pace,
             notes=NotesFile(folder / "sessions.json"),
             folder=folder / "removed",
+            comparing=Turns(MarksFile(folder / "compared.json")),
         )
         self._by_id: dict[InstanceId, EvolutionSession] = {}
         self._by_name: dict[str, EvolutionSession] = {}
@@ -149,6 +152,7 @@ class EvolutionBackend:
             session.end_watch()
         await self._server.hooks.close()
         await self._server.notes.close()
+        await self._server.comparing.marks.close()
         await self._server.rows.close()
         await self._watch.close()
         await self._http.close()

@@ -11,6 +11,7 @@ from agent.core.network.slowness import Slowness
 from agent.core.reasons import reason_of
 from agent.engines.evolution.answers import Shown
 from agent.engines.evolution.api import EvolutionApi
+from agent.engines.evolution.chat.comparing import Turns
 from agent.engines.evolution.claims import Live
 from agent.engines.evolution.codes import Code
 from agent.engines.evolution.notes_file import NotesFile
@@ -49,6 +50,7 @@ class Server:
     notes: NotesFile
     folder: Path
     """For backups of deleted sessions."""
+    comparing: Turns
 
     @property
     def probe_limit(self) -> float:

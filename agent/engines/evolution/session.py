@@ -1,16 +1,18 @@
 """One session on the server: its probes and actions. It judges nothing by itself."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
-from agent.core.words import Claim, ConnectionStatus, Happening, InstanceId
+from agent.core.words import Claim, ConnectionStatus, InstanceId
 from agent.engines.base import ProbeAnswer, Qr, Reporter
 from agent.engines.evolution.between_probes import BetweenProbes
+from agent.engines.evolution.chat.arrivals import Arrivals
+from agent.engines.evolution.chat.media import load_media
+from agent.engines.evolution.chat.sending import Sending
 from agent.engines.evolution.claims import Live, came_back
-from agent.engines.evolution.messages import send
 from agent.engines.evolution.notes_file import SessionNote
 from agent.engines.evolution.observer import Observer, Server
 from agent.engines.evolution.options import read_or_change
@@ -19,7 +21,7 @@ from agent.engines.evolution.renewal import Renewal
 from agent.engines.evolution.told import Told
 from agent.engines.evolution.view import SessionView
 from agent.engines.evolution.webhook.confirming import is_so
-from agent.engines.evolution.webhook.hooks import HookEvent, read_acks, read_messages
+from agent.engines.evolution.webhook.hooks import HookEvent
 from agent.engines.phones import phone_of
 from agent.engines.remote.answers import ServerDown, silent_for
 from agent.engines.remote.session import RemoteSession
@@ -54,6 +56,8 @@ class EvolutionSession(RemoteSession):
         self._renewing = self._logging_out = False
         self._opening = Opening(remote, server.prover)
         self._told = Told(reporter)
+        self._arrivals = Arrivals(remote, server, lambda: self.reporter, self._came_through)
+        self._sending = Sending(remote, server, lambda: self.reporter)
 
     @property
     def is_there(self) -> bool:
@@ -63,6 +67,7 @@ class EvolutionSession(RemoteSession):
     def server_is_away(self) -> None:
         """What comes back may be another session of that name."""
         self._opening.begin()
+        self._arrivals.missed()
 
     async def probe(self, *, deep: bool = False) -> ProbeAnswer:
         if self._renewing:
@@ -79,6 +84,7 @@ class EvolutionSession(RemoteSession):
         view, observer = self._view, self._observer
         await observer.settled_state()
         await observer.absence()
+        self._arrivals.note(view.live, self._told.live)
         self._told.live = view.live
         detail = await observer.detail() if deep else {}
         if view.live is not Live.OPEN:
@@ -215,11 +221,26 @@ class EvolutionSession(RemoteSession):
         )
 
     async def send(self, message: Mapping[str, Any]) -> Mapping[str, Any]:
-        sent = await send(self._api, self.remote, message)
-        if sent["outcome"] == "sent" and self._server.seen.first(self.remote, sent["id"]):
-            detail = {"direction": "out", "type": "text", "id": sent["id"]}
-            self.reporter.happened(Happening("message", detail))
-        return sent
+        return await self._sending.send(message)
+
+    async def sent(self, message: Mapping[str, Any], begun: float) -> Mapping[str, Any]:
+        return await self._sending.sent(message, begun)
+
+    async def mark_read(self, asked: Mapping[str, Any]) -> None:
+        self._must_be_open("mark messages as read")
+        await self._sending.mark_read(asked)
+
+    async def presence(self, asked: Mapping[str, Any]) -> None:
+        self._must_be_open("show a presence")
+        await self._sending.presence(asked)
+
+    def load_media(self, record: Mapping[str, Any]) -> AsyncGenerator[bytes, None]:
+        return load_media(self._api, self.remote, record)
+
+    def _must_be_open(self, what: str) -> None:
+        """A question to a session that logs in breaks its login."""
+        if self._view.live is not Live.OPEN:
+            raise EngineError(f"cannot {what}: not connected", code="not_connected")
 
     async def command(self, name: str, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
         if name == "pairing_code":
@@ -239,6 +260,7 @@ class EvolutionSession(RemoteSession):
 
     def end_watch(self) -> None:
         self._between.end()
+        self._arrivals.end()
 
     async def take_event(self, event: HookEvent) -> None:
         if event.kind in _STATE_EVENTS:
@@ -248,14 +270,13 @@ class EvolutionSession(RemoteSession):
         if event.kind == "REMOVE_INSTANCE":
             await self._look_again()
             return
-        happenings = read_acks if event.kind == "MESSAGES_UPDATE" else read_messages
-        for happening in happenings(event.content):
-            id = str(happening.detail.get("id"))
-            if happening.kind == "message" and not self._server.seen.first(self.remote, id):
-                continue
-            if happening.detail.get("direction") == "in":
-                self._opening.proof = Proof.ALIVE  # the message came through it
-            self.reporter.happened(happening)
+        await self._arrivals.take(event)
+
+    def catch_up(self) -> None:
+        self._arrivals.missed()
+
+    def _came_through(self) -> None:
+        self._opening.proof = Proof.ALIVE
 
     async def _take_state_event(self, event: HookEvent) -> None:
         view = self._view

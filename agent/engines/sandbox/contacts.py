@@ -38,6 +38,9 @@ class Contacts:
         got[chat, id] = self._newest
         return True
 
+    def has(self, chat: str, id: str) -> bool:
+        return (chat, id) in self._known()
+
     def page(self, after: int, limit: int) -> Mapping[str, Any]:
         """The messages after that cursor, and the cursor of the last one of them."""
         self._known()

@@ -4,7 +4,7 @@ the session has it on its disk, and a contact gets each one once."""
 import asyncio
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,8 @@ from typing import Any
 from agent.core.words import Happening
 from agent.engines.base import Reporter
 from agent.engines.sandbox.contacts import Contacts
-from agent.engines.sandbox.records import ack, chat_of, new_id, own_message, record_of
+from agent.engines.sandbox.records import ME, ack, chat_of, new_id, own_message, record_of
+from agent.engines.sandbox.said_files import SaidFiles
 from agent.engines.sandbox.server import Server
 from agent.engines.sandbox.uploads import Uploads
 from agent.engines.sandbox.waiting import Record, Waiting
@@ -50,8 +51,11 @@ class Conversation:
         self._waits: Waiting | None = None
         self._contacts: Contacts | None = None
         self._uploads = Uploads()
+        self._files = SaidFiles(self._own_folder)
         self._changed = asyncio.Event()
         self._noise = 0
+        self._shown: dict[str, asyncio.TimerHandle] = {}
+        """What ends a presence, by chat."""
 
     async def take(self) -> None:
         """Take what WhatsApp holds, as long as the connection is there."""
@@ -80,6 +84,7 @@ class Conversation:
 
     def say(self, said: Mapping[str, Any]) -> Mapping[str, Any]:
         """Something happens at a contact, or on the account's phone; `count` times."""
+        said, hidden = self._with_file(said)
         count = said.get("count", 1)
         if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= MOST_SAID:
             raise InvalidRequest(f"cannot say it: count is 1 to {MOST_SAID}", field="count")
@@ -93,7 +98,7 @@ class Conversation:
             records = [record_of({**said, **each}) for each in numbered]
         if len(json.dumps(records[0])) > LARGEST:
             raise InvalidRequest(f"cannot say it: it has more than {LARGEST} bytes", field="fields")
-        self._add(records)
+        self._add([{**record, **hidden} for record in records])
         first = records[0]
         return {"id": first["message_id"], "record": first["id"], "waiting": len(self._waiting())}
 
@@ -102,6 +107,7 @@ class Conversation:
         key = message.get("key")
         id = "3EB0" + key[:18].upper() if isinstance(key, str) and key else new_id()
         chat = chat_of(message["to"])
+        self._must_know(chat, message)
         shown = {**_shown(message), **self._uploads.whole(message)}
         if self._receivers().receive(chat, id, shown):
             self._add([own_message(chat, id, message)])
@@ -109,8 +115,45 @@ class Conversation:
         self._add([ack(chat, id, "read")], time.time() + self._read_after)
         return id
 
+    def tell(self, told: Mapping[str, Any]) -> None:
+        """Of the moment: its contacts see it, and nothing of it can come twice."""
+        chat = chat_of(told["chat"]) if told.get("chat") else ""
+        shown = {
+            name: value for name, value in told.items() if name not in ("chat", "state") and value
+        }
+        self._receivers().receive(chat, new_id(), {"at": round(time.time(), 3), **shown})
+        if (timer := self._shown.pop(chat, None)) is not None:
+            timer.cancel()
+        if seconds := told.get("seconds"):
+            later = asyncio.get_running_loop().call_later
+            self._shown[chat] = later(seconds, self._pause, chat)
+
+    def _pause(self, chat: str) -> None:
+        with suppress(EngineError):  # on a full disk the contact sees it a little longer
+            self.tell({"type": "paused", "chat": chat})
+
+    def _must_know(self, chat: str, message: Mapping[str, Any]) -> None:
+        """A phone changes only what it has got from this account; a group's admin may delete what
+        others wrote."""
+        kind, id = message.get("type"), message.get("message_id", "")
+        others = kind == "delete" and message.get("sender", ME) != ME
+        if kind not in ("edit", "delete") or (others and chat.endswith("@g.us")):
+            return
+        if others or not self._receivers().has(chat, id):
+            raise EngineError(
+                f"cannot {kind} {id!r:.60}: this account sent no such message to that chat",
+                code="message_not_found",
+            )
+
     def take_part(self, part: Mapping[str, Any]) -> Mapping[str, Any]:
         return self._uploads.take(part)
+
+    def take_said_part(self, part: Mapping[str, Any]) -> Mapping[str, Any]:
+        return self._files.take(part)
+
+    def file_of(self, record: Mapping[str, Any]) -> AsyncGenerator[bytes, None]:
+        """What a contact sent with a message."""
+        return self._files.pieces(str(record["_media"].get("file", "")))
 
     def heard(self, asked: Mapping[str, Any]) -> Mapping[str, Any]:
         after, limit = asked.get("after", 0), asked.get("limit", 100)
@@ -126,6 +169,19 @@ class Conversation:
         more = [ack(record["chat"], record["message_id"], "server")] if own else []
         with suppress(EngineError):  # on a full disk there is none
             self._add([record, *more])
+
+    def _with_file(self, said: Mapping[str, Any]) -> tuple[Mapping[str, Any], Record]:
+        """`say` as of a message with its file, and what the session needs to load that. What the
+        caller says of the file itself holds, also where it is wrong."""
+        if not (file := self._files.keep(said)):
+            return said, {}
+        fields = said.get("fields", {})
+        named = {name: said[name] for name in ("mimetype", "filename") if name in said}
+        media = {"mimetype": "application/octet-stream", **named, **file, **fields.get("media", {})}
+        main = str(media["mimetype"]).partition("/")[0]
+        word = said.get("type") or (main if main in ("image", "video", "audio") else "document")
+        changed = {"type": word, "fields": {**fields, "media": media}}
+        return {**said, **changed}, {"_media": {"file": file["sha256"]}}
 
     def _add(self, records: Sequence[Record], due: float = 0.0) -> None:
         self._waiting().add(records, due)

@@ -2,7 +2,7 @@
 
 import asyncio
 import gc
-from collections.abc import Coroutine, Mapping
+from collections.abc import AsyncGenerator, Coroutine, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -84,10 +84,28 @@ class SandboxEngine:
         """The contact has it when this returns, of whatever type it is."""
         if not isinstance(message.get("to"), str) or not message["to"]:
             raise InvalidRequest("cannot send: the message has no receiver", field="to")
-        if self._claim.status is not Status.CONNECTED or self._stopping:
-            raise EngineError("cannot send: not connected", code="not_connected")
-        await self._server.ping()
+        await self._reach("send")
         return {"id": self._conversation.send(message)}
+
+    async def mark_read(self, asked: Mapping[str, Any]) -> None:
+        await self._reach("mark messages as read")
+        self._conversation.tell({"type": "read", **asked})
+
+    async def presence(self, asked: Mapping[str, Any]) -> None:
+        await self._reach("show a presence")
+        self._conversation.tell({**asked, "type": asked["state"]})
+
+    async def _reach(self, doing: str) -> None:
+        if self._claim.status is not Status.CONNECTED or self._stopping:
+            raise EngineError(f"cannot {doing}: not connected", code="not_connected")
+        await self._server.ping()
+
+    async def load_media(self, record: Mapping[str, Any]) -> AsyncGenerator[bytes, None]:
+        if self._claim.status is not Status.CONNECTED or self._stopping:
+            raise EngineError("cannot load the file: not connected", code="not_connected")
+        await self._server.ping()
+        async for piece in self._conversation.file_of(record):
+            yield piece
 
     async def logout(self) -> None:
         self._saved.unpair()
@@ -138,8 +156,11 @@ class SandboxEngine:
             return self._conversation.heard(arguments)
         if name == "file_part":
             return self._conversation.take_part(arguments)
+        if name == "said_part":
+            return self._conversation.take_said_part(arguments)
         raise InvalidRequest(
-            f"cannot {name!r:.40}: the sandbox knows scan, fault, say, heard and file_part",
+            f"cannot {name!r:.40}: the sandbox knows scan, fault, say, heard, file_part and"
+            " said_part",
             field="name",
         )
 

@@ -20,6 +20,9 @@ ABOUT_MESSAGE = {
     "message_delete": "d",
     "message_vote": "v",
 }
+_OF_TYPE = {"reaction": "message_reaction", "edit": "message_edit", "delete": "message_delete"}
+ME = "me"
+"""In the place of a contact: this account."""
 KINDS = ("message", *ABOUT_MESSAGE, "message_ack", "call")
 MORE = (
     *("name", "quote", "mentions", "media", "location", "contacts", "poll", "emoji", "options"),
@@ -93,7 +96,7 @@ def record_of(said: Mapping[str, Any]) -> Record:
 
 def own_message(chat: str, id: str, message: Mapping[str, Any]) -> Record:
     """What the session sent itself, as its account's other devices see it."""
-    kind = "message_reaction" if message.get("type") == "reaction" else "message"
+    kind = _OF_TYPE.get(message.get("type", ""), "message")
     record: Record = {
         "v": 1,
         "kind": kind,
@@ -104,18 +107,35 @@ def own_message(chat: str, id: str, message: Mapping[str, Any]) -> Record:
         "alias": "",
         "message_id": id,
     }
-    if kind == "message_reaction":
-        record |= {"message_id": message.get("message_id", ""), "emoji": message.get("emoji", "")}
+    if kind != "message":
+        record["message_id"] = message.get("message_id", "")
+        record |= {name: message[name] for name in ("emoji", "text") if name in message}
     else:
         word = message.get("type", "text")
         text = message.get("text") or message.get("caption") or ""
         record |= {"type": word if word in TYPES else "other", "text": text, "fresh": True}
+        record |= _answers(message)
         if word == "media":
             main = str(message.get("mimetype", "")).partition("/")[0]
             record["type"] = main if main in ("image", "video", "audio") else "document"
             record["media"] = {"mimetype": message.get("mimetype", "")}
     record["id"] = _id_of(record)
     return record
+
+
+def _answers(message: Mapping[str, Any]) -> Record:
+    """What it replies to, and whom it names."""
+    found: Record = {}
+    if message.get("quote"):
+        sender = message.get("quote_from", "")
+        found["quote"] = {
+            "message_id": message["quote"],
+            "sender": "" if sender == ME else sender,
+            "text": message.get("quote_text", ""),
+        }
+    if message.get("mentions"):
+        found["mentions"] = list(message["mentions"])
+    return found
 
 
 def ack(chat: str, id: str, state: str) -> Record:

@@ -4,7 +4,7 @@ import asyncio
 import gc
 import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +18,7 @@ from agent.engines.surroundings import cache_folder, probe_limit
 from agent.engines.tasks import Tasks
 from agent.engines.web import page_calls
 from agent.engines.web.browser.arguments import find_browser, find_setpriv
+from agent.engines.web.browser.page import Page
 from agent.engines.web.browser.scripts import page_script
 from agent.engines.web.bundle import page_config, read_bundle
 from agent.engines.web.files import store_is_gone
@@ -80,12 +81,10 @@ class WebEngine:
         self._record = Record(folder)
         self._view = SessionView(pairing_safe=self._record.paired)
         self._intake = Intake(folder, reporter, self._session, self._view, self._tasks)
-        self._starts = Starts(
-            folder, settings, self._session, self._view, self._record, self._publish, self._tasks
-        )
-        self._new_pairing = NewPairing(
-            folder, self._session, self._view, self._starts, self._publish
-        )
+        parts = (self._session, self._view, self._record, self._publish, self._tasks)
+        self._starts = Starts(folder, settings, *parts)
+        parts_of_pairing = (self._session, self._view, self._starts, self._publish)
+        self._new_pairing = NewPairing(folder, *parts_of_pairing)
         self._reported: Claim | None = None
         self._stopping = False
         self._tidying = False
@@ -147,8 +146,16 @@ class WebEngine:
 
     async def send(self, message: Mapping[str, Any]) -> Mapping[str, Any]:
         asked = read_message(message)
-        self._must_be_connected("send")
-        return await send(self._session.page, asked)
+        return await send(self._connected("send"), asked)
+
+    async def mark_read(self, asked: Mapping[str, Any]) -> None:
+        await page_calls.mark_read(self._connected("mark messages as read"), asked)
+
+    async def presence(self, asked: Mapping[str, Any]) -> None:
+        await page_calls.presence(self._connected("show a presence"), asked)
+
+    def load_media(self, record: Mapping[str, Any]) -> AsyncGenerator[bytes, None]:
+        return page_calls.load_media(self._connected("load the file"), record)
 
     async def logout(self) -> None:
         await page_calls.log_out(self._session.page)
@@ -157,8 +164,7 @@ class WebEngine:
 
     async def regenerate_keys(self, peers: list[str]) -> None:
         raise EngineError(
-            "cannot regenerate keys: WhatsApp Web keeps and renews them itself",
-            code="not_supported",
+            "cannot regenerate keys: WhatsApp Web renews them itself", code="not_supported"
         )
 
     async def free_memory(self) -> None:
@@ -212,8 +218,7 @@ class WebEngine:
             return await page_calls.picture(self._session.page, kind)
         if name == "file_part":
             part = read_part(arguments)
-            self._must_be_connected("take a file")
-            return await take_part(self._session.page, part)
+            return await take_part(self._connected("take a file"), part)
         if name == "reload":
             if not self._session.alive or self._starts.working:
                 raise EngineError("cannot reload: no page is there", code="not_running")
@@ -262,9 +267,10 @@ class WebEngine:
         log.warning("the browser ended (status %d) %s", status, words)
         self._starts.come_back(self._starts.start, "browser_gone")
 
-    def _must_be_connected(self, doing: str) -> None:
+    def _connected(self, doing: str) -> Page:
         if self._view.claim.status is not Status.CONNECTED or self._stopping:
             raise EngineError(f"cannot {doing}: not connected", code="not_connected")
+        return self._session.page
 
     async def _look(self, within: float) -> None:
         self._view.look(await self._session.page.ask("read", within=within), boot_now())

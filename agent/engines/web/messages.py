@@ -26,6 +26,8 @@ ACKS = {
 }
 
 _MESSAGE = re.compile(r"[0-9A-Za-z.-]{4,128}")
+_REFUSALS = ("edit_message_error", "quoted_msg_can_not_reply")
+"""The bundle's codes of what the page never does, however often it is asked."""
 _UPLOAD = re.compile(r"[0-9a-f]{16,64}")
 
 
@@ -46,7 +48,7 @@ class Outgoing:
     @property
     def about(self) -> str:
         """The message that this one belongs to and that lends it its id; "": none."""
-        return str(self.content["id"]) if self.kind == "reaction" else ""
+        return str(self.content["id"]) if self.kind in ("reaction", "delete") else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,9 +70,34 @@ def read_message(message: Mapping[str, Any]) -> Outgoing:
             f"cannot send {kind!r:.40}: the web engine sends {kinds}", field="type"
         )
     name, content, more = read(message)
+    more |= _answers(message)
     # The bundle's link previews come from servers of its authors.
     options = {"linkPreview": False, "markIsRead": False, "waitForAck": True, **more}
     return Outgoing(to if "@" in to else f"{to}@c.us", name, content, options, _id_of(message))
+
+
+def _answers(message: Mapping[str, Any]) -> dict[str, Any]:
+    """What it replies to, and whom it names, as observer.js and the bundle take it."""
+    found: dict[str, Any] = {}
+    if "quote" in message:
+        found["quote"] = {"id": _about(message, "quote"), "by": _writer(message, "quote_from")}
+    if mentions := message.get("mentions"):
+        found["mentionedList"] = [
+            str(each).replace("@s.whatsapp.net", "@c.us") for each in mentions
+        ]
+    return found
+
+
+def _about(message: Mapping[str, Any], key: str) -> str:
+    id = _text(message, key)
+    if not _MESSAGE.fullmatch(id):
+        raise InvalidRequest(f"cannot send: {key} is no message's id", field=key)
+    return id
+
+
+def _writer(message: Mapping[str, Any], key: str) -> str:
+    """A jid with the page's domain, "me", or "" where nobody knows."""
+    return str(message.get(key, "")).replace("@s.whatsapp.net", "@c.us")
 
 
 def _id_of(message: Mapping[str, Any]) -> str:
@@ -131,12 +158,19 @@ def _read_contact(message: Mapping[str, Any]) -> _Read:
 
 
 def _read_reaction(message: Mapping[str, Any]) -> _Read:
-    id, emoji = _text(message, "message_id"), message.get("emoji")
-    if not _MESSAGE.fullmatch(id):
-        raise InvalidRequest("cannot react: message_id is no message's id", field="message_id")
+    id, emoji = _about(message, "message_id"), message.get("emoji")
     if not isinstance(emoji, str) or len(emoji) > 32:
         raise InvalidRequest("cannot react: emoji is missing or too long", field="emoji")
-    return "reaction", {"id": id, "emoji": emoji}, {}
+    return "reaction", {"id": id, "emoji": emoji, "by": _writer(message, "sender")}, {}
+
+
+def _read_edit(message: Mapping[str, Any]) -> _Read:
+    return "edit", {"id": _about(message, "message_id"), "text": _text(message, "text")}, {}
+
+
+def _read_delete(message: Mapping[str, Any]) -> _Read:
+    by = _writer(message, "sender") or "me"
+    return "delete", {"id": _about(message, "message_id"), "by": by}, {}
 
 
 _READ: Mapping[str, Callable[[Mapping[str, Any]], _Read]] = {
@@ -145,6 +179,8 @@ _READ: Mapping[str, Callable[[Mapping[str, Any]], _Read]] = {
     "location": _read_location,
     "contact": _read_contact,
     "reaction": _read_reaction,
+    "edit": _read_edit,
+    "delete": _read_delete,
 }
 
 
@@ -169,6 +205,8 @@ def _error_code(raw: Mapping[str, Any]) -> str:
     if raw.get("broke"):
         return "page_incomplete"
     code = str(raw.get("error", ""))
+    if code in _REFUSALS:
+        return "refused"
     return code if re.fullmatch(r"[a-z][a-z0-9_]{2,60}", code) else "page_error"
 
 

@@ -1,18 +1,36 @@
-"""Questions to the page: a new code, a pairing code, a logout, a picture, details for people."""
+"""Questions to the page: a new code, a pairing code, a logout, a picture, a message's file, details
+for people."""
 
 import base64
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import suppress
 from typing import Any
 
+from agent.engines.phones import receiver_of
 from agent.engines.web.browser.page import Page
 from agent.engines.web.messages import refusal
 from agent.engines.web.sending import ANSWER
 from agent.engines.web.states import PageFacts
+from agent.errors import EngineError
 
 PAIRING_CODE = 195.0
 """Seconds that a pairing code holds."""
 PICTURE_LIMIT = 640 * 1024
 """Bytes of a picture that one message of the link surely holds; photos make a PNG longer."""
+
+FILE_LOOK = 8.0
+"""Seconds that one question waits for a file which the page loads."""
+PIECE = 192 * 1024
+"""Bytes of a file that the page hands over at once."""
+_LOST = "media_unreachable"
+_FILE_CODES = {
+    "media_not_found": "media_gone",
+    "msg_not_found": "media_gone",
+    "message_not_contains_media": "no_media",
+    "not_ready": _LOST,
+    "file_lost": _LOST,
+}
+"""The bundle's codes, and those of media.js."""
 
 
 async def log_out(page: Page) -> None:
@@ -42,6 +60,28 @@ async def picture(page: Page, kind: str) -> Mapping[str, Any]:
     return {"type": f"image/{kind}", "content": base64.b64encode(content).decode()}
 
 
+async def mark_read(page: Page, asked: Mapping[str, Any]) -> None:
+    """WhatsApp Web knows no receipt for one message: all of the chat are marked."""
+    await _tell(page, "mark messages as read", "mark_read", _chat(asked))
+
+
+async def presence(page: Page, asked: Mapping[str, Any]) -> None:
+    seconds = asked.get("seconds", 0)
+    chat = _chat(asked) if asked.get("chat") else ""
+    await _tell(page, "show a presence", "presence", str(asked.get("state", "")), chat, seconds)
+
+
+async def _tell(page: Page, doing: str, what: str, *given: Any) -> None:
+    answer = await page.ask(what, *given, ANSWER, within=ANSWER + 1)
+    if not isinstance(answer, Mapping) or "ok" not in answer:
+        raise refusal(doing, answer)
+
+
+def _chat(asked: Mapping[str, Any]) -> str:
+    chat = receiver_of(asked.get("chat"))
+    return chat if "@" in chat else f"{chat}@c.us"
+
+
 def missing_in(detail: Mapping[str, Any]) -> tuple[str, ...]:
     """Parts that the page lacks, by a deep look at it."""
     raw = detail.get("missing")
@@ -62,3 +102,32 @@ async def deep_detail(page: Page, facts: PageFacts | None, limit: float) -> dict
             "update_offered": facts.update,
         }
     return detail
+
+
+async def load_media(page: Page, record: Mapping[str, Any]) -> AsyncGenerator[bytes, None]:
+    """An empty piece says that the page is still loading."""
+    begun = await _ask_for_file(page, "begin", str(record["_media"].get("key", "")))
+    name, size = str(begun.get("name", "")), None
+    try:
+        while size is None:
+            yield b""
+            size = (await _ask_for_file(page, "wait", name, FILE_LOOK)).get("size")
+        for offset in range(0, int(size), PIECE):
+            data = (await _ask_for_file(page, "part", name, offset, PIECE)).get("data")
+            if not isinstance(data, str) or not data:
+                raise EngineError("cannot load the file: the page lost it", code=_LOST)
+            yield base64.b64decode(data)
+    finally:
+        with suppress(EngineError):
+            await page.ask("media.end", name, within=ANSWER)
+
+
+async def _ask_for_file(page: Page, what: str, *given: Any) -> Mapping[str, Any]:
+    try:
+        raw = await page.ask(f"media.{what}", *given, within=FILE_LOOK + ANSWER)
+    except EngineError as error:
+        raise EngineError(f"cannot load the file: {error}", code="media_unreachable") from error
+    if isinstance(raw, Mapping) and isinstance(ok := raw.get("ok"), Mapping):
+        return ok
+    refused = refusal("load the file", raw)
+    raise EngineError(str(refused), code=_FILE_CODES.get(refused.code, refused.code))

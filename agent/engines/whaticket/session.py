@@ -10,6 +10,7 @@ from typing import Any
 from agent.core.words import Claim, ConnectionStatus, Happening, InstanceId
 from agent.engines.base import ProbeAnswer, Qr, Reporter
 from agent.engines.remote.answers import ServerDown
+from agent.engines.remote.outcomes import UNKNOWN, Outcomes
 from agent.engines.remote.session import RemoteSession
 from agent.engines.tasks import Tasks, in_thread, runs
 from agent.engines.whaticket import key_changes
@@ -63,6 +64,7 @@ class WhaticketSession(RemoteSession):
         self._view = SessionView(shared.settings.server.prove)
         self._busy = asyncio.Lock()
         self._looking: asyncio.Task[None] | None = None
+        self._outcomes = Outcomes(reporter.crashed)
         self._tasks = Tasks(reporter.crashed, expected=(EngineError, InvalidRequest))
         self.server_id = self.remote if self.remote.isdigit() else ""
         """What the routes take; "" = not known yet."""
@@ -163,6 +165,14 @@ class WhaticketSession(RemoteSession):
         self._report_keys(peers, {"ok": True})
 
     async def send(self, message: Mapping[str, Any]) -> Mapping[str, Any]:
+        return await self._outcomes.once(message, lambda: self._send(message))
+
+    async def sent(self, message: Mapping[str, Any], begun: float) -> Mapping[str, Any]:
+        """Its server tells no id and shows no messages: only this worker knows."""
+        answer = await self._outcomes.of(str(message.get("key") or ""), begun)
+        return answer or {"id": "", "outcome": UNKNOWN, "cause": "its server tells it to nobody"}
+
+    async def _send(self, message: Mapping[str, Any]) -> Mapping[str, Any]:
         text = read_text(message)
         row = await self._row()
         if not row.connected:

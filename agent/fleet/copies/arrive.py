@@ -9,6 +9,7 @@ from agent.core.model import Instance, InstanceId, SessionFiles, parse_instance_
 from agent.engines.catalog import file_rules
 from agent.errors import TooLarge, TryLater, VaultError
 from agent.fleet.coordinator import Owned, Stored
+from agent.fleet.copies.beside import put_beside
 from agent.fleet.copies.take import LARGEST_SEALED, LIMITS
 from agent.fleet.key import FleetKey, copy_context
 from agent.instance_file import NAME, parse_object
@@ -66,23 +67,23 @@ def open_copy(owned: Owned, stored: Stored, key: FleetKey) -> bytes:
     return key.open(copy_context(owned.id, stored.epoch), stored.packed)
 
 
-def place_archive(root: Path, owned: Owned, archive: bytes) -> Placed:
+def place_archive(root: Path, owned: Owned, archive: bytes, beside: Path | None = None) -> Placed:
     """Unpack it apart, check it, and put it in place; nothing is left behind where that fails."""
     id = parse_instance_id(owned.id)
     arrived = unpack(root, io.BytesIO(archive), id, LIMITS, kind=KIND)
     manifest = arrived.manifest
     try:
         check_manifest(owned, manifest, arrived.state)
-        return put_arrival(root, owned, manifest)
+        return put_arrival(root, owned, manifest, beside)
     finally:
         discard(root, id, KIND)
 
 
-def place_empty(root: Path, owned: Owned) -> Placed:
+def place_empty(root: Path, owned: Owned, beside: Path | None = None) -> Placed:
     """The folder of a session that never paired."""
     with staged(root, parse_instance_id(owned.id), KIND):
         pass
-    return put_arrival(root, owned, None)
+    return put_arrival(root, owned, None, beside)
 
 
 def check_manifest(owned: Owned, manifest: Manifest, state: SessionFiles) -> None:
@@ -101,8 +102,11 @@ def check_manifest(owned: Owned, manifest: Manifest, state: SessionFiles) -> Non
         raise VaultError(f"cannot use the copy of {owned.id}: {problem}", code="not_whole")
 
 
-def put_arrival(root: Path, owned: Owned, manifest: Manifest | None) -> Placed:
-    """Give what was staged its identity and its place; what is there goes to the trash."""
+def put_arrival(
+    root: Path, owned: Owned, manifest: Manifest | None, beside: Path | None = None
+) -> Placed:
+    """Give what was staged its identity and its place; what is there goes to the trash. `beside`:
+    the room with what goes beside its files."""
     instance = Instance(
         parse_instance_id(owned.id),
         owned.engine,
@@ -120,6 +124,8 @@ def put_arrival(root: Path, owned: Owned, manifest: Manifest | None) -> Placed:
             manifest.ended,
             needs_passkey=manifest.needs_passkey,
         )
+    if beside is not None:
+        put_beside(root, instance.id, beside, f"{instance.id}.{KIND}")
     retired = put_in_place(
         root,
         KIND,

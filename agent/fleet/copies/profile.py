@@ -67,13 +67,15 @@ async def save_profile(restic: Restic, snapshot: Snapshot, epoch: int, *, exact:
     return Pointer(saved, snapshot.name)
 
 
-async def place_profile(root: Path, owned: Owned, restic: Restic, pointer: Pointer) -> Placed:
+async def place_profile(
+    root: Path, owned: Owned, restic: Restic, pointer: Pointer, beside: Path | None = None
+) -> Placed:
     """Fetch the snapshot, check each file against its manifest, and put it in place."""
     id = parse_instance_id(owned.id)
     target = await asyncio.to_thread(_make_room, root, id)
     try:
         await restic.restore(pointer.snapshot, target)
-        return await asyncio.to_thread(_place, root, owned)
+        return await asyncio.to_thread(_place, root, owned, beside)
     finally:
         await asyncio.to_thread(shutil.rmtree, target, ignore_errors=True)
 
@@ -85,7 +87,7 @@ def _make_room(root: Path, id: InstanceId) -> Path:
         return shelf.path / MAKING
 
 
-def _place(root: Path, owned: Owned) -> Placed:
+def _place(root: Path, owned: Owned, beside: Path | None) -> Placed:
     """It becomes one of this machine's snapshots, and the session is restored from that."""
     id = parse_instance_id(owned.id)
     with open_shelf(root, id) as shelf:
@@ -97,6 +99,6 @@ def _place(root: Path, owned: Owned) -> Placed:
     manifest = stage_snapshot(root, find_snapshot(root, id, name), KIND)
     try:
         check_manifest(owned, manifest, manifest.state)
-        return put_arrival(root, owned, manifest)
+        return put_arrival(root, owned, manifest, beside)
     finally:
         discard(root, id, KIND)

@@ -9,6 +9,7 @@ from psycopg.types.json import Jsonb
 
 from agent.errors import Refused
 from agent.fleet.coordinator import (
+    LOST,
     DirectoryChanges,
     Held,
     Machine,
@@ -19,6 +20,7 @@ from agent.fleet.coordinator import (
     Renewal,
     SessionRow,
     Stored,
+    StoredPiece,
 )
 from agent.fleet.postgres import documents
 from agent.fleet.postgres.database import Database
@@ -164,7 +166,7 @@ class PostgresCoordinator:
         self, member: Member, peer: int, epoch: int, renewals: int, to: Mapping[str, int]
     ) -> bool:
         """Give `peer`'s sessions to machines, all in one; False: it did not happen."""
-        lost = (peer, epoch, renewals, list(to), list(to.values()), "its machine was lost")
+        lost = (peer, epoch, renewals, list(to), list(to.values()), LOST)
         return bool(await self._do("take_over", member.id, member.epoch, *lost))
 
     async def hand_over(self, member: Member, session: str, to: int, why: str) -> bool:
@@ -184,6 +186,32 @@ class PostgresCoordinator:
             "SELECT epoch, packed FROM wa_agent.copy WHERE session = %s", session
         )
         return Stored(rows[0][0], bytes(rows[0][1])) if rows else None
+
+    async def store_baggage(
+        self,
+        member: Member,
+        session: str,
+        epoch: int,
+        number: int,
+        *,
+        pieces: Mapping[str, bytes],
+        kept: Collection[str] | None,
+    ) -> bool | None:
+        """`kept`: all names from now on; None: more pieces are to come. False: the session has
+        another owner; None: a later number is stored."""
+        written = (list(pieces), list(pieces.values()), None if kept is None else list(kept))
+        given = (member.id, member.epoch, session, epoch, number, *written)
+        stored: bool | None = await self._do("store_baggage", *given)
+        return stored
+
+    async def baggage(self, session: str) -> Sequence[StoredPiece] | None:
+        """What is stored, without its content. None: older tables have no place for it."""
+        found = await self._database.ask(lambda version: documents.baggage_of(version, session))
+        return None if found == [(None,)] else [StoredPiece(*row) for row in found]
+
+    async def piece(self, session: str, name: str) -> bytes | None:
+        rows = await self._database.rows(documents.PIECE, session, name)
+        return bytes(rows[0][0]) if rows else None
 
     async def lock(self, what: str) -> bool:
         """For one machine at a time; False: another one has it. A lost connection ends it."""

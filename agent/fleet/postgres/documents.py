@@ -1,9 +1,11 @@
 """Sessions as the fleet's functions take them, in JSON, and the queries that read the tables."""
 
+from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any
 
 from agent.fleet.coordinator import Held, NewSession
+from agent.fleet.postgres.tables import BAGGAGE
 
 MACHINES = (
     "SELECT id, name, epoch, renewals, rivals, alive_until > clock_timestamp(), address, capacity,"
@@ -39,6 +41,7 @@ VIEWS = (
     " WHERE (%s::text[] IS NULL OR s.id = ANY (%s::text[]))"
     " AND (%s::int IS NULL OR s.machine = %s::int) ORDER BY s.id"
 )
+PIECE = "SELECT packed FROM wa_agent.baggage WHERE session = %s AND name = %s"
 COMMAND = (
     "id::text, session, verb, arguments, coalesce(idempotency_key, ''), asked_by, state, outcome,"
     " answer, extract(epoch FROM now() - asked_at)::float8, machine"
@@ -53,3 +56,11 @@ def document(session: NewSession) -> dict[str, Any]:
 def told_document(held: Held) -> dict[str, Any]:
     given = document(held.session) | {"epoch": held.epoch, "generation": held.generation}
     return given if held.as_ordered else given | {"labels": None, "failover": None}
+
+
+def baggage_of(version: int, session: str) -> tuple[str, Sequence[Any]]:
+    """One row of NULL: these tables have none."""
+    if version < BAGGAGE:
+        return "SELECT NULL", ()
+    pieces = "SELECT name, epoch, number FROM wa_agent.baggage WHERE session = %s ORDER BY name"
+    return pieces, (session,)

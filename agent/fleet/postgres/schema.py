@@ -31,6 +31,7 @@ STEPS = (
         _own("step1_tables", "step1_machines", "step1_owners", "step1_commands", "step1_rights"),
     ),
     Step(2, 1, _own("step2_losses", "step2_copies", "step2_commands", "step2_twins")),
+    Step(3, 1, _own("step3_baggage")),
 )
 """A released step never changes: what comes later is a step of its own."""
 

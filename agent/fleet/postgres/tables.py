@@ -5,7 +5,7 @@ from psycopg.rows import TupleRow
 
 from agent.errors import Refused
 
-VERSION = 2
+VERSION = 3
 """The tables that this program is written for."""
 OLDEST = 1
 """The oldest tables that it can use: at least those of the version before, so that machines are
@@ -13,6 +13,8 @@ upgraded first, one after another, and the tables last."""
 
 NUMBERED = 2
 """Since this version a machine tells which losses of records it heard of, and counts its copies."""
+BAGGAGE = 3
+"""Since this version what a session has beside its files goes with it."""
 
 PREPARE = "wa-agent fleet database prepare"
 

@@ -31,6 +31,10 @@ UNSEEN = Usage(None, None, None)
 
 
 def measure_trees(leaders: frozenset[int]) -> dict[int, Usage]:
+    return {leader: _of_tree(tree) for leader, tree in find_trees(leaders).items()}
+
+
+def find_trees(leaders: frozenset[int]) -> dict[int, list[Process]]:
     """Each leader's session, and what descends from it in sessions of its own."""
     processes = {process.pid: process for process in all_processes() if not process.zombie}
     trees: dict[int, list[Process]] = {leader: [] for leader in leaders}
@@ -39,7 +43,7 @@ def measure_trees(leaders: frozenset[int]) -> dict[int, Usage]:
         leader = _leader_of(pid, processes, leaders, owner)
         if leader:
             trees[leader].append(process)
-    return {leader: _of_tree(tree) for leader, tree in trees.items()}
+    return trees
 
 
 def _leader_of(

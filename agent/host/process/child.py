@@ -78,8 +78,10 @@ class Child:
     def forked(cls, pid: int, warm_pid: int) -> "Child | None":
         """A child of the warm process; None when it has ended already and was reaped."""
         child = cls._open_foreign(pid, word_expected=True)
+        if child is None:
+            return None
         process = read_process(pid)
-        if child is not None and (process is None or process.parent != warm_pid):
+        if not child._is_there() or (process is not None and process.parent != warm_pid):
             child.release()
             return None
         return child
@@ -103,21 +105,41 @@ class Child:
     @classmethod
     def stray(cls, pid: int) -> "Child | None":
         """Recognised by its lock or its log; None when it is gone already."""
-        return cls._open_foreign(pid, word_expected=False)
+        child = cls._open_foreign(pid, word_expected=False)
+        if child is not None and (process := read_process(pid)) is not None:
+            child._own = process.parent == os.getpid()
+        return child
 
     @classmethod
     def _open_foreign(cls, pid: int, *, word_expected: bool) -> "Child | None":
+        """None when it is gone; OSError when it cannot be seen, as without a free descriptor."""
         try:
             pidfd = os.pidfd_open(pid)
-        except OSError:
+        except ProcessLookupError:
             return None
         return cls(pid, pidfd, own=False, word_expected=word_expected)
+
+    def _is_there(self) -> bool:
+        try:
+            signal.pidfd_send_signal(self._pidfd, 0)
+        except ProcessLookupError:
+            return False
+        return True
 
     def send(self, number: signal.Signals) -> None:
         """To this very process; nothing when it is gone."""
         if not self._gone:
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self._pidfd, number)
+
+    async def end(self, patience: float) -> None:
+        """It may save and close first, for as long."""
+        self.send(signal.SIGTERM)
+        self.send(signal.SIGCONT)  # a frozen process gets no other signal
+        done, _ = await asyncio.wait([self.ended], timeout=patience)
+        if not done:
+            self.send(signal.SIGKILL)
+            await self.ended
 
     def note_exit(self, word: Exit) -> None:
         """The warm process reaped it and reports its end."""

@@ -6,7 +6,6 @@ finds them by the notes in the run folder and adopts them.
 
 import asyncio
 import logging
-import os
 from collections import deque
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -14,7 +13,7 @@ from pathlib import Path
 from agent.clock import boot_id
 from agent.config.sections import WorkerSection
 from agent.core.model import UNIT_ABSENT, InstanceId, UnitState, UnitStatus, parse_instance_id
-from agent.errors import HostError, InvalidRequest
+from agent.errors import HostError, InvalidRequest, TryLater
 from agent.host.base import Limits, Wake
 from agent.host.process.child import Child, Exit
 from agent.host.process.fork_server import WarmProcess
@@ -25,7 +24,7 @@ from agent.host.process.memory_watch import MemoryWatch
 from agent.host.process.notify_socket import NotifySocket
 from agent.host.process.phase import STATE, Phase
 from agent.host.process.run_file import RunNote, read_note, remove_note, write_note
-from agent.host.process.strays import lock_holders, serves_elsewhere, session_locks
+from agent.host.process.strays import Strays, serves_elsewhere
 from agent.host.process.surroundings import Surroundings
 from agent.host.process.sweep import Remains, Sweep
 from agent.host.process.worker import ProcessWorker
@@ -68,10 +67,11 @@ class ProcessHost:
         self._early: deque[tuple[int, Mapping[str, str]]] = deque(maxlen=EARLY_NOTICES)
         self._notify = NotifySocket.open(places.notify_socket, self._notice, self._by_pid)
         self._sweep = Sweep(self._by_pid.keys)
+        self._strays = Strays(places.session_root, self._by_pid)
         self._warm = WarmProcess(places.run_dir / "warm.log", self._note_exit, self._warm_lost)
-        launcher = Launcher(places, worker, self._warm, forkable=forkable, program=program)
+        self._launcher = Launcher(places, worker, self._warm, forkable=forkable, program=program)
         self._around = Surroundings(
-            worker, launcher.launch, self._kill_remains, self._notify, self._changed
+            worker, self._launch, self._kill_remains, self._notify, self._changed
         )
         self._pulse = Pulse(self._held_up, limit=worker.watchdog / 4)
         self._memory = MemoryWatch()
@@ -99,7 +99,8 @@ class ProcessHost:
             raise HostError(f"cannot use {run_dir} for the workers: {error}") from error
         for folder in sorted(run_dir.iterdir()):
             await self._adopt(folder)
-        self._replace_strays()
+        for instance, stray in self._strays.find().items():
+            self._worker(instance).replace_stray(stray)
         return self
 
     async def close(self, *, leave_workers: bool) -> None:
@@ -173,6 +174,16 @@ class ProcessHost:
             self._workers[instance] = ProcessWorker(parse_instance_id(instance), self._around)
         return self._workers[instance]
 
+    async def _launch(self, instance: InstanceId, run: str) -> Child:
+        for stray in self._strays.in_the_way_of(instance):
+            await stray.end(self._around.settings.stop_timeout)
+            await self._kill_remains(stray, "")
+        try:
+            return await self._launcher.launch(instance, run)
+        except HostError:
+            self._strays.suspect(instance)
+            raise
+
     async def _kill_remains(self, child: Child, run: str) -> int:
         return await self._sweep.kill_remains(Remains(child.pid, run, child.start_ticks))
 
@@ -193,6 +204,8 @@ class ProcessHost:
             self._notify.forget(child.pid)
             self._take_early(child.pid)
             remove_note(folder)
+            if worker.status.exit_status == TryLater.exit_status:
+                self._strays.suspect(worker.id)
         self._wake(worker.id)
 
     def _note(self, folder: Path, note: RunNote) -> None:
@@ -248,20 +261,6 @@ class ProcessHost:
             return
         log.info("adopted the worker of %s (process %s)", instance, note.pid, extra=about(instance))
         self._worker(instance).adopt(child, note.run, ready=note.ready, restarts=note.restarts)
-
-    def _replace_strays(self) -> None:
-        """Their run has no name, so their claims cannot be believed: start others in their
-        place."""
-        root = self._places.session_root
-        locks = session_locks(root)
-        for path, pid in lock_holders(locks).items():
-            if pid in self._by_pid or pid == os.getpid():
-                continue
-            child = Child.stray(pid)
-            if child is not None:
-                words = "process %s holds %s without a run file: the agent replaces it"
-                log.warning(words, pid, locks[path])
-                self._worker(locks[path]).replace_stray(child)
 
     def _held_up(self, seconds: float) -> None:
         log.warning(

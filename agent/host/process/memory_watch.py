@@ -3,7 +3,8 @@
 from collections.abc import Callable, Mapping
 
 from agent.host.machine.memory import machine_memory
-from agent.host.machine.proc_table import all_processes, proportional_bytes
+from agent.host.machine.proc_table import proportional_bytes
+from agent.host.machine.process_tree import find_trees
 
 LOOK_ANYWAY = 4
 """Seconds after which each process is looked at, whatever the machine's memory says."""
@@ -24,14 +25,15 @@ class MemoryWatch:
         self._spared = 0
 
     def over_limit(self, limits: Mapping[int, int]) -> dict[int, int]:
-        """Main pid → bytes used by its whole session, for those above their limit."""
+        """Main pid → bytes used by its whole tree, for those above their limit."""
         available = self._available()
         self._most = max(self._most, available)
         still = limits == self._limits and available > self._most - self._room
         if still and self._spared + 1 < LOOK_ANYWAY:
             self._spared += 1
             return {}
-        members, resident = _resident(limits)
+        trees = find_trees(frozenset(limits))
+        resident = {pid: sum(its.rss_bytes for its in tree) for pid, tree in trees.items()}
         least = min(max(limit - resident[pid], 0) for pid, limit in limits.items())
         self._limits, self._room = limits, least // SHARE
         self._most, self._spared = available, 0
@@ -39,17 +41,7 @@ class MemoryWatch:
         for leader, limit in limits.items():
             if resident[leader] > limit:
                 # It counts shared pages for each process, so it is an upper bound.
-                used = sum(proportional_bytes(pid) for pid in members[leader])
+                used = sum(proportional_bytes(its.pid) for its in trees[leader])
                 if used > limit:
                     over[leader] = used
         return over
-
-
-def _resident(limits: Mapping[int, int]) -> tuple[dict[int, list[int]], dict[int, int]]:
-    members: dict[int, list[int]] = {pid: [] for pid in limits}
-    resident = dict.fromkeys(limits, 0)
-    for process in all_processes():
-        if process.session in resident:
-            members[process.session].append(process.pid)
-            resident[process.session] += process.rss_bytes
-    return members, resident

@@ -59,6 +59,8 @@ class NotifySocket:
         # Bounded, so that a flood of notices cannot block the loop.
         self._room = threading.Semaphore(_AT_ONCE)
         self.path = path
+        self._back = 0.0
+        """When workers found it again; pings before were lost."""
         self.refused = 0
         """Dropped notices: from another user, too long, without text."""
         self._thread = threading.Thread(target=self._listen, name="notices", daemon=True)
@@ -75,8 +77,8 @@ class NotifySocket:
         return cls(sock, path, on_notice, known)
 
     def pinged(self, pid: int) -> float:
-        """When it last sent a ping, on the event loop's clock; 0: never."""
-        return self._pinged.get(pid, 0.0)
+        """When it last sent a ping, or could send one again, on the loop's clock; 0: never."""
+        return max(self._pinged.get(pid, 0.0), self._back)
 
     def is_reached(self) -> bool:
         """Whether workers find it: its folder may have been moved away. Then no ping arrives."""
@@ -89,6 +91,8 @@ class NotifySocket:
         if self._reached and not reached:
             words = "%s was moved away or replaced: until it is back, missing pings do not count"
             log.error(words, self.path)
+        elif reached and not self._reached:
+            self._back = time.monotonic()
         self._reached = reached
         return reached
 
@@ -103,6 +107,7 @@ class NotifySocket:
         except OSError:
             return False
         log.warning("%s was deleted: the agent made it again", self.path)
+        self._back = time.monotonic()
         before, self._sock = self._sock, sock
         before.shutdown(socket.SHUT_RDWR)  # the thread goes on with the new one
         return True

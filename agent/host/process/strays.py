@@ -1,19 +1,20 @@
 """Find workers without a note, and notes of workers that serve another folder.
 
-An agent that is killed between a fork and its note, or whose disk was full, leaves a worker without
-one; until it is gone no other worker can lock the session. A copy of a state folder has the notes
-of the workers that run in the original.
+An agent that is killed between a fork and its note, or has no room or no descriptor for it, leaves
+a worker without one; until it is gone no other worker can lock the session. A copy of a state
+folder has the notes of the workers that run in the original.
 """
 
 import logging
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Container, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
 from agent.core.model import InstanceId, parse_instance_id
 from agent.errors import InvalidRequest
-from agent.host.machine.state_folders import held_locks, log_state
+from agent.host.machine.state_folders import LOCK, held_locks, log_state
+from agent.host.process.child import Child
 from agent.log import about
 
 log = logging.getLogger(__name__)
@@ -36,6 +37,38 @@ def serves_elsewhere(id: InstanceId, pid: int, run_dir: Path) -> bool:
     return True
 
 
+class Strays:
+    """Their run has no name, so their claims cannot be believed: others start in their place."""
+
+    def __init__(self, root: Path, own: Container[int]) -> None:
+        self._root, self._own = root, own
+        self._suspected: set[InstanceId] = set()
+
+    def suspect(self, instance: InstanceId) -> None:
+        """Its last run found the lock held, or could not be watched."""
+        self._suspected.add(instance)
+
+    def find(self) -> Mapping[InstanceId, Child]:
+        return self._among(session_locks(self._root))
+
+    def in_the_way_of(self, instance: InstanceId) -> Collection[Child]:
+        if instance not in self._suspected:
+            return ()
+        self._suspected.discard(instance)
+        return self._among({self._root / instance / LOCK: instance}).values()
+
+    def _among(self, locks: Mapping[Path, InstanceId]) -> Mapping[InstanceId, Child]:
+        strays = {}
+        for path, pid in lock_holders(locks).items():
+            if pid in self._own or pid == os.getpid():
+                continue
+            if (child := Child.stray(pid)) is not None:
+                words = "process %s holds %s without a run file: the agent replaces it"
+                log.warning(words, pid, locks[path], extra=about(locks[path]))
+                strays[locks[path]] = child
+        return strays
+
+
 def session_locks(root: Path) -> dict[Path, InstanceId]:
     """The lock of each folder that is named like an instance."""
     try:
@@ -45,19 +78,18 @@ def session_locks(root: Path) -> dict[Path, InstanceId]:
     locks = {}
     for entry in entries:
         with suppress(InvalidRequest):
-            locks[root / entry.name / "lock"] = parse_instance_id(entry.name)
+            locks[root / entry.name / LOCK] = parse_instance_id(entry.name)
     return locks
 
 
 def lock_holders(locks: Iterable[Path]) -> Mapping[Path, int]:
-    """Which process has each of these files locked, as far as it can be seen."""
+    """Which process has each of these files locked, or its folder, as far as it can be seen."""
     wanted: dict[int, tuple[Path, os.stat_result]] = {}
     for path in locks:
-        try:
-            status = path.stat(follow_symlinks=False)
-        except OSError:
-            continue
-        wanted[status.st_ino] = (path, status)
+        for each in (path.parent, path):
+            with suppress(OSError):
+                status = each.stat(follow_symlinks=False)
+                wanted[status.st_ino] = (path, status)
     holders = {}
     for pid, inode in held_locks():
         # The kernel's device number may be another than stat's (overlays): ask the process.

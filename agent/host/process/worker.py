@@ -223,9 +223,11 @@ class ProcessWorker:
             self._cause = "timeout"
             self._ask_to_stop()
         elif self.phase is Phase.RUNNING and (
-            late > self._settings.watchdog / 4 or not self._around.pings.is_reached()
+            late > self._settings.watchdog / 4
+            or not self._around.pings.is_reached()
+            or self._renewed() > self._loop.time()
         ):
-            # The agent was delayed, and its pulse has not noticed it yet; or no ping can arrive.
+            # The agent was delayed, and its pulse has not noticed it yet; or no ping could arrive.
             self._deadline.set(self._settings.watchdog)
         elif self.phase is Phase.RUNNING:
             self._abort()

@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from agent.clock import boot_now
 from agent.config import BackendDeclaration, BackendsSection, secrets_of, worker_settings
@@ -55,8 +56,10 @@ class Backends:
         settings: Callable[[], BackendsSection],
         breaker: Callable[[], BreakerPolicy],
         crypto_patterns: Sequence[str] = (),
+        of_wings: Callable[[], Mapping[str, Any]] = dict,
     ) -> None:
-        """`host` starts the workers of backends; None: they have none."""
+        """`host` starts the workers of backends; None: they have none. `of_wings`: what the parts
+        of wings in a worker get."""
         self.all: dict[str, BackendFacts] = {}
         self.hooks: dict[str, str] = {}
         """The secret part of the address that each server calls; "" = it calls none."""
@@ -67,6 +70,7 @@ class Backends:
         self.settings = settings
         self._breaker = breaker
         self._crypto_patterns = crypto_patterns
+        self._of_wings = of_wings
         self._say = say_by(note)
         self.returns = Returns(self.members, wake, settings, self._say)
         self.seats = Seats(root, facts)
@@ -150,7 +154,9 @@ class Backends:
             settings["crypto_patterns"] = list(self._crypto_patterns)
         if declared.webhook:
             settings["hook"] = self.hooks[name]
-        return await asyncio.to_thread(lay_out_backend, self._root, name, declared.engine, settings)
+        return await asyncio.to_thread(
+            lay_out_backend, self._root, name, declared.engine, settings, self._of_wings()
+        )
 
     def wait_reason(self, facts: Facts) -> str:
         """Why a session on a backend must wait; "" when it need not, or is on none."""

@@ -21,10 +21,12 @@ from agent.engines.catalog import entry_of
 from agent.errors import Refused, VaultError
 from agent.fleet.coordinator import Owned
 from agent.fleet.copies.arrive import Placed, epoch_here, open_copy, place_archive, place_empty
+from agent.fleet.copies.beside import remove_room
 from agent.fleet.key import FleetKey
 from agent.fleet.postgres.coordinator import PostgresCoordinator
 from agent.fleet.waiting import ViewRow
 from agent.log import about
+from agent.supervise.fleet.stored.baggage import Baggage
 from agent.vault.identity import Identity, read_identity
 
 if TYPE_CHECKING:
@@ -64,6 +66,7 @@ class Arrivals:
     key: FleetKey
     root: Path
     restic: "Restic | None" = None
+    baggage: Baggage | None = None
 
     async def fetch(self, owned: Owned) -> Arrived:
         """Its folder is in place when this returns; what fails leaves nothing behind."""
@@ -73,28 +76,36 @@ class Arrivals:
         if here is not None and owned.epoch in (0, here):
             identity = await asyncio.to_thread(read_identity, self.root / id)
             return Arrived(identity, copied=False)
-        placed = await self._place(owned)
+        beside = await self.baggage.fetch(owned) if self.baggage is not None else None
+        try:
+            return await self._fetch(owned, beside)
+        finally:
+            if beside is not None:
+                await asyncio.to_thread(remove_room, beside)
+
+    async def _fetch(self, owned: Owned, beside: Path | None) -> Arrived:
+        placed = await self._place(owned, beside)
         if placed is None:
             await self._refuse_missing(owned)
-            placed = await asyncio.to_thread(place_empty, self.root, owned)
+            placed = await asyncio.to_thread(place_empty, self.root, owned, beside)
             return _arrived(placed, copied=False)
         return _arrived(placed, copied=True)
 
-    async def _place(self, owned: Owned) -> Placed | None:
+    async def _place(self, owned: Owned, beside: Path | None) -> Placed | None:
         stored = await self.coordinator.stored(owned.id)
         if stored is None:
             return None
         content = await asyncio.to_thread(open_copy, owned, stored, self.key)
         if not entry_of(owned.engine).profile:
-            return await asyncio.to_thread(place_archive, self.root, owned, content)
+            return await asyncio.to_thread(place_archive, self.root, owned, content, beside)
         from agent.fleet.copies.profile import NOTHING, parse_pointer, place_profile
 
         pointer = parse_pointer(content)
         if pointer == NOTHING:
-            return await asyncio.to_thread(place_empty, self.root, owned)
+            return await asyncio.to_thread(place_empty, self.root, owned, beside)
         if self.restic is None:
             raise Refused("cannot fetch: " + NO_PROFILES.format(id=owned.id), code="no_profiles")
-        return await place_profile(self.root, owned, self.restic, pointer)
+        return await place_profile(self.root, owned, self.restic, pointer, beside)
 
     async def _refuse_missing(self, owned: Owned) -> None:
         """An empty folder would ask for a code, and so end a pairing that it may have had: its

@@ -32,14 +32,15 @@ from agent.supervise.fleet.orders import Orders
 from agent.supervise.fleet.owner import FleetOwner
 from agent.supervise.fleet.ownership import Ownership
 from agent.supervise.fleet.publishing import Publishing
-from agent.supervise.fleet.replicas import Replicas
+from agent.supervise.fleet.stored.baggage import Baggage
+from agent.supervise.fleet.stored.replicas import Replicas
 from agent.supervise.fleet.taking_in import TakingIn
 from agent.supervise.fleet.telling import Telling
 from agent.supervise.requests.orders import Orders as SessionOrders
 from agent.supervise.start_up import create_declared
 
 if TYPE_CHECKING:
-    from agent.supervise.fleet.profiles import Profiles
+    from agent.supervise.fleet.stored.profiles import Profiles
 
 log = logging.getLogger(__name__)
 
@@ -50,6 +51,7 @@ class FleetParts:
     fleet: Fleet
     ownership: Ownership
     replicas: Replicas
+    baggage: Baggage
     publishing: Publishing
     commands: Commands
     telling: Telling
@@ -63,6 +65,7 @@ class FleetParts:
             "rehearsal": self.fleet.rehearsal.run(),
             "ownership": self.face.comparing.run(),
             "copies": self.replicas.run(),
+            "baggage": self.baggage.run(),
             "moves": self.face.moves.run(),
             "directory": self.fleet.directory.run(),
             "publishing": self.publishing.run(),
@@ -139,7 +142,17 @@ async def assemble_fleet(
     telling = Telling(fleet, ownership, registry, store, host.boot_id())
     owner = FleetOwner(fleet, ownership, orders, registry, store, host, telling)
     giving_up = GivingUp(fleet, ownership, registry, store, host, root, telling, forget)
-    arrivals = Arrivals(fleet.copies, fleet.key, root, profiles.restic if profiles else None)
+    baggage = Baggage(
+        fleet.copies,
+        fleet.key,
+        root,
+        config.fleet.copy_lag,
+        member=lambda: fleet.keeper.member,
+        owned=ownership.newest_here,
+        trouble=lambda: (fleet.keeper.halted, bool(fleet.keeper.database_error)),
+    )
+    restic = profiles.restic if profiles else None
+    arrivals = Arrivals(fleet.copies, fleet.key, root, restic, baggage)
     taking_in = TakingIn(fleet, ownership, registry, store, host, arrivals)
     comparing = Comparing(fleet, ownership, orders, registry, taking_in, giving_up, owner.in_hand)
     replicas = Replicas(
@@ -159,6 +172,7 @@ async def assemble_fleet(
         ownership=ownership,
         giving_up=giving_up,
         replicas=replicas,
+        baggage=baggage,
         registry=registry,
         store=store,
         host=host,
@@ -170,7 +184,7 @@ async def assemble_fleet(
     await registry.set_leased(True)
     address, make = config.fleet.reached_at, supervision.creation.create
     certificate = CertificateEnd(config.fleet.certificate, config.fleet.certificate_key)
-    face = FleetFace(fleet, owner, comparing, moves, replicas, address, certificate, make)
+    face = FleetFace(fleet, owner, comparing, moves, replicas, baggage, address, certificate, make)
     supervision.figures.fleet = face.figures
 
     def member() -> Member:
@@ -180,13 +194,22 @@ async def assemble_fleet(
     commands = Commands(session_orders, registry.views, fleet.requests, member, settings_of)
     fleet.keeper.on_renewal += [commands.hear, telling.hear]
     return FleetParts(
-        face, fleet, ownership, replicas, publishing, commands, telling, supervision, config
+        face,
+        fleet,
+        ownership,
+        replicas,
+        baggage,
+        publishing,
+        commands,
+        telling,
+        supervision,
+        config,
     )
 
 
 def _profiles(config: Config, fleet: Fleet, supervision: Supervision) -> "Profiles":
     from agent.fleet.copies.restic import Restic, read_env_file
-    from agent.supervise.fleet.profiles import Profiles
+    from agent.supervise.fleet.stored.profiles import Profiles
 
     section = config.fleet
     env = read_env_file(Path(section.profiles_env_file)) if section.profiles_env_file else {}

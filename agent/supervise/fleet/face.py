@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from agent.clock import boot_now
 from agent.core.fleet.figures import FleetFigures, machine_state
@@ -15,14 +16,15 @@ from agent.fleet.certificate import CertificateEnd
 from agent.fleet.coordinator import MachineRow, SessionRow
 from agent.fleet.directory import Directory
 from agent.fleet.fleet import Fleet
-from agent.fleet.peers import Peers
+from agent.fleet.peers import Peers, Sent
 from agent.fleet.places import place_of
 from agent.fleet.postgres.coordinator import PostgresCoordinator
 from agent.fleet.rivals import promised
 from agent.supervise.fleet.comparing import Comparing
 from agent.supervise.fleet.moves import LOOK_EVERY, Moves
 from agent.supervise.fleet.owner import FleetOwner, Wishes
-from agent.supervise.fleet.replicas import Replicas
+from agent.supervise.fleet.stored.baggage import Baggage
+from agent.supervise.fleet.stored.replicas import Replicas
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +56,7 @@ class FleetFace:
     comparing: Comparing
     moves: Moves
     replicas: Replicas
+    baggage: Baggage
     address: str
     certificate: CertificateEnd
     make: Callable[[Instance], Awaitable[InstanceView]]
@@ -139,7 +142,7 @@ class FleetFace:
             moving=len(self.moves.listed),
             commands_waiting=keeper.commands_wait,
             apart=len(self.fleet.rehearsal.apart),
-            copy_age_max=self.replicas.behind_seconds(),
+            copy_age_max=max(self.replicas.behind_seconds(), self.baggage.behind_seconds()),
             copy_bytes=self.replicas.stored_bytes(),
             certificate_ends_wall=self.certificate.ends_wall(),
             counts=self.fleet.counts,
@@ -147,7 +150,20 @@ class FleetFace:
 
     def copy_behind(self, id: InstanceId) -> tuple[float, str]:
         """For how long the stored copy of this machine's session lacks a change, and why."""
-        return self.replicas.behind(id)
+        return max(self.replicas.behind(id), self.baggage.behind(id))
+
+    async def ask_owner(
+        self, id: InstanceId, path: str, body: bytes
+    ) -> tuple[int, Mapping[str, Any]]:
+        """Ask the machine that has the session, for this machine itself."""
+        owner = self.directory.owner(id)
+        if owner is None or owner.name == self.machine:
+            await self.directory.look_again()
+            owner = self.directory.owner(id)
+        if owner is None or owner.name == self.machine:
+            raise TryLater(f"no other machine has {id}", code="not_owner")
+        headers = {"Content-Type": "application/json"}
+        return await self.peers.ask(owner, Sent("POST", path, headers, body))
 
     async def promise(self, machine: int, epoch: int, accepted: str) -> bool:
         """Another machine asks that this one does not take it over for a ttl; `accepted`: the

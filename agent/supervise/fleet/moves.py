@@ -25,7 +25,8 @@ from agent.supervise.facts import Facts
 from agent.supervise.fleet.giving_up import GivingUp
 from agent.supervise.fleet.owner import JOINED_WITHIN, at_most
 from agent.supervise.fleet.ownership import Ownership
-from agent.supervise.fleet.replicas import Replicas
+from agent.supervise.fleet.stored.baggage import Baggage
+from agent.supervise.fleet.stored.replicas import Replicas
 from agent.supervise.registry import Registry
 from agent.supervise.story import entry
 
@@ -54,6 +55,7 @@ class Moves:
     ownership: Ownership
     giving_up: GivingUp
     replicas: Replicas
+    baggage: Baggage
     registry: Registry
     store: Store
     host: Host
@@ -185,17 +187,22 @@ class Moves:
                 await self.store.note(said)
                 self.refused[move.id] = str(error)
         finally:
+            if outcome != "done":
+                self.baggage.stay(move.id)
             await self.store.forget_facts([MOVING + move.id])
             self.fleet.counts.moves[outcome] += 1
             self.wake(move.id)
         if outcome == "done":
+            await self.baggage.follow(move.id)
             await self._wait_for_connection(move.id)
 
     async def _move(self, facts: Facts, row: MachineRow, why: str) -> bool:
         await self.host.stop(facts.id)
         facts.unit = await self.host.status(facts.id)
         failpoint("move_stopped")
+        await self.baggage.leave(facts.id)
         await self.replicas.flush(facts)
+        await self.baggage.flush(facts.id)
         failpoint("move_copied")
         if not await self._hand_over(facts.id, row, why):
             raise TryLater(f"cannot move {facts.id}: the hand-over to {row.name} was refused")

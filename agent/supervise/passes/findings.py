@@ -220,10 +220,11 @@ WITH_TEXT = {
     "scanned_again": Category.SESSION,
     "not_kept": Category.SESSION,
     "kept_again": Category.SESSION,
+    "kept_aside": Category.SESSION,
 }
 """Happenings whose text goes into the journal: what a backend's worker did within a repair's step,
 how the pack of a session ended, which record of a session could not be read, a second scan, and
-that what arrives cannot be kept, until it can."""
+that what arrives cannot be kept, until it can, or was damaged."""
 
 
 def text_entry(facts: Facts, happening: Happening) -> JournalEntry:

@@ -27,6 +27,7 @@ LOGOUT_TIMEOUT = 30.0
 SEND_TIMEOUT = 80.0
 """Longer than any engine takes over a message: a file has to travel."""
 COMMAND_TIMEOUT = 10.0
+UNKNOWN_CALL = ("invalid_request", "do")
 PAIRING_CODE = "pairing_code"
 """The command that begins another login."""
 PATIENCE = 10.0
@@ -75,13 +76,16 @@ class Calls:
         """`alone`: outside of a pass, which would start again what this takes down."""
         if name == PAIRING_CODE:
             must_be_unpaired(self._registry.get(id))
-        call = {"name": name, "arguments": dict(arguments)}
         if not alone:
-            return await self._link(id, f"{name} with").call("command", call, timeout=timeout)
+            link = self._link(id, f"{name} with")
+            arguments = await in_parts(link, id, arguments, to="said_part")
+            call = {"name": name, "arguments": dict(arguments)}
+            return await link.call("command", call, timeout=timeout)
         async with self._undisturbed(id, name):
             link = self._link(id, f"{name} with")
             said = f"an operator asked its engine for: {name}"
             await self._store.append(entry(self._registry.get(id), "operator", said))
+            call = {"name": name, "arguments": dict(arguments)}
             return await link.call("command", call, timeout=timeout)
 
     async def send(
@@ -102,6 +106,36 @@ class Calls:
         if answer.get("outcome") == "unknown":
             raise _unknown(id, answer.get("cause") or "WhatsApp did not confirm it")
         return answer
+
+    async def ask_sent(
+        self, id: InstanceId, message: Mapping[str, Any], begun_wall: float
+    ) -> Mapping[str, Any]:
+        """What became of a message whose answer was lost, as `send` answers, or `outcome`
+        "not_sent"; it is not sent here. TryLater `unknown_outcome` where nobody can tell it now."""
+        args = {"message": dict(message), "begun": begun_wall}
+        answer = await self.ask(id, "sent", args, "look for a message sent")
+        if answer.get("outcome") not in ("sent", "not_sent"):
+            raise _unknown(id, str(answer.get("cause") or "its server does not show it"))
+        return answer
+
+    async def ask(
+        self, id: InstanceId, do: str, arguments: Mapping[str, Any], doing: str
+    ) -> Mapping[str, Any]:
+        """A call that is of the moment: nothing keeps it for later, and to repeat it is harmless.
+        EngineError is the worker's own refusal."""
+        link, facts = self._link(id, f"{doing} with"), self._registry.get(id)
+        _refuse_other_account(facts)
+        try:
+            return await link.call(do, arguments, timeout=COMMAND_TIMEOUT)
+        except LinkError as error:
+            raise TryLater(f"cannot {doing} with {id}: {error}", code="slow") from error
+        except EngineError as error:
+            if (error.code, error.field) == UNKNOWN_CALL:
+                raise Refused(
+                    f"cannot {doing} with {id}: its worker runs an older version; restart it",
+                    code="not_supported",
+                ) from error
+            raise _because(facts, error) from error
 
     @asynccontextmanager
     async def _undisturbed(self, id: InstanceId, doing: str) -> AsyncIterator[None]:
@@ -187,11 +221,15 @@ PART_TIMEOUT = 15.0
 
 
 async def in_parts(
-    link: WorkerLink, id: InstanceId, message: Mapping[str, Any], file: Path | None = None
+    link: WorkerLink,
+    id: InstanceId,
+    message: Mapping[str, Any],
+    file: Path | None = None,
+    to: str = "file_part",
 ) -> Mapping[str, Any]:
     """The message with the file's name in place of its content; a short one as it is. The engine
-    takes a long file in parts, each after the one before; no part touches a disk. A failure here
-    comes before the message: it was surely not sent."""
+    takes a long file in parts by its command `to`, each after the one before. A failure here comes
+    before the message: it was surely not sent."""
     content = message.get("content")
     if file is not None:
         parts = _parts_of_file(id, file)
@@ -202,7 +240,7 @@ async def in_parts(
     upload, index, size = secrets.token_hex(16), 0, 0
     async with aclosing(parts):
         async for data in parts:
-            await _hand_over(link, id, {"upload": upload, "index": index, "data": data})
+            await _hand_over(link, id, to, {"upload": upload, "index": index, "data": data})
             index, size = index + 1, size + len(data) // 4 * 3 - data[-2:].count("=")
     rest = {name: value for name, value in message.items() if name != "content"}
     return {**rest, "upload": upload, "size": size}
@@ -226,9 +264,9 @@ async def _parts_of_file(id: InstanceId, path: Path) -> AsyncGenerator[str, None
         ) from error
 
 
-async def _hand_over(link: WorkerLink, id: InstanceId, part: Mapping[str, Any]) -> None:
+async def _hand_over(link: WorkerLink, id: InstanceId, to: str, part: Mapping[str, Any]) -> None:
     try:
-        call = {"name": "file_part", "arguments": dict(part)}
+        call = {"name": to, "arguments": dict(part)}
         await link.call("command", call, timeout=PART_TIMEOUT)
     except LinkError as error:
         raise TryLater(f"cannot hand the file over to {id}: {error}", code="not_sent") from error

@@ -41,6 +41,7 @@ class Creation:
         except ConfigError as error:
             raise InvalidRequest(str(error), field="engine", code=error.code) from None
         check_settings_of(instance)
+        self.registry.check(instance)
         if known.remote or instance.backend:
             check_place(self.backends, instance)
 

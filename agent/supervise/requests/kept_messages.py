@@ -5,13 +5,18 @@ import asyncio
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from agent.clock import boot_now
 from agent.core.model import Happening, InstanceId
 from agent.core.words import KEPT
+from agent.engines.catalog import entry_of
 from agent.errors import EngineError, LinkError, NotYet, Refused, TryLater, WaError
 from agent.log import about
+from agent.supervise.facts import Facts
 from agent.supervise.registry import Registry
+from agent.supervise.requests.highest_cursors import HighestCursors
+from agent.supervise.requests.message_changes import MessageChanges
 from agent.supervise.requests.message_page import (
     KeptState,
     MessagePage,
@@ -20,6 +25,7 @@ from agent.supervise.requests.message_page import (
     read_state,
     whole,
 )
+from agent.supervise.worker_link import WorkerLink
 
 log = logging.getLogger(__name__)
 
@@ -48,35 +54,15 @@ class _Session:
     """By consumer: all up to it is delivered."""
     settled: int = 0
     """What its worker was told."""
-
-
-class MessageChanges:
-    """The sessions that have more to read, or may have."""
-
-    def __init__(self, forget: Callable[["MessageChanges"], None]) -> None:
-        self._forget = forget
-        self._ids: set[InstanceId] = set()
-        self._filled = asyncio.Event()
-
-    def add(self, id: InstanceId) -> None:
-        self._ids.add(id)
-        self._filled.set()
-
-    async def next(self) -> frozenset[InstanceId]:
-        """At least one; may be cancelled without loss."""
-        await self._filled.wait()
-        self._filled.clear()
-        ids, self._ids = frozenset(self._ids), set()
-        return ids
-
-    def close(self) -> None:
-        self._forget(self)
+    goes_above: bool = False
+    """Its worker was told the highest cursor that is known."""
 
 
 class KeptMessages:
-    def __init__(self, registry: Registry) -> None:
+    def __init__(self, registry: Registry, highest: HighestCursors) -> None:
         self.ending = False
         """The agent stops: who waits gets what there is."""
+        self.highest = highest
         self._registry = registry
         self._sessions: dict[InstanceId, _Session] = {}
         self._followers: set[MessageChanges] = set()
@@ -159,9 +145,8 @@ class KeptMessages:
         return its.cursors.get(READER, its.newest)
 
     def sessions(self) -> list[InstanceId]:
-        """Those whose own workers may keep messages."""
-        all = self._registry.facts.items()
-        return [id for id, facts in all if not facts.instance.backend]
+        """Those whose workers may keep messages."""
+        return [id for id, facts in self._registry.facts.items() if _hears_messages(facts)]
 
     def created_wall(self, id: InstanceId) -> float:
         return self._registry.get(id).instance.created_wall
@@ -169,22 +154,50 @@ class KeptMessages:
     def count_behind(self, id: InstanceId, cursor: int) -> int:
         """How many records it has behind the cursor, as far as its worker told."""
         its = self._sessions.get(id)
-        return 0 if its is None else max(its.newest - max(cursor, its.oldest - 1), 0)
+        if its is None:
+            return 0
+        return (its.state or KeptState()).between(max(cursor, its.oldest - 1), its.newest)
+
+    def position(self, id: InstanceId) -> tuple[int, int]:
+        """The newest cursor as its worker told it last, 0 = not yet; and up to where all have it
+        who get it."""
+        its = self._sessions.get(id)
+        if its is None or not its.newest:
+            return 0, 0
+        return its.newest, min(max(its.settled, self._settled_by_all(id, its)), its.newest)
 
     def states(self) -> Mapping[InstanceId, KeptState]:
         return {id: its.state for id, its in self._sessions.items() if its.state is not None}
 
     async def ask_state(self, id: InstanceId) -> None:
         its, facts = self._of(id), self._registry.facts.get(id)
-        if facts is None or facts.link is None or facts.instance.backend:
+        if facts is None or facts.link is None or not _hears_messages(facts):
             return
         try:
+            await self._tell_above(id, its, facts.link)
             raw = await facts.link.call("messages_state", {}, timeout=CALL_SECONDS)
         except (LinkError, EngineError) as error:
             log.debug("no state of its messages: %s", error, extra=about(id))
             return
         its.state = read_state(raw)
         its.newest = its.state.newest
+        if its.state.bytes:
+            self.highest.note(id, its.newest)
+
+    async def _tell_above(self, id: InstanceId, its: _Session, link: WorkerLink) -> None:
+        """Before it is asked for anything: nobody is given a cursor of it twice."""
+        highest = self.highest.of(id)
+        if highest and not its.goes_above:
+            try:
+                await link.call("messages_above", {"cursor": highest}, timeout=CALL_SECONDS)
+            except EngineError as error:
+                if (error.code, error.field) != _UNKNOWN_CALL:
+                    raise
+        its.goes_above = True
+
+    async def save_highest(self) -> None:
+        """The highest cursor of each session, for the next agent."""
+        await self.highest.save()
 
     # What supervision tells
 
@@ -194,13 +207,14 @@ class KeptMessages:
             return False
         its = self._of(id)
         its.newest = max(its.newest, whole(happening.detail.get("cursor")))
+        self.highest.note(id, its.newest)
         self.changed(id)
         return True
 
     def attached(self, id: InstanceId) -> None:
         """Its worker was connected: it may have kept more meanwhile."""
         its = self._of(id)
-        its.settled = 0
+        its.settled, its.goes_above = 0, False
         self.changed(id)
 
     def changed(self, id: InstanceId) -> None:
@@ -212,6 +226,7 @@ class KeptMessages:
 
     def forget(self, id: InstanceId) -> None:
         """It was deleted."""
+        self.highest.forget(id)
         if (its := self._sessions.pop(id, None)) is not None:
             its.news.set()
 
@@ -239,35 +254,48 @@ class KeptMessages:
         )
 
     async def _ask(self, id: InstanceId, after: int, limit: int) -> MessagePage:
-        facts = self._registry.get(id)
-        if facts.instance.backend:
-            raise Refused(
-                f"cannot read messages of {id}: its server ({facts.instance.backend}) has them,"
-                " the agent keeps none of such a session",
-                code="not_supported",
-            )
         its = self._of(id)
         async with its.reads:
-            if facts.link is None:
-                raise Refused(
-                    f"cannot read messages of {id}: its worker does not run or cannot be reached"
-                    f" ({facts.sentence or 'not checked yet'})",
-                    code="not_running",
-                )
-            args = {"after": after, "limit": limit}
-            try:
-                raw = await facts.link.call("messages", args, timeout=CALL_SECONDS)
-            except LinkError as error:
-                why = f"cannot read messages of {id}: {error}; try again"
-                raise TryLater(why, code="slow") from error
-            except EngineError as error:
-                if (error.code, error.field) != _UNKNOWN_CALL:
-                    raise
-                why = f"cannot read messages of {id}: its worker keeps none ([messages] keep)"
-                raise Refused(why, code="not_kept") from error
+            raw = await self.call(id, "messages", {"after": after, "limit": limit})
         page = read_page(raw, after)
         its.oldest, its.newest = page.oldest, page.newest
+        if page.records:
+            self.highest.note(id, page.newest)
         return page
+
+    async def call(
+        self, id: InstanceId, do: str, args: Mapping[str, Any], seconds: float = CALL_SECONDS
+    ) -> Mapping[str, Any]:
+        """A call of what keeps messages in the session's worker."""
+        facts = self._registry.get(id)
+        if not _hears_messages(facts):
+            raise Refused(
+                f"cannot read messages of {id}: the engine {facts.instance.engine} hears of none;"
+                f" its server ({facts.instance.backend}) has them",
+                code="not_supported",
+            )
+        if facts.link is None:
+            raise Refused(
+                f"cannot read messages of {id}: its worker does not run or cannot be reached"
+                f" ({facts.sentence or 'not checked yet'})",
+                code="not_running",
+            )
+        try:
+            if do == "messages":
+                await self._tell_above(id, self._of(id), facts.link)
+            return await facts.link.call(do, args, timeout=seconds)
+        except LinkError as error:
+            why = f"cannot read messages of {id}: {error}; try again"
+            raise TryLater(why, code="slow") from error
+        except EngineError as error:
+            if (error.code, error.field) != _UNKNOWN_CALL:
+                raise
+            why = f"cannot read messages of {id}: its worker keeps none ([messages] keep)"
+            raise Refused(why, code="not_kept") from error
+
+
+def _hears_messages(facts: Facts) -> bool:
+    return entry_of(facts.instance.engine).counts_messages
 
 
 async def _wait(news: asyncio.Event, seconds: float) -> None:

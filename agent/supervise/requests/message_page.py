@@ -33,6 +33,18 @@ class KeptState:
     bytes: int = 0
     lost: int = 0
     """Records that went before everybody had them."""
+    media_files: int = 0
+    media_bytes: int = 0
+    """Of the files of messages that are kept."""
+    unsure: int = 0
+    """How often it came from a lost machine, so that nobody knows what is missing."""
+    holes: tuple[tuple[int, int], ...] = ()
+    """Between these cursors there was never a record."""
+
+    def between(self, after: int, last: int) -> int:
+        """How many records may lie behind the one and up to the other."""
+        ends = ((max(after, low), min(last, first - 1)) for low, first in self.holes)
+        return max(last - after, 0) - sum(max(high - low, 0) for low, high in ends)
 
 
 def erased(after: int) -> dict[str, Any]:
@@ -59,6 +71,10 @@ def read_state(raw: Mapping[str, Any]) -> KeptState:
         whole(raw.get("waiting")),
         whole(raw.get("bytes")),
         whole(raw.get("lost")),
+        whole(raw.get("media_files")),
+        whole(raw.get("media_bytes")),
+        whole(raw.get("unsure")),
+        tuple((whole(low), whole(first)) for low, first in raw.get("holes", ())),
     )
 
 

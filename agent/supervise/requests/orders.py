@@ -48,7 +48,9 @@ class Orders:
                 code="place_is_fixed",
             )
         check_settings_of(changed)
+        self.registry.check(changed)
         facts.instance = changed
+        self.registry.look_up(facts)
         await self.registry.save_order(facts, entry(facts, "settings", "its settings changed"))
         await self.registry.tenure.write_through(facts)
         facts.asked.new_limits = True

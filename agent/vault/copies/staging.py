@@ -8,13 +8,14 @@ has happened; otherwise the new one belongs there.
 import fcntl
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
 from agent.core.model import InstanceId, parse_instance_id
 from agent.errors import InvalidRequest, Refused, VaultError
 from agent.failpoint import failpoint
+from agent.folder_lock import folder_locked
 from agent.log import bound
 from agent.vault.carried import carried
 from agent.vault.errors import explain
@@ -142,21 +143,21 @@ def _sweep(path: Path, staging_fd: int, unwanted: str) -> None:
 @contextmanager
 def _no_worker(folder: Path) -> Iterator[None]:
     """Lock the session while it makes way: no worker may begin on it."""
-    try:
-        with open_root(folder.parent) as root_fd, open_folder(folder, folder.name, root_fd) as fd:
-            lock = os.open("lock", os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=fd)
-    except (VaultError, OSError) as error:
-        # No folder or no lock: no worker runs. A lock that may not be opened: the host knows.
-        _log.debug("no lock of %s is held: %s", folder.name, error)
-        yield
-        return
-    try:
+    with ExitStack() as held:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            with (
+                open_root(folder.parent) as root_fd,
+                open_folder(folder, folder.name, root_fd) as fd,
+            ):
+                held.enter_context(folder_locked(Path(), within=fd))
+                lock = os.open("lock", os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=fd)
+                held.callback(os.close, lock)
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise Refused(
                 f"cannot replace {folder}: a worker still holds it", code="still_running"
             ) from error
+        except (VaultError, OSError) as error:
+            # No folder or no lock: no worker runs. A lock that may not be opened: the host knows.
+            _log.debug("no lock of %s is held: %s", folder.name, error)
         yield
-    finally:
-        os.close(lock)

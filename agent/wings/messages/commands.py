@@ -27,9 +27,19 @@ def add(commands: Subparsers) -> None:
     parser.add_argument(
         "--after", metavar="CURSOR", default="0", help="begin behind this cursor, or: newest"
     )
+    parser.add_argument("--media", metavar="ID", help="fetch the file of this record instead")
+    parser.add_argument(
+        "--chat", metavar="JID", help="then ID is WhatsApp's id of a message of this chat"
+    )
+    parser.add_argument("--out", metavar="FILE", help="where the file goes")
+    parser.add_argument("--force", action="store_true", help="replace a FILE that is there")
 
 
 def messages(options: argparse.Namespace) -> int:
+    if options.media:
+        from agent.wings.messages.media.fetch import fetch  # hashlib: not for each command
+
+        return fetch(options)
     client, after = client_of(options), options.after
     while True:
         page = _page(client, options, {"after": after, "limit": _LIMIT})

@@ -8,8 +8,10 @@ from agent.core.model import InstanceId
 from agent.daemon.wing_parts import Around, MessageSource
 from agent.metrics.text import Family
 from agent.supervise.requests.message_page import KeptState
-from agent.wings.messages.metrics import message_samples
+from agent.wings.messages.media.source import MediaReaders
+from agent.wings.messages.metrics import copy_samples, message_samples
 from agent.wings.messages.readers import Readers
+from agent.wings.messages.travel.spool_bag import MessagesBag
 
 LOOK_EVERY = 10.0
 """Seconds, at least, between two looks at what was settled: a busy session costs no more."""
@@ -17,13 +19,19 @@ _AT_ONCE = 16
 
 
 def open_part(around: Around) -> "MessagesPart":
-    return MessagesPart(around.messages, Readers(around.store, around.messages))
+    readers = Readers(around.store, around.messages)
+    bag = MessagesBag(around.config.session_root, around.messages, readers)
+    return MessagesPart(around.messages, readers, bag if around.config.fleet.database else None)
 
 
 class MessagesPart:
-    def __init__(self, source: MessageSource, readers: Readers) -> None:
+    def __init__(
+        self, source: MessageSource, readers: Readers, bag: MessagesBag | None = None
+    ) -> None:
         self.source = source
         self.readers = readers
+        self.media = MediaReaders(source)
+        self.bag = bag
 
     async def run(self) -> None:
         changes = self.source.follow()
@@ -33,10 +41,12 @@ class MessagesPart:
             while True:
                 turns = asyncio.Semaphore(_AT_ONCE)
                 await asyncio.gather(*(self._settle(id, turns) for id in ids))
+                await self.source.save_highest()
                 await asyncio.sleep(LOOK_EVERY)
                 ids = await changes.next()
         finally:
             changes.close()
+            await self.source.save_highest()
 
     async def _settle(self, id: InstanceId, turns: asyncio.Semaphore) -> None:
         async with turns:
@@ -49,7 +59,9 @@ class MessagesPart:
     def reload(self, config: Config) -> None: ...
 
     def samples(self) -> Iterator[tuple[Family, str]]:
-        return message_samples(self.figures())
+        yield from message_samples(self.figures())
+        if self.bag is not None:
+            yield from copy_samples(self.bag.left_out())
 
     def figures(self) -> Mapping[InstanceId, KeptState]:
         return self.source.states()

@@ -20,6 +20,11 @@ class Readers:
         self._store = store
         self._source = source
         self._written_wall: dict[InstanceId, float] = {}
+        self._known: dict[InstanceId, int] = {}
+
+    def of(self, id: InstanceId) -> int:
+        """How far the furthest one came; 0 = nobody reads."""
+        return self._known.get(id, 0)
 
     async def load(self) -> None:
         now_wall, forgotten = time.time(), []
@@ -32,12 +37,15 @@ class Readers:
             if now_wall - at_wall > FORGOTTEN_AFTER:
                 forgotten.append(name)
                 continue
-            await self._source.settled(READER, InstanceId(name.removeprefix(_FACT)), cursor)
+            id = InstanceId(name.removeprefix(_FACT))
+            self._known[id] = cursor
+            await self._source.settled(READER, id, cursor)
         if forgotten:
             await self._store.forget_facts(forgotten)
 
     async def note(self, id: InstanceId, cursor: int) -> None:
         """A reader has all up to the cursor."""
+        self._known[id] = max(cursor, self.of(id))
         await self._source.settled(READER, id, cursor)
         now_wall = time.time()
         if not 0 <= now_wall - self._written_wall.get(id, 0.0) < WRITE_EVERY:

@@ -5,6 +5,7 @@ An engine makes a record without `cursor` and `kept`, which whoever keeps it add
 """
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -67,14 +68,18 @@ OWN: Mapping[str, Mapping[str, tuple[str, str]]] = {
         "video": (_TRUTH, "whether it is a video call"),
     },
     GAP: {
-        "missing": (_NUMBER, "how many records are gone for good, at most"),
+        "missing": (_NUMBER, "how many records are gone for good, at most; not there = unknown"),
         "first": (_NUMBER, "the cursor of the first of them"),
         "last": (_NUMBER, "and of the last"),
         "since": (_NUMBER, "since when, in Unix seconds"),
+        "until": (_NUMBER, "until when, where it is known"),
     },
 }
 """Each kind with the fields that only it has. A gap is made for a reader and never kept."""
 KINDS = tuple(kind for kind in OWN if kind != GAP)
+_PERSONS = ("chat", "sender", "alias", "participant")
+_DEVICE = re.compile(r":[0-9]{1,5}@")
+"""In a jid of one of a person's devices, 49…:12@s.whatsapp.net: records name the person."""
 _BY_KIND = {kind: {**COMMON, **own} for kind, own in OWN.items()}
 
 
@@ -91,6 +96,9 @@ def clean(raw: Mapping[str, Any]) -> dict[str, Any]:
     for name, (wanted, _) in _BY_KIND[kind].items():
         if name in raw and (value := _take(raw[name], wanted)) is not None:
             found[name] = value
+    for name in _PERSONS:
+        if ":" in found.get(name, ""):
+            found[name] = _DEVICE.sub("@", found[name])
     for name, value in raw.items():
         if name.startswith(PRIVATE) and isinstance(value, Mapping):
             found[name] = _plain(value)
@@ -110,10 +118,23 @@ def encode(record: Mapping[str, Any]) -> bytes:
     return _dump(short)
 
 
-def gap(first: int, last: int, since: float) -> dict[str, Any]:
+def is_message(record: Mapping[str, Any], chat: str, message_id: str) -> bool:
+    return (
+        record.get("kind") == MESSAGE
+        and record.get("message_id") == message_id
+        and chat in (record.get("chat"), record.get("alias"))
+    )
+
+
+def gap(first: int, last: int, since: float, missing: int) -> dict[str, Any]:
     """What a reader gets in the place of records that are gone."""
-    missing = last - first + 1
     own = {"missing": missing, "first": first, "last": last, "since": since}
+    return {"v": VERSION, "id": f"g:{first}:{last}", "kind": GAP, "cursor": last, **own}
+
+
+def unsure_gap(first: int, last: int, since: float, until: float) -> dict[str, Any]:
+    """What a reader gets where records may be gone with their machine, nobody knows how many."""
+    own = {"first": first, "last": last, "since": since, "until": until}
     return {"v": VERSION, "id": f"g:{first}:{last}", "kind": GAP, "cursor": last, **own}
 
 

@@ -8,7 +8,9 @@ from agent.api.http.fields import INTEGER, STRING, Field
 from agent.core.model import ID_PATTERN
 from agent.errors import InvalidRequest, Unauthorized
 from agent.supervise.requests.kept_messages import LONGEST_PAGE
+from agent.supervise.requests.message_page import KeptState
 from agent.wings.messages.live import follow
+from agent.wings.messages.media.routes import ROUTES as MEDIA_ROUTES
 from agent.wings.messages.out.routes import ROUTES as OUTBOX_ROUTES
 from agent.wings.messages.part import MessagesPart
 from agent.wings.messages.record import schema
@@ -56,11 +58,20 @@ async def live(call: Call) -> web.StreamResponse:
 
 
 async def count(call: Call) -> Json:
-    states = call.parts.wing(MessagesPart).figures()
+    states, outbox = call.parts.wing(MessagesPart).figures(), call.parts.outbox
+    waits = {} if outbox is None else {id: outbox.waiting(id) for id in call.supervisor.views()}
+    none = KeptState()
     return {
         "sessions": [
-            {"instance": id, "waiting": its.waiting, "bytes": its.bytes, "lost": its.lost}
-            for id, its in sorted(states.items())
+            {
+                "instance": id,
+                "waiting": its.waiting,
+                "bytes": its.bytes,
+                "lost": its.lost,
+                "outbox": waits.get(id, {}),
+            }
+            for id in sorted({*states, *(id for id, some in waits.items() if some)})
+            for its in (states.get(id, none),)
         ]
     }
 
@@ -121,5 +132,6 @@ ROUTES = (
         count,
         "How many kept records wait for who gets them, by session",
     ),
+    *MEDIA_ROUTES,
     *OUTBOX_ROUTES,
 )

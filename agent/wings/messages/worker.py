@@ -10,12 +10,16 @@ from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 from agent.core.words import KEPT, Happening, InstanceId
+from agent.engines.base import Engine
 from agent.errors import EngineError, InvalidRequest
+from agent.wings.messages.lookup import Lookup
+from agent.wings.messages.media.session_media import SessionMedia
 from agent.wings.messages.record import clean
 from agent.wings.messages.spool.line import Entry, entry_of
 from agent.wings.messages.spool.page import Bounds, Page
 from agent.wings.messages.spool.spool import Spool
 from agent.worker.calls import Answer, Work
+from agent.worker.wing_parts import SHARED
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -37,17 +41,22 @@ _LARGEST = 1 << 53
 def open_worker_part(
     folder: Path, id: InstanceId, settings: Mapping[str, Any], tell: Callable[[Happening], None]
 ) -> "Messages":
-    return Messages(folder / FOLDER, settings, tell)
+    return Messages(folder / FOLDER, id, settings, tell)
 
 
 class Messages:
     """The spool of this worker's session, in one thread at a time beside the loop."""
 
     def __init__(
-        self, path: Path, settings: Mapping[str, Any], tell: Callable[[Happening], None]
+        self,
+        path: Path,
+        id: InstanceId,
+        settings: Mapping[str, Any],
+        tell: Callable[[Happening], None],
     ) -> None:
         self._keeps = settings.get("keep") is not False
-        self._spool = Spool(path, _bounds(settings))
+        self._spool = Spool(path, _bounds(settings), id, shared=settings.get(SHARED) is True)
+        self._media = SessionMedia(path, settings, self)
         self._tell = tell
         self._loop = asyncio.get_running_loop()
         self._turn = asyncio.Lock()
@@ -71,7 +80,13 @@ class Messages:
             "messages": self._messages,
             "messages_settled": self._settled,
             "messages_state": self._state,
+            **Lookup(self._spool, self._ask).works,
+            **self._media.works,
+            "messages_above": self._above,
         }
+
+    def serve(self, engine: Engine) -> None:
+        self._media.serve(engine)
 
     async def keep(self, records: Sequence[Mapping[str, Any]]) -> None:
         try:
@@ -85,10 +100,25 @@ class Messages:
         if self._writing is None or self._writing.done():
             self._writing = self._loop.create_task(self._write(), name="keep messages")
         await done
+        self._media.arrived(records)
+
+    async def find(self, id: str) -> Mapping[str, Any] | None:
+        """The record of that id, with what no reader gets."""
+        return await self._ask(self._spool.find, id)
+
+    async def search(self, chat: str, message_id: str) -> Mapping[str, Any] | None:
+        """The same of a message by WhatsApp's id."""
+        below = _LARGEST
+        while below:
+            record, below = await self._ask(self._spool.search, chat, message_id, below)
+            if record is not None:
+                return record
+        return None
 
     async def close(self) -> None:
         """Return when what waits is on the disk."""
         self._look.cancel()
+        await self._media.close()
         if self._next_word is not None:
             self._next_word.cancel()
         tasks = {task for task in (self._writing, self._looking) if task is not None}
@@ -170,9 +200,15 @@ class Messages:
         await self._ask(self._spool.settle, cursor)
         return {}
 
+    async def _above(self, args: Mapping[str, Any]) -> Answer:
+        await self._ask(self._spool.go_above, _whole(args, "cursor"))
+        return {}
+
     async def _state(self, _args: Mapping[str, Any]) -> Answer:
         state = await self._ask(self._spool.state)
-        return {**state, "keeps": self._keeps, "refused": bool(self._refused_since)}
+        files, size = await self._media.state()
+        media = {"media_files": files, "media_bytes": size}
+        return {**state, **media, "keeps": self._keeps, "refused": bool(self._refused_since)}
 
     # the spool
 
@@ -184,6 +220,7 @@ class Messages:
     async def _trim(self) -> None:
         try:
             await self._do(self._spool.trim)
+            await self._media.trim(self._spool.due)
         except OSError as error:
             log.warning("cannot look at old messages: %s", error.strerror)
 
@@ -200,9 +237,18 @@ class Messages:
         try:
             return await asyncio.shield(alone)
         finally:
-            while self._spool.damaged:
-                name = self._spool.damaged.pop()
-                log.error("messages were damaged on the disk: %s was set aside", name)
+            self._say_damage()
+
+    def _say_damage(self) -> None:
+        spool = self._spool
+        names, spool.damaged = spool.damaged, []
+        said, spool.foreign = spool.foreign, []
+        if names:
+            said = [*said, f"messages were damaged on the disk: {', '.join(names)} was set aside"]
+        for sentence in said:
+            text = f"{sentence}; what was in it is not read, readers get a gap or begin anew"
+            log.error("%s", text)
+            self._tell(Happening("kept_aside", {"text": text}))
 
     async def _alone(self, work: Callable[[], T]) -> T:
         async with self._turn:

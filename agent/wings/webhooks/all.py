@@ -4,14 +4,14 @@ import asyncio
 import socket
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from agent import VERSION
 from agent.config import Config
 from agent.core.model import Category, JournalEntry
-from agent.daemon.wing_parts import Around, MessageSource
+from agent.daemon.wing_parts import Around, EventFormat, MessageSource, open_format
 from agent.deliver.bus import EventBus
 from agent.errors import NotFound
 from agent.metrics.text import Family
@@ -39,7 +39,9 @@ from agent.wings.webhooks.view import with_messages
 
 if TYPE_CHECKING:
     from agent.wings.webhooks.courier import Courier
+    from agent.wings.webhooks.messages.bag import CursorsBag
     from agent.wings.webhooks.messages.carrier import MessageCarrier
+    from agent.wings.webhooks.passing import PassingPoster
 
 _SAID = 200
 """Characters of an answer to a test event that are shown."""
@@ -53,6 +55,7 @@ def open_part(around: Around) -> "Webhooks":
         machine=around.config.alerts.machine or socket.gethostname(),
         version=VERSION,
         source=around.messages,
+        open_form=partial(open_format, around=around),
     )
 
 
@@ -67,8 +70,10 @@ class Webhooks:
         version: str,
         pace: Pace | None = None,
         source: MessageSource | None = None,
+        open_form: Callable[[str], EventFormat] | None = None,
     ) -> None:
-        """`source`: what arrives in sessions; None: no webhook gets any of it."""
+        """`source`: what arrives in sessions; None: no webhook gets any of it. `open_form`: another
+        form of what is posted, by its name."""
         self._declared = tuple(declared)
         self._store = store
         self._bus = bus
@@ -76,6 +81,7 @@ class Webhooks:
         self._version = version
         self._pace = pace or Pace()
         self._source = source
+        self._open_form = open_form
         self._results: Counter[Result] = Counter()
         """Since the agent's start, also of removed webhooks: a counter never falls."""
         self._couriers: dict[str, Courier] = {}
@@ -116,6 +122,14 @@ class Webhooks:
     def samples(self) -> Iterator[tuple[Family, str]]:
         return webhook_samples(self.figures())
 
+    @property
+    def bag(self) -> "CursorsBag | None":
+        from agent.wings.webhooks.messages.bag import CursorsBag  # for a fleet
+
+        if self._source is None:
+            return None
+        return CursorsBag(self._store, self._source, lambda: self._carriers)
+
     def apply(self, declared: Sequence[WebhookDeclaration]) -> None:
         """Start new and changed webhooks, end removed ones; every cursor stays in the database."""
         self._declared = tuple(declared)
@@ -135,16 +149,32 @@ class Webhooks:
                 continue
             if before is not None:
                 before.cancel()
-            courier = self._couriers[name] = self._make(webhook)
-            carrier = self._make_carrier(webhook)
-            run = _after(before, courier, carrier)
+            form = self._form_of(webhook)
+            courier = self._couriers[name] = self._make(webhook, form)
+            carrier = self._make_carrier(webhook, form)
+            runs = [courier.run, *(() if carrier is None else (carrier.run,))]
+            if form is not None:
+                runs.append(self._make_poster(webhook, form).run)
+            run = _after(before, runs)
             self._running[name] = self._group.create_task(run, name=f"webhook {name}")
         if wanted:
             self._some.set()
         else:
             self._some.clear()
 
-    def _make(self, webhook: WebhookDeclaration) -> "Courier":
+    def _form_of(self, webhook: WebhookDeclaration) -> EventFormat | None:
+        if not webhook.format or self._open_form is None:
+            return None
+        return self._open_form(webhook.format)
+
+    def _make_poster(self, webhook: WebhookDeclaration, form: EventFormat) -> "PassingPoster":
+        from agent.wings.webhooks.passing import PassingPoster
+
+        return PassingPoster(
+            webhook, form, self._results, machine=self._machine, version=self._version
+        )
+
+    def _make(self, webhook: WebhookDeclaration, form: EventFormat | None) -> "Courier":
         from agent.wings.webhooks.courier import Courier  # for the first webhook
 
         return Courier(
@@ -154,9 +184,12 @@ class Webhooks:
             version=self._version,
             results=self._results,
             pace=self._pace,
+            form=form,
         )
 
-    def _make_carrier(self, webhook: WebhookDeclaration) -> "MessageCarrier | None":
+    def _make_carrier(
+        self, webhook: WebhookDeclaration, form: EventFormat | None
+    ) -> "MessageCarrier | None":
         self._drop_carrier(webhook.name)
         self._announce(webhook)
         if self._source is None or not message_kinds(webhook):
@@ -171,6 +204,7 @@ class Webhooks:
             version=self._version,
             results=self._results,
             pace=self._pace,
+            form=form,
         )
         return carrier
 
@@ -248,12 +282,11 @@ class Webhooks:
 
 
 async def _after(
-    before: asyncio.Task[None] | None, courier: "Courier", carrier: "MessageCarrier | None"
+    before: asyncio.Task[None] | None, runs: Sequence[Callable[[], Coroutine[Any, Any, None]]]
 ) -> None:
     """Start after the courier before it: two couriers would both write the cursor."""
     if before is not None:
         await asyncio.wait([before])
     async with asyncio.TaskGroup() as group:
-        group.create_task(courier.run())
-        if carrier is not None:
-            group.create_task(carrier.run())
+        for run in runs:
+            group.create_task(run())

@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 
 from agent.core.model import Category, JournalEntry
+from agent.daemon.wing_parts import EventFormat
 from agent.errors import StoreError
 from agent.store.database import Store
 from agent.wings.webhooks.backlog import PAGE, Backlog
@@ -57,11 +58,12 @@ class Courier:
         results: Counter[Result],
         pace: Pace,
         jitter: Callable[[], float] = random.random,
+        form: EventFormat | None = None,
     ) -> None:
         self.declared = declared
         self._store = store
         self._results = results
-        self._target = Target(declared, results, machine=machine, version=version)
+        self._target = Target(declared, results, machine=machine, version=version, form=form)
         self._patience = RetryPatience(pace, jitter)
         self._age = AgeLimit(declared.longest_age * 3600)
         self._progress: WebhookCursor | None = None

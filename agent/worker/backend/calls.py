@@ -6,7 +6,7 @@ from typing import Any
 
 from agent.core.words import UNREACHED, InstanceId, parse_instance_id
 from agent.engines.base import Backend
-from agent.errors import EngineError, NotFound
+from agent.errors import EngineError, InvalidRequest, NotFound
 from agent.link.messages import Call
 from agent.worker.backend.server_checks import ServerChecks
 from agent.worker.backend.sessions import HeldSessions, Session
@@ -56,11 +56,14 @@ class BackendCalls:
 
     async def _hold(self, args: Mapping[str, Any]) -> Answer:
         id = parse_instance_id(args.get("id"))
+        await self._held.parts.closed(id)
         self._held.hold(id, own_settings(object_of(args, "settings", {})))
         return {}
 
     async def _release(self, args: Mapping[str, Any]) -> Answer:
-        self._held.release(parse_instance_id(args.get("id")))
+        id = parse_instance_id(args.get("id"))
+        self._held.release(id)
+        await self._held.parts.closed(id)
         return {}
 
     async def _sessions(self, _args: Mapping[str, Any]) -> Answer:
@@ -83,7 +86,14 @@ def _works(session: Session) -> dict[str, Work]:
         await engine.renew(confirmed=args.get("confirmed") is True)
         return {}
 
-    return session_works(engine, session.reports) | {
+    async def sent(args: Mapping[str, Any]) -> Answer:
+        begun = args.get("begun")
+        if not isinstance(begun, int | float) or isinstance(begun, bool):
+            raise InvalidRequest("cannot look for a message: begun is no time", field="begun")
+        return await engine.sent(object_of(args, "message"), float(begun))
+
+    return {**session.parts.works, **session_works(engine, session.reports)} | {
         "restart": plain(engine.restart),
+        "sent": sent,
         "renew": renew,
     }

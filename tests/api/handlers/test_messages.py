@@ -4,13 +4,17 @@ import asyncio
 import base64
 import io
 import json
+from dataclasses import replace
+from typing import Any
 
 import aiohttp
 import pytest
 
 from agent.api.http.call import LARGE_AT_ONCE
+from agent.core.model import InstanceId
 from agent.errors import EngineError
 from tests.api.conftest import House, OpenHouse
+from tests.fakes.supervisor import make_view
 
 PATH = "/api/instance/sales/messages"
 MIB = 1 << 20
@@ -18,7 +22,7 @@ MIB = 1 << 20
 
 def file(size: int, **more: str) -> dict[str, str]:
     content = base64.b64encode(bytes(size)).decode()
-    return {"to": "491", "type": "media", "mimetype": "a/b", "content": content, **more}
+    return {"to": "49151123456", "type": "media", "mimetype": "a/b", "content": content, **more}
 
 
 async def post(
@@ -77,7 +81,7 @@ async def test_only_so_many_long_bodies_are_in_memory_at_once(open_house: OpenHo
         (first,), waiting = await asyncio.wait(many, timeout=30, return_when="FIRST_COMPLETED")
         refused = await first
         assert (refused.status, (await refused.json())["error"]) == (503, "busy")
-        short = asyncio.create_task(local.post(PATH, json={"to": "491", "text": "hi"}))
+        short = asyncio.create_task(local.post(PATH, json={"to": "49151123456", "text": "hi"}))
         house.supervisor.gate.set()
         assert {one.status for one in await asyncio.gather(*waiting, short)} == {200}
         assert (await post(local, file(2000))).status == 200
@@ -123,6 +127,51 @@ async def test_a_refusal_of_an_engine_is_a_clear_answer(
 ) -> None:
     await make(local)
     house.supervisor.breaks_with = error
-    answer = await local.post(PATH, json={"to": "nobody", "text": "x"})
+    answer = await local.post(PATH, json={"to": "49151123456", "text": "x"})
     told = await answer.json()
     assert (answer.status, told["error"], told["field"]) == expected
+
+
+@pytest.mark.parametrize(
+    ("message", "field", "named"),
+    [
+        ({"type": "edit", "message_id": "M1", "text": "x"}, "type", "edit"),
+        ({"type": "media", "mimetype": "a/b", "content": "aGk="}, "type", "media"),
+        ({"text": "x", "quote": "M1"}, "quote", "quote"),
+        ({"text": "x", "mentions": ["4915112345678"]}, "mentions", "mentions"),
+    ],
+)
+async def test_what_an_engine_never_sends_is_refused_at_once_by_its_name(
+    house: House, message: dict[str, Any], field: str, named: str
+) -> None:
+    view = make_view("sales")
+    engine = replace(view.instance, engine="whaticket")
+    house.supervisor.known[InstanceId("sales")] = replace(view, instance=engine)
+    async with house.local(base_url="http://localhost") as local:
+        answer = await local.post(PATH, json={"to": "491", **message})
+        refused = await answer.json()
+    assert (answer.status, refused["error"], refused["field"]) == (409, "not_supported", field)
+    assert f"cannot send {named}: the engine whaticket does not" in refused["message"]
+    assert house.supervisor.sent == []
+
+
+@pytest.mark.parametrize(
+    ("more", "field"),
+    [
+        ({"text": "x", "mentions": ["nobody"]}, "mentions"),
+        ({"text": "x", "mentions": "4915112345678"}, "mentions"),
+        ({"text": "x", "quote": ""}, "quote"),
+        ({"text": "x", "quote": "M1", "quote_from": "you"}, "quote_from"),
+        ({"type": "location", "latitude": 1, "longitude": 1, "quote": "M1"}, "quote"),
+        ({"type": "edit", "text": "x"}, "message_id"),
+        ({"type": "edit", "message_id": "M1", "text": ""}, "text"),
+        ({"type": "delete", "message_id": "M1", "sender": "1@g.us"}, "sender"),
+    ],
+)
+async def test_a_wrong_field_of_a_reply_or_a_change_is_named(
+    house: House, more: dict[str, Any], field: str
+) -> None:
+    house.supervisor.known[InstanceId("sales")] = make_view("sales")
+    async with house.local(base_url="http://localhost") as local:
+        answer = await local.post(PATH, json={"to": "491", **more})
+        assert (answer.status, (await answer.json())["field"]) == (400, field)

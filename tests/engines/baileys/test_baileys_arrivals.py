@@ -55,6 +55,7 @@ async def test_a_message_is_kept_before_its_receipt_leaves(keeping: Bench) -> No
         "text": "hello",
         "fresh": True,
         "name": PEER,
+        "_raw": {"chat": LID, "sender": LID},
     }
 
 
@@ -74,6 +75,7 @@ KEYS = {
     "url": PICTURE["url"],
     "sealed": PICTURE["fileEncSha256"],
 }
+KEYS["chat"] = LID
 FACTS = {"mimetype": "image/jpeg", "size": 1234, "sha256": "68" * 32}
 CARD = {"displayName": "Ana", "vcard": "BEGIN:VCARD\nFN:Ana\nEND:VCARD"}
 TARGET = {"remoteJid": NUMBER, "id": "3EB0BB", "fromMe": False}
@@ -222,6 +224,7 @@ async def test_every_kind_of_message_becomes_its_record(keeping: Bench) -> None:
         found = dict(spool.kept[new])
         if kind == "message":
             assert (found.pop("fresh"), found.pop("name")) == (True, PEER)
+            assert found.pop("_raw") == {"chat": LID, "sender": LID}
         common = {"chat": NUMBER, "from_me": False, "sender": NUMBER, "alias": LID, "kind": kind}
         target = id if kind == "message" else TARGET["id"]
         letter = "m" if kind == "message" else kind[len("message_")]

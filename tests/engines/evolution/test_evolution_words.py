@@ -12,8 +12,8 @@ from agent.engines.evolution.answers import (
     refusal_words,
     server_fault,
 )
+from agent.engines.evolution.chat.messages import outcome
 from agent.engines.evolution.claims import Facts, Live, claim_of, disagreement
-from agent.engines.evolution.messages import outcome
 from agent.engines.evolution.proof import Proof, read_proof
 from agent.engines.evolution.rows import Row, Rows, read_rows
 from agent.engines.evolution.settings import Pace

@@ -12,6 +12,7 @@ import pytest
 
 from agent.core.model import ServerClaim
 from agent.engines.evolution.api import EvolutionApi
+from agent.engines.evolution.chat.messages import send
 from agent.engines.remote.answers import LARGEST_BODY, Http, ServerDown, segment
 from agent.engines.remote.declaration import BackendDeclaration
 from agent.engines.remote.http import RemoteHttp
@@ -300,7 +301,7 @@ async def test_a_message_does_not_leave_over_a_connection_that_the_server_closes
 
     async def closes_after_one(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         taken.append((await reader.readuntil(b"\r\n\r\n")).split(b" ", 1)[0])
-        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
+        writer.write(b'HTTP/1.1 200 OK\r\nContent-Length: 22\r\n\r\n{"key": {"id": "3EB"}}')
         with suppress(asyncio.IncompleteReadError):
             await reader.readexactly(1)  # the next request comes as it closes: nobody reads that
         writer.close()
@@ -308,10 +309,11 @@ async def test_a_message_does_not_leave_over_a_connection_that_the_server_closes
     async with server_of(closes_after_one) as url:
         http = RemoteHttp(BackendDeclaration(url=url), {})
         api = EvolutionApi(http, doubt=lambda: None, answered=lambda: None)
+        hello = {"to": "5511988887777", "type": "text", "text": "hello"}
         try:
             for _ in range(3):
                 assert (await http.ask("GET", "/x")).good
-                assert (await api.send_text("sales", "5511988887777", "hello")).good
+                assert (await send(api, "sales", hello))["id"] == "3EB"
         finally:
             await http.close()
     assert taken.count(b"POST") == 3

@@ -44,8 +44,10 @@ class FileKeeper:
             os.fdatasync(file.fileno())
         self._ids |= fresh.keys()
 
+    def serve(self, engine: object) -> None: ...
+
     async def close(self) -> None: ...
 
 
 def keep_in_a_file() -> None:
-    run.open_worker_parts = lambda folder, *_: WorkerParts([FileKeeper(folder)])
+    run.open_worker_parts = lambda folder, *_, **_how: WorkerParts([FileKeeper(folder)])

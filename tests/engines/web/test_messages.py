@@ -56,6 +56,9 @@ UPLOAD = "0123456789abcdef"
         ({"type": "reaction", "emoji": "x"}, "message_id"),
         ({"type": "reaction", "message_id": "a_b", "emoji": "x"}, "message_id"),
         ({"type": "reaction", "message_id": "3EB0", "emoji": "x" * 33}, "emoji"),
+        ({"type": "edit", "message_id": "3EB0"}, "text"),
+        ({"type": "delete", "message_id": "a_b"}, "message_id"),
+        ({"text": "x", "quote": "a_b"}, "quote"),
     ],
 )
 def test_a_message_that_cannot_be_sent_is_refused(message: dict[str, Any], field: str) -> None:
@@ -85,7 +88,17 @@ def test_a_message_that_cannot_be_sent_is_refused(message: dict[str, Any], field
         (
             {"type": "reaction", "message_id": "3EB0A1", "emoji": ""},
             "reaction",
-            {"id": "3EB0A1", "emoji": ""},
+            {"id": "3EB0A1", "emoji": "", "by": ""},
+        ),
+        (
+            {"type": "edit", "message_id": "3EB0A1", "text": "x"},
+            "edit",
+            {"id": "3EB0A1", "text": "x"},
+        ),
+        (
+            {"type": "delete", "message_id": "3EB0A1", "sender": "5511777@s.whatsapp.net"},
+            "delete",
+            {"id": "3EB0A1", "by": "5511777@c.us"},
         ),
     ],
 )
@@ -94,7 +107,7 @@ def test_every_kind_of_message_becomes_a_call_of_the_bundle(
 ) -> None:
     asked = read_message({"to": "5511999999999", **message})
     assert (asked.kind, asked.content) == (kind, content)
-    assert asked.about == ("3EB0A1" if kind == "reaction" else "")
+    assert asked.about == ("3EB0A1" if kind in ("reaction", "delete") else "")
 
 
 @pytest.mark.parametrize(

@@ -167,6 +167,7 @@ async def test_each_kind_of_message_is_a_record_of_its_own_fields(
         **{"mimetype": "image/png", "size": 7, "sha256": "68617368"},
         **{"width": 3, "height": 4},
     }
+    assert by_id["M2"]["_media"] == {"key": f"false_{ANN}_M2"}
     assert by_id["M3"]["media"]["seconds"] == 9
     assert by_id["M4"]["text"] == "", "the bundle puts a file's name there"
     where = {"latitude": -33.86, "longitude": 151.21, "name": "Office", "address": "Quay 1"}

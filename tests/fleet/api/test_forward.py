@@ -200,3 +200,16 @@ async def test_polls_for_messages_take_no_turn_of_other_requests(two: Two, event
             assert [one["text"] for one in page["records"]] == ["a"]
         live = await client.get("/api/instance/shop/messages/live")
         assert (live.status, (await live.json())["error"]) == (409, "websocket_needed")
+
+
+async def test_the_file_of_a_message_streams_through_another_machine(two: Two) -> None:
+    first, second = two
+    content = bytes(range(256)) * 3000
+    second.messages.add("shop").files = {"m:a/b": content}
+    async with first.local() as client:
+        answer = await client.get("/api/instance/shop/messages/m:a%2Fb/media")
+        assert (answer.status, answer.headers[MACHINE]) == (200, "m2")
+        assert await answer.read() == content
+        assert answer.headers["Content-Type"] == "image/png"
+        assert answer.headers["Content-Disposition"].startswith("attachment; filename=")
+        assert answer.headers["X-Content-Type-Options"] == "nosniff"

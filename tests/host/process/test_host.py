@@ -1,7 +1,9 @@
 """The process host with real processes: the words and the order that systemd has."""
 
 import asyncio
+import errno
 import os
+import select
 import signal
 import time
 from dataclasses import replace
@@ -63,6 +65,47 @@ async def test_a_worker_on_its_way_up_or_down_is_a_job_that_is_not_finished(open
     await eventually(lambda: host.jobs_pending, 1)
     await ended
     assert host.jobs_pending == 0
+
+
+async def test_a_worker_that_nobody_could_watch_is_replaced(
+    open_host, tmp_path, monkeypatch, eventually
+):
+    """Without a free descriptor the agent saw its end in it: it held its session for ever."""
+    id = InstanceId("locker")
+    (tmp_path / "sessions" / id).mkdir(parents=True)
+    host = await open_host()
+    watch, unwatched = os.pidfd_open, []
+
+    def no_descriptor(pid):
+        unwatched.append(watch(pid))
+        monkeypatch.setattr(os, "pidfd_open", watch)
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr(os, "pidfd_open", no_descriptor)
+    with pytest.raises(HostError, match="resources"):
+        await host.start(id)
+
+    async def is_replaced():
+        return (await host.status(id)).state == "active"
+
+    await eventually(is_replaced, True)
+    assert select.select(unwatched, [], [], 0)[0] == unwatched, "the first one still runs"
+    os.close(unwatched[0])
+
+
+async def test_pings_that_a_deleted_socket_lost_cost_no_worker_its_life(
+    open_host, tmp_path, eventually
+):
+    id, place = own("good"), tmp_path / "run/notify"
+    host = await open_host(WATCHFUL)
+    await host.start(id)
+    before = await host.status(id)
+    place.unlink()
+    await eventually(place.is_socket)
+    again = asyncio.get_running_loop().time()
+    await eventually(lambda: host._notify._pinged.get(before.main_pid, 0.0) > again)
+    after = await host.status(id)
+    assert (after.run, after.restarts) == (before.run, 0)
 
 
 async def test_f02_a_killed_worker_comes_back_as_another_run(open_host, eventually):

@@ -27,6 +27,7 @@ _ANY: Mapping[str, tuple[Any, ...]] = {
     "type": ("text",), "address": ("here",), "idempotency_key": ("once", "again"),
     "for": (1,), "every": (1,), "title": ("a title",), "limit": (5,), "kind": ("repair_step",),
     "command_id": ("00000000-0000-4000-8000-000000000000",), "group": ("sandbox", "evolution"),
+    "program": ("nobody",), "dump": ("@file",),
     "webhook": ("nobody",), "snapshot": ("@snapshot",), "key_id": ("@key",), "key": ("@key",),
     "wanted": ("nobody",), "source": ("@archive", "@bot", "@bot"), "from": ("auto", "baileys"),
     "only": ("one", "nobody"), "keys": ("nobody",), "pattern": ("x:*",), "scope": ("read",),
@@ -41,7 +42,11 @@ _ANY: Mapping[str, tuple[Any, ...]] = {
     "filename": ("x.png",), "caption": ("c",), "latitude": (1,), "longitude": (2,),
     "message_id": ("x",), "emoji": ("x",), "failed": ("20260101T000000Z",),
     "of": ("3EB0",), "count": (1, 3), "message": ("out_x",), "cancel": ("out_x",),
-    "expires_in": (60,),
+    "expires_in": (60,), "chat": ("1@g.us", "x"), "media": ("m:x",), "out": ("@file",),
+    "edit": ("3EB0",), "delete": ("3EB0", "out_x"), "quote": ("3EB0", "out_x"),
+    "quote_from": ("5511999999999", "x"), "by": ("5511999999999",), "mention": ("5511999999999",),
+    "mentions": (["5511999999999"], ["x"]), "sender": ("5511999999999", "x"),
+    "seconds": (1, 5), "message_ids": (["3EB0"],),
     "secret": ("x" * 20,), "command": ("00000000-0000-4000-8000-000000000000",),
 }  # fmt: skip
 _HERE: Mapping[str, tuple[Any, ...]] = {

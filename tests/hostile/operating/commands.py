@@ -39,11 +39,13 @@ ENDS = {
 """A command that may end a pairing, or put other files in its place; with this flag, if one."""
 KEEPS = words_of(
     "version, create, list, show, settings, enable, disable, start, stop, restart, passkey, "
-    "send, backends list, backends show, backends add, backends sessions, backends adopt, "
+    "send, read, presence, backends list, backends show, backends add, "
+    "backends sessions, backends adopt, "
     "backends check, backends reset, backends drop-in, qr, invite, top, health, why, recover, "
     "incidents release, reasons, events, fleet status, fleet drain, fleet undrain, fleet "
     "forget, fleet accept, fleet move, fleet release, fleet why, fleet command, fleet leave, "
-    "webhooks list, webhooks test, webhooks dead, webhooks retry, snapshot, snapshots, export, "
+    "programs list, programs drop-in, programs pm2, webhooks list, webhooks test, webhooks "
+    "dead, webhooks retry, snapshot, snapshots, export, "
     "removed list, removed restore, remote-settings, trash list, trash restore, key add, key "
     "list, key revoke, repair, sandbox fault, sandbox scan, sandbox clear, sandbox say, "
     "sandbox heard, pairing-code, screenshot, messages, outbox, alerts explain, doctor, "
@@ -76,18 +78,20 @@ ROUTES_KEEP = words_of(
     "{I}/enable, POST {I}/disable, POST {I}/start, POST {I}/stop, POST {I}/restart, PUT "
     "{I}/passkey, POST {I}/health, POST {I}/recover, GET {I}/qr, POST {I}/pairing-code, GET "
     "{I}/screenshot, GET {I}/worker-lines, GET {I}/failed-starts, GET "
-    "{I}/failed-starts/{failed}/picture, GET {I}/events, POST {I}/messages, GET "
+    "{I}/failed-starts/{failed}/picture, GET {I}/events, POST {I}/messages, "
+    "POST {I}/read, POST {I}/presence, GET "
     "{I}/outbox, GET {I}/outbox/{message}, DELETE {I}/outbox/{message}, POST "
     "{I}/sandbox/scan, POST {I}/sandbox/say, GET {I}/sandbox/heard, GET /api/fleet, POST "
     "/api/fleet/machines/{name}/drain, POST "
     "/api/fleet/machines/{name}/undrain, POST /api/fleet/machines/{name}/forget, POST "
-    "/api/fleet/accept, POST /api/fleet/leave, POST /api/fleet/promise, GET "
+    "/api/fleet/accept, POST /api/fleet/leave, POST /api/fleet/promise, POST "
+    "/api/fleet/outbox, GET "
     "/api/fleet/commands/{command}, POST {I}/release, POST {I}/move, GET {I}/fleet, GET "
     "/api/alerts, GET /api/engines, GET /api/backends, POST /api/backends, POST /api/reload, GET "
     "/api/backends/{name}, GET "
     "/api/backends/{name}/sessions, POST /api/backends/{name}/adopt, POST "
     "/api/backends/{name}/check, POST /api/backends/{name}/reset, POST /hooks/{name}/{secret}, "
-    "GET {I}/messages, GET {I}/messages/live, GET /api/messages, "
+    "GET {I}/messages, GET {I}/messages/live, GET {I}/messages/{message}/media, GET /api/messages, "
     "GET /api/webhooks, POST /api/webhooks/{name}/test, GET /api/webhooks/{name}/dead, POST "
     "/api/webhooks/{name}/retry, GET /api/health, POST /api/health/check, POST "
     "/api/database/check, PUT /whatsapp/{id}/disconnect, PUT /whatsapp/{id}/start-session, POST "
@@ -135,10 +139,13 @@ PASSED_BY = {
 """A fail point → requests on whose way it lies."""
 LEFT_POINTS = {
     "fleet_": "needs a fleet", "move_": "needs a fleet", "command_": "needs a fleet",
+    "baggage_": "needs a fleet", "outbox_handed_over": "needs a fleet",
+    "outbox_brought": "needs a fleet",
     "mid_migration": "an older database", "before_migration": "an older database",
     "after_migration": "an older database", "mid_set_aside": "a damaged database",
     "mid_rebuild": "a damaged database", "mid_sweep": "after days in the trash",
-    "spool_": "in a worker: tests/wings/messages", "laid_by": "needs messages that are kept",
+    "spool_": "in a worker: tests/wings/messages", "media_loaded": "in a worker, too",
+    "laid_by": "needs messages that are kept",
 }  # fmt: skip
 
 

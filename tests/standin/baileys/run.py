@@ -173,6 +173,18 @@ class WhatsApp(Program):
         """Any message of the protocol, as protobufjs reads it from JSON."""
         return str(call(self.url + "/say", {"from": sender, "to": to, "message": message})["id"])
 
+    def say_file(self, sender: str, to: str, kind: str, **more: Any) -> dict[str, Any]:
+        """A contact sends a file, `bytes` long, with `fields` of its message; its id, the sha256
+        of the file, and the `part` of the message that is about it. `how`: gone (until the phone
+        gives it again), lost (the phone has it no more), held (half of it comes; the rest at
+        `files`)."""
+        return self.tell("/say_file", {"from": sender, "to": to, "kind": kind, **more})
+
+    def files(self, *, go_on: bool = False) -> dict[str, Any]:
+        """The `url` of its media server, how often that and the phones were asked; `go_on`: what
+        was held comes."""
+        return self.tell("/files", {"go_on": go_on})
+
     def tell(self, path: str, told: Mapping[str, Any]) -> dict[str, Any]:
         """Any command of it."""
         return dict(call(self.url + path, told))
@@ -248,6 +260,10 @@ class WhatsApp(Program):
 
     def person(self, user: str) -> dict[str, Any]:
         return next((each for each in self.people() if each["user"] == user), {})
+
+    def screen(self, user: str) -> dict[str, Any]:
+        """What the contact's phone shows: `messages`, `read`, `presences`, `ignored`."""
+        return dict(self.person(user).get("screen", {}))
 
 
 class BaileysServer(Program):

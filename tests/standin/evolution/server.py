@@ -8,6 +8,7 @@ from typing import Any
 
 from aiohttp import web
 
+from tests.standin.evolution.chat import ChatRoutes
 from tests.standin.evolution.faults import Front
 from tests.standin.evolution.instances import Instance, Times
 from tests.standin.evolution.meddling import Handler, Meddling
@@ -18,11 +19,11 @@ from tests.standin.evolution.shapes import (
     no_instance,
     old_row_body,
     row_body,
-    sent_body,
     settings_body,
     state_body,
     swallowed,
 )
+from tests.standin.evolution.store import incoming
 from tests.standin.evolution.webhooks import Webhooks
 
 KEY = "stand-in-global-key-4f1c9a"
@@ -44,6 +45,7 @@ class StandIn:
         """Requests by verb and route."""
         self.paths: Counter[str] = Counter()
         """The same by verb and whole path."""
+        self.chat = ChatRoutes(self)
         self._meddling = Meddling(front)
         self.list_seconds = 0.0
         self.shows_all = False
@@ -137,7 +139,7 @@ class StandIn:
             ("DELETE", "/instance/delete", self._delete),
             ("POST", "/instance/setPresence", self._presence),
             ("POST", "/chat/fetchBusinessProfile", self._profile),
-            ("POST", "/message/sendText", self._send_text),
+            *self.chat.routes(),
             ("GET", "/settings/find", self._find_settings),
             ("POST", "/settings/set", self._set_settings),
             ("GET", "/proxy/find", self._find_proxy),
@@ -356,25 +358,24 @@ class StandIn:
         body = {"isBusiness": False, "message": "Not is business profile", "jid": instance.wuid}
         return web.json_response({**body, "exists": True, "number": number})
 
-    async def _send_text(self, instance: Instance, request: web.Request) -> web.Response:
-        told = await request.json()
-        number = told.get("number")
-        inner = told.get("textMessage", {}) if self.old else told
-        text = inner.get("text") if isinstance(inner, dict) else None
-        if not isinstance(text, str) or not isinstance(number, str):
-            raise Refused(400, ['instance requires property "text"'])
-        instance.write()
-        if instance.dead == "silent":
-            await asyncio.sleep(60)
-        if instance.dead or instance.state != "open":
-            raise Refused(500, "Error: Connection Closed")
-        if number.startswith("999"):
-            jid = f"{number}@s.whatsapp.net"
-            raise Refused(400, {"jid": jid, "exists": False, "number": number})
-        body = sent_body(instance, number, text, "3EB0" + uuid.uuid4().hex[:16].upper())
-        instance.sent.append(body)
-        self.webhooks.tell(instance, "send.message", body)
-        return web.json_response(body, status=201)
+    def arrive(
+        self,
+        name: str,
+        message: dict[str, Any],
+        *,
+        id: str = "",
+        at: float = 0.0,
+        told: bool = True,
+        stored: bool = True,
+    ) -> str:
+        """WhatsApp gives it a message; `told`: its webhook is not lost."""
+        instance = self.instances[name]
+        row = incoming(instance, message, old=self.old, id=id, at=at)
+        if stored:
+            instance.stored.append(row)
+        if told:
+            self.webhooks.tell(instance, "messages.upsert", row)
+        return str(row["key"]["id"])
 
     async def _find_settings(self, instance: Instance, _request: web.Request) -> web.Response:
         return web.json_response(settings_body(instance, old=self.old))

@@ -1,5 +1,6 @@
 """How the versions write what they answer."""
 
+import time
 from typing import Any
 
 from aiohttp import web
@@ -119,16 +120,16 @@ def settings_body(instance: Instance, *, old: bool) -> dict[str, Any]:
     return {**told, "wavoipToken": instance.wavoip}
 
 
-def sent_body(instance: Instance, number: str, text: str, id: str) -> dict[str, Any]:
+def sent_body(instance: Instance, number: str, content: dict[str, Any], id: str) -> dict[str, Any]:
     jid = number if "@" in number else f"{number}@s.whatsapp.net"
     return {
         "key": {"remoteJid": jid, "fromMe": True, "id": id},
         "pushName": "Você",
         "status": "PENDING",
-        "message": {"conversation": text},
+        "message": content,
         "contextInfo": None,
-        "messageType": "conversation",
-        "messageTimestamp": 1767225600,
+        "messageType": next(iter(content)),
+        "messageTimestamp": int(time.time()),
         "instanceId": instance.id,
         "source": "unknown",
     }

@@ -191,6 +191,12 @@ globalThis.__standinMessages = ({ Model, Collection, MsgKey, MsgModel, wid, Msgs
     if (!(await rowOf(message.id))) await put({ ...stored(message.id, plain(message.attributes)), told });
     tell(told);
   };
+  /** What came and was not seen yet. */
+  const see = async (chat) => {
+    const rows = (await rowsOf(chat)).filter((row) => row.self === 'in' && !row.seen);
+    for (const row of rows) await put({ ...row, seen: true });
+    return rows.map((row) => row.key.split('_')[2]);
+  };
   const sent = (key) => change(key, { ack: 1, told: undefined });
   const load = async () => {
     const last = new Map(), waiting = [];
@@ -201,5 +207,5 @@ globalThis.__standinMessages = ({ Model, Collection, MsgKey, MsgModel, wid, Msgs
     for (const row of last.values()) show(row, false);
     for (const row of waiting) { if (!Msgs.get(row.key)) show(row, false); tell(row.told) }
   };
-  return { modules, plays, send, sent, load };
+  return { modules, plays, send, sent, see, load };
 };

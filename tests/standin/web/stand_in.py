@@ -25,6 +25,8 @@ class StandIn(server.StandIn):
         """What each device has not taken yet, by numbers that go on."""
         self.arrived: dict[str, Mapping[str, Any]] = {}
         """What the peers' phones show of the messages sent to them: one of each id."""
+        self.changed: set[str] = set()
+        """Ids of edits and deletions: a phone makes each once."""
         self._numbers = 0
         self.front: Front | None = None
         """What comes in place of the page; None: the page."""
@@ -76,11 +78,24 @@ class StandIn(server.StandIn):
             self.waiting.get(client.device, {}).pop(int(raw["number"]), None)
             return
         if raw.get("do") == "send":
-            self.arrived.setdefault(str(raw.get("id")), raw)
+            self._arrive(raw)
         self._answer_page(client, raw)
         if raw.get("do") == "hello" and client.device in self.devices:
             for told in self.waiting.get(client.device, {}).values():
                 client.tell(**told)
+
+    def _arrive(self, raw: Mapping[str, Any]) -> None:
+        id, kind = str(raw.get("id")), raw.get("type")
+        if kind not in ("edit", "revoke"):
+            self.arrived.setdefault(id, raw)
+            return
+        target = self.arrived.get(str(raw.get("about")))
+        if id in self.changed or target is None or target["to"] != raw["to"]:
+            return
+        self.changed.add(id)
+        done = "edits" if kind == "edit" else "deletions"
+        body = raw["body"] if kind == "edit" else ""
+        self.arrived[str(raw["about"])] = {**target, "body": body, done: target.get(done, 0) + 1}
 
     def _answer_page(self, client: Client, raw: Mapping[str, Any]) -> None:
         if raw.get("do") == "hello" and self.refuses:

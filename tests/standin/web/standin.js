@@ -144,15 +144,35 @@
 
   class ChatModel extends Model {}
   ChatModel.prototype.proxyName = 'chat';
-  class MsgModel extends Model {}
+  // A file, as WhatsApp's servers have it; `lost`: neither they nor the phone.
+  class MsgModel extends Model {
+    get mediaData() {
+      if (this.file === undefined) return undefined;
+      return (this._media ||= { filehash: this.filehash, mimetype: this.mimetype, mediaBlob: null });
+    }
+    async downloadMedia({ downloadEvenIfExpensive, rmrReason }) {
+      if (!downloadEvenIfExpensive || !rmrReason || this.lost) return;
+      await new Promise((done) => setTimeout(done, this.takes || 0));
+      const raw = Uint8Array.from(atob(this.file), (each) => each.charCodeAt(0));
+      this.mediaData.mediaBlob = { forceToBlob: () => new Blob([raw]) };
+    }
+  }
   MsgModel.prototype.proxyName = 'msg';
+  const LATEST_EDIT = 15 * 60;
+  const may_edit = (m) => m.id.fromMe && m.type === 'chat' && Date.now() / 1000 - m.t < LATEST_EDIT;
+  Object.defineProperty(MsgModel.prototype, 'senderObj', { get() { return { isMe: this.id.fromMe } } });
+  MsgModel.prototype.msgContextInfo = function () {
+    return { quotedMsg: { type: this.type, body: this.body }, quotedStanzaID: this.id.id,
+      quotedParticipant: this.id.fromMe ? me : this.id.participant || this.id.remote };
+  };
   class ContactModel extends Model {}
   ContactModel.prototype.proxyName = 'contact';
 
   // --- the state -------------------------------------------------------------------------
 
   const Stream = new Model({ mode: undefined, info: 'OPENING', needsUpdate: false, displayInfo: '' });
-  Stream.markAvailable = Stream.markUnavailable = () => {};
+  Stream.markAvailable = () => toServer({ do: 'presence', state: 'available' });
+  Stream.markUnavailable = () => toServer({ do: 'presence', state: 'unavailable' });
   const Socket = new Model({ state: 'OPENING', hasSynced: false });
   const Conn = new Model({ ref: undefined, connected: false, wid: undefined, platform: 'android' });
   const NetworkStatus = new Model({ online: true });
@@ -167,13 +187,19 @@
   const bytes = (n) => crypto.getRandomValues(new Uint8Array(n));
   const keys = { noise: bytes(32), identity: bytes(32), secret: btoa(String.fromCharCode(...bytes(32))) };
 
+  // Who is not subscribed to a chat's presence shows none there.
+  const subscribed = new Set();
+  const showPresence = (state) => async (chat) => {
+    if (subscribed.has(String(chat.id))) toServer({ do: 'presence', chat: String(chat.id), state });
+  };
   const chatOf = (id) => {
     const found = Chats.get(id);
     if (found) return found;
     const msgs = new Collection();
     const chat = new ChatModel({ id, unreadCount: 0, formattedTitle: String(id), active: false, t: 0,
       lastReceivedKey: undefined });
-    Object.assign(chat, { msgs, getLastReceivedKey: () => null });
+    const presence = { subscribe: async () => { subscribed.add(String(id)) } };
+    Object.assign(chat, { msgs, presence, getLastReceivedKey: () => null });
     return Chats.add(chat);
   };
   const addMessage = (fields) => {
@@ -196,9 +222,25 @@
     });
     messages.send(message, { do: 'send', id: message.id.id, key: String(message.id),
       to: String(message.id.remote), type: message.type, body: message.body || '', size: extra.size,
-      sum: extra.sum, lat: message.lat, lng: message.lng, loc: message.loc });
+      sum: extra.sum, lat: message.lat, lng: message.lng, loc: message.loc,
+      ...(message.quotedStanzaID && { quote: { id: message.quotedStanzaID, by: String(message.quotedParticipant),
+        body: message.quotedMsg.body } }),
+      ...(message.mentionedJidList?.length && { mentions: message.mentionedJidList.map(String) }) });
     return [Promise.resolve(message), result];
   };
+
+  const change = (told, made) => new Promise((done, fail) => {
+    sent.set(told.id, ({ result }) => (result === 'OK' ? made().then(done) : fail(new Error(result))));
+    toServer(told);
+  });
+  Cmd.sendRevokeMsgs = async (chat, { list }) => {
+    for (const { id } of list) {
+      const revoke = MsgKey.newId();
+      await change({ do: 'send', id: revoke, to: String(chat.id), type: 'revoke', about: id.id },
+        () => messages.plays.revoke({ key: String(id), by: String(me), id: revoke }));
+    }
+  };
+  Cmd.sendDeleteMsgs = async () => { throw new Error('a message that is deleted here only') };
 
   // With `lids` people have names of WhatsApp's beside their numbers, and chats are by these names.
   const lids = query.has('lids'), mirrored = (digits) => [...digits].reverse().join('');
@@ -288,6 +330,16 @@
       getPhoneNumber: (lid) => (lids ? new Wid(mirrored(lid.user), 'c.us') : undefined),
       getCurrentLid: (number) => (lids ? lid_of(number) : undefined),
     } },
+    // A change is the page's when the server has it: one that a kill cuts off was never made.
+    WAWebMessageEditAction: { addAndSendMessageEdit: (message, raw) => change({ do: 'send', id: raw.id.id,
+      to: String(message.id.remote), type: 'edit', about: message.id.id, body: raw.body },
+    () => messages.plays.edit({ key: String(message.id), body: raw.body, id: raw.id.id, t: raw.t })) },
+    WAWebMsgActionCapability: { canEditText: may_edit, canReplyMsg: (m) => m.type !== 'revoked' },
+    WAWebMsgEditCaption: { canEditCaption: () => false },
+    WAWebMsgType: { MSG_TYPE: { REVOKED: 'revoked' }, SYSTEM_MESSAGE_TYPES: [] },
+    WAWebSendMsgResultAction: { SendMsgResult: states('OK', 'ERROR_UNKNOWN') },
+    WAWebChatPresence: { markComposing: showPresence('composing'), markRecording: showPresence('recording'),
+      markPaused: showPresence('paused') },
     WAWebSendMsgChatAction: { addAndSendMsgToChat: (_chat, raw) => transmit(raw, {}) },
     WAWebFrontendVcardUtils: {
       vcardFromContactModel: (contact) => ({
@@ -313,7 +365,10 @@
       ACK_STRING: { SENDER: 'sender', DELIVERY: 'delivery', READ: 'read' },
     },
     WAWebHandleSimpleReceipt: receipts,
-    WAWebUpdateUnreadChatAction: { sendSeen: async () => {}, markUnread: async () => {} },
+    WAWebUpdateUnreadChatAction: { markUnread: async () => {}, sendSeen: async ({ chat }) => {
+      const ids = await messages.see(chat.id);
+      if (ids.length) toServer({ do: 'seen', chat: String(chat.id), ids });
+    } },
     WAWebOpaqueData: { default: { createFromData: async (blob, type) => ({ blob, type }) } },
     WAWebMediaPrep: {
       uploadProductImage: async () => {}, MediaPrep: {},

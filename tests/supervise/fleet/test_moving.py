@@ -34,7 +34,7 @@ async def test_a_move_waits_until_it_is_known_what_the_machine_owns() -> None:
         "replicas": SimpleNamespace(refuse_unfit=lambda _facts: None),
         "registry": SimpleNamespace(get=lambda _id: facts),
         "store": SimpleNamespace(put_fact=noted),
-        **dict.fromkeys(("giving_up", "host", "wake")),
+        **dict.fromkeys(("giving_up", "host", "wake", "baggage")),
     }
     moves = Moves(ownership=ownership, **parts)
     asking = asyncio.create_task(moves.ask(SHOP, "b", "a test"))

@@ -33,7 +33,10 @@ async def test_what_people_write_is_read_once_in_order_across_kills(
     await session.lay_paired()
     whatsapp.make_group(GROUP, [ACCOUNT, PEER, OTHER])
     bench.identity(
-        engine="baileys", paired=True, account=ACCOUNT, settings={"url": whatsapp.socket}
+        engine="baileys",
+        paired=True,
+        account=ACCOUNT,
+        settings={"url": whatsapp.socket, "media_url": whatsapp.files()["url"]},
     )
 
     async def start() -> None:
@@ -75,3 +78,8 @@ async def test_what_people_write_is_read_once_in_order_across_kills(
         assert sorted(found) == sorted(texts)
     assert len({record["id"] for record in records}) == len(records)
     assert not any("_media" in record for record in records)
+    said = await asyncio.to_thread(whatsapp.say_file, PEER, ACCOUNT, "image")
+    chat = {"id": said["id"], "chat": f"{PEER}@s.whatsapp.net", "wait": 20, "deadline": 60}
+    await session.until(lambda: not whatsapp.device(ACCOUNT)["unconfirmed"])
+    file = await bench.link.call("messages_media", chat, timeout=60)
+    assert (file["state"], file["sha256"]) == ("ready", said["sha256"])

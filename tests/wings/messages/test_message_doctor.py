@@ -36,3 +36,9 @@ async def test_messages_that_went_undelivered_are_named_with_their_session(
 async def test_that_nothing_is_kept_is_said(doctor) -> None:
     ((level, sentence),) = await doctor("[messages]\nkeep = false\n")
     assert (level, "keep = false" in sentence) == ("ok", True)
+
+
+async def test_a_limit_of_files_that_the_quota_undoes_is_named(doctor) -> None:
+    found = await doctor("[messages]\nmedia_megabytes = 16\n")
+    assert [level for level, _ in found] == ["ok", "note"]
+    assert "over 16 MiB are not loaded" in found[1][1]

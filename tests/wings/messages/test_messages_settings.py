@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
-from agent.config import load_config
+from agent.config import load_config, render_config
 from agent.config.wing_tables import worker_settings
 from agent.errors import ConfigError
+from agent.wings.messages.out.limits import limits_of, pace_of
 from tests.daemon.conftest import RunningAgent, make_agent
 from tests.wings.messages.conftest import KeepingBench
 from tests.wings.messages.spools import numbers_of
@@ -33,6 +34,18 @@ def test_only_what_is_not_usual_goes_to_a_worker(tmp_path: Path) -> None:
     assert worker_settings(load(tmp_path, "[messages]\noutbox_most = 7\n")) == {}
 
 
+def test_the_pace_is_a_table_of_its_own_and_goes_to_no_worker(tmp_path: Path) -> None:
+    text = "[messages]\nhours = 1\n[messages.pace]\nper_minute = 20\nnew_people = 5\n"
+    config = load(tmp_path, text)
+    assert (pace_of(config).per_minute, pace_of(config).new_people) == (20.0, 5)
+    assert limits_of(config).hours == 1.0
+    assert worker_settings(config) == {"messages": {"hours": 1.0}}
+    again = load(tmp_path, render_config(config))
+    assert pace_of(again) == pace_of(config) and limits_of(again) == limits_of(config)
+    off = pace_of(load(tmp_path, ""))
+    assert not (off.per_minute or off.young_days or off.new_people)
+
+
 @pytest.mark.parametrize(
     ("text", "key"),
     [
@@ -41,6 +54,10 @@ def test_only_what_is_not_usual_goes_to_a_worker(tmp_path: Path) -> None:
         ("[messages]\nmegabytes = 1.5", "messages.megabytes"),
         ('[messages]\nkeep = "no"', "messages.keep"),
         ("[messages]\ndays = 3", "messages.days"),
+        ("[messages.pace]\nper_minute = -1", "messages.pace.per_minute"),
+        ("[messages.pace]\nper_hour = 1", "messages.pace.per_hour"),
+        ("[messages]\npace = 3", "messages.pace"),
+        ("[messages]\npace.new_people = 1.5", "messages.pace.new_people"),
         ("[[messages]]\nhours = 3", "messages"),
         ("messages = 3", "messages"),
     ],

@@ -68,7 +68,10 @@ function readRecords(lib, { key, message, messageTimestamp, pushName }, { me, fr
   }
   if (!Object.keys(content).some((name) => !SILENT.has(name) && content[name])) return [];
   const name = cut(pushName);
-  const record = { kind: "message", id: recordId("m", common.chat, by, id), ...common, ...plainOf(lib, content), fresh, ...(name && !common.from_me ? { name } : {}) };
+  const plain = plainOf(lib, content);
+  // A phone that shall give a file again knows its message by these.
+  if (plain._media) Object.assign(plain._media, without({ chat: cut(key.remoteJid), by: cut(key.participant) }));
+  const record = { kind: "message", id: recordId("m", common.chat, by, id), ...common, ...plain, fresh, ...(name && !common.from_me ? { name } : {}) };
   return [fitted(record)];
 }
 

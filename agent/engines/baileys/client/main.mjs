@@ -17,8 +17,9 @@ silenceConsole();
 const short = (_, value) => (typeof value === "string" ? value.slice(0, LONGEST).toWellFormed() : value);
 
 function emit(line) {
-  // Records are bounded where they are made: their texts are kept whole.
-  let rest = Buffer.from(JSON.stringify(line, line.event === "keep" ? undefined : short) + "\n");
+  // Records are bounded where they are made, and pieces of files: their texts are kept whole.
+  const whole = line.event === "keep" || line.ok?.data !== undefined;
+  let rest = Buffer.from(JSON.stringify(line, whole ? undefined : short) + "\n");
   while (rest.length) {
     try {
       rest = rest.subarray(writeSync(events, rest));
@@ -73,7 +74,12 @@ const WORKS = {
   pairing_code: (session, order) => session.pairingCode(order),
   upload_pre_keys: (session) => session.uploadPreKeys(),
   send: (session, order) => session.send(order),
+  read: (session, order) => session.read(order),
+  presence: (session, order) => session.presence(order),
   file_part: (session, order) => session.filePart(order),
+  file_open: (session, order) => session.fileOpen(order),
+  file_next: (session, order) => session.fileNext(order),
+  file_close: (session, order) => session.fileClose(order),
   kept: (session, order) => session.kept(order),
   logout: (session) => session.logout(),
   save: (session) => session.save(),

@@ -31,18 +31,51 @@ function contact({ name, phone }) {
   return { contacts: { displayName: plain, contacts: [{ displayName: plain, vcard }] } };
 }
 
+const ME = "me";
+
+// The key of an earlier message in that chat. Who wrote it must be known in a group: phones look a
+// message up by its writer, too. In a chat of two it is the other one, unless it is said.
+function keyOf(jid, id, writer) {
+  if (writer === ME) return { remoteJid: jid, id, fromMe: true };
+  if (!jid.endsWith("@g.us")) return { remoteJid: jid, id, fromMe: false };
+  if (!writer) throw Object.assign(new Error("who wrote the message that this one is about is not known here"), { code: "message_not_found" });
+  return { remoteJid: jid, id, fromMe: false, participant: jidOf(writer) };
+}
+
+const CAPTIONED = ["image", "video", "document"];
+const BARE = ["audio", "sticker"];
+
+// What the receiver's phone shows of the message replied to, where it does not have that itself.
+function quotedContentOf({ quote_text: text = "", quote_type: type = "text" }) {
+  if (CAPTIONED.includes(type)) return { [`${type}Message`]: { caption: text } };
+  if (BARE.includes(type)) return { [`${type}Message`]: {} };
+  return { conversation: text };
+}
+
+// What the library's sendMessage takes beside the content.
+export function optionsOf(message, jid) {
+  if (!message.quote) return {};
+  const key = keyOf(jid, message.quote, message.quote_from);
+  return { quoted: { key, message: quotedContentOf(message) } };
+}
+
 export function contentOf(message, jid, uploads) {
+  const named = message.mentions?.length ? { mentions: message.mentions.map(jidOf) } : {};
   switch (message.type ?? "text") {
     case "text":
-      return { text: message.text };
+      return { text: message.text, ...named };
     case "media":
-      return media(message, uploads);
+      return { ...media(message, uploads), ...named };
+    case "edit":
+      return { text: message.text, edit: keyOf(jid, message.message_id, ME) };
+    case "delete":
+      return { delete: keyOf(jid, message.message_id, message.sender ?? ME) };
     case "location":
       return { location: { degreesLatitude: message.latitude, degreesLongitude: message.longitude, name: message.name, address: message.address } };
     case "contact":
       return contact(message);
     case "reaction":
-      return { react: { text: message.emoji, key: { remoteJid: jid, id: message.message_id, fromMe: message.from_me === true } } };
+      return { react: { text: message.emoji, key: keyOf(jid, message.message_id, message.sender) } };
     default:
       throw Object.assign(new Error("no such type of message"), { code: "invalid_request" });
   }

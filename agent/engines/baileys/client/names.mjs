@@ -15,7 +15,7 @@ export class Names {
   }
 
   async show(record) {
-    const { sender, alias } = record;
+    const { chat, sender, alias } = record;
     if (LID.test(sender) && /@s\.whatsapp\.net$/.test(alias)) this.#note(sender, alias);
     if (LID.test(sender)) {
       const number = await this.#numberOf(sender);
@@ -25,6 +25,8 @@ export class Names {
     if (LID.test(record.participant)) record.participant = await this.#numberOf(record.participant);
     if (LID.test(record.quote?.sender)) record.quote.sender = await this.#numberOf(record.quote.sender);
     if (record.mentions) record.mentions = await Promise.all(record.mentions.map((jid) => (LID.test(jid) ? this.#numberOf(jid) : jid)));
+    // What answers the message names both as its stanza did.
+    if (record.kind === "message" && (record.chat !== chat || record.sender !== sender)) record._raw = { chat, sender };
     return record;
   }
 

@@ -1,9 +1,11 @@
 // One session on the unmodified library: one socket at a time; what happens to it becomes plain events.
 import { setTimeout as sleep } from "node:timers/promises";
 import { Arrivals } from "./arrivals.mjs";
+import { Downloads } from "./downloads.mjs";
 import { Inbox } from "./inbox.mjs";
 import { makeLogger, masked } from "./log.mjs";
-import { ackOf, contentOf, jidOf, senderOf, typeOf } from "./messages.mjs";
+import { ackOf, contentOf, jidOf, optionsOf, senderOf, typeOf } from "./messages.mjs";
+import { Moments } from "./moments.mjs";
 import { MOST_ACKS } from "./notices.mjs";
 import { idOf, newId } from "./own_ids.mjs";
 import { repositoryOf } from "./signal.mjs";
@@ -17,6 +19,8 @@ const PING = 5_000;
 const LOGOUT = 10_000;
 const TELLING = 2000; // for a message under way when a disk or a network hangs
 const NEW_PRE_KEYS = 30;
+const AGAIN = 30_000; // for a phone to give a file again
+const IN_MESSAGE = { image: "imageMessage", sticker: "stickerMessage", video: "videoMessage", audio: "audioMessage", document: "documentMessage" };
 
 const now = () => performance.now() / 1000;
 const monotonic = () => Number(process.hrtime.bigint()) / 1e9; // the same in every process of the machine
@@ -47,6 +51,9 @@ export class Session {
   #unanswered = new Map(); // messages that the server has not confirmed yet
   #sent = null;
   #uploads = new Uploads();
+  #downloads = new Downloads("");
+  #agent; // of the proxy, for files
+  #moments = new Moments();
   #inbox = null; // null: no records of messages are wanted
   #arrivals = null;
   #mending = null;
@@ -65,6 +72,7 @@ export class Session {
   async open(settings) {
     this.lease(settings);
     this.#settings = settings;
+    this.#downloads = new Downloads(settings.media_url ?? "");
     const broken = (error) => {
       const lost = this.#linked ? "; the scan was not stored, and WhatsApp linked no device: scan again" : "";
       this.#emit({ event: "store", code: error.code, raw: error.message + lost });
@@ -122,6 +130,7 @@ export class Session {
     if (creds.me && !creds.account && creds.pairingCode) Object.assign(creds, { me: undefined, pairingCode: undefined, registered: false });
     const { url, version, browser, proxy } = this.#settings;
     const agents = proxy ? await this.#agents(proxy) : {};
+    this.#agent = agents.agent;
     const socket = this.#lib.makeWASocket({
       auth: this.#state,
       makeSignalRepository: repositoryOf(this.#lib, this.#state.keys),
@@ -232,13 +241,14 @@ export class Session {
     if (!this.#open) throw refuse("not_connected", "not connected");
     const { message } = order;
     const jid = jidOf(message.to);
+    const options = optionsOf(message, jid);
     const content = contentOf(message, jid, this.#uploads);
     const { private: secret } = this.#state.creds.noiseKey;
     const id = message.key ? idOf(secret, message.key) : newId(secret);
     const answered = new Promise((resolve) => this.#unanswered.set(id, resolve));
     const timer = setTimeout(() => this.#acked({ id, silent: true }), (order.seconds ?? 20) * 1000);
     try {
-      this.#sent.remember(await this.#socket.sendMessage(jid, content, { messageId: id }));
+      this.#sent.remember(await this.#socket.sendMessage(jid, content, { ...options, messageId: id }));
       return { id, ...(await answered) };
     } finally {
       clearTimeout(timer);
@@ -252,8 +262,50 @@ export class Session {
     if (!silent) this.#emit({ event: "ack", id, ack: error ? "error" : "server", refused: String(error) });
   }
 
+  async read({ asked }) {
+    if (!this.#open) throw refuse("not_connected", "not connected");
+    await this.#moments.read(this.#socket, asked);
+  }
+
+  async presence({ asked }) {
+    const socket = this.#socket;
+    if (!this.#open) throw refuse("not_connected", "not connected");
+    await this.#moments.show(socket, asked, () => this.#socket === socket && this.#open);
+  }
+
   filePart({ part }) {
     return this.#uploads.take(part);
+  }
+
+  async fileOpen({ file }) {
+    if (!this.#open) throw refuse("not_connected", "not connected");
+    this.#mustHold();
+    return this.#downloads.open(file, this.#agent, () => this.#fileAgain(file));
+  }
+
+  fileNext({ download }) {
+    this.#mustHold();
+    return this.#downloads.next(download);
+  }
+
+  fileClose({ download }) {
+    this.#downloads.close(download);
+  }
+
+  // The phone that has the message uploads its file anew: its path then.
+  async #fileAgain({ type, media, chat, message_id, from_me }) {
+    const part = { mediaKey: Buffer.from(media.key, "base64") };
+    const key = { remoteJid: media.chat ?? chat, id: message_id, fromMe: from_me === true, participant: media.by };
+    const late = sleep(AGAIN, undefined, { ref: false }).then(() => Promise.reject(refuse("late", "")));
+    late.catch(() => {});
+    try {
+      const asked = this.#socket.updateMediaMessage({ key, message: { [IN_MESSAGE[type]]: part } });
+      asked.catch(() => {});
+      await Promise.race([asked, late]);
+    } catch {
+      throw refuse("media_gone", "WhatsApp does not have the file any more, and the phone did not give it again");
+    }
+    return part.directPath;
   }
 
   // The library's own logout hangs up before WhatsApp has it. Here WhatsApp confirms it, or ends the
@@ -303,6 +355,7 @@ export class Session {
     this.#socket = null;
     this.#open = false;
     this.#heardAt = null;
+    this.#downloads.end();
     if (socket) socket.end(undefined);
   }
 

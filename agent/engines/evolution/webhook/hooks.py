@@ -6,8 +6,8 @@ from typing import Any
 
 from agent.core.words import Happening
 from agent.engines.evolution.answers import Shown, read_shown
+from agent.engines.evolution.chat.words import ACKS
 from agent.engines.evolution.claims import Live
-from agent.engines.evolution.messages import ACKS
 from agent.engines.evolution.rows import account_of
 from agent.engines.raw import inside, moment, text, whole
 
@@ -16,10 +16,18 @@ OLD_EVENTS = (
     "QRCODE_UPDATED",
     "MESSAGES_UPSERT",
     "MESSAGES_UPDATE",
+    "MESSAGES_DELETE",
     "SEND_MESSAGE",
+    "CALL",
 )
-"""The events of 1.8, which refuses a subscription to any other."""
-EVENTS = (*OLD_EVENTS, "STATUS_INSTANCE", "LOGOUT_INSTANCE", "REMOVE_INSTANCE")
+"""The events of 1.8, which refuses a subscription to one that it does not know."""
+EVENTS = (
+    *OLD_EVENTS,
+    "MESSAGES_EDITED",
+    "STATUS_INSTANCE",
+    "LOGOUT_INSTANCE",
+    "REMOVE_INSTANCE",
+)
 
 _LATE = 1500.0
 """Seconds for which the server repeats an event that did not get through."""

@@ -245,27 +245,86 @@ const __waAgent = (() => {
     return new Blob(file.parts);
   };
 
-  const message_of = async (to, id) => {
+  // The names that a message of this chat may have in the page; in a group its writer is part of it.
+  const names_of = (chat, id, by) => {
+    const own = [() => WPP.conn.getMyUserWid(), () => WPP.conn.getMyUserLid()].map((read) => text(or(read)));
+    const key = (mine, writer) => `${mine}_${chat}_${id}${writer && `_${writer}`}`;
+    const mine = ['', ...(/@g\.us$/.test(chat) ? own.filter(Boolean) : [])].map((writer) => key(true, writer));
+    if (by === 'me') return mine;
+    const theirs = [...new Set(['', by || ''])].map((writer) => key(false, writer));
+    return by ? theirs : [...theirs, ...mine];
+  };
+  const message_of = async (to, id, by) => {
     const chat = await WPP.chat.find(to);
     if (!chat) refuse('chat_not_found', 'Chat not found');
-    const known = or(() => chat.msgs.getModelsArray().find((each) => short(each.id) === id));
+    const right = (each) => short(each.id) === id && (by !== 'me' || each.id.fromMe);
+    const known = or(() => chat.msgs.getModelsArray().find(right));
     if (known) return known;
-    for (const mine of [false, true]) {
+    for (const name of names_of(text(chat.id), id, by)) {
       try {
-        return await limited(WPP.chat.getMessageById(`${mine}_${text(chat.id)}_${id}`), 3);
-      } catch (_) { /* the other direction */ }
+        return await limited(WPP.chat.getMessageById(name), 3);
+      } catch (_) { /* another name */ }
     }
     return refuse('message_not_found', 'this chat holds no such message, or the page not yet');
   };
+  const answering = async (to, { quote, ...options }) =>
+    (quote ? { ...options, quotedMsg: await message_of(to, quote.id, quote.by) } : options);
+
+  const done = (message) => ({ ack: message.ack, sendMsgResult: null });
+  const edit = async (to, { id, text: said }, options) => {
+    const message = await message_of(to, id, 'me');
+    // An earlier try of the same edit may have done it.
+    if (or(() => text(message.latestEditMsgKey) === options.messageId)) return done(message);
+    await WPP.chat.editMessage(text(message.id), said, options);
+    return done(message);
+  };
+  const remove = async (to, { id, by }) => {
+    const message = await message_of(to, id, by);
+    if (message.type === 'revoked') return done(message);
+    const chat = message.id.remote;
+    // Of others' messages the bundle would delete this device's own copy, for nobody else.
+    if (!message.id.fromMe && !(chat.isGroup() && await WPP.group.iAmAdmin(text(chat)))) {
+      refuse('refused', 'this account may not delete that message for all');
+    }
+    await WPP.chat.deleteMessage(text(chat), text(message.id), false, true);
+    return done(message);
+  };
+
+  const shown = new Map();
+  const marks = { typing: 'markIsComposing', recording: 'markIsRecording', paused: 'markIsPaused' };
+  const show = async (state, chat, until) => {
+    await WPP.chat[marks[state]](chat);
+    const left = until - performance.now();
+    if (state === 'paused' || left <= 0) return;
+    // Others stop seeing it after some seconds, unless it is told again.
+    const next = () => show(left > 10000 ? state : 'paused', chat, until).catch(() => {});
+    shown.set(chat, setTimeout(next, Math.min(left, 10000)));
+  };
+  const presence = (state, to, lasts, seconds) => tried(async () => {
+    if (!to) {
+      await (state === 'available' ? WPP.conn.markAvailable() : WPP.conn.markUnavailable());
+      return true;
+    }
+    const chat = text((await WPP.chat.find(to)).id);
+    clearTimeout(shown.get(chat));
+    await show(state, chat, lasts ? performance.now() + lasts * 1000 : 0);
+    return true;
+  }, seconds);
+  const mark_read = (to, seconds) => tried(async () => {
+    await WPP.chat.markIsRead(text((await WPP.chat.find(to)).id));
+    return true;
+  }, seconds);
 
   const kinds = {
-    text: (to, { text: said }, options) => WPP.chat.sendTextMessage(to, said, options),
-    file: (to, { whole, ...rest }, options) =>
-      WPP.chat.sendFileMessage(to, whole ?? whole_file(rest), options),
+    text: async (to, { text: said }, options) => WPP.chat.sendTextMessage(to, said, await answering(to, options)),
+    file: async (to, { whole, ...rest }, options) =>
+      WPP.chat.sendFileMessage(to, whole ?? whole_file(rest), await answering(to, options)),
+    edit,
+    delete: remove,
     location: (to, where, options) => WPP.chat.sendLocationMessage(to, { ...options, ...where }),
     contact: (to, whose, options) => WPP.chat.sendVCardContactMessage(to, whose, options),
-    reaction: async (to, { id, emoji }) =>
-      WPP.chat.sendReactionToMessage(await message_of(to, id), emoji),
+    reaction: async (to, { id, emoji, by }) =>
+      WPP.chat.sendReactionToMessage(await message_of(to, id, by), emoji),
   };
   const send_message = (to, kind, content, options, seconds) => tried(async () => {
     const sent = await kinds[kind](to, content, options);
@@ -281,6 +340,6 @@ const __waAgent = (() => {
   const failed = (error) => { failure = text(error && error.message || error).slice(0, 300) };
 
   return { tell, next, read, watch, missing, deep, refresh, pairing_code, logout, message_id, message_ack,
-    file_part, send_message, mark, failed };
+    file_part, send_message, mark_read, presence, mark, failed };
 })();
 Object.defineProperty(globalThis, '__waAgent', { value: __waAgent, enumerable: false });

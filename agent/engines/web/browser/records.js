@@ -98,6 +98,8 @@ const __waRecords = (() => {
     const has = { media: FILES.has(type), location: type === 'location', contacts: type === 'contact',
       poll: type === 'poll', quote: !!or(() => m.quotedStanzaID) };
     for (const [name, wanted] of Object.entries(has)) if (wanted) record[name] = or(() => parts[name](m), undefined);
+    // What the page finds the file by.
+    if (record.media && record.media.sha256) record._media = { key: word(String(m.id)) };
     const mentions = list(or(() => m.mentionedJidList)).map(person).filter(Boolean);
     if (mentions.length) record.mentions = mentions;
     return record;

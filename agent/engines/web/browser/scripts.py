@@ -21,7 +21,8 @@ def page_script(
     records, listen = "", ""
     if kept_from is not None:
         records = Path(__file__).with_name("records.js").read_text()
-        records = f"const keptFrom = {json.dumps(kept_from)};\n{records}"
+        media = Path(__file__).with_name("media.js").read_text()
+        records = f"const keptFrom = {json.dumps(kept_from)};\n{records}\n{media}"
         listen = "__waRecords.watch();\n"
     where = json.dumps(origin_of(url))
     return (

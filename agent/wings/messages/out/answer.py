@@ -61,6 +61,8 @@ class Taken:
     """Why its session sends nothing now."""
     end: "asyncio.Future[End] | None" = None
     """None: nobody waits, or it has ended."""
+    machine: str = ""
+    """On whose disk it is; "" = there is one machine."""
 
 
 async def answer_to(taken: Taken, seconds: float) -> web.StreamResponse:
@@ -75,7 +77,8 @@ async def answer_to(taken: Taken, seconds: float) -> web.StreamResponse:
     if row.state is not State.ACCEPTED:
         raise _earlier_end(row)
     look = {"state": f"/api/instance/{row.instance}/outbox/{row.id}"}
-    answer = json_answer({**show_message(row, taken.waits), "look": look}, 202)
+    on = {"machine": taken.machine} if taken.machine else {}
+    answer = json_answer({**show_message(row, taken.waits), **on, "look": look}, 202)
     if taken.again:
         answer.headers["Idempotent-Replayed"] = "true"
     return answer

@@ -11,6 +11,7 @@ from agent.errors import SchemaTooNew, StoreError
 from agent.store.connect import connect, connect_to_read, explain_opening
 from agent.store.errors import code_of, explain
 from agent.store.rebuild import COMPANIONS, companion, free_name
+from agent.wings.messages.out.session.ledger import TABLES
 
 NAME = "outbox.db"
 APPLICATION_ID = 0x57414F42
@@ -87,14 +88,14 @@ def empty_log(db: Database) -> None:
 def _prepare(db: Database) -> None:
     # What a message said is overwritten where it stood, when the message has ended.
     db.execute("pragma secure_delete = on").fetchall()
-    if db.execute("pragma user_version").fetchone()[0]:
-        return
-    db.execute("pragma auto_vacuum = incremental")
-    db.execute("vacuum")
-    db.conn.executescript(
-        f"begin immediate; {_TABLES} pragma user_version = {SCHEMA};"
-        f" pragma application_id = {APPLICATION_ID}; commit;"
-    )
+    if not db.execute("pragma user_version").fetchone()[0]:
+        db.execute("pragma auto_vacuum = incremental")
+        db.execute("vacuum")
+        db.conn.executescript(
+            f"begin immediate; {_TABLES} pragma user_version = {SCHEMA};"
+            f" pragma application_id = {APPLICATION_ID}; commit;"
+        )
+    db.conn.executescript(f"begin immediate; {TABLES} commit;")
 
 
 def _find_damage(path: Path) -> str:

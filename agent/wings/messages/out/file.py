@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from agent.errors import StoreError
-from agent.files import write_whole
+from agent.files import open_plain, write_whole
 
 FOLDER = "outbox"
 LONGEST_INSIDE = 256 * 1024
@@ -34,6 +34,14 @@ class OutboxFiles:
                 code="disk_full" if full else "store",
             ) from error
         return len(raw)
+
+    def read(self, name: str) -> bytes:
+        try:
+            with open_plain(self.folder / name) as file:
+                return file.read()
+        except OSError as error:
+            why = f"cannot read the file of a message: {error.strerror}"
+            raise StoreError(why, code="unreadable") from error
 
     def remove(self, *names: str) -> None:
         for name in filter(None, names):

@@ -43,6 +43,8 @@ class KeptAcks:
             if self._cursors.pop(id, None) is not None:
                 await store.note_acks([], {id: None})
             return
+        if id not in self._cursors and (at := (await store.cursors()).get(id)) is not None:
+            self._cursors[id] = at  # it came with its session
         more = True
         while more:
             try:

@@ -7,6 +7,7 @@ from typing import Any
 
 from agent.core.event_json import wall_text
 from agent.core.model import InstanceId
+from agent.wings.messages.out.receiver import person_of
 from agent.wings.messages.out.states import State
 
 ID_PATTERN = "[A-Za-z0-9._:@=-]{1,200}"
@@ -73,7 +74,7 @@ def show_message(message: OutMessage, waits: str = "") -> dict[str, Any]:
 
 def chat_of(to: str) -> str:
     """One name for a chat however its number is written: its messages keep one order."""
-    name, at, domain = to.strip().partition("@")
+    name, at, domain = person_of(to.strip()).partition("@")
     if at and domain not in ("c.us", "s.whatsapp.net"):
         return f"{name}@{domain}"
     return "".join(letter for letter in name if letter in "0123456789") or to.strip()

@@ -23,17 +23,24 @@ from agent.metrics.text import Family
 from agent.wings.messages.out.answer import Taken, answer_to
 from agent.wings.messages.out.database import NAME
 from agent.wings.messages.out.file import FOLDER, LONGEST_INSIDE, OutboxFiles
-from agent.wings.messages.out.limits import HOUR, limits_of
+from agent.wings.messages.out.limits import HOUR, limits_of, pace_of
 from agent.wings.messages.out.message import OutMessage, chat_of, hash_of
+from agent.wings.messages.out.receiver import check_receiver
 from agent.wings.messages.out.running import Running
+from agent.wings.messages.out.session.figures import ENDS, OutboxFigures, outbox_samples
+from agent.wings.messages.out.session.pacing import NEW_PEOPLE
 from agent.wings.messages.out.states import State
 from agent.wings.messages.out.store import NewMessage, OutboxStore
 from agent.wings.messages.settings import MessagesSettings
+from agent.wings.messages.travel.outbox_bag import OutboxBag
 
 log = logging.getLogger(__name__)
 
 OPENS_WITHIN = 10.0
 """Seconds that a message waits for the file to be opened, just after the agent's start."""
+
+KNOWN_WITHIN = 5.0
+"""Seconds, at most, from a message's record to the end of the try that sent it."""
 
 
 class TooManyWait(TryLater):
@@ -51,20 +58,29 @@ class _Sessions:
     def __init__(self, around: Around) -> None:
         self.view = around.supervisor.view
         self.send = around.supervisor.asking.send
+        self.find = around.supervisor.moments.find
+        self.ask_sent = around.supervisor.asking.ask_sent
 
 
 def open_outbox(around: Around) -> "Outbox":
     state = around.config.agent.state_path
     running = Running(around, _Sessions(around), state / NAME, OutboxFiles(state / FOLDER))
-    return Outbox(running, limits_of(around.config))
+    return Outbox(running, limits_of(around.config), around.supervisor.views)
 
 
 class Outbox:
     """What the API asks; `running` does the work."""
 
-    def __init__(self, running: Running, limits: MessagesSettings) -> None:
-        self._running = running
+    def __init__(
+        self,
+        running: Running,
+        limits: MessagesSettings,
+        sessions: Callable[[], Iterable[InstanceId]],
+    ) -> None:
+        self._running = self.running = running
+        self._sessions = sessions
         self._limits = limits
+        self._machine = running.machine
         self._coming: Counter[InstanceId] = Counter()
         """Messages on their way to the disk, which the limits count."""
         self._coming_bytes = 0
@@ -74,24 +90,59 @@ class Outbox:
 
     def reload(self, config: Config) -> None:
         self._limits = limits_of(config)
+        self._running.paces.rules = pace_of(config)
+        for sender in self._running.senders.values():
+            sender.wake()
 
     def samples(self) -> Iterable[tuple[Family, str]]:
-        return ()
+        return outbox_samples(self.figures())
 
-    def figures(self) -> Any:
-        return None
+    def figures(self) -> OutboxFigures:
+        return self._running.counts.figures(self._sessions(), self._what_waits)
+
+    def _what_waits(self, id: InstanceId) -> tuple[int, float | None]:
+        """How many, and when the oldest was accepted."""
+        sender = self._running.senders.get(id)
+        oldest = None if sender is None else sender.queue.oldest()
+        if sender is None or oldest is None:
+            return 0, None
+        return sender.queue.count, oldest.accepted_wall
+
+    @property
+    def bag(self) -> OutboxBag | None:
+        handing = self._running.handing_over
+        return None if handing is None else OutboxBag(handing)
 
     def waiting(self, id: InstanceId) -> Mapping[str, Any]:
         sender = self._running.senders.get(id)
         oldest = None if sender is None else sender.queue.oldest()
         if sender is None or oldest is None:
             return {}
-        hold = sender.hold
+        hold = sender.hold or sender.paced
+        held = "" if hold else next((each.held for each in sender.queue if each.held), "")
         return {
             "waiting": sender.queue.count,
             "oldest": wall_text(oldest.accepted_wall),
-            "reason": hold.code if hold else "",
-            "sentence": hold.sentence if hold else "",
+            "reason": hold.code if hold else NEW_PEOPLE * bool(held),
+            "sentence": hold.sentence if hold else held and f"one of them waits: {held}",
+            "until": wall_text(hold.until_wall) if hold and hold.until_wall else None,
+        }
+
+    async def knows(self, id: InstanceId, message_id: str) -> bool:
+        store = await self._running.opened(OPENS_WITHIN)
+        found = await store.find(id, message_id)
+        sender = self._running.senders.get(id)
+        if found is None and sender is not None:
+            await sender.settle(KNOWN_WITHIN)
+            found = await store.find(id, message_id)
+        return found is not None
+
+    def ended(self, id: InstanceId) -> Mapping[str, Any]:
+        its = self._running.counts.of(id)
+        return {
+            **{state.value: its.ended.get(state, 0) for state in ENDS},
+            "reasons": dict(its.reasons),
+            "last_sent": None if its.sent_wall is None else wall_text(its.sent_wall),
         }
 
     async def take(self, call: Call, order: Order) -> Awaitable[web.StreamResponse]:
@@ -120,6 +171,7 @@ class Outbox:
         """The row, and the content of its file, which has a place of its own."""
         now, name = time.time(), f"out_{secrets.token_hex(12)}"
         message = {"key": hash_of((name,), born), **order.message}
+        message["to"] = check_receiver(str(message["to"]))
         content = message.get("content", "")
         apart = content if isinstance(content, str) and len(content) > LONGEST_INSIDE else ""
         if apart:
@@ -181,7 +233,7 @@ class Outbox:
                 await asyncio.to_thread(running.files.remove, new.row.file)
         sender = running.senders.get(row.instance)
         waits = sender.hold.sentence if sender is not None and sender.hold is not None else ""
-        return Taken(row, again, waits, ends[0] if ends else None)
+        return Taken(row, again, waits, ends[0] if ends else None, self._machine)
 
     async def _answer(self, taken: Taken, wait: float) -> web.StreamResponse:
         try:
@@ -195,12 +247,22 @@ class Outbox:
 
     async def page(
         self, id: InstanceId, state: str, before: str, limit: int
-    ) -> tuple[Sequence[OutMessage], str]:
+    ) -> tuple[Sequence[OutMessage], Mapping[int, str]]:
         """Newest first, and why those that wait do; `before`: the id of the last one seen."""
         store = await self._running.opened(OPENS_WITHIN)
         number = (await self.find(id, before)).number if before else 0
         rows = await store.page(id, state=state, before=number, limit=limit)
-        return rows, str(self.waiting(id).get("sentence", ""))
+        return rows, self.why(id, rows)
+
+    def why(self, id: InstanceId, rows: Sequence[OutMessage]) -> Mapping[int, str]:
+        """By their numbers, why those that wait do so."""
+        sender = self._running.senders.get(id)
+        if sender is None:
+            return {}
+        hold = sender.hold or sender.paced
+        if hold is not None:
+            return {row.number: hold.sentence for row in rows}
+        return {each.number: each.held for each in sender.queue if each.held}
 
     async def find(self, id: InstanceId, message: str) -> OutMessage:
         store = await self._running.opened(OPENS_WITHIN)
@@ -208,10 +270,16 @@ class Outbox:
         if row is None:
             raise NotFound(
                 f"cannot find the message {message}: the outbox of {id} has none of that id;"
-                f" messages that ended are shown for 72 hours (wa-agent outbox {id})",
+                f" messages that ended are shown for 72 hours (wa-agent outbox {id}){self._lost}",
                 code="message_unknown",
             )
         return row
+
+    @property
+    def _lost(self) -> str:
+        if not self._machine:
+            return ""
+        return "; one that a lost machine took waits there, and comes when that machine is back"
 
     async def cancel(self, id: InstanceId, message: str) -> OutMessage:
         row = await self.find(id, message)

@@ -1,4 +1,5 @@
-"""What waits of one session, in memory: a lane for each chat, and whose turn it is."""
+"""What waits of one session, in memory: a lane for each chat, and whose turn it is. Chats that are
+due take turns, so that one with many messages delays no other."""
 
 import heapq
 from collections import deque
@@ -25,8 +26,14 @@ class Waiting:
     file: str
     may_be_out: bool
     """A try of it may have sent it."""
+    begun_wall: float = 0.0
+    """When that try began."""
+    looks: int = 0
+    """How often it was looked for since, and not found."""
     impatient: bool = False
     """Its client waits for the answer to the first try: a refusal of it ends the message."""
+    held: str = ""
+    """Why this one waits beside its session's own reasons."""
     gone: bool = False
     """It has ended."""
 
@@ -44,19 +51,25 @@ def waiting_of(row: OutMessage, *, impatient: bool = False) -> Waiting:
         row.size,
         row.file,
         bool(row.begun_wall),
-        impatient,
+        row.begun_wall,
+        impatient=impatient,
     )
 
 
 class SessionQueue:
-    """Only the first of each chat may be taken; chats go in the order in which they are due."""
+    """Only the first of each chat may be taken."""
 
     def __init__(self) -> None:
         self.count = 0
         self.under_way: dict[int, Waiting] = {}
         self._lanes: dict[str, deque[Waiting]] = {}
-        self._heads: list[tuple[float, int, Waiting]] = []
-        """A heap; an entry whose message has moved on since is skipped."""
+        self._later: list[tuple[float, int, Waiting]] = []
+        """A heap by what they are due; an entry whose message has moved on since is skipped."""
+        self._ready: list[tuple[int, int, float, Waiting]] = []
+        """A heap of those that were due, by their turn."""
+        self._turn = 0
+        self._turns: dict[str, int] = {}
+        """The next turn of each chat that was sent to and has more."""
 
     def __iter__(self) -> Iterator[Waiting]:
         return (waiting for lane in self._lanes.values() for waiting in lane if not waiting.gone)
@@ -74,9 +87,14 @@ class SessionQueue:
 
     def take(self, now: float) -> Waiting | None:
         """The next one that is due."""
-        while self._heads and self._heads[0][0] <= now:
-            due, _, waiting = heapq.heappop(self._heads)
+        while self._later and self._later[0][0] <= now:
+            due, number, waiting = heapq.heappop(self._later)
+            turn = max(self._turn, self._turns.get(waiting.chat, 0))
+            heapq.heappush(self._ready, (turn, number, due, waiting))
+        while self._ready:
+            turn, _, due, waiting = heapq.heappop(self._ready)
             if due == waiting.due and self._is_free(waiting):
+                self._turn, self._turns[waiting.chat] = turn, turn + 1
                 self.under_way[waiting.number] = waiting
                 return waiting
         return None
@@ -97,11 +115,15 @@ class SessionQueue:
         return True
 
     def next_due(self) -> float | None:
-        while self._heads:
-            due, _, waiting = self._heads[0]
+        for _, _, due, waiting in self._ready:
             if due == waiting.due and self._is_free(waiting):
                 return due
-            heapq.heappop(self._heads)
+        self._ready.clear()
+        while self._later:
+            due, _, waiting = self._later[0]
+            if due == waiting.due and self._is_free(waiting):
+                return due
+            heapq.heappop(self._later)
         return None
 
     def put_back(self, waiting: Waiting, due: float) -> None:
@@ -127,6 +149,7 @@ class SessionQueue:
             self._offer(lane[0])
         else:
             del self._lanes[waiting.chat]
+            self._turns.pop(waiting.chat, None)
 
     def _is_free(self, waiting: Waiting) -> bool:
         if waiting.gone or waiting.number in self.under_way:
@@ -135,4 +158,4 @@ class SessionQueue:
         return lane is not None and lane[0] is waiting
 
     def _offer(self, waiting: Waiting) -> None:
-        heapq.heappush(self._heads, (waiting.due, waiting.number, waiting))
+        heapq.heappush(self._later, (waiting.due, waiting.number, waiting))

@@ -8,6 +8,8 @@ from agent.wings.messages.out.message import ID_PATTERN as MESSAGE_PATTERN
 from agent.wings.messages.out.message import show_message
 from agent.wings.messages.out.outbox import Outbox
 from agent.wings.messages.out.states import State
+from agent.wings.messages.travel.handing_over import PATH
+from agent.wings.messages.travel.taking_in import take_over
 
 OUTBOX = f"/api/instance/{{id:{ID_PATTERN}}}/outbox"
 ONE = f"{OUTBOX}/{{message:{MESSAGE_PATTERN}}}"
@@ -25,7 +27,7 @@ async def list_messages(call: Call) -> Json:
     limit = query.get("limit", PAGE)
     rows, waits = await outbox.page(call.id, query.get("state", ""), query.get("before", ""), limit)
     return {
-        "messages": [show_message(row, waits) for row in rows],
+        "messages": [show_message(row, waits.get(row.number, "")) for row in rows],
         "outbox": outbox.waiting(call.id),
         "before": rows[-1].id if len(rows) == limit else None,
     }
@@ -35,7 +37,7 @@ async def show(call: Call) -> Json:
     call.supervisor.view(call.id)
     outbox = call.parts.wing(Outbox)
     row = await outbox.find(call.id, call.request.match_info["message"])
-    return show_message(row, str(outbox.waiting(call.id).get("sentence", "")))
+    return show_message(row, outbox.why(call.id, (row,)).get(row.number, ""))
 
 
 async def cancel(call: Call) -> Json:
@@ -59,6 +61,14 @@ ROUTES = (
         Right.OPERATE,
         show,
         "One message to send, by its id or by WhatsApp's",
+    ),
+    Route(
+        "POST",
+        PATH,
+        Right.OPEN,
+        take_over,
+        "Take the messages to send of a session that came to this machine",
+        between_machines=True,
     ),
     Route("DELETE", ONE, Right.OPERATE, cancel, "Cancel a message that was not sent yet", ()),
 )

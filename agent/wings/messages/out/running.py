@@ -7,9 +7,10 @@ import logging
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
-from agent.core.model import Category, InstanceId, JournalEntry
+from agent.core.model import InstanceId, JournalEntry
 from agent.daemon.wing_parts import Around
 from agent.deliver.bus import EventFilter
 from agent.errors import NotFound, Refused, StoreError, TryLater, WaError
@@ -22,18 +23,23 @@ from agent.wings.messages.out.limits import HOUR, KEPT_HOURS, KEPT_MOST
 from agent.wings.messages.out.message import OutMessage
 from agent.wings.messages.out.queue import Waiting, waiting_of
 from agent.wings.messages.out.sender import Sessions, SessionSender
+from agent.wings.messages.out.session.figures import OutboxCounts
+from agent.wings.messages.out.session.paces import Paces
 from agent.wings.messages.out.states import UNKNOWN, UNKNOWN_OUTCOME, State
 from agent.wings.messages.out.store import Ack, OutboxStore
 from agent.wings.messages.out.taking_over import take_over
+from agent.wings.messages.travel.handing_over import HandingOver
 
 log = logging.getLogger(__name__)
 
+MOVED, ARRIVED = "moved", "arrived"
+"""Of the history: its session went to another machine, or came."""
 OPEN_AGAIN = 10.0
 TRIES_END_WITHIN = 5.0
 """Seconds that tries under way are given at the agent's stop."""
 TICK = 1.0
 WIPE_EVERY = 5.0
-EVENTS = EventFilter(kinds=frozenset({"ack", "status", "verdict", "deleted"}))
+EVENTS = EventFilter(kinds=frozenset({"ack", "status", "verdict", "deleted", MOVED, ARRIVED}))
 EVENTS_WAIT = 20_000
 
 
@@ -50,6 +56,8 @@ class Running:
         """Of each session that has something to send."""
         self.waiters = Waiters()
         self.files = files
+        self.counts = OutboxCounts()
+        self.paces = Paces(around)
         self.bytes = 0
         """Of all that waits."""
         self._around = around
@@ -65,6 +73,10 @@ class Running:
         self._expiries: list[tuple[float, int, InstanceId, Waiting]] = []
         self._acks = AckNotes(lambda: self._store)
         self._unwiped = False
+        owners = around.owners
+        self.machine = "" if owners is None else owners.machine
+        """This one's name in its fleet."""
+        self.handing_over = None if owners is None else HandingOver(self, sessions, owners)
 
     async def opened(self, within: float) -> OutboxStore:
         try:
@@ -88,7 +100,12 @@ class Running:
                 group.create_task(_keep_on(self._acks.run), name="outbox acks")
                 kept = KeptAcks(self._around.messages)
                 group.create_task(_keep_on(lambda: kept.run(store)), name="outbox kept acks")
+                group.create_task(_keep_on(partial(self.paces.run, store.ledger)), name="people")
                 group.create_task(_keep_on(lambda: self._tick(store)), name="outbox clock")
+                if (handing := self.handing_over) is not None:
+                    group.create_task(
+                        _keep_on(lambda: handing.run(store)), name="outbox handing over"
+                    )
         finally:
             await self._stop(self._store)
 
@@ -107,10 +124,6 @@ class Running:
             self._unwiped = True
             for row in rows:
                 self._add(store, row, impatient=False)
-            for sentence in store.sentences:
-                log.error("%s", sentence)
-                entry = JournalEntry("store_repaired", sentence, Category.SYSTEM, wall=time.time())
-                await self._around.store.note(entry)
             return store
 
     async def _stop(self, store: OutboxStore) -> None:
@@ -143,7 +156,10 @@ class Running:
         sender = self.senders.get(row.instance)
         if sender is None:
             sender = self.senders[row.instance] = SessionSender(
-                row.instance, self._sessions, store, self.files, self._ended, wall=self._wall
+                *(row.instance, self._sessions, store, self.files, self._ended),
+                counts=self.counts,
+                pace_of=self.paces.of,
+                wall=self._wall,
             )
         sender.add(waiting)
         if row.instance not in self._tasks:
@@ -169,6 +185,13 @@ class Running:
         self.bytes -= waiting.size
         self._unwiped = True
         self.waiters.tell(waiting.id, end)
+
+    def left(self, row: OutMessage, end: End) -> None:
+        """It is another machine's by now, or has ended."""
+        waiting = self.find(row)
+        if waiting is not None:
+            self.senders[row.instance].drop(waiting)
+            self._ended(waiting, end)
 
     def find(self, row: OutMessage) -> Waiting | None:
         sender = self.senders.get(row.instance)
@@ -200,6 +223,7 @@ class Running:
             raise
         await asyncio.to_thread(self.files.remove, waiting.file)
         sender.drop(waiting)
+        self.counts.note(id, state, told["reason"], waiting.accepted_wall, self._wall())
         code = UNKNOWN_OUTCOME if unsure else state.value
         self._ended(waiting, End(error=TryLater(f"cannot send {id}: {sentence}", code=code)))
         return True
@@ -224,6 +248,8 @@ class Running:
             if sender is not None:
                 sender.note_ack(id, word)
             self._acks.add(Ack(entry.instance, id, word, entry.wall))
+        elif entry.kind == MOVED and self.handing_over is not None:
+            self.handing_over.add(entry.instance)
         elif entry.kind == "deleted":
             await self._forget(entry.instance, entry.wall)
         elif sender is not None:
@@ -232,6 +258,7 @@ class Running:
     async def _forget(self, id: InstanceId, deleted_wall: float) -> None:
         """The instance is deleted; another one of that name may have been made since."""
         store, born = self._store, 0.0
+        self.counts.forget(id)
         with suppress(NotFound):
             made = self._sessions.view(id).instance.created_wall
             born = made if made > deleted_wall else 0.0

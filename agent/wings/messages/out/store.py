@@ -16,6 +16,7 @@ from agent.errors import Refused
 from agent.store.writer import Writer
 from agent.wings.messages.out.database import empty_log, open_database
 from agent.wings.messages.out.message import OutMessage
+from agent.wings.messages.out.session.ledger import Ledger, forget
 from agent.wings.messages.out.states import State, after_ack
 
 _COLUMNS = ", ".join(field.name for field in fields(OutMessage))
@@ -46,6 +47,7 @@ class Ack:
 class OutboxStore:
     def __init__(self, writer: Writer, sentences: Sequence[str]) -> None:
         self._writer = writer
+        self.ledger = Ledger(writer)
         self.sentences = tuple(sentences)
         """What had to be done to open it."""
 
@@ -76,6 +78,27 @@ class OutboxStore:
         rows = "select {} from messages where state = 'accepted' order by number"
         return await self._writer.read(lambda db: _rows(db, rows))
 
+    async def waiting_of(self, instance: InstanceId) -> list[OutMessage]:
+        rows = "select {} from messages where instance = ? and state = 'accepted' order by number"
+        return await self._writer.read(lambda db: _rows(db, rows, instance))
+
+    async def instances(self) -> list[InstanceId]:
+        """Of which there is a message, or the place in their acknowledgements."""
+        rows = "select instance from messages union select instance from cursors"
+        found = await self._writer.read(lambda db: db.execute(rows).fetchall())
+        return [InstanceId(row[0]) for row in found]
+
+    async def bring(self, new: NewMessage) -> OutMessage | None:
+        """One of another machine; None: it is here already, or one with its Idempotency-Key is."""
+        return await self._writer.write(lambda db: _bring(db, new))
+
+    async def forget(self, numbers: Sequence[int]) -> None:
+        def write(db: Database) -> None:
+            marks = [[number] for number in numbers]
+            db.conn.executemany("delete from messages where number = ?", marks)
+
+        await self._writer.write(write)
+
     async def content(self, number: int) -> Mapping[str, Any] | None:
         """What it says; None: it ended meanwhile."""
 
@@ -88,7 +111,10 @@ class OutboxStore:
 
     async def find(self, instance: InstanceId, id: str) -> OutMessage | None:
         """By its id in the outbox, or by WhatsApp's."""
-        rows = "select {} from messages where instance = ? and (id = ? or message_id = ?) limit 1"
+        rows = (
+            "select {} from messages where instance = ? and (id = ? or message_id = ?)"
+            " order by number limit 1"
+        )
         found = await self._writer.read(lambda db: _rows(db, rows, instance, id, id))
         return found[0] if found else None
 
@@ -160,6 +186,7 @@ class OutboxStore:
             names = [str(row[0]) for row in db.execute(files, [instance, born]).fetchall()]
             db.execute("delete from messages where instance = ? and born <> ?", [instance, born])
             db.execute("delete from cursors where instance = ?", [instance])
+            forget(db, instance)
             return names
 
         return await self._writer.write(write)
@@ -184,6 +211,18 @@ def _take(db: Database, new: NewMessage) -> tuple[OutMessage, bool]:
                     code="idempotency_key_reused",
                 )
             return found[0], True
+    return _insert(db, new), False
+
+
+def _bring(db: Database, new: NewMessage) -> OutMessage | None:
+    same = "select 1 from messages where id = ? or repeats = ?"
+    if db.execute(same, [new.row.id, new.row.repeats or None]).fetchone() is not None:
+        return None
+    return _insert(db, new)
+
+
+def _insert(db: Database, new: NewMessage) -> OutMessage:
+    row = new.row
     values = {field.name: getattr(row, field.name) for field in fields(row)}
     del values["number"]
     values |= {
@@ -198,7 +237,7 @@ def _take(db: Database, new: NewMessage) -> tuple[OutMessage, bool]:
     )
     number = made.lastrowid
     assert number is not None
-    return _rows(db, "select {} from messages where number = ?", number)[0], False
+    return _rows(db, "select {} from messages where number = ?", number)[0]
 
 
 def _change(db: Database, number: int, columns: Mapping[str, Any]) -> bool:

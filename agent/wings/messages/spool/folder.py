@@ -4,27 +4,32 @@ import errno
 import json
 import os
 import stat
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import IO
 
 from agent.files import replacement
+from agent.wings.messages.spool.damage import Damage
+from agent.wings.messages.spool.holes import Hole, read_holes
 
 STATE = "state.json"
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _OPEN = os.O_NOFOLLOW | os.O_CLOEXEC
 _PRIVATE = 0o600
-_LONGEST_STATE = 4096
+LONGEST_STATE = 1 << 14
 
 
 @dataclass(slots=True)
 class State:
-    """What the lines do not say. All are cursors, but for `lost` and `lost_since`."""
+    """What the lines do not say. All whole numbers are cursors, but for `lost` and `unsure`."""
 
     origin: int = 0
     """The first one that this spool ever gave."""
+    counted: int = 0
+    """From here on what is missing counts as lost: what is below was of another spool."""
     settled: int = 0
     """All up to here were delivered."""
     dropped: int = 0
@@ -34,15 +39,33 @@ class State:
     bound: int = 0
     """None from here on lies in that segment."""
     lost: int = 0
-    """How many were let go that were not delivered."""
+    """How many went that were not delivered: let go, or damaged."""
     lost_first: int = 0
     """Where the last run of those begins; 0 = none."""
     lost_since: float = 0.0
+    unsure: int = 0
+    """How often it went on after a machine was lost, so that some may be missing."""
+    holes: list[Hole] = field(default_factory=list)
+    """In their order."""
+    owner: str = ""
+    """The session whose folder it is; "" = an older version wrote it."""
+    damage: list[Damage] = field(default_factory=list)
+    """Between the lines that are kept, and behind them."""
+
+
+def parse_state(text: bytes) -> State:
+    """ValueError, TypeError or RecursionError for what is no state."""
+    raw = json.loads(text)
+    known = {key: type(own)(raw[key]) for key, own in asdict(State()).items() if key in raw}
+    return checked(State(**{**known, "holes": read_holes(known.get("holes", []))}))
 
 
 class Folder:
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, shared: bool = False) -> None:
+        """`shared`: the agent reads it, for other machines, where it may read the session's files
+        as another user."""
         self.path = path
+        self._shared = shared
 
     def make(self) -> None:
         """With the session folder's own rights, so that the agent, another user of its group, can
@@ -52,16 +75,54 @@ class Folder:
             self.path.chmod(self.path.parent.stat().st_mode & 0o770)
             self._sync(self.path.parent)
 
+    @property
+    def _mode(self) -> int:
+        """Of its files."""
+        group = self.path.parent.stat().st_mode & 0o060 if self._shared else 0
+        return _PRIVATE | group
+
+    def share(self) -> None:
+        """Open what is there to the agent; what is not this user's stays as it is."""
+        if not self._shared:
+            return
+        with suppress(FileNotFoundError), self.descriptor() as fd:
+            mode = self._mode
+            for name in os.listdir(fd):  # noqa: PTH208 - of a descriptor
+                with suppress(OSError):
+                    status = os.stat(name, dir_fd=fd, follow_symlinks=False)
+                    ours = status.st_uid == os.geteuid() and stat.S_ISREG(status.st_mode)
+                    if ours and stat.S_IMODE(status.st_mode) != mode:
+                        os.chmod(name, mode, dir_fd=fd)
+
+    def find_foreign(self, owner: str) -> str:
+        """Why it is not this session's folder; "" = it is, or there is none. `owner`: "" = whose
+        it is does not matter."""
+        if self.path.is_symlink() or (self.path.exists() and not self.path.is_dir()):
+            return "it is no folder"
+        other = self.read_state().owner if self.path.is_dir() else ""
+        return "" if not owner or other in ("", owner) else f"it is the folder of session {other}"
+
+    def set_aside(self) -> str:
+        """The name that it has now."""
+        number = 0
+        while True:
+            aside = self.path.with_name(f"{self.path.name}.aside-{int(time.time()) + number}")
+            if not os.path.lexists(aside):
+                self.path.rename(aside)
+                self._sync(self.path.parent)
+                return aside.name
+            number += 1
+
     def names(self) -> list[str]:
         """In their order; none where there is no folder."""
         try:
-            with self._fd() as fd:
+            with self.descriptor() as fd:
                 return sorted(os.listdir(fd))  # noqa: PTH208 - of a descriptor
         except FileNotFoundError:
             return []
 
     def open(self, name: str) -> IO[bytes]:
-        with self._fd() as fd:
+        with self.descriptor() as fd:
             file = os.open(name, os.O_RDONLY | os.O_NONBLOCK | _OPEN, dir_fd=fd)
         if not stat.S_ISREG(os.fstat(file).st_mode):
             os.close(file)
@@ -71,9 +132,10 @@ class Folder:
     def begin(self, name: str) -> int:
         """A descriptor of a new file, whose name is on the disk; of an old one nothing is left."""
         flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | _OPEN
-        with self._fd() as fd:
+        with self.descriptor() as fd:
             file = os.open(name, flags, _PRIVATE, dir_fd=fd)
             try:
+                os.fchmod(file, self._mode)
                 os.fsync(fd)
             except OSError:
                 os.close(file)
@@ -81,7 +143,7 @@ class Folder:
         return file
 
     def go_on(self, name: str) -> int:
-        with self._fd() as fd:
+        with self.descriptor() as fd:
             return os.open(name, os.O_RDWR | _OPEN, dir_fd=fd)
 
     def cut(self, name: str, size: int) -> None:
@@ -95,37 +157,38 @@ class Folder:
 
     def replace(self, name: str, aside: str, lines: Iterator[bytes]) -> None:
         """The file `name` of these lines; what it was before gets the name `aside` as well."""
-        with self._fd() as fd:
+        with self.descriptor() as fd:
             with suppress(FileExistsError):
                 os.link(name, aside, src_dir_fd=fd, dst_dir_fd=fd, follow_symlinks=False)
-            with replacement(fd, name) as file:
+            with replacement(fd, name, mode=self._mode) as file:
                 file.writelines(lines)
 
     def rename(self, name: str, aside: str) -> None:
-        with self._fd() as fd:
+        with self.descriptor() as fd:
             os.rename(name, aside, src_dir_fd=fd, dst_dir_fd=fd)
 
     def remove(self, name: str) -> None:
-        with self._fd() as fd, suppress(FileNotFoundError):
+        with self.descriptor() as fd, suppress(FileNotFoundError):
             os.unlink(name, dir_fd=fd)
 
     def read_state(self) -> State:
         """What is not there, or cannot be read, is as for a new one."""
         try:
             with self.open(STATE) as file:
-                raw = json.loads(file.read(_LONGEST_STATE))
-            known = {key: type(own)(raw[key]) for key, own in asdict(State()).items() if key in raw}
-            return State(**known)
+                return parse_state(file.read(LONGEST_STATE))
         except (OSError, ValueError, TypeError, RecursionError):
             return State()
 
     def write_state(self, state: State) -> None:
         """Whole after a kill; after a power cut it may be an older one."""
-        with self._fd() as fd, replacement(fd, STATE, durable=False) as file:
+        with (
+            self.descriptor() as fd,
+            replacement(fd, STATE, mode=self._mode, durable=False) as file,
+        ):
             file.write(json.dumps(asdict(state)).encode())
 
     @contextmanager
-    def _fd(self) -> Iterator[int]:
+    def descriptor(self) -> Iterator[int]:
         fd = os.open(self.path, _FOLDER)
         try:
             yield fd
@@ -139,6 +202,14 @@ class Folder:
             os.fsync(fd)
         finally:
             os.close(fd)
+
+
+def checked(state: State) -> State:
+    """ValueError where damage is none."""
+    state.damage = [[int(part) for part in each] for each in state.damage]
+    if not all(len(each) == 3 and 0 < each[0] <= each[1] for each in state.damage):
+        raise ValueError("damage is three numbers")
+    return state
 
 
 def write_all(file: int, content: bytes, at: int) -> None:

@@ -33,6 +33,10 @@ class Line(NamedTuple):
         shown = {name: value for name, value in body.items() if not name.startswith(PRIVATE)}
         return {"cursor": self.cursor, "id": json.loads(self.id), **shown, "kept": self.kept}
 
+    def whole(self) -> dict[str, Any]:
+        """With what no reader gets."""
+        return {"id": json.loads(self.id), **json.loads(self.body), "kept": self.kept}
+
     @property
     def wire_size(self) -> int:
         """Bytes that it takes on the link at most: there each sign beyond ASCII is escaped."""

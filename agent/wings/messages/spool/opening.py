@@ -5,9 +5,11 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass, field
 
+from agent.wings.messages.spool.damage import Damage, merge
 from agent.wings.messages.spool.folder import Folder, State
+from agent.wings.messages.spool.holes import never_given
 from agent.wings.messages.spool.page import MOST_LINES
-from agent.wings.messages.spool.segment import Segment, first_of, good_lines, load
+from agent.wings.messages.spool.segment import Found, Segment, first_of, good_lines, load
 
 _NONE_BELOW = 1 << 62
 _UNREADABLE = (errno.EIO, errno.ELOOP, errno.EISDIR, errno.ENXIO, errno.EUCLEAN)
@@ -26,17 +28,23 @@ class Opened:
     """The next cursor to give."""
 
 
-def open_folder(folder: Folder) -> Opened:
+def open_folder(folder: Folder, owner: str) -> Opened:
     opened = Opened(folder.read_state())
     state = opened.state
     firsts = [first for name in folder.names() if (first := first_of(name)) is not None]
-    damaged_end = False
+    damage: list[Damage] = []
+    found = None
     for first, below in zip(firsts, [*firsts[1:], _NONE_BELOW], strict=False):
-        segment, damaged_end = _load(folder, first, below, opened.damaged)
-        if segment.next <= state.dropped + 1 and first != firsts[-1]:
-            folder.remove(segment.name)  # a kill came between two steps of letting it go
-        else:
-            opened.segments.append(segment)
+        found = _load(folder, first, below, opened.damaged)
+        if found.segment.next <= state.dropped + 1 and first != firsts[-1]:
+            folder.remove(found.segment.name)  # a kill came between two steps of letting it go
+            continue
+        begin = max(state.dropped + 1, state.origin, state.counted) if state.origin else first
+        before = opened.segments[-1].next if opened.segments else begin
+        if before < first:
+            damage.append([before, first - 1, first - before])
+        damage += found.holes
+        opened.segments.append(found.segment)
     if opened.segments:
         # A kill may have come before the disk had its last lines, which count as kept from here on.
         # What is torn behind them goes.
@@ -45,19 +53,47 @@ def open_folder(folder: Folder) -> Opened:
         except OSError as error:
             if error.errno not in _LEFT_AS_IT_IS:
                 raise
+    damaged_end = found is not None and found.bad_at_end
     if not firsts and not state.origin:
         # A session that was made again, or came from another machine, repeats no cursor.
         opened.next = int(time.time() * 1000)
     elif damaged_end or not firsts or firsts[-1] < state.begun:
         # Nobody knows how far the newest segment went.
         opened.next = state.bound or (firsts or [0])[-1] + 2 * MOST_LINES
-    opened.next = max([opened.next, state.settled + 1, *(each.next for each in opened.segments)])
+    left_out = state.damage[-1][1] + 1 if state.damage else 0
+    ends = [each.next for each in opened.segments]
+    opened.next = max([opened.next, state.settled + 1, left_out, *ends])
     state.origin = state.origin or min([opened.next, *firsts])
+    end = max([*ends, state.dropped + 1, state.origin])
+    if end < opened.next:
+        width = opened.next - end
+        beyond = found.beyond if found is not None and damaged_end else width
+        whole = firsts and firsts[-1] >= state.begun
+        damage.append([end, opened.next - 1, beyond if whole else width])
+    _note(folder, state, owner, [_given(each, state) for each in damage])
     return opened
 
 
-def _load(folder: Folder, first: int, below: int, damaged: list[str]) -> tuple[Segment, bool]:
-    """A segment, and whether its end is damaged."""
+def _given(damage: Damage, state: State) -> Damage:
+    """Without the cursors that were never given."""
+    first, last, missing = damage
+    return [first, last, min(missing, last - first + 1 - never_given(first, last, state.holes))]
+
+
+def _note(folder: Folder, state: State, owner: str, damage: list[Damage]) -> None:
+    """What went by damage counts as lost once, whoever looks how often."""
+    damage, lost = merge(state.damage, damage, state.settled)
+    owner = owner or state.owner
+    if (damage, owner) == (state.damage, state.owner):
+        return
+    state.damage, state.owner = damage, owner
+    state.lost += lost
+    with suppress(OSError):  # there is none yet, or it is written again with the next change
+        folder.write_state(state)
+
+
+def _load(folder: Folder, first: int, below: int, damaged: list[str]) -> Found:
+    """What was found, and the segment as it is from now on."""
     name = Segment(first).name
     aside = f"damaged-{int(time.time())}-{name}"
     try:
@@ -69,13 +105,13 @@ def _load(folder: Folder, first: int, below: int, damaged: list[str]) -> tuple[S
                 with suppress(OSError):  # a full disk: what is good in it is read where it is
                     folder.replace(name, aside, good_lines(file, segment))
                     damaged.append(aside)
-                    segment, _ = _load(folder, first, below, damaged)
+                    segment = _load(folder, first, below, damaged).segment
     except OSError as error:
         if error.errno not in _UNREADABLE:
             raise
         with suppress(OSError):
             folder.rename(name, aside)
             damaged.append(aside)
-        return Segment(first), True
+        return Found(Segment(first), 0, True, [], 2 * MOST_LINES)
     segment.seal()
-    return segment, found.bad_at_end
+    return found._replace(segment=segment)

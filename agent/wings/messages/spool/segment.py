@@ -1,15 +1,21 @@
 """One file of the spool: lines of rising cursors, and in memory what stands for each one's id."""
 
+import re
 import struct
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import IO, NamedTuple
 
 from agent.wings.messages.record import LONGEST
+from agent.wings.messages.spool.damage import Damage
 from agent.wings.messages.spool.line import Line, read_line
 
 SUFFIX = ".log"
 _LONGEST_LINE = LONGEST + 4096
+_SHORTEST_LINE = 53
+"""Bytes of the line of a record that has nothing but its kind."""
+_HEAD = re.compile(rb"[0-9a-f]{8}\t([0-9]{1,16})\t[0-9]+\.[0-9]{3}\t")
+"""How a line begins; no record has a tab in it."""
 
 
 class Segment:
@@ -63,30 +69,47 @@ class Found(NamedTuple):
     """Lines that are not as they were written."""
     bad_at_end: bool
     """No good line follows the last of these."""
+    holes: list[Damage]
+    """Between its good lines."""
+    beyond: int
+    """How many lines the damaged end may have been at most."""
 
 
 def load(file: IO[bytes], first: int, below: int) -> Found:
     """Read it whole. `below`: no cursor from here on is its own; such a line was taken back."""
     segment, bad, at_end, torn, end = Segment(first), 0, False, False, 0
+    holes: list[Damage] = []
+    reached = first - 1
     for raw in _raw_lines(file):
+        reached += torn
         bad, at_end, torn = bad + torn, at_end or torn, False  # nothing follows what a kill tore
         end += len(raw)
         line = read_line(raw)
         if line is not None and segment.next <= line.cursor < below:
+            if line.cursor > segment.next:
+                holes.append([segment.next, line.cursor - 1, line.cursor - segment.next])
             segment.add(line, end, hash(line.id))
-            at_end = False
-        elif raw.endswith(b"\n"):
-            bad, at_end = bad + 1, True
-        elif _is_torn(raw, segment.next):
+            at_end, reached = False, line.cursor
+        elif not raw.endswith(b"\n") and _is_torn(raw, segment.next):
             torn = True
         else:
             bad, at_end = bad + 1, True
-    return Found(segment, bad, at_end)
+            reached = _reach(raw, reached)
+    return Found(segment, bad, at_end, holes, reached - segment.next + 1)
+
+
+def _reach(raw: bytes, reached: int) -> int:
+    """The last cursor that was in a damaged piece at most, `reached` being the last before it."""
+    most = reached + max(1, len(raw) // _SHORTEST_LINE)
+    heads = [int(head) for head in _HEAD.findall(raw)]
+    return max((head for head in heads if reached < head <= most), default=most)
 
 
 def _is_torn(raw: bytes, cursor: int) -> bool:
     """Whether a kill could leave it: the line of that cursor, begun and not ended."""
     head = b"\t%d\t" % cursor
+    if len(_HEAD.findall(raw)) > 1:
+        return False  # lines follow one another in it: their ends were there
     return head.startswith(raw[8 : 8 + len(head)]) and read_line(raw[:-1] + b"\n") is None
 
 
@@ -100,14 +123,17 @@ def good_lines(file: IO[bytes], segment: Segment) -> Iterator[bytes]:
             yield raw
 
 
-def lines_from(file: IO[bytes], offset: int, size: int) -> Iterator[tuple[int, Line]]:
-    """The good lines from an offset on, below `size` bytes, each with where it ends."""
+def lines_from(
+    file: IO[bytes], offset: int, size: int, words: Sequence[bytes] = (b"",)
+) -> Iterator[tuple[int, Line]]:
+    """The good lines from an offset on, below `size` bytes, each with where it ends; `words`: only
+    those that have one of them."""
     file.seek(offset)
     for raw in _raw_lines(file):
         offset += len(raw)
         if offset > size:
             return
-        line = read_line(raw)
+        line = read_line(raw) if any(word in raw for word in words) else None
         if line is not None:
             yield offset, line
 

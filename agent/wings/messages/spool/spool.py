@@ -1,6 +1,5 @@
 """The spool of one session, used by one thread at a time: it takes records in, gives pages of them
-out, and lets the oldest go. A cursor is given once and never again, whatever is lost, unless an
-older copy of the folder is put back."""
+out, and lets the oldest go. A cursor is given once and never again, whatever is lost."""
 
 import os
 import time
@@ -11,9 +10,12 @@ from typing import Any
 
 from agent.clock import boot_now
 from agent.failpoint import failpoint
-from agent.wings.messages.record import gap
 from agent.wings.messages.spool.folder import Folder, State, write_all
+from agent.wings.messages.spool.holes import MOST as MOST_HOLES
+from agent.wings.messages.spool.holes import Hole, gaps
+from agent.wings.messages.spool.letting_go import note_dropped
 from agent.wings.messages.spool.line import Entry, Line, write_line
+from agent.wings.messages.spool.lookup import find_record, search_segment
 from agent.wings.messages.spool.opening import open_folder
 from agent.wings.messages.spool.page import MOST_LINES, Bounds, Page
 from agent.wings.messages.spool.segment import Segment, lines_from
@@ -25,19 +27,29 @@ SHARE = 16
 PAGE_BYTES = 900 * 1024
 """Of what one answer on the link may have."""
 _GAP_BYTES = 300
+_FAR = 1_000_000
+"""Cursors: who is further behind an earlier spool is told nothing of it."""
 _PLACES = 8
 """Readers whose place in a file is remembered."""
 
 _Place = tuple[int, int]
 """The first cursor of a segment, and where a line ends in it."""
+_Shown = tuple[dict[str, Any], int, _Place | None]
+"""A record, the bytes that it takes, and its place."""
 
 
 class Spool:
-    def __init__(self, path: Path, bounds: Bounds) -> None:
+    def __init__(
+        self, path: Path, bounds: Bounds, owner: str = "", *, shared: bool = False
+    ) -> None:
         self.bounds = bounds
+        self.owner = owner
+        """The id of its session."""
+        self.foreign: list[str] = []
+        """What stood in the folder's place and was not this session's: sentences."""
         self.damaged: list[str] = []
         """Segments that were set aside since this worker began, by the name they have now."""
-        self._folder = Folder(path)
+        self.folder = Folder(path, shared=shared)
         self._state = State()
         self._segments: list[Segment] = []
         self._next = 0
@@ -49,6 +61,8 @@ class Spool:
         self._places: dict[int, _Place] = {}
         """Where the line of a cursor ends."""
         self._opened_wall = self._opened_at = 0.0
+        self._given = 0
+        """The first cursor that this worker gave, or will."""
 
     @property
     def newest(self) -> int:
@@ -59,16 +73,39 @@ class Spool:
     @property
     def there(self) -> bool:
         """Whether anything was ever kept."""
-        return self._folder.path.is_dir()
+        return self.folder.path.is_dir()
 
     def open(self) -> None:
         """Look at what is there, once."""
         if self._next:
             return
+        if why := self.folder.find_foreign(self.owner):
+            aside = self.folder.set_aside()
+            self.foreign.append(f"{self.folder.path.name} is kept as {aside}: {why}")
         self._opened_wall, self._opened_at = time.time(), boot_now()
-        opened = open_folder(self._folder)
+        self.folder.share()
+        opened = open_folder(self.folder, self.owner)
         self._state, self._segments, self._next = opened.state, opened.segments, opened.next
         self.damaged = opened.damaged
+        self._given = self._next
+
+    def go_above(self, cursor: int) -> None:
+        """A reader may have this cursor of another spool: one that was here before, or a newer one
+        than this, which was put back from a copy. What is given from here on is above it, and so is
+        again what this worker gave before it knew."""
+        self.open()
+        state = self._state
+        if cursor > self.newest:
+            again = [Entry(line.id, line.body) for line, _ in self._lines(self._given)]
+            self._next = self._given = cursor + 1
+            for begin in range(0, len(again), self._most_lines):
+                self._write(again[begin : begin + self._most_lines])
+        elif cursor < state.origin - 1 and all(it.after != cursor for it in state.holes):
+            state.holes = [Hole(cursor, state.origin), *state.holes][:MOST_HOLES]
+        if cursor < state.origin or not self._segments:
+            state.counted = max(state.counted, state.origin if self._segments else self._next)
+            state.origin = max(cursor - _FAR, 1)
+            self._save()
 
     def append(self, entries: Iterable[Entry]) -> int:
         """Return when all are on the disk; how many are new. OSError: not all are."""
@@ -99,6 +136,27 @@ class Spool:
                 del self._places[next(iter(self._places))]
         return Page(records, after if records else self.newest, self._oldest, self.newest)
 
+    def files(self) -> list[tuple[str, int, int]]:
+        """Newest first: name, bytes, and the cursor behind its last line."""
+        self.open()
+        whole = [segment for segment in reversed(self._segments) if segment.count]
+        return [(segment.name, segment.size, segment.next) for segment in whole]
+
+    def lines_with(self, name: str, size: int, words: Sequence[bytes]) -> list[Line]:
+        """The lines of one file in which one of these words stands; none where it is gone."""
+        with suppress(OSError), self.folder.open(name) as file:
+            return [line for _, line in lines_from(file, 0, size, words)]
+        return []
+
+    def find(self, id: str) -> dict[str, Any] | None:
+        """The record of that id, with what no reader gets; None: it is not kept."""
+        self.open()
+        return find_record(self.folder, self._segments, id)
+
+    def search(self, chat: str, message_id: str, below: int) -> tuple[dict[str, Any] | None, int]:
+        self.open()
+        return search_segment(self.folder, self._segments, chat, message_id, below)
+
     def settle(self, cursor: int) -> None:
         """All up to it were delivered."""
         self.open()
@@ -110,9 +168,7 @@ class Spool:
     def trim(self, *, by_age: bool = True) -> None:
         """Let the oldest go while a bound is passed."""
         self.open()
-        # Not the wall clock, which jumps: a session would lose all that waits in it.
-        now_wall = self._opened_wall + boot_now() - self._opened_at
-        due = now_wall - self.bounds.hours * 3600 if by_age else 0.0
+        due = self.due if by_age else 0.0
         if self._segments and self._segments[-1].count and self._segments[-1].ended < due:
             with suppress(OSError):  # a full disk: it goes another time
                 self._roll()
@@ -129,12 +185,21 @@ class Spool:
             "oldest_at": kept[0].begun if kept else 0.0,
             "newest": self.newest,
             "lost": self._state.lost,
+            "unsure": self._state.unsure,
+            "holes": [[hole.after, hole.first] for hole in self._state.holes],
         }
 
     def close(self) -> None:
         if self._file is not None:
             os.close(self._file)
             self._file = None
+
+    @property
+    def due(self) -> float:
+        """What was kept before that wall time is too old."""
+        # Not the wall clock, which jumps: a session would lose all that waits in it.
+        now_wall = self._opened_wall + boot_now() - self._opened_at
+        return now_wall - self.bounds.hours * 3600
 
     @property
     def _oldest(self) -> int:
@@ -153,23 +218,27 @@ class Spool:
 
     # reading
 
-    def _records(self, after: int) -> Iterator[tuple[dict[str, Any], int, _Place | None]]:
-        """Each with the bytes that it takes and its place; gaps where records are gone."""
+    def _records(self, after: int) -> Iterator[_Shown]:
+        """Gaps where records are gone."""
         following, since = after + 1, 0.0
         if following < self._state.origin or not after:
             following = self._oldest
             if self._state.lost_first and self._state.dropped + 1 == following:
                 lost = self._state.lost_first, following - 1
-                yield gap(*lost, self._state.lost_since), _GAP_BYTES, None
+                yield from self._gaps(*lost, self._state.lost_since)
         elif following <= self._state.dropped:
             since = self._state.lost_since
         for line, place in self._lines(following):
             if line.cursor > following:
-                yield gap(following, line.cursor - 1, since or line.kept), _GAP_BYTES, None
+                yield from self._gaps(following, line.cursor - 1, since or line.kept)
             yield line.record(), line.wire_size, place
             following, since = line.cursor + 1, line.kept
         if following < self._next:
-            yield gap(following, self.newest, since), _GAP_BYTES, None
+            yield from self._gaps(following, self.newest, since)
+
+    def _gaps(self, first: int, last: int, since: float) -> Iterator[_Shown]:
+        for each in gaps(first, last, since, self._state.holes, self._state.damage):
+            yield each, _GAP_BYTES, None
 
     def _lines(self, following: int) -> Iterator[tuple[Line, _Place]]:
         for segment in self._segments:
@@ -178,7 +247,7 @@ class Spool:
             # A reader that goes on after a line need not read what is before it.
             first, offset = self._places.pop(following - 1, (0, 0))
             try:
-                with self._folder.open(segment.name) as file:
+                with self.folder.open(segment.name) as file:
                     start = offset if first == segment.first else 0
                     for end, line in lines_from(file, start, segment.size):
                         if line.cursor >= following:
@@ -210,7 +279,7 @@ class Spool:
         last = self._segments[-1] if self._segments else None
         if last is not None and self._goes_on(last):
             if self._file is None:
-                self._file = self._folder.go_on(last.name)
+                self._file = self.folder.go_on(last.name)
             # Deleted by somebody, it would take lines that nobody could ever read.
             if os.fstat(self._file).st_nlink:
                 return last, self._file
@@ -225,13 +294,13 @@ class Spool:
 
     def _roll(self) -> tuple[Segment, int]:
         """Begin a segment; the one before it stays as it is."""
-        if not self._folder.path.is_dir():
-            self._folder.make()
+        if not self.folder.path.is_dir():
+            self.folder.make()
         self.close()
         if self._segments and not self._segments[-1].count:
-            self._folder.remove(self._segments.pop().name)
+            self.folder.remove(self._segments.pop().name)
         segment = Segment(self._next)
-        self._file = self._folder.begin(segment.name)
+        self._file = self.folder.begin(segment.name)
         failpoint("spool_begun")
         if self._segments:
             self._segments[-1].seal()
@@ -252,7 +321,7 @@ class Spool:
 
     def _save(self) -> None:
         with suppress(OSError):  # it is written again with the next change
-            self._folder.write_state(self._state)
+            self.folder.write_state(self._state)
 
     # letting go
 
@@ -264,18 +333,9 @@ class Spool:
         return megabytes > self.bounds.megabytes or count > self.bounds.most or too_old
 
     def _drop(self, oldest: Segment) -> None:
-        state = self._state
-        last = self._segments[1].first - 1
-        undelivered = max(oldest.first, state.settled + 1)
-        if undelivered > last:
-            state.lost_first, state.lost_since = 0, 0.0
-        else:
-            state.lost += last - undelivered + 1
-            state.lost_first = state.lost_first or undelivered
-            state.lost_since = state.lost_since or oldest.begun
-        state.dropped = last
+        note_dropped(self._state, oldest, self._segments[1].first - 1)
         self._save()
         failpoint("spool_dropping")
         del self._segments[0]
         with suppress(OSError):
-            self._folder.remove(oldest.name)
+            self.folder.remove(oldest.name)

@@ -41,6 +41,7 @@ export function makeInstance(place) {
   const actions = makeActions(() => state.id);
   const sandbox = makeSandbox(() => state.id);
   const facts = make("dl", { name: "facts" }),
+    waits = make("p", { name: "soft small waits" }),
     counted = make("p", { name: "soft small counted" }),
     repair = make("p", { name: "notice-line", hidden: true });
   const story = make("ol", { name: "story" });
@@ -52,7 +53,7 @@ export function makeInstance(place) {
       "div",
       {},
       code.place,
-      make("section", { name: "panel" }, make("h2", { text: "State" }), repair, facts, counted),
+      make("section", { name: "panel" }, make("h2", { text: "State" }), repair, facts, waits, counted),
       history.place,
       sandbox.place,
       trial.place,
@@ -204,6 +205,9 @@ export function makeInstance(place) {
       );
     }
     drawFacts(facts, rowsOf(instance, details), instance.id);
+    const held = (details.outbox && details.outbox.sentence) || "";
+    waits.hidden = !held;
+    setText(waits, held && "What is to be sent waits: " + held);
     drawCounted(
       counted,
       "Messages, errors, restarts and reconnects are counted",
@@ -231,6 +235,26 @@ const LAST_KNOWN = [
   "Account",
   "Wanted",
 ];
+
+// What the session has to send and what became of the rest: counts only. An agent that keeps no
+// messages tells none.
+function outboxRows(details) {
+  const waits = details.outbox;
+  const ended = details.outbox_ended;
+  if (!waits || !ended) return [];
+  const failed = counts(ended.reasons);
+  const others = [
+    [ended.expired, "expired"],
+    [ended.cancelled, "cancelled"],
+  ].filter(([count]) => count);
+  return [
+    ["To be sent", waits.waiting ? String(waits.waiting) : "none"],
+    ["Oldest of these", waits.waiting ? waits.oldest : "none", waits.waiting ? "for" : false],
+    ["Sent", [ended.sent, ...others.map(([count, word]) => count + " " + word)].join(", ")],
+    ["Last sent", ended.last_sent || "none", Boolean(ended.last_sent)],
+    ["Failed to send", ended.failed ? ended.failed + ": " + failed : "none"],
+  ];
+}
 
 function rowsOf(instance, details) {
   const figures = (answers.figures.get(instance.id) || {}).now;
@@ -270,6 +294,7 @@ function rowsOf(instance, details) {
         : "unknown",
     ],
     ["Messages", details.messages.in + " in, " + details.messages.out + " out"],
+    ...outboxRows(details),
     ["Errors", counts(details.errors)],
     ["Restarts", counts(details.restarts_by_reason)],
     ["Reconnects", counts(details.reconnects_by_reason)],

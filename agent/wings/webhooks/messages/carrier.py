@@ -13,7 +13,7 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from agent.core.model import Category, InstanceId, JournalEntry
-from agent.daemon.wing_parts import MessageSource
+from agent.daemon.wing_parts import EventFormat, MessageSource
 from agent.errors import NotFound, Refused, StoreError, WaError
 from agent.log import about
 from agent.store.database import Store
@@ -39,6 +39,8 @@ SAVE_EVERY = 0.5
 """Seconds of deliveries, at most, that a kill lets be sent twice."""
 GAP = "message_gap"
 LONGEST_PAUSE = 60.0
+LEAVES_WITHIN = 5.0
+"""Seconds that a record which is being sent has, while its session moves to another machine."""
 
 
 @dataclass(slots=True)
@@ -48,6 +50,9 @@ class _Session:
     serving: bool = False
     since_wall: float | None = None
     """When the record that is tried now was kept."""
+    leaving: bool = False
+    """It moves to another machine."""
+    task: asyncio.Task[None] | None = None
 
 
 class MessageCarrier:
@@ -64,6 +69,7 @@ class MessageCarrier:
         results: Counter[Result],
         pace: Pace,
         jitter: Callable[[], float] = random.random,
+        form: EventFormat | None = None,
     ) -> None:
         self._declared = declared
         self._store = store
@@ -71,7 +77,7 @@ class MessageCarrier:
         self._results = results
         self._kinds = (*message_kinds(declared), GAP)
         self._target = Target(
-            declared, results, machine=machine, version=version, connections=LANES
+            declared, results, machine=machine, version=version, connections=LANES, form=form
         )
         self.gate = TargetGate(
             declared,
@@ -107,6 +113,33 @@ class MessageCarrier:
 
     def dead(self) -> Sequence[DeadLetter]:
         return tuple(self._cursors.dead.values()) if self._cursors else ()
+
+    def position(self, id: InstanceId) -> int | None:
+        """All up to it is settled; None: it has none of this session."""
+        return None if self._cursors is None else self._cursors.items().get(id)
+
+    async def leave(self, id: InstanceId) -> None:
+        """Its session moves: what is being sent may end, and nothing more is begun."""
+        its = self._sessions.get(id)
+        if its is None:
+            return
+        its.leaving = True
+        if its.task is not None and not its.task.done():
+            _, pending = await asyncio.wait({its.task}, timeout=LEAVES_WITHIN)
+            for task in pending:  # its next machine sends it again
+                task.cancel()
+            its.serving = False
+
+    def stay(self, id: InstanceId) -> None:
+        if (its := self._sessions.get(id)) is not None and its.leaving:
+            its.leaving = False
+            self._begin(id)
+
+    def bring(self, id: InstanceId, born_wall: float, cursor: int) -> None:
+        """Where it goes on in a session that arrives."""
+        if self._cursors is not None:
+            self._cursors.bring(id, born_wall, cursor)
+        self._sessions.pop(id, None)
 
     def retry(self) -> int:
         """Try now, dead letters included; returns their number."""
@@ -171,9 +204,9 @@ class MessageCarrier:
             return
         its = self._sessions.setdefault(id, _Session())
         its.again = True
-        if not its.serving:
+        if not its.serving and not its.leaving:
             its.serving = True
-            self._group.create_task(self._serve(id, its), name=f"{self.consumer}: {id}")
+            its.task = self._group.create_task(self._serve(id, its), name=f"{self.consumer}: {id}")
 
     async def _serve(self, id: InstanceId, its: _Session) -> None:
         """Until it has no more; its worker's next word begins it again."""
@@ -209,6 +242,8 @@ class MessageCarrier:
                 await self._lanes.acquire()
         try:
             for record in wanted:
+                if its.leaving:
+                    return False
                 its.since_wall = float(record.get("kept") or time.time())
                 await self.gate.settle(id, record)
                 self._move(id, int(record["cursor"]))

@@ -38,6 +38,10 @@ export class Groups {
     this.#members.set(group, members);
   }
 
+  members(group) {
+    return this.#members.get(group) ?? [];
+  }
+
   /** The answer to a client that asks who is in it. */
   about(group, byLid) {
     const users = this.#members.get(group) ?? [];
@@ -54,6 +58,11 @@ export class Groups {
   async say(from, to, group, text) {
     const id = randomId();
     this.#texts.set(id, { from, group, text });
+    for (const user of this.members(group)) {
+      const { screen } = this.whatsapp.person(user);
+      if (user === from) screen.wrote(id, group, text);
+      else screen.take({ id, from, chat: group }, { conversation: text });
+    }
     for (const device of this.whatsapp.linked(to)) {
       const given = `${from} ${group} ${device.user}.${device.number}`;
       const first = this.#given.has(given) ? [] : [await this.#share(from, device, group)];
@@ -101,6 +110,7 @@ export class Groups {
         const message = proto.Message.decode(bytes);
         const text = message.conversation || message.extendedTextMessage?.text;
         person.heard.push({ from: device.user, id, type: 'skmsg', text });
+        person.screen.take({ id, from: device.user, chat: group, edit: stanza.attrs.edit }, message);
       } catch (error) {
         person.unread += 1;
         console.log(`${user} cannot read ${id}: ${error.message}`);

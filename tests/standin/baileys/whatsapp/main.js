@@ -6,6 +6,7 @@ import { readFileSync } from 'node:fs';
 import { createServer } from 'node:http';
 import { WebSocketServer } from 'ws';
 import { Connection } from './connection.js';
+import { files } from './files.js';
 import { makeCertificates } from './noise.js';
 import { stanzaOf } from './stanza.js';
 import { WhatsApp } from './whatsapp.js';
@@ -29,7 +30,10 @@ const showDevice = (device) => ({
   receipts: device.receipts,
 });
 
-const showPerson = ({ user, lid, heard, unread, retries }) => ({ user, lid, heard, unread, retries });
+const showPerson = ({ user, lid, heard, unread, retries, screen }) => ({
+  ...{ user, lid, heard, unread, retries },
+  screen: screen.shown(),
+});
 
 const COMMANDS = {
   'GET /state': () => ({
@@ -44,6 +48,17 @@ const COMMANDS = {
   'POST /say': async ({ from, to, text, message, ...more }) => ({
     id: await whatsapp.say(from, to, message ?? { conversation: text }, more),
   }),
+  /** A contact sends a file. */
+  'POST /say_file': async ({ from, to, kind, fields, ...told }) => {
+    const part = { ...(await files.make({ kind, ...told })), ...fields };
+    const id = await whatsapp.say(from, to, { [`${kind}Message`]: part });
+    return { id, part, sha256: Buffer.from(part.fileSha256, 'base64').toString('hex') };
+  },
+  'POST /files': async ({ go_on }) => {
+    await files.listen();
+    if (go_on) files.goOn();
+    return { url: files.url, asked: files.asked, again: files.again };
+  },
   'POST /say_many': async ({ from, to, count }) => {
     for (let at = 0; at < count; at += 1) await whatsapp.say(from, to, { conversation: `message ${at}` });
   },

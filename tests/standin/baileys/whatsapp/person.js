@@ -1,7 +1,8 @@
 // A contact with a phone: real Signal keys, and the texts that came and could be read.
 import { randomBytes, randomInt } from 'node:crypto';
 import { curve, libsignal, proto } from './packages.js';
-import { child, node, number } from './stanza.js';
+import { Screen } from './screen.js';
+import { child, node, number, parts } from './stanza.js';
 
 // Phones try a message on copies of their sessions; libsignal steps each session that it tries.
 const { SessionCipher } = libsignal;
@@ -26,9 +27,14 @@ const unpad = (bytes) => bytes.subarray(0, bytes.length - bytes[bytes.length - 1
 
 /** WhatsApp's number for a person when it does not show the phone's. */
 export const lidOf = (user) => `1${user}`;
+const userOf = (jid) => {
+  const { user, server } = parts(jid);
+  return server === 'lid' ? user.slice(1) : user;
+};
 
 export class Person {
   heard = [];
+  screen = new Screen(userOf);
   sent = new Map();
   unread = 0;
   retries = 0;
@@ -55,6 +61,7 @@ export class Person {
   constructor(user) {
     this.user = user;
     this.lid = lidOf(user);
+    this.screen.self = user;
   }
 
   /** Who goes on as this one is now. */

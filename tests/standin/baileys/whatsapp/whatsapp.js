@@ -3,6 +3,7 @@ import { createHmac, randomBytes } from 'node:crypto';
 import { deflateSync } from 'node:zlib';
 import { answer } from './answers.js';
 import { conflict, failure, streamError } from './connection.js';
+import { files } from './files.js';
 import { Groups } from './group.js';
 import { Media } from './media.js';
 import { randomRef } from './noise.js';
@@ -232,6 +233,7 @@ export class WhatsApp {
     if (stanza.tag === 'iq') await this.#takeQuery(connection, stanza);
     else if (stanza.tag === 'message') await this.#takeMessage(connection, stanza);
     else if (stanza.tag === 'receipt') await this.#takeReceipt(connection, stanza);
+    else if (['presence', 'chatstate'].includes(stanza.tag)) this.#showPresence(connection, stanza);
     else if (stanza.tag === 'ack' && !stanza.attrs.error) {
       connection.device?.kept.delete(stanza.attrs.id);
     }
@@ -279,6 +281,7 @@ export class WhatsApp {
       const file = this.media.read(message);
       if (text || file) person.heard.push({ from: device.user, id, type: enc.attrs.type, text, file });
       if (person.user === device.user) return;
+      person.screen.take({ id, from: device.user, chat: device.user, edit: stanza.attrs.edit }, message);
       device.connection?.send(
         node('receipt', { from: `${to.user}@${to.server}`, id, t: String(now()) }),
       );
@@ -296,7 +299,13 @@ export class WhatsApp {
     const { id, to, participant, type = 'delivered' } = stanza.attrs;
     connection.send(node('ack', { class: 'receipt', id, from: to }));
     device.receipts.push({ id, type });
+    if (type === 'read') {
+      const more = children(child(stanza, 'list'), 'item').map((each) => each.attrs.id);
+      this.#tellReader(device, participant ?? to, [id, ...more], to);
+      return;
+    }
     device.kept.delete(id);
+    if (type === 'server-error') return this.#giveAgain(device, stanza);
     if (type !== 'retry') return;
     const person = this.personOf(participant ?? to);
     person.retries += 1;
@@ -314,10 +323,42 @@ export class WhatsApp {
     await this.#write(person, device, message, { id, count, bundle });
   }
 
+  /** The phone is asked for a file that WhatsApp has no more. */
+  #giveAgain(device, stanza) {
+    const { jid, participant } = child(stanza, 'rmr').attrs;
+    const [part] = Object.values(this.personOf(participant ?? jid).sent.get(stanza.attrs.id) ?? {});
+    if (part) this.put(device, files.retry(part, { id: stanza.attrs.id, content: stanza.content }));
+  }
+
+  /** A receipt reaches the writer of these messages only, and names them in that chat, as they were
+   * named in the messages' stanzas. */
+  #tellReader(device, writer, ids, to) {
+    if ((device.dialect === 3) !== writer.endsWith('@lid')) return;
+    if (to.endsWith('@g.us') && writer === to) return;
+    const { screen } = this.personOf(writer);
+    const chat = to.endsWith('@g.us') ? to : device.user;
+    const own = (each) => each.from === '' && each.chat === chat;
+    for (const id of ids) if (screen.messages.some((each) => each.id === id && own(each))) screen.read.push(id);
+  }
+
+  #showPresence({ device }, stanza) {
+    const { to, type } = stanza.attrs;
+    if (stanza.tag === 'presence') {
+      if (stanza.attrs.name) for (const { screen } of this.people.values()) screen.presences.push({ from: device.user, state: type });
+      return;
+    }
+    const [{ tag, attrs }] = stanza.content;
+    const state = attrs.media === 'audio' ? 'recording' : tag;
+    const readers = to.endsWith('@g.us') ? this.groups.members(to) : [this.personOf(to).user];
+    const chat = to.endsWith('@g.us') ? to : device.user;
+    for (const user of readers) if (user !== device.user) this.person(user).screen.presences.push({ from: device.user, chat, state });
+  }
+
   /** A contact writes to every linked device of an account. `attrs`: of the stanza, instead of its own. */
   async say(from, to, message, { id = randomId(), attrs } = {}) {
     const person = this.person(from);
     person.sent.set(id, message);
+    person.screen.wrote(id, to, message.conversation ?? message.extendedTextMessage?.text);
     const devices = this.linked(to);
     if (!devices.length) throw new Error(`${to} has no linked device`);
     for (const device of devices) await this.#write(person, device, message, { id, more: attrs });

@@ -24,7 +24,7 @@ from tests.fakes.supervisor import FakeKeys, FakeSupervisor, make_view
 
 ID = InstanceId("sales")
 PATH = "/api/instance/sales/messages?wait=30"
-HELLO = {"to": "491", "text": "hello"}
+HELLO = {"to": "49151123456", "text": "hello"}
 
 test_a_file_may_be_longer_than_other_bodies = before.test_a_file_may_be_longer_than_other_bodies
 test_a_body_without_a_length = before.test_a_body_without_a_length_has_the_same_limit
@@ -139,7 +139,9 @@ async def test_a_waiting_request_keeps_no_file_in_memory(
         make(house)
         house.supervisor.gate.clear()
         many = [
-            asyncio.create_task(before.post(local, before.file(2000, to=str(chat))))
+            asyncio.create_task(
+                before.post(local, before.file(2000, to=str(49_151_000_000 + chat)))
+            )
             for chat in range(3 * LARGE_AT_ONCE)
         ]
         await eventually(lambda: house.outbox.waiting(ID).get("waiting"), len(many))

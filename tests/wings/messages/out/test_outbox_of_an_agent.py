@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import os
+import signal
 
 from tests.daemon.test_vault import cli
 from tests.wings.messages.out.sending import (
@@ -219,3 +220,31 @@ async def test_acknowledgements_while_no_agent_runs_are_not_lost(agent, eventual
     await eventually(was_read)
     await agent.start()
     await eventually(lambda: state(agent, id), "read")
+
+
+async def test_a_pace_holds_what_waits_over_a_kill_and_ends_with_its_setting(
+    make_agent, eventually
+):
+    agent = make_agent("\n[messages.pace]\nper_minute = 0.1\n")
+    await agent.start()
+    await connected(agent, eventually)
+    await say(agent, "first")
+    await say(agent, "second", "5511888888888")
+    await eventually(lambda: heard(agent), ["first"])
+
+    async def reason() -> str:
+        return str((await agent.do("GET", f"/api/instance/{ID}"))["outbox"].get("reason"))
+
+    await eventually(reason, "paced")
+    status, words = await cli(agent, "why", ID)
+    assert status == 0 and "[messages.pace] lets one message go in" in words
+    status, words = await cli(agent, "outbox", ID)
+    assert "1 wait: [messages.pace]" in words
+    await agent.kill()
+    await agent.start()
+    await eventually(reason, "paced")
+    assert await heard(agent) == ["first"]
+    text = agent.config.read_text()
+    agent.config.write_text(text.replace("per_minute = 0.1", "per_minute = 0"))
+    agent.process.send_signal(signal.SIGHUP)
+    await eventually(lambda: heard(agent), ["first", "second"])

@@ -1,7 +1,7 @@
 """The sender of one session over what stands in for the session: order, holds, unknown ends."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from agent.wings.messages.out.file import OutboxFiles
 from agent.wings.messages.out.message import OutMessage
 from agent.wings.messages.out.queue import Waiting, waiting_of
 from agent.wings.messages.out.sender import SessionSender
+from agent.wings.messages.out.session.hold import Hold
 from agent.wings.messages.out.states import Pace, State
 from agent.wings.messages.out.store import Ack, NewMessage, OutboxStore
 from tests.fakes.supervisor import make_view
@@ -38,9 +39,28 @@ class Session:
     refuses: dict[str, list[WaError]] = field(default_factory=dict)
     """By text, one for each try."""
     before_answer: list[Any] = field(default_factory=list)
+    shows: list[str] = field(default_factory=list)
+    """What a look finds, one after another; an error's code for "unknown"."""
+    looked: list[float] = field(default_factory=list)
 
     def view(self, _id: InstanceId) -> InstanceView:
         return self.shown
+
+    async def find(
+        self, _id: InstanceId, _chat: str, _ids: Sequence[str]
+    ) -> Mapping[str, Mapping[str, Any]]:
+        return {}
+
+    async def ask_sent(
+        self, _id: InstanceId, message: Mapping[str, Any], begun_wall: float
+    ) -> Mapping[str, Any]:
+        self.looked.append(begun_wall)
+        shown = self.shows.pop(0)
+        if shown == "unknown":
+            raise UNKNOWN
+        if shown not in ("sent", "not_sent"):
+            raise EngineError("its server is away", code=shown)
+        return {"id": f"WA-{message['text']}" if shown == "sent" else "", "outcome": shown}
 
     async def send(
         self, _id: InstanceId, message: Mapping[str, Any], _file: Path | None = None
@@ -112,6 +132,50 @@ async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
 @pytest.fixture
 def cannot_repeat(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(CATALOG, "sandbox", replace(CATALOG["sandbox"], repeats=False))
+
+
+@pytest.fixture
+def settles(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(
+        CATALOG, "sandbox", replace(CATALOG["sandbox"], repeats=False, settles=True)
+    )
+
+
+async def test_a_look_comes_soon_however_often_a_message_was_tried(
+    bench: Bench, settles: None
+) -> None:
+    """It holds its chat. An agent that was killed again and again has noted many tries."""
+    bench.sender.pace = replace(QUICK, longest=3600.0)
+    bench.session.refuses["a1"] = [UNKNOWN]
+    bench.session.shows = ["unknown"] * 4
+    row = await bench.take("a", "a1")
+    next(iter(bench.sender.queue)).tries = 16
+    await bench.run()
+    assert await bench.state("a1") == "failed unknown"
+    assert row.id in bench.ends
+
+
+@pytest.mark.parametrize(
+    ("shows", "tried", "ends"),
+    [
+        (["sent"], 1, "sent"),
+        (["unknown", "backend_down", "sent"], 1, "sent"),
+        (["not_sent"], 2, "sent"),
+        (["unknown"] * 4, 1, "failed unknown"),
+    ],
+)
+async def test_an_unknown_outcome_is_looked_up_and_not_sent_again_for_that(
+    bench: Bench, settles: None, shows: list[str], tried: int, ends: str
+) -> None:
+    bench.session.refuses["a1"] = [UNKNOWN]
+    bench.session.shows = list(shows)
+    await bench.take("a", "a1")
+    await bench.take("a", "a2")
+    await bench.run()
+    assert bench.session.tried == ["a1"] * tried + ["a2"]
+    assert bench.session.shows == []
+    assert len(set(bench.session.looked)) == 1  # by the time of the try, not of the look
+    assert (await bench.state("a1"), await bench.state("a2")) == (ends, "sent")
 
 
 async def test_a_chat_keeps_its_order_and_its_trouble_delays_no_other(bench: Bench) -> None:
@@ -274,3 +338,89 @@ async def test_an_internal_error_in_a_try_is_an_unknown_outcome(
     await bench.run()
     assert await bench.state("a1") == "failed unknown"
     assert "internal error" in caplog.text
+
+
+def paired_with(bench: Bench, account: str, status: ConnectionStatus = CONNECTED) -> None:
+    shown = bench.session.shown
+    record = replace(shown.record, paired=bool(account), account=account)
+    bench.session.shown = replace(shown, record=record, claim=None, status=status)
+
+
+async def test_what_waits_at_a_logout_waits_for_the_same_account(
+    bench: Bench, eventually: Eventually
+) -> None:
+    paired_with(bench, "4915100000001", ConnectionStatus.DISCONNECTED)
+    await bench.take("1", "for the first")
+    running = asyncio.create_task(bench.run())
+    await eventually(lambda: bool(bench.held_for()))
+    paired_with(bench, "", ConnectionStatus.QR_REQUIRED)
+    bench.sender.wake()
+    await eventually(lambda: "QR_REQUIRED" in (bench.sender.hold or Hold("", "")).sentence)
+    paired_with(bench, "4915100000001:7@s.whatsapp.net")
+    bench.sender.wake()
+    await running
+    assert bench.session.sent == [("1", "for the first")]
+
+
+async def test_another_account_sends_nothing_that_was_accepted_before_it(
+    bench: Bench, eventually: Eventually
+) -> None:
+    paired_with(bench, "4915100000001", ConnectionStatus.DISCONNECTED)
+    await bench.take("1", "a")
+    await bench.take("1", "b")
+    await bench.take("2", "c")
+    running = asyncio.create_task(bench.run())
+    await eventually(lambda: bool(bench.held_for()))
+    paired_with(bench, "4915100000002")
+    bench.sender.wake()
+    await running
+    assert bench.session.tried == []
+    for text in ("a", "b", "c"):
+        assert await bench.state(text) == "failed other_account"
+        error = bench.ends[f"out_{text}"].error
+        assert error is not None and error.code == "other_account"
+    await bench.take("1", "of the second")
+    await bench.run()
+    assert bench.session.sent == [("1", "of the second")]
+
+
+class Counting(Session):
+    """How many tries are under way at the beginning of each, until a message is sent."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.four = asyncio.Event()
+
+    under_way: int = 0
+    seen: tuple[int, ...] = ()
+
+    async def send(
+        self, id: InstanceId, message: Mapping[str, Any], file: Path | None = None
+    ) -> Mapping[str, Any]:
+        self.under_way += 1
+        if not self.sent:
+            self.seen += (self.under_way,)
+        if self.under_way == 4:
+            self.four.set()
+        try:
+            await self.four.wait()
+            return await super().send(id, message, file)
+        finally:
+            self.under_way -= 1
+
+
+async def test_after_a_time_lock_one_message_is_tried_and_not_four(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agent.wings.messages.out.session.hold.LOCK_TRY", 0.05)
+    monkeypatch.setattr("agent.wings.messages.out.sender.LOOK_AGAIN", 0.02)
+    bench.session = bench.sender.sessions = session = Counting()
+    refusal = EngineError("cannot send: WhatsApp refused it with error 463", code="refused")
+    for text in ("a", "b", "c", "d", "e"):
+        session.refuses[text] = [refusal, refusal]
+        await bench.take(text, text)
+    await bench.run()
+    assert session.seen[:4] == (1, 2, 3, 4), "they were under way when the lock began"
+    assert len(session.seen) > 4
+    assert set(session.seen[4:]) == {1}
+    assert len(session.sent) == 5

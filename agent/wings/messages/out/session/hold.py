@@ -29,12 +29,16 @@ class SessionHolds:
     """In a row."""
     _locked_wall: float = 0.0
     """When it was seen in its time lock, or refused for it, last; 0 = it is in none."""
+    careful: bool = False
+    """WhatsApp refused a message for a time lock, and has taken none since: one at a time."""
     _seen_locked: bool = False
     """The session itself said so, and will say when it is over."""
 
     def find(self, view: InstanceView | None, now: float) -> Hold | None:
         if view is None:
-            return Hold("not_found", "its session is not on this machine")
+            return Hold(
+                "not_found", "its session is not on this machine; its messages go where it is"
+            )
         if view.status is not ConnectionStatus.CONNECTED or not view.linked:
             why = f": {view.sentence}" if view.sentence else ""
             sentence = f"the session is {view.status.value}{why}"
@@ -59,6 +63,7 @@ class SessionHolds:
     def lock(self, now: float) -> None:
         """WhatsApp refused a message with error 463."""
         self._locked_wall = now
+        self.careful = True
 
     def forgive(self, *, well: bool = False) -> None:
         """The session changed, or (`well`) has sent a message."""
@@ -66,6 +71,7 @@ class SessionHolds:
             self._refused = None
         if well:
             self._refusals, self._locked_wall, self._seen_locked = 0, 0.0, False
+            self.careful = False
 
     def _find_lock(self, view: InstanceView, now: float) -> Hold | None:
         self._locked_wall = self._locked_wall or now

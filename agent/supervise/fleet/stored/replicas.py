@@ -30,7 +30,7 @@ from agent.supervise.registry import Registry
 from agent.vault.locate import SESSION
 
 if TYPE_CHECKING:
-    from agent.supervise.fleet.profiles import Profiles
+    from agent.supervise.fleet.stored.profiles import Profiles
 
 log = logging.getLogger(__name__)
 

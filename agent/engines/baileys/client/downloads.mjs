@@ -1,0 +1,163 @@
+// Files of messages that came: fetched from WhatsApp's media servers and decrypted on the way, some at a
+// time, in pieces that the worker asks for. The sender of the message chose all of it: the address, the
+// keys, the size.
+import { createDecipheriv, createHash, createHmac, hkdfSync } from "node:crypto";
+import { request as requestHttp } from "node:http";
+import { request as requestHttps } from "node:https";
+
+const HOME = "https://mmg.whatsapp.net";
+const ORIGIN = "https://web.whatsapp.com";
+const STILL = 30_000; // without a byte
+const KEPT = 120_000; // without a question of the worker
+const AT_ONCE = 4;
+const PIECE = 192 << 10;
+const MAC = 10;
+const BLOCK = 16;
+const LARGEST = 2 ** 31;
+const KINDS = { image: "Image", sticker: "Image", video: "Video", audio: "Audio", document: "Document" };
+
+const refuse = (code, words) => Object.assign(new Error(words), { code });
+
+// Where the file is; only ever at WhatsApp, or at the server of `base` that stands in for it. A path may
+// hold what makes another host of it, so what counts is the address that comes out.
+export function addressOf({ path, url }, base = "") {
+  const home = new URL(base || HOME);
+  let found;
+  try {
+    found = path ? new URL(path, home) : new URL(url);
+  } catch {
+    throw refuse("media_refused", "the address of the file is none");
+  }
+  const plain = !found.username && !found.password;
+  const ours = found.origin === home.origin || (!base && found.protocol === "https:" && !found.port && found.hostname.endsWith(".whatsapp.net"));
+  if (!plain || !ours) throw refuse("media_refused", "the address of the file is not WhatsApp's");
+  return found;
+}
+
+function keysOf({ key }, type) {
+  const secret = Buffer.from(key ?? "", "base64");
+  const kind = KINDS[type];
+  if (secret.length !== 32 || !kind) throw refuse("no_media", "the message has no key of its file");
+  const all = Buffer.from(hkdfSync("sha256", secret, Buffer.alloc(0), `WhatsApp ${kind} Keys`, 112));
+  return { iv: all.subarray(0, 16), cipher: all.subarray(16, 48), mac: all.subarray(48, 80) };
+}
+
+function answerOf(address, agent) {
+  return new Promise((resolve, reject) => {
+    const unreachable = (error) => reject(refuse("media_unreachable", `WhatsApp's media server: ${error.code ?? "no answer"}`));
+    const ask = address.protocol === "http:" ? requestHttp : requestHttps;
+    const asked = ask(address, { agent, headers: { Origin: ORIGIN }, timeout: STILL }, (answer) => {
+      const { statusCode: status } = answer;
+      if (status === 200) return resolve(answer);
+      asked.destroy();
+      if ([404, 410].includes(status)) return reject(refuse("media_gone", "WhatsApp does not have the file any more"));
+      // Where it would lead, WhatsApp's own servers are no more.
+      if (status >= 300 && status < 400) return reject(refuse("media_refused", "WhatsApp's media server leads to another address"));
+      reject(refuse("media_unreachable", `WhatsApp's media server answered ${status}`));
+    });
+    asked.on("timeout", () => asked.destroy(refuse("ETIMEDOUT", "nothing came")));
+    asked.on("error", unreachable);
+    asked.end();
+  });
+}
+
+// What the file was before it was encrypted. It is the sender's when this ends without an error.
+async function* plainOf(answer, keys, sealed, most) {
+  const [hash, mac] = [createHash("sha256"), createHmac("sha256", keys.mac).update(keys.iv)];
+  const cipher = createDecipheriv("aes-256-cbc", keys.cipher, keys.iv);
+  const damaged = (words) => refuse("media_damaged", words);
+  let [tail, size] = [Buffer.alloc(0), 0];
+  for await (const chunk of answer) {
+    size += chunk.length;
+    if (size > most) throw damaged("the file is larger than its message says");
+    hash.update(chunk);
+    const all = tail.length ? Buffer.concat([tail, chunk]) : chunk;
+    const body = all.subarray(0, Math.max(0, all.length - MAC));
+    tail = all.subarray(body.length);
+    mac.update(body);
+    yield cipher.update(body);
+  }
+  if (sealed && hash.digest("base64") !== sealed) throw damaged("the file was changed on its way");
+  if (!mac.digest().subarray(0, MAC).equals(tail)) throw damaged("the file was changed or cut on its way");
+  try {
+    yield cipher.final();
+  } catch {
+    throw damaged("the file was not encrypted as WhatsApp's programs do");
+  }
+}
+
+export class Downloads {
+  #base;
+  #open = new Map(); // name → {answer, pieces, timer}
+  #last = 0;
+
+  constructor(base) {
+    this.#base = base;
+  }
+
+  // Begins with a file; `again` asks the phone for it where WhatsApp has it no more, and resolves with
+  // its new path.
+  async open({ type, size, media }, agent, again) {
+    if (this.#open.size >= AT_ONCE) throw refuse("busy", "too many files are fetched already");
+    const name = String((this.#last += 1));
+    const file = { answer: null, pieces: null, timer: null };
+    this.#open.set(name, file);
+    try {
+      const keys = keysOf(media, type);
+      file.answer = await answerOf(addressOf(media, this.#base), agent).catch(async (error) => {
+        if (error.code !== "media_gone") throw error;
+        return answerOf(addressOf({ path: await again() }, this.#base), agent);
+      });
+      // Decrypted it is shorter by the rest of its last block and the checksum.
+      const most = size > 0 ? Math.min(size, LARGEST) + BLOCK + MAC : LARGEST;
+      file.pieces = plainOf(file.answer, keys, media.sealed, most);
+    } catch (error) {
+      this.close(name);
+      throw error;
+    }
+    this.#wait(name, file);
+    return { download: name };
+  }
+
+  // The next piece; the last one is `done`.
+  async next(name) {
+    const file = this.#open.get(name);
+    if (!file?.pieces) throw refuse("media_unreachable", "this file is not fetched any more");
+    this.#wait(name, file);
+    const [parts, begun] = [[], Date.now()];
+    let [length, done] = [0, false];
+    try {
+      while (length < PIECE && !done && Date.now() - begun < STILL / 2) {
+        const found = await file.pieces.next();
+        done = found.done === true;
+        if (!done && found.value.length) {
+          parts.push(found.value);
+          length += found.value.length;
+        }
+      }
+    } catch (error) {
+      this.close(name);
+      throw error.code?.startsWith("media_") ? error : refuse("media_unreachable", `the file did not come whole: ${error.code ?? "no answer"}`);
+    }
+    if (done) this.close(name);
+    return { data: Buffer.concat(parts).toString("base64"), done };
+  }
+
+  close(name) {
+    const file = this.#open.get(name);
+    this.#open.delete(name);
+    clearTimeout(file?.timer);
+    file?.answer?.destroy();
+  }
+
+  end() {
+    for (const name of [...this.#open.keys()]) this.close(name);
+  }
+
+  // A worker that is gone, or forgets, leaves no connection open.
+  #wait(name, file) {
+    clearTimeout(file.timer);
+    file.timer = setTimeout(() => this.close(name), KEPT);
+    file.timer.unref();
+  }
+}

@@ -1,0 +1,1 @@
+"""Messages: what arrives, what is sent, what the server keeps of both."""

@@ -1,0 +1,97 @@
+"""One [[program]] of agent.toml: the command of somebody's own bot. Standard library only. Commands
+come from there alone: who may create instances names a program, and no more."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from agent.core.setting import setting
+from agent.core.words import parse_instance_id
+from agent.errors import InvalidRequest
+
+Fault = tuple[str, str]
+"""A key, and what is wrong with it; never a value of the environment."""
+
+OURS = ("WA_", "NOTIFY_SOCKET", "WATCHDOG_")
+"""What the worker itself tells the program begins with one of these."""
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
+LIBRARIES = ("auto", "none")
+
+
+@dataclass(frozen=True, slots=True)
+class ProgramDeclaration:
+    """Durations are seconds."""
+
+    name: str = setting("", "name of the program here: [a-z0-9][a-z0-9_-]{0,47}")
+    command: tuple[str, ...] = setting(
+        (), "the program and its arguments, one text each; no shell reads them"
+    )
+    folder: str = setting(
+        "",
+        'folder that it runs in; "" = its session\'s own, where files with relative names then lie',
+    )
+    environment: tuple[str, ...] = setting(
+        (), "NAME=VALUE, one text each, of its environment", secret=True
+    )
+    environment_file: str = setting(
+        "", "file with more NAME=VALUE lines, read at each start; its values stay out of the log"
+    )
+    user: str = setting("", 'user that it must run as; "" = the worker\'s')
+    library: str = setting(
+        "auto",
+        "auto = the library that a Node program uses is noticed; none = nothing is loaded into it",
+        choices=LIBRARIES,
+    )
+    watchdog: float = setting(
+        0.0,
+        "seconds without its WATCHDOG=1 after which it is ended and started again; 0 = none wanted",
+        low=0,
+        high=86_400,
+    )
+    stop: float = setting(
+        10.0, "seconds that it may take to end by itself, before it is killed", low=0.1, high=600
+    )
+    starts: int = setting(
+        5, "ends within ten minutes after which it counts as failing", low=1, high=100
+    )
+
+
+def as_told(program: ProgramDeclaration) -> dict[str, Any]:
+    """What a session's worker gets of it."""
+    return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(program).items()}
+
+
+def find_faults(program: ProgramDeclaration) -> Iterator[Fault]:
+    if not program.name:
+        yield "name", "every [[program]] needs it"
+    try:
+        parse_instance_id(program.name)
+    except InvalidRequest:
+        words = "1 to 48 of a-z, 0-9, - and _, beginning with a letter or digit"
+        yield "name", f"it must be {words}, not {program.name!r:.80}"
+    if not program.command:
+        yield "command", "every [[program]] needs it"
+    if any("\0" in part for part in program.command):
+        yield "command", "no program takes a zero byte"
+    for key in ("folder", "environment_file"):
+        path = getattr(program, key)
+        if path and (not path.startswith("/") or ".." in path.split("/")):
+            yield key, f"it must be an absolute path without .., not {path!r:.80}"
+    if program.command and "/" in (first := program.command[0]) and not first.startswith("/"):
+        yield "command", f"its program must be a name or an absolute path, not {first!r:.80}"
+    for number, entry in enumerate(program.environment, 1):
+        if fault := variable_fault(entry):
+            yield "environment", f"entry {number}: {fault}"
+
+
+def variable_fault(entry: str) -> str:
+    """Why NAME=VALUE cannot be set; never with the value."""
+    name, mark, value = entry.partition("=")
+    if not mark or not _VARIABLE.fullmatch(name):
+        return "it must be NAME=VALUE"
+    if "\0" in value:
+        return f"the value of {name} has a zero byte"
+    if name.startswith(OURS):
+        return f"{name} is the worker's to set"
+    return ""

@@ -1,0 +1,253 @@
+"""The program engine: somebody's own bot, kept alive and listened to, and not changed."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from agent.core.words import ConnectionStatus
+from agent.engines.base import DECLARED, ProbeAnswer, Qr, Reporter
+from agent.engines.program.declaration import ProgramDeclaration
+from agent.engines.program.environment import (
+    MISSING,
+    SHORTEST_SECRET,
+    find_command,
+    own_environment,
+    read_environment_file,
+    refuse_other_user,
+)
+from agent.engines.program.note import write_note
+from agent.engines.program.output import Output
+from agent.engines.program.process import Ears, Process
+from agent.engines.program.settings import read_settings
+from agent.engines.program.state import ENDED, FAILING, ProgramState
+from agent.engines.surroundings import probe_limit
+from agent.engines.tasks import Tasks
+from agent.errors import EngineError, InvalidRequest
+
+log = logging.getLogger(__name__)
+
+Status = ConnectionStatus
+WITHIN = 600.0
+"""Seconds over which its ends are counted."""
+STEADY = 10.0
+"""Seconds that one which failed must run before that counts as over."""
+HANGS_AFTER = 10.0
+"""Seconds without a line of one that was asked for one."""
+LOOK_EVERY = 1.0
+OLD_FRAME = 20.0
+"""Seconds after which a frame no longer proves the connection: WhatsApp is asked."""
+
+
+def open_engine(folder: Path, settings: Mapping[str, Any], reporter: Reporter) -> "ProgramEngine":
+    own = {name: value for name, value in settings.items() if name != DECLARED}
+    return ProgramEngine(
+        folder, read_settings(own).program, declaration_of(settings.get(DECLARED)), reporter
+    )
+
+
+def declaration_of(row: object) -> ProgramDeclaration | None:
+    """The row of agent.toml that the agent wrote down; None: there is none of that name."""
+    if not isinstance(row, dict):
+        return None
+    known = {its.name for its in fields(ProgramDeclaration)}
+    values: dict[str, Any] = {name: row[name] for name in known & row.keys()}
+    values |= {name: tuple(value) for name, value in values.items() if isinstance(value, list)}
+    return ProgramDeclaration(**values)
+
+
+class ProgramEngine:
+    """It starts the program when it is told to connect, and never by itself."""
+
+    def __init__(
+        self, folder: Path, name: str, program: ProgramDeclaration | None, reporter: Reporter
+    ) -> None:
+        self._folder = folder
+        self._name = name
+        self._program = program
+        self._reporter = reporter
+        self._state = ProgramState(reporter)
+        self._run: Process | None = None
+        self._last: Output | None = None
+        self._stopping = False
+        self._busy = asyncio.Lock()
+        self._ends: list[float] = []
+        self._asked_at: float | None = None
+        self._watch: asyncio.Task[None] | None = None
+        self._tasks = Tasks(reporter.crashed)
+
+    async def connect(self) -> None:
+        if self._stopping:
+            raise EngineError("cannot connect: the session is stopping", code="stopping")
+        async with self._busy:
+            if self._is_well():
+                return
+            await self._end_run()
+            try:
+                await self._start()
+            except EngineError as error:
+                self._state.ended(MISSING, str(error))
+
+    def _is_well(self) -> bool:
+        """It runs, and has not said that its session ended: it is left to itself."""
+        ended = self._state.claim.status in (Status.DISCONNECTED, Status.AUTH_FAILURE)
+        failing = self._state.claim.reason in (ENDED, FAILING)
+        return self._run is not None and self._run.runs and (failing or not ended)
+
+    async def _start(self) -> None:
+        if (program := self._program) is None:
+            raise EngineError(
+                f"agent.toml has no [[program]] named {self._name or '(none is set)'}", code=MISSING
+            )
+        refuse_other_user(program)
+        of_file = await asyncio.to_thread(read_environment_file, program.environment_file)
+        told = {"WA_INSTANCE": self._folder.parent.name, "WA_SESSION": str(self._folder)}
+        if program.watchdog:
+            told["WATCHDOG_USEC"] = str(round(program.watchdog * 1e6))
+        environment = own_environment(program, of_file, told)
+        secrets = {value for value in of_file.values() if len(value) >= SHORTEST_SECRET}
+        output = self._last = Output(self._state.found_crypto, secrets)
+        command = find_command(program, environment)
+        place = program.folder or str(self._folder)
+        ears = Ears(output, self._hear, self._take_notice, self._ended, self._tasks)
+        preloads = program.library == "auto"
+        self._run = await Process.start(command, environment, place, ears, preloads=preloads)
+        log.info("started %s as process %d", Path(command[0]).name, self._run.pid)
+        self._asked_at = None
+        if self._state.claim.reason != FAILING:
+            self._state.begun()
+        self._watch = self._tasks.start(self._look_after(self._run, program), "look after")
+
+    def _hear(self, event: Mapping[str, Any]) -> None:
+        before = self._state.claim
+        self._state.hear(event)
+        claim = self._state.claim
+        if claim.paired and (claim.account, True) != (before.account, before.paired):
+            write_note(self._folder, claim.account)
+
+    def _take_notice(self, notice: Mapping[str, str]) -> None:
+        if status := notice.get("STATUS"):
+            self._state.note_status(" ".join(status.split())[:200])
+
+    def _ended(self, why: str) -> None:
+        """By itself, or killed because it hung."""
+        now, program = time.monotonic(), self._program
+        self._run = None
+        if self._watch is not None:
+            self._watch.cancel()
+        self._ends = [at for at in self._ends if now - at < WITHIN] + [now]
+        lines = list(self._last.last) if self._last is not None else []
+        words = f"{why}; it printed last: {' | '.join(lines)}" if lines else why
+        log.warning("the program ended: %s", why)
+        self._state.happened("error", code="program_ended")
+        if program is not None and len(self._ends) >= program.starts:
+            words = f"{len(self._ends)} times in ten minutes; {words}"
+            self._state.ended(FAILING, words[:1000])
+        else:
+            self._state.ended(ENDED, words[:1000])
+
+    async def _look_after(self, run: Process, program: ProgramDeclaration) -> None:
+        """What needs no question of the agent's: its library came, it runs steadily, it pings."""
+        while run.runs:
+            if run.speech.ready.done() and not self._state.told:
+                self._state.on_ready()
+            age = time.monotonic() - run.begun
+            if age > STEADY and self._state.claim.reason == FAILING:
+                self._state.begun()
+            silent = time.monotonic() - (run.pinged or run.begun)
+            if program.watchdog and silent > program.watchdog:
+                run.end_with(f"it sent no WATCHDOG=1 for {silent:.0f} s and was killed")
+                return
+            run.reap()
+            if run.speech.ready.done():
+                await asyncio.sleep(LOOK_EVERY)
+            else:
+                await asyncio.wait({run.speech.ready}, timeout=LOOK_EVERY)
+
+    async def disconnect(self) -> None:
+        async with self._busy:
+            await self._end_run()
+        self._state.stopped()
+
+    async def probe(self, *, deep: bool = False) -> ProbeAnswer:
+        run = self._run
+        if run is None or not run.runs:
+            return ProbeAnswer(self._state.current(), {"program": False})
+        detail: dict[str, Any] = {"program": True, "pid": run.pid, "tells": self._state.told}
+        if run.speech.alive and run.speech.ready.done():
+            answer = await self._ask(run, deep=deep)
+            self._state.note_look(answer)
+            detail["open"] = answer.get("open") is True
+        return ProbeAnswer(self._state.current(), detail)
+
+    async def _ask(self, run: Process, *, deep: bool) -> Mapping[str, Any]:
+        limit = probe_limit()
+        if self._asked_at is None or run.speech.heard_at > self._asked_at:
+            self._asked_at = time.monotonic()
+        age = self._state.current().proof_age
+        ask = deep or age is None or age > OLD_FRAME
+        try:
+            answer = await run.speech.call("look", limit, ask=ask, seconds=limit * 0.8)
+        except EngineError as error:
+            silent = time.monotonic() - max(self._asked_at or 0.0, run.speech.heard_at)
+            if error.code == "timeout" and silent >= HANGS_AFTER:
+                run.end_with(f"its loop did not answer within {silent:.0f} s; it was killed")
+            raise
+        self._asked_at = None
+        return answer
+
+    async def qr(self) -> Qr | None:
+        return self._state.code()
+
+    async def send(self, message: Mapping[str, Any]) -> Mapping[str, Any]:
+        raise EngineError(
+            "cannot send: the program itself sends its messages", code="not_supported"
+        )
+
+    async def logout(self) -> None:
+        run = self._run
+        if run is None or not self._state.connected:
+            raise EngineError("cannot log out: not connected", code="not_connected")
+        await run.speech.call("logout", 15.0)
+
+    async def regenerate_keys(self, peers: list[str]) -> None:
+        raise EngineError("cannot renew keys: they are the program's own", code="not_supported")
+
+    async def free_memory(self) -> None: ...
+
+    async def prepare_stop(self) -> None:
+        self._stopping = True
+
+    async def save(self) -> None:
+        """Its own end is its save; one that goes on saves what its library knows to save."""
+        if self._stopping:
+            async with self._busy:
+                await self._end_run()
+        elif (run := self._run) is not None and run.speech.alive and run.speech.ready.done():
+            with suppress(EngineError):  # one that cannot saves by itself, as ever
+                await run.speech.call("save", 10.0)
+
+    async def close(self) -> None:
+        async with self._busy:
+            if self._watch is not None:
+                self._watch.cancel()
+            if (run := self._run) is not None:
+                self._run = None
+                await run.kill()
+
+    async def command(self, name: str, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
+        raise InvalidRequest(f"cannot {name!r:.40}: a program knows no such command", field="name")
+
+    async def _end_run(self) -> None:
+        run, self._run = self._run, None
+        if self._watch is not None:
+            self._watch.cancel()
+        if run is None:
+            return
+        within = self._program.stop if self._program is not None else 10.0
+        if not await run.stop(within, self._reporter.progress):
+            log.warning("the program did not end within %g s and was killed", within)

@@ -1,0 +1,109 @@
+"""What a program is told by its environment. It gets none of the agent's variables: no key, no
+socket of the manager's, no setting."""
+
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+from agent.engines.program.declaration import ProgramDeclaration, variable_fault
+from agent.errors import EngineError
+
+KEPT = (
+    *("PATH", "HOME", "LANG", "LANGUAGE", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR", "USER", "LOGNAME"),
+    *("SSL_CERT_FILE", "SSL_CERT_DIR", "NODE_EXTRA_CA_CERTS", "INVOCATION_ID"),
+)
+"""Of the worker's own environment. By its invocation the host finds what a killed worker left."""
+MISSING = "program_missing"
+PRELOAD = Path(__file__).parent / "preload" / "preload.cjs"
+LONGEST_FILE = 1 << 16
+SHORTEST_SECRET = 6
+"""Characters of a value that is kept out of the log; a shorter one would be in every other line."""
+
+
+def read_environment_file(path: str) -> dict[str, str]:
+    """NAME=VALUE lines, as systemd and dotenv write them; EngineError never shows a value."""
+    if not path:
+        return {}
+    try:
+        with open(path, encoding="utf-8") as file:  # noqa: PTH123 - pathlib is not in a worker yet
+            text = file.read(LONGEST_FILE + 1)
+    except (OSError, UnicodeDecodeError) as error:
+        cause = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise EngineError(f"cannot read {path} (environment_file): {cause}", code=MISSING) from None
+    if len(text) > LONGEST_FILE:
+        raise EngineError(f"cannot use {path} (environment_file): it is too long", code=MISSING)
+    found = {}
+    for number, line in enumerate(text.splitlines(), 1):
+        entry = line.strip().removeprefix("export ")
+        if not entry or entry.startswith(("#", ";")):
+            continue
+        name, _, value = entry.partition("=")
+        name, value = name.strip(), value.strip()
+        if len(value) > 1 and value[0] == value[-1] and value[0] in "\"'":
+            value = value[1:-1]
+        if fault := variable_fault(f"{name}={value}"):
+            raise EngineError(
+                f"cannot use line {number} of {path} (environment_file): {fault}", code=MISSING
+            )
+        found[name] = value
+    return found
+
+
+def own_environment(
+    program: ProgramDeclaration, of_file: Mapping[str, str], told: Mapping[str, str]
+) -> dict[str, str]:
+    """`told`: what the worker tells it; nothing else may stand in its place."""
+    kept = {name: os.environ[name] for name in KEPT if name in os.environ}
+    given = dict(entry.split("=", 1) for entry in program.environment)
+    return {**kept, **given, **of_file, **told}
+
+
+def preload_into(environment: dict[str, str], fd: int, socket: str) -> None:
+    """A Node that it runs loads our module first, which gives the program its own options back."""
+    given = environment.get("NODE_OPTIONS", "")
+    if given:
+        environment["WA_PROGRAM_NODE_OPTIONS"] = given
+    environment["NODE_OPTIONS"] = f'{given} --require "{PRELOAD}"'.strip()
+    environment["WA_PROGRAM_FD_IS"] = f"{fd} {socket}"
+
+
+def find_command(program: ProgramDeclaration, environment: Mapping[str, str]) -> list[str]:
+    """The command with the path of its program; EngineError names what is not there."""
+    first = program.command[0]
+    found = shutil.which(first, path=environment.get("PATH", os.defpath))
+    if found is None:
+        what = "is not there or may not be run" if "/" in first else "is in no folder of its PATH"
+        raise EngineError(f"cannot start {first}: it {what}", code=MISSING)
+    if program.folder and not Path(program.folder).is_dir():
+        raise EngineError(f"cannot run in {program.folder}: there is no such folder", code=MISSING)
+    return [found, *program.command[1:]]
+
+
+def refuse_other_user(program: ProgramDeclaration) -> None:
+    """A worker has no right to become another user."""
+    if not program.user:
+        return
+    import pwd
+
+    try:
+        wanted = pwd.getpwnam(program.user).pw_uid
+    except KeyError:
+        raise EngineError(f"there is no user {program.user!r:.60}", code=MISSING) from None
+    if wanted != os.geteuid():
+        own = pwd.getpwuid(os.geteuid()).pw_name if _is_named() else str(os.geteuid())
+        raise EngineError(
+            f"cannot run it as {program.user}: its worker is {own}, and may become no other; set"
+            f" User={program.user} in a drop-in of its unit, or remove `user`",
+            code=MISSING,
+        )
+
+
+def _is_named() -> bool:
+    import pwd
+
+    try:
+        pwd.getpwuid(os.geteuid())
+    except KeyError:
+        return False
+    return True

@@ -1,0 +1,112 @@
+"""A program's session folder: a library's own files, where it is known, else what it is. Standard
+library only."""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from agent.core.words import SessionFiles
+from agent.engines.baileys.creds import CREDS
+from agent.engines.baileys.files import RULES as BAILEYS
+from agent.engines.baileys.files import read_json, read_key_file
+from agent.engines.files import FileRules, FilesReport, Linked, SessionFolder
+from agent.engines.program.note import NOTE, lies_elsewhere
+from agent.errors import EngineError
+
+
+@dataclass(frozen=True, slots=True)
+class _Inner:
+    """A folder in the session's."""
+
+    outer: SessionFolder
+    name: str
+
+    @property
+    def path(self) -> Path:
+        return self.outer.path / self.name
+
+    def read(self, name: str) -> bytes | None:
+        return self.outer.read(f"{self.name}/{name}")
+
+    def sizes(self, inner: str = "") -> Mapping[str, int]:
+        return self.outer.sizes(f"{self.name}/{inner}" if inner else self.name)
+
+
+def keys_in(folder: SessionFolder) -> SessionFolder | None:
+    """Where Baileys' useMultiFileAuthState keeps its session: in it, or one folder down."""
+    names = folder.sizes()
+    if CREDS in names:
+        return folder
+    inner = (_Inner(folder, name) for name in sorted(names) if not name.endswith(".json"))
+    return next((its for its in inner if CREDS in its.sizes()), None)
+
+
+def check(folder: SessionFolder, paired: bool) -> FilesReport:
+    if not set(folder.sizes()) - {NOTE}:
+        elsewhere = lies_elsewhere(folder.read(NOTE))
+        return FilesReport(SessionFiles.WHOLE if elsewhere else SessionFiles.UNPAIRED)
+    keys = keys_in(folder)
+    return BAILEYS.check(keys, paired) if keys is not None else FilesReport(SessionFiles.WHOLE)
+
+
+def lost_store(folder: Path) -> str:
+    """Why this folder cannot hold a pairing; "" where it may."""
+    try:
+        names = {entry.name for entry in folder.iterdir()}
+    except FileNotFoundError:
+        return f"{folder} is not there"
+    except OSError:
+        return ""
+    if names - {NOTE}:
+        return ""
+    try:
+        raw = (folder / NOTE).read_bytes() if NOTE in names else None
+    except OSError:
+        return ""
+    return "" if lies_elsewhere(raw) else f"{folder} is empty"
+
+
+def lacks(names: Collection[str]) -> str:
+    """Only of Baileys' files is known what they need."""
+    own = [name.rpartition("/")[2] for name in names]
+    return BAILEYS.lacks(own) if CREDS in own else ""
+
+
+def linked(folder: SessionFolder) -> Linked:
+    keys = keys_in(folder)
+    return BAILEYS.linked(keys) if keys is not None else Linked()
+
+
+def check_login(folder: Path, account: str) -> None:
+    """A bot on Baileys takes credentials that it cannot read for none, and writes new ones in their
+    place: it is not started on them."""
+    try:
+        inner = sorted(entry for entry in folder.iterdir() if entry.is_dir())
+    except OSError:
+        return
+    keys = next((place for place in (folder, *inner) if (place / CREDS).exists()), None)
+    if keys is None:
+        return
+    try:
+        whole = isinstance(read_json(read_key_file(keys / CREDS).decode("utf-8")), dict)
+    except OSError:
+        return  # the claims of the next start say what the disk does
+    except (ValueError, RecursionError):
+        whole = False
+    if not whole:
+        raise EngineError(
+            f"cannot log in: {keys / CREDS} is damaged, and the program would begin anew over it",
+            code="session_damaged",
+        )
+    BAILEYS.check_login(keys, account)
+
+
+RULES = FileRules(
+    check,
+    lost_store,
+    key_based=True,
+    lacks=lacks,
+    linked=linked,
+    check_login=check_login,
+    mark=NOTE,
+)

@@ -1,0 +1,102 @@
+"use strict";
+// What a socket of Baileys tells by its events, and how it is asked.
+let current;
+const FIRST_CODE = 60;
+const NEXT_CODE = 20;
+const CIPHERTEXT = 2;
+const ACKS = ["error", "pending", "sent", "delivered", "read", "played"];
+
+function watch(socket, channel) {
+  const seen = { socket, codes: 0, open: false, frameAt: 0, stopping: current?.stopping ?? false };
+  current = seen;
+  const tell = (event, more) => {
+    // A program that reconnects has a second socket: the newest counts.
+    if (current === seen) channel.tell(event, more);
+  };
+  socket.ws?.on?.("message", () => (seen.frameAt = performance.now()));
+  on(socket, "connection.update", (update) => noteConnection(seen, update, tell));
+  on(socket, "messages.upsert", ({ messages }) => messages.forEach((its) => noteMessage(its, tell)));
+  on(socket, "messages.update", (updates) => updates.forEach((its) => noteAck(its, tell)));
+  channel.serve({ look, stop, save: quiet, logout: () => current.socket.logout() });
+}
+
+function on(socket, event, hear) {
+  socket.ev.on(event, (its) => {
+    try {
+      hear(its);
+    } catch {
+      // The program's own handlers come after this one.
+    }
+  });
+}
+
+function noteConnection(seen, update, tell) {
+  const { connection, qr, isNewLogin, lastDisconnect } = update;
+  if (connection === "connecting") tell("connecting", {});
+  if (qr) tell("qr", { qr, expires: seen.codes++ ? NEXT_CODE : FIRST_CODE });
+  if (isNewLogin) tell("paired", { account: accountOf(seen.socket) });
+  if (connection === "open") {
+    seen.open = true;
+    seen.frameAt = performance.now();
+    tell("open", { account: accountOf(seen.socket) });
+  }
+  if (connection === "close") {
+    seen.open = false;
+    const error = lastDisconnect?.error;
+    const raw = String(error?.message ?? "").slice(0, 120);
+    tell("close", { code: error?.output?.statusCode, raw });
+  }
+}
+
+const accountOf = (socket) => String(socket.user?.id ?? socket.authState?.creds?.me?.id ?? "").split(/[:@]/)[0];
+
+function noteMessage({ key, message, messageStubType, messageStubParameters }, tell) {
+  const peer = key?.participantPn || key?.participantAlt || key?.participant || key?.remoteJid;
+  if (messageStubType === CIPHERTEXT) {
+    tell("undecryptable", { kind: kindOf(String(messageStubParameters?.[0] ?? "")), peer });
+  } else if (message) {
+    const type = Object.keys(message).find((its) => its !== "messageContextInfo") ?? "";
+    tell("message", { direction: key.fromMe ? "out" : "in", type, id: key.id, peer });
+  }
+}
+
+function kindOf(words) {
+  if (/bad mac/i.test(words)) return "bad_mac";
+  if (/prekey|pre-key/i.test(words)) return "prekey";
+  if (/senderkey|sender key/i.test(words)) return "sender_key";
+  if (/no (?:matching |open )?session/i.test(words)) return "no_session";
+  if (/key used already|counter/i.test(words)) return "duplicate";
+  return "undecryptable";
+}
+
+function noteAck({ key, update }, tell) {
+  if (key?.fromMe && ACKS[update?.status]) tell("ack", { id: key.id, ack: ACKS[update.status] });
+}
+
+/** With `ask`, WhatsApp's server itself answers, as it does to the library's own keep-alive. */
+async function look({ ask, seconds }) {
+  const seen = current;
+  if (ask && seen.open) {
+    const ping = { tag: "iq", attrs: { to: "@s.whatsapp.net", type: "get", xmlns: "w:p" }, content: [{ tag: "ping", attrs: {} }] };
+    await seen.socket.query(ping, seconds * 1000).catch(() => {});
+  }
+  const age = seen.frameAt ? (performance.now() - seen.frameAt) / 1000 : null;
+  return { open: seen.open, frame_age: age };
+}
+
+/** The connection ends, what is under way is written, and the program hears nothing that it would answer. */
+async function stop() {
+  const { socket } = current;
+  socket.ev.removeAllListeners("connection.update");
+  await socket.end(undefined);
+  await quiet();
+}
+
+/** Until no write to the disk is under way, or for two seconds. */
+async function quiet() {
+  const until = performance.now() + 2000;
+  do await new Promise((then) => setTimeout(then, 50));
+  while (performance.now() < until && process.getActiveResourcesInfo().some((its) => its.startsWith("FSReq")));
+}
+
+module.exports = { watch };

@@ -1,0 +1,58 @@
+"use strict";
+// What is wrapped of a library, so that its sessions are noticed when they are made.
+const BAILEYS = /(?:^|[\\/])[^\\/]*baileys[^\\/]*(?:[\\/]lib[\\/]index\.js)?$/;
+const WWEBJS = /(?:^|[\\/])whatsapp-web\.js(?:[\\/]index\.js)?$/;
+
+const isBaileys = (request) => BAILEYS.test(request);
+const isWwebjs = (request) => WWEBJS.test(request);
+
+class Libraries {
+  #channel;
+  #wrapped = new WeakMap();
+  #noted = new WeakMap();
+
+  constructor(channel) {
+    this.#channel = channel;
+  }
+
+  /** The same function for everybody who looks at it; what it makes is watched. */
+  wrapMaker(maker) {
+    if (typeof maker !== "function" || this.#wrapped.has(maker)) return this.#wrapped.get(maker) ?? maker;
+    const channel = this.#channel;
+    const wrapped = new Proxy(maker, {
+      apply(target, self, args) {
+        const made = Reflect.apply(target, self, args);
+        try {
+          require("./baileys.cjs").watch(made, channel);
+        } catch {
+          // The program has its socket, whatever becomes of ours.
+        }
+        return made;
+      },
+    });
+    this.#wrapped.set(maker, wrapped).set(wrapped, wrapped);
+    return wrapped;
+  }
+
+  /** Baileys 6 is CommonJS; some of its exports cannot be changed, so that they are exported anew. */
+  noteBaileys(exports, name) {
+    if (this.#noted.has(exports)) return this.#noted.get(exports);
+    if (typeof exports?.makeWASocket !== "function" || exports[Symbol.toStringTag] === "Module") return exports;
+    const all = Object.getOwnPropertyDescriptors(exports);
+    for (const key of ["makeWASocket", "default"]) {
+      if (typeof exports[key] !== "function") continue;
+      all[key] = { value: this.wrapMaker(exports[key]), enumerable: true, configurable: true, writable: true };
+    }
+    const anew = Object.create(Object.getPrototypeOf(exports), all);
+    this.#noted.set(exports, anew).set(anew, anew);
+    if (require.cache[name]?.exports === exports) require.cache[name].exports = anew;
+    return anew;
+  }
+
+  noteWwebjs(exports) {
+    const { Client } = exports ?? {};
+    if (typeof Client?.prototype?.initialize === "function") require("./wwebjs.cjs").note(Client, this.#channel);
+  }
+}
+
+module.exports = { Libraries, isBaileys, isWwebjs };

@@ -1,0 +1,94 @@
+"use strict";
+// What a Client of whatsapp-web.js tells by its events, and how it is asked.
+const FIRST_CODE = 60;
+const NEXT_CODE = 20;
+const ACKS = { "-1": "error", 0: "pending", 1: "sent", 2: "delivered", 3: "read", 4: "played" };
+const ENDS = { LOGOUT: "logout", UNPAIRED: "logout", UNPAIRED_IDLE: "logout", CONFLICT: "conflict" };
+const REFUSED = { TOS_BLOCK: "tos_block", SMB_TOS_BLOCK: "tos_block", PROXYBLOCK: "proxy_block", DEPRECATED_VERSION: "client_outdated" };
+let current;
+
+/** Each client is watched from its first `initialize` on; the class itself stays the program's own. */
+function note(Client, channel) {
+  const initialize = Client.prototype.initialize;
+  if (initialize.noted) return;
+  const wrapped = function (...args) {
+    try {
+      watch(this, channel);
+    } catch {
+      // The program has its client, whatever becomes of our part.
+    }
+    return Reflect.apply(initialize, this, args);
+  };
+  Object.defineProperty(wrapped, "name", { value: initialize.name });
+  Object.defineProperty(wrapped, "noted", { value: true });
+  Object.defineProperty(Client.prototype, "initialize", { value: wrapped, writable: true, configurable: true });
+}
+
+const watched = new WeakSet();
+
+function watch(client, channel) {
+  const seen = { client, codes: 0, open: false, provedAt: 0 };
+  current = seen;
+  channel.serve({ look, stop: () => current.client.destroy(), logout: () => current.client.logout() });
+  channel.tell("connecting", {});
+  if (watched.has(client)) {
+    seenOf.set(client, seen);
+    return;
+  }
+  watched.add(client);
+  seenOf.set(client, seen);
+  const on = (event, hear) =>
+    client.prependListener(event, (...its) => {
+      const now = seenOf.get(client);
+      try {
+        if (now === current) hear(now, ...its);
+      } catch {
+        // The program's own handlers come after this one.
+      }
+    });
+  on("qr", (now, qr) => channel.tell("qr", { qr, expires: now.codes++ ? NEXT_CODE : FIRST_CODE }));
+  on("loading_screen", (_now, percent) => channel.tell("sync", { progress: Number(percent) / 100 }));
+  on("authenticated", () => channel.tell("paired", {}));
+  on("auth_failure", (now) => close(now, channel, { reason: "bad_session" }));
+  on("ready", (now) => {
+    now.open = true;
+    now.provedAt = performance.now();
+    channel.tell("open", { account: String(client.info?.wid?.user ?? "") });
+  });
+  on("change_state", (now, state) => {
+    if (REFUSED[state]) close(now, channel, { reason: REFUSED[state], raw: String(state) });
+  });
+  on("disconnected", (now, why) =>
+    close(now, channel, { reason: ENDS[why] ?? REFUSED[why] ?? "connection_lost", raw: String(why).slice(0, 60) }),
+  );
+  on("message_create", (_now, message) =>
+    channel.tell("message", {
+      direction: message.fromMe ? "out" : "in",
+      type: String(message.type),
+      id: String(message.id?.id ?? ""),
+      peer: String(message.fromMe ? message.to : message.from),
+    }),
+  );
+  on("message_ack", (_now, message, ack) => channel.tell("ack", { id: String(message.id?.id ?? ""), ack: ACKS[ack] ?? "" }));
+}
+
+const seenOf = new WeakMap();
+
+function close(now, channel, why) {
+  now.open = false;
+  channel.tell("close", why);
+}
+
+/** The page itself says whether its stream is there. */
+async function look({ seconds }) {
+  const seen = current;
+  if (seen.open) {
+    const late = new Promise((then) => setTimeout(then, seconds * 1000, "late").unref());
+    const state = await Promise.race([Promise.resolve(seen.client.getState()).catch(() => "gone"), late]);
+    if (state === "CONNECTED") seen.provedAt = performance.now();
+    else if (state !== "late" && state !== "gone") return { open: false, frame_age: null };
+  }
+  return { open: seen.open, frame_age: seen.open ? (performance.now() - seen.provedAt) / 1000 : null };
+}
+
+module.exports = { note };

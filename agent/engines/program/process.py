@@ -1,0 +1,225 @@
+"""One run of a program: started, spoken to where it speaks, ended with all that it started."""
+
+import asyncio
+import os
+import signal
+import socket
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from agent.engines.baileys.conversation import LONGEST_LINE, Conversation, OnEvent
+from agent.engines.program.environment import MISSING, preload_into
+from agent.engines.program.notices import Notices
+from agent.engines.program.output import Output
+from agent.engines.program.tree import adopt_orphans, die_with_worker, kill_all, reap
+from agent.engines.tasks import Tasks
+from agent.errors import EngineError
+
+SOCKET = "WA_PROGRAM_FD"
+"""The variable with the number of the descriptor on which a program may speak."""
+OUTPUT_AFTER = 1.0
+"""Seconds that what it printed may take to be read once it ended."""
+_CHUNK = 1 << 16
+
+
+@dataclass(frozen=True, slots=True)
+class Ears:
+    """Who hears what a run of a program says."""
+
+    output: Output
+    event: OnEvent
+    notice: Callable[[Mapping[str, str]], None]
+    end: Callable[[str], None]
+    """Gets how it ended, unless `stop` or `kill` ended it."""
+    tasks: Tasks
+
+
+class Process:
+    """`speech` is the conversation; what it says before its first `ready` is not heard."""
+
+    def __init__(
+        self, process: asyncio.subprocess.Process, speech: Conversation, notices: Notices
+    ) -> None:
+        self.pid = process.pid
+        self.speech = speech
+        self.begun = time.monotonic()
+        self.pinged: float | None = None
+        """When it last sent WATCHDOG=1."""
+        self.notices = notices
+        self._process = process
+        self._tasks: list[asyncio.Task[None]] = []
+        self._expected = False
+        self._why = ""
+
+    @classmethod
+    async def start(
+        cls,
+        command: list[str],
+        environment: Mapping[str, str],
+        folder: str,
+        ears: Ears,
+        *,
+        preloads: bool,
+    ) -> "Process":
+        """EngineError where it cannot be started. `preloads`: a Node notices its library."""
+        adopt_orphans()
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        printed, out = os.pipe()
+        heard: list[Process] = []
+
+        def take(notice: dict[str, str]) -> None:
+            if heard and "WATCHDOG" in notice:
+                heard[0].pinged = time.monotonic()
+            ears.notice(notice)
+
+        notices = Notices(take)
+        number = theirs.fileno()
+        own = {**environment, "NOTIFY_SOCKET": notices.address, SOCKET: str(number)}
+        if preloads:
+            preload_into(own, number, str(Path(f"/proc/self/fd/{number}").readlink()))
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *command,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=out,
+                stderr=out,
+                pass_fds=(number,),
+                env=own,
+                cwd=folder,
+                process_group=0,
+                preexec_fn=die_with_worker,
+            )
+        except (OSError, ValueError) as error:
+            ours.close()
+            os.close(printed)
+            notices.close()
+            cause = error.strerror if isinstance(error, OSError) else str(error)
+            raise EngineError(f"cannot start {command[0]}: {cause}", code=MISSING) from error
+        finally:
+            os.close(out)
+            theirs.close()
+        ours.setblocking(False)
+        reader, writer = await asyncio.open_connection(sock=ours, limit=LONGEST_LINE)
+        run = cls(process, Conversation(writer, ears.event), notices)
+        heard.append(run)
+        reading = ears.tasks.start(run._print(printed, ears.output), "output")
+        run._tasks = [
+            reading,
+            ears.tasks.start(run._hear(reader), "speech"),
+            ears.tasks.start(run._watch(reading, ears.end), "program"),
+        ]
+        return run
+
+    @property
+    def runs(self) -> bool:
+        return self._process.returncode is None
+
+    async def stop(self, within: float, progress: Callable[[], None] = lambda: None) -> bool:
+        """Ask for its end, first by its own words, then by SIGTERM, and then kill it. False: it had
+        to be killed."""
+        self._expected = True
+        if self.speech.alive and self.speech.ready.done():
+            with suppress(EngineError):
+                await self._while_waiting(self.speech.call("stop", within), progress)
+        if self.runs:
+            self._signal(signal.SIGTERM)
+            ended = await self._ends(within, progress)
+        else:
+            ended = True
+        await self.kill()
+        return ended
+
+    async def kill(self) -> None:
+        self._expected = True
+        await self._sweep()
+        if self.runs:
+            with suppress(ProcessLookupError):
+                self._process.kill()
+            await self._process.wait()
+        await asyncio.wait(self._tasks, timeout=OUTPUT_AFTER)
+        for task in self._tasks:
+            if task is not asyncio.current_task():
+                task.cancel()
+        self._close()
+
+    def end_with(self, why: str) -> None:
+        """Kill it and let `on_end` say why."""
+        self._why = why
+        with suppress(ProcessLookupError):
+            self._process.kill()
+
+    def reap(self) -> None:
+        reap(self.pid)
+
+    def _signal(self, number: signal.Signals) -> None:
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.pid, number)
+
+    async def _ends(self, within: float, progress: Callable[[], None]) -> bool:
+        try:
+            async with asyncio.timeout(within):
+                await self._while_waiting(self._process.wait(), progress)
+        except TimeoutError:
+            return False
+        return True
+
+    async def _while_waiting(self, work: Awaitable[Any], progress: Callable[[], None]) -> None:
+        task = asyncio.ensure_future(work)
+        try:
+            while not task.done():
+                await asyncio.wait({task}, timeout=1.0)
+                progress()
+        finally:
+            if not task.done():
+                task.cancel()
+        task.result()
+
+    async def _sweep(self) -> None:
+        mark = f"NOTIFY_SOCKET={self.notices.address}".encode()
+        await asyncio.to_thread(kill_all, mark, self.pid)
+
+    async def _print(self, printed: int, output: Output) -> None:
+        loop = asyncio.get_running_loop()
+        reader = asyncio.StreamReader()
+        transport, _ = await loop.connect_read_pipe(
+            lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(printed, "rb", 0)
+        )
+        try:
+            while content := await reader.read(_CHUNK):
+                output.feed(content)
+        finally:
+            transport.close()
+            output.close()
+
+    async def _hear(self, reader: asyncio.StreamReader) -> None:
+        why = await self.speech.read(reader)
+        if why and not self._expected:
+            self.end_with(why)
+        self.speech.end(why or "it closed its end")
+
+    async def _watch(self, reading: "asyncio.Task[None]", on_end: Callable[[str], None]) -> None:
+        status = await self._process.wait()
+        self.speech.end("it ended")
+        if self._expected:
+            return
+        await self._sweep()
+        # Its last lines may be on their way still.
+        await asyncio.wait({reading}, timeout=OUTPUT_AFTER)
+        reading.cancel()
+        self._close()
+        on_end(self._why or how_ended(status))
+
+    def _close(self) -> None:
+        self.speech.end("it ended")
+        with suppress(OSError, ValueError):
+            self.notices.close()
+
+
+def how_ended(status: int) -> str:
+    if status < 0:
+        return f"it was ended by {signal.Signals(-status).name}"
+    return f"it ended with status {status}"

@@ -1,0 +1,215 @@
+"""The state of a session by what its program tells of it, as claims and happenings."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from agent.core.findings.crypto_patterns import CryptoFinding
+from agent.core.words import NOT_TOLD, Claim, ConnectionStatus, Happening
+from agent.engines.baileys.codes import CRYPTO_WORDS, why_closed
+from agent.engines.base import Qr, Reporter
+from agent.engines.raw import text
+
+Status = ConnectionStatus
+
+ENDED, FAILING = "program_ended", "program_failing"
+FIRST_CODE = 60.0
+COMES_BACK = frozenset(
+    [
+        "connection_lost",
+        "connection_closed",
+        "service_unavailable",
+        "restart_required",
+        "bad_session",
+        "unknown",
+    ]
+)
+"""Reasons after which most programs reconnect by themselves."""
+ENDS = frozenset(
+    [
+        "logout",
+        "account_locked",
+        "tos_block",
+        "banned",
+        "temporary_ban",
+        "client_outdated",
+        "conflict",
+        "bad_client",
+        "multidevice_mismatch",
+        "proxy_block",
+    ]
+)
+"""Reasons after which no login follows at once."""
+QR_IDLE = "qr_idle"
+_WORDS = {
+    **CRYPTO_WORDS,
+    "far_future": CRYPTO_WORDS["behind"],
+    "session_error": "SessionError",
+    "decrypt_failed": CRYPTO_WORDS["undecryptable"],
+    "no_matching_session": "No matching sessions found for message",
+}
+"""What a failing key is called in the table of patterns; of a line nothing else goes on."""
+
+
+class ProgramState:
+    """Unknown is a state of its own: what no program told is neither connected nor lost."""
+
+    def __init__(self, reporter: Reporter) -> None:
+        self.claim = Claim(Status.INITIALIZING, phase="process", pairing_unknown=True)
+        self.told = False
+        """Whether the program that runs tells of its session."""
+        self._reporter = reporter
+        self._code: Qr | None = None
+        self._code_until = 0.0
+        self._codes = 0
+        self._frame_at: float | None = None
+
+    @property
+    def connected(self) -> bool:
+        return self.claim.status is Status.CONNECTED
+
+    def code(self) -> Qr | None:
+        if self._code is None:
+            return None
+        return replace(self._code, expires_in=max(self._code_until - time.monotonic(), 0.0))
+
+    def begun(self, raw: str = "") -> None:
+        """A program runs and has told nothing so far."""
+        self._forget()
+        self.change(Status.INITIALIZING, NOT_TOLD, raw=raw, pairing_unknown=True)
+
+    def ended(self, reason: str, raw: str) -> None:
+        self._forget()
+        self.change(Status.DISCONNECTED, reason, raw=raw)
+
+    def stopped(self) -> None:
+        self._forget()
+        self.change(Status.DISCONNECTED)
+
+    def note_status(self, words: str) -> None:
+        """STATUS= of one that tells nothing else."""
+        if not self.told and self.claim.reason == NOT_TOLD and words != self.claim.raw:
+            self.change(Status.INITIALIZING, NOT_TOLD, raw=words, pairing_unknown=True)
+
+    def note_look(self, answer: Mapping[str, Any]) -> None:
+        """What the library found when it really asked."""
+        age = answer.get("frame_age")
+        if isinstance(age, int | float) and not isinstance(age, bool):
+            self._frame_at = time.monotonic() - max(float(age), 0.0)
+        if answer.get("open") is False and self.connected:
+            self.change(Status.RECONNECTING, "connection_lost")
+
+    def current(self) -> Claim:
+        proof = None
+        if self.connected and self._frame_at is not None:
+            proof = time.monotonic() - self._frame_at
+        claim = replace(self.claim, proof_age=proof)
+        return replace(claim, paired=False) if claim.status is Status.QR_REQUIRED else claim
+
+    def change(self, status: ConnectionStatus, reason: str = "", **more: Any) -> None:
+        rest: dict[str, Any] = {"phase": "", "progress": None, "raw": "", "until_wall": None}
+        rest["pairing_unknown"] = False
+        if reason in (ENDED, FAILING):
+            rest["pairing_unknown"] = self.claim.pairing_unknown
+        self.claim = replace(self.claim, status=status, reason=reason, **(rest | more))
+        self._reporter.claim(self.current())
+
+    def happened(self, kind: str, **detail: Any) -> None:
+        self._reporter.happened(Happening(kind, detail))
+
+    def found_crypto(self, finding: CryptoFinding) -> None:
+        if words := _WORDS.get(finding.name):
+            self.happened("crypto_error", pattern=finding.name, text=words, peer=finding.peer)
+
+    def hear(self, event: Mapping[str, Any]) -> None:
+        handle = getattr(self, f"_on_{text(event.get('event'), 20)}", None)
+        if handle is not None:
+            self.told = True
+            handle(event)
+
+    def on_ready(self) -> None:
+        """Its library is there: from now on what it does not tell has not happened."""
+        self.told = True
+        if self.claim.reason in (NOT_TOLD, ENDED, FAILING):
+            self.change(Status.INITIALIZING, phase="attached")
+
+    def _forget(self) -> None:
+        self.told, self._code, self._codes, self._frame_at = False, None, 0, None
+
+    def _on_connecting(self, _event: Mapping[str, Any]) -> None:
+        if self.claim.status is Status.RECONNECTING:
+            return  # it comes back by itself, for as long as that may take
+        self.change(Status.LOADING if self.claim.paired else Status.INITIALIZING, phase="login")
+
+    def _on_qr(self, event: Mapping[str, Any]) -> None:
+        self._codes += 1
+        lasts = event.get("expires")
+        seconds = float(lasts) if isinstance(lasts, int | float) and 0 < lasts < 3600 else 0.0
+        code = text(event.get("qr"), 2000)
+        self._code = Qr(code, seconds or FIRST_CODE, self._codes)
+        self._code_until = time.monotonic() + self._code.expires_in
+        self.change(Status.QR_REQUIRED, phase="login", raw=f"code {self._codes}")
+
+    def _on_paired(self, event: Mapping[str, Any]) -> None:
+        self._code = None
+        self._note_account(event)
+        self.change(Status.LOADING, phase="login")
+
+    def _on_sync(self, event: Mapping[str, Any]) -> None:
+        if self.connected:
+            return
+        self._code = None
+        share = event.get("progress")
+        progress = float(share) if isinstance(share, int | float) and 0 <= share <= 1 else None
+        self.change(Status.LOADING, phase="sync", progress=progress)
+
+    def _on_open(self, event: Mapping[str, Any]) -> None:
+        self._code = None
+        self._frame_at = time.monotonic()
+        self._note_account(event)
+        self.claim = replace(self.claim, version=text(event.get("version"), 40))
+        self.change(Status.CONNECTED)
+
+    def _note_account(self, event: Mapping[str, Any]) -> None:
+        account = text(event.get("account"), 40)
+        self.claim = replace(self.claim, paired=True, account=account or self.claim.account)
+
+    def _on_close(self, event: Mapping[str, Any]) -> None:
+        self._code = None
+        reason, raw, until = self._why(event)
+        if reason == "logout":
+            self.claim = replace(self.claim, paired=False)
+        if reason == QR_IDLE:
+            self.change(Status.QR_REQUIRED, reason, raw=raw)
+        elif reason in ENDS:
+            self.change(Status.DISCONNECTED, reason, raw=raw, until_wall=until)
+        else:
+            # The program may come back by itself; how long it may take is not its to say.
+            self.change(Status.RECONNECTING, reason, raw=raw)
+
+    def _why(self, event: Mapping[str, Any]) -> tuple[str, str, float | None]:
+        raw, code, expire = text(event.get("raw")), event.get("code"), event.get("expire")
+        if (named := text(event.get("reason"), 60)) in ENDS | COMES_BACK | {QR_IDLE}:
+            return named, raw, None
+        ended = why_closed(
+            code if isinstance(code, int) else None,
+            raw or named,
+            paired=self.claim.paired,
+            codes=self._codes,
+            expire=expire if isinstance(expire, int | float) else None,
+            now_wall=time.time(),
+        )
+        return ended.reason, ended.raw, ended.until_wall
+
+    def _on_message(self, event: Mapping[str, Any]) -> None:
+        detail = {key: text(event.get(key), 64) for key in ("direction", "type", "id", "peer")}
+        self.happened("message", **{key: value for key, value in detail.items() if value})
+
+    def _on_ack(self, event: Mapping[str, Any]) -> None:
+        self.happened("ack", id=text(event.get("id"), 64), ack=text(event.get("ack"), 20))
+
+    def _on_undecryptable(self, event: Mapping[str, Any]) -> None:
+        if words := _WORDS.get(kind := text(event.get("kind"), 40)):
+            peer = text(event.get("peer"), 64).partition("@")[0].partition(":")[0]
+            self.happened("crypto_error", pattern=kind, text=words, peer=peer)

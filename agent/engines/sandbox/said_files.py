@@ -1,0 +1,91 @@
+"""Files that the sandbox's contacts send: they lie on WhatsApp's side, as messages do."""
+
+import asyncio
+import binascii
+import re
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from agent.engines.sandbox.uploads import Uploads
+from agent.errors import EngineError, InvalidRequest
+from agent.files import open_plain, write_whole
+
+FOLDER = "media"
+MOST_BYTES = 1 << 30
+"""Of all of them; the oldest go first."""
+PIECE = 192 * 1024
+_PART = ".part"
+_NAME = re.compile(r"[0-9a-f]{16,64}")
+
+
+class SaidFiles:
+    def __init__(self, folder: Callable[[], Path]) -> None:
+        """`folder` makes the folder of WhatsApp's side where it is not there yet."""
+        self._folder = folder
+        self._uploads = Uploads()
+
+    def take(self, part: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The command `said_part`."""
+        name = part.get("upload")
+        if not isinstance(name, str) or not _NAME.fullmatch(name):
+            raise InvalidRequest("cannot take it: this is no part of a file", field="upload")
+        answer = self._uploads.take(part)
+        try:
+            path = self._own_folder() / (name + _PART)
+            with path.open("ab" if part["index"] else "wb") as file:
+                file.write(binascii.a2b_base64(part["data"]))
+        except OSError as error:
+            raise EngineError(f"cannot hold the file: {error}", code="save_failed") from error
+        return answer
+
+    def keep(self, said: Mapping[str, Any]) -> dict[str, Any]:
+        """Size and checksum of what a message brings; {} without a file."""
+        found = self._uploads.whole(said)
+        if not found:
+            return {}
+        try:
+            folder = self._own_folder()
+            path = folder / found["sha256"]
+            if "content" in said:
+                mode = folder.stat().st_mode & 0o660
+                write_whole(path, binascii.a2b_base64(said["content"]), mode=mode)
+            else:
+                (folder / (said["upload"] + _PART)).replace(path)
+            self._forget_old(folder)
+        except OSError as error:
+            raise EngineError(f"cannot hold the file: {error}", code="save_failed") from error
+        return found
+
+    async def pieces(self, sha256: str) -> AsyncGenerator[bytes, None]:
+        try:
+            if not _NAME.fullmatch(sha256):
+                raise FileNotFoundError
+            file = await asyncio.to_thread(open_plain, self._folder() / FOLDER / sha256)
+        except OSError as error:
+            raise EngineError(
+                "cannot load the file: WhatsApp does not have it any more", code="media_gone"
+            ) from error
+        with file:
+            while piece := await asyncio.to_thread(file.read, PIECE):
+                yield piece
+
+    def _own_folder(self) -> Path:
+        folder = self._folder() / FOLDER
+        with suppress(FileExistsError):
+            folder.mkdir(mode=0o700)
+            folder.chmod(folder.parent.stat().st_mode & 0o770)
+        return folder
+
+    @staticmethod
+    def _forget_old(folder: Path) -> None:
+        """The newest stays, whatever it has."""
+        files = [(path, path.stat()) for path in folder.iterdir()]
+        files.sort(key=lambda each: each[1].st_mtime)
+        size = sum(status.st_size for _, status in files)
+        for path, status in files[:-1]:
+            if size <= MOST_BYTES:
+                return
+            path.unlink(missing_ok=True)
+            size -= status.st_size

@@ -1,0 +1,121 @@
+"""Which of the messages that are kept one to send is about, and which of a chat were not marked as
+read yet."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol, TypeVar, TypeVarTuple
+
+from agent.errors import InvalidRequest
+from agent.wings.messages.record import LONGEST_WORD, MESSAGE, PRIVATE
+from agent.wings.messages.spool.line import Line
+from agent.wings.messages.spool.marks import mark_of, set_mark
+from agent.wings.messages.spool.spool import Spool
+from agent.worker.calls import Answer, Work
+
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
+
+RAW = f"{PRIVATE}raw"
+MOST_FOUND = 200
+"""Messages of one question."""
+MOST_UNREAD = 1000
+
+
+class Ask(Protocol):
+    """Beside the loop, where nobody else uses the spool meanwhile."""
+
+    async def __call__(self, work: Callable[[*Ts], T], /, *args: *Ts) -> T: ...
+
+
+class Lookup:
+    """It reads one file at a time: what arrives meanwhile is kept in between."""
+
+    def __init__(self, spool: Spool, ask: Ask) -> None:
+        self._spool = spool
+        self._ask = ask
+
+    @property
+    def works(self) -> Mapping[str, Work]:
+        return {
+            "messages_find": self._find,
+            "messages_unread": self._unread,
+            "messages_marked": self._marked,
+        }
+
+    async def _find(self, args: Mapping[str, Any]) -> Answer:
+        chat, ids = _chat(args), args.get("message_ids")
+        if not isinstance(ids, list) or not all(isinstance(id, str) for id in ids):
+            raise InvalidRequest("cannot find messages without their ids", field="message_ids")
+        missing, found = set(ids[:MOST_FOUND]), dict[str, Mapping[str, Any]]()
+        for name, size, _ in await self._ask(self._spool.files):
+            words = [_word("message_id", id) for id in missing]
+            for record in await self._records(name, size, words, chat):
+                if record["message_id"] in missing:
+                    missing.discard(record["message_id"])
+                    found[record["message_id"]] = _shown(record)
+            if not missing:
+                break
+        return {"found": found}
+
+    async def _unread(self, args: Mapping[str, Any]) -> Answer:
+        chat = _chat(args)
+        marked = await self._ask(mark_of, self._spool.folder, chat)
+        newest = await self._ask(lambda: self._spool.newest)
+        words = [_word("chat", chat), _word("alias", chat)]
+        messages: list[tuple[str, str, str]] = []
+        for name, size, behind in await self._ask(self._spool.files):
+            if behind <= marked + 1 or len(messages) >= MOST_UNREAD:
+                break
+            for record in reversed(await self._records(name, size, words, chat)):
+                if marked < record["cursor"] <= newest and not record.get("from_me"):
+                    its = _shown(record)
+                    messages.append((record["message_id"], its["chat"], its["sender"]))
+        return {"messages": messages[:MOST_UNREAD], "newest": newest}
+
+    async def _marked(self, args: Mapping[str, Any]) -> Answer:
+        chat, cursor = _chat(args), args.get("cursor")
+        if not isinstance(cursor, int) or isinstance(cursor, bool):
+            raise InvalidRequest("cannot mark a chat without a cursor", field="cursor")
+        if self._spool.there:
+            await self._ask(set_mark, self._spool.folder, chat, cursor)
+        return {}
+
+    async def _records(
+        self, name: str, size: int, words: Sequence[bytes], chat: str
+    ) -> list[dict[str, Any]]:
+        """The messages of that chat in one file, oldest first."""
+        lines: list[Line] = await self._ask(self._spool.lines_with, name, size, words)
+        records = [{**json.loads(line.body), "cursor": line.cursor} for line in lines]
+        return [record for record in records if _is_of(record, chat)]
+
+
+def _is_of(record: Mapping[str, Any], chat: str) -> bool:
+    if record["kind"] != MESSAGE or not record.get("message_id"):
+        return False
+    its = str(record.get("chat", ""))
+    # A person's other name is the chat's too, but in a group.
+    return chat == its or (not its.endswith("@g.us") and chat == record.get("alias"))
+
+
+def _shown(record: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Chat and sender as WhatsApp named them with it, where its reader is shown other names."""
+    raw = record.get(RAW, {})
+    return {
+        "chat": raw.get("chat") or record.get("chat", ""),
+        "sender": raw.get("sender") or record.get("sender", ""),
+        "from_me": record.get("from_me") is True,
+        "type": record.get("type", ""),
+        "text": record.get("text", "")[:LONGEST_WORD],
+    }
+
+
+def _word(name: str, value: str) -> bytes:
+    """As it stands in a line."""
+    return f'"{name}":{json.dumps(value, ensure_ascii=False)}'.encode("utf-8", "replace")
+
+
+def _chat(args: Mapping[str, Any]) -> str:
+    chat = args.get("chat")
+    if not isinstance(chat, str) or not 0 < len(chat) <= LONGEST_WORD:
+        raise InvalidRequest("cannot look for messages without a chat", field="chat")
+    return chat

@@ -1,0 +1,34 @@
+"""Whom a message may go to: known before it is accepted, as no engine could send it elsewhere.
+Pure."""
+
+import re
+
+from agent.errors import InvalidRequest
+
+_PHONE = re.compile(r"\+?[0-9][0-9 ().-]{4,24}")
+_CHAT = re.compile(r"[0-9-]{5,40}@(c\.us|s\.whatsapp\.net|g\.us|lid|newsletter)")
+_DEVICE = re.compile(
+    r"^([0-9]{5,20})(?:_[0-9]{1,3})?(?::[0-9]{1,5})?(?=@(?:c\.us|s\.whatsapp\.net|lid)$)"
+)
+"""The jid of one of a person's devices: 49…:12@s.whatsapp.net."""
+_DIGITS = range(5, 21)
+
+
+def person_of(to: str) -> str:
+    """The jid without the device that it names."""
+    return _DEVICE.sub(r"\1", to)
+
+
+def check_receiver(to: str) -> str:
+    """The receiver as engines take it."""
+    chat = person_of(to.strip())
+    if _CHAT.fullmatch(chat):
+        return chat
+    digits = sum(letter.isdigit() for letter in chat)
+    if _PHONE.fullmatch(chat) and digits in _DIGITS:
+        return chat
+    raise InvalidRequest(
+        "cannot send: `to` is neither a phone number with its country's code (5 to 20 digits) nor"
+        " a chat's id (…@s.whatsapp.net, …@lid, …@g.us, …@newsletter)",
+        field="to",
+    )

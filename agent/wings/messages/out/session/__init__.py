@@ -1,0 +1,1 @@
+"""What the outbox knows of a session beside its messages."""

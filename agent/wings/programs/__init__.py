@@ -1,0 +1,1 @@
+"""[[program]]: people's own bots that may run as instances."""

@@ -1,0 +1,13 @@
+"""What the programs bring to the agent."""
+
+from agent.wing import Wing
+
+WING = Wing(
+    name="programs",
+    settings="settings",
+    commands={"commands": "programs"},
+    title="your own bots",
+    creates="creation",
+    doctor="doctor",
+)
+"""The engine that runs them is agent/engines/program."""

@@ -1,0 +1,86 @@
+"""A bot of somebody's own under a real agent: made by name, kept alive, named when it fails."""
+
+import os
+import signal
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+from tests.daemon.conftest import RunningAgent
+
+BOT = Path(__file__).parents[1] / "engines" / "program" / "bot.py"
+PROGRAM = """
+[[program]]
+name = "{mode}"
+command = ["{python}", "{bot}", "{mode}"]
+starts = 2
+"""
+
+
+def declare(*modes: str) -> str:
+    return "".join(PROGRAM.format(mode=mode, python=sys.executable, bot=BOT) for mode in modes)
+
+
+async def test_a_program_runs_as_an_instance_and_is_named_by_who_creates_it(
+    make_agent: Callable[..., RunningAgent], eventually: Callable[..., Awaitable[Any]]
+) -> None:
+    agent = make_agent(declare("quiet", "fails"))
+    await agent.start()
+    body = {"id": "shop", "engine": "program"}
+    for settings, code in (
+        ({"program": "else"}, "unknown_program"),
+        ({}, "unknown_program"),
+        ({"program": "quiet", "command": ["touch", "x"]}, "invalid_settings"),
+        ({"program": "quiet", "[declared]": {"command": ["touch"]}}, "invalid_settings"),
+    ):
+        status, answer = await agent.ask("POST", "/api/instance", {**body, "settings": settings})
+        assert (status, answer["error"]) == (400, code), answer
+    for id in ("quiet", "fails"):
+        wanted = {"id": id, "engine": "program", "settings": {"program": id}}
+        await agent.do("POST", "/api/instance", wanted)
+
+    async def reason(id: str) -> str:
+        return str((await agent.show(id))["health"]["reason"])
+
+    async def says(id: str, words: str) -> bool:
+        return words in (await agent.show(id))["health"]["sentence"]
+
+    # Unknown is neither connected nor in need of a repair.
+    await eventually(lambda: reason("quiet"), "not_told")
+    await eventually(lambda: says("quiet", "listens at the till"), True)
+    quiet = await agent.show("quiet")
+    assert (quiet["connection_status"], quiet["health"]["verdict"]) == (
+        "INITIALIZING",
+        "disconnected",
+    )
+    await eventually(lambda: reason("fails"), "program_failing")
+    assert await says("fails", "Cannot find module 'left-pad'")
+    refused, answer = await agent.ask(
+        "PATCH", "/api/instance/quiet", {"settings": {"program": "else"}}
+    )
+    assert (refused, answer["error"]) == (400, "unknown_program")
+
+    # A program that was corrected is started anew.
+    agent.config.write_text(agent.config.read_text().replace('"fails"]', '"quiet"]'))
+    await agent.do("POST", "/api/reload")
+    await agent.do("POST", "/api/instance/fails/restart")
+    await eventually(lambda: reason("fails"), "not_told")
+
+
+async def test_a_killed_worker_leaves_nothing_of_its_program(
+    make_agent: Callable[..., RunningAgent], eventually: Callable[..., Awaitable[Any]]
+) -> None:
+    agent = make_agent(declare("stays"))
+    await agent.start()
+    body = {"id": "shop", "engine": "program", "settings": {"program": "stays"}}
+    await agent.do("POST", "/api/instance", body)
+    pids = agent.state / "sessions" / "shop" / "pids"
+    await eventually(lambda: pids.exists() and " " in pids.read_text(), True)
+    own, child = map(int, pids.read_text().split())
+    worker = int(Path(f"/proc/{own}/stat").read_text().rpartition(")")[2].split()[1])
+    os.kill(worker, signal.SIGKILL)
+    # The second one has left its group and its session, and no parent tells of it any more.
+    await eventually(
+        lambda: Path(f"/proc/{own}").exists() or Path(f"/proc/{child}").exists(), False
+    )

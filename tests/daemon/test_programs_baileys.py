@@ -1,0 +1,56 @@
+"""A plain Baileys bot under a whole agent: its pairing is copied, and comes back from the copy."""
+
+import asyncio
+import shutil
+from collections.abc import Callable
+
+from tests.conftest import Eventually
+from tests.daemon.conftest import PATIENT, RunningAgent
+from tests.engines.baileys.conftest import ACCOUNT, whatsapp
+from tests.standin.baileys.run import HERE, WhatsApp
+
+__all__ = ["whatsapp"]
+
+PROGRAM = """
+[[program]]
+name = "shopbot"
+command = ["{node}", "{bot}"]
+environment = ["WHATSAPP={url}"]
+"""
+SLOWER = {"WA_AGENT_HEALTH__TIMEOUT": "5", "WA_AGENT_HEALTH__INTERVAL": "5"}
+
+
+async def test_damaged_credentials_of_a_bot_come_back_from_a_copy_without_a_scan(
+    make_agent: Callable[..., RunningAgent], whatsapp: WhatsApp, eventually: Eventually
+) -> None:
+    bot = HERE / "bots" / "plain.mjs"
+    agent = make_agent(PROGRAM.format(node=shutil.which("node"), bot=bot, url=whatsapp.socket))
+    await agent.start(PATIENT | SLOWER)
+    body = {"id": "shop", "engine": "program", "settings": {"program": "shopbot"}}
+    await agent.do("POST", "/api/instance", body)
+    await eventually(lambda: agent.status("shop"), "QR_REQUIRED", within=40)
+    code = await agent.do("GET", "/api/instance/shop/qr")
+    await asyncio.to_thread(whatsapp.scan, code["qr"], ACCOUNT)
+    await eventually(lambda: agent.status("shop"), "CONNECTED", within=40)
+    shown = await agent.show("shop")
+    assert (shown["account"], shown["paired"]) == (ACCOUNT, True)
+
+    copy = await agent.do("POST", "/api/instance/shop/snapshots")
+    await agent.do("POST", "/api/instance/shop/stop")
+    folder = agent.state / "sessions" / "shop" / "session" / "auth_info_baileys"
+
+    async def reason() -> str:
+        return str((await agent.show("shop"))["health"]["reason"])
+
+    await eventually(lambda: agent.pid("shop"), 0, within=40)
+    damaged = b"\0" * 900
+    (folder / "creds.json").write_bytes(damaged)
+    await agent.do("POST", "/api/instance/shop/start")
+    await eventually(reason, "session_damaged", within=40)
+    # The bot alone would have taken them for none, and begun anew in their place.
+    assert (folder / "creds.json").read_bytes() == damaged
+    path = f"/api/instance/shop/snapshots/{copy['name']}/restore"
+    await agent.do("POST", path, {"force": True})
+    await agent.do("POST", "/api/instance/shop/start")
+    await eventually(lambda: agent.status("shop"), "CONNECTED", within=60)
+    assert len(whatsapp.devices()) == 1

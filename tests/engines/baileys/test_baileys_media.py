@@ -1,0 +1,91 @@
+"""Files that contacts send, loaded by the engine on the real library."""
+
+import asyncio
+from hashlib import sha256
+from typing import Any
+
+import pytest
+
+from agent.errors import EngineError
+from tests.engines.baileys.conftest import ACCOUNT, PEER, Bench
+from tests.engines.baileys.keepers import Spool, spool_of
+
+pytestmark = pytest.mark.slow
+
+
+class Files:
+    """A connected session that keeps what arrives, and contacts that send files to it."""
+
+    def __init__(self, bench: Bench) -> None:
+        self.bench = bench
+
+    async def begin(self) -> None:
+        self.bench.hearing = Spool
+        await self.bench.come_paired(media_url=self.bench.whatsapp.files()["url"])
+
+    async def say(self, kind: str, **more: Any) -> dict[str, Any]:
+        said: dict[str, Any] = await asyncio.to_thread(
+            lambda: self.bench.whatsapp.say_file(PEER, ACCOUNT, kind, **more)
+        )
+        return said | {"record": await self.record(said["id"])}
+
+    async def record(self, id: str) -> dict[str, Any]:
+        spool = spool_of(self.bench)
+        return dict(
+            await self.bench.until(
+                lambda: next((r for r in spool.of("message") if r["message_id"] == id), None)
+            )
+        )
+
+    async def load(self, record: dict[str, Any]) -> str:
+        """The file's sha256."""
+        digest = sha256()
+        async for piece in self.bench.engine.load_media(record):
+            assert len(piece) <= 512 << 10
+            digest.update(piece)
+        return digest.hexdigest()
+
+    async def refusal(self, record: dict[str, Any]) -> str:
+        with pytest.raises(EngineError) as error:
+            await self.load(record)
+        return str(error.value.code)
+
+
+async def test_files_of_each_kind_are_loaded_and_the_phone_gives_again_what_is_gone(
+    bench: Bench,
+) -> None:
+    files = Files(bench)
+    await files.begin()
+    for kind in ("image", "video", "audio", "document", "sticker"):
+        said = await files.say(kind, bytes=300_000)
+        assert said["record"]["media"]["sha256"] == said["sha256"]
+        assert await files.load(said["record"]) == said["sha256"]
+
+    gone = await files.say("image", how="gone")
+    again = bench.whatsapp.files()["again"]
+    assert await files.load(gone["record"]) == gone["sha256"]
+    assert bench.whatsapp.files()["again"] == again + 1
+    lost = await files.say("image", how="lost")
+    assert await files.refusal(lost["record"]) == "media_gone"
+
+    # Where the contact says it is, nobody is asked.
+    asked = bench.whatsapp.files()["asked"]
+    url = "http://127.0.0.1:1/latest"
+    for fields in ({"directPath": url}, {"directPath": "//127.0.0.1:1/x"}):
+        led = await files.say("image", fields=fields)
+        assert await files.refusal(led["record"]) == "media_refused"
+    assert bench.whatsapp.files()["asked"] == asked
+
+    # A load that nobody goes on with leaves room for others, and the connection's end ends it.
+    held = [await files.say("video", how="held", bytes=2 << 20) for _ in range(6)]
+    for each in held:
+        pieces = bench.engine.load_media(each["record"])
+        assert await anext(pieces)
+        await pieces.aclose()
+    pieces = bench.engine.load_media(held[0]["record"])
+    assert await anext(pieces)
+    await bench.engine.disconnect()
+    with pytest.raises(EngineError):
+        async for _ in pieces:
+            pass
+    assert await files.refusal(held[1]["record"]) == "not_connected"

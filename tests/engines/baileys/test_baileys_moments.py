@@ -1,0 +1,163 @@
+"""Replies, mentions, edits, deletions, reading, typing on the unmodified library, as the phones of
+contacts show them."""
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from agent.errors import EngineError
+from tests.engines.baileys.conftest import ACCOUNT, OTHER, PEER, Bench
+from tests.engines.baileys.keepers import Spool
+
+pytestmark = pytest.mark.slow
+GROUP = "120363000000000007@g.us"
+
+
+def jid(user: str) -> str:
+    return f"{user}@s.whatsapp.net"
+
+
+@pytest.fixture
+async def paired(bench: Bench) -> Bench:
+    bench.hearing = Spool
+    await bench.come_paired()
+    bench.whatsapp.make_group(GROUP, [ACCOUNT, PEER, OTHER])
+    return bench
+
+
+async def send(bench: Bench, to: str = PEER, **message: Any) -> str:
+    return str((await bench.engine.send({"to": to, **message}))["id"])
+
+
+def screen(bench: Bench, user: str = PEER) -> dict[str, Any]:
+    return bench.whatsapp.screen(user)
+
+
+def message(bench: Bench, id: str, user: str = PEER) -> dict[str, Any]:
+    return next((each for each in screen(bench, user)["messages"] if each["id"] == id), {})
+
+
+def record(bench: Bench, kind: str = "message", **fields: Any) -> Mapping[str, Any]:
+    assert isinstance(bench.heard, Spool)
+    wanted = {"kind": kind, **fields}.items()
+    return next((r for r in bench.heard.kept.values() if wanted <= r.items()), {})
+
+
+async def said(bench: Bench, text: str, **how: Any) -> Mapping[str, Any]:
+    """What a contact wrote, as it is kept."""
+    if group := how.get("group"):
+        id = await asyncio.to_thread(
+            bench.whatsapp.say_in_group, how.get("by", PEER), ACCOUNT, group, text
+        )
+    else:
+        id = await asyncio.to_thread(bench.whatsapp.say, PEER, ACCOUNT, text)
+    found: Mapping[str, Any] = await bench.until(lambda: record(bench, message_id=id))
+    return found
+
+
+async def test_a_reply_is_shown_as_one_to_who_wrote_it(paired: Bench) -> None:
+    asked = await said(paired, "coming?")
+    reply = {"text": f"yes @{OTHER}", "quote": asked["message_id"], "mentions": [jid(OTHER)]}
+    id = await send(paired, **reply, quote_text="coming?")
+    shown = await paired.until(lambda: message(paired, id))
+    assert shown["quote"] == {"id": asked["message_id"], "from": PEER, "text": "coming?"}
+    assert (shown["text"], shown["mentions"]) == (f"yes @{OTHER}", [OTHER])
+    own = await paired.until(lambda: record(paired, message_id=id))
+    assert own["quote"] == {
+        **{"message_id": asked["message_id"], "sender": jid(PEER), "text": "coming?"}
+    }
+    again = await send(paired, text="and I", quote=id, quote_from="me", quote_text=reply["text"])
+    shown = await paired.until(lambda: message(paired, again))
+    assert shown["quote"] == {"id": id, "from": ACCOUNT, "text": reply["text"]}
+
+
+async def test_in_a_group_the_writer_of_the_message_is_named(paired: Bench) -> None:
+    asked = await said(paired, "who?", group=GROUP)
+    assert (asked["chat"], asked["sender"]) == (GROUP, jid(PEER))
+    whose = asked.get("_raw", asked)["sender"]
+    to = {"to": GROUP, "quote": asked["message_id"]}
+    id = await send(paired, **to, text="I", quote_from=whose, quote_text="who?")
+    shown = await paired.until(lambda: message(paired, id, OTHER))
+    assert shown["quote"] == {"id": asked["message_id"], "from": PEER, "text": "who?"}
+    about = {"to": GROUP, "message_id": asked["message_id"]}
+    await send(paired, **about, type="reaction", emoji="!", sender=whose)
+    await paired.until(
+        lambda: message(paired, asked["message_id"], OTHER).get("reactions") == {ACCOUNT: "!"}
+    )
+    await send(paired, **about, type="delete", sender=whose)
+    await paired.until(lambda: message(paired, asked["message_id"], OTHER).get("deleted") == 1)
+    assert screen(paired, OTHER)["ignored"] == 0
+    for wrong in ({**to, "text": "I"}, {**about, "type": "reaction", "emoji": "!"}):
+        with pytest.raises(EngineError) as refused:
+            await send(paired, **wrong)
+        assert refused.value.code == "message_not_found"
+
+
+async def test_an_edit_and_a_deletion_change_the_message_once(paired: Bench) -> None:
+    id = await send(paired, text="helo")
+    edit = {"type": "edit", "message_id": id, "text": "hello", "key": "k1"}
+    assert await send(paired, **edit) == await send(paired, **edit)
+    await paired.until(lambda: message(paired, id).get("text") == "hello")
+    own = await paired.until(lambda: record(paired, "message_edit", message_id=id))
+    assert (own["text"], own["from_me"]) == ("hello", True)
+    await send(paired, type="delete", message_id=id)
+    await paired.until(lambda: message(paired, id).get("deleted") == 1)
+    shown = message(paired, id)
+    assert (shown["edits"], shown["text"]) == (1, "")
+    await paired.until(lambda: record(paired, "message_delete", message_id=id, from_me=True))
+    assert screen(paired)["ignored"] == 0
+
+
+async def test_the_writer_hears_what_was_read_and_that_somebody_types(paired: Bench) -> None:
+    first, second = await said(paired, "one"), await said(paired, "two")
+    ids = [first["message_id"], second["message_id"]]
+    raw = first.get("_raw", first)
+    await paired.engine.mark_read({"chat": raw["chat"], "message_ids": ids, "sender": ""})
+    await paired.until(lambda: screen(paired)["read"] == ids)
+    third = await said(paired, "three", group=GROUP)
+    its = third.get("_raw", third)
+    of_group = {"chat": GROUP, "message_ids": [third["message_id"]], "sender": its["sender"]}
+    await paired.engine.mark_read(of_group)
+    await paired.until(lambda: screen(paired)["read"] == [*ids, third["message_id"]])
+
+    for state, seconds in (("typing", 60), ("recording", 0.2)):
+        await paired.engine.presence({"chat": jid(PEER), "state": state, "seconds": seconds})
+    to_peer = [
+        {"from": ACCOUNT, "chat": ACCOUNT, "state": state}
+        for state in ("composing", "recording", "paused")
+    ]
+    await paired.until(lambda: screen(paired)["presences"] == to_peer)
+    assert screen(paired, OTHER)["presences"] == []
+    await paired.engine.presence({"chat": GROUP, "state": "typing", "seconds": 0})
+    await paired.until(lambda: screen(paired, OTHER)["presences"])
+    await paired.engine.disconnect()
+    with pytest.raises(EngineError) as refused:
+        await paired.engine.presence({"chat": GROUP, "state": "paused", "seconds": 0})
+    assert refused.value.code == "not_connected"
+
+
+async def test_what_contacts_answer_and_change_is_read_rightly(paired: Bench) -> None:
+    mine = await send(paired, text="coming?")
+    context = {
+        "stanzaId": mine,
+        "participant": jid(ACCOUNT),
+        "quotedMessage": {"conversation": "coming?"},
+        "mentionedJid": [jid(OTHER)],
+    }
+    reply = {"extendedTextMessage": {"text": f"yes @{OTHER}", "contextInfo": context}}
+    say = paired.whatsapp.say_message
+    id = await asyncio.to_thread(say, PEER, ACCOUNT, reply)
+    found = await paired.until(lambda: record(paired, message_id=id))
+    assert found["quote"] == {"message_id": mine, "sender": jid(ACCOUNT), "text": "coming?"}
+    assert (found["mentions"], found["sender"]) == ([jid(OTHER)], jid(PEER))
+    key = {"remoteJid": jid(ACCOUNT), "fromMe": True, "id": id}
+    edit = {"type": "MESSAGE_EDIT", "key": key, "editedMessage": {"conversation": "no"}}
+    await asyncio.to_thread(say, PEER, ACCOUNT, {"protocolMessage": edit})
+    edited = await paired.until(lambda: record(paired, "message_edit", message_id=id))
+    assert (edited["text"], edited["sender"], edited["from_me"]) == ("no", jid(PEER), False)
+    gone = {"protocolMessage": {"type": "REVOKE", "key": key}}
+    await asyncio.to_thread(say, PEER, ACCOUNT, gone)
+    deleted = await paired.until(lambda: record(paired, "message_delete", message_id=id))
+    assert (deleted["chat"], deleted["sender"]) == (jid(PEER), jid(PEER))

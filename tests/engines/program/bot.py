@@ -1,0 +1,85 @@
+"""A bot for the tests, on the example's own file: it does what its arguments and a pipe say."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[3] / "scripts" / "examples"))
+
+from wa_program import Agent  # type: ignore[import-not-found]
+
+HERE = Path(os.environ["WA_SESSION"])
+
+
+def tell() -> None:
+    """Lines of the file `tell` beside the session, as they come: an event, or what to do."""
+    state = {"open": True}
+    agent = Agent(look=lambda: state["open"], stop=(HERE / "stopped").touch)
+    orders = HERE.parent / "orders"
+    os.mkfifo(orders)
+    while True:
+        for line in orders.read_text().splitlines():
+            do, _, more = line.partition(" ")
+            if do == "tell":
+                event = json.loads(more)
+                agent.tell(event.pop("event"), **event)
+            elif do == "open":
+                state["open"] = more == "yes"
+            elif do == "print":
+                print(more, flush=True)
+            elif do == "hang":
+                agent._lock.acquire()
+            elif do == "exit":
+                sys.exit(int(more))
+
+
+def quiet() -> None:
+    """As a service of systemd's, and no more."""
+    notify("READY=1\nSTATUS=listens at the till")
+    signal.pause()
+
+
+def pings() -> None:
+    """Until a file says that it hangs."""
+    while True:
+        if not (HERE.parent / "hangs").exists():
+            notify("WATCHDOG=1")
+        time.sleep(0.05)
+
+
+def fails() -> None:
+    print("Error: Cannot find module 'left-pad' with password=hunter2hunter2", flush=True)
+    sys.exit(3)
+
+
+def stays() -> None:
+    """It hears SIGTERM and goes on; a child in a session of its own, too."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    child = subprocess.Popen(["sleep", "600"], start_new_session=True)
+    (HERE.parent / "pids").write_text(f"{os.getpid()} {child.pid}")
+    notify("READY=1")
+    signal.pause()
+
+
+def shows() -> None:
+    """Its environment and its open files, for whoever looks."""
+    files = [file.name for file in Path("/proc/self/fd").iterdir()]
+    shown = {"environment": dict(os.environ), "files": files, "folder": str(Path.cwd())}
+    (HERE.parent / "shown").write_text(json.dumps(shown))
+    signal.pause()
+
+
+def notify(text: str) -> None:
+    import socket
+
+    name = os.environ["NOTIFY_SOCKET"].replace("@", "\0", 1)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+        sock.sendto(text.encode(), name)
+
+
+if __name__ == "__main__":
+    globals()[sys.argv[1]]()

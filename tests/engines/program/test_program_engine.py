@@ -1,0 +1,193 @@
+"""A bot of somebody's own as a session: what it tells, how it ends, what it gets."""
+
+import json
+import signal
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from agent.errors import WaError
+from tests.engines.program.conftest import ProgramBench
+
+
+def lives(pid: int) -> bool:
+    with suppress(OSError):
+        return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
+    return False
+
+
+async def test_a_bot_that_tells_is_shown_as_it_says(bench: ProgramBench) -> None:
+    bench.run("tell")
+    link = await bench.linked()
+    await bench.is_now("INITIALIZING")
+    await bench.tell("qr", qr="1@code", expires=30)
+    await bench.is_now("QR_REQUIRED")
+    code = (await link.call("qr"))["qr"]
+    assert (code["text"], code["number"], code["expires_in"] <= 30) == ("1@code", 1, True)
+    await bench.tell("open", account="5511900000001", version="7.0.0")
+    claim = await bench.is_now("CONNECTED")
+    assert (claim.paired, claim.account, claim.version) == (True, "5511900000001", "7.0.0")
+    await bench.tell("message", direction="in", type="text", id="A", peer="551@s.whatsapp.net")
+    await bench.until(lambda: any(its.kind == "message" for its in bench.happened))
+    detail = (await link.call("probe"))["detail"]
+    assert (detail["program"], detail["tells"], detail["open"]) == (True, True, True)
+    note = json.loads((bench.session / "program.json").read_text())
+    assert note == {"version": 1, "account": "5511900000001", "elsewhere": True}
+
+
+async def test_a_bot_whose_library_finds_no_connection_is_not_connected(
+    bench: ProgramBench,
+) -> None:
+    bench.run("tell")
+    link = await bench.linked()
+    await bench.tell("open", account="1")
+    claim = await bench.is_now("CONNECTED")
+    assert claim.proof_age is not None
+    await bench.order("open no")
+
+    async def asked() -> None:
+        await link.call("probe", {"deep": True})
+
+    await asked()
+    await bench.is_now("RECONNECTING", "connection_lost")
+    await bench.tell("open", account="1")
+    await bench.is_now("CONNECTED")
+
+
+async def test_what_a_bot_does_not_tell_is_unknown(bench: ProgramBench) -> None:
+    bench.run("quiet")
+    link = await bench.linked()
+    claim = await bench.is_now("INITIALIZING", "not_told")
+    await bench.until(lambda: bench.claims[-1].raw == "listens at the till")
+    assert (claim.paired, claim.pairing_unknown) == (False, True)
+    answer = await link.call("probe")
+    assert answer["claim"]["status"] == "INITIALIZING"
+    assert answer["detail"]["tells"] is False
+
+
+async def test_a_bot_that_stops_pinging_is_started_again(bench: ProgramBench) -> None:
+    bench.run("pings", watchdog=0.5)
+    link = await bench.linked()
+    await bench.is_now("INITIALIZING", "not_told")
+    (bench.folder / "hangs").touch()
+    claim = await bench.is_now("DISCONNECTED", "program_ended")
+    assert "it sent no WATCHDOG=1 for" in claim.raw
+    (bench.folder / "hangs").unlink()
+    await link.call("connect")
+    await bench.is_now("INITIALIZING", "not_told")
+
+
+async def test_a_bot_that_fails_at_each_start_ends_in_one_reason_with_its_last_lines(
+    bench: ProgramBench,
+) -> None:
+    bench.run("fails", starts=3)
+    link = await bench.linked()
+    for _ in range(2):
+        claim = await bench.is_now("DISCONNECTED", "program_ended")
+        assert claim.raw.startswith("it ended with status 3; it printed last: Error: Cannot find")
+        bench.claims.clear()
+        await link.call("connect")
+    claim = await bench.is_now("DISCONNECTED", "program_failing")
+    assert claim.raw.startswith("3 times in ten minutes; it ended with status 3; it printed last:")
+    assert "hunter2" not in claim.raw
+    bench.claims.clear()
+    await link.call("connect")
+    await bench.until(lambda: bench.claims)
+    assert {claim.reason for claim in bench.claims} == {"program_failing"}  # a try hides it not
+    assert await bench.stop() == 0
+    log = bench.errors()
+    assert "Cannot find module 'left-pad'" in log and "hunter2" not in log
+
+
+async def test_a_stop_asks_the_library_first_then_the_program(bench: ProgramBench) -> None:
+    bench.run("tell")
+    await bench.linked()
+    await bench.tell("open", account="1")
+    await bench.is_now("CONNECTED")
+    assert await bench.stop() == 0
+    assert (bench.session / "stopped").exists()
+    assert "killed" not in bench.errors()
+
+
+async def test_a_bot_that_ignores_its_end_is_killed_with_all_it_started(
+    bench: ProgramBench,
+) -> None:
+    bench.run("stays", stop=0.3)
+    await bench.linked()
+    own, child = map(int, (await bench.file("pids", lambda text: " " in text)).split())
+    assert lives(own) and lives(child)
+    assert await bench.stop() == 0
+    assert not lives(own) and not lives(child)
+    assert "the program did not end within 0.3 s and was killed" in bench.errors()
+
+
+async def test_a_bot_ends_with_a_worker_that_is_killed(bench: ProgramBench) -> None:
+    bench.run("quiet")
+    link = await bench.linked()
+    await bench.is_now("INITIALIZING", "not_told")
+    pid = (await link.call("probe"))["detail"]["pid"]
+    assert bench.process is not None
+    bench.process.send_signal(signal.SIGKILL)
+    await bench.until(lambda: not lives(pid))
+
+
+async def test_a_hung_bot_is_ended_and_started_again(bench: ProgramBench) -> None:
+    bench.run("tell")
+    link = await bench.linked()
+    await bench.tell("open", account="1")
+    await bench.is_now("CONNECTED")
+    await bench.order("hang")
+
+    async def probe() -> None:
+        with suppress(WaError):
+            await link.call("probe", {"deep": True})
+
+    while bench.claims[-1].reason != "program_ended":
+        await probe()
+    assert "its loop did not answer within" in bench.claims[-1].raw
+    (bench.folder / "orders").unlink()
+    await link.call("connect")
+    await bench.is_now("INITIALIZING")
+
+
+async def test_a_bot_gets_its_own_environment_and_one_open_file(bench: ProgramBench) -> None:
+    file = bench.root / "env"
+    file.write_text("# of the shop\nexport TOKEN='a secret'\n\nSHOP=1\n")
+    secrets = {"WA_AGENT_KEY": "wak_1", "WA_DATABASE_PASSWORD": "hidden", "AWS_SECRET": "x"}
+    row = {"environment": ["PORT=3000"], "environment_file": str(file), "library": "none"}
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in secrets.items():
+            patch.setenv(name, value)
+        bench.run("shows", **row)
+    await bench.linked()
+    shown = json.loads(await bench.file("shown", lambda text: text.endswith("}")))
+    given = shown["environment"]
+    assert (given["WA_INSTANCE"], given["WA_SESSION"]) == ("shop", str(bench.session))
+    assert (given["PORT"], given["TOKEN"], given["SHOP"]) == ("3000", "a secret", "1")
+    assert shown["folder"] == str(bench.session)
+    ours = {"WA_INSTANCE", "WA_SESSION", "WA_PROGRAM_FD"}
+    assert {name for name in given if name.startswith("WA_")} == ours
+    assert given["NOTIFY_SOCKET"].startswith("@wa-program-")
+    assert not {*secrets, "WATCHDOG_USEC", "RUNTIME_DIRECTORY"} & given.keys()
+    # And the listing itself.
+    assert len(shown["files"]) == 5 and given["WA_PROGRAM_FD"] in shown["files"]
+
+
+async def test_a_name_that_agent_toml_does_not_have_runs_nothing(bench: ProgramBench) -> None:
+    # What a session's own settings say is no command.
+    settings = {"program": "bot", "[declared]": {"name": "bot", "command": ["touch", "ran"]}}
+    bench.identity(engine="program", settings=settings)
+    bench.start(identity=False)
+    await bench.linked()
+    claim = await bench.is_now("DISCONNECTED", "program_missing")
+    assert "no [[program]] named bot" in claim.raw
+    assert not (bench.session / "ran").exists()
+    # One that is declared and cannot be started says why, in the same way.
+    row = {"name": "bot", "command": ["/nowhere/bot"]}
+    bench.identity(engine="program", settings={"program": "bot"}, of_wings={"program": row})
+    assert await bench.stop() == 0
+    bench.start(identity=False)
+    await bench.linked()
+    claim = await bench.is_now("DISCONNECTED", "program_missing")
+    assert claim.raw.startswith("cannot start /nowhere/bot: it is not there")

@@ -1,0 +1,95 @@
+"""A program's session folder: what is known of it, and what never starts a bot anew."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from agent.core.model import Instance, InstanceId
+from agent.core.words import SessionFiles
+from agent.engines.program.files import RULES
+from agent.engines.program.note import NOTE, write_note
+from agent.engines.program.output import is_drawn_code
+from agent.errors import EngineError
+from agent.vault.check import inspect_files
+from agent.vault.identity import create, write_identity
+
+KEY = {"private": {"type": "Buffer", "data": "a"}, "public": {"type": "Buffer", "data": "b"}}
+CREDS = {"noiseKey": KEY, "signedIdentityKey": KEY, "me": {"id": "5511900000001:3@s.whatsapp.net"}}
+
+
+@pytest.fixture
+def session(tmp_path: Path) -> Path:
+    shop = Instance(InstanceId("shop"), "program", True, {"program": "bot"})
+    folder = create(tmp_path / "sessions", shop)
+    write_identity(tmp_path / "sessions", shop, True, "5511900000001")
+    return folder / "session"
+
+
+def files_of(session: Path) -> SessionFiles:
+    return inspect_files(session.parent, "program", paired=True).files
+
+
+@pytest.mark.parametrize("inner", ["", "auth_info_baileys"])
+def test_keys_of_baileys_are_found_and_judged(session: Path, inner: str) -> None:
+    place = session / inner
+    place.mkdir(exist_ok=True)
+    (place / "creds.json").write_text(json.dumps(CREDS))
+    (place / "pre-key-1.json").write_text("{}")
+    assert files_of(session) is SessionFiles.WHOLE
+    assert RULES.lacks([f"{inner}/creds.json"]) and not RULES.lacks(
+        [f"{inner}/creds.json", f"{inner}/pre-key-1.json"]
+    )
+    for damaged in (b"", b"\0" * 90, b'{"noiseKey":', b"[]"):
+        (place / "creds.json").write_bytes(damaged)
+        assert files_of(session) is SessionFiles.DAMAGED
+        with pytest.raises(EngineError, match="would begin anew over it") as caught:
+            RULES.check_login(session, "5511900000001")
+        assert caught.value.code == "session_damaged"
+        assert (place / "creds.json").read_bytes() == damaged
+
+
+def test_credentials_of_another_account_start_no_bot(session: Path) -> None:
+    told = CREDS | {"account": {"details": "a"}, "me": {"id": "4915110000000:1@s.whatsapp.net"}}
+    (session / "creds.json").write_text(json.dumps(told))
+    with pytest.raises(EngineError) as caught:
+        RULES.check_login(session, "5511900000001")
+    assert caught.value.code == "session_foreign"
+
+
+def test_a_session_that_lies_elsewhere_is_no_lost_one(session: Path) -> None:
+    assert RULES.lost_store(session).endswith("is empty")
+    write_note(session, "5511900000001")
+    assert RULES.lost_store(session) == ""
+    assert files_of(session) is SessionFiles.WHOLE
+    (session / "kept").touch()
+    write_note(session, "5511900000001")
+    (session / "kept").unlink()
+    assert RULES.lost_store(session).endswith("is empty")
+    assert files_of(session) is SessionFiles.UNPAIRED
+    (session / NOTE).write_bytes(b"{")
+    assert RULES.lost_store(session).endswith("is empty")
+
+
+def test_files_of_another_library_are_kept_as_they_are(session: Path) -> None:
+    (session / "session-shop" / "Default").mkdir(parents=True)
+    assert files_of(session) is SessionFiles.WHOLE
+    RULES.check_login(session, "5511900000001")
+
+
+CODE = "\u2584\u2584\u2584\u2580 \u2588 \u2580\u2588\u2588 \u2584\u2580\u2580 \u2588\u2588\u2588"
+
+
+@pytest.mark.parametrize(
+    ("line", "drawn"),
+    [
+        (CODE, True),
+        ("\x1b[47m  \x1b[0m\x1b[40m  \x1b[0m\x1b[47m  \x1b[0m", True),
+        ("loading \u2588\u2588\u2588\u2588\u2588\u2588\u2588\u2588\u2588 80 %", False),
+        ("", False),
+        (" " * 25, False),
+        ("Bad MAC", False),
+    ],
+)
+def test_a_drawn_code_is_no_line_for_a_log(line: str, drawn: bool) -> None:
+    assert is_drawn_code(line) is drawn

@@ -1,0 +1,147 @@
+"""What a program tells, as claims; what cannot be started, and why. Without a worker."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent.core.words import Claim, Happening
+from agent.engines.base import KeepsNothing
+from agent.engines.program.declaration import ProgramDeclaration
+from agent.engines.program.environment import (
+    find_command,
+    own_environment,
+    read_environment_file,
+    refuse_other_user,
+)
+from agent.engines.program.output import Output
+from agent.engines.program.state import ProgramState
+from agent.errors import EngineError
+
+
+class Heard(KeepsNothing):
+    def __init__(self) -> None:
+        self.claims: list[Claim] = []
+        self.happenings: list[Happening] = []
+
+    def claim(self, claim: Claim) -> None:
+        self.claims.append(claim)
+
+    def happened(self, happening: Happening) -> None:
+        self.happenings.append(happening)
+
+    def progress(self) -> None: ...
+
+    def crashed(self, error: BaseException) -> None:
+        raise error
+
+
+@pytest.mark.parametrize(
+    ("told", "status", "reason"),
+    [
+        ({"code": 401}, "DISCONNECTED", "logout"),
+        ({"code": 403}, "DISCONNECTED", "account_locked"),
+        ({"code": 428}, "RECONNECTING", "connection_closed"),
+        ({"code": 515}, "RECONNECTING", "restart_required"),
+        ({"reason": "conflict"}, "DISCONNECTED", "conflict"),
+        ({"reason": "qr_idle"}, "QR_REQUIRED", "qr_idle"),
+        ({"code": 777}, "RECONNECTING", "unknown"),
+        ({}, "RECONNECTING", "connection_closed"),
+        # What is the agent's to say, no program says.
+        ({"reason": "session_damaged", "code": 503}, "RECONNECTING", "service_unavailable"),
+        ({"reason": ["x"], "code": "503", "raw": 7}, "RECONNECTING", "connection_closed"),
+    ],
+)
+def test_why_a_session_ended_is_in_the_reasons_of_all_engines(
+    told: dict[str, Any], status: str, reason: str
+) -> None:
+    heard = Heard()
+    state = ProgramState(heard)
+    state.hear({"event": "open", "account": "1"})
+    state.hear({"event": "close", **told})
+    claim = heard.claims[-1]
+    assert (str(claim.status), claim.reason) == (status, reason)
+    assert claim.paired is (reason not in ("logout", "qr_idle"))
+
+
+def test_events_of_any_shape_change_nothing_that_they_do_not_name() -> None:
+    heard = Heard()
+    state = ProgramState(heard)
+    state.begun()
+    for event in (
+        {"event": "_why"},
+        {"event": None},
+        {},
+        {"event": "ready"},
+        {"event": "sync", "progress": "half"},
+        {"event": "qr", "qr": 7, "expires": "x"},
+        {"event": "message", "direction": 1},
+        {"event": "ack"},
+        {"event": "undecryptable", "kind": "else", "peer": {}},
+    ):
+        state.hear(event)
+    assert not state.connected and not state.current().paired
+
+
+def test_a_program_that_was_paired_is_so_until_a_logout() -> None:
+    state = ProgramState(Heard())
+    state.begun()
+    assert state.current().pairing_unknown
+    state.hear({"event": "open", "account": "1"})
+    state.ended("program_ended", "it ended")
+    state.begun()
+    assert (state.current().paired, state.current().account) == (True, "1")
+
+
+def test_failing_keys_are_counted_for_the_contact_that_a_line_names() -> None:
+    heard = Heard()
+    state = ProgramState(heard)
+    output = Output(state.found_crypto, ())
+    output.feed(b"Session error:Error: Bad MAC Error: Bad MAC\n")
+    output.feed(b"    at async 5511999990000.0 [as awaitable] (/x/session_cipher.js:1:2)\n")
+    output.feed(b"Key used already or never filled\n")
+    output.close()
+    (error,) = heard.happenings
+    assert (error.kind, error.detail["pattern"], error.detail["peer"]) == (
+        *("crypto_error", "bad_mac", "5511999990000"),
+    )
+
+
+BOT = ProgramDeclaration(name="bot", command=("sh", "-c", "true"))
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"command": ("/nowhere/bot",)}, "cannot start /nowhere/bot: it is not there"),
+        ({"command": ("no-such-bot",)}, "cannot start no-such-bot: it is in no folder of its PATH"),
+        ({"folder": "/nowhere"}, "cannot run in /nowhere: there is no such folder"),
+        ({"user": "no-such-user"}, "there is no user 'no-such-user'"),
+        ({"user": "sync"}, "cannot run it as sync"),
+        ({"environment_file": "/nowhere/env"}, "cannot read /nowhere/env"),
+    ],
+)
+def test_what_cannot_be_started_says_why(change: dict[str, Any], words: str) -> None:
+    program = replace(BOT, **change)
+    with pytest.raises(EngineError) as caught:
+        refuse_other_user(program)
+        of_file = read_environment_file(program.environment_file)
+        find_command(program, own_environment(program, of_file, {}))
+    assert str(caught.value).startswith(words)
+    assert caught.value.code == "program_missing"
+
+
+def test_a_wrong_line_of_an_environment_file_is_named_without_its_value(tmp_path: Path) -> None:
+    file = tmp_path / "env"
+    for line in ("TOKEN hidden", "WA_SESSION=hidden", "2=hidden"):
+        file.write_text(f"GOOD=1\n{line}\n")
+        with pytest.raises(EngineError, match="line 2") as caught:
+            read_environment_file(str(file))
+        assert "hidden" not in str(caught.value)
+
+
+def test_what_the_worker_tells_stands_above_all_else(tmp_path: Path) -> None:
+    program = replace(BOT, environment=("PORT=1", "HOME=/bot"))
+    found = own_environment(program, {"PORT": "2"}, {"WA_INSTANCE": "shop"})
+    assert (found["PORT"], found["HOME"], found["WA_INSTANCE"]) == ("2", "/bot", "shop")

@@ -1,0 +1,53 @@
+"""A folder that a process uses is its alone, also after a cleaner deleted the file `lock` in it."""
+
+import os
+from contextlib import contextmanager
+
+import pytest
+
+from agent.errors import Refused, TryLater
+from agent.folder_lock import folder_locked
+from agent.host.only_agent import only_agent
+from agent.host.process.strays import lock_holders
+from agent.store.offline import lock_of
+from agent.vault.copies import staging
+from agent.worker.identity import lock_held
+
+
+@contextmanager
+def cleaned(folder, holding):
+    with holding(folder):
+        (folder / "lock").unlink()
+        yield
+
+
+def test_a_second_agent_does_not_start_when_the_firsts_lock_was_deleted(tmp_path):
+    with cleaned(tmp_path, only_agent):
+        with pytest.raises(TryLater, match="another agent runs on it"), only_agent(tmp_path):
+            pass
+        with lock_of(tmp_path) as free:
+            assert not free
+    with lock_of(tmp_path) as free:
+        assert free
+    with only_agent(tmp_path):
+        assert (tmp_path / "lock").read_text() == f"{os.getpid()}\n"
+
+
+def test_a_second_worker_does_not_begin_when_the_firsts_lock_was_deleted(tmp_path):
+    folder = tmp_path / "shop"
+    folder.mkdir()
+    with cleaned(folder, lock_held):
+        with pytest.raises(TryLater, match="another worker holds"), lock_held(folder):
+            pass
+        with pytest.raises(Refused, match="a worker still holds it"), staging._no_worker(folder):
+            pass
+        assert lock_holders([folder / "lock"]) == {folder / "lock": os.getpid()}
+    with lock_held(folder):
+        assert (folder / "lock").exists()
+
+
+def test_the_file_alone_tells_where_folders_cannot_be_locked(tmp_path, monkeypatch):
+    """As on some network file systems."""
+    monkeypatch.setattr("fcntl.flock", lambda *_: (_ for _ in ()).throw(OSError(9, "no lock")))
+    with folder_locked(tmp_path), folder_locked(tmp_path):
+        assert tmp_path.is_dir()

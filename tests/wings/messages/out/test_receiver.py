@@ -1,0 +1,42 @@
+"""Whom a message may go to is known before it is accepted."""
+
+import pytest
+
+from agent.errors import InvalidRequest
+from agent.wings.messages.out.message import chat_of
+from agent.wings.messages.out.receiver import check_receiver
+
+
+@pytest.mark.parametrize(
+    ("to", "taken", "chat"),
+    [
+        ("+55 11 77777-7777", "+55 11 77777-7777", "5511777777777"),
+        ("5511777777777@s.whatsapp.net", "5511777777777@s.whatsapp.net", "5511777777777"),
+        ("5511777777777@c.us", "5511777777777@c.us", "5511777777777"),
+        ("5511777777777:12@s.whatsapp.net", "5511777777777@s.whatsapp.net", "5511777777777"),
+        ("5511777777777_1:3@c.us", "5511777777777@c.us", "5511777777777"),
+        ("99900011:4@lid", "99900011@lid", "99900011@lid"),
+        ("120363040000000000@g.us", "120363040000000000@g.us", "120363040000000000@g.us"),
+        ("49151123-1500@g.us", "49151123-1500@g.us", "49151123-1500@g.us"),
+        (" 4915112345678 ", "4915112345678", "4915112345678"),
+        ("12345", "12345", "12345"),
+    ],
+)
+def test_a_receiver_is_taken_without_the_device_that_it_names(to, taken, chat) -> None:
+    assert check_receiver(to) == taken
+    assert chat_of(to) == chat
+
+
+@pytest.mark.parametrize(
+    "to",
+    [
+        *("nobody", "123", "+", "1234-", "@s.whatsapp.net", "4915112345678@", "4915112345678@x.y"),
+        *("4915112345678 extra", "4915112345678@g.us@lid", "status@broadcast", "1" * 26),
+        *("٤٩١٥١١٢٣٤٥٦٧٨", "4915112345678\n1", "120363040000000000:1@g.us", "+4915112345678@lid"),
+    ],
+)
+def test_a_receiver_that_no_engine_could_reach_is_refused_at_once(to: str) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        check_receiver(to)
+    assert caught.value.field == "to"
+    assert "4915112345678" not in str(caught.value)

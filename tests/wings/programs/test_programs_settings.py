@@ -1,0 +1,97 @@
+"""[[program]]: what it may say, what is shown of it, which session gets which row."""
+
+from pathlib import Path
+
+import pytest
+
+from agent.config import Config, load_config
+from agent.config.render import without_secrets
+from agent.config.wing_tables import check_declared, declared_for
+from agent.core.model import Instance, InstanceId
+from agent.errors import ConfigError, InvalidRequest
+from agent.wings.programs.reach import render_reach
+from agent.wings.programs.settings import programs_of
+
+GOOD = '[[program]]\nname = "shopbot"\ncommand = ["node", "/srv/shopbot/bot.js"]\n'
+
+
+def load(folder: Path, text: str) -> Config:
+    path = folder / "agent.toml"
+    path.write_text(text)
+    return load_config(path, {})
+
+
+def shop(**settings: str) -> Instance:
+    return Instance(InstanceId("shop"), "program", True, settings)
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ('name = "Shop Bot"', "program[0].name"),
+        ("command = []", "every [[program]] needs it"),
+        ('command = "node bot.js"', "a list of texts"),
+        ('command = ["./bot"]', "a name or an absolute path"),
+        ('folder = "bots"', "an absolute path"),
+        ('folder = "/srv/../etc"', "an absolute path"),
+        ('environment = ["TOKEN"]', "entry 1: it must be NAME=VALUE"),
+        ('environment = ["WA_INSTANCE=other"]', "WA_INSTANCE is the worker's to set"),
+        ('environment = ["NOTIFY_SOCKET=@x"]', "NOTIFY_SOCKET is the worker's to set"),
+        ('environment_file = ".env"', "an absolute path"),
+        ("starts = 0", "at least 1"),
+        ("shell = true", "there is no such key"),
+    ],
+)
+def test_a_wrong_program_is_refused_with_its_key(tmp_path: Path, line: str, words: str) -> None:
+    key = line.partition(" ")[0]
+    kept = [its for its in GOOD.splitlines() if not its.startswith(key)]
+    with pytest.raises(ConfigError) as caught:
+        load(tmp_path, "\n".join([*kept, line]))
+    assert words in str(caught.value)
+
+
+def test_two_programs_of_one_name_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="shopbot is declared twice"):
+        load(tmp_path, GOOD + GOOD)
+
+
+def test_no_value_of_an_environment_is_shown(tmp_path: Path) -> None:
+    config = load(tmp_path, GOOD + 'environment = ["TOKEN=hidden", "PORT=3000"]\n')
+    (shown,) = programs_of(without_secrets(config))
+    assert shown.environment == ("TOKEN=***", "PORT=***")
+    assert "hidden" not in repr(config)
+    with pytest.raises(ConfigError) as caught:
+        load(tmp_path, GOOD + 'environment = ["2 = hidden"]\n')
+    assert "hidden" not in str(caught.value)
+
+
+def test_a_session_gets_the_row_that_it_names_and_no_other(tmp_path: Path) -> None:
+    config = load(tmp_path, GOOD + GOOD.replace("shopbot", "tillbot"))
+    row = declared_for(config, shop(program="tillbot"))["program"]
+    assert (row["name"], row["command"]) == ("tillbot", ["node", "/srv/tillbot/bot.js"])
+    assert declared_for(config, shop(program="else")) == {}
+    assert declared_for(config, Instance(InstanceId("a"), "sandbox", True)) == {}
+    check_declared(config, shop(program="shopbot"))
+    for settings in ({}, {"program": "else"}):
+        with pytest.raises(InvalidRequest, match="declared: shopbot, tillbot") as caught:
+            check_declared(config, shop(**settings))
+        assert (caught.value.code, caught.value.field) == ("unknown_program", "settings.program")
+
+
+@pytest.mark.parametrize(
+    ("more", "lines"),
+    [
+        ("", []),
+        ('folder = "/srv/shopbot"\n', ["BindPaths=/srv/shopbot"]),
+        (
+            'environment_file = "/etc/wa-agent/bot.env"\n',
+            ["BindReadOnlyPaths=/etc/wa-agent/bot.env"],
+        ),
+        ('folder = "/home/deploy/bot"\n', ["ProtectHome=tmpfs", "BindPaths=/home/deploy/bot"]),
+    ],
+)
+def test_a_drop_in_shows_just_what_the_unit_hides(
+    tmp_path: Path, more: str, lines: list[str]
+) -> None:
+    (program,) = programs_of(load(tmp_path, GOOD.replace('"node"', '"/usr/bin/env"') + more))
+    assert render_reach(program).splitlines()[2:] == lines
