@@ -166,8 +166,11 @@ async def test_f43_damaged_session_files_are_reported_and_kept_whatever_comes(ag
     file = agent.state / "sessions" / "a" / "session" / "sandbox.json"
     whole = file.read_bytes()
     await agent.fault("a", "corrupt-files")
-    await eventually(lambda: agent.status("a"), "QR_REQUIRED")
-    [kept] = (agent.state / "sessions" / ".trash").glob("a.*/session/sandbox.json")
+    # The phone scans the new code within milliseconds: QR_REQUIRED itself may be over between two looks.
+    trash = agent.state / "sessions" / ".trash"
+    await eventually(lambda: list(trash.glob("a.*/session/sandbox.json")))
+    await eventually(lambda: agent.status("a"), "CONNECTED")
+    [kept] = trash.glob("a.*/session/sandbox.json")
     assert kept.read_bytes() != whole
     story = [told for _, told in await agent.story("a")]
     assert any("corrupted" in told for told in story), story
