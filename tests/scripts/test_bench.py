@@ -261,13 +261,14 @@ def test_a_session_of_baileys_is_measured_beside_a_plain_bot_and_leaves_nothing(
         lacks(str(error))
     assert list(tmp_path.iterdir()) == []
     memory, processes, _, start, spent, killed, *packed = found.rows
-    assert all(row.median(name) > 0 for row in (memory, start, spent) for name in found.names)
+    assert all(row.median(name) > 0 for row in (memory, start) for name in found.names)
+    assert all(spent.median(name) >= 0 for name in found.names), "idle is idle"
     assert killed.median(OURS) > 0
     assert len(packed) == 4
     assert all(row.median(OURS) > 0 for row in packed)
     assert (processes.median(OURS), processes.median(baileys.BOT)) == (2, 1)
     bot = memory.median(baileys.BOT)
-    assert memory.goal.limit == 55 and memory.median(OURS) < bot * 1.2, "one alone shares nothing"
+    assert memory.goal.limit == 55 and memory.median(OURS) < bot * 1.5, "what others map is shared"
 
 
 def test_a_start_that_takes_too_long_leaves_out_its_run_and_nothing_else(
