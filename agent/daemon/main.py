@@ -259,6 +259,7 @@ class Daemon:
                 self._state,
                 leave=leave,
                 hurry=self._signals.hurry,
+                store_rest=None if parted is None else parted.store_rest,
             )
             if fleet is not None:
                 await fleet.close()

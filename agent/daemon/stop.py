@@ -2,13 +2,14 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any
 
 from agent.api.server import Server
 from agent.daemon.tasks import said
 from agent.errors import WaError
 from agent.supervise.assemble import Supervision
-from agent.supervise.shut_down import close_sessions, leave_sessions
+from agent.supervise.shut_down import bounded_step, close_sessions, leave_sessions
 from agent.supervise.state_folder import StatePlaces, note_stop
 from agent.supervise.supervisor import Supervisor
 
@@ -23,8 +24,10 @@ async def stop_in_order(
     *,
     leave: bool,
     hurry: asyncio.Event,
+    store_rest: Callable[[], Coroutine[Any, Any, None]] | None = None,
 ) -> bool:
-    """Schedules have ended with the TaskGroup; what follows keeps this order.
+    """Schedules have ended with the TaskGroup; what follows keeps this order. `store_rest`: in a
+    fleet, copies what the closed sessions saved.
 
     False when the disk took not all of it: that keeps no session from being closed.
     """
@@ -56,6 +59,9 @@ async def stop_in_order(
     else:
         times = supervision.settings.config.stop
         await close_sessions(every, ground.host, times, save_records, hurry=hurry)
+        if store_rest is not None:
+            work = [store_rest()]
+            await bounded_step("store what they saved for the fleet", work, times.save, hurry)
     await supervision.packs.close(leave_workers=leave)
     await supervision.backends.close(leave_workers=leave)
     await write(ground.store.append(said("agent_stopped", "the agent stopped in order")))

@@ -27,7 +27,7 @@ async def close_sessions(
 ) -> list[InstanceId]:
     """Prepare, save, close. Returns the ids whose worker would not end in order."""
     linked = [facts for facts in all_facts if facts.link is not None]
-    await _step(
+    await bounded_step(
         f"tell {len(linked)} sessions to prepare",
         [_call(facts, "prepare_stop", times.prepare) for facts in linked],
         times.prepare,
@@ -35,7 +35,7 @@ async def close_sessions(
     )
     await save_records()
     # The save is the one step that a second signal must not cut short.
-    await _step(
+    await bounded_step(
         f"save {len(linked)} sessions",
         [_call(facts, "save", times.save) for facts in linked],
         times.save,
@@ -96,7 +96,7 @@ async def _all(work: Collection[Coroutine[Any, Any, None]]) -> None:
     await asyncio.gather(*work)
 
 
-async def _step(
+async def bounded_step(
     what: str,
     work: Collection[Coroutine[Any, Any, None]],
     limit: float,

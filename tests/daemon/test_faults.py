@@ -166,7 +166,7 @@ async def test_f43_damaged_session_files_are_reported_and_kept_whatever_comes(ag
     file = agent.state / "sessions" / "a" / "session" / "sandbox.json"
     whole = file.read_bytes()
     await agent.fault("a", "corrupt-files")
-    # The phone scans the new code within milliseconds: QR_REQUIRED itself may be over between two looks.
+    # The phone scans the new code at once: QR_REQUIRED may be over between two looks.
     trash = agent.state / "sessions" / ".trash"
     await eventually(lambda: list(trash.glob("a.*/session/sandbox.json")))
     await eventually(lambda: agent.status("a"), "CONNECTED")

@@ -44,6 +44,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+MOST_NAMED = 10
+
 
 @dataclass(frozen=True, slots=True)
 class FleetParts:
@@ -80,6 +82,18 @@ class FleetParts:
             await self.ownership.left.wait()
             for task in tasks:
                 task.cancel()
+
+    async def store_rest(self) -> None:
+        """After the last session was closed: the next owner of each goes on with what it saved."""
+        if not self.fleet.keeper.joined.is_set():
+            return
+        behind = {*await self.replicas.store_rest(), *await self.baggage.store_rest()}
+        if behind:
+            log.warning(
+                "the fleet's database lacks the last changes of %d sessions: %s",
+                len(behind),
+                ", ".join(sorted(behind)[:MOST_NAMED]),
+            )
 
     def _disk_room(self) -> DiskRoom:
         return DiskRoom(self.fleet, self.config.session_root, self.config.fleet.capacity)

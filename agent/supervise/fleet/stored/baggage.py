@@ -6,7 +6,7 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -89,6 +89,17 @@ class Baggage:
         stored = self._stored(id, owned.epoch)
         async with stored.turn:
             await self._store(id, stored, exact=True)
+
+    async def store_rest(self) -> Collection[InstanceId]:
+        """Store what came until the sessions were closed. Returns those of which not all is."""
+        owned = self.owned()
+        if boot_now() < self._no_place_until:
+            return ()
+        # A worker tells of its newest record a moment later: which of them has more, only it knows.
+        kept = [(id, self._stored(id, owned[id].epoch)) for id in owned if self._mark(id)]
+        kept = [(id, stored) for id, stored in kept if not stored.refused]
+        await asyncio.gather(*(self._try(id, stored) for id, stored in kept))
+        return [id for id, stored in kept if stored.problem]
 
     async def leave(self, id: InstanceId) -> None:
         await asyncio.gather(*(bag.leave(id) for bag in self.bags.values()))

@@ -8,7 +8,7 @@ one is sent.
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -121,6 +121,21 @@ class Replicas:
             else:
                 await self._send(facts, replica, exact=True)
         return replica
+
+    async def store_rest(self) -> Collection[InstanceId]:
+        """Copy what the sessions saved when they were closed. Returns those whose last change is
+        not stored."""
+        owned = self.owned()
+        here = [it for it in self.registry.facts.values() if it.id in owned and self._copies(it)]
+        looked = await asyncio.to_thread(self._look, here)
+        changed = [
+            (facts, self._replica(facts.id, owned[facts.id].epoch), mark)
+            for facts, (mark, _) in zip(here, looked, strict=True)
+            if mark is not None
+        ]
+        behind = [each for each in changed if each[2] != each[1].mark and not each[1].refused]
+        await asyncio.gather(*(self._copy(*each) for each in behind))
+        return [facts.id for facts, replica, _ in behind if replica.problem]
 
     def of(self, id: InstanceId) -> Replica | None:
         return self._of.get(id)
