@@ -16,8 +16,9 @@ import pytest
 
 from agent.core.model import InstanceId
 from agent.errors import ConfigError, Refused, TryLater, VaultError, WaError
+from agent.fleet.copies.env_file import read_env_file
 from agent.fleet.copies.profile import Pointer, parse_pointer, render_pointer
-from agent.fleet.copies.restic import Restic, read_env_file
+from agent.fleet.copies.restic import Restic
 from agent.fleet.key import copy_context
 from agent.supervise.facts import Facts
 from agent.supervise.fleet.stored.profiles import Profiles
@@ -152,6 +153,7 @@ async def test_every_new_snapshot_is_saved_once_and_a_few_are_kept(
     site: MakeSite, restic: Restic, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr("agent.fleet.copies.restic.KEEP", 1)
+    monkeypatch.setattr("agent.supervise.fleet.stored.profiles.TIDY_AFTER", 2)
     a = await site("a")
     facts = await web_of(a, restic)
     saved = set()
@@ -358,6 +360,48 @@ async def test_the_lock_of_a_killed_restic_is_removed_and_of_a_living_one_is_kep
         living.wait()
         assert living.stdin is not None
         living.stdin.close()
+
+
+LOCKED_TWICE = """#!/bin/sh
+if [ "$1" = backup ] && [ "$(wc -l < {folder}/tries)" -lt 3 ]; then
+    echo x >> {folder}/tries
+    echo 'Fatal: unable to create lock in backend: repository is already locked exclusively' >&2
+    exit 1
+fi
+exec {restic} "$@"
+"""
+
+
+async def test_n15_a_save_waits_for_a_machine_that_has_the_repository_for_itself(
+    restic: Restic, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("agent.fleet.copies.restic.LOOK_AGAIN", 0.01)
+    folder = tmp_path / "locked"
+    folder.mkdir()
+    (folder / "tries").touch()
+    (folder / "restic").write_text(
+        LOCKED_TWICE.format(folder=folder, restic=shutil.which("restic"))
+    )
+    (folder / "restic").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+    saved = await restic.save(source, WEB, 1)
+    assert any(each["id"].startswith(saved) for each in await snapshots_of(restic))
+    assert (folder / "tries").read_text() == "x\n" * 3
+
+
+async def test_n15_what_was_just_saved_stays_wherever_the_clocks_are(
+    restic: Restic, source: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """The clock of the machine that saved it is behind those of the owners before it."""
+    monkeypatch.setattr("agent.fleet.copies.restic.KEEP", 2)
+    save = [await restic.save(source, WEB, epoch) for epoch in range(3)]
+    command = ["backup", "--json", "--host", "wa-fleet", "--time", "2020-01-01 00:00:00"]
+    await restic._run(*command, "--tag", f"instance={WEB},epoch=3", ".", cwd=source)
+    (behind,) = [it["id"] for it in await snapshots_of(restic) if it["time"].startswith("2020")]
+    other = await restic.save(source, InstanceId("web-2"), 0)
+    await restic.forget({WEB: behind[:8]})
+    left = {it["id"] for it in await snapshots_of(restic)}
+    assert {id[:8] for id in left} == {behind[:8], save[2][:8], other[:8]}
 
 
 HANGING = """#!/bin/sh

@@ -14,7 +14,8 @@ TRY = """
 import asyncio, json
 from pathlib import Path
 from agent.errors import WaError
-from agent.fleet.copies.restic import Restic, read_env_file
+from agent.fleet.copies.env_file import read_env_file
+from agent.fleet.copies.restic import Restic
 
 async def main():
     state = Path("/var/lib/wa-agent")

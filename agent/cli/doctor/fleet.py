@@ -66,7 +66,7 @@ def _profiles(config: Config) -> Iterator[Finding]:
     file = config.fleet.profiles_env_file
     if not config.fleet.profiles:
         return
-    from agent.fleet.copies.restic import read_env_file
+    from agent.fleet.copies.env_file import read_env_file
 
     try:
         if file:

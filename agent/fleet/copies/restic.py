@@ -9,18 +9,20 @@ import asyncio
 import hashlib
 import json
 import os
+import random
 import shutil
 import signal
 import tarfile
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, Generic, TypeVar
 
+from agent.clock import boot_now
 from agent.core.model import InstanceId
-from agent.errors import ConfigError, Refused, TryLater, VaultError, WaError
+from agent.errors import Refused, TryLater, VaultError, WaError
 from agent.vault.tree import Listing
 
 PROGRAM = "restic"
@@ -28,12 +30,11 @@ KEEP = 3
 """Snapshots of each instance that stay."""
 QUICK, LONG = 120.0, 3600.0
 """Seconds for a question to the repository, and for moving a profile."""
+PATIENCE, LOOK_AGAIN = 120.0, 2.0
+"""Seconds that a profile waits for another machine's `forget` or `prune`, and between two tries."""
 _GRACE = 5.0
 _MOST_OUTPUT = 1 << 20
 _PIECE = 1 << 16
-_OWN = ("RESTIC_", "LD_")
-"""Variables with these beginnings are not taken from the file."""
-
 _INHERITED = ("PATH", "HOME", "LANG", "TMPDIR", "SSH_AUTH_SOCK")
 _CAUSES = (
     ("already locked", "profiles_locked"),
@@ -57,34 +58,8 @@ class _Command(Generic[Result]):
     cwd: Path | None = None
     limit: float = QUICK
     """Seconds."""
-
-
-def read_env_file(path: Path) -> Mapping[str, str]:
-    """NAME=VALUE lines: what the repository's storage needs to let us in."""
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-        with os.fdopen(fd, encoding="utf-8") as file:
-            status = os.fstat(fd)
-            if status.st_mode & 0o077 or status.st_uid not in (0, os.geteuid()):
-                raise _bad_env(path, "give it mode 0600 and the agent's user as owner")
-            lines = file.read(_MOST_OUTPUT).splitlines()
-    except UnicodeDecodeError:
-        raise _bad_env(path, "it is not UTF-8") from None
-    except OSError as error:
-        raise _bad_env(path, error.strerror or str(error)) from error
-    variables = {}
-    for number, line in enumerate(lines, 1):
-        if not line.strip() or line.startswith("#"):
-            continue
-        name, equals, value = line.partition("=")
-        if not equals or not name.isidentifier() or name.startswith(_OWN):
-            raise _bad_env(path, f"line {number} must be NAME=VALUE, a variable of the storage")
-        variables[name] = value
-    return variables
-
-
-def _bad_env(path: Path, cause: str) -> ConfigError:
-    return ConfigError(f"cannot read {path}: {cause}", field="fleet.profiles_env_file")
+    patience: float = 0.0
+    """Seconds in which another machine may have the repository for itself."""
 
 
 @dataclass(slots=True, eq=False)
@@ -115,7 +90,7 @@ class Restic:
         """The new snapshot's id. The folder must not change meanwhile."""
         tags = f"instance={id},epoch={epoch}"
         words = ("backup", "--json", "--host", "wa-fleet", "--tag", tags, ".")
-        raw = await self._run(*words, cwd=folder, limit=LONG)
+        raw = await self._run(*words, cwd=folder, limit=LONG, patience=PATIENCE)
         try:
             return str(json.loads(raw.splitlines()[-1])["snapshot_id"])
         except (ValueError, KeyError, IndexError, TypeError) as error:
@@ -127,27 +102,40 @@ class Restic:
         def compare(stream: IO[bytes]) -> str:
             return _first_fault(stream, below, listing)
 
-        fault = await self._call(_Command(("dump", snapshot, "/"), compare, limit=LONG))
+        command = _Command(("dump", snapshot, "/"), compare, limit=LONG, patience=PATIENCE)
+        fault = await self._call(command)
         if fault:
             raise _error(f"snapshot {snapshot} is not what was saved: {fault}", "damaged")
 
     async def restore(self, snapshot: str, target: Path) -> None:
-        await self._run("restore", snapshot, "--target", str(target), limit=LONG)
+        words = ("restore", snapshot, "--target", str(target))
+        await self._run(*words, limit=LONG, patience=PATIENCE)
 
-    async def forget(self, id: InstanceId) -> None:
-        """All but the newest snapshots of this instance; `prune` frees their room."""
-        words = ("forget", "--tag", f"instance={id}", "--group-by", "", "--keep-last", str(KEEP))
-        await self._run(*words)
+    async def forget(self, newest: Mapping[InstanceId, str]) -> None:
+        """Of these instances all snapshots but this one and a few of before; `prune` frees their
+        room. By owners' epochs, not by the time alone: that is of each machine's own clock."""
+        surplus: list[str] = []
+        for id, snapshot in newest.items():
+            raw = await self._run("snapshots", "--json", "--tag", f"instance={id}")
+            try:
+                surplus += find_surplus(json.loads(raw), snapshot)
+            except (ValueError, KeyError, TypeError) as error:
+                raise _error("restic's list of snapshots cannot be read", "profiles") from error
+        if surplus:
+            await self._run("forget", *surplus)
 
     async def prune(self) -> None:
         await self._run("prune", "--max-repack-size", "1G", limit=LONG)
 
     # inside
 
-    async def _run(self, *words: str, cwd: Path | None = None, limit: float = QUICK) -> bytes:
-        return await self._call(_Command(words, _read_all, cwd, limit))
+    async def _run(
+        self, *words: str, cwd: Path | None = None, limit: float = QUICK, patience: float = 0.0
+    ) -> bytes:
+        return await self._call(_Command(words, _read_all, cwd, limit, patience))
 
     async def _call(self, command: _Command[Result]) -> Result:
+        until = boot_now() + command.patience
         try:
             return await self._try(command)
         except TryLater as error:
@@ -155,7 +143,13 @@ class Restic:
                 raise
         # Of a restic that was killed: this removes locks of processes that ended, and no other.
         await self._try(_Command(("unlock",), _read_all))
-        return await self._try(command)
+        while True:
+            try:
+                return await self._try(command)
+            except TryLater as error:
+                if error.code != "profiles_locked" or boot_now() > until:
+                    raise
+            await asyncio.sleep(LOOK_AGAIN * random.uniform(0.5, 1.0))
 
     async def _try(self, command: _Command[Result]) -> Result:
         if shutil.which(PROGRAM) is None:
@@ -243,6 +237,18 @@ class Restic:
                     error += "; add its folder to ReadWritePaths= of wa-agent.service"
                 return TryLater(error, code=name) if name in _PASSING else _error(error, name)
         return _error(error, "profiles")
+
+
+def find_surplus(listed: Sequence[Mapping[str, Any]], newest: str) -> list[str]:
+    """Ids of those that need not stay beside `newest`, which stays whatever the clocks say."""
+
+    def age(snapshot: Mapping[str, Any]) -> tuple[int, str]:
+        epochs = [tag for tag in snapshot["tags"] if tag.startswith("epoch=")]
+        return max((int(tag.removeprefix("epoch=")) for tag in epochs), default=0), snapshot["time"]
+
+    others = [it for it in listed if not it["id"].startswith(newest)]
+    others.sort(key=age, reverse=True)
+    return [str(it["id"]) for it in others[KEEP - 1 :]]
 
 
 async def _end(process: asyncio.subprocess.Process, reading: "asyncio.Future[Any]") -> None:

@@ -222,7 +222,8 @@ async def assemble_fleet(
 
 
 def _profiles(config: Config, fleet: Fleet, supervision: Supervision) -> "Profiles":
-    from agent.fleet.copies.restic import Restic, read_env_file
+    from agent.fleet.copies.env_file import read_env_file
+    from agent.fleet.copies.restic import Restic
     from agent.supervise.fleet.stored.profiles import Profiles
 
     section = config.fleet

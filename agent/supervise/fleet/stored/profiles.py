@@ -19,6 +19,9 @@ from agent.vault.copies.snapshots import Snapshot, newest_good
 log = logging.getLogger(__name__)
 
 PRUNE_EVERY = 86400.0
+TIDY_AFTER = 8
+"""Saved profiles after which older ones are forgotten: for that a machine needs the repository for
+itself, and others wait."""
 
 
 @dataclass(slots=True, eq=False, repr=False)
@@ -29,6 +32,9 @@ class Profiles:
     keeping: Snapshots
     root: Path
     _pruned_at: float = field(init=False, default_factory=boot_now)
+    _saved: int = field(init=False, default=0)
+    _newest: dict[InstanceId, str] = field(init=False, default_factory=dict)
+    """Of each session that was saved since: the snapshot that its stored copy names."""
 
     async def save(self, facts: Facts, epoch: int) -> bytes | None:
         """Its newest good snapshot; None: an agent before this one saved it."""
@@ -49,14 +55,21 @@ class Profiles:
         await self.make_repository()
         return render_pointer(await save_profile(self.restic, snapshot, epoch, exact=True))
 
-    async def tidy(self, id: InstanceId) -> None:
+    async def tidy(self, id: InstanceId, pointer: bytes) -> None:
+        """Forget older snapshots of what was saved since the last time."""
+        self._newest[id] = parse_pointer(pointer).snapshot
+        self._saved += 1
+        prunes = boot_now() - self._pruned_at >= PRUNE_EVERY
+        if self._saved < TIDY_AFTER and not prunes:
+            return
         try:
-            await self.restic.forget(id)
-            if boot_now() - self._pruned_at >= PRUNE_EVERY:
+            await self.restic.forget(self._newest)
+            self._saved, self._newest = 0, {}
+            if prunes:
                 self._pruned_at = boot_now()
                 await self.restic.prune()
-        except WaError as error:
-            log.warning("%s", error)  # nothing but room in the repository is lost by it
+        except WaError as error:  # nothing but room in the repository is lost by it
+            (log.debug if error.code == "profiles_locked" else log.warning)("%s", error)
 
     async def make_repository(self) -> None:
         """Where there is none yet."""

@@ -276,7 +276,8 @@ class Replicas:
             if pointer is not None:
                 await self._store(facts, replica, pointer, exact=False)
             replica.seconds, replica.mark = boot_now() - begun, (taken,)
-            await self.profiles.tidy(facts.id)
+            if pointer is not None:
+                await self.profiles.tidy(facts.id, pointer)
 
     async def _flush_profile(self, facts: Facts, replica: Replica) -> None:
         """Not behind other sessions' profiles, for this session is stopped."""
