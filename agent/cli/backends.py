@@ -8,7 +8,7 @@ from typing import Any
 
 from agent.cli.command import Subparsers, add_command, client_of, instance_id, name_of_a, wants_json
 from agent.cli.paths import config_path
-from agent.cli.repair_round import TO_THE_END
+from agent.cli.sessions.repair_round import TO_THE_END
 from agent.cli.terminal.answer import print_answer, print_list
 from agent.cli.terminal.show import moment, pair_lines, table_lines
 from agent.errors import InvalidRequest, NotFound

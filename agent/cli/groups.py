@@ -25,7 +25,7 @@ WORDS: Mapping[str, str] = {
     "watch.top": "top",
     "watch.health": "health",
     "watch.why": "why",
-    "repairs": "recover ensure-healthy cleanup repair setup incidents",
+    "sessions.repairs": "recover ensure-healthy cleanup repair setup incidents",
     "watch.reasons": "reasons",
     "watch.events": "events",
     "fleet.command": "fleet",

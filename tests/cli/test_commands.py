@@ -285,7 +285,7 @@ async def test_events_are_listed_oldest_first_and_followed(
     house: House, eventually: Eventually
 ) -> None:
     from agent.cli.client import Client
-    from agent.cli.websocket import Closed, listen
+    from agent.cli.watch.websocket import Closed, listen
 
     for number in range(3):
         house.supervisor.note(InstanceId("sales"), "status", f"number {number}")

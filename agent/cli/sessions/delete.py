@@ -5,8 +5,8 @@ import sys
 
 from agent.cli.client import Client
 from agent.cli.command import Subparsers, add_instance_command, client_of, wants_json
-from agent.cli.repair_round import LONGEST_WAIT
 from agent.cli.sessions.passkey import add_confirm, ask_twice
+from agent.cli.sessions.repair_round import LONGEST_WAIT
 from agent.cli.terminal.answer import print_answer
 from agent.cli.terminal.progress import with_progress
 from agent.cli.terminal.show import clean

@@ -3,8 +3,8 @@
 import argparse
 
 from agent.cli.command import Subparsers, add_instance_command, client_of
-from agent.cli.repair_round import TO_THE_END
 from agent.cli.sessions.passkey import add_confirm, ask_twice
+from agent.cli.sessions.repair_round import TO_THE_END
 from agent.cli.sessions.waiting import add_wait, wait_and_print
 
 _INTENTS = (

@@ -5,7 +5,7 @@ from typing import Any
 from urllib.parse import quote
 
 from agent.cli.command import Subparsers, add_group, add_instance_command, client_of, wants_json
-from agent.cli.repair_round import TO_THE_END
+from agent.cli.sessions.repair_round import TO_THE_END
 from agent.cli.sessions.settings import add_settings, parse_settings, setting_lines
 from agent.cli.terminal.answer import print_answer, print_list
 from agent.cli.terminal.progress import with_progress

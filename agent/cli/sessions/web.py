@@ -5,7 +5,7 @@ from pathlib import Path
 
 from agent.cli.command import Subparsers, add_instance_command, client_of
 from agent.cli.copies.transfer import check_target, whole_file
-from agent.cli.repair_round import TO_THE_END
+from agent.cli.sessions.repair_round import TO_THE_END
 from agent.cli.terminal.answer import print_answer
 
 _SECONDS = 60.0

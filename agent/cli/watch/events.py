@@ -11,7 +11,7 @@ from agent.cli.client import Client
 from agent.cli.command import Subparsers, add_command, client_of, instance_id, wants_json
 from agent.cli.terminal.machine_words import in_fleet
 from agent.cli.terminal.show import clean, colour, moment
-from agent.cli.websocket import Closed, listen
+from agent.cli.watch.websocket import Closed, listen
 from agent.errors import AgentUnreachable
 
 _RETRY_SECONDS = 1.0

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from agent.cli.command import Subparsers, add_command, client_of, instance_id
-from agent.cli.repair_round import TO_THE_END
+from agent.cli.sessions.repair_round import TO_THE_END
 from agent.cli.terminal.answer import print_answer
 from agent.cli.terminal.show import moment, pair_lines, table_lines
 from agent.core.reasons import REASONS

@@ -16,8 +16,8 @@ from types import FrameType
 from agent.cli.client import AgentSaidNo, Client
 from agent.cli.command import Subparsers, add_command, client_of, wants_json
 from agent.cli.terminal.show import clean, print_json
-from agent.cli.terminal.top_frame import Sight, draw
-from agent.cli.terminal.top_keys import Scroll
+from agent.cli.watch.top_frame import Sight, draw
+from agent.cli.watch.top_keys import Scroll
 from agent.errors import AgentUnreachable, InvalidRequest, WaError
 
 _ENTER = "\x1b[?1049h\x1b[?25l\x1b[?7l"

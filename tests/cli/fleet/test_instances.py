@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from agent.cli.terminal.top_frame import Sight, draw
+from agent.cli.watch.top_frame import Sight, draw
 from tests.api.conftest import House, house, open_house
 from tests.cli.conftest import Cli
 from tests.cli.fleet.conftest import FleetApi

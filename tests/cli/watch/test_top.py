@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from agent.cli.terminal.top_frame import (
+from agent.cli.watch.top_frame import (
     Sight,
     draw,
     duration,
@@ -23,7 +23,7 @@ from agent.cli.terminal.top_frame import (
     tone_of,
     worst_first,
 )
-from agent.cli.terminal.top_keys import Scroll
+from agent.cli.watch.top_keys import Scroll
 from agent.core.model import ConnectionStatus, Health, HealthVerdict, InstanceId
 from tests.api.conftest import House
 from tests.cli.conftest import Cli

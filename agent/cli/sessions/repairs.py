@@ -13,10 +13,10 @@ from agent.cli.command import (
     instance_id,
     wants_json,
 )
-from agent.cli.repair_round import SECONDS, TO_THE_END, repair_all
 from agent.cli.sessions.create import add_place, place_of
 from agent.cli.sessions.passkey import add_confirm, ask_twice
 from agent.cli.sessions.qr import draw_code
+from agent.cli.sessions.repair_round import SECONDS, TO_THE_END, repair_all
 from agent.cli.terminal.answer import print_answer, print_list
 from agent.cli.terminal.progress import with_progress
 from agent.cli.terminal.show import clean, duration, moment, pair_lines, print_json, table_lines

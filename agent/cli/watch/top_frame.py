@@ -8,7 +8,7 @@ from typing import Any
 
 from agent.cli.terminal.machine_words import age_words, in_fleet
 from agent.cli.terminal.show import clean, columns_of, pad
-from agent.cli.terminal.top_keys import Scroll
+from agent.cli.watch.top_keys import Scroll
 
 _TONES = {"bad": "1;31", "warn": "33", "busy": "36", "good": "32", "off": "2", "head": "2"}
 _ORDER = ("bad", "warn", "busy", "good", "off")
