@@ -18,7 +18,7 @@ WORDS: Mapping[str, str] = {
     "sessions.intents": "enable disable start stop restart logout",
     "sessions.delete": "delete",
     "sessions.passkey": "passkey",
-    "backends": "backends",
+    "backends.command": "backends",
     "sessions.send": "send",
     "sessions.moments": "read presence",
     "sessions.qr": "qr",

@@ -106,7 +106,7 @@ def _options(argv: list[str]) -> argparse.Namespace:
     if argv[:1] == ["run"]:
         # The agent runs for months: it must not carry the other commands' modules.
         return build_parser([agent]).parse_args(argv)
-    from agent.cli.backends import spelled_out
+    from agent.cli.backends.command import spelled_out
 
     group = group_of(argv[0]) if argv else None
     return build_parser([group] if group else ()).parse_args(spelled_out(argv))

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from agent.api.routes import COMMAND
-from agent.cli.backends import spelled_out
+from agent.cli.backends.command import spelled_out
 from agent.cli.groups import modules, sections
 from agent.cli.main import build_parser
 from agent.cli.sessions.sandbox import FAULTS_SHOWN

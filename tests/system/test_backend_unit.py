@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from agent.host.machine.backend_drop_in import drop_in_path, render_reach
+from agent.cli.backends.drop_in import drop_in_path, render_reach
 from tests.system.bed import SOURCE, Bed
 from tests.system.conftest import PYTHON
 from tests.system.fleet import AGENT, Fleet

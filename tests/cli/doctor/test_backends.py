@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from agent.cli.backends.drop_in import render_reach
 from agent.cli.doctor import backends as doctor_backends
 from agent.cli.doctor import worker_access as worker_sight
 from agent.cli.doctor.worker_access import Worker, environment_of, worker_of
 from agent.config import BackendDeclaration
-from agent.host.machine.backend_drop_in import render_reach
 from tests.lacking import lacks, not_lent
 from tests.ports import free_port
 

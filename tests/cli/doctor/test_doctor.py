@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
+from agent.cli.doctor import machine_checks as machine
+from agent.cli.doctor import systemd_checks
 from agent.cli.doctor.bundle import clean_text, without_secrets
 from agent.core.model import Instance, InstanceId
-from agent.host.machine import doctor as machine
-from agent.host.machine import systemd_doctor
 from agent.host.machine.findings import Finding, Level
 from agent.store.database import Store
 from tests.api.conftest import House
@@ -329,24 +329,24 @@ async def test_a_variable_that_nothing_reads_is_noted(
 
 
 def test_missing_parts_of_the_installation_are_named(tmp_path: Path) -> None:
-    found = {one.check: one for one in systemd_doctor.check_installation(tmp_path)}
+    found = {one.check: one for one in systemd_checks.check_installation(tmp_path)}
     assert found["units"].level is Level.WRONG
     for unit in ("wa-agent.service", "wa-instance@.service", "wa-backend@.service"):
         assert unit in found["units"].sentence
     assert found["polkit"].level is Level.WRONG
-    for name in systemd_doctor.UNITS:
+    for name in systemd_checks.UNITS:
         file = tmp_path / "usr/local/lib/systemd/system" / name
         file.parent.mkdir(parents=True, exist_ok=True)
         file.symlink_to("/dev/null")
-    masked = [one.sentence for one in systemd_doctor.check_installation(tmp_path)]
+    masked = [one.sentence for one in systemd_checks.check_installation(tmp_path)]
     assert any(one.startswith("masked:") for one in masked)
 
 
 def test_a_bus_that_cannot_be_reached_is_wrong(tmp_path: Path) -> None:
-    (only,) = systemd_doctor.check_systemd(tmp_path)
+    (only,) = systemd_checks.check_systemd(tmp_path)
     assert only.level is Level.NOTE
     (tmp_path / "run/systemd/system").mkdir(parents=True)
-    found = {one.check: one.level for one in systemd_doctor.check_systemd(tmp_path)}
+    found = {one.check: one.level for one in systemd_checks.check_systemd(tmp_path)}
     assert found == {
         "systemd": Level.OK,
         "memory": Level.NOTE,
@@ -361,7 +361,7 @@ def test_s9_a_firewall_of_units_that_does_nothing_is_said(
     (tmp_path / "run/systemd/system").mkdir(parents=True)
 
     def firewall() -> Finding:
-        found = {one.check: one for one in systemd_doctor.check_systemd(tmp_path)}
+        found = {one.check: one for one in systemd_checks.check_systemd(tmp_path)}
         return found["firewall"]
 
     assert "not version 2" in firewall().sentence
@@ -395,7 +395,7 @@ def test_doctor_says_whether_the_kernel_counts_a_units_memory(
     (tmp_path / "sys/fs/cgroup").mkdir(parents=True)
     if controllers is not None:
         (tmp_path / "sys/fs/cgroup/cgroup.controllers").write_text(controllers)
-    found = {one.check: one.level for one in systemd_doctor.check_systemd(tmp_path)}
+    found = {one.check: one.level for one in systemd_checks.check_systemd(tmp_path)}
     assert found["memory"] is level
 
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from agent.cli import backends
+from agent.cli.backends import command as backends
 from agent.cli.main import build_parser
 from agent.cli.sessions import delete
 from agent.core.model import InstanceId, RemoteSession

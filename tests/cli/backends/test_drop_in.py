@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
+from agent.cli.backends.drop_in import drop_in_path, owning_group, render_reach
 from agent.errors import ConfigError
 from agent.host import units
-from agent.host.machine.backend_drop_in import drop_in_path, owning_group, render_reach
 from tests.lacking import lacks
 
 SYSTEMD = Path(__file__).parents[3] / "systemd"

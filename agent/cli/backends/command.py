@@ -195,8 +195,8 @@ def reset(options: argparse.Namespace) -> int:
 
 def drop_in(options: argparse.Namespace) -> int:
     """Read from the settings alone: the operator needs it before the agent runs with them."""
+    from agent.cli.backends.drop_in import drop_in_path, render_reach
     from agent.config import load_config
-    from agent.host.machine.backend_drop_in import drop_in_path, render_reach
 
     config = load_config(config_path(options.config, os.environ), os.environ)
     declared = {backend.name: backend for backend in config.backend}
