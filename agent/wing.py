@@ -42,7 +42,7 @@ class Wing:
     commands: Mapping[str, str] = field(default_factory=dict)
     """Each module of commands, with its words."""
     title: str = ""
-    """Of its section in the help."""
+    """The section of the help that has its commands: one of the base's, or its own."""
     names: Mapping[str, str] = field(default_factory=dict)
     """For the completion: a word for names that only the agent knows → the command that prints
     them."""

@@ -11,7 +11,6 @@ from agent.wing import wings
 
 WORDS: Mapping[str, str] = {
     "agent": "run worker version",
-    "demo": "demo",
     "sessions.create": "create",
     "sessions.views": "list show",
     "sessions.settings": "settings",
@@ -39,7 +38,6 @@ WORDS: Mapping[str, str] = {
     "alerts.command": "alerts",
     "doctor.command": "doctor",
     "install_units": "install-units",
-    "tune": "tune",
     "config": "config",
     "completion": "",
 }
@@ -54,16 +52,20 @@ SECTIONS: Mapping[str, str] = {
     "copies, and moving in": "snapshot snapshots restore export import trash",
     "sessions on Evolution and whaticket servers": "backends remote-settings removed",
     "many machines": "fleet",
-    "this installation": "run config key install-units tune completion version worker",
-    "trying it out": "demo sandbox",
+    "this installation": "run config key install-units completion version worker",
+    "trying it out": "sandbox",
 }
 """The titles of the help, each with its commands."""
 
 
 def sections() -> Mapping[str, str]:
-    """The titles of the help with their commands, those of the wings last."""
-    of_wings = {wing.title: " ".join(wing.commands.values()) for wing in wings() if wing.commands}
-    return {**SECTIONS, **of_wings}
+    """The titles of the help with their commands, those that only a wing has last."""
+    titles = dict(SECTIONS)
+    for wing in wings():
+        if wing.commands:
+            words = (titles.get(wing.title, ""), *wing.commands.values())
+            titles[wing.title] = " ".join(words).strip()
+    return titles
 
 
 def group_of(word: str) -> Group | None:

@@ -1,1 +1,1 @@
-"""The machine itself: processes, memory, load; the checks of `doctor` and `tune`."""
+"""The machine itself: processes, memory, load, and the form of what doctor finds of them."""

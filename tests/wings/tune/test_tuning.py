@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from agent.cli.main import run
 from agent.errors import WaError
-from agent.host.machine.tune import DROP_IN, WANTED, Tuning
+from agent.wings.tune.tuning import DROP_IN, WANTED, Tuning
 
 FRESH = {
     "net.core.somaxconn": "128",

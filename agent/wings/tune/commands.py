@@ -9,7 +9,7 @@ from agent.cli.terminal.answer import print_answer
 from agent.cli.terminal.show import table_lines
 
 if TYPE_CHECKING:
-    from agent.host.machine.tune import Tuning
+    from agent.wings.tune.tuning import Tuning
 
 
 def add(commands: Subparsers) -> None:
@@ -27,7 +27,7 @@ def add(commands: Subparsers) -> None:
 
 
 def tune(options: argparse.Namespace) -> int:
-    from agent.host.machine.tune import Tuning
+    from agent.wings.tune.tuning import Tuning
 
     tuning = Tuning(Path(options.root))
     if options.apply:
@@ -38,7 +38,7 @@ def tune(options: argparse.Namespace) -> int:
 
 
 def _show(options: argparse.Namespace, tuning: "Tuning") -> int:
-    from agent.host.machine.tune import all_good
+    from agent.wings.tune.tuning import all_good
 
     rows, overriding = tuning.rows(), tuning.overriding()
     shown = {
