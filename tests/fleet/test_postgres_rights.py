@@ -25,16 +25,18 @@ async def ask(address: str, statement: str) -> list[TupleRow]:
 
 async def state(fleet: Fleet) -> list[list[TupleRow]]:
     """Everything that the fleet's tables hold."""
-    tables = await ask(
-        fleet.server.url,
-        "SELECT relname FROM pg_class WHERE relnamespace = 'wa_agent'::regnamespace"
-        " AND relkind = 'r' ORDER BY 1",
-    )
-    assert len(tables) == 9
-    return [
-        await ask(fleet.server.url, f"SELECT it::text FROM wa_agent.{name} it")
-        for (name,) in tables
-    ]
+    async with await psycopg.AsyncConnection.connect(fleet.server.url) as connection:
+        listed = await connection.execute(
+            "SELECT relname FROM pg_class WHERE relnamespace = 'wa_agent'::regnamespace"
+            " AND relkind = 'r' ORDER BY 1"
+        )
+        tables = await listed.fetchall()
+        assert len(tables) == 9
+        found = []
+        for (name,) in tables:
+            rows = await connection.execute(f"SELECT it::text FROM wa_agent.{name} it".encode())
+            found.append(await rows.fetchall())
+        return found
 
 
 async def test_an_agents_login_writes_no_table_and_calls_only_the_functions_of_an_agent(
@@ -63,45 +65,48 @@ async def test_an_agents_login_writes_no_table_and_calls_only_the_functions_of_a
         assert settings == ["search_path=pg_catalog, pg_temp"], name
 
 
-@pytest.mark.parametrize(
-    "statement",
-    [
-        "UPDATE wa_agent.session SET machine = 1",
-        "UPDATE wa_agent.machine SET epoch = 0",
-        "DELETE FROM wa_agent.copy",
-        "TRUNCATE wa_agent.machine",
-        "CREATE TABLE wa_agent.mine (x int)",
-        "DROP FUNCTION wa_agent.take_over",
-        "COPY wa_agent.session TO PROGRAM 'id'",
-        "SELECT wa_agent.changed('{1}')",
-        "SELECT installation FROM wa_agent.machine",
-        "SELECT * FROM wa_agent.machine",
-        "SELECT nextval('wa_agent.machine_id_seq')",
-        "SELECT setval('wa_agent.command_number_seq', 1)",
-        "SELECT * FROM wa_agent.session FOR UPDATE",
-        "LOCK TABLE wa_agent.session IN ACCESS EXCLUSIVE MODE",
-        "ALTER TABLE wa_agent.session DISABLE TRIGGER ALL",
-        "CREATE TRIGGER mine BEFORE UPDATE ON wa_agent.session EXECUTE FUNCTION wa_agent.renew()",
-        "CREATE RULE mine AS ON INSERT TO wa_agent.command DO INSTEAD NOTHING",
-        "SET ROLE owner",
-        "SET SESSION AUTHORIZATION owner",
-        "CREATE OR REPLACE FUNCTION wa_agent.renew() RETURNS void LANGUAGE sql AS ''",
-        "ALTER FUNCTION wa_agent.accept_loss() RESET search_path",
-        "SELECT wa_agent.speaks_for(1, 0)",
-        "SELECT wa_agent.lock_owners()",
-        "SELECT wa_agent.remove_session('shop', 1)",
-        "SELECT wa_agent.insert_session(1, '{}', 1)",
-        "SELECT wa_agent.newest_known('shop')",
-        "SELECT pg_read_file('/etc/passwd')",
-        "ALTER DATABASE whatsapp SET search_path = public",
-    ],
+OUTSIDE = (
+    "UPDATE wa_agent.session SET machine = 1",
+    "UPDATE wa_agent.machine SET epoch = 0",
+    "DELETE FROM wa_agent.copy",
+    "TRUNCATE wa_agent.machine",
+    "CREATE TABLE wa_agent.mine (x int)",
+    "DROP FUNCTION wa_agent.take_over",
+    "COPY wa_agent.session TO PROGRAM 'id'",
+    "SELECT wa_agent.changed('{1}')",
+    "SELECT installation FROM wa_agent.machine",
+    "SELECT * FROM wa_agent.machine",
+    "SELECT nextval('wa_agent.machine_id_seq')",
+    "SELECT setval('wa_agent.command_number_seq', 1)",
+    "SELECT * FROM wa_agent.session FOR UPDATE",
+    "LOCK TABLE wa_agent.session IN ACCESS EXCLUSIVE MODE",
+    "ALTER TABLE wa_agent.session DISABLE TRIGGER ALL",
+    "CREATE TRIGGER mine BEFORE UPDATE ON wa_agent.session EXECUTE FUNCTION wa_agent.renew()",
+    "CREATE RULE mine AS ON INSERT TO wa_agent.command DO INSTEAD NOTHING",
+    "SET ROLE owner",
+    "SET SESSION AUTHORIZATION owner",
+    "CREATE OR REPLACE FUNCTION wa_agent.renew() RETURNS void LANGUAGE sql AS ''",
+    "ALTER FUNCTION wa_agent.accept_loss() RESET search_path",
+    "SELECT wa_agent.speaks_for(1, 0)",
+    "SELECT wa_agent.lock_owners()",
+    "SELECT wa_agent.remove_session('shop', 1)",
+    "SELECT wa_agent.insert_session(1, '{}', 1)",
+    "SELECT wa_agent.newest_known('shop')",
+    "SELECT pg_read_file('/etc/passwd')",
+    "ALTER DATABASE whatsapp SET search_path = public",
 )
-async def test_statements_outside_of_an_agents_rights_are_refused(fleet: Fleet, statement: str):
+
+
+async def test_statements_outside_of_an_agents_rights_are_refused(fleet: Fleet):
     await two_machines(fleet)
     before = await state(fleet)
-    with pytest.raises((psycopg.errors.InsufficientPrivilege, psycopg.errors.WrongObjectType)):
-        await ask(fleet.address, statement)
-    assert await state(fleet) == before
+    for statement in OUTSIDE:
+        try:
+            await ask(fleet.address, statement)
+        except (psycopg.errors.InsufficientPrivilege, psycopg.errors.WrongObjectType):
+            assert await state(fleet) == before, statement
+        else:
+            pytest.fail(f"not refused: {statement}")
 
 
 async def test_doctor_names_rights_that_lack_and_settings_that_lose_what_was_confirmed(
