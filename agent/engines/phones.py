@@ -16,7 +16,8 @@ def is_phone(text: str) -> bool:
 
 
 def digits_of(text: str) -> str:
-    return re.sub(r"[^0-9]", "", text)
+    """As the world dials it: 0049… and +49 (0)… are 49…."""
+    return re.sub(r"[^0-9]", "", text.replace("(0)", "")).removeprefix("00")
 
 
 def person_of(text: str, field: str) -> str:

@@ -229,6 +229,8 @@ class Order:
     """The caller's name, the instance and the Idempotency-Key; () = without a key."""
     digest: str = ""
     """Of the message; "" without a key."""
+    patient: bool = False
+    """A refusal that may pass keeps it, also where the client waits for the answer."""
 
 
 class MessageOutbox(Protocol):

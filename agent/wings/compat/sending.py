@@ -16,6 +16,7 @@ from agent.api.handlers.messages import begin
 from agent.api.http.call import Call
 from agent.api.http.envelope import json_answer
 from agent.core.model import ConnectionStatus
+from agent.engines.phones import digits_of
 from agent.errors import InvalidRequest, WaError
 from agent.wings.compat.fields import check, key_in, text_of
 from agent.wings.compat.form import FILE, read_either
@@ -29,6 +30,7 @@ Made = tuple[dict[str, Any], dict[str, Any]]
 _DATA_URL = re.compile(r"data:([^;,]*)(?:;[^,]*)?;base64,", re.IGNORECASE)
 _URL = re.compile(r"https?://", re.IGNORECASE)
 _KINDS = {"image": "image/jpeg", "video": "video/mp4", "audio": "audio/mpeg"}
+_NUMBER = re.compile(r"[+(]?[0-9][0-9 ().-]*")
 LONGEST_DELAY = 20.0
 """Seconds."""
 VOICE = "audio/ogg; codecs=opus"
@@ -79,7 +81,7 @@ async def _send(call: Call, make: Callable[[Mapping[str, Any]], Made]) -> web.St
         await _type(call, body, message)
         wait = {"wait": seconds} if connected else {}
         answering: Awaitable[web.StreamResponse] = await begin(
-            as_own(call, "POST", "/messages", message, wait)
+            as_own(call, "POST", "/messages", message, wait), patient=True
         )
         del body, message
     answer = read_answer(await answering)
@@ -226,12 +228,12 @@ def _delete(body: Mapping[str, Any]) -> Made:
 
 
 def _to(body: Mapping[str, Any]) -> str:
-    """A number, a chat's jid, or a group's long number."""
+    """A number, a chat's jid, or a group's long number; the outbox refuses what is none of them."""
     text = text_of(body, "number").strip()
-    if "@" in text:
+    if "@" in text or not _NUMBER.fullmatch(text):
         return text
-    digits = re.sub(r"[^0-9-]" if len(text) >= 24 else r"\D", "", text)
-    return f"{digits}@g.us" if len(digits) >= 18 else digits or text
+    digits = re.sub(r"[^0-9-]", "", text) if len(text) >= 24 else digits_of(text)
+    return f"{digits}@g.us" if len(digits) >= 18 else digits
 
 
 def _answers(body: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -1,8 +1,10 @@
 """Requests of Evolution's clients to a real agent with a session of the sandbox."""
 
+import asyncio
 import base64
 import json
 import os
+import signal
 from collections.abc import Mapping
 from typing import Any
 
@@ -160,6 +162,36 @@ async def test_errors_have_evolutions_shape_and_a_key_has_its_own_rights_only(st
         {"message": ["Cannot POST /message/sendPoll/shop"]},
     )
     assert CONTACT not in server.agent.log.read_text()
+
+
+@pytest.mark.parametrize(
+    "number",
+    ["http://127.0.0.1/latest", "order 4711 of 49151", f"{PEER}, 2", f"{PEER}/2", "12345abc"],
+)
+async def test_digits_of_anything_else_make_no_number(start, number):
+    server = await start()
+    status, answer = await server.ask("POST", TEXT, {"number": number, "text": "private"})
+    assert status == 400, answer
+    assert await server.heard() == []
+
+
+async def test_messages_are_kept_while_their_worker_starts_again(start, eventually):
+    """400 is the last word for these clients: they would not send them again."""
+    server, texts = await start(), []
+    for kill in range(4):
+        pid = await server.agent.running_pid("shop")
+        await eventually(lambda: server.agent.status("shop"), "CONNECTED")
+        os.kill(pid, signal.SIGKILL)
+        batch = [f"{kill} {number}" for number in range(12)]
+        told = [{"number": f"{PEER[:-2]}{text[2:]:0>2}", "text": text} for text in batch]
+        answers = await asyncio.gather(*(server.ask("POST", TEXT, each) for each in told))
+        assert [status for status, _ in answers] == [201] * len(batch), answers
+        texts += batch
+
+    async def arrived() -> bool:
+        return sorted(each["text"] for each in await server.heard()) == sorted(texts)
+
+    await eventually(arrived, within=60)
 
 
 async def test_an_instance_is_shown_as_evolution_shows_one(start, eventually):

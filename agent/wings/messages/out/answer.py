@@ -9,7 +9,7 @@ from aiohttp import web
 
 from agent.api.handlers.messages import answer_sent
 from agent.api.http.envelope import json_answer
-from agent.errors import TryLater, WaError
+from agent.errors import Refused, TryLater, WaError
 from agent.wings.messages.out.message import OutMessage, show_message
 from agent.wings.messages.out.states import UNKNOWN_OUTCOME, State
 
@@ -84,7 +84,14 @@ async def answer_to(taken: Taken, seconds: float) -> web.StreamResponse:
     return answer
 
 
-def _earlier_end(row: OutMessage) -> TryLater:
+def _earlier_end(row: OutMessage) -> WaError:
+    if row.state in (State.CANCELLED, State.EXPIRED):
+        return Refused(
+            f"cannot send it: the message of this Idempotency-Key is {row.state.value}"
+            f" ({row.sentence}), and none was sent; another message needs another key",
+            field="Idempotency-Key",
+            code=row.state.value,
+        )
     return TryLater(
         "cannot tell whether the first request with this Idempotency-Key sent the message"
         f" ({row.sentence}); check it before you send it with another key",

@@ -7,6 +7,7 @@ from typing import Any
 
 from agent.core.event_json import wall_text
 from agent.core.model import InstanceId
+from agent.engines.phones import digits_of
 from agent.wings.messages.out.receiver import person_of
 from agent.wings.messages.out.states import State
 
@@ -77,7 +78,7 @@ def chat_of(to: str) -> str:
     name, at, domain = person_of(to.strip()).partition("@")
     if at and domain not in ("c.us", "s.whatsapp.net"):
         return f"{name}@{domain}"
-    return "".join(letter for letter in name if letter in "0123456789") or to.strip()
+    return digits_of(name) or to.strip()
 
 
 def hash_of(whose: tuple[str, ...], born: float) -> str:

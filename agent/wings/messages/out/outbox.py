@@ -160,7 +160,7 @@ class Outbox:
         self._coming[call.id] += 1
         self._coming_bytes += size
         try:
-            taken = await self._keep(store, new, content, wait)
+            taken = await self._keep(store, new, content, wait, impatient=not order.patient)
         finally:
             self._coming[call.id] -= 1
             self._coming_bytes -= size
@@ -211,15 +211,17 @@ class Outbox:
                 f" {limits.outbox_megabytes} MiB may wait ([messages] outbox_megabytes)"
             )
 
-    async def _keep(self, store: OutboxStore, new: NewMessage, content: str, wait: float) -> Taken:
+    async def _keep(
+        self, store: OutboxStore, new: NewMessage, content: str, wait: float, *, impatient: bool
+    ) -> Taken:
         running, ends = self._running, []
 
         def committed(result: tuple[OutMessage, bool]) -> None:
             row, again = result
+            if not again and not running.add(row, impatient=impatient and wait > 0):
+                return
             if wait and row.state is State.ACCEPTED:
                 ends.append(running.waiters.add(row.id))
-            if not again:
-                running.add(row, impatient=wait > 0)
 
         if content:
             await asyncio.to_thread(running.files.write, new.row.file, content)

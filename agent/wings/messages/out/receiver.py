@@ -3,6 +3,7 @@ Pure."""
 
 import re
 
+from agent.engines.phones import digits_of
 from agent.errors import InvalidRequest
 
 _PHONE = re.compile(r"\+?[0-9][0-9 ().-]{4,24}")
@@ -24,8 +25,12 @@ def check_receiver(to: str) -> str:
     chat = person_of(to.strip())
     if _CHAT.fullmatch(chat):
         return chat
-    digits = sum(letter.isdigit() for letter in chat)
-    if _PHONE.fullmatch(chat) and digits in _DIGITS:
+    digits = digits_of(chat)
+    if _PHONE.fullmatch(chat) and len(digits) in _DIGITS:
+        if digits.startswith("0"):
+            raise InvalidRequest(
+                "cannot send: `to` begins with 0; put its country's code there", field="to"
+            )
         return chat
     raise InvalidRequest(
         "cannot send: `to` is neither a phone number with its country's code (5 to 20 digits) nor"

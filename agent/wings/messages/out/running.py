@@ -143,9 +143,12 @@ class Running:
                 await store.empty_log()
         await store.close()
 
-    def add(self, row: OutMessage, *, impatient: bool) -> None:
-        assert self._store is not None
+    def add(self, row: OutMessage, *, impatient: bool) -> bool:
+        """False: the agent is stopping, and the next one sends it."""
+        if self._store is None:
+            return False
         self._add(self._store, row, impatient=impatient)
+        return True
 
     def _add(self, store: OutboxStore, row: OutMessage, *, impatient: bool) -> None:
         waiting = waiting_of(row, impatient=impatient)
@@ -199,10 +202,12 @@ class Running:
         return next((waiting for waiting in queued if waiting.number == row.number), None)
 
     async def cancel(self, id: InstanceId, waiting: Waiting) -> None:
-        sentence = "cancelled by an operator"
+        """One that may be out is no cancelled one: who believes that sends it again."""
+        state, sentence = State.CANCELLED, "cancelled by an operator"
         if waiting.may_be_out:
+            state = State.FAILED
             sentence += "; an earlier try may have sent it"
-        if not await self._end(id, waiting, State.CANCELLED, sentence):
+        if not await self._end(id, waiting, state, sentence):
             raise Refused(
                 f"cannot cancel {waiting.id}: it is being sent at this moment", code="being_sent"
             )
@@ -213,9 +218,8 @@ class Running:
         if sender is None or store is None or not sender.queue.reserve(waiting):
             return False
         unsure = state is State.FAILED
+        # Its Idempotency-Key stays its own: a client's repeat of before sends it no more.
         told = {"reason": UNKNOWN if unsure else state.value, "sentence": sentence}
-        if not unsure:
-            told["repeats"] = ""
         try:
             await store.end(waiting.number, state, changed_wall=self._wall(), **told)
         except BaseException:

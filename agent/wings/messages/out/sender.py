@@ -233,7 +233,7 @@ class SessionSender:
             if message is None or view.instance.created_wall != waiting.born:
                 self.queue.remove(waiting)
                 return
-            if not repeats and not looks:
+            if not looks:
                 await self._note_begun(waiting)
         except (StoreError, NotFound) as error:
             self._refuse(error.code, str(error))
@@ -304,7 +304,7 @@ class SessionSender:
             told["repeats"] = ""
             await self._end(waiting, State.FAILED, End(error=shown), **told)
             return
-        elif not repeats and not waiting.may_be_out:
+        elif not waiting.may_be_out:
             told["begun_wall"] = 0.0
         await self._again(waiting, found, str(error), told)
 

@@ -95,6 +95,36 @@ async def test_an_engine_that_cannot_repeat_never_sends_twice_by_guess(
     assert await heard(agent) == [*got, "the next one"]
 
 
+@pytest.mark.parametrize("ends", ["cancelled", "expired"])
+async def test_what_may_be_out_is_never_called_cancelled_or_expired(agent, eventually, ends):
+    """Who believes that sends the message again, and the contact has it twice."""
+    await connected(agent, eventually)
+    await killed_at(agent, "outbox_sent")
+    await eventually(lambda: agent.status(ID), "CONNECTED")
+    worker = await agent.pid(ID)
+    with pytest.raises((aiohttp.ClientError, OSError)):
+        for _ in range(2):
+            order = {**ORDER, "expires_in": 1} if ends == "expired" else ORDER
+            await agent.ask("POST", f"{PATH}?wait=30", order, KEY)
+    async with asyncio.timeout(30):
+        await agent.process.wait()
+    os.kill(worker, signal.SIGKILL)  # the next agent cannot send until it has another one
+    await agent.start()
+    (row,) = (await agent.do("GET", OUTBOX))["messages"]
+    if ends == "cancelled":
+        await agent.ask("DELETE", f"{OUTBOX}/{row['id']}")
+
+    async def ended() -> bool:
+        return await state(agent, row["id"]) != "accepted"
+
+    await eventually(ended)
+    row = await agent.do("GET", f"{OUTBOX}/{row['id']}")
+    told = (row["state"], row["reason"])
+    assert told == ("failed", "unknown") or told[0] in ("sent", "delivered", "read"), row
+    await eventually(lambda: agent.status(ID), "CONNECTED")
+    assert await heard(agent) == ["your order"]
+
+
 async def test_messages_of_a_chat_keep_their_order_over_a_kill_of_the_agent(agent, eventually):
     await connected(agent, eventually)
     await goes_away(agent, eventually)

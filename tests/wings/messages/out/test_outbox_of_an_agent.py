@@ -122,6 +122,12 @@ async def test_a_cancelled_and_an_expired_message_are_never_sent(agent, eventual
         assert (status, refused["error"]) == (409, "message_ended")
     status, missing = await agent.ask("DELETE", f"{OUTBOX}/out_nobody")
     assert (status, missing["error"]) == (404, "message_unknown")
+    keyed = {"Idempotency-Key": "order-7"}
+    order = {"to": TO, "text": "taken back"}
+    _, taken = await agent.ask("POST", PATH, order, keyed)
+    await agent.do("DELETE", f"{OUTBOX}/{taken['id']}")
+    status, refused = await agent.ask("POST", PATH, order, keyed)
+    assert (status, refused["error"]) == (409, "cancelled"), "a client's repeat undoes no cancel"
     await agent.clear(ID)
     await eventually(lambda: state(agent, kept), "read", within=60)
     await say(agent, "the last")

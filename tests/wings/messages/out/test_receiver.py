@@ -20,6 +20,8 @@ from agent.wings.messages.out.receiver import check_receiver
         ("49151123-1500@g.us", "49151123-1500@g.us", "49151123-1500@g.us"),
         (" 4915112345678 ", "4915112345678", "4915112345678"),
         ("12345", "12345", "12345"),
+        ("+49 (0)151 12345678", "+49 (0)151 12345678", "4915112345678"),
+        ("0049 151 12345678", "0049 151 12345678", "4915112345678"),
     ],
 )
 def test_a_receiver_is_taken_without_the_device_that_it_names(to, taken, chat) -> None:
@@ -32,6 +34,7 @@ def test_a_receiver_is_taken_without_the_device_that_it_names(to, taken, chat) -
     [
         *("nobody", "123", "+", "1234-", "@s.whatsapp.net", "4915112345678@", "4915112345678@x.y"),
         *("4915112345678 extra", "4915112345678@g.us@lid", "status@broadcast", "1" * 26),
+        *("0151 12345678", "https://4915112345678/"),
         *("٤٩١٥١١٢٣٤٥٦٧٨", "4915112345678\n1", "120363040000000000:1@g.us", "+4915112345678@lid"),
     ],
 )

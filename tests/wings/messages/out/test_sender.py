@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -251,6 +252,31 @@ async def test_a_session_that_refuses_for_its_state_is_left_alone_and_loses_noth
     bench.sender.wake()
     await running
     assert [text for _, text in bench.session.sent] == ["a1", "a2"]
+
+
+async def test_a_try_under_way_is_on_the_disk_and_a_sure_refusal_takes_it_back(
+    bench: Bench, eventually: Eventually
+) -> None:
+    async def begun() -> float:
+        (row,) = await bench.store.waiting()
+        return row.begun_wall
+
+    seen: list[float] = []
+
+    async def send(_id: InstanceId, _message: Mapping[str, Any], _file: Path | None = None) -> Any:
+        seen.append(await begun())
+        raise EngineError("x", code="not_connected")
+
+    bench.session.send = send  # type: ignore[method-assign]
+    await bench.take("a", "a1")
+    running = asyncio.create_task(bench.run())
+    await eventually(lambda: bench.held_for() == "not_connected")
+    assert seen[0] > 0.0
+    assert await begun() == 0.0
+    running.cancel()
+    with suppress(asyncio.CancelledError):
+        await running
+    await bench.sender.stop(1.0)
 
 
 async def test_a_client_that_waits_hears_the_refusal_and_nothing_is_kept(bench: Bench) -> None:
