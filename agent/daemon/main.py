@@ -15,6 +15,16 @@ from agent.config import Config, load_config, unused_variables
 from agent.core.model import InstanceId
 from agent.daemon.parts import open_parts
 from agent.daemon.signals import Signals
+from agent.daemon.state_copies import refuse_copied_state
+from agent.daemon.state_folder import (
+    StatePlaces,
+    go_on,
+    refuse_foreign_state,
+    refuse_missing_state,
+    running_elsewhere,
+    state_is_missing,
+    used_mark,
+)
 from agent.daemon.stop import stop_in_order
 from agent.daemon.tasks import Tasks
 from agent.daemon.threads import start_threads
@@ -32,16 +42,6 @@ from agent.supervise.backends.notes import CIRCUITS
 from agent.supervise.copies.snapshots import finish_cut_short
 from agent.supervise.loop import Wakes
 from agent.supervise.start_up import find_declared_problem, line_up, load_instances, warn_of_leased
-from agent.supervise.state_copies import refuse_copied_state
-from agent.supervise.state_folder import (
-    StatePlaces,
-    go_on,
-    refuse_foreign_state,
-    refuse_missing_state,
-    running_elsewhere,
-    state_is_missing,
-    used_mark,
-)
 from agent.supervise.supervisor import Supervisor
 from agent.vault.identity import found_sessions, scan
 

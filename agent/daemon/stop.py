@@ -6,11 +6,11 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 from agent.api.server import Server
+from agent.daemon.shut_down import bounded_step, close_sessions, leave_sessions
+from agent.daemon.state_folder import StatePlaces, note_stop
 from agent.daemon.tasks import said
 from agent.errors import WaError
 from agent.supervise.assemble import Supervision
-from agent.supervise.shut_down import bounded_step, close_sessions, leave_sessions
-from agent.supervise.state_folder import StatePlaces, note_stop
 from agent.supervise.supervisor import Supervisor
 
 log = logging.getLogger(__name__)

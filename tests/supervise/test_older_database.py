@@ -3,10 +3,10 @@
 import pytest
 
 from agent.core.model import Instance, InstanceId, JournalEntry, Override, SessionRecord
+from agent.daemon.state_folder import StatePlaces, go_on, note_stop
 from agent.store.database import Store
 from agent.supervise.registry import Registry
 from agent.supervise.start_up import load_instances
-from agent.supervise.state_folder import StatePlaces, go_on, note_stop
 from agent.vault.identity import create
 from tests.supervise.test_remember import BOOT, STOPPED, recorder
 

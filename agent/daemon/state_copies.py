@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
+from agent.daemon.state_folder import name_some, read_mark
 from agent.errors import TryLater
 from agent.host.machine.state_folders import UsedState, used_states
-from agent.supervise.state_folder import name_some, read_mark
 from agent.vault.identity import scan
 
 
