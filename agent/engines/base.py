@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from socket import socket
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from agent.core.words import Claim, Happening, InstanceId, RemoteSession, ServerClaim
 
@@ -136,16 +136,21 @@ OpenEngine = Callable[[Path, Mapping[str, Any], Reporter], Engine]
 reporter."""
 
 
-class RemoteEngine(Engine, Protocol):
-    """A session that runs on a backend's server, which can also restart or renew it."""
-
-    async def restart(self) -> None:
-        """Let the server restart this session with its pairing."""
+@runtime_checkable
+class Settles(Protocol):
+    """An engine that can tell later what became of a message whose answer was lost."""
 
     async def sent(self, message: Mapping[str, Any], begun: float) -> Mapping[str, Any]:
         """What became of a message that was begun to be sent at that time, and whose answer its
         caller never got: as `send` answers; `outcome` "not_sent", or "unknown" where that
         cannot be told. It is not sent here."""
+
+
+class RemoteEngine(Engine, Settles, Protocol):
+    """A session that runs on a backend's server, which can also restart or renew it."""
+
+    async def restart(self) -> None:
+        """Let the server restart this session with its pairing."""
 
     def catch_up(self) -> None:
         """The agent was away, and with it what the server tells it: look for what was missed."""

@@ -92,6 +92,8 @@ CATALOG = {
             "your own bot, unchanged: a program that [[program]] in agent.toml names",
             "agent.engines.program",
             tls=False,
+            sends=ALL,  # of these each program says which ones it sends
+            settles=True,
         ),
         EngineEntry(
             "sandbox",

@@ -43,6 +43,9 @@ class ProgramDeclaration:
         "auto = the library that a Node program uses is noticed; none = nothing is loaded into it",
         choices=LIBRARIES,
     )
+    messages: bool = setting(
+        False, "true = the agent sends by it, and keeps what arrives, as for every session"
+    )
     watchdog: float = setting(
         0.0,
         "seconds without its WATCHDOG=1 after which it is ended and started again; 0 = none wanted",

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.core.words import ConnectionStatus
+from agent.engines.baileys.conversation import Conversation
 from agent.engines.base import DECLARED, ProbeAnswer, Qr, Reporter
 from agent.engines.program.declaration import ProgramDeclaration
 from agent.engines.program.environment import (
@@ -20,6 +21,7 @@ from agent.engines.program.environment import (
     read_environment_file,
     refuse_other_user,
 )
+from agent.engines.program.messages import KEEP, ProgramMessages
 from agent.engines.program.note import write_note
 from agent.engines.program.output import Output
 from agent.engines.program.process import Ears, Process
@@ -79,6 +81,7 @@ class ProgramEngine:
         self._asked_at: float | None = None
         self._watch: asyncio.Task[None] | None = None
         self._tasks = Tasks(reporter.crashed)
+        self._messages = ProgramMessages(reporter, program)
 
     async def connect(self) -> None:
         if self._stopping:
@@ -106,6 +109,7 @@ class ProgramEngine:
         refuse_other_user(program)
         of_file = await asyncio.to_thread(read_environment_file, program.environment_file)
         told = {"WA_INSTANCE": self._folder.parent.name, "WA_SESSION": str(self._folder)}
+        told |= self._messages.told(program)
         if program.watchdog:
             told["WATCHDOG_USEC"] = str(round(program.watchdog * 1e6))
         environment = own_environment(program, of_file, told)
@@ -123,6 +127,10 @@ class ProgramEngine:
         self._watch = self._tasks.start(self._look_after(self._run, program), "look after")
 
     def _hear(self, event: Mapping[str, Any]) -> None:
+        if event.get("event") == KEEP:
+            if self._run is not None:
+                self._messages.take(event, self._run.speech)
+            return
         before = self._state.claim
         self._state.hear(event)
         claim = self._state.claim
@@ -204,9 +212,24 @@ class ProgramEngine:
         return self._state.code()
 
     async def send(self, message: Mapping[str, Any]) -> Mapping[str, Any]:
-        raise EngineError(
-            "cannot send: the program itself sends its messages", code="not_supported"
-        )
+        return await self._messages.send(message, self._speech)
+
+    async def sent(self, message: Mapping[str, Any], begun: float) -> Mapping[str, Any]:
+        return await self._messages.sent(message, begun, self._speech)
+
+    async def mark_read(self, asked: Mapping[str, Any]) -> None:
+        await self._messages.tell("read", "mark_read", asked, self._speech())
+
+    async def presence(self, asked: Mapping[str, Any]) -> None:
+        await self._messages.tell("presence", "typing", asked, self._speech())
+
+    def _speech(self) -> Conversation:
+        """With the program, which must be connected."""
+        run = self._run
+        connected = self._state.connected and not self._stopping
+        if run is None or not run.speech.alive or not connected:
+            raise EngineError("cannot send: not connected", code="not_connected")
+        return run.speech
 
     async def logout(self) -> None:
         run = self._run
@@ -240,6 +263,8 @@ class ProgramEngine:
                 await run.kill()
 
     async def command(self, name: str, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
+        if name == "file_part":
+            return await self._messages.take_part(arguments, self._speech())
         raise InvalidRequest(f"cannot {name!r:.40}: a program knows no such command", field="name")
 
     async def _end_run(self) -> None:

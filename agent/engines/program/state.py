@@ -209,6 +209,10 @@ class ProgramState:
     def _on_ack(self, event: Mapping[str, Any]) -> None:
         self.happened("ack", id=text(event.get("id"), 64), ack=text(event.get("ack"), 20))
 
+    def _on_not_kept(self, event: Mapping[str, Any]) -> None:
+        """The program has the message, and the agent has not."""
+        self.happened("error", code="not_kept", raw=text(event.get("raw"), 120))
+
     def _on_undecryptable(self, event: Mapping[str, Any]) -> None:
         if words := _WORDS.get(kind := text(event.get("kind"), 40)):
             peer = text(event.get("peer"), 64).partition("@")[0].partition(":")[0]

@@ -64,6 +64,10 @@ class Outcomes:
         """More is known now."""
         self._note(key, answer)
 
+    def forget(self, key: str) -> None:
+        """It surely was not sent: it may be sent again."""
+        self._ended.pop(key, None)
+
     async def _send(
         self, key: str, send: Callable[[], Awaitable[Answer]], future: "asyncio.Future[Answer]"
     ) -> None:

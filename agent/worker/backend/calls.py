@@ -6,7 +6,7 @@ from typing import Any
 
 from agent.core.words import UNREACHED, InstanceId, parse_instance_id
 from agent.engines.base import Backend
-from agent.errors import EngineError, InvalidRequest, NotFound
+from agent.errors import EngineError, NotFound
 from agent.link.messages import Call
 from agent.worker.backend.server_checks import ServerChecks
 from agent.worker.backend.sessions import HeldSessions, Session
@@ -86,14 +86,7 @@ def _works(session: Session) -> dict[str, Work]:
         await engine.renew(confirmed=args.get("confirmed") is True)
         return {}
 
-    async def sent(args: Mapping[str, Any]) -> Answer:
-        begun = args.get("begun")
-        if not isinstance(begun, int | float) or isinstance(begun, bool):
-            raise InvalidRequest("cannot look for a message: begun is no time", field="begun")
-        return await engine.sent(object_of(args, "message"), float(begun))
-
     return {**session.parts.works, **session_works(engine, session.reports)} | {
         "restart": plain(engine.restart),
-        "sent": sent,
         "renew": renew,
     }

@@ -9,14 +9,17 @@ const refuse = (code, words) => Object.assign(new Error(words), { code });
 
 export class Inbox {
   #emit;
+  #within;
   #waiting = []; // {records, length, resolve, reject}
   #under = null; // {n, entries, timer}
   #begun = randomBytes(6).toString("hex"); // an answer to another client's line is none to these
   #count = 0;
   #idle = [];
 
-  constructor(emit) {
+  // `within`: ms after which a line that was not answered is not kept.
+  constructor(emit, within = WITHIN) {
     this.#emit = emit;
+    this.#within = within;
   }
 
   // Resolves when these are on the worker's disk; `not_kept`: they are not, or nobody knows.
@@ -64,8 +67,8 @@ export class Inbox {
     }
     const entries = this.#waiting.splice(0, count);
     const n = `${this.#begun}-${(this.#count += 1)}`;
-    const late = refuse("not_kept", `the worker did not keep them within ${WITHIN / 1000} s`);
-    const timer = setTimeout(() => this.#done(late), WITHIN);
+    const late = refuse("not_kept", `the worker did not keep them within ${this.#within / 1000} s`);
+    const timer = setTimeout(() => this.#done(late), this.#within);
     timer.unref();
     this.#under = { n, entries, timer };
     this.#emit({ event: "keep", n, records: entries.flatMap(({ records }) => records) });

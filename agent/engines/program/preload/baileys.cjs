@@ -4,10 +4,11 @@ let current;
 const FIRST_CODE = 60;
 const NEXT_CODE = 20;
 const CIPHERTEXT = 2;
-const ACKS = ["error", "pending", "sent", "delivered", "read", "played"];
+const ACKS = ["error", "pending", "server", "delivered", "read", "played"];
 
-function watch(socket, channel) {
-  const seen = { socket, codes: 0, open: false, frameAt: 0, stopping: current?.stopping ?? false };
+/** `wanted`: what of messages the agent wants, with the library's own parts; null: nothing. */
+function watch(socket, channel, wanted) {
+  const seen = { socket, codes: 0, open: false, frameAt: 0 };
   current = seen;
   const tell = (event, more) => {
     // A program that reconnects has a second socket: the newest counts.
@@ -17,7 +18,12 @@ function watch(socket, channel) {
   on(socket, "connection.update", (update) => noteConnection(seen, update, tell));
   on(socket, "messages.upsert", ({ messages }) => messages.forEach((its) => noteMessage(its, tell)));
   on(socket, "messages.update", (updates) => updates.forEach((its) => noteAck(its, tell)));
-  channel.serve({ look, stop, save: quiet, logout: () => current.socket.logout() });
+  on(socket, "message-receipt.update", (updates) => updates.forEach((its) => noteReceipt(its, tell)));
+  const works = { look, stop, save: quiet, logout: () => current.socket.logout() };
+  if (!wanted) return channel.serve(works);
+  const { Messages, SENDS } = require("./baileys_messages.cjs");
+  seen.messages = new Messages(socket, { ...wanted, channel }, () => current === seen && seen.open);
+  channel.serve({ ...works, ...seen.messages.works }, { sends: SENDS, repeats: true });
 }
 
 function on(socket, event, hear) {
@@ -73,6 +79,11 @@ function noteAck({ key, update }, tell) {
   if (key?.fromMe && ACKS[update?.status]) tell("ack", { id: key.id, ack: ACKS[update.status] });
 }
 
+function noteReceipt({ key, receipt }, tell) {
+  const ack = receipt?.readTimestamp ? "read" : receipt?.receiptTimestamp ? "delivered" : "";
+  if (key?.fromMe && ack) tell("ack", { id: key.id, ack });
+}
+
 /** With `ask`, WhatsApp's server itself answers, as it does to the library's own keep-alive. */
 async function look({ ask, seconds }) {
   const seen = current;
@@ -86,9 +97,10 @@ async function look({ ask, seconds }) {
 
 /** The connection ends, what is under way is written, and the program hears nothing that it would answer. */
 async function stop() {
-  const { socket } = current;
+  const { socket, messages } = current;
   socket.ev.removeAllListeners("connection.update");
   await socket.end(undefined);
+  await messages?.settled();
   await quiet();
 }
 

@@ -18,10 +18,10 @@ class Channel {
     this.#socket.unref();
   }
 
-  /** The functions that answer the worker's questions: those of the library that is used. */
-  serve(works) {
+  /** The functions that answer the worker's questions: those of the library that is used, and `more` of what it can. */
+  serve(works, more = {}) {
     this.#works = works;
-    if (!this.#ready) this.tell("ready", {});
+    if (!this.#ready) this.tell("ready", more);
     this.#ready = true;
   }
 

@@ -20,7 +20,7 @@ function answer(url, found) {
 export * from ${original};
 import * as original from ${original};
 const { wrapMaker } = globalThis[Symbol.for("wa-agent.makers")] ?? { wrapMaker: (maker) => maker };
-const own = wrapMaker(original.makeWASocket ?? original.default);
+const own = wrapMaker(original.makeWASocket ?? original.default, original, ${JSON.stringify(url)});
 export { own as makeWASocket, own as default };
 `;
   return { format: "module", shortCircuit: true, source };

@@ -8,22 +8,27 @@ const isWwebjs = (request) => WWEBJS.test(request);
 
 class Libraries {
   #channel;
+  #wants;
   #wrapped = new WeakMap();
   #noted = new WeakMap();
 
-  constructor(channel) {
+  /** `wants`: "send" and "keep", which the agent wants of messages. */
+  constructor(channel, wants = []) {
     this.#channel = channel;
+    this.#wants = wants;
   }
 
-  /** The same function for everybody who looks at it; what it makes is watched. */
-  wrapMaker(maker) {
+  /** The same function for everybody who looks at it; what it makes is watched. `lib`, `place`: what
+   *  the library exports, and its file. */
+  wrapMaker(maker, lib, place) {
     if (typeof maker !== "function" || this.#wrapped.has(maker)) return this.#wrapped.get(maker) ?? maker;
     const channel = this.#channel;
+    const wanted = this.#wants.length ? { lib, place, keeps: this.#wants.includes("keep") } : null;
     const wrapped = new Proxy(maker, {
       apply(target, self, args) {
-        const made = Reflect.apply(target, self, args);
+        const made = Reflect.apply(target, self, wanted ? withMessages(args) : args);
         try {
-          require("./baileys.cjs").watch(made, channel);
+          require("./baileys.cjs").watch(made, channel, wanted);
         } catch {
           // The program has its socket, whatever becomes of ours.
         }
@@ -41,7 +46,7 @@ class Libraries {
     const all = Object.getOwnPropertyDescriptors(exports);
     for (const key of ["makeWASocket", "default"]) {
       if (typeof exports[key] !== "function") continue;
-      all[key] = { value: this.wrapMaker(exports[key]), enumerable: true, configurable: true, writable: true };
+      all[key] = { value: this.wrapMaker(exports[key], exports, name), enumerable: true, configurable: true, writable: true };
     }
     const anew = Object.create(Object.getPrototypeOf(exports), all);
     this.#noted.set(exports, anew).set(anew, anew);
@@ -51,8 +56,10 @@ class Libraries {
 
   noteWwebjs(exports) {
     const { Client } = exports ?? {};
-    if (typeof Client?.prototype?.initialize === "function") require("./wwebjs.cjs").note(Client, this.#channel);
+    if (typeof Client?.prototype?.initialize === "function") require("./wwebjs.cjs").note(Client, this.#channel, this.#wants);
   }
 }
+
+const withMessages = ([config, ...more]) => [require("./baileys_messages.cjs").configured(config), ...more];
 
 module.exports = { Libraries, isBaileys, isWwebjs };

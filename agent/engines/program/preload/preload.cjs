@@ -4,7 +4,7 @@
 const { readlinkSync } = require("node:fs");
 const Module = require("node:module");
 const { join } = require("node:path");
-const { pathToFileURL } = require("node:url");
+const { fileURLToPath, pathToFileURL } = require("node:url");
 
 // Which descriptor leads to the worker, and which socket that is: a child may have another under its number.
 const [number, socket] = (process.env.WA_PROGRAM_FD_IS ?? "").split(" ");
@@ -30,9 +30,10 @@ if (isOurs()) {
   forgetIn(process.env);
   const { Channel } = require("./channel.cjs");
   const { Libraries, isBaileys, isWwebjs } = require("./libraries.cjs");
-  const libraries = new Libraries(new Channel(Number(number)));
+  const wants = (process.env.WA_PROGRAM_MESSAGES ?? "").split(" ").filter(Boolean);
+  const libraries = new Libraries(new Channel(Number(number)), wants);
   Object.defineProperty(globalThis, Symbol.for("wa-agent.makers"), {
-    value: Object.freeze({ wrapMaker: (maker) => libraries.wrapMaker(maker) }),
+    value: Object.freeze({ wrapMaker: (maker, lib, url) => libraries.wrapMaker(maker, lib, fileURLToPath(url)) }),
   });
 
   const load = Module._load;

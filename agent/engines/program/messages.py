@@ -1,0 +1,124 @@
+"""Messages of a program that agent.toml lets the agent have: sent by it, kept as they arrive."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from agent.engines.baileys.conversation import Conversation
+from agent.engines.baileys.keeping import Keeping
+from agent.engines.base import Reporter
+from agent.engines.phones import receiver_of
+from agent.engines.program.declaration import ProgramDeclaration
+from agent.engines.remote.outcomes import NOT_SENT, Outcomes
+from agent.errors import EngineError
+
+KEEP = "keep"
+"""The event with records."""
+WANTED = "WA_PROGRAM_MESSAGES"
+"""The variable that tells the program what the agent wants of messages."""
+SENDING, ANSWER, TELLING = 60.0, 8.0, 8.0
+"""Seconds for the whole of it, for WhatsApp's confirmation, and for what needs none."""
+UNKNOWN = {"id": "", "outcome": "unknown"}
+
+SpeechNow = Callable[[], Conversation]
+"""EngineError where the program is not connected."""
+
+
+class ProgramMessages:
+    """Without `messages` in its declaration it sends nothing and keeps nothing."""
+
+    def __init__(self, reporter: Reporter, program: ProgramDeclaration | None) -> None:
+        self._wanted = program is not None and program.messages
+        self._keeping = Keeping(reporter)
+        self._outcomes = Outcomes(reporter.crashed)
+
+    def told(self, program: ProgramDeclaration) -> dict[str, str]:
+        """For the program's environment."""
+        if not program.messages:
+            return {}
+        return {WANTED: "send keep" if self._keeping.keeps else "send"}
+
+    def take(self, event: Mapping[str, Any], speech: Conversation) -> None:
+        if self._wanted:
+            self._keeping.take(event, speech)
+
+    async def send(self, message: Mapping[str, Any], speech: SpeechNow) -> Mapping[str, Any]:
+        """A message with a `key` is sent once by this worker, whoever asks how often, where the
+        library cannot give it the id that follows from the key."""
+        outgoing = {**message, "to": receiver_of(message.get("to"))}
+        now = speech()
+        self._must_send(now, str(message.get("type", "text")), outgoing)
+        if _repeats(now):
+            return await self._send(outgoing, now)
+        return await self._outcomes.once(message, lambda: self._send(outgoing, now))
+
+    async def _send(self, outgoing: Mapping[str, Any], speech: Conversation) -> Mapping[str, Any]:
+        try:
+            answer = await speech.call("send", SENDING, seconds=ANSWER, message=outgoing)
+        except EngineError as error:
+            if error.code not in ("timeout", "interrupted"):
+                raise
+            return {**UNKNOWN, "cause": str(error)}
+        sent = {"id": str(answer.get("id", ""))[:200], "outcome": str(answer.get("outcome", ""))}
+        if sent["outcome"] == "refused":
+            cause = str(answer.get("error") or "")[:100]
+            raise EngineError(
+                f"cannot send: WhatsApp refused the message with error {cause}", code="refused"
+            )
+        if sent["outcome"] != "sent":
+            cause = f"WhatsApp did not confirm it within {ANSWER:.0f} s"
+            return {**sent, "outcome": "unknown", "cause": cause}
+        return sent
+
+    async def sent(
+        self, message: Mapping[str, Any], begun: float, speech: SpeechNow
+    ) -> Mapping[str, Any]:
+        """What became of a message whose answer was lost."""
+        now, key = speech(), str(message.get("key") or "")
+        if key and _repeats(now):
+            return NOT_SENT  # sent again, it is the same message for WhatsApp
+        known = await self._outcomes.of(key, begun)
+        if known is not None and known.get("outcome") != "unknown":
+            return known
+        try:
+            answer = await now.call("sent", TELLING, message=dict(message), begun=begun)
+        except EngineError as error:
+            if error.code != "not_supported":
+                raise
+            return {**UNKNOWN, "cause": "the program cannot tell whether it sent it"}
+        if answer.get("outcome") == "not_sent":
+            self._outcomes.forget(key)
+        return answer
+
+    async def tell(
+        self, do: str, feature: str, asked: Mapping[str, Any], speech: Conversation
+    ) -> None:
+        self._must_send(speech, feature, {})
+        await speech.call(do, TELLING, asked=dict(asked))
+
+    async def take_part(self, part: Mapping[str, Any], speech: Conversation) -> Mapping[str, Any]:
+        """Of a file that is too long for one message."""
+        self._must_send(speech, "media", {})
+        return await speech.call("file_part", ANSWER, part=dict(part))
+
+    def _must_send(self, speech: Conversation, kind: str, message: Mapping[str, Any]) -> None:
+        if not self._wanted:
+            raise EngineError(
+                "cannot send: the program itself sends its messages; messages = true in its"
+                " [[program]] lets the agent send by it",
+                code="not_supported",
+            )
+        sends = _ready(speech).get("sends")
+        can = [str(each) for each in sends] if isinstance(sends, list) else ["text"]
+        for feature in (kind, *(name for name in ("quote", "mentions") if name in message)):
+            if feature not in can:
+                words = f"cannot send {feature}: this program sends {', '.join(sorted(can))}"
+                raise EngineError(words[:300], code="not_supported")
+
+
+def _repeats(speech: Conversation) -> bool:
+    return _ready(speech).get("repeats") is True
+
+
+def _ready(speech: Conversation) -> Mapping[str, Any]:
+    """What the program said of itself when it was ready."""
+    return speech.ready.result() if speech.ready.done() and not speech.ready.cancelled() else {}
