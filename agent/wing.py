@@ -50,7 +50,7 @@ class Wing:
     """Has `checks`: those of an installation."""
     imports: str = ""
     """Has `import_sessions` with its `add_options`, ALSO and PLACES: what the command `import`
-    reads beside our archives."""
+    reads beside our archives. With SOURCE, a word, that word as a source is its own."""
     invites: str = ""
     """Has `Invites`: who may send this agent a session that is sealed for it."""
     creates: str = ""

@@ -1,4 +1,5 @@
-"""Changes single keys of one table of agent.toml, or adds a [[backend]]; every other line stays."""
+"""Changes single keys of one table of agent.toml, or adds rows of an array of tables; every other
+line stays."""
 
 import fcntl
 import json
@@ -7,7 +8,7 @@ import re
 import shutil
 import time
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -55,17 +56,22 @@ def with_keys(text: str, table: str, values: Mapping[str, Any]) -> str:
 def with_backend(text: str, values: Mapping[str, Any]) -> str:
     """The text with one more [[backend]]. ConfigError: it would change more."""
     keys = [f"{name} = {json.dumps(value, ensure_ascii=False)}" for name, value in values.items()]
-    changed = "\n".join([*text.splitlines(), "", "[[backend]]", *keys, ""])
+    return with_rows(text, "backend", [values], "\n".join(["[[backend]]", *keys, ""]))
+
+
+def with_rows(text: str, table: str, rows: Sequence[Mapping[str, Any]], lines: str) -> str:
+    """The text with more rows of [[table]], as `lines`. ConfigError: it would change more."""
+    changed = "\n".join([*text.splitlines(), "", lines])
     try:
         wanted = tomllib.loads(text)
-        wanted.setdefault("backend", []).append(dict(values))
+        wanted.setdefault(table, []).extend(dict(row) for row in rows)
         good = tomllib.loads(changed) == wanted
     except (tomllib.TOMLDecodeError, AttributeError):
         good = False
     if not good:
         raise ConfigError(
-            "cannot add a backend to agent.toml: write each of its backends as a [[backend]]",
-            field="backend",
+            f"cannot add a {table} to agent.toml: write each of its {table}s as a [[{table}]]",
+            field=table,
         )
     return changed
 
@@ -74,26 +80,46 @@ def add_backend(path: Path, values: Mapping[str, Any], env: Mapping[str, str]) -
     """Its backup. The file stays as it is where the agent could not use the new one."""
     doing = f"cannot add backend {values.get('name', '')!r:.60} to {path}"
     _refuse_unusable_key(doing, values)
+    cure = "a person who may write it adds it with `wa-agent backends add`"
+    with _changing(path, env, doing, cure) as own, _key_apart(own, values) as table:
+        changed = with_backend(own.read_text(encoding="utf-8-sig"), table)
+        return _put_checked(own, changed, env, doing)
+
+
+def change_rows(
+    path: Path, change: Callable[[str], str], env: Mapping[str, str], what: str
+) -> Path:
+    """Its backup. `change` gets the text and returns the new one; `what` it does is for errors."""
+    doing, cure = f"cannot {what} {path}", "a person who may write it does so, with sudo for one"
+    with _changing(path, env, doing, cure) as own:
+        return _put_checked(own, change(own.read_text(encoding="utf-8-sig")), env, doing)
+
+
+@contextmanager
+def _changing(path: Path, env: Mapping[str, str], doing: str, cure: str) -> Iterator[Path]:
+    """The file itself, which the agent can use, while nobody else changes it."""
     try:
         path = path.resolve(strict=True)
-        with _alone(path), _key_apart(path, values) as table:
+        with _alone(path):
             try:
                 load_config(path, env)
             except ConfigError as error:
                 advice = "correct the file first: wa-agent config check"
                 raise Refused(f"{doing}: {error}; {advice}", code="config_wrong") from None
-            changed = with_backend(path.read_text(encoding="utf-8-sig"), table)
-            with candidate(path, changed) as new:
-                try:
-                    load_config(new, env)
-                except ConfigError as error:
-                    cause = str(error).replace(str(new), str(path))
-                    raise InvalidRequest(f"{doing}: {cause}", field=error.field) from None
-            return put(path, changed)
+            yield path
     except (OSError, UnicodeDecodeError) as error:
         cause = getattr(error, "strerror", None) or "it is not UTF-8"
-        advice = "a person who may write it adds it with `wa-agent backends add`"
-        raise Refused(f"{doing}: {cause}; {advice}", code="config_not_writable") from error
+        raise Refused(f"{doing}: {cause}; {cure}", code="config_not_writable") from error
+
+
+def _put_checked(path: Path, changed: str, env: Mapping[str, str], doing: str) -> Path:
+    with candidate(path, changed) as new:
+        try:
+            load_config(new, env)
+        except ConfigError as error:
+            cause = str(error).replace(str(new), str(path))
+            raise InvalidRequest(f"{doing}: {cause}", field=error.field) from None
+    return put(path, changed)
 
 
 def _refuse_unusable_key(doing: str, values: Mapping[str, Any]) -> None:

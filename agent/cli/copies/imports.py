@@ -44,7 +44,8 @@ def import_sessions(options: argparse.Namespace) -> int:
         raise InvalidRequest(
             "cannot wait for what does not run: --wait needs --enable", field="wait"
         )
-    for other in modules_of("imports"):
+    # A word is its own module's, and no file's: those first.
+    for other in sorted(modules_of("imports"), key=lambda its: not hasattr(its, "SOURCE")):
         status: int | None = other.import_sessions(options)
         if status is not None:
             return status

@@ -4,14 +4,13 @@ import argparse
 import os
 import shlex
 import sys
-from pathlib import Path
 
 from agent.cli.command import Subparsers, add_command, name_of_a, wants_json
 from agent.cli.paths import config_path
 from agent.cli.terminal.answer import print_answer, print_list
 from agent.config import Config, load_config
 from agent.engines.program.declaration import ProgramDeclaration
-from agent.errors import InvalidRequest, NotFound
+from agent.errors import NotFound
 from agent.wings.programs.reach import render_reach
 from agent.wings.programs.settings import hide_values, programs_of
 
@@ -28,11 +27,6 @@ def add(commands: Subparsers) -> None:
     name_type = name_of_a("program")
     parser.add_argument("program", metavar="PROGRAM", type=name_type, help="the program's name")
     parser.add_argument("--config", metavar="FILE", help="agent.toml")
-    summary = "print pm2's programs as tables for agent.toml; changes nothing"
-    parser = add_command(among, "pm2", pm2, summary)
-    parser.add_argument(
-        "--dump", metavar="FILE", help="what `pm2 save` wrote; default: ~/.pm2/dump.pm2"
-    )
 
 
 def list_programs(options: argparse.Namespace) -> int:
@@ -65,31 +59,6 @@ def drop_in(options: argparse.Namespace) -> int:
         )
     path = "/etc/systemd/system/wa-instance@INSTANCE.service.d/program.conf"
     return print_answer(options, {"path": path, "text": text}, text.removesuffix("\n"))
-
-
-def pm2(options: argparse.Namespace) -> int:
-    from agent.wings.programs import pm2 as reader
-
-    home = os.environ.get("PM2_HOME") or Path.home() / ".pm2"
-    path = Path(options.dump or Path(home) / "dump.pm2")
-    try:
-        with path.open("rb") as file:
-            raw = file.read(reader.LARGEST)
-    except OSError as error:
-        raise InvalidRequest(f"cannot read {path}: {error.strerror}", field="dump") from None
-    found = reader.read_dump(raw, os.environ)
-    told = [
-        {
-            "pm2": its.name,
-            "program": its.program.name,
-            "instances": its.instances,
-            "memory_limit": its.memory_limit,
-            "not_taken_over": its.notes,
-        }
-        for its in found
-    ]
-    text = reader.render(found)
-    return print_answer(options, {"programs": told, "text": text}, text.removesuffix("\n"))
 
 
 def _find(options: argparse.Namespace) -> ProgramDeclaration:

@@ -9,5 +9,6 @@ WING = Wing(
     title="your own bots",
     creates="creation",
     doctor="doctor",
+    imports="move_in",
 )
 """The engine that runs them is agent/engines/program."""

@@ -1,122 +1,194 @@
-"""What pm2 keeps (`pm2 save`), read as rows of [[program]] and instances. It changes nothing."""
+"""What pm2 keeps (`pm2 jlist`, `pm2 save`), read as rows of [[program]]. It changes nothing."""
 
 import json
+import os
 import re
-from collections.abc import Iterable, Mapping
+import shlex
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
-
-import tomli_w
 
 from agent.engines.program.declaration import ProgramDeclaration, variable_fault
 from agent.errors import InvalidRequest
 
 LARGEST = 16 << 20
+NUMBER = "NODE_APP_INSTANCE"
+"""Each process of one name has its own: a bot may choose its session by it."""
 _SHELLS = re.compile(
     r"PATH|HOME|SHELL|USER|LOGNAME|PWD|OLDPWD|LANG|LC_.*|TERM|SHLVL|MAIL|SSH_.*|XDG_.*|DBUS_.*"
     r"|LS_COLORS|LESS.*|HIST.*|DISPLAY|SUDO_.*|NVM_.*|PM2_.*|_|unique_id|NODE_APP_INSTANCE|name"
 )
 """Variables of the shell that `pm2 start` was typed in, and pm2's own."""
+_USUAL = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_PLAIN = re.compile(r"[\w./@:=, -]+", re.ASCII)
+"""A script of package.json that needs no shell."""
 
 
 @dataclass(slots=True)
-class Found:
-    """One name in pm2's list, with all processes of that name."""
+class Bot:
+    """One name in pm2's list."""
 
     name: str
     """pm2's own."""
-    program: ProgramDeclaration
-    instances: list[str] = field(default_factory=list)
+    programs: list[ProgramDeclaration] = field(default_factory=list)
+    """Of each of its processes."""
     memory_limit: int = 0
     notes: list[str] = field(default_factory=list)
     """What has no counterpart here."""
 
 
-def read_dump(raw: bytes, shell: Mapping[str, str]) -> list[Found]:
+def read_list(raw: bytes, shell: Mapping[str, str]) -> list[Bot]:
     """`shell`: a variable that is the same here is none of the bot's."""
-    try:
-        rows = json.loads(raw)
-    except (ValueError, RecursionError):
-        rows = None
-    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        raise InvalidRequest("cannot read it: it is no list of pm2's (`pm2 save` writes one)")
-    found: dict[str, Found] = {}
-    for row in rows:
-        name = str(row.get("name", ""))
-        if name not in found:
-            taken = {its.program.name for its in found.values()}
-            found[name] = Found(name, _program(row, _id_of(name, taken), shell))
-            found[name].memory_limit = _bytes(row.get("max_memory_restart"))
-            found[name].notes = list(_notes(row))
-        found[name].instances.append("")
-    taken = set()
-    for its in found.values():
-        count, own = len(its.instances), its.program.name
-        for number in range(count):
-            wanted = own if count == 1 else f"{own}-{number + 1}"
-            its.instances[number] = _id_of(wanted, taken)
-            taken.add(its.instances[number])
-        if count > 1:
-            its.notes.append(f"its {count} processes ran in one folder, and shared a session there")
-    return list(found.values())
+    bots: dict[str, Bot] = {}
+    taken: set[str] = set()
+    rows = _rows(raw)
+    names = [str(row.get("name", "")) for row in rows]
+    for row, name in zip(rows, names, strict=True):
+        bot = bots.setdefault(name, Bot(name))
+        many = names.count(name) > 1
+        id = free_id(f"{name}-{len(bot.programs) + 1}" if many else name, taken)
+        taken.add(id)
+        if not bot.programs:
+            bot.memory_limit = _bytes(row.get("max_memory_restart"))
+            bot.notes = list(_notes(row))
+            if many:
+                bot.notes.append("its processes run in one folder: each needs a session of its own")
+        bot.programs.append(_program(row, id, shell, many=many))
+    return list(bots.values())
 
 
-def render(found: Iterable[Found]) -> str:
-    """Tables for agent.toml; what else is to be done stands above each as a comment."""
+def render(bots: Iterable[Bot]) -> str:
+    """Tables for agent.toml, each with what it leaves out above it."""
+    import tomli_w
+
     parts = []
-    for its in found:
-        row = {k: v for k, v in _changed(its.program).items() if v}
-        lines = [f"# {_line(its.name)} of pm2. To move it:"]
-        limit = f" --set memory_limit={its.memory_limit}" if its.memory_limit else ""
-        how = f"--engine program --program {its.program.name}{limit} --disabled"
-        lines += [f"#   wa-agent create {id} {how}" for id in its.instances]
-        enable = " && ".join(f"wa-agent enable {id}" for id in its.instances)
-        lines += [f"#   pm2 stop {_quoted(its.name)} && {enable}"]
-        lines += [f"# Not taken over: {note}" for note in its.notes]
-        parts.append("\n".join(lines) + "\n" + tomli_w.dumps({"program": [row]}))
+    for bot in bots:
+        for number, program in enumerate(bot.programs):
+            lines = [f"# {_line(bot.name)} of pm2."]
+            lines += [f"# Not taken over: {note}" for note in bot.notes if not number]
+            parts.append("\n".join(lines) + "\n" + tomli_w.dumps({"program": [as_row(program)]}))
     return "\n".join(parts)
 
 
-def _program(row: Mapping[str, Any], id: str, shell: Mapping[str, str]) -> ProgramDeclaration:
-    interpreter = str(row.get("exec_interpreter") or "none")
-    first = [] if interpreter == "none" else [interpreter, *_words(row.get("node_args"))]
-    command = (*first, str(row.get("pm_exec_path", "")), *_words(row.get("args")))
+def as_row(program: ProgramDeclaration) -> dict[str, Any]:
+    """What differs from the defaults."""
+    row = {
+        "name": program.name,
+        "command": list(program.command),
+        "folder": program.folder,
+        "environment": list(program.environment),
+        "stop": program.stop if program.stop != ProgramDeclaration().stop else None,
+    }
+    return {key: value for key, value in row.items() if value}
+
+
+def free_id(name: str, taken: Iterable[str]) -> str:
+    """A name in the letters of an id that none of these is."""
+    plain = re.sub(r"[^a-z0-9_-]+", "-", name.lower()).strip("-_")[:40] or "bot"
+    others = set(taken)
+    ids = (plain, *(f"{plain}-{number}" for number in range(2, 10_000)))
+    return next(id for id in ids if id not in others)
+
+
+def _rows(raw: bytes) -> list[Mapping[str, Any]]:
+    """`pm2 jlist` has each as `pm2_env`, and may print words of pm2's before its list."""
+    begin = max(raw.find(b"[{"), 0)
+    try:
+        rows = json.loads(raw[begin:])
+    except (ValueError, RecursionError):
+        rows = None
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise InvalidRequest(
+            "cannot read it: it is no list of pm2's (`pm2 save` writes one)", field="dump"
+        )
+    inner = [row["pm2_env"] if isinstance(row.get("pm2_env"), dict) else row for row in rows]
+    return [row for row in inner if not row.get("pmx_module")]
+
+
+def _program(
+    row: Mapping[str, Any], id: str, shell: Mapping[str, str], *, many: bool
+) -> ProgramDeclaration:
     environment = row.get("env")
-    given = environment.items() if isinstance(environment, dict) else ()
+    given = dict(environment) if isinstance(environment, dict) else {}
+    path, folder = str(given.get("PATH") or _USUAL), str(row.get("pm_cwd", ""))
     kept = [
         f"{name}={value}"
-        for name, value in sorted(given)
+        for name, value in sorted(given.items())
         if isinstance(value, str | int | float)
         and not _SHELLS.fullmatch(name)
         and shell.get(name) != str(value)
         and name != row.get("name")
         and not variable_fault(f"{name}={value}")
     ]
+    if _node_in(path) not in ("", _node_in(_USUAL)):
+        kept.append(f"PATH={path}")  # nvm's, for one: what the bot starts finds its Node there
+    if many and row.get(NUMBER) is not None:
+        kept.append(f"{NUMBER}={row[NUMBER]}")
+    stop = row.get("kill_timeout") or 0
+    longer = isinstance(stop, int) and 10_000 < stop <= 600_000
     return ProgramDeclaration(
-        name=id, command=command, folder=str(row.get("pm_cwd", "")), environment=tuple(kept)
+        name=id,
+        command=_command(row, path, folder),
+        folder=folder,
+        environment=tuple(kept),
+        stop=stop / 1000 if longer else ProgramDeclaration().stop,
     )
 
 
-def _notes(row: Mapping[str, Any]) -> Iterable[str]:
+def _node_in(path: str) -> str:
+    return os.path.realpath(found) if (found := shutil.which("node", path=path)) else ""
+
+
+def _command(row: Mapping[str, Any], path: str, folder: str) -> tuple[str, ...]:
+    """With whole paths: pm2 found its interpreter by the PATH of a person's shell."""
+    script, arguments = str(row.get("pm_exec_path", "")), _words(row.get("args"))
+    if own := _npm_script(script, arguments, folder):
+        first, *rest = own
+        local = Path(folder) / "node_modules" / ".bin"
+        return (shutil.which(first, path=f"{local}:{path}") or first, *rest)
+    interpreter = str(row.get("exec_interpreter") or "none")
+    if interpreter == "none":
+        return (script, *arguments)
+    found = shutil.which(interpreter, path=path) or interpreter
+    return (found, *_words(row.get("node_args")), script, *arguments)
+
+
+def _npm_script(script: str, arguments: list[str], folder: str) -> list[str]:
+    """The program that `npm start` or `npm run NAME` would start; [] where a shell must read it."""
+    if Path(script).name not in ("npm", "npm-cli.js"):
+        return []
+    words = arguments[1:] if arguments[:1] in (["run"], ["run-script"]) else arguments
+    try:
+        package = json.loads((Path(folder) / "package.json").read_bytes()[:LARGEST])
+        line = package["scripts"][words[0]]
+        if len(words) == 1 and _PLAIN.fullmatch(line) and "=" not in line.split()[0]:
+            return shlex.split(line)
+    except (OSError, ValueError, KeyError, IndexError, TypeError, RecursionError):
+        pass
+    return []
+
+
+def _notes(row: Mapping[str, Any]) -> Iterator[str]:
     if when := row.get("cron_restart"):
-        yield f"restarts by the clock ({_line(when)})"
+        yield f"restarts by the clock: a line of cron does it, {_line(when)} wa-agent restart ID"
     if row.get("watch"):
         yield "restarts when its files change (watch)"
     if row.get("exec_mode") == "cluster_mode":
-        yield "cluster mode: each instance is a process of its own, and they share no port"
+        yield "cluster mode: its processes share no port here"
+    if row.get("wait_ready"):
+        yield "process.send('ready') (wait_ready): its library tells when it is connected"
     if row.get("autorestart") is False:
         yield "that it stays down when it ends (autorestart): here it is started again"
     if out := row.get("pm_out_log_path"):
-        yield f"its log file ({_line(out)}): it goes on in the worker's log"
-
-
-def _changed(program: ProgramDeclaration) -> dict[str, Any]:
-    return {
-        "name": program.name,
-        "command": list(program.command),
-        "folder": program.folder,
-        "environment": list(program.environment),
-    }
+        yield f"its log file ({_line(out)}): what it prints goes on in the worker's log"
+    if row.get("uid"):
+        yield f"its user ({_line(row['uid'])}): `User=` in a drop-in of its unit sets one"
+    script, arguments = str(row.get("pm_exec_path", "")), _words(row.get("args"))
+    npm = Path(script).name in ("npm", "npm-cli.js")
+    if npm and not _npm_script(script, arguments, str(row.get("pm_cwd", ""))):
+        yield "npm starts it: its library is noticed where `command` names the program itself"
 
 
 def _words(value: object) -> list[str]:
@@ -129,17 +201,5 @@ def _bytes(value: object) -> int:
     return value if type(value) is int and value >= 32 << 20 else 0
 
 
-def _id_of(name: str, taken: Iterable[str]) -> str:
-    plain = re.sub(r"[^a-z0-9_-]+", "-", name.lower()).strip("-_")[:40] or "bot"
-    others = set(taken)
-    ids = (plain, *(f"{plain}-{number}" for number in range(2, 10_000)))
-    return next(id for id in ids if id not in others)
-
-
 def _line(value: object) -> str:
     return "".join(sign if sign.isprintable() else " " for sign in str(value))[:200]
-
-
-def _quoted(name: str) -> str:
-    plain = _line(name).replace("'", "'\\''")
-    return f"'{plain}'"

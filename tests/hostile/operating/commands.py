@@ -44,7 +44,7 @@ KEEPS = words_of(
     "backends check, backends reset, backends drop-in, qr, invite, top, health, why, recover, "
     "incidents release, reasons, events, fleet status, fleet drain, fleet undrain, fleet "
     "forget, fleet accept, fleet move, fleet release, fleet why, fleet command, fleet leave, "
-    "programs list, programs drop-in, programs pm2, webhooks list, webhooks test, webhooks "
+    "programs list, programs drop-in, webhooks list, webhooks test, webhooks "
     "dead, webhooks retry, snapshot, snapshots, export, "
     "removed list, removed restore, remote-settings, trash list, trash restore, key add, key "
     "list, key revoke, repair, sandbox fault, sandbox scan, sandbox clear, sandbox say, "

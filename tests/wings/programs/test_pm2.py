@@ -1,6 +1,7 @@
 """What pm2 keeps becomes tables that agent.toml takes. The rows are as pm2 7 wrote them."""
 
 import json
+import shutil
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ import pytest
 
 from agent.config import load_config
 from agent.errors import InvalidRequest
-from agent.wings.programs.pm2 import read_dump, render
+from agent.wings.programs.pm2 import read_list, render
 from agent.wings.programs.settings import programs_of
 
 SHELL = {"PIP_CERT": "/etc/ssl/ca.crt", "HOME": "/root"}
@@ -30,40 +31,101 @@ def row(**changes: Any) -> dict[str, Any]:
 
 
 def test_a_bot_moves_with_command_folder_and_its_own_variables(tmp_path: Path) -> None:
-    raw = json.dumps([row(max_memory_restart=314572800, cron_restart="0 4 * * *")]).encode()
-    found = read_dump(raw, SHELL)
-    text = render(found)
+    raw = json.dumps([row(max_memory_restart=314572800, kill_timeout=30_000)]).encode()
+    (bot,) = read_list(raw, SHELL)
     file = tmp_path / "agent.toml"
-    file.write_text(text)
+    file.write_text(render([bot]))
     (program,) = programs_of(load_config(file, {}))
     assert program.name == "shop-bot"
+    node = shutil.which("node", path="/bin") or "node"
     assert program.command == (
-        *("node", "--max-old-space-size=200", "/srv/shop/bot.js", "--shop", "1 2"),
+        *(node, "--max-old-space-size=200", "/srv/shop/bot.js", "--shop", "1 2"),
     )
     assert (program.folder, program.environment) == ("/srv/shop", ('TOKEN=a "b"',))
-    assert "--set memory_limit=314572800 --disabled" in text
-    assert "pm2 stop 'Shop Bot' && wa-agent enable shop-bot" in text
-    assert found[0].notes == ["restarts by the clock (0 4 * * *)"]
+    assert (program.stop, bot.memory_limit) == (30.0, 314572800)
 
 
-def test_names_processes_and_interpreters_of_all_kinds(tmp_path: Path) -> None:
+def test_names_processes_and_interpreters_of_all_kinds() -> None:
     rows = [
-        row(name="many", exec_mode="cluster_mode"),
-        row(name="many", exec_mode="cluster_mode"),
+        row(name="many", exec_mode="cluster_mode", NODE_APP_INSTANCE=0),
+        row(name="many", exec_mode="cluster_mode", NODE_APP_INSTANCE=1),
         row(name="Many", exec_interpreter="none", args="a b", node_args=[]),
-        row(name="ünï\n[[x]]", exec_interpreter="python3", node_args=[], args=[]),
+        row(name="ünï\n[[x]]", exec_interpreter="/opt/tsx", node_args=[], args=[]),
+        row(name="pm2-logrotate", pmx_module=True),
     ]
-    found = read_dump(json.dumps(rows).encode(), SHELL)
-    assert [its.program.name for its in found] == ["many", "many-2", "n-x"]
-    assert [its.instances for its in found] == [["many-1", "many-2"], ["many-2-2"], ["n-x"]]
-    assert found[1].program.command == ("/srv/shop/bot.js", "a", "b")
-    assert found[2].program.command == ("python3", "/srv/shop/bot.js")
-    tables = tomllib.loads(render(found))
-    assert [table["name"] for table in tables["program"]] == ["many", "many-2", "n-x"]
+    bots = read_list(
+        json.dumps([{"name": its["name"], "pm2_env": its} for its in rows]).encode(), SHELL
+    )
+    assert [[its.name for its in bot.programs] for bot in bots] == [
+        ["many-1", "many-2"],
+        ["many"],
+        ["n-x"],
+    ]
+    first, second = bots[0].programs
+    assert ("NODE_APP_INSTANCE=0" in first.environment, second.environment[-1]) == (
+        True,
+        "NODE_APP_INSTANCE=1",
+    )
+    assert bots[1].programs[0].command == ("/srv/shop/bot.js", "a", "b")
+    assert bots[2].programs[0].command == ("/opt/tsx", "/srv/shop/bot.js")
+    tables = tomllib.loads(render(bots))
+    assert [table["name"] for table in tables["program"]] == ["many-1", "many-2", "many", "n-x"]
     assert list(tables) == ["program"]
+
+
+def test_a_node_that_a_shell_found_is_found_here_too(tmp_path: Path) -> None:
+    """As nvm installs it, which no service has in its PATH."""
+    (own := tmp_path / "bin").mkdir()
+    (own / "node").write_text("#!/bin/sh\n")
+    (own / "node").chmod(0o755)
+    path = f"{own}:/bin"
+    (bot,) = read_list(json.dumps([row(env={"PATH": path})]).encode(), SHELL)
+    assert bot.programs[0].command[0] == str(own / "node")
+    assert bot.programs[0].environment == (f"PATH={path}",)
+
+
+@pytest.mark.parametrize(
+    ("script", "arguments", "wanted"),
+    [
+        ("node src/bot.js --shop", ["start"], ("node", "src/bot.js", "--shop")),
+        ("tsx bot.ts", ["run", "start"], ("tsx", "bot.ts")),
+        ("NODE_ENV=x node bot.js", ["start"], None),
+        ("node bot.js && echo $?", ["start"], None),
+        ("node bot.js", ["test"], None),
+    ],
+)
+def test_what_npm_would_start_is_started_itself(
+    tmp_path: Path, script: str, arguments: list[str], wanted: tuple[str, ...] | None
+) -> None:
+    (tmp_path / "package.json").write_text(json.dumps({"scripts": {"start": script}}))
+    changes = {"pm_exec_path": "/usr/bin/npm", "args": arguments, "pm_cwd": str(tmp_path)}
+    (bot,) = read_list(json.dumps([row(**changes)]).encode(), SHELL)
+    if wanted is None:
+        assert bot.programs[0].command[-len(arguments) - 1 :] == ("/usr/bin/npm", *arguments)
+        assert any("npm starts it" in note for note in bot.notes)
+    else:
+        found = bot.programs[0].command
+        assert (Path(found[0]).name, *found[1:]) == wanted
+        assert not any("npm starts it" in note for note in bot.notes)
+
+
+def test_what_has_no_counterpart_is_named() -> None:
+    changes = {
+        "cron_restart": "0 4 * * *",
+        "watch": True,
+        "autorestart": False,
+        "wait_ready": True,
+        "pm_out_log_path": "/var/log/shop.log",
+        "uid": "deploy",
+        "exec_mode": "cluster_mode",
+    }
+    assert read_list(json.dumps([row()]).encode(), SHELL)[0].notes == []
+    for name, value in changes.items():
+        (bot,) = read_list(json.dumps([row(**{name: value})]).encode(), SHELL)
+        assert len(bot.notes) == 1, name
 
 
 @pytest.mark.parametrize("raw", [b"", b"{}", b"[1]", b"\xff", b"[" * 100_000])
 def test_what_is_no_list_of_pm2_is_refused(raw: bytes) -> None:
     with pytest.raises(InvalidRequest, match="no list of pm2's"):
-        read_dump(raw, SHELL)
+        read_list(raw, SHELL)

@@ -1,5 +1,6 @@
 // A Baileys bot as its users write one: it keeps its session under a relative name and reconnects by
-// itself. It knows nothing of wa-agent. WHATSAPP is the address of the stand-in.
+// itself. It knows nothing of wa-agent. WHATSAPP is the address of the stand-in; with SHOW_CODE it prints
+// each code, as bots do that are paired by their terminal.
 import makeWASocket, { DisconnectReason, useMultiFileAuthState } from "baileys";
 
 const logger = { level: "silent", child: () => logger, trace() {}, debug() {}, info() {}, warn() {}, error() {}, fatal() {} };
@@ -9,7 +10,8 @@ async function start() {
   const socket = makeWASocket({ auth: state, logger, waWebSocketUrl: process.env.WHATSAPP });
   socket.ev.on("creds.update", saveCreds);
   socket.ev.on("messages.upsert", ({ messages }) => console.log(`got ${messages.length} of ${messages[0].key.id}`));
-  socket.ev.on("connection.update", ({ connection, lastDisconnect }) => {
+  socket.ev.on("connection.update", ({ connection, lastDisconnect, qr }) => {
+    if (qr && process.env.SHOW_CODE) console.log(`scan ${qr}`);
     if (connection) console.log(`connection ${connection}`);
     if (connection !== "close") return;
     if (lastDisconnect?.error?.output?.statusCode === DisconnectReason.loggedOut) process.exit(7);

@@ -1,0 +1,203 @@
+"""`import pm2`: what pm2 runs becomes [[program]] tables and instances, disabled."""
+
+import argparse
+import os
+import shlex
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from agent.cli.client import AgentSaidNo, Client
+from agent.cli.command import client_of
+from agent.cli.paths import config_path
+from agent.cli.terminal.answer import print_answer
+from agent.config import Config, load_config
+from agent.config.settings_file import change_rows, with_rows
+from agent.engines.program.declaration import ProgramDeclaration
+from agent.errors import InvalidRequest, Refused
+from agent.wings.programs.pm2 import Bot, as_row, free_id, read_list, render
+from agent.wings.programs.pm2_list import Pm2List, read_pm2
+from agent.wings.programs.settings import hide_values, programs_of
+
+SOURCE = "pm2"
+ALSO = " or from the bots that pm2 runs"
+PLACES = ", or the word pm2"
+_RELOADS, _EVERY = 15.0, 0.1
+_NOT_FOR_PM2 = ("id", "replace", "enable")
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    parser.epilog = f"{parser.epilog}\n  {parser.prog} pm2 --dry-run"
+    parser.add_argument(
+        "--dump", metavar="FILE", help="of pm2: what `pm2 save` wrote; default: what pm2 runs now"
+    )
+    parser.add_argument("--config", metavar="FILE", help="of pm2: the agent.toml that is added to")
+
+
+def import_sessions(options: argparse.Namespace) -> int | None:
+    """None: the source is another one."""
+    if options.source != SOURCE:
+        if options.dump or options.config:
+            raise InvalidRequest("cannot use --dump and --config but for pm2", field="dump")
+        return None
+    _refuse_foreign(options)
+    path = config_path(options.config, os.environ)
+    if path is None:
+        raise InvalidRequest("cannot import from pm2: --config names agent.toml", field="config")
+    listed = read_pm2(options.dump or "", os.environ)
+    bots = _wanted(read_list(listed.raw, os.environ), getattr(options, "only", []))
+    config = load_config(path, os.environ)
+    if options.dry_run:
+        new = _named(bots, config)
+        ids = {program.name: program.name for bot in bots for program in bot.programs}
+        hidden = [
+            replace(bot, programs=[hide_values(its) for its in bot.programs])
+            for bot in _only(bots, new)
+        ]
+        return _tell(options, listed, ids, _Told(bots, "nothing is changed", render(hidden)))
+    client = client_of(options)
+    client.open_socket().close()  # before anything is written
+    new = _named(bots, config)
+    _declare(path, bots, new)
+    ids = _create(client, path, bots)
+    return _tell(options, listed, ids, _Told(bots, f"{len(new)} [[program]] added to {path}"))
+
+
+def _refuse_foreign(options: argparse.Namespace) -> None:
+    """What pm2 runs may not run here too: a person enables each, with pm2's stopped."""
+    for name in _NOT_FOR_PM2:
+        if getattr(options, name):
+            raise InvalidRequest(
+                f"cannot use {name} for pm2: each bot becomes a disabled instance of its name",
+                field=name,
+            )
+
+
+def _wanted(bots: list[Bot], only: Sequence[str]) -> list[Bot]:
+    if missing := set(only) - {bot.name for bot in bots}:
+        names = ", ".join(bot.name for bot in bots[:20])
+        raise InvalidRequest(
+            f"cannot import {min(missing)}: pm2 has {names}", field="only", code="no_session"
+        )
+    bots = [bot for bot in bots if not only or bot.name in only]
+    if not bots:
+        raise Refused("cannot import from pm2: it runs nothing", code="no_session")
+    return bots
+
+
+def _named(bots: Sequence[Bot], config: Config) -> set[str]:
+    """Gives each program its name in agent.toml; those that are not there yet. One that an import
+    before this one added is the same again."""
+    declared = {program.name: program for program in programs_of(config)}
+    taken, new = set(declared), set()
+    for bot in bots:
+        for number, program in enumerate(bot.programs):
+            same = (its for its in declared.values() if replace(program, name=its.name) == its)
+            if (known := next(same, None)) is not None:
+                bot.programs[number] = known
+                continue
+            name = free_id(program.name, taken)
+            taken.add(name)
+            new.add(name)
+            bot.programs[number] = replace(program, name=name)
+    return new
+
+
+def _only(bots: Sequence[Bot], new: set[str]) -> list[Bot]:
+    """The bots with those of their programs that are not declared yet."""
+    rest = [replace(bot, programs=[its for its in bot.programs if its.name in new]) for bot in bots]
+    return [bot for bot in rest if bot.programs]
+
+
+def _declare(path: Path, bots: Sequence[Bot], new: set[str]) -> None:
+    if not (adding := _only(bots, new)):
+        return
+    rows = [as_row(program) for bot in adding for program in bot.programs]
+    text = render(adding)
+    change_rows(
+        path, lambda old: with_rows(old, "program", rows, text), os.environ, "add programs to"
+    )
+
+
+def _create(client: Client, path: Path, bots: Sequence[Bot]) -> dict[str, str]:
+    """By each program's name, the instance that runs it: it is there already, or is made now."""
+    client.post("/api/reload")
+    there = client.get("/api/instances")["instances"]
+    running: dict[str, str] = {}
+    for instance in there:
+        if instance["engine"] == "program":
+            details = client.get(f"/api/instance/{instance['id']}/details")
+            running[details["settings"].get("program", "")] = instance["id"]
+    taken, ids = {instance["id"] for instance in there}, {}
+    for bot in bots:
+        for program in bot.programs:
+            if program.name not in running:
+                id = running[program.name] = free_id(program.name, taken)
+                taken.add(id)
+                _create_one(client, path, id, _settings(program, bot))
+            ids[program.name] = running[program.name]
+    return ids
+
+
+def _settings(program: ProgramDeclaration, bot: Bot) -> Mapping[str, Any]:
+    limit = {"memory_limit": bot.memory_limit} if bot.memory_limit else {}
+    return {"program": program.name, **limit}
+
+
+def _create_one(client: Client, path: Path, id: str, settings: Mapping[str, Any]) -> None:
+    body = {"id": id, "engine": "program", "enabled": False, "settings": settings}
+    deadline = time.monotonic() + _RELOADS
+    while True:  # the agent reads its settings after it answered
+        try:
+            client.post("/api/instance", body)
+            return
+        except AgentSaidNo as error:
+            if error.code != "unknown_program":
+                raise
+            if time.monotonic() > deadline:
+                raise Refused(
+                    f"cannot create {id}: the agent that answers does not read {path}; name its"
+                    " agent.toml with --config",
+                    code="other_config",
+                ) from error
+        time.sleep(_EVERY)
+
+
+@dataclass(frozen=True, slots=True)
+class _Told:
+    bots: Sequence[Bot]
+    done: str
+    tables: str = ""
+    """What a dry run would add."""
+
+
+def _tell(options: argparse.Namespace, listed: Pm2List, ids: Mapping[str, str], told: _Told) -> int:
+    shown, lines = [], [f"read from {listed.source}; {told.done}"]
+    for bot in told.bots:
+        instances = [ids[program.name] for program in bot.programs]
+        move = _move(bot, instances, listed.command)
+        shown.append(
+            {
+                "pm2": bot.name,
+                "programs": [program.name for program in bot.programs],
+                "instances": instances,
+                "memory_limit": bot.memory_limit,
+                "not_taken_over": bot.notes,
+                "move": move,
+            }
+        )
+        lines += ["", f"{bot.name}: {', '.join(instances)}, disabled"]
+        lines += [f"  not taken over: {note}" for note in bot.notes]
+        lines += [f"  {move}"]
+    lines += ["", "Each of these commands ends pm2's, then starts ours. On systemd, before it:"]
+    lines += ["  wa-agent programs drop-in PROGRAM prints what its unit must be shown"]
+    answer = {"source": listed.source, "bots": shown, "tables": told.tables}
+    return print_answer(options, answer, "\n".join([*told.tables.splitlines(), "", *lines]).strip())
+
+
+def _move(bot: Bot, instances: Sequence[str], pm2: str) -> str:
+    """pm2 ends it, and forgets it for the next boot, before ours may start: never both."""
+    enable = " && ".join(f"wa-agent enable {id}" for id in instances)
+    return f"{pm2} stop {shlex.quote(bot.name)} && {pm2} save && {enable}"

@@ -1,0 +1,145 @@
+"""Bots that a real pm2 runs become instances with one command, and keep their pairings."""
+
+import asyncio
+import os
+import re
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from agent.config import load_config
+from agent.wings.programs.settings import programs_of
+from tests.conftest import Eventually
+from tests.daemon.conftest import PATIENT, RunningAgent
+from tests.daemon.test_vault import cli
+from tests.standin.baileys.run import HERE, WhatsApp
+from tests.wings.programs.conftest import Pm2
+
+BOTS = 8
+SLOWER = {"WA_AGENT_HEALTH__TIMEOUT": "5", "WA_AGENT_HEALTH__INTERVAL": "5"}
+HEAD = "# Written by hand.\n"
+
+
+async def typed(agent: RunningAgent, pm2: Pm2, line: str) -> str:
+    """A line that the command printed, in a shell."""
+    socket, own = str(agent.state / "api.sock"), str(Path(sys.executable).parent)
+    environment = {**pm2.environment, "WA_AGENT_SOCKET": socket}
+    environment["PATH"] = f"{own}:{environment['PATH']}"
+    shell = await asyncio.create_subprocess_exec(
+        *("sh", "-ec", line),
+        env=environment,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    async with asyncio.timeout(120):
+        said, _ = await shell.communicate()
+    assert shell.returncode == 0, said.decode()
+    return said.decode()
+
+
+async def test_eight_bots_of_a_real_pm2_move_in_and_nobody_scans(
+    make_agent: Callable[..., RunningAgent],
+    whatsapp: WhatsApp,
+    pm2: Pm2,
+    eventually: Eventually,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    apps, bots = [], pm2.home.with_name("bots")
+    for number in range(BOTS):
+        (folder := bots / f"shop {number}").mkdir(parents=True)
+        apps.append(
+            {
+                "name": f"Shop {number}",
+                "script": str(HERE / "bots" / "plain.mjs"),
+                "cwd": str(folder),
+                "args": ["--shop", str(number)],
+                "env": {"WHATSAPP": whatsapp.socket, "SHOW_CODE": "yes"},
+                "out_file": str(folder / "out.log"),
+                "max_memory_restart": "300M",
+                **({"cron_restart": "0 4 * * *"} if number == 0 else {}),
+            }
+        )
+    await pm2.run(*apps)
+    codes = [bots / f"shop {number}" / "out.log" for number in range(BOTS)]
+
+    def code(log: Path) -> str:
+        printed = re.findall(r"^scan (\S+)$", log.read_text() if log.exists() else "", re.M)
+        return printed[0] if printed else ""
+
+    for number, log in enumerate(codes):
+        await eventually(lambda log=log: code(log) != "", within=60)
+        await asyncio.to_thread(whatsapp.scan, code(log), f"551190000010{number}")
+    for log in codes:
+        await eventually(lambda log=log: "connection open" in log.read_text(), within=60)
+
+    monkeypatch.setenv("PM2_HOME", str(pm2.home))
+    monkeypatch.setenv("PATH", pm2.environment["PATH"])
+    agent = make_agent()
+    agent.config.write_text(HEAD + agent.config.read_text())
+    before = agent.config.read_text()
+    await agent.start(PATIENT | SLOWER)
+    status, said = await cli(agent, "import", "pm2", "--dry-run", "--config", agent.config)
+    assert (status, "WHATSAPP=***" in said, whatsapp.socket in said) == (0, True, False), said
+    assert agent.config.read_text() == before
+    status, said = await cli(agent, "import", "pm2", "--config", agent.config)
+    assert status == 0, said
+    assert "not taken over: restarts by the clock" in said
+    assert agent.config.read_text().startswith(before.rstrip())
+    assert len(programs_of(load_config(agent.config, {}))) == BOTS
+    for number in range(BOTS):
+        shown = await agent.show(f"shop-{number}")
+        assert (shown["enabled"], shown["settings"]["memory_limit"]) == (False, 300 << 20)
+    assert set((await pm2.states()).values()) == {"online"}, "pm2 is left alone"
+
+    # Once more, it finds what it made.
+    again = agent.config.read_text()
+    status, second = await cli(agent, "import", "pm2", "--config", agent.config)
+    assert (status, agent.config.read_text()) == (0, again), second
+
+    moves = [line.strip() for line in said.splitlines() if " stop " in line]
+    assert len(moves) == BOTS
+    for move in moves:
+        await typed(agent, pm2, move)
+    for number in range(BOTS):
+        await eventually(lambda id=f"shop-{number}": agent.status(id), "CONNECTED", within=90)
+        assert await agent.codes(f"shop-{number}") == 0
+        assert (await agent.show(f"shop-{number}"))["account"] == f"551190000010{number}"
+    assert set((await pm2.states()).values()) == {"stopped"}
+    assert (len(whatsapp.devices()), whatsapp.overlaps()) == (BOTS, [])
+
+    # At the next boot pm2 starts none of them again.
+    await pm2.do("kill")
+    await pm2.do("resurrect")
+    assert set((await pm2.states()).values()) == {"stopped"}
+
+
+async def test_what_cannot_be_used_for_pm2_changes_nothing(
+    make_agent: Callable[..., RunningAgent], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    agent = make_agent()
+    await agent.start()
+    before = agent.config.read_text()
+    (dump := tmp_path / "dump.pm2").write_text(
+        '[{"name": "web", "pm_exec_path": "/srv/web.js", "exec_interpreter": "none", "env": {}}]'
+    )
+    words = ("import", "pm2", "--config", agent.config, "--dump", dump)
+    for more in (("shop",), ("--enable",), ("--replace",), ("--only", "else")):
+        status, said = await cli(agent, "import", "pm2", *more, *words[2:])
+        assert (status, said.count("\n")) == (2, 1), said
+    status, said = await cli(agent, "import", dump, "--dump", dump)
+    assert (status, "but for pm2" in said) == (2, True), said
+    (tmp_path / "empty").write_text("[]")
+    status, said = await cli(agent, *words[:-1], tmp_path / "empty")
+    assert (status, "it runs nothing" in said) == (4, True), said
+    os.mkfifo(tmp_path / "pipe")
+    status, said = await cli(agent, *words[:-1], tmp_path / "pipe")
+    assert (status, "no regular file" in said) == (2, True), said
+    # An agent that reads another file is named as such, and what a person wrote stays.
+    shutil.copy(agent.config, other := tmp_path / "other.toml")
+    monkeypatch.setattr("agent.wings.programs.move_in._RELOADS", 0.5)
+    status, said = await cli(agent, "import", "pm2", "--config", other, "--dump", dump)
+    assert (status, "does not read" in said) == (4, True), said
+    assert agent.config.read_text() == before
