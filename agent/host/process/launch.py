@@ -108,7 +108,7 @@ def spawn(arguments: list[str], environment: Mapping[str, str], out: int) -> int
     """A fresh Python in a session of its own; returns its pid. Output and errors go to `out`."""
     return os.posix_spawn(
         sys.executable,
-        [sys.executable, *arguments],
+        [sys.executable, "-P", *arguments],
         environment,
         file_actions=[
             (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),

@@ -58,7 +58,7 @@ async def pair(tmp_path) -> AsyncIterator[Pair]:
 
 
 def words_of(pid: int) -> list[str]:
-    return Path(f"/proc/{pid}/cmdline").read_text(encoding="utf-8").split("\0")[1:-1]
+    return Path(f"/proc/{pid}/cmdline").read_text(encoding="utf-8").split("\0")[2:-1]  # python -P
 
 
 async def test_both_kinds_of_workers_start_with_their_own_command_and_folders(pair, tmp_path):
