@@ -4,6 +4,7 @@ passes, in front of a stand-in WhatsApp that goes silent.
   scripts/chaos evolution --server FOLDER                     25 sessions, WhatsApp silent for 240 s
   scripts/chaos evolution --server FOLDER --sessions 8 --seconds 60
   scripts/chaos evolution --server FOLDER --messages 200      in each direction, under kills
+  scripts/chaos evolution --server FOLDER --messages 200 --only-in
 
 FOLDER holds Evolution API 1.8 or 2.x with its packages; scripts/README.md says how to make one. It
 runs in a copy, and FOLDER stays as it is. Exit status 1 if a paired session does not come back, or
@@ -42,7 +43,8 @@ async def walk(source: Path, place: Path, sessions: int, seconds: float) -> list
 
 async def walk_messages(source: Path, place: Path, options: argparse.Namespace) -> list[Count]:
     async with open_messages(source, place) as opened:
-        counts = await opened.run(options.messages, options.kills, options.seed)
+        out = 0 if options.only_in else options.messages
+        counts = await opened.run(options.messages, out, options.kills, options.seed)
         kills = ", ".join(f"{count} of the {what}" for what, count in opened.kills.items())
         print(f"killed: {kills}", file=sys.stderr)
         return counts
@@ -68,6 +70,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument(
         "--messages", type=int, default=0, metavar="N", help="so many each way instead, under kills"
     )
+    parser.add_argument("--only-in", action="store_true", help="with --messages: none is sent")
     parser.add_argument("--kills", type=int, default=9, metavar="N")
     parser.add_argument("--seed", type=int, default=1, metavar="N")
     parser.add_argument("--markdown", action="store_true", help="print the table as Markdown")
@@ -100,7 +103,11 @@ def main_messages(options: argparse.Namespace, place: Path) -> int:
         print(f"not held: {error!r}; the logs are in {place}", file=sys.stderr)
         return 1
     print(f"Evolution API {version_of(options.server)} on {this_machine()}.\n")
-    print(grid(MESSAGES_HEAD, [count.row for count in counts], markdown=options.markdown))
+    print(
+        grid(
+            MESSAGES_HEAD, [count.row for count in counts if count.sent], markdown=options.markdown
+        )
+    )
     doubled = [count for count in counts if "wa-agent" in count.way and count.doubled]
     if doubled or counts[0].stored:
         print(f"the logs are in {place}", file=sys.stderr)

@@ -97,20 +97,20 @@ class Walk:
         states = [await self.bed.server.state(name) for name in (self.ours, self.plain)]
         return states == ["open", "open"] and await self.agent.status(self.ours) == "CONNECTED"
 
-    async def run(self, count: int, kills: int, seed: int) -> list[Count]:
+    async def run(self, count: int, out: int, kills: int, seed: int) -> list[Count]:
         lucky = random.Random(seed)
         sending = asyncio.gather(
             self._say(self.ours, count),
             self._say(self.plain, count),
-            self._post(count),
-            self._post_plainly(count),
+            self._post(out),
+            self._post_plainly(out),
         )
         for number in range(kills):
             await asyncio.sleep(count * APART / (kills + 1) * lucky.uniform(0.6, 1.4))
             await self._kill(KILLS[number % len(KILLS)])
         ids = (await sending)[2]
         await until(self.is_well, BACK_WITHIN)
-        return await self._count(count, ids)
+        return await self._count(count, out, ids)
 
     # the load
 
@@ -178,7 +178,7 @@ class Walk:
 
     # what came
 
-    async def _count(self, count: int, ids: list[str]) -> list[Count]:
+    async def _count(self, count: int, out: int, ids: list[str]) -> list[Count]:
         await self._until_settled(ids)
         ours, doubled = await self._kept()
         lost = await self._stored(self.ours) - ours
@@ -188,8 +188,8 @@ class Walk:
         return [
             Count("in, through wa-agent", count, count - len(ours), len(lost), doubled),
             _count("in, its webhook alone", count, self.receiver.texts, stored=len(lost_plainly)),
-            _count("out, through wa-agent", count, heard[self.ours], unknown=states["unknown"]),
-            _count("out, its API alone", count, heard[self.plain]),
+            _count("out, through wa-agent", out, heard[self.ours], unknown=states["unknown"]),
+            _count("out, its API alone", out, heard[self.plain]),
         ]
 
     async def _until_settled(self, ids: list[str]) -> None:

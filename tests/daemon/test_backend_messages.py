@@ -73,6 +73,31 @@ async def test_what_arrives_is_kept_through_kills_and_goes_with_the_session(
     assert any(trashed.iterdir())
 
 
+async def test_an_edit_that_comes_while_the_worker_is_away_holds_no_message_up(
+    make_agent, eventually
+):
+    """Refused, its server would post it again after five seconds or more, and take no other
+    message meanwhile: one that the test does not wait for."""
+    standin = await StandIn.open("2.3.6", times=Times.fast(webhook_first=600.0))
+    try:
+        standin.add("shop", "open")
+        listen = f"127.0.0.1:{free_port()}"
+        own = table(standin, webhook=True, webhook_url=f"http://{listen}")
+        agent = make_agent(own, base=remote_settings())
+        agent.listen = listen
+        await agent.start()
+        await eventually(lambda: standin.instances["shop"].webhook is not None)
+        first = standin.arrive("shop", {"conversation": "one"})
+        await eventually(lambda: texts(agent, wait=5), ["one"])
+
+        os.kill(int((await agent.do("GET", "/api/backends/evo"))["pid"]), signal.SIGKILL)
+        standin.edit("shop", first, "uno")
+        standin.arrive("shop", {"conversation": "two"})
+        await eventually(lambda: texts(agent, wait=5), ["one", "uno", "two"], within=60)
+    finally:
+        await standin.close()
+
+
 async def test_an_agent_killed_before_it_knew_asks_its_worker_what_was_sent(
     make_agent, standin, eventually
 ):

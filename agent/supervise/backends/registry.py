@@ -63,6 +63,7 @@ class Backends:
         self.all: dict[str, BackendFacts] = {}
         self.hooks: dict[str, str] = {}
         """The secret part of the address that each server calls; "" = it calls none."""
+        self.closing = False
         self._root = root
         self._wakes = wakes
         self._facts = facts
@@ -256,6 +257,7 @@ class Backends:
 
     async def close(self, *, leave_workers: bool) -> None:
         """End the links and, unless `leave_workers`, the workers; the servers' sessions go on."""
+        self.closing = True
         self.returns.close()
         for backend in self.all.values():
             if backend.checking is not None:

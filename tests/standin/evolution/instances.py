@@ -90,7 +90,7 @@ class Instance:
     """`state` is None where the process does not hold it; `tell` sends its webhook."""
 
     def __init__(
-        self, name: str, times: Times, version: str, tell: Callable[["Instance", str, Any], None]
+        self, name: str, times: Times, version: str, tell: Callable[["Instance", str, Any], object]
     ) -> None:
         self.name = name
         self.id = str(uuid.uuid4())

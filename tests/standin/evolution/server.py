@@ -1,6 +1,7 @@
 """The stand-in's routes, in the versions' guard order: it exists → the name is free → the key."""
 
 import asyncio
+import time
 import uuid
 from collections import Counter
 from collections.abc import Awaitable, Callable
@@ -23,7 +24,7 @@ from tests.standin.evolution.shapes import (
     state_body,
     swallowed,
 )
-from tests.standin.evolution.store import incoming
+from tests.standin.evolution.store import LID, incoming
 from tests.standin.evolution.webhooks import Webhooks
 
 KEY = "stand-in-global-key-4f1c9a"
@@ -57,6 +58,8 @@ class StandIn:
         self.most_at_once = 0
         self._at_once = 0
         self._boot: asyncio.Task[None] | None = None
+        self._edits: dict[str, asyncio.Task[None]] = {}
+        """By session: what the server waits for before it takes its next message."""
         self._runner = web.AppRunner(
             self._app(), access_log=None, handle_signals=False, shutdown_timeout=0.1
         )
@@ -371,11 +374,29 @@ class StandIn:
         """WhatsApp gives it a message; `told`: its webhook is not lost."""
         instance = self.instances[name]
         row = incoming(instance, message, old=self.old, id=id, at=at)
-        if stored:
-            instance.stored.append(row)
-        if told:
-            self.webhooks.tell(instance, "messages.upsert", row)
+
+        def take(_edit: object = None) -> None:
+            if stored:
+                instance.stored.append(row)
+            if told:
+                self.webhooks.tell(instance, "messages.upsert", row)
+
+        if (edit := self._edits.get(name)) is None or edit.done():
+            take()
+        else:
+            edit.add_done_callback(take)
         return str(row["key"]["id"])
+
+    def edit(self, name: str, id: str, text: str) -> None:
+        """A contact edits a message. 2.3 waits for this event alone: until it is taken or given up,
+        it has the session's next messages in memory only."""
+        key = {"remoteJid": LID, "fromMe": False, "id": id}
+        told: dict[str, Any] = {"key": key, "type": "MESSAGE_EDIT"}
+        told["editedMessage"] = {"conversation": text}
+        told["timestampMs"] = str(int(time.time() * 1000))
+        task = self.webhooks.tell(self.instances[name], "messages.edited", told)
+        if task is not None:
+            self._edits[name] = task
 
     async def _find_settings(self, instance: Instance, _request: web.Request) -> web.Response:
         return web.json_response(settings_body(instance, old=self.old))
