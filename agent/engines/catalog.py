@@ -111,7 +111,7 @@ CATALOG = {
             "sessions on an Evolution API server",
             "agent.engines.evolution",
             remote=True,
-            sends=ALL - {"media"},
+            sends=ALL,
             settles=True,
         ),
         EngineEntry(

@@ -11,6 +11,7 @@ from agent.core.words import NO_PROOF, InstanceId, RemoteSession, ServerClaim, i
 from agent.engines.base import BackendReporter, Reporter
 from agent.engines.evolution.api import EvolutionApi
 from agent.engines.evolution.chat.comparing import Turns
+from agent.engines.evolution.chat.files import Uploads
 from agent.engines.evolution.chat.marks_file import MarksFile
 from agent.engines.evolution.notes_file import NotesFile
 from agent.engines.evolution.observer import Server
@@ -81,6 +82,7 @@ class EvolutionBackend:
             notes=NotesFile(folder / "sessions.json"),
             folder=folder / "removed",
             comparing=Turns(MarksFile(folder / "compared.json")),
+            uploads=Uploads(),
         )
         self._by_id: dict[InstanceId, EvolutionSession] = {}
         self._by_name: dict[str, EvolutionSession] = {}

@@ -12,6 +12,7 @@ from agent.core.reasons import reason_of
 from agent.engines.evolution.answers import Shown
 from agent.engines.evolution.api import EvolutionApi
 from agent.engines.evolution.chat.comparing import Turns
+from agent.engines.evolution.chat.files import Uploads
 from agent.engines.evolution.claims import Live
 from agent.engines.evolution.codes import Code
 from agent.engines.evolution.notes_file import NotesFile
@@ -51,6 +52,7 @@ class Server:
     folder: Path
     """For backups of deleted sessions."""
     comparing: Turns
+    uploads: Uploads
 
     @property
     def probe_limit(self) -> float:

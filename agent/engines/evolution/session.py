@@ -249,11 +249,13 @@ class EvolutionSession(RemoteSession):
                 return await self._observer.pairing_code(digits, self._renewal)
         if name == "settings":
             return await read_or_change(self._api, self.remote, arguments)
+        if name == "file_part":
+            return self._server.uploads.take(self.remote, arguments)
         if name == "delete":
             async with self._acting:
                 await self._renewal.delete()
             return {}
-        cause = "the evolution engine knows pairing_code, settings and delete"
+        cause = "the evolution engine knows pairing_code, settings, file_part and delete"
         raise InvalidRequest(f"cannot {name!r:.40}: {cause}", field="name")
 
     async def close(self) -> None: ...

@@ -435,7 +435,7 @@ async def test_keys_cannot_be_regenerated_and_unknown_commands_are_named(bench: 
     with pytest.raises(EngineError) as caught:
         await session.regenerate_keys(["5511988887777"])
     assert caught.value.code == "not_supported"
-    with pytest.raises(InvalidRequest, match="pairing_code, settings and delete"):
+    with pytest.raises(InvalidRequest, match="pairing_code, settings, file_part and delete"):
         await session.command("scan", {})
 
 

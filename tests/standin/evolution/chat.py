@@ -4,6 +4,9 @@ presence is answered when it is over."""
 
 import asyncio
 import base64
+import binascii
+import mimetypes
+import re
 import uuid
 from typing import TYPE_CHECKING, Any
 
@@ -25,12 +28,16 @@ class ChatRoutes:
         self.fails = 0
         """So many sends are answered with 500, and not done."""
         self.files: dict[str, bytes] = {}
-        """Of messages, by their id."""
+        """Of messages, by their id; what was sent, too."""
+        self.largest = 1 << 25
+        """Bytes of a body that it, or a proxy before it, takes."""
 
     def routes(self) -> list[tuple[str, str, Any]]:
         changes = "PUT" if self._standin.old else "POST"
         return [
             ("POST", "/message/sendText", self._send),
+            ("POST", "/message/sendMedia", self._send),
+            ("POST", "/message/sendWhatsAppAudio", self._send),
             ("POST", "/message/sendLocation", self._send),
             ("POST", "/message/sendContact", self._send),
             ("POST", "/message/sendReaction", self._react),
@@ -43,6 +50,8 @@ class ChatRoutes:
         ]
 
     async def _send(self, instance: Instance, request: web.Request) -> web.Response:
+        if (request.content_length or 0) > self.largest:
+            raise Refused(413, "request entity too large")
         told = await request.json()
         number = told.get("number")
         options = told.get("options", {}) if self._standin.old else told
@@ -61,7 +70,14 @@ class ChatRoutes:
         if mentioned and body["key"]["remoteJid"].endswith("@g.us"):
             jids = [f"{one}@s.whatsapp.net" for one in mentioned]
             body["contextInfo"] = {**(body["contextInfo"] or {}), "mentionedJid": jids}
+        if file := self._file(told):
+            self.files[body["key"]["id"]] = file
         return self._done(instance, request, body)
+
+    def _file(self, told: dict[str, Any]) -> bytes:
+        told = told.get("mediaMessage") or told.get("audioMessage") or told
+        file = str(told.get("media") or told.get("audio") or "")
+        return b"" if file.startswith("http") else base64.b64decode(file)
 
     def _content(self, route: str, told: dict[str, Any]) -> dict[str, Any] | None:
         old = self._standin.old
@@ -77,9 +93,34 @@ class ChatRoutes:
                     return None
                 at = {"degreesLatitude": place["latitude"], "degreesLongitude": place["longitude"]}
                 return {"locationMessage": {**at, "name": place.get("name")}}
+            case "sendMedia":
+                return self._media_content(told.get("mediaMessage", {}) if old else told)
+            case "sendWhatsAppAudio":
+                audio = (told["audioMessage"] if old else told)["audio"]
+                options = told["options"] if old else told
+                if options.get("encoding") is not False:
+                    raise Refused(500, "no ffmpeg")
+                _check_media(audio)
+                return {"audioMessage": {"ptt": True, "mimetype": "audio/ogg; codecs=opus"}}
             case _:
                 (card,) = told["contactMessage" if old else "contact"]
                 return {"contactMessage": {"displayName": card["fullName"], "vcard": "BEGIN:VCARD"}}
+
+    def _media_content(self, told: dict[str, Any]) -> dict[str, Any] | None:
+        kind, media, name = told.get("mediatype"), told.get("media"), told.get("fileName")
+        if kind not in ("image", "document", "video", "audio") or "" in told.values():
+            return None
+        if kind == "document" and not name and not str(media).startswith("http"):
+            raise Refused(400, "For base64 the file name must be informed.")
+        _check_media(media)
+        mimetype = told.get("mimetype")
+        if not self._standin.old:  # by the end of the name, whatever the caller said
+            if kind == "image":
+                name, mimetype = name or "image.jpg", "image/jpeg"
+            if name:
+                mimetype = mimetypes.guess_type(name)[0] or "false"
+        part = {"mimetype": mimetype, "fileName": name, "caption": told.get("caption")}
+        return {f"{kind}Message": part}
 
     async def _react(self, instance: Instance, request: web.Request) -> web.Response:
         told = await request.json()
@@ -165,3 +206,13 @@ class ChatRoutes:
             assert request.transport is not None
             request.transport.abort()
         return web.json_response(body, status=201)
+
+
+def _check_media(media: Any) -> None:
+    """An address needs a name with a dot; a loopback's own is none."""
+    if re.match(r"https?://[\w-]+(\.[\w-]+)*\.[a-z]{2,}(/|$)", str(media)):
+        return
+    try:
+        base64.b64decode(str(media), validate=True)
+    except binascii.Error:
+        raise Refused(400, "Owned media must be a url or base64") from None

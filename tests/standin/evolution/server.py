@@ -133,7 +133,7 @@ class StandIn:
     # the application
 
     def _app(self) -> web.Application:
-        app = web.Application(middlewares=[self._front_faults, self._errors], client_max_size=2**24)
+        app = web.Application(middlewares=[self._front_faults, self._errors], client_max_size=2**26)
         by_name = [
             ("GET", "/instance/connectionState", self._state),
             ("GET", "/instance/connect", self._connect),

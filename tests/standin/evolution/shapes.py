@@ -12,6 +12,7 @@ TITLES = {
     401: "Unauthorized",
     403: "Forbidden",
     404: "Not Found",
+    413: "Payload Too Large",
     500: "Internal Server Error",
 }
 OLD_SETTINGS = {

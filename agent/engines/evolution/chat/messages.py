@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping
+from http import HTTPStatus
 from typing import Any
 
 from agent.engines.evolution.answers import is_missing, refusal, refusal_words
@@ -11,10 +12,13 @@ from agent.engines.evolution.chat.stored import Stored
 from agent.engines.evolution.chat.words import ACKS
 from agent.engines.raw import inside, text
 from agent.engines.remote.answers import Answer, ServerDown, segment
-from agent.errors import EngineError
+from agent.errors import EngineError, InvalidRequest
 
 NOT_CONNECTED = ("Connection Closed", "Connection Terminated", "not connected")
 _NOT_THERE = ("Message not found", "RemoteJid does not match", "Message not compatible")
+_NO_FILE = "Owned media must be"
+_FILE = 60.0
+"""Seconds: the server loads a file to WhatsApp before it sends the message."""
 _LOOK = 5.0
 """Seconds for a look into the server's store for the message that one is about."""
 
@@ -34,6 +38,16 @@ def outcome(answer: Answer) -> dict[str, Any]:
         return {"id": id, "outcome": "sent", "ack": ack}
     if is_missing(answer):
         raise EngineError("cannot send: the server has no such session", code="remote_missing")
+    if answer.status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
+        raise EngineError(
+            "cannot send the file: the server or a proxy before it takes none so large",
+            code="file_too_large",
+        )
+    if _NO_FILE in words:
+        raise InvalidRequest(
+            "cannot send the file: the server takes neither this address nor this content",
+            field="url",
+        )
     if _unknown_number(answer.body):
         raise EngineError("cannot send: the number is not on WhatsApp", code="number_unknown")
     if any(sign in words for sign in NOT_CONNECTED):
@@ -59,8 +73,11 @@ async def send(api: EvolutionApi, name: str, message: Mapping[str, Any]) -> Mapp
     about = await _about(Stored(api, name), message)
     request = request_of(message, old=api.old, about=about)
     path = f"{request.path}/{segment(name)}"
+    patience = _FILE if message.get("type") == "media" else None
     try:
-        return outcome(await api.ask(request.method, path, request.body, alone=True))
+        return outcome(
+            await api.ask(request.method, path, request.body, alone=True, timeout=patience)
+        )
     except ServerDown as down:
         if not down.reached or down.reason in ("refused_key", "licence_missing", "not_found"):
             raise

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from agent.engines.evolution.chat.files import kind_of, name_of
 from agent.engines.phones import receiver_of
 from agent.errors import EngineError, InvalidRequest
 
@@ -11,6 +12,8 @@ ME = "me"
 """In the place of a jid: this session's account."""
 PRESENCES = {"typing": "composing", "recording": "recording", "paused": "paused"}
 _LONGEST = 65_536
+_VOICE = "audio/ogg"
+"""What phones record: it goes out as a voice message."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,13 +80,41 @@ def _text(
     text = message.get("text")
     if not isinstance(text, str) or not text.strip() or len(text) > _LONGEST:
         raise InvalidRequest("cannot send: text is missing or too long", field="text")
-    mentioned = [str(jid).partition("@")[0] for jid in message.get("mentions", ())]
-    more: dict[str, Any] = {"linkPreview": False}
+    more = {"linkPreview": False, **_answers(message, about, old=old)}
+    return _sent("sendText", number, "textMessage", {"text": text}, more, old=old)
+
+
+def _answers(message: Mapping[str, Any], about: Mapping[str, Any], *, old: bool) -> dict[str, Any]:
+    """What it replies to, and whom it names."""
+    more: dict[str, Any] = {}
     if "quote" in message:
         more["quoted"] = {"key": about["key"], "message": about["message"]}
-    if mentioned:
+    if mentioned := [str(jid).partition("@")[0] for jid in message.get("mentions", ())]:
         more |= {"mentions": {"mentioned": mentioned}} if old else {"mentioned": mentioned}
-    return _sent("sendText", number, "textMessage", {"text": text}, more, old=old)
+    return more
+
+
+def _media(
+    number: str, message: Mapping[str, Any], about: Mapping[str, Any], *, old: bool
+) -> Request:
+    mimetype, file = message.get("mimetype"), message.get("content")
+    if not isinstance(mimetype, str) or not mimetype:
+        raise InvalidRequest("cannot send the file: its mimetype is missing", field="mimetype")
+    if file is None:
+        file = str(message.get("url") or "")
+        if not file.startswith("https://"):
+            raise InvalidRequest("cannot send the file: its url is not https", field="url")
+    more = _answers(message, about, old=old)
+    if mimetype.startswith(_VOICE) and not more and not message.get("caption"):
+        more = {"encoding": False}  # it is in the form that the server would make of it
+        return _sent("sendWhatsAppAudio", number, "audioMessage", {"audio": file}, more, old=old)
+    kind = kind_of(mimetype)
+    content = {"mediatype": kind, "mimetype": mimetype, "media": file}
+    if kind == "document":
+        content["fileName"] = name_of(message)
+    if message.get("caption"):
+        content["caption"] = message["caption"]
+    return _sent("sendMedia", number, "mediaMessage", content, more, old=old)
 
 
 def _location(
@@ -151,6 +182,7 @@ def _sent(
 
 _READERS = {
     "text": _text,
+    "media": _media,
     "location": _location,
     "contact": _contact,
     "reaction": _reaction,

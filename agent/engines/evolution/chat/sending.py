@@ -91,7 +91,8 @@ class Sending:
 
     async def _send(self, message: Mapping[str, Any]) -> Answer:
         begun = time.time()
-        answer = await send(self.server.api, self.remote, message)
+        whole = self.server.uploads.whole(self.remote, message)
+        answer = await send(self.server.api, self.remote, whole)
         for wait in self.server.pace.settle_looks if answer["outcome"] == UNKNOWN else ():
             await asyncio.sleep(wait)
             if (found := await self._try_look(message, begun)) is not None:
