@@ -21,6 +21,7 @@ import tempfile
 from pathlib import Path
 
 from scripts.benches.machine import this_machine
+from scripts.real_evolution.files import send_files
 from scripts.real_evolution.messages import Count, open_messages
 from scripts.real_evolution.server import version_of, why_not
 from scripts.real_evolution.walk import ROUNDS, Cost, open_walk
@@ -44,10 +45,11 @@ async def walk(source: Path, place: Path, sessions: int, seconds: float) -> list
 async def walk_messages(source: Path, place: Path, options: argparse.Namespace) -> list[Count]:
     async with open_messages(source, place) as opened:
         out = 0 if options.only_in else options.messages
+        files = await send_files(opened) if out else Count("")
         counts = await opened.run(options.messages, out, options.kills, options.seed)
         kills = ", ".join(f"{count} of the {what}" for what, count in opened.kills.items())
         print(f"killed: {kills}", file=sys.stderr)
-        return counts
+        return [*counts, files]
 
 
 def _cells(cost: Cost) -> list[str]:

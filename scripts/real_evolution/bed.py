@@ -12,7 +12,7 @@ import aiohttp
 
 from scripts.real_evolution.server import RealServer, real_server
 from tests.daemon.line import Line, line_to
-from tests.standin.baileys.run import WhatsApp
+from tests.standin.baileys.run import WhatsApp, make_certificate
 
 MADE_WITHIN = 60.0
 """Seconds for each step of a pairing."""
@@ -66,11 +66,12 @@ async def until(look: Callable[[], Awaitable[Seen]], within: float) -> Seen:
 
 @asynccontextmanager
 async def open_bed(source: Path, place: Path, sessions: int) -> AsyncIterator[Bed]:
-    whatsapp = await asyncio.to_thread(WhatsApp, place / "whatsapp.log")
+    tls = await asyncio.to_thread(make_certificate, place)
+    whatsapp = await asyncio.to_thread(WhatsApp, place / "whatsapp.log", tls)
     try:
         async with line_to(urlsplit(whatsapp.url).port or 0) as line:
             address = f"ws://127.0.0.1:{line.port}/ws/chat"
-            async with real_server(source, place, address) as server:
+            async with real_server(source, place, address, tls[1]) as server:
                 bed = Bed(server, line, whatsapp)
                 await bed.fill(sessions)
                 yield bed

@@ -44,10 +44,14 @@ def version_of(folder: Path) -> str:
 
 
 class RealServer:
-    def __init__(self, source: Path, place: Path, whatsapp: str) -> None:
-        """`whatsapp`: the address that its sessions log in to."""
+    def __init__(
+        self, source: Path, place: Path, whatsapp: str, certificate: Path | None = None
+    ) -> None:
+        """`whatsapp`: the address that its sessions log in to; `certificate`: of where they bring
+        files."""
         self.version, self.port = version_of(source), free_port()
-        self._place, self._env = place, {"WA_URL": whatsapp}
+        self._place = place
+        self._env = {"WA_URL": whatsapp, "NODE_EXTRA_CA_CERTS": str(certificate or "")}
         self._process: asyncio.subprocess.Process | None = None
         self._client: aiohttp.ClientSession | None = None
         shutil.copytree(source, place, ignore=ITS_OWN, symlinks=True)
@@ -136,8 +140,10 @@ class RealServer:
 
 
 @asynccontextmanager
-async def real_server(source: Path, place: Path, whatsapp: str) -> AsyncIterator[RealServer]:
-    server = await asyncio.to_thread(RealServer, source, place / "server", whatsapp)
+async def real_server(
+    source: Path, place: Path, whatsapp: str, certificate: Path | None = None
+) -> AsyncIterator[RealServer]:
+    server = await asyncio.to_thread(RealServer, source, place / "server", whatsapp, certificate)
     database = None
     try:
         if not server.old:
