@@ -5,7 +5,10 @@ from base64 import b64decode, b64encode
 
 from scripts.real_evolution.messages import PEER, SETTLED_WITHIN, Count, Walk
 
-_PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+_PIXEL = (
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJ"
+    "AAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+)
 _BYTES = bytes(range(251)) * 4
 FILES = (
     ("image", "image/png", b64decode(_PIXEL)),
