@@ -40,7 +40,7 @@ def pack_local_auth(path: Path, id: InstanceId | None, settings: Mapping[str, An
         import_local_auth(path, session)
         forget_note(session)
 
-    return _packed(path, id, "web", fill, settings=settings)
+    return packed(path, id, "web", fill, settings=settings)
 
 
 def pack_found(session: FoundSession, id: InstanceId, settings: Mapping[str, Any]) -> IO[bytes]:
@@ -50,13 +50,11 @@ def pack_found(session: FoundSession, id: InstanceId, settings: Mapping[str, Any
     def fill(folder: Path) -> None:
         write_folder(session, folder)
 
-    return _packed(
-        Path(session.name), id, "baileys", fill, settings=settings, account=session.account
-    )
+    return packed(session.name, id, "baileys", fill, settings=settings, account=session.account)
 
 
-def _packed(
-    path: Path,
+def packed(
+    path: Path | str,
     id: InstanceId | None,
     engine: str,
     fill: Callable[[Path], None],
@@ -64,7 +62,7 @@ def _packed(
     settings: Mapping[str, Any],
     account: str = "",
 ) -> IO[bytes]:
-    """Another program's folder, which names no instance, as our archive."""
+    """A folder that names no instance, filled in an engine's layout, as our archive."""
     from agent.vault.copies.pack import pack_session
 
     if id is None:

@@ -27,7 +27,7 @@ _ANY: Mapping[str, tuple[Any, ...]] = {
     "type": ("text",), "address": ("here",), "idempotency_key": ("once", "again"),
     "for": (1,), "every": (1,), "title": ("a title",), "limit": (5,), "kind": ("repair_step",),
     "command_id": ("00000000-0000-4000-8000-000000000000",), "group": ("sandbox", "evolution"),
-    "program": ("nobody",), "dump": ("@file",),
+    "program": ("nobody",), "dump": ("@file",), "session": ("nobody",),
     "webhook": ("nobody",), "snapshot": ("@snapshot",), "key_id": ("@key",), "key": ("@key",),
     "wanted": ("nobody",), "source": ("@archive", "@bot", "@bot"), "from": ("auto", "baileys"),
     "only": ("one", "nobody"), "keys": ("nobody",), "pattern": ("x:*",), "scope": ("read",),

@@ -1,0 +1,256 @@
+"""`change-engine`: a session goes over to another engine, without a scan. It is copied out of the
+stopped instance, written as the other engine keeps it, checked, and put in its place; the old files
+are in the trash."""
+
+import argparse
+import os
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO, Any
+
+from agent.cli.client import Client
+from agent.cli.command import Subparsers, add_instance_command, client_of
+from agent.cli.copies.sending import Sending
+from agent.cli.copies.transfer import download
+from agent.cli.paths import config_path
+from agent.cli.sessions.settings import add_settings, parse_settings
+from agent.cli.sessions.waiting import add_wait, wait_and_print
+from agent.config import load_config
+from agent.core.model import InstanceId
+from agent.errors import ConfigError, InvalidRequest, Refused, TryLater, WaError
+from agent.scratch import scratch
+from agent.vault.copies.found import FoundSession
+from agent.wings.moving.archives import packed
+from agent.wings.moving.auth_folder import export_auth_folder
+from agent.wings.moving.folders import find_in_folder
+from agent.wings.moving.local_auth import export_local_auth, find_local_auth, import_local_auth
+from agent.wings.moving.session import write_folder
+from agent.wings.moving.users import user_of_folder
+
+PROGRAM, BAILEYS, WEB = "program", "baileys", "web"
+WAYS = frozenset({(PROGRAM, BAILEYS), (BAILEYS, PROGRAM), (PROGRAM, WEB), (WEB, PROGRAM)})
+KEYS, PROFILES = "auth_info_baileys", ".wwebjs_auth"
+"""Where most bots on Baileys, and those on whatsapp-web.js, keep their session."""
+_STOPS, _EVERY = 120.0, 0.2
+
+
+def add(commands: Subparsers) -> None:
+    summary = "hand a session to another engine, without a scan"
+    parser = add_instance_command(commands, "change-engine", change, summary, "--to baileys")
+    parser.add_argument("--to", required=True, choices=(BAILEYS, PROGRAM, WEB), help="the engine")
+    parser.add_argument(
+        "--program", metavar="NAME", default="", help="the [[program]] that gets it"
+    )
+    parser.add_argument(
+        "--session",
+        metavar="FOLDER",
+        default="",
+        help="where the program keeps the session itself, outside of the instance; to a program:"
+        f" the name of that folder in the session's (default {KEYS}, {PROFILES})",
+    )
+    add_settings(parser)
+    add_wait(parser)
+
+
+def change(options: argparse.Namespace) -> int:
+    client = client_of(options)
+    instance = client.get(f"/api/instance/{options.id}/details")
+    _refuse(options, instance)
+    settings = _settings(options, instance)
+    sending = Sending(argparse.Namespace(**vars(options), replace=True, enable=False))
+    with _stopped(client, instance), _copied_out(client, options.id) as folder:
+        if instance["engine"] == PROGRAM:
+            archive = _from_program(options, instance, folder, settings)
+        else:
+            archive = _to_program(options, instance, folder, settings)
+        with archive:
+            made = sending.send(archive, options.id, options.id)
+    if instance["enabled"]:
+        client.post(f"/api/instance/{options.id}/enable")
+    done = f"has engine {options.to}; the trash has its old files as {made['trash']}"
+    if not instance["enabled"]:
+        options.wait = None
+    return wait_and_print(client, options, client.get(f"/api/instance/{options.id}"), done)
+
+
+def _refuse(options: argparse.Namespace, instance: Mapping[str, Any]) -> None:
+    engine, doing = instance["engine"], f"cannot change the engine of {options.id}"
+    if (engine, options.to) not in WAYS:
+        raise Refused(
+            f"{doing} from {engine} to {options.to}: files of the one hold nothing that the other"
+            " could use; a session goes between program and baileys, and program and web",
+            code="no_way",
+        )
+    if not instance["paired"]:
+        raise Refused(
+            f"{doing}: it is not paired, so that there is nothing to take over; delete it and"
+            " create it with the other engine",
+            code="not_paired",
+        )
+    if options.to == PROGRAM and not options.program:
+        raise InvalidRequest(f"{doing}: name the [[program]] with --program", field="program")
+    if options.to == PROGRAM and (Path(options.session).name != options.session):
+        raise InvalidRequest(
+            f"{doing}: to a program, --session is the name of a folder, not a path", field="session"
+        )
+    if options.to == PROGRAM:
+        _refuse_program(options.program, doing)
+
+
+def _refuse_program(name: str, doing: str) -> None:
+    """As far as this user may read agent.toml; the agent itself names a program that is missing."""
+    path = config_path(None, os.environ)
+    try:
+        rows = load_config(path, os.environ).of_wings.get("program", ()) if path else None
+    except ConfigError:
+        rows = None
+    if rows is None:
+        return
+    row = next((row for row in rows if row.name == name), None)
+    if row is None:
+        raise InvalidRequest(
+            f"{doing}: agent.toml has no [[program]] named {name!r:.60}",
+            field="program",
+            code="unknown_program",
+        )
+    if row.folder:
+        raise Refused(
+            f"{doing}: {name} runs in {row.folder} and looks for its session there; remove"
+            " `folder` from its [[program]], or write it there with `wa-agent export --to`",
+            code="keys_elsewhere",
+        )
+
+
+def _settings(options: argparse.Namespace, instance: Mapping[str, Any]) -> dict[str, Any]:
+    """What every engine has comes along."""
+    own = {"program": options.program} if options.to == PROGRAM else {}
+    kept = {k: v for k, v in instance["settings"].items() if k == "memory_limit"}
+    return {**kept, **parse_settings(options.set), **own}
+
+
+@contextmanager
+def _stopped(client: Client, instance: Mapping[str, Any]) -> Iterator[None]:
+    """Disabled, so that no boot starts it in between; as it was where anything fails."""
+    path = f"/api/instance/{instance['id']}"
+    client.post(f"{path}/disable")
+    try:
+        deadline = time.monotonic() + _STOPS
+        while client.get(f"{path}/details")["unit"]["main_pid"]:
+            if time.monotonic() > deadline:
+                raise TryLater(f"cannot stop {instance['id']} within {_STOPS:.0f} s")
+            time.sleep(_EVERY)
+        yield
+    except BaseException:
+        if instance["enabled"]:
+            with suppress(WaError):
+                client.post(f"{path}/enable")
+        raise
+
+
+@contextmanager
+def _copied_out(client: Client, id: str) -> Iterator[Path]:
+    from agent.vault.copies.unpack import unpack_apart
+    from agent.vault.copies.untar import Limits
+
+    with scratch() as folder:
+        archive, session = folder / "archive", folder / "session"
+        download(client, f"/api/instance/{id}/export", {}, archive, lambda _count: None)
+        session.mkdir(mode=0o700)
+        with archive.open("rb") as source:
+            unpack_apart(session, source, Limits())
+        yield session
+
+
+def _from_program(
+    options: argparse.Namespace,
+    instance: Mapping[str, Any],
+    copy: Path,
+    settings: Mapping[str, Any],
+) -> IO[bytes]:
+    source = Path(options.session) if options.session else copy
+    if options.session and not source.is_dir():
+        raise InvalidRequest(f"cannot read {source}: there is no such folder", field="session")
+    if options.session and (program := user_of_folder(source)):
+        raise Refused(f"cannot use {source}: {program} uses it now; stop that", code="in_use")
+    if options.to == WEB:
+        return _profile_of(options.id, instance, source, settings)
+    found = find_in_folder(source)
+    if len(found) != 1:
+        raise _elsewhere(options.id, source, len(found))
+    session = found[0]
+    if session.problem:
+        raise Refused(
+            f"cannot use the session of {options.id}: {session.problem}", code=session.code
+        )
+    _refuse_other(instance, session)
+    return packed(
+        session.name,
+        InstanceId(options.id),
+        BAILEYS,
+        lambda folder: write_folder(session, folder),
+        settings=settings,
+        account=session.account,
+    )
+
+
+def _elsewhere(id: str, source: Path, count: int) -> Refused:
+    if count:
+        cause, code = f"{count} sessions lie in it: name one with --session", "several_sessions"
+    else:
+        cause = "its program keeps the session elsewhere: name that folder with --session"
+        code = "keys_elsewhere"
+    return Refused(f"cannot use the session of {id}: {cause}", code=code)
+
+
+def _refuse_other(instance: Mapping[str, Any], session: FoundSession) -> None:
+    if instance["account"] and session.account != instance["account"]:
+        raise Refused(
+            f"cannot use this session for {instance['id']}: it is of account {session.account}",
+            code="other_account",
+        )
+
+
+def _profile_of(
+    id: str, instance: Mapping[str, Any], source: Path, settings: Mapping[str, Any]
+) -> IO[bytes]:
+    inner = source / PROFILES
+    profile = find_local_auth(inner if inner.is_dir() else source)
+    account = instance["account"]
+    return packed(
+        profile.name,
+        InstanceId(id),
+        WEB,
+        lambda folder: _only(import_local_auth(profile, folder)),
+        settings=settings,
+        account=account,
+    )
+
+
+def _only(_size: int) -> None:
+    """The size of what was copied is nobody's concern here."""
+
+
+def _to_program(
+    options: argparse.Namespace,
+    instance: Mapping[str, Any],
+    copy: Path,
+    settings: Mapping[str, Any],
+) -> IO[bytes]:
+    """Into the session's own folder; a program with a folder of its own gets it by `export`."""
+
+    def fill(folder: Path) -> None:
+        if instance["engine"] == WEB:
+            export_local_auth(copy, folder / (options.session or PROFILES))
+            return
+        export_auth_folder(copy, folder, options.session or KEYS)
+
+    return packed(
+        options.id,
+        InstanceId(options.id),
+        PROGRAM,
+        fill,
+        settings=settings,
+        account=instance["account"],
+    )
