@@ -10,7 +10,6 @@ from aiohttp import web
 from agent import VERSION
 from agent.api import placement
 from agent.api.handlers import (
-    alerts,
     backends,
     events,
     evidence,
@@ -116,7 +115,6 @@ ROUTES: tuple[Route, ...] = (
     Route("POST", f"{ID}/release", ADMIN, fleet.release, "Let a session run here after its fleet is gone for good", fleet.RELEASE),  # noqa: E501
     Route("POST", f"{ID}/move", ADMIN, fleet.move, "Move a session to another machine", fleet.MOVE, answers=(202,)),  # noqa: E501
     Route("GET", f"{ID}/fleet", READ, fleet.show_session, "Which machine owns a session, since when and why, and how old its copy is", anywhere=True),  # noqa: E501
-    Route("GET", "/api/alerts", READ, alerts.list_alerts, "The agent's alerts", query=alerts.LIST),
     Route("GET", "/api/engines", SOME, placement.list_engines, "The engines and their settings"),
     Route("GET", "/api/backends", READ, backends.list_backends, "The backends and their health"),
     Route("POST", "/api/backends", ADMIN, backends.add, "Add a backend to agent.toml, in force at once", backends.NEW, answers=(201, 202)),  # noqa: E501

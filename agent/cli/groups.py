@@ -35,7 +35,6 @@ WORDS: Mapping[str, str] = {
     "keys": "key",
     "sessions.sandbox": "sandbox",
     "sessions.web": "pairing-code screenshot",
-    "alerts.command": "alerts",
     "doctor.command": "doctor",
     "install_units": "install-units",
     "config": "config",
@@ -44,7 +43,7 @@ WORDS: Mapping[str, str] = {
 """The modules below agent/cli, each with its commands; `completion` needs all the others'."""
 
 SECTIONS: Mapping[str, str] = {
-    "every day": "create qr list show why send restart top alerts doctor",
+    "every day": "create qr list show why send restart top doctor",
     "a session": "settings enable disable start stop logout delete passkey pairing-code screenshot"
     " read presence",
     "what happens": "health events reasons incidents",

@@ -1,4 +1,4 @@
-"""What stands around supervision: metrics, alerts, the wings, and the HTTP interface over all."""
+"""What stands around supervision: metrics, the wings, and the HTTP interface over all."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -13,7 +13,6 @@ from agent.config import Config
 from agent.daemon.wing_parts import Around, WingPart, bags_of, open_outbox, open_wing_parts
 from agent.metrics.exporter import Exporter
 from agent.supervise.assemble import Supervision
-from agent.supervise.periodic.alerts import Alerting, alertmanager_of
 from agent.supervise.requests.evidence import Evidence
 from agent.supervise.supervisor import Supervisor
 
@@ -25,7 +24,6 @@ if TYPE_CHECKING:
 class Parts:
     supervision: Supervision
     supervisor: Supervisor
-    alerting: Alerting
     of_wings: Mapping[str, WingPart]
     server: Server
     fleet: "FleetParts | None" = None
@@ -41,32 +39,32 @@ async def open_parts(
     reload: Callable[[], None],
 ) -> Parts:
     ground, store = supervision.ground, supervision.ground.store
-    alertmanager = alertmanager_of(config.alerts)
     owners = None if fleet is None else fleet.face
-    around = Around(config, store, ground.bus, supervision.messages, supervisor, owners=owners)
-    outbox = open_outbox(around)
-    of_wings = dict(open_wing_parts(replace(around, outbox=outbox)))
-    if outbox is not None:
-        of_wings["outbox"] = outbox
-    if fleet is not None:
-        fleet.baggage.bags = bags_of(of_wings)
+    of_wings: dict[str, WingPart] = {}
     exporter = Exporter(
         supervisor.views,
         supervisor.status,
         config.agent.state_path,
         backends=supervisor.backends.views,
         of_wings=lambda: (line for part in of_wings.values() for line in part.samples()),
-        alert_deliveries=lambda: {} if alertmanager is None else alertmanager.deliveries,
     )
-    alerting = Alerting(
-        lambda: supervision.settings.config,
-        supervisor.views,
-        supervisor.status,
-        exporter,
+    around = Around(
+        config,
         store,
-        alertmanager,
-        lambda: {name: part.figures() for name, part in of_wings.items()},
+        ground.bus,
+        supervision.messages,
+        supervisor,
+        exporter,
+        in_force=lambda: supervision.settings.config,
+        figures=lambda: {name: part.figures() for name, part in of_wings.items()},
+        owners=owners,
     )
+    outbox = open_outbox(around)
+    of_wings |= open_wing_parts(replace(around, outbox=outbox))
+    if outbox is not None:
+        of_wings["outbox"] = outbox
+    if fleet is not None:
+        fleet.baggage.bags = bags_of(of_wings)
     for_handlers = ApiParts(
         config.api,
         supervisor,
@@ -74,7 +72,6 @@ async def open_parts(
         exporter,
         IdempotentAnswers(store),
         store.check,
-        alerting.board,
         Evidence(ground.host, config.session_root, supervision.sampler),
         places,
         reload,
@@ -88,4 +85,4 @@ async def open_parts(
         fleet=None if fleet is None else fleet.face,
         fleet_address=None if fleet is None else config.fleet,
     )
-    return Parts(supervision, supervisor, alerting, of_wings, server, fleet)
+    return Parts(supervision, supervisor, of_wings, server, fleet)

@@ -89,7 +89,6 @@ class Tasks:
                 views, lambda: settings.config.log.performance_interval
             ),
             "deletions": parts.supervisor.deletion.finish_deletions,
-            "alerts": parts.alerting.run,
             "ports": parts.server.get_missing_ports,
             "own socket": parts.server.keep_own_socket,
             "trash": lambda: sweep_trash(
@@ -101,8 +100,6 @@ class Tasks:
         }
         if supervision.ground.backend_host is not None:
             tasks["backends"] = supervision.backend_loop.run
-        if parts.alerting.alertmanager is not None:
-            tasks["alertmanager"] = parts.alerting.alertmanager.run
         if parts.fleet is not None:
             tasks["fleet"] = parts.fleet.run
         for part in parts.of_wings.values():

@@ -9,6 +9,7 @@ from agent.config import Config
 from agent.core.fleet.baggage import Bag
 from agent.core.model import InstanceId, JournalEntry
 from agent.deliver.bus import EventBus
+from agent.metrics.exporter import Exporter
 from agent.metrics.text import Family
 from agent.store.database import Store
 from agent.supervise.requests.message_changes import MessageChanges
@@ -80,6 +81,11 @@ class Around:
     bus: EventBus
     messages: MessageSource
     supervisor: Supervisor
+    exporter: Exporter
+    in_force: Callable[[], Config]
+    """The settings, as the last reload left them."""
+    figures: Callable[[], Mapping[str, Any]]
+    """What the alerts read of each part, by the wing's name."""
     outbox: MessageOutbox | None = None
     """Keeps messages until they are sent; None: nothing does."""
     owners: OwnerMachines | None = None

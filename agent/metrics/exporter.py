@@ -27,7 +27,6 @@ from agent.metrics.sessions import (
     past_statuses,
 )
 from agent.metrics.text import (
-    COUNTER,
     END_OF_OPENMETRICS,
     GAUGE,
     OPENMETRICS,
@@ -39,8 +38,6 @@ from agent.metrics.text import (
 
 Views = Mapping[InstanceId, InstanceView]
 _RENDER = Family("wa_agent_scrape_render_seconds", GAUGE, "Render time of the previous scrape.")
-
-_PUSHED = Family("wa_agent_alert_deliveries_total", COUNTER, "Lists sent to an Alertmanager.")
 
 
 class _Column:
@@ -156,11 +153,9 @@ class Exporter:
         *,
         backends: Callable[[], Iterable[BackendView]] = tuple,
         of_wings: Callable[[], Iterable[tuple[Family, str]]] = tuple,
-        alert_deliveries: Callable[[], Mapping[str, int]] = dict,
         wall: Callable[[], float] = time.time,
         boot: Callable[[], float] = boot_now,
     ) -> None:
-        """`alert_deliveries`: to an Alertmanager by result; empty without one."""
         self._views = views
         self._status = status
         self._wall = wall
@@ -173,7 +168,6 @@ class Exporter:
         self.listeners: Callable[[], int] = lambda: 0
         self.backends = backends
         self.of_wings = of_wings
-        self.alert_deliveries = alert_deliveries
 
     def render(self, accept: str = "") -> tuple[bytes, str]:
         """The text and its content type, in the format of the Accept header."""
@@ -196,9 +190,6 @@ class Exporter:
         yield from _encoded(agent_samples(self._status(), views, self.listeners()))
         yield from _encoded(backend_samples(self.backends()))
         yield from _encoded(self.of_wings())
-        pushed = self.alert_deliveries().items()
-        lines = [sample(_PUSHED.name, count, result=result) for result, count in pushed]
-        yield _PUSHED, "".join(lines).encode()
         yield from _encoded(self.http.samples())
         yield from _encoded(self.machine.samples())
         yield _RENDER, sample(_RENDER.name, self._last_cost).encode()

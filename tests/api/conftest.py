@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import MappingProxyType
+from types import MappingProxyType, SimpleNamespace
 from typing import Any
 
 import aiohttp
@@ -21,6 +21,7 @@ from agent.api.server import Server
 from agent.config.sections import ApiSection
 from agent.core.alerts import AlertBoard
 from agent.metrics.exporter import Exporter
+from agent.wings.alerting.part import Alerting
 from agent.wings.messages.part import MessagesPart
 from agent.wings.webhooks.all import Webhooks
 from tests.fakes.evidence import FakeEvidence
@@ -79,7 +80,7 @@ async def serve_fakes(
     metrics: Exporter,
     path: Path,
     *,
-    alerts: Callable[[], AlertBoard] = AlertBoard,
+    board: Callable[[], AlertBoard] = AlertBoard,
     of_wings: Mapping[type, Any] = MappingProxyType({}),
     outbox: Any = None,
     **fleet: Any,
@@ -93,10 +94,9 @@ async def serve_fakes(
         metrics,
         answers,
         keys.check,
-        alerts,
         FakeEvidence(),
         places={},
-        of_wings=of_wings,
+        of_wings={Alerting: SimpleNamespace(board=board), **of_wings},
         outbox=outbox,
     )
     return await serve(parts, socket_path=path, environ={}, **fleet)

@@ -396,13 +396,11 @@ def test_counts_of_a_killed_agent_stay_out_of_the_counters(
     assert of(found, "wa_agent_check_duration_seconds_count", check="health") == 10
 
 
-def test_a_message_that_failed_and_deliveries_to_an_alertmanager_are_counted(
+def test_a_message_that_failed_is_counted(
     house: tuple[FakeSupervisor, Exporter],
 ) -> None:
     supervisor, exporter = house
     put(supervisor, "a", messages={"in": 1, "out": 2, "failed": 3})
-    exporter.alert_deliveries = lambda: {"done": 4, "failed": 1}
     found = samples(exporter)
     name = "wa_session_messages_total"
     assert of(found, name, session="a", direction="out", result="failed") == 3
-    assert of(found, "wa_agent_alert_deliveries_total", result="failed") == 1

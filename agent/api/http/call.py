@@ -16,7 +16,6 @@ from agent.api.http.fields import Field, read_body, read_query
 from agent.api.http.fleet_gate import FleetGate
 from agent.api.http.idempotency import IdempotentAnswers
 from agent.config.sections import ApiSection
-from agent.core.alerts import AlertBoard
 from agent.core.model import Instance, InstanceId
 from agent.core.view import InstanceView
 from agent.deliver.bus import Subscription
@@ -47,7 +46,6 @@ class Parts:
     metrics: Exporter
     answers: IdempotentAnswers
     check_database: Callable[[], Awaitable[str]]
-    alerts: Callable[[], AlertBoard]
     evidence: Evidence
     places: Mapping[str, str]
     """Paths of the agent: its state, its sessions, the agent.toml that it read."""

@@ -51,7 +51,6 @@ def write_bundle(
         "config.json": without_secrets(tables_of(hide_secrets(config))),
         "environment.json": _environment(os.environ),
         "events.json": _events(config, client),
-        "alerts.json": _asked(client, "/api/alerts"),
         "backends.json": _asked(client, "/api/backends"),
         "health.json": _asked(client, "/api/health"),
         "metrics.txt": _metrics(client),

@@ -88,7 +88,6 @@ def _agent(here: Installation) -> Iterator[Finding]:
         yield wrong(cause, "the agent tries again by itself; sessions run meanwhile", check="port")
     if agent["dbus_connected"] is False:
         yield wrong("the agent lost D-Bus", "systemctl status dbus", check="dbus")
-    yield from _alerts(client)
     yield from _passkeys(client)
 
 
@@ -104,22 +103,6 @@ def _status(agent: dict[str, Any], health: dict[str, Any]) -> Finding:
         words = "it runs and is not ready" if agent["alive"] else "it runs and its loop hangs"
         return note(words, "wa-agent health; journalctl -u wa-agent")
     return ok(f"version {VERSION} runs, {health['instances']['total']} instances")
-
-
-def _alerts(client: Client) -> Iterator[Finding]:
-    board = client.get("/api/alerts")
-    loud = [
-        alert["name"]
-        for alert in board["alerts"]
-        if alert["state"] == "firing" and alert["severity"] != "none"
-    ]
-    if loud:
-        names = ", ".join(sorted(set(loud)))
-        yield note(f"{len(loud)} fire: {names}", "wa-agent alerts", check="alerts")
-    else:
-        yield ok("none fires", check="alerts")
-    if problem := board["alertmanager_problem"]:
-        yield note(problem, "correct [alerts] alertmanager, or start it", check="alertmanager")
 
 
 def _passkeys(client: Client) -> Iterator[Finding]:

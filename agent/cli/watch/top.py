@@ -62,8 +62,8 @@ def look(client: Client) -> Sight:
     health, alerts, incidents = {}, [], []
     with contextlib.suppress(AgentSaidNo):
         health = client.get("/api/health")
-        alerts = client.get("/api/alerts", {"state": "firing"})["alerts"]
         incidents = client.get("/api/incidents")["incidents"]
+        alerts = client.get("/api/alerts", {"state": "firing"})["alerts"]
     return Sight(instances, figures["instances"], figures.get("system"), health, alerts, incidents)
 
 

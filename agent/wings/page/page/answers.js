@@ -162,18 +162,16 @@ async function look() {
   note((await get("/performance-metrics")).instances);
   if (reads()) {
     answers.machines = answers.caller.fleet ? await get("/api/fleet") : null;
-    const [alerts, incidents, backends, health, memory, repairs] = await Promise.all(
-      [
-        "/api/alerts",
-        "/api/incidents",
-        "/api/backends",
-        "/api/health",
-        "/api/memory/report",
-        "/api/repairs/statistics",
-      ].map((path) => get(path)),
-    );
+    const [alerts, incidents, backends, health, memory, repairs] = await Promise.all([
+      getIfThere("/api/alerts"),
+      get("/api/incidents"),
+      get("/api/backends"),
+      get("/api/health"),
+      get("/api/memory/report"),
+      get("/api/repairs/statistics"),
+    ]);
     Object.assign(answers, {
-      alerts: alerts.alerts,
+      alerts: alerts && alerts.alerts,
       incidents: incidents.incidents,
       backends: backends.backends,
       health,
@@ -184,6 +182,13 @@ async function look() {
   state.cost = Date.now() - begun;
   state.tell("answers");
 }
+
+// null where the agent has no such path: what answers it was taken away.
+const getIfThere = (path) =>
+  get(path).catch((error) => {
+    if (error instanceof Refused && error.status === 404) return null;
+    throw error;
+  });
 
 export const machineOf = (instance) =>
   answers.machines.machines.find(({ name }) => name === instance.machine);

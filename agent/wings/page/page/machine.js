@@ -57,7 +57,7 @@ function systemRows() {
     { system } = answers.system;
   // WaDeadMansSwitch always fires: it proves that alerts arrive.
   const count = (state) =>
-    (answers.alerts || []).filter((alert) => alert.state === state && alert.severity !== "none").length;
+    answers.alerts.filter((alert) => alert.state === state && alert.severity !== "none").length;
   return [
     ["Agent", (agent.ready ? "ready" : "not ready yet") + ", version " + agent.version],
     ["Started", agent.started, true],
@@ -75,7 +75,7 @@ function systemRows() {
     ["Disk free", bytes(system.diskFree)],
     ["Open connections", system.activeConnections],
     ["Failed operations", percent(system.errorRate)],
-    ["Alerts", count("firing") + " firing, " + count("pending") + " pending"],
+    ...(answers.alerts ? [["Alerts", count("firing") + " firing, " + count("pending") + " pending"]] : []),
     ["Workers run by", agent.host + (agent.dbus_connected === false ? ", D-Bus lost" : "")],
   ];
 }

@@ -16,6 +16,7 @@ from agent.core.model import InstanceId
 from agent.daemon.wing_parts import Around
 from agent.engines.catalog import CATALOG
 from agent.errors import EngineError, TryLater
+from agent.metrics.exporter import Exporter
 from agent.supervise.requests.kept_messages import KeptMessages
 from agent.wings.messages.out.outbox import Outbox, open_outbox
 from tests.api.conftest import House, OpenHouse
@@ -46,7 +47,13 @@ def over_an_outbox(open_house: OpenHouse, tmp_path: Path) -> OpenHouse:
         def outbox_of(
             supervisor: FakeSupervisor, store: FakeKeys, messages: KeptMessages
         ) -> Outbox:
-            return open_outbox(Around(config, store, supervisor.bus, messages, supervisor))
+            exporter = Exporter(supervisor.views, supervisor.status, tmp_path)
+            around = Around(
+                *(config, store, supervisor.bus, messages, supervisor, exporter),
+                in_force=lambda: config,
+                figures=dict,
+            )
+            return open_outbox(around)
 
         async with open_house(outbox_of=outbox_of, **changes) as made:
             (run,) = made.outbox.tasks().values()

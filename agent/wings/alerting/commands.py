@@ -67,7 +67,7 @@ def _add_export_options(parser: argparse.ArgumentParser) -> None:
 
 
 def listen(options: argparse.Namespace) -> int:
-    from agent.cli.alerts.listener import listen  # other commands start without an HTTP server
+    from agent.wings.alerting.listener import listen  # other commands start without an HTTP server
 
     return listen(options.at, as_json=wants_json(options))
 

@@ -9,8 +9,8 @@ import pytest
 from agent.config.sections import ApiSection
 from agent.metrics.exporter import Exporter
 from tests.api.conftest import House, serve_fakes
-from tests.fakes.alerts import a_board
 from tests.fakes.supervisor import FakeKeys, FakeSupervisor
+from tests.wings.alerting.a_board import a_board
 
 
 @pytest.fixture
@@ -23,7 +23,7 @@ async def client(tmp_path: Path) -> AsyncIterator[aiohttp.ClientSession]:
         FakeKeys(),
         exporter,
         tmp_path / "api.sock",
-        alerts=a_board,
+        board=a_board,
     )
     connector = aiohttp.UnixConnector(str(tmp_path / "api.sock"))
     async with aiohttp.ClientSession(connector=connector, base_url="http://localhost") as session:

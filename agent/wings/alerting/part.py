@@ -6,7 +6,7 @@ import logging
 import math
 import socket
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -30,15 +30,17 @@ from agent.core.alerts import (
 from agent.core.alerts.series import STARTED
 from agent.core.model import Category, InstanceId, JournalEntry
 from agent.core.view import AgentStatus, InstanceView
-from agent.deliver.alertmanager import Alertmanager, Raised
+from agent.daemon.wing_parts import Around, Begin
 from agent.errors import StoreError
 from agent.log import bound
 from agent.metrics.exporter import Exporter
 from agent.metrics.rules import JOB
 from agent.metrics.runbook import link, what_to_do
+from agent.metrics.text import COUNTER, Family, sample
 from agent.store.database import Store
-from agent.supervise.periodic.alerts_kept import ROW, PendingRow, firing_in, pending_in
 from agent.wing import runbook_page
+from agent.wings.alerting.alertmanager import Alertmanager, Raised
+from agent.wings.alerting.alerts_kept import ROW, PendingRow, firing_in, pending_in
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +49,21 @@ READY_WITHIN = 60.0
 KEPT_PAST = 10
 CLOCK_GRACE = 1.0
 """The process' beginning is known to a tick of the kernel, by a clock that may be put right."""
+
+
+DELIVERIES = Family("wa_agent_alert_deliveries_total", COUNTER, "Lists sent to an Alertmanager.")
+
+
+def open_part(around: Around) -> "Alerting":
+    return Alerting(
+        around.in_force,
+        around.supervisor.views,
+        around.supervisor.status,
+        around.exporter,
+        around.store,
+        alertmanager_of(around.config.alerts),
+        around.figures,
+    )
 
 
 @dataclass(slots=True)
@@ -81,6 +98,22 @@ class Alerting:
             problem,
             self.config().runbooks or runbook_page(),
         )
+
+    def tasks(self) -> Mapping[str, Begin]:
+        sending = {} if self.alertmanager is None else {"alertmanager": self.alertmanager.run}
+        return {"alerts": self.run, **sending}
+
+    def reload(self, config: Config) -> None:
+        """Each look asks for the settings in force."""
+
+    def samples(self) -> Iterator[tuple[Family, str]]:
+        if self.alertmanager is not None:
+            counted = self.alertmanager.deliveries.items()
+            lines = [sample(DELIVERIES.name, count, result=result) for result, count in counted]
+            yield DELIVERIES, "".join(lines)
+
+    def figures(self) -> None:
+        """No alert reads the alerting."""
 
     async def run(self) -> None:
         await self._take_over()

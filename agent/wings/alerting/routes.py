@@ -2,11 +2,13 @@
 
 from typing import Any
 
-from agent.api.http.call import Call, Json
+from agent.api.http.auth import Right
+from agent.api.http.call import Call, Json, Route
 from agent.api.http.fields import STRING, Field
 from agent.core.alerts import ActiveAlert, AlertBoard, AlertState, Key, Severity
 from agent.core.event_json import wall_text
 from agent.metrics.runbook import link, what_to_do
+from agent.wings.alerting.part import Alerting
 
 STATES = (AlertState.FIRING, AlertState.PENDING, AlertState.RESOLVED)
 WORSE = (Severity.CRITICAL, Severity.WARNING, Severity.NONE)
@@ -14,7 +16,7 @@ LIST = (Field("state", STRING, "only in this state", choices=STATES),)
 
 
 async def list_alerts(call: Call) -> Json:
-    board = call.parts.alerts()
+    board = call.parts.wing(Alerting).board()
     state = call.query.get("state")
     chosen = [alert for alert in board.alerts if state in (None, alert.state)]
     chosen.sort(key=_how_bad)
@@ -46,3 +48,6 @@ def show_alert(active: ActiveAlert, board: AlertBoard) -> dict[str, Any]:
         "runbook": link(active.alert, board.runbooks),
         "what_to_do": what_to_do(active.alert, active.session),
     }
+
+
+ROUTES = (Route("GET", "/api/alerts", Right.READ, list_alerts, "The agent's alerts", query=LIST),)

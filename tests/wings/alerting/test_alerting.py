@@ -22,10 +22,10 @@ from agent.core.model import (
     JournalEntry,
 )
 from agent.core.view import AgentStatus
-from agent.deliver.alertmanager import Raised
 from agent.metrics.exporter import Exporter
 from agent.store.database import Store
-from agent.supervise.periodic.alerts import Alerting, alertmanager_of
+from agent.wings.alerting.alertmanager import Raised
+from agent.wings.alerting.part import Alerting, alertmanager_of
 from agent.wings.webhooks.deliveries import WebhookFigures
 from tests.conftest import Eventually
 from tests.fakes.supervisor import FakeSupervisor, make_view
@@ -293,11 +293,24 @@ def test_no_address_means_no_alertmanager() -> None:
     assert made.url == "http://127.0.0.1:9093"
 
 
+def test_deliveries_to_an_alertmanager_are_counted_where_one_is_set(bench: Bench) -> None:
+    bench.alerting.alertmanager = None
+    assert not [*bench.alerting.samples()]
+    assert [*bench.alerting.tasks()] == ["alerts"]
+    made = alertmanager_of(AlertPolicy(alertmanager="http://127.0.0.1:9093"))
+    assert made is not None
+    made.deliveries["failed"] = 2
+    bench.alerting.alertmanager = made
+    ((family, text),) = bench.alerting.samples()
+    assert f'{family.name}{{result="failed"}} 2' in text
+    assert [*bench.alerting.tasks()] == ["alerts", "alertmanager"]
+
+
 async def test_the_time_that_a_condition_holds_goes_on_over_a_restart_of_the_agent(
     tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = [1000.0]
-    monkeypatch.setattr("agent.supervise.periodic.alerts.boot_now", lambda: now[0])
+    monkeypatch.setattr("agent.wings.alerting.part.boot_now", lambda: now[0])
     before = make(tmp_path, store, patience=1.0)
     before.put("a", ConnectionStatus.RECONNECTING)
     await before.alerting.look()
@@ -319,14 +332,14 @@ async def test_a_condition_from_before_a_long_absence_counts_no_more(
     gap: str, tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = [1000.0]
-    monkeypatch.setattr("agent.supervise.periodic.alerts.boot_now", lambda: now[0])
+    monkeypatch.setattr("agent.wings.alerting.part.boot_now", lambda: now[0])
     before = make(tmp_path, store, patience=1.0)
     before.put("a", ConnectionStatus.RECONNECTING)
     await before.alerting.look()
     if gap == "an hour":
         now[0] += 3600
     else:
-        monkeypatch.setattr("agent.supervise.periodic.alerts_kept.boot_id", lambda: "another")
+        monkeypatch.setattr("agent.wings.alerting.alerts_kept.boot_id", lambda: "another")
     after = make(tmp_path, store, patience=1.0)
     after.put("a", ConnectionStatus.RECONNECTING)
     await after.alerting._take_over()
@@ -339,7 +352,7 @@ async def test_a_restart_of_the_agent_ends_no_alert_about_the_last_quarter_of_an
     tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = [1000.0]
-    monkeypatch.setattr("agent.supervise.periodic.alerts.boot_now", lambda: now[0])
+    monkeypatch.setattr("agent.wings.alerting.part.boot_now", lambda: now[0])
     before = make(tmp_path, store, patience=1.0)
     before.put("a")
     await before.alerting.look()

@@ -17,9 +17,9 @@ from agent.config.sections import ApiSection
 from agent.metrics.exporter import Exporter
 from tests.api.conftest import House, serve_fakes
 from tests.cli.conftest import Cli
-from tests.fakes.alerts import a_board
 from tests.fakes.supervisor import FakeKeys, FakeSupervisor
 from tests.ports import free_port
+from tests.wings.alerting.a_board import a_board
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ async def alarmed(tmp_path: Path) -> AsyncIterator[Path]:
     supervisor, path = FakeSupervisor(), tmp_path / "alarmed.sock"
     exporter = Exporter(supervisor.views, supervisor.status, tmp_path)
     server = await serve_fakes(
-        ApiSection(listen=""), supervisor, FakeKeys(), exporter, path, alerts=a_board
+        ApiSection(listen=""), supervisor, FakeKeys(), exporter, path, board=a_board
     )
     yield path
     await server.close()

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from agent.deliver.alertmanager import BATCH, Alertmanager, Raised
+from agent.wings.alerting.alertmanager import BATCH, Alertmanager, Raised
 from tests.conftest import Eventually
 from tests.ports import free_port
 

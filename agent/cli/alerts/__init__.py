@@ -1,1 +1,0 @@
-"""Commands about alerts: evaluating, exporting, testing, and a listener for a trial."""
