@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from agent.core.model import Claim, ClaimFact, ConnectionStatus
 from agent.core.setting import setting
+from agent.core.words import NOT_TOLD
 
 PHASES = ("process", "attached", "loaded", "injected", "pairing", "login", "sync")
 """In the order in which a start passes through them; an engine may leave some out."""
@@ -33,7 +34,7 @@ _LIGHT = ("pairing", "login", "sync")
 
 def is_light(claim: Claim) -> bool:
     """Whether the heavy part of its start is over: its processes run, its page is loaded."""
-    return claim.phase in _LIGHT or claim.status not in PASSING
+    return claim.phase in _LIGHT or claim.status not in PASSING or claim.reason == NOT_TOLD
 
 
 @dataclass(frozen=True, slots=True)

@@ -84,3 +84,19 @@ async def test_a_killed_worker_leaves_nothing_of_its_program(
     await eventually(
         lambda: Path(f"/proc/{own}").exists() or Path(f"/proc/{child}").exists(), False
     )
+
+
+async def test_bots_that_tell_nothing_hold_up_no_other_session(
+    make_agent: Callable[..., RunningAgent], eventually: Callable[..., Awaitable[Any]]
+) -> None:
+    """Nobody can say when their start is over, so it is over when they run."""
+    agent = make_agent(declare("stays"))
+    await agent.start({"WA_AGENT_START__PARALLEL": "1"})
+    for id in ("one", "two"):
+        body = {"id": id, "engine": "program", "settings": {"program": "stays"}}
+        await agent.do("POST", "/api/instance", body)
+    await agent.create("shop")
+    await eventually(lambda: agent.status("shop"), "CONNECTED")
+    for id in ("one", "two"):
+        pids = agent.state / "sessions" / id / "pids"
+        await eventually(pids.exists)

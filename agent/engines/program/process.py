@@ -179,8 +179,7 @@ class Process:
         task.result()
 
     async def _sweep(self) -> None:
-        mark = f"NOTIFY_SOCKET={self.notices.address}".encode()
-        await asyncio.to_thread(kill_all, mark, self.pid)
+        await asyncio.to_thread(kill_all, self.pid)
 
     async def _print(self, printed: int, output: Output) -> None:
         loop = asyncio.get_running_loop()

@@ -49,27 +49,43 @@ def reap(but: int) -> None:
                 os.waitpid(pid, os.WNOHANG)
 
 
-def kill_all(mark: bytes, but: int) -> int:
-    """Every process below this worker that has this mark in its environment; how many there were.
-    Blocks for moments. `but`: the child that somebody waits for, which is not waited for here."""
+def kill_all(waited: int) -> int:
+    """Every process below this worker, which starts nothing else; how many there were. Blocks for
+    moments. `waited`: the child that somebody waits for, which is not waited for here."""
     killed: set[int] = set()
     for _ in range(ROUNDS):
-        left = [pid for pid in descendants(os.getpid()) if _has_mark(pid, mark)]
+        left = _stop_all()
         for pid in left:
-            with suppress(ProcessLookupError, PermissionError):
-                os.kill(pid, signal.SIGKILL)
+            _signal(pid, signal.SIGKILL)
         killed.update(left)
-        reap(but)
+        reap(waited)
         if not left:
             break
         time.sleep(PAUSE)
     return len(killed)
 
 
-def _has_mark(pid: int, mark: bytes) -> bool:
-    """Not of one that is dead already: it has no environment any more."""
+def _stop_all() -> set[int]:
+    """One that forks faster than it is killed stands still first, until no new one is found."""
+    stopped: set[int] = set()
+    for _ in range(ROUNDS):
+        found = {pid for pid in descendants(os.getpid()) if _lives(pid)}
+        if found <= stopped:
+            break
+        for pid in found - stopped:
+            _signal(pid, signal.SIGSTOP)
+        stopped |= found
+    return stopped
+
+
+def _signal(pid: int, number: int) -> None:
+    with suppress(ProcessLookupError, PermissionError):
+        os.kill(pid, number)
+
+
+def _lives(pid: int) -> bool:
     try:
-        with open(f"/proc/{pid}/environ", "rb") as file:  # noqa: PTH123
-            return mark in file.read()
+        with open(f"/proc/{pid}/stat", "rb") as file:  # noqa: PTH123
+            return file.read().rpartition(b")")[2].split()[0] not in (b"Z", b"X")
     except OSError:
         return False

@@ -10,6 +10,7 @@ from agent.core.network.reach import UNREACHABLE
 from agent.core.phases import is_light
 from agent.core.plan import ActionKind, Plan
 from agent.core.waiting import BACKEND_DOWN, BACKEND_UNCHECKED
+from agent.core.words import NOT_TOLD
 from agent.supervise.facts import Facts
 from agent.supervise.reach.watch import Reaching
 from agent.supervise.turns.memory import LACKS, MemoryRoom
@@ -56,8 +57,11 @@ class Turns:
 
     def note_claim(self, facts: Facts) -> None:
         """What its worker reports may show that the heavy part of its start is over."""
-        if facts.run.claim is not None and is_light(facts.run.claim.claim):
+        claim = None if facts.run.claim is None else facts.run.claim.claim
+        if claim is not None and is_light(claim):
             self.gates.is_light(facts.id)
+        if claim is not None and claim.reason == NOT_TOLD:
+            self.gates.settled(facts.id)  # it may never tell more
 
     def settled(self, facts: Facts) -> None:
         self.gates.settled(facts.id)

@@ -65,6 +65,22 @@ def stays() -> None:
     signal.pause()
 
 
+def strays() -> None:
+    """A child leaves its session and has no environment; another runs on from child to child."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    child = subprocess.Popen(["sleep", "600"], start_new_session=True, env={})
+    if os.fork() == 0:
+        while True:
+            if os.fork():
+                os._exit(0)
+            os.setsid()
+            (HERE.parent / "runs").touch()
+            time.sleep(0.02)
+    (HERE.parent / "pids").write_text(f"{os.getpid()} {child.pid}")
+    notify("READY=1")
+    signal.pause()
+
+
 def shows() -> None:
     """Its environment and its open files, for whoever looks."""
     files = [file.name for file in Path("/proc/self/fd").iterdir()]

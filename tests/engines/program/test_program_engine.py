@@ -122,6 +122,27 @@ async def test_a_bot_that_ignores_its_end_is_killed_with_all_it_started(
     assert "the program did not end within 0.3 s and was killed" in bench.errors()
 
 
+async def test_nothing_of_a_bot_is_left_whatever_it_does_to_hide(bench: ProgramBench) -> None:
+    bench.run("strays", stop=0.2)
+    await bench.linked()
+    await bench.is_now("INITIALIZING", "not_told")
+    pids = [int(pid) for pid in (await bench.file("pids", lambda told: " " in told)).split()]
+    await bench.until((bench.folder / "runs").exists)
+    assert await bench.stop() == 0
+    assert [pid for pid in pids if lives(pid)] == []
+    assert runs_of(bench.session) == []
+
+
+def runs_of(session: Path) -> list[int]:
+    """Processes with this session in their environment."""
+    found = []
+    for place in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if f"WA_SESSION={session}".encode() in (place / "environ").read_bytes():
+                found.append(int(place.name))
+    return found
+
+
 async def test_a_bot_ends_with_a_worker_that_is_killed(bench: ProgramBench) -> None:
     bench.run("quiet")
     link = await bench.linked()
