@@ -100,3 +100,30 @@ async def test_bots_that_tell_nothing_hold_up_no_other_session(
     for id in ("one", "two"):
         pids = agent.state / "sessions" / id / "pids"
         await eventually(pids.exists)
+
+
+async def test_a_bot_that_was_cleaned_up_or_came_back_is_still_the_program_it_names(
+    make_agent: Callable[..., RunningAgent], eventually: Callable[..., Awaitable[Any]]
+) -> None:
+    """A new folder's file says as much as the old one did before its worker reads it."""
+    agent = make_agent(declare("quiet"))
+    await agent.start()
+    body = {"id": "shop", "engine": "program", "settings": {"program": "quiet"}}
+    await agent.do("POST", "/api/instance", body)
+
+    async def runs() -> bool:
+        shown = await agent.show("shop")
+        return (shown["health"]["reason"], shown["unit"]["state"]) == ("not_told", "active")
+
+    await eventually(runs)
+    for _ in range(3):
+        await agent.do("POST", "/api/instance/shop/cleanup", {"confirm": True})
+        story = await agent.story("shop")
+        assert [told for _, told in story if "has no [[program]]" in told] == []
+        await eventually(runs)
+    gone = (await agent.do("DELETE", "/api/instance/shop"))["trash"]
+    await agent.do("POST", f"/api/trash/{gone}/restore", {})
+    await agent.do("POST", "/api/instance/shop/enable", {})
+    await eventually(runs)
+    story = await agent.story("shop")
+    assert [told for _, told in story if "has no [[program]]" in told] == []

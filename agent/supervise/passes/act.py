@@ -133,7 +133,10 @@ class Executor:
         return ""
 
     async def _begin_run(self, facts: Facts, *, again: bool) -> None:
-        """A start by the agent: held to its limits, and a stop may interrupt it."""
+        """A start by the agent: held to its limits, and a stop may interrupt it. What its worker is
+        told, it reads from the file beside its session."""
+        if facts.saved.identity_behind or facts.saved.identity is None:
+            await self.save(facts, [])
         await self.host.set_limits(facts.id, self.settings.limits(facts))
         failed = facts.unit.state is UnitState.FAILED
         if failed or facts.action.started_run or facts.record.seen_run:
@@ -167,6 +170,7 @@ class Executor:
             return ""  # its server took the keys away itself, and keeps nothing here
         why = WHY_RETIRED.get(plan.name) or f"the pairing ended: {facts.record.reason}"
         name = await asyncio.to_thread(set_aside, self.session_root, facts, why)
+        facts.saved.identity = None  # the new folder's file knows less
         await self._look_at_files(facts)
         return name
 
