@@ -56,7 +56,7 @@ class Libraries {
 
   noteWwebjs(exports) {
     const { Client } = exports ?? {};
-    if (typeof Client?.prototype?.initialize === "function") require("./wwebjs.cjs").note(Client, this.#channel, this.#wants);
+    if (typeof Client?.prototype?.initialize === "function") require("./wwebjs.cjs").note(exports, this.#channel, this.#wants);
   }
 }
 

@@ -2,18 +2,21 @@
 // What a Client of whatsapp-web.js tells by its events, and how it is asked.
 const FIRST_CODE = 60;
 const NEXT_CODE = 20;
-const ACKS = { "-1": "error", 0: "pending", 1: "sent", 2: "delivered", 3: "read", 4: "played" };
+const ACKS = { "-1": "error", 0: "pending", 1: "server", 2: "delivered", 3: "read", 4: "played" };
 const ENDS = { LOGOUT: "logout", UNPAIRED: "logout", UNPAIRED_IDLE: "logout", CONFLICT: "conflict" };
 const REFUSED = { TOS_BLOCK: "tos_block", SMB_TOS_BLOCK: "tos_block", PROXYBLOCK: "proxy_block", DEPRECATED_VERSION: "client_outdated" };
 let current;
 
-/** Each client is watched from its first `initialize` on; the class itself stays the program's own. */
-function note(Client, channel) {
+/** Each client is watched from its first `initialize` on; the class itself stays the program's own.
+ *  `wants`: what the agent wants of messages. */
+function note(lib, channel, wants) {
+  const { Client } = lib;
+  const wanted = wants.length ? { lib, channel, keeps: wants.includes("keep") } : null;
   const initialize = Client.prototype.initialize;
   if (initialize.noted) return;
   const wrapped = function (...args) {
     try {
-      watch(this, channel);
+      watch(this, channel, wanted);
     } catch {
       // The program has its client, whatever becomes of our part.
     }
@@ -26,10 +29,13 @@ function note(Client, channel) {
 
 const watched = new WeakSet();
 
-function watch(client, channel) {
+function watch(client, channel, wanted) {
   const seen = { client, codes: 0, open: false, provedAt: 0 };
   current = seen;
-  channel.serve({ look, stop: () => current.client.destroy(), logout: () => current.client.logout() });
+  const works = { look, stop: () => current.client.destroy(), logout: () => current.client.logout() };
+  const { Messages, EVENTS, SENDS } = wanted ? require("./wwebjs_messages.cjs") : { EVENTS: [] };
+  if (wanted) seen.messages = new Messages(client, wanted, () => current === seen && seen.open);
+  channel.serve({ ...works, ...seen.messages?.works }, wanted ? { sends: SENDS } : {});
   channel.tell("connecting", {});
   if (watched.has(client)) {
     seenOf.set(client, seen);
@@ -46,6 +52,7 @@ function watch(client, channel) {
         // The program's own handlers come after this one.
       }
     });
+  for (const event of EVENTS) on(event, (now, ...its) => now.messages.hear(event, ...its));
   on("qr", (now, qr) => channel.tell("qr", { qr, expires: now.codes++ ? NEXT_CODE : FIRST_CODE }));
   on("loading_screen", (_now, percent) => channel.tell("sync", { progress: Number(percent) / 100 }));
   on("authenticated", () => channel.tell("paired", {}));
