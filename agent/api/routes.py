@@ -93,7 +93,7 @@ ROUTES: tuple[Route, ...] = (
     Route("GET", f"{ID}/qr", OPERATE, show_qr, "The code to scan; JSON, PNG, SVG or text by Accept", query=WAIT, timely=True),  # noqa: E501
     Route("POST", f"{ID}/pairing-code", OPERATE, web_session.pairing_code, "A code to type on the phone instead of a scan", web_session.PAIRING_CODE, query=WAIT, timely=True),  # noqa: E501
     Route("GET", f"{ID}/screenshot", ADMIN, web_session.screenshot, "A picture of an instance's page: PNG, or JPEG if a PNG is too large", query=WAIT, timely=True),  # noqa: E501
-    Route("GET", f"{ID}/worker-lines", OPERATE, evidence.worker_lines, "The last lines of an instance's worker"),  # noqa: E501
+    Route("GET", f"{ID}/worker-lines", OPERATE, evidence.worker_lines, "The last lines of an instance's worker", query=evidence.LINES),  # noqa: E501
     Route("GET", f"{ID}/failed-starts", OPERATE, evidence.failed_starts, "The diagnostics that an engine kept of failed starts, newest first"),  # noqa: E501
     Route("GET", f"{ID}/failed-starts/{FAILED}/picture", ADMIN, evidence.failed_start_picture, "The picture of a failed start"),  # noqa: E501
     Route("GET", f"{ID}/events", READ, instances.history, "An instance's history, newest first", query=instances.HISTORY),  # noqa: E501

@@ -10,7 +10,7 @@ class FakeEvidence:
 
     def watch(self) -> None: ...
 
-    async def worker_lines(self, id: InstanceId) -> WorkerLines:
+    async def worker_lines(self, id: InstanceId, after: int | None = None) -> WorkerLines:
         return WorkerLines(None, f"journalctl -u wa-instance@{id}")
 
     async def failed_starts(self, id: InstanceId) -> list[object]:

@@ -3,12 +3,15 @@
 from aiohttp import web
 
 from agent.api.http.call import Call, Json
+from agent.api.http.fields import INTEGER, Field
+
+LINES = (Field("after", INTEGER, "the `next` of the answer before: what came since", least=0),)
 
 
 async def worker_lines(call: Call) -> Json:
     call.supervisor.view(call.id)
-    tail = await call.parts.evidence.worker_lines(call.id)
-    return {"lines": tail.lines, "command": tail.command}
+    tail = await call.parts.evidence.worker_lines(call.id, call.query.get("after"))
+    return {"lines": tail.lines, "command": tail.command, "next": tail.next, "cut": tail.cut}
 
 
 async def failed_starts(call: Call) -> Json:

@@ -20,6 +20,10 @@ class WorkerLines:
     lines: list[str] | None
     """None where the agent may not read them; then `command` shows them."""
     command: str
+    next: int = 0
+    """Where the next look goes on."""
+    cut: bool = False
+    """The file was shortened since: lines may be missing before these."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,12 +38,13 @@ class Evidence:
     def watch(self) -> None:
         self.sampler.watch()
 
-    async def worker_lines(self, id: InstanceId) -> WorkerLines:
+    async def worker_lines(self, id: InstanceId, after: int | None = None) -> WorkerLines:
+        """The last ones; with `after`, a `next` of before, those that came since."""
         path = self.host.log_path(id)
         if path is None:
             return WorkerLines(None, f"journalctl -u wa-instance@{id} -n {LINES}")
-        lines = await asyncio.to_thread(_last_lines, path)
-        return WorkerLines(lines, f"tail -n {LINES} {path}")
+        lines, next, cut = await asyncio.to_thread(_read_lines, path, after)
+        return WorkerLines(lines, f"tail -n {LINES} {path}", next, cut)
 
     async def failed_starts(self, id: InstanceId) -> list[FailedStart]:
         return await asyncio.to_thread(list_failed_starts, self.session_root, id)
@@ -48,13 +53,20 @@ class Evidence:
         return await asyncio.to_thread(read_picture, self.session_root, id, name)
 
 
-def _last_lines(path: Path) -> list[str]:
+def _read_lines(path: Path, after: int | None) -> tuple[list[str], int, bool]:
+    """Whole lines, where to go on, and whether the file is shorter than it was."""
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     try:
         with os.fdopen(os.open(path, flags), "rb") as file:
             size = file.seek(0, os.SEEK_END)
-            file.seek(max(size - _TAIL, 0))
-            text = file.read(_TAIL).decode(errors="replace")
+            cut = after is not None and after > size
+            begin = max(size - _TAIL, 0) if after is None else 0 if cut else after
+            file.seek(begin)
+            raw = file.read(_TAIL)
     except OSError:
-        return []
-    return [redact(line) for line in text.splitlines()[-LINES:]]
+        return [], 0, False
+    # What is written at this moment comes with the next look.
+    whole = raw[: raw.rfind(b"\n") + 1] or (raw if len(raw) == _TAIL else b"")
+    lines = whole.decode(errors="replace").splitlines()
+    shown = lines[-LINES:] if after is None else lines
+    return [redact(line) for line in shown], begin + len(whole), cut

@@ -42,7 +42,7 @@ KEEPS = words_of(
     "send, read, presence, backends list, backends show, backends add, "
     "backends sessions, backends adopt, "
     "backends check, backends reset, backends drop-in, qr, invite, top, health, why, recover, "
-    "incidents release, reasons, events, fleet status, fleet drain, fleet undrain, fleet "
+    "incidents release, reasons, events, logs, fleet status, fleet drain, fleet undrain, fleet "
     "forget, fleet accept, fleet move, fleet release, fleet why, fleet command, fleet leave, "
     "programs list, programs drop-in, webhooks list, webhooks test, webhooks "
     "dead, webhooks retry, snapshot, snapshots, export, "

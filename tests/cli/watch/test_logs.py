@@ -1,0 +1,43 @@
+"""`wa-agent logs`: the worker's lines by the agent, or by the journal where that has them."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from agent.supervise.requests.evidence import _read_lines
+from tests.cli.conftest import Cli
+
+
+@pytest.fixture
+def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """What a journalctl was asked for."""
+    program, found = tmp_path / "journalctl", tmp_path / "asked"
+    program.write_text(f'#!/bin/sh\necho "$*" > {found}\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    return found
+
+
+async def test_on_systemd_the_journal_is_asked_as_the_caller(cli: Cli, asked: Path) -> None:
+    await cli("create", "sales", "--engine", "sandbox")
+    assert (await cli("logs", "sales", "-f")).status == 0
+    wanted = "--no-pager -q -u wa-instance@sales.service -n 60 -o short-iso -f\n"
+    assert asked.read_text() == wanted
+    assert (await cli("logs", "nobody")).status == 3
+
+
+def test_lines_go_on_where_the_last_look_ended(tmp_path: Path) -> None:
+    log = tmp_path / "worker.log"
+    log.write_bytes(b"one\ntwo\nhal")
+    lines, after, cut = _read_lines(log, None)
+    assert (lines, cut) == (["one", "two"], False)
+    with log.open("ab") as file:
+        file.write(b"f\nBearer wak_abcdefgh_0123456789abcdef\n")
+    lines, after, cut = _read_lines(log, after)
+    assert lines[0] == "half"
+    assert "0123456789abcdef" not in lines[1]
+    log.write_bytes(b"anew\n")  # it was full, and began again
+    assert _read_lines(log, after) == (["anew"], 5, True)
+    assert _read_lines(log, 5) == ([], 5, False)
+    assert _read_lines(tmp_path / "none", None) == ([], 0, False)
