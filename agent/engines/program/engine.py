@@ -21,6 +21,7 @@ from agent.engines.program.environment import (
     read_environment_file,
     refuse_other_user,
 )
+from agent.engines.program.files import refuse_unusable
 from agent.engines.program.messages import KEEP, ProgramMessages
 from agent.engines.program.note import write_note
 from agent.engines.program.output import Output
@@ -93,7 +94,7 @@ class ProgramEngine:
             try:
                 await self._start()
             except EngineError as error:
-                self._state.ended(MISSING, str(error))
+                self._state.refused(error)
 
     def _is_well(self) -> bool:
         """It runs, and has not said that its session ended: it is left to itself."""
@@ -107,6 +108,8 @@ class ProgramEngine:
                 f"agent.toml has no [[program]] named {self._name or '(none is set)'}", code=MISSING
             )
         refuse_other_user(program)
+        if (claim := self._state.claim).paired:
+            await asyncio.to_thread(refuse_unusable, self._folder, claim.account)
         of_file = await asyncio.to_thread(read_environment_file, program.environment_file)
         told = {"WA_INSTANCE": self._folder.parent.name, "WA_SESSION": str(self._folder)}
         told |= self._messages.told(program)

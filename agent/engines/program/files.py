@@ -5,7 +5,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from agent.core.words import SessionFiles
+from agent.core.words import SUSPECT, SessionFiles
 from agent.engines.baileys.creds import CREDS
 from agent.engines.baileys.files import RULES as BAILEYS
 from agent.engines.baileys.files import read_json, read_key_file
@@ -99,6 +99,14 @@ def check_login(folder: Path, account: str) -> None:
             code="session_damaged",
         )
     BAILEYS.check_login(keys, account)
+
+
+def refuse_unusable(folder: Path, account: str) -> None:
+    """Before each start of a bot whose session is paired: over an empty or damaged store it would
+    begin anew."""
+    if cause := lost_store(folder):
+        raise EngineError(f"the session is paired, and {cause}", code=SUSPECT)
+    check_login(folder, account)
 
 
 RULES = FileRules(

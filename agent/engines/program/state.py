@@ -9,7 +9,9 @@ from agent.core.findings.crypto_patterns import CryptoFinding
 from agent.core.words import NOT_TOLD, Claim, ConnectionStatus, Happening
 from agent.engines.baileys.codes import CRYPTO_WORDS, why_closed
 from agent.engines.base import Qr, Reporter
+from agent.engines.program.environment import MISSING
 from agent.engines.raw import text
+from agent.errors import EngineError
 
 Status = ConnectionStatus
 
@@ -82,6 +84,14 @@ class ProgramState:
     def ended(self, reason: str, raw: str) -> None:
         self._forget()
         self.change(Status.DISCONNECTED, reason, raw=raw)
+
+    def refused(self, error: EngineError) -> None:
+        """It was not started; where its files are why, the agent looks at these."""
+        if error.code == MISSING:
+            self.ended(error.code, str(error))
+            return
+        self._forget()
+        self.change(Status.AUTH_FAILURE, error.code, raw=str(error)[:200])
 
     def stopped(self) -> None:
         self._forget()

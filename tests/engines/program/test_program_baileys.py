@@ -129,3 +129,26 @@ async def test_a_bot_notices_nothing(bot: BotBench) -> None:
     assert claim.raw.startswith("it was ended by SIGUSR2")
     await bot.stop()
     assert 'arguments ["--shop","1 2"] options --no-warnings' in bot.log()
+
+
+@pytest.mark.parametrize("how", ["zeros", "gone"])
+async def test_a_bot_that_was_killed_is_not_started_on_spoilt_files(
+    bot: BotBench, how: str
+) -> None:
+    """Its worker runs on, and looks before each start: the bot would begin anew over them."""
+    link = await bot.pair()
+    pid = (await link.call("probe"))["detail"]["pid"]
+    os.kill(pid, signal.SIGSTOP)
+    creds = bot.session / "auth_info_baileys" / "creds.json"
+    if how == "zeros":
+        creds.write_bytes(bytes(900))
+    else:
+        shutil.rmtree(creds.parent)
+    os.kill(pid, signal.SIGKILL)
+    await bot.is_now("DISCONNECTED", "program_ended")
+    await link.call("connect")
+    wanted = "session_damaged" if how == "zeros" else "unpaired_suspect"
+    assert (await bot.is_now("AUTH_FAILURE", wanted)).paired
+    assert (await link.call("probe"))["detail"]["program"] is False
+    assert creds.exists() == (how == "zeros")
+    assert not creds.exists() or creds.read_bytes() == bytes(900)
