@@ -1,18 +1,18 @@
 """From a file, the environment and the command line to one checked Config."""
 
 import math
-import tomllib
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 from agent.config.backends import BackendDeclaration
 from agent.config.config import Config, Declaration, sections
 from agent.config.environment import SECOND_LIMITS, parse_text, read_environment, read_for_backends
-from agent.config.lines import find_lines, line_of
+from agent.config.lines import find_lines
 from agent.config.problem import Problem
 from agent.config.rules import find_problem
+from agent.config.source import Source, nearest, parse, read_text
 from agent.config.wing_tables import ArrayTable, WingTable, wing_tables
 from agent.core.model import parse_instance_id
 from agent.core.setting import is_whole, read_value, settings_of
@@ -25,23 +25,6 @@ PATHS = frozenset(
     {"state_path", "session_storage_path", "cache_path", "socket"}
     | {"database_password_file", "certificate", "certificate_key", "ca", "profiles_env_file"}
 )
-LONGEST = 1 << 20
-"""Bytes of a configuration file; above it, it is something else."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Source:
-    """Where values come from, to say so in an error."""
-
-    words: str
-    base: Path
-    """What a relative path in it is relative to."""
-    lines: Mapping[str, int]
-
-    def refuse(self, key: str, cause: str) -> ConfigError:
-        line = line_of(dict(self.lines), key)
-        where = self.words if line is None else f"{self.words}, line {line}"
-        return ConfigError(f"cannot use {key} in {where}: {cause}", field=key)
 
 
 def load_config(
@@ -54,11 +37,11 @@ def load_config(
     """Defaults, then the file, then the environment, then `overrides` (dotted keys). A file that
     was named must exist. `more`: the rules that only a room above knows."""
     config = Config()
-    origin: dict[str, _Source] = {}
+    origin: dict[str, Source] = {}
     if path is not None:
-        text = _read(path)
-        tables = _parse(text, path)
-        source = _Source(str(path), path.absolute().parent, find_lines(text))
+        text = read_text(path)
+        tables = parse(text, path)
+        source = Source(str(path), path.absolute().parent, find_lines(text))
         config = _apply_file(config, tables, source)
         origin[""] = source
     given = read_environment(env, config)
@@ -69,13 +52,13 @@ def load_config(
         if low in given and high not in given and not _is_set(high, origin):
             given[high] = (max(given[low][0], _value_of(config, high)), given[low][1])
     for key, (value, words) in given.items():
-        origin[key] = _Source(words, Path.cwd(), {})
+        origin[key] = Source(words, Path.cwd(), {})
         section, _, name = key.partition(".")
         holder = getattr(config, section)
         config = replace(config, **{section: _apply(holder, section, {name: value}, origin[key])})
     for number, name, value, words in read_for_backends(env, config.backend):
         key = f"backend[{number}].{name}"
-        origin[key] = _Source(words, Path.cwd(), {})
+        origin[key] = Source(words, Path.cwd(), {})
         changed = _change(config.backend[number], f"backend[{number}]", {name: value}, origin[key])
         rest = (*config.backend[:number], changed, *config.backend[number + 1 :])
         config = replace(config, backend=rest)
@@ -92,12 +75,12 @@ def _value_of(config: Config, key: str) -> Any:
     return getattr(getattr(config, section), name)
 
 
-def _is_set(key: str, origin: Mapping[str, _Source]) -> bool:
+def _is_set(key: str, origin: Mapping[str, Source]) -> bool:
     file = origin.get("")
     return key in origin or (file is not None and key in file.lines)
 
 
-def _blame(problem: Problem, origin: Mapping[str, _Source]) -> ConfigError:
+def _blame(problem: Problem, origin: Mapping[str, Source]) -> ConfigError:
     """Name the place where one of the keys of an impossible pair was set."""
     file = origin.get("")
     for key in problem.keys:
@@ -106,43 +89,17 @@ def _blame(problem: Problem, origin: Mapping[str, _Source]) -> ConfigError:
     for key in problem.keys:
         if file and key in file.lines:
             return file.refuse(key, problem.cause)
-    source = file or _Source("the defaults", Path(), {})
+    source = file or Source("the defaults", Path(), {})
     return source.refuse(problem.keys[0], problem.cause)
 
 
-def _read(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            raw = file.read(LONGEST + 1)
-        if len(raw) > LONGEST:
-            raise ConfigError(f"cannot read {path}: it is longer than {LONGEST} bytes")
-        return raw.decode("utf-8-sig")  # some editors put a mark in front
-    except OSError as error:
-        raise ConfigError(f"cannot read {path}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        line = error.object[: error.start].count(b"\n") + 1
-        raise ConfigError(f"cannot read {path}: it is not UTF-8 at line {line}") from None
-
-
-def _parse(text: str, path: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
-        last = f"at line {text.count(chr(10)) + 1}, the last"
-        cause = str(error).replace("at end of document", last)
-        raise ConfigError(f"cannot read {path}: {cause}") from None
-    except ValueError:  # Python's own limit
-        cause = "a number in it has thousands of digits"
-        raise ConfigError(f"cannot read {path}: {cause}") from None
-
-
-def _apply_file(config: Config, tables: Mapping[str, Any], source: _Source) -> Config:
+def _apply_file(config: Config, tables: Mapping[str, Any], source: Source) -> Config:
     of_wings = wing_tables()
     tables = _apart(tables, of_wings)
     known = [*sections(), "backend", "instance", *of_wings]
     for name, table in tables.items():
         if name not in known:
-            raise source.refuse(name, "there is no such table" + _nearest(name, known))
+            raise source.refuse(name, "there is no such table" + nearest(name, known))
         if name == "instance":
             config = replace(config, instance=_declarations(table, source))
         elif name == "backend":
@@ -171,13 +128,13 @@ def _apart(tables: Mapping[str, Any], of_wings: Iterable[str]) -> Mapping[str, A
     return apart
 
 
-def _apply(holder: Any, section: str, values: Mapping[str, Any], source: _Source) -> Any:
+def _apply(holder: Any, section: str, values: Mapping[str, Any], source: Source) -> Any:
     marks = {setting.name: mark for setting, mark in settings_of(holder)}
     changes = {}
     for name, value in values.items():
         key = f"{section}.{name}"
         if name not in marks:
-            raise source.refuse(key, "there is no such key" + _nearest(name, list(marks)))
+            raise source.refuse(key, "there is no such key" + nearest(name, list(marks)))
         default = getattr(holder, name)
         try:
             changes[name] = read_value(value, default, marks[name])
@@ -188,7 +145,7 @@ def _apply(holder: Any, section: str, values: Mapping[str, Any], source: _Source
     return replace(holder, **changes)
 
 
-def _rows_of_wing(own: WingTable, table: Any, source: _Source) -> tuple[Any, ...]:
+def _rows_of_wing(own: WingTable, table: Any, source: Source) -> tuple[Any, ...]:
     if isinstance(own, ArrayTable):
         return _each(own.plain, own.name, table, source)
     if not isinstance(table, dict):
@@ -197,7 +154,7 @@ def _rows_of_wing(own: WingTable, table: Any, source: _Source) -> tuple[Any, ...
     return () if row == own.plain else (row,)
 
 
-def _each(plain: T, name: str, tables: Any, source: _Source) -> tuple[T, ...]:
+def _each(plain: T, name: str, tables: Any, source: Source) -> tuple[T, ...]:
     """What an array of tables says, each over the same defaults."""
     return tuple(
         _apply(plain, f"{name}[{number}]", table, source)
@@ -205,13 +162,13 @@ def _each(plain: T, name: str, tables: Any, source: _Source) -> tuple[T, ...]:
     )
 
 
-def _array(name: str, tables: Any, source: _Source) -> list[dict[str, Any]]:
+def _array(name: str, tables: Any, source: Source) -> list[dict[str, Any]]:
     if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
         raise source.refuse(name, f"it must be written as [[{name}]]")
     return tables
 
 
-def _backend(table: Mapping[str, Any], section: str, source: _Source) -> BackendDeclaration:
+def _backend(table: Mapping[str, Any], section: str, source: Source) -> BackendDeclaration:
     engine = table.get("engine", "")
     own = backend_settings(engine) if isinstance(engine, str) else None
     if own is None:
@@ -223,7 +180,7 @@ def _backend(table: Mapping[str, Any], section: str, source: _Source) -> Backend
 
 
 def _without(
-    table: Mapping[str, Any], other: str, section: str, source: _Source
+    table: Mapping[str, Any], other: str, section: str, source: Source
 ) -> Mapping[str, Any]:
     """The table without the defaults of another engine's keys; another value is a mistake."""
     foreign = backend_settings(other)
@@ -238,7 +195,7 @@ def _without(
 
 
 def _change(
-    backend: BackendDeclaration, section: str, values: Mapping[str, Any], source: _Source
+    backend: BackendDeclaration, section: str, values: Mapping[str, Any], source: Source
 ) -> BackendDeclaration:
     """The backend with these settings, its engine's own among them."""
     known = {setting.name for setting, _ in settings_of(backend.own)}
@@ -249,7 +206,7 @@ def _change(
     return changed
 
 
-def _declarations(tables: Any, source: _Source) -> tuple[Declaration, ...]:
+def _declarations(tables: Any, source: Source) -> tuple[Declaration, ...]:
     declared: dict[str, Declaration] = {}
     for number, table in enumerate(_array("instance", tables, source)):
         key = f"instance[{number}]"
@@ -260,11 +217,11 @@ def _declarations(tables: Any, source: _Source) -> tuple[Declaration, ...]:
     return tuple(declared.values())
 
 
-def _declaration(table: Mapping[str, Any], key: str, source: _Source) -> Declaration:
+def _declaration(table: Mapping[str, Any], key: str, source: Source) -> Declaration:
     known = [field.name for field in fields(Declaration)]
     for name in table:
         if name not in known:
-            raise source.refuse(f"{key}.{name}", "there is no such key" + _nearest(name, known))
+            raise source.refuse(f"{key}.{name}", "there is no such key" + nearest(name, known))
     for name in ("id", "engine"):
         if not table.get(name) or not isinstance(table[name], str):
             raise source.refuse(f"{key}.{name}", "every [[instance]] needs it, as a text")
@@ -298,10 +255,3 @@ def _not_json(table: Mapping[str, Any]) -> str:
         elif not (isinstance(value, str | bool) or is_whole(value)):
             return name
     return ""
-
-
-def _nearest(name: str, known: list[str]) -> str:
-    import difflib  # only after a typing mistake: a running agent never needs it
-
-    near = difflib.get_close_matches(name, known, n=1)
-    return f"; did you mean {near[0]}?" if near else f"; known: {', '.join(known)}"

@@ -169,12 +169,6 @@ class SessionRecord:
     """Since it was moved in, as JSON (findings.first_messages); "" = it was paired here."""
 
 
-def desired_in(boot: str, instance: Instance, record: SessionRecord, by_operator: bool) -> Desired:
-    """An operator's override is void in another boot of the machine."""
-    override = record.override if record.override_boot == boot else Override.NONE
-    return Desired(instance.enabled or by_operator, override)
-
-
 @dataclass(frozen=True, slots=True)
 class UnitStatus:
     """One worker as its host sees it at one moment."""

@@ -6,8 +6,10 @@ from agent.core.model import (
     Claim,
     ClaimFact,
     ConnectionStatus,
+    Desired,
     Instance,
     Observation,
+    Override,
     SessionFiles,
     SessionRecord,
 )
@@ -29,6 +31,12 @@ class MayBePaired(Protocol):
     def claim(self) -> ClaimFact | None: ...
     @property
     def files(self) -> SessionFiles: ...
+
+
+def desired_in(boot: str, instance: Instance, record: SessionRecord, by_operator: bool) -> Desired:
+    """An operator's override is void in another boot of the machine."""
+    override = record.override if record.override_boot == boot else Override.NONE
+    return Desired(instance.enabled or by_operator, override)
 
 
 def no_pairing_to_lose(session: MayBePaired) -> bool:

@@ -1,7 +1,6 @@
 """Asks the agents of other machines: for a promise, for a request that is theirs, for events.
 
-Every request shows the fleet's bearer, so an address that could give it away is refused: plain
-HTTP leads to loopback and private addresses only, and nowhere where the fleet has a `ca`.
+Every request shows the fleet's bearer, so an address that could give it away is refused.
 """
 
 import asyncio
@@ -13,15 +12,14 @@ from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
-from urllib.parse import urlsplit
 
 import aiohttp
 from yarl import URL
 
 from agent.clock import boot_now
 from agent.core.fleet.headers import ACCEPTED_LOSS, CALLER, SCHEME
-from agent.core.network.addresses import refuse_address
 from agent.errors import TryLater
+from agent.fleet.peer_address import refuse_peer
 
 log = logging.getLogger(__name__)
 
@@ -61,24 +59,6 @@ class PeerLost(TryLater):
     """The connection ended after the request was sent: it may have been carried out."""
 
     code = "unknown_outcome"
-
-
-def refuse_peer(address: str, *, tls: bool) -> str:
-    """Why the bearer is not sent to an address; "" = it is."""
-    try:
-        parts = urlsplit(address)
-        host, _ = parts.hostname or "", parts.port
-    except ValueError:
-        return "it is no http:// or https:// address"
-    if not host or parts.username is not None or parts.scheme not in ("http", "https"):
-        return "it is no http:// or https:// address"
-    if parts.scheme == "https":
-        return ""
-    if tls:
-        return "this fleet has a ca, and the address is plain http://"
-    usable = not refuse_address(host, private=True)
-    near = host == "localhost" or (usable and refuse_address(host, private=False))
-    return "" if near else "plain http:// is for loopback and private addresses"
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,8 +9,7 @@ from agent.clock import boot_now
 from agent.config import Config
 from agent.config.wing_tables import check_declared, declared_for, worker_settings
 from agent.core.figures.trend import open_trends
-from agent.core.model import ConnectionStatus, Happening, Instance, InstanceId, parse_instance_id
-from agent.core.reasons import reason_of
+from agent.core.model import Instance, InstanceId, parse_instance_id
 from agent.deliver.bus import EventBus
 from agent.host.base import Host
 from agent.link.client import LinkStats
@@ -25,7 +24,8 @@ from agent.supervise.copies.snapshots import Snapshots
 from agent.supervise.facts import Facts
 from agent.supervise.loop import Loop, Wakes
 from agent.supervise.passes.act import Executor
-from agent.supervise.passes.findings import PASSING, WITH_TEXT, Findings, passing_entry, text_entry
+from agent.supervise.passes.findings import Findings
+from agent.supervise.passes.happenings import Happenings
 from agent.supervise.passes.lost_folder import FolderLooks
 from agent.supervise.passes.observe import Observer
 from agent.supervise.passes.record import Recorder
@@ -36,7 +36,7 @@ from agent.supervise.periodic.carried import CarriedCounters
 from agent.supervise.periodic.key_check import KeyCheck
 from agent.supervise.periodic.learned import Learned
 from agent.supervise.periodic.usage import UsageSampler
-from agent.supervise.reach.watch import Reaching, ReachNews
+from agent.supervise.reach.watch import Reaching, ReachNews, waits_for_its_address
 from agent.supervise.registry import Registry
 from agent.supervise.requests.creation import Creation
 from agent.supervise.requests.highest_cursors import HighestCursors
@@ -91,7 +91,7 @@ class Supervision:
             policy=lambda: settings.config.reconnect.reach,
             session_root=self.root,
             wake=wake,
-            wanted=lambda its: _waits_for_its_address(its, host),
+            wanted=lambda its: waits_for_its_address(its, host),
         )
         self.backends = Backends(
             host=self.ground.backend_host,
@@ -252,34 +252,22 @@ class Supervision:
         self.carried = CarriedCounters(store, registry)
 
     def _observer(self, findings: Findings) -> Observer:
-        def happened(facts: Facts, happening: Happening) -> None:
-            if self.messages.take(facts.id, happening):
-                return
-            if findings.note(facts, happening):
-                self.wake(facts.id)
-            self.registry.touch(facts)
-            if happening.kind in WITH_TEXT:
-                self._notes.write(text_entry(facts, happening))
-            if happening.kind in PASSING and self.ground.bus.wants(happening.kind):
-                self.ground.bus.publish_passing(passing_entry(facts, happening))
-
-        def attached(id: InstanceId) -> None:
-            self.registry.tenure.attached(id)
-            self.messages.attached(id)
-
+        happenings = Happenings(
+            self.messages, findings, self.registry, self._notes, self.ground.bus, self.wake
+        )
         return Observer(
             self.seats,
             self.root,
             self._link_stats,
             self.wake,
-            happened,
+            happenings.take,
             backends=self.backends,
             settings=self.settings,
             checked=self._checks.note,
             first_probe=boot_now() + self.settings.config.start.first_check,
             folders=FolderLooks(self.root),
             devices=self.registry.devices,
-            attached=attached,
+            attached=happenings.attached,
         )
 
     async def _run_pass(self, id: InstanceId) -> float | None:
@@ -310,10 +298,3 @@ class Supervision:
         self._turns.forget(id)
         self.loop.forget(id)
         self.messages.forget(id)
-
-
-def _waits_for_its_address(facts: Facts, host: Host) -> bool:
-    record = facts.record
-    if facts.gone or record.status is ConnectionStatus.CONNECTED:
-        return False
-    return facts.desired(host.boot_id()).should_run and not reason_of(record.reason).hopeless

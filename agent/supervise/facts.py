@@ -26,8 +26,8 @@ from agent.core.model import (
     SessionFiles,
     SessionRecord,
     UnitStatus,
-    desired_in,
 )
+from agent.core.observed import desired_in
 from agent.core.recovery.proof import Kept
 from agent.core.recovery.repair import Repair
 from agent.supervise.counters import Counters

@@ -9,7 +9,8 @@ from agent.core.breaker import breaker_of
 from agent.core.figures.session_figures import with_zeros
 from agent.core.findings.crypto import judge_crypto
 from agent.core.findings.error_rate import PerMinute
-from agent.core.model import ConnectionStatus, Health, HealthVerdict, SessionRecord, desired_in
+from agent.core.model import ConnectionStatus, Health, HealthVerdict, SessionRecord
+from agent.core.observed import desired_in
 from agent.core.reasons import reason_of
 from agent.core.view import (
     MESSAGE_DIRECTIONS,

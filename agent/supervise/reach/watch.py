@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from agent.clock import boot_now
-from agent.core.model import Address, Category, InstanceId, JournalEntry
+from agent.core.model import Address, Category, ConnectionStatus, InstanceId, JournalEntry
 from agent.core.network.reach import (
     NETWORK_CODES,
     UNREACHABLE,
@@ -30,7 +30,9 @@ from agent.core.network.reach import (
     begin_try,
     next_moment,
 )
+from agent.core.reasons import reason_of
 from agent.engines.catalog import needed_address
+from agent.host.base import Host
 from agent.host.machine.routes import Routes
 from agent.supervise.facts import Facts
 from agent.supervise.reach.look import look
@@ -288,3 +290,10 @@ class Reaching:
             watched = self._all.setdefault(address, Watched(address))
         self._of[facts.id] = (settings, watched)
         return watched
+
+
+def waits_for_its_address(facts: Facts, host: Host) -> bool:
+    record = facts.record
+    if facts.gone or record.status is ConnectionStatus.CONNECTED:
+        return False
+    return facts.desired(host.boot_id()).should_run and not reason_of(record.reason).hopeless

@@ -32,11 +32,13 @@ from agent.supervise.registry import Registry
 from agent.supervise.requests.checks import Checking
 from agent.supervise.requests.confirming import must_be_confirmed
 from agent.supervise.requests.in_time import in_time
-from agent.supervise.requests.no_code import (
+from agent.supervise.requests.refusals import (
     is_over_for,
+    refuse_away,
     refuse_failed,
     refuse_kept,
     refuse_silent,
+    refuse_unwanted,
     waits_in_vain,
 )
 from agent.supervise.story import entry
@@ -96,7 +98,7 @@ class Repairs:
     async def try_recover(self, id: InstanceId, *, wait: float | None = None) -> RepairResult:
         """One round of all steps that keep the pairing."""
         facts, deadline = self._registry.get(id), self._deadline(wait)
-        self._must_be_wanted(facts)
+        refuse_unwanted(facts, self._host)
         return await self._until(deadline, facts, self._recover(facts, deadline))
 
     async def cleanup_corrupted(
@@ -110,7 +112,7 @@ class Repairs:
         """Retire the session (the trash keeps it) and offer a new QR."""
         facts, deadline = self._registry.get(id), self._deadline(wait)
         word = must_be_confirmed(facts, "clean up", confirmed=confirmed, passkey=passkey)
-        self._must_be_wanted(facts)
+        refuse_unwanted(facts, self._host)
         repair = self._repair(facts, Goal.CLEANUP, deadline, consent=word)
         return await self._until(deadline, facts, repair)
 
@@ -130,7 +132,7 @@ class Repairs:
         Answered as soon as `in_vain`, too.
         """
         facts, deadline = self._registry.get(id), self._deadline(wait)
-        self._must_be_wanted(facts)
+        refuse_unwanted(facts, self._host)
         word = Consent.NONE
         if confirmed:
             word = must_be_confirmed(facts, "renew", confirmed=True, passkey=passkey)
@@ -140,7 +142,7 @@ class Repairs:
     async def force_reconnection(self, id: InstanceId) -> None:
         """Try now, whatever the attempts, the delay and the circuit say."""
         facts = self._registry.get(id)
-        self._must_be_wanted(facts)
+        refuse_unwanted(facts, self._host)
         reason = reason_of(facts.record.reason) if facts.record.reason else None
         if reason is not None and reason.unpairs:
             raise Refused(f"cannot reconnect {id}: {reason.in_full(id)}", code="never_reconnects")
@@ -178,7 +180,7 @@ class Repairs:
         """The answer to every request for a repair; at its deadline ending "goes_on"."""
         if (answer := await in_time(work, deadline)) is not None:
             return answer
-        self._refuse_away(facts)
+        refuse_away(facts)
         last = facts.repair.last
         sentence = facts.action.refusal or facts.sentence
         so_far = last.answer if last is not None and not last.over else _NOTHING_DONE
@@ -241,7 +243,7 @@ class Repairs:
         last = facts.repair.last
         assert last is not None
         if not over.is_set():
-            self._refuse_away(facts)
+            refuse_away(facts)
         ending = last.ending if over.is_set() else GOES_ON
         if goal is Goal.WORKING_QR and ending in (Ending.GAVE_UP, GOES_ON):
             refuse_kept(facts)
@@ -278,19 +280,8 @@ class Repairs:
         deadline = time.monotonic() + AWAY_PATIENCE
         while facts.wait_reason in AWAY:
             if time.monotonic() > deadline:
-                self._refuse_away(facts)
+                refuse_away(facts)
             await self.wait(asyncio.Event(), POLL)
-
-    def _refuse_away(self, facts: Facts) -> None:
-        if facts.wait_reason in AWAY:
-            raise TryLater(f"cannot reach {facts.id}: {facts.sentence}", code=facts.wait_reason)
-
-    def _must_be_wanted(self, facts: Facts) -> None:
-        if not facts.desired(self._host.boot_id()).should_run:
-            raise Refused(
-                f"cannot repair {facts.id}: it is disabled or stopped; enable or start it first",
-                code="not_wanted",
-            )
 
     async def _intend(self, facts: Facts, said: JournalEntry) -> None:
         bound(said.category, facts.id).info("%s", said.sentence)

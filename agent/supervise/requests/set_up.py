@@ -16,7 +16,7 @@ from agent.host.base import Host
 from agent.supervise.facts import Facts
 from agent.supervise.registry import Registry
 from agent.supervise.requests.calls import Calls
-from agent.supervise.requests.no_code import refuse_silent, waits_in_vain
+from agent.supervise.requests.refusals import refuse_silent, waits_in_vain
 from agent.supervise.requests.repairs import GOES_ON, POLL, RepairResult, Repairs
 from agent.supervise.turns.incidents import Incidents
 from agent.supervise.turns.memory import MEMORY_FULL

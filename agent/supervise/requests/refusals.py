@@ -1,10 +1,12 @@
-"""What a request for a repair answers where no code can be shown: refusals with their cause."""
+"""What a request for a repair is refused with, and how far one goes that shows no code."""
 
 from collections.abc import Iterable
 
 from agent.core.recovery.pairing import WHATSAPP_AWAY
 from agent.core.recovery.repair import Ending, Goal, RecoveryKind, Stage
-from agent.errors import TryLater
+from agent.core.waiting import AWAY
+from agent.errors import Refused, TryLater
+from agent.host.base import Host
 from agent.supervise.facts import Facts
 
 
@@ -76,3 +78,16 @@ def shows_no_code(facts: Facts) -> bool:
     verdict = facts.verdict
     hangs = verdict is not None and verdict.reason == "state_stuck" and verdict.should_cleanup
     return hangs and bool(facts.instance.backend)
+
+
+def refuse_away(facts: Facts) -> None:
+    if facts.wait_reason in AWAY:
+        raise TryLater(f"cannot reach {facts.id}: {facts.sentence}", code=facts.wait_reason)
+
+
+def refuse_unwanted(facts: Facts, host: Host) -> None:
+    if not facts.desired(host.boot_id()).should_run:
+        raise Refused(
+            f"cannot repair {facts.id}: it is disabled or stopped; enable or start it first",
+            code="not_wanted",
+        )
