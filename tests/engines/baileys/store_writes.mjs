@@ -35,6 +35,8 @@ async function work(folder) {
     const keys = state.keys.set(batch(round)).then(() => (acknowledged.keys = round), () => {});
     const creds = store.saveCreds(state.creds).then(() => (acknowledged.creds = round), () => {});
     await Promise.all([keys, creds]);
+    const read = { session: { a: value(round, "a") } };
+    await state.keys.setNow(read, Promise.resolve()).catch(() => {});
   }
   // All of it is on the disk, or it says that it is not: it never waits for what will not come.
   await (failures.length ? assert.rejects(store.settled(), { code: "storage_failed" }) : store.settled());

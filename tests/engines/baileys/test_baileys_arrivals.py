@@ -31,17 +31,24 @@ async def say(bench: Bench, message: dict[str, Any] | str, sender: str = PEER) -
 
 async def test_a_message_is_kept_before_its_receipt_leaves(keeping: Bench) -> None:
     spool = spool_of(keeping)
+    await keeping.hear("first")
+    folder, asked = keeping.folder, spool.asked
     spool.goes_on.clear()
     id = await say(keeping, "hello")
-    await keeping.until(lambda: spool.asked)
+    await keeping.until(lambda: spool.asked > asked)
+    # Its key is on the disk as well by then, and takes the place of the last one when it is kept.
+    (new,) = await keeping.until(lambda: list(folder.glob(".session-*.tmp")))
+    key = folder / f"{new.name[1:].partition('.json')[0]}.json"
+    before = key.read_bytes()
     await keeping.engine.probe(deep=True)  # what would have left before has arrived
     assert keeping.whatsapp.receipts(ACCOUNT, id) == []
     assert keeping.whatsapp.device(ACCOUNT)["unconfirmed"] == 1
     spool.goes_on.set()
     await keeping.until(lambda: keeping.whatsapp.receipts(ACCOUNT, id))
     await keeping.until(lambda: keeping.heard.count("message", id=id))
-    assert spool.given == [f"m:{LID}:{LID}:{id}"]
-    record = dict(spool.of("message")[0])
+    assert key.read_bytes() != before
+    assert spool.given[-1] == f"m:{LID}:{LID}:{id}" and spool.given.count(spool.given[-1]) == 1
+    record = dict(spool.of("message")[-1])
     assert abs(record.pop("at") - time.time()) < 60
     assert record == {
         "kind": "message",

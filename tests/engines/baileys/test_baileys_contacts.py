@@ -100,6 +100,12 @@ def test_no_message_goes_under_a_key_that_the_contact_has_seen_or_cannot_have(
     run_store("signal_sessions.mjs", cache, tmp_path)
 
 
+def test_a_record_is_written_beside_the_old_one_while_what_must_come_first_goes_on(
+    cache: Path, tmp_path: Path
+) -> None:
+    run_store("store_after.mjs", cache, tmp_path)
+
+
 @pytest.mark.parametrize(
     ("name", "words"),
     [

@@ -16,7 +16,7 @@ export function repositoryOf(lib, stored) {
       get: (type, ids) => (OWN_QUEUE.includes(type) ? stored.get(type, ids) : keys.get(type, ids)),
       async set(data) {
         const [now, later] = [partOf(data, true), partOf(data, false)];
-        if (Object.keys(now).length) await stored.setNow(now);
+        if (Object.keys(now).length) await stored.setNow(now, allowedBy(now));
         if (Object.keys(later).length) await keys.set(later);
       },
     };
@@ -26,6 +26,10 @@ export function repositoryOf(lib, stored) {
 
 // ciphertext → what must be done with its plaintext before its key counts as used.
 const waiting = new WeakMap();
+// What a session's record is stored as → that work, which is under way by then.
+const working = new WeakMap();
+
+const allowedBy = ({ session = {} }) => Object.values(session).map((content) => working.get(content)).find(Boolean);
 
 // `keep` gets the padded plaintext; where it fails, the message stays as if it had not been read.
 export const beforeItsKeyIsUsed = (ciphertext, keep) => waiting.set(ciphertext, keep);
@@ -47,9 +51,23 @@ export function waitBeforeKeys({ SessionCipher }, { GroupCipher }) {
   cipher.doDecryptWhisperMessage = async function (...told) {
     return (this.plain = await read.apply(this, told));
   };
+  // The record is written beside the one on the disk while the work goes on: both wait for a disk.
   cipher.storeRecord = async function (record) {
-    if (this.taken) await waiting.get(this.taken)?.(this.plain);
-    return storeRecord.call(this, record);
+    const work = this.taken && waiting.get(this.taken)?.(this.plain);
+    if (!work) return storeRecord.call(this, record);
+    work.catch(() => {}); // who stores the record hears of it
+    const { serialize } = record;
+    record.serialize = function () {
+      const content = serialize.call(this);
+      working.set(content, work);
+      return content;
+    };
+    try {
+      await storeRecord.call(this, record);
+    } finally {
+      delete record.serialize;
+    }
+    await work;
   };
   remember(GroupCipher.prototype, "decrypt");
   const { getPlainText } = GroupCipher.prototype;

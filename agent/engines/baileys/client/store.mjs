@@ -29,6 +29,8 @@ export class Store {
   #refused = 0;
   #senderKeys = null; // author → how many
   #waiting = new Map(); // file → content, null to remove it, AWAY to move it aside
+  #beside = new Map(); // file → {text, temporary}: on the disk already, to be renamed
+  #count = 0;
   #resolvers = [];
   #writing = null;
   #failed = null;
@@ -54,7 +56,7 @@ export class Store {
       if (paired || others.length) throw new StoreError("session_missing", CREDS, "it is gone");
     }
     const creds = stored ?? this.#lib.initAuthCreds();
-    const keys = { get: (type, ids) => this.#get(type, ids), set: (data) => this.#set(data), setNow: (data) => this.#setNow(data) };
+    const keys = { get: (type, ids) => this.#get(type, ids), set: (data) => this.#set(data), setNow: (data, allowed) => this.#setNow(data, allowed) };
     return { creds, keys };
   }
 
@@ -130,9 +132,34 @@ export class Store {
     return this.#put(files);
   }
 
-  // Also libsignal waits for it, with all that the session has for that contact.
-  #setNow(data) {
-    return this.#closed ? Promise.reject(new StoreError("lease_over", "the session's folder", "it is closed")) : this.#set(data);
+  // Also libsignal waits for it, with all that the session has for that contact. `allowed`: what must be
+  // done before this takes the place of what is there; it is written beside that meanwhile.
+  async #setNow(data, allowed) {
+    const beside = allowed && !this.#closed ? await this.#prepare(data, allowed) : [];
+    if (this.#closed) {
+      await this.#drop(beside);
+      throw new StoreError("lease_over", "the session's folder", "it is closed");
+    }
+    for (const each of beside) this.#beside.set(each.file, each);
+    return this.#set(data);
+  }
+
+  async #prepare(data, allowed) {
+    const contents = Object.entries(data).flatMap(([type, values]) => Object.entries(values).map(([id, value]) => [fileOf(`${type}-${id}`), value]));
+    const writes = contents.filter(([file, value]) => file && value).map(async ([file, value]) => {
+      const text = this.#textOf(value);
+      return { file, text, temporary: await this.#writeBeside(file, text) };
+    });
+    const [done, refused] = await Promise.all([Promise.allSettled(writes), allowed.then(() => null, (error) => ({ error }))]);
+    const beside = done.flatMap(({ value }) => value ?? []);
+    const failed = done.find(({ status }) => status === "rejected");
+    if (!refused && !failed) return beside;
+    await this.#drop(beside);
+    throw refused?.error ?? this.#fail(failed.reason);
+  }
+
+  #drop(beside) {
+    return Promise.all(beside.map(({ temporary }) => unlink(temporary).catch(() => {})));
   }
 
   // Said at the first, the tenth, the hundredth...: a contact may go on for ever.
@@ -190,12 +217,16 @@ export class Store {
     }
   }
 
+  #textOf(value) {
+    return JSON.stringify(value, this.#lib.BufferJSON.replacer);
+  }
+
   // Writes of one tick share one flush of the folder.
   #put(files) {
     if (this.#closed) return new Promise(() => {});
     if (this.#failed) return Promise.reject(this.#failed);
     for (const [file, value] of files) {
-      const text = value === null || value === AWAY ? value : JSON.stringify(value, this.#lib.BufferJSON.replacer);
+      const text = value === null || value === AWAY ? value : this.#textOf(value);
       if (text?.length > LARGEST && GROWING.test(file)) this.#refuse();
       else this.#waiting.set(file, text);
     }
@@ -237,7 +268,26 @@ export class Store {
       return;
     }
     if (await this.#isTooMany(file)) return this.#refuse();
-    const temporary = join(this.#folder, `.${file}.${process.pid}.tmp`);
+    const ready = this.#beside.get(file);
+    this.#beside.delete(file);
+    const isIt = ready?.text === text;
+    if (ready && !isIt) await this.#drop([ready]);
+    const temporary = isIt ? ready.temporary : await this.#writeBeside(file, text);
+    try {
+      await rename(temporary, path).catch(async (error) => {
+        if (error.code !== "EISDIR") throw error;
+        await this.#keepAside(file);
+        await rename(temporary, path);
+      });
+    } catch (error) {
+      await unlink(temporary).catch(() => {});
+      throw new StoreError("storage_failed", file, error.code ?? "rename");
+    }
+  }
+
+  // The name of a file that has this content on the disk, and takes the place of the other one next.
+  async #writeBeside(file, text) {
+    const temporary = join(this.#folder, `.${file}.${process.pid}.${(this.#count += 1)}.tmp`);
     try {
       const handle = await open(temporary, constants.O_WRONLY | constants.O_CREAT | constants.O_TRUNC | constants.O_NOFOLLOW, 0o600);
       try {
@@ -246,15 +296,11 @@ export class Store {
       } finally {
         await handle.close();
       }
-      await rename(temporary, path).catch(async (error) => {
-        if (error.code !== "EISDIR") throw error;
-        await this.#keepAside(file);
-        await rename(temporary, path);
-      });
     } catch (error) {
       await unlink(temporary).catch(() => {});
       throw new StoreError("storage_failed", file, error.code ?? "write");
     }
+    return temporary;
   }
 
   // It is looked at again: a whole value may have been written since.
