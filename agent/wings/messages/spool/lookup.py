@@ -15,7 +15,7 @@ def find_record(folder: Folder, segments: Sequence[Segment], id: str) -> dict[st
     raw = json.dumps(id).encode()
     for segment in reversed(segments):
         if segment.has(hash(raw)):
-            for line in _lines_in(folder, segment):
+            for line in _lines_in(folder, segment, raw):
                 if line.id == raw:
                     return line.whole()
     return None
@@ -29,14 +29,15 @@ def search_segment(
     word = json.dumps(message_id, ensure_ascii=False)[1:-1].encode("utf-8", "replace")
     for segment in reversed(segments):
         if segment.first < below:
-            for line in _lines_in(folder, segment):
-                if word in line.body and is_message(record := line.whole(), chat, message_id):
+            for line in _lines_in(folder, segment, word):
+                if is_message(record := line.whole(), chat, message_id):
                     return record, 0
             return None, segment.first
     return None, 0
 
 
-def _lines_in(folder: Folder, segment: Segment) -> Iterator[Line]:
+def _lines_in(folder: Folder, segment: Segment, word: bytes) -> Iterator[Line]:
+    """Those that have the word; the sums of the others are not made."""
     with suppress(OSError), folder.open(segment.name) as file:
-        for _, line in lines_from(file, 0, segment.size):
+        for _, line in lines_from(file, 0, segment.size, [word]):
             yield line
