@@ -15,14 +15,13 @@ from typing import Any
 
 import hypothesis
 import pytest
-from xdist.remote import Producer
-from xdist.scheduler import LoadScopeScheduling
 
 from tests import forked
 from tests.again import Again
 from tests.durations import Durations
 from tests.lacking import not_lent
 from tests.leftovers import Leftovers, sentence
+from tests.order import Order
 from tests.waiting import Pauses, pause
 
 # A test that a busy machine makes slow is not wrong.
@@ -71,6 +70,7 @@ def pytest_configure(config: pytest.Config) -> None:
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     config.stash[LEFT_BEHIND] = []
+    config.pluginmanager.register(Order(), "order")
     if config.getoption("numprocesses", None):
         gc.enable()  # this process looks for no tests itself
     else:
@@ -238,19 +238,6 @@ def failing_disk(tmp_path: Path) -> Iterator[FailingDisk]:
     subprocess.run(["umount", "--lazy", str(disk.folder)], check=True)
 
 
-FIRST = ("system", "daemon", "engines", "baileys", "system_pack")
-"""Rooms of the tests that take longest: they begin first, so that none is left alone at the end."""
-ONE_MACHINE = frozenset({"system", "host"})
-"""These look at the processes of the whole machine: one after the other, in one place."""
-APART = frozenset({"tests/system/test_package.py", "tests/system/test_first_install.py"})
-"""Of these rooms, but all that they look at is in machines that they made."""
-
-
-def room(node: str) -> str:
-    """The folder of tests/ that a test stands in; "" for one elsewhere."""
-    return node.removeprefix("tests/").rpartition("/")[0].partition("/")[0]
-
-
 SLOW = tuple(
     f"tests/{place}"
     for place in (
@@ -270,28 +257,3 @@ def pytest_itemcollected(item: pytest.Item) -> None:
     asked_for = getattr(item, "fixturenames", ())
     if item.nodeid.startswith(SLOW) or not REAL.isdisjoint(asked_for):
         item.add_marker(pytest.mark.slow)
-
-
-@pytest.hookimpl(trylast=True)
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Only where tests run side by side, or they stay in the order of their names."""
-
-    def rank(item: pytest.Item) -> int:
-        place = "system" if room(item.nodeid) in ONE_MACHINE else room(item.nodeid)
-        return FIRST.index(place) if place in FIRST else len(FIRST)
-
-    if hasattr(config, "workerinput"):
-        items.sort(key=rank)
-
-
-class TogetherByFile(LoadScopeScheduling):
-    """What runs in one process: the tests of a file, and all that look at the whole machine."""
-
-    def _split_scope(self, nodeid: str) -> str:
-        file = nodeid.split("::", maxsplit=1)[0]
-        return "machine" if room(nodeid) in ONE_MACHINE and file not in APART else file
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> TogetherByFile:
-    return TogetherByFile(config, log)

@@ -4,6 +4,8 @@ from collections import defaultdict
 
 import pytest
 
+from tests.order import remember, scope
+
 
 class Durations:
     """Registered by conftest.py in the process that prints the summary."""
@@ -11,11 +13,18 @@ class Durations:
     def __init__(self) -> None:
         self.seconds: dict[str, float] = defaultdict(float)
         self.tests: dict[str, int] = defaultdict(int)
+        self.scopes: dict[str, float] = defaultdict(float)
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         room = room_of(report.nodeid)
+        self.scopes[scope(report.nodeid)] += report.duration
         self.seconds[room] += report.duration
         self.tests[room] += report.when == "call"
+
+    def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
+        ended = exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED)
+        if ended and not session.shouldstop and not session.shouldfail:
+            remember(session.config, self.scopes)
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         if len(self.tests) < 2:

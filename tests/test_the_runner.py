@@ -2,12 +2,16 @@
 a test that fails now and then is named."""
 
 import contextlib
+import json
+import os
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from tests.order import measured, place, scope
 
 TOP = Path(__file__).resolve().parents[1]
 
@@ -90,3 +94,35 @@ def test_one_that_failed_and_passes_alone_is_named_flaky_and_the_run_stays_red(
     kinds = {line.rpartition(" ")[0]: line.rpartition("::")[2] for line in about}
     assert kinds == {"FLAKY": "test_fails_once", "FAILED AGAIN": "test_fails_always"}, done.stdout
     assert done.returncode == pytest.ExitCode.TESTS_FAILED
+
+
+def test_side_by_side_the_file_that_took_longest_begins_and_its_time_is_kept(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "pytest.ini").write_text("[pytest]\ntestpaths = checks\n")
+    (tmp_path / "checks").mkdir()
+    for name in ("a", "b", "c"):
+        (tmp_path / f"checks/test_{name}.py").write_text(f"def test_{name}():\n    pass\n")
+    kept = measured(tmp_path)
+    kept.parent.mkdir()
+    kept.write_text(json.dumps({"checks/test_a.py": 1.0, "checks/test_c.py": 2.0}))
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-p", "tests.conftest", "-n", "1", "-v"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(TOP)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    run = [line.rstrip()[-1] for line in done.stdout.splitlines() if " PASSED " in line]
+    assert run == ["b", "c", "a"], f"b is new, c took longest: {done.stdout}"
+    assert set(json.loads(kept.read_text())) == {f"checks/test_{name}.py" for name in "abc"}
+
+
+def test_tests_of_the_one_machine_run_in_one_process_and_those_of_others_beside_it() -> None:
+    one = {scope(f"tests/system/test_{name}.py::test_it") for name in ("life", "units")}
+    assert one == {"machine"}
+    assert scope("tests/system/test_package.py::test_it") == "tests/system/test_package.py"
+    assert scope("tests/host/process/test_host.py::test_it") == "tests/host/process/test_host.py"
+    assert place("tests/system/test_life.py::test_it", {}) < place("tests/cli/test_help.py::x", {})
