@@ -1,29 +1,31 @@
 "use strict";
 // Baileys as a module of ECMAScript: its index exports everything of the original, and a maker that tells.
-// In Node's own thread of hooks (Node 20) nothing but this text can reach the program.
+// In a thread of hooks (Node 20) nothing but this text can reach the program.
 const INDEX = /\/node_modules\/(?:@[^/]+\/)?[^/]*baileys[^/]*\/lib\/index\.js$/;
 const MARK = "?wa-agent";
 
+const isIndex = (url) => INDEX.test(url);
+
 function load(url, context, next) {
-  if (url.endsWith(MARK)) {
-    const found = next(url.slice(0, -MARK.length), context);
-    return found;
-  }
+  if (url.endsWith(MARK)) return next(url.slice(0, -MARK.length), context);
   const found = next(url, context);
   return typeof found?.then === "function" ? found.then((its) => answer(url, its)) : answer(url, found);
 }
 
 function answer(url, found) {
-  if (found.format !== "module" || !INDEX.test(url)) return found;
+  if (found.format !== "module" || !isIndex(url)) return found;
+  return { format: "module", shortCircuit: true, source: sourceOf(url) };
+}
+
+function sourceOf(url) {
   const original = JSON.stringify(url + MARK);
-  const source = `
+  return `
 export * from ${original};
 import * as original from ${original};
 const { wrapMaker } = globalThis[Symbol.for("wa-agent.makers")] ?? { wrapMaker: (maker) => maker };
 const own = wrapMaker(original.makeWASocket ?? original.default, original, ${JSON.stringify(url)});
 export { own as makeWASocket, own as default };
 `;
-  return { format: "module", shortCircuit: true, source };
 }
 
-module.exports = { load };
+module.exports = { load, isIndex, sourceOf };

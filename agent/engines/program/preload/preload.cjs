@@ -49,7 +49,10 @@ if (isOurs()) {
   };
 
   if (Module.registerHooks) Module.registerHooks(require("./hooks.cjs"));
-  else Module.register?.(pathToFileURL(join(__dirname, "hooks.cjs")));
+  else if (Module.register) {
+    const register = () => Module.register(pathToFileURL(join(__dirname, "hooks.cjs")));
+    if (!require("./reading.cjs").answerReads(given ?? "", register)) register();
+  }
 } else if (number) {
   forgetIn(process.env);
 }
