@@ -5,11 +5,11 @@ from contextlib import contextmanager
 
 import pytest
 
+from agent.cli.doctor.database import lock_of
 from agent.errors import Refused, TryLater
 from agent.folder_lock import folder_locked
 from agent.host.only_agent import only_agent
 from agent.host.process.strays import lock_holders
-from agent.store.offline import lock_of
 from agent.vault.copies import staging
 from agent.worker.identity import lock_held
 

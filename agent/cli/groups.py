@@ -37,7 +37,6 @@ WORDS: Mapping[str, str] = {
     "sessions.sandbox": "sandbox",
     "sessions.web": "pairing-code screenshot",
     "doctor.command": "doctor",
-    "install_units": "install-units",
     "config": "config",
     "completion": "",
 }
@@ -52,7 +51,7 @@ SECTIONS: Mapping[str, str] = {
     "copies, and moving in": "snapshot snapshots restore export import trash",
     "sessions on Evolution and whaticket servers": "backends remote-settings removed",
     "many machines": "fleet",
-    "this installation": "run config key install-units completion version worker",
+    "this installation": "run config key completion version worker",
     "trying it out": "sandbox",
 }
 """The titles of the help, each with its commands."""

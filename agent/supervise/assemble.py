@@ -17,6 +17,7 @@ from agent.store.database import Store
 from agent.supervise.agent_status import CheckTimes, StatusFigures
 from agent.supervise.backends.adoption import Adoption
 from agent.supervise.backends.host import BackendHost
+from agent.supervise.backends.kept_folders import bring_kept
 from agent.supervise.backends.passes import BackendPasses
 from agent.supervise.backends.registry import RETRY_AFTER, Backends
 from agent.supervise.copies.schedule import SnapshotClock
@@ -49,7 +50,6 @@ from agent.supervise.turns.packs import Packs
 from agent.supervise.turns.queues import Queues
 from agent.supervise.turns.turns import Turns
 from agent.supervise.views import ViewSources
-from agent.vault.member_folders import bring_kept
 
 PASSES_AT_ONCE = 256
 BACKENDS_AT_ONCE = 64

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from agent.core.model import Instance, InstanceId
+from agent.supervise.backends.files import hook_secret, lay_out_backend, write_roster
 from agent.vault.atomic import write_atomically
-from agent.vault.backend_files import hook_secret, lay_out_backend, write_roster
 from agent.vault.copies.pack import export_snapshot
 from agent.vault.copies.restore import restore_snapshot
 from agent.vault.copies.staging import finish, put_in_place

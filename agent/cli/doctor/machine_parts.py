@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from agent.cli.doctor.checks import lock_holder
+from agent.cli.doctor.database import last_entries, lock_of
 from agent.config import Config
 from agent.core.event_json import show_event
 from agent.errors import WaError
 from agent.host import units
-from agent.store.offline import last_entries, lock_of
 
 LINES = 500
 """Of the services' journal, and of each log file."""

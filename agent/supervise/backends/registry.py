@@ -18,6 +18,12 @@ from agent.host.base import Host
 from agent.link.client import LinkStats
 from agent.supervise.backends.circuit import Circuit
 from agent.supervise.backends.facts import UNREAD_AGAIN, BackendFacts, SeatLink
+from agent.supervise.backends.files import (
+    hook_secret,
+    lay_out_backend,
+    make_backend_folder,
+    read_roster,
+)
 from agent.supervise.backends.news import WorkerNews
 from agent.supervise.backends.notes import Note, noted_circuit, say_by, take_over_circuits
 from agent.supervise.backends.returns import Returns
@@ -26,12 +32,6 @@ from agent.supervise.backends.worker import BackendWorkers
 from agent.supervise.facts import Facts
 from agent.supervise.loop import Wakes
 from agent.supervise.worker_link import Listener
-from agent.vault.backend_files import (
-    hook_secret,
-    lay_out_backend,
-    make_backend_folder,
-    read_roster,
-)
 
 log = logging.getLogger(__name__)
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from agent.core.model import InstanceId
 from agent.errors import WaError
 from agent.supervise.backends.facts import BackendFacts
+from agent.supervise.backends.files import write_roster
 from agent.supervise.facts import Facts
-from agent.vault.backend_files import write_roster
 
 
 class Seats:

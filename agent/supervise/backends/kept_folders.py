@@ -6,7 +6,7 @@ from pathlib import Path
 
 from agent.core.model import InstanceId, parse_instance_id
 from agent.errors import VaultError
-from agent.vault.backend_files import SESSIONS
+from agent.supervise.backends.files import SESSIONS
 from agent.vault.errors import explain
 from agent.vault.locate import names_in, open_folder, open_instance, open_root
 from agent.wing import kept_folders

@@ -7,7 +7,7 @@ import pytest
 
 from agent.core.model import InstanceId
 from agent.errors import VaultError
-from agent.vault.backend_files import hook_secret, lay_out_backend, read_roster, write_roster
+from agent.supervise.backends.files import hook_secret, lay_out_backend, read_roster, write_roster
 
 EVO, A = InstanceId("evo"), InstanceId("a")
 SETTINGS = {"url": "http://127.0.0.1:1", "key": "a-secret"}

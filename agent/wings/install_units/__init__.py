@@ -1,0 +1,1 @@
+"""A program that pip installed becomes a service of its machine."""
