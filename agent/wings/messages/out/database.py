@@ -101,6 +101,7 @@ def _prepare(db: Database) -> None:
 def _find_damage(path: Path) -> str:
     """ "" when the file can be used; SchemaTooNew passes through."""
     try:
+        _roll_back(path)
         with contextlib.closing(connect_to_read(path)) as db:
             return _find_fault(db, path)
     except sqlite3.Error as error:
@@ -109,6 +110,13 @@ def _find_damage(path: Path) -> str:
         raise explain_opening(path, error) from error
     except (ValueError, OverflowError) as error:
         return str(error)
+
+
+def _roll_back(path: Path) -> None:
+    """A kill, or a full disk, while the file was made leaves a journal; no reader plays it back."""
+    if companion(path, "-journal").exists():
+        with contextlib.closing(sqlite3.connect(path, timeout=5.0)) as db:
+            db.execute("pragma schema_version").fetchone()
 
 
 def _find_fault(db: Database, path: Path) -> str:

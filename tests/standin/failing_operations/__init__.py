@@ -1,0 +1,49 @@
+"""A disk for other programs that fails at any of their operations, or at which they are killed."""
+
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.lacking import lacks
+
+SOURCE = Path(__file__).with_name("failing.c")
+KILL = -1
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """`many` operations fail from the operation `first` on, with an errno or KILL."""
+
+    first: int
+    many: int
+    error: int
+
+
+class FailingOperations:
+    """`environment` is for a program whose operations in `folder` are counted."""
+
+    def __init__(self, place: Path, folder: Path) -> None:
+        compiler = shutil.which("cc")
+        if compiler is None:
+            lacks("no C compiler (cc) is installed")
+        library, self._file = place / "failing.so", place / "operations"
+        told = [compiler, "-shared", "-fPIC", "-O1", "-o", library, SOURCE]
+        subprocess.run(told, check=True, timeout=60)
+        self._file.write_bytes(bytes(32))
+        self.environment = {
+            "LD_PRELOAD": str(library),
+            "WA_TESTS_OPERATIONS": str(self._file),
+            "WA_TESTS_FOLDER": str(folder),
+        }
+
+    def begin(self, fault: Fault | None) -> None:
+        """Count from 0."""
+        numbers = (0, fault.first, fault.many, fault.error) if fault else (0, 0, 0, 0)
+        with self._file.open("r+b") as file:
+            file.write(b"".join(each.to_bytes(8, "little", signed=True) for each in numbers))
+
+    @property
+    def count(self) -> int:
+        """Operations so far."""
+        return int.from_bytes(self._file.read_bytes()[:8], "little")
