@@ -38,6 +38,9 @@ class ProgramDeclaration:
         "", "file with more NAME=VALUE lines, read at each start; its values stay out of the log"
     )
     user: str = setting("", 'user that it must run as; "" = the worker\'s')
+    session: str = setting(
+        "", 'where it keeps its session: a folder in its session\'s own, or a path; "" = found'
+    )
     library: str = setting(
         "auto",
         "auto = the library that a Node program uses is noticed; none = nothing is loaded into it",
@@ -81,6 +84,8 @@ def find_faults(program: ProgramDeclaration) -> Iterator[Fault]:
         path = getattr(program, key)
         if path and (not path.startswith("/") or ".." in path.split("/")):
             yield key, f"it must be an absolute path without .., not {path!r:.80}"
+    if ".." in program.session.split("/"):
+        yield "session", f"it must be a path without .., not {program.session!r:.80}"
     if program.command and "/" in (first := program.command[0]) and not first.startswith("/"):
         yield "command", f"its program must be a name or an absolute path, not {first!r:.80}"
     for number, entry in enumerate(program.environment, 1):

@@ -28,6 +28,7 @@ from agent.engines.program.output import Output
 from agent.engines.program.process import Ears, Process
 from agent.engines.program.settings import read_settings
 from agent.engines.program.state import ENDED, FAILING, ProgramState
+from agent.engines.raw import text
 from agent.engines.surroundings import probe_limit
 from agent.engines.tasks import Tasks
 from agent.errors import EngineError, InvalidRequest
@@ -76,6 +77,8 @@ class ProgramEngine:
         self._state = ProgramState(reporter)
         self._run: Process | None = None
         self._last: Output | None = None
+        self._session = ""
+        """Where its library says that it keeps its files."""
         self._stopping = False
         self._busy = asyncio.Lock()
         self._ends: list[float] = []
@@ -134,11 +137,15 @@ class ProgramEngine:
             if self._run is not None:
                 self._messages.take(event, self._run.speech)
             return
+        if event.get("event") == "session":
+            self._session = text(event.get("path"), 4096)
+            return
         before = self._state.claim
         self._state.hear(event)
         claim = self._state.claim
         if claim.paired and (claim.account, True) != (before.account, before.paired):
-            write_note(self._folder, claim.account)
+            declared = self._program.session if self._program is not None else ""
+            write_note(self._folder, claim.account, declared or self._session)
 
     def _take_notice(self, notice: Mapping[str, str]) -> None:
         if status := notice.get("STATUS"):

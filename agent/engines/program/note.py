@@ -2,26 +2,45 @@
 Standard library only."""
 
 import json
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from agent.files import write_whole
 
 NOTE = "program.json"
 
 
-def write_note(folder: Path, account: str) -> None:
-    """Of the moment in which the program told of its pairing."""
-    here = any(entry.name != NOTE for entry in folder.iterdir())
-    content = json.dumps({"version": 1, "account": account, "elsewhere": not here}).encode()
+def write_note(folder: Path, account: str, session: str = "") -> None:
+    """Of the moment in which the program told of its pairing. `session`: where it keeps its files,
+    as its library or agent.toml tells; "" = nobody told."""
+    own, place = folder.resolve(), (folder / session).resolve()
+    inside = place.is_relative_to(own)
+    here = inside and any(entry.name != NOTE for entry in folder.iterdir())
+    content: dict[str, Any] = {"version": 1, "account": account, "elsewhere": not here}
+    if session and inside:
+        content["session"] = str(place.relative_to(own))
     with suppress(OSError):  # a full disk: the claims tell it, too
-        write_whole(folder / NOTE, content, mode=folder.stat().st_mode & 0o660)
+        raw = json.dumps(content).encode()
+        write_whole(folder / NOTE, raw, mode=folder.stat().st_mode & 0o660)
 
 
 def lies_elsewhere(raw: bytes | None) -> bool:
     """Whether it is paired by files that are not here."""
+    return _read(raw).get("elsewhere") is True
+
+
+def session_place(raw: bytes | None) -> str:
+    """Where in its folder the session's files are; "" = not told."""
+    place = _read(raw).get("session")
+    plain = isinstance(place, str) and not place.startswith("/") and ".." not in place.split("/")
+    return str(place) if plain and place != "." else ""
+
+
+def _read(raw: bytes | None) -> Mapping[str, Any]:
     try:
         note = json.loads(raw or b"")
-    except ValueError:
-        return False
-    return isinstance(note, dict) and note.get("elsewhere") is True
+    except (ValueError, RecursionError):
+        return {}
+    return note if isinstance(note, dict) else {}

@@ -65,16 +65,23 @@ def _missing(session: Path, words: str, counts: Callable[[Path], bool]) -> str:
 
 
 def check(folder: SessionFolder, paired: bool) -> FilesReport:
-    stores = dict(_leveldb_stores(folder))
+    if (report := check_profile(folder, PROFILE)).files is not SessionFiles.WHOLE:
+        return report
+    # A page that was only looked at leaves a store behind too. The engine's note knows of a
+    # pairing that came about while no agent was there to record it.
+    is_paired = paired or _note_says_paired(folder)
+    return FilesReport(SessionFiles.WHOLE if is_paired else SessionFiles.UNPAIRED)
+
+
+def check_profile(folder: SessionFolder, profile: str) -> FilesReport:
+    """Of a browser's profile at this path in the folder, whose pairing somebody else knows of."""
+    stores = dict(_leveldb_stores(folder, f"{profile}/{STORES}"))
     if not stores:
         return FilesReport(SessionFiles.UNPAIRED)
     for store, sizes in stores.items():
         if problem := _leveldb_problem(folder.path / store, sizes):
             return FilesReport(SessionFiles.DAMAGED, problem)
-    # A page that was only looked at leaves a store behind too. The engine's note knows of a
-    # pairing that came about while no agent was there to record it.
-    is_paired = paired or _note_says_paired(folder)
-    return FilesReport(SessionFiles.WHOLE if is_paired else SessionFiles.UNPAIRED)
+    return FilesReport(SessionFiles.WHOLE)
 
 
 def _note_says_paired(folder: SessionFolder) -> bool:
@@ -98,10 +105,10 @@ def _note(folder: SessionFolder) -> Mapping[str, Any]:
     return note if isinstance(note, dict) else {}
 
 
-def _leveldb_stores(folder: SessionFolder) -> Iterator[tuple[str, Mapping[str, int]]]:
-    for name in folder.sizes(f"{PROFILE}/{STORES}"):
+def _leveldb_stores(folder: SessionFolder, stores: str) -> Iterator[tuple[str, Mapping[str, int]]]:
+    for name in folder.sizes(stores):
         if name.endswith(".leveldb"):
-            store = f"{PROFILE}/{STORES}/{name}"
+            store = f"{stores}/{name}"
             yield store, folder.sizes(store)
 
 

@@ -14,7 +14,7 @@ _HOMES = HIDDEN[:3]
 def render_reach(program: ProgramDeclaration) -> str:
     """ "" = the unit has all rights that it needs."""
     read = sorted({path for path in _read(program) if _below(path, HIDDEN)})
-    write = [program.folder] if program.folder else []
+    write = [path for path in (program.folder, program.session) if path.startswith("/")]
     lines = [f"BindReadOnlyPaths={path}" for path in read if not _below(path, write)]
     lines += [f"BindPaths={path}" for path in write]
     if not lines:

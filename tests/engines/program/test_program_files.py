@@ -1,6 +1,7 @@
 """A program's session folder: what is known of it, and what never starts a bot anew."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -8,10 +9,12 @@ import pytest
 from agent.core.model import Instance, InstanceId
 from agent.core.words import SessionFiles
 from agent.engines.program.files import RULES
-from agent.engines.program.note import NOTE, write_note
+from agent.engines.program.note import NOTE, session_place, write_note
 from agent.engines.program.output import is_drawn_code
 from agent.errors import EngineError
 from agent.vault.check import inspect_files
+from agent.vault.copies.restore import restore_snapshot
+from agent.vault.copies.take import Subject, take_snapshot
 from agent.vault.identity import create, write_identity
 
 KEY = {"private": {"type": "Buffer", "data": "a"}, "public": {"type": "Buffer", "data": "b"}}
@@ -72,9 +75,66 @@ def test_a_session_that_lies_elsewhere_is_no_lost_one(session: Path) -> None:
 
 
 def test_files_of_another_library_are_kept_as_they_are(session: Path) -> None:
-    (session / "session-shop" / "Default").mkdir(parents=True)
+    (session / "store").mkdir()
+    (session / "store" / "keys.db").write_bytes(b"keys")
     assert files_of(session) is SessionFiles.WHOLE
     RULES.check_login(session, "5511900000001")
+
+
+STORE = "Default/IndexedDB/https_web.whatsapp.com_0.indexeddb.leveldb"
+
+
+@pytest.mark.parametrize("place", [".wwebjs_auth/session", ".wwebjs_auth/session-shop", "session"])
+def test_local_auth_is_found_copied_and_restored(session: Path, place: str) -> None:
+    write_note(session, "5511900000001")
+    store = session / place / STORE
+    store.mkdir(parents=True)
+    (session / place / "SingletonLock").symlink_to("host-1")
+    (session / place / "Default" / "Cache").mkdir()
+    (session / place / "Default" / "Cache" / "f_1").write_bytes(b"cached")
+    content = {"CURRENT": b"MANIFEST-1", "MANIFEST-1": b"made", "000003.log": b"pairing"}
+    for name, raw in content.items():
+        (store / name).write_bytes(raw)
+    assert files_of(session) is SessionFiles.WHOLE
+    root, shop = session.parents[1], Instance(InstanceId("shop"), "program", True)
+    copy = take_snapshot(root, Subject(shop, True, "5511900000001", "test"))
+
+    # What a power cut leaves of it is seen, and the copy is whole without the browser's caches.
+    (store / "CURRENT").write_bytes(b"")
+    assert files_of(session) is SessionFiles.DAMAGED
+    restore_snapshot(root, shop, copy, "a test")
+    assert files_of(session) is SessionFiles.WHOLE
+    assert {file.name: file.read_bytes() for file in store.iterdir()} == content
+    assert not (session / place / "Default" / "Cache").exists()
+
+    assert RULES.lost_store(session) == ""
+    shutil.rmtree(session / place / "Default" / "IndexedDB")
+    assert RULES.lost_store(session).endswith("holds nothing of WhatsApp")
+    assert files_of(session) is SessionFiles.UNPAIRED
+
+
+def test_keys_are_found_where_the_note_says(session: Path) -> None:
+    place = session / "data" / "auth"
+    place.mkdir(parents=True)
+    (place / "creds.json").write_bytes(b"")
+    assert files_of(session) is SessionFiles.WHOLE  # nobody knows them
+    write_note(session, "5511900000001", "data/auth")
+    assert files_of(session) is SessionFiles.DAMAGED
+    with pytest.raises(EngineError, match="would begin anew over it"):
+        RULES.check_login(session, "5511900000001")
+    (place / "creds.json").write_text(json.dumps(CREDS))
+    (place / "pre-key-1.json").write_text("{}")
+    assert files_of(session) is SessionFiles.WHOLE
+
+
+def test_a_session_outside_its_folder_lies_elsewhere(session: Path, tmp_path: Path) -> None:
+    (session / "log").touch()
+    write_note(session, "5511900000001", str(tmp_path / "srv"))
+    (session / "log").unlink()
+    assert files_of(session) is SessionFiles.WHOLE
+    for told in ("/etc", "../x", 7):
+        (session / NOTE).write_text(json.dumps({"session": told}))
+        assert session_place((session / NOTE).read_bytes()) == ""
 
 
 CODE = "\u2584\u2584\u2584\u2580 \u2588 \u2580\u2588\u2588 \u2584\u2580\u2580 \u2588\u2588\u2588"

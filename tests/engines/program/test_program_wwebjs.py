@@ -72,6 +72,9 @@ async def test_a_client_is_noticed_asked_and_ended_in_order(bench: ClientBench) 
     await bench.until(lambda: {its.kind for its in bench.happened} >= {"message", "ack"})
     assert (await link.call("probe", {"deep": True}))["detail"]["open"] is True
 
+    note = json.loads((bench.session / "program.json").read_text())
+    assert note["session"] == ".wwebjs_auth/session"
+
     assert await bench.stop() == 0
     assert Path(f"{bench.phone}.log").read_text() == "destroyed\n"
     log = bench.errors()

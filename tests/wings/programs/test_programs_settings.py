@@ -38,6 +38,7 @@ def shop(**settings: str) -> Instance:
         ('environment = ["WA_INSTANCE=other"]', "WA_INSTANCE is the worker's to set"),
         ('environment = ["NOTIFY_SOCKET=@x"]', "NOTIFY_SOCKET is the worker's to set"),
         ('environment_file = ".env"', "an absolute path"),
+        ('session = "../other"', "a path without .."),
         ("starts = 0", "at least 1"),
         ("shell = true", "there is no such key"),
     ],

@@ -55,7 +55,11 @@ function watch(client, channel, wanted) {
   for (const event of EVENTS) on(event, (now, ...its) => now.messages.hear(event, ...its));
   on("qr", (now, qr) => channel.tell("qr", { qr, expires: now.codes++ ? NEXT_CODE : FIRST_CODE }));
   on("loading_screen", (_now, percent) => channel.tell("sync", { progress: Number(percent) / 100 }));
-  on("authenticated", () => channel.tell("paired", {}));
+  on("authenticated", () => {
+    const { userDataDir } = client.authStrategy ?? {}; // of LocalAuth
+    if (typeof userDataDir === "string") channel.tell("session", { path: userDataDir });
+    channel.tell("paired", {});
+  });
   on("auth_failure", (now) => close(now, channel, { reason: "bad_session" }));
   on("ready", (now) => {
     now.open = true;

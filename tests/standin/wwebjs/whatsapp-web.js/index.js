@@ -1,10 +1,14 @@
 // A stand-in for the library whatsapp-web.js: its Client with the doors that bots use, and no browser.
 // Lines of JSON on the socket PHONE say what happens: {"emit": [event, ...]}, {"state": …, "info": …}.
 const { EventEmitter } = require("node:events");
+const { resolve } = require("node:path");
 const { createServer } = require("node:net");
 const { appendFileSync, rmSync } = require("node:fs");
 
 class Client extends EventEmitter {
+  // As LocalAuth, which bots use.
+  authStrategy = { userDataDir: resolve("./.wwebjs_auth/session") };
+
   async initialize() {
     rmSync(process.env.PHONE, { force: true });
     this.server = createServer((line) => line.on("data", (text) => this.happens(JSON.parse(text))));
