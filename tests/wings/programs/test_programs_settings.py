@@ -88,6 +88,8 @@ def test_a_session_gets_the_row_that_it_names_and_no_other(tmp_path: Path) -> No
             'environment_file = "/etc/wa-agent/bot.env"\n',
             ["BindReadOnlyPaths=/etc/wa-agent/bot.env"],
         ),
+        ('session = "/srv/auth"\n', ["BindPaths=/srv/auth"]),
+        ('session = "auth"\n', []),
         ('folder = "/home/deploy/bot"\n', ["ProtectHome=tmpfs", "BindPaths=/home/deploy/bot"]),
     ],
 )
