@@ -47,7 +47,7 @@ async def stop_in_order(
             await what
         except WaError as error:
             written = False
-            log.error("the stop goes on: %s", error)
+            log.error("cannot finish a step of the stop, continuing: %s", error)
 
     async def save_records() -> None:
         await write(supervision.registry.save_all(closing=not leave))

@@ -44,7 +44,7 @@ class ViewSources:
 
 
 def view_of(facts: Facts, sources: ViewSources) -> InstanceView:
-    """What outlives the agent is shown as the disk has it: a kill must not take it back."""
+    """Instance and record are shown as saved: a kill of the agent undoes nothing that was seen."""
     now, now_wall = boot_now(), time.time()
     saved = SavedFacts() if facts.saved.rows_behind else facts.saved
     instance, record = saved.instance or facts.instance, saved.record or facts.record

@@ -1,6 +1,7 @@
-"""Which accepted loss of records a machine has heard of, and to whom it promises nothing for it.
+"""The last accepted loss of records that this machine has seen.
 
-A machine that has not heard of it may run what another one owns by the records that are left.
+A machine that has not seen it gets no promise: it may run what another one owns by the records
+that are left.
 """
 
 from dataclasses import dataclass

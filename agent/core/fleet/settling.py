@@ -1,7 +1,7 @@
-"""Whether the database runs for so long that sessions start and change machines by its word.
+"""Whether the database has been up for a full ttl.
 
-A database that has just begun may have lost records: who runs a session by an older word has
-ended after a ttl. Counted by this machine's boot clock, because the database's own clock jumps.
+Until then its records may be older than the leases that machines hold, so no session starts or
+moves. Counted by this machine's boot clock, because the database's own clock jumps.
 """
 
 from dataclasses import dataclass

@@ -103,7 +103,7 @@ class BaileysEngine:
         return ProbeAnswer(self._state.current(), detail)
 
     async def lease(self, until: float | None) -> None:
-        """Node ends the connection past it by itself, whatever becomes of this process."""
+        """Node closes the connection when `until` has passed, even if this process is dead."""
         self._life.lease = until
         if (client := self._life.client) is not None and client.alive:
             await client.call("lease", 5.0, until=shown_by_monotonic(until))

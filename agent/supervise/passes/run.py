@@ -29,8 +29,8 @@ from agent.supervise.passes.circuit import note_circuit
 from agent.supervise.passes.due import ON_ITS_WAY
 from agent.supervise.passes.findings import Findings
 from agent.supervise.passes.lost_folder import holds_the_only_copy, save_from_worker
+from agent.supervise.passes.observation import observation_of
 from agent.supervise.passes.observe import Observer, observe
-from agent.supervise.passes.picture import picture
 from agent.supervise.passes.record import Recorder, note_restarts
 from agent.supervise.passes.repair import Ladder, Step
 from agent.supervise.passes.wait_reasons import WaitReasons
@@ -120,7 +120,7 @@ class Passes:
         facts.wait_reason = self.waits.first(facts)
         if facts.wait_reason == UNREACHABLE:
             facts.record = spare_unreached(facts.record, policy.reconnect, time.time())
-        observation = picture(
+        observation = observation_of(
             facts,
             self.observer.host,
             policy.reconnect,

@@ -109,7 +109,7 @@ class Deletion:
     async def restore_trash(self, name: str) -> InstanceView:
         id = await asyncio.to_thread(restore_trash, self.session_root, name)
         identity = await asyncio.to_thread(read_identity, self.session_root / id)
-        # An operator wants it back: it starts without its old stop or end.
+        # Restored by an operator: a former stop or logout in its record is dropped.
         record = SessionRecord(
             status_since_wall=time.time(),
             paired=identity.paired,

@@ -1,7 +1,6 @@
-"""Asks a backend's server how it is, for ever, and knows when even the asking hangs.
+"""Checks a backend's server in a loop.
 
-A server that is down is an answer and costs the worker nothing; only a backend object that
-does not come back from its own check costs it the watchdog's ping.
+A check that hangs stops the watchdog's ping; a server that is down does not.
 """
 
 import asyncio

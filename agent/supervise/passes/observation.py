@@ -9,7 +9,7 @@ from agent.host.base import Host
 from agent.supervise.facts import Facts
 
 
-def picture(
+def observation_of(
     facts: Facts,
     host: Host,
     policy: ReconnectPolicy,
