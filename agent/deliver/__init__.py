@@ -1,1 +1,1 @@
-"""What the agent sends by itself: events to listeners, alerts to an Alertmanager."""
+"""What the agent sends by itself: events to listeners."""

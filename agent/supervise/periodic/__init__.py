@@ -1,1 +1,1 @@
-"""What the agent does on a clock: usage, upkeep, alerts, the watchdog."""
+"""What the agent does on a clock: usage, upkeep, the watchdog."""
