@@ -1,1 +1,1 @@
-"""`wa-agent doctor`: its checks of the machine, the agent and its database, and the archive of `--bundle`."""
+"""`wa-agent doctor`: its checks, of the machine as well, and the archive of `--bundle`."""
