@@ -146,6 +146,13 @@ class BaileysBed:
     async def cut(self, seconds: float) -> None:
         await cut_all([self._line], seconds)
 
+    async def part(self) -> None:
+        """Until `whole` all sessions are without WhatsApp, which holds what comes for them."""
+        await self._line.cut()
+
+    async def whole(self) -> None:
+        await self._line.mend()
+
 
 class WebBed:
     """The unmodified bundle in a browser, on a stand-in page for each session."""

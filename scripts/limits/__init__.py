@@ -1,0 +1,1 @@
+"""What must hold at the limits: many messages at once, many that wait, a consumer that is away."""
