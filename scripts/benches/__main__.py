@@ -87,7 +87,7 @@ def _parser() -> argparse.ArgumentParser:
     for name, meaning in (
         ("scrape", "30,000 series, ours and prometheus_client's"),
         ("pass", "judge, decide and plan over 10,000 observations"),
-        ("messages", "100,000 messages kept and read by one session"),
+        ("messages", "messages kept and read by one session; their ways, beside a plain bot"),
     ):
         subject = subjects.add_parser(name, help=meaning)
         subject.add_argument("--quick", action="store_true", help="fewer runs")

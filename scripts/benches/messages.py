@@ -1,5 +1,7 @@
-"""What it costs one session to keep what arrives, and to give it to a reader."""
+"""What it costs one session to keep what arrives and to give it to a reader; and how long a
+message takes, beside a plain bot."""
 
+import asyncio
 import tempfile
 import time
 from collections.abc import Iterator
@@ -12,10 +14,14 @@ from agent.wings.messages.spool.line import Entry, entry_of
 from agent.wings.messages.spool.page import Bounds
 from agent.wings.messages.spool.spool import Spool
 from scripts.benches.machine import CACHE, this_machine
+from scripts.benches.message_paths import PLAIN, measure_paths
 from scripts.benches.report import OURS, Report, Row
+from tests.standin.baileys.run import why_not
 
 RECORDS = 100_000
 WRITES = 200
+PATHS = 200
+"""Messages of each path, beside a plain bot."""
 
 
 def measure(*, quick: bool = False) -> Report:
@@ -23,8 +29,16 @@ def measure(*, quick: bool = False) -> Report:
     CACHE.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=CACHE) as name:
         rows = list(_rows(Path(name) / "messages", count))
-    notes = [f"{count:,} text messages on the disk of {CACHE}, one fdatasync for each write"]
-    return Report("messages", this_machine(), {OURS: version("wa-agent")}, rows, notes)
+    notes = []
+    versions = {OURS: version("wa-agent")}
+    if reason := why_not("baileys"):
+        notes.append(f"no message's path was measured: {reason}")
+    else:
+        with tempfile.TemporaryDirectory(prefix="wa-bench-", dir="/var/tmp") as name:
+            rows += asyncio.run(measure_paths(Path(name), PATHS // 10 if quick else PATHS))
+        versions[PLAIN] = "its Baileys is ours"
+    notes += [f"{count:,} text messages on the disk of {CACHE}, one fdatasync for each write"]
+    return Report("messages", this_machine(), versions, rows, notes)
 
 
 def _rows(folder: Path, count: int) -> Iterator[Row]:

@@ -17,7 +17,16 @@ from agent.engines.web.browser.arguments import find_browser
 from agent.engines.web.fetch import fetch_bundle
 from agent.errors import ConfigError, EngineError
 from scripts.benches import __main__ as bench
-from scripts.benches import baileys, compare, footprint, kills, passes, scrape, web
+from scripts.benches import (
+    baileys,
+    compare,
+    footprint,
+    kills,
+    message_paths,
+    passes,
+    scrape,
+    web,
+)
 from scripts.benches.fleet import measure_many, measure_ours
 from scripts.benches.machine import TOP, this_machine
 from scripts.benches.plot import draw
@@ -352,3 +361,16 @@ def test_a_comparison_that_is_interrupted_prints_what_it_has(monkeypatch, capsys
 def test_a_commit_that_is_not_there_is_named():
     with pytest.raises(SystemExit, match="cannot find the commit no-such-commit"):
         compare.lay_out("no-such-commit")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(200)
+async def test_a_messages_paths_are_measured_beside_a_plain_bot(tmp_path: Path) -> None:
+    if reason := why_not("baileys"):
+        lacks(reason)
+    rows = await message_paths.measure_paths(tmp_path, 2)
+    assert len(rows) == 6
+    for row in rows:
+        both = {OURS} if "is sent" in row.measure else {OURS, message_paths.PLAIN}
+        assert {*row.figures} == both
+        assert all(0.0 < each < 60_000 for runs in row.figures.values() for each in runs)
