@@ -53,6 +53,15 @@ def test_the_bench_of_a_fleet_has_no_file_of_psycopg_open() -> None:
     assert done.stdout == "False\n", done.stderr
 
 
+def test_benches_run_in_an_environment_without_the_tests_libraries() -> None:
+    """But for `messages`, for which scripts/bench asks for these."""
+    program = "import sys; sys.modules['pytest'] = None; import scripts.benches.__main__"
+    done = subprocess.run(
+        [sys.executable, "-c", program], check=False, capture_output=True, text=True, cwd=TOP
+    )
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.mark.parametrize(("ours", "status"), [(2.0, 1), (0.5, 0)])
 def test_a_goal_that_is_missed_is_the_exit_status(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ours: float, status: int
