@@ -90,12 +90,12 @@ async def rare(make_agent, eventually):
     return one
 
 
-async def test_crossing_the_threshold_repairs_at_once(rare, eventually):
+async def test_crossing_the_threshold_repairs_at_once(rare, eventually, pauses):
     """Long before the next check, which is half a minute away."""
     begun = time.monotonic()
     await rare.fault("a", "bad-mac", peers=[PEER], per_minute=600)
-    await eventually(lambda: steps(rare), ["regenerate_keys"], within=15)
-    assert time.monotonic() - begun < 15
+    await eventually(lambda: steps(rare), ["regenerate_keys"])
+    assert time.monotonic() - begun < 15 + pauses.total
 
 
 async def test_every_round_reports_its_result(rare, eventually):

@@ -15,6 +15,7 @@ from tests.conftest import Eventually
 from tests.engines.evolution.conftest import PACE, Bench, Heard, MakeBench, MakeStandIn
 from tests.standin.evolution import KEY, StandIn
 from tests.standin.evolution.certificates import Certificates
+from tests.waiting import Pauses
 
 
 async def test_a_healthy_server_is_reported_once(bench: Bench, eventually: Eventually) -> None:
@@ -57,11 +58,11 @@ async def test_every_trouble_has_its_reason_and_ends(
     standin.add("sales", "open")
     session = bench.hold("sales")
     await session.probe()
-    await standin.front.set(fault, seconds=5)
+    await standin.front.set(fault, seconds=60)
     begun = time.monotonic()
     with pytest.raises(EngineError) as caught:
         await session.probe(deep=True)
-    assert time.monotonic() - begun < 4, "long before the fault is over"
+    assert time.monotonic() - begun < 20, "long before the fault is over"
     assert caught.value.code == "backend_down"
     assert KEY not in str(caught.value)
     # One failing request is a doubt; the check that it causes says what it is.
@@ -216,7 +217,7 @@ async def test_an_endless_answer_is_cut_off(make_bench: MakeBench, standin: Stan
 
 
 async def test_requests_that_wait_for_a_turn_keep_their_deadline(
-    make_stand_in: MakeStandIn, make_bench: MakeBench, eventually: Eventually
+    make_stand_in: MakeStandIn, make_bench: MakeBench, eventually: Eventually, pauses: Pauses
 ) -> None:
     standin = await make_stand_in()
     bench = await make_bench(standin, timeout=0.4, parallel=2)
@@ -227,7 +228,7 @@ async def test_requests_that_wait_for_a_turn_keep_their_deadline(
     await standin.front.set("black_hole")
     begun = time.monotonic()
     results = await asyncio.gather(*(each.probe() for each in sessions), return_exceptions=True)
-    assert time.monotonic() - begun < 3.0, "no request waits for earlier ones"
+    assert time.monotonic() - begun < 3.0 + pauses.total, "no request waits for earlier ones"
     assert {getattr(each, "code", "") for each in results} == {"backend_down"}
     await eventually(lambda: [each.reason for each in bench.heard.servers], ["timeout"])
 
