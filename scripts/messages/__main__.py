@@ -4,6 +4,7 @@ reader with a cursor; contacts show two messages of one id as one, as phones do.
 
   scripts/chaos messages                               10,000 each way over eight baileys sessions
   scripts/chaos messages --engine sandbox --messages 2000
+  scripts/chaos messages --pack 4 --server FOLDER      in packs of four; a real Evolution beside
 
 Exit status 1 if a message of a session was lost or doubled, in any direction.
 """
@@ -22,6 +23,8 @@ from scripts.benches.machine import this_machine
 from scripts.messages.beds import BaileysBed, Bed, SandboxBed, WebBed
 from scripts.messages.load import Run
 from scripts.messages.tally import table
+from scripts.real_evolution.server import version_of
+from scripts.real_evolution.server import why_not as why_no_server
 from tests.standin.baileys.run import why_not
 
 BEDS: Mapping[str, Callable[[Path], Bed]] = {
@@ -33,16 +36,31 @@ BEDS: Mapping[str, Callable[[Path], Bed]] = {
 
 def report(run: Run, options: argparse.Namespace, seconds: float) -> str:
     faults = ", ".join(f"{count} times {name}" for name, count in sorted(run.faults.done.items()))
+    packs = f" in packs of {options.pack}" if options.pack > 1 else ""
     words = (
-        f"Engine {options.engine}, seed {options.seed}, {run.faults.done.total()} faults in"
+        f"Engine {options.engine}{packs}, seed {options.seed}, {run.faults.done.total()} faults in"
         f" {seconds:.0f} s ({faults}); the target was begun {run.target.process.starts} times."
     )
     parts = [words, table([*run.ours.values()])]
     if run.plain:
         parts.append(table([*run.plain.values()]))
         lost = sum(max(bot.codes - 1, 0) for bot in run.bots.values())
-        parts.append(f"Pairings that the plain bots lost: {lost}.")
+        begun = (f"{run.plain[id].name} {bot.process.starts} times" for id, bot in run.bots.items())
+        parts.append(f"Begun: {', '.join(begun)}. Pairings that they lost: {lost}.")
     return "\n\n".join(parts)
+
+
+def why_left_out(options: argparse.Namespace) -> str:
+    if options.engine != "baileys" and (options.pack > 1 or options.server):
+        return "--pack and --server are of the engine baileys"
+    if options.pack < 1:
+        return "--pack is a number of sessions, 1 or more"
+    if options.server is None:
+        return ""
+    if reason := why_no_server(options.server):
+        return reason
+    old = version_of(options.server).startswith("1.")
+    return "--server is for Evolution API 2.x: 1.8 empties its list of messages" if old else ""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -66,18 +84,28 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument(
         "--plain", type=int, metavar="N", help="plain Baileys bots beside them, default 1"
     )
+    parser.add_argument("--pack", type=int, default=1, metavar="N", help="sessions of one Node")
+    parser.add_argument(
+        "--server", type=Path, metavar="FOLDER", help="a real Evolution API 2.x beside them"
+    )
     parser.add_argument("--markdown", action="store_true", help="print the table only")
     options = parser.parse_args(argv)
     reason = why_not("baileys")
     if options.engine == "baileys" and reason:
         print(f"scripts/chaos: {reason}", file=sys.stderr)
         return 1
+    reason = why_left_out(options)
+    if reason:
+        print(f"scripts/chaos: {reason}", file=sys.stderr)
+        return 2
     plain = (1 if options.plain is None else options.plain) if options.engine == "baileys" else 0
     if not options.markdown:
         print(f"On {this_machine()}.\n", flush=True)
     root = Path(tempfile.mkdtemp(prefix="wa-messages-", dir="/var/tmp"))
+    if options.server is not None:
+        root.chmod(0o711)  # PostgreSQL runs as a user of its own
     bed = BEDS[options.engine](root)
-    run = Run(root, bed, sessions=options.sessions, plain=plain, seed=options.seed, say=_say)
+    run = Run(root, bed, options, plain=plain, say=_say)
     begun = time.monotonic()
     try:
         asyncio.run(run.play(options.messages, options.rate, options.every))

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from scripts.benches.processes import tree
 from scripts.messages.beds import Bed
@@ -27,6 +28,8 @@ WEIGHTS = {
     "webhook's target frozen": 1,
     "network cut": 1,
 }
+OF_PACKS = {"pack killed": 3, "pack frozen": 1}
+"""Sessions of a pack have one Node, which the pack's own process keeps."""
 
 
 class Faults:
@@ -39,6 +42,7 @@ class Faults:
         bed: Bed,
         agent: RunningAgent,
         ids: Sequence[str],
+        packed: bool,
         target: Supervised,
         plain: Sequence[Supervised],
         chance: random.Random,
@@ -49,7 +53,7 @@ class Faults:
             name.format(below=bed.below): weight
             for name, weight in WEIGHTS.items()
             if bed.below or "{below}" not in name
-        }
+        } | (OF_PACKS if packed else {})
         self._starting = asyncio.Lock()
         self.done: Counter[str] = Counter()
 
@@ -75,9 +79,9 @@ class Faults:
             if chosen >= len(self._ids):
                 await self._hurt(self._plain[chosen - len(self._ids)].pids, what)
                 return
-            worker, *below = self._processes(self._ids[chosen])
+            worker, keeper, below = self._processes(self._ids[chosen])
             some = [self._chance.choice(below)] if below else []
-            await self._hurt([worker] if who == "worker" else some, what)
+            await self._hurt({"worker": [worker], "pack": [keeper]}.get(who, some), what)
 
     async def _to_agent(self, what: str) -> None:
         process = self._agent.process
@@ -106,18 +110,21 @@ class Faults:
         finally:
             _signal(pids, signal.SIGCONT)
 
-    def _processes(self, id: str) -> list[int]:
-        """The worker of a session, and those below it; 0 while there is none."""
-        for note in self._agent.state.glob(f"run*/{id}/run.json"):
-            if pid := _pid_in(note):
-                return [*tree(pid)]
-        return [0]
+    def _processes(self, id: str) -> tuple[int, int, list[int]]:
+        """A session's worker, the process of its pack, and those below; 0 while there is none."""
+        state = self._agent.state
+        notes = state.glob(f"run*/{id}/run.json")
+        worker = next((pid for note in notes if (pid := _read(note, "pid", 0))), 0)
+        pack = _read(state / "sessions" / id / "pack.json", "pack", "")
+        keeper = _read(state / "run-packs" / pack / "run.json", "pid", 0) if pack else 0
+        _, *below = [*tree(keeper or worker)] if keeper or worker else [0]
+        return worker, keeper, below
 
 
-def _pid_in(note: Path) -> int:
+def _read(note: Path, name: str, default: Any) -> Any:
     with suppress(OSError, ValueError, KeyError):
-        return int(json.loads(note.read_text())["pid"])
-    return 0
+        return json.loads(note.read_text())[name]
+    return default
 
 
 def _signal(pids: Sequence[int], number: signal.Signals) -> None:

@@ -4,15 +4,18 @@ of it has arrived."""
 import asyncio
 import random
 import time
+from argparse import Namespace
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 from scripts.messages.beds import CONTACTS, Bed, NotNow, ask
 from scripts.messages.consumers import Target, read_on
+from scripts.messages.evolution import EvolutionBot
 from scripts.messages.faults import Faults
 from scripts.messages.plain import PlainBot
 from scripts.messages.tally import Tally
+from scripts.real_evolution.server import version_of
 from tests.daemon.conftest import RunningAgent
 
 SETTINGS = """\
@@ -26,6 +29,7 @@ login_every = 0
 
 [worker]
 burst = 500
+pack = {pack}
 
 [memory]
 total = 0
@@ -61,21 +65,24 @@ Say = Callable[[str], None]
 class Run:
     """`ours` and `plain` tell what became of the messages."""
 
-    def __init__(
-        self, root: Path, bed: Bed, *, sessions: int, plain: int, seed: int, say: Say
-    ) -> None:
+    def __init__(self, root: Path, bed: Bed, options: Namespace, *, plain: int, say: Say) -> None:
         self._root, self._bed, self._say = root, bed, say
-        self._chance = random.Random(seed)
-        self.ours = {f"s{n}": Tally(f"s{n}") for n in range(1, sessions + 1)}
+        self._pack, self._server = options.pack, options.server
+        self._chance = random.Random(options.seed)
+        self.ours = {f"s{n}": Tally(f"s{n}") for n in range(1, options.sessions + 1)}
         self.plain = {f"b{n}": Tally(f"plain bot {n}") for n in range(1, plain + 1)}
-        self.bots: dict[str, PlainBot] = {}
+        if self._server is not None:
+            self.plain["e1"] = Tally(f"Evolution API {version_of(self._server)}")
+        self.bots: dict[str, PlainBot | EvolutionBot] = {}
         self._number = 0
 
     async def play(self, messages: int, rate: float, every: float) -> None:
         """`messages` in each direction, `rate` a second in all, a fault `every` so many seconds."""
         async with AsyncExitStack() as stack:
             await self._open(stack)
-            self._say(f"{len(self.ours)} sessions and {len(self.bots)} plain bots are connected")
+            self._say(
+                f"{len(self.ours)} sessions and {len(self.bots)} programs beside them are connected"
+            )
             readers = [
                 asyncio.create_task(read_on(self.agent, id, tally), name=f"reader of {id}")
                 for id, tally in self.ours.items()
@@ -95,7 +102,7 @@ class Run:
         self.target.process.begin()
         stack.push_async_callback(self.target.process.end)
         config = self._root / "agent.toml"
-        config.write_text(SETTINGS.format(port=self.target.port), encoding="utf-8")
+        config.write_text(SETTINGS.format(port=self.target.port, pack=self._pack), encoding="utf-8")
         self.agent = RunningAgent(self._root / "state", config)
         stack.push_async_callback(self.agent.close)
         self.agent.state.mkdir(mode=0o700)
@@ -105,7 +112,8 @@ class Run:
         for id in self.ours:
             await self._bed.add(self.agent, id)
         for id in self.plain:
-            self.bots[id] = bot = PlainBot(self._root / id, self._bed)
+            bot = self._bot(id)
+            self.bots[id] = bot
             stack.push_async_callback(bot.end)
             await bot.open(id)
         bots = [bot.process for bot in self.bots.values()]
@@ -113,10 +121,16 @@ class Run:
             bed=self._bed,
             agent=self.agent,
             ids=[*self.ours],
+            packed=self._pack > 1,
             target=self.target.process,
             plain=bots,
             chance=self._chance,
         )
+
+    def _bot(self, id: str) -> PlainBot | EvolutionBot:
+        if id.startswith("e"):
+            return EvolutionBot(self._server, self._root / id, self._bed)
+        return PlainBot(self._root / id, self._bed)
 
     @asynccontextmanager
     async def _under_faults(self, every: float) -> AsyncIterator[None]:
@@ -235,7 +249,7 @@ class Run:
             except NotNow:
                 pass
         for id, bot in self.bots.items():
-            bot.count(self.plain[id])
+            await bot.count(self.plain[id])
 
     async def _all_connected(self) -> bool:
         try:

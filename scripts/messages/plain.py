@@ -47,7 +47,7 @@ class PlainBot:
         except (URLError, OSError, ValueError) as error:
             raise NotNow(str(error)) from error
 
-    def count(self, tally: Tally) -> None:
+    async def count(self, tally: Tally) -> None:
         file = self._folder / "messages.jsonl"
         for number, line in enumerate(file.read_bytes().splitlines() if file.exists() else []):
             try:

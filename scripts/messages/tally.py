@@ -14,7 +14,7 @@ class Tally:
     name: str
     said: dict[str, str] = field(default_factory=dict)
     """What its contacts wrote → WhatsApp's id."""
-    read: dict[str, set[int]] = field(default_factory=lambda: defaultdict(set))
+    read: dict[str, set[object]] = field(default_factory=lambda: defaultdict(set))
     """What a reader got → each cursor under which it came."""
     posted: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
     """What the webhook's target got → each id of a record, and how often it came."""

@@ -50,8 +50,8 @@ class RealServer:
         """`whatsapp`: the address that its sessions log in to; `certificate`: of where they bring
         files."""
         self.version, self.port = version_of(source), free_port()
-        self._place = place
-        self._env = {"WA_URL": whatsapp, "NODE_EXTRA_CA_CERTS": str(certificate or "")}
+        self.place = place
+        self.env = {"WA_URL": whatsapp, "NODE_EXTRA_CA_CERTS": str(certificate or "")}
         self._process: asyncio.subprocess.Process | None = None
         self._client: aiohttp.ClientSession | None = None
         shutil.copytree(source, place, ignore=ITS_OWN, symlinks=True)
@@ -60,6 +60,10 @@ class RealServer:
             (place / name).mkdir()
         if self.old:
             self._write_settings(place / "src/env.yml")
+
+    @property
+    def command(self) -> tuple[str, ...]:
+        return PROGRAMS[self.version[0]]
 
     @property
     def old(self) -> bool:
@@ -71,33 +75,30 @@ class RealServer:
 
     def use(self, database: Postgres) -> None:
         """2.x: with its tables."""
-        for file in sorted(self._place.glob("prisma/postgresql-migrations/2*/migration.sql")):
+        for file in sorted(self.place.glob("prisma/postgresql-migrations/2*/migration.sql")):
             database.sql(file.read_text())
         where = f"postgresql://owner@localhost/whatsapp?host={database.folder}"
-        self._env |= {"SERVER_PORT": str(self.port), "AUTHENTICATION_API_KEY": KEY}
-        self._env |= {"DATABASE_CONNECTION_URI": where}
+        self.env |= {"SERVER_PORT": str(self.port), "AUTHENTICATION_API_KEY": KEY}
+        self.env |= {"DATABASE_CONNECTION_URI": where}
 
     async def start(self) -> None:
-        with (self._place / "server.log").open("ab") as log:
+        with (self.place / "server.log").open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
-                *PROGRAMS[self.version[0]],
-                cwd=self._place,
-                env={**os.environ, **self._env},
+                *self.command,
+                cwd=self.place,
+                env={**os.environ, **self.env},
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
             )
-        self._client = self._client or aiohttp.ClientSession(
-            timeout=aiohttp.ClientTimeout(total=30)
-        )
         async with asyncio.timeout(UP_WITHIN):
-            while not await self._is_up():
+            while not await self.is_up():
                 if self._process.returncode is not None:
-                    raise RuntimeError(f"the server ended; see {self._place / 'server.log'}")
+                    raise RuntimeError(f"the server ended; see {self.place / 'server.log'}")
                 await asyncio.sleep(0.5)
 
-    async def _is_up(self) -> bool:
+    async def is_up(self) -> bool:
         with contextlib.suppress(aiohttp.ClientError, TimeoutError, ValueError):
             # 1.8 answers 404 while it has no session.
             return (await self.ask("GET", "/instance/fetchInstances"))[0] in (200, 404)
@@ -116,7 +117,9 @@ class RealServer:
             await self._client.close()
 
     async def ask(self, method: str, path: str, body: Any = None) -> tuple[int, Any]:
-        assert self._client is not None
+        self._client = self._client or aiohttp.ClientSession(
+            timeout=aiohttp.ClientTimeout(total=30)
+        )
         url = f"http://127.0.0.1:{self.port}{path}"
         async with self._client.request(method, url, json=body, headers={"apikey": KEY}) as answer:
             return answer.status, await answer.json(content_type=None)

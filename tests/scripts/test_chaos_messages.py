@@ -1,14 +1,20 @@
 """`scripts/chaos messages` at a small load; it fails where something is lost or doubled."""
 
+import json
+import os
 from collections import Counter
 from pathlib import Path
+from random import Random
 
 import pytest
 
 from scripts.messages import __main__ as program
 from scripts.messages import load
 from scripts.messages.beds import SandboxBed
+from scripts.messages.faults import Faults
+from scripts.messages.supervised import Supervised
 from scripts.messages.tally import Tally, table
+from tests.daemon.conftest import RunningAgent
 
 SMALL = ["--engine", "sandbox", "--messages", "24", "--sessions", "2", "--rate", "12", "--markdown"]
 
@@ -59,6 +65,45 @@ def test_a_small_load_under_faults_loses_and_doubles_nothing(
     assert program.main([*SMALL, "--every", "0.7"]) == 0
     said = capsys.readouterr().out
     assert "| all | 24 | 24 | 24 | 0 | 0 | 24 | 24 | 0 | 0 |" in said
+
+
+def test_what_only_baileys_has_is_refused_before_anything_begins(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(program, "why_not", lambda _: "")
+    for given, word in (
+        ([*SMALL, "--pack", "2"], "of the engine baileys"),
+        ([*SMALL, "--server", str(tmp_path)], "of the engine baileys"),
+        (["--pack", "0"], "1 or more"),
+        (["--server", str(tmp_path)], "holds no Evolution API"),
+    ):
+        assert program.main(given) == 2
+        assert word in capsys.readouterr().err
+
+
+def test_the_processes_of_a_packed_session_are_its_worker_and_its_packs(tmp_path: Path) -> None:
+    agent = RunningAgent(tmp_path, tmp_path / "agent.toml")
+    faults = Faults(
+        bed=SandboxBed(),
+        agent=agent,
+        ids=["s1"],
+        packed=True,
+        target=Supervised(["true"], tmp_path / "log"),
+        plain=[],
+        chance=Random(1),
+    )
+    assert faults._processes("s1") == (0, 0, [])
+    own, keeper = os.getpid(), os.getppid()
+    for place, note in (
+        ("run/s1/run.json", {"pid": own}),
+        ("sessions/s1/pack.json", {"pack": "baileys-1"}),
+        ("run-packs/baileys-1/run.json", {"pid": keeper}),
+    ):
+        (tmp_path / place).parent.mkdir(parents=True)
+        (tmp_path / place).write_text(json.dumps(note))
+    worker, pack, below = faults._processes("s1")
+    assert (worker, pack) == (own, keeper)
+    assert own in below and keeper not in below
 
 
 class Forgetful(SandboxBed):
