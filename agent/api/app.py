@@ -6,7 +6,7 @@ from urllib.parse import unquote
 from aiohttp import web
 from aiohttp.typedefs import Middleware
 
-from agent.api.http.audit import REQUEST_ID, ROUTE
+from agent.api.http.audit import REQUEST_ID, ROUTE, path_of
 from agent.api.http.auth import ANONYMOUS, Caller, identify, require
 from agent.api.http.call import Call, Face, Parts, Route, read_call
 from agent.api.http.envelope import (
@@ -176,9 +176,7 @@ async def _safely(
     except ConnectionError:
         raise  # the client is gone
     except Exception:
-        # A hook's path is a secret.
-        path = request.path if not is_hook(request) else request.get(ROUTE, "a hook")
-        log.exception("request %s failed: %s %s", request_id, request.method, path)
+        log.exception("request %s failed: %s %s", request_id, request.method, path_of(request))
         return library_error_answer(500, request_id)
 
 

@@ -7,6 +7,7 @@ connection's address: a client could name another one for each request.
 
 import asyncio
 import logging
+import re
 from collections import OrderedDict
 from dataclasses import dataclass, field
 
@@ -22,6 +23,9 @@ from agent.logfiles import AUDIT
 
 REQUEST_ID = web.RequestKey("request_id", str)
 ROUTE = web.RequestKey("route", str)
+SHOWN = frozenset({"id", "name", "machine", "key", "group", "snapshot", "removed", "failed"})
+"""Parameters of a path that an operator or this agent chose. Any other may hold a contact's number,
+a message's id or a secret."""
 _CALLER = web.RequestKey("caller", tuple)
 """Of a known key or user without the right: its name, and that with its address."""
 QUIET_SECONDS = 60.0
@@ -49,7 +53,7 @@ class Audit:
         """Writes neither query nor body, which may hold secrets."""
         if caller == ANONYMOUS:
             return  # open routes change nothing; `refused` writes the refusals
-        action = f"{request.method} {request.path} → {status} {more}".rstrip()
+        action = f"{request.method} {path_of(request)} → {status} {more}".rstrip()
         address = address_of(request)
         who = caller.name if caller.name == address else f"{caller.name} from {address}"
         who = f"{who} through {caller.through}" if caller.through else who
@@ -64,11 +68,10 @@ class Audit:
 
     def refused(self, request: web.Request, status: int, code: str) -> None:
         """A missing or wrong key, a missing right, a foreign host or page, a wrong hook secret."""
-        # The last part of a hook's path is a secret.
-        path = request.get(ROUTE, "a hook") if is_hook(request) else request.path[:200]
         name, who = request.get(_CALLER, ("", address_of(request)))
         line = (
-            f"refused {who}: {request.method} {path} → {status} {code} (request {_number(request)})"
+            f"refused {who}: {request.method} {path_of(request)} → {status} {code}"
+            f" (request {_number(request)})"
         )
         source = " ".join(filter(None, ("refused", _connected_from(request), name)))
         self._limited(source, None, line, logging.WARNING)
@@ -111,6 +114,19 @@ class Audit:
         for source in list(self._said):
             level = logging.INFO if source.startswith("read ") else logging.WARNING
             self._forget(source, None, level)
+
+
+def path_of(request: web.Request) -> str:
+    """The path for a line of a log: its route's pattern, filled in where SHOWN allows it."""
+    resource = request.match_info.route.resource
+    if is_hook(request) or resource is None:
+        return request.get(ROUTE, "a hook" if is_hook(request) else "an unknown path")
+    given = request.match_info
+    return re.sub(
+        r"\{(\w+)\}",
+        lambda part: given.get(part[1], part[0]) if part[1] in SHOWN else part[0],
+        resource.canonical,
+    )
 
 
 def address_of(request: web.Request) -> str:

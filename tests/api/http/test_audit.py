@@ -5,6 +5,7 @@ from typing import Any
 
 import aiohttp
 import pytest
+from yarl import URL
 
 from agent.core.model import ConnectionStatus, InstanceId
 from agent.engines.base import Qr
@@ -136,3 +137,33 @@ async def test_many_sources_are_bounded(house: House, caplog: pytest.LogCaptureF
     for number in range(600):
         audit._limited(f"refused 10.0.{number // 256}.{number % 256}", None, "x", logging.WARNING)
     assert len(audit._said) <= 256
+
+
+MESSAGE = "m%3A4915177712345@s.whatsapp.net%3A4915177712345@s.whatsapp.net%3AMID30"
+PATHS = {
+    f"GET /api/instance/sales/messages/{MESSAGE}/media": "sales/messages/{message}/media",
+    f"POST /api/instance/sales/messages/{MESSAGE}/media": "an unknown path",
+    "DELETE /api/instance/sales/outbox/out_4915177712345": "sales/outbox/{message}",
+    "DELETE /api/instance/sales/outbox/4915177712345": "sales/outbox/{message}",
+    "POST /message/sendText/4915177712345@s.whatsapp.net": "/{area}/{rest}",
+    "GET /4915177712345": "an unknown path",
+}
+
+
+@pytest.mark.parametrize("request_line", PATHS)
+@pytest.mark.parametrize("host", ["localhost", "evil.example"])
+async def test_no_line_names_a_contact_or_a_message_of_the_path(
+    house: House, caplog: pytest.LogCaptureFixture, request_line: str, host: str
+) -> None:
+    caplog.set_level(logging.INFO)
+    house.supervisor.known[InstanceId("sales")] = make_view("sales")
+    key = await house.key("instance:other" if host == "localhost" else "operate")
+    caplog.clear()
+    method, path = request_line.split()
+    async with aiohttp.ClientSession(headers={"Host": host, **key}) as session:
+        await session.request(method, URL(house.url + path, encoded=True))
+    assert "49151" not in caplog.text
+    assert "MID30" not in caplog.text
+    lines = said(caplog)
+    assert len(lines) == (host != "localhost" or "sales" in PATHS[request_line])
+    assert all(f"{method} " in line and PATHS[request_line] in line for line in lines)
