@@ -120,7 +120,7 @@ def path_of(request: web.Request) -> str:
     """The path for a line of a log: its route's pattern, filled in where SHOWN allows it."""
     resource = request.match_info.route.resource
     if is_hook(request) or resource is None:
-        return request.get(ROUTE, "a hook" if is_hook(request) else "an unknown path")
+        return str(request.get(ROUTE, "a hook" if is_hook(request) else "an unknown path"))
     given = request.match_info
     return re.sub(
         r"\{(\w+)\}",
