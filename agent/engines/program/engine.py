@@ -23,7 +23,7 @@ from agent.engines.program.environment import (
 )
 from agent.engines.program.files import refuse_unusable
 from agent.engines.program.messages import KEEP, ProgramMessages
-from agent.engines.program.note import write_note
+from agent.engines.program.note import NOTE, write_note
 from agent.engines.program.output import Output
 from agent.engines.program.process import Ears, Process
 from agent.engines.program.settings import read_settings
@@ -80,6 +80,8 @@ class ProgramEngine:
         self._session = ""
         """Where its library says that it keeps its files."""
         self._stopping = False
+        self._paired = (folder / NOTE).exists()
+        """What an earlier run told counts, too: the next one may end before it tells anything."""
         self._busy = asyncio.Lock()
         self._ends: list[float] = []
         self._asked_at: float | None = None
@@ -111,8 +113,8 @@ class ProgramEngine:
                 f"agent.toml has no [[program]] named {self._name or '(none is set)'}", code=MISSING
             )
         refuse_other_user(program)
-        if (claim := self._state.claim).paired:
-            await asyncio.to_thread(refuse_unusable, self._folder, claim.account)
+        if self._paired:
+            await asyncio.to_thread(refuse_unusable, self._folder, self._state.claim.account)
         of_file = await asyncio.to_thread(read_environment_file, program.environment_file)
         told = {"WA_INSTANCE": self._folder.parent.name, "WA_SESSION": str(self._folder)}
         told |= self._messages.told(program)
@@ -143,6 +145,7 @@ class ProgramEngine:
         before = self._state.claim
         self._state.hear(event)
         claim = self._state.claim
+        self._paired = (self._paired or claim.paired) and claim.reason != "logout"
         if claim.paired and (claim.account, True) != (before.account, before.paired):
             declared = self._program.session if self._program is not None else ""
             write_note(self._folder, claim.account, declared or self._session)

@@ -152,3 +152,16 @@ async def test_a_bot_that_was_killed_is_not_started_on_spoilt_files(
     assert (await link.call("probe"))["detail"]["program"] is False
     assert creds.exists() == (how == "zeros")
     assert not creds.exists() or creds.read_bytes() == bytes(900)
+
+
+async def test_a_bot_of_an_earlier_worker_is_not_started_on_spoilt_files(bot: BotBench) -> None:
+    """This run has told nothing yet: the note beside the session says that it is paired."""
+    await bot.pair()
+    await bot.stop()
+    creds = bot.session / "auth_info_baileys" / "creds.json"
+    creds.write_bytes(b"")
+    bot.claims.clear()
+    bot.run_bot()
+    await bot.linked()
+    await bot.is_now("AUTH_FAILURE", "session_damaged")
+    assert creds.read_bytes() == b""
