@@ -28,6 +28,10 @@ def main(argv: list[str]) -> int:
         from scripts.benches import baileys
 
         report = baileys.measure(options.instances, quick=options.quick)
+    elif options.subject == "programs":
+        from scripts.benches import bots
+
+        report = bots.measure(options.instances, quick=options.quick)
     elif options.subject == "coordinators":
         from scripts.benches import coordinators  # the others need no PostgreSQL
 
@@ -76,6 +80,9 @@ def _parser() -> argparse.ArgumentParser:
         subject = subjects.add_parser(name, help=meaning)
         subject.add_argument("--instances", type=int, default=8, metavar="N", help="sessions")
         subject.add_argument("--quick", action="store_true", help="one round, shorter windows")
+    subject = subjects.add_parser("programs", help="bots under wa-agent, pm2 and systemd units")
+    subject.add_argument("--instances", type=int, default=2, metavar="N", help="bots of each")
+    subject.add_argument("--quick", action="store_true", help="one bot of each")
     subject = subjects.add_parser("coordinators", help="a fleet's machines on one PostgreSQL")
     subject.add_argument("--instances", type=int, default=500, metavar="N", help="machines")
     subject.add_argument("--quick", action="store_true", help="a shorter window")
