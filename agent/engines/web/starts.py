@@ -15,12 +15,12 @@ from agent.clock import boot_now
 from agent.core.words import Claim, ConnectionStatus
 from agent.engines.tasks import Tasks, cancel, runs
 from agent.engines.web.document import LOOK, Reloads, judge_document, parse_document, place_of
-from agent.engines.web.failures import BROWSER_STAYS, FRESH_PAGE, REASON_OF
 from agent.engines.web.files import lost_store, store_is_gone
 from agent.engines.web.profile.rescue import rescue
 from agent.engines.web.record import Record
 from agent.engines.web.session import Session
 from agent.engines.web.settings import WebSettings
+from agent.engines.web.states import BROWSER_STAYS, FRESH_PAGE, REASON_OF
 from agent.engines.web.view import SessionView
 from agent.errors import EngineError, WaError
 

@@ -1,5 +1,6 @@
 """The meaning of the page's words: one look at the page and the story so far make one claim. The
-words are wa-js's and WhatsApp Web's own; `core.engine_words.web_reason` translates them."""
+words are wa-js's and WhatsApp Web's own; `core.engine_words.web_reason` translates them. A start
+that fails has its reason here, too."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -16,6 +17,39 @@ REFUSALS = frozenset({"CONFLICT", "DEPRECATED_VERSION", "PROXYBLOCK", "SMB_TOS_B
 
 _LIVES = frozenset({"MAIN", "SYNCING", "QR"})
 """Modes in which an update that is offered is no condition."""
+
+FRESH_PAGE = frozenset(
+    {
+        "browser_unsupported",
+        "captive_portal",
+        "client_outdated",
+        "injection_failed",
+        "page_elsewhere",
+        "page_http_error",
+        "page_reloads",
+        "page_silent",
+    }
+)
+"""Reasons that an old copy of the page may cause: one load past every cache comes first."""
+BROWSER_STAYS = frozenset({"client_outdated"})
+"""Of these, the reasons that leave the browser open: its page reports when the fault ends."""
+
+REASON_OF = {
+    "page_unreachable": "unreachable",
+    "page_silent": "page_silent",
+    "page_http_error": "page_http_error",
+    "certificate_error": "certificate_error",
+    "page_elsewhere": "page_elsewhere",
+    "page_missing": "misconfigured",
+    "setpriv_missing": "misconfigured",
+    "sandbox_not_possible": "misconfigured",
+    "browser_missing": "browser_missing",
+    "bundle_missing": "bundle_missing",
+    "bundle_changed": "bundle_missing",
+    "storage_failed": "storage_failed",
+    "profile_in_use": "profile_in_use",
+}
+"""Error code of a start → reason of the claim."""
 
 SLOW_INJECTION = 25.0
 """Seconds without progress after which the bundle, not the network, is what keeps us waiting."""

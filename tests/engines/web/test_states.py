@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from agent.core.model import ConnectionStatus
 from agent.core.reasons import reason_of
 from agent.engines.web import states
-from agent.engines.web.failures import FRESH_PAGE
 from agent.engines.web.states import (
+    FRESH_PAGE,
     PageFacts,
     Story,
     claim_of,
