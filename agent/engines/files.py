@@ -68,6 +68,8 @@ class FileRules:
     aside and goes on without it."""
     linked: Callable[[SessionFolder], Linked] = lambda _folder: Linked()
     """The account and the device of these files, as far as they tell."""
+    foreign: bool = False
+    """Its files are a program's own: what these rules cannot read or place is no damage."""
     mark: str = ""
     """The file by which a folder is this engine's; "" = its session's own files tell it."""
 

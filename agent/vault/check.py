@@ -85,7 +85,7 @@ def inspect_folder(folder: Path, engine: str, paired: bool = True) -> FolderRepo
     except VaultError as error:
         if error.code in ("absent", "damaged"):
             return FolderReport(report, str(error))
-        return FolderReport(FilesReport(_unusable(error), str(error)))
+        return FolderReport(FilesReport(_unusable(error, engine), str(error)))
     return FolderReport(report, fault)
 
 
@@ -123,7 +123,7 @@ def _inspect_files(folder: Path, engine: str, paired: bool) -> FilesReport:
     except (VaultError, InvalidRequest) as error:
         if error.code == "absent":
             return FilesReport(SessionFiles.ABSENT, str(error))
-        return FilesReport(_unusable(error), str(error))
+        return FilesReport(_unusable(error, engine), str(error))
 
 
 def read_linked(root: Path, id: InstanceId, engine: str) -> Linked:
@@ -139,17 +139,18 @@ def read_linked(root: Path, id: InstanceId, engine: str) -> Linked:
         return Linked()
 
 
-def _unusable(error: WaError) -> SessionFiles:
+def _unusable(error: WaError, engine: str) -> SessionFiles:
     """Rights, a sick disk, a link and the folder of another session prove nothing about the files;
-    other errors do."""
-    return SessionFiles.UNREADABLE if error.code in _AWAY else SessionFiles.DAMAGED
+    other errors do, except about files of somebody else's program."""
+    away = error.code in _AWAY or file_rules(engine).foreign
+    return SessionFiles.UNREADABLE if away else SessionFiles.DAMAGED
 
 
 def inspect_session(
     path: Path, session_fd: int, engine: str, paired: bool, modes: Modes
 ) -> FilesReport:
     """The same for an open session folder, wherever it lies."""
-    look = _Look(modes, is_left_out(engine))
+    look = _Look(modes, is_left_out(engine), file_rules(engine).foreign)
     if problem := look.at(path, session_fd):
         files = SessionFiles.UNREADABLE if look.unknown else SessionFiles.DAMAGED
         return FilesReport(files, problem)
@@ -162,10 +163,10 @@ def inspect_session(
             # Only its worker may read it: only the worker can tell whether it is whole.
             files = SessionFiles.WHOLE if paired else SessionFiles.UNPAIRED
             return FilesReport(files, str(error))
-        return FilesReport(_unusable(error), str(error))
+        return FilesReport(_unusable(error, engine), str(error))
     except OSError as error:
         explained = explain("read", path, error)
-        return FilesReport(_unusable(explained), str(explained))
+        return FilesReport(_unusable(explained, engine), str(explained))
 
 
 @dataclass(slots=True)
@@ -174,6 +175,8 @@ class _Look:
 
     modes: Modes
     left_out: Excluded
+    foreign: bool
+    """A pipe or a deep folder is the program's own affair."""
     left: int = MOST_LOOKED_AT
     unseen: bool = False
     """An entry is for the worker's user alone, as a browser makes its files."""
@@ -183,6 +186,8 @@ class _Look:
     def at(self, path: Path, fd: int, before: str = "", depth: int = 1) -> str:
         """The first problem, "" when there is none."""
         if depth > DEEPEST:
+            if self.foreign:
+                return ""
             return f"cannot use {path}: it is nested more than {DEEPEST} deep"
         for name in names_in(fd):
             self.left -= 1
@@ -201,10 +206,10 @@ class _Look:
             return ""  # a running engine removed it
         is_folder = stat.S_ISDIR(status.st_mode)
         if not is_folder and not stat.S_ISREG(status.st_mode):
-            aside = self.left_out(before + name, plain=False)
-            if aside:
-                return ""
             self.unknown = stat.S_ISLNK(status.st_mode)
+            own = self.foreign and not self.unknown
+            if own or self.left_out(before + name, plain=False):
+                return ""
             return str(planted("use", path / name))
         if not self._is_usable(status, is_folder):
             self.unknown = True

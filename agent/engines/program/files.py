@@ -13,8 +13,9 @@ from agent.engines.baileys.files import read_json, read_key_file
 from agent.engines.files import FileRules, FilesReport, Linked, SessionFolder
 from agent.engines.program.note import NOTE, lies_elsewhere, session_place
 from agent.engines.web.files import MADE_BY_BROWSER, check_profile, has_pairing
-from agent.errors import EngineError
+from agent.errors import EngineError, VaultError
 
+_WORSE = (SessionFiles.WHOLE, SessionFiles.UNPAIRED, SessionFiles.ABSENT, SessionFiles.DAMAGED)
 _LOCAL_AUTH = re.compile(r"session(-.*)?")
 """The folders that LocalAuth of whatsapp-web.js makes below its own."""
 
@@ -37,38 +38,49 @@ class _Inner:
         return self.outer.sizes(f"{self.name}/{inner}" if inner else self.name)
 
 
-def keys_in(folder: SessionFolder) -> SessionFolder | None:
-    """Where Baileys' useMultiFileAuthState keeps its session: where its note says, in the folder
-    itself, or one down."""
+def _names(folder: SessionFolder, place: str) -> Mapping[str, int]:
+    """What is in the folder at this place; nothing where a file or a link of the program's own
+    stands there."""
+    try:
+        return folder.sizes(place)
+    except VaultError as error:
+        if error.code not in ("planted", "symlink"):
+            raise
+        return {}
+
+
+def stores_in(folder: SessionFolder) -> list[SessionFolder]:
+    """Where Baileys' useMultiFileAuthState keeps its session: in the folder itself, or where its
+    note says; else each folder down that has its file."""
     names = folder.sizes()
     if CREDS in names:
-        return folder
-    down = [name for name in sorted(names) if not name.endswith(".json")]
-    told = [place] if (place := session_place(folder.read(NOTE))) else []
-    inner = (_Inner(folder, name) for name in (*told, *down))
-    return next((its for its in inner if CREDS in its.sizes()), None)
+        return [folder]
+    if (told := session_place(folder.read(NOTE))) and CREDS in _names(folder, told):
+        return [_Inner(folder, told)]
+    return [_Inner(folder, name) for name in sorted(names) if CREDS in _names(folder, name)]
 
 
 def profile_in(folder: SessionFolder) -> str:
     """The browser's profile that LocalAuth of whatsapp-web.js keeps: where its note says, else a
     folder `session` or `session-ID` in the folder itself or one down; "" = there is none."""
-    outer = ["", *(name for name in sorted(folder.sizes()) if not name.endswith(".json"))]
     found = [session_place(folder.read(NOTE))]
-    for place in outer:
+    for place in ("", *sorted(folder.sizes())):
         found += [
             f"{place}/{name}".removeprefix("/")
-            for name in sorted(folder.sizes(place))
+            for name in sorted(_names(folder, place))
             if _LOCAL_AUTH.fullmatch(name)
         ]
-    return next((place for place in found if place and "Default" in folder.sizes(place)), "")
+    return next((place for place in found if place and "Default" in _names(folder, place)), "")
 
 
 def check(folder: SessionFolder, paired: bool) -> FilesReport:
     if not set(folder.sizes()) - {NOTE}:
         elsewhere = lies_elsewhere(folder.read(NOTE))
         return FilesReport(SessionFiles.WHOLE if elsewhere else SessionFiles.UNPAIRED)
-    if (keys := keys_in(folder)) is not None:
-        return BAILEYS.check(keys, paired)
+    if stores := stores_in(folder):
+        # Which of several the program uses it alone knows: damage in one is no damage of another.
+        reports = [BAILEYS.check(its, paired) for its in stores]
+        return min(reports, key=lambda report: _WORSE.index(report.files))
     if profile := profile_in(folder):
         return check_profile(folder, profile)
     return FilesReport(SessionFiles.WHOLE)
@@ -113,8 +125,8 @@ def lacks(names: Collection[str]) -> str:
 
 
 def linked(folder: SessionFolder) -> Linked:
-    keys = keys_in(folder)
-    return BAILEYS.linked(keys) if keys is not None else Linked()
+    stores = stores_in(folder)
+    return BAILEYS.linked(stores[0]) if len(stores) == 1 else Linked()
 
 
 def check_login(folder: Path, account: str) -> None:
@@ -125,10 +137,22 @@ def check_login(folder: Path, account: str) -> None:
         note = (folder / NOTE).read_bytes() if (folder / NOTE).is_file() else None
     except OSError:
         return
-    told = [folder / place] if (place := session_place(note)) else []
-    keys = next((place for place in (folder, *told, *inner) if (place / CREDS).exists()), None)
-    if keys is None:
-        return
+    told = folder / session_place(note)
+    sure = next((place for place in (folder, told) if (place / CREDS).exists()), None)
+    places = [sure] if sure else [place for place in inner if (place / CREDS).exists()]
+    refused = None
+    for place in places:
+        try:
+            _check_store(place, account)
+        except EngineError as error:
+            refused = refused or error
+        else:
+            return  # which of several the program uses it alone knows
+    if refused is not None:
+        raise refused
+
+
+def _check_store(keys: Path, account: str) -> None:
     try:
         whole = isinstance(read_json(read_key_file(keys / CREDS).decode("utf-8")), dict)
     except OSError:
@@ -155,6 +179,7 @@ RULES = FileRules(
     check,
     lost_store,
     key_based=True,
+    foreign=True,
     left_out=MADE_BY_BROWSER,
     lacks=lacks,
     linked=linked,

@@ -1,6 +1,7 @@
 """A program's session folder: what is known of it, and what never starts a bot anew."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -8,11 +9,12 @@ import pytest
 
 from agent.core.model import Instance, InstanceId
 from agent.core.words import SessionFiles
-from agent.engines.program.files import RULES
+from agent.engines.program.files import RULES, refuse_unusable
 from agent.engines.program.note import NOTE, session_place, write_note
 from agent.engines.program.output import is_drawn_code
 from agent.errors import EngineError
-from agent.vault.check import inspect_files
+from agent.vault.atomic import LARGEST
+from agent.vault.check import inspect_files, read_linked
 from agent.vault.copies.restore import restore_snapshot
 from agent.vault.copies.take import Subject, take_snapshot
 from agent.vault.identity import create, write_identity
@@ -135,6 +137,65 @@ def test_a_session_outside_its_folder_lies_elsewhere(session: Path, tmp_path: Pa
     for told in ("/etc", "../x", 7):
         (session / NOTE).write_text(json.dumps({"session": told}))
         assert session_place((session / NOTE).read_bytes()) == ""
+
+
+OWN = ("bot.log", ".env", "session.db", "empty", "a.json", "auth_info_baileys.bak")
+
+
+def spoil(session: Path) -> None:
+    """What a program may keep in its folder, and no rule knows."""
+    for name in OWN:
+        (session / name).write_bytes(b"" if name == "empty" else b"of its own")
+    os.mkfifo(session / "pipe")
+    (session / "/".join(["deep"] * 40)).mkdir(parents=True)
+
+
+@pytest.mark.parametrize("place", ["", "auth_info_baileys", "none"])
+def test_what_no_rule_knows_is_no_damage(session: Path, place: str) -> None:
+    spoil(session)
+    if place != "none":
+        (session / place).mkdir(exist_ok=True)
+        (session / place / "creds.json").write_text(json.dumps(CREDS))
+    report = inspect_files(session.parent, "program", paired=True)
+    assert (report.files, report.problem) == (SessionFiles.WHOLE, "")
+    assert read_linked(session.parent.parent, InstanceId("shop"), "program").account == (
+        "" if place == "none" else "5511900000001"
+    )
+    refuse_unusable(session, "5511900000001")
+
+
+def test_a_note_that_names_a_file_is_no_damage(session: Path) -> None:
+    (session / "session.db").write_bytes(b"of its own")
+    write_note(session, "5511900000001", "session.db")
+    assert files_of(session) is SessionFiles.WHOLE
+    refuse_unusable(session, "5511900000001")
+
+
+@pytest.mark.parametrize("kind", ["folder", "pipe", "large"])
+def test_what_cannot_be_read_is_never_called_damage(session: Path, kind: str) -> None:
+    """The repair retires what is damaged; what it could not read waits for a person."""
+    keys = session / "creds.json"
+    if kind == "folder":
+        keys.mkdir()
+    elif kind == "pipe":
+        os.mkfifo(keys)
+    else:
+        keys.touch()
+        os.truncate(keys, LARGEST + 1)
+    assert files_of(session) is SessionFiles.UNREADABLE
+
+
+def test_of_several_stores_a_damaged_one_is_not_taken_for_the_one_in_use(session: Path) -> None:
+    for name in ("a-old", "b-used"):
+        (session / name).mkdir()
+        (session / name / "creds.json").write_text(json.dumps(CREDS))
+    (session / "a-old" / "creds.json").write_bytes(b"{")
+    assert files_of(session) is SessionFiles.WHOLE
+    refuse_unusable(session, "5511900000001")
+    write_note(session, "5511900000001", "a-old")
+    assert files_of(session) is SessionFiles.DAMAGED
+    with pytest.raises(EngineError, match="a-old"):
+        refuse_unusable(session, "5511900000001")
 
 
 CODE = "\u2584\u2584\u2584\u2580 \u2588 \u2580\u2588\u2588 \u2584\u2580\u2580 \u2588\u2588\u2588"
