@@ -23,7 +23,7 @@ SEEN_FROM_OUTSIDE = [
     *(f"B{number}" for number in range(1, 16) if number != 12),
     *("D20", "D22", "D23", "D24"),
     *(f"H{number}" for number in range(9)),
-    *("N0", "N1", "N2", "N6", "N7", "N10", "N11", "N12", "N13", "N16", "N20"),
+    *("N0", "N1", "N2", "N6", "N7", "N10", "N11", "N12", "N13", "N15", "N16", "N17", "N20"),
     *(f"P{number}" for number in range(1, 7)),
     *(f"Q{number}" for number in range(1, 6)),
     *(f"W{number}" for number in range(20, 26)),

@@ -121,7 +121,7 @@ def path_of(request: web.Request) -> str:
     resource = request.match_info.route.resource
     if is_hook(request) or resource is None:
         return str(request.get(ROUTE, "a hook" if is_hook(request) else "an unknown path"))
-    given = request.match_info
+    given: dict[str, str] = dict(request.match_info)
     return re.sub(
         r"\{(\w+)\}",
         lambda part: given.get(part[1], part[0]) if part[1] in SHOWN else part[0],

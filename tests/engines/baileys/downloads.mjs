@@ -92,6 +92,29 @@ await refused("media_gone", told(), () => Promise.reject(no));
 answers = { "/v/1": (response) => response.writeHead(500).end() };
 await refused("media_unreachable", told());
 
+// Too slow: a head without an end, a byte now and then; none of them is ever silent.
+async function tooSlow(answer) {
+  answers = { "/v/1": answer };
+  const begun = Date.now();
+  await assert.rejects(fetched(new Downloads(base, 400), told()), { code: "media_unreachable" });
+  assert.ok(Date.now() - begun < 10_000, "it was given up late");
+}
+const dripping = (socket, text) => {
+  const timer = setInterval(() => (socket.destroyed ? clearInterval(timer) : socket.write(text)), 50);
+  timer.unref();
+};
+await tooSlow(({ socket }) => dripping(socket, "HTTP/1.1 100 Continue\r\n\r\n"));
+await tooSlow(({ socket }) => socket.write("HTTP/1.1 200 OK\r\nX: ") && dripping(socket, "x"));
+await tooSlow((response) => dripping(response.writeHead(200, { "content-length": file.length }), "x"));
+// A file that comes at once is not slow because its worker is.
+answers = { "/v/1": file };
+const patient = new Downloads(base, 400);
+const { download: slowly } = await patient.open(told(), undefined, never);
+for (let done = false; !done; ) {
+  await new Promise((waited) => setTimeout(waited, 200));
+  ({ done } = await patient.next(slowly));
+}
+
 // Where a contact would lead it.
 for (const status of [301, 302, 307, 308]) {
   asked = [];

@@ -7,7 +7,8 @@ import { request as requestHttps } from "node:https";
 
 const HOME = "https://mmg.whatsapp.net";
 const ORIGIN = "https://web.whatsapp.com";
-const STILL = 30_000; // without a byte
+const STILL = 30_000; // without a byte, and for the whole head of an answer
+const LEAST = 8 << 10; // bytes a second, over each STILL
 const KEPT = 120_000; // without a question of the worker
 const AT_ONCE = 4;
 const PIECE = 192 << 10;
@@ -42,11 +43,11 @@ function keysOf({ key }, type) {
   return { iv: all.subarray(0, 16), cipher: all.subarray(16, 48), mac: all.subarray(48, 80) };
 }
 
-function answerOf(address, agent) {
+function answerOf(address, agent, still) {
   return new Promise((resolve, reject) => {
-    const unreachable = (error) => reject(refuse("media_unreachable", `WhatsApp's media server: ${error.code ?? "no answer"}`));
     const ask = address.protocol === "http:" ? requestHttp : requestHttps;
-    const asked = ask(address, { agent, headers: { Origin: ORIGIN }, timeout: STILL }, (answer) => {
+    const asked = ask(address, { agent, headers: { Origin: ORIGIN }, timeout: still }, (answer) => {
+      clearTimeout(late);
       const { statusCode: status } = answer;
       if (status === 200) return resolve(answer);
       asked.destroy();
@@ -55,10 +56,32 @@ function answerOf(address, agent) {
       if (status >= 300 && status < 400) return reject(refuse("media_refused", "WhatsApp's media server leads to another address"));
       reject(refuse("media_unreachable", `WhatsApp's media server answered ${status}`));
     });
-    asked.on("timeout", () => asked.destroy(refuse("ETIMEDOUT", "nothing came")));
-    asked.on("error", unreachable);
+    const giveUp = () => asked.destroy(refuse("ETIMEDOUT", "nothing came"));
+    // A head that comes byte by byte, or informational answers without an end, are never silent.
+    const late = setTimeout(giveUp, still);
+    asked.on("timeout", giveUp);
+    asked.on("error", (error) => {
+      clearTimeout(late);
+      reject(refuse("media_unreachable", `WhatsApp's media server: ${error.code ?? "no answer"}`));
+    });
     asked.end();
   });
+}
+
+// What comes, while it comes fast enough. Only the waiting for the server counts: a worker that is slow
+// to take a piece is not the server's fault.
+async function* inTime(answer, still) {
+  let [waited, bytes, since] = [0, 0, performance.now()];
+  for await (const chunk of answer) {
+    waited += performance.now() - since;
+    bytes += chunk.length;
+    if (waited > still) {
+      if (bytes < (LEAST * waited) / 1000) throw refuse("media_unreachable", "WhatsApp's media server gives the file too slowly");
+      [waited, bytes] = [0, 0];
+    }
+    yield chunk;
+    since = performance.now();
+  }
 }
 
 // What the file was before it was encrypted. It is the sender's when this ends without an error.
@@ -88,11 +111,13 @@ async function* plainOf(answer, keys, sealed, most) {
 
 export class Downloads {
   #base;
+  #still;
   #open = new Map(); // name → {answer, pieces, timer}
   #last = 0;
 
-  constructor(base) {
+  constructor(base, still = STILL) {
     this.#base = base;
+    this.#still = still;
   }
 
   // Begins with a file; `again` asks the phone for it where WhatsApp has it no more, and resolves with
@@ -104,13 +129,13 @@ export class Downloads {
     this.#open.set(name, file);
     try {
       const keys = keysOf(media, type);
-      file.answer = await answerOf(addressOf(media, this.#base), agent).catch(async (error) => {
+      file.answer = await answerOf(addressOf(media, this.#base), agent, this.#still).catch(async (error) => {
         if (error.code !== "media_gone") throw error;
-        return answerOf(addressOf({ path: await again() }, this.#base), agent);
+        return answerOf(addressOf({ path: await again() }, this.#base), agent, this.#still);
       });
       // Decrypted it is shorter by the rest of its last block and the checksum.
       const most = size > 0 ? Math.min(size, LARGEST) + BLOCK + MAC : LARGEST;
-      file.pieces = plainOf(file.answer, keys, media.sealed, most);
+      file.pieces = plainOf(inTime(file.answer, this.#still), keys, media.sealed, most);
     } catch (error) {
       this.close(name);
       throw error;

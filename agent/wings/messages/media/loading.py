@@ -22,7 +22,11 @@ WAITING = 32
 STILL = 100.0
 """Seconds without a piece after which a load ends."""
 LONGEST = 900.0
-"""Seconds of a whole load."""
+"""Seconds of a whole load at most."""
+GRACE = 120.0
+"""Seconds of a whole load beside those of its bytes: a phone may have to give the file again."""
+LEAST = 8 * 1024
+"""Bytes a second. A load that is given up leaves its turn; asked for again, it stands last."""
 FORGET_AFTER = 60.0
 """Seconds in which a failure that another try would not change is not tried again: each asks
 WhatsApp, and perhaps the phone."""
@@ -92,7 +96,8 @@ class Loading:
             try:
                 file = await self._do(self._shelf.begin, name)
                 try:
-                    async with asyncio.timeout(LONGEST), aclosing(load(record)) as pieces:
+                    limit = asyncio.timeout(_seconds_for(size))
+                    async with limit, aclosing(load(record)) as pieces:
                         await self._fill(file, pieces, size, said["sha256"])
                 except BaseException:
                     await asyncio.shield(self._do(self._shelf.drop, name, file))
@@ -145,3 +150,7 @@ def _write_all(file: int, content: bytes) -> None:
     view = memoryview(content)
     while view:
         view = view[os.write(file, view) :]
+
+
+def _seconds_for(size: int) -> float:
+    return min(LONGEST, GRACE + size / LEAST) if size else LONGEST

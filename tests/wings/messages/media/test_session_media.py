@@ -192,6 +192,20 @@ async def test_a_load_that_fails_costs_no_other_file(make):
     assert session.kept() == [900_000]
 
 
+async def test_slow_files_give_their_turns_to_those_that_wait(make, monkeypatch, eventually):
+    monkeypatch.setattr(loading, "GRACE", 0.3)
+    session, content = make(), b"quick"
+    session.engine.goes_on.clear()  # a slow file brings a piece, and no more
+    slow = [await session.arrive(number, b"slow") for number in range(loading.AT_ONCE)]
+    loads = [asyncio.create_task(session.open(id)) for id in slow]
+    await eventually(lambda: session.engine.loads == loading.AT_ONCE)
+    third = asyncio.create_task(session.open(await session.arrive(9, content)))
+    async with asyncio.timeout(10):
+        assert [await refused(load) for load in loads] == ["media_unreachable"] * len(loads)
+        session.engine.goes_on.set()
+        assert (await third)["size"] == len(content)
+
+
 async def test_a_link_in_the_place_of_the_folder_is_not_followed(make, tmp_path):
     session, content = make(), os.urandom(1000)
     id = await session.arrive(1, content)
