@@ -188,6 +188,8 @@ async def test_messages_are_kept_while_their_worker_starts_again(start, eventual
         assert [status for status, _ in answers] == [201] * len(batch), answers
         texts += batch
 
+    await eventually(lambda: server.agent.status("shop"), "CONNECTED", within=60)
+
     async def arrived() -> bool:
         return sorted(each["text"] for each in await server.heard()) == sorted(texts)
 
