@@ -1,8 +1,10 @@
 """What a program is told by its environment. It gets none of the agent's variables: no key, no
 socket of the manager's, no setting."""
 
+import errno
 import os
 import shutil
+import stat
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -26,8 +28,12 @@ def read_environment_file(path: str) -> dict[str, str]:
     if not path:
         return {}
     try:
-        with open(path, encoding="utf-8") as file:  # noqa: PTH123 - pathlib is not in a worker yet
-            text = file.read(LONGEST_FILE + 1)
+        # O_NONBLOCK: a pipe would wait for its writer for ever.
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        with os.fdopen(fd, "rb") as file:
+            if not stat.S_ISREG(os.fstat(fd).st_mode):
+                raise OSError(errno.EINVAL, "it is no plain file")
+            text = file.read(LONGEST_FILE + 1).decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         cause = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
         raise EngineError(f"cannot read {path} (environment_file): {cause}", code=MISSING) from None
@@ -74,10 +80,28 @@ def find_command(program: ProgramDeclaration, environment: Mapping[str, str]) ->
     found = shutil.which(first, path=environment.get("PATH", os.defpath))
     if found is None:
         what = "is not there or may not be run" if "/" in first else "is in no folder of its PATH"
+        what = "is a folder: name the program in it" if Path(first).is_dir() else what
         raise EngineError(f"cannot start {first}: it {what}", code=MISSING)
     if program.folder and not Path(program.folder).is_dir():
         raise EngineError(f"cannot run in {program.folder}: there is no such folder", code=MISSING)
+    if lacks := _lost_interpreter(found):
+        raise EngineError(
+            f"cannot start {first}: its first line names {lacks}, which is not there", code=MISSING
+        )
     return [found, *program.command[1:]]
+
+
+def _lost_interpreter(program: str) -> str:
+    """What its line `#!` names and this machine has not; "" = it names nothing such."""
+    if not Path(program).is_file():
+        return ""
+    try:
+        with open(program, "rb") as file:  # noqa: PTH123
+            line = file.readline(256)
+    except OSError:
+        return ""
+    words = line[2:].decode("utf-8", "replace").split() if line.startswith(b"#!") else []
+    return words[0] if words and not Path(words[0]).exists() else ""
 
 
 def refuse_other_user(program: ProgramDeclaration) -> None:

@@ -98,6 +98,8 @@ class Process:
             os.close(printed)
             notices.close()
             cause = error.strerror if isinstance(error, OSError) else str(error)
+            if not Path(folder).is_dir():
+                cause = f"the folder that it runs in, {folder}, is not there"
             raise EngineError(f"cannot start {command[0]}: {cause}", code=MISSING) from error
         finally:
             os.close(out)

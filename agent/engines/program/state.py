@@ -17,6 +17,8 @@ Status = ConnectionStatus
 
 ENDED, FAILING = "program_ended", "program_failing"
 FIRST_CODE = 60.0
+_LARGEST = 1e10
+"""Seconds: no time that somebody means is longer."""
 COMES_BACK = frozenset(
     [
         "connection_lost",
@@ -104,9 +106,9 @@ class ProgramState:
 
     def note_look(self, answer: Mapping[str, Any]) -> None:
         """What the library found when it really asked."""
-        age = answer.get("frame_age")
-        if isinstance(age, int | float) and not isinstance(age, bool):
-            self._frame_at = time.monotonic() - max(float(age), 0.0)
+        age = _number(answer.get("frame_age"))
+        if answer.get("open") is True and age is not None and age > -1:
+            self._frame_at = time.monotonic() - max(age, 0.0)
         if answer.get("open") is False and self.connected:
             self.change(Status.RECONNECTING, "connection_lost")
 
@@ -207,7 +209,7 @@ class ProgramState:
             raw or named,
             paired=self.claim.paired,
             codes=self._codes,
-            expire=expire if isinstance(expire, int | float) else None,
+            expire=_number(expire),
             now_wall=time.time(),
         )
         return ended.reason, ended.raw, ended.until_wall
@@ -227,3 +229,10 @@ class ProgramState:
         if words := _WORDS.get(kind := text(event.get("kind"), 40)):
             peer = text(event.get("peer"), 64).partition("@")[0].partition(":")[0]
             self.happened("crypto_error", pattern=kind, text=words, peer=peer)
+
+
+def _number(raw: object) -> float | None:
+    """A number of seconds; None for any other value."""
+    if isinstance(raw, bool) or not isinstance(raw, int | float):
+        return None
+    return float(raw) if -_LARGEST < raw < _LARGEST else None

@@ -1,12 +1,16 @@
 """What a program tells, as claims; what cannot be started, and why. Without a worker."""
 
+import asyncio
+import os
+import socket
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from agent.core.words import Claim, Happening
+from agent.core.words import Claim, ConnectionStatus, Happening
+from agent.engines.baileys.conversation import Conversation
 from agent.engines.base import KeepsNothing
 from agent.engines.program.declaration import ProgramDeclaration
 from agent.engines.program.environment import (
@@ -145,3 +149,77 @@ def test_what_the_worker_tells_stands_above_all_else(tmp_path: Path) -> None:
     program = replace(BOT, environment=("PORT=1", "HOME=/bot"))
     found = own_environment(program, {"PORT": "2"}, {"WA_INSTANCE": "shop"})
     assert (found["PORT"], found["HOME"], found["WA_INSTANCE"]) == ("2", "/bot", "shop")
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {"open": "false", "frame_age": 0},
+        {"open": True, "frame_age": -1e9},
+        {"open": True, "frame_age": 10**400},
+        {"open": True, "frame_age": float("inf")},
+        {"frame_age": 0},
+    ],
+)
+def test_an_answer_of_another_kind_proves_no_connection(answer: dict[str, Any]) -> None:
+    state = ProgramState(Heard())
+    state.change(ConnectionStatus.CONNECTED)
+    state.note_look(answer)
+    assert state.current().proof_age is None
+    state.note_look({"open": True, "frame_age": 2})
+    assert 2 <= (state.current().proof_age or 0) < 60
+
+
+def test_the_end_of_a_ban_that_is_no_time_is_not_known() -> None:
+    heard = Heard()
+    ProgramState(heard).hear({"event": "close", "code": 402, "expire": float("inf")})
+    assert (heard.claims[-1].reason, heard.claims[-1].until_wall) == ("temporary_ban", None)
+
+
+async def test_half_a_character_and_an_empty_line_end_no_conversation() -> None:
+    """JavaScript makes the first by cutting within a character."""
+    events: list[Any] = []
+    ours, theirs = socket.socketpair()
+    _, writer = await asyncio.open_connection(sock=ours)
+    conversation = Conversation(writer, events.append)
+    reader = asyncio.StreamReader()
+    reader.feed_data(b"\r\n\n\n\n" + rb'{"event":"open","version":"a\ud83d","n":["\ud83d\ude00"]}')
+    reader.feed_data(b'\n{"event":"qr","\xed\xa0\xbd":"\xed\xa0\xbd"}\n{"event":"x","n":NaN}\n')
+    reader.feed_eof()
+    assert await conversation.read(reader) == ""
+    assert events == [
+        {"event": "open", "version": "a\ufffd", "n": ["\U0001f600"]},
+        {"event": "qr", "\ufffd": "\ufffd"},
+        {"event": "x", "n": None},
+    ]
+    conversation.end("over")
+    theirs.close()
+
+
+@pytest.mark.parametrize("kind", ["pipe", "folder", "/dev/zero"])
+def test_an_environment_file_that_is_none_is_named_and_not_waited_for(
+    tmp_path: Path, kind: str
+) -> None:
+    path = Path(kind) if kind[0] == "/" else tmp_path / "env"
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "folder":
+        path.mkdir()
+    with pytest.raises(EngineError, match=r"no plain file|Is a directory") as caught:
+        read_environment_file(str(path))
+    assert caught.value.code == "program_missing"
+
+
+def test_an_environment_file_of_an_editor_that_marks_it_is_read(tmp_path: Path) -> None:
+    (tmp_path / "env").write_bytes(b"\xef\xbb\xbfKEY=value\n")
+    assert read_environment_file(str(tmp_path / "env")) == {"KEY": "value"}
+
+
+def test_what_a_command_lacks_is_named(tmp_path: Path) -> None:
+    script = tmp_path / "bot"
+    script.write_text("#!/no/such/python3 -u\n")
+    script.chmod(0o755)
+    with pytest.raises(EngineError, match="its first line names /no/such/python3"):
+        find_command(ProgramDeclaration(name="bot", command=(str(script),)), {})
+    with pytest.raises(EngineError, match="it is a folder: name the program in it"):
+        find_command(ProgramDeclaration(name="bot", command=(str(tmp_path),)), {})
