@@ -82,6 +82,8 @@ class ProgramEngine:
         self._stopping = False
         self._paired = (folder / NOTE).exists()
         """What an earlier run told counts, too: the next one may end before it tells anything."""
+        self._ousted = False
+        """Another client has the session: this run is being ended, and is heard no more."""
         self._busy = asyncio.Lock()
         self._ends: list[float] = []
         self._asked_at: float | None = None
@@ -129,12 +131,14 @@ class ProgramEngine:
         preloads = program.library == "auto"
         self._run = await Process.start(command, environment, place, ears, preloads=preloads)
         log.info("started %s as process %d", Path(command[0]).name, self._run.pid)
-        self._asked_at = None
+        self._asked_at, self._ousted = None, False
         if self._state.claim.reason != FAILING:
             self._state.begun()
         self._watch = self._tasks.start(self._look_after(self._run, program), "look after")
 
     def _hear(self, event: Mapping[str, Any]) -> None:
+        if self._ousted:
+            return
         if event.get("event") == KEEP:
             if self._run is not None:
                 self._messages.take(event, self._run.speech)
@@ -146,9 +150,17 @@ class ProgramEngine:
         self._state.hear(event)
         claim = self._state.claim
         self._paired = (self._paired or claim.paired) and claim.reason != "logout"
+        if claim.reason == "conflict":
+            self._ousted = True
+            self._tasks.start(self._end_ousted(), "end the ousted")
         if claim.paired and (claim.account, True) != (before.account, before.paired):
             declared = self._program.session if self._program is not None else ""
             write_note(self._folder, claim.account, declared or self._session)
+
+    async def _end_ousted(self) -> None:
+        """One that went on would throw the other client out in turn, without an end."""
+        async with self._busy:
+            await self._end_run()
 
     def _take_notice(self, notice: Mapping[str, str]) -> None:
         if status := notice.get("STATUS"):

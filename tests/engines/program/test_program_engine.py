@@ -212,3 +212,17 @@ async def test_a_name_that_agent_toml_does_not_have_runs_nothing(bench: ProgramB
     await bench.linked()
     claim = await bench.is_now("DISCONNECTED", "program_missing")
     assert claim.raw.startswith("cannot start /nowhere/bot: it is not there")
+
+
+async def test_a_bot_whose_session_another_client_took_is_ended(bench: ProgramBench) -> None:
+    """It would log in again by itself, and each would throw the other out for ever."""
+    bench.run("tell")
+    link = await bench.linked()
+    await bench.tell("open", account="1")
+    await bench.is_now("CONNECTED")
+    pid = (await link.call("probe"))["detail"]["pid"]
+    await bench.tell("close", code=440)
+    await bench.is_now("DISCONNECTED", "conflict")
+    await bench.until(lambda: not lives(pid))
+    answer = await link.call("probe")
+    assert (answer["claim"]["reason"], answer["detail"]) == ("conflict", {"program": False})
