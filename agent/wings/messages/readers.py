@@ -8,6 +8,7 @@ from agent.core.model import InstanceId
 from agent.daemon.wing_parts import MessageSource
 from agent.store.database import Store
 from agent.supervise.requests.kept_messages import READER
+from agent.wings.messages.spool.line import BEYOND
 
 _FACT = "messages_reader."
 WRITE_EVERY = 600.0
@@ -32,7 +33,9 @@ class Readers:
             try:
                 fact = json.loads(text)
                 cursor, at_wall = int(fact["cursor"]), float(fact["at"])
-            except (ValueError, TypeError, KeyError):
+                if not (0 <= cursor < BEYOND and 0 <= at_wall < BEYOND):
+                    raise ValueError("out of range")
+            except (ValueError, TypeError, KeyError, OverflowError):
                 cursor, at_wall = 0, 0.0
             if now_wall - at_wall > FORGOTTEN_AFTER:
                 forgotten.append(name)

@@ -1,12 +1,14 @@
 """Damage on the disk costs what it hit: the rest is read, a reader hears of the gap, the damaged
 file is kept beside it, and no cursor is given a second time."""
 
+import json
 import os
 import random
 from pathlib import Path
 
 import pytest
 
+from agent.wings.messages.spool.marks import mark_of
 from tests.wings.messages.spools import entries, message, numbers_of, read_all, segments, spool_at
 
 
@@ -68,7 +70,7 @@ def test_a_message_that_was_lost_to_damage_may_come_again(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("which", [0, 1, 2])
-@pytest.mark.parametrize("how", ["gone", "empty", "zeros", "rubbish", "link", "folder"])
+@pytest.mark.parametrize("how", ["gone", "empty", "zeros", "rubbish", "link", "folder", "pipe"])
 def test_a_whole_segment_that_is_lost_is_a_gap(tmp_path: Path, which: int, how: str) -> None:
     files = three_segments(tmp_path)
     spool = spool_at(tmp_path, most=160)
@@ -88,13 +90,15 @@ def test_a_whole_segment_that_is_lost_is_a_gap(tmp_path: Path, which: int, how: 
         file.symlink_to("/etc/passwd")
     elif how == "folder":
         file.mkdir()
+    elif how == "pipe":
+        os.mkfifo(file)
     spool = spool_at(tmp_path, most=160)
     found = numbers_of(read_all(spool))
     assert [number for number in found if number >= 0] == [
         number for number in range(30) if number // 10 != which
     ]
-    if which == 1:
-        assert found[10] == -10
+    if which < 2:
+        assert found[which * 10] == -10
     spool.append(entries([40]))
     last = read_all(spool)[-1]
     assert numbers_of([last]) == [40] and last["cursor"] > newest
@@ -134,6 +138,60 @@ def test_a_file_that_is_deleted_under_a_worker_takes_no_message_with_it(tmp_path
     (tmp_path / "messages").rmdir()
     spool.append(entries([4]))
     assert numbers_of(read_all(spool_at(tmp_path)))[-1] == 4
+
+
+NUMBERS = ("origin", "counted", "settled", "dropped", "begun", "bound", "lost", "lost_first")
+
+
+@pytest.mark.parametrize("field", [*NUMBERS, "lost_since", "unsure", "holes", "damage"])
+@pytest.mark.parametrize("number", ["1" + "0" * 30, "-1", "1e400", "9223372036854775808", "NaN"])
+def test_a_number_that_no_state_can_have_is_damage(tmp_path: Path, field: str, number: str) -> None:
+    three_segments(tmp_path)
+    file = tmp_path / "messages" / "state.json"
+    state = json.loads(file.read_text())
+    row = {"holes": [[1, "N", 0, 0, True]], "damage": [[1, 2, "N"]]}
+    state[field] = row.get(field, "N")
+    file.write_text(json.dumps(state).replace('"N"', number))
+    spool = spool_at(tmp_path, most=160)
+    assert numbers_of(read_all(spool)) == list(range(30))
+    spool.append(entries([40]))
+    assert numbers_of(read_all(spool))[-1] == 40
+    assert spool.newest < 1 << 52
+    assert 0 <= json.loads(file.read_text())["settled"] < 1 << 52
+
+
+def test_a_mark_that_no_cursor_can_have_is_none(tmp_path: Path) -> None:
+    folder = spool_at(tmp_path).folder
+    folder.make()
+    marks = {"a": 10**30, "b": -1, "c": True, "d": 7}
+    (tmp_path / "messages" / "read.json").write_text(json.dumps(marks))
+    assert [mark_of(folder, chat) for chat in marks] == [0, 0, 0, 7]
+
+
+@pytest.mark.parametrize("name", ["0009999999999999", "9999999999999999", "0000000000000005"])
+@pytest.mark.parametrize("how", ["rubbish", "empty", "link", "folder", "pipe", "copy"])
+def test_a_stray_file_with_a_segments_name_moves_no_cursor(
+    tmp_path: Path, name: str, how: str
+) -> None:
+    newest = three_segments(tmp_path)[-1]
+    before = spool_at(tmp_path, most=160).newest
+    stray = newest.with_name(f"{name}.log")
+    if how == "link":
+        stray.symlink_to("/etc/passwd")
+    elif how == "folder":
+        stray.mkdir()
+    elif how == "pipe":
+        os.mkfifo(stray)
+    else:
+        content = {"rubbish": b"x\n" * 100, "empty": b"", "copy": newest.read_bytes()}
+        stray.write_bytes(content[how])
+    spool = spool_at(tmp_path, most=160)
+    assert numbers_of(read_all(spool)) == list(range(30))
+    assert spool.newest == before
+    assert spool.state()["lost"] == 0
+    spool.append(entries([40]))
+    assert numbers_of(read_all(spool)) == [*range(30), 40]
+    assert not os.path.lexists(stray) or name.startswith("99")
 
 
 def test_foreign_files_in_the_folder_are_left_alone(tmp_path: Path) -> None:

@@ -55,7 +55,7 @@ def test_a_spool_that_was_lost_and_made_anew_says_how_many_are_missing(tmp_path:
     spool.close()
     shutil.rmtree(tmp_path / "messages")
     while time.time() * 1000 <= newest + 1:
-        pass  # ten records are ten milliseconds, and a spool's first cursor is the time
+        pass  # milliseconds: the new one begins with its time
     spool = spool_at(tmp_path)
     spool.append(entries([50]))
     spool.go_above(newest)
@@ -72,6 +72,14 @@ def test_an_empty_spool_that_goes_on_above_another_has_lost_nothing(tmp_path: Pa
     spool.append(entries([50]))
     spool.close()
     assert spool_at(tmp_path).state()["lost"] == 0
+
+
+def test_a_cursor_that_no_spool_gave_moves_none(tmp_path: Path) -> None:
+    spool = spool_at(tmp_path)
+    spool.append(entries([50]))
+    newest = spool.newest
+    spool.go_above(10**30)
+    assert spool.newest == newest
 
 
 def test_a_place_where_nothing_was_ever_given_is_no_missing_record() -> None:

@@ -14,12 +14,15 @@ from typing import IO
 from agent.files import replacement
 from agent.wings.messages.spool.damage import Damage
 from agent.wings.messages.spool.holes import Hole, read_holes
+from agent.wings.messages.spool.line import BEYOND
 
 STATE = "state.json"
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _OPEN = os.O_NOFOLLOW | os.O_CLOEXEC
 _PRIVATE = 0o600
 LONGEST_STATE = 1 << 14
+LARGEST_CURSOR = BEYOND >> 1
+"""Cursors begin with milliseconds since 1970: those of a state leave room above them."""
 
 
 @dataclass(slots=True)
@@ -56,8 +59,11 @@ class State:
 def parse_state(text: bytes) -> State:
     """ValueError, TypeError or RecursionError for what is no state."""
     raw = json.loads(text)
-    known = {key: type(own)(raw[key]) for key, own in asdict(State()).items() if key in raw}
-    return checked(State(**{**known, "holes": read_holes(known.get("holes", []))}))
+    try:
+        known = {key: type(own)(raw[key]) for key, own in asdict(State()).items() if key in raw}
+        return checked(State(**{**known, "holes": read_holes(known.get("holes", []))}))
+    except OverflowError as error:  # of int(Infinity)
+        raise ValueError("a number is too large") from error
 
 
 class Folder:
@@ -205,10 +211,14 @@ class Folder:
 
 
 def checked(state: State) -> State:
-    """ValueError where damage is none."""
+    """ValueError where damage is none, or a number is none that a spool can have written."""
     state.damage = [[int(part) for part in each] for each in state.damage]
     if not all(len(each) == 3 and 0 < each[0] <= each[1] for each in state.damage):
         raise ValueError("damage is three numbers")
+    own = [each for each in asdict(state).values() if isinstance(each, int | float)]
+    listed = [part for each in (*state.holes, *state.damage) for part in each]
+    if not all(0 <= number < LARGEST_CURSOR for number in (*own, *listed)):  # NaN is in no range
+        raise ValueError("a number is out of range")
     return state
 
 

@@ -14,3 +14,9 @@ def note_dropped(state: State, oldest: Segment, last: int) -> None:
         state.lost_first = state.lost_first or undelivered
         state.lost_since = state.lost_since or oldest.begun
     state.dropped = last
+
+
+def begin_of(state: State, oldest: int) -> int:
+    """The cursor with which a reader from the oldest begins: damage before it is told, too."""
+    damaged = (first for first, last, _ in state.damage if state.dropped < first <= last < oldest)
+    return min(damaged, default=oldest)

@@ -7,6 +7,10 @@ from typing import Any, NamedTuple
 
 from agent.wings.messages.record import PRIVATE, encode
 
+BEYOND = 1 << 52
+"""No cursor, count or time of a spool's files is as large: what says so is damaged. Every reader of
+JSON can hold what is below it."""
+
 
 class Entry(NamedTuple):
     """A record on its way to the disk, which gives it its cursor."""
@@ -62,5 +66,9 @@ def read_line(raw: bytes) -> Line | None:
     text = raw[9:-1]
     if b"%08x" % zlib.crc32(text) != raw[:8]:
         return None
-    cursor, kept, id, body = text.split(b"\t", 3)
-    return Line(int(cursor), float(kept), id, body)
+    try:
+        cursor, kept, id, body = text.split(b"\t", 3)
+        line = Line(int(cursor), float(kept), id, body)
+    except ValueError:
+        return None
+    return line if 0 < line.cursor < BEYOND and 0 <= line.kept < BEYOND else None

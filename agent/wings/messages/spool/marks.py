@@ -5,6 +5,7 @@ from contextlib import suppress
 
 from agent.files import replacement
 from agent.wings.messages.spool.folder import Folder
+from agent.wings.messages.spool.line import BEYOND
 
 NAME = "read.json"
 MOST = 2000
@@ -35,4 +36,8 @@ def _read(folder: Folder) -> dict[str, int]:
         raw = json.loads(file.read(_LONGEST))
     if not isinstance(raw, dict):
         return {}
-    return {chat: cursor for chat, cursor in raw.items() if type(cursor) is int}
+    return {chat: cursor for chat, cursor in raw.items() if _is_cursor(cursor)}
+
+
+def _is_cursor(raw: object) -> bool:
+    return type(raw) is int and 0 < raw < BEYOND

@@ -8,10 +8,12 @@ from dataclasses import dataclass, field
 from agent.wings.messages.spool.damage import Damage, merge
 from agent.wings.messages.spool.folder import Folder, State
 from agent.wings.messages.spool.holes import never_given
+from agent.wings.messages.spool.line import BEYOND
 from agent.wings.messages.spool.page import MOST_LINES
 from agent.wings.messages.spool.segment import Found, Segment, first_of, good_lines, load
 
-_NONE_BELOW = 1 << 62
+_ROOM = 1_000_000
+"""Cursors above the last known one: a segment may have begun there whose state a power cut took."""
 _UNREADABLE = (errno.EIO, errno.ELOOP, errno.EISDIR, errno.ENXIO, errno.EUCLEAN)
 """Of the file itself: no other moment makes it better."""
 _LEFT_AS_IT_IS = (*_UNREADABLE, errno.ENOENT, errno.EROFS)
@@ -32,9 +34,10 @@ def open_folder(folder: Folder, owner: str) -> Opened:
     opened = Opened(folder.read_state())
     state = opened.state
     firsts = [first for name in folder.names() if (first := first_of(name)) is not None]
+    firsts = [first for first in firsts if not _put_aside(folder, first, state, firsts, opened)]
     damage: list[Damage] = []
     found = None
-    for first, below in zip(firsts, [*firsts[1:], _NONE_BELOW], strict=False):
+    for first, below in zip(firsts, [*firsts[1:], BEYOND], strict=False):
         found = _load(folder, first, below, opened.damaged)
         if found.segment.next <= state.dropped + 1 and first != firsts[-1]:
             folder.remove(found.segment.name)  # a kill came between two steps of letting it go
@@ -72,6 +75,33 @@ def open_folder(folder: Folder, owner: str) -> Opened:
         damage.append([end, opened.next - 1, beyond if whole else width])
     _note(folder, state, owner, [_given(each, state) for each in damage])
     return opened
+
+
+def _put_aside(folder: Folder, first: int, state: State, firsts: list[int], opened: Opened) -> bool:
+    """A stray: a file without a line of its name where this spool began none. It would move every
+    cursor, or stand for records that never were."""
+    known = [each for each in firsts if each < first][-1:]
+    above = max([state.bound, state.settled, *known]) + _ROOM
+    likely = state.origin <= first <= above if state.origin else not known or first <= above
+    if likely or first == state.begun or _has_lines(folder, first):
+        return False
+    with suppress(OSError):
+        opened.damaged.append(_set_aside(folder, Segment(first).name))
+    return True
+
+
+def _has_lines(folder: Folder, first: int) -> bool:
+    try:
+        with folder.open(Segment(first).name) as file:
+            return load(file, first, first + 2 * MOST_LINES).segment.count > 0
+    except OSError as error:
+        return error.errno not in _UNREADABLE
+
+
+def _set_aside(folder: Folder, name: str) -> str:
+    aside = f"damaged-{int(time.time())}-{name}"
+    folder.rename(name, aside)
+    return aside
 
 
 def _given(damage: Damage, state: State) -> Damage:

@@ -8,7 +8,7 @@ from typing import IO, NamedTuple
 
 from agent.wings.messages.record import LONGEST
 from agent.wings.messages.spool.damage import Damage
-from agent.wings.messages.spool.line import Line, read_line
+from agent.wings.messages.spool.line import BEYOND, Line, read_line
 
 SUFFIX = ".log"
 _LONGEST_LINE = LONGEST + 4096
@@ -58,7 +58,8 @@ class Segment:
 def first_of(name: str) -> int | None:
     """The cursor that a segment's name says; None: it is no segment's name."""
     number = name.removesuffix(SUFFIX)
-    return int(number) if name.endswith(SUFFIX) and number.isdigit() and len(number) == 16 else None
+    plain = name.endswith(SUFFIX) and number.isascii() and number.isdigit() and len(number) == 16
+    return int(number) if plain and 0 < int(number) < BEYOND else None
 
 
 class Found(NamedTuple):

@@ -10,10 +10,10 @@ from typing import Any
 
 from agent.clock import boot_now
 from agent.failpoint import failpoint
-from agent.wings.messages.spool.folder import Folder, State, write_all
+from agent.wings.messages.spool.folder import LARGEST_CURSOR, Folder, State, write_all
 from agent.wings.messages.spool.holes import MOST as MOST_HOLES
 from agent.wings.messages.spool.holes import Hole, gaps
-from agent.wings.messages.spool.letting_go import note_dropped
+from agent.wings.messages.spool.letting_go import begin_of, note_dropped
 from agent.wings.messages.spool.line import Entry, Line, write_line
 from agent.wings.messages.spool.lookup import find_record, search_segment
 from agent.wings.messages.spool.opening import open_folder
@@ -95,6 +95,8 @@ class Spool:
         again what this worker gave before it knew."""
         self.open()
         state = self._state
+        if cursor >= LARGEST_CURSOR:
+            return  # no spool gave it
         if cursor > self.newest:
             again = [Entry(line.id, line.body) for line, _ in self._lines(self._given)]
             self._next = self._given = cursor + 1
@@ -222,7 +224,7 @@ class Spool:
         """Gaps where records are gone."""
         following, since = after + 1, 0.0
         if following < self._state.origin or not after:
-            following = self._oldest
+            following = begin_of(self._state, self._oldest)
             if self._state.lost_first and self._state.dropped + 1 == following:
                 lost = self._state.lost_first, following - 1
                 yield from self._gaps(*lost, self._state.lost_since)
