@@ -72,13 +72,19 @@ async def answer_to(taken: Taken, seconds: float) -> web.StreamResponse:
     if end.error is not None:
         raise end.error
     row = taken.row
+    if row.state.left and not seconds:  # as its first answer named it
+        return _show(taken, {}, 200)
     if end.answer is not None or row.state.left:
         return answer_sent(row.answer if end.answer is None else end.answer, again=taken.again)
     if row.state is not State.ACCEPTED:
         raise _earlier_end(row)
     look = {"state": f"/api/instance/{row.instance}/outbox/{row.id}"}
+    return _show(taken, {"look": look}, 202)
+
+
+def _show(taken: Taken, more: Mapping[str, Any], status: int) -> web.Response:
     on = {"machine": taken.machine} if taken.machine else {}
-    answer = json_answer({**show_message(row, taken.waits), **on, "look": look}, 202)
+    answer = json_answer({**show_message(taken.row, taken.waits), **on, **more}, status)
     if taken.again:
         answer.headers["Idempotent-Replayed"] = "true"
     return answer

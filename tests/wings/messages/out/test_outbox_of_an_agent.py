@@ -35,6 +35,21 @@ async def test_a_message_is_accepted_at_once_and_followed_to_the_phone(agent, ev
     assert (status, sent["id"][:4]) == (200, "3EB0")
 
 
+async def test_a_repeat_names_the_message_as_the_first_answer_did(agent, eventually):
+    await connected(agent, eventually)
+    key, body = {"Idempotency-Key": "order-7"}, {"to": TO, "text": "once"}
+    status, first = await agent.ask("POST", PATH, body, key)
+    assert status == 202
+    await eventually(lambda: heard(agent), ["once"])
+    await eventually(lambda: state(agent, first["id"]), "delivered")
+    status, again = await agent.ask("POST", PATH, body, key)
+    assert (status, again["id"], again["state"]) == (200, first["id"], "delivered")
+    status, waited = await agent.ask("POST", f"{PATH}?wait=5", body, key)
+    assert (status, waited["id"]) == (200, again["message_id"])
+    assert waited["id"].startswith("3EB0")
+    assert await heard(agent) == ["once"]
+
+
 async def test_what_said_a_message_is_wiped_when_it_was_sent(agent, eventually):
     await connected(agent, eventually)
     await say(agent, "a most secret sentence")
