@@ -97,6 +97,7 @@ class SessionMedia:
             self._loader.cancel()
             await asyncio.wait({self._loader})
         await self._loading.close()
+        await self._do(self._shelf.close)
 
     # the agent's calls
 

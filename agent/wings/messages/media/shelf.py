@@ -20,7 +20,9 @@ _PIECE = 1 << 20
 _OPEN = os.O_NOFOLLOW | os.O_CLOEXEC
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 BUSY_SECONDS = 60.0
-"""A file that was read within them goes last."""
+"""A file that was read within them goes last, and its readers have it so long beside the quota."""
+MOST_LEAVING = 4
+"""Such files at a time: as many as a session's readers."""
 
 
 @dataclass(slots=True)
@@ -32,12 +34,21 @@ class _Kept:
     """By the monotonic clock."""
 
 
+@dataclass(slots=True)
+class _Leaving:
+    file: IO[bytes]
+    read_at: float
+    """By the monotonic clock."""
+
+
 class Shelf:
     def __init__(self, path: Path, most: int) -> None:
         self.path = path
         self.most = most
         """Bytes of all of them."""
         self._files: dict[str, _Kept] | None = None
+        self._leaving: dict[str, _Leaving] = {}
+        """Files that made room while somebody read them: they have no name any more."""
 
     @property
     def there(self) -> bool:
@@ -92,6 +103,10 @@ class Shelf:
     def read(self, name: str, offset: int, length: int) -> bytes:
         """FileNotFoundError: it went meanwhile."""
         kept = self._all().get(name)
+        if kept is None and (leaving := self._leaving.get(name)) is not None:
+            leaving.read_at = time.monotonic()
+            leaving.file.seek(offset)
+            return leaving.file.read(length)
         if kept is None:
             raise FileNotFoundError(errno.ENOENT, "it is not kept any more")
         kept.read_at = time.monotonic()
@@ -113,19 +128,44 @@ class Shelf:
         self._remove(name)
         return False
 
+    def close(self) -> None:
+        while self._leaving:
+            self._leaving.popitem()[1].file.close()
+
     def trim(self, due: float) -> None:
         """Let those go whose messages were kept before that wall time."""
+        self._let_go()
         for name, kept in list(self._all().items()):
             if kept.at_wall < due:
                 self._remove(name)
 
     def _make_room(self, size: int) -> None:
+        self._let_go()
         files, now = self._all(), time.monotonic()
         order = sorted(
             files, key=lambda name: (now - files[name].read_at < BUSY_SECONDS, files[name].at_wall)
         )
         while order and self._bytes() + size > self.most:
-            self._remove(order.pop(0))
+            name = order.pop(0)
+            if now - files[name].read_at < BUSY_SECONDS:
+                self._keep_open(name, files[name].read_at)
+            self._remove(name)
+
+    def _keep_open(self, name: str, read_at: float) -> None:
+        """Its readers come to its end."""
+        with suppress(OSError):
+            file = self._open(name)
+            if (older := self._leaving.pop(name, None)) is not None:
+                older.file.close()
+            self._leaving[name] = _Leaving(file, read_at)
+        while len(self._leaving) > MOST_LEAVING:
+            self._leaving.pop(next(iter(self._leaving))).file.close()
+
+    def _let_go(self) -> None:
+        now = time.monotonic()
+        for name, leaving in list(self._leaving.items()):
+            if now - leaving.read_at >= BUSY_SECONDS:
+                self._leaving.pop(name).file.close()
 
     def _bytes(self) -> int:
         return sum(kept.size for kept in self._all().values())

@@ -182,6 +182,25 @@ async def test_the_oldest_go_when_new_ones_need_their_room(make, monkeypatch):
     assert session.kept() == [300_000] * 3
 
 
+async def test_a_file_that_makes_room_is_read_to_its_end(make, monkeypatch):
+    session, content = make(media_megabytes=1), os.urandom(900_000)
+    first = await session.arrive(1, content)
+    opened = await session.open(first)
+    assert await session.read(await session.arrive(2, os.urandom(900_000)))
+    assert session.kept() == [900_000], "the quota holds"
+    read = b""
+    while len(read) < len(content):
+        asked = {"name": opened["name"], "offset": len(read)}
+        part = await session.part.works["messages_media_part"](asked)
+        read += base64.b64decode(part["data"])
+    assert read == content
+    # Its readers are gone: nothing of it is kept open.
+    monkeypatch.setattr("agent.wings.messages.media.shelf.BUSY_SECONDS", 0.0)
+    await session.read(await session.arrive(3, os.urandom(900_000)))
+    asked = {"name": opened["name"], "offset": 0}
+    assert await refused(session.part.works["messages_media_part"](asked)) == "media_not_kept"
+
+
 async def test_a_load_that_fails_costs_no_other_file(make):
     session = make(media_megabytes=1)
     first = await session.arrive(1, os.urandom(900_000))
