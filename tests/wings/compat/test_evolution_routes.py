@@ -178,7 +178,7 @@ async def test_digits_of_anything_else_make_no_number(start, number):
 async def test_messages_are_kept_while_their_worker_starts_again(start, eventually):
     """400 is the last word for these clients: they would not send them again."""
     server, texts = await start(), []
-    for kill in range(4):
+    for kill in range(2):
         pid = await server.agent.running_pid("shop")
         await eventually(lambda: server.agent.status("shop"), "CONNECTED")
         os.kill(pid, signal.SIGKILL)
