@@ -1,6 +1,6 @@
 """The tables of agent.toml that the wings bring."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
 from typing import Any
@@ -8,7 +8,7 @@ from typing import Any
 from agent.config.config import Config
 from agent.config.problem import Problem
 from agent.core.model import Instance
-from agent.errors import InvalidRequest
+from agent.errors import InvalidRequest, Refused
 from agent.wing import modules_of, wings
 
 
@@ -29,6 +29,9 @@ class ArrayTable:
     engine: str = ""
     """Each session of this engine names one of the rows, by its setting of the table's name: its
     worker gets that row."""
+    place: Callable[[Any], tuple[str, ...]] = lambda _row: ()
+    """Where the files of each session with this row lie, and what else tells them apart: two of
+    which all is the same would be one session, twice. () = each has a place of its own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,10 +86,21 @@ def declared_for(config: Config, instance: Instance) -> Mapping[str, Any]:
     return {table.engine: {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}}
 
 
-def check_declared(config: Config, instance: Instance) -> None:
-    """InvalidRequest where it names a row that is not there."""
+def check_declared(config: Config, instance: Instance, others: Iterable[Instance] = ()) -> None:
+    """InvalidRequest where it names a row that is not there; Refused where one of the others has
+    its session at the same place."""
     table, row = _named(config, instance)
-    if table is None or row is not None:
+    if table is None:
+        return
+    if row is not None:
+        if twin := _twin(config, instance, others):
+            raise Refused(
+                f"cannot run {instance.id} as {table.name} {row.name}: {twin} has its session at"
+                f" the same place, {table.place(row)[0]}, and one session must not run twice; give"
+                f" each a place of its own ([[{table.name}]] {row.name} in agent.toml)",
+                field=f"settings.{table.name}",
+                code="session_shared",
+            )
         return
     names = ", ".join(its.name for its in config.of_wings.get(table.name, ())) or "none"
     named = str(instance.settings.get(table.name, ""))
@@ -96,6 +110,28 @@ def check_declared(config: Config, instance: Instance) -> None:
         field=f"settings.{table.name}",
         code=f"unknown_{table.name}",
     )
+
+
+def _twin(config: Config, instance: Instance, others: Iterable[Instance]) -> str:
+    """Another one whose session is at the same place; "" = there is none."""
+    if not (place := session_place(config, instance)):
+        return ""
+    rest = (its for its in others if its.id != instance.id and its.engine == instance.engine)
+    return next((its.id for its in rest if session_place(config, its) == place), "")
+
+
+def shared_sessions(config: Config, instances: Iterable[Instance]) -> Iterator[tuple[str, str]]:
+    """Each two instances of which agent.toml makes one session."""
+    ordered = sorted(instances, key=lambda its: its.id)
+    for at, instance in enumerate(ordered):
+        if twin := _twin(config, instance, ordered[:at]):
+            yield twin, instance.id
+
+
+def session_place(config: Config, instance: Instance) -> tuple[str, ...]:
+    """As its table's `place` says."""
+    table, row = _named(config, instance)
+    return () if table is None or row is None else table.place(row)
 
 
 def _named(config: Config, instance: Instance) -> tuple[ArrayTable | None, Any]:

@@ -143,7 +143,7 @@ class Supervision:
         self.messages = KeptMessages(self.registry, HighestCursors(store, self.registry))
         self.registry.of_wings = worker_settings(settings.config)
         self.registry.declared = lambda its: declared_for(settings.config, its)
-        self.registry.check = lambda its: check_declared(settings.config, its)
+        self.registry.check = lambda its, all: check_declared(settings.config, its, all)
         self.creation = Creation(
             registry=self.registry, backends=self.backends, room=self.room, wake=self.wake
         )

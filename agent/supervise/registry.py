@@ -55,7 +55,7 @@ class Registry:
         """The settings of each wing's part in a worker, by the wing's name."""
         self.declared: Callable[[Instance], Mapping[str, Any]] = lambda _: {}
         """What agent.toml has for the engine of this session, by the engine's name."""
-        self.check: Callable[[Instance], None] = lambda _: None
+        self.check: Callable[[Instance, Sequence[Instance]], None] = lambda _its, _all: None
         """InvalidRequest where it names what agent.toml does not have."""
         self._views: dict[InstanceId, InstanceView] = {}
         self._stale: dict[InstanceId, None] = {}

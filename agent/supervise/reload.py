@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from agent.clock import boot_now
 from agent.config import Config, Declaration, changes_that_need_restart
-from agent.config.wing_tables import worker_settings
+from agent.config.wing_tables import shared_sessions, worker_settings
 from agent.errors import WaError
 from agent.log import about
 from agent.supervise.assemble import Supervision
@@ -33,6 +33,9 @@ async def take_on(config: Config, supervision: Supervision) -> None:
                 extra=about(declared.id),
             )
     await _create([declared for declared in config.instance if declared.id in new], supervision)
+    enabled = [its.instance for its in registry.facts.values() if its.instance.enabled]
+    for one, other in shared_sessions(config, enabled):
+        log.error("%s and %s run one session: agent.toml gives both the same place", one, other)
     for facts in registry.facts.values():
         _look_in_time(facts, config)
         supervision.wake(facts.id)

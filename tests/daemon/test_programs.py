@@ -1,12 +1,18 @@
 """A bot of somebody's own under a real agent: made by name, kept alive, named when it fails."""
 
+import asyncio
 import os
 import signal
 import sys
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
+from agent.cli.client import Client
+from agent.cli.doctor.check import Installation, run_checks
+from agent.config import load_config
+from agent.wings.programs.doctor import checks
 from tests.daemon.conftest import RunningAgent
 
 BOT = Path(__file__).parents[1] / "engines" / "program" / "bot.py"
@@ -127,3 +133,40 @@ async def test_a_bot_that_was_cleaned_up_or_came_back_is_still_the_program_it_na
     await eventually(runs)
     story = await agent.story("shop")
     assert [told for _, told in story if "has no [[program]]" in told] == []
+
+
+async def test_one_session_is_not_run_by_two_instances(
+    make_agent: Callable[..., RunningAgent],
+    eventually: Callable[..., Awaitable[Any]],
+    tmp_path: Path,
+) -> None:
+    """Each would throw the other out of WhatsApp."""
+    agent = make_agent(declare("stays") + f'folder = "{tmp_path}"\n' + declare("quiet"))
+    await agent.start()
+    body = {"engine": "program", "settings": {"program": "stays"}}
+    await agent.do("POST", "/api/instance", {**body, "id": "one"})
+    own = {"engine": "program", "settings": {"program": "quiet"}, "enabled": False}
+    await agent.do("POST", "/api/instance", {**own, "id": "two"})
+    for verb, path, asked in (
+        ("POST", "/api/instance", {**body, "id": "three"}),
+        ("PATCH", "/api/instance/two", {"settings": body["settings"]}),
+    ):
+        status, answer = await agent.ask(verb, path, asked)
+        assert (status, answer["error"]) == (409, "session_shared"), answer
+        assert "one has its session at the same place" in answer["message"]
+    # A change of agent.toml makes one of two that were two.
+    await agent.do("POST", "/api/instance", {**own, "id": "four", "enabled": True})
+    await agent.do("POST", "/api/instance/two/enable", {})
+    named = 'name = "quiet"'
+    text = agent.config.read_text().replace(named, f'{named}\nfolder = "{tmp_path}"')
+    agent.config.write_text(text)
+    await agent.do("POST", "/api/reload")
+    await eventually(lambda: "four and two run one session" in agent.log.read_text(), True)
+    client = Client(sockets=(agent.state / "api.sock",))
+    here = Installation(load_config(agent.config, {}), client, None, Counter({"program": 3}))
+    found = await asyncio.to_thread(lambda: list(run_checks(checks(here), here)))
+    words = [its.sentence for its in found if "run one session" in its.sentence]
+    assert words == [f"four and two run one session, in {tmp_path}"]
+    await agent.do("POST", "/api/instance/two/disable", {})
+    status, answer = await agent.ask("POST", "/api/instance/two/enable", {})
+    assert (status, answer["error"]) == (409, "session_shared"), answer

@@ -41,7 +41,7 @@ class Creation:
         except ConfigError as error:
             raise InvalidRequest(str(error), field="engine", code=error.code) from None
         check_settings_of(instance)
-        self.registry.check(instance)
+        check_among_others(self.registry, instance)
         if known.remote or instance.backend:
             check_place(self.backends, instance)
 
@@ -53,3 +53,8 @@ def check_settings_of(instance: Instance) -> None:
     except ConfigError as error:
         field = f"settings.{error.field}"
         raise InvalidRequest(str(error), field=field, code="invalid_settings") from None
+
+
+def check_among_others(registry: Registry, instance: Instance) -> None:
+    """Refuse one that names what agent.toml has not, or whose session another instance has."""
+    registry.check(instance, [facts.instance for facts in registry.facts.values()])

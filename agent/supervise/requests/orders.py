@@ -1,6 +1,7 @@
 """What operators want of a session: its settings, whether it runs, what they say of it."""
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,7 +14,7 @@ from agent.core.model import (
 from agent.core.reasons import reason_of
 from agent.core.reconnect import forgive
 from agent.core.view import InstanceView
-from agent.errors import Refused, VaultError
+from agent.errors import InvalidRequest, Refused, VaultError
 from agent.host.base import Host
 from agent.log import bound
 from agent.supervise.facts import Facts
@@ -21,7 +22,7 @@ from agent.supervise.passes.lost_folder import refuse_to_end
 from agent.supervise.registry import Registry
 from agent.supervise.requests.calls import Calls
 from agent.supervise.requests.confirming import must_be_confirmed, must_be_paired
-from agent.supervise.requests.creation import check_settings_of
+from agent.supervise.requests.creation import check_among_others, check_settings_of
 from agent.supervise.story import entry
 from agent.supervise.turns.memory import MemoryRoom
 
@@ -48,7 +49,7 @@ class Orders:
                 code="place_is_fixed",
             )
         check_settings_of(changed)
-        self.registry.check(changed)
+        check_among_others(self.registry, changed)
         facts.instance = changed
         self.registry.look_up(facts)
         await self.registry.save_order(facts, entry(facts, "settings", "its settings changed"))
@@ -64,6 +65,8 @@ class Orders:
             # An enabled session that WhatsApp ended gets no further login.
             said = entry(facts, "enabled", "an operator enabled it; it was enabled already")
             return await self._intend(facts, said)
+        with suppress(InvalidRequest):  # a program that is missing says so itself
+            check_among_others(self.registry, facts.instance)
         async with self.registry.devices.alone(id, facts.instance.engine, f"enable {id}"):
             facts.asked.start = True
             facts.instance = replace(facts.instance, enabled=True)

@@ -7,12 +7,14 @@ from pathlib import Path
 
 from agent.cli.doctor.check import Check, Installation
 from agent.config import INSTALLED_STATE
+from agent.config.wing_tables import shared_sessions
+from agent.core.model import Instance
 from agent.engines.program.declaration import ProgramDeclaration
 from agent.engines.program.environment import find_command, read_environment_file
-from agent.errors import EngineError
+from agent.errors import EngineError, WaError
 from agent.host.machine.findings import Finding, note, ok, wrong
 from agent.wings.programs.reach import render_reach
-from agent.wings.programs.settings import programs_of
+from agent.wings.programs.settings import place_of, programs_of
 
 _DROP_INS = ("etc/systemd/system", "run/systemd/system", "usr/local/lib/systemd/system")
 
@@ -24,7 +26,7 @@ def checks(here: Installation) -> Iterator[Check]:
 
 
 def _examine(program: ProgramDeclaration, here: Installation) -> list[Finding]:
-    findings = [*_files(program), *_unit(program, here)]
+    findings = [*_files(program), *_unit(program, here), *_shared(program, here)]
     return findings or [ok("its command, folder and files are there")]
 
 
@@ -36,6 +38,22 @@ def _files(program: ProgramDeclaration) -> Iterator[Finding]:
         find_command(program, {**os.environ, **given, **of_file})
     except EngineError as error:
         yield wrong(str(error), cure)
+
+
+def _shared(program: ProgramDeclaration, here: Installation) -> Iterator[Finding]:
+    """Where an agent answers, which knows the instances."""
+    if not place_of(program) or not here.running["program"]:
+        return
+    try:
+        ids = [row["id"] for row in here.client.instances(engine="program") if row["enabled"]]
+        rows = [here.client.get(f"/api/instance/{id}/details") for id in ids]
+    except WaError:
+        return  # the agent's own check says why it does not answer
+    shown = [Instance(row["id"], "program", True, row["settings"]) for row in rows]
+    for one, other in shared_sessions(here.config, shown):
+        if any(program.name == its.settings.get("program") for its in shown if its.id == other):
+            words = f"{one} and {other} run one session, in {place_of(program)[0]}"
+            yield wrong(words, f"wa-agent disable {other}, or give it a `session` of its own")
 
 
 def _unit(program: ProgramDeclaration, here: Installation) -> Iterator[Finding]:

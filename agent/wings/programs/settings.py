@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from os.path import normpath
 
 from agent.config.config import Config
 from agent.config.problem import Problem
@@ -32,6 +33,17 @@ def hide_values(program: ProgramDeclaration) -> ProgramDeclaration:
     return replace(program, environment=tuple(f"{name}={HIDDEN}" for name in names))
 
 
+def place_of(program: ProgramDeclaration) -> tuple[str, ...]:
+    """A relative `session` lies in each instance's own folder, as all does without `folder`. In one
+    folder a command or a variable may choose the session; WA_INSTANCE alone is no proof of it."""
+    if program.session.startswith("/"):
+        return (normpath(program.session),)
+    if not program.folder or program.session:
+        return ()
+    given = (*program.command, "", *program.environment, "", program.environment_file)
+    return (normpath(program.folder), *given)
+
+
 HEAD = """\
 # Programs: bots of your own that run as instances of the engine "program". Each begins with
 # [[program]]; `wa-agent create shop --engine program --program shopbot` makes an instance of one.
@@ -52,5 +64,6 @@ TABLES = (
             environment_file="/srv/shopbot/.env",
         ),
         engine="program",
+        place=place_of,
     ),
 )

@@ -8,7 +8,7 @@ from agent.config import Config, load_config
 from agent.config.render import without_secrets
 from agent.config.wing_tables import check_declared, declared_for
 from agent.core.model import Instance, InstanceId
-from agent.errors import ConfigError, InvalidRequest
+from agent.errors import ConfigError, InvalidRequest, Refused
 from agent.wings.programs.reach import render_reach
 from agent.wings.programs.settings import programs_of
 
@@ -98,3 +98,39 @@ def test_a_drop_in_shows_just_what_the_unit_hides(
 ) -> None:
     (program,) = programs_of(load(tmp_path, GOOD.replace('"node"', '"/usr/bin/env"') + more))
     assert render_reach(program).splitlines()[2:] == lines
+
+
+SHARED = 'folder = "/srv/shopbot"\n'
+
+
+@pytest.mark.parametrize(
+    ("mine", "other", "refused"),
+    [
+        (SHARED, SHARED, True),
+        ('session = "/srv/keys"\n', 'session = "/srv/keys/"\nfolder = "/srv"\n', True),
+        ("", "", False),
+        (SHARED + 'session = "auth"\n', SHARED + 'session = "auth"\n', False),
+        (SHARED, 'folder = "/srv/tillbot"\n', False),
+        (SHARED + 'environment = ["N=1"]\n', SHARED + 'environment = ["N=2"]\n', False),
+    ],
+)
+def test_a_place_of_one_session_gets_no_second_instance(
+    tmp_path: Path, mine: str, other: str, refused: bool
+) -> None:
+    config = load(tmp_path, GOOD + mine + GOOD.replace('"shopbot"', '"tillbot"') + other)
+    till = Instance(InstanceId("till"), "program", False, {"program": "tillbot"})
+    rest = [shop(program="shopbot"), till, Instance(InstanceId("a"), "sandbox", True)]
+    check_declared(config, rest[0], [rest[0], rest[2]])
+    if not refused:
+        check_declared(config, rest[0], rest)
+        return
+    with pytest.raises(Refused, match=r"cannot run shop as program shopbot: till has") as caught:
+        check_declared(config, rest[0], rest)
+    assert (caught.value.code, caught.value.field) == ("session_shared", "settings.program")
+
+
+def test_two_instances_of_one_program_with_a_folder_are_refused(tmp_path: Path) -> None:
+    config = load(tmp_path, GOOD + SHARED)
+    second = Instance(InstanceId("till"), "program", True, {"program": "shopbot"})
+    with pytest.raises(Refused, match="one session must not run twice"):
+        check_declared(config, second, [shop(program="shopbot")])
