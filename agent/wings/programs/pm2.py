@@ -96,7 +96,9 @@ def _rows(raw: bytes) -> list[Mapping[str, Any]]:
     """`pm2 jlist` has each as `pm2_env`, and may print words of pm2's before its list."""
     begin = max(raw.find(b"[{"), 0)
     try:
-        rows = json.loads(raw[begin:])
+        # No TOML can say half a character, which JavaScript makes by cutting within one.
+        told = json.dumps(json.loads(raw[begin:]), ensure_ascii=False)
+        rows = json.loads(told.encode("utf-8", "replace"))
     except (ValueError, RecursionError):
         rows = None
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):

@@ -129,3 +129,10 @@ def test_what_has_no_counterpart_is_named() -> None:
 def test_what_is_no_list_of_pm2_is_refused(raw: bytes) -> None:
     with pytest.raises(InvalidRequest, match="no list of pm2's"):
         read_list(raw, SHELL)
+
+
+def test_half_a_character_of_pm2s_list_is_written_as_a_whole_one() -> None:
+    bot = {"name": "a\ud83d", "pm_exec_path": "/srv/b.js", "env": {"KEY": "v\ud83d"}}
+    text = render(read_list(json.dumps([bot]).encode(), {}))
+    (program,) = tomllib.loads(text)["program"]
+    assert "KEY=v?" in program["environment"]
