@@ -35,8 +35,8 @@ async def test_n17_an_ordered_stop_stores_what_sessions_save_at_their_end(
     """Its copies are late by `copy_lag`; the machine may be away for ever from now on."""
     async with fleet_of_agents(["a"], tmp_path, env=LONG_LAG) as fleet:
         await fleet.create("x", on="a")
-        await eventually(lambda: fleet.connected(["x"]), within=30)
         machine = fleet["a"]
+        await eventually(lambda: machine.status("x"), "CONNECTED", within=30)
         assert await machine.stop() == 0
         file = machine.state / "sessions" / "x" / "session" / "sandbox.json"
         assert await stored_session(fleet, "x") == file.read_bytes()
@@ -48,8 +48,8 @@ async def test_n17_a_stop_without_its_database_ends_and_names_what_is_not_stored
 ) -> None:
     async with fleet_of_agents(["a"], tmp_path, env=LONG_LAG) as fleet:
         await fleet.create("x", on="a")
-        await eventually(lambda: fleet.connected(["x"]), within=30)
         machine = fleet["a"]
+        await eventually(lambda: machine.status("x"), "CONNECTED", within=30)
         fleet.database.kill()
         assert await machine.stop() == 0
         told = machine.log.read_text()
