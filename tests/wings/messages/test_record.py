@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from agent.link.wire import FRAME_LIMIT, encode
 from agent.wings.messages import record as records
-from agent.wings.messages.spool.line import Line, entry_of, read_line, write_line
+from agent.wings.messages.spool.line import BEYOND, Line, entry_of, read_line, write_line
 from tests.wings.messages.spools import message
 
 plain = st.recursive(
@@ -69,7 +69,7 @@ def test_a_text_is_whole_up_to_its_limit_and_fits_into_an_answer(sign: str) -> N
     text = sign * records.LONGEST_TEXT
     entry = entry_of(records.clean(message(1, text)))
     assert len(entry.body) <= records.LONGEST
-    line = read_line(write_line(1 << 52, 1.79e9, entry))
+    line = read_line(write_line(BEYOND - 1, 1.79e9, entry))
     assert line is not None
     given_out = line.record()
     if len(json.dumps(text, ensure_ascii=False).encode("utf-8", "replace")) < 255 * 1024:
