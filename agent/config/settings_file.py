@@ -97,7 +97,8 @@ def change_rows(
 
 @contextmanager
 def _changing(path: Path, env: Mapping[str, str], doing: str, cure: str) -> Iterator[Path]:
-    """The file itself, which the agent can use, while nobody else changes it."""
+    """Yields the settings file, not a link to it. The agent can use it as it is, and its lock keeps
+    other writers out."""
     try:
         path = path.resolve(strict=True)
         with _alone(path):

@@ -13,7 +13,7 @@ const LONGEST = 200 << 10; // bytes of a record: what its reader adds still fits
 const REVOKE = 0;
 const EDIT = 14;
 const MEDIA = { imageMessage: "image", videoMessage: "video", ptvMessage: "video", audioMessage: "audio", documentMessage: "document", stickerMessage: "sticker" };
-// What a phone shows to nobody.
+// Content that WhatsApp's apps do not show.
 const SILENT = new Set(["protocolMessage", "senderKeyDistributionMessage", "fastRatchetKeySenderKeyDistributionMessage", "messageContextInfo", "deviceSentMessage", "call"]);
 
 const isText = (value) => typeof value === "string";
@@ -23,7 +23,7 @@ const encoded = (bytes) => (bytes?.length ? Buffer.from(bytes).toString("base64"
 const without = (object) => Object.fromEntries(Object.entries(object).filter(([, value]) => value !== undefined));
 const secondsOf = (at) => (Number(at) > 0 && Number(at) < 4e9 ? Number(at) : Math.floor(Date.now() / 1000));
 
-// An id that nobody can make longer than it may be.
+// The record's id; a long one ends in its hash, so that no contact makes it longer.
 export function recordId(...parts) {
   const whole = parts.join(":").toWellFormed();
   return whole.length <= LONGEST_ID ? whole : `${parts[0]}:${createHash("sha256").update(whole).digest("hex")}`;

@@ -292,7 +292,7 @@ export class Session {
     this.#downloads.close(download);
   }
 
-  // The phone that has the message uploads its file anew: its path then.
+  // Asks the phone that has the message to upload its file anew; returns the path of the upload.
   async #fileAgain({ type, media, chat, message_id, from_me }) {
     const part = { mediaKey: Buffer.from(media.key, "base64") };
     const key = { remoteJid: media.chat ?? chat, id: message_id, fromMe: from_me === true, participant: media.by };

@@ -86,7 +86,7 @@ class Arrivals:
         return pace.compare_again if hooked else pace.compare_unhooked
 
     def _found(self, records: Sequence[Mapping[str, Any]]) -> None:
-        """Each acknowledgement is told once; messages are counted as webhooks bring them."""
+        """Tells of each acknowledgement once. Messages count when a webhook brings them."""
         acks = (record for record in records if record.get("state") in _TOLD)
         for ack in acks:
             if self.server.seen.first(self.remote, ack["id"]):

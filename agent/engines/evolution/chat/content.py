@@ -32,7 +32,7 @@ _SILENT = frozenset(
         "call",
     }
 )
-"""What a phone shows to nobody."""
+"""Content that WhatsApp's apps do not show."""
 _WRAPPERS = (
     *("ephemeralMessage", "viewOnceMessage", "viewOnceMessageV2", "viewOnceMessageV2Extension"),
     *("documentWithCaptionMessage", "editedMessage"),

@@ -179,7 +179,7 @@ def _ack(common: Record, state: str, participant: str) -> Record:
 
 
 def record_id(*parts: str) -> str:
-    """An id that nobody can make longer than it may be."""
+    """The record's id; a long one ends in its hash, so that no contact makes it longer."""
     id = ":".join(parts)
     if len(id) <= _LONGEST_ID:
         return id
