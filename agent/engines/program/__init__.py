@@ -1,1 +1,1 @@
-"""Somebody's own bot as a session: a program that agent.toml names, under its worker."""
+"""A worker runs an operator's own bot, a program that agent.toml names, as a session."""

@@ -1,5 +1,5 @@
-// A message of the protocol → the record that is kept of it. Everything in it was chosen by whoever
-// wrote it: each part is bounded, and what cannot be made out is left out.
+// A message of the protocol → the record that is kept of it. The contact chose everything in it: each
+// part is bounded, and the record leaves out what this module does not understand.
 import { createHash } from "node:crypto";
 
 const LONGEST_TEXT = 65_536;

@@ -1,5 +1,6 @@
-"""What the server tells of a message, or keeps of it → the record that is kept here. Everything in
-it was chosen by whoever wrote it: each part is bounded, and what cannot be made out is left out."""
+"""What the server tells of a message, or keeps of it → the record that is kept here. The contact
+chose everything in it: each part is bounded, and the record leaves out what this module does not
+understand."""
 
 import hashlib
 import time
