@@ -13,6 +13,7 @@ from typing import Any
 
 import aiohttp
 
+from agent.fleet.key import piece_context
 from tests.fleet.agent import FleetAgent
 from tests.fleet.agents import FleetOfAgents
 
@@ -104,6 +105,15 @@ class Traffic:
         await self.poll()
         got = self.texts().keys() | self._held_by_whatsapp()
         return [text for text in self.said if text not in got]
+
+    async def stored(self) -> set[str]:
+        """What the fleet's database has of it."""
+        rows = await self.fleet.rows("SELECT session, epoch, name, packed FROM wa_agent.baggage")
+        found: set[str] = set()
+        for session, epoch, name, piece in rows:
+            content = self.fleet.key.open(piece_context(session, epoch, name), piece)
+            found |= set(_TEXT.findall(content.decode(errors="replace")))
+        return found
 
     def _held_by_whatsapp(self) -> set[str]:
         """What no machine ever kept: WhatsApp, which the sandbox plays on one machine only, has it
