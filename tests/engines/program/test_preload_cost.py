@@ -1,17 +1,12 @@
 """What the module costs that Node loads before a program."""
 
 import json
-import os
-import shutil
-import socket
-import subprocess
 from pathlib import Path
 
 import pytest
 
-from agent.engines.program.environment import preload_into
+from tests.engines.program.node import run_node
 from tests.engines.program.test_program_baileys import BotBench, bot, whatsapp
-from tests.lacking import lacks
 
 __all__ = ["bot", "whatsapp"]
 SAYS = """
@@ -24,28 +19,9 @@ MOST = 8 << 10
 
 
 def test_a_program_gets_no_thread_and_little_memory(tmp_path: Path) -> None:
-    if (node := shutil.which("node")) is None:
-        lacks("node is not installed")
-    (tmp_path / "says.cjs").write_text(SAYS)
-    plain = {"PATH": os.environ["PATH"]}
-    ours, theirs = socket.socketpair()
-    with ours, theirs:
-        number = theirs.fileno()
-        attached = dict(plain)
-        preload_into(attached, number, str(Path(f"/proc/self/fd/{number}").readlink()))
-
-        def run(environment: dict[str, str]) -> dict[str, int]:
-            done = subprocess.run(
-                [node, str(tmp_path / "says.cjs")],
-                env=environment,
-                pass_fds=(number,),
-                capture_output=True,
-                check=True,
-                timeout=60,
-            )
-            return dict(json.loads(done.stdout))
-
-        before, after = run(plain), run(attached)
+    script = tmp_path / "says.cjs"
+    script.write_text(SAYS)
+    before, after = (json.loads(run_node(script, preloaded=it)) for it in (False, True))
     assert after["threads"] == before["threads"]
     assert after["rss"] - before["rss"] < MOST
 

@@ -96,9 +96,7 @@ async def test_the_agent_sends_by_the_library(bot: BotBench, file: str) -> None:
     (shown,) = bot.whatsapp.screen(PEER)["messages"]
     assert (shown["id"], shown["text"]) == (answer["id"], "from the agent")
 
-    # After a kill of the bot nobody knows; sent again it is the same message. No kill within a
-    # write of the credentials by the library's own store: that would cost the pairing.
-    await link.call("save", {"deadline": 20})
+    # After a kill of the bot nobody knows; sent again it is the same message.
     os.kill((await link.call("probe"))["detail"]["pid"], signal.SIGKILL)
     await bot.is_now("DISCONNECTED", "program_ended")
     await link.call("connect", {"deadline": 30})

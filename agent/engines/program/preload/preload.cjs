@@ -29,6 +29,7 @@ function forgetIn(environment) {
 if (isOurs()) {
   forgetIn(process.env);
   const { Channel } = require("./channel.cjs");
+  require("./whole_files.cjs").keepWhole();
   const { Libraries, isBaileys, isWwebjs } = require("./libraries.cjs");
   const wants = (process.env.WA_PROGRAM_MESSAGES ?? "").split(" ").filter(Boolean);
   const libraries = new Libraries(new Channel(Number(number)), wants);

@@ -1,0 +1,46 @@
+"use strict";
+// A key file of Baileys' own store is whole at any instant: who is killed while it writes one leaves the former
+// content, and not a file that it takes for no pairing at its next start.
+const { promises } = require("node:fs");
+const Module = require("node:module");
+const { basename } = require("node:path");
+
+const KEY_FILE =
+  /^(?:creds|(?:pre-key|session|identity-key|sender-key|app-state-sync-(?:key|version)|lid-mapping|device-list|tctoken)-.+)\.json$/;
+const BESIDE = ".wa-agent-new";
+// The folder takes no new file or no name of that length: the program's own way is left.
+const NOT_BESIDE = ["EACCES", "EPERM", "ENAMETOOLONG"];
+
+function keepWhole() {
+  const write = promises.writeFile;
+  const last = new Map();
+  promises.writeFile = function writeFile(file, data, options) {
+    if (!isKeyFile(file, options)) return Reflect.apply(write, this, arguments);
+    const written = (last.get(file) ?? Promise.resolve()).then(() => replace(write, file, data, options));
+    const done = written.catch(() => {}).then(() => last.get(file) === done && last.delete(file));
+    last.set(file, done);
+    return written;
+  };
+  Module.syncBuiltinESMExports();
+}
+
+const isKeyFile = (file, options) =>
+  typeof file === "string" && KEY_FILE.test(basename(file)) && (typeof options !== "object" || !(options?.flag ?? options?.signal));
+
+async function replace(write, file, data, options) {
+  const before = await promises.lstat(file).catch(() => null);
+  // What stands at other places, too, stays one file there.
+  if (before && (!before.isFile() || before.nlink > 1)) return write(file, data, options);
+  const beside = file + BESIDE;
+  try {
+    await write(beside, data, options);
+    if (before) await promises.chmod(beside, before.mode & 0o7777);
+    await promises.rename(beside, file);
+  } catch (error) {
+    await promises.unlink(beside).catch(() => {});
+    if (NOT_BESIDE.includes(error.code)) return write(file, data, options);
+    throw Object.assign(error, { path: file });
+  }
+}
+
+module.exports = { keepWhole };

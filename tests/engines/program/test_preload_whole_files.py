@@ -1,0 +1,80 @@
+"""Key files of a bot's own store are whole at any instant of their writing."""
+
+import stat
+from pathlib import Path
+
+import pytest
+
+from tests.engines.program.node import run_node
+
+NAMES = ["creds.json", "session-5511900000002.0.json", "app-state-sync-key-AAAA.json"]
+LOOKS_WHILE_IT_WRITES = """
+import { readFileSync } from "node:fs";
+import { writeFile } from "node:fs/promises";
+
+const file = %r;
+const keys = (number) => JSON.stringify({ number, filler: "k".repeat(400000) });
+await writeFile(file, keys(0));
+let torn = 0, looks = 0;
+for (let number = 1; number <= 20; number++) {
+  let under_way = true;
+  writeFile(file, keys(number)).then(() => (under_way = false));
+  while (under_way) {
+    looks++;
+    try { JSON.parse(readFileSync(file, "utf8")); } catch { torn++; }
+    await new Promise((then) => setImmediate(then));
+  }
+  if (JSON.parse(readFileSync(file, "utf8")).number !== number) torn++;
+}
+console.log(`${looks >= 10} ${torn}`);
+"""
+TWO_AT_ONCE = """
+const { writeFile } = require("fs/promises");
+const keys = (number) => JSON.stringify(Array(number + 1).fill(number));
+const all = Array.from({ length: 50 }, (_, number) => writeFile("creds.json", keys(number)));
+Promise.all(all).then(() => console.log("written"));
+"""
+FAILS = """
+const { promises } = require("node:fs");
+const failed = (error) => console.log(`${error.code} ${error.path}`);
+promises.writeFile("no-such-folder/creds.json", "{}").catch(failed);
+"""
+
+
+def script(folder: Path, text: str, name: str = "script.cjs") -> Path:
+    (folder / name).write_text(text)
+    return folder / name
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_who_looks_while_a_key_file_is_written_finds_it_whole(tmp_path: Path, name: str) -> None:
+    bot = script(tmp_path, LOOKS_WHILE_IT_WRITES % name, "bot.mjs")
+    assert run_node(bot).strip() == "true 0"
+    assert {it.name for it in tmp_path.iterdir()} == {"bot.mjs", name}
+
+
+def test_writes_of_other_files_are_left_alone(tmp_path: Path) -> None:
+    bot = script(tmp_path, LOOKS_WHILE_IT_WRITES % "orders.json", "bot.mjs")
+    assert run_node(bot).strip() != "true 0"
+
+
+def test_writes_of_one_file_at_once_leave_the_last_one(tmp_path: Path) -> None:
+    assert run_node(script(tmp_path, TWO_AT_ONCE)) == "written\n"
+    assert (tmp_path / "creds.json").read_text() == str([49] * 50).replace(" ", "")
+
+
+def test_a_file_keeps_its_mode_and_a_link_its_target(tmp_path: Path) -> None:
+    real = tmp_path / "elsewhere.json"
+    real.write_text("{}")
+    (tmp_path / "session-1.json").symlink_to(real)
+    (tmp_path / "creds.json").write_text("{}")
+    (tmp_path / "creds.json").chmod(0o600)
+    writes = "for (const it of ['creds', 'session-1']) void writeFile(`${it}.json`, '[1]');"
+    run_node(script(tmp_path, f'const {{ writeFile }} = require("fs/promises");\n{writes}'))
+    assert stat.S_IMODE((tmp_path / "creds.json").stat().st_mode) == 0o600
+    assert (tmp_path / "session-1.json").is_symlink()
+    assert [(tmp_path / "creds.json").read_text(), real.read_text()] == ["[1]", "[1]"]
+
+
+def test_a_write_that_fails_names_the_file_that_the_bot_wrote(tmp_path: Path) -> None:
+    assert run_node(script(tmp_path, FAILS)) == "ENOENT no-such-folder/creds.json\n"
