@@ -4,7 +4,7 @@
   scripts/chaos limits burst [--messages 5000] [--engine sandbox|baileys]
   scripts/chaos limits outage [--seconds 240] [--rate 20] [--kills 12] [--engine sandbox|baileys]
 
-Exit status 1 if one was lost, came to the webhook out of its order, or is kept twice.
+Exit status 1 if one was lost, came to the webhook out of the order of its chat, or is kept twice.
 """
 
 import argparse

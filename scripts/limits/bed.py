@@ -159,7 +159,8 @@ def broke(said: int, records: list[dict[str, Any]], posted: list[dict[str, Any]]
         lines.append(f"{len(messages) - len(ids)} were kept twice")
     if missing := len(ids - {each["id"] for each in posted}):
         lines.append(f"{missing} did not reach the webhook")
-    firsts = list(dict.fromkeys(each["cursor"] for each in posted))
-    if firsts != sorted(firsts):
-        lines.append("the webhook got them in another order")
+    for chat in sorted({each["chat"] for each in posted}):
+        firsts = list(dict.fromkeys(each["cursor"] for each in posted if each["chat"] == chat))
+        if firsts != sorted(firsts):
+            lines.append("the webhook got those of one chat in another order")
     return lines

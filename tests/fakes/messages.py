@@ -36,16 +36,22 @@ class FakeWorker:
         self.leave.set()
         self.at_once = self.most_at_once = 0
 
-    def keep(self, *texts: str, kind: str = "message", kept: float | None = None) -> None:
+    def keep(
+        self,
+        *texts: str,
+        kind: str = "message",
+        kept: float | None = None,
+        chat: str = "551199999901@s.whatsapp.net",
+        **more: str,
+    ) -> None:
         for text in texts:
             self.newest += 1
             kept_wall = time.time() if kept is None else kept
-            chat = "551199999901@s.whatsapp.net"
             self.records.append(
                 {
                     **{"v": 1, "id": f"m:{chat}:{self.newest}", "kind": kind, "chat": chat},
                     **{"cursor": self.newest, "text": text, "kept": kept_wall, "at": kept_wall},
-                    "message_id": f"3EB0{self.newest:06}",
+                    **{"message_id": f"3EB0{self.newest:06}", **more},
                 }
             )
 
@@ -117,9 +123,12 @@ class FakeMessages:
 
     def keep(self, name: str, *texts: str) -> None:
         """Its worker keeps them, and tells."""
-        worker = self.workers[InstanceId(name)]
-        worker.keep(*texts)
-        self.source.take(InstanceId(name), Happening("kept", {"cursor": worker.newest}))
+        self.workers[InstanceId(name)].keep(*texts)
+        self.tell(name)
+
+    def tell(self, name: str) -> None:
+        newest = self.workers[InstanceId(name)].newest
+        self.source.take(InstanceId(name), Happening("kept", {"cursor": newest}))
 
     def lose_worker(self, name: str) -> None:
         self.registry.facts[InstanceId(name)].link = None

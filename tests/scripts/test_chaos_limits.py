@@ -9,7 +9,7 @@ from scripts.limits.bed import broke
 
 
 def record(number: int, kind: str = "message", **more: Any) -> dict[str, Any]:
-    return {"id": f"m{number}", "kind": kind, "cursor": number, **more}
+    return {"id": f"m{number}", "kind": kind, "cursor": number, "chat": "a", **more}
 
 
 def test_each_loss_each_double_and_each_change_of_order_is_told() -> None:
@@ -17,7 +17,9 @@ def test_each_loss_each_double_and_each_change_of_order_is_told() -> None:
     assert broke(3, three, [*three, three[2]]) == [], "again is what is promised"
     assert broke(4, three, three) == ["4 were written, 3 are kept"]
     assert broke(3, three, three[:2]) == ["1 did not reach the webhook"]
-    assert broke(3, three, three[::-1]) == ["the webhook got them in another order"]
+    assert broke(3, three, three[::-1]) == ["the webhook got those of one chat in another order"]
+    other = [{**three[0], "chat": "b"}, *three[1:]]
+    assert broke(3, other, [*other[1:], other[0]]) == [], "chats go side by side"
     assert broke(3, [*three, {**three[0], "cursor": 9}], three) == ["1 were kept twice"]
     gap = record(9, "message_gap", missing=2)
     assert broke(3, [*three, gap], three) == ["a reader was told of 2 missing"]

@@ -17,7 +17,8 @@ from agent.store.database import Store
 from agent.wings.webhooks.all import Webhooks
 from agent.wings.webhooks.deliveries import Pace, WebhookState
 from agent.wings.webhooks.messages import carrier as carriers
-from agent.wings.webhooks.messages.carrier import LANES, PAGE
+from agent.wings.webhooks.messages.carrier import LANES
+from agent.wings.webhooks.messages.one_session import FEW, PAGE
 from agent.wings.webhooks.settings import WebhookDeclaration
 from tests.conftest import Eventually
 from tests.fakes.messages import FakeMessages
@@ -233,6 +234,103 @@ async def test_a_worker_that_hangs_delays_no_other_session(
         worker.leave.set()
     bench.messages.keep("slow-3", "b")
     await eventually(lambda: texts(target, "slow-3"), ["b"], within=60)
+
+
+async def test_a_slow_answer_for_one_contact_holds_up_no_other_one(
+    bench: Bench, target: Receiver, eventually: Eventually
+) -> None:
+    worker = bench.messages.add("shop")
+    slow = target.hold("slow")
+    await bench.begun(hook(target))
+    worker_keeps = [("a", "slow"), ("b", "1"), ("a", "behind it"), ("b", "2"), ("c", "3")]
+    for chat, text in worker_keeps:
+        worker.keep(text, chat=f"{chat}@s.whatsapp.net")
+    bench.messages.tell("shop")
+    await eventually(lambda: sorted(texts(target)), ["1", "2", "3"])
+    # More comes while it waits; nothing behind it is settled.
+    worker.keep("4", chat="b@s.whatsapp.net")
+    bench.messages.tell("shop")
+    await eventually(lambda: sorted(texts(target)), ["1", "2", "3", "4"])
+    assert await _cursor(bench, "shop") == 0
+    slow.set()
+    await eventually(lambda: texts(target)[4:], ["slow", "behind it"])
+    await eventually(lambda: _cursor(bench, "shop"), worker.newest)
+
+
+async def test_both_addresses_of_a_contact_have_one_order(
+    bench: Bench, target: Receiver, eventually: Eventually
+) -> None:
+    worker = bench.messages.add("shop")
+    slow = target.hold("slow")
+    await bench.begun(hook(target))
+    worker.keep("slow", chat="1@s.whatsapp.net", alias="9@lid")
+    worker.keep("behind it", chat="9@lid")
+    worker.keep("of a group", chat="5@g.us", alias="9@lid")
+    bench.messages.tell("shop")
+    await eventually(lambda: texts(target), ["of a group"])
+    slow.set()
+    await eventually(lambda: texts(target), ["of a group", "slow", "behind it"])
+
+
+async def test_a_gap_stands_between_what_came_before_and_after_it(
+    bench: Bench, target: Receiver, eventually: Eventually
+) -> None:
+    worker = bench.messages.add("shop")
+    before, gap = target.hold("before"), target.hold("message_gap")
+    webhooks = await bench.begun(hook(target))
+    worker.keep("before", chat="1@s.whatsapp.net")
+    bench.messages.tell("shop")
+    await eventually(lambda: len(target.asked) == 1)
+    worker.keep("gone", "gone")
+    worker.keep("after", chat="2@s.whatsapp.net")
+    worker.drop(3)
+    bench.messages.tell("shop")
+    await eventually(lambda: {"after": 1, "limit": PAGE}.items() <= worker.asked[-1][1].items())
+    assert len(target.asked) == 1
+    before.set()
+    await eventually(lambda: [one.body["kind"] for one in target.asked],
+                     ["message", "message_gap"])  # fmt: skip
+    gap.set()
+    await eventually(lambda: texts(target), ["before", "message_gap", "after"])
+    assert webhooks.figures().results["dead"] == 0
+
+
+async def test_what_is_behind_a_message_that_a_kill_interrupts_is_sent_again_with_it(
+    bench: Bench, target: Receiver, eventually: Eventually
+) -> None:
+    worker = bench.messages.add("shop")
+    slow = target.hold("slow")
+    await bench.begun(hook(target))
+    for chat, text in (("a", "first"), ("b", "slow"), ("c", "refused"), ("a", "last")):
+        worker.keep(text, chat=f"{chat}@s.whatsapp.net")
+    target.status = lambda body: 422 if body["text"] == "refused" else 200
+    bench.messages.tell("shop")
+    await eventually(lambda: bench.store.get_facts("webhook_message_dead.crm."))
+    await eventually(lambda: _cursor(bench, "shop"), 1)
+    await bench.end()
+    slow.set()
+    webhooks = await bench.begun(hook(target))
+    await eventually(lambda: _cursor(bench, "shop"), worker.newest)
+    assert set(texts(target)) == {"first", "slow", "last"}
+    (letter,) = webhooks.dead("crm")
+    assert letter.cursor == 3
+
+
+async def test_a_chat_with_many_messages_holds_up_others_only_beyond_a_page(
+    bench: Bench, target: Receiver, eventually: Eventually
+) -> None:
+    """Memory: what waits of a session is a few records and a page at most."""
+    worker = bench.messages.add("shop")
+    slow = target.hold("slow")
+    await bench.begun(hook(target))
+    worker.keep("slow", *map(str, range(FEW + PAGE)), chat="a@s.whatsapp.net")
+    worker.keep("of another one", chat="b@s.whatsapp.net")
+    bench.messages.tell("shop")
+    await eventually(lambda: len(target.asked) == 1)
+    asked = [args["after"] for do, args in worker.asked if do == "messages"]
+    assert max(asked) <= PAGE
+    slow.set()
+    await eventually(lambda: len(texts(target)), FEW + PAGE + 2)
 
 
 async def test_a_target_that_fails_is_tried_by_one_session_for_all(

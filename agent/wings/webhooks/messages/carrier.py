@@ -1,5 +1,5 @@
-"""Carries what arrives in sessions to one webhook: in order within a session, and no session waits
-for another one's worker. It looks when a worker kept more or was connected, not on a clock."""
+"""Carries what arrives in sessions to one webhook: in order within a chat, and no session waits for
+another one's worker. It looks when a worker kept more or was connected, not on a clock."""
 
 import asyncio
 import contextlib
@@ -8,20 +8,18 @@ import random
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
 
 from agent.core.model import Category, InstanceId, JournalEntry
 from agent.daemon.wing_parts import EventFormat, MessageSource
-from agent.errors import NotFound, Refused, StoreError, WaError
-from agent.log import about
+from agent.errors import StoreError, WaError
 from agent.store.database import Store
 from agent.wings.webhooks.courier import AFTER_FAULT
 from agent.wings.webhooks.deliveries import Answer, DeadLetter, Pace, Result
-from agent.wings.webhooks.messages.begin import cursor_before
 from agent.wings.webhooks.messages.cursors import Letter, MessageCursors
 from agent.wings.webhooks.messages.gate import TargetGate
+from agent.wings.webhooks.messages.one_session import GAP, SessionCarrier, Way
 from agent.wings.webhooks.settings import (
     WebhookDeclaration,
     consumer_of,
@@ -32,27 +30,10 @@ from agent.wings.webhooks.target import Target
 
 log = logging.getLogger(__name__)
 
-PAGE = 50
 READS, LANES = 32, 8
-"""Pages in memory, and posts under way, of one webhook at most."""
+"""Sessions with more than a few in memory, and posts under way, of one webhook at most."""
 SAVE_EVERY = 0.5
 """Seconds of deliveries, at most, that a kill lets be sent twice."""
-GAP = "message_gap"
-LONGEST_PAUSE = 60.0
-LEAVES_WITHIN = 5.0
-"""Seconds that a record which is being sent has, while its session moves to another machine."""
-
-
-@dataclass(slots=True)
-class _Session:
-    again: bool = False
-    """There may be more than was looked at."""
-    serving: bool = False
-    since_wall: float | None = None
-    """When the record that is tried now was kept."""
-    leaving: bool = False
-    """It moves to another machine."""
-    task: asyncio.Task[None] | None = None
 
 
 class MessageCarrier:
@@ -89,10 +70,9 @@ class MessageCarrier:
             report=self._report,
         )
         self._cursors: MessageCursors | None = None
-        self._sessions: dict[InstanceId, _Session] = {}
-        self._reads, self._lanes = asyncio.Semaphore(READS), asyncio.Semaphore(LANES)
+        self._sessions: dict[InstanceId, SessionCarrier] = {}
         self._moved = asyncio.Event()
-        """A cursor is not saved yet."""
+        self._way: Way | None = None
         self._group: asyncio.TaskGroup | None = None
 
     @property
@@ -108,7 +88,7 @@ class MessageCarrier:
 
     @property
     def oldest_wall(self) -> float | None:
-        tried = (its.since_wall for its in self._sessions.values())
+        tried = (its.oldest_wall for its in self._sessions.values())
         return min((wall for wall in tried if wall is not None), default=None)
 
     def dead(self) -> Sequence[DeadLetter]:
@@ -120,20 +100,12 @@ class MessageCarrier:
 
     async def leave(self, id: InstanceId) -> None:
         """Its session moves: what is being sent may end, and nothing more is begun."""
-        its = self._sessions.get(id)
-        if its is None:
-            return
-        its.leaving = True
-        if its.task is not None and not its.task.done():
-            _, pending = await asyncio.wait({its.task}, timeout=LEAVES_WITHIN)
-            for task in pending:  # its next machine sends it again
-                task.cancel()
-            its.serving = False
+        if (its := self._sessions.get(id)) is not None:
+            await its.leave()
 
     def stay(self, id: InstanceId) -> None:
-        if (its := self._sessions.get(id)) is not None and its.leaving:
-            its.leaving = False
-            self._begin(id)
+        if (its := self._sessions.get(id)) is not None:
+            its.stay()
 
     def bring(self, id: InstanceId, born_wall: float, cursor: int) -> None:
         """Where it goes on in a session that arrives."""
@@ -173,6 +145,16 @@ class MessageCarrier:
         )
         try:
             async with asyncio.TaskGroup() as self._group:
+                self._way = Way(
+                    self.consumer,
+                    self._source,
+                    self.gate,
+                    cursors,
+                    self._moved,
+                    asyncio.Semaphore(READS),
+                    asyncio.Semaphore(LANES),
+                    self._wants,
+                )
                 self._group.create_task(self._save(cursors), name=f"{self.consumer}: cursors")
                 for id in there:
                     self._begin(id)
@@ -180,7 +162,7 @@ class MessageCarrier:
                     for id in await changes.next():
                         self._begin(id)
         finally:
-            self._group = None
+            self._group = self._way = None
             changes.close()
             await self._target.close()
             with contextlib.suppress(StoreError):
@@ -192,82 +174,16 @@ class MessageCarrier:
             self._moved.clear()
             for id in await cursors.save():
                 assert self._group is not None
-                self._group.create_task(self._settled(id), name=f"{self.consumer}: {id} settled")
+                if its := self._sessions.get(id):
+                    self._group.create_task(its.settled(), name=f"{self.consumer}: {id} settled")
             await asyncio.sleep(SAVE_EVERY)
 
-    async def _settled(self, id: InstanceId) -> None:
-        if self._cursors is not None:
-            await self._source.settled(self.consumer, id, self._cursors.saved(id))
-
     def _begin(self, id: InstanceId) -> None:
-        if self._group is None or not gets_messages_of(self._declared, id):
+        if self._way is None or self._group is None or not gets_messages_of(self._declared, id):
             return
-        its = self._sessions.setdefault(id, _Session())
-        its.again = True
-        if not its.serving and not its.leaving:
-            its.serving = True
-            its.task = self._group.create_task(self._serve(id, its), name=f"{self.consumer}: {id}")
-
-    async def _serve(self, id: InstanceId, its: _Session) -> None:
-        """Until it has no more; its worker's next word begins it again."""
-        pause, more = 0.0, True
-        while more or its.again:
-            its.again = False
-            try:
-                more = await self._carry_page(id, its)
-                pause = 0.0
-            except (Refused, NotFound):
-                more = False  # its worker does not run, or keeps nothing
-            except Exception as error:
-                # Of one session: the others go on.
-                bad = not isinstance(error, WaError) or isinstance(error, StoreError)
-                level = logging.ERROR if bad else logging.DEBUG
-                log.log(level, "%s: %s", self.consumer, error, extra=about(id))
-                pause = min(max(pause * 2, 1.0), LONGEST_PAUSE)
-                await asyncio.sleep(pause)
-            finally:
-                its.since_wall = None
-        its.serving = False
-        await self._settled(id)
-
-    async def _carry_page(self, id: InstanceId, its: _Session) -> bool:
-        """Whether there is more."""
-        assert self._cursors is not None
-        async with self._reads:
-            at = await self._find_cursor(id)
-            page = await self._source.page(id, at, limit=PAGE)
-            wanted = [record for record in page.records if self._wants(record)]
-            if wanted:
-                its.since_wall = float(wanted[0].get("kept") or time.time())
-                await self._lanes.acquire()
-        try:
-            for record in wanted:
-                if its.leaving:
-                    return False
-                its.since_wall = float(record.get("kept") or time.time())
-                await self.gate.settle(id, record)
-                self._move(id, int(record["cursor"]))
-        finally:
-            if wanted:
-                self._lanes.release()
-        if page.next != at:
-            self._move(id, page.next)
-        return page.more
-
-    def _move(self, id: InstanceId, cursor: int) -> None:
-        assert self._cursors is not None
-        self._cursors.move(id, cursor)
-        self._moved.set()
-
-    async def _find_cursor(self, id: InstanceId) -> int:
-        assert self._cursors is not None
-        born_wall = self._source.created_wall(id)
-        found = self._cursors.find(id, born_wall)
-        if found is None:
-            found = await cursor_before(self._source, id, self._cursors.begun_wall)
-            self._cursors.begin(id, born_wall, found)
-            self._moved.set()
-        return found
+        if id not in self._sessions:
+            self._sessions[id] = SessionCarrier(id, self._way, self._group)
+        self._sessions[id].begin()
 
     def _wants(self, record: Mapping[str, Any]) -> bool:
         return any(fnmatchcase(str(record.get("kind")), pattern) for pattern in self._kinds)

@@ -75,8 +75,10 @@ class MessageCursors:
         self._born[id], self._cursors[id] = born_wall, cursor
         self._saved.pop(id, None)
 
-    def move(self, id: InstanceId, cursor: int) -> None:
-        self._cursors[id] = cursor
+    def move(self, id: InstanceId, cursor: int) -> bool:
+        """Whether it was elsewhere."""
+        before, self._cursors[id] = self._cursors.get(id), cursor
+        return before != cursor
 
     def items(self) -> Mapping[InstanceId, int]:
         return self._cursors
@@ -96,7 +98,8 @@ class MessageCursors:
         return list(moved)
 
     async def put_aside(self, id: InstanceId, record: Mapping[str, Any], problem: str) -> None:
-        """Write the letter and the cursor behind it in one step: never lost, never twice."""
+        """Write the letter; the cursor goes behind it when what came before is settled, too. Who is
+        killed in between puts it aside once more, under the same key."""
         cursor, now_wall = int(record["cursor"]), time.time()
         letter = DeadLetter(
             cursor,
@@ -107,12 +110,7 @@ class MessageCursors:
             now_wall,
             str(record.get("message_id", ""))[:64],
         )
-        facts = {
-            self._letter(_key(letter)): json.dumps(asdict(letter)),
-            self._fact(id): self._row(id, cursor),
-        }
-        await self._store.put_facts(facts)
-        self._cursors[id] = self._saved[id] = cursor
+        await self._store.put_facts({self._letter(_key(letter)): json.dumps(asdict(letter))})
         self.dead[_key(letter)] = letter
         if len(self.dead) > MOST_DEAD:
             await self.forget(next(iter(self.dead)))
