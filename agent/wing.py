@@ -29,6 +29,10 @@ class Wing:
     folder: str = ""
     """What its part in a worker keeps beside the session's files: a folder that stays with the
     session when these are replaced, and that no copy of them has."""
+    forks: str = ""
+    """Has `WarmProcess`, from which workers are forked where no systemd is."""
+    fork_server: str = ""
+    """Has `serve_forks`: the whole life of that process."""
     outbox: str = ""
     """Has `open_outbox`: what takes messages to send in, before the session does."""
     routes: str = ""

@@ -162,12 +162,6 @@ def end() -> None:
 def serve(sock: socket.socket) -> int:
     """Fork on demand, until the tests' end of the socket is closed."""
     os.environ.setdefault("FROZENLIST_NO_EXTENSIONS", "1")  # as agent/__main__.py does
-    import agent.cli.main
-    import agent.daemon.main
-    import agent.host.process.launcher
-    import agent.worker.__main__
-    import agent.worker.backend.run
-    import agent.worker.fork_server  # noqa: F401
     from agent.engines.catalog import CATALOG, load_backend, load_engine
 
     for entry in CATALOG.values():

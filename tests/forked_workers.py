@@ -90,7 +90,8 @@ def fork_workers() -> None:
             _serve(its)
         os._exit(0)
     its.close()
-    from agent.host.process import fork_server, launch, launcher
+    from agent.host.process import launch, launcher
+    from agent.wings.warm import process
 
     spawn = launch.spawn
     lock = threading.Lock()
@@ -110,7 +111,7 @@ def fork_workers() -> None:
                 pid = 0
         return pid or spawn(arguments, environment, out)
 
-    fork_server.spawn = launcher.spawn = spawn_or_fork
+    process.spawn = launcher.spawn = spawn_or_fork
 
 
 def _descriptors() -> list[int]:

@@ -80,7 +80,9 @@ async def test_without_a_wing_the_agent_starts_heals_a_session_and_answers(
         for words in (("export", "shop", archive), ("import", archive, "--replace")):
             said = await said_by(without, *words, "--socket", str(agent.state / "api.sock"))
             assert said.startswith("0\n"), said
-    assert "Traceback" not in agent.log.read_text()
+    log = agent.log.read_text()
+    assert "Traceback" not in log
+    assert ("started the warm process" in log) is not any(wing.forks for wing in taken)
 
 
 async def test_without_a_wing_the_commands_work_and_do_not_name_it(

@@ -16,10 +16,9 @@ from agent.core.model import UNIT_ABSENT, InstanceId, UnitState, UnitStatus, par
 from agent.errors import HostError, InvalidRequest, TryLater
 from agent.host.base import Limits, Wake
 from agent.host.process.child import Child, Exit
-from agent.host.process.fork_server import WarmProcess
 from agent.host.process.held_up import Pulse
 from agent.host.process.launch import Places, make_run_dir, trim_log
-from agent.host.process.launcher import Launcher
+from agent.host.process.launcher import Launcher, open_warm
 from agent.host.process.memory_watch import MemoryWatch
 from agent.host.process.notify_socket import NotifySocket
 from agent.host.process.phase import STATE, Phase
@@ -68,7 +67,7 @@ class ProcessHost:
         self._notify = NotifySocket.open(places.notify_socket, self._notice, self._by_pid)
         self._sweep = Sweep(self._by_pid.keys)
         self._strays = Strays(places.session_root, self._by_pid)
-        self._warm = WarmProcess(places.run_dir / "warm.log", self._note_exit, self._warm_lost)
+        self._warm = open_warm(places.run_dir / "warm.log", self._note_exit, self._warm_lost)
         self._launcher = Launcher(places, worker, self._warm, forkable=forkable, program=program)
         self._around = Surroundings(
             worker, self._launch, self._kill_remains, self._notify, self._changed
@@ -111,7 +110,8 @@ class ProcessHost:
             await asyncio.gather(*(worker.stop() for worker in self._workers.values()))
         for worker in self._workers.values():
             worker.let_go()
-        await self._warm.close()
+        if self._warm is not None:
+            await self._warm.close()
         self._notify.close()
 
     @property

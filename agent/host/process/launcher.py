@@ -2,19 +2,46 @@
 
 import logging
 import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
 
 from agent.config.sections import WorkerSection
 from agent.core.model import InstanceId
 from agent.errors import HostError
-from agent.host.process.child import Child
-from agent.host.process.fork_server import WarmProcess
+from agent.host.process.child import Child, Exit
 from agent.host.process.launch import Places, make_run_dir, open_log, spawn, worker_environment
 from agent.instance_file import read_instance_file
 from agent.log import about
+from agent.wing import modules_of
 
 log = logging.getLogger(__name__)
+
+
+class Warm(Protocol):
+    """The process that a wing forks workers from. It only saves memory: a worker that cannot be
+    forked is spawned instead."""
+
+    @property
+    def pid(self) -> int: ...
+
+    async def fork(
+        self, instance: InstanceId, environment: Mapping[str, str], out: int, *, leased: bool
+    ) -> int:
+        """The pid of a new worker whose output goes to `out`; HostError when there is none."""
+
+    async def close(self) -> None: ...
+
+
+def open_warm(
+    log_path: Path, on_exit: Callable[[int, Exit], None], on_loss: Callable[[int], None]
+) -> Warm | None:
+    """`on_exit`: of a forked worker, by its pid; `on_loss`: of the process itself."""
+    for module in modules_of("forks"):
+        opened: Warm = module.WarmProcess(log_path, on_exit, on_loss)
+        return opened
+    return None
 
 
 @dataclass(slots=True, eq=False, repr=False)
@@ -23,7 +50,7 @@ class Launcher:
 
     places: Places
     settings: WorkerSection
-    warm: WarmProcess
+    warm: Warm | None
     forkable: Collection[str]
     program: Sequence[str]
 
@@ -49,16 +76,17 @@ class Launcher:
     async def _fork(
         self, instance: InstanceId, environment: Mapping[str, str], out: int
     ) -> Child | None:
-        """None when it must be spawned: the engine forbids forking, or the warm process failed."""
+        """None when it must be spawned: the engine forbids forking, or no warm process can."""
         file = read_instance_file(self.places.session_root, instance)
-        if not self.settings.warm or file is None or file.engine not in self.forkable:
+        warm = self.warm if self.settings.warm else None
+        if warm is None or file is None or file.engine not in self.forkable:
             return None
         try:
-            pid = await self.warm.fork(instance, environment, out, leased=file.leased)
+            pid = await warm.fork(instance, environment, out, leased=file.leased)
         except HostError as error:
             log.warning("%s; spawning it", error)
             return None
-        child = Child.forked(pid, self.warm.pid)
+        child = Child.forked(pid, warm.pid)
         if child is None:
             log.warning("the forked worker of %s ended at once", instance, extra=about(instance))
         return child

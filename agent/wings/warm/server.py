@@ -17,7 +17,7 @@ from contextlib import suppress
 from typing import Any
 
 from agent.engines.catalog import CATALOG, file_rules, load_engine
-from agent.worker.rehearsal import rehearse
+from agent.wings.warm.rehearsal import rehearse
 from agent.worker.run import run_worker
 
 _PACKET = 256 * 1024

@@ -16,7 +16,7 @@ import pytest
 
 from agent.clock import boot_now
 from agent.core.model import ConnectionStatus, InstanceId
-from agent.host.process.fork_server import WarmProcess
+from agent.wings.warm.process import WarmProcess
 
 
 class Warm:
@@ -27,7 +27,7 @@ class Warm:
         self.sock.settimeout(60)
         env = {
             "PATH": os.environ["PATH"],
-            "PYTHONPATH": str(Path(__file__).parents[2]),
+            "PYTHONPATH": str(Path(__file__).parents[3]),
             "WA_WARM_FD": str(other.fileno()),
         }
         self.process = subprocess.Popen(
