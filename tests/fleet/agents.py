@@ -14,8 +14,8 @@ import psycopg
 from agent.fleet.copies.take import LIMITS
 from agent.fleet.key import FleetKey, copy_context
 from agent.fleet.postgres.schema import prepare
+from agent.vault.archives.unpack import read_archive_manifest
 from agent.vault.copies.manifest import Manifest
-from agent.vault.copies.unpack import read_archive_manifest
 from tests.fleet.agent import ANSWERS_WITHIN, MARGIN, TTL, FleetAgent
 from tests.fleet.wires import Wires, wires
 from tests.ports import free_port

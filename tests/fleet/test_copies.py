@@ -31,8 +31,8 @@ from agent.fleet.key import FleetKey, copy_context
 from agent.instance_file import NAME, parse_object
 from agent.supervise.facts import Facts
 from agent.supervise.fleet.stored.replicas import LONGEST_PAUSE
-from agent.vault.copies.pack import INNER
-from agent.vault.copies.untar import Limits
+from agent.vault.archives.pack import INNER
+from agent.vault.archives.untar import Limits
 from agent.vault.identity import Identity, create, read_identity
 from agent.vault.trash import list_trash
 from agent.vault.tree import read_file

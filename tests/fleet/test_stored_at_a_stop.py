@@ -6,8 +6,8 @@ from pathlib import Path
 
 from agent.fleet.copies.take import LIMITS
 from agent.fleet.key import copy_context
-from agent.vault.copies.pack import INNER
-from agent.vault.copies.unpack import read_archive_manifest
+from agent.vault.archives.pack import INNER
+from agent.vault.archives.unpack import read_archive_manifest
 from tests.conftest import Eventually
 from tests.fleet.agents import FleetOfAgents, fleet_of_agents
 

@@ -15,13 +15,13 @@ import pytest
 
 from agent.core.model import Instance, InstanceId
 from agent.supervise.backends.files import hook_secret, lay_out_backend, write_roster
+from agent.vault.archives.pack import export_snapshot
+from agent.vault.archives.unpack import unpack
+from agent.vault.archives.untar import Limits
 from agent.vault.atomic import write_atomically
-from agent.vault.copies.pack import export_snapshot
 from agent.vault.copies.restore import restore_snapshot
 from agent.vault.copies.staging import finish, put_in_place
 from agent.vault.copies.take import Subject, take_snapshot
-from agent.vault.copies.unpack import unpack
-from agent.vault.copies.untar import Limits
 from agent.vault.folders import DOOMED
 from agent.vault.identity import Identity, create, write_identity
 from agent.vault.trash import restore_trash, retire

@@ -15,7 +15,7 @@ from agent.cli.terminal.answer import print_answer, print_list
 from agent.cli.terminal.progress import with_progress
 from agent.core.model import parse_instance_id
 from agent.errors import InvalidRequest, WaError
-from agent.vault.copies.found import FoundSession
+from agent.vault.archives.found import FoundSession
 
 _EVERY = 0.5
 

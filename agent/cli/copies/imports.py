@@ -12,7 +12,7 @@ from agent.cli.copies.arrivals import Planned, finish, id_for, show_plan
 from agent.cli.copies.sending import Sending
 from agent.errors import InvalidRequest, WaError
 from agent.scratch import scratch
-from agent.vault.copies.found import FoundSession
+from agent.vault.archives.found import FoundSession
 from agent.wing import modules_of
 
 OURS = "wa-agent"
@@ -62,9 +62,9 @@ def look_at_archive(path: Path) -> FoundSession:
     """All of it is read and checked, as at an import."""
     from agent.core.model import SessionFiles
     from agent.engines.catalog import file_rules
-    from agent.vault.copies.seal import is_sealed
-    from agent.vault.copies.unpack import unpack_apart
-    from agent.vault.copies.untar import Limits
+    from agent.vault.archives.seal import is_sealed
+    from agent.vault.archives.unpack import unpack_apart
+    from agent.vault.archives.untar import Limits
 
     session = FoundSession(OURS, path.name)
     with scratch() as folder, open_source(path, "archive") as raw:

@@ -13,10 +13,10 @@ from agent.fleet.copies.beside import put_beside
 from agent.fleet.copies.take import LARGEST_SEALED, LIMITS
 from agent.fleet.key import FleetKey, copy_context
 from agent.instance_file import NAME, parse_object
+from agent.vault.archives.unpack import unpack
 from agent.vault.atomic import read_plain_file
 from agent.vault.copies.manifest import Manifest
 from agent.vault.copies.staging import Kind, discard, put_in_place, staged
-from agent.vault.copies.unpack import unpack
 from agent.vault.identity import Identity, new_lineage
 from agent.vault.locate import open_instance
 from agent.vault.trash import Retired

@@ -13,11 +13,11 @@ from agent.core.model import InstanceId, SessionFiles
 from agent.engines.catalog import file_rules
 from agent.engines.files import FilesReport
 from agent.errors import TooLarge, TryLater, VaultError
+from agent.vault.archives.pack import pack_pieces
+from agent.vault.archives.untar import Limits
 from agent.vault.check import inspect_session
 from agent.vault.copies.manifest import Manifest, render_manifest
-from agent.vault.copies.pack import pack_pieces
 from agent.vault.copies.snapshots import lineage_of
-from agent.vault.copies.untar import Limits
 from agent.vault.formats import is_left_out
 from agent.vault.identity import Identity
 from agent.vault.locate import SESSION, Modes, modes_of, open_folder, open_instance, open_root

@@ -33,13 +33,13 @@ from agent.supervise.copies.snapshots import Snapshots
 from agent.supervise.facts import Facts
 from agent.supervise.registry import Registry
 from agent.supervise.story import entry
+from agent.vault.archives.pack import Packed, export_snapshot
+from agent.vault.archives.seal import Sealed
+from agent.vault.archives.unpack import Arrived, read_archive_manifest, unpack
+from agent.vault.archives.untar import Archive, Limits
 from agent.vault.copies.manifest import Manifest
-from agent.vault.copies.pack import Packed, export_snapshot
-from agent.vault.copies.seal import Sealed
 from agent.vault.copies.snapshots import Snapshot, find_snapshot
 from agent.vault.copies.staging import discard, put_in_place
-from agent.vault.copies.unpack import Arrived, read_archive_manifest, unpack
-from agent.vault.copies.untar import Archive, Limits
 from agent.vault.identity import Identity, new_lineage
 from agent.vault.trash import Retired
 

@@ -4,9 +4,9 @@ from agent.core.model import InstanceId, SessionFiles
 from agent.engines.catalog import file_rules, find_engine
 from agent.errors import ConfigError, InvalidRequest, Refused
 from agent.supervise.facts import Facts
+from agent.vault.archives.unpack import Arrived
 from agent.vault.copies.manifest import Manifest
 from agent.vault.copies.snapshots import Snapshot
-from agent.vault.copies.unpack import Arrived
 
 
 def refuse_unknown_engine(manifest: Manifest) -> None:

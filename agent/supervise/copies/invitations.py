@@ -8,8 +8,8 @@ from typing import Protocol
 from agent.core.model import Instance, InstanceId
 from agent.errors import Refused
 from agent.store.database import Store
+from agent.vault.archives.seal import Sealed
 from agent.vault.copies.manifest import Manifest
-from agent.vault.copies.seal import Sealed
 from agent.wing import modules_of
 
 

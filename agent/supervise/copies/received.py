@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import IO
 
 from agent.errors import TooLarge
-from agent.vault.copies.seal import Sealed, Unsealed, is_sealed, lacks_of_head
-from agent.vault.copies.untar import Archive
+from agent.vault.archives.seal import Sealed, Unsealed, is_sealed, lacks_of_head
+from agent.vault.archives.untar import Archive
 from agent.vault.folders import STAGING, open_own
 
 

@@ -1,1 +1,1 @@
-"""Snapshots and archives: copies of a session, and a copy put back in its place."""
+"""Snapshots: copies of a session, and a copy put back in its place."""

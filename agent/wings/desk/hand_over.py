@@ -14,8 +14,8 @@ from agent.core.invitation import HEADER, Invitation
 from agent.core.reasons import reason_of
 from agent.engines.web.profile.notes import read_note
 from agent.errors import AgentUnreachable, InvalidRequest, Refused, TryLater, WaError
-from agent.vault.copies.pack import pack_session
-from agent.vault.copies.seal import Sealed, Sealing
+from agent.vault.archives.pack import pack_session
+from agent.vault.archives.seal import Sealed, Sealing
 
 _TRIES = (0.0, 2.0, 5.0, 10.0)
 """Seconds before each try."""

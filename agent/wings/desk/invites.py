@@ -20,8 +20,8 @@ from agent.core.model import Category, InstanceId, JournalEntry
 from agent.errors import Forbidden, InvalidRequest, Refused, Unauthorized
 from agent.store.database import Store
 from agent.supervise.copies.invitations import Candidate
+from agent.vault.archives.seal import Sealed, make_key
 from agent.vault.copies.manifest import Manifest
-from agent.vault.copies.seal import Sealed, make_key
 
 ENGINE = "web"
 """Engines whose session is a browser's profile, which a desk can make."""

@@ -15,7 +15,7 @@ from typing import IO, Any
 from agent.core.model import InstanceId
 from agent.errors import InvalidRequest, Refused, WaError
 from agent.scratch import scratch
-from agent.vault.copies.found import FoundSession
+from agent.vault.archives.found import FoundSession
 
 
 def look_at_local_auth(path: Path) -> FoundSession:
@@ -63,7 +63,7 @@ def packed(
     account: str = "",
 ) -> IO[bytes]:
     """A folder that names no instance, filled in an engine's layout, as our archive."""
-    from agent.vault.copies.pack import pack_session
+    from agent.vault.archives.pack import pack_session
 
     if id is None:
         raise InvalidRequest(
@@ -102,8 +102,8 @@ def unpack_auth_folder(archive: Path, target: Path, id: InstanceId, replace: boo
 
 @contextmanager
 def _unpacked(archive: Path, id: InstanceId, engine: str, program: str) -> Iterator[Path]:
-    from agent.vault.copies.unpack import unpack_apart
-    from agent.vault.copies.untar import Limits
+    from agent.vault.archives.unpack import unpack_apart
+    from agent.vault.archives.untar import Limits
 
     with scratch() as folder, archive.open("rb") as source:
         session = folder / "session"

@@ -21,7 +21,7 @@ from agent.config import load_config
 from agent.core.model import InstanceId
 from agent.errors import ConfigError, InvalidRequest, Refused, TryLater, WaError
 from agent.scratch import scratch
-from agent.vault.copies.found import FoundSession
+from agent.vault.archives.found import FoundSession
 from agent.wings.moving.archives import packed
 from agent.wings.moving.auth_folder import export_auth_folder
 from agent.wings.moving.folders import find_in_folder
@@ -151,8 +151,8 @@ def _stopped(client: Client, instance: Mapping[str, Any]) -> Iterator[None]:
 
 @contextmanager
 def _copied_out(client: Client, id: str) -> Iterator[Path]:
-    from agent.vault.copies.unpack import unpack_apart
-    from agent.vault.copies.untar import Limits
+    from agent.vault.archives.unpack import unpack_apart
+    from agent.vault.archives.untar import Limits
 
     with scratch() as folder:
         archive, session = folder / "archive", folder / "session"

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from agent.errors import Refused
-from agent.vault.copies.found import FoundSession
+from agent.vault.archives.found import FoundSession
 from agent.wings.moving.session import CREDS, Keys, look_at
 from agent.wings.moving.tables import Tables, text
 from agent.wings.moving.users import used_by

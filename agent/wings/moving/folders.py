@@ -6,7 +6,7 @@ from pathlib import Path
 
 from agent.engines.baileys.files import MOST_KEYS, SIZE_LIMIT, read_key_file
 from agent.errors import Refused
-from agent.vault.copies.found import FoundSession
+from agent.vault.archives.found import FoundSession
 from agent.wings.moving.session import Keys, kind_of, look_at, unreadable
 from agent.wings.moving.users import just_written, used_by, user_of_folder
 

@@ -21,7 +21,7 @@ from agent.cli.sessions.settings import add_settings, parse_settings
 from agent.cli.terminal.progress import with_progress
 from agent.core.model import InstanceId
 from agent.errors import ConfigError, InvalidRequest, Refused, WaError
-from agent.vault.copies.found import FoundSession
+from agent.vault.archives.found import FoundSession
 from agent.wings.moving.archives import look_at_local_auth, pack_found, pack_local_auth
 
 AUTO, WWEBJS, BAILEYS = "auto", "wwebjs", "baileys"
@@ -118,7 +118,7 @@ def _program(options: argparse.Namespace) -> str:
     if "://" in options.source:
         return BAILEYS
     from agent.engines.web.files import has_pairing
-    from agent.vault.copies.seal import MAGIC
+    from agent.vault.archives.seal import MAGIC
     from agent.wings.moving.recognise import head_of
 
     path = Path(options.source)

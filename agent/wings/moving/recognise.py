@@ -5,7 +5,7 @@ from pathlib import Path
 
 from agent.cli.copies.imports import open_source
 from agent.errors import InvalidRequest
-from agent.vault.copies.found import FoundSession
+from agent.vault.archives.found import FoundSession
 from agent.wings.moving.databases import ElsewhereKeys, find_evolution, find_whaticket
 from agent.wings.moving.dumps import DumpTables, of_mysql, of_postgres
 from agent.wings.moving.folders import find_in_folder, read_folder

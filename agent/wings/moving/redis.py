@@ -7,7 +7,7 @@ from typing import Any
 from agent.engines.whaticket.keys.redis import RedisKeys
 from agent.engines.whaticket.keys.resp import Command, RespError
 from agent.errors import EngineError, InvalidRequest
-from agent.vault.copies.found import FoundSession
+from agent.vault.archives.found import FoundSession
 from agent.wings.moving.session import CREDS, Keys, look_at
 from agent.wings.moving.users import used_by
 

@@ -11,7 +11,7 @@ from typing import Any, TypeGuard
 
 from agent.engines.baileys.files import FILE_NAME, KEY_KINDS, PRE_KEY, lacks_pre_keys, linked_of
 from agent.errors import Refused
-from agent.vault.copies.found import FoundSession
+from agent.vault.archives.found import FoundSession
 
 Keys = Mapping[str, bytes]
 """By Baileys' own names ("creds", "pre-key-7", "session-…"): JSON text."""

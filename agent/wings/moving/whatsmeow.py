@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from agent.errors import Refused
-from agent.vault.copies.found import FoundSession
+from agent.vault.archives.found import FoundSession
 from agent.wings.moving.session import CREDS, Keys, buffer, look_at
 from agent.wings.moving.tables import Row, Tables, raw, text
 from agent.wings.moving.users import used_by

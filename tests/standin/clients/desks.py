@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from random import Random
 
 from agent.core.invitation import HEADER, Invitation
-from agent.vault.copies.seal import Sealed, Sealing
+from agent.vault.archives.seal import Sealed, Sealing
 from tests.standin.clients.rude import Door, Line, Step, ask
 
 GIB = 1 << 30

@@ -10,7 +10,7 @@ import pytest
 from agent.core.model import Instance, InstanceId
 from agent.errors import Forbidden, NotFound, Refused, Unauthorized
 from agent.supervise.copies.invitations import Candidate, NoInvitations
-from agent.vault.copies.seal import Sealed
+from agent.vault.archives.seal import Sealed
 from agent.wings.desk.invites import Invites
 
 ID = InstanceId("sales")

@@ -19,9 +19,9 @@ from agent.cli.main import run
 from agent.core.invitation import HEADER, Invitation
 from agent.core.model import InstanceId
 from agent.errors import AgentUnreachable, ConfigError, Refused, TryLater
-from agent.vault.copies.seal import Unsealed, make_key
-from agent.vault.copies.unpack import read_archive_manifest
-from agent.vault.copies.untar import Limits
+from agent.vault.archives.seal import Unsealed, make_key
+from agent.vault.archives.unpack import read_archive_manifest
+from agent.vault.archives.untar import Limits
 from agent.wings.desk import hand_over
 from agent.wings.desk.browser import find_visible_browser, need_display
 

@@ -21,7 +21,7 @@ from agent.core.model import InstanceId
 from agent.engines.web.browser.arguments import find_browser
 from agent.engines.web.fetch import fetch_bundle
 from agent.errors import ConfigError, EngineError
-from agent.vault.copies.seal import Sealed, Sealing, make_key
+from agent.vault.archives.seal import Sealed, Sealing, make_key
 from agent.wings.desk.hand_over import seal_session
 from tests.daemon.conftest import RunningAgent
 from tests.daemon.test_vault import cli
@@ -29,7 +29,7 @@ from tests.daemon.test_web import SETTINGS
 from tests.lacking import lacks
 from tests.ports import free_port
 from tests.standin.web.stand_in import StandIn
-from tests.vault.copies.test_archives import build, manifest_of, member
+from tests.vault.archives.test_archives import build, manifest_of, member
 
 pytestmark = pytest.mark.slow
 

@@ -8,7 +8,7 @@ from typing import IO, Any
 import pytest
 
 from agent.core.model import InstanceId
-from agent.vault.copies.found import FoundSession
+from agent.vault.archives.found import FoundSession
 from agent.wings.moving.archives import pack_found
 from tests.cli.conftest import Cli, House
 from tests.fakes.supervisor import make_view

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from agent.core.findings.first_messages import FirstMessages, note_read, note_unread
-from agent.vault.copies.found import FoundSession
+from agent.vault.archives.found import FoundSession
 from agent.wings.moving.recognise import Hints, find_sessions
 from agent.wings.moving.session import write_folder as write_session
 from tests.engines.baileys.conftest import ACCOUNT, PEER, Bench

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from agent.errors import WaError
-from agent.vault.copies.found import FoundSession
+from agent.vault.archives.found import FoundSession
 from agent.wings.moving.mysql import MysqlTables
 from agent.wings.moving.recognise import Hints, find_sessions, shown
 from agent.wings.moving.session import normal

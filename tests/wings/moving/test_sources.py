@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from agent.errors import InvalidRequest, WaError
-from agent.vault.copies.found import FoundSession
+from agent.vault.archives.found import FoundSession
 from agent.wings.moving.recognise import Hints, find_sessions, shown
 from agent.wings.moving.session import look_at, normal
 from agent.wings.moving.session import write_folder as write_session

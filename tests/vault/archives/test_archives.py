@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 
 from agent.core.model import Instance, InstanceId, SessionFiles
 from agent.errors import InvalidRequest, TooLarge, VaultError, WaError
+from agent.vault.archives.pack import export_snapshot
+from agent.vault.archives.unpack import read_archive_manifest, unpack
+from agent.vault.archives.untar import Limits, read_members
 from agent.vault.copies.manifest import check_path, parse_manifest, render_manifest
-from agent.vault.copies.pack import export_snapshot
 from agent.vault.copies.staging import discard, finish, put_in_place
 from agent.vault.copies.take import take_snapshot
-from agent.vault.copies.unpack import read_archive_manifest, unpack
-from agent.vault.copies.untar import Limits, read_members
 from agent.vault.identity import Identity, read_identity
 from tests.vault.conftest import contents, sandbox_file
 
@@ -410,10 +410,10 @@ IMPORT = """
 import sys
 from pathlib import Path
 from agent.core.model import Instance, InstanceId
-from agent.vault.copies.unpack import unpack
+from agent.vault.archives.unpack import unpack
 from agent.vault.identity import Identity
 from agent.vault.copies.staging import put_in_place
-from agent.vault.copies.untar import Limits
+from agent.vault.archives.untar import Limits
 root, archive, name = Path(sys.argv[1]), Path(sys.argv[2]), InstanceId(sys.argv[3])
 with archive.open("rb") as source:
     unpack(root, source, name, Limits())

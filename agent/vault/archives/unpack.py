@@ -8,11 +8,11 @@ from agent.core.model import InstanceId, SessionFiles
 from agent.engines.files import Linked
 from agent.errors import TooLarge, VaultError
 from agent.failpoint import failpoint
+from agent.vault.archives.pack import INNER
+from agent.vault.archives.untar import Archive, Limits, Member, read_members, refuse
 from agent.vault.check import inspect_session
 from agent.vault.copies.manifest import FILE, Manifest, parse_manifest
-from agent.vault.copies.pack import INNER
 from agent.vault.copies.staging import Kind, staged
-from agent.vault.copies.untar import Archive, Limits, Member, read_members, refuse
 from agent.vault.folders import OURS
 from agent.vault.formats import linked_session
 from agent.vault.free_space import look_for_room

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from agent.core.invitation import Invitation, fingerprint, key_text, parse_invitation
 from agent.core.model import InstanceId
 from agent.errors import InvalidRequest, Refused, VaultError, WaError
-from agent.vault.copies.seal import MAGIC, Sealed, Sealing, Unsealed, is_sealed, make_key
+from agent.vault.archives.seal import MAGIC, Sealed, Sealing, Unsealed, is_sealed, make_key
 
 ID = InstanceId("sales")
 

@@ -1,0 +1,1 @@
+"""Sessions as archives: packed, sealed for one agent, unpacked within bounds."""
