@@ -29,6 +29,8 @@ class Wing:
     folder: str = ""
     """What its part in a worker keeps beside the session's files: a folder that stays with the
     session when these are replaced, and that no copy of them has."""
+    archives: str = ""
+    """Has `Archives`: what takes sessions out as archives, and in from them."""
     forks: str = ""
     """Has `WarmProcess`, from which workers are forked where no systemd is."""
     fork_server: str = ""

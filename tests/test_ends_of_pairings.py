@@ -63,7 +63,7 @@ ACTS = {
         "a person names what is put back; what it replaces is kept in removed-keys"
     ),
     ("api/handlers/web_session.py", "pairing_code", "_ask pairing_code"): UNPAIRED,
-    ("supervise/copies/archives.py", "Archives._put", "put_in_place"): (
+    ("wings/archives/archives.py", "Archives._put", "put_in_place"): (
         "a person's --replace, or no session of that name; the trash keeps the replaced one"
     ),
     # by the fleet

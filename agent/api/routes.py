@@ -147,8 +147,6 @@ ROUTES: tuple[Route, ...] = (
     Route("POST", f"{ID}/removed/{REMOVED}/restore", OPERATE, remote_session.restore_removed, "Put removed files and keys back; the session is down meanwhile", (), answers=(200, 202), query=WAIT, timely=True),  # noqa: E501
     Route("GET", f"{ID}/remote-settings", READ, remote_session.show_settings, "A session's settings on its backend", query=WAIT, timely=True),  # noqa: E501
     Route("PATCH", f"{ID}/remote-settings", OPERATE, remote_session.change_settings, "Change a session's settings on its backend", remote_session.CHANGE, answers=(200, 202), query=WAIT, timely=True),  # noqa: E501
-    Route("POST", f"{ID}/export", ADMIN, snapshots.export, "An instance's session as an archive", snapshots.EXPORT),  # noqa: E501
-    Route("POST", "/api/import", ADMIN, snapshots.import_archive, "An instance from an archive: the body is the archive", query=snapshots.IMPORT, answers=(201,), takes_archive=True),  # noqa: E501
     Route("GET", "/api/trash", READ, instances.trash, "Retired sessions"),
     Route("POST", f"/api/trash/{TRASHED}/restore", OPERATE, instances.restore_trash, "Bring a retired session back", (), answers=(201,)),  # noqa: E501
     Route("GET", "/api/caller", SOME, keys.show_caller, "The caller's name and rights"),
@@ -161,7 +159,7 @@ ROUTES: tuple[Route, ...] = (
     Route("GET", "/readyz", OPEN, monitoring.ready, "Ready: all sessions are restored", answers=(200, 503)),  # noqa: E501
     Route("GET", "/openapi.json", OPEN, show_openapi, "This description"),
     *(
-        replace(route, area=wing.title.capitalize())
+        replace(route, area=route.area or wing.title.capitalize())
         for wing in wings() if wing.routes
         for route in wing.take(wing.routes).ROUTES
     ),

@@ -13,6 +13,7 @@ from agent.supervise.requests.moments import Moments
 from agent.supervise.requests.orders import Orders
 from agent.supervise.requests.repairs import Repairs
 from agent.supervise.requests.set_up import SettingUp
+from agent.wing import modules_of
 
 CHECKS_AT_ONCE = 64
 
@@ -63,14 +64,16 @@ class Supervisor:
             find=lambda id: Candidate((its := registry.get(id)).instance, has_pairing(its)),
             seconds=lambda: base.settings.config.sessions.invite,
         )
-        self.moving = Archives(
-            base.keeping,
-            registry,
-            store,
-            host,
-            base.root,
-            invites,
-            settings=lambda: base.settings.config.sessions,
-            forget=base.forget,
-            wake=wake,
-        )
+        self.moving: Archives | None = None
+        for module in modules_of("archives"):
+            self.moving = module.Archives(
+                base.keeping,
+                registry,
+                store,
+                host,
+                base.root,
+                invites,
+                settings=lambda: base.settings.config.sessions,
+                forget=base.forget,
+                wake=wake,
+            )

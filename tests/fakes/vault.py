@@ -12,13 +12,13 @@ from agent.api.http.wrong_tries import WrongTries
 from agent.core.invitation import Invitation
 from agent.core.model import ConnectionStatus, InstanceId, SessionFiles
 from agent.errors import Forbidden, InvalidRequest, NotFound, Refused, Unauthorized
-from agent.supervise.copies.archives import Export, Import
 from agent.supervise.copies.work import Progress
 from agent.vault.archives.pack import Packed
 from agent.vault.copies.manifest import Manifest
 from agent.vault.copies.restore import Restored
 from agent.vault.copies.snapshots import Snapshot
 from agent.vault.tree import FileEntry, Listing
+from agent.wings.archives.archives import Export, Import
 
 if TYPE_CHECKING:
     from tests.fakes.supervisor import FakeSupervisor

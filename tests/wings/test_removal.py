@@ -75,7 +75,8 @@ async def test_without_a_wing_the_agent_starts_heals_a_session_and_answers(
         assert (await agent.ask("GET", f"/page/{panel}"))[0] == 404
     for path in ("/", "/docs", "/runbook", "/metrics", "/api/alerts"):
         assert (await agent.ask("GET", path))[0] == (404 if path in gone else 200), path
-    if any(wing.imports or wing.exports for wing in taken):
+    others = any(wing.imports or wing.exports for wing in taken)
+    if others and not any(wing.archives for wing in taken):
         archive = str(agent.state.parent / "shop.tar.gz")
         for words in (("export", "shop", archive), ("import", archive, "--replace")):
             said = await said_by(without, *words, "--socket", str(agent.state / "api.sock"))
@@ -98,11 +99,11 @@ async def test_without_a_wing_the_commands_work_and_do_not_name_it(
         assert (await said_by(without, word)).startswith("2\n"), word
     for wing in taken:
         for command, module in (("import", wing.imports), ("create", wing.creates)):
-            if module:
+            if module and command not in words:
                 shown = await said_by(without, command, "--help")
                 assert "--enable" in shown or "--disabled" in shown
                 assert not [option for option in options_of(wing, module) if f" {option} " in shown]
-        if wing.exports:
+        if wing.exports and "export" not in words:
             shown = await said_by(without, "export", "--help")
             assert not [name for name in wing.take(wing.exports).TARGETS if name in shown]
     file = tmp_path / "agent.toml"

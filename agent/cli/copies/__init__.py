@@ -1,1 +1,1 @@
-"""Commands about copies of sessions: snapshots, archives in and out, other programs, the trash."""
+"""Commands about copies of sessions, and what those of the wings share."""

@@ -17,6 +17,7 @@ from agent.core.model import parse_instance_id
 from agent.errors import InvalidRequest, WaError
 from agent.vault.archives.found import FoundSession
 
+OURS = "wa-agent"
 _EVERY = 0.5
 
 

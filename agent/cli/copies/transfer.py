@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from agent.cli.client import Client
-from agent.errors import Refused, WaError
+from agent.errors import InvalidRequest, Refused, WaError
 from agent.files import replacing
 
 LONGEST = 1800.0
@@ -83,3 +83,21 @@ def check_target(target: Path, *, force: bool) -> None:
         raise Refused(f"cannot write {target}: it exists; --force replaces it", field="file")
     if not os.access(target.parent, os.W_OK | os.X_OK):
         raise Refused(f"cannot write {target}: {target.parent} is not writable", field="file")
+
+
+def open_source(path: Path, field: str) -> IO[bytes]:
+    """A pipe or a device would be waited for, or never end; an address may hold a password."""
+    scheme, is_address, _ = str(path).partition(":/")
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        shown = f"{scheme}://" if is_address else path
+        raise InvalidRequest(
+            f"cannot read {shown}: {error.strerror or error}", field=field, code="unreadable"
+        ) from error
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise InvalidRequest(
+            f"cannot read {path}: it is no regular file", field=field, code="unreadable"
+        )
+    return os.fdopen(fd, "rb")

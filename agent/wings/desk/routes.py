@@ -3,7 +3,7 @@
 from ipaddress import ip_address
 from typing import cast
 
-from agent.api.handlers.snapshots import archive_of
+from agent.api.handlers.archive_body import archive_of
 from agent.api.http.auth import Right
 from agent.api.http.call import Call, Json, Route
 from agent.api.http.connection import Connection
@@ -12,7 +12,8 @@ from agent.config.sections import ApiSection
 from agent.core.event_json import wall_text
 from agent.core.invitation import HEADER, key_text
 from agent.core.model import ID_PATTERN
-from agent.errors import Unauthorized
+from agent.errors import Refused, Unauthorized
+from agent.supervise.copies.archives import Archives
 from agent.wings.desk.invites import Invites
 
 ONE = f"/api/instance/{{id:{ID_PATTERN}}}"
@@ -43,7 +44,7 @@ async def take(call: Call) -> Json:
     pieces, connection = archive_of(call), call.request.protocol
     assert isinstance(connection, Connection)
     connection.wait_for_proof()
-    imported = await call.supervisor.moving.import_invited(pieces, call.id, connection.proven)
+    imported = await _archives(call).import_invited(pieces, call.id, connection.proven)
     return {"id": call.id, "sha256": imported.sha256}
 
 
@@ -73,7 +74,15 @@ async def _check(call: Call, *, used: bool) -> None:
 
 
 def _invites(call: Call) -> Invites:
-    return cast(Invites, call.supervisor.moving.invites)
+    return cast(Invites, _archives(call).invites)
+
+
+def _archives(call: Call) -> Archives:
+    if call.supervisor.moving is None:
+        raise Refused(
+            "cannot pair at a desk: this agent takes no archives of sessions", code="no_archives"
+        )
+    return call.supervisor.moving
 
 
 def _url_of(section: ApiSection) -> str:

@@ -22,6 +22,7 @@ from agent.core.model import InstanceId
 from agent.errors import ConfigError, InvalidRequest, Refused, TryLater, WaError
 from agent.scratch import scratch
 from agent.vault.archives.found import FoundSession
+from agent.wing import modules_of
 from agent.wings.moving.archives import packed
 from agent.wings.moving.auth_folder import export_auth_folder
 from agent.wings.moving.folders import find_in_folder
@@ -77,6 +78,8 @@ def change(options: argparse.Namespace) -> int:
 
 def _refuse(options: argparse.Namespace, instance: Mapping[str, Any]) -> None:
     engine, doing = instance["engine"], f"cannot change the engine of {options.id}"
+    if not any(modules_of("archives")):
+        raise Refused(f"{doing}: this agent takes no archives of sessions", code="no_archives")
     if (engine, options.to) not in WAYS:
         raise Refused(
             f"{doing} from {engine} to {options.to}: files of the one hold nothing that the other"

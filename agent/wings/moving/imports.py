@@ -8,6 +8,7 @@ from typing import Any
 
 from agent.cli.command import wants_json
 from agent.cli.copies.arrivals import (
+    OURS,
     Planned,
     finish,
     id_for,
@@ -15,7 +16,6 @@ from agent.cli.copies.arrivals import (
     show_plan,
     wait_for_first_messages,
 )
-from agent.cli.copies.imports import OURS
 from agent.cli.copies.sending import Sending
 from agent.cli.sessions.settings import add_settings, parse_settings
 from agent.cli.terminal.progress import with_progress

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from agent.cli.copies.imports import open_source
+from agent.cli.copies.transfer import open_source
 from agent.errors import InvalidRequest
 from agent.vault.archives.found import FoundSession
 from agent.wings.moving.databases import ElsewhereKeys, find_evolution, find_whaticket

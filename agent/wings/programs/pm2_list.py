@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from agent.cli.copies.imports import open_source
+from agent.cli.copies.transfer import open_source
 from agent.wings.programs.pm2 import LARGEST
 
 _WITHIN = 60.0

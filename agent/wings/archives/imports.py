@@ -1,21 +1,17 @@
 """`import`: archives of ours as instances; what else it reads, the wings bring."""
 
 import argparse
-import os
-import stat
 from dataclasses import replace
 from pathlib import Path
-from typing import IO
 
 from agent.cli.command import Subparsers, add_command, instance_id
-from agent.cli.copies.arrivals import Planned, finish, id_for, show_plan
+from agent.cli.copies.arrivals import OURS, Planned, finish, id_for, show_plan
 from agent.cli.copies.sending import Sending
+from agent.cli.copies.transfer import open_source
 from agent.errors import InvalidRequest, WaError
 from agent.scratch import scratch
 from agent.vault.archives.found import FoundSession
 from agent.wing import modules_of
-
-OURS = "wa-agent"
 
 
 def add(commands: Subparsers) -> None:
@@ -93,21 +89,3 @@ def look_at_archive(path: Path) -> FoundSession:
         problem=problem,
         code=code,
     )
-
-
-def open_source(path: Path, field: str) -> IO[bytes]:
-    """A pipe or a device would be waited for, or never end; an address may hold a password."""
-    scheme, is_address, _ = str(path).partition(":/")
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError as error:
-        shown = f"{scheme}://" if is_address else path
-        raise InvalidRequest(
-            f"cannot read {shown}: {error.strerror or error}", field=field, code="unreadable"
-        ) from error
-    if not stat.S_ISREG(os.fstat(fd).st_mode):
-        os.close(fd)
-        raise InvalidRequest(
-            f"cannot read {path}: it is no regular file", field=field, code="unreadable"
-        )
-    return os.fdopen(fd, "rb")

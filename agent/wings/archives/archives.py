@@ -1,0 +1,276 @@
+"""Export of a session into an archive, and import from one."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterable, AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import IO
+
+from agent.config import SessionsSection
+from agent.core.findings.first_messages import FirstMessages, stored
+from agent.core.model import (
+    Instance,
+    InstanceId,
+    JournalEntry,
+    SessionRecord,
+)
+from agent.core.view import InstanceView
+from agent.errors import Refused, TryLater, WaError
+from agent.host.base import Host
+from agent.store.database import Store
+from agent.supervise.copies.invitations import Invitations
+from agent.supervise.copies.snapshots import Snapshots
+from agent.supervise.facts import Facts
+from agent.supervise.registry import Registry
+from agent.supervise.story import entry
+from agent.vault.archives.pack import Packed, export_snapshot
+from agent.vault.archives.seal import Sealed
+from agent.vault.archives.unpack import Arrived, read_archive_manifest, unpack
+from agent.vault.archives.untar import Archive, Limits
+from agent.vault.copies.manifest import Manifest
+from agent.vault.copies.snapshots import Snapshot, find_snapshot
+from agent.vault.copies.staging import discard, put_in_place
+from agent.vault.identity import Identity, new_lineage
+from agent.vault.trash import Retired
+from agent.wings.archives.fitness import (
+    refuse_other_account,
+    refuse_unfit,
+    refuse_unfit_export,
+    refuse_unknown_engine,
+)
+from agent.wings.archives.received import Received, open_nameless, read_seal, received
+
+
+@dataclass(frozen=True, slots=True)
+class Export:
+    """An archive that a client fetches; closing it removes the file."""
+
+    file: IO[bytes]
+    snapshot: Snapshot
+    packed: Packed
+
+
+@dataclass(frozen=True, slots=True)
+class Import:
+    view: InstanceView
+    sha256: str
+    """Of the archive that came in."""
+    retired: str
+    """The name in the trash of what it replaced; "" = nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What the caller wants an import to do."""
+
+    id: InstanceId
+    replace: bool
+    enable: bool
+    sealed: Sealed | None = None
+    """The seal of a desk's session, which goes into an instance that exists and is not paired."""
+
+
+@dataclass(slots=True, eq=False, repr=False)
+class Archives:
+    keeping: Snapshots
+    registry: Registry
+    store: Store
+    host: Host
+    root: Path
+    invites: Invitations
+    settings: Callable[[], SessionsSection]
+    forget: Callable[[InstanceId], None]
+    wake: Callable[[InstanceId], None]
+    _arriving: set[InstanceId] = field(init=False, default_factory=set)
+
+    @asynccontextmanager
+    async def export(self, id: InstanceId, name: str = "") -> AsyncIterator[Export]:
+        """The export of a new snapshot, or of the one named."""
+        facts = self.registry.get(id)
+        if name:
+            snapshot = await asyncio.to_thread(find_snapshot, self.root, id, name)
+        else:
+            snapshot = await self.keeping.snapshot(id, "for an export")
+        refuse_unfit_export(id, snapshot)
+        assert snapshot.manifest is not None
+        with await asyncio.to_thread(open_nameless, self.root) as file:
+            work = partial(export_snapshot, self.root, snapshot, file)
+            total = snapshot.manifest.listing.size
+            packed = await self.keeping.work.run(id, "export", work, total)
+            file.seek(0)
+            sentence = f"exported from snapshot {snapshot.name}, SHA-256 {packed.sha256}"
+            await self.keeping.say(facts, "exported", sentence, name=snapshot.name)
+            yield Export(file, snapshot, packed)
+
+    async def import_archive(
+        self,
+        pieces: AsyncIterable[bytes],
+        *,
+        id: InstanceId | None = None,
+        replace: bool = False,
+        enable: bool = False,
+    ) -> Import:
+        """Refused where the id exists, unless `replace` retires the old session."""
+        async with self._received(pieces) as archive:
+            content, sealed = await asyncio.to_thread(archive.open)
+            if sealed is not None:
+                id, enable = id or sealed.id, True
+                if sealed.token:
+                    await self.invites.check_sealed(id, sealed)
+            manifest = await asyncio.to_thread(read_archive_manifest, content, self._limits())
+            wanted = Wanted(id or manifest.id, replace, enable, sealed)
+            async with self._arriving_as(wanted.id):
+                return await self._import(archive, wanted, manifest)
+
+    async def import_invited(
+        self, pieces: AsyncIterable[bytes], id: InstanceId, proven: Callable[[], None]
+    ) -> Import:
+        """A desk's upload may only pair the instance of its invitation. Before its first bytes
+        prove that, nothing of it is written; before it is here, it keeps no other desk out.
+
+        `proven` is called in between."""
+        sealed, pieces = await read_seal(pieces, self.invites.key_file)
+        await self.invites.check_sealed(id, sealed)
+        proven()
+        async with self._received(pieces) as archive, self._arriving_as(id):
+            await self.invites.check_sealed(id, sealed)  # another upload may have used it
+            content, _ = await asyncio.to_thread(archive.open)
+            manifest = await asyncio.to_thread(read_archive_manifest, content, self._limits())
+            wanted = Wanted(id, replace=False, enable=True, sealed=sealed)
+            return await self._import(archive, wanted, manifest)
+
+    def _received(self, pieces: AsyncIterable[bytes]) -> AbstractAsyncContextManager[Received]:
+        most = self.settings().import_packed
+        return received(pieces, self.root, self.invites.key_file, most)
+
+    async def _import(self, archive: Received, wanted: Wanted, manifest: Manifest) -> Import:
+        refuse_unknown_engine(manifest)
+        self._check_free(wanted, manifest)
+        content, _ = await asyncio.to_thread(archive.open)
+        retired = await self._bring_in(content, wanted, manifest, archive.sha256)
+        if wanted.sealed is not None and wanted.sealed.token:
+            await self.invites.use(wanted.id, archive.sha256)
+        return Import(self.registry.view(wanted.id), archive.sha256, retired)
+
+    @asynccontextmanager
+    async def _arriving_as(self, id: InstanceId) -> AsyncIterator[None]:
+        if id in self._arriving:
+            raise TryLater(f"cannot import {id}: another import of it is under way")
+        self._arriving.add(id)
+        try:
+            yield
+        finally:
+            self._arriving.discard(id)
+            await asyncio.to_thread(discard, self.root, id, "import")
+
+    async def _bring_in(
+        self, file: Archive, wanted: Wanted, manifest: Manifest, sha256: str
+    ) -> str:
+        id = wanted.id
+        arrived = await self._unpack(file, id, manifest.listing.size)
+        self._check_free(wanted, manifest)
+        old, packed = self.registry.facts.get(id), arrived.manifest
+        enabled = wanted.enable or (old is not None and old.instance.enabled)
+        made = Instance(id, packed.engine, enabled, packed.settings, time.time())
+        if old is not None and wanted.sealed is not None:
+            made = replace(old.instance, enabled=enabled)
+        record = SessionRecord(
+            status_since_wall=time.time(),
+            paired=packed.paired,
+            account=packed.account,
+            needs_passkey=packed.needs_passkey,
+            first_messages=stored(FirstMessages()) if packed.paired else "",
+        )
+        async with (
+            self.registry.devices.alone(id, packed.engine, f"import {id}", arrived.linked),
+            self.registry.tenure.claim(made, own=old is not None),
+        ):
+            if old is None:
+                async with self.keeping.locks[id]:
+                    retired = await self._put(made, packed, replaces=False)
+            else:
+                retired = await self._replace(old, made, packed, wanted)
+            name = retired.name if retired else ""
+            said = JournalEntry(
+                "imported",
+                f"imported session {packed.id} of engine {packed.engine} from an archive, SHA-256"
+                f" {sha256}" + (f"; the trash has the old session as {name}" if name else ""),
+                instance=id,
+                wall=time.time(),
+                detail={"sha256": sha256, "trash": name},
+            )
+            await self._admit(made, record, said)
+        return name
+
+    async def _unpack(self, file: Archive, id: InstanceId, size: int) -> Arrived:
+        work = partial(unpack, self.root, file, id, self._limits())
+        arrived = await self.keeping.work.run(id, "import", work, size)
+        refuse_unfit(id, arrived)
+        return arrived
+
+    async def _replace(
+        self, old: Facts, made: Instance, manifest: Manifest, wanted: Wanted
+    ) -> Retired | None:
+        """Removes the row first: a kill at any point leaves one folder for the next start."""
+        old.action.interrupt_start()
+        async with old.busy, self.keeping.locks[old.id]:
+            self.registry.get(old.id)
+            self._check_free(wanted, manifest)  # a phone may have paired the instance meanwhile
+            said = entry(old, "replacing", "an import begins to replace it")
+            old.record = replace(old.record, stopped_run=old.record.seen_run)
+            await self.registry.save(old, [said])
+            await self.host.stop(old.id)
+            await self.store.remove(old.id, entry(old, "replaced", "replaced by an import"))
+            self.registry.drop(old)
+            self.forget(old.id)
+            try:
+                return await self._put(made, manifest, replaces=True)
+            except WaError as error:
+                # The old folder is back in its place: so must be its facts.
+                said = entry(old, "kept", f"the import that should replace it failed: {error}")
+                await self._admit(old.instance, old.record, said)
+                raise
+
+    async def _put(self, made: Instance, manifest: Manifest, *, replaces: bool) -> Retired | None:
+        return await asyncio.to_thread(
+            put_in_place,
+            self.root,
+            "import",
+            Identity(
+                made,
+                manifest.paired,
+                manifest.account,
+                needs_passkey=manifest.needs_passkey,
+            ),
+            lineage=new_lineage(),
+            why="replaced by an import",
+            replace=replaces,
+        )
+
+    async def _admit(self, made: Instance, record: SessionRecord, said: JournalEntry) -> None:
+        await self.store.add(made, record, said)
+        facts = self.registry.add(made, record)
+        facts.enabled_by_operator = self.host.enabled_by_operator(made.id)
+        self.wake(made.id)
+
+    def _check_free(self, wanted: Wanted, manifest: Manifest) -> None:
+        old = self.registry.facts.get(wanted.id)
+        if old is None:
+            return
+        if wanted.replace:
+            refuse_other_account(old, manifest)
+            return
+        if wanted.sealed is None:
+            raise Refused(
+                f"cannot import {wanted.id}: it exists; --replace would retire it first",
+                field="id",
+                code="exists",
+            )
+        self.invites.refuse_unfit(wanted.id, manifest)
+
+    def _limits(self) -> Limits:
+        chosen = self.settings()
+        return Limits(chosen.import_packed, chosen.import_unpacked, chosen.import_files)
