@@ -1,8 +1,9 @@
-"""Which of the messages that are kept one to send is about, and which of a chat were not marked as
-read yet."""
+"""Finds messages among those that are kept: by WhatsApp's ids, and those of a chat that were not
+marked as read yet."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import aclosing
 from typing import Any, Protocol, TypeVar, TypeVarTuple
 
 from agent.errors import InvalidRequest
@@ -42,19 +43,16 @@ class Lookup:
             "messages_marked": self._marked,
         }
 
+    async def message(self, chat: str, message_id: str) -> Mapping[str, Any] | None:
+        """The whole record of one, with what no reader gets."""
+        async with aclosing(self._messages(chat, [message_id])) as found:
+            return await anext(found, None)
+
     async def _find(self, args: Mapping[str, Any]) -> Answer:
         chat, ids = _chat(args), args.get("message_ids")
         if not isinstance(ids, list) or not all(isinstance(id, str) for id in ids):
             raise InvalidRequest("cannot find messages without their ids", field="message_ids")
-        missing, found = set(ids[:MOST_FOUND]), dict[str, Mapping[str, Any]]()
-        for name, size, _ in await self._ask(self._spool.files):
-            words = [_word("message_id", id) for id in missing]
-            for record in await self._records(name, size, words, chat):
-                if record["message_id"] in missing:
-                    missing.discard(record["message_id"])
-                    found[record["message_id"]] = _shown(record)
-            if not missing:
-                break
+        found = {record["message_id"]: _shown(record) async for record in self._messages(chat, ids)}
         return {"found": found}
 
     async def _unread(self, args: Mapping[str, Any]) -> Answer:
@@ -80,12 +78,25 @@ class Lookup:
             await self._ask(set_mark, self._spool.folder, chat, cursor)
         return {}
 
+    async def _messages(
+        self, chat: str, ids: Sequence[str]
+    ) -> AsyncGenerator[dict[str, Any], None]:
+        missing = set(ids[:MOST_FOUND])
+        for name, size, _ in await self._ask(self._spool.files):
+            words = [_word("message_id", id) for id in missing]
+            for record in await self._records(name, size, words, chat):
+                if record["message_id"] in missing:
+                    missing.discard(record["message_id"])
+                    yield record
+            if not missing:
+                break
+
     async def _records(
         self, name: str, size: int, words: Sequence[bytes], chat: str
     ) -> list[dict[str, Any]]:
         """The messages of that chat in one file, oldest first."""
         lines: list[Line] = await self._ask(self._spool.lines_with, name, size, words)
-        records = [{**json.loads(line.body), "cursor": line.cursor} for line in lines]
+        records = [{**line.whole(), "cursor": line.cursor} for line in lines]
         return [record for record in records if _is_of(record, chat)]
 
 

@@ -118,14 +118,6 @@ def encode(record: Mapping[str, Any]) -> bytes:
     return _dump(short)
 
 
-def is_message(record: Mapping[str, Any], chat: str, message_id: str) -> bool:
-    return (
-        record.get("kind") == MESSAGE
-        and record.get("message_id") == message_id
-        and chat in (record.get("chat"), record.get("alias"))
-    )
-
-
 def gap(first: int, last: int, since: float, missing: int) -> dict[str, Any]:
     """What a reader gets in the place of records that are gone."""
     own = {"missing": missing, "first": first, "last": last, "since": since}

@@ -56,6 +56,7 @@ class Messages:
     ) -> None:
         self._keeps = settings.get("keep") is not False
         self._spool = Spool(path, _bounds(settings), id, shared=settings.get(SHARED) is True)
+        self._lookup = Lookup(self._spool, self._ask)
         self._media = SessionMedia(path, settings, self)
         self._tell = tell
         self._loop = asyncio.get_running_loop()
@@ -80,7 +81,7 @@ class Messages:
             "messages": self._messages,
             "messages_settled": self._settled,
             "messages_state": self._state,
-            **Lookup(self._spool, self._ask).works,
+            **self._lookup.works,
             **self._media.works,
             "messages_above": self._above,
         }
@@ -108,12 +109,7 @@ class Messages:
 
     async def search(self, chat: str, message_id: str) -> Mapping[str, Any] | None:
         """The same of a message by WhatsApp's id."""
-        below = _LARGEST
-        while below:
-            record, below = await self._ask(self._spool.search, chat, message_id, below)
-            if record is not None:
-                return record
-        return None
+        return await self._lookup.message(chat, message_id)
 
     async def close(self) -> None:
         """Return when what waits is on the disk."""

@@ -1,6 +1,7 @@
 """The spool of one session, used by one thread at a time: it takes records in, gives pages of them
 out, and lets the oldest go. A cursor is given once and never again, whatever is lost."""
 
+import json
 import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -15,7 +16,6 @@ from agent.wings.messages.spool.holes import MOST as MOST_HOLES
 from agent.wings.messages.spool.holes import Hole, gaps
 from agent.wings.messages.spool.letting_go import begin_of, note_dropped
 from agent.wings.messages.spool.line import Entry, Line, write_line
-from agent.wings.messages.spool.lookup import find_record, search_segment
 from agent.wings.messages.spool.opening import open_folder
 from agent.wings.messages.spool.page import MOST_LINES, Bounds, Page
 from agent.wings.messages.spool.segment import Segment, lines_from
@@ -153,11 +153,13 @@ class Spool:
     def find(self, id: str) -> dict[str, Any] | None:
         """The record of that id, with what no reader gets; None: it is not kept."""
         self.open()
-        return find_record(self.folder, self._segments, id)
-
-    def search(self, chat: str, message_id: str, below: int) -> tuple[dict[str, Any] | None, int]:
-        self.open()
-        return search_segment(self.folder, self._segments, chat, message_id, below)
+        raw = json.dumps(id).encode()
+        for segment in reversed(self._segments):
+            if segment.has(hash(raw)):
+                for line in self.lines_with(segment.name, segment.size, [raw]):
+                    if line.id == raw:
+                        return line.whole()
+        return None
 
     def settle(self, cursor: int) -> None:
         """All up to it were delivered."""
