@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agent.wings.messages.spool.reading import PAGE_BYTES
 from agent.wings.messages.spool.segment import Segment
-from agent.wings.messages.spool.spool import PAGE_BYTES
 from tests.wings.messages.spools import (
     entries,
     message,

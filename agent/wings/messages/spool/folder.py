@@ -55,6 +55,22 @@ class State:
     damage: list[Damage] = field(default_factory=list)
     """Between the lines that are kept, and behind them."""
 
+    def note_dropped(self, first: int, begun: float, last: int) -> None:
+        """The segment of that first cursor goes, and all up to the cursor `last` with it."""
+        undelivered = max(first, self.settled + 1)
+        if undelivered > last:
+            self.lost_first, self.lost_since = 0, 0.0
+        else:
+            self.lost += last - undelivered + 1
+            self.lost_first = self.lost_first or undelivered
+            self.lost_since = self.lost_since or begun
+        self.dropped = last
+
+    def begin_of(self, oldest: int) -> int:
+        """The cursor with which a reader from the oldest begins: damage before it is told, too."""
+        damaged = (first for first, last, _ in self.damage if self.dropped < first <= last < oldest)
+        return min(damaged, default=oldest)
+
 
 def parse_state(text: bytes) -> State:
     """ValueError, TypeError or RecursionError for what is no state."""

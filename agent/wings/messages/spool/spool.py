@@ -4,7 +4,7 @@ out, and lets the oldest go. A cursor is given once and never again, whatever is
 import json
 import os
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -13,29 +13,19 @@ from agent.clock import boot_now
 from agent.failpoint import failpoint
 from agent.wings.messages.spool.folder import LARGEST_CURSOR, Folder, State, write_all
 from agent.wings.messages.spool.holes import MOST as MOST_HOLES
-from agent.wings.messages.spool.holes import Hole, gaps
-from agent.wings.messages.spool.letting_go import begin_of, note_dropped
+from agent.wings.messages.spool.holes import Hole
 from agent.wings.messages.spool.line import Entry, Line, write_line
 from agent.wings.messages.spool.opening import open_folder
 from agent.wings.messages.spool.page import MOST_LINES, Bounds, Page
+from agent.wings.messages.spool.reading import Pages
 from agent.wings.messages.spool.segment import Segment, lines_from
 
 LARGEST = 4 << 20
 """Bytes after which a segment gets no more lines."""
 SHARE = 16
 """What is kept lies in so many segments at least: one of them goes at a time."""
-PAGE_BYTES = 900 * 1024
-"""Of what one answer on the link may have."""
-_GAP_BYTES = 300
 _FAR = 1_000_000
 """Cursors: who is further behind an earlier spool is told nothing of it."""
-_PLACES = 8
-"""Readers whose place in a file is remembered."""
-
-_Place = tuple[int, int]
-"""The first cursor of a segment, and where a line ends in it."""
-_Shown = tuple[dict[str, Any], int, _Place | None]
-"""A record, the bytes that it takes, and its place."""
 
 
 class Spool:
@@ -52,14 +42,13 @@ class Spool:
         self.folder = Folder(path, shared=shared)
         self._state = State()
         self._segments: list[Segment] = []
+        self._pages = Pages(self.folder, self._state, self._segments)
         self._next = 0
         """The next cursor; 0 = the folder was not looked at yet."""
         self._file: int | None = None
         """Of the last segment, while it takes lines."""
         self._sound = True
         """No write failed since it was begun."""
-        self._places: dict[int, _Place] = {}
-        """Where the line of a cursor ends."""
         self._opened_wall = self._opened_at = 0.0
         self._given = 0
         """The first cursor that this worker gave, or will."""
@@ -86,6 +75,7 @@ class Spool:
         self.folder.share()
         opened = open_folder(self.folder, self.owner)
         self._state, self._segments, self._next = opened.state, opened.segments, opened.next
+        self._pages = Pages(self.folder, self._state, self._segments)
         self.damaged = opened.damaged
         self._given = self._next
 
@@ -98,7 +88,7 @@ class Spool:
         if cursor >= LARGEST_CURSOR:
             return  # no spool gave it
         if cursor > self.newest:
-            again = [Entry(line.id, line.body) for line, _ in self._lines(self._given)]
+            again = [Entry(line.id, line.body) for line, _ in self._pages.lines(self._given)]
             self._next = self._given = cursor + 1
             for begin in range(0, len(again), self._most_lines):
                 self._write(again[begin : begin + self._most_lines])
@@ -123,20 +113,7 @@ class Spool:
     def page(self, after: int, limit: int) -> Page:
         """What follows the cursor `after`: 0 = from the oldest; beyond the newest = nothing yet."""
         self.open()
-        after = min(after, self.newest)
-        records: list[dict[str, Any]] = []
-        size, place = 0, None
-        for record, bytes, where in self._records(after):
-            size += bytes
-            if records and (size > PAGE_BYTES or len(records) >= limit):
-                break
-            records.append(record)
-            after, place = record["cursor"], where
-        if place is not None:
-            self._places[after] = place
-            if len(self._places) > _PLACES:
-                del self._places[next(iter(self._places))]
-        return Page(records, after if records else self.newest, self._oldest, self.newest)
+        return self._pages.page(after, limit, self.newest)
 
     def files(self) -> list[tuple[str, int, int]]:
         """Newest first: name, bytes, and the cursor behind its last line."""
@@ -182,7 +159,7 @@ class Spool:
     def state(self) -> dict[str, Any]:
         self.open()
         kept = [segment for segment in self._segments if segment.count]
-        first = max(self._state.settled + 1, self._oldest)
+        first = max(self._state.settled + 1, self._pages.oldest(self.newest))
         return {
             "waiting": sum(max(0, each.next - max(first, each.first)) for each in kept),
             "bytes": sum(each.size for each in kept),
@@ -206,10 +183,6 @@ class Spool:
         return now_wall - self.bounds.hours * 3600
 
     @property
-    def _oldest(self) -> int:
-        return next((each.first for each in self._segments if each.count), self._next)
-
-    @property
     def _most_lines(self) -> int:
         return max(1, min(MOST_LINES, self.bounds.most // SHARE))
 
@@ -219,45 +192,6 @@ class Spool:
 
     def _has(self, mark: int) -> bool:
         return any(segment.has(mark) for segment in reversed(self._segments))
-
-    # reading
-
-    def _records(self, after: int) -> Iterator[_Shown]:
-        """Gaps where records are gone."""
-        following, since = after + 1, 0.0
-        if following < self._state.origin or not after:
-            following = begin_of(self._state, self._oldest)
-            if self._state.lost_first and self._state.dropped + 1 == following:
-                lost = self._state.lost_first, following - 1
-                yield from self._gaps(*lost, self._state.lost_since)
-        elif following <= self._state.dropped:
-            since = self._state.lost_since
-        for line, place in self._lines(following):
-            if line.cursor > following:
-                yield from self._gaps(following, line.cursor - 1, since or line.kept)
-            yield line.record(), line.wire_size, place
-            following, since = line.cursor + 1, line.kept
-        if following < self._next:
-            yield from self._gaps(following, self.newest, since)
-
-    def _gaps(self, first: int, last: int, since: float) -> Iterator[_Shown]:
-        for each in gaps(first, last, since, self._state.holes, self._state.damage):
-            yield each, _GAP_BYTES, None
-
-    def _lines(self, following: int) -> Iterator[tuple[Line, _Place]]:
-        for segment in self._segments:
-            if segment.next <= following or not segment.count:
-                continue
-            # A reader that goes on after a line need not read what is before it.
-            first, offset = self._places.pop(following - 1, (0, 0))
-            try:
-                with self.folder.open(segment.name) as file:
-                    start = offset if first == segment.first else 0
-                    for end, line in lines_from(file, start, segment.size):
-                        if line.cursor >= following:
-                            yield line, (segment.first, end)
-            except OSError:
-                continue  # it is gone, or its disk fails: the reader gets a gap
 
     # writing
 
@@ -337,7 +271,7 @@ class Spool:
         return megabytes > self.bounds.megabytes or count > self.bounds.most or too_old
 
     def _drop(self, oldest: Segment) -> None:
-        note_dropped(self._state, oldest, self._segments[1].first - 1)
+        self._state.note_dropped(oldest.first, oldest.begun, self._segments[1].first - 1)
         self._save()
         failpoint("spool_dropping")
         del self._segments[0]
