@@ -21,7 +21,7 @@ FUNCTIONS = {
     "put_in_place": "agent.vault.copies.staging",
     "restore_snapshot": "agent.vault.copies.restore",
     "bring_back": "agent.vault.refuge",
-    "set_aside": "agent.supervise.set_aside",
+    "set_aside": "agent.supervise.passes.act",
     "put_arrival": "agent.fleet.copies.arrive",
     "delete_there": "agent.api.handlers.remote_session",
 }
@@ -44,7 +44,7 @@ ACTS = {
     ("supervise/passes/act.py", "Executor._do", "_call kind"): PLAN,
     ("supervise/passes/act.py", "Executor._do", "keeper.restore_newest"): PLAN,
     ("supervise/passes/act.py", "Executor._set_aside", "set_aside"): PLAN,
-    ("supervise/set_aside.py", "set_aside", "retire"): PART,
+    ("supervise/passes/act.py", "set_aside", "retire"): PART,
     ("supervise/copies/snapshots.py", "Snapshots._put_back", "restore_snapshot"): PART,
     ("vault/copies/restore.py", "restore_snapshot", "put_in_place"): PART,
     ("vault/copies/staging.py", "put_in_place", "retire"): PART,

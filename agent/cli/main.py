@@ -10,8 +10,7 @@ from pathlib import Path
 
 from agent.cli import agent
 from agent.cli.command import Group, add_common
-from agent.cli.groups import all_groups, group_of
-from agent.cli.help import InSections
+from agent.cli.groups import all_groups, group_of, sections
 from agent.cli.terminal.show import clean
 from agent.errors import WaError
 
@@ -30,6 +29,19 @@ environment:
 example:
   wa-agent create sales --engine sandbox && wa-agent qr sales --watch
 """
+
+
+class InSections(argparse.RawDescriptionHelpFormatter):
+    def _format_action(self, action: argparse.Action) -> str:
+        if not isinstance(action, argparse._SubParsersAction):
+            return super()._format_action(action)
+        commands = {command.dest: command for command in action._choices_actions}
+        parts = []
+        for title, words in sections().items():
+            shown = [commands[word] for word in words.split() if word in commands]
+            parts += [f"\n{title}:\n"] if shown else []
+            parts += map(super()._format_action, shown)
+        return self._join_parts(parts)
 
 
 def build_parser(groups: Sequence[Group] = ()) -> argparse.ArgumentParser:

@@ -1,7 +1,6 @@
-"""Asks the agents of other machines: for a promise, for a request that is theirs, for events.
-
-Every request shows the fleet's bearer, so an address that could give it away is refused.
-"""
+"""Asks the agents of other machines: for a promise, for a request that is theirs, for events. Every
+request shows the fleet's bearer: over plain HTTP to loopback and private addresses only, and not at
+all where the fleet has a `ca`."""
 
 import asyncio
 import json
@@ -12,14 +11,15 @@ from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
+from urllib.parse import urlsplit
 
 import aiohttp
 from yarl import URL
 
 from agent.clock import boot_now
 from agent.core.fleet.headers import ACCEPTED_LOSS, CALLER, SCHEME
+from agent.core.network.addresses import refuse_address
 from agent.errors import TryLater
-from agent.fleet.peer_address import refuse_peer
 
 log = logging.getLogger(__name__)
 
@@ -279,3 +279,21 @@ def _cause(error: BaseException) -> str:
     if isinstance(error, TimeoutError):
         return "no answer in time"
     return type(error).__name__
+
+
+def refuse_peer(address: str, *, tls: bool) -> str:
+    """Why the bearer is not sent to an address; "" = it is."""
+    try:
+        parts = urlsplit(address)
+        host, _ = parts.hostname or "", parts.port
+    except ValueError:
+        return "it is no http:// or https:// address"
+    if not host or parts.username is not None or parts.scheme not in ("http", "https"):
+        return "it is no http:// or https:// address"
+    if parts.scheme == "https":
+        return ""
+    if tls:
+        return "this fleet has a ca, and the address is plain http://"
+    usable = not refuse_address(host, private=True)
+    near = host == "localhost" or (usable and refuse_address(host, private=False))
+    return "" if near else "plain http:// is for loopback and private addresses"

@@ -5,6 +5,7 @@ import logging
 import os
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,6 @@ from agent.worker.group_access import share_session
 from agent.worker.identity import Identity, engine_folder, read_identity
 from agent.worker.idle_engine import ended_engine, lost_engine, refused_engine
 from agent.worker.life import Life, live
-from agent.worker.own_use import open_files, own_use
 from agent.worker.pairing import Pairing
 from agent.worker.reports import Reports
 from agent.worker.stop import stop_in_order
@@ -212,3 +212,28 @@ async def _connect(engine: Engine, fence: "Fence | None") -> None:
         log.warning("%s", error)
     except TimeoutError:
         log.error("cannot connect: the engine did not begin in %g s", FIRST_CONNECT)
+
+
+def own_use() -> dict[str, Any]:
+    """Memory and processor time of this process and all its children, as the kernel shows them.
+
+    The agent is another user, behind a wall: it cannot count a worker's files, and where the kernel
+    keeps no account of a unit's memory it cannot measure that either.
+    """
+    # Only where an agent asks: most machines tell it themselves.
+    from agent.host.machine.process_tree import measure_trees
+
+    me = os.getpid()
+    return asdict(measure_trees(frozenset({me}))[me])
+
+
+def open_files(pid: int | str = "self") -> int:
+    """Open files of this process and its children; a sandboxed renderer's cannot be counted."""
+    count = 0
+    with suppress(OSError):  # it ended, or belongs to another user
+        count = len(os.listdir(f"/proc/{pid}/fd"))  # noqa: PTH208 - strings will do
+    if pid == "self":
+        pid, count = os.getpid(), count - 1  # the folder that was read is closed again
+    with suppress(OSError), open(f"/proc/{pid}/task/{pid}/children", "rb") as children:  # noqa: PTH123
+        count += sum(open_files(int(child)) for child in children.read().split())
+    return count

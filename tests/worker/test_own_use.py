@@ -5,13 +5,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from agent.worker.own_use import open_files
+from agent.worker.run import open_files
 
 HOARD = "import sys; hoard = b'x' * (48 << 20); print(flush=True); sys.stdin.read()"
 OPENS = "import sys; kept = [open('/dev/null') for _ in range(40)]; print(); sys.stdin.read()"
 ALONE = """
 import os, subprocess, sys
-from agent.worker.own_use import open_files, own_use
+from agent.worker.run import open_files, own_use
 
 def started(code):
     command, pipe = [sys.executable, "-c", code], subprocess.PIPE

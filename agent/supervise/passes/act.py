@@ -23,9 +23,11 @@ from agent.log import about
 from agent.supervise.copies.snapshots import Snapshots
 from agent.supervise.facts import Facts
 from agent.supervise.passes.findings import failing_peers
-from agent.supervise.set_aside import set_aside
 from agent.supervise.settings import Settings
+from agent.vault.carried import carried
 from agent.vault.check import check_files
+from agent.vault.identity import create
+from agent.vault.trash import list_trash, retire
 
 log = logging.getLogger(__name__)
 
@@ -238,3 +240,21 @@ async def _to_its_end(facts: Facts, work: Coroutine[Any, Any, T], name: str) -> 
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
         facts.action.task = None
+
+
+def set_aside(root: Path, facts: Facts, why: str) -> str:
+    """Retire the folder of a session that is over and lay out an empty one: its name in the trash.
+
+    Its worker does not run; the caller writes down what must outlive a kill in between. Repeating
+    it does no harm: an earlier agent may have done a part.
+    """
+    with carried(root, facts.id):
+        if (root / facts.id).exists():
+            name = retire(root, facts.id, why).name
+        else:
+            name = next(
+                (retired.name for retired in list_trash(root) if retired.id == facts.id), "nothing"
+            )
+        failpoint("set_aside")
+        create(root, facts.instance)
+    return name

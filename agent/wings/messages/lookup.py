@@ -3,13 +3,14 @@ marked as read yet."""
 
 import json
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import Any, Protocol, TypeVar, TypeVarTuple
 
 from agent.errors import InvalidRequest
+from agent.files import replacement
 from agent.wings.messages.record import LONGEST_WORD, MESSAGE, PRIVATE
-from agent.wings.messages.spool.line import Line
-from agent.wings.messages.spool.marks import mark_of, set_mark
+from agent.wings.messages.spool.folder import Folder
+from agent.wings.messages.spool.line import BEYOND, Line
 from agent.wings.messages.spool.spool import Spool
 from agent.worker.calls import Answer, Work
 
@@ -20,6 +21,10 @@ RAW = f"{PRIVATE}raw"
 MOST_FOUND = 200
 """Messages of one question."""
 MOST_UNREAD = 1000
+NAME = "read.json"
+MOST_MARKED = 2000
+"""Chats; those that were marked longest ago are forgotten."""
+_LONGEST = 1 << 20
 
 
 class Ask(Protocol):
@@ -130,3 +135,33 @@ def _chat(args: Mapping[str, Any]) -> str:
     if not isinstance(chat, str) or not 0 < len(chat) <= LONGEST_WORD:
         raise InvalidRequest("cannot look for messages without a chat", field="chat")
     return chat
+
+
+def mark_of(folder: Folder, chat: str) -> int:
+    """The cursor up to which it was marked; 0 = never."""
+    return _read(folder).get(chat, 0)
+
+
+def set_mark(folder: Folder, chat: str, cursor: int) -> None:
+    """Whole after a kill; after a power cut it may be an older one, and messages are marked twice,
+    which changes nothing."""
+    marks = _read(folder)
+    before = marks.pop(chat, 0)
+    marks[chat] = max(before, cursor)
+    newest = dict(list(marks.items())[-MOST_MARKED:])
+    with folder.descriptor() as fd, replacement(fd, NAME, durable=False) as file:
+        file.write(json.dumps(newest).encode())
+
+
+def _read(folder: Folder) -> dict[str, int]:
+    """What is not there, or cannot be read, is none."""
+    raw: object = None
+    with suppress(OSError, ValueError, RecursionError), folder.open(NAME) as file:
+        raw = json.loads(file.read(_LONGEST))
+    if not isinstance(raw, dict):
+        return {}
+    return {chat: cursor for chat, cursor in raw.items() if _is_cursor(cursor)}
+
+
+def _is_cursor(raw: object) -> bool:
+    return type(raw) is int and 0 < raw < BEYOND

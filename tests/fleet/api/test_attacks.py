@@ -15,8 +15,7 @@ from agent.api.routes import ROUTES
 from agent.core.fleet.headers import CALLER
 from agent.core.model import InstanceId
 from agent.fleet.coordinator import Machine, NewSession
-from agent.fleet.peer_address import refuse_peer
-from agent.fleet.peers import Sent
+from agent.fleet.peers import Sent, refuse_peer
 from tests.fleet.machines import BEARER, AMachine, Fleet
 from tests.standin.evolution.certificates import Certificates
 

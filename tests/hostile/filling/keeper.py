@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from agent.errors import StoreError
+from agent.wings.messages.lookup import set_mark
 from agent.wings.messages.media.shelf import Shelf
 from agent.wings.messages.out.database import NAME
 from agent.wings.messages.out.file import FOLDER, OutboxFiles
 from agent.wings.messages.out.states import State
 from agent.wings.messages.out.store import NewMessage, OutboxStore
-from agent.wings.messages.spool.marks import set_mark
 from tests.wings.messages.out.test_outbox_file import ID, row
 from tests.wings.messages.spools import entries, spool_at
 

@@ -11,8 +11,8 @@ from agent.core.model import Instance, InstanceId
 from agent.errors import VaultError
 from agent.store.database import Store
 from agent.supervise import registry as its
+from agent.supervise.passes.act import set_aside
 from agent.supervise.registry import Registry
-from agent.supervise.set_aside import set_aside
 from agent.supervise.start_up import load_instances
 from agent.vault.identity import Identity, read_identity, replace_identity
 from tests.conftest import Eventually

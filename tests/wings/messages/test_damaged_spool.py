@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.wings.messages.spool.marks import mark_of
+from agent.wings.messages.lookup import mark_of
 from tests.wings.messages.spools import entries, message, numbers_of, read_all, segments, spool_at
 
 

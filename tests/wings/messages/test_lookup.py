@@ -8,11 +8,10 @@ from typing import Any
 import pytest
 
 from agent.errors import InvalidRequest
-from agent.wings.messages.lookup import Lookup
+from agent.wings.messages import lookup
+from agent.wings.messages.lookup import Lookup, mark_of, set_mark
 from agent.wings.messages.record import clean
-from agent.wings.messages.spool import marks
 from agent.wings.messages.spool.line import entry_of
-from agent.wings.messages.spool.marks import mark_of, set_mark
 from agent.wings.messages.spool.spool import Spool
 from tests.wings.messages.spools import message, segments, spool_at
 
@@ -101,7 +100,7 @@ def test_marks_are_bounded_and_a_damaged_file_is_none(
     ask(spool, "messages_marked", chat=ANN, cursor=1)
     assert not (tmp_path / "messages").exists(), "nothing is kept, nothing is marked"
     keep(spool, message(1))
-    monkeypatch.setattr(marks, "MOST", 3)
+    monkeypatch.setattr(lookup, "MOST_MARKED", 3)
     for number in range(5):
         set_mark(spool.folder, f"chat {number}", 7 + number)
     set_mark(spool.folder, "chat 4", 2)

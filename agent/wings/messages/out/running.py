@@ -15,10 +15,9 @@ from agent.daemon.wing_parts import Around
 from agent.deliver.bus import EventFilter
 from agent.errors import NotFound, Refused, StoreError, TryLater, WaError
 from agent.log import about
-from agent.wings.messages.out.acks import AckNotes
+from agent.wings.messages.out.acks import AckNotes, KeptAcks
 from agent.wings.messages.out.answer import End, Waiters
 from agent.wings.messages.out.file import OutboxFiles
-from agent.wings.messages.out.kept_acks import KeptAcks
 from agent.wings.messages.out.limits import HOUR, KEPT_HOURS, KEPT_MOST
 from agent.wings.messages.out.message import OutMessage
 from agent.wings.messages.out.queue import Waiting, waiting_of

@@ -5,7 +5,8 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from agent.core.model import InstanceId
@@ -15,10 +16,9 @@ from agent.failpoint import failpoint
 from agent.log import about
 from agent.wings.messages.out.answer import End
 from agent.wings.messages.out.message import OutMessage
-from agent.wings.messages.out.sender import Sessions
+from agent.wings.messages.out.sender import Sessions, SessionSender
 from agent.wings.messages.out.states import State
 from agent.wings.messages.travel.document import Travelling, content_of, document_of
-from agent.wings.messages.travel.reserving import reserved
 
 if TYPE_CHECKING:
     from agent.wings.messages.out.running import Running
@@ -167,3 +167,21 @@ def _cut(rows: Sequence[OutMessage]) -> Sequence[OutMessage]:
             break
         batch.append(row)
     return batch
+
+
+@contextmanager
+def reserved(sender: SessionSender | None) -> Iterator[tuple[list[int], bool]]:
+    """Hold all messages of a session that wait: meanwhile nobody sends, cancels or expires them.
+    Their numbers, in their order, and whether others of the session are being sent."""
+    if sender is None:
+        yield [], False
+        return
+    queued = sorted(sender.queue, key=lambda waiting: waiting.number)
+    held = [waiting for waiting in queued if sender.queue.reserve(waiting)]
+    try:
+        yield [waiting.number for waiting in held], len(held) < len(queued)
+    finally:
+        for waiting in held:
+            if not waiting.gone:
+                sender.queue.put_back(waiting, waiting.due)
+        sender.wake()

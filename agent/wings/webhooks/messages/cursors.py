@@ -1,5 +1,6 @@
-"""The cursors of one webhook, one for each session, and the records that its target refused for
-good, in the database. The records themselves stay with their sessions, and so do their texts."""
+"""The cursors of one webhook, one for each session, where it begins in a new one, and the records
+that its target refused for good, in the database. The records themselves stay with their sessions,
+and so do their texts."""
 
 import json
 import time
@@ -8,6 +9,7 @@ from dataclasses import asdict
 from typing import Any
 
 from agent.core.model import InstanceId
+from agent.daemon.wing_parts import MessageSource
 from agent.store.database import Store
 from agent.wings.webhooks.cursor import MOST_DEAD
 from agent.wings.webhooks.deliveries import DeadLetter
@@ -139,3 +141,23 @@ def cursor_row(cursor: int, born_wall: float) -> str:
 
 def _key(letter: DeadLetter) -> Letter:
     return InstanceId(letter.instance or ""), letter.cursor
+
+
+async def cursor_before(source: MessageSource, id: InstanceId, wall: float) -> int:
+    """The cursor before the first record that was kept since then. Found by halves: a session may
+    keep a hundred thousand."""
+    page = await source.page(id, 0, limit=1)
+    low, high = page.oldest - 1, page.newest
+    if wall <= 0 or low < 0:
+        return 0
+    while low < high:
+        middle = (low + high) // 2
+        page = await source.page(id, middle, limit=2)
+        record = next((one for one in page.records if "kept" in one), None)
+        if record is None:
+            high = middle  # nothing behind it can be read
+        elif float(record["kept"]) < wall:
+            low = int(record["cursor"])
+        else:
+            high = middle
+    return low

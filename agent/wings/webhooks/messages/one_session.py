@@ -12,9 +12,8 @@ from agent.core.model import InstanceId
 from agent.daemon.wing_parts import MessageSource
 from agent.errors import NotFound, Refused, StoreError, WaError
 from agent.log import about
-from agent.wings.webhooks.messages.begin import cursor_before
 from agent.wings.webhooks.messages.chats import Chats
-from agent.wings.webhooks.messages.cursors import MessageCursors
+from agent.wings.webhooks.messages.cursors import MessageCursors, cursor_before
 from agent.wings.webhooks.messages.gate import TargetGate
 
 log = logging.getLogger(__name__)
