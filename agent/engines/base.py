@@ -3,6 +3,7 @@ judges: deadlines belong to the worker, verdicts to the core. Standard library o
 it in memory.
 """
 
+import logging
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +11,9 @@ from socket import socket
 from typing import Any, Protocol, runtime_checkable
 
 from agent.core.words import Claim, Happening, InstanceId, RemoteSession, ServerClaim
+from agent.errors import EngineError
+
+log = logging.getLogger(__name__)
 
 IN_CHAT = ("typing", "recording", "paused")
 PRESENCES = (*IN_CHAT, "available", "unavailable")
@@ -47,6 +51,21 @@ class Keeper(Protocol):
     async def keep(self, records: Sequence[Mapping[str, Any]]) -> None:
         """Return when all that arrived is on the disk, or was there before by its `id`. EngineError
         `not_kept` where it cannot be: WhatsApp may not hear then that it was taken."""
+
+
+async def keep_usable(keeper: Keeper, records: Sequence[Mapping[str, Any]]) -> None:
+    """Leaves out a record that can never be kept: it would hold up all others."""
+    try:
+        await keeper.keep(records)
+    except EngineError as error:
+        if error.code != "bad_record":
+            raise
+        if len(records) == 1:
+            # Not with what it says, which may name a contact.
+            log.error("a record is left out: it is none (%.40s)", records[0].get("kind"))
+            return
+        for each in records:
+            await keep_usable(keeper, [each])
 
 
 class KeepsNothing:

@@ -4,10 +4,10 @@ disk, and lets WhatsApp hear only then.
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from agent.engines.base import Keeper
+from agent.engines.base import Keeper, keep_usable
 from agent.errors import EngineError
 
 if TYPE_CHECKING:
@@ -39,25 +39,12 @@ class Keeping:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _keep_usable(self, records: Sequence[Mapping[str, Any]]) -> None:
-        """A record that can never be kept would end each next connection: it is left out."""
-        try:
-            await self._keeper.keep(records)
-        except EngineError as error:
-            if error.code != "bad_record":
-                raise
-            if len(records) > 1:
-                for record in records:
-                    await self._keep_usable([record])
-            else:
-                log.error("a record is left out: %s", error)
-
     async def _keep(self, event: Mapping[str, Any], client: "Conversation") -> None:
         answer: dict[str, Any] = {"n": str(event.get("n", ""))}
         raw = event.get("records")
         records = [each for each in raw if isinstance(each, dict)] if isinstance(raw, list) else []
         try:
-            await self._keep_usable(records)
+            await keep_usable(self._keeper, records)
         except EngineError as error:
             answer["error"] = str(error)
         except Exception as error:

@@ -12,10 +12,9 @@ from agent.engines.base import BackendReporter, Reporter
 from agent.engines.evolution.api import EvolutionApi
 from agent.engines.evolution.chat.comparing import Turns
 from agent.engines.evolution.chat.files import Uploads
-from agent.engines.evolution.chat.marks_file import MarksFile
-from agent.engines.evolution.notes_file import NotesFile
 from agent.engines.evolution.observer import Server
 from agent.engines.evolution.proof import NO_ROUTE, Prover
+from agent.engines.evolution.remembered_file import open_marks, open_notes
 from agent.engines.evolution.rows import Rows
 from agent.engines.evolution.session import EvolutionSession
 from agent.engines.evolution.settings import EvolutionSettings, Pace, read_settings
@@ -79,9 +78,9 @@ class EvolutionBackend:
             usual_limit=limit,
             slowness=self._slowness,
             pace=pace,
-            notes=NotesFile(folder / "sessions.json"),
+            notes=open_notes(folder / "sessions.json"),
             folder=folder / "removed",
-            comparing=Turns(MarksFile(folder / "compared.json")),
+            comparing=Turns(open_marks(folder / "compared.json")),
             uploads=Uploads(),
         )
         self._by_id: dict[InstanceId, EvolutionSession] = {}

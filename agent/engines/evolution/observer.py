@@ -15,8 +15,8 @@ from agent.engines.evolution.chat.comparing import Turns
 from agent.engines.evolution.chat.files import Uploads
 from agent.engines.evolution.claims import Live
 from agent.engines.evolution.codes import Code
-from agent.engines.evolution.notes_file import NotesFile
 from agent.engines.evolution.proof import Prover
+from agent.engines.evolution.remembered_file import RememberedFile, SessionNote
 from agent.engines.evolution.renewal import Renewal
 from agent.engines.evolution.rows import Row, Rows, mark_proxy
 from agent.engines.evolution.settings import Pace
@@ -48,7 +48,7 @@ class Server:
     """For a whole probe of a server that answers at once."""
     slowness: Slowness
     pace: Pace
-    notes: NotesFile
+    notes: RememberedFile[SessionNote]
     folder: Path
     """For backups of deleted sessions."""
     comparing: Turns

@@ -13,10 +13,10 @@ from agent.engines.evolution.chat.arrivals import Arrivals
 from agent.engines.evolution.chat.media import load_media
 from agent.engines.evolution.chat.sending import Sending
 from agent.engines.evolution.claims import Live, came_back
-from agent.engines.evolution.notes_file import SessionNote
 from agent.engines.evolution.observer import Observer, Server
 from agent.engines.evolution.options import read_or_change
 from agent.engines.evolution.proof import Opening, Proof
+from agent.engines.evolution.remembered_file import SessionNote
 from agent.engines.evolution.renewal import Renewal
 from agent.engines.evolution.told import Told
 from agent.engines.evolution.view import SessionView
@@ -51,7 +51,7 @@ class EvolutionSession(RemoteSession):
         self._api = server.api
         self._acting = asyncio.Lock()
         self._between = BetweenProbes(lambda: self._report_change(self._claim()))
-        self._observe(self._view_of(server.notes.of(remote)))
+        self._observe(self._view_of(server.notes.get(remote)))
         self._renewal = Renewal(server.api, server.folder, remote, server.pace)
         self._renewing = self._logging_out = False
         self._opening = Opening(remote, server.prover)

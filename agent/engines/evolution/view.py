@@ -11,7 +11,7 @@ from agent.engines.evolution.answers import Shown
 from agent.engines.evolution.claims import Facts, Live, claim_of, disagreement, fresh_end, is_paired
 from agent.engines.evolution.codes import Code, Questions, mark_code, qr_of
 from agent.engines.evolution.logins import Logins
-from agent.engines.evolution.notes_file import SessionNote
+from agent.engines.evolution.remembered_file import SessionNote
 from agent.engines.evolution.rows import FINAL, Row
 from agent.engines.evolution.settings import Pace
 from agent.engines.evolution.webhook import hooks

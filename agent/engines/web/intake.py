@@ -7,7 +7,7 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +15,7 @@ from typing import Any
 
 from agent.clock import boot_now
 from agent.core.words import ConnectionStatus
-from agent.engines.base import Keeper
+from agent.engines.base import Keeper, keep_usable
 from agent.engines.tasks import Tasks, cancel
 from agent.engines.web.browser.page import Page
 from agent.engines.web.session import Session
@@ -183,21 +183,8 @@ class Intake:
                 self._due_at = 0.0
             if not answer.records:
                 return
-            await self._keep(answer.records)
+            await keep_usable(self._keeper, answer.records)
             self._done = answer.number
-
-    async def _keep(self, records: Sequence[Mapping[str, Any]]) -> None:
-        """One that nobody can keep must not hold up all others."""
-        try:
-            await self._keeper.keep(records)
-        except EngineError as error:
-            if error.code != "bad_record":
-                raise
-            if len(records) == 1:
-                log.error("left out what is no record (%s)", records[0]["kind"])
-                return
-            for each in records:
-                await self._keep([each])
 
     async def _compare(self, page: Page) -> None:
         assert self._mark is not None
@@ -212,7 +199,7 @@ class Intake:
             answer = _answer(await page.ask("records.next", within=_NEXT_WITHIN))
             if answer.document != document:
                 return  # another page came meanwhile, which is compared next
-            await self._keep(answer.records)
+            await keep_usable(self._keeper, answer.records)
             left = answer.left > 0
         self._due_at = begun + COMPARE_EVERY
         await self._drain(page)

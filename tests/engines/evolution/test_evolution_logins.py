@@ -11,7 +11,7 @@ from agent.core.model import ConnectionStatus
 from agent.core.reasons import reason_of
 from agent.engines.evolution.claims import Live
 from agent.engines.evolution.logins import Logins
-from agent.engines.evolution.notes_file import SessionNote
+from agent.engines.evolution.remembered_file import SessionNote
 from agent.engines.evolution.session import EvolutionSession
 from agent.engines.evolution.settings import Pace
 from agent.engines.evolution.view import SessionView

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from agent.engines.base import Keeper
-from agent.engines.evolution.chat.marks_file import MarksFile
 from agent.engines.evolution.chat.records import stored_records
 from agent.engines.evolution.chat.stored import Stored
+from agent.engines.evolution.remembered_file import RememberedFile
 from agent.errors import EngineError
 
 log = logging.getLogger(__name__)
@@ -30,7 +30,7 @@ _AT_ONE_TIME = 2
 class Turns:
     """Of all sessions of a server: its store is asked a few times at once."""
 
-    marks: MarksFile
+    marks: RememberedFile[float]
     running: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_AT_ONE_TIME))
 
 
