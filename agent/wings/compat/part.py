@@ -1,10 +1,11 @@
 """Whether Evolution's clients are answered: a reload changes it."""
 
-import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 
 from agent.config import Config
 from agent.daemon.wing_parts import Around
+from agent.deliver.media import MediaReaders
+from agent.errors import Refused
 from agent.metrics.text import Family
 from agent.wings.compat.settings import compat_of
 
@@ -19,7 +20,8 @@ class CompatPart:
     def __init__(self, around: Around) -> None:
         self.messages = around.messages
         self.settings = compat_of(around.config)
-        self.files = asyncio.Semaphore(FILES_AT_ONCE)
+        # Their server knows one status for all that a worker refuses.
+        self.files = MediaReaders(around.messages, lambda _code: Refused, FILES_AT_ONCE)
 
     def tasks(self) -> Mapping[str, Callable[[], Awaitable[object]]]:
         return {}

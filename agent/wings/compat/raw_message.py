@@ -100,8 +100,6 @@ def _content(record: Record, *, sent_here: bool) -> tuple[str, dict[str, Any]]:
 
 
 def _reaction(record: Record, *, sent_here: bool) -> dict[str, Any]:
-    chat = jid_of(record.get("chat", ""))
-    target = {"remoteJid": chat, "id": record.get("message_id", ""), "participant": ""}
     at, chat = int(float(record.get("at", 0)) * 1000), jid_of(record.get("chat", ""))
     target = {"remoteJid": chat, "id": record.get("message_id", ""), "participant": ""}
     return {

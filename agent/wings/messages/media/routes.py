@@ -12,8 +12,8 @@ from agent.api.http.call import Call, Route
 from agent.api.http.envelope import HEADERS
 from agent.api.http.fields import INTEGER, STRING, Field
 from agent.core.model import ID_PATTERN
+from agent.deliver.media import MediaFile
 from agent.errors import WaError
-from agent.wings.messages.media.source import MediaFile
 from agent.wings.messages.part import MessagesPart
 
 OCTETS = "application/octet-stream"

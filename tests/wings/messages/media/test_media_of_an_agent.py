@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 import aiohttp
 
-from agent.wings.messages.media.source import READERS
+from agent.deliver.media import READERS
 from tests.daemon.test_vault import cli
 from tests.wings.messages.out.sending import ID, PATH, connected, goes_away
 

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from agent.core.model import InstanceId
+from agent.deliver.media import ALL_READERS, READERS, MediaFile, MediaReaders
 from agent.errors import EngineError, NotFound, NotYet, Refused, StoreError, TryLater, WaError
-from agent.wings.messages.media.source import ALL_READERS, READERS, MediaFile, MediaReaders
 
 SHOP, OTHER = InstanceId("shop"), InstanceId("other")
 

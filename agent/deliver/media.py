@@ -2,21 +2,19 @@
 then handed over in parts, one in memory at a time."""
 
 import base64
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from agent.clock import boot_now
 from agent.core.model import InstanceId
-from agent.daemon.wing_parts import MessageSource
 from agent.errors import EngineError, NotFound, NotYet, Refused, StoreError, TryLater, WaError
 
 OPEN_SECONDS = 10.0
 """Of one question; the worker goes on loading between two."""
 PART_SECONDS = 15.0
 READERS, ALL_READERS = 4, 16
-"""Files on their way at a time: of one session, of all."""
 _ERRORS: Mapping[str, type[WaError]] = {
     "message_not_found": NotFound,
     "no_media": NotFound,
@@ -45,16 +43,34 @@ class MediaFile:
     sha256: str
 
 
+class MediaSource(Protocol):
+    @property
+    def ending(self) -> bool: ...
+
+    async def call(
+        self, id: InstanceId, do: str, args: Mapping[str, Any], seconds: float
+    ) -> Mapping[str, Any]: ...
+
+
 class MediaReaders:
-    def __init__(self, source: MessageSource) -> None:
+    def __init__(
+        self,
+        source: MediaSource,
+        kind_of: Callable[[str], type[WaError] | None] = _ERRORS.get,
+        all_readers: int = ALL_READERS,
+    ) -> None:
+        """`kind_of`: the error that a code of the worker is; `all_readers`: of all sessions, at a
+        time; of one READERS."""
         self._source = source
+        self._kind_of = kind_of
+        self._all_readers = all_readers
         self._reading: dict[InstanceId, int] = {}
 
     @asynccontextmanager
     async def turn(self, id: InstanceId) -> AsyncGenerator[None, None]:
         """TryLater where too many are read already."""
         its = self._reading.get(id, 0)
-        if its >= READERS or sum(self._reading.values()) >= ALL_READERS:
+        if its >= READERS or sum(self._reading.values()) >= self._all_readers:
             raise TryLater(
                 f"cannot read a file of {id}: too many are read already; try again", code="busy"
             )
@@ -99,7 +115,7 @@ class MediaReaders:
         try:
             return await self._source.call(id, do, args, seconds)
         except EngineError as error:
-            kind = _ERRORS.get(error.code)
+            kind = self._kind_of(error.code)
             if kind is None:
                 raise
             raise kind(f"{error} ({id})", code=error.code) from error
