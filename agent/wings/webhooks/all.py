@@ -36,12 +36,12 @@ from agent.wings.webhooks.settings import (
     webhooks_of,
 )
 from agent.wings.webhooks.view import with_messages
+from agent.wings.webhooks.webhook import Webhook
 
 if TYPE_CHECKING:
     from agent.wings.webhooks.courier import Courier
     from agent.wings.webhooks.messages.bag import CursorsBag
     from agent.wings.webhooks.messages.carrier import MessageCarrier
-    from agent.wings.webhooks.passing import PassingPoster
 
 _SAID = 200
 """Characters of an answer to a test event that are shown."""
@@ -149,64 +149,36 @@ class Webhooks:
                 continue
             if before is not None:
                 before.cancel()
-            form = self._form_of(webhook)
-            courier = self._couriers[name] = self._make(webhook, form)
-            carrier = self._make_carrier(webhook, form)
-            runs = [courier.run, *(() if carrier is None else (carrier.run,))]
-            if form is not None:
-                runs.append(self._make_poster(webhook, form).run)
-            run = _after(before, runs)
+            run = _after(before, self._make(webhook))
             self._running[name] = self._group.create_task(run, name=f"webhook {name}")
         if wanted:
             self._some.set()
         else:
             self._some.clear()
 
-    def _form_of(self, webhook: WebhookDeclaration) -> EventFormat | None:
-        if not webhook.format or self._open_form is None:
-            return None
-        return self._open_form(webhook.format)
-
-    def _make_poster(self, webhook: WebhookDeclaration, form: EventFormat) -> "PassingPoster":
-        from agent.wings.webhooks.passing import PassingPoster
-
-        return PassingPoster(
-            webhook, form, self._results, machine=self._machine, version=self._version
-        )
-
-    def _make(self, webhook: WebhookDeclaration, form: EventFormat | None) -> "Courier":
+    def _make(self, declared: WebhookDeclaration) -> list[Callable[[], Coroutine[Any, Any, None]]]:
+        """What runs for it."""
         from agent.wings.webhooks.courier import Courier  # for the first webhook
 
-        return Courier(
-            webhook,
-            self._store,
-            machine=self._machine,
-            version=self._version,
-            results=self._results,
-            pace=self._pace,
-            form=form,
-        )
+        name, form = declared.name, None
+        if declared.format and self._open_form is not None:
+            form = self._open_form(declared.format)
+        shared = (self._store, self._results, self._machine, self._version, self._pace)
+        webhook = Webhook(declared, *shared, form)
+        self._drop_carrier(name)
+        self._announce(declared)
+        courier = self._couriers[name] = Courier(webhook)
+        runs = [courier.run]
+        if self._source is not None and message_kinds(declared):
+            from agent.wings.webhooks.messages.carrier import MessageCarrier
 
-    def _make_carrier(
-        self, webhook: WebhookDeclaration, form: EventFormat | None
-    ) -> "MessageCarrier | None":
-        self._drop_carrier(webhook.name)
-        self._announce(webhook)
-        if self._source is None or not message_kinds(webhook):
-            return None
-        from agent.wings.webhooks.messages.carrier import MessageCarrier
+            carrier = self._carriers[name] = MessageCarrier(webhook, self._source)
+            runs.append(carrier.run)
+        if form is not None:
+            from agent.wings.webhooks.passing import PassingPoster
 
-        carrier = self._carriers[webhook.name] = MessageCarrier(
-            webhook,
-            self._store,
-            self._source,
-            machine=self._machine,
-            version=self._version,
-            results=self._results,
-            pace=self._pace,
-            form=form,
-        )
-        return carrier
+            runs.append(PassingPoster(webhook, form).run)
+        return runs
 
     def _announce(self, webhook: WebhookDeclaration) -> None:
         """From now on nothing counts as taken by all that this webhook has not taken."""

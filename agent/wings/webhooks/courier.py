@@ -7,31 +7,27 @@ are read again. Each courier runs by itself; a slow target delays no other.
 import asyncio
 import contextlib
 import logging
-import random
 import time
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
-from agent.core.model import Category, JournalEntry
-from agent.daemon.wing_parts import EventFormat
+from agent.core.model import JournalEntry
 from agent.errors import StoreError
-from agent.store.database import Store
 from agent.wings.webhooks.backlog import PAGE, Backlog
 from agent.wings.webhooks.cursor import WebhookCursor
 from agent.wings.webhooks.deliveries import (
     OWN_KINDS,
     Answer,
     DeadLetter,
-    Pace,
     Result,
     WebhookState,
     WebhookView,
     wants,
 )
 from agent.wings.webhooks.request import Reply
-from agent.wings.webhooks.retry import AgeLimit, RetryPatience, wait_for
-from agent.wings.webhooks.settings import WebhookDeclaration, shown_target
+from agent.wings.webhooks.retry import AgeLimit, TargetStanding, wait_for
+from agent.wings.webhooks.settings import shown_target
 from agent.wings.webhooks.target import Target
+from agent.wings.webhooks.webhook import Webhook
 
 log = logging.getLogger(__name__)
 
@@ -40,39 +36,21 @@ SAVE_EVERY = 50
 TICK = 60.0
 """Seconds after which the journal is read again without a wake-up."""
 AFTER_FAULT = 5.0
-MOST_IN_A_ROW = 10
-"""Entries put aside without a delivery between them. A target that refuses more than that refuses
-everything: then the entries wait as for a target that is down."""
 
 
 class Courier:
     """`run` carries; the rest never waits."""
 
-    def __init__(
-        self,
-        declared: WebhookDeclaration,
-        store: Store,
-        *,
-        machine: str,
-        version: str,
-        results: Counter[Result],
-        pace: Pace,
-        jitter: Callable[[], float] = random.random,
-        form: EventFormat | None = None,
-    ) -> None:
-        self.declared = declared
-        self._store = store
-        self._results = results
-        self._target = Target(declared, results, machine=machine, version=version, form=form)
-        self._patience = RetryPatience(pace, jitter)
-        self._age = AgeLimit(declared.longest_age * 3600)
+    def __init__(self, webhook: Webhook) -> None:
+        self.declared = webhook.declared
+        self._webhook = webhook
+        self._store = webhook.store
+        self._results = webhook.results
+        self._target = Target(webhook)
+        self._standing = TargetStanding(webhook, "events")
+        self._age = AgeLimit(webhook.declared.longest_age * 3600)
         self._progress: WebhookCursor | None = None
         self._backlog = Backlog(self._wants)
-        self._in_a_row = 0
-        self._problem = ""
-        self._reported_failing = self._reported_dead = False
-        self._next_try_wall: float | None = None
-        self._delivered_wall: float | None = None
         self._again: list[int] = []
         """Dead letters that an operator wants tried again."""
         self._wake = asyncio.Event()
@@ -80,18 +58,18 @@ class Courier:
 
     def view(self) -> WebhookView:
         state = WebhookState.SENDING if self._backlog.waiting else WebhookState.IDLE
-        state = WebhookState.FAILING if self._patience.failures else state
+        state = WebhookState.FAILING if self._standing.patience.failures else state
         return WebhookView(
             name=self.declared.name,
             url=shown_target(self.declared.url),
             state=state,
-            circuit=self._patience.circuit,
+            circuit=self._standing.patience.circuit,
             cursor=self._progress.cursor if self._progress else 0,
             waiting=self._backlog.waiting,
             oldest_wall=self._backlog.oldest_wall if self._backlog.waiting else None,
-            problem=self._problem,
-            next_try_wall=self._next_try_wall,
-            delivered_wall=self._delivered_wall,
+            problem=self._standing.problem,
+            next_try_wall=self._standing.next_try_wall,
+            delivered_wall=self._standing.delivered_wall,
             dead=len(self._progress.dead) if self._progress else 0,
         )
 
@@ -101,8 +79,7 @@ class Courier:
     def retry(self) -> int:
         """Try now, dead letters included; returns their number."""
         self._again = [letter.cursor for letter in self.dead()]
-        self._patience.end()
-        self._in_a_row = 0
+        self._standing.retry()
         self._hurry.set()
         self._wake.set()
         return len(self._again)
@@ -171,7 +148,7 @@ class Courier:
         progress = await WebhookCursor.find(self._store, self.declared.name)
         if progress is None:
             progress = await WebhookCursor.begin(self._store, self.declared.name, last)
-            await self._report("webhook_begun", "it starts with the next event")
+            await self._webhook.report("webhook_begun", "it starts with the next event")
         elif progress.cursor > last:
             # The journal was lost and counts from 1 again: all its entries are new.
             log.warning(
@@ -189,7 +166,7 @@ class Courier:
         self._backlog.lost(missing)
         progress.cursor = page[0].cursor - 1
         sentence = f"{missing} entries left the journal before they could be sent"
-        await self._report("webhook_gap", sentence, bad=True)
+        await self._webhook.report("webhook_gap", sentence, bad=True)
 
     def _wants(self, entry: JournalEntry) -> bool:
         chosen = self.declared
@@ -205,7 +182,7 @@ class Courier:
             hopeless = False
             if reply.answer is Answer.REFUSED:
                 refused += 1
-                hopeless = self._in_a_row >= MOST_IN_A_ROW
+                hopeless = self._standing.refuses_all
                 if refused >= self.declared.tries and not hopeless:
                     return await self._put_aside(progress, entry, reply)
             await self._failed(reply, at_fault=reply.answer is Answer.LATER or hopeless)
@@ -214,48 +191,29 @@ class Courier:
         return None
 
     async def _send(self, entry: JournalEntry) -> Reply:
-        self._patience.begin_try()
+        self._standing.patience.begin_try()
         return await self._target.send(entry)
 
     async def _delivered(self) -> None:
-        self._delivered_wall = time.time()
-        self._patience.end()
-        self._in_a_row, self._reported_dead = 0, False
-        if self._problem:
-            log.info("webhook %s takes events again", self.declared.name)
-        self._problem = ""
-        if self._reported_failing:
-            self._reported_failing = False
-            await self._report(
-                "webhook_back", f"deliveries work again; {self._backlog.waiting} events waited"
-            )
+        await self._standing.delivered(f"; {self._backlog.waiting} events waited")
 
     async def _failed(self, reply: Reply, *, at_fault: bool) -> None:
-        """Wait for the next try. `at_fault`: the failure is the target's, not the entry's."""
-        if not self._problem:
-            log.warning("webhook %s: %s; the agent tries again", self.declared.name, reply.problem)
-        self._problem = reply.problem
-        wait = self._patience.after_failure(reply.wait, at_fault=at_fault)
-        if self._patience.gone and not self._reported_failing:
-            self._reported_failing = True
-            await self._report("webhook_failing", f"deliveries fail: {reply.problem}", bad=True)
-        self._next_try_wall = time.time() + wait
+        """Wait for the next try."""
+        wait = await self._standing.failed(reply, at_fault=at_fault)
+        self._standing.next_try_wall = time.time() + wait
         if await wait_for(self._hurry, wait):
             self._hurry.clear()
-        self._next_try_wall = None
+        self._standing.next_try_wall = None
 
     async def _put_aside(self, progress: WebhookCursor, entry: JournalEntry, reply: Reply) -> None:
-        """Go on with the next entries; one `webhook_dead` event until the next delivery."""
-        self._results[Result.DEAD] += 1
-        self._in_a_row += 1
-        self._patience.next_entry()
-        self._problem = reply.problem
+        """Go on with the next entries."""
+        self._standing.count_dead()
+        self._standing.patience.next_entry()
+        self._standing.problem = reply.problem
         await progress.put_aside(entry, reply.problem)
         # No event about a webhook's own events: two webhooks would answer each other for ever.
-        if not self._reported_dead and not entry.kind.startswith(OWN_KINDS):
-            self._reported_dead = True
-            sentence = f"it refused an event, which was put aside: {reply.problem}"
-            await self._report("webhook_dead", sentence, bad=True)
+        if not entry.kind.startswith(OWN_KINDS):
+            await self._standing.report_dead("an event", reply)
 
     async def _try_dead(self, progress: WebhookCursor) -> None:
         """Try each dead letter once more, as an operator asked."""
@@ -272,15 +230,8 @@ class Courier:
                     await progress.forget(cursor)
                     await self._delivered()
                 else:
-                    self._problem = reply.problem
+                    self._standing.problem = reply.problem
                     if reply.answer is Answer.LATER:
                         self._again.clear()  # they stay dead letters
                         return
             del self._again[:1]
-
-    async def _report(self, kind: str, sentence: str, *, bad: bool = False) -> None:
-        text = f"webhook {self.declared.name}: {sentence}"
-        log.log(logging.WARNING if bad else logging.INFO, "%s", text)
-        detail = {"webhook": self.declared.name}
-        entry = JournalEntry(kind, text, Category.SYSTEM, None, time.time(), detail)
-        await self._store.note(entry)

@@ -3,32 +3,23 @@
 import asyncio
 import logging
 import secrets
-from collections import Counter
 from fnmatch import fnmatchcase
 
 from agent.core.model import InstanceId
 from agent.daemon.wing_parts import EventFormat
 from agent.wings.webhooks.courier import AFTER_FAULT
-from agent.wings.webhooks.deliveries import Result
-from agent.wings.webhooks.settings import WebhookDeclaration, gets_messages_of
+from agent.wings.webhooks.settings import gets_messages_of
 from agent.wings.webhooks.target import Target
+from agent.wings.webhooks.webhook import Webhook
 
 log = logging.getLogger(__name__)
 
 
 class PassingPoster:
-    def __init__(
-        self,
-        declared: WebhookDeclaration,
-        form: EventFormat,
-        results: Counter[Result],
-        *,
-        machine: str,
-        version: str,
-    ) -> None:
-        self._declared = declared
+    def __init__(self, webhook: Webhook, form: EventFormat) -> None:
+        self._declared = webhook.declared
         self._form = form
-        self._target = Target(declared, results, machine=machine, version=version)
+        self._target = Target(webhook)
 
     async def run(self) -> None:
         """Until it is cancelled."""

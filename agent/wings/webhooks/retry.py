@@ -1,15 +1,27 @@
-"""When a webhook is tried again, and which entries are too old to be sent."""
+"""When a webhook is tried again, which entries are too old to be sent, and what the history is told
+of a target that fails."""
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from agent.clock import boot_now
 from agent.core.breaker import Breaker, BreakerState
-from agent.wings.webhooks.deliveries import Pace, next_wait
+from agent.wings.webhooks.deliveries import Pace, Result, next_wait
+from agent.wings.webhooks.webhook import Webhook
+
+if TYPE_CHECKING:
+    from agent.wings.webhooks.request import Reply
+
+log = logging.getLogger(__name__)
 
 CLOCK_JUMP = 3600.0
 """Seconds that the wall clock may gain on the boot clock; beyond them it was set."""
+MOST_IN_A_ROW = 10
+"""Entries put aside without a delivery between them. A target that refuses more than that refuses
+everything: then the entries wait as for a target that is down."""
 
 
 class RetryPatience:
@@ -64,6 +76,70 @@ class AgeLimit:
         if now_wall - boot_now() - self._apart > CLOCK_JUMP:
             return False  # the clock was set: ages by it are wrong
         return now_wall - wall > self._seconds
+
+
+class TargetStanding:
+    """Whether a webhook's target takes what it gets: events, or messages."""
+
+    def __init__(self, webhook: Webhook, what: str) -> None:
+        self.problem = ""
+        """Why the last try failed; "" when it did not."""
+        self.next_try_wall: float | None = None
+        self.delivered_wall: float | None = None
+        self.patience = RetryPatience(webhook.pace, webhook.jitter)
+        self._webhook = webhook
+        self._what = what
+        self._of = "" if what == "events" else f" of {what}"
+        self._in_a_row = 0
+        self._reported_failing = self._reported_dead = False
+
+    @property
+    def refuses_all(self) -> bool:
+        return self._in_a_row >= MOST_IN_A_ROW
+
+    def retry(self) -> None:
+        """Try now, whatever failed before."""
+        self.patience.end()
+        self._in_a_row = 0
+
+    async def delivered(self, more: str = "") -> None:
+        self.delivered_wall = time.time()
+        self.retry()
+        self._reported_dead = False
+        if self.problem:
+            log.info("webhook %s takes %s again", self._webhook.name, self._what)
+        self.problem = ""
+        if self._reported_failing:
+            self._reported_failing = False
+            await self._webhook.report("webhook_back", f"deliveries{self._of} work again{more}")
+
+    def note(self, reply: "Reply") -> None:
+        if not self.problem:
+            said = "webhook %s: %s; the agent tries again"
+            log.warning(said, self._webhook.name, reply.problem)
+        self.problem = reply.problem
+
+    async def failed(self, reply: "Reply", *, at_fault: bool = True) -> float:
+        """Seconds to the next try. `at_fault`: the failure is the target's, not the entry's."""
+        self.note(reply)
+        wait = self.patience.after_failure(reply.wait, at_fault=at_fault)
+        if self.patience.gone and not self._reported_failing:
+            self._reported_failing = True
+            sentence = f"deliveries{self._of} fail: {reply.problem}"
+            await self._webhook.report("webhook_failing", sentence, bad=True)
+        return wait
+
+    def count_dead(self) -> None:
+        """One more is put aside."""
+        self._webhook.results[Result.DEAD] += 1
+        self._in_a_row += 1
+
+    async def report_dead(self, what: str, reply: "Reply") -> None:
+        """Once until the next delivery."""
+        if not self._reported_dead:
+            self._reported_dead = True
+            sentence = f"it refused {what}, which was put aside: {reply.problem}"
+            await self._webhook.report("webhook_dead", sentence, bad=True)
 
 
 async def wait_for(event: asyncio.Event, seconds: float) -> bool:

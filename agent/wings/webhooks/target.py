@@ -3,12 +3,11 @@
 import asyncio
 import json
 import logging
-from collections import Counter
 from collections.abc import Awaitable, Mapping, Sequence
 from typing import Any
 
 from agent.core.model import InstanceId, JournalEntry
-from agent.daemon.wing_parts import EventFormat, Posting
+from agent.daemon.wing_parts import Posting
 from agent.errors import ConfigError, WaError
 from agent.wings.webhooks.deliveries import (
     Answer,
@@ -19,28 +18,17 @@ from agent.wings.webhooks.deliveries import (
     record_delivery,
 )
 from agent.wings.webhooks.request import Reply, RequestLine
-from agent.wings.webhooks.settings import WebhookDeclaration
+from agent.wings.webhooks.webhook import Webhook
 
 log = logging.getLogger(__name__)
 
 
 class Target:
-    def __init__(
-        self,
-        declared: WebhookDeclaration,
-        results: Counter[Result],
-        *,
-        machine: str,
-        version: str,
-        connections: int = 2,
-        form: EventFormat | None = None,
-    ) -> None:
-        """`connections`: so many posts may be under way; `form`: None = the agent's own."""
-        self._declared = declared
-        self._results = results
-        self._machine = machine
-        self._version = version
-        self._form = form
+    def __init__(self, webhook: Webhook, *, connections: int = 2) -> None:
+        """`connections`: so many posts may be under way."""
+        self._webhook = webhook
+        self._declared = webhook.declared
+        self._form = webhook.form
         self._line: RequestLine | None = None
         self._stale = False
         self._connections = connections
@@ -59,14 +47,14 @@ class Target:
         if self._form is not None:
             made = self._form.of_event(entry, self._declared.url)
             return await self._post_all(made, delivery_name(entry))
-        body = body_of(entry, self._machine, self._version)
+        body = body_of(entry, self._webhook.machine, self._webhook.version)
         return await self.post(body, entry.kind, delivery_name(entry))
 
     async def send_record(self, id: InstanceId, record: Mapping[str, Any]) -> Reply:
         if self._form is not None:
             made = self._form.of_record(id, record, self._declared.url)
             return await self._post_all(made, record_delivery(id, record))
-        body = body_of_record(id, record, self._machine, self._version)
+        body = body_of_record(id, record, self._webhook.machine, self._webhook.version)
         return await self.post(body, str(record["kind"]), record_delivery(id, record))
 
     async def _post_all(self, made: Awaitable[Sequence[Posting]], delivery: str) -> Reply:
@@ -102,7 +90,7 @@ class Target:
         else:
             reply = await line.post(body, event, delivery)
         taken = reply.answer is Answer.TAKEN
-        self._results[Result.DELIVERED if taken else Result.FAILED] += 1
+        self._webhook.results[Result.DELIVERED if taken else Result.FAILED] += 1
         return reply
 
     async def _opened(self) -> RequestLine:
@@ -112,6 +100,6 @@ class Target:
             self._stale = False
             if self._line is None:
                 self._line = await RequestLine.open(
-                    self._declared, self._version, connections=self._connections
+                    self._declared, self._webhook.version, connections=self._connections
                 )
             return self._line

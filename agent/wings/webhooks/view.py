@@ -11,19 +11,20 @@ if TYPE_CHECKING:
 
 
 def with_messages(view: WebhookView, carrier: "MessageCarrier") -> WebhookView:
-    gate, waiting = carrier.gate, carrier.waiting
-    failing = gate.failing or view.state is WebhookState.FAILING
+    standing, waiting = carrier.gate.standing, carrier.waiting
+    circuit = standing.patience.circuit
+    failing = bool(standing.patience.failures) or view.state is WebhookState.FAILING
     state = WebhookState.SENDING if waiting else view.state
     return replace(
         view,
         state=WebhookState.FAILING if failing else state,
-        circuit=view.circuit if gate.circuit is BreakerState.CLOSED else gate.circuit,
+        circuit=view.circuit if circuit is BreakerState.CLOSED else circuit,
         waiting=view.waiting + waiting,
         messages=waiting,
         oldest_wall=_least(view.oldest_wall, carrier.oldest_wall),
-        problem=view.problem or gate.problem,
-        next_try_wall=_least(view.next_try_wall, gate.next_try_wall),
-        delivered_wall=max(view.delivered_wall or 0.0, gate.delivered_wall or 0.0) or None,
+        problem=view.problem or standing.problem,
+        next_try_wall=_least(view.next_try_wall, standing.next_try_wall),
+        delivered_wall=max(view.delivered_wall or 0.0, standing.delivered_wall or 0.0) or None,
         dead=view.dead + len(carrier.dead()),
     )
 

@@ -17,10 +17,9 @@ from agent.core.model import InstanceId, JournalEntry
 from agent.deliver.bus import EventBus
 from agent.errors import NotFound
 from agent.store.database import Store
-from agent.wings.webhooks import courier as webhook_courier
 from agent.wings.webhooks.all import Webhooks
 from agent.wings.webhooks.deliveries import Pace, WebhookState
-from agent.wings.webhooks.retry import AgeLimit
+from agent.wings.webhooks.retry import MOST_IN_A_ROW, AgeLimit
 from agent.wings.webhooks.settings import WebhookDeclaration
 from tests.conftest import Eventually
 from tests.listener import Listener
@@ -282,7 +281,7 @@ async def test_f61_a_target_that_refuses_everything_loses_nothing(
     for number in range(30):
         await bench.say(f"event {number}")
     await eventually(lambda: only(webhooks).circuit.value != "closed")
-    assert only(webhooks).dead == webhook_courier.MOST_IN_A_ROW
+    assert only(webhooks).dead == MOST_IN_A_ROW
     await eventually(lambda: only(webhooks).waiting >= 20)
     target.status = lambda body: 200
     await webhooks.retry("ops")

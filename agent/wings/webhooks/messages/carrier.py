@@ -4,29 +4,21 @@ another one's worker. It looks when a worker kept more or was connected, not on 
 import asyncio
 import contextlib
 import logging
-import random
-import time
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any
 
-from agent.core.model import Category, InstanceId, JournalEntry
-from agent.daemon.wing_parts import EventFormat, MessageSource
+from agent.core.model import InstanceId
+from agent.daemon.wing_parts import MessageSource
 from agent.errors import StoreError, WaError
-from agent.store.database import Store
 from agent.wings.webhooks.courier import AFTER_FAULT
-from agent.wings.webhooks.deliveries import Answer, DeadLetter, Pace, Result
+from agent.wings.webhooks.deliveries import Answer, DeadLetter, Result
 from agent.wings.webhooks.messages.cursors import Letter, MessageCursors
 from agent.wings.webhooks.messages.gate import TargetGate
 from agent.wings.webhooks.messages.one_session import GAP, SessionCarrier, Way
-from agent.wings.webhooks.settings import (
-    WebhookDeclaration,
-    consumer_of,
-    gets_messages_of,
-    message_kinds,
-)
+from agent.wings.webhooks.settings import consumer_of, gets_messages_of, message_kinds
 from agent.wings.webhooks.target import Target
+from agent.wings.webhooks.webhook import Webhook
 
 log = logging.getLogger(__name__)
 
@@ -39,36 +31,14 @@ SAVE_EVERY = 0.5
 class MessageCarrier:
     """`run` carries; the rest never waits."""
 
-    def __init__(
-        self,
-        declared: WebhookDeclaration,
-        store: Store,
-        source: MessageSource,
-        *,
-        machine: str,
-        version: str,
-        results: Counter[Result],
-        pace: Pace,
-        jitter: Callable[[], float] = random.random,
-        form: EventFormat | None = None,
-    ) -> None:
-        self._declared = declared
-        self._store = store
+    def __init__(self, webhook: Webhook, source: MessageSource) -> None:
+        self._declared = webhook.declared
+        self._store = webhook.store
         self._source = source
-        self._results = results
-        self._kinds = (*message_kinds(declared), GAP)
-        self._target = Target(
-            declared, results, machine=machine, version=version, connections=LANES, form=form
-        )
-        self.gate = TargetGate(
-            declared,
-            self._target,
-            results=results,
-            pace=pace,
-            jitter=jitter,
-            put_aside=self._put_aside,
-            report=self._report,
-        )
+        self._results = webhook.results
+        self._kinds = (*message_kinds(webhook.declared), GAP)
+        self._target = Target(webhook, connections=LANES)
+        self.gate = TargetGate(webhook, self._target, self._put_aside)
         self._cursors: MessageCursors | None = None
         self._sessions: dict[InstanceId, SessionCarrier] = {}
         self._moved = asyncio.Event()
@@ -212,10 +182,3 @@ class MessageCarrier:
                 await self._cursors.forget(key)
             elif answer is Answer.LATER:
                 return
-
-    async def _report(self, kind: str, sentence: str, bad: bool) -> None:
-        text = f"webhook {self._declared.name}: {sentence}"
-        log.log(logging.WARNING if bad else logging.INFO, "%s", text)
-        detail = {"webhook": self._declared.name}
-        entry = JournalEntry(kind, text, Category.SYSTEM, None, time.time(), detail)
-        await self._store.note(entry)
