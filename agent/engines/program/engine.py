@@ -27,6 +27,7 @@ from agent.engines.program.note import NOTE, write_note
 from agent.engines.program.output import Output
 from agent.engines.program.process import Ears, Process
 from agent.engines.program.settings import read_settings
+from agent.engines.program.standstill import Standstill
 from agent.engines.program.state import ENDED, FAILING, ProgramState
 from agent.engines.raw import text
 from agent.engines.surroundings import probe_limit
@@ -76,6 +77,7 @@ class ProgramEngine:
         self._reporter = reporter
         self._state = ProgramState(reporter)
         self._run: Process | None = None
+        self._still: Standstill | None = None
         self._last: Output | None = None
         self._session = ""
         """Where its library says that it keeps its files."""
@@ -132,6 +134,7 @@ class ProgramEngine:
         self._run = await Process.start(command, environment, place, ears, preloads=preloads)
         log.info("started %s as process %d", Path(command[0]).name, self._run.pid)
         self._asked_at, self._ousted = None, False
+        self._still = Standstill(self._run)
         if self._state.claim.reason != FAILING:
             self._state.begun()
         self._watch = self._tasks.start(self._look_after(self._run, program), "look after")
@@ -142,6 +145,9 @@ class ProgramEngine:
         if event.get("event") == KEEP:
             if self._run is not None:
                 self._messages.take(event, self._run.speech)
+            return
+        if event.get("event") == "preloaded" and self._still is not None:
+            self._still.note_node(event.get("pid"))
             return
         if event.get("event") == "session":
             self._session = text(event.get("path"), 4096)
@@ -194,6 +200,9 @@ class ProgramEngine:
             silent = time.monotonic() - (run.pinged or run.begun)
             if program.watchdog and silent > program.watchdog:
                 run.end_with(f"it sent no WATCHDOG=1 for {silent:.0f} s and was killed")
+                return
+            if self._still is not None and (why := await self._still.why_end()):
+                await run.end_stopped(f"{why} and was ended", program.stop)
                 return
             run.reap()
             if run.speech.ready.done():

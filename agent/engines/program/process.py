@@ -49,6 +49,8 @@ class Process:
         self.begun = time.monotonic()
         self.pinged: float | None = None
         """When it last sent WATCHDOG=1."""
+        self.noticed = False
+        """Whether it told anything as a service of systemd's."""
         self.notices = notices
         self._process = process
         self._tasks: list[asyncio.Task[None]] = []
@@ -72,8 +74,10 @@ class Process:
         heard: list[Process] = []
 
         def take(notice: dict[str, str]) -> None:
-            if heard and "WATCHDOG" in notice:
-                heard[0].pinged = time.monotonic()
+            if heard:
+                heard[0].noticed = True
+                if "WATCHDOG" in notice:
+                    heard[0].pinged = time.monotonic()
             ears.notice(notice)
 
         notices = Notices(take)
@@ -150,9 +154,17 @@ class Process:
 
     def end_with(self, why: str) -> None:
         """Kill it and let `on_end` say why."""
-        self._why = why
+        self._why = self._why or why
         with suppress(ProcessLookupError):
             self._process.kill()
+
+    async def end_stopped(self, why: str, within: float) -> None:
+        """SIGTERM waits for one that is stopped, and is the first that it finds when it goes on."""
+        self._why = why
+        self._signal(signal.SIGTERM)
+        self._signal(signal.SIGCONT)
+        if not await self._ends(within, lambda: None):
+            self.end_with(why)
 
     def reap(self) -> None:
         reap(self.pid)

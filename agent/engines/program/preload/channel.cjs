@@ -3,11 +3,13 @@
 const { Socket } = require("node:net");
 
 const MOST_WAITING = 1 << 20;
+// An answer says that the program's loop turns; before its library is there it can say no more.
+const WORKS = { turn() {} };
 
 class Channel {
   #socket;
   #rest = "";
-  #works = {};
+  #works = WORKS;
   #ready = false;
 
   constructor(fd) {
@@ -16,11 +18,12 @@ class Channel {
     this.#socket.setEncoding("utf8");
     this.#socket.on("data", (text) => this.#take(text));
     this.#socket.unref();
+    this.tell("preloaded", { pid: process.pid });
   }
 
   /** The functions that answer the worker's questions: those of the library that is used, and `more` of what it can. */
   serve(works, more = {}) {
-    this.#works = works;
+    this.#works = { ...WORKS, ...works };
     if (!this.#ready) this.tell("ready", more);
     this.#ready = true;
   }
