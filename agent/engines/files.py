@@ -68,6 +68,9 @@ class FileRules:
     aside and goes on without it."""
     linked: Callable[[SessionFolder], Linked] = lambda _folder: Linked()
     """The account and the device of these files, as far as they tell."""
+    outside: Callable[[SessionFolder], str] = lambda _folder: ""
+    """Where its program keeps the session, if not in this folder: a copy would have none of it;
+    "" = it is here."""
     foreign: bool = False
     """Its files are a program's own: what these rules cannot read or place is no damage."""
     mark: str = ""

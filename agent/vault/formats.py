@@ -72,6 +72,11 @@ def linked_session(path: Path, session_fd: int, engine: str) -> Linked:
     return file_rules(engine).linked(_OpenSession(path, session_fd))
 
 
+def kept_outside(path: Path, session_fd: int, engine: str) -> str:
+    """Where the session of this open folder is, if not in it; "" = it is here."""
+    return file_rules(engine).outside(_OpenSession(path, session_fd))
+
+
 def is_left_out(engine: str) -> Excluded:
     """Locks of this run, links that name this host, caches, files half written, and a link or pipe
     that the engine moves aside."""

@@ -74,6 +74,24 @@ async def test_a_program_runs_as_an_instance_and_is_named_by_who_creates_it(
     await eventually(lambda: reason("fails"), "not_told")
 
 
+async def test_a_session_that_a_program_keeps_elsewhere_is_in_no_copy_and_who_asks_is_told(
+    make_agent: Callable[..., RunningAgent], eventually: Callable[..., Awaitable[Any]]
+) -> None:
+    agent = make_agent(declare("tell"))
+    await agent.start({"WA_AGENT_SESSIONS__SNAPSHOT_INTERVAL": "1"})
+    body = {"id": "shop", "engine": "program", "settings": {"program": "tell"}}
+    await agent.do("POST", "/api/instance", body)
+    orders = agent.state / "sessions" / "shop" / "orders"
+    await eventually(lambda: asyncio.to_thread(orders.exists), True)
+    with orders.open("w") as pipe:
+        pipe.write('tell {"event":"open","account":"5511900000001"}\n')
+    await eventually(lambda: agent.status("shop"), "CONNECTED")
+    for path in ("snapshots", "export"):
+        status, answer = await agent.ask("POST", f"/api/instance/shop/{path}")
+        assert (status, answer["error"]) == (409, "keys_elsewhere"), answer
+        assert "its program keeps it in a place outside of its folder" in answer["message"]
+
+
 async def test_a_killed_worker_leaves_nothing_of_its_program(
     make_agent: Callable[..., RunningAgent], eventually: Callable[..., Awaitable[Any]]
 ) -> None:

@@ -11,7 +11,7 @@ from agent.engines.baileys.creds import CREDS
 from agent.engines.baileys.files import RULES as BAILEYS
 from agent.engines.baileys.files import read_json, read_key_file
 from agent.engines.files import FileRules, FilesReport, Linked, SessionFolder
-from agent.engines.program.note import NOTE, lies_elsewhere, session_place
+from agent.engines.program.note import NOTE, lies_elsewhere, outside_place, session_place
 from agent.engines.web.files import MADE_BY_BROWSER, check_profile, has_pairing
 from agent.errors import EngineError, VaultError
 
@@ -84,6 +84,15 @@ def check(folder: SessionFolder, paired: bool) -> FilesReport:
     if profile := profile_in(folder):
         return check_profile(folder, profile)
     return FilesReport(SessionFiles.WHOLE)
+
+
+def outside(folder: SessionFolder) -> str:
+    """Its own word, or a folder with nothing but the note of a pairing elsewhere."""
+    note = folder.read(NOTE)
+    if place := outside_place(note):
+        return place
+    alone = lies_elsewhere(note) and not set(folder.sizes()) - {NOTE}
+    return "a place outside of its folder" if alone else ""
 
 
 def lost_store(folder: Path) -> str:
@@ -179,6 +188,7 @@ RULES = FileRules(
     check,
     lost_store,
     key_based=True,
+    outside=outside,
     foreign=True,
     left_out=MADE_BY_BROWSER,
     lacks=lacks,

@@ -21,6 +21,8 @@ def write_note(folder: Path, account: str, session: str = "") -> None:
     content: dict[str, Any] = {"version": 1, "account": account, "elsewhere": not here}
     if session and inside:
         content["session"] = str(place.relative_to(own))
+    elif session:
+        content["outside"] = str(place)
     with suppress(OSError):  # a full disk: the claims tell it, too
         raw = json.dumps(content).encode()
         write_whole(folder / NOTE, raw, mode=folder.stat().st_mode & 0o660)
@@ -36,6 +38,12 @@ def session_place(raw: bytes | None) -> str:
     place = _read(raw).get("session")
     plain = isinstance(place, str) and not place.startswith("/") and ".." not in place.split("/")
     return str(place) if plain and place != "." else ""
+
+
+def outside_place(raw: bytes | None) -> str:
+    """The path outside of its folder that it named as its session's; "" = none."""
+    place = _read(raw).get("outside")
+    return place[:300] if isinstance(place, str) and place.startswith("/") else ""
 
 
 def _read(raw: bytes | None) -> Mapping[str, Any]:

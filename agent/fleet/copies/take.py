@@ -18,7 +18,7 @@ from agent.vault.archives.untar import Limits
 from agent.vault.check import inspect_session
 from agent.vault.copies.manifest import Manifest, render_manifest
 from agent.vault.copies.snapshots import lineage_of
-from agent.vault.formats import is_left_out
+from agent.vault.formats import is_left_out, kept_outside
 from agent.vault.identity import Identity
 from agent.vault.locate import SESSION, Modes, modes_of, open_folder, open_instance, open_root
 from agent.vault.tree import FileEntry, Listing, read_file, sum_up
@@ -60,6 +60,9 @@ def take_copy(root: Path, identity: Identity, *, exact: bool, wall: float) -> by
     with open_root(root) as root_fd:
         modes = modes_of(root_fd)
     with open_instance(root, instance.id) as folder, open_folder(path, SESSION, folder) as fd:
+        if place := kept_outside(path, fd, instance.engine):
+            cause = f"its program keeps the session in {place}"
+            raise VaultError(f"cannot copy {instance.id} for the fleet: {cause}", code="not_whole")
         content, report = _read_unchanged(Open(path, fd), identity, modes, exact=exact)
     files = [(path, piece) for path, piece in content.items() if piece is not None]
     listing = Listing(

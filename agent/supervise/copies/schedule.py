@@ -15,6 +15,7 @@ from agent.supervise.copies.snapshots import Snapshots
 from agent.supervise.facts import Facts
 from agent.supervise.registry import Registry
 from agent.vault.copies.snapshots import newest_good, sweep_snapshots
+from agent.vault.copies.take import OUTSIDE
 from agent.vault.trash import list_trash
 
 log = logging.getLogger(__name__)
@@ -73,7 +74,9 @@ class SnapshotClock:
             assert taken.manifest is not None
             facts.snapshot_failure = f"its last snapshot is {taken.manifest.state}"
         except WaError as error:
-            if not facts.gone:
+            if error.code == OUTSIDE:
+                facts.snapshot_failure = ""  # so it is meant; who asks for a copy is told
+            elif not facts.gone:
                 sentence = f"the agent could not make a snapshot: {error}"
                 facts.snapshot_failure = sentence
                 await self.keeping.say(facts, "snapshot_failed", sentence, reason=error.code)

@@ -34,7 +34,7 @@ from agent.vault.copies.snapshots import (
     prune_snapshots,
 )
 from agent.vault.copies.staging import finish
-from agent.vault.copies.take import Subject, take_snapshot
+from agent.vault.copies.take import OUTSIDE, Subject, take_snapshot
 
 log = logging.getLogger(__name__)
 
@@ -90,7 +90,7 @@ class Snapshots:
         try:
             return (await self.take(facts, why, backup=True)).name
         except WaError as error:
-            if error.code in ("absent", "no_session"):
+            if error.code in ("absent", "no_session", OUTSIDE):
                 return NOTHING_TO_BACK_UP
             raise
 

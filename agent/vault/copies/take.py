@@ -20,7 +20,7 @@ from agent.vault.copies.manifest import FILE, Manifest, render_manifest
 from agent.vault.copies.snapshots import FILES, Snapshot, lineage_of, open_shelf, sweep_unfinished
 from agent.vault.errors import explain
 from agent.vault.folders import MAKING, OURS, next_name
-from agent.vault.formats import is_left_out
+from agent.vault.formats import is_left_out, kept_outside
 from agent.vault.free_space import look_for_room
 from agent.vault.locate import (
     SESSION,
@@ -33,6 +33,7 @@ from agent.vault.locate import (
 from agent.vault.tree import Listing, Tick, copy_tree, no_tick, read_back
 from agent.vault.walk import Open, Signature, first_difference, signatures
 
+OUTSIDE = "keys_elsewhere"
 LARGEST = 4 << 30
 """Bytes: a session of more would fill the disk, copy by copy, and no import takes it by default."""
 
@@ -121,6 +122,12 @@ def _copy_unchanged(root: Path, instance: Instance, target: Open, tick: Tick) ->
             raise Refused(f"cannot copy the session of {id}: it has none yet", code="no_session")
         with open_folder(path, SESSION, folder_fd) as fd:
             source = Open(path, fd)
+            if place := kept_outside(path, fd, instance.engine):
+                raise Refused(
+                    f"cannot copy the session of {id}: its program keeps it in {place}, which is in"
+                    " no copy; keep a copy of that place yourself",
+                    code=OUTSIDE,
+                )
             try:
                 before = signatures(source, excluded)
                 _check_room(root, before)

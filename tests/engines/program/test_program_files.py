@@ -12,12 +12,13 @@ from agent.core.words import SessionFiles
 from agent.engines.program.files import RULES, refuse_unusable
 from agent.engines.program.note import NOTE, session_place, write_note
 from agent.engines.program.output import is_drawn_code
-from agent.errors import EngineError
+from agent.errors import EngineError, Refused, VaultError
+from agent.fleet.copies.take import take_copy
 from agent.vault.atomic import LARGEST
 from agent.vault.check import inspect_files, read_linked
 from agent.vault.copies.restore import restore_snapshot
 from agent.vault.copies.take import Subject, take_snapshot
-from agent.vault.identity import create, write_identity
+from agent.vault.identity import Identity, create, write_identity
 
 KEY = {"private": {"type": "Buffer", "data": "a"}, "public": {"type": "Buffer", "data": "b"}}
 CREDS = {"noiseKey": KEY, "signedIdentityKey": KEY, "me": {"id": "5511900000001:3@s.whatsapp.net"}}
@@ -74,6 +75,28 @@ def test_a_session_that_lies_elsewhere_is_no_lost_one(session: Path) -> None:
     assert files_of(session) is SessionFiles.UNPAIRED
     (session / NOTE).write_bytes(b"{")
     assert RULES.lost_store(session).endswith("is empty")
+
+
+@pytest.mark.parametrize("log", [True, False])
+def test_a_session_that_lies_elsewhere_is_in_no_copy(
+    session: Path, tmp_path: Path, log: bool
+) -> None:
+    root, shop = session.parent.parent, Instance(InstanceId("shop"), "program", True, {})
+    subject = Subject(shop, True, "5511900000001", "test")
+    place = tmp_path / "srv" / "auth"
+    if log:
+        (session / "bot.log").touch()
+    write_note(session, "5511900000001", str(place) if log else "")
+    with pytest.raises(Refused, match=str(place) if log else "outside of its folder") as refused:
+        take_snapshot(root, subject)
+    assert refused.value.code == "keys_elsewhere"
+    identity = Identity(shop, True, "5511900000001")
+    with pytest.raises(VaultError, match="its program keeps the session in"):
+        take_copy(root, identity, exact=True, wall=1.0)
+    # One whose files came after its note, as a store of another library's may, is copied.
+    (session / "store.db").write_bytes(b"its own")
+    write_note(session, "5511900000001")
+    assert take_snapshot(root, subject).good
 
 
 def test_files_of_another_library_are_kept_as_they_are(session: Path) -> None:
