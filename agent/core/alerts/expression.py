@@ -6,10 +6,10 @@ empty result means that all is well. The words are Prometheus' own.
 
 import math
 import operator
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from agent.core.alerts.source import BRIDGE, Expression, Series, Sight, Vector
+from agent.core.alerts.source import BRIDGE, Expression, Sight, Vector
 from agent.core.model import InstanceId
 
 _ARITHMETIC: Mapping[str, Callable[[float, float], float]] = {
@@ -77,11 +77,6 @@ class Binary:
         reckon = _divide if self.sign == "/" else _ARITHMETIC[self.sign]
         return {key: reckon(value, right[key]) for key, value in left.items() if key in right}
 
-    def windows(self) -> Iterator[tuple[Series, float]]:
-        yield from self.left.windows()
-        if not isinstance(self.right, float | int):
-            yield from self.right.windows()
-
 
 @dataclass(frozen=True, slots=True)
 class Fold:
@@ -103,9 +98,6 @@ class Fold:
         if not values:
             return {}
         return {(): float(len(values)) if self.how == "count" else math.fsum(values.values())}
-
-    def windows(self) -> Iterator[tuple[Series, float]]:
-        return self.inner.windows()
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,9 +129,6 @@ class OfSession:
             values[tuple(sorted((*key, *more)))] = value
         return values
 
-    def windows(self) -> Iterator[tuple[Series, float]]:
-        return self.inner.windows()
-
 
 @dataclass(frozen=True, slots=True)
 class UnlessBackend:
@@ -163,10 +152,6 @@ class UnlessBackend:
             return inner
         return {key: value for key, value in inner.items() if dict(key).get("backend") not in away}
 
-    def windows(self) -> Iterator[tuple[Series, float]]:
-        yield from self.inner.windows()
-        yield from self.condition.windows()
-
 
 @dataclass(frozen=True, slots=True)
 class While:
@@ -185,10 +170,6 @@ class While:
 
     def vector(self, sight: Sight) -> Vector:
         return self.inner.vector(sight) if self.condition.vector(sight) else {}
-
-    def windows(self) -> Iterator[tuple[Series, float]]:
-        yield from self.inner.windows()
-        yield from self.condition.windows()
 
 
 def bracketed(expression: Expression) -> str:

@@ -1,6 +1,6 @@
 """The leaves of a condition: what is read of one series, now or over its last seconds."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from agent.core.alerts.history import HistorySteps
@@ -67,8 +67,10 @@ class Over:
                 values.pop(key, None)
         return values
 
-    def windows(self) -> Iterator[tuple[Series, float]]:
-        yield self.series, self.seconds + self.offset
+    @property
+    def reach(self) -> float:
+        """How far it looks back."""
+        return self.seconds + self.offset
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,8 +97,9 @@ class Predict:
         }
         return {key: value for key, value in lines.items() if value is not None}
 
-    def windows(self) -> Iterator[tuple[Series, float]]:
-        yield self.series, self.seconds
+    @property
+    def reach(self) -> float:
+        return self.seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,9 +118,6 @@ class Age:
     def vector(self, sight: Sight) -> Vector:
         return {key: sight.now_wall - at for key, at in self.series.vector(sight).items()}
 
-    def windows(self) -> Iterator[tuple[Series, float]]:
-        return iter(())
-
 
 @dataclass(frozen=True, slots=True)
 class Absent:
@@ -133,9 +133,6 @@ class Absent:
     def vector(self, sight: Sight) -> Vector:
         return {} if self.series.vector(sight) else {(): 1.0}
 
-    def windows(self) -> Iterator[tuple[Series, float]]:
-        return iter(())
-
 
 @dataclass(frozen=True, slots=True)
 class Always:
@@ -148,9 +145,6 @@ class Always:
 
     def vector(self, sight: Sight) -> Vector:
         return {(): 1.0}
-
-    def windows(self) -> Iterator[tuple[Series, float]]:
-        return iter(())
 
 
 def duration(seconds: float) -> str:

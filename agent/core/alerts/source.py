@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass
 from functools import lru_cache
 from typing import Any, Protocol
 
@@ -100,9 +100,6 @@ class Series:
                 values[_key_of(id)] = value
         return values
 
-    def windows(self) -> Iterator[tuple["Series", float]]:
-        return iter(())
-
 
 @lru_cache(maxsize=1 << 14)
 def _key_of(id: InstanceId) -> Key:
@@ -167,7 +164,7 @@ class History:
     def __init__(self, expressions: Iterator["Expression"] | list["Expression"]) -> None:
         self._windows: dict[Series, float] = {}
         for expression in expressions:
-            for series, seconds in expression.windows():
+            for series, seconds in windows_of(expression):
                 self._windows[series] = max(seconds, self._windows.get(series, 0.0))
         self._past: dict[Series, Past] = {series: Past() for series in self._windows}
 
@@ -207,6 +204,15 @@ def _is_there(key: Key, views: Mapping[InstanceId, InstanceView]) -> bool:
     return any(name == "session" and value in views for name, value in key)
 
 
+def windows_of(part: Any) -> Iterator[tuple[Series, float]]:
+    """Which series a condition looks back at, and how far: its leaves say so."""
+    if (reach := getattr(part, "reach", None)) is not None:
+        yield part.series, reach
+    elif is_dataclass(part) and not isinstance(part, Series):
+        for its in fields(part):
+            yield from windows_of(getattr(part, its.name))
+
+
 @dataclass(frozen=True, slots=True)
 class Sight:
     """Everything that a condition may look at."""
@@ -237,5 +243,3 @@ class Expression(Protocol):
     def labels(self) -> frozenset[str]: ...
     def promql(self) -> str: ...
     def vector(self, sight: Sight) -> Vector: ...
-    def windows(self) -> Iterator[tuple[Series, float]]:
-        """Which series it looks back at, and how far."""

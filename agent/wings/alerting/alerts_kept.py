@@ -10,6 +10,7 @@ from typing import Any
 from agent.clock import boot_id
 from agent.core.alerts import ActiveAlert, Alert, AlertState, Key
 from agent.core.alerts.series import QR_REQUIRED, STARTED
+from agent.core.alerts.source import windows_of
 from agent.core.model import JournalEntry
 
 ROW = "alerts_pending"
@@ -102,5 +103,5 @@ _NOT_WHY = (STARTED, QR_REQUIRED)
 
 
 def _looks_back(alert: Alert) -> float:
-    windows = alert.condition.windows()
+    windows = windows_of(alert.condition)
     return max((s for series, s in windows if series not in _NOT_WHY), default=0.0)
