@@ -141,7 +141,7 @@ def next_deadline(
     """When this instance must be looked at again at the latest; None: at the next event."""
     if not observation.desired.should_run and not observation.unit.runs:
         return None
-    moments = [now + policy.interval, *_deadlines(observation, verdict, policy, now)]
+    moments = [now + policy.interval, *_deadlines(observation, policy, now)]
     if verdict.reason in FOLDER_AWAY:
         moments.append(now + LOOK_AGAIN)
     return min(moment for moment in moments if moment > now)
@@ -197,9 +197,7 @@ def _is_slow_to_return(observation: Observation) -> bool:
     return begun < back_at <= observation.at - OWN_TIME
 
 
-def _deadlines(
-    observation: Observation, verdict: HealthVerdict, policy: HealthPolicy, now: float
-) -> list[float]:
+def _deadlines(observation: Observation, policy: HealthPolicy, now: float) -> list[float]:
     unit, fact, moments = observation.unit, observation.claim, [observation.not_before]
     if wait := breaker_of(observation.record).opens_in(
         wall_at(observation, now), policy.reconnect.breaker

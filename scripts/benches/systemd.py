@@ -70,10 +70,6 @@ class Systemd:
     async def begin(self) -> None:
         await self._systemctl("start", "--no-block", *self._units)
 
-    async def start_and_wait(self) -> None:
-        """As `systemctl start` waits: until every worker said READY."""
-        await self._systemctl("start", *self._units)
-
     async def end(self) -> None:
         await self._systemctl("stop", *self._units)
 

@@ -43,10 +43,6 @@ class Tally:
         twice = {text for text, cursors in self.read.items() if len(cursors) > 1}
         return len(twice | {text for text, ids in self.posted.items() if len(ids) > 1})
 
-    def posted_again(self) -> int:
-        """Deliveries beyond the first, by the same id: at least once is what is promised."""
-        return sum(ids.total() - len(ids) for ids in self.posted.values())
-
     def undelivered(self) -> list[str]:
         return [text for text in self.accepted if text not in self.got]
 

@@ -23,7 +23,6 @@ from tests.daemon.conftest import RunningAgent
 from tests.ports import free_port
 
 PEER = "5511988880001"
-PEER_JID = f"{PEER}@s.whatsapp.net"
 BACK_WITHIN = 120.0
 SETTLED_WITHIN = 240.0
 APART = 0.25

@@ -148,7 +148,7 @@ def _without_worker(
             return stuck_in(observation, "process", now - unit.since)
         return starting(observation, Status.INITIALIZING, "its worker starts")
     if unit.state is UnitState.FAILED:
-        return _failed(observation, policy, now)
+        return _failed(observation, policy)
     if given_up := gave_up(observation, policy.reconnect):
         return given_up_after(observation, given_up)
     ended = reason_of(observation.record.reason)
@@ -191,7 +191,7 @@ def _silent_worker(
     return None
 
 
-def _failed(observation: Observation, policy: HealthPolicy, now: float) -> HealthVerdict:
+def _failed(observation: Observation, policy: HealthPolicy) -> HealthVerdict:
     unit = observation.unit
     if unit.exit_status == MISCONFIGURED:
         return waits_for_person(observation, reason_of("misconfigured"))

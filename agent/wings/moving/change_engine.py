@@ -181,7 +181,7 @@ def _from_program(
         return _profile_of(options.id, instance, source, settings)
     found = find_in_folder(source)
     if len(found) != 1:
-        raise _elsewhere(options.id, source, len(found))
+        raise _elsewhere(options.id, len(found))
     session = found[0]
     if session.problem:
         raise Refused(
@@ -198,7 +198,7 @@ def _from_program(
     )
 
 
-def _elsewhere(id: str, source: Path, count: int) -> Refused:
+def _elsewhere(id: str, count: int) -> Refused:
     if count:
         cause, code = f"{count} sessions lie in it: name one with --session", "several_sessions"
     else:

@@ -24,7 +24,6 @@ from agent.errors import EngineError
 
 Status = ConnectionStatus
 OPEN_ROW = Row("a", "open", "5511999990000")
-ENDED_ROW = Row("a", "close", "5511999990000", code=401, closed_wall=100.0)
 
 
 def row(status: str, code: int | None = None, at: float = 0.0, text: str = "") -> Row:

@@ -28,10 +28,6 @@ def identities(folder: Path) -> dict[str, tuple[int, int, bytes]]:
     }
 
 
-def is_of_peer(name: str) -> bool:
-    return PEER in name or LID in name
-
-
 REMOVED = [
     f"identity-key-{LID}_1.0.json",
     f"sender-key-120363000000000001@g.us--{LID}_1--0.json",
