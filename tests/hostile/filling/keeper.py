@@ -18,8 +18,9 @@ from agent.wings.messages.lookup import set_mark
 from agent.wings.messages.media.shelf import Shelf
 from agent.wings.messages.out.database import NAME
 from agent.wings.messages.out.file import FOLDER, OutboxFiles
+from agent.wings.messages.out.rows import NewMessage
 from agent.wings.messages.out.states import State
-from agent.wings.messages.out.store import NewMessage, OutboxStore
+from agent.wings.messages.out.store import OutboxStore
 from tests.wings.messages.out.test_outbox_file import ID, row
 from tests.wings.messages.spools import entries, spool_at
 

@@ -10,7 +10,8 @@ from typing import Any
 from agent.core.model import InstanceId
 from agent.daemon.wing_parts import MessageSource
 from agent.errors import StoreError, WaError
-from agent.wings.messages.out.store import Ack, OutboxStore
+from agent.wings.messages.out.rows import Ack
+from agent.wings.messages.out.store import OutboxStore
 
 log = logging.getLogger(__name__)
 

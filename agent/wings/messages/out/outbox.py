@@ -26,11 +26,12 @@ from agent.wings.messages.out.file import FOLDER, LONGEST_INSIDE, OutboxFiles
 from agent.wings.messages.out.limits import HOUR, limits_of, pace_of
 from agent.wings.messages.out.message import OutMessage, chat_of, hash_of
 from agent.wings.messages.out.receiver import check_receiver
+from agent.wings.messages.out.rows import NewMessage
 from agent.wings.messages.out.running import Running
 from agent.wings.messages.out.session.figures import ENDS, OutboxFigures, outbox_samples
 from agent.wings.messages.out.session.pacing import NEW_PEOPLE
 from agent.wings.messages.out.states import State
-from agent.wings.messages.out.store import NewMessage, OutboxStore
+from agent.wings.messages.out.store import OutboxStore
 from agent.wings.messages.settings import MessagesSettings
 from agent.wings.messages.travel.outbox_bag import OutboxBag
 

@@ -2,7 +2,6 @@
 has waited for too long."""
 
 import asyncio
-import heapq
 import logging
 import time
 from collections.abc import Awaitable, Callable
@@ -17,15 +16,17 @@ from agent.errors import NotFound, Refused, StoreError, TryLater, WaError
 from agent.log import about
 from agent.wings.messages.out.acks import AckNotes, KeptAcks
 from agent.wings.messages.out.answer import End, Waiters
+from agent.wings.messages.out.expiries import Expiries
 from agent.wings.messages.out.file import OutboxFiles
 from agent.wings.messages.out.limits import HOUR, KEPT_HOURS, KEPT_MOST
 from agent.wings.messages.out.message import OutMessage
 from agent.wings.messages.out.queue import Waiting, waiting_of
+from agent.wings.messages.out.rows import Ack
 from agent.wings.messages.out.sender import Sessions, SessionSender
 from agent.wings.messages.out.session.figures import OutboxCounts
 from agent.wings.messages.out.session.paces import Paces
 from agent.wings.messages.out.states import UNKNOWN, UNKNOWN_OUTCOME, State
-from agent.wings.messages.out.store import Ack, OutboxStore
+from agent.wings.messages.out.store import OutboxStore
 from agent.wings.messages.out.taking_over import take_over
 from agent.wings.messages.travel.handing_over import HandingOver
 
@@ -69,7 +70,7 @@ class Running:
         )
         self._opened = asyncio.Event()
         self._tasks: dict[InstanceId, asyncio.Task[None]] = {}
-        self._expiries: list[tuple[float, int, InstanceId, Waiting]] = []
+        self._expiries = Expiries()
         self._acks = AckNotes(lambda: self._store)
         self._unwiped = False
         owners = around.owners
@@ -102,9 +103,8 @@ class Running:
                 group.create_task(_keep_on(partial(self.paces.run, store.ledger)), name="people")
                 group.create_task(_keep_on(lambda: self._tick(store)), name="outbox clock")
                 if (handing := self.handing_over) is not None:
-                    group.create_task(
-                        _keep_on(lambda: handing.run(store)), name="outbox handing over"
-                    )
+                    run = partial(handing.run, store)
+                    group.create_task(_keep_on(run), name="outbox handing over")
         finally:
             await self._stop(self._store)
 
@@ -126,10 +126,8 @@ class Running:
             return store
 
     async def _stop(self, store: OutboxStore) -> None:
-        self._store, self._trouble = (
-            None,
-            TryLater("cannot take the message: the agent is stopping", code="stopping"),
-        )
+        self._store = None
+        self._trouble = TryLater("cannot take the message: the agent is stopping", code="stopping")
         for task in self._tasks.values():
             task.cancel()
         ends = [sender.stop(TRIES_END_WITHIN) for sender in self.senders.values()]
@@ -152,9 +150,7 @@ class Running:
     def _add(self, store: OutboxStore, row: OutMessage, *, impatient: bool) -> None:
         waiting = waiting_of(row, impatient=impatient)
         self.bytes += waiting.size
-        heapq.heappush(
-            self._expiries, (waiting.expires_wall, waiting.number, row.instance, waiting)
-        )
+        self._expiries.add(row.instance, waiting)
         sender = self.senders.get(row.instance)
         if sender is None:
             sender = self.senders[row.instance] = SessionSender(
@@ -169,18 +165,14 @@ class Running:
             self._tasks[row.instance] = asyncio.create_task(run, name=f"outbox {row.instance}")
 
     async def _run_sender(self, sender: SessionSender) -> None:
-        try:
-            while sender.queue.count:
+        while sender.queue.count:
+            try:
                 await sender.run()
-        except Exception:
-            log.exception("internal error of an outbox's sender", extra=about(sender.id))
-            await asyncio.sleep(OPEN_AGAIN)
-        finally:
-            del self._tasks[sender.id]
-        if sender.queue.count:
-            run = self._run_sender(sender)
-            self._tasks[sender.id] = asyncio.create_task(run, name=f"outbox {sender.id}")
-        elif self.senders.get(sender.id) is sender:
+            except Exception:
+                log.exception("internal error of an outbox's sender", extra=about(sender.id))
+                await asyncio.sleep(OPEN_AGAIN)
+        del self._tasks[sender.id]
+        if self.senders.get(sender.id) is sender:
             del self.senders[sender.id]
 
     def _ended(self, waiting: Waiting, end: End) -> None:
@@ -285,7 +277,7 @@ class Running:
         while True:
             now = self._wall()
             try:
-                await self._expire(now)
+                await self._expiries.end_due(now, self._end)
                 if self._unwiped and abs(now - wiped) >= WIPE_EVERY:
                     self._unwiped, wiped = False, now
                     await store.empty_log()
@@ -296,21 +288,6 @@ class Running:
                 log.error("the outbox goes on: %s", error)
                 await asyncio.sleep(OPEN_AGAIN)
             await asyncio.sleep(TICK)
-
-    async def _expire(self, now: float) -> None:
-        later = []
-        while self._expiries and self._expiries[0][0] <= now:
-            due, number, id, waiting = heapq.heappop(self._expiries)
-            if waiting.gone:
-                continue
-            state, sentence = State.EXPIRED, "it could not be sent in time"
-            if waiting.may_be_out:
-                state = State.FAILED
-                sentence = "its time is over; an earlier try may have sent it"
-            if not await self._end(id, waiting, state, sentence):
-                later.append((due, number, id, waiting))
-        for entry in later:
-            heapq.heappush(self._expiries, entry)
 
 
 async def _keep_on(work: Callable[[], Awaitable[None]]) -> None:

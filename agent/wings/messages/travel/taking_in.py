@@ -10,8 +10,8 @@ from agent.core.model import InstanceId, parse_instance_id
 from agent.errors import InvalidRequest, NotFound, TryLater
 from agent.failpoint import failpoint
 from agent.wings.messages.out.outbox import OPENS_WITHIN, Outbox
+from agent.wings.messages.out.rows import NewMessage
 from agent.wings.messages.out.states import State
-from agent.wings.messages.out.store import NewMessage
 from agent.wings.messages.travel.document import Travelling, read_document
 
 if TYPE_CHECKING:

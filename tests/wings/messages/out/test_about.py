@@ -10,8 +10,9 @@ from agent.core.model import InstanceId
 from agent.errors import Refused
 from agent.wings.messages.out.about import complete
 from agent.wings.messages.out.message import OutMessage
+from agent.wings.messages.out.rows import NewMessage
 from agent.wings.messages.out.states import State
-from agent.wings.messages.out.store import NewMessage, OutboxStore
+from agent.wings.messages.out.store import OutboxStore
 
 ID = InstanceId("sales")
 ANN, GROUP = "5511999990000", "120363041234567890@g.us"

@@ -8,8 +8,9 @@ import pytest
 from agent.core.model import InstanceId
 from agent.errors import Refused, SchemaTooNew
 from agent.wings.messages.out.message import OutMessage, chat_of
+from agent.wings.messages.out.rows import NewMessage
 from agent.wings.messages.out.states import State
-from agent.wings.messages.out.store import NewMessage, OutboxStore
+from agent.wings.messages.out.store import OutboxStore
 
 ID = InstanceId("sales")
 SECRET = "a most secret sentence " * 400

@@ -17,8 +17,9 @@ from agent.errors import Refused
 from agent.store.database import Store
 from agent.wings.messages.out.file import OutboxFiles
 from agent.wings.messages.out.message import OutMessage
+from agent.wings.messages.out.rows import NewMessage
 from agent.wings.messages.out.states import State
-from agent.wings.messages.out.store import NewMessage, OutboxStore
+from agent.wings.messages.out.store import OutboxStore
 from agent.wings.messages.out.taking_over import take_over
 from tests.fakes.supervisor import make_view
 

@@ -17,10 +17,11 @@ from agent.wings.messages.out.answer import End
 from agent.wings.messages.out.file import OutboxFiles
 from agent.wings.messages.out.message import OutMessage
 from agent.wings.messages.out.queue import Waiting, waiting_of
+from agent.wings.messages.out.rows import Ack, NewMessage
 from agent.wings.messages.out.sender import SessionSender
 from agent.wings.messages.out.session.hold import Hold
 from agent.wings.messages.out.states import Pace, State
-from agent.wings.messages.out.store import Ack, NewMessage, OutboxStore
+from agent.wings.messages.out.store import OutboxStore
 from tests.fakes.supervisor import make_view
 
 ID = InstanceId("sales")
