@@ -13,10 +13,15 @@ import psutil
 import pytest
 
 from tests.daemon.conftest import RunningAgent
+from tests.daemon.test_reload import reload
 
 SESSIONS = 1000
 INTERVAL = 5.0
+RARELY = 60.0
+"""Between two checks of a session until all are adopted: nobody looks at those checks."""
 BACK_RATE = 200
+GUARD = 300.0
+"""Only against hanging: a machine that is busy with other things is not the product's fault."""
 SETTINGS = f"""\
 [agent]
 host = "process"
@@ -26,7 +31,7 @@ stagger = 0
 spread = 0
 
 [health]
-interval = {INTERVAL}
+interval = {RARELY}
 timeout = 5
 
 [backends]
@@ -112,18 +117,21 @@ async def test_a_thousand_sessions_on_one_server(
     fleet = Fleet(agent, server)
     await agent.create("local")
     await eventually(fleet.held, SESSIONS, within=600)  # they are adopted one after the other
-    await eventually(fleet.connected, SESSIONS, within=60)
+    await eventually(fleet.connected, SESSIONS, within=GUARD)
     print(f"\n{SESSIONS} adopted and connected in {time.monotonic() - begun:.1f} s")
 
     notes = list((agent.state / "run-backends").glob("*/run.json"))
     assert len(notes) == 1, "one worker for them all"
     worker = psutil.Process(int(json.loads(notes[0].read_text())["pid"]))
     print(f"its worker: {worker.memory_full_info().pss >> 20} MiB PSS, {worker.num_fds()} files")
+    often = agent.config.read_text().replace(f"interval = {RARELY}", f"interval = {INTERVAL}")
+    reload(agent, often)
+    await eventually(lambda: "settings read again" in agent.log.read_text())
     await _check_that_checks_are_in_time(fleet, worker, eventually)
 
     # It dies: one finding, inherited by all; no session tries by itself.
     await server.command("fault", fault="refuse")
-    await eventually(fleet.held_back, SESSIONS, within=6 * INTERVAL)
+    await eventually(fleet.held_back, SESSIONS, within=GUARD)
     rows = {row["id"]: row for row in await fleet.rows()}
     assert rows["local"]["health"]["verdict"] == "healthy"
     # A first try that was connected for less than a minute still counts; no other was made.
@@ -131,7 +139,7 @@ async def test_a_thousand_sessions_on_one_server(
 
     # It is back: all of them again, in turns.
     await server.command("fault", fault="")
-    await eventually(fleet.connected, SESSIONS, within=90)
+    await eventually(fleet.connected, SESSIONS, within=GUARD)
     since = await eventually(fleet.connected_since)
     spread = (max(since) - min(since)).total_seconds()
     print(f"all back within {spread:.1f} s")
@@ -146,16 +154,28 @@ async def test_a_thousand_sessions_on_one_server(
 async def _check_that_checks_are_in_time(
     fleet: Fleet, worker: psutil.Process, eventually: Any
 ) -> None:
-    """What is shown was proved within its turn and a little more, three turns long."""
-    cpu, at = sum(worker.cpu_times()[:2]), time.monotonic()
+    """What is shown was proved within its turn and a little more, three turns long; and one core
+    is enough for the worker, and one for the agent, to check each session in each interval."""
+    assert fleet.agent.process is not None
+    agent = psutil.Process(fleet.agent.process.pid)
+    first, spent = await fleet.asked(STATE), (used(worker), used(agent))
     for _ in range(3):
-        wanted = await fleet.asked(STATE) + SESSIONS
-        await eventually(lambda n=wanted: _asked_more(fleet, n), within=3 * INTERVAL)
+        begun, wanted = time.monotonic(), await fleet.asked(STATE) + SESSIONS
+        await eventually(lambda n=wanted: _asked_more(fleet, n), within=GUARD)
+        turn = max(time.monotonic() - begun, INTERVAL)
         oldest = min(row["proved"] for row in await fleet.rows() if row["id"] != "local")
         age = time.time() - datetime.fromisoformat(oldest).timestamp()
-        assert age < 3 * INTERVAL, f"the oldest proof is {age:.1f} s old"
-    share = (sum(worker.cpu_times()[:2]) - cpu) / (time.monotonic() - at)
-    print(f"its worker used {share:.0%} of a core for {SESSIONS / INTERVAL:.0f} checks a second")
+        assert age < turn + 2 * INTERVAL, f"the oldest proof is {age:.1f} s old"
+    checks = await fleet.asked(STATE) - first
+    for name, process, before in zip(("worker", "agent"), (worker, agent), spent, strict=True):
+        each = (used(process) - before) / checks
+        print(f"its {name} used {1000 * each:.2f} ms of a core for a check")
+        assert each < INTERVAL / SESSIONS, f"the {name} cannot check all of them in an interval"
+
+
+def used(process: psutil.Process) -> float:
+    """Processor seconds."""
+    return float(sum(process.cpu_times()[:2]))
 
 
 async def _asked_more(fleet: Fleet, than: int) -> bool:
