@@ -241,15 +241,24 @@ def connect(bed: Bed) -> UnixConnection:
 
 
 CLIENTS = 4
+RARELY = 0.2
+"""Seconds of rest of a client while the program of before an upgrade is the one in its place."""
 
 
 @contextlib.contextmanager
-def traffic(bed: Bed):
+def traffic(bed: Bed, *, upgrade: bool = False):
     """Requests over both entrances, a new connection each, for as long as the block lasts.
 
-    The clients pause for nothing: whenever something happens, some request is under way.
+    The clients pause for nothing: whenever something happens, some request is under way. While an
+    `upgrade` lays out its files nothing happens to the agent, and they would only take the
+    processor from it: there they rest, until the program's link leads to the new release.
     """
     seen, done = Traffic(), threading.Event()
+    program = bed.root / "opt/wa-agent/venv"
+    before = program.readlink() if upgrade else None
+
+    def nothing_happens() -> bool:
+        return upgrade and program.readlink() == before
 
     def over_tcp() -> int:
         connection = http.client.HTTPConnection("127.0.0.1", bed.port, timeout=20)
@@ -262,6 +271,8 @@ def traffic(bed: Bed):
         while not done.is_set():
             seen.note(client, over_tcp)
             seen.note(client, over_unix)
+            if nothing_happens():
+                done.wait(RARELY)
 
     askers = [threading.Thread(target=ask_on, args=(client,)) for client in range(CLIENTS)]
     for asker in askers:

@@ -329,7 +329,7 @@ def test_f20_a_reload_with_a_bad_file_keeps_the_old_settings(bed: Bed, fleet: Fl
 
 def test_an_upgrade_restarts_the_agent_alone(bed: Bed, fleet: Fleet):
     runs, agent = fleet.runs(), bed.show(AGENT, "MainPID")
-    with traffic(bed) as seen:
+    with traffic(bed, upgrade=True) as seen:
         bed.run(CHECKOUT / "scripts/install", within=300)
     fleet.until_connected()
     assert seen.unanswered == []

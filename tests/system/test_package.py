@@ -191,7 +191,7 @@ def test_an_upgrade_drops_no_session_and_no_request(
     runs, accounts = fleet.runs(), fleet.accounts()
     publish(next_version(package, tmp_path, "99.1", unchanged), repository)
     shutil.copytree(repository, bare.root / "srv/apt", dirs_exist_ok=True)
-    with traffic(bare) as seen:
+    with traffic(bare, upgrade=True) as seen:
         succeed(apt(bare, "update"))
         succeed(apt(bare, "upgrade"))
         assert "wa-agent 99.1, built from " in bare.run("wa-agent", "--version")
