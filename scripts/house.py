@@ -26,7 +26,8 @@ NOT_BASE = (
         "supervise/turns/packs.py",
     ),
     *("config/fleet.py", "config/alerts.py", "config/backends.py", "config/backend_rules.py"),
-    *("api/http/fleet_gate.py", "cli/backends", "vault/archives"),
+    *("api/http/fleet_gate.py", "cli/backends", "vault/archives", "config/settings_file.py"),
+    *("core/backends", "worker/backend", "worker/leased", "worker/pack.py"),
 )
 """What lies among them and belongs to a capability that an operator may not need."""
 MOST_LINES = 300

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from agent.errors import WaError
-from agent.scratch import scratch
+from agent.vault.archives.scratch import scratch
 
 HOLDS = """
 import os, signal, sys
-from agent.scratch import scratch
+from agent.vault.archives.scratch import scratch
 with scratch() as folder:
     (folder / "creds.json").write_text("a key")
     print(folder, flush=True)

@@ -68,7 +68,7 @@ class OwnFolder:
 
 
 if TYPE_CHECKING:
-    from agent.worker.fence import Fence
+    from agent.worker.leased.fence import Fence
 
 log = logging.getLogger(__name__)
 
@@ -197,7 +197,9 @@ def _open_engine(identity: Identity, reports: Reports) -> Engine:
 
 
 def _make_fence(engine: Engine, reports: Reports, life: Life, *, open: bool) -> "Fence":
-    from agent.worker.fence import Fence  # the memory of a session without a fleet is spared it
+    from agent.worker.leased.fence import (
+        Fence,  # the memory of a session without a fleet is spared it
+    )
 
     return Fence(engine, reports, life, open=open)
 

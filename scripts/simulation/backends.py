@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
 
+from agent.core.backends.outage import Outage, Turn, judge_outage
 from agent.core.breaker import Breaker
-from agent.core.incidents.outage import Outage, Turn, judge_outage
 from agent.core.model import InstanceId
 from agent.core.reconnect import ReconnectPolicy
 from scripts.simulation.known import Known

@@ -1,6 +1,6 @@
 import pytest
 
-from agent.core.incidents.outage import Outage, Turn, judge_outage
+from agent.core.backends.outage import Outage, Turn, judge_outage
 
 AWAY, DOWN = Outage(100.0), Outage(100.0, down=True)
 

@@ -5,7 +5,7 @@ import time
 from pathlib import Path
 
 from agent.clock import boot_now
-from agent.worker.fence import DISCONNECT
+from agent.worker.leased.fence import DISCONNECT
 from tests.conftest import Eventually
 from tests.engines.baileys.conftest import ACCOUNT, PEER, cache, whatsapp
 from tests.fleet.agents import LASTING, LONG, MARGIN, TTL, fleet_of_agents

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from agent.config import BackendDeclaration, BackendsSection
+from agent.core.backends.outage import Outage
 from agent.core.breaker import BreakerPolicy
-from agent.core.incidents.outage import Outage
 from agent.core.model import Instance, InstanceId, ServerClaim, SessionRecord
 from agent.link.client import LinkStats
 from agent.supervise.backends.facts import BackendFacts

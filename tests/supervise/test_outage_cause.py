@@ -6,7 +6,7 @@ import pytest
 
 from agent.clock import boot_now
 from agent.config import BackendDeclaration
-from agent.core.incidents.outage import Outage
+from agent.core.backends.outage import Outage
 from agent.core.model import InstanceId, ServerClaim, UnitState, UnitStatus
 from agent.supervise.backends.facts import BackendFacts
 from agent.supervise.backends.notes import TELLS_WITHIN, note_cause, note_warning

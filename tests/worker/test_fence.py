@@ -12,7 +12,7 @@ import pytest
 from agent.clock import boot_now
 from agent.core.model import ConnectionStatus as Status
 from agent.errors import EngineError, LeaseOver
-from agent.worker import fence
+from agent.worker.leased import fence
 from tests.waiting import Pauses
 from tests.worker.conftest import slept_for
 

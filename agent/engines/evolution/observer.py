@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from agent.core.network.slowness import Slowness
+from agent.core.backends.slowness import Slowness
 from agent.core.reasons import reason_of
 from agent.engines.evolution.answers import Shown
 from agent.engines.evolution.api import EvolutionApi

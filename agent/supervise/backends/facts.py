@@ -8,7 +8,8 @@ from typing import Any
 
 from agent.clock import boot_now
 from agent.config import BackendDeclaration
-from agent.core.incidents.outage import Outage
+from agent.core.backends.outage import Outage
+from agent.core.backends.slowness import Slowness
 from agent.core.model import (
     UNIT_ABSENT,
     Claim,
@@ -17,7 +18,6 @@ from agent.core.model import (
     ServerClaim,
     UnitStatus,
 )
-from agent.core.network.slowness import Slowness
 from agent.link.client import Hello, Link
 from agent.supervise.backends.circuit import Circuit
 from agent.supervise.worker_link import Listener

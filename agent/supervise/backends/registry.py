@@ -8,8 +8,8 @@ from typing import Any
 
 from agent.clock import boot_now
 from agent.config import BackendDeclaration, BackendsSection, secrets_of, worker_settings
+from agent.core.backends.outage import Outage
 from agent.core.breaker import BreakerPolicy
-from agent.core.incidents.outage import Outage
 from agent.core.model import Health, InstanceId, JournalEntry, Signal, parse_instance_id
 from agent.core.waiting import BACKEND_DOWN, BACKEND_UNCHECKED, WAIT_SENTENCES
 from agent.core.words import NO_PROOF, UNMEASURED

@@ -10,7 +10,7 @@ from typing import Any
 
 from agent.clock import boot_now
 from agent.config import BackendsSection
-from agent.core.incidents.outage import Turn, judge_outage
+from agent.core.backends.outage import Turn, judge_outage
 from agent.core.model import InstanceId
 from agent.supervise.backends.facts import BackendFacts
 from agent.supervise.backends.notes import Say, note_cause

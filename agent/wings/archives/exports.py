@@ -10,7 +10,7 @@ from agent.cli.copies.snapshots import wait_for_copy
 from agent.cli.copies.transfer import check_target, download
 from agent.cli.terminal.answer import print_answer
 from agent.cli.terminal.progress import of_bytes
-from agent.scratch import scratch
+from agent.vault.archives.scratch import scratch
 from agent.wing import modules_of
 
 

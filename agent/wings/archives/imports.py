@@ -9,8 +9,8 @@ from agent.cli.copies.arrivals import OURS, Planned, finish, id_for, show_plan
 from agent.cli.copies.sending import Sending
 from agent.cli.copies.transfer import open_source
 from agent.errors import InvalidRequest, WaError
-from agent.scratch import scratch
 from agent.vault.archives.found import FoundSession
+from agent.vault.archives.scratch import scratch
 from agent.wing import modules_of
 
 

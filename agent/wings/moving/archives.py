@@ -14,8 +14,8 @@ from typing import IO, Any
 
 from agent.core.model import InstanceId
 from agent.errors import InvalidRequest, Refused, WaError
-from agent.scratch import scratch
 from agent.vault.archives.found import FoundSession
+from agent.vault.archives.scratch import scratch
 
 
 def look_at_local_auth(path: Path) -> FoundSession:

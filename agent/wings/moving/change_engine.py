@@ -20,8 +20,8 @@ from agent.cli.sessions.waiting import add_wait, wait_and_print
 from agent.config import load_config
 from agent.core.model import InstanceId
 from agent.errors import ConfigError, InvalidRequest, Refused, TryLater, WaError
-from agent.scratch import scratch
 from agent.vault.archives.found import FoundSession
+from agent.vault.archives.scratch import scratch
 from agent.wing import modules_of
 from agent.wings.moving.archives import packed
 from agent.wings.moving.auth_folder import export_auth_folder

@@ -16,7 +16,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 from agent.engines.baileys.files import SIZE_LIMIT
 from agent.errors import InvalidRequest, Refused, WaError
-from agent.scratch import scratch
+from agent.vault.archives.scratch import scratch
 from agent.wings.moving.users import user_of_file
 
 Row = Mapping[str, str | bytes | int | None]

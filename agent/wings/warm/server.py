@@ -91,8 +91,8 @@ def _serve_one(sock: socket.socket, children: dict[int, str]) -> bool:
 
 def _learn_fence() -> None:
     """What only the workers of a fleet need is imported with the first of them."""
-    if "agent.worker.fence" not in sys.modules:
-        importlib.import_module("agent.worker.fence")
+    if "agent.worker.leased.fence" not in sys.modules:
+        importlib.import_module("agent.worker.leased.fence")
         gc.collect()
         gc.freeze()
 

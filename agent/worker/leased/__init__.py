@@ -1,0 +1,1 @@
+"""What only the worker of a session of a fleet needs: it ends with the lease of its machine."""
