@@ -12,7 +12,6 @@ from agent.api import placement
 from agent.api.handlers import (
     backends,
     events,
-    evidence,
     figures,
     fleet,
     instances,
@@ -42,7 +41,6 @@ BACKEND = f"/api/backends/{{name:{ID_PATTERN}}}"
 HOOK = f"/hooks/{{name:{ID_PATTERN}}}/{{secret:[A-Za-z0-9_-]{{16,128}}}}"
 GROUP = "{group:[a-z0-9_-]{1,48}(?:/[A-Za-z0-9_.-]{1,128})?}"
 TRASHED = rf"{{name:{ID_PATTERN}\.{NAME_PATTERN}}}"
-FAILED = r"{failed:[0-9]{8}T[0-9]{6}Z}"
 SNAPSHOT = f"{{snapshot:{NAME_PATTERN}}}"
 REMOVED = SNAPSHOT.replace("snapshot", "removed")
 KEY = "{key:[a-z0-9]{8}}"
@@ -93,9 +91,6 @@ ROUTES: tuple[Route, ...] = (
     Route("GET", f"{ID}/qr", OPERATE, show_qr, "The code to scan; JSON, PNG, SVG or text by Accept", query=WAIT, timely=True),  # noqa: E501
     Route("POST", f"{ID}/pairing-code", OPERATE, web_session.pairing_code, "A code to type on the phone instead of a scan", web_session.PAIRING_CODE, query=WAIT, timely=True),  # noqa: E501
     Route("GET", f"{ID}/screenshot", ADMIN, web_session.screenshot, "A picture of an instance's page: PNG, or JPEG if a PNG is too large", query=WAIT, timely=True),  # noqa: E501
-    Route("GET", f"{ID}/worker-lines", OPERATE, evidence.worker_lines, "The last lines of an instance's worker", query=evidence.LINES),  # noqa: E501
-    Route("GET", f"{ID}/failed-starts", OPERATE, evidence.failed_starts, "The diagnostics that an engine kept of failed starts, newest first"),  # noqa: E501
-    Route("GET", f"{ID}/failed-starts/{FAILED}/picture", ADMIN, evidence.failed_start_picture, "The picture of a failed start"),  # noqa: E501
     Route("GET", f"{ID}/events", READ, instances.history, "An instance's history, newest first", query=instances.HISTORY),  # noqa: E501
     Route("POST", f"{ID}/messages", OPERATE, messages.send, "Send a message; honours Idempotency-Key", messages.MESSAGE, messages.WAIT_SENT, answers=(202, 200)),  # noqa: E501
     Route("POST", f"{ID}/read", OPERATE, moments.mark_read, "Let the writers of messages know that they were read", moments.READ),  # noqa: E501

@@ -27,7 +27,6 @@ WORDS: Mapping[str, str] = {
     "sessions.repairs": "recover ensure-healthy cleanup repair setup incidents",
     "watch.reasons": "reasons",
     "watch.events": "events",
-    "watch.logs": "logs",
     "fleet.command": "fleet",
     "copies.snapshots": "snapshot snapshots restore",
     "sessions.remote_session": "removed remote-settings",
@@ -45,7 +44,7 @@ SECTIONS: Mapping[str, str] = {
     "every day": "create qr list show why send restart top doctor",
     "a session": "settings enable disable start stop logout delete passkey pairing-code screenshot"
     " read presence",
-    "what happens": "health events logs reasons incidents",
+    "what happens": "health events reasons incidents",
     "repairs": "repair recover ensure-healthy cleanup setup",
     "copies, and moving in": "snapshot snapshots restore trash",
     "sessions on Evolution and whaticket servers": "backends remote-settings removed",

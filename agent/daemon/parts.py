@@ -13,7 +13,6 @@ from agent.config import Config
 from agent.daemon.wing_parts import Around, WingPart, bags_of, open_outbox, open_wing_parts
 from agent.metrics.exporter import Exporter
 from agent.supervise.assemble import Supervision
-from agent.supervise.requests.evidence import Evidence
 from agent.supervise.supervisor import Supervisor
 
 if TYPE_CHECKING:
@@ -57,6 +56,7 @@ async def open_parts(
         exporter,
         in_force=lambda: supervision.settings.config,
         figures=lambda: {name: part.figures() for name, part in of_wings.items()},
+        log_path=ground.host.log_path,
         owners=owners,
     )
     outbox = open_outbox(around)
@@ -72,7 +72,7 @@ async def open_parts(
         exporter,
         IdempotentAnswers(store),
         store.check,
-        Evidence(ground.host, config.session_root, supervision.sampler),
+        supervision.sampler,
         places,
         reload,
         of_wings={type(part): part for part in of_wings.values()},

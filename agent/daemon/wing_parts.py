@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 from agent.api.http.call import MessageOutbox
@@ -86,6 +87,8 @@ class Around:
     """The settings, as the last reload left them."""
     figures: Callable[[], Mapping[str, Any]]
     """What the alerts read of each part, by the wing's name."""
+    log_path: Callable[[InstanceId], Path | None] = lambda _id: None
+    """Where the lines of a session's worker are; None: in the journal."""
     outbox: MessageOutbox | None = None
     """Keeps messages until they are sent; None: nothing does."""
     owners: OwnerMachines | None = None

@@ -22,9 +22,10 @@ from agent.config.sections import ApiSection
 from agent.core.alerts import AlertBoard
 from agent.metrics.exporter import Exporter
 from agent.wings.alerting.part import Alerting
+from agent.wings.evidence.part import Evidence
 from agent.wings.messages.part import MessagesPart
 from agent.wings.webhooks.all import Webhooks
-from tests.fakes.evidence import FakeEvidence
+from tests.fakes.evidence import FakeEvidence, FakeSampler
 from tests.fakes.messages import FakeMessages
 from tests.fakes.supervisor import FakeKeys, FakeSupervisor
 from tests.wings.webhooks.fake_webhooks import FakeWebhooks
@@ -94,9 +95,13 @@ async def serve_fakes(
         metrics,
         answers,
         keys.check,
-        FakeEvidence(),
+        FakeSampler(),
         places={},
-        of_wings={Alerting: SimpleNamespace(board=board), **of_wings},
+        of_wings={
+            Alerting: SimpleNamespace(board=board),
+            Evidence: FakeEvidence(),
+            **of_wings,
+        },
         outbox=outbox,
     )
     return await serve(parts, socket_path=path, environ={}, **fleet)

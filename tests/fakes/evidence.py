@@ -2,14 +2,16 @@
 
 from agent.core.model import InstanceId
 from agent.errors import NotFound
-from agent.supervise.requests.evidence import WorkerLines
+from agent.wings.evidence.part import WorkerLines
 
 
-class FakeEvidence:
-    async def measure(self, id: InstanceId) -> None: ...
+class FakeSampler:
+    async def measure_now(self, id: InstanceId) -> None: ...
 
     def watch(self) -> None: ...
 
+
+class FakeEvidence:
     async def worker_lines(self, id: InstanceId, after: int | None = None) -> WorkerLines:
         return WorkerLines(None, f"journalctl -u wa-instance@{id}")
 

@@ -25,7 +25,7 @@ TRENDS = (
 
 
 async def performance(call: Call) -> Json:
-    call.parts.evidence.watch()
+    call.parts.sampler.watch()
     now_wall = time.time()
     seen = sorted(
         (id, view) for id, view in call.supervisor.views().items() if call.caller.sees(id)

@@ -154,7 +154,7 @@ def _outbox(call: Call) -> Json:
 
 async def details(call: Call) -> Json:
     call.supervisor.view(call.id)
-    await call.parts.evidence.measure(call.id)
+    await call.parts.sampler.measure_now(call.id)
     shown = {**show_details(call.supervisor.view(call.id)), **_here(call), **_outbox(call)}
     shown["events"] = [show_event(e) for e in await call.supervisor.history(call.id, limit=20)]
     return shown

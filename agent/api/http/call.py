@@ -21,7 +21,7 @@ from agent.core.view import InstanceView
 from agent.deliver.bus import Subscription
 from agent.errors import TryLater, WaError
 from agent.metrics.exporter import Exporter
-from agent.supervise.requests.evidence import Evidence
+from agent.supervise.periodic.usage import UsageSampler
 from agent.supervise.supervisor import Supervisor
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ class Parts:
     metrics: Exporter
     answers: IdempotentAnswers
     check_database: Callable[[], Awaitable[str]]
-    evidence: Evidence
+    sampler: UsageSampler
     places: Mapping[str, str]
     """Paths of the agent: its state, its sessions, the agent.toml that it read."""
     reload: Callable[[], None] = lambda: None

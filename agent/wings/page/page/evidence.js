@@ -4,10 +4,24 @@ import { answers, may } from "/page/answers.js";
 import { act, copyButton } from "/page/dialogs.js";
 import { clock, make, setText } from "/page/show.js";
 
+let described = null;
+
+// False where the agent has no such path: what answers it was taken away.
+async function hasLines() {
+  described ??= get("/openapi.json");
+  try {
+    return "/api/instance/{id}/worker-lines" in (await described).paths;
+  } catch (error) {
+    described = null; // asked again with the next session
+    if (!(error instanceof Refused)) throw error;
+    return true;
+  }
+}
+
 const timeOf = (name) => name.replace(/^(....)(..)(..)T(..)(..)(..)Z$/, "$1-$2-$3T$4:$5:$6Z");
 
 export function makeEvidence() {
-  const state = { id: null, urls: [] };
+  const state = { id: null, urls: [], lines: true };
   const lines = make("pre", { name: "lines", tabindex: "0", "aria-label": "The last lines of its worker" });
   const hint = make("p", { name: "soft small" }),
     command = make("code", { name: "command" });
@@ -124,11 +138,15 @@ export function makeEvidence() {
       output.hidden = picture.hidden = true;
       starts.replaceChildren();
       const instance = id === null ? null : answers.instances.get(id);
-      if (instance && may("operate", id) && instance.engine === "web") loadStarts();
+      if (!instance || !may("operate", id)) return;
+      hasLines().then((has) => (state.lines = has));
+      if (instance.engine === "web") loadStarts();
     },
     draw(instance) {
-      place.hidden = !may("operate", instance.id) || Boolean(instance.backend);
+      read.hidden = !state.lines;
       look.hidden = instance.engine !== "web" || !may("admin");
+      const nothing = read.hidden && look.hidden;
+      place.hidden = nothing || !may("operate", instance.id) || Boolean(instance.backend);
     },
   };
 }

@@ -7,7 +7,7 @@ import pytest
 
 from agent.core.model import InstanceId
 from agent.errors import NotFound
-from agent.vault.diagnostics import list_failed_starts, read_picture
+from agent.wings.evidence.diagnostics import list_failed_starts, read_picture
 
 ID = InstanceId("sales")
 JPEG = b"\xff\xd8\xff\xe0 a picture"

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.supervise.requests.evidence import _read_lines
+from agent.wings.evidence.part import _read_lines
 from tests.cli.conftest import Cli
 
 

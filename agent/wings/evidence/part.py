@@ -2,14 +2,17 @@
 
 import asyncio
 import os
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from agent.config import Config
 from agent.core.model import InstanceId
-from agent.host.base import Host
+from agent.daemon.wing_parts import Around, Begin
+from agent.metrics.text import Family
 from agent.redaction import redact
-from agent.supervise.periodic.usage import UsageSampler
-from agent.vault.diagnostics import FailedStart, list_failed_starts, read_picture
+from agent.wings.evidence.diagnostics import FailedStart, list_failed_starts, read_picture
 
 LINES = 60
 _TAIL = 64 << 10
@@ -28,19 +31,12 @@ class WorkerLines:
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    host: Host
+    log_path: Callable[[InstanceId], Path | None]
     session_root: Path
-    sampler: UsageSampler
-
-    async def measure(self, id: InstanceId) -> None:
-        await self.sampler.measure_now(id)
-
-    def watch(self) -> None:
-        self.sampler.watch()
 
     async def worker_lines(self, id: InstanceId, after: int | None = None) -> WorkerLines:
         """The last ones; with `after`, a `next` of before, those that came since."""
-        path = self.host.log_path(id)
+        path = self.log_path(id)
         if path is None:
             return WorkerLines(None, f"journalctl -u wa-instance@{id} -n {LINES}")
         lines, next, cut = await asyncio.to_thread(_read_lines, path, after)
@@ -51,6 +47,22 @@ class Evidence:
 
     async def picture(self, id: InstanceId, name: str) -> bytes:
         return await asyncio.to_thread(read_picture, self.session_root, id, name)
+
+    def tasks(self) -> Mapping[str, Begin]:
+        return {}
+
+    def reload(self, config: Config) -> None:
+        """Nothing of it is set."""
+
+    def samples(self) -> Iterable[tuple[Family, str]]:
+        return ()
+
+    def figures(self) -> Any:
+        """No alert reads it."""
+
+
+def open_part(around: Around) -> Evidence:
+    return Evidence(around.log_path, around.config.session_root)
 
 
 def _read_lines(path: Path, after: int | None) -> tuple[list[str], int, bool]:
