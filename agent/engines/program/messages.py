@@ -1,5 +1,6 @@
 """Messages of a program that agent.toml lets the agent have: sent by it, kept as they arrive."""
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -18,6 +19,22 @@ WANTED = "WA_PROGRAM_MESSAGES"
 SENDING, ANSWER, TELLING = 60.0, 8.0, 8.0
 """Seconds for the whole of it, for WhatsApp's confirmation, and for what needs none."""
 UNKNOWN = {"id": "", "outcome": "unknown"}
+_NOT_BEGUN = frozenset(
+    [
+        "not_ready",
+        "not_connected",
+        "not_supported",
+        "invalid_request",
+        "invalid_wid",
+        "chat_not_found",
+        "message_not_found",
+        "busy",
+        "file_lost",
+        "file_too_large",
+    ]
+)
+"""Errors that say that nothing was sent. Any other may come after the message went."""
+_ERROR_OF_WHATSAPP = re.compile(r"[0-9]{1,6}|[a-z][a-z0-9_-]{0,39}")
 
 SpeechNow = Callable[[], Conversation]
 """EngineError where the program is not connected."""
@@ -55,14 +72,16 @@ class ProgramMessages:
         try:
             answer = await speech.call("send", SENDING, seconds=ANSWER, message=outgoing)
         except EngineError as error:
-            if error.code not in ("timeout", "interrupted"):
-                raise
-            return {**UNKNOWN, "cause": str(error)}
-        sent = {"id": str(answer.get("id", ""))[:200], "outcome": str(answer.get("outcome", ""))}
+            if error.code in _NOT_BEGUN:
+                raise _without_text(error, outgoing) from error
+            return {**UNKNOWN, "cause": _why_unknown(error)}
+        id = answer.get("id")
+        sent = {"id": id[:200] if isinstance(id, str) else "", "outcome": answer.get("outcome")}
         if sent["outcome"] == "refused":
-            cause = str(answer.get("error") or "")[:100]
             raise EngineError(
-                f"cannot send: WhatsApp refused the message with error {cause}", code="refused"
+                "cannot send: WhatsApp refused the message with error"
+                f" {_code_of(answer.get('error'))}",
+                code="refused",
             )
         if sent["outcome"] != "sent":
             cause = f"WhatsApp did not confirm it within {ANSWER:.0f} s"
@@ -113,6 +132,27 @@ class ProgramMessages:
             if feature not in can:
                 words = f"cannot send {feature}: this program sends {', '.join(sorted(can))}"
                 raise EngineError(words[:300], code="not_supported")
+
+
+def _why_unknown(error: EngineError) -> str:
+    """The words of a program may hold the message, or its receiver."""
+    if error.code in ("timeout", "interrupted"):
+        return str(error)
+    return f"the program failed while it sent the message ({_code_of(error.code)})"
+
+
+def _without_text(error: EngineError, message: Mapping[str, Any]) -> EngineError:
+    """The same error, in words that do not hold what was to be sent."""
+    words, held = str(error), (str(message.get("text") or ""), str(message["to"]).partition("@")[0])
+    if not any(part and part in words for part in held):
+        return error
+    return EngineError(f"cannot send: the program says {error.code}", code=error.code)
+
+
+def _code_of(told: object) -> str:
+    """A code of WhatsApp's or the program's: no words of its own."""
+    code = str(told) if isinstance(told, (str, int)) else ""
+    return code if _ERROR_OF_WHATSAPP.fullmatch(code) else "that has no code"
 
 
 def _repeats(speech: Conversation) -> bool:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[3] / "scripts" / "examples"))
 
@@ -35,6 +36,23 @@ def tell() -> None:
                 agent._lock.acquire()
             elif do == "exit":
                 sys.exit(int(more))
+
+
+def sends(how: str) -> None:
+    """It notes each message, and fails or refuses it then, in words that hold the message."""
+    agent = Agent(look=lambda: True, send=lambda message: message["key"])
+
+    def send(call: dict[str, Any]) -> dict[str, Any]:
+        message = call["message"]
+        with (HERE.parent / "sent").open("a") as file:
+            file.write(f"{message['key']}\n")
+        if how == "raises":
+            raise TimeoutError
+        return {"outcome": how, "error": f"no {message['text']} to {message['to']}", "id": {}}
+
+    agent._works["send"] = send
+    agent.tell("open", account="4915112345678")
+    signal.pause()
 
 
 def quiet() -> None:
@@ -112,4 +130,4 @@ def notify(text: str) -> None:
 
 
 if __name__ == "__main__":
-    globals()[sys.argv[1]]()
+    globals()[sys.argv[1]](*sys.argv[2:])

@@ -39,3 +39,25 @@ async def test_the_example_answers_keeps_and_sends(bench: ProgramBench) -> None:
     assert await bench.stop() == 0
     with socket.socket() as probe:
         assert probe.connect_ex(("127.0.0.1", port)) != 0
+
+
+@pytest.mark.parametrize("how", ["raises", "refused", "sent"])
+async def test_what_failed_after_it_may_have_gone_is_not_sent_again(
+    bench: ProgramBench, how: str
+) -> None:
+    """A library's exception comes after the message as well as before it."""
+    bench.run("sends", how, messages=True)
+    link = await bench.linked()
+    await bench.is_now("CONNECTED")
+    order = {"type": "text", "to": "4915112345678", "text": "private words", "key": "k" * 64}
+    if how == "refused":
+        with pytest.raises(EngineError, match="error that has no code") as told:
+            await link.call("send", {"message": order})
+        assert told.value.code == "refused"
+        assert not {"private", "4915112345678"} & set(str(told.value).split())
+        return
+    answer = await link.call("send", {"message": order})
+    assert answer["outcome"] == ("unknown" if how == "raises" else "sent")
+    assert (answer["id"], "private" in str(answer)) == ("", False)
+    assert (await link.call("send", {"message": order}))["outcome"] == answer["outcome"]
+    assert await bench.file("sent") == "k" * 64 + "\n", "once"
