@@ -30,8 +30,9 @@ class ArrayTable:
     """Each session of this engine names one of the rows, by its setting of the table's name: its
     worker gets that row."""
     place: Callable[[Any], tuple[str, ...]] = lambda _row: ()
-    """Where the files of each session with this row lie, and what else tells them apart: two of
-    which all is the same would be one session, twice. () = each has a place of its own."""
+    """The path where the files of each session with this row lie; then that place itself, and what
+    else tells sessions in it apart: two of which all of that is the same would be one session,
+    twice. () = each has a place of its own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,15 +118,17 @@ def _twin(config: Config, instance: Instance, others: Iterable[Instance]) -> str
     if not (place := session_place(config, instance)):
         return ""
     rest = (its for its in others if its.id != instance.id and its.engine == instance.engine)
-    return next((its.id for its in rest if session_place(config, its) == place), "")
+    return next((its.id for its in rest if session_place(config, its)[1:] == place[1:]), "")
 
 
 def shared_sessions(config: Config, instances: Iterable[Instance]) -> Iterator[tuple[str, str]]:
     """Each two instances of which agent.toml makes one session."""
-    ordered = sorted(instances, key=lambda its: its.id)
-    for at, instance in enumerate(ordered):
-        if twin := _twin(config, instance, ordered[:at]):
-            yield twin, instance.id
+    first: dict[tuple[str, ...], str] = {}
+    for instance in sorted(instances, key=lambda its: its.id):
+        if place := session_place(config, instance):
+            twin = first.setdefault((instance.engine, *place[1:]), instance.id)
+            if twin != instance.id:
+                yield twin, instance.id
 
 
 def session_place(config: Config, instance: Instance) -> tuple[str, ...]:

@@ -17,6 +17,7 @@ from agent.config import Config, load_config
 from agent.config.settings_file import change_rows, with_rows
 from agent.engines.program.declaration import ProgramDeclaration
 from agent.errors import InvalidRequest, Refused
+from agent.log import clean
 from agent.wings.programs.pm2 import Bot, as_row, free_id, read_list, render
 from agent.wings.programs.pm2_list import Pm2List, read_pm2
 from agent.wings.programs.settings import hide_values, programs_of
@@ -25,6 +26,7 @@ SOURCE = "pm2"
 ALSO = " or from the bots that pm2 runs"
 PLACES = ", or the word pm2"
 _RELOADS, _EVERY = 15.0, 0.1
+BACKSLASH, QUOTE = "\\", "'"
 _NOT_FOR_PM2 = ("id", "replace", "enable")
 
 
@@ -136,7 +138,12 @@ def _create(client: Client, path: Path, bots: Sequence[Bot]) -> dict[str, str]:
             if program.name not in running:
                 id = running[program.name] = free_id(program.name, taken)
                 taken.add(id)
-                _create_one(client, path, id, _settings(program, bot))
+                try:
+                    _create_one(client, path, id, _settings(program, bot))
+                except AgentSaidNo as error:
+                    bot.refused = f"{program.name}: {error}"
+                    del running[program.name]
+                    continue
             ids[program.name] = running[program.name]
     return ids
 
@@ -176,8 +183,8 @@ class _Told:
 def _tell(options: argparse.Namespace, listed: Pm2List, ids: Mapping[str, str], told: _Told) -> int:
     shown, lines = [], [f"read from {listed.source}; {told.done}"]
     for bot in told.bots:
-        instances = [ids[program.name] for program in bot.programs]
-        move = _move(bot, instances, listed.command)
+        instances = [ids[program.name] for program in bot.programs if program.name in ids]
+        move = _move(bot, instances, listed.command) if instances and not bot.refused else ""
         shown.append(
             {
                 "pm2": bot.name,
@@ -185,19 +192,31 @@ def _tell(options: argparse.Namespace, listed: Pm2List, ids: Mapping[str, str], 
                 "instances": instances,
                 "memory_limit": bot.memory_limit,
                 "not_taken_over": bot.notes,
+                "refused": bot.refused,
                 "move": move,
             }
         )
-        lines += ["", f"{bot.name}: {', '.join(instances)}, disabled"]
+        made = f"{', '.join(instances)}, disabled" if instances else "not moved"
+        lines += ["", f"{clean(bot.name)}: {made}"]
         lines += [f"  not taken over: {note}" for note in bot.notes]
-        lines += [f"  {move}"]
+        lines += [f"  it does not move: {clean(bot.refused)}"] if bot.refused else []
+        lines += [f"  {move}"] if move else []
     lines += ["", "Each of these commands ends pm2's, then starts ours. On systemd, before it:"]
     lines += ["  wa-agent programs drop-in PROGRAM prints what its unit must be shown"]
     answer = {"source": listed.source, "bots": shown, "tables": told.tables}
-    return print_answer(options, answer, "\n".join([*told.tables.splitlines(), "", *lines]).strip())
+    good = not any(bot.refused for bot in told.bots)
+    text = "\n".join([*told.tables.splitlines(), "", *lines]).strip()
+    return print_answer(options, answer, text, good=good)
 
 
 def _move(bot: Bot, instances: Sequence[str], pm2: str) -> str:
     """pm2 ends it, and forgets it for the next boot, before ours may start: never both."""
     enable = " && ".join(f"wa-agent enable {id}" for id in instances)
-    return f"{pm2} stop {shlex.quote(bot.name)} && {pm2} save && {enable}"
+    return f"{pm2} stop {_quoted(bot.name)} && {pm2} save && {enable}"
+
+
+def _quoted(name: str) -> str:
+    """For a shell; of control characters bash reads what a terminal can show."""
+    if name.isprintable():
+        return shlex.quote(name)
+    return f"$'{clean(name.replace(BACKSLASH, BACKSLASH * 2)).replace(QUOTE, BACKSLASH + QUOTE)}'"

@@ -5,12 +5,12 @@ import os
 import re
 import shlex
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from agent.engines.program.declaration import ProgramDeclaration, variable_fault
+from agent.engines.program.declaration import ProgramDeclaration, find_faults, variable_fault
 from agent.errors import InvalidRequest
 
 LARGEST = 16 << 20
@@ -37,6 +37,8 @@ class Bot:
     memory_limit: int = 0
     notes: list[str] = field(default_factory=list)
     """What has no counterpart here."""
+    refused: str = ""
+    """Why it does not move, all of it or from some process on."""
 
 
 def read_list(raw: bytes, shell: Mapping[str, str]) -> list[Bot]:
@@ -49,14 +51,41 @@ def read_list(raw: bytes, shell: Mapping[str, str]) -> list[Bot]:
         bot = bots.setdefault(name, Bot(name))
         many = names.count(name) > 1
         id = free_id(f"{name}-{len(bot.programs) + 1}" if many else name, taken)
+        program = _program(row, id, shell, many=many)
+        if fault := _why_not(row, program):
+            bot.refused = fault
+            continue
         taken.add(id)
         if not bot.programs:
             bot.memory_limit = _bytes(row.get("max_memory_restart"))
             bot.notes = list(_notes(row))
             if many:
                 bot.notes.append("its processes run in one folder: each needs a session of its own")
-        bot.programs.append(_program(row, id, shell, many=many))
+        bot.programs.append(program)
+    _note_shared(list(bots.values()))
     return list(bots.values())
+
+
+def _why_not(row: Mapping[str, Any], program: ProgramDeclaration) -> str:
+    if not row.get("pm_exec_path"):
+        return "pm2's list names no script of it"
+    return next((f"its {key}: {cause}" for key, cause in find_faults(program)), "")
+
+
+def _note_shared(bots: Sequence[Bot]) -> None:
+    """An argument or a variable may choose the session; here nothing tells."""
+    for bot in bots:
+        mine = {program.folder for program in bot.programs}
+        others = [
+            _line(its.name)
+            for its in bots
+            if its is not bot and mine & {program.folder for program in its.programs}
+        ]
+        if others:
+            bot.notes.append(
+                f"it runs in one folder with {', '.join(others[:5])}: enable both only where each"
+                " has a session of its own"
+            )
 
 
 def render(bots: Iterable[Bot]) -> str:
@@ -101,11 +130,14 @@ def _rows(raw: bytes) -> list[Mapping[str, Any]]:
         rows = json.loads(told.encode("utf-8", "replace"))
     except (ValueError, RecursionError):
         rows = None
-    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+    if not isinstance(rows, list):
         raise InvalidRequest(
             "cannot read it: it is no list of pm2's (`pm2 save` writes one)", field="dump"
         )
-    inner = [row["pm2_env"] if isinstance(row.get("pm2_env"), dict) else row for row in rows]
+    whole = [row for row in rows if isinstance(row, dict)]
+    if rows and not whole:
+        raise InvalidRequest("cannot read it: it is no list of pm2's bots", field="dump")
+    inner = [row["pm2_env"] if isinstance(row.get("pm2_env"), dict) else row for row in whole]
     return [row for row in inner if not row.get("pmx_module")]
 
 

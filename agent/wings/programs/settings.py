@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from os.path import normpath
+from os.path import normpath, realpath
+from pathlib import Path
 
 from agent.config.config import Config
 from agent.config.problem import Problem
@@ -37,11 +38,20 @@ def place_of(program: ProgramDeclaration) -> tuple[str, ...]:
     """A relative `session` lies in each instance's own folder, as all does without `folder`. In one
     folder a command or a variable may choose the session; WA_INSTANCE alone is no proof of it."""
     if program.session.startswith("/"):
-        return (normpath(program.session),)
+        return (normpath(program.session), _folder_itself(program.session))
     if not program.folder or program.session:
         return ()
     given = (*program.command, "", *program.environment, "", program.environment_file)
-    return (normpath(program.folder), *given)
+    return (normpath(program.folder), _folder_itself(program.folder), *given)
+
+
+def _folder_itself(path: str) -> str:
+    """The same for all its names: links and bind mounts are ways to one folder."""
+    try:
+        found = Path(path).stat()
+    except OSError:  # not there yet, or not for this user to see
+        return realpath(path)
+    return f"{found.st_dev}:{found.st_ino}"
 
 
 HEAD = """\

@@ -1,6 +1,7 @@
 """Bots that a real pm2 runs become instances with one command, and keep their pairings."""
 
 import asyncio
+import json
 import os
 import re
 import shutil
@@ -20,6 +21,8 @@ from tests.wings.programs.conftest import Pm2
 
 BOTS = 8
 SLOWER = {"WA_AGENT_HEALTH__TIMEOUT": "5", "WA_AGENT_HEALTH__INTERVAL": "5"}
+EVIL = "\x1b[2J'\\\n  pm2 stop x && rm -rf /  odd"
+ODD = "2j-pm2-stop-x-rm--rf-odd"
 HEAD = "# Written by hand.\n"
 
 
@@ -143,3 +146,40 @@ async def test_what_cannot_be_used_for_pm2_changes_nothing(
     status, said = await cli(agent, "import", "pm2", "--config", other, "--dump", dump)
     assert (status, "does not read" in said) == (4, True), said
     assert agent.config.read_text() == before
+
+
+async def test_an_odd_bot_keeps_no_other_from_moving(
+    make_agent: Callable[..., RunningAgent], tmp_path: Path
+) -> None:
+    """One that is refused is named, with why; the others have their lines."""
+    agent = make_agent()
+    await agent.start()
+    (folder := tmp_path / "bot").mkdir()
+    other = {"pm_exec_path": str(folder / "bot.js"), "exec_interpreter": "node", "env": {}}
+    plain = {**other, "pm_cwd": str(folder)}
+    rows = [
+        None,
+        {**plain, "name": "good"},
+        {**plain, "name": "same"},
+        {**other, "name": "relative", "pm_cwd": "srv/bot"},
+        {"name": "scriptless"},
+        {**other, "name": "last", "pm_cwd": str(tmp_path), "args": ["two\nlines"]},
+        {**other, "name": EVIL, "pm_cwd": str(tmp_path / "odd")},
+    ]
+    (dump := tmp_path / "dump.pm2").write_text(json.dumps(rows))
+    status, said = await cli(agent, "import", "pm2", "--config", agent.config, "--dump", dump)
+    assert status == 1, said
+    moves = [line for line in said.splitlines() if "&& wa-agent enable" in line]
+    assert [line.rpartition(" ")[2] for line in moves] == ["good", "last", ODD]
+    assert "\x1b" not in said
+    spoken = await asyncio.create_subprocess_exec(
+        *("bash", "-c", f'pm2() {{ printf %s "$2"; exit 1; }}; {moves[2]}'),
+        stdout=asyncio.subprocess.PIPE,
+    )
+    assert (await spoken.communicate())[0].decode() == EVIL
+    assert "it does not move: same: cannot run same" in said
+    assert "it does not move: its folder: it must be an absolute path" in said
+    assert "names no script" in said
+    assert said.count("it runs in one folder with ") == 2
+    shown = (await agent.do("GET", "/api/instances"))["instances"]
+    assert sorted(its["id"] for its in shown) == [ODD, "good", "last"]

@@ -6,7 +6,7 @@ import pytest
 
 from agent.config import Config, load_config
 from agent.config.render import without_secrets
-from agent.config.wing_tables import check_declared, declared_for
+from agent.config.wing_tables import check_declared, declared_for, shared_sessions
 from agent.core.model import Instance, InstanceId
 from agent.errors import ConfigError, InvalidRequest, Refused
 from agent.wings.programs.reach import render_reach
@@ -127,6 +127,19 @@ def test_a_place_of_one_session_gets_no_second_instance(
     with pytest.raises(Refused, match=r"cannot run shop as program shopbot: till has") as caught:
         check_declared(config, rest[0], rest)
     assert (caught.value.code, caught.value.field) == ("session_shared", "settings.program")
+
+
+def test_another_name_of_a_folder_is_no_other_place(tmp_path: Path) -> None:
+    (folder := tmp_path / "bot").mkdir()
+    (tmp_path / "link").symlink_to(folder)
+    (tmp_path / "up").symlink_to(tmp_path)
+    till = Instance(InstanceId("till"), "program", True, {"program": "tillbot"})
+    here, other = f'folder = "{folder}"\n', GOOD.replace('"shopbot"', '"tillbot"')
+    for name in ("link", "up/bot", "up/link/", "./bot"):
+        config = load(tmp_path, GOOD + here + other + f'folder = "{tmp_path}/{name}"\n')
+        with pytest.raises(Refused, match="one session must not run twice"):
+            check_declared(config, till, [shop(program="shopbot")])
+        assert [*shared_sessions(config, [till, shop(program="shopbot")])] == [("shop", "till")]
 
 
 def test_two_instances_of_one_program_with_a_folder_are_refused(tmp_path: Path) -> None:
