@@ -24,8 +24,7 @@ WAIT_SENTENCES = {
     "backend_circuit": "its backend left several checks or requests in a row without an answer;"
     " one session tries first",
     "backend_missing": "agent.toml declares no [[backend]] of the name in its settings",
-    NO_LEASE: "this machine has no lease for it: the fleet's database is away or has just"
-    " started, another machine owns the session, or agent.toml has no [fleet]",
+    NO_LEASE: "this machine has no lease for it: wa-agent fleet status",
     UNREACHABLE: "this machine cannot reach the address that it needs",
     "network_down": "many sessions lost their connection at once; one of them tries first",
     "incident": "many instances of its engine fail the same way; one of them tries first",

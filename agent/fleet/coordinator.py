@@ -1,6 +1,6 @@
 """The rows that a machine gives to the fleet's database, and those that it gets from it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,6 +25,8 @@ class Machine:
     labels: Mapping[str, str] = field(default_factory=dict)
     engines: frozenset[str] = frozenset()
     version: str = ""
+    renewals: int = 0
+    """The last number of its own that it heard."""
     key_fingerprint: str = ""
     """The fleet keeps the first one, and refuses a machine that has another."""
 
@@ -47,9 +49,10 @@ class MachineRow:
     name: str
     epoch: int
     renewals: int
-    rivals: frozenset[int]
+    rivals: Collection[int]
     alive: bool
-    """By the database's clock: for showing, and for naming rivals; it allows no takeover."""
+    """By the database's clock, and not seen to be off: for showing, and for naming rivals; it
+    allows no takeover."""
     address: str
     capacity: int
     sessions: int

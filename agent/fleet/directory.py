@@ -32,6 +32,7 @@ class Directory:
         self._by_id: Mapping[int, MachineRow] = {}
         self._generation = -1
         self._read_at = -EVERY
+        self._answered_at = boot_now()
         self._wake = asyncio.Event()
         self._turn = asyncio.Lock()
 
@@ -49,6 +50,16 @@ class Directory:
         """ "" = no machine owns it."""
         row = self.owner(id)
         return "" if row is None else row.name
+
+    @property
+    def age(self) -> float:
+        """Seconds since the database was read."""
+        return boot_now() - self._answered_at
+
+    def renewed_seconds_ago(self, row: MachineRow) -> float | None:
+        """By now, of a row that was read then; None: it never renewed."""
+        seen = row.seconds_since_renewal
+        return None if seen is None else seen + self.age
 
     def name_of(self, machine: int) -> str:
         row = self._by_id.get(machine)
@@ -74,6 +85,7 @@ class Directory:
             changes = await self._coordinator.directory(self._generation)
             self.machines = {row.name: row for row in machines}
             self._by_id = {row.id: row for row in machines}
+            self._answered_at = boot_now()
             if changes.whole:
                 self.sessions.clear()
             for id in changes.deleted:

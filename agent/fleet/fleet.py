@@ -92,6 +92,7 @@ async def open_fleet(config: Config) -> Fleet:
         counts=counts,
     )
     await keeper.load()
+    coordinator.lapsed = requests.lapsed = keeper.takeovers.lapsed
     return Fleet(
         section.machine,
         section.policy,

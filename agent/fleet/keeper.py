@@ -48,10 +48,9 @@ class Keeper:
         self._machine = machine
         self._policy = policy
         self._memory = Memory(path)
-        self._ask_rival = ask_rival
-        self._changed = changed
+        self._ask_rival, self._changed = ask_rival, changed
         self.counts = counts or FleetCounts()
-        self._takeovers = Takeovers(coordinator, self._memory, policy, self.counts)
+        self.takeovers = Takeovers(coordinator, self._memory, policy, self.counts)
         self.losses = 0
         """How often records were lost, were accepted, and what this machine owns was read again."""
         self._unread = False
@@ -91,21 +90,22 @@ class Keeper:
         await self._memory.load(self._boot, boot_now(), self._policy)
         known = self._memory.now
         self._rivals, self._unread = known.rivals, known.lost
-        place = self._machine.place
-        if member := self.resuming.begin(known, self._boot, self._policy.ttl, place):
+        ttl, place = self._policy.ttl, self._machine.place
+        if member := self.resuming.begin(known, self._boot, ttl, place):
             self._member = member
         self._loaded = True
 
     async def join(self) -> Member:
         if not self._loaded:
             await self.load()
-        machine = replace(self._machine, installation=self._memory.now.installation)
+        known = self._memory.now
+        machine = replace(self._machine, installation=known.installation, renewals=known.renewals)
         member = await self._coordinator.join(machine)
         # A database that lost records says so at the first renewal: it compares the numbers.
-        renewals = max(member.renewals, self._memory.now.renewals)
+        renewals = max(member.renewals, known.renewals)
         if self.resuming.active:
             self.resuming.joined(self._member, member)
-        self._member = replace(member, renewals=renewals, losses=self._memory.now.losses)
+        self._member = replace(member, renewals=renewals, losses=known.losses)
         self.joined.set()
         return self._member
 
@@ -190,7 +190,7 @@ class Keeper:
             self._answered = number
             self._answer.notify_all()
         if self.settled and renewal.accepted:
-            await self._takeovers.take_over(self._member, self._lease, renewal)
+            await self.takeovers.take_over(self._member, self._lease, renewal)
 
     async def next_renewal(self) -> None:
         """Until one is answered that begins from now on: an earlier hand-over is void or done."""
@@ -230,8 +230,8 @@ class Keeper:
             self._owned, self._changes = (), -1
         self._lease, self.lease_by = renewed(self._lease, begun, self._policy), "renewal"
         self.counts.renewals["renewed"] += 1
-        await self._takeovers.see(self._member, renewal, answered)
-        seen = self._takeovers.sightings
+        await self.takeovers.see(self._member, renewal, answered)
+        seen = self.takeovers.sightings
         self._rivals = rivals_after(self._rivals, renewal.alive, seen, answered, self._policy)
         lost = self._memory.now.lost
         if not renewal.halted and (lost or renewal.changes != self._changes):

@@ -36,7 +36,7 @@ class Takeovers:
         """Take in what a renewal's answer, there at `answered`, tells of the other machines."""
         self.sightings = look(self.sightings, renewal.renewals, answered, self.policy)
         fresh = answered - self._read_at < READ_EVERY
-        if fresh and not renewal.alive - self.rows.keys() and not self.lapsed(member):
+        if fresh and not renewal.alive - self.rows.keys() and not self._others(member):
             return
         self.rows = {row.id: row for row in await self.coordinator.machines()}
         self._read_at = answered
@@ -50,27 +50,29 @@ class Takeovers:
 
     async def take_over(self, member: Member, lease: Lease, renewal: Renewal) -> None:
         """Whatever may be taken over now."""
-        for id in self.lapsed(member):
+        for id in self._others(member):
             row = self.rows.get(id)
             same = row is not None and row.renewals == renewal.renewals[id]
             if row is not None and same and self._refusal(member, lease, row) is None:
                 await self._move_sessions_of(row, member, lease)
 
-    def lapsed(self, member: Member) -> list[int]:
-        """Machines whose number stands still for so long that they may be taken over."""
+    def lapsed(self) -> dict[int, int]:
+        """Machines whose number stands still for so long that they may be taken over: id → it."""
         now, ttl = boot_now(), self.policy.ttl
         seen = self.sightings.machines.items()
-        return [id for id, it in seen if id != member.id and now >= it.at + ttl]
+        return {id: it.renewals for id, it in seen if now >= it.at + ttl}
+
+    def _others(self, member: Member) -> list[int]:
+        return [id for id in self.lapsed() if id != member.id]
 
     def _refusal(self, member: Member, lease: Lease, row: MachineRow) -> Refusal | None:
         me = Standing(member.id, lease, self.memory.now.promises, self.sightings)
-        peer = Peer(row.id, row.epoch, row.rivals, row.sessions)
+        peer = Peer(row.id, row.epoch, frozenset(row.rivals), row.sessions)
         return refuse_takeover(me, peer, boot_now(), self.policy)
 
     async def _move_sessions_of(self, row: MachineRow, member: Member, lease: Lease) -> None:
         movable = await self.coordinator.movable(row.id)
-        lapsed = self.lapsed(member)
-        # By the database's clock, which may have been set back, they may be alive for long.
+        lapsed = self.lapsed()
         to = machines_for(movable, [it for it in self.rows.values() if it.id not in lapsed])
         if not to or not await self._begin(row, member, lease):
             return

@@ -130,9 +130,8 @@ class Supervision:
             idle=settings.machine_is_idle,
             jitter=lambda: random.uniform(0.0, settings.config.start.spread),
         )
-        self._turns = Turns(
-            gates, self.room, self.reaching, self.backends.ask, self.backends.why_away
-        )
+        ask, why_away = self.backends.ask, self.backends.why_away
+        self._turns = Turns(gates, self.room, self.reaching, ask, why_away)
 
     def _build_sessions(self) -> None:
         """The sessions, and those who act on them."""
@@ -140,6 +139,7 @@ class Supervision:
         has, version = self.incidents.has, self.backends.server_version
         sources = ViewSources(self.ground.host, self._turns, settings, has, version)
         self.registry = Registry(store, sources, root, self._facts)
+        self.registry.tenure = self._turns.tenure
         self.messages = KeptMessages(self.registry, HighestCursors(store, self.registry))
         self.registry.of_wings = worker_settings(settings.config)
         self.registry.declared = lambda its: declared_for(settings.config, its)

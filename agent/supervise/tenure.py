@@ -18,6 +18,8 @@ class Owner(Protocol):
 
     def wait_reason(self, facts: Facts) -> str: ...
 
+    def wait_sentence(self, facts: Facts) -> str: ...
+
     def attached(self, id: InstanceId) -> None: ...
 
     async def claim(self, instance: Instance) -> None: ...
@@ -42,6 +44,15 @@ class Tenure:
         if self.owner is not None:
             return self.owner.wait_reason(facts)
         return NO_LEASE if facts.instance.leased else ""
+
+    def wait_sentence(self, facts: Facts) -> str:
+        """What keeps the machine's lease from a session that waits for it."""
+        if self.owner is not None:
+            return self.owner.wait_sentence(facts)
+        return (
+            f"{facts.id} is a fleet's session, and agent.toml has no [fleet]: put [fleet] back; or,"
+            f" if the fleet is gone for good: wa-agent fleet release {facts.id}"
+        )
 
     def attached(self, id: InstanceId) -> None:
         """Its worker can be called now."""

@@ -41,6 +41,7 @@ TTL = 60.0
 @dataclass(frozen=True)
 class Status:
     machines: Sequence[MachineRow]
+    machines_age: float = 0.0
     database_reachable: bool = True
     database_error: str = ""
     database_since_wall: float = 0.0

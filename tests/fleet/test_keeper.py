@@ -71,6 +71,11 @@ class Node:
         return self.keeper._member.id
 
     @property
+    def rivals(self) -> frozenset[int]:
+        """Those whose promises it needs while the database is away."""
+        return self.keeper.memory.rivals
+
+    @property
     def running(self) -> set[str]:
         return {id for id, until in self.runs.items() if boot_now() < until}
 
@@ -357,7 +362,8 @@ async def test_a_machine_that_was_forgotten_runs_nothing_of_before_when_it_joins
 ) -> None:
     a, b, _ = nodes = await three()
     async with cut_off(nodes, eventually, monkeypatch):
-        await fleet.coordinator().forget(b.keeper.member, a.id)
+        number = b.keeper.takeovers.lapsed()[a.id]
+        assert await fleet.coordinator().forget(b.keeper.member, a.id, number)
     with monkeypatch.context() as cut:
         # It renews, and is cut off before it has read what it owns.
         cut.setattr(a.coordinator, "owned", _away)

@@ -103,7 +103,7 @@ async def test_a_renewal_that_arrives_late_names_no_rivals(fleet: Fleet):
     late = await second.renew(b, frozenset({a.id, 77}), 0, 5)
     assert (late.accepted, late.epoch, late.asked) == (False, b.epoch, 6)
     assert late.renewals == renewals[-1].renewals
-    assert {row.id: row.rivals for row in await first.machines()}[b.id] == {a.id}
+    assert {row.id: set(row.rivals) for row in await first.machines()}[b.id] == {a.id}
     # A machine that was made again from an older image goes on above what it is answered.
     assert (await second.renew(b, frozenset(), 0, late.asked + 1)).accepted
     assert (await second.renew(b, frozenset({a.id}), 0)).accepted, "an older program counts none"

@@ -109,8 +109,17 @@ async def test_only_a_machine_that_was_named_takes_over_until_an_operator_says_s
     third, c = await fleet.joined("c")
     c = await renewed(third, c)
     assert not await third.take_over(c, b.id, b.epoch, b.renewals, {"shop": c.id})
-    await first.forget(c, b.id)
+    assert await first.forget(c, b.id, b.renewals)
     assert await third.take_over(c, b.id, b.epoch, b.renewals, {"shop": c.id})
+
+
+async def test_a_machine_that_renewed_meanwhile_is_not_forgotten(fleet: Fleet):
+    _, a, second, b = await two_machines(fleet)
+    third, c = await fleet.joined("c")
+    later = await renewed(second, b, a.id)
+    assert not await third.forget(c, b.id, b.renewals)
+    assert not await third.take_over(c, b.id, later.epoch, later.renewals, {"shop": c.id})
+    assert await owners(fleet) == {"shop": b.id}
 
 
 async def test_of_two_takeovers_at_once_one_happens(fleet: Fleet):

@@ -222,7 +222,7 @@ async def _tries(other: PostgresCoordinator, member: Member, own: Member, comman
     assert not await other.delete(member, "shop", 0)
     await other.publish(member, {"shop": {"state": "wrong"}})
     await other.set_capacity(member, 0)
-    await other.forget(member, 1)
+    assert not await other.forget(member, 1, 0)
     assert not await other.take_commands(member, 10)
     assert not await other.end_command(member, command, "done", {})
     for refusing in (

@@ -137,8 +137,8 @@ async def test_a_machine_is_drained_by_its_name(fleet: Fleet):
 async def test_a_forgotten_machine_without_sessions_goes_off_the_list_until_it_joins(fleet: Fleet):
     first, a, _, b = await two_machines(fleet)
     third, c = await fleet.joined("c")
-    await first.forget(a, c.id)
-    await first.forget(a, b.id)
+    assert await first.forget(a, c.id, c.renewals)
+    assert await first.forget(a, b.id, b.renewals)
     assert [row.name for row in await first.machines()] == ["a", "b"], "b owns one and lives"
     with pytest.raises(Refused):
         await third.renew(c, frozenset(), 0)

@@ -131,7 +131,7 @@ def _key(asked: SessionRequest) -> str:
 
 
 def _away(asked: SessionRequest, owner: MachineRow, cause: str) -> TryLater:
-    seconds = owner.seconds_since_renewal
+    seconds = asked.face.directory.renewed_seconds_ago(owner)
     since = (
         "never renewed its lease" if seconds is None else f"renewed its lease {seconds:.0f} s ago"
     )

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from agent.api.present import with_wait
@@ -52,7 +52,8 @@ class PublishedViews:
             async with asyncio.timeout(_PATIENCE):
                 rows = await self.coordinator.views(ids=[id])
         except (WaError, TimeoutError):
-            return (self.rows or {}).get(id)
+            row, since = (self.rows or {}).get(id), boot_now() - self._read_at
+            return row and replace(row, age_seconds=row.age_seconds + since)
         return next(iter(rows), None)
 
     def listed(self, row: ViewRow, owner: MachineRow | None) -> dict[str, Any]:

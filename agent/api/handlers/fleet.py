@@ -58,6 +58,7 @@ async def show(call: Call) -> Json:
         "halted": status.halted,
         "settled": status.settled,
         "machines": [_show_machine(row, reached.get(row.name)) for row in status.machines],
+        "machines_as_of_seconds": round(status.machines_age, 3),
         "waiting": [
             {"id": id, "why": why, "machine": machine} for id, why, machine in status.waiting
         ],

@@ -64,6 +64,8 @@ def _about(fleet: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield "database", f"answers{since}"
     else:
         yield "database", f"has not answered{since}: {database['error']}"
+    if old := fleet.get("machines_as_of_seconds"):
+        yield "machines", f"below as they were {duration(old)} ago, and what waits as well"
     if fleet["halted"]:
         yield "halted", f"{fleet['halted']} (wa-agent fleet accept)"
     elif not fleet["settled"] and database["reachable"]:

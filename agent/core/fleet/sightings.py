@@ -44,10 +44,11 @@ def look(
 def rivals_after(
     named: Set[int], alive: Set[int], sightings: Sightings, now: float, policy: LeasePolicy
 ) -> frozenset[int]:
-    """What the next renewal names: who is alive by the database's clock, and who was named and has
-    renewed within a ttl by ours. Another clock there, or an outage, makes no machine a stranger."""
-    seen = sightings.machines
-    return frozenset(alive) | {it for it in named if it in seen and now < seen[it].at + policy.ttl}
+    """What the next renewal names: of those that are alive by the database's clock, and of those
+    that were named, who has renewed within a ttl by ours. Another clock there, or an outage, makes
+    no machine a stranger, and keeps none that is off among those that must promise."""
+    fresh = {it for it, seen in sightings.machines.items() if now < seen.at + policy.ttl}
+    return frozenset((alive | named) & fresh)
 
 
 def lapses_at(sightings: Sightings, machine: int, policy: LeasePolicy) -> float | None:

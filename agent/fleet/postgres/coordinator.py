@@ -2,7 +2,7 @@
 
 import uuid
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import fields
+from dataclasses import replace
 from typing import Any
 
 from psycopg.types.json import Jsonb
@@ -25,11 +25,11 @@ from agent.fleet.coordinator import (
 from agent.fleet.postgres import documents
 from agent.fleet.postgres.database import Database
 from agent.fleet.postgres.documents import COMMAND, document, told_document
+from agent.fleet.postgres.joining import Joining
 from agent.fleet.postgres.listening import listen
-from agent.fleet.postgres.tables import NUMBERED
+from agent.fleet.postgres.tables import CLOCKLESS, NUMBERED
 from agent.fleet.waiting import CommandRow, Notice, ViewRow
 
-_MACHINE = tuple(field.name for field in fields(MachineRow))
 _KEPT_DELETIONS = 10_000  # generations: see `remove_session`
 
 
@@ -40,25 +40,14 @@ class PostgresCoordinator:
         self._address = address
         self._ttl = ttl
         self._database = Database(address, timeout)
+        self._joining = Joining(self._database, ttl)
         self._do = self._database.do
+        self.lapsed: Callable[[], Mapping[int, int]] = dict
+        """Machines that are off, by their numbers: see `Takeovers.lapsed`."""
 
     async def join(self, machine: Machine) -> Member:
-        ((id, epoch, renewals),) = await self._database.rows_of(
-            "join_fleet",
-            "*",
-            machine.name,
-            uuid.UUID(machine.installation),
-            machine.address,
-            machine.capacity,
-            Jsonb(dict(machine.labels)),
-            sorted(machine.engines),
-            machine.version,
-            machine.key_fingerprint,
-            machine.place,
-            self._ttl,
-            newer=(machine.folder,),
-        )
-        return Member(id, epoch, renewals, machine.place, machine.folder)
+        """Refused while another agent may run with this machine's identity."""
+        return await self._joining.join(machine)
 
     async def leave(self, member: Member, sessions: Collection[str]) -> bool:
         """Take the machine and its sessions out; False: it owns others, or has another epoch."""
@@ -78,7 +67,7 @@ class PostgresCoordinator:
             generation,
             self._ttl,
             member.place,
-            newer=(member.losses, asked or None, member.folder),
+            newer={NUMBERED: (member.losses, asked or None, member.folder)},
         )
         if not rows or rows[0][1] is None:
             raise Refused(
@@ -91,9 +80,13 @@ class PostgresCoordinator:
         return Renewal(accepted, epoch, renewals, frozenset(alive), *rest)
 
     async def machines(self) -> Sequence[MachineRow]:
+        """By the database's clock alone, dead ones could be alive for long: it may be set back."""
+        rows = await self._database.rows(documents.MACHINES)
+        lapsed = self.lapsed()
+        machines = (MachineRow(*row) for row in rows)
         return [
-            MachineRow(**dict(zip(_MACHINE, (*row[:4], frozenset(row[4]), *row[5:]), strict=True)))
-            for row in await self._database.rows(documents.MACHINES)
+            replace(row, alive=False) if lapsed.get(row.id) == row.renewals else row
+            for row in machines
         ]
 
     async def set_drained(self, name: str, drained: bool) -> bool:
@@ -179,7 +172,11 @@ class PostgresCoordinator:
     ) -> bool:
         """False: not written, as the session has a newer epoch, or its stored copy that number."""
         copy = (session, epoch, packed)
-        return bool(await self._do("store_copy", member.id, member.epoch, *copy, newer=(number,)))
+        return bool(
+            await self._do(
+                "store_copy", member.id, member.epoch, *copy, newer={NUMBERED: (number,)}
+            )
+        )
 
     async def stored(self, session: str) -> Stored | None:
         rows = await self._database.rows(
@@ -271,9 +268,9 @@ class PostgresCoordinator:
     ) -> Sequence[CommandRow]:
         """The oldest for this machine: begun, so that no other gets them; and begun ones that
         `known` lacks, as their answer was lost."""
-        newer = (None if known is None else [uuid.UUID(id) for id in known],)
+        begun = None if known is None else [uuid.UUID(id) for id in known]
         rows = await self._database.rows_of(
-            "take_commands", COMMAND, member.id, member.epoch, limit, newer=newer
+            "take_commands", COMMAND, member.id, member.epoch, limit, newer={NUMBERED: (begun,)}
         )
         return [CommandRow(*row) for row in rows]
 
@@ -298,14 +295,17 @@ class PostgresCoordinator:
         """Until it is cancelled, on a connection of its own."""
         await listen(self._address, on_notify)
 
-    async def forget(self, member: Member, machine: int) -> None:
+    async def forget(self, member: Member, machine: int, renewals: int) -> bool:
         """It is dead, an operator says: it may be taken over; without sessions it goes off the
-        list. One that lives joins again."""
-        await self._do("forget", member.id, member.epoch, machine)
+        list. One that lives joins again. False: it renewed its lease after that number."""
+        asked = (member.id, member.epoch, machine)
+        return await self._do("forget", *asked, newer={CLOCKLESS: (renewals,)}) is not False
 
     async def accept(self) -> None:
         """An operator accepts lost records. TryLater: a living machine did not tell."""
-        await self._do("accept_loss")
+        lapsed = self.lapsed()
+        numbers = (list(lapsed), list(lapsed.values()))
+        await self._do("accept_loss", newer={CLOCKLESS: numbers})
 
     async def schema(self) -> tuple[int, int]:
         """The version of the tables, and the oldest program that may use them."""

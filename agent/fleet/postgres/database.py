@@ -1,17 +1,21 @@
 """Calls to the fleet's database: one connection, one call at a time, a deadline on each."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 from psycopg.rows import TupleRow
 
 from agent.errors import WaError
 from agent.fleet.postgres.connection import Connection, call_within, connect, readable_errors
-from agent.fleet.postgres.tables import NUMBERED, read_schema
+from agent.fleet.postgres.tables import read_schema
 
 Statement = Callable[[int], tuple[str, Sequence[Any]]]
 """What is asked of tables of this version."""
+Newer = Mapping[int, Sequence[Any]]
+"""What functions take since this version of the tables."""
+NOTHING: Newer = {}
 
 _LIMIT = "SELECT set_config('statement_timeout', %s, false)"
 
@@ -27,17 +31,18 @@ class Database:
         """Of the tables."""
         self._turn = asyncio.Lock()
 
-    async def do(self, function: str, *values: Any, newer: Sequence[Any] = ()) -> Any:
+    async def do(self, function: str, *values: Any, newer: Newer = NOTHING) -> Any:
         """The first value that one of the fleet's functions answers."""
         return (await self.rows_of(function, "*", *values, newer=newer))[0][0]
 
     async def rows_of(
-        self, function: str, columns: str, *values: Any, newer: Sequence[Any] = ()
+        self, function: str, columns: str, *values: Any, newer: Newer = NOTHING
     ) -> list[TupleRow]:
         """`newer`: values that the functions of older tables do not take."""
 
         def call(version: int) -> tuple[str, Sequence[Any]]:
-            given = (*values, *newer) if version >= NUMBERED else values
+            more = (newer[since] for since in sorted(newer) if version >= since)
+            given = [*values, *chain.from_iterable(more)]
             marks = ", ".join(["%s"] * len(given))
             return f"SELECT {columns} FROM wa_agent.{function}({marks})", given
 

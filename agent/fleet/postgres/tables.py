@@ -5,7 +5,7 @@ from psycopg.rows import TupleRow
 
 from agent.errors import Refused
 
-VERSION = 3
+VERSION = 4
 """The tables that this program is written for."""
 OLDEST = 1
 """The oldest tables that it can use: at least those of the version before, so that machines are
@@ -15,6 +15,8 @@ NUMBERED = 2
 """Since this version a machine tells which losses of records it heard of, and counts its copies."""
 BAGGAGE = 3
 """Since this version what a session has beside its files goes with it."""
+CLOCKLESS = 4
+"""Since this version the machines' numbers say who lives, not the database's clock."""
 
 PREPARE = "wa-agent fleet database prepare"
 

@@ -2,7 +2,8 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from typing import Any
 
 from agent.clock import boot_now
@@ -41,6 +42,8 @@ class FleetStatus:
     halted: str
     settled: bool
     machines: Sequence[MachineRow]
+    machines_age: float
+    """Seconds since the database said so."""
     waiting: Sequence[tuple[str, str, str]]
     """Sessions that should run and cannot: id, why, machine."""
     moving: Sequence[tuple[str, str]]
@@ -87,6 +90,7 @@ class FleetFace:
     async def status(self) -> FleetStatus:
         keeper = self.fleet.keeper
         left = max(keeper.lease.until - boot_now(), 0.0)
+        machines, age = await self._machines()
         return FleetStatus(
             self.fleet.machine,
             self.address,
@@ -98,20 +102,24 @@ class FleetFace:
             keeper.lease_by if left > 0 else "",
             keeper.halted,
             keeper.settled,
-            await self._machines(),
+            machines,
+            age,
             self._waiting(),
             self.moves.listed,
             self.fleet.rehearsal.apart,
         )
 
-    async def _machines(self) -> Sequence[MachineRow]:
-        known = list(self.directory.machines.values())
-        if self.fleet.keeper.database_error:
-            return known
-        try:
-            return await self.coordinator.machines()
-        except WaError:
-            return known
+    async def _machines(self) -> tuple[Sequence[MachineRow], float]:
+        """While the database is away, those that were read last, and for how long they are old."""
+        if not self.fleet.keeper.database_error:
+            with suppress(WaError):
+                return await self.coordinator.machines(), 0.0
+        directory = self.directory
+        seen = [
+            replace(row, seconds_since_renewal=directory.renewed_seconds_ago(row))
+            for row in directory.machines.values()
+        ]
+        return seen, directory.age
 
     def _waiting(self) -> Sequence[tuple[str, str, str]]:
         mine = self.fleet.machine
@@ -197,13 +205,15 @@ class FleetFace:
                 f"cannot forget {name}: it is this machine; wa-agent fleet leave",
                 code="own_machine",
             )
-        if row.alive:
+        member, known = self.fleet.keeper.member, self.fleet.keeper.takeovers.lapsed()
+        dead = row.id in known
+        if not (dead and await self.fleet.coordinator.forget(member, row.id, known[row.id])):
             raise Refused(
-                f"cannot forget {name}: it renewed its lease a moment ago; to move its sessions:"
-                f" wa-agent fleet drain {name}",
+                f"cannot forget {name}: this machine did not see that it stopped renewing its lease"
+                f" for {self.fleet.policy.ttl:g} s; try again after that time, or, to move its"
+                f" sessions: wa-agent fleet drain {name}",
                 code="machine_alive",
             )
-        await self.fleet.coordinator.forget(self.fleet.keeper.member, row.id)
 
     async def _row(self, name: str) -> MachineRow:
         for row in await self.coordinator.machines():

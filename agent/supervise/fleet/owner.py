@@ -7,6 +7,7 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
+from agent.clock import boot_now
 from agent.core.model import Instance, InstanceId, SessionRecord
 from agent.errors import Refused, TryLater
 from agent.failpoint import failpoint
@@ -53,6 +54,24 @@ class FleetOwner:
 
     def wait_reason(self, facts: Facts) -> str:
         return self.ownership.wait_reason(facts)
+
+    def wait_sentence(self, facts: Facts) -> str:
+        """The one cause that holds now."""
+        keeper, id = self.fleet.keeper, facts.id
+        if not self.ownership.lease.holds(boot_now()):
+            cause = keeper.database_error or "it renews the lease now"
+            return f"the lease of this machine has ended: {cause}"
+        if owner := self.ownership.owned.get(id):
+            if self.ownership.is_of(id, owner):
+                return ""
+            return "its newest files are not here yet; this machine fetches them"
+        if keeper.halted:
+            return f"no session changes its machine: {keeper.halted}; wa-agent fleet accept"
+        if not keeper.settled or not self.ownership.known.is_set():
+            ttl = self.fleet.policy.ttl
+            return f"sessions start when the fleet's database is in use for {ttl:g} s"
+        name = self.fleet.directory.owner_name(id)
+        return f"machine {name} owns it" if name else "no machine of the fleet has it"
 
     def attached(self, id: InstanceId) -> None:
         self.ownership.leases.attached(id)

@@ -39,6 +39,7 @@ class FleetApi:
             "halted": "",
             "settled": True,
             "machines": [machine("a"), machine("b", labels={"zone": "west"})],
+            "machines_as_of_seconds": 0.0,
             "waiting": [],
             "moving": [],
         }

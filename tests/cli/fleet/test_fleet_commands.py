@@ -61,6 +61,13 @@ async def test_status_shows_machines_and_what_waits_or_moves(api: FleetApi, cli:
             {"database": {"reachable": False, "error": "timeout", "since_seconds": 61.0}},
             "has not answered for 1 min 1 s: timeout",
         ),
+        (
+            {
+                "database": {"reachable": False, "error": "timeout", "since_seconds": 61.0},
+                "machines_as_of_seconds": 61.0,
+            },
+            "below as they were 1 min 1 s ago",
+        ),
         ({"halted": "a change of owners was lost"}, "lost (wa-agent fleet accept)"),
         (
             {"apart": [{"machine": "b", "why": "no route to it"}]},

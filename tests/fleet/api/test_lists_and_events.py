@@ -191,6 +191,7 @@ async def test_the_fleet_and_a_session_s_owner_are_shown(two: Two) -> None:
         assert (machines["m2"]["alive"], machines["m2"]["sessions"]) == (True, 1)
         assert found["waiting"] == [{"id": "lost", "why": "no machine is alive", "machine": "m9"}]
         assert found["moving"] == [{"id": "sales", "to": "m2"}]
+        assert found["machines_as_of_seconds"] == 0.0
         session = await (await client.get("/api/instance/shop/fleet")).json()
         assert (session["machine"], session["epoch"]) == ("m2", 0)
         assert (session["copy_age_seconds"], session["failover"]) == (None, "newest")
