@@ -94,12 +94,16 @@ class FleetMemory:
         )
 
 
+Change = Callable[[FleetMemory], FleetMemory]
+
+
 class Memory:
     """The file, and what is in it."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._turn = asyncio.Lock()
+        self._waiting: list[tuple[Change, asyncio.Future[None]]] = []
+        self._writing: asyncio.Task[None] | None = None
         self.now: FleetMemory
 
     async def load(self, boot: str, now: float, policy: LeasePolicy) -> None:
@@ -107,13 +111,34 @@ class Memory:
         self.now = replace(memory, promises=after_boot(memory.promises, boot, now, policy))
         await asyncio.to_thread(_save, self._path, self.now)
 
-    async def change(self, change: Callable[[FleetMemory], FleetMemory]) -> None:
-        """One change at a time: a promise may be asked for at any moment."""
-        async with self._turn:
-            memory = change(self.now)
-            if memory != self.now:
-                await asyncio.to_thread(_save, self._path, memory)
-                self.now = memory
+    async def change(self, change: Change) -> None:
+        """It is on the disk when this returns. What is asked for while the file is written goes
+        into the next writing, all in one: hundreds of machines ask for a promise at once."""
+        done = asyncio.get_running_loop().create_future()
+        self._waiting.append((change, done))
+        if self._writing is None or self._writing.done():
+            self._writing = asyncio.create_task(self._write(), name="write the fleet's memory")
+        await done
+
+    async def _write(self) -> None:
+        """A task of its own: a caller that gives up leaves the others' changes as they are."""
+        while self._waiting:
+            asked, self._waiting = self._waiting, []
+            try:
+                memory = self.now
+                for change, _ in asked:
+                    memory = change(memory)
+                if memory != self.now:
+                    await asyncio.to_thread(_save, self._path, memory)
+                    self.now = memory
+            except Exception as error:
+                for _, done in asked:
+                    if not done.done():
+                        done.set_exception(error)
+            else:
+                for _, done in asked:
+                    if not done.done():
+                        done.set_result(None)
 
 
 def _load(path: Path, boot: str) -> FleetMemory:
