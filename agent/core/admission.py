@@ -24,16 +24,22 @@ class StartPolicy:
         low=0,
     )
     spread: float = setting(1.0, "random seconds, at most, added to each start", low=0)
-    parallel: int = setting(0, "simultaneous starts of workers; 0 = twice the cores", low=0)
+    parallel: int = setting(
+        0, "simultaneous starts of workers, each until it logs in; 0 = twice the cores", low=0
+    )
     reconnects: int = setting(
-        0, "simultaneous reconnects of running workers; 0 = twice as many as starts", low=0
+        0,
+        "simultaneous reconnects of running workers, each until it logs in; 0 = twice as many as"
+        " starts",
+        low=0,
     )
     remote_parallel: int = setting(
         50, "simultaneous starts of sessions on backends, which start no process here", low=1
     )
     logins: int = setting(
         30,
-        "logins that may begin in one burst, on this machine and on all backends together",
+        "logins that may begin in one burst, on this machine and on all backends together; so many"
+        " may be under way here at once",
         low=1,
     )
     login_every: float = setting(
@@ -112,6 +118,8 @@ class Gate:
     bucket: Bucket
     under_way: int = 0
     """Starts that have begun and are neither ready nor failed."""
+    light: int = 0
+    """Of these, how many only wait for WhatsApp: they need the machine no more."""
     last_begun: float | None = None
 
 
@@ -144,18 +152,19 @@ def admit(
         bucket = gate.bucket.take(policy, now)
         if bucket is None:
             return Admission(tuple(admitted), gate, gate.bucket.next_at(policy, now))
-        gate = Gate(bucket, gate.under_way + 1, now)
+        gate = replace(gate, bucket=bucket, under_way=gate.under_way + 1, last_begun=now)
         admitted.append(instance)
     return Admission(tuple(admitted), gate, None)
 
 
 def _earliest(gate: Gate, policy: StartPolicy, now: float, *, idle: bool) -> float | None:
     """When the next start may begin; None: when a start under way has ended."""
-    if gate.under_way >= policy.parallel:
+    heavy = gate.under_way - gate.light
+    if heavy >= policy.parallel or gate.under_way >= max(policy.parallel, policy.logins):
         return None
     if gate.last_begun is None or policy.stagger <= 0:
         return now
-    if idle and gate.under_way == 0:
+    if idle and heavy == 0:
         return now
     # A clock that was set back must not stop the queue.
     return min(gate.last_begun, now) + policy.stagger
@@ -183,7 +192,8 @@ class StartQueue:
 
     A start waits until the one before is light, `stagger` seconds at most. A reconnect begins no
     worker, so it waits for no stagger and has a limit of its own; starts and reconnects share the
-    budget of logins. `jitter`: random seconds before the next start.
+    budget of logins. What is light leaves its place to the next: how long WhatsApp takes for a
+    login is no load of this machine. `jitter`: random seconds before the next start.
     """
 
     policy: Callable[[], StartPolicy]
@@ -194,6 +204,8 @@ class StartQueue:
     reconnects: dict[InstanceId, float] = field(init=False, default_factory=dict)
     """Waiting sessions, in order, and when each asked last."""
     under_way: set[InstanceId] = field(init=False, default_factory=set)
+    light: set[InstanceId] = field(init=False, default_factory=set)
+    """Those of `under_way` whose heavy part is over."""
     _last: InstanceId | None = field(init=False, default=None)
     _last_begun: float | None = field(init=False, default=None)
     """When the last start began; None: the heavy part of it is over."""
@@ -223,7 +235,7 @@ class StartQueue:
         queue[instance] = now
         if not _is_next(instance, queue, now):
             return now + ASK_AGAIN
-        gate = Gate(self.budget.bucket, len(self.under_way), self._last_begun)
+        gate = Gate(self.budget.bucket, len(self.under_way), len(self.light), self._last_begun)
         policy = for_reconnects(self.policy()) if reconnects else self.policy()
         admission = admit([instance], gate, policy, now, idle=self.idle())
         if not admission.admitted:
@@ -237,17 +249,21 @@ class StartQueue:
         return None
 
     def is_light(self, instance: InstanceId) -> bool:
-        """Its start has passed its heavy part. False: the next start did not wait for that."""
-        if instance != self._last or self._last_begun is None:
-            return False
-        self._last_begun = None
-        return True
+        """Its start has passed its heavy part. False: that gives no turn to the next one."""
+        leaves_place = instance in self.under_way and instance not in self.light
+        if leaves_place:
+            self.light.add(instance)
+        releases = instance == self._last and self._last_begun is not None
+        if releases:
+            self._last_begun = None
+        return leaves_place or releases
 
     def settled(self, instance: InstanceId) -> bool:
         """Its try has ended: connected, waits for a scan, failed or stuck. False: it was not under
         way."""
         was_under_way = instance in self.under_way
         self.under_way.discard(instance)
+        self.light.discard(instance)
         return was_under_way
 
     def leave(self, instance: InstanceId, now: float) -> bool:

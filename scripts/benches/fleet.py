@@ -14,8 +14,10 @@ from agent.host.machine.resources import measure as measure_usage
 from scripts.benches.ours import Agent, Client, server_seconds
 from scripts.benches.processes import children, new_child, uss
 from scripts.benches.rounds import SETTLE, Figures, Times, at_rest
-from scripts.benches.site import Site
+from scripts.benches.site import SETTINGS, Site
 
+SLOW_LOGIN = 3.0
+"""Seconds of one login: what WhatsApp takes on a good day."""
 UNDELAYED = {"restart_delay": 0}
 
 
@@ -69,6 +71,15 @@ async def measure_one_round(site: Site, times: Times, *, tree: Path, python: Pat
     await _end(agent, figures)
     await _as_installed(replace(agent, worker={}, tuned=False), figures)
     return figures
+
+
+async def measure_slow_logins(site: Site) -> Figures:
+    """The start after a boot again, where WhatsApp takes its time for each login."""
+    figures = Figures(list)
+    slow = Agent(site, settings={**SETTINGS, "login_seconds": SLOW_LOGIN})
+    await _create(slow, Figures(list))
+    await _as_installed(replace(slow, tuned=False), figures)
+    return Figures(list, {f"{key}, slow": runs for key, runs in figures.items()})
 
 
 async def _create(agent: Agent, figures: Figures) -> None:

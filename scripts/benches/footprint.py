@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from agent.config.sections import WorkerSection
-from scripts.benches.fleet import measure_many, measure_ours
+from scripts.benches.fleet import SLOW_LOGIN, measure_many, measure_ours, measure_slow_logins
 from scripts.benches.machine import this_machine
 from scripts.benches.peers import NotHere, Pm2, Supervisord
 from scripts.benches.report import OURS, Goal, Report, Row
@@ -40,6 +40,9 @@ def measure(instances: int, only: Sequence[str] | None, *, many: int, quick: boo
                     found[name], versions[name] = asyncio.run(_measure_one(name, site, times))
                 except NotHere as why:
                     notes.append(f"Not measured: {why}.")
+        if OURS in found:
+            with open_site(instances) as site:
+                found[OURS] |= asyncio.run(measure_slow_logins(site))
         if many and OURS in found:
             print(f"measuring {OURS} with {many:,} sessions ...", file=sys.stderr)
             with open_site(many) as site:
@@ -213,6 +216,12 @@ def _shapes(instances: int) -> list[Shape]:
         Shape(
             "start as installed",
             f"start {instances} with the settings as installed → all CONNECTED",
+            "s",
+            fixed(boot_goal(instances)),
+        ),
+        Shape(
+            "start as installed, slow",
+            f"… where each login takes {SLOW_LOGIN:g} s",
             "s",
             fixed(boot_goal(instances)),
         ),

@@ -37,6 +37,8 @@ class Agent:
     worker: Mapping[str, object] = field(default_factory=dict)
     more: str = ""
     tuned: bool = True
+    settings: Mapping[str, object] = field(default_factory=lambda: SETTINGS)
+    """Of each session that a client creates."""
     tree: Path = TOP
     """The checkout whose program it is."""
     python: Path = Path(sys.executable)
@@ -135,6 +137,10 @@ class Reachable(Protocol):
     def ids(self) -> Sequence[InstanceId]:
         """What it is to run."""
 
+    @property
+    def settings(self) -> Mapping[str, object]:
+        """What each of them is created with."""
+
     def check_alive(self) -> None: ...
 
 
@@ -156,7 +162,7 @@ class Client:
 
     async def create_all(self) -> None:
         async def create(id: InstanceId) -> None:
-            body = {"id": id, "engine": "sandbox", "settings": SETTINGS}
+            body = {"id": id, "engine": "sandbox", "settings": self._agent.settings}
             async with self._socket.post("/api/instance", json=body) as answer:
                 answer.raise_for_status()
 

@@ -42,6 +42,14 @@ def test_an_idle_machine_takes_the_next_as_soon_as_the_one_before_is_ready():
     assert admit([A], gate, POLICY, 100.3, idle=False).admitted == ()
 
 
+def test_starts_that_only_wait_for_whatsapp_take_no_place_of_the_machine():
+    gate = Gate(FULL, under_way=3, light=2, last_begun=100)
+    assert admit([A, B], gate, POLICY, 103, idle=False).admitted == (A,)
+    assert admit([A], replace(gate, light=1), POLICY, 103, idle=False).admitted == ()
+    full = Gate(FULL, under_way=5, light=5, last_begun=100)
+    assert admit([A], full, POLICY, 103, idle=True).admitted == (), "a burst is under way"
+
+
 def test_the_login_budget_holds_whatever_the_spacing():
     policy = StartPolicy(stagger=0, parallel=99, logins=2, login_every=10)
     outcome = admit([A, B, C], Gate(Bucket(2, 0)), policy, 0, idle=True)

@@ -5,7 +5,9 @@ import time
 
 from tests.daemon.conftest import SETTINGS
 
-ONE_AT_A_TIME = SETTINGS.replace("stagger = 0\n", "stagger = 0.1\nparallel = 1\nreconnects = 1\n")
+ONE_AT_A_TIME = SETTINGS.replace(
+    "stagger = 0\n", "stagger = 0.1\nparallel = 1\nreconnects = 1\nlogins = 1\n"
+)
 WATCHDOG = {"WA_AGENT_WORKER__WATCHDOG": "10"}
 QUICK = """
 [recovery]
@@ -80,7 +82,9 @@ async def test_a_start_that_is_stuck_frees_its_turn(make_agent, eventually):
 
 
 async def test_repairs_log_in_one_after_another_like_any_other_start(make_agent, eventually):
-    spread = SETTINGS.replace("stagger = 0\nlogin_every = 0\n", "stagger = 2\nparallel = 1\n")
+    spread = SETTINGS.replace(
+        "stagger = 0\nlogin_every = 0\n", "stagger = 2\nparallel = 1\nlogins = 1\n"
+    )
     agent = make_agent(QUICK, base=spread.replace("spread = 0\n", "spread = 0\nidle_load = 0\n"))
     await agent.start({"WA_AGENT_WORKER__WATCHDOG": "60"})
     ids = [f"i{number}" for number in range(3)]
@@ -112,3 +116,20 @@ async def test_a_start_waits_only_until_the_one_before_logs_in(make_agent, event
     for number in range(3):
         await agent.create(f"i{number}")
     await connected(agent, eventually, [f"i{number}" for number in range(3)])
+
+
+async def test_a_slow_login_keeps_no_other_session_from_its_start(make_agent, eventually):
+    """One worker starts at a time; each login takes longer than all the starts together."""
+    settings = "stagger = 300\nparallel = 1\nlogin_every = 0\nidle_load = 0\n"
+    agent = make_agent(base=SETTINGS.replace("stagger = 0\nlogin_every = 0\n", settings))
+    await agent.start()
+    ids = [f"i{number}" for number in range(4)]
+    for id in ids:
+        await agent.create(id, login_seconds=8)
+
+    async def beside_each_other():
+        shown = [await agent.show(id) for id in ids]
+        return [(its["unit"]["state"], its["connection_status"]) for its in shown]
+
+    await eventually(beside_each_other, [("active", "INITIALIZING")] * len(ids), within=30)
+    await connected(agent, eventually, ids)

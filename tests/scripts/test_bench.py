@@ -27,7 +27,7 @@ from scripts.benches import (
     scrape,
     web,
 )
-from scripts.benches.fleet import measure_many, measure_ours
+from scripts.benches.fleet import SLOW_LOGIN, measure_many, measure_ours, measure_slow_logins
 from scripts.benches.machine import TOP, this_machine
 from scripts.benches.plot import draw
 from scripts.benches.processes import children, cpu, kill_marked, marked, new_child, pss, uss
@@ -189,6 +189,10 @@ async def test_the_agents_turn_measures_everything_and_leaves_nothing(eventually
     with open_site(3) as site:
         figures = await measure_ours(site, times)
         await eventually(lambda: marked(str(site.place)), [])
+    with open_site(2) as slow:
+        figures |= await measure_slow_logins(slow)
+        await eventually(lambda: marked(str(slow.place)), [])
+    assert figures["start as installed, slow"][0] > SLOW_LOGIN
     assert not site.place.exists()
     assert {shape.key for shape in footprint.shapes(3)} <= figures.keys()
     assert figures["adoption lost"] == [0]

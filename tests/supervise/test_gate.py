@@ -50,11 +50,44 @@ def test_the_next_start_begins_as_soon_as_the_one_before_is_light():
     assert it.ask(C, 100.4) == 102.3, "B is the last one now"
 
 
-def test_a_light_start_still_counts_as_one_under_way():
-    it = gate([], parallel=1)
+def test_a_light_start_leaves_its_place_to_the_next():
+    woken: list[InstanceId] = []
+    it = gate(woken, parallel=1, stagger=0.0)
     assert it.ask(A, 100.0) is None
+    assert it.ask(B, 100.0) is not None, "a's process takes the machine"
+    woken.clear()
     it.is_light(A)
-    assert it.ask(B, 100.0) is not None
+    assert woken == [B], "a only waits for WhatsApp"
+    assert it.ask(B, 100.0) is None
+    assert it.ask(C, 100.0) is not None
+    woken.clear()
+    it.is_light(A)
+    it.settled(A)
+    assert woken == [C], "a has left one place, not two"
+    assert it.ask(C, 100.0) is not None, "b is the one now"
+    it.is_light(B)
+    assert it.ask(C, 100.0) is None
+
+
+def test_no_more_logins_are_under_way_than_may_begin_in_one_burst():
+    woken: list[InstanceId] = []
+    it = gate(woken, parallel=1, stagger=0.0, logins=2)
+    for id in (A, B):
+        assert it.ask(id, 100.0) is None
+        it.is_light(id)
+    assert it.ask(C, 100.0) is not None
+    woken.clear()
+    it.settled(A)
+    assert woken == [C]
+    assert it.ask(C, 100.0) is None
+
+
+def test_reconnects_that_log_in_leave_their_places_too():
+    it = gate([], parallel=1, reconnects=1)
+    assert it.ask(A, 100.0, reconnects=True) is None
+    assert it.ask(B, 100.0, reconnects=True) is not None
+    it.is_light(A)
+    assert it.ask(B, 100.0, reconnects=True) is None
 
 
 def test_first_come_first_served():

@@ -206,7 +206,7 @@ class SandboxEngine:
         self._drill.at_start()
         try:
             await self._saved.load()  # first, so that no claim calls a paired session unpaired
-            self._tell(Status.INITIALIZING, phase="attached")
+            self._tell(Status.INITIALIZING, phase="login")
             await self._server.connect(self._saved.folder.parent.name, self._saved.device)
             if self._saved.paired or await self._pair():
                 await self._sync()
