@@ -23,7 +23,7 @@ from agent.engines.web.browser.scripts import page_script
 from agent.engines.web.bundle import page_config, read_bundle
 from agent.engines.web.files import store_is_gone
 from agent.engines.web.intake import Intake, read_mark
-from agent.engines.web.messages import ACKS, read_message, read_part
+from agent.engines.web.messages import read_acks, read_message, read_part
 from agent.engines.web.new_pairing import NewPairing
 from agent.engines.web.profile.folder import make_durable
 from agent.engines.web.record import Record
@@ -237,7 +237,8 @@ class WebEngine:
         elif word == "read_later":
             self._reporter.happened(Happening(word, {"id": str(raw.get("id", ""))[:64]}))
         elif word == "ack":
-            self._acked(raw)
+            for detail in read_acks(raw):
+                self._reporter.happened(Happening("ack", detail))
         elif word == "records":
             self._intake.heard()
         elif word == "page_crashed":
@@ -248,13 +249,6 @@ class WebEngine:
         else:
             self._view.word(word, raw, boot_now())
             self._publish()
-
-    def _acked(self, raw: Mapping[str, Any]) -> None:
-        ack, ids = raw.get("ack"), raw.get("ids")
-        if isinstance(ack, int) and isinstance(ids, list):
-            for id in ids[:100]:
-                detail = {"id": str(id)[:64], "ack": ACKS.get(ack, "unknown")}
-                self._reporter.happened(Happening("ack", detail))
 
     def _navigated(self, raw: Mapping[str, Any]) -> None:
         address, unreachable = str(raw.get("url", ""))[:2000], raw.get("unreachable") is True

@@ -1,7 +1,7 @@
 """Messages: a request to send in the bundle's words, and the meaning of its answer."""
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -106,6 +106,13 @@ def _id_of(message: Mapping[str, Any]) -> str:
     if not isinstance(key, str) or len(key) > 1000:
         raise InvalidRequest("cannot send: key is no text of at most 1000 characters", field="key")
     return "3EB0" + sha256(key.encode("utf-8", "surrogatepass"))[:18].upper() if key else ""
+
+
+def read_acks(raw: Mapping[str, Any]) -> Iterator[dict[str, str]]:
+    """The messages that the page says an acknowledgement came for, each with its word."""
+    ack, ids = raw.get("ack"), raw.get("ids")
+    if isinstance(ack, int) and isinstance(ids, list):
+        yield from ({"id": str(id)[:64], "ack": ACKS.get(ack, "unknown")} for id in ids[:100])
 
 
 def read_part(raw: Mapping[str, Any]) -> FilePart:

@@ -31,6 +31,11 @@ class Deadline:
         if self._at is not None and self._loop.time() + seconds > self._at:
             self.set(seconds)
 
+    def extend_by_word(self, microseconds: str) -> None:
+        """As a worker says it; what is no number changes nothing."""
+        if microseconds.isascii() and microseconds.isdecimal() and len(microseconds) <= 12:
+            self.extend(int(microseconds) / 1e6)
+
     def _look(self) -> None:
         if self._at is None or self._timer is None:
             return

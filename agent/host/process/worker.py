@@ -147,11 +147,7 @@ class ProcessWorker:
         if (status := said.get("EXIT_STATUS", "")) in _STATUSES:
             self._told_exit = Exit(code=int(status))
         if "EXTEND_TIMEOUT_USEC" in said and self.phase in (Phase.STARTING, Phase.STOPPING):
-            self._extend(said["EXTEND_TIMEOUT_USEC"])
-
-    def _extend(self, microseconds: str) -> None:
-        if microseconds.isascii() and microseconds.isdecimal() and len(microseconds) <= 12:
-            self._deadline.extend(int(microseconds) / 1e6)
+            self._deadline.extend_by_word(said["EXTEND_TIMEOUT_USEC"])
 
     def _begin(self) -> None:
         """A run begins, unless the start limit is reached."""
