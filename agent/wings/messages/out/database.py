@@ -12,6 +12,7 @@ from agent.store.connect import connect, connect_to_read, explain_opening
 from agent.store.errors import code_of, explain
 from agent.store.rebuild import COMPANIONS, companion, free_name
 from agent.wings.messages.out.session.ledger import TABLES
+from agent.wings.messages.out.times import TABLE
 
 NAME = "outbox.db"
 APPLICATION_ID = 0x57414F42
@@ -95,7 +96,7 @@ def _prepare(db: Database) -> None:
             f"begin immediate; {_TABLES} pragma user_version = {SCHEMA};"
             f" pragma application_id = {APPLICATION_ID}; commit;"
         )
-    db.conn.executescript(f"begin immediate; {TABLES} commit;")
+    db.conn.executescript(f"begin immediate; {TABLES} {TABLE} commit;")
 
 
 def _find_damage(path: Path) -> str:

@@ -18,6 +18,10 @@ class Expiries:
     def add(self, id: InstanceId, waiting: Waiting) -> None:
         heapq.heappush(self._heap, (waiting.expires_wall, waiting.number, id, waiting))
 
+    def move(self, step: float) -> None:
+        """The clock was set: each is over as long from now as before."""
+        self._heap = [(due + step, number, id, it) for due, number, id, it in self._heap]
+
     async def end_due(self, now_wall: float, end: End) -> None:
         later = []
         while self._heap and self._heap[0][0] <= now_wall:

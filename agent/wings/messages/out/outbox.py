@@ -4,7 +4,6 @@ import asyncio
 import json
 import logging
 import secrets
-import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -170,7 +169,7 @@ class Outbox:
 
     def _make(self, id: InstanceId, order: Order, born: float) -> tuple[NewMessage, str]:
         """The row, and the content of its file, which has a place of its own."""
-        now, name = time.time(), f"out_{secrets.token_hex(12)}"
+        now, name = self._running.clock.now(), f"out_{secrets.token_hex(12)}"
         message = {"key": hash_of((name,), born), **order.message}
         message["to"] = check_receiver(str(message["to"]))
         content = message.get("content", "")

@@ -151,6 +151,16 @@ class SessionQueue:
             del self._lanes[waiting.chat]
             self._turns.pop(waiting.chat, None)
 
+    def move(self, step: float) -> None:
+        """The clock was set: everything is due as long from now as before."""
+        for lane in self._lanes.values():
+            for waiting in lane:
+                waiting.accepted_wall += step
+                waiting.expires_wall += step
+                waiting.due += step
+        self._later = [(due + step, number, waiting) for due, number, waiting in self._later]
+        self._ready = [(turn, number, due + step, it) for turn, number, due, it in self._ready]
+
     def _is_free(self, waiting: Waiting) -> bool:
         if waiting.gone or waiting.number in self.under_way:
             return False

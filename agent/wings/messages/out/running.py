@@ -3,7 +3,6 @@ has waited for too long."""
 
 import asyncio
 import logging
-import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from functools import partial
@@ -28,6 +27,7 @@ from agent.wings.messages.out.session.paces import Paces
 from agent.wings.messages.out.states import UNKNOWN, UNKNOWN_OUTCOME, State
 from agent.wings.messages.out.store import OutboxStore
 from agent.wings.messages.out.taking_over import take_over
+from agent.wings.messages.out.times import OutboxClock
 from agent.wings.messages.travel.handing_over import HandingOver
 
 log = logging.getLogger(__name__)
@@ -50,7 +50,6 @@ class Running:
         sessions: Sessions,
         path: Path,
         files: OutboxFiles,
-        wall: Callable[[], float] = time.time,
     ) -> None:
         self.senders: dict[InstanceId, SessionSender] = {}
         """Of each session that has something to send."""
@@ -63,7 +62,8 @@ class Running:
         self._around = around
         self._sessions = sessions
         self._path = path
-        self._wall = wall
+        self.clock = OutboxClock()
+        self._wall = self.clock.now
         self._store: OutboxStore | None = None
         self._trouble: WaError = TryLater(
             "cannot take the message: the outbox is being opened; try again", code="starting"
@@ -112,6 +112,7 @@ class Running:
         while True:
             try:
                 store = await OutboxStore.open(self._path, now_wall=self._wall)
+                await self._bring_clock(store)
                 rows = await take_over(store, self._around, self.files, self._wall())
             except WaError as error:
                 if str(error) != str(self._trouble):
@@ -275,8 +276,9 @@ class Running:
     async def _tick(self, store: OutboxStore) -> None:
         wiped = forgot = 0.0
         while True:
-            now = self._wall()
             try:
+                await self._follow_clock(store)
+                now = self._wall()
                 await self._expiries.end_due(now, self._end)
                 if self._unwiped and abs(now - wiped) >= WIPE_EVERY:
                     self._unwiped, wiped = False, now
@@ -288,6 +290,21 @@ class Running:
                 log.error("the outbox goes on: %s", error)
                 await asyncio.sleep(OPEN_AGAIN)
             await asyncio.sleep(TICK)
+
+    async def _bring_clock(self, store: OutboxStore) -> None:
+        try:
+            await self.clock.open(store.writer)
+        except WaError:
+            await store.close()
+            raise
+
+    async def _follow_clock(self, store: OutboxStore) -> None:
+        if not (step := await self.clock.follow(store.writer)):
+            return
+        log.warning("the machine's clock was set by %+.0f s; messages wait as long as before", step)
+        self._expiries.move(step)
+        for sender in self.senders.values():
+            sender.move(step)
 
 
 async def _keep_on(work: Callable[[], Awaitable[None]]) -> None:

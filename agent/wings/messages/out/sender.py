@@ -118,6 +118,12 @@ class SessionSender:
         self.queue.remove(waiting)
         self._wake.set()
 
+    def move(self, step: float) -> None:
+        """The machine's clock was set."""
+        self.queue.move(step)
+        self._holds.move(step)
+        self._wake.set()
+
     def lose_patience(self, number: int) -> None:
         """Its client has gone with a 202."""
         if (waiting := self.impatient.pop(number, None)) is not None:

@@ -33,7 +33,7 @@ PAGE = 200
 
 class OutboxStore:
     def __init__(self, writer: Writer, sentences: Sequence[str]) -> None:
-        self._writer = writer
+        self._writer = self.writer = writer
         self.ledger = Ledger(writer)
         self.sentences = tuple(sentences)
         """What had to be done to open it."""

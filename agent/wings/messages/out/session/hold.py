@@ -1,6 +1,6 @@
 """Why a session sends nothing now. Pure."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from agent.core.event_json import wall_text
 from agent.core.model import ConnectionStatus
@@ -72,6 +72,13 @@ class SessionHolds:
         if well:
             self._refusals, self._locked_wall, self._seen_locked = 0, 0.0, False
             self.careful = False
+
+    def move(self, step: float) -> None:
+        """The clock was set."""
+        if self._locked_wall:
+            self._locked_wall += step
+        if self._refused is not None and self._refused.until_wall:
+            self._refused = replace(self._refused, until_wall=self._refused.until_wall + step)
 
     def _find_lock(self, view: InstanceView, now: float) -> Hold | None:
         self._locked_wall = self._locked_wall or now

@@ -1,0 +1,126 @@
+"""Somebody sets the machine's clock: each message has as long as it had before."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from agent.wings.messages.out.message import OutMessage
+from agent.wings.messages.out.queue import SessionQueue, waiting_of
+from agent.wings.messages.out.session.hold import SessionHolds
+from agent.wings.messages.out.states import Pace, State
+from agent.wings.messages.out.store import NewMessage, OutboxStore
+from agent.wings.messages.out.times import OutboxClock
+from tests.standin.clock import SteppedClock, stepped_clock
+from tests.wings.messages.out.sending import ID, connected, goes_away, heard, say, state
+from tests.wings.messages.out.test_outbox_file import row
+
+DAY = 86_400.0
+
+
+class Machine:
+    def __init__(self) -> None:
+        self.boot, self.ahead, self.id = 100.0, 1e9, "first"
+
+    def clock(self) -> OutboxClock:
+        return OutboxClock(lambda: self.boot + self.ahead, lambda: self.boot, lambda: self.id)
+
+
+async def put(store: OutboxStore, id: str, now: float, seconds: float) -> OutMessage:
+    times = {"accepted_wall": now, "changed_wall": now, "expires_wall": now + seconds}
+    return (await store.take(NewMessage(replace(row(id), **times), "{}"), lambda _taken: None))[0]
+
+
+async def left(store: OutboxStore, clock: OutboxClock) -> dict[str, float]:
+    return {each.id: round(each.expires_wall - clock.now()) for each in await store.waiting()}
+
+
+@pytest.mark.parametrize("step", [4 * DAY, -4 * DAY, -400 * DAY])
+async def test_a_clock_that_is_set_moves_all_that_is_noted(tmp_path: Path, step: float) -> None:
+    machine = Machine()
+    store, clock = await OutboxStore.open(tmp_path / "outbox.db"), machine.clock()
+    await clock.open(store.writer)
+    waits = await put(store, "out_1", clock.now(), 60.0)
+    await store.change(waits.number, not_before_wall=clock.now() + 7)
+    ended = await put(store, "out_2", clock.now(), 60.0)
+    await store.end(ended.number, State.SENT, changed_wall=clock.now())
+    machine.boot += 10
+    machine.ahead += step
+    assert clock.now() == 110 + 1e9  # a message that comes before the step was seen
+    assert await clock.follow(store.writer) == step
+    assert await clock.follow(store.writer) == 0
+    assert clock.now() == 110 + 1e9 + step
+    assert await left(store, clock) == {"out_1": 50}
+    assert (await store.waiting())[0].not_before_wall - clock.now() == pytest.approx(-3)
+    await store.forget_ended(clock.now() - 72 * 3600, 100)
+    assert await store.find(row("x").instance, "out_2") is not None  # its key is still its own
+    # The next step comes while no agent runs.
+    machine.ahead -= step
+    machine.boot += 10
+    clock = machine.clock()
+    await clock.open(store.writer)
+    assert await left(store, clock) == {"out_1": 40}
+    await store.close()
+
+
+async def test_of_the_time_off_only_the_wall_tells(tmp_path: Path) -> None:
+    machine = Machine()
+    store, clock = await OutboxStore.open(tmp_path / "outbox.db"), machine.clock()
+    await clock.open(store.writer)
+    await put(store, "out_1", clock.now(), 60.0)
+    machine.id, machine.boot, machine.ahead = "second", 5.0, machine.ahead + 100 + 15
+    clock = machine.clock()
+    await clock.open(store.writer)
+    assert await left(store, clock) == {"out_1": 40}
+    machine.id, machine.ahead = "third", 5.0  # a machine whose clock begins in 1970
+    clock = machine.clock()
+    await clock.open(store.writer)
+    assert await left(store, clock) == {"out_1": 60}
+    await store.close()
+
+
+def test_what_is_due_and_what_is_held_move_with_the_clock() -> None:
+    queue, holds = SessionQueue(), SessionHolds()
+    first, second = (waiting_of(replace(row(f"out_{n}"), number=n, chat=str(n))) for n in (1, 2))
+    first.due, second.due = 1000.0, 1010.0
+    queue.add(first)
+    queue.add(second)
+    holds.refuse("busy", "it is busy", 1000.0, Pace(first=8.0), 1.0)
+    queue.move(-900.0)
+    holds.move(-900.0)
+    assert queue.take(99.0) is None
+    assert queue.take(100.0) is first
+    assert queue.next_due() == 110.0
+    assert holds._refused is not None
+    assert holds._refused.until_wall == 108.0
+
+
+@pytest.fixture
+def clock() -> Iterator[SteppedClock]:
+    with stepped_clock() as made:
+        yield made
+
+
+async def test_a_clock_set_forwards_ends_no_message_and_one_set_back_keeps_none(
+    make_agent, clock, eventually
+):
+    agent = make_agent()
+    agent.inside = clock.command
+    await agent.start()
+    await connected(agent, eventually)
+    await goes_away(agent, eventually)
+    stays = await say(agent, "an order", expires_in=3600)
+    clock.step(int(4 * DAY))
+    await eventually(lambda: _set(agent, 1))
+    ends = await say(agent, "a code that is good for seconds", expires_in=3)
+    clock.step(int(-4 * DAY))
+    await eventually(lambda: _set(agent, 2))
+    await eventually(lambda: state(agent, ends), "expired", within=20)
+    assert await state(agent, stays) == "accepted"
+    await agent.clear(ID)
+    await eventually(lambda: heard(agent), ["an order"], within=30)
+
+
+async def _set(agent, times: int) -> bool:
+    return agent.log.read_text().count("clock was set by") >= times
