@@ -166,11 +166,22 @@ async def _read(call: Call, body: Mapping[str, Any], media_limit: int) -> Order:
         raise InvalidRequest(
             "cannot use this Idempotency-Key: 1 to 255 characters", field="Idempotency-Key"
         )
+    # One that is no UTF-8 is a key as well: each of its bytes is a character.
+    if not key.isascii():
+        key = _readable(key)
     digest = await asyncio.to_thread(_digest, message)
     whose = (call.caller.name, call.id, key)
     # An engine that can gives the message this id: sent again, it is the same one for WhatsApp.
     message["key"] = hashlib.sha256("\0".join(whose).encode()).hexdigest()
     return Order(message, expires_in, whose, digest)
+
+
+def _readable(key: str) -> str:
+    written = key.encode(errors="surrogateescape")
+    try:
+        return written.decode()
+    except UnicodeDecodeError:
+        return written.decode("latin-1")
 
 
 def _features(message: Mapping[str, Any]) -> Iterator[str]:

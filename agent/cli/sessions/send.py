@@ -15,6 +15,8 @@ from agent.errors import InvalidRequest
 _SECONDS = 90.0
 """More than the wait: what a message takes where none is kept, too."""
 _WAIT = 30
+_LARGEST = 64 << 20
+"""More bytes no api.media_limit lets through."""
 
 
 def add(commands: Subparsers) -> None:
@@ -66,14 +68,13 @@ def add(commands: Subparsers) -> None:
 
 
 def send(options: argparse.Namespace) -> int:
-    key = options.idempotency_key
     message = (
         client_of(options)
         .request(
             "POST",
-            f"/api/instance/{options.id}/messages?wait={max(options.wait, 0)}",
+            f"/api/instance/{options.id}/messages?wait={options.wait}",
             body={"to": options.to, **_content(options)},
-            headers={"Idempotency-Key": key} if key else None,
+            headers=_key(options.idempotency_key),
             seconds=_SECONDS + max(options.wait, 0),
         )
         .json()
@@ -85,6 +86,18 @@ def send(options: argparse.Namespace) -> int:
     sent = message.get("outcome", "sent") == "sent"
     pairs = (f"{k}={v}" for k, v in message.items() if not (sent and k == "outcome"))
     return print_answer(options, message, " ".join(["sent" if sent else "handed over;", *pairs]))
+
+
+def _key(key: str | None) -> dict[str, str] | None:
+    """As the header that has its bytes. An empty one is the agent's to refuse."""
+    if key is None:
+        return None
+    if not key.isprintable():
+        raise InvalidRequest(
+            "cannot use this Idempotency-Key: a character of it cannot be printed",
+            field="Idempotency-Key",
+        )
+    return {"Idempotency-Key": key.encode().decode("latin-1")}
 
 
 def _content(options: argparse.Namespace) -> dict[str, Any]:
@@ -133,15 +146,20 @@ def _file(options: argparse.Namespace, text: str | None) -> dict[str, Any]:
 
     kind = options.type or mimetypes.guess_type(options.file.name)[0] or "application/octet-stream"
     try:
-        content = b64encode(options.file.read_bytes()).decode()
+        with options.file.open("rb") as file:
+            content = file.read(_LARGEST + 1)
     except OSError as error:
         raise InvalidRequest(
             f"cannot read {options.file}: {error.strerror or error}", field="file"
         ) from error
+    if len(content) > _LARGEST:
+        raise InvalidRequest(
+            f"cannot send {options.file}: it has more than {_LARGEST >> 20} MiB", field="file"
+        )
     caption = {} if text is None else {"caption": text}
     return {
         "type": "media",
-        "content": content,
+        "content": b64encode(content).decode(),
         "mimetype": kind,
         "filename": options.file.name,
         **caption,

@@ -1,11 +1,14 @@
 """`wa-agent outbox`: what waits to be sent, what became of it, and how it is taken back."""
 
 import argparse
+import re
 from typing import Any
 
 from agent.cli.command import Subparsers, add_instance_command, client_of
 from agent.cli.terminal.answer import print_answer, print_list
 from agent.cli.terminal.show import clean, moment
+from agent.errors import InvalidRequest
+from agent.wings.messages.out.message import ID_PATTERN
 from agent.wings.messages.out.states import State
 
 
@@ -25,8 +28,7 @@ def outbox(options: argparse.Namespace) -> int:
     path = f"/api/instance/{options.id}/outbox"
     client = client_of(options)
     if options.cancel is not None:
-        cancelled = client.request("DELETE", f"{path}/{options.cancel}").json()
-        return print_answer(options, cancelled, f"{cancelled['id']} is cancelled")
+        return _cancel(options, f"{path}/{options.cancel}")
     query = {"limit": options.limit, **({"state": options.state} if options.state else {})}
     page = client.get(path, query)
     waits = page["outbox"]
@@ -39,6 +41,18 @@ def outbox(options: argparse.Namespace) -> int:
         _row,
         nothing=f"the outbox of {options.id} is empty",
     )
+
+
+def _cancel(options: argparse.Namespace, path: str) -> int:
+    if not re.fullmatch(ID_PATTERN, options.cancel):
+        raise InvalidRequest(
+            "cannot cancel a message: --cancel names none by its id", field="cancel"
+        )
+    message = client_of(options).request("DELETE", path).json()
+    if message["state"] == State.CANCELLED:
+        return print_answer(options, message, f"{message['id']} is cancelled")
+    why = f"{message['id']}: {clean(message['sentence'])}; look whether it arrived"
+    return print_answer(options, message, why, good=False)
 
 
 def _row(message: dict[str, Any]) -> tuple[Any, ...]:

@@ -8,6 +8,7 @@ import signal
 import aiohttp
 import pytest
 
+from tests.daemon.test_vault import cli
 from tests.wings.messages.out.sending import (
     ID,
     OUTBOX,
@@ -112,7 +113,9 @@ async def test_what_may_be_out_is_never_called_cancelled_or_expired(agent, event
     await agent.start()
     (row,) = (await agent.do("GET", OUTBOX))["messages"]
     if ends == "cancelled":
-        await agent.ask("DELETE", f"{OUTBOX}/{row['id']}")
+        status, said = await cli(agent, "outbox", ID, "--cancel", row["id"])
+        assert status, said
+        assert "is cancelled" not in said
 
     async def ended() -> bool:
         return await state(agent, row["id"]) != "accepted"

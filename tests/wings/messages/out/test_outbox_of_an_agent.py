@@ -2,8 +2,12 @@
 
 import asyncio
 import hashlib
+import json
 import os
 import signal
+from typing import Any
+
+import pytest
 
 from tests.daemon.test_vault import cli
 from tests.wings.messages.out.sending import (
@@ -48,6 +52,48 @@ async def test_a_repeat_names_the_message_as_the_first_answer_did(agent, eventua
     assert (status, waited["id"]) == (200, again["message_id"])
     assert waited["id"].startswith("3EB0")
     assert await heard(agent) == ["once"]
+
+
+@pytest.mark.parametrize("key", [b"n\xba 7", "nº 7".encode(), b"\xed\xa0\x80", b"\xff\xfe"])
+async def test_a_key_is_a_key_in_whatever_bytes_it_is_written(agent, eventually, key):
+    await connected(agent, eventually)
+    status, first = await with_key(agent, key)
+    assert status == 202, first
+    await eventually(lambda: heard(agent), ["once"])
+    await eventually(lambda: state(agent, first["id"]), "delivered")
+    assert (await with_key(agent, key))[1]["id"] == first["id"]
+    assert await heard(agent) == ["once"]
+    assert "Traceback" not in agent.log.read_text()
+
+
+async def with_key(agent, key: bytes) -> tuple[int, dict[str, Any]]:
+    """The bytes of the key as they are, which no client library sends."""
+    body = json.dumps({"to": TO, "text": "once"}).encode()
+    reader, writer = await asyncio.open_unix_connection(str(agent.state / "api.sock"))
+    writer.write(
+        f"POST {PATH} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
+        f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n".encode()
+        + b"Idempotency-Key: %s\r\n\r\n%s" % (key, body)
+    )
+    async with asyncio.timeout(30):
+        head, _, answer = (await reader.read()).partition(b"\r\n\r\n")
+    writer.close()
+    return int(head.split()[1]), json.loads(answer)
+
+
+async def test_a_key_of_the_command_line_is_never_dropped(agent, eventually):
+    await connected(agent, eventually)
+    status, said = await cli(agent, "send", ID, TO, "hello", "--idempotency-key", "")
+    assert (status, "Idempotency-Key" in said) == (2, True), said
+    status, said = await cli(agent, "send", ID, TO, "hello", "--idempotency-key", "a\nb")
+    assert (status, "Idempotency-Key" in said) == (2, True), said
+    for _ in range(2):
+        status, said = await cli(agent, "send", ID, TO, "hello", "--idempotency-key", "注文 7")
+        assert status == 0, said
+    assert await heard(agent) == ["hello"]
+    assert (await cli(agent, "send", ID, TO, "hello", "--wait", "-1"))[0] == 2
+    status, said = await cli(agent, "send", ID, TO, "--file", "/dev/zero")
+    assert (status, "it has more than 64 MiB" in said) == (2, True), said
 
 
 async def test_what_said_a_message_is_wiped_when_it_was_sent(agent, eventually):
@@ -210,6 +256,9 @@ async def test_people_see_what_waits_and_take_it_back(agent, eventually):
     assert "hello" not in said
     status, said = await cli(agent, "outbox", ID, "--cancel", id)
     assert (status, said.strip()) == (0, f"{id} is cancelled")
+    for odd in ("", "../../x", "a?b"):
+        status, said = await cli(agent, "outbox", ID, "--cancel", odd)
+        assert (status, "--cancel names none" in said) == (2, True), said
     status, said = await cli(agent, "outbox", ID, "--state", "cancelled")
     assert "cancelled by an operator" in said
 
