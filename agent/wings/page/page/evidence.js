@@ -1,22 +1,8 @@
 // Evidence of a failing session: its worker's last lines, its page, failed starts.
-import { Refused, get, send } from "/page/agent.js";
+import { Refused, answersTo, get, send } from "/page/agent.js";
 import { answers, may } from "/page/answers.js";
 import { act, copyButton } from "/page/dialogs.js";
 import { clock, make, setText } from "/page/show.js";
-
-let described = null;
-
-// False where the agent has no such path: what answers it was taken away.
-async function hasLines() {
-  described ??= get("/openapi.json");
-  try {
-    return "/api/instance/{id}/worker-lines" in (await described).paths;
-  } catch (error) {
-    described = null; // asked again with the next session
-    if (!(error instanceof Refused)) throw error;
-    return true;
-  }
-}
 
 const timeOf = (name) => name.replace(/^(....)(..)(..)T(..)(..)(..)Z$/, "$1-$2-$3T$4:$5:$6Z");
 
@@ -139,7 +125,7 @@ export function makeEvidence() {
       starts.replaceChildren();
       const instance = id === null ? null : answers.instances.get(id);
       if (!instance || !may("operate", id)) return;
-      hasLines().then((has) => (state.lines = has));
+      answersTo("/api/instance/{id}/worker-lines").then((has) => (state.lines = has));
       if (instance.engine === "web") loadStarts();
     },
     draw(instance) {

@@ -1,5 +1,5 @@
 // The page of the agent itself: its keys, the panels of its wings, sessions out and in.
-import { Refused } from "/page/agent.js";
+import { Refused, answersTo } from "/page/agent.js";
 import { may } from "/page/answers.js";
 import { makeKeys } from "/page/keys.js";
 import { makeExport, makeImport } from "/page/moving.js";
@@ -34,8 +34,11 @@ export function makeManage(place) {
 
   return {
     async show() {
-      for (const { place } of [keys, out, back]) place.hidden = !may("admin");
-      setText(lacking, may("admin") ? "" : "Keys, exports and imports need a key with the scope admin.");
+      const moves = await answersTo("/api/import");
+      keys.place.hidden = !may("admin");
+      for (const { place } of [out, back]) place.hidden = !may("admin") || !moves;
+      const what = moves ? "Keys, exports and imports" : "Keys";
+      setText(lacking, may("admin") ? "" : what + " need a key with the scope admin.");
       lacking.hidden = may("admin");
       for (const panel of await panels) panel.place.hidden = !may(panel.right || "read");
       await draw(keys);

@@ -1,4 +1,4 @@
-"""The dashboard of an agent whose evidence of failing sessions was taken away."""
+"""The dashboard of an agent without the evidence of failing sessions and without archives."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -14,11 +14,13 @@ from tests.wings.taken_away import program_without
 
 __all__ = ["listening", "make_agent", "watcher"]
 
+PANELS = "[...document.querySelectorAll('section.panel')].filter((e) => !e.hidden).map((e) => e.id)"
+TAKEN = ("evidence", "archives")
 LINES = "document.querySelector('[data-do=worker-lines]')"
 
 
 @pytest.mark.parametrize("there", [True, False])
-async def test_a_session_offers_its_lines_only_where_the_agent_has_them(
+async def test_the_page_offers_only_what_the_agent_answers(
     listening: Callable[..., RunningAgent],
     watcher: Watcher,
     eventually: Eventually,
@@ -27,7 +29,7 @@ async def test_a_session_offers_its_lines_only_where_the_agent_has_them(
     there: bool,
 ) -> None:
     agent = listening("\n[api]\ntrust_loopback = true\n")
-    taken = [wing for wing in wings() if wing.name == "evidence" and not there]
+    taken = [wing for wing in wings() if wing.name in TAKEN and not there]
     await agent.start(program_without(taken, tmp_path / "program"))
     await agent.create("sales")
     await eventually(lambda: agent.status("sales"), "CONNECTED")
@@ -36,3 +38,7 @@ async def test_a_session_offers_its_lines_only_where_the_agent_has_them(
     shown = f"{LINES} !== null && {LINES}.offsetParent !== null"
     await watcher.until(f"{LINES} !== null && ({shown}) === {str(there).lower()}")
     assert await watcher.run(f"{LINES}.closest('section').hidden") is not there
+    await watcher.go(f"http://{agent.listen}/#/agent")
+    await watcher.until(f"{PANELS}.includes('keys')")
+    await watcher.until(f"{PANELS}.includes('import') === {str(there).lower()}")
+    assert ("export" in await watcher.run(PANELS)) is there
