@@ -10,6 +10,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Mapping, Sequence
+from functools import cache
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -24,8 +25,9 @@ PACKAGES = ("baileys", "baileys-6")
 """What backends run on; the third writes stores to move from."""
 
 
+@cache
 def why_not(package: str) -> str:
-    """Why this package cannot run here; "" when it can."""
+    """Why this package cannot run here; "" when it can. Each test asks; it is found out once."""
     node = shutil.which("node")
     if node is None:
         return "node is not installed (./scripts/test installs it)"
