@@ -20,7 +20,9 @@ from tests.waiting import pause
 SOURCE = Path(__file__).resolve().parents[2]
 CHECKOUT = Path("/usr/src/wa-agent")
 """A copy of the source inside the bed: where the checkout lies may be hidden there."""
-NOT_SOURCE = shutil.ignore_patterns(".git", ".venv", ".cache", ".state", ".*_cache", "__pycache__")
+NOT_SOURCE = shutil.ignore_patterns(
+    *(".git", ".venv", ".cache", ".state", ".*_cache", "__pycache__", "node_modules")
+)
 
 # Not ours to test, slow to boot, or bound to ports that the outside may use.
 QUIET = """\

@@ -11,12 +11,13 @@ import pytest
 
 from tests.lacking import lacks
 from tests.standin.baileys.run import WhatsApp, why_not
-from tests.system.bed import CHECKOUT, Bed
+from tests.system.bed import CHECKOUT, SOURCE, Bed
 from tests.system.fleet import AGENT, Fleet
 
 ID, ACCOUNT = "shop", "5511900000001"
 UNIT = f"wa-instance@{ID}.service"
 FOLDER = "/srv/shopbot"
+BOTS = "tests/standin/baileys"
 CONFIG = "/etc/wa-agent/agent.toml"
 PROGRAM = """
 [[program]]
@@ -41,7 +42,9 @@ def whatsapp(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WhatsApp]:
 def fleet(bed: Bed, whatsapp: WhatsApp) -> Iterator[Fleet]:
     """With the bot's folder and its table; the agent's settings are as before in the end."""
     node = shutil.which("node")
-    bot = CHECKOUT / "tests/standin/baileys/bots/plain.mjs"
+    bot, packages = CHECKOUT / BOTS / "bots/plain.mjs", f"{BOTS}/node_modules"
+    there = bed.path(str(CHECKOUT / packages))
+    shutil.copytree(SOURCE / packages, there, symlinks=True, dirs_exist_ok=True)
     before = bed.path(CONFIG).read_text()
     bed.run("install", "-d", "-o", "wa-worker", "-g", "wa", "-m", "0750", FOLDER)
     text = PROGRAM.format(node=node, bot=bot, folder=FOLDER, url=whatsapp.socket)
