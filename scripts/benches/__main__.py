@@ -28,6 +28,10 @@ def main(argv: list[str]) -> int:
         from scripts.benches import baileys
 
         report = baileys.measure(options.instances, quick=options.quick)
+    elif options.subject == "density":
+        from scripts.benches import density
+
+        report = density.measure(options.size or density.SIZES, quick=options.quick)
     elif options.subject == "programs":
         from scripts.benches import bots
 
@@ -80,6 +84,11 @@ def _parser() -> argparse.ArgumentParser:
         subject = subjects.add_parser(name, help=meaning)
         subject.add_argument("--instances", type=int, default=8, metavar="N", help="sessions")
         subject.add_argument("--quick", action="store_true", help="one round, shorter windows")
+    words = "packs of Baileys sessions beside a Node each, plain bots and pm2 with such bots"
+    subject = subjects.add_parser("density", help=words)
+    words = "sessions together; more than once: one turn each (1, 8, 20 and 50)"
+    subject.add_argument("--size", type=int, metavar="N", action="append", help=words)
+    subject.add_argument("--quick", action="store_true", help="shorter windows, fewer messages")
     subject = subjects.add_parser("programs", help="bots under wa-agent, pm2 and systemd units")
     subject.add_argument("--instances", type=int, default=2, metavar="N", help="bots of each")
     subject.add_argument("--quick", action="store_true", help="one bot of each")

@@ -113,14 +113,14 @@ class PackedWorkers(Workers):
         pack: PackProcess,
     ) -> None:
         super().__init__(workers, scan)
-        self._pack = pack
+        self.pack = pack
 
     def pids(self) -> list[int]:
-        return [*self._pack.pids, *super().pids()]
+        return [*self.pack.pids, *super().pids()]
 
     async def close(self) -> None:
         await super().close()
-        await self._pack.stop()
+        await self.pack.stop()
 
 
 class Bots:
@@ -138,15 +138,15 @@ class Bots:
 
     async def pair(self, number: int) -> None:
         await self._launch(number)
-        found = await self._hear(number, "qr")
+        found = await self.hear(number, "qr")
         await asyncio.to_thread(self._whatsapp.scan, found["qr"], account(number))
-        await self._hear(number, "open")
+        await self.hear(number, "open")
 
     async def start(self, number: int) -> float:
         """From the first breath of its process: what a supervisor needs before is left out."""
-        self._status(number).unlink()
+        self.status(number).unlink()
         await self._launch(number)
-        return float((await self._hear(number, "open"))["seconds"])
+        return float((await self.hear(number, "open"))["seconds"])
 
     async def _launch(self, number: int) -> None:
         command = [find_node(), BOT_PROGRAM, *self._lines[number]]
@@ -173,14 +173,14 @@ class Bots:
             while time.time() - max(each.stat().st_mtime for each in folder.iterdir()) < QUIET:  # noqa: ASYNC110
                 await asyncio.sleep(0.1)
 
-    def _status(self, number: int) -> Path:
+    def status(self, number: int) -> Path:
         return self._root / f"i{number}" / "status"
 
-    async def _hear(self, number: int, word: str) -> dict[str, Any]:
+    async def hear(self, number: int, word: str) -> dict[str, Any]:
         async with asyncio.timeout(WITHIN):
             while True:
                 with suppress(FileNotFoundError):
-                    text = self._status(number).read_text(encoding="utf-8")
+                    text = self.status(number).read_text(encoding="utf-8")
                     said = [json.loads(line) for line in text.splitlines()]
                     for line in reversed(said):
                         if word in line:
@@ -198,7 +198,7 @@ class KeptBots(Bots):
 
     async def _launch(self, number: int) -> None:
         if (self._root / f"i{number}.config.json").exists():
-            await self._ask("start", f"i{number}")
+            await self.ask("start", f"i{number}")
             return
         app = {
             "name": f"i{number}",
@@ -210,19 +210,23 @@ class KeptBots(Bots):
         }
         file = self._root / f"i{number}.config.json"
         file.write_text(json.dumps({"apps": [app]}))
-        await self._ask("start", str(file))
+        await self.ask("start", str(file))
 
     async def stop(self, number: int) -> None:
         await self._written(number)
-        await self._ask("stop", f"i{number}")
+        await self.ask("stop", f"i{number}")
 
     def pids(self) -> list[int]:
         return list(tree(int((self._home / "pm2.pid").read_text(encoding="ascii"))))
 
-    async def close(self) -> None:
-        await self._ask("kill")
+    def bots(self) -> list[int]:
+        """The processes below pm2's own."""
+        return self.pids()[1:]
 
-    async def _ask(self, *command: str) -> None:
+    async def close(self) -> None:
+        await self.ask("kill")
+
+    async def ask(self, *command: str) -> None:
         env = {"PATH": os.environ["PATH"], "HOME": str(self._root), "PM2_HOME": str(self._home)}
         done = await asyncio.to_thread(
             subprocess.run, [self._program, *command], env=env, capture_output=True, check=False
@@ -251,14 +255,14 @@ def measure(instances: int, *, quick: bool) -> Report:
             if name in missing:
                 continue
             try:
-                measured = _run(name, _round(name, instances, times, cache), failed)
+                measured = attempt(name, _round(name, instances, times, cache), failed)
             except (NotHere, ConfigError) as error:
                 missing[name] = str(error)
                 continue
             for measure_, values in measured.items():
                 figures[measure_][name] += values
         for size in PACKS:
-            measured = _run(f"a pack of {size}", _pack_round(size, times, cache), failed)
+            measured = attempt(f"a pack of {size}", _pack_round(size, times, cache), failed)
             for measure_, values in measured.items():
                 figures[f"{measure_} in {size}"][OURS] += values
     rows = [
@@ -293,7 +297,7 @@ def measure(instances: int, *, quick: bool) -> Report:
     return Report("baileys", machine, versions, rows, notes)
 
 
-def _run(
+def attempt(
     what: str, work: Coroutine[Any, Any, dict[str, list[float]]], failed: list[str]
 ) -> dict[str, list[float]]:
     """Its figures; none where a session did not start in time, which `failed` then says."""
@@ -348,7 +352,7 @@ async def _pack_round(size: int, times: Times, cache: Path) -> dict[str, list[fl
         stack.callback(whatsapp.end)
         pack = PackProcess(root / "run-packs" / "baileys-1", cache)
         folders = [root / f"i{number}" for number in range(size)]
-        fleet = PackedWorkers(*_our_workers(folders, whatsapp, cache), pack)
+        fleet = PackedWorkers(*our_workers(folders, whatsapp, cache), pack)
         for folder in folders:
             pack.join(folder)
         stack.push_async_callback(fleet.close)
@@ -399,10 +403,10 @@ async def _open_fleet(
     stack.callback(whatsapp.end)
     if name != OURS:
         return (Bots if name == BOT else KeptBots)(root, count, whatsapp, find_packages(cache))
-    return Workers(*_our_workers(folders, whatsapp, cache))
+    return Workers(*our_workers(folders, whatsapp, cache))
 
 
-def _our_workers(
+def our_workers(
     folders: Sequence[Path], whatsapp: WhatsApp, cache: Path
 ) -> tuple[list[LoneWorker], Callable[[LoneWorker, int], Awaitable[None]]]:
     """With what plays the phone for one that shows a code."""

@@ -46,7 +46,8 @@ class PackProcess:
         return [] if self._process is None else list(tree(self._process.pid))
 
     async def start(self) -> None:
-        self._folder.mkdir(parents=True)
+        self._folder.mkdir(parents=True, exist_ok=True)
+        (self._folder / "pack.sock").unlink(missing_ok=True)  # of a pack that was stopped
         self._keeping = asyncio.create_task(self._keep(), name="pack")
         async with asyncio.timeout(WITHIN):
             while not (self._folder / "pack.sock").exists():  # noqa: ASYNC110

@@ -20,6 +20,7 @@ from scripts.benches import __main__ as bench
 from scripts.benches import (
     baileys,
     compare,
+    density,
     footprint,
     kills,
     message_paths,
@@ -291,6 +292,65 @@ def test_a_session_of_baileys_is_measured_beside_a_plain_bot_and_leaves_nothing(
     assert (processes.median(OURS), processes.median(baileys.BOT)) == (2, 1)
     bot = memory.median(baileys.BOT)
     assert memory.goal.limit == 55 and memory.median(OURS) < bot * 1.5, "what others map is shared"
+
+
+SHORT_DENSITY = density.Times(settle=0.1, idle=0.5, messages=3)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_a_pack_is_measured_beside_a_plain_bot_and_leaves_nothing(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    if reason := why_not("baileys"):
+        lacks(reason)
+    monkeypatch.setattr(density, "Times", lambda *_: SHORT_DENSITY)
+    monkeypatch.setattr(density, "KINDS", (OURS, baileys.BOT))
+    monkeypatch.setattr(density, "DISK", str(tmp_path))
+    try:
+        found = density.measure([2], quick=True)
+    except EngineError as error:
+        lacks(str(error))
+    assert list(tmp_path.iterdir()) == []
+    rows = dict(zip((shape.key for shape in density.SHAPES), found.rows, strict=True))
+    for key in ("memory", "start", "latency", "late"):
+        assert all(rows[key].median(name) > 0 for name in (OURS, baileys.BOT)), key
+    assert rows["memory"].median(OURS) < rows["memory"].median(baileys.BOT)
+    assert rows["latency"].median(OURS) <= rows["late"].median(OURS)
+    assert [rows["lost"].median(name) for name in (OURS, baileys.BOT)] == [0, 0]
+    assert rows["killed"].median(OURS) > 0
+    assert rows["killed"].median(baileys.BOT) is None, "nobody starts a plain bot again"
+
+
+def test_density_prints_what_it_has_and_which_goal_was_missed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    if reason := why_not("baileys"):
+        lacks(reason)
+    turns: list[tuple[str, int]] = []
+
+    async def turn(kind: str, count: int, *rest: object) -> dict[str, list[float]]:
+        figures = rest[-1]
+        assert isinstance(figures, dict)
+        turns.append((kind, count))
+        figures["memory"] = [{OURS: 6.0, density.ALONE: 50.0}.get(kind, 75.0)]
+        if len(turns) == 3:
+            raise TimeoutError  # a later part of this turn
+        if len(turns) == 6:
+            raise KeyboardInterrupt
+        figures["start"] = [float(count)]
+        return figures
+
+    monkeypatch.setattr(density, "fetch_packages", lambda _cache: None)
+    monkeypatch.setattr(density, "_turn", turn)
+    found = density.measure([1, 50], quick=True)
+    assert turns == [*((kind, 1) for kind in density.KINDS), (OURS, 50), (density.ALONE, 50)]
+    memory, start, packed, _ = found.rows
+    assert memory.median(baileys.BOT) == 75, "what was measured before its start failed"
+    assert start.median(baileys.BOT) is None
+    assert (memory.met, packed.met) == (True, False), "6 MiB in a pack of 50"
+    table = found.markdown()
+    assert "Interrupted" in table and "Left out: a run of plain bot, 1" in table
 
 
 def test_a_start_that_takes_too_long_leaves_out_its_run_and_nothing_else(

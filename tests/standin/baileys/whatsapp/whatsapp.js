@@ -298,7 +298,7 @@ export class WhatsApp {
     const { device } = connection;
     const { id, to, participant, type = 'delivered' } = stanza.attrs;
     connection.send(node('ack', { class: 'receipt', id, from: to }));
-    device.receipts.push({ id, type });
+    device.receipts.push({ id, type, at: Date.now() });
     if (type === 'read') {
       const more = children(child(stanza, 'list'), 'item').map((each) => each.attrs.id);
       this.#tellReader(device, participant ?? to, [id, ...more], to);
