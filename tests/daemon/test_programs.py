@@ -1,6 +1,7 @@
 """A bot of somebody's own under a real agent: made by name, kept alive, named when it fails."""
 
 import asyncio
+import json
 import os
 import signal
 import sys
@@ -12,8 +13,11 @@ from typing import Any
 from agent.cli.client import Client
 from agent.cli.doctor.check import Installation, run_checks
 from agent.config import load_config
+from agent.core.model import InstanceId
+from agent.vault.archives.pack import pack_session
 from agent.wings.programs.doctor import checks
 from tests.daemon.conftest import RunningAgent
+from tests.daemon.test_vault import cli
 
 BOT = Path(__file__).parents[1] / "engines" / "program" / "bot.py"
 PROGRAM = """
@@ -188,3 +192,24 @@ async def test_one_session_is_not_run_by_two_instances(
     await agent.do("POST", "/api/instance/two/disable", {})
     status, answer = await agent.ask("POST", "/api/instance/two/enable", {})
     assert (status, answer["error"]) == (409, "session_shared"), answer
+
+
+async def test_an_archive_brings_no_settings_that_its_worker_could_not_use(
+    make_agent: Callable[..., RunningAgent], tmp_path: Path
+) -> None:
+    agent = make_agent(declare("quiet"))
+    await agent.start()
+    folder, archive = tmp_path / "session", tmp_path / "shop.tar.gz"
+    folder.mkdir()
+    (folder / "keys.db").write_text("keys")
+    for settings, code in (
+        ({"program": "else"}, "unknown_program"),
+        ({"program": "quiet", "command": ["touch", "x"]}, "invalid_settings"),
+    ):
+        with archive.open("wb") as file:
+            id = InstanceId("shop")
+            pack_session(folder, id, "program", file, wall=1.0, settings=settings)
+        status, out = await cli(agent, "import", archive, "--json")
+        assert (status, json.loads(out)["error"]) == (2, code), out
+        assert not await agent.knows("shop")
+    assert (await agent.do("GET", "/api/trash"))["trash"] == []

@@ -25,6 +25,7 @@ from agent.supervise.copies.invitations import Invitations
 from agent.supervise.copies.snapshots import Snapshots
 from agent.supervise.facts import Facts
 from agent.supervise.registry import Registry
+from agent.supervise.requests.creation import check_among_others, check_settings_of
 from agent.supervise.story import entry
 from agent.vault.archives.pack import Packed, export_snapshot
 from agent.vault.archives.seal import Sealed
@@ -177,6 +178,8 @@ class Archives:
         made = Instance(id, packed.engine, enabled, packed.settings, time.time())
         if old is not None and wanted.sealed is not None:
             made = replace(old.instance, enabled=enabled)
+        check_settings_of(made)
+        check_among_others(self.registry, made)
         record = SessionRecord(
             status_since_wall=time.time(),
             paired=packed.paired,

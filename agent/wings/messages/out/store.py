@@ -33,7 +33,7 @@ PAGE = 200
 
 class OutboxStore:
     def __init__(self, writer: Writer, sentences: Sequence[str]) -> None:
-        self._writer = self.writer = writer
+        self.writer = writer
         self.ledger = Ledger(writer)
         self.sentences = tuple(sentences)
         """What had to be done to open it."""
@@ -51,40 +51,40 @@ class OutboxStore:
         return cls(writer, sentences)
 
     async def close(self) -> None:
-        await self._writer.close()
+        await self.writer.close()
 
     async def take(
         self, new: NewMessage, committed: Callable[[tuple[OutMessage, bool]], None]
     ) -> tuple[OutMessage, bool]:
         """The row, and whether an earlier request with that key made it. `committed` is called in
         the order of the numbers."""
-        return await self._writer.write(lambda db: take_row(db, new), committed)
+        return await self.writer.write(lambda db: take_row(db, new), committed)
 
     async def waiting(self) -> list[OutMessage]:
         """All that wait, in their order."""
         rows = "select {} from messages where state = 'accepted' order by number"
-        return await self._writer.read(lambda db: find_rows(db, rows))
+        return await self.writer.read(lambda db: find_rows(db, rows))
 
     async def waiting_of(self, instance: InstanceId) -> list[OutMessage]:
         rows = "select {} from messages where instance = ? and state = 'accepted' order by number"
-        return await self._writer.read(lambda db: find_rows(db, rows, instance))
+        return await self.writer.read(lambda db: find_rows(db, rows, instance))
 
     async def instances(self) -> list[InstanceId]:
         """Of which there is a message, or the place in their acknowledgements."""
         rows = "select instance from messages union select instance from cursors"
-        found = await self._writer.read(lambda db: db.execute(rows).fetchall())
+        found = await self.writer.read(lambda db: db.execute(rows).fetchall())
         return [InstanceId(row[0]) for row in found]
 
     async def bring(self, new: NewMessage) -> OutMessage | None:
         """One of another machine; None: it is here already, or one with its Idempotency-Key is."""
-        return await self._writer.write(lambda db: bring_row(db, new))
+        return await self.writer.write(lambda db: bring_row(db, new))
 
     async def forget(self, numbers: Sequence[int]) -> None:
         def write(db: Database) -> None:
             marks = [[number] for number in numbers]
             db.conn.executemany("delete from messages where number = ?", marks)
 
-        await self._writer.write(write)
+        await self.writer.write(write)
 
     async def content(self, number: int) -> Mapping[str, Any] | None:
         """What it says; None: it ended meanwhile."""
@@ -94,7 +94,7 @@ class OutboxStore:
             content: Mapping[str, Any] | None = json.loads(row[0]) if row and row[0] else None
             return content
 
-        return await self._writer.read(read)
+        return await self.writer.read(read)
 
     async def find(self, instance: InstanceId, id: str) -> OutMessage | None:
         """By its id in the outbox, or by WhatsApp's."""
@@ -102,7 +102,7 @@ class OutboxStore:
             "select {} from messages where instance = ? and (id = ? or message_id = ?)"
             " order by number limit 1"
         )
-        found = await self._writer.read(lambda db: find_rows(db, rows, instance, id, id))
+        found = await self.writer.read(lambda db: find_rows(db, rows, instance, id, id))
         return found[0] if found else None
 
     async def page(
@@ -114,16 +114,16 @@ class OutboxStore:
             " and (? = 0 or number < ?) order by number desc limit ?"
         )
         given = (instance, state, state, before, before, limit)
-        return await self._writer.read(lambda db: find_rows(db, rows, *given))
+        return await self.writer.read(lambda db: find_rows(db, rows, *given))
 
     async def change(self, number: int, **columns: Any) -> None:
         """Of one that waits; one that has ended stays as it is."""
-        await self._writer.write(lambda db: change_row(db, number, columns))
+        await self.writer.write(lambda db: change_row(db, number, columns))
 
     async def end(self, number: int, state: State, **columns: Any) -> bool:
         """It has ended: what it said is wiped. False: it had ended before."""
         columns = {**columns, **_WIPED, "state": state.value}
-        return await self._writer.write(lambda db: change_row(db, number, columns))
+        return await self.writer.write(lambda db: change_row(db, number, columns))
 
     async def end_all(self, numbers: Sequence[int], state: State, **columns: Any) -> None:
         columns = {**columns, **_WIPED, "state": state.value}
@@ -132,7 +132,7 @@ class OutboxStore:
             for number in numbers:
                 change_row(db, number, columns)
 
-        await self._writer.write(write)
+        await self.writer.write(write)
 
     async def note_acks(
         self, acks: Sequence[Ack], cursors: Mapping[InstanceId, int | None] | None = None
@@ -147,21 +147,21 @@ class OutboxStore:
                     db.execute("insert into cursors values (?, ?)", [instance, cursor])
             return sum(note_ack(db, ack) for ack in acks)
 
-        return await self._writer.write(write)
+        return await self.writer.write(write)
 
     async def cursors(self) -> dict[InstanceId, int]:
         rows = "select instance, cursor from cursors"
-        return await self._writer.read(lambda db: dict(db.execute(rows).fetchall()))
+        return await self.writer.read(lambda db: dict(db.execute(rows).fetchall()))
 
     async def followed(self) -> list[InstanceId]:
         """The instances with messages that acknowledgements may move."""
         rows = f"select distinct instance from messages where {_FOLLOWED}"
-        found = await self._writer.read(lambda db: db.execute(rows).fetchall())
+        found = await self.writer.read(lambda db: db.execute(rows).fetchall())
         return [InstanceId(row[0]) for row in found]
 
     async def follows(self, instance: InstanceId) -> bool:
         rows = f"select 1 from messages where instance = ? and {_FOLLOWED} limit 1"
-        found = await self._writer.read(lambda db: db.execute(rows, [instance]).fetchone())
+        found = await self.writer.read(lambda db: db.execute(rows, [instance]).fetchone())
         return found is not None
 
     async def forget_instance(self, instance: InstanceId, born: float = 0.0) -> list[str]:
@@ -176,11 +176,11 @@ class OutboxStore:
             forget(db, instance)
             return names
 
-        return await self._writer.write(write)
+        return await self.writer.write(write)
 
     async def forget_ended(self, before_wall: float, most: int) -> int:
         """Drop rows that ended before that time, and the oldest over that number."""
-        return await self._writer.write(lambda db: forget_rows(db, before_wall, most))
+        return await self.writer.write(lambda db: forget_rows(db, before_wall, most))
 
     async def empty_log(self) -> None:
-        await self._writer.read(empty_log)
+        await self.writer.read(empty_log)
