@@ -1,8 +1,12 @@
-"""The example of a bot in Python: what it is told is kept, and the agent sends by it."""
+"""The examples in Python and Go: what they are told is kept, and the agent sends by them."""
 
 import asyncio
+import os
+import shutil
 import socket
+import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,12 +15,32 @@ from agent.errors import EngineError
 from tests.engines.program.conftest import ProgramBench
 from tests.ports import free_port
 
-EXAMPLE = Path(__file__).parents[3] / "scripts" / "examples" / "echo_program.py"
+EXAMPLES = Path(__file__).parents[3] / "scripts" / "examples"
 
 
-async def test_the_example_answers_keeps_and_sends(bench: ProgramBench) -> None:
+def python(_folder: Path) -> list[str]:
+    return [sys.executable, str(EXAMPLES / "echo_program.py")]
+
+
+def go(folder: Path) -> list[str]:
+    if shutil.which("go") is None:
+        pytest.skip("go is not installed: 440 MiB, which scripts/test leaves out for one example")
+    files = [str(EXAMPLES / "go" / name) for name in ("echo.go", "wa_program.go")]
+    program = folder / "echo_program"
+    own = {"GOCACHE": str(folder / "cache"), "GOPROXY": "off", "GOFLAGS": "-mod=mod"}
+    build = ["go", "build", "-o", str(program), *files]
+    subprocess.run(["go", "vet", *files], check=True, env={**os.environ, **own}, timeout=300)
+    subprocess.run(build, check=True, env={**os.environ, **own}, timeout=300)
+    return [str(program)]
+
+
+@pytest.mark.parametrize("example", [python, go])
+async def test_the_example_answers_keeps_and_sends(
+    bench: ProgramBench, example: Callable[[Path], list[str]], tmp_path: Path
+) -> None:
     port = free_port()
-    bench.run(command=[sys.executable, str(EXAMPLE), str(port)], messages=True)
+    command = await asyncio.to_thread(example, tmp_path)
+    bench.run(command=[*command, str(port)], messages=True)
     link = await bench.linked()
     await bench.is_now("CONNECTED")
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
