@@ -147,7 +147,7 @@ class ProgramEngine:
                 self._messages.take(event, self._run.speech)
             return
         if event.get("event") == "preloaded" and self._still is not None:
-            self._still.note_node(event.get("pid"))
+            self._still.note_node(event.get("pid"), child=event.get("child") is True)
             return
         if event.get("event") == "session":
             self._session = text(event.get("path"), 4096)

@@ -3,7 +3,7 @@ turns no more. One that tells nothing by design does neither."""
 
 import time
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from agent.engines.program.process import Process
 from agent.engines.program.tree import descendants
@@ -22,14 +22,19 @@ class Standstill:
     run: Process
     node: int = 0
     """The process in which the preloaded module is; 0: none told so."""
+    _parts: set[int] = field(default_factory=set)
+    """Node processes that the program started, which may have its library."""
     _stopped_since: float | None = None
     _idle_since: float = 0.0
     _used: int = -1
     _asked_at: float = 0.0
 
-    def note_node(self, pid: object) -> None:
+    def note_node(self, pid: object, *, child: bool = False) -> None:
         if isinstance(pid, int) and pid in (self.run.pid, *descendants(self.run.pid)):
-            self.node = pid
+            if child:
+                self._parts.add(pid)
+            else:
+                self.node = pid
 
     async def why_end(self) -> str:
         """Why the program must be ended; "" = it need not."""
@@ -38,7 +43,10 @@ class Standstill:
     def _why_stopped(self) -> str:
         """A debugger's stop is none (`t`), so a person may look as long as it takes."""
         now = time.monotonic()
-        if not any(_state_of(pid)[0] == "T" for pid in {self.run.pid, self.node} - {0}):
+        own = {self.run.pid, self.node or self.run.pid}
+        if not self.run.speech.ready.done():
+            own |= self._parts & set(descendants(self.run.pid))
+        if not any(_state_of(pid)[0] == "T" for pid in own):
             self._stopped_since = None
             return ""
         self._stopped_since = self._stopped_since or now

@@ -7,6 +7,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+from agent.engines.program.tree import descendants
 from tests.engines.program.conftest import ProgramBench
 from tests.engines.program.test_program_baileys import BotBench, bot, whatsapp
 from tests.lacking import lacks
@@ -14,14 +17,17 @@ from tests.lacking import lacks
 __all__ = ["bot", "whatsapp"]
 
 
+@pytest.mark.parametrize("file", ["late.mjs", "forks.mjs"], ids=["itself", "its child"])
 async def test_a_bot_that_is_stopped_before_its_library_is_there_is_started_again(
-    bot: BotBench,
+    bot: BotBench, file: str
 ) -> None:
-    bot.run_bot("late.mjs")
+    bot.run_bot(file)
     link = await bot.linked()
     await bot.is_now("INITIALIZING", "not_told")
     pid = (await link.call("probe"))["detail"]["pid"]
-    os.kill(pid, signal.SIGSTOP)
+    if file == "forks.mjs":
+        await bot.until(lambda: descendants(pid))
+    os.kill([pid, *descendants(pid)][-1], signal.SIGSTOP)
     claim = await bot.is_now("DISCONNECTED", "program_ended")
     assert claim.raw.startswith("it was stopped by a signal for")
     (bot.session / "go").touch()

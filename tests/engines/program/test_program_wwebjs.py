@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import shutil
+import signal
 import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -18,6 +19,7 @@ from tests.lacking import lacks
 
 CODE = "2@Zm9vYmFyYmF6cXV4Zm9vYmFy,a2V5,a2V5,a2V5"
 BOT = Path(__file__).parents[2] / "standin" / "wwebjs" / "bot.cjs"
+EXAMPLE = BOT.parent / "node_modules" / "example.js"
 
 
 class ClientBench(ProgramBench):
@@ -37,12 +39,12 @@ class ClientBench(ProgramBench):
         path = Path(f"{self.phone}.sent")
         return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
-    async def connected(self, **how: Any) -> Link:
+    async def connected(self, bot: Path = BOT, **how: Any) -> Link:
         node = shutil.which("node")
         if node is None:
             lacks("node is not installed")
         self.phone = self.root.parent / "p"
-        self.run(command=[node, str(BOT)], environment=[f"PHONE={self.phone}"], **how)
+        self.run(command=[node, str(bot)], environment=[f"PHONE={self.phone}"], **how)
         link = await self.linked()
         await self.happens(emit=["qr", CODE])
         await self.is_now("QR_REQUIRED")
@@ -80,6 +82,36 @@ async def test_a_client_is_noticed_asked_and_ended_in_order(bench: ClientBench) 
     log = bench.errors()
     assert "ready as 5511900000001, a Client: true" in log
     assert CODE not in log
+
+
+async def test_the_librarys_own_example_runs_without_a_change(
+    bench: ClientBench, tmp_path: Path
+) -> None:
+    if not (EXAMPLE.parent / ".installed").exists():
+        lacks("whatsapp-web.js' example is not here (tests/standin/wwebjs/install fetches it)")
+    library = tmp_path / "node_modules" / "whatsapp-web.js"
+    shutil.copytree(BOT.parent / "whatsapp-web.js", library)
+    shutil.copy(EXAMPLE, library)
+    link = await bench.connected(library / EXAMPLE.name, messages=True)
+    # Its own handler answers, and the agent sends by the same client.
+    asks = {"from": PEER, "body": "!ping", "fromMe": False, "hasMedia": False}
+    await bench.happens(emit=["message", asks])
+    await bench.until(lambda: bool(bench.sent()))
+    assert bench.sent()[-1].items() >= {"chat": PEER, "content": "pong"}.items()
+    order = {"to": "5511900000002", "type": "text", "text": "hi", "key": "k" * 64}
+    asked = asyncio.ensure_future(link.call("send", {"message": order}))
+    await bench.until(lambda: len(bench.sent()) == 2)
+    id = {"fromMe": True, "remote": PEER, "id": "SENT2"}
+    await bench.happens(emit=["message_ack", {"id": id}, 1])
+    assert await asked == {"id": "SENT2", "outcome": "sent"}
+    pid = (await link.call("probe"))["detail"]["pid"]
+    os.kill(pid, signal.SIGKILL)
+    await bench.is_now("DISCONNECTED", "program_ended")
+    await link.call("connect")
+    await bench.happens(state="CONNECTED", info={"wid": {"user": "5511900000001"}}, emit=["ready"])
+    await bench.is_now("CONNECTED")
+    assert await bench.stop() == 0
+    assert Path(f"{bench.phone}.log").read_text() == "destroyed\n"
 
 
 async def test_a_page_that_hangs_proves_nothing_and_one_without_a_stream_is_not_connected(

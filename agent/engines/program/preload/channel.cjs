@@ -1,58 +1,94 @@
 "use strict";
 // Lines of JSON to the worker, and its questions. It never keeps the program alive, and never fails it.
-const { Socket } = require("node:net");
-
 const MOST_WAITING = 1 << 20;
 // An answer says that the program's loop turns; before its library is there it can say no more.
 const WORKS = { turn() {} };
+// What is left where the thread or process ended that had the library.
+const GONE = { ...WORKS, look: () => ({ open: false, frame_age: null }) };
 
 class Channel {
-  #socket;
-  #rest = "";
+  #stream;
   #works = WORKS;
   #ready = false;
+  #teller;
 
-  constructor(fd) {
-    this.#socket = new Socket({ fd, readable: true, writable: true });
-    this.#socket.on("error", () => {});
-    this.#socket.setEncoding("utf8");
-    this.#socket.on("data", (text) => this.#take(text));
-    this.#socket.unref();
+  /** `stream` leads to the worker, or to the process that has it. */
+  constructor(stream) {
+    this.#stream = stream;
+    readLines(stream, (call) => void this.#take(call));
+    stream.unref();
     this.tell("preloaded", { pid: process.pid });
   }
 
   /** The functions that answer the worker's questions: those of the library that is used, and `more` of what it can. */
   serve(works, more = {}) {
     this.#works = { ...WORKS, ...works };
+    this.#teller = undefined;
     if (!this.#ready) this.tell("ready", more);
     this.#ready = true;
   }
 
   tell(event, more) {
-    this.#write({ event, ...more });
+    this.#write(this.#stream, { event, ...more });
   }
 
-  #write(line) {
+  /** A thread or a process (`pid`) of the program, which may have the library: the newest that has it counts. */
+  relay(stream, pid) {
+    if (pid) this.tell("preloaded", { pid, child: true });
+    readLines(stream, (line) => {
+      if (line.event === "ready") {
+        this.#teller = stream;
+        this.#ready = true;
+      }
+      if (this.#teller === stream && line.event !== "preloaded") this.#write(this.#stream, line);
+    });
+    stream.on("close", () => {
+      if (this.#teller !== stream) return;
+      this.#teller = undefined;
+      this.#works = GONE;
+      this.tell("close", { reason: "connection_lost", raw: "the part of the program that had the library ended" });
+    });
+  }
+
+  #write(stream, line) {
     // A worker that does not read costs the program no memory.
-    if (this.#socket.destroyed || this.#socket.writableLength > MOST_WAITING) return;
-    this.#socket.write(JSON.stringify(line) + "\n");
+    if (stream.destroyed || stream.writableLength > MOST_WAITING) return;
+    stream.write(JSON.stringify(line) + "\n");
   }
 
-  #take(text) {
-    const lines = (this.#rest + text).split("\n");
-    this.#rest = lines.pop();
-    for (const line of lines) void this.#answer(JSON.parse(line));
-  }
-
-  async #answer(call) {
+  async #take(call) {
+    if (this.#teller) return this.#write(this.#teller, call);
     try {
       const work = this.#works[call.do];
       if (!work) throw Object.assign(new Error("not supported"), { code: "not_supported" });
-      this.#write({ answer: call.id, ok: (await work(call)) ?? {} });
+      this.#write(this.#stream, { answer: call.id, ok: (await work(call)) ?? {} });
     } catch (error) {
       const message = String(error?.message ?? error).slice(0, 200);
-      this.#write({ answer: call.id, error: { code: String(error?.code ?? "program"), message } });
+      this.#write(this.#stream, { answer: call.id, error: { code: String(error?.code ?? "program"), message } });
     }
+  }
+}
+
+function readLines(stream, take) {
+  let rest = "";
+  stream.on("error", () => {});
+  stream.setEncoding("utf8");
+  stream.on("data", (text) => {
+    const lines = (rest + text).split("\n");
+    rest = lines.pop();
+    for (const line of lines) {
+      const said = parsed(line);
+      if (said) take(said);
+    }
+  });
+}
+
+/** What a part of the program itself wrote there is none of ours. */
+function parsed(line) {
+  try {
+    return JSON.parse(line);
+  } catch {
+    return null;
   }
 }
 

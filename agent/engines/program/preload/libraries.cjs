@@ -5,6 +5,8 @@ const WWEBJS = /(?:^|[\\/])whatsapp-web\.js(?:[\\/]index\.js)?$/;
 
 const isBaileys = (request) => BAILEYS.test(request);
 const isWwebjs = (request) => WWEBJS.test(request);
+/** As programs beside the library require it: the examples of its own package do. */
+const mayBeWwebjs = (request, parent) => /^\.{1,2}(?:[\\/]|$)/.test(request) && /whatsapp-web\.js/.test(parent?.filename);
 
 class Libraries {
   #channel;
@@ -62,4 +64,4 @@ class Libraries {
 
 const withMessages = ([config, ...more]) => [require("./baileys_messages.cjs").configured(config), ...more];
 
-module.exports = { Libraries, isBaileys, isWwebjs };
+module.exports = { Libraries, isBaileys, isWwebjs, mayBeWwebjs };

@@ -3,22 +3,32 @@
 // WhatsApp is there, and changes nothing that the program could see.
 const { readlinkSync } = require("node:fs");
 const Module = require("node:module");
+const { Socket } = require("node:net");
 const { join } = require("node:path");
 const { fileURLToPath, pathToFileURL } = require("node:url");
+const { isMainThread } = require("node:worker_threads");
+const { CHILD, watchChildren, watchThreads, streamOfThread } = require("./parts.cjs");
 
 // Which descriptor leads to the worker, and which socket that is: a child may have another under its number.
 const [number, socket] = (process.env.WA_PROGRAM_FD_IS ?? "").split(" ");
 const given = process.env.WA_PROGRAM_NODE_OPTIONS;
+const options = given ?? (isMainThread ? "" : (process.env.NODE_OPTIONS ?? ""));
 
 function isOurs() {
   try {
-    return Boolean(socket) && readlinkSync(`/proc/self/fd/${number}`) === socket;
+    const open = readlinkSync(`/proc/self/fd/${number}`);
+    return socket === CHILD ? open.startsWith("socket:") : Boolean(socket) && open === socket;
   } catch {
     return false;
   }
 }
 
-// The program's own children are none of ours, and find the environment as it was meant for them.
+function findStream() {
+  if (!isMainThread) return streamOfThread();
+  return isOurs() ? new Socket({ fd: Number(number), readable: true, writable: true }) : undefined;
+}
+
+// What the program starts is not to load our module by itself, and finds the environment as it was meant for them.
 function forgetIn(environment) {
   delete environment.WA_PROGRAM_FD_IS;
   delete environment.WA_PROGRAM_NODE_OPTIONS;
@@ -26,13 +36,17 @@ function forgetIn(environment) {
   else delete environment.NODE_OPTIONS;
 }
 
-if (isOurs()) {
-  forgetIn(process.env);
+const stream = findStream();
+if (stream) {
+  if (isMainThread) forgetIn(process.env);
   const { Channel } = require("./channel.cjs");
   require("./whole_files.cjs").keepWhole();
-  const { Libraries, isBaileys, isWwebjs } = require("./libraries.cjs");
+  const { Libraries, isBaileys, isWwebjs, mayBeWwebjs } = require("./libraries.cjs");
   const wants = (process.env.WA_PROGRAM_MESSAGES ?? "").split(" ").filter(Boolean);
-  const libraries = new Libraries(new Channel(Number(number)), wants);
+  const channel = new Channel(stream);
+  const libraries = new Libraries(channel, wants);
+  watchChildren(channel);
+  if (isMainThread) watchThreads(channel);
   Object.defineProperty(globalThis, Symbol.for("wa-agent.makers"), {
     value: Object.freeze({ wrapMaker: (maker, lib, url) => libraries.wrapMaker(maker, lib, fileURLToPath(url)) }),
   });
@@ -42,7 +56,7 @@ if (isOurs()) {
     const exports = Reflect.apply(load, this, arguments);
     try {
       if (isBaileys(request)) return libraries.noteBaileys(exports, nameOf(request, parent));
-      if (isWwebjs(request)) libraries.noteWwebjs(exports);
+      if (isWwebjs(request) || (mayBeWwebjs(request, parent) && isWwebjs(nameOf(request, parent)))) libraries.noteWwebjs(exports);
     } catch {
       // What is not as expected stays as it is.
     }
@@ -52,7 +66,7 @@ if (isOurs()) {
   if (Module.registerHooks) Module.registerHooks(require("./hooks.cjs"));
   else if (Module.register) {
     const register = () => Module.register(pathToFileURL(join(__dirname, "hooks.cjs")));
-    if (!require("./reading.cjs").answerReads(given ?? "", register)) register();
+    if (!require("./reading.cjs").answerReads(options, register)) register();
   }
 } else if (number) {
   forgetIn(process.env);

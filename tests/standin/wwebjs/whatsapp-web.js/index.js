@@ -5,9 +5,21 @@ const { resolve } = require("node:path");
 const { createServer } = require("node:net");
 const { appendFileSync, rmSync } = require("node:fs");
 
+class LocalAuth {
+  userDataDir = resolve("./.wwebjs_auth/session");
+}
+
 class Client extends EventEmitter {
-  // As LocalAuth, which bots use.
-  authStrategy = { userDataDir: resolve("./.wwebjs_auth/session") };
+  pupPage = new EventEmitter();
+
+  constructor({ authStrategy = new LocalAuth() } = {}) {
+    super();
+    this.authStrategy = authStrategy;
+  }
+
+  async getWWebVersion() {
+    return "2.3000";
+  }
 
   async initialize() {
     rmSync(process.env.PHONE, { force: true });
@@ -55,4 +67,4 @@ class Location {
   }
 }
 
-module.exports = { Client, MessageMedia, Location };
+module.exports = { Client, LocalAuth, MessageMedia, Location };

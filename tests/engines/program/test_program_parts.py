@@ -1,0 +1,100 @@
+"""Bots whose library is in a part of their program: a process that a runner of TypeScript or a
+cluster starts, or a thread; not changed for wa-agent."""
+
+import asyncio
+import os
+import shutil
+import signal
+from pathlib import Path
+
+import pytest
+
+from agent.link.client import Link
+from tests.engines.program.test_program_baileys import ACCOUNT, PEER, BotBench, bot, whatsapp
+from tests.engines.program.test_program_messages import kept
+from tests.lacking import lacks
+from tests.standin.baileys.run import HERE
+
+__all__ = ["bot", "whatsapp"]
+TYPESCRIPT = HERE.parent / "typescript" / "node_modules"
+
+
+def run(bot: BotBench, command: list[str]) -> None:
+    where = [f"WHATSAPP={bot.whatsapp.socket}"]
+    bot.run(command=command, environment=where, messages=True)
+
+
+async def scanned(bot: BotBench, command: list[str]) -> Link:
+    run(bot, command)
+    link = await bot.linked()
+    await bot.until(lambda: bot.claims and bot.claims[-1].status == "QR_REQUIRED", within=90)
+    code = (await link.call("qr"))["qr"]["text"]
+    await asyncio.to_thread(bot.whatsapp.scan, code, ACCOUNT)
+    claim = await bot.is_now("CONNECTED")
+    assert (claim.paired, claim.account) == (True, ACCOUNT)
+    assert (await link.call("probe", {"deep": True}))["detail"]["open"] is True
+    return link
+
+
+async def messages_go_and_come(bot: BotBench, link: Link) -> None:
+    id = await asyncio.to_thread(bot.whatsapp.say, PEER, ACCOUNT, "hello")
+    (record,) = await kept(bot, link, {id})
+    assert (record["text"], record["sender"]) == ("hello", f"{PEER}@s.whatsapp.net")
+    order = {"to": PEER, "type": "text", "text": "from the agent", "key": "k" * 64}
+    assert (await link.call("send", {"message": order}))["outcome"] == "sent"
+
+
+@pytest.mark.parametrize(
+    ("runner", "file"),
+    [
+        (["tsx/dist/cli.mjs"], "plain.ts"),
+        (["--import", "tsx/dist/loader.mjs"], "plain.ts"),
+        (["ts-node/dist/bin.js", "--transpile-only"], "commonjs/plain.ts"),
+    ],
+    ids=["tsx", "node with tsx", "ts-node"],
+)
+async def test_a_bot_in_typescript_is_noticed_without_a_change(
+    bot: BotBench, runner: list[str], file: str
+) -> None:
+    if not (TYPESCRIPT / ".installed").exists():
+        lacks("npm's packages are not installed (tests/standin/typescript/install does it)")
+    node = shutil.which("node") or "node"
+    own = [str(TYPESCRIPT / word) if "/" in word else word for word in runner]
+    command = [node, *own, str(HERE / "bots" / file)]
+    link = await scanned(bot, command)
+    await messages_go_and_come(bot, link)
+
+    pid = (await link.call("probe"))["detail"]["pid"]
+    bot.claims.clear()
+    os.kill(pid, signal.SIGKILL)
+    await bot.is_now("DISCONNECTED", "program_ended")
+    await link.call("connect")
+    await bot.until(lambda: bot.claims[-1].status == "CONNECTED", within=90)
+    assert await bot.stop() == 0
+    assert "killed" not in bot.log()
+    assert len(bot.whatsapp.devices()) == 1
+
+
+@pytest.mark.parametrize("file", ["thread.mjs", "cluster.mjs"])
+async def test_a_library_in_a_thread_or_a_cluster_is_noticed(bot: BotBench, file: str) -> None:
+    command = [shutil.which("node") or "node", str(HERE / "bots" / file)]
+    link = await scanned(bot, command)
+    await messages_go_and_come(bot, link)
+    assert await bot.stop() == 0
+    assert "killed" not in bot.log()
+
+
+async def test_a_part_that_ends_is_a_lost_connection_until_a_new_one_has_the_library(
+    bot: BotBench,
+) -> None:
+    command = [shutil.which("node") or "node", str(HERE / "bots" / "cluster.mjs")]
+    link = await scanned(bot, command)
+    await messages_go_and_come(bot, link)
+    main = int((await link.call("probe"))["detail"]["pid"])
+    (part,) = Path(f"/proc/{main}/task/{main}/children").read_text().split()
+    bot.claims.clear()
+    os.kill(int(part), signal.SIGKILL)
+    await bot.until(lambda: any(its.reason == "connection_lost" for its in bot.claims))
+    await bot.is_now("CONNECTED")
+    assert (await link.call("probe", {"deep": True}))["detail"]["open"] is True
+    assert (await link.call("probe"))["detail"]["pid"] == main
