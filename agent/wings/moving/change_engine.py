@@ -4,9 +4,8 @@ are in the trash."""
 
 import argparse
 import os
-import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
@@ -19,13 +18,14 @@ from agent.cli.sessions.settings import add_settings, parse_settings
 from agent.cli.sessions.waiting import add_wait, wait_and_print
 from agent.config import load_config
 from agent.core.model import InstanceId
-from agent.errors import ConfigError, InvalidRequest, Refused, TryLater, WaError
+from agent.errors import ConfigError, InvalidRequest, Refused
 from agent.vault.archives.found import FoundSession
 from agent.vault.archives.scratch import scratch
 from agent.wing import modules_of
 from agent.wings.moving.archives import packed
 from agent.wings.moving.auth_folder import export_auth_folder
 from agent.wings.moving.folders import find_in_folder
+from agent.wings.moving.held import refuse_changed, refuse_missing, stopped
 from agent.wings.moving.local_auth import export_local_auth, find_local_auth, import_local_auth
 from agent.wings.moving.session import write_folder
 from agent.wings.moving.users import user_of_folder
@@ -34,7 +34,6 @@ PROGRAM, BAILEYS, WEB = "program", "baileys", "web"
 WAYS = frozenset({(PROGRAM, BAILEYS), (BAILEYS, PROGRAM), (PROGRAM, WEB), (WEB, PROGRAM)})
 KEYS, PROFILES = "auth_info_baileys", ".wwebjs_auth"
 """Where most bots on Baileys, and those on whatsapp-web.js, keep their session."""
-_STOPS, _EVERY = 120.0, 0.2
 
 
 def add(commands: Subparsers) -> None:
@@ -59,17 +58,17 @@ def change(options: argparse.Namespace) -> int:
     client = client_of(options)
     instance = client.get(f"/api/instance/{options.id}/details")
     _refuse(options, instance)
+    refuse_missing(client, options.id, options.to)
     settings = _settings(options, instance)
     sending = Sending(argparse.Namespace(**vars(options), replace=True, enable=False))
-    with _stopped(client, instance), _copied_out(client, options.id) as folder:
+    with stopped(client, instance), _copied_out(client, options.id) as folder:
         if instance["engine"] == PROGRAM:
             archive = _from_program(options, instance, folder, settings)
         else:
             archive = _to_program(options, instance, folder, settings)
         with archive:
+            refuse_changed(client, instance)
             made = sending.send(archive, options.id, options.id)
-    if instance["enabled"]:
-        client.post(f"/api/instance/{options.id}/enable")
     done = f"has engine {options.to}; the trash has its old files as {made['trash']}"
     if not instance["enabled"]:
         options.wait = None
@@ -131,25 +130,6 @@ def _settings(options: argparse.Namespace, instance: Mapping[str, Any]) -> dict[
     own = {"program": options.program} if options.to == PROGRAM else {}
     kept = {k: v for k, v in instance["settings"].items() if k == "memory_limit"}
     return {**kept, **parse_settings(options.set), **own}
-
-
-@contextmanager
-def _stopped(client: Client, instance: Mapping[str, Any]) -> Iterator[None]:
-    """Disabled, so that no boot starts it in between; as it was where anything fails."""
-    path = f"/api/instance/{instance['id']}"
-    client.post(f"{path}/disable")
-    try:
-        deadline = time.monotonic() + _STOPS
-        while client.get(f"{path}/details")["unit"]["main_pid"]:
-            if time.monotonic() > deadline:
-                raise TryLater(f"cannot stop {instance['id']} within {_STOPS:.0f} s")
-            time.sleep(_EVERY)
-        yield
-    except BaseException:
-        if instance["enabled"]:
-            with suppress(WaError):
-                client.post(f"{path}/enable")
-        raise
 
 
 @contextmanager

@@ -55,6 +55,14 @@ def sends(how: str) -> None:
     signal.pause()
 
 
+def holds() -> None:
+    """It is connected, and its end takes as long as it may."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    Agent(look=lambda: True).tell("open", account="4915112345678")
+    while True:
+        signal.pause()
+
+
 def quiet() -> None:
     """As a service of systemd's, and no more."""
     notify("READY=1\nSTATUS=listens at the till")

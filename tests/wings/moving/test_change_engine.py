@@ -3,6 +3,8 @@
 import argparse
 import asyncio
 import shutil
+import signal
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,8 +15,9 @@ from agent.wings.moving.change_engine import PROFILES, _from_program, _to_progra
 from agent.wings.moving.local_auth import export_local_auth
 from tests.conftest import Eventually
 from tests.daemon.conftest import PATIENT, RunningAgent, make_agent
-from tests.daemon.test_vault import cli
+from tests.daemon.test_vault import REPOSITORY, cli
 from tests.engines.baileys.conftest import ACCOUNT
+from tests.engines.program.conftest import BOT
 from tests.standin.baileys.run import HERE, WhatsApp
 from tests.wings.moving.conftest import keys_of, write_folder
 
@@ -82,6 +85,65 @@ async def test_a_bots_session_goes_to_baileys_and_back_without_a_scan(
     assert (len(whatsapp.devices()), whatsapp.overlaps()) == (1, [])
     trash = [entry["name"] for entry in (await agent.do("GET", "/api/trash"))["trash"]]
     assert len(trash) == 2, "nothing is deleted"
+
+
+HOLDS = """
+[[program]]
+name = "holds"
+command = ["{python}", "{bot}", "holds"]
+stop = 3.0
+"""
+
+
+@pytest.mark.parametrize("end", ["SIGTERM", "SIGHUP", "agent"])
+async def test_a_change_that_is_broken_off_leaves_the_session_running(
+    make_agent: Callable[..., RunningAgent], cache: Path, eventually: Eventually, end: str
+) -> None:
+    """The command is ended, its terminal is closed, the agent is killed: the bot goes on."""
+    agent = make_agent(HOLDS.format(python=sys.executable, bot=BOT))
+    agent.state.mkdir(mode=0o700)
+    (agent.state / "cache").symlink_to(cache)
+    await agent.start(PATIENT | SLOWER)
+    body = {"id": "shop", "engine": "program", "settings": {"program": "holds"}}
+    await agent.do("POST", "/api/instance", body)
+    await eventually(lambda: agent.status("shop"), "CONNECTED", within=60)
+    socket = str(agent.state / "api.sock")
+    words = ("change-engine", "shop", "--to", "baileys", "--socket", socket)
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "agent", *words), cwd=REPOSITORY, stderr=asyncio.subprocess.PIPE
+    )
+
+    async def enabled() -> bool:
+        return bool((await agent.show("shop"))["enabled"])
+
+    await eventually(enabled, False, within=60)
+    if end == "agent":
+        await agent.kill()
+        await agent.start(PATIENT | SLOWER)
+    else:
+        process.send_signal(signal.Signals[end])
+    async with asyncio.timeout(90):
+        _, said = await process.communicate()
+    assert process.returncode not in (0, None), said
+    await eventually(enabled, True, within=20)
+    await eventually(lambda: agent.status("shop"), "CONNECTED", within=60)
+    assert (await agent.show("shop"))["engine"] == "program"
+
+
+async def test_an_engine_that_cannot_run_here_gets_no_session(
+    make_agent: Callable[..., RunningAgent], eventually: Eventually
+) -> None:
+    """Before the bot is stopped: its packages are not in this agent's cache."""
+    agent = make_agent(HOLDS.format(python=sys.executable, bot=BOT))
+    await agent.start(PATIENT | SLOWER)
+    body = {"id": "shop", "engine": "program", "settings": {"program": "holds"}}
+    await agent.do("POST", "/api/instance", body)
+    await eventually(lambda: agent.status("shop"), "CONNECTED", within=60)
+    status, said = await cli(agent, "change-engine", "shop", "--to", "baileys")
+    assert (status, "the engine baileys cannot run here: " in said) == (4, True), said
+    assert "fetch" in said
+    shown = await agent.show("shop")
+    assert (shown["enabled"], shown["connection_status"]) == (True, "CONNECTED")
 
 
 def options(**more: str) -> argparse.Namespace:
