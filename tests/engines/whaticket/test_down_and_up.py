@@ -148,6 +148,24 @@ async def test_a_record_that_is_written_again_is_noticed(open_bench, eventually)
     assert theirs.status == "CONNECTED"  # it was started again all the same
 
 
+async def test_one_that_is_down_writes_nothing_when_it_is_disconnected_again(
+    open_bench, eventually
+):
+    """As after a kill in the middle of a round: the next life begins it again."""
+    bench = await open_bench()
+    theirs = await bench.paired("7")
+    await bench.open()
+    await connected(bench, "7", eventually=eventually)
+    await theirs.damage(PEER)
+    await theirs.disconnect()
+    await eventually(lambda: theirs.status, "DISCONNECTED")
+    record = bench.auth("7") / f"session-{PEER}.0.json"
+    record.unlink()
+    await theirs.disconnect()
+    await eventually(lambda: theirs._closing is None)
+    assert not record.exists()
+
+
 async def test_a_start_that_is_refused_leaves_the_pairing_where_it_is(open_bench, eventually):
     bench = await open_bench()
     theirs = await bench.paired("7")

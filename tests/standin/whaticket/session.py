@@ -97,8 +97,10 @@ class Session:
         self._code_ends.reschedule(asyncio.get_running_loop().time())
 
     async def disconnect(self) -> None:
-        """Keeps the pairing; over after a while in which it is still connected."""
-        if not self.faults.stays_connected and self._closing is None:
+        """Keeps the pairing; over after a while in which it is still connected. One that is down
+        has nothing to close, and would write what it had in its memory once more."""
+        down = self.status == "DISCONNECTED" or self._closing is not None
+        if not self.faults.stays_connected and not down:
             self._closing = asyncio.create_task(self._close())
 
     async def log_out(self) -> None:
