@@ -145,6 +145,10 @@ class Stored:
 
     epoch: int
     packed: bytes
+    number: int = field(default=0, compare=False)
+    """Of the newest change, or of the copy where nothing changed since."""
+    changes: Sequence[tuple[int, int, bytes]] = ()
+    """What changed since: its number, that of what it follows, and the change."""
 
 
 @dataclass(frozen=True, slots=True)

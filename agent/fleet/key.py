@@ -115,6 +115,11 @@ def copy_context(id: str, epoch: int) -> bytes:
     return f"copy {epoch} {id}".encode()
 
 
+def change_context(id: str, epoch: int, number: int, after: int) -> bytes:
+    """What changed after one copy or change of a session: it follows no other."""
+    return f"change {epoch} {number} {after} {id}".encode()
+
+
 def piece_context(id: str, epoch: int, name: str) -> bytes:
     """A piece of what goes with a session: it opens as no other one of it."""
     return f"piece {epoch} {id} {name}".encode()

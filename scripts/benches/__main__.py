@@ -40,6 +40,10 @@ def main(argv: list[str]) -> int:
         from scripts.benches import coordinators  # the others need no PostgreSQL
 
         report = coordinators.measure(options.instances, quick=options.quick)
+    elif options.subject == "copies":
+        from scripts.benches import copies
+
+        report = copies.measure(options.instances, quick=options.quick)
     elif options.subject == "fleet":
         from scripts.benches import fleet_memory
 
@@ -94,6 +98,9 @@ def _parser() -> argparse.ArgumentParser:
     subject.add_argument("--quick", action="store_true", help="one bot of each")
     subject = subjects.add_parser("coordinators", help="a fleet's machines on one PostgreSQL")
     subject.add_argument("--instances", type=int, default=500, metavar="N", help="machines")
+    subject.add_argument("--quick", action="store_true", help="a shorter window")
+    subject = subjects.add_parser("copies", help="copies of busy sessions in the fleet's database")
+    subject.add_argument("--instances", type=int, default=200, metavar="N", help="sessions")
     subject.add_argument("--quick", action="store_true", help="a shorter window")
     subject = subjects.add_parser("fleet", help="the agent's memory with [fleet] and without it")
     subject.add_argument("--instances", type=int, default=100, metavar="N", help="sessions")

@@ -11,8 +11,11 @@ from typing import Any
 
 import psycopg
 
+from agent.fleet.coordinator import Owned, Stored
+from agent.fleet.copies.arrive import open_copy
 from agent.fleet.copies.take import LIMITS
-from agent.fleet.key import FleetKey, copy_context
+from agent.fleet.key import FleetKey
+from agent.fleet.postgres.coordinator import PostgresCoordinator
 from agent.fleet.postgres.schema import prepare
 from agent.vault.archives.unpack import read_archive_manifest
 from agent.vault.copies.manifest import Manifest
@@ -139,10 +142,17 @@ class FleetOfAgents:
 
     async def copied(self, ids: Sequence[str]) -> bool:
         """Each has a copy in the database, and the copy holds its pairing."""
-        rows = await self.rows("SELECT session, epoch, packed FROM wa_agent.copy")
-        archives = {id: self.key.open(copy_context(id, epoch), raw) for id, epoch, raw in rows}
-        paired = [id for id, it in archives.items() if _manifest(it).paired]
-        return set(ids) <= set(paired)
+        coordinator = PostgresCoordinator(self.database.url, TTL, ANSWERS_WITHIN)
+        try:
+            return all([self._is_paired(await coordinator.stored(id), id) for id in ids])
+        finally:
+            await coordinator.close()
+
+    def _is_paired(self, stored: Stored | None, id: str) -> bool:
+        if stored is None:
+            return False
+        owned = Owned(id, stored.epoch, "", "", "", {}, "", {})
+        return _manifest(open_copy(owned, stored, self.key)).paired
 
     async def rows(self, statement: str) -> list[Any]:
         async with (

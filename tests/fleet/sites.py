@@ -19,6 +19,7 @@ from agent.supervise.facts import Facts
 from agent.supervise.fleet.arrivals import Arrivals
 from agent.supervise.fleet.epochs import Epochs
 from agent.supervise.fleet.stored.replicas import Replicas
+from agent.supervise.fleet.stored.writing import CopyWriting
 from agent.supervise.registry import Registry
 from agent.vault.identity import create
 from tests.supervise.test_show import SOURCES
@@ -45,16 +46,10 @@ class Site:
         )
         self.member = Member(0, 0, 0)
         self.owned: dict[str, Owned] = {}
-        self.replicas = Replicas(
-            coordinator,
-            KEY,
-            self.registry,
-            root,
-            LAG,
-            lambda: self.member,
-            lambda: self.owned,
-            Epochs(store),
+        writing = CopyWriting(
+            coordinator, KEY, lambda: self.member, lambda: self.owned, Epochs(store)
         )
+        self.replicas = Replicas(writing, self.registry, root, LAG, lambda: self.owned)
         self.arrivals = Arrivals(coordinator, KEY, root)
 
     async def join(self, name: str) -> None:

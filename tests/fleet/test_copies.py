@@ -23,9 +23,9 @@ from agent.core.model import (
 from agent.engines.sandbox.files import SessionFile, read_session, write_session
 from agent.errors import Refused, TooLarge, TryLater, VaultError, WaError
 from agent.files import write_whole
-from agent.fleet.coordinator import NewSession, Stored
+from agent.fleet.coordinator import NewSession, Owned, Stored
 from agent.fleet.copies import take
-from agent.fleet.copies.arrive import EPOCH, epoch_here
+from agent.fleet.copies.arrive import EPOCH, epoch_here, open_copy
 from agent.fleet.copies.take import take_copy
 from agent.fleet.key import FleetKey, copy_context
 from agent.instance_file import NAME, parse_object
@@ -50,7 +50,8 @@ def counter_of(stored: Stored | None, tmp_path: Path) -> int | None:
         return None
     root = tmp_path / "elsewhere"
     root.mkdir(exist_ok=True)
-    archive = KEY.open(copy_context(SHOP, stored.epoch), stored.packed)
+    owned = Owned(SHOP, stored.epoch, "sandbox", "running", "newest", {}, "", {})
+    archive = open_copy(owned, stored, KEY)
     with tarfile.open(fileobj=io.BytesIO(archive), mode="r:gz") as tar:
         inside = tar.extractfile(f"{INNER}sandbox.json")
         assert inside is not None
@@ -395,7 +396,7 @@ async def test_in_the_first_epoch_the_folder_here_is_all_there_is(site):
 
 def archive_of(root: Path, **changes: Any) -> bytes:
     identity = Identity(Instance(SHOP, "sandbox", True), True, "49151")
-    return take_copy(root, replace(identity, **changes), exact=True, wall=1.0)
+    return take_copy(root, replace(identity, **changes), exact=True, wall=1.0).packed
 
 
 def packed(manifest: bytes, *members: tuple[str, bytes, bytes]) -> bytes:

@@ -31,7 +31,7 @@ async def state(fleet: Fleet) -> list[list[TupleRow]]:
             " AND relkind = 'r' ORDER BY 1"
         )
         tables = await listed.fetchall()
-        assert len(tables) == 9
+        assert len(tables) == 10
         found = []
         for (name,) in tables:
             rows = await connection.execute(f"SELECT it::text FROM wa_agent.{name} it".encode())
@@ -69,6 +69,7 @@ OUTSIDE = (
     "UPDATE wa_agent.session SET machine = 1",
     "UPDATE wa_agent.machine SET epoch = 0",
     "DELETE FROM wa_agent.copy",
+    "DELETE FROM wa_agent.copy_change",
     "TRUNCATE wa_agent.machine",
     "CREATE TABLE wa_agent.mine (x int)",
     "DROP FUNCTION wa_agent.take_over",
@@ -217,6 +218,7 @@ async def _tries(other: PostgresCoordinator, member: Member, own: Member, comman
     assert not await other.take_over(member, 2, 0, member.renewals, {"shop": own.id})
     assert not await other.hand_over(member, "shop", own.id, "mine")
     assert not await other.store_copy(member, "shop", 0, b"another session")
+    assert await other.store_change(member, "shop", 0, b"a change", number=9, after=0) is False
     assert not await other.store_baggage(member, "shop", 0, 1, pieces={"x": b""}, kept=["x"])
     assert not await other.update(member, "shop", 0, wanted="stopped")
     assert not await other.delete(member, "shop", 0)

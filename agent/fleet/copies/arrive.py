@@ -10,8 +10,9 @@ from agent.engines.catalog import file_rules
 from agent.errors import TooLarge, TryLater, VaultError
 from agent.fleet.coordinator import Owned, Stored
 from agent.fleet.copies.beside import put_beside
+from agent.fleet.copies.change import with_changes
 from agent.fleet.copies.take import LARGEST_SEALED, LIMITS
-from agent.fleet.key import FleetKey, copy_context
+from agent.fleet.key import FleetKey, change_context, copy_context
 from agent.instance_file import NAME, parse_object
 from agent.vault.archives.unpack import unpack
 from agent.vault.atomic import read_plain_file
@@ -64,7 +65,17 @@ def open_copy(owned: Owned, stored: Stored, key: FleetKey) -> bytes:
             f" {LARGEST_SEALED} are allowed",
             code="copy_too_large",
         )
-    return key.open(copy_context(owned.id, stored.epoch), stored.packed)
+    archive = key.open(copy_context(owned.id, stored.epoch), stored.packed)
+    changes, before = [], None
+    for number, after, packed in stored.changes:
+        if before not in (None, after):
+            raise VaultError(
+                f"cannot fetch {owned.id}: a change after number {before} is missing",
+                code="damaged",
+            )
+        changes.append(key.open(change_context(owned.id, stored.epoch, number, after), packed))
+        before = number
+    return with_changes(archive, changes, LIMITS) if changes else archive
 
 
 def place_archive(root: Path, owned: Owned, archive: bytes, beside: Path | None = None) -> Placed:

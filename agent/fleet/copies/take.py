@@ -6,13 +6,17 @@ those that changed while the others were read are read again, until none did.
 
 import io
 import time
+import zlib
+from array import array
 from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from agent.core.model import InstanceId, SessionFiles
 from agent.engines.catalog import file_rules
 from agent.engines.files import FilesReport
 from agent.errors import TooLarge, TryLater, VaultError
+from agent.fleet.copies.change import pack_change
 from agent.vault.archives.pack import pack_pieces
 from agent.vault.archives.untar import Limits
 from agent.vault.check import inspect_session
@@ -50,8 +54,42 @@ def look(session: Path) -> tuple[Stamp | None, bool]:
     return (status.st_ino, status.st_mtime_ns), quiet
 
 
-def take_copy(root: Path, identity: Identity, *, exact: bool, wall: float) -> bytes:
-    """The archive; VaultError `not_whole` for files that no machine could go on with.
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """Which files a copy holds, in few bytes."""
+
+    signed: "array[int]"
+    """A hash of each path with the file's signature."""
+    names: bytes
+    """The paths, packed."""
+
+    @classmethod
+    def of(cls, files: Mapping[str, Signature], wall: float) -> "Seen":
+        """`wall`: before they were read. One that was written a moment before is not held for
+        known: a second write in the same tick of the clock would not show."""
+        paths = sorted(path for path, signed in files.items() if len(signed) > 1)
+        last = int((wall - QUIET) * 1e9)
+        sure = [hash(it) for it in files.items() if len(it[1]) > 1 and max(it[1][2:]) < last]
+        return cls(array("q", sure), zlib.compress("\0".join(paths).encode()))
+
+    def removed(self, files: Mapping[str, Signature]) -> list[str]:
+        names = zlib.decompress(self.names).decode()
+        return [path for path in names.split("\0") if path and path not in files]
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    packed: bytes
+    seen: Seen
+    whole: bool
+    """Else what changed since the copy that was known."""
+
+
+def take_copy(
+    root: Path, identity: Identity, *, exact: bool, wall: float, known: Seen | None = None
+) -> Taken:
+    """The archive, or what changed since a copy that is `known`; VaultError `not_whole` for files
+    that no machine could go on with.
 
     `exact`: its worker does not run, and every write shows.
     """
@@ -63,13 +101,16 @@ def take_copy(root: Path, identity: Identity, *, exact: bool, wall: float) -> by
         if place := kept_outside(path, fd, instance.engine):
             cause = f"its program keeps the session in {place}"
             raise VaultError(f"cannot copy {instance.id} for the fleet: {cause}", code="not_whole")
-        content, report = _read_unchanged(Open(path, fd), identity, modes, exact=exact)
+        signed, content, report = _read_unchanged(
+            Open(path, fd), identity, modes, exact=exact, known=known
+        )
+    paths = [path for path, it in signed.items() if len(it) > 1]
     files = [(path, piece) for path, piece in content.items() if piece is not None]
     listing = Listing(
         tuple(sum_up(path, (piece,)) for path, piece in files),
-        tuple(path for path, piece in content.items() if piece is None),
+        tuple(path for path, it in signed.items() if len(it) == 1),
     )
-    if problem := _problem(identity, report, [path for path, _ in files]):
+    if problem := _problem(identity, report, paths):
         raise VaultError(f"cannot copy {instance.id} for the fleet: {problem}", code="not_whole")
     manifest = Manifest(
         id=instance.id,
@@ -86,7 +127,10 @@ def take_copy(root: Path, identity: Identity, *, exact: bool, wall: float) -> by
         needs_passkey=identity.needs_passkey,
         ended=identity.ended,
     )
-    return _packed(manifest, content)
+    if known is None:
+        return Taken(_packed(manifest, content), Seen.of(signed, wall), whole=True)
+    change = pack_change(manifest, known.removed(signed), paths, dict(files))
+    return Taken(change, Seen.of(signed, wall), whole=False)
 
 
 def _problem(identity: Identity, report: FilesReport, paths: Collection[str]) -> str:
@@ -98,25 +142,27 @@ def _problem(identity: Identity, report: FilesReport, paths: Collection[str]) ->
 
 
 def _read_unchanged(
-    top: Open, identity: Identity, modes: Modes, *, exact: bool
-) -> tuple[Content, FilesReport]:
-    """What the files hold at one moment, and what they are worth."""
+    top: Open, identity: Identity, modes: Modes, *, exact: bool, known: Seen | None
+) -> tuple[Mapping[str, Signature], Content, FilesReport]:
+    """What the files hold at one moment, without those that are known, and what all are worth."""
     engine = identity.instance.engine
     excluded = is_left_out(engine)
     content: Content = {}
-    known: dict[str, Signature] = {}
+    before: dict[str, Signature] = {}
+    same = frozenset(known.signed) if known is not None else frozenset()
     for _ in range(TRIES):
         try:
             files = signatures(top, excluded, settled=exact)
             _refuse_large(identity, files)
             content = {
-                path: content[path] if known.get(path) == signed else _read(top, path, signed)
+                path: content[path] if before.get(path) == signed else _read(top, path, signed)
                 for path, signed in files.items()
+                if hash((path, signed)) not in same
             }
-            known = files
+            before = files
             report = inspect_session(top.path, top.fd, engine, identity.paired, modes)
             if signatures(top, excluded, settled=exact) == files:
-                return content, report
+                return files, content, report
         except VaultError as error:
             if error.code != "absent":
                 raise

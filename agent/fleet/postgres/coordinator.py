@@ -179,10 +179,22 @@ class PostgresCoordinator:
         )
 
     async def stored(self, session: str) -> Stored | None:
-        rows = await self._database.rows(
-            "SELECT epoch, packed FROM wa_agent.copy WHERE session = %s", session
+        rows = await self._database.ask(lambda version: documents.copy_of(version, session))
+        if not rows:
+            return None
+        changes = tuple((number, after, bytes(it)) for *_, number, after, it in rows if number)
+        return Stored(rows[0][0], bytes(rows[0][1]), rows[0][2], changes)
+
+    async def store_change(
+        self, member: Member, session: str, epoch: int, packed: bytes, *, number: int, after: int
+    ) -> bool | None:
+        """None: a whole copy is wanted. False: the session has another owner."""
+        me = (member.id, member.epoch)
+        found = await self._database.ask(
+            lambda version: documents.change(version, *me, session, epoch, packed, number, after)
         )
-        return Stored(rows[0][0], bytes(rows[0][1])) if rows else None
+        stored: bool | None = found[0][0]
+        return stored
 
     async def store_baggage(
         self,

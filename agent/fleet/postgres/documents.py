@@ -5,7 +5,7 @@ from dataclasses import fields
 from typing import Any
 
 from agent.fleet.coordinator import Held, NewSession
-from agent.fleet.postgres.tables import BAGGAGE
+from agent.fleet.postgres.tables import BAGGAGE, FOLLOWED, NUMBERED
 
 MACHINES = (
     "SELECT id, name, epoch, renewals, rivals, alive_until > clock_timestamp(), address, capacity,"
@@ -64,3 +64,24 @@ def baggage_of(version: int, session: str) -> tuple[str, Sequence[Any]]:
         return "SELECT NULL", ()
     pieces = "SELECT name, epoch, number FROM wa_agent.baggage WHERE session = %s ORDER BY name"
     return pieces, (session,)
+
+
+def copy_of(version: int, session: str) -> tuple[str, Sequence[Any]]:
+    """A row for each change, in their order; one without a change where there is none."""
+    number = "c.number" if version >= NUMBERED else "0::bigint"
+    change, joined = "NULL, NULL, NULL", ""
+    if version >= FOLLOWED:
+        change = "f.number, f.after, f.packed"
+        joined = " LEFT JOIN wa_agent.copy_change f ON f.session = c.session"
+    return (
+        f"SELECT c.epoch, c.packed, {number}, {change} FROM wa_agent.copy c{joined}"
+        " WHERE c.session = %s ORDER BY 4",
+        (session,),
+    )
+
+
+def change(version: int, *values: Any) -> tuple[str, Sequence[Any]]:
+    """NULL: these tables have no place for it."""
+    if version < FOLLOWED:
+        return "SELECT NULL", ()
+    return "SELECT wa_agent.store_change(%s, %s, %s, %s, %s, %s, %s)", values

@@ -8,7 +8,7 @@ from agent.clock import boot_now
 from agent.errors import Refused
 from agent.fleet.coordinator import Machine, Member
 from agent.fleet.postgres.database import Database
-from agent.fleet.postgres.tables import CLOCKLESS, NUMBERED
+from agent.fleet.postgres.tables import CLOCKLESS, FOLLOWED, NUMBERED
 
 
 class Joining:
@@ -50,4 +50,11 @@ class Joining:
                 " fleet.json and the sessions are moved out of its state folder",
                 code="machine_twice",
             )
+        await self._database.ask(
+            lambda version: (
+                ("SELECT wa_agent.knows(%s, %s, %s)", (id, epoch, version))
+                if version >= FOLLOWED
+                else ("SELECT NULL", ())
+            )
+        )
         return Member(id, epoch, renewals, machine.place, machine.folder)

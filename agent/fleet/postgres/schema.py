@@ -33,6 +33,7 @@ STEPS = (
     Step(2, 1, _own("step2_losses", "step2_copies", "step2_commands", "step2_twins")),
     Step(3, 1, _own("step3_baggage")),
     Step(4, 1, _own("step4_clocks")),
+    Step(5, 1, _own("step5_changes")),
 )
 """A released step never changes: what comes later is a step of its own."""
 

@@ -5,7 +5,7 @@ from psycopg.rows import TupleRow
 
 from agent.errors import Refused
 
-VERSION = 4
+VERSION = 5
 """The tables that this program is written for."""
 OLDEST = 1
 """The oldest tables that it can use: at least those of the version before, so that machines are
@@ -17,6 +17,8 @@ BAGGAGE = 3
 """Since this version what a session has beside its files goes with it."""
 CLOCKLESS = 4
 """Since this version the machines' numbers say who lives, not the database's clock."""
+FOLLOWED = 5
+"""Since this version a copy is followed by what changed since."""
 
 PREPARE = "wa-agent fleet database prepare"
 

@@ -34,6 +34,7 @@ from agent.supervise.fleet.ownership import Ownership
 from agent.supervise.fleet.publishing import Publishing
 from agent.supervise.fleet.stored.baggage import Baggage
 from agent.supervise.fleet.stored.replicas import Replicas
+from agent.supervise.fleet.stored.writing import CopyWriting
 from agent.supervise.fleet.taking_in import TakingIn
 from agent.supervise.fleet.telling import Telling
 from agent.supervise.requests.orders import Orders as SessionOrders
@@ -170,14 +171,13 @@ async def assemble_fleet(
     taking_in = TakingIn(fleet, ownership, registry, store, host, arrivals)
     comparing = Comparing(fleet, ownership, orders, registry, taking_in, giving_up, owner.in_hand)
     replicas = Replicas(
-        fleet.copies,
-        fleet.key,
+        CopyWriting(
+            fleet.copies, fleet.key, lambda: fleet.keeper.member, ownership.newest_here, epochs
+        ),
         registry,
         root,
         config.fleet.copy_lag,
-        member=lambda: fleet.keeper.member,
         owned=ownership.newest_here,
-        epochs=epochs,
         trouble=lambda: (fleet.keeper.halted, bool(fleet.keeper.database_error)),
         profiles=profiles,
     )

@@ -14,11 +14,15 @@ from agent.core.model import Instance, InstanceId
 from agent.errors import TryLater, VaultError
 from agent.fleet.coordinator import Owned
 from agent.fleet.copies.arrive import place_archive
-from agent.fleet.copies.take import take_copy
+from agent.fleet.copies.change import with_changes
+from agent.fleet.copies.take import LIMITS, Taken, take_copy
 from agent.vault.identity import Identity, create
 from tests.engines.baileys.conftest import ACCOUNT, OTHER, PEER, Bench
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(280)]
+
+CHANGES = 20
+"""After a whole copy, before the next one."""
 
 SALES = Identity(Instance(InstanceId("sales"), "baileys", True), paired=True, account=ACCOUNT)
 
@@ -27,13 +31,20 @@ SALES = Identity(Instance(InstanceId("sales"), "baileys", True), paired=True, ac
 async def copying(root: Path) -> AsyncIterator[list[bytes]]:
     """Copies of a session, one after the other, as fast as they come; the newest is the last."""
     copies: list[bytes] = []
+    chain: list[Taken] = []
 
     async def copy() -> None:
         while True:
+            if len(chain) > CHANGES:
+                chain.clear()
+            known = chain[-1].seen if chain else None
             try:
-                copies.append(
-                    await asyncio.to_thread(take_copy, root, SALES, exact=False, wall=time.time())
+                taken = await asyncio.to_thread(
+                    take_copy, root, SALES, exact=False, wall=time.time(), known=known
                 )
+                chain.append(taken)
+                whole, *changes = (it.packed for it in chain)
+                copies.append(with_changes(whole, changes, LIMITS) if changes else whole)
             except (VaultError, TryLater) as error:
                 assert error.code in ("not_whole", "changing"), "while it pairs"
 

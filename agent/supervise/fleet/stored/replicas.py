@@ -16,15 +16,14 @@ from typing import TYPE_CHECKING
 from agent.clock import boot_now
 from agent.core.model import InstanceId
 from agent.engines.catalog import entry_of
-from agent.errors import Refused, TryLater, WaError
-from agent.fleet.coordinator import Member, Owned, Stored
-from agent.fleet.copies.take import look, take_copy
-from agent.fleet.key import FleetKey, copy_context
-from agent.fleet.postgres.coordinator import PostgresCoordinator
+from agent.errors import Refused, WaError
+from agent.fleet.coordinator import Owned
+from agent.fleet.copies.take import Seen, Taken, look, take_copy
 from agent.log import about
 from agent.supervise.facts import Facts
 from agent.supervise.fleet.arrivals import NO_PROFILES
-from agent.supervise.fleet.epochs import Epochs
+from agent.supervise.fleet.stored.replica import Chain, Mark, Replica
+from agent.supervise.fleet.stored.writing import CopyWriting
 from agent.supervise.identities import ended_of, identity_of
 from agent.supervise.registry import Registry
 from agent.vault.locate import SESSION
@@ -36,6 +35,8 @@ log = logging.getLogger(__name__)
 
 AT_ONCE = 4
 """Copies on their way to the database."""
+WHOLE = 60.0
+"""Seconds until a change is tried again where the fleet wanted a whole copy."""
 SHARE = 5.0
 """A session's copies take at most one part in so many of the time."""
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 30.0
@@ -46,55 +47,25 @@ PATIENCE = 10.0
 """Seconds that a store may be in the middle of something, such as a pairing, before it is said."""
 _PASSING = ("changing", "not_whole")
 
-Mark = tuple[object, ...]
-"""Tells whether a session is as it was when it was copied."""
-
-
-@dataclass(slots=True, eq=False)
-class Replica:
-    """How far the stored copy of one session is. Times are of the boot clock."""
-
-    epoch: int
-    mark: Mark | None = None
-    """Of what the stored copy holds; None = nothing was stored in this epoch by this agent."""
-    stored_at: float | None = None
-    size: int = 0
-    seconds: float = 0.0
-    """That the last one took, from the first file read to the answer."""
-    changed_at: float | None = None
-    """Since when it differs from its copy."""
-    not_before: float = 0.0
-    problem: str = ""
-    """Why there is no newer one."""
-    said: str = ""
-    """The problem that is in the log."""
-    failed: Mark | None = None
-    """Of what could not be copied: tried again when it has changed, or after the longest pause."""
-    refused: bool = False
-    turn: asyncio.Lock = field(default_factory=asyncio.Lock)
-
 
 @dataclass(slots=True, eq=False, repr=False)
 class Replicas:
-    coordinator: PostgresCoordinator
-    """With a connection of its own: a renewal must not wait for a large copy."""
-    key: FleetKey
+    writing: CopyWriting
     registry: Registry
     root: Path
     lag: float
     """Seconds after a change until its copy is stored."""
-    member: Callable[[], Member]
     owned: Callable[[], Mapping[InstanceId, Owned]]
     """Those whose newest files are here."""
-    epochs: Epochs
     profiles: "Profiles | None" = None
     trouble: Callable[[], tuple[str, bool]] = lambda: ("", False)
     """Why owners are halted ("" = they are not), and whether the database is away."""
     _trouble: tuple[str, bool] = field(init=False, default=("", False))
     _of: dict[InstanceId, Replica] = field(init=False, default_factory=dict)
     _few: asyncio.Semaphore = field(init=False, default_factory=lambda: asyncio.Semaphore(AT_ONCE))
-    _packing: asyncio.Lock = field(init=False, default_factory=asyncio.Lock)
     _saving: asyncio.Lock = field(init=False, default_factory=asyncio.Lock)
+    _whole_until: float = field(init=False, default=0.0)
+    """While the fleet's tables, or a program of it, are too old for changes."""
     _not_before: float = field(init=False, default=0.0)
     """While the database is away, nothing is packed for it."""
     _pause: float = field(init=False, default=FIRST_PAUSE)
@@ -189,7 +160,7 @@ class Replicas:
                 replica.refused = False
                 replica.not_before = 0.0
             if replica.stored_at is not None and replica.stored_at >= since:
-                replica.mark = None
+                replica.mark = replica.chain = None
 
     def _look(self, here: Sequence[Facts]) -> list[tuple[Mark | None, bool]]:
         return [self._mark(facts) for facts in here]
@@ -256,17 +227,38 @@ class Replicas:
             log.error("%s", replica.problem, extra=about(facts.id))
 
     async def _send(self, facts: Facts, replica: Replica, *, exact: bool) -> None:
+        """What changed since the last copy; of a stopped session all of it."""
         async with self._few:
-            async with self._packing:
-                begun = boot_now()
-                mark, quiet = await asyncio.to_thread(self._mark, facts)
-                archive = await asyncio.to_thread(
-                    take_copy, self.root, identity_of(facts), exact=exact, wall=time.time()
-                )
-            await self._store(facts, replica, archive, exact=exact)
+            begun = boot_now()
+            mark, quiet = await asyncio.to_thread(self._mark, facts)
+            follows = not exact and begun >= self._whole_until
+            if not (follows and await self._send_change(facts, replica)):
+                replica.chain = None
+                taken = await self._take(facts, exact=exact)
+                number = await self.writing.copy(facts, replica, taken.packed, exact=exact)
+                replica.chain = Chain(taken.seen, number, len(taken.packed))
         replica.seconds = boot_now() - begun
         # A change within the same tick of the clock would not show: then it is copied once more.
         replica.mark = mark if quiet or exact else None
+
+    async def _send_change(self, facts: Facts, replica: Replica) -> bool:
+        """False: a whole copy is wanted."""
+        chain, replica.chain = replica.chain, None  # a change whose answer is lost may be stored
+        if chain is None or not chain.goes_on:
+            return False
+        taken = await self._take(facts, known=chain.seen)
+        number = await self.writing.change(facts, replica, taken.packed, chain.number)
+        if number is None:
+            self._whole_until = boot_now() + WHOLE
+            return False
+        replica.chain = chain.with_one(taken.seen, number, len(taken.packed))
+        return True
+
+    async def _take(self, facts: Facts, *, exact: bool = False, known: Seen | None = None) -> Taken:
+        identity, wall = identity_of(facts), time.time()
+        return await asyncio.to_thread(
+            take_copy, self.root, identity, exact=exact, wall=wall, known=known
+        )
 
     async def _save_profile(self, facts: Facts, replica: Replica) -> None:
         assert self.profiles is not None
@@ -274,7 +266,7 @@ class Replicas:
             begun, taken = boot_now(), facts.last_snapshot_wall
             pointer = await self.profiles.save(facts, replica.epoch)
             if pointer is not None:
-                await self._store(facts, replica, pointer, exact=False)
+                await self.writing.copy(facts, replica, pointer, exact=False)
             replica.seconds, replica.mark = boot_now() - begun, (taken,)
             if pointer is not None:
                 await self.profiles.tidy(facts.id, pointer)
@@ -283,26 +275,4 @@ class Replicas:
         """Not behind other sessions' profiles, for this session is stopped."""
         assert self.profiles is not None
         pointer = await self.profiles.flush(facts, replica.epoch)
-        await self._store(facts, replica, pointer, exact=True)
-
-    async def _store(self, facts: Facts, replica: Replica, content: bytes, *, exact: bool) -> None:
-        id, epoch = facts.id, replica.epoch
-        sealed = await asyncio.to_thread(self.key.seal, copy_context(id, epoch), content)
-        owned = self.owned().get(id)
-        number = await self.epochs.next_copy(id, owned) if owned is not None else None
-        if number is None or not await self.coordinator.store_copy(
-            self.member(), id, epoch, sealed, number
-        ):
-            replica.refused = True
-            raise Refused(
-                f"the fleet's database refused a copy of {id} in epoch {epoch}: another machine"
-                " owns the session or took this one's over, or a newer copy of it is stored",
-                code="copy_refused",
-            )
-        replica.stored_at, replica.size = boot_now(), len(sealed)
-        replica.changed_at = None
-        if exact and await self.coordinator.stored(id) != Stored(epoch, sealed):
-            raise TryLater(
-                f"the fleet's database does not give back the copy of {id} that it took",
-                code="copy_differs",
-            )
+        await self.writing.copy(facts, replica, pointer, exact=True)
