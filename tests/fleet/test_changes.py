@@ -109,6 +109,20 @@ async def test_changes_are_sent_instead_of_the_whole_store_and_arrive(
         await one_change(a, 10, tmp_path)
 
 
+async def test_changes_that_would_make_a_copy_too_large_to_arrive_are_sent_as_one(
+    site: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a = await site("a")
+    await a.add()
+    for counter in (1, 2):
+        await one_change(a, counter, tmp_path)
+    stored = await a.coordinator.stored(SHOP)
+    assert len(stored.changes) == 1
+    monkeypatch.setattr(chains, "LARGEST", len(stored.packed) + len(stored.changes[0][2]))
+    await one_change(a, 3, tmp_path)
+    assert not (await a.coordinator.stored(SHOP)).changes
+
+
 async def test_a_fleet_with_an_older_program_gets_whole_copies(
     site: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,7 +3,7 @@
 import asyncio
 from dataclasses import dataclass, field, replace
 
-from agent.fleet.copies.take import Seen
+from agent.fleet.copies.take import LARGEST, Seen
 
 MOST_CHANGES = 200
 """After a whole copy, before the next one."""
@@ -29,6 +29,10 @@ class Chain:
     def goes_on(self) -> bool:
         """Until it costs as much to read as a new copy costs to write."""
         return self.changes < MOST_CHANGES and self.more < self.whole
+
+    def takes(self, size: int) -> bool:
+        """With a change of so many bytes it is no larger than a copy may be."""
+        return self.whole + self.more + size <= LARGEST
 
     def with_one(self, seen: Seen, number: int, size: int) -> "Chain":
         return replace(

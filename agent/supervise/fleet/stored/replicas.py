@@ -63,6 +63,7 @@ class Replicas:
     _trouble: tuple[str, bool] = field(init=False, default=("", False))
     _of: dict[InstanceId, Replica] = field(init=False, default_factory=dict)
     _few: asyncio.Semaphore = field(init=False, default_factory=lambda: asyncio.Semaphore(AT_ONCE))
+    _packing: asyncio.Lock = field(init=False, default_factory=asyncio.Lock)
     _saving: asyncio.Lock = field(init=False, default_factory=asyncio.Lock)
     _whole_until: float = field(init=False, default=0.0)
     """While the fleet's tables, or a program of it, are too old for changes."""
@@ -234,7 +235,8 @@ class Replicas:
             follows = not exact and begun >= self._whole_until
             if not (follows and await self._send_change(facts, replica)):
                 replica.chain = None
-                taken = await self._take(facts, exact=exact)
+                async with self._packing:  # it takes the processor for long
+                    taken = await self._take(facts, exact=exact)
                 number = await self.writing.copy(facts, replica, taken.packed, exact=exact)
                 replica.chain = Chain(taken.seen, number, len(taken.packed))
         replica.seconds = boot_now() - begun
@@ -247,6 +249,8 @@ class Replicas:
         if chain is None or not chain.goes_on:
             return False
         taken = await self._take(facts, known=chain.seen)
+        if not chain.takes(len(taken.packed)):
+            return False
         number = await self.writing.change(facts, replica, taken.packed, chain.number)
         if number is None:
             self._whole_until = boot_now() + WHOLE
