@@ -1,10 +1,13 @@
 """What other tests wait by."""
 
+import os
+import subprocess
+import time
 from pathlib import Path
 
 import pytest
 
-from tests.waiting import GrowingLog, pause
+from tests.waiting import GrowingLog, pause, without_a_core
 
 
 @pytest.mark.parametrize(
@@ -30,3 +33,18 @@ def test_a_log_is_read_though_its_last_character_is_not_all_there(tmp_path: Path
     assert log.read_text().startswith("said ")
     with pytest.raises(UnicodeDecodeError):
         (tmp_path / "log").read_text(encoding="utf-8")
+
+
+def test_two_that_share_a_core_are_each_without_it_for_half_of_the_time() -> None:
+    core = str(min(os.sched_getaffinity(0)))
+    turn = ["taskset", "--cpu-list", core, "sh", "-c", "while :; do :; done"]
+    with subprocess.Popen(turn) as one, subprocess.Popen(turn) as other:
+        try:
+            begun = time.monotonic()
+            while without_a_core(one.pid, other.pid) < 0.2:
+                assert time.monotonic() < begun + 30
+                time.sleep(0.02)
+        finally:
+            one.kill()
+            other.kill()
+    assert without_a_core(one.pid) == 0.0, "it has ended"
