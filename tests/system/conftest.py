@@ -36,6 +36,12 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]):
     return report
 
 
+@pytest.fixture(scope="session", autouse=True)
+def told_to_end() -> None:
+    """A test run that is told to end still unmounts its machines."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+
 @pytest.fixture(scope="session")
 def machine() -> Iterator[Bed]:
     """Installed in the tree while nothing runs, as for an image; booted afterwards."""
@@ -43,8 +49,6 @@ def machine() -> Iterator[Bed]:
         lacks("this machine has no systemd-nspawn")
     if os.geteuid() != 0:
         not_lent("needs root to boot a machine of its own")
-    # A test run that is told to end still unmounts.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     bed = Bed.make()
     try:
         done = bed.chroot(CHECKOUT / "scripts/install")
