@@ -1,7 +1,7 @@
 """One session on the server: its probes and actions. It judges nothing by itself."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
@@ -9,9 +9,7 @@ from typing import Any
 from agent.core.words import Claim, ConnectionStatus, InstanceId
 from agent.engines.base import ProbeAnswer, Qr, Reporter
 from agent.engines.evolution.between_probes import BetweenProbes
-from agent.engines.evolution.chat.arrivals import Arrivals
-from agent.engines.evolution.chat.media import load_media
-from agent.engines.evolution.chat.sending import Sending
+from agent.engines.evolution.chat.session_chat import SessionChat
 from agent.engines.evolution.claims import Live, came_back
 from agent.engines.evolution.observer import Observer, Server
 from agent.engines.evolution.options import read_or_change
@@ -24,13 +22,12 @@ from agent.engines.evolution.webhook.confirming import is_so
 from agent.engines.evolution.webhook.hooks import HookEvent
 from agent.engines.phones import phone_of
 from agent.engines.remote.answers import ServerDown, silent_for
-from agent.engines.remote.session import RemoteSession
 from agent.errors import EngineError, InvalidRequest
 
 _STATE_EVENTS = ("CONNECTION_UPDATE", "QRCODE_UPDATED", "STATUS_INSTANCE", "LOGOUT_INSTANCE")
 
 
-class EvolutionSession(RemoteSession):
+class EvolutionSession(SessionChat):
     """A RemoteEngine. Actions and `qr` wait for each other; a probe waits for none of them."""
 
     def __init__(
@@ -43,12 +40,10 @@ class EvolutionSession(RemoteSession):
         adopted: bool = False,
     ) -> None:
         """`adopted`: the session was on the server before the agent had it."""
+        super().__init__(remote, server, reporter, self._came_through)
         self.id = id
-        self.remote = remote
         self._adopted = adopted
-        self.reporter = reporter
         self._server = server
-        self._api = server.api
         self._acting = asyncio.Lock()
         self._between = BetweenProbes(lambda: self._report_change(self._claim()))
         self._observe(self._view_of(server.notes.get(remote)))
@@ -56,8 +51,6 @@ class EvolutionSession(RemoteSession):
         self._renewing = self._logging_out = False
         self._opening = Opening(remote, server.prover)
         self._told = Told(reporter)
-        self._arrivals = Arrivals(remote, server, lambda: self.reporter, self._came_through)
-        self._sending = Sending(remote, server, lambda: self.reporter)
 
     @property
     def is_there(self) -> bool:
@@ -220,28 +213,6 @@ class EvolutionSession(RemoteSession):
             "cannot regenerate keys: an Evolution server offers no way to", code="not_supported"
         )
 
-    async def send(self, message: Mapping[str, Any]) -> Mapping[str, Any]:
-        return await self._sending.send(message)
-
-    async def sent(self, message: Mapping[str, Any], begun: float) -> Mapping[str, Any]:
-        return await self._sending.sent(message, begun)
-
-    async def mark_read(self, asked: Mapping[str, Any]) -> None:
-        self._must_be_open("mark messages as read")
-        await self._sending.mark_read(asked)
-
-    async def presence(self, asked: Mapping[str, Any]) -> None:
-        self._must_be_open("show a presence")
-        await self._sending.presence(asked)
-
-    def load_media(self, record: Mapping[str, Any]) -> AsyncGenerator[bytes, None]:
-        return load_media(self._api, self.remote, record)
-
-    def _must_be_open(self, what: str) -> None:
-        """A question to a session that logs in breaks its login."""
-        if self._view.live is not Live.OPEN:
-            raise EngineError(f"cannot {what}: not connected", code="not_connected")
-
     async def command(self, name: str, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
         if name == "pairing_code":
             digits = phone_of(arguments)
@@ -273,9 +244,6 @@ class EvolutionSession(RemoteSession):
             await self._look_again()
             return
         await self._arrivals.take(event)
-
-    def catch_up(self) -> None:
-        self._arrivals.missed()
 
     def _came_through(self) -> None:
         self._opening.proof = Proof.ALIVE
