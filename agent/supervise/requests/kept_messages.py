@@ -4,7 +4,8 @@ everybody who gets it has it. Where no part of a worker keeps messages there are
 import asyncio
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from agent.clock import boot_now
@@ -83,12 +84,10 @@ class KeptMessages:
                     after = page.next
                 if page.records:
                     return page
-            except Refused as error:
-                if not looked:
+            except (Refused, TryLater) as error:
+                if isinstance(error, Refused) and not looked:
                     raise
-                failure = error
-            except TryLater as error:  # its worker ends, or is slow: the next look may be good
-                failure = error
+                failure = error  # its worker ends, or is slow: the next look may be good
             looked, left = True, ends_at - boot_now()
             if self.ending and wait:
                 raise NotYet(f"cannot wait for messages of {id}: the agent stops", code=ENDING)
@@ -139,10 +138,8 @@ class KeptMessages:
         its.settled = max(its.settled, least)
 
     def _settled_by_all(self, id: InstanceId, its: _Session) -> int:
-        names = [name for name, wants in self._consumers.items() if wants(id)]
-        if names:
-            return min(its.cursors.get(name, 0) for name in names)
-        return its.cursors.get(READER, its.newest)
+        cursors = (its.cursors.get(name, 0) for name, wants in self._consumers.items() if wants(id))
+        return min(cursors, default=its.cursors.get(READER, its.newest))
 
     def sessions(self) -> list[InstanceId]:
         """Those whose workers may keep messages."""
@@ -249,9 +246,7 @@ class KeptMessages:
             return page
         # What was kept is gone, and counting began again: the reader has nothing of what is new.
         page = await self._ask(id, 0, limit)
-        return MessagePage(
-            (erased(after), *page.records), page.next, page.oldest, page.newest, page.more
-        )
+        return replace(page, records=(erased(after), *page.records))
 
     async def _ask(self, id: InstanceId, after: int, limit: int) -> MessagePage:
         its = self._of(id)
@@ -299,8 +294,6 @@ def _hears_messages(facts: Facts) -> bool:
 
 
 async def _wait(news: asyncio.Event, seconds: float) -> None:
-    try:
+    with suppress(TimeoutError):
         async with asyncio.timeout(seconds):
             await news.wait()
-    except TimeoutError:
-        pass
