@@ -1,18 +1,19 @@
 """Programs that send → the agent's own routes and Evolution's: receivers that are none, repeats
 with the same key, what is taken back or may not be late, requests that are refused; while the agent
-and the session's worker are killed, and the network is away.
+and the session's worker are killed and frozen, the network is away, and the machine's clock is set.
 
 Afterwards nothing waits; what is told as sent was heard once, what is told as cancelled, expired or
-refused was not heard, nobody else heard anything, no answer was an error of the agent's own, and no
-log has a text or a number."""
+refused was not heard, nothing has expired that had a day, nobody else heard anything, no answer was
+an error of the agent's own, and no log has a text or a number."""
 
 import asyncio
 import os
+import shutil
 import signal
 import time
 from collections import Counter
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
@@ -22,6 +23,7 @@ import aiohttp
 
 from tests.daemon.conftest import SETTINGS, RunningAgent
 from tests.ports import free_port
+from tests.standin.clock import SteppedClock, stepped_clock
 
 CASES = 3
 PATIENCE = 90.0
@@ -41,6 +43,8 @@ REFUSED = (
     ("DELETE", f"/api/instance/{ID}/outbox/{PEER}"),
     ("GET", f"/api/instance/{ID}/outbox/{PEER}"),
 )
+CLOCKS = (0, 3600, -3600, 4 * 86_400, -4 * 86_400, -400 * 86_400)
+"""Seconds by which the agent's clock is off from a step on."""
 TAKEN, AGAIN = (200, 201, 202), (429, 503, 507)
 Step = dict[str, Any]
 
@@ -51,7 +55,8 @@ def draw(chance: Random) -> list[Step]:
 
 def _step(chance: Random) -> Step:
     match chance.choice(
-        ["send"] * 6 + ["bad", "repeat", "repeat", "cancel", "cancel", "ask", "kill"]
+        ["send"] * 6
+        + ["bad", "repeat", "repeat", "cancel", "cancel", "ask", "kill", "freeze", "clock"]
     ):
         case "send":
             way = chance.choice(["own", "own", "evolution"])
@@ -77,6 +82,11 @@ def _step(chance: Random) -> Step:
             }
         case "kill":
             return {"do": "kill", "who": chance.choice(["agent", "worker", "both", "network"])}
+        case "freeze":
+            who = chance.choice(["agent", "worker"])
+            return {"do": "freeze", "who": who, "for": chance.choice([0.2, 1.5])}
+        case "clock":
+            return {"do": "clock", "ahead": chance.choice(CLOCKS)}
         case other:
             return {"do": other, "at": chance.random()}
 
@@ -96,6 +106,8 @@ class World:
     agent: RunningAgent
     key: str
     folder: Path
+    clock: SteppedClock | None = None
+    """None: this machine cannot make one."""
     sent: list[Sent] = field(default_factory=list)
     answers: Counter[int] = field(default_factory=Counter)
 
@@ -127,13 +139,15 @@ async def world(folder: Path) -> AsyncIterator[World]:
     (folder / "agent.toml").write_text(SHORT.format(folder=folder / "log"))
     agent = RunningAgent(folder / "state", folder / "agent.toml")
     agent.listen = f"127.0.0.1:{free_port()}"
-    try:
-        await agent.start()
-        await agent.create(ID, messages_per_minute=0)
-        made = await agent.do("POST", "/api/keys", {"name": "x", "scopes": ["operate"]})
-        yield World(agent, str(made["token"]), folder)
-    finally:
-        await agent.close()
+    with stepped_clock() if shutil.which("cc") else nullcontext() as clock:
+        agent.inside = clock.command if clock else ()
+        try:
+            await agent.start()
+            await agent.create(ID, messages_per_minute=0)
+            made = await agent.do("POST", "/api/keys", {"name": "x", "scopes": ["operate"]})
+            yield World(agent, str(made["token"]), folder, clock)
+        finally:
+            await agent.close()
 
 
 async def play(world: World, case: list[Step]) -> None:
@@ -157,6 +171,10 @@ async def play(world: World, case: list[Step]) -> None:
                 await world.ask(method, path, key=None if step["right"] else "wrong")
             case "kill":
                 await _kill(world, step["who"])
+            case "freeze":
+                await _freeze(world, step["who"], step["for"])
+            case "clock" if world.clock is not None:
+                world.clock.step(step["ahead"])
     await _judge(world)
 
 
@@ -192,6 +210,18 @@ async def _kill(world: World, who: str) -> None:
         await agent.start()
 
 
+async def _freeze(world: World, who: str, seconds: float) -> None:
+    """Meanwhile its kernel takes connections and answers none."""
+    assert world.agent.process is not None
+    pids = [world.agent.process.pid] if who == "agent" else world.agent.worker_pids()
+    for number in (signal.SIGSTOP, signal.SIGCONT):
+        for pid in pids:
+            with suppress(ProcessLookupError):
+                os.kill(pid, number)
+        if number is signal.SIGSTOP:
+            await asyncio.sleep(seconds)
+
+
 async def _judge(world: World) -> None:
     await _until_connected(world)
     rows = await _until_nothing_waits(world)
@@ -209,6 +239,8 @@ async def _judge(world: World) -> None:
             told = row["state"]
             well = told in ("sent", "delivered", "read", "played")
             assert count or not well, f"told as {told}, and nobody heard it: {sent.step}"
+            late = told != "expired" or sent.step["expires"]
+            assert late, f"expired, and had a day: {sent.step}"
             open_end = told == "failed" and row["reason"] == "unknown"
             assert well or open_end or not count, f"heard, and told as {told}: {sent.step}"
         elif sent.refused:
