@@ -73,6 +73,16 @@ def replacing(
         os.close(folder)
 
 
+@contextmanager
+def short_path(path: Path) -> Iterator[str]:
+    """A name for `path` that always fits: the kernel's limit for a socket is 107 bytes."""
+    folder = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield f"/proc/self/fd/{folder}/{path.name}"
+    finally:
+        os.close(folder)
+
+
 def open_plain(path: Path) -> IO[bytes]:
     """To read a file that another user may have put there: OSError for all but a plain file.
 

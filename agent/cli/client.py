@@ -13,6 +13,7 @@ from urllib.parse import urlencode, urlsplit
 
 from agent.cli.paths import socket_candidates
 from agent.errors import AgentUnreachable, InvalidRequest, WaError
+from agent.files import short_path
 
 if TYPE_CHECKING:
     from http.client import HTTPResponse
@@ -199,17 +200,12 @@ class Client:
 def connect_unix(path: Path) -> socket.socket:
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     sock.settimeout(_SECONDS)
-    folder = -1
     try:
-        # A socket's address holds 107 bytes; a state directory may lie deeper than that.
-        folder = os.open(path.parent, os.O_PATH | os.O_DIRECTORY)
-        sock.connect(f"/proc/self/fd/{folder}/{path.name}")
+        with short_path(path) as name:
+            sock.connect(name)
     except BaseException:
         sock.close()
         raise
-    finally:
-        if folder >= 0:
-            os.close(folder)
     return sock
 
 

@@ -4,12 +4,13 @@ import os
 import socket
 import stat
 import struct
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from agent.errors import LinkError
+from agent.files import short_path
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,16 +40,6 @@ def only_process(pid: int) -> CheckPeer:
 def peer_of(sock: socket.socket) -> Peer:
     size = struct.calcsize("3i")
     return Peer(*struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size)))
-
-
-@contextmanager
-def short_path(path: Path) -> Iterator[str]:
-    """A name for `path` that always fits: the kernel's limit for a socket is 107 bytes."""
-    folder = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        yield f"/proc/self/fd/{folder}/{path.name}"
-    finally:
-        os.close(folder)
 
 
 def listen_at(path: Path, *, mode: int = 0o660) -> socket.socket:

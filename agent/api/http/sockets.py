@@ -12,6 +12,7 @@ from pathlib import Path
 from agent.config.sections import ApiSection
 from agent.core.model import Category
 from agent.errors import ConfigError, TryLater
+from agent.files import short_path
 from agent.log import bound
 
 log = bound(Category.API)
@@ -159,10 +160,7 @@ def _holder(port: int) -> str:
 def bind_unix(path: Path) -> socket.socket:
     """Bound with mode 0660. A socket that another agent listens on is kept."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    folder = os.open(path.parent, os.O_PATH | os.O_DIRECTORY)
-    try:
-        # A socket's address holds 107 bytes; a state directory may lie deeper than that.
-        short = f"/proc/self/fd/{folder}/{path.name}"
+    with short_path(path) as short:
         _remove_stale(path, short)
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
@@ -176,8 +174,6 @@ def bind_unix(path: Path) -> socket.socket:
             if error.errno == errno.EADDRINUSE:
                 raise TryLater(f"cannot listen on {path}: another agent bound it first") from error
             raise ConfigError(f"cannot listen on {path}: {error.strerror}") from error
-    finally:
-        os.close(folder)
     sock.setblocking(False)
     return sock
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from agent.engines.baileys.conversation import LONGEST_LINE, Conversation, OnEnd, OnEvent
 from agent.errors import EngineError
+from agent.files import short_path
 
 FILE = "pack.json"
 """Beside the session's folder: the pack that the agent chose for it."""
@@ -134,15 +135,12 @@ async def _connect(place: PackPlace, find_parts: Callable[[], Awaitable[object]]
 
 
 def _reach(path: Path) -> socket.socket:
-    """Through its folder: the kernel's limit for a socket's path is 107 bytes."""
-    folder = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     sock = socket.socket(socket.AF_UNIX)
     try:
         sock.setblocking(False)
-        sock.connect(f"/proc/self/fd/{folder}/{path.name}")
+        with short_path(path) as name:
+            sock.connect(name)
     except BaseException:
         sock.close()
         raise
-    finally:
-        os.close(folder)
     return sock

@@ -14,6 +14,7 @@ from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
 from agent.errors import HostError
+from agent.files import short_path
 from agent.host.notify import Notifier
 
 log = logging.getLogger(__name__)
@@ -195,12 +196,8 @@ def _listening(path: Path) -> socket.socket:
 def _bind(sock: socket.socket, path: Path) -> None:
     with contextlib.suppress(FileNotFoundError):
         path.unlink()
-    # Through the folder's descriptor: the whole path may be longer than an address can be.
-    folder = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        sock.bind(f"/proc/self/fd/{folder}/{path.name}")
-    finally:
-        os.close(folder)
+    with short_path(path) as name:
+        sock.bind(name)
     path.chmod(0o600)
 
 

@@ -1,0 +1,1 @@
+"""The parts of the generator of what a bot of somebody's own does."""
