@@ -9,6 +9,7 @@ export function makeManage(place) {
   const keys = makeKeys(),
     out = makeExport(),
     back = makeImport();
+  for (const { place } of [keys, out, back]) place.hidden = true; // until the agent says what it has
   const left = make("div", {}, keys.place);
   const panels = loadPanels(left);
   const wrong = make("p", { name: "wrong", role: "alert" });
