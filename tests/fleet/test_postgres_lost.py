@@ -3,12 +3,14 @@ accepts the loss once."""
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from agent.errors import TryLater
 from agent.fleet.coordinator import Held, Member, NewSession, Renewal
 from agent.fleet.postgres.coordinator import PostgresCoordinator
+from agent.fleet.postgres.tables import NUMBERED, OLDEST, VERSION
 from tests.fleet.test_postgres import Fleet, fleet, machine, owners, server
 
 __all__ = ["fleet", "server"]
@@ -203,18 +205,27 @@ async def test_a_machine_that_only_missed_moves_to_itself_keeps_its_files_after_
     assert [it.epoch for it in await a.held()] == [2]
 
 
+@pytest.mark.parametrize("known", range(OLDEST, VERSION))
 async def test_an_older_program_takes_part_and_nobody_waits_for_what_it_tells(
-    fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch, known: int
 ):
+    """Its program knows tables of an earlier version: it gives their functions what they took."""
     a = await joined(fleet, "a")
     await a.create("shop")
-    monkeypatch.setattr("agent.fleet.postgres.database.NUMBERED", 99)
     older = fleet.coordinator()
-    b = await older.join(machine("b"))
+
+    async def read_schema(_connection: Any) -> tuple[int, int]:
+        return known, OLDEST
+
+    with monkeypatch.context() as patch:
+        patch.setattr("agent.fleet.postgres.database.read_schema", read_schema)
+        b = await older.join(machine("b"))
     b = replace(b, renewals=(await older.renew(b, frozenset(), 0)).renewals[b.id])
     fleet.server.sql("UPDATE wa_agent.machine SET renewals = 0 WHERE name = 'b'")
     assert "lost" in (await older.renew(b, frozenset(), 0)).halted
     await a.renew()
     await a.coordinator.tell(a.member, await a.held(), {})
+    if known >= NUMBERED:
+        await older.tell(b, [], {})
     await a.coordinator.accept()
     assert (await older.renew(b, frozenset(), 0)).halted == ""
