@@ -40,6 +40,8 @@ async def messages_go_and_come(bot: BotBench, link: Link) -> None:
     id = await asyncio.to_thread(bot.whatsapp.say, PEER, ACCOUNT, "hello")
     (record,) = await kept(bot, link, {id})
     assert (record["text"], record["sender"]) == ("hello", f"{PEER}@s.whatsapp.net")
+    came = {"direction": "in", "id": id, "type": "conversation"}
+    await bot.until(lambda: any(came.items() <= its.detail.items() for its in bot.happened))
     order = {"to": PEER, "type": "text", "text": "from the agent", "key": "k" * 64}
     assert (await link.call("send", {"message": order}))["outcome"] == "sent"
 

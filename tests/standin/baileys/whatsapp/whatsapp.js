@@ -18,6 +18,13 @@ const BY_DEVICE = Buffer.from([6, 1]);
 const now = () => Math.floor(Date.now() / 1000);
 const same = (one, other) => Buffer.compare(Buffer.from(one), Buffer.from(other)) === 0;
 
+/** A part of the history that Baileys 6 takes notice of and does not load: it holds back all that comes
+ *  to a new device until the first one is there. */
+function historyOfStatuses() {
+  const { HISTORY_SYNC_NOTIFICATION: type } = proto.Message.ProtocolMessage.Type;
+  return { type, historySyncNotification: { syncType: proto.HistorySync.HistorySyncType.INITIAL_STATUS_V3 } };
+}
+
 export class WhatsApp {
   people = new Map();
   devices = new Map();
@@ -402,7 +409,7 @@ export class WhatsApp {
     };
     const keyId = { keyId: Buffer.from([0, 0, 0, 0, 0, device.number]) };
     const share = { type: Type.APP_STATE_SYNC_KEY_SHARE, appStateSyncKeyShare: { keys: [{ keyId, keyData }] } };
-    const told = device.dialect === 3 ? [share, this.#historyOf([])] : [share];
+    const told = [share, device.dialect === 3 ? this.#historyOf([]) : historyOfStatuses()];
     for (const protocolMessage of told) {
       await this.#write(phone, device, { protocolMessage }, { id: randomId(), category: 'peer' });
     }
