@@ -101,7 +101,7 @@ class Bots:
         while faults:
             kind = faults.pop()
             await asyncio.sleep(self._chance.uniform(0.0, LONGEST))
-            before = await self._bot(id)
+            before = await self._running_bot(id)
             begun = time.monotonic()
             await self._do(kind, id, account, before)
             try:
@@ -193,6 +193,13 @@ class Bots:
         """The Node below its worker; 0 between two runs."""
         worker = await self._agent.pid(id)
         return next(iter(children([worker])), 0) if worker else 0
+
+    async def _running_bot(self, id: str) -> int:
+        """A signal to process 0 would reach this script itself."""
+        async with asyncio.timeout(HEALED):
+            while not (found := await self._bot(id)):
+                await asyncio.sleep(0.05)
+        return found
 
     async def _until(self, id: str, status: str) -> None:
         deadline = time.monotonic() + HEALED
