@@ -12,6 +12,8 @@ import pytest
 from tests.conftest import Eventually
 from tests.fleet.agents import FleetAgent, FleetOfAgents, fleet_of_agents
 
+COPY_TABLES = ("copy", "copy_change")
+
 
 @pytest.fixture
 async def fleet(tmp_path: Path) -> AsyncIterator[FleetOfAgents]:
@@ -116,8 +118,11 @@ async def test_a_session_whose_files_are_nowhere_waits_and_never_begins_empty(
         shutil.rmtree(lost) if lost.is_dir() else lost.unlink()
     declared = '[[instance]]\nid = "x"\nengine = "sandbox"\n'
     a.config.write_text(a.config.read_text() + declared)
-    keep = "CREATE TABLE public.kept AS SELECT * FROM wa_agent.copy"
-    fleet.database.sql(f"{keep}; DELETE FROM wa_agent.copy")
+    # A copy is a whole one and what changed since, as its pairing may have.
+    keep = "".join(
+        f"CREATE TABLE public.{it} AS SELECT * FROM wa_agent.{it};" for it in COPY_TABLES
+    )
+    fleet.database.sql(f"{keep} DELETE FROM wa_agent.copy")
     await a.boot()
     why = "no copy of it is stored; a had its folder last"
     await eventually(lambda: waits(a, "x", why), within=30)
@@ -129,7 +134,11 @@ async def test_a_session_whose_files_are_nowhere_waits_and_never_begins_empty(
     await eventually(lambda: has_figure(a, waiting))
     # The files come back by hand for one, and as a copy for the other.
     (saved / "kept").rename(a.state / "sessions" / "kept")
-    fleet.database.sql("INSERT INTO wa_agent.copy SELECT * FROM public.kept WHERE session = 'x'")
+    back = (
+        f"INSERT INTO wa_agent.{it} SELECT * FROM public.{it} WHERE session = 'x';"
+        for it in COPY_TABLES
+    )
+    fleet.database.sql(f"BEGIN; {''.join(back)} COMMIT")
     await eventually(lambda: fleet.connected(["x", "kept"]), within=40)
     assert await here(a, ["kept", "x"])
 
