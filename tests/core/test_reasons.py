@@ -1,17 +1,17 @@
 import pytest
 
-from agent.core.engine_words import (
-    WEB_WORDS,
-    WHATSAPP_CODES,
-    baileys_reason,
-    evolution_reason,
-    web_reason,
-)
 from agent.core.reasons import (
     REASONS,
     Permanence,
     reason_of,
     reasons_table,
+)
+from agent.engines.reason_codes import (
+    WEB_WORDS,
+    WHATSAPP_CODES,
+    baileys_reason,
+    evolution_reason,
+    web_reason,
 )
 
 SANDBOX = (

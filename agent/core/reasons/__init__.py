@@ -1,7 +1,7 @@
 """The reason table: why a session ended, and what may be done about it.
 
-Engines translate their own words into these codes (engine_words); a code outside the table is
-`unknown`: the agent retries it like a lost connection, only slower.
+Engines translate their own words into these codes (engines/reason_codes.py). The agent retries a
+code outside the table (`unknown`) like a lost connection, only slower.
 """
 
 from collections.abc import Mapping

@@ -7,9 +7,9 @@ than the last time the session was known to be open.
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from agent.core.engine_words import evolution_reason
 from agent.core.words import Claim, ConnectionStatus
 from agent.engines.evolution.rows import Row
+from agent.engines.reason_codes import evolution_reason
 
 Status = ConnectionStatus
 

@@ -106,6 +106,10 @@ class Opening:
         """It is not open any more, or another one; or its server was away."""
         self.proof, self.owner_known, self.since = None, False, time.monotonic()
 
+    def came_through(self) -> None:
+        """A message of WhatsApp came through the session: that is a proof as well."""
+        self.proof = Proof.ALIVE
+
     def lacks(self, integration: str) -> bool:
         """Whether it can be asked for a proof, and gave none yet."""
         unproved = self.proof in (None, Proof.DEAD)

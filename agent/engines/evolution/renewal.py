@@ -32,6 +32,8 @@ class Renewal:
     folder: Path
     name: str
     pace: Pace
+    adopted: bool = False
+    """The session was on the server before the agent had it."""
     owed: bool = False
     """The agent deleted it in order to create it again, and has not done so yet."""
     made: bool = False
@@ -42,9 +44,23 @@ class Renewal:
         self.owed = backup.owes_creation(self.folder, self.name)
         self.made = backup.was_made(self.folder, self.name)
 
+    @property
+    def is_ours(self) -> bool:
+        return self.made and not self.adopted
+
+    def may_replace(self, id: str, paired: bool, unpaired: bool) -> bool:
+        """Without a person's word: never one that was on the server before. A 1.8 shows nothing
+        that others put into a session, and one that hangs there comes back in no other way; that it
+        has no pairing must be known of it."""
+        if self.is_ours or not self.api.old:
+            return self.is_ours
+        if not unpaired and not paired:
+            self._refuse_guess(id)
+        return not self.adopted
+
     def refuse_creation(self, id: str) -> None:
         """An adopted session is not created, unless the agent deleted it to create it again."""
-        if not self.owed:
+        if self.adopted and not self.owed:
             raise EngineError(
                 f"cannot connect {self.name}: the server has no session of that name, and the"
                 " agent, which did not make it, makes none in its place. To create it:"
@@ -52,7 +68,7 @@ class Renewal:
                 code="remote_missing",
             )
 
-    def refuse_guess(self, id: str) -> NoReturn:
+    def _refuse_guess(self, id: str) -> NoReturn:
         raise EngineError(
             f"cannot renew {self.name}: the agent did not make it, and it may have a pairing. To"
             f" end it all the same: `wa-agent ensure-healthy {id} --yes`",

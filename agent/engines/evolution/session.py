@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import replace
 from typing import Any
 
 from agent.core.words import Claim, ConnectionStatus, InstanceId
@@ -13,7 +12,7 @@ from agent.engines.evolution.chat.session_chat import SessionChat
 from agent.engines.evolution.claims import Live, came_back
 from agent.engines.evolution.observer import Observer, Server
 from agent.engines.evolution.options import read_or_change
-from agent.engines.evolution.proof import Opening, Proof
+from agent.engines.evolution.proof import Opening
 from agent.engines.evolution.remembered_file import SessionNote
 from agent.engines.evolution.renewal import Renewal
 from agent.engines.evolution.told import Told
@@ -40,17 +39,20 @@ class EvolutionSession(SessionChat):
         adopted: bool = False,
     ) -> None:
         """`adopted`: the session was on the server before the agent had it."""
-        super().__init__(remote, server, reporter, self._came_through)
+        self._opening = Opening(remote, server.prover)
+        super().__init__(remote, server, reporter, self._opening.came_through)
         self.id = id
-        self._adopted = adopted
         self._server = server
         self._acting = asyncio.Lock()
-        self._between = BetweenProbes(lambda: self._report_change(self._claim()))
-        self._observe(self._view_of(server.notes.get(remote)))
-        self._renewal = Renewal(server.api, server.folder, remote, server.pace)
+        self._renewal = Renewal(server.api, server.folder, remote, server.pace, adopted)
         self._renewing = self._logging_out = False
-        self._opening = Opening(remote, server.prover)
-        self._told = Told(reporter)
+        view = self._view_of(server.notes.get(remote))
+        self._told = Told(
+            *(remote, server, reporter, view, self._opening, self._renewal),
+            lambda: self._between.prove(self._prove()),
+        )
+        self._between = BetweenProbes(self._told.report_change)
+        self._view, self._observer = view, Observer(server, remote, view, self._acting)
 
     @property
     def is_there(self) -> bool:
@@ -98,7 +100,7 @@ class EvolutionSession(SessionChat):
         self._between.begin(observer)
         if deep:
             detail["qr"] = view.can_show_code()
-        return ProbeAnswer(self._told.answer(self._claim()), detail)
+        return ProbeAnswer(self._told.answer(), detail)
 
     async def qr(self) -> Qr | None:
         if self._renewing:
@@ -137,7 +139,7 @@ class EvolutionSession(SessionChat):
             await self._observer.state()
             if view.live is Live.OPEN and heard not in (None, Live.OPEN):
                 # It came back by itself since the agent decided on this.
-                self._report_change(self._claim())
+                self._told.report_change()
                 return
             # In `close` a restart is refused, and a connect does the same.
             closed = view.live in (Live.CLOSE, Live.MISSING)
@@ -167,46 +169,31 @@ class EvolutionSession(SessionChat):
             )
         self._server.rows.forget()
         if not view.logged_out:  # else the webhook has told it
-            view.note_end("logout")
-            self._remember()
-            self._report(Claim(ConnectionStatus.DISCONNECTED, "logout", account=view.account))
+            self._told.report_logout()
 
     async def renew(self, *, confirmed: bool) -> None:
         async with self._acting:
             self._renewing = True
             try:
-                heard = None if self._view.logins.fight else self._told.live
+                view = self._view
+                heard = None if view.logins.fight else self._told.live
 
                 def again(live: Live) -> bool:
                     return came_back(heard, live)
 
-                if confirmed or self._may_be_made_anew():
+                if confirmed or self._renewal.may_replace(self.id, view.paired, view.unpaired):
                     await self._renewal.take_away(again)
                     self._observe(self._view_of(None))
                     self._opening.begin()
                     await self._connect(may_create=confirmed)
                 else:
                     await self._renewal.log_out(self.id, again)
-                    self._view.note_end("logout")
+                    view.note_end("logout")
                     await self._observer.state()
                     await self._connect()
             finally:
                 self._renewing = False
             self._server.hooks.want(self.remote, now=True)
-
-    @property
-    def _is_ours(self) -> bool:
-        return self._renewal.made and not self._adopted
-
-    def _may_be_made_anew(self) -> bool:
-        """Without a person's word: never one that was on the server before. A 1.8 shows nothing
-        that others put into a session, and one that hangs there comes back in no other way; that it
-        has no pairing must be known of it."""
-        if self._is_ours or not self._api.old:
-            return self._is_ours
-        if not self._view.unpaired and not self._view.paired:
-            self._renewal.refuse_guess(self.id)
-        return not self._adopted
 
     async def regenerate_keys(self, peers: list[str]) -> None:
         raise EngineError(
@@ -245,9 +232,6 @@ class EvolutionSession(SessionChat):
             return
         await self._arrivals.take(event)
 
-    def _came_through(self) -> None:
-        self._opening.proof = Proof.ALIVE
-
     async def _take_state_event(self, event: HookEvent) -> None:
         view = self._view
         try:
@@ -260,7 +244,7 @@ class EvolutionSession(SessionChat):
         if changed:
             if view.live is not Live.OPEN:
                 self._opening.begin()
-            self._report_change(self._claim())
+            self._told.report_change()
 
     async def _look_again(self) -> None:
         """The server deleted it; our own renewal deletes it too and creates it again."""
@@ -271,7 +255,7 @@ class EvolutionSession(SessionChat):
             await self._observer.absence()
         except EngineError:
             return  # the next probe tells
-        self._report_change(self._claim())
+        self._told.report_change()
 
     def _view_of(self, note: SessionNote | None) -> SessionView:
         return SessionView(self._server.pace, remembered=note, old=lambda: self._api.may_be_old)
@@ -279,12 +263,13 @@ class EvolutionSession(SessionChat):
     def _observe(self, view: SessionView) -> None:
         """From now on; what a probe of before still reads goes into the earlier view."""
         self._between.end()
-        self._view, self._observer = view, Observer(self._server, self.remote, view, self._acting)
+        self._view = self._told.view = view
+        self._observer = Observer(self._server, self.remote, view, self._acting)
 
     async def _connect(self, *, may_create: bool = False) -> None:
         view = self._view
         if view.live is Live.MISSING:
-            if self._adopted and not may_create:
+            if not may_create:
                 self._renewal.refuse_creation(self.id)
             await self._create()
         elif view.live is Live.CLOSE and not view.end_known:
@@ -293,7 +278,7 @@ class EvolutionSession(SessionChat):
         await self._observer.connect()
         # A slow server may have created it after our request had run out of time.
         await self._renewal.give_back()
-        self._report_change(self._claim())
+        self._told.report_change()
 
     async def _create(self) -> None:
         view = self._view
@@ -310,32 +295,6 @@ class EvolutionSession(SessionChat):
         self._server.rows.forget()
         self._server.hooks.want(self.remote, now=True)
 
-    def _claim(self) -> Claim:
-        self._remember()
-        claim = replace(self._view.claim(), made_elsewhere=not self._is_ours)
-        if self._renewal.owed and claim.reason == "remote_missing":
-            return replace(claim, reason="renewal_unfinished")
-        connected = claim.status is ConnectionStatus.CONNECTED
-        lacks = not self._opening.owner_known or self._opening.lacks(self._view.integration)
-        if connected and lacks:
-            claim = replace(claim, proof_age=None)
-        if self._view.live in (Live.CONNECTING, Live.OPEN) and self._api.old:
-            return replace(claim, useless=(*claim.useless, "restart"))
-        return claim
-
-    def _remember(self) -> None:
-        if self._api.old:  # the list of 2.x tells it
-            self._server.notes.put(self.remote, self._view.remembered)
-
-    def _report(self, claim: Claim) -> None:
-        self._told.report(claim, self._view.live)
-        if claim.status is ConnectionStatus.CONNECTED and claim.proof_age is None:
-            self._between.prove(self._prove())
-
     async def _prove(self) -> None:
         with suppress(EngineError):  # the next probe tells
-            self._report((await self.probe()).claim)
-
-    def _report_change(self, claim: Claim) -> None:
-        if self._told.is_new(claim):
-            self._report(claim)
+            self._told.report((await self.probe()).claim)

@@ -4,17 +4,17 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 
-from agent.core.engine_words import evolution_reason
 from agent.core.words import Claim
 from agent.engines.base import Qr
 from agent.engines.evolution.answers import Shown
 from agent.engines.evolution.claims import Facts, Live, claim_of, disagreement, fresh_end, is_paired
-from agent.engines.evolution.codes import Code, Questions, mark_code, qr_of
+from agent.engines.evolution.codes import Code, CodeToScan, Questions
 from agent.engines.evolution.logins import Logins
 from agent.engines.evolution.remembered_file import SessionNote
 from agent.engines.evolution.rows import FINAL, Row
 from agent.engines.evolution.settings import Pace
 from agent.engines.evolution.webhook import hooks
+from agent.engines.reason_codes import evolution_reason
 
 
 class SessionView:
@@ -37,10 +37,9 @@ class SessionView:
         self.logins = Logins(pace, clock, old)
         remembered = remembered or SessionNote()
         self._facts = Facts(paired=remembered.paired or None, account=remembered.account)
-        self._scanned = remembered.scanned
+        self._codes = CodeToScan(pace.code_holds, remembered.scanned)
         self._closed = False
         """It was open, and then closed without coming back by itself."""
-        self._code: Code | None = None
         self._blank_since: float | None = None
         self._newest = 0.0
         self._questions = Questions(pace.account_again)
@@ -69,7 +68,7 @@ class SessionView:
 
     @property
     def remembered(self) -> SessionNote:
-        return SessionNote(self.paired, self.account, self._scanned)
+        return SessionNote(self.paired, self.account, self._codes.scanned)
 
     @property
     def end_known(self) -> bool:
@@ -96,14 +95,10 @@ class SessionView:
 
     def code(self) -> Code | None:
         """The code to scan now."""
-        code = self._code
-        if code is None or self.live is not Live.CONNECTING:
-            return None
-        return code if self._clock() - code.at < self._pace.code_holds else None
+        return self._codes.current(self._clock()) if self.live is Live.CONNECTING else None
 
     def qr(self) -> Qr | None:
-        code, now = self.code(), self._clock()
-        return qr_of(code, code.at + self._pace.code_holds - now) if code else None
+        return self._codes.qr(self._clock()) if self.live is Live.CONNECTING else None
 
     def claim(self) -> Claim:
         facts = replace(
@@ -130,12 +125,11 @@ class SessionView:
         return self._disagreed if self._disagreed in ("", before) else None
 
     def is_news(self, shown: Shown) -> bool:
-        """Whether the shown code may be a new one: the server goes on showing the last code through
-        pairing, logout and silence."""
-        return bool(shown.code) and self.unpaired and mark_code(shown.code) != self._scanned
+        """Whether the shown code may be a new one."""
+        return bool(shown.code) and self.unpaired and not self._codes.was_scanned(shown)
 
     def is_current(self, shown: Shown) -> bool:
-        return self._code is not None and self._code.text == shown.code
+        return self._codes.was_shown(shown)
 
     def begin(self) -> None:
         """We ask it to connect: its earlier end counts no more."""
@@ -166,16 +160,15 @@ class SessionView:
             facts.live, self.since = live, self._clock()
             facts.row, facts.row_known = None, False
         if live is Live.OPEN:
-            if self._code is not None:
-                self._scanned = mark_code(self._code.text)
+            self._codes.note_scanned()
             facts.ended, facts.paired, facts.lost = "", True, False
-            self._code, self._blank_since, self._closed = None, None, False
+            self._blank_since, self._closed = None, False
         elif live is Live.CONNECTING and self._blank_since is None and self.code() is None:
             self._blank_since = self._clock()
         if live is not Live.MISSING:
             self.awaited = facts.gone = False
         else:
-            self._code, self._blank_since = None, None
+            self._codes.newest = self._blank_since = None
 
     def note_gone(self) -> None:
         """The server has it no more: not one look alone says so."""
@@ -185,8 +178,8 @@ class SessionView:
         """Take in a code that the server made for this login."""
         if not shown.code and not shown.pairing_code:
             return
-        facts, before = self._facts, self._code
-        if before is not None and before.text == shown.code and self.code() is None:
+        facts = self._facts
+        if self._codes.was_shown(shown) and self.code() is None:
             return  # the server goes on showing a code that no phone can scan any more
         # It was paired, it closed and stayed closed, and now the server makes a code for it: a
         # phone or WhatsApp ended the pairing. 1.8 does not say so anywhere.
@@ -194,11 +187,7 @@ class SessionView:
         if facts.live is not Live.CONNECTING:
             facts.live, self.since = Live.CONNECTING, self._clock()
         facts.paired, facts.ended, self._blank_since = False, "", None
-        if before is None or before.text != shown.code:
-            number = shown.count or (before.number + 1 if before is not None else 1)
-            self._code = Code(shown.code, shown.pairing_code, number, self._clock())
-        elif shown.pairing_code:
-            self._code = replace(before, pairing_code=shown.pairing_code)
+        self._codes.note_shown(shown, self._clock())
 
     def note_row(self, row: Row | None) -> None:
         """Take in a row that is newer than the state."""
@@ -230,7 +219,8 @@ class SessionView:
                 if code is None:
                     return False
                 self._end(code)
-                self._facts.paired, self._code = False, None  # only told with the keys deleted
+                self._facts.paired = False  # only told with the keys deleted
+                self._codes.newest = None
             case _:
                 # It follows each final close; a reason that is known says more.
                 self._facts.ended = self._facts.ended or "logout"
@@ -256,7 +246,7 @@ class SessionView:
             self.note_live(Live.REFUSED)
             return True
         shown = hooks.read_code(event.content)
-        if shown is None or mark_code(shown.code) == self._scanned:
+        if shown is None or self._codes.was_scanned(shown):
             return False
         self.note_shown(shown)  # told when it is made
         return True
@@ -264,7 +254,7 @@ class SessionView:
     def doubts_pairing(self, *, now: bool) -> bool:
         """Whether to ask for its keys' account: a phone may have scanned the code that is gone, and
         1.8 tells of no pairing."""
-        code = self._code
+        code = self._codes.newest
         if self.live is Live.CONNECTING and self.seconds() < self._pace.login and not now:
             return False  # the question would go into its login, and break it
         if self.unpaired:
@@ -276,15 +266,16 @@ class SessionView:
         return doubt and self._questions.due(code, self._clock(), now)
 
     def note_account(self, *, has: bool) -> None:
-        facts = self._facts
+        facts, code = self._facts, self._codes.newest
         if not has:
             facts.lost, facts.paired = facts.lost or self.paired, False
-        elif self.unpaired and self._code is not None and not self._code.pairing_code:
+        elif self.unpaired and code is not None and not code.pairing_code:
             facts.paired, facts.code_taken = None, True  # a code to type names the account at once
             self.logins.under_way = True
 
     def note_end(self, ended: str) -> None:
-        self._facts.ended, self._facts.paired, self._code = ended, False, None
+        self._facts.ended, self._facts.paired = ended, False
+        self._codes.newest = None
         self.logins.ended()
 
     def _end(self, code: int) -> None:
@@ -294,7 +285,7 @@ class SessionView:
         if self._facts.ended == "conflict":
             self.logins.note_conflict()
         if code in FINAL:
-            self._facts.paired, self._code = False, None
+            self._facts.paired, self._codes.newest = False, None
 
     def _blank_for(self) -> float:
         # 1.8's list does not tell a pairing: there the long silence alone must do.

@@ -3,9 +3,9 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from agent.core.engine_words import web_reason
 from agent.core.words import PASSKEY_REQUIRED, Claim, ConnectionStatus
 from agent.engines.raw import text
+from agent.engines.reason_codes import web_reason
 from agent.engines.remote.answers import can_be_asked_for
 from agent.errors import EngineError
 

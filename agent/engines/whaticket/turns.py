@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from agent.core.engine_words import WEB_WORDS, WHATSAPP_CODES, web_reason
+from agent.engines.reason_codes import WEB_WORDS, WHATSAPP_CODES, web_reason
 
 
 @dataclass(frozen=True, slots=True)

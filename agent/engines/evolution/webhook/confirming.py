@@ -3,12 +3,12 @@ answers say so. It repeats an event for half an hour, and the session may be ope
 
 import asyncio
 
-from agent.core.engine_words import evolution_reason
 from agent.core.reasons import reason_of
 from agent.engines.evolution.claims import Live
 from agent.engines.evolution.observer import Observer
 from agent.engines.evolution.rows import FINAL
 from agent.engines.evolution.webhook import hooks
+from agent.engines.reason_codes import evolution_reason
 
 _ROW_LOOKS = 5
 """Looks for the end's number: the server writes its row a moment after the state."""

@@ -1,4 +1,5 @@
-"""Engines' own words and numbers for why a session ended, as codes of the reason table."""
+"""The words and numbers with which engines and servers say why a session ended, as codes of the
+reason table."""
 
 from collections.abc import Mapping
 
