@@ -9,6 +9,8 @@ from agent.wings.messages.spool.line import Entry, entry_of
 from agent.wings.messages.spool.page import Bounds
 from agent.wings.messages.spool.spool import Spool
 
+UNSURE = -(10**9)
+
 
 def message(number: int, text: str = "", **more: Any) -> dict[str, Any]:
     chat = "5511900000002@s.whatsapp.net"
@@ -37,9 +39,11 @@ def spool_at(folder: Path, **bounds: float) -> Spool:
 
 
 def numbers_of(records: Iterable[dict[str, Any]]) -> list[int]:
-    """Which messages these are; -N for a gap of N."""
+    """Which messages these are; -N for a gap of N, UNSURE for one of nobody knows how many."""
     return [
-        -int(record["missing"]) if record["kind"] == "message_gap" else int(record["message_id"])
+        -int(record.get("missing", -UNSURE))
+        if record["kind"] == "message_gap"
+        else int(record["message_id"])
         for record in records
     ]
 

@@ -3,9 +3,20 @@
 import shutil
 import time
 from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
 
 from agent.wings.messages.spool.holes import Hole, gaps, never_given
-from tests.wings.messages.spools import entries, numbers_of, read_all, spool_at
+from agent.wings.messages.spool.page import Bounds
+from tests.wings.messages.spools import (
+    UNSURE,
+    entries,
+    numbers_of,
+    read_all,
+    segments,
+    spool_at,
+)
 
 
 def put_back(tmp_path: Path, before: range, after: range) -> int:
@@ -36,10 +47,99 @@ def test_an_older_copy_repeats_no_cursor_and_says_how_many_are_missing(tmp_path:
     assert numbers_of(read_all(spool_at(tmp_path), first + 4)) == [-7, 20, 21]
 
 
-def test_what_a_worker_gave_before_it_knew_comes_again_above(tmp_path: Path) -> None:
-    newest = put_back(tmp_path, range(3), range(3, 9))
+def wait_until_the_time_is_above(cursor: int) -> None:
+    while time.time() * 1000 <= cursor + 1:
+        pass  # milliseconds: cursors begin with the time
+
+
+def look_at_a_copy_of_five_of_twelve(tmp_path: Path, newest: int) -> None:
+    """Nobody but readers knows that there were twelve: the agent's own state is of before, too."""
+    wait_until_the_time_is_above(newest)
     spool = spool_at(tmp_path)
-    spool.append(entries([30, 31]))
+    spool.append(entries([20, 21]))
+    spool.close()
+    first = newest - 11
+    for again in range(3):  # the same folder now: it goes on where it is
+        spool = spool_at(tmp_path)
+        more = list(range(30, 30 + again))
+        spool.append(entries(more))
+        # A reader that had some of what is gone hears that it cannot know the rest.
+        assert numbers_of(read_all(spool, newest)) == [UNSURE, 20, 21, *more]
+        assert numbers_of(read_all(spool, first + 8)) == [UNSURE, 20, 21, *more]
+        assert numbers_of(read_all(spool, first + 4)) == [20, 21, *more]
+        assert numbers_of(read_all(spool)) == [0, 1, 2, 3, 4, 20, 21, *more]
+        state = spool.state()
+        assert (state["waiting"], state["lost"], len(state["holes"])) == (7 + again, 0, 1)
+        spool.close()
+
+
+def test_a_whole_machine_put_back_gives_no_cursor_again(tmp_path: Path) -> None:
+    look_at_a_copy_of_five_of_twelve(tmp_path, put_back(tmp_path, range(5), range(5, 12)))
+
+
+def test_files_that_were_copied_over_give_no_cursor_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hour_ago = SimpleNamespace(time=lambda: time.time() - 3600)
+    with monkeypatch.context() as before:
+        before.setattr("agent.wings.messages.spool.spool.time", hour_ago)
+        spool = spool_at(tmp_path)
+        spool.append(entries(range(5)))
+        (file,) = segments(tmp_path)
+        copy = {each: each.read_bytes() for each in (file, file.with_name("state.json"))}
+        spool.append(entries(range(5, 12)))
+        newest = spool.newest
+        spool.close()
+    for each, content in copy.items():
+        each.write_bytes(content)  # the same file
+    look_at_a_copy_of_five_of_twelve(tmp_path, newest)
+
+
+def test_after_a_boot_cursors_go_on_above_the_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The machine may be one of before: an image of it was put back."""
+    for boot in range(40):
+        monkeypatch.setattr("agent.wings.messages.spool.folder.boot_id", lambda boot=boot: boot)
+        spool = spool_at(tmp_path)
+        wait_until_the_time_is_above(spool.newest)
+        spool.append(entries([boot]))
+        spool.settle(spool.newest)
+        spool.close()
+    spool = spool_at(tmp_path)
+    records = read_all(spool)
+    assert numbers_of(records) == list(range(40))
+    for record in records:
+        assert read_all(spool, record["cursor"])[:1] == records[records.index(record) + 1 :][:1]
+    assert (spool.state()["waiting"], spool.state()["lost"]) == (0, 0)
+    # Cursors that were never given are no lost records when what is around them goes.
+    spool.bounds = Bounds(most=16)
+    spool.trim()
+    assert len(segments(tmp_path)) < 20 and spool.state()["lost"] == 0
+    kept = numbers_of(read_all(spool))
+    assert kept == list(range(40))[-len(kept) :]
+
+
+def test_a_worker_that_starts_again_goes_on_as_before(tmp_path: Path) -> None:
+    cursors = []
+    for number in range(5):
+        spool = spool_at(tmp_path)
+        spool.append(entries([number]))
+        cursors.append(spool.newest)
+        assert spool.state()["holes"] == []
+        spool.close()
+    assert cursors == list(range(cursors[0], cursors[0] + 5))
+    assert len(segments(tmp_path)) == 1
+
+
+def test_what_a_worker_gave_before_it_knew_comes_again_above(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    newest = put_back(tmp_path, range(3), range(3, 9))
+    with monkeypatch.context() as blind:  # it does not see by itself that this is a copy
+        blind.setattr("agent.wings.messages.spool.opening._go_above_the_time", lambda *_: False)
+        spool = spool_at(tmp_path)
+        spool.append(entries([30, 31]))
     assert spool.newest < newest
     spool.go_above(newest)
     assert numbers_of(read_all(spool, newest)) == [30, 31], "its reader would never see them"

@@ -11,9 +11,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import IO
 
+from agent.clock import boot_id
 from agent.files import replacement
 from agent.wings.messages.spool.damage import Damage
-from agent.wings.messages.spool.holes import Hole, read_holes
+from agent.wings.messages.spool.holes import Hole, never_given, read_holes
 from agent.wings.messages.spool.line import BEYOND
 
 STATE = "state.json"
@@ -54,14 +55,17 @@ class State:
     """The session whose folder it is; "" = an older version wrote it."""
     damage: list[Damage] = field(default_factory=list)
     """Between the lines that are kept, and behind them."""
+    place: str = ""
+    """Where its newest file was: another one after a boot, and for a copy; "" = nobody noted it."""
 
     def note_dropped(self, first: int, begun: float, last: int) -> None:
         """The segment of that first cursor goes, and all up to the cursor `last` with it."""
         undelivered = max(first, self.settled + 1)
-        if undelivered > last:
+        lost = last - undelivered + 1 - never_given(undelivered, last, self.holes)
+        if lost <= 0:
             self.lost_first, self.lost_since = 0, 0.0
         else:
-            self.lost += last - undelivered + 1
+            self.lost += lost
             self.lost_first = self.lost_first or undelivered
             self.lost_since = self.lost_since or begun
         self.dropped = last
@@ -135,6 +139,16 @@ class Folder:
                 return aside.name
             number += 1
 
+    def look_at(self, name: str) -> tuple[str, float]:
+        """Its place, another one in a copy of it and after a boot, and when it was changed last.
+        Nothing of what is no plain file."""
+        try:
+            with self.open(name) as file:
+                status = os.fstat(file.fileno())
+        except OSError:
+            return "", 0.0
+        return f"{boot_id()} {status.st_ino}", status.st_ctime
+
     def names(self) -> list[str]:
         """In their order; none where there is no folder."""
         try:
@@ -172,7 +186,8 @@ class Folder:
         """Return when the file has these bytes on the disk, and no more."""
         file = self.go_on(name)
         try:
-            os.ftruncate(file, size)
+            if os.fstat(file).st_size != size:
+                os.ftruncate(file, size)
             os.fdatasync(file)
         finally:
             os.close(file)
@@ -201,11 +216,11 @@ class Folder:
         except (OSError, ValueError, TypeError, RecursionError):
             return State()
 
-    def write_state(self, state: State) -> None:
-        """Whole after a kill; after a power cut it may be an older one."""
+    def write_state(self, state: State, *, durable: bool = False) -> None:
+        """Whole after a kill; after a power cut it may be an older one that was not `durable`."""
         with (
             self.descriptor() as fd,
-            replacement(fd, STATE, mode=self._mode, durable=False) as file,
+            replacement(fd, STATE, mode=self._mode, durable=durable) as file,
         ):
             file.write(json.dumps(asdict(state)).encode())
 

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 from agent.wings.messages.record import gap, unsure_gap
 from agent.wings.messages.spool.damage import Damage, missing_in
 
-MOST = 8
+MOST = 32
 """Of which a spool tells; older ones count as missing records."""
 
 
@@ -17,8 +17,8 @@ class Hole(NamedTuple):
     since: float = 0.0
     until: float = 0.0
     sure: bool = True
-    """Nothing came in its place. False: another machine may have kept records from `since` to
-    `until` that are lost with it, and readers may have had some of them."""
+    """Nothing came in its place that is known of. False: another machine may have kept records from
+    `since` to `until` that are lost with it, and readers may have had some of them."""
 
 
 def read_holes(raw: Sequence[Any]) -> list[Hole]:
@@ -37,13 +37,19 @@ def gaps(
         low, high = max(first, hole.after + 1), min(last, hole.first - 1)
         if low > high:
             continue
-        if first < low:
-            yield gap(first, low - 1, since, missing_in(damage, first, low - 1))
-        if not hole.sure:
+        yield from _gap(first, low - 1, since, damage)
+        # A reader that stands inside a hole had records of a spool that is gone: this is a copy of
+        # before them.
+        if not hole.sure or low > hole.after + 1:
             yield unsure_gap(low, high, hole.since, hole.until)
         first = high + 1
-    if first <= last:
-        yield gap(first, last, since, missing_in(damage, first, last))
+    yield from _gap(first, last, since, damage)
+
+
+def _gap(first: int, last: int, since: float, damage: Sequence[Damage]) -> Iterator[dict[str, Any]]:
+    missing = missing_in(damage, first, last)
+    if first <= last and missing > 0:
+        yield gap(first, last, since, missing)
 
 
 def never_given(first: int, last: int, holes: Sequence[Hole]) -> int:

@@ -6,14 +6,17 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 from agent.wings.messages.spool.damage import Damage, merge
-from agent.wings.messages.spool.folder import Folder, State
-from agent.wings.messages.spool.holes import never_given
+from agent.wings.messages.spool.folder import LARGEST_CURSOR, Folder, State
+from agent.wings.messages.spool.holes import MOST as MOST_HOLES
+from agent.wings.messages.spool.holes import Hole, never_given
 from agent.wings.messages.spool.line import BEYOND
 from agent.wings.messages.spool.page import MOST_LINES
 from agent.wings.messages.spool.segment import Found, Segment, first_of, good_lines, load
 
 _ROOM = 1_000_000
 """Cursors above the last known one: a segment may have begun there whose state a power cut took."""
+WRITTEN_WITHIN = 60.0
+"""Seconds after a line was made: what changed its file later was no worker."""
 _UNREADABLE = (errno.EIO, errno.ELOOP, errno.EISDIR, errno.ENXIO, errno.EUCLEAN)
 """Of the file itself: no other moment makes it better."""
 _LEFT_AS_IT_IS = (*_UNREADABLE, errno.ENOENT, errno.EROFS)
@@ -35,6 +38,7 @@ def open_folder(folder: Folder, owner: str) -> Opened:
     state = opened.state
     firsts = [first for name in folder.names() if (first := first_of(name)) is not None]
     firsts = [first for first in firsts if not _put_aside(folder, first, state, firsts, opened)]
+    noted = folder.look_at(Segment(state.begun).name)  # before anything here changes it
     damage: list[Damage] = []
     found = None
     for first, below in zip(firsts, [*firsts[1:], BEYOND], strict=False):
@@ -73,15 +77,35 @@ def open_folder(folder: Folder, owner: str) -> Opened:
         beyond = found.beyond if found is not None and damaged_end else width
         whole = firsts and firsts[-1] >= state.begun
         damage.append([end, opened.next - 1, beyond if whole else width])
-    _note(folder, state, owner, [_given(each, state) for each in damage])
+    opened.next = max([opened.next, *(hole.first for hole in state.holes)])
+    moved, place = False, ""
+    if opened.segments:
+        moved = _go_above_the_time(opened, noted)
+        place = folder.look_at(Segment(state.begun).name)[0]
+    given = [_given(each, state) for each in damage]
+    _note(folder, state, owner or state.owner, given, place, moved=moved)
     return opened
+
+
+def _go_above_the_time(opened: Opened, noted: tuple[str, float]) -> bool:
+    """Where the folder, or the machine, may be put back from a copy of an earlier moment. What came
+    after that moment had cursors below the time: none of them comes again."""
+    (place, changed), state, now = noted, opened.state, time.time()
+    written = next((it.ended for it in opened.segments if it.first == state.begun), 0.0)
+    copied = place != state.place or (written and changed > written + WRITTEN_WITHIN)
+    if "" in (place, state.place) or not copied or not opened.next < now * 1000 < LARGEST_CURSOR:
+        return False
+    hole = Hole(opened.next - 1, int(now * 1000), written, now)
+    state.holes, opened.next = [*state.holes, hole][-MOST_HOLES:], hole.first
+    return True
 
 
 def _put_aside(folder: Folder, first: int, state: State, firsts: list[int], opened: Opened) -> bool:
     """A stray: a file without a line of its name where this spool began none. It would move every
     cursor, or stand for records that never were."""
     known = [each for each in firsts if each < first][-1:]
-    above = max([state.bound, state.settled, *known]) + _ROOM
+    gone_above = (hole.first for hole in state.holes)
+    above = max([state.bound, state.settled, *known, *gone_above]) + _ROOM
     likely = state.origin <= first <= above if state.origin else not known or first <= above
     if likely or first == state.begun or _has_lines(folder, first):
         return False
@@ -110,16 +134,17 @@ def _given(damage: Damage, state: State) -> Damage:
     return [first, last, min(missing, last - first + 1 - never_given(first, last, state.holes))]
 
 
-def _note(folder: Folder, state: State, owner: str, damage: list[Damage]) -> None:
+def _note(
+    folder: Folder, state: State, owner: str, damage: list[Damage], place: str, *, moved: bool
+) -> None:
     """What went by damage counts as lost once, whoever looks how often."""
     damage, lost = merge(state.damage, damage, state.settled)
-    owner = owner or state.owner
-    if (damage, owner) == (state.damage, state.owner):
-        return
-    state.damage, state.owner = damage, owner
+    noted = (state.damage, state.owner, state.place)
+    state.damage, state.owner, state.place = damage, owner, place
     state.lost += lost
-    with suppress(OSError):  # there is none yet, or it is written again with the next change
-        folder.write_state(state)
+    if moved or (damage, owner, place) != noted:
+        with suppress(OSError):  # there is none yet, or it is written again with the next change
+            folder.write_state(state, durable=moved)
 
 
 def _load(folder: Folder, first: int, below: int, damaged: list[str]) -> Found:

@@ -92,6 +92,10 @@ class Spool:
             self._next = self._given = cursor + 1
             for begin in range(0, len(again), self._most_lines):
                 self._write(again[begin : begin + self._most_lines])
+        elif hole := next((it for it in state.holes if it.after < cursor < it.first - 1), None):
+            # It is a copy, and this much came after it.
+            state.holes[state.holes.index(hole)] = hole._replace(after=cursor)
+            self._save()
         elif cursor < state.origin - 1 and all(it.after != cursor for it in state.holes):
             state.holes = [Hole(cursor, state.origin), *state.holes][:MOST_HOLES]
         if cursor < state.origin or not self._segments:
@@ -245,6 +249,7 @@ class Spool:
         self._segments.append(segment)
         self._sound = True
         self._state.begun, self._state.bound = segment.first, segment.first + 2 * self._most_lines
+        self._state.place = self.folder.look_at(segment.name)[0]
         self._save()
         return segment, self._file
 
