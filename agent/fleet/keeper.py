@@ -16,7 +16,7 @@ from agent.core.fleet.figures import FleetCounts
 from agent.core.fleet.lease import Lease, LeasePolicy, extended, renewed
 from agent.core.fleet.settling import Settling
 from agent.core.fleet.sightings import rivals_after
-from agent.errors import Refused, TryLater, WaError
+from agent.errors import TryLater, WaError
 from agent.fleet.coordinator import Machine, Member, Owned, Renewal
 from agent.fleet.fleet_file import FleetMemory, Memory
 from agent.fleet.postgres.coordinator import PostgresCoordinator
@@ -26,6 +26,7 @@ from agent.fleet.takeovers import Takeovers
 
 log = logging.getLogger(__name__)
 
+_NO_WORD = {"fleet_database", "fleet_database_tls", "fleet_schema"}  # as if it were away
 Changed = Callable[[Sequence[Owned], Lease], None]
 """What this machine may run, and until when; called at each renewal and each promise."""
 
@@ -65,7 +66,6 @@ class Keeper:
         self.database_error = ""
         """Why the last renewal failed; "" = it did not."""
         self.database_since_wall = time.time()
-        """Since when the database answers, or does not."""
         self.lease_by = ""
         """What extended the lease last: renewal or promises."""
         self._member: Member
@@ -90,8 +90,7 @@ class Keeper:
         await self._memory.load(self._boot, boot_now(), self._policy)
         known = self._memory.now
         self._rivals, self._unread = known.rivals, known.lost
-        ttl, place = self._policy.ttl, self._machine.place
-        if member := self.resuming.begin(known, self._boot, ttl, place):
+        if member := self.resuming.begin(known, self._boot, self._policy.ttl, self._machine.place):
             self._member = member
         self._loaded = True
 
@@ -149,15 +148,13 @@ class Keeper:
             if not self.joined.is_set():
                 await self.join()
             await self.step()
-        except TryLater:
-            if self.resuming.active and not self.joined.is_set():
-                await self._ask_rivals()
-            raise
-        except Refused as error:
+        except WaError as error:
             if error.code == "not_a_member":  # an operator forgot a machine that lives
                 self.joined.clear()
                 self._rejoined, self.resuming.active = True, False
                 await self._memory.change(lambda it: replace(it, renewed=None))
+            elif error.code in _NO_WORD and self.resuming.active and not self.joined.is_set():
+                await self._ask_rivals()
             raise
 
     def _note_database(self, error: str) -> None:
@@ -179,7 +176,9 @@ class Keeper:
             renewal = await self._coordinator.renew(
                 self._member, self._rivals, self._memory.now.generation, self._memory.now.asked
             )
-        except TryLater as error:
+        except WaError as error:
+            if error.code == "not_a_member":
+                raise
             self._note_database(str(error))
             await self._ask_rivals()
             return
@@ -230,13 +229,14 @@ class Keeper:
             self._owned, self._changes = (), -1
         self._lease, self.lease_by = renewed(self._lease, begun, self._policy), "renewal"
         self.counts.renewals["renewed"] += 1
-        await self.takeovers.see(self._member, renewal, answered)
-        seen = self.takeovers.sightings
-        self._rivals = rivals_after(self._rivals, renewal.alive, seen, answered, self._policy)
-        lost = self._memory.now.lost
-        if not renewal.halted and (lost or renewal.changes != self._changes):
-            await self._read_owned(renewal.changes)
-        self._pass_on()
+        try:
+            await self.takeovers.see(self._member, renewal, answered)
+            seen = self.takeovers.sightings
+            self._rivals = rivals_after(self._rivals, renewal.alive, seen, answered, self._policy)
+            if not renewal.halted and (self._memory.now.lost or renewal.changes != self._changes):
+                await self._read_owned(renewal.changes)
+        finally:  # what the database does not tell ends no session that runs
+            self._pass_on()
         self.commands_wait = renewal.commands
         for hear in self.on_renewal:
             hear(renewal)

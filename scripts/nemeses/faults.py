@@ -5,46 +5,23 @@ What ends a fault is noted before the fault begins, so that none is left when so
 
 import asyncio
 import os
-import random
 import signal
-from collections.abc import Awaitable, Callable, Mapping
-from contextlib import AsyncExitStack, suppress
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 
 import aiohttp
 
+from scripts.nemeses.disks import fill_disk, restore_image
+from scripts.nemeses.one_round import Round
 from tests.fleet.agent import TTL, FleetAgent
-from tests.fleet.agents import DATABASE, FleetOfAgents
+from tests.fleet.agents import DATABASE
 from tests.fleet.wires import OUTSIDE
-from tests.standin.clock import SteppedClock
 
-FILLED = "filling"
+RIGHTS = "EXECUTE ON ALL FUNCTIONS IN SCHEMA wa_agent TO wa_agent_machine"
+END_CONNECTIONS = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'agent'"
 ASKED_WITHIN = 2.0
 """Seconds for an answer of a machine that may be gone, frozen or cut off."""
 ACCEPTED_WITHIN = 30.0
-
-
-@dataclass(frozen=True, slots=True)
-class Round:
-    fleet: FleetOfAgents
-    chance: random.Random
-    ended: AsyncExitStack
-    """What ends the faults of this round, the last one first."""
-    owners: Mapping[str, str]
-    """Session → machine, before the faults."""
-    clocks: Mapping[str, SteppedClock]
-    """Of each machine, and of the database."""
-    done: list[str] = field(default_factory=list)
-    """To what the faults were done, and how."""
-
-    def machine(self) -> FleetAgent:
-        chosen = self.chance.choice(list(self.fleet.agents.values()))
-        self.done.append(chosen.name)
-        return chosen
-
-    def beyond(self) -> float:
-        """Seconds that end somewhere around a takeover, or well after it."""
-        return self.chance.uniform(0.5, 1.8) * TTL
 
 
 async def kill_machine(round: Round) -> float:
@@ -119,6 +96,15 @@ async def restart_database(round: Round) -> float:
     return 0.5
 
 
+async def refuse_machines(round: Round) -> float:
+    """It answers, and refuses all that the agents ask: somebody took their rights away."""
+    database = round.fleet.database
+    round.ended.push_async_callback(asyncio.to_thread, database.sql, f"GRANT {RIGHTS}")
+    revoked = f"REVOKE {RIGHTS.replace(' TO ', ' FROM ')}; {END_CONNECTIONS}"
+    await asyncio.to_thread(database.sql, revoked)
+    return round.beyond()
+
+
 async def lose_a_second(round: Round) -> float:
     """The database goes on as a copy of some time ago; meanwhile a session was moved."""
     database = round.fleet.database
@@ -161,15 +147,6 @@ async def cut_from_all(round: Round) -> float:
     return _cut(round, name, [DATABASE, OUTSIDE, *_others(round, name)])
 
 
-async def fill_disk(round: Round) -> float:
-    filling = round.machine().state / FILLED
-    round.ended.callback(filling.unlink, missing_ok=True)
-    with suppress(OSError), filling.open("wb") as file:
-        while True:
-            file.write(bytes(1 << 18))
-    return round.beyond()
-
-
 async def move_while_away(round: Round) -> float:
     """A planned move, and a moment later its old or new owner is gone."""
     await _move_one(round)
@@ -188,6 +165,7 @@ FAULTS: dict[str, Callable[[Round], Awaitable[float]]] = {
     "database killed": kill_database,
     "database restarted": restart_database,
     "database read-only": close_database,
+    "database refuses the machines": refuse_machines,
     "database lost a second": lose_a_second,
     "database's clock stepped": step_database_clock,
     "machine's clock stepped": step_machine_clock,
@@ -197,12 +175,19 @@ FAULTS: dict[str, Callable[[Round], Awaitable[float]]] = {
     "machine cut from WhatsApp": cut_from_whatsapp,
     "machine cut from all": cut_from_all,
     "disk full": fill_disk,
+    "machine restored from an image": restore_image,
     "killed in a planned move": move_while_away,
 }
 ALONE = frozenset({"database lost a second"})
 """Not together with another fault: README says what a fleet does not survive."""
 OF_THE_SERVER = frozenset(
-    {"database frozen", "database killed", "database restarted", "database read-only"}
+    {
+        "database frozen",
+        "database killed",
+        "database restarted",
+        "database read-only",
+        "database refuses the machines",
+    }
 )
 """One of them at a time: each needs a server that runs."""
 

@@ -14,7 +14,9 @@ from datetime import datetime
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from scripts.nemeses.faults import ALONE, FAULTS, FILLED, OF_THE_SERVER, Round
+from scripts.nemeses.disks import special
+from scripts.nemeses.faults import ALONE, FAULTS, OF_THE_SERVER
+from scripts.nemeses.one_round import Round
 from tests.fleet.agent import FleetAgent
 from tests.fleet.agents import DATABASE, FleetOfAgents, fleet_of_agents
 from tests.lacking import not_lent
@@ -195,7 +197,7 @@ class Chaos:
         (folder / "logins.txt").write_text("\n".join(every) + "\n")
         for agent in self.agents:
             with suppress(shutil.Error):  # what changes or goes at this moment
-                shutil.copytree(agent.state, folder / agent.name, symlinks=True, ignore=_special)
+                shutil.copytree(agent.state, folder / agent.name, symlinks=True, ignore=special)
         try:
             await asyncio.to_thread(self.fleet.database.dump, folder / "database.sql")
         except (OSError, subprocess.SubprocessError) as error:  # it does not run
@@ -213,11 +215,6 @@ class Chaos:
                 return True
             time.sleep(0.05)
         return False
-
-
-def _special(folder: str, names: list[str]) -> list[str]:
-    """Sockets, and what fills a disk."""
-    return [it for it in names if it == FILLED or (Path(folder) / it).is_socket()]
 
 
 @contextmanager

@@ -12,7 +12,7 @@ import pytest
 
 from agent.clock import boot_now
 from agent.core.fleet.lease import Lease, LeasePolicy
-from agent.errors import TryLater, VaultError
+from agent.errors import Refused, TryLater, VaultError
 from agent.fleet.coordinator import Machine, Member, NewSession, Owned
 from agent.fleet.fleet_file import Rival
 from agent.fleet.keeper import Keeper
@@ -50,7 +50,7 @@ class Node:
         self.keeper.resuming.go_on = self._go_on
         await self.keeper.load()
         self._answers = True
-        with suppress(TryLater):
+        with suppress(TryLater, Refused):
             await self.keeper.join()
         self._task = asyncio.create_task(self.keeper.run())
         if self not in self._nodes.values():

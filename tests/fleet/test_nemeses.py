@@ -11,7 +11,8 @@ from typing import Any
 import psutil
 import pytest
 
-from scripts.nemeses.faults import FAULTS, Round
+from scripts.nemeses.faults import FAULTS
+from scripts.nemeses.one_round import Round
 from tests.conftest import Eventually
 from tests.fleet.agents import FleetOfAgents, fleet_of_agents
 from tests.waiting import Pauses
