@@ -197,7 +197,7 @@ class Bots:
     async def _running_bot(self, id: str) -> int:
         """A signal to process 0 would reach this script itself."""
         async with asyncio.timeout(HEALED):
-            while not (found := await self._bot(id)):
+            while not (found := await self._bot(id)):  # noqa: ASYNC110 - the host tells nothing
                 await asyncio.sleep(0.05)
         return found
 

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -16,12 +17,14 @@ from wa_program import Agent  # type: ignore[import-not-found]
 HERE = Path(os.environ["WA_SESSION"])
 
 
-def tell() -> None:
+def tell(*, connected: bool = False) -> None:
     """Lines of the file `tell` beside the session, as they come: an event, or what to do."""
     state = {"open": True}
     agent = Agent(look=lambda: state["open"], stop=(HERE / "stopped").touch)
     orders = HERE.parent / "orders"
     os.mkfifo(orders)
+    if connected:
+        agent.tell("open", account="4915112345678")
     while True:
         for line in orders.read_text().splitlines():
             do, _, more = line.partition(" ")
@@ -30,12 +33,32 @@ def tell() -> None:
                 agent.tell(event.pop("event"), **event)
             elif do == "open":
                 state["open"] = more == "yes"
+            elif do == "zombie":
+                agent._works["look"] = lambda _call: {"open": True, "frame_age": 600.0}
+            elif do == "leak":
+                threading.Thread(target=leak, args=(int(more),), daemon=True).start()
             elif do == "print":
                 print(more, flush=True)
             elif do == "hang":
                 agent._lock.acquire()
             elif do == "exit":
                 sys.exit(int(more))
+
+
+def connected() -> None:
+    """As `tell`, and connected without a word of the test's: after each start, too."""
+    (HERE.parent / "orders").unlink(missing_ok=True)
+    (HERE / "keys").write_text("of the pairing")
+    (HERE.parent / "runs_as").write_text(str(os.getpid()))
+    tell(connected=True)
+
+
+def leak(bytes_per_second: int) -> None:
+    """It uses what it takes."""
+    taken = []
+    while True:
+        taken.append(bytearray(os.urandom(1 << 16)) * (bytes_per_second // 10 >> 16))
+        time.sleep(0.1)
 
 
 def sends(how: str) -> None:
