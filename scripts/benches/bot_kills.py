@@ -97,7 +97,7 @@ class Bots:
         await self._agent.do("POST", f"/api/instance/{id}/snapshots")
 
     async def suffer(self, id: str, account: str, faults: list[str]) -> None:
-        codes = await self._agent.codes(id)
+        seen, _ = await self._codes_after(id, 0)
         while faults:
             kind = faults.pop()
             await asyncio.sleep(self._chance.uniform(0.0, LONGEST))
@@ -112,7 +112,8 @@ class Bots:
             self.healed[kind].append(time.monotonic() - begun)
             if (done := sum(map(len, self.healed.values()))) % 20 == 0:
                 print(f"{done} faults healed ...", file=sys.stderr, flush=True)
-            if await self._agent.codes(id) != codes:
+            seen, codes = await self._codes_after(id, seen)
+            if codes:
                 self.lost.append(f"{id} after {kind}")
                 return
 
@@ -193,6 +194,16 @@ class Bots:
         """The Node below its worker; 0 between two runs."""
         worker = await self._agent.pid(id)
         return next(iter(children([worker])), 0) if worker else 0
+
+    async def _codes_after(self, id: str, seen: int) -> tuple[int, int]:
+        """The newest event's number, and how many codes were shown after `seen`. An answer holds
+        the history of some forty faults; one fault's is always whole."""
+        found = await self._agent.do("GET", f"/api/instance/{id}/events?limit=500")
+        events = found["events"]
+        if seen and len(events) == 500 and min(its["cursor"] for its in events) > seen:
+            raise HostError(f"the history of {id} is longer than an answer")
+        shown = [its for its in events if its["cursor"] > seen and "→ QR_REQ" in its["sentence"]]
+        return max((its["cursor"] for its in events), default=seen), len(shown)
 
     async def _running_bot(self, id: str) -> int:
         """A signal to process 0 would reach this script itself."""
