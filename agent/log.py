@@ -13,7 +13,7 @@ import socket
 import struct
 import time
 import traceback
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping
 from pathlib import Path
 from typing import Any
 
@@ -131,6 +131,8 @@ class LineWriter(logging.Handler):
         self._fd = fd
         self._form = form
         self._journal_path = journal_path
+        self.before_each: Callable[[], None] | None = None
+        """Of each line that goes to the file; it raises nothing."""
         self._journal: socket.socket | None = None
         if to_journal:
             self._journal = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
@@ -163,6 +165,8 @@ class LineWriter(logging.Handler):
         return True
 
     def _write(self, line: str) -> None:
+        if self.before_each is not None:
+            self.before_each()
         if self.dropped:
             line = f"{line}\n  | {self.dropped} earlier lines are lost: stderr was too slow"
         raw = (line + "\n").encode("utf-8", "backslashreplace")

@@ -57,6 +57,14 @@ _PATTERNS: tuple[tuple[str, re.Pattern[str], str], ...] = (
         re.compile(r"""data:image/[^\s"'\\]+""", _ANY_CASE),
         f"data:image/{CODE_REMOVED}",
     ),
+    # Of a key over several lines, each of which is redacted alone, this is the first one.
+    (
+        "private key",
+        re.compile(
+            r"(-----BEGIN [A-Z ]{0,40}PRIVATE KEY[A-Z ]{0,9}-----)(?:(?!-----END ).)+", re.DOTALL
+        ),
+        rf"\1{REMOVED}",
+    ),
     (
         "ing",
         re.compile(

@@ -82,8 +82,9 @@ def add_backend(path: Path, values: Mapping[str, Any], env: Mapping[str, str]) -
     _refuse_unusable_key(doing, values)
     cure = "a person who may write it adds it with `wa-agent backends add`"
     with _changing(path, env, doing, cure) as own, _key_apart(own, values) as table:
-        changed = with_backend(own.read_text(encoding="utf-8-sig"), table)
-        return _put_checked(own, changed, env, doing)
+        before = own.read_bytes()
+        changed = with_backend(before.decode("utf-8-sig"), table)
+        return _put_checked(own, before, changed, env, doing)
 
 
 def change_rows(
@@ -92,7 +93,9 @@ def change_rows(
     """Its backup. `change` gets the text and returns the new one; `what` it does is for errors."""
     doing, cure = f"cannot {what} {path}", "a person who may write it does so, with sudo for one"
     with _changing(path, env, doing, cure) as own:
-        return _put_checked(own, change(own.read_text(encoding="utf-8-sig")), env, doing)
+        before = own.read_bytes()
+        changed = change(before.decode("utf-8-sig"))
+        return _put_checked(own, before, changed, env, doing)
 
 
 @contextmanager
@@ -113,14 +116,24 @@ def _changing(path: Path, env: Mapping[str, str], doing: str, cure: str) -> Iter
         raise Refused(f"{doing}: {cause}; {cure}", code="config_not_writable") from error
 
 
-def _put_checked(path: Path, changed: str, env: Mapping[str, str], doing: str) -> Path:
+def _put_checked(
+    path: Path, before: bytes, changed: str, env: Mapping[str, str], doing: str
+) -> Path:
     with candidate(path, changed) as new:
         try:
             load_config(new, env)
         except ConfigError as error:
             cause = str(error).replace(str(new), str(path))
             raise InvalidRequest(f"{doing}: {cause}", field=error.field) from None
-    return put(path, changed)
+        backup = _back_up(path, before)
+        # An editor takes no lock of ours.
+        if path.read_bytes() != before:
+            raise TryLater(
+                f"{doing}: somebody changed it meanwhile, which stays; do it again",
+                code="config_changed",
+            )
+        new.replace(path)
+        return backup
 
 
 def _refuse_unusable_key(doing: str, values: Mapping[str, Any]) -> None:
@@ -197,6 +210,8 @@ def candidate(path: Path, text: str) -> Iterator[Path]:
     new = path.with_name(f".{path.name}.{os.getpid()}.new")
     status = path.stat()
     write_whole(new, text.encode(), mode=status.st_mode & 0o777, group=status.st_gid)
+    if os.geteuid() == 0:
+        shutil.chown(new, status.st_uid)
     try:
         yield new
     finally:
@@ -207,12 +222,19 @@ def candidate(path: Path, text: str) -> Iterator[Path]:
 def put(path: Path, text: str) -> Path:
     """Replace the file; its backup beside it."""
     status = path.stat()
+    backup = _back_up(path, path.read_bytes())
+    write_whole(path, text.encode(), mode=status.st_mode & 0o777, group=status.st_gid)
+    if os.geteuid() == 0:
+        shutil.chown(path, status.st_uid)
+    return backup
+
+
+def _back_up(path: Path, content: bytes) -> Path:
+    status = path.stat()
     before = f"{path.name}.{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}"
     taken = len(list(path.parent.glob(f"{before}*")))
     backup = path.with_name(f"{before}.{taken}" if taken else before)
-    write_whole(backup, path.read_bytes(), mode=status.st_mode & 0o777, group=status.st_gid)
-    write_whole(path, text.encode(), mode=status.st_mode & 0o777, group=status.st_gid)
+    write_whole(backup, content, mode=status.st_mode & 0o777, group=status.st_gid)
     if os.geteuid() == 0:
-        for file in (backup, path):
-            shutil.chown(file, status.st_uid)
+        shutil.chown(backup, status.st_uid)
     return backup

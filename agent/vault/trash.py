@@ -64,7 +64,9 @@ def retire(root: Path, id: InstanceId, why: str, *, now_wall: float | None = Non
 def _refuse_link(path: Path, fd: int) -> None:
     """Refuse a folder that is a link: the trash would keep the link, and not the session."""
     if SESSION in names_in(fd) and stat.S_ISLNK(os.lstat(SESSION, dir_fd=fd).st_mode):
-        raise planted("retire", path / SESSION)
+        found = planted("retire", path / SESSION)
+        cure = f"move the link away (mv {path / SESSION} ELSEWHERE); what it leads to stays"
+        raise VaultError(f"{found}; {cure}", code=found.code)
 
 
 def list_trash(root: Path) -> list[Retired]:

@@ -14,8 +14,9 @@ from agent.errors import ConfigError, LeaseOver, WaError
 from agent.host.notify import notifier_from, watchdog_from
 from agent.link.messages import Hello
 from agent.link.server import LinkServer
-from agent.log import LEVELS, set_up_logging
+from agent.log import LEVELS, LineWriter, set_up_logging
 from agent.worker.identity import Identity, lock_held, refuse_foreign_group
+from agent.worker_log import own_log
 
 log = logging.getLogger(__name__)
 
@@ -53,8 +54,11 @@ def set_up_worker_log(id_text: str, env: Mapping[str, str]) -> None:
         record.__dict__.setdefault("wa_category", str(Category.SESSION))
         return True
 
+    own = own_log(env.get("RUNTIME_DIRECTORY", ""))
     for handler in logging.getLogger().handlers:
         handler.addFilter(stamp)
+        if own is not None and isinstance(handler, LineWriter):
+            handler.before_each = own.look
 
 
 class Life:

@@ -101,9 +101,13 @@ def test_a_session_that_is_a_link_is_not_retired(root, sales, tmp_path):
     folder = create(root, sales)
     elsewhere = (folder / "session").rename(tmp_path / "elsewhere")
     (folder / "session").symlink_to(elsewhere)
-    with pytest.raises(VaultError, match=r"cannot retire .*session: it is a symbolic link"):
+    words = r"cannot retire .*session: it is a symbolic link .*; move the link away \(mv "
+    with pytest.raises(VaultError, match=words):
         retire(root, sales.id, "test")
     assert (folder / "session").is_symlink() and list_trash(root) == []
+    (folder / "session").rename(tmp_path / "link")
+    retire(root, sales.id, "test")
+    assert elsewhere.is_dir() and len(list_trash(root)) == 1
 
 
 @pytest.fixture

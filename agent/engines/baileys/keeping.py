@@ -17,8 +17,9 @@ log = logging.getLogger(__name__)
 
 ANSWERED = 20.0
 """Seconds for the client to hear it."""
-AT_ONCE = 4
-"""A client of ours sends its next records when it has the answer to the last."""
+AT_ONCE, MOST_ASKED = 4, 200
+"""A client of ours sends its next records when it has the answer to the last. More are refused, and
+beyond the second number without an answer."""
 
 
 class Keeping:
@@ -32,10 +33,10 @@ class Keeping:
 
     def take(self, event: Mapping[str, Any], client: "Conversation") -> None:
         """`client`: the one that sent them, which the answer is for."""
-        if len(self._tasks) >= AT_ONCE:
-            log.error("the client sent records before it had the answer to the last: not kept")
-            return
-        task = asyncio.create_task(self._keep(event, client), name="keep")
+        work = self._keep if len(self._tasks) < AT_ONCE else self._refuse
+        if len(self._tasks) >= MOST_ASKED:
+            return  # a client that reads no answers is told none
+        task = asyncio.create_task(work(event, client), name="keep")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
@@ -50,6 +51,14 @@ class Keeping:
         except Exception as error:
             log.exception("records cannot be kept")
             answer["error"] = f"the worker failed ({type(error).__name__})"
+        await self._answer(client, answer)
+
+    async def _refuse(self, event: Mapping[str, Any], client: "Conversation") -> None:
+        words = "records came before the answer to the last: not kept, send them again"
+        log.error("the client sent %s", words)
+        await self._answer(client, {"n": str(event.get("n", "")), "error": words})
+
+    async def _answer(self, client: "Conversation", answer: Mapping[str, Any]) -> None:
         try:
             await client.call("kept", ANSWERED, **answer)
         except EngineError as error:

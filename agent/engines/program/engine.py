@@ -15,11 +15,11 @@ from agent.engines.base import DECLARED, ProbeAnswer, Qr, Reporter
 from agent.engines.program.declaration import ProgramDeclaration
 from agent.engines.program.environment import (
     MISSING,
-    SHORTEST_SECRET,
     find_command,
     own_environment,
     read_environment_file,
     refuse_other_user,
+    secrets_of,
 )
 from agent.engines.program.files import refuse_unusable
 from agent.engines.program.messages import KEEP, ProgramMessages
@@ -125,8 +125,7 @@ class ProgramEngine:
         if program.watchdog:
             told["WATCHDOG_USEC"] = str(round(program.watchdog * 1e6))
         environment = own_environment(program, of_file, told)
-        secrets = {value for value in of_file.values() if len(value) >= SHORTEST_SECRET}
-        output = self._last = Output(self._state.found_crypto, secrets)
+        output = self._last = Output(self._state.found_crypto, *secrets_of(of_file))
         command = find_command(program, environment)
         place = program.folder or str(self._folder)
         ears = Ears(output, self._hear, self._take_notice, self._ended, self._tasks)

@@ -1,12 +1,15 @@
 """What a program is told by its environment. It gets none of the agent's variables: no key, no
 socket of the manager's, no setting."""
 
+import base64
 import errno
 import os
+import re
 import shutil
 import stat
 from collections.abc import Mapping
 from pathlib import Path
+from urllib.parse import quote
 
 from agent.engines.program.declaration import ProgramDeclaration, variable_fault
 from agent.errors import EngineError
@@ -20,7 +23,10 @@ MISSING = "program_missing"
 PRELOAD = Path(__file__).parent / "preload" / "preload.cjs"
 LONGEST_FILE = 1 << 16
 SHORTEST_SECRET = 6
-"""Characters of a value that is kept out of the log; a shorter one would be in every other line."""
+"""Characters of a value that is kept out of the log. A shorter one is so as a whole word, where it
+is no usual word or its name is a secret's: others would be in every other line."""
+_SECRETS_NAME = re.compile(r"pass|pwd|secret|token|key|pin\b|_pw\b|^pw\b", re.IGNORECASE)
+_MIXED = re.compile(r"(?=.*[A-Za-z])(?=.*[^A-Za-z]).{3,}", re.DOTALL)
 
 
 def read_environment_file(path: str) -> dict[str, str]:
@@ -54,6 +60,20 @@ def read_environment_file(path: str) -> dict[str, str]:
             )
         found[name] = value
     return found
+
+
+def secrets_of(values: Mapping[str, str]) -> tuple[set[str], set[str]]:
+    """What no line of the log may show, anywhere in it, and as a whole word: values, line by line,
+    also as an address or base64 has them."""
+    anywhere, words = set(), set()
+    for name, value in values.items():
+        for part in re.split(r"\\r|\\n|[\r\n]+", value):
+            if len(part) >= SHORTEST_SECRET:
+                coded = base64.b64encode(part.encode("utf-8", "replace")).decode().rstrip("=")
+                anywhere |= {part, quote(part, safe="", errors="replace"), coded}
+            elif part and (_SECRETS_NAME.search(name) or _MIXED.fullmatch(part)):
+                words.add(part)
+    return anywhere, words
 
 
 def own_environment(

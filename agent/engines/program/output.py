@@ -14,27 +14,42 @@ log = logging.getLogger("program")
 LONGEST = 8192
 """Bytes of one line; a longer one is shown in pieces."""
 LAST = 5
-MOST, WITHIN = 2000, 10.0
-"""So many lines within so many seconds are logged; of more, their number."""
+MOST, MOST_BYTES, WITHIN = 2000, 1 << 20, 10.0
+"""So many lines and bytes within so many seconds are logged; of more, the number of lines."""
 
 _STYLE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 _DRAWN = re.compile(r"[ \u2580-\u259f\u00a0]{16,}")
 _SQUARES = re.compile(r"\x1b\[(?:4[0-9]|7|10[0-9])m {2}")
 _BLOCKS = re.compile(r"[\u2580-\u259f]")
+_KEY_BEGINS = re.compile(r"-----BEGIN [A-Z ]{0,40}PRIVATE KEY")
+_KEY_ENDS = "-----END "
+_OF_A_KEY = re.compile(r"[A-Za-z0-9+/=]+|.*[A-Za-z0-9+/=]{40}.*|.*(?:Proc-Type|DEK-Info):.*")
+_LONGEST_KEY = 200
+"""Lines; RSA with 16,384 bits has 150."""
 
 
 class Output:
     """Takes the bytes of one run of the program."""
 
-    def __init__(self, found: Callable[[CryptoFinding], None], secrets: Collection[str]) -> None:
-        """`found`: hears of a failing key; `secrets`: values that no line may show."""
+    def __init__(
+        self,
+        found: Callable[[CryptoFinding], None],
+        secrets: Collection[str],
+        words: Collection[str] = (),
+    ) -> None:
+        """`found`: hears of a failing key; `secrets`: values that no line may show; `words`: those
+        that none may show as a word of its own."""
         self.last: deque[str] = deque(maxlen=LAST)
         self._found = found
         self._secrets = sorted(secrets, key=len, reverse=True)
+        shown = "|".join(map(re.escape, words))
+        self._words = re.compile(rf"(?<!\w)(?:{shown})(?!\w)") if shown else None
         self._rest = b""
         self._reader = CryptoLogReader()
-        self._since, self._lines = time.monotonic(), 0
+        self._since, self._lines, self._bytes, self._left_out = time.monotonic(), 0, 0, 0
         self._in_code = False
+        self._key_lines = 0
+        """How many of the next ones may be of a private key."""
 
     def feed(self, content: bytes) -> None:
         *lines, self._rest = (self._rest + content).split(b"\n")
@@ -63,6 +78,8 @@ class Output:
         if not plain:
             return
         self._in_code = False
+        if self._is_of_key(plain):
+            return
         self._tell(*self._reader.feed(plain))
         self._show(self._without_secrets(plain))
 
@@ -71,20 +88,37 @@ class Output:
         now = time.monotonic()
         if now - self._since > WITHIN:
             self._say_left_out()
-            self._since, self._lines = now, 0
+            self._since, self._lines, self._bytes = now, 0, 0
         self._lines += 1
-        if self._lines <= MOST:
+        self._bytes += len(line)
+        if self._lines <= MOST and self._bytes <= MOST_BYTES:
             log.info("%s", line)
+        else:
+            self._left_out += 1
 
     def _say_left_out(self) -> None:
-        if self._lines > MOST:
-            log.warning("%d more lines within %g s are left out", self._lines - MOST, WITHIN)
-            self._lines = 0
+        if self._left_out:
+            log.warning("%d more lines within %g s are left out", self._left_out, WITHIN)
+            self._left_out = 0
+
+    def _is_of_key(self, line: str) -> bool:
+        """A line after the first one of a private key; of that one the rest is redacted."""
+        if self._key_lines:
+            self._key_lines -= 1
+            if _KEY_ENDS in line:
+                self._key_lines = 0
+                return True
+            if _OF_A_KEY.fullmatch(line):
+                return True
+        *_, begun = _KEY_BEGINS.split(line)
+        if begun != line and _KEY_ENDS not in begun:
+            self._key_lines = _LONGEST_KEY
+        return False
 
     def _without_secrets(self, text: str) -> str:
         for secret in self._secrets:
             text = text.replace(secret, REMOVED)
-        return redact(text)
+        return redact(self._words.sub(REMOVED, text) if self._words else text)
 
     def _tell(self, reader: CryptoLogReader, found: tuple[CryptoFinding, ...]) -> None:
         self._reader = reader

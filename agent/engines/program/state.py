@@ -1,5 +1,6 @@
 """The state of a session by what its program tells of it, as claims and happenings."""
 
+import re
 import time
 from collections.abc import Mapping
 from dataclasses import replace
@@ -46,6 +47,8 @@ ENDS = frozenset(
 )
 """Reasons after which no login follows at once."""
 QR_IDLE = "qr_idle"
+_VERSION = re.compile(r"[0-9A-Za-z][0-9A-Za-z._+-]{0,39}", re.ASCII)
+"""Of a library; a program chooses it, and it is a label of metrics."""
 _WORDS = {
     **CRYPTO_WORDS,
     "far_future": CRYPTO_WORDS["behind"],
@@ -180,7 +183,8 @@ class ProgramState:
         self._code = None
         self._frame_at = time.monotonic()
         self._note_account(event)
-        self.claim = replace(self.claim, version=text(event.get("version"), 40))
+        version = text(event.get("version"), 40)
+        self.claim = replace(self.claim, version=version if _VERSION.fullmatch(version) else "")
         self.change(Status.CONNECTED)
 
     def _note_account(self, event: Mapping[str, Any]) -> None:

@@ -17,7 +17,7 @@ from agent.errors import HostError, InvalidRequest, TryLater
 from agent.host.base import Limits, Wake
 from agent.host.process.child import Child, Exit
 from agent.host.process.held_up import Pulse
-from agent.host.process.launch import Places, make_run_dir, trim_log
+from agent.host.process.launch import Places, make_run_dir
 from agent.host.process.launcher import Launcher, open_warm
 from agent.host.process.memory_watch import MemoryWatch
 from agent.host.process.notify_socket import NotifySocket
@@ -29,6 +29,7 @@ from agent.host.process.sweep import Remains, Sweep
 from agent.host.process.worker import ProcessWorker
 from agent.host.units import INSTANCES, Kind
 from agent.log import about
+from agent.worker_log import trim_log
 
 log = logging.getLogger(__name__)
 

@@ -1,9 +1,7 @@
-"""Start a worker's process: its environment, its folder, its log, and the spawn itself."""
+"""Start a worker's process: its environment, its folder, and the spawn itself."""
 
-import contextlib
 import os
 import signal
-import stat
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,8 +9,6 @@ from pathlib import Path
 
 from agent.config.sections import WorkerSection
 from agent.core.model import InstanceId
-
-LOG_LIMIT = 1 << 20
 
 # For the agent alone: its own manager's socket, its sockets, its settings.
 _AGENTS_OWN = (
@@ -78,30 +74,6 @@ def worker_environment(
         "PYTHONUNBUFFERED": "1",
         "MALLOC_ARENA_MAX": "1",
     }
-
-
-def open_log(folder: Path) -> int:
-    """A descriptor that appends, so that a log can be shortened under a running worker."""
-    path = folder / "worker.log"
-    with contextlib.suppress(FileNotFoundError):
-        mode = path.lstat().st_mode
-        if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
-            path.unlink()  # a pipe would be waited for, and a link's target is another file
-    trim_log(path)
-    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
-    return os.open(path, flags, 0o600)
-
-
-def trim_log(path: Path | str) -> None:
-    """Keep the last full piece beside the present one; together they are bounded."""
-    with contextlib.suppress(FileNotFoundError):
-        if os.lstat(path).st_size > LOG_LIMIT:  # of every worker, four times a minute
-            whole = Path(path)
-            with whole.open("rb+") as log, whole.with_suffix(".log.1").open("wb") as before:
-                os.fchmod(before.fileno(), 0o600)
-                log.seek(-LOG_LIMIT, os.SEEK_END)
-                before.write(log.read(LOG_LIMIT))
-                log.truncate(0)
 
 
 def spawn(arguments: list[str], environment: Mapping[str, str], out: int) -> int:

@@ -11,10 +11,11 @@ from agent.config.sections import WorkerSection
 from agent.core.model import InstanceId
 from agent.errors import HostError
 from agent.host.process.child import Child, Exit
-from agent.host.process.launch import Places, make_run_dir, open_log, spawn, worker_environment
+from agent.host.process.launch import Places, make_run_dir, spawn, worker_environment
 from agent.instance_file import read_instance_file
 from agent.log import about
 from agent.wing import modules_of
+from agent.worker_log import open_log
 
 log = logging.getLogger(__name__)
 

@@ -79,6 +79,8 @@ def _refuse(options: argparse.Namespace, instance: Mapping[str, Any]) -> None:
     engine, doing = instance["engine"], f"cannot change the engine of {options.id}"
     if not any(modules_of("archives")):
         raise Refused(f"{doing}: this agent takes no archives of sessions", code="no_archives")
+    if engine == options.to:
+        raise Refused(f"{doing}: it has engine {engine} already", code="same_engine")
     if (engine, options.to) not in WAYS:
         raise Refused(
             f"{doing} from {engine} to {options.to}: files of the one hold nothing that the other"

@@ -15,8 +15,9 @@ from typing import Any
 from agent.core.model import InstanceId
 from agent.errors import HostError
 from agent.host.process.child import Child, Exit
-from agent.host.process.launch import spawn, trim_log
+from agent.host.process.launch import spawn
 from agent.log import about
+from agent.worker_log import trim_log
 
 log = logging.getLogger(__name__)
 

@@ -28,6 +28,9 @@ async def test_a_bot_that_tells_is_shown_as_it_says(bench: ProgramBench) -> None
     await bench.tell("open", account="5511900000001", version="7.0.0")
     claim = await bench.is_now("CONNECTED")
     assert (claim.paired, claim.account, claim.version) == (True, "5511900000001", "7.0.0")
+    # A label of metrics: no program writes what it likes there.
+    await bench.tell("open", account="5511900000001", version='7" secret=hunter2')
+    await bench.until(lambda: bench.claims[-1].version == "")
     await bench.tell("message", direction="in", type="text", id="A", peer="551@s.whatsapp.net")
     await bench.until(lambda: any(its.kind == "message" for its in bench.happened))
     detail = (await link.call("probe"))["detail"]

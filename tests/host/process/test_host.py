@@ -16,8 +16,8 @@ from agent.core.model import InstanceId, UnitState
 from agent.errors import HostError
 from agent.host.base import Limits
 from agent.host.process import notify_socket
-from agent.host.process.launch import LOG_LIMIT, open_log, trim_log
 from agent.host.process.run_file import RunNote, read_note, write_note
+from agent.worker_log import LOG_LIMIT, open_log, trim_log
 from tests.host.short_limits import FAST, WATCHFUL
 
 

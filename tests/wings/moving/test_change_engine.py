@@ -142,6 +142,9 @@ async def test_an_engine_that_cannot_run_here_gets_no_session(
     status, said = await cli(agent, "change-engine", "shop", "--to", "baileys")
     assert (status, "the engine baileys cannot run here: " in said) == (4, True), said
     assert "fetch" in said
+    same = ("change-engine", "shop", "--to", "program", "--program", "holds")
+    status, said = await cli(agent, *same)
+    assert (status, "it has engine program already" in said) == (4, True), said
     shown = await agent.show("shop")
     assert (shown["enabled"], shown["connection_status"]) == (True, "CONNECTED")
 

@@ -1,0 +1,81 @@
+"""What a program prints, without what opens a door."""
+
+import logging
+
+import pytest
+
+from agent.engines.program.environment import secrets_of
+from agent.engines.program.output import Output
+from agent.log import clean
+from agent.redaction import redact
+
+KEY = "MIIEvQIBADANBgkqhkiG9w0BAQEFAASCBKcwggSjAgEAAoIBAQC7VJTUt9Us8cKj"
+LAST = "q83vEjRWeJA="
+
+
+def printed(caplog: pytest.LogCaptureFixture, text: str, values: dict[str, str]) -> list[str]:
+    output = Output(lambda _finding: None, *secrets_of(values))
+    with caplog.at_level(logging.INFO, "program"):
+        output.feed(text.encode())
+        output.close()
+    # As each log does it again.
+    return [clean(redact(record.getMessage())) for record in caplog.records]
+
+
+@pytest.mark.parametrize("kind", ["", "RSA ", "EC ", "OPENSSH "])
+@pytest.mark.parametrize("before", ["", "[12:00:01] shop: "])
+def test_a_private_key_over_several_lines_is_shown_in_none(
+    caplog: pytest.LogCaptureFixture, kind: str, before: str
+) -> None:
+    rows = [
+        f"-----BEGIN {kind}PRIVATE KEY-----",
+        *[KEY] * 5,
+        LAST,
+        f"-----END {kind}PRIVATE KEY-----",
+    ]
+    text = "".join(f"{before if row != LAST else ''}{row}\n" for row in rows)
+    lines = printed(caplog, f"begins\n{text}goes on\n", {})
+    assert lines == ["begins", f"{before}{rows[0]}", "goes on"]
+
+
+def test_a_private_key_is_taken_out_of_one_line_and_what_is_no_key_stays(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    begin, end = "-----BEGIN PRIVATE KEY-----", "-----END PRIVATE KEY-----"
+    one = f'{{"key": "{begin}\\n{KEY}\\n{end}", "shop": 1}}'
+    lines = printed(caplog, f"{one}\n{begin}{KEY}\n{KEY}\nconnected to the shop\n", {})
+    assert not any(KEY in line for line in lines)
+    assert lines[0].endswith('"shop": 1}')
+    # A key without an end takes no other line with it.
+    assert lines[-1] == "connected to the shop"
+
+
+def test_values_of_all_lengths_and_forms_are_taken_out(caplog: pytest.LogCaptureFixture) -> None:
+    values = {
+        "LONG": "ab/cd ef&gh",
+        "SHORT": "pw9",
+        "PIN": "12",
+        "PORT": "80",
+        "MODE": "dev",
+        "CERT": "first line\\nsecond line",
+    }
+    text = (
+        "it is ab/cd ef&gh, ab%2Fcd%20ef%26gh, YWIvY2QgZWYmZ2g=\n"
+        "pw9 and 12, not pw99 or 120\nport 80, mode dev\nfirst line\nsecond line\n"
+    )
+    assert printed(caplog, text, values) == [
+        "it is [removed], [removed], [removed]=",
+        "[removed] and [removed], not pw99 or 120",
+        "port 80, mode dev",
+        "[removed]",
+        "[removed]",
+    ]
+
+
+def test_a_flood_of_long_lines_is_bounded_by_its_bytes(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agent.engines.program.output.MOST_BYTES", 10_000)
+    lines = printed(caplog, ("x" * 999 + "\n") * 30, {})
+    assert [len(line) for line in lines[:-1]] == [999] * 10
+    assert lines[-1] == "20 more lines within 10 s are left out"
