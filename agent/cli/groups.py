@@ -36,9 +36,8 @@ WORDS: Mapping[str, str] = {
     "sessions.web": "pairing-code screenshot",
     "doctor.command": "doctor",
     "config": "config",
-    "completion": "",
 }
-"""The modules below agent/cli, each with its commands; `completion` needs all the others'."""
+"""The modules below agent/cli, each with its commands."""
 
 SECTIONS: Mapping[str, str] = {
     "every day": "create qr list show why send restart top doctor",
@@ -49,7 +48,7 @@ SECTIONS: Mapping[str, str] = {
     "copies, and moving in": "snapshot snapshots restore trash",
     "sessions on Evolution and whaticket servers": "backends remote-settings removed",
     "many machines": "fleet",
-    "this installation": "run config key completion version worker",
+    "this installation": "run config key version worker",
     "trying it out": "sandbox",
 }
 """The titles of the help, each with its commands."""

@@ -63,7 +63,6 @@ def build_parser(groups: Sequence[Group] = ()) -> argparse.ArgumentParser:
     )
     for group in groups or all_groups():
         group.add(commands)
-    parser.set_defaults(parser=parser)  # completion is made from the parser itself
     return parser
 
 

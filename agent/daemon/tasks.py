@@ -10,13 +10,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from agent.config import Config
-from agent.config.one_server import ADVICE, one_server
 from agent.core.model import Category, JournalEntry
 from agent.daemon.parts import Parts
 from agent.daemon.signals import Signals
 from agent.daemon.wing_parts import Begin
 from agent.errors import ConfigError, StoreError, WaError
 from agent.log import set_level
+from agent.supervise.backends.one_server import ADVICE, one_server
 from agent.supervise.periodic.performance_log import log_performance
 from agent.supervise.periodic.upkeep import check_database, sweep_trash
 from agent.supervise.periodic.usage import keep_trends

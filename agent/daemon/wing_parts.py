@@ -13,8 +13,8 @@ from agent.deliver.bus import EventBus
 from agent.metrics.exporter import Exporter
 from agent.metrics.text import Family
 from agent.store.database import Store
-from agent.supervise.requests.message_changes import MessageChanges
-from agent.supervise.requests.message_page import KeptState, MessagePage
+from agent.supervise.messages.changes import MessageChanges
+from agent.supervise.messages.page import KeptState, MessagePage
 from agent.supervise.supervisor import Supervisor
 from agent.wing import formats, wings
 
@@ -22,7 +22,7 @@ Begin = Callable[[], Awaitable[object]]
 
 
 class MessageSource(Protocol):
-    """What arrived in the sessions: supervise/requests/kept_messages.py."""
+    """What arrived in the sessions: supervise/messages/kept_messages.py."""
 
     @property
     def ending(self) -> bool: ...

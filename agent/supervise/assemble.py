@@ -24,6 +24,8 @@ from agent.supervise.copies.schedule import SnapshotClock
 from agent.supervise.copies.snapshots import Snapshots
 from agent.supervise.facts import Facts
 from agent.supervise.loop import Loop, Wakes
+from agent.supervise.messages.highest_cursors import HighestCursors
+from agent.supervise.messages.kept_messages import KeptMessages
 from agent.supervise.passes.act import Executor
 from agent.supervise.passes.findings import Findings
 from agent.supervise.passes.happenings import Happenings
@@ -40,8 +42,6 @@ from agent.supervise.periodic.usage import UsageSampler
 from agent.supervise.reach.watch import Reaching, ReachNews, waits_for_its_address
 from agent.supervise.registry import Registry
 from agent.supervise.requests.creation import Creation
-from agent.supervise.requests.highest_cursors import HighestCursors
-from agent.supervise.requests.kept_messages import KeptMessages
 from agent.supervise.settings import Settings
 from agent.supervise.story import Notes
 from agent.supervise.turns.incidents import Incidents

@@ -5,11 +5,11 @@ from agent.supervise.assemble import Supervision
 from agent.supervise.backends.face import BackendFace
 from agent.supervise.copies.archives import Archives
 from agent.supervise.copies.invitations import Candidate, open_invitations
+from agent.supervise.messages.moments import Moments
 from agent.supervise.requests.calls import Calls
 from agent.supervise.requests.checks import Checking
 from agent.supervise.requests.confirming import has_pairing
 from agent.supervise.requests.deletion import Deletion
-from agent.supervise.requests.moments import Moments
 from agent.supervise.requests.orders import Orders
 from agent.supervise.requests.repairs import Repairs
 from agent.supervise.requests.set_up import SettingUp

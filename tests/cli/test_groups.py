@@ -18,14 +18,11 @@ def test_the_table_has_the_commands_that_a_module_adds(words: str, take: Take) -
     group = take()
     commands = argparse.ArgumentParser().add_subparsers()
     group.add(commands)
-    if not words:
-        assert group_of("completion") is None, "it is made from all commands"
-    else:
-        assert list(commands.choices) == words.split()
-        assert all(group_of(word) is group for word in commands.choices)
+    assert list(commands.choices) == words.split()
+    assert all(group_of(word) is group for word in commands.choices)
 
 
-@pytest.mark.parametrize("word", ["", "--json", "lis", "completion"])
+@pytest.mark.parametrize("word", ["", "--json", "lis"])
 def test_what_is_no_command_of_one_module_is_answered_by_all(word: str) -> None:
     assert group_of(word) is None
 

@@ -35,7 +35,7 @@ def read_example(prog: str) -> argparse.Namespace:
 
 def test_each_command_stands_under_one_title_and_ten_of_every_day_come_first() -> None:
     sorted_in = [word for words in sections().values() for word in words.split()]
-    commands = {word for words, _ in modules() for word in words.split()} | {"completion"}
+    commands = {word for words, _ in modules() for word in words.split()}
     assert sorted(sorted_in) == sorted(commands)
     assert len(sections()["every day"].split()) == 10
     shown = PARSER.format_help()

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from agent.config.one_server import one_server
 from agent.engines.remote.declaration import BackendDeclaration
+from agent.supervise.backends.one_server import one_server
 
 HERE = "http://127.0.0.1:8080"
 KNOWN = {"evo.example": ["192.0.2.1", "192.0.2.2"], "evo-2.example": ["192.0.2.2"]}

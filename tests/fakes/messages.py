@@ -11,9 +11,9 @@ from typing import Any
 from agent.core.model import Happening, Instance, InstanceId, SessionRecord
 from agent.errors import LinkError
 from agent.supervise.facts import Facts
+from agent.supervise.messages.highest_cursors import HighestCursors
+from agent.supervise.messages.kept_messages import KeptMessages
 from agent.supervise.registry import Registry
-from agent.supervise.requests.highest_cursors import HighestCursors
-from agent.supervise.requests.kept_messages import KeptMessages
 from agent.wings.messages.part import MessagesPart
 from agent.wings.messages.readers import Readers
 from agent.wings.messages.record import gap

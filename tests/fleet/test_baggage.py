@@ -11,8 +11,8 @@ from agent.core.words import KEPT
 from agent.errors import Refused, VaultError
 from agent.fleet.postgres.schema import STEPS, prepare
 from agent.supervise.fleet.stored.baggage import Baggage
-from agent.supervise.requests.highest_cursors import HighestCursors
-from agent.supervise.requests.kept_messages import KeptMessages
+from agent.supervise.messages.highest_cursors import HighestCursors
+from agent.supervise.messages.kept_messages import KeptMessages
 from agent.wings.messages.readers import Readers
 from agent.wings.messages.spool.spool import Spool
 from agent.wings.messages.travel import pieces

@@ -20,7 +20,7 @@ from agent.core.model import (
     Override,
 )
 from agent.core.view import InstanceView
-from agent.supervise.requests.message_page import KeptState
+from agent.supervise.messages.page import KeptState
 from agent.wings.messages.out.session.figures import OutboxFigures, SessionOutbox
 from agent.wings.messages.out.states import State
 from agent.wings.webhooks.deliveries import WebhookFigures

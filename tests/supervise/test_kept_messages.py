@@ -9,9 +9,9 @@ from agent.core.model import Happening, Instance, InstanceId, SessionRecord
 from agent.errors import EngineError, LinkError, NotFound, Refused, TryLater
 from agent.store.database import Store
 from agent.supervise.facts import Facts
+from agent.supervise.messages.highest_cursors import HighestCursors
+from agent.supervise.messages.kept_messages import READER, READS_AT_ONCE, KeptMessages
 from agent.supervise.registry import Registry
-from agent.supervise.requests.highest_cursors import HighestCursors
-from agent.supervise.requests.kept_messages import READER, READS_AT_ONCE, KeptMessages
 from tests.fakes.messages import FakeWorker
 
 ID, REMOTE = InstanceId("shop"), InstanceId("far")

@@ -17,7 +17,7 @@ from agent.api.http.fields import INTEGER, NUMBER, STRING, STRINGS, Field, read_
 from agent.engines.catalog import entry_of
 from agent.engines.phones import person_of
 from agent.errors import EngineError, InvalidRequest, Refused, TooLarge, WaError
-from agent.supervise.requests.moments import ME
+from agent.supervise.messages.moments import ME
 
 _TO = Field("to", STRING, "a phone number or a chat's id", required=True, least=1, most=128)
 _KINDS = ("text", "media", "location", "contact", "reaction", "edit", "delete")

@@ -7,7 +7,7 @@ from collections import Counter
 
 from aiohttp import web
 
-from agent.api.http.accept import takes_gzip
+from agent.api.handlers.accept import takes_gzip
 from agent.api.http.call import Call, Json
 from agent.api.http.envelope import json_answer
 from agent.api.http.fields import STRINGS, Field

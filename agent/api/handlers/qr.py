@@ -4,7 +4,7 @@ import asyncio
 
 from aiohttp import web
 
-from agent.api.http.accept import choose_form
+from agent.api.handlers.accept import choose_form
 from agent.api.http.call import Call
 from agent.api.http.envelope import json_answer
 from agent.core.model import ConnectionStatus
@@ -53,6 +53,6 @@ async def show_qr(call: Call) -> web.Response:
 
 def _draw(text: str, form: str) -> bytes:
     # Imported here: its tables are half a MiB, which an agent with paired sessions never needs.
-    from agent.api.qr_drawing import draw
+    from agent.api.handlers.qr_drawing import draw
 
     return draw(text, form)

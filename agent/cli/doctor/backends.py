@@ -13,12 +13,12 @@ from urllib.parse import unquote, urlsplit
 
 from agent.cli.client import Client
 from agent.cli.doctor.check import Check, Installation
+from agent.cli.doctor.findings import Finding, note, ok, wrong
 from agent.cli.doctor.worker_access import Worker, worker_of
 from agent.config import INSTALLED_STATE, BackendDeclaration, secrets_of
 from agent.config.backends import hide_secrets
-from agent.config.one_server import ADVICE, one_server
 from agent.errors import ConfigError, WaError
-from agent.host.machine.findings import Finding, note, ok, wrong
+from agent.supervise.backends.one_server import ADVICE, one_server
 
 _ADVICE = {
     "unreachable": "check that it runs, that url is right, and the firewall",

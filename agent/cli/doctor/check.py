@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from agent.host.machine.findings import Finding, Level
+from agent.cli.doctor.findings import Finding, Level
 
 if TYPE_CHECKING:
     from agent.cli.client import Client

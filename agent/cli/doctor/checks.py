@@ -13,11 +13,11 @@ from agent.cli.doctor import machine_checks as machine
 from agent.cli.doctor import systemd_checks as systemd
 from agent.cli.doctor.check import Check, Installation
 from agent.cli.doctor.database import check_unused, lock_of
+from agent.cli.doctor.findings import Finding, note, ok, wrong
 from agent.config import INSTALLED_STATE
 from agent.daemon.state_folder import StatePlaces, state_is_missing, used_mark, was_used
 from agent.errors import AgentUnreachable, WaError
 from agent.files import open_plain
-from agent.host.machine.findings import Finding, note, ok, wrong
 
 
 def checks(here: Installation) -> Iterator[Check]:

@@ -16,8 +16,8 @@ from agent.errors import AgentUnreachable, ConfigError
 from agent.wing import modules_of
 
 if TYPE_CHECKING:
+    from agent.cli.doctor.findings import Finding
     from agent.config import Config
-    from agent.host.machine.findings import Finding
 
 
 HELLO_SECONDS = 2.0
@@ -37,7 +37,7 @@ def doctor(options: argparse.Namespace) -> int:
     # The checks import most of the agent, which every other command starts without.
     from agent.cli.doctor import backends, checks, engines, fleet
     from agent.cli.doctor.check import Installation, run_checks
-    from agent.host.machine.findings import Level
+    from agent.cli.doctor.findings import Level
 
     client = replace(client_of(options), hello_seconds=HELLO_SECONDS)
     if client.url or names_an_agent_here(client):
@@ -80,8 +80,8 @@ def _lines(findings: "list[Finding]") -> list[str]:
 
 def _config(path: Path | None, overrides: Mapping[str, str]) -> "tuple[Config, list[Finding]]":
     """The configuration; the defaults if the file is wrong, so that the other checks run."""
+    from agent.cli.doctor.findings import note, ok, wrong
     from agent.config import Config, load_config, unused_variables
-    from agent.host.machine.findings import note, ok, wrong
 
     try:
         config = load_config(path, os.environ, overrides=overrides)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.cli.doctor.check import Check, Installation
+from agent.cli.doctor.findings import Finding, note, ok, wrong
 from agent.cli.doctor.worker_access import environment_of
 from agent.config import INSTALLED_STATE, Config
 from agent.engines.baileys import doctor as baileys
@@ -17,7 +18,6 @@ from agent.engines.web import doctor as web
 from agent.engines.web.browser.arguments import BINARIES
 from agent.engines.web.settings import SHELL
 from agent.errors import WaError
-from agent.host.machine.findings import Finding, note, ok, wrong
 from agent.host.units import INSTANCES
 from agent.vault.identity import scan
 

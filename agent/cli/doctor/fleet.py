@@ -13,10 +13,10 @@ from urllib.parse import urlsplit
 
 from agent.cli.client import Client
 from agent.cli.doctor.check import Check, Found, Installation
+from agent.cli.doctor.findings import Finding, note, ok, wrong
 from agent.config import Config
 from agent.core.fleet.figures import machine_state
 from agent.errors import WaError
-from agent.host.machine.findings import Finding, note, ok, wrong
 
 _CERTIFICATE_DAYS = 14
 _COPY_SECONDS = 60.0

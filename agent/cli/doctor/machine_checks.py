@@ -10,8 +10,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from agent.cli.doctor.findings import Finding, note, ok, wrong
 from agent.disk import refuses_writes
-from agent.host.machine.findings import Finding, note, ok, wrong
 
 OLDEST_PYTHON = (3, 11)
 FIRST_DAY = 1_735_689_600.0

@@ -9,7 +9,7 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-from agent.host.machine.findings import Finding, note, ok, wrong
+from agent.cli.doctor.findings import Finding, note, ok, wrong
 from agent.host.units import (
     AGENT_HTTP_SOCKET,
     AGENT_SERVICE,

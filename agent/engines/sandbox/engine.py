@@ -9,7 +9,7 @@ from typing import Any
 
 from agent.core.words import PASSKEY_REQUIRED, Claim, ConnectionStatus, Happening
 from agent.engines.base import ProbeAnswer, Qr, Reporter
-from agent.engines.sandbox.conversation import Conversation
+from agent.engines.sandbox.chat.conversation import Conversation
 from agent.engines.sandbox.drill import Drill
 from agent.engines.sandbox.faults import Faults
 from agent.engines.sandbox.files import SessionDamagedError

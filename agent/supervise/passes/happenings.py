@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from agent.core.model import Happening, InstanceId
 from agent.deliver.bus import EventBus
 from agent.supervise.facts import Facts
+from agent.supervise.messages.kept_messages import KeptMessages
 from agent.supervise.passes.findings import PASSING, WITH_TEXT, Findings, passing_entry, text_entry
 from agent.supervise.registry import Registry
-from agent.supervise.requests.kept_messages import KeptMessages
 from agent.supervise.story import Notes
 
 

@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 
 from agent.cli.doctor.check import Check, Installation
+from agent.cli.doctor.findings import Finding, note, ok
 from agent.errors import WaError
-from agent.host.machine.findings import Finding, note, ok
 
 
 def checks(_: Installation) -> Iterator[Check]:

@@ -7,7 +7,7 @@ from typing import Any
 from agent.api.http.call import Call, Json
 from agent.api.http.envelope import json_answer
 from agent.core.model import Instance
-from agent.supervise.requests.kept_messages import LONGEST_PAGE
+from agent.supervise.messages.kept_messages import LONGEST_PAGE
 from agent.wings.compat.fields import check, key_in, text_of
 from agent.wings.compat.names import ACKS, jid_of, row_id
 from agent.wings.compat.own_routes import ask

@@ -10,7 +10,7 @@ CODE_KIND = "qr_code"
 
 def show_code(text: str) -> dict[str, str]:
     # Imported here: its tables are half a MiB, which an agent with paired sessions never needs.
-    from agent.api.qr_drawing import draw
+    from agent.api.handlers.qr_drawing import draw
 
     try:
         picture = base64.b64encode(draw(text, "image/png")).decode()

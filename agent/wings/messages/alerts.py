@@ -8,7 +8,7 @@ from agent.core.alerts.reading import Age
 from agent.core.alerts.source import Figures, Series, Vector
 from agent.core.alerts.table.terms import MINUTE, above, rise
 from agent.core.model import InstanceId
-from agent.supervise.requests.message_page import KeptState
+from agent.supervise.messages.page import KeptState
 from agent.wings.messages.metrics import LOST
 from agent.wings.messages.out.session.figures import MESSAGES, OLDEST, OutboxFigures
 from agent.wings.messages.out.states import State

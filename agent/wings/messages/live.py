@@ -7,7 +7,7 @@ from agent.api.http.call import Call
 from agent.api.http.live import send_frame, serve_live
 from agent.deliver.bus import NOTHING, Subscription
 from agent.errors import Refused, TryLater, WaError
-from agent.supervise.requests.kept_messages import ENDING
+from agent.supervise.messages.kept_messages import ENDING
 from agent.wings.messages.part import MessagesPart
 
 PAGE = 50

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 
 from agent.core.model import InstanceId
 from agent.metrics.text import COUNTER, GAUGE, Family, sample
-from agent.supervise.requests.message_page import KeptState
+from agent.supervise.messages.page import KeptState
 
 WAITING = Family(
     "wa_messages_waiting", GAUGE, "Kept records that not all who get them have, by session."

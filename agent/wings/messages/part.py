@@ -8,7 +8,7 @@ from agent.core.model import InstanceId
 from agent.daemon.wing_parts import Around, MessageSource
 from agent.deliver.media import MediaReaders
 from agent.metrics.text import Family
-from agent.supervise.requests.message_page import KeptState
+from agent.supervise.messages.page import KeptState
 from agent.wings.messages.metrics import copy_samples, message_samples
 from agent.wings.messages.readers import Readers
 from agent.wings.messages.travel.spool_bag import MessagesBag

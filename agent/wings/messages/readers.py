@@ -7,7 +7,7 @@ import time
 from agent.core.model import InstanceId
 from agent.daemon.wing_parts import MessageSource
 from agent.store.database import Store
-from agent.supervise.requests.kept_messages import READER
+from agent.supervise.messages.kept_messages import READER
 from agent.wings.messages.spool.line import BEYOND
 
 _FACT = "messages_reader."

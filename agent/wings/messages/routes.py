@@ -7,8 +7,8 @@ from agent.api.http.call import Call, Json, Route
 from agent.api.http.fields import INTEGER, STRING, Field
 from agent.core.model import ID_PATTERN
 from agent.errors import InvalidRequest, Unauthorized
-from agent.supervise.requests.kept_messages import LONGEST_PAGE
-from agent.supervise.requests.message_page import KeptState
+from agent.supervise.messages.kept_messages import LONGEST_PAGE
+from agent.supervise.messages.page import KeptState
 from agent.wings.messages.live import follow
 from agent.wings.messages.media.routes import ROUTES as MEDIA_ROUTES
 from agent.wings.messages.out.routes import ROUTES as OUTBOX_ROUTES

@@ -6,13 +6,13 @@ from functools import partial
 from pathlib import Path
 
 from agent.cli.doctor.check import Check, Installation
+from agent.cli.doctor.findings import Finding, note, ok, wrong
 from agent.config import INSTALLED_STATE
 from agent.config.wing_tables import shared_sessions
 from agent.core.model import Instance
 from agent.engines.program.declaration import ProgramDeclaration
 from agent.engines.program.environment import find_command, read_environment_file
 from agent.errors import EngineError, WaError
-from agent.host.machine.findings import Finding, note, ok, wrong
 from agent.wings.programs.reach import render_reach
 from agent.wings.programs.settings import place_of, programs_of
 

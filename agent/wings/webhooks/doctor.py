@@ -9,9 +9,9 @@ from urllib.parse import urlsplit
 
 from agent.cli.client import Client
 from agent.cli.doctor.check import Check, Installation
+from agent.cli.doctor.findings import Finding, note, ok, wrong
 from agent.core.network.addresses import refuse_address
 from agent.errors import ConfigError, WaError
-from agent.host.machine.findings import Finding, note, ok, wrong
 from agent.wings.webhooks.settings import WebhookDeclaration, secret_of, webhooks_of
 
 

@@ -5,7 +5,7 @@ import gzip
 import aiohttp
 import pytest
 
-from agent.api.http.accept import takes_gzip
+from agent.api.handlers.accept import takes_gzip
 from agent.core.model import InstanceId
 from tests.api.conftest import House
 from tests.fakes.supervisor import make_view

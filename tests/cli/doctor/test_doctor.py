@@ -15,8 +15,8 @@ import pytest
 from agent.cli.doctor import machine_checks as machine
 from agent.cli.doctor import systemd_checks
 from agent.cli.doctor.bundle import clean_text, without_secrets
+from agent.cli.doctor.findings import Finding, Level
 from agent.core.model import Instance, InstanceId
-from agent.host.machine.findings import Finding, Level
 from agent.store.database import Store
 from tests.api.conftest import House
 from tests.cli.conftest import Cli

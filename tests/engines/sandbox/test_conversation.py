@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from agent.engines.base import KeepsNothing
-from agent.engines.sandbox import conversation, waiting
-from agent.engines.sandbox.contacts import Contacts
+from agent.engines.sandbox.chat import conversation, waiting
+from agent.engines.sandbox.chat.contacts import Contacts
+from agent.engines.sandbox.chat.records import KINDS, MORE, TYPES, record_of
+from agent.engines.sandbox.chat.waiting import Waiting
 from agent.engines.sandbox.engine import SandboxEngine, open_engine
-from agent.engines.sandbox.records import KINDS, MORE, TYPES, record_of
-from agent.engines.sandbox.waiting import Waiting
 from agent.errors import EngineError, InvalidRequest
 from tests.engines.sandbox.test_engine import QUICK, Heard
 
@@ -276,7 +276,7 @@ def test_the_file_of_what_was_taken_stays_small_and_its_numbers_go_on(tmp_path: 
 def test_contacts_forget_the_older_half_and_their_cursors_go_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("agent.engines.sandbox.contacts.MOST_BYTES", 2000)
+    monkeypatch.setattr("agent.engines.sandbox.chat.contacts.MOST_BYTES", 2000)
     contacts = Contacts(tmp_path)
     for n in range(100):
         assert contacts.receive(ANN, f"{n}", {"text": "x" * 10})

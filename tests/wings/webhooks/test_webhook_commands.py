@@ -2,8 +2,8 @@
 
 import pytest
 
-from agent.cli.completion import command_words
 from agent.cli.main import build_parser
+from agent.wings.completion.commands import command_words
 from agent.wings.webhooks.deliveries import Trial
 from tests.api.conftest import House
 from tests.cli.conftest import Cli

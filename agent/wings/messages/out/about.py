@@ -6,7 +6,7 @@ from typing import Any
 
 from agent.core.model import InstanceId
 from agent.errors import Refused
-from agent.supervise.requests.moments import ME
+from agent.supervise.messages.moments import ME
 from agent.wings.messages.out.message import chat_of
 from agent.wings.messages.out.store import OutboxStore
 

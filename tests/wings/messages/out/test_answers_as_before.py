@@ -17,7 +17,7 @@ from agent.daemon.wing_parts import Around
 from agent.engines.catalog import CATALOG
 from agent.errors import EngineError, TryLater
 from agent.metrics.exporter import Exporter
-from agent.supervise.requests.kept_messages import KeptMessages
+from agent.supervise.messages.kept_messages import KeptMessages
 from agent.wings.messages.out.outbox import Outbox, open_outbox
 from tests.api.conftest import House, OpenHouse
 from tests.api.handlers import test_messages as before

@@ -13,7 +13,7 @@ import pytest
 
 from agent.core.model import InstanceId
 from agent.errors import Refused
-from agent.supervise.requests.message_page import MessagePage
+from agent.supervise.messages.page import MessagePage
 from agent.wings.messages.out.file import OutboxFiles
 from agent.wings.messages.out.queue import waiting_of
 from agent.wings.messages.out.sender import SessionSender

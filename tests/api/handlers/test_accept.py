@@ -2,7 +2,7 @@
 
 import pytest
 
-from agent.api.http.accept import choose_form
+from agent.api.handlers.accept import choose_form
 from agent.api.http.guard import host_name
 
 

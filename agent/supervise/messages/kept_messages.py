@@ -15,10 +15,9 @@ from agent.engines.catalog import entry_of
 from agent.errors import EngineError, LinkError, NotYet, Refused, TryLater, WaError
 from agent.log import about
 from agent.supervise.facts import Facts
-from agent.supervise.registry import Registry
-from agent.supervise.requests.highest_cursors import HighestCursors
-from agent.supervise.requests.message_changes import MessageChanges
-from agent.supervise.requests.message_page import (
+from agent.supervise.messages.changes import MessageChanges
+from agent.supervise.messages.highest_cursors import HighestCursors
+from agent.supervise.messages.page import (
     KeptState,
     MessagePage,
     erased,
@@ -26,6 +25,7 @@ from agent.supervise.requests.message_page import (
     read_state,
     whole,
 )
+from agent.supervise.registry import Registry
 from agent.supervise.worker_link import WorkerLink
 
 log = logging.getLogger(__name__)

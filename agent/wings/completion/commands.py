@@ -1,4 +1,4 @@
-"""Shell completion, made from the parser itself."""
+"""Shell completion, made from the parser of all commands."""
 
 import argparse
 from collections.abc import Mapping
@@ -52,7 +52,9 @@ def add(commands: Subparsers) -> None:
 
 
 def completion(options: argparse.Namespace) -> int:
-    words = command_words(options.parser)
+    from agent.cli.main import build_parser
+
+    words = command_words(build_parser())
     bash = _BASH % "\n".join(_bash_case(path, after) for path, after in words.items())
     scripts = {"bash": bash, "zsh": _ZSH % bash, "fish": _fish(words)}
     print(scripts[options.shell], end="")

@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from agent.engines.sandbox.uploads import Uploads
+from agent.engines.sandbox.chat.uploads import Uploads
 from agent.errors import EngineError, InvalidRequest
 from agent.files import open_plain, write_whole
 

@@ -11,12 +11,12 @@ from typing import Any
 
 from agent.core.words import Happening
 from agent.engines.base import Reporter
-from agent.engines.sandbox.contacts import Contacts
-from agent.engines.sandbox.records import ME, ack, chat_of, new_id, own_message, record_of
-from agent.engines.sandbox.said_files import SaidFiles
+from agent.engines.sandbox.chat.contacts import Contacts
+from agent.engines.sandbox.chat.records import ME, ack, chat_of, new_id, own_message, record_of
+from agent.engines.sandbox.chat.said_files import SaidFiles
+from agent.engines.sandbox.chat.uploads import Uploads
+from agent.engines.sandbox.chat.waiting import Record, Waiting
 from agent.engines.sandbox.server import Server
-from agent.engines.sandbox.uploads import Uploads
-from agent.engines.sandbox.waiting import Record, Waiting
 from agent.errors import EngineError, InvalidRequest
 
 FOLDER = "whatsapp"

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from agent.engines.sandbox.line_file import LineFile
+from agent.engines.sandbox.chat.line_file import LineFile
 from agent.errors import EngineError
 
 Record = Mapping[str, Any]

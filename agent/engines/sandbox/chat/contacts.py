@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from agent.engines.sandbox.line_file import LineFile
+from agent.engines.sandbox.chat.line_file import LineFile
 from agent.errors import EngineError
 
 NAME = "heard.jsonl"
