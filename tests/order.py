@@ -16,6 +16,27 @@ from xdist.scheduler import LoadScopeScheduling
 
 FIRST = ("system", "daemon", "fleet", "engines", "baileys", "system_pack")
 """Rooms of the tests that take longest: they begin first where nothing was measured yet."""
+LONGEST = (
+    "machine",
+    "tests/system/test_package.py",
+    "tests/engines/baileys/test_baileys_full_disk.py",
+    "tests/hostile/test_disk.py",
+    "tests/daemon/test_baileys.py",
+    "tests/engines/baileys/test_baileys_kills.py",
+    "tests/daemon/test_killed_repairs.py",
+    "tests/daemon/test_backend_thousand.py",
+    "tests/scripts/test_bench.py",
+    "tests/engines/baileys/test_baileys_store.py",
+    "tests/system/test_first_install.py",
+    "tests/daemon/test_killed_rounds.py",
+    "tests/fleet/test_resuming.py",
+    "tests/fleet/test_chaos.py",
+    "tests/metrics/test_rules.py",
+    "tests/hostile/test_hostile.py",
+    "tests/wings/test_removal.py",
+)
+"""What took longest in whole runs: these begin before all rooms where nothing was measured yet, as
+in every new checkout."""
 APART = frozenset({"tests/system/test_package.py", "tests/system/test_first_install.py"})
 """All that they look at is in machines that they made; the others of tests/system share one."""
 MACHINE = "machine"
@@ -78,8 +99,9 @@ class Order:
 
 def place(node: str, seconds: Mapping[str, float]) -> tuple[float, int]:
     """The longest first; a file that was not there yet may be as long as any."""
-    rank = FIRST.index(room(node)) if room(node) in FIRST else len(FIRST)
-    return -seconds.get(scope(node), math.inf), rank
+    first = (*LONGEST, *FIRST)
+    ranks = (first.index(it) for it in (scope(node), room(node)) if it in first)
+    return -seconds.get(scope(node), math.inf), min(ranks, default=len(first))
 
 
 class TogetherByFile(LoadScopeScheduling):

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.order import measured, place, scope
+from tests.order import LONGEST, MACHINE, measured, place, scope
 
 TOP = Path(__file__).resolve().parents[1]
 
@@ -126,3 +126,13 @@ def test_tests_of_the_one_machine_run_in_one_process_and_those_of_others_beside_
     assert scope("tests/system/test_package.py::test_it") == "tests/system/test_package.py"
     assert scope("tests/host/process/test_host.py::test_it") == "tests/host/process/test_host.py"
     assert place("tests/system/test_life.py::test_it", {}) < place("tests/cli/test_help.py::x", {})
+
+
+def test_where_nothing_was_measured_the_longest_files_begin_before_the_rooms_of_long_ones() -> None:
+    files = [name for name in LONGEST if name != MACHINE]
+    assert [name for name in files if not (TOP / name).is_file()] == []
+    places = [place(f"{name}::test_it", {}) for name in files]
+    assert places == sorted(places)
+    assert places[-1] < place("tests/daemon/test_life.py::test_it", {})
+    machine = place("tests/system/test_life.py::test_it", {})
+    assert machine < places[0], "what runs in one process as a whole"
