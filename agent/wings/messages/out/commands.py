@@ -46,7 +46,9 @@ def outbox(options: argparse.Namespace) -> int:
 def _cancel(options: argparse.Namespace, path: str) -> int:
     if not re.fullmatch(ID_PATTERN, options.cancel):
         raise InvalidRequest(
-            "cannot cancel a message: --cancel names none by its id", field="cancel"
+            "cannot cancel a message: --cancel names none by its id; without --cancel, this command"
+            " lists them",
+            field="cancel",
         )
     message = client_of(options).request("DELETE", path).json()
     if message["state"] == State.CANCELLED:

@@ -158,6 +158,8 @@ class SessionQueue:
                 waiting.accepted_wall += step
                 waiting.expires_wall += step
                 waiting.due += step
+                if waiting.begun_wall:
+                    waiting.begun_wall += min(step, 0.0)
         self._later = [(due + step, number, waiting) for due, number, waiting in self._later]
         self._ready = [(turn, number, due + step, it) for turn, number, due, it in self._ready]
 

@@ -12,6 +12,7 @@ _DEVICE = re.compile(
     r"^([0-9]{5,20})(?:_[0-9]{1,3})?(?::[0-9]{1,5})?(?=@(?:c\.us|s\.whatsapp\.net|lid)$)"
 )
 """The jid of one of a person's devices: 49…:12@s.whatsapp.net."""
+_HALF_DEVICE = re.compile(r"[0-9]{5,20}_[0-9]+@(c\.us|s\.whatsapp\.net|lid)")
 _DIGITS = range(5, 21)
 
 
@@ -22,6 +23,12 @@ def person_of(to: str) -> str:
 
 def check_receiver(to: str) -> str:
     """The receiver as engines take it."""
+    if _HALF_DEVICE.fullmatch(to.strip()):
+        raise InvalidRequest(
+            "cannot send: `to` has a _ and a number behind the person's number, which is nobody's"
+            " id; leave both out",
+            field="to",
+        )
     chat = person_of(to.strip())
     if _CHAT.fullmatch(chat):
         return chat

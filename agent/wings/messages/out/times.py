@@ -15,16 +15,18 @@ LEAST_STEP = 1.0
 TABLE = "create table if not exists clock (boot text not null, ahead real not null);"
 """One row: the boot at which times were noted last, and the wall's clock less the boot's then."""
 
+# A try's beginning never moves ahead: what was sent since then would count as not sent.
 _WAITING = """
 update messages set accepted_wall = accepted_wall + :step, expires_wall = expires_wall + :step,
-    not_before_wall = iif(not_before_wall > 0, not_before_wall + :step, 0)
+    not_before_wall = iif(not_before_wall > 0, not_before_wall + :step, 0),
+    begun_wall = iif(begun_wall > 0, begun_wall + min(:step, 0), 0)
     where state = 'accepted'
 """
 _ENDED = "update messages set changed_wall = changed_wall + :step"
 
 _WAITING_AHEAD = """
 update messages set expires_wall = expires_wall - accepted_wall + :now, accepted_wall = :now,
-    not_before_wall = min(not_before_wall, :now)
+    not_before_wall = min(not_before_wall, :now), begun_wall = min(begun_wall, :now)
     where state = 'accepted' and accepted_wall > :now
 """
 _ENDED_AHEAD = "update messages set changed_wall = :now where changed_wall > :now"

@@ -42,7 +42,7 @@ async def test_a_clock_that_is_set_moves_all_that_is_noted(tmp_path: Path, step:
     store, clock = await OutboxStore.open(tmp_path / "outbox.db"), machine.clock()
     await clock.open(store.writer)
     waits = await put(store, "out_1", clock.now(), 60.0)
-    await store.change(waits.number, not_before_wall=clock.now() + 7)
+    await store.change(waits.number, not_before_wall=clock.now() + 7, begun_wall=clock.now())
     ended = await put(store, "out_2", clock.now(), 60.0)
     await store.end(ended.number, State.SENT, changed_wall=clock.now())
     machine.boot += 10
@@ -52,7 +52,10 @@ async def test_a_clock_that_is_set_moves_all_that_is_noted(tmp_path: Path, step:
     assert await clock.follow(store.writer) == 0
     assert clock.now() == 110 + 1e9 + step
     assert await left(store, clock) == {"out_1": 50}
-    assert (await store.waiting())[0].not_before_wall - clock.now() == pytest.approx(-3)
+    row_of_it = (await store.waiting())[0]
+    assert row_of_it.not_before_wall - clock.now() == pytest.approx(-3)
+    # Never later than it was: what was sent since then would count as not sent.
+    assert row_of_it.begun_wall == pytest.approx(100 + 1e9 + min(step, 0))
     await store.forget_ended(clock.now() - 72 * 3600, 100)
     assert await store.find(row("x").instance, "out_2") is not None  # its key is still its own
     # The next step comes while no agent runs.
@@ -84,10 +87,12 @@ def test_what_is_due_and_what_is_held_move_with_the_clock() -> None:
     queue, holds = SessionQueue(), SessionHolds()
     first, second = (waiting_of(replace(row(f"out_{n}"), number=n, chat=str(n))) for n in (1, 2))
     first.due, second.due = 1000.0, 1010.0
+    second.begun_wall = 990.0
     queue.add(first)
     queue.add(second)
     holds.refuse("busy", "it is busy", 1000.0, Pace(first=8.0), 1.0)
     queue.move(-900.0)
+    assert (first.begun_wall, second.begun_wall) == (0.0, 90.0)
     holds.move(-900.0)
     assert queue.take(99.0) is None
     assert queue.take(100.0) is first
