@@ -9,10 +9,12 @@ import contextlib
 import socket
 import ssl
 import threading
+from functools import partial
 from typing import Any
 
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
+from aiohttp.client_proto import ResponseHandler
 
 from agent.core.network.addresses import refuse_address
 
@@ -41,7 +43,7 @@ def open_connector(
             raise AddressDenied(str(place[0]), why)
         return socket.socket(family=family, type=kind, proto=protocol)
 
-    return aiohttp.TCPConnector(
+    connector = aiohttp.TCPConnector(
         ssl=True if tls is None else tls,
         resolver=GuardedResolver(private=private),
         use_dns_cache=False,
@@ -49,6 +51,20 @@ def open_connector(
         keepalive_timeout=KEPT_OPEN,
         limit=connections,
     )
+    handler: Any = partial(_HeadFirst, loop=asyncio.get_running_loop())
+    connector._factory = handler
+    return connector
+
+
+class _HeadFirst(ResponseHandler):
+    """Reads the head of an answer by itself: the library forgets a status of 2xx when more bytes
+    than the head announces come with it, as with a 204 that has a body."""
+
+    def data_received(self, data: bytes) -> None:
+        head, end, rest = data.partition(b"\r\n\r\n")
+        super().data_received(head + end)
+        if rest:
+            super().data_received(rest)
 
 
 class GuardedResolver(AbstractResolver):

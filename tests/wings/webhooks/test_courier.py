@@ -18,7 +18,8 @@ from agent.deliver.bus import EventBus
 from agent.errors import NotFound
 from agent.store.database import Store
 from agent.wings.webhooks.all import Webhooks
-from agent.wings.webhooks.deliveries import Pace, WebhookState
+from agent.wings.webhooks.deliveries import Answer, Pace, WebhookState
+from agent.wings.webhooks.request import RequestLine
 from agent.wings.webhooks.retry import MOST_IN_A_ROW, AgeLimit
 from agent.wings.webhooks.settings import WebhookDeclaration
 from tests.conftest import Eventually
@@ -224,6 +225,42 @@ async def test_f61_a_wait_that_the_target_asks_for_is_kept(
     target.status, target.headers = lambda body: 200, {}
     await webhooks.retry("ops")
     await eventually(lambda: "later" in target.sentences())
+
+
+ODD = (
+    b"HTTP/1.1 204 No Content\r\nContent-Length: 2\r\n\r\nOK",
+    b"HTTP/1.1 204 No Content\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nOK\r\n0\r\n\r\n",
+    b"HTTP/1.1 204 No Content\r\n\r\nOK",
+    b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nOK and more",
+    b"HTTP/1.1 202 Accepted\r\nTransfer-Encoding: chunked\r\n\r\nnot a chunk",
+)
+
+
+async def test_what_is_answered_with_2xx_is_taken_whatever_follows() -> None:
+    posted = 0
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal posted
+        with suppress(asyncio.IncompleteReadError, OSError):
+            while True:
+                await reader.readuntil(b"\r\n\r\n")
+                await reader.readexactly(2)
+                writer.write(ODD[posted % len(ODD)])
+                posted += 1
+                await writer.drain()
+
+    server = await Listener(serve).open()
+    line = await RequestLine.open(
+        WebhookDeclaration("odd", url=f"http://127.0.0.1:{server.port}/", private=True), "9.9"
+    )
+    try:
+        for _ in range(3 * len(ODD)):
+            reply = await line.post(b"{}", "status", "1")
+            assert (reply.answer, reply.problem) == (Answer.TAKEN, ""), posted
+        assert posted == 3 * len(ODD)
+    finally:
+        await line.close()
+        await server.close()
 
 
 async def test_f61_a_slow_target_costs_the_others_nothing(
