@@ -20,12 +20,12 @@ GONE = AWAY - {BACKEND_UNCHECKED}
 WAIT_SENTENCES = {
     BACKEND_DOWN: "its backend is down",
     BACKEND_UNCHECKED: "the agent has not checked its backend yet",
-    WAITS_TURN: "it waits for its turn to start",
+    WAITS_TURN: "its turn to start has not come",
     "backend_circuit": "its backend left several checks or requests in a row without an answer;"
     " one session tries first",
     "backend_missing": "agent.toml declares no [[backend]] of the name in its settings",
-    NO_LEASE: "this machine has no lease for it: wa-agent fleet status",
-    UNREACHABLE: "this machine cannot reach the address that it needs",
+    NO_LEASE: "this machine has no lease for the session; wa-agent fleet status shows the leases",
+    UNREACHABLE: "this machine cannot reach the address that the session needs",
     "network_down": "many sessions lost their connection at once; one of them tries first",
     "incident": "many instances of its engine fail the same way; one of them tries first",
     "memory_full": "the machine has too little memory for one more worker",

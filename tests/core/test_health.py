@@ -421,7 +421,7 @@ def test_a_session_with_a_wait_of_its_own_does_not_wait_for_the_network(reason):
 def test_a_session_that_waits_for_its_turn_says_so_and_starts_as_one_without_a_worker():
     waits = replace(without_worker(), waits_turn=True)
     verdict = judge_health(waits, HealthPolicy(), NOW)
-    assert (verdict.reason, verdict.sentence) == ("waits_turn", "it waits for its turn to start")
+    assert (verdict.reason, verdict.sentence) == ("waits_turn", "its turn to start has not come")
     plain = judge_health(without_worker(), HealthPolicy(), NOW)
     assert (verdict.health, verdict.state) == (plain.health, plain.state)
     plan = plan_actions(waits, verdict, HealthPolicy(), NOW)

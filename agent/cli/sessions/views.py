@@ -122,7 +122,7 @@ def _pairs(details: dict[str, Any]) -> dict[str, object]:
 
 def _last_state(view: dict[str, Any]) -> dict[str, object]:
     """Of a session whose machine does not answer, or has not got its files."""
-    missing = view["hold"] == COPY_MISSING
+    missing = view["wait_reason"] == COPY_MISSING
     return {
         "id": view["id"],
         "machine": view["machine"] + ("" if missing else ", which does not answer"),

@@ -34,8 +34,8 @@ def wait_and_print(
     if getattr(options, "wait", None) is not None:
         instance = wait_until_connected(client, options.id, options.wait)
         done = "is connected"
-    hold = clean(instance["hold_sentence"])
-    waits = f"it waits: {hold} (wa-agent why {options.id})" if instance["hold"] else ""
+    hold = clean(instance["wait_sentence"])
+    waits = f"it waits: {hold} (wa-agent why {options.id})" if instance["wait_reason"] else ""
     return print_answer(options, instance, f"{options.id} {done}", waits)
 
 

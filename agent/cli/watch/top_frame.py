@@ -62,7 +62,7 @@ def tone_of(instance: Mapping[str, Any]) -> str:
     if instance["connection_status"] == "DISCONNECTED" and instance["should_run"]:
         return _down(instance)
     tone = _STATUS.get(instance["connection_status"], "busy")
-    return "warn" if tone == "busy" and instance["hold"] and instance["should_run"] else tone
+    return "warn" if tone == "busy" and instance["wait_reason"] and instance["should_run"] else tone
 
 
 def _down(instance: Mapping[str, Any]) -> str:

@@ -36,7 +36,7 @@ _KINDS = (
     *("invited", "invite_revoked", "invite_used"),
 )
 _NOTHING_WRONG = ("healthy", "disconnected", "not_found")
-_HOLD_ENDS = {
+_WAIT_ENDS = {
     "incident": " (wa-agent incidents)",
     "memory_full": "; it starts when another worker stops (wa-agent list)",
     "disk_full": "; it starts as soon as the disk has space (wa-agent doctor)",
@@ -83,7 +83,7 @@ def _of_absent_machine(client: Client, options: argparse.Namespace, view: dict[s
     """The last state that its machine told, and what becomes of the session."""
     placed = client.get(f"/api/instance/{options.id}/fleet")
     waits = placed["failover"] == "wait"
-    if view["hold"] == COPY_MISSING:
+    if view["wait_reason"] == COPY_MISSING:
         waits_there = f"{view['id']} waits on {view['machine']}: {clean(view['hold_sentence'])}"
         return print_answer(options, {**view, "fleet": placed}, waits_there)
     lines = [
@@ -150,17 +150,17 @@ def next_steps(details: dict[str, Any], now: datetime) -> Iterator[str]:
         id = details["id"]
         yield f"nothing: it is disabled or stopped (wa-agent enable {id}, or start {id})"
         return
-    if hold := details["hold"]:
-        told = details["hold_sentence"] in details["sentence"]
-        what = "it goes on by itself when that is over" if told else details["hold_sentence"]
-        ends = _HOLD_ENDS.get(hold, "").format(backend=details["backend"])
+    if waits_for := details["wait_reason"]:
+        told = details["wait_sentence"] in details["sentence"]
+        what = "it goes on by itself when that is over" if told else details["wait_sentence"]
+        ends = _WAIT_ENDS.get(waits_for, "").format(backend=details["backend"])
         yield f"it waits for others: {what}{ends}"
     if (before := details["turns_before"]) is not None:
-        yield f"it waits for its turn, {before} before it"
+        yield f"its turn to start comes after {before} other sessions"
     repair = details["repair"]
     if repair is not None:
         well = details["connection_status"] == "CONNECTED"
-        yield from _repair_words(repair, now, well=well, waits=bool(hold))
+        yield from _repair_words(repair, now, well=well, waits=bool(waits_for))
     if details["pairing_kept"]:
         yield f"no step ends its pairing: {details['pairing_kept']}"
     if details["reason"] == "ping_failed":

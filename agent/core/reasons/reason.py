@@ -37,7 +37,7 @@ class Reason:
     steps: tuple[float, ...] = ()
     """The first delays, one after another, where they do not grow by the policy's factor."""
     counts_as_failure: bool = True
-    """Whether it counts for the circuit breaker."""
+    """Whether the circuit breaker counts it."""
     tries: int | None = None
     """Tries until a connection lasts; None = as many as the policy allows."""
     endless: bool = False

@@ -43,11 +43,12 @@ ROWS = (
     ),
     Reason(
         "no_lease",
-        "it is a session of a fleet, and its machine holds no lease",
+        "the machine of this session holds no lease of its fleet",
         Permanence.RETRY,
         _DISCONNECTED,
-        "Look at `wa-agent fleet status`; it starts with the next lease. Without [fleet] in"
-        " agent.toml another machine may run it: `wa-agent fleet release ID` starts it here.",
+        "`wa-agent fleet status` shows the leases; the session starts with the next one. Without"
+        " [fleet] in agent.toml another machine may run the session: `wa-agent fleet release ID`"
+        " starts it here.",
         counts_as_failure=False,
         endless=True,
     ),
@@ -74,8 +75,8 @@ ROWS = (
         "WhatsApp refused the session for an unknown cause",
         Permanence.RETRY,
         _RECONNECTING,
-        "Nothing to do: the agent tries for hours, ever less often. If it stays, check the files of"
-        " the session and restore a snapshot.",
+        "Nothing to do: the agent tries for hours, ever less often. If the reason stays, check the"
+        " files of the session and restore a snapshot.",
         base=10.0,
         max=3600.0,
     ),
@@ -331,7 +332,7 @@ ROWS = (
         "WhatsApp banned the account for a time",
         Permanence.AT_TIME,
         _DISCONNECTED,
-        "Wait until it ends; send less, and not to strangers.",
+        "Wait until the ban ends; send less, and not to strangers.",
         base=3600.0,
         max=86400.0,
         counts_as_failure=False,
@@ -342,7 +343,7 @@ ROWS = (
         "WhatsApp lets the account answer known chats only",
         Permanence.AT_TIME,
         ConnectionStatus.CONNECTED,
-        "Stop writing to new contacts until it ends; a restart does not help.",
+        "Stop writing to new contacts until the restriction ends; a restart does not help.",
         base=3600.0,
         max=86400.0,
         counts_as_failure=False,
@@ -453,8 +454,9 @@ ROWS = (
         "WhatsApp asks the account's owner for a passkey before it links a device",
         Permanence.WAIT_FOR_PERSON,
         ConnectionStatus.QR_REQUIRED,
-        "No server can answer it: its owner links the account at a desk with `wa-agent pair`, after"
-        " `wa-agent invite ID` (for another engine `wa-agent create NAME --engine web --invite`).",
+        "No server can answer for the owner, who links the account at a desk with `wa-agent pair`,"
+        " after `wa-agent invite ID` (for another engine `wa-agent create NAME --engine web"
+        " --invite`).",
         counts_as_failure=False,
     ),
     Reason(
@@ -462,8 +464,8 @@ ROWS = (
         "WhatsApp accepted the code and never completed the pairing; it may want a passkey",
         Permanence.RETRY,
         ConnectionStatus.QR_REQUIRED,
-        "Scan the new code once more. If that ends the same way, its owner links the account at a"
-        " desk with `wa-agent pair`, after `wa-agent invite ID` (else `create --invite`).",
+        "Scan the new code once more. If that scan ends the same way, the account's owner links it"
+        " at a desk with `wa-agent pair`, after `wa-agent invite ID` (else `create --invite`).",
         counts_as_failure=False,
     ),
     Reason(
@@ -491,8 +493,9 @@ ROWS = (
         Permanence.WAIT_FOR_PERSON,
         _REFUSED,
         "Put its own files back (`wa-agent snapshots ID`, `wa-agent restore ID NAME --force`), or"
-        " the file that was changed: the agent looks at each check, and restarts it then. The"
-        " session of another account moves in with `wa-agent import` under a name of its own.",
+        " the file that was changed: the agent compares them at each check, and then restarts the"
+        " session. Another account's session moves in with `wa-agent import` under a name of its"
+        " own.",
         counts_as_failure=False,
         local=True,
     ),
@@ -501,9 +504,10 @@ ROWS = (
         "the session of that name on its backend is another account's now",
         Permanence.WAIT_FOR_PERSON,
         _REFUSED,
-        "Nothing is sent from it. `wa-agent backends sessions NAME` shows whose it is there. Where"
-        " sessions were exchanged, put that right on the server: it goes on by itself. If the other"
-        " account is meant: `wa-agent delete ID`, then `wa-agent backends adopt NAME`.",
+        "The agent sends nothing from it. `wa-agent backends sessions NAME` shows the account of"
+        " each session there. Where sessions were exchanged, put that right on the server: the"
+        " session goes on by itself. If the other account is meant: `wa-agent delete ID`, then"
+        " `wa-agent backends adopt NAME`.",
         counts_as_failure=False,
         local=True,
     ),
@@ -512,8 +516,9 @@ ROWS = (
         "the agent cannot use its session folder at the moment",
         Permanence.WAIT_FOR_PERSON,
         _REFUSED,
-        "Put the folder or its rights back; the agent checks every second and then starts it."
-        " Sessions may lie on another disk, but not behind links: set `session_storage_path`.",
+        "Put the folder or its rights back; the agent checks it each second and starts the"
+        " session then. Sessions may lie on another disk, but not behind links: set"
+        " `session_storage_path`.",
         counts_as_failure=False,
         local=True,
     ),
@@ -530,14 +535,14 @@ ROWS = (
         "its backend knows no session of that name",
         Permanence.WAIT_FOR_PERSON,
         _DISCONNECTED,
-        "Find out why it is gone there; `wa-agent ensure-healthy ID --yes` creates it again with a"
-        " code.",
+        "Find out on the server why the session is gone; `wa-agent ensure-healthy ID --yes` creates"
+        " it again, with a code to scan.",
         counts_as_failure=False,
         unpairs=True,
     ),
     Reason(
         "renewal_unfinished",
-        "the agent deleted it on its backend for a new code, and was ended before it made it again",
+        "the agent deleted the session on its backend, and ended before it created it again",
         Permanence.RETRY,
         _DISCONNECTED,
         "Nothing to do; the agent creates it again with its token, settings and webhook.",
@@ -546,10 +551,10 @@ ROWS = (
     ),
     Reason(
         "remote_disagrees",
-        "its backend reports two different states of it",
+        "its backend reports two different states of the session",
         Permanence.RETRY,
         _RECONNECTING,
-        "Nothing to do; the agent repairs it, and the journal says how.",
+        "Nothing to do; the agent repairs the session, and the journal says how.",
     ),
     Reason(
         "logout",
@@ -566,8 +571,8 @@ ROWS = (
         "the account does not take this kind of linked device",
         Permanence.PROBE_SLOWLY,
         _DISCONNECTED,
-        "`wa-agent start ID` makes one more try at once. If it stays, upgrade the engine; pair"
-        " again only if that does not help.",
+        "`wa-agent start ID` makes one more try at once. If the reason stays, upgrade the engine;"
+        " pair again only if that does not help.",
         base=120.0,
         max=900.0,
         steps=(120.0, 300.0),
@@ -587,7 +592,7 @@ ROWS = (
         "WhatsApp blocked the account for its terms of service",
         Permanence.NEVER,
         _REFUSED,
-        "Settle it with WhatsApp on the phone; the agent cannot help.",
+        "Settle the block with WhatsApp on the phone; the agent cannot help.",
         counts_as_failure=False,
         unpairs=True,
     ),

@@ -32,7 +32,7 @@ FRESH_PAGE = frozenset(
 )
 """Reasons that an old copy of the page may cause: one load past every cache comes first."""
 BROWSER_STAYS = frozenset({"client_outdated"})
-"""Of these, the reasons that leave the browser open: its page reports when the fault ends."""
+"""Reasons after which the browser stays open, because its page reports when the fault ends."""
 
 REASON_OF = {
     "page_unreachable": "unreachable",

@@ -41,7 +41,13 @@ def one(
         **{"id": id, "connection_status": status, "health": {"verdict": verdict}},
         **{"since": "2026-01-15T10:00:00.000Z", "proved": None, "memory_bytes": None},
         **{"attempts": 0, "circuit": "closed", "circuit_opens": None, "next_attempt": None},
-        **{"sentence": "as it should be", "should_run": True, "reason": "", "hold": "", **more},
+        **{
+            "sentence": "as it should be",
+            "should_run": True,
+            "reason": "",
+            "wait_reason": "",
+            **more,
+        },
     }
 
 
@@ -51,7 +57,7 @@ def test_trouble_comes_first() -> None:
             one("fine"),
             one("off", "DISCONNECTED", "disconnected", should_run=False),
             one("starting", "LOADING", "disconnected"),
-            one("held", "RECONNECTING", "disconnected", hold="network_down"),
+            one("held", "RECONNECTING", "disconnected", wait_reason="network_down"),
             one("unscanned", "QR_REQUIRED", "disconnected"),
             one("silent", verdict="stuck"),
         ]

@@ -25,9 +25,9 @@ def details(**changes: Any) -> dict[str, Any]:
         "probe": None,
         "crypto_errors_lately": 0,
         "reason": "",
-        "hold": "",
+        "wait_reason": "",
         "backend": None,
-        "hold_sentence": "",
+        "wait_sentence": "",
         "turns_before": None,
         "repair": {**repair, "not_before": None, "started": None},
         "pairing_kept": "",
@@ -39,13 +39,15 @@ def details(**changes: Any) -> dict[str, Any]:
 
 
 def test_a_repair_that_waits_for_others_has_no_next_step_now() -> None:
-    said = list(next_steps(details(hold="incident", hold_sentence="one of them tries first"), NOW))
+    said = list(
+        next_steps(details(wait_reason="incident", wait_sentence="one of them tries first"), NOW)
+    )
     assert any(line.startswith("it waits for others") for line in said)
     assert not [line for line in said if "the next step now" in line], said
 
 
 def test_an_open_circuit_of_its_backend_is_told_with_what_to_type() -> None:
-    held = {"hold": "backend_circuit", "hold_sentence": "one session tries first"}
+    held = {"wait_reason": "backend_circuit", "wait_sentence": "one session tries first"}
     said = next(next_steps(details(**held, backend="evo"), NOW))
     assert said.startswith("it waits for others: one session tries first")
     assert said.endswith("or now: wa-agent backends reset evo")

@@ -60,7 +60,7 @@ const isPaused = (instance) => instance.circuit !== "closed";
 const mayTry = (instance) =>
   instance.should_run &&
   instance.connection_status !== "CONNECTED" &&
-  Boolean(instance.next_attempt || instance.hold || isPaused(instance));
+  Boolean(instance.next_attempt || instance.wait_reason || isPaused(instance));
 
 // `line`: what it does; `fits`: is it offered for this session; `ask`: what to confirm first.
 export const ACTIONS = [

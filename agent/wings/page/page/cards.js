@@ -155,7 +155,8 @@ export function drawNext(card, instance) {
   if (instance.attempts)
     parts.push(instance.attempts + (instance.attempts === 1 ? " try so far" : " tries so far"));
   if (instance.circuit !== "closed") parts.push(pauseWord(instance));
-  if (instance.hold && instance.reason !== instance.hold) parts.push(plain(instance.hold));
+  if (instance.wait_reason && instance.reason !== instance.wait_reason)
+    parts.push(plain(instance.wait_reason));
   const when =
     instance.circuit === "open" ? instance.circuit_opens || instance.next_attempt : instance.next_attempt;
   if (when) parts.push("next try ");

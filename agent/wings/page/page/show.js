@@ -51,7 +51,9 @@ const isDown = (instance) =>
   instance.reason !== "masked";
 // It waits for the network, its backend, the canary of an incident, or memory.
 const isHeld = (instance) =>
-  Boolean(instance.hold) && instance.should_run && (STATUS[instance.connection_status] || [])[0] === "busy";
+  Boolean(instance.wait_reason) &&
+  instance.should_run &&
+  (STATUS[instance.connection_status] || [])[0] === "busy";
 export const isUnwell = (instance) =>
   UNWELL.has(instance.health.verdict) ||
   instance.connection_status === "AUTH_FAILURE" ||
