@@ -22,11 +22,11 @@ NOT_BASE = (
     *("core/fleet", "supervise/fleet", "config/fleet.py", "api/http/fleet_gate.py"),
     *("core/backends", "supervise/backends", "config/backends.py", "config/backend_rules.py"),
     *("worker/backend", "worker/leased", "cli/backends"),
-    *("worker/pack.py", "supervise/turns/packs.py"),
+    *("worker/pack*", "supervise/**/packs*"),
     *("core/alerts", "config/alerts.py"),
     # archives, invitations of desks, changes of agent.toml by a command, messages
     *("vault/archives", "supervise/copies/archives.py", "supervise/copies/invitations.py"),
-    *("core/invitation.py", "config/settings_file.py"),
+    *("core/invitation_line.py", "config/settings_file.py"),
     *("supervise/messages", "engines/sandbox/chat", "engines/phones.py"),
     # what only engines, the fleet, wings and commands share
     *("engines/raw.py", "engines/reason_codes.py", "engines/surroundings.py"),

@@ -13,7 +13,7 @@ from agent.api.app import build_app
 from agent.api.http.call import Parts
 from agent.api.http.certificate import FleetAddress
 from agent.api.http.connection import Connection, Entrance
-from agent.api.http.connection_limits import ConnectionLimits
+from agent.api.http.crowd import ConnectionLimits
 from agent.api.http.fleet_gate import FleetGate
 from agent.api.http.guard import host_name
 from agent.api.http.sockets import open_sockets, parse_listen

@@ -9,6 +9,7 @@ from agent.clock import boot_now
 from agent.core.event_json import wall_text
 from agent.core.figures.session_figures import COUNTS, FIGURES
 from agent.core.findings.first_messages import read_stored, shown
+from agent.core.health.agent_alive import is_alive
 from agent.core.incidents.incident import Incident
 from agent.core.model import HealthVerdict
 from agent.core.recovery.repair import Ending, Repair, Stage
@@ -226,7 +227,7 @@ def show_agent(status: AgentStatus) -> dict[str, Any]:
         "host": status.host,
         "started": wall_text(status.started_wall),
         "ready": status.ready,
-        "alive": status.is_alive(time.time()),
+        "alive": is_alive(status, time.time()),
         "restoring": {"done": done, "total": total},
         "last_pass_age_seconds": status.last_pass_age,
         "passes": status.passes_total,

@@ -210,9 +210,3 @@ class AgentStatus:
     """None without [fleet]."""
     alive_limit: float = 30.0
     """A `last_pass_age` over this means that the loop no longer turns."""
-
-    def is_alive(self, now_wall: float) -> bool:
-        """A pass was completed not long ago; before the first one there is grace."""
-        if self.last_pass_age is None:
-            return now_wall - self.started_wall <= self.alive_limit
-        return self.last_pass_age <= self.alive_limit

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from agent.api.http.wrong_tries import WrongTries
-from agent.core.invitation import Invitation
+from agent.core.invitation_line import Invitation
 from agent.core.model import ConnectionStatus, InstanceId, SessionFiles
 from agent.errors import Forbidden, InvalidRequest, NotFound, Refused, Unauthorized
 from agent.supervise.copies.work import Progress

@@ -19,7 +19,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from agent.core.invitation import parse_invitation
+from agent.core.invitation_line import parse_invitation
 from agent.core.model import InstanceId
 from tests.daemon.conftest import SETTINGS, RunningAgent
 from tests.ports import free_port

@@ -14,7 +14,7 @@ from agent.api.http.call import Call
 from agent.api.http.fleet_gate import show_caller
 from agent.config.sections import ApiSection
 from agent.core.fleet.headers import MACHINE
-from agent.core.invitation import HEADER as INVITE
+from agent.core.invitation_line import HEADER as INVITE
 from agent.errors import TooLarge, TryLater, WaError
 from agent.fleet.coordinator import MachineRow
 from agent.fleet.peers import Peers, Sent, lost

@@ -14,6 +14,7 @@ from agent.api.http.fields import STRINGS, Field
 from agent.api.present import show_agent, show_verdict
 from agent.core.alerts.series import has_given_up, is_wanted
 from agent.core.event_json import wall_text
+from agent.core.health.agent_alive import is_alive
 from agent.core.model import ID_PATTERN, Health, parse_instance_id
 from agent.core.view import InstanceView
 
@@ -81,7 +82,7 @@ async def check_database(call: Call) -> Json:
 
 async def alive(call: Call) -> web.Response:
     status = call.supervisor.status()
-    turns = status.is_alive(time.time())
+    turns = is_alive(status, time.time())
     return json_answer(
         {"alive": turns, "last_pass_age_seconds": status.last_pass_age}, 200 if turns else 503
     )

@@ -11,7 +11,7 @@ from typing import Any
 from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
 
-from agent.api.http.connection_limits import ConnectionLimits, Stage
+from agent.api.http.crowd import ConnectionLimits, Stage
 from agent.api.http.envelope import error_body, library_error_answer, new_request_id
 from agent.api.http.turns import Turns
 from agent.core.model import Category

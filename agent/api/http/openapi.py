@@ -9,7 +9,7 @@ from agent.api.http.auth import Right
 from agent.api.http.call import Route
 from agent.api.http.fields import Field
 from agent.core.fleet.headers import SCHEME
-from agent.core.invitation import HEADER
+from agent.core.invitation_line import HEADER
 from agent.core.model import ID_PATTERN
 
 _PARAMETER = re.compile(r"\{(\w+)(?::([^{}]*(?:\{[^{}]*\}[^{}]*)*))?\}")

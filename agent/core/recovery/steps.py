@@ -11,7 +11,7 @@ from agent.core.model import ConnectionStatus, Health
 from agent.core.observed import no_pairing_to_lose
 from agent.core.reasons import reason_of
 from agent.core.recovery.beginning import lapse_order, needs_repair, trouble_of
-from agent.core.recovery.ending import find_ending, stage_left
+from agent.core.recovery.finished import find_ending, stage_left
 from agent.core.recovery.ladder import DESTRUCTIVE, UNPAIRING, next_step, proof_for
 from agent.core.recovery.pairing import is_calm, may_publish_unpaired, was_being_published
 from agent.core.recovery.policy import RecoveryPolicy

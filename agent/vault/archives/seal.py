@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from agent.core.invitation import fingerprint
+from agent.core.invitation_line import fingerprint
 from agent.core.model import InstanceId, parse_instance_id
 from agent.errors import InvalidRequest, Refused, VaultError
 from agent.files import write_whole

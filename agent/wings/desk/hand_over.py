@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import IO, Any
 from urllib.parse import urlsplit
 
-from agent.core.invitation import HEADER, Invitation
+from agent.core.invitation_line import HEADER, Invitation
 from agent.core.reasons import reason_of
 from agent.engines.web.profile.notes import read_note
 from agent.errors import AgentUnreachable, InvalidRequest, Refused, TryLater, WaError

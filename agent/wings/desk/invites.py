@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from agent.api.http.wrong_tries import WrongTries
-from agent.core.invitation import Invitation
+from agent.core.invitation_line import Invitation
 from agent.core.model import Category, InstanceId, JournalEntry
 from agent.errors import Forbidden, InvalidRequest, Refused, Unauthorized
 from agent.store.database import Store

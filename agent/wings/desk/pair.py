@@ -10,7 +10,7 @@ from pathlib import Path
 from agent.cli.command import Subparsers, add_command, instance_id
 from agent.cli.terminal.answer import print_answer
 from agent.cli.terminal.show import clean
-from agent.core.invitation import Invitation, parse_invitation
+from agent.core.invitation_line import Invitation, parse_invitation
 from agent.core.model import InstanceId
 from agent.errors import InvalidRequest, Refused, WaError
 from agent.files import replacing

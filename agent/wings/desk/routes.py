@@ -10,7 +10,7 @@ from agent.api.http.connection import Connection
 from agent.config import split_address
 from agent.config.sections import ApiSection
 from agent.core.event_json import wall_text
-from agent.core.invitation import HEADER, key_text
+from agent.core.invitation_line import HEADER, key_text
 from agent.core.model import ID_PATTERN
 from agent.errors import Refused, Unauthorized
 from agent.supervise.copies.archives import Archives

@@ -6,8 +6,8 @@ from typing import Any
 
 from agent.errors import Refused
 from agent.vault.archives.found import FoundSession
+from agent.wings.moving.program_tables import Tables, text
 from agent.wings.moving.session import CREDS, Keys, look_at
-from agent.wings.moving.tables import Tables, text
 from agent.wings.moving.users import used_by
 
 ElsewhereKeys = Callable[[str], Keys]

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import IO
 
 from agent.errors import Refused
-from agent.wings.moving.tables import Row, is_wanted
+from agent.wings.moving.program_tables import Row, is_wanted
 
 Rows = Callable[[Iterator[str]], Iterator[tuple[str, Row]]]
 """Each row of a dump's lines, with its table."""

@@ -6,7 +6,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 from xml.etree import ElementTree
 
 from agent.errors import Refused, WaError
-from agent.wings.moving.tables import Row, ask_client, lasting_user, port_of
+from agent.wings.moving.program_tables import Row, ask_client, lasting_user, port_of
 
 _NIL = "{http://www.w3.org/2001/XMLSchema-instance}nil"
 

@@ -10,8 +10,8 @@ from agent.wings.moving.databases import ElsewhereKeys, find_evolution, find_wha
 from agent.wings.moving.dumps import DumpTables, of_mysql, of_postgres
 from agent.wings.moving.folders import find_in_folder, read_folder
 from agent.wings.moving.mysql import MysqlTables
+from agent.wings.moving.program_tables import PostgresTables, SqliteTables, Tables
 from agent.wings.moving.redis import find_in_redis, hash_keys
-from agent.wings.moving.tables import PostgresTables, SqliteTables, Tables
 from agent.wings.moving.whatsmeow import DEVICE, find_whatsmeow
 
 REDIS = ("redis://", "rediss://", "unix://")

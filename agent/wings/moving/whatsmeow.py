@@ -9,8 +9,8 @@ from typing import Any
 
 from agent.errors import Refused
 from agent.vault.archives.found import FoundSession
+from agent.wings.moving.program_tables import Row, Tables, raw, text
 from agent.wings.moving.session import CREDS, Keys, buffer, look_at
-from agent.wings.moving.tables import Row, Tables, raw, text
 from agent.wings.moving.users import used_by
 
 DEVICE = "whatsmeow_device"

@@ -14,13 +14,11 @@ from typing import Any
 from agent.core.breaker import BreakerPolicy, BreakerState
 from agent.core.event_json import show_event
 from agent.core.model import InstanceId, JournalEntry
-from agent.core.reconnect import ReconnectPolicy, reconnect_delay
 
 OWN_KINDS = "webhook"
 """Kinds that begin so are about webhooks themselves; `detail` names which."""
 LONGEST_RETRY_AFTER = 3600.0
 """A target may ask for a wait of so many seconds at most."""
-_DOUBLING = ReconnectPolicy(factor=2.0, jitter=0.0)
 
 
 class Result(StrEnum):
@@ -185,9 +183,3 @@ def retry_after(text: str | None, now_wall: float) -> float:
         except (ValueError, TypeError, OverflowError):
             return 0.0
     return min(max(seconds, 0.0), LONGEST_RETRY_AFTER)
-
-
-def next_wait(failures: int, asked_wait: float, pace: Pace, jitter01: float) -> float:
-    """Seconds to the next try: full jitter over the failures in a row, at least `asked_wait`."""
-    longest = reconnect_delay(failures - 1, _DOUBLING, pace.first, pace.longest, 0.0)
-    return max(longest * jitter01, asked_wait)

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from agent.clock import boot_now
 from agent.core.breaker import Breaker, BreakerState
-from agent.wings.webhooks.deliveries import Pace, Result, next_wait
+from agent.core.reconnect import ReconnectPolicy, reconnect_delay
+from agent.wings.webhooks.deliveries import Pace, Result
 from agent.wings.webhooks.webhook import Webhook
 
 if TYPE_CHECKING:
@@ -17,11 +18,19 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+_DOUBLING = ReconnectPolicy(factor=2.0, jitter=0.0)
+
 CLOCK_JUMP = 3600.0
 """Seconds that the wall clock may gain on the boot clock; beyond them it was set."""
 MOST_IN_A_ROW = 10
 """Entries put aside without a delivery between them. A target that refuses more than that refuses
 everything: then the entries wait as for a target that is down."""
+
+
+def next_wait(failures: int, asked_wait: float, pace: Pace, jitter01: float) -> float:
+    """Seconds to the next try: full jitter over the failures in a row, at least `asked_wait`."""
+    longest = reconnect_delay(failures - 1, _DOUBLING, pace.first, pace.longest, 0.0)
+    return max(longest * jitter01, asked_wait)
 
 
 class RetryPatience:

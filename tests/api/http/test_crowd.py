@@ -9,7 +9,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from agent.api.http.connection_limits import ConnectionLimits, Stage
+from agent.api.http.crowd import ConnectionLimits, Stage
 from agent.api.http.turns import Turns
 from tests.api.conftest import House, OpenHouse
 from tests.conftest import Eventually

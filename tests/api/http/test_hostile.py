@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from agent.api.http.body import parse_object
-from agent.api.http.connection_limits import Stage
+from agent.api.http.crowd import Stage
 from agent.core.model import InstanceId
 from agent.errors import InvalidRequest
 from tests.api.conftest import House, OpenHouse, envelope

@@ -9,7 +9,7 @@ import aiohttp
 import pytest
 
 from agent.api.http.certificate import Certificate
-from agent.api.http.connection_limits import Stage
+from agent.api.http.crowd import Stage
 from agent.errors import ConfigError
 from agent.fleet.peers import PeerAway, Peers
 from tests.fleet.machines import BEARER, Address, AMachine, Fleet

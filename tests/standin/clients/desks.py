@@ -4,7 +4,7 @@ import asyncio
 from dataclasses import dataclass, replace
 from random import Random
 
-from agent.core.invitation import HEADER, Invitation
+from agent.core.invitation_line import HEADER, Invitation
 from agent.vault.archives.seal import Sealed, Sealing
 from tests.standin.clients.rude import Door, Line, Step, ask
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.core.invitation import Invitation, fingerprint, key_text, parse_invitation
+from agent.core.invitation_line import Invitation, fingerprint, key_text, parse_invitation
 from agent.core.model import InstanceId
 from agent.errors import InvalidRequest, Refused, VaultError, WaError
 from agent.vault.archives.seal import MAGIC, Sealed, Sealing, Unsealed, is_sealed, make_key

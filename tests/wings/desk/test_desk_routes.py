@@ -9,9 +9,9 @@ import aiohttp
 import pytest
 
 from agent.api.http.connection import Connection
-from agent.api.http.connection_limits import Stage
+from agent.api.http.crowd import Stage
 from agent.api.http.wrong_tries import MOST, WITHIN, WrongTries
-from agent.core.invitation import HEADER, parse_invitation
+from agent.core.invitation_line import HEADER, parse_invitation
 from agent.core.model import InstanceId
 from agent.errors import TryLater
 from tests.api.conftest import House, OpenHouse

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from agent.cli.main import run
-from agent.core.invitation import HEADER, Invitation
+from agent.core.invitation_line import HEADER, Invitation
 from agent.core.model import InstanceId
 from agent.errors import AgentUnreachable, ConfigError, Refused, TryLater
 from agent.vault.archives.seal import Unsealed, make_key

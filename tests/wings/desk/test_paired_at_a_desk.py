@@ -16,7 +16,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from agent.core.invitation import HEADER, Invitation, parse_invitation
+from agent.core.invitation_line import HEADER, Invitation, parse_invitation
 from agent.core.model import InstanceId
 from agent.engines.web.browser.arguments import find_browser
 from agent.engines.web.fetch import fetch_bundle

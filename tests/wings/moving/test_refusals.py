@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from agent.errors import WaError
+from agent.wings.moving.program_tables import lasting_user
 from agent.wings.moving.recognise import Hints, find_sessions
 from agent.wings.moving.session import write_folder as write_session
-from agent.wings.moving.tables import lasting_user
 from tests.wings.moving.conftest import (
     SCHEMA,
     Keys,

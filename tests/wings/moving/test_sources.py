@@ -217,7 +217,7 @@ def test_a_huge_file_that_begins_as_sqlite_is_not_copied(
     def copy(*_: object) -> None:
         raise AssertionError("3 GiB were copied")
 
-    monkeypatch.setattr("agent.wings.moving.tables.shutil.copyfile", copy)
+    monkeypatch.setattr("agent.wings.moving.program_tables.shutil.copyfile", copy)
     with pytest.raises(WaError) as caught:
         find(tmp_path / "store.db")
     assert caught.value.code == ("too_large" if journal else "damaged"), caught.value

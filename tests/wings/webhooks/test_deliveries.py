@@ -18,11 +18,11 @@ from agent.wings.webhooks.deliveries import (
     body_of,
     delivery_name,
     judge_answer,
-    next_wait,
     retry_after,
     sign,
     wants,
 )
+from agent.wings.webhooks.retry import next_wait
 
 NOW = 1_800_000_000.0
 

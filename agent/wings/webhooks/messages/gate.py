@@ -8,9 +8,9 @@ from typing import Any
 
 from agent.clock import boot_now
 from agent.core.model import InstanceId
-from agent.wings.webhooks.deliveries import Answer, Result, next_wait
+from agent.wings.webhooks.deliveries import Answer, Result
 from agent.wings.webhooks.request import Reply
-from agent.wings.webhooks.retry import AgeLimit, TargetStanding, wait_for
+from agent.wings.webhooks.retry import AgeLimit, TargetStanding, next_wait, wait_for
 from agent.wings.webhooks.target import Target
 from agent.wings.webhooks.webhook import Webhook
 
