@@ -77,7 +77,7 @@ def with_rows(text: str, table: str, rows: Sequence[Mapping[str, Any]], lines: s
 
 
 def add_backend(path: Path, values: Mapping[str, Any], env: Mapping[str, str]) -> Path:
-    """Its backup. The file stays as it is where the agent could not use the new one."""
+    """Returns the backup. The file stays as it is where the agent could not use the new one."""
     doing = f"cannot add backend {values.get('name', '')!r:.60} to {path}"
     _refuse_unusable_key(doing, values)
     cure = "a person who may write it adds it with `wa-agent backends add`"
@@ -90,7 +90,7 @@ def add_backend(path: Path, values: Mapping[str, Any], env: Mapping[str, str]) -
 def change_rows(
     path: Path, change: Callable[[str], str], env: Mapping[str, str], what: str
 ) -> Path:
-    """Its backup. `change` gets the text and returns the new one; `what` it does is for errors."""
+    """Returns the backup. `change` gets the text and returns the new one; `what` is for errors."""
     doing, cure = f"cannot {what} {path}", "a person who may write it does so, with sudo for one"
     with _changing(path, env, doing, cure) as own:
         before = own.read_bytes()

@@ -136,7 +136,7 @@ class WingPart(Protocol):
         """Take on settings that were read again."""
 
     def samples(self) -> Iterable[tuple[Family, str]]:
-        """Its lines on /metrics."""
+        """The part's lines on /metrics."""
 
     def figures(self) -> Any:
         """What its alerts read."""

@@ -54,7 +54,7 @@ class Keeper(Protocol):
 
 
 async def keep_usable(keeper: Keeper, records: Sequence[Mapping[str, Any]]) -> None:
-    """Leaves out a record that can never be kept: it would hold up all others."""
+    """A record that can never be kept is left out: it would hold up all others."""
     try:
         await keeper.keep(records)
     except EngineError as error:
@@ -62,7 +62,10 @@ async def keep_usable(keeper: Keeper, records: Sequence[Mapping[str, Any]]) -> N
             raise
         if len(records) == 1:
             # Not with what it says, which may name a contact.
-            log.error("a record is left out: it is none (%.40s)", records[0].get("kind"))
+            log.error(
+                "a record of what arrived is malformed, and left out (%.40s)",
+                records[0].get("kind"),
+            )
             return
         for each in records:
             await keep_usable(keeper, [each])
@@ -185,7 +188,7 @@ class BackendReporter(Protocol):
     def server(self, claim: ServerClaim) -> None: ...
 
     def crashed(self, error: BaseException) -> None:
-        """Its own background work ended with an unexpected error: the worker ends."""
+        """The engine's background work ended with an unexpected error: the worker ends."""
 
 
 class Backend(Protocol):

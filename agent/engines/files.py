@@ -55,7 +55,7 @@ class FileRules:
     """Why this folder cannot hold a pairing; "" = it may. Damaged or unreadable files are there,
     and the engine itself reports them. It changes nothing."""
     key_based: bool = False
-    """Its keys move on with every message: an older copy cannot read the messages since."""
+    """The keys move on with every message: an older copy cannot read the messages since."""
     left_out: frozenset[str] = frozenset()
     """Names of files and folders that no copy needs."""
     lacks: Callable[[Collection[str]], str] = lambda _paths: ""
@@ -72,7 +72,7 @@ class FileRules:
     """Where its program keeps the session, if not in this folder: a copy would have none of it;
     "" = it is here."""
     foreign: bool = False
-    """Its files are a program's own: what these rules cannot read or place is no damage."""
+    """The files are a program's own: what these rules cannot read or place is no damage."""
     mark: str = ""
     """The file by which a folder is this engine's; "" = its session's own files tell it."""
 

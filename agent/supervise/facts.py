@@ -52,7 +52,7 @@ class RunFacts:
     folder_lost: str = ""
     """What became of its folder under its live worker; "" = it is in its place."""
     folder_deleted: bool = False
-    """Its files are gone from the disk: its worker has the only copy."""
+    """The session's files are gone from the disk: its worker has the only copy."""
     refuge_tried: ProbeFact | None = None
     """The probe after which the agent last tried to save it elsewhere."""
     files_looked_at: ProbeFact | None = None
@@ -61,7 +61,7 @@ class RunFacts:
 
 @dataclass(slots=True)
 class FolderFacts:
-    """Its folder and its disk, as last looked at."""
+    """The session's folder and its disk, as last looked at."""
 
     files: SessionFiles = SessionFiles.UNPAIRED
     problem: str = ""
@@ -79,7 +79,7 @@ class Asked:
     start: bool = False
     """An operator's order: start now, whatever made it fail before."""
     try_at_once: bool = False
-    """Its own delay is waived once."""
+    """The session's own delay is waived once."""
     past_looks: bool = False
     """An operator's order: try now without waiting for its address, once."""
     restart_for: str = ""
@@ -87,7 +87,7 @@ class Asked:
     logout: bool = False
     """The agent ended its pairing: the logout that follows is no error."""
     new_limits: bool = False
-    """Its settings changed: the limits of its worker are not set yet."""
+    """The settings changed: the limits of the worker are not set yet."""
 
 
 @dataclass(slots=True)
@@ -185,7 +185,7 @@ class Facts:
     of_wings: Mapping[str, Any] = field(default_factory=dict)
     """The settings of each wing's part in its worker."""
     passkey_asked: bool = False
-    """Its last claim says that WhatsApp asks for a passkey, and the journal has it."""
+    """The last claim says that WhatsApp asks for a passkey, and the journal has it."""
     noted_drop: tuple[str, str, float] = ("", "", 0.0)
     """The ending that was counted last."""
     lost_at: float | None = None
@@ -193,7 +193,7 @@ class Facts:
     lost_because: str = ""
     """Why it is no longer connected; "" once it is again."""
     interrupted: bool = False
-    """It was connected, was not, and may be again, between two passes."""
+    """The session was connected, was not, and may be again, between two passes."""
     connected_since_wall: float | None = None
     last_snapshot_wall: float | None = None
     snapshot_failure: str = ""

@@ -131,7 +131,7 @@ class Registry:
             self.look_up(facts)
 
     def look_up(self, facts: Facts) -> None:
-        """Its settings or agent.toml changed: what its worker gets of them is looked up again."""
+        """The instance's settings or agent.toml changed: its worker's share is looked up again."""
         if facts.of_wings != (own := self._of_wings(facts.instance)):
             facts.of_wings = own
             facts.saved.identity_behind = True
@@ -158,7 +158,7 @@ class Registry:
         return facts
 
     def touch(self, facts: Facts) -> None:
-        """Its facts changed: make its view again."""
+        """The session's facts changed: make its view again."""
         if not facts.gone:
             facts.status_time = facts.status_time.enter(facts.record.status, boot_now())
             self._stale[facts.id] = None

@@ -55,7 +55,7 @@ class Tenure:
         )
 
     def attached(self, id: InstanceId) -> None:
-        """Its worker can be called now."""
+        """The session's worker can be called now."""
         if self.owner is not None:
             self.owner.attached(id)
 

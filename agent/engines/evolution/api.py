@@ -39,9 +39,9 @@ class EvolutionApi:
     answered: Callable[[], None]
     """Called at each other answer."""
     old: bool = False
-    """It speaks 1.8; learnt from its version or from its list."""
+    """The server speaks 1.8; learnt from its version or from its list."""
     told: bool = False
-    """Its version or its list told which of both it speaks."""
+    """The server's version or list told which of both it speaks."""
     version: str = ""
 
     @property

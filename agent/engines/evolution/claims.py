@@ -45,19 +45,19 @@ class Facts:
     account: str = ""
     code_shown: bool = False
     code_taken: bool = False
-    """It showed a code, and now its keys have an account: a phone scanned it."""
+    """The session showed a code, and now its keys have an account: a phone scanned it."""
     blank_for: float = 0.0
     """Seconds in which the session has connected and shown no code."""
     open_until: float = 0.0
     """Ends before this moment of the server's clock are old: the session was open later."""
     gone: bool = False
-    """It is missing by the server's list too, and by a second look."""
+    """The session is missing by the server's list too, and by a second look."""
     awaited: bool = False
-    """Its creation was asked for; the server may need a minute."""
+    """The agent asked for its creation; the server may need a minute."""
     lost: bool = False
     """A phone or WhatsApp ended its pairing."""
     may_come_back: bool = False
-    """It closed a short time ago, and the server may connect it by itself."""
+    """The session closed a short time ago, and the server may connect it by itself."""
     fight: bool = False
     """Two connections of it replace each other."""
 

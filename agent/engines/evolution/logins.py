@@ -117,7 +117,7 @@ class Logins:
         self._judge(self._replaced, _IN_A_ROW)
 
     def ended(self) -> None:
-        """Its pairing or its connections are gone."""
+        """The session's pairing or its connections are gone."""
         self.fight = self.tries = self.under_way = False
         self._opened.clear()
         self._replaced.clear()

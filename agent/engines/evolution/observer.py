@@ -195,7 +195,7 @@ class Observer:
             await self.row()
 
     async def row(self) -> None:
-        """Its own row, read now: why it closed, and whether a pairing still stands."""
+        """Reads the session's own row: why it closed, and whether a pairing still stands."""
         if (answer := await self.server.api.row_now(self.remote)) is not None:
             self.view.note_row(answer[0])
 
@@ -286,7 +286,7 @@ class Observer:
             await self.connect()
 
     async def _listed(self) -> tuple[Row | None, float] | None:
-        """Its row in the list and the list's age; None where no list comes in time."""
+        """The session's row in the list and the list's age; None where no list comes in time."""
         server, pace = self.server, self.server.pace
         try:
             async with asyncio.timeout(server.probe_limit * _LIST_SHARE):

@@ -30,7 +30,7 @@ class SessionView:
         self.since = clock()
         """When its state was first seen."""
         self.awaited = False
-        """Its creation was asked for, and the server has not refused it."""
+        """The agent asked for its creation, and the server has not refused."""
         self.integration = ""
         self._pace = pace
         self._clock = clock
@@ -39,7 +39,7 @@ class SessionView:
         self._facts = Facts(paired=remembered.paired or None, account=remembered.account)
         self._codes = CodeToScan(pace.code_holds, remembered.scanned)
         self._closed = False
-        """It was open, and then closed without coming back by itself."""
+        """The session was open, then closed, and did not come back by itself."""
         self._blank_since: float | None = None
         self._newest = 0.0
         self._questions = Questions(pace.account_again)
@@ -82,7 +82,7 @@ class SessionView:
 
     @property
     def may_come_back(self) -> bool:
-        """It is closed, and the server may connect it by itself."""
+        """The session is closed, and the server may connect it by itself."""
         ended = self.end_known and self.unpaired
         return self.live is Live.CLOSE and self.logins.may_come_back(self.unpaired, ended)
 

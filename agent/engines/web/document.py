@@ -39,7 +39,7 @@ class Document:
     modules: int = 0
     """WhatsApp's modules that the page defined so far; 0: it defines none."""
     form: bool = False
-    """It asks for something to be filled in."""
+    """The page asks for something to be filled in."""
     words: str = ""
     """The beginning of its text; only for judging it."""
 

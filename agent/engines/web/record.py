@@ -74,7 +74,7 @@ class Record:
             document = await page.source(address, within=_WITHIN)
             await asyncio.to_thread(keep_page, self._folder, version, document)
         except (EngineError, OSError, ValueError) as error:
-            log.info("cannot keep this page for later: %s", error)
+            log.info("cannot store the page of WhatsApp Web that works now: %s", error)
             return
         self._note = replace(self._note, page=version)
         await self.write()

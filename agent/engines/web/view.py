@@ -65,7 +65,7 @@ class SessionView:
         self._story = replace(self._story, passing=word)
 
     def ended(self, word: str) -> None:
-        """It is known for sure, before the page says so."""
+        """The end is known for sure, before the page says so."""
         self._story = replace(self._story, ended=word, was_connected=False)
         self._conclude()
 

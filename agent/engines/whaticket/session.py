@@ -168,7 +168,7 @@ class WhaticketSession(RemoteSession):
         return await self._outcomes.once(message, lambda: self._send(message))
 
     async def sent(self, message: Mapping[str, Any], begun: float) -> Mapping[str, Any]:
-        """Its server tells no id and shows no messages: only this worker knows."""
+        """The server tells no id and shows no messages: only this worker knows."""
         answer = await self._outcomes.of(str(message.get("key") or ""), begun)
         return answer or {"id": "", "outcome": UNKNOWN, "cause": "its server tells it to nobody"}
 
@@ -281,7 +281,7 @@ class WhaticketSession(RemoteSession):
         return DownAndUp(server, store, settings, id, step, went_down=went_down)
 
     def _went_down(self) -> None:
-        """It may be up again before the next probe."""
+        """The session may be up again before the next probe."""
         self._reporter.claim(Claim(Status.DISCONNECTED, paired=self._view.paired))
 
     def _report_step(self, sentence: str) -> None:

@@ -23,9 +23,9 @@ class SessionView:
     _status: str = ""
     _since: float = 0.0
     _asked: bool = False
-    """It showed codes since it was last connected."""
+    """The session showed codes since it was last connected."""
     _scanned: bool = False
-    """It went from showing a code straight to connecting."""
+    """The session went from showing a code straight to connecting."""
     _log_reason: str = ""
     _blocked: bool = False
     """The log says that the session's old browser still runs: no start gets past it."""

@@ -82,7 +82,7 @@ class BackendFacts:
     cause: str = ""
     """The reason for which it is away, as the log has it."""
     warned: str = ""
-    """Its last warning."""
+    """The backend's last warning."""
     checked_wall: float = 0.0
     checked_at: float = float("-inf")
     """When the last claim about its server came."""
@@ -99,7 +99,7 @@ class BackendFacts:
     since_wall: float = field(default_factory=time.time)
     """When `outage.down` last changed."""
     away: set[InstanceId] = field(default_factory=set)
-    """Its sessions that have not come back yet."""
+    """The backend's sessions that have not come back yet."""
     listener: dict[InstanceId, Listener] = field(default_factory=dict)
     words: dict[InstanceId, tuple[Claim, float]] = field(default_factory=dict)
     """The newest claim of each session in this run, and when it arrived."""

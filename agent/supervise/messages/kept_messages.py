@@ -56,7 +56,7 @@ class _Session:
     settled: int = 0
     """What its worker was told."""
     goes_above: bool = False
-    """Its worker was told the highest cursor that is known."""
+    """Whether the worker was told the highest cursor that is known."""
 
 
 class KeptMessages:
@@ -109,7 +109,7 @@ class KeptMessages:
         return changes
 
     def consume(self, consumer: str, wants: Callable[[InstanceId], bool]) -> None:
-        """It gets the messages of these sessions, and tells by `settled` how far it is."""
+        """The consumer gets the messages of these sessions; `settled` tells how far it is."""
         self._consumers[consumer] = wants
 
     def forget_consumer(self, consumer: str) -> None:
@@ -209,7 +209,7 @@ class KeptMessages:
         return True
 
     def attached(self, id: InstanceId) -> None:
-        """Its worker was connected: it may have kept more meanwhile."""
+        """The worker was connected: it may have kept more meanwhile."""
         its = self._of(id)
         its.settled, its.goes_above = 0, False
         self.changed(id)
@@ -222,7 +222,7 @@ class KeptMessages:
             follower.add(id)
 
     def forget(self, id: InstanceId) -> None:
-        """It was deleted."""
+        """The session was deleted."""
         self.highest.forget(id)
         if (its := self._sessions.pop(id, None)) is not None:
             its.news.set()

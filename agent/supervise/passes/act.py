@@ -177,7 +177,7 @@ class Executor:
         return name
 
     async def _must_still_be_so(self, facts: Facts, plan: Plan) -> None:
-        """Its worker has stopped: what was said of its files can be checked."""
+        """The worker has stopped: what was said of its files can be checked."""
         if facts.instance.backend:
             return
         await self._look_at_files(facts)

@@ -32,7 +32,7 @@ from agent.supervise.settings import Settings
 
 
 def judge_keys(facts: Facts, policy: CryptoPolicy, now: float) -> CryptoState:
-    """Its crypto errors judged, where its engine counts messages."""
+    """The session's crypto errors judged, where its engine counts messages."""
     counted = entry_of(facts.instance.engine).counts_messages
     return judge_crypto(facts.crypto, policy, now, counts_messages=counted)
 

@@ -86,7 +86,7 @@ async def observe(facts: Facts, observer: Observer) -> None:
 
 
 async def _look_for_its_own_files(facts: Facts, observer: Observer) -> None:
-    """Its worker refused the files that lay there; once for each probe, for they may be back."""
+    """The worker refused the files that lay there; once for each probe, for they may be back."""
     claim, probe = facts.run.claim, facts.run.probe
     if claim is None or claim.claim.reason not in NOT_ITS_OWN or probe is facts.run.files_looked_at:
         return

@@ -106,7 +106,7 @@ class Reaching:
         return None if watched is None else watched.reach.back_at
 
     def way_out(self, facts: Facts) -> str:
-        """Its server and its proxy, to be compared and not shown: it may hold a password."""
+        """The session's server and proxy, to be compared and not shown: it may hold a password."""
         watched = self._watched(facts)
         if watched is None or watched.address.url.startswith("file:"):
             return ""
@@ -137,7 +137,7 @@ class Reaching:
                 return max(min(moment, now + ASK_AGAIN), now + 0.05)
 
     def doubt(self, facts: Facts) -> None:
-        """Its engine waits for its network: look whether its address is away."""
+        """The session's engine waits for the network: look whether the address is away."""
         watched = self._watched(facts)
         if watched is None or watched.reach.away:
             return
@@ -146,7 +146,7 @@ class Reaching:
             self._begin_look(watched)
 
     def failed(self, facts: Facts, code: str) -> None:
-        """Its connection was lost, or a try failed; its record has counted that."""
+        """The session's connection was lost, or a try failed; its record has counted that."""
         if (watched := self._watched(facts)) is None:
             return
         tried, now = facts.record.attempts > 0, boot_now()

@@ -202,7 +202,7 @@ def _unsent(facts: Facts, error: LinkError | EngineError) -> WaError:
 
 
 def _unknown(id: InstanceId, cause: object) -> TryLater:
-    """It may have gone out: the caller must not guess, and gets one code for it whatever engine."""
+    """The message may have gone out: the caller gets one code for that, and must not guess."""
     return TryLater(f"cannot tell whether {id} sent the message: {cause}", code="unknown_outcome")
 
 

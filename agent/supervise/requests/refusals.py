@@ -64,7 +64,7 @@ def waits_in_vain(facts: Facts, fellows: Iterable[Facts], asked_at: float) -> bo
 
 
 def _made_again_in_vain(facts: Facts) -> bool:
-    """Its repair renewed it, and the time for a code is over."""
+    """A repair renewed the session, and the time for a code is over."""
     repair = facts.repair.last
     if repair is None or repair.stage is not Stage.DUE:
         return False

@@ -95,7 +95,7 @@ class SettingUp:
             return self._going_on(begun)
 
     def _going_on(self, begun: SetUp) -> SetUp:
-        """Its caller's time is over."""
+        """The caller's time is over."""
         facts = self.registry.get(begun.id)
         refuse_silent(facts)
         sentence = facts.action.refusal or facts.sentence

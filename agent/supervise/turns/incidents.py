@@ -97,7 +97,7 @@ class Incidents:
             self.release(group, f"its canary {facts.id} is connected again")
 
     def nothing_to_try(self, facts: Facts) -> None:
-        """Its repair has no step left: were it the canary, the others would wait for nothing."""
+        """The repair has no step left: were this the canary, the others would wait for nothing."""
         if self._book.nothing_to_try(group_of(facts), facts.id, boot_now()):
             self._changed.set()
 
@@ -221,7 +221,7 @@ class Incidents:
         ]
 
     def _send_ahead(self, incident: Incident) -> None:
-        """Its canary tries for all: its own delays and rounds may wait no longer."""
+        """The canary tries for all: its own delays and rounds may wait no longer."""
         assert incident.canary is not None
         facts = self.all_facts[incident.canary]
         facts.asked.try_at_once = True

@@ -30,7 +30,7 @@ class MemoryRoom:
     _waiting: dict[InstanceId, None] = field(init=False, default_factory=dict)
 
     def note(self, facts: Facts) -> None:
-        """Its worker was looked at: while it runs it has its room."""
+        """The worker was looked at: while it runs it has its room."""
         if facts.unit.runs:
             self.promise(facts)
         else:

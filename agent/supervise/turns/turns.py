@@ -71,7 +71,7 @@ class Turns:
         self.gates.settled(facts.id)
 
     def not_used(self, facts: Facts) -> None:
-        """It got its turn and cannot use it: no try began."""
+        """The session got its turn and cannot use it: no try began."""
         self.gates.settled(facts.id)
         self.gates.no_login(boot_now())
 

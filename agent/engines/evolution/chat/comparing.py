@@ -59,11 +59,11 @@ class Comparing:
         self._due = min(self._due, time.monotonic() + after)
 
     def settle(self, after: float) -> None:
-        """It has just opened: once more after so many seconds."""
+        """The session has just opened: once more after so many seconds."""
         self._then = time.monotonic() + after
 
     def unsteady(self) -> None:
-        """It is not connected: WhatsApp holds its messages, and gives them with their own times."""
+        """The session is not connected: WhatsApp holds its messages, and gives them later."""
         self._steady = False
 
     def look(self, *, connected: bool) -> None:
