@@ -19,29 +19,27 @@ from agent.fleet.coordinator import (
     Owned,
     Renewal,
     SessionRow,
-    Stored,
-    StoredPiece,
 )
 from agent.fleet.postgres import documents
 from agent.fleet.postgres.database import Database
 from agent.fleet.postgres.documents import COMMAND, document, told_document
 from agent.fleet.postgres.joining import Joining
 from agent.fleet.postgres.listening import listen
+from agent.fleet.postgres.stored_copies import StoredCopies
 from agent.fleet.postgres.tables import CLOCKLESS, NUMBERED
 from agent.fleet.waiting import CommandRow, Notice, ViewRow
 
 _KEPT_DELETIONS = 10_000  # generations: see `remove_session`
 
 
-class PostgresCoordinator:
+class PostgresCoordinator(StoredCopies):
     """Each call is one transaction."""
 
     def __init__(self, address: str, ttl: float, timeout: float) -> None:
         self._address = address
         self._ttl = ttl
-        self._database = Database(address, timeout)
+        super().__init__(Database(address, timeout))
         self._joining = Joining(self._database, ttl)
-        self._do = self._database.do
         self.lapsed: Callable[[], Mapping[int, int]] = dict
         """Machines that are off, by their numbers: see `Takeovers.lapsed`."""
 
@@ -166,61 +164,6 @@ class PostgresCoordinator:
         """A planned move of a stopped session; False: it did not happen."""
         me = (member.id, member.epoch, member.renewals)
         return bool(await self._do("hand_over", *me, session, to, why))
-
-    async def store_copy(
-        self, member: Member, session: str, epoch: int, packed: bytes, number: int | None = None
-    ) -> bool:
-        """False: not written, as the session has a newer epoch, or its stored copy that number."""
-        copy = (session, epoch, packed)
-        return bool(
-            await self._do(
-                "store_copy", member.id, member.epoch, *copy, newer={NUMBERED: (number,)}
-            )
-        )
-
-    async def stored(self, session: str) -> Stored | None:
-        rows = await self._database.ask(lambda version: documents.copy_of(version, session))
-        if not rows:
-            return None
-        changes = tuple((number, after, bytes(it)) for *_, number, after, it in rows if number)
-        return Stored(rows[0][0], bytes(rows[0][1]), rows[0][2], changes)
-
-    async def store_change(
-        self, member: Member, session: str, epoch: int, packed: bytes, *, number: int, after: int
-    ) -> bool | None:
-        """None: a whole copy is wanted. False: the session has another owner."""
-        me = (member.id, member.epoch)
-        found = await self._database.ask(
-            lambda version: documents.change(version, *me, session, epoch, packed, number, after)
-        )
-        stored: bool | None = found[0][0]
-        return stored
-
-    async def store_baggage(
-        self,
-        member: Member,
-        session: str,
-        epoch: int,
-        number: int,
-        *,
-        pieces: Mapping[str, bytes],
-        kept: Collection[str] | None,
-    ) -> bool | None:
-        """`kept`: all names from now on; None: more pieces are to come. False: the session has
-        another owner; None: a later number is stored."""
-        written = (list(pieces), list(pieces.values()), None if kept is None else list(kept))
-        given = (member.id, member.epoch, session, epoch, number, *written)
-        stored: bool | None = await self._do("store_baggage", *given)
-        return stored
-
-    async def baggage(self, session: str) -> Sequence[StoredPiece] | None:
-        """What is stored, without its content. None: older tables have no place for it."""
-        found = await self._database.ask(lambda version: documents.baggage_of(version, session))
-        return None if found == [(None,)] else [StoredPiece(*row) for row in found]
-
-    async def piece(self, session: str, name: str) -> bytes | None:
-        rows = await self._database.rows(documents.PIECE, session, name)
-        return bytes(rows[0][0]) if rows else None
 
     async def lock(self, what: str) -> bool:
         """For one machine at a time; False: another one has it. A lost connection ends it."""
