@@ -176,6 +176,15 @@ class RunningAgent:
                 await asyncio.sleep(0.05)
         return pid
 
+    async def kill_worker(self, id: str) -> None:
+        """What is shown as its worker may be one that has just ended: then the next one."""
+        async with asyncio.timeout(60):
+            while True:
+                try:
+                    return os.kill(await self.running_pid(id), signal.SIGKILL)
+                except ProcessLookupError:
+                    await asyncio.sleep(0.05)
+
     async def story(self, id: str) -> list[tuple[str, str]]:
         """Kind and sentence, oldest first."""
         found = await self.do("GET", f"/api/instance/{id}/events?limit=500")

@@ -1,11 +1,13 @@
 """An outage of N seconds costs N and a few more, for one session as for many, and no login."""
 
 import asyncio
+import contextlib
 import os
 import time
 from collections.abc import AsyncIterator
 from urllib.parse import urlsplit
 
+import psutil
 import pytest
 
 from tests.daemon.conftest import SETTINGS
@@ -20,7 +22,32 @@ __all__ = ["cache", "standin"]
 OUTAGE = 10.0
 BACK_WITHIN = 10.0
 """Seconds from the network's return until the last of them is connected."""
+GUARD = 200.0
+"""Only against hanging: what the product promises is measured without the wait for a core."""
 USUAL_DELAYS = SETTINGS.replace("[reconnect]\nbase = 0.2\njitter = 0\n", "")
+
+
+class NoCore:
+    """Seconds, since it was made, for which the machine had no core for the agent, for this process
+    with its stand-ins, and, as workers go side by side, for the worker that waited most."""
+
+    def __init__(self, agent):
+        self._agent = agent
+        self._before = self._now()
+
+    @property
+    def seconds(self):
+        before = self._before
+        own, agent, *workers = (it - before.get(pid, 0.0) for pid, it in self._now().items())
+        return own + agent + max(workers, default=0.0)
+
+    def _now(self):
+        found = {pid: without_a_core(pid) for pid in (os.getpid(), self._agent.process.pid)}
+        for worker in self._agent.worker_pids():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                below = [it.pid for it in psutil.Process(worker).children(recursive=True)]
+                found[worker] = without_a_core(worker, *below)
+        return found
 
 
 async def lose_the_network(agent, ids, seconds):
@@ -61,12 +88,15 @@ async def test_a4_a_short_outage_costs_seconds_and_opens_no_circuit(make_agent, 
         return shown["reason"], shown["connection_status"], shown["circuit"]
 
     await eventually(says_so, ("unreachable", "RECONNECTING", "closed"), within=8)
+    busy = NoCore(agent)
     shown = await agent.show(ids[0])
     assert "cannot reach the sandbox's network" in shown["sentence"]
     assert shown["attempts"] == 0, "what is not reached costs no attempt"
     await eventually(lambda: connected_again(agent, ids), within=OUTAGE + BACK_WITHIN + 20)
     late = time.time() - back
-    assert earliest - back <= late <= BACK_WITHIN, f"back {late:.1f} s after its network"
+    assert late >= earliest - back
+    late -= busy.seconds
+    assert late <= BACK_WITHIN, f"back {late:.1f} s after its network"
     for id in ids:
         assert len(await tries(agent, id)) <= 2
         assert (await agent.show(id))["circuit"] == "closed"
@@ -114,9 +144,9 @@ async def test_w1_two_pages_come_back_with_their_server(
         await eventually(lambda: time.monotonic() - begun > 20, within=30)
         assert await both_wait() == {"unreachable"}
         await line.mend()
-        back = time.monotonic()
-        await eventually(lambda: connected_again(agent, ["shop", "desk"]), within=40)
-        late = time.monotonic() - back
+        back, busy = time.monotonic(), NoCore(agent)
+        await eventually(lambda: connected_again(agent, ["shop", "desk"]), within=GUARD)
+        late = time.monotonic() - back - busy.seconds
         assert late <= BACK_WITHIN, f"back {late:.1f} s after their server"
         for id in ("shop", "desk"):
             assert (await agent.show(id))["circuit"] == "closed"
@@ -137,21 +167,19 @@ async def test_sessions_on_a_backend_are_back_with_their_server(
     base = USUAL_DELAYS.replace("interval = 1\n", "interval = 1\nstuck = 3\n", 1)
     agent = make_agent(table(standin, timeout=5.0), base=base)
     await agent.start()
-    await eventually(lambda: connected_again(agent, ids), within=40)
+    await eventually(lambda: connected_again(agent, ids), within=GUARD)
     await standin.front.set("refuse")
 
     async def held():
         shown = await agent.do("GET", "/api/instances?limit=500")
         return {one["reason"] for one in shown["instances"]}
 
-    await eventually(held, {"backend_down"}, within=40)
+    await eventually(held, {"backend_down"}, within=GUARD)
     logins = sum(standin.paths[path] for path in standin.paths if "/instance/connect/" in path)
-    # The stand-in's server is in this process.
-    all_of_it = (os.getpid(), agent.process.pid, *agent.worker_pids())
     await standin.front.set("")
-    back, busy = time.monotonic(), without_a_core(*all_of_it)
-    await eventually(lambda: connected_again(agent, ids), within=120)
-    late = time.monotonic() - back - (without_a_core(*all_of_it) - busy)
+    back, busy = time.monotonic(), NoCore(agent)
+    await eventually(lambda: connected_again(agent, ids), within=GUARD)
+    late = time.monotonic() - back - busy.seconds
     assert late <= BACK_WITHIN, f"back {late:.1f} s after their server"
     after = sum(standin.paths[path] for path in standin.paths if "/instance/connect/" in path)
     assert after - logins <= count
@@ -180,7 +208,7 @@ async def test_a_server_that_comes_back_with_its_sessions_closed_is_asked_at_onc
     await eventually(noticed, within=30)
     shop.load(connects=False)
     await standin.front.set("")
-    back = time.monotonic()
+    back, busy = time.monotonic(), NoCore(agent)
 
     async def looked_at():
         return (await agent.show("shop"))["connection_status"]
@@ -192,7 +220,7 @@ async def test_a_server_that_comes_back_with_its_sessions_closed_is_asked_at_onc
         return shop.state == "open" and await connected_again(agent, ["shop"])
 
     await eventually(open_and_shown, within=60)
-    late = time.monotonic() - back
+    late = time.monotonic() - back - busy.seconds
     assert late <= BACK_WITHIN, f"back {late:.1f} s after its server"
     assert shop.second_logins == standin.asked["GET /instance/connect"] == 0
 
@@ -232,9 +260,10 @@ async def test_a_hundred_sessions_are_back_within_the_budget_of_logins(make_agen
     begun = sum(map(len, [await tries(agent, id) for id in ids]))
     assert begun <= 10, f"{begun} tries while the network was away"
     await eventually(lambda: time.time() > back, within=OUTAGE + 10)
+    busy = NoCore(agent)
     assert not await connected_again(agent, ids)
     await eventually(lambda: connected_again(agent, ids), within=90)
-    late = time.time() - back
+    late = time.time() - back - busy.seconds
     assert late <= BACK_WITHIN + budget, f"back {late:.1f} s after the network"
     for id in ids:
         assert len(await tries(agent, id)) <= 2

@@ -146,7 +146,7 @@ async def test_a_worker_killed_while_it_sends_costs_and_doubles_no_message(agent
     for number, text in enumerate(texts):
         await say(agent, text)
         if number in (10, 25):
-            os.kill(await agent.running_pid(ID), signal.SIGKILL)
+            await agent.kill_worker(ID)
     await eventually(lambda: heard(agent), texts, within=90)
     rows = (await agent.do("GET", f"{OUTBOX}?limit=100"))["messages"]
     assert {row["state"] for row in rows} <= {"sent", "delivered", "read"}
