@@ -30,7 +30,7 @@ CHECKS = ("deep", "recovery", "memory", "keys")
 MESSAGE_DIRECTIONS = ("in", "out", "ack", "failed")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, weakref_slot=True)
 class InstanceView:
     instance: Instance
     desired: Desired

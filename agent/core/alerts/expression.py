@@ -23,6 +23,7 @@ _COMPARISONS: Mapping[str, Callable[[float, float], bool]] = {
     ">": operator.gt,
     ">=": operator.ge,
 }
+_NONE: Vector = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,11 +47,18 @@ class Binary:
         clause = f" ignoring ({', '.join(ignored)})" if ignored else ""
         return f"{left} {self.sign}{clause} {bracketed(self.right)}"
 
+    @property
+    def parts(self) -> tuple[Expression, ...]:
+        if isinstance(self.right, float | int):
+            return (self.left,)
+        return (self.left, self.right)
+
     def vector(self, sight: Sight) -> Vector:
-        left = self.left.vector(sight)
+        return sight.results.composed(self, sight)
+
+    def combine(self, left: Vector, right: Vector = _NONE) -> Vector:
         if isinstance(self.right, float | int):
             return self._with(left, float(self.right))
-        right = self.right.vector(sight)
         if self.sign == "or":
             return {**right, **left}
         if self.sign == "unless":
@@ -93,8 +101,14 @@ class Fold:
         names = ", ".join(sorted({"session", *self.inner.labels}))
         return f"{self.how} without ({names}) ({self.inner.promql()})"
 
+    @property
+    def parts(self) -> tuple[Expression, ...]:
+        return (self.inner,)
+
     def vector(self, sight: Sight) -> Vector:
-        values = self.inner.vector(sight)
+        return sight.results.composed(self, sight)
+
+    def combine(self, values: Vector) -> Vector:
         if not values:
             return {}
         return {(): float(len(values)) if self.how == "count" else math.fsum(values.values())}
@@ -118,6 +132,9 @@ class OfSession:
         return f"{bracketed(self.inner)} * on ({per_session}) group_left (engine, backend) {info}"
 
     def vector(self, sight: Sight) -> Vector:
+        return sight.results.measured(self, sight)
+
+    def measure(self, sight: Sight) -> Vector:
         values: Vector = {}
         for key, value in self.inner.vector(sight).items():
             view = sight.views.get(InstanceId(dict(key).get("session", "")))
@@ -145,9 +162,15 @@ class UnlessBackend:
         on = "on (backend, instance, job, machine)"
         return f"{bracketed(self.inner)} unless {on} {bracketed(self.condition)}"
 
+    @property
+    def parts(self) -> tuple[Expression, ...]:
+        return (self.inner, self.condition)
+
     def vector(self, sight: Sight) -> Vector:
-        away = {dict(key).get("backend", "") for key in self.condition.vector(sight)}
-        inner = self.inner.vector(sight)
+        return sight.results.composed(self, sight)
+
+    def combine(self, inner: Vector, condition: Vector) -> Vector:
+        away = {dict(key).get("backend", "") for key in condition}
         if not away:
             return inner
         return {key: value for key, value in inner.items() if dict(key).get("backend") not in away}
@@ -168,8 +191,15 @@ class While:
         on = "on (instance, job, machine)"
         return f"{bracketed(self.inner)} and {on} {bracketed(self.condition)}"
 
+    @property
+    def parts(self) -> tuple[Expression, ...]:
+        return (self.inner, self.condition)
+
     def vector(self, sight: Sight) -> Vector:
-        return self.inner.vector(sight) if self.condition.vector(sight) else {}
+        return sight.results.composed(self, sight)
+
+    def combine(self, inner: Vector, condition: Vector) -> Vector:
+        return inner if condition else {}
 
 
 def bracketed(expression: Expression) -> str:

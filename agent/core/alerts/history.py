@@ -14,21 +14,25 @@ _EVERY = 60.0
 class HistorySteps:
     """Values by the moments at which they began to hold."""
 
-    __slots__ = ("_at", "_values")
+    __slots__ = ("_at", "_values", "noted")
 
     def __init__(self) -> None:
         # Most series never change: one pair of values; arrays are for the others.
         self._at: array[float] | tuple[float, ...] = ()
         self._values: array[float] | tuple[float, ...] = ()
+        self.noted = 0
+        """How many values so far, forgotten ones too."""
 
     def note(self, at: float, value: float) -> None:
         """A clock that went back is taken as standing still."""
         if not self._at:
             self._at, self._values = (at,), (value,)
+            self.noted = 1
         elif value != self._values[-1]:
             moments, values = self._arrays()
             moments.append(max(at, moments[-1]))
             values.append(value)
+            self.noted += 1
 
     def forget(self, before: float) -> bool:
         """Drop what no window reaches any more, but for the last of it. True: several values are
@@ -59,6 +63,15 @@ class HistorySteps:
         """Whether the window has one value only, as it nearly always has."""
         at = self._at
         return bool(at) and (at[-1] <= start or (len(at) == 1 and at[0] <= end))
+
+    def holds_until(self, start: float, end: float) -> tuple[float, float]:
+        """Where start and end of a window first see other values, if none is noted meanwhile."""
+        later, last = max(bisect_right(self._at, start), 1), bisect_right(self._at, end)
+        count = len(self._at)
+        return (
+            self._at[later] if later < count else math.inf,
+            self._at[last] if last < count else math.inf,
+        )
 
     def increase(self, start: float, end: float) -> float | None:
         if self._still(start, end):

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from agent.core.alerts.history import HistorySteps
+from agent.core.alerts.results import Window
 from agent.core.alerts.source import Key, Series, Sight, Vector
 
 _FUNCTIONS: Mapping[str, Callable[[HistorySteps, float, float], float | None]] = {
@@ -16,6 +17,8 @@ _FUNCTIONS: Mapping[str, Callable[[HistorySteps, float, float], float | None]] =
 }
 _OF_ONE_VALUE = {"increase": 0.0, "changes": 0.0, "present_over_time": 1.0}
 """The result for a series that never changed; for the other functions it is that value."""
+_OF_TIME = frozenset({"avg_over_time"})
+"""What changes with time while no value enters or leaves the window."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +52,10 @@ class Over:
         )
 
     def vector(self, sight: Sight) -> Vector:
-        end = sight.now - self.offset
-        measure, past = _FUNCTIONS[self.function], sight.history.past(self.series)
+        return sight.results.measured(self, sight)
+
+    def measure(self, sight: Sight) -> Vector:
+        past = sight.history.past(self.series)
         steps_of: Mapping[Key, HistorySteps] = past.steps
         values: Vector = {}
         if not self.offset:
@@ -59,13 +64,23 @@ class Over:
             last = past.last_values
             values = dict(last) if constant is None else dict.fromkeys(last, constant)
             steps_of = past.moving
+        windows = sight.results.windows(self, steps_of)
+        start, end = sight.now - self.offset - self.seconds, sight.now - self.offset
         for key, steps in steps_of.items():
-            value = measure(steps, end - self.seconds, end)
-            if value is not None:
-                values[key] = value
+            window = windows.get(key)
+            if window is None or not window.holds(steps, start, end):
+                window = windows[key] = self._measure_one(steps, start, end)
+            if window.value is not None:
+                values[key] = window.value
             else:
                 values.pop(key, None)
         return values
+
+    def _measure_one(self, steps: HistorySteps, start: float, end: float) -> Window:
+        value = _FUNCTIONS[self.function](steps, start, end)
+        # A mean weighs by time: it holds for this moment only.
+        until = (start, end) if self.function in _OF_TIME else steps.holds_until(start, end)
+        return Window(steps, steps.noted, end, *until, value)
 
     @property
     def reach(self) -> float:

@@ -3,10 +3,11 @@
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
-from functools import lru_cache
 from typing import Any, Protocol
 
 from agent.core.alerts.history import HistorySteps
+from agent.core.alerts.readings import Readings, key_of
+from agent.core.alerts.results import Results
 from agent.core.fleet.figures import FleetFigures
 from agent.core.model import InstanceId
 from agent.core.view import InstanceView
@@ -97,36 +98,18 @@ class Series:
         for id, view in views.items():
             value = read(view)
             if value is not None:
-                values[_key_of(id)] = value
-        return values
-
-
-@lru_cache(maxsize=1 << 14)
-def _key_of(id: InstanceId) -> Key:
-    """One object for all series of a session."""
-    return (("session", str(id)),)
-
-
-class Readings:
-    """The series of one look, each read once; conditions share it and do not change it."""
-
-    def __init__(self) -> None:
-        self._found: dict[Series, Vector] = {}
-
-    def of(
-        self, series: Series, views: Mapping[InstanceId, InstanceView], figures: Figures
-    ) -> Vector:
-        if (values := self._found.get(series)) is None:
-            values = self._found[series] = series.read(views, figures)
+                values[key_of(id)] = value
         return values
 
 
 class Past:
     """What one series was, by labels."""
 
-    __slots__ = ("last_values", "moving", "steps")
+    __slots__ = ("_noted", "last_values", "moving", "steps")
 
     def __init__(self) -> None:
+        self._noted: Vector | None = None
+        """What was read last; no reading is changed afterwards."""
         self.steps: dict[Key, HistorySteps] = {}
         self.last_values: Vector = {}
         """The last value of each."""
@@ -134,7 +117,8 @@ class Past:
         """Those that had more than one value in the time that is remembered."""
 
     def note(self, values: Vector, now: float, before: float) -> None:
-        if values != self.last_values:  # as a rule nothing has changed, and one comparison says so
+        if values is not self._noted:  # as a rule nothing has changed
+            self._noted = values
             for key, value in values.items():
                 if key not in self.last_values or self.last_values[key] != value:
                     self._note_one(key, now, value)
@@ -142,6 +126,7 @@ class Past:
             del self.moving[key]
 
     def take_over(self, key: Key, points: list[tuple[float, float]]) -> None:
+        self._noted = None
         for at, value in points:
             self._note_one(key, at, value)
 
@@ -223,6 +208,9 @@ class Sight:
     now: float
     now_wall: float = 0.0
     readings: Readings = field(default_factory=Readings)
+    results: Results = field(default_factory=Results)
+    look: object = field(default_factory=object)
+    """Stands for this look alone."""
 
     def reason(self, metric: str, labels: Key) -> str:
         """What the label `reason` of such a metric says; "" where there is no series."""

@@ -39,6 +39,7 @@ from agent.metrics.runbook import link, what_to_do
 from agent.metrics.text import COUNTER, Family, sample
 from agent.store.database import Store
 from agent.wing import runbook_page
+from agent.wings.alerting.alert_table import AlertTable, Rests, table_in_force
 from agent.wings.alerting.alertmanager import Alertmanager, Raised
 from agent.wings.alerting.alerts_kept import ROW, PendingRow, firing_in, pending_in
 
@@ -77,6 +78,8 @@ class Alerting:
     of_wings: Callable[[], Mapping[str, Any]] = dict
     """What the parts of wings count, by the wing's name."""
     _history: History = field(init=False)
+    _readings: Readings = field(init=False, default_factory=Readings)
+    _table: AlertTable | None = field(init=False, default=None)
     _active: dict[tuple[str, Key], ActiveAlert] = field(init=False, default_factory=dict)
     _silenced: dict[tuple[str, Key], str] = field(init=False, default_factory=dict)
     _pending_row: PendingRow = field(init=False, default_factory=PendingRow)
@@ -130,15 +133,18 @@ class Alerting:
         """Evaluate the whole table; other tasks run in between."""
         config, now = self.config(), boot_now()
         views, figures = dict(self.views()), self._figures()
-        readings = Readings()
-        for _ in self._history.note(views, figures, now, readings):
-            await asyncio.sleep(0)
-        sight = Sight(views, figures, self._history, now, time.time(), readings)
+        table, rests = table_in_force(config, self._table), Rests()
+        self._table = table
+        for _ in self._history.note(views, figures, now, self._readings):
+            await rests.if_due()
+        sight = Sight(
+            views, figures, self._history, now, time.time(), self._readings, table.results
+        )
         values: list[tuple[Alert, Mapping[Key, float]]] = []
-        for alert in config.alert_table:
-            if alert.name not in config.alerts.off:
-                values.append((alert, alert.condition.vector(sight)))
-                await asyncio.sleep(0)
+        for alert in table.alerts:
+            values.append((alert, alert.condition.vector(sight)))
+            await rests.if_due()
+        self._readings.end_look()
         self._active, changes = advance(
             self._active,
             values,

@@ -270,7 +270,10 @@ async def test_a_silenced_alert_is_shown_as_silenced(bench: Bench) -> None:
     assert by["WaSessionGivenUp"] is None
 
 
-async def test_others_run_between_any_two_conditions(bench: Bench) -> None:
+async def test_others_run_whenever_a_look_computed_for_its_time(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agent.wings.alerting.alert_table.AT_A_TIME", 0.0)
     bench.put("a")
     turns = 0
 
