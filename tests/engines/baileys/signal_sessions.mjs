@@ -62,6 +62,18 @@ assert.equal(await read(signal, THEIRS, crossing), "crossing");
 await hears("in the new session", await write(signal, THEIRS, "in the new session"));
 await hears("again", await write(signal, THEIRS, "again"));
 
+// The same contact by its number, written to while a message of its LID is read.
+const NUMBER = "2999@s.whatsapp.net";
+await signal.lidMapping.storeLIDPNMappings([{ lid: THEIRS, pn: NUMBER }]);
+for (let count = 0; count < 10; count += 1) {
+  const [first, second] = [await write(contact, OURS, "first"), await write(contact, OURS, "second")];
+  await read(signal, THEIRS, first);
+  const [leaving] = await Promise.all([write(signal, NUMBER, "leaving"), read(signal, THEIRS, second)]);
+  const next = await write(signal, NUMBER, "next");
+  await hears("leaving", leaving);
+  await hears("next", next);
+}
+
 // Node is killed after a frame left, in the transaction that sends it.
 const { ciphertext, senderKeyDistributionMessage } = await writeToGroup(signal, "to all");
 const item = { groupId: GROUP, axolotlSenderKeyDistributionMessage: senderKeyDistributionMessage };

@@ -20,8 +20,18 @@ export function repositoryOf(lib, stored) {
         if (Object.keys(later).length) await keys.set(later);
       },
     };
-    return lib.DEFAULT_CONNECTION_CONFIG.makeSignalRepository({ creds, keys: through }, ...more);
+    return byOneName(lib.DEFAULT_CONNECTION_CONFIG.makeSignalRepository({ creds, keys: through }, ...more));
   };
+}
+
+// A contact's number and its LID are one record, and two queues: what is written to the number while a
+// message of the LID is read would be of an older step, and the contact could not read it.
+function byOneName(repository) {
+  for (const name of ["encryptMessage", "decryptMessage", "injectE2ESession"]) {
+    const work = repository[name];
+    repository[name] = async ({ jid, ...more }) => work.call(repository, { jid: (await repository.lidMapping.getLIDForPN(jid)) ?? jid, ...more });
+  }
+  return repository;
 }
 
 // ciphertext → what must be done with its plaintext before its key counts as used.

@@ -19,8 +19,9 @@ const about = (whatsapp, device, jid, wanted) => {
   const told = [];
   if (wanted.has('devices')) {
     const list = [node('device', { id: '0' })];
-    if (person.user === device.user) {
-      const number = String(device.number);
+    for (const other of whatsapp.linked(person.user)) {
+      if (other !== device && other.user === device.user) continue;
+      const number = String(other.number);
       list.push(node('device', { id: number, 'key-index': number }));
     }
     told.push(node('devices', {}, [node('device-list', {}, list)]));
@@ -47,7 +48,10 @@ const encrypt = (whatsapp, { device }, query) => {
   if (child(query, 'count')) return [node('count', { value: String(device.preKeys.size) })];
   if (child(query, 'digest')) return [node('digest')];
   const asked = children(child(query, 'key'), 'user').map((each) => each.attrs.jid);
-  return [node('list', {}, asked.map((jid) => whatsapp.personOf(jid).bundle(jid)))];
+  return [node('list', {}, asked.map((jid) => {
+    const device = whatsapp.others.of(jid);
+    return device ? whatsapp.others.bundle(jid, device) : whatsapp.personOf(jid).bundle(jid);
+  }))];
 };
 
 const ANSWERS = {

@@ -5,6 +5,7 @@ import { answer } from './answers.js';
 import { conflict, failure, streamError } from './connection.js';
 import { files } from './files.js';
 import { Groups } from './group.js';
+import { LinkedDevices } from './linked.js';
 import { Media } from './media.js';
 import { randomRef } from './noise.js';
 import { curve, proto } from './packages.js';
@@ -30,6 +31,7 @@ export class WhatsApp {
   devices = new Map();
   groups = new Groups(this);
   media = new Media();
+  others = new LinkedDevices(this);
   /** Every login of a device, in order: of two of one device, the first must have ended. */
   logins = [];
   /** What waits for the next connection that comes to its stage. */
@@ -270,8 +272,9 @@ export class WhatsApp {
     const { id, to } = stanza.attrs;
     if (!device.unanswered) connection.send(node('ack', { class: 'message', id, from: to, t: String(now()) }));
     for (const each of children(child(stanza, 'participants'), 'to')) {
-      await this.#deliver(device, parts(each.attrs.jid), each, stanza);
+      if (!this.others.of(each.attrs.jid)) await this.#deliver(device, parts(each.attrs.jid), each, stanza);
     }
+    await this.others.deliver(device, stanza);
     if (to.endsWith('@g.us')) await this.groups.deliver(device, stanza);
     else if (child(stanza, 'enc')) await this.#deliver(device, parts(to), stanza, stanza);
   }
@@ -312,6 +315,7 @@ export class WhatsApp {
       return;
     }
     device.kept.delete(id);
+    if (this.others.tell(device, stanza)) return;
     if (type === 'server-error') return this.#giveAgain(device, stanza);
     if (type !== 'retry') return;
     const person = this.personOf(participant ?? to);
