@@ -320,3 +320,22 @@ async def test_a_file_is_fetched_by_https_only_never_from_this_machine(
     message = {"to": PEER, "type": "media", "mimetype": "text/plain", "url": url}
     with pytest.raises(EngineError, match="url is not https"):
         await bench.engine.send(message)
+
+
+@pytest.mark.parametrize(
+    ("file", "code", "words"),
+    [
+        ({"content": "AAAA"}, "media_not_taken", "media server did not take the file"),
+        ({"url": "https://127.0.0.1:1/x"}, "url_unreachable", "cannot be loaded from its url"),
+    ],
+    ids=["no media server takes it", "nobody has it"],
+)
+async def test_a_file_that_cannot_be_sent_says_which_side_failed(
+    bench: Bench, file: dict[str, str], code: str, words: str
+) -> None:
+    await bench.come_paired()
+    message = {"to": PEER, "type": "media", "mimetype": "text/plain", **file}
+    with pytest.raises(EngineError, match=words) as refused:
+        await bench.engine.send(message)
+    assert refused.value.code == code
+    await bench.send("and goes on")

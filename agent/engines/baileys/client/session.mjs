@@ -11,7 +11,7 @@ import { idOf, newId } from "./own_ids.mjs";
 import { repositoryOf } from "./signal.mjs";
 import { Sent } from "./sent.mjs";
 import { Store } from "./store.mjs";
-import { Uploads } from "./uploads.mjs";
+import { Uploads, namingSides } from "./uploads.mjs";
 
 const KEEP_ALIVE = 25_000;
 const QUERY = 30_000; // two of them fit into the time that a start may take
@@ -247,8 +247,10 @@ export class Session {
     const id = message.key ? idOf(secret, message.key) : newId(secret);
     const answered = new Promise((resolve) => this.#unanswered.set(id, resolve));
     const timer = setTimeout(() => this.#acked({ id, silent: true }), (order.seconds ?? 20) * 1000);
+    const { upload, named } = namingSides(this.#socket, message.url);
     try {
-      this.#sent.remember(await this.#socket.sendMessage(jid, content, { ...options, messageId: id }));
+      const sent = this.#socket.sendMessage(jid, content, { ...options, upload, messageId: id });
+      this.#sent.remember(await sent.catch((error) => Promise.reject(named(error))));
       return { id, ...(await answered) };
     } finally {
       clearTimeout(timer);

@@ -7,6 +7,21 @@ const KEPT = 120_000;
 
 const refuse = (code, words) => Object.assign(new Error(words), { code });
 
+// Which side of a file failed: the library's own error says neither.
+export function namingSides(socket, url) {
+  let loaded = !url;
+  const upload = async (...file) => {
+    loaded = true;
+    try {
+      return await socket.waUploadToServer(...file);
+    } catch {
+      throw refuse("media_not_taken", "WhatsApp's media server did not take the file");
+    }
+  };
+  const named = (error) => (loaded || error?.code ? error : refuse("url_unreachable", "the file cannot be loaded from its url"));
+  return { upload, named };
+}
+
 export class Uploads {
   #files = new Map();
 

@@ -61,7 +61,7 @@ _OF_SESSION = frozenset(
     }
 )
 """Codes that are about the session: every message of it waits."""
-_PERHAPS_FINAL = frozenset({"not_sent", "page_error", "remote_refused"})
+_PERHAPS_FINAL = frozenset({"not_sent", "page_error", "remote_refused", "url_unreachable"})
 MOST_TRIES = 10
 """Tries after which such a refusal counts as the message's own fault: about half an hour."""
 

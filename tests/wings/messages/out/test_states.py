@@ -31,6 +31,8 @@ from agent.wings.messages.out.states import (
         ("unknown_outcome", "", 1, Judgement.UNKNOWN),
         ("not_sent", "", 1, Judgement.AGAIN),
         ("not_sent", "", MOST_TRIES, Judgement.FINAL),
+        ("url_unreachable", "", MOST_TRIES, Judgement.FINAL),
+        ("media_not_taken", "", MOST_TRIES, Judgement.AGAIN),
         ("browser_gone", "", 99, Judgement.AGAIN),
     ],
 )
