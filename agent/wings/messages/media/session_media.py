@@ -60,7 +60,8 @@ class SessionMedia:
         self._shelf = Shelf(folder / FOLDER, quota)
         self._turn = asyncio.Lock()
         self._loading = Loading(self._shelf, self._do, largest)
-        self._wanted: deque[str] = deque(maxlen=MOST_WANTED)
+        self._wanted: deque[tuple[str, int]] = deque(maxlen=MOST_WANTED)
+        """Ids of records, and how often each was tried."""
         self._loader: asyncio.Task[None] | None = None
 
     @property
@@ -75,7 +76,9 @@ class SessionMedia:
         if not self._at_once:
             return
         self._wanted.extend(
-            each["id"] for each in records if "_media" in each and each.get("fresh") is not False
+            (each["id"], 0)
+            for each in records
+            if "_media" in each and each.get("fresh") is not False
         )
         if self._wanted and (self._loader is None or self._loader.done()):
             loop = asyncio.get_running_loop()
@@ -167,25 +170,21 @@ class SessionMedia:
 
     async def _load_wanted(self) -> None:
         while self._wanted:
-            id = self._wanted.popleft()
+            id, tries = self._wanted.popleft()
+            await asyncio.sleep(TRY_AFTER[tries])
             try:
                 await self._load(id)
             except EngineError as error:
-                log.info("a file was not loaded: %s", error)
+                if error.code in _PASSES and tries + 1 < len(TRY_AFTER):
+                    self._wanted.append((id, tries + 1))  # a slow one stands last
+                else:
+                    log.info("a file was not loaded: %s", error)
 
     async def _load(self, id: str) -> None:
         record = await self._find(id, "")
         name = name_of(id)
-        for number, seconds in enumerate(TRY_AFTER, 1):
-            await asyncio.sleep(seconds)
-            try:
-                if not await self._is_kept(name, record["media"]["sha256"]):
-                    await asyncio.shield(self._loading.begin(name, record))
-            except EngineError as error:
-                if error.code not in _PASSES or number == len(TRY_AFTER):
-                    raise
-            else:
-                return
+        if not await self._is_kept(name, record["media"]["sha256"]):
+            await asyncio.shield(self._loading.begin(name, record))
 
     async def _do(self, work: Callable[P, T], *args: P.args, **more: P.kwargs) -> T:
         """In a thread, one at a time, also where whoever waits is cancelled."""

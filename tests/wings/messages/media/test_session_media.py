@@ -29,15 +29,22 @@ class Engine:
         self.errors: list[EngineError] = []
         self.goes_on = asyncio.Event()
         self.goes_on.set()
+        self.asked: list[str] = []
+        self.slow: EngineError | None = None
+        """Ends the load that is under way, once."""
 
     async def load_media(self, record: Mapping[str, Any]) -> AsyncGenerator[bytes, None]:
         self.loads += 1
+        self.asked.append(record["_media"]["file"])
         if self.errors:
             raise self.errors.pop(0)
         content = self.files[record["_media"]["file"]]
         for at in range(0, len(content), 65536):
             yield content[at : at + 65536]
             await self.goes_on.wait()
+            if error := self.slow:
+                self.slow = None
+                raise error
 
 
 class Session:
@@ -303,6 +310,7 @@ async def test_files_are_loaded_at_once_where_the_settings_say_so(make, eventual
     away = EngineError("cannot load the file: not connected", code="not_connected")
     session.engine.errors = [away, EngineError("gone", code="media_gone")]
     lost = await session.arrive(0, b"is gone")
+    await eventually(lambda: session.engine.loads, 2)
     ids = [await session.arrive(n, os.urandom(1000 + n)) for n in range(1, 4)]
     await eventually(lambda: session.folder.is_dir() and session.kept(), [1001, 1002, 1003])
     loads = session.engine.loads
@@ -310,6 +318,27 @@ async def test_files_are_loaded_at_once_where_the_settings_say_so(make, eventual
         await session.read(id)
     assert session.engine.loads == loads
     assert await refused(session.open(lost)) == "media_gone"
+
+
+async def test_a_slow_file_that_is_loaded_at_once_holds_up_no_message_and_no_other_file(
+    make, eventually, monkeypatch
+):
+    monkeypatch.setattr(session_media, "TRY_AFTER", (0.0, 0.0))
+    session = make(media="at once")
+    session.engine.goes_on.clear()
+    slow = await session.arrive(0, os.urandom(900))
+    await eventually(lambda: session.engine.loads, 1)
+    async with asyncio.timeout(10):
+        ids = [await session.arrive(n, os.urandom(1000 + n)) for n in range(1, 20)]
+    page = await session.part.works["messages"]({"after": 0, "limit": 100, "wait": 0})
+    assert [each["id"] for each in page["records"]] == [slow, *ids], "kept while a file hangs"
+    too_slow = EngineError("too slowly", code="media_unreachable")
+    session.engine.slow = too_slow
+    session.engine.goes_on.set()
+    sizes = [1000 + n for n in range(1, 20)]
+    await eventually(session.kept, [900, *sizes])
+    assert session.engine.asked[:3] == ["0", "1", "2"], "the next one follows a try that failed"
+    assert session.engine.asked[-1] == "0", "which comes last"
 
 
 async def test_files_go_with_the_age_of_their_messages(make):
