@@ -175,7 +175,10 @@ class Archives:
         self._check_free(wanted, manifest)
         old, packed = self.registry.facts.get(id), arrived.manifest
         enabled = wanted.enable or (old is not None and old.instance.enabled)
-        made = Instance(id, packed.engine, enabled, packed.settings, time.time())
+        # One that replaces another of its account is the same instance: what waits in its outbox,
+        # its Idempotency-Keys and the places of its readers go by when it was made.
+        born_wall = old.instance.created_wall if old is not None else time.time()
+        made = Instance(id, packed.engine, enabled, packed.settings, born_wall)
         if old is not None and wanted.sealed is not None:
             made = replace(old.instance, enabled=enabled)
         check_settings_of(made)

@@ -1,0 +1,66 @@
+"""What waits to be sent while its session is replaced by an archive of itself, as `import
+--replace` and `change-engine` do: it goes out once, and keys stay known."""
+
+import asyncio
+import signal
+
+import pytest
+
+from tests.daemon.test_vault import cli
+from tests.wings.messages.out.sending import ID, OUTBOX, PATH, TO, connected, heard, say, state
+
+KEY = {"Idempotency-Key": "order-7"}
+ORDER = {"to": TO, "text": "your order"}
+
+
+async def waits_in(agent, eventually, file) -> list[str]:
+    """Two messages, accepted while the session is stopped; their ids."""
+    await connected(agent, eventually)
+    status, said = await cli(agent, "export", ID, file)
+    assert status == 0, said
+    await agent.do("POST", f"/api/instance/{ID}/stop")
+    await eventually(lambda: agent.pid(ID), 0)
+    status, answer = await agent.ask("POST", PATH, ORDER, KEY)
+    assert status == 202, answer
+    return [answer["id"], await say(agent, "and more")]
+
+
+async def goes_out(agent, eventually, ids: list[str]) -> None:
+    await agent.do("POST", f"/api/instance/{ID}/start")
+    await eventually(lambda: agent.status(ID), "CONNECTED")
+    await eventually(lambda: heard(agent), ["your order", "and more"])
+    status, answer = await agent.ask("POST", PATH, ORDER, KEY)
+    assert (status, answer["id"]) == (200, ids[0]), "a repeat is the same message"
+    assert {row["id"] for row in (await agent.do("GET", OUTBOX))["messages"]} == {*ids}
+    assert await heard(agent) == ["your order", "and more"]
+
+
+async def test_what_waits_survives_an_import_that_replaces_its_session(agent, eventually, tmp_path):
+    file = tmp_path / "a.tar.gz"
+    ids = await waits_in(agent, eventually, file)
+    made = (await agent.show(ID))["created"]
+    status, said = await cli(agent, "import", file, "--replace")
+    assert status == 0, said
+    assert [await state(agent, id) for id in ids] == ["accepted", "accepted"]
+    await agent.kill()
+    await agent.start()
+    assert [await state(agent, id) for id in ids] == ["accepted", "accepted"]
+    assert (await agent.show(ID))["created"] == made
+    await goes_out(agent, eventually, ids)
+
+
+@pytest.mark.parametrize("point", ["retire_moved", "staging_way_free"])
+async def test_what_waits_survives_an_agent_that_is_killed_in_such_an_import(
+    agent, eventually, tmp_path, point
+):
+    file = tmp_path / "a.tar.gz"
+    ids = await waits_in(agent, eventually, file)
+    await agent.stop()
+    await agent.start({"WA_FAILPOINT": f"{point}:kill"})
+    asked = asyncio.ensure_future(cli(agent, "import", file, "--replace"))
+    async with asyncio.timeout(60):
+        assert await agent.process.wait() == -signal.SIGKILL
+    await agent.start()  # the command goes on waiting for it
+    await asked
+    assert [await state(agent, id) for id in ids] == ["accepted", "accepted"]
+    await goes_out(agent, eventually, ids)
