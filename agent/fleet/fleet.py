@@ -23,6 +23,7 @@ from agent.fleet.peers import Peers
 from agent.fleet.postgres.address import usable_address
 from agent.fleet.postgres.coordinator import PostgresCoordinator
 from agent.fleet.rehearsal import Rehearsal
+from agent.fleet.words import over
 
 MEMORY = "fleet.json"
 """In the state folder."""
@@ -62,6 +63,11 @@ class Fleet:
         """As the database had it some seconds ago; None before the first answer."""
         return self.directory.machines.get(self.machine)
 
+    @property
+    def database_error(self) -> str:
+        """A renewal that this machine's own disk held up says nothing about the database."""
+        return "" if self.keeper.takeovers.memory.trouble else self.keeper.database_error
+
     async def close(self) -> None:
         await self.coordinator.close()
         await self.requests.close()
@@ -92,6 +98,7 @@ async def open_fleet(config: Config) -> Fleet:
         counts=counts,
     )
     await keeper.load()
+    keeper.takeovers.ask_word = over(peers)
     coordinator.lapsed = requests.lapsed = keeper.takeovers.lapsed
     return Fleet(
         section.machine,

@@ -105,6 +105,8 @@ class Memory:
         self._waiting: list[tuple[Change, asyncio.Future[None]]] = []
         self._writing: asyncio.Task[None] | None = None
         self.now: FleetMemory
+        self.trouble = ""
+        """Why the file could not be written last; "" = it was."""
 
     async def load(self, boot: str, now: float, policy: LeasePolicy) -> None:
         memory = await asyncio.to_thread(_load, self._path, boot)
@@ -132,10 +134,12 @@ class Memory:
                     await asyncio.to_thread(_save, self._path, memory)
                     self.now = memory
             except Exception as error:
+                self.trouble = str(error)
                 for _, done in asked:
                     if not done.done():
                         done.set_exception(error)
             else:
+                self.trouble = ""
                 for _, done in asked:
                     if not done.done():
                         done.set_result(None)

@@ -8,12 +8,13 @@ from agent.clock import boot_now
 from agent.core.fleet.figures import FleetCounts
 from agent.core.fleet.lease import Lease, LeasePolicy
 from agent.core.fleet.promises import Takeover, begin_takeover, settle
-from agent.core.fleet.sightings import Sightings, look
-from agent.core.fleet.takeover import Peer, Refusal, Standing, refuse_takeover
+from agent.core.fleet.sightings import Sightings, look, stands_still, vouched
+from agent.core.fleet.takeover import Peer, Refusal, Standing, Word, elsewhere, refuse_takeover
 from agent.fleet.coordinator import MachineRow, Member, Renewal
 from agent.fleet.fleet_file import FleetMemory, Memory, Rival
 from agent.fleet.places import machines_for
 from agent.fleet.postgres.coordinator import PostgresCoordinator
+from agent.fleet.words import MOST, AskWord, words_of
 
 log = logging.getLogger(__name__)
 
@@ -31,10 +32,18 @@ class Takeovers:
     """The machines, as they were read last."""
     _read_at: float = field(init=False, default=0.0)
     sightings: Sightings = field(init=False, default_factory=Sightings)
+    ask_word: AskWord | None = field(init=False, default=None)
+    server: str = field(init=False, default="")
+    """How the database named itself in the last renewal."""
+    _words: dict[int, Word] = field(init=False, default_factory=dict)
+    """What machines said whose numbers stand still."""
 
     async def see(self, member: Member, renewal: Renewal, answered: float) -> None:
         """Take in what a renewal's answer, there at `answered`, tells of the other machines."""
+        before, self.server = self.sightings.machines, renewal.server
         self.sightings = look(self.sightings, renewal.renewals, answered, self.policy)
+        moved = {id for id, it in before.items() if it.renewals != renewal.renewals.get(id)}
+        self._words = {id: it for id, it in self._words.items() if id not in moved}
         fresh = answered - self._read_at < READ_EVERY
         if fresh and not renewal.alive - self.rows.keys() and not self._others(member):
             return
@@ -50,11 +59,34 @@ class Takeovers:
 
     async def take_over(self, member: Member, lease: Lease, renewal: Renewal) -> None:
         """Whatever may be taken over now."""
+        await self._ask(member)
         for id in self._others(member):
             row = self.rows.get(id)
             same = row is not None and row.renewals == renewal.renewals[id]
             if row is not None and same and self._refusal(member, lease, row) is None:
                 await self._move_sessions_of(row, member, lease)
+
+    @property
+    def elsewhere(self) -> list[str]:
+        """The names of machines that renew their leases in another database."""
+        found = elsewhere(self._words, self.server)
+        return sorted(row.name for id, row in self.rows.items() if id in found)
+
+    async def _ask(self, member: Member) -> None:
+        """One that says that its lease holds counts as seen: by promises, or in another database,
+        its number here stands still."""
+        still = stands_still(self.sightings, boot_now(), self.policy) - {member.id}
+        if self.ask_word is None or not still:
+            return
+        longest = sorted(still, key=lambda id: self.sightings.machines[id].at)[:MOST]
+        rows = [(id, self.rows[id]) for id in longest if id in self.rows]
+        words = await words_of(rows, member, self.ask_word, self.policy.renew_every / 2)
+        self._words |= words
+        holding = {id for id, it in words.items() if it.holds}
+        now, ttl = boot_now(), self.policy.ttl
+        self.sightings = vouched(self.sightings, holding, now)
+        silent = {id for id, it in self.sightings.machines.items() if now >= it.at + ttl}
+        self._words = {id: it for id, it in self._words.items() if id not in silent}
 
     def lapsed(self) -> dict[int, int]:
         """Machines whose number stands still for so long that they may be taken over: id → it."""
@@ -66,7 +98,9 @@ class Takeovers:
         return [id for id in self.lapsed() if id != member.id]
 
     def _refusal(self, member: Member, lease: Lease, row: MachineRow) -> Refusal | None:
-        me = Standing(member.id, lease, self.memory.now.promises, self.sightings)
+        found = elsewhere(self._words, self.server)
+        promises = self.memory.now.promises
+        me = Standing(member.id, lease, promises, self.sightings, elsewhere=found)
         peer = Peer(row.id, row.epoch, frozenset(row.rivals), row.sessions)
         return refuse_takeover(me, peer, boot_now(), self.policy)
 

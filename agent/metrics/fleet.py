@@ -10,6 +10,8 @@ _GAUGES = (
     ("database_reachable", "1 while the last renewal reached the fleet's database."),
     ("halted", "1 while no session changes its machine until an operator accepts a loss."),
     ("commands_waiting", "1 while stored commands wait for this machine."),
+    ("unwritable", "1 while this machine cannot keep what it must remember, and renews no lease."),
+    ("elsewhere", "Other machines that renew their leases in another database."),
     ("apart", "Other machines that do not answer, or would not promise to wait for this one."),
     ("copy_bytes", "Sealed bytes of the newest copies of this machine's sessions."),
 )

@@ -15,6 +15,7 @@ from agent.api.placement import still_placed
 from agent.api.present import show_published
 from agent.api.server import Server
 from agent.config.sections import ApiSection
+from agent.core.fleet.takeover import Word
 from agent.core.model import Instance, InstanceId
 from agent.core.view import InstanceView
 from agent.fleet.coordinator import Machine, MachineRow, Member, NewSession
@@ -53,6 +54,8 @@ class Status:
     waiting: Sequence[tuple[str, str, str]] = (("lost", "no machine is alive", "m9"),)
     moving: Sequence[tuple[str, str]] = (("sales", "m2"),)
     apart: Mapping[str, str] = field(default_factory=dict)
+    elsewhere: Sequence[str] = ()
+    memory_error: str = ""
 
 
 @dataclass
@@ -70,6 +73,7 @@ class Face:
     place_on: str = ""
     asked: list[tuple[Any, ...]] = field(default_factory=list)
     promises: bool = True
+    word: Word = field(default_factory=lambda: Word(True, "the database of this fleet"))
 
     async def status(self) -> Status:
         return Status(await self.coordinator.machines())

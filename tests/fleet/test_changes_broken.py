@@ -96,6 +96,9 @@ async def test_a_change_follows_no_copy_of_an_earlier_owner(site: Any, tmp_path:
     number = stored.number
     told = await store(b.member, SHOP, owned.epoch, b"x", number=number + 1, after=number)
     assert told is None, "a whole copy is wanted"
+    later = replace(b.member, epoch=b.member.epoch + 1)
+    told = await store(later, SHOP, owned.epoch, b"x", number=number + 1, after=number)
+    assert told is False, "a machine that was taken over stores nothing"
     assert await b.coordinator.stored(SHOP) == stored
 
 

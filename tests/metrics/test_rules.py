@@ -300,6 +300,8 @@ EXACT: Mapping[str, Mapping[str, str]] = {
     "WaAgentRestarting": {},
     "WaFleetMachineLost": {"state": "lost"},
     "WaFleetDatabaseUnreachable": {},
+    "WaFleetDiskRefuses": {},
+    "WaFleetTwoDatabases": {},
     "WaFleetMachinesApart": {},
     "WaFleetSessionsWait": {"state": "waiting"},
     "WaFleetCopiesBehind": {},

@@ -146,6 +146,8 @@ ALERTS = """
     WaWebhookBacklog 300 warning
     WaFleetMachineLost 60 critical
     WaFleetDatabaseUnreachable 60 critical
+    WaFleetDiskRefuses 60 critical
+    WaFleetTwoDatabases 60 critical
     WaFleetMachinesApart 60 critical
     WaFleetSessionsWait 120 critical
     WaFleetCopiesBehind 300 warning

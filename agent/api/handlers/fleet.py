@@ -64,6 +64,8 @@ async def show(call: Call) -> Json:
         ],
         "moving": [{"id": id, "to": to} for id, to in status.moving],
         "apart": [{"machine": name, "why": why} for name, why in status.apart.items()],
+        "elsewhere": list(status.elsewhere),
+        "memory_error": status.memory_error,
     }
 
 
@@ -137,7 +139,9 @@ async def promise(call: Call) -> Json:
     accepted = call.request.headers.get(ACCEPTED_LOSS, "")
     machine, epoch = body["machine"], body["epoch"]
     if body.get("rehearsal"):
-        return {"promised": face.would_promise(machine, epoch, accepted)}
+        word = face.word
+        told = {"holds": word.holds, "renewed_in": word.renewed_in}
+        return {"promised": face.would_promise(machine, epoch, accepted), **told}
     return {"promised": await face.promise(machine, epoch, accepted)}
 
 

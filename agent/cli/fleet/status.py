@@ -34,8 +34,9 @@ def status(options: argparse.Namespace) -> int:
 def _is_good(fleet: dict[str, Any]) -> bool:
     """All run where they should, and would without the database."""
     lost = [it["name"] for it in fleet["machines"] if state_of(it) == "lost"]
-    amiss = lost or fleet["halted"] or fleet["waiting"] or _apart(fleet)
-    return fleet["database"]["reachable"] and fleet["lease"]["holds"] and not amiss
+    amiss = lost or fleet["halted"] or fleet["waiting"] or _apart(fleet) or fleet.get("elsewhere")
+    able = fleet["database"]["reachable"] and not fleet.get("memory_error")
+    return able and fleet["lease"]["holds"] and not amiss
 
 
 def _apart(fleet: dict[str, Any]) -> dict[str, str]:
@@ -64,12 +65,20 @@ def _about(fleet: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield "database", f"answers{since}"
     else:
         yield "database", f"has not answered{since}: {database['error']}"
+    if why := fleet.get("memory_error"):
+        yield "disk", f"{why}: this machine renews no lease, and its sessions go to other ones"
     if old := fleet.get("machines_as_of_seconds"):
         yield "machines", f"below as they were {duration(old)} ago, and what waits as well"
     if fleet["halted"]:
         yield "halted", f"{fleet['halted']} (wa-agent fleet accept)"
     elif not fleet["settled"] and database["reachable"]:
         yield "database", "started a moment ago; no session changes its machine yet"
+    if names := fleet.get("elsewhere"):
+        yield (
+            "databases",
+            f"{', '.join(names)} renew in another database than this machine: two of them take"
+            " writes, and no session changes its machine; stop the one that is not to go on",
+        )
     if apart := _apart(fleet):
         reasons = "; ".join(f"{name}: {why}" for name, why in apart.items())
         yield "apart", f"without the database the sessions would stop, because of {reasons}"

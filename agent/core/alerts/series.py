@@ -218,6 +218,8 @@ SESSIONS_WITHOUT_MACHINE = _fleet(
 )
 FLEET_DATABASE = _fleet("wa_fleet_database_reachable", lambda fleet: fleet.database_reachable)
 FLEET_HALTED = _fleet("wa_fleet_halted", lambda fleet: fleet.halted)
+FLEET_UNWRITABLE = _fleet("wa_fleet_unwritable", lambda fleet: fleet.unwritable)
+MACHINES_ELSEWHERE = _fleet("wa_fleet_elsewhere", lambda fleet: fleet.elsewhere)
 MACHINES_APART = _fleet("wa_fleet_apart", lambda fleet: fleet.apart)
 COPY_AGE = _fleet("wa_fleet_copy_age_seconds", lambda fleet: fleet.copy_age_max)
 CERTIFICATE_ENDS = Series(

@@ -47,6 +47,10 @@ class FleetFigures:
     """Planned moves away from this machine that are under way."""
     commands_waiting: bool
     """Stored commands waited for this machine at its last renewal."""
+    unwritable: bool = False
+    """This machine cannot keep what it must remember, and renews no lease."""
+    elsewhere: int = 0
+    """Other machines that renew their leases in another database."""
     apart: int = 0
     """Other machines that would not promise to wait for this one."""
     copy_age_max: float = 0.0

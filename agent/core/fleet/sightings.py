@@ -5,7 +5,7 @@ the machine's own lease has ended: its last renewal began before the number was 
 """
 
 from collections.abc import Mapping, Set
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from agent.core.fleet.lease import LeasePolicy
 
@@ -39,6 +39,18 @@ def look(
         same = in_touch and known is not None and known.renewals == number
         seen[machine] = known if same and known else Sighting(number, answered)
     return Sightings(answered, seen)
+
+
+def stands_still(sightings: Sightings, now: float, policy: LeasePolicy) -> frozenset[int]:
+    """The machines that are asked whether they live: they may be taken over soon."""
+    seen = sightings.machines.items()
+    return frozenset(it for it, last in seen if now >= last.at + policy.ttl / 2)
+
+
+def vouched(sightings: Sightings, machines: Set[int], now: float) -> Sightings:
+    """They said at `now` that their leases hold: as if they had been seen renewing."""
+    told = {it: replace(last, at=now) for it, last in sightings.machines.items() if it in machines}
+    return replace(sightings, machines={**sightings.machines, **told})
 
 
 def rivals_after(

@@ -1,6 +1,6 @@
 """Whether this machine may take over another one's sessions, and which of them move."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -17,6 +17,8 @@ class Refusal(StrEnum):
     OWN_LEASE = "own_lease"
     RENEWS = "renews"
     PROMISED = "promised"
+    TWO_DATABASES = "two_databases"
+    """A machine renews its lease in another database: who owns what is true in neither."""
     NOT_A_RIVAL = "not_a_rival"
     """The machine did not know this one at its last renewal and may still run its sessions without
     the database; an operator who knows that it is dead can forget it."""
@@ -34,6 +36,23 @@ class Peer:
 
 
 @dataclass(frozen=True, slots=True)
+class Word:
+    """What a machine says of itself while its number in the database stands still."""
+
+    holds: bool
+    """Its lease holds, by a renewal or by promises."""
+    renewed_in: str = ""
+    """How the database names itself that took the renewal; "" = it holds by promises."""
+
+
+def elsewhere(words: Mapping[int, Word], server: str) -> frozenset[int]:
+    """The machines that renew their leases in another database than this one."""
+    return frozenset(
+        id for id, it in words.items() if it.holds and it.renewed_in not in ("", server)
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class Standing:
     """This machine, as far as a takeover asks for it."""
 
@@ -42,6 +61,8 @@ class Standing:
     promises: Promises
     sightings: Sightings
     halted: bool = False
+    elsewhere: frozenset[int] = frozenset()
+    """Machines that renew in another database."""
 
 
 def refuse_takeover(me: Standing, peer: Peer, now: float, policy: LeasePolicy) -> Refusal | None:
@@ -51,6 +72,8 @@ def refuse_takeover(me: Standing, peer: Peer, now: float, policy: LeasePolicy) -
         return Refusal.EMPTY
     if me.halted:
         return Refusal.HALTED
+    if me.elsewhere:
+        return Refusal.TWO_DATABASES
     if not me.lease.holds(now):
         return Refusal.OWN_LEASE
     if lapses is None or now < lapses:

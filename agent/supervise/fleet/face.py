@@ -9,7 +9,7 @@ from typing import Any
 from agent.clock import boot_now
 from agent.core.fleet.figures import FleetFigures, machine_state
 from agent.core.fleet.placement import Placing, place
-from agent.core.fleet.takeover import Failover
+from agent.core.fleet.takeover import Failover, Word
 from agent.core.model import Instance, InstanceId
 from agent.core.view import InstanceView
 from agent.errors import InvalidRequest, NotFound, Refused, TryLater, WaError
@@ -21,6 +21,7 @@ from agent.fleet.peers import Peers, Sent
 from agent.fleet.places import place_of
 from agent.fleet.postgres.coordinator import PostgresCoordinator
 from agent.fleet.rivals import promised
+from agent.fleet.words import word_of
 from agent.supervise.fleet.comparing import Comparing
 from agent.supervise.fleet.moves import LOOK_EVERY, Moves
 from agent.supervise.fleet.owner import FleetOwner, Wishes
@@ -50,6 +51,10 @@ class FleetStatus:
     """Planned moves under way from this machine: id, the machine's name."""
     apart: Mapping[str, str]
     """By name, why another machine would not promise to wait for this one."""
+    memory_error: str
+    """Why this machine cannot keep what it must remember, and renews no lease; "" = it can."""
+    elsewhere: Sequence[str]
+    """Machines that renew their leases in another database."""
 
 
 @dataclass(slots=True, eq=False, repr=False)
@@ -94,8 +99,8 @@ class FleetFace:
         return FleetStatus(
             self.fleet.machine,
             self.address,
-            not keeper.database_error,
-            keeper.database_error,
+            not self.fleet.database_error,
+            self.fleet.database_error,
             keeper.database_since_wall,
             left > 0,
             left,
@@ -107,6 +112,8 @@ class FleetFace:
             self._waiting(),
             self.moves.listed,
             self.fleet.rehearsal.apart,
+            keeper.takeovers.memory.trouble,
+            keeper.takeovers.elsewhere,
         )
 
     async def _machines(self) -> tuple[Sequence[MachineRow], float]:
@@ -141,7 +148,8 @@ class FleetFace:
             states[state] = states.get(state, 0) + 1
         return FleetFigures(
             machine=self.fleet.machine,
-            database_reachable=not keeper.database_error,
+            database_reachable=not self.fleet.database_error,
+            unwritable=bool(keeper.takeovers.memory.trouble),
             lease_seconds_left=max(keeper.lease.until - boot_now(), 0.0),
             halted=bool(keeper.halted),
             machines=states,
@@ -150,6 +158,7 @@ class FleetFace:
             moving=len(self.moves.listed),
             commands_waiting=keeper.commands_wait,
             apart=len(self.fleet.rehearsal.apart),
+            elsewhere=len(keeper.takeovers.elsewhere),
             copy_age_max=max(self.replicas.behind_seconds(), self.baggage.behind_seconds()),
             copy_bytes=self.replicas.stored_bytes(),
             certificate_ends_wall=self.certificate.ends_wall(),
@@ -182,6 +191,11 @@ class FleetFace:
         """Whether it would promise that now; nothing is promised."""
         memory, policy = self.fleet.keeper.memory, self.fleet.policy
         return promised(memory, machine, epoch, accepted, policy) is not None
+
+    @property
+    def word(self) -> Word:
+        """What this machine says of its lease to one that may take it over."""
+        return word_of(self.fleet.keeper)
 
     async def move(self, id: InstanceId, to: str | None, why: str) -> str:
         """Begin a planned move of a session of this machine; the name of its next owner."""

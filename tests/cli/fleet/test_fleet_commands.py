@@ -69,6 +69,8 @@ async def test_status_shows_machines_and_what_waits_or_moves(api: FleetApi, cli:
             "below as they were 1 min 1 s ago",
         ),
         ({"halted": "a change of owners was lost"}, "lost (wa-agent fleet accept)"),
+        ({"memory_error": "cannot write fleet.json: No space"}, "No space: this machine renews no"),
+        ({"elsewhere": ["b"]}, "b renew in another database than this machine"),
         (
             {"apart": [{"machine": "b", "why": "no route to it"}]},
             "without the database the sessions would stop, because of b: no route to it",

@@ -14,8 +14,9 @@ from agent.api.http.openapi import plain_path
 from agent.api.routes import ROUTES
 from agent.core.fleet.headers import CALLER
 from agent.core.model import InstanceId
-from agent.fleet.coordinator import Machine, NewSession
+from agent.fleet.coordinator import Machine, Member, NewSession
 from agent.fleet.peers import Sent, refuse_peer
+from agent.fleet.words import over
 from tests.fleet.machines import BEARER, AMachine, Fleet
 from tests.standin.evolution.certificates import Certificates
 
@@ -170,7 +171,8 @@ async def test_only_a_machine_of_the_fleet_gets_a_promise(two: Two) -> None:
     assert await first.face.peers.rehearse_promise(row, 1, 7) == "it answers, and would not promise"
     second.face.promises = True
     assert await first.face.peers.rehearse_promise(row, 1, 7) == ""
-    assert [it[0] for it in second.face.asked[2:]] == ["rehearsal", "rehearsal"]
+    assert await over(first.face.peers)(row, Member(1, 7, 0)) == second.face.word
+    assert [it[0] for it in second.face.asked[2:]] == ["rehearsal"] * 3
     asked = {"json": {"machine": 1, "epoch": 7}}
     admin = await second.key("an admin", "admin")
     for headers in ({}, admin, {"Authorization": "Fleet 00"}):
@@ -178,7 +180,7 @@ async def test_only_a_machine_of_the_fleet_gets_a_promise(two: Two) -> None:
         assert found == (401, "fleet_bearer")
     async with second.local() as client:
         assert (await client.post("/api/fleet/promise", **asked)).status == 401
-    assert len(second.face.asked) == 4
+    assert len(second.face.asked) == 5
 
 
 async def test_wrong_bearers_are_audited_and_slowed_and_the_right_one_is_not(

@@ -31,6 +31,22 @@ def fleet() -> tuple[Alert, ...]:
             "this machine does not reach the fleet's database",
         ),
         Alert(
+            "WaFleetDiskRefuses",
+            group,
+            Severity.CRITICAL,
+            1 * MINUTE,
+            is_(s.FLEET_UNWRITABLE),
+            "this machine's state disk takes no writes: it renews no lease, its sessions leave it",
+        ),
+        Alert(
+            "WaFleetTwoDatabases",
+            group,
+            Severity.CRITICAL,
+            1 * MINUTE,
+            above(s.MACHINES_ELSEWHERE, 0.0),
+            "{value} machines renew in another database: no session changes its machine",
+        ),
+        Alert(
             "WaFleetMachinesApart",
             group,
             Severity.CRITICAL,
