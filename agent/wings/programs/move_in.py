@@ -1,10 +1,11 @@
-"""`import pm2`: what pm2 runs becomes [[program]] tables and instances, disabled."""
+"""`import pm2`, `import FILE.service`: bots of pm2 or systemd become [[program]] tables and
+instances, disabled."""
 
 import argparse
 import os
 import shlex
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,13 +19,15 @@ from agent.config.settings_file import change_rows, with_rows
 from agent.engines.program.declaration import ProgramDeclaration
 from agent.errors import InvalidRequest, Refused
 from agent.log import clean
-from agent.wings.programs.pm2 import Bot, as_row, free_id, read_list, render
-from agent.wings.programs.pm2_list import Pm2List, read_pm2
+from agent.wings.programs.moved import Bot, as_row, free_id, render
+from agent.wings.programs.pm2 import read_list
+from agent.wings.programs.pm2_list import read_pm2
 from agent.wings.programs.settings import hide_values, programs_of
+from agent.wings.programs.unit import SUFFIX, read_unit
 
-SOURCE = "pm2"
-ALSO = " or from the bots that pm2 runs"
-PLACES = ", or the word pm2"
+SOURCE, UNIT = "pm2", "unit"
+ALSO = " or from the bots that pm2 or a systemd unit runs"
+PLACES = ", the word pm2, or a systemd unit's file (NAME.service)"
 _RELOADS, _EVERY = 15.0, 0.1
 BACKSLASH, QUOTE = "\\", "'"
 _NOT_FOR_PM2 = ("id", "replace", "enable")
@@ -35,21 +38,39 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--dump", metavar="FILE", help="of pm2: what `pm2 save` wrote; default: what pm2 runs now"
     )
-    parser.add_argument("--config", metavar="FILE", help="of pm2: the agent.toml that is added to")
+    parser.add_argument(
+        "--config", metavar="FILE", help="of pm2 and units: the agent.toml that is added to"
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Listed:
+    """What another manager runs, and how its bots are ended there, for good."""
+
+    manager: str
+    source: str
+    """What it was read from, for people."""
+    bots: Sequence[Bot]
+    ends: Callable[[Bot], str]
 
 
 def import_sessions(options: argparse.Namespace) -> int | None:
     """None: the source is another one."""
-    if options.source != SOURCE:
-        if options.dump or options.config:
-            raise InvalidRequest("cannot use --dump and --config but for pm2", field="dump")
+    if options.source == SOURCE:
+        manager = SOURCE
+    elif options.source.endswith(SUFFIX) and Path(options.source).is_file():
+        manager = UNIT
+    elif options.dump or options.config:
+        raise InvalidRequest("cannot use --dump and --config but for pm2 and units", field="dump")
+    else:
         return None
-    _refuse_foreign(options)
+    _refuse_foreign(options, manager)
     path = config_path(options.config, os.environ)
     if path is None:
-        raise InvalidRequest("cannot import from pm2: --config names agent.toml", field="config")
-    listed = read_pm2(options.dump or "", os.environ)
-    bots = _wanted(read_list(listed.raw, os.environ), getattr(options, "only", []))
+        words = f"cannot import from {manager}: --config names agent.toml"
+        raise InvalidRequest(words, field="config")
+    listed = _of_pm2(options) if manager == SOURCE else _of_unit(options)
+    bots = listed.bots
     config = load_config(path, os.environ)
     if options.dry_run:
         new = _named(bots, config)
@@ -58,21 +79,41 @@ def import_sessions(options: argparse.Namespace) -> int | None:
             replace(bot, programs=[hide_values(its) for its in bot.programs])
             for bot in _only(bots, new)
         ]
-        return _tell(options, listed, ids, _Told(bots, "nothing is changed", render(hidden)))
+        tables = render(hidden, listed.manager)
+        return _tell(options, listed, ids, _Told("nothing is changed", tables))
     client = client_of(options)
     client.open_socket().close()  # before anything is written
     new = _named(bots, config)
-    _declare(path, bots, new)
+    _declare(path, listed, new)
     ids = _create(client, path, bots)
-    return _tell(options, listed, ids, _Told(bots, f"{len(new)} [[program]] added to {path}"))
+    return _tell(options, listed, ids, _Told(f"{len(new)} [[program]] added to {path}"))
 
 
-def _refuse_foreign(options: argparse.Namespace) -> None:
-    """What pm2 runs may not run here too: a person enables each, with pm2's stopped."""
+def _of_pm2(options: argparse.Namespace) -> _Listed:
+    listed = read_pm2(options.dump or "", os.environ)
+    bots = _wanted(read_list(listed.raw, os.environ), getattr(options, "only", []))
+    pm2 = listed.command
+    # pm2 ends it, and forgets it for the next boot, before ours may start: never both.
+    return _Listed(
+        SOURCE, listed.source, bots, lambda bot: f"{pm2} stop {_quoted(bot.name)} && {pm2} save"
+    )
+
+
+def _of_unit(options: argparse.Namespace) -> _Listed:
+    if options.dump or getattr(options, "only", []):
+        raise InvalidRequest("cannot use --dump and --only for a unit", field="dump")
+    file = Path(options.source).absolute()
+    user = " --user" if "systemd/user" in str(file.parent) else ""
+    ends = f"systemctl{user} disable --now {_quoted(file.name)}"
+    return _Listed(UNIT, str(file), [read_unit(file)], lambda _bot: ends)
+
+
+def _refuse_foreign(options: argparse.Namespace, manager: str) -> None:
+    """What another runs may not run here too: a person enables each, with the other's stopped."""
     for name in _NOT_FOR_PM2:
         if getattr(options, name):
             raise InvalidRequest(
-                f"cannot use {name} for pm2: each bot becomes a disabled instance of its name",
+                f"cannot use {name} for {manager}: a bot becomes a disabled instance of its name",
                 field=name,
             )
 
@@ -113,11 +154,11 @@ def _only(bots: Sequence[Bot], new: set[str]) -> list[Bot]:
     return [bot for bot in rest if bot.programs]
 
 
-def _declare(path: Path, bots: Sequence[Bot], new: set[str]) -> None:
-    if not (adding := _only(bots, new)):
+def _declare(path: Path, listed: _Listed, new: set[str]) -> None:
+    if not (adding := _only(listed.bots, new)):
         return
     rows = [as_row(program) for bot in adding for program in bot.programs]
-    text = render(adding)
+    text = render(adding, listed.manager)
     change_rows(
         path, lambda old: with_rows(old, "program", rows, text), os.environ, "add programs to"
     )
@@ -174,20 +215,21 @@ def _create_one(client: Client, path: Path, id: str, settings: Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class _Told:
-    bots: Sequence[Bot]
     done: str
     tables: str = ""
     """What a dry run would add."""
 
 
-def _tell(options: argparse.Namespace, listed: Pm2List, ids: Mapping[str, str], told: _Told) -> int:
-    shown, lines = [], [f"read from {listed.source}; {told.done}"]
-    for bot in told.bots:
+def _tell(options: argparse.Namespace, listed: _Listed, ids: Mapping[str, str], told: _Told) -> int:
+    shown, lines = [], [f"read from {clean(listed.source)}; {told.done}"]
+    for bot in listed.bots:
         instances = [ids[program.name] for program in bot.programs if program.name in ids]
-        move = _move(bot, instances, listed.command) if instances and not bot.refused else ""
+        enable = [f"wa-agent enable {id}" for id in instances]
+        moves = bool(instances) and not bot.refused
+        move = " && ".join([listed.ends(bot), *enable]) if moves else ""
         shown.append(
             {
-                "pm2": bot.name,
+                listed.manager: bot.name,
                 "programs": [program.name for program in bot.programs],
                 "instances": instances,
                 "memory_limit": bot.memory_limit,
@@ -201,18 +243,13 @@ def _tell(options: argparse.Namespace, listed: Pm2List, ids: Mapping[str, str], 
         lines += [f"  not taken over: {note}" for note in bot.notes]
         lines += [f"  it does not move: {clean(bot.refused)}"] if bot.refused else []
         lines += [f"  {move}"] if move else []
-    lines += ["", "Each of these commands ends pm2's, then starts ours. On systemd, before it:"]
+    whose = "pm2's" if listed.manager == SOURCE else "the old unit"
+    lines += ["", f"Each of these commands ends {whose}, then starts ours. On systemd, before it:"]
     lines += ["  wa-agent programs drop-in PROGRAM prints what its unit must be shown"]
     answer = {"source": listed.source, "bots": shown, "tables": told.tables}
-    good = not any(bot.refused for bot in told.bots)
+    good = not any(bot.refused for bot in listed.bots)
     text = "\n".join([*told.tables.splitlines(), "", *lines]).strip()
     return print_answer(options, answer, text, good=good)
-
-
-def _move(bot: Bot, instances: Sequence[str], pm2: str) -> str:
-    """pm2 ends it, and forgets it for the next boot, before ours may start: never both."""
-    enable = " && ".join(f"wa-agent enable {id}" for id in instances)
-    return f"{pm2} stop {_quoted(bot.name)} && {pm2} save && {enable}"
 
 
 def _quoted(name: str) -> str:

@@ -5,15 +5,14 @@ import os
 import re
 import shlex
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from agent.engines.program.declaration import ProgramDeclaration, find_faults, variable_fault
 from agent.errors import InvalidRequest
+from agent.wings.programs.moved import LARGEST, Bot, free_id, plain_line
 
-LARGEST = 16 << 20
 NUMBER = "NODE_APP_INSTANCE"
 """Each process of one name has its own: a bot may choose its session by it."""
 _SHELLS = re.compile(
@@ -24,21 +23,6 @@ _SHELLS = re.compile(
 _USUAL = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _PLAIN = re.compile(r"[\w./@:=, -]+", re.ASCII)
 """A script of package.json that needs no shell."""
-
-
-@dataclass(slots=True)
-class Bot:
-    """One name in pm2's list."""
-
-    name: str
-    """pm2's own."""
-    programs: list[ProgramDeclaration] = field(default_factory=list)
-    """Of each of its processes."""
-    memory_limit: int = 0
-    notes: list[str] = field(default_factory=list)
-    """What has no counterpart here."""
-    refused: str = ""
-    """Why it does not move, all of it or from some process on."""
 
 
 def read_list(raw: bytes, shell: Mapping[str, str]) -> list[Bot]:
@@ -77,7 +61,7 @@ def _note_shared(bots: Sequence[Bot]) -> None:
     for bot in bots:
         mine = {program.folder for program in bot.programs}
         others = [
-            _line(its.name)
+            plain_line(its.name)
             for its in bots
             if its is not bot and mine & {program.folder for program in its.programs}
         ]
@@ -86,39 +70,6 @@ def _note_shared(bots: Sequence[Bot]) -> None:
                 f"it runs in one folder with {', '.join(others[:5])}: enable both only where each"
                 " has a session of its own"
             )
-
-
-def render(bots: Iterable[Bot]) -> str:
-    """Tables for agent.toml, each with what it leaves out above it."""
-    import tomli_w
-
-    parts = []
-    for bot in bots:
-        for number, program in enumerate(bot.programs):
-            lines = [f"# {_line(bot.name)} of pm2."]
-            lines += [f"# Not taken over: {note}" for note in bot.notes if not number]
-            parts.append("\n".join(lines) + "\n" + tomli_w.dumps({"program": [as_row(program)]}))
-    return "\n".join(parts)
-
-
-def as_row(program: ProgramDeclaration) -> dict[str, Any]:
-    """What differs from the defaults."""
-    row = {
-        "name": program.name,
-        "command": list(program.command),
-        "folder": program.folder,
-        "environment": list(program.environment),
-        "stop": program.stop if program.stop != ProgramDeclaration().stop else None,
-    }
-    return {key: value for key, value in row.items() if value}
-
-
-def free_id(name: str, taken: Iterable[str]) -> str:
-    """A name in the letters of an id that none of these is."""
-    plain = re.sub(r"[^a-z0-9_-]+", "-", name.lower()).strip("-_")[:40] or "bot"
-    others = set(taken)
-    ids = (plain, *(f"{plain}-{number}" for number in range(2, 10_000)))
-    return next(id for id in ids if id not in others)
 
 
 def _rows(raw: bytes) -> list[Mapping[str, Any]]:
@@ -178,7 +129,7 @@ def _node_in(path: str) -> str:
 def _command(row: Mapping[str, Any], path: str, folder: str) -> tuple[str, ...]:
     """With whole paths: pm2 found its interpreter by the PATH of a person's shell."""
     script, arguments = str(row.get("pm_exec_path", "")), _words(row.get("args"))
-    if own := _npm_script(script, arguments, folder):
+    if own := npm_script(script, arguments, folder):
         first, *rest = own
         local = Path(folder) / "node_modules" / ".bin"
         return (shutil.which(first, path=f"{local}:{path}") or first, *rest)
@@ -189,7 +140,7 @@ def _command(row: Mapping[str, Any], path: str, folder: str) -> tuple[str, ...]:
     return (found, *_words(row.get("node_args")), script, *arguments)
 
 
-def _npm_script(script: str, arguments: list[str], folder: str) -> list[str]:
+def npm_script(script: str, arguments: list[str], folder: str) -> list[str]:
     """The program that `npm start` or `npm run NAME` would start; [] where a shell must read it."""
     if Path(script).name not in ("npm", "npm-cli.js"):
         return []
@@ -206,7 +157,8 @@ def _npm_script(script: str, arguments: list[str], folder: str) -> list[str]:
 
 def _notes(row: Mapping[str, Any]) -> Iterator[str]:
     if when := row.get("cron_restart"):
-        yield f"restarts by the clock: a line of cron does it, {_line(when)} wa-agent restart ID"
+        line = f"{plain_line(when)} wa-agent restart ID"
+        yield f"restarts by the clock: a line of cron does it, {line}"
     if row.get("watch"):
         yield "restarts when its files change (watch)"
     if row.get("exec_mode") == "cluster_mode":
@@ -216,12 +168,12 @@ def _notes(row: Mapping[str, Any]) -> Iterator[str]:
     if row.get("autorestart") is False:
         yield "that it stays down when it ends (autorestart): here it is started again"
     if out := row.get("pm_out_log_path"):
-        yield f"its log file ({_line(out)}): what it prints goes on in the worker's log"
+        yield f"its log file ({plain_line(out)}): what it prints goes on in the worker's log"
     if row.get("uid"):
-        yield f"its user ({_line(row['uid'])}): `User=` in a drop-in of its unit sets one"
+        yield f"its user ({plain_line(row['uid'])}): `User=` in a drop-in of its unit sets one"
     script, arguments = str(row.get("pm_exec_path", "")), _words(row.get("args"))
     npm = Path(script).name in ("npm", "npm-cli.js")
-    if npm and not _npm_script(script, arguments, str(row.get("pm_cwd", ""))):
+    if npm and not npm_script(script, arguments, str(row.get("pm_cwd", ""))):
         yield "npm starts it: its library is noticed where `command` names the program itself"
 
 
@@ -233,7 +185,3 @@ def _words(value: object) -> list[str]:
 
 def _bytes(value: object) -> int:
     return value if type(value) is int and value >= 32 << 20 else 0
-
-
-def _line(value: object) -> str:
-    return "".join(sign if sign.isprintable() else " " for sign in str(value))[:200]

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agent.cli.copies.transfer import open_source
-from agent.wings.programs.pm2 import LARGEST
+from agent.wings.programs.moved import LARGEST
 
 _WITHIN = 60.0
 

@@ -10,7 +10,8 @@ import pytest
 
 from agent.config import load_config
 from agent.errors import InvalidRequest
-from agent.wings.programs.pm2 import read_list, render
+from agent.wings.programs.moved import render
+from agent.wings.programs.pm2 import read_list
 from agent.wings.programs.settings import programs_of
 
 SHELL = {"PIP_CERT": "/etc/ssl/ca.crt", "HOME": "/root"}
@@ -34,7 +35,7 @@ def test_a_bot_moves_with_command_folder_and_its_own_variables(tmp_path: Path) -
     raw = json.dumps([row(max_memory_restart=314572800, kill_timeout=30_000)]).encode()
     (bot,) = read_list(raw, SHELL)
     file = tmp_path / "agent.toml"
-    file.write_text(render([bot]))
+    file.write_text(render([bot], "pm2"))
     (program,) = programs_of(load_config(file, {}))
     assert program.name == "shop-bot"
     node = shutil.which("node", path="/bin") or "node"
@@ -68,7 +69,7 @@ def test_names_processes_and_interpreters_of_all_kinds() -> None:
     )
     assert bots[1].programs[0].command == ("/srv/shop/bot.js", "a", "b")
     assert bots[2].programs[0].command == ("/opt/tsx", "/srv/shop/bot.js")
-    tables = tomllib.loads(render(bots))
+    tables = tomllib.loads(render(bots, "pm2"))
     assert [table["name"] for table in tables["program"]] == ["many-1", "many-2", "many", "n-x"]
     assert list(tables) == ["program"]
 
@@ -133,6 +134,6 @@ def test_what_is_no_list_of_pm2_is_refused(raw: bytes) -> None:
 
 def test_half_a_character_of_pm2s_list_is_written_as_a_whole_one() -> None:
     bot = {"name": "a\ud83d", "pm_exec_path": "/srv/b.js", "env": {"KEY": "v\ud83d"}}
-    text = render(read_list(json.dumps([bot]).encode(), {}))
+    text = render(read_list(json.dumps([bot]).encode(), {}), "pm2")
     (program,) = tomllib.loads(text)["program"]
     assert "KEY=v?" in program["environment"]
