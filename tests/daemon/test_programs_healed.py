@@ -8,6 +8,7 @@ import pytest
 from tests.conftest import Eventually
 from tests.daemon.conftest import PATIENT, RunningAgent
 from tests.daemon.test_programs import declare
+from tests.daemon.test_vault import cli
 
 MEMORY = """
 [memory]
@@ -92,3 +93,27 @@ async def test_a_logout_of_a_bot_is_named_and_its_files_are_in_the_trash(
     await eventually(trash, 1, within=60)
     told = [sentence for _, sentence in await agent.story("shop")]
     assert any("the account removed this linked device" in sentence for sentence in told), told
+
+
+async def test_a_bot_that_fails_at_each_start_is_one_reason_one_alert_and_its_last_lines(
+    make_agent: Callable[..., RunningAgent], eventually: Eventually
+) -> None:
+    agent = make_agent("[alerts]\npatience = 0\n" + declare("fails"))
+    await agent.start(PATIENT)
+    body = {"id": "shop", "engine": "program", "settings": {"program": "fails"}}
+    await agent.do("POST", "/api/instance", body)
+
+    async def firing() -> list[str]:
+        alerts = (await agent.do("GET", "/api/alerts"))["alerts"]
+        mine = [its for its in alerts if its["labels"].get("session") == "shop"]
+        return sorted(its["name"] for its in mine)
+
+    async def failing() -> bool:
+        health = (await agent.show("shop"))["health"]
+        return health["reason"] == "program_failing" and bool(await firing())
+
+    await eventually(failing, within=60)
+    assert await firing() == ["WaSessionDown"]
+    status, said = await cli(agent, "why", "shop")
+    assert (status, "Cannot find module 'left-pad'" in said) == (0, True), said
+    assert "hunter2" not in said
