@@ -69,6 +69,8 @@ class Wing:
     """Has ALERTS: its rows of the table of alerts; `runbook.md` beside it says what to do."""
     runbook: str = ""
     """The path of its page that has a part for each alert, which alerts link to."""
+    described: str = ""
+    """The path that lists all routes, for clients' programmers."""
     panels: tuple[str, ...] = ()
     """Scripts in its folder `page` that export `makePanel`: panels of the dashboard's page of the
     agent."""
@@ -92,6 +94,11 @@ def wings() -> tuple[Wing, ...]:
 def runbook_page() -> str:
     """The path of the page that alerts link to; "" without one."""
     return next((wing.runbook for wing in wings() if wing.runbook), "")
+
+
+def described_at() -> str:
+    """The path that lists all routes; "" without one."""
+    return next((wing.described for wing in wings() if wing.described), "")
 
 
 @cache

@@ -8,7 +8,7 @@ from aiohttp.typedefs import Middleware
 
 from agent.api.http.audit import REQUEST_ID, ROUTE, path_of
 from agent.api.http.auth import ANONYMOUS, Caller, identify, require
-from agent.api.http.call import Call, Face, Parts, Route, read_call
+from agent.api.http.call import Call, Face, Parts, Route, plain_path, read_call
 from agent.api.http.envelope import (
     HEADERS,
     error_answer,
@@ -17,7 +17,6 @@ from agent.api.http.envelope import (
     new_request_id,
 )
 from agent.api.http.guard import check_crowd, check_entrance, is_hook
-from agent.api.http.openapi import plain_path
 from agent.api.routes import ROUTES, face_routes
 from agent.api.timely import run_in_time
 from agent.core.fleet.headers import MACHINE

@@ -1,13 +1,8 @@
 """The table of all routes: path, right, handler, summary, fields."""
 
-import json
 from collections.abc import Iterator
 from dataclasses import replace
-from functools import cache
 
-from aiohttp import web
-
-from agent import VERSION
 from agent.api import placement
 from agent.api.handlers import (
     backends,
@@ -28,8 +23,7 @@ from agent.api.handlers import (
 )
 from agent.api.handlers.qr import show_qr
 from agent.api.http.auth import Right
-from agent.api.http.call import Call, Route
-from agent.api.http.openapi import describe
+from agent.api.http.call import Route
 from agent.api.timely import WAIT
 from agent.core.model import ID_PATTERN
 from agent.vault.folders import NAME_PATTERN
@@ -53,15 +47,6 @@ def face_routes() -> Iterator[Route]:
     """The paths that another program's clients know. They are in no description of ours."""
     for module in modules_of("face"):
         yield from module.ROUTES
-
-
-async def show_openapi(_call: Call) -> web.Response:
-    return web.Response(body=_described(), content_type="application/json")
-
-
-@cache
-def _described() -> bytes:
-    return json.dumps(describe(ROUTES, VERSION), separators=(",", ":")).encode() + b"\n"
 
 
 def _intent(name: str, summary: str) -> Route:
@@ -152,7 +137,6 @@ ROUTES: tuple[Route, ...] = (
     Route("GET", "/metrics", READ, monitoring.metrics, "Metrics for Prometheus"),
     Route("GET", "/healthz", OPEN, monitoring.alive, "Alive: the loop turns", answers=(200, 503)),
     Route("GET", "/readyz", OPEN, monitoring.ready, "Ready: all sessions are restored", answers=(200, 503)),  # noqa: E501
-    Route("GET", "/openapi.json", OPEN, show_openapi, "This description"),
     *(
         replace(route, area=route.area or wing.title.capitalize())
         for wing in wings() if wing.routes

@@ -5,10 +5,9 @@ import time
 
 from aiohttp import web
 
-from agent.api.http.call import Call, Json
+from agent.api.http.call import Call, Json, plain_path
 from agent.api.http.envelope import json_answer
 from agent.api.http.fields import INTEGER, Field
-from agent.api.http.openapi import plain_path
 from agent.api.present import show_backend, show_instance
 from agent.core.model import Category, InstanceId
 from agent.core.view import BackendView, InstanceView

@@ -7,7 +7,7 @@ import aiohttp
 import pytest
 
 from agent.api.http.auth import Right
-from agent.api.http.openapi import plain_path
+from agent.api.http.call import plain_path
 from agent.api.routes import ROUTES
 from agent.core.model import ConnectionStatus, InstanceId
 from agent.engines.base import Qr

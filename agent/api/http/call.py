@@ -1,6 +1,7 @@
 """A route, and a request that it admitted: the input of a handler."""
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -84,6 +85,14 @@ class Listener:
     key: str
     """The id of its key; "" = it showed none."""
     subscription: Subscription
+
+
+PATH_PARAMETER = re.compile(r"\{(\w+)(?::([^{}]*(?:\{[^{}]*\}[^{}]*)*))?\}")
+
+
+def plain_path(path: str) -> str:
+    """The path of a route without its patterns; also the `route` label of the metrics."""
+    return PATH_PARAMETER.sub(r"{\1}", path)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from typing import Any
 from aiohttp import web
 
 from agent.errors import Unauthorized, WaError
+from agent.wing import described_at
 
 HEADERS: Mapping[str, str] = {
     "X-Content-Type-Options": "nosniff",
@@ -53,7 +54,7 @@ def error_answer(error: WaError, request_id: str) -> web.Response:
 
 _LIBRARY_CODES = {404: "unknown_route", 405: "method_not_allowed", 413: "too_large"}
 _LIBRARY_WORDS = {
-    404: "cannot find this address; /openapi.json lists all routes",
+    404: "cannot find this address",
     405: "cannot use this method here",
     413: "cannot read the body: it is too large",
     417: "cannot meet what the Expect header asks for",
@@ -65,6 +66,8 @@ def library_error_answer(
 ) -> web.Response:
     """The envelope around an error of the HTTP library."""
     words = _LIBRARY_WORDS.get(status) or f"cannot answer: {HTTPStatus(status).phrase.lower()}"
+    if status == HTTPStatus.NOT_FOUND and (path := described_at()):
+        words += f"; {path} lists all routes"
     code = _LIBRARY_CODES.get(status, "internal" if status >= 500 else "invalid_request")
     answer = json_answer(error_body(code, words, None, request_id), status=status)
     if headers and "Allow" in headers:

@@ -8,8 +8,7 @@ from typing import Any
 
 from aiohttp import web
 
-from agent.api.http.call import Call, Json, Route
-from agent.api.http.openapi import plain_path
+from agent.api.http.call import Call, Json, Route, plain_path
 from agent.api.routes import ROUTES
 from agent.errors import Refused
 

@@ -12,6 +12,7 @@ from agent.cli.client import Client
 from agent.cli.command import Subparsers, add_command
 from agent.cli.sessions.qr import draw_code
 from agent.errors import WaError
+from agent.wing import described_at
 
 SETTINGS = Path(__file__).with_name("demo.toml")
 INSTANCE = "demo"
@@ -98,7 +99,7 @@ def _is_shown(client: Client, socket: Path) -> bool:
 def _say_the_rest(client: Client, socket: Path, listen: str) -> None:
     if client.get("/api/health")["agent"]["not_listening"]:
         print(f"No HTTP yet: another program has {listen}; another port: --listen 127.0.0.1:PORT")
-    elif "/" in client.get("/openapi.json")["paths"]:
+    elif (path := described_at()) and "/" in client.get(path)["paths"]:
         print(f"Dashboard:  http://{listen}/")
     print(f"Look:       {_command(socket)} list")
     print("Stop:       Ctrl+C", flush=True)

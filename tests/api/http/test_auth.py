@@ -7,7 +7,7 @@ import aiohttp
 import pytest
 
 from agent.api.http.auth import Caller, KeyRing, Right, is_loopback, parse_scopes
-from agent.api.http.openapi import plain_path
+from agent.api.http.call import plain_path
 from agent.api.routes import ROUTES
 from agent.core.model import InstanceId
 from agent.errors import InvalidRequest, NotFound, Unauthorized

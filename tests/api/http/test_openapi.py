@@ -125,3 +125,12 @@ async def test_every_body_that_is_described_is_taken(house: House, method: str, 
             # An engine that wants settings or a backend is no matter of the form.
             in_form = answer.status != 400 or str(said["field"]).startswith("settings")
             assert in_form or said["error"] in ("unknown_backend", "no_backend"), (body, said)
+
+
+async def test_an_address_that_is_not_there_is_answered_with_the_one_that_lists_all(local):
+    answer = await local.get("/no-such-address")
+    said = (await answer.json())["message"]
+    assert (answer.status, said) == (
+        404,
+        "cannot find this address; /openapi.json lists all routes",
+    )

@@ -10,7 +10,7 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from agent.api.http.openapi import plain_path
+from agent.api.http.call import plain_path
 from agent.api.routes import ROUTES
 from agent.core.fleet.headers import CALLER
 from agent.core.model import InstanceId

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from agent.api.http.call import Route
-from agent.api.http.openapi import plain_path
+from agent.api.http.call import Route, plain_path
 from agent.api.routes import ROUTES
 from agent.cli.main import build_parser
 from agent.engines.whaticket.once.usage import USAGE

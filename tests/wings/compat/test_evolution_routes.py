@@ -12,7 +12,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from agent.api.http.openapi import plain_path
+from agent.api.http.call import plain_path
 from agent.api.routes import ROUTES as OWN
 from agent.wings.compat.face import ROUTES
 from agent.wings.compat.files import encode

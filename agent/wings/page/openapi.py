@@ -1,18 +1,22 @@
-"""The OpenAPI description, made from the route table."""
+"""/openapi.json: the description of the interface, made from the route table."""
 
+import json
 import re
 from collections.abc import Iterable, Iterator
+from functools import cache
 from http import HTTPStatus
 from typing import Any
 
+from aiohttp import web
+
+from agent import VERSION
 from agent.api.http.auth import Right
-from agent.api.http.call import Route
+from agent.api.http.call import PATH_PARAMETER, Call, Route, plain_path
 from agent.api.http.fields import Field
 from agent.core.fleet.headers import SCHEME
 from agent.core.invitation_line import HEADER
 from agent.core.model import ID_PATTERN
 
-_PARAMETER = re.compile(r"\{(\w+)(?::([^{}]*(?:\{[^{}]*\}[^{}]*)*))?\}")
 _RIGHTS = {
     Right.OPEN: "No key needed",
     Right.SOME: "Any key; the answer is limited to its instances",
@@ -55,9 +59,15 @@ _INSTANCE = {
 """Of the many fields of a session those whose names changed."""
 
 
-def plain_path(path: str) -> str:
-    """The path without its patterns; also the `route` label of the metrics."""
-    return _PARAMETER.sub(r"{\1}", path)
+async def show_openapi(_call: Call) -> web.Response:
+    return web.Response(body=_described(), content_type="application/json")
+
+
+@cache
+def _described() -> bytes:
+    from agent.api.routes import ROUTES  # which has this one
+
+    return json.dumps(describe(ROUTES, VERSION), separators=(",", ":")).encode() + b"\n"
 
 
 def describe(routes: Iterable[Route], version: str) -> dict[str, Any]:
@@ -102,7 +112,7 @@ def _operation(route: Route) -> dict[str, Any]:
             "required": True,
             "schema": {"type": "string", "pattern": f"^{pattern or ID_PATTERN}$"},
         }
-        for name, pattern in _PARAMETER.findall(route.path)
+        for name, pattern in PATH_PARAMETER.findall(route.path)
     ]
     parameters += [
         {"name": f.name, "in": "query", "required": f.required, "schema": f.schema(query=True)}
