@@ -93,6 +93,9 @@ class Fleet:
         told = [row["health"] for row in await self.rows()]
         return sum(one["reason"] == "backend_down" for one in told)
 
+    async def local_is_healthy(self) -> bool:
+        return bool((await self.agent.show("local"))["health"]["verdict"] == "healthy")
+
     async def connected_since(self) -> list[datetime]:
         """Of each session there; empty while one of them is shown in another status."""
         rows = [row for row in await self.rows() if row["id"] != "local"]
@@ -130,17 +133,19 @@ async def test_a_thousand_sessions_on_one_server(
     await _check_that_checks_are_in_time(fleet, worker, eventually)
 
     # It dies: one finding, inherited by all; no session tries by itself.
+    local = await agent.pid("local")
     await server.command("fault", fault="refuse")
     await eventually(fleet.held_back, SESSIONS, within=GUARD)
     rows = {row["id"]: row for row in await fleet.rows()}
-    assert rows["local"]["health"]["verdict"] == "healthy"
     # A first try that was connected for less than a minute still counts; no other was made.
     assert {row["attempts"] for row in rows.values()} <= {0, 1}
+    assert await agent.pid("local") == local
+    await eventually(fleet.local_is_healthy)
 
     # It is back: all of them again, in turns.
     await server.command("fault", fault="")
     await eventually(fleet.connected, SESSIONS, within=GUARD)
-    since = await eventually(fleet.connected_since)
+    since = await eventually(fleet.connected_since, within=GUARD)
     spread = (max(since) - min(since)).total_seconds()
     print(f"all back within {spread:.1f} s")
     assert spread > SESSIONS / BACK_RATE / 2, "they came back in one burst"
@@ -154,18 +159,23 @@ async def test_a_thousand_sessions_on_one_server(
 async def _check_that_checks_are_in_time(
     fleet: Fleet, worker: psutil.Process, eventually: Any
 ) -> None:
-    """What is shown was proved within its turn and a little more, three turns long; and one core
-    is enough for the worker, and one for the agent, to check each session in each interval."""
+    """What is shown was proved within the last two turns of a thousand checks, so no session waits
+    while others are checked again; and one core is enough for the worker, and one for the agent,
+    to check each session in each interval. A turn takes as long as the machine needs."""
     assert fleet.agent.process is not None
     agent = psutil.Process(fleet.agent.process.pid)
     first, spent = await fleet.asked(STATE), (used(worker), used(agent))
-    for _ in range(3):
-        begun, wanted = time.monotonic(), await fleet.asked(STATE) + SESSIONS
+    begun: list[float] = []
+    for turn in range(4):
+        wanted = await fleet.asked(STATE) + SESSIONS
+        begun.append(time.time())
         await eventually(lambda n=wanted: _asked_more(fleet, n), within=GUARD)
-        turn = max(time.monotonic() - begun, INTERVAL)
+        # Where it has just caught up, two turns may be shorter than its time between two checks.
+        since = min(begun[max(turn - 1, 0)], time.time() - 2 * INTERVAL)
         oldest = min(row["proved"] for row in await fleet.rows() if row["id"] != "local")
-        age = time.time() - datetime.fromisoformat(oldest).timestamp()
-        assert age < turn + 2 * INTERVAL, f"the oldest proof is {age:.1f} s old"
+        before = since - datetime.fromisoformat(oldest).timestamp()
+        print(f"turn {turn} took {time.time() - begun[-1]:.1f} s")
+        assert turn == 0 or before <= 0, f"a proof is {before:.1f} s older than two turns"
     checks = await fleet.asked(STATE) - first
     for name, process, before in zip(("worker", "agent"), (worker, agent), spent, strict=True):
         each = (used(process) - before) / checks

@@ -88,7 +88,7 @@ async def test_two_connections_that_replace_each_other_are_named_and_nothing_is_
     async def told() -> str:
         return (await session.probe()).claim.reason
 
-    await eventually(told, "two_connections")
+    await eventually(told, "two_connections", within=120)  # looks must meet three openings
     asked = standin.asked["GET /instance/connect"]
     for ask in (session.connect, session.restart):
         with pytest.raises(EngineError):
