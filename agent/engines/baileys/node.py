@@ -31,9 +31,11 @@ ENVIRONMENT = {
     "MALLOC_ARENA_MAX": "1",
     "MALLOC_TRIM_THRESHOLD_": str(128 << 10),
     "NODE_ENV": "production",
-    "UV_THREADPOOL_SIZE": "2",
+    "UV_THREADPOOL_SIZE": "16",
 }
-"""With FLAGS 60 % of a plain Node's memory; `scripts/bench baileys` measures it."""
+"""With FLAGS 60 % of a plain Node's memory; `scripts/bench baileys` measures it. Each operation on
+the disk holds a thread until it ends, a flush among them: with two threads the messages of a pack's
+sessions wait for each other's flushes. A thread takes 8 KiB."""
 
 
 def find_node(env: Mapping[str, str] | None = None, hidden: tuple[str, ...] = ()) -> Path:
