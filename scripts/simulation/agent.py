@@ -28,6 +28,7 @@ from agent.core.model import (
     UnitStatus,
 )
 from agent.core.network.reach import UNREACHABLE
+from agent.core.phases import is_light
 from agent.core.plan import ActionKind
 from agent.core.reconcile import next_deadline, plan_actions
 from agent.core.reconnect import (
@@ -163,6 +164,8 @@ class Agent:
             observation = self._observe(known, at)
             verdict = judge_health(observation, HEALTH, at)
             self._lanes[known.session.place.name].settled(known.instance.id, at)
+        if observation.claim is not None and is_light(observation.claim.claim):
+            self._lanes[known.session.place.name].is_light(known.instance.id, at)
         self._crowd.judged(known, verdict, at)
         turn = known.session.turn
         wake = self._recover(known, observation, verdict, at)
@@ -226,7 +229,7 @@ class Agent:
         silent = 0.0 if session.silent_since is None else at - session.silent_since
         status, phase = STATUS[session.state], ""
         if session.state == "starting":
-            phase = session.phase or "sync"
+            phase = session.phase or ("loaded" if session.heavy else "sync")
             if session.engine == REMOTE:  # a server tells no phases
                 status, phase = ConnectionStatus.INITIALIZING, ""
         claim = Claim(

@@ -21,6 +21,8 @@ MACHINE = 200
 """Instances on one machine."""
 CAPACITY = 8
 """Starts that a machine carries at once; more make each other slower."""
+HEAVY = {WEB: 0.7, SOCKET: 0.3}
+"""Share of a new worker's start that loads its machine; in the rest it waits for WhatsApp."""
 LOGINS_A_MINUTE = 120
 """More logins from one address are refused, half of them."""
 
@@ -57,6 +59,8 @@ STUCK_PHASES = {
     SOCKET: ("login", "sync"),
     REMOTE: ("connecting",),
 }
+HEAVY_PHASES = frozenset({"loaded", "injected", "connecting"})
+"""Of these: a start that hangs here goes on loading where it runs."""
 NOT_ELSEWHERE = frozenset({"crash", "damaged"})
 """What befalls a worker's process or its files; a backend's outage is its own kind."""
 

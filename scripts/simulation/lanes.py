@@ -46,6 +46,11 @@ class Lane:
     def begun(self, instance: InstanceId, at: float) -> None:
         self._begun[instance] = (self._sessions[instance].turn, at)
 
+    def is_light(self, instance: InstanceId, at: float) -> None:
+        """The heavy part of its start is over: it leaves its place to the next one."""
+        if self._queue.is_light(instance) and self._queue.waiting:
+            self._ask_again(at, at)
+
     def settled(self, instance: InstanceId, at: float) -> None:
         """What was under way came to something: the next one need not wait any longer."""
         self._queue.settled(instance)

@@ -45,6 +45,7 @@ class Place:
     unseen: Times
     """When it cannot be asked from here. A backend's sessions may serve on meanwhile."""
     starting: int = 0
+    """Starts that load it; those that only wait for WhatsApp do not."""
     recent_logins: deque[float] = field(default_factory=deque)
     away: dict[str, Times] = field(default_factory=dict)
     """By engine: when no agent could bring a session back."""

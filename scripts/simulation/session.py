@@ -19,6 +19,9 @@ class Session:
     reason: str = ""
     until: float | None = None
     phase: str = ""
+    """In which a start hangs; "" = it does not."""
+    heavy: bool = False
+    """It starts, and loads the machine where it runs."""
     silent_since: float | None = None
     """It says connected and does nothing."""
     keys: str = ""

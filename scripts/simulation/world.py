@@ -148,18 +148,33 @@ class Machine:
         if changed or (dice.random() < self.stuck_share and place.reaches_whatsapp(at)):
             phases = ("injected",) if changed else faults.STUCK_PHASES[session.engine]
             session.phase = dice.choice(phases)
+            self._load(session, session.phase in faults.HEAVY_PHASES)
             self._account(session, at)
             return
         longest = 25.0 if session.engine == WEB and cold else 6.0
-        slow = max(1.0, place.starting / self.capacity)
-        takes = (
-            dice.uniform(longest / 3, longest) * slow
-            if place.reaches_whatsapp(at)
-            else dice.uniform(1, 10)
-        )
+        # Elsewhere all of a start loads the server.
+        share = 1.0 if place is not self.here else faults.HEAVY[session.engine] if cold else 0.0
+        self._load(session, share > 0)
+        if place.reaches_whatsapp(at):
+            takes, slow = dice.uniform(longest / 3, longest), place.starting / self.capacity
+        else:
+            takes, slow = dice.uniform(1, 10), 1.0
+        heavy = takes * share * max(1.0, slow)
+        takes = heavy + takes * (1 - share)
         crowded = len(place.recent_logins) > self.logins_a_minute and dice.random() < 0.5
         turn = session.turn
+        if 0 < share < 1:
+            self.later(at + heavy, partial(self._waits_for_whatsapp, session, turn))
         self.later(at + takes, partial(self._login, session, turn, at, crowded))
+
+    def _load(self, session: Session, heavy: bool) -> None:
+        session.place.starting += heavy - session.heavy
+        session.heavy = heavy
+
+    def _waits_for_whatsapp(self, session: Session, turn: int, at: float) -> None:
+        if session.turn == turn:
+            self._load(session, heavy=False)
+            self._tell(session, at)
 
     def _login(self, session: Session, turn: int, begun: float, crowded: bool, at: float) -> None:
         if session.turn != turn:
@@ -278,7 +293,7 @@ class Machine:
             self._by_itself(session, at + self.dice.uniform(1, 5))
 
     def _enter(self, session: Session, state: str, at: float) -> None:
-        session.place.starting += (state == "starting") - (session.state == "starting")
+        self._load(session, heavy=False)
         session.state, session.since = state, at
         session.turn += 1
         session.reason, session.until, session.phase, session.silent_since = "", None, "", None

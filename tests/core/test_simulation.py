@@ -1,5 +1,6 @@
 """The core over a whole simulated day: what its tables cannot show one decision at a time."""
 
+import heapq
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +11,7 @@ from agent.core.recovery.repair import RecoveryKind
 from scripts.simulation import faults, reaches
 from scripts.simulation.agent import Agent
 from scripts.simulation.faults import CAPACITY, DAY, LOGINS_A_MINUTE, SOCKET, Span, merged
+from scripts.simulation.lanes import Lane
 from scripts.simulation.outages import (
     ENGINES,
     SECONDS,
@@ -255,6 +257,36 @@ def test_many_come_back_as_fast_as_the_machine_takes_them():
     one_by_one = 100 / CAPACITY * 6.0
     assert cost.last_back <= 10 + one_by_one, cost
     assert cost.logins <= 2, cost
+
+
+def test_a_login_that_only_waits_for_whatsapp_leaves_its_place_to_the_next(monkeypatch):
+    light = play_outage(SOCKET, 120, 100, seeds=1)
+    monkeypatch.setattr(Lane, "is_light", lambda *_: None)
+    heavy = play_outage(SOCKET, 120, 100, seeds=1)
+    assert light.last_back < heavy.last_back - 5, "reconnects begin no worker: all are light"
+    assert light.logins <= 2
+
+
+def test_the_machine_carries_no_more_heavy_starts_than_the_agent_allows():
+    seen = []
+
+    class Watched(Machine):
+        def _load(self, session, heavy):
+            super()._load(session, heavy)
+            if session.place is self.here:
+                starting = [one for one in self.sessions if one.state == "starting"]
+                seen.append((self.here.starting, sum(one.place is self.here for one in starting)))
+
+    machine = Watched("1/0", 60, Tally())
+    machine.supervising = Agent(machine)
+    machine.supervising.boot(0.0)
+    machine.later(300.0, lambda _: machine._queue.clear())
+    while machine._queue:
+        at, _, what = heapq.heappop(machine._queue)
+        what(at)
+    assert max(heavy for heavy, _ in seen) <= CAPACITY
+    assert max(under_way for _, under_way in seen) > CAPACITY, "the light ones"
+    assert machine.here.starting == 0
 
 
 def test_without_looks_the_breaker_holds_one_session_for_minutes(monkeypatch):
