@@ -80,3 +80,23 @@ async def test_two_sessions_write_in_a_group_of_both(pair: tuple[Bench, Bench]) 
     assert (record["chat"], record["sender"]) == (GROUP, f"{ACCOUNT}@s.whatsapp.net")
     shown = [each["text"] for each in one.whatsapp.person(PEER)["heard"]]
     assert sorted(shown) == sorted(first + second)
+
+
+async def test_texts_that_cross_those_of_a_phone_are_read_by_both(bench: Bench) -> None:
+    """A phone that never asks again: what it cannot read is lost."""
+    bench.hearing = Spool
+    await bench.come_paired()
+    await bench.talk("hello")  # each has the other's keys
+
+    async def writes() -> list[str]:
+        texts = [f"from the phone {number}" for number in range(40)]
+        for text in texts:
+            await asyncio.to_thread(bench.whatsapp.say, PEER, ACCOUNT, text)
+        return texts
+
+    first, second = await asyncio.gather(say(bench, PEER, "to the phone", 40), writes())
+    await has(bench, ["hello!", *second])
+    person = bench.whatsapp.person(PEER)
+    assert [each["text"] for each in person["heard"]] == ["hello?", *first]
+    assert person["unread"] == 0
+    assert not bench.heard.count("crypto_error")

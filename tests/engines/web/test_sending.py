@@ -18,6 +18,7 @@ from tests.standin.web.stand_in import StandIn
 Status = ConnectionStatus
 TO = "5511888888888"
 CHAT = f"{TO}@c.us"
+GROUP = "120363000000000001@g.us"
 
 
 def sends(stand_in: StandIn) -> list[Mapping[str, Any]]:
@@ -142,6 +143,35 @@ async def test_places_contacts_and_reactions_are_sent(bench: Bench, stand_in: St
         sent = sends(stand_in)[-1]
         assert (sent["type"], sent["body"]) == ("reaction", emoji)
         assert (sent["to"], sent["about"]) == (CHAT, "ABCDEF0123456789")
+
+
+async def test_a_group_is_written_to_and_its_members_are_read(
+    bench: Bench, stand_in: StandIn
+) -> None:
+    await bench.pair(stand_in)
+    told = await send(bench, to=GROUP, type="text", text="to all", key="one")
+    assert (told["outcome"], sends(stand_in)[-1]["to"]) == ("sent", GROUP)
+    again = await send(bench, to=GROUP, type="text", text="to all", key="one")
+    assert again["id"] == told["id"] and len(stand_in.arrived) == 1, "one message of one key"
+    page = stand_in.page()
+    page.tell(
+        "message", **{"from": GROUP}, participant=CHAT, body="and you?", id="ABCDEF0123456789"
+    )
+    await bench.until(lambda: heard(bench, direction="in", id="ABCDEF0123456789"))
+    about = {"message_id": "ABCDEF0123456789", "sender": CHAT}
+    told = await send(bench, to=GROUP, type="reaction", emoji="\N{THUMBS UP SIGN}", **about)
+    assert told["outcome"] == "sent"
+    sent = sends(stand_in)[-1]
+    assert (sent["type"], sent["to"], sent["about"]) == ("reaction", GROUP, "ABCDEF0123456789")
+    told = await send(
+        bench, to=GROUP, type="text", text="me too", quote="ABCDEF0123456789", quote_from=CHAT
+    )
+    assert (told["outcome"], sends(stand_in)[-1]["to"]) == ("sent", GROUP)
+    content = base64.b64encode(b"x" * 1000).decode()
+    file = {"content": content, "mimetype": "text/plain", "filename": "x.txt"}
+    told = await send(bench, to=GROUP, type="media", **file)
+    sent = sends(stand_in)[-1]
+    assert (told["outcome"], sent["to"], sent["size"]) == ("sent", GROUP, 1000)
 
 
 async def test_a_reaction_to_a_message_that_is_not_there_is_refused(

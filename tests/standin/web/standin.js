@@ -82,6 +82,12 @@
     }
   }
 
+  // Asks WhatsApp who is in a group that it does not know yet.
+  class Groups extends Collection {
+    onParentGroupChange() {}
+    async find(id) { return this.get(id) || this.add(new Model({ id, participants: new Collection() })) }
+  }
+
   class Wid {
     constructor(user, server) {
       this.user = user; this.server = server; this._serialized = `${user}@${server}`;
@@ -318,6 +324,7 @@
     WAWebContactModel: { default: ContactModel, Contact: ContactModel },
     WAWebMsgCollection: { MsgCollection: Msgs, MsgCollectionImpl: Collection },
     WAWebChatCollection: { ChatCollection: Chats, ChatCollectionImpl: Collection },
+    WAWebGroupMetadataCollection: { default: new Groups() },
     WAWebContactCollection: { ContactCollection: Contacts, ContactCollectionImpl: Collection },
     WAWebNewsletterCollection: { NewsletterCollection: new Collection(), default: new Collection() },
     WAWebFindChatAction: {
