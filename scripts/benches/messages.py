@@ -1,5 +1,5 @@
 """What it costs one session to keep what arrives and to give it to a reader; and how long a
-message takes, beside a plain bot."""
+message takes, beside a plain bot; and what a session costs that rests."""
 
 import asyncio
 import tempfile
@@ -13,6 +13,7 @@ from agent.wings.messages.record import clean
 from agent.wings.messages.spool.line import Entry, entry_of
 from agent.wings.messages.spool.page import Bounds
 from agent.wings.messages.spool.spool import Spool
+from scripts.benches.idle_messages import WITHOUT, measure_idle
 from scripts.benches.machine import CACHE, this_machine
 from scripts.benches.message_paths import PLAIN, measure_paths
 from scripts.benches.report import OURS, Report, Row
@@ -20,6 +21,8 @@ from tests.standin.baileys.run import why_not
 
 RECORDS = 100_000
 WRITES = 200
+SESSIONS, RESTS = 6, 60.0
+"""That rest, and for so many seconds."""
 PATHS = 200
 """Messages of each path, beside a plain bot."""
 
@@ -29,8 +32,11 @@ def measure(*, quick: bool = False) -> Report:
     CACHE.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=CACHE) as name:
         rows = list(_rows(Path(name) / "messages", count))
-    notes = []
-    versions = {OURS: version("wa-agent")}
+    notes = [f"resting: {SESSIONS} sandbox sessions; “{WITHOUT}”: [messages] of the same agent"]
+    versions = {OURS: version("wa-agent"), WITHOUT: "wa-agent"}
+    with tempfile.TemporaryDirectory(prefix="wa-bench-", dir="/var/tmp") as name:
+        seconds = RESTS / 6 if quick else RESTS
+        rows += asyncio.run(measure_idle(Path(name) / "idle", SESSIONS, seconds))
     if reason := why_not("baileys"):
         notes.append(f"no message's path was measured: {reason}")
     else:

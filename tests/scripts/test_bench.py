@@ -22,6 +22,7 @@ from scripts.benches import (
     compare,
     density,
     footprint,
+    idle_messages,
     kills,
     message_paths,
     passes,
@@ -447,3 +448,20 @@ async def test_a_messages_paths_are_measured_beside_a_plain_bot(tmp_path: Path) 
         both = {OURS} if "is sent" in row.measure else {OURS, message_paths.PLAIN}
         assert {*row.figures} == both
         assert all(0.0 < each < 60_000 for runs in row.figures.values() for each in runs)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(200)
+async def test_what_messages_cost_a_session_that_rests_has_a_goal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(idle_messages, "REST", 0.1)
+    monkeypatch.setattr(idle_messages, "MESSAGES", 20)
+    rows = await idle_messages.measure_idle(tmp_path / "idle", 1, 1.0)
+    assert [row.unit for row in rows] == ["MiB", "MiB", "ms/min", "ms/min"]
+    for row in rows:
+        assert {*row.figures} == {OURS, idle_messages.WITHOUT}
+        assert row.met is not None and row.goal is not None
+        if row.unit == "MiB":
+            without = row.median(idle_messages.WITHOUT)
+            assert without is not None and without > 3 and row.goal.limit == without + 1
