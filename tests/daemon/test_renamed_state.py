@@ -63,3 +63,34 @@ async def test_no_worker_is_started_and_no_reserve_laid_in_at_the_old_path(make_
     agent.state = state
     await eventually(lambda: agent.status("a"), "CONNECTED", within=60)
     assert (state / "run/a/worker.log").exists()
+
+
+async def test_a_state_folder_that_is_renamed_while_no_agent_runs_is_served_by_new_workers(
+    make_agent, eventually
+):
+    """Those that run keep and read by the old path: what they had kept is not lost."""
+    agent = make_agent()
+    await agent.start()
+    await agent.create("a", messages_per_minute=0)
+    await eventually(lambda: agent.status("a"), "CONNECTED")
+    said = {"contact": "5511999990000", "text": "hello", "count": 5}
+    await agent.do("POST", "/api/instance/a/sandbox/say", said)
+    kept = await eventually(lambda: read(agent), ["message"] * 5)
+    pid = await agent.pid("a")
+    await agent.kill()
+    assert alive(pid)
+    moved = make_agent(name="elsewhere")
+    agent.state.rename(moved.state)
+    await moved.start()
+    await eventually(lambda: read(moved), kept)
+    await eventually(lambda: moved.status("a"), "CONNECTED", within=60)
+    assert not alive(pid)
+    assert not agent.state.exists()
+    await moved.do("POST", "/api/instance/a/sandbox/say", said)
+    await eventually(lambda: read(moved), ["message"] * 10)
+
+
+async def read(agent) -> list[str]:
+    """The kinds of all records."""
+    status, page = await agent.ask("GET", "/api/instance/a/messages?after=0")
+    return [record["kind"] for record in page["records"]] if status == 200 else [page["error"]]

@@ -23,7 +23,7 @@ from agent.host.process.memory_watch import MemoryWatch
 from agent.host.process.notify_socket import NotifySocket
 from agent.host.process.phase import STATE, Phase
 from agent.host.process.run_file import RunNote, read_note, remove_note, write_note
-from agent.host.process.strays import Strays, serves_elsewhere
+from agent.host.process.strays import Strays, serves_elsewhere, works_elsewhere
 from agent.host.process.surroundings import Surroundings
 from agent.host.process.sweep import Remains, Sweep
 from agent.host.process.worker import ProcessWorker
@@ -194,7 +194,8 @@ class ProcessHost:
             self._by_pid[child.pid] = worker
             ready = worker.phase is Phase.RUNNING
             note = RunNote(
-                child.pid, child.start_ticks, worker.run, self._boot, ready, worker.restarts
+                *(child.pid, child.start_ticks, worker.run, self._boot, ready, worker.restarts),
+                sessions=str(self._places.session_root.absolute()),
             )
             self._note(folder, note)
             if not ready:
@@ -259,6 +260,9 @@ class ProcessHost:
             if note.boot == self._boot:
                 # Its helpers may have outlived it; only this look finds them.
                 await self._sweep.kill_remains(Remains(0, note.run, note.start_ticks))
+            return
+        if works_elsewhere(instance, note.pid, note.sessions, self._places.session_root):
+            self._worker(instance).replace_stray(child)
             return
         log.info("adopted the worker of %s (process %s)", instance, note.pid, extra=about(instance))
         self._worker(instance).adopt(child, note.run, ready=note.ready, restarts=note.restarts)

@@ -18,6 +18,8 @@ class RunNote:
     boot: str
     ready: bool
     restarts: int = 0
+    sessions: str = ""
+    """The folder of all sessions, as the worker was told it; "" = an older version wrote this."""
     version: int = 1
 
 
@@ -38,6 +40,7 @@ def read_note(folder: Path) -> RunNote | None:
             boot=raw["boot"],
             ready=raw["ready"],
             restarts=raw["restarts"],
+            sessions=str(raw.get("sessions", "")),
         )
     except (OSError, ValueError, KeyError, TypeError):
         return None

@@ -37,6 +37,20 @@ def serves_elsewhere(id: InstanceId, pid: int, run_dir: Path) -> bool:
     return True
 
 
+def works_elsewhere(id: InstanceId, pid: int, sessions: str, root: Path) -> bool:
+    """Whether the sessions lie somewhere else by now than where its worker was told that they are,
+    as after a state folder was renamed: it neither reads nor keeps anything there. `sessions`: ""
+    = nobody knows."""
+    try:
+        if sessions in ("", str(root.absolute())) or Path(sessions).samefile(root):
+            return False
+    except OSError:
+        pass
+    words = "process %s looks for the session %s in %s, and it is in %s: the agent replaces it"
+    log.warning(words, pid, id, sessions, root, extra=about(id))
+    return True
+
+
 class Strays:
     """Their run has no name, so their claims cannot be believed: others start in their place."""
 

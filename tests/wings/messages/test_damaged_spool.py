@@ -140,6 +140,17 @@ def test_a_file_that_is_deleted_under_a_worker_takes_no_message_with_it(tmp_path
     assert numbers_of(read_all(spool_at(tmp_path)))[-1] == 4
 
 
+def test_a_folder_that_is_away_for_a_while_is_no_gap(tmp_path: Path) -> None:
+    spool = spool_at(tmp_path)
+    spool.append(entries([1, 2]))
+    folder = tmp_path / "messages"
+    folder.rename(tmp_path / "away")
+    with pytest.raises(FileNotFoundError):
+        spool.page(0, 10)
+    (tmp_path / "away").rename(folder)
+    assert numbers_of(read_all(spool)) == [1, 2]
+
+
 NUMBERS = ("origin", "counted", "settled", "dropped", "begun", "bound", "lost", "lost_first")
 
 

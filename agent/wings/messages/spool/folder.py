@@ -101,6 +101,11 @@ class Folder:
             self.path.chmod(self.path.parent.stat().st_mode & 0o770)
             self._sync(self.path.parent)
 
+    def must_be_here(self) -> None:
+        """FileNotFoundError where the folder itself is away: nothing of it counts as lost."""
+        if not self.path.is_dir():
+            raise FileNotFoundError(errno.ENOENT, "its folder is not there", str(self.path))
+
     @property
     def _mode(self) -> int:
         """Of its files."""

@@ -62,6 +62,7 @@ class Pages:
                         if line.cursor >= following:
                             yield line, (segment.first, end)
             except OSError:
+                self._folder.must_be_here()
                 continue  # it is gone, or its disk fails: the reader gets a gap
 
     def _records(self, after: int, newest: int) -> Iterator[_Shown]:
