@@ -193,6 +193,8 @@ async def delete(call: Call) -> Json:
         raise InvalidRequest(
             f"cannot delete {call.id} on a backend: its session is on this machine", field="remote"
         )
+    if waiting := _outbox(call).get("outbox", {}).get("waiting"):
+        deleted["messages_dropped"] = waiting
     trash = await call.supervisor.deletion.delete(call.id, passkey=passkey)
     ended = await call.parts.ring.end_of(call.id)
     for row in ended:

@@ -26,7 +26,7 @@ from agent.wings.messages.out.session.figures import OutboxCounts
 from agent.wings.messages.out.session.paces import Paces
 from agent.wings.messages.out.states import UNKNOWN, UNKNOWN_OUTCOME, State
 from agent.wings.messages.out.store import OutboxStore
-from agent.wings.messages.out.taking_over import take_over
+from agent.wings.messages.out.taking_over import say_dropped, take_over
 from agent.wings.messages.out.times import OutboxClock
 from agent.wings.messages.travel.handing_over import HandingOver
 
@@ -261,7 +261,10 @@ class Running:
         if store is None:
             return
         if (sender := self.senders.get(id)) is not None:
-            for waiting in [each for each in sender.queue if each.born != born]:
+            gone = [each for each in sender.queue if each.born != born]
+            if gone:
+                await say_dropped(self._around.store, id, len(gone))
+            for waiting in gone:
                 sender.drop(waiting)
                 error = NotFound(f"cannot send {waiting.id}: {id} was deleted", field="id")
                 self._ended(waiting, End(error=error))

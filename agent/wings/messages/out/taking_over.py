@@ -11,7 +11,7 @@ from agent.api.http.idempotency import PREFIX, read_answer
 from agent.core.model import Category, InstanceId, JournalEntry
 from agent.daemon.wing_parts import Around
 from agent.engines.catalog import entry_of
-from agent.errors import WaError
+from agent.errors import StoreError, WaError
 from agent.log import about
 from agent.store.database import Store
 from agent.wings.messages.out.file import OutboxFiles
@@ -47,6 +47,22 @@ async def _say_repairs(store: OutboxStore, around: Around) -> None:
         await around.store.note(entry)
 
 
+async def say_dropped(store: Store, instance: InstanceId, count: int) -> None:
+    """Messages that were accepted went with their instance: the log and the history tell it."""
+    sentence = f"{count} accepted messages are not sent: their instance was deleted"
+    log.warning("%s", sentence, extra=about(instance))
+    entry = JournalEntry(
+        *("messages_dropped", sentence),
+        instance=instance,
+        wall=time.time(),
+        detail={"count": count},
+    )
+    try:
+        await store.note(entry)
+    except StoreError as error:
+        log.error("cannot note it: %s", error, extra=about(instance))
+
+
 def _is_lost(engine: str) -> bool:
     """Whether nobody can tell what became of a try, and another one would be another message."""
     entry = entry_of(engine)
@@ -78,9 +94,7 @@ async def _take_over(
     await store.end_all(unsure, State.FAILED, **told)
     for (instance, born), count in gone.items():
         await store.forget_instance(instance, born)
-        log.warning(
-            "%d messages are not sent: their instance was deleted", count, extra=about(instance)
-        )
+        await say_dropped(around.store, instance, count)
     await asyncio.to_thread(files.remove_others, {row.file for row in left})
     return left
 

@@ -64,3 +64,27 @@ async def test_what_waits_survives_an_agent_that_is_killed_in_such_an_import(
     await asked
     assert [await state(agent, id) for id in ids] == ["accepted", "accepted"]
     await goes_out(agent, eventually, ids)
+
+
+async def test_a_deletion_says_how_many_messages_went_with_it(agent, eventually, tmp_path):
+    await waits_in(agent, eventually, tmp_path / "a.tar.gz")
+    status, said = await cli(agent, "delete", ID)
+    assert (status, "2 messages that wait to be sent went with it" in said) == (0, True), said
+
+    async def told() -> list[tuple[str, int]]:
+        page = await agent.do("GET", "/api/events?kind=messages_dropped")
+        return [(event["instance"], event["detail"]["count"]) for event in page["events"]]
+
+    await eventually(told, [(ID, 2)])
+
+
+async def test_so_does_the_start_after_a_kill_in_that_deletion(agent, eventually, tmp_path):
+    await waits_in(agent, eventually, tmp_path / "a.tar.gz")
+    await agent.stop()
+    await agent.start({"WA_FAILPOINT": "deletion_retired:kill"})
+    asked = asyncio.ensure_future(cli(agent, "delete", ID))
+    async with asyncio.timeout(60):
+        assert await agent.process.wait() == -signal.SIGKILL
+    await agent.start()
+    await asked
+    await eventually(lambda: "2 accepted messages are not sent" in agent.log.read_text())
