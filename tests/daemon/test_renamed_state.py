@@ -1,9 +1,11 @@
 """The state folder is moved away under its running agent, and put back."""
 
 import json
+import sys
 import time
 
-from tests.daemon.conftest import SETTINGS
+from tests.daemon.conftest import PATIENT, SETTINGS
+from tests.engines.program.conftest import BOT
 from tests.waiting import alive
 
 
@@ -65,32 +67,33 @@ async def test_no_worker_is_started_and_no_reserve_laid_in_at_the_old_path(make_
     assert (state / "run/a/worker.log").exists()
 
 
+HOLDS = f"""
+[[program]]
+name = "holds"
+command = ["{sys.executable}", "{BOT}", "holds"]
+stop = 1.0
+"""
+
+
 async def test_a_state_folder_that_is_renamed_while_no_agent_runs_is_served_by_new_workers(
     make_agent, eventually
 ):
-    """Those that run keep and read by the old path: what they had kept is not lost."""
-    agent = make_agent()
-    await agent.start()
-    await agent.create("a", messages_per_minute=0)
-    await eventually(lambda: agent.status("a"), "CONNECTED")
-    said = {"contact": "5511999990000", "text": "hello", "count": 5}
-    await agent.do("POST", "/api/instance/a/sandbox/say", said)
-    kept = await eventually(lambda: read(agent), ["message"] * 5)
+    """Those that run look for messages and files by the old path, and would keep none."""
+    agent, moved = make_agent(HOLDS), make_agent(HOLDS, name="elsewhere")
+    await agent.start(PATIENT)
+    body = {"id": "a", "engine": "program", "settings": {"program": "holds"}}
+    await agent.do("POST", "/api/instance", body)
+    await eventually(lambda: agent.status("a"), "CONNECTED", within=60)
     pid = await agent.pid("a")
     await agent.kill()
     assert alive(pid)
-    moved = make_agent(name="elsewhere")
     agent.state.rename(moved.state)
-    await moved.start()
-    await eventually(lambda: read(moved), kept)
+    await moved.start(PATIENT)
+    await eventually(lambda: not alive(pid))
     await eventually(lambda: moved.status("a"), "CONNECTED", within=60)
-    assert not alive(pid)
-    assert not agent.state.exists()
-    await moved.do("POST", "/api/instance/a/sandbox/say", said)
-    await eventually(lambda: read(moved), ["message"] * 10)
-
-
-async def read(agent) -> list[str]:
-    """The kinds of all records."""
-    status, page = await agent.ask("GET", "/api/instance/a/messages?after=0")
-    return [record["kind"] for record in page["records"]] if status == 200 else [page["error"]]
+    assert f"process {pid} looks for the session a in {agent.state}" in moved.log.read_text()
+    again = await moved.pid("a")
+    await moved.kill()
+    await moved.start(PATIENT)
+    await eventually(lambda: moved.status("a"), "CONNECTED", within=60)
+    assert (await moved.pid("a"), agent.state.exists()) == (again, False)
