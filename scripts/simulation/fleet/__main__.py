@@ -5,8 +5,10 @@
 Each schedule has two to five machines, one database and up to seven faults that begin within
 45 seconds: agents killed and stopped, workers crashed, machines without power, ways between
 machines and to the database cut, one way or both, a database away, its clock set an hour off,
-records lost. In no schedule may two machines run a session at one instant, and after the
-faults every session must run again. A schedule that fails is named: --seed plays it again.
+records lost, messages held for up to 90 s, a database that refuses its machines, a state disk that
+is full for a while or for ever; in one of ten a standby is promoted while the old primary lives.
+In no schedule may two machines run a session at one instant, and after the faults every session
+must run again. A schedule that fails is named: --seed plays it again.
 """
 
 import argparse

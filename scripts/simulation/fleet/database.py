@@ -55,6 +55,8 @@ class Answer:
     accepted_loss: str
     losses: int
     told: bool
+    asked: int
+    """The machine's own number of its last renewal, as the database has it."""
 
 
 def came_late(last: int, asked: int) -> bool:
@@ -69,6 +71,8 @@ class Database:
         self.clock_step = 0.0
         self.started = -1000.0
         """Since when its records are in use."""
+        self.refuses = False
+        """It answers, and refuses the machines: rights that are gone, newer tables."""
         self._copies: list[tuple[float, Tables]] = []
 
     @property
@@ -172,6 +176,14 @@ class Database:
             self.tables = copy.deepcopy(older[-1])
             self.started = self.world.now
 
+    def promoted(self, behind: float) -> "Database":
+        """A standby takes writes, and lacks the last seconds; this one lives on."""
+        fresh = Database(self.world)
+        older = [tables for at, tables in self._copies if at <= self.world.now - behind]
+        fresh.tables = copy.deepcopy(older[-1] if older else self.tables)
+        fresh.clock_step, fresh.started = self.clock_step, self.world.now
+        return fresh
+
     def _remember(self) -> None:
         now = self.world.now
         self._copies = [it for it in self._copies if it[0] > now - 5] + [
@@ -195,4 +207,5 @@ class Database:
             self.tables.accepted,
             self.tables.losses,
             rows[machine].told > self.tables.losses,
+            rows[machine].asked,
         )

@@ -3,20 +3,19 @@
 from collections.abc import Callable
 from functools import partial
 
-from agent.core.fleet.acceptance import Accepted
 from agent.core.fleet.lease import Lease, extended, renewed
 from agent.core.fleet.promises import (
-    Promises,
-    Takeover,
     after_boot,
-    begin_takeover,
     give,
     settle,
 )
 from agent.core.fleet.settling import Settling
 from agent.core.fleet.sightings import Sightings, look, rivals_after
-from agent.core.fleet.takeover import Peer, Standing, refuse_takeover
+from agent.core.fleet.takeover import Word
+from scripts.simulation.fleet import disk as disks
 from scripts.simulation.fleet.database import Answer, Database
+from scripts.simulation.fleet.disk import Disk
+from scripts.simulation.fleet.taking import ask_and_take_over
 from scripts.simulation.fleet.world import CLOSING, DRIFT, Worker, World
 
 PATIENCE = 2.0
@@ -25,27 +24,9 @@ START = 1.5
 """Seconds from the order to start a session to its login."""
 
 
-class Disk:
-    """What a machine knows after a restart of its agent, and after a boot."""
-
-    def __init__(self, boot: str) -> None:
-        self.promises = Promises(boot)
-        self.epoch = 0
-        self.named: dict[int, frozenset[int]] = {}
-        """The rivals that each renewal named, from the last answered one on."""
-        self.asked = 0
-        """Counts the renewals that were asked for."""
-        self.generation = 0
-        self.renewals = 0
-        self.renewed_in = ""
-        """The boot in which a renewal was answered last."""
-        self.halted = False
-        self.lost = False
-        """Records were lost, and what it owns was not read since in settled ones."""
-        self.accepted = Accepted()
-        self.losses = 0
-        self.got: dict[str, int] = {}
-        """The sessions whose files are here, with the generation in which it heard of each."""
+def no_word() -> bool:
+    """A refusal other than "no member" says nothing of this machine: its rivals are asked."""
+    return True
 
 
 class Machine:
@@ -77,6 +58,9 @@ class Machine:
         self.up = True
         self.lease = Lease(0.0)
         self.sightings = Sightings()
+        self.words: dict[int, Word] = {}
+        """What machines said of their leases whose numbers stand still."""
+        self.by_renewal = False
         self.rivals = frozenset[int]().union(*self.disk.named.values())
         self.owned: frozenset[str] = frozenset()
         self.answered = 0
@@ -108,6 +92,10 @@ class Machine:
         self.boots += 1
         self.start_agent()
 
+    def lead_to(self, database: Database) -> None:
+        """The address of its database leads to another one."""
+        self.database = database
+
     def crash_worker(self) -> None:
         for worker in list(self.workers.values())[:1]:
             worker.stop()
@@ -116,12 +104,12 @@ class Machine:
         """SIGSTOP of the agent; its workers run on."""
         self.frozen_until = self.world.now + seconds
 
-    def _do(self, run: int, do: Callable[[], None]) -> None:
+    def do(self, run: int, do: Callable[[], None]) -> None:
         """Run a step of the agent's run, once it is not frozen; drop it when that run ended."""
         if run != self.run:
             return
         if self.world.now < self.frozen_until:
-            self.world.after(self.frozen_until - self.world.now, lambda: self._do(run, do))
+            self.world.after(self.frozen_until - self.world.now, lambda: self.do(run, do))
         else:
             do()
 
@@ -130,13 +118,15 @@ class Machine:
     def _every(self, run: int) -> None:
         def beat() -> None:
             self._renew()
-            self._take_over()
-            self.world.after(self.world.policy.renew_every, lambda: self._do(run, beat))
+            ask_and_take_over(self)
+            self.world.after(self.world.policy.renew_every, lambda: self.do(run, beat))
 
-        self._do(run, beat)
+        self.do(run, beat)
 
     def _renew(self) -> None:
         disk, begun, run, rivals = self.disk, self.clock, self.run, self.rivals
+        if disk.full and disks.must_be_kept():
+            return
         disk.asked += 1
         asked = disk.asked
         disk.named[asked] = rivals
@@ -144,23 +134,32 @@ class Machine:
         losses = disk.losses
 
         def there() -> None:
+            if database.refuses:
+                self.world.send("db", self.name, lambda: self.do(run, refused))
+                return
             answer = database.renew(self.id, epoch, rivals, seen, count, losses=losses, asked=asked)
             self.world.send(
-                "db", self.name, lambda: self._do(run, lambda: self._hear(asked, begun, answer))
+                "db", self.name, lambda: self.do(run, lambda: self._hear(asked, begun, answer))
             )
 
+        def refused() -> None:
+            if no_word():
+                self._ask_rivals(self.clock)
+            else:
+                self.answered = max(self.answered, asked)
+
         def late() -> None:
-            if self.answered < asked:
+            if self.answered < asked and not disk.full:
                 self._ask_rivals(self.clock)
 
         self.world.send(self.name, "db", there)
-        self.world.after(PATIENCE, lambda: self._do(run, late))
+        self.world.after(PATIENCE, lambda: self.do(run, late))
 
     def _hear(self, asked: int, begun: float, answer: Answer) -> None:
         disk, mine = self.disk, answer.renewals[self.id]
-        if asked <= self.answered:
-            return  # a later answer was faster
-        self.answered = asked
+        if asked <= self.answered or disk.full:
+            return  # a later answer was faster, or nothing may follow from this one
+        self.answered, disk.asked = asked, max(disk.asked, answer.asked)
         disk.generation = max(disk.generation, answer.generation)
         disk.promises = settle(disk.promises, answer.epochs, answer.renewals)
         if not answer.halted:
@@ -170,6 +169,7 @@ class Machine:
         if not answer.accepted:
             return
         disk.renewals = max(disk.renewals, mine)
+        self.by_renewal = True
         disk.renewed_in = f"boot {self.boots}"
         disk.halted = answer.halted
         accepted = disk.accepted.heard(answer.accepted_loss, halted=answer.halted)
@@ -183,6 +183,9 @@ class Machine:
         self.unread = answer.halted
         disk.named = {it: named for it, named in disk.named.items() if it >= asked}
         self.lease = renewed(self.lease, begun, self.world.policy)
+        seen = self.sightings.machines
+        moved = {it for it in seen if seen[it].renewals != answer.renewals.get(it)}
+        self.words = {it: word for it, word in self.words.items() if it not in moved}
         self.sightings = look(self.sightings, answer.renewals, self.clock, self.world.policy)
         self.rivals = rivals_after(
             self.rivals, answer.alive, self.sightings, self.clock, self.world.policy
@@ -216,6 +219,7 @@ class Machine:
         def confirmed(peers: set[int]) -> None:
             promised.update(peers)
             self.lease = extended(self.lease, begun, rivals, promised, self.world.policy)
+            self.by_renewal = self.by_renewal and not rivals <= promised
             self._extend_workers()
 
         confirmed(set())
@@ -227,16 +231,16 @@ class Machine:
 
         def there() -> None:
             if other.up:
-                other._do(other.run, answer)
+                other.do(other.run, answer)
 
         def answer() -> None:
             lost = other.disk.lost and not other.disk.halted
-            if lost or other.disk.accepted.refuses(accepted):
+            if lost or other.disk.full or other.disk.accepted.refuses(accepted):
                 return
             given = give(other.disk.promises, self.id, epoch, other.clock, self.world.policy)
             if given is not None:
                 other.disk.promises = given
-                self.world.send(other.name, self.name, lambda: self._do(run, confirmed))
+                self.world.send(other.name, self.name, lambda: self.do(run, confirmed))
 
         self.world.send(self.name, other.name, there)
 
@@ -268,21 +272,7 @@ class Machine:
             if run == self.run and mine and self.lease.holds(self.clock):
                 fresh.begin(self._deadline())
 
-        self.world.after(START, lambda: self._do(run, login))
-
-    def _take_over(self) -> None:
-        last, disk = self.last, self.disk
-        if last is None or not self.settled:
-            return
-        for id in self.sightings.machines.keys() - {self.id}:
-            standing = Standing(self.id, self.lease, disk.promises, self.sightings)
-            sessions = sum(owner == id for owner in last.owner.values())
-            peer = Peer(id, last.epochs[id], last.rivals[id], sessions)
-            if refuse_takeover(standing, peer, self.clock, self.world.policy) is None:
-                takeover = Takeover(peer.epoch, last.renewals[id])
-                disk.promises = begin_takeover(disk.promises, id, takeover)
-                sent = partial(self.database.take_over, self.id, disk.epoch, id, takeover.renewals)
-                self.world.send(self.name, "db", sent)
+        self.world.after(START, lambda: self.do(run, login))
 
     def move(self, session: str, to: int) -> None:
         """A planned move: stop, then hand over."""

@@ -49,6 +49,9 @@ class Schedule:
         if only:
             world.after(first, getattr(self, f"_{only}"))
             return
+        if self.random.random() < 0.1:  # alone: README says what a fleet does not survive
+            world.after(first, self._two_primaries)
+            return
         for _ in range(self.random.randint(1, 7)):
             fault = self.random.choice(self._faults())
             world.after(first + self.random.uniform(0, CROWDED), fault)
@@ -89,7 +92,60 @@ class Schedule:
             self._lose_move,
             self._hold,
             self._hold_and_cut_off,
+            self._refuse,
+            self._fill_disk,
         )
+
+    def _refuse(self) -> None:
+        """The database refuses what it is asked: rights that are gone, newer tables."""
+        self.database.refuses = True
+        self.world.after(self._long(), partial(setattr, self.database, "refuses", False))
+
+    def _fill_disk(self) -> None:
+        """The state disk of a machine is full or read-only, now and then for ever."""
+        machine = self._machine()
+        for_ever = self.random.random() < 0.5 and self._may_lose()
+        if for_ever and not any(it.disk.full for it in self.machines.values()):
+            machine.disk.full = True
+        elif not machine.disk.full:
+            machine.disk.full = True
+            self.world.after(self._long(), partial(setattr, machine.disk, "full", False))
+
+    def _two_primaries(self) -> None:
+        """A standby is promoted while the old primary lives, and some machines go on there. One may
+        die, others stand still for a moment; all that live reach each other. Then the old primary
+        is stopped, and an operator accepts what is lost."""
+        self.database = new = self.database.promoted(self.random.uniform(0.0, 2.0))
+        machines, length = list(self.machines.values()), self.random.uniform(30, 60)
+        for machine in self.random.sample(machines, self.random.randint(1, len(machines) - 1)):
+            self.world.after(self.random.uniform(0, 8), partial(machine.lead_to, new))
+        if self.random.random() < 0.6:
+            dying = self._machine()
+            self.world.after(self.random.uniform(0, length), dying.cut_power)
+            self.world.after(length + self.random.uniform(1, 30), partial(self._boot, dying))
+        for _ in range(self.random.randint(0, 3)):
+            fault = self.random.choice((self._freeze_shortly, self._crash_worker, self._move_here))
+            self.world.after(self.random.uniform(0, length), fault)
+        self.world.after(length, partial(self._heal, new))
+
+    def _heal(self, database: Database) -> None:
+        for machine in self.machines.values():
+            machine.lead_to(database)
+        self.world.after(self.random.uniform(5, 30), database.accept)
+
+    def _boot(self, machine: Machine) -> None:
+        if not machine.up:
+            machine.boot()
+
+    def _freeze_shortly(self) -> None:
+        self._machine().freeze(self.random.uniform(1, 10))
+
+    def _move_here(self) -> None:
+        """Between two machines that use the same database."""
+        machine = self._machine()
+        to = [it for it in self.machines.values() if it.database is machine.database]
+        if machine.workers:
+            machine.move(self.random.choice(sorted(machine.workers)), self.random.choice(to).id)
 
     def _machine(self) -> Machine:
         return self.random.choice(list(self.machines.values()))

@@ -1,13 +1,17 @@
 """Machines, partitions, stopped processes and lost records in virtual time, on the core."""
 
+from typing import Any
 from unittest.mock import patch
 
 import pytest
 
 from agent.core.fleet.acceptance import Accepted
 from agent.core.fleet.lease import Lease, LeasePolicy
-from scripts.simulation.fleet import database, machine
+from scripts.simulation.fleet import database, disk, machine, taking
 from scripts.simulation.fleet.schedule import Outcome, Schedule, play
+
+SPLIT = {"vouched": (0, 1, 2), "elsewhere": (51,)}
+"""Schedules in which the rule decides."""
 
 
 def test_no_two_machines_run_a_session_and_every_session_comes_back():
@@ -33,10 +37,41 @@ def test_a_machine_that_misses_an_accepted_loss_runs_nothing_by_promises():
 
 def test_a_renewal_that_arrives_late_makes_no_rival_that_its_machine_does_not_ask():
     seeds = [f"test/{number}" for number in (6, 224, 230, 284)]
-    outcomes = [play(seed, only="hold_and_cut_off") for seed in seeds]
-    assert [it for it in outcomes if it.violations or it.starving] == []
-    with patch.object(database, "came_late", lambda *_: False):
-        assert all(play(seed, only="hold_and_cut_off").violations for seed in seeds)
+    # Nobody is asked whether its lease holds, as by the version before: this rule stands alone.
+    with patch.object(taking, "stands_still", lambda *_: frozenset()):
+        outcomes = [play(seed, only="hold_and_cut_off") for seed in seeds]
+        assert [it for it in outcomes if it.violations or it.starving] == []
+        with patch.object(database, "came_late", lambda *_: False):
+            assert all(play(seed, only="hold_and_cut_off").violations for seed in seeds)
+
+
+@pytest.mark.parametrize(
+    ("part", "worse"),
+    [
+        pytest.param("vouched", lambda sightings, *_: sightings, id="a word does not count"),
+        pytest.param("elsewhere", lambda *_: frozenset(), id="two databases halt nothing"),
+    ],
+)
+def test_with_two_primaries_nobody_is_taken_over(part: str, worse: object):
+    seeds = [f"test/{number}" for number in SPLIT[part]]
+    outcomes = [play(seed, only="two_primaries") for seed in seeds]
+    assert [it for it in outcomes if it.violations or it.starving or it.halted] == []
+    with patch.object(taking, part, worse):
+        assert all(play(seed, only="two_primaries").violations for seed in seeds)
+
+
+def test_while_the_database_refuses_the_machines_no_session_drops():
+    outcomes = [play(f"test/{number}", only="refuse") for number in range(15)]
+    assert [it for it in outcomes if it.again or it.starving or it.violations] == []
+    with patch.object(machine, "no_word", lambda: False):
+        assert any(play(f"test/{number}", only="refuse").again for number in range(15))
+
+
+def test_the_sessions_of_a_machine_with_a_full_disk_run_on_another_one():
+    outcomes = [play(f"test/{number}", only="fill_disk") for number in range(30)]
+    assert [it for it in outcomes if it.starving or it.violations] == []
+    with patch.object(disk, "must_be_kept", lambda: False):
+        assert any(play(f"test/{number}", only="fill_disk").starving for number in range(30))
 
 
 def lost_moves() -> tuple[list[Schedule], list[Outcome]]:
@@ -51,14 +86,19 @@ def goes_on_without_promises(
 
 
 @pytest.mark.parametrize(
-    ("part", "worse"),
+    ("where", "part", "worse"),
     [
-        pytest.param("extended", goes_on_without_promises, id="promises are not waited for"),
         pytest.param(
-            "refuse_takeover", lambda *_: None, id="a machine is taken over without a reason"
+            machine, "extended", goes_on_without_promises, id="promises are not waited for"
+        ),
+        pytest.param(
+            taking,
+            "refuse_takeover",
+            lambda *_: None,
+            id="a machine is taken over without a reason",
         ),
     ],
 )
-def test_the_schedules_notice_an_arithmetic_that_is_wrong(part: str, worse: object):
-    with patch.object(machine, part, worse):
+def test_the_schedules_notice_an_arithmetic_that_is_wrong(where: Any, part: str, worse: object):
+    with patch.object(where, part, worse):
         assert any(play(f"test/{number}").violations for number in range(600))
