@@ -240,8 +240,8 @@ class EvolutionSession(SessionChat):
             return  # the next probe tells
         if view is not self._view or self._renewing:
             return  # it is another session by now
-        changed = view.note_event(event) if believed else view.live is not self._told.live
-        if changed:
+        # A probe may have seen the state before the look found its reason.
+        if view.note_event(event) if believed else view.end_known or view.live != self._told.live:
             if view.live is not Live.OPEN:
                 self._opening.begin()
             self._told.report_change()

@@ -405,6 +405,25 @@ async def test_no_late_event_ends_a_pairing_between_two_tries_of_its_server(
         assert claim.reason not in (*ENDS, "qr_idle"), (kind, content, claim)
 
 
+async def test_a_logout_whose_state_a_probe_saw_first_is_reported_with_its_reason(
+    make_stand_in: MakeStandIn, make_bench: MakeBench
+) -> None:
+    """The server writes its row a moment after the state: a probe between both sees a close alone,
+    and the state is no news when the event comes."""
+    bench = await make_bench(await make_stand_in("2.3.7"))
+    instance = bench.standin.add("sales", "open")
+    await bench.backend.check()
+    session, heard = bench.hold("sales"), bench.by_id["sales"]
+    await session.probe(deep=True)
+    before = replace(instance.row)
+    instance.end(401)
+    instance.row, written = before, instance.row
+    assert (await session.probe()).claim.reason == ""
+    instance.row = written
+    await bench.backend.hook({"instance": "sales", "event": "logout.instance", "data": None})
+    assert heard.last() == (Status.DISCONNECTED, "logout")
+
+
 async def test_a_repeated_old_event_is_ignored(bench: Bench) -> None:
     bench.standin.add("sales", "open")
     bench.hold("sales")
