@@ -14,7 +14,9 @@ from agent.config.alerts import alert_table
 from agent.config.wing_tables import wing_tables
 from agent.wing import wings
 alert_table(), wing_tables(), [wing.take(wing.part) for wing in wings() if wing.part]
-print(*(name for name in sys.modules if name.startswith(("agent.wings.", "agent.engines.web"))))
+shown = ("agent.wings.", "agent.engines.web", "tarfile")
+there = {name for name, module in sys.modules.items() if type(module).__name__ != "_Unloaded"}
+print(*(name for name in there if name.startswith(shown)))
 """
 
 
@@ -38,3 +40,8 @@ def test_an_agent_without_webhooks_carries_nothing_that_sends_them() -> None:
 
 def test_an_agent_without_a_web_session_carries_no_part_of_that_engine() -> None:
     assert not [name for name in loaded() if name.startswith("agent.engines.web.")]
+
+
+def test_an_agent_that_never_packed_a_session_carries_nothing_that_reads_archives() -> None:
+    assert "agent.wings.archives.archives" in loaded()
+    assert "tarfile" not in loaded()

@@ -1,1 +1,6 @@
 """Sessions as archives: packed, sealed for one agent, unpacked within bounds."""
+
+from agent.lazy import load_when_used
+
+# Most agents never pack or unpack a session.
+load_when_used("tarfile")

@@ -109,7 +109,7 @@ def pack_session(
         return pack(render_manifest(manifest), manifest, top, out)
 
 
-def _add(tar: tarfile.TarFile, name: str, size: int, wall: float, source: io.IOBase) -> None:
+def _add(tar: "tarfile.TarFile", name: str, size: int, wall: float, source: io.IOBase) -> None:
     member = tarfile.TarInfo(name)
     member.size, member.mode, member.mtime = size, 0o600, int(wall)
     tar.addfile(member, source)

@@ -73,14 +73,14 @@ def read_members(source: Archive, limits: Limits) -> Iterator[Member]:
     stream.finish()
 
 
-def _read_head(head: bytes) -> tarfile.TarInfo:
+def _read_head(head: bytes) -> "tarfile.TarInfo":
     try:
         return tarfile.TarInfo.frombuf(head, "utf-8", "surrogateescape")
     except (tarfile.HeaderError, ValueError) as error:
         raise refuse(f"it is no tar, or a damaged one ({error})") from None
 
 
-def _size_of(member: tarfile.TarInfo, extended: dict[str, str]) -> int:
+def _size_of(member: "tarfile.TarInfo", extended: dict[str, str]) -> int:
     if "size" not in extended:
         size = member.size
     elif extended["size"].isascii() and extended["size"].isdigit():
