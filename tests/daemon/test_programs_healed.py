@@ -23,6 +23,12 @@ async def order(agent: RunningAgent, line: str) -> None:
     await asyncio.to_thread(pipe.write_text, f"{line}\n")
 
 
+async def ended(agent: RunningAgent) -> list[str]:
+    """What became of its repairs."""
+    endings = ("recovered:", "needs person:", "gave up")
+    return [words for _, words in await agent.story("shop") if words.startswith(endings)]
+
+
 async def connected(
     make_agent: Callable[..., RunningAgent], eventually: Eventually, settings: str = ""
 ) -> RunningAgent:
@@ -78,6 +84,8 @@ async def test_a_bot_without_a_connection_gets_a_new_process(
     await eventually(is_new, within=90)
     told = [sentence for _, sentence in await agent.story("shop")]
     assert any(words in sentence for sentence in told), told
+    # Until its library is there a program tells nothing: that ends no repair.
+    await eventually(lambda: ended(agent), ["recovered: connected"], within=30)
     assert await agent.codes("shop") == 0
 
 

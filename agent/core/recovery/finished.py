@@ -6,7 +6,7 @@ from agent.core.reasons import reason_of
 from agent.core.recovery.beginning import needs_repair
 from agent.core.recovery.ladder import UNPAIRING, useless_steps
 from agent.core.recovery.repair import Case, Ending, Goal, RecoveryKind, Repair, Stage, Trouble
-from agent.core.words import PASSKEY_SUSPECTED, UNMEASURED
+from agent.core.words import NOT_TOLD, PASSKEY_SUSPECTED, UNMEASURED
 
 
 def find_ending(case: Case, repair: Repair) -> Ending | None:
@@ -33,6 +33,8 @@ def find_ending(case: Case, repair: Repair) -> Ending | None:
         return helped
     if verdict.reason in ("starting", "stopping"):
         return None
+    if verdict.reason == NOT_TOLD and stage_left(case, repair):
+        return None  # until its library is there a program tells nothing
     # No step of a repair makes WhatsApp accept a client that it refuses.
     if verdict.health is not Health.DISCONNECTED and not reason_of(verdict.reason).slow:
         return None
