@@ -16,6 +16,9 @@ from agent.engines.web.files import MADE_BY_BROWSER, check_profile, has_pairing
 from agent.errors import EngineError, VaultError
 
 _WORSE = (SessionFiles.WHOLE, SessionFiles.UNPAIRED, SessionFiles.ABSENT, SessionFiles.DAMAGED)
+_FIELDS = frozenset({"noiseKey", "signedIdentityKey", "signedPreKey", "registrationId", "me"})
+_KEYS = ("pre-key-", "session-", "sender-key-", "app-state-sync-")
+"""Of Baileys: what its credentials have, and its files beside them."""
 _LOCAL_AUTH = re.compile(r"session(-.*)?")
 """The folders that LocalAuth of whatsapp-web.js makes below its own."""
 
@@ -49,15 +52,33 @@ def _names(folder: SessionFolder, place: str) -> Mapping[str, int]:
         return {}
 
 
+def _is_baileys(names: Collection[str], raw: bytes | None) -> bool:
+    """Whether a folder with these files is a store of Baileys, damaged or not. Other programs have
+    a `creds.json`, too: a whole one with none of Baileys' fields, and none of its keys beside."""
+    if CREDS not in names:
+        return False
+    try:
+        creds = read_json((raw or b"").decode("utf-8"))
+    except (ValueError, RecursionError):
+        return True
+    others = isinstance(creds, dict) and creds and _FIELDS.isdisjoint(creds)
+    return not others or any(name.startswith(_KEYS) and name.endswith(".json") for name in names)
+
+
+def _is_store(folder: SessionFolder, place: str) -> bool:
+    names = _names(folder, place)
+    return CREDS in names and _is_baileys(names, folder.read(f"{place}/{CREDS}"))
+
+
 def stores_in(folder: SessionFolder) -> list[SessionFolder]:
     """Where Baileys' useMultiFileAuthState keeps its session: in the folder itself, or where its
     note says; else each folder down that has its file."""
     names = folder.sizes()
-    if CREDS in names:
+    if CREDS in names and _is_baileys(names, folder.read(CREDS)):
         return [folder]
-    if (told := session_place(folder.read(NOTE))) and CREDS in _names(folder, told):
+    if (told := session_place(folder.read(NOTE))) and _is_store(folder, told):
         return [_Inner(folder, told)]
-    return [_Inner(folder, name) for name in sorted(names) if CREDS in _names(folder, name)]
+    return [_Inner(folder, name) for name in sorted(names) if _is_store(folder, name)]
 
 
 def profile_in(folder: SessionFolder) -> str:
@@ -163,7 +184,10 @@ def check_login(folder: Path, account: str) -> None:
 
 def _check_store(keys: Path, account: str) -> None:
     try:
-        whole = isinstance(read_json(read_key_file(keys / CREDS).decode("utf-8")), dict)
+        raw = read_key_file(keys / CREDS)
+        if not _is_baileys({entry.name for entry in keys.iterdir()}, raw):
+            return
+        whole = isinstance(read_json(raw.decode("utf-8")), dict)
     except OSError:
         return  # the claims of the next start say what the disk does
     except (ValueError, RecursionError):

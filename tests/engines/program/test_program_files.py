@@ -55,6 +55,25 @@ def test_keys_of_baileys_are_found_and_judged(session: Path, inner: str) -> None
         assert (place / "creds.json").read_bytes() == damaged
 
 
+@pytest.mark.parametrize("inner", ["", "own"])
+def test_credentials_of_a_bot_that_is_not_on_baileys_are_no_damage(
+    session: Path, inner: str
+) -> None:
+    """Its name for them is the same: a repair would put them aside, and end its pairing."""
+    place = session / inner
+    place.mkdir(exist_ok=True)
+    (place / "creds.json").write_text(json.dumps({"token": "of its own"}))
+    (place / "session.db").write_bytes(b"of its own")
+    assert files_of(session) is SessionFiles.WHOLE
+    refuse_unusable(session, "5511900000001")
+    # Keys of Baileys beside it, or nothing in it: those are Baileys' credentials, and damaged.
+    (place / "creds.json").write_text("{}")
+    assert files_of(session) is SessionFiles.DAMAGED
+    (place / "creds.json").write_text(json.dumps({"token": "of its own"}))
+    (place / "pre-key-1.json").write_text("{}")
+    assert files_of(session) is SessionFiles.DAMAGED
+
+
 def test_credentials_of_another_account_start_no_bot(session: Path) -> None:
     told = CREDS | {"account": {"details": "a"}, "me": {"id": "4915110000000:1@s.whatsapp.net"}}
     (session / "creds.json").write_text(json.dumps(told))
