@@ -1,0 +1,1 @@
+"""A bot and its WhatsApp, through which numbered messages go in both directions."""
