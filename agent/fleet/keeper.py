@@ -188,8 +188,8 @@ class Keeper:
         async with self._answer:
             self._answered = number
             self._answer.notify_all()
-        if self.settled and renewal.accepted:
-            await self.takeovers.take_over(self._member, self._lease, renewal)
+        if renewal.accepted:
+            await self.takeovers.take_over(self._member, self._lease, renewal, self.settled)
 
     async def next_renewal(self) -> None:
         """Until one is answered that begins from now on: an earlier hand-over is void or done."""

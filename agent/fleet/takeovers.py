@@ -57,9 +57,14 @@ class Takeovers:
             )
         )
 
-    async def take_over(self, member: Member, lease: Lease, renewal: Renewal) -> None:
-        """Whatever may be taken over now."""
+    async def take_over(
+        self, member: Member, lease: Lease, renewal: Renewal, settled: bool
+    ) -> None:
+        """Whatever may be taken over now. Who lives is asked before the records are settled, too:
+        one that stands still for a moment when they are has said that its lease holds."""
         await self._ask(member)
+        if not settled:
+            return
         for id in self._others(member):
             row = self.rows.get(id)
             same = row is not None and row.renewals == renewal.renewals[id]

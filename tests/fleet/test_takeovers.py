@@ -5,11 +5,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from agent.clock import boot_now
 from agent.core.fleet.figures import FleetCounts
-from agent.core.fleet.lease import LeasePolicy
+from agent.core.fleet.lease import Lease, LeasePolicy
+from agent.core.fleet.takeover import Word
 from agent.fleet.coordinator import Machine, MachineRow, Member, Owned, Renewal
 from agent.fleet.fleet_file import Memory
 from agent.fleet.keeper import Keeper
+from agent.fleet.peers import Reached
 from agent.fleet.takeovers import READ_EVERY, Takeovers
 
 POLICY = LeasePolicy()
@@ -90,3 +93,25 @@ class Left(Rows):
         if not self.after:
             return answer(1)
         return replace(answer(1), accepted=False, epoch=1, renewals={1: 1}, alive=frozenset())
+
+
+async def test_who_lives_is_asked_before_the_records_are_settled(tmp_path: Path) -> None:
+    """A standby was promoted: until its records are settled nobody is taken over, and a machine
+    that stands still right then has said before that its lease holds."""
+    rows: Any = Rows()
+    memory = Memory(tmp_path / "fleet.json")
+    await memory.load("boot", 0.0, POLICY)
+    takeovers = Takeovers(rows, memory, POLICY, FleetCounts())
+    asked = []
+
+    async def holds(row: Reached, _member: Member) -> Word:
+        asked.append(row.name)
+        return Word(True, "the old primary")
+
+    takeovers.ask_word = holds
+    me, now = Member(1, 0, 0), boot_now()
+    await takeovers.see(me, answer(1), now - POLICY.ttl / 2)
+    await takeovers.take_over(me, Lease(now + POLICY.ttl), answer(1), False)
+    assert asked == ["b"]
+    assert takeovers.elsewhere == ["b"]
+    assert takeovers.sightings.machines[2].at >= now, "as if it had been seen renewing"

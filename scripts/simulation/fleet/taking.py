@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 def ask_and_take_over(machine: "Machine") -> None:
     """A machine that may be taken over soon is asked whether its lease holds."""
-    if machine.last is None or not machine.settled:
+    if machine.last is None:
         return
     run, still = machine.run, stands_still(machine.sightings, machine.clock, machine.world.policy)
     if not still:
