@@ -193,11 +193,8 @@ class ProcessHost:
         if child is not None and worker.phase in (Phase.STARTING, Phase.RUNNING):
             self._by_pid[child.pid] = worker
             ready = worker.phase is Phase.RUNNING
-            note = RunNote(
-                *(child.pid, child.start_ticks, worker.run, self._boot, ready, worker.restarts),
-                sessions=str(self._places.session_root.absolute()),
-            )
-            self._note(folder, note)
+            told = (child.pid, child.start_ticks, worker.run, self._boot, ready, worker.restarts)
+            self._note(folder, RunNote(*told, str(self._places.session_root.absolute())))
             if not ready:
                 for said in self._take_early(child.pid):
                     self._notice(child.pid, said)
