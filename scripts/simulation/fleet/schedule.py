@@ -102,9 +102,12 @@ class Schedule:
         self.world.after(self._long(), partial(setattr, self.database, "refuses", False))
 
     def _fill_disk(self) -> None:
-        """The state disk of a machine is full or read-only, now and then for ever."""
+        """The state disk of a machine is full or read-only, now and then for ever: not where it is
+        the last one that was alive, which no other one may take over."""
         machine = self._machine()
-        for_ever = self.random.random() < 0.5 and self._may_lose()
+        others = self.machines.keys() - {machine.id}
+        known = all(others <= named for named in machine.disk.named.values())
+        for_ever = self.random.random() < 0.5 and self._may_lose() and known
         if for_ever and not any(it.disk.full for it in self.machines.values()):
             machine.disk.full = True
         elif not machine.disk.full:
