@@ -181,9 +181,9 @@ class WorkerSection:
     )
     pack: int = setting(
         1,
-        "sessions of the baileys engine that share one Node process, from each session's next"
-        " start: saves memory, but one process holds the keys of all of them, and when it ends"
-        " all of them reconnect; 1 = a Node for each session",
+        "sessions of the baileys engine that one worker with one Node holds, from each session's"
+        " next start: saves memory, but no wall parts them: that worker reads the files of all"
+        " sessions here, and when it ends all of its own reconnect; 1 = a worker for each session",
         low=1,
         high=100,
     )

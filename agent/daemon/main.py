@@ -183,7 +183,6 @@ class Daemon:
                 "run-backends",
                 self._config.backends_root,
             ),
-            # A pack has no passes, and all that it keeps is in its run folder.
             units.PACKS.prefix: (_nothing, "run-packs", state / "run-packs"),
         }[kind.prefix]
         return await open_host(
@@ -194,6 +193,7 @@ class Daemon:
             session_root=root,
             cache_root=self._config.cache_root,
             kind=kind,
+            members_root=self._config.session_root,
         )
 
     async def _run_on(self, ground: Ground, fleet: "Fleet | None", *, older: bool) -> int:
@@ -224,7 +224,7 @@ class Daemon:
                 warn_of_leased(registry)
             circuits = await store.history(kinds=CIRCUITS, limit=LATEST_CIRCUITS)
             await supervision.backends.take_over(self._config.backend, circuits)
-            supervision.packs.take_over()
+            await supervision.packs.take_over(self._config.agent.state_path / "run-packs")
             for id in await line_up(registry, supervision.seats, supervision.room):
                 self._wakes.wake(id)
             await supervision.handover.take_over()

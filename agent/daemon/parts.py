@@ -56,7 +56,7 @@ async def open_parts(
         exporter,
         in_force=lambda: supervision.settings.config,
         figures=lambda: {name: part.figures() for name, part in of_wings.items()},
-        log_path=ground.host.log_path,
+        log_path=supervision.seats.log_path,
         owners=owners,
     )
     outbox = open_outbox(around)

@@ -3,7 +3,7 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Collection, Coroutine
+from collections.abc import Awaitable, Callable, Collection, Container, Coroutine
 from typing import Any
 
 from agent.clock import boot_now
@@ -24,8 +24,10 @@ async def close_sessions(
     save_records: Callable[[], Awaitable[None]],
     *,
     hurry: asyncio.Event,
+    besides: Container[InstanceId] = (),
 ) -> list[InstanceId]:
-    """Prepare, save, close. Returns the ids whose worker would not end in order."""
+    """Prepare, save, close. Returns the ids whose worker would not end in order. `besides`:
+    sessions that go on: those of backends."""
     linked = [facts for facts in all_facts if facts.link is not None]
     await bounded_step(
         f"tell {len(linked)} sessions to prepare",
@@ -44,6 +46,7 @@ async def close_sessions(
     # A start may still be queued: it would begin when the agent is gone.
     units = await host.list()
     running = [id for id, unit in units.items() if unit.runs or unit.job_pending]
+    running = [id for id in running if id not in besides]
     return await _close_workers(running, host, times.close)
 
 

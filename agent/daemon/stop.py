@@ -58,7 +58,10 @@ async def stop_in_order(
         await leave_sessions(every)
     else:
         times = supervision.settings.config.stop
-        await close_sessions(every, ground.host, times, save_records, hurry=hurry)
+        besides = {session.id for session in facts if session.instance.backend}
+        await close_sessions(
+            every, supervision.seats, times, save_records, hurry=hurry, besides=besides
+        )
         if store_rest is not None:
             work = [store_rest()]
             await bounded_step("store what they saved for the fleet", work, times.save, hurry)

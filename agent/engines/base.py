@@ -7,7 +7,6 @@ import logging
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from socket import socket
 from typing import Any, Protocol, runtime_checkable
 
 from agent.core.words import Claim, Happening, InstanceId, RemoteSession, ServerClaim
@@ -221,28 +220,27 @@ OpenBackend = Callable[[Path, Mapping[str, Any], BackendReporter], Backend]
 reporter."""
 
 
-class Pack(Protocol):
-    """The shared process of several workers' sessions."""
+class PackedEngine(Engine, Protocol):
+    """A session in a process that others share."""
 
-    @property
-    def sessions(self) -> int:
-        """How many use it now."""
+    async def abandon(self) -> None:
+        """Let go of the session without a save, after a failure: nothing of it goes on."""
 
-    async def open(self) -> None: ...
 
-    async def serve(self, listener: socket) -> None:
-        """Take in workers until cancelled."""
+class Shared(Protocol):
+    """What the sessions of one pack share."""
+
+    def open_engine(
+        self, folder: Path, settings: Mapping[str, Any], reporter: Reporter
+    ) -> PackedEngine:
+        """As `OpenEngine`; nothing is opened twice on one folder."""
 
     async def watch(self, alive: Callable[[], None]) -> None:
-        """Call `alive` after each answer."""
+        """Look after it until cancelled; `alive` is called at each look."""
 
-    async def prepare_stop(self) -> None: ...
-
-    async def save(self) -> None: ...
-
-    async def close(self) -> None: ...
+    async def close(self) -> None:
+        """End it; its sessions were closed before."""
 
 
-OpenPack = Callable[[InstanceId, Callable[[str], None]], Pack]
-"""Each packable engine's module `pack` has an `open_pack` of this type: the pack's name, and what
-hears why the pack can do no more."""
+OpenShared = Callable[[str], Shared]
+"""Each packable engine's module `pack` has an `open_shared` of this type: the pack's name."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from agent.core.setting import settings_of
 from agent.core.words import ADOPTED, AGENT_SETTINGS, LEAST_MEMORY, MOST_MEMORY, Address
-from agent.engines.base import OpenBackend, OpenEngine, OpenPack
+from agent.engines.base import OpenBackend, OpenEngine, OpenShared
 from agent.engines.files import NO_RULES, FileRules
 from agent.errors import ConfigError
 
@@ -43,7 +43,7 @@ class EngineEntry:
     """True where the sessions live on a server of someone else's: `open_backend` is offered, and
     one worker per backend holds them all."""
     packable: bool = False
-    """True where several workers' sessions may share one process: `open_pack` is offered."""
+    """True where one worker may hold several sessions: `open_shared` is offered."""
     profile: bool = False
     """True where a session is a browser's profile: too large to be copied at each change."""
     finds_records: bool = False
@@ -273,13 +273,13 @@ def load_backend(name: str) -> OpenBackend:
     return open_backend
 
 
-def load_pack(name: str) -> OpenPack:
-    """The shared process of several workers' sessions."""
+def load_shared(name: str) -> OpenShared:
+    """What the sessions of one pack share."""
     entry = find_engine(name)
     if not entry.packable:
         raise ConfigError(f"cannot pack sessions of engine {name}", field="engine")
-    open_pack: OpenPack = _import(entry, "pack").open_pack
-    return open_pack
+    open_shared: OpenShared = _import(entry, "pack").open_shared
+    return open_shared
 
 
 def _rules(entry: EngineEntry) -> Any:

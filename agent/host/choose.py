@@ -23,8 +23,10 @@ async def open_host(
     worker: WorkerSection,
     cache_root: Path | None = None,
     kind: units.Kind = units.INSTANCES,
+    members_root: Path | None = None,
 ) -> Host:
-    """`choice` is the setting: auto, systemd or process; for a second kind, the first's name."""
+    """`choice` is the setting: auto, systemd or process; for a second kind, the first's name.
+    `members_root`: of the sessions that a worker of this kind may hold several of."""
     if choice == "auto":
         missing = _what_systemd_lacks(session_root, kind)
         if missing:
@@ -37,7 +39,13 @@ async def open_host(
         from agent.host.process.host import ProcessHost
 
         return await ProcessHost.open(
-            wake, run_dir, session_root, worker, kind, cache_root=cache_root
+            wake,
+            run_dir,
+            session_root,
+            worker,
+            kind,
+            cache_root=cache_root,
+            members_root=members_root,
         )
     _check_systemd(cache_root, kind)
     from agent.host.systemd.host import SystemdHost

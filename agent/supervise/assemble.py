@@ -26,6 +26,7 @@ from agent.supervise.facts import Facts
 from agent.supervise.loop import Loop, Wakes
 from agent.supervise.messages.highest_cursors import HighestCursors
 from agent.supervise.messages.kept_messages import KeptMessages
+from agent.supervise.packs.packs import Packs
 from agent.supervise.passes.act import Executor
 from agent.supervise.passes.findings import Findings
 from agent.supervise.passes.happenings import Happenings
@@ -46,13 +47,11 @@ from agent.supervise.settings import Settings
 from agent.supervise.story import Notes
 from agent.supervise.turns.incidents import Incidents
 from agent.supervise.turns.memory import MemoryRoom
-from agent.supervise.turns.packs import Packs
 from agent.supervise.turns.queues import Queues
 from agent.supervise.turns.turns import Turns
 from agent.supervise.views import ViewSources
 
-PASSES_AT_ONCE = 256
-BACKENDS_AT_ONCE = 64
+PASSES_AT_ONCE, BACKENDS_AT_ONCE = 256, 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,8 +156,9 @@ class Supervision:
         self.packs = Packs(
             open_host=self.ground.open_packs,
             size=lambda: settings.config.worker.pack,
-            session_root=root,
             facts=self._facts,
+            wake=self.wake,
+            link_stats=self._link_stats,
         )
         self.seats = BackendHost(
             self.ground.host, self.backends, self._facts.get, self._turns.gates.no_login, self.packs

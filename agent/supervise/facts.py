@@ -173,7 +173,7 @@ class Facts:
     engine_version: str = ""
     enabled_by_operator: bool = False
     pack: str = ""
-    """The pack of its worker, as of its last start; "" = none."""
+    """The pack whose worker holds it, as of its last start; "" = a worker of its own."""
     limited_run: str = ""
     """The run whose worker has its limits; a run may have begun without the agent."""
     busy: asyncio.Lock = field(default_factory=asyncio.Lock)

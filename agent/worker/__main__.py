@@ -1,5 +1,5 @@
 """`python -m agent.worker ID`: the worker of one instance. `--backend NAME`: of one backend.
-`--pack NAME`: what the workers of a pack of sessions share.
+`--pack NAME`: of one pack of sessions.
 
 `--warm`: the process that instances' workers are forked from.
 """
@@ -28,7 +28,7 @@ def main(argv: list[str]) -> int:
         return run_backend(argv[1])
     if len(argv) == 2 and argv[0] == "--pack":
         import_asyncio_without_tls()
-        from agent.worker.pack import run_pack
+        from agent.worker.pack.run import run_pack
 
         return run_pack(argv[1])
     if len(argv) != 1:

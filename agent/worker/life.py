@@ -7,16 +7,19 @@ import os
 import signal
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from agent.core.words import Category
 from agent.errors import ConfigError, LeaseOver, WaError
-from agent.host.notify import notifier_from, watchdog_from
+from agent.host.notify import Notifier, notifier_from, watchdog_from
 from agent.link.messages import Hello
 from agent.link.server import LinkServer
 from agent.log import LEVELS, LineWriter, set_up_logging
 from agent.worker.identity import Identity, lock_held, refuse_foreign_group
 from agent.worker_log import own_log
+
+if TYPE_CHECKING:
+    from agent.engines.base import Engine
 
 log = logging.getLogger(__name__)
 
@@ -61,33 +64,45 @@ def set_up_worker_log(id_text: str, env: Mapping[str, str]) -> None:
             handler.before_each = own.look
 
 
+class Closes(Protocol):
+    def close(self) -> None: ...
+
+
 class Life:
     """One run of a worker: made in its event loop, spent, ended."""
 
-    def __init__(self, identity: Identity) -> None:
-        run = os.environ.get("INVOCATION_ID") or os.urandom(16).hex()
-        self.hello = Hello(identity.id, run, identity.engine, os.getpid())
-        self.notifier = notifier_from(os.environ)
-        self.watchdog = watchdog_from(os.environ, os.getpid())
-        """Seconds in which the manager wants a sign of life; None = it wants none."""
+    def __init__(self, hello: Hello, notifier: Notifier, watchdog: float | None) -> None:
+        """`watchdog`: seconds in which the manager wants a sign of life; None = it wants none."""
+        self.hello = hello
+        self.notifier = notifier
+        self.watchdog = watchdog
         self.hurry = asyncio.Event()
         """The end was asked for twice."""
         self._wanted = asyncio.Event()
         self._done = asyncio.Event()
         self._loop = asyncio.get_running_loop()
         self._crash: asyncio.Future[BaseException] = self._loop.create_future()
-        for number in ENDING_SIGNALS:
-            self._loop.add_signal_handler(number, self._ask)
 
     def crashed(self, error: BaseException) -> None:
         """The engine is in an unknown state, or may do no more: end without a save."""
         if not self._crash.done():
             self._crash.set_result(error)
 
+    def ask(self) -> None:
+        """Ask for the end; asked again, it hurries."""
+        (self.hurry if self._wanted.is_set() else self._wanted).set()
+
+    def sharers(self) -> int:
+        """How many sessions this process holds."""
+        return 1
+
     async def stop(self) -> None:
         """The link's way to end it: returns when all is saved and closed."""
         self._wanted.set()
         await self._done.wait()
+
+    async def let_go(self, engine: "Engine", fence: "Closes | None") -> None:
+        """The engine's end, in order or not: a process takes all of it along."""
 
     async def spend(
         self,
@@ -116,13 +131,6 @@ class Life:
         if server is not None:
             await server.close()
         self.notifier.close()
-        for number in ENDING_SIGNALS:
-            # All is saved: a signal from here on may not turn a good end into a bad one.
-            self._loop.remove_signal_handler(number)
-            signal.signal(number, signal.SIG_IGN)
-
-    def _ask(self) -> None:
-        (self.hurry if self._wanted.is_set() else self._wanted).set()
 
     async def _until_wanted(
         self, works: Mapping[str, Coroutine[Any, Any, None]]
@@ -140,6 +148,24 @@ class Life:
         # A full notify queue must not lose the one notice that a start waits for.
         while not self.notifier.ready(status()):  # noqa: ASYNC110 - the manager tells nothing
             await asyncio.sleep(0.1)
+
+
+class ProcessLife(Life):
+    """The life of this process, with its manager's environment and its signals."""
+
+    def __init__(self, identity: Identity) -> None:
+        run = os.environ.get("INVOCATION_ID") or os.urandom(16).hex()
+        hello = Hello(identity.id, run, identity.engine, os.getpid())
+        super().__init__(hello, notifier_from(os.environ), watchdog_from(os.environ, os.getpid()))
+        for number in ENDING_SIGNALS:
+            self._loop.add_signal_handler(number, self.ask)
+
+    async def end(self, server: LinkServer | None) -> None:
+        await super().end(server)
+        for number in ENDING_SIGNALS:
+            # All is saved: a signal from here on may not turn a good end into a bad one.
+            self._loop.remove_signal_handler(number)
+            signal.signal(number, signal.SIG_IGN)
 
 
 def _path(name: str) -> Path:

@@ -3,14 +3,14 @@
 import asyncio
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agent.core.words import Claim, InstanceId
-from agent.engines.base import DECLARED, Engine
+from agent.engines.base import DECLARED, Engine, OpenEngine
 from agent.engines.catalog import file_rules, load_engine
 from agent.engines.files import NO_RULES
 from agent.errors import EngineError, FolderUnusable, InvalidRequest
@@ -20,7 +20,7 @@ from agent.worker.calls import Answer, Work, answer_with, plain, session_works
 from agent.worker.group_access import share_session
 from agent.worker.identity import Identity, engine_folder, read_identity
 from agent.worker.idle_engine import ended_engine, lost_engine, refused_engine
-from agent.worker.life import Life, live
+from agent.worker.life import Life, ProcessLife, live
 from agent.worker.pairing import Pairing
 from agent.worker.reports import Reports
 from agent.worker.stop import stop_in_order
@@ -83,7 +83,13 @@ def run_worker(id_text: str) -> int:
 
 
 async def _work(identity: Identity, link_path: Path) -> int:
-    life = Life(identity)
+    return await run_session(identity, link_path, ProcessLife(identity), load_engine)
+
+
+async def run_session(
+    identity: Identity, link_path: Path, life: Life, load: Callable[[str], OpenEngine]
+) -> int:
+    """One run of a session, whose folder is locked; return the exit status."""
     pairing = Pairing(identity.paired)
     reports = Reports(identity.id, asyncio.Event(), life.crashed, pairing)
     share_session(identity.folder)  # of a worker that was killed
@@ -91,7 +97,7 @@ async def _work(identity: Identity, link_path: Path) -> int:
         identity.folder, identity.id, identity.of_wings, reports.happened, shared=identity.leased
     )
     reports.keeper = parts.keeper
-    engine = _open_engine(identity, reports)
+    engine = _open_engine(identity, reports, load)
     parts.serve(engine)
     fence = _make_fence(engine, reports, life, open=False) if identity.leased else None
 
@@ -104,10 +110,13 @@ async def _work(identity: Identity, link_path: Path) -> int:
             await fence.take(until, extend=extend)
         return {}
 
+    closing = False
     own = _works(identity, engine, reports, life, link_path.parent)
     works = {**parts.works, **own, "lease": lease}
 
     async def answer(call: Call) -> Answer:
+        if closing:
+            raise EngineError(f"cannot {call.do}: the session is being closed", code="stopping")
         if fence is not None:
             fence.admit(call.do)
         return await answer_with(works, call)
@@ -128,9 +137,13 @@ async def _work(identity: Identity, link_path: Path) -> int:
             lambda: stop_in_order(engine, reports.progressed, life.notifier, life.hurry),
         )
     finally:
-        share_session(identity.folder)
-        await parts.close()
-        await life.end(server)
+        closing = True
+        try:
+            await life.let_go(engine, fence)
+            share_session(identity.folder)
+            await parts.close()
+        finally:
+            await life.end(server)
 
 
 def _works(
@@ -164,7 +177,7 @@ def _works(
         return {}
 
     async def use(_args: Mapping[str, Any]) -> Answer:
-        return own_use()
+        return own_use(life.sharers())
 
     return works | {
         "save": plain(save),
@@ -175,11 +188,13 @@ def _works(
     }
 
 
-def _open_engine(identity: Identity, reports: Reports) -> Engine:
+def _open_engine(
+    identity: Identity, reports: Reports, load: Callable[[str], OpenEngine] = load_engine
+) -> Engine:
     """The engine on its folder, or an idle one where the worker must not log in."""
     if identity.ended:
         return ended_engine(identity.ended, reports)
-    open_engine = load_engine(identity.engine)
+    open_engine = load(identity.engine)
     rules = file_rules(identity.engine) if identity.paired else NO_RULES
     session = identity.folder / "session"
     if identity.paired and not os.path.lexists(session):
@@ -216,8 +231,9 @@ async def _connect(engine: Engine, fence: "Fence | None") -> None:
         log.error("cannot connect: the engine did not begin in %g s", FIRST_CONNECT)
 
 
-def own_use() -> dict[str, Any]:
-    """Memory and processor time of this process and all its children, as the kernel shows them.
+def own_use(sharers: int = 1) -> dict[str, Any]:
+    """Memory and processor time of this process and all its children, as the kernel shows them; of
+    several sessions in it, one's part.
 
     The agent is another user, behind a wall: it cannot count a worker's files, and where the kernel
     keeps no account of a unit's memory it cannot measure that either.
@@ -226,7 +242,7 @@ def own_use() -> dict[str, Any]:
     from agent.host.machine.process_tree import measure_trees
 
     me = os.getpid()
-    return asdict(measure_trees(frozenset({me}))[me])
+    return asdict(measure_trees(frozenset({me}))[me].shared_by(sharers))
 
 
 def open_files(pid: int | str = "self") -> int:

@@ -30,7 +30,7 @@ from agent.errors import ConfigError, HostError, LinkError
 from scripts.benches import web
 from scripts.benches.lone_worker import LoneWorker
 from scripts.benches.machine import TOP, this_machine
-from scripts.benches.packs import PackProcess, cost_of_a_crash
+from scripts.benches.packs import Member, PackProcess, cost_of_a_crash
 from scripts.benches.peers import PM2, NotHere, install_pm2
 from scripts.benches.processes import cpu, launch, pss, spent_in, tree
 from scripts.benches.report import OURS, Goal, Report, Row
@@ -104,7 +104,7 @@ class Workers:
 
 
 class PackedWorkers(Workers):
-    """Our workers, whose sessions share one Node."""
+    """Our sessions in the worker of one pack."""
 
     def __init__(
         self,
@@ -116,7 +116,7 @@ class PackedWorkers(Workers):
         self.pack = pack
 
     def pids(self) -> list[int]:
-        return [*self.pack.pids, *super().pids()]
+        return self.pack.pids
 
     async def close(self) -> None:
         await super().close()
@@ -350,17 +350,15 @@ async def _pack_round(size: int, times: Times, cache: Path) -> dict[str, list[fl
         stack.callback(shutil.rmtree, root, ignore_errors=True)
         whatsapp = WhatsApp(root / "whatsapp.log")
         stack.callback(whatsapp.end)
-        pack = PackProcess(root / "run-packs" / "baileys-1", cache)
+        pack = PackProcess(root, cache)
         folders = [root / f"i{number}" for number in range(size)]
-        fleet = PackedWorkers(*our_workers(folders, whatsapp, cache), pack)
-        for folder in folders:
-            pack.join(folder)
+        fleet = PackedWorkers(*our_workers(folders, whatsapp, cache, pack), pack)
         stack.push_async_callback(fleet.close)
         await pack.start()
         starts, _ = await _pair_and_restart(fleet, size)
         await asyncio.sleep(times.settle)
         memory = {pid: pss(pid) for pid in fleet.pids()}
-        shared = sum(memory[pid] for pid in pack.pids)
+        shared = sum(memory[pid] for pid in pack.pids if pid != pack.pid)
         return {
             "memory": [sum(memory.values()) / size],
             "node": [shared / size],
@@ -407,11 +405,16 @@ async def _open_fleet(
 
 
 def our_workers(
-    folders: Sequence[Path], whatsapp: WhatsApp, cache: Path
-) -> tuple[list[LoneWorker], Callable[[LoneWorker, int], Awaitable[None]]]:
+    folders: Sequence[Path], whatsapp: WhatsApp, cache: Path, pack: PackProcess | None = None
+) -> tuple[Sequence[LoneWorker], Callable[[LoneWorker, int], Awaitable[None]]]:
     """With what plays the phone for one that shows a code."""
     settings = {"url": whatsapp.socket}
-    workers = [LoneWorker(folder, "baileys", settings, cache) for folder in folders]
+    workers = [
+        LoneWorker(folder, "baileys", settings, cache)
+        if pack is None
+        else Member(folder, settings, cache, pack)
+        for folder in folders
+    ]
 
     async def scan(worker: LoneWorker, number: int) -> None:
         code: Any = await worker.link.call("qr")

@@ -166,13 +166,10 @@ def _open_fleet(kind: str, root: Path, count: int, whatsapp: WhatsApp, cache: Pa
     if kind in (BOT, KEPT):
         return (Bots if kind == BOT else KeptBots)(root, count, whatsapp, find_packages(cache))
     folders = [root / f"i{number}" for number in range(count)]
-    workers = our_workers(folders, whatsapp, cache)
     if kind == ALONE:
-        return Workers(*workers)
-    pack = PackProcess(root / "run-packs" / "baileys-1", cache)
-    for folder in folders:
-        pack.join(folder)
-    return PackedWorkers(*workers, pack)
+        return Workers(*our_workers(folders, whatsapp, cache))
+    pack = PackProcess(root, cache)
+    return PackedWorkers(*our_workers(folders, whatsapp, cache, pack), pack)
 
 
 async def _start_all(fleet: Fleet, count: int) -> float:

@@ -1,45 +1,48 @@
-"""Sessions of the baileys engine that share one Node: their process, and what its end costs."""
+"""Sessions of the baileys engine in the worker of one pack, and what the end of its Node costs."""
 
 import asyncio
-import json
 import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
-from agent.core.model import ConnectionStatus
-from agent.engines.baileys.pack_client import FILE
+from agent.core.model import ConnectionStatus, InstanceId
+from agent.errors import LinkError
+from agent.link.client import Link
+from agent.link.sockets import only_process
 from scripts.benches.lone_worker import LoneWorker
 from scripts.benches.machine import TOP
 from scripts.benches.processes import tree
 
-NAME = "baileys-1"
+NAME = InstanceId("baileys-1")
 WITHIN = 60.0
 
 
 class PackProcess:
-    """Started as its unit or the process host starts it, and again when it ends."""
+    """Started as its unit or the process host starts it."""
 
-    def __init__(self, folder: Path, cache: Path) -> None:
-        self._folder = folder
+    def __init__(self, root: Path, cache: Path) -> None:
+        """`root`: the folder of its sessions."""
+        self._folder = root / "run-packs" / NAME
         self._env = {
             "PATH": os.environ["PATH"],
             "PYTHONPATH": str(TOP),
-            "RUNTIME_DIRECTORY": str(folder),
-            "WA_SESSION_ROOT": str(folder.parent),
+            "RUNTIME_DIRECTORY": str(self._folder),
+            "WA_SESSION_ROOT": str(self._folder.parent),
+            "WA_MEMBERS_ROOT": str(root),
             "WA_CACHE_PATH": str(cache),
             "WA_LOG_LEVEL": "error",
             "MALLOC_ARENA_MAX": "1",
         }
-        self._keeping: asyncio.Task[None] | None = None
         self._process: asyncio.subprocess.Process | None = None
+        self._link: Link | None = None
 
-    def join(self, session: Path) -> None:
-        """Let the worker of this instance's folder find it."""
-        place = {"pack": NAME, "socket": str(self._folder / "pack.sock")}
-        (session / FILE).write_text(json.dumps(place), encoding="utf-8")
+    @property
+    def pid(self) -> int:
+        return self._process.pid if self._process is not None else 0
 
     @property
     def pids(self) -> list[int]:
@@ -47,26 +50,69 @@ class PackProcess:
 
     async def start(self) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
-        (self._folder / "pack.sock").unlink(missing_ok=True)  # of a pack that was stopped
-        self._keeping = asyncio.create_task(self._keep(), name="pack")
+        self._process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "agent.worker", "--pack", NAME, env=self._env
+        )
         async with asyncio.timeout(WITHIN):
-            while not (self._folder / "pack.sock").exists():  # noqa: ASYNC110
+            while self._link is None:
+                with suppress(LinkError):
+                    self._link = await self.open_link(self._folder / "link.sock", NAME)
                 await asyncio.sleep(0.01)
 
-    async def _keep(self) -> None:
-        while True:
-            self._process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "agent.worker", "--pack", NAME, env=self._env
-            )
-            await self._process.wait()
-            await asyncio.sleep(0.1)
+    async def open_link(
+        self, path: Path, id: InstanceId, hear: Callable[..., None] = lambda *_: None
+    ) -> Link:
+        check = only_process(self.pid)
+        return await Link.open(path, id, check, hear, lambda *_: None, lambda _why: None)
+
+    def link_path(self, id: InstanceId) -> Path:
+        return self._folder / "members" / id / "link.sock"
+
+    async def call(self, do: str, id: InstanceId) -> None:
+        assert self._link is not None
+        await self._link.call(do, {"id": id, "deadline": WITHIN}, timeout=WITHIN)
 
     async def stop(self) -> None:
-        if self._keeping is not None:
-            self._keeping.cancel()
+        if self._link is not None:
+            await self._link.close()
+            self._link = None
         if self._process is not None and self._process.returncode is None:
             self._process.terminate()
             await self._process.wait()
+
+
+class Member(LoneWorker):
+    """A session that the worker of a pack holds."""
+
+    def __init__(
+        self, folder: Path, settings: Mapping[str, object], cache: Path, pack: PackProcess
+    ) -> None:
+        super().__init__(folder, "baileys", settings, cache)
+        self._pack = pack
+        self._held = False
+
+    @property
+    def pid(self) -> int:
+        return self._pack.pid
+
+    @property
+    def ended(self) -> bool:
+        return not self._held
+
+    async def start(self) -> None:
+        self.said = None
+        await self._pack.call("hold", self._id)
+        self._held = True
+        path = self._pack.link_path(self._id)
+        self._link = await self._pack.open_link(path, self._id, self._hear)
+
+    async def stop(self) -> None:
+        if self._link is not None:
+            await self._link.close()
+            self._link = None
+        if self._held:
+            self._held = False
+            await self._pack.call("release", self._id)
 
 
 async def cost_of_a_crash(workers: Sequence[LoneWorker], pids: Callable[[], list[int]]) -> float:

@@ -29,7 +29,7 @@ WEIGHTS = {
     "network cut": 1,
 }
 OF_PACKS = {"pack killed": 3, "pack frozen": 1}
-"""Sessions of a pack have one Node, which the pack's own process keeps."""
+"""Sessions of a pack have one worker with one Node."""
 
 
 class Faults:
@@ -111,12 +111,13 @@ class Faults:
             _signal(pids, signal.SIGCONT)
 
     def _processes(self, id: str) -> tuple[int, int, list[int]]:
-        """A session's worker, the process of its pack, and those below; 0 while there is none."""
+        """A session's own worker, that of its pack, and those below; 0 while there is none."""
         state = self._agent.state
         notes = state.glob(f"run*/{id}/run.json")
         worker = next((pid for note in notes if (pid := _read(note, "pid", 0))), 0)
-        pack = _read(state / "sessions" / id / "pack.json", "pack", "")
-        keeper = _read(state / "run-packs" / pack / "run.json", "pid", 0) if pack else 0
+        held = (state / "run-packs").glob("*/members.json")
+        packs = [note.parent for note in held if id in _read(note, "members", {})]
+        keeper = _read(packs[0] / "run.json", "pid", 0) if packs else 0
         _, *below = [*tree(keeper or worker)] if keeper or worker else [0]
         return worker, keeper, below
 

@@ -96,10 +96,10 @@ def test_the_processes_of_a_packed_session_are_its_worker_and_its_packs(tmp_path
     own, keeper = os.getpid(), os.getppid()
     for place, note in (
         ("run/s1/run.json", {"pid": own}),
-        ("sessions/s1/pack.json", {"pack": "baileys-1"}),
+        ("run-packs/baileys-1/members.json", {"boot": "b", "members": {"s1": 0}}),
         ("run-packs/baileys-1/run.json", {"pid": keeper}),
     ):
-        (tmp_path / place).parent.mkdir(parents=True)
+        (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / place).write_text(json.dumps(note))
     worker, pack, below = faults._processes("s1")
     assert (worker, pack) == (own, keeper)

@@ -1,6 +1,11 @@
-"""The processes that sessions share: begun with the first of them, kept, stopped after the last."""
+"""Packs as the agent sees them: started with the first session, kept, stopped after the last."""
 
+import asyncio
+import os
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,141 +17,292 @@ from agent.core.model import (
     UnitState,
     UnitStatus,
 )
-from agent.engines.baileys.pack_client import read_place
+from agent.core.words import Happening
 from agent.errors import HostError
+from agent.link.client import LinkStats
+from agent.link.messages import Call, Hello
+from agent.link.server import LinkServer
 from agent.supervise.facts import Facts
-from agent.supervise.turns import packs as packs_module
-from agent.supervise.turns.packs import Packs
+from agent.supervise.packs import packs as packs_module
+from agent.supervise.packs.packs import Packs
 
-PACK = InstanceId("baileys-1")
+PACK, OWN_PID = InstanceId("baileys-1"), os.getpid()
+
+
+class Worker:
+    """The worker of a pack as its link shows it."""
+
+    def __init__(self, path: Path, name: InstanceId, run: str) -> None:
+        self.members: dict[str, dict[str, Any]] = {}
+        self.asked: list[str] = []
+        self.fails = False
+        self._path, self._hello = path, Hello(name, run, "baileys", OWN_PID)
+
+    async def open(self) -> None:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        self.server = await LinkServer.open(self._path, self._hello, self._answer, lambda: {})
+
+    async def _answer(self, call: Call) -> Mapping[str, Any]:
+        if call.do == "members":
+            return {"members": self.members}
+        id = str(call.args["id"])
+        self.asked.append(f"{call.do} {id}")
+        if call.do == "hold":
+            if self.fails:
+                status = {"state": "failed", "result": "exit-code", "exit_status": 66}
+            else:
+                status = {"state": "active", "run": f"run of {id}", "restarts": 0, "since": 1.0}
+            self.members[id] = status
+        elif call.do == "release":
+            self.members[id] = {**self.members.get(id, {}), "state": "inactive"}
+            if call.args.get("forget"):
+                return {"member": self.members.pop(id)}
+        elif call.do == "reset_failed":
+            return {}
+        return {"member": self.members[id]}
 
 
 class PackHost:
-    """Starts nothing; says what it was asked."""
+    """Starts the worker of a pack in this process."""
 
-    def __init__(self) -> None:
+    def __init__(self, root: Path) -> None:
+        self.root = root
         self.asked: list[str] = []
         self.units: dict[InstanceId, UnitStatus] = {}
+        self.workers: dict[InstanceId, Worker] = {}
         self.refuses = False
+        self.runs = 0
 
-    async def list(self):
+    async def list(self) -> Mapping[InstanceId, UnitStatus]:
         return self.units
 
-    async def status(self, id):
+    async def status(self, id: InstanceId) -> UnitStatus:
         return self.units.get(id, UNIT_ABSENT)
 
-    async def start(self, id):
+    async def start(self, id: InstanceId) -> None:
         self.asked.append(f"start {id}")
         if self.refuses:
             raise HostError("no such template")
-        self.units[id] = UnitStatus(UnitState.ACTIVE, run="r1")
+        self.runs += 1
+        self.workers[id] = Worker(self.link_path(id), id, f"r{self.runs}")
+        await self.workers[id].open()
+        self.units[id] = UnitStatus(UnitState.ACTIVE, run=f"r{self.runs}", main_pid=OWN_PID)
 
-    async def stop(self, id):
+    async def stop(self, id: InstanceId) -> None:
         self.asked.append(f"stop {id}")
+        await self.end(id)
         del self.units[id]
 
-    async def reset_failed(self, id):
+    async def end(self, id: InstanceId) -> None:
+        await self.workers.pop(id).server.close()
+
+    async def restart(self, id: InstanceId) -> None:
+        self.asked.append(f"restart {id}")
+        await self.start(id)
+
+    async def reset_failed(self, id: InstanceId) -> None:
         self.asked.append(f"reset {id}")
 
-    def link_path(self, id):
-        return Path("/run/wa-pack") / id / "link.sock"
+    def link_path(self, id: InstanceId) -> Path:
+        return self.root / id / "link.sock"
+
+    def log_path(self, id: InstanceId) -> Path:
+        return self.root / id / "worker.log"
+
+    async def close(self, *, leave_workers: bool) -> None: ...
 
 
 class House:
     def __init__(self, root: Path, size: int) -> None:
-        self.root, self.size, self.opened = root, size, 0
-        self.host = PackHost()
+        self.size, self.opened = size, 0
+        self.host = PackHost(root)
         self.facts: dict[InstanceId, Facts] = {}
-        self.packs = Packs(
-            open_host=self._open, size=lambda: self.size, session_root=root, facts=self.facts
+        self.woken: list[InstanceId] = []
+        self.packs = self.make()
+
+    def make(self) -> Packs:
+        return Packs(
+            open_host=self._open,
+            size=lambda: self.size,
+            facts=self.facts,
+            wake=self.woken.append,
+            link_stats=LinkStats(),
         )
 
-    async def _open(self):
+    async def _open(self) -> Any:
         self.opened += 1
         return self.host
 
     def add(self, id: str, engine: str = "baileys") -> Facts:
-        (self.root / id).mkdir()
         instance = Instance(InstanceId(id), engine, True, {})
         found = self.facts[instance.id] = Facts(instance, SessionRecord())
         return found
 
-    def noted(self, id: str) -> str:
-        place = read_place(self.root / id)
-        return place.name if place is not None else ""
+    async def start(self, facts: Facts) -> None:
+        await self.packs.place(facts)
+        await self.packs.start(facts)
+
+    @property
+    def worker(self) -> Worker:
+        return self.host.workers[PACK]
 
 
 @pytest.fixture
-def house(tmp_path: Path) -> House:
-    return House(tmp_path, 2)
+async def house(tmp_path: Path) -> AsyncIterator[House]:
+    made = House(tmp_path, 2)
+    yield made
+    await made.packs.close(leave_workers=True)
+    for id in list(made.host.workers):
+        await made.host.end(id)
 
 
-@pytest.fixture
-def now(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """The packs' clock, as its only item."""
-    clock = [1000.0]
-    monkeypatch.setattr(packs_module, "boot_now", lambda: clock[0])
-    return clock
+async def until(probe: Any, within: float = 10.0) -> None:
+    deadline = asyncio.get_running_loop().time() + within
+    while not probe():
+        assert asyncio.get_running_loop().time() < deadline
+        await asyncio.sleep(0.01)
 
 
-async def test_without_packs_nothing_is_opened_and_nothing_written(house: House):
+async def test_without_packs_nothing_is_opened(house: House) -> None:
     house.size = 1
-    await house.packs.place(house.add("a"))
-    await house.packs.place(house.add("b", "sandbox"))
+    for facts in (house.add("a"), house.add("b", "sandbox")):
+        await house.packs.place(facts)
+        assert (facts.pack, house.packs.takes(facts)) == ("", False)
+    await house.packs.take_over(house.host.root)
     await house.packs._look()
     assert house.opened == 0
-    assert not list(house.root.glob("*/pack.json"))
 
 
-async def test_a_session_of_another_engine_has_none(house: House):
-    await house.packs.place(house.add("b", "sandbox"))
-    assert (house.opened, house.noted("b")) == (0, "")
+async def test_a_session_of_another_engine_has_none(house: House) -> None:
+    facts = house.add("b", "sandbox")
+    await house.packs.place(facts)
+    assert (house.opened, facts.pack) == (0, "")
 
 
-async def test_the_next_agent_reads_which_pack_each_session_is_in(house: House):
-    for id in ("a", "b", "c"):
-        await house.packs.place(house.add(id))
-    assert [house.noted(id) for id in "abc"] == ["baileys-1", "baileys-1", "baileys-2"]
-    before = [facts.pack for facts in house.facts.values()]
-    for facts in house.facts.values():
+async def test_a_started_session_is_a_member_whose_status_its_pack_tells(house: House) -> None:
+    facts = house.add("a")
+    await house.start(facts)
+    status = await house.packs.status(facts.id)
+    assert (status.state, status.run, status.main_pid) == (UnitState.ACTIVE, "run of a", OWN_PID)
+    assert house.packs.link_path(facts.id) == house.host.root / PACK / "members/a/link.sock"
+    assert house.packs.list() == {facts.id: status}
+    # It began again by itself.
+    house.worker.members["a"] |= {"run": "run 2", "restarts": 1}
+    house.worker.server.happened(PACK, Happening("members"))
+    await until(lambda: house.packs.all[PACK].stale)
+    status = await house.packs.status(facts.id)
+    assert (status.run, status.restarts) == ("run 2", 1)
+    assert facts.id in house.woken
+    await house.packs.stop(facts.id)
+    assert (await house.packs.status(facts.id)).state is UnitState.INACTIVE
+
+
+async def test_the_next_agent_finds_the_sessions_of_each_pack(house: House) -> None:
+    all_facts = [house.add(id) for id in ("a", "b", "c")]
+    for facts in all_facts:
+        await house.start(facts)
+    before = [facts.pack for facts in all_facts]
+    assert before == ["baileys-1", "baileys-1", "baileys-2"]
+    await house.packs.close(leave_workers=True)
+    for facts in all_facts:
         facts.pack = ""
-    house.packs.take_over()
-    assert [facts.pack for facts in house.facts.values()] == before
+    house.packs = house.make()
+    await house.packs.take_over(house.host.root)
+    assert [facts.pack for facts in all_facts] == before
+    assert (await house.packs.status(InstanceId("c"))).runs
+    # A changed size holds from a session's next start.
     house.size = 1
-    await house.packs.place(house.facts[InstanceId("a")])
-    assert house.noted("a") == ""
+    await house.packs.place(all_facts[0])
+    assert all_facts[0].pack == "" and "release a" in house.worker.asked
+    assert (await house.packs.status(InstanceId("b"))).runs
 
 
-async def test_a_pack_that_cannot_start_keeps_no_session_from_starting(
-    house: House, now: list[float]
-):
+async def test_a_session_that_does_not_come_up_says_why(house: House) -> None:
+    await house.start(house.add("a"))
+    house.worker.fails = True
+    facts = house.add("b")
+    await house.packs.place(facts)
+    with pytest.raises(HostError, match="its folder or its identity file cannot be used"):
+        await house.packs.start(facts)
+    assert (await house.packs.status(facts.id)).exit_status == 66
+
+
+async def test_a_pack_that_cannot_start_is_the_sessions_failure_to_start(house: House) -> None:
     house.host.refuses = True
     facts = house.add("a")
     await house.packs.place(facts)
-    await house.packs.place(facts)
-    assert house.host.asked == ["start baileys-1"], "the next try waits"
-    assert house.noted("a") == "baileys-1"
+    with pytest.raises(HostError, match="no such template"):
+        await house.packs.start(facts)
+    assert not (await house.packs.status(facts.id)).runs
     house.host.refuses = False
-    house.host.units[PACK] = UnitStatus(UnitState.FAILED)
-    now[0] += 5
-    facts.unit = UnitStatus(UnitState.ACTIVE, run="r")
-    await house.packs._look()
-    assert house.host.asked[1:] == ["reset baileys-1", "start baileys-1"]
+    await house.packs.start(facts)
+    assert (await house.packs.status(facts.id)).runs
 
 
-async def test_an_unused_pack_is_stopped_and_an_ended_one_started_again(
-    house: House, now: list[float]
-):
+async def test_members_of_a_pack_that_ended_have_failed_and_those_of_one_that_begins_again_begin(
+    house: House,
+) -> None:
     facts = house.add("a")
-    await house.packs.place(facts)
-    facts.unit = UnitStatus(UnitState.ACTIVE, run="r")
-    house.host.units.clear()
-    await house.packs._look()
-    assert house.host.asked == ["start baileys-1"] * 2
-    facts.unit = UNIT_ABSENT
-    now[0] += packs_module.UNUSED - 1
+    await house.start(facts)
+    unit = house.host.units[PACK]
+    house.host.units[PACK] = replace(unit, state=UnitState.ACTIVATING, run="", main_pid=0)
+    await house.host.end(PACK)
+    await until(lambda: house.packs.all[PACK].link is None)
+    assert (await house.packs.status(facts.id)).state is UnitState.ACTIVATING
+    house.host.units[PACK] = replace(unit, state=UnitState.FAILED, result="signal", main_pid=0)
+    status = await house.packs.status(facts.id)
+    assert (status.state, status.result) == (UnitState.FAILED, "signal")
+    await house.start(facts)
+    assert house.host.asked[1:] == ["reset baileys-1", "start baileys-1"]
+    assert (await house.packs.status(facts.id)).runs
+
+
+async def test_an_unused_pack_is_stopped(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [1000.0]
+    monkeypatch.setattr(packs_module, "boot_now", lambda: clock[0])
+    facts = house.add("a")
+    await house.start(facts)
+    await house.packs.stop(facts.id)
+    clock[0] += packs_module.UNUSED - 1
     await house.packs._look()
     assert PACK in house.host.units
-    now[0] += 2
+    clock[0] += 2
     await house.packs._look()
     assert house.host.asked[-1] == "stop baileys-1"
+    assert (await house.packs.status(facts.id)) == UNIT_ABSENT
+    await house.start(facts)
+    assert (await house.packs.status(facts.id)).runs
+
+
+async def test_a_session_that_was_deleted_meanwhile_is_let_go(house: House) -> None:
+    for id in ("a", "b"):
+        await house.start(house.add(id))
+    del house.facts[InstanceId("a")]
+    await house.packs._look()
+    assert house.worker.asked[-1] == "release a"
+    assert set(house.packs.list()) == set(house.worker.members) == {"b"}
+    await house.packs.stop(InstanceId("b"))
+    del house.facts[InstanceId("b")]
+    await house.packs._look()
+    assert house.worker.members == {}, "one at rest is forgotten, too"
+
+
+async def test_a_status_that_makes_no_sense_is_none(house: House) -> None:
+    facts = house.add("a")
+    await house.start(facts)
+    for status in ({"state": "dancing"}, [], {"state": "active", "restarts": "x", "since": None}):
+        house.worker.members["a"] = status  # type: ignore[assignment]
+        house.packs.all[PACK].stale = True
+        found = await house.packs.status(facts.id)
+        assert found.restarts == 0 and found.run == ""
+
+
+async def test_a_pack_of_a_release_before_is_begun_again_with_its_first_session(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(packs_module, "ATTACHED_WITHIN", 0.2)
+    house.host.units[PACK] = UnitStatus(UnitState.ACTIVE, run="old", main_pid=OWN_PID)
+    facts = house.add("a")
+    await house.start(facts)
+    assert house.host.asked == ["restart baileys-1", "start baileys-1"]
+    assert (await house.packs.status(facts.id)).runs

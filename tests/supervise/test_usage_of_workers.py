@@ -94,3 +94,26 @@ def test_a_figure_that_is_no_number_is_dropped(told: object) -> None:
 
 def test_a_half_count_of_processes_was_not_said() -> None:
     assert parse_usage({**TOLD, "processes": 1.5}) == Usage(5000, 2.5, None)
+
+
+async def test_sessions_of_one_pack_have_equal_parts_of_what_its_worker_uses() -> None:
+    known = {InstanceId(id): facts_of(id, None) for id in ("a", "b", "c")}
+    for facts in known.values():
+        facts.unit = UnitStatus(UnitState.ACTIVE, "run1", os.getpid())
+    alone = await measure_whole({InstanceId("a"): os.getpid()}, {InstanceId("a"): known["a"]})
+    shared = await measure_whole({InstanceId("a"): os.getpid()}, known)
+    whole, part = alone["a"].memory_bytes or 0, shared["a"].memory_bytes or 0
+    assert 0.25 < part / whole < 0.4
+
+
+def test_the_processor_time_of_a_packed_session_does_not_go_back_when_another_joins() -> None:
+    facts = facts_of("a", None)
+    facts.pack = "baileys-1"
+    for seconds in (10.0, 5.0, 11.0):
+        usage._note(facts, Usage(1, seconds, 1))
+    assert facts.run.cpu_seconds == 11.0
+    usage._note(facts, Usage(1, 7.0, 1))
+    assert facts.run.cpu_seconds == 11.0
+    facts.pack = ""
+    usage._note(facts, Usage(1, 7.0, 1))
+    assert facts.run.cpu_seconds == 7.0

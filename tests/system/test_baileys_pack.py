@@ -1,4 +1,4 @@
-"""A pack on systemd: two sessions of the baileys engine in the Node of one hardened unit."""
+"""A pack on systemd: two sessions of the baileys engine in the worker of one hardened unit."""
 
 import os
 import signal
@@ -20,12 +20,19 @@ PACK, RUN = "wa-pack@baileys-1.service", "/run/wa-pack/baileys-1"
 CONFIG = "/etc/wa-agent/agent.toml"
 
 
+class PackedFleet(Fleet):
+    """Its sessions have no unit of their own."""
+
+    def runs(self) -> dict[str, str]:
+        return {id: self.show(id)["unit"]["run"] for id in self.ids}
+
+
 @pytest.fixture(scope="module")
 def fleet(machine: Bed, whatsapp: WhatsApp) -> Iterator[Fleet]:
     if not machine.init:
         machine.boot()
     bring_packages(machine)
-    fleet = Fleet(machine, tuple(IDS))
+    fleet = PackedFleet(machine, tuple(IDS))
     machine.run("systemctl", "start", "wa-agent.socket", AGENT)
     fleet.until_it_answers()
     before = machine.run("cat", CONFIG)
@@ -64,17 +71,22 @@ def node_of(bed: Bed) -> int:
 
 
 @pytest.mark.timeout(280)
-def test_two_sessions_share_a_node_that_sees_no_folder(fleet: Fleet, whatsapp: WhatsApp) -> None:
+def test_two_sessions_share_a_worker_that_sees_nothing_else_of_the_machine(
+    fleet: Fleet, whatsapp: WhatsApp
+) -> None:
     bed, node = fleet.bed, node_of(fleet.bed)
     status = dict(
         line.split(":\t", 1) for line in Path(f"/proc/{node}/status").read_text().splitlines()
     )
     assert (status["NoNewPrivs"], status["Seccomp"]) == ("1", "2")
     assert int(status["Uid"].split()[0]) not in (0, os.getuid())
-    assert not Path(f"/proc/{node}/root/var/lib/wa-agent/sessions").exists()
-    owner = bed.run("stat", "-c", "%U:%G %a", f"{RUN}/pack.sock").strip()
-    assert owner == "wa-worker:wa 660"
+    seen = Path(f"/proc/{node}/root/var/lib/wa-agent")
+    assert sorted(path.name for path in seen.iterdir()) == ["cache", "sessions"]
+    assert not list(Path(f"/proc/{node}/root/run/wa-instance").glob("*"))
     for id in IDS:
+        owner = bed.run("stat", "-c", "%U:%G %a", f"{RUN}/members/{id}/link.sock").strip()
+        assert owner == "wa-worker:wa 660"
+        assert bed.show(f"wa-instance@{id}.service", "ActiveState") == "inactive"
         assert fleet.cli("send", id, PEER, "packed")["outcome"] == "sent"
         kinds = bed.run("sh", "-c", f"stat -c %U /var/lib/wa-agent/sessions/{id}/session/*.json")
         assert set(kinds.split()) == {"wa-worker"}

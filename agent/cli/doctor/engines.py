@@ -12,13 +12,12 @@ from agent.cli.doctor.findings import Finding, note, ok, wrong
 from agent.cli.doctor.worker_access import environment_of
 from agent.config import INSTALLED_STATE, Config
 from agent.engines.baileys import doctor as baileys
-from agent.engines.baileys.pack_client import read_place
 from agent.engines.surroundings import Finding as Problem
 from agent.engines.web import doctor as web
 from agent.engines.web.browser.arguments import BINARIES
 from agent.engines.web.settings import SHELL
 from agent.errors import WaError
-from agent.host.units import INSTANCES
+from agent.host.units import INSTANCES, PACKS
 from agent.vault.identity import scan
 
 
@@ -98,16 +97,17 @@ def _node(here: Installation) -> Iterator[Finding]:
 
 
 def _packs(here: Installation) -> Iterator[Finding]:
-    """The sessions of each pack, as of their last start."""
+    """The sessions that each pack's worker holds."""
     config = here.config
     sizes: Counter[str] = Counter()
-    with suppress(OSError, WaError):
-        for folder in scan(config.session_root):
-            if (place := read_place(config.session_root / folder.id)) is not None:
-                sizes[place.name] += 1
+    for root in (PACKS.runtime, config.agent.state_path / "run-packs"):
+        with suppress(OSError):
+            for folder in root.iterdir():
+                sizes[folder.name] += len(list((folder / "members").glob("*/link.sock")))
+    sizes = +sizes
     if sizes:
         words = ", ".join(f"{name}: {count} sessions" for name, count in sorted(sizes.items()))
-        yield ok(f"{words}; one Node reads the keys of all sessions of its pack")
+        yield ok(f"{words}; one worker and its Node read the keys of all sessions of a pack")
     full = [name for name, count in sorted(sizes.items()) if count > config.worker.pack]
     if full:
         words = f"more sessions than [worker] pack = {config.worker.pack}: {', '.join(full)}"

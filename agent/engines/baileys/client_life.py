@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,6 @@ from agent.core.words import ConnectionStatus
 from agent.engines.baileys.files import check_login
 from agent.engines.baileys.keeping import Keeping
 from agent.engines.baileys.login_note import read_version
-from agent.engines.baileys.pack_client import PackedClient, read_place
 from agent.engines.baileys.session_state import FAILING, SessionState
 from agent.engines.baileys.settings import KNOWN_GOOD, BaileysSettings
 from agent.engines.surroundings import cache_folder, probe_limit
@@ -20,6 +19,10 @@ from agent.errors import EngineError
 
 if TYPE_CHECKING:
     from agent.engines.baileys.client import Client
+    from agent.engines.baileys.conversation import OnEnd, OnEvent
+    from agent.engines.baileys.pack import NodeShare
+
+    Join = Callable[[OnEvent, OnEnd], Awaitable[NodeShare]]
 
 log = logging.getLogger(__name__)
 
@@ -31,18 +34,24 @@ COPIES = "sent.log"
 
 class ClientLife:
     def __init__(
-        self, folder: Path, settings: BaileysSettings, state: SessionState, keeping: Keeping
+        self,
+        folder: Path,
+        settings: BaileysSettings,
+        state: SessionState,
+        keeping: Keeping,
+        join: "Join | None" = None,
     ) -> None:
-        self.client: Client | PackedClient | None = None
+        """`join`: takes a share of a pack's Node; None: the session has a Node of its own."""
+        self.client: Client | NodeShare | None = None
         self.lease: float | None = None
-        self._speaker: Client | PackedClient | None = None
+        self._speaker: Client | NodeShare | None = None
         """Whose events come: also while it is hung up."""
         self._folder = folder
         self._settings = settings
         self._state = state
         self._keeping = keeping
         self._cache = cache_folder()
-        self._pack = read_place(folder.parent)
+        self._join = join
         self._ends: list[float] = []
         self._asked_at: float | None = None
 
@@ -50,7 +59,7 @@ class ClientLife:
     def alive(self) -> bool:
         return self.client is not None and self.client.alive
 
-    async def open(self) -> "Client | PackedClient":
+    async def open(self) -> "Client | NodeShare":
         """The client that is there, or a new one with the session's store open."""
         if self.client is not None and self.client.alive and not self._state.spoiled:
             return self.client
@@ -71,16 +80,12 @@ class ClientLife:
         return client
 
     def _copies(self) -> str:
-        """Where copies of sent messages outlive the client; "" = nowhere.
-
-        A pack's Node reaches only the session's own folder; where messages are not kept, these are
-        not either.
-        """
-        if self._pack is not None or not self._keeping.keeps:
+        """Where copies of sent messages outlive the client; "" = nowhere: messages are not kept."""
+        if not self._keeping.keeps:
             return ""
         return str(self._folder.parent / COPIES)
 
-    async def look(self, client: "Client | PackedClient", *, ask: bool) -> Mapping[str, Any]:
+    async def look(self, client: "Client | NodeShare", *, ask: bool) -> Mapping[str, Any]:
         """The client's answer to a probe; ends one whose loop hangs."""
         limit = probe_limit()
         if self._asked_at is None or client.heard_at > self._asked_at:
@@ -106,29 +111,29 @@ class ClientLife:
                 log.warning("the client did not save in order: %s", error)
         await client.close()
 
-    async def _begin(self) -> "Client | PackedClient":
-        on_event, on_end = self._hear, self._ended
-        if self._pack is not None:
-            return await PackedClient.join(
-                self._pack, self._folder, on_event, on_end, self._find_parts
-            )
-        # Not above: a session of a pack does not need it, so it would only cost memory there.
-        from agent.engines.baileys.client import Client
+    async def kill(self, why: str) -> None:
+        """Let go of the session without a save."""
+        client, self.client = self.client, None
+        if client is not None:
+            await client.kill(why)
 
-        return await Client.start(*await self._find_parts(), on_event, on_end)
+    async def _begin(self) -> "Client | NodeShare":
+        on_event, on_end = self._hear, self._ended
+        if self._join is not None:
+            return await self._join(on_event, on_end)
+        from agent.engines.baileys.client import Client
+        from agent.engines.baileys.node import find_node
+        from agent.engines.baileys.packages import find_packages
+
+        # ConfigError says what is missing, and the next try looks again.
+        node = await asyncio.to_thread(find_node)
+        return await Client.start(node, find_packages(self._cache), on_event, on_end)
 
     def _hear(self, event: Mapping[str, Any]) -> None:
         if event.get("event") != "keep":
             self._state.hear(event)
         elif self._speaker is not None:
             self._keeping.take(event, self._speaker)
-
-    async def _find_parts(self) -> tuple[Path, Path]:
-        """Node and the packages; ConfigError says what is missing, and the next try looks again."""
-        from agent.engines.baileys.node import find_node
-        from agent.engines.baileys.packages import find_packages
-
-        return await asyncio.to_thread(find_node), find_packages(self._cache)
 
     def _orders(self) -> dict[str, Any]:
         version = self._settings.version
@@ -148,11 +153,9 @@ class ClientLife:
         }
 
     async def _kill_spoiled(self) -> None:
-        client, self.client = self.client, None
-        if client is not None:
-            await client.kill("its store failed")
+        await self.kill("its store failed")
 
-    async def _end_hanging(self, client: "Client | PackedClient") -> None:
+    async def _end_hanging(self, client: "Client | NodeShare") -> None:
         """End a client whose loop hangs; the next connect starts another. One late answer on a busy
         machine is no such loop."""
         now = time.monotonic()
@@ -167,7 +170,7 @@ class ClientLife:
         self.client = None
         self._state.forget_code()
         self._ends.append(time.monotonic())
-        if self._pack is not None:
+        if self._join is not None:
             self._state.happened("pack_ended", text=why)
             self._state.change(ConnectionStatus.DISCONNECTED, "pack_ended", raw=why)
             return

@@ -21,7 +21,8 @@ from agent.errors import EngineError, InvalidRequest, WaError
 
 if TYPE_CHECKING:
     from agent.engines.baileys.client import Client
-    from agent.engines.baileys.pack_client import PackedClient
+    from agent.engines.baileys.client_life import Join
+    from agent.engines.baileys.pack import NodeShare
 
 Status = ConnectionStatus
 OLD_FRAME = 20.0
@@ -41,10 +42,17 @@ def open_engine(folder: Path, settings: Mapping[str, Any], reporter: Reporter) -
 class BaileysEngine:
     """Translates between the client and the worker. It never reconnects by itself."""
 
-    def __init__(self, folder: Path, settings: BaileysSettings, reporter: Reporter) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        settings: BaileysSettings,
+        reporter: Reporter,
+        join: "Join | None" = None,
+    ) -> None:
+        """`join`: takes a share of a pack's Node; None: the session has a Node of its own."""
         self._folder = folder
         self._state = SessionState(folder, reporter)
-        self._life = ClientLife(folder, settings, self._state, Keeping(reporter))
+        self._life = ClientLife(folder, settings, self._state, Keeping(reporter), join)
         self._stopping = False
         self._work: asyncio.Task[None] | None = None
         self._busy = asyncio.Lock()
@@ -214,6 +222,11 @@ class BaileysEngine:
         async with self._busy:
             await self._life.hang_up()
 
+    async def abandon(self) -> None:
+        """Let go of the session without a save, after a failure of its worker."""
+        await self._stop_connecting()
+        await self._life.kill("its worker failed")
+
     async def command(self, name: str, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
         if name == "file_part":
             taker = self._connected("take a part of a file")
@@ -229,7 +242,7 @@ class BaileysEngine:
             f"cannot {name!r:.40}: baileys knows pairing_code and file_part", field="name"
         )
 
-    def _connected(self, what: str) -> "Client | PackedClient":
+    def _connected(self, what: str) -> "Client | NodeShare":
         client = self._life.client
         if client is None or not self._state.connected or self._stopping:
             raise EngineError(f"cannot {what}: not connected", code="not_connected")

@@ -12,6 +12,7 @@ from agent.errors import EngineError
 
 if TYPE_CHECKING:
     from agent.engines.baileys.conversation import Conversation
+    from agent.engines.baileys.pack import NodeShare
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +32,7 @@ class Keeping:
     def keeps(self) -> bool:
         return self._keeper.keeps
 
-    def take(self, event: Mapping[str, Any], client: "Conversation") -> None:
+    def take(self, event: Mapping[str, Any], client: "Conversation | NodeShare") -> None:
         """`client`: the one that sent them, which the answer is for."""
         work = self._keep if len(self._tasks) < AT_ONCE else self._refuse
         if len(self._tasks) >= MOST_ASKED:
@@ -40,7 +41,7 @@ class Keeping:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _keep(self, event: Mapping[str, Any], client: "Conversation") -> None:
+    async def _keep(self, event: Mapping[str, Any], client: "Conversation | NodeShare") -> None:
         answer: dict[str, Any] = {"n": str(event.get("n", ""))}
         raw = event.get("records")
         records = [each for each in raw if isinstance(each, dict)] if isinstance(raw, list) else []

@@ -1,148 +1,222 @@
-"""One Node for the sessions of many workers: started, watched, shared, ended as a whole.
+"""One Node for the sessions of a pack: started with the first, watched, shared, ended as a whole.
 
-A worker connects to the pack's socket and hands over the open folder of its session; the pack's
-unit sees no other. Each connection is one session, in JSON lines like a client's, and ends with its
-worker.
+Each session has a share of it, which its engine uses as a client of its own. When Node ends, each
+session of it says so, and the next one that connects starts another.
 """
 
 import asyncio
-import json
 import logging
 import os
-import socket
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from contextvars import Context, copy_context
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from agent.engines.baileys.client import Client
 from agent.engines.baileys.codes import stray_words
-from agent.engines.baileys.conversation import MOST_LINES
+from agent.engines.baileys.conversation import INTERRUPTED, MOST_LINES, OnEnd, OnEvent
+from agent.engines.baileys.engine import BaileysEngine
 from agent.engines.baileys.node import find_node
 from agent.engines.baileys.packages import find_packages
+from agent.engines.baileys.settings import read_settings
+from agent.engines.base import Reporter
 from agent.engines.surroundings import cache_folder
-from agent.errors import EngineError, WaError
+from agent.errors import EngineError
 
 log = logging.getLogger(__name__)
 
 TICK, TICK_WITHIN = 2.0, 3.0
 """Seconds between two looks at Node, and for its answer."""
-LONGEST_ORDER = 2 << 20
-ORDERS_AT_ONCE = 64
-ORDER_WITHIN = 90.0
-"""Seconds; the worker waits less."""
-UNREAD = 4 << 20
-"""Bytes that a worker may leave unread."""
-FORGET_WITHIN, FREE_WITHIN = 20.0, 25.0
+FORGET_WITHIN = 20.0
 MEMORY, MEMORY_EACH = 256 << 20, 64 << 20
 """Bytes that Node may use, and more for each of its sessions: above that it leaks."""
-ORDERS = frozenset(
-    [
-        "open",
-        "lease",
-        "connect",
-        "disconnect",
-        "look",
-        "pairing_code",
-        "send",
-        "read",
-        "presence",
-        "file_part",
-        "file_open",
-        "file_next",
-        "file_close",
-        "kept",
-        "logout",
-        "save",
-        "free",
-        "upload_pre_keys",
-    ]
-)
 
 
-@dataclass(eq=False, slots=True)
-class Member:
-    name: str
-    folder: int
-    """The open folder that its worker handed over."""
-    place: tuple[int, int]
-    writer: asyncio.StreamWriter
-    orders: set[asyncio.Task[None]] = field(default_factory=set)
+class NodeShare:
+    """One session's part of a shared Node; has the methods of `Client` that an engine uses."""
 
-    def send(self, line: Mapping[str, Any]) -> None:
-        if self.writer.transport.get_write_buffer_size() > UNREAD:
-            log.error("a worker reads nothing of its session's lines: its connection is closed")
-            self.writer.transport.abort()
-        else:
-            self.writer.write(
-                json.dumps(line, ensure_ascii=False).encode("utf-8", "replace") + b"\n"
-            )
+    hangs_after = 20.0
+    """Longer than the pack's own limit: the pack says which of its sessions are hit."""
 
-
-class Pack:
-    """`ended` is set with the cause when Node ended; the pack ends then, and its host starts it
-    again."""
-
-    def __init__(self, name: str, ended: Callable[[str], None]) -> None:
-        self._name = name
-        self._ended = ended
-        self._members: dict[str, Member] = {}
-        self._places: dict[tuple[int, int], asyncio.Event] = {}
-        """Folders that Node may still write to; set when it has let go."""
-        self._count = 0
-        self._client: Client | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
+    def __init__(  # noqa: PLR0917 - only `join` calls it
+        self,
+        node: "SharedNode",
+        client: Client,
+        name: str,
+        folder: Path,
+        on_event: OnEvent,
+        on_end: OnEnd,
+    ) -> None:
+        self.name, self.folder = name, folder
+        self.ended = ""
+        self._node, self._client = node, client
+        self._on_event, self._on_end = on_event, on_end
+        self._calls: set[asyncio.Task[Mapping[str, Any]]] = set()
+        self._context = copy_context()
+        """What an event of this session starts is this session's, whoever started Node."""
 
     @property
-    def sessions(self) -> int:
-        return len(self._members)
+    def alive(self) -> bool:
+        return not self.ended and self._client.alive
 
-    async def open(self) -> None:
-        node = await asyncio.to_thread(find_node)
-        packages = find_packages(cache_folder())
-        self._client = await Client.start(node, packages, self._pass_on, self._node_ended)
+    @property
+    def pid(self) -> int:
+        return self._client.pid
 
-    async def serve(self, listener: socket.socket) -> None:
-        """Take in workers until cancelled."""
-        loop = asyncio.get_running_loop()
-        while True:
-            sock, _ = await loop.sock_accept(listener)
-            task = asyncio.create_task(self._serve(sock), name="member")
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+    @property
+    def heard_at(self) -> float:
+        return self._client.heard_at
+
+    async def call(self, do: str, within: float, **more: Any) -> Mapping[str, Any]:
+        """As `Client.call`; ends with this share."""
+        if self.ended:
+            raise EngineError(f"cannot {do}: the client ended: {self.ended}", code="not_ready")
+        work = self._client.call(do, within, **more, session=self.name)
+        task = asyncio.create_task(work, name=do)
+        self._calls.add(task)
+        task.add_done_callback(self._calls.discard)
+        caller = asyncio.current_task()
+        try:
+            return await task
+        except asyncio.CancelledError:
+            if self.ended and caller is not None and not caller.cancelling():
+                cause = f"the client ended: {self.ended}"
+                raise EngineError(cause, code=INTERRUPTED) from None
+            raise
+
+    async def close(self) -> None:
+        """Node closes the session's files; all was saved before."""
+        await self.kill("it was closed")
+
+    async def kill(self, why: str = "it was hung up") -> None:
+        """Return when Node writes to the session's folder no more."""
+        if self._end(why):
+            await self._node.leave(self)
+
+    def hear(self, event: Mapping[str, Any]) -> None:
+        """What this session cannot use ends its own share, and leaves the others theirs."""
+        if self.ended:
+            return
+        try:
+            self._context.run(self._on_event, event)
+        except Exception as error:
+            log.exception("an event of the client cannot be used")
+            self.node_ended(f"the worker could not use an event of it ({type(error).__name__})")
+            self._node.leave_soon(self)
+
+    def node_ended(self, why: str) -> None:
+        if self._end(why):
+            self._context.run(self._on_end, why)
+
+    def _end(self, why: str) -> bool:
+        if self.ended:
+            return False
+        self.ended = why
+        if self._client.alive:  # else each of them learns that Node ended
+            for task in list(self._calls):
+                task.cancel()
+        return True
+
+
+class SharedNode:
+    """The Node of one pack. Its sessions come and go; it ends with `close`."""
+
+    def __init__(self, pack: str) -> None:
+        self._pack = pack
+        self._shares: dict[str, NodeShare] = {}
+        self._leaving: dict[Path, asyncio.Task[None]] = {}
+        """By the session's folder."""
+        self._count = 0
+        self._client: Client | None = None
+        self._starting = asyncio.Lock()
+
+    @property
+    def pid(self) -> int:
+        """Of Node; 0 = there is none."""
+        return self._client.pid if self._client is not None else 0
+
+    def open_engine(
+        self, folder: Path, settings: Mapping[str, Any], reporter: Reporter
+    ) -> BaileysEngine:
+        """The engine of one session, on its share."""
+        join = partial(self.join, folder)
+        return BaileysEngine(folder, read_settings(settings), reporter, join)
+
+    async def join(self, folder: Path, on_event: OnEvent, on_end: OnEnd) -> NodeShare:
+        """`on_end` is called with the cause when Node ended, unless `close` or `kill` ended the
+        share."""
+        if (leaving := self._leaving.get(folder)) is not None:
+            await asyncio.wait({leaving})
+        client = await self._running()
+        self._count += 1
+        share = NodeShare(self, client, str(self._count), folder, on_event, on_end)
+        self._shares[share.name] = share
+        return share
+
+    async def leave(self, share: NodeShare) -> None:
+        """Return when Node has closed the session's files. It goes on without its caller: another
+        share of this session waits for it."""
+        await asyncio.shield(self.leave_soon(share))
+
+    def leave_soon(self, share: NodeShare) -> asyncio.Task[None]:
+        task = asyncio.get_running_loop().create_task(self._forget(share), context=Context())
+        self._leaving[share.folder] = task
+        task.add_done_callback(lambda _: self._left(share.folder, task))
+        return task
+
+    async def _forget(self, share: NodeShare) -> None:
+        client = self._client
+        self._shares.pop(share.name, None)
+        if client is None or not client.alive:
+            return
+        try:
+            await client.call("forget", FORGET_WITHIN, session=share.name)
+        except EngineError as error:
+            await self._end_node(client, f"it did not let go of a session: {error}")
+
+    def _left(self, folder: Path, task: asyncio.Task[None]) -> None:
+        if self._leaving.get(folder) is task:
+            del self._leaving[folder]
 
     async def watch(self, alive: Callable[[], None]) -> None:
-        """`alive` is called after each answer of Node's loop."""
-        while (client := self._client) is not None:
-            client.most_lines = MOST_LINES * max(self.sessions, 1)
-            with suppress(EngineError):
-                await client.call("tick", TICK_WITHIN)
-                alive()
-            silent = time.monotonic() - client.heard_at
-            limit = MEMORY + MEMORY_EACH * self.sessions
-            if silent >= client.hangs_after:
-                await self._end_node(client, f"its loop did not answer within {silent:.0f} s")
-            elif (used := memory_of(client.pid)) > limit:
-                words = f"it used {used >> 20} MiB, and {limit >> 20} MiB is its limit"
-                await self._end_node(client, words)
+        """Look after Node until cancelled; `alive` is called at each look."""
+        while True:
+            alive()
+            if (client := self._client) is not None and client.alive:
+                await self._look(client)
             await asyncio.sleep(TICK)
-
-    async def prepare_stop(self) -> None: ...
-
-    async def save(self) -> None:
-        if self._client is not None:
-            names = list(self._members)
-            await asyncio.gather(*(self._client.call("save", 20.0, session=n) for n in names))
 
     async def close(self) -> None:
         client, self._client = self._client, None
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
         if client is not None:
             await client.close()
+
+    async def _running(self) -> Client:
+        async with self._starting:
+            if self._client is None or not self._client.alive:
+                node = await asyncio.to_thread(find_node)
+                packages = find_packages(cache_folder())
+                # No session's context: what reads its lines must not end with the first session.
+                start = Client.start(node, packages, self._pass_on, self._node_ended)
+                task = asyncio.get_running_loop().create_task(start, context=Context())
+                self._client = await task
+            return self._client
+
+    async def _look(self, client: Client) -> None:
+        count = max(len(self._shares), 1)
+        client.most_lines = MOST_LINES * count
+        with suppress(EngineError):
+            await client.call("tick", TICK_WITHIN)
+        silent = time.monotonic() - client.heard_at
+        limit = MEMORY + MEMORY_EACH * count
+        if silent >= client.hangs_after:
+            await self._end_node(client, f"its loop did not answer within {silent:.0f} s")
+        elif (used := memory_of(client.pid)) > limit:
+            words = f"it used {used >> 20} MiB, and {limit >> 20} MiB is its limit"
+            await self._end_node(client, words)
 
     async def _end_node(self, client: Client, why: str) -> None:
         if client.alive:
@@ -151,116 +225,25 @@ class Pack:
 
     def _node_ended(self, why: str) -> None:
         self._client = None
-        words = f"Node of pack {self._name}, which {self.sessions} sessions share, ended: {why}"
+        self._tell_ended(why)
+
+    def _tell_ended(self, why: str) -> None:
+        shares, self._shares = list(self._shares.values()), {}
+        words = f"Node of pack {self._pack}, which {len(shares)} sessions share, ended: {why}"
         log.error("%s", words)
-        for member in self._members.values():
-            member.send({"event": "ended", "why": words})
-        self._ended(words)
+        for share in shares:
+            share.node_ended(words)
 
     def _pass_on(self, event: Mapping[str, Any]) -> None:
-        """Pass an event of Node on to the worker of its session."""
-        member = self._members.get(str(event.get("session", "")))
-        if member is not None:
-            member.send({key: value for key, value in event.items() if key != "session"})
+        """Pass an event of Node on to its session."""
+        share = self._shares.get(str(event.get("session", "")))
+        if share is not None:
+            share.hear({key: value for key, value in event.items() if key != "session"})
         elif event.get("event") == "stray":
             log.warning("%s", stray_words(event))
 
-    async def _serve(self, sock: socket.socket) -> None:
-        try:
-            folder = await take_folder(sock)
-        except (OSError, TimeoutError) as error:
-            log.warning("a connection handed over no folder: %s", error)
-            sock.close()
-            return
-        reader, writer = await asyncio.open_unix_connection(sock=sock, limit=LONGEST_ORDER)
-        status = os.fstat(folder)
-        self._count += 1
-        member = Member(str(self._count), folder, (status.st_dev, status.st_ino), writer)
-        try:
-            async with asyncio.timeout(FREE_WITHIN):
-                while (busy := self._places.get(member.place)) is not None:
-                    await busy.wait()
-        except TimeoutError:
-            log.error("a session's folder is still in use: its new worker must try again")
-            writer.close()
-            os.close(folder)
-            return
-        self._places[member.place] = asyncio.Event()
-        self._members[member.name] = member
-        try:
-            member.send({"event": "ready", "pid": self._client.pid if self._client else 0})
-            await self._take_orders(member, reader)
-        finally:
-            await asyncio.shield(self._leave(member))
 
-    async def _take_orders(self, member: Member, reader: asyncio.StreamReader) -> None:
-        with suppress(OSError, ValueError, RecursionError):
-            while line := await reader.readline():
-                order = json.loads(line)
-                if not is_order(order) or len(member.orders) >= ORDERS_AT_ONCE:
-                    raise ValueError
-                task = asyncio.create_task(self._carry_out(member, order), name="order")
-                member.orders.add(task)
-                task.add_done_callback(member.orders.discard)
-            return
-        log.error("a worker sent a line that is no order: its connection is closed")
-
-    async def _carry_out(self, member: Member, order: dict[str, Any]) -> None:
-        number, do = order.pop("id"), order.pop("do")
-        if do == "open":
-            order["folder"] = f"/proc/{os.getpid()}/fd/{member.folder}"
-        order["session"] = member.name
-        try:
-            if self._client is None:
-                raise EngineError("Node of the pack ended", code="not_ready")
-            ok = await self._client.call(do, ORDER_WITHIN, **order)
-            member.send({"answer": number, "ok": ok})
-        except WaError as error:
-            answer = {"code": error.code or "engine", "message": str(error)}
-            member.send({"answer": number, "error": answer})
-
-    async def _leave(self, member: Member) -> None:
-        """Node closes the session's files before another worker may bring them again."""
-        for task in list(member.orders):
-            task.cancel()
-        member.writer.close()
-        try:
-            if (client := self._client) is not None:
-                await client.call("forget", FORGET_WITHIN, session=member.name)
-        except EngineError as error:
-            if self._client is not None:
-                await self._end_node(self._client, f"it did not let go of a session: {error}")
-        finally:
-            del self._members[member.name]
-            os.close(member.folder)
-            self._places.pop(member.place).set()
-
-
-open_pack = Pack
-
-
-def is_order(raw: object) -> bool:
-    if not isinstance(raw, dict) or "within" in raw or "self" in raw:
-        return False
-    return raw.get("do") in ORDERS and type(raw.get("id")) is int
-
-
-async def take_folder(sock: socket.socket) -> int:
-    """The open folder that comes with a connection's first byte."""
-    sock.setblocking(False)
-    loop, readable = asyncio.get_running_loop(), asyncio.Event()
-    loop.add_reader(sock, readable.set)
-    try:
-        async with asyncio.timeout(5.0):
-            await readable.wait()
-    finally:
-        loop.remove_reader(sock)
-    _, files, _, _ = socket.recv_fds(sock, 1, 1)
-    if not files:
-        raise OSError("its first byte came without one")
-    for more in files[1:]:
-        os.close(more)
-    return files[0]
+open_shared = SharedNode
 
 
 def memory_of(pid: int) -> int:

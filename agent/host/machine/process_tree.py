@@ -19,6 +19,17 @@ class Usage:
     def partial(self) -> bool:
         return None in (self.memory_bytes, self.cpu_seconds, self.processes)
 
+    def shared_by(self, count: int) -> "Usage":
+        """One session's part, where one process holds so many."""
+        if count < 2:
+            return self
+        memory, cpu = self.memory_bytes, self.cpu_seconds
+        return Usage(
+            None if memory is None else memory // count,
+            None if cpu is None else cpu / count,
+            self.processes,
+        )
+
     def completed(self, other: "Usage") -> "Usage":
         return Usage(
             other.memory_bytes if self.memory_bytes is None else self.memory_bytes,

@@ -67,7 +67,7 @@ class ProcessHost:
         self._early: deque[tuple[int, Mapping[str, str]]] = deque(maxlen=EARLY_NOTICES)
         self._notify = NotifySocket.open(places.notify_socket, self._notice, self._by_pid)
         self._sweep = Sweep(self._by_pid.keys)
-        self._strays = Strays(places.session_root, self._by_pid)
+        self._strays = Strays(places.session_root, self._by_pid, places.run_dir)
         self._warm = open_warm(places.run_dir / "warm.log", self._note_exit, self._warm_lost)
         self._launcher = Launcher(places, worker, self._warm, forkable=forkable, program=program)
         self._around = Surroundings(
@@ -87,13 +87,14 @@ class ProcessHost:
         kind: Kind = INSTANCES,
         *,
         cache_root: Path | None = None,
+        members_root: Path | None = None,
         program: Sequence[str] = WORKER,
     ) -> "ProcessHost":
         """`run_dir` belongs to one kind of workers. `program`: what Python runs, before the kind's
         arguments."""
         try:
             make_run_dir(run_dir, parents=True)
-            places = Places(run_dir, session_root, cache_root)
+            places = Places(run_dir, session_root, cache_root, members_root)
             self = cls(wake, places, worker, kind.forkable, [*program, *kind.arguments])
         except OSError as error:
             raise HostError(f"cannot use {run_dir} for the workers: {error}") from error

@@ -38,6 +38,8 @@ class Places:
     session_root: Path
     cache_root: Path | None = None
     """None = beside the sessions, as a worker finds by itself."""
+    members_root: Path | None = None
+    """Of the sessions that one worker may hold several of."""
 
     @property
     def notify_socket(self) -> Path:
@@ -64,6 +66,8 @@ def worker_environment(
     }
     if places.cache_root is not None:
         kept["WA_CACHE_PATH"] = str(places.cache_root.absolute())
+    if places.members_root is not None:
+        kept["WA_MEMBERS_ROOT"] = str(places.members_root.absolute())
     return {
         **kept,
         "NOTIFY_SOCKET": str(places.notify_socket.absolute()),

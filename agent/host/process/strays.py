@@ -15,9 +15,13 @@ from agent.core.model import InstanceId, parse_instance_id
 from agent.errors import InvalidRequest
 from agent.host.machine.state_folders import LOCK, held_locks, log_state
 from agent.host.process.child import Child
+from agent.host.process.run_file import read_note
 from agent.log import about
 
 log = logging.getLogger(__name__)
+
+PACKS = "run-packs"
+"""Beside the run folder of sessions' own workers: that of packs."""
 
 
 def serves_elsewhere(id: InstanceId, pid: int, run_dir: Path) -> bool:
@@ -54,8 +58,8 @@ def works_elsewhere(id: InstanceId, pid: int, sessions: str, root: Path) -> bool
 class Strays:
     """Their run has no name, so their claims cannot be believed: others start in their place."""
 
-    def __init__(self, root: Path, own: Container[int]) -> None:
-        self._root, self._own = root, own
+    def __init__(self, root: Path, own: Container[int], run_dir: Path) -> None:
+        self._root, self._own, self._run_dir = root, own, run_dir
         self._suspected: set[InstanceId] = set()
 
     def suspect(self, instance: InstanceId) -> None:
@@ -71,16 +75,27 @@ class Strays:
         self._suspected.discard(instance)
         return self._among({self._root / instance / LOCK: instance}).values()
 
+    def _packs(self) -> Collection[int]:
+        """Processes that hold the locks of several sessions; another host keeps them."""
+        notes = [read_note(folder) for folder in _folders(self._run_dir.with_name(PACKS))]
+        return {note.pid for note in notes if note is not None}
+
     def _among(self, locks: Mapping[Path, InstanceId]) -> Mapping[InstanceId, Child]:
-        strays = {}
+        strays, packs = {}, self._packs()
         for path, pid in lock_holders(locks).items():
-            if pid in self._own or pid == os.getpid():
+            if pid in self._own or pid == os.getpid() or pid in packs:
                 continue
             if (child := Child.stray(pid)) is not None:
                 words = "process %s holds %s without a run file: the agent replaces it"
                 log.warning(words, pid, locks[path], extra=about(locks[path]))
                 strays[locks[path]] = child
         return strays
+
+
+def _folders(path: Path) -> list[Path]:
+    with suppress(OSError):
+        return list(path.iterdir())
+    return []
 
 
 def session_locks(root: Path) -> dict[Path, InstanceId]:

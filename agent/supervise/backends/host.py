@@ -1,4 +1,4 @@
-"""The host as supervision sees it: local workers, and seats in the workers of backends.
+"""The host as supervision sees it: local workers, members of packs, seats in backends' workers.
 
 A session on a backend has no process. Starting it makes its backend's worker watch it, stopping it
 ends that; the session on the server stays as it is.
@@ -17,7 +17,7 @@ from agent.link.messages import parse_claim
 from agent.supervise.backends.facts import BackendFacts
 from agent.supervise.backends.registry import Backends
 from agent.supervise.facts import Facts
-from agent.supervise.turns.packs import Packs
+from agent.supervise.packs.packs import Packs
 
 FIRST_LOOK = 15.0
 RESTART_TIMEOUT = 120.0
@@ -25,7 +25,8 @@ RESTART_TIMEOUT = 120.0
 
 
 class BackendHost:
-    """A Host whose instances are workers or, on a backend, seats in its worker."""
+    """A Host whose instances are workers, members of a pack or, on a backend, seats in its
+    worker."""
 
     def __init__(
         self,
@@ -44,21 +45,21 @@ class BackendHost:
         self._packs = packs
 
     async def list(self) -> Mapping[InstanceId, UnitStatus]:
-        units = dict(await self._host.list())
+        units = {**await self._host.list(), **self._packs.list()}
         for backend in self._backends.all.values():
             units |= {id: _seat(backend) for id in backend.roster}
         return units
 
     async def status(self, instance: InstanceId) -> UnitStatus:
         if not (name := self._backend_of(instance)):
-            return await self._host.status(instance)
+            packed = self._packs.holds(instance)
+            return await (self._packs if packed else self._host).status(instance)
         backend = self._backends.all.get(name)
         return UNIT_ABSENT if backend is None or instance not in backend.roster else _seat(backend)
 
     async def start(self, instance: InstanceId) -> None:
         if not (name := self._backend_of(instance)):
-            await self._place(instance)
-            await self._host.start(instance)
+            await self._start_worker(instance)
             return
         backend = self._reached(name, instance)
         async with self._backends.seats.started(backend, instance):
@@ -69,14 +70,18 @@ class BackendHost:
 
     async def stop(self, instance: InstanceId) -> None:
         if not (name := self._backend_of(instance)):
-            await self._host.stop(instance)
+            await (self._packs if self._packs.holds(instance) else self._host).stop(instance)
         elif (backend := self._backends.all.get(name)) is not None:
             await self._backends.seats.leave(backend, instance)
 
     async def restart(self, instance: InstanceId) -> None:
         if not (name := self._backend_of(instance)):
-            await self._place(instance)
-            await self._host.restart(instance)
+            facts = self._facts_of(instance)
+            if facts is not None and (facts.pack or self._packs.takes(facts)):
+                await self.stop(instance)
+                await self._start_worker(instance)
+            else:
+                await self._host.restart(instance)
             return
         backend = self._reached(name, instance)
         await self._backends.seats.take(backend, instance)
@@ -84,20 +89,24 @@ class BackendHost:
 
     async def reset_failed(self, instance: InstanceId) -> None:
         if not self._backend_of(instance):
-            await self._host.reset_failed(instance)
+            packed = self._packs.holds(instance)
+            await (self._packs if packed else self._host).reset_failed(instance)
 
     async def set_limits(self, instance: InstanceId, limits: Limits) -> None:
-        if not self._backend_of(instance):
+        """A member of a pack has none: the pack ends a Node that uses too much."""
+        if not self._backend_of(instance) and not self._packs.holds(instance):
             await self._host.set_limits(instance, limits)
 
     def enabled_by_operator(self, instance: InstanceId) -> bool:
         return not self._backend_of(instance) and self._host.enabled_by_operator(instance)
 
     def link_path(self, instance: InstanceId) -> Path:
-        return self._host.link_path(instance)
+        packed = self._packs.holds(instance)
+        return (self._packs if packed else self._host).link_path(instance)
 
     def log_path(self, instance: InstanceId) -> Path | None:
-        return self._host.log_path(instance)
+        packed = self._packs.holds(instance)
+        return (self._packs if packed else self._host).log_path(instance)
 
     def boot_id(self) -> str:
         return self._host.boot_id()
@@ -123,9 +132,15 @@ class BackendHost:
         facts = self._facts_of(instance)
         return facts.instance.backend if facts is not None else ""
 
-    async def _place(self, instance: InstanceId) -> None:
-        if (facts := self._facts_of(instance)) is not None:
+    async def _start_worker(self, instance: InstanceId) -> None:
+        """In its pack, or in a worker of its own; a worker that runs stays where it is."""
+        facts = self._facts_of(instance)
+        if facts is not None and not (await self.status(instance)).runs:
             await self._packs.place(facts)
+        if facts is not None and facts.pack:
+            await self._packs.start(facts)
+        else:
+            await self._host.start(instance)
 
     def _reached(self, name: str, instance: InstanceId) -> BackendFacts:
         backend = self._backends.all.get(name)

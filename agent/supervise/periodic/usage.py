@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -171,7 +172,10 @@ class UsageSampler:
                 facts.freed_at,
                 facts.memory_restart_at,
                 restarting=facts.action.task is not None or bool(facts.asked.restart_for),
-                restartable=facts.record.status is ConnectionStatus.CONNECTED and self.well(facts),
+                # A start of one member gives nothing of its pack's memory back.
+                restartable=not facts.pack
+                and facts.record.status is ConnectionStatus.CONNECTED
+                and self.well(facts),
             )
             for facts in self.registry.facts.values()
             if facts.run.memory_bytes is not None and facts.unit.runs
@@ -189,7 +193,11 @@ async def _free(facts: Facts) -> None:
 
 def _note(facts: Facts, usage: Usage | None) -> None:
     facts.run.memory_bytes = usage.memory_bytes if usage else None
-    facts.run.cpu_seconds = usage.cpu_seconds if usage else None
+    spent = usage.cpu_seconds if usage else None
+    if facts.pack and spent is not None:
+        # Its part is smaller once another session joins; a counter does not go back.
+        spent = max(spent, facts.run.cpu_seconds or 0.0)
+    facts.run.cpu_seconds = spent
     facts.run.processes = usage.processes if usage else None
 
 
@@ -197,7 +205,9 @@ async def measure_whole(
     main_pids: Mapping[InstanceId, int], known: Mapping[InstanceId, Facts]
 ) -> dict[InstanceId, Usage]:
     """By the machine; where it has no figures, by the worker."""
-    usages = await asyncio.to_thread(measure, main_pids)
+    found = await asyncio.to_thread(measure, main_pids)
+    sharers = Counter(facts.unit.main_pid for facts in known.values() if facts.unit.runs)
+    usages = {id: usage.shared_by(sharers[main_pids[id]]) for id, usage in found.items()}
     turns = asyncio.Semaphore(ASKED_AT_ONCE)
 
     async def complete(id: InstanceId) -> None:

@@ -12,6 +12,7 @@ from agent.cli.command import Subparsers, add_instance_command, client_of, wants
 from agent.cli.terminal.show import clean
 from agent.core.model import parse_instance_id
 from agent.errors import AgentUnreachable, Refused
+from agent.host.units import INSTANCES_SLICE
 
 LAST = 60
 _EVERY = 1.0
@@ -64,8 +65,12 @@ def _print(found: dict[str, Any], options: argparse.Namespace) -> None:
 def _from_journal(client: Client, options: argparse.Namespace) -> int:
     """As the caller: the agent's own user may not read the journal."""
     unit = f"wa-instance@{options.id}.service"
-    words = ["journalctl", "--no-pager", "-q", "-u", unit, "-n", str(LAST)]
+    words = ["journalctl", "--no-pager", "-q", *(["-f"] if options.follow else [])]
+    words += ["-n", str(LAST)]
     words += ["-o", "json" if wants_json(options) else "short-iso"]
+    # Of its own worker, the manager's about that one, and of a pack's worker about this session.
+    words += [f"_SYSTEMD_UNIT={unit}", "+", "_PID=1", f"UNIT={unit}"]
+    words += ["+", f"_SYSTEMD_SLICE={INSTANCES_SLICE}", f"WA_INSTANCE={options.id}"]
     if client.url:
         raise Refused(
             f"cannot print lines of {options.id} from here: they are in the journal of the machine"
@@ -74,7 +79,7 @@ def _from_journal(client: Client, options: argparse.Namespace) -> int:
         )
     sys.stdout.flush()
     try:
-        return subprocess.run([*words, *(["-f"] if options.follow else [])], check=False).returncode
+        return subprocess.run(words, check=False).returncode
     except FileNotFoundError:
         words_of = "journalctl is not there, and its unit writes to the journal"
         raise Refused(f"cannot print lines of {options.id}: {words_of}") from None

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,8 @@ from agent.wings.evidence.diagnostics import FailedStart, list_failed_starts, re
 
 LINES = 60
 _TAIL = 64 << 10
+_HEAD = re.compile(r"\[[^]]*\] \[[A-Z]+\] \[[A-Z]+\] \[([^]]*)\] ")
+"""Of a worker's line; the session's id is in it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +42,9 @@ class Evidence:
         path = self.log_path(id)
         if path is None:
             return WorkerLines(None, f"journalctl -u wa-instance@{id} -n {LINES}")
-        lines, next, cut = await asyncio.to_thread(_read_lines, path, after)
+        # A pack's worker writes the lines of several sessions into one file.
+        only = "" if path.parent.name == id else id
+        lines, next, cut = await asyncio.to_thread(_read_lines, path, after, only)
         return WorkerLines(lines, f"tail -n {LINES} {path}", next, cut)
 
     async def failed_starts(self, id: InstanceId) -> list[FailedStart]:
@@ -65,8 +70,9 @@ def open_part(around: Around) -> Evidence:
     return Evidence(around.log_path, around.config.session_root)
 
 
-def _read_lines(path: Path, after: int | None) -> tuple[list[str], int, bool]:
-    """Whole lines, where to go on, and whether the file is shorter than it was."""
+def _read_lines(path: Path, after: int | None, only: str = "") -> tuple[list[str], int, bool]:
+    """Whole lines, where to go on, and whether the file is shorter than it was. `only`: the lines
+    of this session."""
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     try:
         with os.fdopen(os.open(path, flags), "rb") as file:
@@ -80,5 +86,17 @@ def _read_lines(path: Path, after: int | None) -> tuple[list[str], int, bool]:
     # What is written at this moment comes with the next look.
     whole = raw[: raw.rfind(b"\n") + 1] or (raw if len(raw) == _TAIL else b"")
     lines = whole.decode(errors="replace").splitlines()
+    lines = _of_session(only, lines) if only else lines
     shown = lines[-LINES:] if after is None else lines
     return [redact(line) for line in shown], begin + len(whole), cut
+
+
+def _of_session(id: str, lines: Iterable[str]) -> list[str]:
+    """With what a line has below it, as the stack of an error."""
+    own, found = False, []
+    for line in lines:
+        if (head := _HEAD.match(line)) is not None:
+            own = head[1] == id
+        if own:
+            found.append(line)
+    return found

@@ -14,7 +14,7 @@ from agent.worker.backend.members import MemberParts
 from agent.worker.backend.server_checks import MARGIN, ServerChecks
 from agent.worker.backend.sessions import HeldSessions
 from agent.worker.identity import Identity, engine_folder, read_backend, read_roster
-from agent.worker.life import Life, live
+from agent.worker.life import ProcessLife, live
 from agent.worker.stop import stop_in_order
 from agent.worker.watch import REPEAT, tell_status
 
@@ -39,7 +39,7 @@ class _FromBackend:
 
 
 async def _work(identity: Identity, link_path: Path) -> int:
-    life = Life(identity)
+    life = ProcessLife(identity)
     changed = asyncio.Event()
     reporter = _FromBackend(life.crashed)
     kept = engine_folder(identity.folder, "kept")

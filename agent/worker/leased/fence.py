@@ -89,6 +89,13 @@ class Fence:
         if lease := getattr(self._engine, "lease", None):
             await lease(moment)
 
+    def close(self) -> None:
+        """The session has no connection more, and its process goes on."""
+        if self._ending is not None:
+            self._ending.cancel()
+        self._timer.close()
+        self._kill.close()
+
     def _must_hold(self) -> None:
         """A lease that ended stays so, even where a newer one waits in the link: what happened
         meanwhile is not known here."""
@@ -143,6 +150,10 @@ class BootTimer:
         """`until` 0: it never rings."""
         _check(_libc.timerfd_settime(self._file, _ABSOLUTE, _timespec(until), None))
 
+    def close(self) -> None:
+        asyncio.get_running_loop().remove_reader(self._file)
+        os.close(self._file)
+
 
 class KillTimer:
     """The kernel kills this process at the moment that was set, a frozen or hanging one as well."""
@@ -155,6 +166,9 @@ class KillTimer:
     def set(self, until: float) -> None:
         """`until` 0: never."""
         _check(_libc.timer_settime(self._timer, _ABSOLUTE, _timespec(until), None))
+
+    def close(self) -> None:
+        _check(_libc.timer_delete(self._timer))
 
 
 def _timespec(until: float) -> bytes:

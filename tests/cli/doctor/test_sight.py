@@ -140,8 +140,9 @@ async def test_the_packs_and_their_sessions_are_listed(
     doctor: Doctor, state: Path, tmp_path: Path
 ) -> None:
     for number in range(3):
-        folder = create(state / "sessions", Instance(InstanceId(f"p{number}"), "baileys", True, {}))
-        (folder / "pack.json").write_text(f'{{"pack": "baileys-1", "socket": "{state}/x"}}')
+        folder = state / "run-packs" / "baileys-1" / "members" / f"p{number}"
+        folder.mkdir(parents=True)
+        (folder / "link.sock").touch()
     config = tmp_path / "packs.toml"
     config.write_text("[worker]\npack = 3\n")
     _, found = await doctor("--config", str(config))

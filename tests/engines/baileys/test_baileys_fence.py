@@ -1,4 +1,4 @@
-"""No byte of a session past its lease: its worker, its Node and a pack's Node, each on its own."""
+"""No byte of a session past its lease: its worker, its Node and a pack's, each on its own."""
 
 import asyncio
 import json
@@ -12,10 +12,11 @@ from urllib.parse import urlsplit
 import pytest
 
 from agent.clock import boot_now, wall_at_boot
+from agent.core.words import Claim
 from agent.core.words import ConnectionStatus as Status
 from agent.errors import LeaseOver
 from scripts.benches.processes import tree
-from tests.engines.baileys.conftest import ACCOUNT, NAME, OTHER, PEER, Bench, PackProcess
+from tests.engines.baileys.conftest import ACCOUNT, OTHER, PEER, Bench, PackProcess
 from tests.listener import Listener
 from tests.standin.baileys.run import WhatsApp
 from tests.waiting import Pauses
@@ -278,41 +279,83 @@ async def test_a_frozen_worker_and_node_say_nothing_when_they_go_on(
     assert await session.ended() in ENDS
 
 
+class Packed:
+    """A session of a fleet and another one in the worker of a pack."""
+
+    def __init__(self, session: Session, pack: PackProcess) -> None:
+        self.session, self.pack = session, pack
+        self.others: list[Claim] = []
+
+    async def run(self) -> None:
+        """Both are connected; the one of the fleet has a lease."""
+        session, pack = self.session, self.pack
+        session.claims.clear()
+        assert await pack.hold("sales") == await pack.hold("other") == "active"
+        await self.attach()
+        await session.lease(60)
+        await session.status(Status.CONNECTED)
+
+    async def attach(self) -> None:
+        links, session = self.pack.folder / "members", self.session
+        own, other = session.claims.append, self.others.append
+        session.link = await self.pack.reach(
+            links / "sales" / "link.sock", "sales", lambda _id, _run, claim: own(claim)
+        )
+        await self.pack.reach(
+            links / "other" / "link.sock", "other", lambda _id, _run, claim: other(claim)
+        )
+        await session.until(lambda: self.others and self.others[-1].status is Status.CONNECTED)
+
+
 @pytest.fixture
-async def packed(session: Session, pack: PackProcess) -> Session:
-    place = {"pack": NAME, "socket": str(pack.folder / "pack.sock")}
-    (session.folder / "pack.json").write_text(json.dumps(place))
-    return session
-
-
-@pytest.mark.parametrize("frozen", ["worker", "pack"])
-async def test_a_packs_node_ends_the_connection_of_one_session_and_no_other(
-    packed: Session,
-    pack: PackProcess,
-    whatsapp: WhatsApp,
-    tmp_path: Path,
-    frozen: str,
-) -> None:
-    folder = tmp_path / "other" / "session"
+async def packed(
+    session: Session, pack: PackProcess, whatsapp: WhatsApp, wire: Wire
+) -> AsyncIterator[Packed]:
+    folder = session.root / "other" / "session"
     folder.mkdir(parents=True)
-    (folder.parent / "pack.json").write_text((packed.folder / "pack.json").read_text())
     other = Bench(whatsapp, folder, OTHER)
     await other.pair()
-    await packed.run()
-    await packed.lease(60)
-    await packed.status(Status.CONNECTED)
-    until = await packed.lease(1.5)
-    assert packed.process is not None
-    victim = packed.process.pid if frozen == "worker" else pack.pid
-    os.kill(victim, signal.SIGSTOP)
-    await until_it_is_over(packed, whatsapp, until)
-    os.kill(victim, signal.SIGCONT)
-    assert await packed.ended() in ENDS
-    await other.talk("all the while")
-    assert whatsapp.device(OTHER)["logins"] == 1
-    # The session may come back into the same Node.
-    await packed.run()
-    await packed.lease(60)
-    await packed.status(Status.CONNECTED)
-    assert packed.wire.open == 1
     await other.stop()
+    about = {"version": 1, "id": "other", "engine": "baileys", "enabled": True, "paired": True}
+    settings = {"settings": {"url": whatsapp.socket}}
+    (folder.parent / "instance.json").write_text(json.dumps(about | settings))
+    session.identity(engine="baileys", leased=True, paired=True, settings={"url": wire.url})
+    yield Packed(session, pack)
+
+
+async def test_past_its_lease_one_session_of_a_pack_ends_and_no_other(
+    packed: Packed, pack: PackProcess, whatsapp: WhatsApp
+) -> None:
+    await packed.run()
+    session, before = packed.session, int(whatsapp.device(OTHER)["logins"])
+    until = await session.lease(1.5)
+    await until_it_is_over(session, whatsapp, until)
+    async with asyncio.timeout(30):
+        while (member := (await pack.members())["sales"])["state"] != "failed":  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
+    assert member["exit_status"] == LeaseOver.exit_status
+    await session.until(lambda: boot_now() > until + 2.5)  # the kernel's limit
+    assert (await pack.members())["other"]["state"] == "active"
+    assert int(whatsapp.device(OTHER)["logins"]) == before
+    # The session may come back into the same pack.
+    await packed.run()
+    assert session.wire.open == 1
+
+
+async def test_a_frozen_packs_node_ends_the_connection_itself_and_the_kernel_the_pack(
+    packed: Packed, pack: PackProcess, whatsapp: WhatsApp
+) -> None:
+    await packed.run()
+    session, before = packed.session, int(whatsapp.device(OTHER)["logins"])
+    until = await session.lease(1.5)
+    os.kill(pack.pid, signal.SIGSTOP)
+    await until_it_is_over(session, whatsapp, until)
+    assert await pack.ended() == -signal.SIGKILL
+    # Its host starts it again: with the other session, and with this one without a lease.
+    await pack.start()
+    packed.others.clear()
+    session.claims.clear()
+    await packed.attach()
+    await session.status(Status.DISCONNECTED, "no_lease")
+    assert int(whatsapp.device(OTHER)["logins"]) == before + 1
+    assert session.wire.open == 0

@@ -1,14 +1,12 @@
-"""A pack: sessions of several workers in one Node, each ended and hurt on its own."""
+"""A pack: several sessions in one Node, each ended and hurt on its own."""
 
 import asyncio
 import json
 import os
 import re
 import signal
-import socket
 import time
 from collections.abc import AsyncIterator
-from contextlib import suppress
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
@@ -16,47 +14,56 @@ from typing import Any
 
 import pytest
 
+from agent.core.words import Claim
 from agent.engines.baileys.creds import CREDS
+from agent.engines.baileys.pack import SharedNode
+from agent.engines.surroundings import cache_folder
 from scripts.benches.processes import tree
 from tests.engines.baileys.conftest import NAME, PEER, Bench, PackProcess
 from tests.engines.baileys.keepers import Spool, spool_of
 from tests.standin.baileys.run import WhatsApp
-from tests.waiting import Pauses, alive
+from tests.waiting import Pauses
 
 ACCOUNTS = ("5511900000001", "5511900000021", "5511900000031")
 
 
 @pytest.fixture
+async def node(cache: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[SharedNode]:
+    monkeypatch.setenv("WA_CACHE_PATH", str(cache))
+    shared = SharedNode(NAME)
+    watch = asyncio.create_task(shared.watch(lambda: None))
+    yield shared
+    watch.cancel()
+    await shared.close()
+
+
+@pytest.fixture
 async def sessions(
-    pack: PackProcess,
+    node: SharedNode,
     whatsapp: WhatsApp,
-    cache: Path,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> AsyncIterator[list[Bench]]:
     """Three paired sessions of the pack."""
-    monkeypatch.setenv("WA_CACHE_PATH", str(cache))
     found = []
     for number, account in enumerate(ACCOUNTS):
         folder = tmp_path / f"i{number}" / "session"
         folder.mkdir(parents=True)
-        place = {"pack": NAME, "socket": str(pack.folder / "pack.sock")}
-        (folder.parent / "pack.json").write_text(json.dumps(place))
         found.append(Bench(whatsapp, folder, account))
+        found[-1].opens = node.open_engine
     await asyncio.gather(*(each.pair() for each in found))
     yield found
     await asyncio.gather(*(each.stop() for each in found))
 
 
 async def test_sessions_share_a_node_and_none_is_hurt_by_another(
-    pack: PackProcess, sessions: list[Bench]
+    node: SharedNode, sessions: list[Bench]
 ) -> None:
     first, second, third = sessions
-    assert [pid for pid in tree(os.getpid()) if "main.mjs" in _words(pid)] == [pack.node]
+    assert [pid for pid in tree(os.getpid()) if "main.mjs" in _words(pid)] == [node.pid]
     for bench in sessions:
         await bench.talk("in a pack")
         answer = await bench.engine.probe(deep=True)
-        assert answer.detail["pid"] == pack.node
+        assert answer.detail["pid"] == node.pid
 
     await third.engine.presence({"chat": PEER, "state": "typing", "seconds": 0})
     third_types = {"from": third.account, "chat": third.account, "state": "composing"}
@@ -89,101 +96,81 @@ async def test_sessions_share_a_node_and_none_is_hurt_by_another(
 
 
 async def test_every_session_names_the_pack_whose_node_ended_and_comes_back(
-    pack: PackProcess, sessions: list[Bench]
+    node: SharedNode, sessions: list[Bench], caplog: pytest.LogCaptureFixture
 ) -> None:
-    os.kill(pack.node, signal.SIGKILL)
+    os.kill(node.pid, signal.SIGKILL)
     words = f"Node of pack {NAME}, which 3 sessions share, ended: it was ended by SIGKILL"
     for bench in sessions:
         await bench.is_now("DISCONNECTED", "pack_ended")
         assert bench.heard.last.raw == words
-    assert await pack.ended() == 1
-    assert words in pack.log.read_text()
-    await pack.start()
+    assert words in caplog.text
     for bench in sessions:
         await bench.engine.connect()
         await bench.is_now("CONNECTED")
         await bench.talk("back")
 
 
-async def test_a_node_that_hangs_is_ended_and_told(
-    pack: PackProcess, sessions: list[Bench]
-) -> None:
-    os.kill(pack.node, signal.SIGSTOP)
+async def test_a_node_that_hangs_is_ended_and_told(node: SharedNode, sessions: list[Bench]) -> None:
+    os.kill(node.pid, signal.SIGSTOP)
     for bench in sessions:
         await bench.is_now("DISCONNECTED", "pack_ended")
         assert f"pack {NAME}, which 3 sessions share" in bench.heard.last.raw
         assert re.search(r"its loop did not answer within \d\d s", bench.heard.last.raw)
-    assert await pack.ended() == 1
+    assert node.pid == 0
 
 
-async def test_a_killed_process_of_the_pack_takes_its_node_with_it(
-    pack: PackProcess, sessions: list[Bench]
+async def test_what_one_session_cannot_use_ends_its_own_share(
+    node: SharedNode, sessions: list[Bench], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    node = pack.node
-    os.kill(pack.pid, signal.SIGKILL)
-    for bench in sessions:
-        await bench.is_now("DISCONNECTED", "pack_ended")
-        assert NAME in bench.heard.last.raw
-    await sessions[0].until(lambda: not alive(node))
-    await pack.ended()
-    await pack.start()
-    await sessions[0].engine.connect()
-    await sessions[0].is_now("CONNECTED")
+    first, second, _ = sessions
+    broken = first.engine._life._state
+    monkeypatch.setattr(broken, "hear", lambda _event: 1 / 0)
+    asked = asyncio.create_task(first.engine.probe(deep=True))
+    await asyncio.to_thread(first.whatsapp.say, PEER, first.account, "what is this?")
+    await first.is_now("DISCONNECTED", "pack_ended")
+    assert "ZeroDivisionError" in first.heard.last.raw
+    await asyncio.gather(asked, return_exceptions=True)
+    await second.talk("all the while")
+    assert second.whatsapp.device(second.account)["logins"] == 1
+    monkeypatch.undo()
+    monkeypatch.setenv("WA_CACHE_PATH", str(cache_folder()))
+    await first.engine.connect()
+    await first.is_now("CONNECTED")
 
 
-async def test_a_connection_that_is_no_worker_s_harms_no_session(
-    pack: PackProcess, sessions: list[Bench], tmp_path: Path
+async def test_a_folder_is_opened_again_when_node_has_let_go_of_it(
+    node: SharedNode, sessions: list[Bench]
 ) -> None:
-    mine = os.open(tmp_path, os.O_RDONLY)
-    other = str(sessions[0].folder)
-    lines = [
-        None,  # no folder at all
-        b"no JSON",
-        b"[]",
-        b'{"do": "tick", "id": 1}',
-        b'{"do": "forget", "id": 1, "session": "1"}',
-        b'{"do": "open", "id": 1, "within": 1}',
-        b'{"do": "open", "id": "x"}',
-        b"x" * (3 << 20),
-    ]
-    for line in lines:
-        with socket.socket(socket.AF_UNIX) as stranger:
-            stranger.connect(str(pack.folder / "pack.sock"))
-            stranger.settimeout(60)
-            socket.send_fds(stranger, [b"\n"], [] if line is None else [mine])
-            with suppress(OSError):  # it is hung up while it writes
-                await asyncio.to_thread(stranger.sendall, (line or b"") + b"\n")
-            left = await asyncio.to_thread(_rest, stranger)
-            assert b"answer" not in left, line
-    # Another session's folder, named instead of handed over, is not the one that is opened.
-    with socket.socket(socket.AF_UNIX) as stranger:
-        stranger.connect(str(pack.folder / "pack.sock"))
-        socket.send_fds(stranger, [b"\n"], [mine])
-        order = {"do": "open", "id": 1, "folder": other, "paired": False, "session": "1"}
-        stranger.sendall(json.dumps(order).encode() + b"\n")
-        answer = await asyncio.to_thread(_until_answer, stranger)
-    assert answer["ok"] == {"paired": False, "account": ""}
-    os.close(mine)
-    for bench in sessions:
-        await bench.talk("unharmed")
-        assert bench.whatsapp.device(bench.account)["logins"] == 1
-
-    # One folder has one worker: the next is taken in when Node has let go of the first.
-    mine = os.open(sessions[0].folder, os.O_RDONLY)
-    with socket.socket(socket.AF_UNIX) as second:
-        second.connect(str(pack.folder / "pack.sock"))
-        socket.send_fds(second, [b"\n"], [mine])
-        second.settimeout(1.0)
-        with pytest.raises(TimeoutError):
-            await asyncio.to_thread(second.recv, 1)
-        await sessions[0].stop()
-        second.settimeout(60)
-        assert b"ready" in await asyncio.to_thread(second.recv, 4096)
-    os.close(mine)
+    first, second, _ = sessions
+    client = first.engine._life.client
+    assert client is not None
+    os.kill(node.pid, signal.SIGSTOP)
+    leaving = asyncio.create_task(client.kill("it was broken off"))
+    await asyncio.sleep(0)
+    leaving.cancel()
+    again = asyncio.create_task(node.join(first.folder, lambda _event: None, lambda _why: None))
+    other = await node.join(second.folder.parent, lambda _event: None, lambda _why: None)
+    assert not again.done()
+    os.kill(node.pid, signal.SIGCONT)
+    share = await again
+    await share.kill()
+    await other.kill()
+    await second.talk("all the while")
 
 
-async def test_a_worker_that_stands_still_holds_no_other_members_messages(
-    pack: PackProcess, sessions: list[Bench], pauses: Pauses
+async def test_an_abandoned_session_is_not_saved_and_leaves_nothing_in_node(
+    node: SharedNode, sessions: list[Bench]
+) -> None:
+    first, second, _ = sessions
+    await first.engine.abandon()
+    await first.until(lambda: not first.whatsapp.device(first.account)["connected"])
+    await second.talk("all the while")
+    await first.restart()
+    await first.talk("back")
+
+
+async def test_a_spool_that_stands_still_holds_no_other_members_messages(
+    node: SharedNode, sessions: list[Bench], pauses: Pauses
 ) -> None:
     """One contact writes to all of them: its queue of keys is one for each session."""
     still, second, third = sessions
@@ -213,8 +200,8 @@ async def test_a_worker_that_stands_still_holds_no_other_members_messages(
 
 
 @pytest.mark.timeout(280)
-async def test_kills_of_a_pack_lose_no_members_messages(
-    pack: PackProcess, sessions: list[Bench]
+async def test_kills_of_a_packs_node_lose_no_members_messages(
+    node: SharedNode, sessions: list[Bench]
 ) -> None:
     """Each record goes to its own member's worker, once."""
     kept: list[dict[str, Any]] = [{} for _ in sessions]
@@ -225,15 +212,13 @@ async def test_kills_of_a_pack_lose_no_members_messages(
         await bench.is_now("CONNECTED")
         await bench.hear("hello")
     said = {bench.account: ["hello"] for bench in sessions}
-    for turn, of in enumerate((lambda: pack.node, lambda: pack.pid, lambda: pack.node)):
+    for turn in range(3):
         for number in range(8):
             for bench in sessions:
                 text = f"{turn} {number} to {bench.account}"
                 await asyncio.to_thread(bench.whatsapp.say, PEER, bench.account, text)
                 said[bench.account].append(text)
-        os.kill(of(), signal.SIGKILL)
-        await pack.ended()
-        await pack.start()
+        os.kill(node.pid, signal.SIGKILL)
         for bench in sessions:
             await bench.until(lambda bench=bench: bench.heard.last.status == "DISCONNECTED")
             await bench.engine.connect()
@@ -245,7 +230,7 @@ async def test_kills_of_a_pack_lose_no_members_messages(
 
 
 async def test_lost_pre_keys_are_renewed_in_a_pack_too(
-    pack: PackProcess, sessions: list[Bench]
+    node: SharedNode, sessions: list[Bench]
 ) -> None:
     first, *_ = sessions
     held = first.whatsapp.device(first.account)["pre_keys"]
@@ -255,25 +240,38 @@ async def test_lost_pre_keys_are_renewed_in_a_pack_too(
     await first.until(lambda: first.whatsapp.device(first.account)["pre_keys"] == held + 30)
 
 
+async def test_a_session_that_started_the_node_of_its_pack_leaves_it_to_the_others(
+    pack: PackProcess, whatsapp: WhatsApp, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WA_CACHE_PATH", str(cache))
+    claims: dict[str, list[Claim]] = {}
+    for id, account in zip(("first", "second"), ACCOUNTS, strict=False):
+        folder = pack.root / id / "session"
+        folder.mkdir(parents=True)
+        bench = Bench(whatsapp, folder, account)
+        await bench.pair()
+        await bench.stop()
+        about = {"version": 1, "id": id, "engine": "baileys", "enabled": True, "paired": True}
+        about["settings"] = {"url": whatsapp.socket}
+        (folder.parent / "instance.json").write_text(json.dumps(about))
+        assert await pack.hold(id) == "active"
+        heard = claims[id] = []
+        link = pack.folder / "members" / id / "link.sock"
+        await pack.reach(link, id, lambda _id, _run, claim, heard=heard: heard.append(claim))
+        await bench.until(lambda heard=heard: heard and heard[-1].status == "CONNECTED")
+    node, before = pack.node, int(whatsapp.device(ACCOUNTS[1])["logins"])
+    await pack.link.call("release", {"id": "first"})
+    await bench.until(lambda: not whatsapp.device(ACCOUNTS[0])["connected"])
+    said = await asyncio.to_thread(whatsapp.say, PEER, ACCOUNTS[1], "are you there?")
+    await bench.until(
+        lambda: any(r["id"] == said for r in whatsapp.device(ACCOUNTS[1])["receipts"])
+    )
+    assert (pack.node, int(whatsapp.device(ACCOUNTS[1])["logins"])) == (node, before)
+    assert claims["second"][-1].status == "CONNECTED"
+
+
 def _unconfirmed(bench: Bench) -> int:
     return int(bench.whatsapp.device(bench.account)["unconfirmed"])
-
-
-def _rest(sock: socket.socket) -> bytes:
-    found = b""
-    with suppress(OSError):
-        while part := sock.recv(65536):
-            found += part
-    return found
-
-
-def _until_answer(sock: socket.socket) -> dict[str, Any]:
-    sock.settimeout(60)
-    with sock.makefile("rb") as lines:
-        for line in lines:
-            if "answer" in (said := json.loads(line)):
-                return dict(said)
-    raise AssertionError("no answer")
 
 
 async def _load_a_file(bench: Bench) -> None:

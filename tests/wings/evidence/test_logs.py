@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from agent.wings.evidence.part import _read_lines
+from agent.core.words import InstanceId
+from agent.wings.evidence.part import Evidence, _read_lines
 from tests.cli.conftest import Cli
 
 
@@ -22,7 +23,11 @@ def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 async def test_on_systemd_the_journal_is_asked_as_the_caller(cli: Cli, asked: Path) -> None:
     await cli("create", "sales", "--engine", "sandbox")
     assert (await cli("logs", "sales", "-f")).status == 0
-    wanted = "--no-pager -q -u wa-instance@sales.service -n 60 -o short-iso -f\n"
+    wanted = (
+        "--no-pager -q -f -n 60 -o short-iso _SYSTEMD_UNIT=wa-instance@sales.service"
+        " + _PID=1 UNIT=wa-instance@sales.service"
+        " + _SYSTEMD_SLICE=wa-instances.slice WA_INSTANCE=sales\n"
+    )
     assert asked.read_text() == wanted
     assert (await cli("logs", "nobody")).status == 3
 
@@ -41,3 +46,27 @@ def test_lines_go_on_where_the_last_look_ended(tmp_path: Path) -> None:
     assert _read_lines(log, after) == (["anew"], 5, True)
     assert _read_lines(log, 5) == ([], 5, False)
     assert _read_lines(tmp_path / "none", None) == ([], 0, False)
+
+
+def test_of_a_packs_lines_only_those_of_one_session_are_shown(tmp_path: Path) -> None:
+    log = tmp_path / "worker.log"
+    head = "[2026-11-23 14:13:35]"
+    lines = [
+        f"{head} [INFO] [SESSION] [baileys-1] listening",
+        f"{head} [INFO] [SESSION] [shop] INITIALIZING -> CONNECTED",
+        f"{head} [ERROR] [SESSION] [till] it failed",
+        "Traceback (most recent call last):",
+        f"{head} [ERROR] [SESSION] [shop] it failed, too",
+        "Traceback of the shop's",
+    ]
+    log.write_text("".join(f"{line}\n" for line in lines))
+    assert _read_lines(log, None, "shop")[0] == [lines[1], *lines[4:]]
+    assert len(_read_lines(log, None)[0]) == 6
+
+
+async def test_the_lines_of_a_packed_session_are_its_own(tmp_path: Path) -> None:
+    log = tmp_path / "baileys-1" / "worker.log"
+    log.parent.mkdir()
+    log.write_text("[x] [INFO] [SESSION] [shop] a\n[x] [INFO] [SESSION] [till] b\n")
+    found = await Evidence(lambda _id: log, tmp_path).worker_lines(InstanceId("till"))
+    assert found.lines == ["[x] [INFO] [SESSION] [till] b"]

@@ -1,0 +1,1 @@
+"""Packs: workers that hold several sessions of an engine each."""

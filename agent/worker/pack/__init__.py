@@ -1,0 +1,1 @@
+"""The worker of one pack: one process for several sessions of an engine."""

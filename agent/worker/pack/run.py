@@ -1,0 +1,174 @@
+"""The worker of one pack: one process with its one Node for several sessions of an engine.
+
+Each session runs in it as in a worker of its own: `agent.worker.run` runs it, on a link of its own.
+What they share is this process and what the engine shares (of baileys: Node).
+"""
+
+import asyncio
+import logging
+import os
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from agent.core.words import parse_instance_id
+from agent.engines.base import Shared
+from agent.engines.catalog import load_shared
+from agent.errors import ConfigError
+from agent.link.limits import BACKEND_SERVER
+from agent.link.messages import Call
+from agent.link.server import LinkServer
+from agent.worker.calls import Answer, Work, answer_with, plain
+from agent.worker.identity import Identity, refuse_foreign_group
+from agent.worker.life import ProcessLife, live
+from agent.worker.pack.member import House
+from agent.worker.pack.members import Members
+from agent.worker.pack.tasks import follow_tasks, present_member
+from agent.worker.watch import tell_status
+
+log = logging.getLogger(__name__)
+
+THREADS = 32
+"""A disk that hangs for one session leaves threads for the others."""
+STATUS_APART = 2.0
+SESSIONS_ROOT = "WA_MEMBERS_ROOT"
+
+
+def run_pack(name: str) -> int:
+    """Do it all with what the environment says; return the exit status."""
+    return live(name, _read_pack, _work)
+
+
+def _read_pack(name: str, _root: Path) -> Identity:
+    """A pack has no file: its name says the engine, its run folder holds the rest."""
+    id = parse_instance_id(name)
+    engine, _, _ = id.rpartition("-")
+    return Identity(id, Path(os.environ["RUNTIME_DIRECTORY"].split(":")[0]), engine, {})
+
+
+def _sessions_root() -> Path:
+    root = os.environ.get(SESSIONS_ROOT, "")
+    if not root:
+        raise ConfigError(f"cannot start a pack: {SESSIONS_ROOT} is not set", field=SESSIONS_ROOT)
+    _check_folder(Path(root))
+    return Path(root)
+
+
+def _check_folder(folder: Path) -> None:
+    if os.environ.get("WA_OWN_GROUP_ONLY") == "yes":
+        refuse_foreign_group(folder)
+
+
+async def _work(identity: Identity, link_path: Path) -> int:
+    life = ProcessLife(identity)
+    shared = load_shared(identity.engine)(identity.id)
+    loop = asyncio.get_running_loop()
+    loop.set_default_executor(ThreadPoolExecutor(THREADS, "pack"))
+    follow_tasks(loop)
+    _stamp_lines(identity.id)
+    changed = asyncio.Event()
+    members = _open_members(identity, life, shared, link_path.parent, changed)
+    calls = _calls(members, life)
+
+    async def answer(call: Call) -> Answer:
+        return await answer_with(calls, call)
+
+    def status() -> str:
+        return f"{members.count} sessions"
+
+    def alive() -> None:
+        life.notifier.send("WATCHDOG=1")
+
+    async def stop() -> bool:
+        life.notifier.stopping("stopping: closing its sessions")
+        in_order = await members.stop(life.hurry)
+        await shared.close()
+        return in_order
+
+    server = await LinkServer.open(link_path, life.hello, answer, lambda: {}, limits=BACKEND_SERVER)
+    members.attach(server)
+    works = {
+        "shared": shared.watch(alive),
+        "members": members.watch(),
+        "begin": members.begin(),
+        "status": tell_status(changed, status, life.notifier, STATUS_APART),
+    }
+    try:
+        status_code = await life.spend(works, status, stop)
+        await life.end(server)
+    except BaseException:
+        log.exception("the pack ended with an internal error")
+        os._exit(1)  # its sessions are in an unknown state: what the disk holds is better
+    return status_code
+
+
+def _open_members(
+    identity: Identity, life: ProcessLife, shared: Shared, folder: Path, changed: asyncio.Event
+) -> Members:
+    links = folder / "members"
+    links.mkdir(mode=0o750, exist_ok=True)
+    for left in links.glob("*/link.sock"):  # of a run that was killed
+        left.unlink()
+
+    def broken(why: str) -> None:
+        log.error("the pack ends, and all its sessions log in again: %s", why)
+        os._exit(1)
+
+    def make_house(members: Members) -> House:
+        def tell() -> None:
+            changed.set()
+            members.changed()
+
+        return House(
+            root=_sessions_root(),
+            links=links,
+            check_folder=_check_folder,
+            open_engine=shared.open_engine,
+            watchdog=life.watchdog,
+            changed=tell,
+            extend=life.notifier.send,
+            sharers=lambda: max(members.count, 1),
+            broken=broken,
+        )
+
+    return Members(identity.id, folder, make_house)
+
+
+def _calls(members: Members, life: ProcessLife) -> dict[str, Work]:
+    async def hold(args: Mapping[str, Any]) -> Answer:
+        return {"member": await members.hold(parse_instance_id(args.get("id")))}
+
+    async def release(args: Mapping[str, Any]) -> Answer:
+        id = parse_instance_id(args.get("id"))
+        member = await members.release(id)
+        if args.get("forget") is True:
+            members.forget(id)
+        return {"member": member}
+
+    async def reset(args: Mapping[str, Any]) -> Answer:
+        members.reset_failed(parse_instance_id(args.get("id")))
+        return {}
+
+    async def tell(_args: Mapping[str, Any]) -> Answer:
+        return {"members": members.statuses()}
+
+    return {
+        "hold": hold,
+        "release": release,
+        "reset_failed": reset,
+        "members": tell,
+        "end": plain(life.stop),
+    }
+
+
+def _stamp_lines(pack: str) -> None:
+    """A line that a session's run writes is about that session."""
+
+    def stamp(record: logging.LogRecord) -> bool:
+        if record.__dict__.get("wa_instance") in (None, pack) and (id := present_member()):
+            record.__dict__["wa_instance"] = id
+        return True
+
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(stamp)

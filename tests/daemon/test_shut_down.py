@@ -1,0 +1,34 @@
+"""What the agent's end closes: workers of this machine, and no session of a server."""
+
+import asyncio
+from typing import Any
+
+from agent.config.sections import StopSection
+from agent.core.model import Instance, InstanceId, SessionRecord, UnitState, UnitStatus
+from agent.daemon.shut_down import close_sessions
+from agent.supervise.facts import Facts
+
+
+class Host:
+    def __init__(self) -> None:
+        self.stopped: list[str] = []
+
+    async def list(self) -> Any:
+        ids = ("own", "packed", "remote")
+        return {InstanceId(id): UnitStatus(UnitState.ACTIVE) for id in ids}
+
+    async def stop(self, id: InstanceId) -> None:
+        self.stopped.append(id)
+
+
+async def test_sessions_of_a_backend_go_on() -> None:
+    host: Any = Host()
+    own = Facts(Instance(InstanceId("own"), "sandbox", True), SessionRecord())
+
+    async def save() -> None: ...
+
+    besides = {InstanceId("remote")}
+    unclean = await close_sessions(
+        [own], host, StopSection(), save, hurry=asyncio.Event(), besides=besides
+    )
+    assert (unclean, sorted(host.stopped)) == ([], ["own", "packed"])

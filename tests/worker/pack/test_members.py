@@ -1,0 +1,349 @@
+"""Several sessions in one worker: each begins, ends, fails and hangs on its own."""
+
+import asyncio
+import json
+import logging
+import os
+from collections.abc import AsyncIterator, Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent.clock import boot_now
+from agent.core.model import ConnectionStatus, UnitState, parse_instance_id
+from agent.core.words import Claim
+from agent.engines.sandbox.engine import SandboxEngine, open_engine
+from agent.errors import EngineError, LeaseOver
+from agent.link.client import Link
+from agent.worker.identity import lock_held
+from agent.worker.pack import member as member_module
+from agent.worker.pack.member import House, Member
+from agent.worker.pack.members import FILE, Members
+from agent.worker.pack.tasks import follow_tasks, present_member
+
+QUICK = {"scan_after": 0.05, "login_seconds": 0.01, "sync_seconds": 0.02, "frame_every": 0.2}
+SHOP, TILL = parse_instance_id("shop"), parse_instance_id("till")
+
+
+class Bench:
+    """The members of one pack, in this process, and their engines."""
+
+    def __init__(self, root: Path) -> None:
+        self.root, self.folder = root / "sessions", root / "run"
+        for place in (self.root, self.folder, self.folder / "members"):
+            place.mkdir()
+        self.engines: dict[str, SandboxEngine] = {}
+        self.reporters: dict[str, Any] = {}
+        self.abandoned: list[str] = []
+        self.broken: list[str] = []
+        self.claims: dict[str, list[Claim]] = {}
+        self.watchdog: float | None = None
+        self.members = self.make()
+        self.links: list[Link] = []
+
+    def make(self) -> Members:
+        return Members(parse_instance_id("sandbox-1"), self.folder, self._house)
+
+    def lay(self, id: str, **more: Any) -> Path:
+        folder = self.root / id
+        (folder / "session").mkdir(parents=True)
+        told = {"version": 1, "id": id, "engine": "sandbox", "enabled": True, "settings": QUICK}
+        (folder / "instance.json").write_text(json.dumps({**told, **more}))
+        return folder
+
+    def _house(self, members: Members) -> House:
+        return House(
+            root=self.root,
+            links=self.folder / "members",
+            check_folder=lambda _folder: None,
+            open_engine=self._open,
+            watchdog=self.watchdog,
+            changed=members.changed,
+            extend=lambda _words: None,
+            sharers=lambda: members.count,
+            broken=self.broken.append,
+        )
+
+    def _open(self, folder: Path, settings: Mapping[str, Any], reporter: Any) -> Any:
+        id = folder.parent.name
+        engine = self.engines[id] = open_engine(folder, settings, reporter)
+        self.reporters[id] = reporter
+
+        async def abandon() -> None:
+            self.abandoned.append(id)
+            await engine.close()
+
+        engine.abandon = abandon  # type: ignore[attr-defined]
+        return engine
+
+    def member(self, id: str) -> Member:
+        return self.members.all[parse_instance_id(id)]
+
+    def run(self, id: str) -> str:
+        return str(self.member(id).status()["run"])
+
+    async def link(self, id: str) -> Link:
+        heard = self.claims[id] = []
+        link = await Link.open(
+            self.folder / "members" / id / "link.sock",
+            parse_instance_id(id),
+            lambda peer: None if peer.pid == os.getpid() else "another process",
+            lambda _id, _run, claim: heard.append(claim),
+            lambda _id, _run, _what: None,
+            lambda _why: None,
+        )
+        self.links.append(link)
+        assert link.hello.run == self.run(id)
+        return link
+
+    async def connected(self, id: str) -> Link:
+        link = await self.link(id)
+        await until(
+            lambda: any(c.status is ConnectionStatus.CONNECTED for c in self.claims[id]), id
+        )
+        return link
+
+
+async def until(probe: Callable[[], Any], what: object = "", within: float = 30.0) -> None:
+    deadline = asyncio.get_running_loop().time() + within
+    while not probe():
+        assert asyncio.get_running_loop().time() < deadline, f"not within {within} s: {what}"
+        await asyncio.sleep(0.01)
+
+
+@pytest.fixture
+async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
+    loop = asyncio.get_running_loop()
+    follow_tasks(loop)
+    made = Bench(tmp_path)
+    yield made
+    for link in made.links:
+        await link.close()
+    await made.members.stop(asyncio.Event())
+    loop.set_task_factory(None)
+
+
+async def test_each_session_has_its_own_lock_link_and_end(bench: Bench) -> None:
+    for id in (SHOP, TILL):
+        bench.lay(id)
+        assert (await bench.members.hold(id))["state"] == "active"
+    await bench.connected(SHOP)
+    till = await bench.connected(TILL)
+    with pytest.raises(Exception, match="another worker holds"), lock_held(bench.root / SHOP):
+        pass
+    assert bench.members.count == 2
+    use, alone = await till.call("own_use"), bench.members.count
+    assert use["memory_bytes"] > 0 and alone == 2
+
+    before = bench.run(TILL)
+    assert (await bench.members.release(SHOP))["state"] == "inactive"
+    with lock_held(bench.root / SHOP):
+        pass
+    assert not (bench.folder / "members" / SHOP / "link.sock").exists()
+    assert (bench.run(TILL), bench.member(TILL).state) == (before, UnitState.ACTIVE)
+    assert (await till.call("probe"))["claim"]["status"] == "CONNECTED"
+    # Held again: another run, with what it saved.
+    await bench.members.hold(SHOP)
+    await bench.connected(SHOP)
+
+
+async def test_an_engine_that_crashes_is_begun_again_without_a_save_and_alone(
+    bench: Bench,
+) -> None:
+    for id in (SHOP, TILL):
+        bench.lay(id)
+        await bench.members.hold(id)
+        await bench.connected(id)
+    first, other = bench.run(SHOP), bench.run(TILL)
+    bench.reporters[SHOP].crashed(RuntimeError("of the engine"))
+    await until(lambda: bench.run(SHOP) != first and bench.member(SHOP).state is UnitState.ACTIVE)
+    assert bench.abandoned == [SHOP]
+    assert (bench.member(SHOP).restarts, bench.run(TILL)) == (1, other)
+    await bench.connected(SHOP)
+
+
+async def test_one_that_crashes_again_and_again_fails_for_good(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(member_module, "RESTART_DELAY", 0.001)
+    bench.lay(SHOP)
+    broken = bench._open
+
+    def fails(folder: Path, settings: Mapping[str, Any], reporter: Any) -> Any:
+        raise RuntimeError("no engine")
+
+    bench._open = fails  # type: ignore[method-assign]
+    bench.members = bench.make()
+    status = await bench.members.hold(SHOP)
+    assert (status["state"], status["result"]) == ("failed", "start-limit-hit")
+    bench._open = broken  # type: ignore[method-assign]
+    bench.members.reset_failed(SHOP)
+    assert bench.member(SHOP).state is UnitState.INACTIVE
+
+
+@pytest.mark.parametrize("lacks", ["folder", "file"])
+async def test_a_session_whose_folder_cannot_be_used_ends_as_its_worker_would(
+    bench: Bench, lacks: str
+) -> None:
+    if lacks == "file":
+        (bench.root / SHOP).mkdir()
+    status = await bench.members.hold(SHOP)
+    assert (status["state"], status["exit_status"]) == ("failed", 66)
+
+
+async def test_a_run_that_hangs_is_broken_off_and_the_others_go_on(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.watchdog = 0.4
+    bench.members = bench.make()
+    for id in (SHOP, TILL):
+        bench.lay(id)
+        await bench.members.hold(id)
+        await bench.connected(id)
+    first, other = bench.run(SHOP), bench.run(TILL)
+
+    async def hang(**_how: Any) -> Any:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(bench.engines[SHOP], "probe", hang)
+    monkeypatch.setattr("agent.worker.pack.members.LOOK_EVERY", 0.05)
+    watch = asyncio.create_task(bench.members.watch())
+    await until(lambda: bench.run(SHOP) != first and bench.member(SHOP).state is UnitState.ACTIVE)
+    watch.cancel()
+    assert bench.run(TILL) == other and not bench.broken
+    await bench.connected(SHOP)
+
+
+async def test_nothing_that_a_run_began_outlives_it(bench: Bench) -> None:
+    bench.lay(SHOP)
+    await bench.members.hold(SHOP)
+    link = await bench.connected(SHOP)
+    begun: list[asyncio.Task[Any]] = []
+    logged: list[str | None] = []
+    probe = bench.engines[SHOP].probe
+
+    async def begins(**how: Any) -> Any:
+        logged.append(present_member())
+        begun.append(asyncio.create_task(asyncio.Event().wait()))
+        return await probe(**how)
+
+    bench.engines[SHOP].probe = begins  # type: ignore[method-assign]
+    await link.call("probe")
+    assert logged[0] == SHOP and present_member() is None
+    await bench.members.release(SHOP)
+    assert all(task.cancelled() for task in begun) and not bench.broken
+
+
+async def test_a_task_that_does_not_end_ends_the_pack(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(member_module, "LEFT_WITHIN", 0.05)
+    bench.lay(SHOP)
+    await bench.members.hold(SHOP)
+    link = await bench.connected(SHOP)
+    goes_on = asyncio.Event()
+
+    async def stubborn() -> None:
+        while not goes_on.is_set():
+            try:
+                await goes_on.wait()
+            except asyncio.CancelledError:
+                continue
+
+    async def begins(**_how: Any) -> Any:
+        asyncio.create_task(stubborn())  # noqa: RUF006 - its run follows it
+        raise EngineError("no answer")
+
+    bench.engines[SHOP].probe = begins  # type: ignore[method-assign]
+    with pytest.raises(EngineError):
+        await link.call("probe")
+    await bench.members.release(SHOP)
+    assert bench.broken == ["shop ended, and a task of it goes on"]
+    goes_on.set()
+
+
+async def test_past_its_lease_one_session_ends_and_the_others_go_on(bench: Bench) -> None:
+    bench.lay(SHOP, leased=True)
+    bench.lay(TILL)
+    await bench.members.hold(SHOP)
+    await bench.members.hold(TILL)
+    till, shop = await bench.connected(TILL), await bench.link(SHOP)
+    await shop.call("lease", {"until": boot_now() + 60})
+    await until(lambda: any(c.status == "CONNECTED" for c in bench.claims[SHOP]))
+    over = boot_now() + 0.5
+    await shop.call("lease", {"until": over})
+    await until(lambda: bench.member(SHOP).state is UnitState.FAILED)
+    status = bench.member(SHOP).status()
+    assert status["exit_status"] == LeaseOver.exit_status
+    # The kernel's own timer of that fence is gone with it.
+    await until(lambda: boot_now() > over + 2.5)
+    assert (await till.call("probe"))["claim"]["status"] == "CONNECTED"
+
+
+async def test_a_pack_that_is_started_again_begins_with_what_it_held(bench: Bench) -> None:
+    for id in (SHOP, TILL):
+        bench.lay(id)
+        await bench.members.hold(id)
+    await bench.members.release(TILL)
+    await bench.members.stop(asyncio.Event())
+    told = bench.members.statuses()
+    assert (told[SHOP]["state"], told[TILL]["state"]) == ("deactivating", "inactive")
+    kept = (bench.folder / FILE).read_text()
+
+    bench.members = bench.make()
+    watch = asyncio.create_task(bench.members.watch())
+    await bench.members.begin()
+    watch.cancel()
+    await until(lambda: bench.member(SHOP).state is UnitState.ACTIVE)
+    assert list(bench.members.all) == [SHOP]
+    assert bench.member(SHOP).restarts == 1
+
+    (bench.folder / FILE).write_text(kept.replace('"boot": "', '"boot": "before-'))
+    other = bench.make()
+    await other.begin()
+    assert not other.all, "of another boot of this machine"
+
+
+async def test_a_unit_that_shows_no_name_of_the_boot_has_the_file_all_the_same(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def hidden() -> str:
+        raise FileNotFoundError
+
+    monkeypatch.setattr("agent.worker.pack.members.boot_id", hidden)
+    bench.lay(SHOP)
+    await bench.members.hold(SHOP)
+    await bench.members.stop(asyncio.Event())
+    assert list(bench.make().all) == [SHOP]
+
+
+async def test_sessions_that_begin_again_with_their_pack_run_for_the_agent_at_once(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for id in (SHOP, TILL):
+        bench.lay(id)
+        await bench.members.hold(id)
+    await bench.members.stop(asyncio.Event())
+    monkeypatch.setattr("agent.worker.pack.members.APART", 60.0)
+    bench.members = bench.make()
+    begins = asyncio.create_task(bench.members.begin())
+    await until(lambda: bench.member(SHOP).state is UnitState.ACTIVE)
+    assert bench.member(TILL).state is UnitState.ACTIVATING
+    bench.members._write()
+    assert set(json.loads((bench.folder / FILE).read_text())["members"]) == {SHOP, TILL}
+    # Its agent starts it sooner, or stops it.
+    await bench.members.hold(TILL)
+    assert bench.member(TILL).state is UnitState.ACTIVE
+    begins.cancel()
+
+
+async def test_a_stop_of_all_saves_each(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    for id in (SHOP, TILL):
+        bench.lay(id)
+        await bench.members.hold(id)
+        await bench.connected(id)
+    assert await bench.members.stop(asyncio.Event())
+    assert caplog.text.count("closed in order") == 2
+    assert {bench.member(id).state for id in (SHOP, TILL)} == {UnitState.INACTIVE}
