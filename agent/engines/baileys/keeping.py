@@ -54,12 +54,12 @@ class Keeping:
             answer["error"] = f"the worker failed ({type(error).__name__})"
         await self._answer(client, answer)
 
-    async def _refuse(self, event: Mapping[str, Any], client: "Conversation") -> None:
+    async def _refuse(self, event: Mapping[str, Any], client: "Conversation | NodeShare") -> None:
         words = "records came before the answer to the last: not kept, send them again"
         log.error("the client sent %s", words)
         await self._answer(client, {"n": str(event.get("n", "")), "error": words})
 
-    async def _answer(self, client: "Conversation", answer: Mapping[str, Any]) -> None:
+    async def _answer(self, client: "Conversation | NodeShare", answer: Mapping[str, Any]) -> None:
         try:
             await client.call("kept", ANSWERED, **answer)
         except EngineError as error:
