@@ -33,7 +33,7 @@ from agent.errors import TryLater, WaError
 from agent.host import units
 from agent.host.base import Host
 from agent.host.choose import open_host
-from agent.host.only_agent import only_agent
+from agent.host.only_agent import only_agent, only_of_sessions
 from agent.log import set_up_logging
 from agent.logfiles import open_files
 from agent.store.database import Store
@@ -116,6 +116,10 @@ class Daemon:
         if await asyncio.to_thread(state_is_missing, self._state):
             await self._refuse_missing_state()
         await asyncio.to_thread(root.mkdir, mode=0o700, parents=True, exist_ok=True)
+        with only_of_sessions(root):
+            return await self._run_alone(root, state)
+
+    async def _run_alone(self, root: Path, state: Path) -> int:
         await asyncio.to_thread(finish_cut_short, root)
         store = await Store.open(state / "agent.db", folder_sessions=lambda: found_sessions(root))
         store.on_append = self._bus.publish

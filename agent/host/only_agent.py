@@ -1,4 +1,4 @@
-"""One agent per state directory."""
+"""One agent per state directory, and per folder of sessions."""
 
 import contextlib
 import errno
@@ -37,4 +37,19 @@ def only_agent(state: Path) -> Iterator[None]:
             ) from None
         with contextlib.suppress(OSError):  # a full disk: the lock holds without the number
             os.ftruncate(fd, os.pwrite(fd, f"{os.getpid()}\n".encode(), 0))
+        yield
+
+
+@contextlib.contextmanager
+def only_of_sessions(root: Path) -> Iterator[None]:
+    """Lock the folder of the sessions: two agents with a state directory each may name the same."""
+    with contextlib.ExitStack() as held:
+        try:
+            held.enter_context(folder_locked(root))
+        except BlockingIOError:
+            raise TryLater(
+                f"cannot use the sessions in {root}: another agent runs them, with another state"
+                " directory; give this one a session_storage_path of its own",
+                code="locked",
+            ) from None
         yield

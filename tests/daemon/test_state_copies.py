@@ -109,3 +109,20 @@ async def test_no_worker_that_serves_another_folder_is_taken_over(agent, make_ag
     await other.stop()
     assert alive(pid)
     assert (await agent.status("a"), await agent.pid("a")) == ("CONNECTED", pid)
+
+
+async def test_a_second_agent_on_the_same_sessions_does_not_start(agent, make_agent, eventually):
+    (pid,) = await connected(agent, eventually, "a")
+    other = make_agent(name="second")
+    text = other.config.read_text()
+    assert "[agent]\n" in text
+    other.config.write_text(
+        text.replace("[agent]\n", f'[agent]\nsession_storage_path = "{agent.state}/sessions"\n')
+    )
+    said = await refused(other)
+    assert f"cannot use the sessions in {agent.state}/sessions: another agent runs them" in said
+    assert await agent.pid("a") == pid and alive(pid)
+    assert await agent.status("a") == "CONNECTED"
+    await agent.stop()
+    await other.start()
+    await eventually(lambda: other.status("a"), "CONNECTED")
