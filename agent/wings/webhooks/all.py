@@ -137,6 +137,8 @@ class Webhooks:
             return
         wanted = {webhook.name: webhook for webhook in declared}
         for name in [name for name in self._couriers if name not in wanted]:
+            if (view := self._view(name)).waiting:
+                self._group.create_task(self._couriers[name].say_gone(view), name=f"{name} is gone")
             del self._couriers[name]
             self._drop_carrier(name)
             self._running.pop(name).cancel()

@@ -73,6 +73,18 @@ class Courier:
             dead=len(self._progress.dead) if self._progress else 0,
         )
 
+    async def say_gone(self, view: WebhookView) -> None:
+        """Who renames a webhook may think that what waits goes to the new name."""
+        messages = view.messages or 0
+        counts = {"events": view.waiting - messages, "messages": messages}
+        what = " and ".join(f"{count} {kind}" for kind, count in counts.items() if count)
+        await self._webhook.report(
+            "webhook_gone",
+            f"agent.toml has it no longer, and {what} were not delivered; under its name again it"
+            " goes on with them",
+            bad=True,
+        )
+
     def dead(self) -> Sequence[DeadLetter]:
         return tuple(self._progress.dead.values()) if self._progress else ()
 

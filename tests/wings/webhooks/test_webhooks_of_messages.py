@@ -456,6 +456,18 @@ async def test_a_removed_webhook_holds_nothing_back(
     await eventually(lambda: texts(target), ["a", "b"])
     assert worker.settled() == []
     webhooks.apply([hook(target)])
+
+    async def said() -> list[str]:
+        entries = await bench.store.history(limit=100)
+        return [one.sentence for one in entries if one.kind == "webhook_gone"]
+
+    await eventually(
+        said,
+        [
+            "webhook gone: agent.toml has it no longer, and 2 messages were not delivered; under"
+            " its name again it goes on with them"
+        ],
+    )
     bench.messages.keep("shop", "c")
     await eventually(lambda: worker.settled()[-1:] == [3])
 
