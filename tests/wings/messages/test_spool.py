@@ -131,11 +131,12 @@ def test_what_is_too_old_goes_and_no_cursor_comes_again(
     assert [file.stat().st_size for file in segments(tmp_path)] == [0]
     monkeypatch.undo()
     for each in (spool, spool_at(tmp_path)):
-        assert each.page(newest, 1).next == newest
+        page = each.page(newest, 1)
+        assert page.records == [] and page.next >= newest
     spool = spool_at(tmp_path)
     spool.append(entries([9]))
     (record,) = spool.page(newest, 10).records
-    assert record["cursor"] == newest + 1
+    assert record["cursor"] > newest
 
 
 def test_a_spool_that_is_made_again_gives_no_cursor_a_second_time(tmp_path: Path) -> None:

@@ -100,7 +100,9 @@ def test_after_a_boot_cursors_go_on_above_the_time(
 ) -> None:
     """The machine may be one of before: an image of it was put back."""
     for boot in range(40):
-        monkeypatch.setattr("agent.wings.messages.spool.folder.boot_id", lambda boot=boot: boot)
+        for user in ("opening", "spool"):
+            name = f"agent.wings.messages.spool.{user}.wall_at_boot"
+            monkeypatch.setattr(name, lambda boot=boot: 1_790_000_000.0 + 100 * boot)
         spool = spool_at(tmp_path)
         wait_until_the_time_is_above(spool.newest)
         spool.append(entries([boot]))

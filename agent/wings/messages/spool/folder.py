@@ -11,7 +11,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import IO
 
-from agent.clock import boot_id
 from agent.files import replacement
 from agent.wings.messages.spool.damage import Damage
 from agent.wings.messages.spool.holes import Hole, never_given, read_holes
@@ -55,8 +54,10 @@ class State:
     """The session whose folder it is; "" = an older version wrote it."""
     damage: list[Damage] = field(default_factory=list)
     """Between the lines that are kept, and behind them."""
-    place: str = ""
-    """Where its newest file was: another one after a boot, and for a copy; "" = nobody noted it."""
+    inode: str = ""
+    """Of its newest file: a copy has another one; "" = nobody noted it."""
+    booted: float = 0.0
+    """When the machine was, by the clock of then: another one after a boot."""
 
     def note_dropped(self, first: int, begun: float, last: int) -> None:
         """The segment of that first cursor goes, and all up to the cursor `last` with it."""
@@ -145,14 +146,13 @@ class Folder:
             number += 1
 
     def look_at(self, name: str) -> tuple[str, float]:
-        """Its place, another one in a copy of it and after a boot, and when it was changed last.
-        Nothing of what is no plain file."""
+        """Its inode, and when it was changed last; of what is no plain file nothing."""
         try:
             with self.open(name) as file:
                 status = os.fstat(file.fileno())
         except OSError:
             return "", 0.0
-        return f"{boot_id()} {status.st_ino}", status.st_ctime
+        return str(status.st_ino), status.st_ctime
 
     def names(self) -> list[str]:
         """In their order; none where there is no folder."""

@@ -5,6 +5,7 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass, field
 
+from agent.clock import wall_at_boot
 from agent.wings.messages.spool.damage import Damage, merge
 from agent.wings.messages.spool.folder import LARGEST_CURSOR, Folder, State
 from agent.wings.messages.spool.holes import MOST as MOST_HOLES
@@ -15,6 +16,8 @@ from agent.wings.messages.spool.segment import Found, Segment, first_of, good_li
 
 _ROOM = 1_000_000
 """Cursors above the last known one: a segment may have begun there whose state a power cut took."""
+ONE_BOOT = 60.0
+"""Seconds: a boot, or a clock that was set, moves the time of the boot by more."""
 WRITTEN_WITHIN = 60.0
 """Seconds after a line was made: what changed its file later was no worker."""
 _UNREADABLE = (errno.EIO, errno.ELOOP, errno.EISDIR, errno.ENXIO, errno.EUCLEAN)
@@ -78,22 +81,20 @@ def open_folder(folder: Folder, owner: str) -> Opened:
         whole = firsts and firsts[-1] >= state.begun
         damage.append([end, opened.next - 1, beyond if whole else width])
     opened.next = max([opened.next, *(hole.first for hole in state.holes)])
-    moved, place = False, ""
-    if opened.segments:
-        moved = _go_above_the_time(opened, noted)
-        place = folder.look_at(Segment(state.begun).name)[0]
+    moved = bool(opened.segments) and _go_above_the_time(opened, noted)
     given = [_given(each, state) for each in damage]
-    _note(folder, state, owner or state.owner, given, place, moved=moved)
+    _note(folder, state, owner or state.owner, given, moved=moved)
     return opened
 
 
 def _go_above_the_time(opened: Opened, noted: tuple[str, float]) -> bool:
     """Where the folder, or the machine, may be put back from a copy of an earlier moment. What came
     after that moment had cursors below the time: none of them comes again."""
-    (place, changed), state, now = noted, opened.state, time.time()
+    (inode, changed), state, now = noted, opened.state, time.time()
     written = next((it.ended for it in opened.segments if it.first == state.begun), 0.0)
-    copied = place != state.place or (written and changed > written + WRITTEN_WITHIN)
-    if "" in (place, state.place) or not copied or not opened.next < now * 1000 < LARGEST_CURSOR:
+    copied = inode != state.inode or (written and changed > written + WRITTEN_WITHIN)
+    copied = copied or _is_of_another_boot(state)
+    if "" in (inode, state.inode) or not copied or not opened.next < now * 1000 < LARGEST_CURSOR:
         return False
     hole = Hole(opened.next - 1, int(now * 1000), written, now)
     state.holes, opened.next = [*state.holes, hole][-MOST_HOLES:], hole.first
@@ -134,17 +135,21 @@ def _given(damage: Damage, state: State) -> Damage:
     return [first, last, min(missing, last - first + 1 - never_given(first, last, state.holes))]
 
 
-def _note(
-    folder: Folder, state: State, owner: str, damage: list[Damage], place: str, *, moved: bool
-) -> None:
+def _note(folder: Folder, state: State, owner: str, damage: list[Damage], *, moved: bool) -> None:
     """What went by damage counts as lost once, whoever looks how often."""
     damage, lost = merge(state.damage, damage, state.settled)
-    noted = (state.damage, state.owner, state.place)
-    state.damage, state.owner, state.place = damage, owner, place
+    inode = folder.look_at(Segment(state.begun).name)[0]
+    noted = (state.damage, state.owner, state.inode) == (damage, owner, inode)
+    if noted and not moved and not _is_of_another_boot(state):
+        return
+    state.damage, state.owner, state.inode, state.booted = damage, owner, inode, wall_at_boot()
     state.lost += lost
-    if moved or (damage, owner, place) != noted:
-        with suppress(OSError):  # there is none yet, or it is written again with the next change
-            folder.write_state(state, durable=moved)
+    with suppress(OSError):  # there is none yet, or it is written again with the next change
+        folder.write_state(state, durable=moved)
+
+
+def _is_of_another_boot(state: State) -> bool:
+    return abs(wall_at_boot() - state.booted) > ONE_BOOT
 
 
 def _load(folder: Folder, first: int, below: int, damaged: list[str]) -> Found:

@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from agent.clock import boot_now
+from agent.clock import boot_now, wall_at_boot
 from agent.failpoint import failpoint
 from agent.wings.messages.spool.folder import LARGEST_CURSOR, Folder, State, write_all
 from agent.wings.messages.spool.holes import MOST as MOST_HOLES
@@ -249,7 +249,8 @@ class Spool:
         self._segments.append(segment)
         self._sound = True
         self._state.begun, self._state.bound = segment.first, segment.first + 2 * self._most_lines
-        self._state.place = self.folder.look_at(segment.name)[0]
+        self._state.inode = self.folder.look_at(segment.name)[0]
+        self._state.booted = wall_at_boot()
         self._save()
         return segment, self._file
 

@@ -73,7 +73,7 @@ class Arriving:
             state.holes = [*state.holes, hole][-MOST_HOLES:]
             state.unsure += 1
         state.origin = state.origin or first
-        state.begun, state.bound, state.place = begins, begins + 2 * MOST_LINES, ""
+        state.begun, state.bound, state.inode = begins, begins + 2 * MOST_LINES, ""
         self._roll(begins)
         self._close()
         self._put(STATE, json.dumps(asdict(state)).encode())
