@@ -18,7 +18,7 @@ _ROOM = 1_000_000
 """Cursors above the last known one: a segment may have begun there whose state a power cut took."""
 ONE_BOOT = 60.0
 """Seconds: a boot, or a clock that was set, moves the time of the boot by more."""
-WRITTEN_WITHIN = 60.0
+WRITTEN_WITHIN = 10.0
 """Seconds after a line was made: what changed its file later was no worker."""
 _UNREADABLE = (errno.EIO, errno.ELOOP, errno.EISDIR, errno.ENXIO, errno.EUCLEAN)
 """Of the file itself: no other moment makes it better."""
