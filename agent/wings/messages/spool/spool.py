@@ -89,6 +89,8 @@ class Spool:
             return  # no spool gave it
         if cursor > self.newest:
             again = [Entry(line.id, line.body) for line, _ in self._pages.lines(self._given)]
+            # The hole that this opening made: cursors of it were given.
+            state.holes = [it for it in state.holes if it.first != self._given]
             self._next = self._given = cursor + 1
             for begin in range(0, len(again), self._most_lines):
                 self._write(again[begin : begin + self._most_lines])
