@@ -19,6 +19,11 @@ from tests.wings.messages.spools import (
 )
 
 
+def wait_until_the_time_is_above(cursor: int) -> None:
+    while time.time() * 1000 <= cursor + 3:
+        pass  # milliseconds: cursors begin with the time
+
+
 def put_back(tmp_path: Path, before: range, after: range) -> int:
     """Its files are those of `before`, and the last cursor of what came after them."""
     spool = spool_at(tmp_path)
@@ -32,6 +37,7 @@ def put_back(tmp_path: Path, before: range, after: range) -> int:
     shutil.copytree(tmp_path / "copy", tmp_path / "again")  # while the old ones have their inodes
     shutil.rmtree(tmp_path / "messages")
     (tmp_path / "again").rename(tmp_path / "messages")
+    wait_until_the_time_is_above(newest)
     return newest
 
 
@@ -48,14 +54,8 @@ def test_an_older_copy_repeats_no_cursor_and_says_how_many_are_missing(tmp_path:
     assert numbers_of(read_all(spool_at(tmp_path), first + 4)) == [-7, 20, 21]
 
 
-def wait_until_the_time_is_above(cursor: int) -> None:
-    while time.time() * 1000 <= cursor + 3:
-        pass  # milliseconds: cursors begin with the time
-
-
 def look_at_a_copy_of_five_of_twelve(tmp_path: Path, newest: int) -> None:
     """Nobody but readers knows that there were twelve: the agent's own state is of before, too."""
-    wait_until_the_time_is_above(newest)
     spool = spool_at(tmp_path)
     spool.append(entries([20, 21]))
     spool.close()
@@ -93,6 +93,7 @@ def test_files_that_were_copied_over_give_no_cursor_again(
         spool.close()
     for each, content in copy.items():
         each.write_bytes(content)  # the same file
+    wait_until_the_time_is_above(newest)
     look_at_a_copy_of_five_of_twelve(tmp_path, newest)
 
 
@@ -133,6 +134,16 @@ def test_a_worker_that_starts_again_goes_on_as_before(tmp_path: Path) -> None:
         spool.close()
     assert cursors == list(range(cursors[0], cursors[0] + 5))
     assert len(segments(tmp_path)) == 1
+
+
+def test_what_was_given_ahead_of_the_time_counts_as_missing_too(tmp_path: Path) -> None:
+    """Thousands of records in the moment in which a spool begins."""
+    ahead = put_back(tmp_path, range(5), range(5, 12)) + 60_000
+    spool = spool_at(tmp_path)
+    first = spool.page(0, 1).oldest
+    spool.go_above(ahead)
+    spool.append(entries([20]))
+    assert numbers_of(read_all(spool)) == [0, 1, 2, 3, 4, first + 4 - ahead, 20]
 
 
 def test_what_a_worker_gave_before_it_knew_comes_again_above(
