@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from agent.core import words
 from agent.host.systemd import limits_helper as helper
-from agent.supervise.settings import BEHIND
+from agent.supervise.worker_limits import BEHIND
 from tests.waiting import Pauses
 
 MIB = 1 << 20
