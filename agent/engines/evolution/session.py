@@ -135,7 +135,8 @@ class EvolutionSession(SessionChat):
 
     async def restart(self) -> None:
         async with self._acting:
-            view, heard = self._view, self._told.live
+            view = self._view
+            heard = None if view.logins.fight else self._told.live
             await self._observer.state()
             if view.live is Live.OPEN and heard not in (None, Live.OPEN):
                 # It came back by itself since the agent decided on this.
