@@ -3,12 +3,15 @@
 import resource
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from agent.errors import WaError
+from agent.wings.messages.spool.page import Bounds
+from agent.wings.messages.spool.spool import Spool
 from tests.wings.messages.conftest import KeepingBench
 from tests.wings.messages.spools import entries, numbers_of, read_all, segments, spool_at
 
@@ -144,3 +147,16 @@ async def test_the_session_says_that_its_disk_takes_nothing_and_that_it_does_aga
     assert len(texts) == 1 and "No space left on device" in texts[0]
     keeping.process.terminate()
     assert await keeping.ended() == 0
+
+
+def test_a_folder_that_was_made_and_got_no_file_begins_with_the_time(tmp_path: Path) -> None:
+    """A disk that failed in between. Two workers looked at it since."""
+    (tmp_path / "messages").mkdir()
+    before = time.time() * 1000 - 1
+    for _ in range(2):
+        assert Spool(tmp_path / "messages", Bounds(), "shop").newest >= before - 1
+    spool = Spool(tmp_path / "messages", Bounds(), "shop")
+    spool.append(entries([1]))
+    assert spool.newest > before
+    again = Spool(tmp_path / "messages", Bounds(), "shop")
+    assert numbers_of(read_all(again)) == [1] and not again.damaged

@@ -72,7 +72,7 @@ def open_folder(folder: Folder, owner: str) -> Opened:
         opened.next = state.bound or (firsts or [0])[-1] + 2 * MOST_LINES
     left_out = state.damage[-1][1] + 1 if state.damage else 0
     ends = [each.next for each in opened.segments]
-    opened.next = max([opened.next, state.settled + 1, left_out, *ends])
+    opened.next = max([opened.next, state.origin, state.settled + 1, left_out, *ends])
     state.origin = state.origin or min([opened.next, *firsts])
     end = max([*ends, state.dropped + 1, state.origin])
     if end < opened.next:
@@ -140,7 +140,7 @@ def _note(folder: Folder, state: State, owner: str, damage: list[Damage], *, mov
     damage, lost = merge(state.damage, damage, state.settled)
     inode = folder.look_at(Segment(state.begun).name)[0]
     noted = (state.damage, state.owner, state.inode) == (damage, owner, inode)
-    if noted and not moved and not _is_of_another_boot(state):
+    if noted and not moved and not (inode and _is_of_another_boot(state)):
         return
     state.damage, state.owner, state.inode, state.booted = damage, owner, inode, wall_at_boot()
     state.lost += lost
