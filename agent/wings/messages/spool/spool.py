@@ -242,6 +242,8 @@ class Spool:
             self.folder.make()
         self.close()
         if self._segments and not self._segments[-1].count:
+            self._state.inode = ""  # another file gets its name
+            self._save()
             self.folder.remove(self._segments.pop().name)
         segment = Segment(self._next)
         self._file = self.folder.begin(segment.name)
