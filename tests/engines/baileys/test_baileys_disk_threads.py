@@ -5,10 +5,9 @@ import json
 import os
 from pathlib import Path
 
-import pytest
-
 from agent.engines.baileys.node import ENVIRONMENT, FLAGS, find_node
 from agent.errors import ConfigError
+from tests.lacking import lacks
 
 SCRIPT = Path(__file__).with_name("disk_stands_still.mjs")
 HELD = 8
@@ -20,7 +19,7 @@ async def test_sessions_that_wait_for_the_disk_hold_up_no_other_one(tmp_path: Pa
     try:
         node = find_node()
     except ConfigError as error:
-        pytest.skip(str(error))
+        lacks(str(error))
     folder, pipe = tmp_path / "session", tmp_path / "pipe"
     folder.mkdir()
     os.mkfifo(pipe)
