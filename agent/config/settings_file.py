@@ -129,7 +129,8 @@ def _put_checked(
         # An editor takes no lock of ours.
         if path.read_bytes() != before:
             raise TryLater(
-                f"{doing}: somebody changed it meanwhile, which stays; do it again",
+                f"{doing}: somebody changed it meanwhile, and that change stays; give the command"
+                " again",
                 code="config_changed",
             )
         new.replace(path)

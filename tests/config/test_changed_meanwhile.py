@@ -7,6 +7,7 @@ import pytest
 
 from agent.config.settings_file import change_rows, with_rows
 from agent.errors import TryLater
+from tests.lacking import not_lent
 
 TABLE = '[[backend]]\nname = "b"\nengine = "evolution"\nurl = "http://127.0.0.1:1"\nkey = "k"\n'
 ROW = {"name": "b", "engine": "evolution", "url": "http://127.0.0.1:1", "key": "k"}
@@ -30,8 +31,9 @@ def test_an_edit_between_read_and_rename_stays(tmp_path: Path) -> None:
     assert not list(tmp_path.glob(".agent.toml.*.new"))
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives a file away")
 def test_a_file_keeps_its_owner_and_mode(tmp_path: Path) -> None:
+    if os.geteuid() != 0:
+        not_lent("only root gives a file away")
     path = tmp_path / "agent.toml"
     path.write_text("[agent]\n")
     path.chmod(0o640)

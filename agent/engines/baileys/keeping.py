@@ -36,7 +36,7 @@ class Keeping:
         """`client`: the one that sent them, which the answer is for."""
         work = self._keep if len(self._tasks) < AT_ONCE else self._refuse
         if len(self._tasks) >= MOST_ASKED:
-            return  # a client that reads no answers is told none
+            return  # the client does not read its answers
         task = asyncio.create_task(work(event, client), name="keep")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)

@@ -56,7 +56,8 @@ class NodeShare:
         self._on_event, self._on_end = on_event, on_end
         self._calls: set[asyncio.Task[Mapping[str, Any]]] = set()
         self._context = copy_context()
-        """What an event of this session starts is this session's, whoever started Node."""
+        """Tasks that an event of this session starts belong to this session's run, also where the
+        run of another session started Node."""
 
     @property
     def alive(self) -> bool:

@@ -75,7 +75,7 @@ class SnapshotClock:
             facts.snapshot_failure = f"its last snapshot is {taken.manifest.state}"
         except WaError as error:
             if error.code == OUTSIDE:
-                facts.snapshot_failure = ""  # so it is meant; who asks for a copy is told
+                facts.snapshot_failure = ""  # the settings mean it so; `snapshot` tells
             elif not facts.gone:
                 sentence = f"the agent could not make a snapshot: {error}"
                 facts.snapshot_failure = sentence
