@@ -58,6 +58,9 @@ class EngineEntry:
     the same message, which phones show once."""
     settles: bool = False
     """True where it may tell later what became of a message whose answer was lost: `sent`."""
+    alike_by: str = "backend"
+    """The setting of which sessions have one value whose failures may have one cause: the server
+    that runs them, or the program."""
     counts_messages: bool = True
     """False where the engine hears of no message that came or went: their number is unknown."""
 
@@ -94,6 +97,7 @@ CATALOG = {
             tls=False,
             sends=ALL,  # of these each program says which ones it sends
             settles=True,
+            alike_by="program",
         ),
         EngineEntry(
             "sandbox",

@@ -110,6 +110,7 @@ class Supervision:
             self._facts,
             wake,
             self._notes.write,
+            wanted=lambda facts: facts.desired(host.boot_id()).should_run,
             out_of_reach=self.reaching.away,
             way_out=lambda its: its.proxy if its.instance.backend else self.reaching.way_out(its),
             reconnect=lambda: settings.config.reconnect,
@@ -297,4 +298,5 @@ class Supervision:
     def forget(self, id: InstanceId) -> None:
         self._turns.forget(id)
         self.loop.forget(id)
+        self.incidents.forget(id)
         self.messages.forget(id)

@@ -27,20 +27,23 @@ WELL = HealthVerdict(Health.HEALTHY, ConnectionStatus.CONNECTED, "", "")
 ZOMBIE = HealthVerdict(Health.STUCK, ConnectionStatus.RECONNECTING, "zombie", "")
 
 
-def made(*ids, engine="sandbox"):
+def made(*ids, engine="sandbox", **settings):
     facts = {
-        InstanceId(id): Facts(Instance(InstanceId(id), engine, True, {}, 1.0), SessionRecord())
+        InstanceId(id): Facts(
+            Instance(InstanceId(id), engine, True, settings, 1.0), SessionRecord()
+        )
         for id in ids
     }
     return watching(facts), facts
 
 
-def watching(facts, away=frozenset(), ways=None):
+def watching(facts, away=frozenset(), ways=None, resting=frozenset()):
     return Incidents(
         IncidentPolicy,
         facts,
         lambda _: None,
         lambda _: None,
+        wanted=lambda one: one.id not in resting,
         out_of_reach=lambda one: one.id in away,
         way_out=lambda one: (ways or {}).get(one.id, ""),
         reconnect=ReconnectPolicy,
@@ -295,3 +298,62 @@ def test_a_start_waits_for_an_incident_only_of_its_own_way_out(ways, waits):
     assert [id for id in incident.members if not incidents.wait_reason(facts[id])] == [
         id for id in incident.members if id == incident.canary
     ]
+
+
+def test_programs_that_fail_hold_no_other_program():
+    """Bots of different commands have nothing in common; instances of one command do."""
+    bad = [made(f"bad{number}", engine="program", program=f"bad{number}")[1] for number in range(3)]
+    _, good = made("good", engine="program", program="good")
+    _, many = made("m1", "m2", "m3", "m4", engine="program", program="many")
+    incidents = watching({id: one for part in (*bad, good, many) for id, one in part.items()})
+    for part in bad:
+        for one in part.values():
+            lose(incidents, one, "phase_attached")
+    assert not incidents.active
+    for one in list(many.values())[:3]:
+        lose(incidents, one, "phase_attached")
+    assert list(incidents.active) == ["program/many"]
+    assert incidents.wait_reason(good["good"]) == ""
+    assert incidents.wait_reason(many["m4"]) == "incident"
+
+
+def fails_together(incidents, facts):
+    for id in ("a", "b", "c"):
+        lose(incidents, facts[id], "phase_login")
+    (incident,) = incidents.active.values()
+    incidents._give_turn(incident.group, boot_now() + 3600)
+    return incidents.active["sandbox"].canary
+
+
+RESTS = HealthVerdict(Health.DISCONNECTED, ConnectionStatus.DISCONNECTED, "disabled", "")
+
+
+def test_who_rests_is_no_canary_and_nobody_waits_for_it():
+    _, facts = made("a", "b", "c", "d")
+    resting = {InstanceId("a")}
+    incidents = watching(facts, resting=resting)
+    first = fails_together(incidents, facts)
+    assert first in ("b", "c")
+    resting.add(first)
+    incidents.judged(facts[first], RESTS)
+    assert incidents.active["sandbox"].canary is None, "its turn is over"
+    incidents._give_turn("sandbox", boot_now())
+    second = incidents.active["sandbox"].canary
+    assert {first, second} == {"b", "c"}
+    resting.add(second)
+    incidents.judged(facts[second], RESTS)
+    assert not incidents.active, "none of its members should run"
+    assert incidents.wait_reason(facts["d"]) == ""
+
+
+def test_a_deleted_canary_gives_its_turn_on():
+    _, facts = made("a", "b", "c")
+    incidents = watching(facts)
+    canary = fails_together(incidents, facts)
+    del facts[canary]
+    incidents.forget(canary)
+    assert incidents.active["sandbox"].canary is None
+    for id in list(facts):
+        del facts[id]
+        incidents.forget(id)
+    assert not incidents.active

@@ -31,6 +31,7 @@ def figures(facts: dict[InstanceId, Facts]) -> StatusFigures:
         facts,
         lambda _: None,
         lambda _: None,
+        wanted=None,
         out_of_reach=None,
         way_out=None,
         reconnect=None,

@@ -60,8 +60,9 @@ class Failing:
         elif verdict.reason not in _ON_ITS_WAY:
             seen.pop(id, None)
 
-    def forget(self, group: str, id: InstanceId) -> None:
-        self._seen.get(group, {}).pop(id, None)
+    def forget(self, id: InstanceId) -> None:
+        for seen in self._seen.values():
+            seen.pop(id, None)
 
     def now(self, group: str, now: float) -> Mapping[InstanceId, str]:
         seen = self._seen.get(group, {})

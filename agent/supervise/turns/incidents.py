@@ -28,7 +28,10 @@ from agent.core.model import (
 from agent.core.reasons import reason_of
 from agent.core.reconnect import ReconnectPolicy, uncounted
 from agent.core.recovery.beginning import hurry_repair
+from agent.engines.catalog import entry_of
 from agent.supervise.facts import Facts
+
+_ALL_WELL = "all its members are well, or are not to run"
 
 log = logging.getLogger(__name__)
 
@@ -36,12 +39,13 @@ log = logging.getLogger(__name__)
 @dataclass(slots=True, eq=False, repr=False)
 class Incidents:
     """Hears of each failure and success; asked before each try. `out_of_reach`: its address is
-    away, so a try would prove nothing."""
+    away, so a try would prove nothing. `wanted`: it should run; who rests tries for nobody."""
 
     policy: Callable[[], IncidentPolicy]
     all_facts: Mapping[InstanceId, Facts]
     wake: Callable[[InstanceId], None]
     tell: Callable[[JournalEntry], object]
+    wanted: Callable[[Facts], bool]
     out_of_reach: Callable[[Facts], bool]
     way_out: Callable[[Facts], str | None]
     """What it goes out by; None = not known, so no other session is known to go out the same."""
@@ -110,16 +114,22 @@ class Incidents:
 
     def judged(self, facts: Facts, verdict: HealthVerdict) -> None:
         group = group_of(facts)
-        if not self._book.judged(group, facts.id, verdict, boot_now(), self._not_well):
-            return
-        word = "is connected again" if verdict.healthy else "shows its code"
-        canary = facts.id == self.active[group].canary
-        self.release(
-            group, f"its canary {facts.id} {word}" if canary else "all its members are well"
-        )
+        if not self.wanted(facts):
+            self.forget(facts.id)
+        elif self._book.judged(group, facts.id, verdict, boot_now(), self._not_well):
+            word = "is connected again" if verdict.healthy else "shows its code"
+            canary = facts.id == self.active[group].canary
+            self.release(group, f"its canary {facts.id} {word}" if canary else _ALL_WELL)
 
-    def forget(self, facts: Facts) -> None:
-        self._book.failing.forget(group_of(facts), facts.id)
+    def forget(self, id: InstanceId) -> None:
+        """It rests, is deleted or moved away: it tries no more, so nobody waits for it."""
+        self._book.failing.forget(id)
+        for group, incident in list(self.active.items()):
+            if id in incident.members:
+                if self._book.nothing_to_try(group, id, boot_now()):
+                    self._changed.set()
+                if not self._not_well(incident):
+                    self.release(group, _ALL_WELL)
 
     def wait_reason(self, facts: Facts) -> str:
         """Why this instance must wait for others; "" when it may try."""
@@ -205,7 +215,7 @@ class Incidents:
         policy, not_well = self.policy(), self._not_well
         match self._book.give_turn(group, policy, now, not_well, self._is_away):
             case Turn.OVER:
-                self.release(group, "all its members are well")
+                self.release(group, _ALL_WELL)
             case Turn.NO_ADDRESS:
                 self._no_turns.add(group)
             case Turn.GIVEN:
@@ -217,7 +227,9 @@ class Incidents:
     def _not_well(self, incident: Incident) -> list[InstanceId]:
         members = (self.all_facts[id] for id in incident.members if id in self.all_facts)
         return [
-            facts.id for facts in members if facts.verdict is None or not is_well(facts.verdict)
+            facts.id
+            for facts in members
+            if self.wanted(facts) and (facts.verdict is None or not is_well(facts.verdict))
         ]
 
     def _send_ahead(self, incident: Incident) -> None:
@@ -270,7 +282,8 @@ class Incidents:
 
 
 def group_of(facts: Facts) -> str:
-    """The engine, and for a session on a backend the backend."""
-    backend = facts.instance.settings.get("backend")
+    """The engine, and for a session on a backend the backend, for a program the program: two
+    commands have nothing in common by which one could prove something for the other."""
     engine = facts.instance.engine
-    return f"{engine}/{backend}" if isinstance(backend, str) and backend else engine
+    own = facts.instance.settings.get(entry_of(engine).alike_by)
+    return f"{engine}/{own}" if isinstance(own, str) and own else engine
