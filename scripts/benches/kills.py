@@ -25,6 +25,7 @@ from scripts.benches.lone_worker import LoneWorker
 from scripts.benches.machine import TOP, this_machine
 from scripts.benches.processes import tree
 from scripts.benches.together import kill_together
+from scripts.messages import hours
 from tests.standin.baileys.run import WhatsApp, why_not
 
 ACCOUNT = "5511900000001"
@@ -187,14 +188,21 @@ def main(argv: list[str]) -> int:
         "--nodes", action="store_true", help="kill the Nodes of all sessions at once"
     )
     parser.add_argument("--sessions", type=int, default=8, metavar="N", help="of both")
+    words = (
+        "all faults on a pack of N sessions, then on as many alone; see scripts/messages/hours.py"
+    )
+    parser.add_argument("--pack", type=int, metavar="N", help=words)
+    parser.add_argument("--hours", type=float, default=1.0, metavar="H", help="of each, of --pack")
     parser.add_argument("--minutes", type=float, default=60.0, metavar="N", help="of --hostile")
     options = parser.parse_args(argv)
     if reason := why_not("baileys"):
         print(f"scripts/chaos: {reason}", file=sys.stderr)
         return 1
     print(f"On {this_machine()}.\n", flush=True)
-    if options.hostile or options.nodes:
+    if options.hostile or options.nodes or options.pack:
         root = Path(tempfile.mkdtemp(prefix="wa-chaos-", dir="/var/tmp"))
+        if options.pack:
+            return hours.play(root, options.pack, options.hours, options.seed)
         if options.nodes:
             return kill_together(root, options.sessions, 5)
         return attack(root, options.sessions, options.minutes * 60.0, options.seed)

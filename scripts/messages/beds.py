@@ -212,7 +212,7 @@ async def ask(agent: RunningAgent, method: str, path: str, body: Any = None, **h
             status, said = await agent.ask(method, path, body, headers)
     except (TimeoutError, aiohttp.ClientError, OSError) as error:
         raise NotNow(str(error)) from error
-    if status in (409, 429, 502, 503, 504):
+    if status in (409, 429, 502, 503, 504, 507):
         raise NotNow(str(said))
     if status >= 300:
         raise HostError(f"{method} {path.partition('?')[0]} is refused with {status}: {said}")

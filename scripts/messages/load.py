@@ -9,14 +9,16 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
-from scripts.messages.beds import CONTACTS, Bed, NotNow, ask
+from scripts.messages.beds import CONTACTS, BaileysBed, Bed, NotNow, ask
 from scripts.messages.consumers import Target, read_on
 from scripts.messages.evolution import EvolutionBot
 from scripts.messages.faults import Faults
+from scripts.messages.hardships import Hardships
 from scripts.messages.plain import PlainBot
 from scripts.messages.tally import Tally
 from scripts.real_evolution.server import version_of
 from tests.daemon.conftest import RunningAgent
+from tests.waiting import GrowingLog
 
 SETTINGS = """\
 [agent]
@@ -26,6 +28,7 @@ host = "process"
 stagger = 0
 spread = 0
 login_every = 0
+disk_free = {disk_free}
 
 [worker]
 burst = 500
@@ -56,6 +59,10 @@ PLAIN_STILL = 40.0
 LONGEST = 1200.0
 """Seconds after the last fault: a session may be in a back-off of minutes."""
 LOOK = 2.0
+FREE, LITTLE = 200 << 20, 8 << 20
+"""Bytes that must be free for a start: the default, and on a small disk."""
+FLOOD = 200
+"""Messages that come at once."""
 PATIENCE = 30.0
 """Seconds for which what a plain bot did not take yet is waited for, once the sessions took all."""
 
@@ -65,7 +72,17 @@ Say = Callable[[str], None]
 class Run:
     """`ours` and `plain` tell what became of the messages."""
 
-    def __init__(self, root: Path, bed: Bed, options: Namespace, *, plain: int, say: Say) -> None:
+    def __init__(
+        self,
+        root: Path,
+        bed: Bed,
+        options: Namespace,
+        *,
+        plain: int,
+        say: Say,
+        disk: Path | None = None,
+    ) -> None:
+        """`disk`: its own, which is filled; hostile contacts and floods come with it."""
         self._root, self._bed, self._say = root, bed, say
         self._pack, self._server = options.pack, options.server
         self._chance = random.Random(options.seed)
@@ -75,6 +92,8 @@ class Run:
             self.plain["e1"] = Tally(f"Evolution API {version_of(self._server)}")
         self.bots: dict[str, PlainBot | EvolutionBot] = {}
         self._number = 0
+        self._seed, self._disk = options.seed, disk
+        self.codes: list[str] = []  # of sessions that lost their pairing
 
     async def play(self, messages: int, rate: float, every: float) -> None:
         """`messages` in each direction, `rate` a second in all, a fault `every` so many seconds."""
@@ -102,8 +121,11 @@ class Run:
         self.target.process.begin()
         stack.push_async_callback(self.target.process.end)
         config = self._root / "agent.toml"
-        config.write_text(SETTINGS.format(port=self.target.port, pack=self._pack), encoding="utf-8")
-        self.agent = RunningAgent(self._root / "state", config)
+        free = FREE if self._disk is None else LITTLE
+        settings = SETTINGS.format(port=self.target.port, pack=self._pack, disk_free=free)
+        config.write_text(settings, encoding="utf-8")
+        self.agent = RunningAgent((self._disk or self._root) / "state", config)
+        self.agent.log = GrowingLog(self._root / "agent.log")
         stack.push_async_callback(self.agent.close)
         self.agent.state.mkdir(mode=0o700)
         if (cache := getattr(self._bed, "cache", None)) is not None:
@@ -117,6 +139,11 @@ class Run:
             stack.push_async_callback(bot.end)
             await bot.open(id)
         bots = [bot.process for bot in self.bots.values()]
+        hard = None
+        if self._disk is not None:
+            assert isinstance(self._bed, BaileysBed)
+            hard = Hardships(self._bed, self.agent, self._flood, self._seed)
+            await hard.begin([*self.ours])
         self.faults = Faults(
             bed=self._bed,
             agent=self.agent,
@@ -125,7 +152,15 @@ class Run:
             target=self.target.process,
             plain=bots,
             chance=self._chance,
+            hard=hard,
         )
+
+    async def _flood(self, id: str) -> None:
+        tally = self.ours[id]
+        for _ in range(FLOOD):
+            self._number += 1
+            text = f"in {id} flood {self._number}"
+            tally.said[text] = await self._bed.say(id, CONTACTS[0], text, self._number)
 
     def _bot(self, id: str) -> PlainBot | EvolutionBot:
         if id.startswith("e"):
@@ -214,7 +249,8 @@ class Run:
 
     def broke(self) -> list[str]:
         """What was lost or doubled by the sessions."""
-        return [line for tally in self.ours.values() for line in tally.broke()]
+        lost = [f"{id}: its pairing is lost" for id in self.codes]
+        return lost + [line for tally in self.ours.values() for line in tally.broke()]
 
     def _all(self) -> Sequence[Tally]:
         return [*self.ours.values(), *self.plain.values()]
@@ -229,7 +265,7 @@ class Run:
             now = time.monotonic()
             if seen != before:
                 before, changed = seen, now
-            if all(tally.is_done() for tally in self._all()):
+            if all(tally.is_done() for tally in self._all()) and await self._all_connected():
                 return
             ours = all(tally.is_done() for tally in self.ours.values())
             if now - changed > (PLAIN_STILL if ours else STILL) and await self._all_connected():
@@ -252,8 +288,13 @@ class Run:
             await bot.count(self.plain[id])
 
     async def _all_connected(self) -> bool:
+        """Those whose pairing is lost wait for nobody."""
         try:
-            found = [await ask(self.agent, "GET", f"/api/instance/{id}") for id in self.ours]
+            found = {id: await ask(self.agent, "GET", f"/api/instance/{id}") for id in self.ours}
         except NotNow:
             return False
-        return all(each["connection_status"] == "CONNECTED" for each in found)
+        self.codes = [id for id, seen in found.items() if not seen["paired"]]
+        return all(
+            each["connection_status"] == "CONNECTED" or not each["paired"]
+            for each in found.values()
+        )

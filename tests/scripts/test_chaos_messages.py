@@ -3,18 +3,21 @@
 import json
 import os
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from random import Random
 
 import pytest
 
 from scripts.messages import __main__ as program
-from scripts.messages import load
+from scripts.messages import hours, load
 from scripts.messages.beds import SandboxBed
 from scripts.messages.faults import Faults
+from scripts.messages.hardships import fill, own_disk
 from scripts.messages.supervised import Supervised
 from scripts.messages.tally import Tally, table
 from tests.daemon.conftest import RunningAgent
+from tests.lacking import lacks
 
 SMALL = ["--engine", "sandbox", "--messages", "24", "--sessions", "2", "--rate", "12", "--markdown"]
 
@@ -123,3 +126,54 @@ def test_a_message_that_is_lost_ends_it_with_status_1(
     monkeypatch.setitem(program.BEDS, "sandbox", lambda _: Forgetful())
     assert program.main([*SMALL, "--every", "1000"]) == 1
     assert "no reader got in s" in capsys.readouterr().err
+
+
+class Told:
+    """What one run of `hours` says of its sessions."""
+
+    def __init__(self, lost: int, codes: Sequence[str] = ()) -> None:
+        tally = whole()
+        for number in range(lost):
+            del tally.read[f"in {number}"]
+        self.ours, self.codes = {"s1": tally}, [*codes]
+
+    def broke(self) -> list[str]:
+        return [line for tally in self.ours.values() for line in tally.broke()]
+
+
+@pytest.mark.parametrize(
+    ("packed", "alone", "status"),
+    [
+        pytest.param(Told(0), Told(0), 0, id="nothing is lost"),
+        pytest.param(Told(1), Told(1), 0, id="the pack lost what the sessions alone lost"),
+        pytest.param(Told(2), Told(1), 1, id="the pack lost more"),
+        pytest.param(Told(0, ["s1"]), Told(0), 1, id="a pairing is lost"),
+    ],
+)
+def test_hours_in_a_pack_are_held_against_the_same_alone(
+    packed: Told,
+    alone: Told,
+    status: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    runs = iter([packed, alone])
+    monkeypatch.setattr(hours, "_play_one", lambda *_: next(runs))
+    root = tmp_path / "root"
+    root.mkdir()
+    assert hours.play(root, 3, 1.0, 1) == status
+    assert root.exists() == bool(packed.broke() or alone.broke()), "where something is to be seen"
+
+
+def test_a_disk_of_its_own_is_full_until_the_filling_goes(tmp_path: Path) -> None:
+    if os.geteuid() != 0:
+        lacks("only root has a disk of its own")
+    disk = tmp_path / "disk"
+    with own_disk(disk):
+        fill(disk / "filled")
+        with pytest.raises(OSError, match="No space left"):
+            (disk / "other").write_bytes(b"x" * 4096)
+        (disk / "filled").unlink()
+        (disk / "other").write_bytes(b"x" * 4096)
+    assert [*disk.iterdir()] == []
