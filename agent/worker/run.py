@@ -10,16 +10,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agent.core.words import Claim, InstanceId
-from agent.engines.base import DECLARED, Engine, OpenEngine
-from agent.engines.catalog import file_rules, load_engine
-from agent.engines.files import NO_RULES
-from agent.errors import EngineError, FolderUnusable, InvalidRequest
+from agent.engines.base import Engine, OpenEngine
+from agent.engines.catalog import load_engine
+from agent.errors import EngineError, InvalidRequest
 from agent.link.messages import Call
 from agent.link.server import LinkServer
 from agent.worker.calls import Answer, Work, answer_with, plain, session_works
+from agent.worker.empty_store import open_engine
 from agent.worker.group_access import share_session
-from agent.worker.identity import Identity, engine_folder, read_identity
-from agent.worker.idle_engine import ended_engine, lost_engine, refused_engine
+from agent.worker.identity import Identity, read_identity
 from agent.worker.life import Life, ProcessLife, live
 from agent.worker.pairing import Pairing
 from agent.worker.reports import Reports
@@ -97,7 +96,7 @@ async def run_session(
         identity.folder, identity.id, identity.of_wings, reports.happened, shared=identity.leased
     )
     reports.keeper = parts.keeper
-    engine = _open_engine(identity, reports, load)
+    engine = open_engine(identity, reports, load)
     parts.serve(engine)
     fence = _make_fence(engine, reports, life, open=False) if identity.leased else None
 
@@ -186,29 +185,6 @@ def _works(
         "own_use": use,
         "save_elsewhere": save_elsewhere,
     }
-
-
-def _open_engine(
-    identity: Identity, reports: Reports, load: Callable[[str], OpenEngine] = load_engine
-) -> Engine:
-    """The engine on its folder, or an idle one where the worker must not log in."""
-    if identity.ended:
-        return ended_engine(identity.ended, reports)
-    open_engine = load(identity.engine)
-    rules = file_rules(identity.engine) if identity.paired else NO_RULES
-    session = identity.folder / "session"
-    if identity.paired and not os.path.lexists(session):
-        raise FolderUnusable(f"cannot use {session}: it is not there")
-    if cause := rules.lost_store(session):
-        return lost_engine(cause, reports)
-    try:
-        rules.check_login(session, identity.account)
-    except EngineError as error:
-        return refused_engine(error, reports)
-    settings = {name: value for name, value in identity.settings.items() if name != DECLARED}
-    if (declared := identity.of_wings.get(identity.engine)) is not None:
-        settings[DECLARED] = declared
-    return open_engine(engine_folder(identity.folder, "session"), settings, reports)
 
 
 def _make_fence(engine: Engine, reports: Reports, life: Life, *, open: bool) -> "Fence":

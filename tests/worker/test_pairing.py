@@ -16,7 +16,7 @@ from agent.engines.base import Qr
 from agent.engines.sandbox.files import SessionFile, write_session
 from agent.errors import EngineError
 from agent.worker.calls import session_works
-from agent.worker.idle_engine import StillEngine
+from agent.worker.empty_store import StillEngine
 from agent.worker.pairing import Pairing
 from agent.worker.reports import Reports
 

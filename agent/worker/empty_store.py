@@ -1,0 +1,94 @@
+"""A paired session on an empty store does not log in: its worker opens an engine that says why, and
+touches nothing. The same on another account's store, and after WhatsApp ended the session for good.
+
+Its host or the boot started that worker; its agent stops it, and gives it a new life first when
+that is wanted.
+"""
+
+import logging
+import os
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from agent.core.words import SUSPECT, Claim, ConnectionStatus
+from agent.engines.base import DECLARED, Engine, OpenEngine, ProbeAnswer, Qr, Reporter
+from agent.engines.catalog import file_rules, load_engine
+from agent.engines.files import NO_RULES
+from agent.errors import EngineError, FolderUnusable
+from agent.worker.identity import Identity, engine_folder
+
+log = logging.getLogger(__name__)
+
+
+def open_engine(
+    identity: Identity, reporter: Reporter, load: Callable[[str], OpenEngine] = load_engine
+) -> Engine:
+    """The engine on its folder, or one that does not log in; a next worker looks again."""
+    if identity.ended:
+        why = f"the session was ended for good ({identity.ended})"
+        return StillEngine(identity.ended, why, reporter)
+    open_own = load(identity.engine)
+    rules = file_rules(identity.engine) if identity.paired else NO_RULES
+    session = identity.folder / "session"
+    if identity.paired and not os.path.lexists(session):
+        raise FolderUnusable(f"cannot use {session}: it is not there")
+    if cause := rules.lost_store(session):
+        return StillEngine(SUSPECT, f"the session is paired, and {cause}", reporter)
+    try:
+        rules.check_login(session, identity.account)
+    except EngineError as error:
+        return StillEngine(error.code, str(error), reporter)
+    settings = {name: value for name, value in identity.settings.items() if name != DECLARED}
+    if (declared := identity.of_wings.get(identity.engine)) is not None:
+        settings[DECLARED] = declared
+    return open_own(engine_folder(identity.folder, "session"), settings, reporter)
+
+
+class StillEngine:
+    """An Engine that refuses all that would reach WhatsApp, or the files that lie there."""
+
+    def __init__(self, reason: str, why: str, reporter: Reporter) -> None:
+        self._claim = Claim(ConnectionStatus.AUTH_FAILURE, reason=reason, raw=why[:200])
+        self._why = why
+        self._reporter = reporter
+
+    async def connect(self) -> None:
+        log.warning("not connecting: %s", self._why)
+        self._reporter.claim(self._claim)
+
+    async def disconnect(self) -> None: ...
+
+    async def probe(self, *, deep: bool = False) -> ProbeAnswer:
+        return ProbeAnswer(self._claim, {})
+
+    async def qr(self) -> Qr | None:
+        return None
+
+    async def send(self, message: Mapping[str, Any]) -> Mapping[str, Any]:
+        raise self._refusal("send")
+
+    async def mark_read(self, asked: Mapping[str, Any]) -> None:
+        raise self._refusal("mark messages as read")
+
+    async def presence(self, asked: Mapping[str, Any]) -> None:
+        raise self._refusal("show a presence")
+
+    async def logout(self) -> None:
+        raise self._refusal("log out")
+
+    async def regenerate_keys(self, peers: list[str]) -> None:
+        raise self._refusal("regenerate keys")
+
+    async def free_memory(self) -> None: ...
+
+    async def prepare_stop(self) -> None: ...
+
+    async def save(self) -> None: ...
+
+    async def close(self) -> None: ...
+
+    async def command(self, name: str, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
+        raise self._refusal(f"{name!r:.40}")
+
+    def _refusal(self, doing: str) -> EngineError:
+        return EngineError(f"cannot {doing}: {self._why}", code="not_connected")
