@@ -3,13 +3,12 @@
 from collections.abc import Mapping
 from typing import Any
 
-from agent.api.handlers.command import command
 from agent.api.http.call import Call, Json
 from agent.api.http.fields import OBJECT, Field
 from agent.api.present import show_instance
 from agent.core.event_json import wall_text
 from agent.core.model import Instance
-from agent.errors import EngineError, NotFound
+from agent.errors import EngineError, InvalidRequest, NotFound, Refused, TryLater
 
 CHANGE = (Field("settings", OBJECT, "settings to change; the others keep their values", True),)
 
@@ -17,6 +16,10 @@ SETTINGS_TIMEOUT = 60.0
 LIST_TIMEOUT = 30.0
 LONG_TIMEOUT = 150.0
 """Such an answer comes after the session is down, or after a restore up again."""
+_STATES = frozenset(
+    {"not_waiting", "remote_missing", "remote_ambiguous", "remote_name", "remote_refused"}
+)
+"""Codes of an engine: the session's state does not allow the command."""
 
 
 async def list_removed(call: Call) -> Json:
@@ -33,7 +36,7 @@ async def restore_removed(call: Call) -> Json:
             f"cannot put back {name}: no repair of {call.id} has that name",
             field="name",
         )
-    await command(
+    await _command(
         call,
         "restore_removed",
         {"name": name},
@@ -62,7 +65,7 @@ async def delete_there(call: Call, instance: Instance) -> None:
         f"cannot delete {instance.remote} on backend {instance.backend}: engine"
         f" {instance.engine} cannot; delete it on the server, and here without remote"
     )
-    await command(call, "delete", lacking=lacking, timeout=LONG_TIMEOUT, alone=True)
+    await _command(call, "delete", lacking=lacking, timeout=LONG_TIMEOUT, alone=True)
 
 
 def show_removed(removed: Mapping[str, Any]) -> dict[str, Any]:
@@ -80,7 +83,7 @@ def show_removed(removed: Mapping[str, Any]) -> dict[str, Any]:
 
 async def _removed(call: Call) -> list[Mapping[str, Any]]:
     lacking = _lacking(call, "removes no files")
-    answer = await command(call, "removed", lacking=lacking, timeout=LIST_TIMEOUT)
+    answer = await _command(call, "removed", lacking=lacking, timeout=LIST_TIMEOUT)
     rows = answer.get("removed")
     if not isinstance(rows, list) or not all(isinstance(row, Mapping) for row in rows):
         raise EngineError(f"cannot list the removed files of {call.id}: the worker sent no list")
@@ -89,7 +92,7 @@ async def _removed(call: Call) -> list[Mapping[str, Any]]:
 
 async def _settings(call: Call, changes: Mapping[str, Any], *, known: bool) -> Mapping[str, Any]:
     lacking = _lacking(call, "has no settings on its server")
-    answer = await command(
+    answer = await _command(
         call, "settings", changes, lacking=lacking, timeout=SETTINGS_TIMEOUT, known=known
     )
     settings = answer.get("settings")
@@ -103,3 +106,31 @@ async def _settings(call: Call, changes: Mapping[str, Any], *, known: bool) -> M
 def _lacking(call: Call, what: str) -> str:
     engine = call.supervisor.view(call.id).instance.engine
     return f"cannot do this with {call.id}: its engine {engine} {what}"
+
+
+async def _command(
+    call: Call,
+    name: str,
+    arguments: Mapping[str, Any] | None = None,
+    *,
+    lacking: str,
+    timeout: float,
+    alone: bool = False,
+    known: bool = False,
+) -> Mapping[str, Any]:
+    """The engine's refusal becomes an error of the request. `lacking`: the error if the engine has
+    no such command. `known`: the engine has it, so `invalid_request` is about the arguments."""
+    try:
+        return await call.supervisor.asking.command(
+            call.id, name, arguments or {}, timeout=timeout, alone=alone
+        )
+    except (EngineError, InvalidRequest) as error:
+        if error.code == "busy":
+            raise TryLater(str(error), code="busy") from error
+        if error.code == "invalid_request":
+            if known:
+                raise InvalidRequest(str(error), field="body") from error
+            raise Refused(lacking, code="not_supported") from error
+        if error.code == "not_supported" or error.code in _STATES:
+            raise Refused(str(error), code=error.code) from error
+        raise
