@@ -4,7 +4,7 @@ import heapq
 from collections.abc import Awaitable, Callable
 
 from agent.core.model import InstanceId
-from agent.wings.messages.out.queue import Waiting
+from agent.wings.messages.out.session.queue import Waiting
 from agent.wings.messages.out.states import State
 
 End = Callable[[InstanceId, Waiting, State, str], Awaitable[bool]]

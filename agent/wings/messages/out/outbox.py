@@ -29,6 +29,7 @@ from agent.wings.messages.out.rows import NewMessage
 from agent.wings.messages.out.running import Running
 from agent.wings.messages.out.session.figures import ENDS, OutboxFigures, outbox_samples
 from agent.wings.messages.out.session.pacing import NEW_PEOPLE
+from agent.wings.messages.out.session.sessions import Sessions
 from agent.wings.messages.out.states import State
 from agent.wings.messages.out.store import OutboxStore
 from agent.wings.messages.settings import MessagesSettings
@@ -52,19 +53,9 @@ class NoRoom(StoreError):
     code = "outbox_full"
 
 
-class _Sessions:
-    """The supervisor's, as senders need it."""
-
-    def __init__(self, around: Around) -> None:
-        self.view = around.supervisor.view
-        self.send = around.supervisor.asking.send
-        self.find = around.supervisor.moments.find
-        self.ask_sent = around.supervisor.asking.ask_sent
-
-
 def open_outbox(around: Around) -> "Outbox":
     state = around.config.agent.state_path
-    running = Running(around, _Sessions(around), state / NAME, OutboxFiles(state / FOLDER))
+    running = Running(around, Sessions(around), state / NAME, OutboxFiles(state / FOLDER))
     return Outbox(running, limits_of(around.config), around.supervisor.views)
 
 

@@ -1,5 +1,5 @@
-"""What the outbox does by itself: it opens its file, runs the senders, hears events, and ends what
-has waited for too long."""
+"""What the outbox does by itself: it opens its file, runs the senders, and ends what has waited for
+too long."""
 
 import asyncio
 import logging
@@ -8,22 +8,22 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
-from agent.core.model import InstanceId, JournalEntry
+from agent.core.model import InstanceId
 from agent.daemon.wing_parts import Around
-from agent.deliver.bus import EventFilter
 from agent.errors import NotFound, Refused, StoreError, TryLater, WaError
 from agent.log import about
 from agent.wings.messages.out.acks import AckNotes, KeptAcks
 from agent.wings.messages.out.answer import End, Waiters
+from agent.wings.messages.out.events import follow_events
 from agent.wings.messages.out.expiries import Expiries
 from agent.wings.messages.out.file import OutboxFiles
 from agent.wings.messages.out.limits import HOUR, KEPT_HOURS, KEPT_MOST
 from agent.wings.messages.out.message import OutMessage
-from agent.wings.messages.out.queue import Waiting, waiting_of
-from agent.wings.messages.out.rows import Ack
-from agent.wings.messages.out.sender import Sessions, SessionSender
 from agent.wings.messages.out.session.figures import OutboxCounts
 from agent.wings.messages.out.session.paces import Paces
+from agent.wings.messages.out.session.queue import Waiting, waiting_of
+from agent.wings.messages.out.session.sender import SessionSender
+from agent.wings.messages.out.session.sessions import Sessions
 from agent.wings.messages.out.states import UNKNOWN, UNKNOWN_OUTCOME, State
 from agent.wings.messages.out.store import OutboxStore
 from agent.wings.messages.out.taking_over import say_dropped, take_over
@@ -32,15 +32,11 @@ from agent.wings.messages.travel.handing_over import HandingOver
 
 log = logging.getLogger(__name__)
 
-MOVED, ARRIVED = "moved", "arrived"
-"""Of the history: its session went to another machine, or came."""
 OPEN_AGAIN = 10.0
 TRIES_END_WITHIN = 5.0
 """Seconds that tries under way are given at the agent's stop."""
 TICK = 1.0
 WIPE_EVERY = 5.0
-EVENTS = EventFilter(kinds=frozenset({"ack", "status", "verdict", "deleted", MOVED, ARRIVED}))
-EVENTS_WAIT = 20_000
 
 
 class Running:
@@ -96,7 +92,10 @@ class Running:
         try:
             async with asyncio.TaskGroup() as group:
                 store = self._store
-                group.create_task(_keep_on(self._hear), name="outbox events")
+                group.create_task(
+                    _keep_on(partial(follow_events, self, self._around.bus, self._acks)),
+                    name="outbox events",
+                )
                 group.create_task(_keep_on(self._acks.run), name="outbox acks")
                 kept = KeptAcks(self._around.messages)
                 group.create_task(_keep_on(lambda: kept.run(store)), name="outbox kept acks")
@@ -224,34 +223,7 @@ class Running:
         self._ended(waiting, End(error=TryLater(f"cannot send {id}: {sentence}", code=code)))
         return True
 
-    async def _hear(self) -> None:
-        while True:
-            subscription = self._around.bus.subscribe(EVENTS, limit=EVENTS_WAIT)
-            for sender in list(self.senders.values()):
-                sender.wake()
-            try:
-                async for entry in subscription:
-                    await self._take_in(entry)
-            finally:
-                subscription.close()
-
-    async def _take_in(self, entry: JournalEntry) -> None:
-        if entry.instance is None:
-            return
-        sender = self.senders.get(entry.instance)
-        if entry.kind == "ack":
-            id, word = str(entry.detail.get("id", "")), str(entry.detail.get("ack", ""))
-            if sender is not None:
-                sender.note_ack(id, word)
-            self._acks.add(Ack(entry.instance, id, word, entry.wall))
-        elif entry.kind == MOVED and self.handing_over is not None:
-            self.handing_over.add(entry.instance)
-        elif entry.kind == "deleted":
-            await self._forget(entry.instance, entry.wall)
-        elif sender is not None:
-            sender.wake()
-
-    async def _forget(self, id: InstanceId, deleted_wall: float) -> None:
+    async def forget(self, id: InstanceId, deleted_wall: float) -> None:
         """The instance is deleted; another one of that name may have been made since."""
         store, born = self._store, 0.0
         self.counts.forget(id)

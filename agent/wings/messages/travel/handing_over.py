@@ -16,7 +16,8 @@ from agent.failpoint import failpoint
 from agent.log import about
 from agent.wings.messages.out.answer import End
 from agent.wings.messages.out.message import OutMessage
-from agent.wings.messages.out.sender import Sessions, SessionSender
+from agent.wings.messages.out.session.sender import SessionSender
+from agent.wings.messages.out.session.sessions import Sessions
 from agent.wings.messages.out.states import State
 from agent.wings.messages.travel.document import Travelling, content_of, document_of
 

@@ -8,9 +8,9 @@ import pytest
 
 from agent.core.model import InstanceId
 from agent.errors import Refused
-from agent.wings.messages.out.about import complete
 from agent.wings.messages.out.message import OutMessage
 from agent.wings.messages.out.rows import NewMessage
+from agent.wings.messages.out.session.about import complete
 from agent.wings.messages.out.states import State
 from agent.wings.messages.out.store import OutboxStore
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from agent.wings.messages.out.message import OutMessage
-from agent.wings.messages.out.queue import SessionQueue, waiting_of
 from agent.wings.messages.out.session.hold import SessionHolds
+from agent.wings.messages.out.session.queue import SessionQueue, waiting_of
 from agent.wings.messages.out.states import Pace, State
 from agent.wings.messages.out.store import NewMessage, OutboxStore
 from agent.wings.messages.out.times import OutboxClock

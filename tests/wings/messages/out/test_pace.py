@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from agent.wings.messages.out.queue import SessionQueue, Waiting
 from agent.wings.messages.out.session.pace import DAY, Moment, Used, first_in, pause_of, settle, use
+from agent.wings.messages.out.session.queue import SessionQueue, Waiting
 from agent.wings.messages.settings import PaceSettings
 
 OFF = PaceSettings()

@@ -15,11 +15,11 @@ from agent.core.model import InstanceId
 from agent.errors import Refused
 from agent.supervise.messages.page import MessagePage
 from agent.wings.messages.out.file import OutboxFiles
-from agent.wings.messages.out.queue import waiting_of
-from agent.wings.messages.out.sender import SessionSender
 from agent.wings.messages.out.session.pace import DAY, Moment
 from agent.wings.messages.out.session.pacing import PaceOf, Pacer, person_in
 from agent.wings.messages.out.session.people import PeopleReader
+from agent.wings.messages.out.session.queue import waiting_of
+from agent.wings.messages.out.session.sender import SessionSender
 from agent.wings.messages.out.store import OutboxStore
 from agent.wings.messages.settings import PaceSettings
 from tests.fakes.supervisor import make_view

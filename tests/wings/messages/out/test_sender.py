@@ -16,10 +16,10 @@ from agent.errors import EngineError, TryLater, WaError
 from agent.wings.messages.out.answer import End
 from agent.wings.messages.out.file import OutboxFiles
 from agent.wings.messages.out.message import OutMessage
-from agent.wings.messages.out.queue import Waiting, waiting_of
 from agent.wings.messages.out.rows import Ack, NewMessage
-from agent.wings.messages.out.sender import SessionSender
 from agent.wings.messages.out.session.hold import Hold
+from agent.wings.messages.out.session.queue import Waiting, waiting_of
+from agent.wings.messages.out.session.sender import SessionSender
 from agent.wings.messages.out.states import Pace, State
 from agent.wings.messages.out.store import OutboxStore
 from tests.fakes.supervisor import make_view
@@ -440,7 +440,7 @@ async def test_after_a_time_lock_one_message_is_tried_and_not_four(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("agent.wings.messages.out.session.hold.LOCK_TRY", 0.05)
-    monkeypatch.setattr("agent.wings.messages.out.sender.LOOK_AGAIN", 0.02)
+    monkeypatch.setattr("agent.wings.messages.out.session.sender.LOOK_AGAIN", 0.02)
     bench.session = bench.sender.sessions = session = Counting()
     refusal = EngineError("cannot send: WhatsApp refused it with error 463", code="refused")
     for text in ("a", "b", "c", "d", "e"):

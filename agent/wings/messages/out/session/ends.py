@@ -12,8 +12,8 @@ from agent.errors import Refused, StoreError
 from agent.log import about
 from agent.wings.messages.out.answer import End
 from agent.wings.messages.out.file import OutboxFiles
-from agent.wings.messages.out.queue import SessionQueue, Waiting
 from agent.wings.messages.out.session.figures import OutboxCounts
+from agent.wings.messages.out.session.queue import SessionQueue, Waiting
 from agent.wings.messages.out.states import State
 from agent.wings.messages.out.store import OutboxStore
 
