@@ -187,12 +187,11 @@ async def test_an_internal_error_of_the_outbox_ends_nothing_else(
     monkeypatch.setattr("agent.wings.messages.out.running.OPEN_AGAIN", 0.05)
     assert (await local.post(PATH, json=HELLO)).status == 200
     assert "internal error" not in caplog.text
-    running = house.outbox._running
 
-    async def broken(_entry: Any) -> None:
+    async def broken(*_: Any) -> None:
         raise KeyError("x")
 
-    monkeypatch.setattr(running, "_take_in", broken)
+    monkeypatch.setattr("agent.wings.messages.out.events._take_in", broken)
     house.supervisor.note(ID, "status", "it changed")
     await eventually(lambda: "internal error of the outbox" in caplog.text)
     assert (await local.post(PATH, json=HELLO)).status == 200
