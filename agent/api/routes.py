@@ -93,6 +93,7 @@ ROUTES: tuple[Route, ...] = (
     Route("POST", "/api/fleet/promise", OPEN, fleet.promise, "Promise another machine not to take it over for a ttl", fleet.PROMISE, between_machines=True),  # noqa: E501
     Route("GET", f"/api/fleet/commands/{COMMAND}", SOME, fleet.show_command, "A command that waits, or waited, for the owner of its session"),  # noqa: E501
     Route("POST", f"{ID}/release", ADMIN, fleet.release, "Let a session run here after its fleet is gone for good", fleet.RELEASE),  # noqa: E501
+    Route("POST", f"{ID}/accept-copy", ADMIN, fleet.accept_copy, "Let a session of a lost machine start elsewhere from a stored copy that lacks changes", fleet.RELEASE, anywhere=True),  # noqa: E501
     Route("POST", f"{ID}/move", ADMIN, fleet.move, "Move a session to another machine", fleet.MOVE, answers=(202,)),  # noqa: E501
     Route("GET", f"{ID}/fleet", READ, fleet.show_session, "Which machine owns a session, since when and why, and how old its copy is", anywhere=True),  # noqa: E501
     Route("GET", "/api/engines", SOME, placement.list_engines, "The engines and their settings"),

@@ -100,6 +100,13 @@ class FleetSection:
         low=0.1,
         restart=True,
     )
+    oldest_copy: float = setting(
+        60.0,
+        "seconds that a session's stored copy may lack changes: a session with an older one"
+        " waits for its machine if that is lost, until an operator accepts the copy",
+        low=1,
+        restart=True,
+    )
     profiles: str = setting(
         "",
         'restic repository of browser profiles; "" = these sessions wait for their machine',

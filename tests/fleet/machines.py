@@ -105,6 +105,9 @@ class Face:
     async def accept(self) -> None:
         self.asked.append(("accept",))
 
+    async def accept_copy(self, id: InstanceId) -> None:
+        self.asked.append(("accept_copy", id))
+
     async def leave(self) -> None:
         self.asked.append(("leave",))
 

@@ -222,6 +222,8 @@ async def _tries(other: PostgresCoordinator, member: Member, own: Member, comman
     assert not await other.store_baggage(member, "shop", 0, 1, pieces={"x": b""}, kept=["x"])
     assert not await other.update(member, "shop", 0, wanted="stopped")
     assert not await other.delete(member, "shop", 0)
+    await other.copies_lack(member, {"shop": 9})
+    assert not await other.accept_copy(member, "shop", member.id, member.renewals)
     await other.publish(member, {"shop": {"state": "wrong"}})
     await other.set_capacity(member, 0)
     assert not await other.forget(member, 1, 0)

@@ -132,6 +132,17 @@ async def release(call: Call) -> Json:
     return show_instance(await call.supervisor.orders.release(call.id))
 
 
+async def accept_copy(call: Call) -> Json:
+    """Of a session whose machine is lost: it starts elsewhere with older files than there."""
+    if (await call.body())["confirm"] != call.id:
+        raise InvalidRequest(
+            f'cannot accept the copy of {call.id} without its id: send {{"confirm": "{call.id}"}}',
+            field="confirm",
+        )
+    await fleet_of(call).face.accept_copy(call.id)
+    return {"id": call.id, "accepted": True}
+
+
 async def promise(call: Call) -> Json:
     face, body = fleet_of(call).face, await call.body()
     if body.get("to") not in (None, face.machine):
@@ -160,6 +171,7 @@ async def show_session(call: Call) -> Json:
     machine = face.directory.name_of(row.machine)
     view = next((it for it in await face.coordinator.views([row.id])), None)
     waits = view.view.get("hold_sentence", "") if view and view.machine == row.machine else ""
+    waits = next((it[1] for it in (await face.status()).waiting if it[0] == row.id), waits)
     # Only its own machine knows what stands in the way of a newer copy.
     behind, problem = face.copy_behind(call.id) if machine == face.machine else (None, "")
     copied = None if row.copy_at is None else max(time.time() - row.copy_at, 0.0)

@@ -33,6 +33,9 @@ def add(commands: Subparsers) -> None:
     summary = "let a session run here after its fleet is gone for good"
     parser = add_instance_command(among, "release", sessions.release, summary)
     parser.add_argument("--confirm", metavar="ID", help="the id again; skips the question")
+    summary = "let a session of a lost machine start elsewhere from an older stored copy"
+    parser = add_instance_command(among, "accept-copy", sessions.accept_copy, summary)
+    parser.add_argument("--confirm", metavar="ID", help="the id again; skips the question")
     summary = "show which machine runs a session, why, and how old its copy is"
     add_instance_command(among, "why", sessions.why, summary)
     summary = "show how a command ended that was stored while the owner was away"

@@ -1,4 +1,4 @@
-"""`fleet move | why | command`: where one session runs, and commands that wait for its owner."""
+"""`fleet move | release | accept-copy | why | command`: one session, and stored commands."""
 
 import argparse
 from typing import Any
@@ -64,6 +64,26 @@ def release(options: argparse.Namespace) -> int:
         )
     answer = client.post(f"/api/instance/{id}/release", {"confirm": id})
     return print_answer(options, answer, f"{id} needs no lease now, and starts here")
+
+
+def accept_copy(options: argparse.Namespace) -> int:
+    client, id = client_of(options), options.id
+    confirmed = options.confirm
+    if confirmed is None:
+        confirmed = asked(
+            f"{id} starts on another machine from its stored copy, which lacks its last changes:"
+            " if it was paired in them, it asks for a scan. Its newer folder goes to the trash of"
+            " its machine when that is back.\nTo go on, type its id: "
+        )
+    if confirmed != id:
+        raise Refused(
+            f"cannot accept the copy of {id}: it lacks the session's last changes; bring its"
+            f" machine back, or confirm with: --confirm {id}",
+            code="confirm",
+        )
+    answer = client.post(f"/api/instance/{id}/accept-copy", {"confirm": id})
+    follow = f"it starts elsewhere within seconds: wa-agent fleet why {id}"
+    return print_answer(options, answer, f"the copy of {id} is accepted; {follow}")
 
 
 def why(options: argparse.Namespace) -> int:

@@ -53,6 +53,13 @@ def place(sessions: Sequence[Placing], places: Iterable[Place]) -> Placement:
     return Placement(on, waiting)
 
 
+def place_first(session: Placing, first: str, places: Iterable[Place]) -> Placement:
+    """On this machine where it can run the session, else as `place` chooses."""
+    every = list(places)
+    there = place([session], [machine for machine in every if machine.name == first])
+    return there if there.on else place([session], every)
+
+
 def _order(session: Placing, machine: Place) -> tuple[float, bytes]:
     """The emptiest machine by its capacity; among equals the same one at every try."""
     tie = hashlib.blake2b(f"{session.id}\0{machine.name}".encode(), digest_size=8).digest()

@@ -1,6 +1,6 @@
 """Whether this machine may take over another one's sessions, and which of them move."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -92,8 +92,3 @@ class Failover(StrEnum):
     """It waits for its machine: a browser's profile of some minutes ago risks the pairing."""
     NEWEST = "newest"
     """Another machine starts it from the newest stored copy."""
-
-
-def moving(sessions: Iterable[tuple[str, Failover, bool]]) -> tuple[str, ...]:
-    """The ids of those (id, failover, whether a copy is stored) that move to other machines."""
-    return tuple(id for id, failover, stored in sessions if failover is Failover.NEWEST and stored)

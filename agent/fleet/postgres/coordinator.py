@@ -7,6 +7,7 @@ from typing import Any
 
 from psycopg.types.json import Jsonb
 
+from agent.core.words import COPY_MISSING
 from agent.errors import Refused
 from agent.fleet.coordinator import (
     LOST,
@@ -150,8 +151,10 @@ class PostgresCoordinator(StoredCopies):
         return frozenset(await self._do("tell_sessions", member.id, member.epoch, *told))
 
     async def movable(self, peer: int) -> Sequence[NewSession]:
-        """The sessions of a machine that may move without it: `newest`, and a copy is stored."""
-        return [NewSession(*row) for row in await self._database.rows(documents.MOVABLE, peer)]
+        """The sessions of a machine that may move without it: `newest`, and a copy is stored
+        that does not lack changes for long."""
+        rows = await self._database.ask(lambda version: documents.movable(version, peer))
+        return [NewSession(*row) for row in rows]
 
     async def take_over(
         self, member: Member, peer: int, epoch: int, renewals: int, to: Mapping[str, int]
@@ -200,6 +203,10 @@ class PostgresCoordinator(StoredCopies):
         """Of these sessions, or of those that the machine owns; of all without both."""
         asked = (*(None if ids is None else list(ids),) * 2, *(machine,) * 2)
         return [ViewRow(*row) for row in await self._database.rows(documents.VIEWS, *asked)]
+
+    async def unplaced(self) -> Sequence[tuple[str, str, int]]:
+        """Sessions whose owner says that it cannot place their files: id, why, its number."""
+        return [(*row,) for row in await self._database.rows(documents.UNPLACED, COPY_MISSING)]
 
     async def add_command(
         self,

@@ -5,7 +5,7 @@ from dataclasses import fields
 from typing import Any
 
 from agent.fleet.coordinator import Held, NewSession
-from agent.fleet.postgres.tables import BAGGAGE, FOLLOWED, NUMBERED
+from agent.fleet.postgres.tables import BAGGAGE, FOLLOWED, LACKING, NUMBERED
 
 MACHINES = (
     "SELECT id, name, epoch, renewals, rivals, alive_until > clock_timestamp(), address, capacity,"
@@ -24,11 +24,6 @@ CHANGES = (
     " UNION ALL SELECT true, id, 0, 0, '', '', '', '{}', '', '', 0, NULL, NULL"
     " FROM wa_agent.deleted_session WHERE generation > %s"
 )
-MOVABLE = (
-    "SELECT id, engine, wanted, failover, labels, only_on, settings"
-    " FROM wa_agent.session s WHERE machine = %s AND failover = 'newest'"
-    " AND EXISTS (SELECT FROM wa_agent.copy c WHERE c.session = s.id) ORDER BY id"
-)
 OWNED = (
     "SELECT s.id, s.epoch, engine, wanted, failover, labels, only_on, settings, generation,"
     " {number} FROM wa_agent.session s LEFT JOIN wa_agent.copy c ON c.session = s.id"
@@ -40,6 +35,10 @@ VIEWS = (
     " FROM wa_agent.view v JOIN wa_agent.session s ON s.id = v.session"
     " WHERE (%s::text[] IS NULL OR s.id = ANY (%s::text[]))"
     " AND (%s::int IS NULL OR s.machine = %s::int) ORDER BY s.id"
+)
+UNPLACED = (
+    "SELECT s.id, v.view ->> 'hold_sentence', s.machine FROM wa_agent.view v"
+    " JOIN wa_agent.session s ON s.id = v.session WHERE v.view ->> 'hold' = %s ORDER BY s.id"
 )
 PIECE = "SELECT packed FROM wa_agent.baggage WHERE session = %s AND name = %s"
 COMMAND = (
@@ -78,6 +77,30 @@ def copy_of(version: int, session: str) -> tuple[str, Sequence[Any]]:
         " WHERE c.session = %s ORDER BY 4",
         (session,),
     )
+
+
+def movable(version: int, machine: int) -> tuple[str, Sequence[Any]]:
+    follows = " AND c.lacking_since IS NULL" if version >= LACKING else ""
+    return (
+        "SELECT id, engine, wanted, failover, labels, only_on, settings"
+        " FROM wa_agent.session s WHERE machine = %s AND failover = 'newest'"
+        f" AND EXISTS (SELECT FROM wa_agent.copy c WHERE c.session = s.id{follows}) ORDER BY id",
+        (machine,),
+    )
+
+
+def lacking(version: int) -> tuple[str, Sequence[Any]]:
+    """Ids and seconds; none from tables that do not say."""
+    since = "extract(epoch FROM clock_timestamp() - lacking_since)::float8"
+    column = since if version >= LACKING else "0"
+    where = "lacking_since IS NOT NULL" if version >= LACKING else "false"
+    return f"SELECT session, {column} FROM wa_agent.copy WHERE {where}", ()
+
+
+def copies_lack(version: int, *values: Any) -> tuple[str, Sequence[Any]]:
+    if version < LACKING:
+        return "SELECT NULL", ()
+    return "SELECT wa_agent.copies_lack(%s, %s, %s, %s)", values
 
 
 def change(version: int, *values: Any) -> tuple[str, Sequence[Any]]:

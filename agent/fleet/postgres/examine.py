@@ -22,7 +22,7 @@ CALLED = (
     *("join_fleet", "leave_fleet", "renew", "tell_sessions", "set_drained", "set_capacity"),
     *("forget", "accept_loss", "take_over", "hand_over", "create_session", "register_sessions"),
     *("update_session", "delete_session", "store_copy", "store_baggage", "publish", "add_command"),
-    *("store_change", "knows", "take_commands", "end_command"),
+    *("copies_lack", "accept_copy", "store_change", "knows", "take_commands", "end_command"),
 )
 """What an agent calls."""
 _REFUSED = """

@@ -34,6 +34,7 @@ STEPS = (
     Step(3, 1, _own("step3_baggage")),
     Step(4, 1, _own("step4_clocks")),
     Step(5, 1, _own("step5_changes")),
+    Step(6, 1, _own("step6_lacking")),
 )
 """A released step never changes: what comes later is a step of its own."""
 

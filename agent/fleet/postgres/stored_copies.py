@@ -43,6 +43,26 @@ class StoredCopies:
         stored: bool | None = found[0][0]
         return stored
 
+    async def copies_lack(self, member: Member, numbers: Mapping[str, int]) -> None:
+        """Of sessions of this machine: no newer copy is stored for long. By the last number that
+        was begun; told until a copy is stored, or an operator accepts the old one."""
+        told = (list(numbers), list(numbers.values()))
+        await self._database.ask(
+            lambda version: documents.copies_lack(version, member.id, member.epoch, *told)
+        )
+
+    async def lacking(self) -> Mapping[str, float]:
+        """Sessions whose owner said so, and for how many seconds it is so."""
+        return dict(await self._database.ask(documents.lacking))
+
+    async def accept_copy(
+        self, member: Member, session: str, owner: int, its_renewals: int
+    ) -> bool:
+        """An operator lets it start elsewhere. False: its copy lacks nothing, or its machine
+        renewed its lease after that number."""
+        asked = (session, owner, its_renewals)
+        return bool(await self._do("accept_copy", member.id, member.epoch, *asked))
+
     async def store_baggage(
         self,
         member: Member,

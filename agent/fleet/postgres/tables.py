@@ -5,7 +5,7 @@ from psycopg.rows import TupleRow
 
 from agent.errors import Refused
 
-VERSION = 5
+VERSION = 6
 """The tables that this program is written for."""
 OLDEST = 1
 """The oldest tables that it can use: at least those of the version before, so that machines are
@@ -19,6 +19,8 @@ CLOCKLESS = 4
 """Since this version the machines' numbers say who lives, not the database's clock."""
 FOLLOWED = 5
 """Since this version a copy is followed by what changed since."""
+LACKING = 6
+"""Since this version an owner says that a stored copy lacks changes for long."""
 
 PREPARE = "wa-agent fleet database prepare"
 

@@ -36,6 +36,7 @@ log = logging.getLogger(__name__)
 
 HAD = "had_by"
 """In the view of a session whose files are missing: the number of the machine that had them."""
+NO_PROFILES_CODE = "no_profiles"
 NO_PROFILES = (
     "{id} is a browser profile, and [fleet] profiles names no restic repository:"
     " its files stay on their machine"
@@ -104,7 +105,7 @@ class Arrivals:
         if pointer == NOTHING:
             return await asyncio.to_thread(place_empty, self.root, owned, beside)
         if self.restic is None:
-            raise Refused("cannot fetch: " + NO_PROFILES.format(id=owned.id), code="no_profiles")
+            raise Refused("cannot fetch: " + NO_PROFILES.format(id=owned.id), code=NO_PROFILES_CODE)
         return await place_profile(self.root, owned, self.restic, pointer, beside)
 
     async def _refuse_missing(self, owned: Owned) -> None:
@@ -113,13 +114,18 @@ class Arrivals:
         view = next(iter(await self.coordinator.views(ids=[owned.id])), None)
         if view is None and owned.epoch == 0:
             return  # its creation was cut short
-        had = view.view.get(HAD, view.machine) if view is not None else None
+        had = had_by(view) if view is not None else None
         names = [row.name for row in await self.coordinator.machines() if row.id == had]
         raise VaultError(
             f"cannot fetch the files of {owned.id}: no copy of it is stored;"
             f" {names[0] if names else 'another machine'} had its folder last: bring that back",
             code=COPY_MISSING,
         )
+
+
+def had_by(row: ViewRow) -> int:
+    """The number of the machine that had its files last."""
+    return int(row.view.get(HAD, row.machine))
 
 
 def waiting_view(row: ViewRow, why: str) -> dict[str, Any]:
@@ -136,7 +142,7 @@ def waiting_view(row: ViewRow, why: str) -> dict[str, Any]:
         "worker": UNIT_ABSENT.state.value,
         "uptime_seconds": None,
         "memory_bytes": None,
-        HAD: row.view.get(HAD, row.machine),
+        HAD: had_by(row),
     }
 
 

@@ -26,6 +26,7 @@ from agent.supervise.fleet.disk_room import DiskRoom
 from agent.supervise.fleet.epochs import Epochs
 from agent.supervise.fleet.face import FleetFace
 from agent.supervise.fleet.giving_up import GivingUp
+from agent.supervise.fleet.handing_on import HandingOn
 from agent.supervise.fleet.leases import Leases
 from agent.supervise.fleet.moves import Moves
 from agent.supervise.fleet.orders import Orders
@@ -33,10 +34,12 @@ from agent.supervise.fleet.owner import FleetOwner
 from agent.supervise.fleet.ownership import Ownership
 from agent.supervise.fleet.publishing import Publishing
 from agent.supervise.fleet.stored.baggage import Baggage
+from agent.supervise.fleet.stored.lacking import Lacking
 from agent.supervise.fleet.stored.replicas import Replicas
 from agent.supervise.fleet.stored.writing import CopyWriting
 from agent.supervise.fleet.taking_in import TakingIn
 from agent.supervise.fleet.telling import Telling
+from agent.supervise.fleet.waiting import WaitingList
 from agent.supervise.requests.orders import Orders as SessionOrders
 from agent.supervise.start_up import create_declared
 
@@ -54,10 +57,13 @@ class FleetParts:
     fleet: Fleet
     ownership: Ownership
     replicas: Replicas
+    lacking: Lacking
     baggage: Baggage
     publishing: Publishing
     commands: Commands
+    comparing: Comparing
     telling: Telling
+    disk_room: DiskRoom
     supervision: Supervision
     config: Config
 
@@ -66,15 +72,16 @@ class FleetParts:
         works: dict[str, Coroutine[Any, Any, object]] = {
             "lease": self.fleet.keeper.run(),
             "rehearsal": self.fleet.rehearsal.run(),
-            "ownership": self.face.comparing.run(),
+            "ownership": self.comparing.run(),
             "copies": self.replicas.run(),
+            "lacking": self.lacking.run(),
             "baggage": self.baggage.run(),
             "moves": self.face.moves.run(),
             "directory": self.fleet.directory.run(),
             "publishing": self.publishing.run(),
             "commands": self.commands.run(),
             "telling": self.telling.run(),
-            "disk": self._disk_room().run(),
+            "disk": self.disk_room.run(),
             "notices": self.fleet.requests.listen(self._hear),
             "declarations": self._create_declared(),
         }
@@ -95,9 +102,6 @@ class FleetParts:
                 len(behind),
                 ", ".join(sorted(behind)[:MOST_NAMED]),
             )
-
-    def _disk_room(self) -> DiskRoom:
-        return DiskRoom(self.fleet, self.config.session_root, self.config.fleet.capacity)
 
     def _hear(self, notice: Notice) -> None:
         """The database says that something changed; None: any notice may have been missed."""
@@ -169,7 +173,11 @@ async def assemble_fleet(
     restic = profiles.restic if profiles else None
     arrivals = Arrivals(fleet.copies, fleet.key, root, restic, baggage)
     taking_in = TakingIn(fleet, ownership, registry, store, host, arrivals)
-    comparing = Comparing(fleet, ownership, orders, registry, taking_in, giving_up, owner.in_hand)
+    disk_room = DiskRoom(fleet, root, config.fleet.capacity)
+    handing_on = HandingOn(fleet, ownership, root, disk_room.say)
+    comparing = Comparing(
+        fleet, ownership, orders, registry, taking_in, giving_up, handing_on, owner.in_hand
+    )
     replicas = Replicas(
         CopyWriting(
             fleet.copies, fleet.key, lambda: fleet.keeper.member, ownership.newest_here, epochs
@@ -198,7 +206,8 @@ async def assemble_fleet(
     await registry.set_leased(True)
     address, make = config.fleet.reached_at, supervision.creation.create
     certificate = CertificateEnd(config.fleet.certificate, config.fleet.certificate_key)
-    face = FleetFace(fleet, owner, comparing, moves, replicas, baggage, address, certificate, make)
+    waiting = WaitingList(fleet, comparing, moves)
+    face = FleetFace(fleet, owner, waiting, moves, replicas, baggage, address, certificate, make)
     supervision.figures.fleet = face.figures
 
     def member() -> Member:
@@ -212,10 +221,13 @@ async def assemble_fleet(
         fleet,
         ownership,
         replicas,
+        Lacking(replicas, epochs, config.fleet.oldest_copy, lambda: fleet.keeper.member),
         baggage,
         publishing,
         commands,
+        comparing,
         telling,
+        disk_room,
         supervision,
         config,
     )

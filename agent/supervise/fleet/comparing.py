@@ -17,6 +17,7 @@ from agent.fleet.fleet import Fleet
 from agent.log import about
 from agent.supervise.fleet.arrivals import waiting_view
 from agent.supervise.fleet.giving_up import GivingUp
+from agent.supervise.fleet.handing_on import HandingOn
 from agent.supervise.fleet.orders import Orders
 from agent.supervise.fleet.ownership import Ownership
 from agent.supervise.fleet.taking_in import TakingIn
@@ -35,6 +36,7 @@ class Comparing:
     registry: Registry
     taking_in: TakingIn
     giving_up: GivingUp
+    handing_on: HandingOn
     in_hand: set[InstanceId]
     """Sessions whose files a request has."""
     problems: dict[InstanceId, str] = field(init=False, default_factory=dict)
@@ -82,10 +84,7 @@ class Comparing:
             async with self._places:
                 await work()
         except WaError as error:
-            if self.problems.get(id) != str(error):
-                log.error("%s", error, extra=about(id))
-            self.problems[id] = str(error)  # each renewal tries again
-            await self._show_waiting(id, error)
+            await self._failed(id, error)
         else:
             self.problems.pop(id, None)
             if id not in self.registry.facts:
@@ -93,12 +92,25 @@ class Comparing:
         finally:
             self._working.discard(id)
 
-    async def _show_waiting(self, id: InstanceId, error: WaError) -> None:
-        """The lists have the view of its last machine until this one has it."""
-        if id in self.registry.facts or isinstance(error, TryLater):
+    async def _failed(self, id: InstanceId, error: WaError) -> None:
+        """Each renewal tries again, until another machine gets a session that cannot arrive."""
+        why = str(error)
+        if id not in self.registry.facts:
+            with contextlib.suppress(WaError):
+                why = await self.handing_on.failed(id, error)
+        if not why:
+            self.problems.pop(id, None)
             return
+        if self.problems.get(id) != why:
+            log.error("%s", why, extra=about(id))
+        self.problems[id] = why
+        if id not in self.registry.facts and not isinstance(error, TryLater):
+            await self._show_waiting(id, why)
+
+    async def _show_waiting(self, id: InstanceId, why: str) -> None:
+        """The lists have the view of its last machine until this one has it."""
         with contextlib.suppress(WaError):  # each renewal tries again
             for row in await self.fleet.requests.views([id]):
-                view = waiting_view(row, str(error))
+                view = waiting_view(row, why)
                 if view != row.view:
                     await self.fleet.requests.publish(self.fleet.keeper.member, {id: view})

@@ -1,7 +1,7 @@
 """What may be asked of this machine's fleet; the API and the command line use nothing else."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
@@ -14,7 +14,7 @@ from agent.core.model import Instance, InstanceId
 from agent.core.view import InstanceView
 from agent.errors import InvalidRequest, NotFound, Refused, TryLater, WaError
 from agent.fleet.certificate import CertificateEnd
-from agent.fleet.coordinator import MachineRow, SessionRow
+from agent.fleet.coordinator import MachineRow
 from agent.fleet.directory import Directory
 from agent.fleet.fleet import Fleet
 from agent.fleet.peers import Peers, Sent
@@ -22,11 +22,11 @@ from agent.fleet.places import place_of
 from agent.fleet.postgres.coordinator import PostgresCoordinator
 from agent.fleet.rivals import promised
 from agent.fleet.words import word_of
-from agent.supervise.fleet.comparing import Comparing
 from agent.supervise.fleet.moves import LOOK_EVERY, Moves
 from agent.supervise.fleet.owner import FleetOwner, Wishes
 from agent.supervise.fleet.stored.baggage import Baggage
 from agent.supervise.fleet.stored.replicas import Replicas
+from agent.supervise.fleet.waiting import Waiting, WaitingList
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +45,8 @@ class FleetStatus:
     machines: Sequence[MachineRow]
     machines_age: float
     """Seconds since the database said so."""
-    waiting: Sequence[tuple[str, str, str]]
-    """Sessions that should run and cannot: id, why, machine."""
+    waiting: Waiting
+    """Sessions that should run and cannot."""
     moving: Sequence[tuple[str, str]]
     """Planned moves under way from this machine: id, the machine's name."""
     apart: Mapping[str, str]
@@ -61,7 +61,7 @@ class FleetStatus:
 class FleetFace:
     fleet: Fleet
     owner: FleetOwner
-    comparing: Comparing
+    waiting: WaitingList
     moves: Moves
     replicas: Replicas
     baggage: Baggage
@@ -109,7 +109,7 @@ class FleetFace:
             keeper.settled,
             machines,
             age,
-            self._waiting(),
+            await self.waiting.everywhere(),
             self.moves.listed,
             self.fleet.rehearsal.apart,
             keeper.takeovers.memory.trouble,
@@ -128,18 +128,6 @@ class FleetFace:
         ]
         return seen, directory.age
 
-    def _waiting(self) -> Sequence[tuple[str, str, str]]:
-        mine = self.fleet.machine
-        reasons = {**self.moves.refused, **self.comparing.problems}
-        return [*((id, why, mine) for id, why in reasons.items()), *self._of_lost_machines()]
-
-    def _of_lost_machines(self) -> Iterator[tuple[str, str, str]]:
-        lost = {row.id: row.name for row in self.directory.others if not row.alive}
-        for session in self.directory.sessions.values():
-            if session.machine in lost and session.wanted == "running":
-                name = lost[session.machine]
-                yield session.id, f"its machine is lost; {_stays(session)}", name
-
     def figures(self) -> FleetFigures:
         keeper = self.fleet.keeper
         states: dict[str, int] = {}
@@ -154,7 +142,7 @@ class FleetFace:
             halted=bool(keeper.halted),
             machines=states,
             owned=len(self.owner.ownership.owned),
-            waiting=len(self._waiting()),
+            waiting=len(self.waiting.known()),
             moving=len(self.moves.listed),
             commands_waiting=keeper.commands_wait,
             apart=len(self.fleet.rehearsal.apart),
@@ -229,6 +217,24 @@ class FleetFace:
                 code="machine_alive",
             )
 
+    async def accept_copy(self, id: InstanceId) -> None:
+        """A session of a lost machine may start elsewhere from a copy that lacks changes."""
+        keeper = self.fleet.keeper
+        row, lapsed = await self.coordinator.session(id), keeper.takeovers.lapsed()
+        if row is None:
+            raise NotFound(f"cannot find the instance {id}: no machine of the fleet has it")
+        lost = row.machine in lapsed
+        if not lost or not await self.coordinator.accept_copy(
+            keeper.member, id, row.machine, lapsed[row.machine]
+        ):
+            raise Refused(
+                f"cannot accept the copy of {id}: "
+                + ("its stored copy is not said to lack changes" if lost else "its machine lives")
+                + f"; wa-agent fleet why {id}",
+                code="copy_follows" if lost else "machine_alive",
+            )
+        keeper.wake()
+
     async def _row(self, name: str) -> MachineRow:
         for row in await self.coordinator.machines():
             if row.name == name:
@@ -285,12 +291,6 @@ class FleetFace:
                     raise
             await asyncio.sleep(LOOK_EVERY)
         self.fleet.keeper.wake()
-
-
-def _stays(session: SessionRow) -> str:
-    if session.failover == Failover.WAIT:
-        return "it waits for that machine (failover = wait)"
-    return "no copy is stored" if session.copy_at is None else "no other machine has taken it yet"
 
 
 def _no_machine(name: str) -> NotFound:

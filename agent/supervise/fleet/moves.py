@@ -23,6 +23,7 @@ from agent.log import about
 from agent.store.database import Store
 from agent.supervise.facts import Facts
 from agent.supervise.fleet.giving_up import GivingUp
+from agent.supervise.fleet.handing_on import hand_over
 from agent.supervise.fleet.owner import JOINED_WITHIN, at_most
 from agent.supervise.fleet.ownership import Ownership
 from agent.supervise.fleet.stored.baggage import Baggage
@@ -204,7 +205,7 @@ class Moves:
         await self.replicas.flush(facts)
         await self.baggage.flush(facts.id)
         failpoint("move_copied")
-        if not await self._hand_over(facts.id, row, why):
+        if not await hand_over(self.fleet, facts.id, row, why):
             raise TryLater(f"cannot move {facts.id}: the hand-over to {row.name} was refused")
         failpoint("move_handed_over")
         self.ownership.released(facts.id)
@@ -214,31 +215,6 @@ class Moves:
         except WaError as error:  # the next comparison goes on with it
             log.error("%s", error, extra=about(facts.id))
         return True
-
-    async def _hand_over(self, id: InstanceId, row: MachineRow, why: str) -> bool:
-        """Whether it happened; after a lost answer the next renewal knows. No second owner."""
-        keeper, coordinator = self.fleet.keeper, self.fleet.coordinator
-        for _ in range(3):
-            try:
-                if await coordinator.hand_over(keeper.member, id, row.id, why):
-                    return True
-            except TryLater as error:
-                sentence = "%s; the next renewal shows whether it moved"
-                log.warning(sentence, error, extra=about(id))
-            await keeper.next_renewal()
-            session = await self._session(id)
-            if session != keeper.member.id:
-                return session == row.id
-        return False
-
-    async def _session(self, id: InstanceId) -> int | None:
-        """The owner's number, however long the database takes."""
-        while True:
-            try:
-                row = await self.fleet.coordinator.session(id)
-                return None if row is None else row.machine
-            except TryLater:
-                await self.fleet.keeper.next_renewal()
 
     async def _wait_for_connection(self, id: InstanceId) -> None:
         """So no target gets more logins at once than there are machines that drain."""

@@ -10,11 +10,9 @@ from agent.core.fleet.lease import Lease, LeasePolicy, extended, renewed
 from agent.core.fleet.promises import Promises, Takeover, after_boot, begin_takeover, give, settle
 from agent.core.fleet.sightings import Sightings, lapses_at, look
 from agent.core.fleet.takeover import (
-    Failover,
     Peer,
     Refusal,
     Standing,
-    moving,
     refuse_takeover,
 )
 
@@ -126,15 +124,6 @@ def test_machines_that_may_be_taken_over(
     me: Standing, peer: Peer, now: float, refusal: Refusal | None
 ):
     assert refuse_takeover(me, peer, now, POLICY) is refusal
-
-
-def test_a_browsers_session_waits_for_its_machine():
-    sessions = [
-        ("web", Failover.WAIT, True),
-        ("baileys", Failover.NEWEST, True),
-        ("no copy yet", Failover.NEWEST, False),
-    ]
-    assert moving(sessions) == ("baileys",)
 
 
 @given(

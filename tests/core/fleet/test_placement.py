@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.core.fleet.placement import Place, Placing, place
+from agent.core.fleet.placement import Place, Placing, place, place_first
 
 SANDBOX = frozenset({"sandbox"})
 
@@ -19,6 +19,16 @@ def test_a_session_with_labels_chooses_before_one_that_can_run_anywhere():
     places = [machine("eu", 1, labels={"region": "eu"}), machine("us", 1)]
     chosen = place([Placing("a", "sandbox"), Placing("b", "sandbox", {"region": "eu"})], places)
     assert chosen.on == {"b": "eu", "a": "us"}
+
+
+def test_a_session_that_is_handed_on_goes_back_to_its_giver_where_that_can_run_it():
+    shop, roomy = Placing("shop", "sandbox"), machine("roomy")
+    assert place_first(shop, "giver", [machine("giver", used=9), roomy]).on == {"shop": "giver"}
+    assert place_first(shop, "giver", [machine("giver", used=10), roomy]).on == {"shop": "roomy"}
+    assert place_first(shop, "gone", [roomy]).on == {"shop": "roomy"}
+    assert place_first(shop, "giver", [machine("giver", drained=True)]).waiting == {
+        "shop": "giver is drained"
+    }
 
 
 def test_every_refused_machine_has_its_reason():

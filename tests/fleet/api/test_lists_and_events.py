@@ -217,13 +217,16 @@ async def test_an_operator_s_orders_reach_the_fleet(two: Two) -> None:
         assert (await client.post("/api/fleet/accept", json={"confirm": False})).status == 400
         assert (await client.post("/api/fleet/accept", json={"confirm": True})).status == 200
         assert (await client.post("/api/fleet/leave")).status == 202
+        accepts = "/api/instance/shop/accept-copy"
+        assert (await client.post(accepts, json={"confirm": "other"})).status == 400
+        assert (await client.post(accepts, json={"confirm": "shop"})).status == 200
         moved = await client.post("/api/instance/shop/move", json={"to": "m1"})
         assert (moved.status, await moved.json()) == (202, {"id": "shop", "from": "m2", "to": "m1"})
         operates = await first.key("app", "operate")
-        for path in (f"{machine}/drain", "/api/fleet/leave", "/api/instance/shop/move"):
+        for path in (f"{machine}/drain", "/api/fleet/leave", accepts, "/api/instance/shop/move"):
             assert (await client.post(path, headers=operates)).status == 403
     assert [asked[0] for asked in first.face.asked] == [
-        *("drain", "undrain", "forget", "accept", "leave")
+        *("drain", "undrain", "forget", "accept", "leave", "accept_copy")
     ]
     assert [asked[0] for asked in second.face.asked] == ["move"]
 

@@ -124,6 +124,12 @@ class Replicas:
         since = [it.changed_at for it in self._of.values() if it.changed_at is not None]
         return boot_now() - min(since) if since else 0.0
 
+    def behind_for(self, seconds: float) -> list[InstanceId]:
+        """Those whose stored copy lacks changes for so long."""
+        since = boot_now() - seconds
+        known = self._of.items()
+        return [id for id, it in known if it.changed_at is not None and it.changed_at <= since]
+
     def stored_bytes(self) -> int:
         return sum(replica.size for replica in self._of.values())
 
