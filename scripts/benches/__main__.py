@@ -3,6 +3,8 @@
 import argparse
 import signal
 import sys
+from math import inf
+from pathlib import Path
 
 from scripts.benches import footprint, installed, passes, scrape
 from scripts.benches.machine import CACHE
@@ -31,7 +33,12 @@ def main(argv: list[str]) -> int:
     elif options.subject == "density":
         from scripts.benches import density
 
-        report = density.measure(options.size or density.SIZES, quick=options.quick)
+        report = density.measure(
+            options.size or density.SIZES,
+            quick=options.quick,
+            server=options.server,
+            minutes=options.minutes,
+        )
     elif options.subject == "programs":
         from scripts.benches import bots
 
@@ -88,10 +95,14 @@ def _parser() -> argparse.ArgumentParser:
         subject = subjects.add_parser(name, help=meaning)
         subject.add_argument("--instances", type=int, default=8, metavar="N", help="sessions")
         subject.add_argument("--quick", action="store_true", help="one round, shorter windows")
-    words = "packs of Baileys sessions beside a Node each, plain bots and pm2 with such bots"
+    words = "packs of Baileys sessions beside a Node each, plain bots, pm2 and Evolution API"
     subject = subjects.add_parser("density", help=words)
-    words = "sessions together; more than once: one turn each (1, 8, 20 and 50)"
+    words = "sessions together; more than once: one turn each (1, 20, 50 and 200)"
     subject.add_argument("--size", type=int, metavar="N", action="append", help=words)
+    words = "a folder with a real Evolution API 2.x"
+    subject.add_argument("--server", type=Path, metavar="FOLDER", help=words)
+    words = "end with what was measured by then: packs and Evolution come first"
+    subject.add_argument("--minutes", type=float, default=inf, metavar="N", help=words)
     subject.add_argument("--quick", action="store_true", help="shorter windows, fewer messages")
     subject = subjects.add_parser("programs", help="bots under wa-agent, pm2 and systemd units")
     subject.add_argument("--instances", type=int, default=2, metavar="N", help="bots of each")

@@ -48,7 +48,7 @@ PACKED = 14.0
 DISK = "/var/tmp"
 """Not in memory: what is written and synced costs what it really costs."""
 BOT_PROGRAM = Path(__file__).with_name("plain_bot.mjs")
-WITHIN = 60.0
+WITHIN = 180.0
 QUIET = 2.0
 
 
@@ -104,23 +104,31 @@ class Workers:
 
 
 class PackedWorkers(Workers):
-    """Our sessions in the worker of one pack."""
+    """Our sessions in the workers of packs."""
 
     def __init__(
         self,
         workers: Sequence[LoneWorker],
         scan: Callable[[LoneWorker, int], Awaitable[None]],
-        pack: PackProcess,
+        packs: Sequence[PackProcess],
     ) -> None:
         super().__init__(workers, scan)
-        self.pack = pack
+        self._packs = packs
+
+    async def begin(self) -> None:
+        for pack in self._packs:
+            await pack.start()
+
+    async def end(self) -> None:
+        for pack in self._packs:
+            await pack.stop()
 
     def pids(self) -> list[int]:
-        return self.pack.pids
+        return [pid for pack in self._packs for pid in pack.pids]
 
     async def close(self) -> None:
         await super().close()
-        await self.pack.stop()
+        await self.end()
 
 
 class Bots:
@@ -170,7 +178,7 @@ class Bots:
         """A plain bot that is stopped while it writes its credentials loses the pairing."""
         folder = self._root / f"i{number}" / "session"
         async with asyncio.timeout(WITHIN):
-            while time.time() - max(each.stat().st_mtime for each in folder.iterdir()) < QUIET:  # noqa: ASYNC110
+            while time.time() - _newest(folder) < QUIET:  # noqa: ASYNC110 - nobody tells
                 await asyncio.sleep(0.1)
 
     def status(self, number: int) -> Path:
@@ -233,6 +241,15 @@ class KeptBots(Bots):
         )
         if done.returncode:
             raise HostError(f"cannot {command[0]} with pm2: {done.stderr.decode()[-300:]}")
+
+
+def _newest(folder: Path) -> float:
+    """When one of its files was written last; the bot removes keys meanwhile."""
+    found = 0.0
+    for path in folder.iterdir():
+        with suppress(FileNotFoundError):
+            found = max(found, path.stat().st_mtime)
+    return found
 
 
 def account(number: int) -> str:
@@ -352,9 +369,9 @@ async def _pack_round(size: int, times: Times, cache: Path) -> dict[str, list[fl
         stack.callback(whatsapp.end)
         pack = PackProcess(root, cache)
         folders = [root / f"i{number}" for number in range(size)]
-        fleet = PackedWorkers(*our_workers(folders, whatsapp, cache, pack), pack)
+        fleet = PackedWorkers(*our_workers(folders, whatsapp, cache, [pack]), [pack])
         stack.push_async_callback(fleet.close)
-        await pack.start()
+        await fleet.begin()
         starts, _ = await _pair_and_restart(fleet, size)
         await asyncio.sleep(times.settle)
         memory = {pid: pss(pid) for pid in fleet.pids()}
@@ -405,15 +422,15 @@ async def _open_fleet(
 
 
 def our_workers(
-    folders: Sequence[Path], whatsapp: WhatsApp, cache: Path, pack: PackProcess | None = None
+    folders: Sequence[Path], whatsapp: WhatsApp, cache: Path, packs: Sequence[PackProcess] = ()
 ) -> tuple[Sequence[LoneWorker], Callable[[LoneWorker, int], Awaitable[None]]]:
     """With what plays the phone for one that shows a code."""
     settings = {"url": whatsapp.socket}
     workers = [
-        LoneWorker(folder, "baileys", settings, cache)
-        if pack is None
-        else Member(folder, settings, cache, pack)
-        for folder in folders
+        Member(folder, settings, cache, packs[number % len(packs)])
+        if packs
+        else LoneWorker(folder, "baileys", settings, cache)
+        for number, folder in enumerate(folders)
     ]
 
     async def scan(worker: LoneWorker, number: int) -> None:

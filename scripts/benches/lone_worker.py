@@ -14,6 +14,8 @@ from agent.link.client import Link
 from agent.vault.identity import create
 from scripts.benches.machine import TOP
 
+WITHIN = 180.0
+
 
 class LoneWorker:
     """`prefix`: what stands before its command line."""
@@ -90,7 +92,7 @@ class LoneWorker:
         await self.until(ConnectionStatus.CONNECTED)
 
     async def until(self, wanted: ConnectionStatus) -> None:
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(WITHIN):
             while self.status is not wanted:
                 self._claim.clear()
                 await self._claim.wait()

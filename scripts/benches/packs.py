@@ -17,16 +17,16 @@ from scripts.benches.lone_worker import LoneWorker
 from scripts.benches.machine import TOP
 from scripts.benches.processes import tree
 
-NAME = InstanceId("baileys-1")
-WITHIN = 60.0
+WITHIN = 180.0
 
 
 class PackProcess:
     """Started as its unit or the process host starts it."""
 
-    def __init__(self, root: Path, cache: Path) -> None:
-        """`root`: the folder of its sessions."""
-        self._folder = root / "run-packs" / NAME
+    def __init__(self, root: Path, cache: Path, number: int = 1) -> None:
+        """`root`: the folder of its sessions, and of those of other packs."""
+        self._name = InstanceId(f"baileys-{number}")
+        self._folder = root / "run-packs" / self._name
         self._env = {
             "PATH": os.environ["PATH"],
             "PYTHONPATH": str(TOP),
@@ -51,12 +51,12 @@ class PackProcess:
     async def start(self) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
         self._process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "agent.worker", "--pack", NAME, env=self._env
+            sys.executable, "-m", "agent.worker", "--pack", self._name, env=self._env
         )
         async with asyncio.timeout(WITHIN):
             while self._link is None:
                 with suppress(LinkError):
-                    self._link = await self.open_link(self._folder / "link.sock", NAME)
+                    self._link = await self.open_link(self._folder / "link.sock", self._name)
                 await asyncio.sleep(0.01)
 
     async def open_link(

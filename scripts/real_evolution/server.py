@@ -66,6 +66,11 @@ class RealServer:
         return PROGRAMS[self.version[0]]
 
     @property
+    def pid(self) -> int:
+        """0 = it was never started."""
+        return 0 if self._process is None else self._process.pid
+
+    @property
     def old(self) -> bool:
         return self.version.startswith("1.")
 

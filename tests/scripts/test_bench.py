@@ -9,6 +9,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import pytest
@@ -21,6 +22,7 @@ from scripts.benches import (
     baileys,
     compare,
     density,
+    density_rows,
     footprint,
     idle_messages,
     kills,
@@ -31,6 +33,7 @@ from scripts.benches import (
 )
 from scripts.benches.fleet import SLOW_LOGIN, measure_many, measure_ours, measure_slow_logins
 from scripts.benches.machine import TOP, this_machine
+from scripts.benches.peers import NotHere
 from scripts.benches.plot import draw
 from scripts.benches.processes import children, cpu, kill_marked, marked, new_child, pss, uss
 from scripts.benches.report import OURS, Goal, Report, Row
@@ -313,7 +316,7 @@ def test_a_pack_is_measured_beside_a_plain_bot_and_leaves_nothing(
     except EngineError as error:
         lacks(str(error))
     assert list(tmp_path.iterdir()) == []
-    rows = dict(zip((shape.key for shape in density.SHAPES), found.rows, strict=True))
+    rows = dict(zip((shape.key for shape in density_rows.SHAPES), found.rows, strict=True))
     for key in ("memory", "start", "latency", "late"):
         assert all(rows[key].median(name) > 0 for name in (OURS, baileys.BOT)), key
     assert rows["memory"].median(OURS) < rows["memory"].median(baileys.BOT)
@@ -334,10 +337,12 @@ def test_density_prints_what_it_has_and_which_goal_was_missed(
         figures = rest[-1]
         assert isinstance(figures, dict)
         turns.append((kind, count))
-        figures["memory"] = [{OURS: 6.0, density.ALONE: 50.0}.get(kind, 75.0)]
-        if len(turns) == 3:
+        if kind == density.EVOLUTION and count == 50:
+            raise NotHere("no folder")
+        figures["memory"] = [{OURS: 6.0, density.EVOLUTION: 12.0}.get(kind, 75.0)]
+        if (kind, count) == (baileys.BOT, 1):
             raise TimeoutError  # a later part of this turn
-        if len(turns) == 6:
+        if (kind, count) == (baileys.BOT, 50):
             raise KeyboardInterrupt
         figures["start"] = [float(count)]
         return figures
@@ -345,13 +350,37 @@ def test_density_prints_what_it_has_and_which_goal_was_missed(
     monkeypatch.setattr(density, "fetch_packages", lambda _cache: None)
     monkeypatch.setattr(density, "_turn", turn)
     found = density.measure([1, 50], quick=True)
-    assert turns == [*((kind, 1) for kind in density.KINDS), (OURS, 50), (density.ALONE, 50)]
-    memory, start, packed, _ = found.rows
+    first = [(kind, size) for kind in (OURS, density.EVOLUTION) for size in (1, 50)]
+    others = [(kind, 1) for kind in (baileys.BOT, baileys.KEPT, density.ALONE)]
+    assert turns == [*first, *others, (baileys.BOT, 50)]
+    memory, of_theirs, start, packed, *_ = found.rows
     assert memory.median(baileys.BOT) == 75, "what was measured before its start failed"
-    assert start.median(baileys.BOT) is None
-    assert (memory.met, packed.met) == (True, False), "6 MiB in a pack of 50"
+    assert start.median(baileys.BOT) is None and start.median(baileys.KEPT) == 1
+    assert (memory.met, of_theirs.met) == (False, True), "6 MiB, half of Evolution's 12"
+    assert packed.goal == Goal("", 5.0) and packed.met is False
     table = found.markdown()
     assert "Interrupted" in table and "Left out: a run of plain bot, 1" in table
+    assert "Not measured: Evolution API: no folder" in table
+
+
+def test_density_that_is_short_of_time_measures_ours_first_and_names_the_rest(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    if reason := why_not("baileys"):
+        lacks(reason)
+
+    async def turn(kind: str, _count: int, *rest: Any) -> dict[str, list[float]]:
+        if kind != OURS:
+            await asyncio.Event().wait()
+        rest[-1]["memory"] = [4.0]
+        return rest[-1]
+
+    monkeypatch.setattr(density, "fetch_packages", lambda _cache: None)
+    monkeypatch.setattr(density, "_turn", turn)
+    table = density.measure([1, 50], quick=True, minutes=0.01).markdown()
+    assert "50 together: memory of one session" in table
+    assert "Left out: a run of Evolution API, 1: the time of this run was over" in table
+    assert "Left out: plain bot, 50: no time is left of 0.01 minutes" in table
 
 
 def test_a_start_that_takes_too_long_leaves_out_its_run_and_nothing_else(
@@ -374,7 +403,7 @@ def test_a_start_that_takes_too_long_leaves_out_its_run_and_nothing_else(
     monkeypatch.setattr(baileys, "_round", run)
     found = baileys.measure(1, quick=False)
     assert (len(runs), found.rows[0].figures[OURS]) == (3, [50.0, 50.0])
-    assert "left out: a run of wa-agent: a session did not start within 60 s" in found.notes
+    assert "left out: a run of wa-agent: a session did not start within 180 s" in found.notes
 
 
 @pytest.mark.slow
