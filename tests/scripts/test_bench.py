@@ -67,6 +67,34 @@ def test_benches_run_in_an_environment_without_the_tests_libraries() -> None:
     assert done.returncode == 0, done.stderr
 
 
+def test_a_second_order_to_end_does_not_break_off_the_end() -> None:
+    program = """
+import signal
+from scripts.benches.__main__ import end_in_order
+signal.signal(signal.SIGTERM, end_in_order)
+try:
+    print("runs", flush=True)
+    signal.pause()
+finally:
+    print("ends", flush=True)
+    input()
+    print("has ended", flush=True)
+"""
+    with subprocess.Popen(
+        [sys.executable, "-c", program],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=TOP,
+    ) as process:
+        assert process.stdout is not None
+        for word in ("runs\n", "ends\n"):
+            assert process.stdout.readline() == word
+            process.terminate()
+        assert process.communicate("go on\n", timeout=60)[0] == "has ended\n"
+    assert process.returncode == 143
+
+
 @pytest.mark.parametrize(("ours", "status"), [(2.0, 1), (0.5, 0)])
 def test_a_goal_that_is_missed_is_the_exit_status(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ours: float, status: int
