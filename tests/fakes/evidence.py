@@ -13,7 +13,7 @@ class FakeSampler:
 
 class FakeEvidence:
     async def worker_lines(self, id: InstanceId, after: int | None = None) -> WorkerLines:
-        return WorkerLines(None, f"journalctl -u wa-instance@{id}")
+        return WorkerLines(None, f"wa-agent logs {id}")
 
     async def failed_starts(self, id: InstanceId) -> list[object]:
         return []

@@ -41,7 +41,7 @@ class Evidence:
         """The last ones; with `after`, a `next` of before, those that came since."""
         path = self.log_path(id)
         if path is None:
-            return WorkerLines(None, f"journalctl -u wa-instance@{id} -n {LINES}")
+            return WorkerLines(None, f"wa-agent logs {id}")
         # A pack's worker writes the lines of several sessions into one file.
         only = "" if path.parent.name == id else id
         lines, next, cut = await asyncio.to_thread(_read_lines, path, after, only)

@@ -70,3 +70,11 @@ async def test_the_lines_of_a_packed_session_are_its_own(tmp_path: Path) -> None
     log.write_text("[x] [INFO] [SESSION] [shop] a\n[x] [INFO] [SESSION] [till] b\n")
     found = await Evidence(lambda _id: log, tmp_path).worker_lines(InstanceId("till"))
     assert found.lines == ["[x] [INFO] [SESSION] [till] b"]
+
+
+async def test_where_the_journal_has_them_the_hint_finds_those_of_a_packed_session_too(
+    tmp_path: Path,
+) -> None:
+    """Its own unit does not run then; `wa-agent logs` asks for lines that name the session."""
+    found = await Evidence(lambda _id: None, tmp_path).worker_lines(InstanceId("till"))
+    assert (found.lines, found.command) == (None, "wa-agent logs till")
