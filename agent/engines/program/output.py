@@ -13,10 +13,13 @@ log = logging.getLogger("program")
 
 LONGEST = 8192
 """Bytes of one line; a longer one is shown in pieces."""
-LAST = 5
+LAST, LAST_LONG = 5, 180
+"""Lines for people, and letters of each: all of them fit into a session's reason."""
 MOST, MOST_BYTES, WITHIN = 2000, 1 << 20, 10.0
 """So many lines and bytes within so many seconds are logged; of more, the number of lines."""
 
+_NO_WORDS = re.compile(r"\s+at .*|[\s^~]*|Node\.js v[0-9].*|\s*\.\.\. [0-9]+ lines? .*")
+"""What Node prints around an error: where it came from, and marks below a line of the source."""
 _STYLE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 _DRAWN = re.compile(r"[ \u2580-\u259f\u00a0]{16,}")
 _SQUARES = re.compile(r"\x1b\[(?:4[0-9]|7|10[0-9])m {2}")
@@ -84,7 +87,8 @@ class Output:
         self._show(self._without_secrets(plain))
 
     def _show(self, line: str) -> None:
-        self.last.append(line[:300])
+        if not _NO_WORDS.fullmatch(line):
+            self.last.append(line.strip()[:LAST_LONG])
         now = time.monotonic()
         if now - self._since > WITHIN:
             self._say_left_out()

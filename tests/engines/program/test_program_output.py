@@ -1,6 +1,8 @@
 """What a program prints, without what opens a door."""
 
 import logging
+import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -79,3 +81,26 @@ def test_a_flood_of_long_lines_is_bounded_by_its_bytes(
     lines = printed(caplog, ("x" * 999 + "\n") * 30, {})
     assert [len(line) for line in lines[:-1]] == [999] * 10
     assert lines[-1] == "20 more lines within 10 s are left out"
+
+
+@pytest.mark.parametrize(
+    ("source", "wanted"),
+    [
+        (f"const a = 1; // {'x' * 100_000}\nf(1 2); //{' ' * 400}|\n", "SyntaxError: missing )"),
+        ("function f(n) { n ? f(n - 1) : fails() }\nf(20)\n", "fails is not defined"),
+    ],
+    ids=["a bundle with long lines", "a deep stack"],
+)
+def test_the_last_lines_of_a_node_program_name_its_error(
+    tmp_path: Path, source: str, wanted: str
+) -> None:
+    """Node prints the line of the source before the error, and its stack behind it."""
+    (tmp_path / "bot.js").write_text(source)
+    ended = subprocess.run(
+        ["node", "bot.js"], cwd=tmp_path, capture_output=True, timeout=60, check=False
+    )
+    assert ended.returncode == 1
+    output = Output(lambda _finding: None, ())
+    output.feed(ended.stderr)
+    output.close()
+    assert wanted in output.last[-1] and len(" | ".join(output.last)) < 950
