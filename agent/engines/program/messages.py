@@ -130,7 +130,8 @@ class ProgramMessages:
         can = [str(each) for each in sends] if isinstance(sends, list) else ["text"]
         for feature in (kind, *(name for name in ("quote", "mentions") if name in message)):
             if feature not in can:
-                words = f"cannot send {feature}: this program sends {', '.join(sorted(can))}"
+                sent = ", ".join(sorted(can)) or "nothing for the agent"
+                words = f"cannot send {feature}: this program sends {sent}"
                 raise EngineError(words[:300], code="not_supported")
 
 

@@ -20,7 +20,7 @@ function watch(socket, channel, wanted) {
   on(socket, "messages.update", (updates) => updates.forEach((its) => noteAck(its, tell)));
   on(socket, "message-receipt.update", (updates) => updates.forEach((its) => noteReceipt(its, tell)));
   const works = { look, stop, save: quiet, logout: () => current.socket.logout() };
-  if (!wanted) return channel.serve(works);
+  if (!wanted) return channel.serve(works, { sends: [] });
   const { Messages, SENDS } = require("./baileys_messages.cjs");
   seen.messages = new Messages(socket, { ...wanted, channel }, () => current === seen && seen.open);
   channel.serve({ ...works, ...seen.messages.works }, { sends: SENDS, repeats: true });

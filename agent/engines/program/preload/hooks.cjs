@@ -1,6 +1,8 @@
 "use strict";
 // Baileys as a module of ECMAScript: its index exports everything of the original, and a maker that tells.
 // In a thread of hooks (Node 20) nothing but this text can reach the program.
+const { handing } = require("./bundled.cjs");
+
 const INDEX = /\/node_modules\/(?:@[^/]+\/)?[^/]*baileys[^/]*\/lib\/index\.js$/;
 const MARK = "?wa-agent";
 
@@ -13,7 +15,11 @@ function load(url, context, next) {
 }
 
 function answer(url, found) {
-  if (found.format !== "module" || !isIndex(url)) return found;
+  if (found.format !== "module") return found;
+  if (!isIndex(url)) {
+    const source = handing(found.source);
+    return source === null ? found : { ...found, source };
+  }
   return { format: "module", shortCircuit: true, source: sourceOf(url) };
 }
 

@@ -13,6 +13,7 @@ class Libraries {
   #wants;
   #wrapped = new WeakMap();
   #noted = new WeakMap();
+  #making = { count: 0 };
 
   /** `wants`: "send" and "keep", which the agent wants of messages. */
   constructor(channel, wants = []) {
@@ -24,21 +25,28 @@ class Libraries {
    *  the library exports, and its file. */
   wrapMaker(maker, lib, place) {
     if (typeof maker !== "function" || this.#wrapped.has(maker)) return this.#wrapped.get(maker) ?? maker;
-    const channel = this.#channel;
+    const [channel, making] = [this.#channel, this.#making];
     const wanted = this.#wants.length ? { lib, place, keeps: this.#wants.includes("keep") } : null;
     const wrapped = new Proxy(maker, {
       apply(target, self, args) {
-        const made = Reflect.apply(target, self, wanted ? withMessages(args) : args);
+        making.count++;
+        let made;
         try {
-          require("./baileys.cjs").watch(made, channel, wanted);
-        } catch {
-          // The program has its socket, whatever becomes of ours.
+          made = Reflect.apply(target, self, wanted ? withMessages(args) : args);
+        } finally {
+          making.count--;
         }
+        watch(made, channel, wanted);
         return made;
       },
     });
     this.#wrapped.set(maker, wrapped).set(wrapped, wrapped);
     return wrapped;
+  }
+
+  /** A socket whose library has no name that we know: the agent sends nothing by it. */
+  noteSocket(made) {
+    if (!this.#making.count) watch(made, this.#channel, null);
   }
 
   /** Baileys 6 is CommonJS; some of its exports cannot be changed, so that they are exported anew. */
@@ -59,6 +67,14 @@ class Libraries {
   noteWwebjs(exports) {
     const { Client } = exports ?? {};
     if (typeof Client?.prototype?.initialize === "function") require("./wwebjs.cjs").note(exports, this.#channel, this.#wants);
+  }
+}
+
+function watch(made, channel, wanted) {
+  try {
+    require("./baileys.cjs").watch(made, channel, wanted);
+  } catch {
+    // The program has its socket, whatever becomes of ours.
   }
 }
 

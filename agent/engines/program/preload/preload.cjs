@@ -41,6 +41,7 @@ if (stream) {
   if (isMainThread) forgetIn(process.env);
   const { Channel } = require("./channel.cjs");
   require("./whole_files.cjs").keepWhole();
+  const { handing } = require("./bundled.cjs");
   const { Libraries, isBaileys, isWwebjs, mayBeWwebjs } = require("./libraries.cjs");
   const wants = (process.env.WA_PROGRAM_MESSAGES ?? "").split(" ").filter(Boolean);
   const channel = new Channel(stream);
@@ -48,7 +49,12 @@ if (stream) {
   watchChildren(channel);
   if (isMainThread) watchThreads(channel);
   Object.defineProperty(globalThis, Symbol.for("wa-agent.makers"), {
-    value: Object.freeze({ wrapMaker: (maker, lib, url) => libraries.wrapMaker(maker, lib, fileURLToPath(url)) }),
+    value: Object.freeze({
+      wrapMaker: (maker, lib, url) => libraries.wrapMaker(maker, lib, fileURLToPath(url)),
+      set socket(made) {
+        libraries.noteSocket(made);
+      },
+    }),
   });
 
   const load = Module._load;
@@ -61,6 +67,11 @@ if (stream) {
       // What is not as expected stays as it is.
     }
     return exports;
+  };
+
+  const compile = Module.prototype._compile;
+  Module.prototype._compile = function _compile(content, ...more) {
+    return Reflect.apply(compile, this, [handing(content) ?? content, ...more]);
   };
 
   if (Module.registerHooks) Module.registerHooks(require("./hooks.cjs"));

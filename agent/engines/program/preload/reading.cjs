@@ -4,6 +4,7 @@
 // index is answered instead.
 const { promises, readFileSync } = require("node:fs");
 const Module = require("node:module");
+const { handing } = require("./bundled.cjs");
 const { isIndex, sourceOf } = require("./hooks.cjs");
 
 const LOADERS = /--(?:import|loader|experimental-loader)\b/;
@@ -20,7 +21,8 @@ function answerReads(options, registerOurs) {
     } catch {
       // It is read as it is.
     }
-    return Reflect.apply(read, promises, [path, ...more]);
+    const found = await Reflect.apply(read, promises, [path, ...more]);
+    return path instanceof URL && Buffer.isBuffer(found) ? (withSocket(found) ?? found) : found;
   };
   // Hooks that the program makes later are asked after ours, as they would be from the start.
   const registerAfterOurs = (...its) => {
@@ -33,6 +35,11 @@ function answerReads(options, registerOurs) {
   Module.register = Object.defineProperty(registerAfterOurs, "name", { value: register.name });
   Module.syncBuiltinESMExports();
   return true;
+}
+
+function withSocket(found) {
+  const text = handing(found);
+  return text === null ? null : Buffer.from(text);
 }
 
 module.exports = { answerReads };

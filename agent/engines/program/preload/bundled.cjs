@@ -1,0 +1,16 @@
+"use strict";
+// A Baileys under a name of its own, or inside a file that a bundler made: no path tells that it is
+// there. Its socket is handed to us where it is made. Names of properties are what every version and
+// fork has, and what a minified file keeps.
+const BEGINS = /\{\s*type\s*:\s*(["'`])md\1\s*,\s*ws\b/g;
+const MARK = "sendRawMessage";
+
+/** The module's text, changed so that it hands its socket over; null for a module that makes none. */
+function handing(source) {
+  if (!source || !(typeof source === "string" ? source : Buffer.from(source)).includes(MARK)) return null;
+  const text = typeof source === "string" ? source : Buffer.from(source).toString();
+  const changed = text.replace(BEGINS, (words, quote) => `(globalThis[Symbol.for(${quote}wa-agent.makers${quote})]??{}).socket=${words}`);
+  return changed === text ? null : changed;
+}
+
+module.exports = { handing };
