@@ -17,6 +17,7 @@ OURS = ("WA_", "NOTIFY_SOCKET", "WATCHDOG_")
 """What the worker itself tells the program begins with one of these."""
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
 LIBRARIES = ("auto", "none")
+PM2 = ("no", "signal", "message")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +49,12 @@ class ProgramDeclaration:
     )
     messages: bool = setting(
         False, "true = the agent sends by it, and keeps what arrives, as for every session"
+    )
+    pm2: str = setting(
+        "no",
+        "signal, message = it has what pm2 gave it: process.send, and a standard input that stays"
+        ' open; it is asked to end by SIGINT, or by the message "shutdown"',
+        choices=PM2,
     )
     watchdog: float = setting(
         0.0,

@@ -129,8 +129,9 @@ class ProgramEngine:
         command = find_command(program, environment)
         place = program.folder or str(self._folder)
         ears = Ears(output, self._hear, self._take_notice, self._ended, self._tasks)
-        preloads = program.library == "auto"
-        self._run = await Process.start(command, environment, place, ears, preloads=preloads)
+        self._run = await Process.start(
+            command, environment, place, ears, preloads=program.library == "auto", pm2=program.pm2
+        )
         log.info("started %s as process %d", Path(command[0]).name, self._run.pid)
         self._asked_at, self._ousted = None, False
         self._still = Standstill(self._run)

@@ -13,6 +13,7 @@ from typing import Any
 
 from agent.engines.baileys.conversation import LONGEST_LINE, Conversation, OnEvent
 from agent.engines.program.environment import MISSING, preload_into
+from agent.engines.program.like_pm2 import LikePm2
 from agent.engines.program.notices import Notices
 from agent.engines.program.output import Output
 from agent.engines.program.tree import adopt_orphans, die_with_worker, kill_all, reap
@@ -56,6 +57,8 @@ class Process:
         self._tasks: list[asyncio.Task[None]] = []
         self._expected = False
         self._why = ""
+        self._like_pm2: LikePm2 | None = None
+        self._by_message = False
 
     @classmethod
     async def start(
@@ -66,8 +69,10 @@ class Process:
         ears: Ears,
         *,
         preloads: bool,
+        pm2: str = "no",
     ) -> "Process":
-        """EngineError where it cannot be started. `preloads`: a Node notices its library."""
+        """EngineError where it cannot be started. `preloads`: a Node notices its library. `pm2`: as
+        in its [[program]]."""
         adopt_orphans()
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         printed, out = os.pipe()
@@ -85,13 +90,15 @@ class Process:
         own = {**environment, "NOTIFY_SOCKET": notices.address, SOCKET: str(number)}
         if preloads:
             preload_into(own, number, str(Path(f"/proc/self/fd/{number}").readlink()))
+        like_pm2 = LikePm2() if pm2 != "no" else None
+        own |= like_pm2.environment if like_pm2 else {}
         try:
             process = await asyncio.create_subprocess_exec(
                 *command,
-                stdin=asyncio.subprocess.DEVNULL,
+                stdin=like_pm2.input if like_pm2 else asyncio.subprocess.DEVNULL,
                 stdout=out,
                 stderr=out,
-                pass_fds=(number,),
+                pass_fds=(number, like_pm2.number) if like_pm2 else (number,),
                 env=own,
                 cwd=folder,
                 process_group=0,
@@ -101,6 +108,8 @@ class Process:
             ours.close()
             os.close(printed)
             notices.close()
+            if like_pm2:
+                like_pm2.close()
             cause = error.strerror if isinstance(error, OSError) else str(error)
             if not Path(folder).is_dir():
                 cause = f"the folder that it runs in, {folder}, is not there"
@@ -111,6 +120,9 @@ class Process:
         ours.setblocking(False)
         reader, writer = await asyncio.open_connection(sock=ours, limit=LONGEST_LINE)
         run = cls(process, Conversation(writer, ears.event), notices)
+        if like_pm2:
+            like_pm2.begin()
+            run._like_pm2, run._by_message = like_pm2, pm2 == "message"
         heard.append(run)
         reading = ears.tasks.start(run._print(printed, ears.output), "output")
         run._tasks = [
@@ -125,14 +137,14 @@ class Process:
         return self._process.returncode is None
 
     async def stop(self, within: float, progress: Callable[[], None] = lambda: None) -> bool:
-        """Ask for its end, first by its own words, then by SIGTERM, and then kill it. False: it had
-        to be killed."""
+        """Ask for its end, first by its own words, then by SIGTERM or as pm2 does, and then kill
+        it. False: it had to be killed."""
         self._expected = True
         if self.speech.alive and self.speech.ready.done():
             with suppress(EngineError):
                 await self._while_waiting(self.speech.call("stop", within), progress)
         if self.runs:
-            self._signal(signal.SIGTERM)
+            self._ask_to_end()
             ended = await self._ends(within, progress)
         else:
             ended = True
@@ -161,13 +173,19 @@ class Process:
     async def end_stopped(self, why: str, within: float) -> None:
         """SIGTERM waits for one that is stopped, and is the first that it finds when it goes on."""
         self._why = why
-        self._signal(signal.SIGTERM)
+        self._ask_to_end()
         self._signal(signal.SIGCONT)
         if not await self._ends(within, lambda: None):
             self.end_with(why)
 
     def reap(self) -> None:
         reap(self.pid)
+
+    def _ask_to_end(self) -> None:
+        if self._like_pm2 is not None and self._by_message:
+            self._like_pm2.ask_to_end()
+        else:
+            self._signal(signal.SIGINT if self._like_pm2 is not None else signal.SIGTERM)
 
     def _signal(self, number: signal.Signals) -> None:
         with suppress(ProcessLookupError, PermissionError):
@@ -230,6 +248,8 @@ class Process:
         self.speech.end("it ended")
         with suppress(OSError, ValueError):
             self.notices.close()
+        if self._like_pm2 is not None:
+            self._like_pm2.close()
 
 
 def how_ended(status: int) -> str:

@@ -6,6 +6,7 @@ import os
 import shlex
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -92,11 +93,22 @@ def import_sessions(options: argparse.Namespace) -> int | None:
 def _of_pm2(options: argparse.Namespace) -> _Listed:
     listed = read_pm2(options.dump or "", os.environ)
     bots = _wanted(read_list(listed.raw, os.environ), getattr(options, "only", []))
+    for bot in bots:
+        _refuse_lost_folder(bot)
     pm2 = listed.command
     # pm2 ends it, and forgets it for the next boot, before ours may start: never both.
     return _Listed(
         SOURCE, listed.source, bots, lambda bot: f"{pm2} stop {_quoted(bot.name)} && {pm2} save"
     )
+
+
+def _refuse_lost_folder(bot: Bot) -> None:
+    """A bot may run on in a folder that was moved away, and never starts in it again."""
+    with suppress(PermissionError):
+        lost = [its.folder for its in bot.programs if its.folder and not Path(its.folder).is_dir()]
+        if lost:
+            bot.refused = f"the folder that it runs in, {lost[0]}, is not there"
+            bot.programs.clear()
 
 
 def _of_unit(options: argparse.Namespace) -> _Listed:
@@ -137,7 +149,11 @@ def _named(bots: Sequence[Bot], config: Config) -> set[str]:
     taken, new = set(declared), set()
     for bot in bots:
         for number, program in enumerate(bot.programs):
-            same = (its for its in declared.values() if replace(program, name=its.name) == its)
+            same = (
+                its
+                for its in declared.values()
+                if replace(program, name=its.name, pm2=its.pm2) == its
+            )
             if (known := next(same, None)) is not None:
                 bot.programs[number] = known
                 continue
@@ -233,6 +249,7 @@ def _tell(options: argparse.Namespace, listed: _Listed, ids: Mapping[str, str], 
                 "programs": [program.name for program in bot.programs],
                 "instances": instances,
                 "memory_limit": bot.memory_limit,
+                "taken_over": bot.taken,
                 "not_taken_over": bot.notes,
                 "refused": bot.refused,
                 "move": move,
@@ -240,6 +257,7 @@ def _tell(options: argparse.Namespace, listed: _Listed, ids: Mapping[str, str], 
         )
         made = f"{', '.join(instances)}, disabled" if instances else "not moved"
         lines += ["", f"{clean(bot.name)}: {made}"]
+        lines += [f"  taken over: {its}" for its in bot.taken]
         lines += [f"  not taken over: {note}" for note in bot.notes]
         lines += [f"  it does not move: {clean(bot.refused)}"] if bot.refused else []
         lines += [f"  {move}"] if move else []

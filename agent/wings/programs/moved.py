@@ -19,6 +19,8 @@ class Bot:
     programs: list[ProgramDeclaration] = field(default_factory=list)
     """Of each of its processes."""
     memory_limit: int = 0
+    taken: list[str] = field(default_factory=list)
+    """What only its own manager has as a rule, and it keeps here."""
     notes: list[str] = field(default_factory=list)
     """What has no counterpart here."""
     refused: str = ""
@@ -47,6 +49,7 @@ def as_row(program: ProgramDeclaration) -> dict[str, Any]:
         "folder": program.folder,
         "environment": list(program.environment),
         "environment_file": program.environment_file,
+        "pm2": program.pm2 if program.pm2 != plain.pm2 else None,
         "watchdog": program.watchdog,
         "stop": program.stop if program.stop != plain.stop else None,
     }

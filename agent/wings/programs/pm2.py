@@ -21,6 +21,9 @@ _SHELLS = re.compile(
 )
 """Variables of the shell that `pm2 start` was typed in, and pm2's own."""
 _USUAL = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_NUMBER = re.compile(r"\s*|[+-]?(\d|\.\d|Infinity)[\w.+-]*")
+"""What JavaScript may take for a number; pm2 takes it for an id."""
+_SIZE = re.compile(r"(\d{1,12})([KMG])")
 _PLAIN = re.compile(r"[\w./@:=, -]+", re.ASCII)
 """A script of package.json that needs no shell."""
 
@@ -36,13 +39,13 @@ def read_list(raw: bytes, shell: Mapping[str, str]) -> list[Bot]:
         many = names.count(name) > 1
         id = free_id(f"{name}-{len(bot.programs) + 1}" if many else name, taken)
         program = _program(row, id, shell, many=many)
-        if fault := _why_not(row, program):
+        if fault := _why_not(row, program) or _not_stopped_by(name):
             bot.refused = fault
             continue
         taken.add(id)
         if not bot.programs:
             bot.memory_limit = _bytes(row.get("max_memory_restart"))
-            bot.notes = list(_notes(row))
+            bot.taken, bot.notes = list(_taken(row)), list(_notes(row))
             if many:
                 bot.notes.append("its processes run in one folder: each needs a session of its own")
         bot.programs.append(program)
@@ -54,6 +57,13 @@ def _why_not(row: Mapping[str, Any], program: ProgramDeclaration) -> str:
     if not row.get("pm_exec_path"):
         return "pm2's list names no script of it"
     return next((f"its {key}: {cause}" for key, cause in find_faults(program)), "")
+
+
+def _not_stopped_by(name: str) -> str:
+    """`pm2 stop` takes some names for something else: for all bots, for an id, for an option."""
+    if name == "all" or name.startswith(("-", "/")) or _NUMBER.fullmatch(name):
+        return f"`pm2 stop {name}` would not stop it alone; give it another name with pm2 first"
+    return ""
 
 
 def _note_shared(bots: Sequence[Bot]) -> None:
@@ -112,12 +122,13 @@ def _program(
     if many and row.get(NUMBER) is not None:
         kept.append(f"{NUMBER}={row[NUMBER]}")
     stop = row.get("kill_timeout") or 0
-    longer = isinstance(stop, int) and 10_000 < stop <= 600_000
+    longer = isinstance(stop, int) and stop > 10_000 and not _longest(stop)
     return ProgramDeclaration(
         name=id,
         command=_command(row, path, folder),
         folder=folder,
         environment=tuple(kept),
+        pm2="message" if row.get("shutdown_with_message") is True else "signal",
         stop=stop / 1000 if longer else ProgramDeclaration().stop,
     )
 
@@ -155,6 +166,13 @@ def npm_script(script: str, arguments: list[str], folder: str) -> list[str]:
     return []
 
 
+def _taken(row: Mapping[str, Any]) -> Iterator[str]:
+    if row.get("wait_ready"):
+        yield "process.send('ready') (wait_ready): the log has it; its library tells of the session"
+    if row.get("shutdown_with_message"):
+        yield "it is asked to end by the message 'shutdown' (shutdown_with_message)"
+
+
 def _notes(row: Mapping[str, Any]) -> Iterator[str]:
     if when := row.get("cron_restart"):
         line = f"{plain_line(when)} wa-agent restart ID"
@@ -163,8 +181,10 @@ def _notes(row: Mapping[str, Any]) -> Iterator[str]:
         yield "restarts when its files change (watch)"
     if row.get("exec_mode") == "cluster_mode":
         yield "cluster mode: its processes share no port here"
-    if row.get("wait_ready"):
-        yield "process.send('ready') (wait_ready): its library tells when it is connected"
+    if row.get("max_memory_restart") and not _bytes(row.get("max_memory_restart")):
+        yield "its limit of memory (max_memory_restart): memory_limit is 32 MiB and more, in bytes"
+    if _longest(row.get("kill_timeout")):
+        yield "its time to end (kill_timeout): `stop` is 600 seconds at most"
     if row.get("autorestart") is False:
         yield "that it stays down when it ends (autorestart): here it is started again"
     if out := row.get("pm_out_log_path"):
@@ -183,5 +203,11 @@ def _words(value: object) -> list[str]:
     return [str(word) for word in value] if isinstance(value, list) else []
 
 
+def _longest(value: object) -> bool:
+    return isinstance(value, int) and value > 600_000
+
+
 def _bytes(value: object) -> int:
+    if isinstance(value, str) and (found := _SIZE.fullmatch(value)):
+        value = int(found[1]) << {"K": 10, "M": 20, "G": 30}[found[2]]
     return value if type(value) is int and value >= 32 << 20 else 0

@@ -119,6 +119,58 @@ async def test_eight_bots_of_a_real_pm2_move_in_and_nobody_scans(
     assert set((await pm2.states()).values()) == {"stopped"}
 
 
+WAITS = """
+const shown = (text) => require("node:fs").appendFileSync("told", text + "\\n");
+process.stdin.on("end", () => process.exit(3)).resume();
+process.on("message", (text) => {
+  shown(text);
+  if (text === "shutdown") process.exit(0);
+});
+process.on("SIGINT", () => { shown("SIGINT"); process.exit(0); });
+process.on("SIGTERM", () => { shown("SIGTERM"); process.exit(0); });
+process.send("ready");
+shown(`connected ${process.connected}`);
+"""
+
+
+@pytest.mark.parametrize("told", ["shutdown", "SIGINT"])
+async def test_a_bot_that_talks_with_pm2_finds_the_same_here(
+    make_agent: Callable[..., RunningAgent],
+    pm2: Pm2,
+    eventually: Eventually,
+    monkeypatch: pytest.MonkeyPatch,
+    told: str,
+) -> None:
+    """It waits for pm2's word to end, says that it is ready, and ends where its input does."""
+    by_message = told == "shutdown"
+    (folder := pm2.home.with_name("bot")).mkdir()
+    (script := folder / "bot.cjs").write_text(WAITS)
+    app = {"name": "shop", "script": str(script), "cwd": str(folder), "wait_ready": True}
+    await pm2.run({**app, "shutdown_with_message": by_message})
+    heard = folder / "told"
+    assert heard.read_text() == "connected true\n"
+    monkeypatch.setenv("PM2_HOME", str(pm2.home))
+    monkeypatch.setenv("PATH", pm2.environment["PATH"])
+    agent = make_agent()
+    await agent.start(PATIENT)
+    status, said = await cli(agent, "import", "pm2", "--config", agent.config)
+    assert (status, "taken over: process.send('ready')" in said) == (0, True), said
+    assert ("taken over: it is asked to end by the message" in said) == by_message
+    (move,) = [line.strip() for line in said.splitlines() if " stop " in line]
+    await typed(agent, pm2, move)
+    lines = ["connected true", told]
+    await eventually(lambda: heard.read_text().splitlines(), [*lines, "connected true"])
+
+    async def log() -> str:
+        return (await cli(agent, "logs", "shop"))[1]
+
+    await eventually(log, within=30)
+    assert 'says that it is ready (process.send("ready"))' in await log()
+    await agent.do("POST", "/api/instance/shop/stop")
+    await eventually(lambda: heard.read_text().splitlines(), [*lines, *lines])
+    assert "program_ended" not in await log()
+
+
 async def test_what_cannot_be_used_for_pm2_changes_nothing(
     make_agent: Callable[..., RunningAgent], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -155,6 +207,7 @@ async def test_an_odd_bot_keeps_no_other_from_moving(
     agent = make_agent()
     await agent.start()
     (folder := tmp_path / "bot").mkdir()
+    (tmp_path / "odd").mkdir()
     other = {"pm_exec_path": str(folder / "bot.js"), "exec_interpreter": "node", "env": {}}
     plain = {**other, "pm_cwd": str(folder)}
     rows = [
@@ -163,6 +216,11 @@ async def test_an_odd_bot_keeps_no_other_from_moving(
         {**plain, "name": "same"},
         {**other, "name": "relative", "pm_cwd": "srv/bot"},
         {"name": "scriptless"},
+        {**plain, "name": "all"},
+        {**plain, "name": "/.*/"},
+        {**plain, "name": "-rf"},
+        {**plain, "name": "1e0"},
+        {**plain, "name": "moved away", "pm_cwd": str(tmp_path / "gone")},
         {**other, "name": "last", "pm_cwd": str(tmp_path), "args": ["two\nlines"]},
         {**other, "name": EVIL, "pm_cwd": str(tmp_path / "odd")},
     ]
@@ -181,5 +239,10 @@ async def test_an_odd_bot_keeps_no_other_from_moving(
     assert "it does not move: its folder: it must be an absolute path" in said
     assert "names no script" in said
     assert said.count("it runs in one folder with ") == 2
+    for name in ("all", "/.*/", "-rf", "1e0"):
+        assert f"`pm2 stop {name}` would not stop it alone" in said
+    assert (
+        f"it does not move: the folder that it runs in, {tmp_path / 'gone'}, is not there" in said
+    )
     shown = (await agent.do("GET", "/api/instances"))["instances"]
     assert sorted(its["id"] for its in shown) == [ODD, "good", "last"]

@@ -43,7 +43,7 @@ def test_a_bot_moves_with_command_folder_and_its_own_variables(tmp_path: Path) -
         *(node, "--max-old-space-size=200", "/srv/shop/bot.js", "--shop", "1 2"),
     )
     assert (program.folder, program.environment) == ("/srv/shop", ('TOKEN=a "b"',))
-    assert (program.stop, bot.memory_limit) == (30.0, 314572800)
+    assert (program.stop, program.pm2, bot.memory_limit) == (30.0, "signal", 314572800)
 
 
 def test_names_processes_and_interpreters_of_all_kinds() -> None:
@@ -115,7 +115,6 @@ def test_what_has_no_counterpart_is_named() -> None:
         "cron_restart": "0 4 * * *",
         "watch": True,
         "autorestart": False,
-        "wait_ready": True,
         "pm_out_log_path": "/var/log/shop.log",
         "uid": "deploy",
         "exec_mode": "cluster_mode",
@@ -124,6 +123,12 @@ def test_what_has_no_counterpart_is_named() -> None:
     for name, value in changes.items():
         (bot,) = read_list(json.dumps([row(**{name: value})]).encode(), SHELL)
         assert len(bot.notes) == 1, name
+    (bot,) = read_list(json.dumps([row(kill_timeout=6_000_000)]).encode(), SHELL)
+    assert (bot.programs[0].stop, len(bot.notes)) == (10.0, 1)
+    (bot,) = read_list(json.dumps([row(max_memory_restart="300M")]).encode(), SHELL)
+    assert (bot.memory_limit, bot.notes) == (300 << 20, [])
+    (bot,) = read_list(json.dumps([row(wait_ready=True)]).encode(), SHELL)
+    assert (len(bot.taken), bot.notes) == (1, [])
 
 
 @pytest.mark.parametrize("raw", [b"", b"{}", b"[1]", b"\xff", b"[" * 100_000])
