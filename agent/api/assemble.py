@@ -11,13 +11,13 @@ from aiohttp import web
 
 from agent.api.app import build_app
 from agent.api.http.call import Parts
-from agent.api.http.certificate import FleetAddress
 from agent.api.http.connection import Connection, Entrance
 from agent.api.http.crowd import ConnectionLimits
 from agent.api.http.fleet_gate import FleetGate
 from agent.api.http.guard import host_name
 from agent.api.http.sockets import open_sockets, parse_listen
 from agent.api.server import PORT_AGAIN, Server
+from agent.config import FleetSection
 from agent.config.sections import ApiSection
 from agent.core.model import Category
 from agent.log import bound
@@ -38,7 +38,7 @@ async def serve(
     environ: MutableMapping[str, str] | None = None,
     listen: str = "",
     fleet: "FleetFace | None" = None,
-    fleet_address: FleetAddress | None = None,
+    fleet_address: FleetSection | None = None,
 ) -> Server:
     """Listen on systemd's sockets, and bind those that it did not pass.
 
@@ -98,7 +98,7 @@ async def serve(
     return server
 
 
-def _allowed_hosts(section: ApiSection, fleet: FleetAddress | None) -> frozenset[str]:
+def _allowed_hosts(section: ApiSection, fleet: FleetSection | None) -> frozenset[str]:
     names = set()
     if fleet is not None and fleet.listen:
         for_machines = fleet.reached_at.partition("://")[2]

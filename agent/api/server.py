@@ -9,10 +9,11 @@ from collections.abc import Callable
 from aiohttp import web
 
 from agent.api.http.call import Parts
-from agent.api.http.certificate import Certificate, FleetAddress
+from agent.api.http.certificate import Certificate
 from agent.api.http.connection import Connection, Entrance
 from agent.api.http.live import say_goodbye
 from agent.api.http.sockets import BACKLOG, Opened, bind_tcp, bind_unix, describe
+from agent.config import FleetSection
 from agent.core.model import Category
 from agent.errors import ConfigError, TryLater
 from agent.log import bound
@@ -52,7 +53,7 @@ class Server:
         self._entrance = entrance
         self._parts = parts
         self._own_socket = opened.own_socket
-        self._fleet: FleetAddress | None = None
+        self._fleet: FleetSection | None = None
         self._certificate: Certificate | None = None
         self.routes = opened.routes
         """The kernel's messages about routes, if systemd passed that socket."""
@@ -104,7 +105,7 @@ class Server:
             await self.listen(sock)
             log.warning("%s was deleted: the agent made it again", path)
 
-    async def listen_for_fleet(self, address: FleetAddress) -> None:
+    async def listen_for_fleet(self, address: FleetSection) -> None:
         """The further address at which other machines call this one, on the same application."""
         self._fleet = address
         try:

@@ -13,53 +13,11 @@ from agent.deliver.bus import EventBus
 from agent.metrics.exporter import Exporter
 from agent.metrics.text import Family
 from agent.store.database import Store
-from agent.supervise.messages.changes import MessageChanges
-from agent.supervise.messages.page import KeptState, MessagePage
+from agent.supervise.messages.kept_messages import KeptMessages
 from agent.supervise.supervisor import Supervisor
 from agent.wing import formats, wings
 
 Begin = Callable[[], Awaitable[object]]
-
-
-class MessageSource(Protocol):
-    """What arrived in the sessions: supervise/messages/kept_messages.py."""
-
-    @property
-    def ending(self) -> bool: ...
-
-    async def page(
-        self, id: InstanceId, after: int | None, *, limit: int = 100, wait: float = 0.0
-    ) -> MessagePage: ...
-
-    async def wait(self, id: InstanceId, seconds: float) -> None: ...
-
-    def follow(self) -> MessageChanges: ...
-
-    async def settled(self, consumer: str, id: InstanceId, cursor: int) -> None: ...
-
-    def consume(self, consumer: str, wants: Callable[[InstanceId], bool]) -> None: ...
-
-    def forget_consumer(self, consumer: str) -> None: ...
-
-    def sessions(self) -> list[InstanceId]: ...
-
-    def created_wall(self, id: InstanceId) -> float: ...
-
-    async def tell_settled(self, id: InstanceId) -> None: ...
-
-    def count_behind(self, id: InstanceId, cursor: int) -> int: ...
-
-    def position(self, id: InstanceId) -> tuple[int, int]: ...
-
-    def states(self) -> Mapping[InstanceId, KeptState]: ...
-
-    async def ask_state(self, id: InstanceId) -> None: ...
-
-    async def call(
-        self, id: InstanceId, do: str, args: Mapping[str, Any], seconds: float
-    ) -> Mapping[str, Any]: ...
-
-    async def save_highest(self) -> None: ...
 
 
 class OwnerMachines(Protocol):
@@ -80,7 +38,7 @@ class Around:
     config: Config
     store: Store
     bus: EventBus
-    messages: MessageSource
+    messages: KeptMessages
     supervisor: Supervisor
     exporter: Exporter
     in_force: Callable[[], Config]

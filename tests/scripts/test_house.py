@@ -80,7 +80,7 @@ DOORS = {
                            "supervise/supervisor"},
     "supervise/copies/archives.py": {"supervise/supervisor"},
     "supervise/copies/invitations.py": {"supervise/supervisor"},
-    "supervise/fleet": {"api/assemble", "api/http/call", "daemon/main", "daemon/parts"},
+    "supervise/fleet": {"api/assemble", "daemon/main", "daemon/parts"},
     "supervise/messages": {"daemon/wing_parts", "supervise/assemble", "supervise/passes/happenings",
                            "supervise/supervisor"},
     "supervise/**/packs*": {"supervise/assemble"},

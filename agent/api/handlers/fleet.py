@@ -3,7 +3,7 @@
 import time
 from typing import TYPE_CHECKING, Any
 
-from agent.api.http.call import Call, Json, OtherMachines
+from agent.api.http.call import Call, Json
 from agent.api.http.fields import BOOLEAN, INTEGER, STRING, Field
 from agent.api.present import show_instance
 from agent.core.event_json import wall_text
@@ -12,6 +12,7 @@ from agent.core.model import InstanceId
 from agent.errors import InvalidRequest, NotFound
 
 if TYPE_CHECKING:
+    from agent.api.fleet.door import FleetDoor
     from agent.fleet.coordinator import MachineRow
 
 FORGET = (Field("confirm", STRING, "the machine's name", required=True, most=64),)
@@ -28,7 +29,7 @@ PROMISE = (
 )
 
 
-def fleet_of(call: Call) -> OtherMachines:
+def fleet_of(call: Call) -> "FleetDoor":
     if call.parts.fleet is None:
         raise NotFound(
             "cannot find a fleet: this machine is alone; set database in [fleet] to join one",

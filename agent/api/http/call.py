@@ -17,8 +17,7 @@ from agent.api.http.fields import Field, read_body, read_query
 from agent.api.http.fleet_gate import FleetGate
 from agent.api.http.idempotency import IdempotentAnswers
 from agent.config.sections import ApiSection
-from agent.core.model import Instance, InstanceId
-from agent.core.view import InstanceView
+from agent.core.model import InstanceId
 from agent.deliver.bus import Subscription
 from agent.errors import TryLater, WaError
 from agent.metrics.exporter import Exporter
@@ -26,8 +25,7 @@ from agent.supervise.periodic.usage import UsageSampler
 from agent.supervise.supervisor import Supervisor
 
 if TYPE_CHECKING:
-    from agent.api.fleet.relay import Relay, Send
-    from agent.supervise.fleet.face import FleetFace
+    from agent.api.fleet.door import FleetDoor
 
 T = TypeVar("T")
 
@@ -59,7 +57,7 @@ class Parts:
     large: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(LARGE_AT_ONCE))
     """Held while a body longer than `body_limit` is in memory."""
     gate: FleetGate = field(default_factory=lambda: FleetGate(""))
-    fleet: "OtherMachines | None" = None
+    fleet: "FleetDoor | None" = None
     """The other machines of the fleet; None: this machine is alone."""
     listeners: dict[web.WebSocketResponse, "Listener"] = field(default_factory=dict)
     """The WebSockets that get events."""
@@ -256,35 +254,6 @@ class MessageOutbox(Protocol):
 
     def ended(self, id: InstanceId) -> Json:
         """How many of a session's messages ended how, since the agent's start."""
-
-
-class OtherMachines(Protocol):
-    """The requests that other machines of the fleet answer: `api/fleet/door.py`."""
-
-    @property
-    def face(self) -> "FleetFace": ...
-
-    async def elsewhere(
-        self, request: web.Request, route: Route, parts: Parts, caller: Caller
-    ) -> web.StreamResponse | None: ...
-
-    def moved(self, id: InstanceId, parts: Parts) -> WaError | None: ...
-
-    async def list(
-        self, call: Call, wanted: Callable[[Call, InstanceView], bool]
-    ) -> dict[str, Any]: ...
-
-    async def create(
-        self, call: Call, instance: Instance, body: Mapping[str, Any]
-    ) -> web.StreamResponse: ...
-
-    async def named(
-        self, call: Call, id: InstanceId, body: Mapping[str, Any]
-    ) -> web.StreamResponse | None: ...
-
-    def relay(self, call: Call, send: "Send") -> "Relay": ...
-
-    async def of_machine(self, call: Call) -> web.StreamResponse | None: ...
 
 
 def read_call(request: web.Request, route: Route, parts: Parts, caller: Caller) -> Call:

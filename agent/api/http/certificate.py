@@ -2,31 +2,13 @@
 
 import ssl
 from dataclasses import dataclass
-from typing import Protocol
 
+from agent.config import FleetSection
 from agent.core.model import Category
 from agent.errors import ConfigError
 from agent.log import bound
 
 log = bound(Category.API)
-
-
-class FleetAddress(Protocol):
-    """Where other machines call this one."""
-
-    @property
-    def listen(self) -> str: ...
-
-    @property
-    def reached_at(self) -> str:
-        """The URL that the others use."""
-
-    @property
-    def certificate(self) -> str:
-        """Path of the PEM; "" = plain HTTP."""
-
-    @property
-    def certificate_key(self) -> str: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +18,7 @@ class Certificate:
     context: ssl.SSLContext
 
     @classmethod
-    def of(cls, section: FleetAddress) -> "Certificate | None":
+    def of(cls, section: FleetSection) -> "Certificate | None":
         """None: this address is plain HTTP. ConfigError for files that fit nothing."""
         if not section.certificate:
             return None

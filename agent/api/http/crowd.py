@@ -10,7 +10,10 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Protocol
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from agent.api.http.connection import Connection
 
 
 class Stage(StrEnum):
@@ -26,13 +29,6 @@ class Stage(StrEnum):
     """Kept alive after an answer."""
     UNREAD = "unread"
     """Its client leaves an answer unread, and the buffer for it is full."""
-
-
-class Standing(Protocol):
-    """A connection that can be closed for another one."""
-
-    def give_way(self) -> None:
-        """Close at once: another one needs its room."""
 
 
 @dataclass(slots=True)
@@ -57,13 +53,13 @@ class ConnectionLimits:
     """And more again for clients with rights: no stranger takes these."""
     gave_way: int = 0
     refused: int = 0
-    _standing: dict[Stage, dict[Standing, str]] = field(
+    _standing: dict[Stage, dict["Connection", str]] = field(
         default_factory=lambda: {stage: {} for stage in Stage}
     )
     """The oldest first; each with its address."""
     _counted: Counter[tuple[Stage, str]] = field(default_factory=Counter)
 
-    def stand(self, connection: Standing, address: str, stage: Stage) -> None:
+    def stand(self, connection: "Connection", address: str, stage: Stage) -> None:
         self.leave(connection)
         self._standing[stage][connection] = address
         self._counted[stage, address] += 1
@@ -74,7 +70,7 @@ class ConnectionLimits:
         elif stage in (Stage.UNREAD, Stage.UNPROVEN):
             self._make_room(stage, address, self.unread_per_address, self.unread)
 
-    def leave(self, connection: Standing) -> None:
+    def leave(self, connection: "Connection") -> None:
         for stage, standing in self._standing.items():
             address = standing.pop(connection, None)
             if address is not None:
@@ -82,14 +78,14 @@ class ConnectionLimits:
                 if not self._counted[stage, address]:
                     del self._counted[stage, address]
 
-    def line_up(self, connection: Standing, address: str, *, needed: bool) -> bool:
+    def line_up(self, connection: "Connection", address: str, *, needed: bool) -> bool:
         """Let a stranger's request wait for its turn; False: too many wait already."""
         more = self.kept_free if needed else 0
         at_one, together = self.asked_per_address + more, self.asked + more
         return self._take(connection, address, Stage.ASKED, at_one, together)
 
     def admit(
-        self, connection: Standing, address: str, *, needed: bool, righted: bool = False
+        self, connection: "Connection", address: str, *, needed: bool, righted: bool = False
     ) -> bool:
         """Give its request a place; False: those that were admitted before it leave none."""
         more = self.kept_free if needed else 0
@@ -99,7 +95,7 @@ class ConnectionLimits:
         return self._take(connection, address, Stage.REQUEST, at_one, together)
 
     def _take(
-        self, connection: Standing, address: str, stage: Stage, at_one: int, together: int
+        self, connection: "Connection", address: str, stage: Stage, at_one: int, together: int
     ) -> bool:
         self.leave(connection)
         free = self._counted[stage, address] < at_one and len(self._standing[stage]) < together

@@ -6,7 +6,7 @@ brings its client's name and rights, which are checked here as they were there.
 
 import hmac
 import json
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
@@ -17,18 +17,10 @@ from agent.core.fleet.headers import CALLER, SCHEME
 from agent.core.model import InstanceId, parse_instance_id
 from agent.errors import Forbidden, InvalidRequest, Unauthorized, WaError
 
+if TYPE_CHECKING:
+    from agent.api.http.call import Route
+
 _LONGEST_NAME = 200
-
-
-class Gated(Protocol):
-    """A route."""
-
-    @property
-    def right(self) -> Right: ...
-    @property
-    def between_machines(self) -> bool: ...
-    @property
-    def forwarded(self) -> bool: ...
 
 
 class FleetGate:
@@ -37,7 +29,7 @@ class FleetGate:
         self._bearer = bearer.encode()
         self._wrong = WrongTries("the bearer of a machine")
 
-    def identify(self, request: web.Request, route: Gated) -> Caller | None:
+    def identify(self, request: web.Request, route: "Route") -> Caller | None:
         """The client of a forwarded request; None: another machine did not send this one."""
         shown = credentials(request)
         named = request.headers.getall(CALLER, [])

@@ -4,13 +4,16 @@ import asyncio
 import os
 import signal
 import time
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from agent.engines.sandbox.faults import Fault, Faults
 from agent.engines.sandbox.files import NAME
 from agent.errors import InvalidRequest
+
+if TYPE_CHECKING:
+    from agent.engines.sandbox.engine import SandboxEngine
 
 REPLY_FIRST = 0.05
 """Seconds in which a command that ends or blocks the worker can still be answered."""
@@ -24,31 +27,10 @@ _LOST_BY = {
 _CRYPTO = {"bad-mac": ("bad_mac", "Bad MAC"), "prekey": ("prekey_error", "Invalid PreKey ID")}
 
 
-class Session(Protocol):
-    """What a fault can do to the session it happens to."""
-
-    @property
-    def files(self) -> Path: ...
-
-    async def lose(self, reason: str, until_wall: float | None = None) -> None:
-        """The connection ends from outside."""
-
-    async def unpair(self) -> None:
-        """The phone removes this device."""
-
-    async def sync_again(self) -> None: ...
-
-    async def pair_again(self) -> None: ...
-
-    def happened(self, kind: str, **detail: Any) -> None: ...
-
-    def start(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]: ...
-
-
 class Drill:
     """The faults of one engine at work."""
 
-    def __init__(self, faults: Faults, session: Session) -> None:
+    def __init__(self, faults: Faults, session: "SandboxEngine") -> None:
         self._faults = faults
         self._session = session
         self._changed = asyncio.Event()

@@ -5,9 +5,10 @@ from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
 
 from agent.config import Config
 from agent.core.model import InstanceId
-from agent.daemon.wing_parts import Around, MessageSource
+from agent.daemon.wing_parts import Around
 from agent.deliver.media import MediaReaders
 from agent.metrics.text import Family
+from agent.supervise.messages.kept_messages import KeptMessages
 from agent.supervise.messages.page import KeptState
 from agent.wings.messages.metrics import copy_samples, message_samples
 from agent.wings.messages.readers import Readers
@@ -26,7 +27,7 @@ def open_part(around: Around) -> "MessagesPart":
 
 class MessagesPart:
     def __init__(
-        self, source: MessageSource, readers: Readers, bag: MessagesBag | None = None
+        self, source: KeptMessages, readers: Readers, bag: MessagesBag | None = None
     ) -> None:
         self.source = source
         self.readers = readers

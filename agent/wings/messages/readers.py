@@ -5,9 +5,8 @@ import json
 import time
 
 from agent.core.model import InstanceId
-from agent.daemon.wing_parts import MessageSource
 from agent.store.database import Store
-from agent.supervise.messages.kept_messages import READER
+from agent.supervise.messages.kept_messages import READER, KeptMessages
 from agent.wings.messages.spool.line import BEYOND
 
 _FACT = "messages_reader."
@@ -17,7 +16,7 @@ FORGOTTEN_AFTER = 7 * 86_400.0
 
 
 class Readers:
-    def __init__(self, store: Store, source: MessageSource) -> None:
+    def __init__(self, store: Store, source: KeptMessages) -> None:
         self._store = store
         self._source = source
         self._written_wall: dict[InstanceId, float] = {}

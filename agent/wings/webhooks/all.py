@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 from agent import VERSION
 from agent.config import Config
 from agent.core.model import Category, JournalEntry
-from agent.daemon.wing_parts import Around, EventFormat, MessageSource, open_format
+from agent.daemon.wing_parts import Around, EventFormat, open_format
 from agent.deliver.bus import EventBus
 from agent.errors import NotFound
 from agent.metrics.text import Family
 from agent.store.database import Store
+from agent.supervise.messages.kept_messages import KeptMessages
 from agent.wings.webhooks.deliveries import (
     Answer,
     DeadLetter,
@@ -69,7 +70,7 @@ class Webhooks:
         machine: str,
         version: str,
         pace: Pace | None = None,
-        source: MessageSource | None = None,
+        source: KeptMessages | None = None,
         open_form: Callable[[str], EventFormat] | None = None,
     ) -> None:
         """`source`: what arrives in sessions; None: no webhook gets any of it. `open_form`: another

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from agent.core.model import InstanceId
-from agent.daemon.wing_parts import MessageSource
 from agent.errors import StoreError, WaError
+from agent.supervise.messages.kept_messages import KeptMessages
 from agent.wings.messages.out.rows import Ack
 from agent.wings.messages.out.store import OutboxStore
 
@@ -48,7 +48,7 @@ class AckNotes:
 class KeptAcks:
     """Also those that came while no agent ran, or while a worker could not reach it."""
 
-    def __init__(self, messages: MessageSource) -> None:
+    def __init__(self, messages: KeptMessages) -> None:
         self._messages = messages
         self._cursors: dict[InstanceId, int] = {}
 

@@ -11,9 +11,9 @@ from typing import Any
 
 from agent.core.fleet.baggage import Journey, Packing
 from agent.core.model import InstanceId
-from agent.daemon.wing_parts import MessageSource
 from agent.errors import VaultError
 from agent.files import open_plain
+from agent.supervise.messages.kept_messages import KeptMessages
 from agent.vault.errors import explain
 from agent.wings.messages.readers import Readers
 from agent.wings.messages.spool.folder import LONGEST_STATE, STATE, State, parse_state
@@ -24,7 +24,7 @@ FOLDER, HEAD = "messages", "head"
 
 
 class MessagesBag:
-    def __init__(self, root: Path, source: MessageSource, readers: Readers) -> None:
+    def __init__(self, root: Path, source: KeptMessages, readers: Readers) -> None:
         self._root = root
         self._source = source
         self._readers = readers

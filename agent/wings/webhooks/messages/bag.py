@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 from agent.core.fleet.baggage import Journey, Packing
 from agent.core.model import InstanceId
-from agent.daemon.wing_parts import MessageSource
 from agent.errors import VaultError
 from agent.store.database import Store
+from agent.supervise.messages.kept_messages import KeptMessages
 
 if TYPE_CHECKING:
     from agent.wings.webhooks.messages.carrier import MessageCarrier
@@ -20,7 +20,7 @@ class CursorsBag:
     def __init__(
         self,
         store: Store,
-        source: MessageSource,
+        source: KeptMessages,
         carriers: Callable[[], Mapping[str, "MessageCarrier"]],
     ) -> None:
         self._store = store

@@ -9,8 +9,8 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from agent.core.model import InstanceId
-from agent.daemon.wing_parts import MessageSource
 from agent.errors import StoreError, WaError
+from agent.supervise.messages.kept_messages import KeptMessages
 from agent.wings.webhooks.courier import AFTER_FAULT
 from agent.wings.webhooks.deliveries import Answer, DeadLetter, Result
 from agent.wings.webhooks.messages.cursors import Letter, MessageCursors
@@ -31,7 +31,7 @@ SAVE_EVERY = 0.5
 class MessageCarrier:
     """`run` carries; the rest never waits."""
 
-    def __init__(self, webhook: Webhook, source: MessageSource) -> None:
+    def __init__(self, webhook: Webhook, source: KeptMessages) -> None:
         self._declared = webhook.declared
         self._store = webhook.store
         self._source = source

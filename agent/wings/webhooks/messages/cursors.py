@@ -9,8 +9,8 @@ from dataclasses import asdict
 from typing import Any
 
 from agent.core.model import InstanceId
-from agent.daemon.wing_parts import MessageSource
 from agent.store.database import Store
+from agent.supervise.messages.kept_messages import KeptMessages
 from agent.wings.webhooks.cursor import MOST_DEAD
 from agent.wings.webhooks.deliveries import DeadLetter
 
@@ -143,7 +143,7 @@ def _key(letter: DeadLetter) -> Letter:
     return InstanceId(letter.instance or ""), letter.cursor
 
 
-async def cursor_before(source: MessageSource, id: InstanceId, wall: float) -> int:
+async def cursor_before(source: KeptMessages, id: InstanceId, wall: float) -> int:
     """The cursor before the first record that was kept since then. Found by halves: a session may
     keep a hundred thousand."""
     page = await source.page(id, 0, limit=1)

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from agent.core.model import InstanceId
-from agent.daemon.wing_parts import MessageSource
 from agent.errors import NotFound, Refused, StoreError, WaError
 from agent.log import about
+from agent.supervise.messages.kept_messages import KeptMessages
 from agent.wings.webhooks.messages.chats import Chats
 from agent.wings.webhooks.messages.cursors import MessageCursors, cursor_before
 from agent.wings.webhooks.messages.gate import TargetGate
@@ -31,7 +31,7 @@ class Way:
     """What all sessions of one webhook share."""
 
     consumer: str
-    source: MessageSource
+    source: KeptMessages
     gate: TargetGate
     cursors: MessageCursors
     moved: asyncio.Event

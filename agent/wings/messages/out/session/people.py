@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from agent.core.model import InstanceId
-from agent.daemon.wing_parts import MessageSource
 from agent.errors import WaError
+from agent.supervise.messages.kept_messages import KeptMessages
 from agent.wings.messages.out.receiver import person_of
 from agent.wings.messages.out.session.ledger import Ledger
 from agent.wings.messages.out.session.pace import Moment
@@ -22,7 +22,7 @@ PAGE = 500
 class PeopleReader:
     def __init__(
         self,
-        messages: MessageSource,
+        messages: KeptMessages,
         rules: Callable[[], PaceSettings],
         moment: Callable[[], Moment],
     ) -> None:
