@@ -165,3 +165,56 @@ async def test_a_bot_of_an_earlier_worker_is_not_started_on_spoilt_files(bot: Bo
     await bot.linked()
     await bot.is_now("AUTH_FAILURE", "session_damaged")
     assert creds.read_bytes() == b""
+
+
+SECOND = "5511900000003"
+
+
+async def scan(bot: BotBench, store: str, account: str) -> None:
+    code = bot.session / f"{store}.qr"
+    await bot.until(lambda: code.exists() and bool(code.read_text()))
+    await asyncio.to_thread(bot.whatsapp.scan, code.read_text(), account)
+    await bot.until(lambda: bot.whatsapp.device(account).get("connected") is True)
+
+
+async def test_the_logout_of_one_account_of_a_bot_is_none_of_its_other(bot: BotBench) -> None:
+    bot.run_bot("two.mjs", "A", "B")
+    await bot.linked()
+    await scan(bot, "A", ACCOUNT)
+    await scan(bot, "B", SECOND)
+    await bot.is_now("CONNECTED")
+    told = bot.claims[-1].account
+    other = {ACCOUNT: SECOND, SECOND: ACCOUNT}[told]
+    bot.claims.clear()
+    await asyncio.to_thread(bot.whatsapp.trouble, told, "conflict", type="device_removed")
+    claim = await bot.is_now("CONNECTED")
+    assert (claim.account, claim.paired) == (other, True)
+    assert {its.reason for its in bot.claims} <= {"connection_lost", ""}
+    assert bot.whatsapp.device(other)["connected"] is True
+    assert await bot.stop() == 0
+
+
+async def test_a_second_account_that_waits_for_its_scan_says_nothing_of_the_first(
+    bot: BotBench,
+) -> None:
+    """Its code runs out, its socket closes, and the next one waits again."""
+    bot.run_bot("two.mjs", "A", environment=["LASTS=300"])
+    await bot.linked()
+    await scan(bot, "A", ACCOUNT)
+    await bot.is_now("CONNECTED")
+    assert await bot.stop() == 0
+    bot.claims.clear()
+    bot.run_bot("two.mjs", "A", "B", environment=["LASTS=300"])
+    link = await bot.linked()
+    await bot.is_now("CONNECTED")
+    bot.claims.clear()
+    code, codes = bot.session / "B.qr", set[str]()
+
+    def shown() -> int:
+        codes.update([code.read_text()] if code.exists() else [])
+        return len(codes)
+
+    await bot.until(lambda: shown() > 6, within=60)  # more than one socket has
+    assert (await link.call("probe", {"deep": True}))["detail"]["open"] is True
+    assert {its.status for its in bot.claims} <= {"CONNECTED"}
+    assert await bot.stop() == 0

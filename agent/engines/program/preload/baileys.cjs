@@ -1,6 +1,9 @@
 "use strict";
 // What a socket of Baileys tells by its events, and how it is asked.
 let current;
+/** Those whose connection has not ended: a program may have several accounts, each with a store. */
+const sockets = new Set();
+const LOGGED_OUT = 401;
 const FIRST_CODE = 60;
 const NEXT_CODE = 20;
 const CIPHERTEXT = 2;
@@ -9,21 +12,59 @@ const ACKS = ["error", "pending", "server", "delivered", "read", "played"];
 /** `wanted`: what of messages the agent wants, with the library's own parts; null: nothing. */
 function watch(socket, channel, wanted) {
   const seen = { socket, codes: 0, open: false, frameAt: 0 };
-  current = seen;
+  sockets.add(seen);
+  if (counts(seen)) current = seen;
   const tell = (event, more) => {
-    // A program that reconnects has a second socket: the newest counts.
     if (current === seen) channel.tell(event, more);
   };
   socket.ws?.on?.("message", () => (seen.frameAt = performance.now()));
-  on(socket, "connection.update", (update) => noteConnection(seen, update, tell));
+  on(socket, "connection.update", (update) => {
+    if (update.connection === "open" && current !== seen && !current.open) {
+      current = seen;
+      seen.serve();
+    }
+    if (!followsAnother(seen, update, channel)) noteConnection(seen, update, tell);
+  });
   on(socket, "messages.upsert", ({ messages }) => messages.forEach((its) => noteMessage(its, tell)));
   on(socket, "messages.update", (updates) => updates.forEach((its) => noteAck(its, tell)));
   on(socket, "message-receipt.update", (updates) => updates.forEach((its) => noteReceipt(its, tell)));
   const works = { look, stop, save: quiet, logout: () => current.socket.logout() };
-  if (!wanted) return channel.serve(works, { sends: [] });
-  const { Messages, SENDS } = require("./baileys_messages.cjs");
-  seen.messages = new Messages(socket, { ...wanted, channel }, () => current === seen && seen.open);
-  channel.serve({ ...works, ...seen.messages.works }, { sends: SENDS, repeats: true });
+  const more = { sends: [] };
+  if (wanted) {
+    const { Messages, SENDS } = require("./baileys_messages.cjs");
+    seen.messages = new Messages(socket, { ...wanted, channel }, () => current === seen && seen.open);
+    Object.assign(works, seen.messages.works);
+    Object.assign(more, { sends: SENDS, repeats: true });
+  }
+  seen.serve = () => channel.serve(works, more);
+  if (current === seen) seen.serve();
+}
+
+/** A program that reconnects has a second socket: the newest counts. One of another store does not, as
+ *  long as this one's is connected, or is paired and on its way while the new one waits for a scan. */
+function counts(seen) {
+  if (!current || storeOf(current) === storeOf(seen)) return true;
+  return !current.open && (isPaired(seen) || !isPaired(current) || !sockets.has(current));
+}
+
+const isPaired = ({ socket }) => Boolean(socket.authState?.creds?.me);
+
+/** Its keys' own mark: a program reads its store again for each socket. */
+const storeOf = ({ socket }) => Buffer.from(socket.authState?.creds?.noiseKey?.public ?? []).toString("base64");
+
+/** The logout of one account is none of another that the program has: that one counts from now on. */
+function followsAnother(seen, { connection, lastDisconnect }, channel) {
+  if (connection !== "close") return false;
+  sockets.delete(seen);
+  if (current !== seen || lastDisconnect?.error?.output?.statusCode !== LOGGED_OUT) return false;
+  const other = [...sockets].find((its) => isPaired(its) && storeOf(its) !== storeOf(seen));
+  if (!other) return false;
+  seen.open = false;
+  channel.tell("close", { reason: "connection_lost", raw: "one of several accounts of this program was logged out" });
+  current = other;
+  other.serve();
+  if (other.open) channel.tell("open", { account: accountOf(other.socket) });
+  return true;
 }
 
 function on(socket, event, hear) {
@@ -95,12 +136,13 @@ async function look({ ask, seconds }) {
   return { open: seen.open, frame_age: age };
 }
 
-/** The connection ends, what is under way is written, and the program hears nothing that it would answer. */
+/** The connections end, what is under way is written, and the program hears nothing that it would answer. */
 async function stop() {
-  const { socket, messages } = current;
-  socket.ev.removeAllListeners("connection.update");
-  await socket.end(undefined);
-  await messages?.settled();
+  for (const { socket, messages } of new Set([current, ...sockets])) {
+    socket.ev.removeAllListeners("connection.update");
+    await socket.end(undefined);
+    await messages?.settled();
+  }
   await quiet();
 }
 

@@ -28,15 +28,23 @@ function note(lib, channel, wants) {
 }
 
 const watched = new WeakSet();
+/** A program may have several accounts, each with a client and a store. */
+const clients = new Set();
+const storeOf = ({ authStrategy: its }) => JSON.stringify([its?.constructor?.name, its?.dataPath, its?.clientId]);
 
 function watch(client, channel, wanted) {
   const seen = { client, codes: 0, open: false, provedAt: 0 };
-  current = seen;
-  const works = { look, stop: () => current.client.destroy(), logout: () => current.client.logout() };
+  clients.add(client);
+  // A client of another store does not count, as long as this one is connected.
+  if (!current?.open || storeOf(current.client) === storeOf(client)) current = seen;
+  const works = { look, stop, logout: () => current.client.logout() };
   const { Messages, EVENTS, SENDS } = wanted ? require("./wwebjs_messages.cjs") : { EVENTS: [] };
   if (wanted) seen.messages = new Messages(client, wanted, () => current === seen && seen.open);
-  channel.serve({ ...works, ...seen.messages?.works }, wanted ? { sends: SENDS } : {});
-  channel.tell("connecting", {});
+  seen.serve = () => channel.serve({ ...works, ...seen.messages?.works }, wanted ? { sends: SENDS } : {});
+  if (current === seen) {
+    seen.serve();
+    channel.tell("connecting", {});
+  }
   if (watched.has(client)) {
     seenOf.set(client, seen);
     return;
@@ -61,10 +69,12 @@ function watch(client, channel, wanted) {
     channel.tell("paired", {});
   });
   on("auth_failure", (now) => close(now, channel, { reason: "bad_session" }));
-  on("ready", (now) => {
-    now.open = true;
-    now.provedAt = performance.now();
-    channel.tell("open", { account: String(client.info?.wid?.user ?? "") });
+  on("ready", () => channel.tell("open", { account: accountOf(client) }));
+  client.prependListener("ready", () => {
+    const now = Object.assign(seenOf.get(client), { open: true, provedAt: performance.now() });
+    if (current === now || current.open) return;
+    current = now;
+    now.serve();
   });
   on("change_state", (now, state) => {
     if (REFUSED[state]) close(now, channel, { reason: REFUSED[state], raw: String(state) });
@@ -72,6 +82,7 @@ function watch(client, channel, wanted) {
   on("disconnected", (now, why) =>
     close(now, channel, { reason: ENDS[why] ?? REFUSED[why] ?? "connection_lost", raw: String(why).slice(0, 60) }),
   );
+  client.prependListener("disconnected", (why) => noteEnd(seenOf.get(client), why, channel));
   on("message_create", (_now, message) =>
     channel.tell("message", {
       direction: message.fromMe ? "out" : "in",
@@ -84,6 +95,24 @@ function watch(client, channel, wanted) {
 }
 
 const seenOf = new WeakMap();
+
+/** The logout of one account is none of another that is connected: that one counts from now on. */
+function noteEnd(now, why, channel) {
+  now.open = false;
+  if (now !== current || ENDS[why] !== "logout") return;
+  const other = [...clients].map((its) => seenOf.get(its)).find((its) => its.open);
+  if (!other) return;
+  channel.tell("close", { reason: "connection_lost", raw: "one of several accounts of this program was logged out" });
+  current = other;
+  other.serve();
+  channel.tell("open", { account: accountOf(other.client) });
+}
+
+const accountOf = (client) => String(client.info?.wid?.user ?? "");
+
+async function stop() {
+  await Promise.all([...clients].map((client) => client.destroy()));
+}
 
 function close(now, channel, why) {
   now.open = false;
