@@ -20,6 +20,12 @@ class Devices:
         self._facts = facts
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         """By device: two copies are compared one after the other."""
+        self._looked: dict[InstanceId, str] = {}
+        """The run in which each was looked at while it was connected."""
+        self._connected: dict[str, InstanceId] = {}
+        """By device, who was connected last."""
+        self._copies: dict[InstanceId, InstanceId] = {}
+        """Who must stop, for the sake of whom."""
 
     @asynccontextmanager
     async def alone(
@@ -42,7 +48,7 @@ class Devices:
             yield
             return
         async with self._locks.setdefault(linked.device, asyncio.Lock()):
-            if twin := await self._twin_of(id, engine, linked, running=not arrives):
+            if twin := await self._twin_of(id, linked, running=not arrives):
                 raise Refused(
                     f"cannot {doing}: instance {twin} is the same linked device, and two programs"
                     " with one device end each other's connections;"
@@ -50,6 +56,36 @@ class Devices:
                     code="same_device",
                 )
             yield
+
+    def forget(self, id: InstanceId) -> None:
+        self._looked.pop(id, None)
+        self._copies.pop(id, None)
+
+    async def look_for_twin(self, facts: Facts) -> None:
+        """Once for each run, when it is connected. A device is known for sure only then: a bot may
+        keep its session where the agent cannot look. Of two the one that was made later is the
+        copy."""
+        if self._looked.get(facts.id) == facts.unit.run:
+            return
+        self._looked[facts.id] = facts.unit.run
+        if not (device := (await self._linked(facts)).device):
+            return
+        twin = self._facts.get(self._connected.get(device, facts.id))
+        self._connected[device] = facts.id
+        if twin is None or twin is facts or not twin.unit.runs:
+            return
+        if (await self._linked(twin)).device == device:
+            elder, copy = sorted((facts, twin), key=lambda its: its.instance.created_wall)
+            self._copies[copy.id] = elder.id
+
+    def elder_of(self, id: InstanceId) -> InstanceId | None:
+        """The other session that runs as the same device, for whom this one must stop."""
+        elder = self._copies.pop(id, None)
+        return elder if elder in self._facts else None
+
+    async def _linked(self, facts: Facts) -> Linked:
+        engine = facts.instance.engine
+        return await asyncio.to_thread(read_linked, self._root, facts.id, engine)
 
     async def whose(self, id: InstanceId, engine: str) -> InstanceId | None:
         """The other instance that was linked to the account of the files in this one's folder."""
@@ -60,18 +96,15 @@ class Devices:
                 return facts.id
         return None
 
-    async def _twin_of(
-        self, id: InstanceId, engine: str, linked: Linked, *, running: bool
-    ) -> InstanceId | None:
+    async def _twin_of(self, id: InstanceId, linked: Linked, *, running: bool) -> InstanceId | None:
         for facts in list(self._facts.values()):
             instance, account = facts.instance, facts.record.account
-            if instance.id == id or instance.engine != engine or not facts.record.paired:
+            if instance.id == id or instance.backend or not facts.record.paired:
                 continue
             if running and not (instance.enabled or facts.unit.runs):
                 continue
             if account and linked.account and account != linked.account:
                 continue
-            other = await asyncio.to_thread(read_linked, self._root, instance.id, engine)
-            if other.device == linked.device:
+            if (await self._linked(facts)).device == linked.device:
                 return instance.id
         return None

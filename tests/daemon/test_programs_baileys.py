@@ -1,11 +1,14 @@
 """A plain Baileys bot under a whole agent: its pairing is copied, and comes back from the copy."""
 
 import asyncio
+import json
 import shutil
 from collections.abc import Callable
+from pathlib import Path
 
 from tests.conftest import Eventually
 from tests.daemon.conftest import PATIENT, RunningAgent
+from tests.daemon.test_vault import cli
 from tests.engines.baileys.conftest import ACCOUNT, whatsapp
 from tests.standin.baileys.run import HERE, WhatsApp
 
@@ -54,3 +57,49 @@ async def test_damaged_credentials_of_a_bot_come_back_from_a_copy_without_a_scan
     await agent.do("POST", "/api/instance/shop/start")
     await eventually(lambda: agent.status("shop"), "CONNECTED", within=60)
     assert len(whatsapp.devices()) == 1
+
+
+async def test_a_copy_of_a_bots_own_folder_does_not_run_beside_it(
+    make_agent: Callable[..., RunningAgent],
+    whatsapp: WhatsApp,
+    eventually: Eventually,
+    tmp_path: Path,
+) -> None:
+    """The bots keep their session where the agent does not look."""
+    bot, node = HERE / "bots" / "plain.mjs", shutil.which("node")
+    tables = ""
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+        table = PROGRAM.replace("shopbot", name) + f'folder = "{tmp_path / name}"\n'
+        tables += table.format(node=node, bot=bot, url=whatsapp.socket)
+    agent = make_agent(tables)
+    await agent.start(PATIENT | SLOWER)
+
+    async def create(name: str) -> None:
+        body = {"id": name, "engine": "program", "settings": {"program": name}}
+        await agent.do("POST", "/api/instance", body)
+
+    await create("first")
+    await eventually(lambda: agent.status("first"), "QR_REQUIRED", within=60)
+    code = await agent.do("GET", "/api/instance/first/qr")
+    await asyncio.to_thread(whatsapp.scan, code["qr"], ACCOUNT)
+    await eventually(lambda: agent.status("first"), "CONNECTED", within=60)
+    store = tmp_path / "first" / "auth_info_baileys"
+    await agent.do("POST", "/api/instance/first/stop")
+    await eventually(lambda: agent.pid("first"), 0, within=40)
+    status, said = await cli(agent, "import", store, "imported", "--stopped", "--json")
+    assert (status, json.loads(said)["error"]) == (4, "same_device"), said
+
+    shutil.copytree(store, tmp_path / "second" / "auth_info_baileys")
+    await agent.do("POST", "/api/instance/first/start")
+    await eventually(lambda: agent.status("first"), "CONNECTED", within=60)
+    await create("second")
+    await eventually(lambda: kinds_have(agent, "second", "same_device"), within=90)
+    await eventually(lambda: agent.pid("second"), 0, within=40)
+    await eventually(lambda: agent.status("first"), "CONNECTED", within=120)
+    refused, answer = await agent.ask("POST", "/api/instance/second/start")
+    assert (refused, answer["error"]) == (409, "same_device"), answer
+
+
+async def kinds_have(agent: RunningAgent, id: str, kind: str) -> bool:
+    return kind in {its for its, _ in await agent.story(id)}

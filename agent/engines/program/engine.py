@@ -152,16 +152,17 @@ class ProgramEngine:
         if event.get("event") == "session":
             self._session = text(event.get("path"), 4096)
             return
-        before = self._state.claim
+        before = self._state.claim, self._state.device
         self._state.hear(event)
         claim = self._state.claim
         self._paired = (self._paired or claim.paired) and claim.reason != "logout"
         if claim.reason == "conflict":
             self._ousted = True
             self._tasks.start(self._end_ousted(), "end the ousted")
-        if claim.paired and (claim.account, True) != (before.account, before.paired):
+        if claim.paired and not self._state.same_pairing(*before):
             declared = self._program.session if self._program is not None else ""
-            write_note(self._folder, claim.account, declared or self._session)
+            place = declared or self._session
+            write_note(self._folder, claim.account, place, self._state.device)
 
     async def _end_ousted(self) -> None:
         """One that went on would throw the other client out in turn, without an end."""

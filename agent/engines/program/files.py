@@ -11,7 +11,13 @@ from agent.engines.baileys.creds import CREDS
 from agent.engines.baileys.files import RULES as BAILEYS
 from agent.engines.baileys.files import read_json, read_key_file
 from agent.engines.files import FileRules, FilesReport, Linked, SessionFolder
-from agent.engines.program.note import NOTE, lies_elsewhere, outside_place, session_place
+from agent.engines.program.note import (
+    NOTE,
+    lies_elsewhere,
+    outside_place,
+    session_place,
+    told_device,
+)
 from agent.engines.web.files import MADE_BY_BROWSER, check_profile, has_pairing
 from agent.errors import EngineError, VaultError
 
@@ -156,7 +162,9 @@ def lacks(names: Collection[str]) -> str:
 
 def linked(folder: SessionFolder) -> Linked:
     stores = stores_in(folder)
-    return BAILEYS.linked(stores[0]) if len(stores) == 1 else Linked()
+    if len(stores) == 1:
+        return BAILEYS.linked(stores[0])
+    return told_device(folder.read(NOTE))
 
 
 def check_login(folder: Path, account: str) -> None:

@@ -64,6 +64,8 @@ class ProgramState:
 
     def __init__(self, reporter: Reporter) -> None:
         self.claim = Claim(Status.INITIALIZING, phase="process", pairing_unknown=True)
+        self.device = ""
+        """As `Linked` has it; "" = its library told none."""
         self.told = False
         """Whether the program that runs tells of its session."""
         self._reporter = reporter
@@ -187,8 +189,13 @@ class ProgramState:
         self.claim = replace(self.claim, version=version if _VERSION.fullmatch(version) else "")
         self.change(Status.CONNECTED)
 
+    def same_pairing(self, claim: Claim, device: str) -> bool:
+        now = self.claim
+        return (now.account, now.paired, self.device) == (claim.account, claim.paired, device)
+
     def _note_account(self, event: Mapping[str, Any]) -> None:
         account = text(event.get("account"), 40)
+        self.device = text(event.get("device"), 64) or self.device
         self.claim = replace(self.claim, paired=True, account=account or self.claim.account)
 
     def _on_close(self, event: Mapping[str, Any]) -> None:

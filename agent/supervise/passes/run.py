@@ -33,6 +33,7 @@ from agent.supervise.passes.observation import observation_of
 from agent.supervise.passes.observe import Observer, observe
 from agent.supervise.passes.record import Recorder, note_restarts
 from agent.supervise.passes.repair import Ladder, Step
+from agent.supervise.passes.twins import stop_copy
 from agent.supervise.passes.wait_reasons import WaitReasons
 from agent.supervise.registry import Registry
 from agent.supervise.settings import Settings
@@ -97,6 +98,7 @@ class Passes:
         if known:
             entries += note_restarts(facts, unit_before, facts.unit)
         root = self.executor.session_root
+        entries += await stop_copy(facts, self.observer.devices, self.observer.host.boot_id())
         if sentence := await save_from_worker(facts, self.executor.host, root):
             entries.append(entry(facts, "folder_saved", sentence, Category.RECOVERY))
         return entries

@@ -1,5 +1,6 @@
 "use strict";
 // What a socket of Baileys tells by its events, and how it is asked.
+const { createHash } = require("node:crypto");
 let current;
 /** Those whose connection has not ended: a program may have several accounts, each with a store. */
 const sockets = new Set();
@@ -81,11 +82,11 @@ function noteConnection(seen, update, tell) {
   const { connection, qr, isNewLogin, lastDisconnect } = update;
   if (connection === "connecting") tell("connecting", {});
   if (qr) tell("qr", { qr, expires: seen.codes++ ? NEXT_CODE : FIRST_CODE });
-  if (isNewLogin) tell("paired", { account: accountOf(seen.socket) });
+  if (isNewLogin) tell("paired", whoIs(seen.socket));
   if (connection === "open") {
     seen.open = true;
     seen.frameAt = performance.now();
-    tell("open", { account: accountOf(seen.socket) });
+    tell("open", whoIs(seen.socket));
   }
   if (connection === "close") {
     seen.open = false;
@@ -93,6 +94,14 @@ function noteConnection(seen, update, tell) {
     const raw = String(error?.message ?? "").slice(0, 120);
     tell("close", { code: error?.output?.statusCode, raw });
   }
+}
+
+/** Its account, and a word that is the same for each copy of its keys and for nothing else. */
+function whoIs(socket) {
+  const noise = socket.authState?.creds?.noiseKey?.private;
+  const text = noise && Buffer.from(noise.data ?? noise).toString("base64");
+  const device = text && createHash("sha256").update(text).digest("hex");
+  return { account: accountOf(socket), device };
 }
 
 const accountOf = (socket) => String(socket.user?.id ?? socket.authState?.creds?.me?.id ?? "").split(/[:@]/)[0];
