@@ -56,6 +56,8 @@ class Bed:
     """
     port: int = 0
     """Where the agent inside listens, on the loopback that the outside shares."""
+    agent_rests: bool = False
+    """Stopped by the tests; the next one that wants it starts it."""
     console: Path = field(default_factory=Path)
     groups: list[Path] = field(default_factory=list)
     """Its control groups, as the outside sees them."""

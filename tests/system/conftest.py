@@ -67,9 +67,14 @@ def machine() -> Iterator[Bed]:
 
 
 @pytest.fixture
-def bed(machine: Bed) -> Bed:
+def bed(machine: Bed, request: pytest.FixtureRequest) -> Bed:
     if not machine.init:
         machine.boot()
+    if machine.agent_rests and "standin" not in request.fixturenames:
+        machine.agent_rests = False
+        machine.run("systemctl", "daemon-reload")
+        machine.run("systemctl", "reset-failed")
+        machine.run("systemctl", "start", "wa-agent.socket", "wa-agent.service")
     return machine
 
 
@@ -77,11 +82,13 @@ def bed(machine: Bed) -> Bed:
 def standin(bed: Bed) -> Iterator[Callable[..., None]]:
     """Make the units of these workers run the stand-in worker; undone afterwards.
 
-    The agent is stopped meanwhile: these tests look at the units without it.
+    The agent is stopped, and rests until a test does without the stand-in: these look at the
+    units without it, and to start it for each of them takes longer than most of them.
     """
     made: list[Path] = []
     ours = ("wa-instance@*.service", "wa-backend@*.service", "wa-pack@*.service")
     bed.run("systemctl", "stop", "wa-agent.service", within=120)
+    bed.agent_rests = True
     bed.try_run("systemctl", "stop", *ours, within=120)
     bed.run("systemctl", "reset-failed")
     # Those that are active, have a job or failed. What is inactive may stay loaded.
@@ -102,6 +109,3 @@ def standin(bed: Bed) -> Iterator[Callable[..., None]]:
     bed.try_run("systemctl", "stop", *ours, within=120)
     for folder in made:
         shutil.rmtree(folder, ignore_errors=True)
-    bed.run("systemctl", "daemon-reload")
-    bed.try_run("systemctl", "reset-failed")
-    bed.run("systemctl", "start", "wa-agent.socket", "wa-agent.service")
