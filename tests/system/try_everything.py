@@ -2,7 +2,8 @@
 
 argv: the unit; how the calls are named of which one that is granted is enough, by default none.
 stdout: JSON object, call → "ok" or the error's name. Every property that any of
-the interfaces shows is set in every way, with a text of several lines where it takes a text.
+the interfaces shows is set in every way, with a text of several lines where it takes a text. A rule
+does not see whether that is to last over a boot: only on the loaded unit is it tried both ways.
 """
 
 import asyncio
@@ -95,41 +96,37 @@ class Asker:
                     values = body(signature, *texts)
                     await self.ask(name, path, interface.name, method.name, signature, values)
 
-    async def every_property(self, path: str, target: str, *, by_manager: bool) -> None:
-        """Each property that the object at `path` shows, set on the unit `target`."""
-        node = await self.bus.introspect(SYSTEMD, path)
-        for interface in node.interfaces:
-            for one in interface.properties:
-                value = Variant(one.signature, body(one.signature)[0])
-                for runtime in (True, False):
-                    given = [runtime, [[one.name, value]]]
-                    name = f"{target}: {one.name} runtime={runtime}"
-                    if by_manager:
-                        await self.ask(
-                            f"SetUnitProperties {name}",
-                            MANAGER,
-                            f"{SYSTEMD}.Manager",
-                            "SetUnitProperties",
-                            "sba(sv)",
-                            [target, *given],
-                        )
-                    else:
-                        await self.ask(
-                            f"SetProperties {name}",
-                            path,
-                            f"{SYSTEMD}.Unit",
-                            "SetProperties",
-                            "ba(sv)",
-                            given,
-                        )
+    async def every_property(self, path: str, target: str, *runtimes: bool) -> None:
+        """By the Manager: each property that the object at `path` shows, set on the unit
+        `target`."""
+        for _, one, value in await self._properties(path):
+            for runtime in runtimes or (True, False):
                 await self.ask(
-                    f"Properties.Set {interface.name}.{one.name}",
-                    path,
-                    "org.freedesktop.DBus.Properties",
-                    "Set",
-                    "ssv",
-                    [interface.name, one.name, value],
+                    f"SetUnitProperties {target}: {one} runtime={runtime}",
+                    MANAGER,
+                    f"{SYSTEMD}.Manager",
+                    "SetUnitProperties",
+                    "sba(sv)",
+                    [target, runtime, [[one, value]]],
                 )
+
+    async def every_property_of(self, path: str) -> None:
+        """By the object at `path` itself, as D-Bus and as systemd have it."""
+        for interface, one, value in await self._properties(path):
+            name = f"Properties.Set {interface}.{one}"
+            given = [interface, one, value]
+            await self.ask(name, path, "org.freedesktop.DBus.Properties", "Set", "ssv", given)
+            if path != MANAGER:
+                name, given = f"SetProperties {path}: {one}", [True, [[one, value]]]
+                await self.ask(name, path, f"{SYSTEMD}.Unit", "SetProperties", "ba(sv)", given)
+
+    async def _properties(self, path: str) -> list[tuple[str, str, Variant]]:
+        node = await self.bus.introspect(SYSTEMD, path)
+        return [
+            (interface.name, one.name, Variant(one.signature, body(one.signature)[0]))
+            for interface in node.interfaces
+            for one in interface.properties
+        ]
 
 
 async def main(unit: str, enough: str = "") -> None:
@@ -155,10 +152,11 @@ async def ask_all(bus: MessageBus, asker: Asker, unit: str) -> None:
     assert reply is not None
     assert reply.message_type is not MessageType.ERROR, reply.body
     path = reply.body[0]
-    await asker.every_property(path, unit, by_manager=True)
-    await asker.every_property(path, unit.replace("@", "@fresh"), by_manager=True)
-    await asker.every_property(path, unit, by_manager=False)
-    await asker.every_property(MANAGER, unit, by_manager=True)
+    await asker.every_property(path, unit)
+    await asker.every_property(path, unit.replace("@", "@fresh"), False)
+    await asker.every_property(MANAGER, unit, True)
+    await asker.every_property_of(path)
+    await asker.every_property_of(MANAGER)
     granted = frozenset({"StartUnit", "StopUnit", "RestartUnit", "ResetFailedUnit"})
     # Of these no rule can tell the flags or the mode: they are start, stop and restart too.
     granted |= {"StartUnitWithFlags", "StartUnitReplace", "EnqueueUnitJob"}
