@@ -1,6 +1,5 @@
 """Facts for the tests of the core: an instance that is well, and what differs from it."""
 
-from dataclasses import replace
 from typing import Any
 
 from hypothesis import strategies as st
@@ -44,21 +43,23 @@ def said(
     return ClaimFact(Claim(status, **claim), at=NOW, since=NOW - ago, phase_since=NOW - ago)
 
 
+_WELL: dict[str, Any] = {
+    "instance": Instance(InstanceId("sales"), "sandbox", True),
+    "desired": ON,
+    "record": PAIRED,
+    "unit": unit(),
+    "at": NOW,
+    "at_wall": WALL,
+    "linked_since": NOW - 999,
+    "claim": said(),
+    "probe": ProbeFact(True, NOW - 5, 0.1),
+    "files": SessionFiles.WHOLE,
+}
+
+
 def seen(**changes: Any) -> Observation:
     """A paired, enabled instance that is connected and answers, but for `changes`."""
-    well = Observation(
-        instance=Instance(InstanceId("sales"), "sandbox", True),
-        desired=ON,
-        record=PAIRED,
-        unit=unit(),
-        at=NOW,
-        at_wall=WALL,
-        linked_since=NOW - 999,
-        claim=said(),
-        probe=ProbeFact(True, NOW - 5, 0.1),
-        files=SessionFiles.WHOLE,
-    )
-    return replace(well, **changes)
+    return Observation(**{**_WELL, **changes})
 
 
 def without_worker(state: UnitState = UnitState.INACTIVE, **changes: Any) -> Observation:

@@ -22,7 +22,7 @@ from tests.daemon.conftest import SETTINGS, RunningAgent
 from tests.hostile.botting import acts
 from tests.hostile.botting.acts import Step
 
-CASES = 6
+CASES = 4
 BOT = Path(__file__).parent / "botting" / "bot.py"
 PATIENCE, PLAYS, SENDS = 40.0, 5.0, 3.0
 SECRET, TEXT, RECEIVER = "token-of-a-hostile-bot", "words of a hostile case", "4917099887766"

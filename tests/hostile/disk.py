@@ -18,7 +18,7 @@ from typing import Any
 from tests.hostile.filling.oracle import Disk
 from tests.standin.failing_operations import KILL, FailingOperations, Fault
 
-CASES = 30
+CASES = 10
 TOP = Path(__file__).parents[2]
 KEEPERS = ("spool", "media", "outbox")
 ERRORS = (errno.ENOSPC, errno.EIO, errno.EROFS, KILL)

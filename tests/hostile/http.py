@@ -27,7 +27,7 @@ from tests.standin.clients.desks import IMPOSTORS, Desk, hand_over, impostor
 from tests.standin.clients.rude import CLIENTS, LISTENERS, Door, Step, bearers, upgrade
 from tests.standin.clients.with_rights import BESIDE_LISTENERS, served
 
-CASES = 5
+CASES = 3
 PATIENCE = 60.0
 MOST_LINES = 30
 """Of the log, for one case: fewer than a flood has clients."""

@@ -23,7 +23,7 @@ from tests.daemon.conftest import PATIENT, SETTINGS, RunningAgent
 from tests.hostile.flowing.whatsapp import WhatsApp
 from tests.hostile.operating.processes import type_command
 
-CASES = 2
+CASES = 1
 ID, PATH = "shop", "/api/instance/shop"
 BOT = Path(__file__).parent / "flowing" / "bot.py"
 PATIENCE, EVERY, STEPS = 60.0, 0.1, 5

@@ -1,11 +1,11 @@
 """Each operation of what keeps messages fails once, and it is killed at each."""
 
 import errno
-from pathlib import Path
 
 import pytest
 
 from tests.hostile import disk
+from tests.in_memory import folder_in_memory
 from tests.standin.failing_operations import KILL
 
 OPS = [
@@ -25,8 +25,10 @@ LEAST = {"spool": 25, "media": 30, "outbox": 30}
 )
 @pytest.mark.parametrize("what", disk.KEEPERS)
 async def test_whichever_operation_fails_nothing_is_lost_or_doubled_and_it_goes_on(
-    tmp_path: Path, what: str, error: int, many: int
+    what: str, error: int, many: int
 ) -> None:
-    async with disk.world(tmp_path) as world:
-        ops = OPS[:6] if what == "outbox" else OPS  # each of them is some operations of SQLite
-        assert await disk.sweep(world, what, ops, error, many) >= LEAST[what]
+    # The operations fail in the program that calls them, whatever is below.
+    with folder_in_memory() as folder:
+        async with disk.world(folder) as world:
+            ops = OPS[:6] if what == "outbox" else OPS  # each of them is some operations of SQLite
+            assert await disk.sweep(world, what, ops, error, many) >= LEAST[what]

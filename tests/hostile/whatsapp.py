@@ -26,7 +26,7 @@ from tests.hostile.connecting.scanning import scan
 from tests.lacking import lacks
 from tests.standin.baileys.run import WhatsApp, call, why_not
 
-CASES = 2
+CASES = 1
 FOLLOWS = 0.7
 """Seconds in which the session shows what it makes of it; nothing is wrong where it shows less."""
 IDENTITY = ("noiseKey", "signedIdentityKey", "registrationId", "advSecretKey", "account")

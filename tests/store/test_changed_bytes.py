@@ -10,11 +10,8 @@ import asyncio
 import contextlib
 import os
 import random
-import shutil
 import sqlite3
-import tempfile
 from collections import Counter
-from pathlib import Path
 
 import pytest
 
@@ -26,6 +23,7 @@ from agent.store.keys import KeyRow, list_keys
 from agent.store.migrations import MIGRATIONS
 from agent.store.opening import open_checked
 from agent.store.rebuild import Opening
+from tests.in_memory import folder_in_memory
 from tests.store.conftest import entry, instance
 
 CHANGES = int(os.environ.get("WA_CHANGED_BYTES", "400"))
@@ -181,11 +179,8 @@ def start(path):
 
 @pytest.fixture
 def folder():
-    """In memory, where there is such a place: thousands of files are written and synced."""
-    memory = Path("/dev/shm")
-    made = Path(tempfile.mkdtemp(dir=memory if os.access(memory, os.W_OK) else None))
-    yield made
-    shutil.rmtree(made)
+    with folder_in_memory() as made:
+        yield made
 
 
 @pytest.mark.parametrize("changes", [chosen, by_chance], ids=["by its place", "by chance"])
