@@ -4,7 +4,7 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -48,9 +48,6 @@ from agent.vault.identity import found_sessions, scan
 if TYPE_CHECKING:
     from agent.fleet.fleet import Fleet
     from agent.supervise.fleet.assemble import FleetParts
-
-    OpenFleet = Callable[[Config], Awaitable[Fleet]]
-    RegisterSessions = Callable[[Fleet, Config, Store], Awaitable[None]]
 
 log = logging.getLogger(__name__)
 
@@ -166,9 +163,12 @@ class Daemon:
         """This machine's part in a fleet; a refusal leaves the workers as they are."""
         if not self._config.fleet.database:
             return None
+        # Only here: without [fleet] nothing of it is in memory.
+        from agent.fleet.fleet import open_fleet
+        from agent.supervise.fleet.joining import register_sessions
+
         fleet = None
         try:
-            open_fleet, register_sessions = _import_fleet()
             fleet = await open_fleet(self._config)
             await register_sessions(fleet, self._config, store)
         except WaError:
@@ -289,14 +289,6 @@ def _read_config(path: Path | None, overrides: Mapping[str, str]) -> Config:
 
 
 def _nothing(_id: InstanceId) -> None: ...
-
-
-def _import_fleet() -> "tuple[OpenFleet, RegisterSessions]":
-    """Only here: without [fleet] nothing of it is in memory."""
-    from agent.fleet.fleet import open_fleet
-    from agent.supervise.fleet.joining import register_sessions
-
-    return open_fleet, register_sessions
 
 
 async def _running(host: Host) -> list[InstanceId]:

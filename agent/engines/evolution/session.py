@@ -143,8 +143,7 @@ class EvolutionSession(SessionChat):
                 self._told.report_change()
                 return
             # In `close` a restart is refused, and a connect does the same.
-            closed = view.live in (Live.CLOSE, Live.MISSING)
-            if not closed and await self._observer.restart():
+            if view.live not in (Live.CLOSE, Live.MISSING) and await self._observer.restart():
                 self._server.rows.forget()
                 return
             await self._connect()

@@ -24,7 +24,6 @@ from agent.host.process.notify_socket import NotifySocket
 from agent.host.process.phase import STATE, Phase
 from agent.host.process.run_file import RunNote, read_note, remove_note, write_note
 from agent.host.process.strays import Strays, serves_elsewhere, works_elsewhere
-from agent.host.process.surroundings import Surroundings
 from agent.host.process.sweep import Remains, Sweep
 from agent.host.process.worker import ProcessWorker
 from agent.host.units import INSTANCES, Kind
@@ -65,14 +64,12 @@ class ProcessHost:
         self._limits: dict[InstanceId, Limits] = {}
         # A forked worker may send notices before its pid arrives.
         self._early: deque[tuple[int, Mapping[str, str]]] = deque(maxlen=EARLY_NOTICES)
-        self._notify = NotifySocket.open(places.notify_socket, self._notice, self._by_pid)
+        self.notices = NotifySocket.open(places.notify_socket, self._notice, self._by_pid)
         self._sweep = Sweep(self._by_pid.keys)
         self._strays = Strays(places.session_root, self._by_pid, places.run_dir)
         self._warm = open_warm(places.run_dir / "warm.log", self._note_exit, self._warm_lost)
         self._launcher = Launcher(places, worker, self._warm, forkable=forkable, program=program)
-        self._around = Surroundings(
-            worker, self._launch, self._kill_remains, self._notify, self._changed
-        )
+        self.settings = worker
         self._pulse = Pulse(self._held_up, limit=worker.watchdog / 4)
         self._memory = MemoryWatch()
         self._caretaker = asyncio.create_task(self._take_care(), name="process host")
@@ -114,7 +111,7 @@ class ProcessHost:
             worker.let_go()
         if self._warm is not None:
             await self._warm.close()
-        self._notify.close()
+        self.notices.close()
 
     @property
     def connected(self) -> bool:
@@ -173,23 +170,23 @@ class ProcessHost:
 
     def _worker(self, instance: InstanceId) -> ProcessWorker:
         if instance not in self._workers:
-            self._workers[instance] = ProcessWorker(parse_instance_id(instance), self._around)
+            self._workers[instance] = ProcessWorker(parse_instance_id(instance), self)
         return self._workers[instance]
 
-    async def _launch(self, instance: InstanceId, run: str) -> Child:
+    async def launch(self, instance: InstanceId, run: str) -> Child:
         for stray in self._strays.in_the_way_of(instance):
-            await stray.end(self._around.settings.stop_timeout)
-            await self._kill_remains(stray, "")
+            await stray.end(self.settings.stop_timeout)
+            await self.kill_remains(stray, "")
         try:
             return await self._launcher.launch(instance, run)
         except HostError:
             self._strays.suspect(instance)
             raise
 
-    async def _kill_remains(self, child: Child, run: str) -> int:
+    async def kill_remains(self, child: Child, run: str) -> int:
         return await self._sweep.kill_remains(Remains(child.pid, run, child.start_ticks))
 
-    def _changed(self, worker: ProcessWorker) -> None:
+    def changed(self, worker: ProcessWorker) -> None:
         child, folder = worker.child, self._places.folder(worker.id)
         if child is not None and worker.phase in (Phase.STARTING, Phase.RUNNING):
             self._by_pid[child.pid] = worker
@@ -201,7 +198,7 @@ class ProcessHost:
                     self._notice(child.pid, said)
         elif child is not None and worker.phase is Phase.SWEEPING:
             self._by_pid.pop(child.pid, None)
-            self._notify.forget(child.pid)
+            self.notices.forget(child.pid)
             self._take_early(child.pid)
             remove_note(folder)
             if worker.status.exit_status == TryLater.exit_status:
@@ -252,7 +249,7 @@ class ProcessHost:
             return
         child = None
         if note.boot == self._boot:
-            child = Child.adopted(note.pid, note.start_ticks, self._notify.after_earlier)
+            child = Child.adopted(note.pid, note.start_ticks, self.notices.after_earlier)
         if child is None:
             remove_note(folder)
             if note.boot == self._boot:
@@ -277,7 +274,7 @@ class ProcessHost:
         while True:
             for _ in range(LOOKS_AT_SOCKET):
                 await asyncio.sleep(LOOK_AFTER / LOOKS_AT_SOCKET)
-                self._notify.is_reached()
+                self.notices.is_reached()
             try:
                 await self._look_after()
             except (HostError, OSError) as error:

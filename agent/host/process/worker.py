@@ -8,6 +8,7 @@ import asyncio
 import secrets
 import signal
 from collections.abc import Awaitable, Mapping
+from typing import TYPE_CHECKING
 
 from agent.clock import boot_now
 from agent.core.model import InstanceId, UnitStatus
@@ -17,8 +18,10 @@ from agent.host.exit_words import words
 from agent.host.process.child import NEVER_RESTARTED, UNTOLD, Child, Exit, result_of
 from agent.host.process.deadline import Deadline
 from agent.host.process.phase import AT_REST, LIVE, STATE, Phase
-from agent.host.process.surroundings import Surroundings
 from agent.log import bound
+
+if TYPE_CHECKING:
+    from agent.host.process.host import ProcessHost
 
 ABORT_GRACE = 5.0
 """For the stack that faulthandler writes after SIGABRT."""
@@ -26,15 +29,15 @@ _STATUSES = frozenset(map(str, NEVER_RESTARTED))
 
 
 class ProcessWorker:
-    def __init__(self, id: InstanceId, around: Surroundings) -> None:
+    def __init__(self, id: InstanceId, host: "ProcessHost") -> None:
         self.id = id
         self._log = bound(Category.SESSION, id, __name__)
         self.phase = Phase.DEAD
         self.run = ""
         self.child: Child | None = None
         self.restarts = 0
-        self._around = around
-        self._settings = around.settings
+        self._host = host
+        self._settings = host.settings
         self._result = "success"
         self._exit_status = 0
         self._status_text = ""
@@ -154,11 +157,8 @@ class ProcessWorker:
         now = self._loop.time()
         self._starts = [at for at in self._starts if at > now - self._settings.burst_interval]
         if len(self._starts) >= self._settings.burst:
-            self._log.warning(
-                "%s: %s starts within burst_interval, start limit reached",
-                self.id,
-                len(self._starts),
-            )
+            reached = "%s: %s starts within burst_interval, start limit reached"
+            self._log.warning(reached, self.id, len(self._starts))
             self._result = "start-limit-hit"
             self._rest(Phase.FAILED)
             return
@@ -171,7 +171,7 @@ class ProcessWorker:
 
     async def _launch(self) -> None:
         try:
-            child = await self._around.launch(self.id, self.run)
+            child = await self._host.launch(self.id, self.run)
         except HostError as error:
             self._log.error("%s", error)
             self._result, self._exit_status = "resources", 0
@@ -211,7 +211,7 @@ class ProcessWorker:
     def _renewed(self) -> float:
         if self.phase is not Phase.RUNNING or self.child is None:
             return 0.0
-        return self._around.pings.pinged(self.child.pid) + self._settings.watchdog
+        return self._host.notices.pinged(self.child.pid) + self._settings.watchdog
 
     def _deadline_passed(self, late: float) -> None:
         if self.phase is Phase.STARTING:
@@ -220,7 +220,7 @@ class ProcessWorker:
             self._ask_to_stop()
         elif self.phase is Phase.RUNNING and (
             late > self._settings.watchdog / 4
-            or not self._around.pings.is_reached()
+            or not self._host.notices.is_reached()
             or self._renewed() > self._loop.time()
         ):
             # The agent was delayed, and its pulse has not noticed it yet; or no ping could arrive.
@@ -250,7 +250,7 @@ class ProcessWorker:
 
     async def _sweep(self, how: Exit) -> None:
         assert self.child is not None
-        killed = await self._around.sweep(self.child, self.run)
+        killed = await self._host.kill_remains(self.child, self.run)
         if killed:
             self._log.info("killed %s processes that %s had left", killed, self.id)
         self.child = None
@@ -281,7 +281,7 @@ class ProcessWorker:
         if self._turned is not None:
             self._turned.set()
             self._turned = None
-        self._around.changed(self)
+        self._host.changed(self)
 
     async def _turn(self) -> None:
         if self._turned is None:

@@ -10,7 +10,6 @@ from agent.core.model import InstanceId
 from agent.host.process.deadline import Deadline
 from agent.host.process.held_up import Pulse
 from agent.host.process.phase import Phase
-from agent.host.process.surroundings import Surroundings
 from agent.host.process.worker import ProcessWorker
 from tests.conftest import Eventually
 
@@ -39,8 +38,8 @@ async def test_a_deadline_that_passed_while_the_agent_was_frozen_ends_no_worker(
 ) -> None:
     """Also where it is looked at before the pulse is."""
     settings = WorkerSection(watchdog=1.0)
-    around = Surroundings(settings, Mock(), Mock(), Mock(pinged=lambda _pid: 0.0), changed=Mock())
-    worker, child = ProcessWorker(InstanceId("a"), around), Mock()
+    host = Mock(settings=settings, notices=Mock(pinged=lambda _pid: 0.0))
+    worker, child = ProcessWorker(InstanceId("a"), host), Mock()
     worker.adopt(child, "a run", ready=True, restarts=0)
     time.sleep(1.5)  # noqa: ASYNC251 - frozen: nothing of ours runs
     await asyncio.sleep(0)

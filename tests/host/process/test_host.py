@@ -104,7 +104,7 @@ async def test_pings_that_a_deleted_socket_lost_cost_no_worker_its_life(
     place.unlink()
     await eventually(place.is_socket)
     again = asyncio.get_running_loop().time()
-    await eventually(lambda: host._notify._pinged.get(before.main_pid, 0.0) > again)
+    await eventually(lambda: host.notices._pinged.get(before.main_pid, 0.0) > again)
     after = await host.status(id)
     assert (after.run, after.restarts) == (before.run, 0)
 
@@ -318,7 +318,7 @@ async def test_an_adopted_worker_is_watched_and_restarted(open_host, killed_agen
     await killed_agent("good")
     host = await open_host(WATCHFUL)
     pid, opened = (await host.status(InstanceId("good"))).main_pid, time.monotonic()
-    await eventually(lambda: host._notify.pinged(pid) > opened)
+    await eventually(lambda: host.notices.pinged(pid) > opened)
     assert (await host.status(InstanceId("good"))).main_pid == pid
     os.kill(pid, signal.SIGSTOP)
 
