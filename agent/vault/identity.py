@@ -4,7 +4,7 @@ it, the worker reads it, and a lost database is rebuilt from it."""
 import os
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -114,19 +114,6 @@ def new_lineage() -> str:
     return secrets.token_hex(8)
 
 
-def write_identity(
-    root: Path,
-    instance: Instance,
-    paired: bool,
-    account: str,
-    *,
-    lineage: str | None = None,
-    ended: str = "",
-) -> None:
-    """As `replace_identity`; fields that are not named start empty."""
-    replace_identity(root, Identity(instance, paired, account, ended=ended), lineage=lineage)
-
-
 def replace_identity(root: Path, identity: Identity, *, lineage: str | None = None) -> None:
     """Replace instance.json; the keys of another version and the lineage stay. That of another
     session is not replaced."""
@@ -161,24 +148,8 @@ def put_identity(
     path: Path, fd: int, identity: Identity, modes: Modes, others: Mapping[str, Any]
 ) -> None:
     """Write instance.json into an open folder, wherever it lies."""
-    instance = identity.instance
-    file = InstanceFile(
-        instance.id,
-        instance.engine,
-        instance.enabled,
-        dict(instance.settings),
-        instance.created_wall,
-        identity.paired,
-        identity.account,
-        str(others.get("lineage", "")),
-        identity.ended,
-        identity.override,
-        identity.override_boot,
-        identity.generation,
-        identity.needs_passkey,
-        instance.leased,
-        identity.of_wings,
-    )
+    own = _by_name(identity) | {"lineage": str(others.get("lineage", ""))}
+    file = InstanceFile(**_by_name(own.pop("instance")), **own)
     try:
         raw = render_instance_file(file, others)
     except ValueError as error:
@@ -199,19 +170,17 @@ def parse_identity(raw: bytes, folder: Path) -> Identity:
     except ValueError as error:
         code = OTHERS if isinstance(error, OtherInstance) else "damaged"
         raise VaultError(f"cannot read {folder / FILE}: {error}", code=code) from None
-    return Identity(
-        Instance(file.id, file.engine, file.enabled, file.settings, file.created_wall, file.leased),
-        file.paired,
-        file.account,
-        file.lineage,
-        file.ended,
-        # A word of another version is ignored.
-        Override(file.override) if file.override in set(Override) else Override.NONE,
-        file.override_boot,
-        file.generation,
-        file.needs_passkey,
-        file.of_wings,
-    )
+    written = _by_name(file)
+    instance = Instance(**{own.name: written.pop(own.name) for own in fields(Instance)})
+    # A word of another version is ignored.
+    known = file.override in set(Override)
+    written["override"] = Override(file.override) if known else Override.NONE
+    return Identity(instance, **written)
+
+
+def _by_name(row: Any) -> dict[str, Any]:
+    """Its fields, as they are."""
+    return {own.name: getattr(row, own.name) for own in fields(row)}
 
 
 def names_other_engine(identity: Identity, engine: str, folder: Path) -> str:

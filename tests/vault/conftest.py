@@ -14,8 +14,9 @@ import pytest
 
 from agent.core.model import Instance, InstanceId
 from agent.vault.copies.take import Subject
-from agent.vault.identity import create, write_identity
+from agent.vault.identity import create
 from tests.lacking import not_lent
+from tests.vault.written import write_identity
 
 REPOSITORY = Path(__file__).parents[2]
 NOBODY = 65534

@@ -6,8 +6,9 @@ import pytest
 
 from agent.errors import VaultError
 from agent.vault.free_space import look_for_room, why_no_start
-from agent.vault.identity import create, read_identity, write_identity
+from agent.vault.identity import create, read_identity
 from agent.vault.trash import retire
+from tests.vault.written import write_identity
 
 
 def fill(folder):

@@ -17,9 +17,9 @@ from agent.vault.identity import (
     parse_identity,
     read_identity,
     scan,
-    write_identity,
 )
 from agent.vault.locate import locate
+from tests.vault.written import write_identity
 
 
 def mode(path):
@@ -174,8 +174,9 @@ WRITE = """
 import sys
 from pathlib import Path
 from agent.core.model import Instance, InstanceId
-from agent.vault.identity import write_identity
-write_identity(Path(sys.argv[1]), Instance(InstanceId("sales"), "sandbox", False), True, "new")
+from agent.vault.identity import Identity, replace_identity
+sales = Instance(InstanceId("sales"), "sandbox", False)
+replace_identity(Path(sys.argv[1]), Identity(sales, True, "new"))
 """
 
 

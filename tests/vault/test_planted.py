@@ -8,9 +8,10 @@ from agent.core.model import Instance, InstanceId, SessionFiles
 from agent.errors import VaultError
 from agent.vault.check import inspect_files, inspect_folder
 from agent.vault.copies.take import Subject, take_snapshot
-from agent.vault.identity import create, read_identity, write_identity
+from agent.vault.identity import create, read_identity
 from agent.vault.locate import locate
 from agent.vault.trash import list_trash, retire, sweep
+from tests.vault.written import write_identity
 from tests.wings.moving.conftest import creds, keys_of, write_folder
 
 

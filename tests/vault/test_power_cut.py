@@ -23,9 +23,10 @@ from agent.vault.copies.restore import restore_snapshot
 from agent.vault.copies.staging import finish, put_in_place
 from agent.vault.copies.take import Subject, take_snapshot
 from agent.vault.folders import DOOMED
-from agent.vault.identity import Identity, create, write_identity
+from agent.vault.identity import Identity, create
 from agent.vault.trash import restore_trash, retire
 from tests.vault.conftest import sandbox_file
+from tests.vault.written import write_identity
 
 Key = tuple[int, int]
 

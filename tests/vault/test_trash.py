@@ -6,8 +6,9 @@ import pytest
 
 from agent.core.model import InstanceId
 from agent.errors import NotFound, Refused, VaultError
-from agent.vault.identity import create, read_identity, write_identity
+from agent.vault.identity import create, read_identity
 from agent.vault.trash import list_trash, restore_trash, retire, sweep
+from tests.vault.written import write_identity
 
 AT = 1_767_225_600.0  # 2026-01-01 00:00:00 UTC
 

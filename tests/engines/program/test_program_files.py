@@ -18,7 +18,8 @@ from agent.vault.atomic import LARGEST
 from agent.vault.check import inspect_files, read_linked
 from agent.vault.copies.restore import restore_snapshot
 from agent.vault.copies.take import Subject, take_snapshot
-from agent.vault.identity import Identity, create, write_identity
+from agent.vault.identity import Identity, create
+from tests.vault.written import write_identity
 
 KEY = {"private": {"type": "Buffer", "data": "a"}, "public": {"type": "Buffer", "data": "b"}}
 CREDS = {"noiseKey": KEY, "signedIdentityKey": KEY, "me": {"id": "5511900000001:3@s.whatsapp.net"}}

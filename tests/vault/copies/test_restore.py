@@ -16,10 +16,11 @@ from agent.vault.copies.restore import refuse_roll_back, restore_snapshot
 from agent.vault.copies.snapshots import find_snapshot, newest_good
 from agent.vault.copies.staging import finish, put_in_place, staged
 from agent.vault.copies.take import take_snapshot
-from agent.vault.identity import Identity, create, read_identity, write_identity
+from agent.vault.identity import Identity, create, read_identity
 from agent.vault.trash import list_trash, restore_trash, retire
 from tests.vault.conftest import contents, sandbox_file
 from tests.vault.test_formats import CREDS
+from tests.vault.written import write_identity
 
 RESTORE = """
 import sys
