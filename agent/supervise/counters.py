@@ -30,5 +30,3 @@ class Counters:
     probe_seconds: float = 0.0
     recent_times: RecentTimes = field(default_factory=RecentTimes)
     """Of the answered probes."""
-    late_facts: int = 0
-    """Claims and happenings of a run that had ended."""

@@ -67,11 +67,9 @@ class Loop:
     """Since then all places are taken, a pass waits for a place, and none has ended."""
     turned_at: float = field(init=False, default_factory=boot_now)
     passes: int = field(init=False, default=0)
-    passes_failed: int = field(init=False, default=0)
     late: int = field(init=False, default=0)
     """Passes that began more than a second after their time."""
     pass_seconds: float = field(init=False, default=0.0)
-    last_pass_at: float | None = field(init=False, default=None)
 
     def forget(self, instance: InstanceId) -> None:
         self.wakes.woken.pop(instance, None)
@@ -136,7 +134,6 @@ class Loop:
             again = await self.run_pass(instance)
         except Exception:
             # One instance's failure must not end the others' supervision.
-            self.passes_failed += 1
             log.exception(
                 "a pass for %s failed; the next one tries again", instance, extra=about(instance)
             )
@@ -145,14 +142,11 @@ class Loop:
             self._taken[lane] -= 1
             if not lane:
                 self._full_since = None
-            if (
-                self.wakes.woken
-            ):  # for the pass that waits for this place, or was woken during this one
+            if self.wakes.woken:  # the pass that waits for this place, or was woken during this one
                 self.wakes.rung.set()
         now = boot_now()
         self.passes += 1
         self.pass_seconds += now - begun
-        self.last_pass_at = now
         if again is not None:
             self._schedule(instance, max(again, now + 0.01), now)
 

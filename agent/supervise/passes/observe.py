@@ -199,18 +199,13 @@ def _listener(facts: Facts, observer: Observer) -> Listener:
     opened_in = facts.unit.run
 
     def on_claim(_instance: InstanceId, run: str, claim: Claim) -> None:
-        if run != facts.unit.run:
-            facts.counters.late_facts += 1
-            return
-        if facts.heard(claim, boot_now()):
+        if run == facts.unit.run and facts.heard(claim, boot_now()):
             ask_soon(facts)
             observer.wake(facts.id)
 
     def on_happening(_instance: InstanceId, run: str, happening: Happening) -> None:
-        if run != facts.unit.run:
-            facts.counters.late_facts += 1
-            return
-        observer.happened(facts, happening)
+        if run == facts.unit.run:
+            observer.happened(facts, happening)
 
     def on_close(_why: str) -> None:
         if facts.link is None or facts.link.hello.run != opened_in:
