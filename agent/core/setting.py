@@ -35,26 +35,10 @@ class Setting:
 HIDDEN = "***"
 
 
-def setting(
-    default: T,
-    meaning: str,
-    *,
-    low: float | None = None,
-    high: float | None = None,
-    choices: tuple[str, ...] = (),
-    restart: bool = False,
-    secret: bool = False,
-    credentials: bool = False,
-    parse: Callable[[Any], Any] | None = None,
-    check: Callable[[Any], str] | None = None,
-    variable: str = "",
-) -> T:
-    """A field with a default and its mark; mypy sees the default's type."""
-    mark = Setting(
-        meaning, low, high, choices, restart, secret, credentials, parse, check, variable
-    )
-    shown = not (secret or credentials)
-    made: T = field(default=default, repr=shown, metadata={"setting": mark})
+def setting(default: T, meaning: str, **mark: Any) -> T:
+    """A field with a default and its mark (`mark`: of Setting); mypy sees the default's type."""
+    shown = not (mark.get("secret") or mark.get("credentials"))
+    made: T = field(default=default, repr=shown, metadata={"setting": Setting(meaning, **mark)})
     return made
 
 
