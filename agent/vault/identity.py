@@ -148,8 +148,8 @@ def put_identity(
     path: Path, fd: int, identity: Identity, modes: Modes, others: Mapping[str, Any]
 ) -> None:
     """Write instance.json into an open folder, wherever it lies."""
-    own = _by_name(identity) | {"lineage": str(others.get("lineage", ""))}
-    file = InstanceFile(**_by_name(own.pop("instance")), **own)
+    own = by_name(identity) | {"lineage": str(others.get("lineage", ""))}
+    file = InstanceFile(**by_name(own.pop("instance")), **own)
     try:
         raw = render_instance_file(file, others)
     except ValueError as error:
@@ -170,7 +170,7 @@ def parse_identity(raw: bytes, folder: Path) -> Identity:
     except ValueError as error:
         code = OTHERS if isinstance(error, OtherInstance) else "damaged"
         raise VaultError(f"cannot read {folder / FILE}: {error}", code=code) from None
-    written = _by_name(file)
+    written = by_name(file)
     instance = Instance(**{own.name: written.pop(own.name) for own in fields(Instance)})
     # A word of another version is ignored.
     known = file.override in set(Override)
@@ -178,7 +178,7 @@ def parse_identity(raw: bytes, folder: Path) -> Identity:
     return Identity(instance, **written)
 
 
-def _by_name(row: Any) -> dict[str, Any]:
+def by_name(row: Any) -> dict[str, Any]:
     """Its fields, as they are."""
     return {own.name: getattr(row, own.name) for own in fields(row)}
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from agent.core.model import InstanceId, SessionFiles, parse_instance_id
 from agent.errors import InvalidRequest, VaultError
+from agent.vault.identity import by_name
 from agent.vault.tree import FileEntry, Listing
 from agent.vault.walk import DEEPEST
 
@@ -65,23 +66,12 @@ class Manifest:
 
 
 def render_manifest(manifest: Manifest) -> bytes:
-    listing = manifest.listing
-    content = {
+    content = by_name(manifest)
+    listing: Listing = content.pop("listing")
+    content |= {
         "format": FORMAT,
         "version": VERSION,
-        "id": manifest.id,
-        "engine": manifest.engine,
         "settings": dict(manifest.settings),
-        "account": manifest.account,
-        "paired": manifest.paired,
-        "created_wall": manifest.created_wall,
-        "lineage": manifest.lineage,
-        "taken_wall": manifest.taken_wall,
-        "why": manifest.why,
-        "backup": manifest.backup,
-        "needs_passkey": manifest.needs_passkey,
-        "ended": manifest.ended,
-        "state": manifest.state.value,
         "consistent": True,
         "files": [{"path": f.path, "size": f.size, "sha256": f.sha256} for f in listing.files],
         "folders": list(listing.folders),
@@ -96,19 +86,14 @@ def parse_manifest(raw: bytes, path: Path) -> Manifest:
         problem = _find_problem(raw_manifest)
         if problem:
             raise ValueError(problem)
+        as_written = ("engine", "account", "paired", "why", "settings", "lineage", "backup")
         return Manifest(
+            **{key: raw_manifest[key] for key in as_written},
             id=parse_instance_id(raw_manifest["id"]),
-            engine=raw_manifest["engine"],
-            account=raw_manifest["account"],
-            paired=raw_manifest["paired"],
             taken_wall=float(raw_manifest["taken_wall"]),
-            why=raw_manifest["why"],
+            created_wall=float(raw_manifest["created_wall"]),
             state=SessionFiles(raw_manifest["state"]),
             listing=_read_listing(raw_manifest["files"], raw_manifest["folders"]),
-            settings=raw_manifest["settings"],
-            created_wall=float(raw_manifest["created_wall"]),
-            lineage=raw_manifest["lineage"],
-            backup=raw_manifest["backup"],
             needs_passkey=raw_manifest.get("needs_passkey") is True,  # older archives do not say
             ended=str(raw_manifest.get("ended", "")),
         )
