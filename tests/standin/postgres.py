@@ -1,4 +1,4 @@
-"""A real PostgreSQL: Debian's own server on a cluster that a test made."""
+"""A real PostgreSQL on a cluster that a test made: Debian's, or the one in WA_TEST_POSTGRES."""
 
 import atexit
 import os
@@ -31,6 +31,17 @@ def _run(command: Sequence[Any], read: bytes = b"") -> None:
     subprocess.run(command, check=True, capture_output=True, timeout=CALLED_WITHIN, input=read)
 
 
+def _programs() -> Path:
+    """Debian's newest, or those in the folder that WA_TEST_POSTGRES names."""
+    if named := os.environ.get("WA_TEST_POSTGRES"):
+        assert (Path(named) / "postgres").exists(), f"WA_TEST_POSTGRES: no postgres in {named}"
+        return Path(named)
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"))
+    if not found:
+        lacks("PostgreSQL is not installed")
+    return found[-1].parent
+
+
 @cache
 def _new_cluster(bin: Path) -> Path:
     """The files of a cluster that has never run, with an empty database: made once by each process
@@ -57,10 +68,7 @@ class Postgres:
         self, folder: Path, *options: str, listen: str = "", inside: Sequence[str] = ()
     ) -> None:
         """`inside`: a command that runs the server somewhere else, in a network of its own."""
-        found = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"))
-        if not found:
-            lacks("PostgreSQL is not installed")
-        self._bin = found[-1].parent
+        self._bin = _programs()
         self.folder = folder
         self.url = f"postgresql://owner@/whatsapp?host={folder}"
         self._as = _as_postgres()
@@ -98,7 +106,17 @@ class Postgres:
 
     def sql(self, text: str, database: str = "whatsapp") -> str:
         """What it answers: a line for each row."""
-        command = ["psql", "-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-h", self.folder]
+        command = [
+            self._bin / "psql",
+            "-X",
+            "-q",
+            "-A",
+            "-t",
+            "-v",
+            "ON_ERROR_STOP=1",
+            "-h",
+            self.folder,
+        ]
         command += ["-p", self._port, "-U", "owner", database]
         done = subprocess.run(
             command,

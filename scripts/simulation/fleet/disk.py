@@ -1,7 +1,10 @@
 """What a simulated machine keeps on its disk."""
 
+import copy
+
 from agent.core.fleet.acceptance import Accepted
 from agent.core.fleet.promises import Promises
+from scripts.simulation.fleet.files import Here
 
 
 def must_be_kept() -> bool:
@@ -30,5 +33,13 @@ class Disk:
         """Records were lost, and what it owns was not read since in settled ones."""
         self.accepted = Accepted()
         self.losses = 0
-        self.got: dict[str, int] = {}
-        """The sessions whose files are here, with the generation in which it heard of each."""
+        self.got: dict[str, tuple[int, int]] = {}
+        """The sessions that it owns, with the generation in which it heard of each, and epochs."""
+        self.files: dict[str, Here] = {}
+
+    def image(self) -> "Disk":
+        """As it is now."""
+        made = copy.copy(self)
+        made.named, made.got = dict(self.named), dict(self.got)
+        made.files = dict(self.files)
+        return made

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 from agent.core.fleet.lease import Lease, extended, renewed
 from agent.core.fleet.promises import (
@@ -15,6 +16,16 @@ from agent.core.fleet.takeover import Word
 from scripts.simulation.fleet import disk as disks
 from scripts.simulation.fleet.database import Answer, Database
 from scripts.simulation.fleet.disk import Disk
+from scripts.simulation.fleet.files import (
+    GIVEN_UP,
+    Content,
+    change,
+    is_newest,
+    may_run,
+    store,
+    store_all,
+)
+from scripts.simulation.fleet.joining import Joining
 from scripts.simulation.fleet.taking import ask_and_take_over
 from scripts.simulation.fleet.world import CLOSING, DRIFT, Worker, World
 
@@ -30,13 +41,25 @@ def no_word() -> bool:
 
 
 class Machine:
-    def __init__(self, world: World, id: int, database: Database, peers: "dict[int, Machine]"):
+    def __init__(
+        self,
+        world: World,
+        id: int,
+        database: Database,
+        peers: "dict[int, Machine]",
+        disk: Disk,
+        *,
+        copy_of: "Machine | None" = None,
+        other_host: bool = False,
+    ) -> None:
         self.world, self.id, self.database, self.peers = world, id, database, peers
-        self.name = f"m{id}"
+        self.name = f"m{id}" if copy_of is None else f"copy of m{id}"
         self.rate = 1 + world.random.uniform(-DRIFT, DRIFT)
         self.booted = world.now
-        self.boots = 0
-        self.disk = Disk("boot 0")
+        self.boots = 100 if other_host else 0
+        if copy_of is not None and not other_host:
+            self.rate, self.booted, self.boots = copy_of.rate, copy_of.booted, copy_of.boots
+        self.disk = disk
         self.workers: dict[str, Worker] = {}
         self.run = 0
         """Counts the agent's runs: what an earlier one waited for is dropped."""
@@ -49,6 +72,10 @@ class Machine:
     @property
     def clock(self) -> float:
         return (self.world.now - self.booted) * self.rate
+
+    @property
+    def place(self) -> str:
+        return f"boot {self.boots} of {self.name}"
 
     def true_time(self, clock: float) -> float:
         return self.booted + clock / self.rate
@@ -69,6 +96,15 @@ class Machine:
         self.settling, self.settled = Settling(), False
         self.handing: dict[str, int] = {}
         """Sessions that were handed over, with the number of renewals for which that holds."""
+        self.moving: dict[str, int] = {}
+        """Sessions that stopped and are handed over when their exact copies are stored."""
+        self.stored: dict[str, Content] = {}
+        """What this run of the agent was told that it is stored."""
+        self.sending: dict[str, float] = {}
+        """The sessions of which a copy is on its way, since when."""
+        self.refused = set[str]()
+        """The sessions of which the database takes no copy."""
+        self.joining = Joining()
         boot = f"boot {self.boots}"
         self.disk.promises = after_boot(self.disk.promises, boot, self.clock, self.world.policy)
         self.unread = self.disk.lost
@@ -92,6 +128,16 @@ class Machine:
         self.boots += 1
         self.start_agent()
 
+    def restore(self, image: Disk, *, boots: bool) -> None:
+        """Its disk is as it was; a container is in the same boot then."""
+        self.cut_power()
+        image.full = False
+        self.disk = image
+        if boots:
+            self.boot()
+        else:
+            self.start_agent()
+
     def lead_to(self, database: Database) -> None:
         """The address of its database leads to another one."""
         self.database = database
@@ -104,24 +150,41 @@ class Machine:
         """SIGSTOP of the agent; its workers run on."""
         self.frozen_until = self.world.now + seconds
 
-    def do(self, run: int, do: Callable[[], None]) -> None:
+    def do(self, run: int, do: Callable[..., None], *given: Any) -> None:
         """Run a step of the agent's run, once it is not frozen; drop it when that run ended."""
         if run != self.run:
             return
         if self.world.now < self.frozen_until:
-            self.world.after(self.frozen_until - self.world.now, lambda: self.do(run, do))
+            self.world.after(self.frozen_until - self.world.now, lambda: self.do(run, do, *given))
         else:
-            do()
+            do(*given)
 
     # Its lease.
 
     def _every(self, run: int) -> None:
         def beat() -> None:
-            self._renew()
-            ask_and_take_over(self)
+            if self.joining.joined or self.disk.full:
+                self._renew()
+                ask_and_take_over(self)
+            else:
+                self._join()
+            change(self)
+            store_all(self)
             self.world.after(self.world.policy.renew_every, lambda: self.do(run, beat))
 
         self.do(run, beat)
+
+    def _join(self) -> None:
+        """One that goes on in its boot asks its rivals while the database does not answer."""
+        self.joining.ask(self)
+        run, heard = self.run, self.joining.heard
+
+        def late() -> None:
+            resumes = self.disk.renewed_in == f"boot {self.boots}"
+            if self.joining.heard == heard and resumes:
+                self._ask_rivals(self.clock)
+
+        self.world.after(PATIENCE, lambda: self.do(run, late))
 
     def _renew(self) -> None:
         disk, begun, run, rivals = self.disk, self.clock, self.run, self.rivals
@@ -131,16 +194,23 @@ class Machine:
         asked = disk.asked
         disk.named[asked] = rivals
         database, epoch, seen, count = self.database, disk.epoch, disk.generation, disk.renewals
-        losses = disk.losses
+        losses, place = disk.losses, self.place
 
         def there() -> None:
             if database.refuses:
                 self.world.send("db", self.name, lambda: self.do(run, refused))
                 return
-            answer = database.renew(self.id, epoch, rivals, seen, count, losses=losses, asked=asked)
-            self.world.send(
-                "db", self.name, lambda: self.do(run, lambda: self._hear(asked, begun, answer))
+            answer = database.renew(
+                self.id, epoch, rivals, seen, count, place=place, losses=losses, asked=asked
             )
+            self.world.send("db", self.name, lambda: self.do(run, hear, answer))
+
+        def hear(answer: Answer | None) -> None:
+            if answer is not None:
+                self._hear(asked, begun, answer)
+            elif asked > self.answered:
+                self.answered = asked
+                self.joining.refused(self)
 
         def refused() -> None:
             if no_word():
@@ -150,6 +220,7 @@ class Machine:
 
         def late() -> None:
             if self.answered < asked and not disk.full:
+                self.stored = {}  # what it took before it went away is sent again
                 self._ask_rivals(self.clock)
 
         self.world.send(self.name, "db", there)
@@ -164,13 +235,17 @@ class Machine:
         disk.promises = settle(disk.promises, answer.epochs, answer.renewals)
         if not answer.halted:
             disk.losses = max(disk.losses, answer.losses)
-        if not answer.accepted or answer.epochs[self.id] > disk.epoch:
+        rejoined = self.joining.again and not answer.halted
+        if rejoined or answer.epochs[self.id] > disk.epoch:
+            self.joining.again = False
             self._lose_all(answer.epochs[self.id])
         if not answer.accepted:
             return
         disk.renewals = max(disk.renewals, mine)
         self.by_renewal = True
         disk.renewed_in = f"boot {self.boots}"
+        if answer.halted != disk.halted:
+            self.stored, self.refused = {}, set()
         disk.halted = answer.halted
         accepted = disk.accepted.heard(answer.accepted_loss, halted=answer.halted)
         disk.lost = disk.lost or accepted.follows(disk.accepted)
@@ -194,8 +269,15 @@ class Machine:
         self.handing = {it: number for it, number in self.handing.items() if mine <= number}
         owned = frozenset(it for it, owner in answer.owner.items() if owner == self.id)
         if not answer.halted:
-            self._leave(owned - self.handing.keys())
-            disk.got = {it: answer.changed.get(it, 0) for it in self.owned}
+            self._leave(owned - self.handing.keys() - self.moving.keys())
+            disk.files = {it: here for it, here in disk.files.items() if it in owned}
+            disk.got = {
+                it: (answer.changed.get(it, 0), epoch)
+                for it in self.owned
+                if is_newest(
+                    disk.files.get(it), epoch := answer.session_epochs[it], answer.copies[it]
+                )
+            }
         elif not answer.told:
             told = partial(self.database.tell, self.id, disk.epoch, dict(disk.got))
             self.world.send(self.name, "db", told)
@@ -264,22 +346,39 @@ class Machine:
         worker = self.workers.get(session)
         if not self.lease.holds(self.clock) or (worker and worker.runs):
             return
+        if not may_run(self, session):
+            return
         self.workers[session] = fresh = Worker(self.world, session, self.name)
         run = self.run
 
         def login() -> None:
             mine = self.workers.get(session) is fresh and session in self.owned
             if run == self.run and mine and self.lease.holds(self.clock):
+                self.database.logs_in(session, self.disk.files[session].content)
                 fresh.begin(self._deadline())
 
         self.world.after(START, lambda: self.do(run, login))
 
     def move(self, session: str, to: int) -> None:
-        """A planned move: stop, then hand over."""
+        """A planned move: stop, store the exact copy, then hand over."""
         worker = self.workers.get(session)
         if not (self.up and worker and worker.runs) or self.world.now < self.frozen_until:
             return
         self._leave(self.owned - {session})
+        self.moving[session] = to
+        self.sending.pop(session, None)
+        store(self, session)
+        run = self.run
+
+        def stays() -> None:
+            self.moving.pop(session, None)
+
+        self.world.after(GIVEN_UP, lambda: self.do(run, stays))
+
+    def stored_exactly(self, session: str) -> None:
+        to = self.moving.pop(session, None)
+        if to is None:
+            return
         self.handing[session] = count = self.disk.renewals
         sent = partial(self.database.hand_over, self.id, self.disk.epoch, count, session, to)
         self.world.send(self.name, "db", sent)

@@ -1,10 +1,12 @@
 """One seeded schedule: three to five machines, a database, and what happens to them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
 from scripts.simulation.fleet.database import Database, Row
+from scripts.simulation.fleet.disk import Disk
+from scripts.simulation.fleet.files import Content, Here, Stored
 from scripts.simulation.fleet.machine import Machine
 from scripts.simulation.fleet.world import World
 
@@ -41,20 +43,29 @@ class Schedule:
         count = self.random.choice((2, 3, 3, 3, 5))
         for id in range(count):
             database.tables.machines[id] = Row()
+        disks = [Disk("boot 0") for _ in range(count)]
         for number in range(SESSIONS):
-            database.tables.owner[f"s{number}"] = self.random.randrange(count)
-        for id in range(count):
-            self.machines[id] = Machine(world, id, database, self.machines)
+            self._make_session(f"s{number}", disks)
+        for id, disk in enumerate(disks):
+            self.machines[id] = Machine(world, id, database, self.machines, disk)
         first = self.random.uniform(5, LENGTH - QUIET - CROWDED)
         if only:
             world.after(first, getattr(self, f"_{only}"))
             return
-        if self.random.random() < 0.1:  # alone: README says what a fleet does not survive
-            world.after(first, self._two_primaries)
+        if self.random.random() < 0.2:  # alone: README says what a fleet does not survive
+            alone = (self._two_primaries, self._twin, self._restore_database)
+            world.after(first, self.random.choice(alone))
             return
         for _ in range(self.random.randint(1, 7)):
             fault = self.random.choice(self._faults())
             world.after(first + self.random.uniform(0, CROWDED), fault)
+
+    def _make_session(self, id: str, disks: Sequence[Disk]) -> None:
+        """It runs since long ago: its copy is stored."""
+        tables, owner = self.database.tables, self.random.randrange(len(disks))
+        tables.owner[id], tables.epochs[id] = owner, 0
+        tables.copies[id] = Stored(1, Content())
+        disks[owner].files[id] = Here(0, 1, tables.copies[id].content)
 
     def play(self) -> Outcome:
         self.world.play(LENGTH)
@@ -94,6 +105,7 @@ class Schedule:
             self._hold_and_cut_off,
             self._refuse,
             self._fill_disk,
+            self._restore_image,
         )
 
     def _refuse(self) -> None:
@@ -114,6 +126,55 @@ class Schedule:
             machine.disk.full = True
             self.world.after(self._long(), partial(setattr, machine.disk, "full", False))
 
+    def _restore_image(self) -> None:
+        """A machine's disk is as it was up to a minute before, in another boot or in the same."""
+        machine = self._machine()
+        image, boots = machine.disk.image(), self.random.random() < 0.5
+        at = self.random.uniform(1, 60)
+        self.world.after(at, lambda: machine.restore(image, boots=boots))
+
+    def _twin(self) -> None:
+        """A machine is copied with its disk, on its host or another one, and both run. The first
+        one reaches the database while it lives, or nothing."""
+        first = self._machine()
+        image, other_host = first.disk.image(), self.random.random() < 0.5
+
+        def begin() -> None:
+            world, database, peers = self.world, self.database, self.machines
+            Machine(world, first.id, database, peers, image, copy_of=first, other_host=other_host)
+
+        self.world.after(self.random.choice((0.0, self.random.uniform(0, 60))), begin)
+        for _ in range(self.random.randint(0, 3)):
+            fault = self.random.choice(
+                (self._freeze, self._crash_worker, self._move, self._kill_agent, self._cut_power)
+            )
+            self.world.after(self.random.uniform(0, 60), fault)
+        if self.random.random() < 0.5:
+            self.world.after(self.random.uniform(0, 60), partial(self._restart, first))
+
+    def _restart(self, machine: Machine) -> None:
+        machine.cut_power()
+        run = machine.run
+        self.world.after(self._long(), lambda: machine.boot() if machine.run == run else None)
+
+    def _restore_database(self) -> None:
+        """All of it is as it was at any moment since its beginning, after moves and takeovers; an
+        operator accepts that. What machines run is newer, and stays."""
+        self.world.keeps_all = True
+        for _ in range(self.random.randint(0, 4)):
+            fault = self.random.choice((self._move, self._move, self._restart_shortly))
+            self.world.after(self.random.uniform(0, 15), fault)
+        at = self.random.uniform(55, 60)
+        self.world.after(at, lambda: self.database.lose(self.random.uniform(0.5, self.world.now)))
+        self.world.after(at + self.random.uniform(1, 30), self.database.accept)
+
+    def _restart_shortly(self) -> None:
+        """Off for long enough that its sessions are taken over, or not."""
+        machine = self._machine()
+        machine.cut_power()
+        run, away = machine.run, self.random.uniform(1, 35)
+        self.world.after(away, lambda: machine.boot() if machine.run == run else None)
+
     def _two_primaries(self) -> None:
         """A standby is promoted while the old primary lives, and some machines go on there. One may
         die, others stand still for a moment; all that live reach each other. Then the old primary
@@ -124,7 +185,8 @@ class Schedule:
             self.world.after(self.random.uniform(0, 8), partial(machine.lead_to, new))
         if self.random.random() < 0.6:
             dying = self._machine()
-            self.world.after(self.random.uniform(0, length), dying.cut_power)
+            dies = self.random.choice((dying.cut_power, dying.kill_agent))
+            self.world.after(self.random.uniform(0, length), dies)
             self.world.after(length + self.random.uniform(1, 30), partial(self._boot, dying))
         for _ in range(self.random.randint(0, 3)):
             fault = self.random.choice((self._freeze_shortly, self._crash_worker, self._move_here))
@@ -132,6 +194,7 @@ class Schedule:
         self.world.after(length, partial(self._heal, new))
 
     def _heal(self, database: Database) -> None:
+        database.split = False
         for machine in self.machines.values():
             machine.lead_to(database)
         self.world.after(self.random.uniform(5, 30), database.accept)
@@ -141,7 +204,7 @@ class Schedule:
             machine.boot()
 
     def _freeze_shortly(self) -> None:
-        self._machine().freeze(self.random.uniform(1, 10))
+        self._machine().freeze(self.random.uniform(1, 5))
 
     def _move_here(self) -> None:
         """Between two machines that use the same database."""
@@ -265,7 +328,7 @@ class Schedule:
         if sessions:
             moved = self.random.choice(sessions)
             owner.move(moved, to.id)
-            self.world.after(4.0, partial(self._lose_move_to, to, moved))
+            self.world.after(12.0, partial(self._lose_move_to, to, moved))
 
     def _lose_move_to(self, machine: Machine, moved: str) -> None:
         worker = machine.workers.get(moved)
@@ -274,7 +337,7 @@ class Schedule:
         ways = ((machine.name, "db"), ("db", machine.name))
         self.world.cut.update(ways)
         self.world.after(60.0, partial(self.world.cut.difference_update, ways))
-        self.database.lose(4.5)
+        self.database.lose(15.0)  # and a renewal of each other machine
         self.world.after(5.0, self.database.accept)
 
 

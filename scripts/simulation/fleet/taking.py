@@ -45,12 +45,9 @@ def _ask_word(machine: "Machine", other: "Machine", run: int) -> None:
 
 
 def _take_over(machine: "Machine") -> None:
-    last, disk, ttl = machine.last, machine.disk, machine.world.policy.ttl
+    last, disk = machine.last, machine.disk
     if last is None or not machine.settled or disk.full:
         return
-    seen = machine.sightings.machines
-    silent = {id for id, it in seen.items() if machine.clock >= it.at + ttl}
-    machine.words = {id: it for id, it in machine.words.items() if id not in silent}
     away = elsewhere(machine.words, last.server)
     for id in machine.sightings.machines.keys() - {machine.id}:
         promises = disk.promises

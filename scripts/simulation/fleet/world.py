@@ -1,4 +1,4 @@
-"""The fleet's world in virtual time: clocks, messages that get lost, and the one invariant."""
+"""The fleet's world in virtual time: clocks, messages that get lost, and what may not happen."""
 
 import heapq
 import itertools
@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from random import Random
 
 from agent.core.fleet.lease import LeasePolicy
+from scripts.simulation.fleet.files import Content
 
 CLOSING = 1.0
 """Seconds that a worker may still send after its deadline: it closes its connection."""
@@ -28,6 +29,10 @@ class World:
         """(from, to) pairs between which some messages arrive up to 90 s late: a proxy, a queue."""
         self.workers: dict[str, list[Worker]] = {}
         self.violations: list[str] = []
+        self.pairings: dict[str, Content] = {}
+        """The last one of each session that was ever acknowledged."""
+        self.keeps_all = False
+        """Lost records may cost no pairing: all machines that have one live when they are lost."""
         self.logins: Counter[str] = Counter()
         self._order = itertools.count()
         self._events: list[tuple[float, int, Callable[[], None]]] = []
@@ -63,7 +68,10 @@ class World:
         for other in self.workers.get(worker.session, []):
             if other is not worker and other.ends > self.now and worker.ends > self.now:
                 both = f"{worker.machine} and {other.machine}"
-                self.violations.append(f"{self.now:.2f} s: {worker.session} runs on {both}")
+                self.violate(f"{worker.session} runs on {both}")
+
+    def violate(self, what: str) -> None:
+        self.violations.append(f"{self.now:.2f} s: {what}")
 
 
 @dataclass(eq=False)
