@@ -287,6 +287,9 @@ async def _keep_on(work: Callable[[], Awaitable[None]]) -> None:
     while True:
         try:
             await work()
+        except StoreError as error:  # the disk is full, or read only
+            log.error("the outbox tries again in %g s: %s", OPEN_AGAIN, error)
+            await asyncio.sleep(OPEN_AGAIN)
         except Exception:
             log.exception("internal error of the outbox; it goes on")
             await asyncio.sleep(OPEN_AGAIN)

@@ -15,7 +15,7 @@ from agent.config.sections import AgentSection
 from agent.core.model import InstanceId
 from agent.daemon.wing_parts import Around
 from agent.engines.catalog import CATALOG
-from agent.errors import EngineError, TryLater
+from agent.errors import EngineError, StoreError, TryLater
 from agent.metrics.exporter import Exporter
 from agent.supervise.messages.kept_messages import KeptMessages
 from agent.wings.messages.out.outbox import Outbox, open_outbox
@@ -195,3 +195,20 @@ async def test_an_internal_error_of_the_outbox_ends_nothing_else(
     house.supervisor.note(ID, "status", "it changed")
     await eventually(lambda: "internal error of the outbox" in caplog.text)
     assert (await local.post(PATH, json=HELLO)).status == 200
+
+
+async def test_a_full_disk_is_no_internal_error_of_the_outbox(
+    house: House, local, monkeypatch: pytest.MonkeyPatch, eventually: Callable[..., Any], caplog
+) -> None:
+    make(house)
+    monkeypatch.setattr("agent.wings.messages.out.running.OPEN_AGAIN", 0.05)
+    assert (await local.post(PATH, json=HELLO)).status == 200
+
+    async def full(_entry: Any) -> None:
+        raise StoreError("cannot write outbox.db: the disk is full", code="disk_full")
+
+    monkeypatch.setattr(house.outbox._running, "_take_in", full)
+    house.supervisor.note(ID, "status", "it changed")
+    words = "the outbox tries again in 0.05 s: cannot write outbox.db: the disk is full"
+    await eventually(lambda: words in caplog.text)
+    assert "internal error" not in caplog.text and "Traceback" not in caplog.text
