@@ -21,8 +21,8 @@ from scripts.messages.tally import table
 
 BETWEEN = 12.0
 """Seconds between two messages of a session, in each direction."""
-EVERY = 5.0
-"""Seconds between two faults."""
+EVERY = 10.0
+"""Seconds between two faults. One of a pack's worker or Node takes all of its sessions down."""
 
 
 def play(root: Path, sessions: int, hours: float, seed: int) -> int:
@@ -50,7 +50,8 @@ def _play_one(root: Path, sessions: int, pack: int, hours: float, seed: int) -> 
     begun = time.monotonic()
     with own_disk(root / "disk"):
         run = Run(root, BaileysBed(root), options, plain=0, say=_say, disk=root / "disk")
-        asyncio.run(run.play(round(rate * hours * 3600), rate, EVERY))
+        seconds = hours * 3600
+        asyncio.run(run.play(round(rate * seconds), rate, EVERY, longest=seconds))
         if run.broke():
             shutil.copytree(root / "disk" / "state", root / "state", symlinks=True)
     faults = ", ".join(f"{count} times {name}" for name, count in sorted(run.faults.done.items()))

@@ -6,9 +6,10 @@ import random
 import time
 from argparse import Namespace
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 
+from scripts.messages.agent_settings import FREE, LITTLE, SETTINGS
 from scripts.messages.beds import CONTACTS, BaileysBed, Bed, NotNow, ask
 from scripts.messages.consumers import Target, read_on
 from scripts.messages.evolution import EvolutionBot
@@ -20,37 +21,6 @@ from scripts.real_evolution.server import version_of
 from tests.daemon.conftest import RunningAgent
 from tests.waiting import GrowingLog
 
-SETTINGS = """\
-[agent]
-host = "process"
-
-[start]
-stagger = 0
-spread = 0
-login_every = 0
-disk_free = {disk_free}
-
-[worker]
-burst = 500
-pack = {pack}
-
-[memory]
-total = 0
-
-[reconnect]
-base = 0.5
-attempts = 1000
-max = 20
-breaker_failures = 100
-
-[[webhook]]
-name = "consumer"
-url = "http://127.0.0.1:{port}/"
-private = true
-kinds = ["message*"]
-oldest = true
-"""
-"""Nobody waits longer for what was killed on purpose than the fault lasted."""
 AGAIN = 0.2
 STILL = 180.0
 """Seconds without anything new, all sessions connected, after which what is missing is lost."""
@@ -59,8 +29,6 @@ PLAIN_STILL = 40.0
 LONGEST = 1200.0
 """Seconds after the last fault: a session may be in a back-off of minutes."""
 LOOK = 2.0
-FREE, LITTLE = 200 << 20, 8 << 20
-"""Bytes that must be free for a start: the default, and on a small disk."""
 FLOOD = 200
 """Messages that come at once."""
 PATIENCE = 30.0
@@ -95,8 +63,11 @@ class Run:
         self._seed, self._disk = options.seed, disk
         self.codes: list[str] = []  # of sessions that lost their pairing
 
-    async def play(self, messages: int, rate: float, every: float) -> None:
-        """`messages` in each direction, `rate` a second in all, a fault `every` so many seconds."""
+    async def play(
+        self, messages: int, rate: float, every: float, longest: float = float("inf")
+    ) -> None:
+        """`messages` in each direction, or what is said in `longest` seconds; `rate` a second in
+        all, a fault `every` so many seconds."""
         async with AsyncExitStack() as stack:
             await self._open(stack)
             self._say(
@@ -108,7 +79,9 @@ class Run:
             ]
             stack.callback(lambda: [task.cancel() for task in readers])
             async with self._under_faults(every):
-                await self._talk(messages, rate)
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(longest):
+                        await self._talk(messages, rate)
             self._say(f"all is said after {self.faults.done.total()} faults; reading to the end")
             await self._until_done()
             for task in readers:

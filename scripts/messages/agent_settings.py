@@ -1,0 +1,35 @@
+"""The settings of the agent of `scripts/chaos messages`."""
+
+SETTINGS = """\
+[agent]
+host = "process"
+
+[start]
+stagger = 0
+spread = 0
+login_every = 0
+disk_free = {disk_free}
+
+[worker]
+burst = 500
+pack = {pack}
+
+[memory]
+total = 0
+
+[reconnect]
+base = 0.5
+attempts = 1000
+max = 20
+breaker_failures = 100
+
+[[webhook]]
+name = "consumer"
+url = "http://127.0.0.1:{port}/"
+private = true
+kinds = ["message*"]
+oldest = true
+"""
+"""Nobody waits longer for what was killed on purpose than the fault lasted."""
+FREE, LITTLE = 200 << 20, 8 << 20
+"""Bytes that must be free for a start: the default, and on a small disk."""
