@@ -38,6 +38,10 @@ def main(argv: list[str]) -> int:
             server=options.server,
             minutes=options.minutes,
         )
+    elif options.subject == "thousand":
+        from scripts.benches import thousand
+
+        report = thousand.measure(options.instances)
     elif options.subject == "programs":
         from scripts.benches import bots
 
@@ -110,6 +114,9 @@ def _parser() -> argparse.ArgumentParser:
     words = "end with what was measured by then: packs and Evolution come first"
     subject.add_argument("--minutes", type=float, default=inf, metavar="N", help=words)
     subject.add_argument("--quick", action="store_true", help="shorter windows, fewer messages")
+    words = "an agent with packs of Baileys sessions: created, adopted, back after an outage"
+    subject = subjects.add_parser("thousand", help=words)
+    subject.add_argument("--instances", type=int, default=1000, metavar="N", help="sessions")
     subject = subjects.add_parser("programs", help="bots under wa-agent, pm2 and systemd units")
     subject.add_argument("--instances", type=int, default=2, metavar="N", help="bots of each")
     subject.add_argument("--quick", action="store_true", help="one bot of each")

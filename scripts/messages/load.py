@@ -99,6 +99,7 @@ class Run:
         config.write_text(settings, encoding="utf-8")
         self.agent = RunningAgent((self._disk or self._root) / "state", config)
         self.agent.log = GrowingLog(self._root / "agent.log")
+        self.agent.connections = 32 + 2 * len(self.ours)
         stack.push_async_callback(self.agent.close)
         self.agent.state.mkdir(mode=0o700)
         if (cache := getattr(self._bed, "cache", None)) is not None:

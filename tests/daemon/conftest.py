@@ -86,6 +86,8 @@ class RunningAgent:
         """A command that runs it somewhere else, in a network of its own for one."""
         self.first = ""
         """Python that it runs before all else."""
+        self.connections = 32
+        """To its socket, at most; a reader that waits holds one."""
         self.process: asyncio.subprocess.Process | ForkedProcess | None = None
         self._client: aiohttp.ClientSession | None = None
 
@@ -131,7 +133,7 @@ class RunningAgent:
         self, method: str, path: str, body: Any = None, headers: Mapping[str, str] | None = None
     ) -> tuple[int, Any]:
         if self._client is None:
-            connector = aiohttp.UnixConnector(str(self.state / "api.sock"), limit=32)
+            connector = aiohttp.UnixConnector(str(self.state / "api.sock"), limit=self.connections)
             self._client = aiohttp.ClientSession(connector=connector)
         asked = self._client.request(method, f"http://localhost{path}", json=body, headers=headers)
         async with asked as answer:

@@ -29,6 +29,7 @@ from scripts.benches import (
     message_paths,
     passes,
     scrape,
+    thousand,
     web,
 )
 from scripts.benches.fleet import SLOW_LOGIN, measure_many, measure_ours, measure_slow_logins
@@ -352,6 +353,22 @@ def test_a_pack_is_measured_beside_a_plain_bot_and_leaves_nothing(
     assert [rows["lost"].median(name) for name in (OURS, baileys.BOT)] == [0, 0]
     assert rows["killed"].median(OURS) > 0
     assert rows["killed"].median(baileys.BOT) is None, "nobody starts a plain bot again"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_sessions_of_an_agent_in_packs_are_measured_and_leave_nothing(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    if reason := why_not("baileys"):
+        lacks(reason)
+    monkeypatch.setattr(thousand, "CUT", 1.0)
+    monkeypatch.setattr(thousand, "DISK", str(tmp_path))
+    found = thousand.measure(2)
+    assert list(tmp_path.iterdir()) == []
+    _paired, whole, one, _adopted, again, _back, most = (row.median(OURS) for row in found.rows)
+    assert whole == pytest.approx(2 * one) and whole > 50, "an agent, a worker, a Node"
+    assert (again, most) == (0, 1), "adopted without a login, and one after the outage"
 
 
 def test_density_prints_what_it_has_and_which_goal_was_missed(
