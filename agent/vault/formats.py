@@ -2,7 +2,7 @@
 
 import os
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePath
@@ -70,6 +70,11 @@ def check_session(path: Path, session_fd: int, engine: str, paired: bool) -> Fil
 def linked_session(path: Path, session_fd: int, engine: str) -> Linked:
     """The account and device of an open session folder, as far as its files tell."""
     return file_rules(engine).linked(_OpenSession(path, session_fd))
+
+
+def names_not_of(path: Path, session_fd: int, engine: str, account: str) -> Collection[str]:
+    """What lies in this open folder and is none of that account's pairing."""
+    return file_rules(engine).not_of(_OpenSession(path, session_fd), account)
 
 
 def kept_outside(path: Path, session_fd: int, engine: str) -> str:

@@ -23,9 +23,9 @@ environment = ["WHATSAPP={url}"]
 SLOWER = {"WA_AGENT_HEALTH__TIMEOUT": "5", "WA_AGENT_HEALTH__INTERVAL": "5"}
 
 
-async def test_damaged_credentials_of_a_bot_come_back_from_a_copy_without_a_scan(
+async def paired(
     make_agent: Callable[..., RunningAgent], whatsapp: WhatsApp, eventually: Eventually
-) -> None:
+) -> RunningAgent:
     bot = HERE / "bots" / "plain.mjs"
     agent = make_agent(PROGRAM.format(node=shutil.which("node"), bot=bot, url=whatsapp.socket))
     await agent.start(PATIENT | SLOWER)
@@ -35,6 +35,39 @@ async def test_damaged_credentials_of_a_bot_come_back_from_a_copy_without_a_scan
     code = await agent.do("GET", "/api/instance/shop/qr")
     await asyncio.to_thread(whatsapp.scan, code["qr"], ACCOUNT)
     await eventually(lambda: agent.status("shop"), "CONNECTED", within=40)
+    return agent
+
+
+async def test_a_logout_takes_the_pairing_and_leaves_the_bots_own_files(
+    make_agent: Callable[..., RunningAgent], whatsapp: WhatsApp, eventually: Eventually
+) -> None:
+    agent = await paired(make_agent, whatsapp, eventually)
+    session = agent.state / "sessions" / "shop" / "session"
+    (session / "orders.sqlite").write_text("orders")
+    (session / "media").mkdir()
+    (session / "media" / "photo.jpg").write_text("photo")
+    (other := session / "second").mkdir()
+    for name in ("creds.json", "pre-key-9.json"):
+        shutil.copy(session / "auth_info_baileys" / name, other)
+    creds = json.loads((other / "creds.json").read_text())
+    creds["me"]["id"] = creds["me"]["id"].replace(ACCOUNT, "5511900000009")
+    (other / "creds.json").write_text(json.dumps(creds))
+    lost = session.stat().st_ino
+    await asyncio.to_thread(whatsapp.trouble, ACCOUNT, "conflict", type="device_removed")
+    await eventually(lambda: session.exists() and session.stat().st_ino != lost, within=60)
+    await eventually(lambda: agent.status("shop"), "QR_REQUIRED", within=60)
+    assert (session / "orders.sqlite").read_text() == "orders"
+    assert (session / "media" / "photo.jpg").read_text() == "photo"
+    assert json.loads((other / "creds.json").read_text()) == creds
+    (retired,) = (agent.state / "sessions" / ".trash").glob("shop.*/session")
+    assert (retired / "auth_info_baileys" / "creds.json").exists()
+    assert not (retired / "orders.sqlite").exists()
+
+
+async def test_damaged_credentials_of_a_bot_come_back_from_a_copy_without_a_scan(
+    make_agent: Callable[..., RunningAgent], whatsapp: WhatsApp, eventually: Eventually
+) -> None:
+    agent = await paired(make_agent, whatsapp, eventually)
     shown = await agent.show("shop")
     assert (shown["account"], shown["paired"]) == (ACCOUNT, True)
 

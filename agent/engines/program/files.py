@@ -8,8 +8,8 @@ from pathlib import Path
 
 from agent.core.words import SUSPECT, SessionFiles
 from agent.engines.baileys.creds import CREDS
+from agent.engines.baileys.files import KEY_KINDS, read_json, read_key_file
 from agent.engines.baileys.files import RULES as BAILEYS
-from agent.engines.baileys.files import read_json, read_key_file
 from agent.engines.files import FileRules, FilesReport, Linked, SessionFolder
 from agent.engines.program.note import (
     NOTE,
@@ -25,6 +25,7 @@ _WORSE = (SessionFiles.WHOLE, SessionFiles.UNPAIRED, SessionFiles.ABSENT, Sessio
 _FIELDS = frozenset({"noiseKey", "signedIdentityKey", "signedPreKey", "registrationId", "me"})
 _KEYS = ("pre-key-", "session-", "sender-key-", "app-state-sync-")
 """Of Baileys: what its credentials have, and its files beside them."""
+_KEY_FILE = re.compile(rf"(?:{KEY_KINDS})\.json")
 _LOCAL_AUTH = re.compile(r"session(-.*)?")
 """The folders that LocalAuth of whatsapp-web.js makes below its own."""
 
@@ -167,6 +168,24 @@ def linked(folder: SessionFolder) -> Linked:
     return told_device(folder.read(NOTE))
 
 
+def not_of(folder: SessionFolder, account: str) -> list[str]:
+    """Of several stores only this account's is its pairing's; where none of its rules' is there,
+    everything may be."""
+    names = set(folder.sizes()) - {NOTE}
+    stores = stores_in(folder)
+    if CREDS in names and stores[:1] == [folder]:
+        return sorted(name for name in names if not _KEY_FILE.fullmatch(name))
+    places = [its.name for its in stores if isinstance(its, _Inner)]
+    accounts = {place: BAILEYS.linked(_Inner(folder, place)).account for place in places}
+    if len(places) > 1:
+        places = [place for place in places if accounts[place] == account]
+    elif profile := profile_in(folder) if not places else "":
+        places = [profile]
+    elif not places:
+        return []
+    return sorted(names - {place.partition("/")[0] for place in places})
+
+
 def check_login(folder: Path, account: str) -> None:
     """A bot on Baileys takes credentials that it cannot read for none, and writes new ones in their
     place: it is not started on them."""
@@ -225,6 +244,7 @@ RULES = FileRules(
     left_out=MADE_BY_BROWSER,
     lacks=lacks,
     linked=linked,
+    not_of=not_of,
     check_login=check_login,
     mark=NOTE,
 )

@@ -19,13 +19,14 @@ from agent.engines.catalog import entry_of
 from agent.errors import EngineError, LinkError, VaultError, WaError
 from agent.failpoint import failpoint
 from agent.host.base import Host
-from agent.log import about
+from agent.log import about, clean
 from agent.supervise.copies.snapshots import Snapshots
 from agent.supervise.facts import Facts
 from agent.supervise.passes.findings import failing_peers
 from agent.supervise.settings import Settings
 from agent.vault.carried import carried
 from agent.vault.check import check_files
+from agent.vault.give_back import give_back
 from agent.vault.identity import create
 from agent.vault.trash import list_trash, retire
 
@@ -257,4 +258,19 @@ def set_aside(root: Path, facts: Facts, why: str) -> str:
             )
         failpoint("set_aside")
         create(root, facts.instance)
+        if name != "nothing":
+            _give_back(root, name, facts)
     return name
+
+
+def _give_back(root: Path, name: str, facts: Facts) -> None:
+    try:
+        back = give_back(root, name, facts.id, facts.instance.engine, facts.record.account)
+    except VaultError as error:
+        log.warning(
+            "files of the program's own stay in the trash: %s", error, extra=about(facts.id)
+        )
+        return
+    if back:
+        words = "%d files or folders are none of the pairing that ended, and stay: %s"
+        log.info(words, len(back), clean(", ".join(back))[:300], extra=about(facts.id))
