@@ -14,13 +14,12 @@ from agent.engines.baileys.conversation import Conversation
 from agent.engines.base import DECLARED, ProbeAnswer, Qr, Reporter
 from agent.engines.program.declaration import ProgramDeclaration
 from agent.engines.program.environment import (
-    MISSING,
     find_command,
     own_environment,
-    read_environment_file,
     refuse_other_user,
     secrets_of,
 )
+from agent.engines.program.environment_file import MISSING, read_environment_file
 from agent.engines.program.files import refuse_unusable
 from agent.engines.program.messages import KEEP, ProgramMessages
 from agent.engines.program.note import NOTE, write_note

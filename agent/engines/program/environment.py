@@ -2,16 +2,15 @@
 socket of the manager's, no setting."""
 
 import base64
-import errno
 import os
 import re
 import shutil
-import stat
 from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import quote
 
-from agent.engines.program.declaration import ProgramDeclaration, variable_fault
+from agent.engines.program.declaration import ProgramDeclaration
+from agent.engines.program.environment_file import MISSING
 from agent.errors import EngineError
 
 KEPT = (
@@ -19,47 +18,12 @@ KEPT = (
     *("SSL_CERT_FILE", "SSL_CERT_DIR", "NODE_EXTRA_CA_CERTS", "INVOCATION_ID"),
 )
 """Of the worker's own environment. By its invocation the host finds what a killed worker left."""
-MISSING = "program_missing"
 PRELOAD = Path(__file__).parent / "preload" / "preload.cjs"
-LONGEST_FILE = 1 << 16
 SHORTEST_SECRET = 6
 """Characters of a value that is kept out of the log. A shorter one is so as a whole word, where it
 is no usual word or its name is a secret's: others would be in every other line."""
 _SECRETS_NAME = re.compile(r"pass|pwd|secret|token|key|pin\b|_pw\b|^pw\b", re.IGNORECASE)
 _MIXED = re.compile(r"(?=.*[A-Za-z])(?=.*[^A-Za-z]).{3,}", re.DOTALL)
-
-
-def read_environment_file(path: str) -> dict[str, str]:
-    """NAME=VALUE lines, as systemd and dotenv write them; EngineError never shows a value."""
-    if not path:
-        return {}
-    try:
-        # O_NONBLOCK: a pipe would wait for its writer for ever.
-        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        with os.fdopen(fd, "rb") as file:
-            if not stat.S_ISREG(os.fstat(fd).st_mode):
-                raise OSError(errno.EINVAL, "it is no plain file")
-            text = file.read(LONGEST_FILE + 1).decode("utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        cause = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
-        raise EngineError(f"cannot read {path} (environment_file): {cause}", code=MISSING) from None
-    if len(text) > LONGEST_FILE:
-        raise EngineError(f"cannot use {path} (environment_file): it is too long", code=MISSING)
-    found = {}
-    for number, line in enumerate(text.splitlines(), 1):
-        entry = line.strip().removeprefix("export ")
-        if not entry or entry.startswith(("#", ";")):
-            continue
-        name, _, value = entry.partition("=")
-        name, value = name.strip(), value.strip()
-        if len(value) > 1 and value[0] == value[-1] and value[0] in "\"'":
-            value = value[1:-1]
-        if fault := variable_fault(f"{name}={value}"):
-            raise EngineError(
-                f"cannot use line {number} of {path} (environment_file): {fault}", code=MISSING
-            )
-        found[name] = value
-    return found
 
 
 def secrets_of(values: Mapping[str, str]) -> tuple[set[str], set[str]]:

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from agent.engines.baileys.conversation import LONGEST_LINE, Conversation, OnEvent
-from agent.engines.program.environment import MISSING, preload_into
+from agent.engines.program.environment import preload_into
+from agent.engines.program.environment_file import MISSING
 from agent.engines.program.like_pm2 import LikePm2
 from agent.engines.program.notices import Notices
 from agent.engines.program.output import Output

@@ -11,7 +11,8 @@ from agent.config import INSTALLED_STATE
 from agent.config.wing_tables import shared_sessions
 from agent.core.model import Instance
 from agent.engines.program.declaration import ProgramDeclaration
-from agent.engines.program.environment import find_command, read_environment_file
+from agent.engines.program.environment import find_command
+from agent.engines.program.environment_file import read_environment_file
 from agent.errors import EngineError, WaError
 from agent.wings.programs.reach import render_reach
 from agent.wings.programs.settings import place_of, programs_of

@@ -18,7 +18,8 @@ from agent.cli.terminal.answer import print_answer
 from agent.config import Config, load_config
 from agent.config.settings_file import change_rows, with_rows
 from agent.engines.program.declaration import ProgramDeclaration
-from agent.errors import InvalidRequest, Refused
+from agent.engines.program.environment_file import read_environment_file
+from agent.errors import EngineError, InvalidRequest, Refused
 from agent.log import clean
 from agent.wings.programs.moved import Bot, as_row, free_id, render
 from agent.wings.programs.pm2 import read_list
@@ -117,7 +118,14 @@ def _of_unit(options: argparse.Namespace) -> _Listed:
     file = Path(options.source).absolute()
     user = " --user" if "systemd/user" in str(file.parent) else ""
     ends = f"systemctl{user} disable --now {_quoted(file.name)}"
-    return _Listed(UNIT, str(file), [read_unit(file)], lambda _bot: ends)
+    bot = read_unit(file)
+    try:
+        for program in bot.programs:
+            read_environment_file(program.environment_file)
+    except EngineError as error:
+        # Found at its first start it would be too late: the unit is disabled by then.
+        bot.refused, bot.programs = str(error), []
+    return _Listed(UNIT, str(file), [bot], lambda _bot: ends)
 
 
 def _refuse_foreign(options: argparse.Namespace, manager: str) -> None:

@@ -16,9 +16,9 @@ from agent.engines.program.declaration import ProgramDeclaration
 from agent.engines.program.environment import (
     find_command,
     own_environment,
-    read_environment_file,
     refuse_other_user,
 )
+from agent.engines.program.environment_file import read_environment_file
 from agent.engines.program.output import Output
 from agent.engines.program.state import ProgramState
 from agent.errors import EngineError
@@ -223,3 +223,24 @@ def test_what_a_command_lacks_is_named(tmp_path: Path) -> None:
         find_command(ProgramDeclaration(name="bot", command=(str(script),)), {})
     with pytest.raises(EngineError, match="it is a folder: name the program in it"):
         find_command(ProgramDeclaration(name="bot", command=(str(tmp_path),)), {})
+
+
+SAID = (
+    ("A=1\nB=a=b\n", {"A": "1", "B": "a=b"}),
+    ("A=1\r\nB='q'\r\n", {"A": "1", "B": "q"}),
+    ('A="two\nlines"\nB=2\n', {"A": "two\nlines", "B": "2"}),
+    ("A='one $x\n# no comment'  # one\nB=2", {"A": "one $x\n# no comment", "B": "2"}),
+    ("A=one \\\ntwo\nB=2", {"A": "one two", "B": "2"}),
+    ('A="un\nB="x"y"\n', {"A": '"un', "B": '"x"y"'}),
+    (r'A="say \"hi\" for $5 \n"', {"A": r'say "hi" for $5 \n'}),
+    ("A=\n B = 2 \n\n; none\n  # none\nexport C=3", {"A": "", "B": "2", "C": "3"}),
+)
+"""As systemd reads it, and dotenv, where the two agree."""
+
+
+@pytest.mark.parametrize(("text", "wanted"), SAID)
+def test_an_environment_file_is_read_as_systemd_and_dotenv_do(
+    tmp_path: Path, text: str, wanted: dict[str, str]
+) -> None:
+    (tmp_path / "env").write_bytes(text.encode())
+    assert read_environment_file(str(tmp_path / "env")) == wanted

@@ -128,6 +128,13 @@ async def test_a_unit_becomes_a_disabled_instance_and_stays_as_it_is(
         status, said = await cli(agent, *words[:2], *more, *words[2:])
         assert (status, said.count("\n")) == (2, 1), said
     assert (unit.read_text(), agent.config.read_text()) == before
+    (wrong := tmp_path / "wrong").write_text("TOKEN=hunter2hunter2\nno such line\n")
+    unit.write_text(f"{before[0]}EnvironmentFile={wrong}\n")
+    status, said = await cli(agent, *words)
+    refused = f"it does not move: cannot use line 2 of {wrong} (environment_file)"
+    assert (status, refused in said, "systemctl" in said) == (1, True, False), said
+    assert agent.config.read_text() == before[1]
+    unit.write_text(before[0])
     status, said = await cli(agent, *words)
     assert status == 0, said
     line = "systemctl disable --now 'my bot.service' && wa-agent enable my-bot"
