@@ -8,6 +8,7 @@ import io
 import sys
 import tokenize
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 AGENT = Path(__file__).parents[1] / "agent"
@@ -42,6 +43,7 @@ _NO_CODE = {
 }
 
 
+@cache  # the tests ask for each of 700 modules more than once
 def lines_of(path: Path) -> tuple[set[int], set[int]]:
     """The lines of code, and those of them that import."""
     text = path.read_text(encoding="utf-8")
