@@ -27,7 +27,7 @@ from agent.store.rebuild import (
     COMPANIONS,
     Opening,
     build,
-    clear_marks,
+    clear_mark,
     companion,
     free_name,
     set_aside,
@@ -77,7 +77,7 @@ def _open(opening: Opening) -> tuple[Database, list[str]]:
 def _use(opening: Opening) -> tuple[Database, list[str]]:
     """Connect, migrate, mend single rows."""
     path = opening.path
-    clear_marks(path)
+    clear_mark(path)
     db = connect(path)
     try:
         sentences = _migrate(db, opening)

@@ -47,7 +47,7 @@ def set_aside(path: Path, now_wall: float) -> Path:
     write_whole(_rebuilding(path), kept.name.encode())
     path.rename(kept)
     failpoint("mid_set_aside")
-    _move_companions(path, kept)
+    move_companions(path, kept)
     sync(path.parent)
     return kept
 
@@ -57,7 +57,7 @@ def build(opening: Opening) -> list[str]:
     path = opening.path
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     kept = _kept_name(path)
-    _move_companions(path, kept or free_name(path, "damaged", opening.now_wall()))
+    move_companions(path, kept or free_name(path, "damaged", opening.now_wall()))
     fresh = companion(path, ".new")
     for left in (fresh, *(companion(fresh, suffix) for suffix in COMPANIONS)):
         left.unlink(missing_ok=True)  # an unfinished one; all of it can be made again
@@ -126,10 +126,9 @@ def nightly_copy(path: Path) -> Path:
     return companion(path, ".copy")
 
 
-def clear_marks(path: Path) -> None:
+def clear_mark(path: Path) -> None:
     """The database is whole: what earlier starts noted about it is over."""
-    for mark in (_rebuilding(path), companion(path, ".suspect")):  # the second: older versions
-        mark.unlink(missing_ok=True)
+    _rebuilding(path).unlink(missing_ok=True)
 
 
 def companion(path: Path, suffix: str) -> Path:
@@ -160,7 +159,7 @@ def _kept_name(path: Path) -> Path | None:
     return kept if kept and kept.exists() else None
 
 
-def _move_companions(path: Path, kept: Path) -> None:
+def move_companions(path: Path, kept: Path) -> None:
     for suffix in COMPANIONS:
         with contextlib.suppress(FileNotFoundError):
             companion(path, suffix).rename(companion(kept, suffix))

@@ -10,7 +10,7 @@ from sqlite_utils import Database
 from agent.errors import SchemaTooNew, StoreError
 from agent.store.connect import connect, connect_to_read, explain_opening
 from agent.store.errors import code_of, explain
-from agent.store.rebuild import COMPANIONS, companion, free_name
+from agent.store.rebuild import COMPANIONS, companion, free_name, move_companions
 from agent.wings.messages.out.session.ledger import TABLES
 from agent.wings.messages.out.times import TABLE
 
@@ -142,17 +142,11 @@ def _find_fault(db: Database, path: Path) -> str:
 def _set_aside(path: Path, now_wall: float) -> Path:
     kept = free_name(path, "damaged", now_wall)
     path.rename(kept)
-    _move_companions(path, kept)
+    move_companions(path, kept)
     return kept
 
 
 def _clear_companions(path: Path, now_wall: float) -> None:
     """A kill between the renames left them: SQLite would replay them into the new file."""
     if any(companion(path, suffix).exists() for suffix in COMPANIONS):
-        _move_companions(path, free_name(path, "damaged", now_wall))
-
-
-def _move_companions(path: Path, kept: Path) -> None:
-    for suffix in COMPANIONS:
-        with contextlib.suppress(FileNotFoundError):
-            companion(path, suffix).rename(companion(kept, suffix))
+        move_companions(path, free_name(path, "damaged", now_wall))
