@@ -30,8 +30,6 @@ from agent.link.messages import (
 from agent.link.sockets import CheckPeer, Peer, reach_trusted
 from agent.link.wire import Decoder, encode
 
-__all__ = ["Hello", "Link", "LinkLimits", "LinkStats", "Peer"]
-
 log = logging.getLogger(__name__)
 
 OnClaim = Callable[[InstanceId, str, Claim], None]

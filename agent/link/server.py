@@ -28,8 +28,6 @@ from agent.link.outbox import Outbox
 from agent.link.sockets import inode_of, listen_at, remove_own
 from agent.link.wire import Decoder, encode
 
-__all__ = ["LinkServer", "ServerLimits"]
-
 log = logging.getLogger(__name__)
 
 Answer = Callable[[Call], Awaitable[Mapping[str, Any]]]

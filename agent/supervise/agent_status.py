@@ -14,8 +14,7 @@ from agent.core.fleet.figures import FleetFigures
 from agent.core.model import ConnectionStatus, InstanceId
 from agent.core.view import CHECKS, AgentStatus, CheckTime
 from agent.host.base import Host
-from agent.link.client import LinkStats
-from agent.link.limits import REFUSALS
+from agent.link.limits import REFUSALS, LinkStats
 from agent.log import lines_lost
 from agent.store.database import Store
 from agent.store.errors import TROUBLES

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from agent.core.model import Claim, Happening, InstanceId
-from agent.link.client import Hello
+from agent.link.messages import Hello
 
 OnClaim = Callable[[InstanceId, str, Claim], None]
 OnHappening = Callable[[InstanceId, str, Happening], None]

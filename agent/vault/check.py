@@ -30,17 +30,6 @@ _AWAY = ("permissions", "read_only", "disk_full", LINK, OTHERS, VaultError.code)
 MOST_LOOKED_AT = 20_000
 """Entries of one session whose rights are looked at: a check must end."""
 
-__all__ = [
-    "FilesReport",
-    "FolderReport",
-    "check_files",
-    "inspect_files",
-    "inspect_folder",
-    "inspect_session",
-    "may_log_in",
-    "read_linked",
-]
-
 
 def check_files(folder: Path, engine: str, paired: bool = True) -> SessionFiles:
     return inspect_files(folder, engine, paired).files

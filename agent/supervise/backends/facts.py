@@ -18,7 +18,8 @@ from agent.core.model import (
     ServerClaim,
     UnitStatus,
 )
-from agent.link.client import Hello, Link
+from agent.link.client import Link
+from agent.link.messages import Hello
 from agent.supervise.backends.circuit import Circuit
 from agent.supervise.worker_link import Listener
 

@@ -15,7 +15,7 @@ from agent.core.waiting import BACKEND_DOWN, BACKEND_UNCHECKED, WAIT_SENTENCES
 from agent.core.words import NO_PROOF, UNMEASURED
 from agent.errors import ConfigError, LinkError, WaError
 from agent.host.base import Host
-from agent.link.client import LinkStats
+from agent.link.limits import LinkStats
 from agent.supervise.backends.circuit import Circuit
 from agent.supervise.backends.facts import UNREAD_AGAIN, BackendFacts, SeatLink
 from agent.supervise.backends.files import (

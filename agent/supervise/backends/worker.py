@@ -8,8 +8,8 @@ from agent.clock import boot_now
 from agent.core.model import InstanceId, UnitState, UnitStatus
 from agent.errors import LinkError, WaError
 from agent.host.base import Host
-from agent.link.client import Link, LinkStats
-from agent.link.limits import BACKEND_LINK
+from agent.link.client import Link
+from agent.link.limits import BACKEND_LINK, LinkStats
 from agent.link.sockets import only_process
 from agent.supervise.backends.facts import BackendFacts
 from agent.supervise.backends.news import WorkerNews

@@ -9,8 +9,8 @@ from agent.clock import boot_now
 from agent.core.model import UNIT_ABSENT, InstanceId, UnitState, UnitStatus, parse_instance_id
 from agent.errors import HostError, InvalidRequest, LinkError, WaError
 from agent.host.base import Host
-from agent.link.client import Link, LinkStats
-from agent.link.limits import BACKEND_LINK
+from agent.link.client import Link
+from agent.link.limits import BACKEND_LINK, LinkStats
 from agent.link.sockets import only_process
 
 log = logging.getLogger(__name__)

@@ -23,7 +23,8 @@ from agent.core.model import (
 )
 from agent.errors import EngineError, LinkError
 from agent.host.base import Host
-from agent.link.client import Link, LinkStats
+from agent.link.client import Link
+from agent.link.limits import LinkStats
 from agent.link.messages import parse_claim
 from agent.link.sockets import only_process
 from agent.log import about

@@ -7,7 +7,7 @@ from typing import Any
 from aiohttp import web
 
 from agent.api.http.auth import Right
-from agent.api.http.call import Call, Json, Parts, Route
+from agent.api.http.call import Call, Handler, Json, Parts, Route
 from agent.api.http.envelope import json_answer
 from agent.core.model import ID_PATTERN
 from agent.errors import Forbidden, NotFound, Unauthorized, WaError
@@ -58,7 +58,7 @@ async def unknown(call: Call) -> Json:
     raise NotFound(f"Cannot {request.method} {request.rel_url.raw_path}", code="unknown_route")
 
 
-def _row(method: str, path: str, run: instances.Handler, summary: str, status: int = 201) -> Route:
+def _row(method: str, path: str, run: Handler, summary: str, status: int = 201) -> Route:
     return Route(
         method, f"{path}/{ID}", Right.OPERATE, run, summary, answers=(status,), face=EVOLUTION
     )

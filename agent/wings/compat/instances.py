@@ -4,7 +4,7 @@ import asyncio
 import time
 from typing import Any
 
-from agent.api.http.call import Call, Handler, Json
+from agent.api.http.call import Call, Json
 from agent.api.http.envelope import json_answer
 from agent.api.http.fields import STRING, Field
 from agent.core.event_json import wall_text
@@ -15,7 +15,6 @@ from agent.wings.compat.codes import show_code
 from agent.wings.compat.names import instance_uuid, jid_of, state_of
 from agent.wings.compat.own_routes import ask
 
-__all__ = ["Handler"]
 FETCH = tuple(
     Field(name, STRING, "only this one", most=100)
     for name in ("instanceName", "instanceId", "number")
