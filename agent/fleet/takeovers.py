@@ -8,7 +8,7 @@ from agent.clock import boot_now
 from agent.core.fleet.figures import FleetCounts
 from agent.core.fleet.lease import Lease, LeasePolicy
 from agent.core.fleet.promises import Takeover, begin_takeover, settle
-from agent.core.fleet.sightings import Sightings, look, stands_still, vouched
+from agent.core.fleet.sightings import Sightings, forgotten, look, stands_still, vouched
 from agent.core.fleet.takeover import Peer, Refusal, Standing, Word, elsewhere, refuse_takeover
 from agent.fleet.coordinator import MachineRow, Member, Renewal
 from agent.fleet.fleet_file import FleetMemory, Memory, Rival
@@ -88,9 +88,9 @@ class Takeovers:
         words = await words_of(rows, member, self.ask_word, self.policy.renew_every / 2)
         self._words |= words
         holding = {id for id, it in words.items() if it.holds}
-        now, ttl = boot_now(), self.policy.ttl
+        now = boot_now()
         self.sightings = vouched(self.sightings, holding, now)
-        silent = {id for id, it in self.sightings.machines.items() if now >= it.at + ttl}
+        silent = forgotten(self.sightings, now, self.policy)
         self._words = {id: it for id, it in self._words.items() if id not in silent}
 
     def lapsed(self) -> dict[int, int]:

@@ -483,6 +483,15 @@ async def test_a_copy_of_a_later_epoch_than_ours_is_not_used(site):
     assert refused.value.code == "copy_newer"
 
 
+async def test_a_copy_from_older_records_than_those_that_named_the_owner_is_not_used(site):
+    a, b = await site("a"), await site("b")
+    await a.replicas.flush(await a.add())
+    owned = await a.hand_over(b)
+    with pytest.raises(TryLater, match="lost records") as refused:
+        await b.arrivals.fetch(replace(owned, copy=owned.copy + 100))
+    assert refused.value.code == "copy_older"
+
+
 async def test_a_whole_archive_of_another_engine_or_id_is_refused(site):
     a, b = await site("a"), await site("b")
     facts = await a.add()

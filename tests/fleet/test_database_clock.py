@@ -146,6 +146,22 @@ async def test_a_copy_of_a_machine_is_refused_though_the_database_lives_in_an_ho
         clock.step(0)
 
 
+async def test_a_copy_that_watched_before_an_outage_of_the_database_watches_again_after_it(
+    fleet: Fleet,
+):
+    """The first one goes on by promises meanwhile, and renews a moment after the copy asks."""
+    first, copy = fleet.coordinator(), fleet.coordinator()
+    member = await join(first, "first boot")
+    assert member is not None
+    await renewed(first, member)
+    other = ("first boot", "folder of the copy")
+    assert await join(copy, *other) is None
+    await asyncio.sleep(1.2 * TTL)  # nobody reaches the database
+    assert await join(copy, *other) is None
+    await renewed(first, member)
+    assert await join(copy, *other) is None
+
+
 async def test_machines_go_on_without_a_dead_one_that_the_database_counts_as_alive(
     three: Three, fleet: Fleet, clock: SteppedClock, eventually: Eventually
 ):

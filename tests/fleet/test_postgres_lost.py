@@ -187,6 +187,28 @@ async def test_a_loss_is_not_accepted_before_every_machine_that_lives_told_what_
     assert await owners(fleet) == {}, "after the acceptance nothing is taken from anybody"
 
 
+async def test_a_loss_of_hours_is_not_accepted_before_a_machine_that_lives_renewed_since(
+    fleet: Fleet, tmp_path: Path
+):
+    """In records from hours ago all machines look dead; b lives, and renews a moment later."""
+    a, b = await joined(fleet, "a"), await joined(fleet, "b")
+    backup = Backup(fleet, tmp_path / "dump.sql")
+    await b.create("shop")
+    await backup.restore()
+    fleet.server.sql("UPDATE wa_agent.machine SET alive_until = '-infinity'")
+    await a.renew()
+    await a.coordinator.tell(a.member, [], {})
+    a.coordinator.lapsed = dict
+    with pytest.raises(TryLater, match="b did not tell yet") as refused:
+        await a.coordinator.accept()
+    assert refused.value.code == "not_told"
+    off = fleet.server.sql("SELECT id, renewals FROM wa_agent.machine WHERE name = 'b'").strip()
+    id, number = map(int, off.split("|"))
+    a.coordinator.lapsed = lambda: {id: number}
+    await a.coordinator.accept()
+    assert not (await a.renew()).halted
+
+
 async def test_a_machine_that_only_missed_moves_to_itself_keeps_its_files_after_an_acceptance(
     fleet: Fleet, tmp_path: Path
 ):

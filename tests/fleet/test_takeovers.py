@@ -8,6 +8,7 @@ from typing import Any
 from agent.clock import boot_now
 from agent.core.fleet.figures import FleetCounts
 from agent.core.fleet.lease import Lease, LeasePolicy
+from agent.core.fleet.sightings import vouched
 from agent.core.fleet.takeover import Word
 from agent.fleet.coordinator import Machine, MachineRow, Member, Owned, Renewal
 from agent.fleet.fleet_file import Memory
@@ -115,3 +116,29 @@ async def test_who_lives_is_asked_before_the_records_are_settled(tmp_path: Path)
     assert asked == ["b"]
     assert takeovers.elsewhere == ["b"]
     assert takeovers.sightings.machines[2].at >= now, "as if it had been seen renewing"
+
+
+async def test_a_word_of_another_database_holds_for_as_long_as_the_lease_that_may_follow_it(
+    tmp_path: Path,
+) -> None:
+    """Asked `ttl` / 2 ago, it renewed until its agent died a moment ago: its workers run on."""
+    rows: Any = Rows()
+    memory = Memory(tmp_path / "fleet.json")
+    await memory.load("boot", 0.0, POLICY)
+    takeovers = Takeovers(rows, memory, POLICY, FleetCounts())
+    answers = [Word(True, "the old primary")]
+
+    async def holds(_row: Reached, _member: Member) -> Word:
+        if not answers:
+            raise OSError("it does not answer")
+        return answers.pop()
+
+    takeovers.ask_word = holds
+    me, now = Member(1, 0, 0), boot_now()
+    await takeovers.see(me, answer(1), now - POLICY.ttl / 2)
+    await takeovers.take_over(me, Lease(now + POLICY.ttl), answer(1), False)
+    for seconds, elsewhere in ((1.0, ["b"]), (2.0, [])):
+        at = boot_now() - seconds * POLICY.ttl - 0.1
+        takeovers.sightings = vouched(takeovers.sightings, {2}, at)
+        await takeovers.take_over(me, Lease(now + POLICY.ttl), answer(1), False)
+        assert takeovers.elsewhere == elsewhere

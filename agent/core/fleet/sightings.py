@@ -53,6 +53,13 @@ def vouched(sightings: Sightings, machines: Set[int], now: float) -> Sightings:
     return replace(sightings, machines={**sightings.machines, **told})
 
 
+def forgotten(sightings: Sightings, now: float, policy: LeasePolicy) -> frozenset[int]:
+    """The machines whose word of where they renew holds no longer. Each is asked again `ttl` / 2
+    after its word; one that died just before that renewed until then, for another `ttl`."""
+    seen = sightings.machines.items()
+    return frozenset(it for it, last in seen if now >= last.at + 2 * policy.ttl)
+
+
 def rivals_after(
     named: Set[int], alive: Set[int], sightings: Sightings, now: float, policy: LeasePolicy
 ) -> frozenset[int]:

@@ -59,6 +59,12 @@ def open_copy(owned: Owned, stored: Stored, key: FleetKey) -> bytes:
             f" it in epoch {owned.epoch}; another machine owns it by now",
             code="copy_newer",
         )
+    if stored.number < owned.copy:
+        raise TryLater(
+            f"cannot fetch {owned.id}: its copy has number {stored.number}, and number {owned.copy}"
+            " was stored: the database lost records",
+            code="copy_older",
+        )
     if len(stored.packed) > LARGEST_SEALED:
         raise TooLarge(
             f"cannot fetch {owned.id}: its copy has {len(stored.packed)} bytes, and"

@@ -102,13 +102,17 @@ def _errors(said_first: str) -> dict[str, WaError]:
             field="fleet.ttl",
             code="fleet_ttl",
         ),
-        "WA009": TryLater(
-            f"cannot accept the loss yet: {said_first} did not tell yet what it runs; it does so"
-            " within seconds, or counts as away within a ttl",
-            code="not_told",
-        ),
+        "WA009": not_told(said_first),
         "23514": InvalidRequest("the fleet's database refuses this value", code="fleet_value"),
     }
+
+
+def not_told(machines: str) -> TryLater:
+    return TryLater(
+        f"cannot accept the loss yet: {machines} did not tell yet what it runs; it does so"
+        " within seconds, or counts as away within a ttl",
+        code="not_told",
+    )
 
 
 @contextmanager

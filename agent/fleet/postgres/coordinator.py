@@ -22,6 +22,7 @@ from agent.fleet.coordinator import (
     SessionRow,
 )
 from agent.fleet.postgres import documents
+from agent.fleet.postgres.connection import not_told
 from agent.fleet.postgres.database import Database
 from agent.fleet.postgres.documents import COMMAND, document, told_document
 from agent.fleet.postgres.joining import Joining
@@ -41,8 +42,8 @@ class PostgresCoordinator(StoredCopies):
         self._ttl = ttl
         super().__init__(Database(address, timeout))
         self._joining = Joining(self._database, ttl)
-        self.lapsed: Callable[[], Mapping[int, int]] = dict
-        """Machines that are off, by their numbers: see `Takeovers.lapsed`."""
+        self.lapsed: Callable[[], Mapping[int, int]] | None = None
+        """Machines that are off, by their numbers: see `Takeovers.lapsed`. None: nobody watches."""
 
     async def join(self, machine: Machine) -> Member:
         """Refused while another agent may run with this machine's identity."""
@@ -81,7 +82,7 @@ class PostgresCoordinator(StoredCopies):
     async def machines(self) -> Sequence[MachineRow]:
         """By the database's clock alone, dead ones could be alive for long: it may be set back."""
         rows = await self._database.rows(documents.MACHINES)
-        lapsed = self.lapsed()
+        lapsed = self.lapsed() if self.lapsed is not None else {}
         machines = (MachineRow(*row) for row in rows)
         return [
             replace(row, alive=False) if lapsed.get(row.id) == row.renewals else row
@@ -265,7 +266,11 @@ class PostgresCoordinator(StoredCopies):
 
     async def accept(self) -> None:
         """An operator accepts lost records. TryLater: a living machine did not tell."""
-        lapsed = self.lapsed()
+        lapsed = self.lapsed() if self.lapsed is not None else {}
+        watched = await self.machines() if self.lapsed is not None else []
+        # In records from a while ago all look dead until they renew.
+        if silent := [it.name for it in watched if not it.alive and it.id not in lapsed]:
+            raise not_told(", ".join(silent))
         numbers = (list(lapsed), list(lapsed.values()))
         await self._do("accept_loss", newer={CLOCKLESS: numbers})
 

@@ -22,8 +22,11 @@ class Joining:
         """The one that was read last, while the place was refused."""
         self._since = 0.0
         """When it was read first."""
+        self._read_at = 0.0
 
     async def join(self, machine: Machine) -> Member:
+        if boot_now() >= self._read_at + self._ttl / 2:
+            self._number = -1  # the database was away, from the other one as well
         watched = self._number if boot_now() >= self._since + self._ttl else None
         ((id, epoch, renewals),) = await self._database.rows_of(
             "join_fleet",
@@ -40,6 +43,7 @@ class Joining:
             self._ttl,
             newer={NUMBERED: (machine.folder,), CLOCKLESS: (machine.renewals, watched)},
         )
+        self._read_at = boot_now()
         if id is None:
             if renewals != self._number:
                 self._number, self._since = renewals, boot_now()

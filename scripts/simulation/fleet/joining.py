@@ -16,10 +16,13 @@ class Joining:
         self._number = -1
         self._since = 0.0
         """When that number of the other agent was read first."""
+        self._read_at = 0.0
 
     def ask(self, machine: "Machine") -> None:
         run, database = machine.run, machine.database
         known, place = machine.disk.renewals, machine.place
+        if machine.clock >= self._read_at + machine.world.policy.ttl / 2:
+            self._number = -1
         still = machine.clock >= self._since + machine.world.policy.ttl
         watched = self._number if still else -1
 
@@ -30,6 +33,7 @@ class Joining:
 
         def hear(answer: tuple[bool, int]) -> None:
             self.heard += 1
+            self._read_at = machine.clock
             self.joined, number = answer
             if self.joined:
                 machine.peers[machine.id] = machine

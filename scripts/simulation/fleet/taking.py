@@ -4,7 +4,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from agent.core.fleet.promises import Takeover, begin_takeover
-from agent.core.fleet.sightings import stands_still, vouched
+from agent.core.fleet.sightings import forgotten, stands_still, vouched
 from agent.core.fleet.takeover import Peer, Standing, Word, elsewhere, refuse_takeover
 
 if TYPE_CHECKING:
@@ -48,6 +48,8 @@ def _take_over(machine: "Machine") -> None:
     last, disk = machine.last, machine.disk
     if last is None or not machine.settled or disk.full:
         return
+    silent = forgotten(machine.sightings, machine.clock, machine.world.policy)
+    machine.words = {id: it for id, it in machine.words.items() if id not in silent}
     away = elsewhere(machine.words, last.server)
     for id in machine.sightings.machines.keys() - {machine.id}:
         promises = disk.promises
