@@ -2,6 +2,7 @@
 library only."""
 
 import re
+from collections import defaultdict
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,11 @@ _FIELDS = frozenset({"noiseKey", "signedIdentityKey", "signedPreKey", "registrat
 _KEYS = ("pre-key-", "session-", "sender-key-", "app-state-sync-")
 """Of Baileys: what its credentials have, and its files beside them."""
 _KEY_FILE = re.compile(rf"(?:{KEY_KINDS})\.json")
+_NO_STORE = re.compile(
+    r"[^/]\.(?:log(?:\.[0-9]+)?|out|err|txt|csv|zip|gz|jpe?g|png|webp|mp[34]|m4a|ogg|opus|wav|mov|mkv|pdf"
+    r"|sock|fifo|pipe)$",
+    re.IGNORECASE,
+)
 _LOCAL_AUTH = re.compile(r"session(-.*)?")
 """The folders that LocalAuth of whatsapp-web.js makes below its own."""
 
@@ -156,9 +162,24 @@ def _local_auth(folder: Path) -> Path | None:
 
 
 def lacks(names: Collection[str]) -> str:
-    """Only of Baileys' files is known what they need."""
-    own = [name.rpartition("/")[2] for name in names]
-    return BAILEYS.lacks(own) if CREDS in own else ""
+    """Only of Baileys' stores is known what they need. A `creds.json` without any other of its keys
+    is one where nothing else in the folder, and no other session, may be what the program uses."""
+    found = defaultdict(list)
+    for path in names:
+        place, _, name = path.rpartition("/")
+        found[place].append(name)
+    stores = {}
+    for place, files in found.items():
+        keys = [name for name in files if _KEY_FILE.fullmatch(name)]
+        if CREDS in keys and (len(keys) > 1 or len(files) == 1):
+            stores[place] = BAILEYS.lacks(keys)
+    used = "" in stores.values() or any("Default" in path.split("/") for path in names)
+    return "" if used else next(iter(stores.values()), "")
+
+
+def moves_aside(path: str) -> bool:
+    """Logs and media: a link, a pipe or a file of a senseless size by such a name is no pairing."""
+    return _NO_STORE.search(path) is not None and "Default" not in path.split("/")
 
 
 def linked(folder: SessionFolder) -> Linked:
@@ -245,6 +266,7 @@ RULES = FileRules(
     lacks=lacks,
     linked=linked,
     not_of=not_of,
+    moves_aside=moves_aside,
     check_login=check_login,
     mark=NOTE,
 )

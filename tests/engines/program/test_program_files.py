@@ -126,6 +126,36 @@ def test_files_of_another_library_are_kept_as_they_are(session: Path) -> None:
     RULES.check_login(session, "5511900000001")
 
 
+def test_credentials_of_the_bots_own_keep_no_archive_from_an_import() -> None:
+    """A bot on another library, or on whatsapp-web.js, has a `creds.json` of some service."""
+    keys = ["auth/creds.json", "auth/pre-key-1.json"]
+    for others in (keys, ["store.db"], [".wwebjs_auth/session/Default/Cookies"]):
+        assert RULES.lacks(["creds.json", "program.json", *others]) == ""
+    assert RULES.lacks(["google/creds.json", *keys]) == ""
+    assert RULES.lacks(["auth/creds.json", "auth/session-1.0.json"])
+    assert RULES.lacks(["auth/creds.json", "orders.sqlite"])
+
+
+def test_logs_and_media_of_the_bots_own_keep_no_pairing_from_being_copied(session: Path) -> None:
+    (keys := session / "auth").mkdir()
+    (keys / "creds.json").write_text(json.dumps(CREDS))
+    (keys / "pre-key-1.json").write_text("{}")
+    (session / "current.log").symlink_to("bot-1.log")
+    os.mkfifo(session / "control.fifo")
+    with (session / "film.mp4").open("wb") as film:
+        film.truncate(300 << 20)
+    root, shop = session.parents[1], Instance(InstanceId("shop"), "program", True)
+    copy = take_snapshot(root, Subject(shop, True, "5511900000001", "test"))
+    assert copy.good and copy.manifest is not None
+    assert {file.path for file in copy.manifest.listing.files} == {
+        "auth/creds.json",
+        "auth/pre-key-1.json",
+    }
+    (session / "store.db").symlink_to("/srv/store.db")
+    with pytest.raises(VaultError):
+        take_snapshot(root, Subject(shop, True, "5511900000001", "test"))
+
+
 STORE = "Default/IndexedDB/https_web.whatsapp.com_0.indexeddb.leveldb"
 
 
