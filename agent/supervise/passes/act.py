@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -26,7 +27,7 @@ from agent.supervise.passes.findings import failing_peers
 from agent.supervise.settings import Settings
 from agent.vault.carried import carried
 from agent.vault.check import check_files
-from agent.vault.give_back import give_back
+from agent.vault.give_back import give_back, note_own_files
 from agent.vault.identity import create
 from agent.vault.trash import list_trash, retire
 
@@ -251,6 +252,7 @@ def set_aside(root: Path, facts: Facts, why: str) -> str:
     """
     with carried(root, facts.id):
         if (root / facts.id).exists():
+            _note_own_files(root, facts)
             name = retire(root, facts.id, why).name
         else:
             name = next(
@@ -258,15 +260,19 @@ def set_aside(root: Path, facts: Facts, why: str) -> str:
             )
         failpoint("set_aside")
         create(root, facts.instance)
-        if name != "nothing":
-            _give_back(root, name, facts)
+        _give_back(root, facts)
     return name
 
 
-def _give_back(root: Path, name: str, facts: Facts) -> None:
+def _note_own_files(root: Path, facts: Facts) -> None:
+    with suppress(VaultError, OSError):  # a folder that cannot be read goes as it is
+        note_own_files(root, facts.id, facts.instance.engine, facts.record.account)
+
+
+def _give_back(root: Path, facts: Facts) -> None:
     try:
-        back = give_back(root, name, facts.id, facts.instance.engine, facts.record.account)
-    except VaultError as error:
+        back = give_back(root, facts.id)
+    except (VaultError, OSError) as error:
         log.warning(
             "files of the program's own stay in the trash: %s", error, extra=about(facts.id)
         )
