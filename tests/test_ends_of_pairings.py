@@ -30,7 +30,7 @@ METHODS = ("keeper.restore_newest", "asking.logout", "api.logout", "api.delete",
 METHODS += ("renewal.take_away", "renewal.log_out", "renewal.delete", "retire_held")
 WORDS = frozenset({"logout", "renew", "delete", "restore_removed", "pairing_code"})
 """What the agent asks a worker to do to a session."""
-ASKS = ("call", "_call", "command", "_ask")
+ASKS = ("call", "_call", "_command", "_ask")
 
 PLAN = "a plan, which cannot be made without a proof"
 ORDER = "an order of a person, which must_be_confirmed lets pass"
@@ -58,8 +58,8 @@ ACTS = {
     ("supervise/requests/deletion.py", "Deletion.restore_trash", "restore_trash"): KEEPS,
     ("supervise/requests/deletion.py", "Deletion.restore_trash", "retire"): KEEPS,
     ("api/handlers/instances.py", "delete", "delete_there"): ORDER,
-    ("api/handlers/remote_session.py", "delete_there", "command delete"): PART,
-    ("api/handlers/remote_session.py", "restore_removed", "command restore_removed"): (
+    ("api/handlers/remote_session.py", "delete_there", "_command delete"): PART,
+    ("api/handlers/remote_session.py", "restore_removed", "_command restore_removed"): (
         "a person names what is put back; what it replaces is kept in removed-keys"
     ),
     ("api/handlers/web_session.py", "pairing_code", "_ask pairing_code"): UNPAIRED,
