@@ -258,8 +258,9 @@ def test_openings_that_we_asked_for_are_not_those_of_two_connections() -> None:
 async def test_a_code_is_accepted_by_a_scan_and_not_by_the_silence_of_whatsapp(
     make_stand_in: MakeStandIn, make_bench: MakeBench, eventually: Eventually, version: str
 ) -> None:
-    standin = await make_stand_in(version, code_holds=1.0, opens_after=600.0)
-    bench = await make_bench(standin, pace=replace(PACE, code_holds=1.0))
+    # A code that is over before it is asked for is refused: its session is closed then.
+    standin = await make_stand_in(version, code_holds=4.0, opens_after=600.0)
+    bench = await make_bench(standin, pace=replace(PACE, code_holds=4.0))
     await bench.backend.check()
     names = [f"line-{number}" for number in range(4)]
     sessions = {name: bench.hold(name) for name in names}
