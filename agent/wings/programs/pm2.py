@@ -16,10 +16,11 @@ from agent.wings.programs.moved import LARGEST, Bot, free_id, plain_line
 NUMBER = "NODE_APP_INSTANCE"
 """Each process of one name has its own: a bot may choose its session by it."""
 _SHELLS = re.compile(
-    r"PATH|HOME|SHELL|USER|LOGNAME|PWD|OLDPWD|LANG|LC_.*|TERM|SHLVL|MAIL|SSH_.*|XDG_.*|DBUS_.*"
+    r"PATH|SHELL|USER|LOGNAME|PWD|OLDPWD|LANG|LC_.*|TERM|SHLVL|MAIL|SSH_.*|XDG_.*|DBUS_.*"
     r"|LS_COLORS|LESS.*|HIST.*|DISPLAY|SUDO_.*|NVM_.*|PM2_.*|_|unique_id|NODE_APP_INSTANCE|name"
 )
-"""Variables of the shell that `pm2 start` was typed in, and pm2's own."""
+"""Variables of the shell that `pm2 start` was typed in, and pm2's own. HOME is the bot's: many keep
+their session below it."""
 _USUAL = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _NUMBER = re.compile(r"\s*|[+-]?(\d|\.\d|Infinity)[\w.+-]*")
 """What JavaScript may take for a number; pm2 takes it for an id."""
@@ -109,11 +110,11 @@ def _program(
     given = dict(environment) if isinstance(environment, dict) else {}
     path, folder = str(given.get("PATH") or _USUAL), str(row.get("pm_cwd", ""))
     kept = [
-        f"{name}={value}"
+        f"{name}={value if isinstance(value, str) else json.dumps(value)}"
         for name, value in sorted(given.items())
         if isinstance(value, str | int | float)
         and not _SHELLS.fullmatch(name)
-        and shell.get(name) != str(value)
+        and (name == "HOME" or shell.get(name) != str(value))
         and name != row.get("name")
         and not variable_fault(f"{name}={value}")
     ]

@@ -22,6 +22,9 @@ def render_reach(program: ProgramDeclaration) -> str:
     if any(_below(path, _HOMES) for path in (*read, *write)):
         lines.insert(0, "ProtectHome=tmpfs")
     head = f"# What {program.name} reads and writes besides its session: [[program]] in agent.toml."
+    home = next((its for its in program.environment if its.startswith("HOME=")), "")
+    if _below(home.removeprefix("HOME="), HIDDEN):
+        lines.append(f"# {home} is hidden: a session below it needs BindPaths= of its own folder.")
     return "\n".join([head, "[Service]", *lines]) + "\n"
 
 

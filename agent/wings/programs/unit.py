@@ -1,8 +1,10 @@
 """A unit of systemd that runs a bot, read as a row of [[program]]. It changes nothing."""
 
+import pwd
 import re
 import shlex
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from agent.cli.copies.transfer import open_source
@@ -126,6 +128,8 @@ def _words(line: str) -> list[str]:
 
 def _environment(said: Values) -> Iterator[str]:
     given: dict[str, str] = {}
+    with suppress(KeyError):  # systemd gives each service the HOME of its user
+        given["HOME"] = pwd.getpwnam(_last(said, "User", "root")).pw_dir
     for line in said.get("Environment", []):
         for entry in _words(line):
             name, _, value = entry.partition("=")

@@ -42,7 +42,7 @@ def test_a_bot_moves_with_command_folder_and_its_own_variables(tmp_path: Path) -
     assert program.command == (
         *(node, "--max-old-space-size=200", "/srv/shop/bot.js", "--shop", "1 2"),
     )
-    assert (program.folder, program.environment) == ("/srv/shop", ('TOKEN=a "b"',))
+    assert (program.folder, program.environment) == ("/srv/shop", ("HOME=/root", 'TOKEN=a "b"'))
     assert (program.stop, program.pm2, bot.memory_limit) == (30.0, "signal", 314572800)
 
 
@@ -142,3 +142,8 @@ def test_half_a_character_of_pm2s_list_is_written_as_a_whole_one() -> None:
     text = render(read_list(json.dumps([bot]).encode(), {}), "pm2")
     (program,) = tomllib.loads(text)["program"]
     assert "KEY=v?" in program["environment"]
+
+
+def test_values_are_given_as_pm2_gives_them() -> None:
+    (bot,) = read_list(json.dumps([row(env={"A": True, "B": 5, "C": None})]).encode(), SHELL)
+    assert bot.programs[0].environment == ("A=true", "B=5")
