@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import random
+import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -107,9 +108,12 @@ async def _measure(server: Postgres, place: Path, sessions: int, window: float) 
     busy = Busy(Site(place / "sessions", store, coordinator))
     await busy.site.join("a")
     ids = [f"s{number}" for number in range(sessions)]
+    made = place / "made"
+    _fill(made)
     for id in ids:
         await busy.site.add(id, "baileys")
-        _fill(busy.site.root / id / "session")
+        files = [f"{made}/.", str(busy.site.root / id / "session")]
+        await asyncio.to_thread(subprocess.run, ["cp", "-r", *files], check=True)
     async with busy.site.sending():
         await _until(lambda: all(_rests(busy.site, id) for id in ids), 600.0)
         busy.watch()

@@ -1,6 +1,6 @@
 """Faults on three real agents, one real PostgreSQL and real workers, each machine in a network of
-its own. No two workers may ever send for one session, none may lose its pairing, and after each
-round all sessions are connected again. As root.
+its own. No two workers may ever send for one session, none may lose its pairing, no stored copy may
+be replaced by an older one, and after each round all sessions are connected again. As root.
 
   scripts/chaos fleet --rounds 300 --seed 1
   scripts/chaos fleet --away 600               the database frozen for so long: no session drops
@@ -68,7 +68,10 @@ def table(found: Chaos) -> str:
         lines.append("| " + " | ".join(cells) + " |")
     logins = len(found.fleet.witness.connections())
     told = f"{logins} logins of the sandboxes and {found.logins_of_baileys} of baileys"
-    lines.append(f"\n{told}, none overlapped another one of its session; no pairing lost.")
+    lines.append(
+        f"\n{told}, none overlapped another one of its session; no pairing lost,"
+        " 0 copies replaced by older ones."
+    )
     return "\n".join(lines)
 
 

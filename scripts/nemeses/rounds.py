@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 from scripts.nemeses.disks import special
 from scripts.nemeses.faults import ALONE, FAULTS, OF_THE_SERVER
 from scripts.nemeses.one_round import Round
+from scripts.nemeses.replaced import replaced, watch
 from tests.fleet.agent import FleetAgent
 from tests.fleet.agents import DATABASE, FleetOfAgents, fleet_of_agents
 from tests.lacking import not_lent
@@ -112,6 +113,8 @@ class Chaos:
         assert not broken, f"agent.log has an error that the agent did not expect: {broken}"
         if self._whatsapp is not None:
             self.logins_of_baileys = len(self._whatsapp.logins())
+        older = await asyncio.to_thread(replaced, self.fleet.database)
+        assert not older, f"copies were replaced by older ones: {older}"
         self.back[" + ".join(names)].append(time.monotonic() - begun)
 
     async def without_database(self, seconds: float) -> None:
@@ -247,6 +250,7 @@ async def chaos(place: Path, seed: int, cache: Path | None = None) -> AsyncItera
             port = urlsplit(whatsapp.url).port or 0
             for name in MACHINES:
                 stack.enter_context(fleet.wires.relay(name, WHATSAPP_PORT, port))
+        watch(fleet.database)
         found = Chaos(fleet, seed, whatsapp, clocks)
         try:
             await found.begin()
