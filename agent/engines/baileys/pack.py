@@ -8,8 +8,8 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager, suppress
 from contextvars import Context, copy_context
 from functools import partial
 from pathlib import Path
@@ -31,6 +31,10 @@ log = logging.getLogger(__name__)
 TICK, TICK_WITHIN = 2.0, 3.0
 """Seconds between two looks at Node, and for its answer."""
 FORGET_WITHIN = 20.0
+SENDS, TURN_WITHIN = 8, 10.0
+"""Messages that Node sends at a time: of those of fifty sessions at once, each would wait beyond
+its limit and be sent again, and none would get through. Seconds until a message has its turn, or
+stays with the agent."""
 MEMORY, MEMORY_EACH = 256 << 20, 64 << 20
 """Bytes that Node may use, and more for each of its sessions: above that it leaks."""
 
@@ -73,6 +77,12 @@ class NodeShare:
 
     async def call(self, do: str, within: float, **more: Any) -> Mapping[str, Any]:
         """As `Client.call`; ends with this share."""
+        if do != "send":
+            return await self._call(do, within, **more)
+        async with self._node.turn_to_send():
+            return await self._call(do, within, **more)
+
+    async def _call(self, do: str, within: float, **more: Any) -> Mapping[str, Any]:
         if self.ended:
             raise EngineError(f"cannot {do}: the client ended: {self.ended}", code="not_ready")
         work = self._client.call(do, within, **more, session=self.name)
@@ -133,6 +143,7 @@ class SharedNode:
         self._count = 0
         self._client: Client | None = None
         self._starting = asyncio.Lock()
+        self._sends = asyncio.Semaphore(SENDS)
 
     @property
     def pid(self) -> int:
@@ -156,6 +167,20 @@ class SharedNode:
         share = NodeShare(self, client, str(self._count), folder, on_event, on_end)
         self._shares[share.name] = share
         return share
+
+    @asynccontextmanager
+    async def turn_to_send(self) -> AsyncIterator[None]:
+        """EngineError where Node is busy with other messages for too long: nothing was sent."""
+        try:
+            async with asyncio.timeout(TURN_WITHIN):
+                await self._sends.acquire()
+        except TimeoutError:
+            words = f"cannot send: Node of pack {self._pack} sends messages of other sessions"
+            raise EngineError(words, code="busy") from None
+        try:
+            yield
+        finally:
+            self._sends.release()
 
     async def leave(self, share: NodeShare) -> None:
         """Return when Node has closed the session's files. It goes on without its caller: another

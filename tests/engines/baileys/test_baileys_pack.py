@@ -7,6 +7,7 @@ import re
 import signal
 import time
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
@@ -15,9 +16,11 @@ from typing import Any
 import pytest
 
 from agent.core.words import Claim
+from agent.engines.baileys import pack
 from agent.engines.baileys.creds import CREDS
 from agent.engines.baileys.pack import SharedNode
 from agent.engines.surroundings import cache_folder
+from agent.errors import EngineError
 from scripts.benches.processes import tree
 from tests.engines.baileys.conftest import NAME, PEER, Bench, PackProcess
 from tests.engines.baileys.keepers import Spool, spool_of
@@ -288,3 +291,43 @@ async def _load_a_file(bench: Bench) -> None:
 
 def _words(pid: int) -> str:
     return Path(f"/proc/{pid}/cmdline").read_text()
+
+
+async def test_a_packs_node_sends_a_few_messages_at_a_time_and_all_get_through(
+    node: SharedNode, sessions: list[Bench], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    under_way = most = 0
+    client = node._client
+    assert client is not None
+    real = client.call
+
+    async def call(do: str, within: float, **more: Any) -> Any:
+        nonlocal under_way, most
+        under_way += do == "send"
+        most = max(most, under_way)
+        try:
+            return await real(do, within, **more)
+        finally:
+            under_way -= do == "send"
+
+    monkeypatch.setattr(client, "call", call)
+    told = [{"to": PEER, "type": "text", "text": f"message {number}"} for number in range(8)]
+    sent = await asyncio.gather(
+        *(each.engine.send(message) for each in sessions for message in told)
+    )
+    assert {one["outcome"] for one in sent} == {"sent"}
+    assert most == pack.SENDS, "24 were asked for at once"
+
+
+async def test_a_message_that_gets_no_turn_in_a_packs_node_is_not_sent(
+    node: SharedNode, sessions: list[Bench], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pack, "TURN_WITHIN", 0.2)
+    message = {"to": PEER, "type": "text", "text": "later"}
+    async with AsyncExitStack() as others:
+        for _ in range(pack.SENDS):
+            await others.enter_async_context(node.turn_to_send())
+        with pytest.raises(EngineError, match="sends messages of other sessions") as refused:
+            await sessions[0].engine.send(message)
+        assert refused.value.code == "busy", "its messages wait, and this one is no unknown outcome"
+    assert (await sessions[0].engine.send(message))["outcome"] == "sent"
