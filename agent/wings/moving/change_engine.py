@@ -6,7 +6,7 @@ import argparse
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import IO, Any
 
 from agent.cli.client import Client
@@ -24,9 +24,10 @@ from agent.vault.archives.scratch import scratch
 from agent.wing import modules_of
 from agent.wings.moving.archives import packed
 from agent.wings.moving.auth_folder import export_auth_folder
-from agent.wings.moving.folders import find_in_folder
+from agent.wings.moving.folders import find_in_folder, folders_in
 from agent.wings.moving.held import refuse_changed, refuse_missing, stopped
 from agent.wings.moving.local_auth import export_local_auth, find_local_auth, import_local_auth
+from agent.wings.moving.of_program import give_back, is_inner, keep_keys, keep_profile
 from agent.wings.moving.session import write_folder
 from agent.wings.moving.users import user_of_folder
 
@@ -48,7 +49,7 @@ def add(commands: Subparsers) -> None:
         metavar="FOLDER",
         default="",
         help="where the program keeps the session itself, outside of the instance; to a program:"
-        f" the name of that folder in the session's (default {KEYS}, {PROFILES})",
+        f" that folder in the session's (default: where it had it, else {KEYS}, {PROFILES})",
     )
     add_settings(parser)
     add_wait(parser)
@@ -95,10 +96,9 @@ def _refuse(options: argparse.Namespace, instance: Mapping[str, Any]) -> None:
         )
     if options.to == PROGRAM and not options.program:
         raise InvalidRequest(f"{doing}: name the [[program]] with --program", field="program")
-    if options.to == PROGRAM and (Path(options.session).name != options.session):
-        raise InvalidRequest(
-            f"{doing}: to a program, --session is the name of a folder, not a path", field="session"
-        )
+    if options.to == PROGRAM and options.session and not is_inner(options.session):
+        words = "to a program, --session is a folder in the session's, with no .. and no leading /"
+        raise InvalidRequest(f"{doing}: {words}", field="session")
     if options.to == PROGRAM:
         _refuse_program(options.program, doing)
 
@@ -160,7 +160,7 @@ def _from_program(
     if options.session and (program := user_of_folder(source)):
         raise Refused(f"cannot use {source}: {program} uses it now; stop that", code="in_use")
     if options.to == WEB:
-        return _profile_of(options.id, instance, source, settings)
+        return _profile_of(options.id, instance, source, settings, keeps=source is copy)
     found = find_in_folder(source)
     if len(found) != 1:
         raise _elsewhere(options.id, len(found))
@@ -170,11 +170,17 @@ def _from_program(
             f"cannot use the session of {options.id}: {session.problem}", code=session.code
         )
     _refuse_other(instance, session)
+
+    def fill(folder: Path) -> None:
+        write_folder(session, folder)
+        if source is copy:
+            keep_keys(copy, next(folders_in(copy)), folder)
+
     return packed(
         session.name,
         InstanceId(options.id),
         BAILEYS,
-        lambda folder: write_folder(session, folder),
+        fill,
         settings=settings,
         account=session.account,
     )
@@ -198,23 +204,23 @@ def _refuse_other(instance: Mapping[str, Any], session: FoundSession) -> None:
 
 
 def _profile_of(
-    id: str, instance: Mapping[str, Any], source: Path, settings: Mapping[str, Any]
+    id: str,
+    instance: Mapping[str, Any],
+    source: Path,
+    settings: Mapping[str, Any],
+    *,
+    keeps: bool,
 ) -> IO[bytes]:
     inner = source / PROFILES
     profile = find_local_auth(inner if inner.is_dir() else source)
     account = instance["account"]
-    return packed(
-        profile.name,
-        InstanceId(id),
-        WEB,
-        lambda folder: _only(import_local_auth(profile, folder)),
-        settings=settings,
-        account=account,
-    )
 
+    def fill(folder: Path) -> None:
+        import_local_auth(profile, folder)
+        if keeps:
+            keep_profile(source, profile, folder)
 
-def _only(_size: int) -> None:
-    """The size of what was copied is nobody's concern here."""
+    return packed(profile.name, InstanceId(id), WEB, fill, settings=settings, account=account)
 
 
 def _to_program(
@@ -226,10 +232,18 @@ def _to_program(
     """Into the session's own folder; a program with a folder of its own gets it by `export`."""
 
     def fill(folder: Path) -> None:
+        had = give_back(copy, folder)
         if instance["engine"] == WEB:
-            export_local_auth(copy, folder / (options.session or PROFILES))
+            profile = PurePath(had or f"{PROFILES}/session")
+            target = folder / (options.session or profile.parent)
+            export_local_auth(copy, target, profile.name.removeprefix("session").removeprefix("-"))
             return
-        export_auth_folder(copy, folder, options.session or KEYS)
+        keys = export_auth_folder(copy, folder, ".keys")
+        place = folder / (options.session or had or KEYS)
+        place.mkdir(parents=True, exist_ok=True)
+        for file in keys.iterdir():
+            file.rename(place / file.name)
+        keys.rmdir()
 
     return packed(
         options.id,

@@ -16,10 +16,10 @@ _DEPTH = 4
 
 def find_in_folder(path: Path) -> list[FoundSession]:
     """Every folder with credentials at `path` or below it."""
-    return [_look_at(folder) for folder in _folders(path)]
+    return [_look_at(folder) for folder in folders_in(path)]
 
 
-def _folders(path: Path) -> Iterator[Path]:
+def folders_in(path: Path) -> Iterator[Path]:
     if (path / "creds.json").is_file():
         yield path
         return

@@ -7,10 +7,13 @@ import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import IO
 
 import pytest
 
 from agent.errors import Refused
+from agent.vault.archives.unpack import unpack_apart
+from agent.vault.archives.untar import Limits
 from agent.wings.moving.change_engine import PROFILES, _from_program, _to_program
 from agent.wings.moving.local_auth import export_local_auth
 from tests.conftest import Eventually
@@ -179,3 +182,35 @@ def test_a_profile_goes_from_a_bot_to_the_browser_and_back(tmp_path: Path) -> No
     program = {**web, "engine": "program"}
     with _from_program(options(to="web"), program, copy, {}) as archive:
         assert archive.read(2) == b"\x1f\x8b"
+
+
+@pytest.mark.parametrize("place", [".", "my auth/sub", "auth_info_baileys"])
+def test_what_a_bot_keeps_beside_its_session_goes_along_and_comes_back(
+    tmp_path: Path, place: str
+) -> None:
+    (copy := tmp_path / "copy").mkdir()
+    write_folder(copy / place, keys_of())
+    (copy / "program.json").write_text("{}")
+    (copy / "orders.sqlite").write_text("orders")
+    (copy / "media").mkdir()
+    (copy / "media" / "photo.jpg").write_text("photo")
+    before = content_of(copy)
+    program = {"id": "shop", "engine": "program", "account": ACCOUNT}
+    with _from_program(options(), program, copy, {}) as archive:
+        there = unpacked(archive, tmp_path / "baileys")
+    assert (there / "creds.json").exists() and not (there / "orders.sqlite").exists()
+    with _to_program(options(to="program"), {**program, "engine": "baileys"}, there, {}) as archive:
+        back = content_of(unpacked(archive, tmp_path / "back"))
+    assert back.keys() == before.keys() - {"program.json"}
+    assert back["orders.sqlite"] == b"orders"
+
+
+def content_of(folder: Path) -> dict[str, bytes]:
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+
+
+def unpacked(archive: IO[bytes], folder: Path) -> Path:
+    folder.mkdir(mode=0o700)
+    unpack_apart(folder, archive, Limits())
+    return folder
