@@ -25,11 +25,11 @@ from agent.wings.programs.moved import Bot, as_row, free_id, render
 from agent.wings.programs.pm2 import read_list
 from agent.wings.programs.pm2_list import read_pm2
 from agent.wings.programs.settings import hide_values, programs_of
-from agent.wings.programs.unit import SUFFIX, read_unit
+from agent.wings.programs.unit import find_unit, is_users, read_unit
 
 SOURCE, UNIT = "pm2", "unit"
 ALSO = " or from the bots that pm2 or a systemd unit runs"
-PLACES = ", the word pm2, or a systemd unit's file (NAME.service)"
+PLACES = ", the word pm2, or a systemd unit (NAME.service, or its file)"
 _RELOADS, _EVERY = 15.0, 0.1
 BACKSLASH, QUOTE = "\\", "'"
 _NOT_FOR_PM2 = ("id", "replace", "enable")
@@ -60,7 +60,7 @@ def import_sessions(options: argparse.Namespace) -> int | None:
     """None: the source is another one."""
     if options.source == SOURCE:
         manager = SOURCE
-    elif options.source.endswith(SUFFIX) and Path(options.source).is_file():
+    elif find_unit(options.source) is not None:
         manager = UNIT
     elif options.dump or options.config:
         raise InvalidRequest("cannot use --dump and --config but for pm2 and units", field="dump")
@@ -115,8 +115,8 @@ def _refuse_lost_folder(bot: Bot) -> None:
 def _of_unit(options: argparse.Namespace) -> _Listed:
     if options.dump or getattr(options, "only", []):
         raise InvalidRequest("cannot use --dump and --only for a unit", field="dump")
-    file = Path(options.source).absolute()
-    user = " --user" if "systemd/user" in str(file.parent) else ""
+    file = find_unit(options.source) or Path(options.source).absolute()
+    user = " --user" if is_users(file) else ""
     ends = f"systemctl{user} disable --now {_quoted(file.name)}"
     bot = read_unit(file)
     try:

@@ -3,6 +3,8 @@
 import pwd
 import re
 import shlex
+import shutil
+import subprocess
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -15,6 +17,7 @@ from agent.wings.programs.pm2 import npm_script
 
 SUFFIX = ".service"
 LONGEST_FILE = 1 << 20
+_WITHIN = 30.0
 Values = Mapping[str, list[str]]
 """Of each key of [Service] what its lines say, in their order."""
 _SIZE = re.compile(r"(\d{1,12})([KMGT]?)", re.ASCII)
@@ -30,10 +33,48 @@ _KNOWN = re.compile(
 """What is taken over, and what a session's unit and its worker have in their own way."""
 
 
+def find_unit(source: str) -> Path | None:
+    """The file of a unit: named itself, or by the name by which systemd knows it."""
+    if not source.endswith(SUFFIX):
+        return None
+    if Path(source).is_file():
+        return Path(source).absolute()
+    told = "" if "/" in source else _ask("show", "--property=FragmentPath", "--value", source)
+    return Path(told.strip()) if told.strip() else None
+
+
 def read_unit(path: Path) -> Bot:
-    """With its drop-ins beside it, in the order that systemd reads them."""
+    """As systemd reads it, where it runs and has this very file, with the drop-ins of all its
+    folders; else with those beside the file."""
+    user = ["--user"] if is_users(path) else []
+    known = _ask(*user, "show", "--property=FragmentPath", "--value", path.name).strip()
+    if known and Path(known).resolve() == path.resolve():
+        text = _ask(*user, "cat", path.name)
+        if len(text) <= LONGEST_FILE and "[Service]" in text:
+            return bot_of(path.stem, _service([text]))
     drop_ins = sorted(path.with_name(f"{path.name}.d").glob("*.conf"))
     return bot_of(path.stem, _service(_read(file) for file in (path, *drop_ins)))
+
+
+def is_users(path: Path) -> bool:
+    return "systemd/user" in str(path.parent)
+
+
+def _ask(*words: str) -> str:
+    """ "" where no systemd runs, or it knows nothing of that."""
+    if not Path("/run/systemd/system").is_dir() or not (program := shutil.which("systemctl")):
+        return ""
+    try:
+        return subprocess.run(
+            [program, "--no-pager", *words],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            timeout=_WITHIN,
+            check=True,
+        ).stdout.decode("utf-8", "replace")
+    except (OSError, subprocess.SubprocessError):
+        return ""
 
 
 def _read(path: Path) -> str:
