@@ -41,15 +41,25 @@ class Retired:
     why: str
 
 
-def retire(root: Path, id: InstanceId, why: str, *, now_wall: float | None = None) -> Retired:
-    """Move an instance's folder into the trash. The worker must not run."""
+def retire(
+    root: Path,
+    id: InstanceId,
+    why: str,
+    *,
+    now_wall: float | None = None,
+    follows: bool = True,
+) -> Retired:
+    """Move an instance's folder into the trash. The worker must not run. `follows`: the session is
+    to be in the trash; False: where its folder is a link, the link alone is, and what it leads to
+    stays."""
     at_wall = time.time() if now_wall is None else now_wall
     checked = parse_instance_id(id)
     path = root / checked
     with open_own(root, TRASH, shared=True) as (root_fd, trash_fd):
         modes = modes_of(root_fd)
         with open_folder(path, checked, root_fd) as fd:
-            _refuse_link(path, fd)
+            if follows:
+                _refuse_link(path, fd)
             manifest = {"version": 1, "id": checked, "why": why, "at_wall": at_wall}
             raw = json.dumps(manifest).encode()
             write_atomically(path, fd, MANIFEST, raw, mode=modes.file, group=modes.group)

@@ -228,6 +228,23 @@ async def test_f80_a_planted_link_is_named_to_who_asks(agent, eventually):
     assert f"{link}: it is a symbolic link" in said["message"]
 
 
+async def test_a_session_in_a_folder_of_somebodys_own_is_deleted_and_the_folder_stays(
+    agent, eventually, tmp_path
+):
+    await connected(agent, eventually)
+    await agent.do("POST", "/api/instance/a/stop")
+    await eventually(lambda: agent.pid("a"), 0)
+    session = agent.state / "sessions" / "a" / "session"
+    own = session.rename(tmp_path / "own")
+    session.symlink_to(own)
+    status, said = await cli(agent, "delete", "a")
+    assert status == 0, said
+    assert list(own.iterdir())
+    events = (await agent.do("GET", "/api/events"))["events"]
+    told = [str(event) for event in events if event["kind"] == "deleted"]
+    assert told and f"; {own}, to which its folder was a link, stays" in told[0]
+
+
 @pytest.mark.parametrize("step", ["begun", "copied", "manifest", "verified", "visible"])
 async def test_an_agent_killed_in_a_snapshot_leaves_no_partial_one(agent, eventually, step):
     await connected(agent, eventually)

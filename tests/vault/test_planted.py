@@ -10,8 +10,12 @@ from agent.vault.check import inspect_files, inspect_folder
 from agent.vault.copies.take import Subject, take_snapshot
 from agent.vault.identity import create, read_identity
 from agent.vault.locate import locate
+<<<<<<< HEAD
 from agent.vault.trash import list_trash, retire, sweep
 from tests.vault.written import write_identity
+=======
+from agent.vault.trash import list_trash, restore_trash, retire, sweep
+>>>>>>> 3e255464 (delete: a session's folder that is a link is the operator's; it stays)
 from tests.wings.moving.conftest import creds, keys_of, write_folder
 
 
@@ -109,6 +113,20 @@ def test_a_session_that_is_a_link_is_not_retired(root, sales, tmp_path):
     (folder / "session").rename(tmp_path / "link")
     retire(root, sales.id, "test")
     assert elsewhere.is_dir() and len(list_trash(root)) == 1
+
+
+def test_what_a_deleted_sessions_link_leads_to_stays(root, sales, tmp_path):
+    folder = create(root, sales)
+    elsewhere = (folder / "session").rename(tmp_path / "elsewhere")
+    (elsewhere / "creds").write_text("kept")
+    (folder / "session").symlink_to(elsewhere)
+    retired = retire(root, sales.id, "deleted", follows=False)
+    assert (retired.path / "session").is_symlink()
+    assert restore_trash(root, retired.name) == sales.id
+    assert (folder / "session" / "creds").read_text() == "kept"
+    gone = retire(root, sales.id, "deleted", follows=False)
+    assert sweep(root, 0, 1) == [gone.name]
+    assert (elsewhere / "creds").read_text() == "kept"
 
 
 @pytest.fixture

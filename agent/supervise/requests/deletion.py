@@ -6,6 +6,7 @@ import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from agent.core.findings.operator import with_override
@@ -14,7 +15,7 @@ from agent.core.view import InstanceView
 from agent.errors import NotFound, Refused, TryLater, VaultError, WaError
 from agent.failpoint import failpoint
 from agent.host.base import Host
-from agent.log import about
+from agent.log import about, clean
 from agent.store.database import Store
 from agent.supervise.facts import Facts
 from agent.supervise.registry import Registry
@@ -22,6 +23,7 @@ from agent.supervise.requests.confirming import must_be_confirmed
 from agent.supervise.story import DELETING, entry
 from agent.vault.check import read_linked
 from agent.vault.identity import read_identity
+from agent.vault.locate import SESSION
 from agent.vault.trash import Retired, list_trash, restore_trash, retire
 
 log = logging.getLogger(__name__)
@@ -57,10 +59,10 @@ class Deletion:
             await self.registry.tenure.delete(id)
             if facts.instance.backend:
                 await self.let_go(facts.instance)
+            stays = await asyncio.to_thread(self._left_elsewhere, facts)
             retired = await self._retire(facts)
-            said = entry(
-                facts, "deleted", f"deleted; its session is in the trash as {retired or 'nothing'}"
-            )
+            words = f"deleted; its session is in the trash as {retired or 'nothing'}{stays}"
+            said = entry(facts, "deleted", words)
             failpoint("deletion_retired")
             await self.store.remove(id, said)
             await self.store.forget_facts([DELETING + id])
@@ -138,9 +140,19 @@ class Deletion:
         self.wake(id)
         return self.registry.view(id)
 
+    def _left_elsewhere(self, facts: Facts) -> str:
+        """A link is the operator's own, as is what it leads to: the trash gets the link."""
+        session = self.session_root / facts.id / SESSION
+        try:
+            return f"; {clean(str(session.readlink()))}, to which its folder was a link, stays"
+        except OSError:
+            return ""
+
     async def _retire(self, facts: Facts) -> str:
         try:
-            retired = await asyncio.to_thread(retire, self.session_root, facts.id, "deleted")
+            retired = await asyncio.to_thread(
+                partial(retire, self.session_root, facts.id, "deleted", follows=False)
+            )
         except VaultError as error:
             if error.code != "absent":
                 raise
