@@ -59,8 +59,7 @@ class EngineEntry:
     settles: bool = False
     """True where it may tell later what became of a message whose answer was lost: `sent`."""
     alike_by: str = "backend"
-    """The setting of which sessions have one value whose failures may have one cause: the server
-    that runs them, or the program."""
+    """The setting of which sessions have one value that may fail for one cause."""
     counts_messages: bool = True
     """False where the engine hears of no message that came or went: their number is unknown."""
 

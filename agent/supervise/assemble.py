@@ -110,19 +110,15 @@ class Supervision:
             self._facts,
             wake,
             self._notes.write,
-            wanted=lambda facts: facts.desired(host.boot_id()).should_run,
+            wanted=lambda its: its.desired(host.boot_id()).should_run,
             out_of_reach=self.reaching.away,
             way_out=lambda its: its.proxy if its.instance.backend else self.reaching.way_out(its),
             reconnect=lambda: settings.config.reconnect,
         )
         self.reaching.on_news.append(self._take_news)
         self.reaching.on_route.append(self.backends.look_now)
-        self.room = MemoryRoom(
-            limit=settings.memory_limit,
-            budget=settings.memory_budget,
-            wanted=lambda facts: facts.desired(host.boot_id()).should_run,
-            wake=wake,
-        )
+        limit, budget, wanted = settings.memory_limit, settings.memory_budget, self.incidents.wanted
+        self.room = MemoryRoom(limit=limit, budget=budget, wanted=wanted, wake=wake)
         gates = Queues(
             settings.start_policy,
             settings.remote_start_policy,
