@@ -13,6 +13,7 @@ import pytest
 from tests.conftest import Eventually
 from tests.lacking import not_lent
 from tests.standin.baileys.run import PACKAGES, BaileysServer, WhatsApp, why_not
+from tests.standin.baileys.shared import shared_whatsapp
 from tests.waiting import GrowingLog
 
 ACCOUNT = "5511900000001"
@@ -130,13 +131,22 @@ def sessions() -> dict[str, str]:
 
 
 @pytest.fixture
+def whatsapp(
+    package: str, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> WhatsApp:
+    return shared_whatsapp(request, tmp_path_factory)
+
+
+@pytest.fixture
 def bed(
-    package: str, sessions: dict[str, str], tmp_path: Path, eventually: Eventually
+    package: str,
+    sessions: dict[str, str],
+    whatsapp: WhatsApp,
+    tmp_path: Path,
+    eventually: Eventually,
 ) -> Iterator[Bed]:
     folder, log = tmp_path / "auth", GrowingLog(tmp_path / "server.log")
     with ExitStack() as running:
-        whatsapp = WhatsApp(tmp_path / "whatsapp.log")
-        running.callback(whatsapp.end)
 
         def start() -> BaileysServer:
             server = BaileysServer(whatsapp, folder, log, package, sessions)

@@ -23,6 +23,7 @@ from agent.link.sockets import only_process
 from scripts.benches.processes import tree
 from tests.lacking import lacks
 from tests.standin.baileys.run import HERE, WhatsApp, why_not
+from tests.standin.baileys.shared import shared_whatsapp
 from tests.waiting import pause
 
 ACCOUNT, PEER, OTHER = "5511900000001", "5511900000002", "5511900000003"
@@ -181,21 +182,11 @@ def make_cache(root: Path) -> Path:
     return root
 
 
-WHATSAPP = pytest.StashKey[WhatsApp]()
-
-
 @pytest.fixture
 def whatsapp(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> WhatsApp:
-    """Of one process for all tests, which begins anew for each: its start costs as much as a test,
-    for it reads megabytes of messages' forms."""
     if reason := why_not("baileys"):
         lacks(reason)
-    stash = request.config.stash
-    if WHATSAPP not in stash:
-        stash[WHATSAPP] = WhatsApp(tmp_path_factory.mktemp("whatsapp") / "log")
-        request.session.addfinalizer(stash[WHATSAPP].end)
-    stash[WHATSAPP].begin_anew()
-    return stash[WHATSAPP]
+    return shared_whatsapp(request, tmp_path_factory)
 
 
 @pytest.fixture

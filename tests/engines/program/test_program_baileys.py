@@ -16,21 +16,16 @@ from agent.link.client import Link
 from tests.engines.program.conftest import ProgramBench
 from tests.lacking import lacks
 from tests.standin.baileys.run import HERE, WhatsApp, why_not
+from tests.standin.baileys.shared import shared_whatsapp
 
 ACCOUNT, PEER = "5511900000001", "5511900000002"
-WHATSAPP = pytest.StashKey[WhatsApp]()
 
 
 @pytest.fixture
 def whatsapp(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> WhatsApp:
     if reason := why_not("baileys") or why_not("baileys-6"):
         lacks(reason)
-    stash = request.config.stash
-    if WHATSAPP not in stash:
-        stash[WHATSAPP] = WhatsApp(tmp_path_factory.mktemp("whatsapp") / "log")
-        request.session.addfinalizer(stash[WHATSAPP].end)
-    stash[WHATSAPP].begin_anew()
-    return stash[WHATSAPP]
+    return shared_whatsapp(request, tmp_path_factory)
 
 
 class BotBench(ProgramBench):
