@@ -10,12 +10,8 @@ from agent.vault.check import inspect_files, inspect_folder
 from agent.vault.copies.take import Subject, take_snapshot
 from agent.vault.identity import create, read_identity
 from agent.vault.locate import locate
-<<<<<<< HEAD
-from agent.vault.trash import list_trash, retire, sweep
-from tests.vault.written import write_identity
-=======
 from agent.vault.trash import list_trash, restore_trash, retire, sweep
->>>>>>> 3e255464 (delete: a session's folder that is a link is the operator's; it stays)
+from tests.vault.written import write_identity
 from tests.wings.moving.conftest import creds, keys_of, write_folder
 
 
