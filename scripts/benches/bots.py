@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import signal
+import statistics
 import subprocess
 import tempfile
 import time
@@ -17,7 +18,7 @@ from typing import Protocol
 
 from scripts.benches.machine import this_machine
 from scripts.benches.peers import PM2, NotHere, install_pm2
-from scripts.benches.processes import pss, tree
+from scripts.benches.processes import pss, spent_in, tree
 from scripts.benches.report import OURS, Goal, Report, Row
 from scripts.benches.systemd import systemd_version
 from tests.daemon.conftest import RunningAgent
@@ -29,6 +30,8 @@ PEER = "5511900000900"
 LIMIT = 90.0
 """Seconds after which a fault counts as not healed; the table shows this number for it."""
 PAIRS = 120.0
+IDLE, TURNS = 60.0, 5
+"""Seconds of each look at bots that have nothing to do, and how many looks."""
 SETTINGS = """\
 [agent]
 host = "process"
@@ -212,7 +215,7 @@ class Measured:
         self._accounts = {id: f"55119000020{at:02d}" for at, id in enumerate(ids)}
         self.figures: dict[str, list[float]] = defaultdict(list)
 
-    async def run(self) -> None:
+    async def run(self, turns: int) -> None:
         await self._system.begin(list(self._accounts))
         for id, account in self._accounts.items():
             async with asyncio.timeout(PAIRS):
@@ -224,10 +227,20 @@ class Measured:
             await self._system.copy(id)
         bots = [pid for root in self._system.roots() for pid in tree(root)]
         self.figures["memory"] = [sum(map(pss, set(bots))) / len(self._accounts)]
+        await self._idle(turns)
         for id, account in self._accounts.items():
             await self._hang(account)
             await self._silence(id, account)
             await self._damage(id, account)
+
+    async def _idle(self, turns: int) -> None:
+        """Shares of a core: of the bot's own process, and of the one that keeps it alone."""
+        nodes = [self._node(account) for account in self._accounts.values()]
+        keepers = self._system.roots()[1:] if isinstance(self._system, Ours) else []
+        for _ in range(turns):
+            spent = await asyncio.gather(spent_in(nodes, IDLE), spent_in(keepers, IDLE))
+            for name, seconds in zip(("idle", "idle keeper"), spent, strict=True):
+                self.figures[name].append(seconds / 60 * 100 / len(nodes))
 
     def _logins(self, account: str) -> int:
         own = [login for login in self._whatsapp.logins() if login["user"] == account]
@@ -308,7 +321,8 @@ def measure(instances: int = 2, *, quick: bool = False) -> Report:
     notes = [f"{len(ids)} bots each; {LIMIT:.0f} s stands for: not within {LIMIT:.0f} s"]
     machine, versions = this_machine(), {OURS: "this checkout"}
     systems = {OURS: (Ours, "this checkout"), "pm2": (Pm2Bots, PM2), "systemd": (Units, "")}
-    for name, found in asyncio.run(_beside({k: its[0] for k, its in systems.items()}, ids)).items():
+    beside = _beside({k: its[0] for k, its in systems.items()}, ids, 1 if quick else TURNS)
+    for name, found in asyncio.run(beside).items():
         if isinstance(found, NotHere):
             notes.append(f"left out: {found}")
             continue
@@ -328,22 +342,31 @@ def measure(instances: int = 2, *, quick: bool = False) -> Report:
         Row("a silent connection: until it is named", "s", figures["zombie"], Goal("≤ 60", 60)),
         Row("pairings lost to damaged credentials", "of 1", figures["lost"], Goal("0", 0)),
         Row("memory of one bot with its keeper, PSS", "MiB", figures["memory"]),
+        Row("an idle bot's own process", "% of a core", figures["idle"], _little(figures["idle"])),
+        Row("its worker beside it", "% of a core", {OURS: figures["idle keeper"].get(OURS, [])}),
     ]
     return Report("programs", machine, versions, rows, notes)
+
+
+def _little(idle: Mapping[str, Sequence[float]]) -> Goal:
+    """The others' bots have nothing loaded into them."""
+    plain = [figure for name, its in idle.items() if name != OURS for figure in its]
+    words = "≤ 0.1 more than a plain one's"
+    return Goal(words, statistics.median(plain) + 0.1 if plain else None)
 
 
 Make = type[Ours] | type[Pm2Bots] | type[Units]
 
 
 async def _beside(
-    systems: Mapping[str, Make], ids: Sequence[str]
+    systems: Mapping[str, Make], ids: Sequence[str], turns: int
 ) -> dict[str, dict[str, list[float]] | NotHere]:
     """All at once: what else the machine does is the same for each."""
-    results = await asyncio.gather(*(_measure(make, ids) for make in systems.values()))
+    results = await asyncio.gather(*(_measure(make, ids, turns) for make in systems.values()))
     return dict(zip(systems, results, strict=True))
 
 
-async def _measure(make: Make, ids: Sequence[str]) -> dict[str, list[float]] | NotHere:
+async def _measure(make: Make, ids: Sequence[str], turns: int) -> dict[str, list[float]] | NotHere:
     with tempfile.TemporaryDirectory(prefix="bench-") as name:
         place = Path(name)
         whatsapp = WhatsApp(place / "whatsapp.log")
@@ -351,7 +374,7 @@ async def _measure(make: Make, ids: Sequence[str]) -> dict[str, list[float]] | N
             system = make(place, whatsapp.socket)
             measured = Measured(system, whatsapp, ids)
             try:
-                await measured.run()
+                await measured.run(turns)
             finally:
                 await system.end()
             return dict(measured.figures)
