@@ -32,6 +32,8 @@ _NO_STORE = re.compile(
     r"|sock|fifo|pipe)$",
     re.IGNORECASE,
 )
+_MADE_ANEW = "RemoteAuth"
+"""Its folder is removed and made again from its store at each start: damage in it means nothing."""
 _LOCAL_AUTH = re.compile(r"session(-.*)?")
 """The folders that LocalAuth of whatsapp-web.js makes below its own."""
 
@@ -97,7 +99,8 @@ def stores_in(folder: SessionFolder) -> list[SessionFolder]:
 def profile_in(folder: SessionFolder) -> str:
     """The browser's profile that LocalAuth of whatsapp-web.js keeps: where its note says, else a
     folder `session` or `session-ID` in the folder itself or one down; "" = there is none."""
-    found = [session_place(folder.read(NOTE))]
+    told = session_place(folder.read(NOTE))
+    found = [] if told.rpartition("/")[2].startswith(_MADE_ANEW) else [told]
     for place in ("", *sorted(folder.sizes())):
         found += [
             f"{place}/{name}".removeprefix("/")

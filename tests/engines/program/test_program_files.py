@@ -188,6 +188,23 @@ def test_local_auth_is_found_copied_and_restored(session: Path, place: str) -> N
     assert files_of(session) is SessionFiles.UNPAIRED
 
 
+def test_the_local_part_of_remote_auth_is_copied_and_never_called_damaged(session: Path) -> None:
+    """whatsapp-web.js 1.34.7 removes it at each start, and makes it again from its store."""
+    write_note(session, "5511900000001", str(session / ".wwebjs_auth" / "RemoteAuth-shop"))
+    store = session / ".wwebjs_auth" / "RemoteAuth-shop" / STORE
+    store.mkdir(parents=True)
+    (store / "CURRENT").write_bytes(b"")
+    (kept := session / "store" / "RemoteAuth-shop.zip").parent.mkdir()
+    kept.write_bytes(b"PK")
+    assert files_of(session) is SessionFiles.WHOLE
+    root, shop = session.parents[1], Instance(InstanceId("shop"), "program", True)
+    copy = take_snapshot(root, Subject(shop, True, "5511900000001", "test"))
+    assert copy.manifest is not None
+    assert "store/RemoteAuth-shop.zip" in {file.path for file in copy.manifest.listing.files}
+    shutil.rmtree(session / ".wwebjs_auth")
+    assert RULES.lost_store(session) == ""
+
+
 def test_keys_are_found_where_the_note_says(session: Path) -> None:
     place = session / "data" / "auth"
     place.mkdir(parents=True)
