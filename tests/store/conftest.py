@@ -10,6 +10,7 @@ import pytest
 
 from agent.core.model import Instance, InstanceId, JournalEntry, SessionRecord
 from agent.store.database import Store
+from tests.in_memory import folder_in_memory
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -25,8 +26,9 @@ def entry(kind="status", id=None, **changes):
 
 
 @pytest.fixture
-def path(tmp_path):
-    return tmp_path / "state" / "agent.db"
+def path():
+    with folder_in_memory() as folder:
+        yield folder / "state" / "agent.db"
 
 
 @pytest.fixture
