@@ -25,7 +25,7 @@ from tests.daemon.conftest import SETTINGS, RunningAgent
 from tests.ports import free_port
 from tests.standin.clock import SteppedClock, stepped_clock
 
-CASES = 2
+CASES = 3
 PATIENCE = 90.0
 ID, PEER = "shop", "5511988887777"
 SHORT = SETTINGS + '\n[compat]\nevolution = true\nanswer = 1\n[log]\nfolder = "{folder}"\n'

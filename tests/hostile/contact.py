@@ -22,7 +22,7 @@ from tests.hostile.contacting.doing import Target, do
 from tests.lacking import lacks
 from tests.standin.baileys.run import BaileysServer, WhatsApp, why_not
 
-CASES = 2
+CASES = 4
 READ = 60.0
 """Seconds until a message is read, if it ever is: twice what a retry takes on a busy machine."""
 FOLLOWS = 1.5

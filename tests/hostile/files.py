@@ -28,7 +28,7 @@ from tests.daemon.conftest import SETTINGS, RunningAgent
 from tests.hostile.damaging.folders import draw_folder, play_folder
 from tests.wings.moving.conftest import creds, keys_of, pair_of, write_folder
 
-CASES = 2
+CASES = 5
 PATIENCE = 60.0
 SESSIONS = ("desk", "shop")
 FILES = ("session/sandbox.json", "session/sandbox.json", "instance.json", "snapshot")

@@ -24,7 +24,7 @@ from tests.hostile.neighbouring.acts import SESSIONS, Step
 from tests.lacking import lacks
 from tests.standin.baileys.run import WhatsApp, why_not
 
-CASES = 1
+CASES = 2
 PATIENCE = 90.0
 SHORT = SETTINGS + "\n[recovery]\nfirst_delay = 0.2\nsettle = 1.5\n"
 draw = acts.draw
