@@ -11,9 +11,10 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from agent.clock import boot_now
 from agent.core.fleet.acceptance import Accepted
 from agent.core.fleet.lease import LeasePolicy
-from agent.core.fleet.promises import Promises, Takeover, after_boot
+from agent.core.fleet.promises import Sent, Takeover
 from agent.errors import VaultError
 from agent.files import write_whole
 from agent.fleet.coordinator import Member, Renewal
@@ -26,6 +27,7 @@ class Rival:
     id: int
     name: str
     address: str
+    epoch: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +42,8 @@ class Renewed:
 @dataclass(frozen=True, slots=True)
 class FleetMemory:
     installation: str
-    promises: Promises
+    takeovers: Sent = field(default_factory=dict)
+    """Sent ones, which may have happened."""
     epoch: int = 0
     generation: int = 0
     """The highest that the database answered: a smaller one later means that it lost records."""
@@ -59,6 +62,8 @@ class FleetMemory:
     accepted: Accepted = field(default_factory=Accepted)
     losses: int = 0
     """Accepted losses of records that it has heard of."""
+    unheard: bool = False
+    """It was read from a file that may be an older image, and no renewal was accepted since."""
 
     @property
     def rivals(self) -> frozenset[int]:
@@ -91,7 +96,16 @@ class FleetMemory:
             lost=self.lost or bool(halted) or accepted.follows(self.accepted),
             accepted=accepted,
             losses=member.losses,
+            unheard=self.unheard and not answered,
         )
+
+    def as_read(self, seconds: float | None, ttl: float) -> "FleetMemory":
+        """What counts of a file that was written so long ago; None: in another boot. It may be an
+        image: what this machine named and sent after that is not in it. Where it is older than a
+        ttl there is no lease to go on with."""
+        if seconds is not None and 0 <= seconds < ttl:
+            return self
+        return replace(self, renewed=None, unheard=True)
 
 
 Change = Callable[[FleetMemory], FleetMemory]
@@ -101,7 +115,7 @@ class Memory:
     """The file, and what is in it."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self._path, self._boot = path, ""
         self._waiting: list[tuple[Change, asyncio.Future[None]]] = []
         self._writing: asyncio.Task[None] | None = None
         self.now: FleetMemory
@@ -109,9 +123,10 @@ class Memory:
         """Why the file could not be written last; "" = it was."""
 
     async def load(self, boot: str, now: float, policy: LeasePolicy) -> None:
-        memory = await asyncio.to_thread(_load, self._path, boot)
-        self.now = replace(memory, promises=after_boot(memory.promises, boot, now, policy))
-        await asyncio.to_thread(_save, self._path, self.now)
+        self._boot = boot
+        memory, seconds = await asyncio.to_thread(_load, self._path, boot, now)
+        self.now = memory.as_read(seconds, policy.ttl)
+        await asyncio.to_thread(_save, self._path, self.now, boot)
 
     async def change(self, change: Change) -> None:
         """It is on the disk when this returns. What is asked for while the file is written goes
@@ -131,7 +146,7 @@ class Memory:
                 for change, _ in asked:
                     memory = change(memory)
                 if memory != self.now:
-                    await asyncio.to_thread(_save, self._path, memory)
+                    await asyncio.to_thread(_save, self._path, memory, self._boot)
                     self.now = memory
             except Exception as error:
                 self.trouble = str(error)
@@ -145,13 +160,15 @@ class Memory:
                         done.set_result(None)
 
 
-def _load(path: Path, boot: str) -> FleetMemory:
-    """What the file holds; a new installation where there is none."""
+def _load(path: Path, boot: str, now: float) -> tuple[FleetMemory, float | None]:
+    """What the file holds, and for how many seconds (None: since another boot); a new
+    installation where there is none."""
     try:
         raw = json.loads(path.read_bytes())
-        return _memory_of(raw)
+        same = raw["promises"]["boot"] == boot
+        return _memory_of(raw), now - float(raw.get("written", now)) if same else None
     except FileNotFoundError:
-        return FleetMemory(str(uuid.uuid4()), Promises(boot))
+        return FleetMemory(str(uuid.uuid4())), 0.0
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise VaultError(
             f"cannot read {path}: {error}; this machine may have promised others to wait, so it"
@@ -160,8 +177,12 @@ def _load(path: Path, boot: str) -> FleetMemory:
         ) from error
 
 
-def _save(path: Path, memory: FleetMemory) -> None:
+def _save(path: Path, memory: FleetMemory, boot: str) -> None:
     raw = asdict(memory) | {"named": [sorted(rivals) for rivals in memory.named]}
+    del raw["unheard"]
+    # Where the version before has them, with the promises that it gave.
+    raw["promises"] = {"boot": boot, "until": {}, "takeovers": raw.pop("takeovers")}
+    raw["written"] = boot_now()
     try:
         write_whole(path, json.dumps(raw).encode())
     except OSError as error:
@@ -169,17 +190,12 @@ def _save(path: Path, memory: FleetMemory) -> None:
 
 
 def _memory_of(raw: Mapping[str, Any]) -> FleetMemory:
-    promises = raw["promises"]
     return FleetMemory(
         installation=str(uuid.UUID(raw["installation"])),
-        promises=Promises(
-            str(promises["boot"]),
-            {int(id): float(until) for id, until in promises["until"].items()},
-            {
-                int(id): Takeover(int(sent["epoch"]), int(sent["renewals"]))
-                for id, sent in promises["takeovers"].items()
-            },
-        ),
+        takeovers={
+            int(id): Takeover(int(sent["epoch"]), int(sent["renewals"]))
+            for id, sent in raw["promises"]["takeovers"].items()
+        },
         epoch=int(raw["epoch"]),
         generation=int(raw["generation"]),
         renewals=int(raw["renewals"]),

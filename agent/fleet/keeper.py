@@ -21,7 +21,7 @@ from agent.fleet.coordinator import Machine, Member, Owned, Renewal
 from agent.fleet.fleet_file import FleetMemory, Memory
 from agent.fleet.postgres.coordinator import PostgresCoordinator
 from agent.fleet.resuming import Resuming
-from agent.fleet.rivals import AskRival, promise, promised_by
+from agent.fleet.rivals import AskRival, promised_by, promises
 from agent.fleet.takeovers import Takeovers
 
 log = logging.getLogger(__name__)
@@ -154,6 +154,8 @@ class Keeper:
                 self._rejoined, self.resuming.active = True, False
                 await self._memory.change(lambda it: replace(it, renewed=None))
             elif error.code in _NO_WORD and self.resuming.active and not self.joined.is_set():
+                # Its file says that it lives: the next agent would take it for an older image.
+                await self._memory.change(lambda it: it.asking(self._rivals))
                 await self._ask_rivals()
             raise
 
@@ -198,9 +200,15 @@ class Keeper:
         async with self._answer:
             await self._answer.wait_for(lambda: self._answered >= wanted)
 
-    async def promise(self, machine: int, epoch: int, accepted: str = "") -> bool:
-        """Another machine, which has heard of that accepted loss, asks for it."""
-        given = await promise(self._memory, machine, epoch, accepted, self._policy)
+    def would_promise(self, machine: int, epoch: int, accepted: str = "") -> bool:
+        """Whether another machine, which has heard of that accepted loss, gets a promise."""
+        sending = machine in self.takeovers.sending
+        return not sending and promises(self.memory, machine, epoch, accepted, self._policy)
+
+    def promise(self, machine: int, epoch: int, accepted: str = "") -> bool:
+        """It asks for one: for a ttl from now it is not taken over."""
+        if given := self.would_promise(machine, epoch, accepted):
+            self.takeovers.vouch(machine)
         self.counts.promises["given" if given else "refused"] += 1
         return given
 

@@ -1,46 +1,30 @@
-"""Asks the machines that may take this one over for a promise to wait, and promises it to them."""
+"""Asks the machines that may take this one over to wait, and says whether others may ask us."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
 
-from agent.clock import boot_now
 from agent.core.fleet.lease import LeasePolicy
-from agent.core.fleet.promises import Promises, give
+from agent.core.fleet.promises import may_promise
 from agent.errors import WaError
 from agent.fleet.coordinator import Member
-from agent.fleet.fleet_file import FleetMemory, Memory, Rival
+from agent.fleet.fleet_file import FleetMemory, Rival
 
 AskRival = Callable[[Rival, int, int, str], Awaitable[bool]]
 """Ask a machine, over its own address, for a promise to our id in our epoch; the last word is the
 accepted loss of records that we have heard of."""
 
 
-async def promise(
-    memory: Memory, machine: int, epoch: int, accepted: str, policy: LeasePolicy
-) -> bool:
-    """Whether this machine promises it to another one: then it is on the disk."""
-    given = False
-
-    def with_it(now: FleetMemory) -> FleetMemory:
-        nonlocal given
-        promises = promised(now, machine, epoch, accepted, policy)
-        given = promises is not None
-        return now if promises is None else replace(now, promises=promises)
-
-    await memory.change(with_it)
-    return given
-
-
-def promised(
+def promises(
     now: FleetMemory, machine: int, epoch: int, accepted: str, policy: LeasePolicy
-) -> Promises | None:
-    """This machine's promises with one more; None: it may not be given."""
+) -> bool:
+    """Whether this machine may promise it to another one."""
     # After an accepted loss, sessions of the other machine may be this one's in a ttl.
     lost = (now.lost and not now.halted) or now.accepted.refuses(accepted)
-    if lost or (now.renewed is not None and now.renewed.ttl != policy.ttl):
-        return None
-    return give(now.promises, machine, epoch, boot_now(), policy)
+    taken = any(it.id == machine and it.epoch > epoch for it in now.others)
+    other_ttl = now.renewed is not None and now.renewed.ttl != policy.ttl
+    if lost or taken or other_ttl or now.unheard:
+        return False
+    return may_promise(now.takeovers, machine, epoch)
 
 
 async def promised_by(

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field, replace
 from agent.clock import boot_now
 from agent.core.fleet.figures import FleetCounts
 from agent.core.fleet.lease import Lease, LeasePolicy
-from agent.core.fleet.promises import Takeover, begin_takeover, settle
+from agent.core.fleet.promises import Takeover, settle
 from agent.core.fleet.sightings import Sightings, forgotten, look, stands_still, vouched
 from agent.core.fleet.takeover import Peer, Refusal, Standing, Word, elsewhere, refuse_takeover
 from agent.fleet.coordinator import MachineRow, Member, Renewal
-from agent.fleet.fleet_file import FleetMemory, Memory, Rival
+from agent.fleet.fleet_file import Memory, Rival
 from agent.fleet.places import machines_for
 from agent.fleet.postgres.coordinator import PostgresCoordinator
 from agent.fleet.words import MOST, AskWord, words_of
@@ -35,6 +35,8 @@ class Takeovers:
     ask_word: AskWord | None = field(init=False, default=None)
     server: str = field(init=False, default="")
     """How the database named itself in the last renewal."""
+    sending: set[int] = field(init=False, default_factory=set)
+    """Machines whose takeover is being written down: they get no promise."""
     _words: dict[int, Word] = field(init=False, default_factory=dict)
     """What machines said whose numbers stand still."""
 
@@ -50,12 +52,17 @@ class Takeovers:
         self.rows = {row.id: row for row in await self.coordinator.machines()}
         self._read_at = answered
         epochs = {row.id: row.epoch for row in self.rows.values()}
-        others = tuple(Rival(row.id, row.name, row.address) for row in self.rows.values())
+        rows = self.rows.values()
+        others = tuple(Rival(row.id, row.name, row.address, row.epoch) for row in rows)
         await self.memory.change(
             lambda it: replace(
-                it, promises=settle(it.promises, epochs, renewal.renewals), others=others
+                it, takeovers=settle(it.takeovers, epochs, renewal.renewals), others=others
             )
         )
+
+    def vouch(self, machine: int) -> None:
+        """This machine promised it to wait: as if it had renewed now."""
+        self.sightings = vouched(self.sightings, {machine}, boot_now())
 
     async def take_over(
         self, member: Member, lease: Lease, renewal: Renewal, settled: bool
@@ -104,8 +111,7 @@ class Takeovers:
 
     def _refusal(self, member: Member, lease: Lease, row: MachineRow) -> Refusal | None:
         found = elsewhere(self._words, self.server)
-        promises = self.memory.now.promises
-        me = Standing(member.id, lease, promises, self.sightings, elsewhere=found)
+        me = Standing(member.id, lease, self.sightings, elsewhere=found)
         peer = Peer(row.id, row.epoch, frozenset(row.rivals), row.sessions)
         return refuse_takeover(me, peer, boot_now(), self.policy)
 
@@ -122,14 +128,12 @@ class Takeovers:
 
     async def _begin(self, row: MachineRow, member: Member, lease: Lease) -> bool:
         """Write down that it is sent; False: a promise was given while the database was asked."""
-        takeover, allowed = Takeover(row.epoch, row.renewals), False
-
-        def begun(memory: FleetMemory) -> FleetMemory:
-            nonlocal allowed
-            allowed = self._refusal(member, lease, row) is None
-            if not allowed:
-                return memory
-            return replace(memory, promises=begin_takeover(memory.promises, row.id, takeover))
-
-        await self.memory.change(begun)
-        return allowed
+        if self._refusal(member, lease, row) is not None:
+            return False
+        sent = {row.id: Takeover(row.epoch, row.renewals)}
+        self.sending.add(row.id)
+        try:
+            await self.memory.change(lambda it: replace(it, takeovers={**it.takeovers, **sent}))
+        finally:
+            self.sending.discard(row.id)
+        return True

@@ -63,7 +63,7 @@ async def test_what_ran_before_is_read_again_before_its_lease_goes_on(tmp_path: 
     keeper = await joined(database, tmp_path, leases)
     await keeper.step()
     assert len(leases) == 1
-    assert await keeper.promise(2, 0)
+    assert keeper.promise(2, 0)
     database.server, database.reads = ACCEPTED, False
     with pytest.raises(TryLater):
         await keeper.step()
@@ -71,7 +71,7 @@ async def test_what_ran_before_is_read_again_before_its_lease_goes_on(tmp_path: 
     await keeper.step()
     assert keeper.lease_by == "promises"
     assert len(leases) == 1, "another machine may own it"
-    assert not await keeper.promise(2, 0, "1763.5"), "until this machine read settled records"
+    assert not keeper.promise(2, 0, "1763.5"), "until this machine read settled records"
     database.renews = database.reads = True
     await keeper.step()
     assert len(leases) == 2
@@ -87,7 +87,7 @@ async def test_an_agent_that_begins_after_an_accepted_loss_waits_for_what_it_pro
     database.halted = "the test says so"
     keeper = await joined(database, tmp_path, leases)
     await keeper.step()
-    assert await keeper.promise(2, 0), "all go on until the loss is accepted"
+    assert keeper.promise(2, 0), "all go on until the loss is accepted"
     database.server, database.halted = ACCEPTED, ""
     keeper = await joined(database, tmp_path, leases)
     await keeper.step()

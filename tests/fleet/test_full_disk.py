@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 
 from agent.clock import boot_now
-from agent.errors import VaultError
 from agent.fleet import fleet_file
 from tests.conftest import Eventually
 from tests.fleet.test_keeper import (
@@ -42,8 +41,6 @@ async def test_a_machine_that_cannot_write_its_memory_renews_no_lease(
         await eventually(lambda: all_run([a, b]), within=10 * POLICY.ttl)
         assert not c.running and nowhere_twice(nodes)
         assert c.keeper.counts.renewals["renewed"] == renewals
-        with pytest.raises(VaultError):
-            await c.keeper.promise(a.id, a.keeper.member.epoch)
     await eventually(lambda: c.keeper.lease.holds(boot_now()), within=30)
     assert c.keeper.takeovers.memory.trouble == ""
     assert all_run(nodes) and not c.running

@@ -89,7 +89,7 @@ class Node:
         other = self._nodes[rival.id]
         if self.cut or other.cut or not other._answers:
             raise OSError("no answer")
-        return await other.keeper.promise(id, epoch, accepted)
+        return other.keeper.promise(id, epoch, accepted)
 
 
 TOLD = "UPDATE wa_agent.machine SET told = 99"
@@ -197,14 +197,43 @@ async def test_an_agent_that_restarts_without_the_database_keeps_what_runs_while
                     other.setattr("agent.fleet.keeper.boot_id", lambda: "another")
                 await c.begin(LeasePolicy(7, 1.5) if change == "ttl" else POLICY)
             assert not c.keeper.resuming.active, change
-            promised = await c.keeper.promise(a.id, a.keeper._member.epoch)
-            assert promised == (change == "boot")
+            assert not c.keeper.promise(a.id, a.keeper._member.epoch), change
         await eventually(lambda: not any(node.running for node in nodes), within=10 * POLICY.ttl)
         await c.kill()
         await c.begin()
     finally:
         fleet.server.signal(signal.SIGCONT)
     await eventually(lambda: all_run(nodes), within=10 * POLICY.ttl)
+
+
+async def test_an_agent_from_an_older_image_neither_goes_on_nor_promises_without_the_database(
+    three: Three, fleet: Fleet, eventually: Eventually
+):
+    """In the same boot: who became its rival since then is not in the image, and is not asked."""
+    a, b, c = nodes = await three()
+    await eventually(lambda: all_run(nodes) and all(map(knows_two, nodes)), within=30)
+    await c.kill()
+    await eventually(lambda: all_run([a, b]), within=30)
+    await eventually(lambda: a.rivals == {b.id}, within=30)
+    image, made = a.path.read_bytes(), boot_now()
+    await c.begin()
+    await eventually(lambda: a.rivals == {b.id, c.id}, within=30)
+    await eventually(lambda: boot_now() > made + POLICY.ttl, within=2 * POLICY.ttl)
+    fleet.server.signal(signal.SIGSTOP)
+    try:
+        await a.kill()
+        a.path.write_bytes(image)
+        c.cut = True  # it may reach the database, for all that the others know
+        await a.begin()
+        assert a.rivals == {b.id}, "as the image has it"
+        assert not a.keeper.promise(b.id, b.keeper._member.epoch), "what it sent is not in it"
+        await eventually(lambda: not a.running, within=3 * POLICY.ttl)
+        assert a.keeper.counts.renewals["promised"] == 0
+    finally:
+        fleet.server.signal(signal.SIGCONT)
+    c.cut = False
+    await eventually(lambda: all_run(nodes), within=10 * POLICY.ttl)
+    assert a.keeper.promise(b.id, b.keeper._member.epoch)
 
 
 async def test_an_agent_that_restarts_after_an_accepted_loss_promises_nothing_either(
@@ -216,7 +245,7 @@ async def test_an_agent_that_restarts_after_an_accepted_loss_promises_nothing_ei
     await eventually(lambda: all(it.keeper.halted for it in nodes), within=30)
     await a.kill()
     await a.begin()
-    assert await a.keeper.promise(c.id, 0), "all go on until the loss is accepted"
+    assert a.keeper.promise(c.id, 0), "all go on until the loss is accepted"
     await eventually(lambda: a.running == {"s0"}, within=30)
     with monkeypatch.context() as cut:
         cut.setattr(a.coordinator, "owned", _away)
@@ -224,7 +253,7 @@ async def test_an_agent_that_restarts_after_an_accepted_loss_promises_nothing_ei
         await eventually(lambda: not a.keeper.halted, within=30)
         await a.kill()
         await a.begin()
-        assert not await a.keeper.promise(c.id, 0)
+        assert not a.keeper.promise(c.id, 0)
         await eventually(lambda: not a.running, within=10 * POLICY.ttl)
     await eventually(lambda: a.keeper.promise(c.id, 0, heard_of(c)), within=10 * POLICY.ttl)
     await eventually(lambda: all_run(nodes), within=30)
@@ -349,9 +378,9 @@ async def test_leases_from_before_an_accepted_loss_end_until_they_were_read_agai
 
         await eventually(c_is_refused_again_and_again, within=10 * POLICY.ttl)
         for node in (a, b):
-            assert await node.keeper.promise(c.id, 0, heard_of(b))
-            assert not await node.keeper.promise(c.id, 0, heard_of(c))
-            assert not await node.keeper.promise(c.id, 0), "of a version that says nothing of it"
+            assert node.keeper.promise(c.id, 0, heard_of(b))
+            assert not node.keeper.promise(c.id, 0, heard_of(c))
+            assert not node.keeper.promise(c.id, 0), "of a version that says nothing of it"
     await eventually(lambda: c.keeper.lease_by == "renewal", within=30)
     assert heard_of(c) == heard_of(b)
     assert they_went_to_b()

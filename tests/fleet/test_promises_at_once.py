@@ -1,79 +1,81 @@
-"""A machine that many others ask for a promise at once: each is on its disk before it is given."""
+"""A machine that many others ask for a promise at once: nothing is written for it."""
 
 import asyncio
-import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from agent.clock import boot_id, boot_now
-from agent.core.fleet.lease import LeasePolicy
-from agent.errors import VaultError
+from agent.clock import boot_now
+from agent.core.fleet.figures import FleetCounts
+from agent.core.fleet.lease import Lease, LeasePolicy
 from agent.fleet import fleet_file
-from agent.fleet.fleet_file import FleetMemory, Memory
-from agent.fleet.rivals import promise
+from agent.fleet.coordinator import Machine, Member
+from agent.fleet.fleet_file import FleetMemory
+from agent.fleet.keeper import Keeper
+from tests.fleet.test_takeovers import ROW, Rows, answer
 
 POLICY = LeasePolicy()
 MACHINES = 500
+ME = Member(1, 0, 0)
 
 
 @pytest.fixture
-async def memory(tmp_path: Path) -> Memory:
-    memory = Memory(tmp_path / "fleet.json")
-    await memory.load(boot_id(), boot_now(), POLICY)
-    return memory
+async def keeper(tmp_path: Path) -> Keeper:
+    rows: Any = Rows()
+    asked: Any = None
+    path, counts = tmp_path / "fleet.json", FleetCounts()
+    keeper = Keeper(
+        rows,
+        Machine("a", ""),
+        POLICY,
+        path=path,
+        ask_rival=asked,
+        changed=lambda _owned, _lease: None,
+        counts=counts,
+    )
+    await keeper.load()
+    return keeper
 
 
-@pytest.fixture
-def saved(monkeypatch: pytest.MonkeyPatch) -> list[FleetMemory]:
-    saved: list[FleetMemory] = []
-    save = fleet_file._save
-
-    def note(path: Path, memory: FleetMemory) -> None:
-        save(path, memory)
-        saved.append(memory)
-
-    monkeypatch.setattr(fleet_file, "_save", note)
-    return saved
-
-
-async def test_promises_that_are_asked_for_at_once_are_on_the_disk_by_few_writings(
-    memory: Memory, saved: list[FleetMemory], tmp_path: Path
+async def test_a_promise_writes_nothing_and_holds_for_a_ttl(
+    keeper: Keeper, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def ask(machine: int) -> None:
-        assert await promise(memory, machine, 0, "", POLICY)
-        on_disk = json.loads((tmp_path / "fleet.json").read_text())
-        assert str(machine) in on_disk["promises"]["until"]
+    takeovers, begun = keeper.takeovers, boot_now() - POLICY.ttl
+    await takeovers.see(ME, answer(1), begun)
+    assert takeovers.lapsed().keys() >= {2}, "it may be taken over"
 
-    await asyncio.gather(*map(ask, range(MACHINES)))
-    assert len(saved) <= 3
-    assert len(memory.now.promises.until) == MACHINES
+    def save(_path: Path, _memory: FleetMemory, _boot: str) -> None:
+        raise AssertionError("a promise needs no disk")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(fleet_file, "_save", save)
+        assert all(keeper.promise(machine, 0) for machine in range(2, MACHINES))
+    assert takeovers.lapsed().keys() <= {1}
+    lapses = takeovers.sightings.machines[2].at + POLICY.ttl
+    assert lapses > boot_now() + POLICY.usable
 
 
-async def test_one_that_gives_up_takes_no_promise_of_another_machine_with_it(
-    memory: Memory, saved: list[FleetMemory]
+async def test_one_whose_takeover_is_being_written_down_gets_no_promise(
+    keeper: Keeper, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked = [asyncio.create_task(promise(memory, it, 0, "", POLICY)) for it in range(20)]
-    await asyncio.sleep(0)
-    for task in asked[:10]:
-        task.cancel()
-    given = await asyncio.gather(*asked, return_exceptions=True)
-    assert given[10:] == [True] * 10
-    assert memory.now.promises.until.keys() >= set(range(10, 20))
-    assert await promise(memory, 77, 0, "", POLICY)
-    assert saved[-1] == memory.now
+    takeovers, begun = keeper.takeovers, boot_now() - POLICY.ttl
+    await takeovers.see(ME, answer(1), begun)
+    written = asyncio.Event()
+    change = takeovers.memory.change
 
+    async def slow(how: Any) -> None:
+        await written.wait()
+        await change(how)
 
-async def test_a_promise_that_is_not_on_the_disk_is_not_given(
-    memory: Memory, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def fails(_path: Path, _memory: FleetMemory) -> None:
-        raise VaultError("cannot write it: no space left", code="fleet_memory")
-
-    with monkeypatch.context() as full:
-        full.setattr(fleet_file, "_save", fails)
-        asked = (promise(memory, it, 0, "", POLICY) for it in range(5))
-        given = await asyncio.gather(*asked, return_exceptions=True)
-    assert all(isinstance(it, VaultError) for it in given)
-    assert not memory.now.promises.until
-    assert await promise(memory, 1, 0, "", POLICY)
+    with monkeypatch.context() as patch:
+        patch.setattr(takeovers.memory, "change", slow)
+        lease = Lease(boot_now() + POLICY.usable)
+        beginning = asyncio.create_task(takeovers._begin(ROW, ME, lease))
+        await asyncio.sleep(0)
+        assert not keeper.promise(2, 0), "it is being written"
+        written.set()
+        assert await beginning
+    assert not keeper.promise(2, 0), "it is on the disk"
+    assert keeper.promise(2, 1), "it came back and knows"
+    assert not await takeovers._begin(ROW, ME, lease), "it was promised to wait"

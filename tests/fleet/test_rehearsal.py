@@ -2,13 +2,11 @@
 
 import pytest
 
-from agent.clock import boot_now
 from agent.errors import TryLater
 from agent.fleet.fleet_file import Rival
 from agent.fleet.rehearsal import Rehearsal
-from agent.fleet.rivals import promised
 from tests.conftest import Eventually
-from tests.fleet.test_keeper import POLICY, Node, Three, fleet, knows_two, server, three
+from tests.fleet.test_keeper import Node, Three, fleet, knows_two, server, three
 
 __all__ = ["fleet", "server", "three"]
 
@@ -18,8 +16,7 @@ def rehearsal_of(node: Node, nodes: list[Node]) -> Rehearsal:
         other = next(it for it in nodes if it.name == rival.name)
         if node.cut or other.cut:
             raise TryLater("no route to it", code="owner_away")
-        memory = other.keeper.memory
-        would = promised(memory, id, epoch, accepted, POLICY) is not None
+        would = other.keeper.would_promise(id, epoch, accepted)
         return "" if would else "it answers, and would not promise"
 
     return Rehearsal(node.keeper, ask)
@@ -39,7 +36,7 @@ async def test_a_machine_that_is_not_reached_is_told_and_promises_nothing_by_bei
     await rehearsal.look()
     assert rehearsal.apart == {"b": "no route to it"}
     assert "machine b does not promise to wait for this one: no route to it" in caplog.text
-    assert not any(it.keeper.memory.promises.binds(a.id, boot_now()) for it in (b, c))
+    assert not any(it.keeper.counts.promises["given"] for it in (b, c))
     b.cut = False
     await rehearsal.look()
     assert rehearsal.apart == {}

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from agent.core.fleet.lease import Lease, LeasePolicy
-from agent.core.fleet.promises import Promises
 from agent.core.fleet.sightings import Sightings, lapses_at
 
 
@@ -16,7 +15,6 @@ class Refusal(StrEnum):
     HALTED = "halted"
     OWN_LEASE = "own_lease"
     RENEWS = "renews"
-    PROMISED = "promised"
     TWO_DATABASES = "two_databases"
     """A machine renews its lease in another database: who owns what is true in neither."""
     NOT_A_RIVAL = "not_a_rival"
@@ -58,7 +56,6 @@ class Standing:
 
     id: int
     lease: Lease
-    promises: Promises
     sightings: Sightings
     halted: bool = False
     elsewhere: frozenset[int] = frozenset()
@@ -78,8 +75,6 @@ def refuse_takeover(me: Standing, peer: Peer, now: float, policy: LeasePolicy) -
         return Refusal.OWN_LEASE
     if lapses is None or now < lapses:
         return Refusal.RENEWS
-    if me.promises.binds(peer.id, now):
-        return Refusal.PROMISED
     if me.id not in peer.rivals:
         return Refusal.NOT_A_RIVAL
     return None

@@ -20,7 +20,6 @@ from agent.fleet.fleet import Fleet
 from agent.fleet.peers import Peers, Sent
 from agent.fleet.places import place_of
 from agent.fleet.postgres.coordinator import PostgresCoordinator
-from agent.fleet.rivals import promised
 from agent.fleet.words import word_of
 from agent.supervise.fleet.moves import LOOK_EVERY, Moves
 from agent.supervise.fleet.owner import FleetOwner, Wishes
@@ -173,12 +172,11 @@ class FleetFace:
     async def promise(self, machine: int, epoch: int, accepted: str) -> bool:
         """Another machine asks that this one does not take it over for a ttl; `accepted`: the
         accepted loss of records that it has heard of."""
-        return await self.fleet.keeper.promise(machine, epoch, accepted)
+        return self.fleet.keeper.promise(machine, epoch, accepted)
 
     def would_promise(self, machine: int, epoch: int, accepted: str) -> bool:
         """Whether it would promise that now; nothing is promised."""
-        memory, policy = self.fleet.keeper.memory, self.fleet.policy
-        return promised(memory, machine, epoch, accepted, policy) is not None
+        return self.fleet.keeper.would_promise(machine, epoch, accepted)
 
     @property
     def word(self) -> Word:

@@ -3,7 +3,7 @@
 import copy
 
 from agent.core.fleet.acceptance import Accepted
-from agent.core.fleet.promises import Promises
+from agent.core.fleet.promises import Sent
 from scripts.simulation.fleet.files import Here
 
 
@@ -18,7 +18,10 @@ class Disk:
     def __init__(self, boot: str) -> None:
         self.full = False
         """It takes no writes: what is heard cannot be kept."""
-        self.promises = Promises(boot)
+        self.takeovers: Sent = {}
+        """Takeovers that were sent, and may have happened."""
+        self.written, self.written_in = 0.0, boot
+        """When it was written last, by the clock of this boot."""
         self.epoch = 0
         self.named: dict[int, frozenset[int]] = {}
         """The rivals that each renewal named, from the last answered one on."""

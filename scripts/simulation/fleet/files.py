@@ -105,7 +105,7 @@ def store_all(machine: "Machine") -> None:
     last, files = machine.last, machine.disk.files
     if last is None or machine.disk.full:
         return
-    for session in machine.owned:
+    for session in sorted(machine.owned):
         here = files.get(session)
         newest = is_newest(here, last.session_epochs[session], last.copies[session])
         if newest and here and machine.stored.get(session) is not here.content:

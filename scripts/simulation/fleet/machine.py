@@ -5,13 +5,9 @@ from functools import partial
 from typing import Any
 
 from agent.core.fleet.lease import Lease, extended, renewed
-from agent.core.fleet.promises import (
-    after_boot,
-    give,
-    settle,
-)
+from agent.core.fleet.promises import may_promise, settle
 from agent.core.fleet.settling import Settling
-from agent.core.fleet.sightings import Sightings, look, rivals_after
+from agent.core.fleet.sightings import Sightings, look, rivals_after, vouched
 from agent.core.fleet.takeover import Word
 from scripts.simulation.fleet import disk as disks
 from scripts.simulation.fleet.database import Answer, Database
@@ -37,6 +33,11 @@ START = 1.5
 
 def no_word() -> bool:
     """A refusal other than "no member" says nothing of this machine: its rivals are asked."""
+    return True
+
+
+def may_be_an_image() -> bool:
+    """What was written long ago, or in another boot, is known again after a renewal only."""
     return True
 
 
@@ -106,9 +107,10 @@ class Machine:
         """The sessions of which the database takes no copy."""
         self.joining = Joining()
         boot = f"boot {self.boots}"
-        self.disk.promises = after_boot(self.disk.promises, boot, self.clock, self.world.policy)
+        old = not 0 <= self.clock - self.disk.written < self.world.policy.ttl
+        self.unheard = may_be_an_image() and (old or self.disk.written_in != boot)
         self.unread = self.disk.lost
-        if self.disk.renewed_in == boot:
+        if self.disk.renewed_in == boot and not self.unheard:
             self._ask_rivals(self.clock)
         self._every(self.run)
 
@@ -191,6 +193,7 @@ class Machine:
         if disk.full and disks.must_be_kept():
             return
         disk.asked += 1
+        disk.written, disk.written_in = self.clock, f"boot {self.boots}"
         asked = disk.asked
         disk.named[asked] = rivals
         database, epoch, seen, count = self.database, disk.epoch, disk.generation, disk.renewals
@@ -232,7 +235,7 @@ class Machine:
             return  # a later answer was faster, or nothing may follow from this one
         self.answered, disk.asked = asked, max(disk.asked, answer.asked)
         disk.generation = max(disk.generation, answer.generation)
-        disk.promises = settle(disk.promises, answer.epochs, answer.renewals)
+        disk.takeovers = settle(disk.takeovers, answer.epochs, answer.renewals)
         if not answer.halted:
             disk.losses = max(disk.losses, answer.losses)
         rejoined = self.joining.again and not answer.halted
@@ -257,7 +260,7 @@ class Machine:
         disk.lost = answer.halted or (disk.lost and not self.settled)
         self.unread = answer.halted
         disk.named = {it: named for it, named in disk.named.items() if it >= asked}
-        self.lease = renewed(self.lease, begun, self.world.policy)
+        self.lease, self.unheard = renewed(self.lease, begun, self.world.policy), False
         seen = self.sightings.machines
         moved = {it for it in seen if seen[it].renewals != answer.renewals.get(it)}
         self.words = {it: word for it, word in self.words.items() if it not in moved}
@@ -273,7 +276,7 @@ class Machine:
             disk.files = {it: here for it, here in disk.files.items() if it in owned}
             disk.got = {
                 it: (answer.changed.get(it, 0), epoch)
-                for it in self.owned
+                for it in sorted(self.owned)
                 if is_newest(
                     disk.files.get(it), epoch := answer.session_epochs[it], answer.copies[it]
                 )
@@ -290,7 +293,7 @@ class Machine:
         self.lease = Lease(0.0)
 
     def _leave(self, owned: frozenset[str]) -> None:
-        for session in self.workers.keys() - owned:
+        for session in sorted(self.workers.keys() - owned):
             self.workers.pop(session).stop()
         self.owned = owned
 
@@ -317,11 +320,11 @@ class Machine:
 
         def answer() -> None:
             lost = other.disk.lost and not other.disk.halted
-            if lost or other.disk.full or other.disk.accepted.refuses(accepted):
+            taken = other.last is not None and other.last.epochs.get(self.id, 0) > epoch
+            if lost or taken or other.unheard or other.disk.accepted.refuses(accepted):
                 return
-            given = give(other.disk.promises, self.id, epoch, other.clock, self.world.policy)
-            if given is not None:
-                other.disk.promises = given
+            if may_promise(other.disk.takeovers, self.id, epoch):
+                other.sightings = vouched(other.sightings, {self.id}, other.clock)
                 self.world.send(other.name, self.name, lambda: self.do(run, confirmed))
 
         self.world.send(self.name, other.name, there)
@@ -339,7 +342,7 @@ class Machine:
         for worker in self.workers.values():
             worker.extend(self._deadline())
         if self.settled:
-            for session in self.owned:
+            for session in sorted(self.owned):
                 self._start(session)
 
     def _start(self, session: str) -> None:

@@ -3,7 +3,7 @@
 from functools import partial
 from typing import TYPE_CHECKING
 
-from agent.core.fleet.promises import Takeover, begin_takeover
+from agent.core.fleet.promises import Takeover
 from agent.core.fleet.sightings import forgotten, stands_still, vouched
 from agent.core.fleet.takeover import Peer, Standing, Word, elsewhere, refuse_takeover
 
@@ -52,13 +52,12 @@ def _take_over(machine: "Machine") -> None:
     machine.words = {id: it for id, it in machine.words.items() if id not in silent}
     away = elsewhere(machine.words, last.server)
     for id in machine.sightings.machines.keys() - {machine.id}:
-        promises = disk.promises
-        standing = Standing(machine.id, machine.lease, promises, machine.sightings, elsewhere=away)
+        standing = Standing(machine.id, machine.lease, machine.sightings, elsewhere=away)
         sessions = sum(owner == id for owner in last.owner.values())
         peer = Peer(id, last.epochs[id], last.rivals[id], sessions)
         if refuse_takeover(standing, peer, machine.clock, machine.world.policy) is None:
             takeover = Takeover(peer.epoch, last.renewals[id])
-            disk.promises = begin_takeover(disk.promises, id, takeover)
+            disk.takeovers = {**disk.takeovers, id: takeover}
             sent = partial(
                 machine.database.take_over, machine.id, disk.epoch, id, takeover.renewals
             )

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.core.fleet.lease import Lease, LeasePolicy, extended, renewed
-from agent.core.fleet.promises import Promises, Takeover, after_boot, begin_takeover, give, settle
-from agent.core.fleet.sightings import Sightings, lapses_at, look
+from agent.core.fleet.promises import Takeover, may_promise, settle
+from agent.core.fleet.sightings import Sightings, lapses_at, look, vouched
 from agent.core.fleet.takeover import (
     Peer,
     Refusal,
@@ -47,31 +47,29 @@ def test_a_machine_without_rivals_goes_on_alone():
 
 
 def test_a_promise_outlives_the_lease_that_is_built_on_it():
-    promises = give(Promises("boot"), PEER, 0, 50, POLICY)
-    assert promises is not None
-    assert promises.binds(PEER, 50 + POLICY.usable)
-    assert not promises.binds(PEER, 50 + POLICY.ttl)
+    """Who promises counts the machine as seen, and takes nobody over that it saw within a ttl."""
+    promised = vouched(look(Sightings(), {PEER: 7}, 20, POLICY), {PEER}, 50)
+    me = replace(STANDING, sightings=promised)
+    assert refuse_takeover(me, LOST, 50 + POLICY.usable, POLICY) is Refusal.RENEWS
+    assert refuse_takeover(me, LOST, 50 + POLICY.ttl, POLICY) is None
+
+
+def test_an_agent_that_restarts_and_knows_no_promise_takes_nobody_over_within_a_ttl():
+    me = replace(STANDING, sightings=look(Sightings(), {PEER: 7}, 60, POLICY))
+    assert refuse_takeover(me, LOST, 60 + POLICY.ttl - 1, POLICY) is Refusal.RENEWS
 
 
 def test_no_promise_in_an_epoch_that_was_taken_over_or_may_have_been():
-    promises = begin_takeover(Promises("boot"), PEER, Takeover(epoch=4, renewals=9))
-    assert give(promises, PEER, 4, 50, POLICY) is None
-    assert give(promises, PEER, 5, 50, POLICY) is not None, "it came back and knows"
-    unknown = settle(promises, {PEER: 4}, {PEER: 9})
-    assert give(unknown, PEER, 4, 50, POLICY) is None, "the takeover may still arrive"
-    done = settle(promises, {PEER: 5}, {PEER: 9})
-    assert give(done, PEER, 4, 50, POLICY) is None, "the takeover happened"
-    void = settle(promises, {PEER: 4}, {PEER: 10})
-    assert give(void, PEER, 4, 50, POLICY) is not None, "it renewed: the takeover is void"
-
-
-def test_promises_of_an_earlier_boot_begin_again():
-    promises = give(Promises("boot"), PEER, 0, 90_000, POLICY)
-    assert promises is not None
-    again = after_boot(promises, "next boot", 7, POLICY)
-    assert again.binds(PEER, 7 + 19)
-    assert not again.binds(PEER, 7 + 20)
-    assert after_boot(promises, "boot", 90_001, POLICY) == promises
+    sent = {PEER: Takeover(epoch=4, renewals=9)}
+    assert may_promise({}, PEER, 4)
+    assert not may_promise(sent, PEER, 4)
+    assert may_promise(sent, PEER, 5), "it came back and knows"
+    unknown = settle(sent, {PEER: 4}, {PEER: 9})
+    assert not may_promise(unknown, PEER, 4), "the takeover may still arrive"
+    done = settle(sent, {PEER: 5}, {PEER: 9})
+    assert not may_promise(done, PEER, 4), "the takeover happened"
+    void = settle(sent, {PEER: 4}, {PEER: 10})
+    assert may_promise(void, PEER, 4), "it renewed: the takeover is void"
 
 
 def test_a_standing_number_lapses_after_a_ttl_from_when_it_was_first_seen():
@@ -87,9 +85,7 @@ def test_after_a_gap_in_the_reading_every_machine_gets_a_whole_ttl():
     assert lapses_at(look(seen, {PEER: 7}, 700, POLICY), PEER, POLICY) == 720
 
 
-STANDING = Standing(
-    ME, Lease(200), Promises("boot"), look(Sightings(), {PEER: 7}, 100, POLICY), halted=False
-)
+STANDING = Standing(ME, Lease(200), look(Sightings(), {PEER: 7}, 100, POLICY), halted=False)
 LOST = Peer(PEER, epoch=0, rivals=frozenset({ME, OTHER}), sessions=3)
 
 
@@ -101,13 +97,6 @@ LOST = Peer(PEER, epoch=0, rivals=frozenset({ME, OTHER}), sessions=3)
         pytest.param(STANDING, replace(LOST, sessions=0), 120, Refusal.EMPTY, id="nothing to take"),
         pytest.param(replace(STANDING, halted=True), LOST, 120, Refusal.HALTED, id="lost records"),
         pytest.param(STANDING, LOST, 200, Refusal.OWN_LEASE, id="the own lease has ended too"),
-        pytest.param(
-            replace(STANDING, promises=Promises("boot", {PEER: 130})),
-            LOST,
-            120,
-            Refusal.PROMISED,
-            id="promised",
-        ),
         pytest.param(
             STANDING,
             replace(LOST, rivals=frozenset({OTHER})),
