@@ -1,4 +1,4 @@
-"""What is done to a machine's disk: it is full, or begins again as it was some seconds ago."""
+"""What is done to a machine's disk: it is full, copied, or as it was some seconds ago again."""
 
 import asyncio
 import shutil
@@ -6,9 +6,11 @@ from contextlib import suppress
 from pathlib import Path
 
 from scripts.nemeses.one_round import Round
-from tests.fleet.agent import FleetAgent
+from tests.fleet.agent import TTL, FleetAgent
 
 FILLED = "filling"
+CONTAINER = ("unshare", "--pid", "--fork", "--kill-child", "--mount-proc", "--")
+"""An agent that sees the other one's process refuses to begin."""
 
 
 async def fill_disk(round: Round) -> float:
@@ -29,6 +31,28 @@ async def restore_image(round: Round) -> float:
     round.ended.push_async_callback(_restore, machine, image)
     await machine.boot()
     return round.beyond()
+
+
+async def copy_machine(round: Round) -> float:
+    """A second agent begins with a copy of its disk, on its host, while the first one runs."""
+    machine = round.machine()
+    place = machine.config.with_name("copied")
+    place.mkdir()
+    config = place / "agent.toml"
+    # A port of its own: else it would end at once.
+    config.write_text(machine.config.read_text().replace(":8471", ":8472"))
+    twin = FleetAgent(machine.name, place, config, ())
+    twin.inside = [*machine.inside, *CONTAINER]
+    with suppress(shutil.Error):  # files that went while they were copied
+        await asyncio.to_thread(_replace, twin.state, machine.state)
+    round.ended.push_async_callback(_end, twin)
+    await twin.start(machine.env, ready=False)
+    return round.beyond() + TTL  # it takes seconds to begin
+
+
+async def _end(twin: FleetAgent) -> None:
+    await twin.lose_power()
+    await asyncio.to_thread(shutil.rmtree, twin.config.parent)
 
 
 async def _restore(machine: FleetAgent, image: Path) -> None:

@@ -11,7 +11,7 @@ from contextlib import suppress
 
 import aiohttp
 
-from scripts.nemeses.disks import fill_disk, restore_image
+from scripts.nemeses.disks import copy_machine, fill_disk, restore_image
 from scripts.nemeses.one_round import Round
 from tests.fleet.agent import TTL, FleetAgent
 from tests.fleet.agents import DATABASE
@@ -176,6 +176,7 @@ FAULTS: dict[str, Callable[[Round], Awaitable[float]]] = {
     "machine cut from all": cut_from_all,
     "disk full": fill_disk,
     "machine restored from an image": restore_image,
+    "machine copied with its disk": copy_machine,
     "killed in a planned move": move_while_away,
 }
 ALONE = frozenset({"database lost a second"})

@@ -6,9 +6,13 @@ Each schedule has two to five machines, one database and up to seven faults that
 45 seconds: agents killed and stopped, workers crashed, machines without power, ways between
 machines and to the database cut, one way or both, a database away, its clock set an hour off,
 records lost, messages held for up to 90 s, a database that refuses its machines, a state disk that
-is full for a while or for ever; in one of ten a standby is promoted while the old primary lives.
-In no schedule may two machines run a session at one instant, and after the faults every session
-must run again. A schedule that fails is named: --seed plays it again.
+is full for a while or for ever, a machine's disk that is as it was a minute before. In one of five
+one fault is alone: a standby is promoted while the old primary lives, a machine is copied and both
+run, or the whole database is as it was at any moment before. Sessions write to their files and
+are paired; machines store copies. In no schedule may two machines run a session at one instant, a
+copy replace a newer acknowledged one, or a session log in without its last acknowledged pairing,
+and after the faults every session must run again. A schedule that fails is named: --seed plays it
+again.
 """
 
 import argparse
@@ -46,7 +50,7 @@ def _report(outcomes: list[Outcome], seconds: float) -> int:
     print(
         f"{len(outcomes):,} schedules, {sum(it.takeovers for it in outcomes):,} takeovers,"
         f" {sum(it.losses for it in outcomes):,} losses of records accepted, {seconds:.0f} s of"
-        f" run time\n{len(twice)} in which two machines ran a session,"
+        f" run time\n{len(twice)} in which a session ran twice or with older files,"
         f" {len(down)} in which a session stayed down or the fleet halted"
     )
     for outcome in twice[:10]:
