@@ -31,7 +31,7 @@ PATIENCE = 90.0
 BOT = Path(run.HERE) / "bots" / "own.mjs"
 CONTACT = "4917012345678"
 SHORT = SETTINGS + "\n[recovery]\nfirst_delay = 0.2\nsettle = 1.5\n"
-OPEN: tuple[str, ...] = ("stdin", "sends", "two", "data_at_logout", "bare")
+OPEN: tuple[str, ...] = ("stdin", "sends", "two", "data_at_logout", "bare", "at_once")
 """What users write and the agent does not bear yet; who repairs one takes its name away here, and
 it is drawn from then on."""
 _STEPS = ("say", "say", "say", "print", "kill", "end", "freeze", "worker", "agent", "restart")
@@ -52,7 +52,9 @@ def draw(chance: Random) -> list[Step]:
         "library": chance.choice(("baileys", "baileys-6")),
         "stores": stores,
         "part": chance.choice(("main", "main", "fork", "thread")),
-        "at": chance.choice(("stays", "ends", "ignores")),
+        "at": chance.choice(
+            ("stays", "ends", "at_once" if _bears("at_once") else "ends", "ignores")
+        ),
         "stdin": _bears("stdin") and chance.random() < 0.2,
         "sends": _bears("sends") and chance.random() < 0.2,
         "child": chance.choice(("", "kept", "bare" if _bears("bare") else "")),

@@ -28,8 +28,8 @@ async function start(store) {
   socket.ev.on("connection.update", ({ connection, lastDisconnect, qr }) => {
     if (qr) writeFileSync(`code of ${store.replaceAll("/", " ")}`, qr);
     if (connection !== "close" || lastDisconnect?.error?.output?.statusCode === DisconnectReason.loggedOut) return;
-    if (shape.at === "ends") process.exit(1);
-    setTimeout(() => void start(store), 100);
+    if (shape.at === "at_once") process.exit(1);
+    setTimeout(() => (shape.at === "ends" ? process.exit(1) : void start(store)), 200);
   });
 }
 
