@@ -87,6 +87,9 @@ def find_faults(program: ProgramDeclaration) -> Iterator[Fault]:
         yield "command", "every [[program]] needs it"
     if any("\0" in part for part in program.command):
         yield "command", "no program takes a zero byte"
+    for key in ("folder", "environment_file", "session"):
+        if not getattr(program, key).isprintable():
+            yield key, "it has control characters, and a unit of systemd names it"
     for key in ("folder", "environment_file"):
         path = getattr(program, key)
         if path and (not path.startswith("/") or ".." in path.split("/")):

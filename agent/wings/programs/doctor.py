@@ -13,7 +13,7 @@ from agent.core.model import Instance
 from agent.engines.program.declaration import ProgramDeclaration
 from agent.engines.program.environment import find_command
 from agent.engines.program.environment_file import read_environment_file
-from agent.errors import EngineError, WaError
+from agent.errors import EngineError, InvalidRequest, WaError
 from agent.wings.programs.reach import render_reach
 from agent.wings.programs.settings import place_of, programs_of
 
@@ -59,7 +59,14 @@ def _shared(program: ProgramDeclaration, here: Installation) -> Iterator[Finding
 
 def _unit(program: ProgramDeclaration, here: Installation) -> Iterator[Finding]:
     """Of an installation: its unit hides most folders."""
-    if here.config.agent.state_path != INSTALLED_STATE or not render_reach(program):
+    if here.config.agent.state_path != INSTALLED_STATE:
+        return
+    try:
+        needs = render_reach(program)
+    except InvalidRequest as error:
+        yield wrong(str(error), f"correct [[program]] {program.name} in agent.toml")
+        return
+    if not needs:
         return
     places = (Path("/") / place for place in _DROP_INS)
     if not any(any(place.glob("wa-instance@*.service.d/*.conf")) for place in places):

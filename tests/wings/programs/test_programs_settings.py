@@ -1,5 +1,6 @@
 """[[program]]: what it may say, what is shown of it, which session gets which row."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ from agent.config import Config, load_config
 from agent.config.render import without_secrets
 from agent.config.wing_tables import check_declared, declared_for, shared_sessions
 from agent.core.model import Instance, InstanceId
+from agent.engines.program.declaration import ProgramDeclaration
 from agent.errors import ConfigError, InvalidRequest, Refused
 from agent.wings.programs.reach import render_reach
 from agent.wings.programs.settings import programs_of
@@ -90,6 +92,8 @@ def test_a_session_gets_the_row_that_it_names_and_no_other(tmp_path: Path) -> No
         ),
         ('session = "/srv/auth"\n', ["BindPaths=/srv/auth"]),
         ('session = "auth"\n', []),
+        ('folder = "/srv/my 100% bot"\n', ['BindPaths="/srv/my 100%% bot"']),
+        ('folder = "/srv/a:b"\n', ['BindPaths="/srv/a:b"']),
         ('folder = "/home/deploy/bot"\n', ["ProtectHome=tmpfs", "BindPaths=/home/deploy/bot"]),
     ],
 )
@@ -147,3 +151,21 @@ def test_two_instances_of_one_program_with_a_folder_are_refused(tmp_path: Path) 
     second = Instance(InstanceId("till"), "program", True, {"program": "shopbot"})
     with pytest.raises(Refused, match="one session must not run twice"):
         check_declared(config, second, [shop(program="shopbot")])
+
+
+@pytest.mark.parametrize("key", ["folder", "session", "environment_file"])
+def test_a_path_cannot_become_a_line_of_a_unit(tmp_path: Path, key: str) -> None:
+    """Root puts the printed text into a unit; the names may be those of a user without rights."""
+    path = "/srv/x\nExecStartPre=+/bin/touch /PWNED\n#"
+    with pytest.raises(ConfigError, match="control characters"):
+        programs_of(load(tmp_path, GOOD + f"{key} = {json.dumps(path)}\n"))
+    command = ("/usr/bin/node", "/home/bob/x\nExecStartPre=+/bin/touch /PWNED\n/bot.js")
+    with pytest.raises(InvalidRequest, match="control characters"):
+        render_reach(ProgramDeclaration(name="shop", command=command))
+
+
+@pytest.mark.parametrize("folder", ["/", "/var", "/var/lib/wa-agent/sessions", "/etc/wa-agent"])
+def test_no_drop_in_shows_a_program_the_agents_own_files(folder: str) -> None:
+    program = ProgramDeclaration(name="shop", command=("/usr/bin/env",), folder=folder)
+    with pytest.raises(InvalidRequest, match="the agent's own files"):
+        render_reach(program)
