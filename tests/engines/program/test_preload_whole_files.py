@@ -1,5 +1,6 @@
 """Key files of a bot's own store are whole at any instant of their writing."""
 
+import json
 import stat
 from pathlib import Path
 
@@ -78,3 +79,24 @@ def test_a_file_keeps_its_mode_and_a_link_its_target(tmp_path: Path) -> None:
 
 def test_a_write_that_fails_names_the_file_that_the_bot_wrote(tmp_path: Path) -> None:
     assert run_node(script(tmp_path, FAILS)) == "ENOENT no-such-folder/creds.json\n"
+
+
+ENDS_ITSELF = """
+const { writeFile } = require("fs/promises");
+const turns = %d;
+writeFile("creds.json", "[1]");
+writeFile("creds.json", JSON.stringify(Array(100000).fill(2)));
+writeFile("session-1.json", Buffer.from("[3]"));
+const wait = (left) => (left ? setImmediate(() => wait(left - 1)) : process.exit(0));
+wait(turns);
+"""
+
+
+@pytest.mark.parametrize("turns", [0, 1, 2, 5])
+def test_a_bot_that_ends_itself_while_it_writes_leaves_the_new_content(
+    tmp_path: Path, turns: int
+) -> None:
+    """As many do when WhatsApp asks for a new connection, right after the scan."""
+    run_node(script(tmp_path, ENDS_ITSELF % turns))
+    assert json.loads((tmp_path / "creds.json").read_text()) == [2] * 100000
+    assert json.loads((tmp_path / "session-1.json").read_text()) == [3]

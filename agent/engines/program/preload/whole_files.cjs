@@ -1,24 +1,29 @@
 "use strict";
 // A key file of Baileys' own store is whole at any instant: who is killed while it writes one leaves the former
-// content, and not a file that it takes for no pairing at its next start.
-const { promises } = require("node:fs");
+// content, and not a file that it takes for no pairing at its next start. Who ends by process.exit while one is
+// under way, as bots do when WhatsApp asks for a new connection right after a scan, leaves the new content.
+const { chmodSync, lstatSync, promises, renameSync, rmSync, writeFileSync } = require("node:fs");
 const Module = require("node:module");
 const { basename } = require("node:path");
 
 const KEY_FILE =
   /^(?:creds|(?:pre-key|session|identity-key|sender-key|app-state-sync-(?:key|version)|lid-mapping|device-list|tctoken)-.+)\.json$/;
 const BESIDE = ".wa-agent-new";
+const AT_THE_END = ".wa-agent-end";
 // The folder takes no new file or no name of that length: the program's own way is left.
 const NOT_BESIDE = ["EACCES", "EPERM", "ENAMETOOLONG"];
 
 function keepWhole() {
   const write = promises.writeFile;
   const last = new Map();
+  const wanted = new Map();
+  process.on("exit", () => wanted.forEach(({ data, options }, file) => replaceNow(file, data, options)));
   promises.writeFile = function writeFile(file, data, options) {
     if (!isKeyFile(file, options)) return Reflect.apply(write, this, arguments);
     const written = (last.get(file) ?? Promise.resolve()).then(() => replace(write, file, data, options));
-    const done = written.catch(() => {}).then(() => last.get(file) === done && last.delete(file));
+    const done = written.catch(() => {}).then(() => last.get(file) === done && [last, wanted].forEach((its) => its.delete(file)));
     last.set(file, done);
+    if (typeof data === "string" || ArrayBuffer.isView(data)) wanted.set(file, { data, options });
     return written;
   };
   Module.syncBuiltinESMExports();
@@ -40,6 +45,21 @@ async function replace(write, file, data, options) {
     await promises.unlink(beside).catch(() => {});
     if (NOT_BESIDE.includes(error.code)) return write(file, data, options);
     throw Object.assign(error, { path: file });
+  }
+}
+
+/** Another thread of Node's may still write what `replace` began: that file goes, and its rename fails. */
+function replaceNow(file, data, options) {
+  const beside = file + AT_THE_END;
+  try {
+    const before = lstatSync(file, { throwIfNoEntry: false });
+    if (before && (!before.isFile() || before.nlink > 1)) return;
+    rmSync(file + BESIDE, { force: true });
+    writeFileSync(beside, data, options);
+    if (before) chmodSync(beside, before.mode & 0o7777);
+    renameSync(beside, file);
+  } catch {
+    rmSync(beside, { force: true }); // as if the program had been killed
   }
 }
 
