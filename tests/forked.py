@@ -9,8 +9,10 @@ import asyncio
 import atexit
 import contextlib
 import gc
+import importlib
 import json
 import os
+import pkgutil
 import select
 import signal
 import socket
@@ -18,6 +20,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import IO, NoReturn
 
@@ -162,10 +165,21 @@ def end() -> None:
 def serve(sock: socket.socket) -> int:
     """Fork on demand, until the tests' end of the socket is closed."""
     os.environ.setdefault("FROZENLIST_NO_EXTENSIONS", "1")  # as agent/__main__.py does
+    import agent.cli.main
+    import agent.daemon.main
+    import agent.host.process.host
+    import agent.host.process.launcher
+    import agent.wings.warm.process
+    import agent.worker.__main__
+    import agent.worker.backend.run  # noqa: F401
+    from agent.config.alerts import alert_table
+    from agent.config.wing_tables import wing_tables
     from agent.engines.catalog import CATALOG, load_backend, load_engine
+    from agent.wing import wings
 
     for entry in CATALOG.values():
         (load_backend if entry.remote else load_engine)(entry.name)
+    alert_table(), wing_tables(), [wing.take(wing.part) for wing in wings() if wing.part]
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl+C is for the agents
     woken, wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
@@ -183,6 +197,8 @@ def serve(sock: socket.socket) -> int:
             if not packet:
                 return 0
             asked = json.loads(packet)
+            if _is_of_a_fleet(asked["argv"]):
+                _load_fleet()
             pid = os.fork()
             if pid == 0:
                 _become_agent(asked, files[0], (sock.fileno(), woken, wake))
@@ -190,6 +206,22 @@ def serve(sock: socket.socket) -> int:
             socket.send_fds(sock, [json.dumps({"pid": pid}).encode()], [ended])
             os.close(ended)
             os.close(files[0])
+
+
+def _is_of_a_fleet(argv: Sequence[str]) -> bool:
+    with contextlib.suppress(ValueError, IndexError, OSError):
+        return "[fleet]" in Path(argv[argv.index("--config") + 1]).read_text()
+    return False
+
+
+@cache
+def _load_fleet() -> None:
+    """Only where the first such agent is asked for: most files of the tests have none."""
+    for room in ("agent.core.fleet", "agent.fleet", "agent.supervise.fleet", "agent.api.fleet"):
+        package = importlib.import_module(room)
+        for module in pkgutil.walk_packages(package.__path__, f"{room}."):
+            importlib.import_module(module.name)
+    gc.freeze()
 
 
 def _reap(sock: socket.socket) -> None:

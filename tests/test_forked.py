@@ -25,6 +25,28 @@ async def test_a_forked_agent_has_its_own_environment_folder_and_output(
     assert '"version"' in answer
 
 
+SHOWS = "import sys; print(*sys.modules)"
+
+
+@pytest.mark.parametrize(
+    ("settings", "there"),
+    [
+        ("", {"agent.cli.main", "agent.daemon.main", "agent.worker.__main__", "agent.api.app"}),
+        ("[fleet]", {"agent.fleet.fleet", "agent.supervise.fleet.assemble", "psycopg"}),
+    ],
+)
+async def test_what_an_agent_imports_is_there_when_it_is_forked(
+    tmp_path: Path, settings: str, there: set[str]
+) -> None:
+    """Or each of thousands imports it again, which is half of its processor time."""
+    config = tmp_path / "agent.toml"
+    config.write_text(settings)
+    with (tmp_path / "out").open("wb") as out:
+        process = fork_agent(["version", "--config", str(config)], os.environ, out, SHOWS)
+    await asyncio.wait_for(process.wait(), 60)
+    assert not there - set((tmp_path / "out").read_text().split())
+
+
 async def test_its_end_is_heard_of_by_each_that_waits(tmp_path: Path) -> None:
     with (tmp_path / "out").open("wb") as out:
         wrong = fork_agent(["no-command"], os.environ, out)

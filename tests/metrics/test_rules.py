@@ -53,6 +53,7 @@ def tool(*argv: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(argv, capture_output=True, text=True, check=False, env=env)
 
 
+@cache
 def firing(story: Story) -> dict[float, list[ActiveAlert]]:
     """What the agent's own evaluation says at each moment."""
     history = History([alert.condition for alert in TABLE])
