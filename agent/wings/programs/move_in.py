@@ -4,6 +4,7 @@ instances, disabled."""
 import argparse
 import os
 import shlex
+import stat
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -86,9 +87,9 @@ def import_sessions(options: argparse.Namespace) -> int | None:
     client = client_of(options)
     client.open_socket().close()  # before anything is written
     new = _named(bots, config)
-    _declare(path, listed, new)
+    done = _declare(path, listed, new)
     ids = _create(client, path, bots)
-    return _tell(options, listed, ids, _Told(f"{len(new)} [[program]] added to {path}"))
+    return _tell(options, listed, ids, _Told(done))
 
 
 def _of_pm2(options: argparse.Namespace) -> _Listed:
@@ -178,14 +179,21 @@ def _only(bots: Sequence[Bot], new: set[str]) -> list[Bot]:
     return [bot for bot in rest if bot.programs]
 
 
-def _declare(path: Path, listed: _Listed, new: set[str]) -> None:
+def _declare(path: Path, listed: _Listed, new: set[str]) -> str:
+    """What was done, for people."""
+    done = f"{len(new)} [[program]] added to {path}"
     if not (adding := _only(listed.bots, new)):
-        return
+        return done
     rows = [as_row(program) for bot in adding for program in bot.programs]
     text = render(adding, listed.manager)
-    change_rows(
+    backup = change_rows(
         path, lambda old: with_rows(old, "program", rows, text), os.environ, "add programs to"
     )
+    secrets = any(program.environment for bot in adding for program in bot.programs)
+    if secrets and path.stat().st_mode & stat.S_IROTH:
+        files = shlex.join([str(path), str(backup)])
+        return f"{done}; every user of this machine can read the values in it: chmod o-r {files}"
+    return done
 
 
 def _create(client: Client, path: Path, bots: Sequence[Bot]) -> dict[str, str]:

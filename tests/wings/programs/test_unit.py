@@ -138,8 +138,10 @@ async def test_a_unit_becomes_a_disabled_instance_and_stays_as_it_is(
     assert (status, refused in said, "systemctl" in said) == (1, True, False), said
     assert agent.config.read_text() == before[1]
     unit.write_text(before[0])
+    agent.config.chmod(0o644)
     status, said = await cli(agent, *words)
     assert status == 0, said
+    assert f"read the values in it: chmod o-r {agent.config} " in said
     line = "systemctl disable --now 'my bot.service' && wa-agent enable my-bot"
     assert line in said
     assert (await agent.show("my-bot"))["enabled"] is False
