@@ -31,9 +31,9 @@ PATIENCE = 90.0
 BOT = Path(run.HERE) / "bots" / "own.mjs"
 CONTACT = "4917012345678"
 SHORT = SETTINGS + "\n[recovery]\nfirst_delay = 0.2\nsettle = 1.5\n"
-OPEN: tuple[str, ...] = ("stdin", "sends", "two", "data_at_logout", "bare", "at_once")
-"""What users write and the agent does not bear yet; who repairs one takes its name away here, and
-it is drawn from then on."""
+OPEN: tuple[str, ...] = ("stdin", "sends", "bare")
+"""What users write and is not borne: what only pm2 gives (`[[program]] pm2`), and without systemd a
+daemon that cleared its environment. Who repairs one takes its name away, and it is drawn again."""
 _STEPS = ("say", "say", "say", "print", "kill", "end", "freeze", "worker", "agent", "restart")
 DECLARED = """
 [[program]]
