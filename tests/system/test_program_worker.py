@@ -44,8 +44,8 @@ def fleet(bed: Bed, whatsapp: WhatsApp) -> Iterator[Fleet]:
     """With the bot's folder and its table; the agent's settings are as before in the end."""
     node = shutil.which("node")
     bot, packages = CHECKOUT / BOTS / "bots/plain.mjs", f"{BOTS}/node_modules"
-    there = bed.path(str(CHECKOUT / packages))
-    shutil.copytree(SOURCE / packages, there, symlinks=True, dirs_exist_ok=True)
+    if not (there := bed.path(str(CHECKOUT / packages))).exists():
+        shutil.copytree(SOURCE / packages, there, symlinks=True)
     before = bed.path(CONFIG).read_text()
     bed.run("install", "-d", "-o", "wa-worker", "-g", "wa", "-m", "0750", FOLDER)
     text = PROGRAM.format(node=node, bot=bot, folder=FOLDER, url=whatsapp.socket)
