@@ -204,10 +204,10 @@ async def test_a_full_disk_is_no_internal_error_of_the_outbox(
     monkeypatch.setattr("agent.wings.messages.out.running.OPEN_AGAIN", 0.05)
     assert (await local.post(PATH, json=HELLO)).status == 200
 
-    async def full(_entry: Any) -> None:
+    async def full(*_: Any) -> None:
         raise StoreError("cannot write outbox.db: the disk is full", code="disk_full")
 
-    monkeypatch.setattr(house.outbox._running, "_take_in", full)
+    monkeypatch.setattr("agent.wings.messages.out.events._take_in", full)
     house.supervisor.note(ID, "status", "it changed")
     words = "the outbox tries again in 0.05 s: cannot write outbox.db: the disk is full"
     await eventually(lambda: words in caplog.text)
