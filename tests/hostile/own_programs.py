@@ -31,9 +31,10 @@ PATIENCE = 90.0
 BOT = Path(run.HERE) / "bots" / "own.mjs"
 CONTACT = "4917012345678"
 SHORT = SETTINGS + "\n[recovery]\nfirst_delay = 0.2\nsettle = 1.5\n"
-OPEN: tuple[str, ...] = ("stdin", "sends", "bare")
-"""What users write and is not borne: what only pm2 gives (`[[program]] pm2`), and without systemd a
-daemon that cleared its environment. Who repairs one takes its name away, and it is drawn again."""
+OPEN: tuple[str, ...] = ("stdin", "sends", "bare", "two")
+"""What users write and is not drawn: what only pm2 gives (`[[program]] pm2`), without systemd a
+daemon that cleared its environment, and a second account, whose scan this harness does not hit
+(tests/engines/program/test_program_baileys.py has one). Who repairs one takes its name away."""
 _STEPS = ("say", "say", "say", "print", "kill", "end", "freeze", "worker", "agent", "restart")
 DECLARED = """
 [[program]]
