@@ -178,7 +178,7 @@ class Bots:
         """A plain bot that is stopped while it writes its credentials loses the pairing."""
         folder = self._root / f"i{number}" / "session"
         async with asyncio.timeout(WITHIN):
-            while time.time() - _newest(folder) < QUIET:  # noqa: ASYNC110 - nobody tells
+            while time.time() - _newest(folder) < QUIET:  # noqa: ASYNC110
                 await asyncio.sleep(0.1)
 
     def status(self, number: int) -> Path:

@@ -43,7 +43,7 @@ class PostgresCoordinator(StoredCopies):
         super().__init__(Database(address, timeout))
         self._joining = Joining(self._database, ttl)
         self.lapsed: Callable[[], Mapping[int, int]] | None = None
-        """Machines that are off, by their numbers: see `Takeovers.lapsed`. None: nobody watches."""
+        """Machines that are off, by their numbers: see `Takeovers.lapsed`. None: none watches."""
 
     async def join(self, machine: Machine) -> Member:
         """Refused while another agent may run with this machine's identity."""

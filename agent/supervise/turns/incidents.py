@@ -39,7 +39,8 @@ log = logging.getLogger(__name__)
 @dataclass(slots=True, eq=False, repr=False)
 class Incidents:
     """Hears of each failure and success; asked before each try. `out_of_reach`: its address is
-    away, so a try would prove nothing. `wanted`: it should run; who rests tries for nobody."""
+    away, so a try would prove nothing. `wanted`: it should run, so
+    it may be a canary."""
 
     policy: Callable[[], IncidentPolicy]
     all_facts: Mapping[InstanceId, Facts]
@@ -122,7 +123,7 @@ class Incidents:
             self.release(group, f"its canary {facts.id} {word}" if canary else _ALL_WELL)
 
     def forget(self, id: InstanceId) -> None:
-        """It rests, is deleted or moved away: it tries no more, so nobody waits for it."""
+        """The session is disabled, deleted or moved away: no other one waits for its try."""
         self._book.failing.forget(id)
         for group, incident in list(self.active.items()):
             if id in incident.members:
