@@ -190,15 +190,19 @@ class Archives:
             needs_passkey=packed.needs_passkey,
             first_messages=stored(FirstMessages()) if packed.paired else "",
         )
+        if old is not None and not wanted.enable:
+            # A session that an operator stopped stays stopped, and what waits in its outbox waits.
+            order = old.record
+            record = replace(record, override=order.override, override_boot=order.override_boot)
         async with (
             self.registry.devices.alone(id, packed.engine, f"import {id}", arrived.linked),
             self.registry.tenure.claim(made, own=old is not None),
         ):
             if old is None:
                 async with self.keeping.locks[id]:
-                    retired = await self._put(made, packed, replaces=False)
+                    retired = await self._put(made, record, replaces=False)
             else:
-                retired = await self._replace(old, made, packed, wanted)
+                retired = await self._replace(old, made, record, wanted, packed)
             name = retired.name if retired else ""
             said = JournalEntry(
                 "imported",
@@ -218,7 +222,12 @@ class Archives:
         return arrived
 
     async def _replace(
-        self, old: Facts, made: Instance, manifest: Manifest, wanted: Wanted
+        self,
+        old: Facts,
+        made: Instance,
+        record: SessionRecord,
+        wanted: Wanted,
+        manifest: Manifest,
     ) -> Retired | None:
         """Removes the row first: a kill at any point leaves one folder for the next start."""
         old.action.interrupt_start()
@@ -233,23 +242,27 @@ class Archives:
             self.registry.drop(old)
             self.forget(old.id)
             try:
-                return await self._put(made, manifest, replaces=True)
+                return await self._put(made, record, replaces=True)
             except WaError as error:
                 # The old folder is back in its place: so must be its facts.
                 said = entry(old, "kept", f"the import that should replace it failed: {error}")
                 await self._admit(old.instance, old.record, said)
                 raise
 
-    async def _put(self, made: Instance, manifest: Manifest, *, replaces: bool) -> Retired | None:
+    async def _put(
+        self, made: Instance, record: SessionRecord, *, replaces: bool
+    ) -> Retired | None:
         return await asyncio.to_thread(
             put_in_place,
             self.root,
             "import",
             Identity(
                 made,
-                manifest.paired,
-                manifest.account,
-                needs_passkey=manifest.needs_passkey,
+                record.paired,
+                record.account,
+                override=record.override,
+                override_boot=record.override_boot,
+                needs_passkey=record.needs_passkey,
             ),
             lineage=new_lineage(),
             why="replaced by an import",

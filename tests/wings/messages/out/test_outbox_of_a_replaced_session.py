@@ -25,6 +25,13 @@ async def waits_in(agent, eventually, file) -> list[str]:
     return [answer["id"], await say(agent, "and more")]
 
 
+async def stays_stopped(agent, ids: list[str]) -> None:
+    """The operator's stop is in the record from the start of the agent on: no pass starts it."""
+    shown = await agent.show(ID)
+    assert (shown["override"], shown["should_run"]) == ("stopped", False)
+    assert [await state(agent, id) for id in ids] == ["accepted", "accepted"]
+
+
 async def goes_out(agent, eventually, ids: list[str]) -> None:
     await agent.do("POST", f"/api/instance/{ID}/start")
     await eventually(lambda: agent.status(ID), "CONNECTED")
@@ -41,10 +48,10 @@ async def test_what_waits_survives_an_import_that_replaces_its_session(agent, ev
     made = (await agent.show(ID))["created"]
     status, said = await cli(agent, "import", file, "--replace")
     assert status == 0, said
-    assert [await state(agent, id) for id in ids] == ["accepted", "accepted"]
+    await stays_stopped(agent, ids)
     await agent.kill()
     await agent.start()
-    assert [await state(agent, id) for id in ids] == ["accepted", "accepted"]
+    await stays_stopped(agent, ids)
     assert (await agent.show(ID))["created"] == made
     await goes_out(agent, eventually, ids)
 
@@ -62,7 +69,7 @@ async def test_what_waits_survives_an_agent_that_is_killed_in_such_an_import(
         assert await agent.process.wait() == -signal.SIGKILL
     await agent.start()  # the command goes on waiting for it
     await asked
-    assert [await state(agent, id) for id in ids] == ["accepted", "accepted"]
+    await stays_stopped(agent, ids)
     await goes_out(agent, eventually, ids)
 
 
