@@ -4,10 +4,12 @@ One table for engines' events, workers' output and backends' logs. Only names an
 from a line: some dumps hold private keys.
 """
 
+import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from typing import Any
 
 OF_KEYS = ("crypto", "crypto_unknown", "crypto_stranger")
 """Kinds of errors about keys, as they are counted: alerts of their own cover them."""
@@ -152,6 +154,7 @@ _LONGEST_STACK = 30
 
 
 LONGEST_OWN = 120
+_OWN = "own: "
 OWN_EFFECTS = (Effect.COUNTS, Effect.REGENERATES, Effect.BENIGN)
 
 
@@ -164,8 +167,10 @@ def own_pattern(entry: str) -> CryptoPattern:
         raise ValueError(f"it must begin with one of {', '.join(OWN_EFFECTS)} and a colon")
     if not 3 <= len(text) <= LONGEST_OWN or not text.isprintable():
         raise ValueError(f"its text must have 3 to {LONGEST_OWN} printable characters")
+    if set(text) & set("\"'`"):
+        raise ValueError("its text must have no quotes: quoted text in a log says nothing of keys")
     return CryptoPattern(
-        f"own: {text}", re.compile(re.escape(text), re.I), Effect(word), "a setting"
+        f"{_OWN}{text}", re.compile(re.escape(text), re.I), Effect(word), "a setting"
     )
 
 
@@ -176,6 +181,96 @@ def read_line(line: str, own: Iterable[CryptoPattern] = ()) -> CryptoFinding | N
         if pattern.text.search(line):
             return CryptoFinding(pattern.name, pattern.effect, peer_in(line))
     return None
+
+
+_STAMPS = (
+    r"(?:\[[^\]]{0,60}\]|\([^)]{0,60}\)|\d+\|[^|]{1,60}\||(?<!\d)\d{1,4}(?!\d)|[.,]\d{1,9}"
+    r"|[\s:,.TZ/+-]|[AP]M\b){0,40}"
+)
+_LEVEL = re.compile(
+    rf"{_STAMPS}(?:(?P<quiet>trace|debug|info|log|verbose|http|notice|silly)"
+    rf"|warn(?:ing)?|error|fatal|critical)(?=\s|:|\]|$)",
+    re.IGNORECASE,
+)
+_TAGGED = re.compile(
+    r"[^\"'`]{0,60}?\[(?:(?P<quiet>trace|debug|info|log|verbose|http|notice|silly)"
+    r"|warn(?:ing)?|error|fatal|critical)\]",
+    re.IGNORECASE,
+)
+_NOT_SAID = re.compile(_STAMPS)
+_QUOTED = re.compile(r'"(?:[^"\\]|\\.?)*(?:"|$)|`[^`]*(?:`|$)|(?<!\w)\'(?:[^\'\\]|\\.?)*(?:\'|$)')
+_LEAD = re.compile(
+    r"(?:Session |Unhandled |Uncaught )?\w*(?:err|exception|rejection|fail|fatal|falha|decrypt"
+    r"|libsignal)[^:]{0,60}:\s*",
+    re.IGNORECASE,
+)
+_JSON_LEVEL = re.compile(r'"level"\s*:\s*(\d{1,3})\b')
+_WARN = 40
+"""pino's number of that level."""
+
+
+def is_loud(line: str) -> bool | None:
+    """True if a line has the level warn or above, False if it has a lower one; None: no level."""
+    level = _TAGGED.match(line) or _LEVEL.match(line)
+    return None if level is None else level["quiet"] is None
+
+
+def read_log_line(
+    line: str, own: Iterable[CryptoPattern] = (), *, loud: bool | None = None
+) -> CryptoFinding | None:
+    """What a line of a log says of keys. A contact's words may stand in any line: so quoted text
+    says nothing, nor does a line below the level warn, and a line without a level counts only if
+    it begins with the error. `loud`: the level that the caller knows."""
+    line = line[:_LONGEST_LINE]
+    if line.lstrip().startswith("{"):
+        return _read_json(line, own)
+    loud = is_loud(line) if loud is None else loud
+    if loud is False:
+        return None
+    said = _QUOTED.sub(" ", line)
+    found = read_line(said, own)
+    if found is None or not (loud or found.name.startswith(_OWN) or _begins_with_error(said)):
+        return None
+    return replace(found, peer=peer_in(line))
+
+
+def read_record(
+    record: Mapping[str, Any], own: Iterable[CryptoPattern] = ()
+) -> CryptoFinding | None:
+    """What a logger's record says of keys: by its error first, as the message above it is the same
+    for all errors. Its other fields may hold a contact's words."""
+    level = record.get("level")
+    loud = level >= _WARN if isinstance(level, int) else is_loud(f"{level}:")
+    if loud is False:
+        return None
+    error = record.get("err") or record.get("error")
+    if isinstance(error, Mapping):
+        words = f"{error.get('type', '')}: {error.get('message', '')}"
+        if (found := read_log_line(words, own, loud=True)) is not None:
+            return found
+    return read_log_line(f"{record.get('msg', '')}", own, loud=loud)
+
+
+def _read_json(line: str, own: Iterable[CryptoPattern]) -> CryptoFinding | None:
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError):
+        # Cut off, or no record at all: the level stands in front.
+        level = _JSON_LEVEL.search(line)
+        return read_line(line, own) if level and int(level[1]) >= _WARN else None
+    found = read_record(record, own) if isinstance(record, dict) else None
+    return found and replace(found, peer=peer_in(line))
+
+
+def _begins_with_error(said: str) -> bool:
+    """True if an error stands at the beginning, or behind words that announce one."""
+    start = _NOT_SAID.match(said)
+    at = start.end() if start else 0
+    while not any(pattern.text.match(said, at) for pattern in PATTERNS):
+        if (lead := _LEAD.match(said, at)) is None:
+            return False
+        at = lead.end()
+    return True
 
 
 def peer_in(line: str) -> str:
@@ -213,7 +308,7 @@ class CryptoLogReader:
         in_stack = line.startswith((" ", "\t")) and line.lstrip().startswith("at ")
         if in_stack:
             return self._feed_stack(line)
-        finding = read_line(line, self.own)
+        finding = read_log_line(line, self.own)
         if finding is not None and self.block is Block.OPEN and _TRIED in line:
             return self._feed_tried(finding), ()
         reader, done = self.flush()

@@ -71,7 +71,9 @@ def read_turn(line: str, session: str = "") -> Turn | None:
     if hit := _BROWSER.search(line):
         return Turn(session or hit["id"], False, blocked=True)
     for pattern in _LINES:
-        if hit := pattern.search(line):
+        hit = pattern.search(line)
+        # Quoted text may be a contact's words.
+        if hit and line.count('"', 0, hit.start()) % 2 == 0:
             opened = hit["state"] in ("open", "READY")
             reason = "" if opened else _reason(hit["why"].strip())
             name = hit["name"].strip() or _first(_NAME, hit["why"])

@@ -200,7 +200,11 @@ def test_settings_add_patterns_as_plain_text():
 
 
 @pytest.mark.parametrize(
-    "entry", ["bad mac", "kills: bad mac", "summary: x y z", "counts:", "counts: " + "x" * 121]
+    "entry",
+    [
+        *("bad mac", "kills: bad mac", "summary: x y z", "counts:", "counts: " + "x" * 121),
+        "counts: code 'E17'",
+    ],
 )
 def test_a_pattern_that_says_nothing_is_refused(entry):
     with pytest.raises(ValueError, match="it"):

@@ -14,6 +14,7 @@ from agent.core.findings.crypto_patterns import (
     CryptoLogReader,
     CryptoPattern,
     Effect,
+    read_record,
 )
 from agent.engines.whaticket.keys.peers import address_of_jid, same_peer
 from agent.engines.whaticket.logs.records import (
@@ -22,7 +23,6 @@ from agent.engines.whaticket.logs.records import (
     OBJECT,
     PRETTY,
     finding_among,
-    finding_in,
     jids_of,
     message_of,
     read_pretty,
@@ -124,7 +124,7 @@ class LineReader:
             self._end_pretty(now)
         if line.startswith("{") and (record := record_in(line)) is not None:
             self._end_block(now)
-            self._take_record(record, finding_in(record, self.own), self._session_in(line), now)
+            self._take_record(record, read_record(record, self.own), self._session_in(line), now)
         elif PRETTY.match(line) or OBJECT.fullmatch(line):
             self._end_block(now)
             self._pretty = [line[:LONGEST_LINE]]
@@ -155,6 +155,8 @@ class LineReader:
         waited = self._reader.waiting is not None
         if waited and not self._address and (at := _ADDRESS.search(line)):
             self._address = at[1]
+        if session and self.log_session is not None:
+            line = self.log_session.sub("", line, count=1)  # the error may begin behind it
         self._reader, done = self._reader.feed(line)
         if waited and done:
             self._add_block(done[0], now)
@@ -192,7 +194,7 @@ class LineReader:
             return
         record, session = read_pretty(lines), self._session_in(lines[0])
         if PRETTY.match(lines[0]):
-            self._take_record(record, finding_in(record, self.own), session, now)
+            self._take_record(record, read_record(record, self.own), session, now)
             return
         stack = next((at[1] for line in lines if (at := _ADDRESS.search(line))), "")
         self._take_record(record, finding_among(lines, self.own), session, now, stack)

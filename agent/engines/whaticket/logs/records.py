@@ -5,7 +5,13 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from agent.core.findings.crypto_patterns import CryptoFinding, CryptoPattern, Effect, read_line
+from agent.core.findings.crypto_patterns import (
+    CryptoFinding,
+    CryptoPattern,
+    Effect,
+    is_loud,
+    read_log_line,
+)
 from agent.engines.raw import text
 
 LONGEST_LINE = 8192
@@ -13,12 +19,13 @@ LONGEST_RECORD = 256 << 10
 """A pino line with a stack in it; anything longer is read as text."""
 
 PRETTY = re.compile(
-    r"(?:\[[^\]]{5,40}\] )?(?:TRACE|DEBUG|INFO|WARN|ERROR|FATAL)"
+    r"(?:\[[^\]]{5,40}\] )?(?P<level>TRACE|DEBUG|INFO|WARN|ERROR|FATAL)"
     r"(?: \[[^\]]{5,40}\])?(?: \([^)]{0,200}\))?: "
 )
 OBJECT = re.compile(r"\S.{0,200}: \{")
 """What Node prints of an object given to console.error: its fields follow, indented."""
 _FIELD = re.compile(r"\s+\"?([A-Za-z]{1,30})\"?: (.*)")
+_ERROR_FIELDS = ("error", "err", "reason", "cause", "stack")
 _SESSION_FIELDS = ("sessionId", "whatsappId", "session", "id")
 
 
@@ -39,6 +46,8 @@ def parse_record(line: str | bytes) -> dict[str, Any] | None:
 def read_pretty(lines: list[str]) -> dict[str, Any]:
     """The fields of a pretty-printed record as far as they name an error, a peer, a session."""
     record: dict[str, Any] = {"msg": PRETTY.sub("", lines[0], count=1)}
+    if head := PRETTY.match(lines[0]):
+        record["level"] = head["level"]
     inner: dict[str, dict[str, Any]] = {"key": {}, "err": {}}
     group = ""
     for line in lines[1:]:
@@ -56,24 +65,27 @@ def read_pretty(lines: list[str]) -> dict[str, Any]:
     return {**record, **{name: fields for name, fields in inner.items() if fields}}
 
 
-def finding_in(
-    record: Mapping[str, Any], own: Iterable[CryptoPattern] = ()
-) -> CryptoFinding | None:
-    """By the error first: the message above it is the same for all of them."""
-    error = record.get("err") or record.get("error")
-    if isinstance(error, Mapping):
-        words = f"{_text(error, 'type')}: {_text(error, 'message')}"
-        if (finding := read_line(words, own)) is not None:
-            return finding
-    return read_line(_text(record, "msg"), own)
-
-
-def finding_among(lines: Iterable[str], own: Iterable[CryptoPattern] = ()) -> CryptoFinding | None:
+def finding_among(lines: list[str], own: Iterable[CryptoPattern] = ()) -> CryptoFinding | None:
     """The first of a printed object's lines that says anything of keys; a benign one only where no
-    other does."""
-    found = [finding for line in lines if (finding := read_line(line, own)) is not None]
-    counted = [finding for finding in found if finding.effect is not Effect.BENIGN]
-    return next(iter(counted or found), None)
+    other does. Of its fields only the error's count: others may hold a contact's words."""
+    if (loud := is_loud(lines[0])) is False:
+        return None
+    found = [read_log_line(lines[0], own)]
+    names = (*_ERROR_FIELDS, "message") if loud else _ERROR_FIELDS
+    inside = 0
+    for line in lines[1:]:
+        depth = len(line) - len(line.lstrip())
+        inside = inside if depth > inside else 0
+        if (field := _FIELD.match(line)) is None:
+            continue
+        if inside or field[1] in names:
+            value = field[2].strip().rstrip(",").strip("\"'`")
+            found.append(read_log_line(value, own, loud=True))
+        if not inside and field[1] in _ERROR_FIELDS:
+            inside = depth
+    heard = [finding for finding in found if finding is not None]
+    counted = [finding for finding in heard if finding.effect is not Effect.BENIGN]
+    return next(iter(counted or heard), None)
 
 
 def jids_of(record: Mapping[str, Any]) -> list[str]:

@@ -175,10 +175,60 @@ def test_errors_in_lines(texts, expected):
     assert told(*texts) == expected
 
 
+SAID = "Session error:Error: Bad MAC Error: Bad MAC"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        pytest.param(words.info(f"from {PEER}@s.whatsapp.net: {SAID}"), id="info, pretty"),
+        pytest.param(f'[INFO] message of {PEER}: "Bad MAC"', id="info in brackets"),
+        pytest.param(f"info: Bad MAC from {PEER}@s.whatsapp.net", id="info of winston"),
+        pytest.param(f"2026-11-20 12:00:00 debug: {SAID}", id="debug with a time"),
+        pytest.param(f"[Nest] 7  - 20/11/2026, 12:00:00     LOG [Chat] {SAID}", id="log of Nest"),
+        pytest.param(f'{{"level":30,"body":"{SAID}","msg":"{SAID}"}}', id="a record of info"),
+        pytest.param(f'{{"level":"info","msg":"{SAID}"}}', id="a record, its level a word"),
+        pytest.param(f'{{"level":30,"err":{{"message":"{SAID}"}},"msg":"x"}}', id="its error"),
+        pytest.param(f'{{"level":50,"body":"{SAID}","msg":"cannot send"}}', id="another field"),
+        pytest.param(f'ERROR [20-11-2026 12:00:00]: cannot send "{SAID}"', id="quoted, error"),
+        pytest.param(f"[ERROR] cannot send '{SAID}' to {PEER}", id="quoted, single"),
+        pytest.param(f"[ERROR] cannot send `{SAID}", id="quoted, no end"),
+        pytest.param(f"{PEER}: {SAID}", id="no level, behind a number"),
+        pytest.param(f"new message from shop {SAID}", id="no level, behind words"),
+        pytest.param(f"Received: {{\n  body: '{SAID}',\n  message: '{SAID}'\n}}\nx", id="object"),
+        pytest.param(f"[ERROR] cannot send: {{\n  body: '{SAID}'\n}}\nx", id="object of an error"),
+        pytest.param(f"[INFO] got: {{\n  error: '{SAID}'\n}}\nx", id="object of info"),
+        pytest.param('INFO: "Socket  wa 7 Connection Update close x"', id="an end of a session"),
+    ],
+)
+def test_the_words_of_a_contact_are_no_error(line):
+    heard = read(line)
+    assert (heard.errors, heard.turns) == ([], [])
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "[ERROR] wbot of shop: Bad MAC",
+        "ERROR [20-11-2026 12:00:00]: shop lost its keys, Bad MAC",
+        "warn: Bad MAC of 7",
+        "0|app  | Erro de criptografia: Bad MAC",
+        "Unhandled rejection: Error: Bad MAC",
+        '{"level":"error","msg":"shop: Bad MAC"}',
+        '{"msg":"Bad MAC"}',
+        "[ERROR] x: {\n  error: {\n    name: 'Error',\n    message: 'Bad MAC'\n  }\n}\nx",
+    ],
+)
+def test_an_error_counts_by_its_level_or_its_place(line):
+    assert [found.name for found in read(line).errors] == ["bad_mac"]
+
+
 def test_a_setting_names_the_session_in_the_line():
     expression = re.compile(r"\[session (\w+)\]")
     lines = "\n".join(f"[session shop] {line}" for line in words.bad_mac(f"{PEER}.3").split("\n"))
     assert [session for _, _, session in told(lines, log_session=expression)] == ["shop"]
+    line, expression = "whatsappId=9 Bad MAC", re.compile(r"whatsappId=(\w+)")
+    assert told(line, log_session=expression) == [("bad_mac", "", "9")]
 
 
 @pytest.mark.parametrize(
