@@ -395,7 +395,7 @@ def test_a_held_session_that_shows_its_code_is_well():
     )
     case = Case(held, verdict, replace(REMOTE, well=False), POLICY, WALL)
     repair, _ = step_repair(case, repair)
-    assert repair.ending is Ending.RECOVERED
+    assert repair.ending is Ending.NO_STEP
 
 
 def test_a_repair_that_has_no_step_to_try_says_so_and_one_that_waits_for_a_step_does_not():

@@ -483,7 +483,7 @@ def test_a_suspect_whose_end_was_cut_short_is_ended_whatever_it_shows_meanwhile(
         assert ended.ending is Ending.NEEDS_SCAN
     paired = seen(files=SessionFiles.UNPAIRED)
     ended, _ = step_repair(case_of(paired, SNAPSHOT, POLICY, WALL), repair)
-    assert ended.ending is Ending.RECOVERED, "another request was quicker"
+    assert ended.ending is Ending.NO_STEP, "another request was quicker"
     held = replace(SNAPSHOT, well=False)
     put_off = put_off_ending(repair, POLICY, WALL)
     case = case_of(without_worker(record=NEW), held, POLICY, WALL)
@@ -556,7 +556,7 @@ def test_a_cleanup_that_shows_a_qr_has_cleaned():
 @pytest.mark.parametrize(
     ("observation", "ending"),
     [
-        pytest.param(seen(), Ending.RECOVERED, id="well again"),
+        pytest.param(seen(), Ending.NO_STEP, id="well again"),
         pytest.param(replace(ZOMBIE, desired=OFF), Ending.NOT_WANTED, id="disabled meanwhile"),
         pytest.param(
             seen(claim=said(S.DISCONNECTED, reason="banned")), Ending.NEEDS_PERSON, id="banned"
@@ -615,7 +615,7 @@ def test_a_lost_ping_after_a_step_is_no_success_yet():
     assert (after.over, action.kind) == (False, K.WAIT)
     answers = case_of(seen(), Circumstances(), POLICY, WALL)
     after, _ = step_repair(answers, repair)
-    assert after.ending is Ending.RECOVERED
+    assert after.ending is Ending.NO_STEP
 
 
 @pytest.mark.parametrize(
@@ -655,7 +655,7 @@ def test_every_round_makes_its_own_backup():
 
 def test_answers_of_ensure_healthy():
     _, untouched = run(seen(), goal=Goal.WORKING_QR)
-    assert untouched.answer == {"healthy": True, "cleaned": False, "recovered": False}
+    assert untouched.answer == {"healthy": False, "cleaned": False, "recovered": False}, "no step"
     _, healed = run(ZOMBIE, heals=lambda kind, done: seen())
     assert healed.answer == {"healthy": True, "cleaned": False, "recovered": True}
     _, afresh = run(seen(), goal=Goal.CLEANUP)
@@ -743,7 +743,7 @@ def test_a_repair_is_over_once_the_session_is_well_also_while_others_wait():
         verdict = judge_health(observation, HEALTH, NOW)
         assert verdict.healthy
         case = Case(observation, verdict, Circumstances(well=False), POLICY, WALL + 60)
-        assert step_repair(case, repair)[0].ending is Ending.RECOVERED
+        assert step_repair(case, repair)[0].ending is Ending.NO_STEP
 
 
 def test_a_session_that_gave_up_in_an_incident_may_try_again_after_it():
@@ -965,7 +965,7 @@ def test_what_a_person_asked_for_is_not_done_after_an_outage(goal):
         repair, action = step_repair(case_of(away, Circumstances(well=False), POLICY, WALL), repair)
         assert (action.kind, repair.goal, repair.consent) == (K.WAIT, Goal.HEAL, Consent.NONE)
     repair, action = step_repair(case_of(well, Circumstances(), POLICY, WALL + 3600), repair)
-    assert (repair.ending, repair.acts) == (Ending.RECOVERED, 0)
+    assert (repair.ending, repair.acts) == (Ending.NO_STEP, 0)
 
 
 def test_a_persons_word_that_waited_for_its_step_ends_with_the_agent():

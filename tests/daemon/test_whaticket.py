@@ -11,6 +11,7 @@ import pytest
 
 from agent.redaction import mark_of
 from tests.daemon.conftest import RunningAgent, remote_settings
+from tests.standin.whaticket import words
 from tests.standin.whaticket.keys import FolderKeys
 from tests.standin.whaticket.server import PASSWORD, USER, StandIn
 from tests.standin.whaticket.session import DAMAGED, Session
@@ -287,6 +288,48 @@ async def test_errors_that_name_no_peer_end_with_the_damaged_records_taken_out(
     assert (figures["messagesProcessed"], figures["messagesPerMinute"]) == (None, None)
     told = str((await agent.do("GET", f"/api/instance/{id}/details"))["crypto_operations"])
     assert told == "{}"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        pytest.param("Session error:PreKeyError: Invalid PreKey ID\n", id="unnamed"),
+        pytest.param("{peer}", id="of five contacts"),
+    ],
+)
+async def test_errors_without_a_damaged_record_end_with_one_disconnect_and_start(
+    agent: RunningAgent, desk: StandIn, eventually: Any, error: str
+) -> None:
+    sick = await paired(desk, "7")
+    await agent.start()
+    await eventually(lambda: connected(agent, 1))
+    id, before = await id_of(agent, "7"), prints(desk, "7")
+
+    def fail() -> None:
+        for number in range(5):
+            jid = f"552199999000{number}@s.whatsapp.net"
+            desk.log(error.format(peer=words.pino(jid, "Invalid PreKey ID", "PreKeyError")))
+            desk.log("a line that says nothing")
+
+    def changes() -> list[str]:
+        return [each for each in desk.requests if not each.startswith("GET") and "/7/" in each]
+
+    fail()
+    await eventually(lambda: steps(agent, id, "reconnect: done"), within=60)
+    down_and_up = ["PUT /whatsapp/7/disconnect", "PUT /whatsapp/7/start-session"]
+    assert changes() == down_and_up
+    assert prints(desk, "7") == before
+    await eventually(lambda: steps(agent, id, "INITIALIZING → CONNECTED"), within=60)
+
+    fail()
+
+    async def judged() -> tuple[int, str]:
+        shown = await agent.show(id)
+        return shown["crypto_errors_lately"], shown["health"]["verdict"]
+
+    await eventually(judged, (5, "degraded"), within=60)  # both last for five minutes
+    assert changes() == down_and_up, "no second one within regenerate_every"
+    assert sick.logouts == 0
 
 
 async def test_errors_whose_session_cannot_be_told_are_said_while_the_server_is_up(

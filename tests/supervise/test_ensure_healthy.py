@@ -194,7 +194,7 @@ async def test_a_repair_that_takes_longer_than_its_limit_is_answered_and_goes_on
     ("ending", "done", "answer"),
     [
         (Ending.RECOVERED, {"acts": 1}, (True, False, True)),
-        (Ending.RECOVERED, {"acts": 0}, (True, False, False)),
+        (Ending.NO_STEP, {"acts": 0}, (False, False, False)),
         (Ending.CLEANED, {"acts": 2, "cleaned": True}, (True, True, False)),
         (Ending.CLEANED, {"acts": 1, "unpaired": True}, (True, True, False)),
         (Ending.GAVE_UP, {"acts": 3}, (False, False, False)),

@@ -100,7 +100,7 @@ def note_repair(statistics: RepairStatistics, repair: Repair) -> RepairStatistic
     )
     if repair.ending in _UNHEALED:
         return replace(statistics, failed=statistics.failed + 1)
-    if repair.ending not in _HEALED or not repair.acts:
+    if repair.ending not in _HEALED:
         return statistics
     cleaned = repair.ending is Ending.CLEANED
     return replace(

@@ -28,8 +28,8 @@ class CryptoState:
 def judge_crypto(
     window: CryptoWindow, policy: CryptoPolicy, now: float, *, counts_messages: bool = True
 ) -> CryptoState:
-    """`counts_messages`: False where the engine reports no readable messages; the share of errors
-    is unknown then, and not 100 %."""
+    """`counts_messages`: False where the errors come from a server's log, which shows no readable
+    messages and none that comes again: the share of errors is unknown, and not 100 %."""
     window = forget_old(window, policy, now)
     if not window.slots:
         return CryptoState(0, 0.0 if counts_messages else None, (), None, ())
@@ -39,8 +39,15 @@ def judge_crypto(
     readable = sum(count for _, count in window.messages)
     share = (errors / (errors + readable) if errors else 0.0) if counts_messages else None
     peers = _need_keys(by_peer, renewing, window, policy, now)
-    signal = _signal(by_peer, again, readable, share, peers, policy)
     renewed = _renewed(window, policy, now)
+    # A contact whose message failed once may be away: its keys heal when it sends again.
+    hard = {peer: errors for peer, errors in by_peer.items() if again[peer]}
+    if counts_messages:
+        corrupted = _is_corrupted(hard, errors + readable, share, policy)
+    else:
+        # Nothing heals unseen, and what a step in this time did not heal the next would not either.
+        corrupted = errors >= policy.errors and not by_peer.keys() <= renewed
+    signal = _signal(by_peer, share, peers, policy, corrupted=corrupted)
     failing = tuple(peer for peer, _ in by_peer.most_common() if peer and peer not in renewed)
     return CryptoState(sum(slot.errors for slot in window.slots), share, peers, signal, failing)
 
@@ -88,13 +95,13 @@ def _need_keys(
     )
 
 
-def _signal(  # noqa: PLR0917 - only `judge_crypto` calls it
+def _signal(
     by_peer: Counter[str],
-    again: Counter[str],
-    readable: int,
     share: float | None,
     peers: tuple[str, ...],
     policy: CryptoPolicy,
+    *,
+    corrupted: bool,
 ) -> Signal | None:
     errors, named = by_peer.total(), len([peer for peer in by_peer if peer])
     if not errors:
@@ -102,9 +109,7 @@ def _signal(  # noqa: PLR0917 - only `judge_crypto` calls it
     words = f"{errors} crypto {_plural('error', errors)} in {policy.window / 60:.0f} min"
     words += f", {named} {_plural('peer', named)}"
     words += f", {share:.0%} of messages" if share is not None else ""
-    # A contact whose message failed once may be away: its keys heal when it sends again.
-    hard = {peer: errors for peer, errors in by_peer.items() if again[peer]}
-    if _is_corrupted(hard, errors + readable, share, policy):
+    if corrupted:
         return Signal("crypto_corrupted", Health.CORRUPTED, words)
     if peers:
         many = f"{len(peers)} {_plural('peer', len(peers))}"
@@ -115,8 +120,7 @@ def _signal(  # noqa: PLR0917 - only `judge_crypto` calls it
 def _is_corrupted(
     hard: Mapping[str, int], messages: int, share: float | None, policy: CryptoPolicy
 ) -> bool:
-    """`hard`: errors by peer, of those whose messages stayed unreadable when they came again;
-    `share` of the messages: None = unknown."""
+    """`hard`: errors by peer, of those whose messages stayed unreadable when they came again."""
     named, unnamed = len([peer for peer in hard if peer]), hard.get("", 0)
     one_peer = named == 1 and not unnamed
     if one_peer or sum(hard.values()) < policy.errors:

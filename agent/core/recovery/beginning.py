@@ -18,7 +18,10 @@ _TROUBLE_OF = {
 _MILD_REASONS = frozenset({"proof_old", "not_proved", "crypto_peer", "silent_inbound"})
 _KEYS_STEP = RecoveryKind.REGENERATE_KEYS
 _HARMLESS = (RecoveryKind.RECONNECT, RecoveryKind.RESTART)
-_SETTLED = (Ending.RECOVERED, Ending.CLEANED, Ending.NEEDS_SCAN, Ending.NOT_WANTED)
+_SETTLED = (
+    *(Ending.RECOVERED, Ending.NO_STEP, Ending.CLEANED),
+    *(Ending.NEEDS_SCAN, Ending.NOT_WANTED),
+)
 """After these the session is a new one, which needs a scan."""
 
 

@@ -17,7 +17,9 @@ def find_ending(case: Case, repair: Repair) -> Ending | None:
         return None
     if repair.stage is Stage.ACTING or needs_repair(verdict):
         return None
-    helped = Ending.CLEANED if repair.cleaned or repair.unpaired else Ending.RECOVERED
+    helped = Ending.RECOVERED if repair.acts else Ending.NO_STEP
+    if repair.cleaned or repair.unpaired:
+        helped = Ending.CLEANED
     if verdict.reason in ("waiting_for_scan", PASSKEY_SUSPECTED):
         return helped
     if case.observation.wait_reason and not verdict.healthy:

@@ -59,6 +59,8 @@ class Stage(StrEnum):
 class Ending(StrEnum):
     NOT_YET = ""
     RECOVERED = "recovered"
+    NO_STEP = "no_step"
+    """Over before a step was tried: it got well by itself, or nothing that is wrong has a cure."""
     CLEANED = "cleaned"
     NEEDS_SCAN = "needs_scan"
     """No try brought a suspect back: publish that it needs a scan, with the evidence."""
@@ -155,9 +157,10 @@ class Repair:
 
     @property
     def answer(self) -> dict[str, bool]:
-        """What ensure_healthy returns once the repair is over."""
+        """What ensure_healthy returns once the repair is over; of one without a step the verdict
+        says whether the session is healthy."""
         good = self.ending in (Ending.RECOVERED, Ending.CLEANED)
-        recovered = self.ending is Ending.RECOVERED and self.acts > 0
+        recovered = self.ending is Ending.RECOVERED
         cleaned = self.cleaned or self.unpaired
         return {"healthy": good, "cleaned": cleaned, "recovered": recovered}
 

@@ -115,10 +115,10 @@ def _end(
     *,
     word: str = "",
 ) -> tuple[Repair, Decision]:
-    good = ending in (Ending.RECOVERED, Ending.CLEANED)
+    good = ending in (Ending.RECOVERED, Ending.CLEANED, Ending.NO_STEP)
     kind = RecoveryKind.NONE if good else RecoveryKind.GIVE_UP
     ended = replace(repair, ending=ending, ended_wall=case.now_wall, stage=Stage.DUE)
-    by_itself = ending is Ending.RECOVERED and not repair.acts
+    by_itself = ending is Ending.NO_STEP
     word = word or ("over without a step" if by_itself else ending.replace("_", " "))
     idle = ending is Ending.GAVE_UP
     return ended, Decision(kind, f"{word}: {sentence}", proof=proof, idle=idle)

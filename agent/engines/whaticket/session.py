@@ -158,7 +158,8 @@ class WhaticketSession(RemoteSession):
         self._must_change_keys("regenerate keys")
         row = await self._row()
         try:
-            await self._alone("regenerate keys", key_changes.regenerate(self._round(row.id), peers))
+            renewing = key_changes.regenerate(self._round(row.id), peers, damaged=True)
+            await self._alone("regenerate keys", renewing)
         except EngineError as error:
             self._report_keys(peers, {"ok": False, "code": error.code})
             raise

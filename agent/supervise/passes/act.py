@@ -217,8 +217,10 @@ class Executor:
                     raise
                 await asyncio.sleep(wait)
         facts.counters.by_word["key_regenerations"]["done"] += 1
-        # Without a peer the engine took out damaged records: errors that named no peer.
-        facts.crypto = note_regenerated(facts.crypto, peers or ("",), boot_now())
+        # Without a peer the engine took out damaged records, on a server it always does: errors
+        # that named no peer.
+        unnamed = ("",) if facts.instance.backend or not peers else ()
+        facts.crypto = note_regenerated(facts.crypto, (*peers, *unnamed), boot_now())
 
 
 async def _call(

@@ -11,6 +11,7 @@ from agent.core.figures.repair_statistics import (
     note_repair,
     note_step,
 )
+from agent.core.findings.crypto_window import note_regenerated
 from agent.core.findings.crypto_window import note_step as crypto_begins_again
 from agent.core.model import Category, HealthVerdict, JournalEntry, Observation
 from agent.core.plan import Outcome, Plan
@@ -34,6 +35,7 @@ from agent.core.recovery.repair import (
     Goal,
     RecoveryKind,
     Repair,
+    Trouble,
 )
 from agent.core.recovery.steps import after_action, put_off_ending, step_repair
 from agent.core.recovery.stored import with_repair
@@ -132,6 +134,10 @@ class Ladder:
         if outcome.ok and kind in UNPAIRING:
             counters.by_word["cleanups"][(repair.goal if repair else Goal.HEAL).value] += 1
         if outcome.ok and kind in (RecoveryKind.RECONNECT, RecoveryKind.RESTART):
+            if facts.instance.backend and repair is not None and repair.trouble is Trouble.KEYS:
+                # No record was damaged: the same errors ask for no second step for a while.
+                peers = (*failing_peers(facts, self.settings.config.crypto), "")
+                facts.crypto = note_regenerated(facts.crypto, peers, boot_now())
             # Old errors prove nothing about a new session.
             facts.crypto = crypto_begins_again(facts.crypto)
         if repair is not None:

@@ -250,8 +250,11 @@ class Repairs:
             refuse_silent(facts)
         if goal is Goal.CLEANUP:
             refuse_failed(facts, ending)
-        sentence = "" if last.answer["healthy"] else facts.action.refusal or facts.sentence
-        return RepairResult(**last.answer, ending=ending, sentence=sentence)
+        answer = last.answer
+        if ending is Ending.NO_STEP and facts.verdict is not None:
+            answer["healthy"] = _is_well(facts.verdict)
+        sentence = "" if answer["healthy"] else facts.action.refusal or facts.sentence
+        return RepairResult(**answer, ending=ending, sentence=sentence)
 
     async def wait(self, event: asyncio.Event, limit: float) -> bool:
         """False: the time is over. TryLater when the agent stops meanwhile."""

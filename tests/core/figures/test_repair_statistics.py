@@ -28,7 +28,7 @@ def test_statistics_count_what_ended_and_how():
         (Ending.NOT_WANTED, 999),
     ):
         statistics = note_repair(statistics, ended(ending, seconds))
-    by_itself = ended(Ending.RECOVERED, 5, acts=0)
+    by_itself = ended(Ending.NO_STEP, 5, acts=0)
     assert note_repair(statistics, by_itself) == statistics, "no step of it repaired anything"
     assert (statistics.repaired, statistics.cleaned, statistics.failed) == (2, 1, 1)
     assert statistics.mean_time_to_repair == 20

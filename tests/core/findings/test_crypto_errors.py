@@ -417,14 +417,47 @@ def test_a_flood_leaves_five_lines_a_minute_and_a_count():
     assert (shown, hidden) == (10, 1195)
 
 
-def test_without_counted_messages_the_share_is_unknown_and_proves_nothing() -> None:
-    """Twenty errors of two contacts are 100 % of nothing that was counted."""
-    made = window({"a": 10, "b": 10})
-    assert judge_crypto(made, POLICY, NOW).signal.level is Health.CORRUPTED
-    unknown = judge_crypto(made, POLICY, NOW, counts_messages=False)
-    assert unknown.share is None
-    assert unknown.signal.level is Health.DEGRADED
+def of_log(made):
+    return judge_crypto(made, POLICY, NOW, counts_messages=False)
+
+
+def of_prekeys(*peers):
+    made = CryptoWindow()
+    for peer in peers:
+        finding = CryptoFinding("prekey", Effect.REGENERATES, peer)
+        made = note_error(made, finding, POLICY, NOW)
+    return made
+
+
+def test_in_a_servers_log_the_share_of_errors_is_unknown() -> None:
+    """Four errors of two contacts are 100 % of nothing that was counted."""
+    unknown = of_log(window({"a": 2, "b": 2}))
+    assert (unknown.share, unknown.signal.level) == (None, Health.DEGRADED)
     assert "%" not in str(unknown.signal)
-    assert judge_crypto(window({"": 5}), POLICY, NOW, counts_messages=False).signal.level is (
-        Health.CORRUPTED
-    )
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        pytest.param(of_prekeys(*[""] * 6), id="pre-keys, unnamed"),
+        pytest.param(of_prekeys(*"abcde"), id="pre-keys of five contacts"),
+        pytest.param(of_prekeys("a", "a", "b", "", ""), id="pre-keys, mixed"),
+        pytest.param(window({"": 5}), id="unnamed"),
+        pytest.param(window({"a": 2, "b": 2, "c": 1}), id="few contacts, none often"),
+        pytest.param(window({"a": 5}), id="one contact"),
+    ],
+)
+def test_five_errors_of_any_kind_in_a_servers_log_are_a_corrupted_session(made) -> None:
+    assert of_log(made).signal.level is Health.CORRUPTED
+
+
+def test_what_a_step_did_not_heal_asks_for_none_until_regenerate_every_is_over() -> None:
+    made = note_regenerated(of_prekeys(*[""] * 6), ("",), NOW)
+    for _ in range(6):
+        made = note_error(made, CryptoFinding("prekey", Effect.REGENERATES), POLICY, NOW)
+    assert of_log(made).signal.level is Health.DEGRADED
+    later = NOW + POLICY.regenerate_every
+    for _ in range(5):
+        made = note_error(made, CryptoFinding("prekey", Effect.REGENERATES), POLICY, later)
+    again = judge_crypto(made, POLICY, later, counts_messages=False)
+    assert again.signal.level is Health.CORRUPTED
