@@ -13,8 +13,14 @@ from agent.errors import InvalidRequest
 Fault = tuple[str, str]
 """A key, and what is wrong with it; never a value of the environment."""
 
-OURS = ("WA_", "NOTIFY_SOCKET", "WATCHDOG_")
-"""What the worker itself tells the program begins with one of these."""
+RESERVED = frozenset(
+    [
+        *("WA_INSTANCE", "WA_SESSION", "WA_PROGRAM_MESSAGES", "WA_PROGRAM_FD"),
+        *("WA_PROGRAM_FD_IS", "WA_PROGRAM_NODE_OPTIONS"),  # for its preload in a Node
+        *("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"),
+    ]
+)
+"""Variables that the worker sets for a program, and WATCHDOG_PID, which would silence the last."""
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
 LIBRARIES = ("auto", "none")
 PM2 = ("no", "signal", "message")
@@ -110,6 +116,6 @@ def variable_fault(entry: str) -> str:
         return "it must be NAME=VALUE"
     if "\0" in value:
         return f"the value of {name} has a zero byte"
-    if name.startswith(OURS):
+    if name in RESERVED:
         return f"{name} is the worker's to set"
     return ""

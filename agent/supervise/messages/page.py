@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from agent.engines.receiver import is_answerable
 from agent.errors import TryLater
 
 _LARGEST = 2**63 - 1
@@ -61,8 +62,19 @@ def read_page(raw: Mapping[str, Any], after: int) -> MessagePage:
     newest = whole(raw.get("newest"))
     going_on = whole(raw.get("next")) or after
     return MessagePage(
-        tuple(records), going_on, whole(raw.get("oldest")), newest, raw.get("more") is True
+        tuple(map(_with_answerable, records)),
+        going_on,
+        whole(raw.get("oldest")),
+        newest,
+        raw.get("more") is True,
     )
+
+
+def _with_answerable(record: dict[str, Any]) -> dict[str, Any]:
+    """A message says whether the agent takes an answer to its chat."""
+    if record.get("kind") != "message":
+        return record
+    return {**record, "answerable": is_answerable(str(record.get("chat", "")))}
 
 
 def read_state(raw: Mapping[str, Any]) -> KeptState:

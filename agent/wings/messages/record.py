@@ -139,6 +139,11 @@ def schema() -> dict[str, Any]:
         "kind": {"type": "string", "enum": list(OWN)},
         "kept": {"type": "number", "description": "when the agent kept it, in Unix seconds"},
         "cut": {"type": "boolean", "description": "parts were left out, it was too long"},
+        "answerable": {
+            "type": "boolean",
+            "description": "of a message: false if its chat takes no answer, such as status posts"
+            " (status@broadcast), broadcast lists, channels, and addresses that POST refuses",
+        },
     }
     fields = {
         name: {**_TYPES[wanted], "description": meaning}

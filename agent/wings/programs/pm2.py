@@ -46,7 +46,7 @@ def read_list(raw: bytes, shell: Mapping[str, str]) -> list[Bot]:
         taken.add(id)
         if not bot.programs:
             bot.memory_limit = _bytes(row.get("max_memory_restart"))
-            bot.taken, bot.notes = list(_taken(row)), list(_notes(row))
+            bot.taken, bot.notes = list(_taken(row)), [*_notes(row), *_left_out(row, shell)]
             if many:
                 bot.notes.append("its processes run in one folder: each needs a session of its own")
         bot.programs.append(program)
@@ -106,18 +106,8 @@ def _rows(raw: bytes) -> list[Mapping[str, Any]]:
 def _program(
     row: Mapping[str, Any], id: str, shell: Mapping[str, str], *, many: bool
 ) -> ProgramDeclaration:
-    environment = row.get("env")
-    given = dict(environment) if isinstance(environment, dict) else {}
-    path, folder = str(given.get("PATH") or _USUAL), str(row.get("pm_cwd", ""))
-    kept = [
-        f"{name}={value if isinstance(value, str) else json.dumps(value)}"
-        for name, value in sorted(given.items())
-        if isinstance(value, str | int | float)
-        and not _SHELLS.fullmatch(name)
-        and (name == "HOME" or shell.get(name) != str(value))
-        and name != row.get("name")
-        and not variable_fault(f"{name}={value}")
-    ]
+    path, folder = str(_environment(row).get("PATH") or _USUAL), str(row.get("pm_cwd", ""))
+    kept = [entry for entry in _own_variables(row, shell) if not variable_fault(entry)]
     if _node_in(path) not in ("", _node_in(_USUAL)):
         kept.append(f"PATH={path}")  # nvm's, for one: what the bot starts finds its Node there
     if many and row.get(NUMBER) is not None:
@@ -132,6 +122,29 @@ def _program(
         pm2="message" if row.get("shutdown_with_message") is True else "signal",
         stop=stop / 1000 if longer else ProgramDeclaration().stop,
     )
+
+
+def _environment(row: Mapping[str, Any]) -> Mapping[str, Any]:
+    environment = row.get("env")
+    return environment if isinstance(environment, dict) else {}
+
+
+def _own_variables(row: Mapping[str, Any], shell: Mapping[str, str]) -> list[str]:
+    """NAME=VALUE of each variable of the bot that is neither its shell's nor pm2's."""
+    return [
+        f"{name}={value if isinstance(value, str) else json.dumps(value)}"
+        for name, value in sorted(_environment(row).items())
+        if isinstance(value, str | int | float)
+        and not _SHELLS.fullmatch(name)
+        and (name == "HOME" or shell.get(name) != str(value))
+        and name != row.get("name")
+    ]
+
+
+def _left_out(row: Mapping[str, Any], shell: Mapping[str, str]) -> Iterator[str]:
+    for entry in _own_variables(row, shell):
+        if fault := variable_fault(entry):
+            yield f"its variable {plain_line(entry.partition('=')[0])}: {fault}"
 
 
 def _node_in(path: str) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from agent.engines.program.declaration import RESERVED
 from agent.errors import WaError
 from tests.engines.program.conftest import ProgramBench
 
@@ -179,7 +180,11 @@ async def test_a_bot_gets_its_own_environment_and_one_open_file(bench: ProgramBe
     file = bench.root / "env"
     file.write_text("# of the shop\nexport TOKEN='a secret'\n\nSHOP=1\n")
     secrets = {"WA_AGENT_KEY": "wak_1", "WA_DATABASE_PASSWORD": "hidden", "AWS_SECRET": "x"}
-    row = {"environment": ["PORT=3000"], "environment_file": str(file), "library": "none"}
+    row = {
+        "environment": ["PORT=3000", "WA_NUMBER=49151"],
+        "environment_file": str(file),
+        "library": "none",
+    }
     with pytest.MonkeyPatch.context() as patch:
         for name, value in secrets.items():
             patch.setenv(name, value)
@@ -191,7 +196,8 @@ async def test_a_bot_gets_its_own_environment_and_one_open_file(bench: ProgramBe
     assert (given["PORT"], given["TOKEN"], given["SHOP"]) == ("3000", "a secret", "1")
     assert shown["folder"] == str(bench.session)
     ours = {"WA_INSTANCE", "WA_SESSION", "WA_PROGRAM_FD"}
-    assert {name for name in given if name.startswith("WA_")} == ours
+    assert {name for name in given if name.startswith("WA_")} == {*ours, "WA_NUMBER"}
+    assert ours <= RESERVED
     assert given["NOTIFY_SOCKET"].startswith("@wa-program-")
     assert not {*secrets, "WATCHDOG_USEC", "RUNTIME_DIRECTORY"} & given.keys()
     # And the listing itself.

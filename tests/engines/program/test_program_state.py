@@ -12,7 +12,7 @@ import pytest
 from agent.core.words import Claim, ConnectionStatus, Happening
 from agent.engines.baileys.conversation import Conversation
 from agent.engines.base import KeepsNothing
-from agent.engines.program.declaration import ProgramDeclaration
+from agent.engines.program.declaration import RESERVED, ProgramDeclaration
 from agent.engines.program.environment import (
     find_command,
     own_environment,
@@ -143,6 +143,15 @@ def test_a_wrong_line_of_an_environment_file_is_named_without_its_value(tmp_path
         with pytest.raises(EngineError, match="line 2") as caught:
             read_environment_file(str(file))
         assert "hidden" not in str(caught.value)
+
+
+def test_an_environment_file_may_have_any_variable_but_those_of_the_worker(tmp_path: Path) -> None:
+    (file := tmp_path / "env").write_text("WA_NUMBER=49151\nWA_AGENT_KEY=wak_1\n")
+    assert read_environment_file(str(file)) == {"WA_NUMBER": "49151", "WA_AGENT_KEY": "wak_1"}
+    for name in sorted(RESERVED):
+        file.write_text(f"GOOD=1\n{name}=x\n")
+        with pytest.raises(EngineError, match=rf"line 2 .*\(environment_file\): {name} is the"):
+            read_environment_file(str(file))
 
 
 def test_what_the_worker_tells_stands_above_all_else(tmp_path: Path) -> None:

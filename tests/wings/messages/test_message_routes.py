@@ -183,10 +183,25 @@ async def test_who_reads_and_comes_back_settles_what_it_has(
     assert again.settled() == [2]
 
 
+async def test_a_record_says_whether_its_chat_takes_an_answer(
+    house: House, local: aiohttp.ClientSession
+) -> None:
+    worker = house.messages.add("shop")
+    chats = ["551199999901@s.whatsapp.net", "777@g.us", "120363040000000000@g.us", "9@lid"]
+    chats += ["status@broadcast", "1634567890@broadcast", "120363040000000000@newsletter"]
+    for chat in chats:
+        worker.keep("a", chat=chat)
+    worker.keep("b", kind="message_reaction")
+    found = [each.get("answerable") for each in (await read(local))["records"]]
+    assert found == [True, False, True, False, False, False, False, None]
+
+
 async def test_the_record_is_described(house: House, local: aiohttp.ClientSession) -> None:
     described = await (await local.get("/openapi.json")).json()
     read = described["paths"]["/api/instance/{id}/messages"]["get"]
     shown = read["responses"]["200"]["content"]["application/json"]["schema"]
     record = shown["properties"]["records"]["items"]
-    assert {"cursor", "id", "kind", "text", "quote", "missing"} <= set(record["properties"])
+    assert {"cursor", "id", "kind", "text", "quote", "missing", "answerable"} <= set(
+        record["properties"]
+    )
     assert "message_gap" in record["properties"]["kind"]["enum"]

@@ -38,6 +38,7 @@ def shop(**settings: str) -> Instance:
         ('folder = "/srv/../etc"', "an absolute path"),
         ('environment = ["TOKEN"]', "entry 1: it must be NAME=VALUE"),
         ('environment = ["WA_INSTANCE=other"]', "WA_INSTANCE is the worker's to set"),
+        ('environment = ["A=b", "WA_PROGRAM_FD=3"]', "entry 2: WA_PROGRAM_FD is the worker's"),
         ('environment = ["NOTIFY_SOCKET=@x"]', "NOTIFY_SOCKET is the worker's to set"),
         ('environment_file = ".env"', "an absolute path"),
         ('session = "../other"', "a path without .."),
@@ -51,6 +52,12 @@ def test_a_wrong_program_is_refused_with_its_key(tmp_path: Path, line: str, word
     with pytest.raises(ConfigError) as caught:
         load(tmp_path, "\n".join([*kept, line]))
     assert words in str(caught.value)
+
+
+def test_a_variable_of_the_program_may_begin_with_wa(tmp_path: Path) -> None:
+    line = 'environment = ["WA_NUMBER=49151", "WATCHDOG_URL=x"]\n'
+    (program,) = programs_of(load(tmp_path, GOOD + line))
+    assert program.environment == ("WA_NUMBER=49151", "WATCHDOG_URL=x")
 
 
 def test_two_programs_of_one_name_are_refused(tmp_path: Path) -> None:

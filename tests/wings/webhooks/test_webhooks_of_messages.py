@@ -111,7 +111,8 @@ async def test_each_record_arrives_as_the_api_shows_it_with_its_session(
     await eventually(lambda: texts(target), many)
     found = target.taken[-1]
     record = worker.records[-1]
-    assert found.body == {**record, "instance": "shop", "machine": "m1", "agent": "9.9"}
+    its = {"answerable": True, "instance": "shop", "machine": "m1", "agent": "9.9"}
+    assert found.body == {**record, **its}
     assert found.headers["X-WA-Event"] == "message"
     kept_ms = round(record["kept"] * 1000)
     assert found.headers["X-WA-Delivery"] == f"shop-{record['cursor']}-{kept_ms}"

@@ -8,7 +8,7 @@ from typing import Any
 from agent.core.event_json import wall_text
 from agent.core.model import InstanceId
 from agent.engines.phones import digits_of
-from agent.wings.messages.out.receiver import person_of
+from agent.engines.receiver import person_of
 from agent.wings.messages.out.states import State
 
 ID_PATTERN = "[A-Za-z0-9._:@=-]{1,200}"

@@ -16,6 +16,7 @@ from agent.config import Config
 from agent.core.event_json import wall_text
 from agent.core.model import InstanceId
 from agent.daemon.wing_parts import Around
+from agent.engines.receiver import check_receiver
 from agent.errors import NotFound, Refused, StoreError, TryLater
 from agent.failpoint import failpoint
 from agent.metrics.text import Family
@@ -24,7 +25,6 @@ from agent.wings.messages.out.database import NAME
 from agent.wings.messages.out.file import FOLDER, LONGEST_INSIDE, OutboxFiles
 from agent.wings.messages.out.limits import HOUR, limits_of, pace_of
 from agent.wings.messages.out.message import OutMessage, chat_of, hash_of
-from agent.wings.messages.out.receiver import check_receiver
 from agent.wings.messages.out.rows import NewMessage
 from agent.wings.messages.out.running import Running
 from agent.wings.messages.out.session.figures import ENDS, OutboxFigures, outbox_samples

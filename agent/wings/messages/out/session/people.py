@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from agent.core.model import InstanceId
+from agent.engines.receiver import person_of
 from agent.errors import WaError
 from agent.supervise.messages.kept_messages import KeptMessages
-from agent.wings.messages.out.receiver import person_of
 from agent.wings.messages.out.session.ledger import Ledger
 from agent.wings.messages.out.session.pace import Moment
 from agent.wings.messages.out.session.pacing import person_in

@@ -1,4 +1,4 @@
-"""Whom a message may go to: known before it is accepted, as no engine could send it elsewhere.
+"""Receivers of messages, checked before a message is accepted; no engine sends to any other.
 Pure."""
 
 import re
@@ -44,3 +44,15 @@ def check_receiver(to: str) -> str:
         " a chat's id (…@s.whatsapp.net, …@lid, …@g.us, …@newsletter)",
         field="to",
     )
+
+
+def is_answerable(chat: str) -> bool:
+    """True if a program may send to this chat of a record: no status post, broadcast list or
+    channel, and an address that `check_receiver` takes."""
+    if chat.strip().endswith(("@broadcast", "@newsletter")):
+        return False
+    try:
+        check_receiver(chat)
+    except InvalidRequest:
+        return False
+    return True

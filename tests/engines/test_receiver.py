@@ -2,9 +2,9 @@
 
 import pytest
 
+from agent.engines.receiver import check_receiver, is_answerable
 from agent.errors import InvalidRequest
 from agent.wings.messages.out.message import chat_of
-from agent.wings.messages.out.receiver import check_receiver
 
 
 @pytest.mark.parametrize(
@@ -27,6 +27,7 @@ from agent.wings.messages.out.receiver import check_receiver
 def test_a_receiver_is_taken_without_the_device_that_it_names(to, taken, chat) -> None:
     assert check_receiver(to) == taken
     assert chat_of(to) == chat
+    assert is_answerable(to)
 
 
 @pytest.mark.parametrize(
@@ -44,3 +45,11 @@ def test_a_receiver_that_no_engine_could_reach_is_refused_at_once(to: str) -> No
         check_receiver(to)
     assert caught.value.field == "to"
     assert "4915112345678" not in str(caught.value)
+    assert not is_answerable(to)
+
+
+@pytest.mark.parametrize(
+    "chat", ["status@broadcast", "49151-1500@broadcast", "120363040000000000@newsletter", ""]
+)
+def test_status_posts_lists_and_channels_take_no_answer(chat: str) -> None:
+    assert not is_answerable(chat)
