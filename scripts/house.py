@@ -28,7 +28,7 @@ NOT_BASE = (
     # archives, invitations of desks, changes of agent.toml by a command, messages
     *("vault/archives", "supervise/copies/archives.py", "supervise/copies/invitations.py"),
     *("core/invitation_line.py", "config/settings_file.py"),
-    *("supervise/messages", "engines/sandbox/chat", "engines/phones.py"),
+    *("supervise/messages", "engines/sandbox/chat", "engines/phones.py", "engines/receiver.py"),
     # what only engines, the fleet, wings and commands share
     *("engines/raw.py", "engines/reason_codes.py", "engines/surroundings.py"),
     *("core/network/addresses.py", "config/secret_file.py", "api/http/wrong_tries.py"),

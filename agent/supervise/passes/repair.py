@@ -135,9 +135,11 @@ class Ladder:
             counters.by_word["cleanups"][(repair.goal if repair else Goal.HEAL).value] += 1
         if outcome.ok and kind in (RecoveryKind.RECONNECT, RecoveryKind.RESTART):
             if facts.instance.backend and repair is not None and repair.trouble is Trouble.KEYS:
-                # No record was damaged: the same errors ask for no second step for a while.
-                peers = (*failing_peers(facts, self.settings.config.crypto), "")
-                facts.crypto = note_regenerated(facts.crypto, peers, boot_now())
+                # The same errors ask for no second step for a while. Of contacts this life knows
+                # only after its own try that new keys with them are not to be had.
+                tried = repair.regenerated and not repair.resumed
+                peers = failing_peers(facts, self.settings.config.crypto) if tried else ()
+                facts.crypto = note_regenerated(facts.crypto, (*peers, ""), boot_now())
             # Old errors prove nothing about a new session.
             facts.crypto = crypto_begins_again(facts.crypto)
         if repair is not None:
