@@ -1,5 +1,6 @@
-"""Where the time of a run went: seconds of each room of the tests, printed at its end."""
+"""Where the time of a run went, printed at its end: seconds of each room, and processor time."""
 
+import resource
 from collections import defaultdict
 
 import pytest
@@ -32,6 +33,13 @@ class Durations:
         terminalreporter.section("where the time went")
         for room, seconds in sorted(self.seconds.items(), key=lambda row: -row[1]):
             terminalreporter.write_line(f"{seconds:8.1f} s  {self.tests[room]:5} tests  {room}")
+        own, others = (
+            resource.getrusage(of) for of in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+        )
+        spent = own.ru_utime + own.ru_stime + others.ru_utime + others.ru_stime
+        terminalreporter.write_line(
+            f"{spent:8.1f} s  of processor time, of all that was waited for"
+        )
 
 
 def room_of(nodeid: str) -> str:
