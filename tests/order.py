@@ -24,7 +24,6 @@ LONGEST = (
     "tests/engines/baileys/test_baileys_kills.py",
     "tests/daemon/test_killed_repairs.py",
     "tests/engines/baileys/test_baileys_store.py",
-    "tests/daemon/test_killed_rounds.py",
     "tests/fleet/test_resuming.py",
     "tests/fleet/test_chaos.py",
     "tests/metrics/test_rules.py",
