@@ -17,7 +17,7 @@ import hypothesis
 import pytest
 
 from tests import forked
-from tests.durations import Durations
+from tests.durations import Durations, processor_time
 from tests.lacking import not_lent
 from tests.leftovers import Leftovers, sentence
 from tests.order import Order
@@ -95,6 +95,8 @@ def pytest_terminal_summary(
 
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["spent"] = processor_time()
     if session.config.stash[LEFT_BEHIND]:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
