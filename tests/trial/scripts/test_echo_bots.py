@@ -18,11 +18,11 @@ from tests.conftest import Eventually
 from tests.daemon.conftest import SETTINGS, RunningAgent
 from tests.lacking import lacks
 from tests.ports import free_port
-from tests.test_run_script import GREETING, start
+from tests.trial.scripts.test_run_script import GREETING, start
 
 __all__ = ["start"]
 
-TOP = Path(__file__).parents[2]
+TOP = Path(__file__).parents[3]
 EXAMPLES = TOP / "scripts/examples"
 ANN = "5511999990000"
 COUNT = 40
