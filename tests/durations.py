@@ -1,6 +1,8 @@
-"""Where the time of a run went: seconds of each room of the tests, printed at its end."""
+"""Where the time of a run went, printed at its end: seconds of each room, and processor time."""
 
+import resource
 from collections import defaultdict
+from typing import Any
 
 import pytest
 
@@ -14,6 +16,12 @@ class Durations:
         self.seconds: dict[str, float] = defaultdict(float)
         self.tests: dict[str, int] = defaultdict(int)
         self.scopes: dict[str, float] = defaultdict(float)
+        self.spent = 0.0
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node: Any) -> None:
+        """A process of xdist has ended, and says how much processor time it took."""
+        self.spent += getattr(node, "workeroutput", {}).get("spent", 0.0)
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         room = room_of(report.nodeid)
@@ -27,11 +35,19 @@ class Durations:
             remember(session.config, self.scopes)
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
-        if len(self.tests) < 2:
-            return
         terminalreporter.section("where the time went")
         for room, seconds in sorted(self.seconds.items(), key=lambda row: -row[1]):
             terminalreporter.write_line(f"{seconds:8.1f} s  {self.tests[room]:5} tests  {room}")
+        spent = self.spent or processor_time()
+        terminalreporter.write_line(
+            f"{spent:8.1f} s  of processor time, with all that was waited for"
+        )
+
+
+def processor_time() -> float:
+    """Seconds of this process, and of the children that it waited for."""
+    uses = (resource.getrusage(of) for of in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return sum(use.ru_utime + use.ru_stime for use in uses)
 
 
 def room_of(nodeid: str) -> str:

@@ -14,30 +14,23 @@ import pytest
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
-FIRST = ("system", "daemon", "fleet", "engines", "baileys", "system_pack")
+FIRST = ("system", "daemon", "fleet", "engines", "baileys")
 """Rooms of the tests that take longest: they begin first where nothing was measured yet."""
 LONGEST = (
     "machine",
     "tests/system/test_package.py",
     "tests/engines/baileys/test_baileys_full_disk.py",
-    "tests/hostile/test_disk.py",
     "tests/daemon/test_baileys.py",
     "tests/engines/baileys/test_baileys_kills.py",
     "tests/daemon/test_killed_repairs.py",
-    "tests/daemon/test_backend_thousand.py",
-    "tests/scripts/test_bench.py",
     "tests/engines/baileys/test_baileys_store.py",
-    "tests/system/test_first_install.py",
-    "tests/daemon/test_killed_rounds.py",
     "tests/fleet/test_resuming.py",
     "tests/fleet/test_chaos.py",
     "tests/metrics/test_rules.py",
-    "tests/hostile/test_hostile.py",
-    "tests/wings/test_removal.py",
 )
 """What took longest in whole runs: these begin before all rooms where nothing was measured yet, as
 in every new checkout."""
-APART = frozenset({"tests/system/test_package.py", "tests/system/test_first_install.py"})
+APART = frozenset({"tests/system/test_package.py"})
 """All that they look at is in machines that they made; the others of tests/system share one."""
 MACHINE = "machine"
 

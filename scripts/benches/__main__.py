@@ -3,10 +3,8 @@
 import argparse
 import signal
 import sys
-from math import inf
-from pathlib import Path
 
-from scripts.benches import footprint, installed, passes, scrape
+from scripts.benches import footprint
 from scripts.benches.machine import CACHE
 from scripts.benches.plot import draw
 from scripts.benches.report import Report
@@ -19,8 +17,6 @@ def main(argv: list[str]) -> int:
         report = footprint.measure(
             options.instances, options.only, many=options.many, quick=options.quick
         )
-    elif options.subject == "systemd":
-        report = installed.measure(options.instances, quick=options.quick)
     elif options.subject == "web":
         from scripts.benches import web  # the others need no browser's libraries
 
@@ -29,23 +25,10 @@ def main(argv: list[str]) -> int:
         from scripts.benches import baileys
 
         report = baileys.measure(options.instances, quick=options.quick)
-    elif options.subject == "density":
-        from scripts.benches import density
-
-        report = density.measure(
-            options.size or density.SIZES,
-            quick=options.quick,
-            server=options.server,
-            minutes=options.minutes,
-        )
     elif options.subject == "thousand":
         from scripts.benches import thousand
 
         report = thousand.measure(options.instances)
-    elif options.subject == "programs":
-        from scripts.benches import bots
-
-        report = bots.measure(options.instances, quick=options.quick)
     elif options.subject == "coordinators":
         from scripts.benches import coordinators  # the others need no PostgreSQL
 
@@ -54,23 +37,16 @@ def main(argv: list[str]) -> int:
         from scripts.benches import copies
 
         report = copies.measure(options.instances, quick=options.quick)
-    elif options.subject == "fleet":
-        from scripts.benches import fleet_memory
-
-        report = fleet_memory.measure(options.instances, quick=options.quick)
     elif options.subject == "compare":
         from scripts.benches import compare
 
         report = compare.measure(
             options.commit, options.instances, rounds=options.rounds, quick=options.quick
         )
-    elif options.subject == "messages":
-        from scripts.benches import messages  # the others need no pytest
-
-        report = messages.measure(quick=options.quick)
     else:
-        subjects = {"scrape": scrape.measure, "pass": passes.measure}
-        report = subjects[options.subject](quick=options.quick)
+        from scripts.benches import fleet_memory
+
+        report = fleet_memory.measure(options.instances, quick=options.quick)
     return _finish(report)
 
 
@@ -95,9 +71,6 @@ def _parser() -> argparse.ArgumentParser:
         "--only", choices=footprint.SYSTEMS, metavar="NAME", action="append", help=words
     )
     subject.add_argument("--quick", action="store_true", help="fewer runs, shorter windows")
-    subject = subjects.add_parser("systemd", help="the installed agent, and its units without it")
-    subject.add_argument("--instances", type=int, default=100, metavar="N", help="sessions")
-    subject.add_argument("--quick", action="store_true", help="fewer runs, shorter windows")
     for name, meaning in (
         ("web", "one browser per session, and whatsapp-web.js' own"),
         ("baileys", "one Node per session, a plain bot, pm2 with such bots, and the web engine"),
@@ -105,21 +78,9 @@ def _parser() -> argparse.ArgumentParser:
         subject = subjects.add_parser(name, help=meaning)
         subject.add_argument("--instances", type=int, default=8, metavar="N", help="sessions")
         subject.add_argument("--quick", action="store_true", help="one round, shorter windows")
-    words = "packs of Baileys sessions beside a Node each, plain bots, pm2 and Evolution API"
-    subject = subjects.add_parser("density", help=words)
-    words = "sessions together; more than once: one turn each (1, 20, 50 and 200)"
-    subject.add_argument("--size", type=int, metavar="N", action="append", help=words)
-    words = "a folder with a real Evolution API 2.x"
-    subject.add_argument("--server", type=Path, metavar="FOLDER", help=words)
-    words = "end with what was measured by then: packs and Evolution come first"
-    subject.add_argument("--minutes", type=float, default=inf, metavar="N", help=words)
-    subject.add_argument("--quick", action="store_true", help="shorter windows, fewer messages")
     words = "an agent with packs of Baileys sessions: created, adopted, back after an outage"
     subject = subjects.add_parser("thousand", help=words)
     subject.add_argument("--instances", type=int, default=1000, metavar="N", help="sessions")
-    subject = subjects.add_parser("programs", help="bots under wa-agent, pm2 and systemd units")
-    subject.add_argument("--instances", type=int, default=2, metavar="N", help="bots of each")
-    subject.add_argument("--quick", action="store_true", help="one bot of each")
     subject = subjects.add_parser("coordinators", help="a fleet's machines on one PostgreSQL")
     subject.add_argument("--instances", type=int, default=500, metavar="N", help="machines")
     subject.add_argument("--quick", action="store_true", help="a shorter window")
@@ -135,13 +96,6 @@ def _parser() -> argparse.ArgumentParser:
     words = "how often each of the two is measured"
     subject.add_argument("--rounds", type=int, default=3, metavar="N", help=words)
     subject.add_argument("--quick", action="store_true", help="shorter windows")
-    for name, meaning in (
-        ("scrape", "30,000 series, ours and prometheus_client's"),
-        ("pass", "judge, decide and plan over 10,000 observations"),
-        ("messages", "messages kept and read by one session; their ways, beside a plain bot"),
-    ):
-        subject = subjects.add_parser(name, help=meaning)
-        subject.add_argument("--quick", action="store_true", help="fewer runs")
     return parser
 
 

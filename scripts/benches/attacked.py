@@ -1,5 +1,5 @@
 """`scripts/chaos baileys --hostile`: the sessions of one agent, to which a contact sends the cases
-of tests/hostile/contact.py, while eight friends write and Nodes and workers are killed.
+of tests/trial/hostile/contact.py, while eight friends write and Nodes and workers are killed.
 
 A plain bot of the library is linked to each account and is never killed: what a friend wrote and
 the bot read, the session must read, unless it was under way at a kill; and only a kill may take a
@@ -26,11 +26,11 @@ from agent.core.event_json import wall_text
 from agent.errors import HostError
 from scripts.benches.paired import PairedSessions, Session
 from scripts.benches.processes import tree
-from tests.hostile import contact
-from tests.hostile.contacting.acts import FRIEND, GROUP, HOSTILE
-from tests.hostile.contacting.doing import Target, do
-from tests.hostile.frame import case_of
 from tests.standin.baileys.run import BaileysServer
+from tests.trial.hostile import contact
+from tests.trial.hostile.contacting.acts import FRIEND, GROUP, HOSTILE
+from tests.trial.hostile.contacting.doing import Target, do
+from tests.trial.hostile.frame import case_of
 
 FRIENDS = [FRIEND, *(f"55119000002{number:02d}" for number in range(7))]
 LINKED, BACK, READ = 120.0, 180.0, 120.0

@@ -1,5 +1,5 @@
 """What befalls the sessions of one agent from without: a full disk, a flood of messages, and a
-contact that sends the cases of tests/hostile/contact.py, damaged records among them."""
+contact that sends the cases of tests/trial/hostile/contact.py, damaged records among them."""
 
 import asyncio
 import itertools
@@ -15,10 +15,10 @@ import aiohttp
 
 from scripts.messages.beds import CONTACTS, BaileysBed
 from tests.daemon.conftest import RunningAgent
-from tests.hostile import contact
-from tests.hostile.contacting.acts import GROUP, HOSTILE
-from tests.hostile.contacting.doing import Target, do
-from tests.hostile.frame import case_of
+from tests.trial.hostile import contact
+from tests.trial.hostile.contacting.acts import GROUP, HOSTILE
+from tests.trial.hostile.contacting.doing import Target, do
+from tests.trial.hostile.frame import case_of
 
 WEIGHTS = {"disk filled": 1, "flood of messages": 1, "hostile contact": 4}
 DISK = 768

@@ -7,7 +7,7 @@ import pytest
 
 from agent.core.findings.crypto_patterns import CryptoFinding, CryptoLogReader
 from agent.engines.whaticket.keys.folder import AuthFolder
-from tests.baileys.conftest import ACCOUNT, NEIGHBOUR, PEER, Bed, is_read, one_package
+from tests.baileys.conftest import ACCOUNT, NEIGHBOUR, PEER, Bed, is_read
 
 pytestmark = pytest.mark.slow
 
@@ -96,36 +96,3 @@ async def test_a_corrupted_peer_is_healed_and_nothing_else_is_touched(bed: Bed) 
     await bed.hear(PEER, "got them")
     await bed.talk(PEER, "and they go on")
     assert not [each for each in read_log(bed.log.read_text()[begun:]) if each.name == "bad_mac"]
-
-
-async def test_a_message_for_the_removed_keys_comes_again_with_new_ones(bed: Bed) -> None:
-    await bed.pair()
-    await bed.talk(PEER, "one")
-    bed.server.disconnect()
-    assert session_of(bed, PEER).name in remove_peer(bed.auth, PEER)
-    under_way = bed.whatsapp.say(PEER, ACCOUNT, "under way with the old keys")
-    bed.server.start_session()
-    await bed.connected()
-    await bed.eventually(lambda: is_read(bed.whatsapp.receipts(ACCOUNT, under_way)), within=60)
-    assert bed.whatsapp.receipts(ACCOUNT, under_way)[0] == "retry"
-    assert "No session record" in bed.log.read_text()
-    assert bed.codes_shown() == 1
-
-
-@one_package
-async def test_removing_under_a_running_client_helps_nothing(bed: Bed) -> None:
-    """Why the round disconnects first: the client goes on with the keys in its memory."""
-    await bed.pair()
-    await bed.talk(PEER, "one")
-    await break_session(bed, PEER)
-    bed.whatsapp.answers_retries(PEER, False)
-    lost = bed.whatsapp.say(PEER, ACCOUNT, "lost")
-    await bed.eventually(lambda: "retry" in bed.whatsapp.receipts(ACCOUNT, lost), within=60)
-    remove_peer(bed.auth, PEER)
-
-    begun = len(bed.log.read_text())
-    again = bed.whatsapp.say(PEER, ACCOUNT, "lost as well")
-    await bed.eventually(lambda: "retry" in bed.whatsapp.receipts(ACCOUNT, again), within=60)
-    assert "Bad MAC" in bed.log.read_text()[begun:]
-    bed.server.send(PEER, "with the old keys")
-    await bed.eventually(session_of(bed, PEER).exists, within=60)

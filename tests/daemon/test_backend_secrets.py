@@ -92,18 +92,6 @@ async def test_nothing_that_opens_a_server_is_written(make_agent, standin, desk,
     assert 'log_level = "debug"' in agent.config.read_text()
 
 
-@pytest.mark.parametrize("key", ["two words", "a line's end\n", "schlüssel"])
-async def test_a_key_that_no_header_can_carry_is_refused_when_its_backend_is_added(make_agent, key):
-    agent = make_agent()
-    await agent.start()
-    before = agent.config.read_text()
-    body = {"name": "evo", "engine": "evolution", "url": "http://127.0.0.1:1", "key": key}
-    status, told = await agent.ask("POST", "/api/backends", body)
-    assert (status, told["error"], told["field"]) == (400, "invalid_request", "key"), told
-    assert agent.config.read_text() == before
-    assert not list(agent.config.parent.glob("*.key"))
-
-
 @pytest.mark.parametrize("content", [None, "", "two words\n"], ids=["away", "empty", "blanks"])
 async def test_a_key_file_that_cannot_be_used_costs_only_its_backend_and_is_read_again(
     make_agent, standin, eventually, tmp_path, content

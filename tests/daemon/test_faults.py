@@ -1,6 +1,5 @@
 """The faults of a working day on the process host: each ends where it should, by itself."""
 
-import asyncio
 import contextlib
 import json
 import os
@@ -37,46 +36,6 @@ async def test_f02_a_killed_worker_comes_back_and_is_counted_once(agent, eventua
     assert shown["restarts_by_reason"]["crash"] == 1
     assert sum(shown["reconnects_by_reason"].values()) == 1
     assert await agent.codes("a") == codes
-
-
-async def test_f05_a_frozen_worker_is_killed_by_its_watchdog(impatient, eventually):
-    agent = impatient
-    await connected(agent, eventually)
-    before = await agent.pid("a")
-    os.kill(before, signal.SIGSTOP)
-    await back_with_another_worker(agent, eventually, before)
-    assert (await agent.show("a"))["restarts_by_reason"]["watchdog"] == 1
-
-
-async def test_f07_a_hanging_event_loop_is_killed_by_its_watchdog(impatient, eventually):
-    agent = impatient
-    await connected(agent, eventually)
-    before = await agent.pid("a")
-    asking = asyncio.create_task(agent.fault("a", "hang"))
-    await back_with_another_worker(agent, eventually, before)
-    await asking
-    assert (await agent.show("a"))["restarts_by_reason"]["watchdog"] == 1
-
-
-async def test_a_zombie_is_not_believed_and_comes_back(agent, eventually):
-    await connected(agent, eventually)
-    before = await agent.pid("a")
-    await agent.fault("a", "zombie")
-    await back_with_another_worker(agent, eventually, before)
-
-
-async def test_a_dropped_connection_is_taken_up_again_by_the_same_worker(agent, eventually):
-    await connected(agent, eventually)
-    before = await agent.pid("a")
-    await agent.fault("a", "drop")
-
-    async def reconnected():
-        shown = await agent.show("a")
-        return shown["reconnects_by_reason"] and shown["connection_status"] == "CONNECTED"
-
-    await eventually(reconnected)
-    assert await agent.pid("a") == before
-    assert (await agent.show("a"))["reconnects_by_reason"] == {"connection_lost": 1}
 
 
 async def test_f12_a_crash_loop_ends_in_the_agents_own_backoff(make_agent, eventually):
@@ -158,20 +117,3 @@ async def test_after_a_logout_the_files_are_retired_and_a_new_qr_is_offered(agen
     trash = await agent.do("GET", "/api/trash")
     assert len(trash["trash"]) == 1
     assert (await agent.show("a"))["paired"] is False
-
-
-async def test_f43_damaged_session_files_are_reported_and_kept_whatever_comes(agent, eventually):
-    """Without a copy of them nothing but a new pairing helps: the trash keeps what was there."""
-    await connected(agent, eventually)
-    file = agent.state / "sessions" / "a" / "session" / "sandbox.json"
-    whole = file.read_bytes()
-    await agent.fault("a", "corrupt-files")
-    # The phone scans the new code at once: QR_REQUIRED may be over between two looks.
-    trash = agent.state / "sessions" / ".trash"
-    await eventually(lambda: list(trash.glob("a.*/session/sandbox.json")))
-    await eventually(lambda: agent.status("a"), "CONNECTED")
-    [kept] = trash.glob("a.*/session/sandbox.json")
-    assert kept.read_bytes() != whole
-    story = [told for _, told in await agent.story("a")]
-    assert any("corrupted" in told for told in story), story
-    assert any(told.startswith("cleanup: done") for told in story), story

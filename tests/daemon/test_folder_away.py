@@ -9,11 +9,6 @@ import signal
 
 import pytest
 
-from agent.core.words import InstanceId
-from agent.instance_file import InstanceFile, render_instance_file
-from tests.engines.baileys.conftest import ACCOUNT, OTHER
-from tests.engines.baileys.test_baileys_creds import linked, write
-
 
 async def connected(agent, eventually, id="a"):
     await agent.create(id)
@@ -47,33 +42,6 @@ async def test_a_folder_that_was_moved_away_is_named_and_served_again_when_it_is
     assert len(story) <= 4, story
 
 
-async def test_only_its_session_folder_was_moved_away_and_that_is_what_is_said(agent, eventually):
-    folder = await connected(agent, eventually)
-    (folder / "session").rename(folder / "away")
-    await kill_worker(agent)
-    await eventually(lambda: reason(agent), "session_missing", within=60)
-    sentence = (await agent.show("a"))["sentence"]
-    assert f"{folder / 'session'}: it is not there" in sentence, sentence
-    await agent.do("POST", "/api/health/check")
-    assert not (folder / "session").exists()
-    (folder / "away").rename(folder / "session")
-    await eventually(lambda: agent.status("a"), "CONNECTED", within=60)
-    assert "without a logout" not in str(await agent.story("a"))
-    assert not (await agent.do("GET", "/api/trash"))["trash"]
-
-
-async def test_an_unpaired_one_waits_for_its_folder_too(agent, eventually):
-    await agent.create("a", scan="manual")
-    await eventually(lambda: agent.status("a"), "QR_REQUIRED")
-    folder, away = agent.state / "sessions" / "a", agent.state / "away"
-    folder.rename(away)
-    await kill_worker(agent)
-    await eventually(lambda: reason(agent), "session_unreadable")
-    assert str(folder) in (await agent.show("a"))["sentence"]
-    away.rename(folder)
-    await eventually(lambda: agent.status("a"), "QR_REQUIRED", within=20)
-
-
 async def test_a_session_behind_a_link_is_named_and_nothing_is_put_in_its_place(
     impatient, eventually
 ):
@@ -101,25 +69,6 @@ async def test_a_session_behind_a_link_is_named_and_nothing_is_put_in_its_place(
     await eventually(lambda: agent.status("a"), "CONNECTED", within=60)
     story = await agent.story("a")
     assert not [kind for kind, _ in story if kind in ("recovery", "snapshot")], story
-
-
-@pytest.mark.parametrize("content", [b'{"version": 1, "id', b"", None], ids=["half", "empty", "no"])
-async def test_a_damaged_identity_file_is_written_again_and_the_session_comes_back(
-    agent, eventually, content
-):
-    folder = await connected(agent, eventually)
-    file = folder / "instance.json"
-    before = file.read_bytes()
-    if content is None:
-        file.unlink()
-    else:
-        file.write_bytes(content)
-    pid = await agent.pid("a")
-    await kill_worker(agent)
-    await eventually(lambda: agent.is_back("a", pid))
-    assert b'"account"' in file.read_bytes()
-    assert file.read_bytes().count(b"\n") >= before.count(b"\n") - 1
-    assert "misconfigured" not in str(await agent.story("a"))
 
 
 @pytest.mark.parametrize("killed", ["its worker", "the agent and its worker"])
@@ -165,38 +114,6 @@ async def test_two_folders_that_were_swapped_are_named_and_served_again_when_swa
     for id in "ab":
         await eventually(lambda id=id: agent.status(id), "CONNECTED", within=60)
     assert not (await agent.do("GET", "/api/trash"))["trash"]
-
-
-async def test_where_only_the_session_folders_were_swapped_each_names_the_other_instance(
-    make_agent, eventually
-):
-    agent = make_agent()
-    for id, account, lies_there in (("a", ACCOUNT, OTHER), ("b", OTHER, ACCOUNT)):
-        folder = agent.state / "sessions" / id
-        folder.mkdir(mode=0o700, parents=True)
-        file = InstanceFile(InstanceId(id), "baileys", True, paired=True, account=account)
-        (folder / "instance.json").write_bytes(render_instance_file(file, {}))
-        write(folder / "session", linked(lies_there))
-    await agent.start()
-    for id, whose in ("ab", "ba"):
-
-        async def sentence(id=id):
-            return (await agent.show(id))["sentence"]
-
-        async def is_named(whose=whose, sentence=sentence):
-            return f"these are the files of instance {whose}" in await sentence()
-
-        await eventually(is_named, within=60)
-        assert await reason(agent, id) == "session_foreign"
-    run = (await agent.show("a"))["unit"]["run"]
-    await agent.do("POST", "/api/instance/a/start")
-
-    async def is_tried():
-        return (await agent.show("a"))["unit"]["run"] not in ("", run)
-
-    await eventually(is_tried, within=60)
-    for id in "ab":
-        await agent.do("POST", f"/api/instance/{id}/disable")
 
 
 def swap(one, other):

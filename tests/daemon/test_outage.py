@@ -12,7 +12,7 @@ import pytest
 
 from tests.daemon.conftest import SETTINGS
 from tests.daemon.line import line_to
-from tests.daemon.test_backends import standin, table
+from tests.daemon.test_backends import standin
 from tests.daemon.test_web import cache
 from tests.standin.web.stand_in import StandIn
 from tests.waiting import without_a_core
@@ -163,96 +163,6 @@ async def test_w1_two_pages_come_back_with_their_server(
 
 
 # a backend: its server is away
-
-
-@pytest.mark.parametrize("count", [1, 100])
-async def test_sessions_on_a_backend_are_back_with_their_server(
-    make_agent, eventually, standin, count
-):
-    ids = [f"line-{number}" for number in range(count)]
-    for id in ids:
-        standin.add(id, "open")
-    # The patience of [backends] and the delays are the usual ones.
-    base = USUAL_DELAYS.replace("interval = 1\n", "interval = 1\nstuck = 3\n", 1)
-    agent = make_agent(table(standin, timeout=5.0), base=base)
-    await agent.start()
-    await eventually(lambda: connected_again(agent, ids), within=GUARD)
-    await standin.front.set("refuse")
-
-    async def held():
-        shown = await agent.do("GET", "/api/instances?limit=500")
-        return {one["reason"] for one in shown["instances"]}
-
-    await eventually(held, {"backend_down"}, within=GUARD)
-    logins = sum(standin.paths[path] for path in standin.paths if "/instance/connect/" in path)
-    await standin.front.set("")
-    back, busy = time.monotonic(), NoCore(agent)
-    await eventually(lambda: connected_again(agent, ids), within=GUARD)
-    late = time.monotonic() - back - busy.seconds
-    assert late <= BACK_WITHIN, f"back {late:.1f} s after their server"
-    after = sum(standin.paths[path] for path in standin.paths if "/instance/connect/" in path)
-    assert after - logins <= count
-    assert (await agent.do("GET", "/api/backends"))["backends"][0]["circuit"] == "closed"
-
-
-@pytest.mark.parametrize("patience", [1, 300], ids=["held", "a blink"])
-async def test_a_server_that_comes_back_with_its_sessions_closed_is_asked_at_once(
-    make_agent, eventually, standin, patience
-):
-    """Probes come every 30 s, as usual: the server tells nothing by itself. It connects sessions
-    at its start, after a moment in `close`: a login of ours would be the second one."""
-    shop = standin.add("shop", "open")
-    base = USUAL_DELAYS.replace("interval = 1\n", "", 1) + f"\n[backends]\npatience = {patience}\n"
-    agent = make_agent(table(standin, timeout=5.0), base=base)
-    await agent.start()
-    await eventually(lambda: connected_again(agent, ["shop"]), within=40)
-    await standin.front.set("refuse")
-    shop.unload()
-
-    async def noticed():
-        backend = (await agent.do("GET", "/api/backends"))["backends"][0]
-        held = (await agent.show("shop"))["reason"] == "backend_down"
-        return not backend["up"] and held == (patience == 1)
-
-    await eventually(noticed, within=30)
-    shop.load(connects=False)
-    await standin.front.set("")
-    back, busy = time.monotonic(), NoCore(agent)
-
-    async def looked_at():
-        return (await agent.show("shop"))["connection_status"]
-
-    await eventually(looked_at, "INITIALIZING")
-    shop.drop(408)  # and the server connects it
-
-    async def open_and_shown():
-        return shop.state == "open" and await connected_again(agent, ["shop"])
-
-    await eventually(open_and_shown, within=60)
-    late = time.monotonic() - back - busy.seconds
-    assert late <= BACK_WITHIN, f"back {late:.1f} s after its server"
-    assert shop.second_logins == standin.asked["GET /instance/connect"] == 0
-
-
-async def test_a_session_is_not_said_to_be_well_once_its_server_answers_no_check(
-    make_agent, eventually, standin
-):
-    """Probes come every 30 s, as usual, and the sessions do not wait yet."""
-    standin.add("shop", "open")
-    base = USUAL_DELAYS.replace("interval = 1\n", "", 1) + "\n[backends]\npatience = 300\n"
-    agent = make_agent(table(standin, timeout=5.0), base=base)
-    await agent.start()
-    await eventually(lambda: connected_again(agent, ["shop"]), within=40)
-
-    async def verdict():
-        shown = await agent.show("shop")
-        return shown["health"]["verdict"], shown["health"]["reason"], shown["connection_status"]
-
-    await standin.front.set("refuse")
-    await eventually(verdict, ("degraded", "unmeasured", "CONNECTED"), within=40)
-    await standin.front.set("")
-    await eventually(verdict, ("healthy", "", "CONNECTED"), within=40)
-    assert [said for kind, said in await agent.story("shop") if kind == "repair"] == []
 
 
 @pytest.mark.slow

@@ -1,7 +1,6 @@
 """A bot of somebody's own under a real agent: made by name, kept alive, named when it fails."""
 
 import asyncio
-import json
 import os
 import signal
 import sys
@@ -13,11 +12,8 @@ from typing import Any
 from agent.cli.client import Client
 from agent.cli.doctor.check import Installation, run_checks
 from agent.config import load_config
-from agent.core.model import InstanceId
-from agent.vault.archives.pack import pack_session
 from agent.wings.programs.doctor import checks
 from tests.daemon.conftest import RunningAgent
-from tests.daemon.test_vault import cli
 
 BOT = Path(__file__).parents[1] / "engines" / "program" / "bot.py"
 PROGRAM = """
@@ -114,49 +110,6 @@ async def test_a_killed_worker_leaves_nothing_of_its_program(
     )
 
 
-async def test_bots_that_tell_nothing_hold_up_no_other_session(
-    make_agent: Callable[..., RunningAgent], eventually: Callable[..., Awaitable[Any]]
-) -> None:
-    """Nobody can say when their start is over, so it is over when they run."""
-    agent = make_agent(declare("stays"))
-    await agent.start({"WA_AGENT_START__PARALLEL": "1"})
-    for id in ("one", "two"):
-        body = {"id": id, "engine": "program", "settings": {"program": "stays"}}
-        await agent.do("POST", "/api/instance", body)
-    await agent.create("shop")
-    await eventually(lambda: agent.status("shop"), "CONNECTED")
-    for id in ("one", "two"):
-        pids = agent.state / "sessions" / id / "pids"
-        await eventually(pids.exists)
-
-
-async def test_a_bot_that_was_cleaned_up_or_came_back_is_still_the_program_it_names(
-    make_agent: Callable[..., RunningAgent], eventually: Callable[..., Awaitable[Any]]
-) -> None:
-    """A new folder's file says as much as the old one did before its worker reads it."""
-    agent = make_agent(declare("quiet"))
-    await agent.start()
-    body = {"id": "shop", "engine": "program", "settings": {"program": "quiet"}}
-    await agent.do("POST", "/api/instance", body)
-
-    async def runs() -> bool:
-        shown = await agent.show("shop")
-        return (shown["health"]["reason"], shown["unit"]["state"]) == ("not_told", "active")
-
-    await eventually(runs)
-    for _ in range(3):
-        await agent.do("POST", "/api/instance/shop/cleanup", {"confirm": True})
-        story = await agent.story("shop")
-        assert [told for _, told in story if "has no [[program]]" in told] == []
-        await eventually(runs)
-    gone = (await agent.do("DELETE", "/api/instance/shop"))["trash"]
-    await agent.do("POST", f"/api/trash/{gone}/restore", {})
-    await agent.do("POST", "/api/instance/shop/enable", {})
-    await eventually(runs)
-    story = await agent.story("shop")
-    assert [told for _, told in story if "has no [[program]]" in told] == []
-
-
 async def test_one_session_is_not_run_by_two_instances(
     make_agent: Callable[..., RunningAgent],
     eventually: Callable[..., Awaitable[Any]],
@@ -192,24 +145,3 @@ async def test_one_session_is_not_run_by_two_instances(
     await agent.do("POST", "/api/instance/two/disable", {})
     status, answer = await agent.ask("POST", "/api/instance/two/enable", {})
     assert (status, answer["error"]) == (409, "session_shared"), answer
-
-
-async def test_an_archive_brings_no_settings_that_its_worker_could_not_use(
-    make_agent: Callable[..., RunningAgent], tmp_path: Path
-) -> None:
-    agent = make_agent(declare("quiet"))
-    await agent.start()
-    folder, archive = tmp_path / "session", tmp_path / "shop.tar.gz"
-    folder.mkdir()
-    (folder / "keys.db").write_text("keys")
-    for settings, code in (
-        ({"program": "else"}, "unknown_program"),
-        ({"program": "quiet", "command": ["touch", "x"]}, "invalid_settings"),
-    ):
-        with archive.open("wb") as file:
-            id = InstanceId("shop")
-            pack_session(folder, id, "program", file, wall=1.0, settings=settings)
-        status, out = await cli(agent, "import", archive, "--json")
-        assert (status, json.loads(out)["error"]) == (2, code), out
-        assert not await agent.knows("shop")
-    assert (await agent.do("GET", "/api/trash"))["trash"] == []

@@ -4,7 +4,6 @@ import signal
 import time
 
 from tests.daemon.test_backends import table
-from tests.ports import free_port
 from tests.standin.evolution import StandIn
 
 START = "[start]\nstagger = 0\nfirst_check = 0\n"
@@ -76,52 +75,6 @@ async def test_an_instance_that_was_added_to_the_file_is_made(make_agent, eventu
     assert (await agent.show("one"))["enabled"] is True
 
 
-async def test_settings_that_no_worker_could_start_with_are_refused_at_the_door(make_agent):
-    agent = make_agent(base=START)
-    await agent.start()
-    for body, field in (
-        ({"id": "a", "engine": "sandbox", "settings": {"foo": 1}}, "settings.foo"),
-        ({"id": "a", "engine": "sandbox", "settings": {"scan": "perhaps"}}, "settings.scan"),
-        ({"id": "a", "engine": "web", "settings": {"page": True}}, "settings.page"),
-        (
-            {"id": "a", "engine": "sandbox", "settings": {"memory_limit": "much"}},
-            "settings.memory_limit",
-        ),
-        (
-            {"id": "a", "engine": "sandbox", "settings": {"memory_limit": 1}},
-            "settings.memory_limit",
-        ),
-        (
-            {"id": "a", "engine": "sandbox", "settings": {"memory_limit": 1 << 63}},
-            "settings.memory_limit",
-        ),
-    ):
-        status, said = await agent.ask("POST", "/api/instance", body)
-        assert (status, said["error"], said["field"]) == (400, "invalid_settings", field)
-    assert (await agent.do("GET", "/api/instances"))["instances"] == []
-    await agent.create("a", scan="manual")
-    status, said = await agent.ask("PATCH", "/api/instance/a", {"settings": {"x": 1}})
-    assert (status, said["field"]) == (400, "settings.x")
-    details = await agent.do("GET", "/api/instance/a/details")
-    assert details["settings"]["scan"] == "manual" and "x" not in details["settings"]
-
-
-async def test_a_file_that_declares_what_cannot_run_stops_the_start(make_agent):
-    agent = make_agent("[[instance]]\nid = 'one'\nengine = 'sandbox'\n", base=START)
-    good = agent.config.read_text()
-    for wrong, line in (
-        (good.replace("'sandbox'", "'nope'"), 6),
-        (good + "[instance.settings]\nfoo = 1\n", 8),
-        (good + "settings = { scan = 'perhaps' }\n", 7),
-        (good.replace("'sandbox'", "'evolution'"), 4),
-    ):
-        agent.config.write_text(wrong)
-        await agent.start(ready=False)
-        assert await agent.process.wait() == 78
-        assert f"{agent.config}, line {line}: " in agent.log.read_text().splitlines()[-1]
-        assert not (agent.state / "agent.db").exists()
-
-
 async def test_a_backend_that_was_added_to_the_file_is_watched_at_once(make_agent, eventually):
     first, second = await StandIn.open(), await StandIn.open()
     second.add("till", "connecting")
@@ -149,20 +102,3 @@ async def test_a_backend_that_was_added_to_the_file_is_watched_at_once(make_agen
     finally:
         await first.close()
         await second.close()
-
-
-async def test_two_backends_that_are_one_server_are_told_at_the_start_and_at_a_reload(
-    make_agent, eventually
-):
-    port = free_port()
-    twins = "".join(
-        f"[[backend]]\nname = '{name}'\nengine = 'evolution'\nkey = 'K-1'\nadopt = ['*']\n"
-        f"url = 'http://{host}:{port}'\n"
-        for name, host in (("evo", "127.0.0.1"), ("evo2", "localhost"))
-    )
-    agent = make_agent(twins, base=START)
-    await agent.start()
-    told = "backend evo and backend evo2 are one server"
-    await eventually(lambda: agent.log.read_text().count(told), 1)
-    reload(agent, agent.config.read_text())
-    await eventually(lambda: agent.log.read_text().count(told), 2)

@@ -1,9 +1,6 @@
 """Repairs by the real agent: each fault of the sandbox ends where it should, and is told."""
 
-import asyncio
 import json
-import re
-import time
 from pathlib import Path
 
 import pytest
@@ -103,30 +100,6 @@ async def test_a_stuck_sync_is_named_and_repaired_and_the_count_outlives_the_age
     assert after["since"] == before["since"] is not None
 
 
-async def test_a_start_is_no_younger_for_an_agent_that_has_just_come(make_agent, eventually):
-    agent = make_agent("[phases]\nsync = 600\n")
-    await agent.start(PATIENT)
-    await connected(agent, eventually, "a")
-    await agent.fault("a", "stuck-loading", 600)
-    await eventually(lambda: agent.status("a"), "LOADING")
-    begun = time.monotonic()
-    await agent.kill()
-    agent.config.write_text(agent.config.read_text().replace("sync = 600", "sync = 5"))
-    await eventually(lambda: time.monotonic() - begun > 5)
-    back = time.monotonic()
-    await agent.start(PATIENT)
-
-    async def found():
-        return [
-            told for kind, told in await agent.story("a") if kind == "verdict" and "stuck" in told
-        ]
-
-    stuck = (await eventually(found))[-1]
-    told = re.match(r"stuck: stuck in phase sync for (\d+) s", stuck)
-    assert told, stuck
-    assert int(told[1]) > time.monotonic() - back, "its time did not begin again"
-
-
 async def test_a_code_that_never_comes_is_named_and_ends_in_a_new_session(agent, eventually):
     await agent.create("a", scan="manual")
     await eventually(lambda: agent.status("a"), "QR_REQUIRED")
@@ -157,99 +130,6 @@ async def test_damaged_files_come_back_from_a_snapshot(agent, eventually):
     assert len(await retired(agent)) == 1, "the damaged one is evidence"
 
 
-async def test_damaged_files_without_a_snapshot_are_given_up_in_the_first_round_and_kept(
-    agent, eventually
-):
-    await connected(agent, eventually, "a")
-    await agent.do("PATCH", "/api/instance/a", {"settings": {"scan": "manual"}})
-    await agent.fault("a", "corrupt-files")
-    assert await ended(agent, eventually) == "cleaned: it waits for a scan of its QR code"
-    assert await steps(agent) == ["back_up", "cleanup"]
-    begun = [sentence for kind, sentence in await agent.story("a") if kind == "repair"]
-    assert begun[-1].endswith("cleanup, try 1, round 1"), "nothing milder can come"
-    (gone,) = await retired(agent)
-    kept = agent.state / "sessions" / ".trash" / gone["name"] / "session" / "sandbox.json"
-    assert kept.stat().st_size > 0
-    ended_at = time.monotonic()
-    await eventually(lambda: time.monotonic() - ended_at > 4, within=6)
-    await agent.do("POST", "/api/instance/a/health")
-    assert await agent.status("a") == "QR_REQUIRED"
-    assert len(await retired(agent)) == 1, "it waits for a person, and is not cleaned again"
-
-
-async def test_with_unpair_never_a_pairing_is_not_given_up(make_agent, eventually):
-    agent = make_agent(SETTINGS.replace("[recovery]", '[recovery]\nunpair = "never"'))
-    await agent.start(PATIENT)
-    await connected(agent, eventually, "a")
-    await agent.fault("a", "corrupt-files")
-    torn = session_file(agent)
-    assert (await ended(agent, eventually)).startswith("gave up: the session's files are damaged")
-    assert await retired(agent) == []
-    assert torn.exists()
-    assert await agent.status("a") == "AUTH_FAILURE"
-
-
-DOINGS = ("action", "repair")
-
-
-async def test_every_other_fault_ends_as_promised(agent, eventually):
-    """All at once, each on an instance of its own: they must not disturb one another."""
-    wanted = {
-        "crash": ("CONNECTED", ""),
-        "slow": ("CONNECTED", ""),
-        "drop": ("CONNECTED", ""),
-        "temp-ban": ("CONNECTED", ""),
-        "logout": ("QR_REQUIRED", "waiting_for_scan"),
-        "ban": ("AUTH_FAILURE", "banned"),
-        "outdated": ("DISCONNECTED", "client_outdated"),
-        "conflict": ("RECONNECTING", "conflict"),
-    }
-    seconds = {"drop": 1.0, "temp-ban": 2.0}
-    await connected(agent, eventually, *wanted)
-    await agent.do("PATCH", "/api/instance/logout", {"settings": {"scan": "manual"}})
-    for id in wanted:
-        await agent.fault(id, id, seconds.get(id))
-
-    async def fell(id):
-        return [one for kind, one in await agent.story(id) if one.startswith(WORSE[id])]
-
-    for id in wanted:
-        await eventually(lambda id=id: fell(id))
-        if id == "slow":  # until it was seen
-            await agent.clear(id)
-
-    async def found():
-        every = {id: await agent.show(id) for id in wanted}
-        return {id: (one["connection_status"], one["reason"]) for id, one in every.items()}
-
-    await eventually(found, wanted)
-
-    async def done(id):
-        story = await agent.story(id)
-        down = max(i for i, (kind, _) in enumerate(story) if kind == "status")
-        return [sentence.split(":")[0] for kind, sentence in story[down:] if kind in DOINGS]
-
-    await eventually(lambda: done("ban"), ["stop"])  # it is told as banned before it is stopped
-    assert (await done("outdated"), await done("conflict")) == ([], [])
-    shown = await agent.do("GET", "/reconnection-status")
-    assert shown["instances"]["outdated"]["next_attempt"] is not None
-    assert shown["instances"]["ban"]["next_attempt"] is None
-    assert all(one["circuit"] == "closed" for one in shown["instances"].values())
-    assert [one["id"] for one in await retired(agent)] == ["logout"]
-
-
-WORSE = {
-    "crash": "its worker ended (crash)",
-    "slow": "degraded: 1 of 3 pings failed",
-    "drop": "CONNECTED → RECONNECTING: the connection was lost",
-    "temp-ban": "CONNECTED → DISCONNECTED: WhatsApp banned the account for a time",
-    "logout": "CONNECTED → AUTH_FAILURE: the account removed this",
-    "ban": "CONNECTED → AUTH_FAILURE: WhatsApp banned the account",
-    "outdated": "CONNECTED → DISCONNECTED: WhatsApp no longer accepts this version",
-    "conflict": "CONNECTED → RECONNECTING: another connection with",
-}
-
-
 async def test_a_disabled_session_is_never_acted_on(agent, eventually):
     await connected(agent, eventually, "a")
     await agent.fault("a", "zombie")
@@ -276,78 +156,6 @@ async def worker_state(agent, id):
 
 
 # what a request asks for
-
-
-async def test_a_repair_that_is_asked_for_of_a_well_one_changes_nothing(agent, eventually):
-    await connected(agent, eventually, "a")
-    pid = await agent.pid("a")
-    for word in ("recover", "ensure-healthy"):
-        found = await agent.do("POST", f"/api/instance/a/{word}?wait=120")
-        assert (found["healthy"], found["cleaned"], found["recovered"]) == (True, False, False)
-    assert await agent.pid("a") == pid
-    assert await steps(agent) == []
-
-
-async def test_requests_join_the_repair_that_runs(agent, eventually):
-    await connected(agent, eventually, "a")
-    await agent.fault("a", "stuck-loading", 600)
-    await eventually(lambda: steps(agent))
-    words = ("recover", "ensure-healthy", "recover")
-    paths = [f"/api/instance/a/{word}?wait=120" for word in words]
-    asked = [asyncio.create_task(agent.do("POST", path)) for path in paths]
-
-    async def all_joined():
-        return len(await joined(agent)) == len(words)
-
-    await eventually(all_joined)
-    await agent.clear("a")
-    found = await asyncio.gather(*asked)
-    assert (
-        found
-        == [
-            {
-                "healthy": True,
-                "cleaned": False,
-                "recovered": True,
-                "ending": "recovered",
-                "sentence": "",
-            }
-        ]
-        * 3
-    )
-    assert [kind for kind, _ in await agent.story("a")].count("repair_over") == 1
-
-
-async def test_a_caller_that_waits_for_a_repair_delays_no_stop(agent, eventually):
-    await connected(agent, eventually, "a")
-    await agent.fault("a", "stuck-loading", 600)
-    await eventually(lambda: steps(agent))
-    asked = asyncio.create_task(agent.ask("POST", "/api/instance/a/recover?wait=120"))
-    await eventually(lambda: joined(agent))
-    assert await agent.stop(within=8) == 0
-    status, found = await asked
-    assert (status, found["error"]) == (503, "stopping")
-    await agent.start(PATIENT)
-    await agent.clear("a")
-    await eventually(lambda: agent.status("a"), "CONNECTED")
-
-
-async def test_recover_of_a_session_that_waits_for_a_scan_says_so(agent, eventually):
-    await agent.create("a", scan="manual")
-    await eventually(lambda: agent.status("a"), "QR_REQUIRED")
-    found = await agent.do("POST", "/api/instance/a/recover?wait=120")
-    assert found == {
-        "healthy": False,
-        "cleaned": False,
-        "recovered": False,
-        "ending": "needs_scan",
-        "sentence": "it waits for a scan of its QR code: wa-agent qr a --watch",
-    }
-    assert await agent.status("a") == "QR_REQUIRED"
-
-
-async def joined(agent):
-    return [one for kind, one in await agent.story("a") if kind == "operator" and "joins" in one]
 
 
 async def test_ensure_healthy_begins_afresh_when_nothing_milder_helps(agent, eventually):

@@ -74,24 +74,6 @@ async def test_an_operators_stop_outlives_a_lost_database(agent, eventually):
     assert identity["override"] == "none"
 
 
-async def test_an_identity_file_that_is_damaged_is_written_again_from_the_database(
-    agent, eventually
-):
-    await connected(agent, eventually, "a")
-    file = agent.state / "sessions" / "a" / "instance.json"
-    await eventually(lambda: json.loads(file.read_text()).get("paired"))
-    before = json.loads(file.read_text())
-    await agent.stop()
-    file.write_bytes(file.read_bytes()[:40])
-    await agent.start()
-    await eventually(lambda: agent.status("a"), "CONNECTED")
-    after = json.loads(file.read_text())
-    assert after.pop("generation") > before.pop("generation")
-    after.pop("lineage", None)
-    before.pop("lineage")
-    assert after == before
-
-
 async def test_a_repair_never_restores_the_backup_that_it_made_itself(agent, eventually):
     """It was of no known session: the good snapshots counted as an earlier one's from then on."""
     await connected(agent, eventually, "a", "b")
@@ -179,24 +161,6 @@ async def test_a_state_folder_that_is_away_is_no_first_start(agent, eventually):
     assert [await agent.pid(id) for id in ("a", "b")] == pids, "adopted"
 
 
-async def test_the_cache_remembers_a_state_folder_that_is_away(make_agent, tmp_path, eventually):
-    cache = tmp_path / "disk" / "cache"
-    agent = make_agent(f'\n[agent]\nhost = "process"\ncache_path = "{cache}"\n', base="")
-    await agent.start()
-    await agent.create("a")
-    await eventually(lambda: agent.status("a"), "CONNECTED")
-    await agent.stop()
-    agent.state.rename(tmp_path / "away")
-
-    await agent.start(ready=False)
-    assert await agent.process.wait() == 75
-    (mark,) = cache.glob("state-mark-*.json")
-    assert f"{mark} names the state" in agent.log.read_text()
-    mark.unlink()
-    await agent.start()
-    assert (await agent.do("GET", "/api/instances"))["total"] == 0
-
-
 async def test_s4_a_late_mount_that_hides_the_cache_too_is_no_first_start(
     make_agent, tmp_path, eventually
 ):
@@ -223,17 +187,6 @@ async def test_s4_a_late_mount_that_hides_the_cache_too_is_no_first_start(
     away.rename(agent.state)
     await agent.start(env)
     await eventually(lambda: agent.status("a"), "CONNECTED")
-
-
-async def test_two_agents_with_states_of_their_own_share_a_cache(make_agent, tmp_path):
-    settings = f'\n[agent]\nhost = "process"\ncache_path = "{tmp_path / "cache"}"\n'
-    first, second = (make_agent(settings, name=name, base="") for name in ("one", "two"))
-    for agent in (first, second):
-        await agent.start()
-        await agent.stop()
-    for agent in (first, second):
-        await agent.start()
-        await agent.stop()
 
 
 async def test_workers_that_a_state_folder_does_not_know_keep_it_from_starting(

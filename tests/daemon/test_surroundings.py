@@ -2,17 +2,13 @@
 
 import asyncio
 import contextlib
-import json
 import os
 import resource
 import signal
 import socket
-import subprocess
-import sys
 import time
 from pathlib import Path
 
-import aiohttp
 import pytest
 
 from tests.lacking import not_lent
@@ -188,28 +184,6 @@ async def test_f14_a_worker_over_its_memory_is_killed_and_counted_as_oom(make_ag
     await eventually(lambda: agent.status("a"), "CONNECTED")
 
 
-async def test_a_worker_that_is_granted_more_memory_while_it_runs_is_not_killed(
-    make_agent, eventually
-):
-    agent = make_agent("[memory]\nmeasure = false\n")
-    text = agent.config.read_text().replace("[worker]", "[worker]\nmemory_max = 83886080")
-    agent.config.write_text(text)
-    agent.first = LOOKS_OFTEN
-    await agent.start()
-    await connected(agent, eventually, "a", "b")
-    worker = await agent.pid("b")
-    await agent.do("PATCH", "/api/instance/b", {"settings": {"memory_limit": 1 << 30}})
-    for id in "ab":
-        await agent.fault(id, "leak", bytes_per_second=24 << 20)
-
-    async def counted():
-        return (await agent.show("a"))["restarts_by_reason"]["oom"]
-
-    await eventually(counted, within=90)
-    assert await agent.pid("b") == worker
-    assert (await agent.show("b"))["restarts_by_reason"]["oom"] == 0
-
-
 async def test_f33_a_disk_that_turns_read_only_costs_no_session(
     make_agent, eventually, failing_disk
 ):
@@ -235,32 +209,6 @@ async def test_f33_a_disk_that_turns_read_only_costs_no_session(
     await eventually(lambda: agent.status("a"), "CONNECTED")
     assert (await agent.show("a"))["enabled"] is True
     assert not list(agent.state.glob("*damaged*"))
-
-
-async def test_no_session_is_started_on_a_disk_that_takes_no_writes(
-    make_agent, eventually, failing_disk
-):
-    """It would lose the keys that it receives."""
-    agent = make_agent(base=with_disk_free(1 << 20))
-    agent.state = failing_disk.folder / "state"
-    await agent.start()
-    await connected(agent, eventually, "a", "b")
-    worker = await agent.pid("a")
-    failing_disk.fail()
-    os.kill(await agent.pid("b"), signal.SIGKILL)
-
-    async def held() -> bool:
-        shown = await agent.show("b")
-        return shown["hold"] == "disk_full" and "read-only" in shown["health"]["sentence"]
-
-    await eventually(held, within=30)
-    assert await agent.pid("b") == 0
-    assert (await agent.status("a"), await agent.pid("a")) == ("CONNECTED", worker)
-    assert await agent.stop() == 1, "not all could be written"
-    failing_disk.mend()
-    await agent.start()
-    for id in "ab":
-        await eventually(lambda id=id: agent.status(id), "CONNECTED", within=30)
 
 
 def with_disk_free(least: int) -> str:
@@ -386,79 +334,6 @@ async def test_f51_f52_a_clock_that_jumps_moves_nothing(
     assert {id: await agent.pid(id) for id in pids} == pids, "adopted over the jump back"
 
 
-async def test_f51_a_wait_ends_though_the_clock_went_back(make_agent, eventually, clocks):
-    agent = make_agent("max = 2.0\n")
-    await agent.start(clocks.environment)
-    await connected(agent, eventually, "a")
-    clocks.move("wall", 10 * 365 * 86400)
-    await agent.fault("a", "outdated", 3600)
-
-    async def waits():
-        return (await agent.show("a"))["next_attempt"]
-
-    await eventually(waits)
-    tried = len([one for one in await agent.story("a") if one[1].startswith("connect:")])
-    clocks.move("wall", 0)
-
-    async def tries_again():
-        story = await agent.story("a")
-        return len([one for one in story if one[1].startswith("connect:")]) > tried + 1
-
-    await eventually(tries_again)
-
-
-HELD = '''
-"""A machine so slow that no worker's Python is up before the test says so."""
-import os
-import sys
-import time
-
-while "agent.worker" in sys.orig_argv and not os.path.exists(os.environ["GO"]):
-    time.sleep(0.02)
-'''
-
-
-async def test_f53_many_starts_go_in_a_window_and_readiness_tells_how_far(
-    make_agent, eventually, tmp_path
-):
-    agent = make_agent("[phases]\nprocess = 300\n")
-    ids = [f"i{number}" for number in range(12)]
-    await agent.start()
-    await connected(agent, eventually, *ids)
-    await agent.stop()
-    agent.config.write_text(
-        agent.config.read_text().replace("[start]\n", "[start]\nparallel = 2\n")
-    )
-    held, go = tmp_path / "held", tmp_path / "go"
-    held.mkdir()
-    (held / "sitecustomize.py").write_text(HELD)
-    spawned = {"WA_AGENT_WORKER__WARM": "false", "WA_AGENT_WORKER__WATCHDOG": "60"}
-    await agent.start({"PYTHONPATH": str(held), "GO": str(go), **spawned}, ready=False)
-
-    async def turns():
-        """How many go before each one that waits for its turn."""
-        try:
-            found = [await agent.show(id) for id in ids]
-        except (OSError, aiohttp.ClientError):
-            return []
-        return sorted(one["turns_before"] for one in found if one["turns_before"] is not None)
-
-    # Two workers are in the heavy part of their start, so nobody else has one.
-    await eventually(turns, list(range(10)), within=60)
-    assert len(agent.worker_pids()) == 2
-    go.touch()
-    told = set()
-
-    async def all_restored():
-        told.add(done := (await agent.ask("GET", "/readyz"))[1]["restoring"]["done"])
-        return done == len(ids)
-
-    await eventually(all_restored, within=60)
-    assert len(told) > 3, "progress is told as it is made"
-    assert (await agent.ask("GET", "/readyz"))[0] == 200
-    assert [await agent.status(id) for id in ids] == ["CONNECTED"] * len(ids)
-
-
 async def test_f55_a_storm_of_stops_saves_all_at_the_same_time(make_agent, eventually, pauses):
     agent = make_agent()
     await agent.start(PATIENT)
@@ -480,29 +355,3 @@ async def test_f55_a_storm_of_stops_saves_all_at_the_same_time(make_agent, event
     for id in ids:
         await eventually(lambda id=id: agent.status(id), "CONNECTED")
         assert await agent.codes(id) == codes[id]
-
-
-async def test_s8_a_taken_port_keeps_no_session_down(agent, eventually):
-    await agent.create("a")
-    await agent.stop()
-    with socket.create_server(("127.0.0.1", 0)) as holder:
-        address = f"127.0.0.1:{holder.getsockname()[1]}"
-        agent.listen = address
-        await agent.start()
-        await eventually(lambda: agent.status("a"), "CONNECTED")
-        assert list((await agent.do("GET", "/readyz"))["not_listening"]) == [address]
-        doctor = [sys.executable, "-m", "agent", "doctor", "--json"]
-        done = await asyncio.to_thread(
-            subprocess.run,
-            [*doctor, "--state", str(agent.state), "--socket", str(agent.state / "api.sock")],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        named = {one["check"]: one for one in json.loads(done.stdout)["findings"]}
-        assert (named["port"]["level"], address in named["port"]["sentence"]) == ("wrong", True)
-
-    async def missing():
-        return (await agent.do("GET", "/readyz"))["not_listening"]
-
-    await eventually(missing, {})

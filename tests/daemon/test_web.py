@@ -7,7 +7,6 @@ import os
 import shutil
 import signal
 from collections.abc import AsyncIterator, Callable
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -216,23 +215,6 @@ async def test_a_browser_that_is_killed_comes_back_in_the_same_worker(agent, sta
     assert (await agent.show(ID))["account"] == ACCOUNT
 
 
-async def test_a_stopped_browser_does_not_outlive_its_killed_worker(agent, stand_in, eventually):
-    await pair(agent, stand_in, eventually)
-    worker = await agent.pid(ID)
-    browser = browser_of(worker)
-    assert browser is not None
-    tree = below(browser)
-    # Stopped, its processes do not see that the one above them is gone.
-    os.killpg(browser, signal.SIGSTOP)
-    os.kill(worker, signal.SIGKILL)
-    try:
-        await eventually(lambda: not any(alive(pid) for pid in tree))
-    finally:
-        for pid in filter(alive, tree):
-            os.kill(pid, signal.SIGKILL)
-    await eventually(lambda: agent.status(ID), "CONNECTED", within=30)
-
-
 async def test_a_page_that_hangs_is_repaired_without_a_scan(agent, stand_in, eventually):
     await pair(agent, stand_in, eventually)
     hung = stand_in.page(ID)
@@ -252,74 +234,6 @@ async def test_a_page_that_hangs_is_repaired_without_a_scan(agent, stand_in, eve
     assert len(stand_in.devices) == 1
 
 
-RARELY = SETTINGS.replace(
-    "interval = 1\ndeep = 2", "interval = 3600\ndeep = 3600\nproof_limit = 3600"
-)
-"""Only what asks for a probe by itself gets one."""
-
-
-@pytest.fixture
-async def rarely(make_agent: Callable[..., RunningAgent], cache: Path) -> RunningAgent:
-    one = make_agent(base=RARELY)
-    await one.start(env={"CACHE_PATH": str(cache)})
-    return one
-
-
-async def test_a_page_whose_socket_is_not_seen_is_probed_as_soon_as_it_is_paired(
-    rarely, stand_in, eventually
-):
-    settings = {"url": f"{stand_in.url}?name={ID}&unseen"}
-    await rarely.do("POST", "/api/instance", {"id": ID, "engine": "web", "settings": settings})
-    await eventually(lambda: rarely.status(ID), "QR_REQUIRED", within=30)
-    stand_in.scan(ACCOUNT, ID)
-    await eventually(lambda: rarely.status(ID), "CONNECTED")
-    assert (await rarely.show(ID))["health"]["verdict"] == "healthy"
-
-
-async def test_a_page_without_its_send_function_is_told_at_once_and_well_when_it_is_whole(
-    rarely, stand_in, eventually
-):
-    async def verdict() -> tuple[str, str]:
-        found = (await rarely.show(ID))["health"]
-        return found["verdict"], found["reason"]
-
-    stand_in.missing = "WAWebSendMsgChatAction"
-    await pair(rarely, stand_in, eventually)
-    await eventually(verdict, ("degraded", "page_incomplete"))
-    await eventually(lambda: stand_in.requests.count("/standin.js") >= 2, within=30)
-    await eventually(lambda: rarely.status(ID), "CONNECTED")
-    await eventually(verdict, ("degraded", "page_incomplete"))
-    stand_in.missing = ""
-    stand_in.page().tell("navigate", to=f"/?name={ID}")
-    await eventually(verdict, ("healthy", ""))
-
-
-async def test_a_page_that_lost_a_part_is_degraded_before_a_request_needs_it(
-    agent, stand_in, eventually
-):
-    settings = {"url": f"{stand_in.url}?name={ID}&missing=WAWebSendMsgChatAction"}
-    await agent.do("POST", "/api/instance", {"id": ID, "engine": "web", "settings": settings})
-    await eventually(lambda: agent.status(ID), "QR_REQUIRED", within=30)
-    stand_in.scan(ACCOUNT, ID)
-    await eventually(lambda: agent.status(ID), "CONNECTED")
-
-    async def health() -> tuple[str, str, str]:
-        found = (await agent.show(ID))["health"]
-        return found["verdict"], found["reason"], found["sentence"]
-
-    words = "its page lacks addAndSendMsgToChat: operations that need it will fail"
-    await eventually(health, ("degraded", "page_incomplete", words))
-    await agent.do(
-        "PATCH", f"/api/instance/{ID}", {"settings": {"url": f"{stand_in.url}?name={ID}"}}
-    )
-    await agent.do("POST", f"/api/instance/{ID}/restart")
-
-    async def is_whole() -> bool:
-        return (await health())[0] == "healthy"
-
-    await eventually(is_whole, within=60)
-
-
 async def test_a_logout_on_the_phone_retires_the_session_and_shows_a_new_code(
     agent, stand_in, eventually
 ):
@@ -334,30 +248,6 @@ async def test_a_logout_on_the_phone_retires_the_session_and_shows_a_new_code(
     assert any("removed this linked device" in sentence for _, sentence in await agent.story(ID))
     stand_in.scan(ACCOUNT, ID)
     await eventually(lambda: agent.status(ID), "CONNECTED")
-
-
-async def test_a_session_goes_to_another_program_and_comes_back_without_a_scan(
-    agent, stand_in, eventually, tmp_path
-):
-    await pair(agent, stand_in, eventually)
-    made = await agent.do("POST", f"/api/instance/{ID}/snapshots")
-    assert (made["state"], made["problem"]) == ("whole", "")
-    out = tmp_path / ".wwebjs_auth"
-    status, said = await cli(agent, "export", ID, out, "--to", "wwebjs")
-    assert (status, f"session-{ID} written" in said) == (0, True), said
-    assert (out / f"session-{ID}" / "Default" / "IndexedDB").is_dir()
-    status, said = await cli(agent, "export", ID, out, "--to", "wwebjs")
-    assert (status, "it exists" in said) == (4, True), said
-
-    await agent.do("DELETE", f"/api/instance/{ID}")
-    status, said = await cli(agent, "import", out, ID, "--from", "wwebjs")
-    assert status == 0, said
-    settings = {"settings": {"url": f"{stand_in.url}?name={ID}"}}
-    await agent.do("PATCH", f"/api/instance/{ID}", settings)
-    await agent.do("POST", f"/api/instance/{ID}/enable")
-    await eventually(lambda: agent.status(ID), "CONNECTED", within=30)
-    assert len(stand_in.devices) == 1
-    assert not [s for _, s in await agent.story(ID) if "→ QR_REQUIRED" in s][1:]
 
 
 async def test_a_missing_bundle_is_named_everywhere_and_found_when_it_is_there(
@@ -378,60 +268,3 @@ async def test_a_missing_bundle_is_named_everywhere_and_found_when_it_is_there(
     assert any("bundle" in sentence for _, sentence in await agent.story(ID))
     (cache / "away").rename(cache / "wa-js")
     await eventually(lambda: agent.status(ID), "QR_REQUIRED", within=60)
-
-
-async def test_a_page_that_loads_itself_again_is_a_finding_and_ends_with_its_cause(
-    agent, stand_in, eventually
-):
-    await pair(agent, stand_in, eventually)
-    stand_in.reload_every = 2.0
-    stand_in.page(ID).tell("navigate", to=f"/?name={ID}")
-    seen = set()
-
-    async def is_named() -> bool:
-        seen.add((await agent.show(ID))["reason"])
-        return "page_reloads" in seen
-
-    await eventually(is_named, within=90)
-    stand_in.reload_every = 0
-    await eventually(lambda: agent.status(ID), "CONNECTED", within=90)
-
-
-FRESH_WITHIN = 10.0
-"""Seconds from the verdict to the worker that replaces a sick one; a loaded machine gets more."""
-
-
-async def moments(agent: RunningAgent, kind: str, begins: str) -> list[float]:
-    found = (await agent.do("GET", f"/api/instance/{ID}/events?limit=500"))["events"]
-    return [
-        datetime.fromisoformat(one["time"]).timestamp()
-        for one in reversed(found)
-        if one["kind"] == kind and one["sentence"].startswith(begins)
-    ]
-
-
-async def test_a5_a_page_that_hangs_has_a_fresh_worker_within_seconds_of_its_verdict(
-    make_agent, cache, stand_in, eventually
-):
-    """The page shows itself connected and answers nothing; nothing is tried inside of it."""
-    agent = make_agent(base=SETTINGS.replace("watchdog = 8", "watchdog = 60"))
-    await agent.start(env={"CACHE_PATH": str(cache)})
-    await pair(agent, stand_in, eventually)
-    sick = await agent.pid(ID)
-    stand_in.page(ID).tell("hang", seconds=600)
-
-    async def judged():
-        return bool(await moments(agent, "verdict", "stuck"))
-
-    async def has_fresh_worker():
-        return await agent.pid(ID) not in (0, sick)
-
-    await eventually(judged, within=40)
-    await eventually(has_fresh_worker, within=3 * FRESH_WITHIN)
-    await eventually(lambda: agent.status(ID), "CONNECTED", within=40)
-    seconds = (await moments(agent, "repaired", "restart: done"))[0] - (
-        await moments(agent, "verdict", "stuck")
-    )[0]
-    print(f"a fresh worker {seconds:.1f} s after the verdict")
-    assert seconds <= FRESH_WITHIN
-    assert not await moments(agent, "repair", "reconnect")

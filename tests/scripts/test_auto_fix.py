@@ -6,7 +6,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,9 +17,7 @@ from aiohttp import web
 from tests.conftest import Eventually
 from tests.forked import fork_agent
 from tests.ports import free_port
-from tests.standin.whaticket.keys import FolderKeys, fresh
-from tests.standin.whaticket.server import PASSWORD as STAND_IN_PASSWORD
-from tests.standin.whaticket.server import USER, StandIn
+from tests.standin.whaticket.keys import fresh
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "auto-fix-sessions.sh"
 TOKEN, PASSWORD = "a-token-that-nobody-may-see", 'a "pass\\word" nobody may see'
@@ -279,26 +276,6 @@ async def test_a_round_renews_the_keys_of_failing_sessions_only(place: Place) ->
     assert (again.status, again.out) == (0, "nothing needs a repair\n")
 
 
-@pytest.mark.parametrize("shell", ["/bin/dash", "/bin/bash --posix", "busybox sh"])
-async def test_any_posix_shell_does_the_same(place: Place, tmp_path: Path, shell: str) -> None:
-    needs(shell.split(maxsplit=1)[0])
-    settings = {"SHELL_OF_TEST": shell}
-    if shell.startswith("busybox"):
-        tools = tmp_path / "busybox"
-        tools.mkdir()
-        install = await asyncio.create_subprocess_exec("busybox", "--install", "-s", str(tools))
-        assert await install.wait() == 0
-        settings = {"SHELL_OF_TEST": f"{tools}/sh", "PATH": str(tools)}
-    with place.log.open("a") as log:
-        log.write("2020-01-01 10:00:00 Session error:Error: Bad MAC\n" * 9)
-        now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-        log.write(f"{now} a line with a time\n" + block(PEER) * 5)
-    done = await place.run("7", **settings)
-    assert (done.status, done.err) == (0, "")
-    assert "5 crypto errors in 5 min" in done.out
-    assert not (place.root / "auth" / "7" / f"session-{PEER}.0.json").exists()
-
-
 async def test_a_dry_round_says_what_it_would_do_and_does_nothing(place: Place) -> None:
     place.errors(6)
     before = tree(place.root)
@@ -318,15 +295,6 @@ async def test_errors_of_two_rounds_add_up_and_few_are_none(place: Place) -> Non
     assert (await place.run("all")).out == "nothing needs a repair\n"
     place.errors(1)
     assert "5 crypto errors" in (await place.run("all")).out
-
-
-async def test_old_errors_and_errors_far_apart_do_not_count(place: Place) -> None:
-    now = time.time()
-    with place.log.open("a") as log:
-        for ago in (2000, 1990, 1980, 1970, 1960, 1950, 800, 600, 400, 200, 0):
-            at = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now - ago))
-            log.write(f"{at}.123Z ERROR: it begins\n{block(PEER)}")
-    assert (await place.run("all")).out == "nothing needs a repair\n"
 
 
 @pytest.mark.parametrize("how", ["renamed", "copied and cut"])
@@ -353,83 +321,7 @@ async def test_a_log_that_rotates_loses_no_error_and_tells_none_twice(
     assert "5 crypto errors" in (await place.run("all")).out
 
 
-async def test_a_flood_is_read_in_parts_and_its_keys_go_nowhere(place: Place) -> None:
-    dump = "Closing session: SessionEntry {\n  privKey: <Buffer 5e c2 e7 s3cr3t-k3y>\n}\n"
-    with place.log.open("a") as log:
-        log.write((dump + block(PEER)) * 20_000)
-        log.write("x" * 3_000_000 + "\0\n")
-    done = await place.run("all", "--debug", MAX_READ="6000000")
-    assert done.status == 0
-    assert "recovered" in done.out
-    assert "were not read: more came than MAX_READ" in done.err
-    told = done.out + done.err + "".join(tree(place.root / "logs").values())
-    assert "s3cr3t-k3y" not in told
-    memory = place.root / "logs" / "auto-fix-sessions" / "memory.json"
-    assert memory.stat().st_size < 4000
-
-
 # --- whose error it is ------------------------------------------------------------------------
-
-
-async def test_a_line_or_a_file_can_name_the_session(place: Place, tmp_path: Path) -> None:
-    place.add("9", PEER)  # now two sessions know the peer, and nothing tells them apart
-    place.errors(5)
-    lost = await place.run("all")
-    assert (lost.status, lost.out) == (1, ""), "an error without a repair is no success"
-    assert "5 errors name no session" in lost.err
-    assert "set LOG_SESSION" in lost.err
-    with place.log.open("a") as log:
-        log.write(f"whatsappId=9 {block(PEER)}" * 5)
-    done = await place.run("all", LOG_SESSION="whatsappId=")
-    assert [row.split()[0] for row in done.out.splitlines()] == ["ID", "9"]
-    logs = tmp_path / "per-session"
-    logs.mkdir()
-    for session in ("7", "9"):
-        (logs / f"{session}.log").write_text("begins\n")
-    await place.run("all", LOG_FILE=f"{logs}/{{id}}.log")
-    (logs / "7.log").write_text("begins\n" + block(PEER) * 5)
-    done = await place.run("all", LOG_FILE=f"{logs}/{{id}}.log")
-    assert [row.split()[0] for row in done.out.splitlines()] == ["ID", "7"]
-
-
-async def test_a_peer_known_by_two_names_loses_the_keys_of_both(place: Place) -> None:
-    folder = place.root / "auth" / "7"
-    names = (f"session-{LID}_1.0", f"session-{LID}_1.3", f"identity-key-{LID}_1.0")
-    for name in names:
-        (folder / f"{name}.json").write_text(fresh(name.split("-")[0]))
-    (folder / f"lid-mapping-{PEER}.json").write_text(f'"{LID}"')
-    (folder / f"lid-mapping-{LID}_reverse.json").write_text(f'"{PEER}"')
-    place.errors(5)
-    assert (await place.run("all")).status == 0
-    assert not [name for name in names if (folder / f"{name}.json").exists()]
-    assert (folder / f"lid-mapping-{PEER}.json").exists()
-    assert (folder / "creds.json").exists()
-
-
-PINO = (
-    '{"level":50,"time":%d,"key":{"remoteJid":"120363@g.us","participant":"%s@s.whatsapp.net"},'
-    '"err":{"type":"SessionError","message":"No session record"},'
-    '"msg":"failed to decrypt message"}\n'
-)
-PRETTY = (
-    "[%s] ERROR (77): failed to decrypt message\n    key: {\n"
-    '      "remoteJid": "%s@s.whatsapp.net",\n'
-    '      "fromMe": false\n    }\n    err: {\n      "type": "SessionError",\n'
-    '      "message": "No session record",\n      "stack":\n          SessionError: No session\n'
-    "              at SessionCipher.decrypt (file:///app/x.js:1:2)\n    }\n"
-)
-
-
-async def test_records_of_the_servers_logger_are_one_error_each(place: Place) -> None:
-    clock = time.strftime("%H:%M:%S.000", time.gmtime())
-    with place.log.open("a") as log:
-        for seconds in (-100, -70, -40):
-            log.write(PINO % ((time.time() + seconds) * 1000, PEER))
-        log.write(PRETTY % (clock, PEER))
-    assert (await place.run("all")).out == "nothing needs a repair\n"
-    with place.log.open("a") as log:
-        log.write(PINO % ((time.time() + 20) * 1000, PEER))
-    assert "7 " in (await place.run("all", "--dry-run")).out
 
 
 # --- the server -------------------------------------------------------------------------------
@@ -478,31 +370,6 @@ async def test_keys_of_a_session_that_the_server_still_runs_are_not_touched(plac
     assert tree(place.root / "auth") == before
 
 
-async def test_keys_that_are_written_again_are_noticed(place: Place) -> None:
-    place.errors(5)
-    name = place.root / "auth" / "7" / f"session-{PEER}.0.json"
-
-    async def write_again() -> None:
-        while name.exists():  # noqa: ASYNC110 - a file has no event
-            await asyncio.sleep(0.02)
-        name.write_text(fresh("session"))
-
-    writer = asyncio.create_task(write_again())
-    done = await place.run("all")
-    await writer
-    assert done.status == 1
-    assert "1 were written again, so something still runs this session" in done.out
-    assert place.server.acts == ["disconnect 7", "start-session 7"]
-
-
-async def test_a_refused_disconnect_of_a_session_that_is_down_is_no_failure(place: Place) -> None:
-    place.errors(5)
-    place.server.status["7"] = "DISCONNECTED"
-    place.server.refuses = {"disconnect": 400}
-    done = await place.run("7")
-    assert (done.status, "recovered" in done.out) == (0, True)
-
-
 async def test_a_session_that_a_person_disconnected_is_not_started(place: Place) -> None:
     place.errors(5)
     place.server.status["7"] = "DISCONNECTED"
@@ -512,43 +379,6 @@ async def test_a_session_that_a_person_disconnected_is_not_started(place: Place)
     assert (place.server.acts, place.server.status["7"]) == ([], "DISCONNECTED")
     assert (await place.run("7")).status == 0, "its id repairs it"
     assert place.server.status["7"] == "CONNECTED"
-
-
-async def test_a_session_that_does_not_come_back_has_its_result(place: Place) -> None:
-    place.errors(5)
-    place.server.comes_back_as = "qrcode"
-    done = await place.run("all")
-    assert (done.status, "needs a person: scan its code" in done.out) == (1, True)
-    place.errors(5)
-    place.server.status["7"] = "CONNECTED"
-    keys = place.root / "auth" / "7" / f"session-{PEER}.0.json"
-    keys.write_text(fresh("session"))
-    place.server.comes_back_as = "OPENING"
-    done = await place.run("all", WAIT="2")
-    assert (done.status, "it is OPENING after 2 s" in done.out) == (1, True)
-    shown = (await place.run("--stats")).out
-    assert "ended needing a person       1" in shown
-    assert "failed                       2" in shown
-
-
-async def test_backups_are_kept_for_a_week(place: Place) -> None:
-    place.errors(5)
-    await place.run("all")
-    (backup,) = (place.removed / "7").iterdir()
-    manifest = json.loads((backup / "manifest.json").read_text())
-    for days, kept in ((6, True), (9, False)):
-        manifest["wall"] = time.time() - days * 86400
-        (backup / "manifest.json").write_text(json.dumps(manifest))
-        await place.run("all")
-        assert backup.exists() is kept
-
-
-async def test_a_server_that_is_away_is_gone_on_with_when_it_is_back(place: Place) -> None:
-    place.errors(5)
-    done = await place.run("all", BACKEND_URL="http://127.0.0.1:9")
-    assert (done.status, "connection refused" in done.out.lower()) == (5, True)
-    done = await place.run("all")
-    assert (done.status, "5 crypto errors in 5 min recovered" in words(done.out)) == (0, True)
 
 
 async def test_a_reset_gives_the_pairing_up_and_keeps_the_folder(place: Place) -> None:
@@ -565,188 +395,7 @@ async def test_a_reset_gives_the_pairing_up_and_keeps_the_folder(place: Place) -
     assert "success rate                 100%" in shown
 
 
-async def test_the_stand_in_reads_its_messages_again(
-    place: Place, tmp_path: Path, eventually: Eventually
-) -> None:
-    """A server with memory of its own, its own wording, and a login."""
-    async with StandIn.opened(tmp_path / "desk") as desk:
-        assert isinstance(desk.keys, FolderKeys)
-        session = desk.add("7")
-        await session.pair("551100000007", [PEER, OTHER], {})
-        session.start()
-        await eventually(lambda: session.row()["status"], "CONNECTED")
-        settings = {
-            "BACKEND_URL": desk.url,
-            "BACKEND_TOKEN": "",
-            "BACKEND_USER": USER,
-            "BACKEND_PASSWORD": STAND_IN_PASSWORD,
-            "LOG_FILE": str(desk.log.path),
-            "SESSIONS_DIR": f"{desk.keys.root}/{{id}}",
-            "WAIT": "20",
-        }
-        await place.run("all", **settings)
-        before = tree(desk.keys.folder("7"))
-        await session.damage(PEER)
-        for _ in range(5):
-            assert not session.receive(PEER)
-        done = await place.run("all", **settings)
-        assert (done.status, done.err) == (0, "")
-        assert "5 crypto errors in 5 min" in done.out
-        assert session.receive(PEER), "it is readable again"
-        assert session.logouts == 0
-        after = tree(desk.keys.folder("7"))
-        changed = {name for name in before | after if before.get(name) != after.get(name)}
-        assert changed
-        assert all(PEER in name for name in changed)
-
-
 # --- nothing is left down, and nothing is called recovered that is not ------------------------
-
-
-async def test_a_session_whose_start_is_refused_is_brought_up_by_a_later_round(
-    place: Place,
-) -> None:
-    place.errors(5)
-    place.server.refuses = {"start-session": 500}
-    done = await place.run("all")
-    assert (done.status, "cannot start 7: 500 no" in done.out) == (1, True)
-    assert place.server.acts == ["disconnect 7", "start-session 7", "start-session 7"]
-    assert place.server.status["7"] == "DISCONNECTED"
-    still = await place.run("all")
-    assert (still.status, "its last round was interrupted" in still.out) == (1, True)
-    dry = await place.run("all", "--dry-run")
-    assert "would do: start-session, wait" in dry.out
-    place.server.refuses = {}
-    place.server.asked.clear()
-    done = await place.run("all")
-    assert (done.status, "its last round was interrupted recovered" in words(done.out)) == (0, True)
-    assert place.server.acts == ["start-session 7"]
-    assert place.server.status["7"] == "CONNECTED"
-    assert (await place.run("all")).out == "nothing needs a repair\n"
-
-
-async def test_a_session_that_does_not_connect_in_time_is_not_forgotten(place: Place) -> None:
-    place.errors(5)
-    place.server.comes_back_as = "OPENING"
-    done = await place.run("all", WAIT="1")
-    assert (done.status, "it is OPENING after 1 s" in done.out) == (1, True)
-    place.server.status["7"], place.server.comes_back_as = "DISCONNECTED", "CONNECTED"
-    place.server.asked.clear()
-    done = await place.run("all")
-    assert (done.status, place.server.acts) == (0, ["start-session 7"])
-    assert place.server.status["7"] == "CONNECTED"
-
-
-async def test_a_damaged_memory_stops_the_round(place: Place) -> None:
-    memory = place.root / "logs" / "auto-fix-sessions" / "memory.json"
-    memory.write_text(memory.read_text()[:-20])
-    done = await place.run("all")
-    assert (done.status, "memory.json: it is damaged" in done.err) == (78, True)
-
-
-NO_PEER = "Session error:Error: Bad MAC Error: Bad MAC\n    at Object.verifyMAC (x.js)\n\n"
-BROKEN = {
-    f"session-{PEER}.0": "",
-    f"session-{OTHER}.12": '{"_sessions": {"x": {}}, "version": "v1"}',
-    f"sender-key-120363@g.us--{OTHER}--0": '{"type": "Buffer", "data": "WzE="}',
-    "pre-key-2": '{"private": {"type": "Buf',
-    f"sender-key-memory-{OTHER}@g.us": "[]",
-}
-
-
-async def test_where_no_peer_is_named_the_damaged_records_are_found_by_reading(
-    place: Place,
-) -> None:
-    shutil.rmtree(place.root / "auth" / "8")
-    place.server.status.pop("8")
-    folder = place.root / "auth" / "7"
-    for name, text in BROKEN.items():
-        (folder / f"{name}.json").write_text(text)
-    before = tree(folder)
-    with place.log.open("a") as log:
-        log.write(NO_PEER * 5)
-    done = await place.run("all")
-    assert (done.status, "recovered" in done.out) == (0, True), done.out + done.err
-    gone = before.keys() - tree(folder).keys()
-    assert gone == {f"{name}.json" for name in BROKEN}
-    (backup,) = (place.removed / "7").iterdir()
-    assert tree(backup / "files") == {name: before[name] for name in gone}
-
-
-async def test_a_damaged_own_group_key_is_removed_with_its_memory(place: Place) -> None:
-    shutil.rmtree(place.root / "auth" / "8")
-    folder = place.root / "auth" / "7"
-    (folder / "sender-key-120363@g.us--5511000000000--3.json").write_text("{")
-    (folder / "sender-key-memory-120363@g.us.json").write_text(fresh("memory"))
-    before = tree(folder)
-    with place.log.open("a") as log:
-        log.write("No SenderKeyRecord found for decryption\n\n" * 5)
-    assert (await place.run("all")).status == 0
-    assert before.keys() - tree(folder).keys() == {
-        "sender-key-120363@g.us--5511000000000--3.json",
-        "sender-key-memory-120363@g.us.json",
-    }
-
-
-async def test_without_a_record_to_remove_nothing_is_interrupted_nor_called_recovered(
-    place: Place,
-) -> None:
-    shutil.rmtree(place.root / "auth" / "8")
-    before = tree(place.root / "auth")
-    with place.log.open("a") as log:
-        log.write(NO_PEER * 5)
-    done = await place.run("all")
-    assert done.status == 1
-    assert "no peer is named, and no stored record is damaged" in done.out
-    assert place.server.acts == []
-    assert tree(place.root / "auth") == before
-    shown = (await place.run("--stats")).out
-    assert "repaired                     0" in shown
-    assert "success rate                 0%" in shown
-    dry = await place.run("all", "--dry-run")
-    assert "would do: nothing: no record to remove" in dry.out
-
-
-async def test_a_folder_of_sessions_that_holds_none_is_an_error(place: Place) -> None:
-    place.errors(5)
-    (place.root / "empty").mkdir()
-    done = await place.run("all", SESSIONS_DIR=str(place.root / "empty"))
-    assert (done.status, "cannot use SESSIONS_DIR: no session's folder" in done.err) == (78, True)
-    done = await place.run("all", SESSIONS_DIR=str(place.root / "auth" / "{id}" / "more"))
-    assert (done.status, "cannot use SESSIONS_DIR: " in done.err) == (78, True)
-    assert place.server.acts == []
-
-
-async def test_an_unknown_session_is_not_found(place: Place) -> None:
-    done = await place.run("99")
-    assert (done.status, "cannot find session 99" in done.err) == (3, True)
-    place.server.lists = True
-    assert (await place.run("99", "--dry-run")).status == 3
-
-
-async def test_the_only_session_that_reconnects_gets_errors_that_name_none(place: Place) -> None:
-    place.server.lists = True
-    session = place.root / "auth" / "8" / "session-5511777777777.0.json"
-    session.write_text("")
-    with place.log.open("a") as log:
-        now = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime())
-        log.write(f"{now} Socket  8 Connection Update close Connection was lost\n")
-        log.write(NO_PEER * 5)
-    done = await place.run("all")
-    assert (done.status, words(done.out).startswith("ID WHY RESULT 8 5 ")) == (0, True), done
-    assert not session.exists()
-
-
-async def test_a_log_in_another_zone_is_read_by_when_it_was_written(place: Place) -> None:
-    """A server's container has a zone of its own: its errors are neither old nor to come."""
-    ago = time.time() - 3 * 3600
-    with place.log.open("a") as log:
-        log.write(time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(ago)) + " a line\n")
-        log.write(block(PEER) * 5)
-    assert "5 crypto errors" in (await place.run("all", "--dry-run")).out
-    for zone, count in (("-03:00", True), ("utc", False)):
-        done = await place.run("all", "--dry-run", LOG_ZONE=zone)
-        assert ("5 crypto errors" in done.out) is count
 
 
 # --- Redis ------------------------------------------------------------------------------------
@@ -811,34 +460,6 @@ async def test_the_keys_in_redis_are_dumped_before_they_go(
     back = await place.run("7", "--put-back", backup.name, **settings)
     assert (back.status, f"{backup.name} is put back" in back.out) == (0, True)
     assert {key: redis("GET", key.decode()) for key in redis("KEYS", "*").split()} == everything
-
-
-@pytest.mark.parametrize("redis", [""], indirect=True)
-@pytest.mark.parametrize("who", ["", ":@"])
-async def test_a_redis_without_a_password_is_asked_without_one(
-    place: Place, redis: Callable[..., bytes], who: str
-) -> None:
-    """The seed's own value: an empty password is none."""
-    url = redis.url.replace(":@", who)  # type: ignore[attr-defined]
-    shutil.rmtree(place.root / "auth")
-    redis("SET", "sessions:7:creds", '{"me":{"id":"5511000000000:3@s.whatsapp.net"}}')
-    redis("SET", f"sessions:7:session-{PEER}.0", "{")
-    place.errors(5)
-    done = await place.run("all", REDIS_URL=url, SESSIONS_DIR="")
-    assert (done.status, "recovered" in done.out) == (0, True), done
-    assert redis("KEYS", "*").split() == [b"sessions:7:creds"]
-
-
-async def test_a_redis_that_refuses_us_is_an_error_before_anything_is_done(
-    place: Place, redis: Callable[..., bytes]
-) -> None:
-    place.errors(5)
-    url = redis.url  # type: ignore[attr-defined]
-    for wrong in (url.replace(":r3dis-s3cret@", ""), url.replace("s3cret", "wr0ng")):
-        done = await place.run("all", REDIS_URL=wrong)
-        assert (done.status, "refuses the password, or asks for one" in done.err) == (5, True)
-        assert "wr0ng" not in done.err
-    assert place.server.acts == []
 
 
 # --- secrets, kills, two at once --------------------------------------------------------------
@@ -927,21 +548,6 @@ async def test_two_rounds_never_run_at_once(place: Place) -> None:
     assert (await place.run("all")).status == 0, "a killed one leaves no lock"
 
 
-async def test_a_round_that_is_told_to_stop_starts_its_session_again(place: Place) -> None:
-    place.add("6", "5511666666666")
-
-    async def stop(word: str) -> None:
-        if word == "disconnect":
-            process.send_signal(signal.SIGTERM)
-
-    place.server.before = stop
-    place.errors(5)
-    place.errors(5, "5511666666666")
-    process = await place.begin("all")
-    await process.communicate()
-    assert place.server.acts == ["disconnect 6", "start-session 6"]
-
-
 async def test_q1_a_kill_between_removing_and_starting_leaves_no_session_down(
     place: Place,
 ) -> None:
@@ -985,67 +591,10 @@ async def test_q2_a_removal_that_was_put_back_is_refused_and_nothing_is_touched(
     assert place.server.acts == asked, "the session stayed connected"
 
 
-async def test_q2_a_removal_that_is_no_longer_whole_moves_no_live_pairing_away(
-    place: Place,
-) -> None:
-    place.server.comes_back_as = "qrcode"
-    assert (await place.run("7", "--reset")).status == 0
-    (removal,) = (place.removed / "7").iterdir()
-    place.server.comes_back_as = "CONNECTED"
-    (place.add("7", OTHER) / "creds.json").write_text('{"me":{"id":"55:4@s"}}')  # paired again
-    before, asked = tree(place.root / "auth"), list(place.server.acts)
-    damaged = removal / "files" / "creds.json"
-    damaged.write_text(damaged.read_text() + " ")
-    refused = await place.run("7", "--put-back", removal.name)
-    assert refused.status == 1
-    assert f"cannot put back {damaged}: it is missing or has changed" in refused.out
-    assert (tree(place.root / "auth"), place.server.acts) == (before, asked)
-
-
-@pytest.mark.parametrize("moved", [1, 3])
-async def test_q2_a_put_back_that_was_killed_between_two_files_is_done_by_the_next_round(
-    place: Place, moved: int
-) -> None:
-    """The round is killed while it moves single files: some are back, some are kept."""
-    before = tree(place.root / "auth" / "7")
-    place.server.comes_back_as = "qrcode"
-    assert (await place.run("7", "--reset")).status == 0
-    (removal,) = (place.removed / "7").iterdir()
-    place.server.status["7"], place.server.comes_back_as = "DISCONNECTED", "CONNECTED"
-    folder = place.root / "auth" / "7"
-    folder.mkdir()
-    for file in sorted((removal / "files").iterdir())[:moved]:
-        file.rename(folder / file.name)
-    memory = place.root / "logs" / "auto-fix-sessions" / "memory.json"
-    left = json.loads(memory.read_text())
-    left["down"] = {"7": {"since": time.time(), "why": "put back", "put_back": removal.name}}
-    memory.write_text(json.dumps(left))
-    done = await place.run("all")
-    assert done.status == 0, done.out + done.err
-    assert tree(folder) == before
-    assert place.server.status["7"] == "CONNECTED"
-
-
-@pytest.mark.parametrize("lists", [True, False])
-async def test_q3_a_token_that_is_wrong_is_no_system_without_errors(
-    place: Place, lists: bool
-) -> None:
-    place.server.lists = lists
-    done = await place.run("all", BACKEND_TOKEN="wrong")
-    assert (done.status, done.out) == (4, "")
-    assert "the key is refused" in done.err
-
-
 async def test_q3_a_server_that_is_away_is_no_system_without_errors(place: Place) -> None:
     done = await place.run("all", BACKEND_URL="http://127.0.0.1:9")
     assert (done.status, done.out) == (5, "")
     assert "connection refused" in done.err.lower()
-
-
-async def test_q3_a_server_that_keeps_only_its_list_from_us_is_well(place: Place) -> None:
-    place.server.refuses = {"list": 403}
-    done = await place.run("all")
-    assert (done.status, done.out, done.err) == (0, "nothing needs a repair\n", "")
 
 
 # --- how it is used ---------------------------------------------------------------------------
@@ -1114,37 +663,6 @@ def test_without_a_python_that_is_new_enough_it_says_so(tmp_path: Path) -> None:
         check=False,
     )
     assert (done.returncode, "cannot find a Python" in done.stderr) == (78, True)
-
-
-async def test_a_bare_copy_of_the_agent_folder_and_any_python_are_enough(
-    place: Place, tmp_path: Path, redis: Callable[..., bytes]
-) -> None:
-    """No installed package is seen (-S), and none of the project's other folders."""
-    bare = tmp_path / "bare"
-    shutil.copytree(SCRIPT.parents[1] / "agent", bare / "agent")
-    (bare / "scripts").mkdir()
-    shutil.copy(SCRIPT, bare / "scripts")
-    python = bare / "python"
-    base = Path(sys.base_prefix) / "bin" / f"python3.{sys.version_info.minor}"
-    python.write_text(f'#!/bin/sh\nexec {base} -S "$@"\n')
-    python.chmod(0o755)
-    redis("-x", "SET", f"sessions:7:session-{PEER}.0", told=fresh("session").encode())
-    place.errors(5)
-    process = await asyncio.create_subprocess_exec(
-        str(bare / "scripts" / SCRIPT.name),
-        "all",
-        cwd=tmp_path,
-        env={"PATH": os.environ["PATH"], "PYTHON": str(python), **place.settings}
-        | {"REDIS_URL": redis.url},  # type: ignore[attr-defined]
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    async with asyncio.timeout(60):
-        out, err = await process.communicate()
-    assert (process.returncode, err) == (0, b"")
-    assert b"recovered" in out
-    assert redis("KEYS", "*") == b"\n"
-    assert not (place.root / "auth" / "7" / f"session-{PEER}.0.json").exists()
 
 
 async def test_where_an_agent_runs_it_is_asked_instead(place: Place, tmp_path: Path) -> None:

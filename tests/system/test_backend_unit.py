@@ -4,7 +4,6 @@ import json
 import re
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -77,51 +76,6 @@ def configure(bed: Bed, text: str) -> None:
     bed.run("systemctl", "reset-failed")
     bed.run("systemctl", "restart", "wa-agent.socket", AGENT)
     Fleet(bed, ()).until_it_answers()
-
-
-def test_a_backend_lives_in_its_unit_through_all_that_may_happen(bed: Bed, evo: Evo, capsys: Any):
-    evo.until_all_connected()
-    run, pid = evo.run(), evo.show("MainPID")
-    assert bed.run("stat", "-c", "%U:%G", f"/proc/{pid}").strip() == "wa-worker:wa"
-    assert evo.show("Slice") == "wa-instances.slice" and evo.show("NRestarts") == "0"
-    shown = bed.run("stat", "-c", "%U:%G %a", "/run/wa-backend/evo/link.sock").strip()
-    assert shown == "wa-worker:wa 660"
-    key = json.loads(bed.run("cat", "/var/lib/wa-agent/backends/evo/backend.json"))
-    assert key["settings"]["key"] not in bed.journal("-u", UNIT)
-    mode = bed.run("stat", "-c", "%U:%G %a", "/var/lib/wa-agent/backends/evo/backend.json").strip()
-    assert mode == "wa-agent:wa 640"
-
-    # An agent that is killed, or restarted, leaves it alone and finds it again.
-    for how in (("kill", "-9", bed.show(AGENT, "MainPID")), ("systemctl", "restart", AGENT)):
-        before = bed.show(AGENT, "MainPID")
-        bed.run(*how)
-        bed.until(lambda before=before: bed.show(AGENT, "MainPID") not in ("0", before))
-        evo.until_all_connected()
-        assert evo.run() == run
-
-    # Killed, it is back and holds all of them, by its file alone.
-    begun = time.monotonic()
-    bed.run("systemctl", "kill", "--signal=KILL", "--kill-whom=main", UNIT)
-    bed.until(lambda: evo.run() not in ("", run))
-    evo.until_all_connected()
-    with capsys.disabled():
-        print(f"\nkilled backend worker: all connected again in {time.monotonic() - begun:.1f} s")
-    assert bed.show(AGENT, "MainPID") != "0"
-
-    # Frozen, it is killed by its watchdog, and back.
-    run = evo.run()
-    bed.run("kill", "-STOP", evo.show("MainPID"))
-    bed.until(lambda: evo.run() not in ("", run), within=40)
-    evo.until_all_connected()
-    assert "Watchdog timeout" in bed.journal_of(run)
-
-    # With the agent it ends in order, and with it it comes back.
-    run = evo.run()
-    bed.run("systemctl", "stop", AGENT, within=120)
-    assert (evo.show("ActiveState"), evo.show("Result")) == ("inactive", "success")
-    assert "closed in order" in bed.journal_of(run)
-    bed.run("systemctl", "start", AGENT)
-    evo.until_all_connected()
 
 
 # What a backend's worker can reach from inside its unit, tried by the unit itself.

@@ -10,7 +10,7 @@ import pytest
 from tests.standin.baileys.run import WhatsApp
 from tests.system.bed import Bed
 from tests.system.fleet import AGENT, Fleet
-from tests.system.test_baileys_worker import MISBEHAVE, bring_packages, misbehave_by, whatsapp
+from tests.system.test_baileys_worker import bring_packages, whatsapp
 
 __all__ = ["whatsapp"]
 
@@ -103,32 +103,3 @@ def test_two_sessions_share_a_worker_that_sees_nothing_else_of_the_machine(
     bed.run("systemctl", "restart", AGENT)
     fleet.until_connected(within=60)
     assert (logins(whatsapp), bed.show(PACK, "InvocationID")) == (before, run)
-
-
-@pytest.mark.timeout(280)
-def test_a_node_that_leaks_is_ended_and_its_sessions_come_back(
-    fleet: Fleet, whatsapp: WhatsApp
-) -> None:
-    bed, folder = fleet.bed, "/opt/wa-misbehave-pack"
-    bed.write(f"{folder}/misbehave.mjs", MISBEHAVE.read_text())
-    line = f'exec node --import {folder}/misbehave.mjs "$@"'
-    bed.write(f"{folder}/node", f"#!/bin/sh\nMISBEHAVE={RUN}/misbehave {line}\n")
-    bed.run("chmod", "-R", "a+rX", folder)
-    bed.run("chmod", "a+x", f"{folder}/node")
-    drop_in = f"/etc/systemd/system/{PACK}.d/node.conf"
-    bed.write(drop_in, f"[Service]\nEnvironment=WA_NODE={folder}/node\n")
-    try:
-        before = logins(whatsapp)
-        bed.run("systemctl", "daemon-reload")
-        bed.run("systemctl", "restart", PACK)
-        back(fleet, whatsapp, before)
-        before = logins(whatsapp)
-        misbehave_by(bed.path(f"{RUN}/misbehave"), "leak")
-        words = "MiB, and 384 MiB is its limit"
-        bed.until(lambda: words in bed.journal("-u", PACK))
-        back(fleet, whatsapp, before)
-        for id in IDS:
-            assert words in bed.run("wa-agent", "events", id, "-n", "1000")
-    finally:
-        bed.path(drop_in).unlink()
-        bed.run("systemctl", "daemon-reload")

@@ -58,14 +58,6 @@ def bring_packages(machine: Bed) -> None:
     machine.run("chmod", "-R", "u=rwX,g=rX,o=", inside)
 
 
-def misbehave_by(control: Path, way: str) -> None:
-    """Readable at once: Node looks for it all the time, and takes it away."""
-    new = control.with_name(f"{control.name}.new")
-    new.write_text(way)
-    new.chmod(0o644)
-    new.rename(control)
-
-
 def worker_of(fleet: Fleet) -> int:
     return fleet.bed.outside_pid(fleet.pid(ID))
 
@@ -144,50 +136,6 @@ def misbehave(fleet: Fleet) -> Iterator[Path]:
     yield bed.path(control)
     bed.path(drop_in).unlink()
     bed.run("systemctl", "daemon-reload")
-
-
-@pytest.mark.timeout(280)
-@pytest.mark.parametrize(
-    ("way", "words"),
-    [
-        ("garbage", "it sent 3 lines that are no JSON objects"),
-        ("flood", "it sent more than 50000 lines within 10 s"),
-        ("hang", "its loop did not answer within"),
-    ],
-)
-def test_a_node_that_misbehaves_is_told_apart_and_cured(
-    fleet: Fleet, whatsapp: WhatsApp, misbehave: Path, way: str, words: str
-) -> None:
-    bed, logins = fleet.bed, whatsapp.device(ACCOUNT)["logins"]
-    misbehave_by(misbehave, way)
-    unit = ("journalctl", "-o", "cat", "-u", fleet.unit(ID))
-    bed.until(lambda: words in bed.run(*unit), within=90)
-    bed.until(lambda: whatsapp.device(ACCOUNT)["logins"] > logins, within=60)
-    fleet.until_connected(within=60)
-
-
-@pytest.mark.timeout(280)
-def test_a_node_that_leaks_is_ended_by_the_memory_rule(
-    fleet: Fleet, whatsapp: WhatsApp, misbehave: Path
-) -> None:
-    bed, file = fleet.bed, "/etc/wa-agent/agent.toml"
-    before, logins = bed.run("cat", file), whatsapp.device(ACCOUNT)["logins"]
-    bed.write(file, f"{before}\n[memory]\ninterval = 1\ninstance = {200 << 20}\n")
-    try:
-        bed.run("systemctl", "reload", AGENT)
-        misbehave_by(misbehave, "leak")
-        bed.until(lambda: whatsapp.device(ACCOUNT)["logins"] > logins, within=90)
-        assert "memory critical" in bed.run("wa-agent", "events", ID, "-n", "1000")
-        fleet.until_connected(within=60)
-        assert fleet.cli("send", ID, PEER, "cured")["outcome"] == "sent"
-    finally:
-        bed.write(file, before)
-        bed.run("systemctl", "reload", AGENT)
-
-
-def test_the_doctor_says_that_the_engine_can_run(fleet: Fleet) -> None:
-    done = fleet.bed.try_run("wa-agent", "doctor", "--json")
-    assert '"the baileys engine can run"' in done.stdout, done.stdout
 
 
 @pytest.mark.timeout(280)

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from tests.system.bed import CHECKOUT, Bed
+from tests.system.bed import Bed
 from tests.system.conftest import PYTHON
 from tests.system.fleet import AGENT, Fleet, traffic
 
@@ -54,63 +54,6 @@ def test_f55_at_power_off_all_workers_have_closed_before_the_agent_is_stopped(
     for id in IDS:
         assert when(fleet.unit(id), "closed in order") < agent_stops, id
         assert when(fleet.unit(id), "Stopped ") < agent_stops, id
-
-
-def test_f02_a_killed_worker_comes_back_connected(bed: Bed, fleet: Fleet):
-    runs = fleet.runs()
-    begun = time.monotonic()
-    bed.run("kill", "-9", str(fleet.pid("s1")))
-    bed.until(lambda: fleet.runs()["s1"] not in ("", runs["s1"]))
-    fleet.until_connected()
-    print(f"\nkilled worker connected again, as seen by polling: {time.monotonic() - begun:.2f} s")
-    others = {id: run for id, run in fleet.runs().items() if id != "s1"}
-    assert others == {id: run for id, run in runs.items() if id != "s1"}
-
-
-@pytest.fixture
-def watchdog(bed: Bed, fleet: Fleet) -> Iterator[None]:
-    """That of s2 has 5 s, not the 20 s of the shipped unit."""
-    unit = fleet.unit("s2")
-    drop_in = f"/etc/systemd/system/{unit}.d"
-    assert bed.show(unit, "WatchdogUSec") == "20s"
-    bed.write(f"{drop_in}/watchdog.conf", "[Service]\nWatchdogSec=5\n")
-    bed.run("systemctl", "daemon-reload")
-    bed.run("systemctl", "restart", unit)
-    fleet.until_connected()
-    yield
-    bed.run("rm", "-r", drop_in)
-    bed.run("systemctl", "daemon-reload")
-    bed.run("systemctl", "restart", unit)
-
-
-@pytest.mark.usefixtures("watchdog")
-def test_f05_a_frozen_worker_is_killed_by_its_watchdog_and_comes_back(bed: Bed, fleet: Fleet):
-    run, ended = fleet.runs()["s2"], fleet.restarts("s2", "watchdog")
-    bed.run("kill", "-STOP", str(fleet.pid("s2")))
-    bed.until(lambda: fleet.runs()["s2"] not in ("", run), within=30)
-    fleet.until_connected()
-    assert "Watchdog timeout" in bed.journal_of(run)
-    bed.until(lambda: fleet.restarts("s2", "watchdog") == ended + 1)
-
-
-@pytest.mark.usefixtures("watchdog")
-def test_f07_a_hanging_engine_ends_in_its_watchdog_with_a_stack(bed: Bed, fleet: Fleet):
-    run, ended = fleet.runs()["s2"], fleet.restarts("s2", "watchdog")
-    fleet.cli("sandbox", "fault", "s2", "hang")
-    bed.until(lambda: fleet.runs()["s2"] not in ("", run), within=40)
-    fleet.until_connected()
-    last_words = bed.journal_of(run)
-    assert "Fatal Python error: Aborted" in last_words
-    stack = last_words.partition("Current thread")[2]
-    assert "/agent/worker/life.py" in stack, last_words
-    bed.until(lambda: fleet.restarts("s2", "watchdog") == ended + 1)
-
-
-def test_a_killed_control_group_comes_back(bed: Bed, fleet: Fleet):
-    run = fleet.runs()["s3"]
-    bed.kill_all(fleet.unit("s3"))
-    bed.until(lambda: fleet.runs()["s3"] not in ("", run))
-    fleet.until_connected()
 
 
 @pytest.mark.parametrize("how", ["killed", "restarted"])
@@ -212,33 +155,6 @@ def test_a_session_stopped_by_systemctl_runs_again_after_a_boot(bed: Bed, fleet:
     fleet.until_connected()
 
 
-def test_an_operators_restart_is_not_taken_for_a_stop(bed: Bed, fleet: Fleet):
-    run = fleet.runs()["s4"]
-    bed.run("systemctl", "restart", fleet.unit("s4"))
-    fleet.until_connected()
-    assert fleet.runs()["s4"] != run
-    assert fleet.list()["s4"]["override"] == "none"
-
-
-def test_f88_a_missing_credential_is_said_in_words_and_cured_by_its_file(bed: Bed, fleet: Fleet):
-    drop_in = f"/etc/systemd/system/{fleet.unit('s1')}.d/credential.conf"
-    missing = "/etc/wa-agent/token"
-    bed.write(drop_in, f"[Service]\nLoadCredential=token:{missing}\n")
-    bed.run("systemctl", "daemon-reload")
-    accounts = fleet.accounts()
-    try:
-        bed.run("wa-agent", "restart", "s1")
-        words = "exit status 243: a credential of its unit cannot be read"
-        bed.until(lambda: words in bed.journal("-u", AGENT, "-o", "cat"))
-        bed.write(missing, "secret\n", 0o600)
-        bed.run("wa-agent", "start", "s1")
-        fleet.until_connected()
-        assert fleet.accounts() == accounts
-    finally:
-        bed.path(drop_in).unlink()
-        bed.run("systemctl", "daemon-reload")
-
-
 def test_f29_a_masked_worker_is_left_alone(bed: Bed, fleet: Fleet):
     unit = fleet.unit("s5")
     bed.run("systemctl", "mask", "--now", "--runtime", unit)
@@ -296,47 +212,6 @@ def test_f23_a_missing_polkit_is_said_in_plain_words(bed: Bed, fleet: Fleet, wit
     bed.until(said, within=30)
     findings = json.loads(bed.try_run("wa-agent", "doctor", "--json").stdout)["findings"]
     assert ("polkit", "wrong") in [(one["check"], one["level"]) for one in findings]
-
-
-def test_f27_a_killed_journal_costs_nothing(bed: Bed, fleet: Fleet):
-    runs = fleet.runs()
-    bed.run("systemctl", "kill", "--signal=KILL", "--kill-whom=main", "systemd-journald.service")
-    fleet.cli("restart", "s1")
-    bed.until(lambda: fleet.runs()["s1"] not in ("", runs["s1"]))
-    fleet.until_connected()
-    assert fleet.runs()["s2"] == runs["s2"]
-
-
-def test_f18_a_second_agent_refuses(bed: Bed, fleet: Fleet):
-    done = bed.try_run("wa-agent", "run", user="wa-agent")
-    assert done.returncode == 75, done.stderr
-    assert "Traceback" not in done.stderr
-
-
-def test_f20_a_reload_with_a_bad_file_keeps_the_old_settings(bed: Bed, fleet: Fleet):
-    runs, agent = fleet.runs(), bed.show(AGENT, "MainPID")
-    good = bed.run("cat", "/etc/wa-agent/agent.toml")
-    try:
-        bed.write("/etc/wa-agent/agent.toml", "[start]\nstager = 1\n")
-        bed.run("systemctl", "reload", AGENT)
-        bed.until(lambda: "stager" in bed.journal("-u", AGENT, "-n", "20"))
-        assert bed.show(AGENT, "MainPID") == agent
-    finally:
-        bed.write("/etc/wa-agent/agent.toml", good)
-    bed.run("systemctl", "reload", AGENT)
-    assert fleet.runs() == runs
-
-
-def test_an_upgrade_restarts_the_agent_alone(bed: Bed, fleet: Fleet):
-    runs, agent = fleet.runs(), bed.show(AGENT, "MainPID")
-    with traffic(bed, upgrade=True) as seen:
-        bed.run(CHECKOUT / "scripts/install", within=300)
-    fleet.until_connected()
-    assert seen.unanswered == []
-    assert bed.show(AGENT, "MainPID") != agent
-    assert fleet.runs() == runs
-    releases = bed.run("ls", "/opt/wa-agent/releases").split()
-    assert len(releases) <= 2
 
 
 @pytest.mark.parametrize("moment", [0.0, 0.35, 0.8])

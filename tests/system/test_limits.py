@@ -63,55 +63,12 @@ def test_the_limits_of_one_unit_are_set_and_taken_away(bed: Bed):
 
 
 @pytest.mark.usefixtures("good")
-def test_a_line_that_breaks_the_protocol_changes_no_limit(bed: Bed):
-    before = shown(bed), bed.run("ls", "-A", KEPT)
-    lines = [
-        "good 1 1 1\n",
-        "good 100 100M 99\n",
-        "x\n[Service]\nExecStart=+/bin/sh - - -\n",
-        "good - 104857600 99 Description=x\n",
-        "good@good - 104857600 -\n",
-        "..\\x2fgood - 104857600 -\n",
-        "systemd-logind.service - 104857600 -\n",
-        "a" * 5000,
-        "good - \u0661\u0660\u0664\u0668\u0665\u0667\u0666\u0660\u0660 -\n",
-        "good - 104857600",
-    ]
-    assert set(talk(bed, *lines)) <= {"refused\n", "ConnectionResetError", "BrokenPipeError"}
-    assert (shown(bed), bed.run("ls", "-A", KEPT)) == before
-    assert talk(bed, f"good - {150 * MIB} -\n") == ["ok\n"], "it answers the next one"
-
-
-@pytest.mark.usefixtures("good")
-def test_a_unit_that_systemd_does_not_have_gets_none(bed: Bed):
-    assert talk(bed, f"nothere - {150 * MIB} -\n") == ["not-loaded\n"]
-    assert "nothere" not in bed.run("ls", "-A", KEPT)
-
-
-@pytest.mark.usefixtures("good")
 @pytest.mark.parametrize("user", ["root", "wa-worker", "daemon"])
 def test_only_the_agents_user_is_answered(bed: Bed, user: str):
     before = shown(bed)
     (answer,) = talk(bed, f"good - {150 * MIB} -\n", user=user)
     assert answer in ("refused\n", "PermissionError", "ConnectionResetError", "BrokenPipeError")
     assert shown(bed) == before
-
-
-@pytest.mark.usefixtures("good")
-def test_many_connections_that_say_nothing_do_not_stop_it_for_long(bed: Bed):
-    crowd = (
-        "import socket, time\n"
-        "lines = []\n"
-        "for number in range(5):\n"
-        "    lines.append(socket.socket(socket.AF_UNIX))\n"
-        "    lines[-1].connect('/run/wa-limits.sock')\n"
-        "    lines[-1].sendall(b'good - ')\n"
-        "late = socket.socket(socket.AF_UNIX); late.settimeout(30)\n"
-        "late.connect('/run/wa-limits.sock'); late.sendall(b'good - 134217728 -\\n')\n"
-        "print(late.recv(100).decode())\n"
-    )
-    assert bed.run(PYTHON, "-c", crowd, user="wa-agent").strip() == "ok"
-    assert shown(bed)[1] == str(128 * MIB)
 
 
 @pytest.mark.usefixtures("good")

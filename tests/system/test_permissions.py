@@ -199,16 +199,6 @@ def test_s1_the_agent_does_not_become_root_by_a_units_description(
     assert not exploit(bed)
 
 
-@pytest.mark.usefixtures("old_rule")
-def test_s1_the_rule_of_before_fails_both_of_these(bed: Bed, standin: Callable[..., None]):
-    standin("good")
-    bed.run("systemctl", "start", OURS)
-    assert exploit(bed)
-    answers = everything(bed, enough="SetUnitProperties")
-    allowed = [name for name, answer in answers.items() if answer == "ok"]
-    assert [name for name in allowed if "SetUnitProperties" in name]
-
-
 def test_a_worker_refuses_what_a_link_at_its_folders_place_leads_to(bed: Bed):
     """systemd binds it as root and follows the link, which the agent's user could put there."""
     fleet, sessions = Fleet(bed, ("linked",)), "/var/lib/wa-agent/sessions"

@@ -16,7 +16,7 @@ import pytest
 
 from agent.host.machine.routes import GROUPS
 from tests.lacking import lacks
-from tests.system.bed import CHECKOUT, Bed
+from tests.system.bed import Bed
 from tests.system.fleet import AGENT, Fleet
 
 HTTP = "wa-agent-http.socket"
@@ -118,16 +118,6 @@ def test_news_of_routes_start_no_agent_that_an_operator_stopped(bed: Bed):
     assert bed.show(ROUTES, "SubState") == "running"
 
 
-def test_an_upgrade_from_a_version_without_that_socket_opens_it(bed: Bed):
-    bed.until(lambda: ready(bed))
-    bed.run("systemctl", "stop", ROUTES)
-    assert bed.show(AGENT, "ActiveState") == "active"
-    done = bed.try_run(CHECKOUT / "scripts/install", within=300)
-    assert done.returncode == 0, done.stderr
-    bed.until(lambda: ready(bed))
-    assert bed.show(ROUTES, "SubState") == "running"
-
-
 def change_routes() -> None:
     """One more address of the loopback for a moment: the bed has no network of its own."""
     for verb in ("add", "del"):
@@ -153,27 +143,3 @@ def waiting(inode: str) -> int:
 def netlink() -> list[list[str]]:
     lines = Path("/proc/net/netlink").read_text().splitlines()[1:]
     return [line.split() for line in lines]
-
-
-def test_an_upgrade_moves_an_operators_port_to_the_socket_that_has_it_now(bed: Bed):
-    old = "/etc/systemd/system/wa-agent.socket.d/own.conf"
-    http = "/etc/systemd/system/wa-agent-http.socket.d"
-    bed.write(
-        old,
-        f"[Socket]\nListenStream=\nListenStream=127.0.0.1:{bed.port}\nListenStream={FILE}\n",
-    )
-    bed.run("mv", f"{http}/bed.conf", "/opt/bed.conf")
-    try:
-        done = bed.try_run(CHECKOUT / "scripts/install", within=300)
-        assert done.returncode == 0, done.stderr
-        assert f"moved the port of {old}" in done.stderr
-        moved = bed.run("cat", f"{http}/own.conf")
-        assert moved == f"[Socket]\nListenStream=\nListenStream=127.0.0.1:{bed.port}\n"
-        assert bed.run("cat", old) == f"[Socket]\nListenStream=\nListenStream={FILE}\n"
-        bed.until(lambda: ready(bed))
-        assert bed.show(HTTP, "ActiveState") == "active"
-        assert bed.show("wa-agent.socket", "Listen") == f"{FILE} (Stream)"
-    finally:
-        bed.run("rm", "-f", old, f"{http}/own.conf")
-        bed.run("mv", "/opt/bed.conf", f"{http}/bed.conf")
-        bed.run("systemctl", "daemon-reload")

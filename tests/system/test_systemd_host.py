@@ -239,14 +239,6 @@ async def test_systemctl_commands_of_an_operator_wake_the_agent(
         await eventually(state, wanted)
 
 
-async def test_asking_about_what_is_not_loaded_does_not_wake_us(host: SystemdHost, woken: Woken):
-    """Or each answer would bring the next question, for ever."""
-    for _ in range(20):
-        await host.status(InstanceId("nobody"))
-        await asyncio.sleep(0.02)
-    assert "nobody" not in woken
-
-
 async def test_f21_a_killed_bus_comes_back_and_a_job_meanwhile_is_not_lost(
     bed: Bed, host: SystemdHost, standin: Standin, woken: Woken, eventually: Eventually
 ):
@@ -335,48 +327,6 @@ async def test_f25_many_starts_keep_a_small_window(
 
 def bed_jobs(bed: Bed) -> int:
     return len(bed.run("systemctl", "list-jobs", "--no-legend", "wa-instance@*").splitlines())
-
-
-async def test_a_host_of_backends_beside_it_sees_its_own_units_only(
-    bed: Bed, host: SystemdHost, standin: Standin, woken: Woken, eventually: Eventually
-):
-    standin("good", kind="wa-backend")
-    backends_woken = Woken()
-    backends = await SystemdHost.open(backends_woken.append, WorkerSection(), units.BACKENDS)
-    try:
-        await host.start(GOOD)
-        await backends.start(GOOD)
-        one, other = await host.status(GOOD), await backends.status(GOOD)
-        assert (other.state, other.status_text) == (UnitState.ACTIVE, "I am good")
-        assert other.run == bed.show("wa-backend@good.service", "InvocationID") != one.run
-        assert str(backends.link_path(GOOD)) == "/run/wa-backend/good/link.sock"
-        await eventually(lambda: running(host), {GOOD: one})
-        assert await running(backends) == {GOOD: other}
-        woken.clear()
-        backends_woken.clear()
-        bed.run("kill", "-9", str(other.main_pid))
-
-        async def restarts() -> int:
-            return (await backends.status(GOOD)).restarts
-
-        await eventually(restarts, 1)
-        assert backends_woken and set(backends_woken) == {GOOD}
-        assert GOOD not in woken and await host.status(GOOD) == one
-        await backends.stop(GOOD)
-        assert (await backends.status(GOOD)).state is UnitState.INACTIVE
-        assert bed.show(UNIT, "InvocationID") == one.run
-    finally:
-        await backends.close(leave_workers=True)
-
-
-async def test_outside_a_service_nothing_says_that_the_agent_restarts(host: SystemdHost):
-    assert await host.agent_is_restarting() is False
-
-
-async def test_without_a_bus_opening_is_a_clear_error(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setenv("DBUS_SYSTEM_BUS_ADDRESS", "unix:path=/nonexistent/bus")
-    with pytest.raises(HostError, match="cannot connect to the system bus"):
-        await SystemdHost.open(lambda _: None, WorkerSection())
 
 
 def test_the_runtime_directory_is_where_the_unit_makes_it(bed: Bed):

@@ -6,7 +6,6 @@ One session goes through every state of WhatsApp Web's, each test leaves it conn
 import asyncio
 import os
 import shutil
-import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -24,7 +23,6 @@ from tests.lacking import lacks
 from tests.standin.web.client import Client
 from tests.standin.web.stand_in import StandIn
 from tests.system.bed import SOURCE, Bed
-from tests.system.conftest import PYTHON
 from tests.system.fleet import AGENT, Fleet
 
 ID = "web1"
@@ -162,26 +160,6 @@ def web(session: Web, bed: Bed) -> Web:
     return session
 
 
-def test_codes_come_one_after_another_and_the_last_one_idles(session: Web) -> None:
-    session.until(status="QR_REQUIRED", within=60)
-    stand_in = session.stand_in
-    stand_in.qr_every, stand_in.qr_codes = 3.0, 2
-    first = session.code()
-    session.bed.until(lambda: session.played.page().code not in ("", first.split(",")[0]))
-    session.bed.until(lambda: session.code() != first)
-    session.until(status="QR_REQUIRED", reason="qr_idle")
-    stand_in.qr_every, stand_in.qr_codes = QUIET, 6
-    assert session.code().startswith(session.played.page().code)
-
-
-def test_a_phone_enters_a_code_instead_of_scanning(session: Web) -> None:
-    session.until(status="QR_REQUIRED")
-    code = session.fleet.cli("pairing-code", ID, f"+{ACCOUNT}")["code"]
-    session.played.play(lambda: session.stand_in.enter_code(code))
-    session.fleet.until_connected()
-    assert session.fleet.accounts()[ID] == ACCOUNT
-
-
 def test_the_browsers_use_counts_for_its_worker(web: Web) -> None:
     """By the worker's word in the bed: it must see into its browser's locked up processes."""
     bed, file = web.bed, "/etc/wa-agent/agent.toml"
@@ -235,154 +213,6 @@ def test_a_web_session_lives_in_its_hardened_unit(web: Web) -> None:
     fleet.cli("start", ID)
     fleet.until_connected()
     assert len(web.stand_in.devices) == 1, "no second scan was made"
-
-
-def test_a_killed_browser_comes_back_in_the_same_worker(web: Web) -> None:
-    run, killed, page = web.fleet.runs(), web.browser(), web.played.page()
-    os.kill(killed, signal.SIGKILL)
-    web.bed.until(lambda: any(pid != killed for pid in _browsers(web)))
-    web.bed.until(lambda: _newer(web, page))
-    web.fleet.until_connected()
-    assert web.fleet.runs() == run
-
-
-def test_a_crashed_page_is_loaded_again(web: Web) -> None:
-    run, browser, page = web.fleet.runs(), web.browser(), web.played.page()
-    for pid in web.renderers():
-        with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-    web.bed.until(lambda: _newer(web, page))
-    web.fleet.until_connected()
-    assert (web.fleet.runs(), web.browser()) == (run, browser)
-
-
-def test_a_page_that_navigates_is_watched_again(web: Web) -> None:
-    page = web.played.page()
-    web.played.tell("navigate", to=f"/?name={ID}&again=1")
-    web.bed.until(lambda: _newer(web, page))
-    web.fleet.until_connected()
-    assert web.fleet.cli("send", ID, "5511888888888", "hello")["outcome"] == "sent"
-
-
-def test_a_page_that_hangs_is_repaired_without_a_scan(web: Web) -> None:
-    page = web.played.page()
-    web.played.tell("hang", seconds=300)
-
-    def replaced() -> bool:
-        web.bed.try_run("wa-agent", "health", ID)  # looked at now, not at the next turn
-        return _newer(web, page)
-
-    web.bed.until(replaced, within=120)
-    web.fleet.until_connected(within=60)
-    assert len(web.stand_in.devices) == 1
-
-
-def test_a_sync_that_stalls_is_seen(web: Web) -> None:
-    web.stand_in.syncs = False
-    try:
-        web.fleet.cli("restart", ID)
-        web.until(status="LOADING", phase="sync")
-        web.played.tell("progress", percent=40)
-        web.until(progress=0.4)
-    finally:
-        web.stand_in.syncs = True
-    web.played.tell("synced")
-    web.fleet.until_connected()
-
-
-@pytest.mark.parametrize(
-    ("mode", "reason"),
-    [
-        ("CONFLICT", "conflict"),
-        ("TOS_BLOCK", "tos_block"),
-        ("DEPRECATED_VERSION", "client_outdated"),
-    ],
-)
-def test_a_refusal_is_reported_with_its_reason(web: Web, mode: str, reason: str) -> None:
-    web.played.play(lambda: setattr(web.stand_in, "refuses", mode))
-    web.played.tell("stream", mode=mode, socket=mode)
-    # After a final word its worker is stopped, and claims nothing any more.
-    web.bed.until(lambda: reason in (web.fleet.list()[ID]["reason"], web.claim().get("reason")))
-    assert web.fleet.list()[ID]["paired"]
-    web.played.play(lambda: setattr(web.stand_in, "refuses", ""))
-    web.fleet.cli("restart", ID)
-    web.fleet.until_connected()
-
-
-HASTY = """
-import sys
-import agent.engines.web.states as states
-from agent.worker.__main__ import main
-states.SLOW_INJECTION = 5.0
-sys.exit(main(sys.argv[1:]))
-"""
-
-
-@pytest.fixture
-def hasty(web: Web) -> Iterator[None]:
-    """Its worker waits 5 s instead of 25 for the page's modules."""
-    drop_in = f"/etc/systemd/system/{web.fleet.unit(ID)}.d"
-    web.bed.write("/opt/hasty.py", HASTY)
-    command = f"[Service]\nExecStart=\nExecStart={PYTHON} /opt/hasty.py %i\n"
-    web.bed.write(f"{drop_in}/hasty.conf", command)
-    web.bed.run("systemctl", "daemon-reload")
-    yield
-    web.bed.run("rm", "-r", drop_in)
-    web.bed.run("systemctl", "daemon-reload")
-    web.fleet.cli("restart", ID)
-    web.fleet.until_connected()
-
-
-def test_a_page_without_a_module_is_a_failed_injection(web: Web, hasty: None) -> None:
-    web.fleet.cli("settings", ID, "--set", web.url(more="&missing=WAWebBuildConstants"))
-    web.fleet.cli("restart", ID)
-    try:
-        # Once past every cache, too, before it is given up.
-        web.until(reason="injection_failed", within=60)
-    finally:
-        web.fleet.cli("settings", ID, "--set", web.url())
-    web.fleet.cli("restart", ID)
-    web.fleet.until_connected()
-
-
-def test_a_logout_on_the_phone_retires_the_session(web: Web) -> None:
-    web.played.play(lambda: web.stand_in.log_out(ACCOUNT))
-    web.bed.until(lambda: web.fleet.cli("trash", "list"), within=60)
-    web.scan()
-    trashed = web.fleet.cli("delete", ID)["trash"]
-    # What its browser kept to its own user, the agent can throw away in the end.
-    web.bed.run("rm", "-r", f"/var/lib/wa-agent/sessions/.trash/{trashed}", user="wa-agent")
-
-
-def test_eight_sessions_live_side_by_side(machine: Bed, played: Played) -> None:
-    ids = tuple(f"side{number}" for number in range(8))
-    fleet = Fleet(machine, ids)
-    try:
-        for id in ids:
-            url = f"{played.stand_in.url}?name={id}"
-            fleet.cli("create", id, "--engine", "web", "--set", f"url={url}")
-        machine.until(lambda: set(fleet.statuses().values()) == {"QR_REQUIRED"}, within=120)
-        for number, id in enumerate(ids):
-            played.play(lambda n=number, i=id: played.stand_in.scan(f"551199999990{n}", i))
-        fleet.until_connected(within=60)
-        assert len(set(fleet.accounts().values())) == 8
-        for id in ids:
-            assert fleet.cli("send", id, "5511888888888", id)["outcome"] == "sent"
-    finally:
-        for id in set(ids) & set(fleet.list()):
-            fleet.forget(id)
-
-
-def _browsers(web: Web) -> list[int]:
-    try:
-        return [web.browser()]
-    except (StopIteration, OSError):
-        return []
-
-
-def _newer(web: Web, page: Client) -> bool:
-    found: list[Client] = web.played.play(lambda: list(web.stand_in.clients))
-    return any(each.name == ID and each.number > page.number for each in found)
 
 
 def _below(pid: int) -> Iterator[int]:

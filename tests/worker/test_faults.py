@@ -24,19 +24,6 @@ async def test_crash_is_a_sudden_death_and_the_session_comes_back(bench: Any) ->
     await bench.connected()
 
 
-async def test_crash_for_a_time_kills_every_run_until_it_is_over(bench: Any) -> None:
-    await bench.connected()
-    await bench.fault("crash", 600)
-    assert await bench.ended() == -signal.SIGKILL
-    bench.start()
-    assert await bench.ended() == -signal.SIGKILL
-    kept = bench.session / "faults.json"
-    told = json.loads(kept.read_text())
-    told["faults"]["crash"]["until_wall"] = time.time()
-    kept.write_text(json.dumps(told))
-    await bench.connected()
-
-
 async def test_hang_stops_the_pings_and_the_watchdogs_signal_shows_where(bench: Any) -> None:
     link = await bench.connected(watchdog=0.4)
     await bench.until(lambda: pings(bench) >= 2)
@@ -52,14 +39,6 @@ async def test_hang_stops_the_pings_and_the_watchdogs_signal_shows_where(bench: 
     bench.process.send_signal(signal.SIGABRT)  # as the manager does
     assert await bench.ended() == -signal.SIGABRT
     assert "Current thread" in bench.errors()
-
-
-async def test_hang_for_a_time_goes_on_afterwards(bench: Any) -> None:
-    link = await bench.connected(watchdog=0.4)
-    await bench.fault("hang", 0.5)
-    before = pings(bench)
-    await bench.until(lambda: pings(bench) >= before + 3)
-    assert (await link.call("probe"))["claim"]["status"] == "CONNECTED"
 
 
 async def test_zombie_claims_connected_while_its_proof_grows_old(bench: Any) -> None:
@@ -80,25 +59,6 @@ async def test_zombie_claims_connected_while_its_proof_grows_old(bench: Any) -> 
     assert bench.claims[-1].proof_age > 1
     await again.call("command", {"name": "fault", "arguments": {"name": "clear"}})
     assert (await again.call("probe"))["claim"]["proof_age"] < 1
-
-
-async def test_f57_slow_makes_probes_and_calls_take_their_time(bench: Any) -> None:
-    link = await bench.connected()
-    await bench.fault("slow", 30, seconds=0.4)
-    for do in ("probe", "qr"):
-        begun = time.monotonic()
-        await link.call(do)
-        assert time.monotonic() - begun >= 0.4
-    with pytest.raises(EngineError) as caught:
-        await link.call("probe", {"deadline": 0.1})
-    assert caught.value.code == "timeout"
-    await bench.fault("clear")
-    taken = []
-    for _ in range(5):  # the machine itself may be slow once
-        begun = time.monotonic()
-        await link.call("probe")
-        taken.append(time.monotonic() - begun)
-    assert min(taken) < 0.4
 
 
 @pytest.mark.parametrize(
@@ -157,28 +117,6 @@ async def test_a_fault_that_a_restart_does_not_cure_outlives_it(
     await bench.status(Status.CONNECTED)
 
 
-async def test_a_ban_without_an_end_holds_until_it_is_cleared(bench: Any) -> None:
-    await bench.connected()
-    await bench.fault("ban")
-    bench.process.terminate()
-    assert await bench.ended() == 0
-    bench.start()
-    link = await bench.linked()
-    await bench.status(Status.DISCONNECTED, "banned")
-    answer = await bench.fault("clear")
-    assert answer == {"faults": {}}
-    await link.call("connect")
-    await bench.status(Status.CONNECTED)
-    assert not (bench.session / "faults.json").exists()
-
-
-async def test_a_temporary_ban_tells_its_end(bench: Any) -> None:
-    await bench.connected()
-    await bench.fault("temp-ban")
-    claim = await bench.status(Status.DISCONNECTED, "temporary_ban")
-    assert 3590 < claim.until_wall - time.time() <= 3600
-
-
 async def test_leak_takes_real_memory_and_gives_it_back(bench: Any) -> None:
     await bench.connected()
 
@@ -217,36 +155,6 @@ async def test_crypto_errors_stop_for_the_peer_whose_keys_are_new(
     await link.call("regenerate_keys", {"peers": [peers[1]]})
     assert sum(each.kind == "key_regeneration" for each in bench.happened) == 2
     assert await bench.fault("list") == {"faults": {}}
-
-
-async def test_no_qr_stays_initializing_until_it_is_over(bench: Any) -> None:
-    bench.start(settings={"scan": "manual"})
-    link = await bench.linked()
-    await bench.status(Status.QR_REQUIRED)
-    await bench.fault("no-qr", 600)
-    await bench.status(Status.INITIALIZING)
-    assert (await link.call("qr"))["qr"] is None
-    bench.process.kill()
-    await bench.ended()
-    bench.start(settings={"scan": "manual"})
-    link = await bench.linked()
-    await bench.until(lambda: bench.claims and bench.claims[-1].phase == "login")
-    assert bench.claims[-1].status is Status.INITIALIZING
-    await bench.fault("no-qr", 0.3)
-    await bench.status(Status.QR_REQUIRED)
-    assert (await link.call("qr"))["qr"]["number"] == 1
-
-
-async def test_stuck_loading_stands_still_until_it_is_over(bench: Any) -> None:
-    link = await bench.connected()
-    await bench.fault("stuck-loading")
-    await bench.status(Status.LOADING)
-    await bench.until(lambda: bench.claims[-1].progress == 0.25)
-    await asyncio.sleep(0.3)
-    assert (bench.claims[-1].status, bench.claims[-1].phase) == (Status.LOADING, "sync")
-    assert (await link.call("probe"))["claim"]["status"] == "LOADING"
-    await bench.fault("clear")
-    await bench.status(Status.CONNECTED)
 
 
 async def test_f43_corrupt_files_are_reported_and_left_as_they_are(bench: Any) -> None:
@@ -288,10 +196,3 @@ async def test_a_session_file_that_vanished_is_damage_and_no_new_beginning(bench
     await link.call("connect")
     await bench.status(Status.AUTH_FAILURE, "session_damaged")
     assert not (bench.session / "sandbox.json").exists()
-
-
-async def test_a_file_of_faults_that_is_rubbish_holds_none(bench: Any) -> None:
-    bench.session.mkdir()
-    (bench.session / "faults.json").write_text('{"faults": {"ban": {"until_wall": "x"}}}')
-    await bench.connected()
-    assert await bench.fault("list") == {"faults": {}}

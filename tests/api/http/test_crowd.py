@@ -149,19 +149,6 @@ async def test_a_stranger_that_left_before_its_turn_is_not_answered(
     assert not caplog.records
 
 
-async def test_addresses_take_turns() -> None:
-    turns, order = Turns(), list[str]()
-
-    async def stranger(name: str, address: str) -> None:
-        await turns.wait(address)
-        order.append(name)
-
-    async with asyncio.TaskGroup() as group:
-        for name, address in [("a1", "a"), ("a2", "a"), ("a3", "a"), ("b1", "b"), ("c1", "c")]:
-            group.create_task(stranger(name, address))
-    assert order == ["a1", "b1", "c1", "a2", "a3"]
-
-
 async def test_a_stranger_that_is_given_up_takes_no_turn_of_another() -> None:
     turns = Turns()
     gone, next_one = asyncio.create_task(turns.wait("a")), asyncio.create_task(turns.wait("a"))
@@ -206,16 +193,6 @@ async def test_clients_that_do_not_read_their_answers_lose_their_places(
             await eventually(lambda: limits.count(Stage.REQUEST) == 0, within=60)
             assert limits.count(Stage.UNREAD) <= limits.unread_per_address
         await eventually(lambda: limits.count(Stage.UNREAD) == 0)
-
-
-async def test_a_client_that_does_not_read_loses_its_place_after_its_first_answers(
-    house: House, eventually: Eventually
-) -> None:
-    """The kernel alone would take dozens of them."""
-    async with unread(house, 1):
-        await eventually(lambda: house.server._entrance.limits.count(Stage.UNREAD) == 1)
-        (connection,) = house.server._entrance.connections
-        assert connection._answered < 8
 
 
 async def test_a_right_key_has_a_place_while_strangers_are_refused_and_shut_out(
@@ -303,34 +280,6 @@ async def test_a_trusted_client_of_the_unix_socket_has_a_place_that_no_stranger_
         assert (await local.get("/api/instances")).status == 200
 
 
-async def test_a_client_that_does_not_read_gets_no_place_by_asking_again(
-    house: House, eventually: Eventually
-) -> None:
-    limits = house.server._entrance.limits
-    ask = b"GET /openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n"
-    async with unread(house, 1) as readers:
-        await eventually(lambda: limits.count(Stage.UNREAD) == 1)
-        (connection,) = house.server._entrance.connections
-        connection.data_received(ask)
-        assert (limits.count(Stage.UNREAD), limits.count(Stage.REQUEST)) == (1, 0)
-        assert len(readers) == 1
-
-
-async def test_an_idle_connection_that_gives_way_is_closed_without_an_answer_to_come(
-    house: House,
-) -> None:
-    house.server._entrance.limits.idle = 1
-    ask = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
-    lines = [await asyncio.open_connection("127.0.0.1", house.port) for _ in range(2)]
-    async with asyncio.timeout(30):
-        for reader, writer in lines:
-            writer.write(ask)
-            assert b" 200 " in await reader.readuntil(b"}")
-        assert (await lines[0][0].read()).strip() == b""
-    for _, writer in lines:
-        writer.close()
-
-
 @pytest.mark.parametrize("requests", [1, 2])
 @pytest.mark.parametrize("path", ["/healthz", "/openapi.json"])
 async def test_a_client_that_ended_its_side_gets_its_answers(
@@ -373,14 +322,6 @@ def test_the_oldest_gives_way_and_only_to_its_own_address() -> None:
         limits.stand(guest, "127.0.0.1", Stage.HEAD)
     assert [guest.gone for guest in here] == [True, False, False]
     assert not there.gone
-
-
-def test_many_addresses_share_what_there_is_together() -> None:
-    limits = ConnectionLimits(heads_per_address=2, heads=3)
-    guests = [Guest() for _ in range(5)]
-    for number, guest in enumerate(guests):
-        limits.stand(guest, f"127.0.0.{number}", Stage.HEAD)
-    assert [guest.gone for guest in guests] == [True, True, False, False, False]
 
 
 def test_a_client_with_a_request_takes_no_slot_from_clients_without() -> None:

@@ -11,9 +11,9 @@ import pytest
 from agent.metrics.runbook import paragraphs
 from tests.cli.conftest import Cli
 from tests.cli.fleet.conftest import FleetApi
-from tests.hostile.operating.commands import commands
 from tests.metrics.stories import Story, always, in_fleet
 from tests.metrics.test_rules import TABLE, firing
+from tests.trial.hostile.operating.commands import commands
 
 
 @dataclass(frozen=True)

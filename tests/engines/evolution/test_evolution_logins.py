@@ -8,14 +8,10 @@ from dataclasses import replace
 import pytest
 
 from agent.core.model import ConnectionStatus
-from agent.core.reasons import reason_of
 from agent.engines.evolution.claims import Live
 from agent.engines.evolution.logins import Logins
-from agent.engines.evolution.remembered_file import SessionNote
 from agent.engines.evolution.session import EvolutionSession
 from agent.engines.evolution.settings import Pace
-from agent.engines.evolution.view import SessionView
-from agent.engines.evolution.webhook.hooks import HookEvent
 from agent.errors import EngineError
 from tests.conftest import Eventually
 from tests.engines.evolution.conftest import PACE, MakeBench, MakeStandIn, stays_closed
@@ -65,52 +61,6 @@ async def test_a_session_is_watched_and_healed_through_a_silence_without_a_secon
         await eventually(lambda it=instance: it.state, "open")
         assert (await session.probe()).claim.status is Status.CONNECTED
     assert {instance.second_logins for instance in instances} == {0}
-
-
-@pytest.mark.parametrize("hooked", [True, False], ids=["by the webhook", "by looks"])
-async def test_two_connections_that_replace_each_other_are_named_and_nothing_is_asked_of_them(
-    make_stand_in: MakeStandIn, make_bench: MakeBench, eventually: Eventually, hooked: bool
-) -> None:
-    standin = await make_stand_in("1.8.6", opens_after=0.03)
-    bench = await make_bench(standin)
-    await bench.backend.check()
-    instance = standin.add("sales", "open")
-    session = bench.hold("sales")
-    await session.probe()
-    instance.second_logins = 1
-    instance.drop(440)
-    if hooked:
-        for _ in range(2):
-            for state, code in (("open", 200), ("close", 440)):
-                data = {"instance": "sales", "state": state, "statusReason": code}
-                await session.take_event(HookEvent("CONNECTION_UPDATE", "sales", 0.0, data))
-
-    async def told() -> str:
-        return (await session.probe()).claim.reason
-
-    await eventually(told, "two_connections", within=120)  # looks must meet three openings
-    asked = standin.asked["GET /instance/connect"]
-    for ask in (session.connect, *[session.restart] * 6):  # some meet an opening
-        with pytest.raises(EngineError):
-            await ask()
-    assert await session.qr() is None
-    for _ in range(3):
-        claim = (await session.probe(deep=True)).claim
-        assert (claim.status, claim.reason) == (Status.DISCONNECTED, "two_connections")
-        assert claim.paired
-    assert standin.asked["GET /instance/connect"] == asked
-    reason = reason_of("two_connections")
-    assert reason.hopeless
-    assert "Restart the server" in reason.advice
-    await standin.restart_process()
-
-    async def status() -> Status:
-        try:
-            return (await session.probe()).claim.status
-        except EngineError:
-            return Status.DISCONNECTED
-
-    await eventually(status, Status.CONNECTED)
 
 
 async def test_a_request_to_connect_that_had_no_answer_is_not_sent_again_at_once(
@@ -194,44 +144,6 @@ async def test_no_pairing_code_ends_a_connection_that_may_have_a_pairing(
     assert standin.asked["DELETE /instance/logout"] == 0
 
 
-async def test_no_look_at_a_session_asks_into_its_login(
-    make_stand_in: MakeStandIn, make_bench: MakeBench, eventually: Eventually
-) -> None:
-    """1.8 does not tell whether it has a pairing: the agent asks, but not in its handshake."""
-    standin = await make_stand_in("1.8.6", handshake=0.5, opens_after=600.0)
-    bench = await make_bench(standin, pace=replace(PACE, login=0.6))
-    await bench.backend.check()
-    instance = standin.add("sales", "open")
-    session = bench.hold("sales", adopted=True)
-    instance.drop(408)
-    for ask in (session.probe, session.qr, session.connect):
-        await ask()
-    assert (instance.logins, standin.asked["POST /instance/setPresence"]) == (1, 0)
-
-    async def asked() -> int:
-        await session.probe()
-        return standin.asked["POST /instance/setPresence"]
-
-    await eventually(asked)
-    assert (instance.logins, instance.broken_logins, instance.state) == (1, 0, "connecting")
-
-
-def test_looks_that_are_far_apart_do_not_show_that_a_session_stays_closed() -> None:
-    now = 0.0
-    view = SessionView(Pace(), lambda: now, SessionNote(paired=True))
-    for seconds, may in ((0, False), (14, False), (100, False), (100, False)):
-        now += seconds
-        view.note_live(Live.CLOSE)
-        assert bool(view.refuse_login()) is not may
-    for _ in range(13):
-        now += 14
-        view.note_live(Live.CLOSE)
-    assert view.refuse_login() == ""
-    view.note_live(Live.CONNECTING)
-    view.note_live(Live.CLOSE)
-    assert view.refuse_login(), "it was seen to connect between"
-
-
 def test_a_session_that_drops_now_and_then_has_no_two_connections() -> None:
     now = 0.0
     logins = Logins(Pace(), lambda: now, lambda: True)
@@ -240,18 +152,6 @@ def test_a_session_that_drops_now_and_then_has_no_two_connections() -> None:
             now += 3
             logins.note(live, before)
     assert not logins.fight
-
-
-def test_openings_that_we_asked_for_are_not_those_of_two_connections() -> None:
-    """Seen on a real 2.3.6: it opened by itself, by our restart, and by our request to connect."""
-    logins = Logins(Pace(), lambda: 0.0, lambda: False)
-    for _ in range(5):
-        logins.asked()
-        logins.note(Live.OPEN, Live.CONNECTING)
-    assert not logins.fight
-    for _ in range(2):
-        logins.note(Live.OPEN, Live.CONNECTING)
-    assert logins.fight
 
 
 @pytest.mark.parametrize("version", ["1.8.6", "2.3.6"])
@@ -361,21 +261,6 @@ async def test_a_session_that_its_server_still_loads_is_asked_for_no_login(
     await eventually(lambda: instance.state, state)
 
 
-async def test_a_server_that_has_not_told_its_version_gets_the_care_of_the_old_one(
-    make_stand_in: MakeStandIn, make_bench: MakeBench
-) -> None:
-    standin = await make_stand_in("1.8.6", again=600.0)
-    bench = await make_bench(standin, pace=replace(PACE, stays_closed=60.0))
-    await standin.front.set("refused", only="/instance/fetchInstances")
-    instance = standin.add("sales", "open")
-    instance.drop(408)
-    session = bench.hold("sales")
-    for ask in (session.connect, session.restart):
-        with pytest.raises(EngineError, match="may still connect it by itself"):
-            await ask()
-    assert instance.second_logins == 0
-
-
 async def test_a_row_that_is_closed_without_an_end_ends_no_pairing_and_begins_no_second_login(
     make_stand_in: MakeStandIn, make_bench: MakeBench, eventually: Eventually
 ) -> None:
@@ -396,27 +281,3 @@ async def test_a_row_that_is_closed_without_an_end_ends_no_pairing_and_begins_no
     assert standin.asked["GET /instance/connect"] == 0
     await stays_closed(session, eventually)
     assert (await session.probe()).claim.pairing_unknown
-
-
-@pytest.mark.parametrize("version", ["1.8.6", "2.3.6"])
-async def test_codes_of_both_kinds_asked_for_at_once_begin_one_login_at_a_time(
-    make_stand_in: MakeStandIn, make_bench: MakeBench, version: str
-) -> None:
-    """A pairing code begins another login; until then the session is in `close`, where a late
-    request for the QR code would begin one, too."""
-    standin = await make_stand_in(version, login=0.05, connect_wait=0.1)
-    bench = await make_bench(standin, pace=replace(PACE, code_wait=0.3, pairing_wait=0.5))
-    await bench.backend.check()
-    instances = [standin.add(f"line-{number}", "connecting") for number in range(SESSIONS // 2)]
-    sessions = [bench.hold(instance.name) for instance in instances]
-    await asyncio.gather(*(session.probe() for session in sessions))
-    await standin.front.set("slow", 0.02, "/instance/connect/", up_to=0.3)
-
-    async def ask(session: EvolutionSession) -> None:
-        typed = session.command("pairing_code", {"phone": "5511999990000"})
-        done = await asyncio.gather(typed, session.qr(), session.probe(), return_exceptions=True)
-        assert {type(found) for found in done if isinstance(found, Exception)} <= {EngineError}
-
-    for _ in range(3):
-        await asyncio.gather(*(ask(session) for session in sessions))
-    assert {instance.second_logins for instance in instances} == {0}

@@ -1,6 +1,5 @@
 """The whole server in trouble: what is said of it, and that nothing is said of its sessions."""
 
-import asyncio
 import time
 from dataclasses import replace
 
@@ -121,17 +120,6 @@ async def test_a_wrong_key_is_named_although_missing_sessions_answer_without_one
     assert "not-the-key" not in repr(server) + str(caught.value)
 
 
-async def test_another_program_on_that_port_is_called_so(
-    make_bench: MakeBench, standin: StandIn
-) -> None:
-    bench = await make_bench(standin, url=standin.url + "/some/where")
-    claim = await bench.backend.check()
-    assert (claim.up, claim.reason) == (False, "not_found")
-    with pytest.raises(EngineError) as caught:
-        await bench.hold("sales").probe()
-    assert caught.value.code == "backend_down"
-
-
 async def test_a_database_that_is_gone_is_seen_although_the_key_is_good(
     bench: Bench, eventually: Eventually
 ) -> None:
@@ -164,24 +152,6 @@ async def test_f60_a_certificate_of_our_own_authority_is_taken_and_no_other(
     await standin.front.new_certificate(None)  # https to a server that speaks none
     plain = await make_bench(standin, url=standin.url.replace("http:", "https:"))
     assert (await plain.backend.check()).reason == "tls"
-
-
-@pytest.mark.parametrize("which", ["other", "expired"])
-async def test_f60_a_certificate_for_another_name_or_of_yesterday_is_refused(
-    make_bench: MakeBench, make_stand_in: MakeStandIn, certificates: Certificates, which: str
-) -> None:
-    standin = await make_stand_in(tls=certificates.context(which))
-    bench = await make_bench(standin, ca_file=str(certificates.authority))
-    claim = await bench.backend.check()
-    assert (claim.up, claim.reason) == (False, "tls")
-
-
-async def test_no_proxy_of_the_environment_sees_the_key(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
-    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
-    assert (await bench.backend.check()).up
 
 
 async def test_a_redirect_takes_the_key_nowhere(make_bench: MakeBench, standin: StandIn) -> None:
@@ -219,23 +189,6 @@ async def test_an_endless_answer_is_cut_off(make_bench: MakeBench, standin: Stan
     await runner.cleanup()
 
 
-async def test_requests_that_wait_for_a_turn_keep_their_deadline(
-    make_stand_in: MakeStandIn, make_bench: MakeBench, eventually: Eventually, pauses: Pauses
-) -> None:
-    standin = await make_stand_in()
-    bench = await make_bench(standin, timeout=0.4, parallel=2)
-    sessions = []
-    for number in range(20):
-        standin.add(f"line-{number}", "open")
-        sessions.append(bench.hold(f"line-{number}"))
-    await standin.front.set("black_hole")
-    begun = time.monotonic()
-    results = await asyncio.gather(*(each.probe() for each in sessions), return_exceptions=True)
-    assert time.monotonic() - begun < 3.0 + pauses.total, "no request waits for earlier ones"
-    assert {getattr(each, "code", "") for each in results} == {"backend_down"}
-    await eventually(lambda: [each.reason for each in bench.heard.servers], ["timeout"])
-
-
 async def test_a_probe_says_backend_down_before_its_caller_gives_up(
     make_stand_in: MakeStandIn, make_bench: MakeBench, pauses: Pauses
 ) -> None:
@@ -251,28 +204,6 @@ async def test_a_probe_says_backend_down_before_its_caller_gives_up(
             await session.probe(deep=deep)
         assert caught.value.code == "backend_down"
         assert time.monotonic() - begun < 10 + pauses.total - still
-
-
-async def test_dead_sessions_leave_turns_for_the_others(
-    make_stand_in: MakeStandIn, make_bench: MakeBench
-) -> None:
-    standin = await make_stand_in()
-    bench = await make_bench(standin, timeout=4.0, parallel=4)
-    sessions = []
-    for number in range(12):
-        standin.add(f"line-{number}", "open").dead = "silent"
-        sessions.append(bench.hold(f"line-{number}"))
-    standin.add("well", "open")
-    well = bench.hold("well")
-    await well.probe()
-    proofs = asyncio.gather(*(each.probe(deep=True) for each in sessions), return_exceptions=True)
-    for _ in range(10):
-        await well.probe()
-    assert not proofs.done(), "it waited for none of them"
-    codes = {getattr(each, "code", "ok") for each in await proofs}
-    assert "backend_down" not in codes
-    assert "zombie" in codes
-    assert all(each.up for each in bench.heard.servers)
 
 
 @pytest.mark.parametrize(

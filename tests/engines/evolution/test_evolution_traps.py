@@ -1,12 +1,10 @@
 """Each trap of the server on a real socket: what it says, and what is made of it."""
 
-import asyncio
 from dataclasses import replace
 
 import pytest
 
 from agent.core.model import ConnectionStatus
-from agent.engines.evolution.settings import Pace
 from agent.errors import EngineError
 from tests.conftest import Eventually
 from tests.engines.evolution.conftest import PACE, Bench, MakeBench, MakeStandIn, stays_closed
@@ -72,46 +70,6 @@ async def test_a_server_without_the_route_of_the_proof_is_one_finding_and_its_se
     await session.probe(deep=True)
     await eventually(lambda: bench.heard.servers[-1].reason, "")
     assert (await session.probe(deep=True)).claim.proof_age == 0.0
-
-
-@pytest.mark.parametrize("version", ["1.8.6", "2.3.7"])
-async def test_a_server_whose_proxy_passes_no_webhook_routes_is_up(
-    make_stand_in: MakeStandIn, make_bench: MakeBench, version: str
-) -> None:
-    bench = await make_bench(await make_stand_in(version))
-    bench.standin.add("sales", "open")
-    bench.standin.without = "/webhook/"
-    session = bench.hold("sales")
-    for _ in range(2):
-        assert (await bench.backend.check()).up
-        assert (await session.probe(deep=True)).claim.status is Status.CONNECTED
-
-
-async def test_sessions_of_other_channels_cannot_be_asked_for_proof(bench: Bench) -> None:
-    instance = bench.standin.add("sales", "open")
-    instance.integration, instance.dead = "WHATSAPP-BUSINESS", "closed"
-    assert (await bench.hold("sales").probe(deep=True)).claim.status is Status.CONNECTED
-    assert bench.standin.asked["POST /chat/fetchBusinessProfile"] == 0
-
-
-async def test_the_list_is_the_database_and_the_state_is_asked_for(
-    bench: Bench, eventually: Eventually
-) -> None:
-    instance = bench.standin.add("sales", "open")
-    instance.row.set(connectionStatus="close")
-    session = bench.hold("sales")
-    assert (await session.probe()).claim.status is Status.CONNECTED
-
-    async def disagrees() -> str:
-        detail = (await session.probe(deep=True)).detail
-        assert detail["list_status"] == "close"
-        return str(detail.get("disagrees", ""))
-
-    assert await disagrees() == "", "once is not enough"
-    await eventually(disagrees, "the server's list says close and the session is open")
-    instance.row.set(connectionStatus="open")
-    await asyncio.sleep(PACE.list_holds)
-    assert "disagrees" not in (await session.probe(deep=True)).detail
 
 
 async def test_reconnects_by_itself_are_no_disagreement(
@@ -237,38 +195,6 @@ async def test_a_refused_client_that_loops_is_guessed_to_be_outdated(
     await eventually(status, Status.CONNECTED if paired else Status.QR_REQUIRED)
 
 
-async def test_405_told_by_the_old_versions_webhook_is_believed_at_once(
-    make_stand_in: MakeStandIn, make_bench: MakeBench
-) -> None:
-    bench = await make_bench(await make_stand_in("1.8.6"))
-    bench.standin.add("sales", "connecting")
-    bench.hold("sales")
-    for state, code in (("close", 405), ("connecting", 200)):
-        data = {"instance": "sales", "state": state, "statusReason": code}
-        await bench.backend.hook({"event": "connection.update", "instance": "sales", "data": data})
-    assert bench.by_id["sales"].last() == (Status.DISCONNECTED, "client_outdated")
-
-
-async def test_codes_without_a_scan_end_as_idle_and_can_be_requested_again(
-    make_stand_in: MakeStandIn, make_bench: MakeBench, eventually: Eventually
-) -> None:
-    # However slow this machine: no code is a hang only after half a minute.
-    patient = replace(PACE, blank_limit=30.0)
-    bench = await make_bench(await make_stand_in(codes=2, code_holds=0.3), pace=patient)
-    session = bench.hold("sales")
-    await session.connect()
-    instance = bench.standin.instances["sales"]
-    await eventually(lambda: instance.state, "close")
-
-    async def told() -> tuple[Status, str]:
-        claim = (await session.probe()).claim
-        return claim.status, claim.reason
-
-    await eventually(told, (Status.QR_REQUIRED, "qr_idle"))
-    assert "disagrees" not in (await session.probe(deep=True)).detail
-    assert await session.qr() is not None
-
-
 async def test_a_list_that_never_comes_stops_no_probe(
     make_stand_in: MakeStandIn, make_bench: MakeBench
 ) -> None:
@@ -282,21 +208,6 @@ async def test_a_list_that_never_comes_stops_no_probe(
     assert answer.claim.status is Status.CONNECTED
     assert answer.detail["listed"] is None
     assert (await bench.backend.check()).up
-
-
-async def test_a_thousand_deep_probes_take_the_list_once(
-    make_stand_in: MakeStandIn, make_bench: MakeBench
-) -> None:
-    pace = Pace(probe_limit=60.0)
-    bench = await make_bench(await make_stand_in(), pace=pace, parallel=10, timeout=100)
-    sessions = []
-    for number in range(200):
-        bench.standin.add(f"line-{number}", "open")
-        sessions.append(bench.hold(f"line-{number}"))
-    await asyncio.gather(*(session.probe(deep=True) for session in sessions))
-    assert bench.standin.asked["GET /instance/fetchInstances"] == 1
-    assert bench.standin.asked["GET /instance/connectionState"] == 200
-    assert bench.standin.most_at_once <= 10
 
 
 async def test_the_process_restarts_and_the_sessions_come_back(

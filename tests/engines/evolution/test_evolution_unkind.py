@@ -78,29 +78,6 @@ async def test_settings_that_the_server_refuses_are_found_before_a_deletion(
     assert instance.state == "open"
 
 
-async def test_settings_refused_after_a_deletion_do_not_prevent_a_code(both: Bench) -> None:
-    """A session that its process lost cannot be set anything, so nothing can be tried."""
-    await both.backend.check()
-    both.standin.add("sales", "close").unload()
-    await both.standin.front.set("refused", only="/settings/set")
-    session = both.hold("sales")
-    await session.renew(confirmed=True)
-    assert both.standin.asked["POST /instance/create"] == 1
-    assert await session.qr() is not None
-
-
-async def test_no_webhook_is_set_before_there_is_a_session(
-    make_stand_in: MakeStandIn, make_bench: MakeBench, eventually: Eventually
-) -> None:
-    standin = await make_stand_in("2.3.6")
-    bench = await make_bench(standin, webhook=True, webhook_url="http://127.0.0.1:9", hook="s")
-    session = bench.hold("sales")
-    await eventually(lambda: standin.asked["GET /webhook/find"] > 0)
-    await session.connect()
-    await eventually(lambda: standin.instances["sales"].webhook is not None)
-    assert standin.paths["POST /webhook/set/sales"] == 1
-
-
 async def pair(bench: Bench, eventually: Eventually) -> EvolutionSession:
     """A session that we made, and that a phone has scanned."""
     await bench.backend.check()
@@ -133,23 +110,6 @@ async def test_the_code_of_the_last_login_makes_no_paired_session_unpaired(
         return (await session.probe()).claim.status
 
     await eventually(status, Status.CONNECTED)
-
-
-async def test_the_next_worker_is_not_misled_by_an_old_code_either(
-    both: Bench, make_bench: MakeBench, eventually: Eventually
-) -> None:
-    await pair(both, eventually)
-    await both.backend.close()
-    instance = both.standin.instances["sales"]
-    instance.stuck = True
-    instance.drop(408)
-    await eventually(lambda: instance.state, "connecting")
-    next_worker = await make_bench(both.standin)
-    await next_worker.backend.check()
-    claim = (await next_worker.hold("sales").probe()).claim
-    assert (claim.status, claim.paired) == (Status.INITIALIZING, True)
-    kept = "".join(each.read_text() for each in both.folder.rglob("*.json"))
-    assert instance.qrcode not in kept
 
 
 async def test_a_pairing_that_was_ended_elsewhere_shows_by_a_second_new_code(
@@ -231,49 +191,6 @@ async def test_a_logout_that_the_server_only_says_it_did_is_none(
         assert (await session.probe()).claim.paired
 
 
-async def test_an_unpaired_session_is_logged_out_while_it_connects(both: Bench) -> None:
-    await both.backend.check()
-    both.standin.silent = True
-    session = both.hold("sales")
-    await session.connect()
-    instance = both.standin.instances["sales"]
-    await session.logout()
-    assert instance.state == "close"
-    claim = (await session.probe()).claim
-    assert (claim.status, claim.reason) == (Status.DISCONNECTED, "logout")
-
-
-async def test_a_session_whose_connection_outlived_its_deletion_can_be_created_again(
-    make_stand_in: MakeStandIn, make_bench: MakeBench, eventually: Eventually
-) -> None:
-    """1.8: the name is taken again, and the process holds no such session."""
-    bench = await make_bench(await make_stand_in("1.8.6"))
-    session = await pair(bench, eventually)
-    instance = bench.standin.instances["sales"]
-    instance.stuck = True
-    instance.drop(408)
-    await eventually(lambda: instance.state, "connecting")
-    bench.standin.remove("sales")
-    await eventually(lambda: instance.ghost)
-    with pytest.raises(EngineError):
-        await session.connect()
-    await session.renew(confirmed=True)
-    assert await session.qr() is not None
-
-
-async def test_the_sessions_are_shown_as_they_are_and_not_as_the_database_has_them(
-    both: Bench, eventually: Eventually
-) -> None:
-    session = await pair(both, eventually)
-    instance = both.standin.instances["sales"]
-    instance.stuck = True
-    instance.drop(408)
-    await eventually(lambda: instance.state, "connecting")
-    assert [(each.name, each.status) for each in await both.backend.sessions()] == [
-        (session.remote, "connecting")
-    ]
-
-
 async def test_a_session_that_is_created_late_is_not_called_missing(
     make_stand_in: MakeStandIn, make_bench: MakeBench, eventually: Eventually
 ) -> None:
@@ -344,21 +261,3 @@ async def test_the_moment_between_two_tries_is_no_closed_session(
         claim = (await session.probe()).claim
         assert (claim.status, claim.reason) == (Status.INITIALIZING, "")
         assert standin.instances["sales"].state == "connecting"
-
-
-async def test_1_8_deletes_no_session_whose_connection_would_go_on(
-    make_stand_in: MakeStandIn, make_bench: MakeBench, eventually: Eventually
-) -> None:
-    bench = await make_bench(await make_stand_in("1.8.6"), pace=replace(PACE, gone_wait=0.3))
-    session = await pair(bench, eventually)
-    instance = bench.standin.instances["sales"]
-    instance.stuck = True
-    instance.drop(408)
-    await eventually(lambda: instance.state, "connecting")
-    for ask in (lambda: session.renew(confirmed=True), lambda: session.command("delete", {})):
-        with pytest.raises(EngineError) as caught:
-            await ask()
-        assert caught.value.code == "no_effect"
-    assert bench.standin.asked["DELETE /instance/delete"] == 0
-    assert instance.creds
-    assert (await session.probe()).claim.paired

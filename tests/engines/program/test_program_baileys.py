@@ -149,19 +149,6 @@ async def test_a_bot_that_was_killed_is_not_started_on_spoilt_files(
     assert not creds.exists() or creds.read_bytes() == bytes(900)
 
 
-async def test_a_bot_of_an_earlier_worker_is_not_started_on_spoilt_files(bot: BotBench) -> None:
-    """This run has told nothing yet: the note beside the session says that it is paired."""
-    await bot.pair()
-    await bot.stop()
-    creds = bot.session / "auth_info_baileys" / "creds.json"
-    creds.write_bytes(b"")
-    bot.claims.clear()
-    bot.run_bot()
-    await bot.linked()
-    await bot.is_now("AUTH_FAILURE", "session_damaged")
-    assert creds.read_bytes() == b""
-
-
 SECOND = "5511900000003"
 
 
@@ -186,30 +173,4 @@ async def test_the_logout_of_one_account_of_a_bot_is_none_of_its_other(bot: BotB
     assert (claim.account, claim.paired) == (other, True)
     assert {its.reason for its in bot.claims} <= {"connection_lost", ""}
     assert bot.whatsapp.device(other)["connected"] is True
-    assert await bot.stop() == 0
-
-
-async def test_a_second_account_that_waits_for_its_scan_says_nothing_of_the_first(
-    bot: BotBench,
-) -> None:
-    """Its code runs out, its socket closes, and the next one waits again."""
-    bot.run_bot("two.mjs", "A", environment=["LASTS=300"])
-    await bot.linked()
-    await scan(bot, "A", ACCOUNT)
-    await bot.is_now("CONNECTED")
-    assert await bot.stop() == 0
-    bot.claims.clear()
-    bot.run_bot("two.mjs", "A", "B", environment=["LASTS=300"])
-    link = await bot.linked()
-    await bot.is_now("CONNECTED")
-    bot.claims.clear()
-    code, codes = bot.session / "B.qr", set[str]()
-
-    def shown() -> int:
-        codes.update([code.read_text()] if code.exists() else [])
-        return len(codes)
-
-    await bot.until(lambda: shown() > 6, within=60)  # more than one socket has
-    assert (await link.call("probe", {"deep": True}))["detail"]["open"] is True
-    assert {its.status for its in bot.claims} <= {"CONNECTED"}
     assert await bot.stop() == 0

@@ -1,7 +1,6 @@
 """The engine's parts without a browser: settings, bundle, profile, exchange, messages, pipes."""
 
 import asyncio
-import hashlib
 import json
 import os
 import re
@@ -20,7 +19,6 @@ from agent.engines.web.files import profile_path
 from agent.engines.web.profile.folder import Lock, prepare_profile, read_lock
 from agent.engines.web.profile.notes import (
     Note,
-    keep_diagnostics,
     keep_page,
     read_note,
     read_page,
@@ -112,15 +110,6 @@ def test_the_package_of_the_registry_is_checked(
     with pytest.raises(EngineError) as caught:
         fetch.fetch_bundle(tmp_path)
     assert caught.value.code == "bundle_changed"
-
-
-def test_the_bundle_has_the_known_checksum_and_no_telemetry(cache: Path) -> None:
-    text = bundle.read_bundle(cache)
-    assert hashlib.sha256(text.encode()).hexdigest() == bundle.SHA256
-    assert json.loads(bundle.page_config("")) == {
-        "disableGoogleAnalytics": True,
-        "deviceName": False,
-    }
 
 
 # --- the browser's command line ----------------------------------------------------------------
@@ -386,14 +375,6 @@ def test_pages_are_kept_by_version_and_only_the_newest(tmp_path: Path) -> None:
     assert caught.value.code == "page_missing"
 
 
-def test_diagnostics_do_not_pile_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for number in range(5):
-        monkeypatch.setattr("time.strftime", lambda *_, number=number: f"t{number}")
-        keep_diagnostics(tmp_path, {"why": number}, b"jpg")
-    assert len(list((tmp_path / "diagnostics").glob("*.json"))) == 3
-    assert len(list((tmp_path / "diagnostics").glob("*.jpg"))) == 3
-
-
 # --- the pipe ---------------------------------------------------------------------------------
 
 
@@ -500,42 +481,3 @@ async def test_a_message_in_many_pieces_is_one_message(pipe: Any) -> None:
         os.write(far.write, text[start : start + 777])
         await asyncio.sleep(0)
     assert (await asked)["t"] == "é" * 5000
-
-
-def test_the_engine_brings_neither_sockets_nor_downloader_into_the_worker() -> None:
-    code = (
-        "from agent.worker.no_tls import import_asyncio_without_tls as lean; lean();"
-        "import sys, agent.engines.web.engine;"
-        "print([m for m in sys.modules if m.split('.')[0] in"
-        " ('pyppeteer', 'pyee', 'websockets', 'urllib3', 'tqdm', 'ssl')])"
-    )
-    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert told.stdout.strip() == "[]"
-
-
-def test_s9_what_listens_or_fetches_loads_no_old_network_library() -> None:
-    code = (
-        "import sys, agent.daemon.main, agent.cli.main, agent.engines.web.fetch, agent.deliver.bus;"
-        "import agent.engines.evolution.backend, agent.engines.whaticket.backend;"
-        "print([m for m in sys.modules if m.split('.')[0] in"
-        " ('pyppeteer', 'websockets', 'urllib3')])"
-    )
-    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert told.stdout.strip() == "[]"
-
-
-def test_no_locked_package_is_an_old_http_or_websocket_client() -> None:
-    locks = Path(__file__).parents[3] / "scripts" / "locks"
-    packages = {
-        (lock.stem, name, int(version.partition(".")[0]))
-        for lock in locks.glob("*.txt")
-        for line in lock.read_text().splitlines()
-        if "==" in line
-        for name, _, version in [line.partition(" ")[0].partition("==")]
-    }
-    assert any(name == "aiohttp" for _, name, _ in packages)
-    old = {"pyppeteer", "pyee", "websockets", "urllib3"}
-    found = {package for package in packages if package[1] in old}
-    # twine, which checks our wheel in tests, brings a urllib3 of today.
-    assert {package for package in found if package[:2] != ("test", "urllib3")} == set()
-    assert all(major >= 2 for _, _, major in found)

@@ -43,27 +43,6 @@ async def test_a_kill_at_any_moment_after_the_scan_loses_no_pairing_that_was_pub
     assert bench.claims[-1].status is not Status.AUTH_FAILURE
 
 
-@pytest.mark.parametrize("killed", ["browser", "worker"])
-async def test_a_kill_at_the_moment_a_pairing_is_published_does_not_lose_it(
-    bench: Bench, stand_in: StandIn, killed: str
-) -> None:
-    await bench.start()
-    await bench.claimed(Status.QR_REQUIRED)
-    browser = await bench.browser()
-    stand_in.scan(ACCOUNT)
-    await bench.until(lambda: any(claim.paired for claim in bench.claims))
-    heard = len(bench.claims)
-    if killed == "browser":
-        os.kill(browser, signal.SIGKILL)
-        await bench.came(Status.RECONNECTING, heard)
-    else:
-        await bench.kill_worker()
-        await bench.start(paired=True)
-        heard = 0
-    await bench.claimed(Status.CONNECTED)
-    assert not any(claim.status is Status.QR_REQUIRED for claim in bench.claims[heard:])
-
-
 async def test_a_pairing_whose_way_to_the_disk_cannot_be_seen_is_saved_by_closing_the_browser(
     bench: Bench, stand_in: StandIn
 ) -> None:
@@ -91,33 +70,6 @@ async def test_a_pairing_is_in_the_note_of_the_session_and_leaves_no_mark_in_the
     await bench.start(paired=True)
     await bench.claimed(Status.CONNECTED)
     assert [claim.status for claim in bench.claims if claim.phase == "sync"] == [], "nothing waits"
-
-
-DIES_AT_ITS_END = """
-import os, signal
-import agent.engines.web.browser.connection as web
-call = web.DebuggerConnection.call
-async def dying(self, method, params=None, *, within):
-    if method == 'Browser.close':
-        tree = open(f'/proc/self/task/{os.getpid()}/children').read().split()
-        for pid in tree:
-            os.kill(int(pid), signal.SIGTRAP)
-    return await call(self, method, params, within=within)
-web.DebuggerConnection.call = dying
-"""
-
-
-async def test_a_browser_that_dies_in_an_ordered_stop_has_written_all_before(
-    bench: Bench, stand_in: StandIn
-) -> None:
-    await bench.start(first=f"exec({DIES_AT_ITS_END!r})")
-    await bench.claimed(Status.QR_REQUIRED)
-    stand_in.scan(ACCOUNT)
-    # It loads until the pairing is on the disk, which may take no longer than a look at it.
-    await bench.until(lambda: bench.claims[-1].status in (Status.LOADING, Status.CONNECTED))
-    assert await bench.stop() == 0
-    await bench.start()
-    await bench.claimed(Status.CONNECTED)
 
 
 def test_a_mark_is_found_in_either_spelling_and_in_every_file(tmp_path: Path) -> None:

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from agent.core.model import ConnectionStatus, InstanceId
+from agent.core.model import ConnectionStatus
 from agent.errors import EngineError
-from agent.supervise.requests.calls import PART, in_parts
+from agent.supervise.requests.calls import PART
 from tests.engines.web.bench import ACCOUNT, Bench
 from tests.standin.web.stand_in import StandIn
 
@@ -119,32 +119,6 @@ async def test_a_file_whose_answer_is_late_is_unknown_and_has_its_id(
     assert (told["outcome"], told["id"]) == ("unknown", sent["id"])
 
 
-async def test_places_contacts_and_reactions_are_sent(bench: Bench, stand_in: StandIn) -> None:
-    await bench.pair(stand_in)
-    place = {"latitude": -33.86, "longitude": 151.21, "name": "The office", "address": "Quay 1"}
-    told = await send(bench, type="location", **place)
-    assert told["outcome"] == "sent"
-    sent = sends(stand_in)[-1]
-    assert (sent["id"], sent["type"], sent["to"]) == (told["id"], "location", CHAT)
-    assert (sent["lat"], sent["lng"], sent["loc"]) == (-33.86, 151.21, "The office\nQuay 1")
-
-    told = await send(bench, type="contact", name="Ann", phone="+55 11 77777-7777")
-    assert told["outcome"] == "sent"
-    sent = sends(stand_in)[-1]
-    assert (sent["id"], sent["type"]) == (told["id"], "vcard")
-    assert "FN:Ann" in sent["body"] and "waid=5511777777777" in sent["body"]
-
-    page = stand_in.page()
-    page.tell("message", **{"from": CHAT}, body="do you like it?", id="ABCDEF0123456789")
-    await bench.until(lambda: heard(bench, direction="in", id="ABCDEF0123456789"))
-    for emoji in ("\N{THUMBS UP SIGN}", ""):
-        told = await send(bench, type="reaction", message_id="ABCDEF0123456789", emoji=emoji)
-        assert (told["outcome"], told["id"]) == ("sent", "ABCDEF0123456789")
-        sent = sends(stand_in)[-1]
-        assert (sent["type"], sent["body"]) == ("reaction", emoji)
-        assert (sent["to"], sent["about"]) == (CHAT, "ABCDEF0123456789")
-
-
 async def test_a_group_is_written_to_and_its_members_are_read(
     bench: Bench, stand_in: StandIn
 ) -> None:
@@ -174,18 +148,6 @@ async def test_a_group_is_written_to_and_its_members_are_read(
     assert (told["outcome"], sent["to"], sent["size"]) == ("sent", GROUP, 1000)
 
 
-async def test_a_reaction_to_a_message_that_is_not_there_is_refused(
-    bench: Bench, stand_in: StandIn
-) -> None:
-    await bench.pair(stand_in)
-    stand_in.page().tell("message", **{"from": CHAT}, body="x", id="ABCDEF0123456789")
-    await bench.until(lambda: heard(bench, direction="in"))
-    with pytest.raises(EngineError) as caught:
-        await send(bench, type="reaction", message_id="0000000000", emoji="x")
-    assert caught.value.code == "message_not_found"
-    assert sends(stand_in) == []
-
-
 async def test_a_wrong_field_of_a_message_is_named(bench: Bench, stand_in: StandIn) -> None:
     await bench.pair(stand_in)
     with pytest.raises(EngineError) as caught:
@@ -206,23 +168,6 @@ async def test_a_message_that_is_read_only_later_counts_once(
     assert len(heard(bench, id="AAAA1")) == 1
 
 
-async def test_a_long_file_comes_over_in_parts_and_whole(bench: Bench, stand_in: StandIn) -> None:
-    await bench.pair(stand_in)
-    content = os.urandom(3 * 1024 * 1024 + 1)
-    encoded = base64.b64encode(content).decode()
-    message = {"type": "media", "to": TO, "mimetype": "application/pdf", "content": encoded}
-    message = dict(await in_parts(bench.link, InstanceId("sales"), message))
-    assert "content" not in message
-    told = await bench.link.call("send", {"message": message}, timeout=20)
-    assert told["outcome"] == "sent"
-    sent = sends(stand_in)[-1]
-    assert sent["size"] == len(content)
-    assert sent["sum"] == sum(each * (at % 251) for at, each in enumerate(content)) % 1000003
-    with pytest.raises(EngineError) as caught:
-        await bench.link.call("send", {"message": message})
-    assert caught.value.code == "file_lost", "it was handed on, nothing of it is kept"
-
-
 async def test_a_file_of_which_a_part_is_missing_is_not_sent(
     bench: Bench, stand_in: StandIn
 ) -> None:
@@ -241,18 +186,3 @@ async def test_a_file_of_which_a_part_is_missing_is_not_sent(
         await send(bench, type="media", mimetype="a/b", **upload, size=PART * 3 // 4 * 2)
     assert caught.value.code == "file_lost"
     assert sends(stand_in) == []
-
-
-async def test_more_files_at_once_than_a_page_should_hold_are_refused(
-    bench: Bench, stand_in: StandIn
-) -> None:
-    await bench.pair(stand_in)
-    for number in range(5):
-        part = {"upload": f"{number:016x}", "index": 0, "data": "eA=="}
-        asked = bench.link.call("command", {"name": "file_part", "arguments": part})
-        if number < 4:
-            assert (await asked)["size"] == 1
-            continue
-        with pytest.raises(EngineError) as caught:
-            await asked
-        assert caught.value.code == "busy"

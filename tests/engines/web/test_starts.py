@@ -1,7 +1,6 @@
 """What comes instead of WhatsApp Web, how a start goes on or does not, and the load past caches."""
 
 import asyncio
-import json
 import ssl
 import subprocess
 from collections.abc import AsyncIterator
@@ -88,48 +87,6 @@ async def test_a_redirect_is_reported_with_the_address_that_it_led_to(
         await other.close()
 
 
-@pytest.mark.parametrize(
-    ("how", "reason"),
-    [
-        pytest.param("500", "page_http_error", id="HTTP 500"),
-        pytest.param("redirect", "page_elsewhere", id="a redirect elsewhere"),
-        pytest.param("portal", "captive_portal", id="a captive portal"),
-        pytest.param("live", "page_elsewhere", id="a live page that leads elsewhere"),
-    ],
-)
-async def test_a_second_try_names_the_same_reason_and_no_reloads(
-    bench: Bench, stand_in: StandIn, how: str, reason: str
-) -> None:
-    other = await StandIn.open()
-    try:
-        other.front = fronts.PORTAL if how == "portal" else fronts.EMPTY
-        if how == "live":
-            stand_in.leads_to = other.url
-        else:
-            stand_in.front = fronts.HTTP_ERROR if how == "500" else fronts.elsewhere(other.url)
-        shown = (stand_in if how == "500" else other).url.removeprefix("http://")
-        await bench.start()
-        assert shown in await given_up(bench, reason)
-        heard = len(bench.claims)
-        await bench.link.call("connect")
-        claim = await bench.came(Status.DISCONNECTED, heard)
-        assert claim.reason == reason and shown in claim.raw
-    finally:
-        await other.close()
-
-
-async def test_a_page_that_leads_on_through_several_addresses_has_not_reloaded(
-    bench: Bench, stand_in: StandIn
-) -> None:
-    await bench.pair(stand_in)
-    stand_in.also_at = ("/one", "/two", "/three", "/four")
-    for place in stand_in.also_at:
-        heard = len(bench.claims)
-        stand_in.page().tell("navigate", to=f"{place}?name=sales")
-        await bench.came(Status.RECONNECTING, heard)
-        await bench.claimed(Status.CONNECTED)
-
-
 @asynccontextmanager
 async def with_a_certificate_of_its_own(folder: Path) -> AsyncIterator[str]:
     key, certificate = folder / "key.pem", folder / "certificate.pem"
@@ -157,39 +114,6 @@ async def test_a_certificate_that_is_not_valid_is_reported(bench: Bench, tmp_pat
 # --- progress ---------------------------------------------------------------------------------
 
 
-async def test_a_page_that_keeps_coming_slowly_is_waited_for(
-    bench: Bench, stand_in: StandIn
-) -> None:
-    stand_in.padding, stand_in.pace = 400_000, 40_000
-    await bench.start(first=haste("SLOW_INJECTION", "SILENT"))
-    await bench.until(lambda: stand_in.paced >= stand_in.padding, within=120)
-    bench.be_patient()
-    await bench.claimed(Status.QR_REQUIRED)
-    assert "injection_failed" not in [claim.reason for claim in bench.claims]
-    told = [claim.progress for claim in bench.claims if claim.progress is not None]
-    assert len(set(told)) > 3 and told == sorted(told), "each step is told, and none goes back"
-
-
-async def test_a_page_that_loads_itself_again_makes_no_progress_by_that(
-    bench: Bench, stand_in: StandIn
-) -> None:
-    stand_in.syncs, stand_in.reload_every = False, 1.5
-    slow = "import agent.engines.web.document as d; d.RELOADS = 1000"
-    await bench.start(first=slow)
-
-    def furthest() -> float:
-        return max((claim.progress or 0.0 for claim in bench.claims), default=0.0)
-
-    # A document that a reload cut short has less than the next one, until one came whole.
-    before = -1.0
-    while before < (before := furthest()):
-        seen = stand_in.requests.count("/standin.js")
-        await bench.until(lambda n=seen: stand_in.requests.count("/standin.js") >= n + 4, within=60)
-        assert seen < 60, [claim.progress for claim in bench.claims]
-    passing = {claim.phase for claim in bench.claims if claim.status is Status.INITIALIZING}
-    assert passing <= {"process", "attached", "loaded", "injected", "login"}
-
-
 async def test_a_page_that_loads_itself_again_and_again_is_named_and_left_to_the_agent(
     bench: Bench, stand_in: StandIn
 ) -> None:
@@ -199,18 +123,6 @@ async def test_a_page_that_loads_itself_again_and_again_is_named_and_left_to_the
     stand_in.reload_every = 0
     await bench.link.call("connect")
     await bench.claimed(Status.QR_REQUIRED)
-
-
-async def test_a_connected_page_that_loads_itself_again_and_again_is_named(
-    bench: Bench, stand_in: StandIn
-) -> None:
-    await bench.pair(stand_in)
-    stand_in.reload_every = 2.0
-    stand_in.page().tell("navigate", to="/?name=sales")
-    await given_up(bench, "page_reloads")
-    stand_in.reload_every = 0
-    await bench.link.call("connect")
-    await bench.claimed(Status.CONNECTED)
 
 
 # --- past every cache --------------------------------------------------------------------------
@@ -264,19 +176,3 @@ async def test_a_connected_page_without_its_send_function_is_loaded_past_the_cac
     assert await bench.detail("missing") == ["addAndSendMsgToChat"]
     await bench.detail("missing")
     assert stand_in.requests.count("/standin.js") == loads, "one load is enough for a while"
-
-
-async def test_a_page_without_a_module_is_loaded_again_when_the_site_is_whole(
-    bench: Bench, stand_in: StandIn
-) -> None:
-    stand_in.missing = "WAWebBuildConstants"
-    await bench.start(first=haste("SLOW_INJECTION"))
-    await given_up(bench, "injection_failed")
-    (seen,) = (bench.session / "diagnostics").glob("*.json")
-    assert json.loads(seen.read_text())["page"]["missing"] == ["BuildConstants"]
-    stand_in.missing = ""
-    bench.be_patient()
-    await bench.link.call("connect")
-    await bench.claimed(Status.QR_REQUIRED)
-    stand_in.scan(ACCOUNT)
-    await bench.claimed(Status.CONNECTED)

@@ -66,12 +66,6 @@ async def test_a_phone_number_gets_a_pairing_code(bench: Bench, stand_in: StandI
     assert caught.value.code == "not_waiting"
 
 
-def is_removed(folder: Path) -> bool:
-    """What has just been killed may still write a file into it."""
-    shutil.rmtree(folder, ignore_errors=True)
-    return not folder.exists()
-
-
 SOON_RELOADED = "import agent.engines.web.session as session; session.RELOAD = 3.0"
 """A page that does not answer has 3 s for a reload, not 10."""
 
@@ -114,17 +108,6 @@ async def test_f04_a_crashed_page_is_loaded_again_in_the_same_browser(
     assert (await bench.came(Status.RECONNECTING, heard)).reason == "page_crashed"
     await bench.claimed(Status.CONNECTED)
     assert await bench.browser() == browser
-
-
-async def test_a_page_that_navigates_is_watched_again(bench: Bench, stand_in: StandIn) -> None:
-    await bench.pair(stand_in)
-    page, heard = stand_in.page(), len(bench.claims)
-    page.tell("navigate", to="/?name=sales&again=1")
-    await bench.until(lambda: stand_in.clients and stand_in.page() is not page)
-    await bench.came(Status.RECONNECTING, heard)
-    await bench.claimed(Status.CONNECTED)
-    told = await bench.link.call("send", {"message": {"to": "5511888888888", "text": "hi"}})
-    assert told["outcome"] == "sent"
 
 
 async def test_a_dialog_does_not_stop_the_page(bench: Bench, stand_in: StandIn) -> None:
@@ -196,23 +179,6 @@ async def test_f42_a_lost_profile_is_never_made_again(bench: Bench, stand_in: St
     assert not (bench.session / "profile").exists()
 
 
-async def test_f42_a_profile_lost_under_a_dying_browser_is_not_made_again(
-    bench: Bench, stand_in: StandIn
-) -> None:
-    await bench.pair(stand_in)
-    assert bench.process is not None
-    browser = await bench.browser()
-    bench.process.send_signal(signal.SIGSTOP)
-    os.kill(browser, signal.SIGKILL)
-    await bench.until(lambda: not alive(browser) and is_removed(bench.session / "profile"))
-    bench.process.send_signal(signal.SIGCONT)
-    await bench.claimed(Status.AUTH_FAILURE, "unpaired_suspect")
-    await bench.link.call("connect")
-    await bench.probe()
-    assert bench.claims[-1].reason == "unpaired_suspect"
-    assert not (bench.session / "profile").exists()
-
-
 def delete_all(session: Path) -> None:
     # The browser may write into a folder while it is deleted.
     shutil.rmtree(session, ignore_errors=True)
@@ -247,39 +213,6 @@ async def test_files_deleted_under_a_live_browser_are_noticed_and_written_again(
     assert Status.QR_REQUIRED not in [claim.status for claim in bench.claims[heard:]]
 
 
-async def test_a_stop_right_after_the_files_were_deleted_keeps_the_pairing(
-    bench: Bench, stand_in: StandIn
-) -> None:
-    device = await bench.pair(stand_in)
-    shutil.rmtree(bench.session, ignore_errors=True)
-    assert await bench.stop() == 0
-    await bench.start(paired=True)
-    await bench.claimed(Status.CONNECTED)
-    assert stand_in.page().device == device
-
-
-@pytest.mark.parametrize(
-    ("mode", "expected"),
-    [
-        ("CONFLICT", "conflict"),
-        ("TOS_BLOCK", "tos_block"),
-        ("SMB_TOS_BLOCK", "tos_block"),
-        ("PROXYBLOCK", "proxy_block"),
-        ("DEPRECATED_VERSION", "client_outdated"),
-    ],
-)
-async def test_a_refusal_is_reported_with_its_reason(
-    bench: Bench, stand_in: StandIn, mode: str, expected: str
-) -> None:
-    await bench.pair(stand_in)
-    stand_in.refuses = mode
-    stand_in.page().tell("stream", mode=mode, socket=mode)
-    await bench.claimed(Status.DISCONNECTED, expected)
-    # A page that was loaded again says so first, and of its pairing a moment later.
-    await bench.until(lambda: bench.claims[-1].paired)
-    assert bench.claims[-1].reason == expected
-
-
 async def test_a_session_taken_over_comes_back_by_a_connect(
     bench: Bench, stand_in: StandIn
 ) -> None:
@@ -312,22 +245,6 @@ async def test_a_lost_network_is_reconnecting_until_the_page_has_it_again(
     await bench.claimed(Status.CONNECTED)
 
 
-async def test_a_sync_shows_its_progress_and_may_stall(bench: Bench, stand_in: StandIn) -> None:
-    stand_in.syncs = False
-    await bench.start()
-    await bench.claimed(Status.QR_REQUIRED)
-    stand_in.scan(ACCOUNT)
-    await bench.claimed(Status.LOADING)
-    await bench.until(lambda: bench.claims[-1].paired)
-    assert bench.claims[-1].phase == "sync"
-    stand_in.page().tell("progress", percent=40)
-    await bench.until(lambda: bench.claims[-1].progress == 0.4)
-    await bench.probe()
-    assert bench.claims[-1].status is Status.LOADING
-    stand_in.page().tell("synced")
-    await bench.claimed(Status.CONNECTED)
-
-
 async def test_a_failed_injection_is_reported_and_leaves_evidence(
     bench: Bench, stand_in: StandIn
 ) -> None:
@@ -345,37 +262,6 @@ async def test_a_failed_injection_is_reported_and_leaves_evidence(
     assert picture.read_bytes().startswith(b"\xff\xd8\xff")
 
 
-@pytest.mark.parametrize(
-    ("module", "named"),
-    [
-        pytest.param("WAWebBuildConstants", "BuildConstants", id="never ready"),
-        pytest.param("WAWebUserPrefsLogin", "isLoggedIn", id="the hooks are lost"),
-    ],
-)
-async def test_a_page_without_a_module_is_stuck_at_the_injection(
-    bench: Bench, stand_in: StandIn, module: str, named: str
-) -> None:
-    bench.url += f"&missing={module}"
-    await bench.start()
-    await bench.until(lambda: stand_in.clients)
-    await bench.until(lambda: bench.claims and bench.claims[-1].phase == "injected")
-    assert named in await missing_modules(bench)
-    assert bench.claims[-1].status is Status.INITIALIZING
-
-
-async def test_a_page_without_its_stream_never_counts_as_connected(
-    bench: Bench, stand_in: StandIn
-) -> None:
-    bench.url += "&missing=WAWebStreamModel"
-    await bench.start()
-    await bench.claimed(Status.QR_REQUIRED)
-    stand_in.scan(ACCOUNT)
-    await bench.claimed(Status.LOADING)
-    await bench.until(lambda: bench.claims[-1].paired)
-    assert bench.claims[-1].phase == "login"
-    assert "Stream" in await missing_modules(bench)
-
-
 async def refused_probe(bench: Bench) -> str:
     """Probe until one fails; the code it failed with."""
     async with asyncio.timeout(60):
@@ -384,18 +270,6 @@ async def refused_probe(bench: Bench) -> str:
                 await bench.link.call("probe")
             except EngineError as error:
                 return error.code
-
-
-async def missing_modules(bench: Bench) -> list[str]:
-    return list(await bench.detail("missing"))
-
-
-async def test_a_server_that_is_not_there_cannot_be_reached(bench: Bench) -> None:
-    bench.url = "http://127.0.0.1:9/"
-    await bench.start()
-    claim = await bench.claimed(Status.DISCONNECTED, "unreachable")
-    assert "ERR_" in claim.raw
-    assert list((bench.session / "diagnostics").glob("*.json"))
 
 
 async def test_a_picture_shows_the_page_and_never_its_code(bench: Bench, stand_in: StandIn) -> None:
@@ -415,17 +289,6 @@ async def test_a_picture_shows_the_page_and_never_its_code(bench: Bench, stand_i
     assert rows_of(await picture()) == rows_of(first), "another code, the same picture"
 
 
-async def test_a_picture_that_is_too_long_for_the_link_is_a_jpeg(
-    bench: Bench, stand_in: StandIn
-) -> None:
-    await bench.pair(stand_in)
-    stand_in.page().tell("noise")
-    await bench.until(lambda: any(each["do"] == "drawn" for each in stand_in.page().received))
-    told = await bench.link.call("command", {"name": "screenshot", "arguments": {"format": "png"}})
-    assert told["type"] == "image/jpeg"
-    assert b64decode(told["content"]).startswith(b"\xff\xd8\xff")
-
-
 async def test_memory_is_freed_through_the_debugger(bench: Bench, stand_in: StandIn) -> None:
     await bench.pair(stand_in)
     await bench.link.call("free_memory")
@@ -433,28 +296,6 @@ async def test_memory_is_freed_through_the_debugger(bench: Bench, stand_in: Stan
     assert detail["missing"] == [] and detail["heap_used_bytes"] > 0
     assert (detail["mode"], detail["info"], detail["socket"]) == ("MAIN", "NORMAL", "CONNECTED")
     assert detail["frame_age"] < 5 and detail["stores"]["chats"] == 0
-
-
-async def test_the_garbage_of_a_start_is_collected(
-    bench: Bench, stand_in: StandIn, eventually: Any
-) -> None:
-    stand_in.syncs = False  # until it is connected, the start goes on
-    await bench.start(first="import agent.engines.web.engine as web; web.SETTLED = 0.5")
-    await bench.claimed(Status.QR_REQUIRED)
-    stand_in.scan(ACCOUNT)
-    await bench.claimed(Status.LOADING)
-
-    async def heap() -> int:
-        return int(await bench.detail("heap_used_bytes"))
-
-    before = await heap()
-    stand_in.page().tell("synced")
-    await bench.claimed(Status.CONNECTED)
-
-    async def is_smaller() -> bool:
-        return await heap() < before * 0.9
-
-    await eventually(is_smaller)
 
 
 async def test_the_proof_grows_old_when_no_frame_comes(

@@ -21,7 +21,6 @@ from agent.core.model import InstanceId
 from agent.engines.web.browser.arguments import find_browser
 from agent.engines.web.fetch import fetch_bundle
 from agent.errors import ConfigError, EngineError
-from agent.vault.archives.seal import Sealed, Sealing, make_key
 from agent.wings.desk.hand_over import seal_session
 from tests.daemon.conftest import RunningAgent
 from tests.daemon.test_vault import cli
@@ -29,7 +28,6 @@ from tests.daemon.test_web import SETTINGS
 from tests.lacking import lacks
 from tests.ports import free_port
 from tests.standin.web.stand_in import StandIn
-from tests.vault.archives.test_archives import build, manifest_of, member
 
 pytestmark = pytest.mark.slow
 
@@ -220,24 +218,6 @@ async def test_a_person_with_a_passkey_pairs_from_the_invitation_to_connected(
     assert (again.returncode, "used already" in out) == (4, True), out
 
 
-async def test_a_window_that_is_closed_ends_it_and_opens_no_other(
-    agent: RunningAgent, person: Person
-) -> None:
-    line = await invite(agent, person)
-    desk = await person.pair("--to", line, "--page", person.page)
-    said = await person.reads(desk, b"link the phone")
-    async with aiohttp.ClientSession() as http:
-        port = person.browser_port()
-        shown = await (await http.get(f"http://127.0.0.1:{port}/json/version")).json()
-        async with http.ws_connect(shown["webSocketDebuggerUrl"]) as browser:
-            await browser.send_json({"id": 1, "method": "Browser.close"})
-            out = said + (await desk.communicate())[0]
-    assert (desk.returncode, b"the window was closed" in out) == (4, True), out
-    (folder,) = person.folders.iterdir()
-    assert f"kept in {folder}".encode() in out and (folder / "session" / "profile").is_dir()
-    assert await agent.status(ID) == "DISCONNECTED"
-
-
 # what is refused, and nothing of it is left
 
 
@@ -255,57 +235,6 @@ def sealed(session: Path, invitation: Invitation) -> bytes:
     out = io.BytesIO()
     seal_session(session, invitation, out)
     return out.getvalue()
-
-
-def sealed_archive(raw: bytes, invitation: Invitation) -> bytes:
-    out = io.BytesIO()
-    sealing = Sealing(out, invitation.public_key, Sealed(invitation.id, invitation.token))
-    sealing.write(raw)
-    sealing.finish()
-    return out.getvalue()
-
-
-def uploads(good: Path, line: Invitation, tmp_path: Path) -> dict[str, tuple[str, bytes]]:
-    """Uploads with a right invitation, each with the code of its refusal."""
-    whole = sealed(good, line)
-    changed = bytearray(whole)
-    changed[-20] ^= 1
-    foreign = make_key(tmp_path / "foreign.key")
-    page, empty = tmp_path / "page", tmp_path / "empty"
-    shutil.copytree(good, page)
-    (page / "pages").mkdir()
-    (page / "pages" / "2.3000.html").write_text("<script>")
-    (empty / "profile").mkdir(parents=True)
-    (empty / "web.json").write_text("{}")
-    climbing = [("../../../../etc/cron.d/x", b"* * * * * root true")]
-    bomb = [("profile/zeros", bytes(3 << 20))]
-    note = (member("session/web.json"), b"{}")
-    listed = manifest_of(("web.json", b"{}"), engine="web")
-    web = {"engine": "web", "folders": ["profile"]}
-    return {
-        "not sealed": ("damaged", b"\x1f\x8b" + bytes(100)),
-        "cut": ("truncated", whole[:-100]),
-        "changed": ("damaged", bytes(changed)),
-        "for another agent": ("other_server", sealed(good, replace(line, public_key=foreign))),
-        "for another instance": ("other_instance", sealed(good, replace(line, id="other"))),
-        "with no token": ("invite_unknown", sealed(good, replace(line, token=""))),
-        "with another token": ("invite_unknown", sealed(good, replace(line, token="x" * 43))),
-        "no pairing": ("not_good", sealed(empty, line)),
-        "a page of its own": ("not_good", sealed(page, line)),
-        "traversal": (
-            "bad_archive",
-            sealed_archive(build(manifest=manifest_of(*climbing, engine="web")), line),
-        ),
-        "bomb": (
-            "unpacks_too_large",
-            sealed_archive(build(manifest=manifest_of(*bomb, **web)), line),
-        ),
-        "bomb behind its end": (
-            "bad_archive",
-            sealed_archive(build(note, manifest=listed, tail=bytes(100 << 20)), line),
-        ),
-        "another engine": ("other_engine", sealed_archive(build(manifest=manifest_of()), line)),
-    }
 
 
 @dataclass
@@ -358,22 +287,6 @@ def good(tmp_path: Path) -> Path:
     return paired_folder(tmp_path / "good")
 
 
-async def test_an_upload_that_is_wrong_is_named_and_leaves_nothing(
-    desks: Desks, good: Path, tmp_path: Path
-) -> None:
-    agent = desks.agent
-    status, refused = await agent.ask("POST", "/api/instance/box/invite")
-    assert (status, refused["error"]) == (409, "not_supported")
-    void, line = await desks.invited(), await desks.invited()
-    assert await desks.send(sealed(good, void), void.door) == (401, "invite_unknown")
-    for name, (code, content) in uploads(good, line, tmp_path).items():
-        assert (await desks.send(content, line.door))[1] == code, name
-    shown = await agent.show(ID)
-    assert (shown["account"], shown["paired"], shown["enabled"]) == ("", False, False)
-    assert not any((agent.state / "sessions" / ".staging").iterdir())
-    assert not (await agent.do("GET", "/api/trash"))["trash"]
-
-
 async def test_an_upload_without_the_token_is_refused_before_its_rest_is_read(
     desks: Desks, good: Path
 ) -> None:
@@ -385,33 +298,6 @@ async def test_an_upload_without_the_token_is_refused_before_its_rest_is_read(
     ):
         async with desks.begun(content, line.door) as answer, asyncio.timeout(60):
             assert status in await answer.readline(), "no further byte was needed"
-
-
-async def test_uploads_that_stand_still_keep_no_desk_out(desks: Desks, good: Path) -> None:
-    line = await desks.invited()
-    whole = sealed(good, line)
-    async with (
-        desks.begun(whole[:20], line.door),
-        desks.begun(whole[:400], line.door),  # the seal of a desk, sent again by who saw it
-    ):
-        assert await desks.send(whole, line.door) == (201, "")
-
-
-async def test_an_invitation_is_good_for_one_upload_until_it_is_revoked(
-    desks: Desks, good: Path
-) -> None:
-    agent, line = desks.agent, await desks.invited()
-    assert (await agent.do("DELETE", f"/api/instance/{ID}/invite"))["revoked"] is True
-    assert await desks.send(sealed(good, line), line.door) == (401, "invite_unknown")
-    line = await desks.invited()
-    whole = sealed(good, line)
-    twice = await asyncio.gather(desks.send(whole, line.door), desks.send(whole, line.door))
-    assert sorted(status for status, _ in twice) in ([201, 403], [201, 503]), twice
-    assert await desks.send(whole, line.door) == (403, "invite_used")
-    status, refused = await agent.ask("POST", f"/api/instance/{ID}/invite")
-    assert (status, refused["error"]) == (409, "already_paired")
-    kinds = [kind for kind, _ in await agent.story(ID)]
-    assert [kinds.count(kind) for kind in ("invited", "invite_revoked", "invite_used")] == [2, 1, 1]
 
 
 async def test_a_file_of_a_desk_is_imported_once_where_it_belongs(

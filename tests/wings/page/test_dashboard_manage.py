@@ -8,12 +8,10 @@ from tests.conftest import Eventually
 from tests.daemon.conftest import RunningAgent
 from tests.wings.page.browsing import check_manners, listening, make_agent, picture, watcher
 from tests.wings.page.watcher import Watcher
-from tests.wings.webhooks.receiver import Receiver
 
 __all__ = ["listening", "make_agent", "watcher"]
 
 TRUSTED = "\n[api]\ntrust_loopback = true\n"
-LIVE = "document.querySelector('#live').textContent === 'Live'"
 YES = "dialog[open] .danger"
 TOASTS = "document.querySelector('.toasts').innerText"
 WIDE = "document.documentElement.scrollWidth"
@@ -78,57 +76,6 @@ async def test_a_key_is_made_shown_once_used_and_revoked(
     await check_manners(watcher, agent)
 
 
-async def test_a_key_that_may_only_read_sees_the_webhooks_and_what_it_lacks(
-    listening: Callable[..., RunningAgent], watcher: Watcher
-) -> None:
-    agent = listening()
-    await agent.start()
-    read = (await agent.do("POST", "/api/keys", {"name": "me", "scopes": ["read"]}))["token"]
-    await watcher.go(f"http://{agent.listen}/#/agent")
-    await watcher.click("#entrance-key")
-    await watcher.type(read)
-    await watcher.press("Enter", 13)
-    await watcher.until("document.querySelector('#webhooks').innerText.includes('No webhook')")
-    said = await watcher.run("document.querySelector('#manage').innerText")
-    assert "need a key with the scope admin" in said
-    shown = "[...document.querySelectorAll('#manage section')].filter((e) => e.checkVisibility())"
-    assert await watcher.run(f"{shown}.map((e) => e.id)") == ["webhooks"]
-    await check_manners(watcher, agent)
-
-
-async def test_a_webhook_shows_what_was_refused_and_is_tried_again(
-    listening: Callable[..., RunningAgent], watcher: Watcher
-) -> None:
-    async with Receiver().open() as target:
-        target.status = lambda body: 400
-        hook = f'[[webhook]]\nname = "ops"\nurl = "{target.url}"\nprivate = true\n'
-        agent = listening(TRUSTED + hook)
-        await agent.start()
-        await watcher.size(1280, 900)
-        await watcher.go(f"http://{agent.listen}/")
-        await watcher.until(LIVE)
-        await agent.create("sales")
-        await watcher.click("#to-manage")
-        row = "document.querySelector('[data-webhook=ops]')"
-        await watcher.until(f"{row}.innerText.includes('refused for good')")
-        await watcher.click("[data-webhook=ops] summary")
-        await watcher.until(f"{row}.querySelector('.dead-letter').innerText.includes('400')")
-        await picture(watcher, "webhooks")
-        await watcher.click("[data-webhook=ops] [data-do=test]")
-        await watcher.until(f"{TOASTS}.includes('ops took no test event: answered 400')")
-        target.status = lambda body: 200
-        await watcher.click("[data-webhook=ops] [data-do=retry]")
-        await watcher.until(f"{TOASTS}.includes('ops is tried now, with ')")
-        await watcher.until(f"{row}.querySelector('.pill').textContent === 'All delivered'")
-        await watcher.until(f"!{row}.innerText.includes('refused for good')")
-        assert "last delivered" in await watcher.run(f"{row}.innerText")
-        # The story leads back to it.
-        await watcher.click("#manage .back")
-        await watcher.click("#overview .story a[href='#/agent']")
-        await watcher.until("location.hash === '#/agent'")
-        await check_manners(watcher, agent)
-
-
 async def test_a_session_goes_out_as_an_archive_and_comes_in_again(
     listening: Callable[..., RunningAgent],
     watcher: Watcher,
@@ -175,23 +122,4 @@ async def test_a_session_goes_out_as_an_archive_and_comes_in_again(
     await eventually(lambda: agent.status("sales"), "CONNECTED")
     await watcher.click("#instance .facts a[href='#/copies/sales']")
     await watcher.until("document.querySelector('#copies-of').value === 'sales'")
-    await check_manners(watcher, agent)
-
-
-async def test_a_desk_is_invited_from_the_page(
-    listening: Callable[..., RunningAgent], watcher: Watcher
-) -> None:
-    agent = listening(TRUSTED)
-    await agent.start()
-    await watcher.go(f"http://{agent.listen}/#/agent")
-    await watcher.until("document.querySelector('#desk').innerText.includes('No session can be')")
-    await agent.do("POST", "/api/instance", {"id": "shop", "engine": "web", "enabled": False})
-    await watcher.until("document.querySelector('#desk-of').value === 'shop'")
-    await watcher.click("[data-do=invite]")
-    line = "document.querySelector('#desk-line').textContent"
-    await watcher.until(f"{line}.includes('wa-agent pair --to wap1:shop:')")
-    await watcher.press("Enter", 13)
-    await watcher.click("[data-do=revoke-invite]")
-    await watcher.click(YES)
-    await watcher.until(f"{TOASTS}.includes('the invitation of shop is revoked')")
     await check_manners(watcher, agent)

@@ -12,7 +12,6 @@ __all__ = ["listening", "make_agent", "watcher"]
 
 TRUSTED = "\n[api]\ntrust_loopback = true\n"
 LIVE = "document.querySelector('#live').textContent === 'Live'"
-STATUSES = "[...document.querySelectorAll('tbody tr .pill')].map((e) => e.textContent)"
 
 
 def card(id: str, rest: str) -> str:
@@ -72,104 +71,6 @@ async def test_the_menu_of_a_card_is_used_by_keyboard(
     await watcher.until("document.activeElement.dataset.do === 'stop'")
     await watcher.press("Enter", 13)
     await watcher.until("document.querySelector('[data-id=sales] .pill').textContent === 'Stopped'")
-
-
-async def test_many_sessions_are_sorted_filtered_and_stopped_in_a_table(
-    listening: Callable[..., RunningAgent], watcher: Watcher
-) -> None:
-    agent = listening(TRUSTED)
-    await agent.start()
-    for number in range(4):
-        await agent.create(f"line-{number}")
-    await agent.create("asks", scan="manual")
-    await opened(agent, watcher)
-    await watcher.click("[data-do=view]")
-    await watcher.until("document.querySelectorAll('tbody tr').length === 5")
-    await watcher.until(f"{STATUSES}.filter((word) => word === 'Connected').length === 4")
-    ids = "[...document.querySelectorAll('tbody tr')].map((e) => e.dataset.id)"
-    await watcher.until(f"{ids}[0] === 'asks'")  # what waits for a person comes first
-    await watcher.click("th:nth-child(2) .sort")
-    wanted = ["asks", "line-0", "line-1", "line-2", "line-3"]
-    assert await watcher.run(ids) == wanted
-    await watcher.click("th:nth-child(2) .sort")
-    assert await watcher.run(ids) == wanted[::-1]
-    assert await watcher.run("document.querySelector('th:nth-child(2)').ariaSort") == "descending"
-
-    await watcher.click("tr[data-id=line-0] .pick input")
-    await watcher.click("tr[data-id=line-3] .pick input")
-    await watcher.click("tr[data-id=asks] .pick input")
-    await watcher.click("#search")
-    await watcher.type("line-")
-    await watcher.until("document.querySelectorAll('tbody tr').length === 4")
-    await watcher.until("document.querySelector('.bulk strong').textContent === '2 chosen'")
-    await picture(watcher, "table")
-    await watcher.click("[data-bulk=stop]")
-    await watcher.until("document.querySelector('dialog').innerText.includes('line-0, line-3')")
-    await watcher.click("dialog .danger")
-    await watcher.until(f"{STATUSES}.filter((word) => word === 'Stopped').length === 2")
-    assert (await agent.show("asks"))["should_run"], "a session that is not shown is not acted on"
-    assert (await agent.show("line-1"))["should_run"]
-    await check_manners(watcher, agent)
-
-
-async def test_the_past_of_a_session_has_axes_ranges_and_a_bar_of_when_it_served(
-    listening: Callable[..., RunningAgent], watcher: Watcher, eventually: Eventually
-) -> None:
-    agent = listening(TRUSTED)
-    await agent.start()
-    await agent.create("sales", messages_per_minute=60)
-    await eventually(lambda: agent.status("sales"), "CONNECTED")
-    await agent.do("POST", "/api/instance/sales/stop", {})
-    await eventually(lambda: agent.status("sales"), "DISCONNECTED")
-    await agent.do("POST", "/api/instance/sales/start", {})
-    await eventually(lambda: agent.status("sales"), "CONNECTED")
-    await watcher.go(f"http://{agent.listen}/#/instance/sales")
-    await watcher.until("document.querySelectorAll('.uptime rect').length >= 3")
-    kinds = "[...document.querySelectorAll('.uptime rect')].map((e) => e.className.baseVal)"
-    assert {"uptime-good", "uptime-off"} <= set(await watcher.run(kinds))
-    said = await watcher.run("document.querySelector('.uptime').getAttribute('aria-label')")
-    assert "% connected, of " in said, said
-    assert not said.startswith("100"), "the stop counts"
-    await watcher.click(".history .chip:nth-child(2)")
-    await watcher.until("document.querySelector('.uptime-axis span').textContent === '7 d ago'")
-    chart = "document.querySelector('.charts > div:last-child')"
-    await watcher.until(f"{chart}.querySelectorAll('.chart-text').length === 6")
-    await watcher.run(
-        f"(() => {{ const svg = {chart}.querySelector('svg'), box = svg.getBoundingClientRect();"
-        " svg.dispatchEvent(new PointerEvent('pointermove',"
-        " {clientX: box.right - 20, clientY: box.top + 20, bubbles: true})); })()"
-    )
-    assert ":" in await watcher.run(f"{chart}.querySelector('.chart-read').textContent")
-
-
-async def test_the_page_shows_the_workers_lines_and_the_story_their_cause(
-    listening: Callable[..., RunningAgent], watcher: Watcher, eventually: Eventually
-) -> None:
-    agent = listening(TRUSTED)
-    await agent.start()
-    await agent.create("sales")
-    await eventually(lambda: agent.status("sales"), "CONNECTED")
-    await agent.do("POST", "/api/instance/sales/sandbox/fault", {"fault": "conflict", "for": 0.2})
-
-    async def lost() -> bool:
-        """It may be back between two looks at its status."""
-        return "→ RECONNECTING" in str(await agent.story("sales"))
-
-    await eventually(lost)
-    await agent.do("POST", "/force-reconnection/sales", {})
-    await eventually(lambda: agent.status("sales"), "CONNECTED")
-    await watcher.go(f"http://{agent.listen}/#/instance/sales")
-    story = "document.querySelector('#instance .story').innerText"
-    await watcher.until(f"{story}.includes('took the session over')")
-    await watcher.click("[data-do=worker-lines]")
-    await watcher.until("document.querySelector('.lines').textContent.includes('CONNECTED')")
-    command = await watcher.run("document.querySelector('#evidence .command').textContent")
-    assert command.endswith("sales/worker.log")
-    offered = (
-        "[...document.querySelectorAll('button')].filter((e) => e.innerText.includes('last lines'))"
-    )
-    assert await watcher.run(f"{offered}.length") == 1
-    await check_manners(watcher, agent)
 
 
 async def test_settings_are_changed_and_a_message_is_tried_on_the_page(

@@ -1,17 +1,12 @@
 """What the dashboard says when something is wrong, in a real browser before a real agent."""
 
-import json
-import time
 from collections.abc import AsyncIterator, Callable
 
 import pytest
 
-from agent.core.model import InstanceId
 from tests.api.conftest import OpenHouse
 from tests.conftest import Eventually
-from tests.daemon.conftest import RunningAgent, remote_settings
-from tests.daemon.test_backends import table
-from tests.fakes.supervisor import make_view
+from tests.daemon.conftest import RunningAgent
 from tests.standin.evolution import StandIn
 from tests.wings.page.browsing import check_manners, listening, make_agent, picture, pill, watcher
 from tests.wings.page.watcher import Watcher
@@ -90,25 +85,6 @@ async def test_an_alert_is_shown_with_what_to_do_and_goes_with_its_cause(
     await check_manners(watcher, agent)
 
 
-async def test_no_alert_about_a_missing_scan_stands_above_the_code(
-    listening: Callable[..., RunningAgent], watcher: Watcher
-) -> None:
-    agent = listening(IMPATIENT)
-    await agent.start()
-    await agent.create("lobby", scan="manual")
-    await watcher.go(f"http://{agent.listen}/")
-    waits = "t.includes('lobby waits for a person to scan its QR code')"
-    await watcher.until(f"{OVERVIEW}.some((t) => {waits})")
-    assert (await watcher.run(OVERVIEW))[0].startswith("Warning"), "no critical one for a new one"
-    await watcher.run("location.hash = '#/instance/lobby'")
-    await watcher.until("document.querySelector('.qr img').naturalWidth > 100")
-    assert await watcher.run(INSTANCE) == []
-    assert await watcher.run("document.querySelector('[data-do=scan]').checkVisibility()")
-    await watcher.click("[data-do=scan]")
-    await watcher.until("!document.querySelector('[data-do=scan]').checkVisibility()")
-    await check_manners(watcher, agent)
-
-
 async def test_the_worst_comes_first_and_what_is_alike_is_one_row(
     listening: Callable[..., RunningAgent], watcher: Watcher, eventually: Eventually
 ) -> None:
@@ -159,70 +135,6 @@ async def test_the_worst_comes_first_and_what_is_alike_is_one_row(
     await check_manners(watcher, agent)
 
 
-async def test_lines_are_there_as_soon_as_the_page_is(
-    listening: Callable[..., RunningAgent], watcher: Watcher, eventually: Eventually
-) -> None:
-    agent = listening(IMPATIENT + "\n[memory]\ninterval = 1\n")
-    await agent.start()
-    await agent.create("sales", messages_per_minute=600)
-
-    async def has_a_past() -> bool:
-        found = (await agent.do("GET", "/api/trends"))["instances"].get("sales")
-        return bool(found) and sum(one is not None for one in found["memory"]) > 4
-
-    await eventually(has_a_past)
-    for _ in range(2):
-        await watcher.go(f"http://{agent.listen}/")
-        await watcher.until(pill("sales", "good"))
-        lines = "[...document.querySelectorAll('[data-id=sales] polyline')]"
-        points = f"{lines}.map((e) => e.getAttribute('points').split(' ').length)"
-        # Five looks of the page itself would take 20 s.
-        await watcher.until(f"{points}.every((n) => n > 4)", within=10)
-    said = await watcher.run("document.querySelector('[data-id=sales] .spark').ariaLabel")
-    assert "Memory of sales: " in said
-    assert "MiB" in said
-    await watcher.run("location.hash = '#/instance/sales'")
-    await watcher.until("document.querySelector('#instance polyline').getAttribute('points') > ''")
-    said = "document.querySelector('#instance .counted').textContent"
-    await watcher.until(f"{said}.includes('restarts and reconnects are counted since ')")
-    await check_manners(watcher, agent)
-
-    # The agent's restart takes nothing of it away.
-    before = len((await agent.do("GET", "/api/trends"))["instances"]["sales"]["memory"])
-    begun = await watcher.run(said)
-    await agent.stop()
-    await agent.start()
-    after = (await agent.do("GET", "/api/trends"))["instances"]["sales"]["memory"]
-    assert len(after) >= before
-    assert sum(one is not None for one in after) > 4
-    await watcher.go(f"http://{agent.listen}/#/instance/sales")
-    await watcher.until("document.querySelector('#live').textContent === 'Live'")
-    await watcher.until(f"{said} === {json.dumps(begun)}")
-
-
-async def test_the_ranges_change_the_charts_and_not_only_the_bar(
-    open_house: OpenHouse, watcher: Watcher
-) -> None:
-    async with open_house(trust_loopback=True) as house:
-        id, now = InstanceId("sales"), time.time()
-        house.supervisor.known[id] = make_view(id, memory_bytes=300 << 20)
-        for word, trends in house.supervisor.trends.items():
-            for point in range(5):
-                trends.note([(id, (100 + point) << 20, point)], now - (4 - point) * trends.step)
-            assert word in ("latest", "day", "week", "month")
-        await watcher.size(1280, 900)
-        await watcher.go(house.url + "/#/instance/sales")
-        oldest = (
-            "[...document.querySelectorAll('.charts .chart-text')].map((e) => e.textContent)"
-            ".filter((t) => t.endsWith(' ago')).map((t) => t.split(' ').slice(0, 2).join(' '))"
-        )
-        first = f"{oldest}[0]"
-        for chip, far in ((1, "1 h"), (2, "11 h"), (3, "2 d"), (1, "1 h")):
-            await watcher.click(f".history .chip:nth-child({chip})")
-            await watcher.until(f"{first} === '{far}'")
-        assert watcher.complaints == []
-
-
 async def test_an_answer_that_breaks_off_is_asked_for_again(
     open_house: OpenHouse, watcher: Watcher
 ) -> None:
@@ -233,57 +145,6 @@ async def test_an_answer_that_breaks_off_is_asked_for_again(
         await watcher.run("window.__cut = false")
         await watcher.until("document.querySelector('#live').textContent === 'Live'")
         assert watcher.complaints == []
-
-
-async def test_a_new_instance_takes_an_engine_that_can_run_here(
-    listening: Callable[..., RunningAgent], watcher: Watcher
-) -> None:
-    agent = listening("\n[api]\ntrust_loopback = true\n")
-    await agent.start()
-    await watcher.go(f"http://{agent.listen}/")
-    await watcher.click(".empty .primary")
-    await watcher.until("document.activeElement.id === 'new-id'")
-    assert await watcher.run("document.querySelector('#new-engine').value") == "web"
-    closed = "[...document.querySelectorAll('#new-engine option:disabled')].map((e) => e.value)"
-    assert await watcher.run(closed) == ["evolution", "whaticket"]
-    assert not await watcher.run("document.querySelector('#new-backend').checkVisibility()")
-    await watcher.press("Escape", 27)
-    await agent.create("demo", scan="manual")
-    await watcher.until(pill("demo", "warn"))
-    await watcher.click(".tools-end .primary")
-    await watcher.until("document.querySelector('#new-engine').value === 'sandbox'")
-    colour = "getComputedStyle(document.querySelector('{}'), '{}').color"
-    placeholder = await watcher.run(colour.format("#search", "::placeholder"))
-    assert placeholder == await watcher.run(colour.format("#new-id-help", ""))
-    await check_manners(watcher, agent)
-
-
-async def test_a_session_on_a_backend_is_created_from_the_page(
-    listening: Callable[..., RunningAgent], watcher: Watcher, standin: StandIn
-) -> None:
-    standin.add("Shop One", "open")
-    agent = listening(
-        "\n[api]\ntrust_loopback = true\n" + table(standin, adopt=[]), base=remote_settings()
-    )
-    await agent.start()
-    await watcher.go(f"http://{agent.listen}/")
-    await watcher.until("document.querySelector('[data-backend=evo] .pill.good')")
-    await watcher.click(".empty .primary")
-    await watcher.until("document.activeElement.id === 'new-id'")
-    await watcher.type("till")
-    await watcher.run(
-        "(() => { const e = document.querySelector('#new-engine'); e.value = 'evolution';"
-        " e.dispatchEvent(new Event('change')); })()"
-    )
-    assert await watcher.run("document.querySelector('#new-backend').value") == "evo"
-    await watcher.click("#new-remote")
-    await watcher.type("Shop One")
-    await picture(watcher, "create-on-backend")
-    await watcher.click("dialog .primary")
-    await watcher.until("location.hash === '#/instance/till'")
-    made = await agent.show("till")
-    assert (made["backend"], made["remote"]) == ("evo", "Shop One")
-    await check_manners(watcher, agent)
 
 
 async def test_an_incident_has_one_row_and_only_those_it_holds_say_so(

@@ -1,10 +1,7 @@
 """Bots that a real pm2 runs become instances with one command, and keep their pairings."""
 
 import asyncio
-import json
-import os
 import re
-import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -21,8 +18,6 @@ from tests.wings.programs.conftest import Pm2
 
 BOTS = 8
 SLOWER = {"WA_AGENT_HEALTH__TIMEOUT": "5", "WA_AGENT_HEALTH__INTERVAL": "5"}
-EVIL = "\x1b[2J'\\\n  pm2 stop x && rm -rf /  odd"
-ODD = "2j-pm2-stop-x-rm--rf-odd"
 HEAD = "# Written by hand.\n"
 
 
@@ -169,80 +164,3 @@ async def test_a_bot_that_talks_with_pm2_finds_the_same_here(
     await agent.do("POST", "/api/instance/shop/stop")
     await eventually(lambda: heard.read_text().splitlines(), [*lines, *lines])
     assert "program_ended" not in await log()
-
-
-async def test_what_cannot_be_used_for_pm2_changes_nothing(
-    make_agent: Callable[..., RunningAgent], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    agent = make_agent()
-    await agent.start()
-    before = agent.config.read_text()
-    (dump := tmp_path / "dump.pm2").write_text(
-        '[{"name": "web", "pm_exec_path": "/srv/web.js", "exec_interpreter": "none", "env": {}}]'
-    )
-    words = ("import", "pm2", "--config", agent.config, "--dump", dump)
-    for more in (("shop",), ("--enable",), ("--replace",), ("--only", "else")):
-        status, said = await cli(agent, "import", "pm2", *more, *words[2:])
-        assert (status, said.count("\n")) == (2, 1), said
-    status, said = await cli(agent, "import", dump, "--dump", dump)
-    assert (status, "but for pm2" in said) == (2, True), said
-    (tmp_path / "empty").write_text("[]")
-    status, said = await cli(agent, *words[:-1], tmp_path / "empty")
-    assert (status, "it runs nothing" in said) == (4, True), said
-    os.mkfifo(tmp_path / "pipe")
-    status, said = await cli(agent, *words[:-1], tmp_path / "pipe")
-    assert (status, "no regular file" in said) == (2, True), said
-    # An agent that reads another file is named as such, and what a person wrote stays.
-    shutil.copy(agent.config, other := tmp_path / "other.toml")
-    monkeypatch.setattr("agent.wings.programs.move_in._RELOADS", 0.5)
-    status, said = await cli(agent, "import", "pm2", "--config", other, "--dump", dump)
-    assert (status, "does not read" in said) == (4, True), said
-    assert agent.config.read_text() == before
-
-
-async def test_an_odd_bot_keeps_no_other_from_moving(
-    make_agent: Callable[..., RunningAgent], tmp_path: Path
-) -> None:
-    """One that is refused is named, with why; the others have their lines."""
-    agent = make_agent()
-    await agent.start()
-    (folder := tmp_path / "bot").mkdir()
-    (tmp_path / "odd").mkdir()
-    other = {"pm_exec_path": str(folder / "bot.js"), "exec_interpreter": "node", "env": {}}
-    plain = {**other, "pm_cwd": str(folder)}
-    rows = [
-        None,
-        {**plain, "name": "good"},
-        {**plain, "name": "same"},
-        {**other, "name": "relative", "pm_cwd": "srv/bot"},
-        {"name": "scriptless"},
-        {**plain, "name": "all"},
-        {**plain, "name": "/.*/"},
-        {**plain, "name": "-rf"},
-        {**plain, "name": "1e0"},
-        {**plain, "name": "moved away", "pm_cwd": str(tmp_path / "gone")},
-        {**other, "name": "last", "pm_cwd": str(tmp_path), "args": ["two\nlines"]},
-        {**other, "name": EVIL, "pm_cwd": str(tmp_path / "odd")},
-    ]
-    (dump := tmp_path / "dump.pm2").write_text(json.dumps(rows))
-    status, said = await cli(agent, "import", "pm2", "--config", agent.config, "--dump", dump)
-    assert status == 1, said
-    moves = [line for line in said.splitlines() if "&& wa-agent enable" in line]
-    assert [line.rpartition(" ")[2] for line in moves] == ["good", "last", ODD]
-    assert "\x1b" not in said
-    spoken = await asyncio.create_subprocess_exec(
-        *("bash", "-c", f'pm2() {{ printf %s "$2"; exit 1; }}; {moves[2]}'),
-        stdout=asyncio.subprocess.PIPE,
-    )
-    assert (await spoken.communicate())[0].decode() == EVIL
-    assert "it does not move: same: cannot run same" in said
-    assert "it does not move: its folder: it must be an absolute path" in said
-    assert "names no script" in said
-    assert said.count("it runs in one folder with ") == 2
-    for name in ("all", "/.*/", "-rf", "1e0"):
-        assert f"`pm2 stop {name}` would not stop it alone" in said
-    assert (
-        f"it does not move: the folder that it runs in, {tmp_path / 'gone'}, is not there" in said
-    )
-    shown = (await agent.do("GET", "/api/instances"))["instances"]
-    assert sorted(its["id"] for its in shown) == [ODD, "good", "last"]

@@ -20,7 +20,7 @@ from agent.store.database import Store
 from agent.wings.webhooks.all import Webhooks
 from agent.wings.webhooks.deliveries import Answer, Pace, WebhookState
 from agent.wings.webhooks.request import RequestLine
-from agent.wings.webhooks.retry import MOST_IN_A_ROW, AgeLimit
+from agent.wings.webhooks.retry import AgeLimit
 from agent.wings.webhooks.settings import WebhookDeclaration
 from tests.conftest import Eventually
 from tests.listener import Listener
@@ -310,23 +310,6 @@ async def test_f61_what_is_refused_is_put_aside_and_the_next_goes_on(
     assert left.endswith(f".{bad[1].cursor}")
 
 
-async def test_f61_a_target_that_refuses_everything_loses_nothing(
-    bench: Bench, target: Receiver, eventually: Eventually
-) -> None:
-    target.status = lambda body: 401
-    webhooks = await bench.begin(hook(target, tries=1))
-    for number in range(30):
-        await bench.say(f"event {number}")
-    await eventually(lambda: only(webhooks).circuit.value != "closed")
-    assert only(webhooks).dead == MOST_IN_A_ROW
-    await eventually(lambda: only(webhooks).waiting >= 20)
-    target.status = lambda body: 200
-    await webhooks.retry("ops")
-    await eventually(lambda: (only(webhooks).waiting, only(webhooks).dead), (0, 0))
-    ours = [one for one in target.sentences() if one.startswith("event")]
-    assert sorted(ours) == sorted(f"event {number}" for number in range(30))
-
-
 async def test_f61_what_is_too_old_is_not_sent_and_is_counted(
     bench: Bench, target: Receiver, eventually: Eventually
 ) -> None:
@@ -381,14 +364,6 @@ async def test_f61_an_end_in_the_middle_repeats_a_little_and_loses_nothing(
     assert list(dict.fromkeys(ours)) == [f"event {number}" for number in range(200)]
 
 
-async def test_a_recreated_journal_is_sent_from_its_beginning(
-    bench: Bench, target: Receiver, eventually: Eventually
-) -> None:
-    await bench.store.put_fact("webhook.ops", "5000")
-    await bench.begin(hook(target))
-    await eventually(lambda: "before everything" in target.sentences())
-
-
 async def test_a_reload_begins_changes_and_ends_webhooks(
     bench: Bench, target: Receiver, eventually: Eventually
 ) -> None:
@@ -424,26 +399,6 @@ async def test_a_secret_that_cannot_be_read_sends_nothing_unsigned(
     file.chmod(0o600)
     await eventually(lambda: "waits for its signature" in target.sentences())
     assert "X-WA-Signature" in target.taken[-1].headers
-
-
-async def test_a_reload_reads_a_new_secret(
-    bench: Bench, target: Receiver, eventually: Eventually, tmp_path: Path
-) -> None:
-    file = tmp_path / "secret"
-    file.write_text(SECRET)
-    file.chmod(0o600)
-    declared = hook(target, secret_file=str(file))
-    webhooks = await bench.begin(declared)
-    await bench.say("old secret")
-    await eventually(lambda: "old secret" in target.sentences())
-    file.write_text("another secret of the same")
-    webhooks.apply([declared])
-    await bench.say("new secret")
-    await eventually(lambda: "new secret" in target.sentences())
-    found = target.taken[-1]
-    moment, signed = found.headers["X-WA-Signature"].removeprefix("t=").split(",v1=")
-    mine = hmac.new(b"another secret of the same", f"{moment}.".encode() + found.raw, "sha256")
-    assert signed == mine.hexdigest()
 
 
 async def test_a_test_says_what_came_back_and_moves_nothing(

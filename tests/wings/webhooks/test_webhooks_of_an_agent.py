@@ -1,13 +1,9 @@
 """Webhooks of a real agent: killed, reloaded, with a target that goes and comes back."""
 
-import asyncio
-import re
-import signal
 from pathlib import Path
 
 import pytest
 
-from tests.ports import free_port
 from tests.wings.webhooks.receiver import Receiver
 
 SECRET = "Geheim-of-sixteen-or-more"
@@ -37,19 +33,6 @@ async def journal(agent) -> list[dict]:
         if not page["events"]:
             return found
         after = page["events"][-1]["cursor"]
-
-
-async def metric(agent, line: str) -> float | None:
-    text = await agent.do("GET", "/metrics")
-    found = re.search(rf"^{re.escape(line)} (\S+)$", text, re.MULTILINE)
-    return None if found is None else float(found[1])
-
-
-async def outbox(agent) -> tuple[float, bool]:
-    """How many events wait, and whether it is told since when: of one moment."""
-    text = await agent.do("GET", "/metrics")
-    (length,) = re.findall(r'^wa_agent_outbox_length{kind="webhook"} (\S+)$', text, re.MULTILINE)
-    return float(length), '\nwa_agent_outbox_oldest_timestamp_seconds{kind="webhook"} ' in text
 
 
 async def state(agent, name: str = "ops") -> dict:
@@ -94,80 +77,3 @@ async def test_f61_killed_at_any_moment_the_agent_loses_no_event(
             k: v for k, v in event.items() if k != "cursor"
         }
     assert SECRET not in agent.log.read_text()
-
-
-async def test_f61_a_target_that_was_down_hears_all_that_happened_meanwhile(
-    make_agent, tmp_path, eventually
-):
-    target, port = Receiver(), free_port()
-    target.port = port
-    agent = make_agent(declared(target, tmp_path))
-    await agent.start()
-    assert await metric(agent, 'wa_agent_webhook_deliveries_total{result="dead"}') == 0
-    await agent.create("shop")
-    await eventually(lambda: agent.status("shop"), "CONNECTED")
-
-    async def failing():
-        return (await state(agent))["state"] == "failing"
-
-    await eventually(failing)
-
-    async def waits():
-        length, since_when = await outbox(agent)
-        return length and since_when
-
-    await eventually(waits)
-    waiting = await state(agent)
-    assert (waiting["state"], waiting["waiting"] > 0) == ("failing", True)
-    assert "cannot be reached" in waiting["problem"]
-    assert waiting["url"] == f"http://127.0.0.1:{port}/***", "path and query may be the key"
-    async with target.open(port):
-        await agent.do("POST", "/api/webhooks/ops/retry")
-        await eventually(lambda: "created" in [one.body["kind"] for one in target.taken])
-        await eventually(lambda: outbox(agent), (0.0, False))
-        assert await metric(agent, 'wa_agent_webhook_deliveries_total{result="failed"}') > 0
-        assert await metric(agent, 'wa_agent_webhook_deliveries_total{result="delivered"}') > 0
-        kinds = [one["sentence"] for one in await journal(agent) if one["kind"] == "operator"]
-        assert any("an operator asked for a try now" in one for one in kinds)
-        assert await agent.stop() == 0
-    assert SECRET not in agent.log.read_text()
-
-
-async def test_a_reload_begins_a_webhook(make_agent, target, tmp_path, eventually):
-    agent = make_agent()
-    await agent.start()
-    assert await agent.do("GET", "/api/webhooks") == {"webhooks": []}
-    before = agent.config.read_text()
-    agent.config.write_text(before + declared(target, tmp_path))
-    agent.process.send_signal(signal.SIGHUP)
-
-    async def begun():
-        found = (await agent.do("GET", "/api/webhooks"))["webhooks"]
-        return bool(found) and found[0]["cursor"] > 0
-
-    await eventually(begun)
-    answer = await agent.do("POST", "/api/webhooks/ops/test")
-    assert (answer["delivered"], answer["status"]) == (True, 200)
-    assert "v1=" in target.taken[-1].headers["X-WA-Signature"]
-    await agent.create("shop")
-    await eventually(lambda: "created" in [one.body["kind"] for one in target.taken])
-    agent.config.write_text(before)
-    agent.process.send_signal(signal.SIGHUP)
-
-    async def over():
-        return (await agent.do("GET", "/api/webhooks"))["webhooks"]
-
-    await eventually(over, [])
-    assert "takes effect at the agent's next start" not in agent.log.read_text()
-
-
-async def test_a_target_that_never_answers_does_not_hold_up_the_agents_end(
-    make_agent, target, tmp_path, eventually
-):
-    target.answering.clear()
-    agent = make_agent(declared(target, tmp_path, "timeout = 60"))
-    await agent.start()
-    await agent.create("shop")
-    await eventually(lambda: target.asked)
-    async with asyncio.timeout(15):
-        assert await agent.stop() == 0

@@ -3,7 +3,6 @@
 import asyncio
 import json
 import time
-from collections import defaultdict
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -18,7 +17,7 @@ from agent.wings.webhooks.all import Webhooks
 from agent.wings.webhooks.deliveries import Pace, WebhookState
 from agent.wings.webhooks.messages import carrier as carriers
 from agent.wings.webhooks.messages.carrier import LANES
-from agent.wings.webhooks.messages.one_session import FEW, PAGE
+from agent.wings.webhooks.messages.one_session import PAGE
 from agent.wings.webhooks.settings import WebhookDeclaration
 from tests.conftest import Eventually
 from tests.fakes.messages import FakeMessages
@@ -199,22 +198,6 @@ async def test_what_a_kill_interrupts_is_sent_again_and_nothing_else_before_it(
     assert [name.split("-")[1] for name in names[21:]] == ["21", "22"]
 
 
-async def test_what_was_delivered_of_a_page_is_not_sent_again_after_a_kill(
-    bench: Bench, target: Receiver, eventually: Eventually
-) -> None:
-    bench.messages.add("shop")
-    await bench.begun(hook(target))
-    target.status = lambda body: 200 if int(body["text"]) < 5 else 503
-    bench.messages.keep("shop", *map(str, range(10)))
-    await eventually(lambda: _cursor(bench, "shop"), 5)
-    await bench.end()
-    tried = len(target.asked)
-    target.status = lambda body: 200
-    await bench.begun(hook(target))
-    await eventually(lambda: texts(target), [str(number) for number in range(10)])
-    assert [one.body["text"] for one in target.asked[tried:]] == ["5", "6", "7", "8", "9"]
-
-
 async def _cursor(bench: Bench, id: str) -> int:
     text = await bench.store.get_fact(f"webhook_message.crm.{id}")
     return 0 if text is None else json.loads(text)["cursor"]
@@ -258,21 +241,6 @@ async def test_a_slow_answer_for_one_contact_holds_up_no_other_one(
     await eventually(lambda: _cursor(bench, "shop"), worker.newest)
 
 
-async def test_both_addresses_of_a_contact_have_one_order(
-    bench: Bench, target: Receiver, eventually: Eventually
-) -> None:
-    worker = bench.messages.add("shop")
-    slow = target.hold("slow")
-    await bench.begun(hook(target))
-    worker.keep("slow", chat="1@s.whatsapp.net", alias="9@lid")
-    worker.keep("behind it", chat="9@lid")
-    worker.keep("of a group", chat="5@g.us", alias="9@lid")
-    bench.messages.tell("shop")
-    await eventually(lambda: texts(target), ["of a group"])
-    slow.set()
-    await eventually(lambda: texts(target), ["of a group", "slow", "behind it"])
-
-
 async def test_a_gap_stands_between_what_came_before_and_after_it(
     bench: Bench, target: Receiver, eventually: Eventually
 ) -> None:
@@ -294,44 +262,6 @@ async def test_a_gap_stands_between_what_came_before_and_after_it(
     gap.set()
     await eventually(lambda: texts(target), ["before", "message_gap", "after"])
     assert webhooks.figures().results["dead"] == 0
-
-
-async def test_what_is_behind_a_message_that_a_kill_interrupts_is_sent_again_with_it(
-    bench: Bench, target: Receiver, eventually: Eventually
-) -> None:
-    worker = bench.messages.add("shop")
-    slow = target.hold("slow")
-    await bench.begun(hook(target))
-    for chat, text in (("a", "first"), ("b", "slow"), ("c", "refused"), ("a", "last")):
-        worker.keep(text, chat=f"{chat}@s.whatsapp.net")
-    target.status = lambda body: 422 if body["text"] == "refused" else 200
-    bench.messages.tell("shop")
-    await eventually(lambda: bench.store.get_facts("webhook_message_dead.crm."))
-    await eventually(lambda: _cursor(bench, "shop"), 1)
-    await bench.end()
-    slow.set()
-    webhooks = await bench.begun(hook(target))
-    await eventually(lambda: _cursor(bench, "shop"), worker.newest)
-    assert set(texts(target)) == {"first", "slow", "last"}
-    (letter,) = webhooks.dead("crm")
-    assert letter.cursor == 3
-
-
-async def test_a_chat_with_many_messages_holds_up_others_only_beyond_a_page(
-    bench: Bench, target: Receiver, eventually: Eventually
-) -> None:
-    """Memory: what waits of a session is a few records and a page at most."""
-    worker = bench.messages.add("shop")
-    slow = target.hold("slow")
-    await bench.begun(hook(target))
-    worker.keep("slow", *map(str, range(FEW + PAGE)), chat="a@s.whatsapp.net")
-    worker.keep("of another one", chat="b@s.whatsapp.net")
-    bench.messages.tell("shop")
-    await eventually(lambda: len(target.asked) == 1)
-    asked = [args["after"] for do, args in worker.asked if do == "messages"]
-    assert max(asked) <= PAGE
-    slow.set()
-    await eventually(lambda: len(texts(target)), FEW + PAGE + 2)
 
 
 async def test_a_target_that_fails_is_tried_by_one_session_for_all(
@@ -403,30 +333,6 @@ async def test_a_refused_message_is_put_aside_without_its_text_and_tried_again_b
     await eventually(lambda: not webhooks.dead("crm"))
 
 
-async def test_a_target_that_refuses_everything_is_blamed_itself(
-    bench: Bench, target: Receiver, eventually: Eventually
-) -> None:
-    bench.messages.add("shop")
-    webhooks = await bench.begun(hook(target, tries=1))
-    target.status = lambda body: 401
-    bench.messages.keep("shop", *map(str, range(30)))
-    await eventually(lambda: _failing(webhooks))
-    assert len(webhooks.dead("crm")) == 10
-    target.status = lambda body: 200
-    await eventually(lambda: texts(target), [str(number) for number in range(10, 30)])
-
-
-async def test_what_is_too_old_is_not_sent(
-    bench: Bench, target: Receiver, eventually: Eventually
-) -> None:
-    worker = bench.messages.add("shop")
-    worker.keep("old", kept=time.time() - 7300)
-    worker.keep("new")
-    webhooks = bench.begin(hook(target, oldest=True, longest_age=2.0))
-    await eventually(lambda: texts(target), ["new"])
-    assert webhooks.figures().results["expired"] == 1
-
-
 async def test_a_session_that_was_erased_and_made_again_is_sent_from_its_first_message(
     bench: Bench, target: Receiver, eventually: Eventually
 ) -> None:
@@ -492,35 +398,3 @@ async def test_nothing_is_settled_before_a_declared_webhook_has_begun(
         await bench.messages.source.tell_settled(id)
     assert worker.settled() == []
     assert bench.messages.workers["other"].settled() == [1]
-
-
-async def test_in_a_session_all_is_in_order_and_nothing_is_missed_under_load(
-    bench: Bench, target: Receiver, eventually: Eventually
-) -> None:
-    """With answers that fail now and then, and workers that come and go."""
-    names = [f"s{number}" for number in range(12)]
-    for name in names:
-        bench.messages.add(name)
-    webhooks = await bench.begun(hook(target))
-    calls = defaultdict(int)
-
-    def flaky(body: dict[str, Any]) -> int:
-        calls["n"] += 1
-        return 503 if calls["n"] % 7 == 0 else 200
-
-    target.status = flaky
-    for step in range(30):
-        for name in names:
-            bench.messages.keep(name, f"{step}")
-        if step % 10 == 5:
-            bench.messages.lose_worker(names[step % 12])
-        if step % 10 == 8:
-            bench.messages.connect_worker(names[(step - 3) % 12])
-        await asyncio.sleep(0)
-    for name in names:
-        await eventually(lambda name=name: len(set(texts(target, name))) == 30)
-    await bench.end()
-    for name in names:
-        firsts = list(dict.fromkeys(texts(target, name)))
-        assert firsts == [str(step) for step in range(30)]
-    assert webhooks.figures().results["dead"] == 0

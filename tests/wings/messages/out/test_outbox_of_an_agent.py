@@ -1,13 +1,6 @@
 """The outbox of a real agent: what is accepted is sent once, over drops and deletions."""
 
 import asyncio
-import hashlib
-import json
-import os
-import signal
-from typing import Any
-
-import pytest
 
 from tests.daemon.test_vault import cli
 from tests.wings.messages.out.sending import (
@@ -54,58 +47,6 @@ async def test_a_repeat_names_the_message_as_the_first_answer_did(agent, eventua
     assert await heard(agent) == ["once"]
 
 
-@pytest.mark.parametrize("key", [b"n\xba 7", "nº 7".encode(), b"\xed\xa0\x80", b"\xff\xfe"])
-async def test_a_key_is_a_key_in_whatever_bytes_it_is_written(agent, eventually, key):
-    await connected(agent, eventually)
-    status, first = await with_key(agent, key)
-    assert status == 202, first
-    await eventually(lambda: heard(agent), ["once"])
-    await eventually(lambda: state(agent, first["id"]), "delivered")
-    assert (await with_key(agent, key))[1]["id"] == first["id"]
-    assert await heard(agent) == ["once"]
-    assert "Traceback" not in agent.log.read_text()
-
-
-async def with_key(agent, key: bytes) -> tuple[int, dict[str, Any]]:
-    """The bytes of the key as they are, which no client library sends."""
-    body = json.dumps({"to": TO, "text": "once"}).encode()
-    reader, writer = await asyncio.open_unix_connection(str(agent.state / "api.sock"))
-    writer.write(
-        f"POST {PATH} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
-        f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n".encode()
-        + b"Idempotency-Key: %s\r\n\r\n%s" % (key, body)
-    )
-    async with asyncio.timeout(30):
-        head, _, answer = (await reader.read()).partition(b"\r\n\r\n")
-    writer.close()
-    return int(head.split()[1]), json.loads(answer)
-
-
-async def test_a_key_of_the_command_line_is_never_dropped(agent, eventually):
-    await connected(agent, eventually)
-    status, said = await cli(agent, "send", ID, TO, "hello", "--idempotency-key", "")
-    assert (status, "Idempotency-Key" in said) == (2, True), said
-    status, said = await cli(agent, "send", ID, TO, "hello", "--idempotency-key", "a\nb")
-    assert (status, "Idempotency-Key" in said) == (2, True), said
-    for _ in range(2):
-        status, said = await cli(agent, "send", ID, TO, "hello", "--idempotency-key", "注文 7")
-        assert status == 0, said
-    assert await heard(agent) == ["hello"]
-    assert (await cli(agent, "send", ID, TO, "hello", "--wait", "-1"))[0] == 2
-    status, said = await cli(agent, "send", ID, TO, "--file", "/dev/zero")
-    assert (status, "it has more than 64 MiB" in said) == (2, True), said
-
-
-async def test_what_said_a_message_is_wiped_when_it_was_sent(agent, eventually):
-    await connected(agent, eventually)
-    await say(agent, "a most secret sentence")
-    await eventually(lambda: heard(agent), ["a most secret sentence"])
-
-    await eventually(lambda: b"secret sentence" not in left_in(agent), within=30)
-    assert (agent.state / "outbox.db").stat().st_mode & 0o777 == 0o600
-    assert "secret sentence" not in agent.log.read_text()
-
-
 async def test_a_session_that_is_away_holds_its_messages_and_says_why(agent, eventually):
     await connected(agent, eventually)
     await goes_away(agent, eventually)
@@ -125,50 +66,6 @@ async def test_a_session_that_is_away_holds_its_messages_and_says_why(agent, eve
     await agent.clear(ID)
     await eventually(lambda: heard(agent), texts)
     assert (await agent.do("GET", f"/api/instance/{ID}"))["outbox"] == {}
-
-
-async def test_too_much_that_waits_is_refused_with_its_setting(make_agent, eventually):
-    agent = make_agent("\n[messages]\noutbox_most = 3\noutbox_megabytes = 1\n")
-    await agent.start()
-    await connected(agent, eventually)
-    await goes_away(agent, eventually)
-    for number in range(3):
-        await say(agent, f"number {number}")
-    status, refused = await agent.ask("POST", PATH, {"to": TO, "text": "one more"})
-    assert (status, refused["error"]) == (429, "outbox_full")
-    assert "outbox_most" in refused["message"]
-    last = (await agent.do("GET", f"{OUTBOX}?limit=1"))["messages"][0]["id"]
-    assert (await agent.do("DELETE", f"{OUTBOX}/{last}"))["state"] == "cancelled"
-    status, refused = await send_file(agent, bytes(1 << 20))
-    assert (status, refused["error"]) == (507, "outbox_full")
-    assert "outbox_megabytes" in refused["message"]
-    assert not list((agent.state / "outbox").glob("*"))
-    await say(agent, "this one fits")
-
-
-async def test_a_large_file_waits_on_the_disk_and_goes_when_it_was_sent(agent, eventually):
-    await connected(agent, eventually)
-    await goes_away(agent, eventually)
-    content = os.urandom(3 << 20)
-    status, answer = await send_file(agent, content)
-    assert status == 202
-    (kept,) = (agent.state / "outbox").iterdir()
-    assert kept.stat().st_mode & 0o777 == 0o600
-    assert kept.read_bytes() == content
-    assert (agent.state / "outbox").stat().st_mode & 0o777 == 0o700
-    assert (agent.state / "outbox.db").stat().st_size < 1 << 20
-    await agent.kill()
-    (agent.state / "outbox" / "out_of_a_kill").write_bytes(b"left")
-    await agent.start()
-    await agent.clear(ID)
-
-    async def gone_out() -> bool:
-        return await state(agent, answer["id"]) not in ("accepted", "failed")
-
-    await eventually(gone_out, within=60)
-    await eventually(lambda: not list((agent.state / "outbox").iterdir()))
-    (got,) = (await agent.do("GET", f"/api/instance/{ID}/sandbox/heard"))["messages"]
-    assert hashlib.sha256(content).hexdigest() in str(got) or str(len(content)) in str(got), got
 
 
 async def test_a_cancelled_and_an_expired_message_are_never_sent(agent, eventually):
@@ -227,21 +124,6 @@ async def test_acknowledgements_after_a_restart_of_the_agent_still_count(agent, 
     await eventually(lambda: state(agent, id), "read")
 
 
-async def test_a_damaged_outbox_stops_no_session_and_no_later_message(agent, eventually):
-    await connected(agent, eventually)
-    await say(agent, "before")
-    await eventually(lambda: heard(agent), ["before"])
-    await agent.stop()
-    (agent.state / "outbox.db").write_bytes(b"\xff" * 65536)
-    await agent.start()
-    await eventually(lambda: agent.status(ID), "CONNECTED")
-    status, _ = await agent.ask("POST", f"{PATH}?wait=30", {"to": TO, "text": "after"})
-    assert status == 200
-    events = (await agent.do("GET", "/api/events?limit=100"))["events"]
-    told = [event["sentence"] for event in events if event["kind"] == "store_repaired"]
-    assert [sentence for sentence in told if "outbox.db.damaged-" in sentence]
-
-
 async def test_people_see_what_waits_and_take_it_back(agent, eventually):
     await connected(agent, eventually)
     await goes_away(agent, eventually)
@@ -275,46 +157,3 @@ async def test_a_temporary_ban_holds_the_messages_and_why_says_so(agent, eventua
     _, said = await cli(agent, "why", ID)
     (line,) = [line for line in said.splitlines() if "to be sent" in line]
     assert "WhatsApp banned the account for a time" in line
-
-
-async def test_acknowledgements_while_no_agent_runs_are_not_lost(agent, eventually):
-    await connected(agent, eventually, read_after=3)
-    id = await say(agent, "read while nobody looks")
-    await eventually(lambda: state(agent, id), "delivered")
-    await agent.kill()
-    spool = agent.state / "sessions" / ID / "messages"
-
-    def was_read() -> bool:
-        return any(b'"state":"read"' in path.read_bytes() for path in spool.glob("*.log"))
-
-    await eventually(was_read)
-    await agent.start()
-    await eventually(lambda: state(agent, id), "read")
-
-
-async def test_a_pace_holds_what_waits_over_a_kill_and_ends_with_its_setting(
-    make_agent, eventually
-):
-    agent = make_agent("\n[messages.pace]\nper_minute = 0.1\n")
-    await agent.start()
-    await connected(agent, eventually)
-    await say(agent, "first")
-    await say(agent, "second", "5511888888888")
-    await eventually(lambda: heard(agent), ["first"])
-
-    async def reason() -> str:
-        return str((await agent.do("GET", f"/api/instance/{ID}"))["outbox"].get("reason"))
-
-    await eventually(reason, "paced")
-    status, words = await cli(agent, "why", ID)
-    assert status == 0 and "[messages.pace] lets one message go in" in words
-    status, words = await cli(agent, "outbox", ID)
-    assert "1 wait: [messages.pace]" in words
-    await agent.kill()
-    await agent.start()
-    await eventually(reason, "paced")
-    assert await heard(agent) == ["first"]
-    text = agent.config.read_text()
-    agent.config.write_text(text.replace("per_minute = 0.1", "per_minute = 0"))
-    agent.process.send_signal(signal.SIGHUP)
-    await eventually(lambda: heard(agent), ["first", "second"])

@@ -11,9 +11,7 @@ from typing import Any
 
 import pytest
 
-from agent.api.http.idempotency import IdempotentAnswers
 from agent.core.model import InstanceId
-from agent.errors import Refused
 from agent.store.database import Store
 from agent.wings.messages.out.file import OutboxFiles
 from agent.wings.messages.out.message import OutMessage
@@ -106,34 +104,3 @@ async def test_an_outbox_that_is_not_the_one_of_before_is_said_once(
     assert words in sentence
     await an_agent(around, tmp_path)
     assert len(await said(around)) == 1
-
-
-@pytest.mark.parametrize("outcome", ["sent", "unknown", "before", "refused"])
-async def test_a_message_that_an_older_version_sent_meanwhile_is_not_sent_again(
-    around: Any, tmp_path: Path, outcome: str
-) -> None:
-    await an_agent(around, tmp_path, takes="out_1")
-    wall = 5.0 if outcome == "before" else 20.0
-    old = IdempotentAnswers(around.store, wall=lambda: wall)
-
-    async def work() -> dict[str, Any]:
-        if outcome == "unknown":
-            raise RuntimeError
-        if outcome == "refused":
-            raise Refused("not connected", code="not_connected")
-        return {"id": "WA7", "outcome": "sent"}
-
-    try:
-        await old.once(WHOSE, "digest", work, born=around.view.instance.created_wall)
-    except Exception as error:
-        assert outcome in ("unknown", "refused"), error
-    waits = await an_agent(around, tmp_path)
-    assert waits == (["out_1"] if outcome in ("before", "refused") else [])
-    store = await OutboxStore.open(tmp_path / "outbox.db")
-    row = await store.find(ID, "out_1")
-    await store.close()
-    assert row is not None
-    if outcome == "sent":
-        assert (row.state, row.message_id) == (State.SENT, "WA7")
-    if outcome == "unknown":
-        assert (row.state, row.reason) == (State.FAILED, "unknown")

@@ -1,1 +1,0 @@
-"""The parts of the generator of what a neighbour on the machine does."""

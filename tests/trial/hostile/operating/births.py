@@ -1,0 +1,66 @@
+"""Instances of one name, one after the other: what belonged to the one before opens and answers
+nothing of the next."""
+
+import json
+from random import Random
+from typing import Any
+
+from tests.trial.hostile.operating.commands import Step
+from tests.trial.hostile.operating.world import World
+
+ACTS = ("key", "key", "use", "use", "send", "send", "again", "again", "next", "next")
+NAME = "t"
+
+
+def draw_births(chance: Random) -> Step:
+    acts = ["key", "send", *(chance.choice(ACTS) for _ in range(chance.randint(2, 8)))]
+    return {"do": "births", "acts": [*acts, "next", "use", "again"]}
+
+
+async def play_births(world: World, step: Step) -> None:
+    if world.dead or world.full or world.armed:
+        return
+    birth, keys, answered = 0, [], {}
+    await _make(world)
+    try:
+        for number, act in enumerate(step["acts"]):
+            match act:
+                case "key":
+                    body = {"name": "one", "scopes": [f"instance:{NAME}"]}
+                    made = await world.agent.do("POST", "/api/keys", body)
+                    keys.append((birth, made["token"]))
+                case "use":
+                    for born, token in keys:
+                        status, _ = await _read_with(world, token)
+                        assert born == birth or status in (401, 403), "an older instance's key"
+                case "send":
+                    answered[await _send(world, f"{number}")] = birth
+                case "again":
+                    id = await _send(world, f"{min(number, 1)}")
+                    assert answered.get(id, birth) == birth, "an older instance's message"
+                    answered[id] = birth
+                case "next":
+                    await world.agent.do("DELETE", f"/api/instance/{NAME}")
+                    birth += 1
+                    await _make(world)
+    finally:
+        await world.agent.ask("DELETE", f"/api/instance/{NAME}")
+
+
+async def _make(world: World) -> None:
+    await world.agent.create(NAME)
+    await world.connected(NAME)
+
+
+async def _read_with(world: World, token: str) -> tuple[int, Any]:
+    headers = {"Authorization": f"Bearer {token}"}
+    return await world.agent.ask("GET", f"/api/instance/{NAME}", None, headers)
+
+
+async def _send(world: World, key: str) -> str:
+    body = {"to": "5511999990000", "text": "the same"}
+    headers = {"Idempotency-Key": key}
+    path = f"/api/instance/{NAME}/messages?wait=30"
+    status, said = await world.agent.ask("POST", path, body, headers)
+    assert status == 200, said
+    return str(json.loads(json.dumps(said))["id"])
