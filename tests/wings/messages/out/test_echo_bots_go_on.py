@@ -8,7 +8,7 @@ from agent.core.model import InstanceId
 from tests.api.conftest import OpenHouse
 from tests.conftest import Eventually
 from tests.fakes.supervisor import make_view
-from tests.scripts.test_echo_bots import Bot, program
+from tests.trial.scripts.test_echo_bots import Bot, program
 from tests.wings.messages.out.test_answers_as_before import over_an_outbox
 
 __all__ = ["over_an_outbox"]
