@@ -6,7 +6,6 @@ import os
 import re
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -14,9 +13,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from agent.engines.web.browser.arguments import find_browser
-from agent.engines.web.fetch import fetch_bundle
-from agent.errors import ConfigError, EngineError
+from agent.errors import EngineError
 from scripts.benches import __main__ as bench
 from scripts.benches import (
     baileys,
@@ -30,7 +27,6 @@ from scripts.benches import (
     passes,
     scrape,
     thousand,
-    web,
 )
 from scripts.benches.fleet import SLOW_LOGIN, measure_many, measure_ours, measure_slow_logins
 from scripts.benches.machine import TOP, this_machine
@@ -277,27 +273,6 @@ def test_the_program_explains_itself():
         check=True,
     )
     assert "--instances" in done.stdout
-
-
-@pytest.mark.slow
-def test_a_browser_is_measured_beside_theirs_and_leaves_nothing(monkeypatch):
-    try:
-        find_browser("headless-shell")
-        find_browser("chromium")
-        fetch_bundle(Path(os.environ.get("WA_CACHE_PATH", TOP / ".cache")))
-    except (ConfigError, EngineError) as error:
-        lacks(str(error))
-    short = web.Times(1, 0.1, 0.5)
-    monkeypatch.setattr(web, "Times", lambda *_: short)
-    with tempfile.TemporaryDirectory() as place:
-        Path(place).chmod(0o755)  # root's measures run as another user
-        monkeypatch.setattr("tempfile.tempdir", place)
-        found = web.measure(1, quick=True)
-        assert list(Path(place).glob("wa-bench-*")) == []
-    memory = found.rows[0]
-    assert memory.median(OURS) < memory.median(web.THEIRS)
-    assert all(row.median(name) > 0 for row in found.rows for name in found.names)
-    assert any("own sandbox" in note and "uid 0," not in note for note in found.notes)
 
 
 @pytest.mark.slow
