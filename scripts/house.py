@@ -19,20 +19,19 @@ BASE = (
 )
 """What keeps a session alive: rooms below agent/, and the modules that lie in no room of theirs."""
 NOT_BASE = (
-    # the fleet, servers that hold sessions, packs, alerts
-    *("core/fleet", "supervise/fleet", "config/fleet.py", "api/http/fleet_gate.py"),
+    # servers that hold sessions, packs, alerts
     *("core/backends", "supervise/backends", "config/backends.py", "config/backend_rules.py"),
-    *("worker/backend", "worker/leased", "cli/backends"),
+    *("worker/backend", "cli/backends"),
     *("worker/pack*", "supervise/**/packs*"),
     *("core/alerts", "config/alerts.py"),
     # archives, invitations of desks, changes of agent.toml by a command, messages
     *("vault/archives", "supervise/copies/archives.py", "supervise/copies/invitations.py"),
     *("core/invitation_line.py", "config/settings_file.py"),
     *("supervise/messages", "engines/sandbox/chat", "engines/phones.py"),
-    # what only engines, the fleet, wings and commands share
+    # what only engines, wings and commands share
     *("engines/raw.py", "engines/reason_codes.py", "engines/surroundings.py"),
     *("core/network/addresses.py", "config/secret_file.py", "api/http/wrong_tries.py"),
-    *("other_user.py", "cli/terminal/machine_words.py", "cli/terminal/progress.py"),
+    *("other_user.py", "cli/terminal/progress.py"),
 )
 """What lies among them and belongs to a capability that an operator may not need. The base imports
 it at few doors (tests/scripts/test_house.py)."""

@@ -24,7 +24,6 @@ SUBJECTS = {
     "supervise": "the shell around the core",
     "deliver": "events go out",
     "metrics": "what Prometheus reads",
-    "fleet": "many machines, one owner each",
     "host": "systemd, processes, the machine",
     "link": "the wire to workers",
     "store": "SQLite",

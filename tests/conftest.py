@@ -241,7 +241,7 @@ def failing_disk(tmp_path: Path) -> Iterator[FailingDisk]:
 SLOW = tuple(
     f"tests/{place}"
     for place in (
-        *("daemon/", "system_pack/", "fleet/", "baileys/", "scripts/", "hostile/", "standin/"),
+        *("daemon/", "system_pack/", "baileys/", "scripts/", "hostile/", "standin/"),
         *("engines/baileys/", "engines/web/", "engines/evolution/", "engines/whaticket/logs/"),
         *("wings/page/", "wings/moving/", "metrics/", "worker/", "host/process/", "store/"),
         *("test_run_script.py", "test_the_runner.py", "test_failing_disk.py"),

@@ -14,7 +14,7 @@ import pytest
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
-FIRST = ("system", "daemon", "fleet", "engines", "baileys", "system_pack")
+FIRST = ("system", "daemon", "engines", "baileys", "system_pack")
 """Rooms of the tests that take longest: they begin first where nothing was measured yet."""
 LONGEST = (
     "machine",
@@ -29,8 +29,6 @@ LONGEST = (
     "tests/engines/baileys/test_baileys_store.py",
     "tests/system/test_first_install.py",
     "tests/daemon/test_killed_rounds.py",
-    "tests/fleet/test_resuming.py",
-    "tests/fleet/test_chaos.py",
     "tests/metrics/test_rules.py",
     "tests/hostile/test_hostile.py",
     "tests/wings/test_removal.py",

@@ -46,18 +46,6 @@ def main(argv: list[str]) -> int:
         from scripts.benches import bots
 
         report = bots.measure(options.instances, quick=options.quick)
-    elif options.subject == "coordinators":
-        from scripts.benches import coordinators  # the others need no PostgreSQL
-
-        report = coordinators.measure(options.instances, quick=options.quick)
-    elif options.subject == "copies":
-        from scripts.benches import copies
-
-        report = copies.measure(options.instances, quick=options.quick)
-    elif options.subject == "fleet":
-        from scripts.benches import fleet_memory
-
-        report = fleet_memory.measure(options.instances, quick=options.quick)
     elif options.subject == "compare":
         from scripts.benches import compare
 
@@ -120,15 +108,6 @@ def _parser() -> argparse.ArgumentParser:
     subject = subjects.add_parser("programs", help="bots under wa-agent, pm2 and systemd units")
     subject.add_argument("--instances", type=int, default=2, metavar="N", help="bots of each")
     subject.add_argument("--quick", action="store_true", help="one bot of each")
-    subject = subjects.add_parser("coordinators", help="a fleet's machines on one PostgreSQL")
-    subject.add_argument("--instances", type=int, default=500, metavar="N", help="machines")
-    subject.add_argument("--quick", action="store_true", help="a shorter window")
-    subject = subjects.add_parser("copies", help="copies of busy sessions in the fleet's database")
-    subject.add_argument("--instances", type=int, default=200, metavar="N", help="sessions")
-    subject.add_argument("--quick", action="store_true", help="a shorter window")
-    subject = subjects.add_parser("fleet", help="the agent's memory with [fleet] and without it")
-    subject.add_argument("--instances", type=int, default=100, metavar="N", help="sessions")
-    subject.add_argument("--quick", action="store_true", help="one round")
     subject = subjects.add_parser("compare", help="this checkout's agent beside another commit's")
     subject.add_argument("commit", metavar="COMMIT", help="what it is compared with")
     subject.add_argument("--instances", type=int, default=200, metavar="N", help="sessions")

@@ -50,15 +50,6 @@ def report(*rows: Row) -> Report:
     return Report("trial", this_machine(), {OURS: "1", "pm2": "7"}, rows, ["a note"])
 
 
-def test_the_bench_of_a_fleet_has_no_file_of_psycopg_open() -> None:
-    """Pages that it shares with the agent would be missing in what the agent has for itself."""
-    program = "import sys, scripts.benches.fleet_memory; print('psycopg' in sys.modules)"
-    done = subprocess.run(
-        [sys.executable, "-c", program], check=False, capture_output=True, text=True, cwd=TOP
-    )
-    assert done.stdout == "False\n", done.stderr
-
-
 def test_benches_run_in_an_environment_without_the_tests_libraries() -> None:
     """But for `messages`, for which scripts/bench asks for these."""
     program = "import sys; sys.modules['pytest'] = None; import scripts.benches.__main__"

@@ -48,8 +48,6 @@ async def test_a_real_scrape_has_every_metric_that_is_named(
     named.remove("wa_agent_outbox_oldest_timestamp_seconds")
     # And there only while a message waits to be sent; tests/wings/messages/out looks for it.
     named.remove("wa_outbox_oldest_timestamp_seconds")
-    # There only in a fleet; tests/fleet/test_operating.py looks for those.
-    named = {name for name in named if not name.startswith("wa_fleet_")}
     # There only of a session that has a reason: one whose network is away has.
     await agent.create("away")
     await eventually(lambda: agent.status("away"), "CONNECTED")

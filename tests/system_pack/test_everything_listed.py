@@ -72,7 +72,6 @@ OF_THE_AGENT: Mapping[str, tuple[str, str]] = {
     "wa_messages_waiting": ("gauge", "session"),
     "wa_messages_bytes": ("gauge", "session"),
     "wa_messages_lost_total": ("counter", "session"),
-    "wa_messages_unsure_total": ("counter", "session"),
     "wa_messages_media_files": ("gauge", "session"),
     "wa_messages_media_bytes": ("gauge", "session"),
     "wa_outbox_waiting": ("gauge", "session"),

@@ -49,8 +49,6 @@ class Caller:
     name: str
     level: Right = Right.OPEN
     instances: frozenset[InstanceId] = field(default_factory=frozenset)
-    through: str = ""
-    """The machine of the fleet that forwarded the request; "" = it came to this one."""
     key: str = ""
     """The id of its key; "" = it showed none."""
 

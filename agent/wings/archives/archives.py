@@ -190,10 +190,7 @@ class Archives:
             needs_passkey=packed.needs_passkey,
             first_messages=stored(FirstMessages()) if packed.paired else "",
         )
-        async with (
-            self.registry.devices.alone(id, packed.engine, f"import {id}", arrived.linked),
-            self.registry.tenure.claim(made, own=old is not None),
-        ):
+        async with self.registry.devices.alone(id, packed.engine, f"import {id}", arrived.linked):
             if old is None:
                 async with self.keeping.locks[id]:
                     retired = await self._put(made, packed, replaces=False)

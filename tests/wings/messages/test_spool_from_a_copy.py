@@ -197,7 +197,7 @@ def test_a_cursor_that_no_spool_gave_moves_none(tmp_path: Path) -> None:
 
 
 def test_a_place_where_nothing_was_ever_given_is_no_missing_record() -> None:
-    holes = [Hole(10, 100), Hole(120, 200, 5.0, 6.0, sure=False)]
+    holes = [Hole(10, 100), Hole(120, 200, 5.0, 6.0)]
     found = list(gaps(8, 250, 1.0, holes, []))
     assert [(it["first"], it["last"], it.get("missing")) for it in found] == [
         (8, 10, 3),
