@@ -82,8 +82,7 @@ class Deletion:
             raise
 
     async def finish_deletions(self) -> None:
-        """End the deletions that a killed agent had begun. One that fails is tried again:
-        the disk may be full."""
+        """End the deletions that a killed agent had begun. One that fails is tried again."""
         begun = set(await self.store.get_facts(DELETING))
         while True:
             begun = {name for name in begun if not await self._finish(name)}
