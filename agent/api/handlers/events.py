@@ -5,8 +5,9 @@ new ones, without gap or repetition.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from aiohttp import web
@@ -61,21 +62,15 @@ async def _live(call: Call, wanted: EventFilter) -> web.WebSocketResponse:
     return await serve_live(
         call,
         wanted,
-        lambda listener, subscription: _writers(call, listener, subscription, every),
+        lambda listener, subscription: [_write(call, listener, subscription, every)],
         heartbeat=every,
     )
 
 
-def _writers(
+async def _write(
     call: Call, listener: web.WebSocketResponse, subscription: Subscription, every: float
-) -> list[Coroutine[Any, Any, None]]:
-    async def send(frame: dict[str, Any]) -> None:
-        await send_frame(listener, frame)
-
-    return [_write(call, send, subscription, every)]
-
-
-async def _write(call: Call, send: Send, subscription: Subscription, every: float) -> None:
+) -> None:
+    send: Send = partial(send_frame, listener)
     cursor = call.query.get("after")
     await send({"type": "hello", "cursor": cursor})
     # A recreated journal counts from 1 again: the listener's cursor is ahead of it.
