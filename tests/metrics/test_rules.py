@@ -297,14 +297,6 @@ EXACT: Mapping[str, Mapping[str, str]] = {
     "WaMessagesMissing": {},
     "WaSessionOutboxOld": {},
     "WaAgentRestarting": {},
-    "WaFleetMachineLost": {"state": "lost"},
-    "WaFleetDatabaseUnreachable": {},
-    "WaFleetDiskRefuses": {},
-    "WaFleetTwoDatabases": {},
-    "WaFleetMachinesApart": {},
-    "WaFleetSessionsWait": {"state": "waiting"},
-    "WaFleetCopiesBehind": {},
-    "WaFleetHalted": {},
 }
 """Alerts whose values are not extrapolated, and the labels that only Prometheus adds."""
 

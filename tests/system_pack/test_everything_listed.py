@@ -143,16 +143,6 @@ ALERTS = """
     WaSessionOutboxOld 300 warning
     WaSessionSendsFail 0 warning
     WaWebhookBacklog 300 warning
-    WaFleetMachineLost 60 critical
-    WaFleetDatabaseUnreachable 60 critical
-    WaFleetDiskRefuses 60 critical
-    WaFleetTwoDatabases 60 critical
-    WaFleetMachinesApart 60 critical
-    WaFleetSessionsWait 120 critical
-    WaFleetCopiesBehind 300 warning
-    WaFleetHalted 0 critical
-    WaFleetCertificateEnds 0 warning
-    WaSessionSeenTwice 0 critical
     WaAgentDown 120 critical
     WaAgentAbsent 300 critical
     WaAgentRestarting 0 warning
