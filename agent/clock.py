@@ -24,9 +24,3 @@ def wall_at_boot() -> float:
 def slept() -> float:
     """Seconds that the machine was suspended since it booted."""
     return boot_now() - time.monotonic()
-
-
-def shown_by_monotonic(moment: float | None) -> float | None:
-    """What the monotonic clock shows at that moment of the boot clock, if the machine does not
-    sleep until then; for programs that read only the monotonic one."""
-    return None if moment is None else moment - slept()

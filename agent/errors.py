@@ -93,14 +93,6 @@ class FolderUnusable(WaError):
     exit_status = 66
 
 
-class LeaseOver(WaError):
-    """The lease of a session's machine ended, and with it its worker. The agent starts it again
-    with the next lease: a restart by its host alone changes nothing."""
-
-    code = "lease_over"
-    exit_status = 77
-
-
 class StoreError(WaError):
     """The database cannot be read or written now; its code says why (full, read-only, ...)."""
 

@@ -38,8 +38,6 @@ class InstanceFile:
     override_boot: str = ""
     generation: int = 0
     needs_passkey: bool = False
-    leased: bool = False
-    """Its worker connects only with a lease from the agent (a session of a fleet)."""
     of_wings: Mapping[str, Any] = field(default_factory=dict)
     """The settings of each wing's part in its worker, where they are not the usual ones."""
 
@@ -57,7 +55,6 @@ _KINDS: Mapping[str, type | tuple[type, ...]] = {
     "override_boot": str,
     "generation": int,
     "needs_passkey": bool,
-    "leased": bool,
     "of_wings": dict,
 }
 

@@ -237,7 +237,7 @@ def failing_disk(tmp_path: Path) -> Iterator[FailingDisk]:
 SLOW = tuple(
     f"tests/{place}"
     for place in (
-        *("daemon/", "fleet/", "baileys/", "scripts/", "standin/", "trial/"),
+        *("daemon/", "baileys/", "scripts/", "standin/", "trial/"),
         *("engines/baileys/", "engines/web/", "engines/evolution/", "engines/whaticket/logs/"),
         *("wings/page/", "wings/moving/", "metrics/", "worker/", "host/process/", "store/"),
         "test_failing_disk.py",

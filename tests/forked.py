@@ -9,10 +9,8 @@ import asyncio
 import atexit
 import contextlib
 import gc
-import importlib
 import json
 import os
-import pkgutil
 import select
 import signal
 import socket
@@ -20,7 +18,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from functools import cache
 from pathlib import Path
 from typing import IO, NoReturn
 
@@ -197,8 +194,6 @@ def serve(sock: socket.socket) -> int:
             if not packet:
                 return 0
             asked = json.loads(packet)
-            if _is_of_a_fleet(asked["argv"]):
-                _load_fleet()
             pid = os.fork()
             if pid == 0:
                 _become_agent(asked, files[0], (sock.fileno(), woken, wake))
@@ -206,22 +201,6 @@ def serve(sock: socket.socket) -> int:
             socket.send_fds(sock, [json.dumps({"pid": pid}).encode()], [ended])
             os.close(ended)
             os.close(files[0])
-
-
-def _is_of_a_fleet(argv: Sequence[str]) -> bool:
-    with contextlib.suppress(ValueError, IndexError, OSError):
-        return "[fleet]" in Path(argv[argv.index("--config") + 1]).read_text()
-    return False
-
-
-@cache
-def _load_fleet() -> None:
-    """Only where the first such agent is asked for: most files of the tests have none."""
-    for room in ("agent.core.fleet", "agent.fleet", "agent.supervise.fleet", "agent.api.fleet"):
-        package = importlib.import_module(room)
-        for module in pkgutil.walk_packages(package.__path__, f"{room}."):
-            importlib.import_module(module.name)
-    gc.freeze()
 
 
 def _reap(sock: socket.socket) -> None:

@@ -14,7 +14,7 @@ import pytest
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
-FIRST = ("system", "daemon", "fleet", "engines", "baileys")
+FIRST = ("system", "daemon", "engines", "baileys")
 """Rooms of the tests that take longest: they begin first where nothing was measured yet."""
 LONGEST = (
     "machine",
@@ -24,8 +24,7 @@ LONGEST = (
     "tests/engines/baileys/test_baileys_kills.py",
     "tests/daemon/test_killed_repairs.py",
     "tests/engines/baileys/test_baileys_store.py",
-    "tests/fleet/test_resuming.py",
-    "tests/fleet/test_chaos.py",
+    "tests/daemon/test_killed_rounds.py",
     "tests/metrics/test_rules.py",
 )
 """What took longest in whole runs: these begin before all rooms where nothing was measured yet, as

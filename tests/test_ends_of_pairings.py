@@ -22,12 +22,11 @@ FUNCTIONS = {
     "restore_snapshot": "agent.vault.copies.restore",
     "bring_back": "agent.vault.refuge",
     "set_aside": "agent.supervise.passes.act",
-    "put_arrival": "agent.fleet.copies.arrive",
     "delete_there": "agent.api.handlers.remote_session",
 }
 """They move a whole session away, or put one in its place."""
 METHODS = ("keeper.restore_newest", "asking.logout", "api.logout", "api.delete", "contract.logout")
-METHODS += ("renewal.take_away", "renewal.log_out", "renewal.delete", "retire_held")
+METHODS += ("renewal.take_away", "renewal.log_out", "renewal.delete")
 WORDS = frozenset({"logout", "renew", "delete", "restore_removed", "pairing_code"})
 """What the agent asks a worker to do to a session."""
 ASKS = ("call", "_call", "_command", "_ask")
@@ -37,7 +36,6 @@ ORDER = "an order of a person, which must_be_confirmed lets pass"
 PART = "a part of an act that has a row of its own"
 KEEPS = "the pairing stays: the same one takes its place, or its place was empty"
 UNPAIRED = "refused for a session that may have a pairing"
-FLEET = "the fleet's database: another machine owns the session, or it is deleted there"
 
 ACTS = {
     # by the agent itself
@@ -66,14 +64,6 @@ ACTS = {
     ("wings/archives/archives.py", "Archives._put", "put_in_place"): (
         "a person's --replace, or no session of that name; the trash keeps the replaced one"
     ),
-    # by the fleet
-    ("fleet/copies/arrive.py", "place_archive", "put_arrival"): FLEET,
-    ("fleet/copies/arrive.py", "place_empty", "put_arrival"): FLEET,
-    ("fleet/copies/profile.py", "_place", "put_arrival"): FLEET,
-    ("fleet/copies/arrive.py", "put_arrival", "put_in_place"): PART,
-    ("supervise/fleet/giving_up.py", "GivingUp.retire", "retire_held"): FLEET,
-    ("supervise/fleet/giving_up.py", "GivingUp.retire_held", "retire"): PART,
-    ("supervise/fleet/moves.py", "Moves._move", "retire_held"): FLEET,
     # in a worker, asked by one of the above
     ("engines/baileys/engine.py", "BaileysEngine.logout", "call logout"): PART,
     ("engines/baileys/engine.py", "BaileysEngine.command", "call pairing_code"): UNPAIRED,

@@ -156,10 +156,6 @@ OTHERS = re.compile(
     r"|\bset(res|re|e)?[ug]id\(|\bdemote|\buser=(?!user\b|\"|None)[\w.]*uid"
 )
 ALLOWED = {
-    # Another program's own administrator, by hand; no user of ours.
-    "agent/fleet/README.md": "sudo -u postgres",
-    # The effective user only: see its docstring.
-    "agent/cli/fleet/owner.py": "os.sete",
     "agent/other_user.py": "--reuid=",
 }
 

@@ -19,9 +19,8 @@ from agent.api.http.envelope import (
 from agent.api.http.guard import check_crowd, check_entrance, is_hook
 from agent.api.routes import ROUTES, face_routes
 from agent.api.timely import run_in_time
-from agent.core.fleet.headers import MACHINE
 from agent.core.model import Category, InstanceId, parse_instance_id
-from agent.errors import NotFound, NotYet, WaError
+from agent.errors import NotYet, WaError
 from agent.log import bound
 
 log = bound(Category.API)
@@ -58,55 +57,20 @@ def _bound(route: Route, parts: Parts) -> Answering:
         text = request.match_info.get("id")
         try:
             require(caller, route.right, InstanceId(text) if text else None)
-            answered = await _elsewhere(request, route, parts, caller)
-            if answered is None:
-                answered = await _here(request, route, parts, caller)
+            answered = await _run(route, read_call(request, route, parts, caller))
         except WaError as error:
             parts.audit.answered(request, caller, text, error.http, error.code)
             raise
-        parts.audit.answered(request, caller, text, answered.status, _more(answered))
+        location = answered.headers.get("Location", "")
+        parts.audit.answered(request, caller, text, answered.status, location)
         return answered
 
     return answer
 
 
-def _more(answered: web.StreamResponse) -> str:
-    """Where a new thing is, and which other machine answered."""
-    machine = answered.headers.get(MACHINE)
-    by = f"by {machine}" if machine else ""
-    return f"{answered.headers.get('Location', '')} {by}".strip()
-
-
 def _caller(request: web.Request, route: Route, parts: Parts) -> Caller:
-    sent = parts.gate.identify(request, route)
     header = route.face.key_header if route.face is not None else ""
-    return identify(request, parts.section, parts.ring, header) if sent is None else sent
-
-
-async def _elsewhere(
-    request: web.Request, route: Route, parts: Parts, caller: Caller
-) -> web.StreamResponse | None:
-    """The answer of another machine of the fleet; None: this one answers."""
-    return await parts.fleet.elsewhere(request, route, parts, caller) if parts.fleet else None
-
-
-async def _here(
-    request: web.Request, route: Route, parts: Parts, caller: Caller
-) -> web.StreamResponse:
-    """A session that left this machine meanwhile is elsewhere, not unknown."""
-    try:
-        return await _run(route, read_call(request, route, parts, caller))
-    except NotFound:
-        text = request.match_info.get("id", "")
-        moved = parts.fleet.moved(InstanceId(text), parts) if parts.fleet and text else None
-        if moved is None:
-            raise
-        answered = None
-        if request.method == "GET":
-            answered = await _elsewhere(request, route, parts, caller)
-        if answered is None:
-            raise moved from None
-        return answered
+    return identify(request, parts.section, parts.ring, header)
 
 
 async def _run(route: Route, call: Call) -> web.StreamResponse:

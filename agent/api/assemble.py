@@ -5,7 +5,6 @@ import os
 from collections.abc import MutableMapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from aiohttp import web
 
@@ -13,17 +12,12 @@ from agent.api.app import build_app
 from agent.api.http.call import Parts
 from agent.api.http.connection import Connection, Entrance
 from agent.api.http.crowd import ConnectionLimits
-from agent.api.http.fleet_gate import FleetGate
 from agent.api.http.guard import host_name
 from agent.api.http.sockets import open_sockets, parse_listen
 from agent.api.server import PORT_AGAIN, Server
-from agent.config import FleetSection
 from agent.config.sections import ApiSection
 from agent.core.model import Category
 from agent.log import bound
-
-if TYPE_CHECKING:
-    from agent.supervise.fleet.face import FleetFace
 
 log = bound(Category.API)
 
@@ -37,8 +31,6 @@ async def serve(
     socket_path: Path | None = None,
     environ: MutableMapping[str, str] | None = None,
     listen: str = "",
-    fleet: "FleetFace | None" = None,
-    fleet_address: FleetSection | None = None,
 ) -> Server:
     """Listen on systemd's sockets, and bind those that it did not pass.
 
@@ -46,10 +38,6 @@ async def serve(
     systemd should have opened, if it is not `section.listen`.
     """
     section = parts.section
-    if fleet is not None:
-        from agent.api.fleet.door import FleetDoor
-
-        parts = replace(parts, fleet=FleetDoor(fleet), gate=FleetGate(fleet.bearer))
     parts.metrics.listeners = lambda: len(parts.listeners)
     opened = open_sockets(
         replace(section, listen=section.listen and (listen or section.listen)),
@@ -65,7 +53,7 @@ async def serve(
         ),
     )
     runner = web.AppRunner(
-        build_app(parts, _allowed_hosts(section, fleet_address)),
+        build_app(parts, _allowed_hosts(section)),
         handle_signals=False,
         access_log=None,
         shutdown_timeout=_SHUTDOWN_SECONDS,
@@ -90,19 +78,14 @@ async def serve(
     for sock in opened.sockets:
         await server.listen(sock)
     log.info("listening on %s", ", ".join(opened.addresses) or "nothing")
-    if fleet_address is not None and fleet_address.listen:
-        await server.listen_for_fleet(fleet_address)
     for cause in opened.missing.values():
         again = f"the agent tries to bind it every {PORT_AGAIN:g} s"
         log.error("%s; sessions run without it, and %s", cause, again)
     return server
 
 
-def _allowed_hosts(section: ApiSection, fleet: FleetSection | None) -> frozenset[str]:
+def _allowed_hosts(section: ApiSection) -> frozenset[str]:
     names = set()
-    if fleet is not None and fleet.listen:
-        for_machines = fleet.reached_at.partition("://")[2]
-        names = {host_name(for_machines) or "", parse_listen(fleet.listen)[0].lower()}
     public = section.public_url.partition("://")[2]
     for entry in filter(None, (*section.allowed_hosts, public)):
         names.add(host_name(entry) or entry.lower())

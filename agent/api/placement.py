@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from agent.api.http.call import Call, Json
-from agent.api.http.fields import OBJECT, STRING, Field
+from agent.api.http.fields import STRING, Field
 from agent.core.model import Instance
 from agent.core.words import ADOPTED
 from agent.engines.catalog import CATALOG, describe_engine, remote_engines
@@ -21,17 +21,6 @@ PLACE = (
         STRING,
         "its name on the backend, short for settings.remote; default: the id",
         most=256,
-    ),
-)
-IN_FLEET = (
-    Field("on", STRING, "in a fleet: the machine that gets it; default: the emptiest", most=64),
-    Field("labels", OBJECT, "in a fleet: labels that its machine must have, NAME: VALUE"),
-    Field(
-        "failover",
-        STRING,
-        "in a fleet: newest = another machine goes on with the newest copy if its own is lost;"
-        " wait = it waits for its own; default by engine",
-        choices=("newest", "wait"),
     ),
 )
 _PLACE = ("backend", "remote")
@@ -56,13 +45,6 @@ def placed(engine: str, body: Mapping[str, Any]) -> dict[str, Any]:
             raise _wrong(f"settings.{name}", "it must be a string")
     _check_engine(engine, settings)
     return settings
-
-
-def labels_of(body: Mapping[str, Any]) -> dict[str, str]:
-    labels: dict[str, Any] = body.get("labels", {})
-    if not all(isinstance(value, str) for value in labels.values()):
-        raise _wrong("labels", "each value must be a string")
-    return labels
 
 
 def still_placed(instance: Instance, settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,7 +1,6 @@
 """The agent's views as JSON."""
 
 import time
-from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -72,12 +71,6 @@ def _proved(view: InstanceView) -> str | None:
 
 def _created(view: InstanceView) -> str | None:
     return wall_text(view.instance.created_wall)
-
-
-def show_published(view: InstanceView) -> dict[str, Any]:
-    """For the other machines of a fleet."""
-    more = {"settings": dict(view.instance.settings), "created": _created(view)}
-    return {**show_instance(view), **more}
 
 
 def show_details(view: InstanceView) -> dict[str, Any]:
@@ -176,11 +169,6 @@ def show_reconnection(view: InstanceView) -> dict[str, Any]:
         "reason": view.reason,
         "sentence": view.sentence,
     }
-
-
-def with_wait(shown: Mapping[str, Any]) -> dict[str, Any]:
-    """What another machine published of a session: an earlier version knew the earlier names."""
-    return {**shown, **wait_fields(shown.get("hold", ""), shown.get("hold_sentence", ""))}
 
 
 def show_backend(view: BackendView) -> dict[str, Any]:

@@ -8,7 +8,6 @@ from agent.api.handlers import (
     backends,
     events,
     figures,
-    fleet,
     instances,
     keys,
     messages,
@@ -38,8 +37,6 @@ TRASHED = rf"{{name:{ID_PATTERN}\.{NAME_PATTERN}}}"
 SNAPSHOT = f"{{snapshot:{NAME_PATTERN}}}"
 REMOVED = SNAPSHOT.replace("snapshot", "removed")
 KEY = "{key:[a-z0-9]{8}}"
-MACHINE_OF_FLEET = "/api/fleet/machines/{name:[A-Za-z0-9._-]{1,64}}"
-COMMAND = "{command:[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}}"
 OPEN, SOME, READ, OPERATE, ADMIN = Right
 
 
@@ -51,16 +48,16 @@ def face_routes() -> Iterator[Route]:
 
 def _intent(name: str, summary: str) -> Route:
     run = instances.intent(name)
-    return Route("POST", f"{ID}/{name}", OPERATE, run, summary, (), answers=(202,), away=name)
+    return Route("POST", f"{ID}/{name}", OPERATE, run, summary, (), answers=(202,))
 
 
 # fmt: off
 ROUTES: tuple[Route, ...] = (
-    Route("POST", "/api/instance", OPERATE, instances.create, "Create an instance", instances.CREATE, answers=(201,), relayed=True),  # noqa: E501
+    Route("POST", "/api/instance", OPERATE, instances.create, "Create an instance", instances.CREATE, answers=(201,)),  # noqa: E501
     Route("GET", "/api/instances", SOME, instances.list_instances, "List, filter, page", query=instances.LIST),  # noqa: E501
-    Route("GET", ID, READ, instances.show, "An instance's state", away="view", shows={"$ref": "#/components/schemas/Instance"}),  # noqa: E501
-    Route("GET", f"{ID}/details", READ, instances.details, "Everything about an instance", away="view"),  # noqa: E501
-    Route("PATCH", ID, OPERATE, instances.change, "Change an instance's settings", instances.CHANGE, away="settings"),  # noqa: E501
+    Route("GET", ID, READ, instances.show, "An instance's state", shows={"$ref": "#/components/schemas/Instance"}),  # noqa: E501
+    Route("GET", f"{ID}/details", READ, instances.details, "Everything about an instance"),
+    Route("PATCH", ID, OPERATE, instances.change, "Change an instance's settings", instances.CHANGE),  # noqa: E501
     Route("DELETE", ID, OPERATE, instances.delete, "Retire an instance's session and remove the instance; a backend keeps its session", instances.DELETE, (*instances.DELETE_QUERY, *WAIT), answers=(200, 202), timely=True),  # noqa: E501
     _intent("enable", "Run an instance, now and after every boot"),
     _intent("disable", "Stop an instance, now and after every boot"),
@@ -84,18 +81,6 @@ ROUTES: tuple[Route, ...] = (
     Route("POST", f"{ID}/sandbox/fault", OPERATE, sandbox.fault, "Cause a fault in the sandbox", sandbox.FAULT),  # noqa: E501
     Route("POST", f"{ID}/sandbox/say", OPERATE, sandbox.say, "Let a contact of the sandbox write", sandbox.SAY),  # noqa: E501
     Route("GET", f"{ID}/sandbox/heard", OPERATE, sandbox.heard, "What the sandbox's contacts got, oldest first", query=sandbox.HEARD),  # noqa: E501
-    Route("GET", "/api/fleet", READ, fleet.show, "The fleet: its machines, this one's lease, what waits for a machine"),  # noqa: E501
-    Route("POST", f"{MACHINE_OF_FLEET}/drain", ADMIN, fleet.drain, "Move a machine's sessions to others, one after another", (), answers=(202,)),  # noqa: E501
-    Route("POST", f"{MACHINE_OF_FLEET}/undrain", ADMIN, fleet.undrain, "Let a machine take sessions again", ()),  # noqa: E501
-    Route("POST", f"{MACHINE_OF_FLEET}/forget", ADMIN, fleet.forget, "Say that a machine is dead: others take its sessions", fleet.FORGET),  # noqa: E501
-    Route("POST", "/api/fleet/accept", ADMIN, fleet.accept, "Accept that the fleet's database lost records: owners may change again", fleet.ACCEPT),  # noqa: E501
-    Route("POST", "/api/fleet/leave", ADMIN, fleet.leave, "Take this machine and its sessions out of the fleet", (), answers=(202,)),  # noqa: E501
-    Route("POST", "/api/fleet/promise", OPEN, fleet.promise, "Promise another machine not to take it over for a ttl", fleet.PROMISE, between_machines=True),  # noqa: E501
-    Route("GET", f"/api/fleet/commands/{COMMAND}", SOME, fleet.show_command, "A command that waits, or waited, for the owner of its session"),  # noqa: E501
-    Route("POST", f"{ID}/release", ADMIN, fleet.release, "Let a session run here after its fleet is gone for good", fleet.RELEASE),  # noqa: E501
-    Route("POST", f"{ID}/accept-copy", ADMIN, fleet.accept_copy, "Let a session of a lost machine start elsewhere from a stored copy that lacks changes", fleet.RELEASE, anywhere=True),  # noqa: E501
-    Route("POST", f"{ID}/move", ADMIN, fleet.move, "Move a session to another machine", fleet.MOVE, answers=(202,)),  # noqa: E501
-    Route("GET", f"{ID}/fleet", READ, fleet.show_session, "Which machine owns a session, since when and why, and how old its copy is", anywhere=True),  # noqa: E501
     Route("GET", "/api/engines", SOME, placement.list_engines, "The engines and their settings"),
     Route("GET", "/api/backends", READ, backends.list_backends, "The backends and their health"),
     Route("POST", "/api/backends", ADMIN, backends.add, "Add a backend to agent.toml, in force at once", backends.NEW, answers=(201, 202)),  # noqa: E501
@@ -106,10 +91,10 @@ ROUTES: tuple[Route, ...] = (
     Route("POST", f"{BACKEND}/check", OPERATE, backends.check, "Check a backend's server now", (), answers=(200, 202), query=WAIT, timely=True),  # noqa: E501
     Route("POST", f"{BACKEND}/reset", OPERATE, backends.reset, "Close a backend's circuit, so that its sessions try again", ()),  # noqa: E501
     Route("POST", HOOK, OPEN, backends.hook, "The address that a backend posts its events to", hook=True),  # noqa: E501
-    Route("GET", "/api/health", READ, monitoring.health, "The agent's and the fleet's health"),
+    Route("GET", "/api/health", READ, monitoring.health, "The agent's health and its instances'"),
     Route("POST", "/api/health/check", OPERATE, monitoring.check_now, "Check all or some now", monitoring.CHECK, answers=(200, 202), query=WAIT, timely=True),  # noqa: E501
     Route("POST", "/api/database/check", OPERATE, monitoring.check_database, "Check the whole database", ()),  # noqa: E501
-    Route("POST", "/api/v1/whatsapp/setup", OPERATE, repairs.set_up, "Create or repair an instance; a code to scan or CONNECTED", repairs.SETUP, query=WAIT, answers=(200, 202), relayed=True),  # noqa: E501
+    Route("POST", "/api/v1/whatsapp/setup", OPERATE, repairs.set_up, "Create or repair an instance; a code to scan or CONNECTED", repairs.SETUP, query=WAIT, answers=(200, 202)),  # noqa: E501
     Route("PUT", f"/whatsapp/{SOME_ID}/disconnect", OPERATE, whatsapp.disconnect, "Stop an instance and keep its pairing", (), whatsapp.WAIT_DOWN),  # noqa: E501
     Route("PUT", f"/whatsapp/{SOME_ID}/start-session", OPERATE, whatsapp.start_session, "Start an instance", (), whatsapp.WAIT_UP),  # noqa: E501
     Route("POST", f"/force-reconnection/{SOME_ID}", OPERATE, repairs.force_reconnection, "Connect an instance now, without waiting for its next attempt", (), answers=(202,)),  # noqa: E501
@@ -134,7 +119,7 @@ ROUTES: tuple[Route, ...] = (
     Route("GET", "/api/keys", ADMIN, keys.list_keys, "List the keys"),
     Route("POST", "/api/keys", ADMIN, keys.add_key, "Make a key", keys.NEW_KEY, answers=(201,)),
     Route("DELETE", f"/api/keys/{KEY}", ADMIN, keys.revoke_key, "Revoke a key", ()),
-    Route("GET", "/api/events", SOME, events.events, "Live events over a WebSocket; the history without one", query=events.EVENTS, answers=(101, 200), relayed=True),  # noqa: E501
+    Route("GET", "/api/events", SOME, events.events, "Live events over a WebSocket; the history without one", query=events.EVENTS, answers=(101, 200)),  # noqa: E501
     Route("GET", "/metrics", READ, monitoring.metrics, "Metrics for Prometheus"),
     Route("GET", "/healthz", OPEN, monitoring.alive, "Alive: the loop turns", answers=(200, 503)),
     Route("GET", "/readyz", OPEN, monitoring.ready, "Ready: all sessions are restored", answers=(200, 503)),  # noqa: E501

@@ -3,24 +3,20 @@
 import asyncio
 import os
 import socket
-import ssl
 from collections.abc import Callable
 
 from aiohttp import web
 
 from agent.api.http.call import Parts
-from agent.api.http.certificate import Certificate
 from agent.api.http.connection import Connection, Entrance
 from agent.api.http.live import say_goodbye
 from agent.api.http.sockets import BACKLOG, Opened, bind_tcp, bind_unix, describe
-from agent.config import FleetSection
 from agent.core.model import Category
 from agent.errors import ConfigError, TryLater
 from agent.log import bound
 
 log = bound(Category.API)
 
-_HANDSHAKE_SECONDS = 5.0
 _GRACE_FOR_UNHEARD = 2.0
 _ASKS_AGAIN = 0.5
 """Seconds after an answer in which a client on a kept connection is waited for."""
@@ -53,23 +49,16 @@ class Server:
         self._entrance = entrance
         self._parts = parts
         self._own_socket = opened.own_socket
-        self._fleet: FleetSection | None = None
-        self._certificate: Certificate | None = None
         self.routes = opened.routes
         """The kernel's messages about routes, if systemd passed that socket."""
 
-    async def listen(self, sock: socket.socket, tls: ssl.SSLContext | None = None) -> None:
+    async def listen(self, sock: socket.socket) -> None:
         if sock.family != socket.AF_UNIX:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT)
         # Out of descriptors, asyncio tries (and logs) again as often as its backlog says before
         # it pauses. So it gets 1, and the kernel's queue its length afterwards.
         loop = asyncio.get_running_loop()
-        handshake = None if tls is None else _HANDSHAKE_SECONDS
-        self._listening.append(
-            await loop.create_server(
-                self._connect, sock=sock, backlog=1, ssl=tls, ssl_handshake_timeout=handshake
-            )
-        )
+        self._listening.append(await loop.create_server(self._connect, sock=sock, backlog=1))
         sock.listen(BACKLOG)
 
     async def get_missing_ports(self) -> None:
@@ -105,33 +94,12 @@ class Server:
             await self.listen(sock)
             log.warning("%s was deleted: the agent made it again", path)
 
-    async def listen_for_fleet(self, address: FleetSection) -> None:
-        """The further address at which other machines call this one, on the same application."""
-        self._fleet = address
-        try:
-            await self._open(address.listen)
-        except (TryLater, ConfigError) as error:  # sessions run without it
-            self._parts.not_listening[address.listen] = str(error)
-            log.error("%s; the agent tries again every %g s", error, PORT_AGAIN)
-
     async def _open(self, listen: str) -> None:
-        """Listen on an address that was not free before, or is for the fleet."""
-        if self._fleet is None or listen != self._fleet.listen:
-            sock, tls = bind_tcp(listen, name_holder=False), None
-        else:
-            self._certificate = Certificate.of(self._fleet)
-            sock = bind_tcp(listen, field="fleet.listen", name_holder=False)
-            tls = self._certificate.context if self._certificate else None
-        await self.listen(sock, tls)
-        self.addresses += (describe(sock, "https" if tls else "http"),)
+        """Listen on an address that was not free before."""
+        sock = bind_tcp(listen, name_holder=False)
+        await self.listen(sock)
+        self.addresses += (describe(sock, "http"),)
         log.info("listening on %s", self.addresses[-1])
-
-    def reload_certificate(self) -> None:
-        """Read the fleet's certificate files again, for connections made from now on."""
-        if self._certificate is not None:
-            self._certificate.read()
-        if self._parts.fleet is not None:
-            self._parts.fleet.face.peers.reload()
 
     def announce_end(self) -> None:
         """Each answer from now on ends its connection: at the close few clients are waited for."""

@@ -27,7 +27,6 @@ WORDS: Mapping[str, str] = {
     "sessions.repairs": "recover ensure-healthy cleanup repair setup incidents",
     "watch.reasons": "reasons",
     "watch.events": "events",
-    "fleet.command": "fleet",
     "copies.snapshots": "snapshot snapshots restore",
     "sessions.remote_session": "removed remote-settings",
     "copies.trash": "trash",
@@ -47,7 +46,6 @@ SECTIONS: Mapping[str, str] = {
     "repairs": "repair recover ensure-healthy cleanup setup",
     "copies, and moving in": "snapshot snapshots restore trash",
     "sessions on Evolution and whaticket servers": "backends remote-settings removed",
-    "many machines": "fleet",
     "this installation": "run config key version worker",
     "trying it out": "sandbox",
 }

@@ -10,7 +10,6 @@ from agent.config.backends import (
 )
 from agent.config.config import Config, Declaration
 from agent.config.environment import unused_variables
-from agent.config.fleet import FleetSection
 from agent.config.load import load_config
 from agent.config.problem import Problem
 from agent.config.render import render_config, tables_of, without_secrets
@@ -36,7 +35,6 @@ __all__ = [
     "BackendsSection",
     "Config",
     "Declaration",
-    "FleetSection",
     "Problem",
     "SessionsSection",
     "StopSection",

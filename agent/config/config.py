@@ -10,7 +10,6 @@ from typing import Any
 from agent.config.addresses import is_loopback
 from agent.config.alerts import alert_table
 from agent.config.backends import BackendDeclaration
-from agent.config.fleet import FleetSection
 from agent.config.sections import (
     INSTALLED_SOCKET,
     INSTALLED_STATE,
@@ -71,7 +70,6 @@ class Config:
     worker: WorkerSection = field(default_factory=WorkerSection)
     sessions: SessionsSection = field(default_factory=SessionsSection)
     backends: BackendsSection = field(default_factory=BackendsSection)
-    fleet: FleetSection = field(default_factory=FleetSection)
     backend: tuple[BackendDeclaration, ...] = ()
     instance: tuple[Declaration, ...] = ()
     of_wings: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
@@ -131,10 +129,6 @@ class Config:
     def backends_root(self) -> Path:
         """One folder per backend: what its worker reads, and what its engine keeps."""
         return self.agent.state_path / "backends"
-
-    @property
-    def fleet_key(self) -> Path:
-        return Path(self.fleet.key_file or self.agent.state_path / "fleet.key")
 
     @property
     def api_socket(self) -> Path:

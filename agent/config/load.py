@@ -21,10 +21,7 @@ from agent.errors import ConfigError, InvalidRequest
 
 T = TypeVar("T")
 
-PATHS = frozenset(
-    {"state_path", "session_storage_path", "cache_path", "socket"}
-    | {"database_password_file", "certificate", "certificate_key", "ca", "profiles_env_file"}
-)
+PATHS = frozenset({"state_path", "session_storage_path", "cache_path", "socket"})
 
 
 def load_config(

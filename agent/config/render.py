@@ -8,7 +8,7 @@ from typing import Any
 
 import tomli_w
 
-from agent.config.backends import BackendDeclaration, hide_secrets, shown_url
+from agent.config.backends import BackendDeclaration, hide_secrets
 from agent.config.config import Config, Declaration, sections
 from agent.config.wing_tables import ArrayTable, OwnTable, own_row, wing_tables
 from agent.core.reasons.delays import show_reasons
@@ -157,11 +157,6 @@ def without_secrets(config: Config) -> Config:
             for name, rows in config.of_wings.items()
             for table in (wing_tables()[name],)
         },
-        fleet=replace(
-            config.fleet,
-            database=shown_url(config.fleet.database),
-            profiles=shown_url(config.fleet.profiles),
-        ),
     )
 
 

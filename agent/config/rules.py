@@ -8,7 +8,6 @@ from agent.config.addresses import is_loopback, split_address
 from agent.config.alerts import alert_table
 from agent.config.backend_rules import find_backend_problem
 from agent.config.config import Config, sections
-from agent.config.fleet import find_fleet_problem
 from agent.config.problem import Problem
 from agent.config.wing_tables import ArrayTable, wing_tables
 from agent.core.findings.crypto_patterns import own_pattern
@@ -29,7 +28,6 @@ def find_problem(config: Config) -> Problem | None:
         or _crypto(config)
         or find_backend_problem(config)
         or _of_wings(config)
-        or find_fleet_problem(config.fleet)
     )
 
 

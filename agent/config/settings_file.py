@@ -4,7 +4,6 @@ line stays."""
 import fcntl
 import json
 import os
-import re
 import shutil
 import time
 import tomllib
@@ -20,37 +19,6 @@ from agent.errors import ConfigError, InvalidRequest, Refused, TryLater
 from agent.files import write_whole
 
 _TURN, _EVERY = 5.0, 0.05
-_HEADER = re.compile(r"\s*\[")
-
-
-def with_keys(text: str, table: str, values: Mapping[str, Any]) -> str:
-    """The text with these values; None takes a key out. ConfigError: it would change more."""
-    wanted = tomllib.loads(text)
-    present = wanted.setdefault(table, {})
-    lines = text.splitlines()
-    begin, end = _table(lines, table)
-    for name, value in values.items():
-        present.pop(name, None)
-        at = _line_of(lines, name, begin, end)
-        if value is None:
-            if at is not None and not lines[at].lstrip().startswith("#"):
-                lines[at] = f"# {lines[at].lstrip()}"
-            continue
-        present[name] = value
-        # What JSON writes for a text, a number or a list of texts is TOML, too, on one line.
-        line = f"{name} = {json.dumps(value, ensure_ascii=False)}"
-        if at is not None:
-            lines[at] = line
-        else:
-            lines.insert(end, line)
-            end += 1
-    changed = "\n".join(lines) + "\n"
-    if tomllib.loads(changed) != wanted:
-        raise ConfigError(
-            f"cannot change [{table}] line by line: write each of its keys on a line of its own",
-            field=table,
-        )
-    return changed
 
 
 def with_backend(text: str, values: Mapping[str, Any]) -> str:
@@ -179,30 +147,6 @@ def _key_apart(path: Path, values: Mapping[str, Any]) -> Iterator[Mapping[str, A
         with suppress(OSError):
             file.unlink()
         raise
-
-
-def _table(lines: list[str], table: str) -> tuple[int, int]:
-    """Where the table's keys begin and end; it is added where it is missing."""
-    header = re.compile(rf"\s*\[\s*{table}\s*\]")
-    begin = next((at for at, line in enumerate(lines) if header.match(line)), None)
-    if begin is None:
-        lines += ["", f"[{table}]"] if lines else [f"[{table}]"]
-        return len(lines), len(lines)
-    after = range(begin + 1, len(lines))
-    end = next((at for at in after if _HEADER.match(lines[at])), len(lines))
-    while end > begin + 1 and not lines[end - 1].strip():
-        end -= 1
-    return begin + 1, end
-
-
-def _line_of(lines: list[str], name: str, begin: int, end: int) -> int | None:
-    """The line that sets the key, else the comment that shows its default."""
-    for mark in ("", "#"):
-        key = re.compile(rf"\s*{mark}\s*{name}\s*=")
-        for at in range(begin, end):
-            if key.match(lines[at]):
-                return at
-    return None
 
 
 @contextmanager

@@ -91,8 +91,6 @@ class Instance:
     enabled: bool
     settings: Mapping[str, Any] = field(default_factory=dict)
     created_wall: float = 0.0
-    leased: bool = False
-    """It is a session of a fleet: its worker connects only with this machine's lease."""
 
     @property
     def backend(self) -> str:

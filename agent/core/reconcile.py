@@ -30,7 +30,7 @@ from agent.core.reasons import reason_of
 from agent.core.recovery.pairing import may_renew
 from agent.core.recovery.proof import Proof
 from agent.core.recovery.repair import Repair, Stage, Trouble
-from agent.core.words import NO_LEASE, OTHER_ACCOUNT, SUSPECT
+from agent.core.words import OTHER_ACCOUNT, SUSPECT
 
 Status = ConnectionStatus
 
@@ -177,12 +177,8 @@ def _plan_reconnect(observation: Observation, verdict: HealthVerdict) -> Plan | 
     if _is_slow_to_return(observation):
         # A load that began before its network went waits for an answer that was lost.
         fresh = status is not Status.RECONNECTING
-    elif status is not Status.DISCONNECTED or verdict.reason in (
-        "starting",
-        NO_LEASE,
-        OTHER_ACCOUNT,
-    ):
-        return None  # the lease itself connects a worker that waits for it
+    elif status is not Status.DISCONNECTED or verdict.reason in ("starting", OTHER_ACCOUNT):
+        return None
     # A linked worker has its folder's lock: the agent may reconnect the session.
     fresh = fresh or reason_of(last_reason(observation)).fresh_worker
     return _plan(ActionKind.RESTART if fresh else ActionKind.CONNECT, verdict)

@@ -8,7 +8,6 @@ from agent.core.figures.durations import Durations
 from agent.core.figures.repair_statistics import RepairStatistics
 from agent.core.figures.session_figures import NO_COUNTS
 from agent.core.figures.time_in_status import StatusTime
-from agent.core.fleet.figures import FleetFigures
 from agent.core.model import (
     ClaimFact,
     ConnectionStatus,
@@ -206,7 +205,5 @@ class AgentStatus:
     """When the settings in force were read."""
     config_refused: bool = False
     """The last reload failed."""
-    fleet: FleetFigures | None = None
-    """None without [fleet]."""
     alive_limit: float = 30.0
     """A `last_pass_age` over this means that the loop no longer turns."""

@@ -5,7 +5,6 @@ from agent.core.network.reach import NETWORK_CODES, UNREACHABLE
 from agent.core.observed import waits_for_network
 from agent.core.reasons import Permanence, Reason
 from agent.core.verdicts import conclude
-from agent.core.words import NO_LEASE
 
 Status = ConnectionStatus
 
@@ -24,7 +23,6 @@ WAIT_SENTENCES = {
     "backend_circuit": "its backend left several checks or requests in a row without an answer;"
     " one session tries first",
     "backend_missing": "agent.toml declares no [[backend]] of the name in its settings",
-    NO_LEASE: "this machine has no lease for the session; wa-agent fleet status shows the leases",
     UNREACHABLE: "this machine cannot reach the address that the session needs",
     "network_down": "many sessions lost their connection at once; one of them tries first",
     "incident": "many instances of its engine fail the same way; one of them tries first",

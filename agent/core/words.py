@@ -67,13 +67,8 @@ PASSKEY_REQUIRED, PASSKEY_SUSPECTED = "passkey_required", "passkey_suspected"
 never completed."""
 OTHER_ACCOUNT = "other_account"
 """The reason code of a session on a backend that is another account's by now."""
-NO_LEASE = "no_lease"
-"""The reason code of a session of a fleet whose machine holds no lease."""
 NOT_TOLD = "not_told"
 """The reason code of one whose program runs and tells nothing of its session."""
-COPY_MISSING = "copy_missing"
-"""The reason code of one whose files its machine cannot fetch."""
-
 UNPAIRING = frozenset(
     {
         "logout",

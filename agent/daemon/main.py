@@ -6,10 +6,7 @@ import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from agent.api.placement import still_placed
-from agent.api.present import show_published
 from agent.api.server import Server
 from agent.config import Config, load_config, unused_variables
 from agent.core.model import InstanceId
@@ -41,13 +38,9 @@ from agent.supervise.assemble import Ground, Supervision
 from agent.supervise.backends.notes import CIRCUITS
 from agent.supervise.copies.snapshots import finish_cut_short
 from agent.supervise.loop import Wakes
-from agent.supervise.start_up import find_declared_problem, line_up, load_instances, warn_of_leased
+from agent.supervise.start_up import find_declared_problem, line_up, load_instances
 from agent.supervise.supervisor import Supervisor
 from agent.vault.identity import found_sessions, scan
-
-if TYPE_CHECKING:
-    from agent.fleet.fleet import Fleet
-    from agent.supervise.fleet.assemble import FleetParts
 
 log = logging.getLogger(__name__)
 
@@ -123,7 +116,6 @@ class Daemon:
         try:
             host = await self._open_host(self._config.agent.host, units.INSTANCES)
             await self._refuse_foreign_state(store, host)
-            fleet = await self._open_fleet(store, host)
             older = await go_on(store, self._state, rebuilt=bool(store.rebuilt_from))
             backends = await self._open_host(host.name, units.BACKENDS)
             ground = Ground(
@@ -135,7 +127,7 @@ class Daemon:
                 self._backend_wakes,
                 lambda: self._open_host(host.name, units.PACKS),
             )
-            return await self._run_on(ground, fleet, older=older)
+            return await self._run_on(ground, older=older)
         finally:
             await store.close()
             log.info("database closed; the agent has stopped")
@@ -159,25 +151,6 @@ class Daemon:
             await host.close(leave_workers=True)
             raise
 
-    async def _open_fleet(self, store: Store, host: Host) -> "Fleet | None":
-        """This machine's part in a fleet; a refusal leaves the workers as they are."""
-        if not self._config.fleet.database:
-            return None
-        # Only here: without [fleet] nothing of it is in memory.
-        from agent.fleet.fleet import open_fleet
-        from agent.supervise.fleet.joining import register_sessions
-
-        fleet = None
-        try:
-            fleet = await open_fleet(self._config)
-            await register_sessions(fleet, self._config, store)
-        except WaError:
-            if fleet is not None:
-                await fleet.close()
-            await host.close(leave_workers=True)
-            raise
-        return fleet
-
     async def _open_host(self, choice: str, kind: units.Kind) -> Host:
         state = self._config.agent.state_path
         wake, run, root = {
@@ -200,32 +173,15 @@ class Daemon:
             members_root=self._config.session_root,
         )
 
-    async def _run_on(self, ground: Ground, fleet: "Fleet | None", *, older: bool) -> int:
+    async def _run_on(self, ground: Ground, *, older: bool) -> int:
         supervision = Supervision(self._config, ground)
         supervisor = Supervisor(self._config, supervision)
         store, host = ground.store, ground.host
         leave = False
         server: Server | None = None
-        parted: FleetParts | None = None
         try:
             registry, root = supervision.registry, self._config.session_root
-            registry.leased = fleet is not None
-            # In a fleet another machine may have them: they are made when that is known.
-            declared = () if fleet else self._config.instance
-            await load_instances(registry, store, root, declared, older=older)
-            if fleet is not None:
-                from agent.supervise.fleet.assemble import assemble_fleet
-
-                parted = await assemble_fleet(
-                    self._config,
-                    fleet,
-                    supervision,
-                    supervisor.orders,
-                    show=show_published,
-                    settings_of=still_placed,
-                )
-            else:
-                warn_of_leased(registry)
+            await load_instances(registry, store, root, self._config.instance, older=older)
             circuits = await store.history(kinds=CIRCUITS, limit=LATEST_CIRCUITS)
             await supervision.backends.take_over(self._config.backend, circuits)
             await supervision.packs.take_over(self._config.agent.state_path / "run-packs")
@@ -242,7 +198,6 @@ class Daemon:
                 supervision,
                 supervisor,
                 self._places(),
-                parted,
                 reload=self._signals.reload.set,
             )
             server = parts.server
@@ -263,10 +218,7 @@ class Daemon:
                 self._state,
                 leave=leave,
                 hurry=self._signals.hurry,
-                store_rest=None if parted is None else parted.store_rest,
             )
-            if fleet is not None:
-                await fleet.close()
         return status if written else 1
 
     def _places(self) -> dict[str, str]:

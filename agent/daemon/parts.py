@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 from agent.api.assemble import serve
 from agent.api.http.auth import KeyRing
@@ -10,13 +9,10 @@ from agent.api.http.call import Parts as ApiParts
 from agent.api.http.idempotency import IdempotentAnswers
 from agent.api.server import Server
 from agent.config import Config
-from agent.daemon.wing_parts import Around, WingPart, bags_of, open_outbox, open_wing_parts
+from agent.daemon.wing_parts import Around, WingPart, open_outbox, open_wing_parts
 from agent.metrics.exporter import Exporter
 from agent.supervise.assemble import Supervision
 from agent.supervise.supervisor import Supervisor
-
-if TYPE_CHECKING:
-    from agent.supervise.fleet.assemble import FleetParts
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +21,6 @@ class Parts:
     supervisor: Supervisor
     of_wings: Mapping[str, WingPart]
     server: Server
-    fleet: "FleetParts | None" = None
 
 
 async def open_parts(
@@ -33,12 +28,10 @@ async def open_parts(
     supervision: Supervision,
     supervisor: Supervisor,
     places: Mapping[str, str],
-    fleet: "FleetParts | None",
     *,
     reload: Callable[[], None],
 ) -> Parts:
     ground, store = supervision.ground, supervision.ground.store
-    owners = None if fleet is None else fleet.face
     of_wings: dict[str, WingPart] = {}
     exporter = Exporter(
         supervisor.views,
@@ -57,14 +50,11 @@ async def open_parts(
         in_force=lambda: supervision.settings.config,
         figures=lambda: {name: part.figures() for name, part in of_wings.items()},
         log_path=supervision.seats.log_path,
-        owners=owners,
     )
     outbox = open_outbox(around)
     of_wings |= open_wing_parts(replace(around, outbox=outbox))
     if outbox is not None:
         of_wings["outbox"] = outbox
-    if fleet is not None:
-        fleet.baggage.bags = bags_of(of_wings)
     for_handlers = ApiParts(
         config.api,
         supervisor,
@@ -82,7 +72,5 @@ async def open_parts(
         for_handlers,
         socket_path=config.api_socket,
         listen=await ground.host.missing_address(),
-        fleet=None if fleet is None else fleet.face,
-        fleet_address=None if fleet is None else config.fleet,
     )
-    return Parts(supervision, supervisor, of_wings, server, fleet)
+    return Parts(supervision, supervisor, of_wings, server)

@@ -2,11 +2,10 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any
+from collections.abc import Awaitable
 
 from agent.api.server import Server
-from agent.daemon.shut_down import bounded_step, close_sessions, leave_sessions
+from agent.daemon.shut_down import close_sessions, leave_sessions
 from agent.daemon.state_folder import StatePlaces, note_stop
 from agent.daemon.tasks import said
 from agent.errors import WaError
@@ -24,10 +23,8 @@ async def stop_in_order(
     *,
     leave: bool,
     hurry: asyncio.Event,
-    store_rest: Callable[[], Coroutine[Any, Any, None]] | None = None,
 ) -> bool:
-    """Schedules have ended with the TaskGroup; what follows keeps this order. `store_rest`: in a
-    fleet, copies what the closed sessions saved.
+    """Schedules have ended with the TaskGroup; what follows keeps this order.
 
     False when the disk took not all of it: that keeps no session from being closed.
     """
@@ -62,9 +59,6 @@ async def stop_in_order(
         await close_sessions(
             every, supervision.seats, times, save_records, hurry=hurry, besides=besides
         )
-        if store_rest is not None:
-            work = [store_rest()]
-            await bounded_step("store what they saved for the fleet", work, times.save, hurry)
     await supervision.packs.close(leave_workers=leave)
     await supervision.backends.close(leave_workers=leave)
     await write(ground.store.append(said("agent_stopped", "the agent stopped in order")))

@@ -100,8 +100,6 @@ class Tasks:
         }
         if supervision.ground.backend_host is not None:
             tasks["backends"] = supervision.backend_loop.run
-        if parts.fleet is not None:
-            tasks["fleet"] = parts.fleet.run
         for part in parts.of_wings.values():
             tasks |= part.tasks()
         return tasks
@@ -125,7 +123,6 @@ class Tasks:
             await take_on(config, supervision)
             for part in self.parts.of_wings.values():
                 part.reload(config)
-            self.parts.server.reload_certificate()
             set_level(config.agent.log_level)
             await _warn_of_one_server(config)
             log.info("settings read again")

@@ -7,7 +7,6 @@ from typing import Any, Protocol
 
 from agent.api.http.call import MessageOutbox
 from agent.config import Config
-from agent.core.fleet.baggage import Bag
 from agent.core.model import InstanceId, JournalEntry
 from agent.deliver.bus import EventBus
 from agent.metrics.exporter import Exporter
@@ -18,17 +17,6 @@ from agent.supervise.supervisor import Supervisor
 from agent.wing import formats, wings
 
 Begin = Callable[[], Awaitable[object]]
-
-
-class OwnerMachines(Protocol):
-    """The machines of the fleet: supervise/fleet/face.py."""
-
-    @property
-    def machine(self) -> str: ...
-
-    async def ask_owner(
-        self, id: InstanceId, path: str, body: bytes
-    ) -> tuple[int, Mapping[str, Any]]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +37,6 @@ class Around:
     """Where the lines of a session's worker are; None: in the journal."""
     outbox: MessageOutbox | None = None
     """Keeps messages until they are sent; None: nothing does."""
-    owners: OwnerMachines | None = None
-    """None: this machine is alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,12 +89,6 @@ class WingPart(Protocol):
 def open_wing_parts(around: Around) -> Mapping[str, WingPart]:
     """By the wing's name."""
     return {wing.name: wing.take(wing.part).open_part(around) for wing in wings() if wing.part}
-
-
-def bags_of(parts: Mapping[str, WingPart]) -> Mapping[str, Bag]:
-    """What the parts that have a `bag` bring to a session's next machine, by the wing's name."""
-    bags = {name: getattr(part, "bag", None) for name, part in parts.items()}
-    return {name: bag for name, bag in bags.items() if bag is not None}
 
 
 class OutboxPart(WingPart, MessageOutbox, Protocol): ...

@@ -44,8 +44,6 @@ class EngineEntry:
     one worker per backend holds them all."""
     packable: bool = False
     """True where one worker may hold several sessions: `open_shared` is offered."""
-    profile: bool = False
-    """True where a session is a browser's profile: too large to be copied at each change."""
     finds_records: bool = False
     """True where it finds a session's damaged records by reading them."""
     scans_itself: bool = False
@@ -76,7 +74,6 @@ CATALOG = {
             "WhatsApp Web in one headless browser per instance",
             "agent.engines.web",
             tls=False,
-            profile=True,
             sends=ALL,
             repeats=True,
         ),

@@ -5,7 +5,6 @@ from collections.abc import Iterator, Mapping
 
 from agent.core.model import InstanceId
 from agent.core.view import AgentStatus, InstanceView
-from agent.metrics.fleet import fleet_samples
 from agent.metrics.repairs import repair_samples
 from agent.metrics.sessions import STATUSES
 from agent.metrics.text import COUNTER, GAUGE, HISTOGRAM, SUMMARY, Family, histogram_lines, sample
@@ -62,7 +61,6 @@ def agent_samples(
     yield from _loop_samples(status)
     yield from repair_samples(status)
     yield from _store_and_host_samples(status)
-    yield from fleet_samples(status.fleet)
 
 
 _DURATIONS = {

@@ -3,14 +3,13 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from agent import VERSION
 from agent.clock import boot_now
 from agent.core.figures.repair_statistics import RepairStatistics
-from agent.core.fleet.figures import FleetFigures
 from agent.core.model import ConnectionStatus, InstanceId
 from agent.core.view import CHECKS, AgentStatus, CheckTime
 from agent.host.base import Host
@@ -58,8 +57,6 @@ class StatusFigures:
     checks: CheckTimes
     gates: Queues
     database: Path
-    fleet: Callable[[], FleetFigures] | None = None
-    """None without [fleet]."""
     repairs_before: RepairStatistics = field(init=False, default_factory=RepairStatistics)
     """What an agent that was killed had counted: part of the statistics, not of /metrics."""
     _started_wall: float = field(init=False, default_factory=time.time)
@@ -122,7 +119,6 @@ class StatusFigures:
             checks=self.checks.all(),
             config_read_wall=self.settings.read_wall,
             config_refused=self.settings.refused,
-            fleet=None if self.fleet is None else self.fleet(),
             alive_limit=max(self.settings.config.health.interval, 30.0),
         )
 

@@ -135,7 +135,6 @@ class Supervision:
         has, version = self.incidents.has, self.backends.server_version
         sources = ViewSources(self.ground.host, self._turns, settings, has, version)
         self.registry = Registry(store, sources, root, self._facts)
-        self.registry.tenure = self._turns.tenure
         self.messages = KeptMessages(self.registry, HighestCursors(store, self.registry))
         self.registry.of_wings = worker_settings(settings.config)
         self.registry.declared = lambda its: declared_for(settings.config, its)
@@ -174,7 +173,7 @@ class Supervision:
         """What a pass runs through, and the loops that run passes."""
         settings, host, findings = self.settings, self.seats, Findings(self.settings)
         executor = Executor(host, self.root, self.keeping, self.registry.save, settings)
-        waits = WaitReasons(self.registry, self.backends, self._turns, self.incidents)
+        waits = WaitReasons(self.backends, self._turns, self.incidents)
         self.ladder = Ladder(settings, executor, self.incidents, waits)
         recorder = Recorder(
             settings.health_policy,

@@ -26,7 +26,6 @@ from agent.store.database import Store
 from agent.supervise.devices import Devices
 from agent.supervise.facts import Facts, RepairFacts
 from agent.supervise.identities import identity_of, says_the_same
-from agent.supervise.tenure import Tenure
 from agent.supervise.told_once import ToldOnce
 from agent.supervise.views import ViewSources, view_of
 from agent.vault.identity import OTHERS, replace_identity
@@ -47,10 +46,6 @@ class Registry:
         self.facts = {} if facts is None else facts
         self.devices = Devices(session_root, self.facts)
         self.durations = Durations()
-        self.tenure = Tenure()
-        self.leased = False
-        """Whether this machine is one of a fleet: then all its sessions but a backend's need its
-        lease, and their files say so."""
         self.of_wings: Mapping[str, Any] = {}
         """The settings of each wing's part in a worker, by the wing's name."""
         self.declared: Callable[[Instance], Mapping[str, Any]] = lambda _: {}
@@ -65,7 +60,6 @@ class Registry:
         self._session_root = session_root
 
     def add(self, instance: Instance, record: SessionRecord) -> Facts:
-        instance = self._with_lease(instance)
         facts = Facts(
             instance,
             record,
@@ -85,44 +79,16 @@ class Registry:
 
     async def create(self, instance: Instance, sentence: str) -> Facts:
         """Lay out its folder, then write its row: a crash in between leaves an empty folder."""
-        instance = self._with_lease(_asked_for(instance))
-        async with self.tenure.claim(instance):
-            own = self._of_wings(instance)
-            await asyncio.to_thread(create_folder, self._session_root, instance, own)
-            now_wall = time.time()
-            record = SessionRecord(status_since_wall=now_wall)
-            said = JournalEntry("created", sentence, instance=instance.id, wall=now_wall)
-            await self._store.add(instance, record, said)
-            facts = self.add(instance, record)
+        instance = _asked_for(instance)
+        own = self._of_wings(instance)
+        await asyncio.to_thread(create_folder, self._session_root, instance, own)
+        now_wall = time.time()
+        record = SessionRecord(status_since_wall=now_wall)
+        said = JournalEntry("created", sentence, instance=instance.id, wall=now_wall)
+        await self._store.add(instance, record, said)
+        facts = self.add(instance, record)
         facts.saved.identity = identity_of(facts)
         return facts
-
-    async def set_leased(self, leased: bool) -> None:
-        """The machine joined a fleet, or left it; VaultError where a file does not say so."""
-        self.leased = leased
-        local = [its for its in self.facts.values() if not its.instance.backend]
-        behind = [its.id for its in local if not await self._write_leased_here(its, leased)]
-        if behind:
-            raise VaultError(f"cannot write the identity files of {', '.join(behind)}")
-
-    async def _write_leased_here(self, facts: Facts, leased: bool) -> bool:
-        """As `write_leased`; a session whose folder is on its way to the trash needs no file."""
-        if await self.write_leased(facts, leased):
-            return True
-        async with facts.busy:
-            return facts.gone or await self.write_leased(facts, leased)
-
-    async def write_leased(self, facts: Facts, leased: bool) -> bool:
-        """Whether its identity file says so now."""
-        if facts.instance.leased != leased:
-            facts.instance = facts.saved.instance = replace(facts.instance, leased=leased)
-            facts.saved.identity_behind = True
-        if facts.saved.identity_behind:
-            await self._write_identity(facts)
-        # A pass may have found something newer since, which is not in the file yet.
-        written = facts.saved.identity
-        says_so = written is not None and written.instance.leased == leased
-        return says_so or not facts.saved.identity_behind
 
     def take_settings_of_wings(self, settings: Mapping[str, Any]) -> None:
         """The files of all sessions say so with their next passes, before a worker starts."""
@@ -138,10 +104,6 @@ class Registry:
 
     def _of_wings(self, instance: Instance) -> Mapping[str, Any]:
         return {} if instance.backend else {**self.of_wings, **self.declared(instance)}
-
-    def _with_lease(self, instance: Instance) -> Instance:
-        wanted = self.leased and not instance.backend
-        return replace(instance, leased=True) if wanted else instance
 
     def drop(self, facts: Facts) -> None:
         facts.gone = True

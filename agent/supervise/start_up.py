@@ -53,19 +53,6 @@ async def load_instances(
     await _lay_out_missing(registry, store, session_root)
 
 
-def warn_of_leased(registry: Registry) -> None:
-    """Sessions of a fleet on a machine without [fleet]: they wait, others may run them."""
-    leased = sorted(id for id, facts in registry.facts.items() if facts.instance.leased)
-    if leased:
-        log.error(
-            "the sessions %s are of a fleet, and agent.toml has no [fleet]: the agent does not"
-            " start them, because another machine may run them. Put [fleet] back; `wa-agent fleet"
-            " leave` takes this machine out of it with its sessions. If the fleet is gone for good,"
-            " `wa-agent fleet release ID` lets a session run here",
-            ", ".join(leased),
-        )
-
-
 async def line_up(registry: Registry, host: Host, room: MemoryRoom) -> list[InstanceId]:
     """Mark sessions that wait for a start; all ids in the order of their first passes."""
     running = {id for id, unit in (await host.list()).items() if unit.runs}
@@ -88,9 +75,6 @@ async def _take_in_folders(registry: Registry, store: Store, root: Path) -> None
         if facts is None:
             await _take_in(registry, store, root, folder)
             continue
-        if folder.identity is not None and folder.identity.instance.leased:
-            # Also without [fleet]: another machine may run it.
-            facts.instance = facts.saved.instance = replace(facts.instance, leased=True)
         if folder.identity is not None and (
             fault := names_other_engine(folder.identity, facts.instance.engine, root / folder.id)
         ):
@@ -214,7 +198,7 @@ async def _mark_reconnecting(
             status_since_wall=time.time(),
         )
         # Not counted as a loss: a session that comes back after the agent's own stop is no
-        # reconnect, and a fleet that starts is no storm.
+        # reconnect, and a machine that boots is no storm.
         await registry.save(facts)
 
 

@@ -120,19 +120,15 @@ def sum_up(relative: str, pieces: Iterable[bytes]) -> FileEntry:
     return FileEntry(relative, size, digest.hexdigest())
 
 
-def read_back(top: Open, listing: Listing, tick: Tick = no_tick, *, at_once: bool = False) -> None:
-    """Put a copy on the disk and read it again: VaultError where it differs. `at_once`: the whole
-    file system is flushed once, which is faster than a thousand small files."""
-    if at_once:
-        _sync_file_system(top)
+def read_back(top: Open, listing: Listing, tick: Tick = no_tick) -> None:
+    """Put a copy on the disk and read it again: VaultError where it differs."""
     for file in listing.files:
-        _sync_file(top, file.path, written=at_once)
+        _sync_file(top, file.path)
         tick(0)
     for file in listing.files:
         for _ in checked(top.path / file.path, read_file(top, file.path), file):
             tick(0)
-    if not at_once:
-        _sync_folders(top, listing.folders)
+    _sync_folders(top, listing.folders)
 
 
 def checked(path: Path, pieces: Iterable[bytes], expected: FileEntry) -> Iterator[bytes]:
@@ -152,21 +148,11 @@ def checked(path: Path, pieces: Iterable[bytes], expected: FileEntry) -> Iterato
         )
 
 
-def _sync_file_system(top: Open) -> None:
-    import ctypes  # only a machine of a fleet flushes so
-
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.syncfs(top.fd):
-        number = ctypes.get_errno()
-        raise explain("save", top.path, OSError(number, os.strerror(number)))
-
-
-def _sync_file(top: Open, relative: str, *, written: bool) -> None:
+def _sync_file(top: Open, relative: str) -> None:
     try:
         fd = os.open(relative, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=top.fd)
         try:
-            if not written:
-                os.fsync(fd)
+            os.fsync(fd)
             # So that reading it again asks the disk and not the memory, where it can.
             os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
         finally:

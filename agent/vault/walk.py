@@ -98,11 +98,10 @@ def _fault(verb: str, path: Path, status: os.stat_result) -> VaultError | None:
     return VaultError(f"cannot {verb} {path}: {cause}", code="too_large")
 
 
-def signatures(top: Open, excluded: Excluded, *, settled: bool = True) -> dict[str, Signature]:
-    """A value per relative path that differs when the file changed. `settled=False`: of two changes
-    within a tick of the clock the second may not show."""
+def signatures(top: Open, excluded: Excluded) -> dict[str, Signature]:
+    """A value per relative path that differs when the file changed."""
     by_path, newest = _signatures(top, excluded)
-    if settled and abs(time.time() - newest) < _COARSE:
+    if abs(time.time() - newest) < _COARSE:
         # Written a moment ago: a second write in the same tick would not show. Let the tick pass.
         time.sleep(_COARSE)
         by_path, _ = _signatures(top, excluded)

@@ -36,8 +36,6 @@ class Identity:
     """Whether a phone was linked, as far as the agent heard."""
     account: str = ""
     """Whose phone; "" = not known."""
-    leased: bool = False
-    """It is a session of a fleet: no connection without a lease from the agent."""
     of_wings: Mapping[str, Any] = field(default_factory=dict, repr=False)
     """What the settings of each wing's part in a worker are, by the wing's name."""
 
@@ -53,7 +51,7 @@ def read_identity(id_text: str, session_root: Path) -> Identity:
         raise _broken(path, str(error)) from error
     settings = own_settings(file.settings)
     return Identity(
-        *(id, folder, file.engine, settings, file.ended, file.paired, file.account, file.leased),
+        *(id, folder, file.engine, settings, file.ended, file.paired, file.account),
         of_wings=file.of_wings,
     )
 

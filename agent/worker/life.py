@@ -7,10 +7,10 @@ import os
 import signal
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from agent.core.words import Category
-from agent.errors import ConfigError, LeaseOver, WaError
+from agent.errors import ConfigError, WaError
 from agent.host.notify import Notifier, notifier_from, watchdog_from
 from agent.link.messages import Hello
 from agent.link.server import LinkServer
@@ -64,10 +64,6 @@ def set_up_worker_log(id_text: str, env: Mapping[str, str]) -> None:
             handler.before_each = own.look
 
 
-class Closes(Protocol):
-    def close(self) -> None: ...
-
-
 class Life:
     """One run of a worker: made in its event loop, spent, ended."""
 
@@ -101,7 +97,7 @@ class Life:
         self._wanted.set()
         await self._done.wait()
 
-    async def let_go(self, engine: "Engine", fence: "Closes | None") -> None:
+    async def let_go(self, engine: "Engine") -> None:
         """The engine's end, in order or not: a process takes all of it along."""
 
     async def spend(
@@ -115,9 +111,6 @@ class Life:
         `status` is the manager's status text at READY; `stop` says whether all was saved.
         """
         crash = await self._until_wanted({"ready": self._say_ready(status), **works})
-        if isinstance(crash, LeaseOver):
-            log.warning("%s", crash)
-            return crash.exit_status
         if crash is not None:
             # Its memory is in an unknown state: what the disk holds is better than a save.
             log.error("the engine crashed: %s: %s", type(crash).__name__, crash, exc_info=crash)

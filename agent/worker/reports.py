@@ -47,8 +47,6 @@ class Reports:
         """
         self.changed = changed
         self.crashed = crashed
-        self.instead: Claim | None = None
-        """What is claimed in place of the engine's claims."""
         self.keeper: Keeper = KeepsNothing()
         """Who takes what arrives."""
         self.said = False
@@ -78,7 +76,6 @@ class Reports:
         """Take what a probe found as the newest claim, without telling it at once."""
         if self._pairing is not None:
             claim = self._pairing.judge(claim)
-        claim = self.instead or claim
         before, self._at = self._claim, boot_now()
         if _moved(before, claim):
             self._moved_at = self._at
@@ -133,8 +130,6 @@ class Reports:
             self._server.claim(self._id, self.current())
 
     def status_text(self) -> str:
-        if self.instead is not None:
-            return self.instead.raw
         claim = self._claim
         text = _words(claim)
         if claim.progress is not None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from agent.core.words import Claim, InstanceId
 from agent.engines.base import Engine, OpenEngine
@@ -66,9 +66,6 @@ class OwnFolder:
             path.chmod(self._mode if path.is_dir() else self._mode & 0o660)
 
 
-if TYPE_CHECKING:
-    from agent.worker.leased.fence import Fence
-
 log = logging.getLogger(__name__)
 
 REFUGE = "refuge"
@@ -92,32 +89,17 @@ async def run_session(
     pairing = Pairing(identity.paired)
     reports = Reports(identity.id, asyncio.Event(), life.crashed, pairing)
     share_session(identity.folder)  # of a worker that was killed
-    parts = open_worker_parts(
-        identity.folder, identity.id, identity.of_wings, reports.happened, shared=identity.leased
-    )
+    parts = open_worker_parts(identity.folder, identity.id, identity.of_wings, reports.happened)
     reports.keeper = parts.keeper
     engine = open_engine(identity, reports, load)
     parts.serve(engine)
-    fence = _make_fence(engine, reports, life, open=False) if identity.leased else None
-
-    async def lease(args: Mapping[str, Any]) -> Answer:
-        nonlocal fence
-        until, extend = args.get("until"), args.get("extend") is True
-        if fence is None and until is not None and not extend:
-            fence = _make_fence(engine, reports, life, open=True)
-        if fence is not None:
-            await fence.take(until, extend=extend)
-        return {}
-
     closing = False
     own = _works(identity, engine, reports, life, link_path.parent)
-    works = {**parts.works, **own, "lease": lease}
+    works = {**parts.works, **own}
 
     async def answer(call: Call) -> Answer:
         if closing:
             raise EngineError(f"cannot {call.do}: the session is being closed", code="stopping")
-        if fence is not None:
-            fence.admit(call.do)
         return await answer_with(works, call)
 
     def current() -> Mapping[InstanceId, Claim]:
@@ -128,7 +110,7 @@ async def run_session(
     try:
         return await life.spend(
             {
-                "connect": _connect(engine, fence),
+                "connect": _connect(engine),
                 "status": tell_status(reports.changed, reports.status_text, life.notifier),
                 "watch": watch_engine(engine, reports, life.notifier, life.watchdog),
             },
@@ -138,7 +120,7 @@ async def run_session(
     finally:
         closing = True
         try:
-            await life.let_go(engine, fence)
+            await life.let_go(engine)
             share_session(identity.folder)
             await parts.close()
         finally:
@@ -187,17 +169,7 @@ def _works(
     }
 
 
-def _make_fence(engine: Engine, reports: Reports, life: Life, *, open: bool) -> "Fence":
-    from agent.worker.leased.fence import (
-        Fence,  # the memory of a session without a fleet is spared it
-    )
-
-    return Fence(engine, reports, life, open=open)
-
-
-async def _connect(engine: Engine, fence: "Fence | None") -> None:
-    if fence is not None:
-        await fence.opened()
+async def _connect(engine: Engine) -> None:
     try:
         async with asyncio.timeout(FIRST_CONNECT):
             await engine.connect()

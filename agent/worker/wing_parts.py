@@ -23,8 +23,6 @@ class WorkerPart(Keeper, Protocol):
     async def close(self) -> None: ...
 
 
-SHARED = "shared"
-"""In the settings of a part: the agent, perhaps another user, reads the files that it keeps."""
 OpenWorkerPart = Callable[
     [Path, InstanceId, Mapping[str, Any], Callable[[Happening], None]], WorkerPart | None
 ]
@@ -69,16 +67,10 @@ def open_worker_parts(
     id: InstanceId,
     settings: Mapping[str, Any],
     tell: Callable[[Happening], None],
-    *,
-    shared: bool = False,
 ) -> WorkerParts:
-    """`settings`: each wing's, by its name; `shared`: the agent takes what they keep to other
-    machines."""
-    more = {SHARED: True} if shared else {}
+    """`settings`: each wing's, by its name."""
     opened = (
-        wing.take(wing.worker).open_worker_part(
-            folder, id, {**settings.get(wing.name, {}), **more}, tell
-        )
+        wing.take(wing.worker).open_worker_part(folder, id, settings.get(wing.name, {}), tell)
         for wing in wings()
         if wing.worker
     )

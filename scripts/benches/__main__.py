@@ -29,24 +29,12 @@ def main(argv: list[str]) -> int:
         from scripts.benches import thousand
 
         report = thousand.measure(options.instances)
-    elif options.subject == "coordinators":
-        from scripts.benches import coordinators  # the others need no PostgreSQL
-
-        report = coordinators.measure(options.instances, quick=options.quick)
-    elif options.subject == "copies":
-        from scripts.benches import copies
-
-        report = copies.measure(options.instances, quick=options.quick)
-    elif options.subject == "compare":
+    else:
         from scripts.benches import compare
 
         report = compare.measure(
             options.commit, options.instances, rounds=options.rounds, quick=options.quick
         )
-    else:
-        from scripts.benches import fleet_memory
-
-        report = fleet_memory.measure(options.instances, quick=options.quick)
     return _finish(report)
 
 
@@ -81,15 +69,6 @@ def _parser() -> argparse.ArgumentParser:
     words = "an agent with packs of Baileys sessions: created, adopted, back after an outage"
     subject = subjects.add_parser("thousand", help=words)
     subject.add_argument("--instances", type=int, default=1000, metavar="N", help="sessions")
-    subject = subjects.add_parser("coordinators", help="a fleet's machines on one PostgreSQL")
-    subject.add_argument("--instances", type=int, default=500, metavar="N", help="machines")
-    subject.add_argument("--quick", action="store_true", help="a shorter window")
-    subject = subjects.add_parser("copies", help="copies of busy sessions in the fleet's database")
-    subject.add_argument("--instances", type=int, default=200, metavar="N", help="sessions")
-    subject.add_argument("--quick", action="store_true", help="a shorter window")
-    subject = subjects.add_parser("fleet", help="the agent's memory with [fleet] and without it")
-    subject.add_argument("--instances", type=int, default=100, metavar="N", help="sessions")
-    subject.add_argument("--quick", action="store_true", help="one round")
     subject = subjects.add_parser("compare", help="this checkout's agent beside another commit's")
     subject.add_argument("commit", metavar="COMMIT", help="what it is compared with")
     subject.add_argument("--instances", type=int, default=200, metavar="N", help="sessions")

@@ -5,7 +5,6 @@
   scripts/simulate --outages            how long sessions need after one outage
   scripts/simulate --stuck              how long a session that hangs on a backend needs
   scripts/simulate --budgets            the agent's day without its limits on starts, one by one
-  scripts/simulate fleet                many machines, one owner for each session
 
 Time is virtual, and the random numbers have a seed: the same arguments give the same table.
 """

@@ -84,7 +84,6 @@ async def serve_fakes(
     board: Callable[[], AlertBoard] = AlertBoard,
     of_wings: Mapping[type, Any] = MappingProxyType({}),
     outbox: Any = None,
-    **fleet: Any,
 ) -> Server:
     """The real server over what stands in for the rest of the agent."""
     ring, answers = await KeyRing.open(keys), IdempotentAnswers(keys)
@@ -104,7 +103,7 @@ async def serve_fakes(
         },
         outbox=outbox,
     )
-    return await serve(parts, socket_path=path, environ={}, **fleet)
+    return await serve(parts, socket_path=path, environ={})
 
 
 @pytest.fixture

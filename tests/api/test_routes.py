@@ -333,7 +333,7 @@ def test_open_routes_are_a_closed_list() -> None:
     opened = {
         route.path
         for route in ROUTES
-        if route.right is Right.OPEN and not (route.hook or route.invite or route.between_machines)
+        if route.right is Right.OPEN and not (route.hook or route.invite)
     }
     assert opened == {
         *("/healthz", "/readyz", "/openapi.json", "/docs", "/runbook", "/"),

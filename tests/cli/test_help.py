@@ -7,7 +7,6 @@ from collections.abc import Iterator
 
 import pytest
 
-from agent.api.routes import COMMAND
 from agent.cli.backends.command import spelled_out
 from agent.cli.groups import modules, sections
 from agent.cli.main import build_parser
@@ -56,11 +55,6 @@ def test_every_command_shows_an_example_of_itself(prog: str) -> None:
 def test_the_example_of_a_command_is_a_call_of_it(prog: str) -> None:
     example = read_example(prog)
     assert not getattr(example, "key", ""), "--key is the key of the API"
-
-
-def test_the_example_of_a_stored_command_has_an_id_that_the_api_takes() -> None:
-    pattern = COMMAND.partition(":")[2].removesuffix("}")
-    assert re.fullmatch(pattern, read_example("wa-agent fleet command").command_id)
 
 
 def test_the_drills_are_all_named_and_none_is_broken_in_two(

@@ -684,9 +684,6 @@ def test_a_listing_shows_no_secret(load):
     ):
         assert not any(secret in text for secret in ("K-1", "P-1", "R-1"))
     assert without_secrets(Config()) == Config()
-    profiles = replace(Config().fleet, profiles="rest:https://ops:hunter2@backup.example/wa")
-    shown = without_secrets(replace(Config(), fleet=profiles)).fleet
-    assert shown.profiles == "rest:https://***@backup.example/wa"
 
 
 def test_the_environment_overrides_the_first_backend_that_can_take_it(load):

@@ -4,7 +4,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.core.findings.drop import find_drop
 from agent.core.health.judge import judge_health
 from agent.core.health.policy import HealthPolicy
 from agent.core.model import (
@@ -259,20 +258,3 @@ def test_a_worker_that_met_its_folder_away_is_started_when_it_is_whole(files, re
     deadline = next_deadline(it, verdict, HealthPolicy(), NOW)
     assert (deadline <= NOW + 1) is (files is not SessionFiles.WHOLE), "looked for every second"
     assert needs_repair(verdict) is (files is SessionFiles.ABSENT), "nothing takes its place"
-
-
-@pytest.mark.parametrize("wait", ["", "no_lease"])
-def test_a_worker_that_ended_with_its_lease_is_started_with_the_next_and_failed_nothing(wait):
-    it = without_worker(UnitState.FAILED, exit_status=77, wait_reason=wait)
-    verdict = judge_health(it, POLICY, NOW)
-    assert verdict.reason == (wait or "not_running")
-    assert plan(it) == ([] if wait else [START])
-    assert find_drop(it, verdict) is None and not needs_repair(verdict)
-
-
-@pytest.mark.parametrize("wait", ["", "no_lease"])
-def test_a_worker_that_waits_for_a_lease_is_left_alone(wait):
-    it = seen(claim=said(S.DISCONNECTED, reason="no_lease"), wait_reason=wait)
-    verdict = judge_health(it, POLICY, NOW)
-    assert (verdict.reason, plan(it)) == ("no_lease", [])
-    assert find_drop(it, verdict) is None and not needs_repair(verdict)

@@ -330,17 +330,8 @@ async def renewed(agent, eventually, before):
 ELSEWHERE = {
     "tests/daemon/test_vault.py": {"import_unpacked", "deletion_begun", "deletion_retired"},
     "tests/vault/test_trash.py": {"mid_sweep"},
-    "tests/fleet/test_commands.py": {"command_taken", "command_carried_out", "command_ended"},
-    "tests/fleet/test_kills.py": {
-        *("move_stopped", "move_copied", "move_handed_over"),
-        *("fleet_stopped", "fleet_retired", "fleet_arrived", "fleet_claimed"),
-        *("fleet_leaving", "fleet_left"),
-    },
     "tests/wings/messages/out/test_outbox_kills.py": {
         *("outbox_file", "outbox_accepted", "outbox_begun", "outbox_sent", "outbox_noted"),
-    },
-    "tests/fleet/test_moves_of_messages.py": {
-        *("baggage_part", "baggage_unpacked", "outbox_handed_over", "outbox_brought"),
     },
     # A record is saved beside `repair_begun` and `repair_done`, before and after each step.
     "tests/store": {

@@ -85,11 +85,6 @@ def main(id: str) -> None:
         if not mark.exists():
             mark.touch()
             sys.exit(3)
-    if habit == "fenced":  # as a worker of a fleet, with or without an agent
-        while not Path(os.environ["RUNTIME_DIRECTORY"], "lease-over").exists():
-            ping_for(0.05)
-        say("STOPPING=1", "EXIT_STATUS=77")
-        sys.exit(77)
     if habit == "leak":
         hoard = bytearray(64 << 20)
         hoard[:: os.sysconf("SC_PAGE_SIZE")] = b"x" * len(hoard[:: os.sysconf("SC_PAGE_SIZE")])

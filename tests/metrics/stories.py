@@ -10,7 +10,6 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from agent.core.alerts import Figures
-from agent.core.fleet.figures import FleetFigures
 from agent.core.model import (
     ConnectionStatus,
     Desired,
@@ -106,16 +105,6 @@ def on_backend(up: bool, count: int = 2, **more: Any) -> World:
         {**remote, InstanceId("local"): make_view("local")},
         replace(QUIET, backends={"evo": up, "other": True}),
     )
-
-
-def in_fleet(world: World = World(), **figures: Any) -> World:
-    """The sessions on one of two machines of a fleet."""
-    usual: dict[str, Any] = {
-        "machine": "a", "database_reachable": True, "lease_seconds_left": 15.0, "halted": False,
-        "machines": {"alive": 2}, "owned": 1, "waiting": 0, "moving": 0, "commands_waiting": False,
-    }  # fmt: skip
-    fleet = FleetFigures(**{**usual, **figures})
-    return replace(world, figures=replace(world.figures, fleet=fleet))
 
 
 def until(seconds: float, first: World, then: World) -> Callable[[float], World]:
@@ -367,58 +356,6 @@ STORIES = (
     _quiet("WaSessionGivenUp", "tries go on", 1, always(sessions(**LOST))),
     _quiet("WaSessionGivenUp", "nobody scanned, and no code is shown", 4, always(NOT_SCANNED)),
     _fires("WaSessionNeedsScan", "nobody scanned, and no code is shown", 7, always(NOT_SCANNED)),
-    _fires(
-        "WaFleetMachineLost",
-        "lost and not back",
-        3,
-        always(in_fleet(machines={"alive": 1, "lost": 1})),
-    ),
-    _quiet(
-        "WaFleetMachineLost",
-        "drained before it was switched off",
-        3,
-        always(in_fleet(machines={"alive": 1, "away": 1})),
-    ),
-    _fires("WaFleetDatabaseUnreachable", "away", 3, always(in_fleet(database_reachable=False))),
-    _quiet("WaFleetDatabaseUnreachable", "no fleet", 3, always(WELL)),
-    _fires("WaFleetDiskRefuses", "a full disk", 3, always(in_fleet(unwritable=True))),
-    _quiet("WaFleetDiskRefuses", "it has room", 3, always(in_fleet())),
-    _fires("WaFleetTwoDatabases", "a standby was promoted", 3, always(in_fleet(elsewhere=1))),
-    _quiet("WaFleetTwoDatabases", "one database", 3, always(in_fleet())),
-    _fires("WaFleetMachinesApart", "a closed port", 3, always(in_fleet(apart=1))),
-    _quiet("WaFleetMachinesApart", "all would promise", 3, always(in_fleet())),
-    _fires("WaFleetSessionsWait", "their machine is lost", 4, always(in_fleet(waiting=3))),
-    _quiet("WaFleetSessionsWait", "found one", 4, until(60, in_fleet(waiting=3), in_fleet())),
-    _fires(
-        "WaSessionSeenTwice",
-        "one conflict in a fleet",
-        5,
-        lambda t: in_fleet(sessions(errors={"conflict": times(t, 9999)})),
-    ),
-    _quiet(
-        "WaSessionSeenTwice",
-        "one conflict without a fleet",
-        5,
-        lambda t: sessions(errors={"conflict": times(t, 9999)}),
-    ),
-    _fires("WaFleetCopiesBehind", "for minutes", 8, lambda t: in_fleet(copy_age_max=90.0 + t)),
-    _quiet(
-        "WaFleetCopiesBehind", "caught up", 8, until(240, in_fleet(copy_age_max=90), in_fleet())
-    ),
-    _fires("WaFleetHalted", "records were lost", 1, always(in_fleet(halted=True))),
-    _quiet("WaFleetHalted", "all is well", 1, always(in_fleet())),
-    _fires(
-        "WaFleetCertificateEnds",
-        "in thirteen days",
-        1,
-        always(in_fleet(certificate_ends_wall=13 * 86400.0)),
-    ),
-    _quiet(
-        "WaFleetCertificateEnds",
-        "in fifteen days",
-        1,
-        always(in_fleet(certificate_ends_wall=15 * 86400.0)),
-    ),
     _fires(
         "WaSessionsEndedTogether",
         "three of four banned",

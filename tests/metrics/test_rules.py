@@ -24,7 +24,6 @@ from agent.core.view import AgentStatus, BackendView
 from agent.metrics.backends import backend_samples
 from agent.metrics.dashboards import dashboard_file, queries
 from agent.metrics.exporter import SessionLines
-from agent.metrics.fleet import fleet_samples
 from agent.metrics.http import HttpFigures
 from agent.metrics.machine import MachineFigures
 from agent.metrics.repairs import repair_samples
@@ -154,7 +153,6 @@ def own_lines(world: World) -> Iterator[tuple[Family, str]]:
         for name, up in own.backends.items()
     ]
     yield from backend_samples(views)
-    yield from fleet_samples(own.fleet)
     yield from message_samples(own.of_wings.get("messages", {}))
     yield from outbox_samples(own.of_wings.get("outbox", OutboxFigures()))
     yield from webhook_samples(own.of_wings.get("webhooks", WebhookFigures()))
@@ -299,14 +297,6 @@ EXACT: Mapping[str, Mapping[str, str]] = {
     "WaMessagesMissing": {},
     "WaSessionOutboxOld": {},
     "WaAgentRestarting": {},
-    "WaFleetMachineLost": {"state": "lost"},
-    "WaFleetDatabaseUnreachable": {},
-    "WaFleetDiskRefuses": {},
-    "WaFleetTwoDatabases": {},
-    "WaFleetMachinesApart": {},
-    "WaFleetSessionsWait": {"state": "waiting"},
-    "WaFleetCopiesBehind": {},
-    "WaFleetHalted": {},
 }
 """Alerts whose values are not extrapolated, and the labels that only Prometheus adds."""
 

@@ -47,7 +47,6 @@ class Bed:
     root: Path
     nspawn: subprocess.Popen[bytes] | None = None
     init: int = 0
-    boots: int = 0
     counting: bool = False
     """Booted with Debian 12's control groups, whatever the outside has: what a unit uses is told.
 
@@ -141,7 +140,6 @@ class Bed:
 
     def boot(self, within: float = 90.0) -> None:
         assert self.nspawn is None, "it is booted already"
-        self.boots += 1
         self.groups = [folder / self.place.name for folder in self._hierarchies()]
         with self.console.open("ab") as console:
             self.nspawn = subprocess.Popen(

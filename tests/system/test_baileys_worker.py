@@ -144,10 +144,8 @@ def test_the_installation_brings_the_packages(bed: Bed) -> None:
     bed.run("rm", "-rf", f"{CACHE}/baileys")
     done = bed.try_run(CHECKOUT / "scripts/install", "--with", "whatsapp")
     assert (done.returncode, "only the engine baileys" in done.stderr) == (1, True), done.stderr
-    both = ("--with", "baileys", "--with", "fleet")
-    done = bed.try_run(CHECKOUT / "scripts/install", *both, within=250)
+    done = bed.try_run(CHECKOUT / "scripts/install", "--with", "baileys", within=250)
     assert done.returncode == 0, done.stdout + done.stderr
-    bed.run("/opt/wa-agent/venv/bin/python", "-I", "-c", "import agent.fleet.postgres.coordinator")
     found = bed.try_run("wa-agent", "doctor", "--json").stdout
     if "does not have its npm packages yet" in done.stderr:
         assert "Without a network: run `npm ci --cache DIR`" in done.stderr

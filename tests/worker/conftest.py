@@ -15,7 +15,6 @@ import pytest
 from agent.core.model import Claim, ConnectionStatus, Happening, ServerClaim, parse_instance_id
 from agent.link.client import Link, LinkStats, Peer
 from agent.link.limits import BACKEND_LINK
-from tests.lacking import not_lent
 from tests.worker.backend.loop.server import LoopServer
 
 QUICK = {"scan_after": 0.05, "login_seconds": 0.01, "sync_seconds": 0.02, "frame_every": 0.2}
@@ -183,14 +182,6 @@ class Bench:
                 self.notices.append(self._notify.recv(65536).decode())
             except BlockingIOError:
                 return
-
-
-def slept_for(seconds: int) -> Sequence[str]:
-    """What runs a program as on a machine that slept so long since its boot."""
-    inside = ("unshare", "--time", "--boottime", str(seconds))
-    if subprocess.run([*inside, "true"], capture_output=True, check=False).returncode:
-        not_lent("this machine has no namespaces of clocks")
-    return inside
 
 
 class BackendBench(Bench):

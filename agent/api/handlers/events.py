@@ -5,28 +5,27 @@ new ones, without gap or repetition.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from aiohttp import web
 
-from agent.api.handlers.fleet import fleet_of
 from agent.api.handlers.instances import HISTORY, read_history
 from agent.api.http.call import Call
 from agent.api.http.envelope import json_answer
-from agent.api.http.fields import INTEGER, STRING, STRINGS, Field
+from agent.api.http.fields import INTEGER, STRINGS, Field
 from agent.api.http.live import send_frame, serve_live
 from agent.core.event_json import show_event
 from agent.core.model import ID_PATTERN, Category, InstanceId, JournalEntry, parse_instance_id
-from agent.deliver.bus import NOTHING, EventFilter, Subscription
+from agent.deliver.bus import EventFilter, Subscription
 from agent.errors import Forbidden, InvalidRequest
 
 EVENTS = (
     *HISTORY,
     Field("instance", STRINGS, "only these instances", most=1000, pattern=ID_PATTERN),
     Field("category", STRINGS, "only these categories", choices=tuple(Category)),
-    Field("machine", STRING, "in a fleet: only events of this machine", least=1, most=64),
     Field("heartbeat", INTEGER, "seconds between heartbeats, default 15", least=1, most=300),
 )
 Send = Callable[[dict[str, Any]], Awaitable[None]]
@@ -36,8 +35,6 @@ _PAGE = 500
 async def events(call: Call) -> web.StreamResponse:
     if call.request.headers.get("Upgrade", "").lower() == "websocket":
         return await _live(call, _filter(call))
-    if call.parts.fleet is not None and (answer := await call.parts.fleet.of_machine(call)):
-        return answer
     if not call.caller.sees(None):
         raise Forbidden("cannot read every instance's history with this key", field="scopes")
     for name in ("instance", "category", "heartbeat"):
@@ -62,51 +59,19 @@ def _filter(call: Call) -> EventFilter:
 
 async def _live(call: Call, wanted: EventFilter) -> web.WebSocketResponse:
     every = float(call.query.get("heartbeat", 15))
-    if _is_elsewhere(call):
-        wanted = NOTHING
     return await serve_live(
         call,
         wanted,
-        lambda listener, subscription: _writers(call, listener, subscription, every),
+        lambda listener, subscription: [_write(call, listener, subscription, every)],
         heartbeat=every,
     )
 
 
-def _is_elsewhere(call: Call) -> bool:
-    """Whether the listener wants another machine's events only."""
-    if "machine" not in call.query or call.caller.through:
-        return False
-    return bool(call.query["machine"] != fleet_of(call).face.machine)
-
-
-def _writers(
+async def _write(
     call: Call, listener: web.WebSocketResponse, subscription: Subscription, every: float
-) -> list[Coroutine[Any, Any, None]]:
-    """This machine's events, and those of the others that the listener wants."""
-
-    async def send(frame: dict[str, Any]) -> None:
-        await send_frame(listener, frame)
-
-    fleet = None if call.caller.through else call.parts.fleet
-    if fleet is None:
-        return [_write(call, send, subscription, every)]
-    mine, relay = fleet.face.machine, fleet.relay(call, send)
-    if _is_elsewhere(call):
-        after = call.query.get("after")
-        return [relay.follow(call.query["machine"], after=after, whole=True)]
-
-    async def send_named(frame: dict[str, Any]) -> None:
-        await send({**frame, "machine": mine})
-
-    own = _write(call, send_named, subscription, every)
-    return [own] if "machine" in call.query else [own, relay.follow_all()]
-
-
-async def _write(call: Call, send: Send, subscription: Subscription, every: float) -> None:
+) -> None:
+    send: Send = partial(send_frame, listener)
     cursor = call.query.get("after")
-    if cursor is None and call.caller.through:
-        # The machine that relays them goes on behind it after a break.
-        cursor = await _newest(call)
     await send({"type": "hello", "cursor": cursor})
     # A recreated journal counts from 1 again: the listener's cursor is ahead of it.
     if cursor is not None and cursor > await _newest(call):

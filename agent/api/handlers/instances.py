@@ -6,7 +6,6 @@ from typing import Any
 
 from aiohttp import web
 
-from agent.api.handlers.fleet import fleet_of
 from agent.api.handlers.remote_session import delete_there
 from agent.api.http.call import Call, Handler, Json
 from agent.api.http.envelope import created
@@ -19,7 +18,7 @@ from agent.api.http.fields import (
     STRINGS,
     Field,
 )
-from agent.api.placement import IN_FLEET, PLACE, placed, still_placed
+from agent.api.placement import PLACE, placed, still_placed
 from agent.api.present import show_details, show_instance, show_trashed
 from agent.core.event_json import show_event
 from agent.core.model import (
@@ -53,7 +52,6 @@ CREATE = (
     Field("enabled", BOOLEAN, "true = run it; default true"),
     Field("settings", OBJECT, "the engine's settings"),
     *PLACE,
-    *IN_FLEET,
 )
 CHANGE = (Field("settings", OBJECT, "replaces the engine's settings", required=True),)
 LOGOUT = (Field("confirm", BOOLEAN, "true = confirm that the pairing ends"), CONFIRM_PASSKEY)
@@ -73,7 +71,6 @@ LIST = (
     Field("engine", STRING, "only this engine", most=32),
     Field("backend", STRING, "only instances on this backend", most=48),
     Field("enabled", BOOLEAN, "only enabled, or only disabled, instances"),
-    Field("machine", STRING, "in a fleet: only instances of this machine", most=64),
     Field("limit", INTEGER, "instances on a page, default 100", least=1, most=1000),
     Field("after", STRING, "the `next` of the previous page", most=48),
 )
@@ -94,20 +91,12 @@ async def create(call: Call) -> web.StreamResponse:
         settings=placed(body["engine"], body),
         created_wall=time.time(),
     )
-    if call.parts.fleet is not None:
-        return await call.parts.fleet.create(call, instance, body)
-    if any(field.name in body for field in IN_FLEET):
-        fleet_of(call)
     view = await call.supervisor.creation.create(instance)
     return created(show_instance(view), f"/api/instance/{view.instance.id}")
 
 
 async def list_instances(call: Call) -> Json:
-    if call.parts.fleet is not None:
-        return await call.parts.fleet.list(call, _wanted)
     query = call.query
-    if "machine" in query:
-        fleet_of(call)
     limit = query.get("limit", 100)
     views = [
         view
@@ -136,13 +125,7 @@ def _wanted(call: Call, view: InstanceView) -> bool:
 
 async def show(call: Call) -> Json:
     shown = show_instance(call.supervisor.view(call.id))
-    return {**shown, **_here(call), **_outbox(call)}
-
-
-def _here(call: Call) -> Json:
-    """In a fleet, the machine that shows its own session."""
-    fleet = call.parts.fleet
-    return {} if fleet is None else {"machine": fleet.face.machine, "as_of_seconds": 0.0}
+    return {**shown, **_outbox(call)}
 
 
 def _outbox(call: Call) -> Json:
@@ -155,7 +138,7 @@ def _outbox(call: Call) -> Json:
 async def details(call: Call) -> Json:
     call.supervisor.view(call.id)
     await call.parts.sampler.measure_now(call.id)
-    shown = {**show_details(call.supervisor.view(call.id)), **_here(call), **_outbox(call)}
+    shown = {**show_details(call.supervisor.view(call.id)), **_outbox(call)}
     shown["events"] = [show_event(e) for e in await call.supervisor.history(call.id, limit=20)]
     return shown
 

@@ -30,7 +30,6 @@ async def show_caller(call: Call) -> Json:
         "name": caller.name,
         "level": level,
         "instances": sorted(caller.instances),
-        "fleet": call.parts.fleet is not None,
     }
 
 

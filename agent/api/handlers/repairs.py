@@ -93,8 +93,6 @@ async def set_up(call: Call) -> Json | web.StreamResponse:
     """The code is a secret: it stands in the answer and nowhere else."""
     body = await call.body()
     id = parse_instance_id(body["instanceName"])
-    if call.parts.fleet is not None and (done := await call.parts.fleet.named(call, id, body)):
-        return done
     existing = call.supervisor.views().get(id)
     engine, settings = _place(call, body, existing.instance if existing else None)
     wanted = Instance(id, engine, True, {"name": body["name"], **settings}, time.time())

@@ -56,7 +56,6 @@ class Audit:
         action = f"{request.method} {path_of(request)} → {status} {more}".rstrip()
         address = address_of(request)
         who = caller.name if caller.name == address else f"{caller.name} from {address}"
-        who = f"{who} through {caller.through}" if caller.through else who
         line = f"{who}: {action} (request {_number(request)})"
         if status in (401, 403):
             request[_CALLER] = (caller.name, who)  # `refused` writes it

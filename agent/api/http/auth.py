@@ -49,8 +49,6 @@ class Caller:
     name: str
     level: Right = Right.OPEN
     instances: frozenset[InstanceId] = field(default_factory=frozenset)
-    through: str = ""
-    """The machine of the fleet that forwarded the request; "" = it came to this one."""
     key: str = ""
     """The id of its key; "" = it showed none."""
 
@@ -180,21 +178,12 @@ def has_rights(request: web.Request, section: ApiSection, ring: KeyRing, header:
         return False
 
 
-def credentials(request: web.Request) -> tuple[str, str] | None:
-    """The scheme, in lower case, and the token of the Authorization header."""
-    header = request.headers.get("Authorization")
-    if header is None:
-        return None
-    scheme, _, token = header.partition(" ")
-    return scheme.lower(), token.strip()
-
-
 def _token_of(request: web.Request) -> str | None:
-    shown = credentials(request)
-    if shown is not None:
-        if shown[0] != "bearer":
+    if (header := request.headers.get("Authorization")) is not None:
+        scheme, _, token = header.partition(" ")
+        if scheme.lower() != "bearer":
             raise Unauthorized("cannot accept this Authorization: it must be 'Bearer <key>'")
-        return shown[1]
+        return token.strip()
     # A page cannot set headers on a WebSocket, and logs do not show a subprotocol.
     for word in request.headers.get("Sec-WebSocket-Protocol", "").split(","):
         if word.strip().startswith("bearer."):

@@ -5,7 +5,7 @@ import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from aiohttp import web
 
@@ -14,7 +14,6 @@ from agent.api.http.auth import Caller, KeyRing, Right
 from agent.api.http.body import forget_body, read_json
 from agent.api.http.error_window import ErrorWindow
 from agent.api.http.fields import Field, read_body, read_query
-from agent.api.http.fleet_gate import FleetGate
 from agent.api.http.idempotency import IdempotentAnswers
 from agent.config.sections import ApiSection
 from agent.core.model import InstanceId
@@ -23,9 +22,6 @@ from agent.errors import TryLater, WaError
 from agent.metrics.exporter import Exporter
 from agent.supervise.periodic.usage import UsageSampler
 from agent.supervise.supervisor import Supervisor
-
-if TYPE_CHECKING:
-    from agent.api.fleet.door import FleetDoor
 
 T = TypeVar("T")
 
@@ -56,9 +52,6 @@ class Parts:
     errors: ErrorWindow = field(default_factory=ErrorWindow)
     large: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(LARGE_AT_ONCE))
     """Held while a body longer than `body_limit` is in memory."""
-    gate: FleetGate = field(default_factory=lambda: FleetGate(""))
-    fleet: "FleetDoor | None" = None
-    """The other machines of the fleet; None: this machine is alone."""
     listeners: dict[web.WebSocketResponse, "Listener"] = field(default_factory=dict)
     """The WebSockets that get events."""
     of_wings: Mapping[type, Any] = field(default_factory=dict)
@@ -114,15 +107,6 @@ class Route:
     """True if a desk calls it: the header of its invitation is the key."""
     takes_archive: bool = False
     """True if the body is an archive."""
-    between_machines: bool = False
-    """True if only other machines of the fleet call it: their bearer is the key."""
-    relayed: bool = False
-    """True if other machines of the fleet send it for their clients, though it has no id."""
-    anywhere: bool = False
-    """True if every machine answers it itself, whichever owns the id."""
-    away: str = ""
-    """What is done for a session whose machine is away: `view` shows the last published one, a
-    verb is stored for the owner; "" = 503."""
     timely: bool = False
     """True if it is answered after `?wait=` seconds whatever a worker or a server takes: 202 where
     the statuses have it, else 503. Other routes ask neither, or keep a time of their own."""
@@ -134,11 +118,6 @@ class Route:
     """The heading of /docs that it stands under, where its path does not tell."""
     face: "Face | None" = None
     """Whose clients ask it, where they are another program's."""
-
-    @property
-    def forwarded(self) -> bool:
-        """Whether a machine of the fleet may send it to another one."""
-        return self.relayed or ("{id:" in self.path and not self.anywhere)
 
 
 class Face(Protocol):

@@ -16,9 +16,8 @@ SECRET_PARAMETERS = frozenset(
 )
 
 
-NEEDED = ("/metrics", "/healthz", "/readyz", "/api/fleet/promise")
-"""Monitoring, and the sessions of other machines, depend on them: they are answered while other
-requests are refused."""
+NEEDED = ("/metrics", "/healthz", "/readyz")
+"""Monitoring depends on them: they are answered while other requests are refused."""
 
 
 async def check_crowd(

@@ -106,15 +106,15 @@ def parse_listen(listen: str, field: str = "api.listen") -> tuple[str, int]:
     return host.strip("[]") or "127.0.0.1", int(port)
 
 
-def bind_tcp(listen: str, *, name_holder: bool = True, field: str = "api.listen") -> socket.socket:
+def bind_tcp(listen: str, *, name_holder: bool = True) -> socket.socket:
     """`TryLater` while another program has the port or the machine lacks the address."""
-    host, port = parse_listen(listen, field)
+    host, port = parse_listen(listen)
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
     except OSError as error:
-        raise ConfigError(f"cannot listen on {listen}: {error}", field=field) from error
+        raise ConfigError(f"cannot listen on {listen}: {error}", field="api.listen") from error
     sock = socket.socket(family, kind, protocol)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -128,16 +128,18 @@ def bind_tcp(listen: str, *, name_holder: bool = True, field: str = "api.listen"
             holder = _holder(port) if name_holder else ""
             raise TryLater(
                 f"cannot listen on {listen}: the address is in use{holder};"
-                f" stop that program or change {field}",
-                field=field,
+                " stop that program or change api.listen",
+                field="api.listen",
             ) from error
         if error.errno == errno.EADDRNOTAVAIL:
             raise TryLater(
                 f"cannot listen on {listen}: no interface of this machine has that address;"
-                f" bring it up or change {field}",
-                field=field,
+                " bring it up or change api.listen",
+                field="api.listen",
             ) from error
-        raise ConfigError(f"cannot listen on {listen}: {error.strerror}", field=field) from error
+        raise ConfigError(
+            f"cannot listen on {listen}: {error.strerror}", field="api.listen"
+        ) from error
     sock.setblocking(False)
     return sock
 

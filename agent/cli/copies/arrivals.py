@@ -51,10 +51,8 @@ def show_plan(options: argparse.Namespace, plan: Sequence[Planned]) -> int:
 
 def _refuse_taken(client: Client, plan: Sequence[Planned]) -> None:
     for planned in plan:
-        if planned.session.problem or not (instance := find_instance(client, planned.id)):
-            continue
-        on = f" on machine {instance['machine']}" if "machine" in instance else ""
-        planned.result = f"refused: {planned.id} exists{on}"
+        if not planned.session.problem and find_instance(client, planned.id):
+            planned.result = f"refused: {planned.id} exists"
 
 
 def finish(options: argparse.Namespace, instance: dict[str, Any]) -> int:

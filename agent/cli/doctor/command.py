@@ -35,7 +35,7 @@ def add(commands: Subparsers) -> None:
 
 def doctor(options: argparse.Namespace) -> int:
     # The checks import most of the agent, which every other command starts without.
-    from agent.cli.doctor import backends, checks, engines, fleet
+    from agent.cli.doctor import backends, checks, engines
     from agent.cli.doctor.check import Installation, run_checks
     from agent.cli.doctor.findings import Level
 
@@ -49,7 +49,7 @@ def doctor(options: argparse.Namespace) -> int:
         client = Client(sockets=(config.api_socket,), hello_seconds=HELLO_SECONDS)
         client = _if_it_answers(client)
     here = Installation(config, client, path, checks.instances_by_engine(client))
-    for room in (checks, engines, backends, fleet, *modules_of("doctor")):
+    for room in (checks, engines, backends, *modules_of("doctor")):
         findings += run_checks(room.checks(here), here)
     shown = [asdict(finding) for finding in findings]
     lines = _lines(findings)

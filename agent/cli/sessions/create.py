@@ -4,7 +4,7 @@ import argparse
 from typing import Any
 
 from agent.cli.command import Subparsers, add_instance_command, client_of
-from agent.cli.sessions.settings import add_settings, name_and_value, parse_settings
+from agent.cli.sessions.settings import add_settings, parse_settings
 from agent.cli.sessions.waiting import add_wait, wait_and_print
 from agent.wing import modules_of
 
@@ -14,19 +14,6 @@ def add(commands: Subparsers) -> None:
     parser = add_instance_command(commands, "create", create, summary, "--engine sandbox")
     parser.add_argument("--engine", required=True, help="engine that connects it to WhatsApp")
     add_place(parser)
-    parser.add_argument("--on", metavar="MACHINE", help="in a fleet: the machine that it starts on")
-    parser.add_argument(
-        "--label",
-        action="append",
-        metavar="NAME=VALUE",
-        help="in a fleet: a label that its machine must have; may be repeated",
-    )
-    parser.add_argument(
-        "--failover",
-        choices=("wait", "newest"),
-        help="in a fleet, when its machine is lost: wait for it, or start elsewhere from the newest"
-        " copy; default: the engine's",
-    )
     parser.add_argument("--disabled", action="store_true", help="create it without running it")
     for other in modules_of("creates"):
         other.add_options(parser)
@@ -62,12 +49,4 @@ def wanted(options: argparse.Namespace) -> dict[str, Any]:
         "enabled": not options.disabled,
         "settings": parse_settings(options.set),
         **place_of(options),
-        **_placement(options),
     }
-
-
-def _placement(options: argparse.Namespace) -> dict[str, Any]:
-    """Only what was given: without a fleet the agent refuses each of them."""
-    labels = dict(name_and_value(text, "label") for text in options.label or ())
-    given = {"on": options.on, "labels": labels, "failover": options.failover}
-    return {name: value for name, value in given.items() if value}

@@ -6,7 +6,6 @@ from typing import Any
 
 from agent.cli.command import Subparsers, add_instance_command, client_of
 from agent.cli.terminal.answer import print_answer
-from agent.cli.terminal.machine_words import stored_lines
 from agent.cli.terminal.show import pair_lines
 from agent.errors import InvalidRequest
 
@@ -59,8 +58,6 @@ def settings(options: argparse.Namespace) -> int:
         merged = {k: v for k, v in {**present, **changes}.items() if v is not None}
         path = f"/api/instance/{options.id}"
         answer = client.request("PATCH", path, body={"settings": merged}).json()
-        if stored := stored_lines(answer):
-            return print_answer(options, answer, *stored)
         present = answer["settings"]
         if answer["worker"] in RUNNING:
             note = (

@@ -6,9 +6,7 @@ from typing import Any
 
 from agent.cli.command import Subparsers, add_command, add_instance_command, client_of
 from agent.cli.terminal.answer import print_answer, print_list
-from agent.cli.terminal.machine_words import age_words, in_fleet
 from agent.cli.terminal.show import duration, mebibytes, moment, next_try, pair_lines
-from agent.core.words import COPY_MISSING
 
 
 def add(commands: Subparsers) -> None:
@@ -18,7 +16,6 @@ def add(commands: Subparsers) -> None:
     parser.add_argument("--verdict", action="append", help="only this verdict")
     parser.add_argument("--engine", help="only this engine")
     parser.add_argument("--backend", metavar="NAME", help="only instances on this backend")
-    parser.add_argument("--machine", metavar="NAME", help="only instances on this machine")
     parser.add_argument(
         "--enabled", choices=("true", "false"), help="only enabled or only disabled instances"
     )
@@ -28,16 +25,14 @@ def add(commands: Subparsers) -> None:
 
 
 def list_instances(options: argparse.Namespace) -> int:
-    names = ("status", "verdict", "engine", "backend", "enabled", "machine")
+    names = ("status", "verdict", "engine", "backend", "enabled")
     query = {name: getattr(options, name) for name in names if getattr(options, name)}
     instances = list(client_of(options).instances(**query))
-    many = in_fleet(instances)
     return print_list(
         options,
         instances,
         (
             "ID",
-            *(("MACHINE",) if many else ()),
             "ENGINE",
             "STATUS",
             "HEALTH",
@@ -48,7 +43,6 @@ def list_instances(options: argparse.Namespace) -> int:
         ),
         lambda instance: (
             instance["id"],
-            *((instance["machine"],) if many else ()),
             instance["engine"],
             instance["connection_status"],
             instance["health"]["verdict"],
@@ -58,12 +52,7 @@ def list_instances(options: argparse.Namespace) -> int:
             "; ".join(
                 filter(
                     None,
-                    (
-                        age_words(instance),
-                        instance["sentence"],
-                        next_try(instance),
-                        _copies(instance),
-                    ),
+                    (instance["sentence"], next_try(instance), instance["snapshot_failure"]),
                 )
             ),
         ),
@@ -77,15 +66,8 @@ def _enabled(instance: dict[str, Any]) -> str:
     return word if override == "none" else f"{word}, {override}"
 
 
-def _copies(instance: dict[str, Any]) -> str:
-    """A machine of an older version tells nothing about them."""
-    return str(instance.get("snapshot_failure", ""))
-
-
 def show(options: argparse.Namespace) -> int:
     details = client_of(options).get(f"/api/instance/{options.id}/details")
-    if details.get("owner_away"):
-        return print_answer(options, details, *pair_lines(_last_state(details)))
     lines = pair_lines(_pairs(details))
     for event in reversed(details["events"]):
         lines += pair_lines({moment(event["time"]): f"[{event['kind']}] {event['sentence']}"})
@@ -97,7 +79,6 @@ def _pairs(details: dict[str, Any]) -> dict[str, object]:
     place = {"backend": details["backend"], "remote": details["remote"]}
     return {
         "id": details["id"],
-        **_owner(details),
         "engine": details["engine"],
         **(place if details["backend"] else {}),
         "enabled": _enabled(details),
@@ -118,28 +99,6 @@ def _pairs(details: dict[str, Any]) -> dict[str, object]:
         "settings": json.dumps(details["settings"]),
         "created": moment(details["created"]),
     }
-
-
-def _last_state(view: dict[str, Any]) -> dict[str, object]:
-    """Of a session whose machine does not answer, or has not got its files."""
-    missing = view["wait_reason"] == COPY_MISSING
-    return {
-        "id": view["id"],
-        "machine": view["machine"] + ("" if missing else ", which does not answer"),
-        "reported": age_words(view) or "a moment ago",
-        "engine": view["engine"],
-        "enabled": _enabled(view),
-        "status": view["connection_status"],
-        "why": view["sentence"] or "-",
-        "health": f"{view['health']['verdict']}: {view['health']['sentence']}",
-        "account": view["account"] or ("paired" if view["paired"] else "not paired"),
-    }
-
-
-def _owner(details: dict[str, Any]) -> dict[str, str]:
-    if not in_fleet([details]):
-        return {}
-    return {"machine": ", ".join(filter(None, (details["machine"], age_words(details))))}
 
 
 def _counts(counts: dict[str, int]) -> str:

@@ -7,7 +7,6 @@ from typing import Any
 
 from agent.cli.client import Client
 from agent.cli.terminal.answer import print_answer
-from agent.cli.terminal.machine_words import stored_lines
 from agent.cli.terminal.show import clean
 from agent.core.reasons import reason_of
 from agent.errors import Refused, TryLater
@@ -29,8 +28,6 @@ def add_wait(parser: argparse.ArgumentParser) -> None:
 def wait_and_print(
     client: Client, options: argparse.Namespace, instance: dict[str, Any], done: str
 ) -> int:
-    if stored := stored_lines(instance):
-        return print_answer(options, instance, *stored)
     if getattr(options, "wait", None) is not None:
         instance = wait_until_connected(client, options.id, options.wait)
         done = "is connected"

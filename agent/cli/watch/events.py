@@ -9,7 +9,6 @@ from urllib.parse import urlencode
 
 from agent.cli.client import Client
 from agent.cli.command import Subparsers, add_command, client_of, instance_id, wants_json
-from agent.cli.terminal.machine_words import in_fleet
 from agent.cli.terminal.show import clean, colour, moment
 from agent.cli.watch.websocket import Closed, listen
 from agent.errors import AgentUnreachable
@@ -34,17 +33,8 @@ def events(options: argparse.Namespace) -> int:
     for event in reversed(newest_first):
         _print(event, options)
     if options.follow:
-        _follow(client, options, _newest(client, options, newest_first))
+        _follow(client, options, int(newest_first[0]["cursor"]) if newest_first else 0)
     return 0
-
-
-def _newest(
-    client: Client, options: argparse.Namespace, events: list[dict[str, Any]]
-) -> int | None:
-    """Where to go on; None: at the present, the journal read may be another machine's."""
-    if options.id and in_fleet([client.get(f"/api/instance/{options.id}")]):
-        return None
-    return int(events[0]["cursor"]) if events else 0
 
 
 def _print(event: dict[str, Any], options: argparse.Namespace) -> None:
@@ -52,8 +42,6 @@ def _print(event: dict[str, Any], options: argparse.Namespace) -> None:
         print(json.dumps(event, ensure_ascii=False), flush=True)
         return
     where = event["instance"] or "-"
-    if event.get("machine"):
-        where = f"{where} on {event['machine']}"
     print(
         f"{colour(moment(event['time']), 'soft')} [{clean(event['category'])}] [{clean(where)}]"
         f" {clean(event['kind'])}: {clean(event['sentence'])}",
@@ -61,15 +49,11 @@ def _print(event: dict[str, Any], options: argparse.Namespace) -> None:
     )
 
 
-def _follow(client: Client, options: argparse.Namespace, cursor: int | None) -> None:
-    """Until interrupted. After a restart of the agent it goes on at the same cursor.
-
-    In a fleet the events of other machines come too, each with a cursor of its own journal.
-    """
+def _follow(client: Client, options: argparse.Namespace, cursor: int) -> None:
+    """Until interrupted. After a restart of the agent it goes on at the same cursor."""
     silent_since: float | None = None
-    asked = ""
     while True:
-        query: dict[str, Any] = {} if cursor is None else {"after": cursor}
+        query: dict[str, Any] = {"after": cursor}
         if options.id:
             query["instance"] = options.id
         if options.kind:
@@ -77,24 +61,11 @@ def _follow(client: Client, options: argparse.Namespace, cursor: int | None) -> 
         try:
             for message in listen(client, "/api/events?" + urlencode(query, doseq=True)):
                 silent_since = None
-                kind, machine = message.get("type"), message.get("machine", "")
-                if kind == "hello":
-                    asked = machine
-                if machine == asked:
-                    cursor = message.get("cursor") or cursor
-                if kind == "event":
+                cursor = message.get("cursor") or cursor
+                if message.get("type") == "event":
                     _print(message, options)
-                elif kind in ("machine_away", "machine_back"):
-                    _tell(message)
         except (AgentUnreachable, Closed) as error:
             if silent_since is None:
                 silent_since = time.monotonic()
                 print(f"wa-agent: {clean(error)}; waiting for the agent", file=sys.stderr)
         time.sleep(_RETRY_SECONDS)
-
-
-def _tell(message: dict[str, Any]) -> None:
-    """The events of a machine are missing, or come again."""
-    away = message["type"] == "machine_away"
-    words = f"is away, its events are missing: {message['message']}" if away else "is back"
-    print(f"wa-agent: machine {clean(message['machine'])} {clean(words)}", file=sys.stderr)

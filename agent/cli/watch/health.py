@@ -26,7 +26,7 @@ def health(options: argparse.Namespace) -> int:
     if options.check:
         return _check_every(options)
     report = client_of(options).get("/api/health")
-    agent, fleet, restoring = report["agent"], report["instances"], report["agent"]["restoring"]
+    agent, instances, restoring = report["agent"], report["instances"], report["agent"]["restoring"]
     lines = pair_lines(
         {
             "agent": report["status"].replace("_", " "),
@@ -35,9 +35,9 @@ def health(options: argparse.Namespace) -> int:
             "host": agent["host"],
             "started": moment(agent["started"]),
             "restored": f"{restoring['done']} of {restoring['total']}",
-            "instances": f"{fleet['total']}, enabled {fleet['enabled']}",
-            "by status": _counts(fleet["by_status"]),
-            "by verdict": _counts(fleet["by_verdict"]),
+            "instances": f"{instances['total']}, enabled {instances['enabled']}",
+            "by status": _counts(instances["by_status"]),
+            "by verdict": _counts(instances["by_verdict"]),
         }
     )
     return print_answer(options, report, *lines, good=report["status"] == "ok")

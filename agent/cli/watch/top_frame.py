@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from agent.cli.terminal.machine_words import age_words, in_fleet
 from agent.cli.terminal.show import clean, columns_of, pad
 from agent.cli.watch.top_keys import Scroll
 
@@ -21,7 +20,7 @@ _STATUS = {
 }
 _NOT_DOWN = {"not_looked_yet": "busy", "masked": "off"}
 _COLUMNS = {
-    **{"INSTANCE": 20, "MACHINE": 12, "STATUS": 13, "HEALTH": 12, "SINCE": 8, "PROOF": 7},
+    **{"INSTANCE": 20, "STATUS": 13, "HEALTH": 12, "SINCE": 8, "PROOF": 7},
     **{"MEM": 6, "MSG/M": 6, "TRIES": 5, "NEXT": 8},
 }
 _GO_FIRST = ("MSG/M", "MEM", "PROOF", "TRIES", "SINCE", "HEALTH")
@@ -91,7 +90,7 @@ def draw(
     """At most `height` lines of at most `width` columns; height 0 is as high as needed."""
     now = time.time() if now_wall is None else now_wall
     scroll = Scroll() if scroll is None else scroll
-    columns = _columns_for(width, in_fleet(sight.instances))
+    columns = _columns_for(width)
     lines = [(text, tone) for text, tone in _head(sight, lost, now)]
     if scroll.filter or scroll.typing:
         ends = "_" if scroll.typing else "  (Esc shows all)"
@@ -175,7 +174,6 @@ def _cells(
     )
     return {
         "INSTANCE": instance["id"],
-        "MACHINE": instance.get("machine") or "-",
         "STATUS": instance["connection_status"],
         "HEALTH": instance["health"]["verdict"],
         "SINCE": _age(instance["since"], now),
@@ -184,7 +182,7 @@ def _cells(
         "MSG/M": figures.get("messagesPerMinute", "-"),
         "TRIES": instance["attempts"] or "-",
         "NEXT": "-" if upcoming is None else "in " + duration(max(upcoming - now, 0)),
-        "WHY": ". ".join(filter(None, (age_words(instance), instance["sentence"]))),
+        "WHY": instance["sentence"],
     }
 
 
@@ -195,18 +193,16 @@ def _fits(instance: Mapping[str, Any], filter: str) -> bool:
         for word in (
             *(instance["id"], instance["connection_status"], instance["health"]["verdict"]),
             *(instance["reason"], instance["sentence"], instance.get("engine", "")),
-            *(instance.get("backend") or "", instance.get("machine") or ""),
+            instance.get("backend") or "",
         )
     ).lower()
     return all(word in text for word in filter.lower().split())
 
 
-def _columns_for(width: int, many_machines: bool) -> dict[str, int]:
+def _columns_for(width: int) -> dict[str, int]:
     """The columns that leave room for the reason; a very narrow window shortens the id, too."""
     columns = dict(_COLUMNS)
-    if not many_machines:
-        del columns["MACHINE"]
-    for name in (*_GO_FIRST, *(("MACHINE",) if many_machines else ())):
+    for name in _GO_FIRST:
         spare = _SHORTER if name == "HEALTH" else 0  # a shorter id is better than no verdict
         if _taken(columns) + _WHY <= width + spare:
             break

@@ -6,13 +6,10 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
-from agent.cli.client import Client
 from agent.cli.command import Subparsers, add_instance_command, client_of
 from agent.cli.terminal.answer import print_answer
-from agent.cli.terminal.machine_words import age_words, in_fleet
 from agent.cli.terminal.show import clean, colour, duration, moment
 from agent.core.reasons import REASONS
-from agent.core.words import COPY_MISSING
 
 _LATELY = 12
 _KINDS = (
@@ -61,8 +58,6 @@ def add(commands: Subparsers) -> None:
 def why(options: argparse.Namespace) -> int:
     client = client_of(options)
     details = client.get(f"/api/instance/{options.id}/details")
-    if details.get("owner_away"):
-        return _of_absent_machine(client, options, details)
     query = {"limit": 4 * _LATELY, "kind": list(_KINDS)}
     events = client.get(f"/api/instance/{options.id}/events", query)["events"]
     events = [event for event in events if not _repeats(event)][:_LATELY]
@@ -79,23 +74,6 @@ def why(options: argparse.Namespace) -> int:
     return print_answer(options, {"id": options.id, **parts}, *lines)
 
 
-def _of_absent_machine(client: Client, options: argparse.Namespace, view: dict[str, Any]) -> int:
-    """The last state that its machine told, and what becomes of the session."""
-    placed = client.get(f"/api/instance/{options.id}/fleet")
-    waits = placed["failover"] == "wait"
-    if view["wait_reason"] == COPY_MISSING:
-        waits_there = f"{view['id']} waits on {view['machine']}: {clean(view['hold_sentence'])}"
-        return print_answer(options, {**view, "fleet": placed}, waits_there)
-    lines = [
-        f"{view['id']} was {view['connection_status']}, {age_words(view) or 'a moment ago'}",
-        f"its machine {view['machine']} does not answer: wa-agent fleet status",
-        "it waits for that machine (failover = wait)"
-        if waits
-        else "it starts on another machine when the lease of this one has ended",
-    ]
-    return print_answer(options, {**view, "fleet": placed}, *lines)
-
-
 def _repeats(event: dict[str, Any]) -> bool:
     """A good verdict repeats the status before it."""
     return event["kind"] == "verdict" and event["detail"].get("verdict") in _NOTHING_WRONG
@@ -106,16 +84,13 @@ def present_state(details: dict[str, Any], now: datetime) -> Iterator[str]:
     since = seconds_from(details["since"], now)
     ago = f" for {duration(-since)}" if since is not None else ""
     health = details["health"]["verdict"]
-    on = f" on {details['machine']}" if in_fleet([details]) else ""
-    yield f"{details['id']} is {details['connection_status']}{on}{ago}; health: {health}"
-    if old := age_words(details):
-        yield old
+    yield f"{details['id']} is {details['connection_status']}{ago}; health: {health}"
     if details["sentence"]:
         yield details["sentence"]
     if details["guess"]:
         yield f"a guess: {details['guess']}"
-    if failure := details.get("snapshot_failure"):  # a machine of an older version has none
-        yield failure
+    if details["snapshot_failure"]:
+        yield details["snapshot_failure"]
     if details["needs_passkey"]:
         yield "its account needs a passkey to link: no automatic step ends its pairing"
     yield from _proof(details)

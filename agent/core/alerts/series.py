@@ -1,11 +1,10 @@
 """The series that conditions are made of: each named as on /metrics, and how the agent reads it. A
 test compares the two for each of them."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
-from agent.core.alerts.source import Figures, Series, Vector
+from agent.core.alerts.source import Series
 from agent.core.findings.crypto_patterns import OF_KEYS
-from agent.core.fleet.figures import FleetFigures
 from agent.core.model import ConnectionStatus as CS
 from agent.core.model import Health
 from agent.core.reasons import REASONS, reason_of
@@ -202,39 +201,5 @@ BACKEND_WARNING = Series(
 )
 
 
-def _fleet(metric: str, read: Callable[[FleetFigures], float], matcher: str = "") -> Series:
-    def of_agent(own: Figures) -> Vector:
-        return {} if own.fleet is None else {(): read(own.fleet)}
-
-    return Series(metric, matcher, of_agent=of_agent)
-
-
-IN_FLEET = _fleet("wa_fleet_info", lambda _: 1.0)
-MACHINES_LOST = _fleet(
-    "wa_fleet_machines", lambda fleet: fleet.machines.get("lost", 0), 'state="lost"'
-)
-SESSIONS_WITHOUT_MACHINE = _fleet(
-    "wa_fleet_sessions", lambda fleet: fleet.waiting, 'state="waiting"'
-)
-FLEET_DATABASE = _fleet("wa_fleet_database_reachable", lambda fleet: fleet.database_reachable)
-FLEET_HALTED = _fleet("wa_fleet_halted", lambda fleet: fleet.halted)
-FLEET_UNWRITABLE = _fleet("wa_fleet_unwritable", lambda fleet: fleet.unwritable)
-MACHINES_ELSEWHERE = _fleet("wa_fleet_elsewhere", lambda fleet: fleet.elsewhere)
-MACHINES_APART = _fleet("wa_fleet_apart", lambda fleet: fleet.apart)
-COPY_AGE = _fleet("wa_fleet_copy_age_seconds", lambda fleet: fleet.copy_age_max)
-CERTIFICATE_ENDS = Series(
-    "wa_fleet_certificate_expires_timestamp_seconds",
-    of_agent=lambda own: (
-        {}
-        if own.fleet is None or own.fleet.certificate_ends_wall is None
-        else {(): own.fleet.certificate_ends_wall}
-    ),
-    bridged=False,
-)
-CONFLICTS = Series(
-    "wa_session_errors_total",
-    'kind="conflict"',
-    lambda view: view.errors.get("conflict", 0),
-)
 UP = Series("up", 'job="wa-agent"', of_agent=lambda _: {(): 1.0}, bridged=False)
 """The agent that evaluates this is up."""

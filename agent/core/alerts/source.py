@@ -8,7 +8,6 @@ from typing import Any, Protocol
 from agent.core.alerts.history import HistorySteps
 from agent.core.alerts.readings import Readings, key_of
 from agent.core.alerts.results import Results
-from agent.core.fleet.figures import FleetFigures
 from agent.core.model import InstanceId
 from agent.core.view import InstanceView
 
@@ -48,8 +47,6 @@ class Figures:
     """By name: the short code of why its server is not up."""
     incident_reasons: Mapping[str, str] = field(default_factory=dict)
     """By group: the short code of what its members fail with."""
-    fleet: FleetFigures | None = None
-    """None without [fleet]."""
     of_wings: Mapping[str, Any] = field(default_factory=dict)
     """What the part of each wing counts, by the wing's name."""
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from agent.core.health.judge import ENDED_WITH, MISCONFIGURED
+from agent.core.health.judge import FOLDER_UNUSABLE, MISCONFIGURED
 from agent.core.model import (
     ConnectionStatus,
     Health,
@@ -11,7 +11,7 @@ from agent.core.model import (
     UnitState,
 )
 from agent.core.reconcile import FOLDER_AWAY
-from agent.core.words import NO_LEASE, PASSKEY_SUSPECTED, SUSPECT
+from agent.core.words import PASSKEY_SUSPECTED, SUSPECT
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,13 +27,13 @@ def find_drop(observation: Observation, verdict: HealthVerdict) -> Drop | None:
     unit, fact = observation.unit, observation.claim
     if not observation.desired.should_run:
         return None
-    if verdict.reason in FOLDER_AWAY or unit.exit_status in ENDED_WITH:
+    if verdict.reason in FOLDER_AWAY or unit.exit_status == FOLDER_UNUSABLE:
         return None  # that says nothing about the session
     if unit.state is UnitState.FAILED:
         code = "misconfigured" if unit.exit_status == MISCONFIGURED else "worker_failed"
         return Drop(code, ("unit", unit.run, unit.since))
-    if fact is None or not unit.runs or fact.claim.reason in (SUSPECT, NO_LEASE):
-        # Neither session ended: what was recorded before is still the reason.
+    if fact is None or not unit.runs or fact.claim.reason == SUSPECT:
+        # The session did not end: what was recorded before is still the reason.
         return None
     down = fact.claim.status in (ConnectionStatus.DISCONNECTED, ConnectionStatus.AUTH_FAILURE)
     if down and fact.claim.reason:

@@ -45,14 +45,6 @@ MISCONFIGURED = 78
 """A worker's exit status that a restart cannot change."""
 FOLDER_UNUSABLE = 66
 """The exit status of a worker whose folder or identity file is away or unreadable."""
-LEASE_OVER = 77
-"""The same, until the lease of its machine holds again."""
-ENDED_WITH = {
-    FOLDER_UNUSABLE: "its worker could not use its folder, which is whole again",
-    LEASE_OVER: "its worker ended with the lease of this machine",
-}
-"""Exit statuses that say nothing about the session."""
-
 
 _BY_WORSE = (Health.DEGRADED, Health.STUCK, Health.CORRUPTED)
 
@@ -195,10 +187,9 @@ def _failed(observation: Observation, policy: HealthPolicy) -> HealthVerdict:
     unit = observation.unit
     if unit.exit_status == MISCONFIGURED:
         return waits_for_person(observation, reason_of("misconfigured"))
-    if unit.exit_status == LEASE_OVER and observation.wait_reason:
-        return waiting(observation)
-    if sentence := ENDED_WITH.get(unit.exit_status):
-        # Its folder and its machine's lease were looked at before this.
+    if unit.exit_status == FOLDER_UNUSABLE:
+        # Its folder was looked at before this.
+        sentence = "its worker could not use its folder, which is whole again"
         return conclude(observation, Health.NOT_FOUND, Status.RECONNECTING, "not_running", sentence)
     if given_up := gave_up(observation, policy.reconnect):
         return given_up_after(observation, given_up)

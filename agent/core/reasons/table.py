@@ -42,17 +42,6 @@ ROWS = (
         detailed=True,
     ),
     Reason(
-        "no_lease",
-        "the machine of this session holds no lease of its fleet",
-        Permanence.RETRY,
-        _DISCONNECTED,
-        "`wa-agent fleet status` shows the leases; the session starts with the next one. Without"
-        " [fleet] in agent.toml another machine may run the session: `wa-agent fleet release ID`"
-        " starts it here.",
-        counts_as_failure=False,
-        endless=True,
-    ),
-    Reason(
         "restart_required",
         "WhatsApp asks for a new connection (as it does once after each pairing)",
         Permanence.AT_ONCE,

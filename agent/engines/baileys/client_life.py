@@ -7,7 +7,6 @@ from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from agent.clock import shown_by_monotonic
 from agent.core.words import ConnectionStatus
 from agent.engines.baileys.files import check_login
 from agent.engines.baileys.keeping import Keeping
@@ -43,7 +42,6 @@ class ClientLife:
     ) -> None:
         """`join`: takes a share of a pack's Node; None: the session has a Node of its own."""
         self.client: Client | NodeShare | None = None
-        self.lease: float | None = None
         self._speaker: Client | NodeShare | None = None
         """Whose events come: also while it is hung up."""
         self._folder = folder
@@ -147,7 +145,6 @@ class ClientLife:
             "version": [int(part) for part in version.split(".")] if version else None,
             "browser": self._settings.device_name,
             "proxy": self._settings.proxy,
-            "until": shown_by_monotonic(self.lease),
             "keeps": self._keeping.keeps,
             "copies": self._copies(),
         }

@@ -8,7 +8,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from agent.clock import shown_by_monotonic
 from agent.core.words import ConnectionStatus
 from agent.engines.baileys.client_life import ClientLife
 from agent.engines.baileys.keeping import Keeping
@@ -109,13 +108,6 @@ class BaileysEngine:
         if isinstance(seconds := answer.get("ping_seconds"), int | float):
             detail["ping_seconds"] = round(seconds, 4)
         return ProbeAnswer(self._state.current(), detail)
-
-    async def lease(self, until: float | None) -> None:
-        """Node closes the connection when `until` has passed, even if this process is dead."""
-        self._life.lease = until
-        if (client := self._life.client) is not None and client.alive:
-            await client.call("lease", 5.0, until=shown_by_monotonic(until))
-        self._state.note_lease()
 
     async def qr(self) -> Qr | None:
         state = self._state

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from agent.core.words import (
-    NO_LEASE,
     PASSKEY_REQUIRED,
     PASSKEY_SUSPECTED,
     Claim,
@@ -197,16 +196,6 @@ class SessionState:
             self.claim = replace(self.claim, paired=False)
         status = Status.QR_REQUIRED if reason in WAITING else Status.DISCONNECTED
         self.change(status, reason, raw=ended.raw, until_wall=ended.until_wall)
-
-    def _on_lease_over(self, _event: Mapping[str, Any]) -> None:
-        """Its store takes no more writes: after a next lease another client would use it."""
-        self.spoiled = True
-        self.change(Status.DISCONNECTED, NO_LEASE)
-
-    def note_lease(self) -> None:
-        """A next lease came, so only the client's had ended: it stood still and heard of none."""
-        if self.claim.reason == NO_LEASE:
-            self.change(Status.DISCONNECTED, "connection_lost")
 
     def _on_stray(self, event: Mapping[str, Any]) -> None:
         log.warning("%s", stray_words(event))

@@ -207,7 +207,7 @@ class SandboxEngine:
         try:
             await self._saved.load()  # first, so that no claim calls a paired session unpaired
             self._tell(Status.INITIALIZING, phase="login")
-            await self._server.connect(self._saved.folder.parent.name, self._saved.device)
+            await self._server.connect()
             if self._saved.paired or await self._pair():
                 await self._sync()
         except SessionDamagedError as error:

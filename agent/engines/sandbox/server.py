@@ -3,7 +3,6 @@ at the real server or on the way to it; the engine only sees frames, answers, re
 """
 
 import asyncio
-import os
 from collections.abc import Callable
 
 from agent.clock import boot_now
@@ -13,34 +12,6 @@ from agent.errors import EngineError
 
 PONG_LIMIT = 0.5
 """Seconds; what the protocol waits for the answer to a ping."""
-
-
-class Witness:
-    """One connection at a time, at most as long as the session's own."""
-
-    def __init__(self, address: str) -> None:
-        self._host, _, self._port = address.rpartition(":")
-        self._writer: asyncio.StreamWriter | None = None
-
-    async def login(self, session: str, device: str) -> None:
-        """OSError: it cannot be reached."""
-        if self._host:
-            self.close()
-            _, self._writer = await asyncio.open_connection(self._host, int(self._port))
-            self._say("login", session, device, str(os.getpid()))
-
-    def frame(self) -> None:
-        self._say("frame")
-
-    def close(self) -> None:
-        if self._writer is not None:
-            self._say("end")
-            self._writer.close()
-            self._writer = None
-
-    def _say(self, *words: str) -> None:
-        if self._writer is not None:
-            self._writer.write(" ".join((*words, f"{boot_now():.6f}\n")).encode())
 
 
 class RefusedError(Exception):
@@ -59,25 +30,19 @@ class Server:
         self._settings = settings
         self._faults = faults
         self._last_frame = 0.0
-        self._witness = Witness(settings.witness)
         self.connected = False
         self.frames = 0
 
-    async def connect(self, session: str, device: str) -> None:
+    async def connect(self) -> None:
         await asyncio.sleep(self._settings.login_seconds)
         refusal = self.refusal()
         if refusal is not None:
             raise refusal
-        try:
-            await self._witness.login(session, device)
-        except OSError:
-            raise RefusedError("connection_lost") from None
         self.connected = True
         self.frame()
 
     def close(self) -> None:
         self.connected = False
-        self._witness.close()
 
     def refusal(self) -> RefusedError | None:
         """Why no connection is possible at this moment."""
@@ -96,7 +61,6 @@ class Server:
         if not self.connected or self._faults.active("zombie"):
             return False
         self.frames += 1
-        self._witness.frame()
         self._last_frame = boot_now()
         return True
 

@@ -38,9 +38,6 @@ class SandboxSettings:
     login_seconds: float = setting(0.05, "seconds of a login", low=0, high=_DAY)
     sync_seconds: float = setting(0.05, "seconds of the sync after a login", low=0, high=_DAY)
     save_seconds: float = setting(0.0, "seconds of a save before it writes", low=0, high=_DAY)
-    witness: str = setting(
-        "", 'HOST:PORT to which it reports each connection, for tests of many machines; "" = none'
-    )
     account: str = setting("", 'number of the phone; "" = made from the id of the instance')
 
 

@@ -8,7 +8,6 @@ import asyncio
 import contextlib
 import os
 import signal
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from agent.host.machine.proc_table import is_alive, read_process
@@ -32,9 +31,8 @@ class Exit:
 
 
 UNTOLD = Exit()
-NEVER_RESTARTED = (66, 77, 78)
-"""As the units' RestartPreventExitStatus=: its folder cannot be used; the lease of its machine
-ended; a setting is wrong."""
+NEVER_RESTARTED = (66, 78)
+"""As the units' RestartPreventExitStatus=: its folder cannot be used; a setting is wrong."""
 _CLEAN_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGPIPE)
 
 
@@ -64,7 +62,6 @@ class Child:
         self._word_expected = word_expected
         self._word: Exit | None = None
         self._gone = False
-        self._after_notices: Callable[[Callable[[], None]], None] = lambda then: then()
         self._loop = asyncio.get_running_loop()
         self.ended: asyncio.Future[Exit] = self._loop.create_future()
         self._loop.add_reader(pidfd, self._readable)
@@ -87,19 +84,12 @@ class Child:
         return child
 
     @classmethod
-    def adopted(
-        cls, pid: int, start_ticks: int, after_notices: Callable[[Callable[[], None]], None]
-    ) -> "Child | None":
-        """A worker of an earlier agent; None when it is gone, even if its pid is in use.
-
-        `after_notices` runs the handler of its end once the worker's earlier notices were read: the
-        last one has its exit status."""
+    def adopted(cls, pid: int, start_ticks: int) -> "Child | None":
+        """A worker of an earlier agent; None when it is gone, even if its pid is in use."""
         child = cls._open_foreign(pid, word_expected=False)
         if child is not None and not is_alive(pid, start_ticks):
             child.release()
             return None
-        if child is not None:
-            child._after_notices = after_notices
         return child
 
     @classmethod
@@ -168,7 +158,7 @@ class Child:
         elif self._word_expected:
             self._loop.call_later(WORD_WITHIN, self._end, UNTOLD)
         else:
-            self._after_notices(lambda: self._end(UNTOLD))
+            self._end(UNTOLD)
 
     def _reap(self) -> Exit:
         # By pidfd: no other wait can take the status away in between.

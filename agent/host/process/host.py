@@ -249,7 +249,7 @@ class ProcessHost:
             return
         child = None
         if note.boot == self._boot:
-            child = Child.adopted(note.pid, note.start_ticks, self.notices.after_earlier)
+            child = Child.adopted(note.pid, note.start_ticks)
         if child is None:
             remove_note(folder)
             if note.boot == self._boot:

@@ -27,9 +27,7 @@ class Warm(Protocol):
     @property
     def pid(self) -> int: ...
 
-    async def fork(
-        self, instance: InstanceId, environment: Mapping[str, str], out: int, *, leased: bool
-    ) -> int:
+    async def fork(self, instance: InstanceId, environment: Mapping[str, str], out: int) -> int:
         """The pid of a new worker whose output goes to `out`; HostError when there is none."""
 
     async def close(self) -> None: ...
@@ -83,7 +81,7 @@ class Launcher:
         if warm is None or file is None or file.engine not in self.forkable:
             return None
         try:
-            pid = await warm.fork(instance, environment, out, leased=file.leased)
+            pid = await warm.fork(instance, environment, out)
         except HostError as error:
             log.warning("%s; spawning it", error)
             return None

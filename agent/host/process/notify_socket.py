@@ -9,13 +9,11 @@ import socket
 import struct
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
 from agent.errors import HostError
 from agent.files import short_path
-from agent.host.notify import Notifier
 
 log = logging.getLogger(__name__)
 
@@ -29,9 +27,6 @@ _CLOSE_ON_EXEC = int(socket.MSG_CMSG_CLOEXEC)
 _CUT = int(socket.MSG_TRUNC) | int(socket.MSG_CTRUNC)
 _SOCKET_LEVEL, _CREDENTIALS_SENT = int(socket.SOL_SOCKET), int(socket.SCM_CREDENTIALS)
 _PING = b"WATCHDOG=1"
-_MARK = "MARK=1"
-_WITHOUT_MARK = 1.0
-"""Seconds for earlier notices where the mark is not taken: the queue is full, or its path away."""
 
 OnNotice = Callable[[int, Mapping[str, str]], None]
 """pid of the sender, and the assignments. Plain pings are noted only."""
@@ -55,7 +50,6 @@ class NotifySocket:
         self._inode = path.lstat().st_ino
         self._folder = path.parent.stat().st_ino
         self._reached = True
-        self._marks: deque[Callable[[], None]] = deque()
         self._loop = asyncio.get_running_loop()
         # Bounded, so that a flood of notices cannot block the loop.
         self._room = threading.Semaphore(_AT_ONCE)
@@ -116,16 +110,6 @@ class NotifySocket:
     def forget(self, pid: int) -> None:
         self._pinged.pop(pid, None)
 
-    def after_earlier(self, then: Callable[[], None]) -> None:
-        """Call `then` when every notice that was sent before now has been read: a notice of this
-        process comes behind them in the kernel's queue."""
-        notifier = Notifier(str(self.path))
-        if notifier.send(_MARK):
-            self._marks.append(then)
-        else:
-            self._loop.call_later(_WITHOUT_MARK, then)
-        notifier.close()
-
     def close(self) -> None:
         if self._closed:
             return
@@ -175,10 +159,7 @@ class NotifySocket:
         self._room.release()
         if self._closed:
             return
-        if pid == os.getpid() and "MARK" in notice:
-            self._marks.popleft()()
-        else:
-            self._on_notice(pid, notice)
+        self._on_notice(pid, notice)
 
 
 def _listening(path: Path) -> socket.socket:

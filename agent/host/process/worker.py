@@ -15,7 +15,7 @@ from agent.core.model import InstanceId, UnitStatus
 from agent.core.words import Category
 from agent.errors import HostError
 from agent.host.exit_words import words
-from agent.host.process.child import NEVER_RESTARTED, UNTOLD, Child, Exit, result_of
+from agent.host.process.child import NEVER_RESTARTED, Child, Exit, result_of
 from agent.host.process.deadline import Deadline
 from agent.host.process.phase import AT_REST, LIVE, STATE, Phase
 from agent.log import bound
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 ABORT_GRACE = 5.0
 """For the stack that faulthandler writes after SIGABRT."""
-_STATUSES = frozenset(map(str, NEVER_RESTARTED))
 
 
 class ProcessWorker:
@@ -54,8 +53,6 @@ class ProcessWorker:
         """Set when the phase changes; None while no caller waits."""
         self._was_ready = False
         self._failed_starts = 0
-        self._told_exit = UNTOLD
-        """How its process ends, by its own word: of an adopted one nothing else tells."""
 
     @property
     def status(self) -> UnitStatus:
@@ -147,8 +144,6 @@ class ProcessWorker:
             self._deadline.set(self._settings.watchdog)
         if said.get("WATCHDOG") == "trigger" and self.phase is Phase.RUNNING:
             self._abort()
-        if (status := said.get("EXIT_STATUS", "")) in _STATUSES:
-            self._told_exit = Exit(code=int(status))
         if "EXTEND_TIMEOUT_USEC" in said and self.phase in (Phase.STARTING, Phase.STOPPING):
             self._deadline.extend_by_word(said["EXTEND_TIMEOUT_USEC"])
 
@@ -165,7 +160,6 @@ class ProcessWorker:
         self._starts.append(now)
         self.run = secrets.token_hex(16)
         self._status_text, self._cause, self._was_ready = "", "", False
-        self._told_exit = UNTOLD
         self._enter(Phase.LAUNCHING)
         self._follow(self._launch())
 
@@ -238,8 +232,6 @@ class ProcessWorker:
         if ended.cancelled() or self.phase not in LIVE:
             return
         how = ended.result()
-        if how == UNTOLD:
-            how = self._told_exit
         self._result = self._cause or result_of(
             how, was_ready=self._was_ready, stop_wanted=self._stop_wanted
         )

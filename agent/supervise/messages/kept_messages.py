@@ -155,14 +155,6 @@ class KeptMessages:
             return 0
         return (its.state or KeptState()).between(max(cursor, its.oldest - 1), its.newest)
 
-    def position(self, id: InstanceId) -> tuple[int, int]:
-        """The newest cursor as its worker told it last, 0 = not yet; and up to where all have it
-        who get it."""
-        its = self._sessions.get(id)
-        if its is None or not its.newest:
-            return 0, 0
-        return its.newest, min(max(its.settled, self._settled_by_all(id, its)), its.newest)
-
     def states(self) -> Mapping[InstanceId, KeptState]:
         return {id: its.state for id, its in self._sessions.items() if its.state is not None}
 

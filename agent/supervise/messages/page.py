@@ -37,8 +37,6 @@ class KeptState:
     media_files: int = 0
     media_bytes: int = 0
     """Of the files of messages that are kept."""
-    unsure: int = 0
-    """How often it came from a lost machine, so that nobody knows what is missing."""
     holes: tuple[tuple[int, int], ...] = ()
     """Between these cursors there was never a record."""
 
@@ -85,7 +83,6 @@ def read_state(raw: Mapping[str, Any]) -> KeptState:
         whole(raw.get("lost")),
         whole(raw.get("media_files")),
         whole(raw.get("media_bytes")),
-        whole(raw.get("unsure")),
         tuple((whole(low), whole(first)) for low, first in raw.get("holes", ())),
     )
 

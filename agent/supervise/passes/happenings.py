@@ -34,5 +34,4 @@ class Happenings:
             self.bus.publish_passing(passing_entry(facts, happening))
 
     def attached(self, id: InstanceId) -> None:
-        self.registry.tenure.attached(id)
         self.messages.attached(id)

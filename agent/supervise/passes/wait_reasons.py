@@ -4,14 +4,12 @@ from dataclasses import dataclass
 
 from agent.supervise.backends.registry import Backends
 from agent.supervise.facts import Facts
-from agent.supervise.registry import Registry
 from agent.supervise.turns.incidents import Incidents
 from agent.supervise.turns.turns import Turns
 
 
 @dataclass(frozen=True, slots=True)
 class WaitReasons:
-    registry: Registry
     backends: Backends
     turns: Turns
     incidents: Incidents
@@ -25,9 +23,5 @@ class WaitReasons:
         )
 
     def away(self, facts: Facts) -> str:
-        """Of the lease, the backend and the address that it needs, the one that is not there."""
-        return (
-            self.registry.tenure.wait_reason(facts)
-            or self.backends.wait_reason(facts)
-            or self.turns.reaching.wait_reason(facts)
-        )
+        """Of the backend and the address that it needs, the one that is not there."""
+        return self.backends.wait_reason(facts) or self.turns.reaching.wait_reason(facts)

@@ -47,7 +47,6 @@ class Deletion:
         """Stop it, retire its folder, forget it. The session can be restored from the trash."""
         facts = self.registry.get(id)
         must_be_confirmed(facts, "delete", confirmed=True, passkey=passkey)
-        self.registry.tenure.refuse_unreachable()
         facts.instance = replace(facts.instance, enabled=False)
         facts.record = with_override(facts.record, Override.STOPPED, self.host.boot_id())
         facts.action.interrupt_start()
@@ -56,7 +55,6 @@ class Deletion:
             await self._note_begun(facts)
             failpoint("deletion_begun")
             await self.host.stop(id)
-            await self.registry.tenure.delete(id)
             if facts.instance.backend:
                 await self.let_go(facts.instance)
             stays = await asyncio.to_thread(self._left_elsewhere, facts)
@@ -84,8 +82,7 @@ class Deletion:
             raise
 
     async def finish_deletions(self) -> None:
-        """End the deletions that a killed agent had begun. One that fails is tried again: the
-        fleet's database may be away."""
+        """End the deletions that a killed agent had begun. One that fails is tried again."""
         begun = set(await self.store.get_facts(DELETING))
         while True:
             begun = {name for name in begun if not await self._finish(name)}
@@ -127,10 +124,7 @@ class Deletion:
             linked = await asyncio.to_thread(
                 read_linked, self.session_root, id, identity.instance.engine
             )
-            async with (
-                self.registry.devices.alone(id, identity.instance.engine, doing, linked),
-                self.registry.tenure.claim(identity.instance),
-            ):
+            async with self.registry.devices.alone(id, identity.instance.engine, doing, linked):
                 await self.store.add(identity.instance, record, said)
                 facts = self.registry.add(identity.instance, record)
         except (Refused, TryLater):

@@ -14,7 +14,7 @@ from agent.core.model import (
 from agent.core.reasons import reason_of
 from agent.core.reconnect import forgive
 from agent.core.view import InstanceView
-from agent.errors import InvalidRequest, Refused, VaultError
+from agent.errors import InvalidRequest, Refused
 from agent.host.base import Host
 from agent.log import bound
 from agent.supervise.facts import Facts
@@ -53,7 +53,6 @@ class Orders:
         facts.instance = changed
         self.registry.look_up(facts)
         await self.registry.save_order(facts, entry(facts, "settings", "its settings changed"))
-        await self.registry.tenure.write_through(facts)
         facts.asked.new_limits = True
         self.wake(id)
         return self.registry.view(id)
@@ -128,22 +127,6 @@ class Orders:
         said = entry(facts, "operator", f"an operator noted: its account {word}")
         return await self._intend(facts, said)
 
-    async def release(self, id: InstanceId) -> InstanceView:
-        """An operator says that no machine of a fleet runs this session: it needs no lease."""
-        facts, tenure = self.registry.get(id), self.registry.tenure
-        if tenure.owner is not None or not facts.instance.leased:
-            why = (
-                "this machine is in a fleet: `wa-agent fleet leave` takes it out with its sessions"
-                if tenure.owner is not None
-                else "it is no session of a fleet, and needs no lease"
-            )
-            raise Refused(f"cannot release {id}: {why}", code="not_leased")
-        if not await self.registry.write_leased(facts, False):
-            raise VaultError(f"cannot release {id}: its identity file cannot be written")
-        if facts.unit.runs:  # its worker waits for a lease
-            facts.record = replace(facts.record, restart_of=facts.unit.run)
-        return await self._intend(facts, entry(facts, "operator", "an operator released it"))
-
     async def logout(
         self, id: InstanceId, *, confirmed: bool = False, passkey: str = ""
     ) -> InstanceView:
@@ -156,7 +139,6 @@ class Orders:
     async def _intend(self, facts: Facts, said: JournalEntry) -> InstanceView:
         bound(said.category, facts.id).info("%s", said.sentence)
         await self.registry.save_order(facts, said)
-        await self.registry.tenure.write_through(facts)
         self.wake(facts.id)
         return self._view_with_wait(facts)
 

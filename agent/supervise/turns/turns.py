@@ -1,7 +1,7 @@
 """Asked before each login: can its address be reached, is there memory, is it its turn?"""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from agent.clock import boot_now
 from agent.core.admission import ASK_AGAIN
@@ -10,10 +10,9 @@ from agent.core.network.reach import UNREACHABLE
 from agent.core.phases import is_light
 from agent.core.plan import ActionKind, Plan
 from agent.core.waiting import BACKEND_DOWN, BACKEND_UNCHECKED
-from agent.core.words import NO_LEASE, NOT_TOLD
+from agent.core.words import NOT_TOLD
 from agent.supervise.facts import Facts
 from agent.supervise.reach.watch import Reaching
-from agent.supervise.tenure import Tenure
 from agent.supervise.turns.memory import LACKS, MemoryRoom
 from agent.supervise.turns.queues import Queues
 
@@ -27,7 +26,6 @@ class Turns:
     """Whether its backend's server answers: None, or when to ask again."""
     why_away: Callable[[Facts], str]
     """Why its backend is away; "" = it is not."""
-    tenure: Tenure = field(default_factory=Tenure)
 
     def ask(self, facts: Facts, plan: Plan) -> float | None:
         """None: go now. A time: ask again then. A plan that does not log in needs no turn."""
@@ -53,8 +51,6 @@ class Turns:
         """The wait reason with its numbers; "" = none."""
         if facts.wait_reason == UNREACHABLE:
             return self.reaching.sentence(facts)
-        if facts.wait_reason == NO_LEASE:
-            return self.tenure.wait_sentence(facts)
         if facts.wait_reason in (BACKEND_DOWN, BACKEND_UNCHECKED):
             return self.why_away(facts)
         return self.room.lacks(facts) if facts.wait_reason in LACKS else ""

@@ -4,7 +4,7 @@ import gzip
 import hashlib
 import io
 import tarfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -16,7 +16,7 @@ from agent.vault.copies.snapshots import Snapshot, open_files, raw_manifest
 from agent.vault.folders import OURS
 from agent.vault.formats import is_left_out
 from agent.vault.locate import open_root
-from agent.vault.tree import FileEntry, Listing, Tick, checked, no_tick, read_file, sum_up
+from agent.vault.tree import Listing, Tick, checked, no_tick, read_file, sum_up
 from agent.vault.walk import Open, walk
 
 INNER = "session/"
@@ -45,20 +45,6 @@ def export_snapshot(root: Path, snapshot: Snapshot, out: Out, *, tick: Tick = no
 
 def pack(raw: bytes, manifest: Manifest, files: Open, out: Out, tick: Tick = no_tick) -> Packed:
     """Any folder with its manifest as an archive."""
-
-    def pieces_of(file: FileEntry) -> Iterator[bytes]:
-        return checked(files.path / file.path, read_file(files, file.path), file)
-
-    return pack_pieces(raw, manifest, pieces_of, out, tick)
-
-
-def pack_pieces(
-    raw: bytes,
-    manifest: Manifest,
-    pieces_of: Callable[[FileEntry], Iterator[bytes]],
-    out: Out,
-    tick: Tick = no_tick,
-) -> Packed:
     digesting = _Digesting(out)
     # No name and no time in the head: the same session gives the same bytes.
     with (
@@ -67,7 +53,8 @@ def pack_pieces(
     ):
         _add(tar, FILE, len(raw), manifest.taken_wall, io.BytesIO(raw))
         for file in manifest.listing.files:
-            source = _Pieces(pieces_of(file), tick)
+            pieces = checked(files.path / file.path, read_file(files, file.path), file)
+            source = _Pieces(pieces, tick)
             _add(tar, INNER + file.path, file.size, manifest.taken_wall, source)
             source.finish()
     return Packed(digesting.size, digesting.digest.hexdigest())

@@ -12,7 +12,7 @@ from agent.vault.archives.pack import INNER
 from agent.vault.archives.untar import Archive, Limits, Member, read_members, refuse
 from agent.vault.check import inspect_session
 from agent.vault.copies.manifest import FILE, Manifest, parse_manifest
-from agent.vault.copies.staging import Kind, staged
+from agent.vault.copies.staging import staged
 from agent.vault.folders import OURS
 from agent.vault.formats import linked_session
 from agent.vault.free_space import look_for_room
@@ -45,7 +45,6 @@ def unpack(
     id: InstanceId,
     limits: Limits,
     *,
-    kind: Kind = "import",
     tick: Tick = no_tick,
 ) -> Arrived:
     """Stage the archive's session under this id; InvalidRequest for an archive that is not whole.
@@ -55,10 +54,10 @@ def unpack(
     members = read_members(source, limits)
     manifest = _read_manifest(members, limits)
     _check_room(root, manifest)
-    with staged(root, id, kind) as target:
+    with staged(root, id, "import") as target:
         with open_root(root) as root_fd:
             modes = modes_of(root_fd)
-        return _unpack_all(members, manifest, target, modes, tick, at_once=kind == "arrival")
+        return _unpack_all(members, manifest, target, modes, tick)
 
 
 def unpack_apart(folder: Path, source: Archive, limits: Limits) -> Arrived:
@@ -75,8 +74,6 @@ def _unpack_all(
     target: Open,
     modes: Modes,
     tick: Tick,
-    *,
-    at_once: bool = False,
 ) -> Arrived:
     for folder in manifest.listing.folders:
         add_folder(target, folder, modes)
@@ -90,7 +87,7 @@ def _unpack_all(
     if (further := next(members, None)) is not None:
         raise refuse(f"{further.name!r:.80} is not in its manifest")
     failpoint("import_unpacked")
-    read_back(target, manifest.listing, tick, at_once=at_once)
+    read_back(target, manifest.listing, tick)
     report = inspect_session(target.path, target.fd, manifest.engine, manifest.paired, modes)
     linked = linked_session(target.path, target.fd, manifest.engine)
     return Arrived(manifest, report.files, report.problem, linked)

@@ -9,7 +9,7 @@ from agent.failpoint import failpoint
 from agent.vault.check import inspect_files
 from agent.vault.copies.manifest import Manifest
 from agent.vault.copies.snapshots import Snapshot, is_of_present, lineage_of, open_files
-from agent.vault.copies.staging import Kind, put_in_place, staged
+from agent.vault.copies.staging import put_in_place, staged
 from agent.vault.formats import is_left_out, may_roll_back
 from agent.vault.free_space import look_for_room
 from agent.vault.identity import Identity, new_lineage
@@ -119,7 +119,7 @@ def restore_snapshot(
     tick: Tick = no_tick,
 ) -> Restored:
     """The worker must not run. The present folder goes to the trash; the identity stays."""
-    manifest = stage_snapshot(root, snapshot, "restore", tick)
+    manifest = _stage(root, snapshot, tick)
     identity = Identity(instance, manifest.paired, manifest.account, needs_passkey=needs_passkey)
     tick(0)
     lineage = manifest.lineage or lineage_of(root / instance.id) or new_lineage()
@@ -127,10 +127,10 @@ def restore_snapshot(
     return Restored(snapshot, manifest, retired)
 
 
-def stage_snapshot(root: Path, snapshot: Snapshot, kind: Kind, tick: Tick = no_tick) -> Manifest:
+def _stage(root: Path, snapshot: Snapshot, tick: Tick) -> Manifest:
     """Its session's files apart, each with the checksum of the manifest, and on the disk."""
     with (
-        staged(root, snapshot.id, kind) as target,
+        staged(root, snapshot.id, "restore") as target,
         open_files(root, snapshot) as (source, manifest),
     ):
         with open_root(root) as root_fd:

@@ -7,10 +7,10 @@ has happened; otherwise the new one belongs there.
 
 import fcntl
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from agent.core.model import InstanceId, parse_instance_id
 from agent.errors import InvalidRequest, Refused, VaultError
@@ -27,7 +27,7 @@ from agent.vault.walk import Open
 
 _READY = ".ready"
 
-Kind = Literal["restore", "import", "arrival"]
+Kind = Literal["restore", "import"]
 """What it is made for; one of each kind may be made for an id at a time."""
 
 _log = bound(name=__name__)
@@ -66,11 +66,9 @@ def put_in_place(
     lineage: str,
     why: str,
     replace: bool,
-    others: Mapping[str, Any] | None = None,
 ) -> Retired | None:
     """Give the staged folder its identity and its place; return the retired one. The worker must
-    not run; if it does, its lock stops this. `others`: further keys of the identity file, besides
-    those of the present folder's that this module does not know."""
+    not run; if it does, its lock stops this."""
     id = identity.instance.id
     name, ready = f"{id}.{kind}", id + _READY
     path = root / STAGING
@@ -78,7 +76,7 @@ def put_in_place(
         try:
             with open_folder(path / name, name, staging_fd) as fd:
                 present = other_keys(root, id) if replace else {}
-                content = {**present, **(others or {}), "lineage": lineage}
+                content = {**present, "lineage": lineage}
                 put_identity(path / name, fd, identity, modes_of(root_fd), content)
                 os.fsync(fd)
             with _no_worker(root / id), carried(root, id):

@@ -235,7 +235,6 @@ class Alerting:
                 if not backend.up
             },
             incident_reasons=status.incident_reasons,
-            fleet=status.fleet,
             of_wings=self.of_wings(),
         )
 

@@ -194,10 +194,7 @@ class Archives:
             # A session that an operator stopped stays stopped, and what waits in its outbox waits.
             order = old.record
             record = replace(record, override=order.override, override_boot=order.override_boot)
-        async with (
-            self.registry.devices.alone(id, packed.engine, f"import {id}", arrived.linked),
-            self.registry.tenure.claim(made, own=old is not None),
-        ):
+        async with self.registry.devices.alone(id, packed.engine, f"import {id}", arrived.linked):
             if old is None:
                 async with self.keeping.locks[id]:
                     retired = await self._put(made, record, replaces=False)

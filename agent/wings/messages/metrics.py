@@ -21,21 +21,10 @@ MEDIA_FILES = Family(
 MEDIA_BYTES = Family(
     "wa_messages_media_bytes", GAUGE, "Size of the files of messages that are kept, by session."
 )
-UNSURE = Family(
-    "wa_messages_unsure_total",
-    COUNTER,
-    "How often a session came from a lost machine, so that records may be missing, by session.",
-)
-NOT_COPIED = Family(
-    "wa_messages_not_copied",
-    GAUGE,
-    "Records that would be lost with this machine, as too many wait to be stored, by session.",
-)
 _FIELDS = {
     WAITING: "waiting",
     BYTES: "bytes",
     LOST: "lost",
-    UNSURE: "unsure",
     MEDIA_FILES: "media_files",
     MEDIA_BYTES: "media_bytes",
 }
@@ -47,9 +36,3 @@ def message_samples(states: Mapping[InstanceId, KeptState]) -> Iterator[tuple[Fa
             sample(family.name, getattr(state, field), session=id) for id, state in states.items()
         )
         yield family, "".join(lines)
-
-
-def copy_samples(left_out: Mapping[InstanceId, int]) -> Iterator[tuple[Family, str]]:
-    """Of a machine of a fleet."""
-    lines = (sample(NOT_COPIED.name, count, session=id) for id, count in left_out.items())
-    yield NOT_COPIED, "".join(lines)

@@ -10,9 +10,8 @@ from agent.deliver.media import MediaReaders
 from agent.metrics.text import Family
 from agent.supervise.messages.kept_messages import KeptMessages
 from agent.supervise.messages.page import KeptState
-from agent.wings.messages.metrics import copy_samples, message_samples
+from agent.wings.messages.metrics import message_samples
 from agent.wings.messages.readers import Readers
-from agent.wings.messages.travel.spool_bag import MessagesBag
 
 LOOK_EVERY = 10.0
 """Seconds, at least, between two looks at what was settled: a busy session costs no more."""
@@ -21,18 +20,14 @@ _AT_ONCE = 16
 
 def open_part(around: Around) -> "MessagesPart":
     readers = Readers(around.store, around.messages)
-    bag = MessagesBag(around.config.session_root, around.messages, readers)
-    return MessagesPart(around.messages, readers, bag if around.config.fleet.database else None)
+    return MessagesPart(around.messages, readers)
 
 
 class MessagesPart:
-    def __init__(
-        self, source: KeptMessages, readers: Readers, bag: MessagesBag | None = None
-    ) -> None:
+    def __init__(self, source: KeptMessages, readers: Readers) -> None:
         self.source = source
         self.readers = readers
         self.media = MediaReaders(source)
-        self.bag = bag
 
     async def run(self) -> None:
         changes = self.source.follow()
@@ -61,8 +56,6 @@ class MessagesPart:
 
     def samples(self) -> Iterator[tuple[Family, str]]:
         yield from message_samples(self.figures())
-        if self.bag is not None:
-            yield from copy_samples(self.bag.left_out())
 
     def figures(self) -> Mapping[InstanceId, KeptState]:
         return self.source.states()

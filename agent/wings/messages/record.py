@@ -125,7 +125,7 @@ def gap(first: int, last: int, since: float, missing: int) -> dict[str, Any]:
 
 
 def unsure_gap(first: int, last: int, since: float, until: float) -> dict[str, Any]:
-    """What a reader gets where records may be gone with their machine, nobody knows how many."""
+    """What a reader gets where records may be gone, nobody knows how many."""
     own = {"first": first, "last": last, "since": since, "until": until}
     return {"v": VERSION, "id": f"g:{first}:{last}", "kind": GAP, "cursor": last, **own}
 

@@ -19,7 +19,6 @@ from agent.wings.messages.spool.line import Entry, entry_of
 from agent.wings.messages.spool.page import Bounds, Page
 from agent.wings.messages.spool.spool import Spool
 from agent.worker.calls import Answer, Work
-from agent.worker.wing_parts import SHARED
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -55,7 +54,7 @@ class Messages:
         tell: Callable[[Happening], None],
     ) -> None:
         self._keeps = settings.get("keep") is not False
-        self._spool = Spool(path, _bounds(settings), id, shared=settings.get(SHARED) is True)
+        self._spool = Spool(path, _bounds(settings), id)
         self._lookup = Lookup(self._spool, self._ask)
         self._media = SessionMedia(path, settings, self)
         self._tell = tell

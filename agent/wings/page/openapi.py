@@ -13,7 +13,6 @@ from agent import VERSION
 from agent.api.http.auth import Right
 from agent.api.http.call import PATH_PARAMETER, Call, Route, plain_path
 from agent.api.http.fields import Field
-from agent.core.fleet.headers import SCHEME
 from agent.core.invitation_line import HEADER
 from agent.core.model import ID_PATTERN
 
@@ -86,7 +85,6 @@ def describe(routes: Iterable[Route], version: str) -> dict[str, Any]:
             "securitySchemes": {
                 "key": {"type": "http", "scheme": "bearer"},
                 "invite": {"type": "apiKey", "in": "header", "name": HEADER},
-                "fleet": {"type": "http", "scheme": SCHEME},
             },
             "schemas": {"Error": _ERROR, "Instance": _INSTANCE},
         },
@@ -98,8 +96,6 @@ def _needs(route: Route) -> str:
         return "No key: the secret in the path replaces it."
     if route.invite:
         return "The invitation of a desk."
-    if route.between_machines:
-        return "The fleet's bearer: other machines of the fleet call it."
     own = route.right in (Right.READ, Right.OPERATE) and "{id:" in route.path
     return _RIGHTS[route.right] + (", or instance:ID for that one." if own else ".")
 
@@ -131,8 +127,6 @@ def _operation(route: Route) -> dict[str, Any]:
         operation["security"] = [{"key": []}]
     if route.invite:
         operation["security"] = [{"invite": []}]
-    if route.between_machines:
-        operation["security"] = [{"fleet": []}]
     if route.hook:
         operation["requestBody"] = {
             "required": True,
@@ -181,11 +175,10 @@ def _responses(route: Route) -> dict[str, Any]:
 def _refusals(route: Route) -> Iterator[int]:
     """Each by its status: a `default` would allow every answer."""
     yield from (400, 403)  # a foreign host, a foreign page, a secret in the address
-    if route.right is not Right.OPEN or route.invite or route.between_machines:
+    if route.right is not Right.OPEN or route.invite:
         yield 401
-    names = {f.name for f in (*route.query, *(route.body or ()))}
-    if "{" in route.path or names & {"machine", "on"} or route.path.startswith("/api/fleet"):
-        yield 404  # no such thing, or no fleet
+    if "{" in route.path:
+        yield 404
     if route.body is not None or route.hook or route.takes_archive:
         yield from (408, 413, 415)
     if "/qr" in route.path:

@@ -49,9 +49,7 @@ class WarmProcess:
         """0 while there is none."""
         return self._child.pid if self._child is not None else 0
 
-    async def fork(
-        self, instance: InstanceId, environment: Mapping[str, str], out: int, *, leased: bool
-    ) -> int:
+    async def fork(self, instance: InstanceId, environment: Mapping[str, str], out: int) -> int:
         """The pid of a new worker whose output goes to `out`; HostError when there is none."""
         async with self._window:
             if instance in self._asked:
@@ -62,7 +60,7 @@ class WarmProcess:
             answer = asyncio.get_running_loop().create_future()
             self._asked[instance] = answer
             try:
-                asked = {"fork": instance, "env": dict(environment), "leased": leased}
+                asked = {"fork": instance, "env": dict(environment)}
                 packet = json.dumps(asked).encode()
                 socket.send_fds(self._sock, [packet], [out, out])
                 self._unanswered += 1

@@ -5,7 +5,6 @@ loop and no thread may ever run here: neither survives a fork.
 """
 
 import gc
-import importlib
 import json
 import os
 import select
@@ -70,8 +69,6 @@ def _serve_one(sock: socket.socket, children: dict[int, str]) -> bool:
         id, env = asked["fork"], {str(key): str(value) for key, value in asked["env"].items()}
         if not isinstance(id, str) or len(files) != 2:
             raise ValueError("it needs an id and two files")
-        if asked.get("leased") is True:
-            _learn_fence()
         # Both sides' buffers are empty, or the child would write what is in them once more.
         sys.stdout.flush()
         sys.stderr.flush()
@@ -87,14 +84,6 @@ def _serve_one(sock: socket.socket, children: dict[int, str]) -> bool:
         for file in files:
             os.close(file)
     return True
-
-
-def _learn_fence() -> None:
-    """What only the workers of a fleet need is imported with the first of them."""
-    if "agent.worker.leased.fence" not in sys.modules:
-        importlib.import_module("agent.worker.leased.fence")
-        gc.collect()
-        gc.freeze()
 
 
 def _become_worker(id: str, env: dict[str, str], out: int, err: int) -> None:

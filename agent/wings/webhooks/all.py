@@ -41,7 +41,6 @@ from agent.wings.webhooks.webhook import Webhook
 
 if TYPE_CHECKING:
     from agent.wings.webhooks.courier import Courier
-    from agent.wings.webhooks.messages.bag import CursorsBag
     from agent.wings.webhooks.messages.carrier import MessageCarrier
 
 _SAID = 200
@@ -122,14 +121,6 @@ class Webhooks:
 
     def samples(self) -> Iterator[tuple[Family, str]]:
         return webhook_samples(self.figures())
-
-    @property
-    def bag(self) -> "CursorsBag | None":
-        from agent.wings.webhooks.messages.bag import CursorsBag  # for a fleet
-
-        if self._source is None:
-            return None
-        return CursorsBag(self._store, self._source, lambda: self._carriers)
 
     def apply(self, declared: Sequence[WebhookDeclaration]) -> None:
         """Start new and changed webhooks, end removed ones; every cursor stays in the database."""

@@ -16,20 +16,18 @@ from typing import Any
 from agent.clock import boot_now
 from agent.core.model import InstanceId, UnitState
 from agent.engines.base import Engine, OpenEngine
-from agent.errors import ConfigError, FolderUnusable, LeaseOver, WaError
+from agent.errors import ConfigError, FolderUnusable, WaError
 from agent.host.notify import Notifier
 from agent.link.messages import Hello
 from agent.log import about
 from agent.worker.identity import lock_held, read_identity
-from agent.worker.life import Closes, Life
+from agent.worker.life import Life
 from agent.worker.pack.tasks import Run, context_of
 from agent.worker.run import run_session
 
 log = logging.getLogger(__name__)
 
-NEVER_AGAIN = frozenset(
-    {FolderUnusable.exit_status, LeaseOver.exit_status, ConfigError.exit_status}
-)
+NEVER_AGAIN = frozenset({FolderUnusable.exit_status, ConfigError.exit_status})
 """Exit statuses that a restart cannot cure."""
 RESTART_DELAY = 0.1
 BURST, BURST_INTERVAL = 5, 60.0
@@ -85,12 +83,9 @@ class MemberLife(Life):
     def sharers(self) -> int:
         return self._house.sharers()
 
-    async def let_go(self, engine: Engine, fence: Closes | None) -> None:
-        """The pack goes on: the fence may not end it for a session that has no connection more."""
+    async def let_go(self, engine: Engine) -> None:
         if abandon := getattr(engine, "abandon", None):
             await abandon()
-        if fence is not None:
-            fence.close()
 
 
 class Member:

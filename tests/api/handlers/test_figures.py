@@ -123,7 +123,7 @@ async def test_a_key_of_one_instance_sees_that_one_only(peopled: House) -> None:
         assert set(found["instances"]) == {"new"}
         assert (await session.get("/api/memory/report")).status == 403
         caller = await (await session.get("/api/caller")).json()
-        assert caller == {"name": "key a test", "level": "", "instances": ["new"], "fleet": False}
+        assert caller == {"name": "key a test", "level": "", "instances": ["new"]}
     async with aiohttp.ClientSession(peopled.url) as anyone:
         for path in ("/performance-metrics", "/api/memory/report", "/api/caller"):
             assert (await anyone.get(path)).status == 401

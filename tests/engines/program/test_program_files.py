@@ -13,12 +13,11 @@ from agent.engines.program.files import RULES, refuse_unusable
 from agent.engines.program.note import NOTE, session_place, write_note
 from agent.engines.program.output import is_drawn_code
 from agent.errors import EngineError, Refused, VaultError
-from agent.fleet.copies.take import take_copy
 from agent.vault.atomic import LARGEST
 from agent.vault.check import inspect_files, read_linked
 from agent.vault.copies.restore import restore_snapshot
 from agent.vault.copies.take import Subject, take_snapshot
-from agent.vault.identity import Identity, create
+from agent.vault.identity import create
 from tests.vault.written import write_identity
 
 KEY = {"private": {"type": "Buffer", "data": "a"}, "public": {"type": "Buffer", "data": "b"}}
@@ -110,9 +109,6 @@ def test_a_session_that_lies_elsewhere_is_in_no_copy(
     with pytest.raises(Refused, match=str(place) if log else "outside of its folder") as refused:
         take_snapshot(root, subject)
     assert refused.value.code == "keys_elsewhere"
-    identity = Identity(shop, True, "5511900000001")
-    with pytest.raises(VaultError, match="its program keeps the session in"):
-        take_copy(root, identity, exact=True, wall=1.0)
     # One whose files came after its note, as a store of another library's may, is copied.
     (session / "store.db").write_bytes(b"its own")
     write_note(session, "5511900000001")

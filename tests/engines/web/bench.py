@@ -87,16 +87,14 @@ class Bench:
         before: Sequence[str] = (),
         first: str = "",
         paired: bool = False,
-        leased: bool = False,
         **settings: Any,
     ) -> Link:
         """Start a worker, connect to it as the agent does.
 
         `before`: a program that starts it; `first`: Python that it runs before all else;
-        `paired`, `leased`: as the agent wrote it.
+        `paired`: as the agent wrote it.
         """
         told = {"version": 1, "id": self.id, "engine": "web", "enabled": True, "paired": paired}
-        told["leased"] = leased
         told["settings"] = {"url": self.url, **settings}
         (self.folder / "instance.json").write_text(json.dumps(told))
         self.runs += 1

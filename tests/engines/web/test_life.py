@@ -7,18 +7,16 @@ from typing import Any
 
 import pytest
 
-from agent.clock import boot_now
 from agent.core.model import ConnectionStatus
 from agent.engines.web.browser.arguments import find_browser
 from agent.engines.web.browser.page import Page
 from agent.engines.web.browser.process import Browser
 from agent.engines.web.profile.folder import holder, prepare_profile
 from agent.engines.web.profile.notes import read_note
-from agent.errors import EngineError, LeaseOver, Refused
+from agent.errors import EngineError, Refused
 from agent.wings.moving.local_auth import import_local_auth
 from tests.engines.web.bench import ACCOUNT, Bench, entries, processes_below
 from tests.standin.web.stand_in import StandIn
-from tests.waiting import alive
 
 Status = ConnectionStatus
 
@@ -65,32 +63,6 @@ async def test_a_killed_worker_takes_its_browser_along_and_the_next_one_connects
     assert len(list(processes_below(bench.process.pid))) > 2
     await bench.kill_worker()
     await bench.start()
-    await bench.claimed(Status.CONNECTED)
-
-
-async def test_before_the_lease_of_a_fleets_machine_nothing_is_written(bench: Bench) -> None:
-    await bench.start(leased=True)
-    await bench.claimed(Status.DISCONNECTED, "no_lease")
-    assert await bench.stop() == 0
-    assert list(bench.session.iterdir()) == []
-
-
-@pytest.mark.parametrize("frozen", [False, True], ids=["running", "frozen"])
-async def test_the_browser_ends_with_the_lease_of_a_fleets_machine(
-    bench: Bench, stand_in: StandIn, frozen: bool
-) -> None:
-    await bench.pair(stand_in)
-    assert bench.process is not None
-    tree = list(processes_below(bench.process.pid))
-    until = boot_now() + 1.0
-    await bench.link.call("lease", {"until": until})
-    if frozen:
-        bench.process.send_signal(signal.SIGSTOP)
-    await bench.until(lambda: not any(alive(pid) for pid in tree))
-    assert boot_now() > until
-    # It ended by itself, or the kernel did it, `fence.KERNEL` seconds past the lease.
-    assert bench.process.wait() == (-signal.SIGKILL if frozen else LeaseOver.exit_status)
-    await bench.start(paired=True)
     await bench.claimed(Status.CONNECTED)
 
 

@@ -15,7 +15,6 @@ import pytest
 from agent.core.model import InstanceId, UnitState
 from agent.errors import HostError
 from agent.host.base import Limits
-from agent.host.process import notify_socket
 from agent.host.process.run_file import RunNote, read_note, write_note
 from agent.worker_log import LOG_LIMIT, open_log, trim_log
 from tests.host.short_limits import FAST, WATCHFUL
@@ -188,44 +187,6 @@ async def test_f13_a_configuration_error_is_not_restarted(open_host, state):
         await host.start(InstanceId("exit78"))
     status = await state(host, "exit78", "failed")
     assert (status.result, status.exit_status, status.restarts) == ("exit-code", 78, 0)
-
-
-async def test_a_worker_that_ends_with_its_lease_is_not_restarted(open_host, state, tmp_path):
-    host = await open_host()
-    await host.start(InstanceId("fenced"))
-    (tmp_path / "run/fenced/lease-over").touch()
-    status = await state(host, "fenced", "failed")
-    assert (status.result, status.exit_status, status.restarts) == ("exit-code", 77, 0)
-
-
-async def test_of_an_adopted_worker_its_own_word_tells_that_its_lease_ended(
-    open_host, killed_agent, state, tmp_path
-):
-    await killed_agent("fenced")
-    host = await open_host()
-    assert (await host.status(InstanceId("fenced"))).state == "active"
-    (tmp_path / "run/fenced/lease-over").touch()
-    status = await state(host, "fenced", "failed")
-    assert (status.exit_status, status.restarts) == (77, 0)
-
-
-async def test_the_last_word_of_an_adopted_worker_counts_also_when_it_is_read_after_its_end(
-    open_host, killed_agent, state, tmp_path, monkeypatch
-):
-    """On a busy machine the thread that reads notices may come later than the end of a process."""
-    read = notify_socket._assignments
-
-    def read_late(text):
-        if b"EXIT_STATUS" in text:
-            time.sleep(0.5)
-        return read(text)
-
-    monkeypatch.setattr(notify_socket, "_assignments", read_late)
-    await killed_agent("fenced")
-    host = await open_host()
-    (tmp_path / "run/fenced/lease-over").touch()
-    status = await state(host, "fenced", "failed")
-    assert (status.exit_status, status.restarts) == (77, 0)
 
 
 async def test_an_end_before_ready_is_a_broken_protocol(open_host):

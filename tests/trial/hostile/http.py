@@ -47,7 +47,7 @@ SHUT = ("/metrics", "/api/instances", "/api/keys", f"/api/instance/{SESSION}/det
 POSTS = (
     *(f"/api/instance/{SESSION}/stop", f"/api/instance/{SESSION}/cleanup", "/api/instance"),
     *("/api/import", f"/api/instance/{DESK}/pairing", "/hooks/evo/abcdefghijklmnop", "/healthz"),
-    *("/api/fleet/promise", "/api/keys"),
+    "/api/keys",
 )
 KEYS = ("none", "none", "none", "unknown", "forged", "basic", "long", "read")
 ANSWERED = {"revoked", "half_closed", "no token", "garbage", "guesses"}

@@ -154,13 +154,13 @@ def test_a_folder_that_is_away_for_a_while_is_no_gap(tmp_path: Path) -> None:
 NUMBERS = ("origin", "counted", "settled", "dropped", "begun", "bound", "lost", "lost_first")
 
 
-@pytest.mark.parametrize("field", [*NUMBERS, "lost_since", "unsure", "holes", "damage"])
+@pytest.mark.parametrize("field", [*NUMBERS, "lost_since", "holes", "damage"])
 @pytest.mark.parametrize("number", ["1" + "0" * 30, "-1", "1e400", "9223372036854775808", "NaN"])
 def test_a_number_that_no_state_can_have_is_damage(tmp_path: Path, field: str, number: str) -> None:
     three_segments(tmp_path)
     file = tmp_path / "messages" / "state.json"
     state = json.loads(file.read_text())
-    row = {"holes": [[1, "N", 0, 0, True]], "damage": [[1, 2, "N"]]}
+    row = {"holes": [[1, "N", 0, 0]], "damage": [[1, 2, "N"]]}
     state[field] = row.get(field, "N")
     file.write_text(json.dumps(state).replace('"N"', number))
     spool = spool_at(tmp_path, most=160)

@@ -186,7 +186,7 @@ async def test_a_worker_whose_start_was_broken_off_does_not_outlive_its_agent(
     bench.identity(settings={"scan_after": 0.0})
     warm = WarmProcess(tmp_path / "warm.log", lambda _pid, _how: None, lambda _pid: None)
     out = os.open(os.devnull, os.O_WRONLY)
-    asked = warm.fork(InstanceId("sales"), bench.environment(), out, leased=False)
+    asked = warm.fork(InstanceId("sales"), bench.environment(), out)
     begun = asyncio.create_task(asked)
     await bench.until(lambda: warm.pid)
     begun.cancel()
@@ -231,25 +231,6 @@ async def test_the_memory_of_forked_workers_is_shared(
     with capsys.disabled():
         print(f"\nprivate memory: forked {forked:.0f} KiB, plain {alone} KiB")
     assert forked < alone * 0.6
-
-
-async def test_the_memory_of_a_fleets_forked_workers_is_shared_too(
-    make_bench: Any, warm: Warm, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    used = {}
-    for number, leased in enumerate((False, True)):
-        bench = make_bench(tmp_path / str(number))
-        bench.identity(settings={"scan_after": 0.0}, leased=leased)
-        answer = await warm.fork("sales", bench.environment(), leased=leased)
-        bench.process = Child(answer["pid"])
-        link = await bench.linked()
-        await link.call("lease", {"until": boot_now() + 60 if leased else None})
-        await bench.until(lambda bench=bench: any("CONNECTED" in each for each in bench.notices))
-        used[leased] = _private_kib(answer["pid"])
-        bench.process = None
-    with capsys.disabled():
-        print(f"\nprivate memory: {used[False]} KiB, of a fleet {used[True]} KiB")
-    assert used[True] < used[False] + 400
 
 
 def _private_kib(pid: int) -> int:

@@ -10,11 +10,10 @@ from typing import Any
 
 import pytest
 
-from agent.clock import boot_now
 from agent.core.model import ConnectionStatus, UnitState, parse_instance_id
 from agent.core.words import Claim
 from agent.engines.sandbox.engine import SandboxEngine, open_engine
-from agent.errors import EngineError, LeaseOver
+from agent.errors import EngineError
 from agent.link.client import Link
 from agent.worker.identity import lock_held
 from agent.worker.pack import member as member_module
@@ -261,24 +260,6 @@ async def test_a_task_that_does_not_end_ends_the_pack(
     await bench.members.release(SHOP)
     assert bench.broken == ["shop ended, and a task of it goes on"]
     goes_on.set()
-
-
-async def test_past_its_lease_one_session_ends_and_the_others_go_on(bench: Bench) -> None:
-    bench.lay(SHOP, leased=True)
-    bench.lay(TILL)
-    await bench.members.hold(SHOP)
-    await bench.members.hold(TILL)
-    till, shop = await bench.connected(TILL), await bench.link(SHOP)
-    await shop.call("lease", {"until": boot_now() + 60})
-    await until(lambda: any(c.status == "CONNECTED" for c in bench.claims[SHOP]))
-    over = boot_now() + 0.5
-    await shop.call("lease", {"until": over})
-    await until(lambda: bench.member(SHOP).state is UnitState.FAILED)
-    status = bench.member(SHOP).status()
-    assert status["exit_status"] == LeaseOver.exit_status
-    # The kernel's own timer of that fence is gone with it.
-    await until(lambda: boot_now() > over + 2.5)
-    assert (await till.call("probe"))["claim"]["status"] == "CONNECTED"
 
 
 async def test_a_pack_that_is_started_again_begins_with_what_it_held(bench: Bench) -> None:

@@ -4,7 +4,6 @@ Prometheus rules and what the agent raises itself are made from the table."""
 from agent.core.alerts.alert import Alert, AlertPolicy
 from agent.core.alerts.table.application import application
 from agent.core.alerts.table.connectivity import availability, connectivity
-from agent.core.alerts.table.fleet import fleet
 from agent.core.alerts.table.performance import performance
 from agent.core.alerts.table.system import system
 from agent.core.findings.memory import MemoryPolicy
@@ -15,7 +14,6 @@ def base_alerts(alerts: AlertPolicy, memory: MemoryPolicy) -> tuple[Alert, ...]:
         *application(alerts),
         *connectivity(alerts),
         *availability(alerts),
-        *fleet(),
         *performance(alerts, memory),
         *system(alerts),
     )

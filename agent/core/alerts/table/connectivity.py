@@ -1,4 +1,4 @@
-"""Sessions, backends and fleets that lose their connection or do not get one."""
+"""Sessions and backends that lose their connection or do not get one."""
 
 from agent.core.alerts import series as s
 from agent.core.alerts.alert import Alert, AlertPolicy, Group, Severity, Unit

@@ -67,7 +67,6 @@ function sessionOf(order) {
 
 const WORKS = {
   open: (session, order) => session.open(order),
-  lease: (session, order) => session.lease(order),
   connect: (session) => session.connect(),
   disconnect: (session) => session.disconnect(),
   look: (session, order) => session.look(order),
@@ -92,7 +91,6 @@ const OWN_WORKS = {
   // Hang up, and wait until all is on the disk; what a broken store refused is its own report.
   async forget({ session: name = "" }) {
     const session = sessions.get(name);
-    session?.lease({});
     session?.unwatched();
     await session?.disconnect().catch(() => {});
     sessions.delete(name);

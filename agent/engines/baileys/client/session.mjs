@@ -23,7 +23,6 @@ const AGAIN = 30_000; // for a phone to give a file again
 const IN_MESSAGE = { image: "imageMessage", sticker: "stickerMessage", video: "videoMessage", audio: "audioMessage", document: "documentMessage" };
 
 const now = () => performance.now() / 1000;
-const monotonic = () => Number(process.hrtime.bigint()) / 1e9; // the same in every process of the machine
 // Seconds that WhatsApp names; null where the number is no time that a clock can reach.
 const secondsOf = (raw) => (Number(raw) > 0 && Number(raw) < 4e9 ? Number(raw) : null);
 // What a linked device is never changes: a stanza of a pairing that comes later changes nothing of it.
@@ -60,8 +59,6 @@ export class Session {
   #wasPaired = false;
   #scanned = false; // in this connection
   #linked = null; // resolves when a pairing that was just made is on the disk
-  #lease = null; // until when this session may be connected, by the monotonic clock; null = no end
-  #fence = null;
 
   constructor(lib, load, emit) {
     this.#lib = lib;
@@ -70,7 +67,6 @@ export class Session {
   }
 
   async open(settings) {
-    this.lease(settings);
     this.#settings = settings;
     this.#downloads = new Downloads(settings.media_url ?? "");
     const broken = (error) => {
@@ -90,37 +86,8 @@ export class Session {
     return this.#identity();
   }
 
-  // Past it the connection ends here, even where the worker is frozen and says nothing.
-  lease({ until = null }) {
-    if (until !== null && !Number.isFinite(until)) throw refuse("invalid_request", "until is no moment");
-    // A loop that stood still may hear of the next lease before the timer of the last one rings.
-    if (this.#socket && this.#isOver()) this.#leaseOver();
-    clearTimeout(this.#fence);
-    this.#lease = until;
-    if (until !== null) this.#fence = setTimeout(() => this.#leaseOver(), Math.max(until - monotonic(), 0) * 1000);
-  }
-
-  #isOver() {
-    return this.#lease !== null && monotonic() >= this.#lease;
-  }
-
-  #mustHold() {
-    if (!this.#isOver()) return;
-    this.#leaseOver();
-    throw refuse("lease_over", "the lease of this machine ended");
-  }
-
-  #leaseOver() {
-    clearTimeout(this.#fence);
-    this.#socket?.ws.socket?.terminate(); // not one frame more, not even that which says goodbye
-    this.#store?.close();
-    this.#hangUp();
-    this.#emit({ event: "lease_over" });
-  }
-
   async connect() {
     if (this.#socket) return;
-    this.#mustHold();
     this.#endedWith = null;
     this.#linked = null;
     this.#scanned = false;
@@ -150,11 +117,9 @@ export class Session {
       ...agents,
     });
     this.#socket = socket;
-    // A loop that stood still hears of what to send before its timers ring.
     const wire = socket.ws.socket;
     const send = wire.send.bind(wire);
     wire.send = (...frame) => {
-      this.#mustHold();
       if (!this.#linked) return send(...frame);
       // What confirms a scan leaves when the scan is on the disk: before, WhatsApp has linked nothing.
       this.#linked.then(() => this.#socket === socket && send(...frame), () => {});
@@ -281,12 +246,10 @@ export class Session {
 
   async fileOpen({ file }) {
     if (!this.#open) throw refuse("not_connected", "not connected");
-    this.#mustHold();
     return this.#downloads.open(file, this.#agent, () => this.#fileAgain(file));
   }
 
   fileNext({ download }) {
-    this.#mustHold();
     return this.#downloads.next(download);
   }
 

@@ -34,7 +34,6 @@ export class Store {
   #resolvers = [];
   #writing = null;
   #failed = null;
-  #closed = false;
   #othersTold = false; // that others' credentials stand in the place of its own
   #inode = 0; // of the folder: another one that takes its place is not this session's
 
@@ -67,7 +66,7 @@ export class Store {
   // For a connected session: these are the credentials that WhatsApp took. Where the file is gone or
   // cannot be read any more, it is written again; what stood there goes to the unreadable ones.
   async mendCreds(creds) {
-    if (this.#failed || this.#closed || this.#waiting.has(CREDS)) return;
+    if (this.#failed || this.#waiting.has(CREDS)) return;
     const found = await this.#look(CREDS).catch(() => undefined); // the disk, not the file
     if (found === undefined || (await this.#inodeNow()) !== this.#inode || this.#waiting.has(CREDS)) return;
     if (found !== AWAY && found !== null) return this.#compare(found, creds);
@@ -96,11 +95,6 @@ export class Store {
 
   #inodeNow() {
     return stat(this.#folder).then(({ ino }) => ino, () => 0);
-  }
-
-  // What is given from now on is another machine's to write: it is dropped, and never done.
-  close() {
-    this.#closed = true;
   }
 
   // Resolves when all that was given so far is on the disk.
@@ -135,11 +129,7 @@ export class Store {
   // Also libsignal waits for it, with all that the session has for that contact. `allowed`: what must be
   // done before this takes the place of what is there; it is written beside that meanwhile.
   async #setNow(data, allowed) {
-    const beside = allowed && !this.#closed ? await this.#prepare(data, allowed) : [];
-    if (this.#closed) {
-      await this.#drop(beside);
-      throw new StoreError("lease_over", "the session's folder", "it is closed");
-    }
+    const beside = allowed ? await this.#prepare(data, allowed) : [];
     for (const each of beside) this.#beside.set(each.file, each);
     return this.#set(data);
   }
@@ -223,7 +213,6 @@ export class Store {
 
   // Writes of one tick share one flush of the folder.
   #put(files) {
-    if (this.#closed) return new Promise(() => {});
     if (this.#failed) return Promise.reject(this.#failed);
     for (const [file, value] of files) {
       const text = value === null || value === AWAY ? value : this.#textOf(value);

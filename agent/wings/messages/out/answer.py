@@ -61,8 +61,6 @@ class Taken:
     """Why its session sends nothing now."""
     end: "asyncio.Future[End] | None" = None
     """None: nobody waits, or it has ended."""
-    machine: str = ""
-    """On whose disk it is; "" = there is one machine."""
 
 
 async def answer_to(taken: Taken, seconds: float) -> web.StreamResponse:
@@ -83,8 +81,7 @@ async def answer_to(taken: Taken, seconds: float) -> web.StreamResponse:
 
 
 def _show(taken: Taken, more: Mapping[str, Any], status: int) -> web.Response:
-    on = {"machine": taken.machine} if taken.machine else {}
-    answer = json_answer({**show_message(taken.row, taken.waits), **on, **more}, status)
+    answer = json_answer({**show_message(taken.row, taken.waits), **more}, status)
     if taken.again:
         answer.headers["Idempotent-Replayed"] = "true"
     return answer

@@ -1,4 +1,4 @@
-"""What the outbox does with the agent's events: acknowledgements, moves and deletions of sessions,
+"""What the outbox does with the agent's events: acknowledgements, deletions of sessions,
 and changes that may let a session send again."""
 
 from typing import TYPE_CHECKING
@@ -11,9 +11,7 @@ from agent.wings.messages.out.rows import Ack
 if TYPE_CHECKING:
     from agent.wings.messages.out.running import Running
 
-MOVED, ARRIVED = "moved", "arrived"
-"""Of the history: its session went to another machine, or came."""
-EVENTS = EventFilter(kinds=frozenset({"ack", "status", "verdict", "deleted", MOVED, ARRIVED}))
+EVENTS = EventFilter(kinds=frozenset({"ack", "status", "verdict", "deleted"}))
 EVENTS_WAIT = 20_000
 
 
@@ -38,8 +36,6 @@ async def _take_in(running: "Running", entry: JournalEntry, acks: AckNotes) -> N
         if sender is not None:
             sender.note_ack(id, word)
         acks.add(Ack(entry.instance, id, word, entry.wall))
-    elif entry.kind == MOVED and running.handing_over is not None:
-        running.handing_over.add(entry.instance)
     elif entry.kind == "deleted":
         await running.forget(entry.instance, entry.wall)
     elif sender is not None:

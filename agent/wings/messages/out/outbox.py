@@ -33,7 +33,6 @@ from agent.wings.messages.out.session.sessions import Sessions
 from agent.wings.messages.out.states import State
 from agent.wings.messages.out.store import OutboxStore
 from agent.wings.messages.settings import MessagesSettings
-from agent.wings.messages.travel.outbox_bag import OutboxBag
 
 log = logging.getLogger(__name__)
 
@@ -71,7 +70,6 @@ class Outbox:
         self._running = self.running = running
         self._sessions = sessions
         self._limits = limits
-        self._machine = running.machine
         self._coming: Counter[InstanceId] = Counter()
         """Messages on their way to the disk, which the limits count."""
         self._coming_bytes = 0
@@ -98,11 +96,6 @@ class Outbox:
         if sender is None or oldest is None:
             return 0, None
         return sender.queue.count, oldest.accepted_wall
-
-    @property
-    def bag(self) -> OutboxBag | None:
-        handing = self._running.handing_over
-        return None if handing is None else OutboxBag(handing)
 
     def waiting(self, id: InstanceId) -> Mapping[str, Any]:
         sender = self._running.senders.get(id)
@@ -226,7 +219,7 @@ class Outbox:
                 await asyncio.to_thread(running.files.remove, new.row.file)
         sender = running.senders.get(row.instance)
         waits = sender.hold.sentence if sender is not None and sender.hold is not None else ""
-        return Taken(row, again, waits, ends[0] if ends else None, self._machine)
+        return Taken(row, again, waits, ends[0] if ends else None)
 
     async def _answer(self, taken: Taken, wait: float) -> web.StreamResponse:
         try:
@@ -263,16 +256,10 @@ class Outbox:
         if row is None:
             raise NotFound(
                 f"cannot find the message {message}: the outbox of {id} has none of that id;"
-                f" messages that ended are shown for 72 hours (wa-agent outbox {id}){self._lost}",
+                f" messages that ended are shown for 72 hours (wa-agent outbox {id})",
                 code="message_unknown",
             )
         return row
-
-    @property
-    def _lost(self) -> str:
-        if not self._machine:
-            return ""
-        return "; one that a lost machine took waits there, and comes when that machine is back"
 
     async def cancel(self, id: InstanceId, message: str) -> OutMessage:
         row = await self.find(id, message)

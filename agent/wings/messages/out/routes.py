@@ -8,8 +8,6 @@ from agent.wings.messages.out.message import ID_PATTERN as MESSAGE_PATTERN
 from agent.wings.messages.out.message import show_message
 from agent.wings.messages.out.outbox import Outbox
 from agent.wings.messages.out.states import State
-from agent.wings.messages.travel.handing_over import PATH
-from agent.wings.messages.travel.taking_in import take_over
 
 OUTBOX = f"/api/instance/{{id:{ID_PATTERN}}}/outbox"
 ONE = f"{OUTBOX}/{{message:{MESSAGE_PATTERN}}}"
@@ -61,14 +59,6 @@ ROUTES = (
         Right.OPERATE,
         show,
         "One message to send, by its id or by WhatsApp's",
-    ),
-    Route(
-        "POST",
-        PATH,
-        Right.OPEN,
-        take_over,
-        "Take the messages to send of a session that came to this machine",
-        between_machines=True,
     ),
     Route("DELETE", ONE, Right.OPERATE, cancel, "Cancel a message that was not sent yet", ()),
 )

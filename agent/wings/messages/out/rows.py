@@ -50,13 +50,6 @@ def take_row(db: Database, new: NewMessage) -> tuple[OutMessage, bool]:
     return _insert(db, new), False
 
 
-def bring_row(db: Database, new: NewMessage) -> OutMessage | None:
-    same = "select 1 from messages where id = ? or repeats = ?"
-    if db.execute(same, [new.row.id, new.row.repeats or None]).fetchone() is not None:
-        return None
-    return _insert(db, new)
-
-
 def _insert(db: Database, new: NewMessage) -> OutMessage:
     row = new.row
     values = {field.name: getattr(row, field.name) for field in fields(row)}

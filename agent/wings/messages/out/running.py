@@ -28,7 +28,6 @@ from agent.wings.messages.out.states import UNKNOWN, UNKNOWN_OUTCOME, State
 from agent.wings.messages.out.store import OutboxStore
 from agent.wings.messages.out.taking_over import say_dropped, take_over
 from agent.wings.messages.out.times import OutboxClock
-from agent.wings.messages.travel.handing_over import HandingOver
 
 log = logging.getLogger(__name__)
 
@@ -69,10 +68,6 @@ class Running:
         self._expiries = Expiries()
         self._acks = AckNotes(lambda: self._store)
         self._unwiped = False
-        owners = around.owners
-        self.machine = "" if owners is None else owners.machine
-        """This one's name in its fleet."""
-        self.handing_over = None if owners is None else HandingOver(self, sessions, owners)
 
     async def opened(self, within: float) -> OutboxStore:
         try:
@@ -101,9 +96,6 @@ class Running:
                 group.create_task(_keep_on(lambda: kept.run(store)), name="outbox kept acks")
                 group.create_task(_keep_on(partial(self.paces.run, store.ledger)), name="people")
                 group.create_task(_keep_on(lambda: self._tick(store)), name="outbox clock")
-                if (handing := self.handing_over) is not None:
-                    run = partial(handing.run, store)
-                    group.create_task(_keep_on(run), name="outbox handing over")
         finally:
             await self._stop(self._store)
 
@@ -179,13 +171,6 @@ class Running:
         self.bytes -= waiting.size
         self._unwiped = True
         self.waiters.tell(waiting.id, end)
-
-    def left(self, row: OutMessage, end: End) -> None:
-        """It is another machine's by now, or has ended."""
-        waiting = self.find(row)
-        if waiting is not None:
-            self.senders[row.instance].drop(waiting)
-            self._ended(waiting, end)
 
     def find(self, row: OutMessage) -> Waiting | None:
         sender = self.senders.get(row.instance)

@@ -39,7 +39,6 @@ UNKNOWN = "unknown"
 UNKNOWN_OUTCOME = "unknown_outcome"
 """The code of a try of which nobody can tell whether it went out."""
 REFUSED = "refused"
-DELETED = "deleted"
 FILE_LOST = "file_lost"
 
 TIME_LOCK = "restricted"
@@ -55,7 +54,7 @@ _FINAL = frozenset(
 """Codes that are about the message itself: no later try ends otherwise."""
 _OF_SESSION = frozenset(
     {
-        *("not_connected", "not_running", "stopping", "not_ready", "busy", "suspect", "no_lease"),
+        *("not_connected", "not_running", "stopping", "not_ready", "busy", "suspect"),
         *("remote_missing", "other_account", "backend_unreachable", "closed", "not_found"),
         TIME_LOCK,
     }

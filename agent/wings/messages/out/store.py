@@ -16,7 +16,6 @@ from agent.wings.messages.out.message import OutMessage
 from agent.wings.messages.out.rows import (
     Ack,
     NewMessage,
-    bring_row,
     change_row,
     find_rows,
     forget_rows,
@@ -64,27 +63,6 @@ class OutboxStore:
         """All that wait, in their order."""
         rows = "select {} from messages where state = 'accepted' order by number"
         return await self.writer.read(lambda db: find_rows(db, rows))
-
-    async def waiting_of(self, instance: InstanceId) -> list[OutMessage]:
-        rows = "select {} from messages where instance = ? and state = 'accepted' order by number"
-        return await self.writer.read(lambda db: find_rows(db, rows, instance))
-
-    async def instances(self) -> list[InstanceId]:
-        """Of which there is a message, or the place in their acknowledgements."""
-        rows = "select instance from messages union select instance from cursors"
-        found = await self.writer.read(lambda db: db.execute(rows).fetchall())
-        return [InstanceId(row[0]) for row in found]
-
-    async def bring(self, new: NewMessage) -> OutMessage | None:
-        """One of another machine; None: it is here already, or one with its Idempotency-Key is."""
-        return await self.writer.write(lambda db: bring_row(db, new))
-
-    async def forget(self, numbers: Sequence[int]) -> None:
-        def write(db: Database) -> None:
-            marks = [[number] for number in numbers]
-            db.conn.executemany("delete from messages where number = ?", marks)
-
-        await self.writer.write(write)
 
     async def content(self, number: int) -> Mapping[str, Any] | None:
         """What it says; None: it ended meanwhile."""

@@ -73,19 +73,19 @@ async def _take_over(
     store: OutboxStore, around: Around, files: OutboxFiles, now_wall: float
 ) -> list[OutMessage]:
     answers = await around.store.get_facts(PREFIX)
-    views, fleet = around.supervisor.views(), bool(around.config.fleet.database)
+    views = around.supervisor.views()
     left: list[OutMessage] = []
     unsure: list[int] = []
     gone: Counter[tuple[InstanceId, float]] = Counter()
     for row in await store.waiting():
         view = views.get(row.instance)
-        if (view is None and not fleet) or (view and view.instance.created_wall != row.born):
+        if view is None or view.instance.created_wall != row.born:
             gone[row.instance, view.instance.created_wall if view else 0.0] += 1
         elif answers and row.repeats and await _sent_elsewhere(store, row, answers):
             log.warning(
                 "%s was sent by another version of the program", row.id, extra=about(row.instance)
             )
-        elif row.begun_wall and view and _is_lost(view.instance.engine):
+        elif row.begun_wall and _is_lost(view.instance.engine):
             unsure.append(row.number)
         else:
             left.append(row)

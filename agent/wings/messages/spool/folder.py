@@ -27,7 +27,7 @@ LARGEST_CURSOR = BEYOND >> 1
 
 @dataclass(slots=True)
 class State:
-    """What the lines do not say. All whole numbers are cursors, but for `lost` and `unsure`."""
+    """What the lines do not say. All whole numbers are cursors, but for `lost`."""
 
     origin: int = 0
     """The first one that this spool ever gave."""
@@ -46,8 +46,6 @@ class State:
     lost_first: int = 0
     """Where the last run of those begins; 0 = none."""
     lost_since: float = 0.0
-    unsure: int = 0
-    """How often it went on after a machine was lost, so that some may be missing."""
     holes: list[Hole] = field(default_factory=list)
     """In their order."""
     owner: str = ""
@@ -88,11 +86,8 @@ def parse_state(text: bytes) -> State:
 
 
 class Folder:
-    def __init__(self, path: Path, *, shared: bool = False) -> None:
-        """`shared`: the agent reads it, for other machines, where it may read the session's files
-        as another user."""
+    def __init__(self, path: Path) -> None:
         self.path = path
-        self._shared = shared
 
     def make(self) -> None:
         """With the session folder's own rights, so that the agent, another user of its group, can
@@ -106,25 +101,6 @@ class Folder:
         """FileNotFoundError where the folder itself is away: nothing of it counts as lost."""
         if not self.path.is_dir():
             raise FileNotFoundError(errno.ENOENT, "its folder is not there", str(self.path))
-
-    @property
-    def _mode(self) -> int:
-        """Of its files."""
-        group = self.path.parent.stat().st_mode & 0o060 if self._shared else 0
-        return _PRIVATE | group
-
-    def share(self) -> None:
-        """Open what is there to the agent; what is not this user's stays as it is."""
-        if not self._shared:
-            return
-        with suppress(FileNotFoundError), self.descriptor() as fd:
-            mode = self._mode
-            for name in os.listdir(fd):  # noqa: PTH208 - of a descriptor
-                with suppress(OSError):
-                    status = os.stat(name, dir_fd=fd, follow_symlinks=False)
-                    ours = status.st_uid == os.geteuid() and stat.S_ISREG(status.st_mode)
-                    if ours and stat.S_IMODE(status.st_mode) != mode:
-                        os.chmod(name, mode, dir_fd=fd)
 
     def find_foreign(self, owner: str) -> str:
         """Why it is not this session's folder; "" = it is, or there is none. `owner`: "" = whose
@@ -176,7 +152,7 @@ class Folder:
         with self.descriptor() as fd:
             file = os.open(name, flags, _PRIVATE, dir_fd=fd)
             try:
-                os.fchmod(file, self._mode)
+                os.fchmod(file, _PRIVATE)
                 os.fsync(fd)
             except OSError:
                 os.close(file)
@@ -202,7 +178,7 @@ class Folder:
         with self.descriptor() as fd:
             with suppress(FileExistsError):
                 os.link(name, aside, src_dir_fd=fd, dst_dir_fd=fd, follow_symlinks=False)
-            with replacement(fd, name, mode=self._mode) as file:
+            with replacement(fd, name, mode=_PRIVATE) as file:
                 file.writelines(lines)
 
     def rename(self, name: str, aside: str) -> None:
@@ -225,7 +201,7 @@ class Folder:
         """Whole after a kill; after a power cut it may be an older one that was not `durable`."""
         with (
             self.descriptor() as fd,
-            replacement(fd, STATE, mode=self._mode, durable=durable) as file,
+            replacement(fd, STATE, mode=_PRIVATE, durable=durable) as file,
         ):
             file.write(json.dumps(asdict(state)).encode())
 

@@ -16,16 +16,13 @@ class Hole(NamedTuple):
     first: int
     since: float = 0.0
     until: float = 0.0
-    sure: bool = True
-    """Nothing came in its place that is known of. False: another machine may have kept records from
-    `since` to `until` that are lost with it, and readers may have had some of them."""
 
 
 def read_holes(raw: Sequence[Any]) -> list[Hole]:
     """Those of a file; ValueError or TypeError for anything else."""
     return [
-        Hole(int(after), int(first), float(since), float(until), bool(sure))
-        for after, first, since, until, sure in raw
+        Hole(int(after), int(first), float(since), float(until))
+        for after, first, since, until in raw
     ]
 
 
@@ -40,7 +37,7 @@ def gaps(
         yield from _gap(first, low - 1, since, damage)
         # A reader that stands inside a hole had records of a spool that is gone: this is a copy of
         # before them.
-        if not hole.sure or low > hole.after + 1:
+        if low > hole.after + 1:
             yield unsure_gap(low, high, hole.since, hole.until)
         first = high + 1
     yield from _gap(first, last, since, damage)

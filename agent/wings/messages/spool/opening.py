@@ -65,7 +65,7 @@ def open_folder(folder: Folder, owner: str) -> Opened:
                 raise
     damaged_end = found is not None and found.bad_at_end
     if not firsts and not state.origin:
-        # A session that was made again, or came from another machine, repeats no cursor.
+        # A session that was made again repeats no cursor.
         opened.next = int(time.time() * 1000)
     elif damaged_end or not firsts or firsts[-1] < state.begun:
         # Nobody knows how far the newest segment went.

@@ -29,9 +29,7 @@ _FAR = 1_000_000
 
 
 class Spool:
-    def __init__(
-        self, path: Path, bounds: Bounds, owner: str = "", *, shared: bool = False
-    ) -> None:
+    def __init__(self, path: Path, bounds: Bounds, owner: str = "") -> None:
         self.bounds = bounds
         self.owner = owner
         """The id of its session."""
@@ -39,7 +37,7 @@ class Spool:
         """What stood in the folder's place and was not this session's: sentences."""
         self.damaged: list[str] = []
         """Segments that were set aside since this worker began, by the name they have now."""
-        self.folder = Folder(path, shared=shared)
+        self.folder = Folder(path)
         self._state = State()
         self._segments: list[Segment] = []
         self._pages = Pages(self.folder, self._state, self._segments)
@@ -72,7 +70,6 @@ class Spool:
             aside = self.folder.set_aside()
             self.foreign.append(f"{self.folder.path.name} is kept as {aside}: {why}")
         self._opened_wall, self._opened_at = time.time(), boot_now()
-        self.folder.share()
         opened = open_folder(self.folder, self.owner)
         self._state, self._segments, self._next = opened.state, opened.segments, opened.next
         self._pages = Pages(self.folder, self._state, self._segments)
@@ -172,7 +169,6 @@ class Spool:
             "oldest_at": kept[0].begun if kept else 0.0,
             "newest": self.newest,
             "lost": self._state.lost,
-            "unsure": self._state.unsure,
             "holes": [[hole.after, hole.first] for hole in self._state.holes],
         }
 

@@ -2,7 +2,6 @@
 import { get, post, send } from "/page/agent.js";
 import { act, confirm } from "/page/dialogs.js";
 import { answers, may } from "/page/answers.js";
-import { askMove, isStale } from "/page/machines.js";
 
 const place = (id) => "/api/instance/" + encodeURIComponent(id);
 
@@ -14,8 +13,8 @@ const PLAIN = {
   disable: "is disabled",
 };
 const plain = (what) => async (id) => {
-  const answer = await post(place(id) + "/" + what, {});
-  return answer.command ? answer.sentence : id + " " + PLAIN[what]; // kept until its machine is back
+  await post(place(id) + "/" + what, {});
+  return id + " " + PLAIN[what];
 };
 
 const ended = (id, found) =>
@@ -143,13 +142,6 @@ export const ACTIONS = [
     bulk: true,
   },
   {
-    key: "move",
-    label: "Move",
-    line: "Stops it here and starts it on another machine with the same files.",
-    fits: (instance) => answers.machines !== null && !instance.backend && may("admin"),
-    open: askMove,
-  },
-  {
     key: "ensure-healthy",
     label: "Ensure healthy",
     line: "Repairs until it is connected or shows a code; may end the pairing.",
@@ -208,7 +200,6 @@ const NAMED = new Map(ACTIONS.map((action) => [action.key, action]));
 
 // The action that helps now, or null: then the sentence has the advice.
 export function helpful(instance) {
-  if (isStale(instance)) return null;
   // Its page asks for the code, which also wakes one whose codes have run out.
   if (instance.connection_status === "QR_REQUIRED" && instance.should_run) return null;
   if (!instance.enabled) return NAMED.get("enable");
@@ -224,11 +215,7 @@ export function helpful(instance) {
   return null;
 }
 
-// Of a machine that is away only these are kept until it is back.
-const KEPT = ["start", "stop", "restart", "enable", "disable"];
-export const isOffered = (action, instance) =>
-  action.fits(instance) && (!isStale(instance) || KEPT.includes(action.key));
-export const fitting = (instance) => ACTIONS.filter((action) => isOffered(action, instance));
+export const fitting = (instance) => ACTIONS.filter((action) => action.fits(instance));
 
 // The agent asks a second time before it ends a pairing that only a passkey brings back.
 export function perform(button, action, id) {
@@ -242,8 +229,7 @@ export function perform(button, action, id) {
         return "";
       }
     });
-  if (action.open) action.open(button, id);
-  else if (action.ask) confirm(action.ask(id), () => run({}));
+  if (action.ask) confirm(action.ask(id), () => run({}));
   else run({});
 }
 
@@ -274,23 +260,6 @@ export async function checkBackend(name) {
     name +
     (found.up ? " answers" : " does not answer: " + (found.sentence || found.reason.replaceAll("_", " ")))
   );
-}
-const machine = (name, verb) => "/api/fleet/machines/" + encodeURIComponent(name) + "/" + verb;
-export async function drain(name) {
-  await post(machine(name, "drain"), {});
-  return "the sessions of " + name + " move to other machines";
-}
-export async function undrain(name) {
-  await post(machine(name, "undrain"), {});
-  return name + " takes sessions again";
-}
-export async function forget(name) {
-  await post(machine(name, "forget"), { confirm: name });
-  return name + " counts as dead; its sessions come to other machines";
-}
-export async function moveTo(id, to) {
-  await post(place(id) + "/move", to ? { to } : {});
-  return id + " moves" + (to ? " to " + to : " to another machine");
 }
 export const release = (group) => async () => {
   await post("/api/incidents/" + group + "/release", {});

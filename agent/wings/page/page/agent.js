@@ -89,7 +89,6 @@ export class Live {
     this.reset = reset;
     this.changed = changed;
     this.cursor = null;
-    this.machine = undefined;
     this.state = "new";
     this.failures = 0;
     this.retryAt = 0;
@@ -133,12 +132,10 @@ export class Live {
 
   take(message) {
     if (message.type === "event") {
-      const own = !message.machine || message.machine === this.machine;
-      if (own && this.cursor !== null && message.cursor <= this.cursor) return;
-      if (own) this.cursor = message.cursor;
+      if (this.cursor !== null && message.cursor <= this.cursor) return;
+      this.cursor = message.cursor;
       this.heard(message);
     } else if (message.type === "hello") {
-      this.machine = message.machine; // others send events too, with cursors of their own
       this.failures = 0;
       this.become("live");
     } else if (message.type === "reset") {

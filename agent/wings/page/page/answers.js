@@ -16,7 +16,6 @@ export const answers = {
   alerts: null,
   incidents: null,
   backends: null,
-  machines: null, // of a fleet, the answer of /api/fleet; null without one
   health: null,
   system: null,
   repairs: null,
@@ -76,7 +75,6 @@ export function leave() {
     alerts: null,
     incidents: null,
     backends: null,
-    machines: null,
     health: null,
     system: null,
     repairs: null,
@@ -108,8 +106,7 @@ function hear(event) {
   answers.story.unshift(event);
   if (answers.story.length > STORY) {
     answers.story.length = STORY;
-    const oldest = answers.story.filter(isOwn).pop();
-    answers.olderStory = reads() && oldest ? oldest.cursor : null;
+    answers.olderStory = reads() ? answers.story[STORY - 1].cursor : null;
   }
   state.tell("story", event);
   refreshSoon();
@@ -161,7 +158,6 @@ async function look() {
   answers.loaded = Date.now();
   note((await get("/performance-metrics")).instances);
   if (reads()) {
-    answers.machines = answers.caller.fleet ? await get("/api/fleet") : null;
     const [alerts, incidents, backends, health, memory, repairs] = await Promise.all([
       getIfThere("/api/alerts"),
       get("/api/incidents"),
@@ -189,12 +185,6 @@ const getIfThere = (path) =>
     if (error instanceof Refused && error.status === 404) return null;
     throw error;
   });
-
-export const machineOf = (instance) =>
-  answers.machines.machines.find(({ name }) => name === instance.machine);
-
-// The machine asked has a journal with cursors of its own; so has every other one.
-const isOwn = (event) => !event.machine || !answers.machines || event.machine === answers.machines.machine;
 
 function note(measured) {
   const fresh = Date.now() - state.noted >= 4000;

@@ -3,7 +3,6 @@ import { answers, may } from "/page/answers.js";
 import { helpful, perform } from "/page/actions.js";
 import { arrange } from "/page/arrange.js";
 import { placeOf } from "/page/backends.js";
-import { isStale, ownerOf, staleWords } from "/page/machines.js";
 import { menuButton } from "/page/menu.js";
 import {
   bytes,
@@ -46,7 +45,6 @@ function makeCard(id) {
     link: make("a", { name: "card-name", href: "#/instance/" + id, text: id }),
     pill: make("span", { name: "pill" }),
     engine: make("span", { name: "soft small" }),
-    stale: make("p", { name: "stale-words", hidden: true }),
     why: make("p", { name: "card-why" }),
     since: make("span"),
     proof: make("span"),
@@ -67,7 +65,6 @@ function makeCard(id) {
     { name: "card", "data-id": id },
     make("div", { name: "card-head" }, make("h3", {}, card.link), card.pill, card.menu),
     card.engine,
-    card.stale,
     card.why,
     card.next,
     card.help.place,
@@ -131,13 +128,8 @@ function drawCard(card, instance) {
   const [tone, word] = statusOf(instance);
   setPill(card.pill, tone, word);
   setAttribute(card.item, "data-status", instance.connection_status);
-  card.item.className = "card " + tone + (isStale(instance) ? " stale-state" : "");
-  setText(card.stale, staleWords(instance));
-  card.stale.hidden = !card.stale.textContent;
-  setText(
-    card.engine,
-    [placeOf(instance), ownerOf(instance), accountWord(instance)].filter(Boolean).join(" · "),
-  );
+  card.item.className = "card " + tone;
+  setText(card.engine, [placeOf(instance), accountWord(instance)].filter(Boolean).join(" · "));
   setText(card.why, troubleOf(instance));
   card.why.hidden = !card.why.textContent;
   setSince(card.since, instance.since);

@@ -2,7 +2,6 @@
 import { Refused, get, post } from "/page/agent.js";
 import { closeDialog, note, openDialog } from "/page/dialogs.js";
 import { answers, refreshSoon } from "/page/answers.js";
-import { machinesToChoose } from "/page/machines.js";
 import { make } from "/page/show.js";
 
 const ALONE = [{ name: "sandbox", about: "", remote: false, settings: [] }];
@@ -52,18 +51,6 @@ export async function createInstance() {
     make("label", { for: "new-remote", text: "Its name on the backend" }),
     remote,
   );
-  const machine = make(
-    "select",
-    { id: "new-machine" },
-    make("option", { value: "", text: "the one with most room" }),
-    ...machinesToChoose().map(({ name }) => make("option", { value: name, text: name })),
-  );
-  const placed = make(
-    "div",
-    { name: "fields", hidden: !answers.machines },
-    make("label", { for: "new-machine", text: "Machine" }),
-    machine,
-  );
   const enabled = make("input", { id: "new-enabled", type: "checkbox", checked: true });
   const known = make("ul", { id: "new-known", name: "soft small" });
   const settings = make("textarea", { id: "new-settings", rows: 4, spellcheck: "false", placeholder: "{}" });
@@ -98,7 +85,6 @@ export async function createInstance() {
     make("label", { for: "new-engine", text: "Engine" }),
     engine,
     elsewhere,
-    placed,
     make("label", { name: "check", for: "new-enabled" }, enabled, make("span", { text: "Run it at once" })),
     make(
       "details",
@@ -130,7 +116,6 @@ export async function createInstance() {
         body.backend = backend.value;
         if (remote.value.trim()) body.remote = remote.value.trim();
       }
-      if (machine.value) body.on = machine.value;
       await post("/api/instance", body);
       closeDialog();
       note(id.value + " was created");

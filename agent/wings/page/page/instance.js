@@ -1,7 +1,7 @@
 // One session's page: its state and reason, the action that helps, its code, story and past.
 import { Refused, get } from "/page/agent.js";
 import { answers, may, wantLines } from "/page/answers.js";
-import { ACTIONS, fault, faultNames, isOffered, perform, scan } from "/page/actions.js";
+import { ACTIONS, fault, faultNames, perform, scan } from "/page/actions.js";
 import { choose, drawStory, makeChoice, makeZone } from "/page/story.js";
 import { drawAttention, makeAttention } from "/page/attention.js";
 import { placeOf } from "/page/backends.js";
@@ -11,7 +11,6 @@ import { act, copyButton } from "/page/dialogs.js";
 import { makeEvidence } from "/page/evidence.js";
 import { makeHistory } from "/page/history.js";
 import { drawCounted, drawFacts } from "/page/machine.js";
-import { isStale, ownerOf, staleWords } from "/page/machines.js";
 import { linked } from "/page/places.js";
 import { makeSettings, makeTrial } from "/page/settings.js";
 import { bytes, duration, make, setPill, setText, statusOf, statusWord, whyOf } from "/page/show.js";
@@ -22,8 +21,7 @@ export function makeInstance(place) {
   const current = () => answers.instances.get(state.id);
   const title = make("h1", { tabindex: "-1" }),
     pill = make("span", { name: "pill" });
-  const why = make("p", { name: "why" }),
-    stale = make("p", { name: "stale-words" });
+  const why = make("p", { name: "why" });
   const next = { next: make("p", { name: "card-next" }), nextText: make("span"), nextTime: make("strong") };
   next.next.append(next.nextText, next.nextTime);
   const attention = makeAttention("Its alerts");
@@ -81,7 +79,6 @@ export function makeInstance(place) {
       pill,
       copyButton(() => state.id, "Copy the name of this session", "Copy name"),
     ),
-    stale,
     why,
     next.next,
     help.place,
@@ -116,9 +113,7 @@ export function makeInstance(place) {
     try {
       const path = "/api/instance/" + encodeURIComponent(wanted);
       const details = await get(path + "/details");
-      // A machine that is away tells no events.
-      const away = details.owner_away || state.eventsOf === wanted;
-      const read = away ? null : await get(path + "/events?limit=200");
+      const read = state.eventsOf === wanted ? null : await get(path + "/events?limit=200");
       if (wanted === state.id) {
         state.details = details;
         if (read) take(read.events);
@@ -162,13 +157,11 @@ export function makeInstance(place) {
     const instance = current();
     gone.hidden = Boolean(instance) || !answers.loaded;
     body.hidden = !instance;
-    for (const shown of [pill, stale, why, next.next, help.place, attention.place]) shown.hidden = !instance;
+    for (const shown of [pill, why, next.next, help.place, attention.place]) shown.hidden = !instance;
     code.watch(instance || null);
     if (!instance) return;
     const [tone, word] = statusOf(instance);
-    setPill(pill, isStale(instance) ? "off" : tone, word);
-    setText(stale, staleWords(instance));
-    stale.hidden = !stale.textContent;
+    setPill(pill, tone, word);
     setText(why, whyOf(instance));
     why.hidden = instance.health.healthy; // the pill says so
     drawNext(next, instance);
@@ -208,11 +201,7 @@ export function makeInstance(place) {
     const held = (details.outbox && details.outbox.sentence) || "";
     waits.hidden = !held;
     setText(waits, held && "What is to be sent waits: " + held);
-    drawCounted(
-      counted,
-      "Messages, errors, restarts and reconnects are counted",
-      details.owner_away ? null : details.counted_since,
-    );
+    drawCounted(counted, "Messages, errors, restarts and reconnects are counted", details.counted_since);
   }
 
   return { draw, hear, hide, refresh, show, shown: () => state.id };
@@ -223,18 +212,6 @@ const counts = (numbers) =>
     .filter(([, count]) => count)
     .map(([name, count]) => count + " " + plain(name))
     .join(", ") || "none";
-
-// What a machine that is away told last; the rest was of its moment.
-const LAST_KNOWN = [
-  "Health",
-  "Status",
-  "In this state",
-  "Last answer",
-  "Engine",
-  "Machine",
-  "Account",
-  "Wanted",
-];
 
 // What the session has to send and what became of the rest: counts only. An agent that keeps no
 // messages tells none.
@@ -260,7 +237,7 @@ function rowsOf(instance, details) {
   const figures = (answers.figures.get(instance.id) || {}).now;
   const limit = details.memory_limit_bytes ? " of " + bytes(details.memory_limit_bytes) : "";
   const seconds = details.cpu_seconds;
-  const rows = [
+  return [
     ["Health", verdictWord(instance) + (instance.reason ? ", " + plain(instance.reason) : "")],
     ["Status", statusWord(instance.connection_status)],
     ["In this state", instance.since, "for"],
@@ -300,11 +277,9 @@ function rowsOf(instance, details) {
     ["Reconnects", counts(details.reconnects_by_reason)],
     ["Last snapshot", details.last_snapshot || "none", Boolean(details.last_snapshot)],
     ["Engine", placeOf(instance)],
-    ...(ownerOf(instance) ? [["Machine", instance.machine]] : []),
     ["Account", accountWord(instance) || (instance.paired ? "paired" : "not paired")],
     ["Wanted", instance.should_run ? "should run" : instance.enabled ? "stopped by hand" : "disabled"],
   ];
-  return details.owner_away ? rows.filter(([label]) => LAST_KNOWN.includes(label)) : rows;
 }
 
 // Each action with a line on what it does; on a phone the list is closed until it is wanted.
@@ -342,7 +317,7 @@ function makeActions(current) {
     place,
     draw(instance) {
       place.hidden = !may("operate", instance.id);
-      for (const { action, item } of rows) item.hidden = !isOffered(action, instance);
+      for (const { action, item } of rows) item.hidden = !action.fits(instance);
       if (place.dataset.of === instance.id) return;
       place.dataset.of = instance.id;
       for (const { action, line } of rows) line.replaceChildren(...linked(action.line, instance.id));

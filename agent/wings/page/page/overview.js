@@ -6,7 +6,6 @@ import { drawAttention, makeAttention } from "/page/attention.js";
 import { makeBackends, placeOf } from "/page/backends.js";
 import { makeCards } from "/page/cards.js";
 import { makeMachine } from "/page/machine.js";
-import { makeMachineChoice, makeMachines } from "/page/machines.js";
 import { makeTable } from "/page/table.js";
 import { note } from "/page/dialogs.js";
 import { createInstance } from "/page/create.js";
@@ -74,18 +73,8 @@ export function makeOverview(place) {
     },
   );
   const machine = makeMachine();
-  const backends = makeBackends((name) => showOnly("on " + name, ""));
-  const machines = makeMachines((name) => showOnly("", name));
-  const onMachine = makeMachineChoice(() => {
-    state.most = SHOWN();
-    draw();
-  });
-  const tools = make(
-    "div",
-    { name: "tools" },
-    chips,
-    make("div", { name: "tools-end" }, onMachine.place, search, view, add),
-  );
+  const backends = makeBackends((name) => showOnly("on " + name));
+  const tools = make("div", { name: "tools" }, chips, make("div", { name: "tools-end" }, search, view, add));
   const columns = make(
     "div",
     { name: "columns" },
@@ -136,7 +125,6 @@ export function makeOverview(place) {
   place.append(
     make("h1", { name: "unseen", tabindex: "-1", text: "All sessions" }),
     attention.place,
-    machines.place,
     backends.place,
     make("section", { "aria-label": "Sessions" }, tools, count, none, cards.place, more, table.place),
     columns,
@@ -158,12 +146,9 @@ export function makeOverview(place) {
       setAttribute(chip, "aria-pressed", chip.dataset.choice === state.choice);
     }
     add.hidden = !may("operate");
-    onMachine.draw();
-    machines.draw();
     const chosen = all.filter(
       (instance) =>
         CHOICES[state.choice][1](instance) &&
-        (!onMachine.place.value || instance.machine === onMachine.place.value) &&
         (!state.words ||
           (instance.id + " " + placeOf(instance) + " " + instance.sentence)
             .toLowerCase()
@@ -213,11 +198,10 @@ export function makeOverview(place) {
     if (!total && may("operate")) none.firstElementChild.append(first);
   }
 
-  // The sessions on one backend or machine: what a person would type or choose, and can change.
-  function showOnly(words, machine) {
+  // The sessions on one backend: what a person would type, and can change.
+  function showOnly(words) {
     Object.assign(state, { choice: "all", most: SHOWN(), words });
     search.value = words;
-    onMachine.place.value = machine;
     draw();
     search.focus();
     search.scrollIntoView({ block: "center" });

@@ -104,8 +104,7 @@ function toneOf(event) {
   return TONES[event.kind] || "off";
 }
 
-const keyOf = ({ event, oldest, whole }) =>
-  (event.machine || "") + event.cursor + "-" + oldest.cursor + (whole ? "-whole" : "");
+const keyOf = ({ event, oldest, whole }) => event.cursor + "-" + oldest.cursor + (whole ? "-whole" : "");
 
 export function drawStory(list, entries, { named = true, fresh = null } = {}) {
   const old = new Map(

@@ -1,10 +1,9 @@
 // Sessions as a table: a hundred at a glance, sorted by any column, acted on together.
 import { answers, may } from "/page/answers.js";
-import { ACTIONS, isOffered, performAll } from "/page/actions.js";
+import { ACTIONS, performAll } from "/page/actions.js";
 import { placeOf } from "/page/backends.js";
 import { arrange } from "/page/arrange.js";
 import { confirm, note } from "/page/dialogs.js";
-import { isStale, ownerOf, staleWords } from "/page/machines.js";
 import { menuButton } from "/page/menu.js";
 import {
   bytes,
@@ -155,12 +154,8 @@ function makeRow(id, state, changed) {
 function drawRow(row, instance, state) {
   const [tone, word] = statusOf(instance);
   setPill(row.pill, tone, word);
-  setText(
-    row.place,
-    [placeOf(instance), ownerOf(instance), accountWord(instance)].filter(Boolean).join(" · "),
-  );
-  row.item.className = isStale(instance) ? "stale-state" : "";
-  setText(row.why, [staleWords(instance), troubleOf(instance)].filter(Boolean).join(". "));
+  setText(row.place, [placeOf(instance), accountWord(instance)].filter(Boolean).join(" · "));
+  setText(row.why, troubleOf(instance));
   setAttribute(row.why, "title", whyOf(instance));
   setAttribute(row.place, "title", row.place.textContent);
   setSince(row.since, instance.since);
@@ -192,7 +187,7 @@ function makeBulk(state, changed) {
     progress,
   );
   function ask(action) {
-    const ids = [...state.chosen].filter((id) => isOffered(action, answers.instances.get(id)));
+    const ids = [...state.chosen].filter((id) => action.fits(answers.instances.get(id)));
     if (!ids.length) {
       note(action.label + " fits none of the chosen sessions", true);
       return;

@@ -64,25 +64,6 @@ class MessageCarrier:
     def dead(self) -> Sequence[DeadLetter]:
         return tuple(self._cursors.dead.values()) if self._cursors else ()
 
-    def position(self, id: InstanceId) -> int | None:
-        """All up to it is settled; None: it has none of this session."""
-        return None if self._cursors is None else self._cursors.items().get(id)
-
-    async def leave(self, id: InstanceId) -> None:
-        """Its session moves: what is being sent may end, and nothing more is begun."""
-        if (its := self._sessions.get(id)) is not None:
-            await its.leave()
-
-    def stay(self, id: InstanceId) -> None:
-        if (its := self._sessions.get(id)) is not None:
-            its.stay()
-
-    def bring(self, id: InstanceId, born_wall: float, cursor: int) -> None:
-        """Where it goes on in a session that arrives."""
-        if self._cursors is not None:
-            self._cursors.bring(id, born_wall, cursor)
-        self._sessions.pop(id, None)
-
     def retry(self) -> int:
         """Try now, dead letters included; returns their number."""
         self.gate.retry()

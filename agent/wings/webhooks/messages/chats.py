@@ -28,7 +28,6 @@ class Chats:
         self._lines: dict[str, deque[Record]] = {}
         """By jid; both jids of one person have one line."""
         self._changed = asyncio.Event()
-        self._closed = False
 
     @property
     def settled(self) -> int:
@@ -54,11 +53,10 @@ class Chats:
         line.append(record)
         self._lines |= dict.fromkeys(names, line)
 
-    async def until(self, most: int) -> bool:
-        """No more than so many are under way; False: it was closed before."""
-        while len(self._open) > most and not self._closed:
+    async def until(self, most: int) -> None:
+        """No more than so many are under way."""
+        while len(self._open) > most:
             await self.change()
-        return not self._closed
 
     async def change(self) -> None:
         """The next record is settled, or there is something to read."""
@@ -68,13 +66,8 @@ class Chats:
     def wake(self) -> None:
         self._changed.set()
 
-    def close(self) -> None:
-        """What is being sent may end; nothing more is begun."""
-        self._closed = True
-        self.wake()
-
     async def _carry(self, line: deque[Record]) -> None:
-        while line and not self._closed:
+        while line:
             await self._deliver(line[0])
             del self._open[int(line.popleft()["cursor"])]
             if not line:

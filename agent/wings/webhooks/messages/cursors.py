@@ -68,11 +68,6 @@ class MessageCursors:
         the same name may have been there before."""
         return self._cursors.get(id) if self._born.get(id) == born_wall else None
 
-    def bring(self, id: InstanceId, born_wall: float, cursor: int) -> None:
-        """It came with its session, from another machine; the database has it."""
-        self._born[id] = born_wall
-        self._cursors[id] = self._saved[id] = max(cursor, self.find(id, born_wall) or 0)
-
     def begin(self, id: InstanceId, born_wall: float, cursor: int) -> None:
         self._born[id], self._cursors[id] = born_wall, cursor
         self._saved.pop(id, None)
@@ -122,21 +117,14 @@ class MessageCursors:
         self.dead.pop(key, None)
 
     def _row(self, id: InstanceId, cursor: int) -> str:
-        return cursor_row(cursor, self._born.get(id, 0.0))
+        born_wall = self._born.get(id, 0.0)
+        return json.dumps({"cursor": cursor, "born": born_wall, "at": time.time()})
 
     def _fact(self, id: InstanceId) -> str:
-        return cursor_fact(self._name, id)
+        return f"{_CURSOR}{self._name}.{id}"
 
     def _letter(self, key: Letter) -> str:
         return f"{_DEAD}{self._name}.{key[0]}.{key[1]}"
-
-
-def cursor_fact(webhook: str, id: InstanceId) -> str:
-    return f"{_CURSOR}{webhook}.{id}"
-
-
-def cursor_row(cursor: int, born_wall: float) -> str:
-    return json.dumps({"cursor": cursor, "born": born_wall, "at": time.time()})
 
 
 def _key(letter: DeadLetter) -> Letter:

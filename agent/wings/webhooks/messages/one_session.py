@@ -22,8 +22,6 @@ PAGE, FEW = 50, 25
 """Records that are read at once, and those of a session that wait while more are read."""
 GAP = "message_gap"
 LONGEST_PAUSE = 60.0
-LEAVES_WITHIN = 5.0
-"""Seconds that a record which is being sent has, while its session moves to another machine."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +48,6 @@ class SessionCarrier:
         """What is on its way."""
         self._again = False
         """There may be more than was looked at."""
-        self._leaving = False
-        """It moves to another machine."""
         self._task: asyncio.Task[None] | None = None
 
     @property
@@ -64,26 +60,9 @@ class SessionCarrier:
         self._again = True
         if self._chats is not None:
             self._chats.wake()
-        if not self._leaving and (self._task is None or self._task.done()):
+        if self._task is None or self._task.done():
             name = f"{self._way.consumer}: {self._id}"
             self._task = self._group.create_task(self._serve(), name=name)
-
-    async def leave(self) -> None:
-        """What is being sent may end, and nothing more is begun."""
-        self._leaving = True
-        if self._chats is not None:
-            self._chats.close()
-        if self._task is not None and not self._task.done():
-            _, pending = await asyncio.wait({self._task}, timeout=LEAVES_WITHIN)
-            for task in pending:  # its next machine sends it again
-                task.cancel()
-            if pending:
-                await asyncio.wait(pending)
-
-    def stay(self) -> None:
-        if self._leaving:
-            self._leaving = False
-            self.begin()
 
     async def settled(self) -> None:
         """Tell its worker up to where it need keep nothing for this webhook."""
@@ -92,7 +71,7 @@ class SessionCarrier:
 
     async def _serve(self) -> None:
         pause = 0.0
-        while self._again and not self._leaving:
+        while self._again:
             self._again = False
             try:
                 await self._carry()
@@ -125,7 +104,7 @@ class SessionCarrier:
             async with asyncio.TaskGroup() as group:
                 chats = self._chats = Chats(group, self._deliver, at, self._note_settled)
                 more = True
-                while failed is None and not self._leaving:
+                while failed is None:
                     if (more or self._again) and chats.under_way <= FEW:
                         self._again = False
                         try:
@@ -150,11 +129,11 @@ class SessionCarrier:
                     continue
                 # A gap stands between what came before and after it.
                 alone = record.get("kind") == GAP
-                if alone and not await chats.until(0):
-                    return False
+                if alone:
+                    await chats.until(0)
                 chats.add(record)
-                if alone and not await chats.until(0):
-                    return False
+                if alone:
+                    await chats.until(0)
             chats.read_to = page.next
             self._note_settled()
             await chats.until(FEW)

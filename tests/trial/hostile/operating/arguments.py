@@ -19,14 +19,14 @@ from tests.trial.hostile.operating.commands import (
 )
 
 _ANY: Mapping[str, tuple[Any, ...]] = {
-    "config": ("@config",), "state": ("@state",), "label": ("zone=1",), "labels": ({"zone": "1"},),
-    "failover": ("wait", "newest"), "wait": (0, 1, 3), "status": ("CONNECTED", "nonsense"),
-    "verdict": ("healthy",), "machine": ("here",), "word": ("needed", "not-needed"),
+    "config": ("@config",), "state": ("@state",), "wait": (0, 1, 3),
+    "status": ("CONNECTED", "nonsense"),
+    "verdict": ("healthy",), "word": ("needed", "not-needed"),
     "to": ("5511999999999", "x"), "text": ("hello",), "file": ("@file", "@full"),
     "location": ("1,2",), "contact": ("Ann,5511999999999",), "react": ("id=x",),
     "type": ("text",), "address": ("here",), "idempotency_key": ("once", "again"),
     "for": (1,), "every": (1,), "title": ("a title",), "limit": (5,), "kind": ("repair_step",),
-    "command_id": ("00000000-0000-4000-8000-000000000000",), "group": ("sandbox", "evolution"),
+    "group": ("sandbox", "evolution"),
     "program": ("nobody",), "dump": ("@file",), "session": ("nobody",),
     "webhook": ("nobody",), "snapshot": ("@snapshot",), "key_id": ("@key",), "key": ("@key",),
     "wanted": ("nobody",), "source": ("@archive", "@bot", "@bot"), "from": ("auto", "baileys"),
@@ -47,20 +47,19 @@ _ANY: Mapping[str, tuple[Any, ...]] = {
     "quote_from": ("5511999999999", "x"), "by": ("5511999999999",), "mention": ("5511999999999",),
     "mentions": (["5511999999999"], ["x"]), "sender": ("5511999999999", "x"),
     "seconds": (1, 5), "message_ids": (["3EB0"],),
-    "secret": ("x" * 20,), "command": ("00000000-0000-4000-8000-000000000000",),
+    "secret": ("x" * 20,),
 }  # fmt: skip
 _HERE: Mapping[str, tuple[Any, ...]] = {
     "restore name": ("@snapshot",), "trash restore name": ("@trash",),
     "removed restore name": ("@removed",), "key add name": ("bot",),
     "POST /api/trash/{name}/restore name": ("@trash",), "POST /api/keys name": ("bot",),
-    "POST /api/fleet/promise machine": (1,), "config init config": ("@file",),
+    "config init config": ("@file",),
     "GET /api/instances status": (["CONNECTED"],), "GET /api/instances verdict": (["healthy"],),
     "GET /api/events kind": (["repair_step"],), "GET {I}/events kind": (["repair_step"],),
     "GET /api/alerts state": ("firing",), "alerts explain name": ("WaSessionDown",),
     "screenshot file": ("@file",), "export to": ("wa-agent", "baileys"),
-    "POST /api/fleet/accept confirm": (True, False), "fleet move to": ("nobody",),
-    "POST {I}/move to": ("nobody",), "delete confirm": ("delete shop", "nobody"),
-    "DELETE {I} confirm": ("delete shop", "nobody"), "fleet leave wait": (1,),
+    "delete confirm": ("delete shop", "nobody"),
+    "DELETE {I} confirm": ("delete shop", "nobody"),
     "backends add address": ("http://127.0.0.1:9",), "backends add key_file": ("@file",),
     "backends add adopt": ("nobody",), "POST /api/backends adopt": (["nobody"],),
     "POST /api/backends url": ("http://127.0.0.1:9", "x"), "POST /api/backends key": ("k",),
@@ -68,7 +67,6 @@ _HERE: Mapping[str, tuple[Any, ...]] = {
     "sandbox say contact": ("5511999999999", "x"), "sandbox say kind": ("message", "call", "x"),
     "sandbox say fields": ("{}", '{"emoji": "x"}', "x"), "POST {I}/sandbox/say fields": ({},),
     "sandbox say group": ("1@g.us",), "POST {I}/sandbox/say group": ("1@g.us",),
-    "fleet drain wait": (1,), "fleet move wait": (1,), "fleet command wait": (1,),
 }  # fmt: skip
 """Values of an argument: by its command and its name, or by its name."""
 

@@ -41,9 +41,7 @@ KEEPS = words_of(
     "send, read, presence, backends list, backends show, backends add, "
     "backends sessions, backends adopt, "
     "backends check, backends reset, backends drop-in, qr, invite, top, health, why, recover, "
-    "incidents release, reasons, events, logs, fleet status, fleet drain, fleet undrain, fleet "
-    "forget, fleet accept, fleet accept-copy, fleet move, fleet release, fleet why, "
-    "fleet command, fleet leave, "
+    "incidents release, reasons, events, logs, "
     "programs list, programs drop-in, webhooks list, webhooks test, webhooks "
     "dead, webhooks retry, snapshot, snapshots, export, "
     "removed list, removed restore, remote-settings, trash list, trash restore, key add, key "
@@ -57,13 +55,8 @@ LEFT = {
     "alerts listen": "serves until it is interrupted",
     "alerts export": "writes files for Prometheus, and asks no agent",
     "install-units": "changes the machine",
-    "fleet join": "needs a database: tests/fleet",
-    "fleet key make": "needs a fleet: tests/fleet",
-    "fleet key show-fingerprint": "needs a fleet: tests/fleet",
-    "fleet database prepare": "needs a database: tests/fleet",
-    "fleet database check": "needs a database: tests/fleet",
 }
-LEFT_OPTIONS = ("follow", "watch", "apply", "undo", "now", "root", "help", "listen", "on")
+LEFT_OPTIONS = ("follow", "watch", "apply", "undo", "now", "root", "help", "listen")
 """They run until they are interrupted, or change the machine."""
 
 ROUTES_END = {
@@ -81,13 +74,7 @@ ROUTES_KEEP = words_of(
     "{I}/failed-starts/{failed}/picture, GET {I}/events, POST {I}/messages, "
     "POST {I}/read, POST {I}/presence, GET "
     "{I}/outbox, GET {I}/outbox/{message}, DELETE {I}/outbox/{message}, POST "
-    "{I}/sandbox/scan, POST {I}/sandbox/say, GET {I}/sandbox/heard, GET /api/fleet, POST "
-    "/api/fleet/machines/{name}/drain, POST "
-    "/api/fleet/machines/{name}/undrain, POST /api/fleet/machines/{name}/forget, POST "
-    "/api/fleet/accept, POST /api/fleet/leave, POST /api/fleet/promise, POST "
-    "/api/fleet/outbox, GET "
-    "/api/fleet/commands/{command}, POST {I}/release, POST {I}/accept-copy, POST "
-    "{I}/move, GET {I}/fleet, GET "
+    "{I}/sandbox/scan, POST {I}/sandbox/say, GET {I}/sandbox/heard, GET "
     "/api/alerts, GET /api/engines, GET /api/backends, POST /api/backends, POST /api/reload, GET "
     "/api/backends/{name}, GET "
     "/api/backends/{name}/sessions, POST /api/backends/{name}/adopt, POST "
@@ -139,9 +126,6 @@ PASSED_BY = {
 }
 """A fail point → requests on whose way it lies."""
 LEFT_POINTS = {
-    "fleet_": "needs a fleet", "move_": "needs a fleet", "command_": "needs a fleet",
-    "baggage_": "needs a fleet", "outbox_handed_over": "needs a fleet",
-    "outbox_brought": "needs a fleet",
     "mid_migration": "an older database", "before_migration": "an older database",
     "after_migration": "an older database", "mid_set_aside": "a damaged database",
     "mid_rebuild": "a damaged database", "mid_sweep": "after days in the trash",

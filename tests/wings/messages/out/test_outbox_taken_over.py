@@ -29,10 +29,9 @@ KEY = hashlib.sha256("\0".join(WHOSE).encode()).hexdigest()
 @pytest.fixture
 async def around(tmp_path: Path) -> AsyncIterator[Any]:
     store = await Store.open(tmp_path / "agent.db")
-    config = SimpleNamespace(fleet=SimpleNamespace(database=""))
     view = make_view(ID)
     supervisor = SimpleNamespace(views=lambda: {ID: view})
-    yield SimpleNamespace(store=store, config=config, supervisor=supervisor, view=view)
+    yield SimpleNamespace(store=store, supervisor=supervisor, view=view)
     await store.close()
 
 

@@ -1,1 +1,0 @@
-"""`wa-agent fleet`: the machines of a fleet, who runs which session, joining and leaving."""

@@ -1,1 +1,0 @@
-"""Copies of sessions for other machines: sealed in the database, browser profiles by restic."""

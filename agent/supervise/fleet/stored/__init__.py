@@ -1,1 +1,0 @@
-"""What the fleet's database has of each session here: its files, its profile, its messages."""

@@ -1,1 +1,0 @@
-"""Faults done to a fleet of real agents; a witness sees whether a session ever runs twice."""
