@@ -86,8 +86,6 @@ class Asked:
     """Why to restart it gracefully; "" = no restart is asked for."""
     logout: bool = False
     """The agent ended its pairing: the logout that follows is no error."""
-    new_limits: bool = False
-    """The settings changed: the limits of the worker are not set yet."""
 
 
 @dataclass(slots=True)
@@ -174,8 +172,6 @@ class Facts:
     enabled_by_operator: bool = False
     pack: str = ""
     """The pack whose worker holds it, as of its last start; "" = a worker of its own."""
-    limited_run: str = ""
-    """The run whose worker has its limits; a run may have begun without the agent."""
     busy: asyncio.Lock = field(default_factory=asyncio.Lock)
     """Locked by a pass, and by a deletion."""
     gone: bool = False

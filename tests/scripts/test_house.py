@@ -91,7 +91,6 @@ DOORS = {
 """What is counted aside → the modules of the base that import it."""
 BY_NAME = {
     "engines/sandbox/engine": "engines/catalog.py",
-    "host/systemd/limits_helper": "wa-limits.service",
     **{f"cli/{name.replace('.', '/')}": "cli/groups.py" for name in WORDS},
 }
 """Modules of the base that no module of it imports → what names them."""

@@ -39,7 +39,6 @@ def test_s1_an_upgrade_sets_aside_what_the_old_rule_let_into_the_units(bed: Bed)
         assert done.returncode == 0, done.stderr
         there = [bed.try_run("test", "-e", path).returncode for path in folders[:2]]
         assert there == [1, 1]
-        # wa-limits.service may tidy away the limits of a unit that systemd does not have, any time.
         assert fine not in done.stderr
         (aside,) = bed.run("sh", "-c", "ls -d /var/backups/wa-agent-drop-ins.*").split()
         assert aside in done.stderr
@@ -49,7 +48,6 @@ def test_s1_an_upgrade_sets_aside_what_the_old_rule_let_into_the_units(bed: Bed)
         rights = bed.run("grep", "-v", "^//", rule)
         assert "set-property" not in rights
         bed.until(lambda: bed.show(AGENT, "ActiveState") == "active")
-        assert bed.show("wa-limits.socket", "ActiveState") == "active"
     finally:
         bed.run("sh", "-c", f"rm -rf {volatile}/{fine} /var/backups/wa-agent-drop-ins.*")
 

@@ -296,7 +296,7 @@ def test_dpkg_killed_while_it_unpacks_leaves_the_older_version_running(bare: Bed
 
 # New files are renamed to their names when all are there.
 KILL_DPKG = """\
-until [ -e /opt/wa-agent/package/scripts/wa-limits.dpkg-new ]; do :; done
+until [ -e /opt/wa-agent/package/scripts/after-stop.dpkg-new ]; do :; done
 kill -KILL $(pidof dpkg)
 """
 

@@ -9,9 +9,11 @@ from collections.abc import Iterator
 
 import pytest
 
+from agent.cli.unit_memory import memory_drop_in
 from agent.host.units import control_group
 from tests.system.bed import Bed
 from tests.system.fleet import AGENT, Fleet
+from tests.system.test_doctor import wrong
 
 MIB = 1 << 20
 SETTINGS = f"""\
@@ -84,13 +86,20 @@ def test_a_leak_is_freed_first_and_then_restarted_gracefully(bed: Bed, fleet: Fl
     assert fleet.runs()["u2"] == other, "its neighbour was left alone"
 
 
-def test_the_wall_moves_with_what_an_instance_may_use(bed: Bed, fleet: Fleet) -> None:
+def test_a_session_that_may_use_more_than_its_unit_grants_is_named_with_the_cure(
+    bed: Bed, fleet: Fleet
+) -> None:
     unit, run = fleet.unit("u1"), fleet.runs()["u1"]
-    assert bed.show(unit, "MemoryMax") == str(640 * MIB)
-    fleet.cli("settings", "u1", "--set", f"memory_limit={800 * MIB}")
-    bed.until(lambda: bed.show(unit, "MemoryMax") == str(1000 * MIB))
-    assert fleet.show("u1")["memory_limit_bytes"] == 800 * MIB
-    fleet.cli("settings", "u1", "--set", "memory_limit=0")
-    bed.until(lambda: bed.show(unit, "MemoryMax") == "infinity")
-    assert fleet.runs()["u1"] == run, "it went on all the time"
-    assert bed.show(fleet.unit("u2"), "MemoryMax") == str(640 * MIB)
+    assert bed.show(unit, "MemoryMax") == str(2 << 30)
+    fleet.cli("settings", "u1", "--set", f"memory_limit={3 << 30}")
+    assert f"u1 may use {3 << 30} bytes" in wrong(bed)["memory limits"]
+    path, text = memory_drop_in("u1", 3 << 30)
+    try:
+        bed.write(path, text)
+        bed.run("systemctl", "daemon-reload")
+        assert bed.show(unit, "MemoryMax") == str(int(3.75 * (1 << 30)))
+        assert "memory limits" not in wrong(bed)
+        assert fleet.runs()["u1"] == run, "it went on all the time"
+    finally:
+        bed.run("rm", path)
+        bed.run("systemctl", "daemon-reload")

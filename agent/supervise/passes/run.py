@@ -92,7 +92,7 @@ class Passes:
         """Look at it; note what operators or its host did to its worker; save a lost folder."""
         unit_before, known = facts.unit, facts.observed
         await observe(facts, self.observer)
-        await self.executor.hold_to_limits(facts)
+        self.executor.hold_to_limits(facts)
         self.turns.room.note(facts)
         entries = self.recorder.note_operator(facts, facts.unit)
         if known:

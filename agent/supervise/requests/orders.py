@@ -54,7 +54,6 @@ class Orders:
         self.registry.look_up(facts)
         await self.registry.save_order(facts, entry(facts, "settings", "its settings changed"))
         await self.registry.tenure.write_through(facts)
-        facts.asked.new_limits = True
         self.wake(id)
         return self.registry.view(id)
 
