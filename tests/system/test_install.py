@@ -22,36 +22,6 @@ def test_a_prefix_that_cannot_work_is_refused(bed: Bed, arguments: list[str]):
     assert "scripts/install: " in done.stderr
 
 
-def test_s1_an_upgrade_sets_aside_what_the_old_rule_let_into_the_units(bed: Bed):
-    rule = "/usr/share/polkit-1/rules.d/50-wa-agent.rules"
-    bed.write(rule, (SOURCE / "tests/system/old_rule.js").read_text())
-    evil, fine = "wa-instance@evil.service.d/50-Description.conf", "wa-instance@fine.service.d"
-    lasting, volatile = "/etc/systemd/system.control", "/run/systemd/system.control"
-    hidden = "[Unit]\nDescription=x\n[Service]\nExecStart=+/bin/sh -c id\n"
-    limits = "# This is a drop-in.\n[Service]\nMemoryMax=209715200\n"
-    folders = [f"{lasting}/{evil}", f"{volatile}/{evil}", f"{volatile}/{fine}/50-MemoryMax.conf"]
-    bed.try_run("systemctl", "is-system-running", "--wait")  # it may be the machine's first test
-    for path, text in zip(folders, (hidden, hidden, limits), strict=True):
-        bed.run("mkdir", "-p", path.rpartition("/")[0])
-        assert bed.try_run("tee", path, text=text).returncode == 0
-    try:
-        done = bed.try_run(CHECKOUT / "scripts/install", within=300)
-        assert done.returncode == 0, done.stderr
-        there = [bed.try_run("test", "-e", path).returncode for path in folders[:2]]
-        assert there == [1, 1]
-        assert fine not in done.stderr
-        (aside,) = bed.run("sh", "-c", "ls -d /var/backups/wa-agent-drop-ins.*").split()
-        assert aside in done.stderr
-        assert bed.run("stat", "-c", "%U %a", aside).strip() == "root 700"
-        assert bed.run("cat", f"{aside}{lasting}/{evil}") == hidden
-        assert bed.try_run("test", "-e", f"{aside}{volatile}/{fine}").returncode == 1
-        rights = bed.run("grep", "-v", "^//", rule)
-        assert "set-property" not in rights
-        bed.until(lambda: bed.show(AGENT, "ActiveState") == "active")
-    finally:
-        bed.run("sh", "-c", f"rm -rf {volatile}/{fine} /var/backups/wa-agent-drop-ins.*")
-
-
 def test_an_upgrade_runs_nothing_of_the_service_on_roots_terminal_and_leaves_drop_ins_alone(
     bed: Bed,
 ):

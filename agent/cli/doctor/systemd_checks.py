@@ -64,7 +64,7 @@ def _rule_text(rule: Path) -> Finding:
         return note(f"cannot read {rule}: {error.strerror}", "run it as root", check="polkit")
     if "set-property" in text:
         sentence = f"{rule} grants set-property, by which the user wa-agent can become root"
-        return wrong(sentence, "run scripts/install again and read what it prints", check="polkit")
+        return wrong(sentence, AGAIN, check="polkit")
     return ok(f"the rule is in {rule}", check="polkit")
 
 
