@@ -1,4 +1,4 @@
-"""The doctor and tune on a machine that systemd booted, with the agent installed as it ships."""
+"""The doctor on a machine that systemd booted, with the agent installed as it ships."""
 
 import json
 from collections.abc import Iterator
@@ -43,16 +43,3 @@ def test_doctor_names_every_part_that_was_removed(bed: Bed):
     assert "open to every user" in wrong(bed)["state"]
     bed.run("chmod", "o-rx", "/var/lib/wa-agent")
     assert wrong(bed) == {}
-
-
-def test_tune_reads_the_units_limits_and_writes_where_systemd_reads(bed: Bed):
-    rows = json.loads(bed.try_run("wa-agent", "tune", "--json").stdout)["settings"]
-    limits = [one for one in rows if one["name"].startswith("LimitNOFILE")]
-    assert [one["good"] for one in limits] == [True, True, True], limits
-    # Written only: this kernel is not the container's alone.
-    bed.run("wa-agent", "tune", "--apply")
-    shown = bed.run("/usr/lib/systemd/systemd-sysctl", "--cat-config")
-    assert "60-wa-agent.conf" in shown
-    bed.run("wa-agent", "tune", "--undo")
-    shown = bed.run("/usr/lib/systemd/systemd-sysctl", "--cat-config")
-    assert "60-wa-agent.conf" not in shown

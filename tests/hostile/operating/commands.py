@@ -49,7 +49,7 @@ KEEPS = words_of(
     "removed list, removed restore, remote-settings, trash list, trash restore, key add, key "
     "list, key revoke, repair, sandbox fault, sandbox scan, sandbox clear, sandbox say, "
     "sandbox heard, pairing-code, screenshot, messages, outbox, alerts explain, doctor, "
-    "config check, config show, config init, completion, run, worker, tune"
+    "config check, config show, config init, completion, run, worker"
 )
 LEFT = {
     "demo": "an agent of its own",
@@ -63,7 +63,7 @@ LEFT = {
     "fleet database prepare": "needs a database: tests/fleet",
     "fleet database check": "needs a database: tests/fleet",
 }
-LEFT_OPTIONS = ("follow", "watch", "apply", "undo", "now", "root", "help", "listen", "on")
+LEFT_OPTIONS = ("follow", "watch", "help", "listen", "on")
 """They run until they are interrupted, or change the machine."""
 
 ROUTES_END = {
