@@ -157,16 +157,12 @@ def test_apt_installs_it_with_its_dependencies_on_a_bare_machine(bare: Bed, flee
     bare.run("/opt/wa-agent/venv/bin/python", "-I", "-c", "import agent.fleet.postgres.coordinator")
 
 
-def test_manual_and_completions_know_every_command(bare: Bed, fleet: Fleet):
+def test_the_manual_knows_every_command(bare: Bed, fleet: Fleet):
     manual = bare.run("zcat", "/usr/share/man/man1/wa-agent.1.gz").replace("\\-", "-")
-    completion = bare.run("cat", "/usr/share/bash-completion/completions/wa-agent")
-    commands = bare.run("wa-agent", "completion", "bash")
-    assert completion == commands
     listed = bare.run("/opt/wa-agent/venv/bin/python", "-I", "-c", LIST_COMMANDS).split("\n")
     assert len(listed) > 40
     for command in filter(None, listed):
         assert f"\n.B {command}\n" in manual, command
-        assert all(word in completion for word in command.split()), command
 
 
 LIST_COMMANDS = """

@@ -49,7 +49,7 @@ KEEPS = words_of(
     "removed list, removed restore, remote-settings, trash list, trash restore, key add, key "
     "list, key revoke, repair, sandbox fault, sandbox scan, sandbox clear, sandbox say, "
     "sandbox heard, pairing-code, screenshot, messages, outbox, alerts explain, doctor, "
-    "config check, config show, config init, completion, run, worker"
+    "config check, config show, config init, run, worker"
 )
 LEFT = {
     "demo": "an agent of its own",
