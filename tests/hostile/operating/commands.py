@@ -33,7 +33,7 @@ DEAF = "ws://127.0.0.1:9/ws/chat"
 
 ENDS = {
     "logout": "--yes", "cleanup": "--yes", "setup": "--yes", "ensure-healthy": "--yes",
-    "delete": "", "restore": "", "import": "--replace", "change-engine": "",
+    "delete": "", "restore": "", "import": "--replace",
 }  # fmt: skip
 """A command that may end a pairing, or put other files in its place; with this flag, if one."""
 KEEPS = words_of(
