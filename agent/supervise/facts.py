@@ -53,8 +53,6 @@ class RunFacts:
     """What became of its folder under its live worker; "" = it is in its place."""
     folder_deleted: bool = False
     """The session's files are gone from the disk: its worker has the only copy."""
-    refuge_tried: ProbeFact | None = None
-    """The probe after which the agent last tried to save it elsewhere."""
     files_looked_at: ProbeFact | None = None
     """The probe after which the agent last looked for the files that belong to the session."""
 

@@ -28,7 +28,7 @@ from agent.supervise.passes.act import Executor
 from agent.supervise.passes.circuit import note_circuit
 from agent.supervise.passes.due import ON_ITS_WAY
 from agent.supervise.passes.findings import Findings
-from agent.supervise.passes.lost_folder import holds_the_only_copy, save_from_worker
+from agent.supervise.passes.lost_folder import holds_the_only_copy
 from agent.supervise.passes.observation import observation_of
 from agent.supervise.passes.observe import Observer, observe
 from agent.supervise.passes.record import Recorder, note_restarts
@@ -89,7 +89,7 @@ class Passes:
         return allow_for(self.settings.health_policy(), self.observer.backends.slack(facts))
 
     async def _observe(self, facts: Facts) -> list[JournalEntry]:
-        """Look at it; note what operators or its host did to its worker; save a lost folder."""
+        """Look at it; note what operators or its host did to its worker."""
         unit_before, known = facts.unit, facts.observed
         await observe(facts, self.observer)
         self.executor.hold_to_limits(facts)
@@ -97,10 +97,7 @@ class Passes:
         entries = self.recorder.note_operator(facts, facts.unit)
         if known:
             entries += note_restarts(facts, unit_before, facts.unit)
-        root = self.executor.session_root
         entries += await stop_copy(facts, self.observer.devices, self.observer.host.boot_id())
-        if sentence := await save_from_worker(facts, self.executor.host, root):
-            entries.append(entry(facts, "folder_saved", sentence, Category.RECOVERY))
         return entries
 
     def _judge(
