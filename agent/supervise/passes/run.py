@@ -33,7 +33,6 @@ from agent.supervise.passes.observation import observation_of
 from agent.supervise.passes.observe import Observer, observe
 from agent.supervise.passes.record import Recorder, note_restarts
 from agent.supervise.passes.repair import Ladder, Step
-from agent.supervise.passes.twins import stop_copy
 from agent.supervise.passes.wait_reasons import WaitReasons
 from agent.supervise.registry import Registry
 from agent.supervise.settings import Settings
@@ -97,7 +96,6 @@ class Passes:
         entries = self.recorder.note_operator(facts, facts.unit)
         if known:
             entries += note_restarts(facts, unit_before, facts.unit)
-        entries += await stop_copy(facts, self.observer.devices, self.observer.host.boot_id())
         return entries
 
     def _judge(
