@@ -106,12 +106,15 @@ def _listen(child: subprocess.Popen[bytes], until: float) -> tuple[bytes, bool]:
         while time.monotonic() < until:
             ended = child.poll() is not None
             if select.select([pipe], [], [], 0 if ended else _LOOK)[0]:
-                part = os.read(pipe.fileno(), _MOST_TEXT)
-                said = (said + part)[-_MOST_TEXT:]
-                if part or not ended:
+                if part := os.read(pipe.fileno(), _MOST_TEXT):
+                    said = (said + part)[-_MOST_TEXT:]
                     continue
+                break  # it closed its output, and may run on
             if ended:
                 break
+    if not ended:
+        with suppress(subprocess.TimeoutExpired):
+            ended = child.wait(max(until - time.monotonic(), 0)) is not None
     return said, ended
 
 

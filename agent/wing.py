@@ -49,9 +49,6 @@ class Wing:
     """Each module of commands, with its words."""
     title: str = ""
     """The section of the help that has its commands: one of the base's, or its own."""
-    names: Mapping[str, str] = field(default_factory=dict)
-    """For the completion: a word for names that only the agent knows → the command that prints
-    them."""
     doctor: str = ""
     """Has `checks`: those of an installation."""
     imports: str = ""

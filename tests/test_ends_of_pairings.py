@@ -20,7 +20,6 @@ FUNCTIONS = {
     "restore_trash": "agent.vault.trash",
     "put_in_place": "agent.vault.copies.staging",
     "restore_snapshot": "agent.vault.copies.restore",
-    "bring_back": "agent.vault.refuge",
     "set_aside": "agent.supervise.passes.act",
     "delete_there": "agent.api.handlers.remote_session",
 }
@@ -47,8 +46,6 @@ ACTS = {
     ("vault/copies/restore.py", "restore_snapshot", "put_in_place"): PART,
     ("vault/copies/staging.py", "put_in_place", "retire"): PART,
     ("vault/copies/staging.py", "put_in_place", "restore_trash"): KEEPS,
-    ("supervise/passes/lost_folder.py", "save_from_worker", "bring_back"): KEEPS,
-    ("vault/refuge.py", "bring_back", "retire"): KEEPS,
     # ordered by a person
     ("supervise/requests/orders.py", "Orders.logout", "asking.logout"): ORDER,
     ("supervise/requests/calls.py", "Calls.logout", "call logout"): PART,

@@ -10,12 +10,13 @@ import shutil
 import subprocess
 import sys
 import termios
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from agent.other_user import TIMED_OUT, User, owner_of, run_as
+from agent.other_user import TIMED_OUT, User, _listen, owner_of, run_as
 from tests.lacking import not_lent
 
 CHECKOUT = Path(__file__).resolve().parents[1]
@@ -124,6 +125,26 @@ def test_a_hostile_command_holds_root_up_with_nothing(
     assert answer.status == status
     assert text in answer.text[-200:]
     assert len(answer.text) <= 65536 and answer.text.replace("\n", "").isprintable()
+
+
+def test_a_command_that_closed_its_output_is_waited_for_and_not_read_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    command = ["sh", "-c", "echo said; exec >&- 2>&-; read line; exit 3"]
+    child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert child.stdin is not None
+    read, ends = os.read, 0
+
+    def counted(fd: int, most: int) -> bytes:
+        nonlocal ends
+        if not (part := read(fd, most)):
+            ends += 1
+            child.stdin.close()  # it runs on until here
+        return part
+
+    monkeypatch.setattr(os, "read", counted)
+    said = _listen(child, time.monotonic() + 60)
+    assert (said, child.wait(), ends) == ((b"said\n", True), 3, 1)
 
 
 def test_the_owner_of_the_way_writes_below_it(nobody: User, tmp_path: Path) -> None:

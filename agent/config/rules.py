@@ -13,7 +13,7 @@ from agent.config.wing_tables import ArrayTable, wing_tables
 from agent.core.findings.crypto_patterns import own_pattern
 from agent.core.findings.memory import MemoryPolicy
 from agent.core.setting import settings_of
-from agent.core.words import LEAST_MEMORY, LEAST_TASKS
+from agent.core.words import LEAST_MEMORY
 
 
 def find_problem(config: Config) -> Problem | None:
@@ -156,29 +156,21 @@ def _times(config: Config) -> Problem | None:
 def _limits(config: Config) -> Problem | None:
     worker = config.worker
     least = {
-        "worker.memory_high": (worker.memory_high, LEAST_MEMORY),
         "worker.memory_max": (worker.memory_max, LEAST_MEMORY),
         "memory.instance": (config.memory.instance, LEAST_MEMORY),
-        "worker.tasks_max": (worker.tasks_max, LEAST_TASKS),
     }
     for key, (value, bound) in least.items():
         if 0 < value < bound:
             return Problem(
                 (key,), f"{key} ({value}) is less than {bound}, the least that a worker needs"
             )
-    if worker.memory_max and worker.memory_high > worker.memory_max:
-        return Problem(
-            ("worker.memory_high", "worker.memory_max"),
-            f"worker.memory_high ({worker.memory_high}) is more than"
-            f" worker.memory_max ({worker.memory_max})",
-        )
     instance = config.memory.instance
     # The default of memory.instance yields to a lower memory_max; a set value must be possible.
     if 0 < worker.memory_max < instance != MemoryPolicy().instance:
         return Problem(
             ("memory.instance", "worker.memory_max"),
             f"memory.instance ({instance}) is more than worker.memory_max ({worker.memory_max}),"
-            " above which the kernel kills the worker",
+            " above which the worker is killed",
         )
     return None
 

@@ -163,19 +163,10 @@ class WorkerSection:
     burst_interval: float = setting(
         60.0, "seconds over which the host counts restarts", low=1, restart=True
     )
-    memory_high: int = setting(
-        0, "bytes above which the kernel slows a worker down; 0 = no limit", low=0, restart=True
-    )
     memory_max: int = setting(
         640 * MIB,
-        "bytes above which the kernel kills a worker (1.25 x its own memory_limit if"
-        " that is more); 0 = the limit of its unit",
-        low=0,
-        restart=True,
-    )
-    tasks_max: int = setting(
-        512,
-        "processes and threads of one worker (a browser has about 80); 0 = no limit",
+        "bytes above which the agent kills a worker that it runs without systemd (1.25 x its own"
+        " memory_limit if that is more), 0 = never; a unit has MemoryMax= (`wa-agent doctor`)",
         low=0,
         restart=True,
     )

@@ -58,7 +58,8 @@ AGENT_SETTINGS = frozenset({"name", "memory_limit"})
 
 LEAST_MEMORY, MOST_MEMORY = 32 << 20, 1 << 48
 """Bytes: with less than the first no worker starts; 0 is no limit."""
-LEAST_TASKS = 16
+BEHIND = 1.25
+"""A worker is killed at this multiple of its memory limit: the gentle steps come first."""
 
 SUSPECT = "unpaired_suspect"
 """The reason code of a paired session that came up unpaired without a logout."""

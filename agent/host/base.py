@@ -2,7 +2,6 @@
 `process`. Nothing above this room knows which one it has."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -10,15 +9,6 @@ from agent.core.model import InstanceId, UnitStatus
 
 Wake = Callable[[InstanceId], None]
 """Called (in the event loop, never awaited) when something about a worker may have changed."""
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What one worker may use; None leaves the unit's own value, 0 is no limit."""
-
-    memory_high: int | None = None
-    memory_max: int | None = None
-    tasks_max: int | None = None
 
 
 class Host(Protocol):
@@ -42,7 +32,8 @@ class Host(Protocol):
 
     async def reset_failed(self, instance: InstanceId) -> None: ...
 
-    async def set_limits(self, instance: InstanceId, limits: Limits) -> None: ...
+    def limit_memory(self, instance: InstanceId, most: int) -> None:
+        """Kill its worker above so many bytes where no unit does; 0 = no limit."""
 
     def enabled_by_operator(self, instance: InstanceId) -> bool:
         """True when an operator enabled this worker with `systemctl enable`."""

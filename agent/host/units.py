@@ -10,8 +10,6 @@ AGENT_SERVICE = "wa-agent.service"
 AGENT_SOCKET = "wa-agent.socket"
 AGENT_HTTP_SOCKET = "wa-agent-http.socket"
 INSTANCES_SLICE = "wa-instances.slice"
-LIMITS_SERVICE = "wa-limits.service"
-LIMITS_SOCKET = "wa-limits.socket"
 
 INSTALLED_SESSIONS = Path("/var/lib/wa-agent/sessions")
 """WA_SESSION_ROOT of the units as they are shipped."""

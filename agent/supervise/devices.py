@@ -20,12 +20,6 @@ class Devices:
         self._facts = facts
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         """By device: two copies are compared one after the other."""
-        self._looked: dict[InstanceId, str] = {}
-        """The run in which each was looked at while it was connected."""
-        self._connected: dict[str, InstanceId] = {}
-        """By device, who was connected last."""
-        self._copies: dict[InstanceId, InstanceId] = {}
-        """Who must stop, for the sake of whom."""
 
     @asynccontextmanager
     async def alone(
@@ -56,32 +50,6 @@ class Devices:
                     code="same_device",
                 )
             yield
-
-    def forget(self, id: InstanceId) -> None:
-        self._looked.pop(id, None)
-        self._copies.pop(id, None)
-
-    async def look_for_twin(self, facts: Facts) -> None:
-        """Once for each run, when it is connected. A device is known for sure only then: a bot may
-        keep its session where the agent cannot look. Of two the one that was made later is the
-        copy."""
-        if self._looked.get(facts.id) == facts.unit.run:
-            return
-        self._looked[facts.id] = facts.unit.run
-        if not (device := (await self._linked(facts)).device):
-            return
-        twin = self._facts.get(self._connected.get(device, facts.id))
-        self._connected[device] = facts.id
-        if twin is None or twin is facts or not twin.unit.runs:
-            return
-        if (await self._linked(twin)).device == device:
-            elder, copy = sorted((facts, twin), key=lambda its: its.instance.created_wall)
-            self._copies[copy.id] = elder.id
-
-    def elder_of(self, id: InstanceId) -> InstanceId | None:
-        """The other session that runs as the same device, for whom this one must stop."""
-        elder = self._copies.pop(id, None)
-        return elder if elder in self._facts else None
 
     async def _linked(self, facts: Facts) -> Linked:
         engine = facts.instance.engine

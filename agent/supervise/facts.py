@@ -53,8 +53,6 @@ class RunFacts:
     """What became of its folder under its live worker; "" = it is in its place."""
     folder_deleted: bool = False
     """The session's files are gone from the disk: its worker has the only copy."""
-    refuge_tried: ProbeFact | None = None
-    """The probe after which the agent last tried to save it elsewhere."""
     files_looked_at: ProbeFact | None = None
     """The probe after which the agent last looked for the files that belong to the session."""
 
@@ -86,8 +84,6 @@ class Asked:
     """Why to restart it gracefully; "" = no restart is asked for."""
     logout: bool = False
     """The agent ended its pairing: the logout that follows is no error."""
-    new_limits: bool = False
-    """The settings changed: the limits of the worker are not set yet."""
 
 
 @dataclass(slots=True)
@@ -174,8 +170,6 @@ class Facts:
     enabled_by_operator: bool = False
     pack: str = ""
     """The pack whose worker holds it, as of its last start; "" = a worker of its own."""
-    limited_run: str = ""
-    """The run whose worker has its limits; a run may have begun without the agent."""
     busy: asyncio.Lock = field(default_factory=asyncio.Lock)
     """Locked by a pass, and by a deletion."""
     gone: bool = False

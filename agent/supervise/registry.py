@@ -112,7 +112,6 @@ class Registry:
         self._views.pop(facts.id, None)
         self._stale.pop(facts.id, None)
         self._unwritten.over(facts.id)
-        self.devices.forget(facts.id)
 
     def get(self, id: InstanceId) -> Facts:
         facts = self.facts.get(id)

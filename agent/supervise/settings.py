@@ -9,10 +9,9 @@ from agent.config import Config
 from agent.core.admission import StartPolicy
 from agent.core.findings.memory import memory_budget
 from agent.core.health.policy import HealthPolicy
-from agent.host.base import Limits
 from agent.host.machine.memory import machine_memory
 from agent.supervise.facts import Facts
-from agent.supervise.worker_limits import host_limits, memory_limit
+from agent.supervise.worker_limits import memory_limit, memory_wall
 
 
 @dataclass(slots=True)
@@ -39,8 +38,8 @@ class Settings:
         parallel = self.config.start.remote_parallel
         return replace(self.start_policy(), stagger=0.0, parallel=parallel)
 
-    def limits(self, facts: Facts) -> Limits:
-        return host_limits(self.config, facts)
+    def memory_wall(self, facts: Facts) -> int:
+        return memory_wall(self.config, facts)
 
     def memory_limit(self, facts: Facts) -> int:
         return memory_limit(self.config, facts)

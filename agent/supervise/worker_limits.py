@@ -1,32 +1,18 @@
-"""How much memory, and how many tasks, a worker may have: MemoryHigh, MemoryMax and TasksMax of its
-unit, and the allowance at which the agent frees and restarts before the host kills."""
+"""How much memory a worker may have: the limit below which the agent frees caches and restarts it,
+and the wall behind that, at which the host kills it."""
 
 from agent.config import Config
 from agent.core.packs import MEMORY
-from agent.core.words import LEAST_MEMORY
+from agent.core.words import BEHIND, LEAST_MEMORY
 from agent.engines.catalog import entry_of
-from agent.host.base import Limits
 from agent.supervise.facts import Facts
 
-BEHIND = 1.25
-"""The host kills a worker at so many times its allowance: the gentle steps come first."""
 
-
-def host_limits(config: Config, facts: Facts) -> Limits:
-    """The limits that the host sets; more than memory_max where its own setting grants more."""
-    chosen, own = config.worker, _own_limit(facts)
-
-    def wall(limit: int, least: float) -> int | None:
-        if limit == 0:
-            return None
-        # 0 takes away a limit that was set before.
-        return 0 if own == 0 else max(limit, int(least))
-
-    return Limits(
-        memory_high=wall(chosen.memory_high, own or 0),
-        memory_max=wall(chosen.memory_max, (own or 0) * BEHIND),
-        tasks_max=chosen.tasks_max or None,
-    )
+def memory_wall(config: Config, facts: Facts) -> int:
+    """Bytes at which a host without units kills it, 0 = none: more than memory_max where its own
+    setting grants more."""
+    wall, own = config.worker.memory_max, _own_limit(facts)
+    return 0 if wall == 0 or own == 0 else max(wall, int((own or 0) * BEHIND))
 
 
 def memory_limit(config: Config, facts: Facts) -> int:

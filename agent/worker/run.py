@@ -12,7 +12,7 @@ from typing import Any
 from agent.core.words import Claim, InstanceId
 from agent.engines.base import Engine, OpenEngine
 from agent.engines.catalog import load_engine
-from agent.errors import EngineError, InvalidRequest
+from agent.errors import EngineError
 from agent.link.messages import Call
 from agent.link.server import LinkServer
 from agent.worker.calls import Answer, Work, answer_with, plain, session_works
@@ -35,7 +35,6 @@ class OwnFolder:
     nowhere."""
 
     def __init__(self, folder: Path) -> None:
-        self._mode = folder.stat().st_mode & 0o770
         self._open: dict[str, int] = {}
         for name, path in (("folder", folder), ("session", folder / "session")):
             with suppress(OSError):  # an engine without a session folder
@@ -49,26 +48,9 @@ class OwnFolder:
             "deleted": [name for name, status in statuses.items() if not status.st_nlink],
         }
 
-    def make_refuge(self, path: Path) -> Path:
-        """An empty folder for what the engine saves elsewhere; the agent may read it."""
-        import shutil  # its archives' libraries would lie in the memory of every worker
-
-        try:
-            shutil.rmtree(path, ignore_errors=True)
-            path.mkdir(mode=0o700)
-            path.chmod(self._mode)
-        except OSError as error:
-            raise EngineError(f"cannot make {path}: {error.strerror}") from error
-        return path
-
-    def share(self, refuge: Path) -> None:
-        for path in refuge.rglob("*"):
-            path.chmod(self._mode if path.is_dir() else self._mode & 0o660)
-
 
 log = logging.getLogger(__name__)
 
-REFUGE = "refuge"
 FIRST_CONNECT = 60.0
 """Seconds an engine may take to begin to connect."""
 
@@ -94,7 +76,7 @@ async def run_session(
     engine = open_engine(identity, reports, load)
     parts.serve(engine)
     closing = False
-    own = _works(identity, engine, reports, life, link_path.parent)
+    own = _works(identity, engine, reports, life)
     works = {**parts.works, **own}
 
     async def answer(call: Call) -> Answer:
@@ -127,10 +109,8 @@ async def run_session(
             await life.end(server)
 
 
-def _works(
-    identity: Identity, engine: Engine, reports: Reports, life: Life, refuges: Path
-) -> dict[str, Work]:
-    """The agent's calls; `refuges`: the folder that the agent can read."""
+def _works(identity: Identity, engine: Engine, reports: Reports, life: Life) -> dict[str, Work]:
+    """The agent's calls."""
     works = session_works(engine, reports)
     ask, own = works["probe"], OwnFolder(identity.folder)
 
@@ -143,20 +123,6 @@ def _works(
     async def probe(args: Mapping[str, Any]) -> Answer:
         return {**await ask(args), "open_fds": open_files(), "folder": own.describe()}
 
-    async def save_elsewhere(args: Mapping[str, Any]) -> Answer:
-        """Its folder was deleted: what is in memory goes where the agent can fetch it."""
-        write = getattr(engine, "save_elsewhere", None)
-        if write is None:
-            raise EngineError(
-                f"engine {identity.engine} writes into its own folder only", code="not_supported"
-            )
-        if args.get("name") != REFUGE:
-            raise InvalidRequest("cannot save elsewhere: no such folder", field="name")
-        refuge = own.make_refuge(refuges / REFUGE)
-        await write(refuge)
-        own.share(refuge)
-        return {}
-
     async def use(_args: Mapping[str, Any]) -> Answer:
         return own_use(life.sharers())
 
@@ -165,7 +131,6 @@ def _works(
         "close": plain(life.stop),
         "probe": probe,
         "own_use": use,
-        "save_elsewhere": save_elsewhere,
     }
 
 

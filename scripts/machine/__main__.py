@@ -21,9 +21,8 @@ SETTINGS = """\
 [start]
 stagger = 0.0
 spread = 0.0
-[worker]
-memory_max = 104857600
 """
+MEMORY = "[Service]\nMemoryMax=100M\n"
 UNIT = """\
 [Unit]
 After=multi-user.target wa-agent.service
@@ -89,6 +88,9 @@ def lay_out(tree: Path) -> None:
     shutil.copy(Path(__file__).with_name("inside.py"), tree / "root/inside.py")
     units = tree / "etc/systemd/system"
     (units / "inside.service").write_text(UNIT)
+    template = units / "wa-instance@.service.d/memory.conf"
+    template.parent.mkdir(exist_ok=True)
+    template.write_text(MEMORY)
     wanted = units / "multi-user.target.wants/inside.service"
     wanted.unlink(missing_ok=True)
     wanted.symlink_to("/etc/systemd/system/inside.service")
@@ -175,7 +177,7 @@ def is_done(said: Sequence[Said]) -> bool:
 
 
 def measure(machine: Machine) -> list[Said]:
-    print("first boot: limits, memory, clock ...", file=sys.stderr)
+    print("first boot: memory, clock ...", file=sys.stderr)
     first = machine.hear(machine.boot("chaos.phase=figures"), is_done)
     assert machine.process is not None
     machine.process.wait(BOOT_WITHIN)

@@ -103,17 +103,6 @@ def create(id: str) -> None:
         raise OSError(f"cannot create {id}: {answer}")
 
 
-def own_limits() -> tuple[bool, str]:
-    before = control("m1", "memory.max")
-    ask("PATCH", "/api/instance/m1", {"settings": {"memory_limit": 200 * MIB}})
-    took = until(lambda: control("m1", "memory.max") == str(250 * MIB))
-    other = control("m2", "memory.max")
-    ask("PATCH", "/api/instance/m1", {"settings": {"memory_limit": 0}})
-    until(lambda: control("m1", "memory.max") == "max")
-    held = before == other == str(100 * MIB)
-    return held, f"memory.max {before} → {250 * MIB} in {took:.1f} s → max; m2 kept {other}"
-
-
 def out_of_memory() -> tuple[bool, str]:
     agent, neighbour = show("wa-agent.service", "MainPID"), show(unit("m1"), "InvocationID")
     run_before = show(unit("m2"), "InvocationID")
@@ -232,7 +221,6 @@ def main() -> None:
             create(id)
     if phase == "figures":
         until(lambda: connected("m1") and connected("m2"))
-        row("limits of single instances, control groups 2", own_limits)
         row("MemoryMax= and the kernel's OOM killer", out_of_memory)
         row("clock steps", clock_steps)
         row("IPAddressDeny=", address_filter)

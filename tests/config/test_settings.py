@@ -191,21 +191,12 @@ def test_the_core_gets_the_values_of_the_file(load):
             "never reach the limit",
             id="burst that never counts",
         ),
-        pytest.param(
-            "[worker]\nmemory_high = 9_000_000_000",
-            "worker.memory_high",
-            2,
-            "memory_max",
-            id="high over max",
-        ),
         *(
             pytest.param(
                 f"[{table}]\n{key} = 1", f"{table}.{key}", 2, "worker needs", id=f"{key} of 1"
             )
             for table, key in (
-                ("worker", "memory_high"),
                 ("worker", "memory_max"),
-                ("worker", "tasks_max"),
                 ("memory", "instance"),
             )
         ),

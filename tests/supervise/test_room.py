@@ -132,16 +132,16 @@ def test_a_stopped_session_and_one_on_a_backend_wait_for_no_memory(house):
         pytest.param(facts("a", "evolution", backend="e"), 0, 640, id="no process here"),
     ],
 )
-def test_the_limit_and_the_wall_of_the_unit_are_in_step(one, limit, wall):
+def test_the_limit_and_the_wall_behind_it_are_in_step(one, limit, wall):
     settings = Settings(Config())
     assert settings.memory_limit(one) == limit * MIB
-    assert settings.limits(one).memory_max == wall * MIB
+    assert settings.memory_wall(one) == wall * MIB
 
 
-def test_memory_max_0_leaves_the_limit_to_the_unit():
+def test_memory_max_0_is_no_wall():
     settings = Settings(load_config(None, {"WA_AGENT_WORKER__MEMORY_MAX": "0"}))
     for own in (0, 900 * MIB):
-        assert settings.limits(facts("a", memory_limit=own)).memory_max is None
+        assert settings.memory_wall(facts("a", memory_limit=own)) == 0
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The doctor and tune on a machine that systemd booted, with the agent installed as it ships."""
+"""The doctor on a machine that systemd booted, with the agent installed as it ships."""
 
 import json
 from collections.abc import Iterator
@@ -35,15 +35,6 @@ def test_doctor_names_every_part_that_was_removed(bed: Bed):
         assert "polkit rule" in wrong(bed)["polkit"]
     with without(bed, "/usr/local/lib/systemd/system/wa-instance@.service"):
         assert "wa-instance@.service" in wrong(bed)["units"]
-    bed.run("systemctl", "stop", "wa-limits.socket", "wa-limits.service")
-    assert "single workers get no limits" in wrong(bed)["worker limits"]
-    bed.run("systemctl", "start", "wa-limits.socket")
-    with without(bed, "/opt/wa-agent/scripts/wa-limits"):
-        bed.run("systemctl", "stop", "wa-limits.service")
-        assert "wa-limits.service" in wrong(bed)["worker limits"]
-        bed.until(lambda: bed.show("wa-limits.service", "ActiveState") == "failed")
-    bed.run("systemctl", "reset-failed", "wa-limits.service")
-    bed.run("systemctl", "restart", "wa-limits.socket")
     old = (SOURCE / "tests/system/old_rule.js").read_text()
     with without(bed, RULE):
         bed.write(RULE, old)

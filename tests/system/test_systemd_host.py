@@ -11,7 +11,6 @@ from agent.config.sections import WorkerSection
 from agent.core.model import InstanceId, UnitState, UnitStatus
 from agent.errors import HostError
 from agent.host import units
-from agent.host.base import Limits
 from agent.host.systemd.host import SystemdHost
 from tests.conftest import Eventually
 from tests.system.bed import Bed
@@ -37,12 +36,7 @@ async def host(
     standin("good", "deaf", "exit7", "exit78", "hang", "slow", "once", "mute")
     monkeypatch.setenv("DBUS_SYSTEM_BUS_ADDRESS", bed.bus_address)
     folders = [bed.path("/etc/systemd/system"), bed.path("/run/systemd/system")]
-    host = await SystemdHost.open(
-        woken.append,
-        WorkerSection(),
-        unit_folders=folders,
-        limits_socket=bed.path("/run/no-such.sock"),
-    )
+    host = await SystemdHost.open(woken.append, WorkerSection(), unit_folders=folders)
     yield host
     await host.close(leave_workers=True)
 
@@ -187,17 +181,6 @@ async def test_restart_is_another_run(host: SystemdHost):
     status = await host.status(GOOD)
     assert status.state is UnitState.ACTIVE
     assert status.run != run
-
-
-async def test_a_worker_starts_without_the_helper_that_sets_its_limits(
-    bed: Bed, host: SystemdHost, caplog: pytest.LogCaptureFixture
-):
-    # Its socket is the bed's own, out of reach from outside.
-    await host.set_limits(GOOD, Limits(memory_max=200 << 20))
-    await host.start(GOOD)
-    assert (await host.status(GOOD)).state is UnitState.ACTIVE
-    assert "cannot set the limits of good" in caplog.text
-    assert bed.show(UNIT, "MemoryMax") == str(2 << 30), "what its unit's file says"
 
 
 async def test_f29_a_masked_unit_is_told_apart(bed: Bed, host: SystemdHost, eventually: Eventually):

@@ -18,8 +18,6 @@ UNITS = [
     "wa-backend@x.service",
     "wa-pack@x.service",
     "wa-instances.slice",
-    "wa-limits.service",
-    "wa-limits.socket",
     "wa-repair.service",
     "wa-repair.timer",
 ]
@@ -41,7 +39,6 @@ def test_systemd_finds_no_fault_with_any_unit(bed: Bed):
         ("wa-backend@x.service", 1.1),
         ("wa-pack@x.service", 1.1),
         ("wa-repair.service", 1.3),
-        ("wa-limits.service", 1.2),
     ],
 )
 def test_exposure_is_no_worse_than_reachable(bed: Bed, unit: str, reachable: float, capsys):

@@ -24,7 +24,6 @@ def add(commands: Subparsers) -> None:
     parser = add_command(commands, "backends", list_backends, summary, "evo")
     among = parser.add_subparsers(metavar="COMMAND|NAME", required=False)
     parser = add_command(among, "list", list_backends, "list the backends")
-    parser.add_argument("--names", action="store_true", help="print only the names")
     _add(among, "show", show, "show everything about a backend", "evo")
     summary = "add a backend to agent.toml; it is in force at once"
     arguments = "evo evolution http://127.0.0.1:8080 --key-file /etc/wa-agent/evo.key"
@@ -100,7 +99,6 @@ def list_backends(options: argparse.Namespace) -> int:
             backend["sentence"],
         ),
         nothing="no backends: `wa-agent backends add` makes one",
-        bare="name" if getattr(options, "names", False) else "",
     )
 
 

@@ -1,5 +1,6 @@
 """The doctor's checks of the agent: its state folder, its database, and its answers."""
 
+import math
 import os
 from collections import Counter
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from agent.cli.doctor import systemd_checks as systemd
 from agent.cli.doctor.check import Check, Installation
 from agent.cli.doctor.database import check_unused, lock_of
 from agent.cli.doctor.findings import Finding, note, ok, wrong
+from agent.cli.unit_memory import granted_memory, memory_drop_in
 from agent.config import INSTALLED_STATE
 from agent.daemon.state_folder import StatePlaces, state_is_missing, used_mark, was_used
 from agent.errors import AgentUnreachable, WaError
@@ -32,7 +34,7 @@ def checks(here: Installation) -> Iterator[Check]:
     yield Check("systemd", lambda _: systemd.check_systemd())
     if state == INSTALLED_STATE:
         yield Check("units", lambda _: systemd.check_installation(), systemd.AGAIN)
-        yield Check("worker limits", lambda _: systemd.check_limits_helper(), systemd.LIMITS_CURE)
+        yield Check("memory limits", check_unit_memory)
         yield Check("users", lambda _: systemd.check_users(), systemd.AGAIN)
     yield Check("agent", _agent, "journalctl -u wa-agent says more")
     yield Check("limits", lambda _: machine.check_limits(lock_holder(state), here.running.total()))
@@ -46,6 +48,31 @@ def instances_by_engine(client: Client) -> Counter[str]:
         return Counter(instance["engine"] for instance in client.instances())
     except WaError:
         return Counter()
+
+
+def check_unit_memory(here: Installation) -> Iterator[Finding]:
+    """Sessions that the kernel ends before the memory is used that their settings grant."""
+    client = here.client
+    try:
+        local = {it["id"] for it in client.instances() if not it["backend"]}
+        report = client.get("/api/memory/report")["instances"]
+    except WaError:
+        return  # the check of the agent tells that
+    wanted = {id: row["memoryLimit"] for id, row in report.items() if id in local}
+    if here.config.memory.instance:  # so a session without a limit has `memory_limit = 0`
+        wanted = {id: limit or math.inf for id, limit in wanted.items()}
+    granted = granted_memory(wanted)
+    low = {id: most for id, most in granted.items() if (wanted[id] or 0) > most}
+    for id, most in low.items():
+        path, text = memory_drop_in(id, wanted[id])
+        yield wrong(
+            f"{id} may use {wanted[id]} bytes of memory, but the kernel ends it at the MemoryMax="
+            f" of its unit, {most:.0f}",
+            f"create {path} with the lines {' and '.join(text.split())};"
+            " then systemctl daemon-reload",
+        )
+    if granted and not low:
+        yield ok(f"{len(granted)} units grant what their sessions may use")
 
 
 def _missing_state(here: Installation) -> Iterator[Finding]:

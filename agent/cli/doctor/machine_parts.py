@@ -26,7 +26,6 @@ _OURS = (
     units.AGENT_SERVICE,
     units.AGENT_SOCKET,
     units.AGENT_HTTP_SOCKET,
-    units.LIMITS_SERVICE,
     units.INSTANCES_SLICE,
     "wa-instance@*.service",
     "wa-backend@*.service",

@@ -4,7 +4,6 @@ import grp
 import pwd
 import shutil
 import socket
-import stat
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,13 +16,11 @@ from agent.host.units import (
     BACKENDS,
     INSTANCES,
     INSTANCES_SLICE,
-    LIMITS_SERVICE,
-    LIMITS_SOCKET,
 )
 
 UNITS = (
     *(AGENT_SERVICE, AGENT_SOCKET, INSTANCES.template, BACKENDS.template, INSTANCES_SLICE),
-    *(AGENT_HTTP_SOCKET, LIMITS_SERVICE, LIMITS_SOCKET),
+    AGENT_HTTP_SOCKET,
 )
 UNIT_FOLDERS = ("etc", "run", "usr/local/lib", "usr/lib", "lib")
 POLKIT = "polkit.service"
@@ -32,10 +29,6 @@ RULE_FOLDERS = ("usr/share/polkit-1/rules.d", "etc/polkit-1/rules.d")
 USERS = ("wa-agent", "wa-worker")
 _SECONDS = 15.0
 AGAIN = "run scripts/install again"
-LIMITS_CURE = (
-    f"systemctl reset-failed {LIMITS_SERVICE}; systemctl restart {LIMITS_SOCKET};"
-    f" journalctl -u {LIMITS_SERVICE}"
-)
 
 
 def check_installation(root: Path = Path("/")) -> Iterator[Finding]:
@@ -71,36 +64,8 @@ def _rule_text(rule: Path) -> Finding:
         return note(f"cannot read {rule}: {error.strerror}", "run it as root", check="polkit")
     if "set-property" in text:
         sentence = f"{rule} grants set-property, by which the user wa-agent can become root"
-        return wrong(sentence, "run scripts/install again and read what it prints", check="polkit")
+        return wrong(sentence, AGAIN, check="polkit")
     return ok(f"the rule is in {rule}", check="polkit")
-
-
-def check_limits_helper(root: Path = Path("/")) -> Iterator[Finding]:
-    """The socket of root's helper, without which workers have the limits of their unit's file."""
-    path = root / "run/wa-limits.sock"
-    try:
-        mode = path.lstat().st_mode
-        if not stat.S_ISSOCK(mode) or mode & 0o002:
-            yield wrong(f"{path} is no socket, or open to every user")
-            return
-        with socket.socket(socket.AF_UNIX) as line:
-            line.settimeout(_SECONDS / 5)
-            line.connect(str(path))
-            # The agent's user alone gets an answer; root gets a refusal, at once.
-            answer = line.recv(64)
-    except PermissionError:
-        yield note(f"cannot ask {path}", "run it as root")
-    except FileNotFoundError:
-        sentence = f"{path} is not there: single workers get no limits of their own"
-        yield wrong(sentence)
-    except OSError as error:
-        cause = error.strerror or "no answer"
-        yield wrong(f"{LIMITS_SERVICE} does not answer on {path}: {cause}")
-    else:
-        if answer:
-            yield ok(f"{LIMITS_SERVICE} answers on {path}")
-        else:
-            yield wrong(f"{LIMITS_SERVICE} ends without an answer")
 
 
 def _is_masked(folders: list[Path], unit: str) -> bool:

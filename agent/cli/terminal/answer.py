@@ -31,7 +31,7 @@ def print_list(
     nothing: str,
     bare: str = "",
 ) -> int:
-    """`bare`: the one field to print, a line for each row, as shell completion asks for it."""
+    """`bare`: the one field to print, a line for each row."""
     if bare:
         return print_answer(options, rows, *(str(row[bare]) for row in rows))
     lines = table_lines(heads, [cells(row) for row in rows]) if rows else [nothing]

@@ -203,12 +203,6 @@ class BaileysEngine:
         if (client := self._life.client) is not None and client.alive:
             await client.call("save", 30.0)
 
-    async def save_elsewhere(self, folder: Path) -> None:
-        raise EngineError(
-            f"cannot save the session into {folder}: its keys are in the lost folder alone",
-            code="not_supported",
-        )
-
     async def close(self) -> None:
         await self._stop_connecting()
         async with self._busy:

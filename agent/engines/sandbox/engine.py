@@ -135,9 +135,6 @@ class SandboxEngine:
             self._reporter.progress()
         await self._saved.save()
 
-    async def save_elsewhere(self, folder: Path) -> None:
-        await self._saved.save(folder)
-
     async def close(self) -> None:
         self._server.close()
         await self._tasks.cancel()

@@ -51,9 +51,9 @@ class SavedSession:
         """In memory; a `save` follows. The other side forgets us whatever our disk does."""
         self._session = replace(self._loaded(), paired=False, account="")
 
-    async def save(self, elsewhere: Path | None = None) -> None:
+    async def save(self) -> None:
         """Write what is known; what could not be read is left as it is, for the vault."""
-        await _to_its_end(self._save(elsewhere))
+        await _to_its_end(self._save())
 
     async def settle(self) -> None:
         """Return when no write is under way."""
@@ -96,12 +96,10 @@ class SavedSession:
             await self._write(session)
             self._session = session
 
-    async def _save(self, elsewhere: Path | None) -> None:
+    async def _save(self) -> None:
         async with self._file:
             if self._session is not None:
-                await self._write(self._session, elsewhere)
-            elif elsewhere is not None:
-                raise EngineError("cannot save elsewhere: its file was not read")
+                await self._write(self._session)
 
     def _loaded(self) -> SessionFile:
         if self._session is None:
@@ -115,12 +113,11 @@ class SavedSession:
             # Not damage: a matter of rights must not cost the session.
             raise EngineError(f"cannot read the session: {error}", code="unreadable") from error
 
-    async def _write(self, session: SessionFile, elsewhere: Path | None = None) -> None:
-        folder = elsewhere or self.folder
+    async def _write(self, session: SessionFile) -> None:
         try:
-            await asyncio.to_thread(write_session, folder, session)
+            await asyncio.to_thread(write_session, self.folder, session)
         except OSError as error:
-            raise EngineError(f"cannot save {folder}: {error}", code="save_failed") from error
+            raise EngineError(f"cannot save {self.folder}: {error}", code="save_failed") from error
 
 
 async def _to_its_end(work: Coroutine[Any, Any, None]) -> None:

@@ -123,7 +123,7 @@ class WebEngine:
         view.silent = False
         lost = await asyncio.to_thread(store_is_gone, self._folder) if self._record.paired else ""
         if lost and not self._starts.working:
-            self._starts.begin(self._starts.come_back_from_loss)
+            self._starts.begin(self._starts.end_without_store)
         if view.facts is not None:
             detail |= {"stream": view.claim.raw, "frames": view.facts.frames}
         return ProbeAnswer(view.claim_at(boot_now()), detail)
@@ -190,7 +190,7 @@ class WebEngine:
         if self._stopping:
             self._reporter.progress()
             await self._intake.finish()
-            await self._starts.save_lost_store()
+            await self._starts.end_without_store()
             if not await self._session.close():
                 log.warning("the browser did not end cleanly; its page was closed before")
         await self._record.write()

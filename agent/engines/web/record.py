@@ -45,11 +45,6 @@ class Record:
     def changed(self) -> bool:
         return self._note != self._written
 
-    async def write_again(self) -> None:
-        """The note that was on the disk is gone."""
-        self._written = Note()
-        await self.write()
-
     async def write(self) -> None:
         """Bring the note to the disk as it is by then."""
         async with self._writing:

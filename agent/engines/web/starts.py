@@ -16,7 +16,6 @@ from agent.core.words import Claim, ConnectionStatus
 from agent.engines.tasks import Tasks, cancel, runs
 from agent.engines.web.document import LOOK, Reloads, judge_document, parse_document, place_of
 from agent.engines.web.files import lost_store, store_is_gone
-from agent.engines.web.profile.rescue import rescue
 from agent.engines.web.record import Record
 from agent.engines.web.session import Session
 from agent.engines.web.settings import WebSettings
@@ -159,32 +158,16 @@ class Starts:
         else:
             self._follow()
 
-    async def save_lost_store(self) -> bool:
-        """Where the files of the pairing are gone under the browser: write them again from it.
-        True: they are there again, and no browser runs any more."""
+    async def end_without_store(self) -> None:
+        """Where the files of the pairing are gone under the browser: end it and say so, for the
+        newest snapshot to take their place."""
         if not (self.record.paired and self.session.alive):
-            return False
-        lost = await asyncio.to_thread(store_is_gone, self.folder)
-        if not lost:
-            return False
-        log.error(
-            "the session's files are gone under its browser (%s): saving its copy",
-            lost,
-        )
-        saved = await asyncio.to_thread(rescue, self.folder, self.session.browser_pid)
-        await self.session.kill()
-        if saved:
-            await self.record.write_again()
-            log.warning("the session's files are back, from its browser")
-        else:
+            return
+        if lost := await asyncio.to_thread(store_is_gone, self.folder):
+            log.error("the session's files are gone under its browser: %s", lost)
+            await self.session.kill()
             self.view.lost(lost)
             self.publish()
-        return saved
-
-    async def come_back_from_loss(self) -> None:
-        if await self.save_lost_store():
-            self.view.interrupted("storage_initialization_error")
-            await self.start()
 
     async def revive(self) -> None:
         """Reload; where that does not help, another browser."""

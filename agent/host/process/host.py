@@ -14,7 +14,7 @@ from agent.clock import boot_id
 from agent.config.sections import WorkerSection
 from agent.core.model import UNIT_ABSENT, InstanceId, UnitState, UnitStatus, parse_instance_id
 from agent.errors import HostError, InvalidRequest, TryLater
-from agent.host.base import Limits, Wake
+from agent.host.base import Wake
 from agent.host.process.child import Child, Exit
 from agent.host.process.held_up import Pulse
 from agent.host.process.launch import Places, make_run_dir
@@ -61,7 +61,7 @@ class ProcessHost:
         self._boot = boot_id()
         self._workers: dict[InstanceId, ProcessWorker] = {}
         self._by_pid: dict[int, ProcessWorker] = {}
-        self._limits: dict[InstanceId, Limits] = {}
+        self._memory_max: dict[InstanceId, int] = {}
         # A forked worker may send notices before its pid arrives.
         self._early: deque[tuple[int, Mapping[str, str]]] = deque(maxlen=EARLY_NOTICES)
         self.notices = NotifySocket.open(places.notify_socket, self._notice, self._by_pid)
@@ -164,9 +164,8 @@ class ProcessHost:
     async def reset_failed(self, instance: InstanceId) -> None:
         self._worker(instance).reset_failed()
 
-    async def set_limits(self, instance: InstanceId, limits: Limits) -> None:
-        """Only memory_max can be enforced without control groups: above it the worker is killed."""
-        self._limits[instance] = limits
+    def limit_memory(self, instance: InstanceId, most: int) -> None:
+        self._memory_max[instance] = most
 
     def _worker(self, instance: InstanceId) -> ProcessWorker:
         if instance not in self._workers:
@@ -287,8 +286,7 @@ class ProcessHost:
         limits = {
             worker.child.pid: limit
             for worker in workers
-            if worker.child is not None
-            and (limit := self._limits.get(worker.id, Limits()).memory_max)
+            if worker.child is not None and (limit := self._memory_max.get(worker.id))
         }
         if not limits:
             return

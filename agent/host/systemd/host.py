@@ -1,8 +1,7 @@
 """The host where systemd is: workers are templated units, started and watched over D-Bus.
 
-Needs no privilege: a polkit rule allows its calls, and a helper of root's (`limits_helper`) sets
-the limits of single workers. `systemctl` is never used: it rewrites hostile names instead of
-refusing them.
+Needs no privilege: a polkit rule allows its calls. `systemctl` is never used: it rewrites hostile
+names instead of refusing them.
 """
 
 import asyncio
@@ -18,14 +17,12 @@ from agent.config.sections import WorkerSection
 from agent.core.model import UNIT_ABSENT, InstanceId, UnitState, UnitStatus
 from agent.errors import HostError
 from agent.host import units
-from agent.host.base import Limits, Wake
+from agent.host.base import Wake
 from agent.host.exit_words import words
 from agent.host.systemd.bus import BusCallFailed, BusGone, SystemBus
 from agent.host.systemd.calls import GREETING, NO_SUCH_UNIT, SystemdCalls, refusal
 from agent.host.systemd.enabled_units import FOLDERS, UnitFiles, read_unit_files
 from agent.host.systemd.jobs import UNKNOWN, Jobs
-from agent.host.systemd.limits import SOCKET as LIMITS_SOCKET
-from agent.host.systemd.limits import LimitsClient, UnitLimits
 from agent.host.systemd.signals import Signals
 from agent.host.systemd.unit_cache import UnitCache
 
@@ -47,7 +44,6 @@ class SystemdHost:
         worker: WorkerSection,
         kind: units.Kind,
         unit_folders: Sequence[Path],
-        limits_socket: Path,
     ) -> None:
         self._wake = wake
         self._worker = worker
@@ -56,7 +52,6 @@ class SystemdHost:
         self._unit_folders = unit_folders
         self._files = UnitFiles()
         self._files_changed = asyncio.Event()
-        self._limits = UnitLimits(LimitsClient(limits_socket))
         self._boot = ""
         self._own_unit = ""
         self._bus = SystemBus(GREETING, self._bus_up, self._bus_down, self._hear)
@@ -73,10 +68,9 @@ class SystemdHost:
         kind: units.Kind = units.INSTANCES,
         *,
         unit_folders: Sequence[Path] = FOLDERS,
-        limits_socket: Path = LIMITS_SOCKET,
     ) -> "SystemdHost":
         """Each host has a connection of its own: two kinds do not disturb each other."""
-        self = cls(wake, worker, kind, unit_folders, limits_socket)
+        self = cls(wake, worker, kind, unit_folders)
         try:
             self._files = await asyncio.to_thread(read_unit_files, unit_folders, kind)
             await self._bus.open()
@@ -140,7 +134,6 @@ class SystemdHost:
     async def list(self) -> Mapping[InstanceId, UnitStatus]:
         loaded = await self._loaded()
         self._cache.keep_only(loaded)
-        await self._limits.keep_only(loaded)
         units = dict(zip(loaded, await self._statuses(loaded), strict=True))
         for instance in self._files.masked - units.keys():
             units[instance] = self._absent(instance)
@@ -213,21 +206,14 @@ class SystemdHost:
             raise refusal("reset", unit, error) from error
         self._cache.mark_stale(instance)
 
-    async def set_limits(self, instance: InstanceId, limits: Limits) -> None:
-        """Set them now if systemd has its unit, and after each start; 0 = no limit. Never fails:
-        without the helper a worker runs with the limits of its unit's file."""
-        if self._limits.wants(instance, limits) and (await self.status(instance)).runs:
-            await self._limits.apply(instance)
+    def limit_memory(self, instance: InstanceId, most: int) -> None:
+        """Nothing to do: its unit's MemoryMax= is the limit, and only root may change that."""
 
     async def _job(self, verb: str, method: str, instance: InstanceId, timeout: float) -> None:
         unit = self._kind.unit(instance)
 
         async def begin() -> str:
-            path: str = (await self._systemd.allowed(method, "ss", unit, "replace"))[0]
-            if verb != "stop":  # from here on systemd has the unit
-                self._limits.unit_loaded(instance)
-                await self._limits.apply(instance)
-            return path
+            return str((await self._systemd.allowed(method, "ss", unit, "replace"))[0])
 
         try:
             result = await self._jobs.run(begin, start=verb != "stop", timeout=timeout)

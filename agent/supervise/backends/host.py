@@ -12,7 +12,7 @@ from agent.clock import boot_now
 from agent.core.model import UNIT_ABSENT, InstanceId, UnitState, UnitStatus
 from agent.core.reconnect import needs_connect
 from agent.errors import HostError
-from agent.host.base import Host, Limits
+from agent.host.base import Host
 from agent.link.messages import parse_claim
 from agent.supervise.backends.facts import BackendFacts
 from agent.supervise.backends.registry import Backends
@@ -92,10 +92,10 @@ class BackendHost:
             packed = self._packs.holds(instance)
             await (self._packs if packed else self._host).reset_failed(instance)
 
-    async def set_limits(self, instance: InstanceId, limits: Limits) -> None:
+    def limit_memory(self, instance: InstanceId, most: int) -> None:
         """A member of a pack has none: the pack ends a Node that uses too much."""
         if not self._backend_of(instance) and not self._packs.holds(instance):
-            await self._host.set_limits(instance, limits)
+            self._host.limit_memory(instance, most)
 
     def enabled_by_operator(self, instance: InstanceId) -> bool:
         return not self._backend_of(instance) and self._host.enabled_by_operator(instance)

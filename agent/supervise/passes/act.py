@@ -75,22 +75,9 @@ class Executor:
             detail = "it took too long"
         return Outcome(not detail, boot_now() - begun, detail, refusal, made)
 
-    async def hold_to_limits(self, facts: Facts) -> None:
-        """Set the limits of a running worker once per run, also of one that systemd started,
-        and when its settings change."""
-        changed, facts.asked.new_limits = facts.asked.new_limits, False
-        if not facts.unit.runs or (facts.unit.run == facts.limited_run and not changed):
-            return
-        facts.limited_run = facts.unit.run
-        try:
-            await self.host.set_limits(facts.id, self.settings.limits(facts))
-        except WaError as error:
-            log.warning(
-                "cannot set the limits of %s: %s; its next run gets them",
-                facts.id,
-                error,
-                extra=about(facts.id),
-            )
+    def hold_to_limits(self, facts: Facts) -> None:
+        """In each pass: its settings may have changed, and its host have begun a run."""
+        self.host.limit_memory(facts.id, self.settings.memory_wall(facts))
 
     async def _do_all(self, facts: Facts, plan: Plan) -> str:
         if ActionKind.RESTORE in plan.actions:
@@ -141,7 +128,7 @@ class Executor:
         told, it reads from the file beside its session."""
         if facts.saved.identity_behind or facts.saved.identity is None:
             await self.save(facts, [])
-        await self.host.set_limits(facts.id, self.settings.limits(facts))
+        self.hold_to_limits(facts)
         failed = facts.unit.state is UnitState.FAILED
         if failed or facts.action.started_run or facts.record.seen_run:
             # The host's burst limit is against crash loops: starts by the agent must not count.

@@ -273,9 +273,7 @@ def _folder(facts: Facts) -> Signal | None:
         return None
     words = facts.run.folder_lost
     if facts.run.folder_deleted:
-        words += (
-            "; only that worker still has the pairing: keep it running until the agent saved it"
-        )
+        words += "; only that worker still has the pairing: restore a snapshot in its place"
     return Signal(FOLDER_LOST, Health.DEGRADED, words)
 
 

@@ -1,26 +1,20 @@
-"""A session's folder was deleted or replaced under its live worker: notice, save, then restart.
-Until it is saved only that worker has the pairing: no plan may end the worker."""
+"""A session's folder was deleted or replaced under its live worker: notice and say it. Only that
+worker has the pairing as it is now, so no plan may end it; a person may restore a snapshot, and
+when the worker ends by itself, the newest snapshot takes the folder's place."""
 
 import asyncio
-import logging
+import os
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from agent.core.model import Category, InstanceId
-from agent.errors import Refused, WaError
-from agent.host.base import Host
-from agent.log import bound
+from agent.core.model import InstanceId
+from agent.core.words import SUSPECT
+from agent.errors import Refused
 from agent.supervise.facts import Facts
-from agent.vault.refuge import bring_back, inodes_of
+from agent.vault.locate import SESSION
 
-REFUGE = "refuge"
-"""In the worker's runtime folder, which worker and agent both see."""
-SAVE_TIMEOUT = 20.0
 CODE = "folder_lost"
-
-log = logging.getLogger(__name__)
-
 
 Inodes = Mapping[str, int]
 """Of an instance's folder and of the session in it, as far as they exist."""
@@ -65,7 +59,18 @@ class FolderLooks:
 
 
 def _inodes_of_all(root: Path, ids: Collection[InstanceId]) -> dict[InstanceId, Inodes]:
-    return {id: inodes_of(root / id) for id in ids}
+    return {id: _inodes_of(root / id) for id in ids}
+
+
+def _inodes_of(folder: Path) -> Inodes:
+    """Of the entries at an instance's path now; missing ones are left out."""
+    inodes = {}
+    for name, path in (("folder", f"{folder}"), ("session", f"{folder}/{SESSION}")):
+        try:
+            inodes[name] = os.stat(path, follow_symlinks=False).st_ino  # noqa: PTH116 - with each probe
+        except OSError:
+            continue
+    return inodes
 
 
 def compare_folder(facts: Facts, raw: object, here: Inodes) -> None:
@@ -88,41 +93,16 @@ def refuse_to_end(facts: Facts, doing: str) -> None:
     if holds_the_only_copy(facts):
         raise Refused(
             f"cannot {doing} {facts.id}: {facts.run.folder_lost}, and only that worker still has"
-            " the pairing; the agent tries to save it at each probe. To end the pairing all the"
-            " same, log the session out or delete it",
+            " the pairing; restore a snapshot in its place. To end the pairing all the same, log"
+            " the session out or delete it",
             code=CODE,
         )
 
 
 def holds_the_only_copy(facts: Facts) -> bool:
-    return facts.run.folder_deleted and facts.unit.runs and facts.record.paired
-
-
-async def save_from_worker(facts: Facts, host: Host, root: Path) -> str:
-    """Save it, once per probe; a sentence on the result, "" when there was nothing to save."""
-    if (
-        not facts.run.folder_deleted
-        or facts.link is None
-        or facts.run.refuge_tried == facts.run.probe
-    ):
-        return ""
-    facts.run.refuge_tried = facts.run.probe
-    said = bound(Category.SESSION, facts.id)
-    try:
-        await facts.link.call("save_elsewhere", {"name": REFUGE}, timeout=SAVE_TIMEOUT)
-        refuge = host.link_path(facts.id).parent / REFUGE
-        paired = facts.record.paired
-        retired = await asyncio.to_thread(bring_back, root, facts.instance, refuge, paired=paired)
-    except WaError as error:
-        said.error("%s, and the worker cannot save it elsewhere: %s", facts.run.folder_lost, error)
-        return ""
-    facts.saved.identity = None
-    facts.run.folder_deleted = False
-    facts.asked.restart_for = f"{facts.run.folder_lost}; the agent saved it into a new folder"
-    more = f"; the trash has the other folder as {retired}" if retired else ""
-    sentence = f"{facts.run.folder_lost}: the worker saved it into a new folder{more}"
-    said.warning("%s", sentence)
-    return sentence
+    claim = facts.run.claim
+    lost = claim is not None and claim.claim.reason == SUSPECT  # its worker has it no more either
+    return facts.run.folder_deleted and facts.unit.runs and facts.record.paired and not lost
 
 
 def _numbers(raw: Any) -> dict[str, int]:

@@ -28,12 +28,11 @@ from agent.supervise.passes.act import Executor
 from agent.supervise.passes.circuit import note_circuit
 from agent.supervise.passes.due import ON_ITS_WAY
 from agent.supervise.passes.findings import Findings
-from agent.supervise.passes.lost_folder import holds_the_only_copy, save_from_worker
+from agent.supervise.passes.lost_folder import holds_the_only_copy
 from agent.supervise.passes.observation import observation_of
 from agent.supervise.passes.observe import Observer, observe
 from agent.supervise.passes.record import Recorder, note_restarts
 from agent.supervise.passes.repair import Ladder, Step
-from agent.supervise.passes.twins import stop_copy
 from agent.supervise.passes.wait_reasons import WaitReasons
 from agent.supervise.registry import Registry
 from agent.supervise.settings import Settings
@@ -89,18 +88,14 @@ class Passes:
         return allow_for(self.settings.health_policy(), self.observer.backends.slack(facts))
 
     async def _observe(self, facts: Facts) -> list[JournalEntry]:
-        """Look at it; note what operators or its host did to its worker; save a lost folder."""
+        """Look at it; note what operators or its host did to its worker."""
         unit_before, known = facts.unit, facts.observed
         await observe(facts, self.observer)
-        await self.executor.hold_to_limits(facts)
+        self.executor.hold_to_limits(facts)
         self.turns.room.note(facts)
         entries = self.recorder.note_operator(facts, facts.unit)
         if known:
             entries += note_restarts(facts, unit_before, facts.unit)
-        root = self.executor.session_root
-        entries += await stop_copy(facts, self.observer.devices, self.observer.host.boot_id())
-        if sentence := await save_from_worker(facts, self.executor.host, root):
-            entries.append(entry(facts, "folder_saved", sentence, Category.RECOVERY))
         return entries
 
     def _judge(

@@ -53,7 +53,6 @@ class Orders:
         facts.instance = changed
         self.registry.look_up(facts)
         await self.registry.save_order(facts, entry(facts, "settings", "its settings changed"))
-        facts.asked.new_limits = True
         self.wake(id)
         return self.registry.view(id)
 

@@ -1,4 +1,4 @@
-"""What moving in and out brings: to the commands `import` and `export`, and `change-engine`."""
+"""What moving in and out brings: to the commands `import` and `export`."""
 
 from agent.wing import Wing
 
@@ -6,6 +6,4 @@ WING = Wing(
     name="moving",
     imports="imports",
     exports="archives",
-    commands={"change_engine": "change-engine"},
-    title="between engines",
 )

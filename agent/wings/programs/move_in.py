@@ -2,6 +2,7 @@
 instances, disabled."""
 
 import argparse
+import math
 import os
 import shlex
 import stat
@@ -16,6 +17,7 @@ from agent.cli.client import AgentSaidNo, Client
 from agent.cli.command import client_of
 from agent.cli.paths import config_path
 from agent.cli.terminal.answer import print_answer
+from agent.cli.unit_memory import granted_memory, memory_drop_in
 from agent.config import Config, load_config
 from agent.config.settings_file import change_rows, with_rows
 from agent.engines.program.declaration import ProgramDeclaration
@@ -254,17 +256,21 @@ class _Told:
 
 def _tell(options: argparse.Namespace, listed: _Listed, ids: Mapping[str, str], told: _Told) -> int:
     shown, lines = [], [f"read from {clean(listed.source)}; {told.done}"]
+    granted = granted_memory(ids.values())
     for bot in listed.bots:
         instances = [ids[program.name] for program in bot.programs if program.name in ids]
         enable = [f"wa-agent enable {id}" for id in instances]
         moves = bool(instances) and not bot.refused
         move = " && ".join([listed.ends(bot), *enable]) if moves else ""
+        low = [id for id in instances if granted.get(id, math.inf) < bot.memory_limit]
+        drop_ins = [memory_drop_in(id, bot.memory_limit) for id in low]
         shown.append(
             {
                 listed.manager: bot.name,
                 "programs": [program.name for program in bot.programs],
                 "instances": instances,
                 "memory_limit": bot.memory_limit,
+                "drop_ins": [{"path": path, "text": text} for path, text in drop_ins],
                 "taken_over": bot.taken,
                 "not_taken_over": bot.notes,
                 "refused": bot.refused,
@@ -276,6 +282,10 @@ def _tell(options: argparse.Namespace, listed: _Listed, ids: Mapping[str, str], 
         lines += [f"  taken over: {its}" for its in bot.taken]
         lines += [f"  not taken over: {note}" for note in bot.notes]
         lines += [f"  it does not move: {clean(bot.refused)}"] if bot.refused else []
+        for path, text in drop_ins:
+            lines += [f"  its unit grants less memory; before it runs, root creates {path}"]
+            lines += [f"    {line}" for line in text.splitlines()]
+            lines += ["  and then: systemctl daemon-reload"]
         lines += [f"  {move}"] if move else []
     whose = "pm2's" if listed.manager == SOURCE else "the old unit"
     lines += ["", f"Each of these commands ends {whose}, then starts ours. On systemd, before it:"]

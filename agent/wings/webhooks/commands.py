@@ -12,7 +12,6 @@ def add(commands: Subparsers) -> None:
     parser = add_command(commands, "webhooks", list_webhooks, summary)
     among = parser.add_subparsers(metavar="COMMAND")
     parser = add_command(among, "list", list_webhooks, summary)
-    parser.add_argument("--names", action="store_true", help="print only the names")
     for name, run, summary in (
         (
             "test",
@@ -43,7 +42,6 @@ def list_webhooks(options: argparse.Namespace) -> int:
             webhook["problem"] or "-",
         ),
         nothing="no webhooks: [[webhook]] in agent.toml names them",
-        bare="name" if getattr(options, "names", False) else "",
     )
 
 

@@ -9,7 +9,6 @@ WING = Wing(
     routes="routes",
     commands={"commands": "webhooks"},
     title="events to other programs",
-    names={"WEBHOOK": "wa-agent webhooks list --names"},
     doctor="doctor",
     bundle={"webhooks.json": "/api/webhooks"},
     alerts="alerts",

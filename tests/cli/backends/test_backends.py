@@ -32,7 +32,6 @@ async def test_backends_are_listed_and_one_is_shown_by_its_name(cli, evo):
     assert re.search(r"desk +whaticket .* no .*no answer in 10 s", listed.out)
     assert (await cli("backends", "list")).out == listed.out
     assert [one["name"] for one in (await cli("backends", "--json")).json()] == ["desk", "evo"]
-    assert (await cli("backends", "list", "--names")).out == "desk\nevo\n"
     shown = await cli("backends", "desk")
     assert "not up (timeout) since" in shown.out
     assert (await cli("backends", "show", "desk")).out == shown.out
@@ -193,13 +192,3 @@ def test_the_short_form_knows_every_command():
 )
 def test_a_name_after_backends_means_show(argv, expected):
     assert backends.spelled_out(argv) == expected
-
-
-async def test_the_shells_complete_names_of_backends(cli):
-    for shell in ("bash", "zsh", "fish"):
-        script = (await cli("completion", shell)).out
-        assert "wa-agent backends list --names" in script
-    bash = (await cli("completion", "bash")).out
-    assert re.search(r'" backends adopt"\).*backends list --names.*--id', bash) or re.search(
-        r'" backends adopt"\).*--id.*backends list --names', bash
-    )

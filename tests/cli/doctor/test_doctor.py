@@ -5,6 +5,7 @@ import fcntl
 import json
 import os
 import tarfile
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -12,10 +13,14 @@ from typing import Any
 
 import pytest
 
+from agent.cli.client import Client
 from agent.cli.doctor import machine_checks as machine
 from agent.cli.doctor import systemd_checks
 from agent.cli.doctor.bundle import clean_text, without_secrets
+from agent.cli.doctor.check import Installation
+from agent.cli.doctor.checks import check_unit_memory
 from agent.cli.doctor.findings import Finding, Level
+from agent.config import Config
 from agent.core.model import Instance, InstanceId
 from agent.store.database import Store
 from tests.api.conftest import House
@@ -340,6 +345,40 @@ def test_missing_parts_of_the_installation_are_named(tmp_path: Path) -> None:
         file.symlink_to("/dev/null")
     masked = [one.sentence for one in systemd_checks.check_installation(tmp_path)]
     assert any(one.startswith("masked:") for one in masked)
+
+
+@pytest.mark.parametrize(
+    ("limit", "most", "fault"),
+    [
+        pytest.param(3 << 30, 2 << 30, f"may use {3 << 30} bytes", id="above"),
+        pytest.param(0, 2 << 30, "may use inf bytes", id="no limit of its own"),
+        pytest.param(2 << 30, 2 << 30, "", id="as much"),
+        pytest.param(3 << 30, "infinity", "", id="a unit without a limit"),
+    ],
+)
+async def test_a_session_that_may_use_more_memory_than_its_unit_grants_is_wrong(
+    house: House,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    limit: int,
+    most: int | str,
+    fault: str,
+) -> None:
+    house.supervisor.known[InstanceId("shop")] = make_view("shop", memory_limit=limit)
+    systemctl = tmp_path / "systemctl"
+    systemctl.write_text(f"#!/bin/sh\necho MemoryMax={most}; echo Id=wa-instance@shop.service\n")
+    systemctl.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    here = Installation(Config(), Client(sockets=(house.socket_path,)), None, Counter())
+    (found,) = await asyncio.to_thread(lambda: list(check_unit_memory(here)))
+    assert (found.level, fault in found.sentence) == (Level.WRONG if fault else Level.OK, True)
+    if fault:
+        path = "/etc/systemd/system/wa-instance@shop.service.d/memory.conf"
+        line = f"MemoryMax={limit * 5 // 4 or 'infinity'}"
+        assert found.advice == (
+            f"create {path} with the lines [Service] and {line}; then systemctl daemon-reload"
+        )
 
 
 def test_a_bus_that_cannot_be_reached_is_wrong(tmp_path: Path) -> None:

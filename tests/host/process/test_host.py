@@ -14,7 +14,6 @@ import pytest
 
 from agent.core.model import InstanceId, UnitState
 from agent.errors import HostError
-from agent.host.base import Limits
 from agent.host.process.run_file import RunNote, read_note, write_note
 from agent.worker_log import LOG_LIMIT, open_log, trim_log
 from tests.host.short_limits import FAST, WATCHFUL
@@ -337,8 +336,8 @@ async def test_a_note_without_sense_is_ignored(open_host, tmp_path, text):
 async def test_memory_over_the_limit_ends_as_oom_kill(open_host, eventually, monkeypatch):
     monkeypatch.setattr("agent.host.process.host.LOOK_AFTER", 0.1)
     host = await open_host()
-    await host.set_limits(InstanceId("leak"), Limits(memory_max=32 << 20))
-    await host.set_limits(InstanceId("good"), Limits(memory_max=256 << 20))
+    host.limit_memory(InstanceId("leak"), 32 << 20)
+    host.limit_memory(InstanceId("good"), 256 << 20)
     await host.start(InstanceId("good"))
     await host.start(InstanceId("leak"))
 

@@ -14,6 +14,8 @@ from typing import Any
 
 import pytest
 
+from agent.cli.client import Client
+from agent.errors import WaError
 from tests.conftest import Eventually
 from tests.ports import free_port
 
@@ -58,6 +60,7 @@ async def start(tmp_path: Path) -> AsyncIterator[Callable[..., Any]]:
                 stderr=out,
                 umask=0o022,
                 env=env,
+                cwd=tmp_path,
             )
         runs.append(Run(process, said))
         return runs[-1]
@@ -105,6 +108,25 @@ async def test_a_state_in_use_is_not_greeted_for(
     assert await second.ended() == 75
     assert "another agent runs on it" in second.text()
     assert GREETING not in second.text()
+
+
+async def test_it_runs_with_a_file_of_ones_own(
+    start: Callable[..., Any], tmp_path: Path, eventually: Eventually
+) -> None:
+    own, state = tmp_path / "own.toml", tmp_path / "state"
+    own.write_text(
+        '[agent]\nhost = "process"\n'
+        '[[instance]]\nid = "mine"\nengine = "sandbox"\nenabled = false\n'
+    )
+    await start("--state", str(state), "--config", "own.toml")
+
+    async def instances() -> list[str]:
+        with contextlib.suppress(WaError):
+            client = Client(sockets=(state / "api.sock",))
+            return [one["id"] for one in await asyncio.to_thread(lambda: [*client.instances()])]
+        return []
+
+    await eventually(instances, ["mine"], within=60)
 
 
 async def test_a_folder_that_was_there_keeps_its_rights(

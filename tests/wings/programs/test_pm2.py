@@ -1,6 +1,7 @@
 """What pm2 keeps becomes tables that agent.toml takes. The rows are as pm2 7 wrote them."""
 
 import json
+import os
 import shutil
 import tomllib
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from agent.cli.main import run
 from agent.config import load_config
 from agent.errors import InvalidRequest
 from agent.wings.programs.moved import render
@@ -158,3 +160,27 @@ def test_variables_that_begin_with_wa_move_and_those_of_the_worker_are_named() -
 def test_values_are_given_as_pm2_gives_them() -> None:
     (bot,) = read_list(json.dumps([row(env={"A": True, "B": 5, "C": None})]).encode(), SHELL)
     assert bot.programs[0].environment == ("A=true", "B=5")
+
+
+def test_a_bot_that_may_use_more_than_its_unit_grants_comes_with_a_drop_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    limits = {"large": "3G", "small": "2G"}
+    rows = [
+        row(name=name, pm_cwd=str(tmp_path), max_memory_restart=most)
+        for name, most in limits.items()
+    ]
+    (tmp_path / "dump").write_text(json.dumps(rows))
+    (tmp_path / "agent.toml").touch()
+    units = (f"Id=wa-instance@{id}.service\nMemoryMax={2 << 30}\n" for id in limits)
+    (tmp_path / "systemctl").write_text("#!/bin/sh\ncat <<'END'\n" + "\n".join(units) + "END\n")
+    (tmp_path / "systemctl").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    files = ("--dump", str(tmp_path / "dump"), "--config", str(tmp_path / "agent.toml"))
+    assert run(["import", "pm2", "--dry-run", *files]) == 0
+    said = capsys.readouterr().out
+    path = "/etc/systemd/system/wa-instance@large.service.d/memory.conf"
+    drop_in = (
+        f"{path}\n    [Service]\n    MemoryMax={15 << 28}\n  and then: systemctl daemon-reload\n"
+    )
+    assert (drop_in in said, said.count("MemoryMax=")) == (True, 1), said

@@ -2,8 +2,6 @@
 
 import pytest
 
-from agent.cli.main import build_parser
-from agent.wings.completion.commands import command_words
 from agent.wings.webhooks.deliveries import Trial
 from tests.api.conftest import House
 from tests.cli.conftest import Cli
@@ -24,7 +22,6 @@ async def test_webhooks_are_listed(failing: House, cli: Cli) -> None:
     assert head.split()[:5] == ["NAME", "URL", "STATE", "CIRCUIT", "WAITING"]
     assert row.split()[:5] == ["ops", "https://ops.example/in", "failing", "open", "7"]
     assert row.endswith("1     it answered 503")
-    assert (await cli("webhooks", "list", "--names")).out == "ops\n"
     (one,) = (await cli("webhooks", "list", "--json")).json()
     assert one["oldest"] == "2027-01-15T07:50:00.000Z"
 
@@ -60,9 +57,3 @@ async def test_dead_letters_are_listed_and_tried_again(failing: House, cli: Cli)
     assert (await cli("webhooks", "retry", "ops")).out == "ops is tried now\n"
     assert (await cli("webhooks", "dead", "ops")).out == "ops refused no event for good\n"
     assert failing.webhooks.asked == ["retry ops", "retry ops"]
-
-
-def test_the_shells_complete_names_of_webhooks() -> None:
-    words = command_words(build_parser())
-    assert "WEBHOOK" in words[" webhooks test"]
-    assert {"list", "test", "dead", "retry"} <= set(words[" webhooks"])

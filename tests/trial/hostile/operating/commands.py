@@ -33,7 +33,7 @@ DEAF = "ws://127.0.0.1:9/ws/chat"
 
 ENDS = {
     "logout": "--yes", "cleanup": "--yes", "setup": "--yes", "ensure-healthy": "--yes",
-    "delete": "", "restore": "", "import": "--replace", "change-engine": "",
+    "delete": "", "restore": "", "import": "--replace",
 }  # fmt: skip
 """A command that may end a pairing, or put other files in its place; with this flag, if one."""
 KEEPS = words_of(
@@ -47,7 +47,7 @@ KEEPS = words_of(
     "removed list, removed restore, remote-settings, trash list, trash restore, key add, key "
     "list, key revoke, repair, sandbox fault, sandbox scan, sandbox clear, sandbox say, "
     "sandbox heard, pairing-code, screenshot, messages, outbox, alerts explain, doctor, "
-    "config check, config show, config init, completion, run, worker, tune"
+    "config check, config show, config init, run, worker"
 )
 LEFT = {
     "demo": "an agent of its own",
@@ -56,7 +56,7 @@ LEFT = {
     "alerts export": "writes files for Prometheus, and asks no agent",
     "install-units": "changes the machine",
 }
-LEFT_OPTIONS = ("follow", "watch", "apply", "undo", "now", "root", "help", "listen")
+LEFT_OPTIONS = ("follow", "watch", "help", "listen")
 """They run until they are interrupted, or change the machine."""
 
 ROUTES_END = {

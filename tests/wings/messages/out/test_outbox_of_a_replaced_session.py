@@ -1,5 +1,5 @@
 """What waits to be sent while its session is replaced by an archive of itself, as `import
---replace` and `change-engine` do: it goes out once, and keys stay known."""
+--replace` does: it goes out once, and keys stay known."""
 
 import asyncio
 import signal

@@ -1,1 +1,0 @@
-"""The settings of the machine's kernel that many long connections need, compared and written."""
