@@ -1,6 +1,5 @@
 """The table of all routes: path, right, handler, summary, fields."""
 
-from collections.abc import Iterator
 from dataclasses import replace
 
 from agent.api import placement
@@ -27,7 +26,7 @@ from agent.api.http.call import Route
 from agent.api.timely import WAIT
 from agent.core.model import ID_PATTERN
 from agent.vault.folders import NAME_PATTERN
-from agent.wing import modules_of, wings
+from agent.wing import wings
 
 SOME_ID = f"{{id:{ID_PATTERN}}}"
 ID = f"/api/instance/{SOME_ID}"
@@ -41,12 +40,6 @@ KEY = "{key:[a-z0-9]{8}}"
 MACHINE_OF_FLEET = "/api/fleet/machines/{name:[A-Za-z0-9._-]{1,64}}"
 COMMAND = "{command:[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}}"
 OPEN, SOME, READ, OPERATE, ADMIN = Right
-
-
-def face_routes() -> Iterator[Route]:
-    """The paths that another program's clients know. They are in no description of ours."""
-    for module in modules_of("face"):
-        yield from module.ROUTES
 
 
 def _intent(name: str, summary: str) -> Route:
