@@ -178,13 +178,15 @@ def _features(message: Mapping[str, Any]) -> Iterator[str]:
 
 def must_send(engine: str, *features: str) -> None:
     """Refuse at once what no session of this engine can ever send."""
-    sends = entry_of(engine).sends
+    entry = entry_of(engine)
     for feature in features:
-        if feature not in sends:
+        if feature not in entry.sends:
             field = feature if feature in ("quote", "mentions") else "type"
-            can = ", ".join(sorted(sends)) or "nothing"
+            way = f"it sends {', '.join(sorted(entry.sends)) or 'nothing'}"
+            if entry.remote and not entry.sends:
+                way = "use the API of its session's own server"
             raise Refused(
-                f"cannot send {feature}: the engine {engine} does not; it sends {can}",
+                f"cannot send {feature}: the engine {engine} does not; {way}",
                 field=field,
                 code="not_supported",
             )
