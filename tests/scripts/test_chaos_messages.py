@@ -71,14 +71,12 @@ def test_a_small_load_under_faults_loses_and_doubles_nothing(
 
 
 def test_what_only_baileys_has_is_refused_before_anything_begins(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(program, "why_not", lambda _: "")
     for given, word in (
         ([*SMALL, "--pack", "2"], "of the engine baileys"),
-        ([*SMALL, "--server", str(tmp_path)], "of the engine baileys"),
         (["--pack", "0"], "1 or more"),
-        (["--server", str(tmp_path)], "holds no Evolution API"),
     ):
         assert program.main(given) == 2
         assert word in capsys.readouterr().err
