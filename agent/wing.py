@@ -39,12 +39,6 @@ class Wing:
     """Has `open_outbox`: what takes messages to send in, before the session does."""
     routes: str = ""
     """Has ROUTES: its rows of the table of routes."""
-    face: str = ""
-    """Has ROUTES: other paths, as another program's clients know them, off until its settings turn
-    them on."""
-    formats: Mapping[str, str] = field(default_factory=dict)
-    """Each form of what webhooks post beside the agent's own → the module that has its
-    `open_format`."""
     commands: Mapping[str, str] = field(default_factory=dict)
     """Each module of commands, with its words."""
     title: str = ""
@@ -96,12 +90,6 @@ def runbook_page() -> str:
 def described_at() -> str:
     """The path that lists all routes; "" without one."""
     return next((wing.described for wing in wings() if wing.described), "")
-
-
-@cache
-def formats() -> Mapping[str, tuple[Wing, str]]:
-    """The forms of what webhooks post beside the agent's own, by name, with their wing's module."""
-    return {name: (wing, module) for wing in wings() for name, module in wing.formats.items()}
 
 
 @cache

@@ -1,6 +1,6 @@
 """The application: each route of the table, behind the checks that every request passes."""
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from urllib.parse import unquote
 
 from aiohttp import web
@@ -8,7 +8,7 @@ from aiohttp.typedefs import Middleware
 
 from agent.api.http.audit import REQUEST_ID, ROUTE, path_of
 from agent.api.http.auth import ANONYMOUS, Caller, identify, require
-from agent.api.http.call import Call, Face, Parts, Route, plain_path, read_call
+from agent.api.http.call import Call, Parts, Route, plain_path, read_call
 from agent.api.http.envelope import (
     HEADERS,
     error_answer,
@@ -17,7 +17,7 @@ from agent.api.http.envelope import (
     new_request_id,
 )
 from agent.api.http.guard import check_crowd, check_entrance, is_hook
-from agent.api.routes import ROUTES, face_routes
+from agent.api.routes import ROUTES
 from agent.api.timely import run_in_time
 from agent.core.model import Category, InstanceId, parse_instance_id
 from agent.errors import NotYet, WaError
@@ -34,17 +34,13 @@ PROBED_BY_HEAD = ("/healthz", "/readyz", "/metrics", "/openapi.json", "/docs", "
 
 
 def build_app(parts: Parts, allowed_hosts: frozenset[str]) -> web.Application:
-    faces: dict[object, Face] = {}
     app = web.Application(
         client_max_size=parts.section.body_limit,
-        middlewares=[_front_door(parts, allowed_hosts, faces)],
+        middlewares=[_front_door(parts, allowed_hosts)],
     )
     parts.metrics.http.expect((route.method, plain_path(route.path)) for route in ROUTES)
-    for route in (*ROUTES, *face_routes()):
-        handler = _bound(route, parts)
-        app.router.add_route(route.method, route.path, handler, expect_handler=_expect)
-        if route.face is not None:
-            faces[handler] = route.face
+    for route in ROUTES:
+        app.router.add_route(route.method, route.path, _bound(route, parts), expect_handler=_expect)
         if route.path in PROBED_BY_HEAD:
             app.router.add_route("HEAD", route.path, _bound(route, parts))
     return app
@@ -69,8 +65,7 @@ def _bound(route: Route, parts: Parts) -> Answering:
 
 
 def _caller(request: web.Request, route: Route, parts: Parts) -> Caller:
-    header = route.face.key_header if route.face is not None else ""
-    return identify(request, parts.section, parts.ring, header)
+    return identify(request, parts.section, parts.ring)
 
 
 async def _run(route: Route, call: Call) -> web.StreamResponse:
@@ -82,18 +77,14 @@ async def _run(route: Route, call: Call) -> web.StreamResponse:
     return json_answer(answered, route.answers[0])
 
 
-def _front_door(
-    parts: Parts, allowed_hosts: frozenset[str], faces: Mapping[object, Face]
-) -> Middleware:
-    """`faces`: by the handlers of their routes."""
+def _front_door(parts: Parts, allowed_hosts: frozenset[str]) -> Middleware:
     http = parts.metrics.http
 
     @web.middleware
     async def answer(request: web.Request, handler: Answering) -> web.StreamResponse:
         request_id = request[REQUEST_ID] = new_request_id()
         with http.observe(request.method) as seen:
-            face = faces.get(request.match_info.handler)
-            answered = await _safely(request, handler, parts, allowed_hosts, face)
+            answered = await _safely(request, handler, parts, allowed_hosts)
             seen.route = request.get(ROUTE, "other")
             seen.code = answered.status
             seen.failed = answered.status >= 500 and not request.get(NOT_YET)
@@ -107,19 +98,12 @@ def _front_door(
 
 
 async def _safely(
-    request: web.Request,
-    run: Answering,
-    parts: Parts,
-    allowed_hosts: frozenset[str],
-    face: Face | None,
+    request: web.Request, run: Answering, parts: Parts, allowed_hosts: frozenset[str]
 ) -> web.StreamResponse:
     request_id, audit = request[REQUEST_ID], parts.audit
     try:
-        header = face.key_header if face is not None and face.is_on(parts) else ""
-        await check_crowd(request, parts.section, parts.ring, header)
+        await check_crowd(request, parts.section, parts.ring)
         check_entrance(request, allowed_hosts)
-        if face is not None and not face.is_on(parts):
-            raise web.HTTPNotFound  # as if the path were unknown
         return await run(request)
     except WaError as error:
         request[NOT_YET] = isinstance(error, NotYet)
@@ -127,8 +111,6 @@ async def _safely(
             audit.failed(request, error)
         elif error.http in (401, 403):
             audit.refused(request, error.http, error.code)
-        if face is not None and face.is_on(parts):
-            return face.show_error(request, error)
         return error_answer(error, request_id)
     except web.HTTPException as error:
         if error.status == 404 and is_hook(request):

@@ -1,6 +1,5 @@
 """The table of all routes: path, right, handler, summary, fields."""
 
-from collections.abc import Iterator
 from dataclasses import replace
 
 from agent.api import placement
@@ -26,7 +25,7 @@ from agent.api.http.call import Route
 from agent.api.timely import WAIT
 from agent.core.model import ID_PATTERN
 from agent.vault.folders import NAME_PATTERN
-from agent.wing import modules_of, wings
+from agent.wing import wings
 
 SOME_ID = f"{{id:{ID_PATTERN}}}"
 ID = f"/api/instance/{SOME_ID}"
@@ -38,12 +37,6 @@ SNAPSHOT = f"{{snapshot:{NAME_PATTERN}}}"
 REMOVED = SNAPSHOT.replace("snapshot", "removed")
 KEY = "{key:[a-z0-9]{8}}"
 OPEN, SOME, READ, OPERATE, ADMIN = Right
-
-
-def face_routes() -> Iterator[Route]:
-    """The paths that another program's clients know. They are in no description of ours."""
-    for module in modules_of("face"):
-        yield from module.ROUTES
 
 
 def _intent(name: str, summary: str) -> Route:

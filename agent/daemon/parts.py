@@ -1,7 +1,7 @@
 """What stands around supervision: metrics, the wings, and the HTTP interface over all."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from agent.api.assemble import serve
 from agent.api.http.auth import KeyRing
@@ -52,7 +52,7 @@ async def open_parts(
         log_path=supervision.seats.log_path,
     )
     outbox = open_outbox(around)
-    of_wings |= open_wing_parts(replace(around, outbox=outbox))
+    of_wings |= open_wing_parts(around)
     if outbox is not None:
         of_wings["outbox"] = outbox
     for_handlers = ApiParts(

@@ -1,20 +1,20 @@
 """What runs in the agent of each wing that brings a part."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 from agent.api.http.call import MessageOutbox
 from agent.config import Config
-from agent.core.model import InstanceId, JournalEntry
+from agent.core.model import InstanceId
 from agent.deliver.bus import EventBus
 from agent.metrics.exporter import Exporter
 from agent.metrics.text import Family
 from agent.store.database import Store
 from agent.supervise.messages.kept_messages import KeptMessages
 from agent.supervise.supervisor import Supervisor
-from agent.wing import formats, wings
+from agent.wing import wings
 
 Begin = Callable[[], Awaitable[object]]
 
@@ -35,41 +35,6 @@ class Around:
     """What the alerts read of each part, by the wing's name."""
     log_path: Callable[[InstanceId], Path | None] = lambda _id: None
     """Where the lines of a session's worker are; None: in the journal."""
-    outbox: MessageOutbox | None = None
-    """Keeps messages until they are sent; None: nothing does."""
-
-
-@dataclass(frozen=True, slots=True)
-class Posting:
-    """One POST of a webhook."""
-
-    event: str
-    content: Mapping[str, Any]
-
-
-class EventFormat(Protocol):
-    """What webhooks post in the form of another program. `target`: where it is posted to."""
-
-    async def of_event(self, entry: JournalEntry, target: str) -> Sequence[Posting]:
-        """None: the program has nothing like it."""
-
-    async def of_record(
-        self, id: InstanceId, record: Mapping[str, Any], target: str
-    ) -> Sequence[Posting]:
-        """Of what arrived in a session."""
-
-    def passing(
-        self, wants: Callable[[InstanceId, str], bool], target: str
-    ) -> AsyncIterator[Posting]:
-        """What is kept nowhere, as it happens, for sessions and kinds that are wanted: it is posted
-        once."""
-
-
-def open_format(name: str, around: Around) -> EventFormat:
-    """One that a wing brings."""
-    wing, module = formats()[name]
-    opened: EventFormat = wing.take(module).open_format(around)
-    return opened
 
 
 class WingPart(Protocol):

@@ -2,7 +2,7 @@
 then handed over in parts, one in memory at a time."""
 
 import base64
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -53,24 +53,15 @@ class MediaSource(Protocol):
 
 
 class MediaReaders:
-    def __init__(
-        self,
-        source: MediaSource,
-        kind_of: Callable[[str], type[WaError] | None] = _ERRORS.get,
-        all_readers: int = ALL_READERS,
-    ) -> None:
-        """`kind_of`: the error that a code of the worker is; `all_readers`: of all sessions, at a
-        time; of one READERS."""
+    def __init__(self, source: MediaSource) -> None:
         self._source = source
-        self._kind_of = kind_of
-        self._all_readers = all_readers
         self._reading: dict[InstanceId, int] = {}
 
     @asynccontextmanager
     async def turn(self, id: InstanceId) -> AsyncGenerator[None, None]:
         """TryLater where too many are read already."""
         its = self._reading.get(id, 0)
-        if its >= READERS or sum(self._reading.values()) >= self._all_readers:
+        if its >= READERS or sum(self._reading.values()) >= ALL_READERS:
             raise TryLater(
                 f"cannot read a file of {id}: too many are read already; try again", code="busy"
             )
@@ -115,7 +106,7 @@ class MediaReaders:
         try:
             return await self._source.call(id, do, args, seconds)
         except EngineError as error:
-            kind = self._kind_of(error.code)
+            kind = _ERRORS.get(error.code)
             if kind is None:
                 raise
             raise kind(f"{error} ({id})", code=error.code) from error

@@ -167,14 +167,11 @@ class Settles(Protocol):
         cannot be told. It is not sent here."""
 
 
-class RemoteEngine(Engine, Settles, Protocol):
+class RemoteEngine(Engine, Protocol):
     """A session that runs on a backend's server, which can also restart or renew it."""
 
     async def restart(self) -> None:
         """Let the server restart this session with its pairing."""
-
-    def catch_up(self) -> None:
-        """The agent was away, and with it what the server tells it: look for what was missed."""
 
     async def renew(self, *, confirmed: bool) -> None:
         """End the pairing and begin a fresh one with a QR. Data on the server is deleted after a

@@ -111,8 +111,6 @@ CATALOG = {
             "sessions on an Evolution API server",
             "agent.engines.evolution",
             remote=True,
-            sends=ALL,
-            settles=True,
         ),
         EngineEntry(
             "whaticket",

@@ -1,6 +1,5 @@
 """Builds the parts of supervision, each once and with the earlier parts that it uses."""
 
-import asyncio
 import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -9,7 +8,7 @@ from agent.clock import boot_now
 from agent.config import Config
 from agent.config.wing_tables import check_declared, declared_for, worker_settings
 from agent.core.figures.trend import open_trends
-from agent.core.model import Instance, InstanceId, parse_instance_id
+from agent.core.model import InstanceId
 from agent.deliver.bus import EventBus
 from agent.host.base import Host
 from agent.link.limits import LinkStats
@@ -17,7 +16,6 @@ from agent.store.database import Store
 from agent.supervise.agent_status import CheckTimes, StatusFigures
 from agent.supervise.backends.adoption import Adoption
 from agent.supervise.backends.host import BackendHost
-from agent.supervise.backends.kept_folders import bring_kept
 from agent.supervise.backends.passes import BackendPasses
 from agent.supervise.backends.registry import RETRY_AFTER, Backends
 from agent.supervise.copies.schedule import SnapshotClock
@@ -103,7 +101,6 @@ class Supervision:
             settings=lambda: settings.config.backends,
             breaker=lambda: settings.config.reconnect.breaker,
             crypto_patterns=config.crypto.patterns,
-            of_wings=lambda: worker_settings(settings.config),
         )
         self.incidents = Incidents(
             lambda: settings.config.incident_policy,
@@ -283,12 +280,6 @@ class Supervision:
     def _succeeded(self, facts: Facts) -> None:
         self.reaching.succeeded(facts)
         self.incidents.succeeded(facts)
-
-    async def let_go(self, instance: Instance) -> None:
-        """An operator deletes a session of a backend, whose worker has released it."""
-        await self.adoption.let_go(instance)
-        backends, name = self.settings.config.backends_root, parse_instance_id(instance.backend)
-        await asyncio.to_thread(bring_kept, backends, name, self.root, instance.id)
 
     def forget(self, id: InstanceId) -> None:
         self._turns.forget(id)

@@ -47,7 +47,7 @@ class Supervisor:
             session_root=base.root,
             wake=wake,
             forget=base.forget,
-            let_go=base.let_go,
+            let_go=base.adoption.let_go,
         )
         self.setting_up = SettingUp(
             repairs=self.repairs,

@@ -67,12 +67,9 @@ def read_backend(name_text: str, root: Path) -> Identity:
     if content.get("name") != name:
         raise _broken(path, f"it is about {content.get('name')!r:.60}")
     engine, settings = content.get("engine"), content.get("settings", {})
-    of_wings = content.get("of_wings", {})
     if not isinstance(engine, str) or not isinstance(settings, dict):
         raise _broken(path, "engine or settings is missing or of a wrong type")
-    if not isinstance(of_wings, dict):
-        raise _broken(path, "of_wings is of a wrong type")
-    return Identity(name, folder, engine, settings, of_wings=of_wings)
+    return Identity(name, folder, engine, settings)
 
 
 def read_roster(folder: Path) -> dict[InstanceId, Mapping[str, Any]]:

@@ -4,7 +4,7 @@ reader with a cursor; contacts show two messages of one id as one, as phones do.
 
   scripts/chaos messages                               10,000 each way over eight baileys sessions
   scripts/chaos messages --engine sandbox --messages 2000
-  scripts/chaos messages --pack 4 --server FOLDER      in packs of four; a real Evolution beside
+  scripts/chaos messages --pack 4                      in packs of four
 
 Exit status 1 if a message of a session was lost or doubled, in any direction.
 """
@@ -23,8 +23,6 @@ from scripts.benches.machine import this_machine
 from scripts.messages.beds import BaileysBed, Bed, SandboxBed, WebBed
 from scripts.messages.load import Run
 from scripts.messages.tally import table
-from scripts.real_evolution.server import version_of
-from scripts.real_evolution.server import why_not as why_no_server
 from tests.standin.baileys.run import why_not
 
 BEDS: Mapping[str, Callable[[Path], Bed]] = {
@@ -51,16 +49,9 @@ def report(run: Run, options: argparse.Namespace, seconds: float) -> str:
 
 
 def why_left_out(options: argparse.Namespace) -> str:
-    if options.engine != "baileys" and (options.pack > 1 or options.server):
-        return "--pack and --server are of the engine baileys"
-    if options.pack < 1:
-        return "--pack is a number of sessions, 1 or more"
-    if options.server is None:
-        return ""
-    if reason := why_no_server(options.server):
-        return reason
-    old = version_of(options.server).startswith("1.")
-    return "--server is for Evolution API 2.x: 1.8 empties its list of messages" if old else ""
+    if options.engine != "baileys" and options.pack > 1:
+        return "--pack is of the engine baileys"
+    return "--pack is a number of sessions, 1 or more" if options.pack < 1 else ""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -85,9 +76,6 @@ def main(argv: Sequence[str]) -> int:
         "--plain", type=int, metavar="N", help="plain Baileys bots beside them, default 1"
     )
     parser.add_argument("--pack", type=int, default=1, metavar="N", help="sessions of one Node")
-    parser.add_argument(
-        "--server", type=Path, metavar="FOLDER", help="a real Evolution API 2.x beside them"
-    )
     parser.add_argument("--markdown", action="store_true", help="print the table only")
     options = parser.parse_args(argv)
     reason = why_not("baileys")
@@ -102,8 +90,6 @@ def main(argv: Sequence[str]) -> int:
     if not options.markdown:
         print(f"On {this_machine()}.\n", flush=True)
     root = Path(tempfile.mkdtemp(prefix="wa-messages-", dir="/var/tmp"))
-    if options.server is not None:
-        root.chmod(0o711)  # PostgreSQL runs as a user of its own
     bed = BEDS[options.engine](root)
     run = Run(root, bed, options, plain=plain, say=_say)
     begun = time.monotonic()

@@ -45,7 +45,7 @@ def play(root: Path, sessions: int, hours: float, seed: int) -> int:
 
 def _play_one(root: Path, sessions: int, pack: int, hours: float, seed: int) -> Run:
     root.mkdir()
-    options = Namespace(sessions=sessions, pack=pack, server=None, seed=seed)
+    options = Namespace(sessions=sessions, pack=pack, seed=seed)
     rate = sessions / BETWEEN
     begun = time.monotonic()
     with own_disk(root / "disk"):

@@ -12,12 +12,10 @@ from pathlib import Path
 from scripts.messages.agent_settings import FREE, LITTLE, SETTINGS
 from scripts.messages.beds import CONTACTS, BaileysBed, Bed, NotNow, ask
 from scripts.messages.consumers import Target, read_on
-from scripts.messages.evolution import EvolutionBot
 from scripts.messages.faults import Faults
 from scripts.messages.hardships import Hardships
 from scripts.messages.plain import PlainBot
 from scripts.messages.tally import Tally
-from scripts.real_evolution.server import version_of
 from tests.daemon.conftest import RunningAgent
 from tests.waiting import GrowingLog
 
@@ -52,13 +50,11 @@ class Run:
     ) -> None:
         """`disk`: its own, which is filled; hostile contacts and floods come with it."""
         self._root, self._bed, self._say = root, bed, say
-        self._pack, self._server = options.pack, options.server
+        self._pack = options.pack
         self._chance = random.Random(options.seed)
         self.ours = {f"s{n}": Tally(f"s{n}") for n in range(1, options.sessions + 1)}
         self.plain = {f"b{n}": Tally(f"plain bot {n}") for n in range(1, plain + 1)}
-        if self._server is not None:
-            self.plain["e1"] = Tally(f"Evolution API {version_of(self._server)}")
-        self.bots: dict[str, PlainBot | EvolutionBot] = {}
+        self.bots: dict[str, PlainBot] = {}
         self._number = 0
         self._seed, self._disk = options.seed, disk
         self.codes: list[str] = []  # of sessions that lost their pairing
@@ -108,8 +104,7 @@ class Run:
         for id in self.ours:
             await self._bed.add(self.agent, id)
         for id in self.plain:
-            bot = self._bot(id)
-            self.bots[id] = bot
+            self.bots[id] = bot = PlainBot(self._root / id, self._bed)
             stack.push_async_callback(bot.end)
             await bot.open(id)
         bots = [bot.process for bot in self.bots.values()]
@@ -135,11 +130,6 @@ class Run:
             self._number += 1
             text = f"in {id} flood {self._number}"
             tally.said[text] = await self._bed.say(id, CONTACTS[0], text, self._number)
-
-    def _bot(self, id: str) -> PlainBot | EvolutionBot:
-        if id.startswith("e"):
-            return EvolutionBot(self._server, self._root / id, self._bed)
-        return PlainBot(self._root / id, self._bed)
 
     @asynccontextmanager
     async def _under_faults(self, every: float) -> AsyncIterator[None]:

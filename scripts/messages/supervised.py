@@ -3,7 +3,7 @@
 import asyncio
 import os
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -11,17 +11,8 @@ AGAIN_AFTER = 0.2
 
 
 class Supervised:
-    def __init__(
-        self,
-        command: Sequence[str | Path],
-        log: Path,
-        *,
-        folder: Path | None = None,
-        environment: Mapping[str, str] | None = None,
-    ) -> None:
-        """`environment`: beside ours."""
+    def __init__(self, command: Sequence[str | Path], log: Path) -> None:
         self._command, self._log = [str(word) for word in command], log
-        self._folder, self._environment = folder, environment or {}
         self._process: asyncio.subprocess.Process | None = None
         self._task: asyncio.Task[None] | None = None
         self.starts = 0
@@ -39,8 +30,6 @@ class Supervised:
             with self._log.open("ab") as log:
                 self._process = await asyncio.create_subprocess_exec(
                     *self._command,
-                    cwd=self._folder,
-                    env={**os.environ, **self._environment},
                     stdin=asyncio.subprocess.PIPE,
                     stdout=log,
                     stderr=log,

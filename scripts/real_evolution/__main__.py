@@ -3,14 +3,11 @@ passes, in front of a stand-in WhatsApp that goes silent.
 
   scripts/chaos evolution --server FOLDER                     25 sessions, WhatsApp silent for 240 s
   scripts/chaos evolution --server FOLDER --sessions 8 --seconds 60
-  scripts/chaos evolution --server FOLDER --messages 200      in each direction, under kills
-  scripts/chaos evolution --server FOLDER --messages 200 --only-in
 
 FOLDER holds Evolution API 1.8 or 2.x with its packages; scripts/README.md says how to make one. It
 runs in a copy, and FOLDER stays as it is. Exit status 1 if a paired session does not come back, or
-logs in again and again, or its pairing was to end; with --messages if one that the server has did
-not come here, or came twice. Without a server that can run here it says why, and leaves the walk
-out.
+logs in again and again, or its pairing was to end. Without a server that can run here it says why,
+and leaves the walk out.
 """
 
 import argparse
@@ -21,14 +18,11 @@ import tempfile
 from pathlib import Path
 
 from scripts.benches.machine import this_machine
-from scripts.real_evolution.files import send_files
-from scripts.real_evolution.messages import Count, open_messages
 from scripts.real_evolution.server import version_of, why_not
 from scripts.real_evolution.walk import ROUNDS, Cost, open_walk
 from scripts.simulation.report import grid
 from tests.standin.baileys import run as node
 
-MESSAGES_HEAD = ("messages", "sent", "lost", "… in the server's store", "doubled", "unknown")
 HEAD = ("round", "back after (s)", "logins of one", "GET connect", "answered (s)", "held")
 
 
@@ -40,16 +34,6 @@ async def walk(source: Path, place: Path, sessions: int, seconds: float) -> list
             costs.append(await opened.play(name, seconds))
             print(f"{name}: {', '.join(_cells(costs[-1])[1:])}", file=sys.stderr, flush=True)
     return costs
-
-
-async def walk_messages(source: Path, place: Path, options: argparse.Namespace) -> list[Count]:
-    async with open_messages(source, place) as opened:
-        out = 0 if options.only_in else options.messages
-        files = await send_files(opened) if out else Count("")
-        counts = await opened.run(options.messages, out, options.kills, options.seed)
-        kills = ", ".join(f"{count} of the {what}" for what, count in opened.kills.items())
-        print(f"killed: {kills}", file=sys.stderr)
-        return [*counts, files]
 
 
 def _cells(cost: Cost) -> list[str]:
@@ -69,12 +53,6 @@ def main(argv: list[str]) -> int:
         "--sessions", type=int, default=25, metavar="N", help="three of five paired"
     )
     parser.add_argument("--seconds", type=float, default=240, help="length of each round's fault")
-    parser.add_argument(
-        "--messages", type=int, default=0, metavar="N", help="so many each way instead, under kills"
-    )
-    parser.add_argument("--only-in", action="store_true", help="with --messages: none is sent")
-    parser.add_argument("--kills", type=int, default=9, metavar="N")
-    parser.add_argument("--seed", type=int, default=1, metavar="N")
     parser.add_argument("--markdown", action="store_true", help="print the table as Markdown")
     options = parser.parse_args(argv)
     if reason := why_not(options.server) or node.why_not("baileys"):
@@ -82,8 +60,6 @@ def main(argv: list[str]) -> int:
         return 0
     place = Path(tempfile.mkdtemp(prefix="wa-evolution-", dir="/var/tmp"))
     place.chmod(0o711)  # PostgreSQL runs as a user of its own
-    if options.messages:
-        return main_messages(options, place)
     try:
         costs = asyncio.run(walk(options.server, place, options.sessions, options.seconds))
     except Exception as error:
@@ -92,26 +68,6 @@ def main(argv: list[str]) -> int:
     print(f"Evolution API {version_of(options.server)} on {this_machine()}.\n")
     print(grid(HEAD, [_cells(cost) for cost in costs], markdown=options.markdown))
     if any(cost.broke for cost in costs):
-        print(f"the logs are in {place}", file=sys.stderr)
-        return 1
-    shutil.rmtree(place)
-    return 0
-
-
-def main_messages(options: argparse.Namespace, place: Path) -> int:
-    try:
-        counts = asyncio.run(walk_messages(options.server, place, options))
-    except Exception as error:
-        print(f"not held: {error!r}; the logs are in {place}", file=sys.stderr)
-        return 1
-    print(f"Evolution API {version_of(options.server)} on {this_machine()}.\n")
-    print(
-        grid(
-            MESSAGES_HEAD, [count.row for count in counts if count.sent], markdown=options.markdown
-        )
-    )
-    doubled = [count for count in counts if "wa-agent" in count.way and count.doubled]
-    if doubled or counts[0].stored:
         print(f"the logs are in {place}", file=sys.stderr)
         return 1
     shutil.rmtree(place)

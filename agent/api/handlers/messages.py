@@ -6,7 +6,6 @@ import hashlib
 import json
 from collections.abc import AsyncIterator, Awaitable, Iterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from typing import Any
 
 from aiohttp import web
@@ -110,30 +109,18 @@ _STATES = frozenset(
 
 
 async def send(call: Call) -> web.StreamResponse:
-    return await (await begin(call))
-
-
-async def begin(call: Call, *, patient: bool = False) -> Awaitable[web.StreamResponse]:
-    """Handed to the session at once; where messages are kept first, to who keeps them. What it
-    returns waits for the answer, and the request needs no memory meanwhile. `patient`: a refusal
-    that may pass keeps the message, although its client waits."""
+    """Hands the message to the outbox; without one, to the session at once."""
     call.supervisor.view(call.id)
-    if (outbox := call.parts.outbox) is not None:
-        return await _keep(call, outbox, patient=patient)
+    if (outbox := call.parts.outbox) is None:
+        async with _order(call) as order:
+            return await _send(call, order)
+    # The answer is waited for without the message in memory.
+    return await (await _keep(call, outbox))
+
+
+async def _keep(call: Call, outbox: MessageOutbox) -> Awaitable[web.StreamResponse]:
     async with _order(call) as order:
-        return _done(await _send(call, order))
-
-
-async def _done(answer: web.Response) -> web.StreamResponse:
-    return answer
-
-
-async def _keep(
-    call: Call, outbox: MessageOutbox, *, patient: bool
-) -> Awaitable[web.StreamResponse]:
-    """The answer is waited for without the message in memory."""
-    async with _order(call) as order:
-        return await outbox.take(call, replace(order, patient=patient))
+        return await outbox.take(call, order)
 
 
 @asynccontextmanager
@@ -191,13 +178,15 @@ def _features(message: Mapping[str, Any]) -> Iterator[str]:
 
 def must_send(engine: str, *features: str) -> None:
     """Refuse at once what no session of this engine can ever send."""
-    sends = entry_of(engine).sends
+    entry = entry_of(engine)
     for feature in features:
-        if feature not in sends:
+        if feature not in entry.sends:
             field = feature if feature in ("quote", "mentions") else "type"
-            can = ", ".join(sorted(sends)) or "nothing"
+            way = f"it sends {', '.join(sorted(entry.sends)) or 'nothing'}"
+            if entry.remote and not entry.sends:
+                way = "use the API of its session's own server"
             raise Refused(
-                f"cannot send {feature}: the engine {engine} does not; it sends {can}",
+                f"cannot send {feature}: the engine {engine} does not; {way}",
                 field=field,
                 code="not_supported",
             )

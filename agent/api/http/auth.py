@@ -150,12 +150,9 @@ def _digest(token: str) -> str:
     return hashlib.sha256(token.encode("utf-8", "surrogateescape")).hexdigest()
 
 
-def identify(request: web.Request, section: ApiSection, ring: KeyRing, header: str = "") -> Caller:
-    """By the key if one was sent; without one, by a trusted socket. `header`: one more that may
-    hold the key."""
+def identify(request: web.Request, section: ApiSection, ring: KeyRing) -> Caller:
+    """By the key if one was sent; without one, by a trusted socket."""
     token = _token_of(request)
-    if token is None and header:
-        token = request.headers.get(header)
     if token is not None:
         return ring.caller(token)
     transport = request.transport
@@ -170,10 +167,10 @@ def identify(request: web.Request, section: ApiSection, ring: KeyRing, header: s
     return ANONYMOUS
 
 
-def has_rights(request: web.Request, section: ApiSection, ring: KeyRing, header: str = "") -> bool:
+def has_rights(request: web.Request, section: ApiSection, ring: KeyRing) -> bool:
     """Whether it may have a place among those that no stranger takes."""
     try:
-        return identify(request, section, ring, header) is not ANONYMOUS
+        return identify(request, section, ring) is not ANONYMOUS
     except Unauthorized:
         return False
 

@@ -18,7 +18,7 @@ from agent.api.http.idempotency import IdempotentAnswers
 from agent.config.sections import ApiSection
 from agent.core.model import InstanceId
 from agent.deliver.bus import Subscription
-from agent.errors import TryLater, WaError
+from agent.errors import TryLater
 from agent.metrics.exporter import Exporter
 from agent.supervise.periodic.usage import UsageSampler
 from agent.supervise.supervisor import Supervisor
@@ -116,20 +116,6 @@ class Route:
     """The schema of its answer in JSON, for OpenAPI; None: it is described in words."""
     area: str = ""
     """The heading of /docs that it stands under, where its path does not tell."""
-    face: "Face | None" = None
-    """Whose clients ask it, where they are another program's."""
-
-
-class Face(Protocol):
-    """What another program's clients expect."""
-
-    key_header: str
-    """The header that holds their key, which is one of ours; after Authorization."""
-
-    def is_on(self, parts: Parts) -> bool:
-        """False: its paths are unknown."""
-
-    def show_error(self, request: web.Request, error: WaError) -> web.Response: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,8 +126,6 @@ class Call:
     caller: Caller
     query: Mapping[str, Any]
     """The checked parameters."""
-    given: Mapping[str, Any] | None = None
-    """The body, where it was made of one in another program's form; None: the request's own."""
 
     @property
     def supervisor(self) -> Supervisor:
@@ -157,16 +141,11 @@ class Call:
         return read_body(await self.raw_body(), self.route.body or ())
 
     @asynccontextmanager
-    async def large_body(
-        self, most: int, read: "BodyReader" = read_json
-    ) -> AsyncIterator[dict[str, Any]]:
+    async def large_body(self, most: int) -> AsyncIterator[dict[str, Any]]:
         """A body that may be longer than `body_limit`; few of them are in memory at a time."""
         section, size = self.parts.section, self.request.content_length
-        if self.given is not None:
-            yield dict(self.given)
-            return
         if size is not None and size <= section.body_limit:
-            yield await read(self.request, limit=section.body_limit, seconds=section.body_timeout)
+            yield await self.raw_body()
             return
         try:
             async with asyncio.timeout(section.body_timeout):
@@ -178,24 +157,16 @@ class Call:
             ) from error
         try:
             seconds = section.body_timeout + (size or most) / _SLOWEST
-            yield await read(self.request, limit=most, seconds=seconds)
+            yield await read_json(self.request, limit=most, seconds=seconds)
         finally:
             forget_body(self.request)
             self.parts.large.release()
 
     async def raw_body(self, most: int | None = None) -> dict[str, Any]:
         """`most`: bytes, if fewer than `body_limit`."""
-        if self.given is not None:
-            return dict(self.given)
         section = self.parts.section
         limit = section.body_limit if most is None else min(most, section.body_limit)
         return await read_json(self.request, limit=limit, seconds=section.body_timeout)
-
-
-class BodyReader(Protocol):
-    async def __call__(
-        self, request: web.Request, *, limit: int, seconds: float
-    ) -> dict[str, Any]: ...
 
 
 Json = Mapping[str, Any]
@@ -213,8 +184,6 @@ class Order:
     """The caller's name, the instance and the Idempotency-Key; () = without a key."""
     digest: str = ""
     """Of the message; "" without a key."""
-    patient: bool = False
-    """A refusal that may pass keeps it, also where the client waits for the answer."""
 
 
 class MessageOutbox(Protocol):
@@ -226,10 +195,6 @@ class MessageOutbox(Protocol):
 
     def waiting(self, id: InstanceId) -> Json:
         """What waits of a session and why, for its view; {} = nothing."""
-
-    async def knows(self, id: InstanceId, message_id: str) -> bool:
-        """Whether it sent the message with that id of WhatsApp's; it waits for a try that is under
-        way, whose id is not known yet."""
 
     def ended(self, id: InstanceId) -> Json:
         """How many of a session's messages ended how, since the agent's start."""

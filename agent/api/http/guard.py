@@ -20,15 +20,12 @@ NEEDED = ("/metrics", "/healthz", "/readyz")
 """Monitoring depends on them: they are answered while other requests are refused."""
 
 
-async def check_crowd(
-    request: web.Request, section: ApiSection, ring: KeyRing, header: str = ""
-) -> None:
-    """`header`: one more that may hold the key."""
+async def check_crowd(request: web.Request, section: ApiSection, ring: KeyRing) -> None:
     connection = request.protocol
     if not isinstance(connection, Connection):
         return
     needed = is_hook(request) or request.rel_url.raw_path in NEEDED
-    righted = has_rights(request, section, ring, header)
+    righted = has_rights(request, section, ring)
     if not await connection.admit(needed=needed, righted=righted):
         raise TryLater("cannot answer so many requests at a time from this address", code="busy")
 

@@ -241,13 +241,12 @@ class EvolutionApi:
         timeout: float | None = None,
         urgent: bool = False,
         may_lack: bool = False,
-        alone: bool = False,
     ) -> Answer:
         """The answer; ServerDown where it tells that the server itself is not well. `may_lack`: a
         server that has no such route is well all the same."""
         try:
             answer = await self.http.ask(
-                method, path, body, query=query, timeout=timeout, urgent=urgent, alone=alone
+                method, path, body, query=query, timeout=timeout, urgent=urgent
             )
             down = server_fault(f"{method} {path}", answer)
             if down is not None and not (may_lack and down.reason == "not_found"):

@@ -10,11 +10,9 @@ from agent.core.backends.slowness import Slowness
 from agent.core.words import NO_PROOF, InstanceId, RemoteSession, ServerClaim, is_adopted
 from agent.engines.base import BackendReporter, Reporter
 from agent.engines.evolution.api import EvolutionApi
-from agent.engines.evolution.chat.comparing import Turns
-from agent.engines.evolution.chat.files import Uploads
 from agent.engines.evolution.observer import Server
 from agent.engines.evolution.proof import NO_ROUTE, Prover
-from agent.engines.evolution.remembered_file import open_marks, open_notes
+from agent.engines.evolution.remembered_file import SessionNotes
 from agent.engines.evolution.rows import Rows
 from agent.engines.evolution.session import EvolutionSession
 from agent.engines.evolution.settings import EvolutionSettings, Pace, read_settings
@@ -78,10 +76,8 @@ class EvolutionBackend:
             usual_limit=limit,
             slowness=self._slowness,
             pace=pace,
-            notes=open_notes(folder / "sessions.json"),
+            notes=SessionNotes(folder / "sessions.json"),
             folder=folder / "removed",
-            comparing=Turns(open_marks(folder / "compared.json")),
-            uploads=Uploads(),
         )
         self._by_id: dict[InstanceId, EvolutionSession] = {}
         self._by_name: dict[str, EvolutionSession] = {}
@@ -153,7 +149,6 @@ class EvolutionBackend:
             session.end_watch()
         await self._server.hooks.close()
         await self._server.notes.close()
-        await self._server.comparing.marks.close()
         await self._server.rows.close()
         await self._watch.close()
         await self._http.close()

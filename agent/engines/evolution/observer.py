@@ -11,12 +11,10 @@ from agent.core.backends.slowness import Slowness
 from agent.core.reasons import reason_of
 from agent.engines.evolution.answers import Shown
 from agent.engines.evolution.api import EvolutionApi
-from agent.engines.evolution.chat.comparing import Turns
-from agent.engines.evolution.chat.files import Uploads
 from agent.engines.evolution.claims import Live
 from agent.engines.evolution.codes import Code
 from agent.engines.evolution.proof import Prover
-from agent.engines.evolution.remembered_file import RememberedFile, SessionNote
+from agent.engines.evolution.remembered_file import SessionNotes
 from agent.engines.evolution.renewal import Renewal
 from agent.engines.evolution.rows import Row, Rows, mark_proxy
 from agent.engines.evolution.settings import Pace
@@ -48,11 +46,9 @@ class Server:
     """For a whole probe of a server that answers at once."""
     slowness: Slowness
     pace: Pace
-    notes: RememberedFile[SessionNote]
+    notes: SessionNotes
     folder: Path
     """For backups of deleted sessions."""
-    comparing: Turns
-    uploads: Uploads
 
     @property
     def probe_limit(self) -> float:

@@ -4,14 +4,10 @@ a change. Where one is lost, or older than it should be, more is asked of the se
 import asyncio
 import json
 import logging
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Generic, TypeVar
 
 from agent.files import write_whole
-
-T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
@@ -27,32 +23,23 @@ class SessionNote:
     """The mark of the last code before it opened, which the server may go on showing."""
 
 
-class RememberedFile(Generic[T]):
-    """A value by the session's name on the server. Made inside a running loop. Without a readable
-    file it begins empty and logs that."""
+class SessionNotes:
+    """Notes by the session's name on the server, for servers whose list does not tell what a note
+    says. Made inside a running loop. Without a readable file it begins empty and logs that."""
 
-    def __init__(
-        self,
-        path: Path,
-        read: Callable[[Any], T],
-        show: Callable[[T], Any],
-        plain: T | None = None,
-    ) -> None:
-        """`plain`: what a session without a value has, and needs none for."""
+    def __init__(self, path: Path) -> None:
         self._path = path
-        self._show = show
-        self._plain = plain
-        self._values = _read(path, read)
+        self._notes = _read(path)
         self._writing: asyncio.Task[None] | None = None
         self._changed = False
 
-    def get(self, name: str) -> T | None:
-        return self._values.get(name)
+    def get(self, name: str) -> SessionNote | None:
+        return self._notes.get(name)
 
-    def put(self, name: str, value: T) -> None:
-        if self._values.get(name, self._plain) == value:
+    def put(self, name: str, note: SessionNote) -> None:
+        if self._notes.get(name, SessionNote()) == note:
             return
-        self._values[name] = value
+        self._notes[name] = note
         self._changed = True
         if self._writing is None:
             self._writing = asyncio.create_task(self._write(), name=f"write {self._path.name}")
@@ -65,7 +52,7 @@ class RememberedFile(Generic[T]):
         try:
             while self._changed:
                 self._changed = False
-                shown = {name: self._show(value) for name, value in self._values.items()}
+                shown = {name: asdict(note) for name, note in self._notes.items()}
                 await asyncio.to_thread(_write, self._path, json.dumps(shown))
         except OSError as error:
             log.warning("cannot write %s: %s", self._path, error.strerror)
@@ -73,23 +60,12 @@ class RememberedFile(Generic[T]):
             self._writing = None
 
 
-def open_notes(path: Path) -> RememberedFile[SessionNote]:
-    """Of sessions, for servers whose list does not have what a note says."""
-    return RememberedFile(path, _read_note, asdict, SessionNote())
-
-
-def open_marks(path: Path) -> RememberedFile[float]:
-    """Up to when, in Unix seconds, a session's messages were compared with its server's store."""
-    return RememberedFile(path, float, float)
-
-
-def _read_note(raw: Any) -> SessionNote:
-    return SessionNote(raw["paired"] is True, str(raw["account"]), str(raw["scanned"]))
-
-
-def _read(path: Path, read: Callable[[Any], T]) -> dict[str, T]:
+def _read(path: Path) -> dict[str, SessionNote]:
     try:
-        return {name: read(raw) for name, raw in json.loads(path.read_text()).items()}
+        return {
+            name: SessionNote(raw["paired"] is True, str(raw["account"]), str(raw["scanned"]))
+            for name, raw in json.loads(path.read_text()).items()
+        }
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:

@@ -8,7 +8,6 @@ from typing import Any
 from agent.core.words import Claim, ConnectionStatus, InstanceId
 from agent.engines.base import ProbeAnswer, Qr, Reporter
 from agent.engines.evolution.between_probes import BetweenProbes
-from agent.engines.evolution.chat.session_chat import SessionChat
 from agent.engines.evolution.claims import Live, came_back
 from agent.engines.evolution.observer import Observer, Server
 from agent.engines.evolution.options import read_or_change
@@ -18,15 +17,16 @@ from agent.engines.evolution.renewal import Renewal
 from agent.engines.evolution.told import Told
 from agent.engines.evolution.view import SessionView
 from agent.engines.evolution.webhook.confirming import is_so
-from agent.engines.evolution.webhook.hooks import HookEvent
+from agent.engines.evolution.webhook.hooks import HookEvent, read_acks, read_messages
 from agent.engines.phones import phone_of
 from agent.engines.remote.answers import ServerDown, silent_for
+from agent.engines.remote.session import RemoteSession
 from agent.errors import EngineError, InvalidRequest
 
 _STATE_EVENTS = ("CONNECTION_UPDATE", "QRCODE_UPDATED", "STATUS_INSTANCE", "LOGOUT_INSTANCE")
 
 
-class EvolutionSession(SessionChat):
+class EvolutionSession(RemoteSession):
     """A RemoteEngine. Actions and `qr` wait for each other; a probe waits for none of them."""
 
     def __init__(
@@ -39,10 +39,9 @@ class EvolutionSession(SessionChat):
         adopted: bool = False,
     ) -> None:
         """`adopted`: the session was on the server before the agent had it."""
+        self.id, self.remote, self.reporter = id, remote, reporter
+        self._server, self._api = server, server.api
         self._opening = Opening(remote, server.prover)
-        super().__init__(remote, server, reporter, self._opening.came_through)
-        self.id = id
-        self._server = server
         self._acting = asyncio.Lock()
         self._renewal = Renewal(server.api, server.folder, remote, server.pace, adopted)
         self._renewing = self._logging_out = False
@@ -62,7 +61,6 @@ class EvolutionSession(SessionChat):
     def server_is_away(self) -> None:
         """What comes back may be another session of that name."""
         self._opening.begin()
-        self._arrivals.missed()
 
     async def probe(self, *, deep: bool = False) -> ProbeAnswer:
         if self._renewing:
@@ -79,7 +77,6 @@ class EvolutionSession(SessionChat):
         view, observer = self._view, self._observer
         await observer.settled_state()
         await observer.absence()
-        self._arrivals.note(view.live, self._told.live)
         self._told.live = view.live
         detail = await observer.detail() if deep else {}
         if view.live is not Live.OPEN:
@@ -207,20 +204,17 @@ class EvolutionSession(SessionChat):
                 return await self._observer.pairing_code(digits, self._renewal)
         if name == "settings":
             return await read_or_change(self._api, self.remote, arguments)
-        if name == "file_part":
-            return self._server.uploads.take(self.remote, arguments)
         if name == "delete":
             async with self._acting:
                 await self._renewal.delete()
             return {}
-        cause = "the evolution engine knows pairing_code, settings, file_part and delete"
+        cause = "the evolution engine knows pairing_code, settings and delete"
         raise InvalidRequest(f"cannot {name!r:.40}: {cause}", field="name")
 
     async def close(self) -> None: ...
 
     def end_watch(self) -> None:
         self._between.end()
-        self._arrivals.end()
 
     async def take_event(self, event: HookEvent) -> None:
         if event.kind in _STATE_EVENTS:
@@ -230,7 +224,20 @@ class EvolutionSession(SessionChat):
         if event.kind == "REMOVE_INSTANCE":
             await self._look_again()
             return
-        await self._arrivals.take(event)
+        self._count(event)
+
+    def _count(self, event: HookEvent) -> None:
+        """Messages and their acknowledgements. One that came in proves the connection."""
+        read = read_acks if event.kind == "MESSAGES_UPDATE" else read_messages
+        for happening in read(event.content):
+            detail = happening.detail
+            if happening.kind == "message" and not self._server.seen.first(
+                self.remote, detail["id"]
+            ):
+                continue
+            if detail.get("direction") == "in":
+                self._opening.came_through()
+            self.reporter.happened(happening)
 
     async def _take_state_event(self, event: HookEvent) -> None:
         view = self._view

@@ -86,15 +86,6 @@ class Pace:
     hook_again: float = 600.0
     """Until a webhook that is as it should be is looked at again."""
     version_again: float = 300.0
-    compare_again: float = 600.0
-    """Until the messages of a session are compared again with the server's store."""
-    compare_unhooked: float = 30.0
-    """The same where no webhook of it comes to this agent."""
-    settle_looks: tuple[float, ...] = (1.0, 2.0, 4.0, 8.0)
-    """Before each look for a message whose answer never came."""
-    presence_patience: float = 15.0
-    compare_settled: float = 20.0
-    """After a session opened: what WhatsApp held for it is in the store by then."""
 
 
 def read_settings(raw: Mapping[str, Any]) -> EvolutionSettings:

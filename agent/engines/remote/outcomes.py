@@ -27,11 +27,6 @@ class Outcomes:
         self._ended: dict[str, Answer] = {}
         self._since = time.time()
         """All messages since then are known here."""
-        self._ids: dict[str, None] = {}
-        """WhatsApp's ids of what was sent."""
-
-    def is_known(self, id: str) -> bool:
-        return id in self._ids
 
     async def once(
         self, message: Mapping[str, Any], send: Callable[[], Awaitable[Answer]]
@@ -60,10 +55,6 @@ class Outcomes:
             return NOT_SENT
         return self._ended.get(key)
 
-    def settle(self, key: str, answer: Answer) -> None:
-        """More is known now."""
-        self._note(key, answer)
-
     def forget(self, key: str) -> None:
         """It surely was not sent: it may be sent again."""
         self._ended.pop(key, None)
@@ -90,17 +81,9 @@ class Outcomes:
             future.set_result(answer)
 
     def _note(self, key: str, answer: Answer) -> None:
-        if id := str(answer.get("id") or ""):
-            _remember(self._ids, id, None)
-        if key and _remember(self._ended, key, answer):
+        if not key:
+            return
+        if len(self._ended) >= _MOST:
+            del self._ended[next(iter(self._ended))]
             self._since = time.time()
-
-
-def _remember(kept: dict[str, Any], key: str, value: Any) -> bool:
-    """Whether an older one was forgotten for it."""
-    kept.pop(key, None)
-    full = len(kept) >= _MOST
-    if full:
-        del kept[next(iter(kept))]
-    kept[key] = value
-    return full
+        self._ended[key] = answer

@@ -1,27 +1,18 @@
 """The public face of backends: what the API and the command line may ask of them."""
 
-import asyncio
 import hmac
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from agent.clock import boot_now
 from agent.core.model import Category, InstanceId, JournalEntry, RemoteSession
 from agent.core.view import BackendView
-from agent.errors import NotFound, TryLater
+from agent.errors import NotFound
 from agent.log import bound
 from agent.store.database import Store
 from agent.supervise.backends.adoption import Adoption, ask_worker, read_sessions
 from agent.supervise.backends.facts import BackendFacts
 from agent.supervise.backends.registry import Backends
-
-_WORKER_BACK = 15.0
-"""Seconds that a posted event waits for its worker. Evolution 2.3 waits 30 for the answer; refused,
-it posts again after five seconds or more, and holds the session's next messages meanwhile where the
-event is an edit."""
-_MOST_WAITING = 16
-"""Posted events that wait so at a time; the agent refuses more."""
 
 
 class BackendFace:
@@ -32,7 +23,6 @@ class BackendFace:
         self._adoption = adoption
         self._store = store
         self.let_go = adoption.let_go
-        self._waiting = 0
 
     def views(self) -> Sequence[BackendView]:
         return [self._view(backend) for backend in self._backends.all.values()]
@@ -73,33 +63,10 @@ class BackendFace:
         return bool(kept) and right
 
     async def hook(self, name: str, event: Mapping[str, Any]) -> None:
-        """Hand an event of the server to the backend's worker, once that is there."""
+        """Hand an event of the server to the backend's worker. TryLater where that is away."""
         backend = self._find(name)
         backend.hooks += 1
-        deadline = boot_now() + _WORKER_BACK
-        while True:
-            await self._wait_for_worker(backend, deadline)
-            linked = backend.link
-            try:
-                await ask_worker(backend, "hook", {"told": dict(event)})
-            except TryLater:
-                if backend.link is linked or boot_now() >= deadline:
-                    raise
-            else:
-                return
-
-    async def _wait_for_worker(self, backend: BackendFacts, deadline: float) -> None:
-        """Returns at once where nobody starts the worker, or too many events wait."""
-        if self._waiting >= _MOST_WAITING:
-            return
-        self._waiting += 1
-        try:
-            while backend.link is None and boot_now() < deadline:
-                if self._backends.closing or backend.stopped_by_hand or backend.unread:
-                    return
-                await asyncio.sleep(0.05)
-        finally:
-            self._waiting -= 1
+        await ask_worker(backend, "hook", {"told": dict(event)})
 
     def _find(self, name: str) -> BackendFacts:
         backend = self._backends.all.get(name)

@@ -24,8 +24,6 @@ from agent.supervise.backends.circuit import Circuit
 from agent.supervise.worker_link import Listener
 
 UNREAD_AGAIN = 5.0
-_OF_THE_WORKER = "messages"
-"""How the calls begin that a worker answers from its own disk: its server need not be there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +42,6 @@ class SeatLink:
     async def call(
         self, do: str, args: Mapping[str, Any] | None = None, *, timeout: float = 10.0
     ) -> Mapping[str, Any]:
-        if do.startswith(_OF_THE_WORKER):
-            return await self.link.call(do, args, timeout=timeout, id=self.id)
         limit = timeout + self.slack()
         return await self.circuit.act(
             self.id, do, lambda: self.link.call(do, args, timeout=limit, id=self.id)

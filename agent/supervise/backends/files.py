@@ -22,8 +22,6 @@ ABOUT = "backend.json"
 ROSTER = "roster.json"
 HOOK = "hook"
 KEPT = "kept"
-SESSIONS = "sessions"
-"""What the worker keeps of each session, in a folder of the session's id."""
 
 _HOOK = re.compile(r"[A-Za-z0-9_-]{32,64}")
 
@@ -37,21 +35,12 @@ def make_backend_folder(root: Path, name: InstanceId) -> None:
         if make_folder(path, name, root_fd, modes):
             os.fsync(root_fd)
         with open_folder(path, name, root_fd) as fd:
-            for own in (KEPT, SESSIONS):
-                make_folder(path / own, own, fd, modes)
+            make_folder(path / KEPT, KEPT, fd, modes)
 
 
-def lay_out_backend(
-    root: Path,
-    name: InstanceId,
-    engine: str,
-    settings: Mapping[str, Any],
-    of_wings: Mapping[str, Any] | None = None,
-) -> bool:
+def lay_out_backend(root: Path, name: InstanceId, engine: str, settings: Mapping[str, Any]) -> bool:
     """Make the folder and write the worker's settings; True: they are new."""
     about = {"version": VERSION, "name": name, "engine": engine, "settings": dict(settings)}
-    if of_wings:
-        about["of_wings"] = dict(of_wings)
     make_backend_folder(root, name)
     path = root / name
     with open_root(root) as root_fd, open_folder(path, name, root_fd) as fd:

@@ -4,7 +4,6 @@ import asyncio
 import logging
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from agent.clock import boot_now
 from agent.config import BackendDeclaration, BackendsSection, secrets_of, worker_settings
@@ -56,14 +55,11 @@ class Backends:
         settings: Callable[[], BackendsSection],
         breaker: Callable[[], BreakerPolicy],
         crypto_patterns: Sequence[str] = (),
-        of_wings: Callable[[], Mapping[str, Any]] = dict,
     ) -> None:
-        """`host` starts the workers of backends; None: they have none. `of_wings`: what the parts
-        of wings in a worker get."""
+        """`host` starts the workers of backends; None: they have none."""
         self.all: dict[str, BackendFacts] = {}
         self.hooks: dict[str, str] = {}
         """The secret part of the address that each server calls; "" = it calls none."""
-        self.closing = False
         self._root = root
         self._wakes = wakes
         self._facts = facts
@@ -71,7 +67,6 @@ class Backends:
         self.settings = settings
         self._breaker = breaker
         self._crypto_patterns = crypto_patterns
-        self._of_wings = of_wings
         self._say = say_by(note)
         self.returns = Returns(self.members, wake, settings, self._say)
         self.seats = Seats(root, facts)
@@ -155,9 +150,7 @@ class Backends:
             settings["crypto_patterns"] = list(self._crypto_patterns)
         if declared.webhook:
             settings["hook"] = self.hooks[name]
-        return await asyncio.to_thread(
-            lay_out_backend, self._root, name, declared.engine, settings, self._of_wings()
-        )
+        return await asyncio.to_thread(lay_out_backend, self._root, name, declared.engine, settings)
 
     def wait_reason(self, facts: Facts) -> str:
         """Why a session on a backend must wait; "" when it need not, or is on none."""
@@ -257,7 +250,6 @@ class Backends:
 
     async def close(self, *, leave_workers: bool) -> None:
         """End the links and, unless `leave_workers`, the workers; the servers' sessions go on."""
-        self.closing = True
         self.returns.close()
         for backend in self.all.values():
             if backend.checking is not None:

@@ -11,10 +11,8 @@ from typing import Any
 from agent.clock import boot_now
 from agent.core.model import Happening, InstanceId
 from agent.core.words import KEPT
-from agent.engines.catalog import entry_of
 from agent.errors import EngineError, LinkError, NotYet, Refused, TryLater, WaError
 from agent.log import about
-from agent.supervise.facts import Facts
 from agent.supervise.messages.changes import MessageChanges
 from agent.supervise.messages.highest_cursors import HighestCursors
 from agent.supervise.messages.page import (
@@ -143,7 +141,7 @@ class KeptMessages:
 
     def sessions(self) -> list[InstanceId]:
         """Those whose workers may keep messages."""
-        return [id for id, facts in self._registry.facts.items() if _hears_messages(facts)]
+        return [id for id, facts in self._registry.facts.items() if not facts.instance.backend]
 
     def created_wall(self, id: InstanceId) -> float:
         return self._registry.get(id).instance.created_wall
@@ -160,7 +158,7 @@ class KeptMessages:
 
     async def ask_state(self, id: InstanceId) -> None:
         its, facts = self._of(id), self._registry.facts.get(id)
-        if facts is None or facts.link is None or not _hears_messages(facts):
+        if facts is None or facts.link is None or facts.instance.backend:
             return
         try:
             await self._tell_above(id, its, facts.link)
@@ -255,10 +253,9 @@ class KeptMessages:
     ) -> Mapping[str, Any]:
         """A call of what keeps messages in the session's worker."""
         facts = self._registry.get(id)
-        if not _hears_messages(facts):
+        if facts.instance.backend:
             raise Refused(
-                f"cannot read messages of {id}: the engine {facts.instance.engine} hears of none;"
-                f" its server ({facts.instance.backend}) has them",
+                f"cannot read messages of {id}: its server ({facts.instance.backend}) has them",
                 code="not_supported",
             )
         if facts.link is None:
@@ -279,10 +276,6 @@ class KeptMessages:
                 raise
             why = f"cannot read messages of {id}: its worker keeps none ([messages] keep)"
             raise Refused(why, code="not_kept") from error
-
-
-def _hears_messages(facts: Facts) -> bool:
-    return entry_of(facts.instance.engine).counts_messages
 
 
 async def _wait(news: asyncio.Event, seconds: float) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from agent import VERSION
 from agent.config import Config
 from agent.core.model import Category, JournalEntry
-from agent.daemon.wing_parts import Around, EventFormat, open_format
+from agent.daemon.wing_parts import Around
 from agent.deliver.bus import EventBus
 from agent.errors import NotFound
 from agent.metrics.text import Family
@@ -55,7 +55,6 @@ def open_part(around: Around) -> "Webhooks":
         machine=around.config.alerts.machine or socket.gethostname(),
         version=VERSION,
         source=around.messages,
-        open_form=partial(open_format, around=around),
     )
 
 
@@ -70,10 +69,8 @@ class Webhooks:
         version: str,
         pace: Pace | None = None,
         source: KeptMessages | None = None,
-        open_form: Callable[[str], EventFormat] | None = None,
     ) -> None:
-        """`source`: what arrives in sessions; None: no webhook gets any of it. `open_form`: another
-        form of what is posted, by its name."""
+        """`source`: what arrives in sessions; None: no webhook gets any of it."""
         self._declared = tuple(declared)
         self._store = store
         self._bus = bus
@@ -81,7 +78,6 @@ class Webhooks:
         self._version = version
         self._pace = pace or Pace()
         self._source = source
-        self._open_form = open_form
         self._results: Counter[Result] = Counter()
         """Since the agent's start, also of removed webhooks: a counter never falls."""
         self._couriers: dict[str, Courier] = {}
@@ -154,11 +150,9 @@ class Webhooks:
         """What runs for it."""
         from agent.wings.webhooks.courier import Courier  # for the first webhook
 
-        name, form = declared.name, None
-        if declared.format and self._open_form is not None:
-            form = self._open_form(declared.format)
+        name = declared.name
         shared = (self._store, self._results, self._machine, self._version, self._pace)
-        webhook = Webhook(declared, *shared, form)
+        webhook = Webhook(declared, *shared)
         self._drop_carrier(name)
         self._announce(declared)
         courier = self._couriers[name] = Courier(webhook)
@@ -168,10 +162,6 @@ class Webhooks:
 
             carrier = self._carriers[name] = MessageCarrier(webhook, self._source)
             runs.append(carrier.run)
-        if form is not None:
-            from agent.wings.webhooks.passing import PassingPoster
-
-            runs.append(PassingPoster(webhook, form).run)
         return runs
 
     def _announce(self, webhook: WebhookDeclaration) -> None:

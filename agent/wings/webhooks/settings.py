@@ -17,7 +17,6 @@ from agent.core.model import parse_instance_id
 from agent.core.network.addresses import refuse_address
 from agent.core.setting import HIDDEN, setting
 from agent.errors import InvalidRequest
-from agent.wing import formats
 
 _PATTERN = re.compile(r"[a-z0-9_*?-]{1,64}")
 MESSAGE_KINDS = ("message", "call")
@@ -38,9 +37,6 @@ class WebhookDeclaration:
         ("*",),
         'kinds of events to send, such as "status"; messages that sessions get only where a kind'
         ' begins with "message" or "call", such as "message*"',
-    )
-    format: str = setting(
-        "", 'form of what is posted: "" = the agent\'s own; "evolution" = as Evolution API posts'
     )
     instances: tuple[str, ...] = setting(
         ("*",),
@@ -190,15 +186,7 @@ def _paths(webhook: WebhookDeclaration) -> Found:
             yield key, f"it must be an absolute path without .., not {value!r:.80}"
 
 
-def _format(webhook: WebhookDeclaration) -> Found:
-    if webhook.format and webhook.format not in formats():
-        known = ", ".join(f'"{name}"' for name in ("", *sorted(formats())))
-        yield "format", f"{webhook.format!r:.80} is no form that this agent has: it has {known}"
-
-
-_CHECKS: tuple[Callable[[WebhookDeclaration], Found], ...] = (
-    *(_name, _url, _patterns, _format, _paths),
-)
+_CHECKS: tuple[Callable[[WebhookDeclaration], Found], ...] = (*(_name, _url, _patterns, _paths),)
 
 HEAD = """\
 # Webhooks: addresses that the agent posts its events to, each event as one JSON object.

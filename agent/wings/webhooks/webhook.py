@@ -8,7 +8,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from agent.core.model import Category, JournalEntry
-from agent.daemon.wing_parts import EventFormat
 from agent.store.database import Store
 from agent.wings.webhooks.deliveries import Pace, Result
 from agent.wings.webhooks.settings import WebhookDeclaration
@@ -24,8 +23,6 @@ class Webhook:
     machine: str
     version: str
     pace: Pace
-    form: EventFormat | None = None
-    """None: what is posted has the agent's own form."""
     jitter: Callable[[], float] = random.random
 
     @property

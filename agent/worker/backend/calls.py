@@ -56,14 +56,11 @@ class BackendCalls:
 
     async def _hold(self, args: Mapping[str, Any]) -> Answer:
         id = parse_instance_id(args.get("id"))
-        await self._held.parts.closed(id)
         self._held.hold(id, own_settings(object_of(args, "settings", {})))
         return {}
 
     async def _release(self, args: Mapping[str, Any]) -> Answer:
-        id = parse_instance_id(args.get("id"))
-        self._held.release(id)
-        await self._held.parts.closed(id)
+        self._held.release(parse_instance_id(args.get("id")))
         return {}
 
     async def _sessions(self, _args: Mapping[str, Any]) -> Answer:
@@ -86,7 +83,7 @@ def _works(session: Session) -> dict[str, Work]:
         await engine.renew(confirmed=args.get("confirmed") is True)
         return {}
 
-    return {**session.parts.works, **session_works(engine, session.reports)} | {
+    return session_works(engine, session.reports) | {
         "restart": plain(engine.restart),
         "renew": renew,
     }

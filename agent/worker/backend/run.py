@@ -10,7 +10,6 @@ from agent.engines.catalog import load_backend
 from agent.link.limits import BACKEND_SERVER
 from agent.link.server import LinkServer
 from agent.worker.backend.calls import BackendCalls
-from agent.worker.backend.members import MemberParts
 from agent.worker.backend.server_checks import MARGIN, ServerChecks
 from agent.worker.backend.sessions import HeldSessions
 from agent.worker.identity import Identity, engine_folder, read_backend, read_roster
@@ -44,7 +43,7 @@ async def _work(identity: Identity, link_path: Path) -> int:
     reporter = _FromBackend(life.crashed)
     kept = engine_folder(identity.folder, "kept")
     backend = load_backend(identity.engine)(kept, identity.settings, reporter)
-    held = HeldSessions(backend, changed, MemberParts(identity.folder, identity.of_wings))
+    held = HeldSessions(backend, changed)
 
     def tell(claim: ServerClaim) -> None:
         changed.set()

@@ -15,9 +15,7 @@ from agent.engines.base import Backend, RemoteEngine
 from agent.errors import WaError
 from agent.link.server import LinkServer
 from agent.log import about
-from agent.worker.backend.members import MemberParts
 from agent.worker.reports import Reports
-from agent.worker.wing_parts import WorkerParts
 
 log = logging.getLogger(__name__)
 
@@ -30,16 +28,14 @@ SAVES_AT_ONCE = 50
 class Session:
     engine: RemoteEngine
     reports: Reports
-    parts: WorkerParts
     settings: Mapping[str, Any] = field(repr=False)
 
 
 class HeldSessions:
     """Follows the agent's `hold` and `release`."""
 
-    def __init__(self, backend: Backend, changed: asyncio.Event, parts: MemberParts) -> None:
+    def __init__(self, backend: Backend, changed: asyncio.Event) -> None:
         """`changed` is set when a count of them may have to be another."""
-        self.parts = parts
         self.sessions: dict[InstanceId, Session] = {}
         self._backend = backend
         self._changed = changed
@@ -62,37 +58,24 @@ class HeldSessions:
                 log.exception("cannot hold %s: internal error", id, extra=about(id))
 
     def hold(self, id: InstanceId, settings: Mapping[str, Any]) -> None:
-        """Watch it from now on. One that is held with these settings already is told that its agent
-        was away, and with it what the server tells: its webhooks come through the agent."""
+        """Watch it from now on."""
         before = self.sessions.get(id)
         if before is not None:
             if before.settings == settings:
-                before.engine.catch_up()
                 return
-            self.release(id, again=True)
+            self.release(id)
         reports = Reports(id, self._changed, lambda error: self._broke(id, reports, error))
         if self._server is not None:
             reports.attach(self._server)
-        parts = self.parts.open(id, reports.happened)
-        reports.keeper = parts.keeper
-        try:
-            engine = self._backend.hold(id, settings, reports)
-        except BaseException:
-            self.parts.close(id)
-            raise
-        parts.serve(engine)
-        self.sessions[id] = Session(engine, reports, parts, settings)
+        self.sessions[id] = Session(self._backend.hold(id, settings, reports), reports, settings)
         self._changed.set()
 
-    def release(self, id: InstanceId, *, again: bool = False) -> None:
-        """`again`: it is held at once, and what it keeps stays open."""
+    def release(self, id: InstanceId) -> None:
         session = self.sessions.pop(id, None)
         if session is None:
             return
         self._changed.set()
         self._progressed_at = max(self._progressed_at, session.reports.progressed())
-        if not again:
-            self.parts.close(id)
         self._backend.release(id)
 
     def current(self) -> Mapping[InstanceId, Claim]:
@@ -141,7 +124,6 @@ class HeldSessions:
         for id in list(self.sessions):
             self._let_go(id)
         await self._backend.close()
-        await self.parts.all_closed()
 
     async def _each(self, what: str, do: Callable[[RemoteEngine], Awaitable[None]]) -> None:
         places = asyncio.Semaphore(SAVES_AT_ONCE)
@@ -176,11 +158,11 @@ class HeldSessions:
         if session is None or session.reports is not reports:
             return  # released, or held again since
         with_what = session.settings
-        self._let_go(id, again=True)
+        self._let_go(id)
         self.hold_all({id: with_what})
 
-    def _let_go(self, id: InstanceId, *, again: bool = False) -> None:
+    def _let_go(self, id: InstanceId) -> None:
         try:
-            self.release(id, again=again)
+            self.release(id)
         except Exception:
             log.exception("cannot release %s: internal error", id, extra=about(id))

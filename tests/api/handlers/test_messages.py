@@ -156,6 +156,28 @@ async def test_what_an_engine_never_sends_is_refused_at_once_by_its_name(
 
 
 @pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        (PATH, {"to": "491", "text": "x"}),
+        ("/api/instance/sales/read", {"chat": "4915112345678"}),
+        ("/api/instance/sales/presence", {"state": "available"}),
+    ],
+)
+async def test_a_session_on_an_evolution_server_sends_by_the_api_of_that_server(
+    house: House, path: str, body: dict[str, Any]
+) -> None:
+    view = make_view("sales")
+    engine = replace(view.instance, engine="evolution")
+    house.supervisor.known[InstanceId("sales")] = replace(view, instance=engine)
+    async with house.local(base_url="http://localhost") as local:
+        answer = await local.post(path, json=body)
+        refused = await answer.json()
+    assert (answer.status, refused["error"]) == (409, "not_supported")
+    assert refused["message"].endswith("use the API of its session's own server")
+    assert house.supervisor.sent == []
+
+
+@pytest.mark.parametrize(
     ("more", "field"),
     [
         ({"text": "x", "mentions": ["nobody"]}, "mentions"),

@@ -145,7 +145,7 @@ PATHS = {
     f"POST /api/instance/sales/messages/{MESSAGE}/media": "an unknown path",
     "DELETE /api/instance/sales/outbox/out_4915177712345": "sales/outbox/{message}",
     "DELETE /api/instance/sales/outbox/4915177712345": "sales/outbox/{message}",
-    "POST /message/sendText/4915177712345@s.whatsapp.net": "/{area}/{rest}",
+    "POST /message/sendText/4915177712345@s.whatsapp.net": "an unknown path",
     "GET /4915177712345": "an unknown path",
 }
 

@@ -31,7 +31,6 @@ PACE = Pace(
     login=0.05,
     account_again=0.2,
     version_again=0.0,
-    settle_looks=(0.02, 0.05),
 )
 """Waits as long as a slow machine needs: a test whose wait is to end in vain has its own."""
 

@@ -387,47 +387,14 @@ async def test_settings_are_read_and_changed_one_by_one(any_bench: Bench) -> Non
             await session.command("settings", wrong)
 
 
-async def test_texts_are_sent_and_counted_once(any_bench: Bench) -> None:
-    instance = any_bench.standin.add("sales", "open")
-    session = any_bench.hold("sales")
-    told = await session.send({"to": "+55 11 98888-7777", "text": "hello you"})
-    assert told["outcome"] == "sent"
-    assert told["ack"] == "clock"
-    assert instance.sent[0]["key"]["id"] == told["id"]
-    assert instance.sent[0]["message"] == {"conversation": "hello you"}
-    sent = {"event": "send.message", "instance": "sales", "data": instance.sent[0]}
-    await any_bench.backend.hook(sent)
-    counted = [each.detail for each in any_bench.by_id["sales"].happenings]
-    assert counted == [{"direction": "out", "type": "text", "id": told["id"]}]
-    assert "hello" not in repr(any_bench.by_id["sales"].happenings)
-
-
-@pytest.mark.parametrize(
-    ("message", "code"),
-    [
-        ({"to": "5511988887777", "text": ""}, "invalid_request"),
-        ({"to": "nobody", "text": "x"}, "invalid_request"),
-        ({"to": "5511988887777", "type": "media", "url": "https://x"}, "invalid_request"),
-        ({"to": "99911112222", "text": "x"}, "number_unknown"),
-    ],
-)
-async def test_a_refused_message_has_its_code(
-    any_bench: Bench, message: dict[str, str], code: str
-) -> None:
-    any_bench.standin.add("sales", "open")
-    with pytest.raises((EngineError, InvalidRequest)) as caught:
-        await any_bench.hold("sales").send(message)
-    assert caught.value.code == code
-
-
-async def test_a_text_to_a_closed_or_missing_session_is_surely_not_sent(bench: Bench) -> None:
+async def test_messages_are_left_to_the_servers_own_api(bench: Bench) -> None:
     session = bench.hold("sales")
-    for state, code in ((None, "remote_missing"), ("close", "not_connected")):
-        if state:
-            bench.standin.add("sales", state)
-        with pytest.raises(EngineError) as caught:
-            await session.send({"to": "5511988887777", "text": "x"})
-        assert caught.value.code == code
+    message = {"to": "5511988887777", "type": "text", "text": "x"}
+    for asked in (session.send(message), session.mark_read({}), session.presence({})):
+        with pytest.raises(EngineError, match="its server's own API does that") as caught:
+            await asked
+        assert caught.value.code == "not_supported"
+    assert bench.standin.asked.total() == 0
 
 
 async def test_keys_cannot_be_regenerated_and_unknown_commands_are_named(bench: Bench) -> None:
@@ -435,7 +402,7 @@ async def test_keys_cannot_be_regenerated_and_unknown_commands_are_named(bench: 
     with pytest.raises(EngineError) as caught:
         await session.regenerate_keys(["5511988887777"])
     assert caught.value.code == "not_supported"
-    with pytest.raises(InvalidRequest, match="pairing_code, settings, file_part and delete"):
+    with pytest.raises(InvalidRequest, match="pairing_code, settings and delete"):
         await session.command("scan", {})
 
 

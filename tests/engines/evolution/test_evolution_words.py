@@ -12,7 +12,6 @@ from agent.engines.evolution.answers import (
     refusal_words,
     server_fault,
 )
-from agent.engines.evolution.chat.messages import outcome
 from agent.engines.evolution.claims import Facts, Live, claim_of, disagreement
 from agent.engines.evolution.proof import Proof, read_proof
 from agent.engines.evolution.rows import Row, Rows, read_rows
@@ -20,7 +19,6 @@ from agent.engines.evolution.settings import Pace
 from agent.engines.evolution.view import SessionView
 from agent.engines.evolution.webhook.hooks import HookEvent, SeenMessages
 from agent.engines.remote.answers import Answer, texts_of
-from agent.errors import EngineError
 
 Status = ConnectionStatus
 OPEN_ROW = Row("a", "open", "5511999990000")
@@ -303,30 +301,6 @@ def test_proofs(status: int, message: Any, proof: Proof) -> None:
     assert read_proof(Answer(status, {"response": {"message": message}}, 0.1)) is proof
 
 
-@pytest.mark.parametrize(
-    ("status", "body", "found"),
-    [
-        (201, {"key": {"id": "A"}, "status": "PENDING"}, ("sent", "A")),
-        (201, {"key": {}}, ("unknown", "")),
-        (201, None, ("unknown", "")),
-        (500, {"response": {"message": "boom"}}, ("unknown", "")),
-        (500, {"response": {"message": "Error: Connection Closed"}}, "not_connected"),
-        (400, {"response": {"message": [{"exists": False}]}}, "number_unknown"),
-        (400, {"response": {"message": ["Text is required"]}}, "not_sent"),
-        (404, {"response": {"message": ['The "a" instance does not exist']}}, "remote_missing"),
-    ],
-)
-def test_outcomes_of_a_text(status: int, body: Any, found: Any) -> None:
-    answer = Answer(status, body, 0.1)
-    if isinstance(found, tuple):
-        told = outcome(answer)
-        assert (told["outcome"], told["id"]) == found
-        return
-    with pytest.raises(EngineError) as caught:
-        outcome(answer)
-    assert caught.value.code == found
-
-
 def test_only_so_many_ids_are_remembered() -> None:
     seen = SeenMessages(most=2)
     assert [seen.first("a", id) for id in ("1", "1", "2", "3", "1")] == [
@@ -366,16 +340,3 @@ def test_a_code_that_is_gone_was_scanned_only_where_the_keys_have_an_account() -
     assert view.claim().status is Status.QR_REQUIRED
     view.note_live(Live.OPEN)
     assert view.claim().status is Status.CONNECTED
-
-
-@pytest.mark.parametrize(
-    ("body", "code"),
-    [
-        ({"key": {"id": "A"}, "status": "ERROR"}, "refused"),
-        ({"error": True, "message": "no session"}, "not_sent"),
-    ],
-)
-def test_what_whatsapp_or_the_server_refused_is_no_success(body: Any, code: str) -> None:
-    with pytest.raises(EngineError) as caught:
-        outcome(Answer(201, body, 0.1))
-    assert caught.value.code == code

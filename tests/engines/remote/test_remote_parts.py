@@ -11,8 +11,6 @@ from typing import Any
 import pytest
 
 from agent.core.model import ServerClaim
-from agent.engines.evolution.api import EvolutionApi
-from agent.engines.evolution.chat.messages import send
 from agent.engines.remote.answers import LARGEST_BODY, Http, ServerDown, segment
 from agent.engines.remote.declaration import BackendDeclaration
 from agent.engines.remote.http import RemoteHttp
@@ -308,12 +306,11 @@ async def test_a_message_does_not_leave_over_a_connection_that_the_server_closes
 
     async with server_of(closes_after_one) as url:
         http = RemoteHttp(BackendDeclaration(url=url), {})
-        api = EvolutionApi(http, doubt=lambda: None, answered=lambda: None)
-        hello = {"to": "5511988887777", "type": "text", "text": "hello"}
         try:
             for _ in range(3):
                 assert (await http.ask("GET", "/x")).good
-                assert (await send(api, "sales", hello))["id"] == "3EB"
+                sent = await http.ask("POST", "/message", {"text": "hello"}, alone=True)
+                assert sent.body == {"key": {"id": "3EB"}}
         finally:
             await http.close()
     assert taken.count(b"POST") == 3

@@ -197,8 +197,13 @@ async def test_files_deleted_under_a_live_browser_are_noticed_and_no_code_is_sho
     await bench.until((bench.session / "web.json").exists)
     browser, heard = await bench.browser(), len(bench.claims)
     delete(bench.session)
-    await bench.probe()
-    await bench.claimed(Status.AUTH_FAILURE, "unpaired_suspect")
+
+    async def noticed() -> None:
+        while bench.claims[-1].reason != "unpaired_suspect":
+            await bench.probe()
+            await asyncio.sleep(0.2)
+
+    await asyncio.wait_for(noticed(), 60)
     assert not alive(browser)
     assert Status.QR_REQUIRED not in [claim.status for claim in bench.claims[heard:]]
 

@@ -127,11 +127,6 @@ class Instance:
         """WhatsApp refuses each login with 405, and the server tries again at once."""
         self.denied = 0
         """So many looks at its state are answered as if there were no such instance."""
-        self.sent: list[dict[str, Any]] = []
-        self.stored: list[dict[str, Any]] = []
-        """Its messages, as its server keeps them."""
-        self.changes: list[dict[str, Any]] = []
-        """Edits, deletions, marks and presences that it was asked for."""
         self._times = times
         self._version = version
         self._tell = tell

@@ -1,7 +1,6 @@
 """The stand-in's routes, in the versions' guard order: it exists → the name is free → the key."""
 
 import asyncio
-import time
 import uuid
 from collections import Counter
 from collections.abc import Awaitable, Callable
@@ -9,7 +8,6 @@ from typing import Any
 
 from aiohttp import web
 
-from tests.standin.evolution.chat import ChatRoutes
 from tests.standin.evolution.faults import Front
 from tests.standin.evolution.instances import Instance, Times
 from tests.standin.evolution.meddling import Handler, Meddling
@@ -24,7 +22,6 @@ from tests.standin.evolution.shapes import (
     state_body,
     swallowed,
 )
-from tests.standin.evolution.store import LID, incoming
 from tests.standin.evolution.webhooks import Webhooks
 
 KEY = "stand-in-global-key-4f1c9a"
@@ -46,7 +43,6 @@ class StandIn:
         """Requests by verb and route."""
         self.paths: Counter[str] = Counter()
         """The same by verb and whole path."""
-        self.chat = ChatRoutes(self)
         self._meddling = Meddling(front)
         self.list_seconds = 0.0
         self.shows_all = False
@@ -58,8 +54,6 @@ class StandIn:
         self.most_at_once = 0
         self._at_once = 0
         self._boot: asyncio.Task[None] | None = None
-        self._edits: dict[str, asyncio.Task[None]] = {}
-        """By session: what the server waits for before it takes its next message."""
         self._runner = web.AppRunner(
             self._app(), access_log=None, handle_signals=False, shutdown_timeout=0.1
         )
@@ -142,7 +136,6 @@ class StandIn:
             ("DELETE", "/instance/delete", self._delete),
             ("POST", "/instance/setPresence", self._presence),
             ("POST", "/chat/fetchBusinessProfile", self._profile),
-            *self.chat.routes(),
             ("GET", "/settings/find", self._find_settings),
             ("POST", "/settings/set", self._set_settings),
             ("GET", "/proxy/find", self._find_proxy),
@@ -360,43 +353,6 @@ class StandIn:
         number = instance.wuid.split("@")[0]
         body = {"isBusiness": False, "message": "Not is business profile", "jid": instance.wuid}
         return web.json_response({**body, "exists": True, "number": number})
-
-    def arrive(
-        self,
-        name: str,
-        message: dict[str, Any],
-        *,
-        id: str = "",
-        at: float = 0.0,
-        told: bool = True,
-        stored: bool = True,
-    ) -> str:
-        """WhatsApp gives it a message; `told`: its webhook is not lost."""
-        instance = self.instances[name]
-        row = incoming(instance, message, old=self.old, id=id, at=at)
-
-        def take(_edit: object = None) -> None:
-            if stored:
-                instance.stored.append(row)
-            if told:
-                self.webhooks.tell(instance, "messages.upsert", row)
-
-        if (edit := self._edits.get(name)) is None or edit.done():
-            take()
-        else:
-            edit.add_done_callback(take)
-        return str(row["key"]["id"])
-
-    def edit(self, name: str, id: str, text: str) -> None:
-        """A contact edits a message. 2.3 waits for this event alone: until it is taken or given up,
-        it has the session's next messages in memory only."""
-        key = {"remoteJid": LID, "fromMe": False, "id": id}
-        told: dict[str, Any] = {"key": key, "type": "MESSAGE_EDIT"}
-        told["editedMessage"] = {"conversation": text}
-        told["timestampMs"] = str(int(time.time() * 1000))
-        task = self.webhooks.tell(self.instances[name], "messages.edited", told)
-        if task is not None:
-            self._edits[name] = task
 
     async def _find_settings(self, instance: Instance, _request: web.Request) -> web.Response:
         return web.json_response(settings_body(instance, old=self.old))

@@ -1,6 +1,5 @@
 """How the versions write what they answer."""
 
-import time
 from typing import Any
 
 from aiohttp import web
@@ -12,7 +11,6 @@ TITLES = {
     401: "Unauthorized",
     403: "Forbidden",
     404: "Not Found",
-    413: "Payload Too Large",
     500: "Internal Server Error",
 }
 OLD_SETTINGS = {
@@ -119,18 +117,3 @@ def settings_body(instance: Instance, *, old: bool) -> dict[str, Any]:
     if old:
         told = {key: instance.settings[name] for key, name in OLD_SETTINGS.items()}
     return {**told, "wavoipToken": instance.wavoip}
-
-
-def sent_body(instance: Instance, number: str, content: dict[str, Any], id: str) -> dict[str, Any]:
-    jid = number if "@" in number else f"{number}@s.whatsapp.net"
-    return {
-        "key": {"remoteJid": jid, "fromMe": True, "id": id},
-        "pushName": "Você",
-        "status": "PENDING",
-        "message": content,
-        "contextInfo": None,
-        "messageType": next(iter(content)),
-        "messageTimestamp": int(time.time()),
-        "instanceId": instance.id,
-        "source": "unknown",
-    }

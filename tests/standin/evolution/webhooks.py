@@ -20,12 +20,11 @@ class Webhooks:
         self._session: aiohttp.ClientSession | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def tell(self, instance: Instance, event: str, data: Any) -> asyncio.Task[None] | None:
-        """It is done once the event is taken, or given up."""
+    def tell(self, instance: Instance, event: str, data: Any) -> None:
         hook = instance.webhook
         name = event.replace(".", "_").upper()
         if hook is None or not hook.get("enabled") or name not in hook.get("events", []):
-            return None
+            return
         body = {
             "event": event,
             "instance": instance.name,
@@ -42,7 +41,6 @@ class Webhooks:
         task = asyncio.create_task(self._send(url, body))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-        return task
 
     async def close(self) -> None:
         for task in list(self._tasks):

@@ -1,6 +1,6 @@
-"""Programs that send → the agent's own routes and Evolution's: receivers that are none, repeats
-with the same key, what is taken back or may not be late, requests that are refused; while the agent
-and the session's worker are killed and frozen, the network is away, and the machine's clock is set.
+"""Programs that send → the agent's routes: receivers that are none, repeats with the same key, what
+is taken back or may not be late, requests that are refused; while the agent and the session's
+worker are killed and frozen, the network is away, and the machine's clock is set.
 
 Afterwards nothing waits; what is told as sent was heard once, what is told as cancelled, expired or
 refused was not heard, nothing has expired that had a day, nobody else heard anything, no answer was
@@ -28,7 +28,7 @@ from tests.standin.clock import SteppedClock, stepped_clock
 CASES = 3
 PATIENCE = 90.0
 ID, PEER = "shop", "5511988887777"
-SHORT = SETTINGS + '\n[compat]\nevolution = true\nanswer = 1\n[log]\nfolder = "{folder}"\n'
+SHORT = SETTINGS + '\n[log]\nfolder = "{folder}"\n'
 GOOD = (
     *(PEER, f"+{PEER}", f"00{PEER}", "+55 (0)11 98888-7777", f"{PEER}@s.whatsapp.net"),
     *(f"{PEER}:12@s.whatsapp.net", f"{PEER}@c.us"),
@@ -45,7 +45,7 @@ REFUSED = (
 )
 CLOCKS = (0, 3600, -3600, 4 * 86_400, -4 * 86_400, -400 * 86_400)
 """Seconds by which the agent's clock is off from a step on."""
-TAKEN, AGAIN = (200, 201, 202), (429, 503, 507)
+TAKEN, AGAIN = (200, 202), (429, 503, 507)
 Step = dict[str, Any]
 
 
@@ -59,21 +59,18 @@ def _step(chance: Random) -> Step:
         + ["bad", "repeat", "repeat", "cancel", "cancel", "ask", "kill", "freeze", "clock"]
     ):
         case "send":
-            way = chance.choice(["own", "own", "evolution"])
             expires = chance.choice([None, None, None, 1])
             wait = chance.choice([0, 0, 1])
             to, key = chance.choice(GOOD), chance.random() < 0.5
             return {
                 "do": "send",
-                "way": way,
                 "to": to,
                 "key": key,
                 "expires": expires,
                 "wait": wait,
             }
         case "bad":
-            way = chance.choice(["own", "evolution"])
-            return {"do": "bad", "way": way, "to": chance.choice(BAD)}
+            return {"do": "bad", "to": chance.choice(BAD)}
         case "ask":
             return {
                 "do": "ask",
@@ -115,8 +112,7 @@ class World:
         self, method: str, path: str, body: Any = None, *, key: str | None = None, repeats: str = ""
     ) -> tuple[int, Any]:
         """Over HTTP; 0 where the connection broke."""
-        headers = {"apikey": self.key if key is None else key}
-        headers["Authorization"] = f"Bearer {headers['apikey']}"
+        headers = {"Authorization": f"Bearer {self.key if key is None else key}"}
         headers |= {"Idempotency-Key": repeats} if repeats else {}
         url = f"http://{self.agent.listen}{path}"
         try:
@@ -180,17 +176,13 @@ async def play(world: World, case: list[Step]) -> None:
 
 async def _send(world: World, sent: Sent) -> None:
     step = sent.step
-    if step["way"] == "own":
-        body = {"to": step["to"], "text": sent.text}
-        body |= {"expires_in": step["expires"]} if step["expires"] else {}
-        path = f"/api/instance/{ID}/messages?wait={step['wait']}"
-    else:
-        body, path = {"number": step["to"], "text": sent.text}, f"/message/sendText/{ID}"
+    body = {"to": step["to"], "text": sent.text}
+    body |= {"expires_in": step["expires"]} if step["expires"] else {}
+    path = f"/api/instance/{ID}/messages?wait={step['wait']}"
     key = sent.text if step["key"] else ""
     status, answer = await world.ask("POST", path, body, repeats=key)
     if status in TAKEN:
-        id = answer["key"]["id"] if "key" in answer else answer["id"]
-        sent.id = sent.id or str(id)
+        sent.id = sent.id or str(answer["id"])
     elif status and status not in AGAIN and not sent.id:
         sent.refused = status == 400
 

@@ -3,7 +3,6 @@
 import asyncio
 from collections import Counter
 from collections.abc import Mapping
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,7 +12,6 @@ from agent.core.model import Claim, ConnectionStatus, InstanceId
 from agent.errors import ConfigError, WaError
 from agent.worker import reports as reports_module
 from agent.worker.backend import sessions as held_module
-from agent.worker.backend.members import MemberParts
 from agent.worker.backend.sessions import HeldSessions
 
 UP = Claim(ConnectionStatus.CONNECTED, proof_age=0.0)
@@ -44,9 +42,6 @@ class Server:
 class Engine:
     def __init__(self, backend: "Backend", id: str) -> None:
         self.backend, self.id = backend, id
-
-    def catch_up(self) -> None:
-        self.backend.done["catch up"] += 1
 
     async def prepare_stop(self) -> None:
         self.backend.done["prepare"] += 1
@@ -102,9 +97,8 @@ def server(clock: Clock) -> Server:
 
 
 @pytest.fixture
-async def held(backend: Backend, server: Server, tmp_path: Path) -> HeldSessions:
-    parts = MemberParts(tmp_path, {})
-    held = HeldSessions(backend, asyncio.Event(), parts)  # type: ignore[arg-type]
+async def held(backend: Backend, server: Server) -> HeldSessions:
+    held = HeldSessions(backend, asyncio.Event())  # type: ignore[arg-type]
     held.attach(server)  # type: ignore[arg-type]
     held.hold_all({id: {"remote": ""} for id in IDS})
     return held

@@ -6,7 +6,6 @@ from typing import Any
 
 from agent.core.words import Happening
 from agent.engines.evolution.answers import Shown, read_shown
-from agent.engines.evolution.chat.words import ACKS
 from agent.engines.evolution.claims import Live
 from agent.engines.evolution.rows import account_of
 from agent.engines.raw import inside, moment, text, whole
@@ -16,14 +15,11 @@ OLD_EVENTS = (
     "QRCODE_UPDATED",
     "MESSAGES_UPSERT",
     "MESSAGES_UPDATE",
-    "MESSAGES_DELETE",
     "SEND_MESSAGE",
-    "CALL",
 )
 """The events of 1.8, which refuses a subscription to one that it does not know."""
 EVENTS = (
     *OLD_EVENTS,
-    "MESSAGES_EDITED",
     "STATUS_INSTANCE",
     "LOGOUT_INSTANCE",
     "REMOVE_INSTANCE",
@@ -33,6 +29,13 @@ _LATE = 1500.0
 """Seconds for which the server repeats an event that did not get through."""
 _LONGEST = 120
 _TYPES = {"conversation": "text", "extendedTextMessage": "text"}
+_ACKS = {
+    "PENDING": "clock",
+    "SERVER_ACK": "server",
+    "DELIVERY_ACK": "delivered",
+    "READ": "read",
+    "PLAYED": "played",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +125,7 @@ def read_acks(content: Any) -> list[Happening]:
     for raw in _rows_of(content):
         if inside(raw, "fromMe") is not True:
             continue
-        id, ack = raw.get("keyId") or raw.get("id"), ACKS.get(str(raw.get("status")))
+        id, ack = raw.get("keyId") or raw.get("id"), _ACKS.get(str(raw.get("status")))
         if ack and (id := text(id, _LONGEST)):
             acks.append(Happening("ack", {"id": id, "ack": ack}))
     return acks

@@ -39,9 +39,6 @@ log = logging.getLogger(__name__)
 OPENS_WITHIN = 10.0
 """Seconds that a message waits for the file to be opened, just after the agent's start."""
 
-KNOWN_WITHIN = 5.0
-"""Seconds, at most, from a message's record to the end of the try that sent it."""
-
 
 class TooManyWait(TryLater):
     code = "outbox_full"
@@ -112,15 +109,6 @@ class Outbox:
             "until": wall_text(hold.until_wall) if hold and hold.until_wall else None,
         }
 
-    async def knows(self, id: InstanceId, message_id: str) -> bool:
-        store = await self._running.opened(OPENS_WITHIN)
-        found = await store.find(id, message_id)
-        sender = self._running.senders.get(id)
-        if found is None and sender is not None:
-            await sender.settle(KNOWN_WITHIN)
-            found = await store.find(id, message_id)
-        return found is not None
-
     def ended(self, id: InstanceId) -> Mapping[str, Any]:
         its = self._running.counts.of(id)
         return {
@@ -144,7 +132,7 @@ class Outbox:
         self._coming[call.id] += 1
         self._coming_bytes += size
         try:
-            taken = await self._keep(store, new, content, wait, impatient=not order.patient)
+            taken = await self._keep(store, new, content, wait)
         finally:
             self._coming[call.id] -= 1
             self._coming_bytes -= size
@@ -195,14 +183,12 @@ class Outbox:
                 f" {limits.outbox_megabytes} MiB may wait ([messages] outbox_megabytes)"
             )
 
-    async def _keep(
-        self, store: OutboxStore, new: NewMessage, content: str, wait: float, *, impatient: bool
-    ) -> Taken:
+    async def _keep(self, store: OutboxStore, new: NewMessage, content: str, wait: float) -> Taken:
         running, ends = self._running, []
 
         def committed(result: tuple[OutMessage, bool]) -> None:
             row, again = result
-            if not again and not running.add(row, impatient=impatient and wait > 0):
+            if not again and not running.add(row, impatient=wait > 0):
                 return
             if wait and row.state is State.ACCEPTED:
                 ends.append(running.waiters.add(row.id))

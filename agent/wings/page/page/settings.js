@@ -203,7 +203,10 @@ export function makeTrial() {
     draw(instance) {
       if (state.id !== instance.id) to.value = "";
       state.id = instance.id;
-      place.hidden = !may("operate", instance.id) || instance.connection_status !== "CONNECTED";
+      place.hidden =
+        !may("operate", instance.id) ||
+        instance.connection_status !== "CONNECTED" ||
+        instance.engine === "evolution"; // its server's own API sends
     },
   };
 }

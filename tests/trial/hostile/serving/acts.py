@@ -1,7 +1,6 @@
 """What an Evolution server, what stands before it, its webhook and people on it do, as data."""
 
 from random import Random
-from string import ascii_lowercase
 from typing import Any
 
 Step = dict[str, Any]
@@ -13,7 +12,7 @@ MADE = "made-here"
 ADOPTED = ("paired", WAITS)
 NAMES = (*PAIRED, WAITS, MADE)
 ROUTES = ("", "connectionState", "/instance/connect/", "fetchInstances", "setPresence", "create")
-ROUTES += ("sendText", "fetchBusinessProfile", "logout", "/webhook/")
+ROUTES += ("fetchBusinessProfile", "logout", "/webhook/")
 FAULTS = ("slow", "html", "failing", "licence", "refused", "half", "empty", "earlier", "reset")
 FAULTS += ("echo", "echo", "lost")
 PROXIES = ("/chat/", "/chat/", "/settings/", "/webhook/", "/proxy/")
@@ -28,7 +27,7 @@ def draw(chance: Random) -> list[Step]:
     if chance.random() < 0.3:
         first["without"] = chance.choice(PROXIES)
     first["packs"] = chance.random() < 0.2
-    kinds = (_fault, _fault, _happens, _look, _look, _look, _wait, _hook, _hook, _row, _send)
+    kinds = (_fault, _fault, _happens, _look, _look, _look, _wait, _hook, _hook, _row)
     kinds += (_person, _next_worker)
     return [first, *(chance.choice(kinds)(chance) for _ in range(chance.randint(6, 18)))]
 
@@ -66,16 +65,6 @@ def _look(chance: Random) -> Step:
 
 def _wait(chance: Random) -> Step:
     return {"do": "wait", "seconds": chance.choice([0.05, 0.3, 1.0])}
-
-
-def _send(chance: Random) -> Step:
-    number = f"5511{chance.randrange(10**9):09}"
-    words = ["".join(chance.choices(ascii_lowercase, k=6)) for _ in range(3)]
-    told = {"name": chance.choice(PAIRED), "to": number, "text": " ".join(words)}
-    fault: Step | None = {**_fault(chance), "route": "sendText"}
-    if chance.random() < 0.5:
-        fault = chance.choice([None, {**_fault(chance), "kind": "echo", "route": "sendText"}])
-    return {"do": "send", **told, "fault": fault}
 
 
 def _odd(chance: Random, usual: Any) -> Any:

@@ -3,7 +3,6 @@
 import logging
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from agent.core.model import InstanceId
 from agent.core.reasons import reason_of
@@ -42,8 +41,6 @@ class Bench:
     deleted: set[str] = field(default_factory=set)
     """By a person, with the server's own page."""
     errors: list[str] = field(default_factory=list)
-    sent: list[tuple[str, str]] = field(default_factory=list)
-    """The text of each message, and what its sender was told."""
     secrets: list[str] = field(default_factory=lambda: [KEY])
     log: Log = field(default_factory=Log)
 
@@ -79,7 +76,7 @@ def intact(bench: Bench) -> None:
 
 
 def judge_words(bench: Bench) -> None:
-    """No claim ends a pairing that goes on; no key, text or number is repeated."""
+    """No claim ends a pairing that goes on; no key is repeated."""
     for instance in bench.paired():
         for claim in bench.by_name[instance.name].claims:
             reason = reason_of(claim.reason or "unknown")
@@ -91,17 +88,3 @@ def judge_words(bench: Bench) -> None:
     for secret in bench.secrets:
         repeated = [each for each in said if secret in each]
         assert not repeated, f"a secret is repeated: {repeated[0]}"
-
-
-def judge_messages(bench: Bench) -> None:
-    """Each went out at most once; who was told that it did or did not was told the truth."""
-    went = [inside(body) for each in bench.there.values() for body in each.sent]
-    for text, told in bench.sent:
-        times = went.count(text)
-        assert times <= 1, f"{text} was sent {times} times"
-        assert told != "sent" or times == 1, f"{text} is told as sent, and was not"
-        assert told != "not sent" or times == 0, f"{text} is told as not sent, and was"
-
-
-def inside(body: dict[str, Any]) -> str:
-    return str(body["message"]["conversation"])

@@ -58,10 +58,6 @@ async def _do(bench: Bench, asked: _Asked, step: Step, chance: Random) -> None:
             for name in NAMES:
                 for what in step["asked"]:
                     await asked.begin(_ask(bench, name, what))
-        case "send":
-            if step["fault"]:
-                await _meddle(bench, step["fault"], chance)
-            await asked.begin(_send(bench, step))
         case "hook":
             for _ in range(step["times"]):
                 await asked.begin(_hear(bench, step["raw"]))
@@ -137,14 +133,3 @@ async def _ask(bench: Bench, name: str, what: str) -> None:
 async def _hear(bench: Bench, raw: Any) -> None:
     with contextlib.suppress(EngineError):
         await bench.backend.hook(raw)
-
-
-async def _send(bench: Bench, step: Step) -> None:
-    bench.secrets += [step["to"], step["text"]]
-    message = {"to": step["to"], "type": "text", "text": step["text"]}
-    try:
-        told = (await bench.hold(step["name"]).send(message))["outcome"]
-    except EngineError as error:
-        bench.errors.append(str(error))
-        told = "not sent"
-    bench.sent.append((step["text"], str(told)))

@@ -141,9 +141,6 @@ class LoopSession:
     async def restart(self) -> None:
         await self._do("restart")
 
-    def catch_up(self) -> None:
-        self._reporter.happened(Happening("caught_up", {}))
-
     async def renew(self, *, confirmed: bool) -> None:
         await self._do("renew")
 

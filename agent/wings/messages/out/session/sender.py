@@ -125,11 +125,6 @@ class SessionSender:
                     await self._wake.wait()
         self.hold = self.paced = None
 
-    async def settle(self, within: float) -> None:
-        """Wait for the tries that are under way now."""
-        if self._tries:
-            await asyncio.wait(set(self._tries), timeout=within)
-
     async def stop(self, within: float) -> None:
         """Let the tries under way end."""
         if self._tries:

@@ -1,1 +1,0 @@
-"""Messages: what arrives, what is sent, what the server keeps of both."""
