@@ -75,8 +75,6 @@ def test_the_shipped_units_agree_with_the_names():
         units.AGENT_SERVICE,
         units.AGENT_SOCKET,
         units.AGENT_HTTP_SOCKET,
-        units.LIMITS_SERVICE,
-        units.LIMITS_SOCKET,
         units.INSTANCES_SLICE,
         *(kind.template for kind, _ in KINDS),
     } <= shipped
