@@ -1,7 +1,6 @@
 """A session's folder is deleted, moved or replaced under its live worker."""
 
 import contextlib
-import os
 import shutil
 import signal
 
@@ -54,19 +53,6 @@ async def test_nothing_ends_a_worker_that_holds_the_only_copy_of_a_pairing(agent
         assert (status, answer["error"]) == (409, "folder_lost"), answer
     assert await agent.pid("a") == pid
     await agent.do("POST", f"/api/instance/a/snapshots/{snapshot}/restore", {})
-    await is_well(agent, eventually, account, codes)
-
-
-async def test_the_newest_snapshot_takes_the_place_of_a_deleted_folder_when_its_worker_dies(
-    agent, eventually
-):
-    folder = await connected(agent, eventually)
-    account, codes = (await agent.show("a"))["account"], await agent.codes("a")
-    await agent.do("POST", "/api/instance/a/snapshots")
-    with standing_still(agent):
-        shutil.rmtree(folder)
-    await eventually(lambda: reason(agent), "folder_lost")
-    os.kill(await agent.pid("a"), signal.SIGKILL)
     await is_well(agent, eventually, account, codes)
 
 
