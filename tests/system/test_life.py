@@ -9,7 +9,6 @@ from contextlib import contextmanager
 import pytest
 
 from tests.system.bed import Bed
-from tests.system.conftest import PYTHON
 from tests.system.fleet import AGENT, Fleet, traffic
 
 IDS = ("s1", "s2", "s3", "s4", "s5")
@@ -297,22 +296,3 @@ def frozen_agent(bed: Bed) -> Iterator[None]:
         bed.run("sed", "-i", 's/"leased": true/"leased": false/', path)
         bed.run("kill", "-CONT", agent)
         bed.run("systemctl", "service-watchdogs", "yes")
-
-
-def test_a_session_of_a_fleet_ends_with_its_lease_and_only_the_agent_starts_it(
-    bed: Bed, fleet: Fleet
-):
-    unit, crashes = fleet.unit("s1"), fleet.restarts("s1", "crash")
-    with frozen_agent(bed):
-        bed.run("systemctl", "restart", unit)
-        bed.until(lambda: bed.show(unit, "StatusText") == "waiting for this machine's lease")
-        bed.write("/opt/give.py", GIVE)
-        bed.run(PYTHON, "/opt/give.py", "60", user="wa-agent")
-        bed.until(lambda: bed.show(unit, "StatusText") == "CONNECTED")
-        bed.run(PYTHON, "/opt/give.py", "1", user="wa-agent")
-        bed.until(lambda: bed.show(unit, "ActiveState") == "failed")
-        assert (bed.show(unit, "ExecMainStatus"), bed.show(unit, "NRestarts")) == ("77", "0")
-        assert "the lease of this machine ended: disconnected" in bed.journal("-u", unit)
-    fleet.until_connected()
-    assert fleet.restarts("s1", "crash") == crashes
-    assert "repair" not in fleet.events("s1")

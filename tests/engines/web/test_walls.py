@@ -89,17 +89,6 @@ async def test_an_unprivileged_worker_keeps_the_browser_in_its_sandbox(
     await bench.kill_worker()
 
 
-async def test_an_unprivileged_worker_saves_deleted_files_too(
-    nobodys: Bench, stand_in: StandIn
-) -> None:
-    device = await nobodys.pair(stand_in, user=NOBODY)
-    shutil.rmtree(nobodys.session, ignore_errors=True)
-    assert await nobodys.stop() == 0
-    await nobodys.start(user=NOBODY, paired=True)
-    await nobodys.claimed(Status.CONNECTED)
-    assert stand_in.page().device == device
-
-
 async def test_a_machine_that_gives_the_browser_no_sandbox_is_misconfigured(
     nobodys: Bench,
 ) -> None:
