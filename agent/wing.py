@@ -56,10 +56,6 @@ class Wing:
     """Has TARGETS: the programs that the command `export` writes for."""
     bundle: Mapping[str, str] = field(default_factory=dict)
     """For the archive of doctor: a file's name → the path that gives its content."""
-    alerts: str = ""
-    """Has ALERTS: its rows of the table of alerts; `runbook.md` beside it says what to do."""
-    runbook: str = ""
-    """The path of its page that has a part for each alert, which alerts link to."""
     described: str = ""
     """The path that lists all routes, for clients' programmers."""
     panels: tuple[str, ...] = ()
@@ -80,11 +76,6 @@ def wings() -> tuple[Wing, ...]:
         return ()
     found = iter_modules(import_module(WINGS).__path__)
     return tuple(import_module(f"{WINGS}.{one.name}.door").WING for one in found if one.ispkg)
-
-
-def runbook_page() -> str:
-    """The path of the page that alerts link to; "" without one."""
-    return next((wing.runbook for wing in wings() if wing.runbook), "")
 
 
 def described_at() -> str:

@@ -169,14 +169,13 @@ def serve(sock: socket.socket) -> int:
     import agent.wings.warm.process
     import agent.worker.__main__
     import agent.worker.backend.run  # noqa: F401
-    from agent.config.alerts import alert_table
     from agent.config.wing_tables import wing_tables
     from agent.engines.catalog import CATALOG, load_backend, load_engine
     from agent.wing import wings
 
     for entry in CATALOG.values():
         (load_backend if entry.remote else load_engine)(entry.name)
-    alert_table(), wing_tables(), [wing.take(wing.part) for wing in wings() if wing.part]
+    wing_tables(), [wing.take(wing.part) for wing in wings() if wing.part]
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl+C is for the agents
     woken, wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)

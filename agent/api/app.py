@@ -29,7 +29,7 @@ Answering = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 _BEFORE_ID = ("/api/instance/", "/whatsapp/", "/force-reconnection/", "/reset-circuit-breaker/")
 NOT_YET = web.RequestKey("not_yet", bool)
-PROBED_BY_HEAD = ("/healthz", "/readyz", "/metrics", "/openapi.json", "/docs", "/runbook", "/")
+PROBED_BY_HEAD = ("/healthz", "/readyz", "/metrics", "/openapi.json", "/docs", "/")
 """Load balancers and health checkers send HEAD to these paths."""
 
 

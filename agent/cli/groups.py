@@ -39,10 +39,10 @@ WORDS: Mapping[str, str] = {
 """The modules below agent/cli, each with its commands."""
 
 SECTIONS: Mapping[str, str] = {
-    "every day": "create qr list show why send restart top doctor",
+    "every day": "create qr list show why events send restart top doctor",
     "a session": "settings enable disable start stop logout delete passkey pairing-code screenshot"
     " read presence",
-    "what happens": "health events reasons incidents",
+    "what happens": "health reasons incidents",
     "repairs": "repair recover ensure-healthy cleanup setup",
     "copies, and moving in": "snapshot snapshots restore trash",
     "sessions on Evolution and whaticket servers": "backends remote-settings removed",

@@ -1,14 +1,11 @@
 """The whole of agent.toml as one value, and what the core is given out of it."""
 
-import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from agent.config.addresses import is_loopback
-from agent.config.alerts import alert_table
 from agent.config.backends import BackendDeclaration
 from agent.config.sections import (
     INSTALLED_SOCKET,
@@ -23,7 +20,6 @@ from agent.config.sections import (
     WorkerSection,
 )
 from agent.core.admission import StartPolicy, parallel_starts
-from agent.core.alerts import Alert, AlertPolicy
 from agent.core.findings.crypto_patterns import CryptoPattern, own_pattern
 from agent.core.findings.crypto_window import CryptoPolicy
 from agent.core.findings.memory import MemoryPolicy
@@ -35,7 +31,7 @@ from agent.core.phases import PhaseDeadlines
 from agent.core.reasons import reason_of
 from agent.core.reconnect import ReconnectPolicy
 from agent.core.recovery.policy import RecoveryPolicy
-from agent.wing import runbook_page
+from agent.core.troubles.trouble import TroublesPolicy
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +62,7 @@ class Config:
     crypto: CryptoPolicy = field(default_factory=CryptoPolicy)
     silence: SilencePolicy = field(default_factory=SilencePolicy)
     incident: IncidentPolicy = field(default_factory=IncidentPolicy)
-    alerts: AlertPolicy = field(default_factory=AlertPolicy)
+    troubles: TroublesPolicy = field(default_factory=TroublesPolicy)
     worker: WorkerSection = field(default_factory=WorkerSection)
     sessions: SessionsSection = field(default_factory=SessionsSection)
     backends: BackendsSection = field(default_factory=BackendsSection)
@@ -96,25 +92,9 @@ class Config:
         return replace(self.start, parallel=parallel_starts(self.start.parallel, cores))
 
     @property
-    def alert_table(self) -> tuple[Alert, ...]:
-        return alert_table(self.alerts, self.memory)
-
-    @property
     def scraped_at(self) -> str:
         """HOST:PORT of the HTTP interface as others on this machine reach it."""
         return self.api.listen or USUAL_LISTEN
-
-    @property
-    def runbooks(self) -> str:
-        """The page that alerts link to; "" where only this machine itself could open it, or none
-        is there."""
-        page = runbook_page()
-        host, _, port = self.scraped_at.rpartition(":")
-        if not self.alerts.runbooks and (not page or is_loopback(host.strip("[]"))):
-            return ""
-        if host in ("", "0.0.0.0", "[::]"):
-            host = self.alerts.machine or socket.gethostname()
-        return self.alerts.runbooks or f"http://{host}:{port}{page}"
 
     @property
     def session_root(self) -> Path:

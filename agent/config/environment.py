@@ -36,20 +36,14 @@ NAMED = {
     "WHATSAPP_CIRCUIT_BREAKER_TIMEOUT": (("reconnect.breaker_pause",), Unit.MILLISECONDS),
     "WHATSAPP_HEALTH_CHECK_INTERVAL": (("health.interval",), Unit.MILLISECONDS),
     "WHATSAPP_PERFORMANCE_MONITORING": (("memory.measure",), Unit.SAME),
-    "WHATSAPP_MEMORY_THRESHOLD": (
-        ("memory.warn", "alerts.host_memory_high"),
-        Unit.PERCENT,
-    ),
-    "WHATSAPP_CPU_THRESHOLD": (("alerts.host_cpu",), Unit.PERCENT),
-    "WHATSAPP_ERROR_RATE_THRESHOLD": (("alerts.error_rate",), Unit.PERCENT),
-    "WHATSAPP_RESPONSE_TIME_THRESHOLD": (("alerts.response_time",), Unit.MILLISECONDS),
+    "WHATSAPP_MEMORY_THRESHOLD": (("memory.warn",), Unit.PERCENT),
+    "WHATSAPP_CPU_THRESHOLD": (("troubles.cpu",), Unit.PERCENT),
+    "WHATSAPP_ERROR_RATE_THRESHOLD": (("health.error_rate",), Unit.PERCENT),
+    "WHATSAPP_RESPONSE_TIME_THRESHOLD": (("health.slow",), Unit.MILLISECONDS),
 }
 """Name → keys and how the variable counts."""
 
-SECOND_LIMITS = (
-    ("memory.warn", "memory.critical"),
-    ("alerts.host_memory_high", "alerts.host_memory_critical"),
-)
+SECOND_LIMITS = (("memory.warn", "memory.critical"),)
 """A variable that sets the first above the second's default raises that as well."""
 
 _WORDS = {"true": True, "yes": True, "on": True, "1": True}

@@ -2,10 +2,8 @@
 
 import re
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from agent.config.addresses import is_loopback, split_address
-from agent.config.alerts import alert_table
 from agent.config.backend_rules import find_backend_problem
 from agent.config.config import Config, sections
 from agent.config.problem import Problem
@@ -24,7 +22,6 @@ def find_problem(config: Config) -> Problem | None:
         or _paths(config)
         or _times(config)
         or _limits(config)
-        or _alerts(config)
         or _crypto(config)
         or find_backend_problem(config)
         or _of_wings(config)
@@ -134,12 +131,6 @@ def _times(config: Config) -> Problem | None:
         ("health.interval", health.interval, "health.proof_limit", health.proof_limit),
         ("stop.save", stop.save, "worker.stop_timeout", worker.stop_timeout),
         ("memory.warn", config.memory.warn, "memory.critical", config.memory.critical),
-        (
-            "alerts.host_memory_high",
-            config.alerts.host_memory_high,
-            "alerts.host_memory_critical",
-            config.alerts.host_memory_critical,
-        ),
     )
     for small, less, great, more in pairs:
         if less > more:
@@ -172,22 +163,4 @@ def _limits(config: Config) -> Problem | None:
             f"memory.instance ({instance}) is more than worker.memory_max ({worker.memory_max}),"
             " above which the worker is killed",
         )
-    return None
-
-
-def _alerts(config: Config) -> Problem | None:
-    known = {alert.name for alert in alert_table()}
-    for name in config.alerts.off:
-        if name not in known:
-            return Problem(("alerts.off",), f"there is no alert {name!r:.80}")
-    url = config.alerts.alertmanager
-    if not url:
-        return None
-    try:
-        parts = urlsplit(url)
-        good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        good = False
-    if not good or parts.username or parts.query or parts.fragment:
-        return Problem(("alerts.alertmanager",), "it must be http://HOST:PORT")
     return None

@@ -84,7 +84,7 @@ class InstanceView:
     wait_reason: str = ""
     """Why it waits for others of its kind; "" = it does not."""
     in_incident: bool = False
-    """It is a member of an incident that goes on, whose alert covers it."""
+    """It is a member of an incident that goes on, whose trouble covers it."""
     wait_sentence: str = ""
     """The wait reason with its numbers; "" = WAIT_SENTENCES says enough."""
     turns_before: int | None = None

@@ -32,7 +32,7 @@ class Around:
     in_force: Callable[[], Config]
     """The settings, as the last reload left them."""
     figures: Callable[[], Mapping[str, Any]]
-    """What the alerts read of each part, by the wing's name."""
+    """What the troubles read of each part, by the wing's name."""
     log_path: Callable[[InstanceId], Path | None] = lambda _id: None
     """Where the lines of a session's worker are; None: in the journal."""
 
@@ -48,7 +48,7 @@ class WingPart(Protocol):
         """The part's lines on /metrics."""
 
     def figures(self) -> Any:
-        """What its alerts read."""
+        """What the conditions of troubles read."""
 
 
 def open_wing_parts(around: Around) -> Mapping[str, WingPart]:

@@ -1,1 +1,1 @@
-"""The metrics at /metrics, and the files for Prometheus, Alertmanager and Grafana."""
+"""The metrics at /metrics, and the files for Prometheus and Grafana."""

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterable, Iterator
 
-from agent.core.alerts.series import BACKEND_REASON
 from agent.core.breaker import BreakerState
 from agent.core.view import BackendView
 from agent.metrics.text import COUNTER, GAUGE, Family, sample
@@ -44,7 +43,7 @@ FAMILIES: tuple[_Row, ...] = (
         "1 while it is up and its logs are unreadable or name no session.",
         lambda view: int(bool(view.warning)),
     ),
-    (Family(BACKEND_REASON, GAUGE, "1 for the reason that it is not up."), _reason),
+    (Family("wa_backend_reason", GAUGE, "1 for the reason that it is not up."), _reason),
     (
         Family("wa_backend_info", GAUGE, "Engine and version of the backend; always 1."),
         lambda view: [({"engine": view.engine, "version": view.version}, 1)],

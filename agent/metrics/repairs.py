@@ -2,10 +2,17 @@
 
 from collections.abc import Iterator
 
-from agent.core.alerts.series import INCIDENT_REASON, labels_of_group
 from agent.core.figures.repair_statistics import RepairStatistics, since
 from agent.core.view import AgentStatus, CheckTime
 from agent.metrics.text import COUNTER, GAUGE, SUMMARY, Family, sample
+
+INCIDENT_REASON = "wa_agent_incident_reason"
+
+
+def labels_of_group(group: str) -> dict[str, str]:
+    """The labels of a group: an engine, or an engine on one backend."""
+    engine, _, backend = group.partition("/")
+    return {"engine": engine, "backend": backend} if backend else {"engine": engine}
 
 
 def repair_samples(status: AgentStatus) -> Iterator[tuple[Family, str]]:

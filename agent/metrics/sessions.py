@@ -7,10 +7,10 @@ time in the present status, which grow with the clock, are made at each scrape.
 import math
 from dataclasses import dataclass
 
-from agent.core.alerts.series import REASON, has_given_up, is_silent, is_wanted
 from agent.core.breaker import BreakerState
 from agent.core.figures.session_figures import COUNTS, FIGURES, Count, Figure
 from agent.core.findings.crypto_patterns import OF_KEYS
+from agent.core.health.wanted import has_given_up, is_silent, is_wanted
 from agent.core.model import ConnectionStatus, Health
 from agent.core.reasons import reasons_table
 from agent.core.recovery.repair import RecoveryKind
@@ -40,7 +40,7 @@ def _info(label: str, view: InstanceView) -> str:
 
 
 def _reason(label: str, view: InstanceView) -> str:
-    return f'{REASON}{{{label},reason="{escape(view.reason)}"}} 1\n' if view.reason else ""
+    return f'wa_session_reason{{{label},reason="{escape(view.reason)}"}} 1\n' if view.reason else ""
 
 
 def _proof_at(view: InstanceView) -> float | None:
@@ -93,7 +93,10 @@ FAMILIES: tuple[Row, ...] = (
     state_set(
         "wa_session_status", "1 for the connection status.", "status", STATUSES, lambda v: v.status
     ),
-    (Family(REASON, GAUGE, "1 for the reason of the present state, if it has one."), _reason),
+    (
+        Family("wa_session_reason", GAUGE, "1 for the reason of the present state, if it has one."),
+        _reason,
+    ),
     state_set(
         "wa_session_verdict",
         "1 for the health verdict.",

@@ -19,11 +19,10 @@ from agent.api.http.call import Parts
 from agent.api.http.idempotency import IdempotentAnswers
 from agent.api.server import Server
 from agent.config.sections import ApiSection
-from agent.core.alerts import AlertBoard
 from agent.metrics.exporter import Exporter
-from agent.wings.alerting.part import Alerting
 from agent.wings.evidence.part import Evidence
 from agent.wings.messages.part import MessagesPart
+from agent.wings.troubles.part import Troubles
 from agent.wings.webhooks.all import Webhooks
 from tests.fakes.evidence import FakeEvidence, FakeSampler
 from tests.fakes.messages import FakeMessages
@@ -81,7 +80,6 @@ async def serve_fakes(
     metrics: Exporter,
     path: Path,
     *,
-    board: Callable[[], AlertBoard] = AlertBoard,
     of_wings: Mapping[type, Any] = MappingProxyType({}),
     outbox: Any = None,
 ) -> Server:
@@ -97,7 +95,7 @@ async def serve_fakes(
         FakeSampler(),
         places={},
         of_wings={
-            Alerting: SimpleNamespace(board=board),
+            Troubles: SimpleNamespace(present=tuple),
             Evidence: FakeEvidence(),
             **of_wings,
         },

@@ -336,7 +336,7 @@ def test_open_routes_are_a_closed_list() -> None:
         if route.right is Right.OPEN and not (route.hook or route.invite)
     }
     assert opened == {
-        *("/healthz", "/readyz", "/openapi.json", "/docs", "/runbook", "/"),
+        *("/healthz", "/readyz", "/openapi.json", "/docs", "/"),
         *(f"/page/{name}" for name in PARTS),
     }
 

@@ -12,9 +12,9 @@ from agent.api.http.call import Call, Json
 from agent.api.http.envelope import json_answer
 from agent.api.http.fields import STRINGS, Field
 from agent.api.present import show_agent, show_verdict
-from agent.core.alerts.series import has_given_up, is_wanted
 from agent.core.event_json import wall_text
 from agent.core.health.agent_alive import is_alive
+from agent.core.health.wanted import has_given_up, is_wanted
 from agent.core.model import ID_PATTERN, Health, parse_instance_id
 from agent.core.view import InstanceView
 

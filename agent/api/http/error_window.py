@@ -14,7 +14,7 @@ Totals = tuple[float, float]
 
 class ErrorWindow:
     """Failures divided by attempts, since the reading of five minutes ago or since the start. The
-    alert WaErrorRateHigh uses the same rate."""
+    trouble error_rate uses the same rate."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock

@@ -7,6 +7,7 @@ from typing import Any
 from agent.cli.command import Subparsers, add_command, add_instance_command, client_of
 from agent.cli.terminal.answer import print_answer, print_list
 from agent.cli.terminal.show import duration, mebibytes, moment, next_try, pair_lines
+from agent.errors import InvalidRequest
 
 
 def add(commands: Subparsers) -> None:
@@ -20,6 +21,11 @@ def add(commands: Subparsers) -> None:
         "--enabled", choices=("true", "false"), help="only enabled or only disabled instances"
     )
     parser.add_argument("--ids", action="store_true", help="print only the ids")
+    parser.add_argument(
+        "--trouble",
+        action="store_true",
+        help="instead what is wrong now, with advice; exit status 1 if anything is",
+    )
 
     add_instance_command(commands, "show", show, "show everything about an instance")
 
@@ -27,20 +33,15 @@ def add(commands: Subparsers) -> None:
 def list_instances(options: argparse.Namespace) -> int:
     names = ("status", "verdict", "engine", "backend", "enabled")
     query = {name: getattr(options, name) for name in names if getattr(options, name)}
+    if options.trouble:
+        if query or options.ids:
+            raise InvalidRequest("cannot list troubles: --trouble goes with no other option")
+        return _list_troubles(options)
     instances = list(client_of(options).instances(**query))
     return print_list(
         options,
         instances,
-        (
-            "ID",
-            "ENGINE",
-            "STATUS",
-            "HEALTH",
-            "ENABLED",
-            "UPTIME",
-            "MEMORY",
-            "WHY",
-        ),
+        ("ID", "ENGINE", "STATUS", "HEALTH", "ENABLED", "UPTIME", "MEMORY", "WHY"),
         lambda instance: (
             instance["id"],
             instance["engine"],
@@ -49,16 +50,25 @@ def list_instances(options: argparse.Namespace) -> int:
             _enabled(instance),
             duration(instance["uptime_seconds"]),
             mebibytes(instance["memory_bytes"]),
-            "; ".join(
-                filter(
-                    None,
-                    (instance["sentence"], next_try(instance), instance["snapshot_failure"]),
-                )
-            ),
+            _why(instance),
         ),
         nothing="no instances",
         bare="id" if options.ids else "",
     )
+
+
+def _list_troubles(options: argparse.Namespace) -> int:
+    found = client_of(options).get("/api/troubles")["troubles"]
+    lines = []
+    for one in found:
+        head = f"{one['severity']} {one['kind']} since {moment(one['since'])}"
+        lines += pair_lines({head: one["sentence"], "": one["advice"]})
+    return print_answer(options, {"troubles": found}, *lines or ["none"], good=not found)
+
+
+def _why(instance: dict[str, Any]) -> str:
+    parts = (instance["sentence"], next_try(instance), instance["snapshot_failure"])
+    return "; ".join(filter(None, parts))
 
 
 def _enabled(instance: dict[str, Any]) -> str:

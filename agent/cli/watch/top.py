@@ -59,12 +59,14 @@ def look(client: Client) -> Sight:
     """One picture of everything that the client's key may see."""
     instances = list(client.instances())
     figures = client.get("/performance-metrics")
-    health, alerts, incidents = {}, [], []
+    health, troubles, incidents = {}, [], []
     with contextlib.suppress(AgentSaidNo):
         health = client.get("/api/health")
         incidents = client.get("/api/incidents")["incidents"]
-        alerts = client.get("/api/alerts", {"state": "firing"})["alerts"]
-    return Sight(instances, figures["instances"], figures.get("system"), health, alerts, incidents)
+        troubles = client.get("/api/troubles")["troubles"]
+    return Sight(
+        instances, figures["instances"], figures.get("system"), health, troubles, incidents
+    )
 
 
 def _watch(client: Client, every: float) -> None:

@@ -39,7 +39,7 @@ class Sight:
     figures: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     system: Mapping[str, Any] | None = None
     health: Mapping[str, Any] = field(default_factory=dict)
-    alerts: Sequence[Mapping[str, Any]] = ()
+    troubles: Sequence[Mapping[str, Any]] = ()
     incidents: Sequence[Mapping[str, Any]] = ()
     at_wall: float = field(default_factory=time.time)
 
@@ -49,7 +49,7 @@ class Sight:
             "figures": dict(self.figures),
             "system": self.system,
             "health": dict(self.health),
-            "alerts": [*self.alerts],
+            "troubles": [*self.troubles],
             "incidents": [*self.incidents],
         }
 
@@ -141,19 +141,12 @@ def _head(sight: Sight, lost: str, now: float) -> list[tuple[str, str]]:
         age = duration(now - sight.at_wall)
         lines.append((f"NOT LIVE: {clean(lost)}; this picture is {age} old", "bad"))
     lines += [(f"INCIDENT  {clean(incident['sentence'])}", "bad") for incident in sight.incidents]
-    loud = sorted(
-        (
-            alert
-            for alert in sight.alerts
-            if alert["severity"] != "none" and not alert["silenced_by"]
-        ),
-        key=lambda alert: str(alert["severity"]),  # critical comes before warning
-    )
-    for alert in loud[:3]:
-        tone = "bad" if alert["severity"] == "critical" else "warn"
-        lines.append((f"ALERT  {clean(alert['name'])}: {clean(alert['sentence'])}", tone))
-    if len(loud) > 3:
-        lines.append((f"ALERT  and {len(loud) - 3} more: wa-agent alerts", "warn"))
+    # The worst come first.
+    for trouble in sight.troubles[:3]:
+        tone = "bad" if trouble["severity"] == "critical" else "warn"
+        lines.append((f"TROUBLE  {clean(trouble['sentence'])}", tone))
+    if (more := len(sight.troubles) - 3) > 0:
+        lines.append((f"TROUBLE  and {more} more: wa-agent list --trouble", "warn"))
     return lines
 
 

@@ -12,7 +12,7 @@ from enum import StrEnum
 from typing import Any
 
 OF_KEYS = ("crypto", "crypto_unknown", "crypto_stranger")
-"""Kinds of errors about keys, as they are counted: alerts of their own cover them."""
+"""Kinds of errors about keys, as they are counted: troubles of their own cover them."""
 
 
 class Effect(StrEnum):

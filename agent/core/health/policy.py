@@ -24,6 +24,12 @@ class HealthPolicy:
     )
     proof_limit: float = setting(90.0, "seconds for which a proof of CONNECTED stays valid", low=1)
     slow: float = setting(5.0, "seconds after which an answer counts as slow", low=0.01)
+    error_rate: float = setting(
+        0.10,
+        "share of operations, or of HTTP requests, that fail before it is a trouble",
+        low=0.001,
+        high=1,
+    )
     phases: PhaseDeadlines = field(default_factory=PhaseDeadlines)
     reconnect: ReconnectPolicy = field(default_factory=ReconnectPolicy)
 

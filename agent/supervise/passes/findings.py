@@ -203,7 +203,7 @@ class Findings:
             facts.counters.probes + facts.counters.messages["in"] + facts.counters.messages["out"]
         )
         facts.counters.error_rate = facts.counters.error_rate.note(now, errors, done, ERROR_WINDOW)
-        limit = self.settings.config.alerts.error_rate
+        limit = self.settings.config.health.error_rate
         return facts.counters.error_rate.judge(errors, done, limit, LEAST_OPERATIONS)
 
     def _silence(self, facts: Facts) -> Signal | None:

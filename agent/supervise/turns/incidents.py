@@ -1,5 +1,5 @@
-"""Many instances that fail alike: one incident per engine, one canary, one alert. The rules are the
-core's; this is its clock, its history and its wake-ups."""
+"""Many instances that fail alike: one incident per engine, one canary, one trouble. The rules are
+the core's; this is its clock, its history and its wake-ups."""
 
 import asyncio
 import logging

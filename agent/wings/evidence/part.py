@@ -63,7 +63,7 @@ class Evidence:
         return ()
 
     def figures(self) -> Any:
-        """No alert reads it."""
+        """No trouble reads it."""
 
 
 def open_part(around: Around) -> Evidence:

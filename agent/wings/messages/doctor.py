@@ -13,7 +13,7 @@ from agent.errors import WaError
 from agent.wings.messages.settings import TABLES, MessagesSettings
 
 OLD = 900.0
-"""Seconds; as the alert WaSessionOutboxOld has it."""
+"""Seconds; as the trouble outbox_old has it."""
 
 
 def checks(_: Installation) -> Iterator[Check]:

@@ -14,5 +14,4 @@ WING = Wing(
     title="messages",
     doctor="doctor",
     bundle={"messages.json": "/api/messages"},
-    alerts="alerts",
 )

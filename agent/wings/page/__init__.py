@@ -1,1 +1,1 @@
-"""The pages for people: the dashboard, the description of the interface, the runbook."""
+"""The pages for people: the dashboard, the description of the interface."""

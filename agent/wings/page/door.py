@@ -2,4 +2,4 @@
 
 from agent.wing import Wing
 
-WING = Wing(name="page", routes="routes", runbook="/runbook", described="/openapi.json")
+WING = Wing(name="page", routes="routes", described="/openapi.json")

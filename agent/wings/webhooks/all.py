@@ -52,7 +52,7 @@ def open_part(around: Around) -> "Webhooks":
         webhooks_of(around.config),
         around.store,
         around.bus,
-        machine=around.config.alerts.machine or socket.gethostname(),
+        machine=socket.gethostname(),
         version=VERSION,
         source=around.messages,
     )

@@ -11,6 +11,5 @@ WING = Wing(
     title="events to other programs",
     doctor="doctor",
     bundle={"webhooks.json": "/api/webhooks"},
-    alerts="alerts",
     panels=("webhooks.js",),
 )

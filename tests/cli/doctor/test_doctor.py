@@ -73,7 +73,7 @@ async def test_a_good_installation_is_called_good(doctor: Doctor) -> None:
     assert status == 0
     assert found["database"][0]["sentence"] == "whole"
     assert found["agent"][0]["level"] == "ok"
-    assert found["alerts"][0]["sentence"] == "none fires"
+    assert found["troubles"][0]["sentence"] == "none at present"
 
 
 async def test_looking_leaves_no_trace(doctor: Doctor) -> None:
@@ -267,7 +267,7 @@ async def test_the_bundle_has_what_helps_and_no_secret(
     assert {name.removeprefix("wa-agent/") for name in parts} == {
         *("versions.json", "findings.json", "config.json", "environment.json"),
         *("journal.txt", "units.txt"),
-        *("events.json", "alerts.json", "backends.json", "webhooks.json", "health.json"),
+        *("events.json", "troubles.json", "backends.json", "webhooks.json", "health.json"),
         "messages.json",
         "metrics.txt",
     }

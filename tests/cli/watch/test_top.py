@@ -90,16 +90,11 @@ def test_a_session_that_should_run_and_is_down_is_in_trouble() -> None:
     assert [row["id"] for row in worst_first([*well, *down])][:2] == ["banned", "for-a-time"]
 
 
-def test_the_worst_alerts_come_first_and_silenced_ones_not_at_all() -> None:
-    alerts = [
-        {"name": name, "sentence": "s", "severity": severity, "silenced_by": by}
-        for name, severity, by in (
-            *(("Mild", "warning", None), ("Echo", "critical", "Bad")),
-            *(("Bad", "critical", None), ("Switch", "none", None)),
-        )
-    ]
-    text = "\n".join(draw(Sight([], alerts=alerts), 100, 0, colours=False))
-    assert re.findall(r"ALERT  (\w+):", text) == ["Bad", "Mild"]
+def test_three_troubles_are_told_and_the_others_counted() -> None:
+    troubles = [{"kind": "k", "sentence": f"s{n}", "severity": "warning"} for n in range(5)]
+    text = "\n".join(draw(Sight([], troubles=troubles), 100, 0, colours=False))
+    assert re.findall(r"TROUBLE  (\w+)", text) == ["s0", "s1", "s2", "and"]
+    assert "and 2 more: wa-agent list --trouble" in text
 
 
 @pytest.mark.parametrize("width", [20, 40, 80, 200])
@@ -195,7 +190,7 @@ def test_those_without_room_are_counted() -> None:
 def test_foreign_text_cannot_move_the_cursor() -> None:
     sight = Sight(
         [one("a", sentence=FOUL)],
-        alerts=[{"name": "X", "sentence": FOUL, "severity": "critical", "silenced_by": None}],
+        troubles=[{"kind": "X", "sentence": FOUL, "severity": "critical"}],
         incidents=[{"sentence": FOUL}],
     )
     text = "".join(draw(sight, 300, 0, colours=False, lost=FOUL))

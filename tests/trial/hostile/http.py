@@ -41,7 +41,7 @@ LASTS = 1.0
 SESSION, DESK = "shop", "desk"
 SHORT = SETTINGS + "\n[api]\nhead_timeout = 1.5\nbody_timeout = 1.5\n"
 SOURCES = (*["127.0.0.1"] * 4, "127.0.0.2", "127.0.0.3", "127.0.0.4", "127.0.0.5", "unix")
-LONG = ("/openapi.json", "/runbook")
+LONG = ("/openapi.json",)
 OPEN = (*LONG, "/docs", "/", "/healthz", "/readyz")
 SHUT = ("/metrics", "/api/instances", "/api/keys", f"/api/instance/{SESSION}/details", "/nowhere")
 POSTS = (

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from agent.config.alerts import alert_table
 from agent.core.model import ConnectionStatus, InstanceId
 from agent.wings.page.pages import FILES, PARTS
 from tests.api.conftest import House, OpenHouse
@@ -22,7 +21,7 @@ _OBEYS_TEXT = re.compile(
 )
 
 
-@pytest.mark.parametrize("name", [*PARTS, "dashboard.html", "docs.html", "runbook.html"])
+@pytest.mark.parametrize("name", [*PARTS, "dashboard.html", "docs.html"])
 def test_f83_a_page_takes_foreign_text_as_text(name: str) -> None:
     source = FILES[name].read_text(encoding="utf-8")
     assert not _OBEYS_TEXT.search(source)
@@ -31,7 +30,7 @@ def test_f83_a_page_takes_foreign_text_as_text(name: str) -> None:
 
 async def test_f83_a_page_may_run_nothing_but_our_own_files(house: House) -> None:
     async with house.local(base_url="http://localhost") as local:
-        for path in ("/", "/docs", "/runbook", "/page/dashboard.js"):
+        for path in ("/", "/docs", "/page/dashboard.js"):
             answer = await local.get(path)
             policy = dict(
                 part.strip().split(" ", 1)
@@ -67,7 +66,7 @@ async def test_a_page_travels_packed_and_is_not_sent_again_while_it_is_the_same(
 ) -> None:
     async with house.local(base_url="http://localhost", auto_decompress=False) as local:
         sent = plain = 0
-        for path in ("/", "/docs", "/runbook", *(f"/page/{name}" for name in PARTS)):
+        for path in ("/", "/docs", *(f"/page/{name}" for name in PARTS)):
             packed = await local.get(path, headers={"Accept-Encoding": "gzip"})
             assert packed.headers["Content-Encoding"] == "gzip", path
             body = await packed.read()
@@ -81,20 +80,6 @@ async def test_a_page_travels_packed_and_is_not_sent_again_while_it_is_the_same(
             sent += len(body)
             plain += int(whole.headers["Content-Length"])
     assert sent < plain / 2
-
-
-async def test_the_runbook_has_what_every_alert_links_to(house: House) -> None:
-    async with house.local(base_url="http://localhost") as local:
-        answer = await local.get("/runbook")
-        text = await answer.text()
-    assert answer.content_type == "text/html"
-    for alert in alert_table():
-        part = text.partition(f'<section id="{alert.anchor}">')[2].partition("</section>")[0]
-        assert f"<h2>{alert.name}</h2>" in part, alert.name
-        assert len(part) > 200, alert.name
-    assert "<code>wa-agent why ID</code>" in text
-    assert "`" not in text
-    assert "<!--" not in text
 
 
 async def test_f83_a_browser_shows_foreign_text_and_obeys_none(

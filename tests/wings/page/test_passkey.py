@@ -9,7 +9,7 @@ from tests.wings.page.watcher import Watcher
 
 __all__ = ["listening", "make_agent", "watcher"]
 
-TRUSTED = "\n[api]\ntrust_loopback = true\n[alerts]\ninterval = 0.3\n"
+TRUSTED = "\n[api]\ntrust_loopback = true\n"
 SHAPES = (("wide", 1280, False), ("phone", 390, True))
 
 

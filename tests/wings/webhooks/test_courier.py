@@ -161,16 +161,16 @@ async def test_the_signature_can_be_verified(
 async def test_only_wanted_kinds_and_instances_are_sent(
     bench: Bench, target: Receiver, eventually: Eventually
 ) -> None:
-    webhooks = await bench.begin(hook(target, kinds=("status", "alert*"), instances=("shop-*",)))
+    webhooks = await bench.begin(hook(target, kinds=("status", "trouble*"), instances=("shop-*",)))
     for kind, instance in (
         ("status", "shop-1"),
         ("verdict", "shop-1"),
         ("status", "desk"),
-        ("alert", None),
-        ("alert_over", "shop-2"),
+        ("trouble", None),
+        ("trouble_over", "shop-2"),
     ):
         await bench.say(f"{kind} {instance}", kind, instance=instance and InstanceId(instance))
-    await eventually(target.sentences, ["status shop-1", "alert_over shop-2"])
+    await eventually(target.sentences, ["status shop-1", "trouble_over shop-2"])
     await eventually(lambda: only(webhooks).waiting, 0)
 
 

@@ -13,7 +13,7 @@ export const answers = {
   loaded: null, // when the list was last answered
   story: [],
   olderStory: null,
-  alerts: null,
+  troubles: null,
   incidents: null,
   backends: null,
   health: null,
@@ -72,7 +72,7 @@ export function leave() {
     instances: new Map(),
     figures: new Map(),
     story: [],
-    alerts: null,
+    troubles: null,
     incidents: null,
     backends: null,
     health: null,
@@ -158,8 +158,8 @@ async function look() {
   answers.loaded = Date.now();
   note((await get("/performance-metrics")).instances);
   if (reads()) {
-    const [alerts, incidents, backends, health, memory, repairs] = await Promise.all([
-      getIfThere("/api/alerts"),
+    const [troubles, incidents, backends, health, memory, repairs] = await Promise.all([
+      getIfThere("/api/troubles"),
       get("/api/incidents"),
       get("/api/backends"),
       get("/api/health"),
@@ -167,7 +167,7 @@ async function look() {
       get("/api/repairs/statistics"),
     ]);
     Object.assign(answers, {
-      alerts: alerts && alerts.alerts,
+      troubles: troubles && troubles.troubles,
       incidents: incidents.incidents,
       backends: backends.backends,
       health,

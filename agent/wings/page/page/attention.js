@@ -1,4 +1,4 @@
-// Incidents and alerts, the worst first, each with its advice.
+// Incidents and troubles, the worst first, each with its advice.
 import { answers, may } from "/page/answers.js";
 import { release } from "/page/actions.js";
 import { act } from "/page/dialogs.js";
@@ -23,14 +23,13 @@ export function makeAttention(label) {
         part.draw();
       },
     }),
-    quiet: make("p", { name: "soft small" }),
     draw: () => {},
   };
   part.place = make(
     "section",
     { name: "panel attention", "aria-label": label, hidden: true },
     part.rows,
-    make("div", { name: "attention-end" }, part.more, part.quiet),
+    make("div", { name: "attention-end" }, part.more),
   );
   return part;
 }
@@ -58,66 +57,53 @@ export function drawAttention(part, instance) {
   });
   part.more.hidden = shown.length === wanted.length;
   setText(part.more, "Show all " + wanted.length);
-  const silenced = instance ? 0 : loud().filter((alert) => alert.silenced_by).length;
-  part.quiet.hidden = !silenced;
-  setText(
-    part.quiet,
-    silenced + (silenced === 1 ? " more alert follows" : " more alerts follow") + " from these",
-  );
 }
 
-const loud = () =>
-  (answers.alerts || []).filter((alert) => alert.state === "firing" && alert.severity !== "none");
-const began = (alert) => Date.parse(alert.fired || alert.since);
-
-// A page that shows the code leaves out the alert about the missing scan.
-const shownByCode = (alert) => alert.name === "WaSessionNeedsScan" && may("operate", alert.instance);
+// A page that shows the code leaves out the trouble about the missing scan.
+const shownByCode = (trouble) => trouble.kind === "needs_scan" && may("operate", trouble.instance);
 
 // An incident has a row of its own, with its members and the button that releases them.
-const alertOf = (group) =>
-  loud().find((alert) => alert.name === "WaFleetIncident" && groupOf(alert) === group);
-const groupOf = ({ labels }) => [labels.engine, labels.backend].filter(Boolean).join("/");
-const shownByIncident = (alert) =>
-  alert.name === "WaFleetIncident" && (answers.incidents || []).some(({ group }) => group === groupOf(alert));
+const troubleOf = (group) => (answers.troubles || []).find((trouble) => trouble.group === group);
+const shownByIncident = (trouble) =>
+  trouble.group && (answers.incidents || []).some(({ group }) => group === trouble.group);
 
 function rowsOf(instance) {
-  const heard = loud()
+  const heard = (answers.troubles || [])
     .filter(
-      (alert) =>
-        !alert.silenced_by &&
-        !shownByIncident(alert) &&
-        (!instance || (alert.instance === instance && !shownByCode(alert))),
+      (trouble) =>
+        !shownByIncident(trouble) && (!instance || (trouble.instance === instance && !shownByCode(trouble))),
     )
     .sort(
-      (a, b) => Number(b.severity === "critical") - Number(a.severity === "critical") || began(b) - began(a),
+      (a, b) =>
+        Number(b.severity === "critical") - Number(a.severity === "critical") ||
+        Date.parse(b.since) - Date.parse(a.since),
     );
   const alike = new Map();
-  for (const alert of heard) alike.set(alert.name, [...(alike.get(alert.name) || []), alert]);
+  for (const trouble of heard) alike.set(trouble.kind, [...(alike.get(trouble.kind) || []), trouble]);
   const rows = [];
-  for (const alert of heard) {
-    const group = alike.get(alert.name);
-    if (group.length <= ALIKE)
-      rows.push(alertRow([alert], alert.name + JSON.stringify(alert.labels), !instance));
-    else if (group[0] === alert) rows.push(alertRow(group, alert.name, true));
+  for (const trouble of heard) {
+    const group = alike.get(trouble.kind);
+    if (group.length <= ALIKE) rows.push(troubleRow([trouble], trouble.kind + trouble.instance, !instance));
+    else if (group[0] === trouble) rows.push(troubleRow(group, trouble.kind, true));
   }
   return rows;
 }
 
-function alertRow(group, key, linked) {
-  const [alert] = group;
-  const critical = alert.severity === "critical";
+function troubleRow(group, key, linked) {
+  const [trouble] = group;
+  const critical = trouble.severity === "critical";
   return {
     key,
     tone: critical ? "bad" : "warn",
     label: critical ? "Critical" : "Warning",
     text:
-      begun(alert.sentence, alert.instance) +
+      begun(trouble.sentence, trouble.instance) +
       (group.length > 1 ? ", and " + (group.length - 1) + " more alike" : ""),
-    name: alert.name,
-    since: group.map((each) => each.fired || each.since).sort()[0],
-    advice: group.length > 1 ? ofAnybody(alert.what_to_do, alert.instance) : alert.what_to_do,
-    runbook: alert.runbook,
-    scan: alert.name === "WaSessionNeedsScan",
+    kind: trouble.kind,
+    name: "",
+    since: group.map((each) => each.since).sort()[0],
+    advice: group.length > 1 ? ofAnybody(trouble.advice, trouble.instance) : trouble.advice,
+    scan: trouble.kind === "needs_scan",
     instances: linked ? group.map((each) => each.instance).filter(Boolean) : [],
   };
 }
@@ -129,7 +115,7 @@ const begun = (text, name) =>
 function incidentRow(incident) {
   const many = incident.members.length > NAMED;
   const held = incident.members.slice(0, NAMED).join(", ") + (many ? ", …" : "");
-  const alert = alertOf(incident.group);
+  const trouble = troubleOf(incident.group);
   return {
     key: "incident " + incident.group,
     tone: "bad",
@@ -140,9 +126,9 @@ function incidentRow(incident) {
       incident.members.length +
       " held: " +
       held +
-      (incident.canary ? "; " + incident.canary + " goes first" : ""),
-    advice: alert ? alert.what_to_do : "",
-    runbook: alert ? alert.runbook : "",
+      (incident.canary ? "; " + incident.canary + " goes first" : "") +
+      " · ",
+    advice: trouble ? trouble.advice : "",
     instances: [],
     release: may("operate") ? incident.group : "",
   };
@@ -181,7 +167,7 @@ function makeRow() {
       "div",
       { name: "attention-what" },
       row.text,
-      make("p", { name: "soft small" }, row.name, " · for ", row.since),
+      make("p", { name: "soft small" }, row.name, "for ", row.since),
     ),
     make("div", { name: "attention-acts" }, row.free, row.show, row.ask),
     row.advice,
@@ -194,7 +180,7 @@ function drawRow(row, entry) {
   setText(row.text, entry.text);
   setText(row.name, entry.name);
   setSince(row.since, entry.since);
-  setAttribute(row.item, "data-alert", entry.name);
+  setAttribute(row.item, "data-trouble", entry.kind || "");
   const [only, ...others] = entry.instances;
   row.show.hidden = !only || others.length > 0;
   if (!row.show.hidden) {
@@ -205,7 +191,7 @@ function drawRow(row, entry) {
   row.group = entry.release;
   row.free.hidden = !entry.release;
   row.ask.hidden = !entry.advice && !others.length;
-  const wanted = JSON.stringify([entry.advice, entry.runbook, entry.instances]);
+  const wanted = JSON.stringify([entry.advice, entry.instances]);
   if (row.drawn === wanted) return;
   row.drawn = wanted;
   row.advice.replaceChildren(
@@ -217,20 +203,10 @@ function drawRow(row, entry) {
           ...entry.instances.map((id) => make("a", { href: "#/instance/" + id, text: id })),
         )
       : "",
-    entry.runbook
-      ? make("p", {}, make("a", { href: placeOfRunbook(entry.runbook), text: "In the runbook" }))
-      : "",
   );
 }
 
-// The agent's own page is reached as this one is, through a tunnel too.
-function placeOfRunbook(link) {
-  const { protocol, pathname, hash } = new URL(link, location.href);
-  if (pathname === "/runbook") return pathname + hash;
-  return protocol === "http:" || protocol === "https:" ? link : "/runbook" + hash;
-}
-
-// The commands again as they stand in the runbook, for no instance in particular.
+// The commands again as they stand in the advice, for no instance in particular.
 function ofAnybody(text, instance) {
   const word = (part) => (part === instance ? "ID" : part);
   return text

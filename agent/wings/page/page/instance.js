@@ -24,7 +24,7 @@ export function makeInstance(place) {
   const why = make("p", { name: "why" });
   const next = { next: make("p", { name: "card-next" }), nextText: make("span"), nextTime: make("strong") };
   next.next.append(next.nextText, next.nextTime);
-  const attention = makeAttention("Its alerts");
+  const attention = makeAttention("Its troubles");
   const gone = make("p", {
     name: "panel",
     hidden: true,

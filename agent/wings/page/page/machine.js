@@ -55,9 +55,6 @@ export function drawCounted(line, words, since) {
 function systemRows() {
   const { agent } = answers.health,
     { system } = answers.system;
-  // WaDeadMansSwitch always fires: it proves that alerts arrive.
-  const count = (state) =>
-    answers.alerts.filter((alert) => alert.state === state && alert.severity !== "none").length;
   return [
     ["Agent", (agent.ready ? "ready" : "not ready yet") + ", version " + agent.version],
     ["Started", agent.started, true],
@@ -75,7 +72,7 @@ function systemRows() {
     ["Disk free", bytes(system.diskFree)],
     ["Open connections", system.activeConnections],
     ["Failed operations", percent(system.errorRate)],
-    ...(answers.alerts ? [["Alerts", count("firing") + " firing, " + count("pending") + " pending"]] : []),
+    ...(answers.troubles ? [["Troubles", answers.troubles.length || "none"]] : []),
     ["Workers run by", agent.host + (agent.dbus_connected === false ? ", D-Bus lost" : "")],
   ];
 }

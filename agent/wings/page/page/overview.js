@@ -1,4 +1,4 @@
-// All sessions: alerts and incidents, cards or a table, the story, the machine.
+// All sessions: troubles and incidents, cards or a table, the story, the machine.
 import { Refused } from "/page/agent.js";
 import { answers, may, older, wantLines } from "/page/answers.js";
 import { choose, drawStory, makeChoice, makeZone } from "/page/story.js";
@@ -48,7 +48,7 @@ export function makeOverview(place) {
     make("button", { name: "primary", type: "button", text: "New instance", click: createInstance });
   const add = newOne(),
     first = newOne();
-  const attention = makeAttention("Alerts and incidents");
+  const attention = makeAttention("Troubles and incidents");
   const cards = makeCards(),
     table = makeTable(() => draw());
   const more = make("button", {

@@ -3,8 +3,8 @@ import { linked } from "/page/places.js";
 import { at, clock, empty, make, moment, statusWord, zone } from "/page/show.js";
 
 const TONES = {
-  alert: "bad",
-  alert_over: "good",
+  trouble: "bad",
+  trouble_over: "good",
   incident: "bad",
   incident_over: "good",
   circuit_open: "bad",
@@ -100,7 +100,7 @@ function toneOf(event) {
   if (status === "RECONNECTING") return "busy";
   if (detail.asked) return "off";
   if (status === "AUTH_FAILURE" || detail.ok === false) return "bad";
-  if (event.kind === "alert" && detail.severity === "warning") return "warn";
+  if (event.kind === "trouble" && detail.severity === "warning") return "warn";
   return TONES[event.kind] || "off";
 }
 
@@ -160,7 +160,9 @@ function draw(entry, named, fresh) {
 // For screen readers: only events about an instance's status, and few at a time.
 const aloud = { waiting: [], timer: null };
 export function announce(event) {
-  if (!["status", "repaired", "alert", "alert_over", "incident", "deleted", "created"].includes(event.kind))
+  if (
+    !["status", "repaired", "trouble", "trouble_over", "incident", "deleted", "created"].includes(event.kind)
+  )
     return;
   const said = words({ event, oldest: event }).filter(Boolean).join(": ");
   aloud.waiting.push((event.instance ? event.instance + ": " : "") + said);

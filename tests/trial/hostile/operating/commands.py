@@ -46,14 +46,12 @@ KEEPS = words_of(
     "dead, webhooks retry, snapshot, snapshots, export, "
     "removed list, removed restore, remote-settings, trash list, trash restore, key add, key "
     "list, key revoke, repair, sandbox fault, sandbox scan, sandbox clear, sandbox say, "
-    "sandbox heard, pairing-code, screenshot, messages, outbox, alerts explain, doctor, "
+    "sandbox heard, pairing-code, screenshot, messages, outbox, doctor, "
     "config check, config show, config init, run, worker"
 )
 LEFT = {
     "demo": "an agent of its own",
     "pair": "opens a browser on a desktop",
-    "alerts listen": "serves until it is interrupted",
-    "alerts export": "writes files for Prometheus, and asks no agent",
     "install-units": "changes the machine",
 }
 LEFT_OPTIONS = ("follow", "watch", "help", "listen")
@@ -75,7 +73,7 @@ ROUTES_KEEP = words_of(
     "POST {I}/read, POST {I}/presence, GET "
     "{I}/outbox, GET {I}/outbox/{message}, DELETE {I}/outbox/{message}, POST "
     "{I}/sandbox/scan, POST {I}/sandbox/say, GET {I}/sandbox/heard, GET "
-    "/api/alerts, GET /api/engines, GET /api/backends, POST /api/backends, POST /api/reload, GET "
+    "/api/troubles, GET /api/engines, GET /api/backends, POST /api/backends, POST /api/reload, GET "
     "/api/backends/{name}, GET "
     "/api/backends/{name}/sessions, POST /api/backends/{name}/adopt, POST "
     "/api/backends/{name}/check, POST /api/backends/{name}/reset, POST /hooks/{name}/{secret}, "
@@ -90,7 +88,7 @@ ROUTES_KEEP = words_of(
     "PATCH {I}/remote-settings, POST {I}/export, POST {I}/invite, DELETE {I}/invite, POST "
     "{I}/pairing, GET {I}/pairing, GET /api/trash, POST /api/trash/{name}/restore, GET "
     "/api/caller, GET /api/keys, POST /api/keys, DELETE /api/keys/{key}, GET /api/events, GET "
-    "/metrics, GET /healthz, GET /readyz, GET /openapi.json, GET /docs, GET /runbook, GET /"
+    "/metrics, GET /healthz, GET /readyz, GET /openapi.json, GET /docs, GET /"
 )
 
 SCRIPT = ("all", "ID", "--debug", "--dry-run", "--reset", "--put-back", "--stats")

@@ -1,0 +1,1 @@
+"""What is wrong, as one table: which troubles there are, and which of them hold now."""

@@ -1,0 +1,227 @@
+"""From conditions that hold to troubles that begin and are over."""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+
+from agent.core.setting import setting
+from agent.core.view import BackendView, InstanceView
+
+LONGEST = 1800.0
+"""Seconds that the counters of a session are remembered for."""
+SETTLE = 60.0
+"""A trouble that the last agent told of goes on for so many seconds at least."""
+
+
+class Severity(StrEnum):
+    CRITICAL = "critical"
+    WARNING = "warning"
+
+
+class Of(StrEnum):
+    """What a trouble is about. The value is the label that names it."""
+
+    SESSION = "session"
+    BACKEND = "backend"
+    GROUP = "group"
+    MACHINE = "machine"
+
+
+Found = str | bool | None
+"""A text: it holds, and this is the {value} of its sentence; True: it holds. None: it does not
+hold just now, and may again within `hold`. False: it is over."""
+Condition = Callable[["Sight", str], Found]
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One kind of trouble."""
+
+    name: str
+    severity: Severity
+    of: Of
+    condition: "Condition"
+    sentence: str
+    """For people; {who} stands for the name of the session, the backend or the group."""
+    advice: str
+    wait: float = 0.0
+    """Seconds for which it must hold before it begins."""
+    hold: float = 0.0
+    """Seconds for which it may not hold and goes on all the same."""
+    window: float = 0.0
+    """Seconds that its condition looks back at."""
+    covers: tuple[str, ...] = ()
+    """These are not told while this one goes on, and wait their time anew after it."""
+    of_incident: bool = False
+    """The incident of a session speaks for it."""
+
+
+@dataclass(frozen=True, slots=True)
+class TroublesPolicy:
+    """The [troubles] table."""
+
+    cpu: float = setting(
+        0.90, "share of the machine's cores in use that is a trouble", low=0.1, high=1
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The settings that conditions compare with."""
+
+    slow: float = 5.0
+    error_rate: float = 0.1
+    memory_warn: float = 0.8
+    memory_critical: float = 0.95
+    cpu: float = 0.9
+
+
+Counted = Mapping[str, float]
+"""Counters of one session, or of the agent, by name."""
+
+
+class Windows:
+    """How much counters rose lately."""
+
+    def __init__(self) -> None:
+        self._past: dict[str, deque[tuple[float, Counted]]] = {}
+
+    def note(self, counted: Mapping[str, Counted], now: float) -> None:
+        """By whose they are; what is not named any more is forgotten."""
+        self._past = {who: self._past.get(who) or deque() for who in counted}
+        for who, values in counted.items():
+            past = self._past[who]
+            if not past or past[-1][1] != values:
+                past.append((now, values))
+            # The newest of those that are too old says what was so at the window's beginning.
+            while len(past) > 1 and past[1][0] <= now - LONGEST:
+                past.popleft()
+
+    def rise(self, who: str, name: str, seconds: float, now: float) -> float:
+        past = self._past.get(who)
+        if not past:
+            return 0.0
+        then = next((at for at in reversed(past) if at[0] <= now - seconds), past[0])
+        last, before = past[-1][1].get(name, 0.0), then[1].get(name, 0.0)
+        return last - before if last >= before else last
+
+
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """Everything that a condition may look at."""
+
+    now: float
+    wall: float
+    sessions: Mapping[str, InstanceView] = field(default_factory=dict)
+    """Those that should run."""
+    backends: Mapping[str, BackendView] = field(default_factory=dict)
+    groups: Mapping[str, str] = field(default_factory=dict)
+    """The groups with an incident, each with the code of what its members fail with."""
+    machine: Mapping[str, float] = field(default_factory=dict)
+    """Figures by the name of their metric."""
+    outbox_oldest: Mapping[str, float] = field(default_factory=dict)
+    webhooks_oldest: float | None = None
+    limits: Limits = field(default_factory=Limits)
+    windows: Windows = field(default_factory=Windows)
+
+    def rise(self, who: str, name: str, seconds: float) -> float:
+        return self.windows.rise(who, name, seconds, self.now)
+
+    def names(self, of: Of) -> Iterable[str]:
+        named: Mapping[Of, Iterable[str]] = {
+            Of.SESSION: self.sessions,
+            Of.BACKEND: self.backends,
+            Of.GROUP: self.groups,
+            Of.MACHINE: ("",),
+        }
+        return named[of]
+
+    def unknown(self, row: Row, who: str) -> bool:
+        """Nothing can be said of a session whose server is down; its incident speaks for others."""
+        if row.of is not Of.SESSION or who not in self.sessions:
+            return False
+        view = self.sessions[who]
+        backend = self.backends.get(view.instance.backend) if view.instance.backend else None
+        down = backend is not None and not backend.up
+        return down or (row.of_incident and view.in_incident)
+
+
+Key = tuple[str, str]
+"""A row's name, and what it is about."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    row: Row
+    who: str
+    since: float
+    """When its condition began to hold (boot clock)."""
+    last: float
+    """When it was last seen to hold."""
+    value: str = ""
+    begun_wall: float | None = None
+    """None: its time to wait is not over."""
+    stays_until: float = 0.0
+
+    @property
+    def key(self) -> Key:
+        return self.row.name, self.who
+
+    @property
+    def sentence(self) -> str:
+        return self.row.sentence.format(who=self.who, value=self.value)
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What one look found."""
+
+    present: Mapping[Key, Trouble]
+    begun: tuple[Trouble, ...]
+    over: tuple[Trouble, ...]
+
+
+def look(table: Iterable[Row], before: Mapping[Key, Trouble], sight: Sight) -> Look:
+    present: dict[Key, Trouble] = {}
+    for row in table:
+        for who in sight.names(row.of):
+            trouble = _seen(row, who, before.get((row.name, who)), sight)
+            if trouble is not None:
+                present[trouble.key] = trouble
+    for key in _covered(present):
+        del present[key]
+    # None begins that another one covers.
+    began = [
+        replace(trouble, begun_wall=sight.wall)
+        for trouble in present.values()
+        if trouble.begun_wall is None and sight.now - trouble.since >= trouble.row.wait
+    ]
+    present.update((trouble.key, trouble) for trouble in began)
+    for key in _covered(present):
+        del present[key]
+    over = [its for key, its in before.items() if its.begun_wall and key not in present]
+    return Look(present, tuple(one for one in began if one.key in present), tuple(over))
+
+
+def _seen(row: Row, who: str, before: Trouble | None, sight: Sight) -> Trouble | None:
+    now = sight.now
+    if sight.unknown(row, who):
+        return None if before is None or before.begun_wall is None else replace(before, last=now)
+    found = row.condition(sight, who)
+    if found or found == "":
+        value = "" if found is True else found
+        return replace(before or Trouble(row, who, now, now), last=now, value=value)
+    if before is None or now < before.stays_until:
+        return before
+    return before if found is None and now - before.last < row.hold else None
+
+
+def _covered(present: Mapping[Key, Trouble]) -> set[Key]:
+    begun = [trouble for trouble in present.values() if trouble.begun_wall is not None]
+    return {
+        key
+        for trouble in begun
+        for key in present
+        if key[0] in trouble.row.covers and (trouble.row.of is Of.MACHINE or key[1] == trouble.who)
+    }

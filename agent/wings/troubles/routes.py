@@ -1,0 +1,34 @@
+"""What is wrong now, for the page and the command line."""
+
+from typing import Any
+
+from agent.api.http.auth import Right
+from agent.api.http.call import Call, Json, Route
+from agent.core.event_json import wall_text
+from agent.core.troubles.trouble import Of, Severity, Trouble
+from agent.wings.troubles.part import Troubles
+
+
+async def list_troubles(call: Call) -> Json:
+    found = sorted(
+        call.parts.wing(Troubles).present(),
+        key=lambda one: (one.row.severity is not Severity.CRITICAL, one.row.name, one.who),
+    )
+    return {"troubles": [show_trouble(trouble) for trouble in found]}
+
+
+def show_trouble(trouble: Trouble) -> dict[str, Any]:
+    row = trouble.row
+    return {
+        "kind": row.name,
+        "severity": row.severity.value,
+        "instance": trouble.who if row.of is Of.SESSION else None,
+        "backend": trouble.who if row.of is Of.BACKEND else None,
+        "group": trouble.who if row.of is Of.GROUP else None,
+        "sentence": trouble.sentence,
+        "advice": row.advice.format(who=trouble.who),
+        "since": wall_text(trouble.begun_wall),
+    }
+
+
+ROUTES = (Route("GET", "/api/troubles", Right.READ, list_troubles, "What is wrong now"),)

@@ -1,0 +1,300 @@
+"""Each row of the table begins when it must and not before; what covers what; what is unknown."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from agent.core.model import ConnectionStatus, Health, HealthVerdict, InstanceId
+from agent.core.troubles.table import TABLE, counted_of
+from agent.core.troubles.trouble import (
+    Key,
+    Look,
+    Of,
+    Severity,
+    Sight,
+    Trouble,
+    Windows,
+    look,
+)
+from agent.core.view import BackendView
+from tests.fakes.supervisor import make_view
+
+S = ConnectionStatus
+WELL = {
+    "wa_host_memory_total_bytes": 100.0,
+    "wa_host_memory_used_bytes": 20.0,
+    "wa_host_cpu_usage_ratio": 0.2,
+    "wa_host_filesystem_size_bytes": 100.0,
+    "wa_host_filesystem_avail_bytes": 80.0,
+    "process_open_fds": 10.0,
+    "process_max_fds": 100.0,
+}
+WALL = 1_800_000_000.0
+
+
+def verdict(health: Health, reason: str = "", status: ConnectionStatus = S.CONNECTED) -> Any:
+    return HealthVerdict(health, status, reason, "")
+
+
+class World:
+    """A machine with one session, `a`, looked at every five seconds."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+        self.windows = Windows()
+        self.present: Mapping[Key, Trouble] = {}
+        self.changes: dict[str, Any] = {}
+        self.sessions = {"a": make_view("a")}
+        self.told: list[tuple[str, str]] = []
+
+    def put(self, id: str = "a", **more: Any) -> None:
+        self.sessions[id] = make_view(id, **more)
+
+    def look(self, **changes: Any) -> Look:
+        self.changes.update(changes)
+        extra = self.changes.get("counted", {})
+        counted = {id: {**counted_of(view), **extra} for id, view in self.sessions.items()}
+        self.windows.note({"": self.changes.get("agent", {}), **counted}, self.now)
+        fields = {
+            name: its for name, its in self.changes.items() if name not in ("counted", "agent")
+        }
+        fields["machine"] = {**WELL, **fields.get("machine", {})}
+        sight = Sight(self.now, WALL + self.now, self.sessions, windows=self.windows, **fields)
+        found = look(TABLE, self.present, sight)
+        self.present = found.present
+        self.told += [("begun", one.row.name) for one in found.begun]
+        self.told += [("over", one.row.name) for one in found.over]
+        self.now += 5.0
+        return found
+
+    def run(self, seconds: float, **changes: Any) -> set[str]:
+        for _ in range(int(seconds / 5)):
+            self.look(**changes)
+        return {one.row.name for one in self.present.values() if one.begun_wall is not None}
+
+
+def bad(reason: str, status: ConnectionStatus = S.DISCONNECTED) -> dict[str, Any]:
+    return {"status": status, "reason": reason, "verdict": verdict(Health.DEGRADED, reason, status)}
+
+
+def backend(**more: Any) -> dict[str, BackendView]:
+    return {"evo": BackendView("evo", "evolution", "http://x", **more)}
+
+
+STORIES: tuple[tuple[str, float, dict[str, Any], dict[str, Any]], ...] = (
+    ("down", 300, {"status": S.RECONNECTING, "reason": "connection_lost"}, {}),
+    ("needs_scan", 300, {"status": S.QR_REQUIRED}, {}),
+    ("given_up", 0, bad("attempts_used_up"), {}),
+    ("temporary_ban", 0, bad("temporary_ban"), {}),
+    ("client_outdated", 0, bad("client_outdated"), {}),
+    ("passkey_required", 0, bad("passkey_required", S.QR_REQUIRED), {}),
+    ("passkey_suspected", 0, bad("passkey_suspected", S.QR_REQUIRED), {}),
+    ("corrupted", 600, {"verdict": verdict(Health.CORRUPTED, "keys")}, {}),
+    ("circuit_open", 300, {"circuit": "open"}, {}),
+    ("silent", 0, {"verdict": verdict(Health.DEGRADED, "silent_inbound")}, {}),
+    ("memory_leak", 0, {"verdict": verdict(Health.DEGRADED, "memory_leak")}, {}),
+    ("slow", 300, {"response_seconds": 5.1}, {}),
+    ("memory_high", 300, {"memory_bytes": 81, "memory_limit": 100}, {}),
+    ("memory_critical", 60, {"memory_bytes": 96, "memory_limit": 100}, {}),
+    ("incident", 0, {}, {"groups": {"baileys": "client_outdated"}}),
+    ("backend_down", 120, {}, {"backends": backend(reason="unreachable")}),
+    ("backend_logs", 0, {}, {"backends": backend(up=True, warning="a log is unreadable")}),
+    ("machine_memory", 300, {}, {"machine": {"wa_host_memory_used_bytes": 81.0}}),
+    ("machine_memory_critical", 60, {}, {"machine": {"wa_host_memory_used_bytes": 96.0}}),
+    ("machine_cpu", 600, {}, {"machine": {"wa_host_cpu_usage_ratio": 0.91}}),
+    ("disk_low", 300, {}, {"machine": {"wa_host_filesystem_avail_bytes": 9.0}}),
+    ("disk_full", 60, {}, {"machine": {"wa_host_filesystem_avail_bytes": 1.0}}),
+    ("open_files", 300, {}, {"machine": {"process_open_fds": 81.0}}),
+    ("outbox_old", 300, {}, {"outbox_oldest": {"a": WALL}}),
+    ("webhook_backlog", 300, {}, {"webhooks_oldest": WALL}),
+    ("hangs", 0, {"restarts": {"watchdog": 3}}, {}),
+    ("reconnects", 0, {"reconnects": {"connection_lost": 6, "conflict": 5}}, {}),
+    ("keys_not_renewed", 0, {"key_regenerations": {"failed": 1}}, {}),
+    ("messages_lost", 0, {}, {"counted": {"lost": 1}}),
+    ("sends_fail", 0, {}, {"counted": {"sends_failed": 6}}),
+)
+"""A row, the seconds that it waits, how the session is then, and what else is so."""
+
+
+@pytest.mark.parametrize(("name", "wait", "session", "around"), STORIES, ids=str)
+def test_a_trouble_begins_after_its_time_and_ends_with_its_cause(
+    name: str, wait: float, session: dict[str, Any], around: dict[str, Any]
+) -> None:
+    world = World()
+    assert world.run(20) == set()
+    world.put(**session)
+    if wait:
+        assert name not in world.run(wait, **around)
+    assert name in world.run(10, **around)
+    assert world.told.count(("begun", name)) == 1
+    world.put(restarts={}, reconnects={}, key_regenerations={})
+    world.changes.clear()
+    assert world.run(1900) == set()
+    assert world.told.count(("over", name)) == 1
+
+
+@pytest.mark.parametrize(
+    "session",
+    [
+        {"restarts": {"watchdog": 2}},
+        {"reconnects": {"connection_lost": 10}},
+        {"memory_bytes": 80, "memory_limit": 100},
+        {"memory_bytes": 80, "memory_limit": 0},
+        {"response_seconds": 5.0},
+        {"crypto_operations": {"ok": 90, "failed": 10}},
+        {"crypto_operations": {"failed": 3}, "counts_messages": False},
+    ],
+    ids=str,
+)
+def test_at_its_limit_nothing_begins(session: dict[str, Any]) -> None:
+    world = World()
+    world.run(20)
+    world.put(**session)
+    assert world.run(700) == set()
+
+
+def test_the_share_of_messages_that_cannot_be_read() -> None:
+    world = World()
+    found: set[str] = set()
+    for minute in range(11):
+        world.put(crypto_operations={"ok": 80 * minute, "failed": 20 * minute})
+        found = world.run(60)
+    assert found == {"key_errors"}
+    (one,) = world.present.values()
+    assert one.sentence == "a cannot decrypt 20% of its messages"
+
+
+def test_operations_and_requests_that_fail() -> None:
+    world = World()
+    for minute in range(11):
+        world.put(errors={"connection_lost": 2 * minute}, probes=10 * minute)
+        found = world.run(60)
+    assert found == {"error_rate"}
+    world = World()
+    for minute in range(11):
+        found = world.run(60, agent={"requests": 10 * minute, "requests_failed": 2 * minute})
+    assert found == {"error_rate"}
+
+
+def test_counters_before_the_first_look_and_one_that_began_again_count_nothing() -> None:
+    world = World()
+    world.put(restarts={"watchdog": 50})
+    assert world.run(60) == set()
+    world.put(restarts={"watchdog": 2})
+    assert world.run(60) == set()
+
+
+def test_corrupted_goes_on_while_its_own_repair_reconnects_it() -> None:
+    world = World()
+    sick, well = (
+        {"verdict": verdict(Health.CORRUPTED, "keys")},
+        {"verdict": verdict(Health.HEALTHY)},
+    )
+    for _ in range(3):
+        world.put(**sick)
+        world.run(150)
+        world.put(**well)
+        found = world.run(100)
+    assert found == {"corrupted"}
+    for _ in range(3):
+        world.put(**sick)
+        world.run(150)
+        world.put(**well)
+        assert world.run(200) == {"corrupted"}
+    assert world.run(110) == set()
+    assert world.told == [("begun", "corrupted"), ("over", "corrupted")]
+
+
+def test_a_step_that_found_no_key_to_renew_is_said_while_the_session_stays_corrupted() -> None:
+    world = World()
+    world.run(20)
+    steps = {("regenerate_keys", "failed"): 1}
+    world.put(verdict=verdict(Health.CORRUPTED, "keys"), repair_steps=steps)
+    assert world.run(10) == {"keys_not_renewed"}
+    world.put(repair_steps=steps)
+    assert world.run(10) == set()
+
+
+def test_a_code_that_comes_and_goes_is_no_missing_scan() -> None:
+    world = World()
+    for _ in range(10):
+        world.put(status=S.INITIALIZING)
+        world.run(20)
+        world.put(status=S.QR_REQUIRED)
+        found = world.run(20)
+    assert found == {"down"}
+
+
+@pytest.mark.parametrize(
+    ("session", "only"),
+    [
+        ({**bad("attempts_used_up"), "circuit": "open"}, "given_up"),
+        (bad("temporary_ban"), "temporary_ban"),
+        (bad("client_outdated"), "client_outdated"),
+        ({"status": S.RECONNECTING, "circuit": "open"}, "down"),
+        (bad("passkey_required", S.QR_REQUIRED), "passkey_required"),
+        ({"memory_bytes": 97, "memory_limit": 100}, "memory_critical"),
+    ],
+    ids=str,
+)
+def test_one_cause_is_told_once(session: dict[str, Any], only: str) -> None:
+    world = World()
+    world.put(**session)
+    assert world.run(900) == {only}
+    assert world.told == [("begun", only)]
+
+
+def test_several_at_once_have_one_cause() -> None:
+    world = World()
+    for id in "abc":
+        world.put(id, verdict=verdict(Health.CORRUPTED, "keys"))
+    assert world.run(900) == {"corrupted_together"}
+    world = World()
+    world.sessions = {id: make_view(id) for id in "abcd"}
+    world.run(10)
+    for id in "abc":
+        world.put(id, errors={"logout": 1}, status=S.QR_REQUIRED)
+    assert world.run(10) == {"ended_together"}
+
+
+def test_of_sessions_on_a_server_that_is_down_nothing_new_is_told() -> None:
+    world = World()
+    instance = replace(make_view("a").instance, settings={"backend": "evo"})
+    world.put(instance=instance, **bad("temporary_ban"))
+    assert world.run(10, backends=backend(up=True)) == {"temporary_ban"}
+    world.put(instance=instance, status=S.RECONNECTING)
+    world.put("b", instance=replace(instance, id=InstanceId("b")), status=S.RECONNECTING)
+    assert world.run(900, backends=backend()) == {"temporary_ban", "backend_down"}
+    world.put(instance=instance)
+    assert world.run(10, backends=backend(up=True)) == set()
+
+
+def test_an_incident_speaks_for_its_members() -> None:
+    world = World()
+    world.put(status=S.RECONNECTING, in_incident=True, circuit="open")
+    assert world.run(900, groups={"sandbox": "network"}) == {"incident"}
+    assert next(iter(world.present.values())).sentence.endswith("before the others: network")
+
+
+def test_a_session_that_is_no_longer_wanted_has_no_trouble() -> None:
+    world = World()
+    world.put(status=S.RECONNECTING)
+    assert world.run(400) == {"down"}
+    del world.sessions["a"]
+    assert world.run(5) == set()
+    assert world.told[-1] == ("over", "down")
+
+
+def test_every_row_has_a_story_and_words() -> None:
+    told = {name for name, *_ in STORIES} | {"key_errors", "error_rate"}
+    assert {row.name for row in TABLE} - told == {"corrupted_together", "ended_together"}
+    names = [row.name for row in TABLE]
+    assert len(set(names)) == len(names)
+    for row in TABLE:
+        said = row.sentence.format(who="a", value="") + row.advice.format(who="a")
+        assert "{" not in said
+        assert row.severity in Severity
+        assert row.of in Of
+        assert set(row.covers) <= set(names), row.name
