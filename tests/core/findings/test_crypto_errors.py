@@ -220,12 +220,17 @@ def test_no_text_breaks_the_reader(lines):
 # --- the window ------------------------------------------------------------------------------
 
 
+def noted(made, *findings, at=NOW):
+    for finding in findings:
+        made = note_error(made, finding, POLICY, at)
+    return made
+
+
 def window(errors, messages=0, at=NOW):
     """errors: peer → how many"""
     made = CryptoWindow()
     for peer, count in errors.items():
-        for _ in range(count):
-            made = note_error(made, CryptoFinding("bad_mac", Effect.COUNTS, peer), POLICY, at)
+        made = noted(made, *[CryptoFinding("bad_mac", Effect.COUNTS, peer)] * count, at=at)
     return note_message(made, POLICY, at, count=messages) if messages else made
 
 
@@ -267,10 +272,10 @@ def test_a_readable_message_of_that_peer_proves_its_keys():
     assert judge_crypto(made, POLICY, NOW).signal is None
 
 
-def test_a_summary_line_counts_only_without_single_errors_before_it():
+def test_a_summary_line_is_part_of_a_single_error_before_it_and_of_no_other_summary():
     summary = CryptoFinding("decrypt_failed", Effect.SUMMARY, "a")
-    assert judge_crypto(note_error(window({"a": 1}), summary, POLICY, NOW), POLICY, NOW).errors == 1
-    assert judge_crypto(note_error(window({}), summary, POLICY, NOW), POLICY, NOW).errors == 1
+    assert judge(noted(window({"a": 1}), summary)).errors == 1
+    assert judge(noted(CryptoWindow(), *[summary] * 5)).errors == 5
 
 
 def test_a_step_for_the_whole_session_begins_a_new_count():
@@ -421,12 +426,9 @@ def of_log(made):
     return judge_crypto(made, POLICY, NOW, counts_messages=False)
 
 
-def of_prekeys(*peers):
-    made = CryptoWindow()
-    for peer in peers:
-        finding = CryptoFinding("prekey", Effect.REGENERATES, peer)
-        made = note_error(made, finding, POLICY, NOW)
-    return made
+def of_prekeys(*peers, made=None, at=NOW):
+    findings = [CryptoFinding("prekey", Effect.REGENERATES, peer) for peer in peers]
+    return noted(made or CryptoWindow(), *findings, at=at)
 
 
 def test_in_a_servers_log_the_share_of_errors_is_unknown() -> None:
@@ -453,11 +455,9 @@ def test_five_errors_of_any_kind_in_a_servers_log_are_a_corrupted_session(made) 
 
 def test_what_a_step_did_not_heal_asks_for_none_until_regenerate_every_is_over() -> None:
     made = note_regenerated(of_prekeys(*[""] * 6), ("",), NOW)
-    for _ in range(6):
-        made = note_error(made, CryptoFinding("prekey", Effect.REGENERATES), POLICY, NOW)
+    made = of_prekeys(*[""] * 6, made=made)
     assert of_log(made).signal.level is Health.DEGRADED
     later = NOW + POLICY.regenerate_every
-    for _ in range(5):
-        made = note_error(made, CryptoFinding("prekey", Effect.REGENERATES), POLICY, later)
+    made = of_prekeys(*[""] * 5, made=made, at=later)
     again = judge_crypto(made, POLICY, later, counts_messages=False)
     assert again.signal.level is Health.CORRUPTED
