@@ -126,8 +126,7 @@ PASSED_BY = {
 }
 """A fail point → requests on whose way it lies."""
 LEFT_POINTS = {
-    "mid_migration": "an older database", "before_migration": "an older database",
-    "after_migration": "an older database", "mid_set_aside": "a damaged database",
+    "mid_migration": "an older database", "mid_set_aside": "a damaged database",
     "mid_rebuild": "a damaged database", "mid_sweep": "after days in the trash",
     "spool_": "in a worker: tests/wings/messages", "media_loaded": "in a worker, too",
     "laid_by": "needs messages that are kept",
