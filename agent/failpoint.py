@@ -14,8 +14,6 @@ POINTS = frozenset(
         "before_commit",
         "after_commit",
         "mid_migration",
-        "before_migration_copy",
-        "after_migration_copy",
         "mid_set_aside",
         "mid_rebuild",
         "retire_manifest",

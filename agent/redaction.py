@@ -33,7 +33,6 @@ _ANY_CASE, _LONG = re.IGNORECASE, re.IGNORECASE | re.VERBOSE | re.DOTALL
 # What stands first in lower case: where it does not occur, the expression is not tried.
 _PATTERNS: tuple[tuple[str, re.Pattern[str], str], ...] = (
     ("wak_", re.compile(r"\bwak_[A-Za-z0-9_~.+/=-]+"), f"wak_{REMOVED}"),
-    ("wap1:", re.compile(r"\bwap1:[^\s\"']+"), f"wap1:{REMOVED}"),
     ("://", re.compile(r'(://)[^/\s"]*@'), rf"\1{REMOVED}@"),
     (
         "/hooks/",

@@ -48,8 +48,6 @@ class Wing:
     imports: str = ""
     """Has `import_sessions` with its `add_options`, ALSO and PLACES: what the command `import`
     reads beside our archives. With SOURCE, a word, that word as a source is its own."""
-    invites: str = ""
-    """Has `Invites`: who may send this agent a session that is sealed for it."""
     creates: str = ""
     """Has `create` with its `add_options`: another way of the command `create`."""
     exports: str = ""

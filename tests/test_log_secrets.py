@@ -29,7 +29,6 @@ JWT = "eyJhbGciOiJIUzI1NiJ9.eyJ1c2VyIjoianduLWNvcmUifQ.c2lnLWp3bi1jb3Jl"
 SECRETS = {
     # what it is: the text, and pieces of which none may be seen
     "a key": ("wak_ab12cd34_Zx-9_yyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyy", "Zx-9_yyyy"),
-    "an invitation": ("wap1:sales:AAECAwQ:t0kenOfADesk-1:http://10.0.0.5:8470", "t0kenOfADesk"),
     "WhatsApp's QR": (
         "2@lGDC9Jk3lqvCqkZkOTXBz9v+abcd/efgh==,QkFTRTY0S0VZ+a/b=,T1RI==,c2VjcmV0",
         "lGDC9Jk3 QkFTRTY0 c2VjcmV0",

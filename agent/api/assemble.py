@@ -86,8 +86,7 @@ async def serve(
 
 def _allowed_hosts(section: ApiSection) -> frozenset[str]:
     names = set()
-    public = section.public_url.partition("://")[2]
-    for entry in filter(None, (*section.allowed_hosts, public)):
+    for entry in filter(None, section.allowed_hosts):
         names.add(host_name(entry) or entry.lower())
     if section.listen:
         names.add(parse_listen(section.listen)[0].lower())

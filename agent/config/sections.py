@@ -6,7 +6,6 @@ example file is made from all of them.
 
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from agent.core.setting import setting
 
@@ -67,14 +66,6 @@ class LogSection:
 USUAL_LISTEN = "127.0.0.1:8470"
 
 
-def _public_url_fault(url: str) -> str:
-    parts = urlsplit(url)
-    plain = parts.scheme in ("http", "https") and bool(parts.hostname) and "@" not in parts.netloc
-    if url and (not plain or url != f"{parts.scheme}://{parts.netloc}"):
-        return "neither http://HOST:PORT nor https://HOST"
-    return ""
-
-
 @dataclass(frozen=True, slots=True)
 class ApiSection:
     listen: str = setting(
@@ -93,12 +84,6 @@ class ApiSection:
     )
     allowed_hosts: tuple[str, ...] = setting(
         (), "host names that a Host header may carry besides the loopback ones", restart=True
-    )
-    public_url: str = setting(
-        "",
-        'address of this interface for desks, as http://HOST:PORT or https://HOST; "" = listen',
-        check=_public_url_fault,
-        restart=True,
     )
     body_limit: int = setting(
         MIB, "bytes that the body of a request may have", low=1024, high=1 << 30, restart=True
@@ -204,9 +189,6 @@ class SessionsSection:
     )
     snapshot_stable: float = setting(
         300.0, "seconds an instance must be connected before an automatic snapshot", low=0
-    )
-    invite: float = setting(
-        86400.0, "seconds that an invitation to pair at a desk is good for", low=1
     )
     import_packed: int = setting(1 << 30, "bytes that an imported archive may have", low=1024)
     import_unpacked: int = setting(

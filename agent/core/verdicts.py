@@ -11,7 +11,8 @@ Status = ConnectionStatus
 
 ENDED_WITH_PASSKEY = (
     "Its account needs a passkey to link again, so the agent keeps the files as they are. To link"
-    " it at a desk: `wa-agent cleanup ID`, then `wa-agent invite ID`."
+    " it at a desk: `wa-agent pair --out FILE` there, then `wa-agent import FILE ID --replace"
+    " --enable` here."
 )
 
 

@@ -175,7 +175,7 @@ class Daemon:
 
     async def _run_on(self, ground: Ground, *, older: bool) -> int:
         supervision = Supervision(self._config, ground)
-        supervisor = Supervisor(self._config, supervision)
+        supervisor = Supervisor(supervision)
         store, host = ground.store, ground.host
         leave = False
         server: Server | None = None

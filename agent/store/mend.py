@@ -18,7 +18,7 @@ from agent.store.instances import (
     update_record,
 )
 from agent.store.rebuild import Opening, named, with_folder
-from agent.store.sums import COLUMNS, has_sums, is_whole
+from agent.store.sums import COLUMNS, is_whole
 
 Row = Sequence[Any]
 
@@ -56,8 +56,6 @@ def _without_record(db: Database) -> bool:
 
 
 def _bad_rows(db: Database, table: str) -> list[Row]:
-    if not has_sums(db, table):
-        return []
     names = ", ".join((*COLUMNS[table], "sum", "rowid"))
     rows = db.execute(f"select {names} from {table}").fetchall()
     return [row for row in rows if not is_whole(row[:-1])]

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from sqlite_utils import Database
 
 from agent.failpoint import failpoint
-from agent.store.sums import add_sums
 
 APPLICATION_ID = 0x57414754
 """Marks a SQLite file as the agent's ("WAGT")."""
@@ -28,11 +27,11 @@ def first_tables(db: Database) -> None:
     db.execute(
         "create table instances (id text primary key, engine text not null,"
         " enabled integer not null check (enabled in (0, 1)), settings text not null,"
-        " created_wall real not null) strict"
+        " created_wall real not null, sum integer not null) strict"
     )
     db.execute(
         "create table sessions (instance text primary key references instances (id)"
-        " on delete cascade, record text not null) strict"
+        " on delete cascade, record text not null, sum integer not null) strict"
     )
     db.execute(
         "create table journal (cursor integer primary key autoincrement, wall real not null,"
@@ -42,21 +41,17 @@ def first_tables(db: Database) -> None:
     db.execute("create index journal_by_instance on journal (instance, cursor)")
     db.execute(
         "create table keys (id text primary key, hash text not null unique, scopes text not null,"
-        " name text not null, created_wall real not null) strict"
+        " name text not null, created_wall real not null, sum integer not null) strict"
+    )
+    db.execute(
+        "create table facts (name text primary key, value text not null,"
+        " sum integer not null) strict"
     )
 
 
-def facts_table(db: Database) -> None:
-    db.execute("create table facts (name text primary key, value text not null) strict")
+MIGRATIONS: Sequence[Migration] = (Migration("first tables", first_tables),)
 
-
-MIGRATIONS: Sequence[Migration] = (
-    Migration("first tables", first_tables),
-    Migration("facts that outlive the agent", facts_table),
-    Migration("a checksum for each row", add_sums),
-)
-
-FIRST_TABLES = frozenset({"migrations", "instances", "sessions", "journal", "keys"})
+FIRST_TABLES = frozenset({"migrations", "instances", "sessions", "journal", "keys", "facts"})
 
 
 def schema_of(db: Database) -> dict[str, str]:

@@ -9,10 +9,8 @@ from pathlib import Path
 from sqlite_utils import Database
 
 from agent.errors import SchemaTooNew, StoreError
-from agent.failpoint import failpoint
 from agent.store import reserve as ballast
 from agent.store.connect import connect, connect_to_read, explain_opening
-from agent.store.copy import copy_verified
 from agent.store.errors import code_of, explain
 from agent.store.mend import mend_rows
 from agent.store.migrations import (
@@ -29,7 +27,6 @@ from agent.store.rebuild import (
     build,
     clear_mark,
     companion,
-    free_name,
     set_aside,
 )
 
@@ -99,7 +96,6 @@ def _migrate(db: Database, opening: Opening) -> list[str]:
     version = schema_version(db)
     if version >= len(opening.migrations):
         return []
-    copy = copy_before_migration(opening.path, version, opening.now_wall())
     try:
         steps = migrate(db, opening.migrations, opening.now_wall())
         # Into the file's header: the package reads the version there and refuses a downgrade.
@@ -107,10 +103,7 @@ def _migrate(db: Database, opening: Opening) -> list[str]:
     except sqlite3.Error as error:
         # A step that fails fails again: an error of this program, not of the file.
         raise StoreError(str(explain("migrate", opening.path, error)), code=MIGRATION) from error
-    return [
-        f"the database's schema was brought from version {version} to"
-        f" {version + len(steps)}; a copy from before is {copy.name}"
-    ]
+    return [f"the database's schema was brought from version {version} to {version + len(steps)}"]
 
 
 def find_damage(path: Path, migrations: Sequence[Migration]) -> str:
@@ -146,8 +139,7 @@ def _find_damage(db: Database, path: Path, migrations: Sequence[Migration]) -> s
     if version > newest:
         raise SchemaTooNew(
             f"cannot open {path}: its schema has version {version}, this program knows"
-            f" {newest}; run the newer version, or restore the copy that it made before"
-            f" it migrated ({path.name}.before-*)"
+            f" {newest}; run the newer version"
         )
     if schema_of(db) != _schema_after(migrations[:version]):
         return "the description of its tables is not the one that this program wrote"
@@ -180,12 +172,3 @@ def _a_new_one_would_open(path: Path) -> bool:
             with contextlib.suppress(OSError):
                 left.unlink(missing_ok=True)
     return True
-
-
-def copy_before_migration(path: Path, version: int, now_wall: float) -> Path:
-    copy = free_name(path, f"before-{version + 1}", now_wall)
-    failpoint("before_migration_copy")
-    with contextlib.closing(connect_to_read(path)) as db:
-        copy_verified(db, copy)
-    failpoint("after_migration_copy")
-    return copy

@@ -14,7 +14,7 @@ from sqlite_utils import Database
 from agent.core.model import Instance
 from agent.store.connect import connect_to_read
 from agent.store.instances import decode_instance
-from agent.store.sums import COLUMNS, has_sums, is_whole, sum_of
+from agent.store.sums import COLUMNS, is_whole, sum_of
 
 MOST_HISTORY = 10_000
 
@@ -95,11 +95,8 @@ def _summed(table: str) -> Callable[[Database], list[Row]]:
     columns = COLUMNS[table]
 
     def read(db: Database) -> list[Row]:
-        summed = has_sums(db, table)
-        names = ", ".join((*columns, "sum") if summed else columns)
+        names = ", ".join((*columns, "sum"))
         rows = db.execute(f"select {names} from {table}").fetchall()
-        if not summed:
-            return rows
         return [row[:-1] for row in rows if is_whole(row)]
 
     return read

@@ -5,8 +5,6 @@ import zlib
 from collections.abc import Sequence
 from typing import Any
 
-from sqlite_utils import Database
-
 COLUMNS = {
     "instances": ("id", "engine", "enabled", "settings", "created_wall"),
     "sessions": ("instance", "record"),
@@ -19,20 +17,6 @@ COLUMNS = {
 def sum_of(*values: Any) -> int:
     """Over the values as SQLite gives them back: REAL columns as floats."""
     return zlib.crc32(json.dumps(values).encode())
-
-
-def add_sums(db: Database) -> None:
-    """The migration: a sum for each row that is there already."""
-    for table, columns in COLUMNS.items():
-        db.execute(f"alter table {table} add column sum integer not null default 0")
-        names = ", ".join(columns)
-        for row in db.execute(f"select {names}, rowid from {table}").fetchall():
-            db.execute(f"update {table} set sum = ? where rowid = ?", [sum_of(*row[:-1]), row[-1]])
-
-
-def has_sums(db: Database, table: str) -> bool:
-    """False of a table that an older version wrote."""
-    return any(row[1] == "sum" for row in db.execute(f"pragma table_info({table})"))
 
 
 def is_whole(row: Sequence[Any]) -> bool:

@@ -1,14 +1,10 @@
 """The public face of supervision: all that the API may ask, by the part that answers."""
 
-from agent.config import Config
 from agent.supervise.assemble import Supervision
 from agent.supervise.backends.face import BackendFace
-from agent.supervise.copies.archives import Archives
-from agent.supervise.copies.invitations import Candidate, open_invitations
 from agent.supervise.messages.moments import Moments
 from agent.supervise.requests.calls import Calls
 from agent.supervise.requests.checks import Checking
-from agent.supervise.requests.confirming import has_pairing
 from agent.supervise.requests.deletion import Deletion
 from agent.supervise.requests.orders import Orders
 from agent.supervise.requests.repairs import Repairs
@@ -21,7 +17,7 @@ CHECKS_AT_ONCE = 64
 class Supervisor:
     """Unknown ids raise NotFound."""
 
-    def __init__(self, config: Config, base: Supervision) -> None:
+    def __init__(self, base: Supervision) -> None:
         registry, store, host, wake = base.registry, base.ground.store, base.seats, base.wake
         self.view, self.views = registry.view, registry.views
         self.status, self.history = base.figures.status, store.history
@@ -58,13 +54,7 @@ class Supervisor:
             create=base.creation.create,
             enable=self.orders.enable,
         )
-        invites = open_invitations(
-            store,
-            config.agent.state_path / "pairing.key",
-            find=lambda id: Candidate((its := registry.get(id)).instance, has_pairing(its)),
-            seconds=lambda: base.settings.config.sessions.invite,
-        )
-        self.moving: Archives | None = None
+        self.moving: object = None
         for module in modules_of("archives"):
             self.moving = module.Archives(
                 base.keeping,
@@ -72,7 +62,6 @@ class Supervisor:
                 store,
                 host,
                 base.root,
-                invites,
                 settings=lambda: base.settings.config.sessions,
                 forget=base.forget,
                 wake=wake,

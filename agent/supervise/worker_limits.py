@@ -3,7 +3,7 @@ and the wall behind that, at which the host kills it."""
 
 from agent.config import Config
 from agent.core.packs import MEMORY
-from agent.core.words import BEHIND, LEAST_MEMORY
+from agent.core.words import BEHIND
 from agent.engines.catalog import entry_of
 from agent.supervise.facts import Facts
 
@@ -33,6 +33,4 @@ def memory_limit(config: Config, facts: Facts) -> int:
 
 def _own_limit(facts: Facts) -> int | None:
     own = facts.instance.settings.get("memory_limit")
-    if not isinstance(own, int) or own < 0:
-        return None
-    return own and max(own, LEAST_MEMORY)  # an older version accepted less than a worker needs
+    return own if isinstance(own, int) and own >= 0 else None

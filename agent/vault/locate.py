@@ -70,12 +70,6 @@ def open_instance(root: Path, id: InstanceId) -> Iterator[int]:
         yield fd
 
 
-def locate(root: Path, id: InstanceId) -> Path:
-    """The path of an existing plain folder, or a VaultError."""
-    with open_instance(root, id):
-        return root / id
-
-
 def make_folder(path: Path, name: str, parent_fd: int, modes: Modes) -> bool:
     """True when it was made now; an existing one is left as it is, whatever its mode."""
     try:

@@ -335,8 +335,7 @@ ELSEWHERE = {
     },
     # A record is saved beside `repair_begun` and `repair_done`, before and after each step.
     "tests/store": {
-        *("before_commit", "after_commit", "before_migration_copy", "after_migration_copy"),
-        *("mid_migration", "mid_set_aside", "mid_rebuild"),
+        *("before_commit", "after_commit", "mid_migration", "mid_set_aside", "mid_rebuild"),
     },
     "tests/wings/messages/test_kept_apart.py": {"laid_by"},
     "tests/wings/messages/test_killed_spool.py": {

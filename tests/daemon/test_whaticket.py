@@ -349,10 +349,10 @@ async def test_errors_whose_session_cannot_be_told_are_said_while_the_server_is_
 
     await eventually(told, within=30)
 
-    async def told() -> bool:
+    async def troubled() -> bool:
         troubles = (await agent.do("GET", "/api/troubles"))["troubles"]
         return "backend_logs" in [one["kind"] for one in troubles]
 
-    await eventually(told, within=60)
+    await eventually(troubled, within=60)
     events = (await agent.do("GET", "/api/events?kind=backend_warning"))["events"]
     assert any("name no session" in one["sentence"] for one in events)

@@ -3,15 +3,13 @@
 import hashlib
 import io
 import time
-from collections.abc import AsyncIterable, AsyncIterator, Callable
+from collections.abc import AsyncIterable, AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from agent.api.http.wrong_tries import WrongTries
-from agent.core.invitation_line import Invitation
 from agent.core.model import ConnectionStatus, InstanceId, SessionFiles
-from agent.errors import Forbidden, InvalidRequest, NotFound, Refused, Unauthorized
+from agent.errors import InvalidRequest, NotFound, Refused
 from agent.supervise.copies.work import Progress
 from agent.vault.archives.pack import Packed
 from agent.vault.copies.manifest import Manifest
@@ -68,39 +66,9 @@ class FakeKeeping:
         raise NotFound(f"cannot find the snapshot {name} of {id}: there is none of that name")
 
 
-class FakeInvites:
-    """One invitation for each instance, whose token is its id."""
-
-    def __init__(self, supervisor: "FakeSupervisor") -> None:
-        self.open: dict[InstanceId, Invitation] = {}
-        self.used: set[InstanceId] = set()
-        self.wrong = WrongTries("an invitation")
-        self._supervisor = supervisor
-
-    async def invite(self, id: InstanceId, url: str) -> tuple[Invitation, float]:
-        self._supervisor.view(id)
-        self.open[id] = Invitation(id, bytes(32), id, url)
-        return self.open[id], time.time() + 60
-
-    async def revoke(self, id: InstanceId) -> bool:
-        self._supervisor.view(id)
-        return self.open.pop(id, None) is not None
-
-    async def check_door(self, id: InstanceId, door: str, *, used: bool = False) -> None:
-        known = self.open.get(id)
-        if known is None or known.door != door:
-            raise Unauthorized("cannot accept this invitation", code="invite_unknown")
-        if id in self.used and not used:
-            raise Forbidden("cannot accept this invitation: used", code="invite_used")
-
-    async def is_used(self, id: InstanceId) -> bool:
-        return id in self.used
-
-
 class FakeMoving:
     def __init__(self, supervisor: "FakeSupervisor") -> None:
         self._supervisor = supervisor
-        self.invites = FakeInvites(supervisor)
 
     @asynccontextmanager
     async def export(self, id: InstanceId, name: str = "") -> AsyncIterator[Export]:
@@ -136,20 +104,3 @@ class FakeMoving:
         status = ConnectionStatus.INITIALIZING if enable else ConnectionStatus.DISCONNECTED
         known[wanted] = make_view(wanted, status=status)
         return Import(known[wanted], hashlib.sha256(content).hexdigest(), retired)
-
-    async def import_invited(
-        self, pieces: AsyncIterable[bytes], id: InstanceId, proven: Callable[[], None]
-    ) -> Import:
-        """Its first piece is the proof."""
-        coming = aiter(pieces)
-        first = await anext(coming, b"")
-        proven()
-
-        async def whole() -> AsyncIterator[bytes]:
-            yield first
-            async for piece in coming:
-                yield piece
-
-        imported = await self.import_archive(whole(), id=id, replace=True, enable=True)
-        self.invites.used.add(id)
-        return imported

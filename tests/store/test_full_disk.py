@@ -1,7 +1,6 @@
 """A full disk while running: reads go on, nothing acknowledged is lost, and it recovers."""
 
 import asyncio
-import os
 
 import pytest
 
@@ -9,7 +8,6 @@ from agent.core.model import SessionRecord
 from agent.errors import StoreError
 from agent.store.database import Store
 from tests.store.conftest import entry, instance
-from tests.store.test_opening import NEXT
 
 
 @pytest.fixture
@@ -69,24 +67,6 @@ async def test_a_full_commit_fails_all_of_its_writes_and_keeps_none(full):
     ballast.unlink()
     kept = await store.history(kinds=["x"], limit=1000)
     assert len(kept) == len(acknowledged)
-
-
-async def test_no_room_for_a_copy_stops_an_upgrade_before_it_began(small_disk):
-    folder = small_disk("size=8m,mode=0700")
-    store = await Store.open(folder / "agent.db")
-    for number in range(200):
-        await store.append(entry(str(number), sentence="x" * 1500))
-    await store.close()
-    room = os.statvfs(folder)
-    (folder / "ballast").write_bytes(bytes(room.f_bavail * room.f_frsize - 150_000))
-    with pytest.raises(StoreError, match="the disk is full"):
-        await Store.open(folder / "agent.db", migrations=NEXT)
-    (folder / "ballast").unlink()
-    store = await Store.open(folder / "agent.db")
-    assert store.rebuilt_from == ()
-    assert len(await store.history(limit=1000)) == 200
-    await store.close()
-    assert [part.name for part in folder.iterdir()] == ["agent.db"]
 
 
 def fill(folder):

@@ -49,5 +49,5 @@ def test_nothing_that_a_reload_changes_is_read_when_the_agent_is_put_together():
         None,
     )
     config = replace(config, **watched)
-    Supervisor(config, Supervision(config, ground))
+    Supervisor(Supervision(config, ground))
     assert read - fixed == set(), "mark it restart=True, or ask the settings when it is needed"

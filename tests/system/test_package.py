@@ -153,12 +153,12 @@ def test_an_upgrade_drops_no_session_and_no_request(
 
 
 def adds_a_step_to_the_schema(tree: Path) -> None:
-    edit(tree / "DEBIAN/preinst", r'known="3"', 'known="4"')
+    edit(tree / "DEBIAN/preinst", r'known="1"', 'known="2"')
     edit(
         program(tree) / "store/migrations.py",
-        r"(?m)^    Migration\(\"a checksum for each row\", add_sums\),\n",
-        '    Migration("a checksum for each row", add_sums),\n'
-        '    Migration("later", lambda db: db.execute("create table later (x)")),\n',
+        r'Migration\("first tables", first_tables\),',
+        'Migration("first tables", first_tables),'
+        ' Migration("later", lambda db: db.execute("create table later (x)")),',
     )
 
 

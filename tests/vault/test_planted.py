@@ -9,7 +9,6 @@ from agent.errors import VaultError
 from agent.vault.check import inspect_files, inspect_folder
 from agent.vault.copies.take import Subject, take_snapshot
 from agent.vault.identity import create, read_identity
-from agent.vault.locate import locate
 from agent.vault.trash import list_trash, restore_trash, retire, sweep
 from tests.vault.written import write_identity
 from tests.wings.moving.conftest import creds, keys_of, write_folder
@@ -20,12 +19,11 @@ def calls(root, sales):
         "create": lambda: create(root, sales),
         "write": lambda: write_identity(root, sales, True, ""),
         "read": lambda: read_identity(root / "sales"),
-        "locate": lambda: locate(root, sales.id),
         "retire": lambda: retire(root, sales.id, "test"),
     }
 
 
-@pytest.mark.parametrize("call", ["create", "write", "read", "locate", "retire"])
+@pytest.mark.parametrize("call", ["create", "write", "read", "retire"])
 def test_a_link_in_place_of_a_folder_is_refused_by_everything(root, sales, tmp_path, call):
     outside = tmp_path / "outside"
     outside.mkdir()
@@ -38,7 +36,7 @@ def test_a_link_in_place_of_a_folder_is_refused_by_everything(root, sales, tmp_p
     assert [part.name for part in outside.iterdir()] == ["keep"]
 
 
-@pytest.mark.parametrize("call", ["create", "write", "read", "locate", "retire"])
+@pytest.mark.parametrize("call", ["create", "write", "read", "retire"])
 def test_a_file_in_place_of_a_folder_is_refused(root, sales, call):
     (root / "sales").write_text("x")
     with pytest.raises(VaultError, match="it is a file, not a folder"):

@@ -103,8 +103,6 @@ class Route:
     hook: bool = False
     """True if a backend's server calls it: a secret in the path is its only key, and the path is
     written to no log."""
-    invite: bool = False
-    """True if a desk calls it: the header of its invitation is the key."""
     takes_archive: bool = False
     """True if the body is an archive."""
     timely: bool = False

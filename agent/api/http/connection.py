@@ -158,19 +158,11 @@ class Connection(RequestHandler):
                 raise ConnectionResetError("the client left before its turn")
         return limits.admit(self, address, needed=needed, righted=righted)
 
-    def wait_for_proof(self) -> None:
-        """A desk's upload has begun, and its token has not come: its address alone begins it."""
-        self._stand(Stage.UNPROVEN)
-
-    def proven(self) -> None:
-        if self._stage is Stage.UNPROVEN:
-            self._stand(Stage.REQUEST)
-
     def give_way(self) -> None:
         self._disarm()
         transport = self.transport
-        if transport is not None and self._stage in (Stage.UNREAD, Stage.UNPROVEN):
-            # close() would wait for the buffer, and a handler that reads hears of an abort only.
+        if transport is not None and self._stage is Stage.UNREAD:
+            # close() would wait for the buffer.
             transport.abort()
             return
         if transport is not None and self._heard and self._stage is Stage.HEAD:

@@ -1,9 +1,8 @@
 """Limits for connections by their stage: before a whole head, in a request, idle, or unread.
 
-127.0.0.1 is shared by all programs on this machine. Connections that send nothing, do not read
-their answer, or do not prove their upload, close the oldest of their own stage, and take no room
-from requests. Requests over the limit are refused, but for those that monitoring depends on and
-those of clients with rights.
+127.0.0.1 is shared by all programs on this machine. Connections that send nothing or do not read
+their answer close the oldest of their own stage, and take no room from requests. Requests over the
+limit are refused, but for those that monitoring depends on and those of clients with rights.
 """
 
 from collections import Counter
@@ -23,8 +22,6 @@ class Stage(StrEnum):
     """A whole head has come; a stranger's waits for its turn."""
     REQUEST = "request"
     """Admitted: it has a place until its answer is sent."""
-    UNPROVEN = "unproven"
-    """A desk's upload whose token has not come."""
     IDLE = "idle"
     """Kept alive after an answer."""
     UNREAD = "unread"
@@ -45,7 +42,6 @@ class ConnectionLimits:
     """Strangers' requests that wait for their turn."""
     asked: int = 2048
     unread_per_address: int = 16
-    """And as many unproven uploads."""
     unread: int = 64
     kept_free: int = 32
     """More requests that scrapes, probes and the webhooks of backends may take."""
@@ -67,7 +63,7 @@ class ConnectionLimits:
             self._make_room(stage, address, self.heads_per_address, self.heads)
         elif stage is Stage.IDLE:
             self._make_room(stage, address, self.per_address, self.idle)
-        elif stage in (Stage.UNREAD, Stage.UNPROVEN):
+        elif stage is Stage.UNREAD:
             self._make_room(stage, address, self.unread_per_address, self.unread)
 
     def leave(self, connection: "Connection") -> None:

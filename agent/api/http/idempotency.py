@@ -32,7 +32,7 @@ class _Stored:
     """One request; without an answer it was begun and its end is unknown."""
 
     digest: str
-    """Of the request; behind an @ when what it was for was made (older agents wrote no @)."""
+    """Of the request; behind an @ when what it was for was made."""
     wall: float
     answer: Answer | None
 
@@ -46,7 +46,7 @@ class EarlierAnswer:
 
     wall: float
     born: str
-    """Of what it was for; "" = an older agent stored it."""
+    """Of what it was for."""
     answer: Answer | None
     """None: its end is unknown."""
 

@@ -135,7 +135,8 @@ def _passkeys(client: Client) -> Iterator[Finding]:
     marked = [instance for instance in client.instances() if instance["needs_passkey"]]
     if waiting := [row["id"] for row in marked if not row["paired"]]:
         sentence = f"WhatsApp asks for a passkey to link: {', '.join(waiting[:10])}"
-        advice = "link them at a desk: wa-agent invite ID here, then wa-agent pair there"
+        advice = "link them at a desk: wa-agent pair --out FILE there, then wa-agent import FILE ID"
+        " --replace --enable here"
         yield wrong(sentence, advice, check="passkey")
     elif marked:
         names = ", ".join(row["id"] for row in marked[:10])

@@ -4,7 +4,6 @@ import os
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 from agent.cli.doctor.check import Check, Installation
@@ -12,7 +11,6 @@ from agent.cli.doctor.findings import Finding, note, ok, wrong
 from agent.cli.doctor.worker_access import environment_of
 from agent.config import INSTALLED_STATE, Config
 from agent.engines.baileys import doctor as baileys
-from agent.engines.surroundings import Finding as Problem
 from agent.engines.web import doctor as web
 from agent.engines.web.browser.arguments import BINARIES
 from agent.engines.web.settings import SHELL
@@ -23,18 +21,6 @@ from agent.vault.identity import scan
 
 def checks(_: Installation) -> tuple[Check, ...]:
     return Check("browser", _browser), Check("baileys", _node), Check("packs", _packs)
-
-
-def what_is_missing(engine: str, cache: Path, state: Path) -> str:
-    """Why a session of this engine cannot run here, and the cure; "" = nothing is known of it."""
-    installed = state == INSTALLED_STATE
-    env = environment_of(INSTANCES.template) if installed else os.environ
-    problems: list[Problem] = []
-    if engine == "baileys":
-        problems = baileys.examine(cache, env, installed=installed)
-    elif engine == "web":
-        problems = [its for its in web.examine(cache, env, {SHELL}) if its.serious]
-    return next((f"{its.sentence}; {its.cure}" for its in problems), "")
 
 
 def _is_installed(config: Config) -> bool:

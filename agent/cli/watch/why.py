@@ -30,7 +30,6 @@ _KINDS = (
     *("outcome", "repair", "repaired", "repair_step", "repair_over", "canary", "verdict"),
     *("restored", "restoring", "snapshot_restored", "snapshot_failed", "memory"),
     *("imported", "first_messages", "replacing", "replaced", "kept"),
-    *("invited", "invite_revoked", "invite_used"),
 )
 _NOTHING_WRONG = ("healthy", "disconnected", "not_found")
 _WAIT_ENDS = {

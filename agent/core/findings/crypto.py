@@ -38,8 +38,8 @@ def judge_crypto(
     errors = by_peer.total()
     readable = sum(count for _, count in window.messages)
     share = (errors / (errors + readable) if errors else 0.0) if counts_messages else None
-    peers = _need_keys(by_peer, renewing, window, policy, now)
     renewed = _renewed(window, policy, now)
+    peers = _need_keys(by_peer, renewing, renewed, policy)
     # A contact whose message failed once may be away: its keys heal when it sends again.
     hard = {peer: errors for peer, errors in by_peer.items() if again[peer]}
     if counts_messages:
@@ -81,13 +81,8 @@ def _renewed(window: CryptoWindow, policy: CryptoPolicy, now: float) -> set[str]
 
 
 def _need_keys(
-    by_peer: Counter[str],
-    renewing: Counter[str],
-    window: CryptoWindow,
-    policy: CryptoPolicy,
-    now: float,
+    by_peer: Counter[str], renewing: Counter[str], renewed: set[str], policy: CryptoPolicy
 ) -> tuple[str, ...]:
-    renewed = _renewed(window, policy, now)
     return tuple(
         peer
         for peer, errors in by_peer.most_common()

@@ -198,7 +198,11 @@ _TAGGED = re.compile(
     re.IGNORECASE,
 )
 _NOT_SAID = re.compile(_STAMPS)
-_QUOTED = re.compile(r'"(?:[^"\\]|\\.?)*(?:"|$)|`[^`]*(?:`|$)|(?<!\w)\'(?:[^\'\\]|\\.?)*(?:\'|$)')
+_QUOTED = re.compile(
+    r'(?P<contact>"(?:participant(?:Alt)?|remoteJid)"\s*:\s*"\d[\d:]*@[\w.]+")'
+    r'|"(?:[^"\\]|\\.?)*(?:"|$)|`[^`]*(?:`|$)|(?<!\w)\'(?:[^\'\\]|\\.?)*(?:\'|$)'
+)
+_STACK = re.compile(r'"stack"\s*:\s*"((?:[^"\\]|\\.)*)')
 _LEAD = re.compile(
     r"(?:Session |Unhandled |Uncaught )?\w*(?:err|exception|rejection|fail|fatal|falha|decrypt"
     r"|libsignal)[^:]{0,60}:\s*",
@@ -219,19 +223,20 @@ def read_log_line(
     line: str, own: Iterable[CryptoPattern] = (), *, loud: bool | None = None
 ) -> CryptoFinding | None:
     """What a line of a log says of keys. A contact's words may stand in any line: so quoted text
-    says nothing, nor does a line below the level warn, and a line without a level counts only if
-    it begins with the error. `loud`: the level that the caller knows."""
+    says nothing and names no contact (but a field of a message's key does), nor does a line below
+    the level warn, and a line without a level counts only if it begins with the error. `loud`: the
+    level that the caller knows."""
     line = line[:_LONGEST_LINE]
     if line.lstrip().startswith("{"):
         return _read_json(line, own)
     loud = is_loud(line) if loud is None else loud
     if loud is False:
         return None
-    said = _QUOTED.sub(" ", line)
+    said = _QUOTED.sub(r"\g<contact> ", line)
     found = read_line(said, own)
     if found is None or not (loud or found.name.startswith(_OWN) or _begins_with_error(said)):
         return None
-    return replace(found, peer=peer_in(line))
+    return found
 
 
 def read_record(
@@ -257,9 +262,13 @@ def _read_json(line: str, own: Iterable[CryptoPattern]) -> CryptoFinding | None:
     except (ValueError, RecursionError):
         # Cut off, or no record at all: the level stands in front.
         level = _JSON_LEVEL.search(line)
-        return read_line(line, own) if level and int(level[1]) >= _WARN else None
-    found = read_record(record, own) if isinstance(record, dict) else None
-    return found and replace(found, peer=peer_in(line))
+        found = read_line(line, own) if level and int(level[1]) >= _WARN else None
+        found = found and replace(found, peer="")
+    else:
+        found = read_record(record, own) if isinstance(record, dict) else None
+    # Of strings only a stack names whom an error is about; others may be a contact's words.
+    named = map(peer_in, (*_STACK.findall(line), _QUOTED.sub(r"\g<contact> ", line)))
+    return found and replace(found, peer=next(filter(None, named), found.peer))
 
 
 def _begins_with_error(said: str) -> bool:
@@ -281,16 +290,6 @@ def peer_in(line: str) -> str:
     return ""
 
 
-class Block(StrEnum):
-    """Where a log stands in what libsignal prints about one message."""
-
-    NONE = "none"
-    OPEN = "open"
-
-
-_TRIED = "Session error:"
-
-
 @dataclass(frozen=True, slots=True)
 class CryptoLogReader:
     """Reads a log line by line: an error waits for the stack under it, which names the peer.
@@ -302,20 +301,21 @@ class CryptoLogReader:
     own: tuple[CryptoPattern, ...] = ()
     waiting: CryptoFinding | None = None
     stack: int = 0
-    block: Block = Block.NONE
+    in_block: bool = False
+    """True within what libsignal prints about one message."""
 
     def feed(self, line: str) -> "tuple[CryptoLogReader, tuple[CryptoFinding, ...]]":
         in_stack = line.startswith((" ", "\t")) and line.lstrip().startswith("at ")
         if in_stack:
             return self._feed_stack(line)
         finding = read_log_line(line, self.own)
-        if finding is not None and self.block is Block.OPEN and _TRIED in line:
+        if finding is not None and self.in_block and "Session error:" in line:
             return self._feed_tried(finding), ()
         reader, done = self.flush()
         if finding is None:
             return reader, done
         if finding.name == "known_header":
-            return replace(reader, block=Block.OPEN), (*done, finding)
+            return replace(reader, in_block=True), (*done, finding)
         at_once = finding.effect in (Effect.SUMMARY, Effect.BENIGN) or finding.peer
         if at_once or line.lstrip().startswith("{"):
             return reader, (*done, finding)
@@ -336,7 +336,7 @@ class CryptoLogReader:
             return self.flush()
         if peer := peer_in(line):
             named = replace(self.waiting, peer=peer)
-            if self.block is Block.OPEN:
+            if self.in_block:
                 return replace(self, waiting=named, stack=0), ()
             return replace(self, waiting=None, stack=0), (named,)
         return replace(self, stack=self.stack + 1), ()
@@ -344,7 +344,7 @@ class CryptoLogReader:
     def flush(self) -> "tuple[CryptoLogReader, tuple[CryptoFinding, ...]]":
         """The log ended or goes on with something else: report the waiting record as it is."""
         done = (self.waiting,) if self.waiting is not None else ()
-        return replace(self, waiting=None, stack=0, block=Block.NONE), done
+        return replace(self, waiting=None, stack=0, in_block=False), done
 
 
 _TELLS = {Effect.COUNTS: 1, Effect.SUMMARY: 1, Effect.REGENERATES: 2, Effect.BENIGN: 3}

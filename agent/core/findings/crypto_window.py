@@ -69,6 +69,8 @@ class CryptoSlot:
     with their peer alone can help."""
     ids: tuple[str, ...] = ()
     """Messages that could not be read, where the engine names them."""
+    single: bool = False
+    """True if one of them is no summary line."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,29 +152,24 @@ def note_step(window: CryptoWindow) -> CryptoWindow:
 
 def forget_old(window: CryptoWindow, policy: CryptoPolicy, now: float) -> CryptoWindow:
     """Drop what lies outside the window, also what a clock put into the future."""
-    since = now - policy.window
+    since = now - policy.window - _STRETCH
     if not window.slots and not window.messages:
         return window
-    slots = tuple(slot for slot in window.slots if since < slot.at + _STRETCH and slot.at <= now)
-    messages = tuple(
-        entry for entry in window.messages if since < entry[0] + _STRETCH <= now + _STRETCH
-    )
+    slots = tuple(slot for slot in window.slots if since < slot.at <= now)
+    messages = tuple(entry for entry in window.messages if since < entry[0] <= now)
     return replace(window, slots=slots, messages=messages)
 
 
 def _is_counted(window: CryptoWindow, peer: str, now: float) -> bool:
-    near = (slot for slot in window.slots if slot.at + _STRETCH + _SUMMARY_AFTER > now)
+    since = now - _STRETCH - _SUMMARY_AFTER
+    near = (slot for slot in window.slots if slot.single and slot.at > since)
     return any(not peer or slot.peer in (peer, "") for slot in near)
-
-
-def _has_room(window: CryptoWindow, peer: str) -> bool:
-    known = {slot.peer for slot in window.slots}
-    return peer in known or len(known) < _MOST_PEERS
 
 
 def _slot_of(window: CryptoWindow, finding: CryptoFinding, now: float) -> CryptoSlot:
     """One error as a slot of its own."""
-    peer = finding.peer if _has_room(window, finding.peer) else ""
+    known = {slot.peer for slot in window.slots}
+    peer = finding.peer if finding.peer in known or len(known) < _MOST_PEERS else ""
     id = finding.message
     again = not id or any(slot.peer == peer and id in slot.ids for slot in window.slots)
     return CryptoSlot(
@@ -183,6 +180,7 @@ def _slot_of(window: CryptoWindow, finding: CryptoFinding, now: float) -> Crypto
         finding.group,
         int(again and finding.effect is not Effect.REGENERATES),
         (id,) if id else (),
+        finding.effect is not Effect.SUMMARY,
     )
 
 
@@ -194,4 +192,5 @@ def _added(before: CryptoSlot, error: CryptoSlot) -> CryptoSlot:
         regenerates=before.regenerates + error.regenerates,
         again=before.again + error.again,
         ids=ids[-_MOST_IDS:],
+        single=before.single or error.single,
     )

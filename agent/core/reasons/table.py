@@ -443,9 +443,8 @@ ROWS = (
         "WhatsApp asks the account's owner for a passkey before it links a device",
         Permanence.WAIT_FOR_PERSON,
         ConnectionStatus.QR_REQUIRED,
-        "No server can answer for the owner, who links the account at a desk with `wa-agent pair`,"
-        " after `wa-agent invite ID` (for another engine `wa-agent create NAME --engine web"
-        " --invite`).",
+        "No server can answer for the owner, who links the account at a desk: `wa-agent pair --out"
+        " FILE` there, then `wa-agent import FILE ID --replace --enable` here.",
         counts_as_failure=False,
     ),
     Reason(
@@ -454,7 +453,8 @@ ROWS = (
         Permanence.RETRY,
         ConnectionStatus.QR_REQUIRED,
         "Scan the new code once more. If that scan ends the same way, the account's owner links it"
-        " at a desk with `wa-agent pair`, after `wa-agent invite ID` (else `create --invite`).",
+        " at a desk: `wa-agent pair --out FILE` there, then `wa-agent import FILE ID --replace"
+        " --enable` here.",
         counts_as_failure=False,
     ),
     Reason(

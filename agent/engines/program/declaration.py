@@ -3,8 +3,7 @@ come from there alone: who may create instances names a program, and no more."""
 
 import re
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 from agent.core.setting import setting
 from agent.core.words import parse_instance_id
@@ -74,11 +73,6 @@ class ProgramDeclaration:
     starts: int = setting(
         5, "ends within ten minutes after which it counts as failing", low=1, high=100
     )
-
-
-def as_told(program: ProgramDeclaration) -> dict[str, Any]:
-    """What a session's worker gets of it."""
-    return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(program).items()}
 
 
 def find_faults(program: ProgramDeclaration) -> Iterator[Fault]:

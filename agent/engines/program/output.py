@@ -51,8 +51,8 @@ class Output:
         self._reader = CryptoLogReader()
         self._since, self._lines, self._bytes, self._left_out = time.monotonic(), 0, 0, 0
         self._in_code = False
-        self._key_lines = 0
-        """How many of the next ones may be of a private key."""
+        self._key_lines = self._benign = 0
+        """How many lines to come may be of a private key, and how many summaries of no harm."""
 
     def feed(self, content: bytes) -> None:
         *lines, self._rest = (self._rest + content).split(b"\n")
@@ -64,9 +64,8 @@ class Output:
 
     def close(self) -> None:
         """It ended: what has no end of line is a line, too."""
-        if self._rest:
-            self._take(self._rest)
-            self._rest = b""
+        self._take(self._rest)
+        self._rest = b""
         self._tell(*self._reader.flush())
         self._say_left_out()
 
@@ -127,8 +126,12 @@ class Output:
     def _tell(self, reader: CryptoLogReader, found: tuple[CryptoFinding, ...]) -> None:
         self._reader = reader
         for finding in found:
-            if finding.effect is not Effect.BENIGN:
+            if finding.effect is Effect.SUMMARY and self._benign:
+                self._benign -= 1
+            elif finding.effect is not Effect.BENIGN:
                 self._found(finding)
+            elif finding.name == "duplicate":
+                self._benign = min(self._benign + 1, LAST)
 
 
 def is_drawn_code(text: str) -> bool:

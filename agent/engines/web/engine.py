@@ -117,13 +117,13 @@ class WebEngine:
                 detail = await page_calls.deep_detail(self._session.page, view.facts, limit)
                 detail |= {"browser_pid": self._session.browser_pid}
                 self._starts.complete(page_calls.missing_in(detail))
+                paired = self._record.paired
+                if paired and (lost := await asyncio.to_thread(store_is_gone, self._folder)):
+                    log.error("only the running browser has the pairing: %s", lost)
         except EngineError:
             view.silent = True
             raise
         view.silent = False
-        lost = await asyncio.to_thread(store_is_gone, self._folder) if self._record.paired else ""
-        if lost and not self._starts.working:
-            self._starts.begin(self._starts.end_without_store)
         if view.facts is not None:
             detail |= {"stream": view.claim.raw, "frames": view.facts.frames}
         return ProbeAnswer(view.claim_at(boot_now()), detail)
@@ -190,7 +190,6 @@ class WebEngine:
         if self._stopping:
             self._reporter.progress()
             await self._intake.finish()
-            await self._starts.end_without_store()
             if not await self._session.close():
                 log.warning("the browser did not end cleanly; its page was closed before")
         await self._record.write()

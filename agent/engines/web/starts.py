@@ -15,7 +15,7 @@ from agent.clock import boot_now
 from agent.core.words import Claim, ConnectionStatus
 from agent.engines.tasks import Tasks, cancel, runs
 from agent.engines.web.document import LOOK, Reloads, judge_document, parse_document, place_of
-from agent.engines.web.files import lost_store, store_is_gone
+from agent.engines.web.files import lost_store
 from agent.engines.web.record import Record
 from agent.engines.web.session import Session
 from agent.engines.web.settings import WebSettings
@@ -157,17 +157,6 @@ class Starts:
             await self._failed(error)
         else:
             self._follow()
-
-    async def end_without_store(self) -> None:
-        """Where the files of the pairing are gone under the browser: end it and say so, for the
-        newest snapshot to take their place."""
-        if not (self.record.paired and self.session.alive):
-            return
-        if lost := await asyncio.to_thread(store_is_gone, self.folder):
-            log.error("the session's files are gone under its browser: %s", lost)
-            await self.session.kill()
-            self.view.lost(lost)
-            self.publish()
 
     async def revive(self) -> None:
         """Reload; where that does not help, another browser."""

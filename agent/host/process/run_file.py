@@ -19,8 +19,7 @@ class RunNote:
     ready: bool
     restarts: int = 0
     sessions: str = ""
-    """The folder of all sessions, as the worker was told it; "" = an older version wrote this."""
-    version: int = 1
+    """The folder of all sessions, as the worker was told it."""
 
 
 def write_note(folder: Path, note: RunNote) -> None:
@@ -40,7 +39,7 @@ def read_note(folder: Path) -> RunNote | None:
             boot=raw["boot"],
             ready=raw["ready"],
             restarts=raw["restarts"],
-            sessions=str(raw.get("sessions", "")),
+            sessions=str(raw["sessions"]),
         )
     except (OSError, ValueError, KeyError, TypeError):
         return None

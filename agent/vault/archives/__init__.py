@@ -1,4 +1,4 @@
-"""Sessions as archives: packed, sealed for one agent, unpacked within bounds."""
+"""Sessions as archives: packed, and unpacked within bounds."""
 
 from agent.lazy import load_when_used
 

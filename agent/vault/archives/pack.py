@@ -7,7 +7,7 @@ import tarfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import IO, Any
 
 from agent.core.model import InstanceId
 from agent.vault.check import inspect_session
@@ -23,12 +23,6 @@ INNER = "session/"
 """Stands before each file's path in the archive."""
 
 
-class Out(Protocol):
-    """What an archive is written to: a file, or a sealing one."""
-
-    def write(self, piece: bytes, /) -> Any: ...
-
-
 @dataclass(frozen=True, slots=True)
 class Packed:
     size: int
@@ -36,14 +30,18 @@ class Packed:
     """Of the whole archive."""
 
 
-def export_snapshot(root: Path, snapshot: Snapshot, out: Out, *, tick: Tick = no_tick) -> Packed:
+def export_snapshot(
+    root: Path, snapshot: Snapshot, out: IO[bytes], *, tick: Tick = no_tick
+) -> Packed:
     """Write the archive; VaultError when the snapshot does not match its manifest."""
     raw = raw_manifest(root, snapshot)
     with open_files(root, snapshot) as (files, manifest):
         return pack(raw, manifest, files, out, tick)
 
 
-def pack(raw: bytes, manifest: Manifest, files: Open, out: Out, tick: Tick = no_tick) -> Packed:
+def pack(
+    raw: bytes, manifest: Manifest, files: Open, out: IO[bytes], tick: Tick = no_tick
+) -> Packed:
     """Any folder with its manifest as an archive."""
     digesting = _Digesting(out)
     # No name and no time in the head: the same session gives the same bytes.
@@ -64,7 +62,7 @@ def pack_session(
     session: Path,
     id: InstanceId,
     engine: str,
-    out: Out,
+    out: IO[bytes],
     *,
     wall: float,
     account: str = "",
@@ -105,7 +103,7 @@ def _add(tar: "tarfile.TarFile", name: str, size: int, wall: float, source: io.I
 class _Digesting(io.RawIOBase):
     """Passes on what is written, and knows its sum."""
 
-    def __init__(self, out: Out) -> None:
+    def __init__(self, out: IO[bytes]) -> None:
         self._out = out
         self.digest = hashlib.sha256()
         self.size = 0

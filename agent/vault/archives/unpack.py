@@ -3,13 +3,14 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from agent.core.model import InstanceId, SessionFiles
 from agent.engines.files import Linked
 from agent.errors import TooLarge, VaultError
 from agent.failpoint import failpoint
 from agent.vault.archives.pack import INNER
-from agent.vault.archives.untar import Archive, Limits, Member, read_members, refuse
+from agent.vault.archives.untar import Limits, Member, read_members, refuse
 from agent.vault.check import inspect_session
 from agent.vault.copies.manifest import FILE, Manifest, parse_manifest
 from agent.vault.copies.staging import staged
@@ -34,14 +35,14 @@ class Arrived:
     linked: Linked
 
 
-def read_archive_manifest(source: Archive, limits: Limits) -> Manifest:
+def read_archive_manifest(source: IO[bytes], limits: Limits) -> Manifest:
     """Only the manifest, from the archive's beginning."""
     return _read_manifest(read_members(source, limits), limits)
 
 
 def unpack(
     root: Path,
-    source: Archive,
+    source: IO[bytes],
     id: InstanceId,
     limits: Limits,
     *,
@@ -60,7 +61,7 @@ def unpack(
         return _unpack_all(members, manifest, target, modes, tick)
 
 
-def unpack_apart(folder: Path, source: Archive, limits: Limits) -> Arrived:
+def unpack_apart(folder: Path, source: IO[bytes], limits: Limits) -> Arrived:
     """Into an empty folder that is no instance's, for another program's use."""
     members = read_members(source, limits)
     manifest = _read_manifest(members, limits)

@@ -8,7 +8,7 @@ import tarfile
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import IO
 
 from agent.errors import InvalidRequest, TooLarge
 
@@ -36,17 +36,11 @@ class Member:
     """To be read before the next member."""
 
 
-class Archive(Protocol):
-    """What an archive is read from: a file, or an unsealing one."""
-
-    def read(self, size: int, /) -> bytes: ...
-
-
 def refuse(cause: str) -> InvalidRequest:
     return InvalidRequest(f"cannot use the archive: {cause}", field="archive", code="bad_archive")
 
 
-def read_members(source: Archive, limits: Limits) -> Iterator[Member]:
+def read_members(source: IO[bytes], limits: Limits) -> Iterator[Member]:
     """Each plain file in the archive's order; InvalidRequest or TooLarge for anything else."""
     stream = _Inflated(source, limits)
     count = 0
@@ -142,7 +136,7 @@ class _Content:
 class _Inflated:
     """The unpacked stream: one piece of it in memory at a time, bounded in sum."""
 
-    def __init__(self, source: Archive, limits: Limits) -> None:
+    def __init__(self, source: IO[bytes], limits: Limits) -> None:
         self._read: Callable[[int], bytes] = source.read
         self._limits = limits
         self._inflate = zlib.decompressobj(wbits=31)

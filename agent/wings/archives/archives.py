@@ -1,9 +1,11 @@
 """Export of a session into an archive, and import from one."""
 
 import asyncio
+import hashlib
+import tempfile
 import time
 from collections.abc import AsyncIterable, AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -18,22 +20,21 @@ from agent.core.model import (
     SessionRecord,
 )
 from agent.core.view import InstanceView
-from agent.errors import Refused, TryLater, WaError
+from agent.errors import Refused, TooLarge, TryLater, WaError
 from agent.host.base import Host
 from agent.store.database import Store
-from agent.supervise.copies.invitations import Invitations
 from agent.supervise.copies.snapshots import Snapshots
 from agent.supervise.facts import Facts
 from agent.supervise.registry import Registry
 from agent.supervise.requests.creation import check_among_others, check_settings_of
 from agent.supervise.story import entry
 from agent.vault.archives.pack import Packed, export_snapshot
-from agent.vault.archives.seal import Sealed
 from agent.vault.archives.unpack import Arrived, read_archive_manifest, unpack
-from agent.vault.archives.untar import Archive, Limits
+from agent.vault.archives.untar import Limits
 from agent.vault.copies.manifest import Manifest
 from agent.vault.copies.snapshots import Snapshot, find_snapshot
 from agent.vault.copies.staging import discard, put_in_place
+from agent.vault.folders import STAGING, open_own
 from agent.vault.identity import Identity, new_lineage
 from agent.vault.trash import Retired
 from agent.wings.archives.fitness import (
@@ -42,7 +43,6 @@ from agent.wings.archives.fitness import (
     refuse_unfit_export,
     refuse_unknown_engine,
 )
-from agent.wings.archives.received import Received, open_nameless, read_seal, received
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +70,6 @@ class Wanted:
     id: InstanceId
     replace: bool
     enable: bool
-    sealed: Sealed | None = None
-    """The seal of a desk's session, which goes into an instance that exists and is not paired."""
 
 
 @dataclass(slots=True, eq=False, repr=False)
@@ -81,7 +79,6 @@ class Archives:
     store: Store
     host: Host
     root: Path
-    invites: Invitations
     settings: Callable[[], SessionsSection]
     forget: Callable[[InstanceId], None]
     wake: Callable[[InstanceId], None]
@@ -97,7 +94,7 @@ class Archives:
             snapshot = await self.keeping.snapshot(id, "for an export")
         refuse_unfit_export(id, snapshot)
         assert snapshot.manifest is not None
-        with await asyncio.to_thread(open_nameless, self.root) as file:
+        with await asyncio.to_thread(_open_nameless, self.root) as file:
             work = partial(export_snapshot, self.root, snapshot, file)
             total = snapshot.manifest.listing.size
             packed = await self.keeping.work.run(id, "export", work, total)
@@ -115,46 +112,31 @@ class Archives:
         enable: bool = False,
     ) -> Import:
         """Refused where the id exists, unless `replace` retires the old session."""
-        async with self._received(pieces) as archive:
-            content, sealed = await asyncio.to_thread(archive.open)
-            if sealed is not None:
-                id, enable = id or sealed.id, True
-                if sealed.token:
-                    await self.invites.check_sealed(id, sealed)
-            manifest = await asyncio.to_thread(read_archive_manifest, content, self._limits())
-            wanted = Wanted(id or manifest.id, replace, enable, sealed)
+        async with self._received(pieces) as (archive, sha256):
+            manifest = await asyncio.to_thread(read_archive_manifest, archive, self._limits())
+            archive.seek(0)
+            wanted = Wanted(id or manifest.id, replace, enable)
             async with self._arriving_as(wanted.id):
-                return await self._import(archive, wanted, manifest)
+                refuse_unknown_engine(manifest)
+                self._check_free(wanted, manifest)
+                retired = await self._bring_in(archive, wanted, manifest, sha256)
+                return Import(self.registry.view(wanted.id), sha256, retired)
 
-    async def import_invited(
-        self, pieces: AsyncIterable[bytes], id: InstanceId, proven: Callable[[], None]
-    ) -> Import:
-        """A desk's upload may only pair the instance of its invitation. Before its first bytes
-        prove that, nothing of it is written; before it is here, it keeps no other desk out.
-
-        `proven` is called in between."""
-        sealed, pieces = await read_seal(pieces, self.invites.key_file)
-        await self.invites.check_sealed(id, sealed)
-        proven()
-        async with self._received(pieces) as archive, self._arriving_as(id):
-            await self.invites.check_sealed(id, sealed)  # another upload may have used it
-            content, _ = await asyncio.to_thread(archive.open)
-            manifest = await asyncio.to_thread(read_archive_manifest, content, self._limits())
-            wanted = Wanted(id, replace=False, enable=True, sealed=sealed)
-            return await self._import(archive, wanted, manifest)
-
-    def _received(self, pieces: AsyncIterable[bytes]) -> AbstractAsyncContextManager[Received]:
-        most = self.settings().import_packed
-        return received(pieces, self.root, self.invites.key_file, most)
-
-    async def _import(self, archive: Received, wanted: Wanted, manifest: Manifest) -> Import:
-        refuse_unknown_engine(manifest)
-        self._check_free(wanted, manifest)
-        content, _ = await asyncio.to_thread(archive.open)
-        retired = await self._bring_in(content, wanted, manifest, archive.sha256)
-        if wanted.sealed is not None and wanted.sealed.token:
-            await self.invites.use(wanted.id, archive.sha256)
-        return Import(self.registry.view(wanted.id), archive.sha256, retired)
+    @asynccontextmanager
+    async def _received(self, pieces: AsyncIterable[bytes]) -> AsyncIterator[tuple[IO[bytes], str]]:
+        """The archive that comes in, in a nameless file, and its SHA-256."""
+        most, digest, size = self.settings().import_packed, hashlib.sha256(), 0
+        with await asyncio.to_thread(_open_nameless, self.root) as file:
+            async for piece in pieces:
+                size += len(piece)
+                if size > most:
+                    raise TooLarge(
+                        f"cannot take the archive: it has more than {most} bytes", field="archive"
+                    )
+                digest.update(piece)
+                await asyncio.to_thread(file.write, piece)
+            file.seek(0)
+            yield file, digest.hexdigest()
 
     @asynccontextmanager
     async def _arriving_as(self, id: InstanceId) -> AsyncIterator[None]:
@@ -168,7 +150,7 @@ class Archives:
             await asyncio.to_thread(discard, self.root, id, "import")
 
     async def _bring_in(
-        self, file: Archive, wanted: Wanted, manifest: Manifest, sha256: str
+        self, file: IO[bytes], wanted: Wanted, manifest: Manifest, sha256: str
     ) -> str:
         id = wanted.id
         arrived = await self._unpack(file, id, manifest.listing.size)
@@ -178,9 +160,10 @@ class Archives:
         # One that replaces another of its account is the same instance: what waits in its outbox,
         # its Idempotency-Keys and the places of its readers go by when it was made.
         born_wall = old.instance.created_wall if old is not None else time.time()
-        made = Instance(id, packed.engine, enabled, packed.settings, born_wall)
-        if old is not None and wanted.sealed is not None:
-            made = replace(old.instance, enabled=enabled)
+        # An archive of a desk or of another program brings no settings: those of the instance stay.
+        same = old is not None and old.instance.engine == packed.engine
+        kept = old.instance.settings if old is not None and same else {}
+        made = Instance(id, packed.engine, enabled, packed.settings or kept, born_wall)
         check_settings_of(made)
         check_among_others(self.registry, made)
         record = SessionRecord(
@@ -212,7 +195,7 @@ class Archives:
             await self._admit(made, record, said)
         return name
 
-    async def _unpack(self, file: Archive, id: InstanceId, size: int) -> Arrived:
+    async def _unpack(self, file: IO[bytes], id: InstanceId, size: int) -> Arrived:
         work = partial(unpack, self.root, file, id, self._limits())
         arrived = await self.keeping.work.run(id, "import", work, size)
         refuse_unfit(id, arrived)
@@ -276,17 +259,20 @@ class Archives:
         old = self.registry.facts.get(wanted.id)
         if old is None:
             return
-        if wanted.replace:
-            refuse_other_account(old, manifest)
-            return
-        if wanted.sealed is None:
+        if not wanted.replace:
             raise Refused(
                 f"cannot import {wanted.id}: it exists; --replace would retire it first",
                 field="id",
                 code="exists",
             )
-        self.invites.refuse_unfit(wanted.id, manifest)
+        refuse_other_account(old, manifest)
 
     def _limits(self) -> Limits:
         chosen = self.settings()
         return Limits(chosen.import_packed, chosen.import_unpacked, chosen.import_files)
+
+
+def _open_nameless(root: Path) -> IO[bytes]:
+    """A file beside the sessions that only this process can open and no crash leaves behind."""
+    with open_own(root, STAGING):
+        return tempfile.TemporaryFile(dir=root / STAGING)

@@ -58,15 +58,11 @@ def look_at_archive(path: Path) -> FoundSession:
     """All of it is read and checked, as at an import."""
     from agent.core.model import SessionFiles
     from agent.engines.catalog import file_rules
-    from agent.vault.archives.seal import is_sealed
     from agent.vault.archives.unpack import unpack_apart
     from agent.vault.archives.untar import Limits
 
     session = FoundSession(OURS, path.name)
     with scratch() as folder, open_source(path, "archive") as raw:
-        if is_sealed(raw):
-            sealed = "it is sealed for an agent, which alone can open it: import it there"
-            return replace(session, problem=sealed, code="sealed")
         try:
             arrived = unpack_apart(folder, raw, Limits())
         except WaError as error:

@@ -1,13 +1,5 @@
-"""What pairing at a desk brings to the agent."""
+"""What pairing at a desk brings: the command `pair`."""
 
 from agent.wing import Wing
 
-WING = Wing(
-    name="desk",
-    routes="routes",
-    commands={"commands": "invite", "pair": "pair"},
-    title="pairing at a desk",
-    invites="invites",
-    creates="commands",
-    panels=("desk.js",),
-)
+WING = Wing(name="desk", commands={"pair": "pair"}, title="copies, and moving in")

@@ -2,40 +2,41 @@
 
 import argparse
 import os
-import shutil
+import signal
 import sys
 import time
 from pathlib import Path
 
-from agent.cli.command import Subparsers, add_command, instance_id
+from agent.cli.command import Subparsers, add_command
+from agent.cli.copies.transfer import check_target, whole_file
 from agent.cli.terminal.answer import print_answer
 from agent.cli.terminal.show import clean
-from agent.core.invitation_line import Invitation, parse_invitation
-from agent.core.model import InstanceId
-from agent.errors import InvalidRequest, Refused, WaError
-from agent.files import replacing
+from agent.core.model import InstanceId, parse_instance_id
+from agent.errors import ConfigError
 
-_SEALED, _NEEDS_PASSKEY = "session.wa-sealed", "needs-passkey"
-_SENT = ".sent"
-"""Ends the name of a folder whose session an agent has."""
+_EXAMPLE = """--out shop.tar.gz
+  age -p -o shop.tar.gz.age shop.tar.gz && shred -u shop.tar.gz    # encrypted, on the way
+  age -d -o shop.tar.gz shop.tar.gz.age                            # on the server
+  wa-agent import shop.tar.gz --enable"""
+_WARNING = (
+    "this file is the pairing: who has it has the account. Encrypt it on the way (wa-agent pair"
+    " --help shows how), import it on one server only, and remove it here: two that run one session"
+    " throw each other out"
+)
 
 
 def add(commands: Subparsers) -> None:
-    summary = "pair an instance of another machine here, in a browser window; needs no agent"
-    parser = add_command(commands, "pair", pair, summary, "--to LINE")
+    summary = "link an account here, in a browser window, and write its session into a file"
+    parser = add_command(commands, "pair", pair, summary, _EXAMPLE)
     parser.add_argument(
-        "--to",
-        metavar="LINE",
+        "--out",
+        metavar="FILE",
+        type=Path,
         required=True,
-        help="what `wa-agent invite` printed, - = read it from stdin; or only a public key",
+        help="the archive to write; up to its first dot its name is the session's id",
     )
-    parser.add_argument("--out", metavar="FILE", type=Path, help="write a file, send nothing")
-    parser.add_argument(
-        "--id", type=instance_id, default="paired", help="name of the session, for a public key"
-    )
-    parser.add_argument(
-        "--page", metavar="URL", default="", help="address of the page; default: WhatsApp Web"
-    )
+    parser.add_argument("--force", action="store_true", help="replace the file")
+    parser.add_argument("--page", metavar="URL", help="address of the page; default: WhatsApp Web")
     parser.add_argument(
         "--browser",
         metavar="PROGRAM",
@@ -45,120 +46,65 @@ def add(commands: Subparsers) -> None:
     parser.add_argument(
         "--within", type=float, default=900.0, metavar="SECONDS", help="time for linking"
     )
-    parser.add_argument(
-        "--wait",
-        type=float,
-        default=180.0,
-        metavar="SECONDS",
-        help="time for the agent to connect it",
-    )
-    parser.add_argument(
-        "--kept", metavar="FOLDER", type=Path, help="give a session that an earlier run kept"
-    )
 
 
 def pair(options: argparse.Namespace) -> int:
-    line = sys.stdin.readline() if options.to == "-" else options.to
-    invitation = parse_invitation(line, InstanceId(options.id))
-    if not invitation.url and options.out is None:
-        raise InvalidRequest(
-            "cannot send the session: the invitation names no address; add --out FILE", field="out"
+    id = parse_instance_id(options.out.name.partition(".")[0])
+    check_target(options.out, force=options.force)
+    if not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
+        raise ConfigError(
+            "cannot open a window: neither DISPLAY nor WAYLAND_DISPLAY is set; run this in a"
+            " desktop's terminal",
+            code="no_display",
         )
-    if options.kept is not None and options.kept.name.endswith(_SENT):
-        raise Refused(
-            f"cannot give {options.kept}: an agent has this session already", code="already_sent"
-        )
-    say(f"for {invitation.id}; fingerprint of its agent's key: {invitation.fingerprint}")
-    from agent.wings.desk import hand_over
-
-    if options.out is None:
-        hand_over.look_before(invitation)
-    else:
-        from agent.cli.copies.transfer import check_target
-
-        check_target(options.out, force=True)
-    folder = options.kept or _new_folder(invitation.id)
-    try:
-        if options.kept is None:
-            _link(options, folder / "session")
-        if options.out is not None:
-            return _write(options, folder, invitation)
-        return _send(options, folder, invitation)
-    except BaseException:
-        if (folder / "session" / "profile").is_dir():
-            say(
-                f"the profile is kept in {folder}: if it was linked, give it with --kept {folder};"
-                " if not, remove the folder"
-            )
-        raise
+    # A closed terminal ends it in order too: nothing of the pairing stays behind.
+    for end in (signal.SIGHUP, signal.SIGTERM):
+        signal.signal(end, signal.default_int_handler)
+    sha256 = _link_and_write(options, id)
+    say(_WARNING)
+    written = {"file": str(options.out), "sha256": sha256}
+    return print_answer(options, written, f"{sha256}  {options.out}")
 
 
-def _link(options: argparse.Namespace, session: Path) -> None:
+def _link_and_write(options: argparse.Namespace, id: InstanceId) -> str:
+    """Returns the archive's SHA-256. The profile is removed in any case: a copy that is left here
+    could run beside the server's."""
     import asyncio
 
     from agent.engines.web.settings import WHATSAPP
-    from agent.wings.desk.browser import find_visible_browser, need_display
-    from agent.wings.desk.pairing import Desk, pair
+    from agent.vault.archives.pack import pack_session
+    from agent.vault.archives.scratch import scratch
+    from agent.wings.desk.pairing import find_visible_browser, link
 
-    need_display(os.environ)
-    program = find_visible_browser(options.browser)
-    cache = os.environ.get("WA_CACHE_PATH") or _home("XDG_CACHE_HOME", ".cache") / "wa-agent"
-    session.mkdir(mode=0o700, parents=True)
-    desk = Desk(program, Path(cache), options.page or WHATSAPP, options.within)
-    paired = asyncio.run(pair(session, desk, say))
-    if paired.needs_passkey:
-        (session.parent / _NEEDS_PASSKEY).touch()
-    say(f"linked as {paired.account}; the window is closed")
-
-
-def _seal(folder: Path, invitation: Invitation, target: Path) -> None:
-    from agent.wings.desk.hand_over import seal_session
-
-    asked = (folder / _NEEDS_PASSKEY).exists()
-    with replacing(target) as file:
-        seal_session(folder / "session", invitation, file, needs_passkey=asked)
-
-
-def _write(options: argparse.Namespace, folder: Path, invitation: Invitation) -> int:
-    _seal(folder, invitation, options.out)
-    say(
-        f"the session is kept in {folder}; remove that folder once the agent says CONNECTED, and"
-        " never run it: two that run one session throw each other out"
+    cache = os.environ.get("WA_CACHE_PATH") or Path(
+        os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "wa-agent"
     )
-    written = {"file": str(options.out), "kept": str(folder)}
-    done = f"{options.out} written; on the agent's machine: wa-agent import {options.out.name}"
-    return print_answer(options, written, done)
-
-
-def _send(options: argparse.Namespace, folder: Path, invitation: Invitation) -> int:
-    from agent.wings.desk.hand_over import send, wait_until_connected
-
-    sealed = folder / _SEALED
-    _seal(folder, invitation, sealed)
-    send(invitation, sealed, say)
-    # From here on it is the agent's: its name says so, whatever happens to this program.
-    sent = folder.with_name(folder.name + _SENT)
-    folder.rename(sent)
-    say("the agent has it and starts it")
+    program = find_visible_browser(options.browser)
+    url = options.page or WHATSAPP
+    linked = "if the phone linked it, "
     try:
-        wait_until_connected(invitation, options.wait)
-    except WaError:
-        say(f"the agent has the session; a copy is in {sent}: never run it")
+        with scratch() as folder:
+            (session := folder / "session").mkdir(mode=0o700)
+            linking = link(session, program, Path(cache), url=url, within=options.within, say=say)
+            made = asyncio.run(linking)
+            linked = ""
+            say(f"linked as {made.account}; the window is closed")
+            with whole_file(options.out) as file:
+                return pack_session(
+                    session,
+                    id,
+                    "web",
+                    file,
+                    wall=time.time(),
+                    account=made.account,
+                    needs_passkey=made.needs_passkey,
+                ).sha256
+    except BaseException:
+        say(
+            "the archive was not written, and the profile is removed:"
+            f" {linked}remove the linked device on the phone (Linked devices)"
+        )
         raise
-    shutil.rmtree(sent)
-    connected = {"id": invitation.id, "connection_status": "CONNECTED"}
-    return print_answer(options, connected, f"{invitation.id} is connected")
-
-
-def _new_folder(id: str) -> Path:
-    stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
-    folder = _home("XDG_DATA_HOME", ".local/share") / "wa-agent" / "desk" / f"{id}.{stamp}"
-    folder.mkdir(mode=0o700, parents=True)
-    return folder
-
-
-def _home(variable: str, usual: str) -> Path:
-    return Path(os.environ.get(variable) or Path.home() / usual)
 
 
 def say(sentence: str) -> None:

@@ -10,17 +10,18 @@ from pathlib import Path
 from agent.core.reasons import reason_of
 from agent.core.words import PASSKEY_REQUIRED, Claim, ConnectionStatus, Happening
 from agent.engines.base import KeepsNothing
-from agent.engines.web.browser.arguments import Program, find_setpriv
+from agent.engines.web.browser.arguments import BINARIES, Program, find_setpriv, in_path
 from agent.engines.web.browser.scripts import page_script
 from agent.engines.web.bundle import page_config, read_bundle
 from agent.engines.web.engine import WebEngine
 from agent.engines.web.fetch import fetch_bundle
 from agent.engines.web.files import lost_store
 from agent.engines.web.session import Needs
-from agent.engines.web.settings import KNOWN_GOOD, WHATSAPP, WebSettings
-from agent.errors import EngineError, Refused, TryLater
+from agent.engines.web.settings import CHROMIUM, KNOWN_GOOD, WebSettings
+from agent.errors import ConfigError, EngineError, Refused, TryLater
 
 Status = ConnectionStatus
+Say = Callable[[str], None]
 LOOK_EVERY = 2.0
 
 _WORDS = {
@@ -31,17 +32,7 @@ _WORDS = {
     Status.RECONNECTING: "the connection was lost; WhatsApp Web connects again",
     Status.CONNECTED: "connected",
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Desk:
-    """The browser, the folder of the bundle, WhatsApp's page, and the time for the person."""
-
-    program: Program
-    cache: Path
-    url: str = WHATSAPP
-    within: float = 900.0
-    """Seconds."""
+_NAMES = ("chromium", "chromium-browser", "google-chrome-stable", "google-chrome")
 
 
 class _Reporter(KeepsNothing):
@@ -79,21 +70,23 @@ class Paired:
     """WhatsApp asked for one."""
 
 
-async def pair(session: Path, desk: Desk, say: Callable[[str], None]) -> Paired:
-    """Fill the empty folder with a session that is connected, and close it."""
-    await asyncio.to_thread(fetch_bundle, desk.cache)
+async def link(
+    session: Path, program: Program, cache: Path, *, url: str, within: float, say: Say
+) -> Paired:
+    """Fill the empty folder with a session that is connected, and close it. `cache`: folder of the
+    bundle; `within`: seconds for the person."""
+    await asyncio.to_thread(fetch_bundle, cache)
     find_setpriv()
     # No page is kept beside the profile, and a window that was closed is not opened again.
-    settings = WebSettings(browser="chromium", url=desk.url, page=KNOWN_GOOD, browser_starts=0)
-    reporter = _Reporter()
-    engine = WebEngine(session, settings, lambda: _needs(desk), reporter)
+    settings = WebSettings(browser="chromium", url=url, page=KNOWN_GOOD, browser_starts=0)
+    script = page_script(url, page_config(""), read_bundle(cache), person=True)
+    needs, reporter = Needs(program, script), _Reporter()
+    engine = WebEngine(session, settings, lambda: needs, reporter)
     try:
-        async with asyncio.timeout(desk.within):
+        async with asyncio.timeout(within):
             paired = await _until_connected(engine, reporter, say)
     except TimeoutError as error:
-        raise TryLater(
-            f"cannot pair: not linked within {desk.within:g} s", code="not_linked"
-        ) from error
+        raise TryLater(f"cannot pair: not linked within {within:g} s", code="not_linked") from error
     finally:
         await engine.prepare_stop()
         await engine.save()
@@ -103,14 +96,7 @@ async def pair(session: Path, desk: Desk, say: Callable[[str], None]) -> Paired:
     return paired
 
 
-def _needs(desk: Desk) -> Needs:
-    script = page_script(desk.url, page_config(""), read_bundle(desk.cache), person=True)
-    return Needs(desk.program, script)
-
-
-async def _until_connected(
-    engine: WebEngine, reporter: _Reporter, say: Callable[[str], None]
-) -> Paired:
+async def _until_connected(engine: WebEngine, reporter: _Reporter, say: Say) -> Paired:
     await engine.connect()
     last_sentence, paired = "", Paired()
     while True:
@@ -153,3 +139,18 @@ def _ended(claim: Claim) -> Exception:
     why = f" ({claim.raw})" if claim.raw else ""
     code = claim.reason or "not_connected"
     return Refused(f"cannot pair: {_sentence(claim.reason)}{why}", code=code)
+
+
+def find_visible_browser(named: str = "") -> Program:
+    """The named one, else the first that the machine has; ConfigError says what to install."""
+    for name in (named, str(Path(named).absolute())) if named else (*BINARIES[CHROMIUM], *_NAMES):
+        if (path := in_path(name)) is not None:
+            return Program(CHROMIUM, Path(path).absolute(), visible=True)
+    raise ConfigError(
+        f"cannot find {named or 'Chromium or Chrome'}; install it: sudo apt install chromium"
+        " (Debian), sudo dnf install chromium (Fedora), sudo pacman -S chromium (Arch),"
+        " https://www.google.com/chrome/ (Ubuntu: its snap cannot be used); or name it: --browser"
+        " PROGRAM",
+        field="browser",
+        code="browser_missing",
+    )

@@ -118,7 +118,6 @@ def _program(options: argparse.Namespace) -> str:
     if "://" in options.source:
         return BAILEYS
     from agent.engines.web.files import has_pairing
-    from agent.vault.archives.seal import MAGIC
     from agent.wings.moving.recognise import head_of
 
     path = Path(options.source)
@@ -131,7 +130,7 @@ def _program(options: argparse.Namespace) -> str:
             return WWEBJS if any(has_pairing(profile) for profile in profiles) else BAILEYS
         except OSError as error:
             raise InvalidRequest(f"cannot read {path}: {error.strerror}", field="source") from error
-    return OURS if head_of(path).startswith((_GZIP, MAGIC)) else BAILEYS
+    return OURS if head_of(path).startswith(_GZIP) else BAILEYS
 
 
 def _found(options: argparse.Namespace) -> list[FoundSession]:

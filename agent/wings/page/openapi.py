@@ -13,7 +13,6 @@ from agent import VERSION
 from agent.api.http.auth import Right
 from agent.api.http.call import PATH_PARAMETER, Call, Route, plain_path
 from agent.api.http.fields import Field
-from agent.core.invitation_line import HEADER
 from agent.core.model import ID_PATTERN
 
 _RIGHTS = {
@@ -82,10 +81,7 @@ def describe(routes: Iterable[Route], version: str) -> dict[str, Any]:
         },
         "paths": paths,
         "components": {
-            "securitySchemes": {
-                "key": {"type": "http", "scheme": "bearer"},
-                "invite": {"type": "apiKey", "in": "header", "name": HEADER},
-            },
+            "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
             "schemas": {"Error": _ERROR, "Instance": _INSTANCE},
         },
     }
@@ -94,8 +90,6 @@ def describe(routes: Iterable[Route], version: str) -> dict[str, Any]:
 def _needs(route: Route) -> str:
     if route.hook:
         return "No key: the secret in the path replaces it."
-    if route.invite:
-        return "The invitation of a desk."
     own = route.right in (Right.READ, Right.OPERATE) and "{id:" in route.path
     return _RIGHTS[route.right] + (", or instance:ID for that one." if own else ".")
 
@@ -125,8 +119,6 @@ def _operation(route: Route) -> dict[str, Any]:
         operation["tags"] = [route.area]
     if route.right is not Right.OPEN:
         operation["security"] = [{"key": []}]
-    if route.invite:
-        operation["security"] = [{"invite": []}]
     if route.hook:
         operation["requestBody"] = {
             "required": True,
@@ -175,7 +167,7 @@ def _responses(route: Route) -> dict[str, Any]:
 def _refusals(route: Route) -> Iterator[int]:
     """Each by its status: a `default` would allow every answer."""
     yield from (400, 403)  # a foreign host, a foreign page, a secret in the address
-    if route.right is not Right.OPEN or route.invite:
+    if route.right is not Right.OPEN:
         yield 401
     if "{" in route.path:
         yield 404

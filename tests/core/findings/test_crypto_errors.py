@@ -11,6 +11,7 @@ from agent.core.findings.crypto_patterns import (
     own_pattern,
     peer_in,
     read_line,
+    read_log_line,
 )
 from agent.core.findings.crypto_window import (
     CryptoPolicy,
@@ -135,38 +136,40 @@ def read(lines, reader=None):
     return found + list(reader.flush()[1])
 
 
-def test_an_error_waits_for_the_stack_under_it():
-    found = read(
-        [
-            "Session error:Error: Bad MAC Error: Bad MAC",
-            "    at Object.verifyMAC (crypto.js:87:15)",
-            "    at async 491511234567.0 [as awaitable] (session_cipher.js:1)",
-            "    at async asyncQueueExecutor (queue_job.js:1)",
-            "Session error:Error: Bad MAC Error: Bad MAC",
-            "unrelated",
-        ]
-    )
-    assert [(one.name, one.peer) for one in found] == [("bad_mac", "491511234567"), ("bad_mac", "")]
-
-
-def test_the_sessions_that_were_tried_for_one_message_are_one_error():
-    tried = [
-        "Failed to decrypt message with any known session...",
-        "Session error:Error: Bad MAC Error: Bad MAC",
-        "    at async 491511234567.0 [as awaitable] (session_cipher.js:1)",
-        "Session error:Error: Bad MAC Error: Bad MAC",
-        "    at async 491511234567.0 [as awaitable] (session_cipher.js:1)",
-        "Session error:Error: Bad MAC Error: Bad MAC",
-    ]
-    counted = [one for one in read(tried + tried) if one.effect is Effect.COUNTS]
-    assert [one.peer for one in counted] == ["491511234567"] * 2
-
-
 STACK = "    at 5511888888888.3 [as awaitable] (session_cipher.js:171:39)"
 HEADER = "Failed to decrypt message with any known session..."
 DUPLICATE = "Session error:MessageCounterError: Key used already or never filled"
 BAD_MAC = "Session error:Error: Bad MAC Error: Bad MAC"
 FAR = "Session error:SessionError: Over 2000 messages into the future!"
+
+
+def test_an_error_waits_for_the_stack_under_it():
+    above, below = "    at Object.verifyMAC (x.js:87:15)", "    at async y (y.js:1)"
+    found = read([BAD_MAC, above, STACK, below, BAD_MAC, "unrelated"])
+    named = [(one.name, one.peer) for one in found]
+    assert named == [("bad_mac", "5511888888888"), ("bad_mac", "")]
+
+
+def test_the_sessions_that_were_tried_for_one_message_are_one_error():
+    tried = [HEADER, BAD_MAC, STACK, BAD_MAC, STACK, BAD_MAC]
+    counted = [one for one in read(tried + tried) if one.effect is Effect.COUNTS]
+    assert [one.peer for one in counted] == ["5511888888888"] * 2
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        '[ERROR] Bad MAC of "%s" from 491511234567@s.whatsapp.net',
+        '[ERROR] Bad MAC \'%s\' {"key":{"remoteJid":"491511234567@lid"}}',
+        '{"level":50,"body":"%s","key":{"participant":"491511234567:3@lid"},"msg":"Bad MAC"}',
+        '{"level":50,"body":"%s","err":{"message":"Bad MAC","stack":"E\\n at'
+        ' 491511234567.3 [as awaitable]"}}',
+        '{"level":50,"body":"%s","key":{"remoteJid":"491511234567@lid"},"msg":"Bad MAC',
+    ],
+)
+def test_words_that_a_line_quotes_name_no_contact(line):
+    found = read_log_line(line % "from 4915199999999@lid at 4915199999999.0 [as awaitable]")
+    assert (found.name, found.peer) == ("bad_mac", "491511234567")
 
 
 @pytest.mark.parametrize(
@@ -220,12 +223,17 @@ def test_no_text_breaks_the_reader(lines):
 # --- the window ------------------------------------------------------------------------------
 
 
+def noted(made, *findings, at=NOW):
+    for finding in findings:
+        made = note_error(made, finding, POLICY, at)
+    return made
+
+
 def window(errors, messages=0, at=NOW):
     """errors: peer → how many"""
     made = CryptoWindow()
     for peer, count in errors.items():
-        for _ in range(count):
-            made = note_error(made, CryptoFinding("bad_mac", Effect.COUNTS, peer), POLICY, at)
+        made = noted(made, *[CryptoFinding("bad_mac", Effect.COUNTS, peer)] * count, at=at)
     return note_message(made, POLICY, at, count=messages) if messages else made
 
 
@@ -267,10 +275,10 @@ def test_a_readable_message_of_that_peer_proves_its_keys():
     assert judge_crypto(made, POLICY, NOW).signal is None
 
 
-def test_a_summary_line_counts_only_without_single_errors_before_it():
+def test_a_summary_line_is_part_of_a_single_error_before_it_and_of_no_other_summary():
     summary = CryptoFinding("decrypt_failed", Effect.SUMMARY, "a")
-    assert judge_crypto(note_error(window({"a": 1}), summary, POLICY, NOW), POLICY, NOW).errors == 1
-    assert judge_crypto(note_error(window({}), summary, POLICY, NOW), POLICY, NOW).errors == 1
+    assert judge(noted(window({"a": 1}), summary)).errors == 1
+    assert judge(noted(CryptoWindow(), *[summary] * 5)).errors == 5
 
 
 def test_a_step_for_the_whole_session_begins_a_new_count():
@@ -296,10 +304,8 @@ def judge(made, now=NOW, **more):
 
 def unread(made, peer, *ids, group="", at=NOW):
     """The engine names messages of this peer that could not be read."""
-    for id in ids:
-        finding = CryptoFinding("bad_mac", Effect.COUNTS, peer, group, id)
-        made = note_error(made, finding, POLICY, at)
-    return made
+    findings = [CryptoFinding("bad_mac", Effect.COUNTS, peer, group, id) for id in ids]
+    return noted(made, *findings, at=at)
 
 
 def from_peers(count, *ids):
@@ -421,12 +427,9 @@ def of_log(made):
     return judge_crypto(made, POLICY, NOW, counts_messages=False)
 
 
-def of_prekeys(*peers):
-    made = CryptoWindow()
-    for peer in peers:
-        finding = CryptoFinding("prekey", Effect.REGENERATES, peer)
-        made = note_error(made, finding, POLICY, NOW)
-    return made
+def of_prekeys(*peers, made=None, at=NOW):
+    findings = [CryptoFinding("prekey", Effect.REGENERATES, peer) for peer in peers]
+    return noted(made or CryptoWindow(), *findings, at=at)
 
 
 def test_in_a_servers_log_the_share_of_errors_is_unknown() -> None:
@@ -453,11 +456,9 @@ def test_five_errors_of_any_kind_in_a_servers_log_are_a_corrupted_session(made) 
 
 def test_what_a_step_did_not_heal_asks_for_none_until_regenerate_every_is_over() -> None:
     made = note_regenerated(of_prekeys(*[""] * 6), ("",), NOW)
-    for _ in range(6):
-        made = note_error(made, CryptoFinding("prekey", Effect.REGENERATES), POLICY, NOW)
+    made = of_prekeys(*[""] * 6, made=made)
     assert of_log(made).signal.level is Health.DEGRADED
     later = NOW + POLICY.regenerate_every
-    for _ in range(5):
-        made = note_error(made, CryptoFinding("prekey", Effect.REGENERATES), POLICY, later)
+    made = of_prekeys(*[""] * 5, made=made, at=later)
     again = judge_crypto(made, POLICY, later, counts_messages=False)
     assert again.signal.level is Health.CORRUPTED

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from nacl.public import PrivateKey
 
 from agent.core.reasons import reason_of
 from agent.core.words import SessionFiles
@@ -25,7 +24,7 @@ from tests.engines.baileys.conftest import ACCOUNT, OTHER, Bench
 
 def pair() -> dict[str, Any]:
     private = os.urandom(32)
-    public = bytes(PrivateKey(private).public_key)
+    public = public_of(private)
     return {name: buffer(key) for name, key in (("private", private), ("public", public))}
 
 
@@ -61,10 +60,21 @@ def refused(folder: Path, account: str = ACCOUNT) -> str:
     return ""
 
 
-@pytest.mark.parametrize("_", range(20))
-def test_the_public_half_is_computed_as_the_library_does(_: int) -> None:
-    private = os.urandom(32)
-    assert public_of(private) == bytes(PrivateKey(private).public_key)
+@pytest.mark.parametrize(
+    ("private", "public"),
+    [
+        ("09" + "00" * 31, "422c8e7a6227d7bca1350b3e2bb7279f7897b87bb6854b783c60e80311ae3079"),
+        (
+            bytes(range(32)).hex(),
+            "8f40c5adb68f25624ae5b214ea767a6ec94d829d3d7b5e1ad1ba6f3e2138285f",
+        ),
+        ("00" * 32, "2fe57da347cd62431528daac5fbb290730fff684afc4cfc2ed90995f58cb3b74"),
+        ("ff" * 32, "847c0d2c375234f365e660955187a3735a0f7613d1609d3a6a4d8c53aeaa5a22"),
+    ],
+)
+def test_the_public_half_is_computed_as_libsodium_does(private: str, public: str) -> None:
+    """The first one is of RFC 7748, 5.2."""
+    assert public_of(bytes.fromhex(private)).hex() == public
 
 
 def test_whole_credentials_may_log_in(tmp_path: Path) -> None:
@@ -269,7 +279,7 @@ async def test_a_stanza_of_a_pairing_changes_nothing_of_a_session_that_is_paired
     before = json.loads((bench.folder / CREDS).read_text())
     parts = {
         "link_code_pairing_ref": b"ref",
-        "primary_identity_pub": bytes(PrivateKey(os.urandom(32)).public_key),
+        "primary_identity_pub": public_of(os.urandom(32)),
         "link_code_pairing_wrapped_primary_ephemeral_pub": b"\1" * 80,
     }
     content = [

@@ -112,6 +112,17 @@ def test_failing_keys_are_counted_for_the_contact_that_a_line_names() -> None:
     )
 
 
+def test_messages_that_came_twice_are_no_failing_keys() -> None:
+    heard = Heard()
+    output = Output(ProgramState(heard).found_crypto, ())
+    summary = b'{"level":50,"err":{"message":"x"},"msg":"failed to decrypt message"}\n'
+    twice = b"Failed to decrypt message with any known session...\n"
+    twice += b"Session error:MessageCounterError: Key used already or never filled\n"
+    output.feed((twice + summary) * 6 + summary)
+    output.close()
+    assert len(heard.happenings) == 1, "the last one belongs to none of them"
+
+
 BOT = ProgramDeclaration(name="bot", command=("sh", "-c", "true"))
 
 

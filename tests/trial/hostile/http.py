@@ -1,9 +1,9 @@
-"""Clients → the HTTP interface and the desk's door, over TCP and the Unix socket: slow, unread,
-half-closed, pipelining, flooding, with odd heads, bodies without an end, broken WebSockets, wrong
-and right keys.
+"""Clients → the HTTP interface, over TCP and the Unix socket: slow, unread, half-closed,
+pipelining, flooding, with odd heads, bodies without an end, broken WebSockets, wrong and right
+keys.
 
-Beside them a client with rights asks, a load balancer probes, a desk hands over: each is answered,
-within a second of the agent's own time. Afterwards the agent has the memory, the descriptors and
+Beside them a client with rights asks and a load balancer probes: each is answered, within a second
+of the agent's own time. Afterwards the agent has the memory, the descriptors and
 the session that it had, its log has few lines, no secret and no traceback, and it counts no failure
 of its own."""
 
@@ -19,11 +19,8 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from agent.core.invitation_line import parse_invitation
-from agent.core.model import InstanceId
 from tests.daemon.conftest import SETTINGS, RunningAgent
 from tests.ports import free_port
-from tests.standin.clients.desks import IMPOSTORS, Desk, hand_over, impostor
 from tests.standin.clients.rude import CLIENTS, LISTENERS, Door, Step, bearers, upgrade
 from tests.standin.clients.with_rights import BESIDE_LISTENERS, served
 
@@ -38,7 +35,7 @@ MOST_MEMORY = 128 << 20
 SPARE_FILES = 4
 LASTS = 1.0
 """Seconds, once all have begun."""
-SESSION, DESK = "shop", "desk"
+SESSION = "shop"
 SHORT = SETTINGS + "\n[api]\nhead_timeout = 1.5\nbody_timeout = 1.5\n"
 SOURCES = (*["127.0.0.1"] * 4, "127.0.0.2", "127.0.0.3", "127.0.0.4", "127.0.0.5", "unix")
 LONG = ("/openapi.json",)
@@ -46,25 +43,23 @@ OPEN = (*LONG, "/docs", "/", "/healthz", "/readyz")
 SHUT = ("/metrics", "/api/instances", "/api/keys", f"/api/instance/{SESSION}/details", "/nowhere")
 POSTS = (
     *(f"/api/instance/{SESSION}/stop", f"/api/instance/{SESSION}/cleanup", "/api/instance"),
-    *("/api/import", f"/api/instance/{DESK}/pairing", "/hooks/evo/abcdefghijklmnop", "/healthz"),
-    "/api/keys",
+    *("/api/import", "/hooks/evo/abcdefghijklmnop", "/healthz", "/api/keys"),
 )
 KEYS = ("none", "none", "none", "unknown", "forged", "basic", "long", "read")
-ANSWERED = {"revoked", "half_closed", "no token", "garbage", "guesses"}
+ANSWERED = {"revoked", "half_closed"}
 """They end by themselves: with an answer."""
 MANY = (1, 6, 40, 100, 200)
 MOST_CLIENTS = 400
 MOST_RIGHTED = 100
 """With a right key: fewer than there are places for such."""
 FEW = 6
-"""On the Unix socket, where all have rights, and with a seal that was seen on its way."""
+"""On the Unix socket, where all have rights."""
 
 
 @dataclass(slots=True)
 class World:
     agent: RunningAgent
     door: Door
-    desk: Desk
     secrets: list[str]
     session: tuple[Any, ...] = ()
     files: int = 0
@@ -120,23 +115,11 @@ def _listeners(chance: Random) -> Step:
     return {**step, "from": BESIDE_LISTENERS, "count": count, "seed": seed}
 
 
-def _impostor(chance: Random) -> Step:
-    source, kind = chance.choice(SOURCES), chance.choice(IMPOSTORS)
-    return {
-        "do": "impostor",
-        "kind": kind,
-        "from": source,
-        "count": FEW if source == "unix" or kind == "replays" else chance.choice(MANY),
-        "every": chance.choice([0.02, 0.2, 1.0]),
-        "seed": chance.randrange(10**6),
-    }
-
-
 def _revoked(chance: Random) -> Step:
     return {"do": "revoked", "from": chance.choice(SOURCES), "count": 1, "seed": 0}
 
 
-MAKERS = (_client, _client, _client, _impostor, _listeners, _impostor, _client, _revoked)
+MAKERS = (*[_client] * 4, _listeners, _revoked)
 
 
 @asynccontextmanager
@@ -149,12 +132,9 @@ async def world(folder: Path) -> AsyncIterator[World]:
     try:
         await agent.start()
         await agent.create(SESSION)
-        await agent.do("POST", "/api/instance", {"id": DESK, "engine": "web", "enabled": False})
-        line = (await agent.do("POST", f"/api/instance/{DESK}/invite"))["line"]
         token = (await _new_key(agent))["token"]
         door = Door(port, folder / "state" / "api.sock", bearers(token))
-        desk = Desk(parse_invitation(line, InstanceId(DESK)))
-        made = World(agent, door, desk, [token, desk.invitation.token, desk.invitation.door])
+        made = World(agent, door, [token])
         await _begin(made)
         yield made
     finally:
@@ -174,9 +154,8 @@ async def _begin(world: World) -> None:
     while await world.agent.status(SESSION) != "CONNECTED":
         assert time.monotonic() < until, "the session does not connect"
         await asyncio.sleep(0.05)
-    (over := asyncio.Event()).set()
-    async with served(world.pid, world.door):
-        await _desks_are_heard(world, over)
+    async with served(world.pid, world.door) as asking:
+        await asking.whole_rounds(1)
     world.session = await _session(world)
     world.files, world.memory = _files(world.pid), _memory(world.pid)
 
@@ -185,11 +164,9 @@ async def play(world: World, case: list[Step]) -> None:
     log, door = world.agent.log, world.door
     before, door.statuses, door.begun = len(log.read_text()), set(), 0
     clients = [{**step, "number": number} for step in case for number in range(step["count"])]
-    over = asyncio.Event()
     try:
         async with served(world.pid, door) as asking, asyncio.TaskGroup() as together:
             going = [together.create_task(_play(world, step)) for step in clients]
-            together.create_task(_desks_are_heard(world, over))
             while door.begun < len(clients):
                 _judge_memory(world)
                 await asyncio.sleep(0.05)
@@ -197,9 +174,8 @@ async def play(world: World, case: list[Step]) -> None:
             await asking.whole_rounds(2)
             _judge_memory(world)
             for step, client in zip(clients, going, strict=True):
-                if not {step["do"], step.get("kind")} & ANSWERED:
+                if step["do"] not in ANSWERED:
                     client.cancel()
-            over.set()
     except ExceptionGroup as group:
         raise group.exceptions[0] from None
     await _is_as_before(world)
@@ -209,14 +185,11 @@ async def play(world: World, case: list[Step]) -> None:
 
 async def _play(world: World, step: Step) -> None:
     step = {**step, "seed": step["seed"] + step["number"]}
-    if step["do"] == "revoked":
-        act = _revoke(world, step)
-    elif step["do"] == "impostor":
-        act = impostor(world.door, world.desk, step)
-    else:
-        act = CLIENTS[step["do"]](world.door, step)
     with contextlib.suppress(OSError):  # the agent closed it
-        await act
+        if step["do"] == "revoked":
+            await _revoke(world, step)
+        else:
+            await CLIENTS[step["do"]](world.door, step)
 
 
 async def _revoke(world: World, step: Step) -> None:
@@ -235,19 +208,6 @@ async def _revoke(world: World, step: Step) -> None:
         await world.agent.do("DELETE", f"/api/keys/{key['id']}")
         with contextlib.suppress(ConnectionError):
             assert b"revoked" in await line.read_all(), "a revoked key's listener ends otherwise"
-
-
-async def _desks_are_heard(world: World, over: asyncio.Event) -> None:
-    """Right desks pass the door, whatever others of their address send. Their archives are none, so
-    that the invitation stays good for the next."""
-    heard = False
-    while not heard or not over.is_set():
-        said = b""
-        with contextlib.suppress(OSError):
-            said = await hand_over(world.door, world.desk, "127.0.0.1")
-        heard = bool(said)
-        assert not heard or b" 400 " in said.splitlines()[0], f"a right desk is kept out: {said!r}"
-        await asyncio.sleep(0.1)
 
 
 def _judge_memory(world: World) -> None:

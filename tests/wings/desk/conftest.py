@@ -1,6 +1,5 @@
-"""An agent, and the server and the commands over what stands in for one."""
+"""A real agent."""
 
-from tests.api.conftest import house, open_house
 from tests.daemon.conftest import make_agent
 
-__all__ = ["house", "make_agent", "open_house"]
+__all__ = ["make_agent"]

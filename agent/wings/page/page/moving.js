@@ -5,10 +5,10 @@ import { act, note } from "/page/dialogs.js";
 import { make, setAttribute, setText } from "/page/show.js";
 
 const LONG = 3600; // seconds that a large archive may take
-export const path = (id, rest) => "/api/instance/" + encodeURIComponent(id) + rest;
+const path = (id, rest) => "/api/instance/" + encodeURIComponent(id) + rest;
 
 // A choice of sessions that keeps what was chosen; `none`: what is said where there is none.
-export function makeChoice(id, label, fits, none) {
+function makeChoice(id, label, fits, none) {
   const select = make("select", { id });
   const lacking = make("p", { name: "soft small", text: none });
   const named = make("label", { for: id, text: label });

@@ -40,7 +40,7 @@ KEEPS = words_of(
     "version, create, list, show, settings, enable, disable, start, stop, restart, passkey, "
     "send, read, presence, backends list, backends show, backends add, "
     "backends sessions, backends adopt, "
-    "backends check, backends reset, backends drop-in, qr, invite, top, health, why, recover, "
+    "backends check, backends reset, backends drop-in, qr, top, health, why, recover, "
     "incidents release, reasons, events, logs, "
     "programs list, programs drop-in, webhooks list, webhooks test, webhooks "
     "dead, webhooks retry, snapshot, snapshots, export, "
@@ -85,8 +85,8 @@ ROUTES_KEEP = words_of(
     "/performance-metrics, GET /api/trends, GET /api/memory/report, GET /api/incidents, POST "
     "/api/incidents/{group}/release, GET /api/repairs/statistics, GET {I}/snapshots, POST "
     "{I}/snapshots, GET {I}/removed, POST {I}/removed/{removed}/restore, GET {I}/remote-settings, "
-    "PATCH {I}/remote-settings, POST {I}/export, POST {I}/invite, DELETE {I}/invite, POST "
-    "{I}/pairing, GET {I}/pairing, GET /api/trash, POST /api/trash/{name}/restore, GET "
+    "PATCH {I}/remote-settings, POST {I}/export, "
+    "GET /api/trash, POST /api/trash/{name}/restore, GET "
     "/api/caller, GET /api/keys, POST /api/keys, DELETE /api/keys/{key}, GET /api/events, GET "
     "/metrics, GET /healthz, GET /readyz, GET /openapi.json, GET /docs, GET /"
 )
@@ -124,8 +124,7 @@ PASSED_BY = {
 }
 """A fail point → requests on whose way it lies."""
 LEFT_POINTS = {
-    "mid_migration": "an older database", "before_migration": "an older database",
-    "after_migration": "an older database", "mid_set_aside": "a damaged database",
+    "mid_migration": "an older database", "mid_set_aside": "a damaged database",
     "mid_rebuild": "a damaged database", "mid_sweep": "after days in the trash",
     "spool_": "in a worker: tests/wings/messages", "media_loaded": "in a worker, too",
     "laid_by": "needs messages that are kept",

@@ -52,12 +52,17 @@ async def test_a_session_that_is_away_holds_its_messages_and_says_why(agent, eve
     await goes_away(agent, eventually)
     texts = [f"number {n}" for n in range(5)]
     ids = [await say(agent, text) for text in texts]
-    waits = (await agent.do("GET", f"/api/instance/{ID}"))["outbox"]
-    assert waits["waiting"] == 5
-    assert waits["sentence"].startswith("the session is ")
-    shown = await agent.do("GET", f"{OUTBOX}/{ids[0]}")
-    assert shown["state"] == "accepted"
-    assert shown["sentence"]
+
+    async def waits() -> bool:
+        told = (await agent.do("GET", f"/api/instance/{ID}"))["outbox"]
+        return told.get("waiting") == 5 and told["sentence"].startswith("the session is ")
+
+    async def held() -> tuple[str, bool]:
+        shown = await agent.do("GET", f"{OUTBOX}/{ids[0]}")
+        return shown["state"], bool(shown["sentence"])
+
+    await eventually(waits)
+    await eventually(held, ("accepted", True))
     # With a client that waits, the session's own refusal is the answer, and nothing is kept.
     status, refused = await agent.ask(
         "POST", f"{PATH}?wait=30", {"to": "5511888888888", "text": "now or never"}
