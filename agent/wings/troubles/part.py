@@ -4,6 +4,7 @@ journal, and with it to the log, the WebSocket and the webhooks."""
 import asyncio
 import json
 import logging
+import math
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -36,7 +37,7 @@ from agent.store.database import Store
 
 log = logging.getLogger(__name__)
 
-EVERY = 5.0
+EVERY, KEEP_EVERY = 5.0, 30.0
 READY_WITHIN = 60.0
 """So long the first look waits for what is restored; before, everything looks down."""
 ROW = "troubles"
@@ -68,6 +69,7 @@ class Troubles:
     _windows: Windows = field(init=False, default_factory=Windows)
     _counted: dict[str, tuple[InstanceView, Counted]] = field(init=False, default_factory=dict)
     _written: str = field(init=False, default="")
+    _written_at: float = field(init=False, default=-math.inf)
 
     def present(self) -> Collection[Trouble]:
         """Those that have begun."""
@@ -122,7 +124,7 @@ class Troubles:
             bound(entry.category, entry.instance).log(level, "%s", entry.sentence)
         if entries:
             await self.store.note(*entries)
-        await self._keep()
+        await self._keep(changed=bool(entries))
 
     def _sight(self) -> Sight:
         config, status, now = self.config(), self.status(), boot_now()
@@ -175,17 +177,18 @@ class Troubles:
             for id, view in wanted.items()
         }
 
-    async def _keep(self) -> None:
-        """For the next agent: a restart neither ends a trouble nor begins its time anew."""
+    async def _keep(self, *, changed: bool) -> None:
+        """For the next agent: a restart neither ends a trouble nor begins its time anew. What comes
+        and goes costs no write each time."""
         rows = [
             (one.row.name, one.who, one.since, one.begun_wall) for one in self._present.values()
         ]
         text = json.dumps({"boot": boot_id(), "troubles": sorted(rows, key=str)})
-        if text == self._written:
+        if text == self._written or (not changed and boot_now() - self._written_at < KEEP_EVERY):
             return
         try:
             await self.store.put_fact(ROW, text)
-            self._written = text
+            self._written, self._written_at = text, boot_now()
         except StoreError as error:
             log.warning("cannot write what is wrong: %s", error)
 
