@@ -127,7 +127,6 @@ def test_a_stopped_session_and_one_on_a_backend_wait_for_no_memory(house):
         pytest.param(facts("a", memory_limit=900 * MIB), 900, 1125, id="granted more"),
         pytest.param(facts("a", memory_limit=100 * MIB), 100, 640, id="granted less"),
         pytest.param(facts("a", memory_limit=0), 0, 0, id="no limit of its own"),
-        pytest.param(facts("a", memory_limit=1), 32, 640, id="one of before, too small"),
         pytest.param(facts("a", "sandbox"), 64, 640, id="an engine that needs little"),
         pytest.param(facts("a", "evolution", backend="e"), 0, 640, id="no process here"),
     ],
