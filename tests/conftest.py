@@ -16,7 +16,7 @@ from typing import Any
 import hypothesis
 import pytest
 
-from tests import forked
+from tests import clocks, forked  # noqa: F401 - the clocks before all that takes one
 from tests.durations import Durations, processor_time
 from tests.lacking import not_lent
 from tests.leftovers import Leftovers, sentence

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 
 from agent.api.server import Server
@@ -82,9 +82,15 @@ class Daemon:
     """One run of the agent."""
 
     def __init__(
-        self, config: Config, config_path: Path | None, overrides: Mapping[str, str]
+        self,
+        config: Config,
+        config_path: Path | None,
+        overrides: Mapping[str, str],
+        hosts: Callable[..., Awaitable[Host]] = open_host,
     ) -> None:
+        """`hosts` opens what starts the workers of one kind."""
         self._config = config
+        self._hosts = hosts
         self._config_path = config_path
         self._overrides = overrides
         self._signals = Signals()
@@ -152,32 +158,28 @@ class Daemon:
             raise
 
     async def _open_host(self, choice: str, kind: units.Kind) -> Host:
-        state = self._config.agent.state_path
+        config = self._config
+        state = config.agent.state_path
         wake, run, root = {
-            units.INSTANCES.prefix: (self._wakes.wake, "run", self._config.session_root),
-            units.BACKENDS.prefix: (
-                self._backend_wakes.wake,
-                "run-backends",
-                self._config.backends_root,
-            ),
-            units.PACKS.prefix: (_nothing, "run-packs", state / "run-packs"),
+            units.INSTANCES.prefix: (self._wakes.wake, "run", config.session_root),
+            units.BACKENDS.prefix: (self._backend_wakes.wake, "run-backends", config.backends_root),
+            units.PACKS.prefix: (lambda _: None, "run-packs", state / "run-packs"),
         }[kind.prefix]
-        return await open_host(
+        return await self._hosts(
             choice,
             wake=wake,
-            worker=self._config.worker,
+            worker=config.worker,
             run_dir=state / run,
             session_root=root,
-            cache_root=self._config.cache_root,
+            cache_root=config.cache_root,
             kind=kind,
-            members_root=self._config.session_root,
+            members_root=config.session_root,
         )
 
     async def _run_on(self, ground: Ground, *, older: bool) -> int:
         supervision = Supervision(self._config, ground)
         supervisor = Supervisor(supervision)
-        store, host = ground.store, ground.host
-        leave = False
+        store, host, leave = ground.store, ground.host, False
         server: Server | None = None
         try:
             registry, root = supervision.registry, self._config.session_root
@@ -238,9 +240,6 @@ class Daemon:
 
 def _read_config(path: Path | None, overrides: Mapping[str, str]) -> Config:
     return load_config(path, os.environ, overrides=overrides, more=find_declared_problem)
-
-
-def _nothing(_id: InstanceId) -> None: ...
 
 
 async def _running(host: Host) -> list[InstanceId]:

@@ -73,11 +73,82 @@ def remote_settings() -> str:
     return SETTINGS.replace("interval = 1\ntimeout = 0.5\n", checks, 1) + QUICK
 
 
-class RunningAgent:
-    """One agent process, and the way to talk to it."""
+class AgentClient:
+    """The way to talk to an agent, over its Unix socket."""
+
+    def __init__(self, state: Path) -> None:
+        self.state = state
+        self.connections = 32
+        """To its socket, at most; a reader that waits holds one."""
+        self._client: aiohttp.ClientSession | None = None
+
+    async def forget_client(self) -> None:
+        if self._client is not None:
+            await self._client.close()
+            self._client = None
+
+    async def ask(
+        self, method: str, path: str, body: Any = None, headers: Mapping[str, str] | None = None
+    ) -> tuple[int, Any]:
+        if self._client is None:
+            connector = aiohttp.UnixConnector(str(self.state / "api.sock"), limit=self.connections)
+            self._client = aiohttp.ClientSession(connector=connector)
+        asked = self._client.request(method, f"http://localhost{path}", json=body, headers=headers)
+        async with asked as answer:
+            text = await answer.text()
+            plain = answer.content_type != "application/json"
+            return answer.status, text if plain else json.loads(text)
+
+    async def do(self, method: str, path: str, body: Any = None) -> Any:
+        status, answer = await self.ask(method, path, body)
+        assert status < 300, (method, path, status, answer)
+        return answer
+
+    async def create(self, id: str, **settings: Any) -> None:
+        settings = {"scan": "auto", "scan_after": 0.05, "messages_per_minute": 0, **settings}
+        await self.do(
+            "POST", "/api/instance", {"id": id, "engine": "sandbox", "settings": settings}
+        )
+
+    async def show(self, id: str) -> dict[str, Any]:
+        found: dict[str, Any] = await self.do("GET", f"/api/instance/{id}/details")
+        return found
+
+    async def status(self, id: str) -> str:
+        return str((await self.show(id))["connection_status"])
+
+    async def knows(self, id: str) -> bool:
+        return (await self.ask("GET", f"/api/instance/{id}"))[0] == 200
+
+    async def story(self, id: str) -> list[tuple[str, str]]:
+        """Kind and sentence, oldest first."""
+        found = await self.do("GET", f"/api/instance/{id}/events?limit=500")
+        return [(one["kind"], one["sentence"]) for one in reversed(found["events"])]
+
+    async def codes(self, id: str) -> int:
+        """How often it began to show a code; the first may have been too short to be seen."""
+        return sum("→ QR_REQUIRED" in sentence for _, sentence in await self.story(id))
+
+    async def fault(self, id: str, name: str, seconds: float | None = None, **how: object) -> None:
+        body = {"fault": name, **how, **({} if seconds is None else {"for": seconds})}
+        with contextlib.suppress(aiohttp.ClientError):
+            await self.ask("POST", f"/api/instance/{id}/sandbox/fault", body)
+
+    async def clear(self, id: str, within: float = 30.0) -> None:
+        """End its faults, also when its worker is on its way down or up at this very moment."""
+        async with asyncio.timeout(within):
+            while True:
+                path = f"/api/instance/{id}/sandbox/fault"
+                if (await self.ask("POST", path, {"clear": True}))[0] == 200:
+                    return
+                await asyncio.sleep(0.02)
+
+
+class RunningAgent(AgentClient):
+    """One agent process."""
 
     def __init__(self, state: Path, config: Path) -> None:
-        self.state = state
+        super().__init__(state)
         self.config = config
         self.log = GrowingLog(state.parent / "agent.log")
         self.listen = ""
@@ -86,10 +157,7 @@ class RunningAgent:
         """A command that runs it somewhere else, in a network of its own for one."""
         self.first = ""
         """Python that it runs before all else."""
-        self.connections = 32
-        """To its socket, at most; a reader that waits holds one."""
         self.process: asyncio.subprocess.Process | ForkedProcess | None = None
-        self._client: aiohttp.ClientSession | None = None
 
     async def start(self, env: Mapping[str, str] | None = None, *, ready: bool = True) -> None:
         words = ("run", "--config", str(self.config), "--state", str(self.state))
@@ -129,39 +197,6 @@ class RunningAgent:
     async def kill(self) -> None:
         await self.stop(signal.SIGKILL)
 
-    async def ask(
-        self, method: str, path: str, body: Any = None, headers: Mapping[str, str] | None = None
-    ) -> tuple[int, Any]:
-        if self._client is None:
-            connector = aiohttp.UnixConnector(str(self.state / "api.sock"), limit=self.connections)
-            self._client = aiohttp.ClientSession(connector=connector)
-        asked = self._client.request(method, f"http://localhost{path}", json=body, headers=headers)
-        async with asked as answer:
-            text = await answer.text()
-            plain = answer.content_type != "application/json"
-            return answer.status, text if plain else json.loads(text)
-
-    async def do(self, method: str, path: str, body: Any = None) -> Any:
-        status, answer = await self.ask(method, path, body)
-        assert status < 300, (method, path, status, answer)
-        return answer
-
-    async def create(self, id: str, **settings: Any) -> None:
-        settings = {"scan": "auto", "scan_after": 0.05, "messages_per_minute": 0, **settings}
-        await self.do(
-            "POST", "/api/instance", {"id": id, "engine": "sandbox", "settings": settings}
-        )
-
-    async def show(self, id: str) -> dict[str, Any]:
-        found: dict[str, Any] = await self.do("GET", f"/api/instance/{id}/details")
-        return found
-
-    async def status(self, id: str) -> str:
-        return str((await self.show(id))["connection_status"])
-
-    async def knows(self, id: str) -> bool:
-        return (await self.ask("GET", f"/api/instance/{id}"))[0] == 200
-
     async def is_back(self, id: str, before: int) -> bool:
         """It is connected, and its worker is not the one with that pid."""
         shown = await self.show(id)
@@ -187,29 +222,6 @@ class RunningAgent:
                 except ProcessLookupError:
                     await asyncio.sleep(0.05)
 
-    async def story(self, id: str) -> list[tuple[str, str]]:
-        """Kind and sentence, oldest first."""
-        found = await self.do("GET", f"/api/instance/{id}/events?limit=500")
-        return [(one["kind"], one["sentence"]) for one in reversed(found["events"])]
-
-    async def codes(self, id: str) -> int:
-        """How often it began to show a code; the first may have been too short to be seen."""
-        return sum("→ QR_REQUIRED" in sentence for _, sentence in await self.story(id))
-
-    async def fault(self, id: str, name: str, seconds: float | None = None, **how: object) -> None:
-        body = {"fault": name, **how, **({} if seconds is None else {"for": seconds})}
-        with contextlib.suppress(aiohttp.ClientError):
-            await self.ask("POST", f"/api/instance/{id}/sandbox/fault", body)
-
-    async def clear(self, id: str, within: float = 30.0) -> None:
-        """End its faults, also when its worker is on its way down or up at this very moment."""
-        async with asyncio.timeout(within):
-            while True:
-                path = f"/api/instance/{id}/sandbox/fault"
-                if (await self.ask("POST", path, {"clear": True}))[0] == 200:
-                    return
-                await asyncio.sleep(0.02)
-
     def worker_pids(self) -> list[int]:
         """From the notes that the process host leaves for its successor."""
         found = []
@@ -220,8 +232,7 @@ class RunningAgent:
 
     async def close(self) -> None:
         """End everything that this agent started, by pid. One that does not stop fails its test."""
-        if self._client is not None:
-            await self._client.close()
+        await self.forget_client()
         hung = False
         if self.process is not None and self.process.returncode is None:
             try:

@@ -1,0 +1,66 @@
+"""Each test of this folder runs in virtual time, with default settings unless it names others."""
+
+import asyncio
+import inspect
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import Eventually
+from tests.world.virtual import Loop, virtual_time
+from tests.world.world import WorldAgent
+
+BASE = '[agent]\nhost = "process"\n'
+
+
+def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
+    return {"virtual": Loop}
+
+
+@pytest.fixture(autouse=True)
+def virtual() -> Iterator[None]:
+    with virtual_time():
+        yield
+
+
+@pytest.fixture
+async def make_agent(tmp_path: Path) -> AsyncIterator[Callable[..., WorldAgent]]:
+    made: list[WorldAgent] = []
+
+    def make(settings: str = "", name: str = "state") -> WorldAgent:
+        config = tmp_path / f"{name}.toml"
+        config.write_text(BASE + settings)
+        made.append(WorldAgent(tmp_path / name, config))
+        return made[-1]
+
+    yield make
+    for one in reversed(made):
+        await one.close()
+
+
+@pytest.fixture
+async def agent(make_agent: Callable[..., WorldAgent]) -> WorldAgent:
+    one = make_agent()
+    await one.start()
+    return one
+
+
+@pytest.fixture
+def eventually() -> Eventually:
+    """Wait, in virtual time, until `probe` gives what is wanted; else say what it gave last."""
+
+    async def wait(probe: Callable[[], Any], wanted: Any = True, *, within: float = 900.0) -> Any:
+        loop = asyncio.get_running_loop()
+        end = loop.time() + within
+        while True:
+            found = probe()
+            if inspect.isawaitable(found):
+                found = await found
+            if bool(found) if wanted is True else found == wanted:
+                return found
+            assert loop.time() < end, f"after {within} s: {found!r}, wanted {wanted!r}"
+            await asyncio.sleep(0.5)
+
+    return wait

@@ -1,0 +1,187 @@
+"""Virtual time: the clocks move only when nothing is ready, and then to the next deadline.
+
+Threads run in line, so the same test takes the same way each time. What waits for real fails.
+"""
+
+import asyncio
+import contextlib
+import os
+import random
+import selectors
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, TypeVar
+from unittest.mock import patch
+
+from agent.daemon.stop import stop_in_order
+from agent.host.machine.process_tree import Usage
+from agent.store.writer import Writer
+from agent.worker.pack import tasks
+from agent.worker.pack.tasks import Run
+from tests import clocks
+from tests.clocks import Clock
+
+T = TypeVar("T")
+STANDS_STILL = 5.0
+"""Real seconds without anything to do: no clock would ever move again."""
+
+
+class _Selector(selectors.EpollSelector):
+    def __init__(self, clock: Clock) -> None:
+        super().__init__()
+        self._clock = clock
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        ready = super().select(0)
+        if ready or timeout == 0:
+            return ready
+        if timeout is None:
+            ready = super().select(STANDS_STILL)
+            assert ready, "the world stands still: nothing is ready, and nothing is planned"
+            return ready
+        self._clock.moved += timeout
+        return super().select(0)
+
+
+class _InLine(ThreadPoolExecutor):
+    """What would wait in a thread is done at once."""
+
+    def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
+        future: Future[T] = Future()
+        try:
+            future.set_result(fn(*args, **kwargs))
+        except BaseException as error:
+            future.set_exception(error)
+        return future
+
+
+class Loop(asyncio.SelectorEventLoop):
+    def __init__(self) -> None:
+        super().__init__(_Selector(clocks.stopped()))
+        super().set_default_executor(_InLine(1))
+
+    def set_default_executor(self, executor: Any) -> None:
+        """It keeps the one that works in line."""
+
+    async def shutdown_default_executor(self, timeout: float | None = None) -> None:
+        """It has no threads."""
+
+
+class _InLineWriter(Writer):
+    """A database's, without its thread: one commit for each job."""
+
+    _db: Any
+
+    @classmethod
+    async def open(cls, path: Any, connect: Any, tidy: Any, make_room: Any) -> Writer:
+        made = cls(path, tidy, make_room)
+        made._db = connect()
+        made._db.execute("pragma synchronous = off")
+        return made
+
+    async def close(self) -> None:
+        if not self._closed:
+            self._closed = True
+            self._db.close()
+
+    async def _submit(self, job: Any) -> Any:
+        if not self._closed:
+            self._do(self._db, [job])
+            return await job.future
+        return await Writer._submit(self, job)
+
+
+def _run_in_line(thread: threading.Thread) -> None:
+    thread.run()
+
+
+@contextlib.contextmanager
+def virtual_time(seed: int = 0) -> Iterator[None]:
+    """This process' clocks are in virtual time; a Loop moves them."""
+    state = random.getstate()
+    random.seed(seed)
+    try:
+        with (
+            clocks.stopped_clocks(),
+            patch.object(threading.Thread, "start", _run_in_line),
+            patch("agent.store.database.Writer", _InLineWriter),
+            patch("agent.wings.messages.out.store.Writer", _InLineWriter),
+            patch("agent.daemon.main.start_threads", _nothing),
+            patch("agent.supervise.periodic.usage.measure", _measure),
+            patch("sdnotify.SystemdNotifier", _NoManager),
+            patch("agent.daemon.main.stop_in_order", _stop_in_order),
+            patch.object(os, "kill", _kill),
+            patch("os.fsync", _nothing_synced),
+            patch("os.fdatasync", _nothing_synced),
+            contextlib.ExitStack() as changes,
+        ):
+            for name in ("link", "mkdir", "rename", "replace", "rmdir", "unlink", "write"):
+                changes.enter_context(patch.object(os, name, _of_the_living(getattr(os, name))))
+            yield
+    finally:
+        random.setstate(state)
+
+
+async def _nothing() -> None: ...
+
+
+def kill(run: Run) -> None:
+    """As by SIGKILL: no task of it goes on, and what it would save at its end it does not."""
+    run.cause = "signal"
+    for task in list(run.tasks):
+        task.cancel()
+
+
+def _of_the_living(change: Callable[..., T]) -> Callable[..., T]:
+    """A killed process changes no file, whatever its code does on its way out."""
+
+    def changed(*args: Any, **more: Any) -> T:
+        run = tasks._RUN.get()
+        if run is not None and run.cause == "signal":
+            raise asyncio.CancelledError
+        return change(*args, **more)
+
+    return changed
+
+
+def _kill(pid: int, number: int) -> None:
+    """A process of the world kills itself: which one the present task is a part of."""
+    run = tasks._RUN.get()
+    assert (pid, number) == (os.getpid(), signal.SIGKILL), (pid, number)
+    assert run is not None
+    kill(run)
+    with contextlib.suppress(RuntimeError):
+        if asyncio.current_task() is not None:
+            raise asyncio.CancelledError
+
+
+async def _stop_in_order(supervision: Any, *those: Any, **more: Any) -> bool:
+    run = tasks._RUN.get()
+    if run is None or run.cause != "signal":
+        return await stop_in_order(supervision, *those, **more)
+    # What the kernel does with a killed process' sockets.
+    tasks._RUN.set(None)
+    _, server, *_ = those
+    if server is not None:
+        await server.close()
+    for facts in supervision.registry.facts.values():
+        if facts.link is not None:
+            await facts.link.close()
+    return True
+
+
+class _NoManager:
+    socket = None
+
+    def notify(self, message: str) -> None: ...
+
+
+def _nothing_synced(_fd: int) -> None:
+    """No power fails in a world."""
+
+
+def _measure(pids: Mapping[Any, int]) -> dict[Any, Usage]:
+    """This process is no worker: each session shows the same."""
+    return dict.fromkeys(pids, Usage(12 << 20, 0.1, 1))
