@@ -58,12 +58,12 @@ def list_instances(options: argparse.Namespace) -> int:
 
 
 def _list_troubles(options: argparse.Namespace) -> int:
-    found = client_of(options).get("/api/troubles")["troubles"]
+    told = client_of(options).get("/api/troubles")["troubles"]
     lines = []
-    for one in found:
+    for one in told:
         head = f"{one['severity']} {one['kind']} since {moment(one['since'])}"
         lines += pair_lines({head: one["sentence"], "": one["advice"]})
-    return print_answer(options, {"troubles": found}, *lines or ["none"], good=not found)
+    return print_answer(options, {"troubles": told}, *lines or ["nothing is wrong"], good=not told)
 
 
 def _why(instance: dict[str, Any]) -> str:

@@ -256,4 +256,4 @@ async def test_the_route_and_the_command_name_what_is_wrong(
 
 async def test_nothing_wrong_is_good(house: House, cli: Cli) -> None:
     said = await cli("list", "--trouble")
-    assert (said.status, said.out) == (0, "none\n")
+    assert (said.status, said.out) == (0, "nothing is wrong\n")

@@ -124,8 +124,7 @@ async def test_events_arrive_in_order_as_the_api_shows_them(
     assert found.headers["Content-Type"] == "application/json"
     assert found.headers["User-Agent"] == "wa-agent/9.9"
     assert "X-WA-Signature" not in found.headers
-    await eventually(lambda: only(webhooks).waiting, 0)
-    assert only(webhooks).state is WebhookState.IDLE
+    await eventually(lambda: (only(webhooks).waiting, only(webhooks).state), (0, WebhookState.IDLE))
     assert webhooks.figures().results["delivered"] == len(target.taken)
 
 

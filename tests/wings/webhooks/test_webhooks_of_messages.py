@@ -281,19 +281,19 @@ async def test_a_target_that_fails_is_tried_by_one_session_for_all(
     assert time.monotonic() - begun > 0.5  # one try in each pause
     assert "webhook_failing" in await bench.kinds()
     (view,) = webhooks.views()
-    assert (view.state, view.messages, view.problem) == (
-        WebhookState.FAILING,
-        len(sessions) * 2,
-        "it answered 503",
-    )
+    assert (view.messages, view.problem) == (len(sessions) * 2, "it answered 503")
     assert view.oldest_wall is not None
     target.status = lambda body: 200
     await eventually(lambda: len(target.taken) == len(sessions) * 2)
     for name in sessions:
         assert texts(target, name) == ["a", "b"]
     await eventually(bench_has(bench, "webhook_back"))
+    await eventually(lambda: _state(webhooks), (WebhookState.IDLE, 0))
+
+
+def _state(webhooks: Webhooks) -> tuple[WebhookState, int]:
     (view,) = webhooks.views()
-    assert (view.state, view.waiting) == (WebhookState.IDLE, 0)
+    return view.state, view.waiting
 
 
 def _failing(webhooks: Webhooks) -> bool:
