@@ -22,7 +22,6 @@ LONGEST = (
     "tests/engines/baileys/test_baileys_full_disk.py",
     "tests/daemon/test_baileys.py",
     "tests/engines/baileys/test_baileys_kills.py",
-    "tests/daemon/test_killed_repairs.py",
     "tests/engines/baileys/test_baileys_store.py",
     "tests/daemon/test_killed_rounds.py",
     "tests/metrics/test_rules.py",

@@ -59,21 +59,3 @@ async def test_a_session_without_room_waits_with_a_reason_and_starts_when_anothe
 
 async def hold(agent, id):
     return (await agent.show(id))["hold"]
-
-
-async def test_many_that_start_at_once_never_take_more_than_there_is(make_agent, eventually):
-    agent = make_agent(SETTINGS)
-    await agent.start()
-    for id in "abcde":
-        await agent.create(id)
-    await eventually(lambda: held_and_connected(agent), (3, 2), within=20)
-    await agent.kill()
-    await agent.start()  # adopted: they have their room before anybody else may ask
-    await eventually(lambda: held_and_connected(agent), (3, 2), within=20)
-    assert len(set(agent.worker_pids())) == 2
-
-
-async def held_and_connected(agent):
-    rows = (await agent.do("GET", "/api/instances"))["instances"]
-    held = sum(one["hold"] == "memory_full" for one in rows)
-    return held, sum(one["connection_status"] == "CONNECTED" for one in rows)

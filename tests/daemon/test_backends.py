@@ -276,3 +276,37 @@ async def test_sessions_that_changed_places_on_their_server_are_told_until_it_is
     shop.number, desk.number = own, others
     await standin.restart_process()
     await eventually(lambda: one.all_connected(2), within=60)
+
+
+def reload(agent, text: str) -> None:
+    agent.config.write_text(text)
+    agent.process.send_signal(signal.SIGHUP)
+
+
+async def test_a_backend_that_was_added_to_the_file_is_watched_at_once(make_agent, eventually):
+    first, second = await StandIn.open(), await StandIn.open()
+    second.add("till", "connecting")
+    try:
+        agent = make_agent(table(first))
+        await agent.start()
+        added = table(second, name="desk")
+        reload(agent, agent.config.read_text() + added)
+
+        async def up() -> list[str]:
+            found = (await agent.do("GET", "/api/backends"))["backends"]
+            return sorted(each["name"] for each in found if each["up"])
+
+        await eventually(up, ["desk", "evo"])
+
+        async def statuses() -> dict[str, str]:
+            found = (await agent.do("GET", "/api/instances"))["instances"]
+            return {each["id"]: each["connection_status"] for each in found}
+
+        await eventually(statuses, {"till": "QR_REQUIRED"}, within=30)
+        assert "takes effect at the agent's next start" not in agent.log.read_text()
+        reload(agent, agent.config.read_text().replace(added, ""))
+        wanted = "[[backend]] desk takes effect at the agent's next start"
+        await eventually(lambda: wanted in agent.log.read_text())
+    finally:
+        await first.close()
+        await second.close()

@@ -1,15 +1,16 @@
 """The agent or a backend's worker killed in the middle of what a repair does on a server."""
 
+import contextlib
 import os
 import signal
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
+import aiohttp
 import pytest
 
 from tests.daemon.conftest import RunningAgent, remote_settings
 from tests.daemon.test_backends import Watched, table
-from tests.daemon.test_killed_repairs import dies
 from tests.daemon.test_whaticket import PEERS, agent, connected, desk, id_of, paired, prints
 from tests.standin.evolution import StandIn as Evolution
 from tests.standin.whaticket.server import StandIn
@@ -27,6 +28,14 @@ async def standin() -> AsyncIterator[Evolution]:
 
 async def ended(agent: RunningAgent, id: str) -> list[str]:
     return [sentence for kind, sentence in await agent.story(id) if kind == "repair_over"]
+
+
+async def dies(agent: RunningAgent, eventually: Any, doing: Any) -> None:
+    """The agent is killed in the middle of what was asked; its workers live on."""
+    with contextlib.suppress(aiohttp.ClientError, OSError):
+        await doing
+    assert agent.process is not None
+    await eventually(lambda: agent.process.returncode, -9)
 
 
 CLEANUP = [

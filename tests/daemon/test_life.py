@@ -4,13 +4,12 @@ import asyncio
 import contextlib
 import os
 import signal
-import sqlite3
 import time
 from pathlib import Path
 
 from tests.waiting import alive
 
-from .conftest import IMPATIENT, SETTINGS
+from .conftest import IMPATIENT
 
 
 async def connected(agent, eventually, *ids):
@@ -89,70 +88,11 @@ async def test_f11_a_second_signal_skips_the_waiting_not_the_saving(agent, event
     await eventually(lambda: agent.status("a"), "CONNECTED", within=30)
 
 
-async def test_an_answer_while_the_sessions_close_says_that_its_connection_ends(
-    make_agent, eventually
-):
-    """Then the stop waits for no client at its end."""
-    agent = make_agent(base=SETTINGS.replace("save = 3", "save = 3\nprepare = 60"))
-    await agent.start()
-    await connected(agent, eventually, "a")
-    reader, writer = await asyncio.open_unix_connection(str(agent.state / "api.sock"))
-    ask = b"GET /api/instances HTTP/1.1\r\nHost: localhost\r\n\r\n"
-    writer.write(ask)
-    assert b"connection: close" not in (await reader.readuntil(b"}\n")).lower()
-    await agent.fault("a", "slow", 60)
-    agent.process.send_signal(signal.SIGINT)
-    await eventually(lambda: "schedules stopped" in agent.log.read_text())
-    writer.write(ask)
-    answer = (await asyncio.wait_for(reader.read(), 30)).lower()
-    assert b" 200 " in answer.splitlines()[0] and b"connection: close" in answer
-    assert agent.process.returncode is None, "the answer came while the session closed"
-    writer.close()
-    agent.process.send_signal(signal.SIGINT)
-    assert await asyncio.wait_for(agent.process.wait(), 30) == 0
-
-
 async def test_f18_a_second_agent_on_the_same_state_is_refused(agent, make_agent):
     other = make_agent()
     await other.start(ready=False)
     assert await other.process.wait() == 75
     assert "another agent runs on it" in other.log.read_text()
-
-
-async def test_an_operators_stop_holds_over_a_restart_of_the_agent(agent, eventually):
-    await connected(agent, eventually, "a")
-    await agent.do("POST", "/api/instance/a/stop")
-    await eventually(lambda: agent.pid("a"), 0)
-    await agent.stop()
-    await agent.start()
-    await agent.do("POST", "/api/health/check")
-    assert await agent.pid("a") == 0
-    await agent.do("POST", "/api/instance/a/start")
-    await eventually(lambda: agent.status("a"), "CONNECTED")
-
-
-async def test_disabled_is_remembered_and_enabling_starts_it(agent, eventually):
-    await connected(agent, eventually, "a")
-    await agent.do("POST", "/api/instance/a/disable")
-    await eventually(lambda: agent.pid("a"), 0)
-    await agent.kill()
-    await agent.start()
-    assert (await agent.show("a"))["enabled"] is False
-    await agent.do("POST", "/api/instance/a/enable")
-    await eventually(lambda: agent.status("a"), "CONNECTED")
-
-
-async def test_a_restart_by_an_operator_gives_a_new_worker_once(agent, eventually):
-    await connected(agent, eventually, "a")
-    before = await agent.pid("a")
-    await agent.do("POST", "/api/instance/a/restart")
-
-    async def is_back():
-        shown = await agent.show("a")
-        return shown["connection_status"] == "CONNECTED" and shown["unit"]["main_pid"] != before
-
-    await eventually(is_back)
-    assert (await agent.show("a"))["restarts_by_reason"]["operator"] == 1
 
 
 async def test_a_stop_interrupts_a_start_that_takes_long(agent, eventually):
@@ -163,20 +103,6 @@ async def test_a_stop_interrupts_a_start_that_takes_long(agent, eventually):
     await agent.do("POST", "/api/instance/a/stop")
     await eventually(lambda: agent.pid("a"), 0)
     assert (await agent.show("a"))["override"] == "stopped"
-
-
-async def test_a_deleted_session_can_be_restored_and_needs_no_new_scan(agent, eventually):
-    await connected(agent, eventually, "a")
-    codes = await agent.codes("a")
-    answer = await agent.do("DELETE", "/api/instance/a")
-    assert (await agent.ask("GET", "/api/instance/a"))[0] == 404
-    assert not (agent.state / "sessions" / "a").exists()
-    name = (await agent.do("GET", "/api/trash"))["trash"][0]["name"]
-    assert name in str(answer)
-    await agent.do("POST", f"/api/trash/{name}/restore")
-    await agent.do("POST", "/api/instance/a/enable")
-    await eventually(lambda: agent.status("a"), "CONNECTED")
-    assert await agent.codes("a") == codes
 
 
 async def test_f40_a_power_cut_at_any_moment_loses_no_acknowledged_change(agent, eventually):
@@ -207,31 +133,6 @@ async def test_f40_a_power_cut_at_any_moment_loses_no_acknowledged_change(agent,
             shown = await agent.show(id)
             assert shown["enabled"] in ((True, False) if enabled else (False,)), id
         acknowledged.update({id: (await agent.show(id))["enabled"] for id in known})
-
-
-async def test_f34_a_damaged_database_is_rebuilt_from_the_session_folders(agent, eventually):
-    await connected(agent, eventually, "a", "b")
-    await agent.do("POST", "/api/instance/b/disable")
-    await agent.stop()
-    database = agent.state / "agent.db"
-    database.write_bytes(b"\0" * 4096 + database.read_bytes()[4096:])
-    await agent.start()
-    await eventually(lambda: agent.status("a"), "CONNECTED")
-    assert (await agent.show("b"))["enabled"] is False
-    assert list(agent.state.glob("agent.db.damaged-*"))
-
-
-async def test_f42_a_paired_instance_never_starts_on_an_empty_folder(agent, eventually):
-    await connected(agent, eventually, "a")
-    await agent.stop()
-    folder = agent.state / "sessions" / "a"
-    folder.rename(agent.state / "elsewhere")
-    await agent.start()
-    shown = await agent.show("a")
-    assert shown["connection_status"] == "AUTH_FAILURE"
-    assert shown["health"]["verdict"] == "corrupted"
-    assert shown["unit"]["main_pid"] == 0
-    assert not folder.exists(), "an empty folder would soon be a new QR"
 
 
 async def test_f13_f20_a_bad_setting_stops_a_start_and_spoils_no_reload(agent, make_agent):
@@ -282,27 +183,3 @@ async def test_the_agent_tells_its_manager_that_it_is_ready_alive_and_stopping(
     transport.close()
     assert told[0] == "READY=1"
     assert told[-2] == "STOPPING=1"
-
-
-async def test_a_wrong_setting_is_tried_again_when_a_person_says_so(agent, eventually):
-    await agent.create("a", scan="manual")
-    await eventually(lambda: agent.status("a"), "QR_REQUIRED")
-    await agent.stop()
-    # The API refuses such a setting; one of another version's engine may still be there.
-    identity = agent.state / "sessions" / "a" / "instance.json"
-    identity.write_text(identity.read_text().replace("manual", "never heard of"))
-    with contextlib.closing(sqlite3.connect(agent.state / "agent.db")) as db, db:
-        db.execute("update instances set settings = replace(settings, 'manual', 'never heard of')")
-    await agent.start()
-
-    async def is_told():
-        return "cannot run with its configuration" in (await agent.show("a"))["sentence"]
-
-    await eventually(is_told)
-    tried = [one for one in await agent.story("a") if one[0] == "action"]
-    await agent.do("POST", "/api/health/check")
-    assert [one for one in await agent.story("a") if one[0] == "action"] == tried
-    good = {"scan": "auto", "scan_after": 0.05}
-    await agent.do("PATCH", "/api/instance/a", {"settings": good})
-    await agent.do("POST", "/api/instance/a/start")
-    await eventually(lambda: agent.status("a"), "CONNECTED")

@@ -5,10 +5,10 @@ import signal
 
 from tests.daemon.conftest import LOOKS_OFTEN, PATIENT
 from tests.daemon.conftest import SETTINGS as BASE
-from tests.daemon.test_turns import (
-    ONE_AT_A_TIME,
-    start_into_a_sync_that_does_not_end,
-    turns_before,
+from tests.world.test_turns import start_into_a_sync_that_does_not_end, turns_before
+
+ONE_AT_A_TIME = BASE.replace(
+    "stagger = 0\n", "stagger = 0.1\nparallel = 1\nreconnects = 1\nlogins = 1\n"
 )
 
 SETTINGS = """

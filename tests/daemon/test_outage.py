@@ -1,6 +1,5 @@
-"""An outage of N seconds costs N and a few more, for one session as for many, and no login."""
+"""Pages whose server is away come back with it."""
 
-import asyncio
 import contextlib
 import os
 import time
@@ -19,7 +18,6 @@ from tests.waiting import without_a_core
 
 __all__ = ["cache", "standin"]
 
-OUTAGE = 10.0
 BACK_WITHIN = 10.0
 """Seconds from the network's return until the last of them is connected."""
 GUARD = 200.0
@@ -59,14 +57,6 @@ def below(pid):
     return found
 
 
-async def lose_the_network(agent, ids, seconds):
-    """Return when it will be back (wall clock): for the first of them at the earliest, and for
-    the last at the latest."""
-    asked = time.time()
-    await asyncio.gather(*(agent.fault(id, "drop", seconds) for id in ids))
-    return asked + seconds, time.time() + seconds
-
-
 async def connected_again(agent, ids):
     shown = await agent.do("GET", "/api/instances?limit=500")
     up = {one["id"] for one in shown["instances"] if one["connection_status"] == "CONNECTED"}
@@ -80,35 +70,6 @@ async def tries(agent, id):
     lost = next(losses, len(story))
     begun = [said.split(":")[0] for kind, said in story[lost:] if kind in ("action", "repair")]
     return [kind for kind in begun if kind in ("start", "connect", "restart", "reconnect")]
-
-
-@pytest.mark.parametrize("count", [1, 2])
-async def test_a4_a_short_outage_costs_seconds_and_opens_no_circuit(make_agent, eventually, count):
-    agent = make_agent(base=USUAL_DELAYS)
-    await agent.start()
-    ids = [f"s{number}" for number in range(count)]
-    for id in ids:
-        await agent.create(id)
-        await eventually(lambda id=id: agent.status(id), "CONNECTED")
-    earliest, back = await lose_the_network(agent, ids, OUTAGE)
-
-    async def says_so():
-        shown = await agent.show(ids[0])
-        return shown["reason"], shown["connection_status"], shown["circuit"]
-
-    await eventually(says_so, ("unreachable", "RECONNECTING", "closed"), within=8)
-    busy = NoCore(agent)
-    shown = await agent.show(ids[0])
-    assert "cannot reach the sandbox's network" in shown["sentence"]
-    assert shown["attempts"] == 0, "what is not reached costs no attempt"
-    await eventually(lambda: connected_again(agent, ids), within=OUTAGE + BACK_WITHIN + 20)
-    late = time.time() - back
-    assert late >= earliest - back
-    late -= busy.seconds
-    assert late <= BACK_WITHIN, f"back {late:.1f} s after its network"
-    for id in ids:
-        assert len(await tries(agent, id)) <= 2
-        assert (await agent.show(id))["circuit"] == "closed"
 
 
 # WhatsApp Web: the page's own server is away
@@ -160,29 +121,3 @@ async def test_w1_two_pages_come_back_with_their_server(
         for id in ("shop", "desk"):
             assert (await agent.show(id))["circuit"] == "closed"
         assert len(await tries(agent, "shop")) <= 2
-
-
-# a backend: its server is away
-
-
-@pytest.mark.slow
-async def test_a_hundred_sessions_are_back_within_the_budget_of_logins(make_agent, eventually):
-    agent = make_agent(base=USUAL_DELAYS.replace("login_every = 0\n", ""))
-    await agent.start({"WA_AGENT_WORKER__WATCHDOG": "20"})
-    ids = [f"s{number}" for number in range(100)]
-    for id in ids:
-        await agent.create(id)
-    await eventually(lambda: connected_again(agent, ids), within=200)
-    earliest, back = await lose_the_network(agent, ids, OUTAGE)
-    budget = (100 - 30) * 0.2
-    await eventually(lambda: time.time() > earliest - 3, within=OUTAGE + 10)
-    begun = sum(map(len, [await tries(agent, id) for id in ids]))
-    assert begun <= 10, f"{begun} tries while the network was away"
-    busy = NoCore(agent)
-    await eventually(lambda: time.time() > back, within=OUTAGE + 10)
-    assert not await connected_again(agent, ids)
-    await eventually(lambda: connected_again(agent, ids), within=90)
-    late = time.time() - back - busy.seconds
-    assert late <= BACK_WITHIN + budget, f"back {late:.1f} s after the network"
-    for id in ids:
-        assert len(await tries(agent, id)) <= 2

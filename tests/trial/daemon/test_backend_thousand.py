@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from tests.daemon.conftest import RunningAgent
-from tests.daemon.test_reload import reload
+from tests.daemon.test_backends import reload
 
 SESSIONS = 1000
 INTERVAL = 5.0

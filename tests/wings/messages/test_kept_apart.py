@@ -1,5 +1,4 @@
-"""What a session keeps is for its readers: no copy of the session has it, no other user reads it,
-and it goes with the session into the trash and out of it."""
+"""What a session keeps is for its readers: no copy of it has it, and no other user reads it."""
 
 import os
 import shutil
@@ -13,12 +12,10 @@ from pathlib import Path
 import pytest
 
 from agent.worker.group_access import share_session
-from tests.daemon.conftest import RunningAgent, make_agent
-from tests.daemon.test_vault import cli, connected, killed_at
+from tests.daemon.conftest import RunningAgent
+from tests.daemon.test_vault import cli, connected
 from tests.lacking import not_lent
-from tests.wings.messages.spools import entries, numbers_of, read_all, spool_at
-
-__all__ = ["make_agent"]
+from tests.wings.messages.spools import entries, spool_at
 
 REPOSITORY = Path(__file__).parents[3]
 NEEDLE = "a word that no copy has"
@@ -61,59 +58,6 @@ async def test_no_snapshot_archive_or_bundle_has_what_is_kept(
     await eventually(lambda: agent.status("a"), "CONNECTED")
     assert in_files(sessions) == kept, "what replaces the session's files leaves it where it is"
     assert NEEDLE not in agent.log.read_text()
-
-
-async def test_what_is_kept_goes_with_its_session_into_the_trash_and_comes_back(
-    make_agent: Callable[..., RunningAgent], eventually: Callable[..., object]
-) -> None:
-    agent = make_agent()
-    await agent.start()
-    await connected(agent, eventually, messages_per_minute=0)
-    sessions = agent.state / "sessions"
-    spool_at(sessions / "a").append(entries(range(3)))
-    await agent.do("DELETE", "/api/instance/a")
-    (name,) = [each["name"] for each in (await agent.do("GET", "/api/trash"))["trash"]]
-    await agent.create("a")
-    await eventually(lambda: agent.status("a"), "CONNECTED")
-    assert numbers_of(read_all(spool_at(sessions / "a"))) == [], "another session's are not its own"
-    await agent.do("DELETE", "/api/instance/a")
-    await agent.do("POST", f"/api/trash/{name}/restore", {})
-    assert numbers_of(read_all(spool_at(sessions / "a"))) == [0, 1, 2]
-
-
-async def test_a_clean_up_leaves_what_is_kept_to_its_readers(
-    make_agent: Callable[..., RunningAgent], eventually: Callable[..., object]
-) -> None:
-    agent = make_agent()
-    await agent.start()
-    await connected(agent, eventually, messages_per_minute=0)
-    spool_at(agent.state / "sessions" / "a").append(entries(range(3)))
-    await agent.do("POST", "/api/instance/a/cleanup", {"confirm": True})
-    await eventually(lambda: agent.status("a"), "QR_REQUIRED")
-    found = spool_at(agent.state / "sessions" / "a")
-    assert numbers_of(read_all(found)) == [0, 1, 2]
-    assert not list((agent.state / "sessions" / ".carried").iterdir())
-
-
-@pytest.mark.parametrize(
-    "point",
-    [
-        *("staging_made", "laid_by", "staging_ready", "retire_manifest", "retire_moved"),
-        *("staging_way_free", "staging_in_place"),
-    ],
-)
-async def test_a_kill_while_a_session_is_restored_leaves_what_is_kept_to_its_readers(
-    make_agent: Callable[..., RunningAgent], eventually: Callable[..., object], point: str
-) -> None:
-    agent = make_agent()
-    await agent.start()
-    await connected(agent, eventually, messages_per_minute=0)
-    made = await agent.do("POST", "/api/instance/a/snapshots")
-    spool_at(agent.state / "sessions" / "a").append(entries(range(3)))
-    path = f"/api/instance/a/snapshots/{made['name']}/restore"
-    await killed_at(agent, eventually, point, lambda: agent.ask("POST", path, {}))
-    await eventually(lambda: agent.status("a"), "CONNECTED")
-    assert numbers_of(read_all(spool_at(agent.state / "sessions" / "a"))) == [0, 1, 2]
 
 
 GROUP, WORKER, AGENT = 64100, 64101, 64102

@@ -1,8 +1,5 @@
 """[messages]: from agent.toml into the file of each session, and from there into its worker."""
 
-import json
-import signal
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +9,8 @@ from agent.config import load_config, render_config
 from agent.config.wing_tables import worker_settings
 from agent.errors import ConfigError
 from agent.wings.messages.out.limits import limits_of, pace_of
-from tests.daemon.conftest import RunningAgent, make_agent
 from tests.wings.messages.conftest import KeepingBench
 from tests.wings.messages.spools import numbers_of
-
-__all__ = ["make_agent"]
 
 
 def load(tmp_path: Path, text: str) -> Any:
@@ -66,30 +60,6 @@ def test_what_makes_no_sense_is_refused_by_its_name(tmp_path: Path, text: str, k
     with pytest.raises(ConfigError) as caught:
         load(tmp_path, text + "\n")
     assert key in str(caught.value)
-
-
-async def test_a_session_has_the_settings_in_its_file_and_a_reload_writes_them_anew(
-    make_agent: Callable[..., RunningAgent], eventually: Callable[..., object]
-) -> None:
-    agent = make_agent("[messages]\nkeep = false\n")
-    await agent.start()
-    await agent.create("shop")
-    file = agent.state / "sessions" / "shop" / "instance.json"
-
-    def told() -> Any:
-        return json.loads(file.read_text())["of_wings"]
-
-    assert told()["messages"]["keep"] is False
-    await eventually(lambda: agent.status("shop"), "CONNECTED")
-    usual = agent.config.read_text().replace("keep = false", "most = 500")
-    agent.config.write_text(usual)
-    assert agent.process is not None
-    agent.process.send_signal(signal.SIGHUP)
-    await eventually(lambda: told().get("messages", {}).get("most"), 500)
-    await agent.stop()
-    agent.config.write_text(usual.replace("most = 500", ""))
-    await agent.start()
-    await eventually(told, {})
 
 
 async def test_a_session_that_keeps_nothing_makes_no_file(keeping: KeepingBench) -> None:

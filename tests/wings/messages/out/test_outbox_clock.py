@@ -1,6 +1,5 @@
 """Somebody sets the machine's clock: each message has as long as it had before."""
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,8 +11,6 @@ from agent.wings.messages.out.session.queue import SessionQueue, waiting_of
 from agent.wings.messages.out.states import Pace, State
 from agent.wings.messages.out.store import NewMessage, OutboxStore
 from agent.wings.messages.out.times import OutboxClock
-from tests.standin.clock import SteppedClock, stepped_clock
-from tests.wings.messages.out.sending import ID, connected, goes_away, heard, say, state
 from tests.wings.messages.out.test_outbox_file import row
 
 DAY = 86_400.0
@@ -99,33 +96,3 @@ def test_what_is_due_and_what_is_held_move_with_the_clock() -> None:
     assert queue.next_due() == 110.0
     assert holds._refused is not None
     assert holds._refused.until_wall == 108.0
-
-
-@pytest.fixture
-def clock() -> Iterator[SteppedClock]:
-    with stepped_clock() as made:
-        yield made
-
-
-async def test_a_clock_set_forwards_ends_no_message_and_one_set_back_keeps_none(
-    make_agent, clock, eventually
-):
-    agent = make_agent()
-    agent.inside = clock.command
-    await agent.start()
-    await connected(agent, eventually)
-    await goes_away(agent, eventually)
-    stays = await say(agent, "an order", expires_in=3600)
-    clock.step(int(4 * DAY))
-    await eventually(lambda: _set(agent, 1))
-    ends = await say(agent, "a code that is good for seconds", expires_in=3)
-    clock.step(int(-4 * DAY))
-    await eventually(lambda: _set(agent, 2))
-    await eventually(lambda: state(agent, ends), "expired", within=20)
-    assert await state(agent, stays) == "accepted"
-    await agent.clear(ID)
-    await eventually(lambda: heard(agent), ["an order"], within=30)
-
-
-async def _set(agent, times: int) -> bool:
-    return agent.log.read_text().count("clock was set by") >= times

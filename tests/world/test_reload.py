@@ -1,21 +1,15 @@
 """A running agent takes on new settings, or names those that wait for its next start."""
 
-import signal
 import time
-
-from tests.daemon.test_backends import table
-from tests.standin.evolution import StandIn
-
-START = "[start]\nstagger = 0\nfirst_check = 0\n"
 
 
 def reload(agent, text: str) -> None:
     agent.config.write_text(text)
-    agent.process.send_signal(signal.SIGHUP)
+    agent.reload()
 
 
 async def test_a_new_interval_of_checks_holds_at_once(make_agent, eventually):
-    agent = make_agent("[health]\ntimeout = 0.5\ninterval = 60\n", base=START)
+    agent = make_agent("[health]\ninterval = 60\n")
     await agent.start()
     await agent.create("a")
     await eventually(lambda: agent.status("a"), "CONNECTED")
@@ -35,7 +29,7 @@ async def test_a_new_interval_of_checks_holds_at_once(make_agent, eventually):
 async def test_metrics_say_when_settings_were_read_and_that_others_were_refused(
     make_agent, eventually
 ):
-    agent = make_agent("[health]\ninterval = 60\n", base=START)
+    agent = make_agent("[health]\ninterval = 60\n")
     await agent.start()
 
     async def told() -> tuple[float, float]:
@@ -59,8 +53,9 @@ async def test_metrics_say_when_settings_were_read_and_that_others_were_refused(
     await eventually(taken)
 
 
-async def test_an_instance_that_was_added_to_the_file_is_made(make_agent, eventually):
-    agent = make_agent("[[instance]]\nid = 'one'\nengine = 'sandbox'\n", base=START)
+async def test_an_instance_that_was_added_to_the_file_is_made(make_agent, eventually, caplog):
+    caplog.set_level("INFO")
+    agent = make_agent("[[instance]]\nid = 'one'\nengine = 'sandbox'\n")
     await agent.start()
     text = agent.config.read_text().replace("'sandbox'\n", "'sandbox'\nenabled = false\n")
     reload(agent, text + "[[instance]]\nid = 'two'\nengine = 'sandbox'\n")
@@ -71,34 +66,5 @@ async def test_an_instance_that_was_added_to_the_file_is_made(make_agent, eventu
     await eventually(known)
     await eventually(lambda: agent.status("two"), "CONNECTED")  # its phone scans by itself
     said = "one exists: [[instance]] applies at its creation only"
-    await eventually(lambda: said in agent.log.read_text())
+    await eventually(lambda: said in caplog.text)
     assert (await agent.show("one"))["enabled"] is True
-
-
-async def test_a_backend_that_was_added_to_the_file_is_watched_at_once(make_agent, eventually):
-    first, second = await StandIn.open(), await StandIn.open()
-    second.add("till", "connecting")
-    try:
-        agent = make_agent(table(first), base=START)
-        await agent.start()
-        added = table(second, name="desk")
-        reload(agent, agent.config.read_text() + added)
-
-        async def up() -> list[str]:
-            found = (await agent.do("GET", "/api/backends"))["backends"]
-            return sorted(each["name"] for each in found if each["up"])
-
-        await eventually(up, ["desk", "evo"])
-
-        async def statuses() -> dict[str, str]:
-            found = (await agent.do("GET", "/api/instances"))["instances"]
-            return {each["id"]: each["connection_status"] for each in found}
-
-        await eventually(statuses, {"till": "QR_REQUIRED"}, within=30)
-        assert "takes effect at the agent's next start" not in agent.log.read_text()
-        reload(agent, agent.config.read_text().replace(added, ""))
-        wanted = "[[backend]] desk takes effect at the agent's next start"
-        await eventually(lambda: wanted in agent.log.read_text())
-    finally:
-        await first.close()
-        await second.close()

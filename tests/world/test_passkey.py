@@ -1,30 +1,11 @@
-"""An account that needs a passkey to link, in the real agent: told, kept, and asked about twice."""
+"""An account that needs a passkey to link, told, kept, and asked about twice."""
 
 import json
 import time
 
 import pytest
 
-from tests.daemon.conftest import PATIENT
-from tests.daemon.test_vault import cli
-
-SETTINGS = """
-[recovery]
-tries = 1
-first_delay = 0.1
-settle = 1.2
-settle_start = 0.3
-
-[phases]
-pairing = 0.8
-"""
-
-
-@pytest.fixture
-async def agent(make_agent):
-    one = make_agent(SETTINGS)
-    await one.start(PATIENT)
-    return one
+from tests.world.test_vault import send
 
 
 async def is_now(agent, eventually, id, status, reason=""):
@@ -67,7 +48,7 @@ async def test_a_demand_for_a_passkey_is_reported_and_recorded(agent, eventually
     assert found["needs_passkey"] is True
     assert "wa-agent pair" in found["sentence"]
     await agent.kill()
-    await agent.start(PATIENT)
+    await agent.start()
     await is_now(agent, eventually, "wall", "QR_REQUIRED", "passkey_required")
     assert (await agent.show("wall"))["needs_passkey"] is True
     assert stored(agent, "wall")["needs_passkey"] is True
@@ -141,14 +122,14 @@ async def test_neither_a_logout_nor_a_repair_replaces_it_and_a_copy_says_so_too(
     await eventually(lambda: stored(agent, "sales")["needs_passkey"], True)
 
     # An archive says it wherever it goes, and a database that is rebuilt from the folders.
-    file = agent.state.parent / "sales.tar.gz"
-    assert (await cli(agent, "export", "sales", file))[0] == 0
-    assert (await cli(agent, "import", file, "copy"))[0] == 4, "one device, one instance"
+    _, archive = await send(agent, "/api/instance/sales/export")
+    status, told = await send(agent, "/api/import?id=copy", archive)
+    assert (status, json.loads(told)["error"]) == (409, "same_device")
     await agent.do("DELETE", "/api/instance/sales", {"confirm_passkey": "sales"})
-    assert (await cli(agent, "import", file, "copy"))[0] == 0
+    assert (await send(agent, "/api/import?id=copy", archive))[0] == 201
     assert stored(agent, "copy")["needs_passkey"] is True
     await agent.stop()
     for part in agent.state.glob("agent.db*"):
         part.unlink()
-    await agent.start(PATIENT)
+    await agent.start()
     assert (await agent.show("copy"))["needs_passkey"] is True

@@ -1,33 +1,9 @@
 """Repairs by the real agent: each fault of the sandbox ends where it should, and is told."""
 
 import json
-from pathlib import Path
+from dataclasses import fields
 
-import pytest
-
-from tests.daemon.conftest import PATIENT
-
-SETTINGS = """
-[recovery]
-tries = 2
-first_delay = 0.1
-rounds = 2
-settle = 1.2
-settle_start = 0.3
-settle_keys = 1
-round_pause = 1
-
-[phases]
-login = 3
-sync = 3
-"""
-
-
-@pytest.fixture
-async def agent(make_agent):
-    one = make_agent(SETTINGS)
-    await one.start(PATIENT)
-    return one
+from agent.engines.sandbox.settings import SandboxSettings
 
 
 async def connected(agent, eventually, *ids, **settings):
@@ -43,7 +19,7 @@ async def ended(agent, eventually, id="a"):
     async def over():
         return [sentence for kind, sentence in await agent.story(id) if kind == "repair_over"]
 
-    return (await eventually(over, within=60))[-1]
+    return (await eventually(over))[-1]
 
 
 async def steps(agent, id="a"):
@@ -64,17 +40,17 @@ def session_file(agent, id="a"):
 
 async def test_a_zombie_gets_a_fresh_worker_at_once(agent, eventually):
     await connected(agent, eventually, "a")
-    before = await agent.pid("a")
+    before = await agent.run_of("a")
     await agent.fault("a", "zombie")
     assert await ended(agent, eventually) == "recovered: connected"
-    assert await steps(agent) == ["restart"]
+    assert await steps(agent) == ["reconnect", "restart"]
     story = [sentence for _, sentence in await agent.story("a")]
     assert "stuck: it does not answer: 3 pings failed in a row" in story
     shown = await agent.show("a")
     assert (shown["connection_status"], shown["paired"]) == ("CONNECTED", True)
-    assert shown["unit"]["main_pid"] != before
+    assert shown["unit"]["run"] != before
     counted = {(one["step"], one["result"]): one["count"] for one in shown["repair_steps"]}
-    assert counted == {("restart", "done"): 1}
+    assert counted == {("reconnect", "done"): 1, ("restart", "done"): 1}
     tally = await agent.do("GET", "/api/repairs/statistics")
     assert (tally["repaired"], tally["failed"], tally["success_rate"]) == (1, 0, 1.0)
     assert tally["steps"]["restart"]["done"] == 1
@@ -92,7 +68,7 @@ async def test_a_stuck_sync_is_named_and_repaired_and_the_count_outlives_the_age
     assert await steps(agent) == ["restart"]
     before = await agent.do("GET", "/api/repairs/statistics")
     await agent.stop()
-    await agent.start(PATIENT)
+    await agent.start()
     after = await agent.do("GET", "/api/repairs/statistics")
     assert (after["repaired"], after["steps"]) == (before["repaired"], before["steps"])
     assert after["repaired"] == 1
@@ -103,7 +79,7 @@ async def test_a_stuck_sync_is_named_and_repaired_and_the_count_outlives_the_age
 async def test_a_code_that_never_comes_is_named_and_ends_in_a_new_session(agent, eventually):
     await agent.create("a", scan="manual")
     await eventually(lambda: agent.status("a"), "QR_REQUIRED")
-    await agent.fault("a", "no-qr", 600)
+    await agent.fault("a", "no-qr", 86400)
     assert await ended(agent, eventually) == "cleaned: it waits for a scan of its QR code"
     story = await agent.story("a")
     assert any(told.startswith("stuck: stuck in phase login for ") for _, told in story)
@@ -158,12 +134,14 @@ async def worker_state(agent, id):
 # what a request asks for
 
 
-async def test_ensure_healthy_begins_afresh_when_nothing_milder_helps(agent, eventually):
+async def test_ensure_healthy_begins_afresh_when_nothing_milder_helps(make_agent, eventually):
+    agent = make_agent("[recovery]\nunpair = 'never'\n")
+    await agent.start()
     await connected(agent, eventually, "a")
     await agent.do("PATCH", "/api/instance/a", {"settings": {"scan": "manual"}})
     await agent.fault("a", "corrupt-files")
     await eventually(lambda: agent.status("a"), "AUTH_FAILURE")
-    found = await agent.do("POST", "/api/instance/a/ensure-healthy?wait=120")
+    found = await agent.do("POST", "/api/instance/a/ensure-healthy?wait=120", CONFIRM["cleanup"])
     assert found == {
         "healthy": True,
         "cleaned": True,
@@ -198,27 +176,19 @@ async def test_a_cleanup_ends_a_pairing_only_when_it_is_meant_and_can_be_taken_b
     assert json.loads(session_file(agent).read_text())["device"] == device
 
 
-NO_HURRY = """
-from dataclasses import fields
-from agent.engines.sandbox.settings import SandboxSettings
-made, names = SandboxSettings.__init__, [each.name for each in fields(SandboxSettings)]
-at = names.index("scan")
-made.__defaults__ = (*made.__defaults__[:at], "manual", *made.__defaults__[at + 1 :])
-"""
-
-
-async def test_a_setup_creates_repairs_and_never_logs_its_code(make_agent, eventually, tmp_path):
+async def test_a_setup_creates_repairs_and_never_logs_its_code(
+    agent, eventually, monkeypatch, caplog
+):
     """With a phone that scans when it is told to: a set-up names no settings."""
-    (tmp_path / "first").mkdir()
-    (tmp_path / "first" / "sitecustomize.py").write_text(NO_HURRY)
-    agent = make_agent(SETTINGS)
-    root = Path(__file__).parents[2]
-    await agent.start(PATIENT | {"PYTHONPATH": f"{tmp_path / 'first'}:{root}"})
+    made, names = SandboxSettings.__init__, [each.name for each in fields(SandboxSettings)]
+    at = names.index("scan")
+    defaults = (*made.__defaults__[:at], "manual", *made.__defaults__[at + 1 :])
+    monkeypatch.setattr(made, "__defaults__", defaults)
     body = {"name": "Sales desk", "instanceName": "sales", "engine": "sandbox"}
     made = await agent.do("POST", "/api/v1/whatsapp/setup?wait=120", body)
     assert (made["created"], made["status"]) == (True, "QR_REQUIRED")
     assert made["qr"]
-    assert made["qr"] not in agent.log.read_text()
+    assert made["qr"] not in caplog.text
     assert made["qr"] not in str(await agent.do("GET", "/api/events?limit=500"))
     await agent.do("POST", "/api/instance/sales/sandbox/scan")
     await eventually(lambda: agent.status("sales"), "CONNECTED")

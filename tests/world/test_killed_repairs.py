@@ -2,33 +2,14 @@
 
 import contextlib
 import json
-import os
-import signal
 
 import aiohttp
 import pytest
 
 from agent.engines.sandbox.files import SessionFile, write_session
 from agent.failpoint import POINTS
-from tests.daemon.conftest import PATIENT
 
-SETTINGS = """
-[sessions]
-snapshots = 2
-
-[recovery]
-tries = 2
-first_delay = 0.1
-rounds = 1
-settle = 1
-settle_start = 0.3
-settle_keys = 1
-suspect_settle = 0.5
-round_pause = 1
-
-[phases]
-sync = 3
-"""
+SETTINGS = "[sessions]\nsnapshots = 2\n"
 
 
 @pytest.fixture
@@ -41,25 +22,25 @@ def start_paired(make_agent, eventually):
 
     async def start(point, *, snapshot=True):
         agent = make_agent(SETTINGS)
-        await agent.start(PATIENT)
+        await agent.start()
         await agent.create("a")
         await eventually(lambda: agent.status("a"), "CONNECTED")
         await agent.do("PATCH", "/api/instance/a", {"settings": {"scan": "manual"}})
         for _ in range(2 if snapshot else 0):  # with a backup one too many
             await agent.do("POST", "/api/instance/a/snapshots")
         await agent.kill()
-        await agent.start({**PATIENT, "WA_FAILPOINT": point})
+        await agent.start(point)
         await eventually(lambda: agent.status("a"), "CONNECTED")
         return agent, json.loads(session_file(agent).read_text())
 
     return start
 
 
-async def dies(agent, eventually, doing):
+async def dies(agent, doing):
     """The agent is killed in the middle of what was asked; its workers live on."""
     with contextlib.suppress(aiohttp.ClientError, OSError):
         await doing
-    await eventually(lambda: agent.process.returncode, -9)
+    await agent.dead()
 
 
 async def over(agent):
@@ -114,9 +95,9 @@ CLEANUP = [
 @pytest.mark.parametrize("point", CLEANUP)
 async def test_a_cleanup_cut_short_is_ended_by_the_next_life(start_paired, eventually, point):
     agent, before = await start_paired(point)
-    await dies(agent, eventually, agent.do("POST", "/api/instance/a/cleanup", {"confirm": True}))
+    await dies(agent, agent.do("POST", "/api/instance/a/cleanup", {"confirm": True}))
     assert before["device"] in kept_devices(agent)
-    await agent.start(PATIENT)
+    await agent.start()
     await eventually(lambda: over(agent), ["cleaned: it waits for a scan of its QR code"])
     shown = await agent.show("a")
     assert (shown["connection_status"], shown["paired"]) == ("QR_REQUIRED", False)
@@ -160,9 +141,9 @@ RESTORE = [
 @pytest.mark.parametrize("point", RESTORE)
 async def test_a_restore_cut_short_is_ended_by_the_next_life(start_paired, eventually, point):
     agent, before = await start_paired(point)
-    await dies(agent, eventually, agent.fault("a", "corrupt-files"))
+    await dies(agent, agent.fault("a", "corrupt-files"))
     assert before["device"] in kept_devices(agent)
-    await agent.start(PATIENT)
+    await agent.start()
     await eventually(lambda: agent.status("a"), "CONNECTED")
     await eventually(lambda: recovered(agent))
     assert json.loads(session_file(agent).read_text())["device"] == before["device"]
@@ -176,8 +157,8 @@ RESTART = ["repair_begun:kill:1", "repair_done:kill:1"]
 @pytest.mark.parametrize("point", RESTART)
 async def test_a_restart_cut_short_goes_on(start_paired, eventually, point):
     agent, before = await start_paired(point)
-    await dies(agent, eventually, agent.fault("a", "stuck-loading"))
-    await agent.start(PATIENT)
+    await dies(agent, agent.fault("a", "stuck-loading"))
+    await agent.start()
     await eventually(lambda: over(agent), ["recovered: connected"])
     assert json.loads(session_file(agent).read_text())["device"] == before["device"]
     begun = [one.split(":")[0] for kind, one in await agent.story("a") if kind == "repair"]
@@ -199,8 +180,8 @@ MANY = [f"55119777700{number:02d}@s.whatsapp.net" for number in range(8)]
 @pytest.mark.parametrize("point", GENTLE)
 async def test_a_reconnect_cut_short_goes_on(start_paired, eventually, point):
     agent, before = await start_paired(point)
-    await dies(agent, eventually, agent.fault("a", "bad-mac", peers=MANY, per_minute=300))
-    await agent.start(PATIENT)
+    await dies(agent, agent.fault("a", "bad-mac", peers=MANY, per_minute=300))
+    await agent.start()
 
     async def healed():
         shown = await agent.show("a")
@@ -219,8 +200,8 @@ KEYS = ["repair_begun:kill:1", "repair_done:kill:1"]
 @pytest.mark.parametrize("point", KEYS)
 async def test_new_keys_cut_short_are_made_by_the_next_life(start_paired, eventually, point):
     agent, before = await start_paired(point)
-    await dies(agent, eventually, agent.fault("a", "bad-mac"))
-    await agent.start(PATIENT)
+    await dies(agent, agent.fault("a", "bad-mac"))
+    await agent.start()
 
     async def healed():
         shown = await agent.show("a")
@@ -245,20 +226,20 @@ SUSPECT = [
 ]
 
 
-def lose_the_store(agent, pid):
+async def lose_the_store(agent):
     """A crash, and a new store of another program in the place of the session's."""
-    os.kill(pid, signal.SIGSTOP)  # or it would save over it
-    write_session(session_file(agent).parent, SessionFile(device="begun-anew"))
-    os.kill(pid, signal.SIGKILL)
+    folder = session_file(agent).parent
+    other = SessionFile(device="begun-anew")
+    await agent.kill_worker("a", lambda: write_session(folder, other))
 
 
 @pytest.mark.parametrize("point", SUSPECT)
 async def test_a_suspect_cut_short_is_published_by_the_next_life(start_paired, eventually, point):
     agent, _ = await start_paired(point, snapshot=False)
-    lose_the_store(agent, await agent.pid("a"))
-    await eventually(lambda: agent.process.returncode, -9)
+    await lose_the_store(agent)
+    await agent.dead()
     assert "begun-anew" in kept_devices(agent)
-    await agent.start(PATIENT)
+    await agent.start()
 
     async def published():
         ends = await over(agent)
@@ -275,9 +256,9 @@ async def test_a_suspect_cut_short_is_published_by_the_next_life(start_paired, e
 @pytest.mark.parametrize("point", ["repair_stopped:kill", "staging_way_free:kill"])
 async def test_a_suspect_cut_short_comes_back_from_its_snapshot(start_paired, eventually, point):
     agent, before = await start_paired(point)
-    lose_the_store(agent, await agent.pid("a"))
-    await eventually(lambda: agent.process.returncode, -9)
-    await agent.start(PATIENT)
+    await lose_the_store(agent)
+    await agent.dead()
+    await agent.start()
     await eventually(lambda: agent.status("a"), "CONNECTED")
     assert json.loads(session_file(agent).read_text())["device"] == before["device"]
 
@@ -295,8 +276,8 @@ RENEW = [
 @pytest.mark.parametrize("point", RENEW)
 async def test_a_renewal_cut_short_is_ended_by_the_next_life(start_paired, eventually, point):
     agent, before = await start_paired(point)
-    await dies(agent, eventually, agent.fault("a", "logout"))
-    await agent.start(PATIENT)
+    await dies(agent, agent.fault("a", "logout"))
+    await agent.start()
     await renewed(agent, eventually, before)
 
 
@@ -328,16 +309,20 @@ async def renewed(agent, eventually, before):
 
 
 ELSEWHERE = {
-    "tests/daemon/test_vault.py": {"import_unpacked", "deletion_begun", "deletion_retired"},
+    "tests/world/test_vault.py": {
+        "import_unpacked",
+        "deletion_begun",
+        "deletion_retired",
+        "laid_by",
+    },
     "tests/vault/test_trash.py": {"mid_sweep"},
-    "tests/wings/messages/out/test_outbox_kills.py": {
+    "tests/world/test_outbox_kills.py": {
         *("outbox_file", "outbox_accepted", "outbox_begun", "outbox_sent", "outbox_noted"),
     },
     # A record is saved beside `repair_begun` and `repair_done`, before and after each step.
     "tests/store": {
         *("before_commit", "after_commit", "mid_migration", "mid_set_aside", "mid_rebuild"),
     },
-    "tests/wings/messages/test_kept_apart.py": {"laid_by"},
     "tests/wings/messages/test_killed_spool.py": {
         *("spool_begun", "spool_written", "spool_kept", "spool_dropping"),
     },

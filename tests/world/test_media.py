@@ -11,7 +11,6 @@ from urllib.parse import quote
 
 import aiohttp
 
-from tests.daemon.test_vault import cli
 from tests.wings.messages.out.sending import ID, PATH, connected, goes_away
 
 ANN = "5511777777777"
@@ -47,7 +46,7 @@ async def has(agent, record: str) -> bool:
     return record in [each["id"] for each in page["records"]]
 
 
-async def test_a_file_comes_as_an_attachment_with_its_hash(agent, eventually, tmp_path):
+async def test_a_file_comes_as_an_attachment_with_its_hash(agent, eventually):
     await connected(agent, eventually, messages_per_minute=0)
     content = os.urandom(3 * MIB + 5)
     id = await say_file(
@@ -70,13 +69,6 @@ async def test_a_file_comes_as_an_attachment_with_its_hash(agent, eventually, tm
     async with client_of(agent) as client:
         answer = await client.get(path_of("3EB0/é", f"?chat={ANN}&wait=0"))
         assert await answer.read() == content
-
-    out = tmp_path / "a.png"
-    fetch = ("messages", ID, "--media", id, "--out", out)
-    status, said = await cli(agent, *fetch)
-    assert status == 0, said
-    assert out.read_bytes() == content
-    assert (await cli(agent, *fetch))[0] == 4  # it is there
 
 
 async def test_errors_have_their_codes(agent, eventually):

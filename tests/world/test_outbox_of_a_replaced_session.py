@@ -1,28 +1,27 @@
 """What waits to be sent while its session is replaced by an archive of itself, as `import
 --replace` does: it goes out once, and keys stay known."""
 
-import asyncio
-import signal
-
 import pytest
 
-from tests.daemon.test_vault import cli
 from tests.wings.messages.out.sending import ID, OUTBOX, PATH, TO, connected, heard, say, state
+from tests.world.test_killed_repairs import dies
+from tests.world.test_vault import send
 
 KEY = {"Idempotency-Key": "order-7"}
 ORDER = {"to": TO, "text": "your order"}
+REPLACE = "/api/import?replace=true"
 
 
-async def waits_in(agent, eventually, file) -> list[str]:
-    """Two messages, accepted while the session is stopped; their ids."""
+async def waits_in(agent, eventually) -> tuple[bytes, list[str]]:
+    """Its archive, and the ids of two messages, accepted while the session is stopped."""
     await connected(agent, eventually)
-    status, said = await cli(agent, "export", ID, file)
-    assert status == 0, said
+    status, archive = await send(agent, f"/api/instance/{ID}/export")
+    assert status == 200, archive
     await agent.do("POST", f"/api/instance/{ID}/stop")
-    await eventually(lambda: agent.pid(ID), 0)
+    await eventually(lambda: agent.machine.member(ID).at_rest)
     status, answer = await agent.ask("POST", PATH, ORDER, KEY)
     assert status == 202, answer
-    return [answer["id"], await say(agent, "and more")]
+    return archive, [answer["id"], await say(agent, "and more")]
 
 
 async def stays_stopped(agent, ids: list[str]) -> None:
@@ -42,12 +41,11 @@ async def goes_out(agent, eventually, ids: list[str]) -> None:
     assert await heard(agent) == ["your order", "and more"]
 
 
-async def test_what_waits_survives_an_import_that_replaces_its_session(agent, eventually, tmp_path):
-    file = tmp_path / "a.tar.gz"
-    ids = await waits_in(agent, eventually, file)
+async def test_what_waits_survives_an_import_that_replaces_its_session(agent, eventually):
+    archive, ids = await waits_in(agent, eventually)
     made = (await agent.show(ID))["created"]
-    status, said = await cli(agent, "import", file, "--replace")
-    assert status == 0, said
+    status, said = await send(agent, REPLACE, archive)
+    assert status < 300, said
     await stays_stopped(agent, ids)
     await agent.kill()
     await agent.start()
@@ -58,25 +56,20 @@ async def test_what_waits_survives_an_import_that_replaces_its_session(agent, ev
 
 @pytest.mark.parametrize("point", ["retire_moved", "staging_way_free"])
 async def test_what_waits_survives_an_agent_that_is_killed_in_such_an_import(
-    agent, eventually, tmp_path, point
+    agent, eventually, point
 ):
-    file = tmp_path / "a.tar.gz"
-    ids = await waits_in(agent, eventually, file)
+    archive, ids = await waits_in(agent, eventually)
     await agent.stop()
-    await agent.start({"WA_FAILPOINT": f"{point}:kill"})
-    asked = asyncio.ensure_future(cli(agent, "import", file, "--replace"))
-    async with asyncio.timeout(60):
-        assert await agent.process.wait() == -signal.SIGKILL
-    await agent.start()  # the command goes on waiting for it
-    await asked
+    await agent.start(f"{point}:kill")
+    await dies(agent, send(agent, REPLACE, archive))
+    await agent.start()
     await stays_stopped(agent, ids)
     await goes_out(agent, eventually, ids)
 
 
-async def test_a_deletion_says_how_many_messages_went_with_it(agent, eventually, tmp_path):
-    await waits_in(agent, eventually, tmp_path / "a.tar.gz")
-    status, said = await cli(agent, "delete", ID)
-    assert (status, "2 messages that wait to be sent went with it" in said) == (0, True), said
+async def test_a_deletion_says_how_many_messages_went_with_it(agent, eventually):
+    await waits_in(agent, eventually)
+    assert (await agent.do("DELETE", f"/api/instance/{ID}"))["messages_dropped"] == 2
 
     async def told() -> list[tuple[str, int]]:
         page = await agent.do("GET", "/api/events?kind=messages_dropped")
@@ -85,13 +78,10 @@ async def test_a_deletion_says_how_many_messages_went_with_it(agent, eventually,
     await eventually(told, [(ID, 2)])
 
 
-async def test_so_does_the_start_after_a_kill_in_that_deletion(agent, eventually, tmp_path):
-    await waits_in(agent, eventually, tmp_path / "a.tar.gz")
+async def test_so_does_the_start_after_a_kill_in_that_deletion(agent, eventually, caplog):
+    await waits_in(agent, eventually)
     await agent.stop()
-    await agent.start({"WA_FAILPOINT": "deletion_retired:kill"})
-    asked = asyncio.ensure_future(cli(agent, "delete", ID))
-    async with asyncio.timeout(60):
-        assert await agent.process.wait() == -signal.SIGKILL
+    await agent.start("deletion_retired:kill")
+    await dies(agent, agent.ask("DELETE", f"/api/instance/{ID}"))
     await agent.start()
-    await asked
-    await eventually(lambda: "2 accepted messages are not sent" in agent.log.read_text())
+    await eventually(lambda: "2 accepted messages are not sent" in caplog.text)

@@ -1,13 +1,8 @@
-"""The faults of a working day on the process host: each ends where it should, by itself."""
+"""The faults of a working day: each ends where it should, by itself."""
 
-import contextlib
 import json
-import os
-import signal
 
 import pytest
-
-from tests.waiting import alive
 
 
 async def connected(agent, eventually, id="a", **settings):
@@ -29,8 +24,8 @@ def instance_file(agent):
 
 async def test_f02_a_killed_worker_comes_back_and_is_counted_once(agent, eventually):
     await connected(agent, eventually)
-    before, codes = await agent.pid("a"), await agent.codes("a")
-    os.kill(before, signal.SIGKILL)
+    before, codes = await agent.run_of("a"), await agent.codes("a")
+    await agent.kill_worker("a")
     await back_with_another_worker(agent, eventually, before)
     shown = await agent.show("a")
     assert shown["restarts_by_reason"]["crash"] == 1
@@ -44,14 +39,11 @@ async def test_f12_a_crash_loop_ends_in_the_agents_own_backoff(make_agent, event
     await connected(agent, eventually)
 
     async def keep_killing():
-        shown = await agent.show("a")
-        if shown["unit"]["main_pid"]:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(shown["unit"]["main_pid"], signal.SIGKILL)
+        await agent.kill_worker("a")
         return any("its worker failed" in sentence for _, sentence in await agent.story("a"))
 
-    await eventually(keep_killing, within=60)
-    await eventually(lambda: agent.status("a"), "CONNECTED", within=30)
+    await eventually(keep_killing)
+    await eventually(lambda: agent.status("a"), "CONNECTED")
     said = [sentence for kind, sentence in await agent.story("a") if kind == "action"]
     assert any(sentence.startswith("start: its worker failed") for sentence in said)
 
@@ -86,11 +78,9 @@ async def test_a_banned_instance_is_left_alone_over_restarts_of_the_agent(agent,
 
 async def test_after_a_ban_no_worker_is_left_that_could_log_in(agent, eventually):
     await connected(agent, eventually)
-    worker = await agent.pid("a")
     await agent.fault("a", "ban")
     await eventually(lambda: agent.status("a"), "AUTH_FAILURE")
     await eventually(lambda: unit_state(agent), "inactive")
-    assert not alive(worker)
     await eventually(lambda: instance_file(agent)["ended"], "banned")
     # Whatever starts it now (its host after a crash, the boot), a login would succeed.
     file = agent.state / "sessions" / "a" / "session" / "faults.json"

@@ -4,8 +4,6 @@ Rights that are taken away for a while: tests/vault/test_check.py, where another
 """
 
 import json
-import os
-import signal
 
 import pytest
 
@@ -14,10 +12,6 @@ async def connected(agent, eventually, id="a"):
     await agent.create(id)
     await eventually(lambda: agent.status(id), "CONNECTED")
     return agent.state / "sessions" / id
-
-
-async def kill_worker(agent, id="a"):
-    os.kill(await agent.pid(id), signal.SIGKILL)
 
 
 async def reason(agent, id="a"):
@@ -30,29 +24,26 @@ async def test_a_folder_that_was_moved_away_is_named_and_served_again_when_it_is
     folder = await connected(agent, eventually)
     away = agent.state / "away"
     folder.rename(away)
-    await kill_worker(agent)
+    await agent.kill_worker("a")
     await eventually(lambda: reason(agent), "session_missing")
     shown = await agent.show("a")
     assert (shown["connection_status"], shown["unit"]["main_pid"]) == ("AUTH_FAILURE", 0)
     await agent.do("POST", "/api/health/check")
     assert not folder.exists(), "nothing is laid out or restored in its place"
     away.rename(folder)
-    await eventually(lambda: agent.status("a"), "CONNECTED", within=20)
+    await eventually(lambda: agent.status("a"), "CONNECTED")
     story = [sentence for kind, sentence in await agent.story("a") if kind == "action"]
     assert len(story) <= 4, story
 
 
-async def test_a_session_behind_a_link_is_named_and_nothing_is_put_in_its_place(
-    impatient, eventually
-):
+async def test_a_session_behind_a_link_is_named_and_nothing_is_put_in_its_place(agent, eventually):
     """The operator moved it to another disk and left a link: its pairing is whole."""
-    agent = impatient
     folder = await connected(agent, eventually)
     await agent.create("b")
     await eventually(lambda: agent.status("b"), "CONNECTED")
     session, elsewhere = folder / "session", agent.state / "elsewhere"
     await agent.do("POST", "/api/instance/a/stop")
-    await eventually(lambda: agent.pid("a"), 0)
+    await eventually(lambda: agent.machine.member("a").at_rest)
     session.rename(elsewhere)
     session.symlink_to(elsewhere)
     before = sorted(path.name for path in elsewhere.iterdir())
@@ -66,14 +57,14 @@ async def test_a_session_behind_a_link_is_named_and_nothing_is_put_in_its_place(
     assert not (await agent.do("GET", "/api/trash"))["trash"]
     session.unlink()
     elsewhere.rename(session)
-    await eventually(lambda: agent.status("a"), "CONNECTED", within=60)
+    await eventually(lambda: agent.status("a"), "CONNECTED")
     story = await agent.story("a")
     assert not [kind for kind, _ in story if kind in ("recovery", "snapshot")], story
 
 
 @pytest.mark.parametrize("killed", ["its worker", "the agent and its worker"])
 async def test_an_identity_file_of_another_engine_is_named_and_written_again(
-    agent, eventually, killed
+    agent, eventually, caplog, killed
 ):
     """Also where it counts as newer than the database: an instance keeps its engine for life."""
     folder = await connected(agent, eventually)
@@ -82,15 +73,14 @@ async def test_an_identity_file_of_another_engine_is_named_and_written_again(
     content |= {"engine": "baileys", "generation": content["generation"] + 5}
     file.write_text(json.dumps(content))
     if killed == "its worker":
-        await kill_worker(agent)
-        await eventually(lambda: str(file) in agent.log.read_text())
+        await agent.kill_worker("a")
+        await eventually(lambda: str(file) in caplog.text)
     else:
-        pid = await agent.pid("a")
         await agent.kill()
-        os.kill(pid, signal.SIGKILL)
+        await agent.kill_worker("a")
         await agent.start()
     await eventually(lambda: agent.status("a"), "CONNECTED")
-    assert f"{file} names engine 'baileys', not sandbox" in agent.log.read_text()
+    assert f"{file} names engine 'baileys', not sandbox" in caplog.text
     assert json.loads(file.read_bytes())["engine"] == "sandbox"
     assert (await agent.show("a"))["engine"] == "sandbox"
     assert not (await agent.do("GET", "/api/trash"))["trash"], "it kept its pairing"
@@ -112,7 +102,7 @@ async def test_two_folders_that_were_swapped_are_named_and_served_again_when_swa
     assert (b / "instance.json").read_bytes() == files["a"]
     swap(a, b)
     for id in "ab":
-        await eventually(lambda id=id: agent.status(id), "CONNECTED", within=60)
+        await eventually(lambda id=id: agent.status(id), "CONNECTED")
     assert not (await agent.do("GET", "/api/trash"))["trash"]
 
 

@@ -1,0 +1,53 @@
+"""What a session keeps of messages: its settings, and who it is kept for."""
+
+import json
+
+from tests.daemon.test_vault import connected
+from tests.wings.messages.spools import entries, numbers_of, read_all, spool_at
+
+
+async def test_a_session_has_the_settings_in_its_file_and_a_reload_writes_them_anew(
+    make_agent, eventually
+):
+    agent = make_agent("[messages]\nkeep = false\n")
+    await agent.start()
+    await agent.create("shop")
+    file = agent.state / "sessions" / "shop" / "instance.json"
+
+    def told():
+        return json.loads(file.read_text())["of_wings"]
+
+    assert told()["messages"]["keep"] is False
+    await eventually(lambda: agent.status("shop"), "CONNECTED")
+    usual = agent.config.read_text().replace("keep = false", "most = 500")
+    agent.config.write_text(usual)
+    agent.reload()
+    await eventually(lambda: told().get("messages", {}).get("most"), 500)
+    await agent.stop()
+    agent.config.write_text(usual.replace("most = 500", ""))
+    await agent.start()
+    await eventually(told, {})
+
+
+async def test_what_is_kept_goes_with_its_session_into_the_trash_and_comes_back(agent, eventually):
+    await connected(agent, eventually, messages_per_minute=0)
+    sessions = agent.state / "sessions"
+    spool_at(sessions / "a").append(entries(range(3)))
+    await agent.do("DELETE", "/api/instance/a")
+    (name,) = [each["name"] for each in (await agent.do("GET", "/api/trash"))["trash"]]
+    await agent.create("a")
+    await eventually(lambda: agent.status("a"), "CONNECTED")
+    assert numbers_of(read_all(spool_at(sessions / "a"))) == [], "another session's are not its own"
+    await agent.do("DELETE", "/api/instance/a")
+    await agent.do("POST", f"/api/trash/{name}/restore", {})
+    assert numbers_of(read_all(spool_at(sessions / "a"))) == [0, 1, 2]
+
+
+async def test_a_clean_up_leaves_what_is_kept_to_its_readers(agent, eventually):
+    await connected(agent, eventually, messages_per_minute=0)
+    spool_at(agent.state / "sessions" / "a").append(entries(range(3)))
+    await agent.do("POST", "/api/instance/a/cleanup", {"confirm": True})
+    await eventually(lambda: agent.status("a"), "QR_REQUIRED")
+    found = spool_at(agent.state / "sessions" / "a")
+    assert numbers_of(read_all(found)) == [0, 1, 2]
+    assert not list((agent.state / "sessions" / ".carried").iterdir())

@@ -1,0 +1,74 @@
+"""An outage of N seconds costs N and a few more, for one session as for many, and no login."""
+
+import asyncio
+
+import pytest
+
+OUTAGE = 60.0
+BACK_WITHIN = 10.0
+"""Seconds from the network's return until the last of them is connected."""
+
+
+def now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+async def lose_the_network(agent, ids, seconds):
+    """When it will be back."""
+    await asyncio.gather(*(agent.fault(id, "drop", seconds) for id in ids))
+    return now() + seconds
+
+
+async def all_connected(agent, ids):
+    shown = await agent.do("GET", "/api/instances?limit=500")
+    up = {one["id"] for one in shown["instances"] if one["connection_status"] == "CONNECTED"}
+    return up >= set(ids)
+
+
+async def tries(agent, id):
+    """What the agent began since it saw the connection lost, and could log in."""
+    story = await agent.story(id)
+    losses = (at for at, (_, said) in enumerate(story) if said.startswith("CONNECTED → "))
+    lost = next(losses, len(story))
+    begun = [said.split(":")[0] for kind, said in story[lost:] if kind in ("action", "repair")]
+    return [kind for kind in begun if kind in ("start", "connect", "restart", "reconnect")]
+
+
+@pytest.mark.parametrize("count", [1, 2])
+async def test_a4_a_short_outage_costs_seconds_and_opens_no_circuit(agent, eventually, count):
+    ids = [f"s{number}" for number in range(count)]
+    for id in ids:
+        await agent.create(id)
+    await eventually(lambda: all_connected(agent, ids))
+    back = await lose_the_network(agent, ids, OUTAGE)
+
+    async def says_so():
+        shown = await agent.show(ids[0])
+        return shown["reason"], shown["connection_status"], shown["circuit"]
+
+    await eventually(says_so, ("unreachable", "RECONNECTING", "closed"), within=15)
+    shown = await agent.show(ids[0])
+    assert "cannot reach the sandbox's network" in shown["sentence"]
+    assert shown["attempts"] == 0, "what is not reached costs no attempt"
+    await eventually(lambda: all_connected(agent, ids), within=OUTAGE + BACK_WITHIN)
+    assert now() <= back + BACK_WITHIN
+    for id in ids:
+        assert len(await tries(agent, id)) <= 2
+        assert (await agent.show(id))["circuit"] == "closed"
+
+
+async def test_a_hundred_sessions_are_back_within_the_budget_of_logins(agent, eventually):
+    ids = [f"s{number}" for number in range(100)]
+    for id in ids:
+        await agent.create(id)
+    await eventually(lambda: all_connected(agent, ids))
+    back = await lose_the_network(agent, ids, OUTAGE)
+    await asyncio.sleep(OUTAGE - 3)
+    begun = sum(map(len, [await tries(agent, id) for id in ids]))
+    assert begun <= 10, f"{begun} tries while the network was away"
+    await eventually(lambda: all_connected(agent, ids))
+    budget = (100 - 30) * 0.2
+    late = now() - back
+    assert late <= BACK_WITHIN + budget, f"back {late:.1f} s after the network"
+    for id in ids:
+        assert len(await tries(agent, id)) <= 2
