@@ -193,15 +193,16 @@ _LEVEL = re.compile(
     re.IGNORECASE,
 )
 _TAGGED = re.compile(
-    r"[^\"'`]{0,60}?\[(?:(?P<quiet>trace|debug|info|log|verbose|http|notice|silly)"
+    rf"{_STAMPS}\[(?:(?P<quiet>trace|debug|info|log|verbose|http|notice|silly)"
     r"|warn(?:ing)?|error|fatal|critical)\]",
     re.IGNORECASE,
 )
 _NOT_SAID = re.compile(_STAMPS)
 _QUOTED = re.compile(
     r'(?P<contact>"(?:participant(?:Alt)?|remoteJid)"\s*:\s*"\d[\d:]*@[\w.]+")'
-    r'|"(?:[^"\\]|\\.?)*(?:"|$)|`[^`]*(?:`|$)|(?<!\w)\'(?:[^\'\\]|\\.?)*(?:\'|$)'
+    r'|"(?:[^"\\]|\\.?)*(?:"|$)|`[^`]*(?:`|$)|(?<!\w)\'(?:[^\'\\]|\\.?|\'(?=\w))*(?:\'|$)'
 )
+_OUTERMOST = re.compile(r"\".*\"|`.*`|“.*”|(?<!\w)'.*'(?!\w)")
 _STACK = re.compile(r'"stack"\s*:\s*"((?:[^"\\]|\\.)*)')
 _LEAD = re.compile(
     r"(?:Session |Unhandled |Uncaught )?\w*(?:err|exception|rejection|fail|fatal|falha|decrypt"
@@ -215,8 +216,8 @@ _WARN = 40
 
 def is_loud(line: str) -> bool | None:
     """True if a line has the level warn or above, False if it has a lower one; None: no level."""
-    level = _TAGGED.match(line) or _LEVEL.match(line)
-    return None if level is None else level["quiet"] is None
+    levels = [found for found in (_TAGGED.match(line), _LEVEL.match(line)) if found]
+    return min(levels, key=re.Match.end)["quiet"] is None if levels else None
 
 
 def read_log_line(
@@ -232,11 +233,12 @@ def read_log_line(
     loud = is_loud(line) if loud is None else loud
     if loud is False:
         return None
-    said = _QUOTED.sub(r"\g<contact> ", line)
+    # To the last quote: the words may close the first one.
+    said = _QUOTED.sub(" ", _OUTERMOST.sub(" ", line))
     found = read_line(said, own)
     if found is None or not (loud or found.name.startswith(_OWN) or _begins_with_error(said)):
         return None
-    return found
+    return replace(found, peer=peer_in(_QUOTED.sub(r"\g<contact> ", line)))
 
 
 def read_record(

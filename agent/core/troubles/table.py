@@ -206,8 +206,7 @@ TABLE = (
         S,
         of_session(lambda view: _because(view.reason) if has_given_up(view) else None),
         "the agent has given {who} up; a person must look at it{value}",
-        "`wa-agent why {who}` names the reason, `wa-agent reasons` explains it. Remove the cause,"
-        " then `wa-agent recover {who}`.",
+        "`wa-agent why {who}` names the reason and the command that tries again.",
         covers=_DOWN,
     ),
     Row(
@@ -238,7 +237,7 @@ TABLE = (
         _reason(PASSKEY_REQUIRED),
         "WhatsApp asks the owner of {who} for a passkey: it can only be linked at a desk",
         "Another scan ends the same way. The owner links the account at a desk with `wa-agent pair"
-        " --out FILE`; `wa-agent import FILE` takes it here.",
+        " --out FILE`; `wa-agent import FILE {who} --replace --enable` takes it here.",
         covers=("needs_scan",),
     ),
     Row(
@@ -294,8 +293,8 @@ TABLE = (
         S,
         _keys_not_renewed,
         "{who} could not make new keys with its contacts",
-        "`wa-agent events {who}` names the cause. Try `wa-agent repair {who}` while it is"
-        " connected; if that fails again, restore the newest snapshot.",
+        "`wa-agent events {who}` names the cause. If messages stay unreadable, `wa-agent restart"
+        " {who}`, or restore a snapshot where there is one (`wa-agent snapshots {who}`).",
         window=15 * MINUTE,
     ),
     Row(

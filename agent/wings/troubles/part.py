@@ -180,9 +180,8 @@ class Troubles:
     async def _keep(self, *, changed: bool) -> None:
         """For the next agent: a restart neither ends a trouble nor begins its time anew. What comes
         and goes costs no write each time."""
-        rows = [
-            (one.row.name, one.who, one.since, one.begun_wall) for one in self._present.values()
-        ]
+        present = self._present.values()
+        rows = [(*one.key, one.since, one.begun_wall, one.value) for one in present]
         text = json.dumps({"boot": boot_id(), "troubles": sorted(rows, key=str)})
         if text == self._written or (not changed and boot_now() - self._written_at < KEEP_EVERY):
             return
@@ -205,12 +204,13 @@ def _kept_in(text: str) -> Iterator[Trouble]:
     rows, now = {row.name: row for row in TABLE}, boot_now()
     try:
         kept = json.loads(text)
-        for name, who, since, begun in kept["troubles"] if text else ():
+        for name, who, since, begun, value in kept["troubles"] if text else ():
             same = kept["boot"] == boot_id()
             if name in rows and (same or begun is not None):
-                stays = now + max(SETTLE, rows[name].window) if begun is not None else 0.0
+                window = rows[name].window - (time.time() - begun) if begun is not None else 0.0
+                stays = now + max(SETTLE, window) if begun is not None else 0.0
                 since = min(float(since), now) if same else now
-                yield Trouble(rows[name], str(who), since, now, "", begun, stays)
+                yield Trouble(rows[name], str(who), since, now, str(value), begun, stays)
     except (ValueError, TypeError, KeyError):
         return
 

@@ -159,6 +159,20 @@ def test_the_sessions_that_were_tried_for_one_message_are_one_error():
 @pytest.mark.parametrize(
     "line",
     [
+        "INFO wbot=6 491511234567@lid: [ERROR] Bad MAC",
+        "wbot=17 491511234567@lid: [ERROR] Bad MAC",
+        "ERROR wbot=10 cannot answer who wrote 'don't Bad MAC'",
+        'ERROR wbot=9 cannot answer who wrote "hi" Bad MAC "x"',
+        "ERROR wbot=9 cannot answer who wrote “Bad MAC”",
+    ],
+)
+def test_a_contacts_words_are_no_error(line):
+    assert read_log_line(line) is None
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
         '[ERROR] Bad MAC of "%s" from 491511234567@s.whatsapp.net',
         '[ERROR] Bad MAC \'%s\' {"key":{"remoteJid":"491511234567@lid"}}',
         '{"level":50,"body":"%s","key":{"participant":"491511234567:3@lid"},"msg":"Bad MAC"}',

@@ -11,8 +11,6 @@ from agent.core.troubles.table import TABLE, counted_of
 from agent.core.troubles.trouble import (
     Key,
     Look,
-    Of,
-    Severity,
     Sight,
     Trouble,
     Windows,
@@ -285,16 +283,3 @@ def test_a_session_that_is_no_longer_wanted_has_no_trouble() -> None:
     del world.sessions["a"]
     assert world.run(5) == set()
     assert world.told[-1] == ("over", "down")
-
-
-def test_every_row_has_a_story_and_words() -> None:
-    told = {name for name, *_ in STORIES} | {"key_errors", "error_rate"}
-    assert {row.name for row in TABLE} - told == {"corrupted_together", "ended_together"}
-    names = [row.name for row in TABLE]
-    assert len(set(names)) == len(names)
-    for row in TABLE:
-        said = row.sentence.format(who="a", value="") + row.advice.format(who="a")
-        assert "{" not in said
-        assert row.severity in Severity
-        assert row.of in Of
-        assert set(row.covers) <= set(names), row.name

@@ -128,13 +128,14 @@ async def test_what_has_begun_is_not_told_again_by_the_next_agent(
     bench: Bench, tmp_path: Path, store: Store, clock: list[float]
 ) -> None:
     for name in ("a", "b"):
-        bench.put(name, S.RECONNECTING)
+        bench.put(name, S.RECONNECTING, reason="timeout")
     await bench.look()
     await bench.look(301)
     later = make(tmp_path, store, clock)
     later.put("a", S.RECONNECTING)
     later.put("b")
     await later.troubles._take_over()
+    assert all(one.sentence.endswith("not: timeout") for one in later.troubles.present())
     await later.look(30)
     assert len(await later.story()) == 2
     await later.look(60)
