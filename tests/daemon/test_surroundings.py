@@ -1,10 +1,8 @@
-"""What the machine around a running agent does to it: descriptors, disks, memory, clocks."""
+"""What the machine around a running agent does to it: descriptors, tasks, memory, a disk."""
 
-import asyncio
 import contextlib
 import os
 import resource
-import signal
 import socket
 import time
 from pathlib import Path
@@ -14,52 +12,7 @@ import pytest
 from tests.lacking import not_lent
 from tests.waiting import alive
 
-from .conftest import LOOKS_OFTEN, PATIENT, SETTINGS
-
-CLOCKS = '''
-"""Python's clocks, moved by what two files say: the one thing that a test cannot do for real."""
-import os
-import time
-
-_time, _clock_gettime = time.time, time.clock_gettime
-
-
-def _moved(name):
-    try:
-        with open(os.path.join(os.path.dirname(__file__), name)) as file:
-            return float(file.read() or 0)
-    except OSError:
-        return 0.0
-
-
-def _gettime(clock):
-    moved = _moved("boot") if clock == time.CLOCK_BOOTTIME else 0.0
-    return _clock_gettime(clock) + moved
-
-
-time.time = lambda: _time() + _moved("wall")
-time.clock_gettime = _gettime
-'''
-
-
-class Clocks:
-    """Moves the clocks of processes that were started with `environment`."""
-
-    def __init__(self, folder: Path) -> None:
-        folder.mkdir()
-        (folder / "sitecustomize.py").write_text(CLOCKS)
-        self.folder = folder
-        self.environment = {"PYTHONPATH": str(folder)}
-
-    def move(self, name: str, seconds: float) -> None:
-        new = self.folder / f".{name}"
-        new.write_text(str(seconds))
-        new.rename(self.folder / name)
-
-
-@pytest.fixture
-def clocks(tmp_path):
-    return Clocks(tmp_path / "clocks")
+from .conftest import LOOKS_OFTEN, SETTINGS
 
 
 async def connected(agent, eventually, *ids, **settings):
@@ -76,13 +29,6 @@ def cpu_seconds(pid: int) -> float:
 
 def descriptors(pid: int) -> int:
     return len(list(Path(f"/proc/{pid}/fd").iterdir()))
-
-
-async def probes(agent) -> int:
-    """How often the agent has asked its engines."""
-    lines = str((await agent.ask("GET", "/metrics"))[1]).splitlines()
-    counts = [one for one in lines if one.startswith("wa_session_response_time_seconds_count")]
-    return sum(int(float(one.split()[-1])) for one in counts)
 
 
 async def test_f17_without_descriptors_the_agent_waits_and_does_not_spin(agent, eventually):
@@ -213,145 +159,3 @@ async def test_f33_a_disk_that_turns_read_only_costs_no_session(
 
 def with_disk_free(least: int) -> str:
     return SETTINGS.replace("[start]\n", f"[start]\ndisk_free = {least}\n")
-
-
-async def test_no_worker_starts_on_a_full_disk_and_running_ones_go_on(
-    make_agent, eventually, small_disk
-):
-    agent = make_agent(base=with_disk_free(16 << 20))
-    disk = small_disk("size=40m,mode=0700")
-    agent.state = disk / "state"
-    await agent.start()
-    await connected(agent, eventually, "a", "b")
-    worker = await agent.pid("a")
-    await agent.do("POST", "/api/instance/b/stop")
-    await eventually(lambda: agent.status("b"), "DISCONNECTED")
-    (disk / "filler").write_bytes(bytes(30 << 20))
-    await agent.do("POST", "/api/instance/b/start")
-
-    async def held() -> bool:
-        shown = await agent.show("b")
-        words = "MiB free, 16 MiB must be ([start] disk_free)"
-        return shown["hold"] == "disk_full" and words in shown["health"]["sentence"]
-
-    await eventually(held)
-    shown = await agent.show("b")
-    assert (shown["unit"]["state"], shown["attempts"]) == ("inactive", 0)
-    assert (await agent.status("a"), await agent.pid("a")) == ("CONNECTED", worker)
-    await agent.do("POST", "/api/instance/a/restart")
-
-    async def anew() -> bool:
-        return await agent.pid("a") not in (0, worker)
-
-    await eventually(anew)
-    await eventually(lambda: agent.status("a"), "CONNECTED")
-    (disk / "filler").unlink()
-    await eventually(lambda: agent.status("b"), "CONNECTED")
-    assert (await agent.show("b"))["hold"] == ""
-
-
-async def test_f31_a_full_disk_costs_no_session(make_agent, eventually, small_disk):
-    agent = make_agent(base=with_disk_free(0))
-    disk = small_disk("size=8m,mode=0700")
-    agent.state = disk / "state"
-    await agent.start()
-    await connected(agent, eventually, "a")
-    worker = await agent.pid("a")
-    with (disk / "filler").open("wb", buffering=0) as filler:
-        while True:
-            try:
-                filler.write(bytes(65536))
-            except OSError:
-                break
-
-    async def refused():
-        return (await agent.ask("POST", "/api/instance/a/enable"))[0] >= 500
-
-    await eventually(refused)
-    assert (await agent.status("a"), await agent.pid("a")) == ("CONNECTED", worker)
-    await agent.fault("a", "drop")  # passes must write now, and cannot
-    await eventually(lambda: "the next one tries again" in agent.log.read_text())
-    assert (await agent.ask("GET", "/healthz"))[0] == 200
-    (disk / "filler").unlink()
-
-    async def taken():
-        return (await agent.ask("POST", "/api/instance/a/enable"))[0] == 202
-
-    await eventually(taken)
-    await eventually(lambda: agent.status("a"), "CONNECTED")
-    assert await agent.pid("a") == worker
-    await agent.stop()
-    await agent.start()
-    await eventually(lambda: agent.status("a"), "CONNECTED")
-    assert not list(agent.state.glob("*damaged*"))
-
-
-YEAR = 365 * 86400.0
-
-
-@pytest.mark.parametrize(
-    ("clock", "seconds"),
-    [
-        pytest.param("wall", 10 * YEAR, id="set 10 years ahead"),
-        pytest.param("wall", -20 * YEAR, id="set 20 years back"),
-        pytest.param("boot", 4 * 3600.0, id="the machine slept for hours"),
-    ],
-)
-async def test_f51_f52_a_clock_that_jumps_moves_nothing(
-    make_agent, eventually, clocks, clock, seconds
-):
-    agent = make_agent("[reconnect.reasons]\nclient_outdated = {base = 1.0, max = 2.0}\n")
-    environment = {**clocks.environment, "WA_AGENT_WORKER__WATCHDOG": "4"}
-    await agent.start(environment)
-    await connected(agent, eventually, "a", "b")
-    pids = {id: await agent.pid(id) for id in ("a", "b")}
-    clocks.move(clock, seconds)
-
-    # Longer than the workers' watchdog, told by what the loop of passes does meanwhile.
-    seen = await probes(agent)
-
-    async def probed_on():
-        return await probes(agent) >= seen + 10
-
-    await eventually(probed_on)
-    assert {id: await agent.pid(id) for id in pids} == pids
-    assert [await agent.status(id) for id in pids] == ["CONNECTED", "CONNECTED"]
-
-    await agent.fault("a", "drop")
-
-    async def reconnected():
-        shown = await agent.show("a")
-        return shown["reconnects_by_reason"] and shown["connection_status"] == "CONNECTED"
-
-    await eventually(reconnected)
-    assert await agent.pid("a") == pids["a"]
-
-    await agent.kill()
-    if clock == "wall":
-        clocks.move(clock, 0)
-    await agent.start(environment)
-    await eventually(lambda: agent.status("a"), "CONNECTED")
-    assert {id: await agent.pid(id) for id in pids} == pids, "adopted over the jump back"
-
-
-async def test_f55_a_storm_of_stops_saves_all_at_the_same_time(make_agent, eventually, pauses):
-    agent = make_agent()
-    await agent.start(PATIENT)
-    ids = [f"i{number}" for number in range(8)]
-    await connected(agent, eventually, *ids, save_seconds=2.0)
-    codes = {id: await agent.codes(id) for id in ids}
-    pids = agent.worker_pids()
-    assert len(pids) == len(ids)
-    begun, still = time.monotonic(), pauses.total
-    for pid in [*pids, agent.process.pid]:  # as a shutdown does: everybody at once
-        os.kill(pid, signal.SIGTERM)
-    assert await asyncio.wait_for(agent.process.wait(), 30) == 0
-    took = time.monotonic() - begun - (pauses.total - still)
-    assert took < 2.0 * len(ids), "they saved one after the other"
-    assert not any(alive(pid) for pid in pids)
-    for id in ids:
-        assert "closed in order" in (agent.state / "run" / id / "worker.log").read_text()
-    await agent.start(PATIENT)
-    for id in ids:
-        await eventually(lambda id=id: agent.status(id), "CONNECTED")
-        assert await agent.codes(id) == codes[id]

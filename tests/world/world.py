@@ -34,11 +34,15 @@ class WorldAgent(AgentClient):
     def __init__(self, state: Path, config: Path) -> None:
         super().__init__(state)
         self.config = config
-        self.machine = Machine(state / "sessions", state / "links")
-        self.others = Machine(state / "none", state / "links-of-none")
+        self.move_to(state)
         self._signals = _Asked()
         self._run: Run | None = None
         self._life: asyncio.Task[int] | None = None
+
+    def move_to(self, state: Path) -> None:
+        self.state = state
+        self.machine = Machine(state / "sessions", state / "links")
+        self.others = Machine(state / "none", state / "links-of-none")
 
     async def start(self, failpoint: str = "") -> None:
         if failpoint:

@@ -7,6 +7,7 @@ up to a limit; one that hangs is broken off. Nothing of a run goes on after its 
 import asyncio
 import logging
 import os
+import time
 from collections.abc import Callable, Mapping
 from contextvars import Context
 from dataclasses import dataclass
@@ -147,7 +148,7 @@ class Member:
         self._stop_wanted.set()
         if (run := self._run) is not None and run.life is not None:
             if self.state is not UnitState.DEACTIVATING:
-                run.deadline = boot_now() + STOP_WITHIN
+                run.deadline = time.monotonic() + STOP_WITHIN
                 run.life.ask()
             if hurry:
                 run.life.hurry.set()
@@ -165,13 +166,13 @@ class Member:
     def look(self) -> None:
         """Break off a run that hangs; end the pack where that does not help."""
         run = self._run
-        if run is None or not run.deadline or boot_now() < run.deadline:
+        if run is None or not run.deadline or time.monotonic() < run.deadline:
             return
         if run.cause:
             self._house.broken(f"{self.id} cannot be ended alone")
             return
         run.cause = "watchdog" if self.state is UnitState.ACTIVE else "timeout"
-        run.deadline = boot_now() + BROKEN_OFF_WITHIN
+        run.deadline = time.monotonic() + BROKEN_OFF_WITHIN
         log.error("%s hangs (%s): its run is broken off", self.id, run.cause, extra=about(self.id))
         for task in list(run.tasks):
             task.cancel()
@@ -210,11 +211,11 @@ class Member:
     async def _run_once(self) -> int:
         """The exit status that its process would have; -1 where it was broken off."""
         run = self._run = Run(self.id)
-        run.deadline = boot_now() + START_WITHIN
+        run.deadline = time.monotonic() + START_WITHIN
         loop, context = asyncio.get_running_loop(), context_of(run)
         task = loop.create_task(self._work(run), name=f"run of {self.id}", context=context)
         await asyncio.wait({task})
-        run.deadline = boot_now() + BROKEN_OFF_WITHIN
+        run.deadline = time.monotonic() + BROKEN_OFF_WITHIN
         for left in list(run.tasks):
             left.cancel()
         if run.tasks:
@@ -246,8 +247,7 @@ class Member:
             return 1
 
     def _said(self, run: Run, name: str, value: str) -> None:
-        now = boot_now()
-        watchdog = self._house.watchdog
+        now, watchdog = time.monotonic(), self._house.watchdog
         if name == "STATUS":
             self._status_text = value[:200]
             self._house.changed()
