@@ -1,12 +1,7 @@
-"""A database or a state folder that is not the newest, not the right one, or not there."""
+"""A state folder that is not the right one, or not there."""
 
 import asyncio
-import contextlib
-import json
-import os
 import shutil
-import signal
-import sqlite3
 
 from tests.waiting import alive
 
@@ -16,125 +11,6 @@ async def connected(agent, eventually, *ids):
         await agent.create(id)
     for id in ids:
         await eventually(lambda id=id: agent.status(id), "CONNECTED")
-
-
-def copy_database(source, target):
-    with (
-        contextlib.closing(sqlite3.connect(source)) as db,
-        contextlib.closing(sqlite3.connect(target)) as copy,
-    ):
-        db.backup(copy)
-
-
-async def test_of_an_older_database_and_the_folders_the_newer_holds(agent, eventually):
-    await connected(agent, eventually, "a", "b", "deleted")
-    await agent.create("unscanned", scan="manual")
-    await eventually(lambda: agent.status("unscanned"), "QR_REQUIRED")
-    database, kept = agent.state / "agent.db", agent.state / "kept"
-    copy_database(database, kept)
-
-    await agent.do("POST", "/api/instance/b/disable")
-    await agent.do("PATCH", "/api/instance/a", {"settings": {"scan": "auto", "scan_after": 0.07}})
-    await agent.do("POST", "/api/instance/unscanned/sandbox/scan")
-    await eventually(lambda: agent.status("unscanned"), "CONNECTED")
-    await connected(agent, eventually, "new")
-    await agent.do("DELETE", "/api/instance/deleted")
-    assert await agent.stop() == 0
-    for part in agent.state.glob("agent.db*"):
-        part.unlink()
-    kept.rename(database)
-
-    await agent.start()
-    for id in ("a", "unscanned", "new"):
-        await eventually(lambda id=id: agent.status(id), "CONNECTED")
-    assert (await agent.show("b"))["enabled"] is False
-    assert (await agent.show("a"))["settings"]["scan_after"] == 0.07
-    assert not await agent.knows("deleted")
-    said = await agent.do("GET", "/api/events?limit=500&kind=database_older")
-    assert len(said["events"]) == 1
-    assert "folder_newer" in [kind for kind, _ in await agent.story("b")]
-    assert "folder_newer" not in [kind for kind, _ in await agent.story("new")]
-
-
-async def test_an_operators_stop_outlives_a_lost_database(agent, eventually):
-    await connected(agent, eventually, "a", "b")
-    await agent.do("POST", "/api/instance/a/stop")
-    await eventually(lambda: agent.status("a"), "DISCONNECTED")
-    await agent.stop()
-    for part in agent.state.glob("agent.db*"):
-        part.unlink()
-    await agent.start()
-    await eventually(lambda: agent.status("b"), "CONNECTED")
-    shown = await agent.show("a")
-    assert shown["sentence"] == "an operator stopped it"
-    assert shown["unit"]["main_pid"] == 0
-    await agent.do("POST", "/api/instance/a/start")
-    await eventually(lambda: agent.status("a"), "CONNECTED")
-    identity = json.loads((agent.state / "sessions" / "a" / "instance.json").read_text())
-    assert identity["override"] == "none"
-
-
-async def test_a_repair_never_restores_the_backup_that_it_made_itself(agent, eventually):
-    """It was of no known session: the good snapshots counted as an earlier one's from then on."""
-    await connected(agent, eventually, "a", "b")
-    await agent.do("POST", "/api/instance/a/snapshots")
-    file = agent.state / "sessions" / "a" / "instance.json"
-    lineage = json.loads(file.read_text())["lineage"]
-    pid, own = await agent.pid("a"), file.read_bytes()
-    file.unlink()
-    file.symlink_to(agent.state / "sessions" / "b" / "instance.json")
-    os.kill(pid, signal.SIGKILL)
-
-    async def is_named():
-        return str(file) in (await agent.show("a"))["health"]["sentence"]
-
-    await eventually(is_named, within=60)
-    file.unlink()
-    file.write_bytes(own)
-    await eventually(lambda: agent.is_back("a", pid), within=60)
-    assert json.loads(file.read_text())["lineage"] == lineage
-
-
-async def test_a_session_whose_record_and_identity_file_are_lost_is_listed_with_what_is_known(
-    agent, eventually
-):
-    await connected(agent, eventually, "a", "b", "c", "d")
-    await agent.do("POST", "/api/instance/a/snapshots")
-    devices = {id: device_of(agent, id) for id in "ab"}
-    await agent.stop()
-    for part in agent.state.glob("agent.db*"):
-        part.unlink()
-    files = {id: agent.state / "sessions" / id / "instance.json" for id in "abcd"}
-    for id in "abc":
-        files[id].write_bytes(b"" if id == "a" else files[id].read_bytes()[:40])
-    (files["c"].parent / "session" / "sandbox.json").unlink()
-    await agent.start()
-    await eventually(lambda: agent.status("d"), "CONNECTED")
-    told = {
-        "a": "its engine and settings are those of snapshot ",
-        "b": "its files are of engine sandbox; its settings are lost",
-        "c": "neither a snapshot nor its files tell its engine",
-    }
-    for id, source in told.items():
-        shown = await agent.show(id)
-        assert shown["enabled"] is False
-        (sentence,) = [text for kind, text in await agent.story(id) if kind == "created"]
-        assert f"cannot read {files[id]}" in sentence and source in sentence
-        assert f"`wa-agent enable {id}`" in sentence
-        assert shown["unit"]["main_pid"] == 0
-    assert (await agent.show("a"))["settings"] == (await agent.show("d"))["settings"]
-    for id, device in devices.items():
-        await agent.do("POST", f"/api/instance/{id}/enable")
-        await eventually(lambda id=id: agent.status(id), "CONNECTED")
-        assert device_of(agent, id) == device
-    listed = (await agent.do("GET", "/api/instances"))["instances"]
-    assert {each["id"] for each in listed} == set("abcd")
-    await agent.do("DELETE", "/api/instance/c")
-
-
-def device_of(agent, id):
-    session = agent.state / "sessions" / id / "session" / "sandbox.json"
-    return json.loads(session.read_text())["device"]
 
 
 async def test_a_state_folder_that_is_away_is_no_first_start(agent, eventually):

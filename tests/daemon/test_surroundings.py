@@ -114,19 +114,25 @@ async def test_f16_without_tasks_a_start_fails_in_words_and_nothing_hangs(
     assert "Traceback" not in agent.log.read_text()
 
 
-async def test_f14_a_worker_over_its_memory_is_killed_and_counted_as_oom(make_agent, eventually):
-    agent = make_agent()
-    text = agent.config.read_text().replace("[worker]", "[worker]\nmemory_max = 83886080")
-    agent.config.write_text(text)
+async def test_the_memory_wall_holds_for_a_worker_that_a_new_agent_adopted(make_agent, eventually):
+    """So does it for one that a repair or the host itself started: each run is held, once."""
+    base = SETTINGS.replace("[worker]\n", f"[worker]\nmemory_max = {96 << 20}\n")
+    agent = make_agent("[memory]\ninstance = 0\n", base=base)
     agent.first = LOOKS_OFTEN
     await agent.start()
-    await connected(agent, eventually, "a")
+    await agent.create("a")
+    await eventually(lambda: agent.status("a"), "CONNECTED")
+    pid = await agent.pid("a")
+    await agent.kill()
+    await agent.start()
+    await eventually(lambda: agent.status("a"), "CONNECTED")
+    assert await agent.pid("a") == pid
     await agent.fault("a", "leak", bytes_per_second=24 << 20)
 
-    async def counted():
+    async def killed():
         return (await agent.show("a"))["restarts_by_reason"]["oom"]
 
-    await eventually(counted, within=40)
+    await eventually(killed, within=60)
     await eventually(lambda: agent.status("a"), "CONNECTED")
 
 
