@@ -38,16 +38,7 @@ async def dies(agent: RunningAgent, eventually: Any, doing: Any) -> None:
     await eventually(lambda: agent.process.returncode, -9)
 
 
-CLEANUP = [
-    "repair_begun:kill:1",
-    "repair_done:kill:1",
-    "repair_begun:kill:2",
-    "cleanup_reset:kill",
-    "repair_done:kill:2",
-]
-
-
-@pytest.mark.parametrize("point", CLEANUP)
+@pytest.mark.parametrize("point", ["repair_done:kill:1", "cleanup_reset:kill"])
 async def test_a_cleanup_on_a_server_cut_short_is_ended_by_the_next_life(
     make_agent: Callable[..., RunningAgent], standin: Evolution, eventually: Any, point: str
 ) -> None:
@@ -82,8 +73,11 @@ async def kill_both(agent: RunningAgent) -> None:
     await agent.start()
 
 
-@pytest.mark.parametrize("kill", [kill_agent, kill_worker, kill_both], ids=lambda one: one.__name__)
-@pytest.mark.parametrize("moment", ["disconnected", "removed", "started"])
+@pytest.mark.parametrize(
+    ("kill", "moment"),
+    [(kill_agent, "disconnected"), (kill_worker, "removed"), (kill_both, "started")],
+    ids=["agent", "worker", "both"],
+)
 async def test_a_round_cut_short_ends_connected_with_its_pairing(
     agent: RunningAgent, desk: StandIn, eventually: Any, kill: Any, moment: str
 ) -> None:
