@@ -2,7 +2,6 @@
 
 import asyncio
 import base64
-import contextlib
 import os
 import shutil
 import signal
@@ -20,7 +19,6 @@ from tests.daemon.conftest import RunningAgent
 from tests.daemon.test_vault import cli
 from tests.lacking import lacks
 from tests.standin.web.stand_in import StandIn
-from tests.waiting import alive
 
 pytestmark = pytest.mark.slow
 
@@ -93,28 +91,6 @@ async def pair(agent: RunningAgent, stand_in: StandIn, eventually: Any, id: str 
     await eventually(lambda: agent.status(id), "QR_REQUIRED", within=30)
     stand_in.scan(ACCOUNT, id)
     await eventually(lambda: agent.status(id), "CONNECTED")
-
-
-def below(pid: int) -> list[int]:
-    found = [pid]
-    tasks: list[Path] = []
-    with contextlib.suppress(OSError):  # it ends at this very moment
-        tasks = list(Path(f"/proc/{pid}/task").iterdir())
-    for task in tasks:
-        with contextlib.suppress(OSError):
-            for child in (task / "children").read_text().split():
-                found += below(int(child))
-    return found
-
-
-def browser_of(worker: int) -> int | None:
-    """The one process of its browser that the others hang below."""
-    for pid in below(worker)[1:]:
-        with contextlib.suppress(OSError):
-            line = Path(f"/proc/{pid}/cmdline").read_bytes()
-            if b"--user-data-dir=" in line and b"--type=" not in line:
-                return pid
-    return None
 
 
 async def test_a_session_is_paired_by_a_code_for_the_phone(agent, stand_in, eventually, tmp_path):
@@ -197,24 +173,6 @@ async def test_messages_go_out_come_in_and_are_heard_of(agent, stand_in, eventua
     await eventually(lambda: row("state"), "sent", within=60)
 
 
-async def test_a_browser_that_is_killed_comes_back_in_the_same_worker(agent, stand_in, eventually):
-    await pair(agent, stand_in, eventually)
-    worker = await agent.pid(ID)
-    killed = browser_of(worker)
-    assert killed is not None
-    tree = below(killed)
-    os.kill(killed, signal.SIGKILL)
-    await eventually(lambda: not any(alive(pid) for pid in tree))
-
-    async def is_back() -> bool:
-        new = browser_of(worker)
-        return await agent.status(ID) == "CONNECTED" and new not in (None, killed)
-
-    await eventually(is_back, within=30)
-    assert await agent.pid(ID) == worker
-    assert (await agent.show(ID))["account"] == ACCOUNT
-
-
 async def test_a_page_that_hangs_is_repaired_without_a_scan(agent, stand_in, eventually):
     await pair(agent, stand_in, eventually)
     hung = stand_in.page(ID)
@@ -232,22 +190,6 @@ async def test_a_page_that_hangs_is_repaired_without_a_scan(agent, stand_in, eve
     await eventually(is_back, within=60)
     assert (await agent.show(ID))["account"] == ACCOUNT
     assert len(stand_in.devices) == 1
-
-
-async def test_a_logout_on_the_phone_retires_the_session_and_shows_a_new_code(
-    agent, stand_in, eventually
-):
-    await pair(agent, stand_in, eventually)
-    stand_in.log_out(ACCOUNT)
-
-    async def offers_a_new_code() -> bool:
-        trash = (await agent.do("GET", "/api/trash"))["trash"]
-        return bool(trash) and await agent.status(ID) == "QR_REQUIRED"
-
-    await eventually(offers_a_new_code, within=40)
-    assert any("removed this linked device" in sentence for _, sentence in await agent.story(ID))
-    stand_in.scan(ACCOUNT, ID)
-    await eventually(lambda: agent.status(ID), "CONNECTED")
 
 
 async def test_a_missing_bundle_is_named_everywhere_and_found_when_it_is_there(
