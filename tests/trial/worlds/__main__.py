@@ -1,8 +1,10 @@
 """scripts/trial worlds [--days N] [--sessions N] [--seed S]
 
-Draws faults of the network, WhatsApp, workers, the agent and its operator over a whole agent, and
-looks each day whether every session is back with its pairing, and whether one that a person stopped
-stayed stopped. Ends with 1, the seed and the story at the first day that is not well.
+Draws faults of the network, WhatsApp, workers, the agent, its clocks, its disk and its operator
+over a whole agent that also sends messages, and looks each day whether every session is back with
+its pairing, whether one that a person stopped stayed stopped, and whether each message that was
+accepted has reached its contact once and in order, or is said not to have. At the first day that is
+not well it leaves out what it can of the faults, prints the seed and that story, and ends with 1.
 """
 
 import argparse
@@ -11,38 +13,98 @@ import json
 import logging
 import math
 import random
+import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests import clocks  # noqa: F401 - before all that takes a clock
+from tests import clocks
 from tests.world.virtual import Loop, virtual_time
 from tests.world.world import WorldAgent
 
 DAY = 86_400.0
-EVERY = 1200.0
-"""Seconds from one fault to the next, on average."""
+EVERY = 900.0
+"""Seconds from one fault or message to the next, on average."""
 BACK_WITHIN = 7200.0
 """After all faults ended: the pauses of a circuit and of a ban's last try lie within it."""
 STOP_WITHIN = 60.0
 OF_ONE = ("drop", "zombie", "crash", "conflict", "stuck-loading", "temp-ban", "bad-mac", "slow")
+KINDS = (
+    *("message",) * 4,
+    *("one",) * 3,
+    *("network", "worker", "kill", "restart", "operator", "clock", "sleep", "disk"),
+)
+ON_ITS_WAY = ("accepted", "sending")
+REACHED = ("sent", "delivered", "read")
+REPLAYS = 40
 
 
 class Wrong(Exception):
     """A promise was not kept."""
 
 
+@dataclass(frozen=True)
+class Event:
+    after: float
+    """Seconds after the one before."""
+    kind: str
+    id: str
+    name: str
+    share: float
+    """How much of its kind, from 0 to 1."""
+
+    @property
+    def seconds(self) -> int:
+        return round(5 + self.share * 1795)
+
+
+def draw_day(draw: random.Random, ids: list[str]) -> list[Event]:
+    found, left = list[Event](), DAY
+    while (after := draw.expovariate(1 / EVERY)) < left:
+        left -= after
+        kind = draw.choice(KINDS)
+        found.append(Event(after, kind, draw.choice(ids), draw.choice(OF_ONE), draw.random()))
+    return found
+
+
+@contextmanager
+def disk_of_its_own() -> Iterator[Path]:
+    """A file system of 1 GiB, which a fault fills; only root can mount one."""
+    with tempfile.TemporaryDirectory() as folder:
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1g", "tmpfs", folder], check=True)
+        try:
+            yield Path(folder)
+        finally:
+            subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+def fill(file: Path) -> None:
+    """To the last byte."""
+    with file.open("wb", buffering=0) as filler, suppress(OSError):
+        while True:
+            filler.write(bytes(1 << 20))
+    with file.open("ab", buffering=0) as filler, suppress(OSError):
+        while True:
+            filler.write(bytes(512))
+
+
+@dataclass
 class World:
-    def __init__(self, agent: WorldAgent, ids: list[str], seed: int) -> None:
-        self.agent, self.ids = agent, ids
-        self.draw = random.Random(seed)
-        self.story: list[str] = []
-        self.stopped: dict[str, float] = {}
-        """Those that an operator stopped, and when."""
-        self.taken: set[str] = set()
-        """Another client had them: after two of those the agent leaves it to a person."""
-        self.devices: dict[str, str] = {}
+    agent: WorldAgent
+    ids: list[str]
+    story: list[str] = field(default_factory=list)
+    stopped: dict[str, float] = field(default_factory=dict)
+    """Those that an operator stopped, and when."""
+    taken: set[str] = field(default_factory=set)
+    """Another client had them: after two of those the agent leaves it to a person."""
+    devices: dict[str, str] = field(default_factory=dict)
+    said: dict[str, dict[int, str]] = field(default_factory=dict)
+    """Of each session: its messages of this day that were accepted, by the number in their text."""
+    messages: int = 0
 
     def note(self, words: str) -> None:
         self.story.append(f"{asyncio.get_running_loop().time():.0f} {words}")
@@ -57,12 +119,12 @@ class World:
             await self.agent.create(id)
         await self.must_be_well(BACK_WITHIN)
         self.devices = {id: self.device(id) for id in self.ids}
+        self.said = {id: {} for id in self.ids}
 
-    async def day(self) -> None:
-        end = asyncio.get_running_loop().time() + DAY
-        while asyncio.get_running_loop().time() < end:
-            await asyncio.sleep(self.draw.expovariate(1 / EVERY))
-            await self.fault()
+    async def day(self, events: list[Event]) -> None:
+        for event in events:
+            await asyncio.sleep(event.after)
+            await self.happen(event)
             self.must_be_stopped()
         self.note("the day is over: all faults end")
         for id in sorted(self.stopped):
@@ -74,18 +136,24 @@ class World:
             await self.agent.ask("POST", f"/force-reconnection/{id}")
         self.taken.clear()
         await self.must_be_well(BACK_WITHIN)
+        for id in self.ids:
+            await self.must_have_arrived(id)
 
-    async def fault(self) -> None:
-        id, seconds = self.draw.choice(self.ids), round(self.draw.uniform(5, 1800))
-        match self.draw.choice(("one", "one", "one", "network", "kill", "restart", "operator")):
+    async def happen(self, event: Event) -> None:
+        id, seconds = event.id, event.seconds
+        match event.kind:
+            case "message":
+                await self.say(id)
             case "one":
-                name = self.draw.choice(OF_ONE)
-                self.note(f"{name} of {id} for {seconds} s")
-                self.taken |= {id} if name == "conflict" else set()
-                await self.agent.fault(id, name, seconds)
+                self.note(f"{event.name} of {id} for {seconds} s")
+                self.taken |= {id} if event.name == "conflict" else set()
+                await self.agent.fault(id, event.name, seconds)
             case "network":
                 self.note(f"the network is away for {seconds} s")
                 await asyncio.gather(*(self.agent.fault(one, "drop", seconds) for one in self.ids))
+            case "worker":
+                self.note(f"the worker of {id} is killed")
+                await self.agent.kill_worker(id)
             case "kill":
                 self.note("the agent is killed, and back a minute later")
                 await self.agent.kill()
@@ -95,14 +163,37 @@ class World:
                 self.note("the agent is stopped in order, and started")
                 await self.agent.stop()
                 await self.agent.start()
-            case "operator" if id in self.stopped:
-                self.note(f"an operator starts {id}")
-                del self.stopped[id]
-                await self.agent.do("POST", f"/api/instance/{id}/start")
+            case "clock":
+                moved = round((event.share - 0.5) * 20 * DAY)
+                self.note(f"the clock is set by {moved} s")
+                clocks.stopped().wall += moved
+            case "sleep":
+                self.note(f"the machine sleeps for {seconds} s")
+                clocks.stopped().wall += seconds
+                clocks.stopped().boot += seconds
+            case "disk":
+                self.note(f"the disk is full for {seconds} s")
+                filler = self.agent.state.parent / "filler"
+                fill(filler)
+                await asyncio.sleep(seconds)
+                filler.unlink()
             case _:
-                self.note(f"an operator stops {id}")
-                await self.agent.do("POST", f"/api/instance/{id}/stop")
-                self.stopped[id] = asyncio.get_running_loop().time()
+                await self.turn(id)
+
+    async def say(self, id: str) -> None:
+        self.messages += 1
+        body = {"to": "5511777777777", "text": f"{id} {self.messages}"}
+        status, answer = await self.agent.ask("POST", f"/api/instance/{id}/messages", body)
+        self.note(f"message {self.messages} of {id}: {status}")
+        if status < 300:
+            self.said[id][self.messages] = answer["id"]
+
+    async def turn(self, id: str) -> None:
+        word = "start" if id in self.stopped else "stop"
+        self.note(f"an operator's {word} of {id}")
+        if self.stopped.pop(id, None) is None:
+            self.stopped[id] = asyncio.get_running_loop().time()
+        await self.agent.do("POST", f"/api/instance/{id}/{word}")
 
     def must_be_stopped(self) -> None:
         for id, member in self.agent.machine.known().items():
@@ -128,21 +219,72 @@ class World:
             if one["connection_status"] != "CONNECTED"
         ]
 
+    async def must_have_arrived(self, id: str) -> None:
+        end = asyncio.get_running_loop().time() + BACK_WITHIN
+        said = self.said[id]
+        while waiting := [
+            n for n, name in said.items() if await self.state(id, name) in ON_ITS_WAY
+        ]:
+            if asyncio.get_running_loop().time() > end:
+                raise Wrong(f"messages of {id} still wait: {waiting}")
+            await asyncio.sleep(30)
+        path = f"/api/instance/{id}/sandbox/heard?limit=1000"
+        heard = [one.get("text", "") for one in (await self.agent.do("GET", path))["messages"]]
+        numbers = [int(text.split()[1]) for text in heard if text.startswith(f"{id} ")]
+        if numbers != sorted(set(numbers)):
+            raise Wrong(f"a contact of {id} got messages twice or out of order: {numbers}")
+        for number, name in said.items():
+            state = await self.state(id, name)
+            if state in REACHED and number not in numbers:
+                raise Wrong(f"message {number} of {id} is {state}, and its contact has not got it")
+        said.clear()
 
-async def spend(options: argparse.Namespace, folder: Path, seed: int) -> str:
-    config = folder / "agent.toml"
-    config.write_text('[agent]\nhost = "process"\n')
-    ids = [f"s{number}" for number in range(options.sessions)]
-    world = World(WorldAgent(folder / "state", config), ids, seed)
-    try:
-        await world.begin()
-        for _ in range(options.days):
-            await world.day()
-    except Wrong as wrong:
-        return "\n".join((*world.story, f"seed {seed}: {wrong}"))
-    finally:
-        await world.agent.close()
-    return ""
+    async def state(self, id: str, name: str) -> str:
+        status, row = await self.agent.ask("GET", f"/api/instance/{id}/outbox/{name}")
+        return str(row["state"]) if status == 200 else "forgotten"
+
+
+def play(days: list[list[Event]], ids: list[str], seed: int) -> tuple[int, list[str]]:
+    """The day that goes wrong, and its story, which is empty where all is well."""
+
+    async def live(folder: Path) -> tuple[int, list[str]]:
+        config = folder / "agent.toml"
+        config.write_text('[agent]\nhost = "process"\n')
+        world, number = World(WorldAgent(folder / "state", config), ids), 0
+        try:
+            await world.begin()
+            for number in range(len(days)):
+                world.story.clear()
+                await world.day(days[number])
+        except (Wrong, AssertionError) as wrong:
+            return number, [*world.story, f"seed {seed}, day {number}: {wrong}"]
+        finally:
+            await world.agent.close()
+        return number, []
+
+    with (
+        disk_of_its_own() as folder,
+        virtual_time(seed),
+        asyncio.Runner(loop_factory=Loop) as runner,
+    ):
+        return runner.run(live(folder))
+
+
+def shorten(day: list[Event], ids: list[str], seed: int, story: list[str]) -> list[str]:
+    """Leave out piece after piece of a day, as long as it goes wrong without those before it."""
+    piece, replays = max(1, len(day) // 2), 0
+    while replays < REPLAYS:
+        for at in range(0, len(day), piece):
+            fewer = day[:at] + day[at + piece :]
+            replays += 1
+            if found := play([fewer], ids, seed)[1]:
+                day, story = fewer, found
+                break
+        else:
+            if piece == 1:
+                break
+            piece //= 2
+    return story
 
 
 def main() -> int:
@@ -153,14 +295,12 @@ def main() -> int:
     options = parser.parse_args()
     logging.disable(logging.CRITICAL)
     begun = time.perf_counter()
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        virtual_time(options.seed),
-        asyncio.Runner(loop_factory=Loop) as runner,
-    ):
-        wrong = runner.run(spend(options, Path(folder), options.seed))
-    if wrong:
-        print(wrong)
+    ids = [f"s{number}" for number in range(options.sessions)]
+    draw = random.Random(options.seed)
+    days = [draw_day(draw, ids) for _ in range(options.days)]
+    number, story = play(days, ids, options.seed)
+    if story:
+        print("\n".join(shorten(days[number], ids, options.seed, story)))
         return 1
     spent = time.perf_counter() - begun
     print(f"{options.days} days of {options.sessions} sessions, seed {options.seed}: well", end="")
