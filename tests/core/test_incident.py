@@ -58,11 +58,11 @@ def failing(count, code="phase_login", *, ago=10.0, group="web", first=0):
         pytest.param(failing(50, "conflict"), 100, None, id="each one's own affair"),
         *(
             pytest.param(failing(50, code), 100, None, id=f"{code}: no word of WhatsApp")
-            for code in LOCAL
+            for code in ("client_crashed", "worker_failed")
         ),
         *(
             pytest.param(failing(50, code), 100, None, id=f"{code}: no try would show anything")
-            for code in ("logout", "banned", "tos_block", "remote_missing", "proxy_block")
+            for code in ("logout", "remote_missing")
         ),
         pytest.param(failing(3, "client_outdated"), 100, "change", id="client outdated"),
         pytest.param(failing(3, "unpaired_suspect"), 100, "change", id="unpaired, no logout seen"),
@@ -234,18 +234,3 @@ def test_a_turn_ends_when_the_canary_has_nothing_to_try_and_the_next_begins_at_o
     assert turns(book, now) is Turn.FAILED, "none has a step to try: no tight circle"
     assert next_turn(book.active["web"], POLICY, now) >= now + POLICY.canary_first
     assert turns(book, now + POLICY.canary_longest) is Turn.GIVEN
-
-
-def test_a_member_without_a_step_to_try_is_passed_over_until_the_others_had_their_turn():
-    book, now = declared(3), NOW + POLICY.canary_first
-    turns(book, now)
-    idle = book.active["web"].canary
-    assert idle is not None
-    book.nothing_to_try("web", idle, now)
-    others = set()
-    for _ in range(4):
-        while turns(book, now) is not Turn.GIVEN:
-            now += 1.0
-        others.add(book.active["web"].canary)
-        now += POLICY.canary_time
-    assert others == set(book.active["web"].members) - {idle}

@@ -56,7 +56,7 @@ def test_an_ordered_start_is_tried_even_where_the_settings_were_wrong():
     assert asked(without_worker(), start=True) is None, "the plan of every pass starts it"
 
 
-@pytest.mark.parametrize("reason", ["bad_client", "session_foreign", "banned"])
+@pytest.mark.parametrize("reason", ["bad_client", "banned"])
 def test_an_ordered_start_makes_one_try_where_a_worker_that_runs_was_given_up(reason):
     given_up = seen(claim=said(S.AUTH_FAILURE, reason=reason))
     assert asked(given_up) is None
@@ -70,8 +70,6 @@ def test_an_ordered_start_makes_one_try_where_a_worker_that_runs_was_given_up(re
     [
         pytest.param(said(), id="it is connected"),
         pytest.param(said(S.QR_REQUIRED, reason="passkey_required"), id="it shows a code"),
-        pytest.param(said(S.DISCONNECTED, reason="connection_lost"), id="it is tried again"),
-        pytest.param(said(S.LOADING), id="it starts"),
     ],
 )
 def test_an_ordered_start_restarts_no_worker_that_goes_on_by_itself(claim):

@@ -19,13 +19,6 @@ def test_whichever_comes_first_the_time_is_between_the_two() -> None:
     assert found.note_sent("b", 10.0) == 1.0
 
 
-def test_a_second_acknowledgement_counts_for_nothing() -> None:
-    found = Acknowledgements()
-    found.note_sent("a", 10.0)
-    assert found.note_acknowledged("a", 11.0) == 1.0
-    assert found.note_acknowledged("a", 60.0) is None
-
-
 def test_a_message_without_acknowledgement_is_dropped_after_a_while() -> None:
     found = Acknowledgements()
     for number in range(1000):

@@ -37,15 +37,6 @@ def test_the_share_of_failed_operations_covers_the_window_only():
     assert len(rate.samples) <= 25
 
 
-def test_a_few_operations_and_a_clock_set_back_say_nothing():
-    rate = ErrorRate().note(1000.0, 0, 0, 300.0)
-    assert rate.judge(5, 4, 0.1, 10) is None
-    assert rate.judge(5, 5, 0.1, 10) is not None
-    back = rate.note(10.0, 9, 9, 300.0)
-    assert back.samples[-1] == (10.0, 9, 9)
-    assert ErrorRate().judge(9, 9, 0.1, 1) is None
-
-
 def test_the_mean_response_time_is_of_the_last_minutes_alone():
     times = RecentTimes()
     assert times.mean(1000.0) is None, "nothing was measured: that is not 0"
