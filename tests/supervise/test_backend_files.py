@@ -52,8 +52,16 @@ def test_the_roster_comes_back_as_it_was_written(tmp_path):
 
 @pytest.mark.parametrize(
     "content",
-    ["", "[]", '{"sessions": 7}', '{"sessions": {"../x": {}, "b": 7}}', "[" * 100_000, "\0"],
-    ids=["empty", "a list", "a number", "hostile", "deep", "zero"],
+    [
+        "",
+        '{"sessions": {"../x": {}, "b": 7}}',
+        "[" * 100_000,
+    ],
+    ids=[
+        "empty",
+        "hostile",
+        "deep",
+    ],
 )
 def test_a_damaged_roster_is_empty(tmp_path, content):
     lay_out_backend(tmp_path, EVO, "evolution", {})

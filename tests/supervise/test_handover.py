@@ -63,7 +63,11 @@ async def test_statistics_of_deleted_sessions_are_removed(store):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "[]", "{}", '{"steps": 3}', '{"steps": {"x": 1}}', '{"checked": "x", "steps": {}}']
+    "text",
+    [
+        "",
+        '{"steps": {"x": 1}}',
+    ],
 )
 async def test_statistics_that_cannot_be_read_begin_at_zero(store, text):
     await store.put_fact("repair_statistics", text)
@@ -95,24 +99,13 @@ async def test_the_charts_go_on_in_the_next_agent_with_the_time_between_left_out
     assert set(await store.get_facts("trend:")) == {"trend:a"}, "that of a deleted session goes"
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"day": 3}', '{"day": [1, 1440, [1], [], 2]}'])
+@pytest.mark.parametrize("text", ["", '{"day": [1, 1440, [1], [], 2]}'])
 async def test_charts_that_cannot_be_read_begin_again(store, text):
     await store.put_fact("trend:a", text)
     ladder, registry = house("a")
     trends = open_trends(3600.0)
     await Learned(store, ladder, registry, trends).take_over()
     assert trends["day"].of("a") is None
-
-
-async def test_a_chart_of_another_reach_is_not_taken_over(store):
-    ladder, registry = house("a")
-    trends = open_trends(3600.0)
-    note_due(trends, lambda: [("a", 4096, 1)], time.time())
-    await Learned(store, ladder, registry, trends).keep()
-    wider = open_trends(7200.0)
-    await Learned(store, ladder, registry, wider).take_over()
-    assert wider["latest"].of("a") is None
-    assert wider["day"].of("a") is not None
 
 
 @given(st.text())

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 
 from agent.clock import boot_now
 from agent.core.model import InstanceId
-from agent.supervise.loop import TICK, TURN, Loop, Wakes
+from agent.supervise.loop import Loop, Wakes
 
 A, B = InstanceId("a"), InstanceId("b")
 
@@ -92,23 +92,6 @@ async def test_a_pass_that_fails_is_tried_again_and_the_others_go_on(eventually,
         assert seen[B] == 1
 
 
-async def test_a_slow_instance_does_not_delay_another(eventually):
-    forever = asyncio.Event()
-    seen: Counter[str] = Counter()
-
-    async def run_pass(id: InstanceId) -> None:
-        seen[id] += 1
-        if id == A:
-            await forever.wait()
-
-    async with running(run_pass) as (wakes, _loop):
-        wakes.wake(A)
-        await eventually(lambda: seen[A], 1)
-        wakes.wake(B)
-        await eventually(lambda: seen[B], 1)
-        forever.set()
-
-
 async def test_no_more_passes_at_once_than_allowed(eventually):
     now, most = 0, 0
 
@@ -175,21 +158,3 @@ async def test_a_slow_lane_fills_its_own_places_only(eventually):
     await eventually(lambda: begun["slow"], 40)
     loop.stop()
     await asyncio.wait_for(task, 30)
-
-
-async def test_an_idle_loop_turns_at_whole_seconds_and_what_is_due_later_at_common_ticks(
-    eventually,
-):
-    async def run_pass(_id: InstanceId) -> float:
-        return boot_now() + 100.0
-
-    async with running(run_pass) as (wakes, loop):
-        for number in range(20):
-            wakes.wake(InstanceId(f"s{number}"))
-            await asyncio.sleep(0)
-        await eventually(lambda: loop.passes, 20)
-        assert all(at % TICK == 0 for at in loop._due.values())
-        assert len(set(loop._due.values())) <= 1 + 5 / TICK, "one tick, on a slow machine a few"
-        before = loop.turned_at
-        await eventually(lambda: loop.turned_at > before, True)
-        assert loop._sleeps_until % TURN == 0

@@ -1,14 +1,10 @@
 """The first messages of a session that was moved in, from what its worker tells to the history."""
 
-from types import SimpleNamespace
 from typing import Any
 
 from agent.config import Config
 from agent.core.findings.first_messages import WITHIN, FirstMessages, read_stored, stored
 from agent.core.model import (
-    Claim,
-    ClaimFact,
-    ConnectionStatus,
     Happening,
     Instance,
     InstanceId,
@@ -64,18 +60,3 @@ def test_a_message_that_stays_unread_is_a_warning() -> None:
     assert learn(facts, 1000.0 + WITHIN - 1) == []
     (told,) = learn(facts, 1000.0 + WITHIN)
     assert (told.detail["unread"], is_trouble(told)) == (1, True)
-
-
-def test_a_new_pairing_ends_the_count_of_the_old() -> None:
-    facts = moved_in(FirstMessages(read=3, since_wall=1.0))
-    facts.record = SessionRecord(first_messages=facts.record.first_messages)
-    claim = ClaimFact(Claim(ConnectionStatus.CONNECTED, paired=True), 1.0, 1.0)
-    recorder()._note_pairing(facts, SimpleNamespace(claim=claim))  # type: ignore[arg-type]
-    assert learn(facts) == []
-    assert (facts.first_messages, facts.record.first_messages) == (None, "")
-
-
-def test_a_session_that_was_paired_here_counts_nothing() -> None:
-    facts = moved_in(None)
-    assert not tell(facts, "message", direction="in", type="text", id="a")
-    assert (facts.first_messages, learn(facts)) == (None, [])

@@ -9,7 +9,7 @@ from agent.config import BackendDeclaration
 from agent.core.backends.outage import Outage
 from agent.core.model import InstanceId, ServerClaim, UnitState, UnitStatus
 from agent.supervise.backends.facts import BackendFacts
-from agent.supervise.backends.notes import TELLS_WITHIN, note_cause, note_warning
+from agent.supervise.backends.notes import note_cause, note_warning
 
 NAME = InstanceId("evo")
 
@@ -61,14 +61,6 @@ def test_an_outage_is_told_once_with_the_cause_that_its_worker_finds(away: Backe
     away.link, away.server = link, ServerClaim(False, "refused_key", "it refuses the key")
     assert told(away) == ["it is down: it refuses the key; 2 sessions wait for it"]
     assert told(away) == []
-
-
-def test_a_worker_that_tells_no_cause_in_its_time_is_the_cause(away: BackendFacts) -> None:
-    assert told(away) == []
-    away.outage = Outage(boot_now() - TELLS_WITHIN, down=True)
-    assert told(away) == [
-        "it is down: its worker is active and does not answer; 2 sessions wait for it"
-    ]
 
 
 def test_of_a_worker_that_does_not_run_that_is_told_at_once(away: BackendFacts) -> None:

@@ -75,16 +75,6 @@ def test_sessions_to_restore_are_counted_until_all_are_back() -> None:
     assert own.status().restoring == (2, 2)
 
 
-def test_a_connection_that_is_lost_later_is_not_to_be_brought_back_from_a_start() -> None:
-    facts = known("a")
-    own = figures(facts)
-    own.expect(facts)
-    settle(facts[InstanceId("a")], S.CONNECTED)
-    assert own.status().restoring == (1, 1)
-    settle(facts[InstanceId("a")], S.RECONNECTING)
-    assert (own.status().ready, own.status().restoring) == (True, (1, 1))
-
-
 def test_a_session_that_never_comes_back_does_not_make_others_count_as_restored_later() -> None:
     facts = known("a", "b", "c")
     own = figures(facts)

@@ -173,12 +173,6 @@ async def test_without_packs_nothing_is_opened(house: House) -> None:
     assert house.opened == 0
 
 
-async def test_a_session_of_another_engine_has_none(house: House) -> None:
-    facts = house.add("b", "sandbox")
-    await house.packs.place(facts)
-    assert (house.opened, facts.pack) == (0, "")
-
-
 async def test_a_started_session_is_a_member_whose_status_its_pack_tells(house: House) -> None:
     facts = house.add("a")
     await house.start(facts)
@@ -295,14 +289,3 @@ async def test_a_status_that_makes_no_sense_is_none(house: House) -> None:
         house.packs.all[PACK].stale = True
         found = await house.packs.status(facts.id)
         assert found.restarts == 0 and found.run == ""
-
-
-async def test_a_pack_of_a_release_before_is_begun_again_with_its_first_session(
-    house: House, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(packs_module, "ATTACHED_WITHIN", 0.2)
-    house.host.units[PACK] = UnitStatus(UnitState.ACTIVE, run="old", main_pid=OWN_PID)
-    facts = house.add("a")
-    await house.start(facts)
-    assert house.host.asked == ["restart baileys-1", "start baileys-1"]
-    assert (await house.packs.status(facts.id)).runs

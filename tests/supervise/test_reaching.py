@@ -95,18 +95,6 @@ async def test_all_share_one_look_at_a_time_and_all_are_woken(reaching, network,
     assert all(reaching.ask(facts, boot_now()) is None for facts in every)
 
 
-async def test_no_address_is_probed_while_no_session_waits(reaching, network, eventually):
-    every = sessions(2)
-    await seen_and_lost(reaching, network, every, eventually)
-    for facts in every:
-        facts.record = replace(facts.record, status=ConnectionStatus.CONNECTED)
-    await eventually(lambda: network.at_once == 0)
-    before = network.looks
-    reaching.route_changed()
-    with pytest.raises(AssertionError):
-        await eventually(lambda: network.looks > before + 1, within=0.3)
-
-
 async def test_a_route_change_is_a_reason_to_look_now(reaching, network, eventually, monkeypatch):
     every = sessions(1)
     await seen_and_lost(reaching, network, every, eventually)

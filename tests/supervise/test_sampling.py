@@ -1,9 +1,7 @@
 """What instances use is known soon after their start, and the rest waits for its turn."""
 
-import asyncio
 import os
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any, cast
@@ -17,7 +15,6 @@ from agent.supervise.facts import Facts
 from agent.supervise.passes.observe import note_unit
 from agent.supervise.periodic import usage as sampling
 from agent.supervise.periodic.usage import SETTLED, UsageSampler
-from tests.conftest import Eventually
 
 
 def running(id: str, *, age: float) -> Facts:
@@ -97,41 +94,6 @@ async def test_an_operator_who_looks_at_one_sees_what_it_uses_now(
     monkeypatch.setattr(sampling, "FRESH", 0.0)
     await sampler.measure_now(one.id)
     assert one.run.memory_bytes > 1
-
-
-async def test_while_a_client_asks_for_figures_they_are_kept_fresh(
-    bench: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    one = running("one", age=60.0)
-    sampler, _ = bench(one)
-    await sampler.sample_watched()
-    assert one.run.memory_bytes is None, "no client asked"
-    sampler.watch()
-    await sampler.sample_watched()
-    assert one.run.memory_bytes is not None
-    one.run.memory_bytes = 1
-    await sampler.sample_watched()
-    assert one.run.memory_bytes == 1, "not at every tick"
-    monkeypatch.setattr(sampling, "WATCHED", 0.0)
-    await sampler.sample_watched()
-    assert one.run.memory_bytes > 1
-
-
-async def test_a_worker_that_starts_between_two_samples_is_measured_before_the_next(
-    bench: Any, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(sampling, "LOOK_FOR_NEW", 0.02)
-    first, later = running("first", age=60.0), running("later", age=60.0)
-    sampler, known = bench(first)
-    task = asyncio.create_task(sampler.run())
-    try:
-        await eventually(lambda: first.run.memory_bytes is not None)
-        known[later.id] = later
-        await eventually(lambda: later.run.memory_bytes is not None)
-    finally:
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
 
 
 async def test_the_use_of_an_earlier_worker_does_not_count_for_the_next(bench: Any) -> None:
