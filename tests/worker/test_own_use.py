@@ -2,10 +2,7 @@
 
 import subprocess
 import sys
-from pathlib import Path
 from typing import Any
-
-from agent.worker.run import open_files
 
 HOARD = "import sys; hoard = b'x' * (48 << 20); print(flush=True); sys.stdin.read()"
 OPENS = "import sys; kept = [open('/dev/null') for _ in range(40)]; print(); sys.stdin.read()"
@@ -49,18 +46,6 @@ async def test_a_worker_tells_it_over_its_link(bench: Any) -> None:
     assert told["processes"] == 1
 
 
-OWN = """
-before = open_files()
-assert before == len(os.listdir("/proc/self/fd")) - 1, before
-with open(sys.argv[1], "w"), open(sys.argv[2], "w"):
-    assert open_files() == before + 2
-"""
-
-
-def test_its_own_are_counted(tmp_path: Path) -> None:
-    alone(OWN, tmp_path / "one", tmp_path / "two")
-
-
 THEIRS = f"""
 before = open_files()
 child = started({OPENS!r})
@@ -73,7 +58,3 @@ assert open_files() == before
 
 def test_those_of_what_it_started_are_too() -> None:
     alone(THEIRS)
-
-
-def test_an_ended_process_has_no_figures() -> None:
-    assert open_files(2**22 + 1) == 0

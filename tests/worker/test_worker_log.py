@@ -63,7 +63,7 @@ async def test_a_flood_leaves_two_pieces(say: Say, tmp_path: Path, eventually: E
     assert before.stat().st_mode & 0o777 == 0o600
 
 
-@pytest.mark.parametrize("how", ["removed", "moved"])
+@pytest.mark.parametrize("how", ["moved"])
 async def test_a_log_that_somebody_took_away_is_there_again(
     say: Say, tmp_path: Path, eventually: Eventually, how: str
 ) -> None:

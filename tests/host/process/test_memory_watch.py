@@ -65,13 +65,6 @@ def test_growth_that_others_hide_is_noticed_by_the_regular_check(
     assert [bool(one) for one in found] == [False] * (LOOK_ANYWAY - 1) + [True]
 
 
-def test_a_worker_or_a_limit_that_is_new_is_looked_at_at_once(leak: subprocess.Popen[str]) -> None:
-    watch = MemoryWatch(lambda: 1000 * MIB)
-    grow(leak)
-    assert watch.over_limit({leak.pid: 500 * MIB}) == {}
-    assert list(watch.over_limit({leak.pid: 48 * MIB})) == [leak.pid]
-
-
 def test_a_child_that_made_a_session_of_its_own_counts(leak: subprocess.Popen[str]) -> None:
     """As the browser of a bot on whatsapp-web.js does."""
     me = os.getpid()

@@ -181,7 +181,7 @@ async def test_one_that_crashes_again_and_again_fails_for_good(
     assert bench.member(SHOP).state is UnitState.INACTIVE
 
 
-@pytest.mark.parametrize("lacks", ["folder", "file"])
+@pytest.mark.parametrize("lacks", ["file"])
 async def test_a_session_whose_folder_cannot_be_used_ends_as_its_worker_would(
     bench: Bench, lacks: str
 ) -> None:
@@ -284,39 +284,6 @@ async def test_a_pack_that_is_started_again_begins_with_what_it_held(bench: Benc
     other = bench.make()
     await other.begin()
     assert not other.all, "of another boot of this machine"
-
-
-async def test_a_unit_that_shows_no_name_of_the_boot_has_the_file_all_the_same(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def hidden() -> str:
-        raise FileNotFoundError
-
-    monkeypatch.setattr("agent.worker.pack.members.boot_id", hidden)
-    bench.lay(SHOP)
-    await bench.members.hold(SHOP)
-    await bench.members.stop(asyncio.Event())
-    assert list(bench.make().all) == [SHOP]
-
-
-async def test_sessions_that_begin_again_with_their_pack_run_for_the_agent_at_once(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for id in (SHOP, TILL):
-        bench.lay(id)
-        await bench.members.hold(id)
-    await bench.members.stop(asyncio.Event())
-    monkeypatch.setattr("agent.worker.pack.members.APART", 60.0)
-    bench.members = bench.make()
-    begins = asyncio.create_task(bench.members.begin())
-    await until(lambda: bench.member(SHOP).state is UnitState.ACTIVE)
-    assert bench.member(TILL).state is UnitState.ACTIVATING
-    bench.members._write()
-    assert set(json.loads((bench.folder / FILE).read_text())["members"]) == {SHOP, TILL}
-    # Its agent starts it sooner, or stops it.
-    await bench.members.hold(TILL)
-    assert bench.member(TILL).state is UnitState.ACTIVE
-    begins.cancel()
 
 
 async def test_a_stop_of_all_saves_each(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
